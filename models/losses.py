@@ -1,0 +1,56 @@
+"""The discrete-time survival likelihood: time is cut into T bins, and the logits are those of each bin's hazard.
+
+Zadeh and Schmid (2020), with the weight of censored cases of Chen et al. (2022); everything is computed on
+logarithms, whence no product underflows.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+LEAST_PROBABILITY = 1e-7  # of what a case was seen to do; bounds its loss, and stops its gradient there
+
+
+def survival_nll(
+    logits: Float[Tensor, "B T"], time_bin: Int[Tensor, " B"], event: Bool[Tensor, " B"], alpha: float = 0.5
+) -> Float[Tensor, " B"]:
+    """The negative log-likelihood of each case.
+
+    Args:
+        logits: of the hazards.
+        time_bin: the bin of the event, or of the last time the case was seen: 0 to T − 1.
+        event: True where the event happened in that bin, False where the case was censored in it.
+        alpha: what is taken off the weight of censored cases: 0 to 1.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    survival = _log_survival(logits)
+    before = torch.cat([torch.zeros_like(survival[:, :1]), survival], 1)  # all are alive before the first bin
+    happened = _log_likelihood(before, time_bin) + _log_likelihood(logsigmoid(logits), time_bin)
+    censored = (1 - alpha) * _log_likelihood(survival, time_bin)
+    return -torch.where(event, happened, censored)
+
+
+def hazards(logits: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """The probability of the event in each bin, of those who reach it."""
+    return torch.sigmoid(logits)
+
+
+def survival_curve(logits: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """The probability that the event has not happened by the end of each bin: falls from 1 towards 0."""
+    return _log_survival(logits).exp()
+
+
+def risk(logits: Float[Tensor, "B T"]) -> Float[Tensor, " B"]:
+    """Minus the area under the survival curve, from −T to 0: higher is worse."""
+    return -survival_curve(logits).sum(1)
+
+
+def _log_survival(logits: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    return logsigmoid(-logits).cumsum(1)
+
+
+def _log_likelihood(log_probabilities: Float[Tensor, "B T"], time_bin: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    return log_probabilities.gather(1, time_bin[:, None])[:, 0].clamp(min=math.log(LEAST_PROBABILITY))

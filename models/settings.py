@@ -1,0 +1,9 @@
+"""The base of every configuration class: frozen, and unknown keys are refused by name."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """A part of the run's configuration; it stands beside the code that it configures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

@@ -1,0 +1,65 @@
+"""What goes into every model and what comes out, in training and in evaluation alike."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B cases, padded to the longest bag.
+
+    Attributes:
+        patches: patch features; rows beyond a case's bag are zero.
+        cells: where each patch lies: number of the slide within its case, column and row on that slide's tile grid.
+        mask: True where a patch is real, False where it is padding.
+        omics: one tensor for each gene group m, of that group's width; scaled, no missing values.
+        has_slides: True for cases whose bag is to be used.
+        has_omics: True for cases whose genes are to be used.
+    """
+
+    patches: Float[Tensor, "B N P"]
+    cells: Int[Tensor, "B N 3"]
+    mask: Bool[Tensor, "B N"]
+    omics: tuple[Float[Tensor, "B g"], ...]
+    has_slides: Bool[Tensor, " B"]
+    has_omics: Bool[Tensor, " B"]
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        return Batch(
+            self.patches.to(device, non_blocking=True),
+            self.cells.to(device, non_blocking=True),
+            self.mask.to(device, non_blocking=True),
+            tuple(group.to(device, non_blocking=True) for group in self.omics),
+            self.has_slides.to(device),
+            self.has_omics.to(device),
+        )
+
+    def without(self, *, slides: bool = False, omics: bool = False) -> "Batch":
+        """The same cases with a modality taken away from all of them."""
+        return replace(
+            self,
+            has_slides=self.has_slides & (not slides),
+            has_omics=self.has_omics & (not omics),
+        )
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a model says of B cases.
+
+    Attributes:
+        logits: K numbers a case; a task decodes them.
+        losses: auxiliary losses by name, already weighted, scalar: the trainer adds them to the task's loss.
+        extras: tensors worth explaining (prototypes, attention), by name.
+    """
+
+    logits: Float[Tensor, "B K"]
+    losses: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    extras: dict[str, Tensor] = field(default_factory=dict)

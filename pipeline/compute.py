@@ -1,0 +1,167 @@
+"""Dask: where the work is done. A slide or a fold is a task; arrays never travel, only names and small results."""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import dask
+from dask.distributed import Client, LocalCluster, as_completed
+from dask.system import CPU_COUNT
+
+from pipeline.progress import track
+from preprocessing.errors import InputError, SlideError
+from preprocessing.slides import Slide
+
+log = logging.getLogger(__name__)
+# Processes share the cores, so each computes with one thread. And each keeps the memory that it frees: by default a light
+# encoder spends a third of its time on getting the same pages from the system again.
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one slide in one stage: `status` is done, reused or failed; `trace` is for the log."""
+
+    slide_id: str
+    status: str
+    reason: str = ""
+    n_tiles: int = 0
+    seconds: float = 0.0
+    trace: str = ""
+
+    def after(self, earlier: "Outcome") -> "Outcome":
+        """This stage's outcome, with the time of the stage before."""
+        return replace(self, seconds=self.seconds + earlier.seconds)
+
+    def told(self) -> dict[str, object]:
+        """The columns of the ledger."""
+        seconds = round(self.seconds, 2)
+        return {"status": self.status, "reason": self.reason, "n_tiles": self.n_tiles, "seconds": seconds}
+
+
+def choose_device(wanted: str) -> str:
+    """ "cuda" or "cpu"; raises InputError where CUDA is asked for and absent."""
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
+    return "cpu"
+
+
+class Workers:
+    """Dask workers for a run: processes of one thread each, by default one a core, or one a GPU. They start when first needed.
+
+    Args:
+        count: how many; 0 works inside this process (nothing to start: for small jobs and debugging).
+        device: "cuda" starts one worker a GPU, through dask-cuda where it is installed.
+    """
+
+    def __init__(self, count: int | None, device: str) -> None:
+        self.count, self.device = count, device
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
+            self.client.cluster.close()
+
+    @cached_property
+    def client(self) -> Client:
+        """The Dask client."""
+        return Client(self._cluster(), set_as_default=False)
+
+    def _cluster(self) -> LocalCluster:
+        if self.count == 0:
+            return LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)
+        if self.device == "cuda":
+            return _gpu_cluster(self.count)
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
+            return LocalCluster(n_workers=self.count or CPU_COUNT, threads_per_worker=1, dashboard_address=None)
+
+
+def _gpu_cluster(count: int | None) -> LocalCluster:
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ModuleNotFoundError:
+        log.info("dask-cuda is not installed: one worker, on the first GPU")
+        return LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    return LocalCUDACluster(n_workers=count, threads_per_worker=1, dashboard_address=None)
+
+
+def one_thread() -> None:
+    """Cores are shared by processes, not by the threads of one: a worker computes with a single thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def map_slides(
+    workers: Workers, work: Callable[..., Outcome], slides: Sequence[Slide], *, stage: str, **options: Any
+) -> list[Outcome]:
+    """Do `work(slide, **options)` for each slide, the largest first; a slide that fails becomes an outcome that says why."""
+    if not slides:
+        return []
+    largest_first = sorted(slides, key=lambda slide: slide.size_px[0] * slide.size_px[1], reverse=True)
+    futures = {workers.client.submit(_guarded, work, slide, pure=False, **options): slide for slide in largest_first}
+    outcomes = []
+    for future in track(as_completed(list(futures), loop=workers.client.loop), stage=stage, total=len(futures)):
+        slide = futures[future]
+        outcome = future.result() if future.status == "finished" else _lost(slide, future.exception())
+        level = logging.WARNING if outcome.status == "failed" else logging.DEBUG
+        log.log(level, "%s %s: %s %s", stage, outcome.slide_id, outcome.status, outcome.reason)
+        if outcome.trace:
+            log.debug("%s", outcome.trace)
+        outcomes.append(outcome)
+        future.release()
+    return outcomes
+
+
+def _guarded(work: Callable[..., Outcome], slide: Slide, **options: Any) -> Outcome:
+    """The one place where any error of a slide is caught: it must not stop the others."""
+    start = time.perf_counter()
+    try:
+        return replace(work(slide, **options), seconds=time.perf_counter() - start)
+    except SlideError as error:
+        return Outcome(slide.slide_id, "failed", str(error), seconds=time.perf_counter() - start)
+    except Exception as error:  # noqa: BLE001  # see above
+        reason = f"{type(error).__name__}: {error}"
+        return Outcome(
+            slide.slide_id, "failed", reason, seconds=time.perf_counter() - start, trace=traceback.format_exc()
+        )
+
+
+def _lost(slide: Slide, error: BaseException | None) -> Outcome:
+    return Outcome(slide.slide_id, "failed", f"its worker was lost ({type(error).__name__}): {error}")
+
+
+def map_jobs(workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, stage: str) -> list[R]:
+    """`work(job)` for each, in the order given; the first error ends the run."""
+    client = workers.client
+    futures = [client.submit(work, job, pure=False) for job in jobs]
+    for future in track(as_completed(futures, loop=client.loop), stage=stage, total=len(futures)):
+        if future.status != "finished":
+            client.cancel(futures)
+        future.result()
+    return client.gather(futures)

@@ -1,0 +1,101 @@
+"""What the user sees in the terminal: the cohort before, the result after, warnings and errors."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from pipeline.metrics import Metric, Report
+from pipeline.plan import TaskPlan
+from preprocessing.cohort import Cohort
+
+out = Console()
+err = Console(stderr=True)
+OWN = ("run_pipeline", "workflows", "pipeline", "preprocessing", "models")  # whose log lines are told
+BASELINES = {"clinical": "clinical model", "genes": "ridge on the genes"}
+
+
+def start_logging(*, verbose: bool) -> None:
+    """Lines of the run in the terminal; every detail goes to the run's own log."""
+    handler = RichHandler(
+        console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False, highlighter=None
+    )
+    handler.setLevel(logging.DEBUG if verbose else logging.INFO)
+    handler.addFilter(lambda record: record.name.partition(".")[0] in OWN)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    for name in OWN:
+        logging.getLogger(name).setLevel(logging.DEBUG)
+
+
+def say_error(message: str) -> None:
+    """One message, plain."""
+    err.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
+    """The cohort as it will be used: counts, what was read as what, and what is doubtful."""
+    failed = sum(gone.status == "failed" for gone in cohort.left_out)
+    cases = cohort.used_cases()
+    err.print(
+        f"{len(cohort.slides)} slides to use, {len(cohort.left_out) - failed} left out, {failed} broken; "
+        f"{len(cohort.omics.case_ids)} cases with {len(cohort.omics.features)} genes; {len(cases)} cases have both",
+        highlight=False,
+    )
+    for note in cohort.notes:
+        err.print(f"  {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    for plan in plans:
+        classes = f", classes {', '.join(plan.vocabulary)}" if plan.vocabulary else ""
+        err.print(f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{classes}", highlight=False)
+        for warning in plan.warnings:
+            err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for gone in cohort.left_out:
+        if gone.status == "failed":
+            err.print(
+                f"warning: slide {gone.file.slide_id}: {gone.reason}",
+                style="yellow",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def show_results(folder: Path, reports: Mapping[str, Report], failures: Mapping[str, str]) -> None:
+    """The table of the result, its baselines beside it; then what failed, and where everything lies."""
+    if reports:
+        table = Table(title="Out-of-fold results, pooled, with 95 % intervals")
+        for column in ("task", "cases", "metric", "model", *BASELINES.values(), "trivial"):
+            table.add_column(column)
+        for task, report in reports.items():
+            for metric in _shown(report):
+                table.add_row(task, str(report["n"]), *_row(report, metric))
+        out.print(table)
+    if failures:
+        err.print(f"{len(failures)} slides failed; slides.csv has them all:", style="yellow")
+        for name, reason in list(failures.items())[:5]:
+            err.print(f"  {name}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"results: {folder}", highlight=False, soft_wrap=True)
+
+
+def _shown(report: Report) -> tuple[str, ...]:
+    return ("c_index",) if report["headline"] == "c_index" else ("macro_auc", "accuracy", "balanced_accuracy")
+
+
+def _row(report: Report, metric: str) -> list[str]:
+    pooled = report["model"]["pooled"]
+    trivial = "0.500" if metric in {"c_index", "macro_auc"} else _number(pooled["majority"][metric])
+    rivals = [
+        _number(report["baselines"][name]["pooled"][metric]) if name in report["baselines"] else ""
+        for name in BASELINES
+    ]
+    return [metric.replace("_", " "), _number(pooled[metric]), *rivals, trivial]
+
+
+def _number(metric: Metric | Any) -> str:
+    if metric.value is None:
+        return f"– ({metric.reason})"
+    interval = f" ({metric.low:.3f}–{metric.high:.3f})" if metric.low is not None else ""
+    return f"{metric.value:.3f}{interval}"

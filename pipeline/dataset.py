@@ -1,0 +1,111 @@
+"""Cases as batches: bags read from the store, genes scaled by the training cases, both padded and masked."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.types import Batch
+from preprocessing.features import FeatureStore
+
+CACHE_BYTES = 4 << 30  # bags kept in memory by one process
+
+
+@dataclass
+class Bags:
+    """The bags of a cohort, read when they are wanted and kept while memory lasts.
+
+    Attributes:
+        store: the feature store.
+        keys: the feature groups of each case's slides; a case without slides has none.
+    """
+
+    store: Path
+    keys: Mapping[str, tuple[str, ...]]
+    _kept: "OrderedDict[str, tuple[np.ndarray, np.ndarray]]" = field(default_factory=OrderedDict)
+    _bytes: int = 0
+
+    def width(self) -> int:
+        """Width of a patch feature; 1 where no case has a slide."""
+        for case in self.keys:
+            features, _ = self.read(case)
+            if len(features):
+                return int(features.shape[1])
+        return 1
+
+    def read(self, case: str) -> tuple[np.ndarray, np.ndarray]:
+        """All patch features of a case (N, P), as stored, and their cells (N, 3): slide number, column, row."""
+        if case in self._kept:
+            self._kept.move_to_end(case)
+            return self._kept[case]
+        bags = [FeatureStore(self.store).read_features(key) for key in self.keys.get(case, ())]
+        if bags:
+            features = np.concatenate([bag.features for bag in bags])
+            numbers = np.repeat(np.arange(len(bags), dtype=np.int32), [len(bag.features) for bag in bags])
+            cells = np.column_stack([numbers, np.concatenate([bag.cells for bag in bags])])
+        else:
+            features, cells = np.zeros((0, 1), np.float16), np.zeros((0, 3), np.int32)
+        self._keep(case, (features, cells))
+        return features, cells
+
+    def _keep(self, case: str, bag: tuple[np.ndarray, np.ndarray]) -> None:
+        self._kept[case] = bag
+        self._bytes += bag[0].nbytes + bag[1].nbytes
+        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
+            _, (features, cells) = self._kept.popitem(last=False)
+            self._bytes -= features.nbytes + cells.nbytes
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Cases that a model can be shown.
+
+    Attributes:
+        bags: where patch features come from.
+        patch_dim: their width.
+        rows: row of each case in `omics`; a case without genes has none.
+        omics: one float32 (cases, g) array for each gene group, scaled.
+    """
+
+    bags: Bags
+    patch_dim: int
+    rows: Mapping[str, int]
+    omics: Sequence[np.ndarray]
+
+    def batch(
+        self, cases: Sequence[str], *, max_patches: int | None = None, rng: np.random.Generator | None = None
+    ) -> Batch:
+        """The cases, in that order, padded to the longest bag.
+
+        Args:
+            cases: ids.
+            max_patches: longer bags are cut to a random sample of this size (then `rng` is needed).
+            rng: draws the sample.
+        """
+        bags = [_sampled(self.bags.read(case), max_patches, rng) for case in cases]
+        longest = max(len(features) for features, _ in bags)
+        patches = torch.zeros(len(cases), longest, self.patch_dim)
+        cells = torch.zeros(len(cases), longest, 3, dtype=torch.int32)
+        mask = torch.zeros(len(cases), longest, dtype=torch.bool)
+        for i, (features, places) in enumerate(bags):
+            if len(features):
+                patches[i, : len(features)] = torch.from_numpy(features)
+                cells[i, : len(features)] = torch.from_numpy(places)
+                mask[i, : len(features)] = True
+        rows = [self.rows.get(case, -1) for case in cases]
+        has_omics = torch.tensor([row >= 0 for row in rows])
+        omics = tuple(torch.from_numpy(group[rows]) * has_omics[:, None] for group in self.omics)
+        return Batch(patches, cells, mask, omics, mask.any(1), has_omics)
+
+
+def _sampled(
+    bag: tuple[np.ndarray, np.ndarray], size: int | None, rng: np.random.Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
+    features, cells = bag
+    if size is None or rng is None or len(features) <= size:
+        return bag
+    chosen = np.sort(rng.choice(len(features), size, replace=False))
+    return features[chosen], cells[chosen]

@@ -1,0 +1,326 @@
+"""How good predicted class probabilities are.
+
+A class that no case belongs to leaves the averages over classes undefined: they are None with that reason, never a mean
+over the others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from pipeline.metrics.bootstrap import (
+    N_BOOT,
+    Draws,
+    Metric,
+    Report,
+    Statistic,
+    Weights,
+    agreement,
+    by_fold,
+    divide,
+    measure,
+    ratio_of_pairs,
+    ratio_of_sums,
+    resample,
+    undefined,
+)
+
+CALIBRATION_BINS = 15  # Guo et al. 2017, section 4
+
+Labels = Int[np.ndarray, " n"]
+Probabilities = Float[np.ndarray, "n k"]
+
+
+def accuracy(labels: Labels, predicted: Labels) -> Statistic:
+    """The share of cases whose class is the predicted one."""
+    from sklearn.metrics import accuracy_score
+
+    return replace(ratio_of_sums((labels == predicted).astype(float)), point=float(accuracy_score(labels, predicted)))
+
+
+def balanced_accuracy(labels: Labels, predicted: Labels, n_classes: int) -> Statistic:
+    """The mean of the classes' sensitivities; 1 / n_classes is chance. None if a class has no case."""
+
+    def mean_recall(table: Float[np.ndarray, "b k k"]) -> Draws:
+        return divide(np.diagonal(table, axis1=1, axis2=2), table.sum(axis=2)).mean(axis=1)
+
+    from sklearn.metrics import balanced_accuracy_score
+
+    return _of_confusion(labels, predicted, n_classes, mean_recall, balanced_accuracy_score)
+
+
+def macro_f1(labels: Labels, predicted: Labels, n_classes: int) -> Statistic:
+    """The mean over classes of 2TP / (2TP + FP + FN). None if a class has no case."""
+
+    def mean_f1(table: Float[np.ndarray, "b k k"]) -> Draws:
+        hits = np.diagonal(table, axis1=1, axis2=2)
+        scores = divide(2 * hits, table.sum(axis=2) + table.sum(axis=1))
+        return np.where((table.sum(axis=2) > 0).all(axis=1), scores.mean(axis=1), np.nan)
+
+    from sklearn.metrics import f1_score
+
+    library = partial(f1_score, labels=np.arange(n_classes), average="macro", zero_division=0)
+    return _of_confusion(labels, predicted, n_classes, mean_f1, library)
+
+
+def macro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.ndarray, " n"] | None = None) -> Statistic:
+    """The mean over classes of the one-vs-rest area under the ROC curve; 0.5 is chance. Equal probabilities count half.
+
+    Args:
+        labels: class numbers.
+        probabilities: of the classes.
+        folds: compare pairs of cases of one fold only; None: all pairs.
+    """
+    n, n_classes = probabilities.shape
+    reason = _not_finite(probabilities) or _class_missing(labels, n_classes)
+    if reason:
+        return undefined(n, reason)
+    same = _same_fold(n, folds)
+    areas = []
+    for k in range(n_classes):
+        pairs = (labels == k)[:, None] * (labels != k)[None, :] * same
+        areas.append(ratio_of_pairs(agreement(probabilities[:, k], probabilities[:, k]) * pairs, pairs))
+    statistic = Statistic(lambda weights: np.mean([area.of(weights) for area in areas], axis=0), n)
+    if not np.isfinite(statistic.value):
+        return undefined(n, "a class and the others never meet in one fold")
+    if folds is not None:
+        return statistic
+    from sklearn.metrics import roc_auc_score
+
+    return replace(statistic, point=float(roc_auc_score(np.eye(n_classes)[labels], probabilities, average="macro")))
+
+
+def micro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.ndarray, " n"] | None = None) -> Statistic:
+    """The area under the ROC curve of all (case, class) entries taken as one binary question; 0.5 is chance at best.
+
+    Args:
+        labels: class numbers.
+        probabilities: of the classes.
+        folds: compare entries of one fold only; None: all pairs.
+    """
+    n, n_classes = probabilities.shape
+    reason = _not_finite(probabilities)
+    if reason:
+        return undefined(n, reason)
+    own = probabilities[np.arange(n), labels]
+    same = _same_fold(n, folds)
+    wins = same * sum(agreement(own, probabilities[:, k]) * (labels != k)[None, :] for k in range(n_classes))
+    return ratio_of_pairs(wins, same * (n_classes - 1))
+
+
+def brier(labels: Labels, probabilities: Probabilities) -> Statistic:
+    """Σ over classes of (probability − truth)², averaged over cases: 0 is best, 2 is worst (Brier 1950)."""
+    reason = _not_finite(probabilities)
+    if reason:
+        return undefined(len(labels), reason)
+    return ratio_of_sums(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1))
+
+
+def calibration_error(labels: Labels, probabilities: Probabilities) -> Statistic:
+    """Expected calibration error: mean gap between the top class's probability and how often it is right; 0 is best.
+
+    15 bins of equal width (Guo et al. 2017, equation 3). Small samples push it up, and resamples further still: its
+    interval may lie above the value.
+    """
+    reason = _not_finite(probabilities)
+    if reason:
+        return undefined(len(labels), reason)
+    confidence = probabilities.max(axis=1)
+    gap = (probabilities.argmax(axis=1) == labels) - confidence
+    numbers = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    gaps = np.eye(CALIBRATION_BINS)[numbers] * gap[:, None]  # (n, bins)
+    return Statistic(lambda weights: np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1), len(labels))
+
+
+def classification_metrics(
+    labels: Labels,
+    probabilities: Probabilities,
+    classes: Sequence[str],
+    *,
+    train_labels: Int[np.ndarray, " m"] | None = None,
+    majority: Labels | None = None,
+    folds: Int[np.ndarray, " n"] | None = None,
+    n_boot: int = N_BOOT,
+    seed: int = 0,
+) -> Report:
+    """All classification metrics of n cases with 95 % intervals over cases.
+
+    Args:
+        labels: class numbers, 0…K−1.
+        probabilities: of the K classes, rows add up to 1; NaN where a model failed makes the metrics None with that
+            reason.
+        classes: names.
+        train_labels: of the training cases: the most frequent one is the trivial prediction.
+        majority: instead of train_labels, the trivial prediction of each case (pooled folds have one each).
+        folds: given for pooled out-of-fold cases: AUCs compare pairs of cases within a fold only. Across folds a model
+            that has learnt nothing but the classes' shares is below chance, since a fold rich in a class leaves few of
+            it for training.
+        n_boot: number of resamples.
+        seed: of the resamples.
+
+    Returns:
+        "accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "micro_auc", "brier", "calibration_error", with folds
+        "macro_auc_across_folds" and "micro_auc_across_folds" of all pairs; "per_class": "n", "sensitivity",
+        "specificity" by class; "confusion": "counts" (K × K, rows are the truth) and "classes"; "majority": what always
+        predicting the training cases' most frequent class gets (its AUC is 0.5), None if neither train_labels nor
+        majority is given.
+    """
+    weights = resample(len(labels), n_boot=n_boot, seed=seed)
+    reason = _not_finite(probabilities)
+    predicted = np.zeros_like(labels) if reason else probabilities.argmax(axis=1)
+    report = _hard_metrics(labels, predicted, len(classes), weights, reason)
+    soft = {
+        "macro_auc": macro_auc(labels, probabilities, folds=folds),
+        "micro_auc": micro_auc(labels, probabilities, folds=folds),
+        "brier": brier(labels, probabilities),
+        "calibration_error": calibration_error(labels, probabilities),
+    }
+    if folds is not None:
+        soft["macro_auc_across_folds"] = macro_auc(labels, probabilities)
+        soft["micro_auc_across_folds"] = micro_auc(labels, probabilities)
+    report |= {name: measure(statistic, weights) for name, statistic in soft.items()}
+    report["per_class"] = {
+        name: _per_class(labels == k, predicted == k, weights, reason) for k, name in enumerate(classes)
+    }
+    report["confusion"] = {
+        "classes": list(classes),
+        "counts": None if reason else confusion(labels, predicted, len(classes)),
+        "reason": reason,
+    }
+    report["majority"] = _majority_report(labels, classes, train_labels, majority, weights)
+    return report
+
+
+def classification_by_fold(
+    labels: Labels,
+    probabilities: Probabilities,
+    classes: Sequence[str],
+    folds: Int[np.ndarray, " n"],
+    *,
+    main: str = "macro_auc",
+    n_boot: int = N_BOOT,
+    seed: int = 0,
+) -> Report:
+    """Classification metrics of each fold's test cases and of all out-of-fold cases pooled; see `by_fold` for the form.
+
+    The trivial prediction of a case is the most frequent class outside its own fold.
+
+    Args:
+        labels: class numbers.
+        probabilities: out-of-fold, of the K classes.
+        classes: names.
+        folds: the fold in which each case was a test case.
+        main: the metric whose mean and sd over folds are given.
+        n_boot: number of resamples.
+        seed: of the resamples.
+    """
+    majority = np.zeros_like(labels)
+    for fold in np.unique(folds):
+        majority[folds == fold] = most_frequent(labels[folds != fold])
+
+    def compute(chosen: Bool[np.ndarray, " n"], fold: int | None) -> Report:
+        return classification_metrics(
+            labels[chosen],
+            probabilities[chosen],
+            classes,
+            majority=majority[chosen],
+            folds=folds if fold is None else None,
+            n_boot=n_boot,
+            seed=seed,
+        )
+
+    return by_fold(compute, folds, main=main)
+
+
+def most_frequent(labels: Int[np.ndarray, " m"]) -> int:
+    """The most frequent class; of several the first."""
+    return int(np.bincount(labels).argmax()) if len(labels) else 0
+
+
+def confusion(labels: Labels, predicted: Labels, n_classes: int) -> Int[np.ndarray, "k k"]:
+    """How many cases of each class (rows) were predicted as each class (columns)."""
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(labels, predicted, labels=np.arange(n_classes))
+
+
+def _hard_metrics(
+    labels: Labels, predicted: Labels, n_classes: int, weights: Weights, reason: str | None = None
+) -> Report:
+    statistics = {
+        "accuracy": accuracy(labels, predicted),
+        "balanced_accuracy": balanced_accuracy(labels, predicted, n_classes),
+        "macro_f1": macro_f1(labels, predicted, n_classes),
+    }
+    return {
+        name: measure(undefined(len(labels), reason) if reason else statistic, weights)
+        for name, statistic in statistics.items()
+    }
+
+
+def _per_class(
+    truth: Bool[np.ndarray, " n"], predicted: Bool[np.ndarray, " n"], weights: Weights, reason: str | None
+) -> Report:
+    def share(hit: Bool[np.ndarray, " n"], of: Bool[np.ndarray, " n"], whom: str) -> Metric:
+        missing = reason or (None if of.any() else f"no case {whom} the class among {len(of)} cases")
+        statistic = undefined(len(of), missing) if missing else ratio_of_sums((hit & of) * 1.0, of * 1.0)
+        return measure(statistic, weights)
+
+    return {
+        "n": int(truth.sum()),
+        "sensitivity": share(predicted, truth, "of"),
+        "specificity": share(~predicted, ~truth, "outside"),
+    }
+
+
+def _majority_report(
+    labels: Labels,
+    classes: Sequence[str],
+    train_labels: Int[np.ndarray, " m"] | None,
+    majority: Labels | None,
+    weights: Weights,
+) -> Report | None:
+    if majority is None:
+        if train_labels is None:
+            return None
+        majority = np.full_like(labels, most_frequent(train_labels))
+    return {
+        "classes": [classes[k] for k in np.unique(majority)],
+        **_hard_metrics(labels, majority, len(classes), weights),
+    }
+
+
+def _of_confusion(
+    labels: Labels,
+    predicted: Labels,
+    n_classes: int,
+    metric: Callable[[Float[np.ndarray, "b k k"]], Draws],
+    library: Callable[[Labels, Labels], float],
+) -> Statistic:
+    """A statistic of the confusion matrix, (b, truth, predicted); its value on all cases is the library's."""
+    reason = _class_missing(labels, n_classes)
+    if reason:
+        return undefined(len(labels), reason)
+    cells = np.eye(n_classes**2)[labels * n_classes + predicted]  # (n, k²)
+    return Statistic(
+        lambda weights: metric((weights @ cells).reshape(-1, n_classes, n_classes)),
+        len(labels),
+        point=float(library(labels, predicted)),
+    )
+
+
+def _class_missing(labels: Labels, n_classes: int) -> str | None:
+    missing = [str(k) for k in range(n_classes) if not (labels == k).any()]
+    return f"no case of class number {', '.join(missing)} among {len(labels)} cases" if missing else None
+
+
+def _same_fold(n: int, folds: Int[np.ndarray, " n"] | None) -> Float[np.ndarray, "n n"]:
+    return np.ones((n, n)) if folds is None else (folds[:, None] == folds[None, :]).astype(float)
+
+
+def _not_finite(probabilities: Probabilities) -> str | None:
+    lost = int((~np.isfinite(probabilities).all(axis=1)).sum())
+    return f"probabilities of {lost} of {len(probabilities)} cases are missing or not finite" if lost else None

@@ -1,0 +1,167 @@
+"""How well risks rank cases under censoring.
+
+Conventions. `event` True: it happened. A higher risk is a worse outcome. Times are months. A pair of cases is
+comparable if the one with the shorter time had its event; a case that is censored at that very time has outlived it.
+Equal risks count half.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from pipeline.metrics.bootstrap import Statistic, agreement, divide, ratio_of_pairs, undefined
+
+Months = Float[np.ndarray, " n"]
+Events = Bool[np.ndarray, " n"]
+Risks = Float[np.ndarray, " n"]
+Folds = Int[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class CensoringDistribution:
+    """The chance to be still uncensored after t months, G(t), as the training cases show it.
+
+    Kaplan–Meier with the roles exchanged; at equal times events come before censorings (Uno et al. 2011, as
+    scikit-survival and the published tables have it). G is right-continuous.
+
+    Attributes:
+        time: training cases' times, months.
+        event: training cases' events.
+    """
+
+    time: Months
+    event: Events
+
+    def at(self, months: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
+        """G at these times, 1 to 0; beyond the longest follow-up it stays at its last value."""
+        steps = np.unique(self.time[~self.event])
+        leaves = (self.time == steps[:, None]) & ~self.event
+        remain = ((self.time > steps[:, None]) | leaves).sum(axis=1)
+        kept = np.concatenate([[1.0], np.cumprod(1 - leaves.sum(axis=1) / remain)])
+        return kept[np.searchsorted(steps, months, side="right")]
+
+
+def c_index(time: Months, event: Events, risk: Risks, *, folds: Folds | None = None) -> Statistic:
+    """Harrell's concordance: how often, of two cases, the one that dies first has the higher risk; 0.5 is chance.
+
+    Args:
+        time: months to event or censoring.
+        event: whether the event happened.
+        risk: higher is worse.
+        folds: compare pairs of one fold only; None: all pairs.
+
+    Source: Harrell, Lee & Mark 1996; without folds the value is lifelines'.
+    """
+    pairs = _comparable(time, event, folds)
+    reason = not_finite("risks", risk) or _no_pairs(pairs)
+    if reason:
+        return undefined(len(time), reason)
+    statistic = ratio_of_pairs(agreement(risk, risk) * pairs, pairs)
+    if folds is not None:
+        return statistic
+    from lifelines.utils import concordance_index
+
+    return Statistic(statistic.of, len(time), point=float(concordance_index(time, -risk, event)))
+
+
+def uno_c_index(
+    time: Months,
+    event: Events,
+    risk: Risks,
+    *,
+    censoring: CensoringDistribution,
+    tau: float | None = None,
+    folds: Folds | None = None,
+) -> Statistic:
+    """Uno's concordance: pairs weigh 1 / G(t)² of the earlier event, so that censoring does not shift it.
+
+    Args:
+        time: months to event or censoring.
+        event: whether the event happened.
+        risk: higher is worse.
+        censoring: of the training cases.
+        tau: months; only pairs whose event comes before it count, since weights grow without bound in the tail. None:
+            all.
+        folds: compare pairs of one fold only.
+
+    Source: Uno et al. 2011, equation 6.
+    """
+    early = event & (time < (np.inf if tau is None else tau))
+    pairs = _comparable(time, early, folds, censored=~event)
+    chance = censoring.at(time)
+    lost = bool((early & (chance == 0)).any())
+    reason = not_finite("risks", risk) or _no_pairs(pairs)
+    if not reason and lost:
+        reason = "an event lies where every training case is censored already (G = 0)"
+    if reason:
+        return undefined(len(time), reason)
+    weighted = pairs * np.where(early, divide(np.ones_like(chance), chance) ** 2, 0)[:, None]
+    return ratio_of_pairs(agreement(risk, risk) * weighted, weighted)
+
+
+def dynamic_auc(
+    time: Months,
+    event: Events,
+    risk: Risks,
+    *,
+    censoring: CensoringDistribution,
+    horizon: float,
+    folds: Folds | None = None,
+) -> Statistic:
+    """Cumulative/dynamic AUC: the chance that who dies by the horizon has a higher risk than who lives beyond it.
+
+    Args:
+        time: months to event or censoring.
+        event: whether the event happened.
+        risk: higher is worse.
+        censoring: of the training cases; events weigh 1 / G(t).
+        horizon: months.
+        folds: compare pairs of one fold only.
+
+    Source: Uno et al. 2007; Blanche et al. 2013.
+    """
+    cases, controls = event & (time <= horizon), time > horizon
+    chance = censoring.at(time)
+    reason = not_finite("risks", risk) or no_horizon(cases, controls, horizon)
+    if not reason and (chance[cases] == 0).any():
+        reason = f"an event before {horizon:g} months lies where every training case is censored already (G = 0)"
+    if reason:
+        return undefined(len(time), reason)
+    weight = np.where(cases, divide(np.ones_like(chance), chance), 0)
+    pairs = weight[:, None] * controls[None, :] * _same_fold(len(time), folds)
+    if not pairs.any():
+        return undefined(len(time), f"no fold has both a death by {horizon:g} months and a case followed beyond")
+    return ratio_of_pairs(agreement(risk, risk) * pairs, pairs)
+
+
+def not_finite(what: str, values: np.ndarray) -> str | None:
+    """Why these values, a row for each case, cannot be used; None if all are finite."""
+    lost = int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum())
+    return f"{what} of {lost} of {len(values)} cases are missing or not finite" if lost else None
+
+
+def no_horizon(dead: Bool[np.ndarray, " n"], alive: Bool[np.ndarray, " n"], horizon: float) -> str | None:
+    """Why nothing can be told at this horizon (months): nobody died by then, or nobody is followed beyond; else None."""
+    if not dead.any():
+        return f"no event by {horizon:g} months among {len(dead)} cases"
+    if not alive.any():
+        return f"nobody is followed beyond {horizon:g} months"
+    return None
+
+
+def _comparable(
+    time: Months, event: Events, folds: Folds | None, *, censored: Bool[np.ndarray, " n"] | None = None
+) -> Float[np.ndarray, "n n"]:
+    """1 where i had its event while j was still under observation."""
+    lasting = ~event if censored is None else censored
+    later = (time[:, None] < time[None, :]) | ((time[:, None] == time[None, :]) & lasting[None, :])
+    return (event[:, None] & later) * _same_fold(len(time), folds)
+
+
+def _same_fold(n: int, folds: Folds | None) -> Float[np.ndarray, "n n"]:
+    return np.ones((n, n)) if folds is None else (folds[:, None] == folds[None, :]).astype(float)
+
+
+def _no_pairs(pairs: Float[np.ndarray, "n n"]) -> str | None:
+    return None if pairs.any() else f"no comparable pair among {len(pairs)} cases: too few events"

@@ -1,0 +1,121 @@
+"""The folds' results put together: `predictions.csv` and `metrics.json`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.fold_job import FoldJob
+from pipeline.metrics import (
+    Report,
+    c_index,
+    classification_by_fold,
+    macro_auc,
+    paired_difference,
+    survival_by_fold,
+)
+from pipeline.plan import TaskPlan
+from pipeline.tasks import TASKS
+from pipeline.tasks.survival import CURVE_MONTHS
+
+HEADLINES = {"survival": "c_index"}  # the metric that is compared; of classes the macro AUC
+
+
+def headline(task: str) -> str:
+    """The name of a task's main metric."""
+    return HEADLINES.get(task, "macro_auc")
+
+
+def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """A row for every case that came in.
+
+    `status` is `tested` (predicted by the fold that did not train on it), `unlabelled` (no label: predicted by the final
+    model), `untested` (in no fold's test set) or `left out` (`cases.csv` says why).
+
+    Args:
+        plan: the task.
+        jobs: its folds and the final model, finished.
+        labels: of the usable cases.
+        cases: the audit of all cases.
+    """
+    parts = [
+        pd.read_csv(job.out / "predictions.csv", dtype={"case_id": str, "prediction": str})
+        for job in jobs
+        if job.fold.test
+    ]
+    told = pd.concat(parts) if parts else pd.DataFrame({"case_id": [], "task": [], "fold": []})
+    told["status"] = np.where(told["case_id"].isin(plan.unlabelled), "unlabelled", "tested")
+    told["fold"] = told["fold"].where(told["status"] == "tested").astype("Int64")
+    silent = cases.loc[~cases["case_id"].isin(told["case_id"]), ["case_id", "status"]].copy()
+    silent["status"] = silent["status"].where(silent["status"] == "left out", "untested")
+    told = pd.concat([told, silent], ignore_index=True)
+    own = labels.loc[list(plan.labelled)]
+    told["label"] = told["case_id"].map(TASKS[plan.name].describe(own))
+    for column in TASKS[plan.name].label_columns if plan.name == "survival" else ():
+        told[column] = told["case_id"].map(own[column])
+    told["task"] = plan.name
+    first = ["case_id", "task", "fold", "status", "label", "prediction"]
+    return told[first + [name for name in told if name not in first]].sort_values(["case_id", "fold"])
+
+
+def evaluate(plan: TaskPlan, jobs: list[FoldJob], predictions: pd.DataFrame, *, n_boot: int, seed: int) -> Report:
+    """Metrics of the model and of each baseline on the same test cases, and the model's lead over each."""
+    tested = predictions[predictions["status"] == "tested"].sort_values(["case_id", "fold"]).reset_index(drop=True)
+    folds = [job for job in jobs if not job.is_final]
+    rivals = pd.concat([pd.read_csv(job.out / "baselines.csv", dtype={"case_id": str}) for job in folds])
+    medians = {job.fold.number: _fitted(job.out).get("median_risk", float("nan")) for job in folds}
+    tested["train_risk_median"] = tested["fold"].map(medians)
+    report: Report = {"n": len(tested), "headline": headline(plan.name)}
+    report["model"] = _report(plan, tested, tested, n_boot, seed)
+    report["baselines"], report["lead"] = {}, {}
+    for name, rival in rivals.groupby("baseline", sort=True):
+        own = tested[["case_id", "fold"]].merge(rival, on=["case_id", "fold"], how="left")
+        reasons = own["reason"].dropna().unique()
+        report["baselines"][name] = _report(plan, tested, own, n_boot, seed) | {"reason": "; ".join(reasons) or None}
+        report["lead"][name] = _lead(plan, tested, own, n_boot, seed)
+    return report
+
+
+def _fitted(folder: Path) -> Mapping[str, Any]:
+    return json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))["fitted"]
+
+
+def _truth(plan: TaskPlan, tested: pd.DataFrame) -> np.ndarray:
+    return pd.Index(plan.vocabulary).get_indexer(tested["label"].astype(str))
+
+
+def _outputs(plan: TaskPlan, table: pd.DataFrame) -> np.ndarray:
+    if plan.name == "survival":
+        return table["risk"].to_numpy(float)
+    return table[[f"probability_{name}" for name in plan.vocabulary]].to_numpy(float)
+
+
+def _report(plan: TaskPlan, tested: pd.DataFrame, predictor: pd.DataFrame, n_boot: int, seed: int) -> Report:
+    folds, outputs = tested["fold"].to_numpy(int), _outputs(plan, predictor)
+    if plan.name != "survival":
+        return classification_by_fold(_truth(plan, tested), outputs, plan.vocabulary, folds, n_boot=n_boot, seed=seed)
+    return survival_by_fold(
+        tested["survival_months"].to_numpy(float),
+        tested["event"].to_numpy(bool),
+        outputs,
+        folds,
+        curves=predictor[[f"survival_{month}m" for month in CURVE_MONTHS]].to_numpy(float),
+        curve_times=np.array(CURVE_MONTHS, float),
+        train_risk_median=predictor["train_risk_median"].to_numpy(float),
+        n_boot=n_boot,
+        seed=seed,
+    )
+
+
+def _lead(plan: TaskPlan, tested: pd.DataFrame, rival: pd.DataFrame, n_boot: int, seed: int) -> Any:
+    """How much higher the model's headline is than the baseline's, on the same resamples."""
+    a, b = _outputs(plan, tested), _outputs(plan, rival)
+    if plan.name == "survival":
+        time, event = tested["survival_months"].to_numpy(float), tested["event"].to_numpy(bool)
+        folds = tested["fold"].to_numpy(int)
+        return paired_difference(lambda risk: c_index(time, event, risk, folds=folds), a, b, n_boot=n_boot, seed=seed)
+    truth = _truth(plan, tested)
+    return paired_difference(lambda told: macro_auc(truth, told), a, b, n_boot=n_boot, seed=seed)

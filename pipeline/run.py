@@ -1,0 +1,141 @@
+"""The run folder: configuration, log, versions, ledgers and outputs."""
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from pipeline.config import Config, identity
+from preprocessing.errors import InputError
+from preprocessing.fingerprints import file_fingerprint, fingerprint
+
+log = logging.getLogger(__name__)
+LIBRARIES = (
+    "umeml-pipeline",
+    "torch",
+    "timm",
+    "zarr",
+    "dask",
+    "numpy",
+    "pandas",
+    "openslide-python",
+    "openslide-bin",
+    "lifelines",
+)
+
+
+class Run:
+    """A run folder that was opened for this configuration.
+
+    Attributes:
+        folder: where everything goes.
+        facts: what `run.json` will say.
+    """
+
+    def __init__(self, folder: Path, config: Config, inputs: dict[str, str]) -> None:
+        self.folder, self.config = folder, config
+        self.facts: dict[str, Any] = {
+            "identity": fingerprint(identity(config), inputs),
+            "inputs": inputs,
+            "seed": config.seed,
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+            "git_commit": _git_commit(),
+            "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+            "seconds": {},
+        }
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Log a stage and keep its time."""
+        log.info("%s …", name)
+        start = time.perf_counter()
+        yield
+        self.facts["seconds"][name] = round(time.perf_counter() - start, 2)
+        log.info("%s: %.1f s", name, self.facts["seconds"][name])
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """A CSV of the run, whole or not at all."""
+        write_text(self.folder / name, table.to_csv(index=False))
+
+    def write_json(self, name: str, content: Any) -> None:
+        """A JSON file of the run, whole or not at all; what could not be computed must be null by now, never NaN."""
+        write_text(self.folder / name, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+    def finish(self, **facts: Any) -> None:
+        """Write `run.json`."""
+        ended = datetime.now().astimezone().isoformat(timespec="seconds")
+        self.write_json("run.json", self.facts | {"ended": ended} | facts)
+
+
+def open_run(config: Config) -> Run:
+    """Make the run folder, or open it again for the very same run.
+
+    Raises:
+        InputError: the folder holds another run, or something that is not a run.
+    """
+    folder = config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    run = Run(folder, config, _input_fingerprints(config))
+    _refuse_other(folder, run.facts["identity"])
+    folder.mkdir(parents=True, exist_ok=True)
+    resolved = config.model_dump(mode="json")
+    write_text(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    run.write_json("identity.json", {"identity": run.facts["identity"], "inputs": run.facts["inputs"]})
+    _log_to(folder / "run.log")
+    return run
+
+
+def _refuse_other(folder: Path, own: str) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"--out {folder} is a file; name a folder")
+    known = folder / "identity.json"
+    if known.is_file():
+        if json.loads(known.read_text(encoding="utf-8"))["identity"] != own:
+            raise InputError(
+                f"--out {folder} holds another run (its config.yaml or its tables differ from this one's); "
+                "name another folder, or give the same options to go on with it"
+            )
+    elif any(folder.iterdir()):
+        raise InputError(f"--out {folder} is not empty and holds no run; name another folder")
+
+
+def _input_fingerprints(config: Config) -> dict[str, str]:
+    tables = {"genes": config.genes, "clinical": config.clinical, "gene_sets": config.gene_sets}
+    found = {name: file_fingerprint(path) for name, path in tables.items() if path is not None}
+    if config.splits is not None:
+        found |= {path.name: file_fingerprint(path) for path in sorted(config.splits.glob("splits_*.csv"))}
+    return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, then rename: a reader never sees half a file."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(logging.DEBUG)
+    logging.getLogger().addHandler(handler)
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that runs, or None where it is none."""
+    here = Path(__file__).resolve().parent
+    result = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None

@@ -1,0 +1,113 @@
+"""Folds: disjoint sets of cases to train on, to choose on and to test on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from preprocessing.errors import InputError
+from preprocessing.tables import read_table
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division of the cases; every list is sorted, no case is in two of them."""
+
+    number: int
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def make_folds(strata: pd.Series, *, n_folds: int, seed: int) -> list[Fold]:
+    """Stratified folds by case; each case is tested once. Validation cases are taken later, from training cases alone.
+
+    Args:
+        strata: the stratum of each case; the index holds the case ids.
+        n_folds: how many.
+        seed: of the shuffling.
+    """
+    ordered = strata.sort_index()
+    numbers = _with_thin_strata_joined(ordered, n_folds)
+    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    cases = np.asarray(ordered.index)
+    return [
+        Fold(number, tuple(cases[train]), (), tuple(cases[test]))
+        for number, (train, test) in enumerate(splitter.split(cases, numbers))
+    ]
+
+
+def _with_thin_strata_joined(strata: pd.Series, n_folds: int) -> pd.Series:
+    """Strata with fewer cases than folds, as one: spread as evenly as they can be."""
+    counts = strata.value_counts()
+    thin = counts.index[counts < n_folds]
+    return strata.where(~strata.isin(thin), "(thin)") if len(thin) < len(counts) else pd.Series("all", strata.index)
+
+
+def with_validation(fold: Fold, strata: pd.Series, *, share: float, seed: int) -> Fold:
+    """The fold with a stratified share of its training cases set aside for choosing; as it is if it has them, or share is 0."""
+    if fold.validation or share <= 0:
+        return fold
+    own = strata.loc[list(fold.train)]
+    counts = own.value_counts()
+    labels = own.where(own.map(counts) >= 2, counts.index[0])
+    n = max(labels.nunique(), round(share * len(own)))
+    stratify = labels if labels.value_counts().min() >= 2 and len(own) - n >= labels.nunique() else None
+    train, validation = train_test_split(sorted(fold.train), test_size=n, random_state=seed, stratify=stratify)
+    return Fold(fold.number, tuple(sorted(train)), tuple(sorted(validation)), fold.test)
+
+
+def read_folds(folder: Path, cases: Sequence[str]) -> list[Fold]:
+    """Published folds: `splits_0.csv`, `splits_1.csv`, … with columns `train`, `val` and, as some have, `test`.
+
+    Without a test column `val` holds the test cases, as in the published five-fold files. Cases that the run does not have
+    are passed over; a fold that is left without cases is an error, as is a case on both sides.
+    """
+    paths = sorted(folder.glob("splits_*.csv"), key=lambda path: (len(path.stem), path.stem))
+    if not paths:
+        raise InputError(f"splits: no splits_0.csv, splits_1.csv, … in {folder}")
+    return [_read_fold(path, number, set(cases)) for number, path in enumerate(paths)]
+
+
+def _read_fold(path: Path, number: int, cases: set[str]) -> Fold:
+    table = read_table(path)
+    sides = {name: [str(v) for v in table[name].dropna()] for name in ("train", "val", "test") if name in table}
+    if "train" not in sides or not sides.keys() & {"val", "test"}:
+        raise InputError(
+            f"splits: {path} needs columns train and val (or test); it has {', '.join(map(str, table.columns))}"
+        )
+    _refuse_shared(path, sides)
+    found = {name: tuple(sorted(set(ids) & cases)) for name, ids in sides.items()}
+    test = found["test"] if "test" in found else found["val"]
+    validation = found.get("val", ()) if "test" in found else ()
+    for name, ids in (("train", found["train"]), ("test", test)):
+        if not ids:
+            example = (sides.get(name) or sides["val"] or ["none"])[:3]
+            raise InputError(
+                f"splits: {path}: no {name} case has slides, genes and label here; "
+                f"the file has {', '.join(example)}, the run {', '.join(sorted(cases)[:3])}"
+            )
+    return Fold(number, found["train"], validation, test)
+
+
+def _refuse_shared(path: Path, sides: dict[str, list[str]]) -> None:
+    names = list(sides)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            shared = sorted(set(sides[one]) & set(sides[other]))
+            if shared:
+                raise InputError(
+                    f"splits: {path}: {len(shared)} cases are in both {one} and {other}, {shared[0]} among them; keep each on one side"
+                )
+
+
+def write_folds(folds: Sequence[Fold], folder: Path) -> None:
+    """The same files as `read_folds` reads, so that another run can use them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for fold in folds:
+        columns = {"train": fold.train, "val": fold.validation, "test": fold.test}
+        table = pd.DataFrame({name: pd.Series(ids, dtype=str) for name, ids in columns.items()})
+        table.to_csv(folder / f"splits_{fold.number}.csv", index=False)

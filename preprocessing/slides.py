@@ -1,0 +1,265 @@
+"""Slides: found on disk, told apart, their resolution made certain."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import openslide
+import pandas as pd
+
+from preprocessing.barcodes import case_of, slide_kind
+from preprocessing.errors import InputError, SlideError
+from preprocessing.fingerprints import slide_fingerprint
+from preprocessing.reader import SlideReader
+from preprocessing.tables import read_table
+
+SUFFIXES = frozenset(
+    [
+        ".svs",
+        ".tif",
+        ".tiff",
+        ".ndpi",
+        ".mrxs",
+        ".scn",
+        ".svslide",
+        ".vms",
+        ".vmu",
+        ".bif",
+        ".dcm",
+    ]  # what OpenSlide 4 reads
+)
+MPP_RANGE = (0.05, 5.0)  # microns per pixel of any bright-field scan; beyond it the metadata are wrong
+POWER_TIMES_MPP = 10.0  # a 40x objective is scanned at about 0.25 microns per pixel, a 20x one at 0.5
+PROBES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class SlideFile:
+    """A slide that was found, not yet opened. `mpp` is what the manifest says, in microns per pixel, or None."""
+
+    slide_id: str
+    case_id: str
+    path: Path
+    mpp: float | None = None
+
+
+@dataclass(frozen=True)
+class Slide:
+    """A slide that opens and whose resolution is known. It never holds an open handle.
+
+    Attributes:
+        mpp_xy: microns per level-0 pixel, along x and y.
+        mpp_source: where that is from: metadata, manifest, objective power or default.
+        size_px: width and height of level 0.
+        fingerprint: of the file's bytes (see `slide_fingerprint`).
+    """
+
+    slide_id: str
+    case_id: str
+    path: Path
+    mpp_xy: tuple[float, float]
+    mpp_source: str
+    size_px: tuple[int, int]
+    fingerprint: str
+
+    @property
+    def mpp(self) -> float:
+        """Microns per level-0 pixel, the mean of both directions."""
+        return (self.mpp_xy[0] + self.mpp_xy[1]) / 2
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A slide that is not used, on purpose (`excluded`) or because it cannot be (`failed`)."""
+
+    file: SlideFile
+    status: str
+    reason: str
+
+
+def find_slides(source: Path) -> list[SlideFile]:
+    """Every slide of a folder (searched recursively), of a manifest CSV, or the one slide that `source` is.
+
+    Sorted by id. A manifest has the columns `path` and, as wanted, `slide_id`, `case_id` and `mpp`; its relative paths
+    start at its own folder. Without a manifest the id is the file's stem, the case what a TCGA barcode says, or the stem.
+
+    Raises:
+        InputError: nothing there, no slides in it, or two different files with one slide id.
+    """
+    if not source.exists():
+        raise InputError(f"slides: {source} does not exist; give a folder, a slide or a manifest CSV")
+    if source.is_dir():
+        found = [_from_path(path) for path in _slide_paths(source)]
+        if not found:
+            known = " ".join(sorted(SUFFIXES))
+            raise InputError(f"slides: no slide in {source} or below; looked for {known}")
+    elif source.suffix.lower() in SUFFIXES:
+        found = [_from_path(source)]
+    elif source.suffix.lower() in {".csv", ".tsv"}:
+        found = _from_manifest(source)
+    else:
+        raise InputError(f"slides: {source} is neither a folder nor a manifest CSV nor a slide that OpenSlide reads")
+    return sorted(found, key=lambda file: (file.slide_id, str(file.path)))
+
+
+def _slide_paths(folder: Path) -> list[Path]:
+    paths = [
+        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+    ]
+    dicom = {p for p in paths if p.suffix.lower() == ".dcm"}
+    return sorted(set(paths) - dicom) + _one_per_series(sorted(dicom))
+
+
+def _one_per_series(paths: list[Path]) -> list[Path]:
+    """DICOM keeps a slide in many files; the first of each series stands for it. What cannot be opened stands for itself."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        try:
+            with openslide.OpenSlide(str(path)) as slide:
+                series = slide.properties.get("dicom.SeriesInstanceUID", str(path))
+        except openslide.OpenSlideError:
+            series = str(path)
+        first.setdefault(series, path)
+    return list(first.values())
+
+
+def _from_path(path: Path) -> SlideFile:
+    return SlideFile(path.stem, case_of(path.stem), path)
+
+
+def _from_manifest(path: Path) -> list[SlideFile]:
+    table = read_table(path)
+    if "path" not in table:
+        raise InputError(f"slides: manifest {path} has no column `path`; it has {', '.join(map(str, table.columns))}")
+    found = []
+    for number, row in enumerate(table.to_dict("records"), start=2):
+        if pd.isna(row["path"]):
+            raise InputError(f"slides: manifest {path}, line {number}: no path")
+        where = path.parent / str(row["path"])  # an absolute path stays as it is
+        slide_id = str(row["slide_id"]) if pd.notna(row.get("slide_id")) else where.stem
+        case_id = str(row["case_id"]) if pd.notna(row.get("case_id")) else case_of(slide_id)
+        found.append(SlideFile(slide_id, case_id, where, _manifest_mpp(row.get("mpp"), path, number)))
+    if not found:
+        raise InputError(f"slides: manifest {path} names no slide")
+    return found
+
+
+def _manifest_mpp(value: object, path: Path, number: int) -> float | None:
+    if pd.isna(value):  # type: ignore[call-overload]  # any cell of a table
+        return None
+    try:
+        mpp = float(str(value))
+    except ValueError:
+        raise InputError(f'slides: manifest {path}, line {number}: mpp "{value}" is not a number') from None
+    if not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]:
+        raise InputError(f"slides: manifest {path}, line {number}: mpp {mpp} lies outside {_mpp_range()}")
+    return mpp
+
+
+def select_kind(files: Iterable[SlideFile], kind: str) -> tuple[list[SlideFile], list[LeftOut]]:
+    """Slides of the wanted kind ("DX": diagnostic only, or "all"), and those left out. Ids that are not TCGA's stay."""
+    kept, left_out = [], []
+    for file in files:
+        found = slide_kind(file.slide_id)
+        if kind == "all" or found is None or found.startswith(kind):
+            kept.append(file)
+        else:
+            reason = f"slide kind {found}, only {kind} is used; --slide-kind all takes every slide"
+            left_out.append(LeftOut(file, "excluded", reason))
+    return kept, left_out
+
+
+def probe_slides(files: list[SlideFile], *, default_mpp: float | None) -> tuple[list[Slide], list[LeftOut]]:
+    """Open each file for a moment: the usable slides, and those that cannot be used with the reason.
+
+    Raises:
+        InputError: two different slides go by one id.
+    """
+
+    def attempt(file: SlideFile) -> Slide | LeftOut:
+        try:
+            return probe_slide(file, default_mpp=default_mpp)
+        except SlideError as error:
+            return LeftOut(file, "failed", str(error))
+
+    with ThreadPoolExecutor(PROBES_AT_ONCE) as pool:
+        results = list(pool.map(attempt, files))
+    slides: dict[str, Slide] = {}
+    left_out = [result for result in results if isinstance(result, LeftOut)]
+    for slide, file in zip(results, files, strict=True):
+        if isinstance(slide, LeftOut):
+            continue
+        twin = slides.setdefault(slide.slide_id, slide)
+        if twin is not slide:
+            _same_or_raise(twin, slide)
+            left_out.append(LeftOut(file, "excluded", f"a copy of {twin.path}"))
+    return list(slides.values()), left_out
+
+
+def _same_or_raise(one: Slide, other: Slide) -> None:
+    if one.fingerprint != other.fingerprint or one.case_id != other.case_id:
+        raise InputError(
+            f"slides: {one.path} and {other.path} are different, but both are called {one.slide_id}; "
+            "rename one, or give a manifest CSV with a slide_id for each"
+        )
+
+
+def probe_slide(file: SlideFile, *, default_mpp: float | None) -> Slide:
+    """The slide with its size, resolution and fingerprint; raises SlideError with the reason why it cannot be used."""
+    if not file.path.is_file():
+        raise SlideError(f"{file.path} does not exist")
+    try:
+        with SlideReader(file.path) as reader:
+            size_px, properties = reader.size_px, reader.properties
+    except openslide.OpenSlideUnsupportedFormatError:
+        raise SlideError(f"{file.path.name}: not a slide that OpenSlide can read") from None
+    except openslide.OpenSlideError as error:
+        raise SlideError(f"{file.path.name}: cannot be opened: {error}") from None
+    mpp_xy, source = resolve_mpp(properties, manifest_mpp=file.mpp, default_mpp=default_mpp)
+    return Slide(file.slide_id, file.case_id, file.path, mpp_xy, source, size_px, slide_fingerprint(file.path))
+
+
+def resolve_mpp(
+    properties: dict[str, str], *, manifest_mpp: float | None, default_mpp: float | None
+) -> tuple[tuple[float, float], str]:
+    """Microns per level-0 pixel along x and y, and where they are from.
+
+    The metadata's; failing them the manifest's, the one that the objective power implies, or the default. Metadata that
+    are absurd are believed by nobody: then only the manifest can help.
+
+    Raises:
+        SlideError: no resolution, or an absurd one.
+    """
+    x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
+    power = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
+    if x and y:
+        if _plausible(x) and _plausible(y):
+            return (x, y), "metadata"
+        if manifest_mpp is None:
+            raise SlideError(
+                f"absurd resolution in its metadata: {x:g} × {y:g} microns per pixel, outside {_mpp_range()}; "
+                "give the right one in the manifest's mpp column"
+            )
+    if manifest_mpp is not None:
+        return (manifest_mpp, manifest_mpp), "manifest"
+    if power and _plausible(POWER_TIMES_MPP / power):
+        return (POWER_TIMES_MPP / power, POWER_TIMES_MPP / power), f"objective power {power:g}x"
+    if default_mpp is not None:
+        return (default_mpp, default_mpp), "default"
+    raise SlideError("no microns per pixel in its metadata; give --default-mpp or an mpp column in the manifest")
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _plausible(mpp: float) -> bool:
+    return MPP_RANGE[0] <= mpp <= MPP_RANGE[1]
+
+
+def _mpp_range() -> str:
+    return f"{MPP_RANGE[0]}–{MPP_RANGE[1]} µm"

@@ -1,0 +1,170 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from preprocessing.errors import InputError
+from preprocessing.labels import is_label, recognise
+from preprocessing.tables import read_clinical
+
+DATA = Path(__file__).resolve().parents[3] / "shared/data"
+MONTH = 30.4375
+
+
+def labels(**columns):
+    n = len(next(iter(columns.values())))
+    return recognise(pd.DataFrame(columns, index=[f"p{i}" for i in range(n)]), source="clinical.csv")
+
+
+def column(name, values):
+    frame = pd.DataFrame({name: values}, index=[f"p{i}" for i in range(len(values))])
+    return recognise(frame, source="clinical.csv")
+
+
+def test_grades_in_every_spelling():
+    found = labels(tumor_grade=["G2", "II", "Grade 3", "WHO grade IV", "4.0", "GX", None, "CNS WHO Grade 2", "iii"])
+    assert found.frame["grade"].tolist() == [2, 2, 3, 4, 4, pd.NA, pd.NA, 2, 3]
+    assert found.frame["grade"].dtype == "Int64"
+
+
+@pytest.mark.parametrize("value", ["high", "0", "II-III", "5", "2.5"])
+def test_a_grade_that_is_not_understood(value):
+    with pytest.raises(InputError, match=f'clinical.csv: column grade, case p1: "{value}" is not understood'):
+        labels(grade=["2", value])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("event", ["1", "0", None], [True, False, pd.NA]),
+        ("OS_STATUS", ["1:DECEASED", "0:LIVING", None], [True, False, pd.NA]),
+        ("demographic.vital_status", ["Dead", "Alive", None], [True, False, pd.NA]),
+        ("censorship", [0, 1, None], [True, False, pd.NA]),
+        ("Censor (alive=0; dead=1)", [1, 0, None], [True, False, pd.NA]),
+        ("OS", [1, 0, None], [True, False, pd.NA]),
+    ],
+)
+def test_events(name, values, expected):
+    assert column(name, values).frame["event"].tolist() == expected
+
+
+def test_an_event_that_is_not_understood():
+    with pytest.raises(InputError, match='column event, case p0: "2" is not understood'):
+        labels(event=["2"])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "months", "said"),
+    [
+        ("survival_months", [1.5, 2], [1.5, 2], "column survival_months"),
+        ("Overall Survival (Months)", ["1.5", "2"], [1.5, 2], "Overall Survival"),
+        ("OS.time", [MONTH, 2 * MONTH], [1, 2], "taken as days"),
+        ("os_years", [1, 2], [12, 24], "taken as years"),
+        ("time", [12, 24], [12, 24], "months are assumed"),
+        ("time", [MONTH, 20 * MONTH], [1, 20], "days are assumed"),
+        ("OS", [MONTH, 20 * MONTH], [1, 20], "days are assumed"),
+    ],
+)
+def test_survival_times(name, values, months, said):
+    found = column(name, values)
+    assert found.frame["survival_months"].tolist() == pytest.approx(months)
+    assert any(said in note for note in found.notes)
+
+
+def test_days_to_death_or_to_the_last_follow_up():
+    found = labels(
+        vital_status=["Dead", "Alive", "Dead"],
+        days_to_death=[2 * MONTH, None, None],
+        days_to_last_follow_up=[MONTH, 3 * MONTH, MONTH],
+    )
+    months = found.frame["survival_months"]
+    assert months.tolist()[:2] == pytest.approx([2, 3])
+    assert pd.isna(months.iloc[2])  # died, nobody knows when
+    without_status = labels(days_to_death=[MONTH, None], days_to_last_follow_up=[None, MONTH])
+    assert without_status.frame["event"].tolist() == [True, False]
+
+
+def test_a_living_case_with_days_to_death():
+    with pytest.raises(InputError, match="case p0 is alive by its vital status but has days_to_death = 5"):
+        labels(vital_status=["Alive"], days_to_death=[5], days_to_last_follow_up=[5])
+
+
+def test_negative_times_are_missing_and_said():
+    found = labels(survival_months=[-1, 5])
+    assert found.frame["survival_months"].isna().tolist() == [True, False]
+    assert any("negative in 1 cases" in note and "p0" in note for note in found.notes)
+
+
+def test_event_and_censorship_that_contradict_each_other():
+    with pytest.raises(InputError, match="case p1 has event = 1 and censorship = 1, which contradict each other"):
+        labels(event=[1, 1], censorship=[0, 1])
+    assert labels(event=[1, None], censorship=[0, 1]).frame["event"].tolist() == [True, False]
+
+
+def test_ages_in_years_and_days():
+    assert labels(age=[50, None]).frame["age"].tolist()[0] == 50
+    found = labels(age_at_diagnosis=[365.25 * 40, 365.25 * 60])
+    assert found.frame["age"].tolist() == pytest.approx([40, 60])
+    assert any("taken as days" in note for note in found.notes)
+    assert labels(days_to_birth=[-365.25 * 40]).frame["age"].tolist() == pytest.approx([40])
+    with pytest.raises(InputError, match='column age, case p1: "-3" is not understood; an age lies between'):
+        labels(age=[50, -3])
+
+
+def test_sex():
+    assert labels(Gender=["Female", "male", None]).frame["is_female"].tolist() == [True, False, pd.NA]
+    assert labels(is_female=[1.0, 0.0]).frame["is_female"].tolist() == [True, False]
+    assert labels(is_male=[1, 0]).frame["is_female"].tolist() == [False, True]
+    coded = labels(sex=[1, 0])
+    assert "is_female" not in coded.frame
+    assert any("not which is female" in note for note in coded.notes)
+    with pytest.raises(InputError, match='column sex, case p0: "q"'):
+        labels(sex=["q"])
+
+
+def test_the_plainest_name_wins_and_the_others_are_said():
+    found = labels(who2021_grade=[4, 3], grade=[2, 3], subtype_ceccarelli=["a", "b"], subtype=["a", "c"])
+    assert found.frame["grade"].tolist() == [2, 3]
+    assert found.frame["subtype"].tolist() == ["a", "c"]
+    assert "grade: column grade; also there, not used: who2021_grade (differs in 1 cases)" in found.notes
+
+
+def test_columns_are_compared_by_what_they_mean():
+    found = labels(OS=[1, 0], vital_status=["Dead", "Alive"], grade=["2", "3"], who2021_grade=[4.0, 3.0])
+    assert "event: column vital_status; also there, not used: OS (differs in 0 cases)" in found.notes
+    assert "grade: column grade; also there, not used: who2021_grade (differs in 1 cases)" in found.notes
+
+
+def test_an_empty_column_does_not_win():
+    assert labels(grade=[None, None], tumor_grade=["G2", "G3"]).frame["grade"].tolist() == [2, 3]
+
+
+def test_one_subtype_in_two_spellings():
+    with pytest.raises(InputError, match='case p1: "idhwt" is not understood; it is written "IDHwt" elsewhere'):
+        labels(subtype=["IDHwt", "idhwt"])
+
+
+def test_site_from_the_barcode():
+    found = recognise(pd.DataFrame({"age": [1]}, index=["TCGA-06-0125"]), source="x")
+    assert found.frame["site"].tolist() == ["06"]
+    assert "site" not in labels(age=[1]).frame
+
+
+def test_what_is_a_label():
+    assert is_label("Overall Survival (Months)")
+    assert is_label("diagnoses.age_at_diagnosis")
+    assert not is_label("mgmt")
+    assert not is_label("EGFR")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
+def test_real_labels():
+    table = read_clinical(DATA / "gbmlgg/cases.csv", None)
+    frame = recognise(table.frame, source="cases.csv").frame
+    assert frame["grade"].value_counts().to_dict() == {4: 228, 3: 187, 2: 162}
+    assert frame["subtype"].value_counts().to_dict() == {"IDHwt": 275, "IDHmut-non-codel": 210, "IDHmut-codel": 134}
+    assert frame["event"].sum() == 263
+    assert frame["is_female"].sum() == 255
+    assert frame.loc["TCGA-02-0003", "site"] == "02"
+    assert frame.loc["TCGA-02-0003", "survival_months"] == 4.7311056
+    assert frame.loc["TCGA-02-0003", "age"] == 50

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from preprocessing.errors import InputError
+from preprocessing.who2021 import who2021
+
+DATA = Path(__file__).resolve().parents[3] / "shared/data"
+ASTRO, OLIGO, GBM = (
+    "Astrocytoma, IDH-mutant",
+    "Oligodendroglioma, IDH-mutant, 1p/19q-codeleted",
+    "Glioblastoma, IDH-wildtype",
+)
+
+
+def diagnose(**values):
+    row = who2021(pd.DataFrame({name: [value] for name, value in values.items()}, index=["p1"])).iloc[0]
+    return row["who2021_diagnosis"], row["who2021_grade"], row["who2021_rule"]
+
+
+@pytest.mark.parametrize(
+    ("values", "diagnosis", "grade", "rule"),
+    [
+        ({"IDH1_mut": 1, "1p/19q codeletion": "codel", "grade": 2}, OLIGO, 2, "1p/19q-codeleted"),
+        (
+            {"IDH status": "Mutant", "1p19q_status": "non-codel", "grade": "G3", "CDKN2A_cnv": -1},
+            ASTRO,
+            3,
+            "by histology",
+        ),
+        (
+            {"IDH status": "Mutant", "1p19q_status": "intact", "grade": 2, "CDKN2B_cnv": -2},
+            ASTRO,
+            4,
+            "homozygous deletion",
+        ),
+        ({"IDH1_mut": 0, "IDH2_mut": 0, "grade": 4}, GBM, 4, "grade 4 histology"),
+        ({"IDH_status": "WT", "grade": 2, "TERT_promoter_status": "Mutant"}, GBM, 4, "TERT promoter"),
+        ({"IDH_status": "WT", "grade": 2, "EGFR_cnv": 2}, GBM, 4, "EGFR amplification"),
+        ({"IDH_status": "WT", "grade": 2, "Chr.7.gain.Chr.10.loss": "Gain chr 7 & loss chr 10"}, GBM, 4, r"\+7/−10"),
+        ({"IDH_status": "WT", "grade": 2, "chr7_gain": 1, "chr10_loss": 1}, GBM, 4, r"\+7/−10"),
+        ({"idh_codel_subtype": "LGG_IDHmut-non-codel", "grade": 2}, ASTRO, 2, "CDKN2A/B is not known"),
+        ({"subtype": "IDHmut-codel", "grade": 3}, OLIGO, 3, "codeleted"),
+    ],
+)
+def test_diagnoses(values, diagnosis, grade, rule):
+    found = diagnose(**values)
+    assert found[:2] == (diagnosis, grade)
+    assert pd.Series([found[2]]).str.contains(rule).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        ({"grade": 2}, "IDH status is not known"),
+        ({"IDH1_mut": 0, "grade": 4}, "IDH1 is not mutated, IDH2 is not known"),
+        ({"IDH1_mut": 1, "grade": 2}, "1p/19q status is not known"),
+        ({"IDH_status": "WT", "grade": 2, "EGFR_cnv": 1}, "not known: TERT promoter mutation, +7/−10"),
+        (
+            {"IDH_status": "WT", "grade": 3, "EGFR_cnv": 1, "tert_mut": 0, "chr7_gain_chr10_loss": "no"},
+            "none of the criteria of glioblastoma is met",
+        ),
+    ],
+)
+def test_what_cannot_be_decided_stays_missing(values, rule):
+    diagnosis, grade, why = diagnose(**values)
+    assert pd.isna(diagnosis)
+    assert pd.isna(grade)
+    assert why.startswith("undetermined")
+    assert rule in why
+
+
+def test_histological_grade_only():
+    assert diagnose(IDH_status="WT", who2021_grade=4)[2].startswith("undetermined")
+
+
+def test_a_value_that_is_not_understood():
+    with pytest.raises(InputError, match='column IDH_status, case p1: "perhaps" is not understood'):
+        diagnose(IDH_status="perhaps")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
+def test_agrees_with_the_published_diagnoses():
+    cases = pd.read_csv(DATA / "gbmlgg/cases.csv", index_col="case_id")
+    copies = pd.read_csv(DATA / "gbmlgg/cnv_mut.csv", index_col="case_id")
+    inputs = cases[["grade", "subtype_ceccarelli", "subtype"]].join(copies)
+    found = who2021(inputs)
+    known = cases["who2021_diagnosis"].notna() & found["who2021_diagnosis"].notna()
+    assert known.sum() >= 530
+    assert (cases["who2021_diagnosis"] == found["who2021_diagnosis"])[known].all()
+    grades = cases.loc[known, "who2021_grade"].dropna()
+    assert (grades == found.loc[grades.index, "who2021_grade"]).mean() > 0.98

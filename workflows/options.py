@@ -1,0 +1,117 @@
+"""The command line: each flag is a key of the configuration, by its dotted name."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+USAGE = "run_pipeline SLIDES GENES [options]"
+EPILOG = """\
+examples:
+  run_pipeline slides/ genes.csv
+  run_pipeline slides/ genes.csv --clinical clinical.tsv --gene-sets hallmark.gmt --task survival
+  run_pipeline manifest.csv genes.csv.gz --encoder uni --device cuda --out runs/uni
+
+exit codes: 0 all good; 2 wrong input, nothing was computed; 3 finished, but some slides failed (see slides.csv)
+"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line said: values by dotted configuration key, a configuration file, and `--set` texts."""
+
+    flags: dict[str, Any]
+    file: Path | None
+    sets: list[str]
+    verbose: bool
+
+
+def parse(argv: Sequence[str] | None) -> Arguments:
+    """Read the command line; values are checked later, with the configuration."""
+    said = vars(_parser().parse_args(argv))
+    file, sets, verbose = said.pop("config", None), said.pop("set", []), said.pop("verbose", False)
+    return Arguments(said, file, sets, verbose)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "run_pipeline",
+        usage=USAGE,
+        description="Whole-slide images and a gene table to predictions of glioma grade, subtype and survival.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add(
+        "slides",
+        nargs="?",
+        metavar="SLIDES",
+        help="folder (searched recursively), one slide, or a manifest CSV: slide_id, path, case_id, mpp",
+    )
+    add(
+        "genes",
+        nargs="?",
+        metavar="GENES",
+        help="CSV or TSV, also .gz: cases or samples in rows and genes in columns, or the other way round",
+    )
+
+    add = parser.add_argument_group("what is predicted, from what").add_argument
+    add("--clinical", metavar="FILE", help="table of labels by case; default: the label columns of GENES")
+    add(
+        "--task",
+        action="append",
+        metavar="NAME",
+        help="survival, grade or subtype; repeat for several; default: all whose labels are there",
+    )
+    add("--model", metavar="NAME", help="umeml (default), abmil")
+    add(
+        "--gene-sets",
+        dest="gene_sets",
+        metavar="FILE",
+        help="CSV with a column a set, or GMT; default: groups of genes that go together",
+    )
+
+    add = parser.add_argument_group("slides and tiles").add_argument
+    add("--mpp", dest="tiles.mpp", metavar="MPP", help="microns per pixel of the tiles (0.5)")
+    add("--tile-px", dest="tiles.tile_px", metavar="PX", help="side of a tile in pixels (256)")
+    add("--default-mpp", dest="default_mpp", metavar="MPP", help="for slides that do not say their resolution")
+    add("--slide-kind", dest="slide_kind", metavar="KIND", help="DX: diagnostic slides of TCGA only (default); all")
+    add(
+        "--encoder",
+        dest="encoder.name",
+        metavar="NAME",
+        help="efficientnet-lite0 (default), uni, virchow2, … or any timm name",
+    )
+    add(
+        "--encoder-weights",
+        dest="encoder.weights",
+        metavar="FILE",
+        help="weights from a file (safetensors or state dict)",
+    )
+
+    add = parser.add_argument_group("training").add_argument
+    add("--folds", metavar="N", help="cross-validation folds (5)")
+    add("--splits", metavar="DIR", help="folder of splits_0.csv, splits_1.csv, … with columns train, val[, test]")
+    add("--epochs", dest="train.epochs", metavar="N", help="passes over the training cases")
+    add("--seed", metavar="N", help="of everything that is drawn (0)")
+
+    add = parser.add_argument_group("where it runs").add_argument
+    add("--out", metavar="DIR", help="run folder; default: a new one under runs/")
+    add("--store", metavar="DIR", help="feature store, shared by runs (features.zarr)")
+    add("--device", metavar="WHERE", help="auto (default), cpu or cuda")
+    add("--workers", metavar="N", help="processes; default: one a core, or one a GPU; 0: none beside this one")
+    add("--until", metavar="STAGE", help="stop after tile, embed, join or train")
+    add("--dry-run", dest="dry_run", action="store_true", help="show the cohort as it would be used; compute nothing")
+
+    add = parser.add_argument_group("configuration").add_argument
+    add("--config", type=Path, metavar="FILE", help="YAML with any of these; flags go before it")
+    add(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        help="any key of the configuration, as in --set models.umeml.gamma=0",
+    )
+    add("--verbose", action="store_true", help="log every slide")
+    return parser

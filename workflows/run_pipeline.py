@@ -1,0 +1,227 @@
+"""`run_pipeline SLIDES GENES`: the whole walk, from raw slides and a gene table to predictions and their metrics.
+
+Heavy libraries are imported inside the functions, so that `--help` answers at once.
+"""
+
+import logging
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from workflows.options import parse
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.compute import Outcome, Workers
+    from pipeline.config import Config
+    from pipeline.fold_job import FoldJob
+    from pipeline.plan import TaskPlan
+    from pipeline.run import Run
+    from preprocessing.cohort import Cohort
+
+log = logging.getLogger("run_pipeline")
+ALL_GOOD, WRONG_INPUT, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code (see `--help`)."""
+    arguments = parse(argv)
+    from pipeline.console import say_error, start_logging
+    from preprocessing.errors import InputError
+
+    start_logging(verbose=arguments.verbose)
+    try:
+        from pipeline.config import load_config
+
+        return walk(load_config(arguments.flags, file=arguments.file, sets=arguments.sets))
+    except InputError as error:
+        say_error(str(error))
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        say_error("stopped; the same command goes on from what is finished")
+        return INTERRUPTED
+
+
+def walk(config: "Config") -> int:
+    """The stages of a run, in their order. Whatever is wrong with the input is told before the first of them."""
+    from pipeline.compute import Workers, choose_device
+    from pipeline.console import show_cohort, show_results
+    from pipeline.run import open_run
+    from preprocessing.cohort import audit_cases, ledger, load_cohort
+
+    device = choose_device(config.device)
+    cohort = load_cohort(
+        config.slides,
+        config.genes,
+        clinical=config.clinical,
+        slide_kind=config.slide_kind,
+        default_mpp=config.default_mpp,
+        ignore_columns=config.omics.ignore,
+    )
+    plans = plan(config, cohort, cohort.used_cases())
+    show_cohort(cohort, plans)
+    if config.dry_run:
+        return ALL_GOOD
+
+    run = open_run(config)
+    reports: dict[str, Any] = {}
+    with Workers(config.workers, device) as workers:
+        outcomes = tile_slides(config, cohort, run, workers)
+        features: dict[str, str] = {}
+        if config.until != "tile":
+            outcomes, features = embed_slides(config, cohort, run, workers, outcomes, device)
+        failures = {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
+        failures |= {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
+        cases = audit_cases(cohort, failures)
+        run.write_table("slides.csv", ledger(cohort, {name: outcome.told() for name, outcome in outcomes.items()}))
+        run.write_table("cases.csv", cases)
+        if config.until in ("join", "train"):
+            cohort.omics.save(run.folder / "omics.npz")
+        if config.until == "train":
+            plans = plan(config, cohort, cohort.used_cases(features))
+            reports = train(config, cohort, run, workers, plans, features, cases, device)
+    run.finish(failed_slides=len(failures))
+    show_results(run.folder, reports, failures)
+    return SOME_FAILED if failures else ALL_GOOD
+
+
+def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:
+    """The tasks of the run with their folds; none where it ends before training."""
+    from preprocessing.omics import read_gene_sets
+
+    from pipeline.plan import plan_tasks
+
+    if config.gene_sets:
+        read_gene_sets(config.gene_sets)
+    if config.until != "train":
+        return []
+    labels = cohort.labels.reindex(list(usable_cases))
+    return plan_tasks(config.task, labels, n_folds=config.folds, splits=config.splits, seed=config.seed)
+
+
+def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Workers") -> dict[str, "Outcome"]:
+    """Tile each slide whose tiles are not in the store yet; outcomes by slide id."""
+    from pipeline.compute import map_slides
+    from pipeline.stages import tile
+    from preprocessing.features import FeatureStore, tile_key
+
+    store = FeatureStore(config.store)
+    with run.stage("tiling"):
+        known = {slide.slide_id: tile_key(slide, config.tiles) for slide in cohort.slides}
+        done = {name: key for name, key in known.items() if store.has_tiles(key)}
+        todo = [slide for slide in cohort.slides if slide.slide_id not in done]
+        made = map_slides(workers, tile, todo, stage="tiling", store=config.store, config=config.tiles)
+    return _reused(done, store) | {outcome.slide_id: outcome for outcome in made}
+
+
+def embed_slides(
+    config: "Config",
+    cohort: "Cohort",
+    run: "Run",
+    workers: "Workers",
+    tiled: Mapping[str, "Outcome"],
+    device: str,
+) -> tuple[dict[str, "Outcome"], dict[str, str]]:
+    """Embed each tiled slide whose features are not in the store yet; outcomes, and the feature group of each good slide."""
+    from pipeline.compute import map_slides
+    from pipeline.stages import embed
+    from preprocessing.encoders import load_encoder
+    from preprocessing.features import FeatureStore, feature_key
+
+    store = FeatureStore(config.store)
+    with run.stage("embedding"):
+        encoder = load_encoder(config.encoder)
+        run.facts["encoder"] = encoder.describe()
+        good = [slide for slide in cohort.slides if tiled[slide.slide_id].status != "failed"]
+        keys = {slide.slide_id: feature_key(slide, config.tiles, encoder.fingerprint) for slide in good}
+        todo = [slide for slide in good if not store.has_features(keys[slide.slide_id])]
+        made = map_slides(
+            workers,
+            embed,
+            todo,
+            stage="embedding",
+            store=config.store,
+            config=config.tiles,
+            encoder=config.encoder,
+            device=device,
+            batch_tiles=config.batch_tiles,
+        )
+    outcomes = dict(tiled)
+    for outcome in made:
+        outcomes[outcome.slide_id] = outcome.after(tiled[outcome.slide_id])
+    return outcomes, {name: key for name, key in keys.items() if outcomes[name].status != "failed"}
+
+
+def _reused(keys: Mapping[str, str], store: Any) -> dict[str, "Outcome"]:
+    from pipeline.compute import Outcome
+
+    return {name: Outcome(name, "reused", n_tiles=store.count_tiles(key)) for name, key in keys.items()}
+
+
+def train(
+    config: "Config",
+    cohort: "Cohort",
+    run: "Run",
+    workers: "Workers",
+    plans: Sequence["TaskPlan"],
+    features: Mapping[str, str],
+    cases: "pd.DataFrame",
+    device: str,
+) -> dict[str, Any]:
+    """Cross-validate every task, write predictions, metrics and models; the reports by task."""
+    import pandas as pd
+
+    from pipeline.compute import map_jobs
+    from pipeline.fold_job import run_fold
+    from pipeline.metrics import to_json
+    from pipeline.results import collect_predictions, evaluate
+    from pipeline.splits import write_folds
+
+    jobs = {one.name: fold_jobs(config, cohort, run, one, features, device) for one in plans}
+    with run.stage("training"):
+        map_jobs(workers, run_fold, [job for group in jobs.values() for job in group], stage="training")
+    predictions, reports = [], {}
+    with run.stage("evaluation"):
+        for one in plans:
+            write_folds(one.folds, run.folder / "splits" / one.name)
+            told = collect_predictions(one, jobs[one.name], cohort.labels, cases)
+            reports[one.name] = evaluate(one, jobs[one.name], told, n_boot=config.bootstrap, seed=config.seed)
+            predictions.append(told)
+            shutil.copytree(jobs[one.name][-1].out / "model", run.folder / "models" / one.name, dirs_exist_ok=True)
+    run.write_table("predictions.csv", pd.concat(predictions))
+    run.write_json("metrics.json", to_json(reports))
+    return reports
+
+
+def fold_jobs(
+    config: "Config", cohort: "Cohort", run: "Run", one: "TaskPlan", features: Mapping[str, str], device: str
+) -> list["FoldJob"]:
+    """A job for each fold of a task, and last the one whose model is handed out."""
+    from preprocessing.omics import read_gene_sets
+
+    from pipeline.fold_job import FoldJob
+
+    by_case = cohort.slides_by_case(features)
+    cases = [*one.labelled, *one.unlabelled]
+    template = FoldJob(
+        task=one.name,
+        fold=one.final,
+        labels=cohort.labels.loc[cases],
+        vocabulary=one.vocabulary,
+        omics=run.folder / "omics.npz",
+        gene_sets=read_gene_sets(config.gene_sets) if config.gene_sets else None,
+        bags={case: tuple(features[slide.slide_id] for slide in by_case[case]) for case in cases},
+        encoder=run.facts["encoder"],
+        config=config,
+        device=device,
+        out=run.folder / "folds" / one.name / "final",
+    )
+    folds = [replace(template, fold=fold, out=template.out.with_name(f"fold_{fold.number}")) for fold in one.folds]
+    return [*folds, template]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
