@@ -74,7 +74,7 @@ def fit_model(
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     steps = math.ceil(len(cases) / config.batch_cases)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_then_cosine(config, steps))
     history: list[Epoch] = []
@@ -111,12 +111,13 @@ def _step(
     losses = {"task": task.loss(output.logits.float(), targets)} | output.losses
     total = torch.stack([loss.float() for loss in losses.values()]).sum()
     if not torch.isfinite(total):
-        raise FloatingPointError(f"training diverged: { ({name: float(loss) for name, loss in losses.items()}) }")
+        told = ", ".join(f"{name} {loss.item()}" for name, loss in losses.items())
+        raise FloatingPointError(f"training diverged: {told}; a lower learning rate (train.lr) may help")
     optimiser.zero_grad(set_to_none=True)
     total.backward()
     nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimiser.step()
-    return {name: float(loss) for name, loss in losses.items()}
+    return {name: loss.item() for name, loss in losses.items()}
 
 
 def _epoch(losses: list[dict[str, float]], validation: float | None) -> Epoch:

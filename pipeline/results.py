@@ -84,7 +84,7 @@ def _fitted(folder: Path) -> Mapping[str, Any]:
 
 
 def _truth(plan: TaskPlan, tested: pd.DataFrame) -> np.ndarray:
-    return pd.Index(plan.vocabulary).get_indexer(tested["label"].astype(str))
+    return pd.Index(plan.vocabulary).get_indexer(pd.Index(tested["label"].astype(str)))
 
 
 def _outputs(plan: TaskPlan, table: pd.DataFrame) -> np.ndarray:

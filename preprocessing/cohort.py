@@ -68,12 +68,7 @@ def load_cohort(
     usable, broken = probe_slides(kept, default_mpp=default_mpp)
     known = {file.case_id for file in kept}
     table = read_genes(genes, known_cases=known, ignore=tuple(ignore_columns))
-    matrix = OmicsMatrix(
-        values=table.values.to_numpy(float),
-        case_ids=tuple(table.values.index),
-        features=tuple(table.values.columns),
-        kinds=("rna",) * table.values.shape[1],
-    )
+    matrix = OmicsMatrix.from_frame(table.values)
     notes, dropped = list(table.notes), list(table.dropped)
     annotations, source = table.annotations, str(genes)
     if clinical is not None:
@@ -98,8 +93,8 @@ def _with_sites(frame: pd.DataFrame) -> pd.DataFrame:
     """The tissue source site as the barcode says it, where no column does."""
     if "site" in frame:
         return frame
-    sites = [source_site(case) for case in frame.index]
-    return frame.assign(site=sites) if any(sites) else frame
+    sites = pd.Series([source_site(str(case)) for case in frame.index], index=frame.index, dtype=object)
+    return frame.assign(site=sites) if sites.notna().any() else frame
 
 
 def _require_common_cases(cohort: Cohort, slides: Path, genes: Path) -> None:

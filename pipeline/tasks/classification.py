@@ -36,7 +36,7 @@ class FittedClassification(FittedTask):
 
     def encode(self, labels: pd.DataFrame) -> Int[np.ndarray, "n 1"]:
         """The number of each case's class."""
-        return pd.Index(self.classes).get_indexer(labels[self.column].astype(str))[:, None].astype(np.int64)
+        return pd.Index(self.classes).get_indexer(pd.Index(labels[self.column].astype(str)))[:, None].astype(np.int64)
 
     def loss(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B 1"]) -> Float[Tensor, ""]:
         """Weighted cross-entropy, divided by the number of cases: a case weighs the same in any batch."""

@@ -129,6 +129,15 @@ def test_a_graph_without_edges_gives_zero_and_finite_gradients(patches, dtype, n
     assert (prototypes.grad == 0).all()
 
 
+@pytest.mark.parametrize("N", [1, 2, 30])
+def test_rounding_is_not_taken_for_an_edge(N):
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.stack([torch.block_diag(*torch.rand(N, 50, generator=generator)) for _ in range(40)])
+    prototypes = torch.randn(40, 3, 50 * N, generator=generator)
+    loss = modularity_loss(patches, prototypes, torch.ones(40, N, dtype=torch.bool), non_negative=True)
+    assert (loss == 0).all()
+
+
 @BOTH
 def test_a_bag_that_is_all_padding_gives_zero(non_negative):
     patches, prototypes, mask = random_case(7)

@@ -36,6 +36,12 @@ def test_separators_missing_values_and_exact_numbers(write, sep):
     assert table["mgmt"].isna().tolist() == [True, False]
 
 
+def test_numbers_are_read_to_the_last_digit(write):
+    numbers = np.random.default_rng(0).normal(size=300).tolist()
+    table = read_table(write("case_id,EGFR\n" + "".join(f"p{i},{number!r}\n" for i, number in enumerate(numbers))))
+    assert table["EGFR"].tolist() == numbers
+
+
 def test_gzip_byte_order_mark_comments_and_windows_line_ends(write):
     text = b"#made by hand\r\ncase_id,EGFR\r\na,1\r\n"
     table = read_table(write(gzip.compress(b"\xef\xbb\xbf" + text), "genes.csv.gz"))
@@ -160,6 +166,7 @@ def test_rows_named_by_slide_alone_are_merged(write):
             "case_id,EGFR\np1,1\np1,2\n",
             "case p1 is there more than once, and column EGFR is 1 in one row and 2 in another",
         ),
+        ("case_id,EGFR\np1,1\np1,\n", "case p1 .* column EGFR is 1 in one row and nan in another"),
         ("case_id,EGFR,grade\np1,1,2\np1,1,3\n", "case p1 .* column grade is 2 in one row and 3 in another"),
         ("case_id,EGFR,TP53\np1,1,2\np2,abc,3\n", 'genes.csv: row p2, column EGFR: "abc" is not a finite number'),
         ("case_id,EGFR,TP53\np1,1,2\np2,inf,3\n", 'row p2, column EGFR: "inf"'),
