@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from preprocessing.omics import OmicsConfig
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from models.catalogue import MODELS
@@ -15,6 +14,7 @@ from pipeline.fit import TrainConfig
 from pipeline.tasks import TASKS
 from preprocessing.encoders import EncoderConfig
 from preprocessing.errors import InputError
+from preprocessing.omics import OmicsConfig
 from preprocessing.slides import MPP_RANGE
 from preprocessing.tiles import TileConfig
 
@@ -24,9 +24,13 @@ Stage = Literal["tile", "embed", "join", "train"]
 class Config(Settings):
     """Everything that a run depends on, and where it runs."""
 
-    slides: Path
-    genes: Path
+    slides: Path | None = Field(description="folder, slide or manifest; none: genes alone")
+    genes: Path | None = Field(description="gene table; none: slides alone")
     clinical: Path | None = None
+    further_tables: tuple[str, ...] = Field((), description="more molecular tables, FILE or FILE:KIND")
+    covariates: tuple[str, ...] = Field((), description="clinical columns that become one more gene group")
+    cases: Literal["both", "any"] = Field("both", description="whether a case needs slides and genes, or either")
+    allow_defining_features: bool = Field(False, description="use features that define the label to predict it")
     gene_sets: Path | None = None
     splits: Path | None = None
     out: Path | None = None
@@ -36,6 +40,8 @@ class Config(Settings):
     model: str = "umeml"
     slide_kind: Literal["DX", "all"] = "DX"
     default_mpp: float | None = Field(None, ge=MPP_RANGE[0], le=MPP_RANGE[1])
+    split_by: Literal["case", "site"] = Field("case", description="site: a tissue source site stays in one fold")
+    baselines: Literal["all", "none"] = "all"
     folds: int = Field(5, ge=2, le=50)
     seed: int = Field(0, ge=0)
     bootstrap: int = Field(1000, ge=0, description="resamples behind each interval")
@@ -52,7 +58,20 @@ class Config(Settings):
     encoder: EncoderConfig = EncoderConfig()
     omics: OmicsConfig = OmicsConfig()
     train: TrainConfig = TrainConfig()
-    models: dict[str, dict[str, Any]] = Field({}, validate_default=True, description="settings of each model, by its name")
+    models: dict[str, dict[str, Any]] = Field(
+        {}, validate_default=True, description="settings of each model, by its name"
+    )
+
+    @field_validator("slides", "genes", mode="before")
+    @classmethod
+    def _or_none(cls, value: Any) -> Any:
+        return None if str(value).lower() == "none" else value
+
+    @field_validator("covariates", "further_tables", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        items = [value] if isinstance(value, str) else value or []
+        return tuple(name.strip() for item in items for name in str(item).split(",") if name.strip())
 
     @field_validator("task", mode="before")
     @classmethod

@@ -16,7 +16,12 @@ from preprocessing.cohort import Cohort
 out = Console()
 err = Console(stderr=True)
 OWN = ("run_pipeline", "workflows", "pipeline", "preprocessing", "models")  # whose log lines are told
-BASELINES = {"clinical": "clinical model", "genes": "ridge on the genes"}
+BASELINES = {
+    "clinical": "clinical model",
+    "genes": "ridge on genes",
+    "slides": "MIL on slides",
+    "late fusion": "late fusion",
+}
 
 
 def start_logging(*, verbose: bool) -> None:
@@ -65,14 +70,8 @@ def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
 
 def show_results(folder: Path, reports: Mapping[str, Report], failures: Mapping[str, str]) -> None:
     """The table of the result, its baselines beside it; then what failed, and where everything lies."""
-    if reports:
-        table = Table(title="Out-of-fold results, pooled, with 95 % intervals")
-        for column in ("task", "cases", "metric", "model", *BASELINES.values(), "trivial"):
-            table.add_column(column)
-        for task, report in reports.items():
-            for metric in _shown(report):
-                table.add_row(task, str(report["n"]), *_row(report, metric))
-        out.print(table)
+    for task, report in reports.items():
+        out.print(_table(task, report))
     if failures:
         err.print(f"{len(failures)} slides failed; slides.csv has them all:", style="yellow")
         for name, reason in list(failures.items())[:5]:
@@ -80,18 +79,33 @@ def show_results(folder: Path, reports: Mapping[str, Report], failures: Mapping[
     out.print(f"results: {folder}", highlight=False, soft_wrap=True)
 
 
-def _shown(report: Report) -> tuple[str, ...]:
-    return ("c_index",) if report["headline"] == "c_index" else ("macro_auc", "accuracy", "balanced_accuracy")
-
-
-def _row(report: Report, metric: str) -> list[str]:
-    pooled = report["model"]["pooled"]
-    trivial = "0.500" if metric in {"c_index", "macro_auc"} else _number(pooled["majority"][metric])
-    rivals = [
-        _number(report["baselines"][name]["pooled"][metric]) if name in report["baselines"] else ""
-        for name in BASELINES
-    ]
-    return [metric.replace("_", " "), _number(pooled[metric]), *rivals, trivial]
+def _table(task: str, report: Report) -> Table:
+    """A row for the model, for the model on either input alone, for each baseline and for what is trivial."""
+    names = (
+        ("c_index", "uno_c_index")
+        if report["headline"] == "c_index"
+        else ("macro_auc", "accuracy", "balanced_accuracy")
+    )
+    table = Table(
+        title=f"{task}: {report['n']} cases, each tested by a model that has not seen it", title_justify="left"
+    )
+    table.add_column("predictor")
+    for name in names:
+        table.add_column(f"{name.replace('_', ' ')} (95 % interval)")
+    table.add_column("model leads by")
+    table.add_row("model", *(_number(report["model"]["pooled"][name]) for name in names), style="bold")
+    for given in ("slides", "genes"):
+        if given in report["inputs"]:
+            table.add_row(
+                f"  shown {given} alone", *(_number(report["inputs"][given]["pooled"][name]) for name in names)
+            )
+    for name, label in BASELINES.items():
+        if name in report["baselines"]:
+            pooled = report["baselines"][name]["pooled"]
+            table.add_row(label, *(_number(pooled[metric]) for metric in names), _number(report["lead"][name]))
+    majority = report["model"]["pooled"].get("majority") or {}
+    table.add_row("trivial", *(_number(majority[name]) if name in majority else "0.500" for name in names))
+    return table
 
 
 def _number(metric: Metric | Any) -> str:

@@ -100,6 +100,11 @@ class Dataset:
         omics = tuple(torch.from_numpy(group[rows]) * has_omics[:, None] for group in self.omics)
         return Batch(patches, cells, mask, omics, mask.any(1), has_omics)
 
+    def genes(self, cases: Sequence[str]) -> np.ndarray:
+        """All groups side by side (n, sum of g), float64; a case without genes stands at the mean, which is zero."""
+        rows = np.array([self.rows.get(case, -1) for case in cases])
+        return np.concatenate([group[rows] for group in self.omics], axis=1).astype(float) * (rows >= 0)[:, None]
+
 
 def _sampled(
     bag: tuple[np.ndarray, np.ndarray], size: int | None, rng: np.random.Generator | None

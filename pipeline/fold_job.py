@@ -1,4 +1,4 @@
-"""What is done with one fold of one task, as a worker does it: it reads the joined cohort, fits, predicts, writes its folder."""
+"""One fold of one task, as a worker does it: it reads the joined cohort, fits, predicts and writes its folder."""
 
 import json
 import shutil
@@ -10,20 +10,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from preprocessing.omics import OmicsMatrix, OmicsScaler
+from torch import nn
 
 from models.catalogue import MODELS
-from pipeline.baselines import clinical_cox, clinical_logistic, omics_cox, omics_logistic
+from models.settings import Settings
+from pipeline.baselines import (
+    ClassPrediction,
+    SurvivalPrediction,
+    clinical_cox,
+    clinical_logistic,
+    fuse_probabilities,
+    fuse_risks,
+    omics_cox,
+    omics_logistic,
+)
 from pipeline.bundle import TrainedModel, save_model
 from pipeline.compute import one_thread
-from pipeline.config import Config
+from pipeline.config import Config, identity
 from pipeline.dataset import Bags, Dataset
-from pipeline.fit import fit_model, predict_logits
+from pipeline.fit import Epoch, fit_model, predict_logits
 from pipeline.plan import FINAL
 from pipeline.splits import Fold, with_validation
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.tasks.survival import CURVE_MONTHS
 from preprocessing.fingerprints import file_fingerprint, fingerprint
+from preprocessing.omics import OmicsMatrix, OmicsScaler, concatenate
+from preprocessing.omics import covariates as covariate_matrix
+
+SLIDES_ALONE = "abmil"  # the baseline that looks at slides only
+INPUTS = {"slides": {"omics": False}, "genes": {"slides": False}}  # what a case with both is also predicted from
 
 
 @dataclass(frozen=True)
@@ -35,10 +50,12 @@ class FoldJob:
         fold: its cases; `number` FINAL is the model that is handed out.
         labels: labels and covariates, indexed by case id.
         vocabulary: the task's classes.
-        omics: file of the joined gene matrix.
+        omics: file of the joined molecular features.
+        defining: those of them that define the label and are left out.
+        covariates: columns of `labels` that become one more group.
         gene_sets: genes by set, or None.
         bags: feature groups of each case.
-        encoder: what the features are made of, for the model folder.
+        encoder: what the features are made of, for the model folder; None without slides.
         config: the run's.
         device: where to train.
         out: the fold's folder.
@@ -49,9 +66,11 @@ class FoldJob:
     labels: pd.DataFrame
     vocabulary: tuple[str, ...]
     omics: Path
+    defining: tuple[str, ...]
+    covariates: tuple[str, ...]
     gene_sets: Mapping[str, list[str]] | None
     bags: Mapping[str, tuple[str, ...]]
-    encoder: Mapping[str, Any]
+    encoder: Mapping[str, Any] | None
     config: Config
     device: str
     out: Path
@@ -63,11 +82,10 @@ class FoldJob:
 
     def fingerprint(self) -> str:
         """Of all that decides the result."""
-        config = self.config
-        return fingerprint(
-            self.task, asdict(self.fold), self.labels.to_json(orient="split"), self.vocabulary, file_fingerprint(self.omics),
-            self.gene_sets, self.bags, config.model, config.model_settings(), config.train, config.omics, config.seed,
-        )  # fmt: skip
+        everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}
+        everything |= {"fold": asdict(self.fold), "labels": self.labels.to_json(orient="split")}
+        everything |= {"omics": file_fingerprint(self.omics), "config": identity(self.config)}
+        return fingerprint(everything)
 
 
 def run_fold(job: FoldJob) -> str:
@@ -76,8 +94,7 @@ def run_fold(job: FoldJob) -> str:
     Returns:
         "done", or "reused" where the folder holds the result of this very job already.
     """
-    mark = job.fingerprint()
-    done = job.out / "done.json"
+    mark, done = job.fingerprint(), job.out / "done.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["fingerprint"] == mark:
         return "reused"
     if job.device == "cpu":
@@ -85,19 +102,61 @@ def run_fold(job: FoldJob) -> str:
     shutil.rmtree(job.out, ignore_errors=True)
     job.out.mkdir(parents=True)
 
-    task, config = TASKS[job.task], job.config
-    labels = job.labels
-    strata = task.strata(labels.loc[list(job.fold.train)])
+    config, labels = job.config, job.labels
+    strata = TASKS[job.task].strata(labels.loc[list(job.fold.train)])
     fold = with_validation(job.fold, strata, share=config.train.validation_share, seed=config.seed)
-    fitted = task.fit(labels.loc[list(fold.train)], job.vocabulary)
-    matrix = OmicsMatrix.load(job.omics)
-    scaler = OmicsScaler.fit(matrix.take(fold.train), job.gene_sets, config.omics)
-    data = _dataset(job, matrix, scaler)
+    data, scaler = load_data(job, fold)
+    learned = learn(job, fold, data, config.model, config.model_settings())
+    if fold.test:
+        write_predictions(job, fold, data, learned)
+        if not job.is_final and config.baselines == "all":
+            predict_baselines(job, fold, data).to_csv(job.out / "baselines.csv", index=False)
+    write_history(job.out / "history.csv", learned.history)
+    facts = {
+        "encoder": job.encoder,
+        "tiles": config.tiles.model_dump(mode="json"),
+        "covariates": list(job.covariates),
+        "trained_on_cases": len(fold.train),
+    }
+    trained = TrainedModel(learned.model.cpu(), config.model, job.task, learned.task, scaler, data.patch_dim, facts)
+    save_model(job.out / "model", trained)
+    done.write_text(json.dumps({"fingerprint": mark}), encoding="utf-8")
+    return "done"
 
-    torch.manual_seed(config.seed)
-    settings = config.model_settings()
+
+def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
+    """Bags and scaled gene groups of the fold's cases, and the scaler, fitted on training cases alone."""
+    bags = Bags(job.config.store, job.bags)
+    matrix = OmicsMatrix.load(job.omics).without(job.defining)
+    if job.covariates:
+        known = [case for case in job.labels.index if case in set(matrix.case_ids)] or list(job.labels.index)
+        own = covariate_matrix(job.labels.loc[known], job.covariates)
+        matrix = concatenate([matrix.take(known), own]) if matrix.features else own
+    rows = {case: i for i, case in enumerate(matrix.case_ids)}
+    with_genes = [case for case in fold.train if case in rows]
+    if not with_genes:
+        return Dataset(bags, bags.width(), {}, ()), None
+    scaler = OmicsScaler.fit(matrix.take(with_genes), job.gene_sets, job.config.omics)
+    return Dataset(bags, bags.width(), rows, scaler.transform(matrix)), scaler
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A trained model, its task with what was fitted, and how training went."""
+
+    model: nn.Module
+    task: FittedTask
+    history: list[Epoch]
+    train_logits: np.ndarray
+
+
+def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Settings) -> Learned:
+    """Train a model of that name on the fold's training cases."""
+    labels, seed = job.labels, job.config.seed
+    fitted = TASKS[job.task].fit(labels.loc[list(fold.train)], job.vocabulary)
+    torch.manual_seed(seed)
     group_dims = [group.shape[1] for group in data.omics]
-    model = MODELS[config.model](data.patch_dim, group_dims, fitted.n_outputs, settings).to(job.device)
+    model = MODELS[model_name](data.patch_dim, group_dims, fitted.n_outputs, settings).to(job.device)
     history = fit_model(
         model,
         fitted,
@@ -105,73 +164,88 @@ def run_fold(job: FoldJob) -> str:
         cases=fold.train,
         targets=fitted.encode(labels.loc[list(fold.train)]),
         validation=(fold.validation, fitted.encode(labels.loc[list(fold.validation)])),
-        config=config.train,
-        seed=config.seed,
+        config=job.config.train,
+        seed=seed,
         device=job.device,
     )
-    fitted = fitted.calibrated(predict_logits(model, data, fold.train, device=job.device))
-    if fold.test:
-        _predictions(job, fold, fitted, predict_logits(model, data, fold.test, device=job.device))
-        if not job.is_final:
-            _baselines(job, fold, fitted, data)
-    pd.DataFrame([{"epoch": i, **_flat(asdict(epoch))} for i, epoch in enumerate(history, 1)]).to_csv(
-        job.out / "history.csv", index=False
-    )
-    facts = {"encoder": dict(job.encoder), "tiles": config.tiles.model_dump(mode="json"), "trained_on": len(fold.train)}
-    save_model(
-        job.out / "model",
-        TrainedModel(model.cpu(), config.model, job.task, fitted, scaler, data.patch_dim, facts),
-    )
-    done.write_text(json.dumps({"fingerprint": mark}), encoding="utf-8")
-    return "done"
+    train_logits = predict_logits(model, data, fold.train, device=job.device)
+    return Learned(model, fitted.calibrated(train_logits), history, train_logits)
 
 
-def _dataset(job: FoldJob, matrix: OmicsMatrix, scaler: OmicsScaler) -> Dataset:
-    bags = Bags(job.config.store, job.bags)
-    rows = {case: i for i, case in enumerate(matrix.case_ids)}
-    return Dataset(bags, bags.width(), rows, scaler.transform(matrix))
+def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
+    """`predictions.csv` of the test cases; `inputs.csv`: those with slides and genes, from either alone."""
+
+    def told(cases: list[str], **without: bool) -> pd.DataFrame:
+        decoded = learned.task.decode(predict_logits(learned.model, data, cases, device=job.device, **without))
+        return pd.concat([pd.DataFrame({"case_id": cases, "task": job.task, "fold": fold.number}), decoded], axis=1)
+
+    told(list(fold.test)).to_csv(job.out / "predictions.csv", index=False)
+    both = [case for case in fold.test if case in data.rows and job.bags.get(case)]
+    if both:
+        alone = [told(both, **without).assign(input=name) for name, without in INPUTS.items()]
+        pd.concat(alone).to_csv(job.out / "inputs.csv", index=False)
 
 
-def _predictions(job: FoldJob, fold: Fold, fitted: FittedTask, logits: np.ndarray) -> None:
-    decoded = fitted.decode(logits)
-    head = pd.DataFrame({"case_id": list(fold.test), "task": job.task, "fold": fold.number})
-    pd.concat([head, decoded], axis=1).to_csv(job.out / "predictions.csv", index=False)
+def write_history(path: Path, history: list[Epoch]) -> None:
+    """A row for each epoch."""
+    rows = [{"epoch": i, **asdict(epoch)} for i, epoch in enumerate(history, 1)]
+    pd.DataFrame([row | row.pop("auxiliary") for row in rows]).to_csv(path, index=False)
 
 
-def _baselines(job: FoldJob, fold: Fold, fitted: FittedTask, data: Dataset) -> None:
-    """What the model has to beat, fitted on the same training cases: `baselines.csv`, a row for each test case and baseline."""
+def predict_baselines(job: FoldJob, fold: Fold, data: Dataset) -> pd.DataFrame:
+    """What the model has to beat, fitted on the same training cases: a row for each test case and baseline."""
+    told = _survival_baselines(job, fold, data) if job.task == "survival" else _class_baselines(job, fold, data)
+    head = {"case_id": list(fold.test), "fold": fold.number}
+    frames = [pd.DataFrame(head | {"baseline": name} | columns) for name, columns in told.items()]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _survival_baselines(job: FoldJob, fold: Fold, data: Dataset) -> dict[str, dict[str, Any]]:
     train, test = job.labels.loc[list(fold.train)], job.labels.loc[list(fold.test)]
-    genes = np.concatenate(data.omics, axis=1).astype(float)
-    genes_train, genes_test = (genes[[data.rows[case] for case in cases]] for cases in (fold.train, fold.test))
-    frames = []
-    if job.task == "survival":
-        time, event = train["survival_months"].to_numpy(float), train["event"].to_numpy(bool)
-        curve_times = np.array(CURVE_MONTHS, float)
-        for name, told in {
-            "clinical": clinical_cox(train, time, event, test, curve_times=curve_times),
-            "genes": omics_cox(genes_train, time, event, genes_test, curve_times=curve_times, seed=job.config.seed),
-        }.items():
-            columns = {f"survival_{month}m": told.curves[:, i] for i, month in enumerate(CURVE_MONTHS)}
-            frame = {
-                "baseline": name,
-                "risk": told.risk,
-                "train_risk_median": np.median(told.train_risk),
-                "reason": told.reason,
-            }
-            frames.append(pd.DataFrame({"case_id": list(fold.test), **frame, **columns}))
-    else:
-        known, n_classes = fitted.encode(train)[:, 0], len(job.vocabulary)
-        for name, said in {
-            "clinical": clinical_logistic(train, known, test, n_classes=n_classes, seed=job.config.seed),
-            "genes": omics_logistic(genes_train, known, genes_test, n_classes=n_classes, seed=job.config.seed),
-        }.items():
-            columns = {f"probability_{label}": said.probabilities[:, k] for k, label in enumerate(job.vocabulary)}
-            frames.append(
-                pd.DataFrame({"case_id": list(fold.test), "baseline": name, "reason": said.reason, **columns})
-            )
-    pd.concat(frames).assign(fold=fold.number).to_csv(job.out / "baselines.csv", index=False)
+    time, event = train["survival_months"].to_numpy(float), train["event"].to_numpy(bool)
+    months = np.array(CURVE_MONTHS, float)
+    told = {"clinical": clinical_cox(train, time, event, test, curve_times=months)}
+    if data.omics:
+        genes, asked = data.genes(fold.train), data.genes(fold.test)
+        told["genes"] = omics_cox(genes, time, event, asked, curve_times=months, seed=job.config.seed)
+    if _slides_are_another_view(job):
+        mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
+        decoded = mil.task.decode(predict_logits(mil.model, data, fold.test, device=job.device))
+        told["slides"] = SurvivalPrediction(
+            risk=decoded["risk"].to_numpy(),
+            curves=decoded[[f"survival_{month}m" for month in CURVE_MONTHS]].to_numpy(),
+            curve_times=months,
+            train_risk=mil.task.decode(mil.train_logits)["risk"].to_numpy(),
+        )
+    if {"genes", "slides"} <= told.keys():
+        told["late fusion"] = fuse_risks(told["slides"], told["genes"])
+    return {
+        name: {"reason": said.reason, "risk": said.risk, "train_risk_median": np.median(said.train_risk)}
+        | {f"survival_{month}m": said.curves[:, i] for i, month in enumerate(CURVE_MONTHS)}
+        for name, said in told.items()
+    }
 
 
-def _flat(epoch: dict[str, Any]) -> dict[str, Any]:
-    auxiliary = epoch.pop("auxiliary")
-    return epoch | auxiliary
+def _class_baselines(job: FoldJob, fold: Fold, data: Dataset) -> dict[str, dict[str, Any]]:
+    train, test = job.labels.loc[list(fold.train)], job.labels.loc[list(fold.test)]
+    n_classes, seed = len(job.vocabulary), job.config.seed
+    known = TASKS[job.task].fit(train, job.vocabulary).encode(train)[:, 0]
+    told = {"clinical": clinical_logistic(train, known, test, n_classes=n_classes, seed=seed)}
+    if data.omics:
+        genes, asked = data.genes(fold.train), data.genes(fold.test)
+        told["genes"] = omics_logistic(genes, known, asked, n_classes=n_classes, seed=seed)
+    if _slides_are_another_view(job):
+        mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
+        decoded = mil.task.decode(predict_logits(mil.model, data, fold.test, device=job.device))
+        told["slides"] = ClassPrediction(decoded[[f"probability_{name}" for name in job.vocabulary]].to_numpy())
+    if {"genes", "slides"} <= told.keys():
+        told["late fusion"] = fuse_probabilities(told["slides"], told["genes"])
+    return {
+        name: {"reason": said.reason}
+        | {f"probability_{label}": said.probabilities[:, k] for k, label in enumerate(job.vocabulary)}
+        for name, said in told.items()
+    }
+
+
+def _slides_are_another_view(job: FoldJob) -> bool:
+    return job.config.model != SLIDES_ALONE and any(job.bags.values())

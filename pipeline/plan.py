@@ -1,13 +1,16 @@
 """What is to be learned: the tasks whose labels are there, each with its cases and folds."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
+from pipeline.config import Config
 from pipeline.splits import Fold, make_folds, read_folds
-from pipeline.tasks import TASKS
+from pipeline.tasks import BY_DEFAULT, TASKS
 from preprocessing.errors import InputError
+from preprocessing.leakage import defining_features
+from preprocessing.omics import OmicsMatrix
+from preprocessing.omics import covariates as check_covariates
 
 FINAL = -1  # number of the fold whose model is handed out: trained on every labelled case, tested on none
 
@@ -22,7 +25,9 @@ class TaskPlan:
         unlabelled: usable cases without one; the final model predicts them.
         vocabulary: the task's classes.
         folds: each with its training and test cases.
-        warnings: what is thin about the labels.
+        defining: molecular features that are left out since they define the label, each with the reason.
+        covariates: clinical columns that are used.
+        warnings: what is thin about the labels, what is left out.
     """
 
     name: str
@@ -30,6 +35,8 @@ class TaskPlan:
     unlabelled: tuple[str, ...]
     vocabulary: tuple[str, ...]
     folds: tuple[Fold, ...]
+    defining: dict[str, str]
+    covariates: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -38,42 +45,76 @@ class TaskPlan:
         return Fold(FINAL, self.labelled, (), self.unlabelled)
 
 
-def plan_tasks(
-    wanted: list[str], labels: pd.DataFrame, *, n_folds: int, splits: Path | None, seed: int
-) -> list[TaskPlan]:
+def plan_tasks(config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> list[TaskPlan]:
     """The tasks asked for, or all whose labels are there.
 
     Args:
-        wanted: names; empty for all.
+        config: the run's.
         labels: of the usable cases, indexed by case id.
-        n_folds: how many folds to make, where `splits` is None.
-        splits: folder of published folds.
-        seed: of the folds.
+        omics: the molecular features, of which some may define a label.
 
     Raises:
-        InputError: no labels, a label that is missing, constant or too rare, or folds that do not fit.
+        InputError: no labels, a label that is missing, constant or too rare, folds or covariates that do not fit.
     """
     known = [name for name, task in TASKS.items() if task.labelled(labels).any()]
+    wanted = config.task or [name for name in BY_DEFAULT if name in known]
     missing = [name for name in wanted if name not in known]
-    if missing or not known:
+    if missing or not wanted:
         raise InputError(_no_labels(missing, known))
-    return [_plan(name, labels, n_folds, splits, seed) for name in wanted or known]
+    if config.covariates:
+        check_covariates(labels, config.covariates)
+    return [_plan(name, config, labels, omics) for name in wanted]
 
 
-def _plan(name: str, labels: pd.DataFrame, n_folds: int, splits: Path | None, seed: int) -> TaskPlan:
+def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> TaskPlan:
     task = TASKS[name]
     has_label = task.labelled(labels)
     own = labels[has_label].sort_index()
-    warnings = task.check(own, folds=n_folds if splits is None else 2)
-    folds = read_folds(splits, list(own.index)) if splits else make_folds(task.strata(own), n_folds=n_folds, seed=seed)
+    warnings = task.check(own, folds=2 if config.splits else config.folds)
+    defining = {} if config.allow_defining_features else defining_features(name, omics.features)
+    covariates = tuple(
+        column for column in config.covariates if config.allow_defining_features or not _tells(column, name)
+    )
+    if defining:
+        some = "; ".join(f"{feature} ({why})" for feature, why in list(defining.items())[:3])
+        warnings.append(
+            f"task {name}: {len(defining)} features are left out since they define the label: {some}"
+            f"{', …' if len(defining) > 3 else ''}; --allow-defining-features keeps them"
+        )
+    if gone := [column for column in config.covariates if column not in covariates]:
+        warnings.append(f"task {name}: covariates {', '.join(gone)} are left out: they are, or define, the label")
     return TaskPlan(
         name=name,
         labelled=tuple(own.index),
         unlabelled=tuple(sorted(labels.index[~has_label])),
         vocabulary=task.vocabulary(own),
-        folds=tuple(folds),
+        folds=tuple(_folds(config, task.strata(own), own)),
+        defining=defining,
+        covariates=covariates,
         warnings=tuple(warnings),
     )
+
+
+def _tells(column: str, task: str) -> bool:
+    """Whether a clinical column is the task's label, or defines it: by WHO 2021 grade, subtype and diagnosis hang together."""
+    classes = {"grade", "subtype", "diagnosis"}
+    if task in classes:
+        return column in classes
+    return column in TASKS[task].label_columns
+
+
+def _folds(config: Config, strata: pd.Series, labels: pd.DataFrame) -> list[Fold]:
+    if config.splits:
+        return read_folds(config.splits, list(labels.index))
+    if config.split_by == "case":
+        return make_folds(strata, n_folds=config.folds, seed=config.seed)
+    if "site" not in labels or labels["site"].isna().any():
+        unknown = list(labels.index) if "site" not in labels else list(labels.index[labels["site"].isna()])
+        raise InputError(
+            f"--split-by site: {len(unknown)} cases have no tissue source site, {unknown[0]} among them; "
+            "add a site column to the clinical table, or split by case"
+        )
+    return make_folds(strata, n_folds=config.folds, seed=config.seed, sites=labels["site"])
 
 
 def _no_labels(missing: list[str], known: list[str]) -> str:

@@ -65,18 +65,43 @@ def evaluate(plan: TaskPlan, jobs: list[FoldJob], predictions: pd.DataFrame, *, 
     """Metrics of the model and of each baseline on the same test cases, and the model's lead over each."""
     tested = predictions[predictions["status"] == "tested"].sort_values(["case_id", "fold"]).reset_index(drop=True)
     folds = [job for job in jobs if not job.is_final]
-    rivals = pd.concat([pd.read_csv(job.out / "baselines.csv", dtype={"case_id": str}) for job in folds])
     medians = {job.fold.number: _fitted(job.out).get("median_risk", float("nan")) for job in folds}
     tested["train_risk_median"] = tested["fold"].map(medians)
     report: Report = {"n": len(tested), "headline": headline(plan.name)}
     report["model"] = _report(plan, tested, tested, n_boot, seed)
+    report["inputs"] = _by_input(plan, folds, tested, n_boot, seed)
     report["baselines"], report["lead"] = {}, {}
-    for name, rival in rivals.groupby("baseline", sort=True):
+    for name, rival in _read_all(folds, "baselines.csv").groupby("baseline", sort=False):
         own = tested[["case_id", "fold"]].merge(rival, on=["case_id", "fold"], how="left")
         reasons = own["reason"].dropna().unique()
         report["baselines"][name] = _report(plan, tested, own, n_boot, seed) | {"reason": "; ".join(reasons) or None}
         report["lead"][name] = _lead(plan, tested, own, n_boot, seed)
     return report
+
+
+def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:
+    """The tables of that name that the folds wrote; empty where they wrote none."""
+    paths = [job.out / name for job in jobs if (job.out / name).is_file()]
+    tables = [pd.read_csv(path, dtype={"case_id": str, "prediction": str}) for path in paths]
+    return (
+        pd.concat(tables, ignore_index=True)
+        if tables
+        else pd.DataFrame(columns=["case_id", "fold", "baseline", "input"])
+    )
+
+
+def _by_input(plan: TaskPlan, folds: list[FoldJob], tested: pd.DataFrame, n_boot: int, seed: int) -> Report:
+    """The same model on the cases that have slides and genes: shown both, slides alone, genes alone."""
+    alone = _read_all(folds, "inputs.csv")
+    if alone.empty:
+        return {}
+    has_both = tested[["case_id", "fold"]].merge(alone[["case_id", "fold"]].drop_duplicates(), on=["case_id", "fold"])
+    shown = tested.merge(has_both, on=["case_id", "fold"]).reset_index(drop=True)
+    reports = {"both": _report(plan, shown, shown, n_boot, seed)}
+    for name, part in alone.groupby("input", sort=False):
+        own = shown[["case_id", "fold", "train_risk_median"]].merge(part, on=["case_id", "fold"])
+        reports[str(name)] = _report(plan, shown, own, n_boot, seed)
+    return reports
 
 
 def _fitted(folder: Path) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 
 from pipeline.config import Config, identity
+from preprocessing.cohort import further_table
 from preprocessing.errors import InputError
 from preprocessing.fingerprints import file_fingerprint, fingerprint
 
@@ -115,6 +116,8 @@ def _refuse_other(folder: Path, own: str) -> None:
 def _input_fingerprints(config: Config) -> dict[str, str]:
     tables = {"genes": config.genes, "clinical": config.clinical, "gene_sets": config.gene_sets}
     found = {name: file_fingerprint(path) for name, path in tables.items() if path is not None}
+    for text in config.further_tables:
+        found[text] = file_fingerprint(further_table(text)[0])
     if config.splits is not None:
         found |= {path.name: file_fingerprint(path) for path in sorted(config.splits.glob("splits_*.csv"))}
     return found

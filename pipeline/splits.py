@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from preprocessing.errors import InputError
 from preprocessing.tables import read_table
@@ -22,22 +22,33 @@ class Fold:
     test: tuple[str, ...]
 
 
-def make_folds(strata: pd.Series, *, n_folds: int, seed: int) -> list[Fold]:
+def make_folds(strata: pd.Series, *, n_folds: int, seed: int, sites: pd.Series | None = None) -> list[Fold]:
     """Stratified folds by case; each case is tested once. Validation cases are taken later, from training cases alone.
 
     Args:
         strata: the stratum of each case; the index holds the case ids.
         n_folds: how many.
         seed: of the shuffling.
+        sites: the tissue source site of each case, where whole sites are to stay in one fold (Howard et al. 2021: models
+            recognise sites by their stain, and sites differ in outcome).
+
+    Raises:
+        InputError: fewer sites than folds.
     """
     ordered = strata.sort_index()
     numbers = _with_thin_strata_joined(ordered, n_folds)
-    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
     cases = np.asarray(ordered.index)
-    return [
-        Fold(number, tuple(cases[train]), (), tuple(cases[test]))
-        for number, (train, test) in enumerate(splitter.split(cases, numbers))
-    ]
+    if sites is None:
+        divisions = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(cases, numbers)
+    else:
+        groups = sites.loc[cases].astype(str)
+        if groups.nunique() < n_folds:
+            raise InputError(
+                f"--split-by site: {groups.nunique()} tissue source sites for {n_folds} folds; use fewer (--folds)"
+            )
+        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+        divisions = splitter.split(cases, numbers, groups)
+    return [Fold(number, tuple(cases[train]), (), tuple(cases[test])) for number, (train, test) in enumerate(divisions)]
 
 
 def _with_thin_strata_joined(strata: pd.Series, n_folds: int) -> pd.Series:

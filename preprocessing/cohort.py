@@ -1,8 +1,9 @@
 """The cohort: slides, genes and labels joined by case, and an account of every id that came in."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,10 @@ import pandas as pd
 from preprocessing.barcodes import case_of, source_site
 from preprocessing.errors import InputError
 from preprocessing.labels import recognise
-from preprocessing.omics import OmicsMatrix
+from preprocessing.omics import FEATURE_KINDS, OmicsMatrix, concatenate
 from preprocessing.slides import LeftOut, Slide, find_slides, probe_slides, select_kind
 from preprocessing.tables import Dropped, read_clinical, read_genes
+from preprocessing.who2021 import who2021
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Cohort:
         labels: labels and covariates by case id, of every case that any table names.
         rows_dropped: table rows that are not used (other samples of a case, …), with the reason.
         notes: every decision that was taken in reading the tables, one sentence each.
+        needs: what a case must have to be used: "both" sides, "any" of them, or the only side that the run was given.
     """
 
     slides: tuple[Slide, ...]
@@ -34,6 +37,7 @@ class Cohort:
     labels: pd.DataFrame
     rows_dropped: tuple[Dropped, ...]
     notes: tuple[str, ...]
+    needs: Literal["both", "any", "slides", "genes"]
 
     def slides_by_case(self, usable: Collection[str] | None = None) -> dict[str, list[Slide]]:
         """Slides of each case, in order of their ids; only those named in `usable` where it is given."""
@@ -44,49 +48,105 @@ class Cohort:
         return found
 
     def used_cases(self, usable: Collection[str] | None = None) -> list[str]:
-        """Cases with a usable slide and genes, sorted."""
-        return sorted(self.slides_by_case(usable).keys() & set(self.omics.case_ids))
+        """Cases with what the run needs, sorted; only slides named in `usable` count where it is given."""
+        with_slides, with_genes = set(self.slides_by_case(usable)), set(self.omics.case_ids)
+        if self.needs == "slides":
+            return sorted(with_slides)
+        if self.needs == "genes":
+            return sorted(with_genes)
+        return sorted(with_slides & with_genes if self.needs == "both" else with_slides | with_genes)
 
 
 def load_cohort(
-    slides: Path,
-    genes: Path,
+    slides: Path | None,
+    genes: Path | None,
     *,
-    clinical: Path | None,
-    slide_kind: str,
-    default_mpp: float | None,
+    clinical: Path | None = None,
+    further_tables: Sequence[str] = (),
+    cases: Literal["both", "any"] = "both",
+    slide_kind: str = "DX",
+    default_mpp: float | None = None,
     ignore_columns: Iterable[str] = (),
 ) -> Cohort:
     """Read everything but pixels; all that can be wrong with the input is told here.
 
+    Args:
+        slides: folder, slide or manifest; None for a run on genes alone.
+        genes: the gene table; None for a run on slides alone.
+        clinical: table of labels; without it they are looked for in the gene table.
+        further_tables: more molecular tables of the same cases, `FILE` or `FILE:KIND` (cnv, mutation, …).
+        cases: whether a case needs both sides.
+        slide_kind: "DX" or "all".
+        default_mpp: for slides that do not say their resolution.
+        ignore_columns: of the gene table.
+
     Raises:
-        InputError: see the readers of slides and tables; or no case has both a usable slide and genes.
+        InputError: see the readers of slides and tables; or no case has what the run needs.
     """
-    kept, other_kinds = select_kind(find_slides(slides), slide_kind)
-    if not kept:
-        raise InputError(f"slides: none of the {len(other_kinds)} slides in {slides} is used: {other_kinds[0].reason}")
-    usable, broken = probe_slides(kept, default_mpp=default_mpp)
-    known = {file.case_id for file in kept}
-    table = read_genes(genes, known_cases=known, ignore=tuple(ignore_columns))
-    matrix = OmicsMatrix.from_frame(table.values)
-    notes, dropped = list(table.notes), list(table.dropped)
-    annotations, source = table.annotations, str(genes)
+    if slides is None and genes is None:
+        raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
+    usable, left_out = _load_slides(slides, slide_kind, default_mpp) if slides else ([], [])
+    known = {slide.case_id for slide in usable} | {gone.file.case_id for gone in left_out} or None
+    notes: list[str] = []
+    dropped: list[Dropped] = []
+    matrices, annotations = [], pd.DataFrame()
+    if genes is not None:
+        table = read_genes(genes, known_cases=known, ignore=tuple(ignore_columns))
+        matrices, annotations = [OmicsMatrix.from_frame(table.values)], table.annotations
+        notes, dropped = [*table.notes], [*table.dropped]
+    for text in further_tables:
+        more, more_notes = _read_further(text, matrices[0].case_ids if matrices else known)
+        matrices.append(more)
+        notes += more_notes
+    omics = concatenate(matrices) if matrices else OmicsMatrix(np.zeros((0, 0)), (), (), ())
     if clinical is not None:
-        clinic = read_clinical(clinical, known_cases=set(matrix.case_ids))
-        annotations, source = clinic.frame, str(clinical)
+        clinic = read_clinical(clinical, known_cases={*omics.case_ids, *(known or ())})
+        annotations = clinic.frame
         notes += clinic.notes
         dropped += clinic.dropped
-    labels = recognise(annotations, source=source)
+    labels = recognise(annotations, source=str(clinical or genes))
     cohort = Cohort(
         slides=tuple(usable),
-        left_out=tuple(other_kinds + broken),
-        omics=matrix,
-        labels=_with_sites(labels.frame),
+        left_out=tuple(left_out),
+        omics=omics,
+        labels=_with_sites(_with_diagnosis(labels.frame, annotations, str(clinical or genes))),
         rows_dropped=tuple(dropped),
-        notes=tuple(notes + list(labels.notes)),
+        notes=tuple([*notes, *labels.notes]),
+        needs="slides" if not matrices else "genes" if slides is None else cases,
     )
-    _require_common_cases(cohort, slides, genes)
+    _require_cases(cohort, slides, genes)
     return cohort
+
+
+def _load_slides(source: Path, kind: str, default_mpp: float | None) -> tuple[list[Slide], list[LeftOut]]:
+    kept, other_kinds = select_kind(find_slides(source), kind)
+    if not kept:
+        raise InputError(f"slides: none of the {len(other_kinds)} slides in {source} is used: {other_kinds[0].reason}")
+    usable, broken = probe_slides(kept, default_mpp=default_mpp)
+    if not usable:
+        reasons = "; ".join(f"{gone.file.slide_id}: {gone.reason}" for gone in broken[:3])
+        raise InputError(f"slides: none of the {len(broken)} slides in {source} can be used: {reasons}")
+    return usable, other_kinds + broken
+
+
+def _read_further(text: str, known: Collection[str] | None) -> tuple[OmicsMatrix, list[str]]:
+    path, kind = further_table(text)
+    table = read_genes(path, known_cases=known)
+    return OmicsMatrix.from_frame(table.values, kind=kind), [f"{path}: {note}" for note in table.notes]
+
+
+def further_table(text: str) -> tuple[Path, str]:
+    """The file and the kind of its columns: `FILE:KIND` says it where the columns' names do not; rna where nothing does."""
+    path, _, kind = text.rpartition(":")
+    return (Path(path), kind) if kind in FEATURE_KINDS else (Path(text), "rna")
+
+
+def _with_diagnosis(frame: pd.DataFrame, annotations: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The WHO 2021 diagnosis and the rule behind it, where the markers that decide it are among the columns."""
+    decided = who2021(annotations, source=source)
+    if decided["who2021_diagnosis"].isna().all():
+        return frame
+    return frame.join(decided[["who2021_diagnosis", "who2021_rule"]].rename(columns={"who2021_diagnosis": "diagnosis"}))
 
 
 def _with_sites(frame: pd.DataFrame) -> pd.DataFrame:
@@ -97,14 +157,11 @@ def _with_sites(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(site=sites) if sites.notna().any() else frame
 
 
-def _require_common_cases(cohort: Cohort, slides: Path, genes: Path) -> None:
-    if not cohort.slides:
-        reasons = "; ".join(f"{gone.file.slide_id}: {gone.reason}" for gone in cohort.left_out[:3])
-        raise InputError(f"slides: none of the {len(cohort.left_out)} slides in {slides} can be used: {reasons}")
+def _require_cases(cohort: Cohort, slides: Path | None, genes: Path | None) -> None:
     if not cohort.used_cases():
         with_slides, with_genes = sorted(cohort.slides_by_case())[:3], sorted(cohort.omics.case_ids)[:3]
         raise InputError(
-            f"no case has both a usable slide and genes: slides are of {', '.join(with_slides)}; "
+            f"no case has both a usable slide and genes: slides in {slides} are of {', '.join(with_slides)}; "
             f"{genes} has {', '.join(with_genes)}; give a manifest with a case_id column if ids are written differently"
         )
 
@@ -124,7 +181,7 @@ def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:
     for slide in cohort.slides:
         if slide.slide_id in failures:
             why_no_slide.setdefault(slide.case_id, []).append(f"{slide.slide_id}: {failures[slide.slide_id]}")
-    with_genes = set(cohort.omics.case_ids)
+    with_genes, used = set(cohort.omics.case_ids), set(cohort.used_cases(usable))
     why_no_genes: dict[str, str] = {}
     for row in cohort.rows_dropped:
         why_no_genes.setdefault(case_of(row.id), f"{row.id}: {row.reason}")
@@ -132,16 +189,16 @@ def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:
     rows = []
     for case in every:
         reasons = []
-        if case not in by_case:
+        if case not in by_case and cohort.needs != "genes":
             reasons.append(
                 "no usable slide (" + "; ".join(why_no_slide[case]) + ")" if case in why_no_slide else "no slide"
             )
-        if case not in with_genes:
+        if case not in with_genes and cohort.needs != "slides":
             reasons.append(f"no genes ({why_no_genes[case]})" if case in why_no_genes else "no genes")
         rows.append(
             {
                 "case_id": case,
-                "status": "left out" if reasons else "used",
+                "status": "used" if case in used else "left out",
                 "reason": ", ".join(reasons),
                 "n_slides": len(by_case.get(case, ())),
                 "has_genes": case in with_genes,

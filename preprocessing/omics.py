@@ -37,6 +37,7 @@ _SUFFIXES = {
     "rna": ("rnaseq", "rna", "mrna", "expr", "expression", "tpm", "fpkm"),
     "protein": ("protein", "rppa"),
 }
+FEATURE_KINDS = frozenset(_SUFFIXES)
 _KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes}
 _SUFFIX = re.compile(r"(.+)[_. ](" + "|".join(_KIND_OF_SUFFIX) + ")", re.IGNORECASE)
 

@@ -58,6 +58,21 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("what is predicted, from what").add_argument
+    add(
+        "--omics",
+        dest="further_tables",
+        action="append",
+        metavar="FILE[:KIND]",
+        help="more molecular tables of the same cases; KIND: cnv, mutation, methylation, protein",
+    )
+    add("--covariates", metavar="NAMES", help="clinical columns that become one more group, as in age,is_female")
+    add("--cases", metavar="WHICH", help="both: a case needs slides and genes (default); any: either will do")
+    add(
+        "--allow-defining-features",
+        dest="allow_defining_features",
+        action="store_true",
+        help="let features that define a label (IDH1 mutation for the subtype) predict it",
+    )
     add("--clinical", metavar="FILE", help="table of labels by case; default: the label columns of GENES")
     add(
         "--task",
@@ -92,6 +107,13 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("training").add_argument
+    add(
+        "--split-by",
+        dest="split_by",
+        metavar="WHAT",
+        help="case (default); site: whole tissue source sites stay together",
+    )
+    add("--baselines", metavar="WHICH", help="all (default), none")
     add("--folds", metavar="N", help="cross-validation folds (5)")
     add("--splits", metavar="DIR", help="folder of splits_0.csv, splits_1.csv, … with columns train, val[, test]")
     add("--epochs", dest="train.epochs", metavar="N", help="passes over the training cases")

@@ -57,6 +57,8 @@ def walk(config: "Config") -> int:
         config.slides,
         config.genes,
         clinical=config.clinical,
+        further_tables=config.further_tables,
+        cases=config.cases,
         slide_kind=config.slide_kind,
         default_mpp=config.default_mpp,
         ignore_columns=config.omics.ignore,
@@ -90,16 +92,15 @@ def walk(config: "Config") -> int:
 
 def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:
     """The tasks of the run with their folds; none where it ends before training."""
-    from preprocessing.omics import read_gene_sets
-
     from pipeline.plan import plan_tasks
+    from preprocessing.omics import match_sets, read_gene_sets
 
     if config.gene_sets:
-        read_gene_sets(config.gene_sets)
+        omics, sets = cohort.omics, read_gene_sets(config.gene_sets)
+        match_sets(sets, omics.features, omics.kinds, table=str(config.genes), empty=config.omics.empty_sets)
     if config.until != "train":
         return []
-    labels = cohort.labels.reindex(list(usable_cases))
-    return plan_tasks(config.task, labels, n_folds=config.folds, splits=config.splits, seed=config.seed)
+    return plan_tasks(config, cohort.labels.reindex(list(usable_cases)), cohort.omics)
 
 
 def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Workers") -> dict[str, "Outcome"]:
@@ -132,6 +133,8 @@ def embed_slides(
     from preprocessing.features import FeatureStore, feature_key
 
     store = FeatureStore(config.store)
+    if not cohort.slides:
+        return {}, {}
     with run.stage("embedding"):
         encoder = load_encoder(config.encoder)
         run.facts["encoder"] = encoder.describe()
@@ -189,6 +192,7 @@ def train(
             write_folds(one.folds, run.folder / "splits" / one.name)
             told = collect_predictions(one, jobs[one.name], cohort.labels, cases)
             reports[one.name] = evaluate(one, jobs[one.name], told, n_boot=config.bootstrap, seed=config.seed)
+            reports[one.name]["left_out_features"] = one.defining
             predictions.append(told)
             shutil.copytree(jobs[one.name][-1].out / "model", run.folder / "models" / one.name, dirs_exist_ok=True)
     run.write_table("predictions.csv", pd.concat(predictions))
@@ -200,21 +204,23 @@ def fold_jobs(
     config: "Config", cohort: "Cohort", run: "Run", one: "TaskPlan", features: Mapping[str, str], device: str
 ) -> list["FoldJob"]:
     """A job for each fold of a task, and last the one whose model is handed out."""
-    from preprocessing.omics import read_gene_sets
-
     from pipeline.fold_job import FoldJob
+    from preprocessing.omics import read_gene_sets
 
     by_case = cohort.slides_by_case(features)
     cases = [*one.labelled, *one.unlabelled]
+    labels = cohort.labels.reindex(cases)
     template = FoldJob(
         task=one.name,
         fold=one.final,
-        labels=cohort.labels.loc[cases],
+        labels=labels,
         vocabulary=one.vocabulary,
         omics=run.folder / "omics.npz",
         gene_sets=read_gene_sets(config.gene_sets) if config.gene_sets else None,
-        bags={case: tuple(features[slide.slide_id] for slide in by_case[case]) for case in cases},
-        encoder=run.facts["encoder"],
+        bags={case: tuple(features[slide.slide_id] for slide in by_case.get(case, ())) for case in cases},
+        defining=tuple(one.defining),
+        covariates=one.covariates,
+        encoder=run.facts.get("encoder"),
         config=config,
         device=device,
         out=run.folder / "folds" / one.name / "final",

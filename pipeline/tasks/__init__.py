@@ -5,13 +5,17 @@ from pipeline.tasks.base import FittedTask, Task
 from pipeline.tasks.classification import Classification
 from pipeline.tasks.survival import Survival
 
+# `diagnosis` is built from markers (WHO 2021) and close to `subtype`: it is learned only when asked for by name.
+BY_DEFAULT = ("survival", "grade", "subtype")
+
 TASKS: Registry[Task] = Registry(
     "task",
     {
         "survival": Survival(),
         "grade": Classification("grade"),
         "subtype": Classification("subtype"),
+        "diagnosis": Classification("diagnosis"),
     },
 )
 
-__all__ = ["TASKS", "Classification", "FittedTask", "Survival", "Task"]
+__all__ = ["BY_DEFAULT", "TASKS", "Classification", "FittedTask", "Survival", "Task"]
