@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preprocessing.omics import OmicsScaler
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.catalogue import MODELS
 from pipeline.tasks import TASKS, FittedTask
 from preprocessing.errors import InputError
+from preprocessing.omics import OmicsScaler
 
 FORMAT = 1
 
@@ -79,7 +80,7 @@ def load_model(folder: Path) -> TrainedModel:
     settings = MODELS[described["model"]].Config(**described["settings"])
     task = TASKS[described["task"]].restore(described["fitted"])
     model = MODELS[described["model"]](described["patch_dim"], described["group_dims"], task.n_outputs, settings)
-    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    _load_weights(model, folder / "weights.safetensors")
     return TrainedModel(
         model=model.eval(),
         model_name=described["model"],
@@ -89,6 +90,14 @@ def load_model(folder: Path) -> TrainedModel:
         patch_dim=described["patch_dim"],
         facts={name: described[name] for name in described.keys() - _OWN_FIELDS},
     )
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"model: {path} is broken ({reason}); copy it again from its run") from None
 
 
 _OWN_FIELDS = {"format", "model", "settings", "patch_dim", "group_dims", "task", "fitted", "omics"}
@@ -102,8 +111,9 @@ def _read_description(folder: Path) -> Mapping[str, Any]:
         described = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"model: {path} is broken ({error}); copy it again from its run") from None
-    if described.get("format") != FORMAT:
+    found = described.get("format") if isinstance(described, dict) else None
+    if found != FORMAT:
         raise InputError(
-            f"model: {path} has format {described.get('format')}, this version reads {FORMAT}; install the version that made it"
+            f"model: {path} has format {found}, this version reads {FORMAT}; install the version that made it"
         )
     return described

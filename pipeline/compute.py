@@ -4,13 +4,14 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import dask
-from dask.distributed import Client, LocalCluster, as_completed
+from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
 from dask.system import CPU_COUNT
 
 from pipeline.progress import track
@@ -28,6 +29,14 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
+DASK_SETTINGS = {
+    # A task whose worker dies is tried once more; by default three times, and each death harms its neighbours.
+    "distributed.scheduler.allowed-failures": 1,
+    # By default a worker that is not there 15 seconds after it died, since it died again, is never started again: with
+    # a few such slides there is soon no worker left, and the run waits for ever.
+    "distributed.deploy.lost-worker-timeout": "1000 days",
+}
+CLOSE_SECONDS = 10  # Dask can wait for ever for a worker that died while it started; what is left ends with the run
 J = TypeVar("J")
 R = TypeVar("R")
 
@@ -84,21 +93,24 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if "client" in self.__dict__:
+            cluster: Any = self.client.cluster
             self.client.close()
-            self.client.cluster.close()
+            with suppress(TimeoutError):
+                cluster.close(timeout=CLOSE_SECONDS)
 
     @cached_property
     def client(self) -> Client:
         """The Dask client."""
+        dask.config.set(DASK_SETTINGS)  # for good: some of them are read when a worker dies
         return Client(self._cluster(), set_as_default=False)
 
     def _cluster(self) -> LocalCluster:
         if self.count == 0:
-            return LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)
+            return LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0")
         if self.device == "cuda":
             return _gpu_cluster(self.count)
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
-            return LocalCluster(n_workers=self.count or CPU_COUNT, threads_per_worker=1, dashboard_address=None)
+            return LocalCluster(n_workers=self.count or CPU_COUNT, threads_per_worker=1, dashboard_address=":0")
 
 
 def _gpu_cluster(count: int | None) -> LocalCluster:
@@ -106,8 +118,8 @@ def _gpu_cluster(count: int | None) -> LocalCluster:
         from dask_cuda import LocalCUDACluster
     except ModuleNotFoundError:
         log.info("dask-cuda is not installed: one worker, on the first GPU")
-        return LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
-    return LocalCUDACluster(n_workers=count, threads_per_worker=1, dashboard_address=None)
+        return LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
+    return LocalCUDACluster(n_workers=count, threads_per_worker=1, dashboard_address=":0")
 
 
 def one_thread() -> None:
@@ -120,22 +132,39 @@ def one_thread() -> None:
 def map_slides(
     workers: Workers, work: Callable[..., Outcome], slides: Sequence[Slide], *, stage: str, **options: Any
 ) -> list[Outcome]:
-    """Do `work(slide, **options)` for each slide, the largest first; a slide that fails becomes an outcome that says why."""
+    """Do `work(slide, **options)` for each slide, the largest first; a slide that fails becomes an outcome that says why.
+
+    A worker process that dies takes down every slide that waits on it. So those slides are tried again, each alone:
+    only a slide that kills its worker then has failed.
+    """
     if not slides:
         return []
     largest_first = sorted(slides, key=lambda slide: slide.size_px[0] * slide.size_px[1], reverse=True)
-    futures = {workers.client.submit(_guarded, work, slide, pure=False, **options): slide for slide in largest_first}
-    outcomes = []
+    submit = partial(workers.client.submit, _guarded, work, pure=False, **options)
+    futures = {submit(slide): slide for slide in largest_first}
+    outcomes, lost = [], []
     for future in track(as_completed(list(futures), loop=workers.client.loop), stage=stage, total=len(futures)):
-        slide = futures[future]
-        outcome = future.result() if future.status == "finished" else _lost(slide, future.exception())
-        level = logging.WARNING if outcome.status == "failed" else logging.DEBUG
-        log.log(level, "%s %s: %s %s", stage, outcome.slide_id, outcome.status, outcome.reason)
-        if outcome.trace:
-            log.debug("%s", outcome.trace)
-        outcomes.append(outcome)
+        try:
+            outcomes.append(_logged(future.result(), stage))
+        except KilledWorker:
+            lost.append(futures[future])
         future.release()
+    for slide in lost:
+        try:
+            outcome = submit(slide).result()
+        except KilledWorker:
+            reason = "its worker process died, also when it was alone: short of memory, or a fault in a library"
+            outcome = Outcome(slide.slide_id, "failed", f"{reason}; fewer --workers leave more memory to each")
+        outcomes.append(_logged(outcome, stage))
     return outcomes
+
+
+def _logged(outcome: Outcome, stage: str) -> Outcome:
+    level = logging.WARNING if outcome.status == "failed" else logging.DEBUG
+    log.log(level, "%s %s: %s %s", stage, outcome.slide_id, outcome.status, outcome.reason)
+    if outcome.trace:
+        log.debug("%s", outcome.trace)
+    return outcome
 
 
 def _guarded(work: Callable[..., Outcome], slide: Slide, **options: Any) -> Outcome:
@@ -152,16 +181,13 @@ def _guarded(work: Callable[..., Outcome], slide: Slide, **options: Any) -> Outc
         )
 
 
-def _lost(slide: Slide, error: BaseException | None) -> Outcome:
-    return Outcome(slide.slide_id, "failed", f"its worker was lost ({type(error).__name__}): {error}")
-
-
 def map_jobs(workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, stage: str) -> list[R]:
     """`work(job)` for each, in the order given; the first error ends the run."""
     client = workers.client
     futures = [client.submit(work, job, pure=False) for job in jobs]
     for future in track(as_completed(futures, loop=client.loop), stage=stage, total=len(futures)):
-        if future.status != "finished":
+        error = future.exception()
+        if error is not None:
             client.cancel(futures)
-        future.result()
+            raise error.with_traceback(future.traceback())
     return client.gather(futures)

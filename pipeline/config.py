@@ -1,4 +1,4 @@
-"""The configuration of a run: defaults < preset < `--config FILE` < flags; resolved, it is saved with the run."""
+"""The configuration of a run: defaults < `--config FILE` < flags < `--set`; resolved, it is saved with the run."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,11 +8,11 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from models.catalogue import MODELS
-from models.registry import nearest
+from models.registry import UnknownNameError, nearest
 from models.settings import Settings
 from pipeline.fit import TrainConfig
 from pipeline.tasks import TASKS
-from preprocessing.encoders import EncoderConfig
+from preprocessing.encoders import EncoderConfig, encoder_spec
 from preprocessing.errors import InputError
 from preprocessing.omics import OmicsConfig
 from preprocessing.slides import MPP_RANGE
@@ -76,7 +76,8 @@ class Config(Settings):
     @field_validator("task", mode="before")
     @classmethod
     def _tasks(cls, value: Any) -> Any:
-        names = [name for item in ([value] if isinstance(value, str) else value or []) for name in str(item).split(",")]
+        items = [value] if isinstance(value, str) else value or []
+        names = [name.strip() for item in items for name in str(item).split(",")]
         for name in names:
             TASKS[name]
         return list(dict.fromkeys(names))
@@ -98,8 +99,18 @@ class Config(Settings):
                 resolved[name] = model.Config(**value.get(name, {})).model_dump(mode="json")
             except ValidationError as error:
                 messages = [_explain(problem, model.Config, f"models.{name}") for problem in error.errors()]
-                raise ValueError("\n".join(messages)) from None
+                raise InputError("\n".join(messages)) from None
         return resolved
+
+    @field_validator("encoder")
+    @classmethod
+    def _encoder(cls, value: EncoderConfig) -> EncoderConfig:
+        encoder_spec(value.name)
+        if value.weights is not None and not value.weights.exists():
+            raise InputError(
+                f"encoder: weights {value.weights} do not exist; give a file or folder with --encoder-weights"
+            )
+        return value
 
     def model_settings(self) -> Any:
         """The configuration of the model that is trained."""
@@ -132,11 +143,18 @@ def load_config(flags: Mapping[str, Any], *, file: Path | None = None, sets: Ite
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--set {text}: give it as key=value, as in --set train.epochs=10")
-        _put(values, key.strip(), yaml.safe_load(value))
+        _put(values, key.strip(), _read_value(text, value))
     try:
         return Config(**values)
     except ValidationError as error:
         raise InputError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _read_value(text: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"--set {text}: the value is not YAML; quote what YAML takes for its own signs") from None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -169,7 +187,8 @@ def _explain(problem: Any, root: type[BaseModel] = Config, prefix: str = "") -> 
     if problem["type"] == "missing":
         return f"configuration: {key} is not given; usage: run_pipeline SLIDES GENES [options]"
     if problem["type"] == "value_error":
-        return message if "unknown" in message else f"configuration: {key}: {message}"
+        stands_alone = isinstance(problem["ctx"]["error"], UnknownNameError | InputError)
+        return message if stands_alone else f"configuration: {key}: {message}"
     return f"configuration: {key} = {problem['input']!r}: {message}"
 
 

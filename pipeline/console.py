@@ -13,8 +13,10 @@ from pipeline.metrics import Metric, Report
 from pipeline.plan import TaskPlan
 from preprocessing.cohort import Cohort
 
-out = Console()
-err = Console(stderr=True)
+out, err = Console(), Console(stderr=True)
+for console in (out, err):
+    if not console.is_terminal:
+        console.width = 140  # a log file has no width of its own
 OWN = ("run_pipeline", "workflows", "pipeline", "preprocessing", "models")  # whose log lines are told
 BASELINES = {
     "clinical": "clinical model",
@@ -45,9 +47,10 @@ def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
     """The cohort as it will be used: counts, what was read as what, and what is doubtful."""
     failed = sum(gone.status == "failed" for gone in cohort.left_out)
     cases = cohort.used_cases()
+    sides = {"both": "have both", "any": "have either", "slides": "have slides", "genes": "have genes"}
     err.print(
         f"{len(cohort.slides)} slides to use, {len(cohort.left_out) - failed} left out, {failed} broken; "
-        f"{len(cohort.omics.case_ids)} cases with {len(cohort.omics.features)} genes; {len(cases)} cases have both",
+        f"{len(cohort.omics.case_ids)} cases with {len(cohort.omics.features)} genes; {len(cases)} cases {sides[cohort.needs]}",
         highlight=False,
     )
     for note in cohort.notes:

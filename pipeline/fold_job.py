@@ -30,6 +30,7 @@ from pipeline.config import Config, identity
 from pipeline.dataset import Bags, Dataset
 from pipeline.fit import Epoch, fit_model, predict_logits
 from pipeline.plan import FINAL
+from pipeline.run import write_text
 from pipeline.splits import Fold, with_validation
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.tasks.survival import CURVE_MONTHS
@@ -120,7 +121,7 @@ def run_fold(job: FoldJob) -> str:
     }
     trained = TrainedModel(learned.model.cpu(), config.model, job.task, learned.task, scaler, data.patch_dim, facts)
     save_model(job.out / "model", trained)
-    done.write_text(json.dumps({"fingerprint": mark}), encoding="utf-8")
+    write_text(done, json.dumps({"fingerprint": mark}))
     return "done"
 
 

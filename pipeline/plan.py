@@ -1,9 +1,11 @@
 """What is to be learned: the tasks whose labels are there, each with its cases and folds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from models.registry import nearest
 from pipeline.config import Config
 from pipeline.splits import Fold, make_folds, read_folds
 from pipeline.tasks import BY_DEFAULT, TASKS
@@ -62,6 +64,7 @@ def plan_tasks(config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> list
     if missing or not wanted:
         raise InputError(_no_labels(missing, known))
     if config.covariates:
+        _require_columns(labels, config.covariates)
         check_covariates(labels, config.covariates)
     return [_plan(name, config, labels, omics) for name in wanted]
 
@@ -83,16 +86,28 @@ def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -
         )
     if gone := [column for column in config.covariates if column not in covariates]:
         warnings.append(f"task {name}: covariates {', '.join(gone)} are left out: they are, or define, the label")
+    folds = _folds(config, task.strata(own), own)
+    for fold in folds:
+        warnings += task.check_fold(own.loc[list(fold.train)], own.loc[list(fold.test)], number=fold.number)
     return TaskPlan(
         name=name,
         labelled=tuple(own.index),
         unlabelled=tuple(sorted(labels.index[~has_label])),
         vocabulary=task.vocabulary(own),
-        folds=tuple(_folds(config, task.strata(own), own)),
+        folds=tuple(folds),
         defining=defining,
         covariates=covariates,
         warnings=tuple(warnings),
     )
+
+
+def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:
+    """A column without any value counts as one that is not there: nothing was recognised in it."""
+    if absent := [column for column in columns if column not in labels]:
+        raise InputError(
+            f'covariates: no column "{absent[0]}" that holds a value; leave it out, or fill it in: '
+            f"{nearest(absent[0], map(str, labels.columns))}"
+        )
 
 
 def _tells(column: str, task: str) -> bool:

@@ -137,10 +137,9 @@ def _report(plan: TaskPlan, tested: pd.DataFrame, predictor: pd.DataFrame, n_boo
 
 def _lead(plan: TaskPlan, tested: pd.DataFrame, rival: pd.DataFrame, n_boot: int, seed: int) -> Any:
     """How much higher the model's headline is than the baseline's, on the same resamples."""
-    a, b = _outputs(plan, tested), _outputs(plan, rival)
+    a, b, folds = _outputs(plan, tested), _outputs(plan, rival), tested["fold"].to_numpy(int)
     if plan.name == "survival":
         time, event = tested["survival_months"].to_numpy(float), tested["event"].to_numpy(bool)
-        folds = tested["fold"].to_numpy(int)
         return paired_difference(lambda risk: c_index(time, event, risk, folds=folds), a, b, n_boot=n_boot, seed=seed)
     truth = _truth(plan, tested)
-    return paired_difference(lambda told: macro_auc(truth, told), a, b, n_boot=n_boot, seed=seed)
+    return paired_difference(lambda told: macro_auc(truth, told, folds=folds), a, b, n_boot=n_boot, seed=seed)

@@ -88,11 +88,13 @@ def open_run(config: Config) -> Run:
     """
     folder = config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     run = Run(folder, config, _input_fingerprints(config))
+    if config.store.exists() and not config.store.is_dir():
+        raise InputError(f"--store {config.store} is a file; name a folder")
     _refuse_other(folder, run.facts["identity"])
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
+    run.write_json("identity.json", {"identity": run.facts["identity"], "inputs": run.facts["inputs"]})
     resolved = config.model_dump(mode="json")
     write_text(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-    run.write_json("identity.json", {"identity": run.facts["identity"], "inputs": run.facts["inputs"]})
     _log_to(folder / "run.log")
     return run
 
@@ -111,6 +113,13 @@ def _refuse_other(folder: Path, own: str) -> None:
             )
     elif any(folder.iterdir()):
         raise InputError(f"--out {folder} is not empty and holds no run; name another folder")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be made ({error.strerror}); name another folder") from None
 
 
 def _input_fingerprints(config: Config) -> dict[str, str]:

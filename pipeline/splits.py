@@ -1,5 +1,6 @@
 """Folds: disjoint sets of cases to train on, to choose on and to test on."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from preprocessing.errors import InputError
-from preprocessing.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ def make_folds(strata: pd.Series, *, n_folds: int, seed: int, sites: pd.Series |
             )
         splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
         divisions = splitter.split(cases, numbers, groups)
-    return [Fold(number, tuple(cases[train]), (), tuple(cases[test])) for number, (train, test) in enumerate(divisions)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # the task warns of it in the user's terms
+        return [Fold(i, tuple(cases[train]), (), tuple(cases[test])) for i, (train, test) in enumerate(divisions)]
 
 
 def _with_thin_strata_joined(strata: pd.Series, n_folds: int) -> pd.Series:
@@ -84,8 +86,8 @@ def read_folds(folder: Path, cases: Sequence[str]) -> list[Fold]:
 
 
 def _read_fold(path: Path, number: int, cases: set[str]) -> Fold:
-    table = read_table(path)
-    sides = {name: [str(v) for v in table[name].dropna()] for name in ("train", "val", "test") if name in table}
+    table = _read_ids(path)
+    sides = {name: table[name].dropna().tolist() for name in ("train", "val", "test") if name in table}
     if "train" not in sides or not sides.keys() & {"val", "test"}:
         raise InputError(
             f"splits: {path} needs columns train and val (or test); it has {', '.join(map(str, table.columns))}"
@@ -104,6 +106,14 @@ def _read_fold(path: Path, number: int, cases: set[str]) -> Fold:
     return Fold(number, found["train"], validation, test)
 
 
+def _read_ids(path: Path) -> pd.DataFrame:
+    """The file's columns as text, so that case 007 stays 007."""
+    try:
+        return pd.read_csv(path, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        raise InputError(f"splits: {path} cannot be read as a table: {error}") from None
+
+
 def _refuse_shared(path: Path, sides: dict[str, list[str]]) -> None:
     names = list(sides)
     for i, one in enumerate(names):
@@ -111,7 +121,8 @@ def _refuse_shared(path: Path, sides: dict[str, list[str]]) -> None:
             shared = sorted(set(sides[one]) & set(sides[other]))
             if shared:
                 raise InputError(
-                    f"splits: {path}: {len(shared)} cases are in both {one} and {other}, {shared[0]} among them; keep each on one side"
+                    f"splits: {path}: {len(shared)} cases are in both {one} and {other}, {shared[0]} among them; "
+                    "keep each on one side"
                 )
 
 

@@ -17,6 +17,7 @@ from preprocessing.tiles import TileConfig, TileGrid, read_tile, tile_slide
 
 def tile(slide: Slide, *, store: Path, config: TileConfig) -> Outcome:
     """Lay the tile grid over a slide's tissue and store it."""
+    _require_unchanged(slide)
     tiled = tile_slide(slide, config)
     FeatureStore(store).write_tiles(tile_key(slide, config), tiled, provenance(slide, config))
     return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid))
@@ -28,8 +29,7 @@ def embed(
     """Send a slide's tiles through the encoder and store the features."""
     if device == "cpu":
         one_thread()
-    if slide_fingerprint(slide.path) != slide.fingerprint:
-        raise SlideError(f"{slide.path.name} was replaced while the run was on; run again")
+    _require_unchanged(slide)
     backbone = load_encoder(encoder).to(device)
     features_store = FeatureStore(store)
     grid = features_store.read_tiles(tile_key(slide, config)).grid
@@ -39,6 +39,12 @@ def embed(
     key = feature_key(slide, config, backbone.fingerprint)
     features_store.write_features(key, Bag(features, grid.coords, grid.cells), made_with)
     return Outcome(slide.slide_id, "done", n_tiles=len(grid))
+
+
+def _require_unchanged(slide: Slide) -> None:
+    """What is stored under a slide's fingerprint must come from that very slide."""
+    if slide_fingerprint(slide.path) != slide.fingerprint:
+        raise SlideError(f"{slide.path.name} was replaced while the run was on; run again")
 
 
 def embed_tiles(reader: SlideReader, grid: TileGrid, encoder: Encoder, *, batch_tiles: int) -> np.ndarray:

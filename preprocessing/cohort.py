@@ -224,4 +224,4 @@ def ledger(cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]]) -> pd.D
         fate = {"status": gone.status, "reason": gone.reason, "n_tiles": 0, "seconds": 0.0}
         rows.append(known | {"path": str(gone.file.path)} | fate)
     columns = ["slide_id", "case_id", "status", "reason", "n_tiles", "mpp", "mpp_source", "seconds", "path"]
-    return pd.DataFrame(rows)[columns].sort_values(["slide_id", "path"])
+    return pd.DataFrame(rows, columns=columns).sort_values(["slide_id", "path"])

@@ -1,16 +1,19 @@
 """Patch encoders: a timm backbone turns a tile into a patch feature, with the transform that its weights were trained with."""
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
 from timm.layers import SwiGLUPacked
 from torch import Tensor, nn
 
@@ -20,10 +23,18 @@ from preprocessing.errors import InputError
 from preprocessing.fingerprints import fingerprint, weights_fingerprint
 
 Pooling = Literal["default", "cls", "mean", "cls+mean"]
+# What making a model and reading its weights ends with: files (the hub's own errors among them), the connection, weights
+# that do not fit or a name that timm refuses, an unsound config.json, an unsound weight file.
+LOADING_ERRORS = (
+    OSError, httpx.HTTPError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 class EncoderConfig(Settings):
-    """Which encoder, and how it is used. All of it is part of a feature's recipe."""
+    """Which encoder, and how it is used. All of it is part of a feature's recipe.
+
+    `weights` is a file (safetensors or a torch state dict), or a folder that is a copy of a repository of the model hub.
+    """
 
     name: str = "efficientnet-lite0"
     weights: Path | None = None
@@ -60,7 +71,7 @@ def _lite0_weights() -> dict[str, Tensor]:
 _SWIGLU = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
 _UNI2_H = _SWIGLU | dict(
     img_size=224, patch_size=14, depth=24, num_heads=24, init_values=1e-5, embed_dim=1536, mlp_ratio=2.66667 * 2,
-    no_embed_class=True, reg_tokens=8, dynamic_img_size=True,
+    num_classes=0, no_embed_class=True, reg_tokens=8, dynamic_img_size=True,
 )  # fmt: skip
 
 ENCODERS = Registry(
@@ -102,11 +113,11 @@ class Encoder:
         transform: input size in pixels, interpolation, mean and standard deviation, as JSON.
     """
 
-    def __init__(self, model: nn.Module, config: EncoderConfig, pooling: Pooling) -> None:
+    def __init__(self, model: Any, config: EncoderConfig, pooling: Pooling) -> None:
         data = timm.data.resolve_model_data_config(model)
         self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.config, self.pooling = config, pooling
-        self.transform = {
+        self.transform: dict[str, Any] = {
             "input_px": int(data["input_size"][-1]),
             "interpolation": "bilinear" if data["interpolation"] == "bilinear" else "bicubic",
             "mean": list(data["mean"]),
@@ -117,7 +128,8 @@ class Encoder:
         self.device = torch.device("cpu")
         self._mean = torch.tensor(data["mean"]).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(data["std"]).view(1, 3, 1, 1) * 255
-        self.dim = self.embed(np.zeros((1, 32, 32, 3), np.uint8)).shape[1]
+        self.feature_shape = self.embed(np.zeros((1, 32, 32, 3), np.uint8)).shape[1:]
+        self.dim = self.feature_shape[-1]
 
     def describe(self) -> dict[str, Any]:
         """What a feature's or a model's description says of its encoder."""
@@ -154,7 +166,7 @@ class Encoder:
     def _pool(self, batch: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         if self.pooling == "default":
             return self.model(batch)
-        tokens = self.model.forward_features(batch)  # type: ignore[operator]  # timm models have it
+        tokens = self.model.forward_features(batch)
         mean = tokens[:, self.model.num_prefix_tokens :].mean(1)
         return {"cls": tokens[:, 0], "mean": mean, "cls+mean": torch.cat([tokens[:, 0], mean], 1)}[self.pooling]
 
@@ -168,50 +180,84 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     """
     spec = encoder_spec(config.name)
     pooling = config.pooling or spec.pooling
-    from_hub = config.weights is None and spec.packaged_weights is None
-    try:
-        model = timm.create_model(spec.timm_name, pretrained=from_hub, num_classes=0, **spec.options)
-    except Exception as error:  # hub, network, permission and configuration errors have no common ancestor
-        raise InputError(_unavailable(config.name, spec, error)) from error
+    model = _create(spec, config)
     if pooling != "default" and not hasattr(model, "num_prefix_tokens"):
         raise InputError(f'encoder: {config.name} has no tokens to pool by "{pooling}"; leave pooling out')
-    if not from_hub:
+    if "cls" in pooling and getattr(model, "cls_token", None) is None:
+        raise InputError(f'encoder: {config.name} has no class token to pool by "{pooling}"; give pooling mean')
+    encoder = Encoder(model, config, pooling)
+    if encoder.feature_shape != (encoder.dim,):
+        raise InputError(
+            f"encoder: {config.name} gives {encoder.feature_shape} numbers a tile, not a vector; give pooling cls, mean or cls+mean"
+        )
+    return encoder
+
+
+def _create(spec: EncoderSpec, config: EncoderConfig) -> Any:
+    """The backbone with its weights, all of them, and without a classifier."""
+    folder = config.weights if config.weights and config.weights.is_dir() else None
+    ready = bool(folder) or (config.weights is None and spec.packaged_weights is None)
+    name = f"local-dir:{folder}" if folder else spec.timm_name
+    try:
+        # With its classifier, if it has one: else timm would take weights that do not fit without a word.
+        model: Any = timm.create_model(name, pretrained=ready, **spec.options)
+    except LOADING_ERRORS as error:
+        raise InputError(_unavailable(config, spec, error)) from error
+    if model.num_classes:
+        model.reset_classifier(0)
+    if not ready:
         state = _local_weights(config.weights) if config.weights else (spec.packaged_weights or dict)()
         _load_strictly(model, state, config)
-    return Encoder(model, config, pooling)
+    return model
 
 
 def _local_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"encoder: weights {path} do not exist")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
 
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"encoder: weights {path} hold more than weights, and are not opened: {reason}") from None
+    except LOADING_ERRORS as error:
+        raise InputError(f"encoder: weights {path} cannot be read: {error}") from None
     for key in ("state_dict", "model", "teacher"):
-        state = state.get(key, state)
+        state = state.get(key, state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"encoder: weights {path} are not a table of weights by name (a state dict)")
     return state
 
 
 def _load_strictly(model: nn.Module, state: dict[str, Tensor], config: EncoderConfig) -> None:
     """Every weight of the backbone must be there; only a classifier that the backbone lacks may be left over."""
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    own = model.state_dict()
     head = tuple(f"{name}." for name in ("classifier", "head", "fc"))
-    unexpected = [name for name in unexpected if not name.startswith(head)]
-    if missing or unexpected:
+    problems = {
+        "missing": [name for name in own if name not in state],
+        "unknown": [name for name in state if name not in own and not name.startswith(head)],
+        "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
+    }
+    if any(problems.values()):
         source = config.weights or "the packaged weights"
-        raise InputError(
-            f"encoder: {source} do not fit {config.name}: "
-            f"{len(missing)} weights missing ({', '.join(missing[:3])}), {len(unexpected)} unknown ({', '.join(unexpected[:3])})"
-        )
+        told = (f"{len(names)} weights {what} ({', '.join(names[:3])})" for what, names in problems.items() if names)
+        raise InputError(f"encoder: {source} do not fit {config.name}: {', '.join(told)}")
+    model.load_state_dict({name: state[name] for name in own})
 
 
-def _unavailable(name: str, spec: EncoderSpec, error: Exception) -> str:
+def _unavailable(config: EncoderConfig, spec: EncoderSpec, error: Exception) -> str:
     reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    if "client has been closed" in reason:
+        reason = "no connection to the model hub"  # so ends huggingface_hub's second attempt
+    if (config.weights and config.weights.is_dir()) or spec.timm_name.startswith("local-dir:"):
+        return f"encoder: {config.name} could not be loaded from {config.weights or spec.timm_name}: {reason[:300]}"
     repository = spec.timm_name.removeprefix("hf-hub:").removeprefix("hf_hub:")
     return (
-        f"encoder: {name} could not be loaded ({reason[:300]}). If its weights are gated, ask for access on the page of "
-        f"{repository} at the model hub and log in with `hf auth login`; without a network, download them elsewhere "
-        "and give --encoder-weights FILE; or use --encoder efficientnet-lite0, which needs no download"
+        f"encoder: {config.name} could not be loaded ({reason[:300]}). If its weights are gated, ask for access on the page of "
+        f"{repository} at the model hub and log in with `hf auth login`; without a network, copy its repository (config.json "
+        "and the weights) from elsewhere and give --encoder-weights FOLDER; or use --encoder efficientnet-lite0, which needs "
+        "no download"
     )

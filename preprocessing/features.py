@@ -91,7 +91,7 @@ class FeatureStore:
     def read_tiles(self, key: str) -> TiledSlide:
         """A slide's tiles and tissue mask."""
         group = self._open("tiles", key)
-        attributes = dict(group.attrs)
+        attributes: dict[str, Any] = dict(group.attrs)
         grid = TileGrid(
             coords=_array(group, "coords"),
             cells=_array(group, "cells"),
@@ -105,7 +105,7 @@ class FeatureStore:
 
     def count_tiles(self, key: str) -> int:
         """How many tiles a slide has."""
-        return int(self._open("tiles", key)["coords"].shape[0])
+        return len(_array(self._open("tiles", key), "coords"))
 
     def write_features(self, key: str, bag: Bag, provenance: Mapping[str, Any]) -> None:
         """Store a slide's patch features, as float16 where that holds them; raises SlideError if any is not finite."""

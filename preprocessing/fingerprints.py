@@ -58,7 +58,7 @@ def slide_fingerprint(path: Path) -> str:
 
 def _companions(path: Path) -> list[Path]:
     if path.suffix.lower() == ".dcm":
-        return sorted(p for p in path.parent.glob("*.dcm") if p != path)
+        return sorted(p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm" and p != path)
     if path.suffix.lower() in {".mrxs", ".vms", ".vmu"}:
         folder = path.with_suffix("") if path.suffix.lower() == ".mrxs" else path.parent
         return sorted(p for p in folder.glob("*") if p.is_file() and p != path)

@@ -84,8 +84,9 @@ class SlideReader:
         return out
 
     def _flat(self, image: Image.Image) -> Image.Image:
-        if image.getextrema()[3] == (255, 255):
+        opacity = image.getchannel("A")
+        if opacity.getextrema() == (255, 255):
             return image.convert("RGB")
         flat = Image.new("RGB", image.size, self._background)
-        flat.paste(image, mask=image.getchannel("A"))
+        flat.paste(image, mask=opacity)
         return flat

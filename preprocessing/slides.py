@@ -105,7 +105,11 @@ def find_slides(source: Path) -> list[SlideFile]:
 
 def _slide_paths(folder: Path) -> list[Path]:
     paths = [
-        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in SUFFIXES
+        and not p.is_dir()  # a link that leads nowhere is kept: it is told as a slide that does not exist
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
     ]
     dicom = {p for p in paths if p.suffix.lower() == ".dcm"}
     return sorted(set(paths) - dicom) + _one_per_series(sorted(dicom))
@@ -138,7 +142,7 @@ def _from_manifest(path: Path) -> list[SlideFile]:
             raise InputError(f"slides: manifest {path}, line {number}: no path")
         where = path.parent / str(row["path"])  # an absolute path stays as it is
         slide_id = str(row["slide_id"]) if pd.notna(row.get("slide_id")) else where.stem
-        case_id = str(row["case_id"]) if pd.notna(row.get("case_id")) else case_of(slide_id)
+        case_id = case_of(str(row["case_id"]) if pd.notna(row.get("case_id")) else slide_id)
         found.append(SlideFile(slide_id, case_id, where, _manifest_mpp(row.get("mpp"), path, number)))
     if not found:
         raise InputError(f"slides: manifest {path} names no slide")
@@ -198,7 +202,7 @@ def probe_slides(files: list[SlideFile], *, default_mpp: float | None) -> tuple[
 
 
 def _same_or_raise(one: Slide, other: Slide) -> None:
-    if one.fingerprint != other.fingerprint or one.case_id != other.case_id:
+    if (one.fingerprint, one.case_id, one.mpp_xy) != (other.fingerprint, other.case_id, other.mpp_xy):
         raise InputError(
             f"slides: {one.path} and {other.path} are different, but both are called {one.slide_id}; "
             "rename one, or give a manifest CSV with a slide_id for each"
@@ -212,12 +216,13 @@ def probe_slide(file: SlideFile, *, default_mpp: float | None) -> Slide:
     try:
         with SlideReader(file.path) as reader:
             size_px, properties = reader.size_px, reader.properties
+        fingerprint = slide_fingerprint(file.path)
     except openslide.OpenSlideUnsupportedFormatError:
         raise SlideError(f"{file.path.name}: not a slide that OpenSlide can read") from None
-    except openslide.OpenSlideError as error:
+    except (openslide.OpenSlideError, OSError) as error:
         raise SlideError(f"{file.path.name}: cannot be opened: {error}") from None
     mpp_xy, source = resolve_mpp(properties, manifest_mpp=file.mpp, default_mpp=default_mpp)
-    return Slide(file.slide_id, file.case_id, file.path, mpp_xy, source, size_px, slide_fingerprint(file.path))
+    return Slide(file.slide_id, file.case_id, file.path, mpp_xy, source, size_px, fingerprint)
 
 
 def resolve_mpp(

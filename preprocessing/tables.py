@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -183,7 +184,7 @@ def _is_text_name(position: int, name: str) -> bool:
 
 
 def _read_small(path: Path, names: list[str], sep: str, body: bytes) -> pd.DataFrame:
-    text = {position: str for position, name in enumerate(names) if _is_text_name(position, name)}
+    text: dict[Any, Any] = {i: str for i, name in enumerate(names) if _is_text_name(i, name)}
     try:
         frame = pd.read_csv(
             io.BytesIO(body), sep=sep, header=None, index_col=False, dtype=text, low_memory=False, skipinitialspace=True,

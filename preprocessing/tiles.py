@@ -12,6 +12,8 @@ from preprocessing.reader import SlideReader
 from preprocessing.slides import MPP_RANGE, Slide
 from preprocessing.tissue import TissueConfig, detect_tissue
 
+ROUNDING = 1e-9  # of a tissue share that is computed from sums over the whole mask
+
 
 class TileConfig(Settings):
     """What a tile is."""
@@ -83,7 +85,8 @@ def tile_slide(slide: Slide, config: TileConfig) -> TiledSlide:
         raise SlideError("no tissue found")
     left, top = x + np.arange(columns + 1) * span[0], y + np.arange(rows + 1) * span[1]
     share = tissue_share(mask, left / slide.size_px[0], top / slide.size_px[1])
-    cells = np.argwhere(share >= max(config.min_tissue, 1e-9))[:, ::-1]  # (column, row), in row order
+    enough = max(config.min_tissue - ROUNDING, ROUNDING)  # all tissue passes 1, none does not pass 0
+    cells = np.argwhere(share >= enough)[:, ::-1]  # (column, row), in row order
     if not len(cells):
         raise SlideError(
             f"no tile with {config.min_tissue:.0%} of tissue; the slide's tissue share is {mask.mean():.1%}"

@@ -13,7 +13,8 @@ examples:
   run_pipeline slides/ genes.csv --clinical clinical.tsv --gene-sets hallmark.gmt --task survival
   run_pipeline manifest.csv genes.csv.gz --encoder uni --device cuda --out runs/uni
 
-exit codes: 0 all good; 2 wrong input, nothing was computed; 3 finished, but some slides failed (see slides.csv)
+exit codes: 0 all good; 2 wrong input, nothing was computed; 3 finished, but some slides failed (see slides.csv);
+  130 stopped by the user, and the same command goes on
 """
 
 
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add(
@@ -102,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--encoder-weights",
         dest="encoder.weights",
-        metavar="FILE",
-        help="weights from a file (safetensors or state dict)",
+        metavar="PATH",
+        help="weights from a file (safetensors or state dict), or from a copy of a model hub's repository",
     )
 
     add = parser.add_argument_group("training").add_argument
@@ -128,12 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", dest="dry_run", action="store_true", help="show the cohort as it would be used; compute nothing")
 
     add = parser.add_argument_group("configuration").add_argument
-    add("--config", type=Path, metavar="FILE", help="YAML with any of these; flags go before it")
+    add("--config", type=Path, metavar="FILE", help="YAML with any of these; flags override it")
     add(
         "--set",
         action="append",
         metavar="KEY=VALUE",
-        help="any key of the configuration, as in --set models.umeml.gamma=0",
+        help="any key of the configuration, as in --set models.umeml.gamma=0; overrides flags",
     )
     add("--verbose", action="store_true", help="log every slide")
     return parser

@@ -51,6 +51,7 @@ def walk(config: "Config") -> int:
     from pipeline.console import show_cohort, show_results
     from pipeline.run import open_run
     from preprocessing.cohort import audit_cases, ledger, load_cohort
+    from preprocessing.encoders import load_encoder
 
     device = choose_device(config.device)
     cohort = load_cohort(
@@ -67,6 +68,8 @@ def walk(config: "Config") -> int:
     show_cohort(cohort, plans)
     if config.dry_run:
         return ALL_GOOD
+    if cohort.slides and config.until != "tile":
+        load_encoder(config.encoder)  # a gated or missing one is told before a slide is tiled
 
     run = open_run(config)
     reports: dict[str, Any] = {}
@@ -93,10 +96,15 @@ def walk(config: "Config") -> int:
 def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:
     """The tasks of the run with their folds; none where it ends before training."""
     from pipeline.plan import plan_tasks
+    from preprocessing.errors import InputError
     from preprocessing.omics import match_sets, read_gene_sets
 
     if config.gene_sets:
         omics, sets = cohort.omics, read_gene_sets(config.gene_sets)
+        if not omics.features:
+            raise InputError(
+                f"--gene-sets {config.gene_sets}: there are no genes; give a gene table, or leave the sets out"
+            )
         match_sets(sets, omics.features, omics.kinds, table=str(config.genes), empty=config.omics.empty_sets)
     if config.until != "train":
         return []

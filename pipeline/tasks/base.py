@@ -54,6 +54,10 @@ class Task(ABC):
         """Warnings about labels that are thin; raises InputError where the task cannot be learned from them."""
 
     @abstractmethod
+    def check_fold(self, train: pd.DataFrame, test: pd.DataFrame, *, number: int) -> list[str]:
+        """Warnings about one fold's labels; raises InputError where its training cases cannot be learned from."""
+
+    @abstractmethod
     def strata(self, labels: pd.DataFrame) -> pd.Series:
         """The stratum of each case: folds hold about the same share of each."""
 

@@ -81,6 +81,18 @@ class Classification(Task):
             if n < folds
         ]
 
+    def check_fold(self, train: pd.DataFrame, test: pd.DataFrame, *, number: int) -> list[str]:
+        """Raise InputError if all training cases are of one class; warn of classes that are tested, but not trained on."""
+        known, asked = (set(labels[self.name].astype(str)) for labels in (train, test))
+        if len(known) < 2:
+            raise InputError(
+                f'task {self.name}: every training case of fold {number} is "{min(known)}"; use other splits, or fewer folds'
+            )
+        return [
+            f'task {self.name}: class "{name}" has no training case in fold {number}, whose test cases of it are bound to be missed'
+            for name in sorted(asked - known)
+        ]
+
     def strata(self, labels: pd.DataFrame) -> pd.Series:
         """The class."""
         return labels[self.name].astype(str)

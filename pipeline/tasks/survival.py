@@ -93,6 +93,16 @@ class Survival(Task):
             )
         return [f"task survival: only {deaths} deaths for {folds} folds"] if deaths < 2 * folds else []
 
+    def check_fold(self, train: pd.DataFrame, test: pd.DataFrame, *, number: int) -> list[str]:
+        """Raise InputError without a death among the training cases; warn without one among the test cases."""
+        if not train["event"].any():
+            raise InputError(
+                f"task survival: fold {number} has no death among its {len(train)} training cases; use other splits, or fewer folds"
+            )
+        if not test["event"].any():
+            return [f"task survival: fold {number} has no death among its {len(test)} test cases: no metric of its own"]
+        return []
+
     def strata(self, labels: pd.DataFrame) -> pd.Series:
         """Dead or alive, early or late."""
         late = labels["survival_months"] > labels.groupby("event")["survival_months"].transform("median")

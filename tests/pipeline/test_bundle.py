@@ -1,0 +1,122 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from models.types import Batch
+from models.umeml import UMEML, UMEMLConfig
+from pipeline.bundle import TrainedModel, load_model, save_model
+from pipeline.tasks.classification import FittedClassification
+from pipeline.tasks.survival import FittedSurvival
+from preprocessing.errors import InputError
+from preprocessing.omics import OmicsMatrix, OmicsScaler
+
+WIDTH = 4
+
+
+@pytest.fixture
+def matrix():
+    rng = np.random.default_rng(0)
+    genes = tuple(f"G{i}" for i in range(6))
+    return OmicsMatrix(rng.normal(size=(10, 6)), tuple(f"c{i}" for i in range(10)), genes, ("rna",) * 6)
+
+
+@pytest.fixture
+def trained(matrix):
+    scaler = OmicsScaler.fit(matrix, {"first": ["G0", "G1"], "second": ["G2", "G3", "G4"]})
+    torch.manual_seed(1)
+    config = UMEMLConfig(hidden=8, heads=2, blocks=1, prototypes=2, registers=1, gamma=2)
+    model = UMEML(WIDTH, [len(names) for names in scaler.groups.values()], 3, config).eval()
+    task = FittedClassification("grade", ("2", "3", "4"), (0.5, 1.0, 2.0))
+    return TrainedModel(model, "umeml", "grade", task, scaler, WIDTH, {"encoder": {"name": "x"}, "covariates": []})
+
+
+def predict(trained, matrix):
+    groups = tuple(torch.from_numpy(group) for group in trained.scaler.transform(matrix))
+    n = len(matrix.case_ids)
+    generator = torch.Generator().manual_seed(0)
+    patches, all_true = torch.randn(n, 5, WIDTH, generator=generator), torch.ones(n) > 0
+    batch = Batch(patches, torch.zeros(n, 5, 3, dtype=torch.int32), torch.ones(n, 5) > 0, groups, all_true, all_true)
+    with torch.no_grad():
+        return trained.task.decode(trained.model(batch).logits.numpy())
+
+
+def test_a_saved_model_gives_the_same_predictions(trained, matrix, tmp_path):
+    save_model(tmp_path / "model", trained)
+    loaded = load_model(tmp_path / "model")
+    assert predict(loaded, matrix).equals(predict(trained, matrix))
+    assert loaded.model.config == trained.model.config
+    assert loaded.task == trained.task
+    assert loaded.scaler.groups == trained.scaler.groups
+    assert (loaded.model_name, loaded.task_name, loaded.patch_dim) == ("umeml", "grade", WIDTH)
+    assert loaded.facts == trained.facts
+    assert not loaded.model.training
+
+
+def test_a_model_without_genes_and_with_survival(tmp_path):
+    model = UMEML(WIDTH, [], 2, UMEMLConfig(hidden=8, heads=2, blocks=1))
+    task = FittedSurvival((1 / 3,), 60.1, -0.7)
+    save_model(tmp_path / "m", TrainedModel(model, "umeml", "survival", task, None, WIDTH, {}))
+    loaded = load_model(tmp_path / "m")
+    assert loaded.scaler is None
+    assert loaded.task == task
+
+
+def test_saving_replaces_the_folder_and_leaves_nothing_beside_it(trained, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "stale.txt").write_text("x")
+    save_model(folder, trained)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "weights.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
+    save_model(tmp_path / "model", trained)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    monkeypatch.setattr("pipeline.bundle.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save_model(tmp_path / "model", trained)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(InputError, match=r"holds no model.json and weights.safetensors; name a model folder of a run"):
+        load_model(tmp_path)
+
+
+def test_a_later_format_is_refused(trained, tmp_path):
+    save_model(tmp_path / "m", trained)
+    path = tmp_path / "m" / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    with pytest.raises(
+        InputError, match=r"model.json has format 99, this version reads 1; install the version that made"
+    ):
+        load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("text", ['{"format": 1, "mod', "[1]"])
+def test_a_broken_description_is_refused(trained, tmp_path, text):
+    save_model(tmp_path / "m", trained)
+    (tmp_path / "m" / "model.json").write_text(text)
+    with pytest.raises(InputError, match=r"model.json (is broken|has format None)"):
+        load_model(tmp_path / "m")
+
+
+def test_broken_weights_are_refused(trained, tmp_path):
+    save_model(tmp_path / "m", trained)
+    weights = tmp_path / "m" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"weights.safetensors is broken .*; copy it again from its run"):
+        load_model(tmp_path / "m")
+
+
+def test_weights_of_another_model_are_refused(trained, tmp_path):
+    save_model(tmp_path / "m", trained)
+    other = UMEML(WIDTH, [2, 3], 3, UMEMLConfig(hidden=16, heads=2, blocks=1))
+    save_model(tmp_path / "other", TrainedModel(other, "umeml", "grade", trained.task, trained.scaler, WIDTH, {}))
+    (tmp_path / "other" / "weights.safetensors").replace(tmp_path / "m" / "weights.safetensors")
+    with pytest.raises(InputError, match=r"weights.safetensors is broken"):
+        load_model(tmp_path / "m")

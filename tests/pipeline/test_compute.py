@@ -1,0 +1,204 @@
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+from distributed import KilledWorker
+
+from pipeline.compute import Outcome, Workers, choose_device, map_jobs, map_slides
+from preprocessing.errors import InputError, SlideError
+from preprocessing.slides import Slide
+
+
+def make_slides(*names, sizes=None):
+    """Slides of no file; the first is the largest unless told otherwise."""
+    sizes = sizes or range(1000, 1000 - len(names), -1)
+    return [
+        Slide(name, name, Path(f"{name}.svs"), (0.5, 0.5), "metadata", (size, 100), "f" * 32)
+        for name, size in zip(names, sizes, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def inside():
+    """Workers inside this process."""
+    with Workers(0, "cpu") as workers:
+        workers.client  # noqa: B018  # starts them once for all tests
+        yield workers
+
+
+class TestOutcome:
+    def test_after_a_stage_the_times_add_up(self):
+        later = Outcome("s", "failed", "why", 3, 2.0).after(Outcome("s", "done", "", 7, 1.5))
+        assert later == Outcome("s", "failed", "why", 3, 3.5)
+
+    def test_tells_the_columns_of_the_ledger(self):
+        told = Outcome("s", "done", "", 7, 1.2345, trace="long").told()
+        assert told == {"status": "done", "reason": "", "n_tiles": 7, "seconds": 1.23}
+
+
+class TestDevice:
+    @pytest.mark.parametrize(
+        ("wanted", "there", "chosen"),
+        [("cpu", True, "cpu"), ("auto", True, "cuda"), ("auto", False, "cpu"), ("cuda", True, "cuda")],
+    )
+    def test_follows_the_wish_and_the_machine(self, monkeypatch, wanted, there, chosen):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+        assert choose_device(wanted) == chosen
+
+    def test_asked_for_and_absent_is_refused(self, monkeypatch):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        with pytest.raises(InputError, match="torch sees no CUDA device here; use --device cpu or auto"):
+            choose_device("cuda")
+
+
+class TestMapSlides:
+    def test_each_slide_has_an_outcome_with_its_time(self, inside):
+        def work(slide, *, factor):
+            time.sleep(0.01)
+            return Outcome(slide.slide_id, "done", n_tiles=factor * slide.size_px[0])
+
+        outcomes = map_slides(inside, work, make_slides("a", "b"), stage="test", factor=2)
+        assert {o.slide_id: (o.status, o.n_tiles) for o in outcomes} == {"a": ("done", 2000), "b": ("done", 1998)}
+        assert all(0.01 <= outcome.seconds < 5 for outcome in outcomes)
+
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (SlideError("no tissue found"), "no tissue found"),
+            (InputError("wrong"), "InputError: wrong"),
+            (ValueError("odd"), "ValueError: odd"),
+            (KeyError("k"), "KeyError: 'k'"),
+            (MemoryError("8 GiB"), "MemoryError: 8 GiB"),
+            (OSError(5, "Input/output error"), "OSError: [Errno 5] Input/output error"),
+            (AssertionError(), "AssertionError: "),
+        ],
+    )
+    def test_any_error_fails_its_slide_alone(self, inside, error, reason):
+        def work(slide):
+            if slide.slide_id == "bad":
+                raise error
+            return Outcome(slide.slide_id, "done")
+
+        outcomes = {o.slide_id: o for o in map_slides(inside, work, make_slides("a", "bad", "b"), stage="test")}
+        assert {name: outcome.status for name, outcome in outcomes.items()} == {
+            "a": "done",
+            "bad": "failed",
+            "b": "done",
+        }
+        assert outcomes["bad"].reason == reason
+        assert outcomes["bad"].seconds > 0
+
+    def test_only_what_is_not_expected_leaves_a_traceback_in_the_log(self, inside, caplog):
+        def work(slide):
+            raise SlideError("no tissue found") if slide.slide_id == "empty" else ZeroDivisionError("slip")
+
+        with caplog.at_level(logging.DEBUG, "pipeline.compute"):
+            map_slides(inside, work, make_slides("empty", "odd"), stage="tiling")
+        warnings = {record.getMessage() for record in caplog.records if record.levelno == logging.WARNING}
+        assert warnings == {"tiling empty: failed no tissue found", "tiling odd: failed ZeroDivisionError: slip"}
+        traces = [record.getMessage() for record in caplog.records if "Traceback" in record.getMessage()]
+        assert len(traces) == 1
+        assert "ZeroDivisionError: slip" in traces[0]
+
+    def test_the_largest_slides_come_first(self, inside, tmp_path):
+        def work(slide):
+            with (tmp_path / "order.txt").open("a") as file:
+                file.write(slide.slide_id)
+            return Outcome(slide.slide_id, "done")
+
+        map_slides(inside, work, make_slides("m", "s", "l", "x", sizes=[50, 10, 90, 100]), stage="test")
+        assert (tmp_path / "order.txt").read_text() == "xlms"
+
+    def test_no_slides_start_no_workers(self):
+        workers = Workers(0, "cpu")
+        assert map_slides(workers, print, [], stage="test") == []
+        assert "client" not in workers.__dict__
+
+
+class FakeWorkers:
+    """Workers whose processes die in a given way: `deaths` is how often each slide is lost before it is done."""
+
+    loop = None
+
+    def __init__(self, deaths):
+        self.client, self.deaths, self.log = self, deaths, []
+
+    def submit(self, guarded, work, slide, *, pure):
+        self.log.append(f"submit {slide.slide_id}")
+        return FakeFuture(self, lambda: guarded(work, slide), slide.slide_id)
+
+
+class FakeFuture:
+    def __init__(self, workers, call, name):
+        self.workers, self.call, self.name = workers, call, name
+
+    def result(self):
+        if self.workers.deaths.get(self.name, 0):
+            self.workers.deaths[self.name] -= 1
+            raise KilledWorker(self.name, None, 1)
+        self.workers.log.append(f"done {self.name}")
+        return self.call()
+
+    def release(self):
+        pass
+
+
+def test_slides_that_lost_their_worker_are_tried_again_each_alone_when_the_others_are_done(monkeypatch):
+    monkeypatch.setattr("pipeline.compute.as_completed", lambda futures, loop: futures)
+    workers = FakeWorkers({"neighbour": 1, "culprit": 2})
+    slides = make_slides("culprit", "neighbour", "other")
+    outcomes = map_slides(workers, lambda slide: Outcome(slide.slide_id, "done"), slides, stage="test")
+    assert {o.slide_id: o.status for o in outcomes} == {"culprit": "failed", "neighbour": "done", "other": "done"}
+    assert workers.log[3:] == ["done other", "submit culprit", "submit neighbour", "done neighbour"]
+
+
+class TestMapJobs:
+    def test_results_keep_the_order_of_the_jobs(self, inside):
+        assert map_jobs(inside, lambda job: job * 10, [3, 1, 2], stage="test") == [30, 10, 20]
+
+    def test_the_first_error_ends_the_run(self, inside):
+        def work(job):
+            if job == 2:
+                raise InputError("fold 2 has no events")
+            return job
+
+        with pytest.raises(InputError, match="fold 2 has no events"):
+            map_jobs(inside, work, [1, 2, 3], stage="test")
+
+
+def lethal(*names):
+    """Work of 0.3 seconds that ends the whole worker process at these slides, as want of memory would."""
+
+    def work(slide):
+        time.sleep(0.3)
+        if slide.slide_id in names:
+            os._exit(1)
+        return Outcome(slide.slide_id, "done", n_tiles=int(os.environ["OMP_NUM_THREADS"]))
+
+    return work
+
+
+class TestProcesses:
+    def check(self, outcomes, dead):
+        assert {outcome.slide_id for outcome in outcomes if outcome.status == "failed"} == dead
+        for outcome in outcomes:
+            if outcome.slide_id in dead:
+                assert outcome.reason.startswith("its worker process died, also when it was alone: short of memory")
+            else:
+                assert (outcome.status, outcome.n_tiles) == ("done", 1)  # one thread a process
+
+    def test_a_slide_that_kills_its_worker_fails_alone(self):
+        with Workers(2, "cpu") as workers:
+            outcomes = map_slides(workers, lethal("dead"), make_slides("a", "dead", "b", "c"), stage="test")
+        assert len(outcomes) == 4
+        self.check(outcomes, {"dead"})
+
+    @pytest.mark.slow
+    def test_several_such_slides_take_no_other_with_them_and_workers_come_back(self):
+        """A dozen deaths, more than Dask by default lets its workers come back from."""
+        slides = make_slides(*"abcdefgh")
+        with Workers(2, "cpu") as workers:
+            self.check(map_slides(workers, lethal("a", "b", "c"), slides, stage="test"), {"a", "b", "c"})
+            self.check(map_slides(workers, lethal(), slides, stage="test"), set())

@@ -1,0 +1,183 @@
+import argparse
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from pipeline.config import WHERE_NOT_WHAT, Config, identity, load_config
+from preprocessing.errors import InputError
+from workflows import options
+
+INPUTS = {"slides": "slides", "genes": "genes.csv"}
+NOT_CONFIGURATION = {"help", "config", "set", "verbose"}
+
+
+def flags():
+    return [action for action in options._parser()._actions if action.dest not in NOT_CONFIGURATION]
+
+
+def lookup(config, dotted):
+    for name in dotted.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def leaves(model, prefix=""):
+    """Every key of the configuration that holds a value, dotted; the settings of the models apart."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, f"{prefix}{name}.")
+        elif name != "models":
+            yield f"{prefix}{name}"
+
+
+def refuse(**arguments):
+    with pytest.raises(InputError) as caught:
+        load_config(**{"flags": INPUTS} | arguments)
+    return str(caught.value)
+
+
+def test_set_overrides_flags_which_override_the_file_which_overrides_defaults(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("folds: 3\nseed: 3\nbootstrap: 3\ntrain: {epochs: 3, lr: 0.3}\n")
+    given = INPUTS | {"seed": "4", "bootstrap": "4", "train.epochs": "4"}
+    config = load_config(given, file=file, sets=["bootstrap=5", "train.epochs=5", "models.umeml.gamma=0"])
+    default = load_config(INPUTS)
+    assert (config.folds, config.seed, config.bootstrap) == (3, 4, 5)
+    assert (config.train.lr, config.train.epochs) == (0.3, 5)
+    assert config.model_settings().gamma == 0
+    assert config.train.batch_cases == default.train.batch_cases
+    assert default.model_settings().gamma != 0
+
+
+def test_help_tells_the_same_order():
+    text = " ".join(options._parser().format_help().split())
+    assert "flags override it" in text
+    assert "overrides flags" in text
+
+
+@pytest.mark.parametrize("action", flags(), ids=lambda action: action.dest)
+def test_every_flag_is_a_key_of_the_configuration(action):
+    assert action.dest in set(leaves(Config)), f"{action.option_strings} goes nowhere"
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "value"),
+    [
+        ("--mpp=0.25", "tiles.mpp", 0.25),
+        ("--tile-px=128", "tiles.tile_px", 128),
+        ("--encoder=uni", "encoder.name", "uni"),
+        ("--epochs=3", "train.epochs", 3),
+        ("--covariates=age, is_female", "covariates", ("age", "is_female")),
+        ("--omics=cnv.csv:cnv", "further_tables", ("cnv.csv:cnv",)),
+        ("--allow-defining-features", "allow_defining_features", True),
+        ("--dry-run", "dry_run", True),
+        ("--workers=0", "workers", 0),
+        ("--task=grade, survival", "task", ["grade", "survival"]),
+    ],
+)
+def test_what_a_flag_says_arrives(argument, key, value):
+    said = options.parse(["slides", "genes.csv", argument])
+    assert lookup(load_config(said.flags), key) == value
+
+
+def test_a_flag_that_is_not_given_leaves_the_file_its_say(tmp_path):
+    """An argument with a default of its own would silently override the file."""
+    assert options.parse([]).flags == {}
+    assert all(action.default in (None, argparse.SUPPRESS) for action in flags())
+
+
+def test_none_means_without_that_side():
+    assert load_config({"slides": "none", "genes": "genes.csv"}).slides is None
+    assert load_config({"slides": "slides", "genes": "None"}).genes is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"sets": ["fold=3"]}, 'unknown key "fold": did you mean "folds"?'),
+        ({"sets": ["tiles.tile_pix=3"]}, 'unknown key "tiles.tile_pix": did you mean "tile_px"?'),
+        ({"sets": ["models.umeml.gama=3"]}, 'unknown key "models.umeml.gama": did you mean "gamma"?'),
+        ({"sets": ["models.umelm.gamma=3"]}, 'unknown model "umelm": did you mean "umeml"?'),
+        ({"sets": ["tiles.tissue.detectr=a"]}, 'unknown key "tiles.tissue.detectr"'),
+        ({"flags": INPUTS | {"model": "umelm"}}, 'unknown model "umelm": did you mean "umeml"?'),
+        ({"flags": INPUTS | {"task": ["surviva"]}}, 'unknown task "surviva": did you mean "survival"?'),
+        ({"flags": INPUTS | {"encoder.name": "phikn"}}, 'unknown name "phikn": did you mean "phikon"?'),
+        ({"flags": INPUTS | {"encoder.name": "resnet_50"}}, 'unknown name "resnet_50": did you mean "resnet50'),
+    ],
+)
+def test_unknown_names_are_told_with_the_nearest_known_one(arguments, expected):
+    assert expected in refuse(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"flags": INPUTS | {"folds": "one"}}, "configuration: folds = 'one': Input should be a valid integer"),
+        ({"flags": INPUTS | {"folds": "1"}}, "configuration: folds = '1': Input should be greater than or equal to 2"),
+        ({"flags": INPUTS | {"until": "emb"}}, "configuration: until = 'emb': Input should be 'tile', 'embed', 'join'"),
+        ({"flags": {}}, "configuration: slides is not given; usage: run_pipeline SLIDES GENES"),
+        ({"sets": ["epochs"]}, "--set epochs: give it as key=value, as in --set train.epochs=10"),
+        ({"sets": ["task=[grade"]}, "--set task=[grade: the value is not YAML"),
+        ({"flags": INPUTS | {"encoder.weights": "w.pt"}}, "encoder: weights w.pt do not exist; give a file or"),
+        ({"flags": INPUTS | {"tiles.mpp": 0.5}, "sets": ["tiles.mpp.x=1"]}, '"tiles.mpp.x": "mpp" has no parts'),
+    ],
+)
+def test_values_that_do_not_fit_are_told_with_their_key(arguments, expected):
+    assert expected in refuse(**arguments)
+
+
+def test_a_wrong_setting_of_a_model_is_told_once_by_its_own_key():
+    message = refuse(sets=["models.umeml.hidden=3"])
+    assert message.startswith("configuration: models.umeml.hidden = 3: ")
+    message = refuse(sets=["models.umeml.heads=7"])
+    assert message.count("configuration: ") == 1
+    assert "heads = 7; choose a divisor" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("- a\n", "expected keys and values, found list"), ("a: [1", "is not YAML"), (None, "does not exist")],
+)
+def test_a_file_that_is_no_configuration(tmp_path, text, expected):
+    file = tmp_path / "c.yaml"
+    if text is not None:
+        file.write_text(text)
+    message = refuse(file=file)
+    assert str(file) in message
+    assert expected in message
+
+
+def test_the_resolved_configuration_gives_itself(tmp_path):
+    given = {"slides": "none", "genes": "genes.csv", "task": ["grade"], "covariates": "age,is_female"}
+    config = load_config(given, sets=["models.umeml.gamma=2.5", "omics.clip=3", "further_tables=[cnv.csv:cnv]"])
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load_config({}, file=file) == config
+
+
+def test_configuration_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(INPUTS).folds = 3
+
+
+OTHER_VALUES = {
+    **{"slides": "other", "genes": "other.csv", "clinical": "c.csv", "further_tables": ["a.csv"], "covariates": "age"},
+    **{"cases": "any", "allow_defining_features": True, "gene_sets": "s.gmt", "splits": "s", "task": ["grade"]},
+    **{"model": "abmil", "slide_kind": "all", "default_mpp": 0.4, "split_by": "site", "baselines": "none", "folds": 3},
+    **{"seed": 7, "bootstrap": 7, "tiles.tile_px": 224, "tiles.mpp": 0.4, "tiles.min_tissue": 0.25},
+    **{"encoder.name": "phikon", "encoder.precision": "bfloat16", "omics.clip": 3, "omics.n_clusters": 3},
+    **{"train.epochs": 3, "train.lr": 0.5, "train.validation_share": 0.25},
+}
+
+
+@pytest.mark.parametrize(("key", "value"), OTHER_VALUES.items())
+def test_whatever_decides_the_result_is_part_of_the_runs_identity(key, value):
+    assert identity(load_config(INPUTS | {key: value})) != identity(load_config(INPUTS))
+
+
+def test_no_key_but_where_and_how_far_is_left_out_of_the_identity():
+    told = identity(load_config(INPUTS)).keys() | WHERE_NOT_WHAT
+    assert told == Config.model_fields.keys()
+    elsewhere = {"out": "o", "store": "s", "device": "cpu", "workers": 1, "batch_tiles": 4, "until": "tile"}
+    assert identity(load_config(INPUTS | elsewhere)) == identity(load_config(INPUTS))

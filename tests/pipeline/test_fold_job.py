@@ -1,0 +1,236 @@
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.bundle import load_model
+from pipeline.config import load_config
+from pipeline.fold_job import FoldJob, run_fold
+from pipeline.plan import FINAL
+from pipeline.splits import Fold
+from preprocessing.features import Bag, FeatureStore
+from preprocessing.omics import OmicsMatrix
+
+N, WIDTH = 18, 5
+CASES = [f"c{i:02d}" for i in range(N)]
+TRAIN, TEST = tuple(CASES[:12]), tuple(CASES[12:])
+GENES = [*(f"G{i}" for i in range(8)), "IDH1_mut"]
+SETTINGS = (
+    *("models.umeml.hidden=16", "models.umeml.heads=2", "models.umeml.blocks=1", "models.umeml.prototypes=2"),
+    *("models.abmil.hidden=8", "models.abmil.attention=4", "train.epochs=2", "train.lr=0.001", "train.batch_cases=4"),
+    *("train.weight_decay=0", "baselines=none"),
+)
+
+
+def cohort():
+    rng = np.random.default_rng(0)
+    grade = np.array(["2", "3", "4"] * (N // 3))
+    genes = pd.DataFrame(rng.normal(size=(N, len(GENES))), CASES, GENES)
+    genes["IDH1_mut"] = rng.integers(0, 2, N).astype(float)
+    genes.iloc[:, :3] += (grade.astype(int) - 3)[:, None]
+    labels = pd.DataFrame(
+        {
+            "grade": grade,
+            "survival_months": rng.uniform(5, 50, N),
+            "event": rng.random(N) < 0.7,
+            "age": rng.uniform(30, 70, N),
+        },
+        index=CASES,
+    )
+    return labels, genes
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("store"), np.random.default_rng(1)
+    for case in CASES[:-1]:  # the last case has genes alone
+        cells = np.arange(10, dtype=np.int32).reshape(-1, 2)
+        FeatureStore(folder).write_features(case, Bag(rng.normal(size=(5, WIDTH)).astype("f"), cells, cells), {})
+    return folder
+
+
+@pytest.fixture
+def make(store, tmp_path):
+    """A job of its own folder; labels and genes may be given."""
+    count = iter(range(100))
+
+    def make(*, task="grade", labels=None, genes=None, sets=(), **changes):
+        own_labels, own_genes = cohort()
+        labels, genes = own_labels if labels is None else labels, own_genes if genes is None else genes
+        folder = tmp_path / str(next(count))
+        folder.mkdir()
+        OmicsMatrix.from_frame(genes).save(folder / "omics.npz")
+        given = {"slides": "slides", "genes": "genes.csv", "store": str(store)}
+        job = FoldJob(
+            task=task,
+            fold=Fold(0, TRAIN, (), TEST),
+            labels=labels,
+            vocabulary=("2", "3", "4") if task == "grade" else (),
+            omics=folder / "omics.npz",
+            defining=("IDH1_mut",),
+            covariates=(),
+            gene_sets=None,
+            bags={case: (case,) for case in CASES[:-1]},
+            encoder={"name": "x"},
+            config=load_config(given, sets=[*SETTINGS, *sets]),
+            device="cpu",
+            out=folder / "fold",
+        )
+        return replace(job, **changes)
+
+    return make
+
+
+def told(job, name="predictions.csv"):
+    run_fold(job)
+    return pd.read_csv(job.out / name, dtype={"case_id": str}, float_precision="round_trip")
+
+
+def reversed_labels(of):
+    labels, _ = cohort()
+    labels.loc[list(of)] = labels.loc[list(of)[::-1]].to_numpy()
+    return labels.astype({"survival_months": float, "event": bool, "age": float})
+
+
+@pytest.mark.parametrize("task", ["grade", "survival"])
+def test_labels_of_test_cases_never_influence_predictions(make, task):
+    baselines = ["baselines=all", "train.validation_share=0.2"]
+    labels, _ = cohort()
+    other = reversed_labels(TEST)
+    other["age"] = labels["age"]  # an input, not a label, of the clinical model
+    if task == "survival":
+        other["grade"] = labels["grade"]
+    first, second = make(task=task, sets=baselines), make(task=task, sets=baselines, labels=other)
+    assert not first.labels.equals(second.labels)
+    pd.testing.assert_frame_equal(told(first), told(second), check_exact=True)
+    pd.testing.assert_frame_equal(told(first, "baselines.csv"), told(second, "baselines.csv"), check_exact=True)
+    pd.testing.assert_frame_equal(told(first, "inputs.csv"), told(second, "inputs.csv"), check_exact=True)
+
+
+def test_labels_of_training_cases_do(make):
+    assert not told(make()).equals(told(make(labels=reversed_labels(TRAIN))))
+
+
+def test_scaling_is_learned_from_training_cases_alone(make):
+    _, genes = cohort()
+    genes.loc[TEST[0], GENES[:8]] = 1000.0
+    first, second = told(make()).set_index("case_id"), told(make(genes=genes)).set_index("case_id")
+    others = list(TEST[1:])
+    pd.testing.assert_frame_equal(first.loc[others], second.loc[others], check_exact=True)
+    assert not first.loc[TEST[0]].equals(second.loc[TEST[0]])
+    _, genes = cohort()
+    genes.loc[TRAIN[0], "G5"] = 3.0
+    assert not told(make(genes=genes)).set_index("case_id").loc[others].equals(first.loc[others])
+
+
+def test_the_same_job_gives_the_same_predictions_to_the_last_digit(make):
+    first, again, other = make(), make(), make(sets=["seed=1"])
+    for job in (first, again, other):
+        run_fold(job)
+    read = [(job.out / "predictions.csv").read_bytes() for job in (first, again, other)]
+    assert read[0] == read[1]
+    assert read[0] != read[2]
+
+
+def test_defining_features_are_not_looked_at(make):
+    _, genes = cohort()
+    genes["IDH1_mut"] = 1 - genes["IDH1_mut"]
+    pd.testing.assert_frame_equal(told(make()), told(make(genes=genes)), check_exact=True)
+    assert not told(make(defining=())).equals(told(make(genes=genes, defining=())))
+
+
+def test_covariates_become_one_more_group(make):
+    job = make(covariates=("age",))
+    labels, _ = cohort()
+    labels.loc[list(TEST), "age"] = labels.loc[list(TEST), "age"].to_numpy()[::-1]
+    first, second = told(job), told(make(covariates=("age",), labels=labels))
+    assert load_model(job.out / "model").scaler.groups["covariate"] == ["age"]
+    assert not np.allclose(first["probability_2"], second["probability_2"], atol=0)
+
+
+def test_every_test_case_is_predicted_once_and_those_with_both_sides_from_either(make):
+    job = make()
+    assert told(job)["case_id"].tolist() == list(TEST)
+    alone = told(job, "inputs.csv")
+    assert alone["input"].value_counts().to_dict() == {"slides": 5, "genes": 5}
+    assert TEST[-1] not in set(alone["case_id"])
+    assert len(told(job, "history.csv")) == 2
+
+
+def test_slides_alone(make):
+    job = make(genes=pd.DataFrame(index=CASES[:0]), fold=Fold(0, TRAIN, (), TEST[:-1]), sets=["baselines=all"])
+    assert told(job)["case_id"].tolist() == list(TEST[:-1])
+    assert set(told(job, "baselines.csv")["baseline"]) == {"clinical", "slides"}
+    assert load_model(job.out / "model").scaler is None
+
+
+def test_genes_alone(make):
+    job = make(bags={}, encoder=None, sets=["baselines=all"])
+    assert told(job)["case_id"].tolist() == list(TEST)
+    assert set(told(job, "baselines.csv")["baseline"]) == {"clinical", "genes"}
+    assert not (job.out / "inputs.csv").exists()
+
+
+def test_a_finished_fold_is_not_trained_again(make, monkeypatch):
+    job = make()
+    assert run_fold(job) == "done"
+    before = {path: path.stat().st_mtime_ns for path in job.out.rglob("*") if path.is_file()}
+    monkeypatch.setattr("pipeline.fold_job.learn", lambda *_: pytest.fail("trained again"))
+    assert run_fold(job) == "reused"
+    assert {path: path.stat().st_mtime_ns for path in job.out.rglob("*") if path.is_file()} == before
+
+
+def test_a_fold_that_was_killed_is_trained_again_from_the_start(make, monkeypatch):
+    job = make()
+    run_fold(job)
+    expected = (job.out / "predictions.csv").read_bytes()
+    fresh = replace(job, out=job.out.with_name("killed"))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.fold_job.save_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_fold(fresh)
+    assert (fresh.out / "predictions.csv").exists()
+    assert not (fresh.out / "done.json").exists()
+    (fresh.out / "stale.csv").write_text("x")
+    assert run_fold(fresh) == "done"
+    assert (fresh.out / "predictions.csv").read_bytes() == expected
+    assert not (fresh.out / "stale.csv").exists()
+
+
+def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
+    job = make()
+    labels, genes = cohort()
+    labels.loc[TRAIN[0], "survival_months"] += 1e-9
+    genes.loc[TRAIN[0], "G0"] += 1e-9
+    changed = {
+        "task": replace(job, task="survival"),
+        "fold": replace(job, fold=Fold(0, TRAIN[1:], (), TEST)),
+        "labels": replace(job, labels=labels),
+        "vocabulary": replace(job, vocabulary=("2", "4", "3")),
+        "omics": replace(job, omics=make(genes=genes).omics),
+        "defining": replace(job, defining=()),
+        "covariates": replace(job, covariates=("age",)),
+        "gene_sets": replace(job, gene_sets={"a": ["G0"]}),
+        "bags": replace(job, bags=dict(job.bags) | {CASES[0]: ("another",)}),
+        "encoder": replace(job, encoder={"name": "y"}),
+        "config": make(sets=["train.lr=0.002"]),
+    }
+    assert changed.keys() | {"device", "out"} == {field.name for field in fields(FoldJob)}
+    for name, other in changed.items():
+        assert other.fingerprint() != job.fingerprint(), name
+    assert make().fingerprint() == job.fingerprint()
+    assert replace(job, device="cuda", out=job.out / "x").fingerprint() == job.fingerprint()
+
+
+def test_the_final_model_is_trained_on_every_labelled_case(make):
+    job = make(fold=Fold(FINAL, tuple(CASES), (), ()))
+    assert job.is_final
+    run_fold(job)
+    assert not (job.out / "predictions.csv").exists()
+    assert json.loads((job.out / "model" / "model.json").read_text())["trained_on_cases"] == N

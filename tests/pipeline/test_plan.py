@@ -1,0 +1,136 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.config import load_config
+from pipeline.plan import FINAL, plan_tasks
+from pipeline.splits import Fold, write_folds
+from preprocessing.errors import InputError
+from preprocessing.omics import OmicsMatrix
+
+N = 24
+CASES = [f"TCGA-{'ABCD'[i % 4]}0-{i:04d}" for i in range(N)]
+
+
+def table():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "grade": pd.array([2, 3, 4] * 8, dtype="Int64"),
+            "subtype": ["x", "y"] * 12,
+            "survival_months": rng.uniform(1, 60, N),
+            "event": pd.array([True, False, True] * 8, dtype="boolean"),
+            "age": rng.uniform(30, 60, N),
+            "site": [case[5:7] for case in CASES],
+        },
+        index=CASES,
+    )
+
+
+def plan(labels=None, features=("EGFR", "IDH1_mut", "CDKN2A_cnv"), **flags):
+    config = load_config({"slides": "slides", "genes": "genes.csv", "folds": 3} | flags)
+    kinds = ["mutation" if "mut" in name else "cnv" if "cnv" in name else "rna" for name in features]
+    omics = OmicsMatrix(np.zeros((N, len(features))), tuple(CASES), tuple(features), tuple(kinds))
+    return plan_tasks(config, table() if labels is None else labels, omics)
+
+
+def test_every_task_whose_labels_are_there_but_diagnosis():
+    assert [one.name for one in plan()] == ["survival", "grade", "subtype"]
+    assert [one.name for one in plan(table().drop(columns=["event", "grade"]))] == ["subtype"]
+    assert [one.name for one in plan(table().assign(diagnosis=table()["subtype"]))] == ["survival", "grade", "subtype"]
+    assert [one.name for one in plan(table().assign(diagnosis=table()["subtype"]), task="diagnosis")] == ["diagnosis"]
+
+
+def test_cases_without_a_label_are_kept_apart_and_the_final_model_predicts_them():
+    labels = table()
+    labels.loc[CASES[5], "grade"] = pd.NA
+    (one,) = plan(labels, task="grade")
+    assert one.unlabelled == (CASES[5],)
+    assert CASES[5] not in one.labelled
+    assert len(one.labelled) == N - 1
+    assert sorted(case for fold in one.folds for case in fold.test) == sorted(one.labelled)
+    assert one.final == Fold(FINAL, one.labelled, (), one.unlabelled)
+
+
+def test_no_labels_lists_the_ways_out():
+    with pytest.raises(InputError) as caught:
+        plan(table()[["age", "site"]])
+    message = str(caught.value)
+    assert "there are no labels to learn from. Ways out:" in message
+    assert "--clinical FILE" in message
+    assert "survival_months and event for survival; grade for grade; subtype for subtype" in message
+    assert "--until embed" in message
+
+
+def test_a_label_that_is_not_there_names_those_that_are():
+    with pytest.raises(
+        InputError, match=r"has a label for subtype. Ways out:\n.*labels are there for survival, grade\n"
+    ):
+        plan(table().drop(columns="subtype"), task="subtype")
+
+
+def test_the_leakage_guard_speaks_and_can_be_overridden():
+    plans = {one.name: one for one in plan()}
+    assert plans["subtype"].defining.keys() == {"IDH1_mut", "CDKN2A_cnv"}
+    assert plans["grade"].defining.keys() == {"CDKN2A_cnv"}
+    assert plans["survival"].defining == {}
+    (warning,) = (text for text in plans["subtype"].warnings if "left out" in text)
+    assert "IDH1_mut (IDH mutation defines the subtype)" in warning
+    assert "--allow-defining-features keeps them" in warning
+    assert all(one.defining == {} for one in plan(allow_defining_features=True))
+
+
+def test_covariates_that_are_the_label_or_define_it_are_left_out():
+    plans = {one.name: one for one in plan(covariates="age,grade,subtype,event")}
+    assert plans["survival"].covariates == ("age", "grade", "subtype")
+    assert plans["grade"].covariates == ("age", "event")
+    assert plans["subtype"].covariates == ("age", "event")
+    assert any("covariates grade, subtype are left out" in text for text in plans["grade"].warnings)
+
+
+def test_covariates_that_are_not_there_or_empty():
+    with pytest.raises(InputError, match=r'no column "agee" that holds a value; leave it out, .* did you mean "age"\?'):
+        plan(covariates="agee")
+    with pytest.raises(InputError, match="covariates: column age has no value at all; leave it out"):
+        plan(table().assign(age=np.nan), covariates="age")
+
+
+def test_folds_by_site():
+    (one,) = plan(task="grade", split_by="site")
+    assert len(one.folds) == 3
+    for fold in one.folds:
+        assert not {case[5:7] for case in fold.test} & {case[5:7] for case in fold.train}
+
+
+def test_folds_by_site_need_sites():
+    with pytest.raises(
+        InputError, match=f"--split-by site: {N} cases have no tissue source site, {CASES[0]} among them"
+    ):
+        plan(table().drop(columns="site"), task="grade", split_by="site")
+    labels = table()
+    labels.loc[CASES[7], "site"] = None
+    with pytest.raises(InputError, match=f"1 cases have no tissue source site, {CASES[7]} among them"):
+        plan(labels, task="grade", split_by="site")
+
+
+def test_published_folds_are_used_as_they_are(tmp_path):
+    folds = [Fold(i, tuple(sorted(CASES[:12])), (), tuple(sorted(CASES[12:]))) for i in range(2)]
+    write_folds(folds, tmp_path)
+    (one,) = plan(task="grade", splits=str(tmp_path))
+    assert list(one.folds) == folds
+
+
+def test_a_published_fold_that_cannot_be_learned_from(tmp_path):
+    labels = table()
+    alive = list(labels.index[~labels["event"].astype(bool)])
+    dead = sorted(set(labels.index) - set(alive))
+    write_folds([Fold(0, tuple(alive), (), tuple(dead))], tmp_path)
+    with pytest.raises(InputError, match="fold 0 has no death among its 8 training cases"):
+        plan(labels, task="survival", splits=str(tmp_path))
+
+
+def test_thin_labels_are_warned_of():
+    labels = table()
+    labels["grade"] = pd.array([2] * 22 + [4] * 2, dtype="Int64")
+    (one,) = plan(labels, task="grade")
+    assert any('class "4" has 2 cases for 3 folds' in text for text in one.warnings)

@@ -1,0 +1,271 @@
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import zarr
+
+from preprocessing.encoders import Encoder, EncoderConfig
+from preprocessing.errors import SlideError
+from preprocessing.features import FORMAT, Bag, FeatureStore, feature_key, tile_key
+from preprocessing.slides import Slide
+from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
+from preprocessing.tissue import TissueConfig
+
+SLIDE = Slide("S1", "C1", Path("/data/S1.svs"), (0.25, 0.25), "metadata", (1000, 800), "f" * 32)
+
+
+def make_bag(n=5, dim=3, *, scale=1.0, dtype=np.float32):
+    features = scale * np.random.default_rng(0).standard_normal((n, dim)).astype(dtype)
+    cells = np.column_stack([np.arange(n), np.arange(n) // 2]).astype(np.int32)
+    return Bag(features, 512 * cells, cells)
+
+
+def make_tiled():
+    cells = np.array([[3, 0], [4, 1]], np.int32)
+    grid = TileGrid(cells * 513, cells, 1, (512.9, 513.1), (128.2, 128.3), 256, 0.5)
+    return TiledSlide(grid, np.eye(4, 6, dtype=bool), 31.7)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FeatureStore(tmp_path / "store")
+
+
+class TestStore:
+    def test_tiles_come_back_as_they_were(self, store):
+        tiled = make_tiled()
+        assert not store.has_tiles("k")
+        store.write_tiles("k", tiled, {"slide_id": "S1"})
+        assert store.has_tiles("k")
+        assert store.count_tiles("k") == 2
+        back = store.read_tiles("k")
+        for name in ("coords", "cells"):
+            np.testing.assert_array_equal(getattr(back.grid, name), getattr(tiled.grid, name))
+            assert getattr(back.grid, name).dtype == np.int32
+        assert replace(back.grid, coords=None, cells=None) == replace(tiled.grid, coords=None, cells=None)
+        np.testing.assert_array_equal(back.mask, tiled.mask)
+        assert (back.mask.dtype, back.mask_downsample) == (bool, 31.7)
+
+    @pytest.mark.parametrize("n", [1, 5, 1300])  # 1300: more than one chunk
+    def test_features_come_back_in_half_precision(self, store, n):
+        bag = make_bag(n)
+        assert not store.has_features("k")
+        store.write_features("k", bag, {})
+        assert store.has_features("k")
+        back = store.read_features("k")
+        assert back.features.dtype == np.float16
+        np.testing.assert_array_equal(back.features, bag.features.astype(np.float16))
+        np.testing.assert_array_equal(back.coords, bag.coords)
+        np.testing.assert_array_equal(back.cells, bag.cells)
+
+    def test_numbers_beyond_half_precision_are_stored_in_single(self, store):
+        bag = make_bag()
+        bag.features[2, 1] = -70_000  # float16 ends at 65,504
+        store.write_features("k", bag, {})
+        back = store.read_features("k")
+        assert back.features.dtype == np.float32
+        np.testing.assert_array_equal(back.features, bag.features)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_numbers_that_are_not_finite_are_refused(self, store, value):
+        bag = make_bag()
+        bag.features[4, 2] = value
+        with pytest.raises(SlideError, match="features that are not finite"):
+            store.write_features("k", bag, {})
+        assert not store.has_features("k")
+
+    def test_attributes_tell_the_origin_in_a_plain_zarr_group(self, store):
+        store.write_features("k", make_bag(), {"slide_id": "S1", "recipe": {"mpp": 0.5}})
+        group = zarr.open_group(store.path / "features" / "k", mode="r")
+        assert dict(group.attrs) == {"format": FORMAT, "slide_id": "S1", "recipe": {"mpp": 0.5}}
+        assert group.metadata.zarr_format == 3
+        assert set(group) == {"features", "coords", "cells"}
+
+    def test_tiles_and_features_of_one_key_are_two_things(self, store):
+        store.write_tiles("k", make_tiled(), {})
+        assert not store.has_features("k")
+
+    def test_another_format_is_refused(self, store):
+        store.write_features("k", make_bag(), {})
+        zarr.open_group(store.path / "features" / "k", mode="r+").attrs["format"] = FORMAT + 1
+        with pytest.raises(SlideError, match=rf"features/k has format {FORMAT + 1}, not {FORMAT}"):
+            store.read_features("k")
+
+
+class TestWriting:
+    def everything(self, store):
+        return sorted(path.name for path in (store.path / "features").iterdir())
+
+    def test_the_final_name_appears_last(self, store, monkeypatch):
+        publish = FeatureStore._publish
+
+        def checked(draft, final):
+            assert not final.exists()
+            np.testing.assert_array_equal(zarr.open_group(draft, mode="r")["cells"][...], make_bag().cells)
+            publish(draft, final)
+
+        monkeypatch.setattr(FeatureStore, "_publish", staticmethod(checked))
+        store.write_features("k", make_bag(), {})
+        assert self.everything(store) == ["k"]
+
+    def test_an_interrupted_write_leaves_nothing(self, store, monkeypatch):
+        def interrupted(draft, final):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(FeatureStore, "_publish", staticmethod(interrupted))
+        with pytest.raises(KeyboardInterrupt):
+            store.write_features("k", make_bag(), {})
+        assert self.everything(store) == []
+
+    def test_a_killed_writer_leaves_nothing_under_the_final_name(self, store):
+        """A process that dies after the features, in the middle of the coordinates."""
+        program = (
+            "import os, sys, pathlib, zarr, numpy as np\n"
+            "from preprocessing.features import Bag, FeatureStore\n"
+            "create = zarr.Group.create_array\n"
+            "def dying(self, name, **rest):\n"
+            "    if name == 'coords': os._exit(9)\n"
+            "    return create(self, name, **rest)\n"
+            "zarr.Group.create_array = dying\n"
+            "cells = np.zeros((4, 2), np.int32)\n"
+            "store = FeatureStore(pathlib.Path(sys.argv[1]))\n"
+            "store.write_features('k', Bag(np.zeros((4, 3), np.float32), cells, cells), {})\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(store.path)], cwd=Path(__file__).parents[2], check=False
+        )
+        assert done.returncode == 9
+        assert len(self.everything(store)) == 1  # what it left, under another name
+        assert not store.has_features("k")
+        store.write_features("k", make_bag(), {})
+        np.testing.assert_array_equal(store.read_features("k").cells, make_bag().cells)
+
+    def test_two_writers_of_one_key_both_succeed(self, store, monkeypatch):
+        together, publish, errors = threading.Barrier(2, timeout=20), FeatureStore._publish, []
+
+        def at_once(draft, final):
+            together.wait()
+            publish(draft, final)
+
+        def write():
+            try:
+                store.write_features("k", make_bag(), {})
+            except Exception as error:  # noqa: BLE001  # told by the main thread
+                errors.append(error)
+
+        monkeypatch.setattr(FeatureStore, "_publish", staticmethod(at_once))
+        writers = [threading.Thread(target=write) for _ in range(2)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert errors == []
+        assert self.everything(store) == ["k"]
+        np.testing.assert_array_equal(store.read_features("k").coords, make_bag().coords)
+
+    def test_a_store_that_cannot_be_written_says_so(self, store, monkeypatch):
+        def full(draft, final):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("preprocessing.features.os.rename", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.write_features("k", make_bag(), {})
+        assert self.everything(store) == []
+
+
+@pytest.mark.parametrize("slide_id", ["../../x", "/etc/passwd", "a/b\\c", "..", "", "ä" * 300, "a\nb", "."])
+def test_any_slide_id_stays_inside_the_store(store, tmp_path, slide_id):
+    key = feature_key(replace(SLIDE, slide_id=slide_id), TileConfig(), "e")
+    store.write_features(key, make_bag(), {})
+    assert [path.parent for path in tmp_path.rglob("zarr.json") if path.parent.name == key] == [
+        store.path / "features" / key
+    ]
+    assert not [path for path in tmp_path.iterdir() if path != store.path]
+
+
+# Another value for every field of a recipe. A field that is missing here fails `test_..._every_field`.
+TILES = {"tile_px": 512, "mpp": 0.25, "min_tissue": 0.6, "tissue": TissueConfig(mpp=4.0)}
+TISSUE = {
+    "detector": "tiatoolbox",
+    "mpp": 4.0,
+    "smooth_um": 11.0,
+    "min_threshold": 0.016,
+    "max_threshold": 0.06,
+    "min_piece_um2": 10_001.0,
+    "min_hole_um2": 10_001.0,
+    "exclude_pen": False,
+    "white_level": 244,
+}
+ENCODER = {"name": "other", "weights": Path("other.safetensors"), "pooling": "mean", "precision": "bfloat16"}
+
+
+@pytest.mark.parametrize(("config", "changes"), [(TileConfig, TILES), (TissueConfig, TISSUE), (EncoderConfig, ENCODER)])
+def test_changes_are_listed_for_every_field(config, changes):
+    assert changes.keys() == config.model_fields.keys()
+    for name, value in changes.items():
+        assert getattr(config(), name) != value, name
+
+
+class TestKey:
+    KEY = feature_key(SLIDE, TileConfig(), "encoder")
+
+    @pytest.mark.parametrize("field", TILES)
+    def test_every_field_of_the_tiles_changes_it(self, field):
+        changed = TileConfig(**{field: TILES[field]})
+        assert tile_key(SLIDE, changed) != tile_key(SLIDE, TileConfig())
+        assert feature_key(SLIDE, changed, "encoder") != self.KEY
+
+    @pytest.mark.parametrize("field", TISSUE)
+    def test_every_field_of_the_tissue_changes_it(self, field):
+        changed = TileConfig(tissue=TissueConfig(**{field: TISSUE[field]}))
+        assert tile_key(SLIDE, changed) != tile_key(SLIDE, TileConfig())
+        assert feature_key(SLIDE, changed, "encoder") != self.KEY
+
+    @pytest.mark.parametrize("field", ENCODER)
+    def test_every_field_of_the_encoder_changes_it(self, field):
+        """Weights count by what they are, not by where they lie."""
+
+        def fingerprint(**settings):
+            torch.manual_seed("weights" in settings)
+            model = timm.create_model("test_vit", num_classes=0)
+            config = EncoderConfig(**settings)
+            return Encoder(model, config, config.pooling or "default").fingerprint
+
+        assert fingerprint() == fingerprint()
+        changed = feature_key(SLIDE, TileConfig(), fingerprint(**{field: ENCODER[field]}))
+        assert changed != feature_key(SLIDE, TileConfig(), fingerprint())
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"fingerprint": "e" * 32},
+            {"mpp_xy": (0.2501, 0.25)},
+            {"mpp_xy": (0.25, 0.2501)},
+        ],
+    )
+    def test_the_slides_bytes_and_resolution_change_it(self, changed):
+        assert feature_key(replace(SLIDE, **changed), TileConfig(), "encoder") != self.KEY
+
+    @pytest.mark.parametrize(
+        "changed", [{"path": Path("/mnt/new/S1.svs")}, {"case_id": "C2"}, {"mpp_source": "manifest"}]
+    )
+    def test_where_a_slide_lies_and_whose_it_is_do_not(self, changed):
+        assert feature_key(replace(SLIDE, **changed), TileConfig(), "encoder") == self.KEY
+
+    def test_pixels_stretched_along_x_and_along_y_are_two_things(self):
+        one, other = (replace(SLIDE, mpp_xy=mpp_xy) for mpp_xy in ((0.25, 0.5), (0.5, 0.25)))
+        assert tile_key(one, TileConfig()) != tile_key(other, TileConfig())
+
+    def test_the_format_changes_it(self, monkeypatch):
+        monkeypatch.setattr("preprocessing.features.FORMAT", FORMAT + 1)
+        assert feature_key(SLIDE, TileConfig(), "encoder") != self.KEY
+
+    def test_slides_whose_ids_look_alike_on_disk_do_not_share_it(self):
+        one, other = replace(SLIDE, slide_id="a b"), replace(SLIDE, slide_id="a_b", fingerprint="e" * 32)
+        assert tile_key(one, TileConfig()) != tile_key(other, TileConfig())

@@ -1,0 +1,288 @@
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preprocessing.errors import InputError, SlideError
+from preprocessing.slides import SlideFile, find_slides, probe_slide, probe_slides, resolve_mpp, select_kind
+from workflows.demo import write_svs
+
+SLIDES = Path(__file__).parents[2].parent / "shared" / "data" / "slides"
+needs_data = pytest.mark.skipif(not SLIDES.is_dir(), reason="real and broken slides are not at ../shared/data")
+UUID = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def small_svs(path, *, grey=200, mpp=0.5, power=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_svs(path, np.full((64, 96, 3), grey, np.uint8), mpp=mpp, power=power, levels=(1,))
+    return path
+
+
+def manifest(folder, text):
+    path = folder / "manifest.csv"
+    path.write_text(text)
+    return path
+
+
+class TestFolder:
+    def test_is_searched_below_and_sorted_by_id(self, tmp_path):
+        touch(tmp_path, "z/deep/a.svs", "b.SVS", "c.ndpi", "y/d.tiff")
+        assert [file.slide_id for file in find_slides(tmp_path)] == ["a", "b", "c", "d"]
+        assert find_slides(tmp_path)[0].path == tmp_path / "z/deep/a.svs"
+
+    def test_hidden_and_foreign_files_are_passed_over(self, tmp_path):
+        touch(
+            tmp_path, "a.svs", "._a.svs", ".trash/b.svs", "x/.cache/deep/c.svs", "notes.txt", "a.svs.part", "genes.csv"
+        )
+        (tmp_path / "folder.svs").mkdir()
+        assert [file.slide_id for file in find_slides(tmp_path)] == ["a"]
+
+    def test_may_itself_lie_below_a_hidden_folder(self, tmp_path):
+        touch(tmp_path, ".data/slides/a.svs")
+        assert [file.slide_id for file in find_slides(tmp_path / ".data/slides")] == ["a"]
+
+    def test_a_link_to_a_slide_counts_and_a_dead_one_is_told(self, tmp_path):
+        real = small_svs(tmp_path / "store" / "0001.svs")
+        (tmp_path / "slides").mkdir()
+        (tmp_path / "slides/good.svs").symlink_to(real)
+        (tmp_path / "slides/dead.svs").symlink_to(tmp_path / "nowhere.svs")
+        usable, left_out = probe_slides(find_slides(tmp_path / "slides"), default_mpp=None)
+        assert [slide.slide_id for slide in usable] == ["good"]
+        assert [(gone.file.slide_id, gone.status) for gone in left_out] == [("dead", "failed")]
+        assert "does not exist" in left_out[0].reason
+
+    def test_without_slides_is_refused_with_what_was_looked_for(self, tmp_path):
+        touch(tmp_path, "readme.txt")
+        with pytest.raises(InputError, match=rf"no slide in {re.escape(str(tmp_path))} or below; looked for .*\.svs"):
+            find_slides(tmp_path)
+
+    def test_that_is_not_there_is_refused(self, tmp_path):
+        with pytest.raises(InputError, match="nowhere does not exist; give a folder, a slide or a manifest CSV"):
+            find_slides(tmp_path / "nowhere")
+
+    @needs_data
+    def test_a_dicom_series_is_one_slide(self):
+        found = find_slides(SLIDES / "openslide" / "dicom")
+        assert [file.slide_id for file in found] == ["boxes_0"]
+
+
+def test_one_slide_may_be_given(tmp_path):
+    touch(tmp_path, "a.svs", "b.svs")
+    assert [file.slide_id for file in find_slides(tmp_path / "a.svs")] == ["a"]
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    touch(tmp_path, "a.docx")
+    with pytest.raises(InputError, match=r"a\.docx is neither a folder nor a manifest CSV nor a slide"):
+        find_slides(tmp_path / "a.docx")
+
+
+def test_case_of_a_tcga_slide_is_the_start_of_its_barcode_and_of_another_its_stem(tmp_path):
+    touch(tmp_path, f"TCGA-06-0125-01Z-00-DX1.{UUID}.svs", "H12-345.svs")
+    cases = {file.slide_id: file.case_id for file in find_slides(tmp_path)}
+    assert cases == {f"TCGA-06-0125-01Z-00-DX1.{UUID}": "TCGA-06-0125", "H12-345": "H12-345"}
+
+
+class TestManifest:
+    def test_gives_ids_cases_and_mpp_and_paths_from_its_own_folder(self, tmp_path):
+        absolute = tmp_path / "elsewhere" / "c.svs"
+        text = f"slide_id,path,case_id,mpp\n007,sub/a.svs,011,0.25\n,b.svs,,\n,{absolute},,\n"
+        found = find_slides(manifest(tmp_path, text))
+        assert found == [
+            SlideFile("007", "011", tmp_path / "sub/a.svs", 0.25),
+            SlideFile("b", "b", tmp_path / "b.svs", None),
+            SlideFile("c", "c", absolute, None),
+        ]
+
+    def test_case_may_be_written_as_a_longer_barcode(self, tmp_path):
+        text = "path,case_id\na.svs,TCGA-06-0125-01Z\n"
+        assert find_slides(manifest(tmp_path, text))[0].case_id == "TCGA-06-0125"
+
+    def test_case_follows_from_a_tcga_slide_id(self, tmp_path):
+        text = "path,slide_id\na.svs,TCGA-06-0125-01Z-00-DX1\n"
+        assert find_slides(manifest(tmp_path, text))[0].case_id == "TCGA-06-0125"
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("slide_id,file\na,a.svs\n", r"manifest\.csv has no column `path`; it has slide_id, file"),
+            ("path,mpp\na.svs,0.5\nb.svs,half\n", r'line 3: mpp "half" is not a number'),
+            ("path,mpp\na.svs,250\n", r"line 2: mpp 250\.0 lies outside 0\.05–5\.0 µm"),
+            ("path,mpp\na.svs,-0.5\n", r"line 2: mpp -0\.5 lies outside"),
+            ("slide_id,path\na,a.svs\nb,\n", r"line 3: no path"),
+        ],
+    )
+    def test_mistakes_are_told_with_their_place(self, tmp_path, text, message):
+        with pytest.raises(InputError, match=message):
+            find_slides(manifest(tmp_path, text))
+
+    def test_a_slide_that_is_not_there_fails_alone(self, tmp_path):
+        small_svs(tmp_path / "a.svs")
+        files = find_slides(manifest(tmp_path, "path\na.svs\nlost.svs\n"))
+        usable, left_out = probe_slides(files, default_mpp=None)
+        assert [slide.slide_id for slide in usable] == ["a"]
+        assert [(gone.status, gone.reason) for gone in left_out] == [
+            ("failed", f"{tmp_path / 'lost.svs'} does not exist")
+        ]
+
+
+class TestKind:
+    IDS = ("TCGA-06-0125-01Z-00-DX2", "TCGA-06-0125-01A-01-TS1", "TCGA-06-0125-01A-01-BS1", "H12-345")
+
+    def files(self):
+        return [SlideFile(name, name[:12], Path(f"{name}.svs")) for name in self.IDS]
+
+    def test_diagnostic_slides_and_those_of_no_known_kind_stay(self):
+        kept, left_out = select_kind(self.files(), "DX")
+        assert [file.slide_id for file in kept] == [self.IDS[0], self.IDS[3]]
+        assert [(gone.file.slide_id, gone.status) for gone in left_out] == [
+            (self.IDS[1], "excluded"),
+            (self.IDS[2], "excluded"),
+        ]
+        assert left_out[0].reason == "slide kind TS, only DX is used; --slide-kind all takes every slide"
+
+    def test_all_takes_every_slide(self):
+        kept, left_out = select_kind(self.files(), "all")
+        assert (len(kept), left_out) == (4, [])
+
+
+class TestDuplicates:
+    def test_a_copy_is_excluded_with_the_path_of_the_other(self, tmp_path):
+        first = small_svs(tmp_path / "a" / "s.svs")
+        (tmp_path / "b").mkdir()
+        shutil.copy(first, tmp_path / "b" / "s.svs")
+        usable, left_out = probe_slides(find_slides(tmp_path), default_mpp=None)
+        assert [slide.path for slide in usable] == [first]
+        assert [(gone.file.path, gone.status, gone.reason) for gone in left_out] == [
+            (tmp_path / "b" / "s.svs", "excluded", f"a copy of {first}")
+        ]
+
+    def test_different_slides_of_one_id_are_refused(self, tmp_path):
+        small_svs(tmp_path / "a" / "s.svs", grey=200)
+        small_svs(tmp_path / "b" / "s.svs", grey=100)
+        with pytest.raises(
+            InputError, match=r"a/s\.svs and .*b/s\.svs are different, but both are called s; rename one"
+        ):
+            probe_slides(find_slides(tmp_path), default_mpp=None)
+
+    @pytest.mark.parametrize("rows", ["s.svs,s,c1,\ns.svs,s,c2,", "s.svs,s,c1,0.25\ns.svs,s,c1,0.5"])
+    def test_one_slide_of_two_cases_or_resolutions_is_refused(self, tmp_path, rows):
+        small_svs(tmp_path / "s.svs", mpp=None)
+        files = find_slides(manifest(tmp_path, f"path,slide_id,case_id,mpp\n{rows}\n"))
+        with pytest.raises(InputError, match="both are called s"):
+            probe_slides(files, default_mpp=0.5)
+
+    def test_a_broken_twin_does_not_hide_the_good_one(self, tmp_path):
+        touch(tmp_path, "a/s.svs")
+        good = small_svs(tmp_path / "b" / "s.svs")
+        usable, left_out = probe_slides(find_slides(tmp_path), default_mpp=None)
+        assert [slide.path for slide in usable] == [good]
+        assert [gone.status for gone in left_out] == ["failed"]
+
+
+class TestProbe:
+    def test_tells_size_resolution_and_case(self, tmp_path):
+        path = small_svs(tmp_path / "s.svs", mpp=0.2512)
+        slide = probe_slide(SlideFile("id", "case", path), default_mpp=None)
+        assert (slide.slide_id, slide.case_id, slide.path) == ("id", "case", path)
+        assert slide.size_px == (96, 64)
+        assert slide.mpp_xy == pytest.approx((0.2512, 0.2512))
+        assert slide.mpp_source == "metadata"
+
+    def test_mpp_is_the_mean_of_both_directions(self, corner_slide):
+        from dataclasses import replace
+
+        assert replace(corner_slide, mpp_xy=(0.25, 0.5)).mpp == 0.375
+
+    def test_objective_power_in_the_file_stands_in_for_mpp(self, tmp_path):
+        path = small_svs(tmp_path / "s.svs", mpp=None, power=40)
+        slide = probe_slide(SlideFile("s", "s", path), default_mpp=None)
+        assert (slide.mpp_xy, slide.mpp_source) == ((0.25, 0.25), "objective power 40x")
+
+    def test_an_error_of_the_disk_fails_the_slide_alone(self, tmp_path, monkeypatch):
+        files = [SlideFile(name, name, small_svs(tmp_path / f"{name}.svs")) for name in ("bad", "good")]
+        from preprocessing import slides as module
+
+        original = module.slide_fingerprint
+
+        def stale(path):
+            if path.stem == "bad":
+                raise OSError(116, "Stale file handle")
+            return original(path)
+
+        monkeypatch.setattr(module, "slide_fingerprint", stale)
+        usable, left_out = probe_slides(files, default_mpp=None)
+        assert [slide.slide_id for slide in usable] == ["good"]
+        assert "bad.svs: cannot be opened" in left_out[0].reason
+        assert "Stale file handle" in left_out[0].reason
+
+    @needs_data
+    def test_broken_slides_fail_with_a_reason_and_the_others_go_on(self, tmp_path):
+        for path in (SLIDES / "broken").iterdir():
+            os.symlink(path, tmp_path / path.name)
+        small_svs(tmp_path / "good.svs")
+        usable, left_out = probe_slides(find_slides(tmp_path), default_mpp=None)
+        reasons = {gone.file.slide_id: gone.reason for gone in left_out}
+        assert {gone.status for gone in left_out} == {"failed"}
+        assert reasons.keys() == {"histolab-broken", "openslide-unopenable"}
+        assert reasons["histolab-broken"] == "histolab-broken.svs: not a slide that OpenSlide can read"
+        assert reasons["openslide-unopenable"].startswith("openslide-unopenable.tiff: cannot be opened: ")
+        # The third opens; its pixels cannot be read, which is found when it is tiled.
+        assert [slide.slide_id for slide in usable] == ["good", "openslide-unreadable"]
+
+    @needs_data
+    def test_a_slide_with_absurd_metadata_fails_and_the_manifest_can_help(self):
+        path = SLIDES / "openslide" / "boxes.tiff"
+        with pytest.raises(SlideError, match=r"absurd resolution .* 352\.778 × 352\.778"):
+            probe_slide(SlideFile("boxes", "boxes", path), default_mpp=0.5)
+        slide = probe_slide(SlideFile("boxes", "boxes", path, mpp=2.0), default_mpp=0.5)
+        assert (slide.mpp_xy, slide.mpp_source) == ((2.0, 2.0), "manifest")
+
+
+METADATA = {"openslide.mpp-x": "0.2521", "openslide.mpp-y": "0.2519"}
+POWER = {"openslide.objective-power": "20"}
+
+
+class TestResolveMpp:
+    @pytest.mark.parametrize(
+        ("properties", "manifest_mpp", "default_mpp", "expected"),
+        [
+            (METADATA | POWER, 0.4, 0.3, ((0.2521, 0.2519), "metadata")),
+            (POWER, 0.4, 0.3, ((0.4, 0.4), "manifest")),
+            (POWER, None, 0.3, ((0.5, 0.5), "objective power 20x")),
+            ({}, None, 0.3, ((0.3, 0.3), "default")),
+            ({"openslide.mpp-x": "0.25"}, None, 0.3, ((0.3, 0.3), "default")),
+            ({"openslide.mpp-x": "0", "openslide.mpp-y": "0"}, None, 0.3, ((0.3, 0.3), "default")),
+            ({"openslide.mpp-x": "?", "openslide.mpp-y": "?"}, None, 0.3, ((0.3, 0.3), "default")),
+            ({"openslide.objective-power": "0.1"}, None, 0.3, ((0.3, 0.3), "default")),
+            ({"openslide.mpp-x": "25400", "openslide.mpp-y": "25400"}, 0.4, None, ((0.4, 0.4), "manifest")),
+        ],
+    )
+    def test_order_is_metadata_manifest_objective_power_default(self, properties, manifest_mpp, default_mpp, expected):
+        assert resolve_mpp(properties, manifest_mpp=manifest_mpp, default_mpp=default_mpp) == expected
+
+    @pytest.mark.parametrize("mpp", ["25400", "0.001", "-0.25", "nan", "inf"])
+    def test_absurd_metadata_are_not_replaced_by_a_guess(self, mpp):
+        properties = {"openslide.mpp-x": mpp, "openslide.mpp-y": mpp} | POWER
+        with pytest.raises(
+            SlideError, match=r"absurd resolution .*outside 0\.05–5\.0 µm; give the right one in the man"
+        ):
+            resolve_mpp(properties, manifest_mpp=None, default_mpp=0.5)
+
+    def test_one_absurd_direction_is_enough(self):
+        with pytest.raises(SlideError, match="absurd"):
+            resolve_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "25"}, manifest_mpp=None, default_mpp=0.5)
+
+    def test_without_any_the_ways_out_are_named(self):
+        with pytest.raises(SlideError, match=r"no microns per pixel .*--default-mpp or an mpp column in the manifest"):
+            resolve_mpp({}, manifest_mpp=None, default_mpp=None)

@@ -1,0 +1,88 @@
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from pipeline.config import load_config
+from workflows import options
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIRED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    named = [line.split("==") for line in lines if line.strip() and not line.startswith("#")]
+    return {canonicalize_name(name.strip()): version.split(";")[0].strip() for name, version in named}
+
+
+@pytest.mark.parametrize("requirement", REQUIRED, ids=lambda requirement: requirement.name)
+def test_every_dependency_has_a_pin_that_fits_it(requirement):
+    version = pins().get(canonicalize_name(requirement.name))
+    assert version, f"{requirement.name} is not in constraints.txt"
+    assert requirement.specifier.contains(version)
+
+
+def test_no_pin_stands_twice():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    assert len(lines) == len(pins())
+
+
+def test_conda_environment_has_a_python_that_the_project_takes():
+    (python,) = (line for line in CONDA["dependencies"] if isinstance(line, str) and line.startswith("python"))
+    version = python.removeprefix("python=").strip("=")
+    wanted = SpecifierSet(PROJECT["requires-python"])
+    assert wanted.contains(Version(f"{version}.0"))
+    assert f"python{version}" in MAKEFILE
+
+
+def test_conda_environment_installs_what_make_install_does():
+    (pip,) = (part["pip"] for part in CONDA["dependencies"] if isinstance(part, dict))
+    assert pip == ["--constraint constraints.txt", "--editable .[dev]"]
+    assert "pip" in CONDA["dependencies"]
+    assert re.search(r"pip install .*--constraint constraints.txt --editable \"\.\[dev\]\"", MAKEFILE)
+    others = {"python", "pip"}
+    assert {line.split("=")[0] for line in CONDA["dependencies"] if isinstance(line, str)} == others
+
+
+def test_the_console_script_is_the_command():
+    assert PROJECT["scripts"] == {"run_pipeline": "workflows.run_pipeline:main"}
+
+
+def commands():
+    """The lines of README, Makefile and help that start the command, continued lines joined."""
+    text = "\n".join([README, MAKEFILE, options.EPILOG]).replace("\\\n", " ")
+    found = re.findall(r"^[ \t]*(?:\S*/)?run_pipeline[ \t]+(\S.*)$", text, re.MULTILINE)
+    return sorted({command.split("#")[0].strip() for command in found})
+
+
+def test_commands_are_found():
+    assert sum(command in README for command in commands()) >= 3
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_that_is_shown_is_understood(command):
+    said = options.parse(shlex.split(command))
+    assert "slides" in said.flags or said.file
+    tables = {"clinical", "gene_sets", "out", "store", "splits"}
+    given = {key: value for key, value in said.flags.items() if key not in tables}
+    load_config(given, sets=said.sets)
+
+
+def test_every_flag_that_the_readme_names_is_there():
+    known = {flag for action in options._parser()._actions for flag in action.option_strings}
+    elsewhere = {"--file"}  # of conda
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
+    assert named - known - elsewhere == set()
+    assert len(named) > 5

@@ -1,0 +1,63 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import load_config
+from workflows import options, run_pipeline
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"torch", "pandas", "numpy", "pydantic", "dask", "distributed", "zarr", "openslide", "timm", "sklearn", "rich"}
+
+
+def test_help_loads_no_library():
+    code = (
+        "import sys\nfrom workflows.run_pipeline import main\n"
+        "try:\n    main(['--help'])\nfinally:\n    print('LOADED', *sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    usage, _, loaded = told.partition("LOADED")
+    assert "run_pipeline SLIDES GENES [options]" in usage
+    assert "argparse" in loaded.split()
+    assert HEAVY & set(loaded.split()) == set()
+
+
+def test_exit_codes_of_the_help_are_those_of_the_code():
+    code = run_pipeline
+    told = re.search(r"exit codes: (.*)", options.EPILOG, re.DOTALL)[1]
+    numbers = {int(number): text for number, text in re.findall(r"(?:^|; *\n? *)(\d+) ([^;]+)", told)}
+    assert numbers.keys() == {code.ALL_GOOD, code.WRONG_INPUT, code.SOME_FAILED, code.INTERRUPTED}
+    assert numbers[code.ALL_GOOD].startswith("all good")
+    assert numbers[code.WRONG_INPUT].startswith("wrong input")
+    assert "some slides failed" in numbers[code.SOME_FAILED]
+    assert numbers[code.INTERRUPTED].startswith("stopped")
+
+
+@pytest.mark.parametrize(
+    ("flag", "key"),
+    [
+        *(("--mpp", "tiles.mpp"), ("--tile-px", "tiles.tile_px"), ("--folds", "folds"), ("--seed", "seed")),
+        *(("--store", "store"), ("--encoder", "encoder.name"), ("--model", "model"), ("--cases", "cases")),
+        *(("--slide-kind", "slide_kind"), ("--split-by", "split_by"), ("--baselines", "baselines")),
+        ("--device", "device"),
+    ],
+)
+def test_defaults_in_the_help_are_those_of_the_configuration(flag, key):
+    value = load_config({"slides": "s", "genes": "g"})
+    for name in key.split("."):
+        value = getattr(value, name)
+    (text,) = (action.help for action in options._parser()._actions if flag in action.option_strings)
+    found = re.search(r"(\S+?):?[^:;]*\(default\)|\(([^)]+)\)$", text)
+    told = text.partition(" (default)")[0].split("; ")[-1].split(":")[0].strip() if "(default)" in text else found[2]
+    assert told == str(value), text
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_pipeline, "walk", interrupted)
+    assert run_pipeline.main(["slides", "genes.csv"]) == run_pipeline.INTERRUPTED
+    assert "the same command goes on from what is finished" in capsys.readouterr().err

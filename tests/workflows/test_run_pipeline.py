@@ -1,0 +1,385 @@
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines.utils import concordance_index
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+
+from workflows.demo import draw_genes, draw_labels, write_svs
+
+TASKS = ("survival", "grade", "subtype")
+ONE_TASK = ("--task", "subtype", "--baselines", "none")
+
+
+def read(path):
+    return pd.read_csv(path, dtype={"case_id": str, "prediction": str, "label": str}, float_precision="round_trip")
+
+
+def predictions(out, task="subtype"):
+    told = read(out / "predictions.csv")
+    return told[told["task"] == task].set_index("case_id").dropna(axis=1, how="all")
+
+
+def listing(folder):
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def metrics(out, task):
+    return json.loads((out / "metrics.json").read_text())[task]
+
+
+@pytest.fixture
+def genes(cohort, finished, tmp_path):
+    """Writes the gene table, changed; its path."""
+
+    def write(table):
+        table.to_csv(tmp_path / "changed.csv", index=False)
+        return tmp_path / "changed.csv"
+
+    return write
+
+
+# --- what comes out
+
+
+def test_everything_that_is_promised_is_there(finished):
+    files = ["predictions.csv", "metrics.json", "slides.csv", "cases.csv", "run.json", "config.yaml", "run.log"]
+    files += [f"models/{task}/{name}" for task in TASKS for name in ("model.json", "weights.safetensors")]
+    files += [f"splits/{task}/splits_{fold}.csv" for task in TASKS for fold in (0, 1)]
+    assert [name for name in files if not (finished / name).is_file()] == []
+    assert not list(finished.rglob("*.pkl"))
+    run = json.loads((finished / "run.json").read_text())
+    assert run["failed_slides"] == 0
+    assert run["seconds"].keys() == {"tiling", "embedding", "training", "evaluation"}
+    assert run["encoder"]["name"] == "efficientnet-lite0"
+
+
+def test_every_case_and_slide_that_came_in_goes_out_once(finished, cohort):
+    cases = sorted(cohort.table()["case_id"])
+    told = read(finished / "predictions.csv")
+    for task in TASKS:
+        own = told[told["task"] == task]
+        assert sorted(own["case_id"]) == cases
+        assert set(own["status"]) == {"tested"}
+    assert sorted(read(finished / "cases.csv")["case_id"]) == cases
+    slides = pd.read_csv(finished / "slides.csv")
+    assert sorted(slides["slide_id"]) == sorted(path.stem for path in cohort.slides.glob("*.svs"))
+    assert (slides["n_tiles"] > 0).all()
+    assert set(slides["mpp"]) == {0.25, 0.5}
+
+
+def test_predictions_come_from_the_fold_that_did_not_train_on_the_case(finished):
+    for task in TASKS:
+        for case, fold in predictions(finished, task)["fold"].items():
+            split = pd.read_csv(finished / "splits" / task / f"splits_{int(fold)}.csv")
+            assert case in set(split["test"])
+            assert case not in set(split["train"])
+
+
+def test_labels_and_probabilities_are_those_of_the_case(finished, cohort):
+    table = cohort.table().set_index("case_id")
+    told = predictions(finished, "grade")
+    assert told["label"].to_dict() == table["grade"].astype(str).to_dict()
+    probabilities = told[[f"probability_{grade}" for grade in (2, 3, 4)]]
+    assert probabilities.sum(axis=1).to_numpy() == pytest.approx(np.ones(12), abs=1e-6)
+    assert (probabilities.idxmax(axis=1).str.removeprefix("probability_") == told["prediction"]).all()
+    survival = predictions(finished, "survival")
+    assert survival["survival_months"].to_dict() == table["survival_months"].to_dict()
+    assert survival["event"].astype(int).to_dict() == table["event"].to_dict()
+    curve = survival[[name for name in survival if name.startswith("survival_") and name.endswith("m")]]
+    assert (np.diff(curve.to_numpy(float), axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize("task", ["grade", "subtype"])
+def test_classification_metrics_agree_with_scikit_learn(finished, task):
+    told, report = predictions(finished, task), metrics(finished, task)
+    columns = sorted(name for name in told if name.startswith("probability_"))
+    pooled = report["model"]["pooled"]
+    auc = roc_auc_score(told["label"], told[columns], multi_class="ovr", labels=[name[12:] for name in columns])
+    assert pooled["macro_auc_across_folds"]["value"] == pytest.approx(auc, abs=1e-9)
+    same_fold = told["fold"].to_numpy()[:, None] == told["fold"].to_numpy()
+    areas = []
+    for column in columns:
+        own, p = (told["label"] == column[12:]).to_numpy(), told[column].to_numpy()
+        pairs = own[:, None] & ~own & same_fold
+        areas.append(((np.sign(p[:, None] - p) + 1) / 2)[pairs].mean())
+    assert pooled["macro_auc"]["value"] == pytest.approx(np.mean(areas))
+    assert pooled["accuracy"]["value"] == pytest.approx(accuracy_score(told["label"], told["prediction"]))
+    balanced = balanced_accuracy_score(told["label"], told["prediction"])
+    assert pooled["balanced_accuracy"]["value"] == pytest.approx(balanced)
+    for fold in report["model"]["folds"]:
+        own = told[told["fold"] == fold["fold"]]
+        assert fold["n"] == len(own)
+        assert fold["accuracy"]["value"] == pytest.approx((own["label"] == own["prediction"]).mean())
+
+
+def test_survival_metrics_agree_with_lifelines_and_compare_within_folds_only(finished):
+    told, report = predictions(finished, "survival"), metrics(finished, "survival")["model"]
+    time, event = told["survival_months"].to_numpy(float), told["event"].astype(bool).to_numpy()
+    agree = count = 0.0
+    for fold in report["folds"]:
+        own = (told["fold"] == fold["fold"]).to_numpy()
+        risk = told["risk"].to_numpy(float)
+        expected = concordance_index(time[own], -risk[own], event[own])
+        assert fold["c_index"]["value"] == pytest.approx(expected)
+        for i in np.flatnonzero(own & event):
+            for j in np.flatnonzero(own):
+                if time[i] < time[j] or (time[i] == time[j] and not event[j]):
+                    count += 1
+                    agree += (np.sign(risk[i] - risk[j]) + 1) / 2
+    assert report["pooled"]["c_index"]["value"] == pytest.approx(agree / count)
+
+
+def test_every_metric_has_a_value_or_a_reason_and_baselines_are_beside_it(finished):
+    for task in TASKS:
+        report = metrics(finished, task)
+        main = report["headline"]
+        for name, lead in report["lead"].items():
+            difference = report["model"]["pooled"][main]["value"] - report["baselines"][name]["pooled"][main]["value"]
+            assert lead["value"] == pytest.approx(difference)
+        assert report["baselines"].keys() == {"clinical", "genes", "slides", "late fusion"} == report["lead"].keys()
+        assert report["inputs"].keys() == {"both", "slides", "genes"}
+
+        def check(part):
+            if isinstance(part, dict) and part.keys() == {"value", "low", "high", "reason"}:
+                assert part["value"] is not None or part["reason"]
+            for child in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+                check(child)
+
+        check(report)
+
+
+# --- again, and otherwise
+
+
+def test_a_second_run_touches_no_slide_and_predicts_the_same(finished, cohort, walk, tmp_path):
+    before = listing(cohort.store)
+    options = ("--gene-sets", cohort.sets, *ONE_TASK, "--out", tmp_path / "again")
+    assert walk(cohort.slides, cohort.genes, *options) == 0
+    assert listing(cohort.store) == before
+    slides = pd.read_csv(tmp_path / "again" / "slides.csv")
+    assert set(slides["status"]) == {"reused"}
+    assert (slides["n_tiles"].tolist()) == pd.read_csv(finished / "slides.csv")["n_tiles"].tolist()
+    pd.testing.assert_frame_equal(predictions(tmp_path / "again"), predictions(finished), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "stage"),
+    [
+        (("--tile-px", "128"), "tile"),
+        (("--mpp", "1"), "tile"),
+        (("--set", "tiles.min_tissue=0.25"), "tile"),
+        (("--set", "tiles.tissue.min_hole_um2=1"), "tile"),
+        (("--set", "encoder.precision=bfloat16"), "embed"),
+    ],
+    ids=str,
+)
+def test_a_changed_recipe_reuses_nothing(finished, cohort, walk, tmp_path, option, stage):
+    slide = sorted(cohort.slides.glob("*.svs"))[0]
+    before = listing(cohort.store)
+    assert walk(slide, cohort.genes, *option, "--until", stage, "--out", tmp_path / "run") == 0
+    (row,) = pd.read_csv(tmp_path / "run" / "slides.csv").to_dict("records")
+    assert row["status"] == "done"
+    after = listing(cohort.store)
+    assert {name: after[name] for name in before if "/" in name} == {n: t for n, t in before.items() if "/" in n}
+    kind = {"tile": "tiles", "embed": "features"}[stage]
+    assert sum(name.count("/") == 1 and name.startswith(kind) for name in after.keys() - before.keys()) == 1
+
+
+def test_a_killed_run_goes_on_at_the_fold_it_was_in(finished, cohort, walk, tmp_path):
+    command = (cohort.slides, cohort.genes, *ONE_TASK, "--out", tmp_path / "run")
+    assert walk(*command) == 0
+    first = predictions(tmp_path / "run")
+    folds = tmp_path / "run" / "folds" / "subtype"
+    (folds / "fold_1" / "done.json").unlink()
+    (tmp_path / "run" / "predictions.csv").unlink()
+    before = {name: (folds / name / "done.json").stat().st_mtime_ns for name in ("fold_0", "final")}
+    weights = (folds / "fold_1" / "model" / "weights.safetensors").stat().st_mtime_ns
+    assert walk(*command) == 0
+    assert {name: (folds / name / "done.json").stat().st_mtime_ns for name in before} == before
+    assert (folds / "fold_1" / "model" / "weights.safetensors").stat().st_mtime_ns > weights
+    pd.testing.assert_frame_equal(predictions(tmp_path / "run"), first, check_exact=True)
+
+
+def test_broken_slides_end_in_the_ledger_and_change_nothing_for_the_others(finished, cohort, walk, tmp_path, capsys):
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for path in cohort.slides.glob("*.svs"):
+        (slides / path.name).symlink_to(path)
+    whole = sorted(cohort.slides.glob("*.svs"))[0]
+    case = whole.name[:12]
+    (slides / f"{case}-01Z-00-DX8.svs").write_text("no slide")
+    (slides / "TCGA-ZZ-9001-01Z-00-DX1.svs").write_bytes(whole.read_bytes()[:30_000])
+    write_svs(slides / "TCGA-ZZ-9002-01Z-00-DX1.svs", np.full((600, 600, 3), 243, np.uint8), mpp=0.5, power=20)
+    write_svs(slides / "TCGA-ZZ-9003-01Z-00-DX1.svs", np.full((600, 600, 3), 150, np.uint8), mpp=300, power=None)
+    write_svs(slides / "TCGA-ZZ-9004-01Z-00-DX1.svs", np.full((600, 600, 3), 150, np.uint8), mpp=None, power=None)
+    shutil.copy(whole, slides / "TCGA-ZZ-9005-01A-01-TS1.svs")
+    options = ("--gene-sets", cohort.sets, *ONE_TASK, "--out", tmp_path / "run")
+    assert walk(slides, cohort.genes, *options) == 3
+    ledger = pd.read_csv(tmp_path / "run" / "slides.csv").set_index("slide_id")
+    assert len(ledger) == 19
+    failed = ledger[ledger["status"] == "failed"]["reason"]
+    assert len(failed) == 5
+    assert failed.notna().all()
+    assert "not a slide that OpenSlide can read" in failed[f"{case}-01Z-00-DX8"]
+    assert "tissue" in failed["TCGA-ZZ-9002-01Z-00-DX1"]
+    assert "absurd resolution" in failed["TCGA-ZZ-9003-01Z-00-DX1"]
+    assert "--default-mpp" in failed["TCGA-ZZ-9004-01Z-00-DX1"]
+    assert ledger.loc["TCGA-ZZ-9005-01A-01-TS1", "status"] == "excluded"
+    cases = read(tmp_path / "run" / "cases.csv").set_index("case_id")
+    assert cases.loc["TCGA-ZZ-9002", "status"] == "left out"
+    assert "no usable slide (TCGA-ZZ-9002-01Z-00-DX1: " in cases.loc["TCGA-ZZ-9002", "reason"]
+    told = predictions(tmp_path / "run")
+    assert sorted(told.index[told["status"] == "left out"]) == [f"TCGA-ZZ-900{i}" for i in range(1, 6)]
+    expected = predictions(finished)
+    pd.testing.assert_frame_equal(told.loc[expected.index], expected, check_exact=True, check_dtype=False)
+    assert "5 slides failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stage", "there"),
+    [
+        ("tile", {"slides.csv", "cases.csv", "run.json"}),
+        ("embed", {"slides.csv", "cases.csv", "run.json"}),
+        ("join", {"slides.csv", "cases.csv", "run.json", "omics.npz"}),
+    ],
+)
+def test_the_walk_ends_where_it_is_told_to(finished, cohort, walk, tmp_path, stage, there):
+    assert walk(cohort.slides, cohort.genes, "--until", stage, "--out", tmp_path / "run") == 0
+    outputs = {"slides.csv", "cases.csv", "run.json", "omics.npz", "predictions.csv", "metrics.json", "models"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} & outputs == there
+
+
+def test_until_embed_needs_no_labels(finished, cohort, walk, genes, tmp_path):
+    table = cohort.table().drop(columns=["grade", "subtype", "survival_months", "event"])
+    assert walk(cohort.slides, genes(table), "--until", "embed", "--out", tmp_path / "run") == 0
+
+
+def test_a_dry_run_shows_the_cohort_and_writes_nothing(finished, cohort, walk, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = listing(cohort.folder)
+    assert walk(cohort.slides, cohort.genes, "--dry-run", "--out", tmp_path / "run") == 0
+    assert list(tmp_path.iterdir()) == []
+    assert listing(cohort.folder) == before
+    told = capsys.readouterr().err
+    assert "13 slides to use, 0 left out, 0 broken; 12 cases with 60 genes; 12 cases have both" in told
+    assert "task grade: 12 cases, 2 folds, classes 2, 3, 4" in told
+    assert "survival_months: column survival_months" in told
+
+
+# --- one side, or more
+
+
+def test_genes_alone_with_covariates_and_a_defining_feature(finished, cohort, walk, genes, tmp_path, capsys):
+    table = cohort.table()
+    table["IDH1_mut"] = (table["subtype"] != "IDHwt").astype(int)
+    options = (*ONE_TASK, "--covariates", "age,is_female,grade", "--out", tmp_path / "run")
+    assert walk("none", genes(table), *options) == 0
+    told = capsys.readouterr().err
+    assert "task subtype: 1 features are left out since they define the label: IDH1_mut (IDH mutation" in told
+    assert "covariates grade are left out" in told
+    assert metrics(tmp_path / "run", "subtype")["left_out_features"].keys() == {"IDH1_mut"}
+    model = json.loads((tmp_path / "run" / "models" / "subtype" / "model.json").read_text())
+    assert model["omics"]["groups"]["covariate"] == ["age", "is_female"]
+    assert "IDH1_mut" not in json.dumps(model["omics"])
+    assert model["encoder"] is None
+    assert len(pd.read_csv(tmp_path / "run" / "slides.csv")) == 0
+    assert set(predictions(tmp_path / "run")["status"]) == {"tested"}
+    assert "have genes" in told
+
+
+def test_defining_features_can_be_allowed(finished, cohort, walk, genes, tmp_path, capsys):
+    table = cohort.table()
+    table["IDH1_mut"] = (table["subtype"] != "IDHwt").astype(int)
+    path = genes(table)
+    assert walk("none", path, *ONE_TASK, "--dry-run") == 0
+    assert "IDH1_mut" in capsys.readouterr().err
+    assert walk("none", path, *ONE_TASK, "--allow-defining-features", "--out", tmp_path / "run") == 0
+    assert "left out since they define the label" not in capsys.readouterr().err
+    assert metrics(tmp_path / "run", "subtype")["left_out_features"] == {}
+    assert "IDH1_mut" in (tmp_path / "run" / "models" / "subtype" / "model.json").read_text()
+
+
+def test_slides_alone_with_labels_from_a_clinical_table(finished, cohort, walk, genes, tmp_path):
+    clinical = genes(cohort.table()[["case_id", "subtype", "age"]])
+    assert walk(cohort.slides, "none", "--clinical", clinical, *ONE_TASK, "--out", tmp_path / "run") == 0
+    told = predictions(tmp_path / "run")
+    assert set(told["status"]) == {"tested"}
+    assert sorted(told.index) == sorted(cohort.table()["case_id"])
+    assert json.loads((tmp_path / "run" / "models" / "subtype" / "model.json").read_text())["omics"] is None
+
+
+def test_a_case_needs_both_sides_unless_any_will_do(finished, cohort, walk, genes, tmp_path):
+    table = cohort.table()
+    clinical = tmp_path / "clinical.csv"
+    table[["case_id", "subtype"]].to_csv(clinical, index=False)
+    lost = table["case_id"][0]
+    some = genes(table.iloc[1:].drop(columns=["subtype", "grade", "survival_months", "event"]))
+    for cases in ("both", "any"):
+        options = ("--clinical", clinical, "--cases", cases, *ONE_TASK, "--out", tmp_path / cases)
+        assert walk(cohort.slides, some, *options) == 0
+    audit = read(tmp_path / "both" / "cases.csv").set_index("case_id")
+    assert audit.loc[lost, ["status", "reason"]].tolist() == ["left out", "no genes"]
+    assert predictions(tmp_path / "both").loc[lost, "status"] == "left out"
+    assert read(tmp_path / "any" / "cases.csv").set_index("case_id").loc[lost, "status"] == "used"
+    assert predictions(tmp_path / "any").loc[lost, "status"] == "tested"
+
+
+def test_cases_without_a_label_are_predicted_by_the_final_model(finished, cohort, walk, genes, tmp_path):
+    table = cohort.table()
+    table.loc[0, "subtype"] = None
+    assert walk(cohort.slides, genes(table), *ONE_TASK, "--out", tmp_path / "run") == 0
+    told = predictions(tmp_path / "run")
+    row = told.loc[table["case_id"][0]]
+    assert row["status"] == "unlabelled"
+    assert pd.isna(row["fold"])
+    assert pd.isna(row["label"])
+    assert row["prediction"] in set(table["subtype"].dropna())
+    assert metrics(tmp_path / "run", "subtype")["n"] == 11
+
+
+def test_a_further_table_becomes_groups_of_its_own_kind(finished, cohort, walk, tmp_path):
+    cnv = pd.DataFrame({"case_id": cohort.table()["case_id"]})
+    for position, gene in enumerate(("PTEN", "MDM4", "CDK4")):
+        cnv[gene] = [(position + i) % 3 - 1 for i in range(12)]
+    cnv.to_csv(tmp_path / "cnv.csv", index=False)
+    options = (*ONE_TASK, "--omics", f"{tmp_path / 'cnv.csv'}:cnv", "--out", tmp_path / "run")
+    assert walk("none", cohort.genes, *options) == 0
+    groups = json.loads((tmp_path / "run" / "models" / "subtype" / "model.json").read_text())["omics"]["groups"]
+    assert groups["cnv"] == ["PTEN_cnv", "MDM4_cnv", "CDK4_cnv"]
+
+
+def test_the_runs_own_splits_and_configuration_give_the_run_again(finished, cohort, walk, tmp_path):
+    splits = finished / "splits" / "subtype"
+    options = ("--gene-sets", cohort.sets, *ONE_TASK, "--splits", splits, "--out", tmp_path / "splits")
+    assert walk(cohort.slides, cohort.genes, *options) == 0
+    pd.testing.assert_frame_equal(predictions(tmp_path / "splits"), predictions(finished), check_exact=True)
+    options = ("--config", finished / "config.yaml", *ONE_TASK, "--out", tmp_path / "config")
+    assert walk(cohort.slides, cohort.genes, *options) == 0
+    pd.testing.assert_frame_equal(predictions(tmp_path / "config"), predictions(finished), check_exact=True)
+
+
+@pytest.mark.slow
+def test_shuffled_labels_give_chance(walk, tmp_path):
+    """The labels of other cases, four times over: headlines scatter around 0.5, and their intervals cover it."""
+
+    def headlines(name, table, *options):
+        table.to_csv(tmp_path / f"{name}.csv")
+        options = (*options, "--baselines", "none", "--set", "bootstrap=300", "--out", tmp_path / name)
+        assert walk("none", tmp_path / f"{name}.csv", *options, "--epochs", "8", "--set", "train.batch_cases=8") == 0
+        reports = json.loads((tmp_path / name / "metrics.json").read_text())
+        return {task: report["model"]["pooled"][report["headline"]] for task, report in reports.items()}
+
+    found = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        labels = draw_labels(120, rng)
+        genes = draw_genes(labels, rng)
+        found.append(headlines(f"shuffled{seed}", genes.join(labels.iloc[rng.permutation(120)].set_axis(labels.index))))
+    for task in TASKS:
+        assert np.mean([run[task]["value"] for run in found]) == pytest.approx(0.5, abs=0.07)
+    covers = [run[task]["low"] < 0.5 < run[task]["high"] for run in found for task in TASKS]
+    assert sum(covers) >= 9, found
+    assert headlines("as_they_are", genes.join(labels), "--task", "subtype")["subtype"]["low"] > 0.5
