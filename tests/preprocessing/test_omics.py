@@ -109,11 +109,22 @@ def test_counts_are_logged_and_z_scores_are_not():
     counts = matrix(A=[0, 1, 3, 1023], B_cnv=[-2, 0, 1, 2])
     scaler = OmicsScaler.fit(counts, None)
     logs = np.array([0, 1, 2, 10])
-    np.testing.assert_allclose(scaler.scaled(counts)[:, 0], (logs - logs.mean()) / logs.std())
+    drawn_in = np.array([0, 1, 2, 1.5 + 5 * 1.4826 * 1.0])  # median 1.5, median absolute deviation 1
+    np.testing.assert_allclose(scaler.scaled(counts)[:, 0], (logs - drawn_in.mean()) / drawn_in.std())
     assert scaler.logged.tolist() == [True, False]
     assert any("log2" in note for note in scaler.notes)
     assert not OmicsScaler.fit(matrix(A=[-1, 1, 3, 1023]), None).logged.any()
     assert not OmicsScaler.fit(counts, None, OmicsConfig(log="never")).logged.any()
+
+
+def test_one_wild_value_does_not_press_the_others_to_a_point():
+    ordinary = np.random.default_rng(0).normal(size=200)
+    wild = ordinary.copy()
+    wild[7] = 3515.0
+    scaled = OmicsScaler.fit(matrix(A=wild), None).scaled(matrix(A=wild))[:, 0]
+    others = np.delete(scaled, 7)
+    assert 0.8 < others.std() < 1.2
+    assert scaled[7] == 5.0
 
 
 def test_counts_and_logged_values_are_not_mixed_up():
