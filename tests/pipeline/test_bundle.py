@@ -82,6 +82,17 @@ def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_model_appears_only_when_all_of_it_is_written(trained, tmp_path, monkeypatch):
+    def stopped(draft, folder):
+        assert sorted(path.name for path in draft.iterdir()) == ["model.json", "weights.safetensors"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.bundle.os.rename", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(tmp_path / "model", trained)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(InputError, match=r"holds no model.json and weights.safetensors; name a model folder of a run"):
         load_model(tmp_path)
