@@ -18,8 +18,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/python -m workflows.demo $(DEMO)
-	$(BIN)/run_pipeline $(DEMO)/slides $(DEMO)/genes.csv --gene-sets $(DEMO)/gene_sets.csv --store $(DEMO)/features.zarr --out $(DEMO)/run
+	$(BIN)/python -m workflows.demo $(DEMO) --size 2048
+	$(BIN)/run_pipeline $(DEMO)/slides $(DEMO)/genes.csv --gene-sets $(DEMO)/gene_sets.csv --epochs 10 \
+		--store $(DEMO)/features.zarr --out $(DEMO)/run
 
 test: install
 	$(BIN)/python -m pytest -n 2 -m "not slow and not cuda"
