@@ -32,10 +32,15 @@ def start_logging(*, verbose: bool) -> None:
         console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False, highlighter=None
     )
     handler.setLevel(logging.DEBUG if verbose else logging.INFO)
-    handler.addFilter(lambda record: record.name.partition(".")[0] in OWN)
+    handler.addFilter(is_own)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     for name in OWN:
         logging.getLogger(name).setLevel(logging.DEBUG)
+
+
+def is_own(record: logging.LogRecord) -> bool:
+    """Whether a log line is this project's, and not a library's."""
+    return record.name.partition(".")[0] in OWN
 
 
 def say_error(message: str) -> None:
@@ -54,7 +59,8 @@ def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
         highlight=False,
     )
     for note in cohort.notes:
-        err.print(f"  {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        style = "yellow" if note.startswith("warning") else "dim"
+        err.print(f"  {note}", style=style, markup=False, highlight=False, soft_wrap=True)
     for plan in plans:
         classes = f", classes {', '.join(plan.vocabulary)}" if plan.vocabulary else ""
         err.print(f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{classes}", highlight=False)
@@ -71,10 +77,17 @@ def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
             )
 
 
-def show_results(folder: Path, reports: Mapping[str, Report], failures: Mapping[str, str]) -> None:
+def show_results(
+    folder: Path, reports: Mapping[str, Report], failures: Mapping[str, str], given_up: Sequence[str]
+) -> None:
     """The table of the result, its baselines beside it; then what failed, and where everything lies."""
     for task, report in reports.items():
         out.print(_table(task, report))
+        for name, baseline in report["baselines"].items():
+            if baseline["reason"]:
+                out.print(f"  {BASELINES[name]}: {baseline['reason']}", style="dim", markup=False, soft_wrap=True)
+    for message in given_up:
+        err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if failures:
         err.print(f"{len(failures)} slides failed; slides.csv has them all:", style="yellow")
         for name, reason in list(failures.items())[:5]:
@@ -113,6 +126,6 @@ def _table(task: str, report: Report) -> Table:
 
 def _number(metric: Metric | Any) -> str:
     if metric.value is None:
-        return f"– ({metric.reason})"
+        return "–"
     interval = f" ({metric.low:.3f}–{metric.high:.3f})" if metric.low is not None else ""
     return f"{metric.value:.3f}{interval}"

@@ -34,7 +34,7 @@ from pipeline.run import write_text
 from pipeline.splits import Fold, with_validation
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.tasks.survival import CURVE_MONTHS
-from preprocessing.fingerprints import file_fingerprint, fingerprint
+from preprocessing.fingerprints import code_fingerprint, file_fingerprint, fingerprint
 from preprocessing.omics import OmicsMatrix, OmicsScaler, concatenate
 from preprocessing.omics import covariates as covariate_matrix
 
@@ -86,7 +86,7 @@ class FoldJob:
         everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}
         everything |= {"fold": asdict(self.fold), "labels": self.labels.to_json(orient="split")}
         everything |= {"omics": file_fingerprint(self.omics), "config": identity(self.config)}
-        return fingerprint(everything)
+        return fingerprint(code_fingerprint(), everything)
 
 
 def run_fold(job: FoldJob) -> str:

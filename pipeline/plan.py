@@ -1,7 +1,8 @@
 """What is to be learned: the tasks whose labels are there, each with its cases and folds."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -10,10 +11,11 @@ from pipeline.config import Config
 from pipeline.splits import Fold, make_folds, read_folds
 from pipeline.tasks import BY_DEFAULT, TASKS
 from preprocessing.errors import InputError
-from preprocessing.leakage import defining_features
+from preprocessing.leakage import defining_features, label_copies
 from preprocessing.omics import OmicsMatrix
 from preprocessing.omics import covariates as check_covariates
 
+log = logging.getLogger(__name__)
 FINAL = -1  # number of the fold whose model is handed out: trained on every labelled case, tested on none
 
 
@@ -69,12 +71,64 @@ def plan_tasks(config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> list
     return [_plan(name, config, labels, omics) for name in wanted]
 
 
+def without_lost_cases(
+    plans: list[TaskPlan], labels: pd.DataFrame, usable: list[str]
+) -> tuple[list[TaskPlan], list[str]]:
+    """The plans after slides have failed: folds stay as they were drawn, less the cases that are lost.
+
+    Returns:
+        The plans that can still be trained, and for each other one why it is given up.
+    """
+    kept, given_up = [], []
+    for plan in plans:
+        lost = ({*plan.labelled, *plan.unlabelled}) - set(usable)
+        if not lost:
+            kept.append(plan)
+            continue
+        log.warning(
+            "task %s: %d cases are lost since their slides failed: %s",
+            plan.name,
+            len(lost),
+            ", ".join(sorted(lost)[:5]),
+        )
+        try:
+            kept.append(_without(plan, labels, lost))
+        except InputError as error:
+            given_up.append(f"given up, since {len(lost)} cases are lost with their slides (see slides.csv): {error}")
+    return kept, given_up
+
+
+def _without(plan: TaskPlan, labels: pd.DataFrame, lost: set[str]) -> TaskPlan:
+    def remaining(cases: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(case for case in cases if case not in lost)
+
+    task, labelled = TASKS[plan.name], remaining(plan.labelled)
+    folds = tuple(
+        Fold(fold.number, remaining(fold.train), remaining(fold.validation), remaining(fold.test))
+        for fold in plan.folds
+    )
+    folds = tuple(fold for fold in folds if fold.test)
+    task.require_cases(len(labelled), 2)
+    for warning in task.check(labels.loc[list(labelled)], folds=2):
+        log.warning("%s", warning)
+    for fold in folds:
+        task.require_cases(len(fold.train), 2)
+        for warning in task.check_fold(labels.loc[list(fold.train)], labels.loc[list(fold.test)], number=fold.number):
+            log.warning("%s", warning)
+    return replace(plan, labelled=labelled, unlabelled=remaining(plan.unlabelled), folds=folds)
+
+
 def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> TaskPlan:
     task = TASKS[name]
     has_label = task.labelled(labels)
     own = labels[has_label].sort_index()
     warnings = task.check(own, folds=2 if config.splits else config.folds)
-    defining = {} if config.allow_defining_features else defining_features(name, omics.features)
+    defining: dict[str, str] = {}
+    if not config.allow_defining_features:
+        cases = [case for case in own.index if case in set(omics.case_ids)]
+        values = omics.take(cases).values
+        defining = defining_features(name, omics.features)
+        defining |= label_copies(values, omics.features, own.loc[cases, task.label_columns[0]])
     covariates = tuple(
         column for column in config.covariates if config.allow_defining_features or not _tells(column, name)
     )

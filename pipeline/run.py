@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 
 from pipeline.config import Config, identity
+from pipeline.console import is_own
 from preprocessing.cohort import further_table
 from preprocessing.errors import InputError
 from preprocessing.fingerprints import file_fingerprint, fingerprint
@@ -143,6 +144,7 @@ def _log_to(path: Path) -> None:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.DEBUG)
+    handler.addFilter(lambda record: is_own(record) or record.levelno >= logging.WARNING)
     logging.getLogger().addHandler(handler)
 
 

@@ -12,7 +12,7 @@ from preprocessing.barcodes import case_of, source_site
 from preprocessing.errors import InputError
 from preprocessing.labels import recognise
 from preprocessing.omics import FEATURE_KINDS, OmicsMatrix, concatenate
-from preprocessing.slides import LeftOut, Slide, find_slides, probe_slides, select_kind
+from preprocessing.slides import LeftOut, Slide, SlideFile, find_slides, probe_slides, same_scans, select_kind
 from preprocessing.tables import Dropped, read_clinical, read_genes
 from preprocessing.who2021 import who2021
 
@@ -85,8 +85,8 @@ def load_cohort(
     """
     if slides is None and genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
-    usable, left_out = _load_slides(slides, slide_kind, default_mpp) if slides else ([], [])
-    known = {slide.case_id for slide in usable} | {gone.file.case_id for gone in left_out} or None
+    files, other_kinds = _select_slides(slides, slide_kind) if slides else ([], [])
+    known = {file.case_id for file in files} | {gone.file.case_id for gone in other_kinds} or None
     notes: list[str] = []
     dropped: list[Dropped] = []
     matrices, annotations = [], pd.DataFrame()
@@ -105,28 +105,33 @@ def load_cohort(
         notes += clinic.notes
         dropped += clinic.dropped
     labels = recognise(annotations, source=str(clinical or genes))
+    usable, broken = _open_slides(files, slides, default_mpp) if slides else ([], [])  # last: it takes longest
     cohort = Cohort(
         slides=tuple(usable),
-        left_out=tuple(left_out),
+        left_out=tuple(other_kinds + broken),
         omics=omics,
         labels=_with_sites(_with_diagnosis(labels.frame, annotations, str(clinical or genes))),
         rows_dropped=tuple(dropped),
-        notes=tuple([*notes, *labels.notes]),
+        notes=tuple([*notes, *labels.notes, *same_scans(usable)]),
         needs="slides" if not matrices else "genes" if slides is None else cases,
     )
     _require_cases(cohort, slides, genes)
     return cohort
 
 
-def _load_slides(source: Path, kind: str, default_mpp: float | None) -> tuple[list[Slide], list[LeftOut]]:
+def _select_slides(source: Path, kind: str) -> tuple[list[SlideFile], list[LeftOut]]:
     kept, other_kinds = select_kind(find_slides(source), kind)
     if not kept:
         raise InputError(f"slides: none of the {len(other_kinds)} slides in {source} is used: {other_kinds[0].reason}")
-    usable, broken = probe_slides(kept, default_mpp=default_mpp)
+    return kept, other_kinds
+
+
+def _open_slides(files: list[SlideFile], source: Path, default_mpp: float | None) -> tuple[list[Slide], list[LeftOut]]:
+    usable, broken = probe_slides(files, default_mpp=default_mpp)
     if not usable:
         reasons = "; ".join(f"{gone.file.slide_id}: {gone.reason}" for gone in broken[:3])
         raise InputError(f"slides: none of the {len(broken)} slides in {source} can be used: {reasons}")
-    return usable, other_kinds + broken
+    return usable, broken
 
 
 def _read_further(text: str, known: Collection[str] | None) -> tuple[OmicsMatrix, list[str]]:

@@ -4,10 +4,12 @@
     STORE/features/SLIDE-KEY   features (N, D), coords (N, 2), cells (N, 2)
 
 The key is the fingerprint of all that the content depends on: the slide's bytes and resolution and the whole recipe. The
-attributes say the same in words. A group is written under a temporary name and renamed when it is whole, so whatever has
-its final name is complete; several processes may write different slides at once.
+attributes say the same in words. A group is written under a temporary name and renamed when it is whole; its attribute
+`content` says how much there is of it, so that one which later loses a part is made anew. Several processes may write
+different slides at once.
 """
 
+import json
 import os
 import re
 import shutil
@@ -68,11 +70,11 @@ class FeatureStore:
 
     def has_tiles(self, key: str) -> bool:
         """Whether that slide is tiled."""
-        return (self.path / "tiles" / key).is_dir()
+        return _is_whole(self.path / "tiles" / key)
 
     def has_features(self, key: str) -> bool:
         """Whether that slide is embedded."""
-        return (self.path / "features" / key).is_dir()
+        return _is_whole(self.path / "features" / key)
 
     def write_tiles(self, key: str, tiled: TiledSlide, provenance: Mapping[str, Any]) -> None:
         """Store a slide's tiles and tissue mask."""
@@ -121,6 +123,8 @@ class FeatureStore:
         return Bag(_array(group, "features"), _array(group, "coords"), _array(group, "cells"))
 
     def _open(self, kind: str, key: str) -> zarr.Group:
+        if not _is_whole(self.path / kind / key):
+            raise SlideError(f"store {self.path}: {kind}/{key} is not whole; run again, and it is made anew")
         group = zarr.open_group(self.path / kind / key, mode="r", zarr_format=3)
         if group.attrs.get("format") != FORMAT:
             raise SlideError(f"store {self.path}: {kind}/{key} has format {group.attrs.get('format')}, not {FORMAT}")
@@ -138,17 +142,35 @@ class FeatureStore:
                     name, shape=array.shape, dtype=array.dtype, chunks=chunks, compressors=ZstdCodec(level=3)
                 )
                 stored[...] = array
+            group.attrs["content"] = _content(draft)
             self._publish(draft, folder / key)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
     @staticmethod
     def _publish(draft: Path, final: Path) -> None:
+        if final.is_dir() and not _is_whole(final):
+            shutil.rmtree(final)
         try:
             os.rename(draft, final)
         except OSError:
-            if not final.is_dir():  # else another process finished the same slide first: its work is as good
+            if not _is_whole(final):  # else another process finished the same slide first: its work is as good
                 raise
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every file is there that was written, in its full length: Zarr reads a lost chunk as zeros, without a word."""
+    try:
+        described = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return False
+    return described.get("attributes", {}).get("content") == _content(folder)
+
+
+def _content(folder: Path) -> dict[str, int]:
+    """How many files the arrays of a group have, and how many bytes."""
+    sizes = [path.stat().st_size for path in folder.glob("*/**/*") if path.is_file()]
+    return {"files": len(sizes), "bytes": sum(sizes)}
 
 
 def _array(group: zarr.Group, name: str) -> np.ndarray:

@@ -4,7 +4,11 @@ Only mutations, copy numbers and chromosome arms define a diagnosis; the express
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
 
 from preprocessing.omics import feature_kind
 
@@ -21,6 +25,7 @@ _COPIES = {
     "CDKN2A": "homozygous deletion of CDKN2A/B defines grade 4 of astrocytoma, IDH-mutant",
     "CDKN2B": "homozygous deletion of CDKN2A/B defines grade 4 of astrocytoma, IDH-mutant",
 }
+MIN_CASES = 10  # fewer cases can agree with a label by chance
 _CODELETION = "1p/19q codeletion defines oligodendroglioma"
 _GAIN7_LOSS10 = "+7/−10 defines glioblastoma, IDH-wildtype"
 _ARM = re.compile(r"(?:x|chr|arm|chrom|chromosome)?(1p|19q|7|7p|7q|10|10p|10q)(?:gain|loss|del|amp)?")
@@ -42,6 +47,36 @@ def defining_features(task: str, columns: Iterable[str], *, kind: str = "rna") -
     return {column: reason for column, reason in reasons.items() if reason}
 
 
+def label_copies(values: Float[np.ndarray, "n g"], features: Sequence[str], label: pd.Series) -> dict[str, str]:
+    """Features that are the label under another name, whatever they are called, each with the reason.
+
+    A number that rises, or falls, with the label without exception over all cases and has as many values; or a value for
+    each class. Genuine measurements never do so with ten cases or more; with fewer nothing is said.
+
+    Args:
+        values: unscaled features of the labelled cases.
+        features: their names.
+        label: numbers (a time) or classes, of the same cases.
+    """
+    if len(label) < MIN_CASES:
+        return {}
+    numeric = pd.api.types.is_float_dtype(label)
+    codes = label.rank(method="dense").to_numpy(float) if numeric else pd.factorize(label, sort=True)[0].astype(float)
+    n_values = len(np.unique(codes))
+    copies = {}
+    for position, name in enumerate(features):
+        column = values[:, position]
+        if np.isnan(column).any() or len(found := np.unique(column)) != n_values:
+            continue
+        ranks = np.searchsorted(found, column)
+        pairs = len({*zip(codes.tolist(), ranks.tolist(), strict=True)})
+        monotone = not numeric or np.all(np.diff(ranks[np.argsort(codes, kind="stable")]) >= 0)
+        falling = numeric and np.all(np.diff(ranks[np.argsort(codes, kind="stable")]) <= 0)
+        if pairs == n_values and (monotone or falling):
+            copies[name] = f"it has one value for each value of {label.name}: the label under another name"
+    return copies
+
+
 def _reason(column: str, default: str, *, grade_only: bool) -> str | None:
     words = re.findall(r"[a-z0-9]+", column.lower())
     symbol = words[0].upper() if words else ""
@@ -51,7 +86,7 @@ def _reason(column: str, default: str, *, grade_only: bool) -> str | None:
     if grade_only:
         return None
     altered = kind == "mutation" or (kind == default and bool(_ALTERED & set(words)))
-    if symbol in ("IDH", "IDH12") and len(words) > 1:
+    if symbol in ("IDH", "IDH12"):
         return _MUTATIONS["IDH1"]
     if symbol == "TERTP" or (symbol in _MUTATIONS and altered):
         return _MUTATIONS.get(symbol, _MUTATIONS["TERT"])

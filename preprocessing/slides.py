@@ -1,6 +1,7 @@
 """Slides: found on disk, told apart, their resolution made certain."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ SUFFIXES = frozenset(
 )
 MPP_RANGE = (0.05, 5.0)  # microns per pixel of any bright-field scan; beyond it the metadata are wrong
 POWER_TIMES_MPP = 10.0  # a 40x objective is scanned at about 0.25 microns per pixel, a 20x one at 0.5
+DOUBT_RATIO = 1.6  # a resolution that differs by more from what the objective power implies is doubtful
 PROBES_AT_ONCE = 8
 
 
@@ -105,14 +107,25 @@ def find_slides(source: Path) -> list[SlideFile]:
 
 def _slide_paths(folder: Path) -> list[Path]:
     paths = [
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES
-        and not p.is_dir()  # a link that leads nowhere is kept: it is told as a slide that does not exist
-        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+        path
+        for path in _files_below(folder)
+        if path.suffix.lower() in SUFFIXES
+        and not path.is_dir()  # a link that leads nowhere is kept: it is told as a slide that does not exist
     ]
     dicom = {p for p in paths if p.suffix.lower() == ".dcm"}
     return sorted(set(paths) - dicom) + _one_per_series(sorted(dicom))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files that are not hidden, in linked folders too; a folder that several ways lead to is entered once."""
+    entered: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(here, name) for name in files if not name.startswith("."))
 
 
 def _one_per_series(paths: list[Path]) -> list[Path]:
@@ -201,6 +214,23 @@ def probe_slides(files: list[SlideFile], *, default_mpp: float | None) -> tuple[
     return list(slides.values()), left_out
 
 
+def same_scans(slides: Iterable[Slide]) -> list[str]:
+    """Warnings of files that are the same, byte for byte as far as is looked, under different ids."""
+    groups: dict[str, list[Slide]] = {}
+    for slide in slides:
+        groups.setdefault(slide.fingerprint, []).append(slide)
+    return [
+        f"warning: the same scan is there {len(twins)} times, as {', '.join(slide.slide_id for slide in twins[:3])}"
+        + (
+            ": of different cases, so that folds are not independent; remove all but the right one"
+            if len({slide.case_id for slide in twins}) > 1
+            else ": its tiles count as often; remove all but one"
+        )
+        for twins in groups.values()
+        if len(twins) > 1
+    ]
+
+
 def _same_or_raise(one: Slide, other: Slide) -> None:
     if (one.fingerprint, one.case_id, one.mpp_xy) != (other.fingerprint, other.case_id, other.mpp_xy):
         raise InputError(
@@ -236,16 +266,17 @@ def resolve_mpp(
     Raises:
         SlideError: no resolution, or an absurd one.
     """
-    x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
+    told = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]
+    known = [value for value in told if value]  # 0 is how some scanners say that they do not know
     power = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
-    if x and y:
-        if _plausible(x) and _plausible(y):
-            return (x, y), "metadata"
-        if manifest_mpp is None:
-            raise SlideError(
-                f"absurd resolution in its metadata: {x:g} × {y:g} microns per pixel, outside {_mpp_range()}; "
-                "give the right one in the manifest's mpp column"
-            )
+    if known and all(_plausible(value) for value in known):
+        x, y = (value or known[0] for value in told)
+        return (x, y), "metadata" + _doubt(x, power)
+    if known and manifest_mpp is None:
+        raise SlideError(
+            f"absurd resolution in its metadata: {' × '.join(f'{value:g}' for value in known)} microns per pixel, "
+            f"outside {_mpp_range()}; give the right one in the manifest's mpp column"
+        )
     if manifest_mpp is not None:
         return (manifest_mpp, manifest_mpp), "manifest"
     if power and _plausible(POWER_TIMES_MPP / power):
@@ -253,6 +284,14 @@ def resolve_mpp(
     if default_mpp is not None:
         return (default_mpp, default_mpp), "default"
     raise SlideError("no microns per pixel in its metadata; give --default-mpp or an mpp column in the manifest")
+
+
+def _doubt(mpp: float, power: float | None) -> str:
+    """What the ledger adds where the objective power speaks against the resolution."""
+    if not power or not _plausible(POWER_TIMES_MPP / power):
+        return ""
+    ratio = mpp * power / POWER_TIMES_MPP
+    return "" if 1 / DOUBT_RATIO < ratio < DOUBT_RATIO else f" (doubtful: objective power {power:g}x)"
 
 
 def _number(text: str | None) -> float | None:

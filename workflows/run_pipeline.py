@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from preprocessing.cohort import Cohort
 
 log = logging.getLogger("run_pipeline")
-ALL_GOOD, WRONG_INPUT, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
+ALL_GOOD, TRAINING_FAILED, WRONG_INPUT, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         say_error(str(error))
         return WRONG_INPUT
+    except FloatingPointError as error:
+        say_error(str(error))
+        return TRAINING_FAILED
     except KeyboardInterrupt:
         say_error("stopped; the same command goes on from what is finished")
         return INTERRUPTED
@@ -49,6 +52,7 @@ def walk(config: "Config") -> int:
     """The stages of a run, in their order. Whatever is wrong with the input is told before the first of them."""
     from pipeline.compute import Workers, choose_device
     from pipeline.console import show_cohort, show_results
+    from pipeline.plan import without_lost_cases
     from pipeline.run import open_run
     from preprocessing.cohort import audit_cases, ledger, load_cohort
     from preprocessing.encoders import load_encoder
@@ -73,24 +77,25 @@ def walk(config: "Config") -> int:
 
     run = open_run(config)
     reports: dict[str, Any] = {}
+    given_up: list[str] = []
     with Workers(config.workers, device) as workers:
         outcomes = tile_slides(config, cohort, run, workers)
         features: dict[str, str] = {}
         if config.until != "tile":
             outcomes, features = embed_slides(config, cohort, run, workers, outcomes, device)
-        failures = {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
-        failures |= {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
+        failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
         cases = audit_cases(cohort, failures)
         run.write_table("slides.csv", ledger(cohort, {name: outcome.told() for name, outcome in outcomes.items()}))
         run.write_table("cases.csv", cases)
         if config.until in ("join", "train"):
             cohort.omics.save(run.folder / "omics.npz")
         if config.until == "train":
-            plans = plan(config, cohort, cohort.used_cases(features))
+            plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
             reports = train(config, cohort, run, workers, plans, features, cases, device)
-    run.finish(failed_slides=len(failures))
-    show_results(run.folder, reports, failures)
-    return SOME_FAILED if failures else ALL_GOOD
+    failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
+    run.finish(failed_slides=len(failures), tasks_given_up=given_up)
+    show_results(run.folder, reports, failures, given_up)
+    return SOME_FAILED if failures or given_up else ALL_GOOD
 
 
 def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:
@@ -194,7 +199,8 @@ def train(
     jobs = {one.name: fold_jobs(config, cohort, run, one, features, device) for one in plans}
     with run.stage("training"):
         map_jobs(workers, run_fold, [job for group in jobs.values() for job in group], stage="training")
-    predictions, reports = [], {}
+    predictions: list[pd.DataFrame] = []
+    reports: dict[str, Any] = {}
     with run.stage("evaluation"):
         for one in plans:
             write_folds(one.folds, run.folder / "splits" / one.name)
@@ -203,7 +209,8 @@ def train(
             reports[one.name]["left_out_features"] = one.defining
             predictions.append(told)
             shutil.copytree(jobs[one.name][-1].out / "model", run.folder / "models" / one.name, dirs_exist_ok=True)
-    run.write_table("predictions.csv", pd.concat(predictions))
+    if predictions:
+        run.write_table("predictions.csv", pd.concat(predictions))
     run.write_json("metrics.json", to_json(reports))
     return reports
 

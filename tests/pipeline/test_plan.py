@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from pipeline.config import load_config
-from pipeline.plan import FINAL, plan_tasks
+from pipeline.plan import FINAL, plan_tasks, without_lost_cases
 from pipeline.splits import Fold, write_folds
 from preprocessing.errors import InputError
 from preprocessing.omics import OmicsMatrix
@@ -134,3 +134,21 @@ def test_thin_labels_are_warned_of():
     labels["grade"] = pd.array([2] * 22 + [4] * 2, dtype="Int64")
     (one,) = plan(labels, task="grade")
     assert any('class "4" has 2 cases for 3 folds' in text for text in one.warnings)
+
+
+def test_lost_cases_leave_the_other_cases_in_their_folds():
+    before = plan(task="grade")
+    usable = [case for case in CASES if case != CASES[0]]
+    (after,), given_up = without_lost_cases(before, table(), usable)
+    assert given_up == []
+    for old, new in zip(before[0].folds, after.folds, strict=True):
+        assert set(old.test) - {CASES[0]} == set(new.test)
+        assert set(old.train) - {CASES[0]} == set(new.train)
+    assert CASES[0] not in after.labelled
+
+
+def test_a_task_is_given_up_when_what_is_left_cannot_be_learned_from():
+    kept, given_up = without_lost_cases(plan(task="grade"), table(), [CASES[0], CASES[3]])  # both of grade 2
+    assert kept == []
+    assert "22 cases are lost with their slides (see slides.csv)" in given_up[0]
+    assert without_lost_cases(plan(task="grade"), table(), CASES) == (plan(task="grade"), [])

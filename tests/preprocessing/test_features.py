@@ -83,7 +83,9 @@ class TestStore:
     def test_attributes_tell_the_origin_in_a_plain_zarr_group(self, store):
         store.write_features("k", make_bag(), {"slide_id": "S1", "recipe": {"mpp": 0.5}})
         group = zarr.open_group(store.path / "features" / "k", mode="r")
-        assert dict(group.attrs) == {"format": FORMAT, "slide_id": "S1", "recipe": {"mpp": 0.5}}
+        told = dict(group.attrs)
+        assert told.pop("content")["files"] == 6  # three arrays, each a description and a chunk
+        assert told == {"format": FORMAT, "slide_id": "S1", "recipe": {"mpp": 0.5}}
         assert group.metadata.zarr_format == 3
         assert set(group) == {"features", "coords", "cells"}
 
@@ -96,6 +98,22 @@ class TestStore:
         zarr.open_group(store.path / "features" / "k", mode="r+").attrs["format"] = FORMAT + 1
         with pytest.raises(SlideError, match=rf"features/k has format {FORMAT + 1}, not {FORMAT}"):
             store.read_features("k")
+
+    @pytest.mark.parametrize("harm", ["lost", "cut"])
+    def test_a_group_that_lost_a_part_is_not_there_and_is_made_anew(self, store, harm):
+        bag = make_bag(1300)
+        store.write_features("k", bag, {})
+        chunk = store.path / "features" / "k" / "features" / "c" / "1" / "0"
+        if harm == "lost":
+            chunk.unlink()
+        else:
+            chunk.write_bytes(chunk.read_bytes()[:-7])
+        assert not store.has_features("k")
+        with pytest.raises(SlideError, match="features/k is not whole; run again"):
+            store.read_features("k")
+        store.write_features("k", bag, {})
+        assert store.has_features("k")
+        np.testing.assert_allclose(store.read_features("k").features, bag.features, rtol=1e-3)
 
 
 class TestWriting:

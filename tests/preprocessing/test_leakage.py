@@ -1,6 +1,8 @@
+import numpy as np
+import pandas as pd
 import pytest
 
-from preprocessing.leakage import defining_features
+from preprocessing.leakage import defining_features, label_copies
 
 TABLE = [
     "EGFR_cnv",
@@ -75,3 +77,26 @@ def test_a_table_without_suffixes_says_its_kind():
     assert set(defining_features("subtype", symbols, kind="mutation")) == {"IDH1", "ATRX"}
     assert set(defining_features("subtype", symbols, kind="cnv")) == {"EGFR", "CDKN2A"}
     assert set(defining_features("grade", symbols, kind="cnv")) == {"CDKN2A"}
+
+
+def test_a_label_under_another_name_is_found():
+    rng = np.random.default_rng(0)
+    time = pd.Series(rng.uniform(1, 60, 30), name="survival_months")
+    grade = pd.Series(np.repeat([2, 3, 4], 10), name="grade", dtype="Int64")
+    gene = rng.normal(size=30)
+    almost = time.to_numpy().copy()
+    almost[[3, 4]] = almost[[4, 3]]
+    columns = {
+        "gene": gene,
+        "surv": time * 30.4,
+        "left": -time,
+        "almost": almost,
+        "y": grade * 10.0,
+        "flag": grade == 4,
+    }
+    values, names = np.column_stack([np.asarray(column, float) for column in columns.values()]), list(columns)
+    assert set(label_copies(values, names, time)) == {"surv", "left"}
+    assert set(label_copies(values, names, grade)) == {"y"}
+    assert label_copies(values[:9], names, time[:9]) == {}
+    values[0, 1] = np.nan
+    assert set(label_copies(values, names, time)) == {"left"}

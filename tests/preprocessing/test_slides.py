@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from preprocessing.errors import InputError, SlideError
-from preprocessing.slides import SlideFile, find_slides, probe_slide, probe_slides, resolve_mpp, select_kind
+from preprocessing.slides import SlideFile, find_slides, probe_slide, probe_slides, resolve_mpp, same_scans, select_kind
 from workflows.demo import write_svs
 
 SLIDES = Path(__file__).parents[2].parent / "shared" / "data" / "slides"
@@ -189,6 +189,25 @@ class TestDuplicates:
         assert [slide.path for slide in usable] == [good]
         assert [gone.status for gone in left_out] == ["failed"]
 
+    def test_slides_in_linked_folders_are_found_once(self, tmp_path):
+        kept = small_svs(tmp_path / "elsewhere" / "s.svs")
+        folder = tmp_path / "slides"
+        folder.mkdir()
+        (folder / "batch").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "back").symlink_to(folder)  # a way round in a circle
+        found = find_slides(folder)
+        assert [file.slide_id for file in found] == ["s"]
+        assert found[0].path.resolve() == kept
+
+    def test_one_scan_under_two_ids_is_told(self, tmp_path):
+        path = small_svs(tmp_path / "a.svs")
+        files = [SlideFile("a", "c1", path), SlideFile("b", "c2", path), SlideFile("a2", "c1", path)]
+        one, other, again = probe_slides(files, default_mpp=None)[0]
+        (told,) = same_scans([one, other])
+        assert "as a, b: of different cases, so that folds are not independent" in told
+        assert "its tiles count as often" in same_scans([one, again])[0]
+        assert same_scans([one]) == []
+
 
 class TestProbe:
     def test_tells_size_resolution_and_case(self, tmp_path):
@@ -257,11 +276,12 @@ class TestResolveMpp:
     @pytest.mark.parametrize(
         ("properties", "manifest_mpp", "default_mpp", "expected"),
         [
-            (METADATA | POWER, 0.4, 0.3, ((0.2521, 0.2519), "metadata")),
+            (METADATA, 0.4, 0.3, ((0.2521, 0.2519), "metadata")),
+            (METADATA | POWER, 0.4, 0.3, ((0.2521, 0.2519), "metadata (doubtful: objective power 20x)")),
             (POWER, 0.4, 0.3, ((0.4, 0.4), "manifest")),
             (POWER, None, 0.3, ((0.5, 0.5), "objective power 20x")),
             ({}, None, 0.3, ((0.3, 0.3), "default")),
-            ({"openslide.mpp-x": "0.25"}, None, 0.3, ((0.3, 0.3), "default")),
+            ({"openslide.mpp-x": "0.25"}, None, 0.3, ((0.25, 0.25), "metadata")),
             ({"openslide.mpp-x": "0", "openslide.mpp-y": "0"}, None, 0.3, ((0.3, 0.3), "default")),
             ({"openslide.mpp-x": "?", "openslide.mpp-y": "?"}, None, 0.3, ((0.3, 0.3), "default")),
             ({"openslide.objective-power": "0.1"}, None, 0.3, ((0.3, 0.3), "default")),

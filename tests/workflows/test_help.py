@@ -28,7 +28,7 @@ def test_exit_codes_of_the_help_are_those_of_the_code():
     code = run_pipeline
     told = re.search(r"exit codes: (.*)", options.EPILOG, re.DOTALL)[1]
     numbers = {int(number): text for number, text in re.findall(r"(?:^|; *\n? *)(\d+) ([^;]+)", told)}
-    assert numbers.keys() == {code.ALL_GOOD, code.WRONG_INPUT, code.SOME_FAILED, code.INTERRUPTED}
+    assert numbers.keys() == {code.ALL_GOOD, code.TRAINING_FAILED, code.WRONG_INPUT, code.SOME_FAILED, code.INTERRUPTED}
     assert numbers[code.ALL_GOOD].startswith("all good")
     assert numbers[code.WRONG_INPUT].startswith("wrong input")
     assert "some slides failed" in numbers[code.SOME_FAILED]

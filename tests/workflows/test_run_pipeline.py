@@ -203,6 +203,25 @@ def test_a_killed_run_goes_on_at_the_fold_it_was_in(finished, cohort, walk, tmp_
     pd.testing.assert_frame_equal(predictions(tmp_path / "run"), first, check_exact=True)
 
 
+def test_a_case_whose_only_slide_fails_leaves_the_others_in_their_folds(finished, cohort, walk, tmp_path):
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for path in cohort.slides.glob("*.svs"):
+        (slides / path.name).symlink_to(path)
+    counts = pd.Series([path.name[:12] for path in slides.iterdir()]).value_counts()
+    case = min(counts.index[counts == 1])
+    (blank,) = slides.glob(f"{case}*")
+    blank.unlink()
+    write_svs(blank, np.full((600, 600, 3), 243, np.uint8), mpp=0.5, power=20)
+    options = ("--gene-sets", cohort.sets, *ONE_TASK, "--out", tmp_path / "run")
+    assert walk(slides, cohort.genes, *options) == 3
+    told, before = predictions(tmp_path / "run"), predictions(finished)
+    assert told.loc[case, "status"] == "left out"
+    others = told.index.drop(case)
+    assert (told.loc[others, "status"] == "tested").all()
+    assert (told.loc[others, "fold"] == before.loc[others, "fold"]).all()
+
+
 def test_broken_slides_end_in_the_ledger_and_change_nothing_for_the_others(finished, cohort, walk, tmp_path, capsys):
     slides = tmp_path / "slides"
     slides.mkdir()
@@ -216,26 +235,30 @@ def test_broken_slides_end_in_the_ledger_and_change_nothing_for_the_others(finis
     write_svs(slides / "TCGA-ZZ-9003-01Z-00-DX1.svs", np.full((600, 600, 3), 150, np.uint8), mpp=300, power=None)
     write_svs(slides / "TCGA-ZZ-9004-01Z-00-DX1.svs", np.full((600, 600, 3), 150, np.uint8), mpp=None, power=None)
     shutil.copy(whole, slides / "TCGA-ZZ-9005-01A-01-TS1.svs")
+    (slides / "again").mkdir()
+    (slides / "again" / whole.name).write_text("no slide, under the id of a good one")
     options = ("--gene-sets", cohort.sets, *ONE_TASK, "--out", tmp_path / "run")
     assert walk(slides, cohort.genes, *options) == 3
     ledger = pd.read_csv(tmp_path / "run" / "slides.csv").set_index("slide_id")
-    assert len(ledger) == 19
+    assert len(ledger) == 20
     failed = ledger[ledger["status"] == "failed"]["reason"]
-    assert len(failed) == 5
+    assert len(failed) == 6
     assert failed.notna().all()
+    assert sorted(ledger.loc[whole.stem, "status"]) == ["failed", "reused"]
     assert "not a slide that OpenSlide can read" in failed[f"{case}-01Z-00-DX8"]
     assert "tissue" in failed["TCGA-ZZ-9002-01Z-00-DX1"]
     assert "absurd resolution" in failed["TCGA-ZZ-9003-01Z-00-DX1"]
     assert "--default-mpp" in failed["TCGA-ZZ-9004-01Z-00-DX1"]
     assert ledger.loc["TCGA-ZZ-9005-01A-01-TS1", "status"] == "excluded"
     cases = read(tmp_path / "run" / "cases.csv").set_index("case_id")
+    assert cases.loc[case, "status"] == "used"
     assert cases.loc["TCGA-ZZ-9002", "status"] == "left out"
     assert "no usable slide (TCGA-ZZ-9002-01Z-00-DX1: " in cases.loc["TCGA-ZZ-9002", "reason"]
     told = predictions(tmp_path / "run")
     assert sorted(told.index[told["status"] == "left out"]) == [f"TCGA-ZZ-900{i}" for i in range(1, 6)]
     expected = predictions(finished)
     pd.testing.assert_frame_equal(told.loc[expected.index], expected, check_exact=True, check_dtype=False)
-    assert "5 slides failed" in capsys.readouterr().err
+    assert "6 slides failed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
