@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -125,7 +125,7 @@ def _epoch(losses: list[dict[str, float]], validation: float | None) -> Epoch:
     return Epoch(mean.pop("task"), mean, validation)
 
 
-def _warmup_then_cosine(config: TrainConfig, steps_per_epoch: int):  # type: ignore[no-untyped-def]  # Callable[[int], float]
+def _warmup_then_cosine(config: TrainConfig, steps_per_epoch: int) -> Callable[[int], float]:
     warm = config.warmup_epochs * steps_per_epoch
     total = max(config.epochs * steps_per_epoch, 1)
 

@@ -12,9 +12,12 @@ from preprocessing.errors import InputError
 
 
 class FittedTask(ABC):
-    """A task whose time bins, classes and weights are known from training cases. `n_outputs` is the model's K."""
+    """A task whose time bins, classes and weights are known from training cases."""
 
-    n_outputs: int
+    @property
+    @abstractmethod
+    def n_outputs(self) -> int:
+        """The model's K."""
 
     @abstractmethod
     def encode(self, labels: pd.DataFrame) -> Int[np.ndarray, "n t"]:

@@ -30,7 +30,7 @@ class FittedClassification(FittedTask):
     weights: tuple[float, ...]
 
     @property
-    def n_outputs(self) -> int:  # type: ignore[override]
+    def n_outputs(self) -> int:
         """One a class."""
         return len(self.classes)
 

@@ -31,7 +31,7 @@ class FittedSurvival(FittedTask):
     median_risk: float = float("nan")
 
     @property
-    def n_outputs(self) -> int:  # type: ignore[override]
+    def n_outputs(self) -> int:
         """One a bin."""
         return len(self.edges_months) + 1
 
