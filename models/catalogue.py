@@ -15,7 +15,7 @@ class ModelClass(Protocol):
     """A class of models: `model(batch)` takes a `Batch` and returns a `ModelOutput`."""
 
     @property
-    def Config(self) -> type[Settings]:  # noqa: N802
+    def Config(self) -> type[Settings]:  # noqa: N802  # the class attribute that models have
         """The settings that the constructor takes."""
 
     def __call__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: Any) -> nn.Module:

@@ -11,7 +11,6 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from models.catalogue import MODELS
 from pipeline.tasks import TASKS, FittedTask
@@ -35,7 +34,7 @@ class TrainedModel:
         facts: where it comes from: encoder, tile recipe, training summary.
     """
 
-    model: nn.Module
+    model: Any
     model_name: str
     task_name: str
     task: FittedTask
@@ -65,7 +64,7 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "model": trained.model_name,
-        "settings": trained.model.config.model_dump(mode="json"),  # type: ignore[union-attr, operator]
+        "settings": trained.model.config.model_dump(mode="json"),
         "patch_dim": trained.patch_dim,
         "group_dims": [len(names) for names in trained.scaler.groups.values()] if trained.scaler else [],
         "task": trained.task_name,
@@ -92,7 +91,7 @@ def load_model(folder: Path) -> TrainedModel:
     )
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
+def _load_weights(model: Any, path: Path) -> None:
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:

@@ -174,7 +174,7 @@ def _guarded(work: Callable[..., Outcome], slide: Slide, **options: Any) -> Outc
         return replace(work(slide, **options), seconds=time.perf_counter() - start)
     except SlideError as error:
         return Outcome(slide.slide_id, "failed", str(error), seconds=time.perf_counter() - start)
-    except Exception as error:  # noqa: BLE001  # see above
+    except Exception as error:  # noqa: BLE001  # whatever a slide or codec raises ends in the ledger, its trace in the log
         reason = f"{type(error).__name__}: {error}"
         return Outcome(
             slide.slide_id, "failed", reason, seconds=time.perf_counter() - start, trace=traceback.format_exc()

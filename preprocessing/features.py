@@ -174,4 +174,7 @@ def _content(folder: Path) -> dict[str, int]:
 
 
 def _array(group: zarr.Group, name: str) -> np.ndarray:
-    return np.asarray(group[name][...])  # type: ignore[index]  # an array by construction
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise SlideError(f"store: {group.store_path}/{name} is not an array; remove the group, and it is made anew")
+    return np.asarray(array[...])

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import openslide
 import pandas as pd
@@ -162,8 +163,8 @@ def _from_manifest(path: Path) -> list[SlideFile]:
     return found
 
 
-def _manifest_mpp(value: object, path: Path, number: int) -> float | None:
-    if pd.isna(value):  # type: ignore[call-overload]  # any cell of a table
+def _manifest_mpp(value: Any, path: Path, number: int) -> float | None:
+    if pd.isna(value):
         return None
     try:
         mpp = float(str(value))

@@ -45,6 +45,16 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
+    _add_inputs(parser)
+    _add_labels(parser)
+    _add_slides(parser)
+    _add_training(parser)
+    _add_place(parser)
+    _add_configuration(parser)
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "slides",
@@ -59,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         help="CSV or TSV, also .gz: cases or samples in rows and genes in columns, or the other way round",
     )
 
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what is predicted, from what").add_argument
     add(
         "--omics",
@@ -90,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         help="CSV with a column a set, or GMT; default: groups of genes that go together",
     )
 
+
+def _add_slides(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("slides and tiles").add_argument
     add("--mpp", dest="tiles.mpp", metavar="MPP", help="microns per pixel of the tiles (0.5)")
     add("--tile-px", dest="tiles.tile_px", metavar="PX", help="side of a tile in pixels (256)")
@@ -108,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         help="weights from a file (safetensors or state dict), or from a copy of a model hub's repository",
     )
 
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("training").add_argument
     add(
         "--split-by",
@@ -121,6 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--epochs", dest="train.epochs", metavar="N", help="passes over the training cases")
     add("--seed", metavar="N", help="of everything that is drawn (0)")
 
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("where it runs").add_argument
     add("--out", metavar="DIR", help="run folder; default: a new one under runs/")
     add("--store", metavar="DIR", help="feature store, shared by runs (features.zarr)")
@@ -129,6 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--until", metavar="STAGE", help="stop after tile, embed, join or train")
     add("--dry-run", dest="dry_run", action="store_true", help="show the cohort as it would be used; compute nothing")
 
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("configuration").add_argument
     add("--config", type=Path, metavar="FILE", help="YAML with any of these; flags override it")
     add(
@@ -138,4 +158,3 @@ def _parser() -> argparse.ArgumentParser:
         help="any key of the configuration, as in --set models.umeml.gamma=0; overrides flags",
     )
     add("--verbose", action="store_true", help="log every slide")
-    return parser

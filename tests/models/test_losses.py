@@ -13,7 +13,7 @@ REFERENCE = Path(__file__).parents[3] / "shared/data/reference/nll_umeml.npz"
 @pytest.fixture(scope="module")
 def reference() -> dict[str, torch.Tensor]:
     if not REFERENCE.exists():
-        pytest.skip("the reference numbers are not there")
+        pytest.skip(f"needs the reference numbers, which lie beside the checkout: {REFERENCE} is absent")
     return {name: torch.from_numpy(array) for name, array in np.load(REFERENCE).items()}
 
 
