@@ -9,15 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from models.catalogue import MODELS
+from models.ensemble import Ensemble
+from models.settings import Settings
+from models.shortcut import OnCovariates
 from pipeline.tasks import TASKS, FittedTask
 from preprocessing.errors import InputError
 from preprocessing.omics import OmicsScaler
 
-FORMAT = 1
+FORMAT = 2
+AXES = "axes."  # of a gene group, by its number: beside the weights
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,9 @@ class TrainedModel:
     """A model with what was fitted along with it.
 
     Attributes:
-        model: the module, on the CPU.
+        model: its members, on the CPU.
         model_name: its name in the registry.
+        settings: its own, the same for each member.
         task_name: its task's name.
         task: the fitted task.
         scaler: turns a gene table into the model's groups; None where it was trained without genes.
@@ -34,8 +41,9 @@ class TrainedModel:
         facts: where it comes from: encoder, tile recipe, training summary.
     """
 
-    model: Any
+    model: Ensemble
     model_name: str
+    settings: Settings
     task_name: str
     task: FittedTask
     scaler: OmicsScaler | None
@@ -48,8 +56,7 @@ def save_model(folder: Path, trained: TrainedModel) -> None:
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
     try:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
-        save_file(weights, draft / "weights.safetensors")
+        save_file(_arrays(trained), draft / "weights.safetensors")
         (draft / "model.json").write_text(
             json.dumps(_describe(trained), indent=1, ensure_ascii=False), encoding="utf-8"
         )
@@ -60,13 +67,19 @@ def save_model(folder: Path, trained: TrainedModel) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _arrays(trained: TrainedModel) -> dict[str, torch.Tensor]:
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
+    axes = trained.scaler.axes if trained.scaler else None
+    return arrays | {f"{AXES}{i}": torch.from_numpy(matrix) for i, matrix in enumerate(axes or ())}
+
+
 def _describe(trained: TrainedModel) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "model": trained.model_name,
-        "settings": trained.model.config.model_dump(mode="json"),
+        "settings": trained.settings.model_dump(mode="json"),
+        "members": len(trained.model.members),
         "patch_dim": trained.patch_dim,
-        "group_dims": [len(names) for names in trained.scaler.groups.values()] if trained.scaler else [],
         "task": trained.task_name,
         "fitted": trained.task.to_json(),
         "omics": trained.scaler.to_json() if trained.scaler else None,
@@ -76,30 +89,58 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
 def load_model(folder: Path) -> TrainedModel:
     """The model of a folder; raises InputError if it is not one, or of another format."""
     described = _read_description(folder)
+    arrays = _read_arrays(folder / "weights.safetensors")
     settings = MODELS[described["model"]].Config(**described["settings"])
     task = TASKS[described["task"]].restore(described["fitted"])
-    model = MODELS[described["model"]](described["patch_dim"], described["group_dims"], task.n_outputs, settings)
-    _load_weights(model, folder / "weights.safetensors")
+    scaler = _scaler(described["omics"], arrays)
+    model = Ensemble([_member(described, settings, scaler, task.n_outputs) for _ in range(described["members"])])
+    try:
+        model.load_state_dict({name: array for name, array in arrays.items() if not name.startswith(AXES)})
+    except RuntimeError as error:
+        raise _broken(folder / "weights.safetensors", error) from None
     return TrainedModel(
         model=model.eval(),
         model_name=described["model"],
+        settings=settings,
         task_name=described["task"],
         task=task,
-        scaler=OmicsScaler.from_json(described["omics"]) if described["omics"] else None,
+        scaler=scaler,
         patch_dim=described["patch_dim"],
         facts={name: described[name] for name in described.keys() - _OWN_FIELDS},
     )
 
 
-def _load_weights(model: Any, path: Path) -> None:
+def _member(described: Mapping[str, Any], settings: Settings, scaler: OmicsScaler | None, n_outputs: int) -> nn.Module:
+    """One of the ensemble's models, as it was before training."""
+    group_dims = scaler.group_dims if scaler else []
+    model = MODELS[described["model"]](described["patch_dim"], group_dims, n_outputs, settings)
+    if scaler is None or scaler.covariates is None:
+        return model
+    width = group_dims[scaler.covariates]
+    return OnCovariates(model, scaler.covariates, torch.zeros(n_outputs, width), torch.zeros(n_outputs))
+
+
+def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tensor]) -> OmicsScaler | None:
+    if described is None:
+        return None
+    n_axes = sum(name.startswith(AXES) for name in arrays)
+    axes = tuple(arrays[f"{AXES}{i}"].numpy() for i in range(n_axes))
+    return OmicsScaler.from_json(described, axes or None)
+
+
+def _read_arrays(path: Path) -> dict[str, torch.Tensor]:
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"model: {path} is broken ({reason}); copy it again from its run") from None
+        return load_file(path)
+    except SafetensorError as error:
+        raise _broken(path, error) from None
 
 
-_OWN_FIELDS = {"format", "model", "settings", "patch_dim", "group_dims", "task", "fitted", "omics"}
+def _broken(path: Path, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0]
+    return InputError(f"model: {path} is broken ({reason}); copy it again from its run")
+
+
+_OWN_FIELDS = {"format", "model", "settings", "members", "patch_dim", "task", "fitted", "omics"}
 
 
 def _read_description(folder: Path) -> Mapping[str, Any]:

@@ -1,16 +1,19 @@
-"""The configuration of a run: defaults < `--config FILE` < flags < `--set`; resolved, it is saved with the run."""
+"""The configuration of a run: defaults < presets < `--config FILE` < flags < `--set`; resolved, it is saved with the run."""
 
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from models.catalogue import MODELS
 from models.registry import UnknownNameError, nearest
 from models.settings import Settings
 from pipeline.fit import TrainConfig
+from pipeline.presets import PRESETS
 from pipeline.tasks import TASKS
 from preprocessing.encoders import EncoderConfig, encoder_spec
 from preprocessing.errors import InputError
@@ -19,6 +22,27 @@ from preprocessing.slides import MPP_RANGE
 from preprocessing.tiles import TileConfig
 
 Stage = Literal["tile", "embed", "join", "train"]
+BASELINES = {  # by their names in the reports, as the tables call them
+    "clinical": "clinical model",
+    "genes": "ridge on genes",
+    "slides": "MIL on slides",
+    "late fusion": "late fusion",
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model with its settings that is trained on every fold.
+
+    Attributes:
+        name: what reports, tables and folders call it.
+        model: its name in the registry.
+        settings: the model's configuration.
+    """
+
+    name: str
+    model: str
+    settings: Settings
 
 
 class Config(Settings):
@@ -36,11 +60,16 @@ class Config(Settings):
     out: Path | None = None
     store: Path = Path("features.zarr")
 
+    preset: tuple[str, ...] = Field((), description="settings by name, a later one over an earlier one")
     task: list[str] = Field([], description="empty: every task whose labels are there")
-    model: str = "umeml"
+    model: tuple[str, ...] = Field(("umeml",), min_length=1, description="the model, and further ones as its rivals")
     slide_kind: Literal["DX", "all"] = "DX"
     default_mpp: float | None = Field(None, ge=MPP_RANGE[0], le=MPP_RANGE[1])
-    split_by: Literal["case", "site"] = Field("case", description="site: a tissue source site stays in one fold")
+    split_by: tuple[Literal["case", "site"], ...] = Field(
+        ("case",),
+        min_length=1,
+        description="site: a tissue source site stays in one fold; the first makes predictions.csv",
+    )
     baselines: Literal["all", "none"] = "all"
     folds: int = Field(5, ge=2, le=50)
     seed: int = Field(0, ge=0)
@@ -61,6 +90,17 @@ class Config(Settings):
     models: dict[str, dict[str, Any]] = Field(
         {}, validate_default=True, description="settings of each model, by its name"
     )
+    variants: dict[str, dict[str, Any]] = Field(
+        {}, description="rivals of the first model: settings of it that differ, by a name for them"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_presets(cls, values: dict[str, Any]) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for name in _names(values.get("preset")):
+            merged = _merged(merged, PRESETS[name].values)
+        return _merged(merged, values)
 
     @field_validator("slides", "genes", mode="before")
     @classmethod
@@ -70,22 +110,25 @@ class Config(Settings):
     @field_validator("covariates", "further_tables", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        items = [value] if isinstance(value, str) else value or []
-        return tuple(name.strip() for item in items for name in str(item).split(",") if name.strip())
+        return _names(value)
 
-    @field_validator("task", mode="before")
+    @field_validator("preset", "task", "model", "split_by", mode="before")
     @classmethod
-    def _tasks(cls, value: Any) -> Any:
-        items = [value] if isinstance(value, str) else value or []
-        names = [name.strip() for item in items for name in str(item).split(",")]
-        for name in names:
+    def _listed_once(cls, value: Any) -> Any:
+        return tuple(dict.fromkeys(_names(value)))
+
+    @field_validator("task")
+    @classmethod
+    def _tasks(cls, value: list[str]) -> list[str]:
+        for name in value:
             TASKS[name]
-        return list(dict.fromkeys(names))
+        return value
 
     @field_validator("model")
     @classmethod
-    def _model(cls, value: str) -> str:
-        MODELS[value]
+    def _models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            MODELS[name]
         return value
 
     @field_validator("models")
@@ -93,14 +136,9 @@ class Config(Settings):
     def _model_settings(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name in value:
             MODELS[name]
-        resolved = {}
-        for name, model in MODELS.items():
-            try:
-                resolved[name] = model.Config(**value.get(name, {})).model_dump(mode="json")
-            except ValidationError as error:
-                messages = [_explain(problem, model.Config, f"models.{name}") for problem in error.errors()]
-                raise InputError("\n".join(messages)) from None
-        return resolved
+        return {
+            name: _settings(name, value.get(name, {}), key=f"models.{name}").model_dump(mode="json") for name in MODELS
+        }
 
     @field_validator("encoder")
     @classmethod
@@ -112,12 +150,34 @@ class Config(Settings):
             )
         return value
 
-    def model_settings(self) -> Any:
-        """The configuration of the model that is trained."""
-        return MODELS[self.model].Config(**self.models[self.model])
+    @model_validator(mode="after")
+    def _variants(self) -> "Config":
+        for name in self.variants:
+            if name in {*self.model, *BASELINES}:
+                raise InputError(f'configuration: variants: "{name}" is taken; call the variant something else')
+            if not re.fullmatch(r"\w[\w .,+=-]*", name):
+                raise InputError(
+                    f'configuration: variants: "{name}" names a folder too; use letters, digits, spaces and . , + = - _'
+                )
+        self.contenders()
+        return self
+
+    def contenders(self) -> tuple[Contender, ...]:
+        """The model, and behind it its rivals: the further models, and the variants of the first."""
+        first = self.model[0]
+        models = [
+            Contender(name, name, _settings(name, self.models[name], key=f"models.{name}")) for name in self.model
+        ]
+        variants = [
+            Contender(name, first, _settings(first, self.models[first] | changed, key=f"variants.{name}"))
+            for name, changed in self.variants.items()
+        ]
+        return (*models, *variants)
 
 
-WHERE_NOT_WHAT = {"out", "store", "until", "dry_run", "device", "workers", "batch_tiles"}
+CONTENDERS = {"model", "models", "variants"}  # keys that say what is trained on a fold
+# A preset is but a name for values, which stand in the configuration themselves.
+WHERE_NOT_WHAT = {"out", "store", "until", "dry_run", "device", "workers", "batch_tiles", "preset"}
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -148,6 +208,30 @@ def load_config(flags: Mapping[str, Any], *, file: Path | None = None, sets: Ite
         return Config(**values)
     except ValidationError as error:
         raise InputError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Of a text with commas, or of a list of such texts."""
+    items = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    return tuple(name.strip() for item in items for name in str(item).split(",") if name.strip())
+
+
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, nested; where both have a value, the one of `high`."""
+    return {**low, **high} | {
+        key: _merged(low[key], high[key])
+        for key in low.keys() & high.keys()
+        if isinstance(low[key], dict) and isinstance(high[key], dict)
+    }
+
+
+def _settings(model: str, values: Mapping[str, Any], *, key: str) -> Settings:
+    """A model's configuration; errors call it by its key in the run's."""
+    try:
+        return MODELS[model].Config(**values)
+    except ValidationError as error:
+        messages = [_explain(problem, MODELS[model].Config, key) for problem in error.errors()]
+        raise InputError("\n".join(messages)) from None
 
 
 def _read_value(text: str, value: str) -> Any:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from pipeline.config import BASELINES
 from pipeline.metrics import Metric, Report
 from pipeline.plan import TaskPlan
 from preprocessing.cohort import Cohort
@@ -18,12 +19,6 @@ for console in (out, err):
     if not console.is_terminal:
         console.width = 140  # a log file has no width of its own
 OWN = ("run_pipeline", "workflows", "pipeline", "preprocessing", "models")  # whose log lines are told
-BASELINES = {
-    "clinical": "clinical model",
-    "genes": "ridge on genes",
-    "slides": "MIL on slides",
-    "late fusion": "late fusion",
-}
 
 
 def start_logging(*, verbose: bool) -> None:
@@ -63,7 +58,10 @@ def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
         err.print(f"  {note}", style=style, markup=False, highlight=False, soft_wrap=True)
     for plan in plans:
         classes = f", classes {', '.join(plan.vocabulary)}" if plan.vocabulary else ""
-        err.print(f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{classes}", highlight=False)
+        further = "".join(f", {len(folds)} by {scheme}" for scheme, folds in plan.further_schemes.items())
+        err.print(
+            f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{further}{classes}", highlight=False
+        )
         for warning in plan.warnings:
             err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     for gone in cohort.left_out:
@@ -80,12 +78,12 @@ def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
 def show_results(
     folder: Path, reports: Mapping[str, Report], failures: Mapping[str, str], given_up: Sequence[str]
 ) -> None:
-    """The table of the result, its baselines beside it; then what failed, and where everything lies."""
+    """The tables of the result, by task and fold scheme; then what failed, and where everything lies."""
     for task, report in reports.items():
-        out.print(_table(task, report))
-        for name, baseline in report["baselines"].items():
-            if baseline["reason"]:
-                out.print(f"  {BASELINES[name]}: {baseline['reason']}", style="dim", markup=False, soft_wrap=True)
+        _show_report(task, report)
+        for scheme, further in report["schemes"].items():
+            _show_report(f"{task}, split by {scheme}", further)
+    _show_gene_notes(reports)
     for message in given_up:
         err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if failures:
@@ -95,30 +93,46 @@ def show_results(
     out.print(f"results: {folder}", highlight=False, soft_wrap=True)
 
 
-def _table(task: str, report: Report) -> Table:
-    """A row for the model, for the model on either input alone, for each baseline and for what is trivial."""
+def _show_report(title: str, report: Report) -> None:
+    out.print(_table(title, report))
+    for name, baseline in report["baselines"].items():
+        if baseline["reason"]:
+            out.print(f"  {BASELINES[name]}: {baseline['reason']}", style="dim", markup=False, soft_wrap=True)
+
+
+def _show_gene_notes(reports: Mapping[str, Report]) -> None:
+    """What was decided about the genes of the final models: once for all tasks of which it is the same."""
+    tasks: dict[tuple[str, ...], list[str]] = {}
+    for task, report in reports.items():
+        tasks.setdefault(tuple(report["gene_notes"]["final"]), []).append(task)
+    for notes, own in tasks.items():
+        for note in notes:
+            out.print(f"  genes ({', '.join(own)}): {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(title: str, report: Report) -> Table:
+    """A row for the model, for the model on either input alone, for each rival, each baseline and what is trivial."""
     names = (
         ("c_index", "uno_c_index")
         if report["headline"] == "c_index"
         else ("macro_auc", "accuracy", "balanced_accuracy")
     )
     table = Table(
-        title=f"{task}: {report['n']} cases, each tested by a model that has not seen it", title_justify="left"
+        title=f"{title}: {report['n']} cases, each tested by a model that has not seen it", title_justify="left"
     )
     table.add_column("predictor")
     for name in names:
         table.add_column(f"{name.replace('_', ' ')} (95 % interval)")
-    table.add_column("model leads by")
-    table.add_row("model", *(_number(report["model"]["pooled"][name]) for name in names), style="bold")
+    table.add_column(f"{report['contender']} leads by")
+    table.add_row(report["contender"], *(_number(report["model"]["pooled"][name]) for name in names), style="bold")
     for given in ("slides", "genes"):
         if given in report["inputs"]:
             table.add_row(
                 f"  shown {given} alone", *(_number(report["inputs"][given]["pooled"][name]) for name in names)
             )
-    for name, label in BASELINES.items():
-        if name in report["baselines"]:
-            pooled = report["baselines"][name]["pooled"]
-            table.add_row(label, *(_number(pooled[metric]) for metric in names), _number(report["lead"][name]))
+    for name, rival in {**report["rivals"], **report["baselines"]}.items():
+        told = (_number(rival["pooled"][metric]) for metric in names)
+        table.add_row(BASELINES.get(name, name), *told, _number(report["lead"][name]))
     majority = report["model"]["pooled"].get("majority") or {}
     table.add_row("trivial", *(_number(majority[name]) if name in majority else "0.500" for name in names))
     return table

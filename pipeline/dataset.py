@@ -68,12 +68,14 @@ class Dataset:
         patch_dim: their width.
         rows: row of each case in `omics`; a case without genes has none.
         omics: one float32 (cases, g) array for each gene group, scaled.
+        covariates: number of the group that holds clinical covariates, if there is one.
     """
 
     bags: Bags
     patch_dim: int
     rows: Mapping[str, int]
     omics: Sequence[np.ndarray]
+    covariates: int | None = None
 
     def batch(
         self, cases: Sequence[str], *, max_patches: int | None = None, rng: np.random.Generator | None = None
@@ -99,6 +101,11 @@ class Dataset:
         has_omics = torch.tensor([row >= 0 for row in rows])
         omics = tuple(torch.from_numpy(group[rows]) * has_omics[:, None] for group in self.omics)
         return Batch(patches, cells, mask, omics, mask.any(1), has_omics)
+
+    @property
+    def group_dims(self) -> list[int]:
+        """Width of each gene group."""
+        return [group.shape[1] for group in self.omics]
 
     def genes(self, cases: Sequence[str]) -> np.ndarray:
         """All groups side by side (n, sum of g), float64; a case without genes stands at the mean, which is zero."""

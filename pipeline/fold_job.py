@@ -2,18 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor
 
 from models.catalogue import MODELS
+from models.ensemble import Ensemble
 from models.settings import Settings
+from models.shortcut import OnCovariates
 from pipeline.baselines import (
     ClassPrediction,
     SurvivalPrediction,
@@ -26,9 +29,9 @@ from pipeline.baselines import (
 )
 from pipeline.bundle import TrainedModel, save_model
 from pipeline.compute import one_thread
-from pipeline.config import Config, identity
+from pipeline.config import CONTENDERS, Config, Contender, identity
 from pipeline.dataset import Bags, Dataset
-from pipeline.fit import Epoch, fit_model, predict_logits
+from pipeline.fit import Epoch, fit_linear, fit_model, predict_logits
 from pipeline.plan import FINAL
 from pipeline.run import write_text
 from pipeline.splits import Fold, with_validation
@@ -58,6 +61,8 @@ class FoldJob:
         bags: feature groups of each case.
         encoder: what the features are made of, for the model folder; None without slides.
         config: the run's.
+        contender: the model that is trained.
+        baselines: whether what the model has to beat is fitted beside it.
         device: where to train.
         out: the fold's folder.
     """
@@ -73,6 +78,8 @@ class FoldJob:
     bags: Mapping[str, tuple[str, ...]]
     encoder: Mapping[str, Any] | None
     config: Config
+    contender: Contender
+    baselines: bool
     device: str
     out: Path
 
@@ -82,11 +89,32 @@ class FoldJob:
         return self.fold.number == FINAL
 
     def fingerprint(self) -> str:
-        """Of all that decides the result."""
+        """Of all that decides the result; other contenders of the run do not."""
         everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}
         everything |= {"fold": asdict(self.fold), "labels": self.labels.to_json(orient="split")}
-        everything |= {"omics": file_fingerprint(self.omics), "config": identity(self.config)}
+        everything |= {"contender": [self.contender.model, self.contender.settings]}
+        config = {key: value for key, value in identity(self.config).items() if key not in CONTENDERS}
+        everything |= {"omics": file_fingerprint(self.omics), "config": config}
         return fingerprint(code_fingerprint(), everything)
+
+
+@dataclass(frozen=True)
+class TaskJobs:
+    """The jobs of one task.
+
+    Attributes:
+        model: the folds of the model, and last the one that is handed out.
+        rivals: the same folds of each rival, by its name.
+        schemes: the model's folds of each further scheme, by its name.
+    """
+
+    model: list[FoldJob]
+    rivals: dict[str, list[FoldJob]]
+    schemes: dict[str, list[FoldJob]]
+
+    def all(self) -> list[FoldJob]:
+        """Every one, the model's first."""
+        return [*self.model, *chain(*self.rivals.values(), *self.schemes.values())]
 
 
 def run_fold(job: FoldJob) -> str:
@@ -103,23 +131,30 @@ def run_fold(job: FoldJob) -> str:
     shutil.rmtree(job.out, ignore_errors=True)
     job.out.mkdir(parents=True)
 
-    config, labels = job.config, job.labels
-    strata = TASKS[job.task].strata(labels.loc[list(job.fold.train)])
-    fold = with_validation(job.fold, strata, share=config.train.validation_share, seed=config.seed)
+    config, fold = job.config, job.fold
     data, scaler = load_data(job, fold)
-    learned = learn(job, fold, data, config.model, config.model_settings())
+    learned = learn(job, fold, data, job.contender.model, job.contender.settings)
     if fold.test:
         write_predictions(job, fold, data, learned)
-        if not job.is_final and config.baselines == "all":
+        if job.baselines:
             predict_baselines(job, fold, data).to_csv(job.out / "baselines.csv", index=False)
-    write_history(job.out / "history.csv", learned.history)
+    write_history(job.out / "history.csv", learned.histories)
     facts = {
         "encoder": job.encoder,
         "tiles": config.tiles.model_dump(mode="json"),
         "covariates": list(job.covariates),
         "trained_on_cases": len(fold.train),
     }
-    trained = TrainedModel(learned.model.cpu(), config.model, job.task, learned.task, scaler, data.patch_dim, facts)
+    trained = TrainedModel(
+        model=learned.model.cpu(),
+        model_name=job.contender.model,
+        settings=job.contender.settings,
+        task_name=job.task,
+        task=learned.task,
+        scaler=scaler,
+        patch_dim=data.patch_dim,
+        facts=facts,
+    )
     save_model(job.out / "model", trained)
     write_text(done, json.dumps({"fingerprint": mark}))
     return "done"
@@ -138,39 +173,61 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     if not with_genes:
         return Dataset(bags, bags.width(), {}, ()), None
     scaler = OmicsScaler.fit(matrix.take(with_genes), job.gene_sets, job.config.omics)
-    return Dataset(bags, bags.width(), rows, scaler.transform(matrix)), scaler
+    return Dataset(bags, bags.width(), rows, scaler.transform(matrix), scaler.covariates), scaler
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A trained model, its task with what was fitted, and how training went."""
+    """Trained models that answer together, their task with what was fitted, and how the training of each went."""
 
-    model: nn.Module
+    model: Ensemble
     task: FittedTask
-    history: list[Epoch]
+    histories: list[list[Epoch]]
     train_logits: np.ndarray
 
 
 def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Settings) -> Learned:
-    """Train a model of that name on the fold's training cases."""
-    labels, seed = job.labels, job.config.seed
+    """Train the members of a model of that name on the fold's training cases, each with validation cases of its own."""
+    labels, config = job.labels, job.config.train
+    strata = TASKS[job.task].strata(labels.loc[list(fold.train)])
     fitted = TASKS[job.task].fit(labels.loc[list(fold.train)], job.vocabulary)
-    torch.manual_seed(seed)
-    group_dims = [group.shape[1] for group in data.omics]
-    model = MODELS[model_name](data.patch_dim, group_dims, fitted.n_outputs, settings).to(job.device)
-    history = fit_model(
-        model,
-        fitted,
-        data,
-        cases=fold.train,
-        targets=fitted.encode(labels.loc[list(fold.train)]),
-        validation=(fold.validation, fitted.encode(labels.loc[list(fold.validation)])),
-        config=job.config.train,
-        seed=seed,
-        device=job.device,
-    )
-    train_logits = predict_logits(model, data, fold.train, device=job.device)
-    return Learned(model, fitted.calibrated(train_logits), history, train_logits)
+    linear = linear_part(data, fold.train, fitted, labels)
+    members, histories = [], []
+    for number in range(config.members):
+        seed = int(np.random.SeedSequence([job.config.seed, number]).generate_state(1)[0])
+        own = with_validation(fold, strata, share=config.validation_share, seed=seed)
+        torch.manual_seed(seed)
+        model = MODELS[model_name](data.patch_dim, data.group_dims, fitted.n_outputs, settings)
+        if linear is not None:
+            model = OnCovariates(model, *linear)
+        model.to(job.device)
+        history = fit_model(
+            model,
+            fitted,
+            data,
+            cases=own.train,
+            targets=fitted.encode(labels.loc[list(own.train)]),
+            validation=(own.validation, fitted.encode(labels.loc[list(own.validation)])),
+            config=config,
+            seed=seed,
+            device=job.device,
+        )
+        members.append(model)
+        histories.append(history)
+    ensemble = Ensemble(members)
+    train_logits = predict_logits(ensemble, data, fold.train, device=job.device)
+    return Learned(ensemble, fitted.calibrated(train_logits), histories, train_logits)
+
+
+def linear_part(
+    data: Dataset, cases: Sequence[str], task: FittedTask, labels: pd.DataFrame
+) -> tuple[int, Tensor, Tensor] | None:
+    """What `OnCovariates` puts a model on: the group, weight and bias fitted on these cases; None without covariates."""
+    known = [case for case in cases if case in data.rows]
+    if data.covariates is None or not known:
+        return None
+    values = data.omics[data.covariates][[data.rows[case] for case in known]]
+    return data.covariates, *fit_linear(task, values, task.encode(labels.loc[known]))
 
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
@@ -187,9 +244,13 @@ def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned)
         pd.concat(alone).to_csv(job.out / "inputs.csv", index=False)
 
 
-def write_history(path: Path, history: list[Epoch]) -> None:
-    """A row for each epoch."""
-    rows = [{"epoch": i, **asdict(epoch)} for i, epoch in enumerate(history, 1)]
+def write_history(path: Path, histories: list[list[Epoch]]) -> None:
+    """A row for each epoch of each member."""
+    rows = [
+        {"member": member, "epoch": i, **asdict(epoch)}
+        for member, history in enumerate(histories)
+        for i, epoch in enumerate(history, 1)
+    ]
     pd.DataFrame([row | row.pop("auxiliary") for row in rows]).to_csv(path, index=False)
 
 
@@ -210,7 +271,7 @@ def _survival_baselines(job: FoldJob, fold: Fold, data: Dataset) -> dict[str, di
         genes, asked = data.genes(fold.train), data.genes(fold.test)
         told["genes"] = omics_cox(genes, time, event, asked, curve_times=months, seed=job.config.seed)
     if _slides_are_another_view(job):
-        mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
+        mil = learn(job, fold, replace(data, covariates=None), SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
         decoded = mil.task.decode(predict_logits(mil.model, data, fold.test, device=job.device))
         told["slides"] = SurvivalPrediction(
             risk=decoded["risk"].to_numpy(),
@@ -236,7 +297,7 @@ def _class_baselines(job: FoldJob, fold: Fold, data: Dataset) -> dict[str, dict[
         genes, asked = data.genes(fold.train), data.genes(fold.test)
         told["genes"] = omics_logistic(genes, known, asked, n_classes=n_classes, seed=seed)
     if _slides_are_another_view(job):
-        mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
+        mil = learn(job, fold, replace(data, covariates=None), SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
         decoded = mil.task.decode(predict_logits(mil.model, data, fold.test, device=job.device))
         told["slides"] = ClassPrediction(decoded[[f"probability_{name}" for name in job.vocabulary]].to_numpy())
     if {"genes", "slides"} <= told.keys():
@@ -249,4 +310,4 @@ def _class_baselines(job: FoldJob, fold: Fold, data: Dataset) -> dict[str, dict[
 
 
 def _slides_are_another_view(job: FoldJob) -> bool:
-    return job.config.model != SLIDES_ALONE and any(job.bags.values())
+    return job.contender.model != SLIDES_ALONE and any(job.bags.values())

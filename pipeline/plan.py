@@ -1,7 +1,7 @@
 """What is to be learned: the tasks whose labels are there, each with its cases and folds."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -9,7 +9,7 @@ import pandas as pd
 from models.registry import nearest
 from pipeline.config import Config
 from pipeline.splits import Fold, make_folds, read_folds
-from pipeline.tasks import BY_DEFAULT, TASKS
+from pipeline.tasks import BY_DEFAULT, TASKS, Task
 from preprocessing.errors import InputError
 from preprocessing.leakage import defining_features, label_copies
 from preprocessing.omics import OmicsMatrix
@@ -17,6 +17,7 @@ from preprocessing.omics import covariates as check_covariates
 
 log = logging.getLogger(__name__)
 FINAL = -1  # number of the fold whose model is handed out: trained on every labelled case, tested on none
+GIVEN = "given"  # the scheme of folds that were read from files
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class TaskPlan:
         labelled: cases with a label, sorted.
         unlabelled: usable cases without one; the final model predicts them.
         vocabulary: the task's classes.
-        folds: each with its training and test cases.
+        schemes: folds, each with its training and test cases, by what they keep together; the first scheme is the main one.
         defining: molecular features that are left out since they define the label, each with the reason.
         covariates: clinical columns that are used.
         warnings: what is thin about the labels, what is left out.
@@ -38,10 +39,24 @@ class TaskPlan:
     labelled: tuple[str, ...]
     unlabelled: tuple[str, ...]
     vocabulary: tuple[str, ...]
-    folds: tuple[Fold, ...]
+    schemes: Mapping[str, tuple[Fold, ...]]
     defining: dict[str, str]
     covariates: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """Those of the main scheme."""
+        return next(iter(self.schemes.values()))
+
+    @property
+    def further_schemes(self) -> dict[str, tuple[Fold, ...]]:
+        """The folds of the other schemes."""
+        return dict(list(self.schemes.items())[1:])
+
+    def folder(self, scheme: str) -> str:
+        """What a scheme's folders are called: as the task; those of a further scheme with its name behind."""
+        return f"{self.name}-{scheme}" if scheme in self.further_schemes else self.name
 
     @property
     def final(self) -> Fold:
@@ -102,20 +117,35 @@ def _without(plan: TaskPlan, labels: pd.DataFrame, lost: set[str]) -> TaskPlan:
     def remaining(cases: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(case for case in cases if case not in lost)
 
+    def remaining_fold(fold: Fold) -> Fold:
+        return Fold(fold.number, remaining(fold.train), remaining(fold.validation), remaining(fold.test))
+
     task, labelled = TASKS[plan.name], remaining(plan.labelled)
-    folds = tuple(
-        Fold(fold.number, remaining(fold.train), remaining(fold.validation), remaining(fold.test))
-        for fold in plan.folds
-    )
-    folds = tuple(fold for fold in folds if fold.test)
+    schemes = {
+        name: tuple(fold for fold in map(remaining_fold, folds) if fold.test) for name, folds in plan.schemes.items()
+    }
     task.require_cases(len(labelled), 2)
-    for warning in task.check(labels.loc[list(labelled)], folds=2):
+    for folds in schemes.values():
+        for fold in folds:
+            task.require_cases(len(fold.train), 2)
+    warnings = task.check(labels.loc[list(labelled)], folds=2) + _check_folds(task, labels, schemes)
+    for warning in warnings:
         log.warning("%s", warning)
-    for fold in folds:
-        task.require_cases(len(fold.train), 2)
-        for warning in task.check_fold(labels.loc[list(fold.train)], labels.loc[list(fold.test)], number=fold.number):
-            log.warning("%s", warning)
-    return replace(plan, labelled=labelled, unlabelled=remaining(plan.unlabelled), folds=folds)
+    return replace(plan, labelled=labelled, unlabelled=remaining(plan.unlabelled), schemes=schemes)
+
+
+def _check_folds(task: Task, labels: pd.DataFrame, schemes: Mapping[str, Sequence[Fold]]) -> list[str]:
+    """What is thin about the folds; InputError where one cannot be learned from. Of a further scheme, its name comes first."""
+    found = []
+    for scheme, folds in schemes.items():
+        which = "" if scheme == next(iter(schemes)) else f"split by {scheme}: "
+        for fold in folds:
+            train, test = labels.loc[list(fold.train)], labels.loc[list(fold.test)]
+            try:
+                found += [which + warning for warning in task.check_fold(train, test, number=fold.number)]
+            except InputError as error:
+                raise InputError(f"{which}{error}") from None
+    return found
 
 
 def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> TaskPlan:
@@ -140,15 +170,16 @@ def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -
         )
     if gone := [column for column in config.covariates if column not in covariates]:
         warnings.append(f"task {name}: covariates {', '.join(gone)} are left out: they are, or define, the label")
-    folds = _folds(config, task.strata(own), own)
-    for fold in folds:
-        warnings += task.check_fold(own.loc[list(fold.train)], own.loc[list(fold.test)], number=fold.number)
+    schemes = _schemes(config, task.strata(own), own)
+    if config.splits and config.split_by[0] != "case":
+        warnings.append(f"task {name}: the folds of --splits take the place of --split-by {config.split_by[0]}")
+    warnings += _check_folds(task, own, schemes)
     return TaskPlan(
         name=name,
         labelled=tuple(own.index),
         unlabelled=tuple(sorted(labels.index[~has_label])),
         vocabulary=task.vocabulary(own),
-        folds=tuple(folds),
+        schemes=schemes,
         defining=defining,
         covariates=covariates,
         warnings=tuple(warnings),
@@ -172,10 +203,16 @@ def _tells(column: str, task: str) -> bool:
     return column in TASKS[task].label_columns
 
 
-def _folds(config: Config, strata: pd.Series, labels: pd.DataFrame) -> list[Fold]:
-    if config.splits:
-        return read_folds(config.splits, list(labels.index))
-    if config.split_by == "case":
+def _schemes(config: Config, strata: pd.Series, labels: pd.DataFrame) -> dict[str, tuple[Fold, ...]]:
+    """Folds by what they keep together; folds that are given take the place of the first scheme."""
+    schemes = {GIVEN: read_folds(config.splits, list(labels.index))} if config.splits else {}
+    for scheme in config.split_by[1:] if config.splits else config.split_by:
+        schemes[scheme] = _draw_folds(scheme, config, strata, labels)
+    return {scheme: tuple(folds) for scheme, folds in schemes.items()}
+
+
+def _draw_folds(scheme: str, config: Config, strata: pd.Series, labels: pd.DataFrame) -> list[Fold]:
+    if scheme == "case":
         return make_folds(strata, n_folds=config.folds, seed=config.seed)
     if "site" not in labels or labels["site"].isna().any():
         unknown = list(labels.index) if "site" not in labels else list(labels.index[labels["site"].isna()])

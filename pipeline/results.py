@@ -1,14 +1,13 @@
-"""The folds' results put together: `predictions.csv` and `metrics.json`."""
+"""The folds' results put together: `predictions.csv`, `rivals.csv` and `metrics.json`."""
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.fold_job import FoldJob
+from pipeline.fold_job import FoldJob, TaskJobs
 from pipeline.metrics import (
     Report,
     c_index,
@@ -27,6 +26,36 @@ HEADLINES = {"survival": "c_index"}  # the metric that is compared; of classes t
 def headline(task: str) -> str:
     """The name of a task's main metric."""
     return HEADLINES.get(task, "macro_auc")
+
+
+def conclude(
+    plan: TaskPlan, jobs: TaskJobs, labels: pd.DataFrame, cases: pd.DataFrame, *, n_boot: int, seed: int
+) -> tuple[Report, pd.DataFrame, list[pd.DataFrame]]:
+    """The report of a task, its model's predictions, and those of each rival for the cases that were tested.
+
+    Args:
+        plan: the task.
+        jobs: its jobs, finished.
+        labels: of the usable cases.
+        cases: the audit of all cases.
+        n_boot: resamples behind each interval.
+        seed: of the resamples.
+    """
+    told = collect_predictions(plan, jobs.model, labels, cases)
+    report = evaluate(plan, jobs.model, told, n_boot=n_boot, seed=seed)
+    tested, rivals = _tested(jobs.model, told), []
+    for name, folds in jobs.rivals.items():
+        rival = collect_predictions(plan, folds, labels, cases)
+        own = _tested(folds, rival)
+        report["rivals"][name] = _report(plan, tested, own, n_boot, seed) | {"reason": None}
+        report["lead"][name] = _lead(plan, tested, own, n_boot, seed)
+        rivals.append(rival[rival["status"] == "tested"].copy())
+        rivals[-1].insert(2, "model", name)
+    for name, folds in jobs.schemes.items():
+        predictions = collect_predictions(plan, folds, labels, cases)
+        report["schemes"][name] = evaluate(plan, folds, predictions, n_boot=n_boot, seed=seed)
+    report["gene_notes"] = _gene_notes(jobs.model)
+    return report, told, rivals
 
 
 def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
@@ -63,20 +92,32 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
 
 def evaluate(plan: TaskPlan, jobs: list[FoldJob], predictions: pd.DataFrame, *, n_boot: int, seed: int) -> Report:
     """Metrics of the model and of each baseline on the same test cases, and the model's lead over each."""
-    tested = predictions[predictions["status"] == "tested"].sort_values(["case_id", "fold"]).reset_index(drop=True)
+    tested = _tested(jobs, predictions)
     folds = [job for job in jobs if not job.is_final]
-    medians = {job.fold.number: _fitted(job.out).get("median_risk", float("nan")) for job in folds}
-    tested["train_risk_median"] = tested["fold"].map(medians)
-    report: Report = {"n": len(tested), "headline": headline(plan.name)}
+    report: Report = {"n": len(tested), "headline": headline(plan.name), "contender": jobs[0].contender.name}
     report["model"] = _report(plan, tested, tested, n_boot, seed)
     report["inputs"] = _by_input(plan, folds, tested, n_boot, seed)
-    report["baselines"], report["lead"] = {}, {}
-    for name, rival in _read_all(folds, "baselines.csv").groupby("baseline", sort=False):
-        own = tested[["case_id", "fold"]].merge(rival, on=["case_id", "fold"], how="left")
+    report |= {"rivals": {}, "baselines": {}, "lead": {}, "schemes": {}}
+    for name, baseline in _read_all(folds, "baselines.csv").groupby("baseline", sort=False):
+        own = tested[["case_id", "fold"]].merge(baseline, on=["case_id", "fold"], how="left")
         reasons = own["reason"].dropna().unique()
         report["baselines"][name] = _report(plan, tested, own, n_boot, seed) | {"reason": "; ".join(reasons) or None}
         report["lead"][name] = _lead(plan, tested, own, n_boot, seed)
     return report
+
+
+def _tested(jobs: list[FoldJob], predictions: pd.DataFrame) -> pd.DataFrame:
+    """The predictions that count, in one order for all predictors of the same folds; risks with their training median."""
+    tested = predictions[predictions["status"] == "tested"].sort_values(["case_id", "fold"]).reset_index(drop=True)
+    fitted = {job.fold.number: _describe(job)["fitted"] for job in jobs if not job.is_final}
+    medians = {number: told.get("median_risk", float("nan")) for number, told in fitted.items()}
+    return tested.assign(train_risk_median=tested["fold"].map(medians))
+
+
+def _gene_notes(jobs: list[FoldJob]) -> dict[str, list[str]]:
+    """What was decided about the genes for the final model; for a fold where that differs."""
+    notes = {job.out.name: (_describe(job)["omics"] or {"notes": []})["notes"] for job in jobs}
+    return {name: own for name, own in notes.items() if name == "final" or own != notes["final"]}
 
 
 def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:
@@ -104,8 +145,8 @@ def _by_input(plan: TaskPlan, folds: list[FoldJob], tested: pd.DataFrame, n_boot
     return reports
 
 
-def _fitted(folder: Path) -> Mapping[str, Any]:
-    return json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))["fitted"]
+def _describe(job: FoldJob) -> Mapping[str, Any]:
+    return json.loads((job.out / "model" / "model.json").read_text(encoding="utf-8"))
 
 
 def _truth(plan: TaskPlan, tested: pd.DataFrame) -> np.ndarray:
@@ -136,7 +177,7 @@ def _report(plan: TaskPlan, tested: pd.DataFrame, predictor: pd.DataFrame, n_boo
 
 
 def _lead(plan: TaskPlan, tested: pd.DataFrame, rival: pd.DataFrame, n_boot: int, seed: int) -> Any:
-    """How much higher the model's headline is than the baseline's, on the same resamples."""
+    """How much higher the model's headline is than the rival's, on the same resamples."""
     a, b, folds = _outputs(plan, tested), _outputs(plan, rival), tested["fold"].to_numpy(int)
     if plan.name == "survival":
         time, event = tested["survival_months"].to_numpy(float), tested["event"].to_numpy(bool)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.presets import PRESETS
+
 USAGE = "run_pipeline SLIDES GENES [options]"
 EPILOG = """\
 examples:
@@ -94,7 +96,11 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="survival, grade or subtype; repeat for several; default: all whose labels are there",
     )
-    add("--model", metavar="NAME", help="umeml (default), abmil")
+    add(
+        "--model",
+        metavar="NAMES",
+        help="umeml (default), abmil; umeml,abmil trains both on the same folds, and the first is handed out",
+    )
     add(
         "--gene-sets",
         dest="gene_sets",
@@ -129,7 +135,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--split-by",
         dest="split_by",
         metavar="WHAT",
-        help="case (default); site: whole tissue source sites stay together",
+        help="case (default); site: whole tissue source sites stay together; case,site runs both",
     )
     add("--baselines", metavar="WHICH", help="all (default), none")
     add("--folds", metavar="N", help="cross-validation folds (5)")
@@ -150,6 +156,8 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
 
 def _add_configuration(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("configuration").add_argument
+    presets = "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
+    add("--preset", metavar="NAMES", help=f"settings that go together, overridden by all others; {presets}")
     add("--config", type=Path, metavar="FILE", help="YAML with any of these; flags override it")
     add(
         "--set",

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.compute import Outcome, Workers
-    from pipeline.config import Config
-    from pipeline.fold_job import FoldJob
+    from pipeline.config import Config, Contender
+    from pipeline.fold_job import TaskJobs
     from pipeline.plan import TaskPlan
     from pipeline.run import Run
     from preprocessing.cohort import Cohort
@@ -193,42 +193,49 @@ def train(
     from pipeline.compute import map_jobs
     from pipeline.fold_job import run_fold
     from pipeline.metrics import to_json
-    from pipeline.results import collect_predictions, evaluate
+    from pipeline.results import conclude
     from pipeline.splits import write_folds
 
     jobs = {one.name: fold_jobs(config, cohort, run, one, features, device) for one in plans}
     with run.stage("training"):
-        map_jobs(workers, run_fold, [job for group in jobs.values() for job in group], stage="training")
+        map_jobs(workers, run_fold, [job for own in jobs.values() for job in own.all()], stage="training")
     predictions: list[pd.DataFrame] = []
+    rivals: list[pd.DataFrame] = []
     reports: dict[str, Any] = {}
     with run.stage("evaluation"):
         for one in plans:
-            write_folds(one.folds, run.folder / "splits" / one.name)
-            told = collect_predictions(one, jobs[one.name], cohort.labels, cases)
-            reports[one.name] = evaluate(one, jobs[one.name], told, n_boot=config.bootstrap, seed=config.seed)
+            for scheme, folds in one.schemes.items():
+                write_folds(folds, run.folder / "splits" / one.folder(scheme))
+            own = jobs[one.name]
+            reports[one.name], told, others = conclude(
+                one, own, cohort.labels, cases, n_boot=config.bootstrap, seed=config.seed
+            )
             reports[one.name]["left_out_features"] = one.defining
             predictions.append(told)
-            shutil.copytree(jobs[one.name][-1].out / "model", run.folder / "models" / one.name, dirs_exist_ok=True)
+            rivals += others
+            shutil.copytree(own.model[-1].out / "model", run.folder / "models" / one.name, dirs_exist_ok=True)
     if predictions:
         run.write_table("predictions.csv", pd.concat(predictions))
+    if rivals:
+        run.write_table("rivals.csv", pd.concat(rivals))
     run.write_json("metrics.json", to_json(reports))
     return reports
 
 
 def fold_jobs(
     config: "Config", cohort: "Cohort", run: "Run", one: "TaskPlan", features: Mapping[str, str], device: str
-) -> list["FoldJob"]:
-    """A job for each fold of a task, and last the one whose model is handed out."""
-    from pipeline.fold_job import FoldJob
+) -> "TaskJobs":
+    """The jobs of a task: each fold of each contender, those of further schemes, and the model that is handed out."""
+    from pipeline.fold_job import FoldJob, TaskJobs
     from preprocessing.omics import read_gene_sets
 
     by_case = cohort.slides_by_case(features)
     cases = [*one.labelled, *one.unlabelled]
-    labels = cohort.labels.reindex(cases)
-    template = FoldJob(
+    model, *rivals = config.contenders()
+    final = FoldJob(
         task=one.name,
         fold=one.final,
-        labels=labels,
+        labels=cohort.labels.reindex(cases),
         vocabulary=one.vocabulary,
         omics=run.folder / "omics.npz",
         gene_sets=read_gene_sets(config.gene_sets) if config.gene_sets else None,
@@ -237,11 +244,24 @@ def fold_jobs(
         covariates=one.covariates,
         encoder=run.facts.get("encoder"),
         config=config,
+        contender=model,
+        baselines=False,
         device=device,
-        out=run.folder / "folds" / one.name / "final",
+        out=run.folder / "folds" / one.name / model.name / "final",
     )
-    folds = [replace(template, fold=fold, out=template.out.with_name(f"fold_{fold.number}")) for fold in one.folds]
-    return [*folds, template]
+
+    def by_fold(scheme: str, contender: "Contender", *, baselines: bool) -> list[FoldJob]:
+        out = run.folder / "folds" / one.folder(scheme) / contender.name
+        template = replace(final, contender=contender, baselines=baselines)
+        return [replace(template, fold=fold, out=out / f"fold_{fold.number}") for fold in one.schemes[scheme]]
+
+    main, *further = one.schemes
+    baselines = config.baselines == "all"
+    return TaskJobs(
+        model=[*by_fold(main, model, baselines=baselines), final],
+        rivals={rival.name: by_fold(main, rival, baselines=False) for rival in rivals},
+        schemes={scheme: by_fold(scheme, model, baselines=baselines) for scheme in further},
+    )
 
 
 if __name__ == "__main__":

@@ -217,9 +217,9 @@ def test_without_decoder_the_sides_do_not_see_each_other(make_batch):
     assert not torch.equal(pairs[0][1], pairs[1][1])
 
 
-def test_default_model_has_the_size_of_the_paper():
+def test_the_model_at_the_papers_width_has_the_papers_size():
     with torch.device("meta"):
-        model = UMEML(512, [60, 200, 300, 150, 400, 250], 4, UMEMLConfig())
+        model = UMEML(512, [60, 200, 300, 150, 400, 250], 4, UMEMLConfig(hidden=256))
     assert 2.5e6 < count(model) < 3.0e6
 
 

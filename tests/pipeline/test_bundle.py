@@ -1,16 +1,18 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from models.ensemble import Ensemble
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
 from pipeline.bundle import TrainedModel, load_model, save_model
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
 from preprocessing.errors import InputError
-from preprocessing.omics import OmicsMatrix, OmicsScaler
+from preprocessing.omics import OmicsConfig, OmicsMatrix, OmicsScaler
 
 WIDTH = 4
 
@@ -27,9 +29,10 @@ def trained(matrix):
     scaler = OmicsScaler.fit(matrix, {"first": ["G0", "G1"], "second": ["G2", "G3", "G4"]})
     torch.manual_seed(1)
     config = UMEMLConfig(hidden=8, heads=2, blocks=1, prototypes=2, registers=1, gamma=2)
-    model = UMEML(WIDTH, [len(names) for names in scaler.groups.values()], 3, config).eval()
+    model = Ensemble([UMEML(WIDTH, scaler.group_dims, 3, config) for _ in range(2)]).eval()
     task = FittedClassification("grade", ("2", "3", "4"), (0.5, 1.0, 2.0))
-    return TrainedModel(model, "umeml", "grade", task, scaler, WIDTH, {"encoder": {"name": "x"}, "covariates": []})
+    facts = {"encoder": {"name": "x"}, "covariates": []}
+    return TrainedModel(model, "umeml", config, "grade", task, scaler, WIDTH, facts)
 
 
 def predict(trained, matrix):
@@ -46,21 +49,33 @@ def test_a_saved_model_gives_the_same_predictions(trained, matrix, tmp_path):
     save_model(tmp_path / "model", trained)
     loaded = load_model(tmp_path / "model")
     assert predict(loaded, matrix).equals(predict(trained, matrix))
-    assert loaded.model.config == trained.model.config
+    assert loaded.settings == trained.settings
+    assert len(loaded.model.members) == 2
     assert loaded.task == trained.task
     assert loaded.scaler.groups == trained.scaler.groups
+    assert loaded.scaler.group_dims == [2, 3, 1]  # the sixth gene is in no set
     assert (loaded.model_name, loaded.task_name, loaded.patch_dim) == ("umeml", "grade", WIDTH)
     assert loaded.facts == trained.facts
     assert not loaded.model.training
 
 
 def test_a_model_without_genes_and_with_survival(tmp_path):
-    model = UMEML(WIDTH, [], 2, UMEMLConfig(hidden=8, heads=2, blocks=1))
+    config = UMEMLConfig(hidden=8, heads=2, blocks=1)
     task = FittedSurvival((1 / 3,), 60.1, -0.7)
-    save_model(tmp_path / "m", TrainedModel(model, "umeml", "survival", task, None, WIDTH, {}))
+    model = Ensemble([UMEML(WIDTH, [], 2, config)])
+    save_model(tmp_path / "m", TrainedModel(model, "umeml", config, "survival", task, None, WIDTH, {}))
     loaded = load_model(tmp_path / "m")
     assert loaded.scaler is None
     assert loaded.task == task
+
+
+def test_a_model_that_is_shown_the_genes_themselves(trained, matrix, tmp_path):
+    scaler = OmicsScaler.fit(matrix, {"first": ["G0", "G1"], "second": ["G2", "G3", "G4"]}, OmicsConfig(axes="genes"))
+    save_model(tmp_path / "m", replace(trained, scaler=scaler))
+    loaded = load_model(tmp_path / "m")
+    assert loaded.scaler.axes is None
+    assert predict(loaded, matrix).equals(predict(replace(trained, scaler=scaler), matrix))
+    assert not predict(loaded, matrix).equals(predict(trained, matrix))
 
 
 def test_saving_replaces_the_folder_and_leaves_nothing_beside_it(trained, tmp_path):
@@ -103,12 +118,12 @@ def test_a_later_format_is_refused(trained, tmp_path):
     path = tmp_path / "m" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     with pytest.raises(
-        InputError, match=r"model.json has format 99, this version reads 1; install the version that made"
+        InputError, match=r"model.json has format 99, this version reads 2; install the version that made"
     ):
         load_model(tmp_path / "m")
 
 
-@pytest.mark.parametrize("text", ['{"format": 1, "mod', "[1]"])
+@pytest.mark.parametrize("text", ['{"format": 2, "mod', "[1]"])
 def test_a_broken_description_is_refused(trained, tmp_path, text):
     save_model(tmp_path / "m", trained)
     (tmp_path / "m" / "model.json").write_text(text)
@@ -126,8 +141,9 @@ def test_broken_weights_are_refused(trained, tmp_path):
 
 def test_weights_of_another_model_are_refused(trained, tmp_path):
     save_model(tmp_path / "m", trained)
-    other = UMEML(WIDTH, [2, 3], 3, UMEMLConfig(hidden=16, heads=2, blocks=1))
-    save_model(tmp_path / "other", TrainedModel(other, "umeml", "grade", trained.task, trained.scaler, WIDTH, {}))
+    config = UMEMLConfig(hidden=16, heads=2, blocks=1)
+    other = replace(trained, model=Ensemble([UMEML(WIDTH, [2, 3], 3, config)]), settings=config)
+    save_model(tmp_path / "other", other)
     (tmp_path / "other" / "weights.safetensors").replace(tmp_path / "m" / "weights.safetensors")
     with pytest.raises(InputError, match=r"weights.safetensors is broken"):
         load_model(tmp_path / "m")

@@ -4,7 +4,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from pipeline.config import WHERE_NOT_WHAT, Config, identity, load_config
+from models.umeml import UMEMLConfig
+from pipeline.config import WHERE_NOT_WHAT, Config, Contender, identity, load_config
+from pipeline.presets import PRESETS, Preset
 from preprocessing.errors import InputError
 from workflows import options
 
@@ -27,7 +29,7 @@ def leaves(model, prefix=""):
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from leaves(field.annotation, f"{prefix}{name}.")
-        elif name != "models":
+        elif name not in {"models", "variants"}:
             yield f"{prefix}{name}"
 
 
@@ -45,9 +47,64 @@ def test_set_overrides_flags_which_override_the_file_which_overrides_defaults(tm
     default = load_config(INPUTS)
     assert (config.folds, config.seed, config.bootstrap) == (3, 4, 5)
     assert (config.train.lr, config.train.epochs) == (0.3, 5)
-    assert config.model_settings().gamma == 0
+    assert config.models["umeml"]["gamma"] == config.contenders()[0].settings.gamma == 0
     assert config.train.batch_cases == default.train.batch_cases
-    assert default.model_settings().gamma != 0
+    assert default.contenders()[0].settings.gamma != 0
+
+
+def test_presets_come_after_defaults_and_before_all_else_the_later_over_the_earlier(tmp_path, monkeypatch):
+    everything = {"folds": 2, "seed": 2, "bootstrap": 2, "train": {"epochs": 2, "lr": 0.2, "clip_norm": 2}}
+    monkeypatch.setitem(PRESETS, "one", Preset("", everything | {"batch_tiles": 2, "omics": {"clip": 2}}))
+    monkeypatch.setitem(PRESETS, "two", Preset("", {"batch_tiles": 3, "omics": {"n_clusters": 3}}))
+    file = tmp_path / "c.yaml"
+    file.write_text("seed: 4\nbootstrap: 4\ntrain: {lr: 0.4}\n")
+    given = INPUTS | {"preset": "one,two", "bootstrap": "5", "train.epochs": "5"}
+    config = load_config(given, file=file, sets=["train.epochs=6"])
+    assert (config.folds, config.seed, config.bootstrap, config.batch_tiles) == (2, 4, 5, 3)
+    assert (config.train.clip_norm, config.train.lr, config.train.epochs) == (2, 0.4, 6)
+    assert (config.omics.clip, config.omics.n_clusters) == (2, 3)
+    assert load_config(given | {"preset": ["two", "one"]}, file=file).batch_tiles == 2
+    assert config.preset == ("one", "two")
+
+
+def test_a_file_may_name_a_preset_and_a_flag_another(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("preset: paper\n")
+    assert load_config(INPUTS, file=file).train.batch_cases == 1
+    config = load_config(INPUTS | {"preset": "ablation"}, file=file)
+    assert config.train.batch_cases is None
+    assert config.variants
+
+
+def test_a_presets_name_decides_nothing_by_itself():
+    named = load_config(INPUTS | {"preset": "ablation"})
+    assert identity(named) == identity(load_config(INPUTS | {"variants": PRESETS["ablation"].values["variants"]}))
+    assert identity(named) != identity(load_config(INPUTS))
+
+
+def test_the_first_model_and_behind_it_its_rivals():
+    sets = ["models.umeml.hidden=32", "models.abmil.hidden=7", "variants.no registers.registers=0"]
+    contenders = load_config(INPUTS | {"model": "umeml, abmil"}, sets=sets).contenders()
+    assert [(one.name, one.model) for one in contenders] == [
+        *(("umeml", "umeml"), ("abmil", "abmil"), ("no registers", "umeml"))
+    ]
+    assert [one.settings.hidden for one in contenders] == [32, 7, 32]
+    assert [one.settings.registers for one in contenders[::2]] == [UMEMLConfig().registers, 0]
+
+
+def test_a_model_alone_has_no_rivals():
+    assert load_config(INPUTS | {"model": "umeml,umeml"}).contenders() == (Contender("umeml", "umeml", UMEMLConfig()),)
+
+
+@pytest.mark.parametrize("name", ["umeml", "abmil", "late fusion", "clinical"])
+def test_a_variant_cannot_be_called_as_another_predictor_of_the_run(name):
+    message = refuse(flags=INPUTS | {"model": "umeml,abmil", "variants": {name: {"registers": 0}}})
+    assert message == f'configuration: variants: "{name}" is taken; call the variant something else'
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "[red]", "", " a"])
+def test_a_variant_is_called_what_a_folder_can_be_called(name):
+    assert f'variants: "{name}" names a folder too' in refuse(flags=INPUTS | {"variants": {name: {"registers": 0}}})
 
 
 def test_help_tells_the_same_order():
@@ -101,6 +158,13 @@ def test_none_means_without_that_side():
         ({"sets": ["models.umelm.gamma=3"]}, 'unknown model "umelm": did you mean "umeml"?'),
         ({"sets": ["tiles.tissue.detectr=a"]}, 'unknown key "tiles.tissue.detectr"'),
         ({"flags": INPUTS | {"model": "umelm"}}, 'unknown model "umelm": did you mean "umeml"?'),
+        ({"flags": INPUTS | {"model": "umeml,abml"}}, 'unknown model "abml": did you mean "abmil"?'),
+        ({"flags": INPUTS | {"preset": "papr"}}, 'unknown preset "papr": did you mean "paper"?'),
+        ({"sets": ["variants.a.register=0"]}, 'unknown key "variants.a.register": did you mean "registers"?'),
+        (
+            {"flags": INPUTS | {"model": "abmil", "preset": "ablation"}},
+            'unknown key "variants.no modularity.modularity"',
+        ),
         ({"flags": INPUTS | {"task": ["surviva"]}}, 'unknown task "surviva": did you mean "survival"?'),
         ({"flags": INPUTS | {"encoder.name": "phikn"}}, 'unknown name "phikn": did you mean "phikon"?'),
         ({"flags": INPUTS | {"encoder.name": "resnet_50"}}, 'unknown name "resnet_50": did you mean "resnet50'),
@@ -117,6 +181,11 @@ def test_unknown_names_are_told_with_the_nearest_known_one(arguments, expected):
         ({"flags": INPUTS | {"folds": "1"}}, "configuration: folds = '1': Input should be greater than or equal to 2"),
         ({"flags": INPUTS | {"until": "emb"}}, "configuration: until = 'emb': Input should be 'tile', 'embed', 'join'"),
         ({"flags": {}}, "configuration: slides is not given; usage: run_pipeline SLIDES GENES"),
+        ({"flags": INPUTS | {"model": ","}}, "configuration: model = (): Tuple should have at least 1 item"),
+        ({"flags": INPUTS | {"split_by": "case,sit"}}, "configuration: split_by.1 = 'sit': Input should be 'case' or"),
+        ({"sets": ["variants.a.heads=7"]}, "heads = 7; choose a divisor"),
+        ({"sets": ["variants.a=7"]}, "configuration: variants.a = 7: Input should be a valid dictionary"),
+        ({"sets": ["preset=7"]}, 'unknown preset "7"'),
         ({"sets": ["epochs"]}, "--set epochs: give it as key=value, as in --set train.epochs=10"),
         ({"sets": ["task=[grade"]}, "--set task=[grade: the value is not YAML"),
         ({"flags": INPUTS | {"encoder.weights": "w.pt"}}, "encoder: weights w.pt do not exist; give a file or"),
@@ -150,6 +219,7 @@ def test_a_file_that_is_no_configuration(tmp_path, text, expected):
 
 def test_the_resolved_configuration_gives_itself(tmp_path):
     given = {"slides": "none", "genes": "genes.csv", "task": ["grade"], "covariates": "age,is_female"}
+    given |= {"model": "umeml,abmil", "split_by": "site,case", "preset": "paper,ablation"}
     config = load_config(given, sets=["models.umeml.gamma=2.5", "omics.clip=3", "further_tables=[cnv.csv:cnv]"])
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -164,7 +234,8 @@ def test_configuration_is_frozen():
 OTHER_VALUES = {
     **{"slides": "other", "genes": "other.csv", "clinical": "c.csv", "further_tables": ["a.csv"], "covariates": "age"},
     **{"cases": "any", "allow_defining_features": True, "gene_sets": "s.gmt", "splits": "s", "task": ["grade"]},
-    **{"model": "abmil", "slide_kind": "all", "default_mpp": 0.4, "split_by": "site", "baselines": "none", "folds": 3},
+    **{"model": "umeml,abmil", "slide_kind": "all", "default_mpp": 0.4, "split_by": "case,site", "baselines": "none"},
+    **{"folds": 3, "variants": {"a": {}}},
     **{"seed": 7, "bootstrap": 7, "tiles.tile_px": 224, "tiles.mpp": 0.4, "tiles.min_tissue": 0.25},
     **{"encoder.name": "phikon", "encoder.precision": "bfloat16", "omics.clip": 3, "omics.n_clusters": 3},
     **{"train.epochs": 3, "train.lr": 0.5, "train.validation_share": 0.25},

@@ -4,9 +4,12 @@ from dataclasses import fields, replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from models.catalogue import MODELS
 from pipeline.bundle import load_model
-from pipeline.config import load_config
+from pipeline.config import Contender, load_config
+from pipeline.fit import Epoch
 from pipeline.fold_job import FoldJob, run_fold
 from pipeline.plan import FINAL
 from pipeline.splits import Fold
@@ -63,6 +66,7 @@ def make(store, tmp_path):
         folder.mkdir()
         OmicsMatrix.from_frame(genes).save(folder / "omics.npz")
         given = {"slides": "slides", "genes": "genes.csv", "store": str(store)}
+        config = load_config(given, sets=[*SETTINGS, *sets])
         job = FoldJob(
             task=task,
             fold=Fold(0, TRAIN, (), TEST),
@@ -74,7 +78,9 @@ def make(store, tmp_path):
             gene_sets=None,
             bags={case: (case,) for case in CASES[:-1]},
             encoder={"name": "x"},
-            config=load_config(given, sets=[*SETTINGS, *sets]),
+            config=config,
+            contender=config.contenders()[0],
+            baselines=config.baselines == "all",
             device="cpu",
             out=folder / "fold",
         )
@@ -154,13 +160,52 @@ def test_covariates_become_one_more_group(make):
     assert not np.allclose(first["probability_2"], second["probability_2"], atol=0)
 
 
+def test_members_are_apart_and_answer_together(make):
+    three, one = make(), make(sets=["train.members=1"])
+    assert not told(three).equals(told(one))
+    first, *others = load_model(three.out / "model").model.members
+    (alone,) = load_model(one.out / "model").model.members
+    for name, weight in alone.state_dict().items():
+        assert torch.equal(weight, first.state_dict()[name])
+    assert not any(torch.equal(member.classify.weight, first.classify.weight) for member in others)
+
+
+def test_each_member_has_validation_cases_of_its_own(make, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "pipeline.fold_job.fit_model",
+        lambda *_, **k: seen.append((k["cases"], k["validation"][0])) or [Epoch(1, {}, 1)],
+    )
+    run_fold(make(sets=["train.validation_share=0.2"]))
+    assert len({validation for _, validation in seen}) > 1
+    for cases, validation in seen:
+        assert set(cases) | set(validation) == set(TRAIN)
+        assert not set(cases) & set(validation)
+        assert validation
+
+
+def test_a_model_is_put_on_what_is_linear_in_the_covariates(make):
+    labels, genes = cohort()
+    labels["age"] = np.where(labels["grade"] == "4", 70.0, 30.0) + np.arange(len(labels)) % 3
+    job = make(covariates=("age",), labels=labels, sets=["train.lr=1e-9"])
+    probabilities = told(job).set_index("case_id")["probability_4"]
+    old = labels.loc[list(TEST), "age"] > 50
+    with_genes = [case for case in TEST if case in genes.index]
+    assert probabilities[with_genes][old[with_genes]].min() > probabilities[with_genes][~old[with_genes]].max()
+    assert load_model(job.out / "model").model.members[0].weight.shape == (3, 1)
+    without = told(make(labels=labels, sets=["train.lr=1e-9"])).set_index("case_id")["probability_4"]
+    assert without[with_genes][old[with_genes]].min() < without[with_genes][~old[with_genes]].max()
+
+
 def test_every_test_case_is_predicted_once_and_those_with_both_sides_from_either(make):
     job = make()
     assert told(job)["case_id"].tolist() == list(TEST)
     alone = told(job, "inputs.csv")
     assert alone["input"].value_counts().to_dict() == {"slides": 5, "genes": 5}
     assert TEST[-1] not in set(alone["case_id"])
-    assert len(told(job, "history.csv")) == 2
+    history = told(job, "history.csv")
+    assert list(zip(history["member"], history["epoch"], strict=True)) == [(m, e) for m in range(3) for e in (1, 2)]
+    assert history["train"].nunique() == 6
 
 
 def test_slides_alone(make):
@@ -175,6 +220,39 @@ def test_genes_alone(make):
     assert told(job)["case_id"].tolist() == list(TEST)
     assert set(told(job, "baselines.csv")["baseline"]) == {"clinical", "genes"}
     assert not (job.out / "inputs.csv").exists()
+
+
+def test_the_job_trains_its_contender_with_its_settings(make):
+    rival = make(sets=["model=[umeml,abmil]", "models.abmil.attention=3"])
+    rival = replace(rival, contender=rival.config.contenders()[1])
+    alone = make(sets=["model=abmil", "models.abmil.attention=3"])
+    pd.testing.assert_frame_equal(told(rival), told(alone), check_exact=True)
+    assert load_model(rival.out / "model").model_name == "abmil"
+    assert load_model(rival.out / "model").settings.attention == 3
+    assert not told(rival).equals(told(make()))
+
+
+@pytest.mark.parametrize(
+    ("models", "expected"),
+    [("[umeml,abmil]", {"clinical", "genes", "slides", "late fusion"}), ("[abmil,umeml]", {"clinical", "genes"})],
+)
+def test_the_baseline_on_slides_is_left_out_where_it_is_the_model_itself(make, models, expected):
+    job = make(sets=[f"model={models}", "baselines=all"])
+    assert set(told(job, "baselines.csv")["baseline"]) == expected
+
+
+def test_a_rival_has_no_baselines(make):
+    job = make(baselines=False, sets=["baselines=all"])
+    run_fold(job)
+    assert not (job.out / "baselines.csv").exists()
+
+
+def test_a_rival_that_comes_or_goes_does_not_train_the_others_again(make):
+    job = make(sets=["model=[umeml,abmil]"])
+    run_fold(job)
+    more = ["model=[umeml]", "models.abmil.hidden=4", "variants.no registers.registers=0"]
+    assert run_fold(replace(make(sets=more), out=job.out)) == "reused"
+    assert run_fold(replace(make(sets=["models.umeml.registers=0"]), out=job.out)) == "done"
 
 
 def test_a_finished_fold_is_not_trained_again(make, monkeypatch):
@@ -224,12 +302,17 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
         "bags": replace(job, bags=dict(job.bags) | {CASES[0]: ("another",)}),
         "encoder": replace(job, encoder={"name": "y"}),
         "config": make(sets=["train.lr=0.002"]),
+        "contender": replace(job, contender=Contender("umeml", "abmil", MODELS["abmil"].Config())),
+        "baselines": replace(job, baselines=True),
     }
     assert changed.keys() | {"device", "out"} == {field.name for field in fields(FoldJob)}
     for name, other in changed.items():
         assert other.fingerprint() != job.fingerprint(), name
     assert make().fingerprint() == job.fingerprint()
     assert replace(job, device="cuda", out=job.out / "x").fingerprint() == job.fingerprint()
+    settings = job.contender.settings.model_copy(update={"registers": 0})
+    assert replace(job, contender=replace(job.contender, settings=settings)).fingerprint() != job.fingerprint()
+    assert replace(job, contender=replace(job.contender, name="x")).fingerprint() == job.fingerprint()
 
 
 def test_the_final_model_is_trained_on_every_labelled_case(make):

@@ -113,6 +113,47 @@ def test_folds_by_site_need_sites():
         plan(labels, task="grade", split_by="site")
 
 
+def test_two_schemes_are_what_each_alone_is():
+    (both,), (by_case,), (by_site,) = (plan(task="grade", split_by=scheme) for scheme in ("case,site", "case", "site"))
+    assert both.schemes == {"case": by_case.folds, "site": by_site.folds}
+    assert (both.folds, both.further_schemes) == (by_case.folds, {"site": by_site.folds})
+    assert by_case.folds != by_site.folds
+    assert [both.folder("case"), both.folder("site"), by_site.folder("site")] == ["grade", "grade-site", "grade"]
+    (other,) = plan(task="grade", split_by="site,case")
+    assert (other.folds, other.further_schemes) == (by_site.folds, {"case": by_case.folds})
+
+
+def test_what_is_thin_about_a_further_scheme_is_told_with_its_name():
+    labels = table()
+    labels["grade"] = pd.array([4 if case[5] == "A" else 2 + i // 4 % 2 for i, case in enumerate(CASES)], dtype="Int64")
+    (one,) = plan(labels, task="grade", split_by="case,site")
+    (warning,) = (text for text in one.warnings if "has no training case in fold" in text)
+    assert warning.startswith('split by site: task grade: class "4" has no training case')
+    (one,) = plan(labels, task="grade", split_by="site")
+    assert any(text.startswith('task grade: class "4" has no training case') for text in one.warnings)
+
+
+def test_a_fold_of_a_further_scheme_that_cannot_be_learned_from_is_told_with_its_name():
+    labels = table()
+    labels["grade"] = pd.array([4 if case[5] == "A" else 2 for case in CASES], dtype="Int64")
+    with pytest.raises(InputError, match=r'split by site: task grade: every training case of fold \d is "2"'):
+        plan(labels, task="grade", split_by="case,site")
+
+
+def test_given_folds_take_the_place_of_the_first_scheme(tmp_path):
+    folds = [Fold(i, tuple(sorted(CASES[:12])), (), tuple(sorted(CASES[12:]))) for i in range(2)]
+    write_folds(folds, tmp_path)
+    (one,), (by_site,) = (
+        plan(task="grade", splits=str(tmp_path), split_by="case,site"),
+        plan(task="grade", split_by="site"),
+    )
+    assert list(one.folds) == folds
+    assert one.further_schemes == {"site": by_site.folds}
+    (one,) = plan(task="grade", splits=str(tmp_path), split_by="site")
+    assert list(one.schemes.values()) == [tuple(folds)]
+    assert "task grade: the folds of --splits take the place of --split-by site" in one.warnings
+
+
 def test_published_folds_are_used_as_they_are(tmp_path):
     folds = [Fold(i, tuple(sorted(CASES[:12])), (), tuple(sorted(CASES[12:]))) for i in range(2)]
     write_folds(folds, tmp_path)
@@ -137,13 +178,15 @@ def test_thin_labels_are_warned_of():
 
 
 def test_lost_cases_leave_the_other_cases_in_their_folds():
-    before = plan(task="grade")
+    before = plan(task="grade", split_by="case,site")
     usable = [case for case in CASES if case != CASES[0]]
     (after,), given_up = without_lost_cases(before, table(), usable)
     assert given_up == []
-    for old, new in zip(before[0].folds, after.folds, strict=True):
-        assert set(old.test) - {CASES[0]} == set(new.test)
-        assert set(old.train) - {CASES[0]} == set(new.train)
+    assert after.schemes.keys() == {"case", "site"}
+    for scheme in after.schemes:
+        for old, new in zip(before[0].schemes[scheme], after.schemes[scheme], strict=True):
+            assert set(old.test) - {CASES[0]} == set(new.test)
+            assert set(old.train) - {CASES[0]} == set(new.train)
     assert CASES[0] not in after.labelled
 
 

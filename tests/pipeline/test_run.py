@@ -47,7 +47,13 @@ def test_the_same_run_goes_on_in_its_folder_even_elsewhere_or_further(configure)
     open_run(configure(until="train", workers=0, device="cpu", store="elsewhere.zarr"))
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"tiles.mpp": 0.25}, {"folds": 3}, {"encoder.name": "resnet18"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"seed": 1}, {"tiles.mpp": 0.25}, {"folds": 3}, {"encoder.name": "resnet18"}),
+        *({"model": "umeml,abmil"}, {"split_by": "case,site"}),
+    ],
+)
 def test_a_folder_that_holds_another_run_is_refused_and_left_as_it_is(configure, tmp_path, change):
     open_run(configure())
     before = listing(tmp_path)

@@ -70,7 +70,7 @@ def test_concatenated_cases_are_matched_by_id():
 
 def test_standard_scaling_by_hand():
     train = matrix(A=[1, 2, 3, 6], B=[0, 0, 1, 1])
-    scaler = OmicsScaler.fit(train, {"s": ["A", "B"]})
+    scaler = OmicsScaler.fit(train, {"s": ["A", "B"]}, OmicsConfig(axes="genes"))
     # A: mean 3, sd sqrt((4 + 1 + 0 + 9) / 4); B is binary: mean 0.5, scale 0.5
     sd = (14 / 4) ** 0.5
     expected = [[-2 / sd, -1], [-1 / sd, -1], [0, 1], [3 / sd, 1]]
@@ -136,7 +136,8 @@ def test_counts_and_logged_values_are_not_mixed_up():
 
 
 def test_another_cohort_may_lack_genes_and_have_others():
-    scaler = OmicsScaler.fit(matrix(A=[1, 2, 3], B=[4, 5, 9]), {"s": ["A"], "t": ["B", "A"]})
+    sets = {"s": ["A"], "t": ["B", "A"]}
+    scaler = OmicsScaler.fit(matrix(A=[1, 2, 3], B=[4, 5, 9]), sets, OmicsConfig(axes="genes"))
     new = matrix(Z=[7, 8], A=[2, 3])
     assert scaler.missing(new) == ["B"]
     first, second = scaler.transform(new)
@@ -146,12 +147,42 @@ def test_another_cohort_may_lack_genes_and_have_others():
         scaler.transform(matrix(Z=[1, 2]))
 
 
+def test_groups_turned_to_their_principal_axes_are_the_same_cloud_of_cases_widest_axis_first():
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(30, 1))
+    names = [f"G{i}" for i in range(50)]
+    train = OmicsMatrix(
+        common + rng.normal(size=(30, 50)), tuple(f"p{i}" for i in range(30)), tuple(names), ("rna",) * 50
+    )
+    sets = {"many": names, "few": names[:3]}
+    turned = OmicsScaler.fit(train, sets)
+    plain = OmicsScaler.fit(train, sets, OmicsConfig(axes="genes"))
+    assert turned.group_dims == [29, 3]  # of 30 cases, about their mean; of 3 genes
+    assert plain.group_dims == [50, 3]
+    for ours, genes in zip(turned.transform(train), plain.transform(train), strict=True):
+        np.testing.assert_allclose(ours @ ours.T, genes @ genes.T, atol=2e-3)
+        assert (np.diff(ours.std(axis=0)) <= 1e-6).all()
+        assert np.abs(np.corrcoef(ours.T)[0, 1:]).max() < 1e-3
+    for axes in turned.axes:
+        np.testing.assert_allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-5)
+        assert (axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] > 0).all()
+
+
+def test_a_new_case_is_turned_by_the_training_cases_axes():
+    train = matrix(A=[0, 1, 2, 3], B=[0, 1, 2, 3.1])
+    scaler = OmicsScaler.fit(train, {"s": ["A", "B"]})
+    new = matrix(A=[9, -4], B=[-2, 5])
+    np.testing.assert_allclose(scaler.transform(new)[0], scaler.scaled(new) @ scaler.axes[0], rtol=1e-5)
+
+
 def test_json_round_trip_is_exact():
     train = matrix(A=[1 / 3, 2, 3, NAN], B=[0, 1, 1, 0], C_cnv=[-2, 0, 1, 2])
     for config in (OmicsConfig(), OmicsConfig(scaling="minmax")):
         scaler = OmicsScaler.fit(train, None, config)
-        again = OmicsScaler.from_json(json.loads(json.dumps(scaler.to_json(), allow_nan=False)))
+        again = OmicsScaler.from_json(json.loads(json.dumps(scaler.to_json(), allow_nan=False)), scaler.axes)
         np.testing.assert_array_equal(again.scaled(train), scaler.scaled(train))
+        for ours, theirs in zip(again.transform(train), scaler.transform(train), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
         assert (again.groups, again.notes, again.features) == (scaler.groups, scaler.notes, scaler.features)
     with pytest.raises(InputError, match="format that this version does not know"):
         OmicsScaler.from_json({"format": "omics-scaler/0"})

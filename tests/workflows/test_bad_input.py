@@ -232,6 +232,8 @@ def test_covariates_that_cannot_be_used(refused, cohort, write):
     [
         (("--task", "surviva"), ('unknown task "surviva"', 'did you mean "survival"?', "Known: diagnosis, grade")),
         (("--model", "umelm"), ('unknown model "umelm"', 'did you mean "umeml"?')),
+        (("--preset", "papr"), ('unknown preset "papr"', 'did you mean "paper"?', "Known: ablation, best, paper")),
+        (("--model", "abmil", "--preset", "ablation"), ('unknown key "variants.no modularity.modularity"',)),
         (("--encoder", "phikn"), ('unknown name "phikn"', 'did you mean "phikon"?')),
         (("--set", "train.epoch=3"), ('unknown key "train.epoch"', 'did you mean "epochs"?')),
         (("--set", "models.umeml.gama=3"), ('unknown key "models.umeml.gama"', 'did you mean "gamma"?')),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import load_config
+from pipeline.presets import PRESETS
 from workflows import options, run_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +52,13 @@ def test_defaults_in_the_help_are_those_of_the_configuration(flag, key):
     (text,) = (action.help for action in options._parser()._actions if flag in action.option_strings)
     found = re.search(r"(\S+?):?[^:;]*\(default\)|\(([^)]+)\)$", text)
     told = text.partition(" (default)")[0].split("; ")[-1].split(":")[0].strip() if "(default)" in text else found[2]
-    assert told == str(value), text
+    assert told == (",".join(value) if isinstance(value, tuple) else str(value)), text
+
+
+def test_the_help_tells_every_preset():
+    told = " ".join(options._parser().format_help().split())
+    for name, preset in PRESETS.items():
+        assert f"{name}: {preset.description}" in told
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):

@@ -151,6 +151,76 @@ def test_every_metric_has_a_value_or_a_reason_and_baselines_are_beside_it(finish
         check(report)
 
 
+# --- rivals and further fold schemes
+
+
+def test_rivals_and_a_second_scheme_stand_beside_the_model_and_change_nothing_about_it(
+    finished, cohort, walk, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    options = ("--gene-sets", cohort.sets, "--task", "subtype", "--model", "umeml,abmil", "--split-by", "case,site")
+    variant = ("--set", "variants.no registers.registers=0")
+    assert walk(cohort.slides, cohort.genes, *options, *variant, "--out", out) == 0
+    pd.testing.assert_frame_equal(predictions(out), predictions(finished), check_exact=True)
+    assert [path.name for path in (out / "models").iterdir()] == ["subtype"]
+    assert json.loads((out / "models" / "subtype" / "model.json").read_text())["model"] == "umeml"
+
+    rivals = read(out / "rivals.csv")
+    assert set(rivals.columns) - {"model"} == set(read(out / "predictions.csv").columns)
+    for name in ("abmil", "no registers"):
+        own = rivals[rivals["model"] == name].set_index("case_id").loc[predictions(out).index]
+        assert own["fold"].tolist() == predictions(out)["fold"].tolist()
+        assert own["label"].tolist() == predictions(out)["label"].tolist()
+        assert not np.allclose(own.filter(like="probability"), predictions(out).filter(like="probability"))
+    assert len(rivals) == 24
+
+    report, before = metrics(out, "subtype"), metrics(finished, "subtype")
+    assert {name: report[name] for name in ("model", "inputs", "baselines")} == {
+        name: before[name] for name in ("model", "inputs", "baselines")
+    }
+    assert report["rivals"].keys() == {"abmil", "no registers"}
+    assert report["lead"].keys() == before["lead"].keys() | {"abmil", "no registers"}
+    assert (before["rivals"], before["schemes"]) == ({}, {})
+    assert not (finished / "rivals.csv").exists()
+
+    site = report["schemes"]["site"]
+    assert site.keys() >= {"model", "baselines", "lead", "inputs"}
+    assert site["baselines"].keys() == site["lead"].keys() == before["baselines"].keys()
+    assert site["model"]["pooled"] != report["model"]["pooled"]
+    tested = [set(read(out / "splits" / "subtype-site" / f"splits_{fold}.csv")["test"].dropna()) for fold in (0, 1)]
+    assert not {case[5:7] for case in tested[0]} & {case[5:7] for case in tested[1]}
+    assert (out / "splits" / "subtype" / "splits_0.csv").read_bytes() == (
+        finished / "splits" / "subtype" / "splits_0.csv"
+    ).read_bytes()
+    folders = {str(path.parent.relative_to(out / "folds")) for path in (out / "folds").rglob("done.json")}
+    expected = {f"subtype/{name}/fold_{fold}" for name in ("umeml", "abmil", "no registers") for fold in (0, 1)}
+    assert folders == expected | {"subtype/umeml/final", "subtype-site/umeml/fold_0", "subtype-site/umeml/fold_1"}
+    assert "subtype, split by site: 12 cases" in capsys.readouterr().out
+
+
+def test_rivals_of_two_tasks_share_a_table(finished, cohort, walk, tmp_path):
+    options = ("--task", "survival,grade", "--baselines", "none", "--set", "variants.no decoder.decoder=false")
+    assert walk("none", cohort.genes, *options, "--out", tmp_path / "run") == 0
+    rivals = read(tmp_path / "run" / "rivals.csv").set_index("task")
+    assert rivals.loc["survival", ["risk", "event"]].notna().all(axis=None)
+    assert rivals.loc["grade", ["probability_2", "prediction"]].notna().all(axis=None)
+    for task in ("survival", "grade"):
+        report = metrics(tmp_path / "run", task)
+        rival, main = report["rivals"]["no decoder"], report["headline"]
+        assert rival.keys() == report["model"].keys() | {"reason"}
+        difference = report["model"]["pooled"][main]["value"] - rival["pooled"][main]["value"]
+        assert report["lead"]["no decoder"]["value"] == pytest.approx(difference)
+        assert [fold["n"] for fold in rival["folds"]] == [fold["n"] for fold in report["model"]["folds"]]
+
+
+def test_what_was_decided_about_the_genes_is_told(finished, cohort, walk, genes, tmp_path, capsys):
+    table = cohort.table().assign(EGFR=1.0)
+    assert walk("none", genes(table), *ONE_TASK, "--gene-sets", cohort.sets, "--out", tmp_path / "run") == 0
+    note = "1 features left out, constant in the training cases: EGFR"
+    assert f"genes (subtype): {note}\n" in capsys.readouterr().out
+    assert metrics(tmp_path / "run", "subtype")["gene_notes"] == {"final": [note]}
+
+
 # --- again, and otherwise
 
 
@@ -192,7 +262,7 @@ def test_a_killed_run_goes_on_at_the_fold_it_was_in(finished, cohort, walk, tmp_
     command = (cohort.slides, cohort.genes, *ONE_TASK, "--out", tmp_path / "run")
     assert walk(*command) == 0
     first = predictions(tmp_path / "run")
-    folds = tmp_path / "run" / "folds" / "subtype"
+    folds = tmp_path / "run" / "folds" / "subtype" / "umeml"
     (folds / "fold_1" / "done.json").unlink()
     (tmp_path / "run" / "predictions.csv").unlink()
     before = {name: (folds / name / "done.json").stat().st_mtime_ns for name in ("fold_0", "final")}

@@ -1,0 +1,68 @@
+import pytest
+
+from pipeline.console import show_results
+from pipeline.metrics import Metric
+
+NAMES = ("macro_auc", "accuracy", "balanced_accuracy")
+
+
+def predictor(value, **more):
+    return {"pooled": {name: Metric(value, value - 0.1, value + 0.1) for name in NAMES}} | more
+
+
+def report(*, rivals=(), baselines=(), schemes=None, notes=()):
+    told = {name: predictor(0.25, reason=None) for name in (*rivals, *baselines)}
+    return {
+        "n": 20,
+        "headline": "macro_auc",
+        "contender": "umeml",
+        "model": predictor(0.75),
+        "inputs": {},
+        "rivals": {name: told[name] for name in rivals},
+        "baselines": {name: told[name] for name in baselines},
+        "lead": {name: Metric(0.5, 0.4, 0.6) for name in told},
+        "schemes": schemes or {},
+        "gene_notes": {"final": list(notes), "fold_0": ["a fold's own"]},
+    }
+
+
+@pytest.fixture
+def show(tmp_path, capsys):
+    def show(**reports):
+        show_results(tmp_path, reports, {}, [])
+        return capsys.readouterr().out
+
+    return show
+
+
+def rows(text):
+    """First and last cell of each row that has numbers."""
+    cells = [[cell.strip() for cell in line.strip("│ \n").split("│")] for line in text.splitlines() if "│" in line]
+    return {first: last for first, *_, last in cells}
+
+
+def test_a_row_for_each_contender_and_each_baseline_with_the_lead_over_it(show):
+    text = show(grade=report(rivals=("abmil", "no decoder"), baselines=("clinical",)))
+    assert "umeml leads by" in text
+    lead = "0.500 (0.400–0.600)"
+    told = rows(text)
+    assert list(told) == ["umeml", "abmil", "no decoder", "clinical model", "trivial"]
+    assert told == told | dict.fromkeys(("abmil", "no decoder", "clinical model"), lead)
+    assert "0.750 (0.650–0.850)" in text
+
+
+def test_a_further_scheme_is_a_table_of_its_own_below(show):
+    text = show(grade=report(rivals=("abmil",), schemes={"site": report(baselines=("genes",))}))
+    above, below = text.split("grade, split by site: 20 cases")
+    assert above.startswith("grade: 20 cases")
+    assert list(rows(above)) == ["umeml", "abmil", "trivial"]
+    assert list(rows(below)) == ["umeml", "ridge on genes", "trivial"]
+
+
+def test_notes_on_the_genes_are_shown_once_where_tasks_agree(show):
+    notes = ["12 features left out, constant in [all]", "2 genes in no set"]
+    text = show(grade=report(notes=notes), subtype=report(notes=notes), survival=report(notes=notes[:1]))
+    assert text.count("2 genes in no set") == 1
+    assert "genes (grade, subtype): 12 features left out, constant in [all]\n" in text
+    assert "genes (survival): 12 features left out" in text
+    assert "a fold's own" not in text
