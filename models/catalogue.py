@@ -18,6 +18,10 @@ class ModelClass(Protocol):
     def Config(self) -> type[Settings]:  # noqa: N802  # the class attribute that models have
         """The settings that the constructor takes."""
 
+    @property
+    def READS_GENES(self) -> bool:  # noqa: N802
+        """False for a model that looks at slides only."""
+
     def __call__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: Any) -> nn.Module:
         """A model for patches of this width, gene groups of these widths and so many outputs."""
 

@@ -18,6 +18,7 @@ class Batch:
         omics: one tensor for each gene group m, of that group's width; scaled, no missing values.
         has_slides: True for cases whose bag is to be used.
         has_omics: True for cases whose genes are to be used.
+        offset: in training, logits that a linear part gives each case without having learned from it.
     """
 
     patches: Float[Tensor, "B N P"]
@@ -26,6 +27,7 @@ class Batch:
     omics: tuple[Float[Tensor, "B g"], ...]
     has_slides: Bool[Tensor, " B"]
     has_omics: Bool[Tensor, " B"]
+    offset: Float[Tensor, "B K"] | None = None
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -39,6 +41,7 @@ class Batch:
             tuple(group.to(device, non_blocking=True) for group in self.omics),
             self.has_slides.to(device),
             self.has_omics.to(device),
+            None if self.offset is None else self.offset.to(device, non_blocking=True),
         )
 
     def without(self, *, slides: bool = False, omics: bool = False) -> "Batch":

@@ -186,23 +186,51 @@ def omics_cox(
         curve_times: months, at which curves are wanted.
         seed: of the inner folds.
     """
-    scores, test_scores = principal_components(train, test)
-    reason = _unfit_for_cox(train_event, scores.shape[1])
-    if reason:
-        return _no_survival(len(test), len(train), curve_times, reason)
-    penalties = PENALTIES[::-1] * (scores**2).sum(axis=1).mean()  # from stiff to loose: each fit starts at the last one
     try:
-        concordances, held_out = _inner_cox(scores, train_time, train_event, penalties, seed)
-        best = int(np.nan_to_num(concordances).argmax())
-        coefficients = _path(scores, train_time, train_event, penalties[: best + 1])[-1]
-        train_risk = held_out[best]
+        fitted = omics_risk(train, train_time, train_event, seed=seed)
+        train_risk = fitted.held_out
         slope = ridge_cox(train_risk[:, None], train_time, train_event, penalty=SLOPE_PENALTY)[0].clip(0)
     except NotConvergedError as failure:
         return _no_survival(len(test), len(train), curve_times, str(failure))
-    logger.debug("ridge Cox: penalty %.3g of %.3g…%.3g", penalties[best], penalties[-1], penalties[0])
-    risk = test_scores @ coefficients
+    risk = fitted.of(test)
     hazard = _cumulative_hazard(train_time, train_event, slope * train_risk, curve_times)
     return SurvivalPrediction(risk, np.exp(-np.exp(slope * risk)[:, None] * hazard), curve_times, train_risk)
+
+
+@dataclass(frozen=True)
+class OmicsRisk:
+    """A ridge Cox model's log hazard, linear in the features.
+
+    Attributes:
+        coefficients: of each feature.
+        centre: mean of each feature over the training cases, whose risk is 0.
+        held_out: risk of each training case, from the inner fold that did not see it.
+    """
+
+    coefficients: Float[np.ndarray, " g"]
+    centre: Float[np.ndarray, " g"]
+    held_out: Float[np.ndarray, " m"]
+
+    def of(self, x: Float[np.ndarray, "n g"]) -> Float[np.ndarray, " n"]:
+        """The risk of other cases."""
+        return (x - self.centre) @ self.coefficients
+
+
+def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, seed: int) -> OmicsRisk:
+    """The ridge Cox model behind `omics_cox`, with the same arguments.
+
+    Raises:
+        NotConvergedError: it cannot be fitted; says why.
+    """
+    scores, centre, axes = principal_components(train)
+    if reason := _unfit_for_cox(event, scores.shape[1]):
+        raise NotConvergedError(reason)
+    penalties = PENALTIES[::-1] * (scores**2).sum(axis=1).mean()  # from stiff to loose: each fit starts at the last one
+    concordances, held_out = _inner_cox(scores, time, event, penalties, seed)
+    best = int(np.nan_to_num(concordances).argmax())
+    coefficients = _path(scores, time, event, penalties[: best + 1])[-1]
+    logger.debug("ridge Cox: penalty %.3g of %.3g…%.3g", penalties[best], penalties[-1], penalties[0])
+    return OmicsRisk(coefficients @ axes, centre, held_out[best])
 
 
 def omics_logistic(
@@ -222,10 +250,10 @@ def omics_logistic(
         n_classes: K; a class without training cases gets probability 0.
         seed: of the inner folds.
     """
-    scores, test_scores = principal_components(train, test)
+    scores, centre, axes = principal_components(train)
     if scores.shape[1] == 0:
         return _no_classes(len(test), n_classes, "no feature varies among the training cases")
-    return _logistic(scores, train_labels, test_scores, n_classes=n_classes, seed=seed)
+    return _logistic(scores, train_labels, (test - centre) @ axes.T, n_classes=n_classes, seed=seed)
 
 
 def fuse_risks(a: SurvivalPrediction, b: SurvivalPrediction) -> SurvivalPrediction:
@@ -288,13 +316,13 @@ def clinical_design(
 
 
 def principal_components(
-    train: Float[np.ndarray, "m g"], test: Float[np.ndarray, "n g"]
-) -> tuple[Float[np.ndarray, "m r"], Float[np.ndarray, "n r"]]:
-    """Both sets of cases on all r ≤ min(m − 1, g) principal components of the training cases, centred on their mean."""
+    train: Float[np.ndarray, "m g"],
+) -> tuple[Float[np.ndarray, "m r"], Float[np.ndarray, " g"], Float[np.ndarray, "r g"]]:
+    """The training cases on all their r ≤ min(m − 1, g) principal components; their mean, and the components' axes."""
     mean = train.mean(axis=0)
     left, size, axes = np.linalg.svd(train - mean, full_matrices=False)
     kept = size > size.max(initial=0) * max(train.shape) * np.finfo(float).eps
-    return left[:, kept] * size[kept], (test - mean) @ axes[kept].T
+    return left[:, kept] * size[kept], mean, axes[kept]
 
 
 class NotConvergedError(ArithmeticError):

@@ -16,8 +16,8 @@ from torch import nn
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
+from models.linear import OnLinear
 from models.settings import Settings
-from models.shortcut import OnCovariates
 from pipeline.tasks import TASKS, FittedTask
 from preprocessing.errors import InputError
 from preprocessing.omics import OmicsScaler
@@ -79,6 +79,7 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
         "model": trained.model_name,
         "settings": trained.settings.model_dump(mode="json"),
         "members": len(trained.model.members),
+        "on_linear": isinstance(trained.model.members[0], OnLinear),
         "patch_dim": trained.patch_dim,
         "task": trained.task_name,
         "fitted": trained.task.to_json(),
@@ -114,10 +115,9 @@ def _member(described: Mapping[str, Any], settings: Settings, scaler: OmicsScale
     """One of the ensemble's models, as it was before training."""
     group_dims = scaler.group_dims if scaler else []
     model = MODELS[described["model"]](described["patch_dim"], group_dims, n_outputs, settings)
-    if scaler is None or scaler.covariates is None:
+    if not described["on_linear"]:
         return model
-    width = group_dims[scaler.covariates]
-    return OnCovariates(model, scaler.covariates, torch.zeros(n_outputs, width), torch.zeros(n_outputs))
+    return OnLinear(model, torch.zeros(n_outputs, sum(group_dims)), torch.zeros(n_outputs))
 
 
 def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tensor]) -> OmicsScaler | None:
@@ -140,7 +140,7 @@ def _broken(path: Path, error: Exception) -> InputError:
     return InputError(f"model: {path} is broken ({reason}); copy it again from its run")
 
 
-_OWN_FIELDS = {"format", "model", "settings", "members", "patch_dim", "task", "fitted", "omics"}
+_OWN_FIELDS = {"format", "model", "settings", "members", "on_linear", "patch_dim", "task", "fitted", "omics"}
 
 
 def _read_description(folder: Path) -> Mapping[str, Any]:

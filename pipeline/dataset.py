@@ -69,6 +69,7 @@ class Dataset:
         rows: row of each case in `omics`; a case without genes has none.
         omics: one float32 (cases, g) array for each gene group, scaled.
         covariates: number of the group that holds clinical covariates, if there is one.
+        offsets: of training cases, what a linear part that has not learned from them gives them: K float32 logits each.
     """
 
     bags: Bags
@@ -76,6 +77,7 @@ class Dataset:
     rows: Mapping[str, int]
     omics: Sequence[np.ndarray]
     covariates: int | None = None
+    offsets: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def batch(
         self, cases: Sequence[str], *, max_patches: int | None = None, rng: np.random.Generator | None = None
@@ -97,10 +99,13 @@ class Dataset:
                 patches[i, : len(features)] = torch.from_numpy(features)
                 cells[i, : len(features)] = torch.from_numpy(places)
                 mask[i, : len(features)] = True
+        offset = None
+        if all(case in self.offsets for case in cases):
+            offset = torch.from_numpy(np.stack([self.offsets[case] for case in cases]))
         rows = [self.rows.get(case, -1) for case in cases]
         has_omics = torch.tensor([row >= 0 for row in rows])
         omics = tuple(torch.from_numpy(group[rows]) * has_omics[:, None] for group in self.omics)
-        return Batch(patches, cells, mask, omics, mask.any(1), has_omics)
+        return Batch(patches, cells, mask, omics, mask.any(1), has_omics, offset)
 
     @property
     def group_dims(self) -> list[int]:

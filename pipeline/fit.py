@@ -17,13 +17,12 @@ from pipeline.dataset import Dataset
 from pipeline.tasks.base import FittedTask
 
 log = logging.getLogger(__name__)
-LINEAR_RIDGE = 0.01  # of the mean loss: keeps rare levels of a covariate finite, moves the others by a few per cent
 
 
 class TrainConfig(Settings):
     """How models are trained, chosen by cross-validation within two thirds of the TCGA GBM-LGG cases that have RNA."""
 
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(6, ge=1)
     batch_cases: int | None = Field(None, ge=1, description="cases a step; None: a twentieth of them, from 4 to 16")
     lr: float = Field(5e-4, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
@@ -32,6 +31,9 @@ class TrainConfig(Settings):
     modality_dropout: float = Field(0.1, ge=0, lt=1, description="chance that a case with both modalities loses one")
     max_patches: int | None = Field(
         None, ge=1, description="random patches of a bag in a training step; all where None"
+    )
+    linear: bool = Field(
+        True, description="a model that reads genes is put on what is linear in them and in covariates"
     )
     members: int = Field(3, ge=1, description="models trained from different random starts, which answer together")
     validation_share: float = Field(
@@ -99,31 +101,6 @@ def fit_model(
     if best is not None:
         model.load_state_dict(best[1])
     return history
-
-
-def fit_linear(
-    task: FittedTask, x: Float[np.ndarray, "n g"], targets: Int[np.ndarray, "n t"]
-) -> tuple[Float[Tensor, "K g"], Float[Tensor, " K"]]:
-    """Weight and bias of the logits that are linear in a few covariates, least in the task's own loss.
-
-    Args:
-        task: fitted on the same cases.
-        x: covariates, scaled.
-        targets: as `task.encode` gives them.
-    """
-    inputs, wanted = torch.from_numpy(x).double(), torch.from_numpy(targets)
-    weight = torch.zeros(task.n_outputs, x.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(task.n_outputs, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        value = task.loss(inputs @ weight.T + bias, wanted) + LINEAR_RIDGE * weight.square().sum()
-        value.backward()
-        return value
-
-    optimiser.step(loss)
-    return weight.detach().float(), bias.detach().float()
 
 
 def _step(

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
+from models.linear import OnLinear
 from models.settings import Settings
-from models.shortcut import OnCovariates
 from pipeline.baselines import (
     ClassPrediction,
     SurvivalPrediction,
@@ -31,7 +30,8 @@ from pipeline.bundle import TrainedModel, save_model
 from pipeline.compute import one_thread
 from pipeline.config import CONTENDERS, Config, Contender, identity
 from pipeline.dataset import Bags, Dataset
-from pipeline.fit import Epoch, fit_linear, fit_model, predict_logits
+from pipeline.fit import Epoch, fit_model, predict_logits
+from pipeline.linear import fit_linear_part
 from pipeline.plan import FINAL
 from pipeline.run import write_text
 from pipeline.splits import Fold, with_validation
@@ -191,20 +191,23 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Se
     labels, config = job.labels, job.config.train
     strata = TASKS[job.task].strata(labels.loc[list(fold.train)])
     fitted = TASKS[job.task].fit(labels.loc[list(fold.train)], job.vocabulary)
-    linear = linear_part(data, fold.train, fitted, labels)
+    linear = None
+    if config.linear and MODELS[model_name].READS_GENES:
+        linear = fit_linear_part(fitted, data, fold.train, labels, seed=job.config.seed)
+    shown = replace(data, offsets=linear.offsets) if linear else data
     members, histories = [], []
     for number in range(config.members):
         seed = int(np.random.SeedSequence([job.config.seed, number]).generate_state(1)[0])
         own = with_validation(fold, strata, share=config.validation_share, seed=seed)
         torch.manual_seed(seed)
         model = MODELS[model_name](data.patch_dim, data.group_dims, fitted.n_outputs, settings)
-        if linear is not None:
-            model = OnCovariates(model, *linear)
+        if linear:
+            model = OnLinear(model, linear.weight, linear.bias)
         model.to(job.device)
         history = fit_model(
             model,
             fitted,
-            data,
+            shown,
             cases=own.train,
             targets=fitted.encode(labels.loc[list(own.train)]),
             validation=(own.validation, fitted.encode(labels.loc[list(own.validation)])),
@@ -217,17 +220,6 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Se
     ensemble = Ensemble(members)
     train_logits = predict_logits(ensemble, data, fold.train, device=job.device)
     return Learned(ensemble, fitted.calibrated(train_logits), histories, train_logits)
-
-
-def linear_part(
-    data: Dataset, cases: Sequence[str], task: FittedTask, labels: pd.DataFrame
-) -> tuple[int, Tensor, Tensor] | None:
-    """What `OnCovariates` puts a model on: the group, weight and bias fitted on these cases; None without covariates."""
-    known = [case for case in cases if case in data.rows]
-    if data.covariates is None or not known:
-        return None
-    values = data.omics[data.covariates][[data.rows[case] for case in known]]
-    return data.covariates, *fit_linear(task, values, task.encode(labels.loc[known]))
 
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
@@ -271,7 +263,7 @@ def _survival_baselines(job: FoldJob, fold: Fold, data: Dataset) -> dict[str, di
         genes, asked = data.genes(fold.train), data.genes(fold.test)
         told["genes"] = omics_cox(genes, time, event, asked, curve_times=months, seed=job.config.seed)
     if _slides_are_another_view(job):
-        mil = learn(job, fold, replace(data, covariates=None), SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
+        mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
         decoded = mil.task.decode(predict_logits(mil.model, data, fold.test, device=job.device))
         told["slides"] = SurvivalPrediction(
             risk=decoded["risk"].to_numpy(),
@@ -297,7 +289,7 @@ def _class_baselines(job: FoldJob, fold: Fold, data: Dataset) -> dict[str, dict[
         genes, asked = data.genes(fold.train), data.genes(fold.test)
         told["genes"] = omics_logistic(genes, known, asked, n_classes=n_classes, seed=seed)
     if _slides_are_another_view(job):
-        mil = learn(job, fold, replace(data, covariates=None), SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
+        mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
         decoded = mil.task.decode(predict_logits(mil.model, data, fold.test, device=job.device))
         told["slides"] = ClassPrediction(decoded[[f"probability_{name}" for name in job.vocabulary]].to_numpy())
     if {"genes", "slides"} <= told.keys():

@@ -29,6 +29,7 @@ PRESETS: Registry[Preset] = Registry(
                     "warmup_epochs": 1,
                     "modality_dropout": 0,
                     "members": 1,
+                    "linear": False,
                     "validation_share": 0,
                 },
                 "omics": {"scaling": "minmax", "axes": "genes"},

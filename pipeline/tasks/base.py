@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pipeline.baselines import OmicsRisk
 from preprocessing.errors import InputError
 
 
@@ -34,6 +35,10 @@ class FittedTask(ABC):
     @abstractmethod
     def calibrated(self, logits: Float[np.ndarray, "n K"]) -> "FittedTask":
         """The same task after the model's outputs on its own training cases are known (where risk groups are cut)."""
+
+    def gene_risk(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> OmicsRisk | None:
+        """A risk that is linear in the genes of training cases; None for a task that has none."""
+        return None
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Survival: a hazard for each of a few time bins; the risk is what their curve says."""
 
+import logging
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -9,9 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.losses import survival_nll
+from pipeline.baselines import NotConvergedError, OmicsRisk, omics_risk
 from pipeline.tasks.base import FittedTask, Task
 from preprocessing.errors import InputError
 
+log = logging.getLogger(__name__)
 CURVE_MONTHS = (6, 12, 18, 24, 30, 36, 48, 60, 84, 120)  # where the survival curve is told
 N_BINS = 4
 
@@ -66,6 +69,15 @@ class FittedSurvival(FittedTask):
     def calibrated(self, logits: Float[np.ndarray, "n K"]) -> "FittedSurvival":
         """With the median risk of the training cases."""
         return replace(self, median_risk=float(np.median(self.decode(logits)["risk"])))
+
+    def gene_risk(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> OmicsRisk | None:
+        """That of a ridge Cox model: it ranks cases better than logits of each bin, which are linear apart, would."""
+        time, event = labels["survival_months"].to_numpy(float), labels["event"].to_numpy(bool)
+        try:
+            return omics_risk(genes, time, event, seed=seed)
+        except NotConvergedError as failure:
+            log.warning("survival: the model is put on no linear risk: %s", failure)
+            return None
 
     def to_json(self) -> dict[str, Any]:
         """Edges, end and median risk."""

@@ -37,8 +37,8 @@ def batch(make_batch) -> Batch:
 
 
 def of_all(batch: Batch, change) -> Batch:
-    """The batch with a function applied to every tensor in it."""
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    """The batch with a function applied to every tensor in it; models are not shown the offset."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch) if field.name != "offset"}
     return Batch(**{key: tuple(map(change, x)) if key == "omics" else change(x) for key, x in values.items()})
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models.catalogue import MODELS
+from models.linear import OnLinear
 from pipeline.bundle import load_model
 from pipeline.config import Contender, load_config
 from pipeline.fit import Epoch
@@ -185,16 +186,24 @@ def test_each_member_has_validation_cases_of_its_own(make, monkeypatch):
 
 
 def test_a_model_is_put_on_what_is_linear_in_the_covariates(make):
-    labels, genes = cohort()
+    labels, _ = cohort()
     labels["age"] = np.where(labels["grade"] == "4", 70.0, 30.0) + np.arange(len(labels)) % 3
-    job = make(covariates=("age",), labels=labels, sets=["train.lr=1e-9"])
-    probabilities = told(job).set_index("case_id")["probability_4"]
+    untrained = {"covariates": ("age",), "labels": labels}
+    told_of_4 = {}
+    for linear in ("true", "false"):
+        job = make(sets=["train.lr=1e-9", f"train.linear={linear}"], **untrained)
+        told_of_4[linear] = told(job).set_index("case_id")["probability_4"]
+        assert isinstance(load_model(job.out / "model").model.members[0], OnLinear) == (linear == "true")
     old = labels.loc[list(TEST), "age"] > 50
-    with_genes = [case for case in TEST if case in genes.index]
-    assert probabilities[with_genes][old[with_genes]].min() > probabilities[with_genes][~old[with_genes]].max()
-    assert load_model(job.out / "model").model.members[0].weight.shape == (3, 1)
-    without = told(make(labels=labels, sets=["train.lr=1e-9"])).set_index("case_id")["probability_4"]
-    assert without[with_genes][old[with_genes]].min() < without[with_genes][~old[with_genes]].max()
+    assert told_of_4["true"][old].min() > told_of_4["true"][~old].max()
+    assert told_of_4["false"][old].min() < told_of_4["false"][~old].max()
+
+
+def test_slides_alone_are_read_without_genes(make):
+    _, genes = cohort()
+    sets = ["model=abmil", "train.epochs=1"]
+    one, other = make(task="survival", sets=sets), make(task="survival", sets=sets, genes=genes * -2)
+    pd.testing.assert_frame_equal(told(one), told(other), check_exact=True)
 
 
 def test_every_test_case_is_predicted_once_and_those_with_both_sides_from_either(make):
