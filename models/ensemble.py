@@ -22,6 +22,8 @@ class Ensemble(nn.Module):
     def forward(self, batch: Batch) -> ModelOutput:
         """The mean logits; as extras `logits` (E, B, K) of each member, and each extra of theirs, stacked likewise."""
         told: list[ModelOutput] = [member(batch) for member in self.members]
-        logits = torch.stack([output.logits for output in told])
+        logits = torch.stack([output.logits for output in told]).to(
+            torch.promote_types(told[0].logits.dtype, torch.float32)
+        )
         extras = {name: torch.stack([output.extras[name] for output in told]) for name in told[0].extras}
         return ModelOutput(logits.mean(0), {}, {"logits": logits} | extras)

@@ -18,21 +18,27 @@ class OnLinear(nn.Module):
     Args:
         model: learns the rest.
         weight: of the linear part, for all groups side by side.
-        bias: its intercepts; all that a case without genes is given.
+        bias: its intercepts.
+        absent: what a case without genes is given: the mean over the training cases.
     """
 
     weight: Tensor
     bias: Tensor
+    absent: Tensor
 
-    def __init__(self, model: nn.Module, weight: Float[Tensor, "K k"], bias: Float[Tensor, " K"]) -> None:
+    def __init__(
+        self, model: nn.Module, weight: Float[Tensor, "K k"], bias: Float[Tensor, " K"], absent: Float[Tensor, " K"]
+    ) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("weight", weight.clone())  # an ensemble's members share nothing
         self.register_buffer("bias", bias.clone())
+        self.register_buffer("absent", absent.clone())
 
     def forward(self, batch: Batch) -> ModelOutput:
         """As the model's output, the linear part added to its logits."""
         output: ModelOutput = self.model(batch)
-        linear = torch.cat(batch.omics, 1) @ self.weight.T + self.bias if batch.offset is None else batch.offset
-        linear = torch.where(batch.has_omics[:, None], linear, self.bias)
-        return ModelOutput(output.logits + linear, output.losses, output.extras)
+        with torch.autocast(output.logits.device.type, enabled=False):
+            linear = torch.cat(batch.omics, 1) @ self.weight.T + self.bias if batch.offset is None else batch.offset
+            logits = output.logits.to(linear.dtype) + torch.where(batch.has_omics[:, None], linear, self.absent)
+        return ModelOutput(logits, output.losses, output.extras)

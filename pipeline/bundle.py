@@ -117,7 +117,8 @@ def _member(described: Mapping[str, Any], settings: Settings, scaler: OmicsScale
     model = MODELS[described["model"]](described["patch_dim"], group_dims, n_outputs, settings)
     if not described["on_linear"]:
         return model
-    return OnLinear(model, torch.zeros(n_outputs, sum(group_dims)), torch.zeros(n_outputs))
+    nothing = torch.zeros(n_outputs)
+    return OnLinear(model, torch.zeros(n_outputs, sum(group_dims)), nothing, nothing)
 
 
 def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tensor]) -> OmicsScaler | None:

@@ -125,8 +125,10 @@ def _gpu_cluster(count: int | None) -> LocalCluster:
 def one_thread() -> None:
     """Cores are shared by processes, not by the threads of one: a worker computes with a single thread."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def map_slides(

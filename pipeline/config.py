@@ -159,7 +159,9 @@ class Config(Settings):
                 raise InputError(
                     f'configuration: variants: "{name}" names a folder too; use letters, digits, spaces and . , + = - _'
                 )
-        self.contenders()
+        for contender in self.contenders():
+            if self.slides is None and not MODELS[contender.model].READS_GENES:
+                raise InputError(f"--model {contender.model} looks at slides only, and SLIDES is none: give slides")
         return self
 
     def contenders(self) -> tuple[Contender, ...]:

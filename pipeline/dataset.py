@@ -99,8 +99,10 @@ class Dataset:
                 patches[i, : len(features)] = torch.from_numpy(features)
                 cells[i, : len(features)] = torch.from_numpy(places)
                 mask[i, : len(features)] = True
-        offset = None
-        if all(case in self.offsets for case in cases):
+        offset, with_offset = None, [case in self.offsets for case in cases]
+        if any(with_offset) != all(with_offset):
+            raise ValueError("a batch of training cases and others: their linear parts are not alike")
+        if any(with_offset):
             offset = torch.from_numpy(np.stack([self.offsets[case] for case in cases]))
         rows = [self.rows.get(case, -1) for case in cases]
         has_omics = torch.tensor([row >= 0 for row in rows])

@@ -202,7 +202,7 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Se
         torch.manual_seed(seed)
         model = MODELS[model_name](data.patch_dim, data.group_dims, fitted.n_outputs, settings)
         if linear:
-            model = OnLinear(model, linear.weight, linear.bias)
+            model = OnLinear(model, linear.weight, linear.bias, linear.absent)
         model.to(job.device)
         history = fit_model(
             model,
@@ -218,7 +218,7 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Se
         members.append(model)
         histories.append(history)
     ensemble = Ensemble(members)
-    train_logits = predict_logits(ensemble, data, fold.train, device=job.device)
+    train_logits = predict_logits(ensemble, shown, fold.train, device=job.device)
     return Learned(ensemble, fitted.calibrated(train_logits), histories, train_logits)
 
 

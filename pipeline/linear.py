@@ -22,11 +22,13 @@ class LinearPart:
     Attributes:
         weight: of all gene groups side by side, covariates among them.
         bias: intercepts.
+        absent: what a case without genes is given.
         offsets: logits of each training case, from a reading of its genes that was fitted without it.
     """
 
     weight: Float[Tensor, "K k"]
     bias: Float[Tensor, " K"]
+    absent: Float[Tensor, " K"]
     offsets: dict[str, Float[np.ndarray, " K"]]
 
 
@@ -64,12 +66,14 @@ def fit_linear_part(
         directions = np.concatenate([directions, direction])
     weight, bias = fit_linear(task, columns, task.encode(own))
     offsets = (columns @ weight.T + bias).astype(np.float32)
+    absent = offsets.mean(axis=0)
     if risk is not None:
         bias = bias - weight[:, -1] * (risk.centre @ risk.coefficients) / size
     return LinearPart(
         weight=torch.from_numpy(weight @ directions).float(),
         bias=torch.from_numpy(bias).float(),
-        offsets=dict(zip(known, offsets, strict=True)),
+        absent=torch.from_numpy(absent),
+        offsets=dict.fromkeys(cases, absent) | dict(zip(known, offsets, strict=True)),
     )
 
 

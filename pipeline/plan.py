@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from models.catalogue import MODELS
 from models.registry import nearest
 from pipeline.config import Config
 from pipeline.splits import Fold, make_folds, read_folds
@@ -83,6 +84,8 @@ def plan_tasks(config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> list
     if config.covariates:
         _require_columns(labels, config.covariates)
         check_covariates(labels, config.covariates)
+        if blind := [one.name for one in config.contenders() if not MODELS[one.model].READS_GENES]:
+            log.warning("covariates %s: %s looks at slides only", ", ".join(config.covariates), ", ".join(blind))
     return [_plan(name, config, labels, omics) for name in wanted]
 
 
@@ -169,7 +172,7 @@ def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -
             f"{', …' if len(defining) > 3 else ''}; --allow-defining-features keeps them"
         )
     if gone := [column for column in config.covariates if column not in covariates]:
-        warnings.append(f"task {name}: covariates {', '.join(gone)} are left out: they are, or define, the label")
+        warnings.append(f"task {name}: covariates {', '.join(gone)} are left out: they are, define or follow the label")
     schemes = _schemes(config, task.strata(own), own)
     if config.splits and config.split_by[0] != "case":
         warnings.append(f"task {name}: the folds of --splits take the place of --split-by {config.split_by[0]}")
@@ -196,11 +199,12 @@ def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:
 
 
 def _tells(column: str, task: str) -> bool:
-    """Whether a clinical column is the task's label, or defines it: by WHO 2021 grade, subtype and diagnosis hang together."""
+    """Whether a clinical column is the task's label, defines it, or is an outcome that is known years later.
+
+    By WHO 2021 grade, subtype and diagnosis define one another.
+    """
     classes = {"grade", "subtype", "diagnosis"}
-    if task in classes:
-        return column in classes
-    return column in TASKS[task].label_columns
+    return column in TASKS["survival"].label_columns or (task in classes and column in classes)
 
 
 def _schemes(config: Config, strata: pd.Series, labels: pd.DataFrame) -> dict[str, tuple[Fold, ...]]:

@@ -48,18 +48,19 @@ PRESETS: Registry[Preset] = Registry(
             },
         ),
         "best": Preset(
-            "the same tasks with the default settings, each model an ensemble of ten",
-            {"task": ["survival", "grade", "subtype"], "train": {"members": 10}},
+            "our settings, which are the defaults, and ensembles of ten",
+            {"train": {"members": 10}},
         ),
         "ablation": Preset(
-            "UMEML without each of its parts, on the same folds",
+            "UMEML without each of its parts, none on a linear part, on the same folds",
             {
+                "train": {"linear": False},  # or it would hide what a missing part costs
                 "variants": {
                     "no modularity": {"modularity": False},
                     "no registers": {"registers": 0},
                     "no decoder": {"decoder": False},
                     "no prototypes": {"prototypes": 0},  # patches are mean-pooled
-                }
+                },
             },
         ),
     },

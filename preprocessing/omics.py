@@ -272,7 +272,7 @@ def match_sets(
             f"gene set {lost[0]}{others}: none of its genes ({_some(sets[lost[0]])}) is in {table} ({_some(features)}); "
             f"use the same kind of gene names, take the set out, or set omics.empty_sets to drop"
         )
-    if reserved := {*kinds, UNGROUPED} & set(groups):
+    if reserved := {*kinds, UNGROUPED, COVARIATE} & set(groups):
         raise InputError(f'gene set "{min(reserved)}": the name is taken by the program; call it something else')
     return {name: members for name, members in groups.items() if members}
 

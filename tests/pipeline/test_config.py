@@ -78,8 +78,14 @@ def test_a_file_may_name_a_preset_and_a_flag_another(tmp_path):
 
 def test_a_presets_name_decides_nothing_by_itself():
     named = load_config(INPUTS | {"preset": "ablation"})
-    assert identity(named) == identity(load_config(INPUTS | {"variants": PRESETS["ablation"].values["variants"]}))
+    assert identity(named) == identity(load_config(INPUTS | PRESETS["ablation"].values))
     assert identity(named) != identity(load_config(INPUTS))
+
+
+def test_a_model_that_looks_at_slides_only_needs_slides():
+    for model in ("abmil", "umeml,abmil"):
+        with pytest.raises(InputError, match="--model abmil looks at slides only, and SLIDES is none: give slides"):
+            load_config({"slides": "none", "genes": "genes.csv", "model": model})
 
 
 def test_the_first_model_and_behind_it_its_rivals():
@@ -218,7 +224,7 @@ def test_a_file_that_is_no_configuration(tmp_path, text, expected):
 
 
 def test_the_resolved_configuration_gives_itself(tmp_path):
-    given = {"slides": "none", "genes": "genes.csv", "task": ["grade"], "covariates": "age,is_female"}
+    given = {"slides": "slides", "genes": "none", "task": ["grade"], "covariates": "age,is_female"}
     given |= {"model": "umeml,abmil", "split_by": "site,case", "preset": "paper,ablation"}
     config = load_config(given, sets=["models.umeml.gamma=2.5", "omics.clip=3", "further_tables=[cnv.csv:cnv]"])
     file = tmp_path / "config.yaml"

@@ -199,6 +199,25 @@ def test_a_model_is_put_on_what_is_linear_in_the_covariates(make):
     assert told_of_4["false"][old].min() < told_of_4["false"][~old].max()
 
 
+@pytest.mark.parametrize("with_genes", [CASES, CASES[1:]])
+def test_training_sees_offsets_from_fits_that_did_not_see_the_case(make, monkeypatch, with_genes):
+    seen = []
+
+    def remember(model, task, data, *, cases, **_):
+        seen.append((model, data.batch(cases)))
+        return [Epoch(1, {}, 1)]
+
+    monkeypatch.setattr("pipeline.fold_job.fit_model", remember)
+    run_fold(make(task="survival", genes=cohort()[1].loc[with_genes]))
+    for model, batch in seen:
+        in_sample = torch.cat(batch.omics, 1) @ model.weight.T + model.bias
+        held_out = batch.has_omics.numpy()
+        assert batch.offset.shape == in_sample.shape
+        assert not torch.isclose(batch.offset, in_sample)[held_out].all(1).any()
+        assert torch.equal(batch.offset[~held_out], model.absent.expand_as(batch.offset)[~held_out])
+    assert [len(batch) for _, batch in seen] == [len(TRAIN)] * 3
+
+
 def test_slides_alone_are_read_without_genes(make):
     _, genes = cohort()
     sets = ["model=abmil", "train.epochs=1"]
