@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class TrainConfig(Settings):
-    """How models are trained, chosen by cross-validation within two thirds of the TCGA GBM-LGG cases that have RNA."""
+    """How models are trained; chosen by cross-validation on TCGA GBM-LGG cases with RNA, mostly within two thirds of them."""
 
     epochs: int = Field(6, ge=1)
     batch_cases: int | None = Field(None, ge=1, description="cases a step; None: a twentieth of them, from 4 to 16")
