@@ -51,7 +51,7 @@ class ABMIL(nn.Module):
     """
 
     Config: ClassVar[type[ABMILConfig]] = ABMILConfig
-    READS_GENES: ClassVar[bool] = False
+    reads_genes: ClassVar[bool] = False
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: ABMILConfig) -> None:
         super().__init__()

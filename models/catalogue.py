@@ -15,11 +15,11 @@ class ModelClass(Protocol):
     """A class of models: `model(batch)` takes a `Batch` and returns a `ModelOutput`."""
 
     @property
-    def Config(self) -> type[Settings]:  # noqa: N802  # the class attribute that models have
+    def Config(self) -> type[Settings]:  # noqa: N802  # named as the nested class of settings that every model has
         """The settings that the constructor takes."""
 
     @property
-    def READS_GENES(self) -> bool:  # noqa: N802
+    def reads_genes(self) -> bool:
         """False for a model that looks at slides only."""
 
     def __call__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: Any) -> nn.Module:

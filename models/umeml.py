@@ -283,7 +283,7 @@ class UMEML(nn.Module):
     """
 
     Config: ClassVar[type[UMEMLConfig]] = UMEMLConfig
-    READS_GENES: ClassVar[bool] = True
+    reads_genes: ClassVar[bool] = True
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: UMEMLConfig) -> None:
         super().__init__()

@@ -160,7 +160,7 @@ class Config(Settings):
                     f'configuration: variants: "{name}" names a folder too; use letters, digits, spaces and . , + = - _'
                 )
         for contender in self.contenders():
-            if self.slides is None and not MODELS[contender.model].READS_GENES:
+            if self.slides is None and not MODELS[contender.model].reads_genes:
                 raise InputError(f"--model {contender.model} looks at slides only, and SLIDES is none: give slides")
         return self
 

@@ -192,7 +192,7 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Se
     strata = TASKS[job.task].strata(labels.loc[list(fold.train)])
     fitted = TASKS[job.task].fit(labels.loc[list(fold.train)], job.vocabulary)
     linear = None
-    if config.linear and MODELS[model_name].READS_GENES:
+    if config.linear and MODELS[model_name].reads_genes:
         linear = fit_linear_part(fitted, data, fold.train, labels, seed=job.config.seed)
     shown = replace(data, offsets=linear.offsets) if linear else data
     members, histories = [], []
