@@ -10,18 +10,29 @@ import openslide
 from jaxtyping import UInt8
 from PIL import Image
 
+from preprocessing.jpeg_tiles import JpegTiles, open_level
+
+PLAIN_VENDORS = ("aperio", "generic-tiff")  # whose pixels are the TIFF's tiles, side by side
+CHECKED_TILES = 3
 STRIP_PIXELS = 1 << 24  # at most this many pixels of a level are held while a thumbnail is drawn
 
 
 class SlideReader:
     """An open slide. Coordinates are level-0 pixels (x, y); what is read is RGB, transparency made the slide's background.
 
+    OpenSlide opens every slide. Where a level is plainly tiled JPEG, its tiles are decoded directly, provided that some of
+    them are, pixel for pixel, what OpenSlide makes of them; what can't be read so is left to OpenSlide.
+
+    Not to be shared by threads.
+
     Raises:
         openslide.OpenSlideError: the file cannot be opened or its pixels cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._slide = openslide.OpenSlide(str(path))
+        self._jpeg_tiles: dict[int, JpegTiles | None] = {}  # by level, once it is known whether they may be used
         self.size_px: tuple[int, int] = self._slide.dimensions
         self.properties: dict[str, str] = dict(self._slide.properties)
         self.downsamples: tuple[float, ...] = self._slide.level_downsamples
@@ -34,6 +45,13 @@ class SlideReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._slide.close()
+        for tiles in self._jpeg_tiles.values():
+            if tiles is not None:
+                tiles.close()
+
+    def decoder(self, level: int) -> str:
+        """What reads that level: "jpeg tiles" or "openslide"."""
+        return "openslide" if self._plain_tiles(level) is None else "jpeg tiles"
 
     @property
     def bounds_px(self) -> tuple[int, int, int, int]:
@@ -63,9 +81,10 @@ class SlideReader:
             size_px: width and height of the result.
         """
         whole = (math.ceil(span[0] - 1e-6), math.ceil(span[1] - 1e-6))
-        image = self._flat(self._slide.read_region((x, y), level, whole))
+        pixels = self._region(x, y, level, whole)
         if whole == size_px and span == (float(whole[0]), float(whole[1])):
-            return np.asarray(image)
+            return pixels
+        image = Image.fromarray(pixels)
         return np.asarray(image.resize(size_px, Image.Resampling.BILINEAR, box=(0, 0, *span)))
 
     def thumbnail(self, downsample: float) -> UInt8[np.ndarray, "H W 3"]:
@@ -82,6 +101,39 @@ class SlideReader:
             span = (float(level_width), (bottom - top) * ratio)
             out[top:bottom] = self.read(0, round(top * scale[1]), level=level, span=span, size_px=(width, bottom - top))
         return out
+
+    def _region(self, x: int, y: int, level: int, size_px: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+        """As OpenSlide reads it: (x, y) on level 0, the size on the level."""
+        tiles, downsample = self._plain_tiles(level), int(self.downsamples[level])
+        if tiles is not None and x % downsample == 0 and y % downsample == 0:
+            pixels = tiles.region(x // downsample, y // downsample, *size_px)
+            if pixels is not None:
+                return pixels
+        return np.asarray(self._flat(self._slide.read_region((x, y), level, size_px)))
+
+    def _plain_tiles(self, level: int) -> JpegTiles | None:
+        if level not in self._jpeg_tiles:
+            tiles = None
+            # Between the pixels of a level OpenSlide interpolates: only whole downsamples have tiles to compare.
+            if (
+                self.properties.get(openslide.PROPERTY_NAME_VENDOR) in PLAIN_VENDORS
+                and self.downsamples[level] % 1 == 0
+            ):
+                tiles = open_level(self._path, self._slide.level_dimensions[level])
+            if tiles is not None and not self._agrees(tiles, level):
+                tiles.close()
+                tiles = None
+            self._jpeg_tiles[level] = tiles
+        return self._jpeg_tiles[level]
+
+    def _agrees(self, tiles: JpegTiles, level: int) -> bool:
+        downsample = int(self.downsamples[level])
+        for x, y, width, height in tiles.richest(CHECKED_TILES):
+            direct = tiles.region(x, y, width, height)
+            theirs = self._slide.read_region((x * downsample, y * downsample), level, (width, height))
+            if direct is None or not np.array_equal(direct, np.asarray(self._flat(theirs))):
+                return False
+        return True
 
     def _flat(self, image: Image.Image) -> Image.Image:
         opacity = image.getchannel("A")
