@@ -4,11 +4,11 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import dask
 from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
@@ -16,7 +16,6 @@ from dask.system import CPU_COUNT
 
 from pipeline.progress import track
 from preprocessing.errors import InputError, SlideError
-from preprocessing.slides import Slide
 
 log = logging.getLogger(__name__)
 # Processes share the cores, so each computes with one thread. And each keeps the memory that it frees: by default a light
@@ -36,9 +35,19 @@ DASK_SETTINGS = {
     # a few such slides there is soon no worker left, and the run waits for ever.
     "distributed.deploy.lost-worker-timeout": "1000 days",
 }
+CONNECT_SECONDS = 10
 CLOSE_SECONDS = 10  # Dask can wait for ever for a worker that died while it started; what is left ends with the run
+S = TypeVar("S", bound="SlideWork")
 J = TypeVar("J")
 R = TypeVar("R")
+
+
+class SlideWork(Protocol):
+    """A slide, or a part of one."""
+
+    @property
+    def slide_id(self) -> str:
+        """Whose outcome it becomes."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,13 @@ class Outcome:
     def after(self, earlier: "Outcome") -> "Outcome":
         """This stage's outcome, with the time of the stage before."""
         return replace(self, seconds=self.seconds + earlier.seconds)
+
+    def beside(self, other: "Outcome | None") -> "Outcome":
+        """The outcome of a slide of which this is a part and `other` what is known of the rest."""
+        if other is None:
+            return self
+        worse = self if self.status == "failed" else other
+        return replace(worse, n_tiles=self.n_tiles + other.n_tiles, seconds=self.seconds + other.seconds)
 
     def told(self) -> dict[str, object]:
         """The columns of the ledger."""
@@ -80,11 +96,12 @@ class Workers:
 
     Args:
         count: how many; 0 works inside this process (nothing to start: for small jobs and debugging).
-        device: "cuda" starts one worker a GPU, through dask-cuda where it is installed.
+        device: cpu, cuda or auto; on CUDA there is one worker a GPU, through dask-cuda where it is installed.
+        scheduler: address of a Dask scheduler that is there already; its workers are used as they are.
     """
 
-    def __init__(self, count: int | None, device: str) -> None:
-        self.count, self.device = count, device
+    def __init__(self, count: int | None, device: str, scheduler: str | None = None) -> None:
+        self.count, self.wanted_device, self.scheduler = count, device, scheduler
 
     def __enter__(self) -> Self:
         return self
@@ -95,14 +112,46 @@ class Workers:
         if "client" in self.__dict__:
             cluster: Any = self.client.cluster
             self.client.close()
-            with suppress(TimeoutError):
-                cluster.close(timeout=CLOSE_SECONDS)
+            if self.scheduler is None:
+                with suppress(TimeoutError):
+                    cluster.close(timeout=CLOSE_SECONDS)
+
+    @cached_property
+    def device(self) -> str:
+        """ "cuda" or "cpu"; raises InputError where CUDA is asked for and absent."""
+        return self.ask(choose_device, self.wanted_device)
+
+    def on_cores(self) -> AbstractContextManager["Workers"]:
+        """Workers for what needs no GPU: one for each core of this machine, where these are one for each of its GPUs."""
+        if self.scheduler is not None or self.device == "cpu":
+            return nullcontext(self)
+        return Workers(None, "cpu")
 
     @cached_property
     def client(self) -> Client:
         """The Dask client."""
         dask.config.set(DASK_SETTINGS)  # for good: some of them are read when a worker dies
-        return Client(self._cluster(), set_as_default=False)
+        if self.scheduler is None:
+            return Client(self._cluster(), set_as_default=False)
+        try:
+            client = Client(self.scheduler, set_as_default=False, timeout=CONNECT_SECONDS)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise InputError(f"--scheduler {self.scheduler}: no Dask scheduler answers there: {error}") from None
+        if not client.nthreads():
+            raise InputError(
+                f"--scheduler {self.scheduler}: it has no workers; start some with `dask worker {self.scheduler}`"
+            )
+        return client
+
+    def at_once(self) -> int:
+        """How many tasks run at once."""
+        return sum(self.client.nthreads().values())
+
+    def ask(self, question: Callable[..., R], *arguments: Any) -> R:
+        """What a worker answers; asked in this process where the workers are of this machine."""
+        if self.scheduler is None:
+            return question(*arguments)
+        return self.client.submit(question, *arguments, pure=False).result()
 
     def _cluster(self) -> LocalCluster:
         if self.count == 0:
@@ -132,7 +181,13 @@ def one_thread() -> None:
 
 
 def map_slides(
-    workers: Workers, work: Callable[..., Outcome], slides: Sequence[Slide], *, stage: str, **options: Any
+    workers: Workers,
+    work: Callable[..., Outcome],
+    slides: Sequence[S],
+    *,
+    stage: str,
+    size: Callable[[S], float],
+    **options: Any,
 ) -> list[Outcome]:
     """Do `work(slide, **options)` for each slide, the largest first; a slide that fails becomes an outcome that says why.
 
@@ -141,7 +196,7 @@ def map_slides(
     """
     if not slides:
         return []
-    largest_first = sorted(slides, key=lambda slide: slide.size_px[0] * slide.size_px[1], reverse=True)
+    largest_first = sorted(slides, key=size, reverse=True)
     submit = partial(workers.client.submit, _guarded, work, pure=False, **options)
     futures = {submit(slide): slide for slide in largest_first}
     outcomes, lost = [], []
@@ -169,7 +224,7 @@ def _logged(outcome: Outcome, stage: str) -> Outcome:
     return outcome
 
 
-def _guarded(work: Callable[..., Outcome], slide: Slide, **options: Any) -> Outcome:
+def _guarded(work: Callable[..., Outcome], slide: SlideWork, **options: Any) -> Outcome:
     """The one place where any error of a slide is caught: it must not stop the others."""
     start = time.perf_counter()
     try:

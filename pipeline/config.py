@@ -58,7 +58,9 @@ class Config(Settings):
     gene_sets: Path | None = None
     splits: Path | None = None
     out: Path | None = None
-    store: Path = Path("features.zarr")
+    store: str = Field(
+        "features.zarr", description="feature store: a folder, or a URL such as s3://bucket/features.zarr"
+    )
 
     preset: tuple[str, ...] = Field((), description="settings by name, a later one over an earlier one")
     task: list[str] = Field([], description="empty: every task whose labels are there")
@@ -81,7 +83,8 @@ class Config(Settings):
     workers: int | None = Field(
         None, ge=0, description="processes; 0 works in this process; default: one a core or GPU"
     )
-    batch_tiles: int = Field(32, ge=1, description="tiles embedded at once")
+    scheduler: str | None = Field(None, description="address of a Dask scheduler whose workers are to be used")
+    gpu_tiles: int = Field(128, ge=1, description="tiles sent to a GPU at once; less where its memory is short")
 
     tiles: TileConfig = TileConfig()
     encoder: EncoderConfig = EncoderConfig()
@@ -106,6 +109,11 @@ class Config(Settings):
     @classmethod
     def _or_none(cls, value: Any) -> Any:
         return None if str(value).lower() == "none" else value
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _place(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
 
     @field_validator("covariates", "further_tables", mode="before")
     @classmethod
@@ -164,6 +172,16 @@ class Config(Settings):
                 raise InputError(f"--model {contender.model} looks at slides only, and SLIDES is none: give slides")
         return self
 
+    def for_device(self, device: str) -> "Config":
+        """The same, as it is done on this device: with the precision that it computes in."""
+        return self.model_copy(update={"encoder": self.encoder.settled(device)})
+
+    def for_other_machines(self) -> "Config":
+        """The same, with places that mean the same in another working directory."""
+        store = self.store if "://" in self.store else str(Path(self.store).absolute())
+        slides, out = (path and path.absolute() for path in (self.slides, self.out))
+        return self.model_copy(update={"store": store, "slides": slides, "out": out})
+
     def contenders(self) -> tuple[Contender, ...]:
         """The model, and behind it its rivals: the further models, and the variants of the first."""
         first = self.model[0]
@@ -179,7 +197,7 @@ class Config(Settings):
 
 CONTENDERS = {"model", "models", "variants"}  # keys that say what is trained on a fold
 # A preset is but a name for values, which stand in the configuration themselves.
-WHERE_NOT_WHAT = {"out", "store", "until", "dry_run", "device", "workers", "batch_tiles", "preset"}
+WHERE_NOT_WHAT = {"out", "store", "until", "dry_run", "device", "workers", "scheduler", "gpu_tiles", "preset"}
 
 
 def identity(config: Config) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Bags:
         keys: the feature groups of each case's slides; a case without slides has none.
     """
 
-    store: Path
+    store: str | Path
     keys: Mapping[str, tuple[str, ...]]
     _kept: "OrderedDict[str, tuple[np.ndarray, np.ndarray]]" = field(default_factory=OrderedDict)
     _bytes: int = 0

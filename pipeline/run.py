@@ -89,8 +89,6 @@ def open_run(config: Config) -> Run:
     """
     folder = config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     run = Run(folder, config, _input_fingerprints(config))
-    if config.store.exists() and not config.store.is_dir():
-        raise InputError(f"--store {config.store} is a file; name a folder")
     _refuse_other(folder, run.facts["identity"])
     _make(folder)
     run.write_json("identity.json", {"identity": run.facts["identity"], "inputs": run.facts["inputs"]})

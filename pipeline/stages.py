@@ -1,21 +1,75 @@
 """What is done with one slide, as a worker does it: it reads the slide, writes the store, and returns an outcome."""
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import openslide
+from dask.system import CPU_COUNT
+from jaxtyping import Float
 
-from pipeline.compute import Outcome, one_thread
-from preprocessing.encoders import Encoder, EncoderConfig, load_encoder
+from pipeline.compute import Outcome, Workers, map_slides, one_thread
+from preprocessing.embedding import embed_tiles
+from preprocessing.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.errors import SlideError
 from preprocessing.features import Bag, FeatureStore, feature_key, tile_key
 from preprocessing.fingerprints import slide_fingerprint
-from preprocessing.reader import SlideReader
 from preprocessing.slides import Slide
-from preprocessing.tiles import TileConfig, TileGrid, read_tile, tile_slide
+from preprocessing.tiles import TileConfig, tile_slide
+
+PACKAGES = ("openslide-python", "simplejpeg", "pillow", "torch", "timm")  # whose arithmetic makes a feature
+MIN_PART_TILES = 64 * CPU_TILES  # less is not worth a task of its own
+MAX_READERS = 16  # threads that read for one GPU
+PARTS_A_WORKER = 4  # of a slide that all workers share: so that none waits long for the last
 
 
-def tile(slide: Slide, *, store: Path, config: TileConfig) -> Outcome:
+@dataclass(frozen=True)
+class Recipe:
+    """How features are made, and where they go.
+
+    Attributes:
+        store: the feature store.
+        tiles: what a tile is.
+        encoder: what makes a feature of it, its precision settled.
+        device: "cpu" or "cuda".
+        gpu_tiles: tiles sent to a GPU at once.
+    """
+
+    store: str
+    tiles: TileConfig
+    encoder: EncoderConfig
+    device: str
+    gpu_tiles: int
+
+
+@dataclass(frozen=True)
+class SlidePart:
+    """Some of a slide's tiles, or all.
+
+    Attributes:
+        rows: their numbers.
+        n_tiles: how many the slide has.
+    """
+
+    slide: Slide
+    rows: range
+    n_tiles: int
+
+    @property
+    def slide_id(self) -> str:
+        """The slide's."""
+        return self.slide.slide_id
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the slide."""
+        return len(self.rows) == self.n_tiles
+
+
+def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
     """Lay the tile grid over a slide's tissue and store it."""
     _require_unchanged(slide)
     tiled = tile_slide(slide, config)
@@ -23,40 +77,105 @@ def tile(slide: Slide, *, store: Path, config: TileConfig) -> Outcome:
     return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid))
 
 
-def embed(
-    slide: Slide, *, store: Path, config: TileConfig, encoder: EncoderConfig, device: str, batch_tiles: int
-) -> Outcome:
-    """Send a slide's tiles through the encoder and store the features."""
-    if device == "cpu":
+def tile_all(workers: Workers, slides: Sequence[Slide], *, store: str, config: TileConfig) -> list[Outcome]:
+    """`tile` each slide, an outcome for each."""
+    with workers.on_cores() as cores:
+        return map_slides(cores, tile, slides, stage="tiling", size=_area_px, store=store, config=config)
+
+
+def _area_px(slide: Slide) -> int:
+    return slide.size_px[0] * slide.size_px[1]
+
+
+def divide(slides: Sequence[Slide], n_tiles: Mapping[str, int], at_once: int) -> list[SlidePart]:
+    """The slides whole, save those that would keep one worker busy while the others have nothing left to do.
+
+    Args:
+        slides: what is to be embedded.
+        n_tiles: by slide id.
+        at_once: tasks that run at once.
+    """
+    fair = sum(n_tiles[slide.slide_id] for slide in slides) / at_once
+    parts = []
+    for slide in slides:
+        n = n_tiles[slide.slide_id]
+        size = n if n <= fair / 2 or at_once == 1 else max(MIN_PART_TILES, int(fair / PARTS_A_WORKER))
+        size += -size % CPU_TILES
+        borders = [*range(0, n, size), n]
+        parts += [SlidePart(slide, range(start, stop), n) for start, stop in pairwise(borders)]
+    return parts
+
+
+def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
+    """Send a slide's tiles through the encoder and store the features; those of a part wait in the store for the others."""
+    if recipe.device == "cpu":
         one_thread()
+    slide, store = part.slide, FeatureStore(recipe.store)
     _require_unchanged(slide)
-    backbone = load_encoder(encoder).to(device)
-    features_store = FeatureStore(store)
-    grid = features_store.read_tiles(tile_key(slide, config)).grid
-    with SlideReader(slide.path) as reader:
-        features = embed_tiles(reader, grid, backbone, batch_tiles=batch_tiles)
-    made_with = provenance(slide, config) | {"encoder": backbone.describe()}
-    key = feature_key(slide, config, backbone.fingerprint)
-    features_store.write_features(key, Bag(features, grid.coords, grid.cells), made_with)
-    return Outcome(slide.slide_id, "done", n_tiles=len(grid))
+    backbone = load_encoder(recipe.encoder, recipe.device)
+    key = feature_key(slide, recipe.tiles, backbone.fingerprint)
+    done = Outcome(slide.slide_id, "done", n_tiles=len(part.rows))
+    if not part.is_whole and store.has_part(key, part.rows):
+        return done
+    grid = store.read_tiles(tile_key(slide, recipe.tiles)).grid
+    readers = _readers(recipe.device)
+    features = embed_tiles(slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers)
+    if part.is_whole:
+        _store(part, features, recipe)
+    else:
+        store.write_part(key, part.rows, features)
+    return done
+
+
+def join(whole: SlidePart, *, recipe: Recipe, parts: Mapping[str, Sequence[range]]) -> Outcome:
+    """Make one bag of the parts of a slide; `parts` are their tiles, in their order, by slide id."""
+    store = FeatureStore(recipe.store)
+    key = feature_key(whole.slide, recipe.tiles, load_encoder(recipe.encoder, recipe.device).fingerprint)
+    _store(whole, store.read_parts(key, parts[whole.slide_id]), recipe)
+    store.drop_parts(key)
+    return Outcome(whole.slide_id, "done", n_tiles=whole.n_tiles)
+
+
+def _store(whole: SlidePart, features: Float[np.ndarray, "N D"], recipe: Recipe) -> None:
+    store, encoder = FeatureStore(recipe.store), load_encoder(recipe.encoder, recipe.device)
+    grid = store.read_tiles(tile_key(whole.slide, recipe.tiles)).grid
+    key = feature_key(whole.slide, recipe.tiles, encoder.fingerprint)
+    made_with = provenance(whole.slide, recipe.tiles) | {"encoder": encoder.describe()}
+    store.write_features(key, Bag(features, grid.coords, grid.cells), made_with)
+
+
+def embed_all(
+    workers: Workers, slides: Sequence[Slide], n_tiles: Mapping[str, int], *, recipe: Recipe
+) -> list[Outcome]:
+    """`embed` each slide on as many workers as there are, giants in parts; `n_tiles` by slide id, an outcome for each slide."""
+    if not slides:
+        return []
+    work = divide(slides, n_tiles, workers.at_once())
+    by_slide: dict[str, Outcome] = {}
+    for outcome in map_slides(workers, embed, work, stage="embedding", size=lambda part: len(part.rows), recipe=recipe):
+        by_slide[outcome.slide_id] = outcome.beside(by_slide.get(outcome.slide_id))
+    shared = {
+        part.slide_id: SlidePart(part.slide, range(part.n_tiles), part.n_tiles) for part in work if not part.is_whole
+    }
+    ready = [whole for name, whole in shared.items() if by_slide[name].status == "done"]
+    parts = {name: [part.rows for part in work if part.slide_id == name] for name in shared}
+    joined = map_slides(
+        workers, join, ready, stage="joining", size=lambda whole: whole.n_tiles, recipe=recipe, parts=parts
+    )
+    return list((by_slide | {one.slide_id: one.after(by_slide[one.slide_id]) for one in joined}).values())
+
+
+def _readers(device: str) -> int:
+    """Threads that read for a GPU: its share of the cores."""
+    import torch
+
+    return max(1, min(MAX_READERS, CPU_COUNT // torch.cuda.device_count())) if device == "cuda" else 0
 
 
 def _require_unchanged(slide: Slide) -> None:
     """What is stored under a slide's fingerprint must come from that very slide."""
     if slide_fingerprint(slide.path) != slide.fingerprint:
         raise SlideError(f"{slide.path.name} was replaced while the run was on; run again")
-
-
-def embed_tiles(reader: SlideReader, grid: TileGrid, encoder: Encoder, *, batch_tiles: int) -> np.ndarray:
-    """Patch features (N, D) float32 of all tiles, in their order."""
-    features = np.empty((len(grid), encoder.dim), np.float32)
-    tiles = np.empty((batch_tiles, grid.tile_px, grid.tile_px, 3), np.uint8)
-    for start in range(0, len(grid), batch_tiles):
-        n = min(batch_tiles, len(grid) - start)
-        for i in range(n):
-            tiles[i] = read_tile(reader, grid, start + i)
-        features[start : start + n] = encoder.embed(tiles[:n])
-    return features
 
 
 def provenance(slide: Slide, config: TileConfig) -> dict[str, Any]:
@@ -70,4 +189,5 @@ def provenance(slide: Slide, config: TileConfig) -> dict[str, Any]:
         "slide_mpp_source": slide.mpp_source,
         "slide_size_px": slide.size_px,
         "recipe": config.model_dump(mode="json"),
+        "versions": {"openslide": openslide.__library_version__} | {name: version(name) for name in PACKAGES},
     }

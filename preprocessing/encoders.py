@@ -1,6 +1,8 @@
 """Patch encoders: a timm backbone turns a tile into a patch feature, with the transform that its weights were trained with."""
 
+import logging
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,8 +23,11 @@ from models.registry import Registry, nearest
 from models.settings import Settings
 from preprocessing.errors import InputError
 from preprocessing.fingerprints import fingerprint, weights_fingerprint
+from preprocessing.folding import fold_batch_norm
 
+log = logging.getLogger(__name__)
 Pooling = Literal["default", "cls", "mean", "cls+mean"]
+CPU_TILES = 16  # computed at once, always: another number can round the same tile otherwise
 # What making a model and reading its weights ends with: files (the hub's own errors among them), the connection, weights
 # that do not fit or a name that timm refuses, an unsound config.json, an unsound weight file.
 LOADING_ERRORS = (
@@ -34,12 +39,25 @@ class EncoderConfig(Settings):
     """Which encoder, and how it is used. All of it is part of a feature's recipe.
 
     `weights` is a file (safetensors or a torch state dict), or a folder that is a copy of a repository of the model hub.
+    `precision` is that of the backbone's convolutions and linear layers; auto: bfloat16 where the processor computes in it.
     """
 
     name: str = "efficientnet-lite0"
     weights: Path | None = None
     pooling: Pooling | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    def settled(self, device: str) -> "EncoderConfig":
+        """The same with the precision that this machine's device is to use: what features are known by."""
+        if self.precision != "auto":
+            return self
+        return self.model_copy(update={"precision": "bfloat16" if _computes_in_bfloat16(device) else "float32"})
+
+
+def _computes_in_bfloat16(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 @dataclass(frozen=True)
@@ -113,10 +131,9 @@ class Encoder:
         transform: input size in pixels, interpolation, mean and standard deviation, as JSON.
     """
 
-    def __init__(self, model: Any, config: EncoderConfig, pooling: Pooling) -> None:
+    def __init__(self, model: Any, config: EncoderConfig, pooling: Pooling, device: str = "cpu") -> None:
         data = timm.data.resolve_model_data_config(model)
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.config, self.pooling = config, pooling
+        self.config, self.pooling, self.device = config.settled(device), pooling, torch.device(device)
         self.transform: dict[str, Any] = {
             "input_px": int(data["input_size"][-1]),
             "interpolation": "bilinear" if data["interpolation"] == "bilinear" else "bicubic",
@@ -124,12 +141,22 @@ class Encoder:
             "std": list(data["std"]),
         }
         self.weights = weights_fingerprint(model.state_dict())
-        self.fingerprint = fingerprint(config.name, self.weights, self.transform, pooling, config.precision)
-        self.device = torch.device("cpu")
-        self._mean = torch.tensor(data["mean"]).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(data["std"]).view(1, 3, 1, 1) * 255
-        self.feature_shape = self.embed(np.zeros((1, 32, 32, 3), np.uint8)).shape[1:]
+        self.fingerprint = fingerprint(config.name, self.weights, self.transform, pooling, self.config.precision)
+        self.model = self._folded(model.eval().requires_grad_(False))
+        if self.config.precision == "bfloat16":
+            _shorten(self.model)
+        self.model.to(self.device, memory_format=torch.channels_last)
+        std = torch.tensor(data["std"], device=device).view(1, 3, 1, 1) * 255
+        self._scale, self._shift = 1 / std, -255 * torch.tensor(data["mean"], device=device).view(1, 3, 1, 1) / std
+        self._at_once = sys.maxsize  # tiles, on a GPU
+        with torch.inference_mode():
+            empty = torch.zeros(1, 32, 32, 3, dtype=torch.uint8, device=device)
+            self.feature_shape = tuple(self._features(empty).shape[1:])
         self.dim = self.feature_shape[-1]
+
+    def _folded(self, model: Any) -> Any:
+        side = self.transform["input_px"]
+        return fold_batch_norm(model, torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
 
     def describe(self) -> dict[str, Any]:
         """What a feature's or a model's description says of its encoder."""
@@ -142,26 +169,50 @@ class Encoder:
             "fingerprint": self.fingerprint,
         }
 
-    def to(self, device: str) -> "Encoder":
-        """The same encoder, moved to a device."""
-        self.device = torch.device(device)
-        self.model.to(self.device)
-        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
-        return self
+    def embed(self, tiles: UInt8[np.ndarray, "B H W 3"]) -> Float[np.ndarray, "B D"]:
+        """Patch features, float32, of tiles in memory."""
+        return self(torch.from_numpy(tiles).to(self.device)).cpu().numpy()
 
     @torch.inference_mode()
-    def embed(self, tiles: UInt8[np.ndarray, "B H W 3"]) -> Float[np.ndarray, "B D"]:
-        """Patch features, float32. Each tile is resized whole to the encoder's input: nothing is cropped away."""
-        batch = torch.from_numpy(tiles).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+    def __call__(self, tiles: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
+        """Patch features, float32. Each tile is resized whole to the encoder's input: nothing is cropped away.
+
+        A tile's feature does not depend on the others: the CPU takes always as many at once, empty ones among them if need
+        be. A GPU takes all, or, when its memory is too small, halves, and goes on so.
+
+        Args:
+            tiles: on the encoder's device.
+
+        Raises:
+            torch.OutOfMemoryError: not even one tile fits.
+        """
+        if self.device.type == "cpu":
+            padded = F.pad(tiles, (0, 0, 0, 0, 0, 0, 0, -len(tiles) % CPU_TILES))
+            return torch.cat([self._features(part) for part in padded.split(CPU_TILES)])[: len(tiles)]
+        return self._as_memory_allows(tiles)
+
+    def _as_memory_allows(self, tiles: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
+        while True:
+            at_once = min(self._at_once, len(tiles))
+            try:
+                return torch.cat([self._features(part) for part in tiles.split(at_once)])
+            except torch.OutOfMemoryError:
+                if at_once == 1:
+                    raise
+                self._at_once = at_once // 2
+                log.warning("the GPU's memory is short: %d tiles at once from now on", self._at_once)
+            torch.cuda.empty_cache()  # behind the error, which holds on to what it was computing
+
+    def _features(self, tiles: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
+        batch = tiles.permute(0, 3, 1, 2)  # channels last in memory
         side = self.transform["input_px"]
         if batch.shape[-2:] != (side, side):
             batch = batch if self.device.type == "cpu" else batch.float()  # CUDA resizes floats only
             batch = F.interpolate(batch, (side, side), mode=self.transform["interpolation"], antialias=True)
-        batch = batch.float().clamp_(0, 255)
-        batch = ((batch - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+            batch = batch.round().clamp(0, 255) if batch.is_floating_point() else batch
+        batch = torch.mul(batch, self._scale).add_(self._shift)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            features = self._pool(batch)
-        return features.float().cpu().numpy()
+            return self._pool(batch).float()
 
     def _pool(self, batch: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         if self.pooling == "default":
@@ -171,9 +222,20 @@ class Encoder:
         return {"cls": tokens[:, 0], "mean": mean, "cls+mean": torch.cat([tokens[:, 0], mean], 1)}[self.pooling]
 
 
+def _shorten(model: nn.Module) -> None:
+    """Weights that autocast would cast again at every step; it leaves the others as they are, and so does this."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.to(torch.bfloat16)
+
+
 @lru_cache(maxsize=2)
-def load_encoder(config: EncoderConfig) -> Encoder:
+def load_encoder(config: EncoderConfig, device: str = "cpu") -> Encoder:
     """The encoder, loaded once a process; from its package, from `config.weights`, or from the model hub.
+
+    Args:
+        config: which one.
+        device: "cpu" or "cuda".
 
     Raises:
         InputError: unknown name, weights that do not fit, or a hub that is out of reach or asks for permission.
@@ -185,7 +247,7 @@ def load_encoder(config: EncoderConfig) -> Encoder:
         raise InputError(f'encoder: {config.name} has no tokens to pool by "{pooling}"; leave pooling out')
     if "cls" in pooling and getattr(model, "cls_token", None) is None:
         raise InputError(f'encoder: {config.name} has no class token to pool by "{pooling}"; give pooling mean')
-    encoder = Encoder(model, config, pooling)
+    encoder = Encoder(model, config, pooling, device)
     if encoder.feature_shape != (encoder.dim,):
         raise InputError(
             f"encoder: {config.name} gives {encoder.feature_shape} numbers a tile, not a vector; give pooling cls, mean or cls+mean"

@@ -1,36 +1,47 @@
-"""The feature store: tiles and patch features of every slide and recipe, in Zarr.
+"""The feature store: tiles and patch features of every slide and recipe, in Zarr, in a folder or at a URL such as s3://….
 
-    STORE/tiles/SLIDE-KEY      coords (N, 2), cells (N, 2), mask (h, w)
-    STORE/features/SLIDE-KEY   features (N, D), coords (N, 2), cells (N, 2)
+    STORE/tiles/SLIDE-KEY          coords (N, 2), cells (N, 2), mask (h, w)
+    STORE/features/SLIDE-KEY       features (N, D), coords (N, 2), cells (N, 2)
+    STORE/parts/SLIDE-KEY/FROM-TO  features (n, D) of some tiles of a slide that several workers share, until all are there
 
 The key is the fingerprint of all that the content depends on: the slide's bytes and resolution and the whole recipe. The
-attributes say the same in words. A group is written under a temporary name and renamed when it is whole; its attribute
-`content` says how much there is of it, so that one which later loses a part is made anew. Several processes may write
-different slides at once.
+attributes say the same in words. Several processes may write different slides at once.
+
+A group counts only when it is whole. Its description is written behind its arrays, and says how many files they have and
+how many bytes; a group that later loses a part no longer fits that, and is made anew. In a folder, a group is moreover
+written as a draft, STORE/drafts/HOST-PROCESS-…, and renamed, so that even two writers of one slide don't meet; an object
+store can't rename, but replaces each object in one piece.
 """
 
 import json
 import os
 import re
 import shutil
+import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
+import psutil
 import zarr
+from fsspec.implementations.local import LocalFileSystem
 from jaxtyping import Float, Int32
 from zarr.codecs import ZstdCodec
 
-from preprocessing.errors import SlideError
+from preprocessing.errors import InputError, SlideError
 from preprocessing.fingerprints import fingerprint
 from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
 
-FORMAT = 1  # of tiles and features; raise it whenever the same recipe would give other numbers
+FORMAT = 2  # of tiles and features; raise it whenever the same recipe would give other numbers
 CHUNK_ROWS = 512
+KINDS = ("tiles", "features", "parts", "drafts")
+CONTENT = "tiles and patch features of whole-slide images"
 
 
 @dataclass(frozen=True)
@@ -63,23 +74,68 @@ def _group_name(slide: Slide, key: str) -> str:
 
 
 class FeatureStore:
-    """A folder of Zarr groups, shared by runs, recipes and cohorts."""
+    """A place for Zarr groups, shared by runs, recipes and cohorts.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        place: a folder, or a URL that fsspec opens; the credentials of an object store come from the environment, as its
+            fsspec package expects them.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self.place = str(place).rstrip("/")
+        self._files, self._root = fsspec.core.url_to_fs(self.place)
+        self._can_rename = isinstance(self._files, LocalFileSystem)
+
+    def prepare(self) -> None:
+        """Makes the store where there is none; raises InputError for a place that holds something else."""
+        if self._files.isfile(self._root):
+            raise InputError(f"--store {self.place} is a file; name a folder")
+        try:
+            found = {name.rstrip("/").rsplit("/", 1)[-1] for name in self._files.ls(self._root, detail=False)}
+        except FileNotFoundError:
+            found = set()
+        if "zarr.json" in found:
+            told = json.loads(self._files.cat_file(f"{self._root}/zarr.json")).get("attributes", {})
+            if told.get("holds") != CONTENT:
+                raise InputError(f"--store {self.place} is a Zarr group of something else; name another folder")
+            if told["format"] > FORMAT:
+                raise InputError(
+                    f"--store {self.place} has format {told['format']}, and this version writes {FORMAT}; "
+                    "name another folder, or use the version that made it"
+                )
+        elif found - set(KINDS):
+            raise InputError(
+                f"--store {self.place} holds something else ({min(found - set(KINDS))}); name another folder"
+            )
+        else:
+            with suppress(zarr.errors.ContainsGroupError):  # another run was a moment faster
+                zarr.create_group(self.place, attributes={"holds": CONTENT, "format": FORMAT})
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Removes what processes of this machine had begun and died over."""
+        for draft in Path(self._root, "drafts").glob(f"{socket.gethostname()}-*") if self._can_rename else ():
+            process = int(draft.name.split("-")[-2])
+            if not psutil.pid_exists(process):
+                shutil.rmtree(draft, ignore_errors=True)
 
     def has_tiles(self, key: str) -> bool:
         """Whether that slide is tiled."""
-        return _is_whole(self.path / "tiles" / key)
+        return self._is_whole(f"tiles/{key}")
 
     def has_features(self, key: str) -> bool:
         """Whether that slide is embedded."""
-        return _is_whole(self.path / "features" / key)
+        return self._is_whole(f"features/{key}")
+
+    def has_part(self, key: str, rows: range) -> bool:
+        """Whether those tiles of a slide are embedded."""
+        return self._is_whole(_part(key, rows))
 
     def write_tiles(self, key: str, tiled: TiledSlide, provenance: Mapping[str, Any]) -> None:
         """Store a slide's tiles and tissue mask."""
         grid = tiled.grid
         attributes = {
+            "n_tiles": len(grid),
             "level": grid.level,
             "span_px": grid.span_px,
             "level_span_px": grid.level_span_px,
@@ -88,11 +144,11 @@ class FeatureStore:
             "mask_downsample": tiled.mask_downsample,
         }
         arrays = {"coords": grid.coords, "cells": grid.cells, "mask": tiled.mask}
-        self._write("tiles", key, arrays, attributes | dict(provenance))
+        self._write(f"tiles/{key}", arrays, attributes | dict(provenance))
 
     def read_tiles(self, key: str) -> TiledSlide:
         """A slide's tiles and tissue mask."""
-        group = self._open("tiles", key)
+        group = self._open(f"tiles/{key}")
         attributes: dict[str, Any] = dict(group.attrs)
         grid = TileGrid(
             coords=_array(group, "coords"),
@@ -105,72 +161,122 @@ class FeatureStore:
         )
         return TiledSlide(grid, _array(group, "mask"), float(attributes["mask_downsample"]))
 
-    def count_tiles(self, key: str) -> int:
-        """How many tiles a slide has."""
-        return len(_array(self._open("tiles", key), "coords"))
+    def count_tiles(self, key: str) -> int | None:
+        """How many tiles a slide has; None where it is not tiled."""
+        described = self._described(f"tiles/{key}")
+        return None if described is None else int(described["n_tiles"])
 
     def write_features(self, key: str, bag: Bag, provenance: Mapping[str, Any]) -> None:
         """Store a slide's patch features, as float16 where that holds them; raises SlideError if any is not finite."""
-        if not np.isfinite(bag.features).all():
-            raise SlideError("the encoder gave features that are not finite")
+        _require_finite(bag.features)
         small = np.abs(bag.features).max(initial=0) <= np.finfo(np.float16).max
         features = bag.features.astype(np.float16 if small else np.float32)
-        self._write("features", key, {"features": features, "coords": bag.coords, "cells": bag.cells}, provenance)
+        arrays = {"features": features, "coords": bag.coords, "cells": bag.cells}
+        self._write(f"features/{key}", arrays, provenance)
 
     def read_features(self, key: str) -> Bag:
         """A slide's patch features."""
-        group = self._open("features", key)
+        group = self._open(f"features/{key}")
         return Bag(_array(group, "features"), _array(group, "coords"), _array(group, "cells"))
 
-    def _open(self, kind: str, key: str) -> zarr.Group:
-        if not _is_whole(self.path / kind / key):
-            raise SlideError(f"store {self.path}: {kind}/{key} is not whole; run again, and it is made anew")
-        group = zarr.open_group(self.path / kind / key, mode="r", zarr_format=3)
+    def write_part(self, key: str, rows: range, features: Float[np.ndarray, "n D"]) -> None:
+        """Store the features of some of a slide's tiles, as they are."""
+        _require_finite(features)
+        self._write(_part(key, rows), {"features": features}, {})
+
+    def read_parts(self, key: str, parts: Iterable[range]) -> Float[np.ndarray, "N D"]:
+        """The features of all parts, one behind the other."""
+        return np.concatenate([_array(self._open(_part(key, rows)), "features") for rows in parts])
+
+    def drop_parts(self, key: str) -> None:
+        """Forget the parts of a slide, those of an earlier run with other borders among them."""
+        with suppress(FileNotFoundError):  # another run was a moment faster
+            self._files.rm(f"{self._root}/parts/{key}", recursive=True)
+
+    def _open(self, name: str) -> zarr.Group:
+        if not self._is_whole(name):
+            raise SlideError(f"store {self.place}: {name} is not whole; run again, and it is made anew")
+        group = zarr.open_group(f"{self.place}/{name}", mode="r", zarr_format=3)
         if group.attrs.get("format") != FORMAT:
-            raise SlideError(f"store {self.path}: {kind}/{key} has format {group.attrs.get('format')}, not {FORMAT}")
+            raise SlideError(f"store {self.place}: {name} has format {group.attrs.get('format')}, not {FORMAT}")
         return group
 
-    def _write(self, kind: str, key: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-        folder = self.path / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{key}.{uuid.uuid4().hex}"
+    def _write(self, name: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
+        written = f"drafts/{_own_drafts()}-{uuid.uuid4().hex}" if self._can_rename else name
         try:
-            group = zarr.open_group(draft, mode="w-", zarr_format=3, attributes={"format": FORMAT, **attributes})
-            for name, array in arrays.items():
-                chunks = (min(CHUNK_ROWS, max(1, len(array))), *array.shape[1:])
-                stored = group.create_array(
-                    name, shape=array.shape, dtype=array.dtype, chunks=chunks, compressors=ZstdCodec(level=3)
-                )
-                stored[...] = array
-            group.attrs["content"] = _content(draft)
-            self._publish(draft, folder / key)
+            if not self._can_rename:
+                with suppress(FileNotFoundError):
+                    self._files.rm_file(f"{self._root}/{name}/zarr.json")  # from now on it is not there
+            files = sum(self._write_array(f"{written}/{part}", array) for part, array in arrays.items())
+            content = self._content(written)
+            if content["files"] != files:
+                raise SlideError(f"store {self.place}: another run writes {name} at this moment; run again")
+            described = {"format": FORMAT, "content": content, **attributes}
+            zarr.create_group(f"{self.place}/{written}", zarr_format=3, attributes=described)
+            if self._can_rename:
+                self._publish(written, name)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            if self._can_rename:
+                with suppress(FileNotFoundError):
+                    self._files.rm(f"{self._root}/{written}", recursive=True)
 
-    @staticmethod
-    def _publish(draft: Path, final: Path) -> None:
-        if final.is_dir() and not _is_whole(final):
+    def _write_array(self, name: str, array: np.ndarray) -> int:
+        """Returns the number of files."""
+        chunks = (min(CHUNK_ROWS, max(1, len(array))), *array.shape[1:])
+        stored = zarr.create_array(
+            f"{self.place}/{name}",
+            shape=array.shape,
+            dtype=array.dtype,
+            chunks=chunks,
+            compressors=ZstdCodec(level=3),
+            config={"write_empty_chunks": True},
+            overwrite=True,
+            zarr_format=3,
+        )
+        stored[...] = array
+        return stored.nchunks + 1
+
+    def _publish(self, written: str, name: str) -> None:
+        final = Path(self._root, name)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.is_dir() and not self._is_whole(name):
             shutil.rmtree(final)
         try:
-            os.rename(draft, final)
+            os.rename(Path(self._root, written), final)
         except OSError:
-            if not _is_whole(final):  # else another process finished the same slide first: its work is as good
+            if not self._is_whole(name):  # else another process finished the same slide first: its work is as good
                 raise
 
+    def _is_whole(self, name: str) -> bool:
+        """Whether every file is there that was written, in its full length: Zarr reads a lost chunk as zeros, without a word."""
+        described = self._described(name)
+        return described is not None and described.get("content") == self._content(name)
 
-def _is_whole(folder: Path) -> bool:
-    """Whether every file is there that was written, in its full length: Zarr reads a lost chunk as zeros, without a word."""
-    try:
-        described = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return False
-    return described.get("attributes", {}).get("content") == _content(folder)
+    def _described(self, name: str) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads(self._files.cat_file(f"{self._root}/{name}/zarr.json")).get("attributes", {}))
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            return None
+
+    def _content(self, name: str) -> dict[str, int]:
+        """How many files the arrays of a group have, and how many bytes."""
+        self._files.invalidate_cache(f"{self._root}/{name}")
+        found = self._files.find(f"{self._root}/{name}", detail=True)
+        sizes = [entry["size"] for path, entry in found.items() if not path.endswith(f"{name}/zarr.json")]
+        return {"files": len(sizes), "bytes": sum(sizes)}
 
 
-def _content(folder: Path) -> dict[str, int]:
-    """How many files the arrays of a group have, and how many bytes."""
-    sizes = [path.stat().st_size for path in folder.glob("*/**/*") if path.is_file()]
-    return {"files": len(sizes), "bytes": sum(sizes)}
+def _own_drafts() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _part(key: str, rows: range) -> str:
+    return f"parts/{key}/{rows.start}-{rows.stop}"
+
+
+def _require_finite(features: Float[np.ndarray, "n D"]) -> None:
+    if not np.isfinite(features).all():
+        raise SlideError("the encoder gave features that are not finite")
 
 
 def _array(group: zarr.Group, name: str) -> np.ndarray:

@@ -34,9 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     start_logging(verbose=arguments.verbose)
     try:
+        from pipeline.compute import Workers
         from pipeline.config import load_config
 
-        return walk(load_config(arguments.flags, file=arguments.file, sets=arguments.sets))
+        config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
+        with Workers(config.workers, config.device, config.scheduler) as workers:
+            return walk(config, workers)
     except InputError as error:
         say_error(str(error))
         return WRONG_INPUT
@@ -48,16 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def walk(config: "Config") -> int:
+def walk(config: "Config", workers: "Workers") -> int:
     """The stages of a run, in their order. Whatever is wrong with the input is told before the first of them."""
-    from pipeline.compute import Workers, choose_device
     from pipeline.console import show_cohort, show_results
     from pipeline.plan import without_lost_cases
     from pipeline.run import open_run
     from preprocessing.cohort import audit_cases, ledger, load_cohort
     from preprocessing.encoders import load_encoder
+    from preprocessing.features import FeatureStore
 
-    device = choose_device(config.device)
+    if config.scheduler is not None:
+        config = config.for_other_machines()
+    config = workers.ask(config.for_device, workers.device)
     cohort = load_cohort(
         config.slides,
         config.genes,
@@ -75,23 +80,23 @@ def walk(config: "Config") -> int:
     if cohort.slides and config.until != "tile":
         load_encoder(config.encoder)  # a gated or missing one is told before a slide is tiled
 
+    FeatureStore(config.store).prepare()
     run = open_run(config)
     reports: dict[str, Any] = {}
     given_up: list[str] = []
-    with Workers(config.workers, device) as workers:
-        outcomes = tile_slides(config, cohort, run, workers)
-        features: dict[str, str] = {}
-        if config.until != "tile":
-            outcomes, features = embed_slides(config, cohort, run, workers, outcomes, device)
-        failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
-        cases = audit_cases(cohort, failures)
-        run.write_table("slides.csv", ledger(cohort, {name: outcome.told() for name, outcome in outcomes.items()}))
-        run.write_table("cases.csv", cases)
-        if config.until in ("join", "train"):
-            cohort.omics.save(run.folder / "omics.npz")
-        if config.until == "train":
-            plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
-            reports = train(config, cohort, run, workers, plans, features, cases, device)
+    outcomes = tile_slides(config, cohort, run, workers)
+    features: dict[str, str] = {}
+    if config.until != "tile":
+        outcomes, features = embed_slides(config, cohort, run, workers, outcomes)
+    failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
+    cases = audit_cases(cohort, failures)
+    run.write_table("slides.csv", ledger(cohort, {name: outcome.told() for name, outcome in outcomes.items()}))
+    run.write_table("cases.csv", cases)
+    if config.until in ("join", "train"):
+        cohort.omics.save(run.folder / "omics.npz")
+    if config.until == "train":
+        plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
+        reports = train(config, cohort, run, workers, plans, features, cases)
     failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, reports, failures, given_up)
@@ -118,8 +123,7 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
 
 def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Workers") -> dict[str, "Outcome"]:
     """Tile each slide whose tiles are not in the store yet; outcomes by slide id."""
-    from pipeline.compute import map_slides
-    from pipeline.stages import tile
+    from pipeline.stages import tile_all
     from preprocessing.features import FeatureStore, tile_key
 
     store = FeatureStore(config.store)
@@ -127,7 +131,7 @@ def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Worker
         known = {slide.slide_id: tile_key(slide, config.tiles) for slide in cohort.slides}
         done = {name: key for name, key in known.items() if store.has_tiles(key)}
         todo = [slide for slide in cohort.slides if slide.slide_id not in done]
-        made = map_slides(workers, tile, todo, stage="tiling", store=config.store, config=config.tiles)
+        made = tile_all(workers, todo, store=config.store, config=config.tiles)
     return _reused(done, store) | {outcome.slide_id: outcome for outcome in made}
 
 
@@ -137,11 +141,9 @@ def embed_slides(
     run: "Run",
     workers: "Workers",
     tiled: Mapping[str, "Outcome"],
-    device: str,
 ) -> tuple[dict[str, "Outcome"], dict[str, str]]:
     """Embed each tiled slide whose features are not in the store yet; outcomes, and the feature group of each good slide."""
-    from pipeline.compute import map_slides
-    from pipeline.stages import embed
+    from pipeline.stages import Recipe, embed_all
     from preprocessing.encoders import load_encoder
     from preprocessing.features import FeatureStore, feature_key
 
@@ -154,16 +156,11 @@ def embed_slides(
         good = [slide for slide in cohort.slides if tiled[slide.slide_id].status != "failed"]
         keys = {slide.slide_id: feature_key(slide, config.tiles, encoder.fingerprint) for slide in good}
         todo = [slide for slide in good if not store.has_features(keys[slide.slide_id])]
-        made = map_slides(
+        made = embed_all(
             workers,
-            embed,
             todo,
-            stage="embedding",
-            store=config.store,
-            config=config.tiles,
-            encoder=config.encoder,
-            device=device,
-            batch_tiles=config.batch_tiles,
+            {name: outcome.n_tiles for name, outcome in tiled.items()},
+            recipe=Recipe(config.store, config.tiles, config.encoder, workers.device, config.gpu_tiles),
         )
     outcomes = dict(tiled)
     for outcome in made:
@@ -174,7 +171,7 @@ def embed_slides(
 def _reused(keys: Mapping[str, str], store: Any) -> dict[str, "Outcome"]:
     from pipeline.compute import Outcome
 
-    return {name: Outcome(name, "reused", n_tiles=store.count_tiles(key)) for name, key in keys.items()}
+    return {name: Outcome(name, "reused", n_tiles=store.count_tiles(key) or 0) for name, key in keys.items()}
 
 
 def train(
@@ -185,7 +182,6 @@ def train(
     plans: Sequence["TaskPlan"],
     features: Mapping[str, str],
     cases: "pd.DataFrame",
-    device: str,
 ) -> dict[str, Any]:
     """Cross-validate every task, write predictions, metrics and models; the reports by task."""
     import pandas as pd
@@ -196,7 +192,7 @@ def train(
     from pipeline.results import conclude
     from pipeline.splits import write_folds
 
-    jobs = {one.name: fold_jobs(config, cohort, run, one, features, device) for one in plans}
+    jobs = {one.name: fold_jobs(config, cohort, run, one, features, workers.device) for one in plans}
     with run.stage("training"):
         map_jobs(workers, run_fold, [job for own in jobs.values() for job in own.all()], stage="training")
     predictions: list[pd.DataFrame] = []

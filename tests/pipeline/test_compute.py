@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from distributed import KilledWorker
+from distributed import KilledWorker, LocalCluster
 
 from pipeline.compute import Outcome, Workers, choose_device, map_jobs, map_slides
 from preprocessing.errors import InputError, SlideError
@@ -20,6 +20,10 @@ def make_slides(*names, sizes=None):
     ]
 
 
+def width(slide):
+    return slide.size_px[0]
+
+
 @pytest.fixture(scope="module")
 def inside():
     """Workers inside this process."""
@@ -32,6 +36,12 @@ class TestOutcome:
     def test_after_a_stage_the_times_add_up(self):
         later = Outcome("s", "failed", "why", 3, 2.0).after(Outcome("s", "done", "", 7, 1.5))
         assert later == Outcome("s", "failed", "why", 3, 3.5)
+
+    def test_beside_that_of_the_rest_of_the_slide_failures_win(self):
+        good, bad = Outcome("s", "done", "", 7, 1.5), Outcome("s", "failed", "why", 0, 2.0)
+        assert good.beside(None) == good
+        assert good.beside(good) == Outcome("s", "done", "", 14, 3.0)
+        assert good.beside(bad) == bad.beside(good) == Outcome("s", "failed", "why", 7, 3.5)
 
     def test_tells_the_columns_of_the_ledger(self):
         told = Outcome("s", "done", "", 7, 1.2345, trace="long").told()
@@ -59,7 +69,7 @@ class TestMapSlides:
             time.sleep(0.01)
             return Outcome(slide.slide_id, "done", n_tiles=factor * slide.size_px[0])
 
-        outcomes = map_slides(inside, work, make_slides("a", "b"), stage="test", factor=2)
+        outcomes = map_slides(inside, work, make_slides("a", "b"), stage="test", size=width, factor=2)
         assert {o.slide_id: (o.status, o.n_tiles) for o in outcomes} == {"a": ("done", 2000), "b": ("done", 1998)}
         assert all(0.01 <= outcome.seconds < 5 for outcome in outcomes)
 
@@ -81,7 +91,9 @@ class TestMapSlides:
                 raise error
             return Outcome(slide.slide_id, "done")
 
-        outcomes = {o.slide_id: o for o in map_slides(inside, work, make_slides("a", "bad", "b"), stage="test")}
+        outcomes = {
+            o.slide_id: o for o in map_slides(inside, work, make_slides("a", "bad", "b"), stage="test", size=width)
+        }
         assert {name: outcome.status for name, outcome in outcomes.items()} == {
             "a": "done",
             "bad": "failed",
@@ -95,7 +107,7 @@ class TestMapSlides:
             raise SlideError("no tissue found") if slide.slide_id == "empty" else ZeroDivisionError("slip")
 
         with caplog.at_level(logging.DEBUG, "pipeline.compute"):
-            map_slides(inside, work, make_slides("empty", "odd"), stage="tiling")
+            map_slides(inside, work, make_slides("empty", "odd"), stage="tiling", size=width)
         warnings = {record.getMessage() for record in caplog.records if record.levelno == logging.WARNING}
         assert warnings == {"tiling empty: failed no tissue found", "tiling odd: failed ZeroDivisionError: slip"}
         traces = [record.getMessage() for record in caplog.records if "Traceback" in record.getMessage()]
@@ -108,12 +120,12 @@ class TestMapSlides:
                 file.write(slide.slide_id)
             return Outcome(slide.slide_id, "done")
 
-        map_slides(inside, work, make_slides("m", "s", "l", "x", sizes=[50, 10, 90, 100]), stage="test")
+        map_slides(inside, work, make_slides("m", "s", "l", "x", sizes=[50, 10, 90, 100]), stage="test", size=width)
         assert (tmp_path / "order.txt").read_text() == "xlms"
 
     def test_no_slides_start_no_workers(self):
         workers = Workers(0, "cpu")
-        assert map_slides(workers, print, [], stage="test") == []
+        assert map_slides(workers, print, [], stage="test", size=width) == []
         assert "client" not in workers.__dict__
 
 
@@ -149,7 +161,7 @@ def test_slides_that_lost_their_worker_are_tried_again_each_alone_when_the_other
     monkeypatch.setattr("pipeline.compute.as_completed", lambda futures, loop: futures)
     workers = FakeWorkers({"neighbour": 1, "culprit": 2})
     slides = make_slides("culprit", "neighbour", "other")
-    outcomes = map_slides(workers, lambda slide: Outcome(slide.slide_id, "done"), slides, stage="test")
+    outcomes = map_slides(workers, lambda slide: Outcome(slide.slide_id, "done"), slides, stage="test", size=width)
     assert {o.slide_id: o.status for o in outcomes} == {"culprit": "failed", "neighbour": "done", "other": "done"}
     assert workers.log[3:] == ["done other", "submit culprit", "submit neighbour", "done neighbour"]
 
@@ -191,7 +203,7 @@ class TestProcesses:
 
     def test_a_slide_that_kills_its_worker_fails_alone(self):
         with Workers(2, "cpu") as workers:
-            outcomes = map_slides(workers, lethal("dead"), make_slides("a", "dead", "b", "c"), stage="test")
+            outcomes = map_slides(workers, lethal("dead"), make_slides("a", "dead", "b", "c"), stage="test", size=width)
         assert len(outcomes) == 4
         self.check(outcomes, {"dead"})
 
@@ -200,5 +212,37 @@ class TestProcesses:
         """A dozen deaths, more than Dask by default lets its workers come back from."""
         slides = make_slides(*"abcdefgh")
         with Workers(2, "cpu") as workers:
-            self.check(map_slides(workers, lethal("a", "b", "c"), slides, stage="test"), {"a", "b", "c"})
-            self.check(map_slides(workers, lethal(), slides, stage="test"), set())
+            self.check(map_slides(workers, lethal("a", "b", "c"), slides, stage="test", size=width), {"a", "b", "c"})
+            self.check(map_slides(workers, lethal(), slides, stage="test", size=width), set())
+
+
+class TestScheduler:
+    def test_that_is_there_is_used_and_left_running(self):
+        with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+            for _ in range(2):
+                with Workers(None, "cpu", cluster.scheduler_address) as workers:
+                    assert workers.at_once() == 1
+                    assert workers.ask(os.getpid) != os.getpid()
+                    assert workers.device == "cpu"
+
+    def test_that_does_not_answer_is_told(self, monkeypatch):
+        monkeypatch.setattr("pipeline.compute.CONNECT_SECONDS", 1)
+        with pytest.raises(InputError, match=r"--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
+            Workers(None, "cpu", "tcp://127.0.0.1:9").at_once()
+
+    def test_without_workers_is_told(self):
+        with LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
+            workers = Workers(None, "cpu", cluster.scheduler_address)
+            with pytest.raises(InputError, match="it has no workers; start some with `dask worker tcp://"):
+                workers.at_once()
+
+
+class TestOnCores:
+    def test_workers_of_cores_are_their_own(self):
+        with Workers(2, "cpu") as workers, workers.on_cores() as cores:
+            assert cores is workers
+
+    def test_beside_gpu_workers_there_are_others_for_the_cores(self, monkeypatch):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        with Workers(1, "auto") as workers, workers.on_cores() as cores:
+            assert (workers.device, cores.device, cores.count) == ("cuda", "cpu", None)

@@ -54,16 +54,16 @@ def test_set_overrides_flags_which_override_the_file_which_overrides_defaults(tm
 
 def test_presets_come_after_defaults_and_before_all_else_the_later_over_the_earlier(tmp_path, monkeypatch):
     everything = {"folds": 2, "seed": 2, "bootstrap": 2, "train": {"epochs": 2, "lr": 0.2, "clip_norm": 2}}
-    monkeypatch.setitem(PRESETS, "one", Preset("", everything | {"batch_tiles": 2, "omics": {"clip": 2}}))
-    monkeypatch.setitem(PRESETS, "two", Preset("", {"batch_tiles": 3, "omics": {"n_clusters": 3}}))
+    monkeypatch.setitem(PRESETS, "one", Preset("", everything | {"gpu_tiles": 2, "omics": {"clip": 2}}))
+    monkeypatch.setitem(PRESETS, "two", Preset("", {"gpu_tiles": 3, "omics": {"n_clusters": 3}}))
     file = tmp_path / "c.yaml"
     file.write_text("seed: 4\nbootstrap: 4\ntrain: {lr: 0.4}\n")
     given = INPUTS | {"preset": "one,two", "bootstrap": "5", "train.epochs": "5"}
     config = load_config(given, file=file, sets=["train.epochs=6"])
-    assert (config.folds, config.seed, config.bootstrap, config.batch_tiles) == (2, 4, 5, 3)
+    assert (config.folds, config.seed, config.bootstrap, config.gpu_tiles) == (2, 4, 5, 3)
     assert (config.train.clip_norm, config.train.lr, config.train.epochs) == (2, 0.4, 6)
     assert (config.omics.clip, config.omics.n_clusters) == (2, 3)
-    assert load_config(given | {"preset": ["two", "one"]}, file=file).batch_tiles == 2
+    assert load_config(given | {"preset": ["two", "one"]}, file=file).gpu_tiles == 2
     assert config.preset == ("one", "two")
 
 
@@ -256,5 +256,13 @@ def test_whatever_decides_the_result_is_part_of_the_runs_identity(key, value):
 def test_no_key_but_where_and_how_far_is_left_out_of_the_identity():
     told = identity(load_config(INPUTS)).keys() | WHERE_NOT_WHAT
     assert told == Config.model_fields.keys()
-    elsewhere = {"out": "o", "store": "s", "device": "cpu", "workers": 1, "batch_tiles": 4, "until": "tile"}
+    elsewhere = {
+        "out": "o",
+        "store": "s",
+        "device": "cpu",
+        "workers": 1,
+        "gpu_tiles": 4,
+        "scheduler": "tcp://h:1",
+        "until": "tile",
+    }
     assert identity(load_config(INPUTS | elsewhere)) == identity(load_config(INPUTS))

@@ -9,14 +9,14 @@ import torch
 import zarr
 
 from pipeline import stages
-from pipeline.compute import Outcome, Workers, map_slides
-from pipeline.stages import embed, embed_tiles, tile
-from preprocessing.encoders import EncoderConfig, load_encoder
+from pipeline.compute import Outcome, Workers
+from pipeline.stages import Recipe, SlidePart, divide, embed, embed_all, join, tile, tile_all
+from preprocessing.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.errors import SlideError
 from preprocessing.features import FeatureStore, feature_key, tile_key
 from preprocessing.reader import SlideReader
-from preprocessing.slides import SlideFile, probe_slide
-from preprocessing.tiles import TileConfig, read_tile
+from preprocessing.slides import Slide, SlideFile, probe_slide
+from preprocessing.tiles import TileConfig
 
 CONFIG = TileConfig(tile_px=64)
 SLIDES = Path(__file__).parents[2].parent / "shared" / "data" / "slides"
@@ -31,7 +31,7 @@ def threads_stay():
 
 @pytest.fixture
 def encoder(tiny_vit):
-    return EncoderConfig(name=f"local-dir:{tiny_vit}")
+    return EncoderConfig(name=f"local-dir:{tiny_vit}", precision="float32")
 
 
 @pytest.fixture
@@ -42,10 +42,17 @@ def slide(corner_slide, tmp_path):
     return replace(corner_slide, path=path)
 
 
-def run(slide, store, encoder, *, batch_tiles=8, config=CONFIG):
+def recipe(store, encoder, *, config=CONFIG):
+    return Recipe(str(store), config, encoder, "cpu", 8)
+
+
+def whole(slide, n_tiles=35):
+    return SlidePart(slide, range(n_tiles), n_tiles)
+
+
+def run(slide, store, encoder, *, config=CONFIG):
     first = tile(slide, store=store, config=config)
-    second = embed(slide, store=store, config=config, encoder=encoder, device="cpu", batch_tiles=batch_tiles)
-    return first, second
+    return first, embed(whole(slide, first.n_tiles), recipe=recipe(store, encoder, config=config))
 
 
 class TestTile:
@@ -97,32 +104,12 @@ class TestEmbed:
         assert group.attrs["encoder"] == backbone.describe()
         assert group.attrs["recipe"] == CONFIG.model_dump(mode="json")
 
-    def test_batch_size_changes_neither_key_nor_features(self, slide, tmp_path, encoder):
-        bags = []
-        key = feature_key(slide, CONFIG, load_encoder(encoder).fingerprint)
-        for batch_tiles in (1, 7, 64):
-            store = tmp_path / f"store-{batch_tiles}"
-            run(slide, store, encoder, batch_tiles=batch_tiles)
-            bags.append(FeatureStore(store).read_features(key).features)
-        for other in bags[1:]:
-            np.testing.assert_allclose(other, bags[0], atol=2e-3)
-
-    def test_all_tiles_are_embedded_in_their_order(self, slide, tmp_path, encoder):
-        tile(slide, store=tmp_path / "store", config=CONFIG)
-        grid = FeatureStore(tmp_path / "store").read_tiles(tile_key(slide, CONFIG)).grid
-        backbone = load_encoder(encoder)
-        with SlideReader(slide.path) as reader:
-            features = embed_tiles(reader, grid, backbone, batch_tiles=8)  # 35 tiles: the last batch has three
-            one_by_one = np.concatenate([backbone.embed(read_tile(reader, grid, i)[None].copy()) for i in range(35)])
-        assert features.dtype == np.float32
-        np.testing.assert_allclose(features, one_by_one, atol=1e-5)
-
     def test_a_slide_that_was_replaced_after_tiling_is_refused(self, slide, tmp_path, encoder, paint, scan):
         tile(slide, store=tmp_path / "store", config=CONFIG)
         other = scan(paint(1200, 700, (0, 0, 500, 500)), slide_id="other")
         shutil.copy(other.path, slide.path)
         with pytest.raises(SlideError, match=r"S\.svs was replaced while the run was on; run again"):
-            embed(slide, store=tmp_path / "store", config=CONFIG, encoder=encoder, device="cpu", batch_tiles=8)
+            embed(whole(slide), recipe=recipe(tmp_path / "store", encoder))
         assert not (tmp_path / "store" / "features").exists()
 
     def test_a_moved_slide_finds_its_features(self, slide, tmp_path, encoder):
@@ -135,10 +122,93 @@ class TestEmbed:
         )
 
     def test_features_that_are_not_finite_are_not_stored(self, slide, tmp_path, encoder, monkeypatch):
-        monkeypatch.setattr(stages, "embed_tiles", lambda reader, grid, *_, **__: np.full((len(grid), 16), np.nan))
+        monkeypatch.setattr(stages, "embed_tiles", lambda path, grid, *_, **__: np.full((len(grid), 16), np.nan))
         with pytest.raises(SlideError, match="not finite"):
             run(slide, tmp_path / "store", encoder)
         assert not (tmp_path / "store" / "features").exists()
+
+
+class TestDivide:
+    def slides(self, *n_tiles):
+        names = [f"S{number}" for number in range(len(n_tiles))]
+        slides = [Slide(name, name, Path(name), (0.5, 0.5), "metadata", (1, 1), "f" * 32) for name in names]
+        return slides, dict(zip(names, n_tiles, strict=True))
+
+    def test_many_slides_stay_whole(self):
+        slides, n_tiles = self.slides(9000, 8000, 7000, 6000, 9000, 9000)
+        parts = divide(slides, n_tiles, 2)
+        assert [(part.slide, part.rows, part.n_tiles) for part in parts] == [
+            (slide, range(n_tiles[slide.slide_id]), n_tiles[slide.slide_id]) for slide in slides
+        ]
+        assert all(part.is_whole for part in parts)
+
+    def test_a_giant_is_shared_by_all_workers(self):
+        slides, n_tiles = self.slides(40_000, 500)
+        parts = divide(slides, n_tiles, 4)
+        giant = [part for part in parts if part.slide_id == "S0"]
+        assert len(parts) == len(giant) + 1
+        assert 8 <= len(giant) <= 20
+        assert [row for part in giant for row in part.rows] == list(range(40_000))
+        assert all(part.rows.start % CPU_TILES == 0 and part.n_tiles == 40_000 for part in giant)
+
+    def test_a_worker_that_is_alone_shares_nothing(self):
+        slides, n_tiles = self.slides(40_000)
+        assert len(divide(slides, n_tiles, 1)) == 1
+
+    def test_little_work_is_not_cut_to_pieces(self):
+        slides, n_tiles = self.slides(1000)
+        assert len(divide(slides, n_tiles, 64)) == 1
+
+
+class TestShared:
+    """A slide that several workers share."""
+
+    @pytest.fixture
+    def small_parts(self, monkeypatch):
+        monkeypatch.setattr(stages, "MIN_PART_TILES", CPU_TILES)
+        monkeypatch.setattr(Workers, "at_once", lambda self: 2)
+
+    def test_has_the_features_of_one_that_was_done_by_one(self, slide, tmp_path, encoder, small_parts):
+        made = recipe(tmp_path / "store", encoder)
+        tile(slide, store=made.store, config=CONFIG)
+        with Workers(0, "cpu") as workers:
+            (outcome,) = embed_all(workers, [slide], {"corner": 35}, recipe=made)
+        assert (outcome.slide_id, outcome.status, outcome.n_tiles) == ("corner", "done", 35)
+        run(slide, tmp_path / "other", encoder)
+        key = feature_key(slide, CONFIG, load_encoder(encoder).fingerprint)
+        shared, alone = (FeatureStore(tmp_path / name).read_features(key) for name in ("store", "other"))
+        for name in ("features", "coords", "cells"):
+            np.testing.assert_array_equal(getattr(shared, name), getattr(alone, name))
+        assert not list((tmp_path / "store" / "parts").iterdir())
+
+    def test_fails_with_its_part(self, slide, tmp_path, encoder, small_parts, monkeypatch):
+        embed_tiles = stages.embed_tiles
+
+        def fails_late(path, grid, backbone, rows, **options):
+            if rows.start == 32:
+                raise SlideError("the last tiles cannot be read")
+            return embed_tiles(path, grid, backbone, rows, **options)
+
+        monkeypatch.setattr(stages, "embed_tiles", fails_late)
+        made = recipe(tmp_path / "store", encoder)
+        tile(slide, store=made.store, config=CONFIG)
+        with Workers(0, "cpu") as workers:
+            (outcome,) = embed_all(workers, [slide], {"corner": 35}, recipe=made)
+        assert (outcome.status, outcome.reason) == ("failed", "the last tiles cannot be read")
+        assert not (tmp_path / "store" / "features").exists()
+
+    def test_keeps_parts_that_are_done_for_the_next_run(self, slide, tmp_path, encoder, monkeypatch):
+        made = recipe(tmp_path / "store", encoder)
+        tile(slide, store=made.store, config=CONFIG)
+        parts = [SlidePart(slide, range(0, 16), 35), SlidePart(slide, range(16, 35), 35)]
+        for part in parts:
+            embed(part, recipe=made)
+        monkeypatch.setattr(stages, "embed_tiles", None)  # would be called
+        for part in parts:
+            assert embed(part, recipe=made) == Outcome("corner", "done", n_tiles=len(part.rows))
+        join(whole(slide), recipe=made, parts={"corner": [part.rows for part in parts]})
+        key = feature_key(slide, CONFIG, load_encoder(encoder).fingerprint)
+        assert len(FeatureStore(made.store).read_features(key).features) == 35
 
 
 def test_bad_slides_fail_with_their_reason_and_the_others_go_on(slide, tmp_path, paint, scan, encoder):
@@ -148,9 +218,8 @@ def test_bad_slides_fail_with_their_reason_and_the_others_go_on(slide, tmp_path,
     slides = [empty, small, gone, slide]
     store = tmp_path / "store"
     with Workers(0, "cpu") as workers:
-        tiled = {o.slide_id: o for o in map_slides(workers, tile, slides, stage="tiling", store=store, config=CONFIG)}
-        options = {"store": store, "config": CONFIG, "encoder": encoder, "device": "cpu", "batch_tiles": 16}
-        embedded = map_slides(workers, embed, [slide], stage="embedding", **options)
+        tiled = {o.slide_id: o for o in tile_all(workers, slides, store=str(store), config=CONFIG)}
+        embedded = embed_all(workers, [slide], {"corner": 35}, recipe=recipe(store, encoder))
     assert {name: outcome.status for name, outcome in tiled.items()} == {
         "empty": "failed",
         "small": "failed",
@@ -175,6 +244,6 @@ def test_bad_slides_fail_with_their_reason_and_the_others_go_on(slide, tmp_path,
 def test_real_files_that_cannot_be_tiled_fail_with_a_reason(tmp_path, name, reason):
     slide = probe_slide(SlideFile("bad", "bad", SLIDES / name), default_mpp=None)
     with Workers(0, "cpu") as workers:
-        (outcome,) = map_slides(workers, tile, [slide], stage="tiling", store=tmp_path, config=TileConfig())
+        (outcome,) = tile_all(workers, [slide], store=str(tmp_path), config=TileConfig())
     assert (outcome.status, outcome.n_tiles) == ("failed", 0)
     assert re.match(reason, outcome.reason)

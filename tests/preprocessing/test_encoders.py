@@ -5,6 +5,7 @@ import shutil
 import httpx
 import numpy as np
 import pytest
+import skimage.data
 import timm
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
@@ -27,7 +28,7 @@ def make_tiles(n, side=32, seed=0):
 
 
 def tiny_config(tiny_vit, **settings):
-    return EncoderConfig(name=f"local-dir:{tiny_vit}", **settings)
+    return EncoderConfig(**{"name": f"local-dir:{tiny_vit}", "precision": "float32"} | settings)
 
 
 def normalised(tiles, mean=(0.7, 0.6, 0.5), std=(0.2, 0.25, 0.3)):
@@ -37,7 +38,7 @@ def normalised(tiles, mean=(0.7, 0.6, 0.5), std=(0.2, 0.25, 0.3)):
 
 @pytest.fixture(scope="module")
 def lite0():
-    return load_encoder(EncoderConfig())
+    return load_encoder(EncoderConfig(precision="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +69,6 @@ class TestDefault:
     @pytest.mark.parametrize(("picture", "classes"), [("coffee", {967, 504}), ("chelsea", set(range(281, 286)))])
     def test_sees_what_is_in_a_picture(self, lite0, packaged, picture, classes):
         """Through the classifier that came with the weights: espresso or its mug, and a cat."""
-        import skimage.data
-
         image = getattr(skimage.data, picture)()
         middle = (image.shape[1] - image.shape[0]) // 2
         feature = lite0.embed(np.ascontiguousarray(image[None, :, middle : middle + image.shape[0]]))
@@ -95,11 +94,23 @@ class TestDefault:
             changed[:, y : y + 8, x : x + 8] = 255 - changed[:, y : y + 8, x : x + 8]
             assert np.abs(lite0.embed(changed) - before).max() > 1e-3, (y, x)
 
-    def test_features_do_not_depend_on_the_batch(self, lite0):
-        tiles = make_tiles(9, 96)
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_features_do_not_depend_on_the_batch_in_any_bit(self, precision):
+        encoder, tiles = load_encoder(EncoderConfig(precision=precision)), make_tiles(19, 96)
+        whole = encoder.embed(tiles)
         for batch in (1, 7):
-            parts = [lite0.embed(tiles[start : start + batch]) for start in range(0, 9, batch)]
-            np.testing.assert_allclose(np.concatenate(parts), lite0.embed(tiles), atol=1e-5)
+            parts = [encoder.embed(tiles[start : start + batch]) for start in range(0, 19, batch)]
+            np.testing.assert_array_equal(np.concatenate(parts), whole)
+        np.testing.assert_array_equal(encoder.embed(tiles[::-1].copy()), whole[::-1])
+
+    def test_shorter_floats_point_the_same_way(self, lite0):
+        tiles = np.stack(
+            [skimage.data.immunohistochemistry()[y : y + 256, x : x + 256] for y in (0, 256) for x in (0, 256)]
+        )
+        one, other = lite0.embed(tiles), load_encoder(EncoderConfig(precision="bfloat16")).embed(tiles)
+        cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+        assert cosine.min() > 0.995
+        assert np.abs(one - other).max() > 0
 
     def test_channels_are_red_green_blue(self, lite0):
         tile = make_tiles(1, 224)
@@ -146,7 +157,7 @@ class TestHubFolder:
         np.testing.assert_allclose(encoder.embed(tiles), expected, atol=1e-5)
 
     def test_register_tokens_are_no_patches(self, other_vit):
-        encoder = load_encoder(EncoderConfig(name=f"local-dir:{other_vit(reg_tokens=4)}", pooling="mean"))
+        encoder = load_encoder(tiny_config(other_vit(reg_tokens=4), pooling="mean"))
         tiles = make_tiles(2)
         with torch.inference_mode():
             tokens = encoder.model.forward_features(normalised(tiles)).numpy()  # class, 4 registers, 16 patches
@@ -158,22 +169,22 @@ class TestHubFolder:
         whole = tiny.embed(tiles)
         for batch in (1, 7, 32):
             parts = [tiny.embed(tiles[start : start + batch]) for start in range(0, 33, batch)]
-            np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
+            np.testing.assert_array_equal(np.concatenate(parts), whole)
 
     def test_weights_may_be_a_copy_of_the_repository_of_a_named_encoder(self, tiny, tiny_vit):
         """The way out where there is no network; the named encoder's own options stay."""
-        encoder = load_encoder(EncoderConfig(name="phikon", weights=tiny_vit))
+        encoder = load_encoder(EncoderConfig(name="phikon", weights=tiny_vit, precision="float32"))
         np.testing.assert_array_equal(encoder.embed(make_tiles(2)), tiny.embed(make_tiles(2)))
 
     def test_its_fingerprint_is_that_of_its_weights_not_of_its_place(self, tiny_vit, tmp_path):
         copy = shutil.copytree(tiny_vit, tmp_path / "copy")
-        one = load_encoder(EncoderConfig(name="phikon", weights=tiny_vit)).fingerprint
-        assert load_encoder(EncoderConfig(name="phikon", weights=copy)).fingerprint == one
+        one = load_encoder(EncoderConfig(name="phikon", weights=tiny_vit, precision="float32")).fingerprint
+        assert load_encoder(EncoderConfig(name="phikon", weights=copy, precision="float32")).fingerprint == one
         load_encoder.cache_clear()
         config = json.loads((copy / "config.json").read_text())
         config["pretrained_cfg"]["std"] = [0.2, 0.2, 0.2]
         (copy / "config.json").write_text(json.dumps(config))
-        assert load_encoder(EncoderConfig(name="phikon", weights=copy)).fingerprint != one
+        assert load_encoder(EncoderConfig(name="phikon", weights=copy, precision="float32")).fingerprint != one
 
     def test_weights_that_lack_a_part_are_refused(self, tiny_vit, tmp_path):
         """timm takes them without a word when the classifier is left out in the same breath."""
@@ -385,3 +396,59 @@ def test_description_names_all_that_the_features_depend_on(lite0):
 
 def test_an_encoder_is_loaded_once(tiny_vit):
     assert load_encoder(tiny_config(tiny_vit)) is load_encoder(tiny_config(tiny_vit))
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(("avx512", "amx", "expected"), [(0, 0, "float32"), (1, 0, "bfloat16"), (0, 1, "bfloat16")])
+    def test_is_short_where_the_processor_computes_in_it(self, monkeypatch, avx512, amx, expected):
+        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512)
+        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+        assert EncoderConfig().settled("cpu") == EncoderConfig(precision=expected)
+
+    def test_of_a_gpu_is_asked_of_the_gpu(self, monkeypatch):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
+        assert EncoderConfig().settled("cuda").precision == "float32"
+
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_that_is_asked_for_stays(self, precision):
+        config = EncoderConfig(precision=precision)
+        assert config.settled("cpu") is config
+
+    def test_that_was_settled_is_told(self, tiny_vit):
+        assert load_encoder(tiny_config(tiny_vit, precision="auto")).describe()["precision"] in ("float32", "bfloat16")
+
+
+class TestShortMemory:
+    @pytest.fixture
+    def short(self, tiny, monkeypatch):
+        """The encoder as on a GPU with room for five tiles; the sizes that it tried."""
+        tried, features = [], tiny._features
+
+        def with_room_for_five(tiles):
+            tried.append(len(tiles))
+            if len(tiles) > 5:
+                raise torch.OutOfMemoryError
+            return features(tiles)
+
+        monkeypatch.setattr(tiny, "_features", with_room_for_five)
+        monkeypatch.setattr(tiny, "_at_once", 10**9)
+        return tiny, tried
+
+    def test_halves_the_batch_and_stays_so(self, short):
+        encoder, tried = short
+        tiles = torch.from_numpy(make_tiles(18))
+        with torch.inference_mode():
+            first = encoder._as_memory_allows(tiles)
+            assert tried == [18, 9, 4, 4, 4, 4, 2]
+            np.testing.assert_allclose(first, torch.cat([encoder._features(tile[None]) for tile in tiles]), atol=1e-5)
+            tried.clear()
+            encoder._as_memory_allows(tiles)
+        assert tried == [4, 4, 4, 4, 2]
+
+    def test_that_does_not_hold_one_tile_is_an_error(self, tiny, monkeypatch):
+        def never(tiles):
+            raise torch.OutOfMemoryError
+
+        monkeypatch.setattr(tiny, "_features", never)
+        with pytest.raises(torch.OutOfMemoryError):
+            tiny._as_memory_allows(torch.from_numpy(make_tiles(2)))

@@ -11,7 +11,7 @@ import torch
 import zarr
 
 from preprocessing.encoders import Encoder, EncoderConfig
-from preprocessing.errors import SlideError
+from preprocessing.errors import InputError, SlideError
 from preprocessing.features import FORMAT, Bag, FeatureStore, feature_key, tile_key
 from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
@@ -82,12 +82,33 @@ class TestStore:
 
     def test_attributes_tell_the_origin_in_a_plain_zarr_group(self, store):
         store.write_features("k", make_bag(), {"slide_id": "S1", "recipe": {"mpp": 0.5}})
-        group = zarr.open_group(store.path / "features" / "k", mode="r")
+        group = zarr.open_group(Path(store.place) / "features" / "k", mode="r")
         told = dict(group.attrs)
         assert told.pop("content")["files"] == 6  # three arrays, each a description and a chunk
         assert told == {"format": FORMAT, "slide_id": "S1", "recipe": {"mpp": 0.5}}
         assert group.metadata.zarr_format == 3
         assert set(group) == {"features", "coords", "cells"}
+
+    def test_parts_of_a_slide_come_back_one_behind_the_other(self, store):
+        bag = make_bag(9)
+        parts = [range(0, 4), range(4, 9)]
+        for rows in reversed(parts):
+            assert not store.has_part("k", rows)
+            store.write_part("k", rows, bag.features[rows.start : rows.stop])
+            assert store.has_part("k", rows)
+        back = store.read_parts("k", parts)
+        assert back.dtype == np.float32  # shortened once all are known
+        np.testing.assert_array_equal(back, bag.features)
+        assert not store.has_features("k")
+        store.drop_parts("k")
+        store.drop_parts("k")
+        assert not store.has_part("k", parts[0])
+
+    def test_a_part_that_is_not_whole_is_not_read(self, store):
+        store.write_part("k", range(0, 5), make_bag().features)
+        (Path(store.place) / "parts" / "k" / "0-5" / "features" / "c" / "0" / "0").unlink()
+        with pytest.raises(SlideError, match="parts/k/0-5 is not whole"):
+            store.read_parts("k", [range(0, 5)])
 
     def test_tiles_and_features_of_one_key_are_two_things(self, store):
         store.write_tiles("k", make_tiled(), {})
@@ -95,7 +116,7 @@ class TestStore:
 
     def test_another_format_is_refused(self, store):
         store.write_features("k", make_bag(), {})
-        zarr.open_group(store.path / "features" / "k", mode="r+").attrs["format"] = FORMAT + 1
+        zarr.open_group(Path(store.place) / "features" / "k", mode="r+").attrs["format"] = FORMAT + 1
         with pytest.raises(SlideError, match=rf"features/k has format {FORMAT + 1}, not {FORMAT}"):
             store.read_features("k")
 
@@ -103,7 +124,7 @@ class TestStore:
     def test_a_group_that_lost_a_part_is_not_there_and_is_made_anew(self, store, harm):
         bag = make_bag(1300)
         store.write_features("k", bag, {})
-        chunk = store.path / "features" / "k" / "features" / "c" / "1" / "0"
+        chunk = Path(store.place) / "features" / "k" / "features" / "c" / "1" / "0"
         if harm == "lost":
             chunk.unlink()
         else:
@@ -116,27 +137,59 @@ class TestStore:
         np.testing.assert_allclose(store.read_features("k").features, bag.features, rtol=1e-3)
 
 
+class TestPlace:
+    def test_a_new_store_says_what_it_holds(self, store):
+        store.prepare()
+        store.prepare()
+        told = dict(zarr.open_group(store.place, mode="r").attrs)
+        assert told == {"holds": "tiles and patch features of whole-slide images", "format": FORMAT}
+
+    def test_a_store_of_a_later_format_is_refused(self, store):
+        store.prepare()
+        zarr.open_group(store.place, mode="r+").attrs["format"] = FORMAT + 1
+        with pytest.raises(InputError, match=f"has format {FORMAT + 1}, and this version writes {FORMAT}"):
+            store.prepare()
+
+    def test_a_zarr_group_of_something_else_is_refused(self, store):
+        zarr.create_group(store.place)
+        with pytest.raises(InputError, match="is a Zarr group of something else; name another folder"):
+            store.prepare()
+
+    def test_a_folder_of_something_else_is_refused(self, store):
+        Path(store.place).mkdir()
+        (Path(store.place) / "thesis.docx").touch()
+        with pytest.raises(InputError, match=r"holds something else \(thesis.docx\)"):
+            store.prepare()
+
+    def test_a_file_is_refused(self, store):
+        Path(store.place).touch()
+        with pytest.raises(InputError, match="is a file; name a folder"):
+            store.prepare()
+
+
 class TestWriting:
     def everything(self, store):
-        return sorted(path.name for path in (store.path / "features").iterdir())
+        """Groups and drafts."""
+        return sorted(path.name for kind in ("features", "drafts") for path in Path(store.place, kind).glob("*"))
 
     def test_the_final_name_appears_last(self, store, monkeypatch):
         publish = FeatureStore._publish
 
-        def checked(draft, final):
-            assert not final.exists()
-            np.testing.assert_array_equal(zarr.open_group(draft, mode="r")["cells"][...], make_bag().cells)
-            publish(draft, final)
+        def checked(self, written, name):
+            assert not Path(self.place, name).exists()
+            draft = zarr.open_group(Path(self.place, written), mode="r")
+            np.testing.assert_array_equal(draft["cells"][...], make_bag().cells)
+            publish(self, written, name)
 
-        monkeypatch.setattr(FeatureStore, "_publish", staticmethod(checked))
+        monkeypatch.setattr(FeatureStore, "_publish", checked)
         store.write_features("k", make_bag(), {})
         assert self.everything(store) == ["k"]
 
     def test_an_interrupted_write_leaves_nothing(self, store, monkeypatch):
-        def interrupted(draft, final):
+        def interrupted(self, written, name):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(FeatureStore, "_publish", staticmethod(interrupted))
+        monkeypatch.setattr(FeatureStore, "_publish", interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.write_features("k", make_bag(), {})
         assert self.everything(store) == []
@@ -146,30 +199,38 @@ class TestWriting:
         program = (
             "import os, sys, pathlib, zarr, numpy as np\n"
             "from preprocessing.features import Bag, FeatureStore\n"
-            "create = zarr.Group.create_array\n"
-            "def dying(self, name, **rest):\n"
-            "    if name == 'coords': os._exit(9)\n"
-            "    return create(self, name, **rest)\n"
-            "zarr.Group.create_array = dying\n"
+            "create = zarr.create_array\n"
+            "def dying(place, **rest):\n"
+            "    if place.endswith('coords'): os._exit(9)\n"
+            "    return create(place, **rest)\n"
+            "zarr.create_array = dying\n"
             "cells = np.zeros((4, 2), np.int32)\n"
             "store = FeatureStore(pathlib.Path(sys.argv[1]))\n"
             "store.write_features('k', Bag(np.zeros((4, 3), np.float32), cells, cells), {})\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(store.path)], cwd=Path(__file__).parents[2], check=False
-        )
+        done = subprocess.run([sys.executable, "-c", program, store.place], cwd=Path(__file__).parents[2], check=False)
         assert done.returncode == 9
         assert len(self.everything(store)) == 1  # what it left, under another name
         assert not store.has_features("k")
         store.write_features("k", make_bag(), {})
         np.testing.assert_array_equal(store.read_features("k").cells, make_bag().cells)
+        store.prepare()  # by the next run
+        assert self.everything(store) == ["k"]
+
+    def test_what_living_writers_have_begun_is_left_to_them(self, store, monkeypatch):
+        def during(self, written, name):
+            FeatureStore(self.place).prepare()
+            assert Path(self.place, written).exists()
+
+        monkeypatch.setattr(FeatureStore, "_publish", during)
+        store.write_features("k", make_bag(), {})
 
     def test_two_writers_of_one_key_both_succeed(self, store, monkeypatch):
         together, publish, errors = threading.Barrier(2, timeout=20), FeatureStore._publish, []
 
-        def at_once(draft, final):
+        def at_once(*arguments):
             together.wait()
-            publish(draft, final)
+            publish(*arguments)
 
         def write():
             try:
@@ -177,7 +238,7 @@ class TestWriting:
             except Exception as error:  # noqa: BLE001  # told by the main thread
                 errors.append(error)
 
-        monkeypatch.setattr(FeatureStore, "_publish", staticmethod(at_once))
+        monkeypatch.setattr(FeatureStore, "_publish", at_once)
         writers = [threading.Thread(target=write) for _ in range(2)]
         for writer in writers:
             writer.start()
@@ -202,9 +263,9 @@ def test_any_slide_id_stays_inside_the_store(store, tmp_path, slide_id):
     key = feature_key(replace(SLIDE, slide_id=slide_id), TileConfig(), "e")
     store.write_features(key, make_bag(), {})
     assert [path.parent for path in tmp_path.rglob("zarr.json") if path.parent.name == key] == [
-        store.path / "features" / key
+        Path(store.place) / "features" / key
     ]
-    assert not [path for path in tmp_path.iterdir() if path != store.path]
+    assert not [path for path in tmp_path.iterdir() if path != Path(store.place)]
 
 
 # Another value for every field of a recipe. A field that is missing here fails `test_..._every_field`.
@@ -220,7 +281,7 @@ TISSUE = {
     "exclude_pen": False,
     "white_level": 244,
 }
-ENCODER = {"name": "other", "weights": Path("other.safetensors"), "pooling": "mean", "precision": "bfloat16"}
+ENCODER = {"name": "other", "weights": Path("other.safetensors"), "pooling": "mean", "precision": "float32"}
 
 
 @pytest.mark.parametrize(("config", "changes"), [(TileConfig, TILES), (TissueConfig, TISSUE), (EncoderConfig, ENCODER)])
@@ -252,7 +313,7 @@ class TestKey:
         def fingerprint(**settings):
             torch.manual_seed("weights" in settings)
             model = timm.create_model("test_vit", num_classes=0)
-            config = EncoderConfig(**settings)
+            config = EncoderConfig(**{"precision": "bfloat16"} | settings)
             return Encoder(model, config, config.pooling or "default").fingerprint
 
         assert fingerprint() == fingerprint()
