@@ -158,6 +158,16 @@ class Config(Settings):
             )
         return value
 
+    @field_validator("tiles")
+    @classmethod
+    def _tiles(cls, value: TileConfig) -> TileConfig:
+        masks = value.tissue.masks
+        if masks is not None and not masks.is_dir():
+            raise InputError(
+                f"tissue masks: {masks} is no folder; give one with SLIDE_ID.geojson, .png or .tif by --tissue-masks"
+            )
+        return value
+
     @model_validator(mode="after")
     def _variants(self) -> "Config":
         for name in self.variants:

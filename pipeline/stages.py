@@ -17,6 +17,7 @@ from preprocessing.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.errors import SlideError
 from preprocessing.features import Bag, FeatureStore, feature_key, tile_key
 from preprocessing.fingerprints import slide_fingerprint
+from preprocessing.masks import mask_origin
 from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, tile_slide
 
@@ -72,8 +73,9 @@ class SlidePart:
 def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
     """Lay the tile grid over a slide's tissue and store it."""
     _require_unchanged(slide)
+    key, made_with = tile_key(slide, config), provenance(slide, config)  # before the mask is read, which may be changed
     tiled = tile_slide(slide, config)
-    FeatureStore(store).write_tiles(tile_key(slide, config), tiled, provenance(slide, config))
+    FeatureStore(store).write_tiles(key, tiled, made_with)
     return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid))
 
 
@@ -188,6 +190,7 @@ def provenance(slide: Slide, config: TileConfig) -> dict[str, Any]:
         "slide_mpp_xy": slide.mpp_xy,
         "slide_mpp_source": slide.mpp_source,
         "slide_size_px": slide.size_px,
+        "tissue_mask": mask_origin(slide, config.tissue.masks),
         "recipe": config.model_dump(mode="json"),
         "versions": {"openslide": openslide.__library_version__} | {name: version(name) for name in PACKAGES},
     }

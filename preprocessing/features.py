@@ -35,6 +35,7 @@ from zarr.codecs import ZstdCodec
 
 from preprocessing.errors import InputError, SlideError
 from preprocessing.fingerprints import fingerprint
+from preprocessing.masks import mask_origin
 from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
 
@@ -60,8 +61,11 @@ class Bag:
 
 
 def tile_key(slide: Slide, config: TileConfig) -> str:
-    """Names the tiles of a slide under a recipe."""
-    return _group_name(slide, fingerprint(FORMAT, slide.fingerprint, slide.mpp_xy, config))
+    """Names the tiles of a slide under a recipe. A mask of the user's counts by its bytes, not by where it lies."""
+    recipe = config.model_dump(mode="json", exclude={"tissue": {"masks"}})
+    origin = mask_origin(slide, config.tissue.masks)
+    masks = None if origin is None else sorted(origin.values())  # a missing mask, [], is not the detector, None
+    return _group_name(slide, fingerprint(FORMAT, slide.fingerprint, slide.mpp_xy, recipe, masks))
 
 
 def feature_key(slide: Slide, config: TileConfig, encoder_fingerprint: str) -> str:
@@ -142,6 +146,7 @@ class FeatureStore:
             "tile_px": grid.tile_px,
             "mpp": grid.mpp,
             "mask_downsample": tiled.mask_downsample,
+            "dropped": dict(tiled.dropped),
         }
         arrays = {"coords": grid.coords, "cells": grid.cells, "mask": tiled.mask}
         self._write(f"tiles/{key}", arrays, attributes | dict(provenance))
@@ -159,7 +164,9 @@ class FeatureStore:
             tile_px=int(attributes["tile_px"]),
             mpp=float(attributes["mpp"]),
         )
-        return TiledSlide(grid, _array(group, "mask"), float(attributes["mask_downsample"]))
+        return TiledSlide(
+            grid, _array(group, "mask"), float(attributes["mask_downsample"]), dict(attributes["dropped"])
+        )
 
     def count_tiles(self, key: str) -> int | None:
         """How many tiles a slide has; None where it is not tiled."""

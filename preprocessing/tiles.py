@@ -1,6 +1,8 @@
 """Tiles: a grid of squares of equal physical size over a slide's tissue."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int32
@@ -8,6 +10,8 @@ from pydantic import Field
 
 from models.settings import Settings
 from preprocessing.errors import SlideError
+from preprocessing.masks import read_mask
+from preprocessing.quality import QualityConfig, measure_empty, measure_sharpness
 from preprocessing.reader import SlideReader
 from preprocessing.slides import MPP_RANGE, Slide
 from preprocessing.tissue import TissueConfig, detect_tissue
@@ -21,7 +25,14 @@ class TileConfig(Settings):
     tile_px: int = Field(256, ge=16, le=4096, description="side of a tile, in pixels at `mpp`")
     mpp: float = Field(0.5, ge=MPP_RANGE[0], le=MPP_RANGE[1], description="microns per pixel of the tiles")
     min_tissue: float = Field(0.5, ge=0, le=1, description="share of a tile that must be tissue")
+    stride_px: int | None = Field(
+        None,
+        ge=16,
+        le=65536,
+        description="distance between neighbouring tiles' corners, in pixels at `mpp`; default: tile_px, edge to edge",
+    )
     tissue: TissueConfig = TissueConfig()
+    quality: QualityConfig = QualityConfig()
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class TileGrid:
 
     Attributes:
         coords: upper left corners, level-0 pixels (x, y), in row order.
-        cells: column and row of each tile on the slide's grid.
+        cells: column and row of each tile on the slide's grid, which has the stride's pitch.
         level: the pyramid level that is read.
         span_px: width and height of a tile on level 0; fractions are meant.
         level_span_px: the same on `level`.
@@ -56,44 +67,61 @@ class TiledSlide:
 
     Attributes:
         mask: tissue, on a thumbnail of `mask_downsample` level-0 pixels a mask pixel.
+        dropped: how many tiles each quality filter left out; empty where none is on.
     """
 
     grid: TileGrid
     mask: Bool[np.ndarray, "h w"]
     mask_downsample: float
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 def tile_slide(slide: Slide, config: TileConfig) -> TiledSlide:
     """Lay the grid over the slide's tissue. Only whole tiles inside the scanned bounds count.
 
     Raises:
-        SlideError: no tissue, or no room for a tile.
+        SlideError: no tissue, no room for a tile, no tile that is good enough; or see `read_mask`.
     """
-    span = (config.tile_px * config.mpp / slide.mpp_xy[0], config.tile_px * config.mpp / slide.mpp_xy[1])
     with SlideReader(slide.path) as reader:
         downsample = max(1.0, config.tissue.mpp / slide.mpp)
-        mask = detect_tissue(reader.thumbnail(downsample), slide.mpp * downsample, config.tissue)
-        x, y, width, height = reader.bounds_px
-        level = reader.best_level(min(span) / config.tile_px)
-        shrink = reader.downsamples[level]
-    columns, rows = int((width + 1e-6) // span[0]), int((height + 1e-6) // span[1])
-    if not columns or not rows:
+        mask = _find_tissue(reader, slide, config.tissue, downsample)
+        grid = _lay_grid(reader, slide, config, mask)
+        grid, dropped = _without_poor(reader, grid, config.quality)
+    return TiledSlide(grid, mask, downsample, dropped)
+
+
+def _find_tissue(reader: SlideReader, slide: Slide, config: TissueConfig, downsample: float) -> Bool[np.ndarray, "h w"]:
+    """By the user's mask, where there is a folder of them, else by the detector."""
+    if config.masks is None:
+        return detect_tissue(reader.thumbnail(downsample), slide.mpp * downsample, config)
+    width, height = (max(1, round(side / downsample)) for side in slide.size_px)  # as large as the thumbnail
+    corner = reader.bounds_px[:2] if config.outline_origin == "scan" else (0, 0)
+    return read_mask(slide, config.masks, (height, width), corner_px=corner)
+
+
+def _lay_grid(reader: SlideReader, slide: Slide, config: TileConfig, mask: Bool[np.ndarray, "h w"]) -> TileGrid:
+    span = (config.tile_px * config.mpp / slide.mpp_xy[0], config.tile_px * config.mpp / slide.mpp_xy[1])
+    stretch = (config.stride_px or config.tile_px) / config.tile_px
+    x, y, width, height = reader.bounds_px
+    left, top = x + _starts(width, span[0], stretch), y + _starts(height, span[1], stretch)
+    if not len(left) or not len(top):
         raise SlideError(
             f"smaller than one tile: {width} × {height} pixels, a tile takes {span[0]:.0f} × {span[1]:.0f}"
         )
     if not mask.any():
         raise SlideError("no tissue found")
-    left, top = x + np.arange(columns + 1) * span[0], y + np.arange(rows + 1) * span[1]
-    share = tissue_share(mask, left / slide.size_px[0], top / slide.size_px[1])
+    size = slide.size_px
+    share = tissue_share(mask, left / size[0], top / size[1], span=(span[0] / size[0], span[1] / size[1]))
     enough = max(config.min_tissue - ROUNDING, ROUNDING)  # all tissue passes 1, none does not pass 0
     cells = np.argwhere(share >= enough)[:, ::-1]  # (column, row), in row order
     if not len(cells):
         raise SlideError(
             f"no tile with {config.min_tissue:.0%} of tissue; the slide's tissue share is {mask.mean():.1%}"
         )
-    coords = np.column_stack([left[cells[:, 0]], top[cells[:, 1]]])
-    grid = TileGrid(
-        coords=np.rint(coords).astype(np.int32),
+    level = reader.best_level(min(span) / config.tile_px)
+    shrink = reader.downsamples[level]
+    return TileGrid(
+        coords=np.rint(np.column_stack([left[cells[:, 0]], top[cells[:, 1]]])).astype(np.int32),
         cells=cells.astype(np.int32),
         level=level,
         span_px=span,
@@ -101,25 +129,63 @@ def tile_slide(slide: Slide, config: TileConfig) -> TiledSlide:
         tile_px=config.tile_px,
         mpp=config.mpp,
     )
-    return TiledSlide(grid, mask, downsample)
+
+
+def _starts(room: float, span: float, stretch: float) -> Float[np.ndarray, " n"]:
+    """Where tiles of length `span` start that lie `stretch` spans apart and end within the room."""
+    count = math.floor((room - span + 1e-6) / (span * stretch)) + 1
+    return np.arange(max(0, count)) * (span * stretch)
+
+
+def _without_poor(reader: SlideReader, grid: TileGrid, config: QualityConfig) -> tuple[TileGrid, dict[str, int]]:
+    """The tiles that pass the filters, and how many each filter dropped; a tile is counted by the first that it fails."""
+    if not config.on:
+        return grid, {}
+    tiles = (read_tile(reader, grid, i) for i in range(len(grid)))
+    empty, sharpness = np.array([(measure_empty(tile), measure_sharpness(tile)) for tile in tiles]).T
+    faults: dict[str, Bool[np.ndarray, " N"]] = {}
+    if config.max_empty is not None:
+        faults["empty"] = empty > config.max_empty
+    if config.min_sharpness is not None:
+        faults["blurred"] = (sharpness < config.min_sharpness) & ~faults.get("empty", np.zeros(len(grid), bool))
+    good = ~np.any(list(faults.values()), axis=0)
+    dropped = {name: int(np.count_nonzero(fault)) for name, fault in faults.items()}
+    if not good.any():
+        raise SlideError(
+            f"all {len(grid)} tiles dropped: {', '.join(f'{n} {name}' for name, n in dropped.items())} (the fullest is "
+            f"{empty.min():.0%} empty, the sharpest has {sharpness.max():.1f}); see tiles.quality"
+        )
+    return replace(grid, coords=grid.coords[good], cells=grid.cells[good]), dropped
 
 
 def tissue_share(
-    mask: Bool[np.ndarray, "h w"], left: Float[np.ndarray, " c1"], top: Float[np.ndarray, " r1"]
+    mask: Bool[np.ndarray, "h w"],
+    left: Float[np.ndarray, " c"],
+    top: Float[np.ndarray, " r"],
+    *,
+    span: tuple[float, float],
 ) -> Float[np.ndarray, "r c"]:
-    """The share of tissue in each cell of a grid, exact to fractions of mask pixels.
+    """The share of tissue in each of a grid of rectangles, which may overlap; exact to fractions of mask pixels.
 
     Args:
         mask: tissue over the whole slide.
-        left: column edges as fractions of the slide's width (0 to 1).
-        top: row edges as fractions of its height.
+        left: left edges as fractions of the slide's width (0 to 1).
+        top: upper edges as fractions of its height.
+        span: width and height of a rectangle, as the same fractions.
     """
     height, width = mask.shape
     area = np.pad(mask.cumsum(0, dtype=float).cumsum(1), ((1, 0), (1, 0)))  # tissue above and left of each mask corner
-    area = np.stack([np.interp(left * width, np.arange(width + 1), row) for row in area])
-    area = np.stack([np.interp(top * height, np.arange(height + 1), column) for column in area.T]).T
-    tissue = np.diff(np.diff(area, axis=0), axis=1)
-    return tissue / np.outer(np.diff(top) * height, np.diff(left) * width)
+    columns = _between(area.T, (left + span[0]) * width) - _between(area.T, left * width)  # (columns, mask rows + 1)
+    tissue = _between(columns.T, (top + span[1]) * height) - _between(columns.T, top * height)
+    return tissue / (span[0] * width * span[1] * height)
+
+
+def _between(lines: Float[np.ndarray, "n m"], at: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k m"]:
+    """The lines at fractional positions, interpolated; beyond the last it stays as it is."""
+    at = np.clip(at, 0, len(lines) - 1)
+    before = np.minimum(at.astype(int), len(lines) - 2)
+    part = (at - before)[:, None]
+    return lines[before] * (1 - part) + lines[before + 1] * part
 
 
 def read_tile(reader: SlideReader, grid: TileGrid, index: int) -> np.ndarray:

@@ -7,7 +7,8 @@ blank slide it would split the noise, and on a slide that is all tissue it would
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -33,8 +34,13 @@ INK_REACH_UM = 40.0  # the rim of a pen's stroke, where ink and tissue or glass 
 
 
 class TissueConfig(Settings):
-    """How tissue is told from glass, ink and padding."""
+    """How tissue is told from glass, ink and padding; or whose word is taken for it."""
 
+    masks: Path | None = Field(None, description="folder of the user's own masks, which take the detector's place")
+    outline_origin: Literal["scan", "slide"] = Field(
+        "scan",
+        description="where the masks' outlines have their zero: the corner of the scanned part, as in QuPath, or of the file",
+    )
     detector: str = Field("default", description="name of the tissue detector")
     mpp: float = Field(8.0, gt=0, description="resolution at which tissue is looked for, µm per pixel")
     smooth_um: float = Field(10.0, ge=0, description="standard deviation of the smoothing, µm")

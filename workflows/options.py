@@ -113,6 +113,12 @@ def _add_slides(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("slides and tiles").add_argument
     add("--mpp", dest="tiles.mpp", metavar="MPP", help="microns per pixel of the tiles (0.5)")
     add("--tile-px", dest="tiles.tile_px", metavar="PX", help="side of a tile in pixels (256)")
+    add(
+        "--tissue-masks",
+        dest="tiles.tissue.masks",
+        metavar="DIR",
+        help="own masks instead of the detector: SLIDE_ID.geojson (QuPath), .png or .tif for every slide",
+    )
     add("--default-mpp", dest="default_mpp", metavar="MPP", help="for slides that do not say their resolution")
     add("--slide-kind", dest="slide_kind", metavar="KIND", help="DX: diagnostic slides of TCGA only (default); all")
     add(

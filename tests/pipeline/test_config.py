@@ -1,4 +1,5 @@
 import argparse
+from pathlib import Path
 
 import pytest
 import yaml
@@ -130,6 +131,7 @@ def test_every_flag_is_a_key_of_the_configuration(action):
         ("--mpp=0.25", "tiles.mpp", 0.25),
         ("--tile-px=128", "tiles.tile_px", 128),
         ("--encoder=uni", "encoder.name", "uni"),
+        ("--tissue-masks=.", "tiles.tissue.masks", Path()),
         ("--epochs=3", "train.epochs", 3),
         ("--covariates=age, is_female", "covariates", ("age", "is_female")),
         ("--omics=cnv.csv:cnv", "further_tables", ("cnv.csv:cnv",)),
@@ -195,6 +197,11 @@ def test_unknown_names_are_told_with_the_nearest_known_one(arguments, expected):
         ({"sets": ["epochs"]}, "--set epochs: give it as key=value, as in --set train.epochs=10"),
         ({"sets": ["task=[grade"]}, "--set task=[grade: the value is not YAML"),
         ({"flags": INPUTS | {"encoder.weights": "w.pt"}}, "encoder: weights w.pt do not exist; give a file or"),
+        (
+            {"flags": INPUTS | {"tiles.tissue.masks": "nowhere"}},
+            "tissue masks: nowhere is no folder; give one with SLIDE",
+        ),
+        ({"sets": ["tiles.stride_px=0"]}, "configuration: tiles.stride_px = 0: Input should be greater than or equal"),
         ({"flags": INPUTS | {"tiles.mpp": 0.5}, "sets": ["tiles.mpp.x=1"]}, '"tiles.mpp.x": "mpp" has no parts'),
     ],
 )
@@ -241,6 +248,7 @@ OTHER_VALUES = {
     **{"slides": "other", "genes": "other.csv", "clinical": "c.csv", "further_tables": ["a.csv"], "covariates": "age"},
     **{"cases": "any", "allow_defining_features": True, "gene_sets": "s.gmt", "splits": "s", "task": ["grade"]},
     **{"model": "umeml,abmil", "slide_kind": "all", "default_mpp": 0.4, "split_by": "case,site", "baselines": "none"},
+    **{"tiles.stride_px": 128, "tiles.quality.max_empty": 0.9, "tiles.tissue.masks": "."},
     **{"folds": 3, "variants": {"a": {}}},
     **{"seed": 7, "bootstrap": 7, "tiles.tile_px": 224, "tiles.mpp": 0.4, "tiles.min_tissue": 0.25},
     **{"encoder.name": "phikon", "encoder.precision": "bfloat16", "omics.clip": 3, "omics.n_clusters": 3},

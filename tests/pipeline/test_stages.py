@@ -1,3 +1,4 @@
+import hashlib
 import re
 import shutil
 from dataclasses import replace
@@ -14,11 +15,14 @@ from pipeline.stages import Recipe, SlidePart, divide, embed, embed_all, join, t
 from preprocessing.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.errors import SlideError
 from preprocessing.features import FeatureStore, feature_key, tile_key
+from preprocessing.quality import QualityConfig
 from preprocessing.reader import SlideReader
 from preprocessing.slides import Slide, SlideFile, probe_slide
 from preprocessing.tiles import TileConfig
+from preprocessing.tissue import TissueConfig
 
 CONFIG = TileConfig(tile_px=64)
+OUTLINE = '{"type": "Polygon", "coordinates": [[[640, 0], [1152, 0], [1152, 384], [640, 384], [640, 0]]]}'
 SLIDES = Path(__file__).parents[2].parent / "shared" / "data" / "slides"
 
 
@@ -70,6 +74,38 @@ class TestTile:
         assert attributes["slide_fingerprint"] == slide.fingerprint
         assert attributes["slide_mpp_xy"] == [0.5, 0.5]
         assert attributes["recipe"] == CONFIG.model_dump(mode="json")
+
+    def test_tells_whose_mask_it_was_and_what_was_dropped(self, slide, tmp_path):
+        tile(slide, store=tmp_path / "store", config=CONFIG)
+        group = tmp_path / "store" / "tiles"
+        attributes = dict(zarr.open_group(group / tile_key(slide, CONFIG), mode="r").attrs)
+        assert (attributes["tissue_mask"], attributes["dropped"]) == (None, {})
+        (tmp_path / "corner.geojson").write_text(OUTLINE)
+        config = TileConfig(
+            tile_px=64, tissue=TissueConfig(masks=tmp_path), quality=QualityConfig(min_sharpness=1, max_empty=0.5)
+        )
+        outcome = tile(slide, store=tmp_path / "store", config=config)
+        stored = zarr.open_group(group / tile_key(slide, config), mode="r")
+        told = dict(stored.attrs)
+        assert told["tissue_mask"] == {"corner.geojson": hashlib.sha256(OUTLINE.encode()).hexdigest()[:32]}
+        assert told["dropped"]["empty"] > 0
+        whole_tiles = (1152 // 64 - 640 // 64) * (384 // 64)  # columns 10–17, rows 0–5
+        assert outcome.n_tiles + sum(told["dropped"].values()) == whole_tiles
+        mask = np.asarray(stored["mask"][...])
+        assert mask.shape == (44, 75)
+        assert mask.sum() == 32 * 24  # 640 … 1152 by 0 … 384, in pixels of 16
+
+    def test_a_changed_mask_makes_other_tiles_and_none_makes_none(self, slide, tmp_path):
+        store, config = tmp_path / "store", TileConfig(tile_px=64, tissue=TissueConfig(masks=tmp_path))
+        tile(slide, store=store, config=CONFIG)
+        with pytest.raises(SlideError, match="no tissue mask in"):
+            tile(slide, store=store, config=config)
+        assert not FeatureStore(store).has_tiles(tile_key(slide, config))
+        (tmp_path / "corner.geojson").write_text(OUTLINE)
+        first = tile(slide, store=store, config=config)
+        (tmp_path / "corner.geojson").write_text(OUTLINE.replace("384", "200"))
+        assert not FeatureStore(store).has_tiles(tile_key(slide, config))
+        assert tile(slide, store=store, config=config).n_tiles < first.n_tiles
 
     def test_refuses_a_slide_that_was_replaced_since_it_was_found(self, slide, tmp_path, paint, scan):
         other = scan(paint(700, 600, (0, 0, 500, 500)), slide_id="other")

@@ -13,6 +13,7 @@ import zarr
 from preprocessing.encoders import Encoder, EncoderConfig
 from preprocessing.errors import InputError, SlideError
 from preprocessing.features import FORMAT, Bag, FeatureStore, feature_key, tile_key
+from preprocessing.quality import QualityConfig
 from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
 from preprocessing.tissue import TissueConfig
@@ -29,7 +30,7 @@ def make_bag(n=5, dim=3, *, scale=1.0, dtype=np.float32):
 def make_tiled():
     cells = np.array([[3, 0], [4, 1]], np.int32)
     grid = TileGrid(cells * 513, cells, 1, (512.9, 513.1), (128.2, 128.3), 256, 0.5)
-    return TiledSlide(grid, np.eye(4, 6, dtype=bool), 31.7)
+    return TiledSlide(grid, np.eye(4, 6, dtype=bool), 31.7, {"empty": 3, "blurred": 0})
 
 
 @pytest.fixture
@@ -51,6 +52,7 @@ class TestStore:
         assert replace(back.grid, coords=None, cells=None) == replace(tiled.grid, coords=None, cells=None)
         np.testing.assert_array_equal(back.mask, tiled.mask)
         assert (back.mask.dtype, back.mask_downsample) == (bool, 31.7)
+        assert back.dropped == {"empty": 3, "blurred": 0}
 
     @pytest.mark.parametrize("n", [1, 5, 1300])  # 1300: more than one chunk
     def test_features_come_back_in_half_precision(self, store, n):
@@ -269,8 +271,13 @@ def test_any_slide_id_stays_inside_the_store(store, tmp_path, slide_id):
 
 
 # Another value for every field of a recipe. A field that is missing here fails `test_..._every_field`.
-TILES = {"tile_px": 512, "mpp": 0.25, "min_tissue": 0.6, "tissue": TissueConfig(mpp=4.0)}
+TILES = {
+    **{"tile_px": 512, "mpp": 0.25, "min_tissue": 0.6, "stride_px": 128},
+    **{"tissue": TissueConfig(mpp=4.0), "quality": QualityConfig(max_empty=0.5)},
+}
 TISSUE = {
+    "masks": Path("masks"),
+    "outline_origin": "slide",
     "detector": "tiatoolbox",
     "mpp": 4.0,
     "smooth_um": 11.0,
@@ -281,10 +288,14 @@ TISSUE = {
     "exclude_pen": False,
     "white_level": 244,
 }
+QUALITY = {"min_sharpness": 100.0, "max_empty": 0.5}
 ENCODER = {"name": "other", "weights": Path("other.safetensors"), "pooling": "mean", "precision": "float32"}
 
 
-@pytest.mark.parametrize(("config", "changes"), [(TileConfig, TILES), (TissueConfig, TISSUE), (EncoderConfig, ENCODER)])
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [(TileConfig, TILES), (TissueConfig, TISSUE), (QualityConfig, QUALITY), (EncoderConfig, ENCODER)],
+)
 def test_changes_are_listed_for_every_field(config, changes):
     assert changes.keys() == config.model_fields.keys()
     for name, value in changes.items():
@@ -305,6 +316,31 @@ class TestKey:
         changed = TileConfig(tissue=TissueConfig(**{field: TISSUE[field]}))
         assert tile_key(SLIDE, changed) != tile_key(SLIDE, TileConfig())
         assert feature_key(SLIDE, changed, "encoder") != self.KEY
+
+    @pytest.mark.parametrize("field", QUALITY)
+    def test_every_field_of_the_quality_changes_it(self, field):
+        changed = TileConfig(quality=QualityConfig(**{field: QUALITY[field]}))
+        assert tile_key(SLIDE, changed) != tile_key(SLIDE, TileConfig())
+        assert feature_key(SLIDE, changed, "encoder") != self.KEY
+
+    def test_a_mask_counts_by_its_bytes_not_by_where_it_lies(self, tmp_path):
+        def key(folder, content=None):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            if content:
+                (tmp_path / folder / "S1.geojson").write_text(content)
+            return tile_key(SLIDE, TileConfig(tissue=TissueConfig(masks=tmp_path / folder)))
+
+        detected, missing, first = tile_key(SLIDE, TileConfig()), key("none"), key("one", "a")
+        assert len({detected, missing, first}) == 3  # a slide without a mask is not one that the detector looked at
+        assert key("other", "a") == first
+        assert key("one", "b") != first
+        assert key("one", "a") == first
+
+    def test_a_mask_of_another_slide_does_not_change_it(self, tmp_path):
+        config = TileConfig(tissue=TissueConfig(masks=tmp_path))
+        before = tile_key(SLIDE, config)
+        (tmp_path / "S2.geojson").write_text("a")
+        assert tile_key(SLIDE, config) == before
 
     @pytest.mark.parametrize("field", ENCODER)
     def test_every_field_of_the_encoder_changes_it(self, field):

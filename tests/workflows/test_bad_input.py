@@ -81,6 +81,10 @@ def test_only_broken_slides(refused, tmp_path):
     names(refused(slides=folder), "none of the 1 slides", "TCGA-ZZ-0001-01Z-00-DX1: ", "not a slide that OpenSlide")
 
 
+def test_masks_that_are_nowhere(refused):
+    names(refused("--tissue-masks", "nowhere"), "tissue masks: nowhere is no folder", "SLIDE_ID.geojson")
+
+
 def test_two_different_slides_of_one_name(refused, cohort, tmp_path):
     one, other = sorted(cohort.slides.glob("*.svs"))[:2]
     for folder, path in (("a", one), ("b", other)):

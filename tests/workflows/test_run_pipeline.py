@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from lifelines.utils import concordance_index
+from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from workflows.demo import draw_genes, draw_labels, write_svs
@@ -242,6 +243,8 @@ def test_a_second_run_touches_no_slide_and_predicts_the_same(finished, cohort, w
         (("--mpp", "1"), "tile"),
         (("--set", "tiles.min_tissue=0.25"), "tile"),
         (("--set", "tiles.tissue.min_hole_um2=1"), "tile"),
+        (("--set", "tiles.stride_px=128"), "tile"),
+        (("--set", "tiles.quality.max_empty=0.9"), "tile"),
         (("--set", "encoder.precision=bfloat16"), "embed"),
     ],
     ids=str,
@@ -256,6 +259,32 @@ def test_a_changed_recipe_reuses_nothing(finished, cohort, walk, tmp_path, optio
     assert {name: after[name] for name in before if "/" in name} == {n: t for n, t in before.items() if "/" in n}
     kind = {"tile": "tiles", "embed": "features"}[stage]
     assert sum(name.count("/") == 1 and name.startswith(kind) for name in after.keys() - before.keys()) == 1
+
+
+def test_own_masks_are_obeyed_and_a_slide_without_one_fails(finished, cohort, walk, tmp_path):
+    """Though tiles of all slides, as the detector saw them, are in the store."""
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    first, second, *others = sorted(path.stem for path in cohort.slides.glob("*.svs"))
+    corner = {"type": "Polygon", "coordinates": [[[0, 0], [520, 0], [520, 270], [0, 270], [0, 0]]]}
+    (masks / f"{first}.geojson").write_text(json.dumps(corner))
+    Image.new("1", (9, 9), 1).save(masks / f"{second}.png")
+
+    def tile(out):
+        code = walk(cohort.slides, cohort.genes, "--until", "tile", "--tissue-masks", masks, "--out", tmp_path / out)
+        return code, pd.read_csv(tmp_path / out / "slides.csv").set_index("slide_id")
+
+    code, told = tile("one")
+    assert code == 3
+    assert told["status"].to_dict() == {first: "done", second: "done"} | dict.fromkeys(others, "failed")
+    assert told.loc[first, "n_tiles"] == 2  # of 256 × 256 pixels at 0.5 µm
+    assert told.loc[second, "n_tiles"] == 4  # all that the slide of 640 × 640 has room for
+    assert told.loc[others, "reason"].str.startswith("no tissue mask in ").all()
+    corner["coordinates"][0][1:3] = [[270, 0], [270, 270]]
+    (masks / f"{first}.geojson").write_text(json.dumps(corner))
+    code, told = tile("two")
+    assert told["status"].to_dict() == {first: "done", second: "reused"} | dict.fromkeys(others, "failed")
+    assert told.loc[first, "n_tiles"] == 1
 
 
 def test_a_killed_run_goes_on_at_the_fold_it_was_in(finished, cohort, walk, tmp_path):
