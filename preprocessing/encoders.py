@@ -95,8 +95,11 @@ class Encoder:
         if self.config.precision == "bfloat16":
             _shorten(self.model)
         self.model.to(self.device, memory_format=torch.channels_last)
-        std = torch.tensor(data["std"], device=device).view(1, 3, 1, 1) * 255
-        self._scale, self._shift = 1 / std, -255 * torch.tensor(data["mean"], device=device).view(1, 3, 1, 1) / std
+        # As rows of pixels, red, green, blue: a row long enough for the processor's vectors.
+        mean, std = (
+            torch.tensor(data[name], device=device).repeat(self.transform["input_px"]) for name in ("mean", "std")
+        )
+        self._scale, self._shift = 1 / (255 * std), -mean / std
         self._at_once = sys.maxsize  # tiles, on a GPU
         with torch.inference_mode():
             empty = torch.zeros(1, 32, 32, 3, dtype=torch.uint8, device=device)
@@ -160,7 +163,8 @@ class Encoder:
             batch = batch if self.device.type == "cpu" else batch.float()  # CUDA resizes floats only
             batch = F.interpolate(batch, (side, side), mode=self.transform["interpolation"], antialias=True)
             batch = batch.round().clamp(0, 255) if batch.is_floating_point() else batch
-        batch = torch.mul(batch, self._scale).add_(self._shift)
+        rows = batch.permute(0, 2, 3, 1).reshape(len(batch), side, 3 * side).float()
+        batch = rows.mul_(self._scale).add_(self._shift).view(len(batch), side, side, 3).permute(0, 3, 1, 2)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             return self._pool(batch).float()
 

@@ -40,7 +40,8 @@ from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
 
 FORMAT = 2  # of tiles and features; raise it whenever the same recipe would give other numbers
-CHUNK_ROWS = 512
+CHUNK_ROWS = 512  # of features and masks; coordinates are so narrow that as many would be a file of a few kilobytes
+NARROW_BYTES, NARROW_ROWS = 64, 1 << 17
 KINDS = ("tiles", "features", "parts", "drafts")
 CONTENT = "tiles and patch features of whole-slide images"
 
@@ -229,7 +230,8 @@ class FeatureStore:
 
     def _write_array(self, name: str, array: np.ndarray) -> int:
         """Returns the number of files."""
-        chunks = (min(CHUNK_ROWS, max(1, len(array))), *array.shape[1:])
+        rows = NARROW_ROWS if array[:1].nbytes < NARROW_BYTES else CHUNK_ROWS
+        chunks = (min(rows, max(1, len(array))), *array.shape[1:])
         stored = zarr.create_array(
             f"{self.place}/{name}",
             shape=array.shape,
