@@ -40,8 +40,8 @@ from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
 
 FORMAT = 2  # of tiles and features; raise it whenever the same recipe would give other numbers
-CHUNK_ROWS = 512  # of features and masks; coordinates are so narrow that as many would be a file of a few kilobytes
-NARROW_BYTES, NARROW_ROWS = 64, 1 << 17
+CHUNK_ROWS = 512  # of features and masks
+COORDS_CHUNK_ROWS = 1 << 17  # 1 MiB
 KINDS = ("tiles", "features", "parts", "drafts")
 CONTENT = "tiles and patch features of whole-slide images"
 
@@ -230,7 +230,7 @@ class FeatureStore:
 
     def _write_array(self, name: str, array: np.ndarray) -> int:
         """Returns the number of files."""
-        rows = NARROW_ROWS if array[:1].nbytes < NARROW_BYTES else CHUNK_ROWS
+        rows = COORDS_CHUNK_ROWS if array.dtype == np.int32 else CHUNK_ROWS
         chunks = (min(rows, max(1, len(array))), *array.shape[1:])
         stored = zarr.create_array(
             f"{self.place}/{name}",

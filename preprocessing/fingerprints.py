@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLES = 32
-SAMPLE_BYTES = 65_536
+SAMPLE_BYTES = 16 << 10
 
 
 def _plain(value: Any) -> Any:
@@ -46,7 +46,7 @@ def code_fingerprint() -> str:
 
 
 def slide_fingerprint(path: Path) -> str:
-    """Of a slide: its length and 32 evenly spread samples of 64 KiB, both ends among them.
+    """Of a slide: its length and 32 evenly spread samples of 16 KiB, both ends among them.
 
     A slide that was moved, copied or touched keeps its fingerprint; a slide that was scanned again or cut off does not.
     What lies beside the file (the data folder of a `.mrxs`, the other files of a DICOM series) counts by name and length.
