@@ -15,19 +15,10 @@ from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
 from dask.system import CPU_COUNT
 
 from pipeline.progress import track
+from pipeline.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
 from preprocessing.errors import InputError, SlideError
 
 log = logging.getLogger(__name__)
-# Processes share the cores, so each computes with one thread. And each keeps the memory that it frees: by default a light
-# encoder spends a third of its time on getting the same pages from the system again.
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-}
 DASK_SETTINGS = {
     # A task whose worker dies is tried once more; by default three times, and each death harms its neighbours.
     "distributed.scheduler.allowed-failures": 1,
@@ -158,6 +149,8 @@ class Workers:
             return LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0")
         if self.device == "cuda":
             return _gpu_cluster(self.count)
+        start_server()
+        dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
             return LocalCluster(n_workers=self.count or CPU_COUNT, threads_per_worker=1, dashboard_address=":0")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from preprocessing.errors import InputError
 
@@ -39,6 +38,8 @@ def make_folds(strata: pd.Series, *, n_folds: int, seed: int, sites: pd.Series |
     numbers = _with_thin_strata_joined(ordered, n_folds)
     cases = np.asarray(ordered.index)
     if sites is None:
+        from sklearn.model_selection import StratifiedKFold
+
         divisions = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(cases, numbers)
     else:
         groups = sites.loc[cases].astype(str)
@@ -46,6 +47,8 @@ def make_folds(strata: pd.Series, *, n_folds: int, seed: int, sites: pd.Series |
             raise InputError(
                 f"--split-by site: {groups.nunique()} tissue source sites for {n_folds} folds; use fewer (--folds)"
             )
+        from sklearn.model_selection import StratifiedGroupKFold
+
         splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
         divisions = splitter.split(cases, numbers, groups)
     with warnings.catch_warnings():
@@ -69,6 +72,8 @@ def with_validation(fold: Fold, strata: pd.Series, *, share: float, seed: int) -
     labels = own.where(own.map(counts) >= 2, counts.index[0])
     n = max(labels.nunique(), round(share * len(own)))
     stratify = labels if labels.value_counts().min() >= 2 and len(own) - n >= labels.nunique() else None
+    from sklearn.model_selection import train_test_split
+
     train, validation = train_test_split(sorted(fold.train), test_size=n, random_state=seed, stratify=stratify)
     return Fold(fold.number, tuple(sorted(train)), tuple(sorted(validation)), fold.test)
 

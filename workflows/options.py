@@ -29,6 +29,11 @@ class Arguments:
     sets: list[str]
     verbose: bool
 
+    @property
+    def needs_workers(self) -> bool:
+        """Whether worker processes of this machine will be wanted, as far as the flags tell."""
+        return not (self.flags.get("workers") == "0" or "scheduler" in self.flags or "dry_run" in self.flags)
+
 
 def parse(argv: Sequence[str] | None) -> Arguments:
     """Read the command line; values are checked later, with the configuration."""

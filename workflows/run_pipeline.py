@@ -29,6 +29,10 @@ ALL_GOOD, TRAINING_FAILED, WRONG_INPUT, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (see `--help`)."""
     arguments = parse(argv)
+    if arguments.needs_workers:
+        from pipeline.worker_processes import start_server
+
+        start_server()  # it imports while this process does
     from pipeline.console import say_error, start_logging
     from preprocessing.errors import InputError
 

@@ -1,0 +1,183 @@
+"""From a slide to stored features, wall time: Dask against this process, and the loops of other tools.
+
+    python tests/benchmarks/bench_pipeline.py dask         warm Dask workers against the same work without Dask
+    python tests/benchmarks/bench_pipeline.py tools        one slide: this project, tiatoolbox, and CLAM's loop
+
+All on the CPU, start-up of processes and loading of models counted in `tools` and not in `dask`. CLAM's loop stands for
+what its `extract_features_fp.py` does, which TRIDENT does alike: a DataLoader whose workers read tiles with OpenSlide into
+PIL images and normalise them one by one, batches in float32, features collected and written to HDF5.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+import numpy as np
+from slides import tissue_tiles, write_large_slide
+
+ROUNDS, SIDE_PX = 5, 10_000
+
+
+# --- Dask -------------------------------------------------------------------------------------------------------------
+
+
+def dask_against_process(folder: Path) -> None:
+    """Workers of the same number on both sides: one."""
+    from pipeline.compute import Workers, one_thread
+    from pipeline.stages import Recipe, SlidePart, embed, embed_all, tile
+    from preprocessing.encoders import EncoderConfig
+    from preprocessing.slides import SlideFile, probe_slide
+    from preprocessing.tiles import TileConfig
+
+    tiles, slides = tissue_tiles(), []
+    for number in range(4):
+        path = folder / f"{number}.svs"
+        write_large_slide(path, 3_000, tiles)
+        slides.append(probe_slide(SlideFile(str(number), str(number), path), default_mpp=None))
+    encoder = EncoderConfig().settled("cpu")
+    n_tiles: dict[str, int] = {}
+
+    def recipe(name: str) -> Recipe:
+        made = Recipe(str(folder / name), TileConfig(), encoder, "cpu", 1)
+        n_tiles.update({slide.slide_id: tile(slide, store=made.store, config=made.tiles).n_tiles for slide in slides})
+        return made
+
+    one_thread()
+    ratios = []
+    with Workers(1, "cpu") as workers:
+        for number in range(ROUNDS + 1):
+            ours, theirs = recipe(f"dask-{number}"), recipe(f"process-{number}")
+            start = time.perf_counter()
+            embed_all(workers, slides, n_tiles, recipe=ours)
+            middle = time.perf_counter()
+            for slide in slides:
+                n = n_tiles[slide.slide_id]
+                embed(SlidePart(slide, range(n), n), recipe=theirs)
+            if number:  # the first loads the models
+                ratios.append((time.perf_counter() - middle) / (middle - start))
+    print(f"Dask, warm, against this process: {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
+
+
+# --- Other tools ------------------------------------------------------------------------------------------------------
+
+
+def ours(path: Path, folder: Path) -> int:
+    """The command itself."""
+    genes = folder / "genes.csv"
+    genes.write_text("case_id,EGFR,grade\n" + f"{path.stem},1.0,2\n")
+    command = [sys.executable, "-m", "workflows.run_pipeline", str(path), str(genes), "--until", "embed"]
+    out = ["--store", str(folder / "store"), "--out", str(folder / "run")]
+    subprocess.run([*command, *out], check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    from preprocessing.features import FeatureStore
+
+    store = FeatureStore(folder / "store")
+    (key,) = (name.rsplit("/", 1)[-1] for name in store._files.ls(f"{store._root}/features", detail=False))
+    return len(store.read_features(key).features)
+
+
+def corners(path: Path) -> np.ndarray:
+    """The same tiles for every tool."""
+    from preprocessing.slides import SlideFile, probe_slide
+    from preprocessing.tiles import TileConfig, tile_slide
+
+    return tile_slide(probe_slide(SlideFile("S", "S", path), default_mpp=None), TileConfig()).grid.coords
+
+
+def clam_loop(path: Path, folder: Path) -> int:
+    """With the default encoder in place of its ResNet50."""
+    import h5py
+    import openslide
+    import torch
+    from torchvision import transforms
+
+    from preprocessing.encoder_table import ENCODERS
+
+    class Tiles(torch.utils.data.Dataset):
+        def __init__(self) -> None:
+            self.coords, self.slide = corners(path), None
+            side = [transforms.Resize(224), transforms.ToTensor()]
+            self.transform = transforms.Compose([*side, transforms.Normalize([0.5] * 3, [0.5] * 3)])
+
+        def __len__(self) -> int:
+            return len(self.coords)
+
+        def __getitem__(self, i: int):
+            self.slide = self.slide or openslide.OpenSlide(str(path))
+            return self.transform(self.slide.read_region(self.coords[i].tolist(), 0, (256, 256)).convert("RGB"))
+
+    import timm
+
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    model.load_state_dict(ENCODERS["efficientnet-lite0"].packaged_weights())
+    model.reset_classifier(0)
+    model.eval()
+    loader = torch.utils.data.DataLoader(Tiles(), batch_size=256, num_workers=8)
+    with torch.inference_mode():
+        features = np.concatenate([model(batch).numpy() for batch in loader])
+    with h5py.File(folder / "features.h5", "w") as file:
+        file.create_dataset("features", data=features)
+    return len(features)
+
+
+def tiatoolbox_extractor(path: Path, folder: Path) -> int:
+    """Its feature extractor, as its documentation uses it; it makes its own tissue mask, so that the number of tiles differs."""
+    import zarr
+    from tiatoolbox.models.architecture.vanilla import TimmBackbone
+    from tiatoolbox.models.engine.deep_feature_extractor import DeepFeatureExtractor
+    from tiatoolbox.models.engine.io_config import IOPatchPredictorConfig
+
+    settings = IOPatchPredictorConfig(
+        input_resolutions=[{"units": "mpp", "resolution": 0.5}], patch_input_shape=(256, 256), stride_shape=(256, 256)
+    )
+    model = TimmBackbone("tf_efficientnet_lite0", pretrained=False)
+    engine = DeepFeatureExtractor(model=model, batch_size=32, num_workers=2, device="cpu", verbose=False)
+    output = engine.run([path], patch_mode=False, ioconfig=settings, save_dir=folder / "tia", output_type="zarr")
+    group = zarr.open_group(str(next(iter(output.values()))), mode="r")
+    return int(group["coordinates"].shape[0])
+
+
+TOOLS = {"this project": ours, "CLAM's loop": clam_loop, "tiatoolbox": tiatoolbox_extractor}
+
+
+def against_tools() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        slide = Path(folder) / "S.svs"
+        write_large_slide(slide, SIDE_PX, tissue_tiles())
+        rates: dict[str, list[float]] = {name: [] for name in TOOLS}
+        for _ in range(3):
+            for name in TOOLS:
+                with tempfile.TemporaryDirectory() as place:
+                    start = time.perf_counter()
+                    done = subprocess.run(
+                        [sys.executable, __file__, "one", name, str(slide), place],
+                        check=True, capture_output=True, text=True,
+                    )  # fmt: skip
+                    rates[name].append(int(done.stdout.split()[-1]) / (time.perf_counter() - start))
+        for name, found in rates.items():
+            ratio = [ours / theirs for ours, theirs in zip(rates["this project"], found, strict=True)]
+            print(f"{name:15} {statistics.median(found):6.1f} tiles/s   this project {statistics.median(ratio):.1f} ×")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("dask", "tools", "one"))
+    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.what == "one":
+        name, slide, place = arguments.rest
+        print(TOOLS[name](Path(slide), Path(place)))
+    elif arguments.what == "tools":
+        against_tools()
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            dask_against_process(Path(folder))
+
+
+if __name__ == "__main__":
+    main()
