@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.settings import Settings
+from models.settings import ModelSettings
 from models.types import Batch, ModelOutput
 
 
-class ABMILConfig(Settings):
+class ABMILConfig(ModelSettings):
     """Sizes of the model; `attention` is the paper's 128."""
 
     hidden: int = Field(256, ge=1, description="width of projected patches")
@@ -51,7 +51,9 @@ class ABMIL(nn.Module):
     """
 
     Config: ClassVar[type[ABMILConfig]] = ABMILConfig
+    reads_slides: ClassVar[bool] = True
     reads_genes: ClassVar[bool] = False
+    subspaces: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: ABMILConfig) -> None:
         super().__init__()
