@@ -40,6 +40,26 @@ class GatedAttention(nn.Module):
         return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1) * mask
 
 
+class BagVector(nn.Module):
+    """All patches of a case as one vector, or the learned vector that says that there are none."""
+
+    def __init__(self, patch_dim: int, config: ABMILConfig) -> None:
+        super().__init__()
+        H = config.hidden
+        # Dropout and ReLU commute; in this order the ReLU can run in place.
+        self.project = nn.Sequential(nn.Linear(patch_dim, H), nn.Dropout(config.dropout), nn.ReLU(inplace=True))
+        self.attention = GatedAttention(config)
+        self.absent = nn.Parameter(torch.randn(H) * 0.02)
+
+    def forward(self, batch: Batch) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B N"]]:
+        """One vector a case, and the share of each patch in it."""
+        mask = batch.mask & batch.has_slides[:, None]
+        patches = self.project(batch.patches)  # (B, N, H)
+        attention = self.attention(patches, mask)
+        bags = (attention[:, None].to(patches.dtype) @ patches)[:, 0]
+        return torch.where(mask.any(1, keepdim=True), bags, self.absent), attention
+
+
 class ABMIL(nn.Module):
     """Slides of a case to K outputs; genes are ignored.
 
@@ -57,18 +77,12 @@ class ABMIL(nn.Module):
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: ABMILConfig) -> None:
         super().__init__()
-        H = config.hidden
-        # Dropout and ReLU commute; in this order the ReLU can run in place.
-        self.project = nn.Sequential(nn.Linear(patch_dim, H), nn.Dropout(config.dropout), nn.ReLU(inplace=True))
-        self.attention = GatedAttention(config)
-        self.absent = nn.Parameter(torch.randn(H) * 0.02)
-        self.classify = nn.Linear(H, n_outputs)
+        self.bag = BagVector(patch_dim, config)
+        self.classify = nn.Linear(config.hidden, n_outputs)
 
     def forward(self, batch: Batch) -> ModelOutput:
         """Logits and, in evaluation only, `patch_attention` (B, N): the share of each patch in its bag."""
-        mask = batch.mask & batch.has_slides[:, None]
-        patches = self.project(batch.patches)  # (B, N, H)
-        attention = self.attention(patches, mask)
-        bags = (attention[:, None].to(patches.dtype) @ patches)[:, 0]  # (B, H)
-        logits = self.classify(torch.where(mask.any(1, keepdim=True), bags, self.absent))
-        return ModelOutput(logits, extras={} if self.training else {"patch_attention": attention.detach()})
+        bags, attention = self.bag(batch)
+        return ModelOutput(
+            self.classify(bags), extras={} if self.training else {"patch_attention": attention.detach()}
+        )

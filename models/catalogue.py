@@ -6,9 +6,13 @@ from typing import Any, Protocol
 from torch import nn
 
 from models.abmil import ABMIL
+from models.latefusion import LateFusion
+from models.mcat import MCAT
 from models.registry import Registry
 from models.settings import ModelSettings
+from models.snn import SNN
 from models.subspace import SubspaceFusion
+from models.transmil import TransMIL
 from models.umeml import UMEML
 
 
@@ -38,4 +42,15 @@ class ModelClass(Protocol):
         """A model for patches of this width, gene groups of these widths and so many outputs."""
 
 
-MODELS: Registry[ModelClass] = Registry("model", {"umeml": UMEML, "abmil": ABMIL, "subspace": SubspaceFusion})
+MODELS: Registry[ModelClass] = Registry(
+    "model",
+    {
+        "umeml": UMEML,
+        "subspace": SubspaceFusion,
+        "mcat": MCAT,
+        "latefusion": LateFusion,
+        "snn": SNN,
+        "abmil": ABMIL,
+        "transmil": TransMIL,
+    },
+)

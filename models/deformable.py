@@ -17,17 +17,20 @@ Where this departs from the released code, and why:
   border alike. Without a mask, what lies beyond the border is a zero vector that takes its share, as released.
 - The position bias ends without a bias of its own, which would add the same number to all logits of a query.
 - The bias of every query for every sample is what fills the memory: (queries · samples · groups · 64) numbers. Queries
-  are therefore read in chunks, of which training computes the inner part twice (checkpointing): the same values, and
-  memory that depends on the chunk alone.
+  are therefore read in chunks, which the backward pass computes again: the same values, and memory that depends on the
+  chunk alone.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import grid_sample, max_pool2d
-from torch.utils.checkpoint import checkpoint
 
 FAINTEST = 1e-6  # the share by which a sample without a real cell counts: next to none
 
@@ -72,7 +75,7 @@ class DeformableCrossAttention(nn.Module):
         kernel: int = 6,
         reach: float = 4.0,
         dropout: float = 0.1,
-        chunk_mib: float = 16.0,
+        chunk_mib: float = 8.0,
     ) -> None:
         super().__init__()
         inner, hidden = heads * head_width, width // 4
@@ -100,7 +103,7 @@ class DeformableCrossAttention(nn.Module):
             nn.ReLU(inplace=True),
             nn.Linear(hidden, heads // groups, bias=False),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(
         self,
@@ -122,12 +125,12 @@ class DeformableCrossAttention(nn.Module):
         exact = torch.promote_types(offsets.dtype, torch.float32)  # half precision cannot tell neighbouring cells apart
         samples = _normalised(_grid(*offsets.shape[-2:], like=offsets.to(exact)) + offsets.movedim(1, -1).to(exact))
         read, shares = self._sample(source, samples, mask)
-        k, v = (self._by_head(project(read[None])[0]) for project in (self.key, self.value))  # (heads, S, d)
+        k, v = (self._by_head(project(read[None])[0]) for project in (self.key, self.value))  # (S, heads, d)
         places = _normalised(_grid(*queries.shape[:2], like=samples)).flatten(0, 1)  # (H · W, 2)
         asked = self._by_head(q)
         if mask is not None:
             cells = mask.flatten().nonzero()[:, 0]
-            asked, places = asked[:, cells], places[cells]
+            asked, places = asked[cells], places[cells]
             offsets = offsets * self._has_tissue(mask)
         values = self._in_chunks(asked, places, k, v, samples.flatten(1, 2), shares)
         return Looked(self.output(values), offsets)
@@ -146,41 +149,49 @@ class DeformableCrossAttention(nn.Module):
 
     def _in_chunks(
         self,
-        q: Float[Tensor, "heads n d"],
+        q: Float[Tensor, "n heads d"],
         places: Float[Tensor, "n 2"],
-        k: Float[Tensor, "heads S d"],
-        v: Float[Tensor, "heads S d"],
+        k: Float[Tensor, "S heads d"],
+        v: Float[Tensor, "S heads d"],
         samples: Float[Tensor, "groups S 2"],
         shares: Float[Tensor, "groups S"] | None,
     ) -> Float[Tensor, "n inner"]:
-        numbers = self.groups * k.shape[1] * (4 + 2 * self.position[0].out_features)  # that a query's bias takes
-        size = max(1, int(self.chunk_mib * 2**20 / (numbers * q.element_size())))
-        parts = []
-        for some_q, some_places in zip(q.split(size, 1), places.split(size), strict=True):
-            inputs = (some_q, some_places, k, v, samples, shares)
-            again = torch.is_grad_enabled()
-            parts.append(checkpoint(self._look, *inputs, use_reentrant=False) if again else self._look(*inputs))
-        return torch.cat(parts)
+        numbers = self.groups * len(k) * (4 + 2 * self.position[0].out_features)  # that a query's bias takes
+        size = max(1, int(self.chunk_mib * 2**20 / (numbers * samples.element_size())))
+        seed = int(torch.randint(2**31, ())) if self.training and self.dropout else None
+        gathered: Tensor = _InChunks.apply(
+            partial(self._look, seed), size, tuple(self.position.parameters()), q, places, k, v, samples, shares,
+            *self.position.parameters(),
+        )  # fmt: skip
+        return gathered
 
     def _look(
         self,
-        q: Float[Tensor, "heads n d"],
+        seed: int | None,
+        chunk: int,
+        q: Float[Tensor, "n heads d"],
         places: Float[Tensor, "n 2"],
-        k: Float[Tensor, "heads S d"],
-        v: Float[Tensor, "heads S d"],
+        k: Float[Tensor, "S heads d"],
+        v: Float[Tensor, "S heads d"],
         samples: Float[Tensor, "groups S 2"],
         shares: Float[Tensor, "groups S"] | None,
     ) -> Float[Tensor, "n inner"]:
+        """What a chunk of the queries gathers; the seed, if there is one, says which of its attention is dropped."""
+        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
         away = places[:, None] - samples[:, None]  # (groups, n, S, 2)
         bias = self.position(away.sign() * away.abs().log1p())  # (groups, n, S, heads of a group)
         logits = (q * q.shape[-1] ** -0.5) @ k.mT + bias.movedim(-1, 1).flatten(0, 1)  # (heads, n, S)
         if shares is not None:
             logits = logits + shares.log().repeat_interleave(self.heads // self.groups, 0)[:, None]
-        gathered = self.dropout(logits.softmax(-1)).to(v.dtype) @ v
-        return gathered.transpose(0, 1).flatten(1)
+        weights = logits.softmax(-1)
+        if seed is not None:
+            generator = torch.Generator(weights.device).manual_seed(seed + chunk)
+            kept = torch.empty_like(weights).bernoulli_(1 - self.dropout, generator=generator)
+            weights = weights * kept / (1 - self.dropout)
+        return (weights.to(v.dtype) @ v).transpose(0, 1).flatten(1)
 
-    def _by_head(self, x: Float[Tensor, "inner *place"]) -> Float[Tensor, "heads n d"]:
-        return x.flatten(1).unflatten(0, (self.heads, -1)).mT
+    def _by_head(self, x: Float[Tensor, "inner h w"]) -> Float[Tensor, "n heads d"]:
+        return x.flatten(1).T.unflatten(1, (self.heads, -1)).contiguous()
 
     def _has_tissue(self, mask: Bool[Tensor, "H W"]) -> Float[Tensor, "1 h w"]:
         """1 for the points of the strided grid that have a cell under their kernel."""
@@ -199,3 +210,48 @@ def _normalised(points: Float[Tensor, "*group h w 2"]) -> Float[Tensor, "*group 
     height, width = points.shape[-3:-1]
     sides = torch.tensor([max(width - 1, 1), max(height - 1, 1)], dtype=points.dtype, device=points.device)
     return 2 * points / sides - 1
+
+
+class _InChunks(torch.autograd.Function):
+    """`look(number, q[rows], places[rows], *seen)` for a few rows at a time, and so again for the gradient.
+
+    What `torch.utils.checkpoint` would do for each chunk; but sums of gradients, made once, are all that stays between two
+    chunks, and so the next one takes the memory that the last one has left. `look` must give the same when asked again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, look: Callable[..., Tensor], size: int, weights: tuple[Tensor, ...], q: Tensor, places: Tensor, *seen: Any
+    ) -> Tensor:
+        """Args: the function, rows at a time, what else it learns, queries, their places; what all rows share, weights."""
+        shared = seen[: len(seen) - len(weights)]
+        ctx.look, ctx.size, ctx.weights = look, size, weights
+        ctx.autocast = (torch.is_autocast_enabled(q.device.type), torch.get_autocast_dtype(q.device.type))
+        ctx.save_for_backward(q, places, *shared)
+        gathered = q.new_empty(len(q), q.shape[1] * q.shape[2])
+        for number, rows in enumerate(_rows(len(q), size)):
+            gathered[rows] = look(number, q[rows], places[rows], *shared)
+        return gathered
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of queries, of what all rows share, and of the weights."""
+        q, places, *shared = ctx.saved_tensors
+        shared = [None if x is None else x.detach().requires_grad_() for x in shared]
+        learned = [*(x for x in shared if x is not None), *ctx.weights]
+        own, sums = torch.empty_like(q), [torch.zeros_like(x) for x in learned]
+        enabled, dtype = ctx.autocast
+        for number, rows in enumerate(_rows(len(q), ctx.size)):
+            with torch.enable_grad(), torch.autocast(q.device.type, dtype, enabled=enabled):
+                asked = q[rows].detach().requires_grad_()
+                gathered = ctx.look(number, asked, places[rows], *shared)
+            own[rows], *others = torch.autograd.grad(gathered, [asked, *learned], grad[rows].to(gathered.dtype))
+            for total, other in zip(sums, others, strict=True):
+                total += other
+        told = iter(sums)
+        return None, None, None, own, None, *(x if x is None else next(told) for x in shared), *told
+
+
+def _rows(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, count, size))

@@ -69,7 +69,7 @@ class SubspaceConfig(ModelSettings):
     )
     coordination: bool = Field(True, description="the branch with the lower score gives way where gradients conflict")
     memory_mib: float = Field(128, gt=0, description="what a slide may keep for its gradients; larger maps are pooled")
-    chunk_mib: float = Field(16, gt=0, description="memory for the position bias at a time")
+    chunk_mib: float = Field(8, gt=0, description="memory for the position bias at a time")
 
     @model_validator(mode="after")
     def _divisible(self) -> "SubspaceConfig":
