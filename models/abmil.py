@@ -83,6 +83,4 @@ class ABMIL(nn.Module):
     def forward(self, batch: Batch) -> ModelOutput:
         """Logits and, in evaluation only, `patch_attention` (B, N): the share of each patch in its bag."""
         bags, attention = self.bag(batch)
-        return ModelOutput(
-            self.classify(bags), extras={} if self.training else {"patch_attention": attention.detach()}
-        )
+        return ModelOutput(self.classify(bags), extras={} if self.training else {"patch_attention": attention.detach()})

@@ -83,7 +83,7 @@ class DeformableCrossAttention(nn.Module):
             raise ValueError(f"{heads} heads and a width of {width} cannot be split over {groups} groups")
         if kernel < stride or (kernel - stride) % 2:
             raise ValueError(f"a kernel of {kernel} has no even margin about a stride of {stride}; choose {stride + 2}")
-        self.heads, self.groups, self.reach, self.chunk_mib = heads, groups, reach, chunk_mib
+        self.heads, self.groups, self.hidden, self.reach, self.chunk_mib = heads, groups, hidden, reach, chunk_mib
         self.stride, self.kernel, self.margin = stride, kernel, (kernel - stride) // 2
         self.query = nn.Conv2d(width, inner, 1, groups=groups, bias=False)
         self.key = nn.Conv2d(width, inner, 1, groups=groups, bias=False)
@@ -156,7 +156,7 @@ class DeformableCrossAttention(nn.Module):
         samples: Float[Tensor, "groups S 2"],
         shares: Float[Tensor, "groups S"] | None,
     ) -> Float[Tensor, "n inner"]:
-        numbers = self.groups * len(k) * (4 + 2 * self.position[0].out_features)  # that a query's bias takes
+        numbers = self.groups * len(k) * (4 + 2 * self.hidden)  # that a query's bias takes
         size = max(1, int(self.chunk_mib * 2**20 / (numbers * samples.element_size())))
         seed = int(torch.randint(2**31, ())) if self.training and self.dropout else None
         gathered: Tensor = _InChunks.apply(
@@ -198,7 +198,6 @@ class DeformableCrossAttention(nn.Module):
         return max_pool2d(mask[None].float(), self.kernel, self.stride, self.margin)
 
 
-
 def _grid(height: int, width: int, *, like: Tensor) -> Float[Tensor, "h w 2"]:
     """Column and row of each point."""
     rows, columns = (torch.arange(side, dtype=like.dtype, device=like.device) for side in (height, width))
@@ -221,7 +220,13 @@ class _InChunks(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, look: Callable[..., Tensor], size: int, weights: tuple[Tensor, ...], q: Tensor, places: Tensor, *seen: Any
+        ctx: Any,
+        look: Callable[..., Tensor],
+        size: int,
+        weights: tuple[Tensor, ...],
+        q: Tensor,
+        places: Tensor,
+        *seen: Any,
     ) -> Tensor:
         """Args: the function, rows at a time, what else it learns, queries, their places; what all rows share, weights."""
         shared = seen[: len(seen) - len(weights)]

@@ -51,8 +51,11 @@ class GeneVector(nn.Module):
 
     def __init__(self, group_dims: Sequence[int], config: SNNConfig) -> None:
         super().__init__()
-        sizes = {"hidden": config.hidden, "layers": config.layers, "dropout": config.dropout}
-        self.read = SelfNormalising(sum(group_dims), **sizes) if group_dims else None
+        self.read: SelfNormalising | None = None
+        if group_dims:
+            self.read = SelfNormalising(
+                sum(group_dims), hidden=config.hidden, layers=config.layers, dropout=config.dropout
+            )
         self.absent = nn.Parameter(torch.randn(config.hidden) * 0.02)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B H"]:

@@ -30,6 +30,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -175,15 +176,13 @@ class GeneEncoder(nn.Module):
     def __init__(self, genes: int, config: SubspaceConfig) -> None:
         super().__init__()
         widths = [genes, *config.gene_widths, config.hidden]
-        self.layers = nn.Sequential(
-            *(
-                nn.Sequential(nn.Linear(before, after), nn.ELU(), nn.AlphaDropout(config.gene_dropout))
-                for before, after in zip(widths, widths[1:], strict=False)
-            )
-        )
-        for block in self.layers:
-            nn.init.normal_(block[0].weight, std=block[0].in_features ** -0.5)
-            nn.init.zeros_(block[0].bias)
+        blocks: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            dense = nn.Linear(before, after)
+            nn.init.normal_(dense.weight, std=before**-0.5)
+            nn.init.zeros_(dense.bias)
+            blocks.append(nn.Sequential(dense, nn.ELU(), nn.AlphaDropout(config.gene_dropout)))
+        self.layers = nn.Sequential(*blocks)
 
     def forward(self, genes: Float[Tensor, "B g"]) -> Float[Tensor, "B H"]:
         """No number is negative."""
@@ -243,7 +242,9 @@ class Branch(nn.Module):
             offsets.append(torch.stack([where for _, where in read]).mean(0) if read else self._nowhere(own))
         return Told(self.summarise(torch.stack(means)), o, torch.stack(offsets))
 
-    def _read(self, one: SlideMap, genes: Float[Tensor, " H"]) -> tuple[Float[Tensor, "n H"], Float[Tensor, "groups o"]]:
+    def _read(
+        self, one: SlideMap, genes: Float[Tensor, " H"]
+    ) -> tuple[Float[Tensor, "n H"], Float[Tensor, "groups o"]]:
         """What each patch says once it has seen the others, and where the attention looked."""
         p = self.project(one.patches)  # (n, H)
         f = self.join(torch.cat([p, genes.to(p.dtype).expand_as(p)], 1))

@@ -96,7 +96,9 @@ class TransLayer(nn.Module):
         H, self.config = config.hidden, config
         self.norm = nn.LayerNorm(H)
         self.in_projection = nn.Linear(H, 3 * H, bias=False)
-        self.neighbours = nn.Conv2d(config.heads, config.heads, (33, 1), padding=(16, 0), groups=config.heads, bias=False)
+        self.neighbours = nn.Conv2d(
+            config.heads, config.heads, (33, 1), padding=(16, 0), groups=config.heads, bias=False
+        )
         self.out_projection = nn.Sequential(nn.Linear(H, H), nn.Dropout(config.dropout))
 
     def forward(self, x: Float[Tensor, "L H"]) -> Float[Tensor, "L H"]:

@@ -128,6 +128,9 @@ def _input_fingerprints(config: Config) -> dict[str, str]:
     found = {name: file_fingerprint(path) for name, path in tables.items() if path is not None}
     for text in config.further_tables:
         found[text] = file_fingerprint(further_table(text)[0])
+    for name in (*config.tumour_genes, *config.microenvironment_genes):
+        if Path(name).is_file():
+            found[name] = file_fingerprint(Path(name))
     if config.splits is not None:
         found |= {path.name: file_fingerprint(path) for path in sorted(config.splits.glob("splits_*.csv"))}
     return found

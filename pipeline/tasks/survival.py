@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.losses import risk, survival_nll
 from pipeline.baselines import NotConvergedError, OmicsRisk, omics_risk
+from pipeline.metrics import c_index
 from pipeline.tasks.base import FittedTask, Task
 from preprocessing.errors import InputError
 

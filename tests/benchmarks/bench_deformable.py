@@ -101,7 +101,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sides", default="50,100,200", help="cells a side of the maps")
     parser.add_argument("--batches", default="1,8", help="cases a step")
-    parser.add_argument("--plain-below", type=float, default=4.0, metavar="GIB", help="largest reference that is measured")
+    parser.add_argument(
+        "--plain-below", type=float, default=4.0, metavar="GIB", help="largest reference that is measured"
+    )
     parser.add_argument("--layer", action="store_true", help="the attention alone, not the model with both branches")
     parser.add_argument("--one", nargs=4, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -111,7 +113,9 @@ def main() -> None:
         print(json.dumps(measure(side, batch, bool(unchunked), bool(layer))))
         return
     what = "Deformable attention" if options.layer else f"Training step, patches of {PATCH_DIM}, both branches"
-    print(f"{what}\n{'map':>9} {'cases':>6} {'seconds':>9} {'MiB':>8} {'unchunked s':>12} {'MiB':>8} {'faster':>8} {'leaner':>8}")
+    print(
+        f"{what}\n{'map':>9} {'cases':>6} {'seconds':>9} {'MiB':>8} {'unchunked s':>12} {'MiB':>8} {'faster':>8} {'leaner':>8}"
+    )
     for side in map(int, options.sides.split(",")):
         for batch in map(int, options.batches.split(",")):
             ours = measure_apart(side, batch, False, options.layer)
