@@ -102,15 +102,15 @@ def _show_report(title: str, report: Report) -> None:
 
 def _show_gene_notes(reports: Mapping[str, Report]) -> None:
     """What was decided about the genes of the final models: once for all tasks of which it is the same."""
-    tasks: dict[str, list[str]] = {}
+    tasks: dict[tuple[str, ...], list[str]] = {}
     for task, report in reports.items():
-        for which, notes in report["gene_notes"].items():
-            rival, _, fold = which.rpartition(", ")
-            for note in notes if rival or fold == "final" else ():
-                tasks.setdefault(f"{rival}: {note}" if rival else note, []).append(task)
-    for note, own in tasks.items():
-        who = ", ".join(dict.fromkeys(own))
-        out.print(f"  genes ({who}): {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        tasks.setdefault(tuple(report["gene_notes"]["final"]), []).append(task)
+        for name, rival in report["rivals"].items():
+            for notes in list(rival.get("gene_notes", {}).values())[-1:]:
+                tasks.setdefault(tuple(f"{name}: {note}" for note in notes), []).append(task)
+    for notes, own in tasks.items():
+        for note in notes:
+            out.print(f"  genes ({', '.join(own)}): {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(title: str, report: Report) -> Table:

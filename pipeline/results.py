@@ -49,7 +49,8 @@ def conclude(
         rival = collect_predictions(plan, folds, labels, cases)
         own = _tested(folds, rival)
         report["rivals"][name] = _report(plan, tested, own, n_boot, seed) | {"reason": None}
-        report["rivals"][name]["subspaces"] = _subspaces(folds)
+        if genes := _subspaces(folds):
+            report["rivals"][name] |= {"subspaces": genes, "gene_notes": _gene_notes(folds)}
         report["lead"][name] = _lead(plan, tested, own, n_boot, seed)
         rivals.append(rival[rival["status"] == "tested"].copy())
         rivals[-1].insert(2, "model", name)
@@ -58,9 +59,6 @@ def conclude(
         report["schemes"][name] = evaluate(plan, folds, predictions, n_boot=n_boot, seed=seed)
     report["subspaces"] = _subspaces(jobs.model)
     report["gene_notes"] = _gene_notes(jobs.model)
-    for name, folds in jobs.rivals.items():
-        if MODELS[folds[0].contender.model].subspaces:
-            report["gene_notes"] |= {f"{name}, {fold}": notes for fold, notes in _gene_notes(folds).items()}
     return report, told, rivals
 
 
@@ -129,8 +127,8 @@ def _gene_notes(jobs: list[FoldJob]) -> dict[str, list[str]]:
 
 def _subspaces(jobs: list[FoldJob]) -> dict[str, list[str]]:
     """The genes of each group that the model is built upon, as the last job had them; empty for other models."""
-    groups = (_describe(jobs[-1])["omics"] or {"groups": {}})["groups"]
-    return {name: groups[name] for name in MODELS[jobs[-1].contender.model].subspaces if name in groups}
+    names = MODELS[jobs[-1].contender.model].subspaces
+    return {name: _describe(jobs[-1])["omics"]["groups"][name] for name in names}
 
 
 def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:

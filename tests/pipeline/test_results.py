@@ -27,9 +27,11 @@ def frame(cases, probability, fold):
     return pd.DataFrame(told | {"probability_2": 1 - p, "probability_3": p})
 
 
-def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml"):
+def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml", model="umeml"):
     """A job as one leaves it that is finished."""
-    job = SimpleNamespace(fold=fold, out=folder, is_final=fold.number == -1, contender=SimpleNamespace(name=name))
+    job = SimpleNamespace(
+        fold=fold, out=folder, is_final=fold.number == -1, contender=SimpleNamespace(name=name, model=model)
+    )
     (job.out / "model").mkdir(parents=True)
     described = {"fitted": {"column": "grade"}, "omics": {"notes": list(notes)} if omics else None}
     (job.out / "model" / "model.json").write_text(json.dumps(described))
