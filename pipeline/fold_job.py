@@ -190,7 +190,7 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
     require_subspaces(scaler, names)
     notes = [*job.gene_notes, *chosen.notes, *scaler.notes]
     if others := [name for name in scaler.groups if name not in names]:
-        notes.append(f"{job.contender.name} reads {' and '.join(names)}; left to the linear part: {', '.join(others)}")
+        notes.append(f"neither branch reads {', '.join(others)}; where there is a linear part, it may (train.linear)")
     return replace(scaler, notes=notes)
 
 

@@ -6,7 +6,7 @@ from what the user names, else from the names of the gene sets at hand, else fro
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from models.registry import nearest
@@ -76,10 +76,12 @@ class Subspaces:
 
     Attributes:
         genes: of the tumour and of the microenvironment, in this order, as symbols or names of features.
-        notes: where they are from, what they share, what no table has.
+        sources: the sets and files that they are from.
+        notes: how many there are, what they share, what no table has.
     """
 
     genes: dict[str, list[str]]
+    sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -110,7 +112,7 @@ def choose_subspaces(
             f"subspaces: tumour and microenvironment are the same {len(set(genes[TUMOUR]))} genes "
             f"({_some(genes[TUMOUR])}); give different ones with {FLAGS[TUMOUR]} and {FLAGS[MICROENVIRONMENT]}"
         )
-    return Subspaces(genes, tuple(f"subspace {which}: {', '.join(names)}" for which, names in named.items()))
+    return Subspaces(genes, named)
 
 
 def check_subspaces(
@@ -151,14 +153,14 @@ def check_subspaces(
             f"subspaces: {table} has the same {len(shared)} genes of tumour and microenvironment ({_some(shared)}); give "
             f"different ones with {FLAGS[TUMOUR]} and {FLAGS[MICROENVIRONMENT]}"
         )
-    notes = list(given.notes)
+    notes = []
     for which, genes in given.genes.items():
         absent = [gene for gene in genes if gene not in by_name]
         lacks = f"; {len(absent)} more are in no table: {_some(absent)}" if absent else ""
-        notes.append(f"subspace {which}: {len(found[which])} genes{lacks}")
+        notes.append(f"{which}: {len(found[which])} genes, of {', '.join(given.sources[which])}{lacks}")
     if shared:
-        notes.append(f"subspaces: {len(shared)} genes are in both: {_some(shared)}")
-    return Subspaces(given.genes, tuple(notes))
+        notes.append(f"{len(shared)} genes are of tumour and microenvironment: {_some(shared)}")
+    return replace(given, notes=tuple(notes))
 
 
 def fit_subspaces(train: OmicsMatrix, given: Mapping[str, Sequence[str]] | None, config: OmicsConfig) -> Subspaces:
@@ -184,9 +186,9 @@ def fit_subspaces(train: OmicsMatrix, given: Mapping[str, Sequence[str]] | None,
             if kind not in ("rna", COVARIATE) and feature not in named
         ]
         if other:
-            notes = (*notes, f"subspace tumour: {len(other)} features of other kinds join its genes: {_some(other)}")
+            notes = (*notes, f"{len(other)} features of other kinds join the tumour's genes: {_some(other)}")
         genes[TUMOUR] += other
-    return Subspaces(genes, notes)
+    return Subspaces(genes, notes=notes)
 
 
 def require_subspaces(scaler: OmicsScaler, names: Sequence[str]) -> None:
@@ -263,7 +265,7 @@ def _by_correlation(train: OmicsMatrix, config: OmicsConfig) -> Subspaces:
         f"no gene sets given: two clusters of correlated genes; the microenvironment's ({len(microenvironment)} genes, the "
         f"tumour's {len(tumour)}) {why}"
     )
-    return Subspaces({TUMOUR: tumour, MICROENVIRONMENT: microenvironment}, (note,))
+    return Subspaces({TUMOUR: tumour, MICROENVIRONMENT: microenvironment}, notes=(note,))
 
 
 def _some(names: Sequence[str] | Mapping[str, object]) -> str:

@@ -193,6 +193,7 @@ def train(
     import pandas as pd
 
     from pipeline.compute import map_jobs
+    from pipeline.figures import forest
     from pipeline.fold_job import run_fold
     from pipeline.metrics import to_json
     from pipeline.results import conclude
@@ -220,6 +221,8 @@ def train(
         run.write_table("predictions.csv", pd.concat(predictions))
     if rivals:
         run.write_table("rivals.csv", pd.concat(rivals))
+    for name, report in reports.items():
+        run.write_figure(f"{name}.svg", forest(f"{name}: {report['n']} cases", report))
     run.write_json("metrics.json", to_json(reports))
     return reports
 

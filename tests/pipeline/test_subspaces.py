@@ -35,7 +35,7 @@ def test_models_with_subspaces_are_shown_these_and_others_the_gene_sets(config, 
     assert list(gene_groups(one, omics, umeml)[0]) == ["Mitotic", "Immune", "Other"]
     sets, notes = gene_groups(one, omics, subspace)
     assert sets == {"tumour": ["MKI67", "TOP2A"], "microenvironment": ["CD3E", "CD4"]}
-    assert notes[0] == "subspace tumour: Mitotic"
+    assert notes[0] == "tumour: 2 genes, of Mitotic"
     assert gene_groups(config(model="subspace", gene_sets=None), omics, subspace) == (None, ())
 
 

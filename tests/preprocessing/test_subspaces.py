@@ -40,7 +40,7 @@ def test_the_models_groups_are_these():
 def test_named_sets_are_put_together_and_each_gene_is_there_once():
     chosen = choose(tumour=["Cell cycle, G2M", "Other"], microenvironment=["Immune", "Myeloid"])
     assert chosen.genes == {"tumour": ["MKI67", "TOP2A", "ACTB"], "microenvironment": ["CD3E", "CD4", "CD68"]}
-    assert chosen.notes[1] == "subspace microenvironment: Immune, Myeloid"
+    assert chosen.sources == {"tumour": ("Cell cycle, G2M", "Other"), "microenvironment": ("Immune", "Myeloid")}
 
 
 def test_files_of_gene_names_are_read(tmp_path):
@@ -68,18 +68,19 @@ def test_without_sets_the_data_are_to_say_it():
     ],
 )
 def test_the_usual_gene_sets_have_both(file, tumour, microenvironment):
-    notes = choose(read_gene_sets(GENE_SETS / file)).notes
-    told = {note.split(":")[0]: note.split(": ")[1].replace("HALLMARK_", "").split(", ") for note in notes}
-    assert set(tumour) <= set(told["subspace tumour"])
-    assert set(microenvironment) <= set(told["subspace microenvironment"])
-    assert not set(told["subspace tumour"]) & set(told["subspace microenvironment"])
+    sources = choose(read_gene_sets(GENE_SETS / file)).sources
+    told = {which: {name.removeprefix("HALLMARK_") for name in names} for which, names in sources.items()}
+    assert set(tumour) <= told["tumour"]
+    assert set(microenvironment) <= told["microenvironment"]
+    assert not told["tumour"] & told["microenvironment"]
 
 
 @pytest.mark.skipif(not GENE_SETS.is_dir(), reason="the gene sets are not there")
 def test_what_has_nothing_to_do_with_either_is_in_neither():
-    notes = " ".join(choose(read_gene_sets(GENE_SETS / "hallmarks.csv")).notes)
+    sources = choose(read_gene_sets(GENE_SETS / "hallmarks.csv")).sources
+    named = " ".join([*sources["tumour"], *sources["microenvironment"]])
     for name in ("ADIPOGENESIS", "SPERMATOGENESIS", "HEME_METABOLISM", "ANDROGEN_RESPONSE", "PEROXISOME"):
-        assert name not in notes
+        assert name not in named
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,9 @@ def test_an_unknown_name_without_gene_sets():
 
 
 def test_sets_whose_names_say_nothing():
-    with pytest.raises(InputError, match="no gene set says by its name that it is the microenvironment's; name the two"):
+    with pytest.raises(
+        InputError, match="no gene set says by its name that it is the microenvironment's; name the two"
+    ):
         choose({"Cell cycle": ["MKI67"], "B": ["CD4"]})
 
 
@@ -116,15 +119,20 @@ def test_an_empty_file(tmp_path):
 
 
 def check(genes, features, kinds=None):
-    return check_subspaces(Subspaces(genes), features, kinds or ["rna"] * len(features), table="genes.csv")
+    return check_subspaces(
+        Subspaces(genes, dict.fromkeys(genes, ("a", "b"))),
+        features,
+        kinds or ["rna"] * len(features),
+        table="genes.csv",
+    )
 
 
 def test_what_is_shared_and_what_no_table_has_is_said():
     checked = check({"tumour": ["A", "B", "X", "Y"], "microenvironment": ["B", "C"]}, ["A", "B", "C", "D"])
     assert checked.notes == (
-        "subspace tumour: 2 genes; 2 more are in no table: X, Y",
-        "subspace microenvironment: 2 genes",
-        "subspaces: 1 genes are in both: B",
+        "tumour: 2 genes, of a, b; 2 more are in no table: X, Y",
+        "microenvironment: 2 genes, of a, b",
+        "1 genes are of tumour and microenvironment: B",
     )
     assert checked.genes == {"tumour": ["A", "B", "X", "Y"], "microenvironment": ["B", "C"]}
 
@@ -141,7 +149,7 @@ def test_two_that_are_the_same_within_the_table():
 
 
 def test_a_table_with_too_few_genes_to_be_divided():
-    with pytest.raises(InputError, match="genes.csv has too few genes to be divided into two by their correlation"):
+    with pytest.raises(InputError, match=r"genes.csv has too few genes to be divided into two by their correlation"):
         check_subspaces(None, ["A", "B_cnv"], ["rna", "cnv"], table="genes.csv")
     assert check_subspaces(None, ["A", "B"], ["rna", "rna"], table="genes.csv") is None
 
@@ -154,7 +162,7 @@ def test_other_kinds_of_features_are_the_tumours_unless_they_are_named():
     fitted = fit_subspaces(train, {"microenvironment": ["B", "EGFR_cnv"], "tumour": ["A"]}, OmicsConfig())
     assert list(fitted.genes) == ["tumour", "microenvironment"]
     assert fitted.genes == {"tumour": ["A", "IDH1_mut"], "microenvironment": ["B", "EGFR_cnv"]}
-    assert fitted.notes == ("subspace tumour: 1 features of other kinds join its genes: IDH1_mut",)
+    assert fitted.notes == ("1 features of other kinds join the tumour's genes: IDH1_mut",)
 
 
 @pytest.mark.parametrize(
@@ -181,5 +189,7 @@ def test_a_subspace_that_does_not_vary_among_the_training_cases():
     values[:, 1] = 4
     groups = {"tumour": ["A"], "microenvironment": ["B"]}
     scaler = OmicsScaler.fit(matrix(["A", "B", "C"], values=values), groups, OmicsConfig())
-    with pytest.raises(InputError, match="subspace microenvironment: none of its genes is left among the training cases"):
+    with pytest.raises(
+        InputError, match="subspace microenvironment: none of its genes is left among the training cases"
+    ):
         require_subspaces(scaler, SUBSPACES)
