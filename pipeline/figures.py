@@ -9,7 +9,7 @@ from pipeline.config import BASELINES
 from pipeline.metrics import Metric, Report
 
 ROW, HEAD, FOOT = 26, 62, 40  # heights, px
-NAMES, PANEL, NUMBERS, GAP = 190, 250, 160, 24  # widths, px
+NAMES, PANEL, NUMBERS, GAP = 190, 250, 180, 20  # widths, px
 INK, SOFT, MODEL = "#222", "#999", "#0b5394"
 
 
