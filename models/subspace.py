@@ -12,15 +12,15 @@ Where this departs from the paper or its released code, and why:
   order it comes; offsets presuppose neighbours. Each slide of a case is a map of its own, cut to its tissue, with holes
   where there is none; the mean is over the real cells of all of them.
 - A map that would keep more memory than `memory_mib` is pooled by 2, its cells becoming means, until it does not. That
-  is logged once, and `extras["halvings"]` tells it of each case.
-- Slides, hence cases, go through the attention one by one, and its position bias in chunks: memory stays flat in the
-  batch, and a case's output does not depend on the others.
+  is logged once a process, and `extras["halvings"]` tells it of each case.
+- Slides, hence cases, go through the attention one by one, and its position bias in chunks. What fills the memory as
+  released, the bias, then takes the same however large the batch is; what a case keeps is some 30 KiB a patch
+  (`SubspaceFusion.kept_mib`). And a case's output does not depend on the others.
 - Consistency compares the offsets alone, group by group. As released, groups are mixed up with cases, and the absolute
   grid is added, in which the offsets drown. Since maps differ in size, offsets are averaged to one small grid first.
 - Coordination projects once. As released, the projection is subtracted twice, which reflects the gradient.
 - A case may lack slides or genes: learned vectors stand for the patch or for the genes. Consistency is about cases that
   have both.
-- Dropout, as everywhere, is off in evaluation; there is no dropout of patches.
 
 The ablations are settings: `branches="tumour"` or `"microenvironment"`; `attention="plain"`, where every patch of a slide
 looks at all others and there are no offsets to be consistent; `consistency=0`; `coordination=False`.
@@ -157,13 +157,12 @@ def lay_out(
 
 
 @cache
-def _say_pooled(cells: int, halvings: int, memory_mib: float) -> None:
+def say_pooled(memory_mib: float) -> None:
+    """Warn that maps are pooled, once in a process for each such setting."""
     log.warning(
-        "subspace: maps of slides are pooled by 2 to keep within models.subspace.memory_mib = %g: one of %d cells, %d times, "
-        "for example; give more memory to see single patches",
+        "subspace: slides that would keep more than models.subspace.memory_mib = %g are pooled by 2 until they do not; "
+        "give more memory to read their single patches",
         memory_mib,
-        cells,
-        halvings,
     )
 
 
@@ -421,7 +420,7 @@ class SubspaceFusion(nn.Module):
         while self.kept_mib(len(one.patches), one.height * one.width) > self.config.memory_mib and len(one.patches) > 1:
             one = lay_out(patches, cells, least_side=self.config.least_side, halvings=one.halvings + 1)
         if one.halvings:
-            _say_pooled(len(patches), one.halvings, self.config.memory_mib)
+            say_pooled(self.config.memory_mib)
         return one
 
     def kept_mib(self, patches: int, area: int) -> float:

@@ -195,16 +195,16 @@ def test_pooled_cells_are_means_of_their_patches():
 
 
 def test_maps_that_are_too_large_are_pooled_until_they_fit_and_that_is_said(make_batch, caplog):
-    subspace._say_pooled.cache_clear()
-    model, batch = build(memory_mib=0.5), make_batch([1600, 9])
+    subspace.say_pooled.cache_clear()
+    model, batch = build(memory_mib=0.5), make_batch([1600, 9, 1200])
     needed = [model.kept_mib(1600, 8 * 200), model.kept_mib(400, 8 * 100), model.kept_mib(100, 8 * 50)]
     assert needed[0] > needed[1] > 0.5 > needed[2]
     with caplog.at_level(logging.WARNING):
-        assert model(batch).extras["halvings"].tolist() == [2, 0]
+        assert model(batch).extras["halvings"].tolist() == [2, 0, 2]
         model(batch)
     (record,) = caplog.records
-    assert "memory_mib = 0.5: one of 1600 cells, 2 times" in record.getMessage()
-    assert build()(batch).extras["halvings"].tolist() == [0, 0]
+    assert "keep more than models.subspace.memory_mib = 0.5 are pooled by 2" in record.getMessage()
+    assert build()(batch).extras["halvings"].tolist() == [0, 0, 0]
 
 
 # Consistency
