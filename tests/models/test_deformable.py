@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import grid_sample
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.deformable import DeformableCrossAttention
 
@@ -177,3 +178,29 @@ def test_sizes_that_do_not_divide_are_refused():
         small(groups=3)
     with pytest.raises(ValueError, match="a kernel of 5 has no even margin about a stride of 4; choose 6"):
         small(kernel=5)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any operation makes, in bytes."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for x in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(x, torch.Tensor):
+                self.bytes = max(self.bytes, x.untyped_storage().nbytes())
+        return made
+
+
+def test_nothing_larger_than_a_chunk_is_made_in_either_pass():
+    """All at once, a hidden layer of the bias takes 1,600 queries · 100 samples · 2 groups · 2 numbers of 8 bytes."""
+    queries, source, mask = maps(40, 40)
+    largest = {}
+    for chunk_mib in (1000, 0.5):
+        layer = small(chunk_mib=chunk_mib)
+        with Largest() as seen:
+            layer(queries, source, mask.fill_(True)).values.sum().backward()
+        largest[chunk_mib] = seen.bytes
+    assert largest[1000] >= 1600 * 100 * 2 * 2 * 8
+    assert largest[0.5] <= 0.5 * 2**20
