@@ -77,10 +77,10 @@ def segment_means(x: Float[Tensor, "h L d"], count: int) -> Float[Tensor, "h cou
 def pseudoinverse(matrix: Float[Tensor, "h m m"], iterations: int) -> Float[Tensor, "h m m"]:
     """Moore and Penrose's inverse by the iteration of the Nyströmformer, equation 11.
 
-    It starts from the transpose over the largest column sum and the largest row sum of all heads of the matrix.
+    It starts from the transpose, divided by the largest sum of a row and by that of a column.
     """
-    start = matrix.abs().sum(-1).amax((-1), keepdim=True) * matrix.abs().sum(-2).amax((-1), keepdim=True)
-    z = matrix.mT / start[..., None]
+    largest = matrix.abs().sum(-1).amax(-1) * matrix.abs().sum(-2).amax(-1)  # (h,)
+    z = matrix.mT / largest[:, None, None]
     one = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     for _ in range(iterations):
         product = matrix @ z
