@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.settings import Settings
+from models.settings import ModelSettings
 from models.types import Batch, ModelOutput
 
 
-class ABMILConfig(Settings):
+class ABMILConfig(ModelSettings):
     """Sizes of the model; `attention` is the paper's 128."""
 
     hidden: int = Field(256, ge=1, description="width of projected patches")
@@ -40,6 +40,26 @@ class GatedAttention(nn.Module):
         return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1) * mask
 
 
+class BagVector(nn.Module):
+    """All patches of a case as one vector, or the learned vector that says that there are none."""
+
+    def __init__(self, patch_dim: int, config: ABMILConfig) -> None:
+        super().__init__()
+        H = config.hidden
+        # Dropout and ReLU commute; in this order the ReLU can run in place.
+        self.project = nn.Sequential(nn.Linear(patch_dim, H), nn.Dropout(config.dropout), nn.ReLU(inplace=True))
+        self.attention = GatedAttention(config)
+        self.absent = nn.Parameter(torch.randn(H) * 0.02)
+
+    def forward(self, batch: Batch) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B N"]]:
+        """One vector a case, and the share of each patch in it."""
+        mask = batch.mask & batch.has_slides[:, None]
+        patches = self.project(batch.patches)  # (B, N, H)
+        attention = self.attention(patches, mask)
+        bags = (attention[:, None].to(patches.dtype) @ patches)[:, 0]
+        return torch.where(mask.any(1, keepdim=True), bags, self.absent), attention
+
+
 class ABMIL(nn.Module):
     """Slides of a case to K outputs; genes are ignored.
 
@@ -51,22 +71,16 @@ class ABMIL(nn.Module):
     """
 
     Config: ClassVar[type[ABMILConfig]] = ABMILConfig
+    reads_slides: ClassVar[bool] = True
     reads_genes: ClassVar[bool] = False
+    subspaces: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: ABMILConfig) -> None:
         super().__init__()
-        H = config.hidden
-        # Dropout and ReLU commute; in this order the ReLU can run in place.
-        self.project = nn.Sequential(nn.Linear(patch_dim, H), nn.Dropout(config.dropout), nn.ReLU(inplace=True))
-        self.attention = GatedAttention(config)
-        self.absent = nn.Parameter(torch.randn(H) * 0.02)
-        self.classify = nn.Linear(H, n_outputs)
+        self.bag = BagVector(patch_dim, config)
+        self.classify = nn.Linear(config.hidden, n_outputs)
 
     def forward(self, batch: Batch) -> ModelOutput:
         """Logits and, in evaluation only, `patch_attention` (B, N): the share of each patch in its bag."""
-        mask = batch.mask & batch.has_slides[:, None]
-        patches = self.project(batch.patches)  # (B, N, H)
-        attention = self.attention(patches, mask)
-        bags = (attention[:, None].to(patches.dtype) @ patches)[:, 0]  # (B, H)
-        logits = self.classify(torch.where(mask.any(1, keepdim=True), bags, self.absent))
-        return ModelOutput(logits, extras={} if self.training else {"patch_attention": attention.detach()})
+        bags, attention = self.bag(batch)
+        return ModelOutput(self.classify(bags), extras={} if self.training else {"patch_attention": attention.detach()})

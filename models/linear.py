@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.types import Batch, ModelOutput
+from models.types import AfterBackward, Batch, ModelOutput, Score
 
 
 class OnLinear(nn.Module):
@@ -42,3 +42,8 @@ class OnLinear(nn.Module):
             linear = torch.cat(batch.omics, 1) @ self.weight.T + self.bias if batch.offset is None else batch.offset
             logits = output.logits.to(linear.dtype) + torch.where(batch.has_omics[:, None], linear, self.absent)
         return ModelOutput(logits, output.losses, output.extras)
+
+    def after_backward(self, output: ModelOutput, score: Score) -> None:
+        """The model's own say, if it has one; it is shown the output with the linear part."""
+        if isinstance(self.model, AfterBackward):
+            self.model.after_backward(output, score)

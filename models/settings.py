@@ -7,3 +7,12 @@ class Settings(BaseModel):
     """A part of the run's configuration; it stands beside the code that it configures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelSettings(Settings):
+    """The settings of a model."""
+
+    @property
+    def least_cases(self) -> int:
+        """How many cases a training step must have."""
+        return 1

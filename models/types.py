@@ -1,6 +1,8 @@
 """What goes into every model and what comes out, in training and in evaluation alike."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -66,3 +68,19 @@ class ModelOutput:
     logits: Float[Tensor, "B K"]
     losses: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
     extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+Score = Callable[[Float[Tensor, "B K"]], float]  # how right logits are on the cases of a step; higher is better
+
+
+@runtime_checkable
+class AfterBackward(Protocol):
+    """A model that has a say between the backward pass and the optimiser's step."""
+
+    def after_backward(self, output: ModelOutput, score: Score) -> None:
+        """Change the gradients that have just been computed, in place.
+
+        Args:
+            output: what the trainer had from the model in this step.
+            score: of logits for the same cases; NaN where the cases do not define one.
+        """

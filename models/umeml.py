@@ -32,11 +32,11 @@ from torch import Tensor, nn
 
 from models.attention import Attention, BagAttention
 from models.modularity import modularity_terms, similarity
-from models.settings import Settings
+from models.settings import ModelSettings
 from models.types import Batch, ModelOutput
 
 
-class UMEMLConfig(Settings):
+class UMEMLConfig(ModelSettings):
     """The paper's values, but for narrower tokens: a few hundred cases teach no more. The file's head names the ablations."""
 
     hidden: int = Field(64, ge=8, description="width of every token; the paper's is 256")
@@ -283,7 +283,9 @@ class UMEML(nn.Module):
     """
 
     Config: ClassVar[type[UMEMLConfig]] = UMEMLConfig
+    reads_slides: ClassVar[bool] = True
     reads_genes: ClassVar[bool] = True
+    subspaces: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: UMEMLConfig) -> None:
         super().__init__()

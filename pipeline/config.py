@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from models.catalogue import MODELS
 from models.registry import UnknownNameError, nearest
-from models.settings import Settings
+from models.settings import ModelSettings, Settings
 from pipeline.fit import TrainConfig
 from pipeline.presets import PRESETS
 from pipeline.tasks import TASKS
@@ -42,7 +42,7 @@ class Contender:
 
     name: str
     model: str
-    settings: Settings
+    settings: ModelSettings
 
 
 class Config(Settings):
@@ -56,6 +56,8 @@ class Config(Settings):
     cases: Literal["both", "any"] = Field("both", description="whether a case needs slides and genes, or either")
     allow_defining_features: bool = Field(False, description="use features that define the label to predict it")
     gene_sets: Path | None = None
+    tumour_genes: tuple[str, ...] = Field((), description="gene sets by name, or files of gene names; see subspaces.py")
+    microenvironment_genes: tuple[str, ...] = Field((), description="likewise; empty, both: by the names of the sets")
     splits: Path | None = None
     out: Path | None = None
     store: str = Field(
@@ -120,6 +122,12 @@ class Config(Settings):
     def _listed(cls, value: Any) -> Any:
         return _names(value)
 
+    @field_validator("tumour_genes", "microenvironment_genes", mode="before")
+    @classmethod
+    def _listed_genes(cls, value: Any) -> Any:
+        """Names of gene sets may hold commas: where there is a semicolon, it separates."""
+        return _names(value, separator=";" if ";" in str(value) else ",")
+
     @field_validator("preset", "task", "model", "split_by", mode="before")
     @classmethod
     def _listed_once(cls, value: Any) -> Any:
@@ -178,8 +186,7 @@ class Config(Settings):
                     f'configuration: variants: "{name}" names a folder too; use letters, digits, spaces and . , + = - _'
                 )
         for contender in self.contenders():
-            if self.slides is None and not MODELS[contender.model].reads_genes:
-                raise InputError(f"--model {contender.model} looks at slides only, and SLIDES is none: give slides")
+            self._check(contender)
         return self
 
     def for_device(self, device: str) -> "Config":
@@ -191,6 +198,25 @@ class Config(Settings):
         store = self.store if "://" in self.store else str(Path(self.store).absolute())
         slides, out = (path and path.absolute() for path in (self.slides, self.out))
         return self.model_copy(update={"store": store, "slides": slides, "out": out})
+
+    def _check(self, contender: "Contender") -> None:
+        """Raise InputError where a contender cannot be trained on what is given."""
+        model, no_genes = MODELS[contender.model], self.genes is None and not self.further_tables
+        if self.slides is None and not model.reads_genes:
+            raise InputError(f"--model {contender.model} looks at slides only, and SLIDES is none: give slides")
+        if no_genes and not model.reads_slides:
+            raise InputError(f"--model {contender.model} looks at genes only, and GENES is none: give a gene table")
+        if no_genes and model.subspaces:
+            raise InputError(
+                f"--model {contender.model} is led by the genes of {' and '.join(model.subspaces)}, and GENES is none: "
+                "give a gene table"
+            )
+        cases, least = self.train.batch_cases, contender.settings.least_cases
+        if cases is not None and cases < least:
+            raise InputError(
+                f"train.batch_cases = {cases}: {contender.name} compares the cases of a training step with each other and "
+                f"needs {least}; give more with --set train.batch_cases=8, or see the settings under models.{contender.model}"
+            )
 
     def contenders(self) -> tuple[Contender, ...]:
         """The model, and behind it its rivals: the further models, and the variants of the first."""
@@ -205,7 +231,8 @@ class Config(Settings):
         return (*models, *variants)
 
 
-CONTENDERS = {"model", "models", "variants"}  # keys that say what is trained on a fold
+# Keys that say what is trained on a fold, and which groups of genes it is shown: a job holds its own.
+CONTENDERS = {"model", "models", "variants", "tumour_genes", "microenvironment_genes"}
 # A preset is but a name for values, which stand in the configuration themselves.
 WHERE_NOT_WHAT = {"out", "store", "until", "dry_run", "device", "workers", "scheduler", "gpu_tiles", "preset"}
 
@@ -240,10 +267,10 @@ def load_config(flags: Mapping[str, Any], *, file: Path | None = None, sets: Ite
         raise InputError("\n".join(_explain(problem) for problem in error.errors())) from None
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _names(value: Any, *, separator: str = ",") -> tuple[str, ...]:
     """Of a text with commas, or of a list of such texts."""
     items = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    return tuple(name.strip() for item in items for name in str(item).split(",") if name.strip())
+    return tuple(name.strip() for item in items for name in str(item).split(separator) if name.strip())
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,7 +282,7 @@ def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _settings(model: str, values: Mapping[str, Any], *, key: str) -> Settings:
+def _settings(model: str, values: Mapping[str, Any], *, key: str) -> ModelSettings:
     """A model's configuration; errors call it by its key in the run's."""
     try:
         return MODELS[model].Config(**values)

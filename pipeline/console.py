@@ -101,13 +101,17 @@ def _show_report(title: str, report: Report) -> None:
 
 
 def _show_gene_notes(reports: Mapping[str, Report]) -> None:
-    """What was decided about the genes of the final models: once for all tasks of which it is the same."""
+    """What was decided about the genes of the final models and of rivals: once for all of which it is the same."""
     tasks: dict[tuple[str, ...], list[str]] = {}
     for task, report in reports.items():
         tasks.setdefault(tuple(report["gene_notes"]["final"]), []).append(task)
+        for name, rival in report["rivals"].items():
+            notes = tuple(next(reversed(rival["gene_notes"].values()))) if "gene_notes" in rival else ()
+            if notes != tuple(report["gene_notes"]["final"]):
+                tasks.setdefault(notes, []).append(f"{task}, {name}")
     for notes, own in tasks.items():
         for note in notes:
-            out.print(f"  genes ({', '.join(own)}): {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+            out.print(f"  genes ({'; '.join(own)}): {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(title: str, report: Report) -> Table:

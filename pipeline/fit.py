@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.settings import Settings
-from models.types import Batch
+from models.types import AfterBackward, Batch
 from pipeline.dataset import Dataset
 from pipeline.tasks.base import FittedTask
 
@@ -121,6 +122,8 @@ def _step(
         raise FloatingPointError(f"training diverged: {told}; a lower learning rate (train.lr) may help")
     optimiser.zero_grad(set_to_none=True)
     total.backward()
+    if isinstance(model, AfterBackward):
+        model.after_backward(output, partial(task.score, targets=targets))
     nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimiser.step()
     return {name: loss.item() for name, loss in losses.items()}

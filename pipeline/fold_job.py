@@ -40,6 +40,7 @@ from pipeline.tasks.survival import CURVE_MONTHS
 from preprocessing.fingerprints import code_fingerprint, file_fingerprint, fingerprint
 from preprocessing.omics import OmicsMatrix, OmicsScaler, concatenate
 from preprocessing.omics import covariates as covariate_matrix
+from preprocessing.subspaces import fit_subspaces, require_subspaces
 
 SLIDES_ALONE = "abmil"  # the baseline that looks at slides only
 INPUTS = {"slides": {"omics": False}, "genes": {"slides": False}}  # what a case with both is also predicted from
@@ -57,7 +58,8 @@ class FoldJob:
         omics: file of the joined molecular features.
         defining: those of them that define the label and are left out.
         covariates: columns of `labels` that become one more group.
-        gene_sets: genes by set, or None.
+        gene_sets: genes by set, or None; of a model with subspaces, theirs.
+        gene_notes: what is to be said about these sets.
         bags: feature groups of each case.
         encoder: what the features are made of, for the model folder; None without slides.
         config: the run's.
@@ -75,6 +77,7 @@ class FoldJob:
     defining: tuple[str, ...]
     covariates: tuple[str, ...]
     gene_sets: Mapping[str, list[str]] | None
+    gene_notes: tuple[str, ...]
     bags: Mapping[str, tuple[str, ...]]
     encoder: Mapping[str, Any] | None
     config: Config
@@ -172,8 +175,23 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     with_genes = [case for case in fold.train if case in rows]
     if not with_genes:
         return Dataset(bags, bags.width(), {}, ()), None
-    scaler = OmicsScaler.fit(matrix.take(with_genes), job.gene_sets, job.config.omics)
+    scaler = fit_scaler(job, matrix.take(with_genes))
     return Dataset(bags, bags.width(), rows, scaler.transform(matrix), scaler.covariates), scaler
+
+
+def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
+    """The scaler of the training cases' genes, in the groups that the job's model is shown."""
+    names = MODELS[job.contender.model].subspaces
+    if not names:
+        return OmicsScaler.fit(train, job.gene_sets, job.config.omics)
+    chosen = fit_subspaces(train, job.gene_sets, job.config.omics)
+    config = job.config.omics.model_copy(update={"empty_sets": "drop"})  # whether one is empty is told below
+    scaler = OmicsScaler.fit(train, chosen.genes, config)
+    require_subspaces(scaler, names)
+    notes = [*job.gene_notes, *chosen.notes, *scaler.notes]
+    if others := [name for name in scaler.groups if name not in names]:
+        notes.append(f"neither branch reads {', '.join(others)}; where there is a linear part, it may (train.linear)")
+    return replace(scaler, notes=notes)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,25 @@ PRESETS: Registry[Preset] = Registry(
                 },
             },
         ),
+        "subspace-paper": Preset(
+            "the tasks of the subspace fusion paper, and training as its authors set it",
+            {
+                "model": ["subspace"],
+                "task": ["diagnosis", "grade", "subtype", "survival"],
+                "train": {
+                    "epochs": 20,
+                    "batch_cases": 8,
+                    "lr": 1e-3,
+                    "weight_decay": 0.1,
+                    "warmup_epochs": 0,
+                    "modality_dropout": 0,
+                    "members": 1,
+                    "linear": False,
+                    "validation_share": 0,
+                },
+                "omics": {"scaling": "minmax", "axes": "genes"},
+            },
+        ),
         "best": Preset(
             "our settings, which are the defaults, and ensembles of ten",
             {"train": {"members": 10}},
@@ -60,6 +79,20 @@ PRESETS: Registry[Preset] = Registry(
                     "no registers": {"registers": 0},
                     "no decoder": {"decoder": False},
                     "no prototypes": {"prototypes": 0},  # patches are mean-pooled
+                },
+            },
+        ),
+        "subspace-ablation": Preset(
+            "subspace fusion without each of its parts, none on a linear part",
+            {
+                "model": ["subspace"],
+                "train": {"linear": False},
+                "variants": {
+                    "tumour alone": {"branches": "tumour"},
+                    "microenvironment alone": {"branches": "microenvironment"},
+                    "plain attention": {"attention": "plain"},
+                    "no consistency": {"consistency": 0},
+                    "no coordination": {"coordination": False},
                 },
             },
         ),

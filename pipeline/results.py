@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from models.catalogue import MODELS
 from pipeline.fold_job import FoldJob, TaskJobs
 from pipeline.metrics import (
     Report,
@@ -48,12 +49,15 @@ def conclude(
         rival = collect_predictions(plan, folds, labels, cases)
         own = _tested(folds, rival)
         report["rivals"][name] = _report(plan, tested, own, n_boot, seed) | {"reason": None}
+        if genes := _subspaces(folds):
+            report["rivals"][name] |= {"subspaces": genes, "gene_notes": _gene_notes(folds)}
         report["lead"][name] = _lead(plan, tested, own, n_boot, seed)
         rivals.append(rival[rival["status"] == "tested"].copy())
         rivals[-1].insert(2, "model", name)
     for name, folds in jobs.schemes.items():
         predictions = collect_predictions(plan, folds, labels, cases)
         report["schemes"][name] = evaluate(plan, folds, predictions, n_boot=n_boot, seed=seed)
+    report["subspaces"] = _subspaces(jobs.model)
     report["gene_notes"] = _gene_notes(jobs.model)
     return report, told, rivals
 
@@ -115,9 +119,16 @@ def _tested(jobs: list[FoldJob], predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _gene_notes(jobs: list[FoldJob]) -> dict[str, list[str]]:
-    """What was decided about the genes for the final model; for a fold where that differs."""
+    """What was decided about the genes for the last job, which is the final model's if there is one, and where others differ."""
     notes = {job.out.name: (_describe(job)["omics"] or {"notes": []})["notes"] for job in jobs}
-    return {name: own for name, own in notes.items() if name == "final" or own != notes["final"]}
+    last = jobs[-1].out.name
+    return {name: own for name, own in notes.items() if name == last or own != notes[last]}
+
+
+def _subspaces(jobs: list[FoldJob]) -> dict[str, list[str]]:
+    """The genes of each group that the model is built upon, as the last job had them; empty for other models."""
+    names = MODELS[jobs[-1].contender.model].subspaces
+    return {name: _describe(jobs[-1])["omics"]["groups"][name] for name in names}
 
 
 def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:

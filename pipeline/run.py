@@ -75,6 +75,11 @@ class Run:
         """A JSON file of the run, whole or not at all; what could not be computed must be null by now, never NaN."""
         write_text(self.folder / name, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
+    def write_figure(self, name: str, image: str) -> None:
+        """An SVG of the run, in `figures/`."""
+        (self.folder / "figures").mkdir(exist_ok=True)
+        write_text(self.folder / "figures" / name, image)
+
     def finish(self, **facts: Any) -> None:
         """Write `run.json`."""
         ended = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -126,6 +131,9 @@ def _input_fingerprints(config: Config) -> dict[str, str]:
     found = {name: file_fingerprint(path) for name, path in tables.items() if path is not None}
     for text in config.further_tables:
         found[text] = file_fingerprint(further_table(text)[0])
+    for name in (*config.tumour_genes, *config.microenvironment_genes):
+        if Path(name).is_file():
+            found[name] = file_fingerprint(Path(name))
     if config.splits is not None:
         found |= {path.name: file_fingerprint(path) for path in sorted(config.splits.glob("splits_*.csv"))}
     return found

@@ -237,6 +237,15 @@ def read_gene_sets(path: Path | str) -> dict[str, list[str]]:
     return sets
 
 
+def features_by_name(features: Sequence[str], kinds: Sequence[str]) -> dict[str, list[str]]:
+    """The features that a name in a gene set means: plain symbols as `match_sets` says, and features by their own names."""
+    by_name: dict[str, list[str]] = {}
+    for feature, kind in zip(features, kinds, strict=True):
+        if kind == "rna" or ("rna" not in kinds and kind != COVARIATE):
+            by_name.setdefault(feature_kind(feature)[0], []).append(feature)
+    return by_name | {feature: [feature] for feature in features}
+
+
 def match_sets(
     sets: Mapping[str, Sequence[str]],
     features: Sequence[str],
@@ -257,11 +266,7 @@ def match_sets(
     Raises:
         InputError: a set of which no gene is in the table.
     """
-    by_name: dict[str, list[str]] = {}
-    for feature, kind in zip(features, kinds, strict=True):
-        if kind == "rna" or ("rna" not in kinds and kind != COVARIATE):
-            by_name.setdefault(feature_kind(feature)[0], []).append(feature)
-    by_name |= {feature: [feature] for feature in features}
+    by_name = features_by_name(features, kinds)
     groups = {
         name: list(dict.fromkeys(f for gene in genes for f in by_name.get(gene, []))) for name, genes in sets.items()
     }

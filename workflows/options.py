@@ -104,13 +104,27 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     add(
         "--model",
         metavar="NAMES",
-        help="umeml (default), abmil; umeml,abmil trains both on the same folds, and the first is handed out",
+        help="umeml (default), subspace, mcat, latefusion; on genes alone snn, on slides alone abmil, transmil; of several, "
+        "as umeml,subspace, all are trained on the same folds, and the first is handed out",
     )
     add(
         "--gene-sets",
         dest="gene_sets",
         metavar="FILE",
         help="CSV with a column a set, or GMT; default: groups of genes that go together",
+    )
+    add(
+        "--tumour-genes",
+        dest="tumour_genes",
+        metavar="NAMES",
+        help="of the model subspace: gene sets by name, separated by ; or commas, or files of gene names; default: the sets "
+        "whose names speak of proliferation, repair and oncogenic signalling; without sets, genes that go together",
+    )
+    add(
+        "--microenvironment-genes",
+        dest="microenvironment_genes",
+        metavar="NAMES",
+        help="likewise; default: the sets whose names speak of immune cells, vessels and stroma",
     )
 
 

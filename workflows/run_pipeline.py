@@ -110,6 +110,7 @@ def walk(config: "Config", workers: "Workers") -> int:
 def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:
     """The tasks of the run with their folds; none where it ends before training."""
     from pipeline.plan import plan_tasks
+    from pipeline.subspaces import check_gene_groups
     from preprocessing.errors import InputError
     from preprocessing.omics import match_sets, read_gene_sets
 
@@ -122,6 +123,7 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
         match_sets(sets, omics.features, omics.kinds, table=str(config.genes), empty=config.omics.empty_sets)
     if config.until != "train":
         return []
+    check_gene_groups(config, cohort.omics)
     return plan_tasks(config, cohort.labels.reindex(list(usable_cases)), cohort.omics)
 
 
@@ -191,6 +193,7 @@ def train(
     import pandas as pd
 
     from pipeline.compute import map_jobs
+    from pipeline.figures import forest
     from pipeline.fold_job import run_fold
     from pipeline.metrics import to_json
     from pipeline.results import conclude
@@ -218,6 +221,8 @@ def train(
         run.write_table("predictions.csv", pd.concat(predictions))
     if rivals:
         run.write_table("rivals.csv", pd.concat(rivals))
+    for name, report in reports.items():
+        run.write_figure(f"{name}.svg", forest(f"{name}: {report['n']} cases", report))
     run.write_json("metrics.json", to_json(reports))
     return reports
 
@@ -227,18 +232,20 @@ def fold_jobs(
 ) -> "TaskJobs":
     """The jobs of a task: each fold of each contender, those of further schemes, and the model that is handed out."""
     from pipeline.fold_job import FoldJob, TaskJobs
-    from preprocessing.omics import read_gene_sets
+    from pipeline.subspaces import gene_groups
 
     by_case = cohort.slides_by_case(features)
     cases = [*one.labelled, *one.unlabelled]
     model, *rivals = config.contenders()
+    gene_sets, gene_notes = gene_groups(config, cohort.omics, model)
     final = FoldJob(
         task=one.name,
         fold=one.final,
         labels=cohort.labels.reindex(cases),
         vocabulary=one.vocabulary,
         omics=run.folder / "omics.npz",
-        gene_sets=read_gene_sets(config.gene_sets) if config.gene_sets else None,
+        gene_sets=gene_sets,
+        gene_notes=gene_notes,
         bags={case: tuple(features[slide.slide_id] for slide in by_case.get(case, ())) for case in cases},
         defining=tuple(one.defining),
         covariates=one.covariates,
@@ -252,7 +259,8 @@ def fold_jobs(
 
     def by_fold(scheme: str, contender: "Contender", *, baselines: bool) -> list[FoldJob]:
         out = run.folder / "folds" / one.folder(scheme) / contender.name
-        template = replace(final, contender=contender, baselines=baselines)
+        sets, notes = gene_groups(config, cohort.omics, contender)
+        template = replace(final, contender=contender, baselines=baselines, gene_sets=sets, gene_notes=notes)
         return [replace(template, fold=fold, out=out / f"fold_{fold.number}") for fold in one.schemes[scheme]]
 
     main, *further = one.schemes

@@ -29,6 +29,10 @@ class FittedTask(ABC):
         """Mean loss of a batch."""
 
     @abstractmethod
+    def score(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B t"]) -> float:
+        """How right the logits of a batch are; higher is better, NaN where its cases do not define it."""
+
+    @abstractmethod
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
         """What is told of each case: one row a case, the columns of `predictions.csv`."""
 

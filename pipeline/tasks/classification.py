@@ -43,6 +43,10 @@ class FittedClassification(FittedTask):
         weights = torch.tensor(self.weights, dtype=logits.dtype, device=logits.device)
         return F.cross_entropy(logits, targets[:, 0], weight=weights, reduction="sum") / len(logits)
 
+    def score(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B 1"]) -> float:
+        """The probabilities of the true classes, summed over the batch."""
+        return float(logits.detach().float().softmax(1).gather(1, targets).sum())
+
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
         """The likeliest class and the probability of each."""
         probabilities = softmax(logits.astype(float), axis=1)

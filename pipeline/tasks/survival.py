@@ -9,8 +9,9 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.losses import survival_nll
+from models.losses import risk, survival_nll
 from pipeline.baselines import NotConvergedError, OmicsRisk, omics_risk
+from pipeline.metrics import c_index
 from pipeline.tasks.base import FittedTask, Task
 from preprocessing.errors import InputError
 
@@ -38,14 +39,22 @@ class FittedSurvival(FittedTask):
         """One a bin."""
         return len(self.edges_months) + 1
 
-    def encode(self, labels: pd.DataFrame) -> Int[np.ndarray, "n 2"]:
-        """Time bin, and 1 where the case died."""
-        bins = np.searchsorted(self.edges_months, labels["survival_months"].to_numpy(float), side="right")
-        return np.column_stack([bins, labels["event"].to_numpy(bool)]).astype(np.int64)
+    def encode(self, labels: pd.DataFrame) -> Int[np.ndarray, "n 3"]:
+        """Time bin, 1 where the case died, and the time in thousandths of a month, on which `score` orders cases."""
+        months = labels["survival_months"].to_numpy(float)
+        bins = np.searchsorted(self.edges_months, months, side="right")
+        columns = [bins, labels["event"].to_numpy(bool), np.round(1000 * months)]
+        return np.column_stack(columns).astype(np.int64)
 
-    def loss(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B 2"]) -> Float[Tensor, ""]:
+    def loss(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B 3"]) -> Float[Tensor, ""]:
         """Negative log-likelihood of the hazards."""
         return survival_nll(logits, targets[:, 0], targets[:, 1].bool()).mean()
+
+    def score(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B 3"]) -> float:
+        """The c-index of the risks within the batch; NaN where no two of its cases can be compared."""
+        told, known = risk(logits.detach()).cpu().numpy(), targets.cpu().numpy()
+        value = c_index(known[:, 2].astype(float), known[:, 1].astype(bool), told.astype(float)).point
+        return float("nan") if value is None else value
 
     def curve(self, logits: Float[np.ndarray, "n K"], months: Float[np.ndarray, " T"]) -> Float[np.ndarray, "n T"]:
         """Probability to be alive at the given months: the hazard is constant within a bin, the curve level at the end."""

@@ -10,16 +10,16 @@ def test_a_bag_is_the_sum_of_its_patches_weighted_by_gated_attention(make_batch)
     output = model(batch)
     w = model.state_dict()
     for number, size in ((0, 9), (1, 4)):
-        h = (batch.patches[number, :size] @ w["project.0.weight"].T + w["project.0.bias"]).relu()
-        v = torch.tanh(h @ w["attention.V.weight"].T + w["attention.V.bias"])
-        u = torch.sigmoid(h @ w["attention.U.weight"].T + w["attention.U.bias"])
-        scores = (v * u @ w["attention.w.weight"].T)[:, 0].exp()
+        h = (batch.patches[number, :size] @ w["bag.project.0.weight"].T + w["bag.project.0.bias"]).relu()
+        v = torch.tanh(h @ w["bag.attention.V.weight"].T + w["bag.attention.V.bias"])
+        u = torch.sigmoid(h @ w["bag.attention.U.weight"].T + w["bag.attention.U.bias"])
+        scores = (v * u @ w["bag.attention.w.weight"].T)[:, 0].exp()
         logits = (scores / scores.sum()) @ h @ w["classify.weight"].T + w["classify.bias"]
         torch.testing.assert_close(output.logits[number], logits, rtol=0, atol=1e-12)
         expected = torch.zeros(9).double().index_copy(0, torch.arange(size), scores / scores.sum())
         torch.testing.assert_close(output.extras["patch_attention"][number], expected, rtol=0, atol=1e-12)
     assert (output.extras["patch_attention"][2] == 0).all()
-    absent = w["absent"] @ w["classify.weight"].T + w["classify.bias"]
+    absent = w["bag.absent"] @ w["classify.weight"].T + w["classify.bias"]
     torch.testing.assert_close(output.logits[2], absent, rtol=0, atol=1e-12)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from models.catalogue import MODELS
 from models.registry import UnknownNameError
-from models.types import Batch, ModelOutput
+from models.types import AfterBackward, Batch, ModelOutput
 
 PATCH_DIM, GROUP_DIMS, OUTPUTS = 12, (7, 3, 5), 4
 
@@ -97,9 +97,34 @@ def test_a_batch_equals_its_cases_one_by_one(model, batch):
         torch.testing.assert_close(model(alone).logits[0], logits[number], rtol=0, atol=1e-10)
 
 
-def test_patches_matter_where_slides_are_used(model, batch):
+def test_patches_matter_where_slides_are_used(name, model, batch):
     changed = model(replace(batch, patches=batch.patches.flip(-1))).logits - model(batch).logits
-    assert (changed.abs().amax(1) > 1e-5).tolist() == [True, True, False, True]
+    used = batch.has_slides if MODELS[name].reads_slides else torch.zeros(4, dtype=torch.bool)
+    assert torch.equal(changed.abs().amax(1) > 1e-5, used)
+
+
+def test_genes_matter_where_they_are_used(name, model, batch):
+    """Those of the first two groups, which every model that reads genes takes in."""
+    omics = (*(-group for group in batch.omics[:2]), *batch.omics[2:])
+    changed = model(replace(batch, omics=omics)).logits - model(batch).logits
+    used = batch.has_omics if MODELS[name].reads_genes else torch.zeros(4, dtype=torch.bool)
+    assert torch.equal(changed.abs().amax(1) > 1e-5, used)
+
+
+def test_it_reads_slides_or_genes(name):
+    assert MODELS[name].reads_slides or MODELS[name].reads_genes
+
+
+def test_its_subspaces_are_its_first_groups(name, model, batch):
+    """A model that is built upon some groups by name reads these, whatever else follows them."""
+    first = len(MODELS[name].subspaces)
+    if not first:
+        pytest.skip("it takes any groups")
+    omics = (*batch.omics[:first], *(group + 5 for group in batch.omics[first:]))
+    same(model(replace(batch, omics=omics)), model(batch))
+    for number in range(first):
+        omics = tuple(-group if i == number else group for i, group in enumerate(batch.omics))
+        assert (model(replace(batch, omics=omics)).logits - model(batch).logits).abs().max() > 1e-5
 
 
 def test_a_modality_that_is_absent_has_no_say_whatever_it_holds(model, batch):
@@ -110,7 +135,11 @@ def test_a_modality_that_is_absent_has_no_say_whatever_it_holds(model, batch):
 
 
 def test_gradients_reach_every_parameter(model, batch):
-    total(model.train()(batch)).backward()
+    """Also after the model's own say, if it has one."""
+    output = model.train()(batch)
+    total(output).backward()
+    if isinstance(model, AfterBackward):
+        model.after_backward(output, lambda logits: logits.sum().item())
     missed = [key for key, p in model.named_parameters() if p.grad is None or not (p.grad.abs() > 1e-12).any()]
     assert missed == []
 
@@ -121,6 +150,25 @@ def test_float32_and_bfloat16_stay_close_to_float64(name, batch):
     with torch.autocast("cpu", torch.bfloat16):
         half = single(batch32)
     same(of_output(half), exact, tolerance=0.03 * exact.logits.abs().max().item())
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_both_devices_give_the_same_outputs_and_gradients(name, batch):
+    results = []
+    for device in ("cpu", "cuda"):
+        model = build(name).to(device)
+        output = model(batch.to(device))
+        total(output).backward()
+        told = [output.logits, *output.losses.values(), *(p.grad for p in model.parameters() if p.grad is not None)]
+        results.append([x.detach().cpu() for x in told])
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-8)
+
+
+def test_settings_say_how_many_cases_a_step_needs(name, make_batch):
+    """So many are enough, and none that is satisfied with one refuses it."""
+    least = MODELS[name].Config().least_cases
+    assert build(name).train()(make_batch([5] * least)).logits.shape == (least, OUTPUTS)
 
 
 def of_output(output: ModelOutput) -> ModelOutput:
@@ -176,5 +224,7 @@ def test_building_a_model_twice_from_one_seed_gives_the_same_weights(name):
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones():
-    with pytest.raises(UnknownNameError, match=r'unknown model "umelm": did you mean "umeml"\? Known: abmil'):
+    with pytest.raises(
+        UnknownNameError, match=r'unknown model "umelm": did you mean "umeml"\? Known: abmil, latefusion, mcat'
+    ):
         MODELS["umelm"]

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from models.ensemble import Ensemble
+from models.linear import OnLinear
+from models.types import Batch, ModelOutput
 from models.umeml import UMEML, UMEMLConfig
 
 
@@ -26,3 +28,39 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say(members, make_batch):
 def test_one_member_is_itself(members, make_batch):
     batch = make_batch([4], patch_dim=3, group_dims=[2])
     assert torch.equal(Ensemble(members[:1])(batch).logits, members[0](batch).logits)
+
+
+class Outspoken(torch.nn.Module):
+    """Says the same of every case, and remembers what it is asked after the backward pass."""
+
+    def __init__(self, says: float) -> None:
+        super().__init__()
+        self.says, self.seen = says, []
+
+    def forward(self, batch: Batch) -> ModelOutput:
+        return ModelOutput(torch.full((len(batch), 4), self.says), {}, {"own": torch.tensor(self.says)})
+
+    def after_backward(self, output, score):
+        self.seen.append((output, score(output.logits)))
+
+
+def test_members_have_their_say_after_the_backward_pass_each_of_its_own_output(make_batch):
+    members = [Outspoken(1.0), Outspoken(3.0)]
+    ensemble, batch = Ensemble(members), make_batch([5, 2])
+    ensemble.after_backward(ensemble(batch), lambda logits: logits.sum().item())
+    for member, says in zip(members, (1.0, 3.0), strict=True):
+        ((output, score),) = member.seen
+        assert score == 8 * says
+        assert output.extras == {"own": torch.tensor(says)}
+
+
+def test_a_model_on_a_linear_part_has_its_say_and_is_shown_the_sum(make_batch):
+    model, batch = Outspoken(1.0), make_batch([5, 2], group_dims=[2])
+    linear = OnLinear(model, torch.zeros(4, 2), torch.full((4,), 2.0), torch.zeros(4)).double()
+    linear.after_backward(linear(batch), lambda logits: logits.sum().item())
+    assert model.seen[0][1] == 8 * 3
+
+
+def test_models_without_a_say_are_passed_over(members, make_batch):
+    ensemble = Ensemble([OnLinear(members[0], torch.zeros(4, 2), torch.zeros(4), torch.zeros(4)).double(), members[1]])
+    ensemble.after_backward(ensemble(make_batch([5], patch_dim=3, group_dims=[2])), lambda logits: 0.0)

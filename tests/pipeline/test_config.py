@@ -274,3 +274,23 @@ def test_no_key_but_where_and_how_far_is_left_out_of_the_identity():
         "until": "tile",
     }
     assert identity(load_config(INPUTS | elsewhere)) == identity(load_config(INPUTS))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"genes": "none", "model": "snn"}, "--model snn looks at genes only, and GENES is none"),
+        ({"genes": "none", "model": "subspace"}, "led by the genes of tumour and microenvironment, and GENES is none"),
+        ({"slides": "none", "model": "transmil"}, "--model transmil looks at slides only, and SLIDES is none"),
+        ({"model": "umeml,subspace", "train.batch_cases": 1}, "train.batch_cases = 1: subspace compares the cases"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_on_what_is_given_is_refused(flags, message):
+    with pytest.raises(InputError, match=message):
+        load_config({"slides": "s", "genes": "g"} | flags)
+
+
+@pytest.mark.parametrize("setting", ["consistency=0", "small_batches=skip", "attention=plain"])
+def test_steps_of_one_case_are_refused_only_where_cases_are_compared(setting):
+    flags = {"slides": "s", "genes": "g", "model": "subspace", "train.batch_cases": 1}
+    assert load_config(flags, sets=[f"models.subspace.{setting}"]).train.batch_cases == 1

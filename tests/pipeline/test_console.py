@@ -63,6 +63,17 @@ def test_notes_on_the_genes_are_shown_once_where_tasks_agree(show):
     notes = ["12 features left out, constant in [all]", "2 genes in no set"]
     text = show(grade=report(notes=notes), subtype=report(notes=notes), survival=report(notes=notes[:1]))
     assert text.count("2 genes in no set") == 1
-    assert "genes (grade, subtype): 12 features left out, constant in [all]\n" in text
+    assert "genes (grade; subtype): 12 features left out, constant in [all]\n" in text
     assert "genes (survival): 12 features left out" in text
     assert "a fold's own" not in text
+
+
+def test_notes_on_the_genes_of_a_rival_are_shown_where_they_are_its_own(show):
+    told = report(rivals=("mcat", "subspace", "no offsets"), notes=["2 genes in no set"])
+    told["rivals"]["subspace"]["gene_notes"] = {"fold_0": ["x"], "fold_1": ["tumour: 3 genes"]}
+    told["rivals"]["no offsets"]["gene_notes"] = {"fold_1": ["tumour: 3 genes"]}
+    text = show(grade=told)
+    assert "genes (grade): 2 genes in no set\n" in text
+    assert "genes (grade, subspace; grade, no offsets): tumour: 3 genes\n" in text
+    told["rivals"]["subspace"]["gene_notes"] = {"fold_1": ["2 genes in no set"]}
+    assert show(grade=told).count("2 genes in no set") == 1

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from models.linear import OnLinear
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
 from pipeline.dataset import Bags, Dataset
@@ -152,3 +153,30 @@ def test_training_that_diverges_is_told_with_a_remedy(learned):
     broken = SimpleNamespace(n_outputs=2, encode=learned[0].encode, loss=lambda logits, targets: logits.sum() * np.nan)
     with pytest.raises(FloatingPointError, match=r"training diverged: task nan.*a lower learning rate \(train.lr\)"):
         train((broken, learned[1]))
+
+
+class Outspoken(UMEML):
+    """Stands still: its gradients are taken away before the step."""
+
+    def after_backward(self, output, score):
+        self.scores = [*getattr(self, "scores", ()), (len(output.logits), score(output.logits))]
+        for parameter in self.parameters():
+            assert parameter.grad is not None
+            parameter.grad = None
+
+
+@pytest.mark.parametrize("on_linear", [False, True])
+def test_a_model_has_its_say_between_backward_and_step(learned, on_linear):
+    task, data = learned
+    torch.manual_seed(0)
+    model = inner = Outspoken(WIDTH, [3], 2, SMALL)
+    before = {name: weight.clone() for name, weight in inner.state_dict().items()}
+    if on_linear:
+        model = OnLinear(inner, torch.zeros(2, 3), torch.zeros(2), torch.zeros(2))
+    fit_model(
+        model, task, data, cases=CASES, targets=task.encode(LABELS), validation=((), np.zeros((0, 1), int)),
+        config=TrainConfig(epochs=2, batch_cases=4, modality_dropout=0.5), seed=0, device="cpu",
+    )  # fmt: skip
+    assert [cases for cases, _ in inner.scores] == [4] * 4
+    assert all(0 < score < 4 for _, score in inner.scores)  # four probabilities of the true class
+    assert all(torch.equal(weight, before[name]) for name, weight in inner.state_dict().items())

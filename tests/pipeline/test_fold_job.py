@@ -10,10 +10,12 @@ from models.catalogue import MODELS
 from models.linear import OnLinear
 from pipeline.bundle import load_model
 from pipeline.config import Contender, load_config
-from pipeline.fit import Epoch
+from pipeline.dataset import Bags, Dataset
+from pipeline.fit import Epoch, predict_logits
 from pipeline.fold_job import FoldJob, run_fold
 from pipeline.plan import FINAL
 from pipeline.splits import Fold
+from preprocessing.errors import InputError
 from preprocessing.features import Bag, FeatureStore
 from preprocessing.omics import OmicsMatrix
 
@@ -25,6 +27,10 @@ SETTINGS = (
     *("models.umeml.hidden=16", "models.umeml.heads=2", "models.umeml.blocks=1", "models.umeml.prototypes=2"),
     *("models.abmil.hidden=8", "models.abmil.attention=4", "train.epochs=2", "train.lr=0.001", "train.batch_cases=4"),
     *("train.weight_decay=0", "baselines=none"),
+)
+SUBSPACE = (
+    *("model=subspace", "models.subspace.hidden=16", "models.subspace.heads=2", "models.subspace.offset_groups=2"),
+    *("models.subspace.head_width=4", "models.subspace.gene_widths=[6]", "train.members=1"),
 )
 
 
@@ -77,6 +83,7 @@ def make(store, tmp_path):
             defining=("IDH1_mut",),
             covariates=(),
             gene_sets=None,
+            gene_notes=(),
             bags={case: (case,) for case in CASES[:-1]},
             encoder={"name": "x"},
             config=config,
@@ -327,6 +334,7 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
         "defining": replace(job, defining=()),
         "covariates": replace(job, covariates=("age",)),
         "gene_sets": replace(job, gene_sets={"a": ["G0"]}),
+        "gene_notes": replace(job, gene_notes=("a",)),
         "bags": replace(job, bags=dict(job.bags) | {CASES[0]: ("another",)}),
         "encoder": replace(job, encoder={"name": "y"}),
         "config": make(sets=["train.lr=0.002"]),
@@ -349,3 +357,76 @@ def test_the_final_model_is_trained_on_every_labelled_case(make):
     run_fold(job)
     assert not (job.out / "predictions.csv").exists()
     assert json.loads((job.out / "model" / "model.json").read_text())["trained_on_cases"] == N
+
+
+@pytest.mark.parametrize("task", ["grade", "survival"])
+def test_a_model_with_subspaces_is_led_by_its_two_groups_of_genes(make, task):
+    """The third group reaches the linear part alone, and that only where the task has a risk that is linear in genes."""
+    given = {"gene_sets": {"tumour": ["G0", "G1", "G4"], "microenvironment": ["G1", "G2"]}, "gene_notes": ("a",)}
+    job = make(task=task, sets=SUBSPACE, **given)
+    predictions = told(job)
+    assert predictions["case_id"].tolist() == list(TEST)
+    trained = load_model(job.out / "model")
+    assert list(trained.scaler.groups) == ["tumour", "microenvironment", "ungrouped"]
+    assert trained.scaler.groups["microenvironment"] == ["G1", "G2"]
+    assert trained.scaler.notes[0] == "a"
+    assert trained.scaler.notes[-1].startswith("neither branch reads ungrouped")
+    assert "consistency" in pd.read_csv(job.out / "history.csv")
+    _, genes = cohort()
+    genes[["G3", "G5", "G6", "G7"]] = genes[["G3", "G5", "G6", "G7"]].to_numpy()[::-1]
+    same = told(make(task=task, sets=SUBSPACE, genes=genes, **given)).equals(predictions)
+    assert same == (task == "grade")
+
+
+def test_without_gene_sets_the_training_cases_say_which_genes_go_together(make):
+    job = make(sets=SUBSPACE)
+    _, genes = cohort()
+    genes.loc[list(TEST), GENES[:8]] = np.random.default_rng(5).normal(size=(6, 8))
+    other = make(sets=SUBSPACE, genes=genes)
+    for one in (job, other):
+        run_fold(one)
+    groups = [load_model(one.out / "model").scaler.groups for one in (job, other)]
+    assert groups[0] == groups[1]
+    assert list(groups[0]) == ["tumour", "microenvironment"]
+    assert sum(map(len, groups[0].values())) == 8
+
+
+def test_gradients_are_coordinated_in_training(make, monkeypatch):
+    calls = []
+    original = MODELS["subspace"].after_backward
+    monkeypatch.setattr(
+        "models.subspace.SubspaceFusion.after_backward", lambda *inputs: calls.append(inputs) or original(*inputs)
+    )
+    run_fold(make(task="survival", sets=[*SUBSPACE, "train.members=1", "train.linear=true"]))
+    assert len(calls) == 2 * 3  # epochs of three steps
+    _, output, score = calls[0]
+    assert isinstance(score(output.logits), float)
+
+
+def test_a_subspace_that_is_lost_in_a_fold_is_told(make):
+    _, genes = cohort()
+    genes.loc[list(TRAIN), "G2"] = 1.0
+    job = make(sets=SUBSPACE, genes=genes, gene_sets={"tumour": ["G0", "G1"], "microenvironment": ["G2"]})
+    with pytest.raises(
+        InputError, match="subspace microenvironment: none of its genes is left among the training cases"
+    ):
+        run_fold(job)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_is_trained_and_handed_out_for_every_task(make, name):
+    own = {"subspace": SUBSPACE, "transmil": ["models.transmil.hidden=16"], "mcat": ["models.mcat.hidden=16"]}
+    for task in ("grade", "survival"):
+        job = make(task=task, sets=[*own.get(name, ()), f"model={name}", "train.members=1", "train.epochs=1"])
+        predictions = told(job)
+        assert predictions["case_id"].tolist() == list(TEST)
+        assert predictions.drop(columns=["case_id", "prediction", "task"]).notna().all(axis=None)
+        trained = load_model(job.out / "model")
+        assert trained.model_name == name
+        data = Dataset(
+            Bags(job.config.store, job.bags), WIDTH, {}, trained.scaler.transform(OmicsMatrix.load(job.omics))
+        )
+        data = replace(data, rows={case: row for row, case in enumerate(CASES)})
+        again = trained.task.decode(predict_logits(trained.model, data, TEST, device="cpu"))
+        number = again.columns[1]
+        np.testing.assert_allclose(again[number], predictions[number], rtol=1e-5)

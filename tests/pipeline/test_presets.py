@@ -40,3 +40,20 @@ def test_each_ablation_takes_one_part_away_from_the_model_as_it_is_set():
         assert rival.model == "umeml"
         assert rival.settings == model.settings.model_copy(update={part: value}) != model.settings
     assert config.train.batch_cases == 1
+
+
+def test_subspace_fusion_as_its_authors_set_it():
+    config = load_config(INPUTS | {"preset": "subspace-paper"})
+    train = config.train
+    assert (train.epochs, train.batch_cases, train.lr, train.weight_decay) == (20, 8, 1e-3, 0.1)
+    assert (train.members, train.linear, config.omics.axes) == (1, False, "genes")
+    assert config.model == ("subspace",)
+    settings = config.contenders()[0].settings
+    assert (settings.consistency, settings.stride, settings.kernel, settings.reach) == (0.5, 4, 6, 4)
+
+
+def test_each_ablation_of_subspace_fusion_differs_in_one_setting():
+    config = load_config(INPUTS | {"preset": "subspace-paper,subspace-ablation"})
+    model, *rivals = config.contenders()
+    differing = [{name for name, value in rival.settings if getattr(model.settings, name) != value} for rival in rivals]
+    assert differing == [{"branches"}, {"branches"}, {"attention"}, {"consistency"}, {"coordination"}]

@@ -27,11 +27,16 @@ def frame(cases, probability, fold):
     return pd.DataFrame(told | {"probability_2": 1 - p, "probability_3": p})
 
 
-def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml"):
+def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml", model="umeml", groups=()):
     """A job as one leaves it that is finished."""
-    job = SimpleNamespace(fold=fold, out=folder, is_final=fold.number == -1, contender=SimpleNamespace(name=name))
+    job = SimpleNamespace(
+        fold=fold, out=folder, is_final=fold.number == -1, contender=SimpleNamespace(name=name, model=model)
+    )
     (job.out / "model").mkdir(parents=True)
-    described = {"fitted": {"column": "grade"}, "omics": {"notes": list(notes)} if omics else None}
+    described = {
+        "fitted": {"column": "grade"},
+        "omics": {"notes": list(notes), "groups": dict(groups)} if omics else None,
+    }
     (job.out / "model" / "model.json").write_text(json.dumps(described))
     frame(list(fold.test), known, fold.number).to_csv(job.out / "predictions.csv", index=False)
     return job
@@ -152,3 +157,17 @@ def test_notes_on_the_genes_are_those_of_the_final_model_and_of_folds_that_diffe
     without = [write_job(tmp_path / "none" / job.out.name, job.fold, P3 | {"u0": 0.9}, omics=False) for job in jobs]
     report, _, _ = conclude(plan, TaskJobs(without, {}, {}), labels, cases, n_boot=0, seed=0)
     assert report["gene_notes"] == {"final": []}
+
+
+def test_the_genes_of_a_rivals_subspaces_are_listed(finished, tmp_path):
+    plan, jobs, labels, cases = finished
+    groups = {"tumour": ["MKI67"], "microenvironment": ["CD3E", "CD4"], "ungrouped": ["ACTB"]}
+    folds = [
+        write_job(tmp_path / "r" / str(fold.number), fold, VARIANT, model="subspace", groups=groups, notes=["x"])
+        for fold in plan.folds
+    ]
+    report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, n_boot=10, seed=0)
+    told = report["rivals"]["plain"]
+    assert told["subspaces"] == {"tumour": ["MKI67"], "microenvironment": ["CD3E", "CD4"]}
+    assert told["gene_notes"] == {"1": ["x"]}  # the last fold's; the other's are the same
+    assert report["subspaces"] == {}

@@ -56,9 +56,31 @@ def test_few_times_of_death_give_fewer_bins():
     assert fitted.n_outputs == 3
 
 
-def test_targets_are_bin_and_event():
+def test_targets_are_bin_event_and_time_in_thousandths_of_a_month():
     encoded = THIRDS.encode(survival([0, 9.9, 10, 20, 39, 40, 500], [True, False, True, False, True, True, False]))
-    assert encoded.tolist() == [[0, 1], [0, 0], [1, 1], [2, 0], [2, 1], [3, 1], [3, 0]]
+    assert encoded[:, :2].tolist() == [[0, 1], [0, 0], [1, 1], [2, 0], [2, 1], [3, 1], [3, 0]]
+    assert encoded[:, 2].tolist() == [0, 9900, 10000, 20000, 39000, 40000, 500000]
+
+
+def test_the_score_of_survival_is_the_c_index_of_the_batch():
+    """Of deaths at 5 and 10 and a living case at 20, three pairs count; the risks of the first two are the wrong way round."""
+    targets = torch.from_numpy(THIRDS.encode(survival([5, 10, 20], [True, True, False])))
+    logits = torch.from_numpy(logit([[0.5] * 4, [0.6] * 4, [0.1] * 4]))
+    assert THIRDS.score(logits, targets) == pytest.approx(2 / 3)
+    alive = torch.from_numpy(THIRDS.encode(survival([5, 10, 20], [False] * 3)))
+    assert np.isnan(THIRDS.score(logits, alive))
+    assert np.isnan(THIRDS.score(logits[:1], targets[:1]))
+
+
+def test_the_score_of_survival_orders_cases_within_a_bin():
+    targets = torch.from_numpy(THIRDS.encode(survival([5, 6], [True, True])))
+    assert THIRDS.score(torch.from_numpy(logit([[0.5] * 4, [0.4] * 4])), targets) == 1
+
+
+def test_the_score_of_classes_is_the_summed_probability_of_the_true_one():
+    fitted = GRADE.fit(grades(2, 3, 4), ("2", "3", "4"))
+    logits = torch.log(torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]]))
+    assert fitted.score(logits, torch.tensor([[0], [2]])) == pytest.approx(0.95)
 
 
 def test_loss_of_survival_by_hand():

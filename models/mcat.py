@@ -1,0 +1,117 @@
+"""MCAT: gene groups ask, patches answer; both are then read as short sequences.
+
+Chen, Lu, Weng, Chen, Williamson, Manz, Shady, Mahmood: "Multimodal Co-Attention Transformer for Survival Prediction in
+Gigapixel Whole Slide Images", ICCV 2021. Section 3.2: bags of patches and of gene groups; 3.3: genomic-guided
+co-attention; 3.4: a set transformer for each modality, gated attention pooling (Ilse et al. 2018) and concatenation.
+
+Where this departs from the paper or its released code, and why:
+
+- Padding is masked: there, a batch is one case.
+- A case may lack slides or genes: learned tokens stand for the gene groups, which then ask in their place, or for what
+  the patches would have answered.
+- The co-attention's keys have no bias, which would have no effect, and are never computed (`BagAttention`): the bag costs
+  one product for each gene group.
+- Gene groups are read by the self-normalising layers of `models.snn`, of SELU in place of ELU.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from models.abmil import ABMILConfig, GatedAttention
+from models.attention import BagAttention
+from models.settings import ModelSettings
+from models.snn import SelfNormalising
+from models.types import Batch, ModelOutput
+
+
+class MCATConfig(ModelSettings):
+    """The sizes of the paper's small model."""
+
+    hidden: int = Field(256, ge=1, description="width of every token")
+    gene_layers: int = Field(2, ge=1, description="self-normalising layers of each gene group")
+    blocks: int = Field(2, ge=1, description="transformer layers of each modality")
+    heads: int = Field(8, ge=1, description="their heads; the co-attention has one")
+    feed_forward: int = Field(512, ge=1, description="width inside the transformer layers")
+    dropout: float = Field(0.25, ge=0, lt=1, description="dropout of patches, gene groups, transformers and pooling")
+
+    @model_validator(mode="after")
+    def _heads_divide_hidden(self) -> "MCATConfig":
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden = {self.hidden} cannot be split over heads = {self.heads}; choose a divisor")
+        return self
+
+
+class Pooled(nn.Module):
+    """A short sequence of tokens to one vector: transformer, gated attention pooling, one layer."""
+
+    def __init__(self, config: MCATConfig) -> None:
+        super().__init__()
+        H = config.hidden
+        layer = nn.TransformerEncoderLayer(H, config.heads, config.feed_forward, config.dropout, batch_first=True)
+        self.transformer = nn.TransformerEncoder(layer, config.blocks, enable_nested_tensor=False)
+        self.attention = GatedAttention(ABMILConfig(hidden=H, attention=H))
+        self.rho = nn.Sequential(nn.Linear(H, H), nn.ReLU(), nn.Dropout(config.dropout))
+
+    def forward(self, tokens: Float[Tensor, "B S H"]) -> Float[Tensor, "B H"]:
+        """One vector a case."""
+        x = self.transformer(tokens)
+        shares = self.attention(x, torch.ones_like(x[..., 0], dtype=torch.bool))
+        return self.rho((shares[:, None].to(x.dtype) @ x)[:, 0])
+
+
+class MCAT(nn.Module):
+    """Slides and genes of a case, or either alone, to K outputs.
+
+    Args:
+        patch_dim: width of a patch feature.
+        group_dims: genes in each gene group; without any, one learned token asks.
+        n_outputs: K.
+        config: everything else.
+    """
+
+    Config: ClassVar[type[MCATConfig]] = MCATConfig
+    reads_slides: ClassVar[bool] = True
+    reads_genes: ClassVar[bool] = True
+    subspaces: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: MCATConfig) -> None:
+        super().__init__()
+        H, S = config.hidden, max(1, len(group_dims))
+        # Dropout and ReLU commute; in this order the ReLU can run in place.
+        self.project = nn.Sequential(nn.Linear(patch_dim, H), nn.Dropout(config.dropout), nn.ReLU(inplace=True))
+        self.groups = nn.ModuleList(
+            SelfNormalising(genes, hidden=H, layers=config.gene_layers, dropout=config.dropout) for genes in group_dims
+        )
+        self.absent_genes = nn.Parameter(torch.randn(S, H) * 0.02)
+        self.absent_answers = nn.Parameter(torch.randn(S, H) * 0.02)
+        self.coattention = BagAttention(H)
+        self.slides, self.genes = Pooled(config), Pooled(config)
+        self.fuse = nn.Sequential(nn.Linear(2 * H, H), nn.ReLU(), nn.Linear(H, H), nn.ReLU())
+        self.classify = nn.Linear(H, n_outputs)
+
+    def forward(self, batch: Batch) -> ModelOutput:
+        """Logits and, in evaluation only, `coattention` (B, S, N): where each gene group looked."""
+        mask = batch.mask & batch.has_slides[:, None]
+        patches, groups = self.project(batch.patches), self._read(batch)
+        answers = self.coattention(groups, patches, mask)  # (B, S, H)
+        answers = torch.where(mask.any(1)[:, None, None], answers, self.absent_answers)
+        fused = self.fuse(torch.cat([self.slides(answers), self.genes(groups)], 1))
+        return ModelOutput(self.classify(fused), extras={} if self.training else self._explain(groups, patches, mask))
+
+    def _read(self, batch: Batch) -> Float[Tensor, "B S H"]:
+        absent = self.absent_genes.expand(len(batch), -1, -1)
+        if not self.groups:
+            return absent
+        read = torch.stack([layers(genes) for layers, genes in zip(self.groups, batch.omics, strict=True)], 1)
+        return torch.where(batch.has_omics[:, None, None], read, absent)
+
+    @torch.no_grad()
+    def _explain(
+        self, groups: Float[Tensor, "B S H"], patches: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"]
+    ) -> dict[str, Tensor]:
+        return {"coattention": self.coattention.weights(groups, patches, mask)}

@@ -1,0 +1,433 @@
+"""Subspace fusion: tumour and microenvironment, each read from the same patches under the lead of its own genes.
+
+Zhang, Wang, Meng, Tang, Li: "Knowledge-driven Subspace Fusion and Gradient Coordination for Multi-modal Learning", MICCAI
+2024 (arXiv 2406.13979). Section 2.1, the two subspaces: `GeneEncoder`, `Branch` and, in a file of its own,
+`DeformableCrossAttention`. Section 2.2, gene-guided consistency: `consistency`. Section 2.3, gradient coordination:
+`coordinated`, which training reaches through `SubspaceFusion.after_backward`. The gene encoder is the one of Chen et al.,
+"Pathomic Fusion", 2020.
+
+Where this departs from the paper or its released code, and why:
+
+- Patches lie where they lay on the slide. As released, a list of 2,500 patches is taken for a map of 50 × 50 in whatever
+  order it comes; offsets presuppose neighbours. Each slide of a case is a map of its own, cut to its tissue, with holes
+  where there is none; the mean is over the real cells of all of them.
+- A map that would keep more memory than `memory_mib` is pooled by 2, its cells becoming means, until it does not. That
+  is logged once a process, and `extras["halvings"]` tells it of each case.
+- Slides, hence cases, go through the attention one by one, and its position bias in chunks. What fills the memory as
+  released, the bias, then takes the same however large the batch is; what a case keeps is some 30 KiB a patch
+  (`SubspaceFusion.kept_mib`). And a case's output does not depend on the others.
+- Consistency compares the offsets alone, group by group. As released, groups are mixed up with cases, and the absolute
+  grid is added, in which the offsets drown. Since maps differ in size, offsets are averaged to one small grid first.
+- Coordination projects once. As released, the projection is subtracted twice, which reflects the gradient.
+- A case may lack slides or genes: learned vectors stand for the patch or for the genes. Consistency is about cases that
+  have both.
+
+The ablations are settings: `branches="tumour"` or `"microenvironment"`; `attention="plain"`, where every patch of a slide
+looks at all others and there are no offsets to be consistent; `consistency=0`; `coordination=False`.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, linear, normalize
+
+from models.attention import Attention
+from models.deformable import DeformableCrossAttention
+from models.settings import ModelSettings
+from models.types import Batch, ModelOutput, Score
+
+log = logging.getLogger(__name__)
+SUBSPACES = ("tumour", "microenvironment")
+
+
+class SubspaceConfig(ModelSettings):
+    """The paper's values. The file's head names the ablations."""
+
+    hidden: int = Field(128, ge=4, description="width of patches, of genes and of each branch's feature")
+    gene_widths: tuple[int, ...] = Field((64, 48, 32), description="inner layers of the gene encoder")
+    gene_dropout: float = Field(0.1, ge=0, lt=1, description="alpha dropout of the gene encoder")
+    heads: int = Field(8, ge=1, description="heads of the attention")
+    head_width: int = Field(64, ge=1, description="channels of a head; plain attention splits `hidden` instead")
+    offset_groups: int = Field(8, ge=1, description="groups of channels with offsets of their own")
+    stride: int = Field(4, ge=1, description="cells from one point that is looked from to the next")
+    kernel: int = Field(6, ge=1, description="cells a side that decide on an offset")
+    reach: float = Field(4.0, gt=0, description="the largest offset, in strides")
+    attention_dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the attention")
+    branches: Literal["both", "tumour", "microenvironment"] = Field("both", description="which branches there are")
+    attention: Literal["deformable", "plain"] = Field("deformable", description="how patches look at each other")
+    consistency: float = Field(0.5, ge=0, description="weight of each branch's gene-guided consistency")
+    consistency_side: int = Field(12, ge=1, description="points a side of the grid that offsets are averaged to")
+    small_batches: Literal["refuse", "skip"] = Field(
+        "refuse", description="what consistency does in a training step of a single case"
+    )
+    coordination: bool = Field(True, description="the branch with the lower score gives way where gradients conflict")
+    memory_mib: float = Field(128, gt=0, description="what a slide may keep for its gradients; larger maps are pooled")
+    chunk_mib: float = Field(8, gt=0, description="memory for the position bias at a time")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "SubspaceConfig":
+        if self.hidden % self.heads or self.hidden % self.offset_groups or self.heads % self.offset_groups:
+            raise ValueError(
+                f"hidden = {self.hidden} must be divisible by heads = {self.heads} and by offset_groups = "
+                f"{self.offset_groups}, and so must heads by offset_groups"
+            )
+        if self.kernel < self.stride or (self.kernel - self.stride) % 2:
+            raise ValueError(f"kernel = {self.kernel} must be stride = {self.stride} or more by an even number")
+        return self
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether there is a consistency loss."""
+        return self.consistency > 0 and self.attention == "deformable"
+
+    @property
+    def least_side(self) -> int:
+        """Cells a side of the smallest map, which has two points a side that are looked from."""
+        return 2 * self.stride
+
+    @property
+    def least_cases(self) -> int:
+        """Consistency compares the cases of a step."""
+        return 2 if self.is_consistent and self.small_batches == "refuse" else 1
+
+
+# Patches on the grid of their slide
+
+
+@dataclass(frozen=True)
+class SlideMap:
+    """The patches of one slide where they lie, cut to the tissue.
+
+    Attributes:
+        patches: one feature a cell; row by row.
+        places: number of each patch's cell, row · width + column.
+        height, width: of the map.
+        halvings: how often the map was pooled by 2.
+    """
+
+    patches: Float[Tensor, "n P"]
+    places: Int[Tensor, " n"]
+    height: int
+    width: int
+    halvings: int = 0
+
+    def laid_out(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "H W D"]:
+        """A vector for each patch as a map; zero where there is no patch."""
+        empty = x.new_zeros(self.height * self.width, x.shape[1])
+        return empty.index_copy(0, self.places, x).unflatten(0, (self.height, self.width))
+
+    def mask(self) -> Bool[Tensor, "H W"]:
+        """True where there is a patch."""
+        return self.laid_out(torch.ones_like(self.patches[:, :1]))[..., 0] > 0
+
+
+def lay_out(
+    patches: Float[Tensor, "n P"], cells: Int[Tensor, "n 2"], *, least_side: int, halvings: int = 0
+) -> SlideMap:
+    """The map of one slide, of at least so many cells a side.
+
+    Args:
+        patches: features.
+        cells: column and row of each on the slide's tile grid.
+        least_side: what is smaller gets empty cells at its right and lower side.
+        halvings: by 2 to this power, rows and columns are pooled: a cell becomes the mean of its patches.
+
+    Raises:
+        ValueError: two patches on one cell.
+    """
+    inside = (cells - cells.amin(0)).long()  # where tissue begins is cell 0, whatever lies before it
+    pooled = inside >> halvings
+    width, height = (max(int(side) + 1, least_side) for side in pooled.amax(0))
+    places, cell_of, count = (pooled[:, 1] * width + pooled[:, 0]).unique(return_inverse=True, return_counts=True)
+    if not halvings and len(places) < len(patches):
+        raise ValueError(
+            f"subspace: {len(patches)} patches of a slide share {len(places)} cells: the features do not say where each "
+            "patch lies; embed the slides again, or set models.subspace.attention to plain, which needs no places"
+        )
+    means = patches.new_zeros(len(places), patches.shape[1]).index_add(0, cell_of, patches) / count[:, None]
+    return SlideMap(means, places, height, width, halvings)
+
+
+@cache
+def say_pooled(memory_mib: float) -> None:
+    """Warn that maps are pooled, once in a process for each such setting."""
+    log.warning(
+        "subspace: slides that would keep more than models.subspace.memory_mib = %g are pooled by 2 until they do not; "
+        "give more memory to read their single patches",
+        memory_mib,
+    )
+
+
+# One branch
+
+
+class GeneEncoder(nn.Module):
+    """Genes to one vector: Linear, ELU and alpha dropout, four times; then ReLU."""
+
+    def __init__(self, genes: int, config: SubspaceConfig) -> None:
+        super().__init__()
+        widths = [genes, *config.gene_widths, config.hidden]
+        blocks: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            dense = nn.Linear(before, after)
+            nn.init.normal_(dense.weight, std=before**-0.5)
+            nn.init.zeros_(dense.bias)
+            blocks.append(nn.Sequential(dense, nn.ELU(), nn.AlphaDropout(config.gene_dropout)))
+        self.layers = nn.Sequential(*blocks)
+
+    def forward(self, genes: Float[Tensor, "B g"]) -> Float[Tensor, "B H"]:
+        """No number is negative."""
+        return self.layers(genes).relu()
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a branch says of each case.
+
+    Attributes:
+        features: for the head.
+        genes: encoded.
+        offsets: where the attention looked, by group, on one small grid for all cases; zero for cases without slides.
+    """
+
+    features: Float[Tensor, "B H"]
+    genes: Float[Tensor, "B H"]
+    offsets: Float[Tensor, "B groups o"]
+
+
+class Branch(nn.Module):
+    """Patches, read under the lead of one gene group.
+
+    Args:
+        patch_dim: width of a patch feature.
+        genes: in the group; 0 where a run has no such group.
+        config: sizes.
+    """
+
+    def __init__(self, patch_dim: int, genes: int, config: SubspaceConfig) -> None:
+        super().__init__()
+        H = config.hidden
+        self.config = config
+        self.encode = GeneEncoder(genes, config) if genes else None
+        self.absent_genes = nn.Parameter(torch.randn(H) * 0.02)
+        self.absent_patch = nn.Parameter(torch.randn(H) * 0.02)
+        self.project = nn.Sequential(nn.Linear(patch_dim, H), nn.ReLU())
+        self.join = nn.Linear(2 * H, H)
+        self.norm = nn.LayerNorm(H)
+        self.attention = _deformable(config) if config.attention == "deformable" else _plain(config)
+        self.pooled_norm = nn.LayerNorm(H)
+        self.summarise = nn.Sequential(nn.Linear(H, H), nn.Tanh(), nn.Linear(H, H))
+
+    def forward(
+        self, genes: Float[Tensor, "B g"] | None, has_omics: Bool[Tensor, " B"], cases: Sequence[Sequence[SlideMap]]
+    ) -> Told:
+        """The feature of each case; a case without a slide is read as one learned patch that looks nowhere."""
+        o = self.absent_genes.expand(len(cases), -1)
+        if self.encode is not None and genes is not None:
+            o = torch.where(has_omics[:, None], self.encode(genes), o)
+        means, offsets = [], []
+        for maps, own in zip(cases, o, strict=True):
+            read = [self._read(one, own) for one in maps]
+            h = [h for h, _ in read] or [self.join(torch.cat([self.absent_patch, own]))[None]]
+            means.append(self.pooled_norm(torch.cat(h)).mean(0))
+            offsets.append(torch.stack([where for _, where in read]).mean(0) if read else self._nowhere(own))
+        return Told(self.summarise(torch.stack(means)), o, torch.stack(offsets))
+
+    def _read(
+        self, one: SlideMap, genes: Float[Tensor, " H"]
+    ) -> tuple[Float[Tensor, "n H"], Float[Tensor, "groups o"]]:
+        """What each patch says once it has seen the others, and where the attention looked."""
+        p = self.project(one.patches)  # (n, H)
+        f = self.join(torch.cat([p, genes.to(p.dtype).expand_as(p)], 1))
+        asking, seen = self.norm(f), self.norm(p)
+        if isinstance(self.attention, Attention):
+            return f + self.attention(asking[None], seen[None])[0], self._nowhere(genes)
+        looked = self.attention(one.laid_out(asking), one.laid_out(seen), one.mask())
+        side = self.config.consistency_side
+        return f + looked.values, adaptive_avg_pool2d(looked.offsets, side).flatten(1)
+
+    def _nowhere(self, like: Tensor) -> Float[Tensor, "groups o"]:
+        return like.new_zeros(self.config.offset_groups, 2 * self.config.consistency_side**2)
+
+
+def _deformable(config: SubspaceConfig) -> DeformableCrossAttention:
+    return DeformableCrossAttention(
+        config.hidden,
+        heads=config.heads,
+        head_width=config.head_width,
+        groups=config.offset_groups,
+        stride=config.stride,
+        kernel=config.kernel,
+        reach=config.reach,
+        dropout=config.attention_dropout,
+        chunk_mib=config.chunk_mib,
+    )
+
+
+def _plain(config: SubspaceConfig) -> Attention:
+    return Attention(config.hidden, heads=config.heads, dropout=config.attention_dropout)
+
+
+# Losses and gradients
+
+
+def consistency(genes: Float[Tensor, "B H"], offsets: Float[Tensor, "B groups o"]) -> Float[Tensor, ""]:
+    """How far the cases' likeness in genes is from their likeness in where attention looked (section 2.2).
+
+    Both are Gram matrices whose rows are divided by their norm, that of the offsets averaged over the groups. The value is
+    their squared Frobenius distance, divided by the number of cases.
+    """
+    alike = normalize(genes @ genes.T, dim=1)
+    by_group = offsets.transpose(0, 1)  # (groups, B, o)
+    looked_alike = normalize(by_group @ by_group.mT, dim=2).mean(0)
+    return (alike - looked_alike).square().sum() / len(genes)
+
+
+def coordinated(gives_way: Float[Tensor, "K H"], other: Float[Tensor, "K H"]) -> Float[Tensor, "K H"]:
+    """The first gradient, freed of what works against the second (section 2.3).
+
+    Row by row: where the two are at an obtuse angle, the first loses its component along the second and is stretched to
+    the length it had. A row that points straight against the other has nothing left: it becomes zero.
+    """
+    dot = (gives_way * other).sum(1, keepdim=True)
+    before = gives_way.norm(dim=1, keepdim=True)
+    left = gives_way - dot / other.square().sum(1, keepdim=True).clamp(min=torch.finfo(dot.dtype).tiny) * other
+    length = left.norm(dim=1, keepdim=True)
+    is_left = length > before * torch.finfo(dot.dtype).eps ** 0.5  # less is rounding
+    stretched = torch.where(is_left, left * before / length.clamp(min=torch.finfo(dot.dtype).tiny), 0)
+    return torch.where(dot < 0, stretched, gives_way)
+
+
+def mean_over_processes(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The mean over all training processes, which hold different cases of a step; of one process, its own scores."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return scores
+    total = scores.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
+
+
+# The model
+
+
+class SubspaceFusion(nn.Module):
+    """Slides and genes of a case, or either alone, to K outputs.
+
+    Args:
+        patch_dim: width of a patch feature.
+        group_dims: genes of the tumour, genes of the microenvironment; further groups are not read, and a branch whose
+            group is not there does without genes.
+        n_outputs: K.
+        config: everything else.
+    """
+
+    Config: ClassVar[type[SubspaceConfig]] = SubspaceConfig
+    reads_slides: ClassVar[bool] = True
+    reads_genes: ClassVar[bool] = True
+    subspaces: ClassVar[tuple[str, ...]] = SUBSPACES
+
+    def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: SubspaceConfig) -> None:
+        super().__init__()
+        self.config = config
+        names = SUBSPACES if config.branches == "both" else (config.branches,)
+        genes = dict(zip(SUBSPACES, group_dims, strict=False))
+        self.branches = nn.ModuleDict({name: Branch(patch_dim, genes.get(name, 0), config) for name in names})
+        self.head = nn.Linear(len(names) * config.hidden, n_outputs)
+
+    def forward(self, batch: Batch) -> ModelOutput:
+        """Logits and the weighted consistency loss.
+
+        Extras: `branch_logits` (branches, B, K), what each branch says alone; in evaluation `halvings` (B,), how often a
+        case's maps were pooled by 2.
+
+        Raises:
+            ValueError: a training step of a single case, where consistency is to refuse it; patches without places.
+        """
+        if self.training and len(batch) < self.config.least_cases:
+            raise ValueError(
+                f"subspace: a training step of {len(batch)} case, and consistency compares cases with each other; let "
+                "train.batch_cases be 2 or more, or set models.subspace.small_batches to skip, or consistency to 0"
+            )
+        cases = [self._maps(batch, number) for number in range(len(batch))]
+        genes = dict(zip(SUBSPACES, batch.omics, strict=False))
+        told = [branch(genes.get(name), batch.has_omics, cases) for name, branch in self.branches.items()]
+        logits = self.head(torch.cat([branch.features for branch in told], 1))
+        losses, extras = {}, {"branch_logits": self._alone(told)}
+        if self.config.is_consistent:
+            losses["consistency"] = self._consistency(told, batch)
+        if not self.training:
+            halvings = [max((one.halvings for one in maps), default=0) for maps in cases]
+            extras["halvings"] = torch.tensor(halvings, device=logits.device)
+        return ModelOutput(logits, losses, extras)
+
+    @torch.no_grad()
+    def after_backward(self, output: ModelOutput, score: Score) -> None:
+        """Gradient coordination, in the gradient of the head: the branch that is right less often gives way to the other.
+
+        Whatever stands beside the branches in the logits, as a linear part, stands beside each of them when it is scored.
+        Nothing happens where scores are equal, or where the cases of the step define none.
+        """
+        gradient = self.head.weight.grad
+        if not self.config.coordination or len(self.branches) < 2 or gradient is None:
+            return
+        alone = output.extras["branch_logits"]
+        rest = output.logits.detach() - alone.sum(0)
+        scores = [score((own + rest).float()) for own in alone]
+        tumour, microenvironment = mean_over_processes(torch.tensor(scores, device=gradient.device)).tolist()
+        t, m = gradient.split(self.config.hidden, 1)  # views: what is copied into them is in the gradient
+        if tumour < microenvironment:
+            t.copy_(coordinated(t, m))
+        elif microenvironment < tumour:
+            m.copy_(coordinated(m, t))
+
+    @torch.no_grad()
+    def _alone(self, told: Sequence[Told]) -> Float[Tensor, "branches B K"]:
+        """What each branch says by its columns of the head and its share of the bias."""
+        columns = self.head.weight.split(self.config.hidden, 1)
+        bias = self.head.bias / len(told)
+        return torch.stack([linear(one.features, own, bias) for one, own in zip(told, columns, strict=True)])
+
+    def _consistency(self, told: Sequence[Told], batch: Batch) -> Float[Tensor, ""]:
+        """The loss of all branches over the cases that have both modalities; zero where fewer than two have."""
+        both = (batch.mask.any(1) & batch.has_slides & batch.has_omics).nonzero()[:, 0]
+        if len(both) < 2:
+            return told[0].features.new_zeros(())
+        with torch.autocast(both.device.type, enabled=False):
+            exact = torch.promote_types(told[0].genes.dtype, torch.float32)
+            terms = [consistency(one.genes[both].to(exact), one.offsets[both].to(exact)) for one in told]
+        return self.config.consistency * torch.stack(terms).sum()
+
+    def _maps(self, batch: Batch, number: int) -> list[SlideMap]:
+        """The slides of a case, each small enough for the memory that it may take."""
+        mask = batch.mask[number] & batch.has_slides[number]
+        patches, cells = batch.patches[number][mask], batch.cells[number][mask]
+        return [self._map(patches[on], cells[on, 1:]) for on in (cells[:, 0] == i for i in cells[:, 0].unique())]
+
+    def _map(self, patches: Float[Tensor, "n P"], cells: Int[Tensor, "n 2"]) -> SlideMap:
+        if self.config.attention == "plain":
+            return SlideMap(patches, torch.arange(len(patches), device=patches.device), 1, len(patches))
+        one = lay_out(patches, cells, least_side=self.config.least_side)
+        while self.kept_mib(len(one.patches), one.height * one.width) > self.config.memory_mib and len(one.patches) > 1:
+            one = lay_out(patches, cells, least_side=self.config.least_side, halvings=one.halvings + 1)
+        if one.halvings:
+            say_pooled(self.config.memory_mib)
+        return one
+
+    def kept_mib(self, patches: int, area: int) -> float:
+        """About what a slide of so many patches on a map of so many cells keeps for its gradients, in float32.
+
+        Of each patch and branch some ten vectors of width `hidden` and two of all heads; of each cell of the map a few.
+        """
+        inner = self.config.heads * self.config.head_width
+        numbers = patches * (10 * self.config.hidden + 2 * inner) + area * (3 * self.config.hidden + 2 * inner)
+        return len(self.branches) * numbers * 4 / 2**20
