@@ -22,7 +22,7 @@ from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, tile_slide
 
 PACKAGES = ("openslide-python", "simplejpeg", "pillow", "torch", "timm")  # whose arithmetic makes a feature
-MIN_PART_TILES = 64 * CPU_TILES  # less is not worth a task of its own
+MIN_PART_TILES = 16 * CPU_TILES  # less is not worth a task of its own
 MAX_READERS = 16  # threads that read for one GPU
 PARTS_A_WORKER = 4  # of a slide that all workers share: so that none waits long for the last
 
@@ -101,7 +101,8 @@ def divide(slides: Sequence[Slide], n_tiles: Mapping[str, int], at_once: int) ->
     parts = []
     for slide in slides:
         n = n_tiles[slide.slide_id]
-        size = n if n <= fair / 2 or at_once == 1 else max(MIN_PART_TILES, int(fair / PARTS_A_WORKER))
+        wanted = n if at_once == 1 or n <= fair / 2 else max(MIN_PART_TILES, int(fair / PARTS_A_WORKER))
+        size = -(-n // -(-n // wanted))  # as many parts as that makes, all alike
         size += -size % CPU_TILES
         borders = [*range(0, n, size), n]
         parts += [SlidePart(slide, range(start, stop), n) for start, stop in pairwise(borders)]

@@ -91,14 +91,11 @@ class FeatureStore:
         self._files, self._root = fsspec.core.url_to_fs(self.place)
         self._can_rename = isinstance(self._files, LocalFileSystem)
 
-    def prepare(self) -> None:
-        """Makes the store where there is none; raises InputError for a place that holds something else."""
+    def check(self) -> None:
+        """Raises InputError where the place holds something else; a store that does not exist yet is none."""
         if self._files.isfile(self._root):
             raise InputError(f"--store {self.place} is a file; name a folder")
-        try:
-            found = {name.rstrip("/").rsplit("/", 1)[-1] for name in self._files.ls(self._root, detail=False)}
-        except FileNotFoundError:
-            found = set()
+        found = self._found()
         if "zarr.json" in found:
             told = json.loads(self._files.cat_file(f"{self._root}/zarr.json")).get("attributes", {})
             if told.get("holds") != CONTENT:
@@ -108,14 +105,22 @@ class FeatureStore:
                     f"--store {self.place} has format {told['format']}, and this version writes {FORMAT}; "
                     "name another folder, or use the version that made it"
                 )
-        elif found - set(KINDS):
-            raise InputError(
-                f"--store {self.place} holds something else ({min(found - set(KINDS))}); name another folder"
-            )
-        else:
+        elif others := found - set(KINDS):
+            raise InputError(f"--store {self.place} holds something else ({min(others)}); name another folder")
+
+    def prepare(self) -> None:
+        """Makes the store where there is none, and tidies up after processes that died."""
+        if "zarr.json" not in self._found():
             with suppress(zarr.errors.ContainsGroupError):  # another run was a moment faster
                 zarr.create_group(self.place, attributes={"holds": CONTENT, "format": FORMAT})
         self._sweep()
+
+    def _found(self) -> set[str]:
+        self._files.invalidate_cache(self._root)
+        try:
+            return {name.rstrip("/").rsplit("/", 1)[-1] for name in self._files.ls(self._root, detail=False)}
+        except FileNotFoundError:
+            return set()
 
     def _sweep(self) -> None:
         """Removes what processes of this machine had begun and died over."""

@@ -172,7 +172,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 def _add_place(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("where it runs").add_argument
     add("--out", metavar="DIR", help="run folder; default: a new one under runs/")
-    add("--store", metavar="DIR", help="feature store, shared by runs: a folder (features.zarr) or s3://…")
+    add("--store", metavar="DIR", help="feature store, shared by runs: a folder or s3://… (features.zarr)")
     add("--device", metavar="WHERE", help="auto (default), cpu or cuda")
     add("--workers", metavar="N", help="processes; default: one a core, or one a GPU; 0: none beside this one")
     add("--scheduler", metavar="ADDRESS", help="use the workers of this Dask scheduler, as in tcp://10.0.0.1:8786")

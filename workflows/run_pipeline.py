@@ -84,8 +84,11 @@ def walk(config: "Config", workers: "Workers") -> int:
     if cohort.slides and config.until != "tile":
         load_encoder(config.encoder)  # a gated or missing one is told before a slide is tiled
 
-    FeatureStore(config.store).prepare()
+    store = FeatureStore(config.store)
+    store.check()
     run = open_run(config)
+    if cohort.slides:
+        store.prepare()
     reports: dict[str, Any] = {}
     given_up: list[str] = []
     outcomes = tile_slides(config, cohort, run, workers)

@@ -114,8 +114,6 @@ def test_paths_that_cannot_be_folders(configure, tmp_path):
         open_run(configure(out=genes))
     with pytest.raises(InputError, match=r"genes.csv/out cannot be made \(Not a directory\); name another folder"):
         open_run(configure(out=f"{genes}/out"))
-    with pytest.raises(InputError, match=r"--store .*genes.csv is a file; name a folder"):
-        open_run(configure(store=genes))
     assert not (tmp_path / "out").exists()
 
 

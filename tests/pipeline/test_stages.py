@@ -187,12 +187,20 @@ class TestDivide:
         assert [row for part in giant for row in part.rows] == list(range(40_000))
         assert all(part.rows.start % CPU_TILES == 0 and part.n_tiles == 40_000 for part in giant)
 
+    @pytest.mark.parametrize("n", [600, 1521, 5000])
+    def test_parts_are_of_nearly_one_size(self, n):
+        slides, n_tiles = self.slides(n)
+        sizes = [len(part.rows) for part in divide(slides, n_tiles, 2)]
+        assert len(sizes) >= 2
+        assert sum(sizes) == n
+        assert max(sizes) - min(sizes) <= len(sizes) * CPU_TILES
+
     def test_a_worker_that_is_alone_shares_nothing(self):
         slides, n_tiles = self.slides(40_000)
         assert len(divide(slides, n_tiles, 1)) == 1
 
     def test_little_work_is_not_cut_to_pieces(self):
-        slides, n_tiles = self.slides(1000)
+        slides, n_tiles = self.slides(250)
         assert len(divide(slides, n_tiles, 64)) == 1
 
 

@@ -141,8 +141,11 @@ class TestStore:
 
 class TestPlace:
     def test_a_new_store_says_what_it_holds(self, store):
-        store.prepare()
-        store.prepare()
+        store.check()
+        assert not Path(store.place).exists()
+        for _ in range(2):
+            store.prepare()
+            store.check()
         told = dict(zarr.open_group(store.place, mode="r").attrs)
         assert told == {"holds": "tiles and patch features of whole-slide images", "format": FORMAT}
 
@@ -150,23 +153,23 @@ class TestPlace:
         store.prepare()
         zarr.open_group(store.place, mode="r+").attrs["format"] = FORMAT + 1
         with pytest.raises(InputError, match=f"has format {FORMAT + 1}, and this version writes {FORMAT}"):
-            store.prepare()
+            store.check()
 
     def test_a_zarr_group_of_something_else_is_refused(self, store):
         zarr.create_group(store.place)
         with pytest.raises(InputError, match="is a Zarr group of something else; name another folder"):
-            store.prepare()
+            store.check()
 
     def test_a_folder_of_something_else_is_refused(self, store):
         Path(store.place).mkdir()
         (Path(store.place) / "thesis.docx").touch()
         with pytest.raises(InputError, match=r"holds something else \(thesis.docx\)"):
-            store.prepare()
+            store.check()
 
     def test_a_file_is_refused(self, store):
         Path(store.place).touch()
         with pytest.raises(InputError, match="is a file; name a folder"):
-            store.prepare()
+            store.check()
 
 
 class TestWriting:

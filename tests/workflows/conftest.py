@@ -12,7 +12,7 @@ from workflows.run_pipeline import main
 
 QUICK = (
     *("--workers", "0", "--device", "cpu", "--folds", "2", "--epochs", "2", "--set", "bootstrap=20"),
-    *("--set", "train.batch_cases=4"),
+    *("--set", "train.batch_cases=4", "--set", "encoder.precision=float32"),
     *("--set", "models.umeml.hidden=16", "--set", "models.umeml.blocks=1", "--set", "models.abmil.hidden=16"),
 )
 

@@ -62,9 +62,9 @@ def test_the_help_tells_every_preset():
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
-    def interrupted(config):
+    def interrupted(config, workers):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_pipeline, "walk", interrupted)
-    assert run_pipeline.main(["slides", "genes.csv"]) == run_pipeline.INTERRUPTED
+    assert run_pipeline.main(["slides", "genes.csv", "--workers", "0"]) == run_pipeline.INTERRUPTED
     assert "the same command goes on from what is finished" in capsys.readouterr().err
