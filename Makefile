@@ -2,13 +2,14 @@
 # make demo      the whole walk on a small cohort that the project makes itself
 # make test      all fast tests; make test-slow: the others too
 # make lint      ruff, mypy, import-linter
+# make bench     what reading, embedding, Dask and the store cost, against what others cost; half an hour
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: install demo test test-slow lint clean
+.PHONY: install demo test test-slow lint bench clean
 
 install: $(VENV)/installed
 
@@ -33,6 +34,14 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python tests/benchmarks/bench_reader.py
+	$(BIN)/python tests/benchmarks/bench_embedding.py
+	$(BIN)/python tests/benchmarks/bench_embedding.py --sizes
+	$(BIN)/python tests/benchmarks/bench_pipeline.py dask
+	$(BIN)/python tests/benchmarks/bench_pipeline.py tools
+	$(BIN)/python tests/benchmarks/bench_store.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache
