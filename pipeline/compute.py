@@ -25,6 +25,11 @@ DASK_SETTINGS = {
     # By default a worker that is not there 15 seconds after it died, since it died again, is never started again: with
     # a few such slides there is soon no worker left, and the run waits for ever.
     "distributed.deploy.lost-worker-timeout": "1000 days",
+    # Results are small and nothing is held by Dask. A worker that is paused for the memory it uses, or has kept for itself,
+    # would never go on, and nor would the run; one that takes nearly all of it is still ended, and its slide tried again.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
 }
 CONNECT_SECONDS = 10
 CLOSE_SECONDS = 10  # Dask can wait for ever for a worker that died while it started; what is left ends with the run

@@ -195,9 +195,16 @@ class Config(Settings):
 
     def for_other_machines(self) -> "Config":
         """The same, with places that mean the same in another working directory."""
-        store = self.store if "://" in self.store else str(Path(self.store).absolute())
+        store = self.store if "://" in self.store else str(Path(self.store).expanduser().absolute())
         slides, out = (path and path.absolute() for path in (self.slides, self.out))
-        return self.model_copy(update={"store": store, "slides": slides, "out": out})
+        tissue, encoder = self.tiles.tissue, self.encoder
+        tissue = tissue.model_copy(update={"masks": tissue.masks and tissue.masks.absolute()})
+        kind, colon, folder = encoder.name.partition("local-dir:")
+        name = f"{kind}{colon}{Path(folder).absolute()}" if colon else encoder.name
+        encoder = encoder.model_copy(update={"name": name, "weights": encoder.weights and encoder.weights.absolute()})
+        tiles = self.tiles.model_copy(update={"tissue": tissue})
+        changed = {"store": store, "slides": slides, "out": out, "tiles": tiles, "encoder": encoder}
+        return self.model_copy(update=changed)
 
     def _check(self, contender: "Contender") -> None:
         """Raise InputError where a contender cannot be trained on what is given."""

@@ -92,7 +92,7 @@ def open_run(config: Config) -> Run:
     Raises:
         InputError: the folder holds another run, or something that is not a run.
     """
-    folder = config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = (config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")).absolute()
     run = Run(folder, config, _input_fingerprints(config))
     _refuse_other(folder, run.facts["identity"])
     _make(folder)

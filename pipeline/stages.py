@@ -22,9 +22,8 @@ from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, tile_slide
 
 PACKAGES = ("openslide-python", "simplejpeg", "pillow", "torch", "timm")  # whose arithmetic makes a feature
-MIN_PART_TILES = 16 * CPU_TILES  # less is not worth a task of its own
+PART_TILES = 16 * CPU_TILES  # always as many, so that parts that are done fit a later run with other workers
 MAX_READERS = 16  # threads that read for one GPU
-PARTS_A_WORKER = 4  # of a slide that all workers share: so that none waits long for the last
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,10 @@ class SlidePart:
 def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
     """Lay the tile grid over a slide's tissue and store it."""
     _require_unchanged(slide)
-    key, made_with = tile_key(slide, config), provenance(slide, config)  # before the mask is read, which may be changed
+    key, made_with = tile_key(slide, config), provenance(slide, config)
     tiled = tile_slide(slide, config)
+    if tile_key(slide, config) != key:
+        raise SlideError("its tissue mask was changed while it was tiled; run again")
     FeatureStore(store).write_tiles(key, tiled, made_with)
     return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid))
 
@@ -101,9 +102,7 @@ def divide(slides: Sequence[Slide], n_tiles: Mapping[str, int], at_once: int) ->
     parts = []
     for slide in slides:
         n = n_tiles[slide.slide_id]
-        wanted = n if at_once == 1 or n <= fair / 2 else max(MIN_PART_TILES, int(fair / PARTS_A_WORKER))
-        size = -(-n // -(-n // wanted))  # as many parts as that makes, all alike
-        size += -size % CPU_TILES
+        size = n if at_once == 1 or n <= fair / 2 else PART_TILES
         borders = [*range(0, n, size), n]
         parts += [SlidePart(slide, range(start, stop), n) for start, stop in pairwise(borders)]
     return parts
@@ -118,8 +117,8 @@ def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
     backbone = load_encoder(recipe.encoder, recipe.device)
     key = feature_key(slide, recipe.tiles, backbone.fingerprint)
     done = Outcome(slide.slide_id, "done", n_tiles=len(part.rows))
-    if not part.is_whole and store.has_part(key, part.rows):
-        return done
+    if store.has_features(key) or (not part.is_whole and store.has_part(key, part.rows)):
+        return done  # by another run, or before this one was stopped
     grid = store.read_tiles(tile_key(slide, recipe.tiles)).grid
     readers = _readers(recipe.device)
     features = embed_tiles(slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers)
@@ -134,8 +133,8 @@ def join(whole: SlidePart, *, recipe: Recipe, parts: Mapping[str, Sequence[range
     """Make one bag of the parts of a slide; `parts` are their tiles, in their order, by slide id."""
     store = FeatureStore(recipe.store)
     key = feature_key(whole.slide, recipe.tiles, load_encoder(recipe.encoder, recipe.device).fingerprint)
-    _store(whole, store.read_parts(key, parts[whole.slide_id]), recipe)
-    store.drop_parts(key)
+    if not store.has_features(key):
+        _store(whole, store.read_parts(key, parts[whole.slide_id]), recipe)
     return Outcome(whole.slide_id, "done", n_tiles=whole.n_tiles)
 
 
@@ -145,6 +144,7 @@ def _store(whole: SlidePart, features: Float[np.ndarray, "N D"], recipe: Recipe)
     key = feature_key(whole.slide, recipe.tiles, encoder.fingerprint)
     made_with = provenance(whole.slide, recipe.tiles) | {"encoder": encoder.describe()}
     store.write_features(key, Bag(features, grid.coords, grid.cells), made_with)
+    store.drop_parts(key)
 
 
 def embed_all(

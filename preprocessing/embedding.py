@@ -96,6 +96,7 @@ def read_ahead(
         readers: threads.
         pinned: in memory that a GPU copies from by itself.
     """
+    at_once = min(at_once, len(rows))
     work = _Reading(path, grid, at_once)
     for _ in range(WAITING_BATCHES * readers):
         work.free.put(torch.empty(at_once, grid.tile_px, grid.tile_px, 3, dtype=torch.uint8, pin_memory=pinned))

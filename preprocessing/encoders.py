@@ -179,7 +179,7 @@ class Encoder:
 def _shorten(model: nn.Module) -> None:
     """Weights that autocast would cast again at every step; it leaves the others as they are, and so does this."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if type(module) in (nn.Linear, nn.Conv2d):  # others may compute with their weights
             module.to(torch.bfloat16)
 
 

@@ -90,6 +90,8 @@ class FeatureStore:
         self.place = str(place).rstrip("/")
         self._files, self._root = fsspec.core.url_to_fs(self.place)
         self._can_rename = isinstance(self._files, LocalFileSystem)
+        if self._can_rename:
+            self.place = self._root  # without ~ or file://, which Zarr reads otherwise
 
     def check(self) -> None:
         """Raises InputError where the place holds something else; a store that does not exist yet is none."""
@@ -124,9 +126,10 @@ class FeatureStore:
 
     def _sweep(self) -> None:
         """Removes what processes of this machine had begun and died over."""
-        for draft in Path(self._root, "drafts").glob(f"{socket.gethostname()}-*") if self._can_rename else ():
-            process = int(draft.name.split("-")[-2])
-            if not psutil.pid_exists(process):
+        own = re.compile(rf"{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]{{32}}")
+        for draft in Path(self._root, "drafts").glob("*") if self._can_rename else ():
+            process = own.fullmatch(draft.name)
+            if process and not psutil.pid_exists(int(process[1])):
                 shutil.rmtree(draft, ignore_errors=True)
 
     def has_tiles(self, key: str) -> bool:

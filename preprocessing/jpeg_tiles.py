@@ -13,6 +13,9 @@ import tifffile
 from jaxtyping import UInt8
 
 JPEG, RGB, YCBCR, CONTIGUOUS = 7, 2, 6, 1  # compression, photometric interpretations and planar configuration of TIFF
+KEPT_BYTES = (
+    256 << 20
+)  # of decoded tiles; rows of tiles that need more, on the widest slides, are decoded more than once
 # What tifffile ends with where a file's tables are not sound.
 UNSOUND = (tifffile.TiffFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
@@ -77,6 +80,8 @@ class JpegTiles:
             tile = self._decode(row * self._columns + column)
             if tile is None:
                 return None
+            if len(self._kept) * tile.nbytes >= KEPT_BYTES:
+                del self._kept[next(iter(self._kept))]  # the oldest
             self._kept[row, column] = tile
         return self._kept[row, column]
 

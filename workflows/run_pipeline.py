@@ -64,11 +64,11 @@ def walk(config: "Config", workers: "Workers") -> int:
     from preprocessing.encoders import load_encoder
     from preprocessing.features import FeatureStore
 
-    if config.scheduler is not None:
-        config = config.for_other_machines()
     config = workers.ask(config.for_device, workers.device)
+    places = config if config.scheduler is None else config.for_other_machines()  # the same, as workers are told
+    config = config.model_copy(update={"out": places.out, "store": places.store})
     cohort = load_cohort(
-        config.slides,
+        places.slides,
         config.genes,
         clinical=config.clinical,
         further_tables=config.further_tables,
@@ -91,10 +91,10 @@ def walk(config: "Config", workers: "Workers") -> int:
         store.prepare()
     reports: dict[str, Any] = {}
     given_up: list[str] = []
-    outcomes = tile_slides(config, cohort, run, workers)
+    outcomes = tile_slides(places, cohort, run, workers)
     features: dict[str, str] = {}
     if config.until != "tile":
-        outcomes, features = embed_slides(config, cohort, run, workers, outcomes)
+        outcomes, features = embed_slides(places, cohort, run, workers, outcomes)
     failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
     cases = audit_cases(cohort, failures)
     run.write_table("slides.csv", ledger(cohort, {name: outcome.told() for name, outcome in outcomes.items()}))

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from distributed import KilledWorker, LocalCluster
+from distributed import KilledWorker, LocalCluster, get_worker
 
 from pipeline.compute import Outcome, Workers, choose_device, map_jobs, map_slides
 from preprocessing.errors import InputError, SlideError
@@ -214,6 +214,13 @@ class TestProcesses:
         with Workers(2, "cpu") as workers:
             self.check(map_slides(workers, lethal("a", "b", "c"), slides, stage="test", size=width), {"a", "b", "c"})
             self.check(map_slides(workers, lethal(), slides, stage="test", size=width), set())
+
+
+def test_a_worker_is_never_paused_for_its_memory():
+    """It keeps what it freed, so it would stay so for ever."""
+    with Workers(1, "cpu") as workers:
+        fraction = workers.client.submit(lambda: get_worker().memory_manager.memory_pause_fraction, pure=False).result()
+    assert fraction is False
 
 
 class TestScheduler:

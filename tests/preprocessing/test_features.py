@@ -166,6 +166,18 @@ class TestPlace:
         with pytest.raises(InputError, match=r"holds something else \(thesis.docx\)"):
             store.check()
 
+    @pytest.mark.parametrize("spelling", ["{}", "{}/", "file://{}"])
+    def test_of_any_spelling_is_one(self, tmp_path, spelling):
+        store = FeatureStore(spelling.format(tmp_path / "store"))
+        store.prepare()
+        store.write_features("k", make_bag(), {})
+        assert FeatureStore(tmp_path / "store").has_features("k")
+
+    def test_in_the_home_folder_is_there(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        FeatureStore("~/store").write_features("k", make_bag(), {})
+        assert FeatureStore(tmp_path / "store").has_features("k")
+
     def test_a_file_is_refused(self, store):
         Path(store.place).touch()
         with pytest.raises(InputError, match="is a file; name a folder"):
@@ -221,6 +233,16 @@ class TestWriting:
         np.testing.assert_array_equal(store.read_features("k").cells, make_bag().cells)
         store.prepare()  # by the next run
         assert self.everything(store) == ["k"]
+
+    def test_what_other_machines_have_begun_is_left_to_them(self, store, monkeypatch):
+        drafts = Path(store.place) / "drafts"
+        names = [f"vm-2-999999-{'a' * 32}", f"other-999999-{'a' * 32}", "something-else"]
+        for name in [*names, f"vm-999999-{'a' * 32}"]:
+            (drafts / name).mkdir(parents=True)
+        monkeypatch.setattr("socket.gethostname", lambda: "vm")
+        monkeypatch.setattr("psutil.pid_exists", lambda process: False)
+        store.prepare()
+        assert sorted(path.name for path in drafts.iterdir()) == sorted(names)
 
     def test_what_living_writers_have_begun_is_left_to_them(self, store, monkeypatch):
         def during(self, written, name):

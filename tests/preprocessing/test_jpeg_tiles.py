@@ -143,9 +143,11 @@ class TestLeftToOpenSlide:
         )
 
     def test_colours_that_the_head_tells_wrongly(self, copy):
-        """The tiles are YCbCr; a head that calls them RGB misleads both readers alike, or ours not at all."""
+        """The tiles are YCbCr, which OpenSlide sees by a mark in them; a head that calls them RGB would mislead us."""
         path, page = copy
         overwrite(path, page.tags["PhotometricInterpretation"].valueoffset, (2).to_bytes(2, "little"))
+        with SlideReader(path) as reader:
+            assert reader.decoder(0) == "openslide"
         np.testing.assert_array_equal(by_reader(path, 0, 0, 0, (256, 256)), by_openslide(path, 0, 0, 0, (256, 256)))
 
 
@@ -180,6 +182,23 @@ class TestDamage:
             np.testing.assert_array_equal(read, by_openslide(path, x, y, 0, (200, 200)))
             with pytest.raises(openslide.OpenSlideError):
                 reader.read(256 * column, 256 * row, level=0, span=(64.0, 64.0), size_px=(64, 64))
+
+    def test_in_tiles_that_no_feature_needs_takes_nothing_from_the_others(self, copy):
+        """Here in those that hold most, with which the readers are compared."""
+        path, page = copy
+        lengths = list(page.databytecounts)
+        level = open_level(path, (1000, 700))
+        x, y, *_ = level.richest(3)[1]
+        level.close()
+        richest = y // 256 * 4 + x // 256
+        overwrite(path, page.dataoffsets[richest] + lengths[richest] // 2, bytes(lengths[richest] // 2))
+        intact = (0, 0) if richest != 0 else (256, 0)
+        with SlideReader(path) as reader:
+            assert reader.decoder(0) == "jpeg tiles"
+            read = reader.read(*intact, level=0, span=(250.0, 250.0), size_px=(250, 250))
+            with pytest.raises(openslide.OpenSlideError):
+                reader.read(x, y, level=0, span=(64.0, 64.0), size_px=(64, 64))
+        np.testing.assert_array_equal(read, by_openslide(path, *intact, 0, (250, 250)))
 
     def test_a_table_that_points_beyond_the_file_is_an_error(self, copy):
         path, page = copy
@@ -231,6 +250,17 @@ def test_memory_holds_one_row_of_tiles(slide):
             level.region(x, y, 64, 64)
             rows = {row for row, _ in level._kept}
             assert rows <= {y // 256, (y + 63) // 256}
+    level.close()
+
+
+def test_memory_has_an_end_on_the_widest_slides(slide, monkeypatch):
+    monkeypatch.setattr(jpeg_tiles, "KEPT_BYTES", 3 * 256 * 256 * 3)
+    level = open_level(slide.path, (1000, 700))
+    with openslide.OpenSlide(str(slide.path)) as handle:
+        for y, x in ((0, 0), (200, 0), (200, 500), (444, 30)):
+            expected = np.asarray(handle.read_region((x, y), 0, (400, 256)).convert("RGB"))
+            np.testing.assert_array_equal(level.region(x, y, 400, 256), expected)
+            assert len(level._kept) <= 3
     level.close()
 
 

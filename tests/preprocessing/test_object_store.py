@@ -82,7 +82,7 @@ def test_an_object_that_is_lost_is_noticed(store):
         store.read_features("k")
 
 
-def test_of_two_writers_of_one_slide_the_later_wins(store, monkeypatch):
+def test_a_writer_that_was_overtaken_does_not_call_the_slide_whole(store, monkeypatch):
     """The first ends while the second has begun, and must not call whole what the second has half written."""
     write_array = FeatureStore._write_array
 
