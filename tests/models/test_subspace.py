@@ -192,6 +192,25 @@ def test_pooled_cells_are_means_of_their_patches():
     assert (one.height, one.width) == (2, 3)
     assert one.places.tolist() == [0, 1, 2]
     assert one.patches[:, 0].tolist() == [3, 5, 6.5]  # of 0, 1, 5, 6; 2, 3, 7, 8; 4, 9
+    assert one.counts.tolist() == [4, 4, 2]
+
+
+def test_patches_and_slides_count_alike_however_often_a_map_was_pooled():
+    """One slide of 10 patches, pooled to cells of 4, 4 and 2 of them, and one of 3 patches, which was not."""
+    branch = build().branches["tumour"]
+    generator = torch.Generator().manual_seed(0)
+    large, small = (torch.randn(n, PATCH_DIM, generator=generator, dtype=torch.float64) for n in (10, 3))
+    cells = torch.tensor([[i % 5, i // 5] for i in range(10)])
+    maps = [
+        lay_out(large, cells, least_side=8, halvings=1),
+        lay_out(small, cells[:3], least_side=8),
+    ]
+    own = branch.absent_genes
+    (first, where), (second, elsewhere) = (branch._read(one, own) for one in maps)
+    of_patches = branch.pooled_norm(torch.cat([first[[0] * 4 + [1] * 4 + [2] * 2], second]))
+    told = branch(None, torch.tensor([False]), [maps])
+    torch.testing.assert_close(told.features[0], branch.summarise(of_patches.mean(0)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(told.offsets[0], (10 * where + 3 * elsewhere) / 13, rtol=0, atol=1e-12)
 
 
 def test_maps_that_are_too_large_are_pooled_until_they_fit_and_that_is_said(make_batch, caplog):
