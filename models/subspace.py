@@ -247,25 +247,37 @@ class Branch(nn.Module):
         means, offsets = [], []
         for maps, own in zip(cases, o, strict=True):
             read = [self._read(one, own) for one in maps]
-            h = [h for h, _ in read] or [self.join(torch.cat([self.absent_patch, own]))[None]]
+            h = [h for h, _, _ in read] or [self.join(torch.cat([self.absent_patch, own]))[None]]
             counts = [one.counts for one in maps] or [torch.ones(1, device=own.device)]
             means.append(weighted_mean(self.pooled_norm(torch.cat(h)), torch.cat(counts)[:, None]))
-            sizes = torch.stack([count.sum() for count in counts])[:, None, None]
-            offsets.append(weighted_mean(torch.stack([at for _, at in read]), sizes) if read else self._nowhere(own))
+            offsets.append(self._over_slides(maps, read) if read else self._nowhere(own))
         return Told(self.summarise(torch.stack(means)), o, torch.stack(offsets))
 
     def _read(
         self, one: SlideMap, genes: Float[Tensor, " H"]
-    ) -> tuple[Float[Tensor, "n H"], Float[Tensor, "groups o"]]:
-        """What each patch says once it has seen the others, and where the attention looked."""
+    ) -> tuple[Float[Tensor, "n H"], Float[Tensor, "groups o"], Bool[Tensor, " o"]]:
+        """What each patch says once it has seen the others, where the attention looked, and where there is tissue to it."""
         p = self.project(one.patches)  # (n, H)
         f = self.join(torch.cat([p, genes.to(p.dtype).expand_as(p)], 1))
         asking, seen = self.norm(f), self.norm(p)
         if isinstance(self.attention, Attention):
-            return f + self.attention(asking[None], seen[None])[0], self._nowhere(genes)
+            nowhere = self._nowhere(genes)
+            return f + self.attention(asking[None], seen[None])[0], nowhere, nowhere[0] > 0
         looked = self.attention(one.laid_out(asking), one.laid_out(seen), one.mask())
         side = self.config.consistency_side
-        return f + looked.values, adaptive_avg_pool2d(looked.offsets, side).flatten(1)
+        share = adaptive_avg_pool2d(looked.has_tissue[None], side)  # of the points that have tissue; others add zeros
+        offsets = adaptive_avg_pool2d(looked.offsets, side) / share.masked_fill(share == 0, 1)
+        return f + looked.values, offsets.flatten(1), (share > 0).expand(2, -1, -1).flatten()
+
+    def _over_slides(
+        self,
+        maps: Sequence[SlideMap],
+        read: Sequence[tuple[Float[Tensor, "n H"], Float[Tensor, "groups o"], Bool[Tensor, " o"]]],
+    ) -> Float[Tensor, "groups o"]:
+        """Where the attention looked in a case: the mean over the slides that have tissue there, by their patches."""
+        sizes = torch.stack([one.counts.sum() for one in maps])
+        there = torch.stack([there for _, _, there in read])
+        return weighted_mean(torch.stack([at for _, at, _ in read]), (sizes[:, None] * there)[:, None])
 
     def _nowhere(self, like: Tensor) -> Float[Tensor, "groups o"]:
         return like.new_zeros(self.config.offset_groups, 2 * self.config.consistency_side**2)

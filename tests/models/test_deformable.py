@@ -135,9 +135,11 @@ def test_without_a_real_cell_under_any_sample_nothing_is_gathered():
 def test_offsets_where_there_is_no_tissue_are_zero():
     layer, (queries, source, mask) = small(), maps(16, 16)
     mask[:, 8:] = False
-    offsets = layer(queries, source, mask).offsets
-    assert (offsets[..., 3] == 0).all()  # whose kernel covers columns 11 to 16
-    assert (offsets[..., :2] != 0).all()
+    looked = layer(queries, source, mask)
+    assert (looked.offsets[..., 3] == 0).all()  # whose kernel covers columns 11 to 16
+    assert (looked.offsets[..., :2] != 0).all()
+    assert looked.has_tissue.tolist() == [[1, 1, 1, 0]] * 4
+    assert layer(queries, source).has_tissue.tolist() == [[1] * 4] * 4
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 30), (31, 5), (8, 8), (50, 7)])

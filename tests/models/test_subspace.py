@@ -206,7 +206,7 @@ def test_patches_and_slides_count_alike_however_often_a_map_was_pooled():
         lay_out(small, cells[:3], least_side=8),
     ]
     own = branch.absent_genes
-    (first, where), (second, elsewhere) = (branch._read(one, own) for one in maps)
+    (first, where, _), (second, elsewhere, _) = (branch._read(one, own) for one in maps)
     of_patches = branch.pooled_norm(torch.cat([first[[0] * 4 + [1] * 4 + [2] * 2], second]))
     told = branch(None, torch.tensor([False]), [maps])
     torch.testing.assert_close(told.features[0], branch.summarise(of_patches.mean(0)), rtol=0, atol=1e-12)
@@ -237,6 +237,23 @@ def test_consistency_by_hand():
     a, b = 1 / 10**0.5, 3 / 10**0.5
     expected = ((1 - (1 + a) / 2) ** 2 + (b / 2) ** 2 + (a / 2) ** 2 + (1 - (1 + b) / 2) ** 2) / 2
     torch.testing.assert_close(consistency(genes, offsets), torch.tensor(expected))
+
+
+def test_attention_that_looks_alike_is_alike_whatever_the_silhouettes():
+    """Every offset the same; the tissue of one case is an L, of another a bar, and a third has both as its slides."""
+    branch = build(consistency_side=3).branches["tumour"]
+    same = torch.arange(1.0, 5, dtype=torch.float64).view(2, 2, 1, 1)  # by group, x and y
+    branch.attention.offset.register_forward_hook(lambda _, args, out: same.expand_as(out))
+    across, down = (torch.tensor([[i, 0] for i in range(24)]), torch.tensor([[0, i] for i in range(24)]))
+    shapes = [torch.cat([across, down[1:]]), torch.cat([across, down[23:] + torch.tensor([9, 0])])]
+    maps = [lay_out(torch.zeros(len(cells), PATCH_DIM).double(), cells, least_side=8) for cells in shapes]
+    told = branch(None, torch.zeros(3, dtype=torch.bool), [[maps[0]], [maps[1]], maps])
+    offsets = told.offsets.unflatten(2, (2, 3, 3))
+    # 24 cells a side are 6 points, of which 2 a side become one of the small grid; kernels reach one cell beyond.
+    tissue = torch.tensor([[[1, 1, 1], [1, 0, 0], [1, 0, 0]], [[1, 1, 1], [0, 0, 0], [0, 1, 0]]])
+    tissue = torch.cat([tissue, tissue.amax(0, keepdim=True)])
+    expected = branch.attention.reach * same * tissue[:, None, None]
+    torch.testing.assert_close(offsets, expected, rtol=0, atol=1e-12)
 
 
 def test_consistency_is_of_the_cases_that_have_both(make_batch):
