@@ -37,6 +37,7 @@ from pipeline.run import write_text
 from pipeline.splits import Fold, with_validation
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.tasks.survival import CURVE_MONTHS
+from preprocessing.errors import InputError
 from preprocessing.fingerprints import code_fingerprint, file_fingerprint, fingerprint
 from preprocessing.omics import OmicsMatrix, OmicsScaler, concatenate
 from preprocessing.omics import covariates as covariate_matrix
@@ -164,7 +165,11 @@ def run_fold(job: FoldJob) -> str:
 
 
 def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
-    """Bags and scaled gene groups of the fold's cases, and the scaler, fitted on training cases alone."""
+    """Bags and scaled gene groups of the fold's cases, and the scaler, fitted on training cases alone.
+
+    Raises:
+        InputError: no training case has genes, and the model is led by them; see `fit_scaler` for more.
+    """
     bags = Bags(job.config.store, job.bags)
     matrix = OmicsMatrix.load(job.omics).without(job.defining)
     if job.covariates:
@@ -173,6 +178,12 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
         matrix = concatenate([matrix.take(known), own]) if matrix.features else own
     rows = {case: i for i, case in enumerate(matrix.case_ids)}
     with_genes = [case for case in fold.train if case in rows]
+    if not with_genes and MODELS[job.contender.model].subspaces:
+        raise InputError(
+            f"{job.task}, {job.out.name}: none of the {len(fold.train)} training cases has genes, and "
+            f"{job.contender.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
+            "--model"
+        )
     if not with_genes:
         return Dataset(bags, bags.width(), {}, ()), None
     scaler = fit_scaler(job, matrix.take(with_genes))
@@ -180,7 +191,11 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
 
 
 def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
-    """The scaler of the training cases' genes, in the groups that the job's model is shown."""
+    """The scaler of the training cases' genes, in the groups that the job's model is shown.
+
+    Raises:
+        InputError: a subspace of which no gene is left.
+    """
     names = MODELS[job.contender.model].subspaces
     if not names:
         return OmicsScaler.fit(train, job.gene_sets, job.config.omics)

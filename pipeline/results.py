@@ -126,9 +126,9 @@ def _gene_notes(jobs: list[FoldJob]) -> dict[str, list[str]]:
 
 
 def _subspaces(jobs: list[FoldJob]) -> dict[str, list[str]]:
-    """The genes of each group that the model is built upon, as the last job had them; empty for other models."""
-    names = MODELS[jobs[-1].contender.model].subspaces
-    return {name: _describe(jobs[-1])["omics"]["groups"][name] for name in names}
+    """The genes of each group that the model is built upon, as the last job had them; empty for other models, and without genes."""
+    names, omics = MODELS[jobs[-1].contender.model].subspaces, _describe(jobs[-1])["omics"]
+    return {name: omics["groups"][name] for name in names} if omics else {}
 
 
 def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:

@@ -413,6 +413,17 @@ def test_a_subspace_that_is_lost_in_a_fold_is_told(make):
         run_fold(job)
 
 
+def test_a_model_with_subspaces_is_not_trained_without_genes(make):
+    _, genes = cohort()
+    job = make(sets=SUBSPACE, genes=genes.loc[list(TEST)])
+    with pytest.raises(
+        InputError,
+        match="grade, fold: none of the 12 training cases has genes, and subspace is led by them; give a gene",
+    ):
+        run_fold(job)
+    assert run_fold(make(sets=["train.members=1"], genes=genes.loc[list(TEST)])) == "done"  # other models do without
+
+
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_model_is_trained_and_handed_out_for_every_task(make, name):
     own = {"subspace": SUBSPACE, "transmil": ["models.transmil.hidden=16"], "mcat": ["models.mcat.hidden=16"]}

@@ -171,3 +171,13 @@ def test_the_genes_of_a_rivals_subspaces_are_listed(finished, tmp_path):
     assert told["subspaces"] == {"tumour": ["MKI67"], "microenvironment": ["CD3E", "CD4"]}
     assert told["gene_notes"] == {"1": ["x"]}  # the last fold's; the other's are the same
     assert report["subspaces"] == {}
+
+
+def test_a_model_with_subspaces_that_has_no_genes_lists_none(finished, tmp_path):
+    plan, jobs, labels, cases = finished
+    folds = [
+        write_job(tmp_path / "r" / str(fold.number), fold, VARIANT, model="subspace", omics=False)
+        for fold in plan.folds
+    ]
+    report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, n_boot=10, seed=0)
+    assert "subspaces" not in report["rivals"]["plain"]
