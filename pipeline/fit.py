@@ -60,6 +60,7 @@ def fit_model(
     targets: Int[np.ndarray, "n t"],
     validation: tuple[Sequence[str], Int[np.ndarray, "v t"]],
     config: TrainConfig,
+    least_cases: int = 1,
     seed: int,
     device: str,
 ) -> list[Epoch]:
@@ -73,6 +74,7 @@ def fit_model(
         targets: theirs, as `task.encode` gives them.
         validation: cases and targets to choose the epoch on; may be empty.
         config: how long and how fast.
+        least_cases: that a training step must have; it has them unless there are fewer altogether.
         seed: of the order of the cases, of dropped modalities and of dropout.
         device: "cpu" or "cuda".
 
@@ -82,7 +84,8 @@ def fit_model(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    steps = math.ceil(len(cases) / (config.batch_cases or min(16, max(4, len(cases) // 20))))
+    size = config.batch_cases or min(16, max(4, len(cases) // 20))
+    steps = max(1, min(math.ceil(len(cases) / size), len(cases) // least_cases))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_then_cosine(config, steps))
     history: list[Epoch] = []
     best: tuple[float, dict[str, Tensor]] | None = None

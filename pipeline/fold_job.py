@@ -15,7 +15,7 @@ import torch
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.linear import OnLinear
-from models.settings import Settings
+from models.settings import ModelSettings
 from pipeline.baselines import (
     ClassPrediction,
     SurvivalPrediction,
@@ -219,7 +219,7 @@ class Learned:
     train_logits: np.ndarray
 
 
-def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Settings) -> Learned:
+def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: ModelSettings) -> Learned:
     """Train the members of a model of that name on the fold's training cases, each with validation cases of its own."""
     labels, config = job.labels, job.config.train
     strata = TASKS[job.task].strata(labels.loc[list(fold.train)])
@@ -245,6 +245,7 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Se
             targets=fitted.encode(labels.loc[list(own.train)]),
             validation=(own.validation, fitted.encode(labels.loc[list(own.validation)])),
             config=config,
+            least_cases=settings.least_cases,
             seed=seed,
             device=job.device,
         )

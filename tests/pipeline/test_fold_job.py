@@ -403,6 +403,12 @@ def test_gradients_are_coordinated_in_training(make, monkeypatch):
     assert isinstance(score(output.logits), float)
 
 
+def test_cases_that_do_not_divide_into_steps_leave_none_of_them_alone(make):
+    """Nine cases in steps of two: consistency refuses a step of one."""
+    job = make(sets=[*SUBSPACE, "train.batch_cases=2"], fold=Fold(0, TRAIN[:9], (), TEST))
+    assert run_fold(job) == "done"
+
+
 def test_a_subspace_that_is_lost_in_a_fold_is_told(make):
     _, genes = cohort()
     genes.loc[list(TRAIN), "G2"] = 1.0
