@@ -1,9 +1,20 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.transmil import PositionEncoder, TransMIL, TransMILConfig, nystrom_attention, pseudoinverse, segment_means
 
 SMALL = TransMILConfig(hidden=16, heads=2, landmarks=8)
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.operations += 1
+        return function(*args, **(kwargs or {}))
 
 
 def random(*shape: int, scale: float = 1.0) -> torch.Tensor:
@@ -42,6 +53,18 @@ def test_the_pseudoinverse_of_an_attention():
 def test_segments_differ_by_one_at_most_and_none_is_padded():
     x = torch.arange(7.0)[None, :, None]
     assert segment_means(x, 3)[0, :, 0].tolist() == [1.0, 3.5, 5.5]  # 0 1 2, 3 4, 5 6
+    assert segment_means(x[:, :6], 3)[0, :, 0].tolist() == [0.5, 2.5, 4.5]
+    assert segment_means(x, 7)[0, :, 0].tolist() == x.flatten().tolist()
+
+
+def test_means_of_segments_are_a_few_operations_however_many_there_are():
+    """One for each segment would make the backward pass several times slower."""
+    x = random(2, 103, 4).requires_grad_()
+    with Counted() as few:
+        segment_means(x, 4)
+    with Counted() as many:
+        segment_means(x, 50)
+    assert many.operations == few.operations
 
 
 def test_positions_are_convolutions_over_the_square():
