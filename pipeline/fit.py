@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.settings import Settings
-from models.types import AfterBackward, Batch
+from models.types import AfterBackward, Batch, ModelOutput
 from pipeline.dataset import Dataset
 from pipeline.tasks.base import FittedTask
 
@@ -158,17 +158,24 @@ def drop_modalities(batch: Batch, *, chance: float, rng: np.random.Generator) ->
 
 
 @torch.no_grad()
-def predict_logits(
+def predict(
     model: nn.Module, data: Dataset, cases: Sequence[str], *, device: str, slides: bool = True, omics: bool = True
-) -> Float[np.ndarray, "n K"]:
-    """The model's outputs for each case, one case at a time; without slides or without genes if so asked."""
+) -> Iterator[ModelOutput]:
+    """What the model says of each case, one case at a time; without slides or without genes if so asked."""
     model.eval()
-    rows = []
     for case in cases:
         batch = data.batch([case]).without(slides=not slides, omics=not omics).to(device)
         with torch.autocast("cuda", torch.bfloat16, enabled=batch.mask.is_cuda):
-            rows.append(model(batch).logits.float().cpu().numpy())
-    return np.concatenate(rows)
+            output = model(batch)
+        yield output
+
+
+def predict_logits(
+    model: nn.Module, data: Dataset, cases: Sequence[str], *, device: str, slides: bool = True, omics: bool = True
+) -> Float[np.ndarray, "n K"]:
+    """The logits of `predict`."""
+    outputs = predict(model, data, cases, device=device, slides=slides, omics=omics)
+    return np.concatenate([output.logits.float().cpu().numpy() for output in outputs])
 
 
 def validation_loss(

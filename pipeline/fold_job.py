@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -30,7 +30,7 @@ from pipeline.bundle import TrainedModel, save_model
 from pipeline.compute import one_thread
 from pipeline.config import CONTENDERS, Config, Contender, identity
 from pipeline.dataset import Bags, Dataset
-from pipeline.fit import Epoch, fit_model, predict_logits
+from pipeline.fit import Epoch, fit_model, predict, predict_logits
 from pipeline.linear import fit_linear_part
 from pipeline.plan import FINAL
 from pipeline.run import write_text
@@ -148,6 +148,7 @@ def run_fold(job: FoldJob) -> str:
         "tiles": config.tiles.model_dump(mode="json"),
         "covariates": list(job.covariates),
         "trained_on_cases": len(fold.train),
+        "slide_notes": list(learned.slide_notes),
     }
     trained = TrainedModel(
         model=learned.model.cpu(),
@@ -211,12 +212,16 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
 
 @dataclass(frozen=True)
 class Learned:
-    """Trained models that answer together, their task with what was fitted, and how the training of each went."""
+    """Trained models that answer together, their task with what was fitted, and how the training of each went.
+
+    `slide_notes` say how the slides of the training cases were read, where that is to be told.
+    """
 
     model: Ensemble
     task: FittedTask
     histories: list[list[Epoch]]
     train_logits: np.ndarray
+    slide_notes: tuple[str, ...]
 
 
 def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: ModelSettings) -> Learned:
@@ -252,8 +257,22 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Mo
         members.append(model)
         histories.append(history)
     ensemble = Ensemble(members)
-    train_logits = predict_logits(ensemble, shown, fold.train, device=job.device)
-    return Learned(ensemble, fitted.calibrated(train_logits), histories, train_logits)
+    logits, halvings = [], []
+    for output in predict(ensemble, shown, fold.train, device=job.device):
+        logits.append(output.logits.float().cpu().numpy())
+        halvings.append(int(output.extras["halvings"].max()) if "halvings" in output.extras else 0)
+    train_logits = np.concatenate(logits)
+    return Learned(
+        ensemble, fitted.calibrated(train_logits), histories, train_logits, _on_pooling(model_name, halvings)
+    )
+
+
+def _on_pooling(model_name: str, halvings: Sequence[int]) -> tuple[str, ...]:
+    """How many of the training cases have slides that were pooled by 2, and how often; nothing where none was."""
+    pooled = sum(times > 0 for times in halvings)
+    if not pooled:
+        return ()
+    return (f"{model_name}: {pooled} of {len(halvings)} training cases pooled, up to {max(halvings)} times by 2",)
 
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:

@@ -409,6 +409,17 @@ def test_cases_that_do_not_divide_into_steps_leave_none_of_them_alone(make):
     assert run_fold(job) == "done"
 
 
+def test_how_many_cases_were_pooled_is_noted(make):
+    """Five patches of each case lie on a diagonal, two cells from one to the next."""
+    notes = {}
+    for mib in (128, 1e-4):
+        job = make(sets=[*SUBSPACE, f"models.subspace.memory_mib={mib}"])
+        run_fold(job)
+        notes[mib] = json.loads((job.out / "model" / "model.json").read_text())["slide_notes"]
+    # Cells 0, 2, 4, 6 and 8 of columns and rows: on one cell together once they are halved four times.
+    assert notes == {128: [], 1e-4: ["subspace: 12 of 12 training cases pooled, up to 4 times by 2"]}
+
+
 def test_a_subspace_that_is_lost_in_a_fold_is_told(make):
     _, genes = cohort()
     genes.loc[list(TRAIN), "G2"] = 1.0
