@@ -393,6 +393,21 @@ def test_every_variant_trains_every_parameter(settings, make_batch):
     assert list(output.losses) == (["consistency"] if model.config.is_consistent else [])
 
 
+def test_dropout_of_the_gene_encoder_is_alpha_dropout():
+    """What is dropped is set to the value that ELU's kin SELU falls to, −1.758, before all is scaled and moved."""
+    encoder = GeneEncoder(50, SubspaceConfig(gene_widths=(), gene_dropout=0.1)).train()
+    torch.manual_seed(0)
+    block = encoder.layers[0]
+    genes = torch.randn(40, 50)
+    whole, told = block[:2](genes), block(genes)
+    floor, kept = -1.7580993408473766, 0.9
+    scale = (kept + kept * 0.1 * floor**2) ** -0.5
+    low = scale * floor - scale * floor * 0.1
+    dropped = torch.isclose(told, torch.tensor(low), rtol=0, atol=1e-5)
+    assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.02)
+    torch.testing.assert_close(told[~dropped], (scale * whole - scale * floor * 0.1)[~dropped], rtol=0, atol=1e-5)
+
+
 def test_one_branch_reads_its_own_group():
     assert build(branches="microenvironment").branches["microenvironment"].encode.layers[0][0].in_features == 3
     assert build(branches="microenvironment").head.in_features == 16
