@@ -43,10 +43,12 @@ class Looked:
         values: of each query, row by row over the map; cells without tissue are none.
         offsets: where each point of the strided grid looked, (x, y) in steps of that grid, by group; zero where there
             is no tissue under the point.
+        has_tissue: 1 for the points of the strided grid that have a cell under their kernel, 0 for the others.
     """
 
     values: Float[Tensor, "n D"]
     offsets: Float[Tensor, "groups 2 h w"]
+    has_tissue: Float[Tensor, "h w"]
 
 
 class DeformableCrossAttention(nn.Module):
@@ -127,13 +129,14 @@ class DeformableCrossAttention(nn.Module):
         read, shares = self._sample(source, samples, mask)
         k, v = (self._by_head(project(read[None])[0]) for project in (self.key, self.value))  # (S, heads, d)
         places = _normalised(_grid(*queries.shape[:2], like=samples)).flatten(0, 1)  # (H · W, 2)
-        asked = self._by_head(q)
+        asked, has_tissue = self._by_head(q), torch.ones_like(samples[0, ..., 0])
         if mask is not None:
             cells = mask.flatten().nonzero()[:, 0]
             asked, places = asked[cells], places[cells]
-            offsets = offsets * self._has_tissue(mask)
+            has_tissue = self._has_tissue(mask).to(exact)
+            offsets = offsets * has_tissue
         values = self._in_chunks(asked, places, k, v, samples.flatten(1, 2), shares)
-        return Looked(self.output(values), offsets)
+        return Looked(self.output(values), offsets, has_tissue)
 
     def _sample(
         self, source: Float[Tensor, "H W D"], samples: Float[Tensor, "groups h w 2"], mask: Bool[Tensor, "H W"] | None
@@ -193,9 +196,9 @@ class DeformableCrossAttention(nn.Module):
     def _by_head(self, x: Float[Tensor, "inner h w"]) -> Float[Tensor, "n heads d"]:
         return x.flatten(1).T.unflatten(1, (self.heads, -1)).contiguous()
 
-    def _has_tissue(self, mask: Bool[Tensor, "H W"]) -> Float[Tensor, "1 h w"]:
+    def _has_tissue(self, mask: Bool[Tensor, "H W"]) -> Float[Tensor, "h w"]:
         """1 for the points of the strided grid that have a cell under their kernel."""
-        return max_pool2d(mask[None].float(), self.kernel, self.stride, self.margin)
+        return max_pool2d(mask[None].float(), self.kernel, self.stride, self.margin)[0]
 
 
 def _grid(height: int, width: int, *, like: Tensor) -> Float[Tensor, "h w 2"]:

@@ -10,14 +10,16 @@ Where this departs from the paper or its released code, and why:
 
 - Patches lie where they lay on the slide. As released, a list of 2,500 patches is taken for a map of 50 × 50 in whatever
   order it comes; offsets presuppose neighbours. Each slide of a case is a map of its own, cut to its tissue, with holes
-  where there is none; the mean is over the real cells of all of them.
-- A map that would keep more memory than `memory_mib` is pooled by 2, its cells becoming means, until it does not. That
+  where there is none; the mean is over the real patches of all of them.
+- A map that would keep more memory than `memory_mib` is pooled by 2, its cells becoming means, until it does not. A cell
+  then counts as often in the mean over the case as it has patches, and a slide keeps its weight. That
   is logged once a process, and `extras["halvings"]` tells it of each case.
 - Slides, hence cases, go through the attention one by one, and its position bias in chunks. What fills the memory as
   released, the bias, then takes the same however large the batch is; what a case keeps is some 30 KiB a patch
   (`SubspaceFusion.kept_mib`). And a case's output does not depend on the others.
 - Consistency compares the offsets alone, group by group. As released, groups are mixed up with cases, and the absolute
-  grid is added, in which the offsets drown. Since maps differ in size, offsets are averaged to one small grid first.
+  grid is added, in which the offsets drown. Since maps differ in size, offsets are averaged to one small grid first: over
+  the points that have tissue, and over the slides that have tissue there, so that it is not silhouettes that are compared.
 - Coordination projects once. As released, the projection is subtracted twice, which reflects the gradient.
 - A case may lack slides or genes: learned vectors stand for the patch or for the genes. Consistency is about cases that
   have both.
@@ -34,7 +36,7 @@ from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, linear, normalize
@@ -109,12 +111,14 @@ class SlideMap:
     Attributes:
         patches: one feature a cell; row by row.
         places: number of each patch's cell, row · width + column.
+        counts: of how many patches each feature is the mean.
         height, width: of the map.
         halvings: how often the map was pooled by 2.
     """
 
     patches: Float[Tensor, "n P"]
     places: Int[Tensor, " n"]
+    counts: Int[Tensor, " n"]
     height: int
     width: int
     halvings: int = 0
@@ -153,7 +157,7 @@ def lay_out(
             "patch lies; embed the slides again, or set models.subspace.attention to plain, which needs no places"
         )
     means = patches.new_zeros(len(places), patches.shape[1]).index_add(0, cell_of, patches) / count[:, None]
-    return SlideMap(means, places, height, width, halvings)
+    return SlideMap(means, places, count, height, width, halvings)
 
 
 @cache
@@ -167,6 +171,13 @@ def say_pooled(memory_mib: float) -> None:
 
 
 # One branch
+
+
+def weighted_mean(x: Float[Tensor, "n ..."], weights: Num[Tensor, "n ..."]) -> Float[Tensor, "..."]:
+    """The mean over the first axis, with weights that are broadcast to the numbers; zero where all weights are."""
+    weights = weights.to(x.dtype)
+    total = weights.sum(0)
+    return (x * weights).sum(0) / total.masked_fill(total == 0, 1)
 
 
 class GeneEncoder(nn.Module):
@@ -195,7 +206,7 @@ class Told:
     Attributes:
         features: for the head.
         genes: encoded.
-        offsets: where the attention looked, by group, on one small grid for all cases; zero for cases without slides.
+        offsets: where the attention looked, by group, on one small grid for all cases; zero where a case has no tissue.
     """
 
     features: Float[Tensor, "B H"]
@@ -236,23 +247,37 @@ class Branch(nn.Module):
         means, offsets = [], []
         for maps, own in zip(cases, o, strict=True):
             read = [self._read(one, own) for one in maps]
-            h = [h for h, _ in read] or [self.join(torch.cat([self.absent_patch, own]))[None]]
-            means.append(self.pooled_norm(torch.cat(h)).mean(0))
-            offsets.append(torch.stack([where for _, where in read]).mean(0) if read else self._nowhere(own))
+            h = [h for h, _, _ in read] or [self.join(torch.cat([self.absent_patch, own]))[None]]
+            counts = [one.counts for one in maps] or [torch.ones(1, device=own.device)]
+            means.append(weighted_mean(self.pooled_norm(torch.cat(h)), torch.cat(counts)[:, None]))
+            offsets.append(self._over_slides(maps, read) if read else self._nowhere(own))
         return Told(self.summarise(torch.stack(means)), o, torch.stack(offsets))
 
     def _read(
         self, one: SlideMap, genes: Float[Tensor, " H"]
-    ) -> tuple[Float[Tensor, "n H"], Float[Tensor, "groups o"]]:
-        """What each patch says once it has seen the others, and where the attention looked."""
+    ) -> tuple[Float[Tensor, "n H"], Float[Tensor, "groups o"], Bool[Tensor, " o"]]:
+        """What each patch says once it has seen the others, where the attention looked, and where there is tissue to it."""
         p = self.project(one.patches)  # (n, H)
         f = self.join(torch.cat([p, genes.to(p.dtype).expand_as(p)], 1))
         asking, seen = self.norm(f), self.norm(p)
         if isinstance(self.attention, Attention):
-            return f + self.attention(asking[None], seen[None])[0], self._nowhere(genes)
+            nowhere = self._nowhere(genes)
+            return f + self.attention(asking[None], seen[None])[0], nowhere, nowhere[0] > 0
         looked = self.attention(one.laid_out(asking), one.laid_out(seen), one.mask())
         side = self.config.consistency_side
-        return f + looked.values, adaptive_avg_pool2d(looked.offsets, side).flatten(1)
+        share = adaptive_avg_pool2d(looked.has_tissue[None], side)  # of the points that have tissue; others add zeros
+        offsets = adaptive_avg_pool2d(looked.offsets, side) / share.masked_fill(share == 0, 1)
+        return f + looked.values, offsets.flatten(1), (share > 0).expand(2, -1, -1).flatten()
+
+    def _over_slides(
+        self,
+        maps: Sequence[SlideMap],
+        read: Sequence[tuple[Float[Tensor, "n H"], Float[Tensor, "groups o"], Bool[Tensor, " o"]]],
+    ) -> Float[Tensor, "groups o"]:
+        """Where the attention looked in a case: the mean over the slides that have tissue there, by their patches."""
+        sizes = torch.stack([one.counts.sum() for one in maps])
+        there = torch.stack([there for _, _, there in read])
+        return weighted_mean(torch.stack([at for _, at, _ in read]), (sizes[:, None] * there)[:, None])
 
     def _nowhere(self, like: Tensor) -> Float[Tensor, "groups o"]:
         return like.new_zeros(self.config.offset_groups, 2 * self.config.consistency_side**2)
@@ -415,7 +440,8 @@ class SubspaceFusion(nn.Module):
 
     def _map(self, patches: Float[Tensor, "n P"], cells: Int[Tensor, "n 2"]) -> SlideMap:
         if self.config.attention == "plain":
-            return SlideMap(patches, torch.arange(len(patches), device=patches.device), 1, len(patches))
+            places = torch.arange(len(patches), device=patches.device)
+            return SlideMap(patches, places, torch.ones_like(places), 1, len(patches))
         one = lay_out(patches, cells, least_side=self.config.least_side)
         while self.kept_mib(len(one.patches), one.height * one.width) > self.config.memory_mib and len(one.patches) > 1:
             one = lay_out(patches, cells, least_side=self.config.least_side, halvings=one.halvings + 1)

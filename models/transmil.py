@@ -70,8 +70,11 @@ def nystrom_attention(
 
 
 def segment_means(x: Float[Tensor, "h L d"], count: int) -> Float[Tensor, "h count d"]:
-    """The means of `count` runs of neighbours, whose lengths differ by one at most."""
-    return torch.stack([run.mean(1) for run in x.tensor_split(count, 1)], 1)
+    """The means of `count` runs of neighbours, whose lengths differ by one at most: the longer ones first."""
+    length, longer = divmod(x.shape[1], count)
+    first, rest = x.tensor_split([longer * (length + 1)], 1)
+    means = [part.unflatten(1, (runs, -1)).mean(2) for part, runs in ((first, longer), (rest, count - longer)) if runs]
+    return torch.cat(means, 1)
 
 
 def pseudoinverse(matrix: Float[Tensor, "h m m"], iterations: int) -> Float[Tensor, "h m m"]:

@@ -120,13 +120,13 @@ class Config(Settings):
     @field_validator("covariates", "further_tables", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        return _names(value)
+        return _names_in_text(value)
 
     @field_validator("tumour_genes", "microenvironment_genes", mode="before")
     @classmethod
     def _listed_genes(cls, value: Any) -> Any:
         """Names of gene sets may hold commas: where there is a semicolon, it separates."""
-        return _names(value, separator=";" if ";" in str(value) else ",")
+        return _names_in_text(value, separator=";" if ";" in str(value) else ",")
 
     @field_validator("preset", "task", "model", "split_by", mode="before")
     @classmethod
@@ -274,10 +274,17 @@ def load_config(flags: Mapping[str, Any], *, file: Path | None = None, sets: Ite
         raise InputError("\n".join(_explain(problem) for problem in error.errors())) from None
 
 
-def _names(value: Any, *, separator: str = ",") -> tuple[str, ...]:
+def _names(value: Any) -> tuple[str, ...]:
     """Of a text with commas, or of a list of such texts."""
-    items = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    return tuple(name.strip() for item in items for name in str(item).split(separator) if name.strip())
+    items = value if isinstance(value, list | tuple) else [value]
+    return tuple(name for item in items for name in _names_in_text(item))
+
+
+def _names_in_text(value: Any, *, separator: str = ",") -> tuple[str, ...]:
+    """Of a text with commas; what is a list already is taken as it is, for names of files and of gene sets may hold commas."""
+    if isinstance(value, list | tuple):
+        return tuple(str(name) for name in value)
+    return tuple(name.strip() for name in str(value or "").split(separator) if name.strip())
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

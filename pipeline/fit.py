@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.settings import Settings
-from models.types import AfterBackward, Batch
+from models.types import AfterBackward, Batch, ModelOutput
 from pipeline.dataset import Dataset
 from pipeline.tasks.base import FittedTask
 
@@ -60,6 +60,7 @@ def fit_model(
     targets: Int[np.ndarray, "n t"],
     validation: tuple[Sequence[str], Int[np.ndarray, "v t"]],
     config: TrainConfig,
+    least_cases: int = 1,
     seed: int,
     device: str,
 ) -> list[Epoch]:
@@ -73,6 +74,7 @@ def fit_model(
         targets: theirs, as `task.encode` gives them.
         validation: cases and targets to choose the epoch on; may be empty.
         config: how long and how fast.
+        least_cases: that a training step must have; it has them unless there are fewer altogether.
         seed: of the order of the cases, of dropped modalities and of dropout.
         device: "cpu" or "cuda".
 
@@ -82,7 +84,8 @@ def fit_model(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    steps = math.ceil(len(cases) / (config.batch_cases or min(16, max(4, len(cases) // 20))))
+    size = config.batch_cases or min(16, max(4, len(cases) // 20))
+    steps = max(1, min(math.ceil(len(cases) / size), len(cases) // least_cases))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_then_cosine(config, steps))
     history: list[Epoch] = []
     best: tuple[float, dict[str, Tensor]] | None = None
@@ -155,17 +158,24 @@ def drop_modalities(batch: Batch, *, chance: float, rng: np.random.Generator) ->
 
 
 @torch.no_grad()
-def predict_logits(
+def predict(
     model: nn.Module, data: Dataset, cases: Sequence[str], *, device: str, slides: bool = True, omics: bool = True
-) -> Float[np.ndarray, "n K"]:
-    """The model's outputs for each case, one case at a time; without slides or without genes if so asked."""
+) -> Iterator[ModelOutput]:
+    """What the model says of each case, one case at a time; without slides or without genes if so asked."""
     model.eval()
-    rows = []
     for case in cases:
         batch = data.batch([case]).without(slides=not slides, omics=not omics).to(device)
         with torch.autocast("cuda", torch.bfloat16, enabled=batch.mask.is_cuda):
-            rows.append(model(batch).logits.float().cpu().numpy())
-    return np.concatenate(rows)
+            output = model(batch)
+        yield output
+
+
+def predict_logits(
+    model: nn.Module, data: Dataset, cases: Sequence[str], *, device: str, slides: bool = True, omics: bool = True
+) -> Float[np.ndarray, "n K"]:
+    """The logits of `predict`."""
+    outputs = predict(model, data, cases, device=device, slides=slides, omics=omics)
+    return np.concatenate([output.logits.float().cpu().numpy() for output in outputs])
 
 
 def validation_loss(

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.linear import OnLinear
-from models.settings import Settings
+from models.settings import ModelSettings
 from pipeline.baselines import (
     ClassPrediction,
     SurvivalPrediction,
@@ -30,13 +30,14 @@ from pipeline.bundle import TrainedModel, save_model
 from pipeline.compute import one_thread
 from pipeline.config import CONTENDERS, Config, Contender, identity
 from pipeline.dataset import Bags, Dataset
-from pipeline.fit import Epoch, fit_model, predict_logits
+from pipeline.fit import Epoch, fit_model, predict, predict_logits
 from pipeline.linear import fit_linear_part
 from pipeline.plan import FINAL
 from pipeline.run import write_text
 from pipeline.splits import Fold, with_validation
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.tasks.survival import CURVE_MONTHS
+from preprocessing.errors import InputError
 from preprocessing.fingerprints import code_fingerprint, file_fingerprint, fingerprint
 from preprocessing.omics import OmicsMatrix, OmicsScaler, concatenate
 from preprocessing.omics import covariates as covariate_matrix
@@ -147,6 +148,7 @@ def run_fold(job: FoldJob) -> str:
         "tiles": config.tiles.model_dump(mode="json"),
         "covariates": list(job.covariates),
         "trained_on_cases": len(fold.train),
+        "slide_notes": list(learned.slide_notes),
     }
     trained = TrainedModel(
         model=learned.model.cpu(),
@@ -164,7 +166,11 @@ def run_fold(job: FoldJob) -> str:
 
 
 def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
-    """Bags and scaled gene groups of the fold's cases, and the scaler, fitted on training cases alone."""
+    """Bags and scaled gene groups of the fold's cases, and the scaler, fitted on training cases alone.
+
+    Raises:
+        InputError: no training case has genes, and the model is led by them; see `fit_scaler` for more.
+    """
     bags = Bags(job.config.store, job.bags)
     matrix = OmicsMatrix.load(job.omics).without(job.defining)
     if job.covariates:
@@ -173,6 +179,12 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
         matrix = concatenate([matrix.take(known), own]) if matrix.features else own
     rows = {case: i for i, case in enumerate(matrix.case_ids)}
     with_genes = [case for case in fold.train if case in rows]
+    if not with_genes and MODELS[job.contender.model].subspaces:
+        raise InputError(
+            f"{job.task}, {job.out.name}: none of the {len(fold.train)} training cases has genes, and "
+            f"{job.contender.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
+            "--model"
+        )
     if not with_genes:
         return Dataset(bags, bags.width(), {}, ()), None
     scaler = fit_scaler(job, matrix.take(with_genes))
@@ -180,7 +192,11 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
 
 
 def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
-    """The scaler of the training cases' genes, in the groups that the job's model is shown."""
+    """The scaler of the training cases' genes, in the groups that the job's model is shown.
+
+    Raises:
+        InputError: a subspace of which no gene is left.
+    """
     names = MODELS[job.contender.model].subspaces
     if not names:
         return OmicsScaler.fit(train, job.gene_sets, job.config.omics)
@@ -196,15 +212,19 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
 
 @dataclass(frozen=True)
 class Learned:
-    """Trained models that answer together, their task with what was fitted, and how the training of each went."""
+    """Trained models that answer together, their task with what was fitted, and how the training of each went.
+
+    `slide_notes` say how the slides of the training cases were read, where that is to be told.
+    """
 
     model: Ensemble
     task: FittedTask
     histories: list[list[Epoch]]
     train_logits: np.ndarray
+    slide_notes: tuple[str, ...]
 
 
-def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Settings) -> Learned:
+def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: ModelSettings) -> Learned:
     """Train the members of a model of that name on the fold's training cases, each with validation cases of its own."""
     labels, config = job.labels, job.config.train
     strata = TASKS[job.task].strata(labels.loc[list(fold.train)])
@@ -230,14 +250,29 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Se
             targets=fitted.encode(labels.loc[list(own.train)]),
             validation=(own.validation, fitted.encode(labels.loc[list(own.validation)])),
             config=config,
+            least_cases=settings.least_cases,
             seed=seed,
             device=job.device,
         )
         members.append(model)
         histories.append(history)
     ensemble = Ensemble(members)
-    train_logits = predict_logits(ensemble, shown, fold.train, device=job.device)
-    return Learned(ensemble, fitted.calibrated(train_logits), histories, train_logits)
+    logits, halvings = [], []
+    for output in predict(ensemble, shown, fold.train, device=job.device):
+        logits.append(output.logits.float().cpu().numpy())
+        halvings.append(int(output.extras["halvings"].max()) if "halvings" in output.extras else 0)
+    train_logits = np.concatenate(logits)
+    return Learned(
+        ensemble, fitted.calibrated(train_logits), histories, train_logits, _on_pooling(model_name, halvings)
+    )
+
+
+def _on_pooling(model_name: str, halvings: Sequence[int]) -> tuple[str, ...]:
+    """How many of the training cases have slides that were pooled by 2, and how often; nothing where none was."""
+    pooled = sum(times > 0 for times in halvings)
+    if not pooled:
+        return ()
+    return (f"{model_name}: {pooled} of {len(halvings)} training cases pooled, up to {max(halvings)} times by 2",)
 
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:

@@ -50,7 +50,8 @@ def conclude(
         own = _tested(folds, rival)
         report["rivals"][name] = _report(plan, tested, own, n_boot, seed) | {"reason": None}
         if genes := _subspaces(folds):
-            report["rivals"][name] |= {"subspaces": genes, "gene_notes": _gene_notes(folds)}
+            notes = {"gene_notes": _gene_notes(folds), "slide_notes": _slide_notes(folds)}
+            report["rivals"][name] |= {"subspaces": genes} | notes
         report["lead"][name] = _lead(plan, tested, own, n_boot, seed)
         rivals.append(rival[rival["status"] == "tested"].copy())
         rivals[-1].insert(2, "model", name)
@@ -59,6 +60,7 @@ def conclude(
         report["schemes"][name] = evaluate(plan, folds, predictions, n_boot=n_boot, seed=seed)
     report["subspaces"] = _subspaces(jobs.model)
     report["gene_notes"] = _gene_notes(jobs.model)
+    report["slide_notes"] = _slide_notes(jobs.model)
     return report, told, rivals
 
 
@@ -125,10 +127,16 @@ def _gene_notes(jobs: list[FoldJob]) -> dict[str, list[str]]:
     return {name: own for name, own in notes.items() if name == last or own != notes[last]}
 
 
+def _slide_notes(jobs: list[FoldJob]) -> dict[str, list[str]]:
+    """How each job's model read the slides of its training cases, where there is something to say."""
+    told = {job.out.name: _describe(job)["slide_notes"] for job in jobs}
+    return {name: notes for name, notes in told.items() if notes}
+
+
 def _subspaces(jobs: list[FoldJob]) -> dict[str, list[str]]:
-    """The genes of each group that the model is built upon, as the last job had them; empty for other models."""
-    names = MODELS[jobs[-1].contender.model].subspaces
-    return {name: _describe(jobs[-1])["omics"]["groups"][name] for name in names}
+    """The genes of each group that the model is built upon, as the last job had them; empty for other models, and without genes."""
+    names, omics = MODELS[jobs[-1].contender.model].subspaces, _describe(jobs[-1])["omics"]
+    return {name: omics["groups"][name] for name in names} if omics else {}
 
 
 def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:

@@ -16,20 +16,22 @@ from preprocessing.omics import COVARIATE, OmicsConfig, OmicsMatrix, OmicsScaler
 TUMOUR, MICROENVIRONMENT = "tumour", "microenvironment"
 FLAGS = {TUMOUR: "--tumour-genes", MICROENVIRONMENT: "--microenvironment-genes"}
 
-# Parts of the names of gene sets. Of the 50 hallmarks these are the immune, angiogenic, mesenchymal and cytokine ones on one
-# side, on the other proliferation, DNA repair and oncogenic signalling (the categories of Liberzon et al. 2015, table 1);
-# of the six functional families of Chen et al. 2021, cell differentiation markers (CD antigens) and cytokines on one side,
-# oncogenes, tumour suppressors and kinases on the other. What fits both is the microenvironment's.
-PARTS_OF_NAMES = {
+# Words in the names of gene sets, with or without an s behind; a star stands for any further letters. Of the 50 hallmarks
+# these are the immune, angiogenic, mesenchymal and cytokine ones on one side, on the other proliferation, DNA repair and
+# oncogenic signalling (the categories of Liberzon et al. 2015, table 1); of the six functional families of Chen et al. 2021,
+# cell differentiation markers (CD antigens) and cytokines on one side, oncogenes, tumour suppressors and kinases on the
+# other. What fits both is the microenvironment's.
+WORDS_OF_NAMES = {
     MICROENVIRONMENT: (
-        *("immun", "inflam", "interferon", "interleukin", "il2_", "il6_", "cytokine", "chemokine", "complement"),
-        *("allograft", "tnfa_", "tgf_beta", "antigen", "leukocyte", "lymphocyte", "macrophage", "microglia", "myeloid"),
-        *("t_cell", "b_cell", "tcr_", "bcr_", "coagulation", "angiogenesis", "mesenchymal", "stroma"),
+        *("*immun*", "*inflam*", "interferon", "interleukin*", "il2", "il6", "cytokine", "chemokine", "complement"),
+        *("allograft", "tnfa", "tgf_beta", "antigen", "leukocyte", "lymphocyte", "macrophage", "microglia*", "myeloid"),
+        *("t_cell", "b_cell", "tcr", "bcr", "coagulation", "*angiogenesis", "mesenchymal", "stroma*"),
         *("extracellular_matrix", "collagen", "fibroblast", "cell_differentiation_markers"),
     ),
     TUMOUR: (
-        *("e2f", "g2m", "myc_", "mitotic", "cell_cycle", "proliferation", "dna_repair", "p53", "pi3k", "mtor", "kras"),
-        *("notch", "wnt_", "hedgehog", "oncogen", "tumor_suppressor", "tumour_suppressor", "kinases", "proneural"),
+        *("e2f*", "g2m", "myc", "mitotic", "cell_cycle", "proliferation", "dna_repair", "p53", "tp53", "pi3k", "mtor*"),
+        *("kras", "notch*", "wnt", "hedgehog", "*oncogen*", "tumor_suppressor", "tumour_suppressor", "kinases"),
+        *("proneural",),
     ),
 }
 # Of leukocytes, microglia and macrophages, vessels and fibroblasts; they tell which of two clusters is which.
@@ -205,8 +207,8 @@ def _by_name(sets: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """The sets whose names say what they are."""
     found: dict[str, list[str]] = {TUMOUR: [], MICROENVIRONMENT: []}
     for name in sets:
-        plain = re.sub(r"[^a-z0-9]+", "_", name.lower()) + "_"
-        sides = (which for which, parts in PARTS_OF_NAMES.items() if any(part in plain for part in parts))
+        plain = re.sub(r"[^a-z0-9]+", "_", name.lower())
+        sides = (which for which, words in WORDS_OF_NAMES.items() if any(_is_said(word, plain) for word in words))
         if which := next(sides, None):
             found[which].append(name)
     for which, names in found.items():
@@ -216,6 +218,11 @@ def _by_name(sets: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
                 f"{FLAGS[MICROENVIRONMENT]}. The sets: {_some(sets)}"
             )
     return {which: tuple(names) for which, names in found.items()}
+
+
+def _is_said(word: str, name: str) -> bool:
+    """Whether a name of small letters, digits and underscores has that whole word; see WORDS_OF_NAMES."""
+    return bool(re.search(rf"(?:^|_){word.replace('*', '[a-z0-9]*')}s?(?:_|$)", name))
 
 
 def _read(which: str, names: Sequence[str], sets: Mapping[str, Sequence[str]] | None) -> list[str]:

@@ -135,9 +135,11 @@ def test_without_a_real_cell_under_any_sample_nothing_is_gathered():
 def test_offsets_where_there_is_no_tissue_are_zero():
     layer, (queries, source, mask) = small(), maps(16, 16)
     mask[:, 8:] = False
-    offsets = layer(queries, source, mask).offsets
-    assert (offsets[..., 3] == 0).all()  # whose kernel covers columns 11 to 16
-    assert (offsets[..., :2] != 0).all()
+    looked = layer(queries, source, mask)
+    assert (looked.offsets[..., 3] == 0).all()  # whose kernel covers columns 11 to 16
+    assert (looked.offsets[..., :2] != 0).all()
+    assert looked.has_tissue.tolist() == [[1, 1, 1, 0]] * 4
+    assert layer(queries, source).has_tissue.tolist() == [[1] * 4] * 4
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 30), (31, 5), (8, 8), (50, 7)])
@@ -171,6 +173,27 @@ def test_dropout_of_the_attention_is_the_same_when_a_chunk_is_computed_again():
     shift = torch.zeros((), dtype=torch.float64, requires_grad=True)
     value(shift).backward()
     assert shift.grad.item() == pytest.approx((value(1e-6) - value(-1e-6)).item() / 2e-6, rel=1e-6)
+
+
+def test_dropout_drops_weights_of_the_attention_and_stretches_the_others():
+    """Values are the weights themselves: each sample has a channel of its own, and so the layer tells its weights."""
+    layer = small(groups=1, heads=1, dropout=0.25)
+    q, k = torch.randn(2, 200, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    k, v = k[:40], torch.eye(40, dtype=torch.float64)[:, None]
+    places, samples = torch.zeros(200, 2).double(), torch.zeros(1, 40, 2).double()
+    whole = layer._look(None, 0, q, places, k, v, samples, None)
+    dropped = layer._look(1, 0, q, places, k, v, samples, None)
+    kept = dropped != 0
+    assert kept.double().mean().item() == pytest.approx(0.75, abs=0.02)
+    torch.testing.assert_close(dropped[kept], whole[kept] / 0.75, rtol=0, atol=1e-12)
+    assert not torch.equal(layer._look(1, 1, q, places, k, v, samples, None), dropped)  # another chunk drops others
+
+
+def test_attention_is_dropped_in_training_alone():
+    layer, inputs = small(dropout=0.5), maps(9, 9)
+    whole = small().train()(*inputs).values
+    torch.testing.assert_close(layer.eval()(*inputs).values, whole, rtol=0, atol=0)
+    assert not torch.allclose(layer.train()(*inputs).values, whole)
 
 
 def test_sizes_that_do_not_divide_are_refused():

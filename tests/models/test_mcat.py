@@ -34,6 +34,27 @@ def test_gene_groups_ask_and_patches_answer(make_batch):
     torch.testing.assert_close(extras["coattention"], shares, rtol=0, atol=1e-12)
 
 
+def test_answers_and_groups_are_pooled_by_gates_and_read_together(make_batch):
+    """After the co-attention: transformers, gated attention pooling, one layer each; then two layers on both, and one."""
+    model, batch = build(), make_batch([9, 4])
+    seen = {}
+    for name in ("slides", "genes"):
+        getattr(model, name).register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0]}))
+    logits = model(batch).logits
+    both = []
+    for name in ("slides", "genes"):
+        part = getattr(model, name)
+        x = part.transformer(seen[name])
+        gates = [part.attention(x[case : case + 1], torch.ones(1, 3, dtype=torch.bool))[0] for case in range(2)]
+        pooled = torch.stack([sum(gate[i] * x[case, i] for i in range(3)) for case, gate in enumerate(gates)])
+        both.append((pooled @ part.rho[0].weight.T + part.rho[0].bias).relu())
+    told = torch.cat(both, 1)
+    for layer in (model.fuse[0], model.fuse[2]):
+        told = (told @ layer.weight.T + layer.bias).relu()
+    expected = told @ model.classify.weight.T + model.classify.bias
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+
+
 def test_without_gene_groups_a_learned_token_asks(make_batch):
     model, batch = build(()), make_batch([9, 4], group_dims=())
     assert model(batch).extras["coattention"].shape == (2, 1, 9)

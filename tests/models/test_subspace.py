@@ -192,6 +192,25 @@ def test_pooled_cells_are_means_of_their_patches():
     assert (one.height, one.width) == (2, 3)
     assert one.places.tolist() == [0, 1, 2]
     assert one.patches[:, 0].tolist() == [3, 5, 6.5]  # of 0, 1, 5, 6; 2, 3, 7, 8; 4, 9
+    assert one.counts.tolist() == [4, 4, 2]
+
+
+def test_patches_and_slides_count_alike_however_often_a_map_was_pooled():
+    """One slide of 10 patches, pooled to cells of 4, 4 and 2 of them, and one of 3 patches, which was not."""
+    branch = build().branches["tumour"]
+    generator = torch.Generator().manual_seed(0)
+    large, small = (torch.randn(n, PATCH_DIM, generator=generator, dtype=torch.float64) for n in (10, 3))
+    cells = torch.tensor([[i % 5, i // 5] for i in range(10)])
+    maps = [
+        lay_out(large, cells, least_side=8, halvings=1),
+        lay_out(small, cells[:3], least_side=8),
+    ]
+    own = branch.absent_genes
+    (first, where, _), (second, elsewhere, _) = (branch._read(one, own) for one in maps)
+    of_patches = branch.pooled_norm(torch.cat([first[[0] * 4 + [1] * 4 + [2] * 2], second]))
+    told = branch(None, torch.tensor([False]), [maps])
+    torch.testing.assert_close(told.features[0], branch.summarise(of_patches.mean(0)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(told.offsets[0], (10 * where + 3 * elsewhere) / 13, rtol=0, atol=1e-12)
 
 
 def test_maps_that_are_too_large_are_pooled_until_they_fit_and_that_is_said(make_batch, caplog):
@@ -218,6 +237,23 @@ def test_consistency_by_hand():
     a, b = 1 / 10**0.5, 3 / 10**0.5
     expected = ((1 - (1 + a) / 2) ** 2 + (b / 2) ** 2 + (a / 2) ** 2 + (1 - (1 + b) / 2) ** 2) / 2
     torch.testing.assert_close(consistency(genes, offsets), torch.tensor(expected))
+
+
+def test_attention_that_looks_alike_is_alike_whatever_the_silhouettes():
+    """Every offset the same; the tissue of one case is an L, of another a bar, and a third has both as its slides."""
+    branch = build(consistency_side=3).branches["tumour"]
+    same = torch.arange(1.0, 5, dtype=torch.float64).view(2, 2, 1, 1)  # by group, x and y
+    branch.attention.offset.register_forward_hook(lambda _, args, out: same.expand_as(out))
+    across, down = (torch.tensor([[i, 0] for i in range(24)]), torch.tensor([[0, i] for i in range(24)]))
+    shapes = [torch.cat([across, down[1:]]), torch.cat([across, down[23:] + torch.tensor([9, 0])])]
+    maps = [lay_out(torch.zeros(len(cells), PATCH_DIM).double(), cells, least_side=8) for cells in shapes]
+    told = branch(None, torch.zeros(3, dtype=torch.bool), [[maps[0]], [maps[1]], maps])
+    offsets = told.offsets.unflatten(2, (2, 3, 3))
+    # 24 cells a side are 6 points, of which 2 a side become one of the small grid; kernels reach one cell beyond.
+    tissue = torch.tensor([[[1, 1, 1], [1, 0, 0], [1, 0, 0]], [[1, 1, 1], [0, 0, 0], [0, 1, 0]]])
+    tissue = torch.cat([tissue, tissue.amax(0, keepdim=True)])
+    expected = branch.attention.reach * same * tissue[:, None, None]
+    torch.testing.assert_close(offsets, expected, rtol=0, atol=1e-12)
 
 
 def test_consistency_is_of_the_cases_that_have_both(make_batch):
@@ -355,6 +391,21 @@ def test_every_variant_trains_every_parameter(settings, make_batch):
     (output.logits.square().sum() + sum(output.losses.values())).backward()
     assert [key for key, p in model.named_parameters() if p.grad is None or not (p.grad.abs() > 1e-13).any()] == []
     assert list(output.losses) == (["consistency"] if model.config.is_consistent else [])
+
+
+def test_dropout_of_the_gene_encoder_is_alpha_dropout():
+    """What is dropped is set to the value that ELU's kin SELU falls to, −1.758, before all is scaled and moved."""
+    encoder = GeneEncoder(50, SubspaceConfig(gene_widths=(), gene_dropout=0.1)).train()
+    torch.manual_seed(0)
+    block = encoder.layers[0]
+    genes = torch.randn(40, 50)
+    whole, told = block[:2](genes), block(genes)
+    floor, kept = -1.7580993408473766, 0.9
+    scale = (kept + kept * 0.1 * floor**2) ** -0.5
+    low = scale * floor - scale * floor * 0.1
+    dropped = torch.isclose(told, torch.tensor(low), rtol=0, atol=1e-5)
+    assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.02)
+    torch.testing.assert_close(told[~dropped], (scale * whole - scale * floor * 0.1)[~dropped], rtol=0, atol=1e-5)
 
 
 def test_one_branch_reads_its_own_group():

@@ -1,9 +1,28 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.transmil import PositionEncoder, TransMIL, TransMILConfig, nystrom_attention, pseudoinverse, segment_means
+from models.transmil import (
+    PositionEncoder,
+    TransLayer,
+    TransMIL,
+    TransMILConfig,
+    nystrom_attention,
+    pseudoinverse,
+    segment_means,
+)
 
 SMALL = TransMILConfig(hidden=16, heads=2, landmarks=8)
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.operations += 1
+        return function(*args, **(kwargs or {}))
 
 
 def random(*shape: int, scale: float = 1.0) -> torch.Tensor:
@@ -42,6 +61,42 @@ def test_the_pseudoinverse_of_an_attention():
 def test_segments_differ_by_one_at_most_and_none_is_padded():
     x = torch.arange(7.0)[None, :, None]
     assert segment_means(x, 3)[0, :, 0].tolist() == [1.0, 3.5, 5.5]  # 0 1 2, 3 4, 5 6
+    assert segment_means(x[:, :6], 3)[0, :, 0].tolist() == [0.5, 2.5, 4.5]
+    assert segment_means(x, 7)[0, :, 0].tolist() == x.flatten().tolist()
+
+
+def test_means_of_segments_are_a_few_operations_however_many_there_are():
+    """One for each segment would make the backward pass several times slower."""
+    x = random(2, 103, 4).requires_grad_()
+    with Counted() as few:
+        segment_means(x, 4)
+    with Counted() as many:
+        segment_means(x, 50)
+    assert many.operations == few.operations
+
+
+def test_a_layer_adds_its_attention_and_the_values_of_neighbours():
+    layer, x = TransLayer(SMALL).double().eval(), random(5, 16)
+    w = layer.state_dict()
+    normed = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    q, k, v = (normed @ part.T for part in w["in_projection.weight"].split(16))
+    heads = []
+    for number, own in enumerate((slice(0, 8), slice(8, 16))):
+        kernel = w["neighbours.weight"][number, 0, :, 0]
+        near = torch.stack([sum(kernel[16 + j - i] * v[j, own] for j in range(5)) for i in range(5)])
+        heads.append((q[:, own] @ k[:, own].T / 8**0.5).softmax(1) @ v[:, own] + near)
+    expected = x + torch.cat(heads, 1) @ w["out_projection.0.weight"].T + w["out_projection.0.bias"]
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-12)
+
+
+def test_the_class_token_is_read_and_positions_pass_it_by(make_batch):
+    torch.manual_seed(0)
+    model, batch = TransMIL(12, (), 4, SMALL).double().eval(), make_batch([4])
+    x = model.first(torch.cat([model.token, model.project(batch.patches[0])]))
+    token = model.second(torch.cat([x[:1], model.position(x[1:])]))[:1]
+    normed = (token - token.mean()) / (token.var(unbiased=False) + 1e-5).sqrt()
+    expected = normed @ model.classify.weight.T + model.classify.bias
+    torch.testing.assert_close(model(batch).logits, expected, rtol=0, atol=1e-12)
 
 
 def test_positions_are_convolutions_over_the_square():

@@ -239,6 +239,24 @@ def test_the_resolved_configuration_gives_itself(tmp_path):
     assert load_config({}, file=file) == config
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "names"),
+    [
+        ("tumour_genes", "Cell cycle, G2M; E2F targets", ("Cell cycle, G2M", "E2F targets")),
+        ("tumour_genes", "Cell cycle, G2M;", ("Cell cycle, G2M",)),
+        ("microenvironment_genes", ["Cells, B", "one; two"], ("Cells, B", "one; two")),
+        ("further_tables", ["gains, losses.csv:cnv"], ("gains, losses.csv:cnv",)),
+        ("covariates", ["age, years"], ("age, years",)),
+    ],
+)
+def test_names_that_hold_commas_survive_in_a_list_and_are_read_again_as_they_were(tmp_path, key, value, names):
+    config = load_config(INPUTS | {key: value})
+    assert lookup(config, key) == names
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert lookup(load_config({}, file=file), key) == names
+
+
 def test_configuration_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         load_config(INPUTS).folds = 3

@@ -149,6 +149,21 @@ def test_modality_dropout_never_takes_both_and_only_from_cases_with_both():
     assert torch.equal(untouched.has_slides & untouched.has_omics, has.all(1))
 
 
+@pytest.mark.parametrize(
+    ("batch_cases", "least_cases", "expected"),
+    [(3, 1, [3, 2, 2]), (2, 1, [2, 2, 2, 1]), (2, 2, [3, 2, 2]), (4, 4, [7]), (4, 8, [7])],
+)
+def test_no_training_step_has_fewer_cases_than_the_model_needs(learned, batch_cases, least_cases, expected):
+    task, data = learned
+    model, cases, seen = UMEML(WIDTH, [3], 2, SMALL), CASES[:7], []
+    model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    fit_model(
+        model, task, data, cases=cases, targets=task.encode(LABELS.loc[cases]), validation=((), np.zeros((0, 1), int)),
+        config=TrainConfig(epochs=1, batch_cases=batch_cases), least_cases=least_cases, seed=0, device="cpu",
+    )  # fmt: skip
+    assert seen == expected
+
+
 def test_training_that_diverges_is_told_with_a_remedy(learned):
     broken = SimpleNamespace(n_outputs=2, encode=learned[0].encode, loss=lambda logits, targets: logits.sum() * np.nan)
     with pytest.raises(FloatingPointError, match=r"training diverged: task nan.*a lower learning rate \(train.lr\)"):
@@ -158,8 +173,13 @@ def test_training_that_diverges_is_told_with_a_remedy(learned):
 class Outspoken(UMEML):
     """Stands still: its gradients are taken away before the step."""
 
+    def forward(self, batch):
+        self.classes = (batch.mask.sum(1) - 3) % 2  # the bag of case i has 3 + i patches, and its class is i mod 2
+        return super().forward(batch)
+
     def after_backward(self, output, score):
-        self.scores = [*getattr(self, "scores", ()), (len(output.logits), score(output.logits))]
+        true = output.logits.softmax(1)[torch.arange(len(output.logits)), self.classes].sum().item()
+        self.scores = [*getattr(self, "scores", ()), (len(output.logits), score(output.logits), true)]
         for parameter in self.parameters():
             assert parameter.grad is not None
             parameter.grad = None
@@ -177,6 +197,6 @@ def test_a_model_has_its_say_between_backward_and_step(learned, on_linear):
         model, task, data, cases=CASES, targets=task.encode(LABELS), validation=((), np.zeros((0, 1), int)),
         config=TrainConfig(epochs=2, batch_cases=4, modality_dropout=0.5), seed=0, device="cpu",
     )  # fmt: skip
-    assert [cases for cases, _ in inner.scores] == [4] * 4
-    assert all(0 < score < 4 for _, score in inner.scores)  # four probabilities of the true class
+    assert [cases for cases, _, _ in inner.scores] == [4] * 4
+    assert [score for _, score, _ in inner.scores] == pytest.approx([true for _, _, true in inner.scores], abs=1e-6)
     assert all(torch.equal(weight, before[name]) for name, weight in inner.state_dict().items())

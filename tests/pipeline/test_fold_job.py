@@ -403,6 +403,23 @@ def test_gradients_are_coordinated_in_training(make, monkeypatch):
     assert isinstance(score(output.logits), float)
 
 
+def test_cases_that_do_not_divide_into_steps_leave_none_of_them_alone(make):
+    """Nine cases in steps of two: consistency refuses a step of one."""
+    job = make(sets=[*SUBSPACE, "train.batch_cases=2"], fold=Fold(0, TRAIN[:9], (), TEST))
+    assert run_fold(job) == "done"
+
+
+def test_how_many_cases_were_pooled_is_noted(make):
+    """Five patches of each case lie on a diagonal, two cells from one to the next."""
+    notes = {}
+    for mib in (128, 1e-4):
+        job = make(sets=[*SUBSPACE, f"models.subspace.memory_mib={mib}"])
+        run_fold(job)
+        notes[mib] = json.loads((job.out / "model" / "model.json").read_text())["slide_notes"]
+    # Cells 0, 2, 4, 6 and 8 of columns and rows: on one cell together once they are halved four times.
+    assert notes == {128: [], 1e-4: ["subspace: 12 of 12 training cases pooled, up to 4 times by 2"]}
+
+
 def test_a_subspace_that_is_lost_in_a_fold_is_told(make):
     _, genes = cohort()
     genes.loc[list(TRAIN), "G2"] = 1.0
@@ -411,6 +428,17 @@ def test_a_subspace_that_is_lost_in_a_fold_is_told(make):
         InputError, match="subspace microenvironment: none of its genes is left among the training cases"
     ):
         run_fold(job)
+
+
+def test_a_model_with_subspaces_is_not_trained_without_genes(make):
+    _, genes = cohort()
+    job = make(sets=SUBSPACE, genes=genes.loc[list(TEST)])
+    with pytest.raises(
+        InputError,
+        match="grade, fold: none of the 12 training cases has genes, and subspace is led by them; give a gene",
+    ):
+        run_fold(job)
+    assert run_fold(make(sets=["train.members=1"], genes=genes.loc[list(TEST)])) == "done"  # other models do without
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

@@ -27,7 +27,7 @@ def frame(cases, probability, fold):
     return pd.DataFrame(told | {"probability_2": 1 - p, "probability_3": p})
 
 
-def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml", model="umeml", groups=()):
+def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml", model="umeml", groups=(), slide_notes=()):
     """A job as one leaves it that is finished."""
     job = SimpleNamespace(
         fold=fold, out=folder, is_final=fold.number == -1, contender=SimpleNamespace(name=name, model=model)
@@ -36,6 +36,7 @@ def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml", model=
     described = {
         "fitted": {"column": "grade"},
         "omics": {"notes": list(notes), "groups": dict(groups)} if omics else None,
+        "slide_notes": list(slide_notes),
     }
     (job.out / "model" / "model.json").write_text(json.dumps(described))
     frame(list(fold.test), known, fold.number).to_csv(job.out / "predictions.csv", index=False)
@@ -163,11 +164,30 @@ def test_the_genes_of_a_rivals_subspaces_are_listed(finished, tmp_path):
     plan, jobs, labels, cases = finished
     groups = {"tumour": ["MKI67"], "microenvironment": ["CD3E", "CD4"], "ungrouped": ["ACTB"]}
     folds = [
-        write_job(tmp_path / "r" / str(fold.number), fold, VARIANT, model="subspace", groups=groups, notes=["x"])
+        write_job(
+            tmp_path / "r" / str(fold.number),
+            fold,
+            VARIANT,
+            model="subspace",
+            groups=groups,
+            notes=["x"],
+            slide_notes=["pooled"] if fold.number else [],
+        )
         for fold in plan.folds
     ]
     report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, n_boot=10, seed=0)
     told = report["rivals"]["plain"]
     assert told["subspaces"] == {"tumour": ["MKI67"], "microenvironment": ["CD3E", "CD4"]}
     assert told["gene_notes"] == {"1": ["x"]}  # the last fold's; the other's are the same
-    assert report["subspaces"] == {}
+    assert told["slide_notes"] == {"1": ["pooled"]}
+    assert report["subspaces"] == report["slide_notes"] == {}
+
+
+def test_a_model_with_subspaces_that_has_no_genes_lists_none(finished, tmp_path):
+    plan, jobs, labels, cases = finished
+    folds = [
+        write_job(tmp_path / "r" / str(fold.number), fold, VARIANT, model="subspace", omics=False)
+        for fold in plan.folds
+    ]
+    report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, n_boot=10, seed=0)
+    assert "subspaces" not in report["rivals"]["plain"]

@@ -54,6 +54,20 @@ def test_by_default_the_names_of_the_sets_say_it():
     assert choose().genes == {"tumour": ["MKI67", "TOP2A"], "microenvironment": ["CD3E", "CD4", "CD68"]}
 
 
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [
+        *(("GOBLET_CELLS", None), ("FANCONI_COMPLEMENTATION", None), ("Club cell", None), ("KIL2", None)),
+        *(("T-cells, exhausted", "microenvironment"), ("B_CELL_RECEPTOR", "microenvironment"), ("IL2", "microenvironment")),
+        *(("Complement", "microenvironment"), ("Autoimmunity", "microenvironment"), ("AIM2_INFLAMMASOME", "microenvironment")),
+        *(("MTORC1_SIGNALING", "tumour"), ("Proto-Oncogenes", "tumour"), ("MYC", "tumour"), ("MYCOSIS", None)),
+    ],
+)  # fmt: skip
+def test_names_of_sets_are_read_by_whole_words(name, which):
+    chosen = choose({"Kinases": ["A"], "Stroma": ["B"], name: ["C"]})
+    assert [side for side, names in chosen.sources.items() if name in names] == ([which] if which else [])
+
+
 def test_without_sets_the_data_are_to_say_it():
     assert choose(None) is None
 
