@@ -28,7 +28,7 @@ def width(slide):
 def inside():
     """Workers inside this process."""
     with Workers(0, "cpu") as workers:
-        workers.client  # noqa: B018  # starts them once for all tests
+        assert workers.at_once() == 1  # started once for all tests
         yield workers
 
 
