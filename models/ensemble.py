@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.types import AfterBackward, Batch, ModelOutput, Score
+from models.types import Batch, ModelOutput
 
 
 class Ensemble(nn.Module):
@@ -27,10 +27,3 @@ class Ensemble(nn.Module):
         )
         extras = {name: torch.stack([output.extras[name] for output in told]) for name in told[0].extras}
         return ModelOutput(logits.mean(0), {}, {"logits": logits} | extras)
-
-    def after_backward(self, output: ModelOutput, score: Score) -> None:
-        """Each member's own say, if it has one; it is shown its own output."""
-        for number, member in enumerate(self.members):
-            if isinstance(member, AfterBackward):
-                own = {name: extra[number] for name, extra in output.extras.items() if name != "logits"}
-                member.after_backward(ModelOutput(output.extras["logits"][number], {}, own), score)
