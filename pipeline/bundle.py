@@ -20,7 +20,7 @@ from models.linear import OnLinear
 from models.settings import Settings
 from pipeline.tasks import TASKS, FittedTask
 from preprocessing.errors import InputError
-from preprocessing.omics import OmicsScaler
+from preprocessing.omics_scaler import OmicsScaler
 
 FORMAT = 2
 AXES = "axes."  # of a gene group, by its number: beside the weights

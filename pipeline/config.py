@@ -17,7 +17,7 @@ from pipeline.presets import PRESETS
 from pipeline.tasks import TASKS
 from preprocessing.encoders import EncoderConfig, encoder_spec
 from preprocessing.errors import InputError
-from preprocessing.omics import OmicsConfig
+from preprocessing.omics_scaler import OmicsConfig
 from preprocessing.slides import MPP_RANGE
 from preprocessing.tiles import TileConfig
 

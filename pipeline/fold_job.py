@@ -39,8 +39,9 @@ from pipeline.tasks import TASKS, FittedTask
 from pipeline.tasks.survival import CURVE_MONTHS
 from preprocessing.errors import InputError
 from preprocessing.fingerprints import code_fingerprint, file_fingerprint, fingerprint
-from preprocessing.omics import OmicsMatrix, OmicsScaler, concatenate
+from preprocessing.omics import OmicsMatrix, concatenate
 from preprocessing.omics import covariates as covariate_matrix
+from preprocessing.omics_scaler import OmicsScaler
 from preprocessing.subspaces import fit_subspaces, require_subspaces
 
 SLIDES_ALONE = "abmil"  # the baseline that looks at slides only

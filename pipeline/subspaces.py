@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from models.catalogue import MODELS
 from pipeline.config import Config, Contender
-from preprocessing.omics import OmicsMatrix, read_gene_sets
+from preprocessing.gene_sets import read_gene_sets
+from preprocessing.omics import OmicsMatrix
 from preprocessing.subspaces import FLAGS, Subspaces, check_subspaces, choose_subspaces
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from preprocessing import barcodes
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, some
 
 DAYS_PER_YEAR = 365.25
 DAYS_PER_MONTH = DAYS_PER_YEAR / 12
@@ -235,7 +235,7 @@ def _survival(table: _Table) -> dict[str, pd.Series | None]:
         negative = time.index[time < 0]
         if len(negative):
             table.notes.append(
-                f"survival_months: negative in {len(negative)} cases, taken as missing: {_some(negative)}"
+                f"survival_months: negative in {len(negative)} cases, taken as missing: {some(negative)}"
             )
         time = time.mask(time < 0)
     return {"survival_months": time, "event": event}
@@ -381,8 +381,3 @@ def _site(table: _Table) -> pd.Series | None:
         return None
     table.notes.append("site: tissue source site from the TCGA barcode")
     return sites
-
-
-def _some(cases: Collection[Any]) -> str:
-    names = [str(case) for case in cases]
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

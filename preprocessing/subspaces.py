@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from models.registry import nearest
-from preprocessing.errors import InputError
-from preprocessing.omics import COVARIATE, OmicsConfig, OmicsMatrix, OmicsScaler, features_by_name
+from preprocessing.errors import InputError, some
+from preprocessing.gene_sets import features_by_name
+from preprocessing.omics import COVARIATE, OmicsMatrix
+from preprocessing.omics_scaler import OmicsConfig, OmicsScaler
 
 TUMOUR, MICROENVIRONMENT = "tumour", "microenvironment"
 FLAGS = {TUMOUR: "--tumour-genes", MICROENVIRONMENT: "--microenvironment-genes"}
@@ -112,7 +114,7 @@ def choose_subspaces(
     if set(genes[TUMOUR]) == set(genes[MICROENVIRONMENT]):
         raise InputError(
             f"subspaces: tumour and microenvironment are the same {len(set(genes[TUMOUR]))} genes "
-            f"({_some(genes[TUMOUR])}); give different ones with {FLAGS[TUMOUR]} and {FLAGS[MICROENVIRONMENT]}"
+            f"({some(genes[TUMOUR])}); give different ones with {FLAGS[TUMOUR]} and {FLAGS[MICROENVIRONMENT]}"
         )
     return Subspaces(genes, named)
 
@@ -146,22 +148,22 @@ def check_subspaces(
     for which, genes in given.genes.items():
         if not found[which]:
             raise InputError(
-                f"subspace {which}: none of its {len(genes)} genes ({_some(genes)}) is in {table} ({_some(features)}); "
+                f"subspace {which}: none of its {len(genes)} genes ({some(genes)}) is in {table} ({some(features)}); "
                 f"use the same kind of gene names, or name other genes with {FLAGS[which]}"
             )
     shared = [gene for gene in found[TUMOUR] if gene in set(found[MICROENVIRONMENT])]
     if set(found[TUMOUR]) == set(found[MICROENVIRONMENT]):
         raise InputError(
-            f"subspaces: {table} has the same {len(shared)} genes of tumour and microenvironment ({_some(shared)}); give "
+            f"subspaces: {table} has the same {len(shared)} genes of tumour and microenvironment ({some(shared)}); give "
             f"different ones with {FLAGS[TUMOUR]} and {FLAGS[MICROENVIRONMENT]}"
         )
     notes = []
     for which, genes in given.genes.items():
         absent = [gene for gene in genes if gene not in by_name]
-        lacks = f"; {len(absent)} more are in no table: {_some(absent)}" if absent else ""
+        lacks = f"; {len(absent)} more are in no table: {some(absent)}" if absent else ""
         notes.append(f"{which}: {len(found[which])} genes, of {', '.join(given.sources[which])}{lacks}")
     if shared:
-        notes.append(f"{len(shared)} genes are of tumour and microenvironment: {_some(shared)}")
+        notes.append(f"{len(shared)} genes are of tumour and microenvironment: {some(shared)}")
     return replace(given, notes=tuple(notes))
 
 
@@ -188,7 +190,7 @@ def fit_subspaces(train: OmicsMatrix, given: Mapping[str, Sequence[str]] | None,
             if kind not in ("rna", COVARIATE) and feature not in named
         ]
         if other:
-            notes = (*notes, f"{len(other)} features of other kinds join the tumour's genes: {_some(other)}")
+            notes = (*notes, f"{len(other)} features of other kinds join the tumour's genes: {some(other)}")
         genes[TUMOUR] += other
     return Subspaces(genes, notes=notes)
 
@@ -215,7 +217,7 @@ def _by_name(sets: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
         if not names:
             raise InputError(
                 f"subspaces: no gene set says by its name that it is the {which}'s; name the two with {FLAGS[TUMOUR]} and "
-                f"{FLAGS[MICROENVIRONMENT]}. The sets: {_some(sets)}"
+                f"{FLAGS[MICROENVIRONMENT]}. The sets: {some(sets)}"
             )
     return {which: tuple(names) for which, names in found.items()}
 
@@ -273,8 +275,3 @@ def _by_correlation(train: OmicsMatrix, config: OmicsConfig) -> Subspaces:
         f"tumour's {len(tumour)}) {why}"
     )
     return Subspaces({TUMOUR: tumour, MICROENVIRONMENT: microenvironment}, notes=(note,))
-
-
-def _some(names: Sequence[str] | Mapping[str, object]) -> str:
-    every = [str(name) for name in names]
-    return ", ".join(every[:3]) + (", …" if len(every) > 3 else "")

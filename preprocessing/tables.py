@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing import barcodes, labels
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, some
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ def _header(path: Path, data: bytes) -> tuple[list[str], str, bytes]:
         names = ["", *names]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise InputError(f"{path}: {len(twice)} columns are there more than once: {_some(twice)}; keep one of each")
+        raise InputError(f"{path}: {len(twice)} columns are there more than once: {some(twice)}; keep one of each")
     return names, sep, body
 
 
@@ -256,7 +256,7 @@ def read_genes(path: Path | str, *, known_cases: Collection[str] | None, ignore:
     id_column = _id_column(path, frame, known, notes, samples=True)
     ignored = [column for column in frame.columns if column in set(ignore)]
     if ignored:
-        notes.append(f"columns left out as configured: {_some(ignored)}")
+        notes.append(f"columns left out as configured: {some(ignored)}")
     frame, ids, dropped = _primary(path, frame.drop(columns=ignored), id_column, known)
     genes, others = _gene_columns(path, frame, id_column, notes)
     values = pd.DataFrame(_numbers(path, frame, genes, ids), columns=genes)
@@ -303,7 +303,7 @@ def _cases_in_rows(path: Path, frame: pd.DataFrame, known: frozenset[str] | None
     gene_column = _gene_name_column(path, frame, facts)
     left_out = [column or "(unnamed)" for column in facts if column != gene_column]
     notes.append(
-        f"gene names: column {gene_column or '(unnamed)'}" + (f"; not used: {_some(left_out)}" if left_out else "")
+        f"gene names: column {gene_column or '(unnamed)'}" + (f"; not used: {some(left_out)}" if left_out else "")
     )
     samples = [column for column in frame.columns if column not in facts]
     turned = pd.DataFrame(frame[samples].to_numpy().T, columns=frame[gene_column].to_numpy())
@@ -331,7 +331,7 @@ def _gene_name_column(path: Path, frame: pd.DataFrame, facts: list[str]) -> str:
     if names.isna().any():
         raise InputError(f"{path}: row {int(names.isna().argmax()) + 2} has no gene name in column {candidates[0]}")
     twice = sorted(set(names[names.duplicated()].astype(str)))
-    raise InputError(f"{path}: {len(twice)} genes are there more than once: {_some(twice)}; keep one row of each")
+    raise InputError(f"{path}: {len(twice)} genes are there more than once: {some(twice)}; keep one row of each")
 
 
 def _id_column(
@@ -363,10 +363,10 @@ def _primary(
     raw = frame[id_column].tolist()
     ids = [barcodes.normalise(value) if isinstance(value, str) else "" for value in raw]
     if known is not None and not known & {barcodes.case_of(identifier) for identifier in ids}:
-        there = _some([identifier for identifier in ids if identifier])
+        there = some([identifier for identifier in ids if identifier])
         raise InputError(
             f"{path}: not one case in common: column {id_column or '(unnamed)'} has {there}; the slides (or genes) are of "
-            f"{_some(sorted(known))}; write the ids the same way (a manifest can say the slides' cases)"
+            f"{some(sorted(known))}; write the ids the same way (a manifest can say the slides' cases)"
         )
     keys = [_sample_key(identifier) for identifier in ids]
     first: dict[str, str] = {}
@@ -380,7 +380,7 @@ def _primary(
         else:
             keep.append(row)
     if not keep:
-        raise InputError(f"{path}: no row of a primary sample (type 01) among {len(raw)}, as {_some(raw)}")
+        raise InputError(f"{path}: no row of a primary sample (type 01) among {len(raw)}, as {some(raw)}")
     return frame.iloc[keep].reset_index(drop=True), [ids[row] for row in keep], dropped
 
 
@@ -457,7 +457,7 @@ def _merge_annotations(
             if distinct:
                 merged.loc[case, column] = distinct[0] if len(distinct) == 1 else ";".join(map(str, distinct))
     if joined:
-        notes.append(f'columns that differ within a case, joined by ";": {_some(list(dict.fromkeys(joined)))}')
+        notes.append(f'columns that differ within a case, joined by ";": {some(list(dict.fromkeys(joined)))}')
     return merged
 
 
@@ -498,7 +498,7 @@ def _gene_columns(path: Path, frame: pd.DataFrame, id_column: str, notes: list[s
     if words:
         notes.append(f"taken as annotations, for they hold words: {', '.join(words)}")
     if not genes:
-        raise InputError(f"{path}: no column of numbers that could be a gene, among {_some(list(frame.columns))}")
+        raise InputError(f"{path}: no column of numbers that could be a gene, among {some(list(frame.columns))}")
     return genes, others
 
 
@@ -532,7 +532,3 @@ def _refuse_gene(path: Path, row: str, column: str, value: object) -> None:
         f'{path}: row {row}, column {column}: "{value}" is not a finite number; correct it, leave it empty if it is missing, '
         f"or leave the column out with the ignore option if it is no gene (decimals take a point)"
     )
-
-
-def _some(names: Sequence[object]) -> str:
-    return ", ".join(str(name) for name in names[:3]) + (", …" if len(names) > 3 else "")

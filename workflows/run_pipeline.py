@@ -115,7 +115,7 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
     from pipeline.plan import plan_tasks
     from pipeline.subspaces import check_gene_groups
     from preprocessing.errors import InputError
-    from preprocessing.omics import match_sets, read_gene_sets
+    from preprocessing.gene_sets import match_sets, read_gene_sets
 
     if config.gene_sets:
         omics, sets = cohort.omics, read_gene_sets(config.gene_sets)

@@ -12,7 +12,8 @@ from pipeline.bundle import TrainedModel, load_model, save_model
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
 from preprocessing.errors import InputError
-from preprocessing.omics import OmicsConfig, OmicsMatrix, OmicsScaler
+from preprocessing.omics import OmicsMatrix
+from preprocessing.omics_scaler import OmicsConfig, OmicsScaler
 
 WIDTH = 4
 

@@ -5,7 +5,9 @@ import pytest
 
 from models.subspace import SUBSPACES
 from preprocessing.errors import InputError
-from preprocessing.omics import OmicsConfig, OmicsMatrix, OmicsScaler, read_gene_sets
+from preprocessing.gene_sets import read_gene_sets
+from preprocessing.omics import OmicsMatrix
+from preprocessing.omics_scaler import OmicsConfig, OmicsScaler
 from preprocessing.subspaces import (
     MICROENVIRONMENT,
     TUMOUR,
