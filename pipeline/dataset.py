@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from models.types import Batch
 from preprocessing.features import FeatureStore
+from preprocessing.omics import OmicsMatrix, concatenate, covariates
+from preprocessing.omics_scaler import OmicsScaler
 
 CACHE_BYTES = 4 << 30  # bags kept in memory by one process
 
@@ -128,3 +131,37 @@ def _sampled(
         return bag
     chosen = np.sort(rng.choice(len(features), size, replace=False))
     return features[chosen], cells[chosen]
+
+
+def with_covariates(
+    omics: OmicsMatrix, labels: pd.DataFrame, columns: Sequence[str], *, features: Sequence[str] | None = None
+) -> OmicsMatrix:
+    """The molecular features, and beside them those of clinical columns; where there are no molecular ones, of all cases.
+
+    Args:
+        omics: unscaled; of some of the cases.
+        labels: the clinical columns, indexed by case id.
+        columns: which of them.
+        features: a trained model's features; see `preprocessing.omics.covariates`.
+    """
+    if not columns:
+        return omics
+    with_genes = set(omics.case_ids)
+    known = [case for case in labels.index if case in with_genes] or list(labels.index)
+    own = covariates(labels.loc[known], columns, features=features)
+    return concatenate([omics.take(known), own]) if omics.features else own
+
+
+def dataset_for(scaler: OmicsScaler | None, omics: OmicsMatrix, bags: Bags, *, patch_dim: int) -> Dataset:
+    """The cases as a model with this scaler takes them; without one, it was trained without genes.
+
+    Args:
+        scaler: fitted on the model's training cases.
+        omics: unscaled features of the cases that have genes, covariates among them.
+        bags: their patch features.
+        patch_dim: width of a patch feature.
+    """
+    if scaler is None:
+        return Dataset(bags, patch_dim, {}, ())
+    rows = {case: i for i, case in enumerate(omics.case_ids)}
+    return Dataset(bags, patch_dim, rows, scaler.transform(omics), scaler.covariates)

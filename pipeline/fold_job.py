@@ -29,7 +29,7 @@ from pipeline.baselines import (
 from pipeline.bundle import TrainedModel, save_model
 from pipeline.compute import one_thread
 from pipeline.config import CONTENDERS, Config, Contender, identity
-from pipeline.dataset import Bags, Dataset
+from pipeline.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.fit import Epoch, fit_model, predict, predict_logits
 from pipeline.linear import fit_linear_part
 from pipeline.plan import FINAL
@@ -39,8 +39,7 @@ from pipeline.tasks import TASKS, FittedTask
 from pipeline.tasks.survival import CURVE_MONTHS
 from preprocessing.errors import InputError
 from preprocessing.fingerprints import code_fingerprint, file_fingerprint, fingerprint
-from preprocessing.omics import OmicsMatrix, concatenate
-from preprocessing.omics import covariates as covariate_matrix
+from preprocessing.omics import OmicsMatrix
 from preprocessing.omics_scaler import OmicsScaler
 from preprocessing.subspaces import fit_subspaces, require_subspaces
 
@@ -173,23 +172,18 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
         InputError: no training case has genes, and the model is led by them; see `fit_scaler` for more.
     """
     bags = Bags(job.config.store, job.bags)
-    matrix = OmicsMatrix.load(job.omics).without(job.defining)
-    if job.covariates:
-        known = [case for case in job.labels.index if case in set(matrix.case_ids)] or list(job.labels.index)
-        own = covariate_matrix(job.labels.loc[known], job.covariates)
-        matrix = concatenate([matrix.take(known), own]) if matrix.features else own
-    rows = {case: i for i, case in enumerate(matrix.case_ids)}
-    with_genes = [case for case in fold.train if case in rows]
+    molecular = OmicsMatrix.load(job.omics).without(job.defining)
+    matrix = with_covariates(molecular, job.labels, job.covariates)
+    there = set(matrix.case_ids)
+    with_genes = [case for case in fold.train if case in there]
     if not with_genes and MODELS[job.contender.model].subspaces:
         raise InputError(
             f"{job.task}, {job.out.name}: none of the {len(fold.train)} training cases has genes, and "
             f"{job.contender.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
             "--model"
         )
-    if not with_genes:
-        return Dataset(bags, bags.width(), {}, ()), None
-    scaler = fit_scaler(job, matrix.take(with_genes))
-    return Dataset(bags, bags.width(), rows, scaler.transform(matrix), scaler.covariates), scaler
+    scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None
+    return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
 
 
 def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:

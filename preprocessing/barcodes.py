@@ -1,9 +1,10 @@
 """What a TCGA barcode says: case, sample type, slide kind, tissue source site.
 
 `TCGA-06-0125-01Z-00-DX1.uuid` is slide DX1 of sample 01Z (01: primary tumour) of case TCGA-06-0125, from site 06.
-An id that is no barcode is its own case.
+An id that is no barcode is its own case. Files are named after ids by `file_name` alone.
 """
 
+import hashlib
 import re
 
 PRIMARY = "01"
@@ -72,3 +73,14 @@ def source_site(identifier: str) -> str | None:
     """The tissue source site's two characters; None where the id is no barcode."""
     text = normalise(identifier)
     return text[5:7] if _DASHED.match(text) else None
+
+
+def file_name(identifier: str) -> str:
+    """What a file of that id is called: the id itself where that is a plain name, else no longer one and with a hash behind.
+
+    Whatever the id, the name stays in the folder that it is put in, and two ids never share one.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", identifier)[:100].strip(".")
+    if plain and plain == identifier:
+        return plain
+    return f"{plain}-{hashlib.sha256(identifier.encode()).hexdigest()[:12]}"

@@ -61,3 +61,19 @@ def test_what_r_makes_of_a_duplicate_column_is_doubtful():
     assert barcodes.is_doubtful("TCGA.06.0125.1")
     assert not barcodes.is_doubtful("TCGA.06.0125.01A")
     assert not barcodes.is_doubtful("TCGA_GBM_001")
+
+
+@pytest.mark.parametrize(
+    "identifier", ["../../x", "/etc/passwd", "..", "", "a/b", "a\\b", "Schnitt 3ä", "x" * 300, "CON:", ".x"]
+)
+def test_a_file_named_after_an_id_stays_in_its_folder(identifier, tmp_path):
+    name = barcodes.file_name(identifier)
+    assert (tmp_path / name).resolve().parent == tmp_path.resolve()
+    assert name.isascii()
+    assert not name.startswith(".")
+    assert len(name) < 120
+
+
+def test_files_of_different_ids_have_different_names_and_plain_ids_are_names():
+    assert barcodes.file_name(SLIDE) == SLIDE
+    assert len({barcodes.file_name(text) for text in ("a/b", "a_b", "a b", ".a_b", "a_b.")}) == 5
