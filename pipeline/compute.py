@@ -48,18 +48,25 @@ class SlideWork(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one slide in one stage: `status` is done, reused or failed; `trace` is for the log."""
+    """What became of one slide in one stage.
+
+    Attributes:
+        status: done, reused or failed.
+        tiles: name of the slide's group of tiles in the store.
+        trace: for the log.
+    """
 
     slide_id: str
     status: str
     reason: str = ""
     n_tiles: int = 0
     seconds: float = 0.0
+    tiles: str = ""
     trace: str = ""
 
     def after(self, earlier: "Outcome") -> "Outcome":
-        """This stage's outcome, with the time of the stage before."""
-        return replace(self, seconds=self.seconds + earlier.seconds)
+        """This stage's outcome, with the time and the tiles of the stage before."""
+        return replace(self, seconds=self.seconds + earlier.seconds, tiles=self.tiles or earlier.tiles)
 
     def beside(self, other: "Outcome | None") -> "Outcome":
         """The outcome of a slide of which this is a part and `other` what is known of the rest."""
@@ -71,7 +78,13 @@ class Outcome:
     def told(self) -> dict[str, object]:
         """The columns of the ledger."""
         seconds = round(self.seconds, 2)
-        return {"status": self.status, "reason": self.reason, "n_tiles": self.n_tiles, "seconds": seconds}
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "n_tiles": self.n_tiles,
+            "seconds": seconds,
+            "tiles": self.tiles,
+        }
 
 
 def choose_device(wanted: str) -> str:

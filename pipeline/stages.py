@@ -77,7 +77,7 @@ def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
     if tile_key(slide, config) != key:
         raise SlideError("its tissue mask was changed while it was tiled; run again")
     FeatureStore(store).write_tiles(key, tiled, made_with)
-    return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid))
+    return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid), tiles=key)
 
 
 def tile_all(workers: Workers, slides: Sequence[Slide], *, store: str, config: TileConfig) -> list[Outcome]:

@@ -218,7 +218,8 @@ def ledger(cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]]) -> pd.D
 
     Args:
         cohort: what came in.
-        outcomes: by slide id, the columns `status, reason, n_tiles, seconds` of each usable slide.
+        outcomes: by slide id, the columns `status, reason, n_tiles, seconds` of each usable slide, and the names of its
+            groups in the store: `tiles, features`.
     """
     rows: list[dict[str, object]] = []
     for slide in cohort.slides:
@@ -226,7 +227,8 @@ def ledger(cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]]) -> pd.D
         rows.append(known | {"path": str(slide.path)} | dict(outcomes[slide.slide_id]))
     for gone in cohort.left_out:
         known = {"slide_id": gone.file.slide_id, "case_id": gone.file.case_id, "mpp": np.nan, "mpp_source": ""}
-        fate = {"status": gone.status, "reason": gone.reason, "n_tiles": 0, "seconds": 0.0}
+        fate = {"status": gone.status, "reason": gone.reason, "n_tiles": 0, "seconds": 0.0, "tiles": "", "features": ""}
         rows.append(known | {"path": str(gone.file.path)} | fate)
     columns = ["slide_id", "case_id", "status", "reason", "n_tiles", "mpp", "mpp_source", "seconds", "path"]
+    columns += ["tiles", "features"]
     return pd.DataFrame(rows, columns=columns).sort_values(["slide_id", "path"])

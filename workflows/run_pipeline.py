@@ -97,7 +97,8 @@ def walk(config: "Config", workers: "Workers") -> int:
         outcomes, features = embed_slides(places, cohort, run, workers, outcomes)
     failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
     cases = audit_cases(cohort, failures)
-    run.write_table("slides.csv", ledger(cohort, {name: outcome.told() for name, outcome in outcomes.items()}))
+    told = {name: outcome.told() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
+    run.write_table("slides.csv", ledger(cohort, told))
     run.write_table("cases.csv", cases)
     if config.until in ("join", "train"):
         cohort.omics.save(run.folder / "omics.npz")
@@ -141,7 +142,7 @@ def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Worker
         done = {name: key for name, key in known.items() if store.has_tiles(key)}
         todo = [slide for slide in cohort.slides if slide.slide_id not in done]
         made = tile_all(workers, todo, store=config.store, config=config.tiles)
-    return _reused(done, store) | {outcome.slide_id: outcome for outcome in made}
+    return {outcome.slide_id: outcome for outcome in (*_reused(done, store), *made)}
 
 
 def embed_slides(
@@ -177,10 +178,10 @@ def embed_slides(
     return outcomes, {name: key for name, key in keys.items() if outcomes[name].status != "failed"}
 
 
-def _reused(keys: Mapping[str, str], store: Any) -> dict[str, "Outcome"]:
+def _reused(keys: Mapping[str, str], store: Any) -> list["Outcome"]:
     from pipeline.compute import Outcome
 
-    return {name: Outcome(name, "reused", n_tiles=store.count_tiles(key) or 0) for name, key in keys.items()}
+    return [Outcome(name, "reused", n_tiles=store.count_tiles(key) or 0, tiles=key) for name, key in keys.items()]
 
 
 def train(

@@ -34,8 +34,8 @@ def inside():
 
 class TestOutcome:
     def test_after_a_stage_the_times_add_up(self):
-        later = Outcome("s", "failed", "why", 3, 2.0).after(Outcome("s", "done", "", 7, 1.5))
-        assert later == Outcome("s", "failed", "why", 3, 3.5)
+        later = Outcome("s", "failed", "why", 3, 2.0).after(Outcome("s", "done", "", 7, 1.5, tiles="s-1"))
+        assert later == Outcome("s", "failed", "why", 3, 3.5, tiles="s-1")
 
     def test_beside_that_of_the_rest_of_the_slide_failures_win(self):
         good, bad = Outcome("s", "done", "", 7, 1.5), Outcome("s", "failed", "why", 0, 2.0)
@@ -44,8 +44,8 @@ class TestOutcome:
         assert good.beside(bad) == bad.beside(good) == Outcome("s", "failed", "why", 7, 3.5)
 
     def test_tells_the_columns_of_the_ledger(self):
-        told = Outcome("s", "done", "", 7, 1.2345, trace="long").told()
-        assert told == {"status": "done", "reason": "", "n_tiles": 7, "seconds": 1.23}
+        told = Outcome("s", "done", "", 7, 1.2345, tiles="s-1", trace="long").told()
+        assert told == {"status": "done", "reason": "", "n_tiles": 7, "seconds": 1.23, "tiles": "s-1"}
 
 
 class TestDevice:

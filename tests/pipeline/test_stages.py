@@ -62,7 +62,8 @@ def run(slide, store, encoder, *, config=CONFIG):
 class TestTile:
     def test_stores_the_grid_and_tells_how_many(self, slide, tmp_path):
         outcome = tile(slide, store=tmp_path / "store", config=CONFIG)
-        assert outcome == Outcome("corner", "done", n_tiles=35)  # 7 columns, 5 rows
+        key = tile_key(slide, CONFIG)
+        assert outcome == Outcome("corner", "done", n_tiles=35, tiles=key)  # 7 columns, 5 rows
         tiled = FeatureStore(tmp_path / "store").read_tiles(tile_key(slide, CONFIG))
         assert len(tiled.grid) == 35
         assert tiled.mask.shape == (round(700 / 16), round(1200 / 16))

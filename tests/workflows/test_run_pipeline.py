@@ -4,10 +4,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from lifelines.utils import concordance_index
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
+from preprocessing.features import FeatureStore
 from workflows.demo import draw_genes, draw_labels, write_svs
 
 TASKS = ("survival", "grade", "subtype")
@@ -69,6 +71,13 @@ def test_every_case_and_slide_that_came_in_goes_out_once(finished, cohort):
     assert sorted(slides["slide_id"]) == sorted(path.stem for path in cohort.slides.glob("*.svs"))
     assert (slides["n_tiles"] > 0).all()
     assert set(slides["mpp"]) == {0.25, 0.5}
+
+
+def test_the_ledger_names_each_slides_groups_in_the_store(finished):
+    store = FeatureStore(yaml.safe_load((finished / "config.yaml").read_text())["store"])
+    for slide in pd.read_csv(finished / "slides.csv").to_dict("records"):
+        assert len(store.read_tiles(slide["tiles"]).grid) == slide["n_tiles"]
+        assert len(store.read_features(slide["features"]).features) == slide["n_tiles"]
 
 
 def test_predictions_come_from_the_fold_that_did_not_train_on_the_case(finished):
