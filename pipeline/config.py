@@ -17,6 +17,7 @@ from pipeline.presets import PRESETS
 from pipeline.tasks import TASKS
 from preprocessing.encoders import EncoderConfig, encoder_spec
 from preprocessing.errors import InputError
+from preprocessing.files import read_text, why_no_file
 from preprocessing.omics_scaler import OmicsConfig
 from preprocessing.slides import MPP_RANGE
 from preprocessing.tiles import TileConfig
@@ -313,10 +314,10 @@ def _read_value(text: str, value: str) -> Any:
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise InputError(f"--config {file} does not exist")
+    if problem := why_no_file(file):
+        raise InputError(f"--config {file} {problem}")
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        values = yaml.safe_load(read_text(file)) or {}
     except yaml.YAMLError as error:
         raise InputError(f"--config {file} is not YAML: {error}") from None
     if not isinstance(values, dict):

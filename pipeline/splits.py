@@ -1,5 +1,6 @@
 """Folds: disjoint sets of cases to train on, to choose on and to test on."""
 
+import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.errors import InputError
+from preprocessing.files import read_text
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,10 @@ def _read_fold(path: Path, number: int, cases: set[str]) -> Fold:
 
 def _read_ids(path: Path) -> pd.DataFrame:
     """The file's columns as text, so that case 007 stays 007."""
+    text = read_text(path)
     try:
-        return pd.read_csv(path, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
+        return pd.read_csv(io.StringIO(text), dtype=str, skipinitialspace=True)
+    except ValueError as error:
         raise InputError(f"splits: {path} cannot be read as a table: {error}") from None
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.barcodes import case_of, source_site
+from preprocessing.case_tables import Dropped, read_clinical, read_genes
 from preprocessing.errors import InputError
 from preprocessing.labels import recognise
 from preprocessing.omics import FEATURE_KINDS, OmicsMatrix, concatenate
 from preprocessing.slides import LeftOut, Slide, SlideFile, find_slides, probe_slides, same_scans, select_kind
-from preprocessing.tables import Dropped, read_clinical, read_genes
 from preprocessing.who2021 import who2021
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from preprocessing.errors import InputError, some
+from preprocessing.files import read_text
 from preprocessing.omics import COVARIATE, feature_kind
 from preprocessing.tables import read_table
 
@@ -21,10 +22,7 @@ def read_gene_sets(path: Path | str) -> dict[str, list[str]]:
     """
     path = Path(path)
     if path.name.lower().endswith((".gmt", ".gmt.txt")):
-        try:
-            rows = [line.split("\t") for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read: {error}") from error
+        rows = [line.split("\t") for line in read_text(path).split("\n") if line.strip()]
         names = [row[0].strip() for row in rows]
         lists = [row[2:] for row in rows]
     else:

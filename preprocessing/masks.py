@@ -45,6 +45,8 @@ class Outline:
 def mask_files(slide: Slide, folder: Path) -> list[Path]:
     """The files that could be the slide's mask, of its id if there are any, else of its file's stem; there should be one."""
     for name in (slide.slide_id, slide.path.stem):
+        if name != Path(name).name:  # an id such as ../../x, which would lead out of the folder
+            continue
         paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
         found = [path for path in paths if os.path.isfile(path) and path.resolve() != slide.path.resolve()]
         if found:

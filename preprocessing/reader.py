@@ -1,6 +1,7 @@
 """Reading pixels: a slide file behind one small interface."""
 
 import math
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,11 +11,17 @@ import openslide
 from jaxtyping import UInt8
 from PIL import Image
 
+from preprocessing.errors import SlideError
 from preprocessing.jpeg_tiles import JpegTiles, open_level
 
 PLAIN_VENDORS = ("aperio", "generic-tiff")  # whose pixels are the TIFF's tiles, side by side
 CHECKED_TILES = 3
 STRIP_PIXELS = 1 << 24  # at most this many pixels of a level are held while a thumbnail is drawn
+# What no scanner writes, and no memory should be given to because a file says so.
+MAX_SIDE_PX = (1 << 31) - 1  # of level 0: coordinates are int32
+MAX_NATIVE_TILE_PIXELS = 1 << 26  # 8192 × 8192, decoded as one; scanners write 128 to 1024 a side
+MAX_READ_PIXELS = 1 << 27  # read at once
+MAX_THUMBNAIL_PIXELS = 1 << 27  # 93 × 93 mm of glass at 8 µm; a slide has 25 × 75
 
 
 class SlideReader:
@@ -27,6 +34,7 @@ class SlideReader:
 
     Raises:
         openslide.OpenSlideError: the file cannot be opened or its pixels cannot be read.
+        SlideError: it declares sizes that no slide has.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,6 +44,9 @@ class SlideReader:
         self.size_px: tuple[int, int] = self._slide.dimensions
         self.properties: dict[str, str] = dict(self._slide.properties)
         self.downsamples: tuple[float, ...] = self._slide.level_downsamples
+        if problem := self._why_too_large():
+            self._slide.close()
+            raise SlideError(problem)
         self._background = "#" + self.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
 
     def __enter__(self) -> Self:
@@ -55,13 +66,27 @@ class SlideReader:
 
     @property
     def bounds_px(self) -> tuple[int, int, int, int]:
-        """The scanned part (x, y, width, height), in level-0 pixels; the whole slide where the file does not say."""
-        names = ("x", "y", "width", "height")
-        found = [self.properties.get(f"openslide.bounds-{name}") for name in names]
-        if any(value is None for value in found):
+        """The scanned part (x, y, width, height), within the slide, in level-0 pixels; all where the file does not say."""
+        found = [self.properties.get(f"openslide.bounds-{name}", "") for name in ("x", "y", "width", "height")]
+        if not all(re.fullmatch(r"-?\d+", value) for value in found):
             return (0, 0, *self.size_px)
-        x, y, width, height = (int(value) for value in found if value is not None)
-        return x, y, width, height
+        x, y, width, height = map(int, found)
+        left, top = max(0, x), max(0, y)
+        right, bottom = min(self.size_px[0], x + width), min(self.size_px[1], y + height)
+        return left, top, max(0, right - left), max(0, bottom - top)
+
+    def _why_too_large(self) -> str | None:
+        """What of the sizes that the file declares is absurd."""
+        if max(self.size_px) > MAX_SIDE_PX:
+            return f"absurd size in its metadata: {self.size_px[0]} × {self.size_px[1]} pixels"
+        for level in range(len(self.downsamples)):
+            sides = [self.properties.get(f"openslide.level[{level}].tile-{side}", "0") for side in ("width", "height")]
+            if int(sides[0]) * int(sides[1]) > MAX_NATIVE_TILE_PIXELS:
+                return (
+                    f"level {level} is stored in pieces of {sides[0]} × {sides[1]} pixels, too large to be decoded one by one; "
+                    "convert it to a tiled pyramid (vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg)"
+                )
+        return None
 
     def best_level(self, downsample: float) -> int:
         """The coarsest level that is not coarser than `downsample` (a hair's breadth of rounding forgiven)."""
@@ -81,6 +106,11 @@ class SlideReader:
             size_px: width and height of the result.
         """
         whole = (math.ceil(span[0] - 1e-6), math.ceil(span[1] - 1e-6))
+        if whole[0] * whole[1] > MAX_READ_PIXELS:
+            raise SlideError(
+                f"{whole[0]} × {whole[1]} pixels of level {level} would be read at once: it has no level that is coarse "
+                "enough; take a smaller tiles.mpp or tiles.tile_px, or add a pyramid"
+            )
         pixels = self._region(x, y, level, whole)
         if whole == size_px and span == (float(whole[0]), float(whole[1])):
             return pixels
@@ -90,6 +120,11 @@ class SlideReader:
     def thumbnail(self, downsample: float) -> UInt8[np.ndarray, "H W 3"]:
         """The whole slide at 1/`downsample` of level 0, drawn in strips: memory stays bounded even without a pyramid."""
         width, height = (max(1, round(side / downsample)) for side in self.size_px)
+        if width * height > MAX_THUMBNAIL_PIXELS:
+            raise SlideError(
+                f"its thumbnail would have {width} × {height} pixels: {self.size_px[0]} × {self.size_px[1]} pixels are more "
+                "than a slide has, or its resolution is wrong; else look for tissue at a coarser tiles.tissue.mpp"
+            )
         scale = (self.size_px[0] / width, self.size_px[1] / height)
         level = self.best_level(downsample)
         level_width, level_height = self._slide.level_dimensions[level]

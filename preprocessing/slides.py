@@ -12,6 +12,7 @@ import pandas as pd
 
 from preprocessing.barcodes import case_of, slide_kind
 from preprocessing.errors import InputError, SlideError
+from preprocessing.files import why_no_file
 from preprocessing.fingerprints import slide_fingerprint
 from preprocessing.reader import SlideReader
 from preprocessing.tables import read_table
@@ -133,6 +134,9 @@ def _one_per_series(paths: list[Path]) -> list[Path]:
     """DICOM keeps a slide in many files; the first of each series stands for it. What cannot be opened stands for itself."""
     first: dict[str, Path] = {}
     for path in paths:
+        if _why_unsafe(path):
+            first[str(path)] = path
+            continue
         try:
             with openslide.OpenSlide(str(path)) as slide:
                 series = slide.properties.get("dicom.SeriesInstanceUID", str(path))
@@ -242,8 +246,8 @@ def _same_or_raise(one: Slide, other: Slide) -> None:
 
 def probe_slide(file: SlideFile, *, default_mpp: float | None) -> Slide:
     """The slide with its size, resolution and fingerprint; raises SlideError with the reason why it cannot be used."""
-    if not file.path.is_file():
-        raise SlideError(f"{file.path} does not exist")
+    if problem := _why_unsafe(file.path):
+        raise SlideError(problem)
     try:
         with SlideReader(file.path) as reader:
             size_px, properties = reader.size_px, reader.properties
@@ -254,6 +258,18 @@ def probe_slide(file: SlideFile, *, default_mpp: float | None) -> Slide:
         raise SlideError(f"{file.path.name}: cannot be opened: {error}") from None
     mpp_xy, source = resolve_mpp(properties, manifest_mpp=file.mpp, default_mpp=default_mpp)
     return Slide(file.slide_id, file.case_id, file.path, mpp_xy, source, size_px, fingerprint)
+
+
+def _why_unsafe(path: Path) -> str | None:
+    """What would keep OpenSlide waiting for ever: a pipe or a device, as the slide or among the files read along with it."""
+    if problem := why_no_file(path):
+        return f"{path} {problem}"
+    beside = {".mrxs": path.with_suffix(""), ".dcm": path.parent, ".vms": path.parent, ".vmu": path.parent}
+    folder = beside.get(path.suffix.lower())
+    if folder is None or not folder.is_dir():
+        return None
+    odd = sorted(other for other in folder.iterdir() if not other.is_dir() and why_no_file(other))
+    return f"{odd[0]}, which is read along with {path.name}, {why_no_file(odd[0])}" if odd else None
 
 
 def resolve_mpp(

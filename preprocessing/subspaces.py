@@ -11,6 +11,7 @@ from pathlib import Path
 
 from models.registry import nearest
 from preprocessing.errors import InputError, some
+from preprocessing.files import read_text
 from preprocessing.gene_sets import features_by_name
 from preprocessing.omics import COVARIATE, OmicsMatrix
 from preprocessing.omics_scaler import OmicsConfig, OmicsScaler
@@ -242,10 +243,7 @@ def _read(which: str, names: Sequence[str], sets: Mapping[str, Sequence[str]] | 
 
 
 def _read_file(which: str, path: Path) -> list[str]:
-    try:
-        genes = re.split(r"[\s,;]+", path.read_text(encoding="utf-8-sig").strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{FLAGS[which]} {path}: cannot be read: {error}") from error
+    genes = re.split(r"[\s,;]+", read_text(path).strip())
     if genes == [""]:
         raise InputError(f"{FLAGS[which]} {path}: the file is empty; give gene names, one a line")
     return genes

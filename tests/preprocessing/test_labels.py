@@ -3,9 +3,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from preprocessing.case_tables import read_clinical
 from preprocessing.errors import InputError
 from preprocessing.labels import is_label, recognise
-from preprocessing.tables import read_clinical
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
 MONTH = 30.4375

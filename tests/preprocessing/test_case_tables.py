@@ -1,0 +1,231 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from preprocessing.case_tables import is_annotation, read_clinical, read_genes
+from preprocessing.errors import InputError
+
+DATA = Path(__file__).resolve().parents[3] / "shared/data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text, name="genes.csv"):
+        path = tmp_path / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return write_file
+
+
+# --- genes ---
+
+
+def test_transposed_gives_the_same(write):
+    upright = read_genes(write("case_id,EGFR,TP53\nTCGA-06-0125,1.5,2\nTCGA-06-0130,3,\n"), known_cases=None)
+    turned = read_genes(write("gene,TCGA.06.0125.01A,tcga-06-0130-01a\nEGFR,1.5,3\nTP53,2,\n"), known_cases=None)
+    pd.testing.assert_frame_equal(upright.values, turned.values)
+    assert upright.values.loc["TCGA-06-0125"].tolist() == [1.5, 2.0]
+    assert any("transposed" in note for note in turned.notes)
+    assert any("cases in rows" in note for note in upright.notes)
+
+
+def test_transposed_table_with_label_rows_and_gene_facts(write):
+    text = (
+        "gene_id\tgene_name\tTCGA-06-0125\tTCGA-06-0130\nE1\tEGFR\t1\t2\nE2\tTP53\t3\t4\nE3\tsubtype\tIDHwt\tIDHmut\n"
+    )
+    table = read_genes(write(text, "genes.tsv"), known_cases=None)
+    assert table.values.columns.tolist() == ["EGFR", "TP53"]
+    assert table.annotations["subtype"].tolist() == ["IDHwt", "IDHmut"]
+
+
+def test_a_column_that_r_renamed_is_dropped_and_said(write):
+    table = read_genes(write("gene,TCGA.06.0125.01A,TCGA.06.0125.1\nEGFR,1,2\nTP53,3,4\n"), known_cases=None)
+    assert table.values.index.tolist() == ["TCGA-06-0125"]
+    assert [(drop.id, drop.reason) for drop in table.dropped] == [
+        ("TCGA.06.0125.1", "begins as a TCGA barcode, but is none")
+    ]
+
+
+def test_orientation_by_the_slides_cases(write):
+    table = read_genes(write("symbol,p1,p2,p3\nEGFR,1,2,3\nTP53,4,5,6\n"), known_cases={"p1", "p2"})
+    assert table.values.index.tolist() == ["p1", "p2", "p3"]
+    assert table.values["TP53"].tolist() == [4, 5, 6]
+
+
+def test_primary_samples_only_and_one_a_case(write):
+    text = "sample,EGFR\nTCGA-06-0125-02A,9\nTCGA-06-0125-01B,8\nTCGA-06-0125-01A,1\nTCGA-06-0130-11A,7\nTCGA-06-0131-01A,2\n,5\n"
+    table = read_genes(write(text), known_cases=None)
+    assert table.values["EGFR"].to_dict() == {"TCGA-06-0125": 1.0, "TCGA-06-0131": 2.0}
+    reasons = {drop.id: drop.reason for drop in table.dropped}
+    assert reasons == {
+        "TCGA-06-0125-02A": "sample type 02, not primary (01)",
+        "TCGA-06-0125-01B": "another primary sample of the case is kept: TCGA-06-0125-01A",
+        "TCGA-06-0130-11A": "sample type 11, not primary (01)",
+        "row 7": "no id",
+    }
+
+
+def test_published_tables_with_a_row_a_slide_are_merged(write):
+    text = (
+        ",case_id,slide_id,site,is_female,oncotree_code,age,survival_months,censorship,train,IDH1_mut,EGFR_rnaseq\n"
+        "0,TCGA-06-0125,TCGA-06-0125-01Z-00-DX1.svs,06,1,GBM,50,4.7,0,1,0,1.5\n"
+        "1,TCGA-06-0125,TCGA-06-0125-01Z-00-DX2.svs,06,1,GBM,50,4.7,0,1,0,1.5\n"
+        "2,TCGA-02-0003,TCGA-02-0003-01Z-00-DX1.svs,02,0,GBM,60,9,1,1,1,-2\n"
+    )
+    table = read_genes(write(text), known_cases=None)
+    assert table.values.columns.tolist() == ["IDH1_mut", "EGFR_rnaseq"]
+    assert table.values["EGFR_rnaseq"].to_dict() == {"TCGA-06-0125": 1.5, "TCGA-02-0003": -2.0}
+    joined = "TCGA-06-0125-01Z-00-DX1.svs;TCGA-06-0125-01Z-00-DX2.svs"
+    assert table.annotations.loc["TCGA-06-0125", "slide_id"] == joined
+    assert table.annotations["site"].tolist() == ["06", "02"]
+    assert any("1 rows that repeat another" in note for note in table.notes)
+    assert any("censorship" in note and "not as genes" in note for note in table.notes)
+
+
+def test_rows_named_by_slide_alone_are_merged(write):
+    text = "slide_id,EGFR\nTCGA-06-0125-01Z-00-DX1.a,1\nTCGA-06-0125-01Z-00-DX2.b,1\n"
+    table = read_genes(write(text), known_cases=None)
+    assert table.values["EGFR"].to_dict() == {"TCGA-06-0125": 1.0}
+    assert table.dropped == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "case_id,EGFR\np1,1\np1,2\n",
+            "case p1 is there more than once, and column EGFR is 1 in one row and 2 in another",
+        ),
+        ("case_id,EGFR\np1,1\np1,\n", "case p1 .* column EGFR is 1 in one row and nan in another"),
+        ("case_id,EGFR,grade\np1,1,2\np1,1,3\n", "case p1 .* column grade is 2 in one row and 3 in another"),
+        ("case_id,EGFR,TP53\np1,1,2\np2,abc,3\n", 'genes.csv: row p2, column EGFR: "abc" is not a finite number'),
+        ("case_id,EGFR,TP53\np1,1,2\np2,inf,3\n", 'row p2, column EGFR: "inf"'),
+        ("case_id;EGFR;TP53\np1;1,5;2\np2;2,5;3\n", 'row p1, column EGFR: "1,5".*decimals take a point'),
+        ("case_id,grade\np1,2\n", "no column of numbers that could be a gene"),
+        ("gene,TCGA-06-0125\nEGFR,1\nEGFR,2\n", "1 genes are there more than once: EGFR"),
+        ("case_id,EGFR\nTCGA-06-0125-02A,1\n", "no row of a primary sample"),
+    ],
+)
+def test_genes_that_cannot_be_used(write, text, message):
+    with pytest.raises(InputError, match=message):
+        read_genes(write(text), known_cases=None)
+
+
+def test_no_common_case_shows_three_ids_of_each_side(write):
+    path = write("case_id,EGFR\na1,1\na2,2\na3,3\na4,4\n")
+    with pytest.raises(InputError, match=r"has a1, a2, a3, …; the slides .or genes. are of b1, b2, b3, …"):
+        read_genes(path, known_cases=["b4", "b3", "b2", "b1"])
+
+
+def test_ignored_columns_and_columns_of_words(write):
+    table = read_genes(write("case_id,EGFR,junk,mgmt\np1,1,2,Methylated\np2,3,4,\n"), known_cases=None, ignore=["junk"])
+    assert table.values.columns.tolist() == ["EGFR"]
+    assert table.annotations.columns.tolist() == ["mgmt"]
+    assert any("junk" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "grade",
+        "Survival",
+        "OS_MONTHS",
+        "OS.time",
+        "PFI.time",
+        "vital_status",
+        "vitalStatus",
+        "VITALSTATUS",
+        "daysToDeath",
+        "censorship",
+        "tumorgrade",
+        "who2021_grade",
+        "timetoevent",
+        "age",
+        "is_female",
+        "oncotree_code",
+        "slide_id",
+        "site",
+        "train",
+        "project",
+        "histology",
+        "IDH_status",
+        "grade2021",
+        "Transcriptome.Subtype",
+        "purity",
+        "Unnamed:_0",
+        "overallsurvival",
+    ],
+)
+def test_columns_that_speak_of_labels_are_no_genes(name):
+    assert is_annotation(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AGER",
+        "OS9",
+        "STATH",
+        "EVENTLESS",
+        "IDS",
+        "EFS",
+        "MAG",
+        "PIGR",
+        "TIMELESS",
+        "TIMP1",
+        "SEXD",
+        "HLA-A",
+        "NKX2-1-AS1",
+        "IDH1_mut",
+        "EGFR_cnv",
+        "7SK",
+    ],
+)
+def test_gene_symbols_are_not_swallowed(name):
+    assert not is_annotation(name)
+
+
+# --- clinical tables ---
+
+
+def test_clinical_rows_of_a_case_are_joined(write):
+    text = "case_submitter_id\tvital_status\ttreatment\nTCGA-06-0125\tDead\tRadiation\nTCGA-06-0125\tDead\tPharma\n"
+    table = read_clinical(write(text, "clinical.tsv"), None)
+    assert table.frame.loc["TCGA-06-0125"].tolist() == ["Dead", "Radiation;Pharma"]
+    assert any("treatment" in note for note in table.notes)
+
+
+def test_clinical_rows_that_disagree_on_a_label(write):
+    path = write("case_id,vital_status\np1,Dead\np1,Alive\n")
+    with pytest.raises(InputError, match=r"case p1 .* column vital_status is Dead in one row and Alive in another"):
+        read_clinical(path, ["p1"])
+
+
+# --- real tables ---
+
+
+@needs_data
+def test_every_real_gene_is_a_gene():
+    table = read_genes(DATA / "gbmlgg/genes.csv.gz", known_cases=None)
+    assert table.values.shape == (455, 1544)
+    assert table.annotations.shape == (455, 0)
+    assert not table.values.isna().any(axis=None)
+    names = {
+        name for path in (DATA / "gene_sets").glob("*.csv") for name in pd.read_csv(path, dtype=str).to_numpy().flat
+    }
+    symbols = {name for name in names if isinstance(name, str)}
+    assert len(symbols) > 6000
+    assert [name for name in symbols if is_annotation(name)] == []
+
+
+@needs_data
+def test_real_table_transposed_or_with_labels_gives_the_same(tmp_path):
+    source = pd.read_csv(DATA / "gbmlgg/genes.csv.gz", index_col=0, float_precision="round_trip")
+    clinic = pd.read_csv(DATA / "gbmlgg/cases.csv", index_col=0)[["grade", "subtype", "survival_months", "event"]]
+    source.join(clinic).T.to_csv(tmp_path / "turned.tsv", sep="\t")
+    table = read_genes(tmp_path / "turned.tsv", known_cases=None)
+    assert sorted(table.annotations) == ["event", "grade", "subtype", "survival_months"]
+    pd.testing.assert_frame_equal(table.values, source, check_names=False)
