@@ -86,6 +86,9 @@ class Config(Settings):
         None, ge=0, description="processes; 0 works in this process; default: one a core or GPU"
     )
     scheduler: str | None = Field(None, description="address of a Dask scheduler whose workers are to be used")
+    slide_minutes: float = Field(
+        720, gt=0, description="a worker that takes longer over a slide, or its share of one, is ended; the slide fails"
+    )
     gpu_tiles: int = Field(128, ge=1, description="tiles sent to a GPU at once; less where its memory is short")
 
     tiles: TileConfig = TileConfig()
@@ -241,7 +244,18 @@ class Config(Settings):
 # Keys that say what is trained on a fold, and which groups of genes it is shown: a job holds its own.
 CONTENDERS = {"model", "models", "variants", "tumour_genes", "microenvironment_genes"}
 # A preset is but a name for values, which stand in the configuration themselves.
-WHERE_NOT_WHAT = {"out", "store", "until", "dry_run", "device", "workers", "scheduler", "gpu_tiles", "preset"}
+WHERE_NOT_WHAT = {
+    "out",
+    "store",
+    "until",
+    "dry_run",
+    "device",
+    "workers",
+    "scheduler",
+    "slide_minutes",
+    "gpu_tiles",
+    "preset",
+}
 
 
 def identity(config: Config) -> dict[str, Any]:

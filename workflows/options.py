@@ -15,8 +15,9 @@ examples:
   run_pipeline slides/ genes.csv --clinical clinical.tsv --gene-sets hallmark.gmt --task survival
   run_pipeline manifest.csv genes.csv.gz --encoder uni --device cuda --out runs/uni
 
-exit codes: 0 all good; 1 training failed; 2 wrong input, nothing was computed; 3 finished, but some slides failed
-  (see slides.csv); 130 stopped by the user, and the same command goes on
+exit codes: 0 all good; 1 failed on the way (training diverged, a full disk, workers that die, a fault of the program);
+  2 wrong input, nothing was computed; 3 finished, but some slides failed (see slides.csv) or a task was given up;
+  130 stopped by the user; 143 stopped by SIGTERM; after a failure or a stop the same command goes on from what is finished
 """
 
 
