@@ -16,8 +16,10 @@ from dask.distributed import Client, Future, KilledWorker, LocalCluster, as_comp
 from dask.system import CPU_COUNT
 
 from pipeline.progress import track
+from pipeline.slurm import SlurmConfig, slurm_cluster
 from pipeline.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
-from preprocessing.errors import InputError, RunError, SlideError
+from preprocessing.errors import InputError, RunError, SlideError, some
+from preprocessing.fingerprints import code_fingerprint
 
 log = logging.getLogger(__name__)
 DASK_SETTINGS = {
@@ -112,13 +114,21 @@ class Workers:
         count: how many; 0 works inside this process (nothing to start: for small jobs and debugging).
         device: cpu, cuda or auto; on CUDA there is one worker a GPU, through dask-cuda where it is installed.
         scheduler: address of a Dask scheduler that is there already; its workers are used as they are.
+        slurm: jobs of a Slurm cluster, which are submitted when first needed, and end with the run.
         slide_seconds: a worker process that takes longer over a slide, or over its share of one, is ended.
     """
 
     def __init__(
-        self, count: int | None, device: str, scheduler: str | None = None, *, slide_seconds: float | None = None
+        self,
+        count: int | None,
+        device: str,
+        scheduler: str | None = None,
+        *,
+        slurm: SlurmConfig | None = None,
+        slide_seconds: float | None = None,
     ) -> None:
-        self.count, self.wanted_device, self.scheduler, self.slide_seconds = count, device, scheduler, slide_seconds
+        self.count, self.wanted_device, self.scheduler, self.slurm = count, device, scheduler, slurm
+        self.slide_seconds = slide_seconds
         self.begun: dict[object, float] = {}  # by task: when its worker said so, on this process' monotonic clock
 
     def __enter__(self) -> Self:
@@ -128,11 +138,19 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if "client" in self.__dict__:
-            cluster: Any = self.client.cluster
-            self.client.close()
-            if self.scheduler is None:
-                with suppress(TimeoutError):
-                    cluster.close(timeout=CLOSE_SECONDS)
+            self._close(self.client)
+
+    def _close(self, client: Client) -> None:
+        cluster: Any = client.cluster
+        client.close()
+        if self.scheduler is None:  # else it is another's
+            with suppress(TimeoutError):
+                cluster.close(timeout=CLOSE_SECONDS)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the workers may be on other machines."""
+        return self.scheduler is not None or self.slurm is not None
 
     @cached_property
     def device(self) -> str:
@@ -141,7 +159,7 @@ class Workers:
 
     def on_cores(self) -> AbstractContextManager["Workers"]:
         """Workers for what needs no GPU: one for each core of this machine, where these are one for each of its GPUs."""
-        if self.scheduler is not None or self.device == "cpu":
+        if self.elsewhere or self.device == "cpu":
             return nullcontext(self)
         return Workers(None, "cpu", slide_seconds=self.slide_seconds)
 
@@ -152,6 +170,14 @@ class Workers:
         logging.getLogger("distributed").handlers.clear()  # it writes to the terminal by itself
         logging.getLogger("distributed").propagate = True
         client = Client(self._cluster(), set_as_default=False) if self.scheduler is None else self._join()
+        try:
+            if self.slurm is not None:
+                _wait_for_a_job(client, self.slurm)
+            if self.elsewhere:
+                _require_same_program(client)
+        except BaseException:
+            self._close(client)
+            raise
         client.subscribe_topic(BEGUN, self._note)
         return client
 
@@ -183,11 +209,16 @@ class Workers:
 
     def ask(self, question: Callable[..., R], *arguments: Any) -> R:
         """What a worker answers; asked in this process where the workers are of this machine."""
-        if self.scheduler is None:
+        if not self.elsewhere:
             return question(*arguments)
         return self.client.submit(question, *arguments, pure=False).result()
 
-    def _cluster(self) -> LocalCluster:
+    def _cluster(self) -> Any:
+        if self.slurm is not None:
+            dask.config.set({"distributed.deploy.lost-worker-timeout": "15 s"})  # then its job is submitted again
+            of_workers = {name: DASK_SETTINGS[name] for name in DASK_SETTINGS if ".worker." in name}
+            gpus = self.wanted_device == "cuda"
+            return slurm_cluster(self.slurm, on_gpus=gpus, environment=WORKER_ENVIRONMENT, settings=of_workers)
         if self.count == 0:
             return LocalCluster(n_workers=1, processes=False, **LOCAL)
         if self.device == "cuda":
@@ -196,6 +227,28 @@ class Workers:
         dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
             return LocalCluster(n_workers=self.count or CPU_COUNT, **LOCAL)
+
+
+def _wait_for_a_job(client: Client, slurm: SlurmConfig) -> None:
+    log.info("waiting for the first of %d Slurm jobs to start …", slurm.jobs)
+    try:
+        client.wait_for_workers(1, timeout=60 * slurm.wait_minutes)
+    except TimeoutError:
+        raise InputError(
+            f"--cluster slurm: no job started within {slurm.wait_minutes:g} minutes; see squeue and the jobs' own output, "
+            "or wait longer with --set slurm.wait_minutes=…"
+        ) from None
+
+
+def _require_same_program(client: Client) -> None:
+    """Raises InputError where workers do not have this program, or another version of it."""
+    own, remedy = code_fingerprint(), "start the workers in the same environment and version of this program"
+    try:
+        found = client.run(code_fingerprint)
+    except ModuleNotFoundError as error:
+        raise InputError(f"the workers do not know this program ({error}); {remedy}") from None
+    if others := sorted(address for address, code in found.items() if code != own):
+        raise InputError(f"the workers at {some(others)} have another version of this program or of torch; {remedy}")
 
 
 def _gpu_cluster(count: int | None) -> LocalCluster:

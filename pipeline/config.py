@@ -14,6 +14,7 @@ from models.registry import UnknownNameError, nearest
 from models.settings import ModelSettings, Settings
 from pipeline.fit import TrainConfig
 from pipeline.presets import PRESETS
+from pipeline.slurm import SlurmConfig
 from pipeline.tasks import TASKS
 from preprocessing.encoders import EncoderConfig, encoder_spec
 from preprocessing.errors import InputError
@@ -89,6 +90,8 @@ class Config(Settings):
     slide_minutes: float = Field(
         720, gt=0, description="a worker that takes longer over a slide, or its share of one, is ended; the slide fails"
     )
+    cluster: Literal["slurm"] | None = Field(None, description="submit jobs whose workers are used; see slurm")
+    slurm: SlurmConfig = SlurmConfig()
     gpu_tiles: int = Field(128, ge=1, description="tiles sent to a GPU at once; less where its memory is short")
 
     tiles: TileConfig = TileConfig()
@@ -180,6 +183,12 @@ class Config(Settings):
         return value
 
     @model_validator(mode="after")
+    def _one_cluster(self) -> "Config":
+        if self.cluster and self.scheduler:
+            raise InputError(f"--cluster {self.cluster} and --scheduler {self.scheduler}: give one of them")
+        return self
+
+    @model_validator(mode="after")
     def _variants(self) -> "Config":
         for name in self.variants:
             if name in {*self.model, *BASELINES}:
@@ -208,6 +217,12 @@ class Config(Settings):
         tiles = self.tiles.model_copy(update={"tissue": tissue})
         changed = {"store": store, "slides": slides, "out": out, "tiles": tiles, "encoder": encoder}
         return self.model_copy(update=changed)
+
+    def read_by_workers(self) -> list[Path]:
+        """What workers read besides slides: masks, and the encoder's weights."""
+        _, colon, folder = self.encoder.name.partition("local-dir:")
+        paths = [self.tiles.tissue.masks, self.encoder.weights, Path(folder) if colon else None]
+        return [path for path in paths if path is not None]
 
     def _check(self, contender: "Contender") -> None:
         """Raise InputError where a contender cannot be trained on what is given."""
@@ -245,16 +260,8 @@ class Config(Settings):
 CONTENDERS = {"model", "models", "variants", "tumour_genes", "microenvironment_genes"}
 # A preset is but a name for values, which stand in the configuration themselves.
 WHERE_NOT_WHAT = {
-    "out",
-    "store",
-    "until",
-    "dry_run",
-    "device",
-    "workers",
-    "scheduler",
-    "slide_minutes",
-    "gpu_tiles",
-    "preset",
+    *("out", "store", "until", "dry_run", "device", "workers", "scheduler", "cluster", "slurm", "slide_minutes"),
+    *("gpu_tiles", "preset"),
 }
 
 

@@ -33,7 +33,7 @@ class Arguments:
     @property
     def needs_workers(self) -> bool:
         """Whether worker processes of this machine will be wanted, as far as the flags tell."""
-        return not (self.flags.get("workers") == "0" or "scheduler" in self.flags or "dry_run" in self.flags)
+        return not (self.flags.get("workers") == "0" or self.flags.keys() & {"scheduler", "cluster", "dry_run"})
 
 
 def parse(argv: Sequence[str] | None) -> Arguments:
@@ -177,6 +177,7 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="WHERE", help="auto (default), cpu or cuda")
     add("--workers", metavar="N", help="processes; default: one a core, or one a GPU; 0: none beside this one")
     add("--scheduler", metavar="ADDRESS", help="use the workers of this Dask scheduler, as in tcp://10.0.0.1:8786")
+    add("--cluster", metavar="KIND", help="slurm: submit jobs whose workers are used; --set slurm.KEY=VALUE says which")
     add("--until", metavar="STAGE", help="stop after tile, embed, join or train")
     add("--dry-run", dest="dry_run", action="store_true", help="show the cohort as it would be used; compute nothing")
 

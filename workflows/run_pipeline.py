@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
         limit = 60 * config.slide_minutes
-        with Workers(config.workers, config.device, config.scheduler, slide_seconds=limit) as workers:
+        slurm = config.slurm if config.cluster == "slurm" else None
+        with Workers(config.workers, config.device, config.scheduler, slurm=slurm, slide_seconds=limit) as workers:
             return walk(config, workers)
     except InputError as error:
         say_error(str(error))
@@ -75,14 +76,14 @@ def walk(config: "Config", workers: "Workers") -> int:
     """The stages of a run, in their order. Whatever is wrong with the input is told before the first of them."""
     from pipeline.account import require_account
     from pipeline.console import show_cohort, show_results
+    from pipeline.places import require_seen, require_shared
     from pipeline.plan import without_lost_cases
     from pipeline.run import open_run
     from preprocessing.cohort import audit_cases, ledger, load_cohort
     from preprocessing.encoders import load_encoder
     from preprocessing.features import FeatureStore
 
-    config = workers.ask(config.for_device, workers.device)
-    places = config if config.scheduler is None else config.for_other_machines()  # the same, as workers are told
+    places = config.for_other_machines() if workers.elsewhere else config  # the same, as workers are told
     config = config.model_copy(update={"out": places.out, "store": places.store})
     cohort = load_cohort(
         places.slides,
@@ -98,6 +99,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     show_cohort(cohort, plans)
     if config.dry_run:
         return ALL_GOOD
+    config, places = (workers.ask(one.for_device, workers.device) for one in (config, places))
     if cohort.slides and config.until != "tile":
         load_encoder(config.encoder)  # a gated or missing one is told before a slide is tiled
 
@@ -107,6 +109,8 @@ def walk(config: "Config", workers: "Workers") -> int:
     run.log_cohort(cohort)
     if cohort.slides:
         store.prepare()
+    require_seen(workers, [slide.path for slide in cohort.slides] + places.read_by_workers())
+    require_shared(workers, run.folder, option="--out")
     reports: dict[str, Any] = {}
     given_up: list[str] = []
     outcomes = tile_slides(places, cohort, run, workers)
@@ -153,6 +157,7 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
 
 def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Workers") -> dict[str, "Outcome"]:
     """Tile each slide whose tiles are not in the store yet; outcomes by slide id."""
+    from pipeline.places import require_shared_store
     from pipeline.stages import tile_all
     from preprocessing.features import FeatureStore, tile_key
 
@@ -162,7 +167,7 @@ def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Worker
         done = {name: key for name, key in known.items() if store.has_tiles(key)}
         todo = [slide for slide in cohort.slides if slide.slide_id not in done]
         if todo:
-            store.require_writable()
+            require_shared_store(workers, store)
         made = tile_all(workers, todo, store=config.store, config=config.tiles)
     return {outcome.slide_id: outcome for outcome in (*_reused(done, store), *made)}
 
@@ -175,6 +180,7 @@ def embed_slides(
     tiled: Mapping[str, "Outcome"],
 ) -> tuple[dict[str, "Outcome"], dict[str, str]]:
     """Embed each tiled slide whose features are not in the store yet; outcomes, and the feature group of each good slide."""
+    from pipeline.places import require_shared_store
     from pipeline.stages import Recipe, embed_all
     from preprocessing.encoders import load_encoder
     from preprocessing.features import FeatureStore, feature_key
@@ -189,7 +195,7 @@ def embed_slides(
         keys = {slide.slide_id: feature_key(slide, config.tiles, encoder.fingerprint) for slide in good}
         todo = [slide for slide in good if not store.has_features(keys[slide.slide_id])]
         if todo:
-            store.require_writable()
+            require_shared_store(workers, store)
         made = embed_all(
             workers,
             todo,
