@@ -1,9 +1,6 @@
 """A trained model as a folder: `weights.safetensors` and `model.json`, which together are all that prediction needs."""
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +16,8 @@ from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.settings import Settings
 from pipeline.tasks import TASKS, FittedTask
-from preprocessing.errors import InputError
+from preprocessing.drafts import REMEDY, whole_folder
+from preprocessing.errors import InputError, RunError
 from preprocessing.omics_scaler import OmicsScaler
 
 FORMAT = 2
@@ -53,18 +51,14 @@ class TrainedModel:
 
 def save_model(folder: Path, trained: TrainedModel) -> None:
     """Write the folder, whole or not at all."""
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    draft.mkdir(parents=True)
-    try:
-        save_file(_arrays(trained), draft / "weights.safetensors")
+    with whole_folder(folder) as draft:
+        try:
+            save_file(_arrays(trained), draft / "weights.safetensors")
+        except SafetensorError as error:  # also what the system says, as of a full disk
+            raise RunError(f"{folder}/weights.safetensors cannot be written ({error}); {REMEDY}") from error
         (draft / "model.json").write_text(
             json.dumps(_describe(trained), indent=1, ensure_ascii=False), encoding="utf-8"
         )
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.rename(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _arrays(trained: TrainedModel) -> dict[str, torch.Tensor]:

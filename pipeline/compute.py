@@ -1,27 +1,30 @@
 """Dask: where the work is done. A slide or a fold is a task; arrays never travel, only names and small results."""
 
+import faulthandler
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 import dask
-from dask.distributed import Client, KilledWorker, LocalCluster, as_completed
+from dask.distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 from dask.system import CPU_COUNT
 
 from pipeline.progress import track
+from pipeline.slurm import SlurmConfig, slurm_cluster
 from pipeline.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
-from preprocessing.errors import InputError, SlideError
+from preprocessing.errors import InputError, RunError, SlideError, some
+from preprocessing.fingerprints import code_fingerprint
 
 log = logging.getLogger(__name__)
 DASK_SETTINGS = {
-    # A task whose worker dies is tried once more; by default three times, and each death harms its neighbours.
-    "distributed.scheduler.allowed-failures": 1,
+    # A task whose worker dies is not tried again beside others, whose worker it may take with it: see `map_slides`.
+    "distributed.scheduler.allowed-failures": 0,
     # By default a worker that is not there 15 seconds after it died, since it died again, is never started again: with
     # a few such slides there is soon no worker left, and the run waits for ever.
     "distributed.deploy.lost-worker-timeout": "1000 days",
@@ -31,7 +34,11 @@ DASK_SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
 }
+# A process has a share of the machine's memory, and is ended when it takes 95 % of that.
+LOCAL: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.ERROR}
+BEGUN = "umeml-pipeline-begun"  # Dask's topic of the tasks that are begun
 CONNECT_SECONDS = 10
+DEATH = "short of memory, or a fault in a library; fewer --workers leave more memory to each"
 CLOSE_SECONDS = 10  # Dask can wait for ever for a worker that died while it started; what is left ends with the run
 S = TypeVar("S", bound="SlideWork")
 J = TypeVar("J")
@@ -107,10 +114,22 @@ class Workers:
         count: how many; 0 works inside this process (nothing to start: for small jobs and debugging).
         device: cpu, cuda or auto; on CUDA there is one worker a GPU, through dask-cuda where it is installed.
         scheduler: address of a Dask scheduler that is there already; its workers are used as they are.
+        slurm: jobs of a Slurm cluster, which are submitted when first needed, and end with the run.
+        slide_seconds: a worker process that takes longer over a slide, or over its share of one, is ended.
     """
 
-    def __init__(self, count: int | None, device: str, scheduler: str | None = None) -> None:
-        self.count, self.wanted_device, self.scheduler = count, device, scheduler
+    def __init__(
+        self,
+        count: int | None,
+        device: str,
+        scheduler: str | None = None,
+        *,
+        slurm: SlurmConfig | None = None,
+        slide_seconds: float | None = None,
+    ) -> None:
+        self.count, self.wanted_device, self.scheduler, self.slurm = count, device, scheduler, slurm
+        self.slide_seconds = slide_seconds
+        self.begun: dict[object, float] = {}  # by task: when its worker said so, on this process' monotonic clock
 
     def __enter__(self) -> Self:
         return self
@@ -119,11 +138,19 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if "client" in self.__dict__:
-            cluster: Any = self.client.cluster
-            self.client.close()
-            if self.scheduler is None:
-                with suppress(TimeoutError):
-                    cluster.close(timeout=CLOSE_SECONDS)
+            self._close(self.client)
+
+    def _close(self, client: Client) -> None:
+        cluster: Any = client.cluster
+        client.close()
+        if self.scheduler is None:  # else it is another's
+            with suppress(TimeoutError):
+                cluster.close(timeout=CLOSE_SECONDS)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the workers may be on other machines."""
+        return self.scheduler is not None or self.slurm is not None
 
     @cached_property
     def device(self) -> str:
@@ -132,16 +159,40 @@ class Workers:
 
     def on_cores(self) -> AbstractContextManager["Workers"]:
         """Workers for what needs no GPU: one for each core of this machine, where these are one for each of its GPUs."""
-        if self.scheduler is not None or self.device == "cpu":
+        if self.elsewhere or self.device == "cpu":
             return nullcontext(self)
-        return Workers(None, "cpu")
+        return Workers(None, "cpu", slide_seconds=self.slide_seconds)
 
     @cached_property
     def client(self) -> Client:
         """The Dask client."""
         dask.config.set(DASK_SETTINGS)  # for good: some of them are read when a worker dies
-        if self.scheduler is None:
-            return Client(self._cluster(), set_as_default=False)
+        logging.getLogger("distributed").handlers.clear()  # it writes to the terminal by itself
+        logging.getLogger("distributed").propagate = True
+        client = Client(self._cluster(), set_as_default=False) if self.scheduler is None else self._join()
+        try:
+            if self.slurm is not None:
+                _wait_for_a_job(client, self.slurm)
+            if self.elsewhere:
+                _require_same_program(client)
+        except BaseException:
+            self._close(client)
+            raise
+        client.subscribe_topic(BEGUN, self._note)
+        return client
+
+    def _note(self, event: tuple[float, str]) -> None:
+        self.begun[event[1]] = time.monotonic()
+
+    def why_lost(self, task: object) -> str:
+        """Why the worker process of a task died, as far as can be told; "" where it may do better another time."""
+        limit = self.slide_seconds
+        if limit is None or task not in self.begun or time.monotonic() - self.begun[task] < limit:
+            return ""
+        return f"took longer than {limit / 60:g} minutes; give more with --set slide_minutes={limit / 30:g}"
+
+    def _join(self) -> Client:
+        """A client of the scheduler that is there."""
         try:
             client = Client(self.scheduler, set_as_default=False, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
@@ -158,19 +209,46 @@ class Workers:
 
     def ask(self, question: Callable[..., R], *arguments: Any) -> R:
         """What a worker answers; asked in this process where the workers are of this machine."""
-        if self.scheduler is None:
+        if not self.elsewhere:
             return question(*arguments)
         return self.client.submit(question, *arguments, pure=False).result()
 
-    def _cluster(self) -> LocalCluster:
+    def _cluster(self) -> Any:
+        if self.slurm is not None:
+            dask.config.set({"distributed.deploy.lost-worker-timeout": "15 s"})  # then its job is submitted again
+            of_workers = {name: DASK_SETTINGS[name] for name in DASK_SETTINGS if ".worker." in name}
+            gpus = self.wanted_device == "cuda"
+            return slurm_cluster(self.slurm, on_gpus=gpus, environment=WORKER_ENVIRONMENT, settings=of_workers)
         if self.count == 0:
-            return LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0")
+            return LocalCluster(n_workers=1, processes=False, **LOCAL)
         if self.device == "cuda":
             return _gpu_cluster(self.count)
         start_server()
         dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
-            return LocalCluster(n_workers=self.count or CPU_COUNT, threads_per_worker=1, dashboard_address=":0")
+            return LocalCluster(n_workers=self.count or CPU_COUNT, **LOCAL)
+
+
+def _wait_for_a_job(client: Client, slurm: SlurmConfig) -> None:
+    log.info("waiting for the first of %d Slurm jobs to start …", slurm.jobs)
+    try:
+        client.wait_for_workers(1, timeout=60 * slurm.wait_minutes)
+    except TimeoutError:
+        raise InputError(
+            f"--cluster slurm: no job started within {slurm.wait_minutes:g} minutes; see squeue and the jobs' own output, "
+            "or wait longer with --set slurm.wait_minutes=…"
+        ) from None
+
+
+def _require_same_program(client: Client) -> None:
+    """Raises InputError where workers do not have this program, or another version of it."""
+    own, remedy = code_fingerprint(), "start the workers in the same environment and version of this program"
+    try:
+        found = client.run(code_fingerprint)
+    except ModuleNotFoundError as error:
+        raise InputError(f"the workers do not know this program ({error}); {remedy}") from None
+    if others := sorted(address for address, code in found.items() if code != own):
+        raise InputError(f"the workers at {some(others)} have another version of this program or of torch; {remedy}")
 
 
 def _gpu_cluster(count: int | None) -> LocalCluster:
@@ -178,8 +256,8 @@ def _gpu_cluster(count: int | None) -> LocalCluster:
         from dask_cuda import LocalCUDACluster
     except ModuleNotFoundError:
         log.info("dask-cuda is not installed: one worker, on the first GPU")
-        return LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
-    return LocalCUDACluster(n_workers=count, threads_per_worker=1, dashboard_address=":0")
+        return LocalCluster(n_workers=1, **LOCAL)
+    return LocalCUDACluster(n_workers=count, **LOCAL)
 
 
 def one_thread() -> None:
@@ -203,43 +281,59 @@ def map_slides(
     """Do `work(slide, **options)` for each slide, the largest first; a slide that fails becomes an outcome that says why.
 
     A worker process that dies takes down every slide that waits on it. So those slides are tried again, each alone:
-    only a slide that kills its worker then has failed.
+    only a slide that kills its worker then has failed. One that took too long is not tried again.
+
+    Raises:
+        RunError: what none of the slides can help, as a full disk.
     """
     if not slides:
         return []
     largest_first = sorted(slides, key=size, reverse=True)
-    submit = partial(workers.client.submit, _guarded, work, pure=False, **options)
+    submit = partial(workers.client.submit, _guarded, work, workers.slide_seconds, pure=False, **options)
     futures = {submit(slide): slide for slide in largest_first}
     outcomes, lost = [], []
     for future in track(as_completed(list(futures), loop=workers.client.loop), stage=stage, total=len(futures)):
+        slide = futures[future]
         try:
             outcomes.append(_logged(future.result(), stage))
         except KilledWorker:
-            lost.append(futures[future])
+            if reason := workers.why_lost(future.key):
+                outcomes.append(_logged(Outcome(slide.slide_id, "failed", reason), stage))
+            else:
+                log.warning("%s %s: its worker process died; it is tried again, alone", stage, slide.slide_id)
+                lost.append(slide)
+        except RunError:
+            workers.client.cancel(list(futures))
+            raise
         future.release()
-    for slide in lost:
-        try:
-            outcome = submit(slide).result()
-        except KilledWorker:
-            reason = "its worker process died, also when it was alone: short of memory, or a fault in a library"
-            outcome = Outcome(slide.slide_id, "failed", f"{reason}; fewer --workers leave more memory to each")
-        outcomes.append(_logged(outcome, stage))
-    return outcomes
+    return outcomes + [_logged(_alone(workers, submit(slide), slide), stage) for slide in lost]
+
+
+def _alone(workers: Workers, future: Future, slide: SlideWork) -> Outcome:
+    """The outcome of a slide whose worker died before, now that no other is beside it."""
+    try:
+        return future.result()
+    except KilledWorker:
+        reason = workers.why_lost(future.key) or f"its worker process died, also when it was alone: {DEATH}"
+        return Outcome(slide.slide_id, "failed", reason)
 
 
 def _logged(outcome: Outcome, stage: str) -> Outcome:
     level = logging.WARNING if outcome.status == "failed" else logging.DEBUG
     log.log(level, "%s %s: %s %s", stage, outcome.slide_id, outcome.status, outcome.reason)
     if outcome.trace:
-        log.debug("%s", outcome.trace)
+        log.debug("%s %s: %s", stage, outcome.slide_id, outcome.trace)
     return outcome
 
 
-def _guarded(work: Callable[..., Outcome], slide: SlideWork, **options: Any) -> Outcome:
+def _guarded(work: Callable[..., Outcome], limit: float | None, slide: SlideWork, **options: Any) -> Outcome:
     """The one place where any error of a slide is caught: it must not stop the others."""
     start = time.perf_counter()
     try:
-        return replace(work(slide, **options), seconds=time.perf_counter() - start)
+        with _ended_after(limit):
+            return replace(work(slide, **options), seconds=time.perf_counter() - start)
+    except RunError:
+        raise
     except SlideError as error:
         return Outcome(slide.slide_id, "failed", str(error), seconds=time.perf_counter() - start)
     except Exception as error:  # noqa: BLE001  # whatever a slide or codec raises ends in the ledger, its trace in the log
@@ -249,13 +343,46 @@ def _guarded(work: Callable[..., Outcome], slide: SlideWork, **options: Any) -> 
         )
 
 
+@contextmanager
+def _ended_after(seconds: float | None) -> Iterator[None]:
+    """Ends this worker process, wherever in a library it hangs, when the time is over; not the process of the run itself."""
+    worker = get_worker()
+    worker.log_event(BEGUN, worker.get_current_task())
+    if seconds is None or worker.nanny is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 def map_jobs(workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, stage: str) -> list[R]:
-    """`work(job)` for each, in the order given; the first error ends the run."""
+    """`work(job)` for each, in the order given; the first error ends the run.
+
+    Jobs whose worker process died are done again, each alone.
+
+    Raises:
+        RunError: a worker process died of a job that was alone.
+    """
     client = workers.client
-    futures = [client.submit(work, job, pure=False) for job in jobs]
-    for future in track(as_completed(futures, loop=client.loop), stage=stage, total=len(futures)):
-        error = future.exception()
-        if error is not None:
-            client.cancel(futures)
-            raise error.with_traceback(future.traceback())
-    return client.gather(futures)
+    futures = {client.submit(work, job, pure=False): number for number, job in enumerate(jobs)}
+    results: dict[int, R] = {}
+    for future in track(as_completed(list(futures), loop=client.loop), stage=stage, total=len(futures)):
+        number = futures[future]
+        try:
+            results[number] = future.result()
+        except KilledWorker:
+            log.warning("%s %s: its worker process died; it is done again, alone", stage, jobs[number])
+        except Exception:
+            client.cancel(list(futures))
+            raise
+        future.release()
+    for number in sorted(set(futures.values()) - results.keys()):
+        try:
+            results[number] = client.submit(work, jobs[number], pure=False).result()
+        except KilledWorker:
+            reason = f"its worker process died, also when it was alone: {DEATH}"
+            raise RunError(f"{stage} {jobs[number]}: {reason}") from None
+    return [results[number] for number in range(len(jobs))]

@@ -14,6 +14,7 @@ from models.registry import UnknownNameError, nearest
 from models.settings import ModelSettings, Settings
 from pipeline.fit import TrainConfig
 from pipeline.presets import PRESETS
+from pipeline.slurm import SlurmConfig
 from pipeline.tasks import TASKS
 from preprocessing.encoders import EncoderConfig, encoder_spec
 from preprocessing.errors import InputError
@@ -87,6 +88,11 @@ class Config(Settings):
         None, ge=0, description="processes; 0 works in this process; default: one a core or GPU"
     )
     scheduler: str | None = Field(None, description="address of a Dask scheduler whose workers are to be used")
+    slide_minutes: float = Field(
+        720, gt=0, description="a worker that takes longer over a slide, or its share of one, is ended; the slide fails"
+    )
+    cluster: Literal["slurm"] | None = Field(None, description="submit jobs whose workers are used; see slurm")
+    slurm: SlurmConfig = SlurmConfig()
     gpu_tiles: int = Field(128, ge=1, description="tiles sent to a GPU at once; less where its memory is short")
 
     tiles: TileConfig = TileConfig()
@@ -178,6 +184,12 @@ class Config(Settings):
         return value
 
     @model_validator(mode="after")
+    def _one_cluster(self) -> "Config":
+        if self.cluster and self.scheduler:
+            raise InputError(f"--cluster {self.cluster} and --scheduler {self.scheduler}: give one of them")
+        return self
+
+    @model_validator(mode="after")
     def _variants(self) -> "Config":
         for name in self.variants:
             if name in {*self.model, *BASELINES}:
@@ -206,6 +218,12 @@ class Config(Settings):
         tiles = self.tiles.model_copy(update={"tissue": tissue})
         changed = {"store": store, "slides": slides, "out": out, "tiles": tiles, "encoder": encoder}
         return self.model_copy(update=changed)
+
+    def read_by_workers(self) -> list[Path]:
+        """What workers read besides slides: masks, and the encoder's weights."""
+        _, colon, folder = self.encoder.name.partition("local-dir:")
+        paths = [self.tiles.tissue.masks, self.encoder.weights, Path(folder) if colon else None]
+        return [path for path in paths if path is not None]
 
     def _check(self, contender: "Contender") -> None:
         """Raise InputError where a contender cannot be trained on what is given."""
@@ -242,7 +260,10 @@ class Config(Settings):
 # Keys that say what is trained on a fold, and which groups of genes it is shown: a job holds its own.
 CONTENDERS = {"model", "models", "variants", "tumour_genes", "microenvironment_genes"}
 # A preset is but a name for values, which stand in the configuration themselves.
-WHERE_NOT_WHAT = {"out", "store", "until", "dry_run", "device", "workers", "scheduler", "gpu_tiles", "preset"}
+WHERE_NOT_WHAT = {
+    *("out", "store", "until", "dry_run", "device", "workers", "scheduler", "cluster", "slurm", "slide_minutes"),
+    *("gpu_tiles", "preset"),
+}
 
 
 def identity(config: Config) -> dict[str, Any]:

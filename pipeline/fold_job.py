@@ -33,10 +33,10 @@ from pipeline.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.fit import Epoch, fit_model, predict, predict_logits
 from pipeline.linear import fit_linear_part
 from pipeline.plan import FINAL
-from pipeline.run import write_text
 from pipeline.splits import Fold, with_validation
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.tasks.survival import CURVE_MONTHS
+from preprocessing.drafts import write_text, writing
 from preprocessing.errors import InputError
 from preprocessing.fingerprints import code_fingerprint, file_fingerprint, fingerprint
 from preprocessing.omics import OmicsMatrix
@@ -87,6 +87,9 @@ class FoldJob:
     device: str
     out: Path
 
+    def __str__(self) -> str:
+        return f"{self.task}, {self.contender.name}, {self.out.name}"
+
     @property
     def is_final(self) -> bool:
         """Whether this is the model that the run hands out."""
@@ -133,7 +136,8 @@ def run_fold(job: FoldJob) -> str:
     if job.device == "cpu":
         one_thread()
     shutil.rmtree(job.out, ignore_errors=True)
-    job.out.mkdir(parents=True)
+    with writing(job.out):
+        job.out.mkdir(parents=True)
 
     config, fold = job.config, job.fold
     data, scaler = load_data(job, fold)
@@ -141,7 +145,7 @@ def run_fold(job: FoldJob) -> str:
     if fold.test:
         write_predictions(job, fold, data, learned)
         if job.baselines:
-            predict_baselines(job, fold, data).to_csv(job.out / "baselines.csv", index=False)
+            _write(job.out / "baselines.csv", predict_baselines(job, fold, data))
     write_history(job.out / "history.csv", learned.histories)
     facts = {
         "encoder": job.encoder,
@@ -277,11 +281,11 @@ def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned)
         decoded = learned.task.decode(predict_logits(learned.model, data, cases, device=job.device, **without))
         return pd.concat([pd.DataFrame({"case_id": cases, "task": job.task, "fold": fold.number}), decoded], axis=1)
 
-    told(list(fold.test)).to_csv(job.out / "predictions.csv", index=False)
+    _write(job.out / "predictions.csv", told(list(fold.test)))
     both = [case for case in fold.test if case in data.rows and job.bags.get(case)]
     if both:
         alone = [told(both, **without).assign(input=name) for name, without in INPUTS.items()]
-        pd.concat(alone).to_csv(job.out / "inputs.csv", index=False)
+        _write(job.out / "inputs.csv", pd.concat(alone))
 
 
 def write_history(path: Path, histories: list[list[Epoch]]) -> None:
@@ -291,7 +295,11 @@ def write_history(path: Path, histories: list[list[Epoch]]) -> None:
         for member, history in enumerate(histories)
         for i, epoch in enumerate(history, 1)
     ]
-    pd.DataFrame([row | row.pop("auxiliary") for row in rows]).to_csv(path, index=False)
+    _write(path, pd.DataFrame([row | row.pop("auxiliary") for row in rows]))
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    write_text(path, table.to_csv(index=False))
 
 
 def predict_baselines(job: FoldJob, fold: Fold, data: Dataset) -> pd.DataFrame:

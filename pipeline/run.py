@@ -4,7 +4,9 @@ import json
 import logging
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,8 @@ import yaml
 
 from pipeline.config import Config, identity
 from pipeline.console import is_own
-from preprocessing.cohort import further_table
+from preprocessing.cohort import Cohort, further_table
+from preprocessing.drafts import REMEDY, draft_name, sweep, write_text
 from preprocessing.errors import InputError
 from preprocessing.fingerprints import file_fingerprint, fingerprint
 
@@ -58,6 +61,15 @@ class Run:
             "seconds": {},
         }
 
+    def log_cohort(self, cohort: Cohort) -> None:
+        """What was read as what, and which slides and table rows are not used, into the log."""
+        for note in cohort.notes:
+            log.debug("cohort: %s", note)
+        for gone in cohort.left_out:
+            log.debug("slide %s (%s): %s, %s", gone.file.slide_id, gone.file.path, gone.status, gone.reason)
+        for row in cohort.rows_dropped:
+            log.debug("row %s: not used, %s", row.id, row.reason)
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Log a stage and keep its time."""
@@ -81,7 +93,8 @@ class Run:
         write_text(self.folder / "figures" / name, image)
 
     def finish(self, **facts: Any) -> None:
-        """Write `run.json`."""
+        """Write `run.json`, when what dead workers had begun in the run folder is taken away."""
+        sweep(self.folder.rglob(".*"))
         ended = datetime.now().astimezone().isoformat(timespec="seconds")
         self.write_json("run.json", self.facts | {"ended": ended} | facts)
 
@@ -96,10 +109,13 @@ def open_run(config: Config) -> Run:
     run = Run(folder, config, _input_fingerprints(config))
     _refuse_other(folder, run.facts["identity"])
     _make(folder)
+    sweep(folder.rglob(".*"))
     run.write_json("identity.json", {"identity": run.facts["identity"], "inputs": run.facts["inputs"]})
     resolved = config.model_dump(mode="json")
     write_text(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     _log_to(folder / "run.log")
+    log.debug("command: %s", shlex.join(sys.argv))
+    log.debug("in %s, process %d, machine %s: %s", Path.cwd(), os.getpid(), platform.node(), json.dumps(run.facts))
     return run
 
 
@@ -124,6 +140,12 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {folder} cannot be made ({error.strerror}); name another folder") from None
+    probe = folder / draft_name()
+    try:
+        probe.write_bytes(b"?")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be written ({error.strerror}); {REMEDY}") from None
 
 
 def _input_fingerprints(config: Config) -> dict[str, str]:
@@ -137,13 +159,6 @@ def _input_fingerprints(config: Config) -> dict[str, str]:
     if config.splits is not None:
         found |= {path.name: file_fingerprint(path) for path in sorted(config.splits.glob("splits_*.csv"))}
     return found
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename: a reader never sees half a file."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def _log_to(path: Path) -> None:

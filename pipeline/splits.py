@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from preprocessing.drafts import write_text
 from preprocessing.errors import InputError
 from preprocessing.files import read_text
 
@@ -140,4 +141,4 @@ def write_folds(folds: Sequence[Fold], folder: Path) -> None:
     for fold in folds:
         columns = {"train": fold.train, "val": fold.validation, "test": fold.test}
         table = pd.DataFrame({name: pd.Series(ids, dtype=str) for name, ids in columns.items()})
-        table.to_csv(folder / f"splits_{fold.number}.csv", index=False)
+        write_text(folder / f"splits_{fold.number}.csv", table.to_csv(index=False))

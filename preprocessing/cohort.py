@@ -22,6 +22,7 @@ class Cohort:
     """What came in.
 
     Attributes:
+        found: every slide file, before any was looked at.
         slides: usable slides.
         left_out: slides that are not used, with the reason.
         omics: gene values of every case of the table; unscaled, missing values as they are.
@@ -31,6 +32,7 @@ class Cohort:
         needs: what a case must have to be used: "both" sides, "any" of them, or the only side that the run was given.
     """
 
+    found: tuple[SlideFile, ...]
     slides: tuple[Slide, ...]
     left_out: tuple[LeftOut, ...]
     omics: OmicsMatrix
@@ -46,6 +48,11 @@ class Cohort:
             if usable is None or slide.slide_id in usable:
                 found.setdefault(slide.case_id, []).append(slide)
         return found
+
+    def named_cases(self) -> list[str]:
+        """Every case that a slide, a table or a row of one names, sorted."""
+        slides, rows = {file.case_id for file in self.found}, {case_of(row.id) for row in self.rows_dropped}
+        return sorted(slides | rows | {*self.omics.case_ids, *map(str, self.labels.index)})
 
     def used_cases(self, usable: Collection[str] | None = None) -> list[str]:
         """Cases with what the run needs, sorted; only slides named in `usable` count where it is given."""
@@ -85,7 +92,8 @@ def load_cohort(
     """
     if slides is None and genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
-    files, other_kinds = _select_slides(slides, slide_kind) if slides else ([], [])
+    found = find_slides(slides) if slides else []
+    files, other_kinds = _select_slides(found, slides, slide_kind) if slides else ([], [])
     known = {file.case_id for file in files} | {gone.file.case_id for gone in other_kinds} or None
     notes: list[str] = []
     dropped: list[Dropped] = []
@@ -107,6 +115,7 @@ def load_cohort(
     labels = recognise(annotations, source=str(clinical or genes))
     usable, broken = _open_slides(files, slides, default_mpp) if slides else ([], [])  # last: it takes longest
     cohort = Cohort(
+        found=tuple(found),
         slides=tuple(usable),
         left_out=tuple(other_kinds + broken),
         omics=omics,
@@ -119,8 +128,8 @@ def load_cohort(
     return cohort
 
 
-def _select_slides(source: Path, kind: str) -> tuple[list[SlideFile], list[LeftOut]]:
-    kept, other_kinds = select_kind(find_slides(source), kind)
+def _select_slides(found: list[SlideFile], source: Path, kind: str) -> tuple[list[SlideFile], list[LeftOut]]:
+    kept, other_kinds = select_kind(found, kind)
     if not kept:
         raise InputError(f"slides: none of the {len(other_kinds)} slides in {source} is used: {other_kinds[0].reason}")
     return kept, other_kinds

@@ -7,6 +7,10 @@ class InputError(ValueError):
     """The run cannot start: a file, a table or an option is wrong. Exit code 2."""
 
 
+class RunError(RuntimeError):
+    """The run cannot go on, whatever its input: a full disk, workers that die. Exit code 1; the same command goes on."""
+
+
 class SlideError(ValueError):
     """One slide cannot be used: it ends in the ledger with this reason, and the run goes on."""
 

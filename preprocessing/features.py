@@ -17,22 +17,20 @@ import json
 import os
 import re
 import shutil
-import socket
-import uuid
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
-import psutil
 import zarr
 from fsspec.implementations.local import LocalFileSystem
 from jaxtyping import Float, Int32
 from zarr.codecs import ZstdCodec
 
+from preprocessing.drafts import REMEDY, draft_name, sweep, writing
 from preprocessing.errors import InputError, SlideError
 from preprocessing.fingerprints import fingerprint
 from preprocessing.masks import mask_origin
@@ -115,7 +113,22 @@ class FeatureStore:
         if "zarr.json" not in self._found():
             with suppress(zarr.errors.ContainsGroupError):  # another run was a moment faster
                 zarr.create_group(self.place, attributes={"holds": CONTENT, "format": FORMAT})
-        self._sweep()
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Removes what processes of this machine had begun and died over."""
+        if self._can_rename:
+            sweep(Path(self._root, "drafts").glob("*"))
+
+    def require_writable(self) -> None:
+        """Raises InputError where nothing can be stored."""
+        probe = f"{self._root}/drafts/{draft_name()}"
+        try:
+            self._files.makedirs(f"{self._root}/drafts", exist_ok=True)
+            self._files.pipe_file(probe, b"?")
+            self._files.rm_file(probe)
+        except OSError as error:
+            raise InputError(f"--store {self.place} cannot be written ({error.strerror or error}); {REMEDY}") from None
 
     def _found(self) -> set[str]:
         self._files.invalidate_cache(self._root)
@@ -123,14 +136,6 @@ class FeatureStore:
             return {name.rstrip("/").rsplit("/", 1)[-1] for name in self._files.ls(self._root, detail=False)}
         except FileNotFoundError:
             return set()
-
-    def _sweep(self) -> None:
-        """Removes what processes of this machine had begun and died over."""
-        own = re.compile(rf"{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]{{32}}")
-        for draft in Path(self._root, "drafts").glob("*") if self._can_rename else ():
-            process = own.fullmatch(draft.name)
-            if process and not psutil.pid_exists(int(process[1])):
-                shutil.rmtree(draft, ignore_errors=True)
 
     def has_tiles(self, key: str) -> bool:
         """Whether that slide is tiled."""
@@ -218,8 +223,8 @@ class FeatureStore:
         return group
 
     def _write(self, name: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-        written = f"drafts/{_own_drafts()}-{uuid.uuid4().hex}" if self._can_rename else name
-        try:
+        written = f"drafts/{draft_name()}" if self._can_rename else name
+        with writing(f"store {self.place}: {name}"), self._removed_if_left(written):
             if not self._can_rename:
                 with suppress(FileNotFoundError):
                     self._files.rm_file(f"{self._root}/{name}/zarr.json")  # from now on it is not there
@@ -231,10 +236,14 @@ class FeatureStore:
             zarr.create_group(f"{self.place}/{written}", zarr_format=3, attributes=described)
             if self._can_rename:
                 self._publish(written, name)
+
+    @contextmanager
+    def _removed_if_left(self, written: str) -> Iterator[None]:
+        try:
+            yield
         finally:
             if self._can_rename:
-                with suppress(FileNotFoundError):
-                    self._files.rm(f"{self._root}/{written}", recursive=True)
+                shutil.rmtree(Path(self._root, written), ignore_errors=True)
 
     def _write_array(self, name: str, array: np.ndarray) -> int:
         """Returns the number of files."""
@@ -281,10 +290,6 @@ class FeatureStore:
         found = self._files.find(f"{self._root}/{name}", detail=True)
         sizes = [entry["size"] for path, entry in found.items() if not path.endswith(f"{name}/zarr.json")]
         return {"files": len(sizes), "bytes": sum(sizes)}
-
-
-def _own_drafts() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _part(key: str, rows: range) -> str:

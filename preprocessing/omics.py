@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from models.registry import nearest
+from preprocessing.drafts import whole_file
 from preprocessing.errors import InputError, some
 
 COVARIATE = "covariate"
@@ -82,9 +83,8 @@ class OmicsMatrix:
         )
 
     def save(self, path: Path) -> None:
-        """Writes plain arrays (npz), under a temporary name first."""
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
+        """Writes plain arrays (npz), whole or not at all."""
+        with whole_file(path) as draft, draft.open("wb") as file:
             np.savez_compressed(
                 file,
                 format=np.array("omics-matrix/1"),
@@ -93,7 +93,6 @@ class OmicsMatrix:
                 features=np.array(self.features, dtype=np.str_),
                 kinds=np.array(self.kinds, dtype=np.str_),
             )
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "OmicsMatrix":

@@ -15,8 +15,9 @@ examples:
   run_pipeline slides/ genes.csv --clinical clinical.tsv --gene-sets hallmark.gmt --task survival
   run_pipeline manifest.csv genes.csv.gz --encoder uni --device cuda --out runs/uni
 
-exit codes: 0 all good; 1 training failed; 2 wrong input, nothing was computed; 3 finished, but some slides failed
-  (see slides.csv); 130 stopped by the user, and the same command goes on
+exit codes: 0 all good; 1 failed on the way (training diverged, a full disk, workers that die, a fault of the program);
+  2 wrong input, nothing was computed; 3 finished, but some slides failed (see slides.csv) or a task was given up;
+  130 stopped by the user; 143 stopped by SIGTERM; after a failure or a stop the same command goes on from what is finished
 """
 
 
@@ -32,7 +33,7 @@ class Arguments:
     @property
     def needs_workers(self) -> bool:
         """Whether worker processes of this machine will be wanted, as far as the flags tell."""
-        return not (self.flags.get("workers") == "0" or "scheduler" in self.flags or "dry_run" in self.flags)
+        return not (self.flags.get("workers") == "0" or self.flags.keys() & {"scheduler", "cluster", "dry_run"})
 
 
 def parse(argv: Sequence[str] | None) -> Arguments:
@@ -176,6 +177,7 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="WHERE", help="auto (default), cpu or cuda")
     add("--workers", metavar="N", help="processes; default: one a core, or one a GPU; 0: none beside this one")
     add("--scheduler", metavar="ADDRESS", help="use the workers of this Dask scheduler, as in tcp://10.0.0.1:8786")
+    add("--cluster", metavar="KIND", help="slurm: submit jobs whose workers are used; --set slurm.KEY=VALUE says which")
     add("--until", metavar="STAGE", help="stop after tile, embed, join or train")
     add("--dry-run", dest="dry_run", action="store_true", help="show the cohort as it would be used; compute nothing")
 

@@ -5,6 +5,7 @@ Heavy libraries are imported inside the functions, so that `--help` answers at o
 
 import logging
 import shutil
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     from preprocessing.cohort import Cohort
 
 log = logging.getLogger("run_pipeline")
-ALL_GOOD, TRAINING_FAILED, WRONG_INPUT, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+ALL_GOOD, RUN_FAILED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, as a batch system sends it some time before it kills."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,38 +39,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         start_server()  # it imports while this process does
     from pipeline.console import say_error, start_logging
-    from preprocessing.errors import InputError
+    from preprocessing.errors import InputError, RunError
 
     start_logging(verbose=arguments.verbose)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         from pipeline.compute import Workers
         from pipeline.config import load_config
 
         config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
-        with Workers(config.workers, config.device, config.scheduler) as workers:
+        limit = 60 * config.slide_minutes
+        slurm = config.slurm if config.cluster == "slurm" else None
+        with Workers(config.workers, config.device, config.scheduler, slurm=slurm, slide_seconds=limit) as workers:
             return walk(config, workers)
     except InputError as error:
         say_error(str(error))
         return WRONG_INPUT
-    except FloatingPointError as error:
+    except (RunError, FloatingPointError) as error:
         say_error(str(error))
-        return TRAINING_FAILED
-    except KeyboardInterrupt:
+        return RUN_FAILED
+    except KeyboardInterrupt as stop:
         say_error("stopped; the same command goes on from what is finished")
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+    except Exception:
+        log.debug("an error of the program itself", exc_info=True)  # into the run's log too
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def walk(config: "Config", workers: "Workers") -> int:
     """The stages of a run, in their order. Whatever is wrong with the input is told before the first of them."""
+    from pipeline.account import require_account
     from pipeline.console import show_cohort, show_results
+    from pipeline.places import require_seen, require_shared
     from pipeline.plan import without_lost_cases
     from pipeline.run import open_run
     from preprocessing.cohort import audit_cases, ledger, load_cohort
     from preprocessing.encoders import load_encoder
     from preprocessing.features import FeatureStore
 
-    config = workers.ask(config.for_device, workers.device)
-    places = config if config.scheduler is None else config.for_other_machines()  # the same, as workers are told
+    places = config.for_other_machines() if workers.elsewhere else config  # the same, as workers are told
     config = config.model_copy(update={"out": places.out, "store": places.store})
     cohort = load_cohort(
         places.slides,
@@ -81,14 +99,18 @@ def walk(config: "Config", workers: "Workers") -> int:
     show_cohort(cohort, plans)
     if config.dry_run:
         return ALL_GOOD
+    config, places = (workers.ask(one.for_device, workers.device) for one in (config, places))
     if cohort.slides and config.until != "tile":
         load_encoder(config.encoder)  # a gated or missing one is told before a slide is tiled
 
     store = FeatureStore(config.store)
     store.check()
     run = open_run(config)
+    run.log_cohort(cohort)
     if cohort.slides:
         store.prepare()
+    require_seen(workers, [slide.path for slide in cohort.slides] + places.read_by_workers())
+    require_shared(workers, run.folder, option="--out")
     reports: dict[str, Any] = {}
     given_up: list[str] = []
     outcomes = tile_slides(places, cohort, run, workers)
@@ -97,6 +119,7 @@ def walk(config: "Config", workers: "Workers") -> int:
         outcomes, features = embed_slides(places, cohort, run, workers, outcomes)
     failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
     cases = audit_cases(cohort, failures)
+    store.sweep()  # what workers that died had begun
     told = {name: outcome.told() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
     run.write_table("slides.csv", ledger(cohort, told))
     run.write_table("cases.csv", cases)
@@ -105,6 +128,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     if config.until == "train":
         plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
         reports = train(config, cohort, run, workers, plans, features, cases)
+    require_account(run.folder, cohort)
     failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, reports, failures, given_up)
@@ -133,6 +157,7 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
 
 def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Workers") -> dict[str, "Outcome"]:
     """Tile each slide whose tiles are not in the store yet; outcomes by slide id."""
+    from pipeline.places import require_shared_store
     from pipeline.stages import tile_all
     from preprocessing.features import FeatureStore, tile_key
 
@@ -141,6 +166,8 @@ def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Worker
         known = {slide.slide_id: tile_key(slide, config.tiles) for slide in cohort.slides}
         done = {name: key for name, key in known.items() if store.has_tiles(key)}
         todo = [slide for slide in cohort.slides if slide.slide_id not in done]
+        if todo:
+            require_shared_store(workers, store)
         made = tile_all(workers, todo, store=config.store, config=config.tiles)
     return {outcome.slide_id: outcome for outcome in (*_reused(done, store), *made)}
 
@@ -153,6 +180,7 @@ def embed_slides(
     tiled: Mapping[str, "Outcome"],
 ) -> tuple[dict[str, "Outcome"], dict[str, str]]:
     """Embed each tiled slide whose features are not in the store yet; outcomes, and the feature group of each good slide."""
+    from pipeline.places import require_shared_store
     from pipeline.stages import Recipe, embed_all
     from preprocessing.encoders import load_encoder
     from preprocessing.features import FeatureStore, feature_key
@@ -166,6 +194,8 @@ def embed_slides(
         good = [slide for slide in cohort.slides if tiled[slide.slide_id].status != "failed"]
         keys = {slide.slide_id: feature_key(slide, config.tiles, encoder.fingerprint) for slide in good}
         todo = [slide for slide in good if not store.has_features(keys[slide.slide_id])]
+        if todo:
+            require_shared_store(workers, store)
         made = embed_all(
             workers,
             todo,
@@ -202,6 +232,7 @@ def train(
     from pipeline.metrics import to_json
     from pipeline.results import conclude
     from pipeline.splits import write_folds
+    from preprocessing.drafts import whole_folder
 
     jobs = {one.name: fold_jobs(config, cohort, run, one, features, workers.device) for one in plans}
     with run.stage("training"):
@@ -220,7 +251,8 @@ def train(
             reports[one.name]["left_out_features"] = one.defining
             predictions.append(told)
             rivals += others
-            shutil.copytree(own.model[-1].out / "model", run.folder / "models" / one.name, dirs_exist_ok=True)
+            with whole_folder(run.folder / "models" / one.name) as draft:
+                shutil.copytree(own.model[-1].out / "model", draft, dirs_exist_ok=True)
     if predictions:
         run.write_table("predictions.csv", pd.concat(predictions))
     if rivals:

@@ -11,7 +11,7 @@ from models.umeml import UMEML, UMEMLConfig
 from pipeline.bundle import TrainedModel, load_model, save_model
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, RunError
 from preprocessing.omics import OmicsMatrix
 from preprocessing.omics_scaler import OmicsConfig, OmicsScaler
 
@@ -92,7 +92,7 @@ def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
     save_model(tmp_path / "model", trained)
     before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     monkeypatch.setattr("pipeline.bundle.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match=r"/model cannot be written \(disk full\); make room"):
         save_model(tmp_path / "model", trained)
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -103,7 +103,7 @@ def test_a_model_appears_only_when_all_of_it_is_written(trained, tmp_path, monke
         assert sorted(path.name for path in draft.iterdir()) == ["model.json", "weights.safetensors"]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.bundle.os.rename", stopped)
+    monkeypatch.setattr("pathlib.Path.rename", stopped)
     with pytest.raises(KeyboardInterrupt):
         save_model(tmp_path / "model", trained)
     assert list(tmp_path.iterdir()) == []

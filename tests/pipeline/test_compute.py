@@ -132,19 +132,23 @@ class TestMapSlides:
 class FakeWorkers:
     """Workers whose processes die in a given way: `deaths` is how often each slide is lost before it is done."""
 
-    loop = None
+    loop, slide_seconds = None, None
 
     def __init__(self, deaths):
         self.client, self.deaths, self.log = self, deaths, []
 
-    def submit(self, guarded, work, slide, *, pure):
+    def submit(self, guarded, work, limit, slide, *, pure):
         self.log.append(f"submit {slide.slide_id}")
-        return FakeFuture(self, lambda: guarded(work, slide), slide.slide_id)
+        return FakeFuture(self, lambda: work(slide), slide.slide_id)
+
+    def why_lost(self, key):
+        return ""
 
 
 class FakeFuture:
     def __init__(self, workers, call, name):
         self.workers, self.call, self.name = workers, call, name
+        self.key = name
 
     def result(self):
         if self.workers.deaths.get(self.name, 0):

@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.config import load_config
 from pipeline.run import open_run, write_text
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, RunError
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +149,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "write_text", full_disk)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(
+        RunError, match=r"table.csv cannot be written \(disk full\); make room .* the same command goes on"
+    ):
         write_text(path, "a new text")
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import torch
 import zarr
 
 from preprocessing.encoders import Encoder, EncoderConfig
-from preprocessing.errors import InputError, SlideError
+from preprocessing.errors import InputError, RunError, SlideError
 from preprocessing.features import FORMAT, Bag, FeatureStore, feature_key, tile_key
 from preprocessing.quality import QualityConfig
 from preprocessing.slides import Slide
@@ -238,10 +239,12 @@ class TestWriting:
     def test_what_other_machines_have_begun_is_left_to_them(self, store, monkeypatch):
         drafts = Path(store.place) / "drafts"
         names = [f"vm-2-999999-{'a' * 32}", f"other-999999-{'a' * 32}", "something-else"]
-        for name in [*names, f"vm-999999-{'a' * 32}"]:
+        recycled = f"vm-{os.getpid()}-{'b' * 32}"  # a process that lives, but is younger than the draft
+        for name in [*names, f"vm-999999-{'a' * 32}", recycled]:
             (drafts / name).mkdir(parents=True)
+        os.utime(drafts / recycled, (1e9, 1e9))
         monkeypatch.setattr("socket.gethostname", lambda: "vm")
-        monkeypatch.setattr("psutil.pid_exists", lambda process: False)
+        monkeypatch.setattr("psutil.pid_exists", lambda process: process == os.getpid())
         store.prepare()
         assert sorted(path.name for path in drafts.iterdir()) == sorted(names)
 
@@ -273,7 +276,9 @@ class TestWriting:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("preprocessing.features.os.rename", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(
+            RunError, match=r"store: features/k cannot be written \(No space left on device\); make room"
+        ):
             store.write_features("k", make_bag(), {})
         assert self.everything(store) == []
 

@@ -1,4 +1,5 @@
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from pipeline.config import load_config
 from pipeline.presets import PRESETS
+from preprocessing.errors import RunError
 from workflows import options, run_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,11 +31,17 @@ def test_exit_codes_of_the_help_are_those_of_the_code():
     code = run_pipeline
     told = re.search(r"exit codes: (.*)", options.EPILOG, re.DOTALL)[1]
     numbers = {int(number): text for number, text in re.findall(r"(?:^|; *\n? *)(\d+) ([^;]+)", told)}
-    assert numbers.keys() == {code.ALL_GOOD, code.TRAINING_FAILED, code.WRONG_INPUT, code.SOME_FAILED, code.INTERRUPTED}
+    assert numbers.keys() == {
+        *(code.ALL_GOOD, code.RUN_FAILED, code.WRONG_INPUT, code.SOME_FAILED, code.INTERRUPTED, code.TERMINATED)
+    }
     assert numbers[code.ALL_GOOD].startswith("all good")
+    assert numbers[code.RUN_FAILED].startswith("failed on the way")
     assert numbers[code.WRONG_INPUT].startswith("wrong input")
     assert "some slides failed" in numbers[code.SOME_FAILED]
-    assert numbers[code.INTERRUPTED].startswith("stopped")
+    assert numbers[code.INTERRUPTED].startswith("stopped by the user")
+    assert numbers[code.TERMINATED].startswith("stopped by SIGTERM")
+    assert code.INTERRUPTED == 128 + signal.SIGINT
+    assert code.TERMINATED == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize(
@@ -68,3 +76,38 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
     monkeypatch.setattr(run_pipeline, "walk", interrupted)
     assert run_pipeline.main(["slides", "genes.csv", "--workers", "0"]) == run_pipeline.INTERRUPTED
     assert "the same command goes on from what is finished" in capsys.readouterr().err
+
+
+def test_sigterm_stops_the_run_in_order_and_is_the_callers_again_afterwards(monkeypatch, capsys):
+    before, closed = signal.getsignal(signal.SIGTERM), []
+
+    def terminated(config, workers):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(run_pipeline, "walk", terminated)
+    monkeypatch.setattr("pipeline.compute.Workers.__exit__", lambda *_: closed.append(True))
+    assert run_pipeline.main(["slides", "genes.csv", "--workers", "0"]) == run_pipeline.TERMINATED
+    assert closed == [True]
+    assert "the same command goes on from what is finished" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("error", [RunError("the disk is full"), FloatingPointError("the disk is full")])
+def test_what_ends_a_run_on_its_way_is_told_without_a_traceback(monkeypatch, capsys, error):
+    def failed(config, workers):
+        raise error
+
+    monkeypatch.setattr(run_pipeline, "walk", failed)
+    assert run_pipeline.main(["slides", "genes.csv", "--workers", "0"]) == run_pipeline.RUN_FAILED
+    assert capsys.readouterr().err == "error: the disk is full\n"
+
+
+def test_an_error_of_the_program_is_raised_and_its_traceback_logged(monkeypatch, caplog):
+    def faulty(config, workers):
+        raise ZeroDivisionError("slip")
+
+    monkeypatch.setattr(run_pipeline, "walk", faulty)
+    monkeypatch.setattr("pipeline.console.start_logging", lambda **_: None)  # it would take the test's handler away
+    with caplog.at_level("DEBUG", "run_pipeline"), pytest.raises(ZeroDivisionError, match="slip"):
+        run_pipeline.main(["slides", "genes.csv", "--workers", "0"])
+    assert "in faulty" in caplog.text
