@@ -132,14 +132,14 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
 
 
 def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Workers") -> dict[str, "Outcome"]:
-    """Tile each slide whose tiles are not in the store yet; outcomes by slide id."""
+    """Tile each slide whose tiles, or whose look, are not in the store yet; outcomes by slide id."""
     from pipeline.stages import tile_all
     from preprocessing.features import FeatureStore, tile_key
 
     store = FeatureStore(config.store)
     with run.stage("tiling"):
         known = {slide.slide_id: tile_key(slide, config.tiles) for slide in cohort.slides}
-        done = {name: key for name, key in known.items() if store.has_tiles(key)}
+        done = {name: key for name, key in known.items() if store.has_tiles(key) and store.has_look(key)}
         todo = [slide for slide in cohort.slides if slide.slide_id not in done]
         made = tile_all(workers, todo, store=config.store, config=config.tiles)
     return {outcome.slide_id: outcome for outcome in (*_reused(done, store), *made)}
