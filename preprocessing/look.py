@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from preprocessing.quality import measure_empty, find_glass, measure_sharpness
+from preprocessing.quality import find_glass, measure_empty, measure_sharpness
 from preprocessing.reader import SlideReader
 from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, TiledSlide, read_tile

@@ -96,7 +96,7 @@ def measure_ink(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> float
     _, density, padding = _see_through(_shrink(thumbnail, factor), mpp * factor, config)
     there = ~padding & (density.mean(axis=0) > config.max_threshold)
     ink = _find_ink(density, 0) & there
-    return float(np.count_nonzero(ink) / max(1, np.count_nonzero(there)))
+    return float(ink.sum()) / max(1.0, float(there.sum()))
 
 
 def _see_through(rgb: Planes, mpp: float, config: TissueConfig) -> tuple[Planes, Planes, Mask]:

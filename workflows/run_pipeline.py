@@ -237,6 +237,7 @@ def fold_jobs(
     """The jobs of a task: each fold of each contender, those of further schemes, and the model that is handed out."""
     from pipeline.fold_job import FoldJob, TaskJobs
     from pipeline.subspaces import gene_groups
+    from preprocessing.features import tile_key
 
     by_case = cohort.slides_by_case(features)
     cases = [*one.labelled, *one.unlabelled]
@@ -259,6 +260,7 @@ def fold_jobs(
         baselines=False,
         device=device,
         out=run.folder / "folds" / one.name / model.name / "final",
+        tiles={case: tuple(tile_key(slide, config.tiles) for slide in by_case.get(case, ())) for case in cases},
     )
 
     def by_fold(scheme: str, contender: "Contender", *, baselines: bool) -> list[FoldJob]:
