@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from pipeline.compute import one_thread
 from pipeline.config import CONTENDERS, Config, Contender, identity
 from pipeline.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.fit import Epoch, fit_model, predict, predict_logits
+from pipeline.likeness import Reference, SlideKeys, read_genes, read_profiles
 from pipeline.linear import fit_linear_part
 from pipeline.plan import FINAL
 from pipeline.splits import Fold, with_validation
@@ -38,6 +39,7 @@ from pipeline.tasks import TASKS, FittedTask
 from pipeline.tasks.survival import CURVE_MONTHS
 from preprocessing.drafts import write_text, writing
 from preprocessing.errors import InputError
+from preprocessing.features import FeatureStore
 from preprocessing.fingerprints import code_fingerprint, file_fingerprint, fingerprint
 from preprocessing.omics import OmicsMatrix
 from preprocessing.omics_scaler import OmicsScaler
@@ -68,6 +70,7 @@ class FoldJob:
         baselines: whether what the model has to beat is fitted beside it.
         device: where to train.
         out: the fold's folder.
+        tiles: tile groups of each case, as many as there are in `bags`; the final model's cohort is described by them.
     """
 
     task: str
@@ -86,6 +89,7 @@ class FoldJob:
     baselines: bool
     device: str
     out: Path
+    tiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.task}, {self.contender.name}, {self.out.name}"
@@ -165,6 +169,8 @@ def run_fold(job: FoldJob) -> str:
         facts=facts,
     )
     save_model(job.out / "model", trained)
+    if job.is_final:
+        fit_reference(job, scaler).save(job.out / "model")
     write_text(done, json.dumps({"fingerprint": mark}))
     return "done"
 
@@ -188,6 +194,23 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
         )
     scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None
     return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
+
+
+def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> Reference:
+    """What a new cohort will be compared with: the slides and genes of the fold's training cases."""
+    train = job.fold.train
+    slides = {
+        case: [SlideKeys(bag, bag, tiles) for bag, tiles in zip(job.bags[case], job.tiles[case], strict=True)]
+        for case in train
+        if job.bags.get(case)
+    }
+    profiles = read_profiles(FeatureStore(job.config.store), slides)
+    if scaler is None:
+        return Reference.fit(profiles, None)
+    matrix = with_covariates(OmicsMatrix.load(job.omics), job.labels, job.covariates)
+    return Reference.fit(
+        profiles, read_genes(scaler, matrix.take([case for case in train if case in set(matrix.case_ids)]))
+    )
 
 
 def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:

@@ -17,6 +17,7 @@ from preprocessing.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.errors import SlideError
 from preprocessing.features import Bag, FeatureStore, feature_key, tile_key
 from preprocessing.fingerprints import slide_fingerprint
+from preprocessing.look import look_at
 from preprocessing.masks import mask_origin
 from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, tile_slide
@@ -70,13 +71,16 @@ class SlidePart:
 
 
 def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
-    """Lay the tile grid over a slide's tissue and store it."""
+    """Lay the tile grid over a slide's tissue and store it, and how the slide looks."""
     _require_unchanged(slide)
-    key, made_with = tile_key(slide, config), provenance(slide, config)
-    tiled = tile_slide(slide, config)
+    place, key, made_with = FeatureStore(store), tile_key(slide, config), provenance(slide, config)
+    known = place.has_tiles(key)
+    tiled = place.read_tiles(key) if known else tile_slide(slide, config)
     if tile_key(slide, config) != key:
         raise SlideError("its tissue mask was changed while it was tiled; run again")
-    FeatureStore(store).write_tiles(key, tiled, made_with)
+    if not known:
+        place.write_tiles(key, tiled, made_with)
+    place.write_look(key, look_at(slide, tiled, config), made_with)
     return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid), tiles=key)
 
 

@@ -1,6 +1,7 @@
 """The feature store: tiles and patch features of every slide and recipe, in Zarr, in a folder or at a URL such as s3://….
 
     STORE/tiles/SLIDE-KEY          coords (N, 2), cells (N, 2), mask (h, w)
+    STORE/looks/SLIDE-KEY          how the tiled slide looks: numbers alone, in the attributes; the key is that of its tiles
     STORE/features/SLIDE-KEY       features (N, D), coords (N, 2), cells (N, 2)
     STORE/parts/SLIDE-KEY/FROM-TO  features (n, D) of some tiles of a slide that several workers share, until all are there
 
@@ -19,7 +20,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from zarr.codecs import ZstdCodec
 from preprocessing.drafts import REMEDY, draft_name, sweep, writing
 from preprocessing.errors import InputError, SlideError
 from preprocessing.fingerprints import fingerprint
+from preprocessing.look import LOOK_FORMAT, Look
 from preprocessing.masks import mask_origin
 from preprocessing.slides import Slide
 from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
@@ -40,7 +42,7 @@ from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
 FORMAT = 2  # of tiles and features; raise it whenever the same recipe would give other numbers
 CHUNK_ROWS = 512  # of features and masks
 COORDS_CHUNK_ROWS = 1 << 17  # 1 MiB
-KINDS = ("tiles", "features", "parts", "drafts")
+KINDS = ("tiles", "looks", "features", "parts", "drafts")
 CONTENT = "tiles and patch features of whole-slide images"
 
 
@@ -186,6 +188,21 @@ class FeatureStore:
         """How many tiles a slide has; None where it is not tiled."""
         described = self._described(f"tiles/{key}")
         return None if described is None else int(described["n_tiles"])
+
+    def has_look(self, key: str) -> bool:
+        """Whether it is known how that slide looks."""
+        return self.read_look(key) is not None
+
+    def write_look(self, key: str, look: Look, provenance: Mapping[str, Any]) -> None:
+        """Store how a slide looks, under the key of its tiles."""
+        self._write(f"looks/{key}", {}, {"look_format": LOOK_FORMAT, "look": asdict(look)} | dict(provenance))
+
+    def read_look(self, key: str) -> Look | None:
+        """How a slide looks; None where nobody has measured it, or an earlier version did."""
+        described = self._described(f"looks/{key}")
+        if described is None or described.get("look_format") != LOOK_FORMAT:
+            return None
+        return Look(**described["look"])
 
     def write_features(self, key: str, bag: Bag, provenance: Mapping[str, Any]) -> None:
         """Store a slide's patch features, as float16 where that holds them; raises SlideError if any is not finite."""

@@ -3,7 +3,7 @@
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 from pydantic import Field
 
@@ -52,6 +52,10 @@ def measure_sharpness(tile: Tile) -> float:
 
 def measure_empty(tile: Tile) -> float:
     """The share of pixels that are near-white and colourless, or black."""
-    lowest, highest = tile.min(2), tile.max(2)
-    glass = (lowest >= GLASS_MIN_LEVEL) & (highest - lowest <= GLASS_MAX_SPREAD)
-    return float((glass | (highest <= BLACK_MAX_LEVEL)).mean())
+    return float((find_glass(tile) | (tile.max(2) <= BLACK_MAX_LEVEL)).mean())
+
+
+def find_glass(pixels: UInt8[np.ndarray, "*shape 3"]) -> Bool[np.ndarray, "*shape"]:
+    """Which pixels are near-white and colourless."""
+    lowest, highest = pixels.min(-1), pixels.max(-1)
+    return (lowest >= GLASS_MIN_LEVEL) & (highest - lowest <= GLASS_MAX_SPREAD)

@@ -77,11 +77,8 @@ def detect_tissue(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mas
 def detect_by_colour(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mask:
     """Tissue by its colour beyond the glass; see the head of this file. A finer thumbnail is averaged first."""
     factor = max(1, round(config.mpp / mpp))
-    rgb, mpp = _shrink(thumbnail, factor), mpp * factor
-    padding = _find_padding(rgb)
-    rgb[:, padding] = config.white_level  # so that it does not bleed into its surroundings
-    rgb = _smooth(rgb, config.smooth_um / mpp)
-    density = _measure_density(rgb, _estimate_glass(rgb, padding, config.white_level))
+    mpp *= factor
+    rgb, density, padding = _see_through(_shrink(thumbnail, factor), mpp, config)
     colour = _spread(density)
     usable = ~padding & (_lowest(rgb) < config.white_level)
     tissue = usable & (colour > _threshold(colour[usable], config))
@@ -91,6 +88,23 @@ def detect_by_colour(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> 
         ink = _find_ink(density, round(INK_REACH_UM / mpp))
         tissue = _drop_small(tissue & ~ink, config.min_piece_um2 / mpp**2) if ink.any() else tissue
     return _enlarge(tissue, factor, thumbnail.shape[:2])
+
+
+def measure_ink(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> float:
+    """The share of pen ink in all that lies on the glass, tissue and ink, 0 to 1; see `detect_tissue` for the arguments."""
+    factor = max(1, round(config.mpp / mpp))
+    _, density, padding = _see_through(_shrink(thumbnail, factor), mpp * factor, config)
+    there = ~padding & (density.mean(axis=0) > config.max_threshold)
+    ink = _find_ink(density, 0) & there
+    return float(ink.sum()) / max(1.0, float(there.sum()))
+
+
+def _see_through(rgb: Planes, mpp: float, config: TissueConfig) -> tuple[Planes, Planes, Mask]:
+    """The smoothed image, its optical density beyond the glass, and what the scanner never saw."""
+    padding = _find_padding(rgb)
+    rgb[:, padding] = config.white_level  # so that it does not bleed into its surroundings
+    rgb = _smooth(rgb, config.smooth_um / mpp)
+    return rgb, _measure_density(rgb, _estimate_glass(rgb, padding, config.white_level)), padding
 
 
 def detect_by_tiatoolbox(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mask:

@@ -156,7 +156,7 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
 
 
 def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Workers") -> dict[str, "Outcome"]:
-    """Tile each slide whose tiles are not in the store yet; outcomes by slide id."""
+    """Tile each slide whose tiles, or whose look, are not in the store yet; outcomes by slide id."""
     from pipeline.places import require_shared_store
     from pipeline.stages import tile_all
     from preprocessing.features import FeatureStore, tile_key
@@ -164,7 +164,7 @@ def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Worker
     store = FeatureStore(config.store)
     with run.stage("tiling"):
         known = {slide.slide_id: tile_key(slide, config.tiles) for slide in cohort.slides}
-        done = {name: key for name, key in known.items() if store.has_tiles(key)}
+        done = {name: key for name, key in known.items() if store.has_tiles(key) and store.has_look(key)}
         todo = [slide for slide in cohort.slides if slide.slide_id not in done]
         if todo:
             require_shared_store(workers, store)
@@ -269,6 +269,7 @@ def fold_jobs(
     """The jobs of a task: each fold of each contender, those of further schemes, and the model that is handed out."""
     from pipeline.fold_job import FoldJob, TaskJobs
     from pipeline.subspaces import gene_groups
+    from preprocessing.features import tile_key
 
     by_case = cohort.slides_by_case(features)
     cases = [*one.labelled, *one.unlabelled]
@@ -291,6 +292,7 @@ def fold_jobs(
         baselines=False,
         device=device,
         out=run.folder / "folds" / one.name / model.name / "final",
+        tiles={case: tuple(tile_key(slide, config.tiles) for slide in by_case.get(case, ())) for case in cases},
     )
 
     def by_fold(scheme: str, contender: "Contender", *, baselines: bool) -> list[FoldJob]:
