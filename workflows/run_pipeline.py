@@ -4,7 +4,6 @@ Heavy libraries are imported inside the functions, so that `--help` answers at o
 """
 
 import logging
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -196,11 +195,12 @@ def train(
     """Cross-validate every task, write predictions, metrics and models; the reports by task."""
     import pandas as pd
 
+    from pipeline.bundle import hand_out, hand_out_folds
     from pipeline.compute import map_jobs
     from pipeline.figures import forest
     from pipeline.fold_job import run_fold
     from pipeline.metrics import to_json
-    from pipeline.results import conclude
+    from pipeline.results import conclude, summarise
     from pipeline.splits import write_folds
 
     jobs = {one.name: fold_jobs(config, cohort, run, one, features, workers.device) for one in plans}
@@ -220,7 +220,10 @@ def train(
             reports[one.name]["left_out_features"] = one.defining
             predictions.append(told)
             rivals += others
-            shutil.copytree(own.model[-1].out / "model", run.folder / "models" / one.name, dirs_exist_ok=True)
+            facts = summarise(one, own, told, n_boot=config.bootstrap, seed=config.seed)
+            *folds, final = (job.out / "model" for job in own.model)
+            hand_out(final, run.folder / "models" / one.name, facts)
+            hand_out_folds(folds, run.folder / "models" / f"{one.name}-folds", facts)
     if predictions:
         run.write_table("predictions.csv", pd.concat(predictions))
     if rivals:
@@ -256,23 +259,22 @@ def fold_jobs(
         encoder=run.facts.get("encoder"),
         config=config,
         contender=model,
-        baselines=False,
+        baselines=config.baselines == "all",
         device=device,
         out=run.folder / "folds" / one.name / model.name / "final",
     )
 
-    def by_fold(scheme: str, contender: "Contender", *, baselines: bool) -> list[FoldJob]:
+    def by_fold(scheme: str, contender: "Contender", *, baselines: bool = final.baselines) -> list[FoldJob]:
         out = run.folder / "folds" / one.folder(scheme) / contender.name
         sets, notes = gene_groups(config, cohort.omics, contender)
         template = replace(final, contender=contender, baselines=baselines, gene_sets=sets, gene_notes=notes)
         return [replace(template, fold=fold, out=out / f"fold_{fold.number}") for fold in one.schemes[scheme]]
 
     main, *further = one.schemes
-    baselines = config.baselines == "all"
     return TaskJobs(
-        model=[*by_fold(main, model, baselines=baselines), final],
+        model=[*by_fold(main, model), final],
         rivals={rival.name: by_fold(main, rival, baselines=False) for rival in rivals},
-        schemes={scheme: by_fold(scheme, model, baselines=baselines) for scheme in further},
+        schemes={scheme: by_fold(scheme, model) for scheme in further},
     )
 
 
