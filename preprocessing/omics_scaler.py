@@ -178,7 +178,7 @@ class OmicsScaler:
         """The used features, scaled, float64, nothing missing; InputError as `aligned`."""
         values = self.aligned(matrix)
         if missing := self.missing(matrix):
-            logger.warning("genes: %d missing, imputed: %s", len(missing), some(missing))
+            logger.debug("genes: %d missing, imputed: %s", len(missing), some(missing))
         _log(values, self.logged, np.array(self.features))
         return self._imputed(values)
 
