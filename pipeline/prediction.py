@@ -186,11 +186,11 @@ def _ask(case: str, predictor: Predictor, shown: Sequence[Shown], said: Sequence
             f"{first.data.patch_dim}; they were made by another encoder"
         )
     pattern = rests_on(slides=bool(len(features)), genes=predictor.reads_genes and case in first.data.rows)
-    row = {"case_id": case, "status": "predicted", "reason": "", "rests_on": pattern}
-    row |= {
-        "validated": told_validated({k: v.model_dump() for k, v in predictor.facts.training.validated.items()}, pattern)
-    }
-    row |= {"genes_missing": first.missing.get(case, math.nan), "groups_missing": ";".join(first.absent.get(case, ()))}
+    known = {name: one.model_dump() for name, one in predictor.facts.training.validated.items()}
+    row: dict[str, Any] = {"case_id": case, "status": "predicted", "reason": "", "rests_on": pattern}
+    row["validated"] = told_validated(known, pattern)
+    row["genes_missing"] = first.missing.get(case, math.nan)
+    row["groups_missing"] = ";".join(first.absent.get(case, ()))
     if not pattern:
         return row | {"status": "not predicted", "reason": _why_not(case, predictor, first), "validated": ""}
     for one, logits in zip(shown, said, strict=True):
