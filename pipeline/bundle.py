@@ -1,7 +1,19 @@
-"""A trained model as a folder: `weights.safetensors` and `model.json`, which together are all that prediction needs."""
+"""A trained model as a folder: `weights.safetensors` and `model.json`, which together are all that prediction needs.
+
+    MODEL/model.json            the model, its task, genes and their scaling, encoder and tile recipe, how well it did
+    MODEL/weights.safetensors   its members' weights, and the axes of its gene groups
+    MODEL/slides/               the same of the baseline that looks at slides alone, where there is one
+
+The models of a task's folds, which answer together, are a folder of such folders, with `ensemble.json` beside them.
+
+A folder comes from anywhere: whatever is in it, reading it runs no code, takes no more memory than its files are long, and
+ends in a model or in an InputError.
+"""
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +22,25 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.settings import Settings
+from pipeline.baseline_set import Baselines
 from pipeline.tasks import TASKS, FittedTask
 from preprocessing.drafts import REMEDY, whole_folder
 from preprocessing.errors import InputError, RunError
 from preprocessing.omics_scaler import OmicsScaler
 
-FORMAT = 2
+FORMAT = 3
 AXES = "axes."  # of a gene group, by its number: beside the weights
+ENSEMBLE = "ensemble.json"
+SLIDES = "slides"  # folder of the baseline that looks at slides alone
+MAX_DESCRIPTION_BYTES = 256 << 20  # 20,000 genes take 5 MB
+# What taking an unsound description for a sound one ends with.
+UNSOUND = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -36,7 +55,8 @@ class TrainedModel:
         task: the fitted task.
         scaler: turns a gene table into the model's groups; None where it was trained without genes.
         patch_dim: width of a patch feature.
-        facts: where it comes from: encoder, tile recipe, training summary.
+        facts: where it comes from: encoder, tile recipe, training summary; see `pipeline.trained.Facts`.
+        baselines: what it had to beat, fitted on the same cases; None where they were not asked for.
     """
 
     model: Ensemble
@@ -47,6 +67,7 @@ class TrainedModel:
     scaler: OmicsScaler | None
     patch_dim: int
     facts: dict[str, Any]
+    baselines: Baselines | None = None
 
 
 def save_model(folder: Path, trained: TrainedModel) -> None:
@@ -56,9 +77,29 @@ def save_model(folder: Path, trained: TrainedModel) -> None:
             save_file(_arrays(trained), draft / "weights.safetensors")
         except SafetensorError as error:  # also what the system says, as of a full disk
             raise RunError(f"{folder}/weights.safetensors cannot be written ({error}); {REMEDY}") from error
-        (draft / "model.json").write_text(
-            json.dumps(_describe(trained), indent=1, ensure_ascii=False), encoding="utf-8"
-        )
+        _write_json(draft / "model.json", _describe(trained))
+        if trained.baselines and trained.baselines.slides:
+            save_model(draft / SLIDES, trained.baselines.slides)
+
+
+def hand_out(made: Path, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Copy a model folder and add to what it says of itself; whole or not at all."""
+    with whole_folder(folder) as draft:
+        shutil.copytree(made, draft, dirs_exist_ok=True)
+        _write_json(draft / "model.json", read_json(made / "model.json") | dict(facts))
+
+
+def hand_out_folds(made: Sequence[Path], folder: Path, facts: Mapping[str, Any]) -> None:
+    """Copy the folds' model folders into one, an ensemble of them all: `ensemble.json` names them; whole or not at all."""
+    with whole_folder(folder) as draft:
+        names = [f"fold_{number}" for number in range(len(made))]
+        for name, model in zip(names, made, strict=True):
+            shutil.copytree(model, draft / name)
+        _write_json(draft / ENSEMBLE, {"format": FORMAT, "members": names} | dict(facts))
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _arrays(trained: TrainedModel) -> dict[str, torch.Tensor]:
@@ -78,6 +119,7 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
         "task": trained.task_name,
         "fitted": trained.task.to_json(),
         "omics": trained.scaler.to_json() if trained.scaler else None,
+        "baselines": trained.baselines.to_json() if trained.baselines else None,
     } | trained.facts
 
 
@@ -85,24 +127,76 @@ def load_model(folder: Path) -> TrainedModel:
     """The model of a folder; raises InputError if it is not one, or of another format."""
     described = _read_description(folder)
     arrays = _read_arrays(folder / "weights.safetensors")
+    try:
+        slides = load_model(folder / SLIDES) if (described["baselines"] or {}).get("slides") else None
+        return _restored(described, arrays, slides)
+    except InputError as error:
+        raise InputError(f"model {folder}: {error}") from None
+    except UNSOUND as error:
+        raise _broken(folder / "model.json", error) from None
+
+
+def _restored(
+    described: Mapping[str, Any], arrays: Mapping[str, torch.Tensor], slides: TrainedModel | None
+) -> TrainedModel:
     settings = MODELS[described["model"]].Config(**described["settings"])
     task = TASKS[described["task"]].restore(described["fitted"])
     scaler = _scaler(described["omics"], arrays)
-    model = Ensemble([_member(described, settings, scaler, task.n_outputs) for _ in range(described["members"])])
-    try:
-        model.load_state_dict({name: array for name, array in arrays.items() if not name.startswith(AXES)})
-    except RuntimeError as error:
-        raise _broken(folder / "weights.safetensors", error) from None
+    weights = {name: array for name, array in arrays.items() if not name.startswith(AXES)}
     return TrainedModel(
-        model=model.eval(),
+        model=_model(described, settings, scaler, task.n_outputs, weights),
         model_name=described["model"],
         settings=settings,
         task_name=described["task"],
         task=task,
         scaler=scaler,
         patch_dim=described["patch_dim"],
-        facts={name: described[name] for name in described.keys() - _OWN_FIELDS},
+        facts={name: described[name] for name in described.keys() - set(_OWN_FIELDS)},
+        baselines=Baselines.from_json(getattr(task, "classes", ()), described["baselines"], slides),
     )
+
+
+def _model(
+    described: Mapping[str, Any],
+    settings: Settings,
+    scaler: OmicsScaler | None,
+    n_outputs: int,
+    weights: Mapping[str, torch.Tensor],
+) -> Ensemble:
+    """The members with their weights: laid out without memory first, so that only what the file holds is ever allocated."""
+    if not 1 <= described["members"] <= len(weights):
+        raise ValueError(f"{described['members']} members of {len(weights)} weights")
+    with torch.device("meta"), _no_more_weights_than(len(weights)):
+        members = [_member(described, settings, scaler, n_outputs) for _ in range(described["members"])]
+        model = Ensemble(members)
+    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
+    if differing := sorted(
+        {name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)},
+    ):
+        raise ValueError(f"{len(differing)} weights do not fit the model, {differing[0]} among them")
+    if bad := [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]:
+        raise ValueError(f"weights that are not finite: {bad[0]}")
+    model.load_state_dict(dict(weights), assign=True)
+    return model.eval()
+
+
+@contextmanager
+def _no_more_weights_than(most: int) -> Iterator[None]:
+    """A model of more weights than that is given up while it is made: a description may ask for a billion layers."""
+    count = 0
+
+    def counted(module: nn.Module, name: str, weight: object) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise ValueError(f"the model has more weights than the {most} of its file")
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _member(described: Mapping[str, Any], settings: Settings, scaler: OmicsScaler | None, n_outputs: int) -> nn.Module:
@@ -126,29 +220,56 @@ def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tens
 def _read_arrays(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise _broken(path, error) from None
 
 
-def _broken(path: Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0]
-    return InputError(f"model: {path} is broken ({reason}); copy it again from its run")
+def _broken(path: Path, error: BaseException) -> InputError:
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return InputError(f"model: {path} is broken ({reason[:200]}); copy it again from its run")
 
 
-_OWN_FIELDS = {"format", "model", "settings", "members", "on_linear", "patch_dim", "task", "fitted", "omics"}
+_OWN_FIELDS = (
+    "format",
+    "model",
+    "settings",
+    "members",
+    "on_linear",
+    "patch_dim",
+    "task",
+    "fitted",
+    "omics",
+    "baselines",
+)
 
 
 def _read_description(folder: Path) -> Mapping[str, Any]:
     path = folder / "model.json"
     if not path.is_file() or not (folder / "weights.safetensors").is_file():
         raise InputError(f"model: {folder} holds no model.json and weights.safetensors; name a model folder of a run")
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"model: {path} is broken ({error}); copy it again from its run") from None
-    found = described.get("format") if isinstance(described, dict) else None
-    if found != FORMAT:
-        raise InputError(
-            f"model: {path} has format {found}, this version reads {FORMAT}; install the version that made it"
-        )
+    described = read_json(path)
+    require_format(described, path)
+    if missing := [name for name in _OWN_FIELDS if name not in described]:
+        raise _broken(path, ValueError(f"it says no {missing[0]}"))
     return described
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of a model folder; raises InputError where the file holds none."""
+    try:
+        if path.stat().st_size > MAX_DESCRIPTION_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes")
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise _broken(path, error) from None
+    if not isinstance(described, dict):
+        raise _broken(path, ValueError("no JSON object"))
+    return described
+
+
+def require_format(described: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError for a description that this version cannot read."""
+    if (found := described.get("format")) != FORMAT:
+        raise InputError(
+            f"model: {path} has format {found}, this version reads {FORMAT}; install the version that made it, or train again"
+        )

@@ -81,6 +81,14 @@ class Config(Settings):
     seed: int = Field(0, ge=0)
     bootstrap: int = Field(1000, ge=0, description="resamples behind each interval")
 
+    trained: Path | None = Field(None, description="a trained model, or a run's models: predict with it, train nothing")
+    max_missing_genes: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="of a trained model's gene group: with more of it missing, a case counts as without it",
+    )
+
     until: Stage = "train"
     dry_run: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -24,10 +24,12 @@ class Bags:
     Attributes:
         store: the feature store.
         keys: the feature groups of each case's slides; a case without slides has none.
+        keep_bytes: what may be kept; the bag that was read last always is.
     """
 
     store: str | Path
     keys: Mapping[str, tuple[str, ...]]
+    keep_bytes: int = CACHE_BYTES
     _kept: "OrderedDict[str, tuple[np.ndarray, np.ndarray]]" = field(default_factory=OrderedDict)
     _bytes: int = 0
 
@@ -57,7 +59,7 @@ class Bags:
     def _keep(self, case: str, bag: tuple[np.ndarray, np.ndarray]) -> None:
         self._kept[case] = bag
         self._bytes += bag[0].nbytes + bag[1].nbytes
-        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
+        while self._bytes > self.keep_bytes and len(self._kept) > 1:
             _, (features, cells) = self._kept.popitem(last=False)
             self._bytes -= features.nbytes + cells.nbytes
 

@@ -16,27 +16,20 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.settings import ModelSettings
-from pipeline.baselines import (
-    ClassPrediction,
-    SurvivalPrediction,
-    clinical_cox,
-    clinical_logistic,
-    fuse_probabilities,
-    fuse_risks,
-    omics_cox,
-    omics_logistic,
-)
+from pipeline.baseline_set import Baselines
 from pipeline.bundle import TrainedModel, save_model
+from pipeline.clinical import fit_clinical_cox, fit_clinical_logistic
 from pipeline.compute import one_thread
 from pipeline.config import CONTENDERS, Config, Contender, identity
 from pipeline.dataset import Bags, Dataset, dataset_for, with_covariates
-from pipeline.fit import Epoch, fit_model, predict, predict_logits
+from pipeline.fit import Epoch, fit_model, predict
+from pipeline.genomic import fit_omics_cox, fit_omics_logistic
 from pipeline.likeness import Reference, SlideKeys, read_genes, read_profiles
 from pipeline.linear import fit_linear_part
 from pipeline.plan import FINAL
 from pipeline.splits import Fold, with_validation
 from pipeline.tasks import TASKS, FittedTask
-from pipeline.tasks.survival import CURVE_MONTHS
+from pipeline.uncertainty import decode, rests_on
 from preprocessing.drafts import write_text, writing
 from preprocessing.errors import InputError
 from preprocessing.features import FeatureStore
@@ -143,22 +136,38 @@ def run_fold(job: FoldJob) -> str:
     with writing(job.out):
         job.out.mkdir(parents=True)
 
-    config, fold = job.config, job.fold
+    fold = job.fold
     data, scaler = load_data(job, fold)
     learned = learn(job, fold, data, job.contender.model, job.contender.settings)
+    baselines = fit_baselines(job, fold, data) if job.baselines else None
     if fold.test:
         write_predictions(job, fold, data, learned)
-        if job.baselines:
-            _write(job.out / "baselines.csv", predict_baselines(job, fold, data))
+        if baselines:
+            told = baselines.predict(job.labels, data, fold.test, device=job.device)
+            told.insert(1, "fold", fold.number)
+            _write(job.out / "baselines.csv", told)
     write_history(job.out / "history.csv", learned.histories)
+    save_model(job.out / "model", _trained(job, data, learned, scaler, baselines))
+    if job.is_final:
+        fit_reference(job, scaler).save(job.out / "model")
+    write_text(done, json.dumps({"fingerprint": mark}))
+    return "done"
+
+
+def _trained(
+    job: FoldJob, data: Dataset, learned: "Learned", scaler: OmicsScaler | None, baselines: Baselines | None
+) -> TrainedModel:
+    """What a model folder holds."""
     facts = {
         "encoder": job.encoder,
-        "tiles": config.tiles.model_dump(mode="json"),
+        "tiles": job.config.tiles.model_dump(mode="json"),
+        "slide_kind": job.config.slide_kind,
         "covariates": list(job.covariates),
-        "trained_on_cases": len(fold.train),
+        "defining": list(job.defining),
+        "trained_on_cases": len(job.fold.train),
         "slide_notes": list(learned.slide_notes),
     }
-    trained = TrainedModel(
+    return TrainedModel(
         model=learned.model.cpu(),
         model_name=job.contender.model,
         settings=job.contender.settings,
@@ -167,12 +176,8 @@ def run_fold(job: FoldJob) -> str:
         scaler=scaler,
         patch_dim=data.patch_dim,
         facts=facts,
+        baselines=baselines,
     )
-    save_model(job.out / "model", trained)
-    if job.is_final:
-        fit_reference(job, scaler).save(job.out / "model")
-    write_text(done, json.dumps({"fingerprint": mark}))
-    return "done"
 
 
 def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
@@ -299,10 +304,19 @@ def _on_pooling(model_name: str, halvings: Sequence[int]) -> tuple[str, ...]:
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
     """`predictions.csv` of the test cases; `inputs.csv`: those with slides and genes, from either alone."""
+    reads = MODELS[job.contender.model]
 
     def told(cases: list[str], **without: bool) -> pd.DataFrame:
-        decoded = learned.task.decode(predict_logits(learned.model, data, cases, device=job.device, **without))
-        return pd.concat([pd.DataFrame({"case_id": cases, "task": job.task, "fold": fold.number}), decoded], axis=1)
+        outputs = list(predict(learned.model, data, cases, device=job.device, **without))
+        head = pd.DataFrame({"case_id": cases, "task": job.task, "fold": fold.number})
+        head["rests_on"] = [
+            rests_on(
+                slides=reads.reads_slides and bool(job.bags.get(case)) and without.get("slides", True),
+                genes=reads.reads_genes and case in data.rows and without.get("omics", True),
+            )
+            for case in cases
+        ]
+        return pd.concat([head, decode(learned.task, outputs)], axis=1)
 
     _write(job.out / "predictions.csv", told(list(fold.test)))
     both = [case for case in fold.test if case in data.rows and job.bags.get(case)]
@@ -325,59 +339,42 @@ def _write(path: Path, table: pd.DataFrame) -> None:
     write_text(path, table.to_csv(index=False))
 
 
-def predict_baselines(job: FoldJob, fold: Fold, data: Dataset) -> pd.DataFrame:
-    """What the model has to beat, fitted on the same training cases: a row for each test case and baseline."""
-    told = _survival_baselines(job, fold, data) if job.task == "survival" else _class_baselines(job, fold, data)
-    head = {"case_id": list(fold.test), "fold": fold.number}
-    frames = [pd.DataFrame(head | {"baseline": name} | columns) for name, columns in told.items()]
-    return pd.concat(frames, ignore_index=True)
-
-
-def _survival_baselines(job: FoldJob, fold: Fold, data: Dataset) -> dict[str, dict[str, Any]]:
-    train, test = job.labels.loc[list(fold.train)], job.labels.loc[list(fold.test)]
-    time, event = train["survival_months"].to_numpy(float), train["event"].to_numpy(bool)
-    months = np.array(CURVE_MONTHS, float)
-    told = {"clinical": clinical_cox(train, time, event, test, curve_times=months)}
-    if data.omics:
-        genes, asked = data.genes(fold.train), data.genes(fold.test)
-        told["genes"] = omics_cox(genes, time, event, asked, curve_times=months, seed=job.config.seed)
-    if _slides_are_another_view(job):
-        mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
-        decoded = mil.task.decode(predict_logits(mil.model, data, fold.test, device=job.device))
-        told["slides"] = SurvivalPrediction(
-            risk=decoded["risk"].to_numpy(),
-            curves=decoded[[f"survival_{month}m" for month in CURVE_MONTHS]].to_numpy(),
-            curve_times=months,
-            train_risk=mil.task.decode(mil.train_logits)["risk"].to_numpy(),
+def fit_baselines(job: FoldJob, fold: Fold, data: Dataset) -> Baselines:
+    """What the model has to beat, fitted on the same training cases."""
+    train, seed = job.labels.loc[list(fold.train)], job.config.seed
+    genes = data.genes(fold.train) if data.omics else None
+    mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config()) if _slides_are_another_view(job) else None
+    slides = _mil_baseline(job, data, mil) if mil else None
+    if job.task == "survival":
+        time, event = train["survival_months"].to_numpy(float), train["event"].to_numpy(bool)
+        return Baselines(
+            classes=(),
+            clinical=fit_clinical_cox(train, time, event),
+            genes=None if genes is None else fit_omics_cox(genes, time, event, seed=seed),
+            slides=slides,
+            slides_train_risk=mil.task.decode(mil.train_logits)["risk"].to_numpy() if mil else None,
         )
-    if {"genes", "slides"} <= told.keys():
-        told["late fusion"] = fuse_risks(told["slides"], told["genes"])
-    return {
-        name: {"reason": said.reason, "risk": said.risk, "train_risk_median": np.median(said.train_risk)}
-        | {f"survival_{month}m": said.curves[:, i] for i, month in enumerate(CURVE_MONTHS)}
-        for name, said in told.items()
-    }
-
-
-def _class_baselines(job: FoldJob, fold: Fold, data: Dataset) -> dict[str, dict[str, Any]]:
-    train, test = job.labels.loc[list(fold.train)], job.labels.loc[list(fold.test)]
-    n_classes, seed = len(job.vocabulary), job.config.seed
+    n_classes = len(job.vocabulary)
     known = TASKS[job.task].fit(train, job.vocabulary).encode(train)[:, 0]
-    told = {"clinical": clinical_logistic(train, known, test, n_classes=n_classes, seed=seed)}
-    if data.omics:
-        genes, asked = data.genes(fold.train), data.genes(fold.test)
-        told["genes"] = omics_logistic(genes, known, asked, n_classes=n_classes, seed=seed)
-    if _slides_are_another_view(job):
-        mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config())
-        decoded = mil.task.decode(predict_logits(mil.model, data, fold.test, device=job.device))
-        told["slides"] = ClassPrediction(decoded[[f"probability_{name}" for name in job.vocabulary]].to_numpy())
-    if {"genes", "slides"} <= told.keys():
-        told["late fusion"] = fuse_probabilities(told["slides"], told["genes"])
-    return {
-        name: {"reason": said.reason}
-        | {f"probability_{label}": said.probabilities[:, k] for k, label in enumerate(job.vocabulary)}
-        for name, said in told.items()
-    }
+    return Baselines(
+        classes=job.vocabulary,
+        clinical=fit_clinical_logistic(train, known, n_classes=n_classes, seed=seed),
+        genes=None if genes is None else fit_omics_logistic(genes, known, n_classes=n_classes, seed=seed),
+        slides=slides,
+    )
+
+
+def _mil_baseline(job: FoldJob, data: Dataset, mil: Learned) -> TrainedModel:
+    return TrainedModel(
+        model=mil.model,
+        model_name=SLIDES_ALONE,
+        settings=MODELS[SLIDES_ALONE].Config(),
+        task_name=job.task,
+        task=mil.task,
+        scaler=None,
+        patch_dim=data.patch_dim,
+        facts={},
+    )
 
 
 def _slides_are_another_view(job: FoldJob) -> bool:

@@ -20,13 +20,7 @@ from pipeline.metrics import (
 from pipeline.plan import TaskPlan
 from pipeline.tasks import TASKS
 from pipeline.tasks.survival import CURVE_MONTHS
-
-HEADLINES = {"survival": "c_index"}  # the metric that is compared; of classes the macro AUC
-
-
-def headline(task: str) -> str:
-    """The name of a task's main metric."""
-    return HEADLINES.get(task, "macro_auc")
+from pipeline.training_summary import by_pattern, conformal, coverage, headline, validated, with_sets
 
 
 def conclude(
@@ -45,6 +39,9 @@ def conclude(
     told = collect_predictions(plan, jobs.model, labels, cases)
     report = evaluate(plan, jobs.model, told, n_boot=n_boot, seed=seed)
     tested, rivals = _tested(jobs.model, told), []
+    if plan.vocabulary:
+        told = with_sets(told, _out_of_fold(jobs.model, told), plan.vocabulary)
+        report["sets"] = coverage(told[told["status"] == "tested"], n_boot=n_boot, seed=seed)
     for name, folds in jobs.rivals.items():
         rival = collect_predictions(plan, folds, labels, cases)
         own = _tested(folds, rival)
@@ -62,6 +59,23 @@ def conclude(
     report["gene_notes"] = _gene_notes(jobs.model)
     report["slide_notes"] = _slide_notes(jobs.model)
     return report, told, rivals
+
+
+def summarise(plan: TaskPlan, jobs: TaskJobs, told: pd.DataFrame, *, n_boot: int, seed: int) -> dict[str, Any]:
+    """What the model folder says of the training: how well each pattern of inputs was predicted, thresholds of sets."""
+    out_of_fold = _out_of_fold(jobs.model, told)
+    return {
+        "training": {
+            "n": len(plan.labelled),
+            "validated": validated(plan.name, out_of_fold, plan.vocabulary, n_boot=n_boot, seed=seed),
+            "conformal": conformal(out_of_fold, plan.vocabulary) if plan.vocabulary else None,
+        }
+    }
+
+
+def _out_of_fold(jobs: list[FoldJob], told: pd.DataFrame) -> pd.DataFrame:
+    folds = [job for job in jobs if not job.is_final]
+    return by_pattern(told[told["status"] == "tested"].reset_index(drop=True), _read_all(folds, "inputs.csv"))
 
 
 def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -20,6 +20,7 @@ import yaml
 
 from pipeline.config import Config, identity
 from pipeline.console import is_own
+from pipeline.trained import Predictor
 from preprocessing.cohort import Cohort, further_table
 from preprocessing.drafts import REMEDY, draft_name, sweep, write_text
 from preprocessing.errors import InputError
@@ -48,10 +49,14 @@ class Run:
         facts: what `run.json` will say.
     """
 
-    def __init__(self, folder: Path, config: Config, inputs: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, config: Config, inputs: dict[str, str], trained: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         self.folder, self.config = folder, config
+        models = {task: told["fingerprint"] for task, told in trained.items()}
         self.facts: dict[str, Any] = {
-            "identity": fingerprint(identity(config), inputs),
+            # A run of trained models is what they are: slides and tables of theirs may be added from day to day.
+            "identity": fingerprint("trained", models) if trained else fingerprint(identity(config), inputs),
             "inputs": inputs,
             "seed": config.seed,
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -59,7 +64,7 @@ class Run:
             "git_commit": _git_commit(),
             "machine": {"system": platform.platform(), "cores": os.cpu_count()},
             "seconds": {},
-        }
+        } | ({"trained": dict(trained)} if trained else {})
 
     def log_cohort(self, cohort: Cohort) -> None:
         """What was read as what, and which slides and table rows are not used, into the log."""
@@ -99,14 +104,15 @@ class Run:
         self.write_json("run.json", self.facts | {"ended": ended} | facts)
 
 
-def open_run(config: Config) -> Run:
-    """Make the run folder, or open it again for the very same run.
+def open_run(config: Config, predictors: Sequence[Predictor] = ()) -> Run:
+    """Make the run folder, or open it again for the very same run; with trained models, for new inputs of theirs too.
 
     Raises:
         InputError: the folder holds another run, or something that is not a run.
     """
     folder = (config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")).absolute()
-    run = Run(folder, config, _input_fingerprints(config))
+    trained = {one.task: one.describe() for one in predictors}
+    run = Run(folder, config, _input_fingerprints(config), trained)
     _refuse_other(folder, run.facts["identity"])
     _make(folder)
     sweep(folder.rglob(".*"))

@@ -149,8 +149,8 @@ class OmicsScaler:
         there = set(matrix.features)
         return [name for name in self.features if name not in there]
 
-    def scaled(self, matrix: OmicsMatrix) -> Float[np.ndarray, "cases features"]:
-        """The used features, scaled, float64, nothing missing.
+    def aligned(self, matrix: OmicsMatrix) -> Float[np.ndarray, "cases features"]:
+        """The used features as the matrix has them, NaN where it lacks them.
 
         Raises:
             InputError: no feature in common; counts where the scaler saw none, or the reverse.
@@ -160,21 +160,43 @@ class OmicsScaler:
         if not there.any():
             raise InputError(
                 f"genes: none of the {len(there)} features that the model was trained on ({some(self.features)}) is in "
-                f"the table ({some(matrix.features)}); use the same gene names"
+                f"the table ({some(matrix.features)}); use the same gene names, or give none in place of the table"
             )
-        if not there.all():
-            logger.warning("genes: %d missing, imputed: %s", (~there).sum(), some(self.missing(matrix)))
+        self._check_counts(matrix)
         values = np.full((len(matrix.case_ids), len(there)), np.nan)
         values[:, there] = matrix.values[:, [column[name] for name in self.features if name in column]]
-        self._check_counts(matrix)
+        return values
+
+    def missing_share(self, matrix: OmicsMatrix) -> Float[np.ndarray, "cases groups"]:
+        """Which share of each group's features each case lacks: NaN in the matrix, or not there at all."""
+        absent = np.isnan(self.aligned(matrix))
+        column = {name: position for position, name in enumerate(self.features)}
+        shares = [absent[:, [column[name] for name in members]].mean(axis=1) for members in self.groups.values()]
+        return np.stack(shares, axis=1)
+
+    def scaled(self, matrix: OmicsMatrix) -> Float[np.ndarray, "cases features"]:
+        """The used features, scaled, float64, nothing missing; InputError as `aligned`."""
+        values = self.aligned(matrix)
+        if missing := self.missing(matrix):
+            logger.debug("genes: %d missing, imputed: %s", len(missing), some(missing))
         _log(values, self.logged, np.array(self.features))
+        return self._imputed(values)
+
+    def transform(self, matrix: OmicsMatrix) -> list[Float[np.ndarray, "cases k"]]:
+        """One float32 array for each group, in the order of `groups`: see `scaled`, then turned to `axes` if there are."""
+        return self._grouped(self.scaled(matrix))
+
+    def average(self) -> list[Float[np.ndarray, " k"]]:
+        """Each group of a case of which nothing is known: every feature as if it were missing."""
+        return [group[0] for group in self._grouped(self._imputed(np.full((1, len(self.features)), np.nan)))]
+
+    def _imputed(self, values: Float[np.ndarray, "cases features"]) -> Float[np.ndarray, "cases features"]:
         values = np.where(np.isnan(values), self.fill, values)
         scaled = np.clip((values - self.centre) / self.scale, -self.limit, self.limit)
         return np.where(self.keeps_zero & (values == 0), 0.0, scaled)
 
-    def transform(self, matrix: OmicsMatrix) -> list[Float[np.ndarray, "cases k"]]:
-        """One float32 array for each group, in the order of `groups`: see `scaled`, then turned to `axes` if there are."""
-        values = self.scaled(matrix).astype(np.float32)
+    def _grouped(self, scaled: Float[np.ndarray, "cases features"]) -> list[Float[np.ndarray, "cases k"]]:
+        values = scaled.astype(np.float32)
         column = {name: position for position, name in enumerate(self.features)}
         groups = [values[:, [column[name] for name in members]] for members in self.groups.values()]
         return groups if self.axes is None else [x @ axes for x, axes in zip(groups, self.axes, strict=True)]
@@ -213,7 +235,24 @@ class OmicsScaler:
                 values[field.name] = np.array(values[field.name], dtype=np.float64)
             elif field.name in ("keeps_zero", "logged"):
                 values[field.name] = np.array(values[field.name], dtype=bool)
-        return cls(**{**values, "features": tuple(values["features"]), "axes": axes})
+        scaler = cls(**{**values, "features": tuple(values["features"]), "axes": axes})
+        scaler._require_sound()
+        return scaler
+
+    def _require_sound(self) -> None:
+        """Raise ValueError where the parts do not fit each other; numbers that are not finite give no finite feature."""
+        arrays = (self.fill, self.centre, self.scale, self.limit, self.keeps_zero, self.logged)
+        if any(array.shape != (len(self.features),) for array in arrays):
+            raise ValueError(
+                f"gene scaler: {len(self.features)} features, arrays of {[len(array) for array in arrays]}"
+            )
+        if not np.isfinite(np.concatenate([self.fill, self.centre, self.scale])).all() or (self.scale == 0).any():
+            raise ValueError("gene scaler: numbers that are not finite, or a scale of 0")
+        if unknown := {name for members in self.groups.values() for name in members} - set(self.features):
+            raise ValueError(f"gene scaler: groups of features that it does not have: {some(sorted(unknown))}")
+        widths = [len(members) for members in self.groups.values()]
+        if self.axes is not None and [axes.shape[0] for axes in self.axes] != widths:
+            raise ValueError(f"gene scaler: groups of {widths} features, axes of {[a.shape for a in self.axes]}")
 
 
 def principal_axes(group: Float[np.ndarray, "cases g"]) -> Float[np.ndarray, "g k"]:

@@ -14,6 +14,7 @@ examples:
   run_pipeline slides/ genes.csv
   run_pipeline slides/ genes.csv --clinical clinical.tsv --gene-sets hallmark.gmt --task survival
   run_pipeline manifest.csv genes.csv.gz --encoder uni --device cuda --out runs/uni
+  run_pipeline new_slides/ new_genes.csv --trained runs/uni/models --out runs/new
 
 exit codes: 0 all good; 1 failed on the way (training diverged, a full disk, workers that die, a fault of the program);
   2 wrong input, nothing was computed; 3 finished, but some slides failed (see slides.csv) or a task was given up;
@@ -88,6 +89,12 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
         help="more molecular tables of the same cases; KIND: cnv, mutation, methylation, protein",
     )
     add("--covariates", metavar="NAMES", help="clinical columns that become one more group, as in age,is_female")
+    add(
+        "--trained",
+        metavar="DIR",
+        help="predict with trained models, and train nothing: RUN/models for all its tasks, or one of its folders; tiles and "
+        "encoder are the model's; labels, if there are any, serve to evaluate",
+    )
     add("--cases", metavar="WHICH", help="both: a case needs slides and genes (default); any: either will do")
     add(
         "--allow-defining-features",

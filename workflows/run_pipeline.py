@@ -4,7 +4,6 @@ Heavy libraries are imported inside the functions, so that `--help` answers at o
 """
 
 import logging
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.fold_job import TaskJobs
     from pipeline.plan import TaskPlan
     from pipeline.run import Run
+    from pipeline.trained import Predictor
     from preprocessing.cohort import Cohort
 
 log = logging.getLogger("run_pipeline")
@@ -79,10 +79,14 @@ def walk(config: "Config", workers: "Workers") -> int:
     from pipeline.places import require_seen, require_shared
     from pipeline.plan import without_lost_cases
     from pipeline.run import open_run
+    from pipeline.trained import check_cohort, load_trained, require_encoder, with_recipe
     from preprocessing.cohort import audit_cases, ledger, load_cohort
     from preprocessing.encoders import load_encoder
     from preprocessing.features import FeatureStore
 
+    predictors = load_trained(config.trained, config.task) if config.trained else []
+    if predictors:
+        config = with_recipe(config, predictors)
     places = config.for_other_machines() if workers.elsewhere else config  # the same, as workers are told
     config = config.model_copy(update={"out": places.out, "store": places.store})
     cohort = load_cohort(
@@ -95,17 +99,19 @@ def walk(config: "Config", workers: "Workers") -> int:
         default_mpp=config.default_mpp,
         ignore_columns=config.omics.ignore,
     )
-    plans = plan(config, cohort, cohort.used_cases())
+    check_cohort(predictors, cohort)
+    plans = [] if predictors else plan(config, cohort, cohort.used_cases())
     show_cohort(cohort, plans)
     if config.dry_run:
         return ALL_GOOD
     config, places = (workers.ask(one.for_device, workers.device) for one in (config, places))
     if cohort.slides and config.until != "tile":
-        load_encoder(config.encoder)  # a gated or missing one is told before a slide is tiled
+        # A gated or missing one, or one that a trained model does not know, is told before a slide is tiled.
+        require_encoder(predictors, load_encoder(config.encoder))
 
     store = FeatureStore(config.store)
     store.check()
-    run = open_run(config)
+    run = open_run(config, predictors)
     run.log_cohort(cohort)
     if cohort.slides:
         store.prepare()
@@ -125,7 +131,9 @@ def walk(config: "Config", workers: "Workers") -> int:
     run.write_table("cases.csv", cases)
     if config.until in ("join", "train"):
         cohort.omics.save(run.folder / "omics.npz")
-    if config.until == "train":
+    if config.until == "train" and predictors:
+        reports = predict(config, cohort, run, workers, predictors, features, cases)
+    elif config.until == "train":
         plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
         reports = train(config, cohort, run, workers, plans, features, cases)
     require_account(run.folder, cohort)
@@ -226,13 +234,13 @@ def train(
     """Cross-validate every task, write predictions, metrics and models; the reports by task."""
     import pandas as pd
 
+    from pipeline.bundle import hand_out, hand_out_folds
     from pipeline.compute import map_jobs
     from pipeline.figures import forest
     from pipeline.fold_job import run_fold
     from pipeline.metrics import to_json
-    from pipeline.results import conclude
+    from pipeline.results import conclude, summarise
     from pipeline.splits import write_folds
-    from preprocessing.drafts import whole_folder
 
     jobs = {one.name: fold_jobs(config, cohort, run, one, features, workers.device) for one in plans}
     with run.stage("training"):
@@ -251,8 +259,10 @@ def train(
             reports[one.name]["left_out_features"] = one.defining
             predictions.append(told)
             rivals += others
-            with whole_folder(run.folder / "models" / one.name) as draft:
-                shutil.copytree(own.model[-1].out / "model", draft, dirs_exist_ok=True)
+            facts = summarise(one, own, told, n_boot=config.bootstrap, seed=config.seed)
+            *by_folds, final = (job.out / "model" for job in own.model)
+            hand_out(final, run.folder / "models" / one.name, facts)
+            hand_out_folds(by_folds, run.folder / "models" / f"{one.name}-folds", facts)
     if predictions:
         run.write_table("predictions.csv", pd.concat(predictions))
     if rivals:
@@ -260,6 +270,86 @@ def train(
     for name, report in reports.items():
         run.write_figure(f"{name}.svg", forest(f"{name}: {report['n']} cases", report))
     run.write_json("metrics.json", to_json(reports))
+    return reports
+
+
+def predict(
+    config: "Config",
+    cohort: "Cohort",
+    run: "Run",
+    workers: "Workers",
+    predictors: Sequence["Predictor"],
+    features: Mapping[str, str],
+    cases: "pd.DataFrame",
+) -> dict[str, Any]:
+    """Predict every case whose inputs are new, write the predictions, and where labels are known the metrics; the reports."""
+    import pandas as pd
+
+    from pipeline.compute import choose_device, one_thread
+    from pipeline.dataset import Bags
+    from pipeline.new_cohort import Kept, rows_of, tell_changes, with_labels
+    from pipeline.prediction import log_missing, mark, predict_cases, show
+
+    device = workers.device if config.scheduler is None else choose_device("auto")
+    if device == "cpu":
+        one_thread()  # as in training: the same numbers to the last digit
+    by_case = cohort.slides_by_case(features)
+    keys = {case: tuple(features[slide.slide_id] for slide in slides) for case, slides in by_case.items()}
+    bags = Bags(config.store, keys, keep_bytes=0)
+    with run.stage("prediction"):
+        shown = {one.task: show(one, cohort, bags, max_missing=config.max_missing_genes) for one in predictors}
+        run.facts["genes"] = {one.task: log_missing(one, shown[one.task], cohort) for one in predictors}
+        used = cohort.used_cases(features)
+        marks = {
+            one.task: {case: mark(shown[one.task], case, keys.get(case, ()), one) for case in used}
+            for one in predictors
+        }
+        kept = Kept(run.folder / "predictions.csv", ("task", "case_id"))
+        before = kept.marks()
+        asked = {task: [case for case in used if own[case] != before.get((task, case))] for task, own in marks.items()}
+        tell_changes(kept, asked)
+        told = predict_cases(asked, predictors, shown, device=device)
+        new = [rows_of(one, told.get(one.task), marks[one.task], cases) for one in predictors]
+        predictions = with_labels(kept.renewed(pd.concat(new, ignore_index=True)), cohort.labels)
+        run.write_table("predictions.csv", predictions)
+    return validate(config, cohort, run, predictors, predictions, shown, marks, device)
+
+
+def validate(
+    config: "Config",
+    cohort: "Cohort",
+    run: "Run",
+    predictors: Sequence["Predictor"],
+    predictions: "pd.DataFrame",
+    shown: Mapping[str, Any],
+    marks: Mapping[str, Mapping[str, str]],
+    device: str,
+) -> dict[str, Any]:
+    """The metrics of a new cohort's cases whose label is known, those of the model's baselines beside them."""
+    import pandas as pd
+
+    from pipeline.figures import forest
+    from pipeline.metrics import to_json
+    from pipeline.new_cohort import Kept, baseline_marks, evaluate, typed
+    from pipeline.prediction import predict_baselines
+
+    with run.stage("evaluation"):
+        kept = Kept(run.folder / "baselines.csv", ("task", "case_id", "baseline"))
+        known = {(task, case): mark for (task, case, _), mark in kept.marks().items()}
+        rows = []
+        for one in predictors:
+            own = baseline_marks(marks[one.task], cohort.labels)
+            asked = [case for case, mark in own.items() if mark != known.get((one.task, case))]
+            told = predict_baselines(one, shown[one.task], cohort.labels, asked, device=device)
+            rows.append(told.assign(task=one.task, inputs=told["case_id"].map(own)))
+        baselines = kept.renewed(pd.concat(rows, ignore_index=True))
+        run.write_table("baselines.csv", baselines)
+        tables = typed(predictions), typed(baselines)
+        found = {one.task: evaluate(one, *tables, n_boot=config.bootstrap, seed=config.seed) for one in predictors}
+        reports = {task: report for task, report in found.items() if report}
+        for name, report in reports.items():
+            run.write_figure(f"{name}.svg", forest(f"{name}: {report['n']} cases", report))
+        run.write_json("metrics.json", to_json(reports))
     return reports
 
 
@@ -289,24 +379,23 @@ def fold_jobs(
         encoder=run.facts.get("encoder"),
         config=config,
         contender=model,
-        baselines=False,
+        baselines=config.baselines == "all",
         device=device,
         out=run.folder / "folds" / one.name / model.name / "final",
         tiles={case: tuple(tile_key(slide, config.tiles) for slide in by_case.get(case, ())) for case in cases},
     )
 
-    def by_fold(scheme: str, contender: "Contender", *, baselines: bool) -> list[FoldJob]:
+    def by_fold(scheme: str, contender: "Contender", *, baselines: bool = final.baselines) -> list[FoldJob]:
         out = run.folder / "folds" / one.folder(scheme) / contender.name
         sets, notes = gene_groups(config, cohort.omics, contender)
         template = replace(final, contender=contender, baselines=baselines, gene_sets=sets, gene_notes=notes)
         return [replace(template, fold=fold, out=out / f"fold_{fold.number}") for fold in one.schemes[scheme]]
 
     main, *further = one.schemes
-    baselines = config.baselines == "all"
     return TaskJobs(
-        model=[*by_fold(main, model, baselines=baselines), final],
+        model=[*by_fold(main, model), final],
         rivals={rival.name: by_fold(main, rival, baselines=False) for rival in rivals},
-        schemes={scheme: by_fold(scheme, model, baselines=baselines) for scheme in further},
+        schemes={scheme: by_fold(scheme, model) for scheme in further},
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.baselines import OmicsRisk
+from pipeline.genomic import OmicsRisk
 from preprocessing.errors import InputError
 
 
@@ -83,7 +83,7 @@ class Task(ABC):
 
     @abstractmethod
     def restore(self, fitted: dict[str, Any]) -> FittedTask:
-        """The fitted task of a model folder, from what `to_json` gave."""
+        """The fitted task of a model folder, from what `to_json` gave; ValueError where it is unsound."""
 
     @abstractmethod
     def describe(self, labels: pd.DataFrame) -> pd.Series:

@@ -114,7 +114,10 @@ class Classification(Task):
 
     def restore(self, fitted: dict[str, Any]) -> FittedClassification:
         """From a model folder."""
-        return FittedClassification(fitted["column"], tuple(fitted["classes"]), tuple(fitted["weights"]))
+        classes, weights = tuple(map(str, fitted["classes"])), tuple(map(float, fitted["weights"]))
+        if fitted["column"] != self.name or len(set(classes)) != len(weights) or len(classes) < 2:
+            raise ValueError(f"{len(classes)} classes of {fitted['column']} with {len(weights)} weights")
+        return FittedClassification(self.name, classes, weights)
 
     def describe(self, labels: pd.DataFrame) -> pd.Series:
         """The class."""

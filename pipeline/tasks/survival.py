@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.losses import risk, survival_nll
-from pipeline.baselines import NotConvergedError, OmicsRisk, omics_risk
+from pipeline.genomic import NotConvergedError, OmicsRisk, omics_risk
 from pipeline.metrics import c_index
 from pipeline.tasks.base import FittedTask, Task
 from preprocessing.errors import InputError
@@ -144,7 +144,10 @@ class Survival(Task):
 
     def restore(self, fitted: dict[str, Any]) -> FittedSurvival:
         """From a model folder."""
-        return FittedSurvival(tuple(fitted["edges_months"]), fitted["last_month"], fitted["median_risk"])
+        edges, last = tuple(map(float, fitted["edges_months"])), float(fitted["last_month"])
+        if list(edges) != sorted(set(edges)) or not all(0 < month < float("inf") for month in (*edges, last)):
+            raise ValueError(f"time bins with edges {edges}, up to {last} months")
+        return FittedSurvival(edges, last, float(fitted["median_risk"]))
 
     def describe(self, labels: pd.DataFrame) -> pd.Series:
         """Months; a plus sign behind them for a case that was alive then."""

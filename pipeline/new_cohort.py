@@ -1,0 +1,238 @@
+"""The tables and metrics of a new cohort: rows that are there already stay, new ones come behind them."""
+
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.clinical import CLINICAL_FOR_SURVIVAL
+from pipeline.conformal import COLUMN
+from pipeline.metrics import (
+    Metric,
+    Report,
+    c_index,
+    classification_metrics,
+    macro_auc,
+    paired_difference,
+    survival_metrics,
+)
+from pipeline.tasks import TASKS
+from pipeline.tasks.survival import CURVE_MONTHS
+from pipeline.trained import Predictor
+from pipeline.training_summary import coverage, headline, probabilities
+from preprocessing.errors import some
+from preprocessing.fingerprints import fingerprint
+
+log = logging.getLogger(__name__)
+FIRST = ["case_id", "task", "fold", "status", "label", "prediction", "rests_on", "validated"]
+MARK = "inputs"  # the column with the hash of what a row was made from
+
+
+class Kept:
+    """A table of an earlier call on the same run folder, its texts untouched.
+
+    Args:
+        path: where it lies; may be missing.
+        keys: the columns that name a row.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str]) -> None:
+        self.keys = list(keys)
+        self.rows = _read(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def marks(self) -> dict[tuple[str, ...], str]:
+        """What each row was made from."""
+        if self.rows is None:
+            return {}
+        return dict(zip(self._names(self.rows), self.rows[MARK], strict=True))
+
+    def renewed(self, new: pd.DataFrame) -> pd.DataFrame:
+        """All rows as texts: each at its place, the new ones in place of those of the same name, or behind all others."""
+        text = _read(new.to_csv(index=False))
+        if self.rows is None:
+            return text
+        names, own = self._names(self.rows), self._names(text)
+        by_name = dict(zip(names, self.rows.to_dict("records"), strict=True))
+        by_name |= dict(zip(own, text.to_dict("records"), strict=True))
+        columns = list(dict.fromkeys([*self.rows.columns, *text.columns]))
+        return pd.DataFrame(list(by_name.values()), columns=columns).fillna("")
+
+    def _names(self, rows: pd.DataFrame) -> list[tuple[str, ...]]:
+        return list(rows[self.keys].itertuples(index=False, name=None))
+
+
+def _read(text: str) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+
+
+def typed(rows: pd.DataFrame) -> pd.DataFrame:
+    """A table of texts with its numbers as numbers."""
+    return pd.read_csv(
+        io.StringIO(rows.to_csv(index=False)),
+        dtype=dict.fromkeys(("case_id", "task", "label", "prediction", "baseline", "reason", MARK), str),
+        float_precision="round_trip",
+    )
+
+
+def baseline_marks(marks: Mapping[str, str], labels: pd.DataFrame) -> dict[str, str]:
+    """What each case's baselines are made from: what its prediction is, and its clinical columns."""
+    clinical = labels.reindex(list(marks))[[name for name in CLINICAL_FOR_SURVIVAL if name in labels]]
+    texts = clinical.astype(str).agg(" ".join, axis=1) if clinical.shape[1] else pd.Series("", index=clinical.index)
+    return {case: fingerprint(mark, texts[case])[:16] for case, mark in marks.items()}
+
+
+def rows_of(
+    predictor: Predictor, told: pd.DataFrame | None, marks: Mapping[str, str], cases: pd.DataFrame
+) -> pd.DataFrame:
+    """New rows of `predictions.csv`: what was predicted, and of every case that is left out that it is, and why.
+
+    Args:
+        predictor: of the task.
+        told: what `predict_cases` gave; None where it was asked nothing.
+        marks: of each case that can be used, what its prediction was made from.
+        cases: the audit of all cases.
+    """
+    gone = cases.loc[cases["status"] == "left out", ["case_id", "status", "reason"]]
+    table = pd.concat([part for part in (told, gone) if part is not None and len(part)], ignore_index=True)
+    if not len(table):
+        return pd.DataFrame(columns=[*FIRST, MARK])
+    table["task"] = predictor.task
+    table[MARK] = table["case_id"].map(marks).fillna("")
+    for column in ("fold", *FIRST):
+        if column not in table:
+            table[column] = pd.NA
+    return table[FIRST + [name for name in table if name not in FIRST]]
+
+
+def with_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """The table of texts with the labels as they are known now; where no table names a case, with those it had."""
+    rows = rows.copy()
+    for task in rows["task"].unique():
+        own = labels[TASKS[task].labelled(labels)]
+        columns = {"label": TASKS[task].describe(own)} if len(own) else {}
+        if task == "survival":
+            columns |= {name: own[name] for name in TASKS[task].label_columns if name in own}
+        for name, values in columns.items():
+            known = (rows["task"] == task) & rows["case_id"].isin(values.index)
+            if name not in rows:
+                rows[name] = ""
+            rows.loc[known, name] = rows.loc[known, "case_id"].map(values.astype(object)).astype(str)
+    return rows
+
+
+def tell_changes(kept: Kept, asked: Mapping[str, Sequence[str]]) -> None:
+    """Says how many predictions are new, how many are renewed since their inputs changed, and how many stay."""
+    before = kept.marks()
+    if not before:
+        return
+    for task, cases in asked.items():
+        again = [case for case in cases if before.get((task, case))]
+        there = sum(name == task and bool(mark) for (name, _), mark in before.items())
+        log.info("task %s: %d cases are new, %d stay as they were", task, len(cases) - len(again), there - len(again))
+        if again:
+            log.warning(
+                "task %s: %d predictions are renewed, their slides or genes changed: %s", task, len(again), some(again)
+            )
+
+
+# --- External validation ----------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    predictor: Predictor, predictions: pd.DataFrame, baselines: pd.DataFrame, *, n_boot: int, seed: int
+) -> Report | None:
+    """The metrics of a model and of the baselines that came with it, on cases of a new cohort whose label is known.
+
+    Args:
+        predictor: of the task.
+        predictions: all rows of the new cohort, numbers as numbers.
+        baselines: those of `baselines.csv`.
+        n_boot: resamples behind each interval.
+        seed: of the resamples.
+
+    Returns:
+        A report of the form that training runs have, without folds; None where no label is known.
+    """
+    tested = _tested(predictor, predictions)
+    if not len(tested):
+        return None
+
+    def report(rows: pd.DataFrame, cases: pd.DataFrame = tested) -> Report:
+        pooled = _metrics(predictor, cases, rows, n_boot, seed)
+        return {"pooled": {"n": len(cases), **pooled}, "folds": [], "main": headline(predictor.task)} | {
+            "mean": None,
+            "sd": None,
+            "n_folds": 0,
+        }
+
+    told: Report = {"n": len(tested), "headline": headline(predictor.task), "contender": predictor.model_name}
+    told |= {"external": True, "model": report(tested), "inputs": {}, "rivals": {}, "baselines": {}, "lead": {}}
+    told["rests_on"] = {str(name): report(own, own) for name, own in tested.groupby("rests_on")}
+    told |= {"schemes": {}, "gene_notes": {"final": []}, "slide_notes": {}, "subspaces": {}}
+    if COLUMN in tested:
+        told["sets"] = coverage(tested, n_boot=n_boot, seed=seed)
+    for name, baseline in baselines[baselines["task"] == predictor.task].groupby("baseline", sort=False):
+        own = tested[["case_id"]].merge(baseline, on="case_id", how="left")
+        reasons = own["reason"].dropna().unique()
+        told["baselines"][name] = report(own) | {"reason": "; ".join(reasons) or None}
+        told["lead"][name] = _lead(predictor, tested, own, n_boot, seed)
+    return told
+
+
+def _tested(predictor: Predictor, predictions: pd.DataFrame) -> pd.DataFrame:
+    own = predictions[(predictions["task"] == predictor.task) & (predictions["status"] == "predicted")]
+    own = own[own["label"].notna()].dropna(axis=1, how="all")
+    if predictor.classes and len(own):
+        known = own["label"].isin(predictor.classes)
+        if not known.all():
+            unknown = own.loc[~known, "label"].unique()
+            log.warning(
+                "task %s: %d labels are of classes that the model does not know (%s): not evaluated",
+                predictor.task,
+                int((~known).sum()),
+                some(unknown),
+            )
+        own = own[known]
+    return own.reset_index(drop=True)
+
+
+def _metrics(predictor: Predictor, tested: pd.DataFrame, rows: pd.DataFrame, n_boot: int, seed: int) -> Report:
+    classes = predictor.classes
+    if classes:
+        weights = getattr(predictor.members[0].task, "weights", (1.0,))
+        return classification_metrics(
+            pd.Index(classes).get_indexer(pd.Index(tested["label"])),
+            probabilities(rows, classes),
+            classes,
+            majority=np.full(len(tested), int(np.argmin(weights))),  # the most frequent class weighs least
+            n_boot=n_boot,
+            seed=seed,
+        )
+    time, event = tested["survival_months"].to_numpy(float), tested["event"].astype(str).eq("True").to_numpy()
+    medians = [getattr(member.task, "median_risk", float("nan")) for member in predictor.members]
+    own_median = rows["train_risk_median"].iloc[0] if "train_risk_median" in rows else np.mean(medians)
+    return survival_metrics(
+        time,
+        event,
+        rows["risk"].to_numpy(float),
+        train_time=time,  # censoring is the new cohort's own
+        train_event=event,
+        curves=rows[[f"survival_{month}m" for month in CURVE_MONTHS]].to_numpy(float),
+        curve_times=np.array(CURVE_MONTHS, float),
+        train_risk_median=float(own_median),
+        n_boot=n_boot,
+        seed=seed,
+    )
+
+
+def _lead(predictor: Predictor, tested: pd.DataFrame, rival: pd.DataFrame, n_boot: int, seed: int) -> Metric:
+    if predictor.classes:
+        truth = pd.Index(predictor.classes).get_indexer(pd.Index(tested["label"]))
+        own, other = (probabilities(rows, predictor.classes) for rows in (tested, rival))
+        return paired_difference(lambda told: macro_auc(truth, told), own, other, n_boot=n_boot, seed=seed)
+    time, event = tested["survival_months"].to_numpy(float), tested["event"].astype(str).eq("True").to_numpy()
+    own, other = tested["risk"].to_numpy(float), rival["risk"].to_numpy(float)
+    return paired_difference(lambda risk: c_index(time, event, risk), own, other, n_boot=n_boot, seed=seed)

@@ -1,0 +1,251 @@
+"""What trained models say of a new cohort, case by case: thousands of bags pass through, one at a time."""
+
+import hashlib
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from pipeline.bundle import TrainedModel
+from pipeline.conformal import COLUMN, prediction_sets
+from pipeline.dataset import Bags, Dataset, with_covariates
+from pipeline.fit import predict
+from pipeline.progress import track
+from pipeline.trained import Predictor
+from pipeline.training_summary import probabilities, told_validated
+from pipeline.uncertainty import pooled, rests_on, with_spread
+from preprocessing.cohort import Cohort
+from preprocessing.errors import InputError, some
+from preprocessing.omics import COVARIATE, OmicsMatrix
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The cohort as one trained model takes it.
+
+    Attributes:
+        model: the model.
+        data: bags and genes; a case of which too many genes are missing has none.
+        missing: of each case in the gene table, the share of the model's genes that was imputed.
+        absent: likewise the gene groups of which too much was missing: they stand at the training cases' typical value.
+        marks: likewise a hash of the genes as the model takes them.
+    """
+
+    model: TrainedModel
+    data: Dataset
+    missing: Mapping[str, float]
+    absent: Mapping[str, tuple[str, ...]]
+    marks: Mapping[str, str]
+
+
+def show(predictor: Predictor, cohort: Cohort, bags: Bags, *, max_missing: float) -> list[Shown]:
+    """The cohort as each member of a predictor takes it.
+
+    Args:
+        predictor: one task's.
+        cohort: the new cases.
+        bags: their patch features.
+        max_missing: share of a gene group beyond which the group counts as absent.
+    """
+    own = bags if predictor.reads_slides else Bags(bags.store, {})
+    return [_shown(predictor, member, cohort, own, max_missing) for member in predictor.members]
+
+
+def _shown(predictor: Predictor, member: TrainedModel, cohort: Cohort, bags: Bags, max_missing: float) -> Shown:
+    scaler = member.scaler
+    matrix = _matrix(predictor, member, cohort)
+    if scaler is None or matrix is None:
+        nobody = () if scaler is None else tuple(group[None] for group in scaler.average())
+        return Shown(member, Dataset(bags, member.patch_dim, {}, nobody), {}, {}, {})
+    shares = scaler.missing_share(matrix)
+    absent = shares > max_missing
+    groups, average = scaler.transform(matrix), scaler.average()
+    for number, group in enumerate(groups):
+        group[absent[:, number]] = average[number]
+    there = _has_genes(absent, list(scaler.groups))
+    rows = {case: row for row, case in enumerate(matrix.case_ids) if there[row]}
+    names = np.array(list(scaler.groups))
+    values = scaler.aligned(matrix)
+    return Shown(
+        model=member,
+        data=Dataset(bags, member.patch_dim, rows, groups, scaler.covariates),
+        missing=dict(zip(matrix.case_ids, np.isnan(values).mean(axis=1).tolist(), strict=True)),
+        absent={case: tuple(names[lost].tolist()) for case, lost in zip(matrix.case_ids, absent, strict=True)},
+        marks={
+            case: hashlib.sha256(row.tobytes()).hexdigest() for case, row in zip(matrix.case_ids, values, strict=True)
+        },
+    )
+
+
+def _has_genes(absent: Bool[np.ndarray, "cases groups"], groups: Sequence[str]) -> Bool[np.ndarray, " cases"]:
+    """Whether at least half of the groups of genes are there; of a model that has covariates alone, whether they are."""
+    of_genes = np.array([name != COVARIATE for name in groups])
+    return absent[:, of_genes if of_genes.any() else ~of_genes].mean(axis=1) <= 1 / 2
+
+
+def _matrix(predictor: Predictor, member: TrainedModel, cohort: Cohort) -> OmicsMatrix | None:
+    """Genes and covariates of the cases that have some; None where none has. A covariate that is not there is missing."""
+    facts, molecular = predictor.facts, cohort.omics.without(predictor.facts.defining)
+    labels = cohort.labels.reindex(cohort.labels.index.union(list(molecular.case_ids)))
+    known = [column for column in facts.covariates if column in labels and labels[column].notna().any()]
+    if not molecular.features and not known:
+        return None
+    features = member.scaler.features if member.scaler else ()
+    return with_covariates(molecular, labels, known, features=features)
+
+
+def mark(shown: Sequence[Shown], case: str, features: Sequence[str], predictor: Predictor) -> str:
+    """A hash of all that a case's prediction depends on: model, slides, genes."""
+    parts = [predictor.fingerprint, *features, *(one.marks.get(case, "") for one in shown)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def log_missing(predictor: Predictor, shown: Sequence[Shown], cohort: Cohort) -> dict[str, Any]:
+    """Tells once which genes of the model the tables lack, and of how many cases a group or all genes count as absent."""
+    scaler = shown[0].model.scaler
+    if scaler is None or not cohort.omics.features or not predictor.reads_genes:
+        return {}
+    known = {feature for feature in scaler.features if feature in set(cohort.omics.features)}
+    lacking = [name for members in _gene_groups(scaler.groups) for name in members if name not in known]
+    lost = [case for case in shown[0].marks if case not in shown[0].data.rows]
+    partly = [case for case, groups in shown[0].absent.items() if groups and case not in lost]
+    if lacking:
+        log.warning(
+            "task %s: %d of the model's genes are missing, imputed: %s", predictor.task, len(lacking), some(lacking)
+        )
+    if lost:
+        log.warning(
+            "task %s: %d cases count as without genes, too many are missing: %s", predictor.task, len(lost), some(lost)
+        )
+    if partly:
+        log.warning("task %s: %d cases lack a group of genes: %s", predictor.task, len(partly), some(partly))
+    return {"genes_missing": lacking, "cases_without_genes": len(lost), "cases_without_a_group": len(partly)}
+
+
+def _gene_groups(groups: Mapping[str, list[str]]) -> list[list[str]]:
+    return [list(dict.fromkeys(name for group, members in groups.items() if group != COVARIATE for name in members))]
+
+
+# --- Predictions ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Said:
+    """What one member said so far: logits of the ensemble, and of each model in it."""
+
+    logits: list[Float[np.ndarray, "1 K"]]
+    each: list[Float[np.ndarray, "E 1 K"]]
+
+
+def predict_cases(
+    asked: Mapping[str, Sequence[str]],
+    predictors: Sequence[Predictor],
+    shown: Mapping[str, Sequence[Shown]],
+    *,
+    device: str,
+) -> dict[str, pd.DataFrame]:
+    """What each predictor says of the cases that it is asked about; a bag is read once for all of them.
+
+    Args:
+        asked: cases by task.
+        predictors: one a task.
+        shown: the cohort as their members take it, by task.
+        device: "cpu" or "cuda".
+
+    Returns:
+        By task a row a case: `case_id, status, reason, rests_on, …`. `status` is `predicted`, or `not predicted` where the
+        case has nothing that the model reads; then `reason` says so and nothing else is told.
+    """
+    wanted = {task: set(cases) for task, cases in asked.items()}
+    every = list(dict.fromkeys(case for cases in asked.values() for case in cases))
+    said = {one.task: [_Said([], []) for _ in one.members] for one in predictors}
+    rows: dict[str, list[dict[str, Any]]] = {one.task: [] for one in predictors}
+    for one in predictors:
+        for member in one.members:
+            member.model.to(device)
+    for case in track(every, stage="prediction", total=len(every)):
+        for one in predictors:
+            if case in wanted.get(one.task, ()):
+                rows[one.task].append(_ask(case, one, shown[one.task], said[one.task], device))
+    return {one.task: _told(one, pd.DataFrame(rows[one.task]), said[one.task]) for one in predictors if rows[one.task]}
+
+
+def _ask(case: str, predictor: Predictor, shown: Sequence[Shown], said: Sequence[_Said], device: str) -> dict[str, Any]:
+    first = shown[0]
+    features, _ = first.data.bags.read(case)
+    if len(features) and features.shape[1] != first.data.patch_dim:
+        raise InputError(
+            f"case {case}: its features are {features.shape[1]} wide, and the model {predictor.folder} takes "
+            f"{first.data.patch_dim}; they were made by another encoder"
+        )
+    pattern = rests_on(slides=bool(len(features)), genes=predictor.reads_genes and case in first.data.rows)
+    known = {name: one.model_dump() for name, one in predictor.facts.training.validated.items()}
+    row: dict[str, Any] = {"case_id": case, "status": "predicted", "reason": "", "rests_on": pattern}
+    row["validated"] = told_validated(known, pattern)
+    row["genes_missing"] = first.missing.get(case, math.nan)
+    row["groups_missing"] = ";".join(first.absent.get(case, ()))
+    if not pattern:
+        return row | {"status": "not predicted", "reason": _why_not(case, predictor, first), "validated": ""}
+    for one, logits in zip(shown, said, strict=True):
+        (output,) = predict(one.model.model, one.data, [case], device=device)
+        logits.logits.append(output.logits.float().cpu().numpy())
+        logits.each.append(output.extras["logits"].float().cpu().numpy())
+    return row
+
+
+def _why_not(case: str, predictor: Predictor, shown: Shown) -> str:
+    lost = case in shown.marks
+    genes = "too many of its genes are missing" if lost else "it has no genes"
+    if not predictor.reads_slides:
+        return f"the model looks at genes only, and {genes}"
+    return (
+        f"it has no slide, and {genes}" if predictor.reads_genes else "the model looks at slides only, and it has none"
+    )
+
+
+def _told(predictor: Predictor, rows: pd.DataFrame, said: Sequence[_Said]) -> pd.DataFrame:
+    """The rows with what was predicted beside them, and the sets of classes."""
+    predicted = rows["status"] == "predicted"
+    if not predicted.any():
+        return rows
+    parts, each = [], []
+    for member, logits in zip(predictor.members, said, strict=True):
+        parts.append(member.task.decode(np.concatenate(logits.logits)))
+        each += [member.task.decode(own) for own in np.concatenate(logits.each, axis=1)]
+    medians = [getattr(member.task, "median_risk", math.nan) for member in predictor.members]
+    told = with_spread(pooled(parts, median_risk=float(np.mean(medians))), each)
+    conformal = predictor.facts.training.conformal
+    if predictor.classes and conformal:
+        limits = [conformal.thresholds.get(pattern) for pattern in rows.loc[predicted, "rests_on"]]
+        numbers = np.array([math.inf if one is None or one.threshold is None else one.threshold for one in limits])
+        sets = prediction_sets(probabilities(told, predictor.classes), numbers, predictor.classes)
+        told.insert(1, COLUMN, sets)
+    told.index = rows.index[predicted]
+    return rows.join(told)
+
+
+def predict_baselines(
+    predictor: Predictor, shown: Sequence[Shown], labels: pd.DataFrame, cases: Sequence[str], *, device: str
+) -> pd.DataFrame:
+    """What the baselines that were trained beside the model say of the cases; those of several members averaged."""
+    tables = []
+    for member, own in zip(predictor.members, shown, strict=True):
+        if member.baselines:
+            if member.baselines.slides:
+                member.baselines.slides.model.to(device)
+            tables.append(member.baselines.predict(labels, own.data, cases, device=device))
+    if not tables or not len(cases):
+        return pd.DataFrame(columns=["case_id", "baseline", "reason"])
+    if len(tables) == 1:
+        return tables[0]
+    every = pd.concat(tables, ignore_index=True)
+    grouped = every.groupby(["case_id", "baseline"], sort=False)
+    reasons = grouped["reason"].first()
+    return grouped.mean(numeric_only=True).join(reasons).reset_index()
