@@ -56,8 +56,8 @@ class Watch:
         mib = part[:, 1:3] / 2**20
         load = (part[-1, 3] - part[0, 3]) / (part[-1, 0] - part[0, 0])
         return (
-            f"all processes {mib[:middle, 1].mean():.0f} MiB in the first half, {mib[middle:, 1].mean():.0f} in the second, at most "
-            f"{mib[:, 1].max():.0f}; main process {mib[:middle, 0].mean():.0f} and {mib[middle:, 0].mean():.0f}, "
+            f"all processes {mib[:middle, 1].mean():.0f} MiB in the first half, {mib[middle:, 1].mean():.0f} in the second, "
+            f"at most {mib[:, 1].max():.0f}; main process {mib[:middle, 0].mean():.0f} and {mib[middle:, 0].mean():.0f}, "
             f"busy {load:.0%} of the time"
         )
 
