@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 import dask
 from dask.distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 from dask.system import CPU_COUNT
+from distributed.scheduler import NoWorkerError
 
 from pipeline.progress import track
 from pipeline.slurm import SlurmConfig, slurm_cluster
@@ -215,7 +216,7 @@ class Workers:
 
     def _cluster(self) -> Any:
         if self.slurm is not None:
-            dask.config.set({"distributed.deploy.lost-worker-timeout": "15 s"})  # then its job is submitted again
+            dask.config.set({"distributed.scheduler.no-workers-timeout": f"{self.slurm.wait_minutes} minutes"})
             of_workers = {name: DASK_SETTINGS[name] for name in DASK_SETTINGS if ".worker." in name}
             gpus = self.wanted_device == "cuda"
             return slurm_cluster(self.slurm, on_gpus=gpus, environment=WORKER_ENVIRONMENT, settings=of_workers)
@@ -269,6 +270,18 @@ def one_thread() -> None:
     threadpool_limits(1)
 
 
+@contextmanager
+def _told_if_no_worker_is_left() -> Iterator[None]:
+    try:
+        yield
+    except NoWorkerError as error:
+        raise RunError(
+            f"no worker is left ({error}): their jobs have ended, or their machines; start the same command again, with a "
+            "longer walltime where it ran out, and it goes on from what is finished"
+        ) from None
+
+
+@_told_if_no_worker_is_left()
 def map_slides(
     workers: Workers,
     work: Callable[..., Outcome],
@@ -358,6 +371,7 @@ def _ended_after(seconds: float | None) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
+@_told_if_no_worker_is_left()
 def map_jobs(workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, stage: str) -> list[R]:
     """`work(job)` for each, in the order given; the first error ends the run.
 

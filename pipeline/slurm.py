@@ -18,7 +18,7 @@ TEST_SECONDS = 60
 class SlurmConfig(Settings):
     """The jobs in which workers run. The run itself stays where it is started, on a machine that the nodes reach."""
 
-    jobs: int = Field(1, ge=1, description="how many; one that ends, as at its walltime, is submitted again")
+    jobs: int = Field(1, ge=1, description="how many; where one ends, the others go on")
     cores: int = Field(4, ge=1, description="of a job: as many workers, or one for its GPU with --device cuda")
     memory: str = Field("16GiB", description="of a job; its workers share it evenly")
     walltime: str = Field("24:00:00", description="of a job")
@@ -26,13 +26,13 @@ class SlurmConfig(Settings):
     account: str | None = None
     interface: str | None = Field(None, description="network over which nodes and run talk, as in ib0")
     job_extra: tuple[str, ...] = Field((), description="more options of sbatch, as in --gres=gpu:1")
-    wait_minutes: float = Field(60, gt=0, description="for the first job to start")
+    wait_minutes: float = Field(60, gt=0, description="for the first job to start, and for workers when none is left")
 
 
 def slurm_cluster(
     config: SlurmConfig, *, on_gpus: bool, environment: Mapping[str, str], settings: Mapping[str, Any]
 ) -> Any:
-    """A Dask cluster that keeps as many jobs in the queue.
+    """A Dask cluster that has submitted as many jobs.
 
     Args:
         config: the jobs.
@@ -70,7 +70,7 @@ def slurm_cluster(
     except InputError:
         cluster.close()
         raise
-    cluster.adapt(minimum_jobs=config.jobs, maximum_jobs=config.jobs)
+    cluster.scale(jobs=config.jobs)
     return cluster
 
 

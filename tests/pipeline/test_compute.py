@@ -1,3 +1,4 @@
+import ctypes
 import logging
 import os
 import time
@@ -6,8 +7,9 @@ from pathlib import Path
 import pytest
 from distributed import KilledWorker, LocalCluster, get_worker
 
+from pipeline import compute
 from pipeline.compute import Outcome, Workers, choose_device, map_jobs, map_slides
-from preprocessing.errors import InputError, SlideError
+from preprocessing.errors import InputError, RunError, SlideError
 from preprocessing.slides import Slide
 
 
@@ -194,6 +196,85 @@ def lethal(*names):
         return Outcome(slide.slide_id, "done", n_tiles=int(os.environ["OMP_NUM_THREADS"]))
 
     return work
+
+
+def hang(slide):
+    """A library that hangs at one slide and lets no other thread run."""
+    time.sleep(0.1)  # it opens the file
+    if slide.slide_id == "hangs":
+        ctypes.PyDLL(None).sleep(600)
+    return Outcome(slide.slide_id, "done")
+
+
+def test_a_slide_that_hangs_fails_alone_and_is_not_tried_again():
+    with Workers(2, "cpu", slide_seconds=3) as workers:
+        outcomes = map_slides(workers, hang, make_slides("hangs", "a", "b", "c"), stage="test", size=width)
+    assert {one.slide_id: one.status for one in outcomes} == {"hangs": "failed"} | dict.fromkeys("abc", "done")
+    (reason,) = (one.reason for one in outcomes if one.status == "failed")
+    assert reason == "took longer than 0.05 minutes; give more with --set slide_minutes=0.1"
+
+
+def test_in_the_process_of_the_run_itself_nothing_is_ended(inside, monkeypatch):
+    monkeypatch.setattr(inside, "slide_seconds", 0.05)
+    (outcome,) = map_slides(inside, hang, make_slides("slow"), stage="test", size=width)
+    assert outcome.status == "done"
+    assert outcome.seconds > 0.05
+
+
+@pytest.mark.slow
+def test_a_slide_that_takes_all_memory_fails_alone(monkeypatch, caplog):
+    """Ten seconds: it takes a gigabyte, twice."""
+
+    def work(slide):
+        taken = []
+        while slide.slide_id == "greedy":
+            taken.append(b"x" * (16 << 20))
+            time.sleep(0.01)
+        return Outcome(slide.slide_id, "done")
+
+    monkeypatch.setitem(compute.LOCAL, "memory_limit", "1GiB")
+    with Workers(2, "cpu", slide_seconds=300) as workers, caplog.at_level(logging.WARNING):
+        outcomes = map_slides(workers, work, make_slides("greedy", "a", "b", "c"), stage="test", size=width)
+    assert {one.slide_id: one.status for one in outcomes} == {"greedy": "failed"} | dict.fromkeys("abc", "done")
+    (reason,) = (one.reason for one in outcomes if one.status == "failed")
+    assert reason.startswith("its worker process died, also when it was alone: short of memory")
+    assert "exceeded 95% memory budget" in caplog.text  # for the run's log
+    assert "test greedy: its worker process died; it is tried again, alone" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Two worker processes."""
+    with Workers(2, "cpu") as workers:
+        yield workers
+
+
+class TestMapJobsInProcesses:
+    def test_a_job_whose_worker_dies_once_is_done_again(self, two, tmp_path):
+        def work(job):
+            if job == 2 and not (tmp_path / "died").exists():
+                (tmp_path / "died").touch()
+                os._exit(1)
+            return job * 10
+
+        assert map_jobs(two, work, [1, 2, 3, 4], stage="training") == [10, 20, 30, 40]
+
+    def test_a_job_that_kills_its_worker_when_alone_ends_the_run_with_its_name(self, two):
+        def work(job):
+            if job == "grade, umeml, fold_1":
+                os._exit(1)
+            return job
+
+        message = "training grade, umeml, fold_1: its worker process died, also when it was alone: short of memory"
+        with pytest.raises(RunError, match=message):
+            map_jobs(two, work, ["grade, umeml, fold_0", "grade, umeml, fold_1"], stage="training")
+
+    def test_what_no_slide_can_help_ends_the_run(self, two):
+        def work(slide):
+            raise RunError("the disk is full")
+
+        with pytest.raises(RunError, match="the disk is full"):
+            map_slides(two, work, make_slides("a", "b", "c"), stage="test", size=width)
 
 
 class TestProcesses:
