@@ -337,6 +337,8 @@ def check_cohort(predictors: list[Predictor], cohort: Cohort) -> None:
             for member in one.members:
                 if member.scaler and set(member.scaler.groups) != {"covariate"}:
                     member.scaler.aligned(cohort.omics)
+    if not predictors:
+        return
     if has_slides and not any(one.reads_slides for one in predictors):
         raise InputError(
             f"--trained {predictors[0].folder}: the model was trained without slides; give none in place of them"
