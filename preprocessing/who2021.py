@@ -114,7 +114,9 @@ def who2021(
     if predicted is not None:
         guessed = _marker_columns(predicted, "predictions")
         stands_in = {name: columns[name].isna() & guessed[name].notna() for name in _PREDICTABLE}
-        table = _decided(frame, columns | {name: columns[name].fillna(guessed[name]) for name in _PREDICTABLE})
+        filled = columns | {name: columns[name].fillna(guessed[name]) for name in _PREDICTABLE}
+        stands_in["codeleted"] &= filled["idh"].fillna(False)  # of an IDH-wildtype tumour nobody asks for it
+        table = _decided(frame, filled)
         names = pd.DataFrame({_PREDICTABLE[name]: flags for name, flags in stands_in.items()}, index=frame.index)
         told = names.apply(lambda row: "; ".join(row.index[row.astype(bool)]), axis=1).astype("string")
         mark = told.where(told == "", " (predicted: " + told + ")")
