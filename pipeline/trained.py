@@ -325,6 +325,8 @@ def _text(value: Any) -> str:
 
 def check_cohort(predictors: list[Predictor], cohort: Cohort) -> None:
     """Raise InputError where a model has nothing to say about these slides and genes; warn of what has no say."""
+    if not predictors:
+        return
     has_slides, has_genes = bool(cohort.slides or cohort.left_out), bool(cohort.omics.features)
     for one in predictors:
         if has_slides and not has_genes and not one.reads_slides:
@@ -347,7 +349,7 @@ def check_cohort(predictors: list[Predictor], cohort: Cohort) -> None:
 
 def require_encoder(predictors: list[Predictor], encoder: Encoder) -> None:
     """Raise InputError for an encoder that is not the one that the models' features were made with."""
-    known = predictors[0].facts.encoder
+    known = predictors[0].facts.encoder if predictors else None
     if known is None:
         return
     found = encoder.describe()

@@ -27,6 +27,7 @@ class Cohort:
         left_out: slides that are not used, with the reason.
         omics: gene values of every case of the table; unscaled, missing values as they are.
         labels: labels and covariates by case id, of every case that any table names.
+        annotations: the columns that they were read from, as the file has them.
         rows_dropped: table rows that are not used (other samples of a case, …), with the reason.
         notes: every decision that was taken in reading the tables, one sentence each.
         needs: what a case must have to be used: "both" sides, "any" of them, or the only side that the run was given.
@@ -37,6 +38,7 @@ class Cohort:
     left_out: tuple[LeftOut, ...]
     omics: OmicsMatrix
     labels: pd.DataFrame
+    annotations: pd.DataFrame
     rows_dropped: tuple[Dropped, ...]
     notes: tuple[str, ...]
     needs: Literal["both", "any", "slides", "genes"]
@@ -120,6 +122,7 @@ def load_cohort(
         left_out=tuple(other_kinds + broken),
         omics=omics,
         labels=_with_sites(_with_diagnosis(labels.frame, annotations, str(clinical or genes))),
+        annotations=annotations,
         rows_dropped=tuple(dropped),
         notes=tuple([*notes, *labels.notes, *same_scans(usable)]),
         needs="slides" if not matrices else "genes" if slides is None else cases,

@@ -22,6 +22,7 @@ from preprocessing.omics import COVARIATE, OmicsMatrix
 logger = logging.getLogger(__name__)
 
 COUNTS_BEYOND = 50  # log2 of any expression measure stays below 30
+LARGEST_LOG = 30
 MAX_CLUSTERED = 4000  # genes whose full correlation matrix is taken; the others join the nearest cluster
 BINARY_SCALE = 0.5  # the largest standard deviation of a 0/1 column: a rare mutation is not blown up to 10 sd
 
@@ -204,10 +205,17 @@ class OmicsScaler:
     def _check_counts(self, matrix: OmicsMatrix) -> None:
         """Logged values and counts are not mixed up between the training table and this one."""
         rna = matrix.values[:, np.array(matrix.kinds) == "rna"]
+        if not rna.size or np.isnan(rna).all():
+            return
         if self.expects_counts is False and looks_like_counts(rna) and np.nanquantile(rna, 0.99) > 2 * COUNTS_BEYOND:
             raise InputError(
                 f"genes: the table holds counts (up to {np.nanmax(rna):g}), but the model was trained on values that were "
                 f"logged or standardised before; give a table of the same kind"
+            )
+        if self.expects_counts and np.nanmax(rna) <= LARGEST_LOG:
+            raise InputError(
+                f"genes: no value of the table is above {np.nanmax(rna):g}, as if they were logged or standardised, but the "
+                "model was trained on counts and logs them itself; give a table of the same kind"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -75,6 +75,9 @@ _NO = {
 }
 
 
+_PREDICTABLE = {"idh": "IDH", "codeleted": "1p/19q", "grade": "grade"}  # what a predicted subtype and grade tell
+
+
 @dataclass(frozen=True)
 class _Markers:
     """What is known of one case; None: not known."""
@@ -89,21 +92,39 @@ class _Markers:
     grade: int | None
 
 
-def who2021(frame: pd.DataFrame, *, source: str = "clinical table") -> pd.DataFrame:
+def who2021(
+    frame: pd.DataFrame, *, predicted: pd.DataFrame | None = None, source: str = "clinical table"
+) -> pd.DataFrame:
     """Each case's diagnosis, grade and the rule that decided.
 
     Args:
         frame: cases in rows; molecular columns under their usual names, any of which may be missing.
+        predicted: columns of the same cases that a model predicted (grade, subtype): they stand in for what is not known,
+            and the rule says so.
         source: the file, as messages name it.
 
     Returns:
         who2021_diagnosis (string, missing where undetermined), who2021_grade (Int64), who2021_rule (string), indexed as
-        the frame.
+        the frame; with `predicted` also who2021_predicted (string): the markers that are predicted, separated by `;`.
 
     Raises:
         InputError: a value that is not understood.
     """
     columns = _marker_columns(frame, source)
+    if predicted is not None:
+        guessed = _marker_columns(predicted, "predictions")
+        stands_in = {name: columns[name].isna() & guessed[name].notna() for name in _PREDICTABLE}
+        filled = columns | {name: columns[name].fillna(guessed[name]) for name in _PREDICTABLE}
+        stands_in["codeleted"] &= filled["idh"].fillna(False)  # of an IDH-wildtype tumour nobody asks for it
+        table = _decided(frame, filled)
+        names = pd.DataFrame({_PREDICTABLE[name]: flags for name, flags in stands_in.items()}, index=frame.index)
+        told = names.apply(lambda row: "; ".join(row.index[row.astype(bool)]), axis=1).astype("string")
+        mark = told.where(told == "", " (predicted: " + told + ")")
+        return table.assign(who2021_rule=table["who2021_rule"] + mark, who2021_predicted=told)
+    return _decided(frame, columns)
+
+
+def _decided(frame: pd.DataFrame, columns: dict[str, pd.Series]) -> pd.DataFrame:
     decided = []
     for case in range(len(frame)):
         markers = _Markers(

@@ -265,6 +265,7 @@ def train(
             hand_out_folds(by_folds, run.folder / "models" / f"{one.name}-folds", facts)
     if predictions:
         run.write_table("predictions.csv", pd.concat(predictions))
+        write_diagnoses(run, pd.concat(predictions), cohort)
     if rivals:
         run.write_table("rivals.csv", pd.concat(rivals))
     for name, report in reports.items():
@@ -312,7 +313,17 @@ def predict(
         new = [rows_of(one, told.get(one.task), marks[one.task], cases) for one in predictors]
         predictions = with_labels(kept.renewed(pd.concat(new, ignore_index=True)), cohort.labels)
         run.write_table("predictions.csv", predictions)
+        write_diagnoses(run, predictions, cohort)
     return validate(config, cohort, run, predictors, predictions, shown, marks, device)
+
+
+def write_diagnoses(run: "Run", predictions: "pd.DataFrame", cohort: "Cohort") -> None:
+    """`diagnoses.csv`: the WHO 2021 diagnosis of the cases of which a marker is given or predicted."""
+    from pipeline.diagnoses import diagnoses
+
+    table = diagnoses(predictions, cohort.annotations)
+    if len(table):
+        run.write_table("diagnoses.csv", table)
 
 
 def validate(

@@ -119,16 +119,72 @@ def test_a_later_format_is_refused(trained, tmp_path):
     path = tmp_path / "m" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     with pytest.raises(
-        InputError, match=r"model.json has format 99, this version reads 2; install the version that made"
+        InputError, match=r"model.json has format 99, this version reads 3; install the version that made"
     ):
         load_model(tmp_path / "m")
 
 
-@pytest.mark.parametrize("text", ['{"format": 2, "mod', "[1]"])
+@pytest.mark.parametrize("text", ['{"format": 3, "mod', "[1]"])
 def test_a_broken_description_is_refused(trained, tmp_path, text):
     save_model(tmp_path / "m", trained)
     (tmp_path / "m" / "model.json").write_text(text)
-    with pytest.raises(InputError, match=r"model.json (is broken|has format None)"):
+    with pytest.raises(InputError, match=r"model.json is broken"):
+        load_model(tmp_path / "m")
+
+
+STRANGE = [None, -1, 10**9, float("nan"), "x", [], {}]
+
+
+def leaves(value, path=()):
+    """The place of everything in nested lists and dicts, of a list the first element only."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else list(enumerate(value))[:1] if isinstance(value, list) else ()
+    for key, part in inner:
+        yield from leaves(part, (*path, key))
+
+
+def test_whatever_a_description_says_it_ends_in_a_model_or_in_an_input_error(trained, tmp_path):
+    save_model(tmp_path / "m", trained)
+    path = tmp_path / "m" / "model.json"
+    text, refused = path.read_text(), 0
+    for place in list(leaves(json.loads(text)))[1:]:
+        for strange in STRANGE:
+            described = json.loads(text)
+            *parents, last = place
+            part = described
+            for key in parents:
+                part = part[key]
+            part[last] = strange
+            path.write_text(json.dumps(described))
+            try:
+                load_model(tmp_path / "m")
+            except InputError:
+                refused += 1
+    assert refused > 150
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"members": 10**12}, "1000000000000 members of"),
+        ({"settings": {"blocks": 10**9, "hidden": 8, "heads": 2}}, "the model has more weights than the"),
+        ({"settings": {"hidden": 1 << 40, "heads": 2}}, "is broken"),
+        ({"patch_dim": 1 << 40}, "weights do not fit the model"),
+    ],
+)
+def test_a_description_that_asks_for_absurd_memory_is_refused(trained, tmp_path, change, told):
+    save_model(tmp_path / "m", trained)
+    path = tmp_path / "m" / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=told):
+        load_model(tmp_path / "m")
+
+
+def test_weights_that_are_not_finite_are_refused(trained, tmp_path):
+    with torch.no_grad():
+        next(trained.model.parameters())[0] = float("nan")
+    save_model(tmp_path / "m", trained)
+    with pytest.raises(InputError, match="weights that are not finite"):
         load_model(tmp_path / "m")
 
 
@@ -146,5 +202,5 @@ def test_weights_of_another_model_are_refused(trained, tmp_path):
     other = replace(trained, model=Ensemble([UMEML(WIDTH, [2, 3], 3, config)]), settings=config)
     save_model(tmp_path / "other", other)
     (tmp_path / "other" / "weights.safetensors").replace(tmp_path / "m" / "weights.safetensors")
-    with pytest.raises(InputError, match=r"weights.safetensors is broken"):
+    with pytest.raises(InputError, match=r"more weights than the 67 of its file"):
         load_model(tmp_path / "m")

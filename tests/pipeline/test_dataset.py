@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import dataset
 from pipeline.dataset import Bags, Dataset
 from preprocessing.features import Bag, FeatureStore
 
@@ -94,8 +93,7 @@ def test_bags_are_kept_up_to_the_bound_and_the_oldest_goes_first(bags, monkeypat
     bags.read("one"), bags.read("two")
     assert len(reads) == 3
     assert bags._bytes == one + two
-    small = Bags(bags.store, bags.keys)
-    monkeypatch.setattr(dataset, "CACHE_BYTES", two)
+    small = Bags(bags.store, bags.keys, keep_bytes=two)
     reads.clear()
     for case in ("one", "two", "two", "one"):
         features, _ = small.read(case)
@@ -104,6 +102,6 @@ def test_bags_are_kept_up_to_the_bound_and_the_oldest_goes_first(bags, monkeypat
     assert small._bytes == one
 
 
-def test_a_bag_larger_than_the_bound_is_still_read(bags, monkeypatch):
-    monkeypatch.setattr(dataset, "CACHE_BYTES", 1)
+def test_a_bag_larger_than_the_bound_is_still_read(bags):
+    bags = Bags(bags.store, bags.keys, keep_bytes=1)
     assert len(bags.read("two")[0]) == len(bags.read("two")[0]) == 8

@@ -24,6 +24,7 @@ VARIANT = {"c0": 0.3, "c1": 0.2, "c2": 0.3, "c3": 0.2, "c4": 0.1, "c5": 0.9, "c6
 def frame(cases, probability, fold):
     p = np.array([probability[case] for case in cases])
     told = {"case_id": cases, "task": "grade", "fold": fold, "prediction": np.where(p > 0.5, "3", "2")}
+    told["rests_on"] = "slides+genes"
     return pd.DataFrame(told | {"probability_2": 1 - p, "probability_3": p})
 
 
@@ -53,7 +54,7 @@ def finished(tmp_path):
         out = tmp_path / ("final" if fold.number == -1 else f"fold_{fold.number}")
         job = write_job(out, fold, P3 | {"u0": 0.99}, notes=["a"] if fold.number == 1 else ["a", "b"])
         if not job.is_final:
-            rival = frame(list(fold.test), RIVAL, fold.number).drop(columns=["task", "prediction"])
+            rival = frame(list(fold.test), RIVAL, fold.number).drop(columns=["task", "prediction", "rests_on"])
             rival.assign(baseline="clinical", reason=None).to_csv(job.out / "baselines.csv", index=False)
         jobs.append(job)
     labels = pd.DataFrame({"grade": GRADE}).reindex([*LABELLED, "u0", "lost"])

@@ -75,7 +75,7 @@ def test_one_wild_value_does_not_press_the_others_to_a_point(matrix):
 
 def test_counts_and_logged_values_are_not_mixed_up(matrix):
     counts, z_scores = matrix(A=[0, 1, 3, 1023]), matrix(A=[-1, 0, 1, 2])
-    with pytest.raises(InputError, match="A have negative values, but counts are expected"):
+    with pytest.raises(InputError, match="no value of the table is above 2, as if they were logged"):
         OmicsScaler.fit(counts, None).scaled(z_scores)
     with pytest.raises(InputError, match=r"the table holds counts .up to 1023."):
         OmicsScaler.fit(z_scores, None).scaled(counts)
@@ -182,3 +182,39 @@ def test_covariates_form_a_group_of_their_own(matrix):
     frame = pd.DataFrame({"age": [50.0, 60, 70]}, index=["p0", "p1", "p2"])
     joined = concatenate([matrix(A=[1, 2, 4]), covariates(frame, ["age"])])
     assert OmicsScaler.fit(joined, {"s": ["A"]}).groups == {"s": ["A"], "covariate": ["age"]}
+
+
+# --- another cohort's table
+
+
+def test_the_share_of_a_group_that_a_case_lacks_and_what_stands_for_it(matrix):
+    scaler = OmicsScaler.fit(matrix(A=[-1, 0, 1], B=[1, 3, 5], C=[2, 4, 9]), {"one": ["A", "B"], "two": ["C"]})
+    new = matrix(A=[1, NAN, NAN], C=[1, NAN, 2])  # no B at all
+    np.testing.assert_array_equal(scaler.missing_share(new), [[0.5, 0], [1, 1], [1, 0]])
+    nothing = scaler.transform(new)
+    for number, group in enumerate(scaler.average()):
+        np.testing.assert_array_equal(group, nothing[number][1])
+    genes = OmicsScaler.fit(matrix(A=[-1, 0, 4]), {"s": ["A"]}, OmicsConfig(axes="genes"))
+    np.testing.assert_allclose(genes.average()[0], [(0 - 1) / np.std([-1, 0, 4])], rtol=1e-6)  # its median, scaled
+
+
+def test_logged_values_are_refused_by_a_model_of_counts(matrix):
+    scaler = OmicsScaler.fit(matrix(A=[0, 1, 3, 1023], B=[5, 7, 2, 900]), None)
+    with pytest.raises(InputError, match=r"no value of the table is above 10, .* was trained on counts"):
+        scaler.scaled(matrix(A=[0, 1, 2, 10]))
+    scaler.scaled(matrix(A=[NAN], B=[NAN]))  # nothing is known: nothing is wrong
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"fill": [0.0]}, "features, arrays of"),
+        ({"scale": [0.0, 1.0]}, "or a scale of 0"),
+        ({"centre": [float("inf"), 1.0]}, "not finite"),
+        ({"groups": {"s": ["A", "X"]}}, "groups of features that it does not have: X"),
+    ],
+)
+def test_a_scaler_whose_parts_do_not_fit_is_refused(matrix, change, told):
+    scaler = OmicsScaler.fit(matrix(A=[1, 2, 3], B=[3, 1, 7]), {"s": ["A", "B"]})
+    with pytest.raises(ValueError, match=told):
+        OmicsScaler.from_json(scaler.to_json() | change, scaler.axes)

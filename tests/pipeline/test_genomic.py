@@ -1,0 +1,137 @@
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import CoxPHFitter
+
+from pipeline.genomic import (
+    fit_omics_cox,
+    fit_omics_logistic,
+    log_partial_likelihood,
+    principal_components,
+    ridge_cox,
+)
+from pipeline.metrics import Metric, classification_by_fold, survival_by_fold, survival_metrics
+
+
+def test_partial_likelihood_of_a_hand_counted_table() -> None:
+    # Deaths at 1 (of 4 at risk) and twice at 2 (of 3, as Breslow has ties), censored at 3; all risks equal but one.
+    time, event = np.array([1.0, 2, 2, 3]), np.array([True, True, True, False])
+    risk = np.log(np.array([2.0, 1, 1, 1]))
+    expected = np.log(2 / 5) + 2 * np.log(1 / 3)
+    assert log_partial_likelihood(risk, time, event) == pytest.approx(expected)
+
+
+def test_ridge_cox_is_lifelines(cohort: tuple) -> None:
+    _, time, event, features, _ = cohort  # no ties, where lifelines' Efron and Breslow are one
+    x = features[:, :8]
+    x = (x - x.mean(axis=0)) / x.std(
+        axis=0, ddof=1
+    )  # lifelines penalises standardised columns, and the mean log-likelihood
+    table = pd.DataFrame(x).assign(months=time, event=event)
+    table.columns = table.columns.astype(str)
+    expected = CoxPHFitter(penalizer=0.1).fit(table, "months", "event").params_.to_numpy()
+    np.testing.assert_allclose(ridge_cox(x, time, event, penalty=0.1 * 120), expected, atol=1e-4)
+
+
+def test_ridge_on_principal_components_is_ridge_on_the_features(cohort: tuple) -> None:
+    _, time, event, features, _ = cohort
+    train, test = features[:90, :40], features[90:, :40]
+    scores, centre, axes = principal_components(train)
+    by_components = (test - centre) @ axes.T @ ridge_cox(scores, time[:90], event[:90], penalty=20)
+    by_features = (test - train.mean(axis=0)) @ ridge_cox(train, time[:90], event[:90], penalty=20)
+    np.testing.assert_allclose(by_components, by_features, atol=1e-4)
+    assert principal_components(features[:90])[0].shape == (90, 89)
+
+
+def out_of_fold(features: np.ndarray, time: np.ndarray, event: np.ndarray, classes: np.ndarray) -> list[Metric]:
+    """Pooled c-index and macro AUC of the omics models, in three folds that are not stratified."""
+    folds = np.arange(len(time)) % 3
+    risk, probabilities = np.zeros(len(time)), np.zeros((len(time), 3))
+    for fold in range(3):
+        train, test = folds != fold, folds == fold
+        risk[test] = fit_omics_cox(features[train], time[train], event[train]).predict(features[test]).risk
+        made = fit_omics_logistic(features[train], classes[train], n_classes=3).predict(features[test])
+        probabilities[test] = made.probabilities
+    return [
+        survival_by_fold(time, event, risk, folds)["pooled"]["c_index"],
+        classification_by_fold(classes, probabilities, ["a", "b", "c"], folds)["pooled"]["macro_auc"],
+    ]
+
+
+def test_omics_models_find_the_signal(cohort: tuple) -> None:
+    _, time, event, features, classes = cohort
+    assert all(metric.low > 0.55 for metric in out_of_fold(features[:, :30], time, event, classes))
+
+
+def test_omics_models_of_shuffled_labels_are_at_chance(cohort: tuple) -> None:
+    _, time, event, features, classes = cohort
+    orders = [np.random.default_rng(seed).permutation(120) for seed in range(4)]
+    metrics = [metric for o in orders for metric in out_of_fold(features[:, :30], time[o], event[o], classes[o])]
+    assert np.mean([metric.value for metric in metrics]) == pytest.approx(0.5, abs=0.05)
+    assert sum(metric.low < 0.5 < metric.high for metric in metrics) >= 6  # of eight
+
+
+def test_curves_of_omics_cox_are_calibrated_on_new_cases() -> None:
+    generator = np.random.default_rng(4)
+    features = generator.normal(size=(500, 100))
+    hazard = features[:, :5].sum(axis=1) * 0.5
+    time = generator.exponential(30 * np.exp(-hazard))
+    event = time < 60
+    time = np.minimum(time, 60)
+    train = np.arange(500) < 250
+    made = fit_omics_cox(features[train], time[train], event[train]).predict(features[~train])
+    report = survival_metrics(
+        time[~train],
+        event[~train],
+        made.risk,
+        train_time=time[train],
+        train_event=event[train],
+        curves=made.curves,
+        curve_times=made.curve_times,
+        n_boot=200,
+    )
+    at_two_years = report["calibration"]["24"]
+    assert at_two_years["slope"].low < 1 < at_two_years["slope"].high
+    assert at_two_years["mean_difference"].low < 0 < at_two_years["mean_difference"].high
+
+
+def test_a_class_unseen_in_training_gets_no_probability(cohort: tuple) -> None:
+    *_, features, classes = cohort
+    seen = classes < 2
+    made = fit_omics_logistic(features[seen], classes[seen], n_classes=3).predict(features[~seen])
+    np.testing.assert_array_equal(made.probabilities[:, 2], 0)
+    np.testing.assert_allclose(made.probabilities.sum(axis=1), 1)
+
+
+def scaled(values: np.ndarray, train: np.ndarray) -> np.ndarray:
+    sd = values[train].std(axis=0)
+    return (values - values[train].mean(axis=0)) / np.where(sd > 0, sd, 1)
+
+
+@pytest.mark.slow
+def test_ridge_cox_on_the_real_genes(real: tuple, five_folds) -> None:
+    _, time, event, genes = real
+    folds, risk = five_folds(event), np.zeros(len(time))
+    for fold in range(5):
+        train, test = folds != fold, folds == fold
+        x = scaled(genes, train)
+        risk[test] = fit_omics_cox(x[train], time[train], event[train]).predict(x[test]).risk
+    assert survival_by_fold(time, event, risk, folds, n_boot=10)["mean"] == pytest.approx(0.808, abs=0.024)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("label", "accuracy", "area"), [("subtype", 0.963, 0.994), ("grade", 0.693, 0.847)])
+def test_logistic_regression_on_the_real_genes(
+    real: tuple, five_folds, label: str, accuracy: float, area: float
+) -> None:
+    cases, _, _, genes = real
+    known = cases[label].notna().to_numpy()
+    labels, classes = pd.factorize(cases.loc[known, label], sort=True)
+    folds, probabilities = five_folds(labels), np.zeros((known.sum(), 3))
+    for fold in range(5):
+        train, test = folds != fold, folds == fold
+        x = scaled(genes[known], train)
+        probabilities[test] = fit_omics_logistic(x[train], labels[train], n_classes=3).predict(x[test]).probabilities
+    report = classification_by_fold(labels, probabilities, [str(name) for name in classes], folds, n_boot=10)
+    assert report["pooled"]["accuracy"].value == pytest.approx(accuracy, abs=0.025)
+    assert report["pooled"]["macro_auc"].value == pytest.approx(area, abs=0.025)

@@ -1,0 +1,230 @@
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.bundle import load_model
+from pipeline.dataset import Bags, dataset_for
+from pipeline.fit import predict_logits
+from preprocessing.omics import OmicsMatrix
+from workflows.run_pipeline import main
+
+TASK, NEW = "subtype", 3  # cases without a label: the run's final model predicts them itself
+PROBABILITIES = [f"probability_{name}" for name in ("IDHmut-codel", "IDHmut-non-codel", "IDHwt")]
+
+
+def read(out, name="predictions.csv"):
+    return pd.read_csv(
+        out / name, dtype={"case_id": str, "label": str, "prediction": str}, float_precision="round_trip"
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(cohort, walk, tmp_path_factory):
+    """A training run of one task, of whose twelve cases the first three have no label; moved away when it is finished."""
+    folder = tmp_path_factory.mktemp("trained")
+    table = cohort.table()
+    table.loc[: NEW - 1, TASK] = None
+    table.to_csv(folder / "genes.csv", index=False)
+    assert walk(cohort.slides, folder / "genes.csv", "--out", folder / "run", "--task", TASK) == 0
+    shutil.move(folder / "run" / "models", folder / "models")
+    shutil.move(folder / "run", folder / "gone")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def new_cases(cohort, tmp_path_factory):
+    """The slides and genes of the three cases, elsewhere."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    table = cohort.table().head(NEW)
+    (folder / "slides").mkdir()
+    for path in cohort.slides.glob("*.svs"):
+        if path.name[:12] in set(table["case_id"]):
+            shutil.copy(path, folder / "slides" / path.name)
+    table.to_csv(folder / "genes.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def predict(trained, cohort, tmp_path):
+    """Runs the command with the trained models; its folder."""
+
+    def predict(slides, genes, *options, model="models", code=0, store=cohort.store, out="out"):
+        arguments = [slides, genes, "--trained", trained / model, "--store", store, "--out", tmp_path / out]
+        arguments += ["--workers", "0", "--device", "cpu", "--set", "bootstrap=20", *options]
+        assert main([str(part) for part in arguments]) == code
+        return tmp_path / out
+
+    return predict
+
+
+def changed(new_cases, tmp_path, change, name="changed.csv"):
+    """The gene table with a change; its path."""
+    table = change(pd.read_csv(new_cases / "genes.csv"))
+    table.to_csv(tmp_path / name, index=False)
+    return tmp_path / name
+
+
+def without_genes(share):
+    def change(table):
+        genes = [name for name in table if name.isupper() or (name.replace("-", "").isalnum() and name[0].isupper())]
+        return table.drop(columns=genes[: round(share * len(genes))])
+
+    return change
+
+
+def test_predictions_elsewhere_are_those_of_the_training_run(trained, new_cases, predict, tmp_path):
+    expected = read(trained / "gone").query("status == 'unlabelled'").set_index("case_id")
+    out = predict(new_cases / "slides", new_cases / "genes.csv", store=tmp_path / "own.zarr")
+    told = read(out).set_index("case_id")
+    assert told.index.tolist() == expected.index.tolist()
+    assert set(told["status"]) == {"predicted"}
+    assert told["prediction"].tolist() == expected["prediction"].tolist()
+    np.testing.assert_array_equal(told[[*PROBABILITIES, "spread"]], expected[[*PROBABILITIES, "spread"]])
+    assert told["set_90"].tolist() == expected["set_90"].tolist()
+    assert set(told["rests_on"]) == {"slides+genes"}
+    assert told["validated"].str.fullmatch(r"macro_auc 0\.\d{3} \(.*\) in 9 cases out of fold").all()
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["figures"]
+    run = json.loads((out / "run.json").read_text())
+    assert run["trained"][TASK]["trained_on_cases"] == 9
+    assert run["encoder"]["precision"] == "float32"  # the model's, though nobody said so
+    report = json.loads((out / "metrics.json").read_text())[TASK]
+    assert report["n"] == NEW
+    assert set(report["baselines"]) == {"clinical", "genes", "slides", "late fusion"}
+    diagnoses = read(out, "diagnoses.csv")
+    assert diagnoses["case_id"].tolist() == expected.index.tolist()
+    assert set(diagnoses["use"]) == {"research use only"}
+
+
+def test_labels_never_change_a_prediction(new_cases, predict, tmp_path):
+    def shuffled(table):
+        labels = ["grade", "subtype", "survival_months", "event"]
+        return table.assign(**table[labels].iloc[[2, 0, 1]].reset_index(drop=True))
+
+    one = read(predict(new_cases / "slides", new_cases / "genes.csv"))
+    other = read(predict(new_cases / "slides", changed(new_cases, tmp_path, shuffled), out="other"))
+    assert one["label"].tolist() != other["label"].tolist()
+    pd.testing.assert_frame_equal(one.drop(columns="label"), other.drop(columns="label"))
+
+
+def test_an_ensemble_of_folds_tells_the_mean_of_its_models(trained, new_cases, cohort, predict):
+    out = predict(new_cases / "slides", new_cases / "genes.csv", model=f"models/{TASK}-folds")
+    told, ledger = read(out).set_index("case_id"), pd.read_csv(out / "slides.csv")
+    keys = {case: tuple(own["features"]) for case, own in ledger.groupby("case_id")}
+    each = []
+    for fold in (0, 1):
+        model = load_model(trained / "models" / f"{TASK}-folds" / f"fold_{fold}")
+        omics = OmicsMatrix.load(out / "omics.npz")
+        data = dataset_for(model.scaler, omics, Bags(cohort.store, keys), patch_dim=model.patch_dim)
+        each.append(model.task.decode(predict_logits(model.model, data, list(told.index), device="cpu"))[PROBABILITIES])
+    np.testing.assert_allclose(told[PROBABILITIES], (each[0].to_numpy() + each[1].to_numpy()) / 2, atol=1e-6)
+    assert (told["spread"] > 0).all()
+
+
+def test_genes_missing_by_thirds(new_cases, predict, tmp_path):
+    third = predict(new_cases / "slides", changed(new_cases, tmp_path, without_genes(1 / 3)), "--baselines", "none")
+    told = read(third)
+    assert told["genes_missing"].tolist() == pytest.approx([1 / 3] * NEW, abs=0.03)
+    assert set(told["rests_on"]) == {"slides+genes"}
+    run = json.loads((third / "run.json").read_text())
+    assert len(run["genes"][TASK]["genes_missing"]) > 0
+    most = predict(new_cases / "slides", changed(new_cases, tmp_path, without_genes(0.9)), out="most")
+    none = predict(new_cases / "slides", "none", out="none")
+    assert set(read(most)["rests_on"]) == {"slides"}
+    np.testing.assert_array_equal(read(most)[PROBABILITIES], read(none)[PROBABILITIES])
+    assert "3 cases count as without genes, too many are missing" in (most / "run.log").read_text()
+
+
+def test_genes_alone_and_nothing_at_all(new_cases, predict, tmp_path):
+    def empty_last(table):
+        genes = [name for name in table if name not in ("case_id", "grade", "subtype", "survival_months", "event")]
+        table.loc[NEW - 1, genes] = np.nan
+        return table
+
+    told = read(predict("none", changed(new_cases, tmp_path, empty_last)))
+    assert told["rests_on"].fillna("").tolist() == ["genes", "genes", ""]
+    assert told["status"].tolist() == ["predicted", "predicted", "not predicted"]
+    assert told["reason"].tolist()[-1] == "it has no slide, and too many of its genes are missing"
+    assert told.loc[NEW - 1, ["prediction", *PROBABILITIES]].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--mpp", "1.0"), "--mpp says 1.0, and .* was trained with 0.5"),
+        (("--tile-px", "128"), "--tile-px says 128, and .* was trained with 256"),
+        (("--encoder", "resnet18"), "--encoder says resnet18, and .* was trained with efficientnet-lite0"),
+        (("--slide-kind", "all"), "--slide-kind says all, and .* was trained with DX"),
+        (("--set", "encoder.precision=bfloat16"), "--set encoder.precision says bfloat16"),
+        (("--model", "mcat"), "--model says mcat, and .* was trained with umeml"),
+        (("--task", "grade"), "--task grade: .* has models for subtype"),
+    ],
+)
+def test_options_that_contradict_the_model_are_refused(new_cases, predict, capsys, options, message):
+    predict(new_cases / "slides", new_cases / "genes.csv", *options, code=2)
+    assert pd.Series([capsys.readouterr().err]).str.contains(message).all()
+
+
+def test_a_table_without_any_of_the_models_genes_is_refused(new_cases, predict, tmp_path, capsys):
+    def renamed(table):
+        labels = {"case_id", "grade", "subtype", "survival_months", "event", "age", "is_female"}
+        return table.rename(columns={name: f"X{i}" for i, name in enumerate(table) if name not in labels})
+
+    predict(new_cases / "slides", changed(new_cases, tmp_path, renamed), code=2)
+    assert "features that the model was trained on" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("weights_fingerprint", "0" * 32, "has other weights here"),
+        ("dim", 7, "takes features 1280 wide, and its encoder"),
+    ],
+)
+def test_another_encoder_is_refused(trained, new_cases, predict, tmp_path, capsys, key, value, message):
+    shutil.copytree(trained / "models" / TASK, tmp_path / "model")
+    path = tmp_path / "model" / "model.json"
+    described = json.loads(path.read_text())
+    described["encoder"][key] = value
+    path.write_text(json.dumps(described))
+    predict(new_cases / "slides", new_cases / "genes.csv", model=tmp_path / "model", code=2)
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_models_is_refused(new_cases, predict, tmp_path, capsys):
+    predict(new_cases / "slides", new_cases / "genes.csv", model=tmp_path, code=2)
+    assert "holds no model" in capsys.readouterr().err
+
+
+def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
+    def some(cases, name, factor=1.0):
+        def change(table):
+            genes = [name for name in table if table[name].dtype == float and name != "survival_months"]
+            table.loc[0, genes] *= factor
+            return table.head(cases)
+
+        return changed(new_cases, tmp_path, change, name)
+
+    days = tmp_path / "days"
+    days.mkdir()
+    slides = sorted((new_cases / "slides").glob("*.svs"))
+    first = slides[0].name[:12]
+    shutil.copy(slides[0], days / slides[0].name)
+    out = predict(days, some(1, "one.csv"))
+    monday = (out / "predictions.csv").read_text().splitlines()
+    for path in slides[1:]:
+        shutil.copy(path, days / path.name)
+    predict(days, some(NEW, "all.csv"))
+    tuesday = (out / "predictions.csv").read_text().splitlines()
+    assert tuesday[: len(monday)] == monday
+    assert len(tuesday) == 1 + NEW
+    assert "2 cases are new, 1 stay as they were" in (out / "run.log").read_text()
+    predict(days, some(NEW, "changed.csv", factor=-1.0))
+    wednesday = (out / "predictions.csv").read_text().splitlines()
+    assert wednesday[2:] == tuesday[2:]
+    assert wednesday[1].startswith(first)
+    assert wednesday[1] != tuesday[1]
+    assert f"1 predictions are renewed, their slides or genes changed: {first}" in (out / "run.log").read_text()
