@@ -15,6 +15,7 @@ from models.settings import ModelSettings, Settings
 from pipeline.fit import TrainConfig
 from pipeline.presets import PRESETS
 from pipeline.tasks import TASKS
+from preprocessing.barcodes import case_of
 from preprocessing.encoders import EncoderConfig, encoder_spec
 from preprocessing.errors import InputError
 from preprocessing.omics_scaler import OmicsConfig
@@ -79,6 +80,10 @@ class Config(Settings):
     seed: int = Field(0, ge=0)
     bootstrap: int = Field(1000, ge=0, description="resamples behind each interval")
 
+    explain: int | tuple[str, ...] = Field(
+        1, description="cases whose predictions are explained: so many of each kind, or these; 0: none"
+    )
+
     until: Stage = "train"
     dry_run: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -132,6 +137,21 @@ class Config(Settings):
     @classmethod
     def _listed_once(cls, value: Any) -> Any:
         return tuple(dict.fromkeys(_names(value)))
+
+    @field_validator("explain", mode="before")
+    @classmethod
+    def _cases(cls, value: Any) -> Any:
+        """A number; or case ids, of which barcodes may go on behind the case."""
+        if isinstance(value, int) or str(value).strip().isdecimal():
+            return int(value)
+        return tuple(dict.fromkeys(case_of(name) for name in _names(value)))
+
+    @field_validator("explain")
+    @classmethod
+    def _not_negative(cls, value: int | tuple[str, ...]) -> int | tuple[str, ...]:
+        if isinstance(value, int) and value < 0:
+            raise ValueError("give the number of cases of each kind, 0 for none, or case ids")
+        return value
 
     @field_validator("task")
     @classmethod
@@ -241,7 +261,10 @@ class Config(Settings):
 # Keys that say what is trained on a fold, and which groups of genes it is shown: a job holds its own.
 CONTENDERS = {"model", "models", "variants", "tumour_genes", "microenvironment_genes"}
 # A preset is but a name for values, which stand in the configuration themselves.
-WHERE_NOT_WHAT = {"out", "store", "until", "dry_run", "device", "workers", "scheduler", "gpu_tiles", "preset"}
+WHERE_NOT_WHAT = {
+    *("out", "store", "until", "dry_run", "device", "workers", "scheduler", "gpu_tiles", "preset"),
+    "explain",  # looks at what was decided
+}
 
 
 def identity(config: Config) -> dict[str, Any]:
