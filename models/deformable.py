@@ -44,11 +44,15 @@ class Looked:
         offsets: where each point of the strided grid looked, (x, y) in steps of that grid, by group; zero where there
             is no tissue under the point.
         has_tissue: 1 for the points of the strided grid that have a cell under their kernel, 0 for the others.
+        attention: how much each cell of the other map is looked at, the mean over queries and heads: samples count for the
+            cells that they are read from. It sums to 1, or is zero where no sample meets a cell. None in training, and
+            without a mask.
     """
 
     values: Float[Tensor, "n D"]
     offsets: Float[Tensor, "groups 2 h w"]
     has_tissue: Float[Tensor, "h w"]
+    attention: Float[Tensor, "H W"] | None = None
 
 
 class DeformableCrossAttention(nn.Module):
@@ -135,8 +139,10 @@ class DeformableCrossAttention(nn.Module):
             asked, places = asked[cells], places[cells]
             has_tissue = self._has_tissue(mask).to(exact)
             offsets = offsets * has_tissue
-        values = self._in_chunks(asked, places, k, v, samples.flatten(1, 2), shares)
-        return Looked(self.output(values), offsets, has_tissue)
+        tally = None if self.training or mask is None else samples.new_zeros(self.heads, len(k))
+        values = self._in_chunks(asked, places, k, v, samples.flatten(1, 2), shares, tally=tally)
+        attention = None if mask is None or tally is None else self._carried_back(tally, samples, mask)
+        return Looked(self.output(values), offsets, has_tissue, attention)
 
     def _sample(
         self, source: Float[Tensor, "H W D"], samples: Float[Tensor, "groups h w 2"], mask: Bool[Tensor, "H W"] | None
@@ -150,6 +156,20 @@ class DeformableCrossAttention(nn.Module):
         shares = grid_sample(real, samples, align_corners=False).clamp(min=FAINTEST)  # (groups, 1, h, w)
         return (read / shares).flatten(0, 1), shares.flatten(1)
 
+    def _carried_back(
+        self, tally: Float[Tensor, "heads S"], samples: Float[Tensor, "groups h w 2"], mask: Bool[Tensor, "H W"]
+    ) -> Float[Tensor, "H W"]:
+        """The attention to the samples, given to the cells that each was read from: the transpose of the sampling."""
+        by_group = tally.detach().unflatten(0, (self.groups, -1)).sum(1)  # (groups, S)
+        with torch.enable_grad():
+            real = mask.to(samples.dtype).requires_grad_()
+            read = grid_sample(real.expand(self.groups, 1, *mask.shape), samples.detach(), align_corners=False).flatten(
+                1
+            )
+            (seen,) = torch.autograd.grad((read * by_group / read.detach().clamp(min=FAINTEST)).sum(), real)
+        seen = seen * mask
+        return seen / seen.sum().clamp(min=torch.finfo(seen.dtype).tiny)
+
     def _in_chunks(
         self,
         q: Float[Tensor, "n heads d"],
@@ -158,12 +178,14 @@ class DeformableCrossAttention(nn.Module):
         v: Float[Tensor, "S heads d"],
         samples: Float[Tensor, "groups S 2"],
         shares: Float[Tensor, "groups S"] | None,
+        *,
+        tally: Float[Tensor, "heads S"] | None,
     ) -> Float[Tensor, "n inner"]:
         numbers = self.groups * len(k) * (4 + 2 * self.hidden)  # that a query's bias takes
         size = max(1, int(self.chunk_mib * 2**20 / (numbers * samples.element_size())))
         seed = int(torch.randint(2**31, ())) if self.training and self.dropout else None
         gathered: Tensor = _InChunks.apply(
-            partial(self._look, seed), size, tuple(self.position.parameters()), q, places, k, v, samples, shares,
+            partial(self._look, seed, tally=tally), size, tuple(self.position.parameters()), q, places, k, v, samples, shares,
             *self.position.parameters(),
         )  # fmt: skip
         return gathered
@@ -178,8 +200,13 @@ class DeformableCrossAttention(nn.Module):
         v: Float[Tensor, "S heads d"],
         samples: Float[Tensor, "groups S 2"],
         shares: Float[Tensor, "groups S"] | None,
+        *,
+        tally: Float[Tensor, "heads S"] | None = None,
     ) -> Float[Tensor, "n inner"]:
-        """What a chunk of the queries gathers; the seed, if there is one, says which of its attention is dropped."""
+        """What a chunk of the queries gathers; the seed, if there is one, says which of its attention is dropped.
+
+        Their attention is added to the tally, but not when it is computed once more for the gradient.
+        """
         q, k, v = (x.transpose(0, 1) for x in (q, k, v))
         away = places[:, None] - samples[:, None]  # (groups, n, S, 2)
         bias = self.position(away.sign() * away.abs().log1p())  # (groups, n, S, heads of a group)
@@ -187,6 +214,8 @@ class DeformableCrossAttention(nn.Module):
         if shares is not None:
             logits = logits + shares.log().repeat_interleave(self.heads // self.groups, 0)[:, None]
         weights = logits.softmax(-1)
+        if tally is not None and not torch.is_grad_enabled():
+            tally += weights.sum(1)
         if seed is not None:
             generator = torch.Generator(weights.device).manual_seed(seed + chunk)
             kept = torch.empty_like(weights).bernoulli_(1 - self.dropout, generator=generator)

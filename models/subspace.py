@@ -112,6 +112,7 @@ class SlideMap:
         patches: one feature a cell; row by row.
         places: number of each patch's cell, row · width + column.
         counts: of how many patches each feature is the mean.
+        cell_of: of each of the slide's patches, the number of the feature that it is part of.
         height, width: of the map.
         halvings: how often the map was pooled by 2.
     """
@@ -119,6 +120,7 @@ class SlideMap:
     patches: Float[Tensor, "n P"]
     places: Int[Tensor, " n"]
     counts: Int[Tensor, " n"]
+    cell_of: Int[Tensor, " N"]
     height: int
     width: int
     halvings: int = 0
@@ -127,6 +129,10 @@ class SlideMap:
         """A vector for each patch as a map; zero where there is no patch."""
         empty = x.new_zeros(self.height * self.width, x.shape[1])
         return empty.index_copy(0, self.places, x).unflatten(0, (self.height, self.width))
+
+    def by_patch(self, shares: Float[Tensor, "H W"]) -> Float[Tensor, " N"]:
+        """What each patch has of a map's shares; those of one cell have equal parts of it."""
+        return (shares.flatten()[self.places] / self.counts)[self.cell_of]
 
     def mask(self) -> Bool[Tensor, "H W"]:
         """True where there is a patch."""
@@ -157,7 +163,7 @@ def lay_out(
             "patch lies; embed the slides again, or set models.subspace.attention to plain, which needs no places"
         )
     means = patches.new_zeros(len(places), patches.shape[1]).index_add(0, cell_of, patches) / count[:, None]
-    return SlideMap(means, places, count, height, width, halvings)
+    return SlideMap(means, places, count, cell_of, height, width, halvings)
 
 
 @cache
@@ -207,11 +213,30 @@ class Told:
         features: for the head.
         genes: encoded.
         offsets: where the attention looked, by group, on one small grid for all cases; zero where a case has no tissue.
+        attention: of each slide of each case, how much each of its patches was looked at; see `Looked.attention`.
     """
 
     features: Float[Tensor, "B H"]
     genes: Float[Tensor, "B H"]
     offsets: Float[Tensor, "B groups o"]
+    attention: Sequence[Sequence[Float[Tensor, " N"] | None]] = ()
+
+
+@dataclass(frozen=True)
+class ReadMap:
+    """What a branch reads from one slide.
+
+    Attributes:
+        values: what each patch says once it has seen the others.
+        offsets: where the attention looked.
+        has_tissue: whether there is tissue to each offset.
+        attention: how much each patch of the slide was looked at; None in training, and of plain attention.
+    """
+
+    values: Float[Tensor, "n H"]
+    offsets: Float[Tensor, "groups o"]
+    has_tissue: Bool[Tensor, " o"]
+    attention: Float[Tensor, " N"] | None = None
 
 
 class Branch(nn.Module):
@@ -244,40 +269,40 @@ class Branch(nn.Module):
         o = self.absent_genes.expand(len(cases), -1)
         if self.encode is not None and genes is not None:
             o = torch.where(has_omics[:, None], self.encode(genes), o)
-        means, offsets = [], []
+        means, offsets, attention = [], [], []
         for maps, own in zip(cases, o, strict=True):
             read = [self._read(one, own) for one in maps]
-            h = [h for h, _, _ in read] or [self.join(torch.cat([self.absent_patch, own]))[None]]
+            h = [one.values for one in read] or [self.join(torch.cat([self.absent_patch, own]))[None]]
             counts = [one.counts for one in maps] or [torch.ones(1, device=own.device)]
             means.append(weighted_mean(self.pooled_norm(torch.cat(h)), torch.cat(counts)[:, None]))
             offsets.append(self._over_slides(maps, read) if read else self._nowhere(own))
-        return Told(self.summarise(torch.stack(means)), o, torch.stack(offsets))
+            attention.append([one.attention for one in read])
+        return Told(self.summarise(torch.stack(means)), o, torch.stack(offsets), attention)
 
-    def _read(
-        self, one: SlideMap, genes: Float[Tensor, " H"]
-    ) -> tuple[Float[Tensor, "n H"], Float[Tensor, "groups o"], Bool[Tensor, " o"]]:
-        """What each patch says once it has seen the others, where the attention looked, and where there is tissue to it."""
+    def _read(self, one: SlideMap, genes: Float[Tensor, " H"]) -> ReadMap:
         p = self.project(one.patches)  # (n, H)
         f = self.join(torch.cat([p, genes.to(p.dtype).expand_as(p)], 1))
         asking, seen = self.norm(f), self.norm(p)
         if isinstance(self.attention, Attention):
             nowhere = self._nowhere(genes)
-            return f + self.attention(asking[None], seen[None])[0], nowhere, nowhere[0] > 0
+            return ReadMap(f + self.attention(asking[None], seen[None])[0], nowhere, nowhere[0] > 0)
         looked = self.attention(one.laid_out(asking), one.laid_out(seen), one.mask())
         side = self.config.consistency_side
         share = adaptive_avg_pool2d(looked.has_tissue[None], side)  # of the points that have tissue; others add zeros
         offsets = adaptive_avg_pool2d(looked.offsets, side) / share.masked_fill(share == 0, 1)
-        return f + looked.values, offsets.flatten(1), (share > 0).expand(2, -1, -1).flatten()
+        has_tissue = (share > 0).expand(2, -1, -1).flatten()
+        attention = None if looked.attention is None else one.by_patch(looked.attention)
+        return ReadMap(f + looked.values, offsets.flatten(1), has_tissue, attention)
 
     def _over_slides(
         self,
         maps: Sequence[SlideMap],
-        read: Sequence[tuple[Float[Tensor, "n H"], Float[Tensor, "groups o"], Bool[Tensor, " o"]]],
+        read: Sequence[ReadMap],
     ) -> Float[Tensor, "groups o"]:
         """Where the attention looked in a case: the mean over the slides that have tissue there, by their patches."""
         sizes = torch.stack([one.counts.sum() for one in maps])
-        there = torch.stack([there for _, _, there in read])
-        return weighted_mean(torch.stack([at for _, at, _ in read]), (sizes[:, None] * there)[:, None])
+        there = torch.stack([one.has_tissue for one in read])
+        return weighted_mean(torch.stack([one.offsets for one in read]), (sizes[:, None] * there)[:, None])
 
     def _nowhere(self, like: Tensor) -> Float[Tensor, "groups o"]:
         return like.new_zeros(self.config.offset_groups, 2 * self.config.consistency_side**2)
@@ -373,7 +398,9 @@ class SubspaceFusion(nn.Module):
         """Logits and the weighted consistency loss.
 
         Extras: `branch_logits` (branches, B, K), what each branch says alone; in evaluation `halvings` (B,), how often a
-        case's maps were pooled by 2.
+        case's maps were pooled by 2, and of deformable attention `branch_attention` (branches, B, N), how much a branch
+        looks at each patch: a slide has its share of the case's patches, which sums to 1, and of that its
+        `Looked.attention`.
 
         Raises:
             ValueError: a training step of a single case, where consistency is to refuse it; patches without places.
@@ -393,6 +420,8 @@ class SubspaceFusion(nn.Module):
         if not self.training:
             halvings = [max((one.halvings for one in maps), default=0) for maps in cases]
             extras["halvings"] = torch.tensor(halvings, device=logits.device)
+            if self.config.attention == "deformable":
+                extras["branch_attention"] = torch.stack([self._attention(batch, branch) for branch in told])
         return ModelOutput(logits, losses, extras)
 
     @torch.no_grad()
@@ -432,6 +461,18 @@ class SubspaceFusion(nn.Module):
             terms = [consistency(one.genes[both].to(exact), one.offsets[both].to(exact)) for one in told]
         return self.config.consistency * torch.stack(terms).sum()
 
+    @torch.no_grad()
+    def _attention(self, batch: Batch, told: Told) -> Float[Tensor, "B N"]:
+        """A branch's attention in the places of the batch; zero for a case without slides."""
+        attention = torch.zeros(batch.mask.shape, dtype=told.features.dtype, device=batch.mask.device)
+        for number, by_slide in enumerate(told.attention):
+            own, slides = batch.mask[number] & batch.has_slides[number], batch.cells[number, :, 0]
+            for slide, shares in zip(slides[own].unique(), by_slide, strict=True):
+                there = own & (slides == slide)
+                if shares is not None:
+                    attention[number, there] = shares.to(attention.dtype) * there.sum() / own.sum()
+        return attention
+
     def _maps(self, batch: Batch, number: int) -> list[SlideMap]:
         """The slides of a case, each small enough for the memory that it may take."""
         mask = batch.mask[number] & batch.has_slides[number]
@@ -441,7 +482,7 @@ class SubspaceFusion(nn.Module):
     def _map(self, patches: Float[Tensor, "n P"], cells: Int[Tensor, "n 2"]) -> SlideMap:
         if self.config.attention == "plain":
             places = torch.arange(len(patches), device=patches.device)
-            return SlideMap(patches, places, torch.ones_like(places), 1, len(patches))
+            return SlideMap(patches, places, torch.ones_like(places), places, 1, len(patches))
         one = lay_out(patches, cells, least_side=self.config.least_side)
         while self.kept_mib(len(one.patches), one.height * one.width) > self.config.memory_mib and len(one.patches) > 1:
             one = lay_out(patches, cells, least_side=self.config.least_side, halvings=one.halvings + 1)

@@ -21,7 +21,7 @@ The ablations are settings: `modularity=False`; `registers=0`; `decoder=False`, 
 fusion; `prototypes=0`, where patches are mean-pooled into one token, and without prototypes there is no modularity.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -123,20 +123,19 @@ class PathologyEncoder(nn.Module):
 
     def forward(self, patches: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B P H"]:
         """The pathology prototypes of each case."""
-        return self._refine(self.blocks, patches, mask)
-
-    def last_attention(self, patches: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B P N"]:
-        """What each prototype takes from each patch in the last block."""
-        c = self._refine(self.blocks[:-1], patches, mask)
-        return cast(PrototypeBlock, self.blocks[-1]).attention.weights(c, patches, mask)
-
-    def _refine(
-        self, blocks: Iterable[nn.Module], patches: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"]
-    ) -> Float[Tensor, "B P H"]:
         c = self.start.expand(len(patches), -1, -1)
-        for block in blocks:
+        for block in self.blocks:
             c = block(c, patches, mask)
         return c
+
+    def attentions(
+        self, patches: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"]
+    ) -> Iterator[Float[Tensor, "B P N"]]:
+        """What each prototype takes from each patch, block by block."""
+        c = self.start.expand(len(patches), -1, -1)
+        for block in self.blocks:
+            yield cast(PrototypeBlock, block).attention.weights(c, patches, mask)
+            c = block(c, patches, mask)
 
 
 class MeanPatch(nn.Module):
@@ -351,6 +350,9 @@ class UMEML(nn.Module):
         - `prototypes` (B, P, H), `group_prototypes` (B, S, H);
         - `prototype_similarity` (B, P, N): how far each patch belongs to each prototype, 0 to 1;
         - `patch_attention` (B, P, N): what each prototype looked at last, summing to 1 over the patches;
+        - `class_attention` (B, N): what the class token takes from each patch by way of the prototypes, summing to 1: its
+          attention to the prototypes times theirs to the patches, the mean over the blocks, since each block adds to a
+          prototype a vector that its LayerNorm brings to one length;
         - `group_attention` (B, S): what the genomic class token takes from each group.
 
         Values of a modality that a case lacks are 0. With mean-pooled patches there is nothing to say of patches.
@@ -359,7 +361,11 @@ class UMEML(nn.Module):
         extras = {"prototypes": prototypes.detach() * has_slides[:, None, None]}
         if isinstance(self.pathology, PathologyEncoder):
             extras["prototype_similarity"] = similarity(patches, prototypes, mask)
-            extras["patch_attention"] = self.pathology.last_attention(patches, mask)
+            seen = list(self.pathology.attentions(patches, mask))
+            asked = self.slide_side.attention(prototypes)  # (B, P)
+            extras["patch_attention"] = seen[-1]
+            carried = asked[:, None] / asked.sum(1)[:, None, None] @ torch.stack(seen).mean(0)
+            extras["class_attention"] = carried[:, 0]
         if isinstance(self.gene_side, Side):
             extras["group_prototypes"] = groups.detach() * has_omics[:, None, None]
             extras["group_attention"] = self.gene_side.attention(groups) * has_omics[:, None]

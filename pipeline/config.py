@@ -16,6 +16,7 @@ from pipeline.fit import TrainConfig
 from pipeline.presets import PRESETS
 from pipeline.slurm import SlurmConfig
 from pipeline.tasks import TASKS
+from preprocessing.barcodes import case_of
 from preprocessing.encoders import EncoderConfig, encoder_spec
 from preprocessing.errors import InputError
 from preprocessing.files import read_text, why_no_file
@@ -88,6 +89,9 @@ class Config(Settings):
         le=1,
         description="of a trained model's gene group: with more of it missing, a case counts as without it",
     )
+    explain: int | tuple[str, ...] = Field(
+        1, description="cases whose predictions are explained: so many of each kind, or these; 0: none"
+    )
 
     until: Stage = "train"
     dry_run: bool = False
@@ -147,6 +151,21 @@ class Config(Settings):
     @classmethod
     def _listed_once(cls, value: Any) -> Any:
         return tuple(dict.fromkeys(_names(value)))
+
+    @field_validator("explain", mode="before")
+    @classmethod
+    def _cases(cls, value: Any) -> Any:
+        """A number; or case ids, of which barcodes may go on behind the case."""
+        if isinstance(value, int) or str(value).strip().isdecimal():
+            return int(value)
+        return tuple(dict.fromkeys(case_of(name) for name in _names(value)))
+
+    @field_validator("explain")
+    @classmethod
+    def _not_negative(cls, value: int | tuple[str, ...]) -> int | tuple[str, ...]:
+        if isinstance(value, int) and value < 0:
+            raise ValueError("give the number of cases of each kind, 0 for none, or case ids")
+        return value
 
     @field_validator("task")
     @classmethod
@@ -271,6 +290,7 @@ CONTENDERS = {"model", "models", "variants", "tumour_genes", "microenvironment_g
 WHERE_NOT_WHAT = {
     *("out", "store", "until", "dry_run", "device", "workers", "scheduler", "cluster", "slurm", "slide_minutes"),
     *("gpu_tiles", "preset"),
+    "explain",  # looks at what was decided
 }
 
 

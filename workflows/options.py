@@ -175,6 +175,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--splits", metavar="DIR", help="folder of splits_0.csv, splits_1.csv, … with columns train, val[, test]")
     add("--epochs", dest="train.epochs", metavar="N", help="passes over the training cases")
     add("--seed", metavar="N", help="of everything that is drawn (0)")
+    add(
+        "--explain",
+        metavar="N|CASES",
+        help="cases for which it is shown what the models see: N of each kind, the most and least certain, right and wrong "
+        "(1), 0: none; or their ids, as in TCGA-06-0125,TCGA-DU-6401",
+    )
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:

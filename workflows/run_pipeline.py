@@ -145,6 +145,7 @@ def walk(config: "Config", workers: "Workers") -> int:
 
 def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:
     """The tasks of the run with their folds; none where it ends before training."""
+    from pipeline.chosen_cases import require_cases
     from pipeline.plan import plan_tasks
     from pipeline.subspaces import check_gene_groups
     from preprocessing.errors import InputError
@@ -160,6 +161,7 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
     if config.until != "train":
         return []
     check_gene_groups(config, cohort.omics)
+    require_cases(config.explain, usable_cases)
     return plan_tasks(config, cohort.labels.reindex(list(usable_cases)), cohort.omics)
 
 
@@ -271,6 +273,8 @@ def train(
     for name, report in reports.items():
         run.write_figure(f"{name}.svg", forest(f"{name}: {report['n']} cases", report))
     run.write_json("metrics.json", to_json(reports))
+    if predictions:
+        explain(config, run, workers, jobs, pd.concat(predictions))
     return reports
 
 
@@ -362,6 +366,20 @@ def validate(
             run.write_figure(f"{name}.svg", forest(f"{name}: {report['n']} cases", report))
         run.write_json("metrics.json", to_json(reports))
     return reports
+
+
+def explain(
+    config: "Config", run: "Run", workers: "Workers", jobs: Mapping[str, "TaskJobs"], told: "pd.DataFrame"
+) -> None:
+    """Show what the models see in some cases of each task: `explain/`."""
+    from pipeline.explain import Material, ask_folds, explain_tasks
+
+    with run.stage("explaining"):
+        asked = [ask_folds(own.model, told[told["task"] == name]) for name, own in jobs.items()]
+        labels = next(iter(jobs.values())).model[-1].labels
+        material = Material.of_run(run.folder, config.store, labels)
+        folder, device = run.folder / "explain", workers.device
+        explain_tasks(workers, asked, material, config.explain, folder=folder, device=device, seed=config.seed)
 
 
 def fold_jobs(

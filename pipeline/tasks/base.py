@@ -33,6 +33,14 @@ class FittedTask(ABC):
         """How right the logits of a batch are; higher is better, NaN where its cases do not define it."""
 
     @abstractmethod
+    def evidence(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
+        """How far logits speak for what `of` predicts, additive and open to both sides: what attributions are of."""
+
+    @abstractmethod
+    def output(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
+        """The one number that is told of a case: the probability of the class that `of` predicts, or the risk."""
+
+    @abstractmethod
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
         """What is told of each case: one row a case, the columns of `predictions.csv`."""
 

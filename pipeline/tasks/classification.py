@@ -47,6 +47,14 @@ class FittedClassification(FittedTask):
         """The probabilities of the true classes, summed over the batch."""
         return float(logits.detach().float().softmax(1).gather(1, targets).sum())
 
+    def evidence(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
+        """The logit of the class over the mean of all classes': what all classes gain alike says nothing."""
+        return logits[:, int(of.argmax())] - logits.mean(1)
+
+    def output(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
+        """The probability of the class."""
+        return logits.softmax(1)[:, int(of.argmax())]
+
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
         """The likeliest class and the probability of each."""
         probabilities = softmax(logits.astype(float), axis=1)

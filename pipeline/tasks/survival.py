@@ -56,6 +56,14 @@ class FittedSurvival(FittedTask):
         value = c_index(known[:, 2].astype(float), known[:, 1].astype(bool), told.astype(float)).point
         return float("nan") if value is None else value
 
+    def evidence(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
+        """The risk."""
+        return risk(logits)
+
+    def output(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
+        """The risk."""
+        return risk(logits)
+
     def curve(self, logits: Float[np.ndarray, "n K"], months: Float[np.ndarray, " T"]) -> Float[np.ndarray, "n T"]:
         """Probability to be alive at the given months: the hazard is constant within a bin, the curve level at the end."""
         log_survival = self._log_survival(logits)

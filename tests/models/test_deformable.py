@@ -227,3 +227,38 @@ def test_nothing_larger_than_a_chunk_is_made_in_either_pass():
         largest[chunk_mib] = seen.bytes
     assert largest[1000] >= 1600 * 100 * 2 * 2 * 8
     assert largest[0.5] <= 0.5 * 2**20
+
+
+def test_attention_goes_to_the_cells_that_samples_were_read_from():
+    """By hand: every weight of every head, times the bilinear weights of the four cells about its sample, holes left out."""
+    layer, (queries, source, mask) = small().eval(), maps(9, 12)
+    weights = []
+    softmax = torch.Tensor.softmax
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "softmax", lambda x, dim: weights.append(softmax(x, dim)) or weights[-1])
+        looked = layer(queries, source, mask)
+    shares = torch.cat(weights, 1).mean(1)  # (heads, S)
+    h, wide = looked.offsets.shape[2:]
+    expected = torch.zeros(9, 12, dtype=torch.float64)
+    q = layer.query((queries * mask[..., None]).permute(2, 0, 1)[None])[0]
+    offsets = layer.reach * layer.offset(q.unflatten(0, (2, -1))).detach()
+    for head, (j, i) in ((head, divmod(s, wide)) for head in range(4) for s in range(h * wide)):
+        x, y = (offsets[head // 2, axis, j, i].item() + start for axis, start in ((0, i), (1, j)))
+        column, row = ((at / (side - 1) * full - 0.5) for at, side, full in ((x, wide, 12), (y, h, 9)))
+        left, top = int(np.floor(column)), int(np.floor(row))
+        near = {(r, c): (1 - abs(row - r)) * (1 - abs(column - c)) for r in (top, top + 1) for c in (left, left + 1)}
+        real = {(r, c): part for (r, c), part in near.items() if 0 <= r < 9 and 0 <= c < 12 and mask[r, c]}
+        for cell, part in real.items():
+            expected[cell] += shares[head, j * wide + i].item() * part / sum(real.values())
+    torch.testing.assert_close(looked.attention, expected / expected.sum(), rtol=0, atol=1e-9)
+    assert looked.attention[~mask].sum() == 0
+
+
+def test_attention_is_told_in_evaluation_alone_and_is_not_counted_twice_by_a_gradient():
+    layer, (queries, source, mask) = small(chunk_mib=0.001), maps(9, 12)
+    assert layer.train()(queries, source, mask).attention is None
+    looked = layer.eval()(queries.requires_grad_(), source, mask)
+    before = looked.attention.clone()
+    looked.values.sum().backward()
+    assert torch.equal(looked.attention, before)
+    torch.testing.assert_close(before.sum(), torch.tensor(1.0).double())

@@ -206,11 +206,11 @@ def test_patches_and_slides_count_alike_however_often_a_map_was_pooled():
         lay_out(small, cells[:3], least_side=8),
     ]
     own = branch.absent_genes
-    (first, where, _), (second, elsewhere, _) = (branch._read(one, own) for one in maps)
-    of_patches = branch.pooled_norm(torch.cat([first[[0] * 4 + [1] * 4 + [2] * 2], second]))
+    first, second = (branch._read(one, own) for one in maps)
+    of_patches = branch.pooled_norm(torch.cat([first.values[[0] * 4 + [1] * 4 + [2] * 2], second.values]))
     told = branch(None, torch.tensor([False]), [maps])
     torch.testing.assert_close(told.features[0], branch.summarise(of_patches.mean(0)), rtol=0, atol=1e-12)
-    torch.testing.assert_close(told.offsets[0], (10 * where + 3 * elsewhere) / 13, rtol=0, atol=1e-12)
+    torch.testing.assert_close(told.offsets[0], (10 * first.offsets + 3 * second.offsets) / 13, rtol=0, atol=1e-12)
 
 
 def test_maps_that_are_too_large_are_pooled_until_they_fit_and_that_is_said(make_batch, caplog):
@@ -425,3 +425,30 @@ def test_the_model_at_the_papers_sizes_has_the_papers_encoder():
     assert [block[0].weight.shape for block in encoder.layers] == [(64, 59), (48, 64), (32, 48), (128, 32)]
     assert all((block[0].bias == 0).all() for block in encoder.layers)
     assert encoder.layers[0][0].weight.std().item() == pytest.approx(59**-0.5, rel=0.05)
+
+
+def test_where_each_branch_looks_is_told_of_every_patch(make_batch):
+    """Two slides of a case, every third patch of the second: each has its share of the attention."""
+    model, batch = build(), make_batch([48, 5, 30], has_slides=[True, False, True])
+    batch.cells[0, ::3, 0] = 1
+    attention = model(batch).extras["branch_attention"]
+    assert attention.shape == (2, 3, 48)
+    own = attention[:, 0]
+    torch.testing.assert_close(own[:, ::3].sum(1), torch.full((2,), 1 / 3).double())
+    torch.testing.assert_close(own.sum(1), torch.ones(2).double())
+    assert (attention[:, 1] == 0).all()
+    assert (attention[:, 2, 30:] == 0).all()
+    assert not torch.allclose(own[0], own[1])
+    assert "branch_attention" not in build(attention="plain")(batch).extras
+    assert "branch_attention" not in model.train()(batch).extras
+
+
+def test_patches_that_were_pooled_share_the_attention_of_their_cell():
+    one = lay_out(
+        torch.ones(5, PATCH_DIM).double(),
+        torch.tensor([[0, 0], [1, 0], [2, 0], [3, 0], [0, 1]]),
+        least_side=2,
+        halvings=1,
+    )
+    told = one.by_patch(torch.tensor([[0.6, 0.4], [0.0, 0.0]]))
+    torch.testing.assert_close(told, torch.tensor([0.2, 0.2, 0.2, 0.2, 0.2]))

@@ -260,3 +260,22 @@ def test_patch_attention_is_what_the_last_block_gathered(make_batch):
 
 def test_training_computes_no_extras(make_batch):
     assert build().train()(make_batch([5])).extras == {}
+
+
+def test_class_attention_is_carried_to_the_patches_through_every_block(make_batch):
+    """Two blocks by hand: softmax of scaled products, the prototypes' state after the first, and the class token's shares."""
+    model, batch = build().eval(), make_batch([9, 4])
+    w, extras = model.state_dict(), model(batch).extras
+    H = linear(w, "project.0", batch.patches[1, :4]).relu()  # the shorter bag, unpadded
+    c, seen = w["pathology.start"], []
+    for number in (0, 1):
+        block = f"pathology.blocks.{number}"
+        q, k = linear(w, f"{block}.attention.query", c), H @ w[f"{block}.attention.key.weight"].T
+        scores = q @ k.T / q.shape[-1] ** 0.5
+        seen.append(scores.softmax(-1))
+        c = c + norm(w, f"{block}.norm", attend(w, f"{block}.attention", c, H, heads=1))
+    asked = model.slide_side.attention(c[None])[0]
+    expected = (asked / asked.sum()) @ (seen[0] + seen[1]) / 2
+    torch.testing.assert_close(extras["class_attention"][1, :4], expected, rtol=0, atol=1e-12)
+    assert (extras["class_attention"][1, 4:] == 0).all()
+    torch.testing.assert_close(extras["class_attention"].sum(1), torch.ones(2).double())

@@ -1,0 +1,235 @@
+"""A planted signal is found, a model that was never trained says something else, and linear models are read off exactly."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from models.catalogue import MODELS
+from models.ensemble import Ensemble
+from models.linear import OnLinear
+from models.losses import risk
+from models.types import ModelOutput
+from pipeline.attribution import gene_products, outputs_by_input, permuted_drops, read_case
+from pipeline.bundle import TrainedModel
+from pipeline.dataset import Bags, Dataset, dataset_for
+from pipeline.fit import TrainConfig, fit_model
+from pipeline.tasks import TASKS
+from pipeline.tile_maps import attentions
+from preprocessing.omics import OmicsMatrix
+from preprocessing.omics_scaler import OmicsConfig, OmicsScaler
+
+CASES = [f"c{i:02d}" for i in range(48)]
+TRAIN, TEST = CASES[:36], CASES[36:]
+TILES, WIDTH, PLANTED = 40, 8, 8
+GENES = [f"G{i}" for i in range(12)]
+SETS = {"planted": GENES[:4], "noise": GENES[4:8], "more noise": GENES[8:]}
+SMALL = {
+    "umeml": {"hidden": 16, "heads": 2, "registers": 1},
+    "abmil": {"hidden": 16, "attention": 8},
+    "snn": {"hidden": 16},
+}
+
+
+def cohort(signal):
+    """Labels, bags and genes; the label shows in a fifth of the tiles of a case of class 1, or in the genes G0 and G1."""
+    rng = np.random.default_rng(0)
+    is_one = np.arange(len(CASES)) % 2 == 1
+    bags = Bags("nowhere", {case: ("slide",) for case in CASES})
+    genes = pd.DataFrame(rng.normal(size=(len(CASES), len(GENES))), CASES, GENES)
+    for case, one in zip(CASES, is_one, strict=True):
+        features = rng.normal(size=(TILES, WIDTH)).astype(np.float32) + 1
+        if signal == "tiles" and one:
+            features[:PLANTED, 0] += 4
+        cells = np.column_stack([np.zeros(TILES), np.arange(TILES) % 8, np.arange(TILES) // 8]).astype(np.int32)
+        bags._keep(case, (features, cells))
+    if signal == "genes":
+        genes.loc[is_one, ["G0", "G1"]] += 3
+    return pd.DataFrame({"grade": np.where(is_one, "4", "2")}, CASES), bags, OmicsMatrix.from_frame(genes)
+
+
+def train(model_name, signal, *, epochs=25):
+    labels, bags, matrix = cohort(signal)
+    scaler = OmicsScaler.fit(matrix.take(TRAIN), SETS, OmicsConfig())
+    data = dataset_for(scaler, matrix, bags, patch_dim=WIDTH)
+    task = TASKS["grade"].fit(labels.loc[TRAIN], ("2", "4"))
+    settings = MODELS[model_name].Config(**SMALL[model_name])
+    members = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        members.append(MODELS[model_name](WIDTH, data.group_dims, 2, settings))
+    untrained = Ensemble([MODELS[model_name](WIDTH, data.group_dims, 2, settings)])
+    config = TrainConfig(epochs=epochs, lr=3e-3, batch_cases=9)
+    targets = task.encode(labels.loc[TRAIN])
+    for member in members:
+        fit_model(
+            member,
+            task,
+            data,
+            cases=TRAIN,
+            targets=targets,
+            validation=((), targets[:0]),
+            config=config,
+            seed=0,
+            device="cpu",
+        )
+    trained = TrainedModel(Ensemble(members), model_name, settings, "grade", task, scaler, WIDTH, {})
+    return trained, replace(trained, model=untrained), data, matrix
+
+
+@pytest.fixture(scope="module")
+def on_tiles():
+    return {name: train(name, "tiles") for name in ("umeml", "abmil")}
+
+
+@pytest.fixture(scope="module")
+def on_genes():
+    return {name: train(name, "genes") for name in ("umeml", "snn")}
+
+
+def auc(values):
+    return roc_auc_score(np.arange(TILES) < PLANTED, values)
+
+
+@pytest.mark.parametrize("name", ["umeml", "abmil"])
+def test_tiles_that_decide_the_label_contribute_most(on_tiles, name):
+    trained, untrained, data, _ = on_tiles[name]
+    ones = [case for case in TEST if CASES.index(case) % 2]
+    readings = [read_case(trained, data, case, device="cpu") for case in ones]
+    assert all(reading.logits.argmax() == 1 for reading in readings)
+    assert np.mean([auc(reading.tiles) for reading in readings]) > 0.95
+    # Of a model that was never trained, the map is another one (Adebayo et al. 2018).
+    others = [read_case(untrained, data, case, device="cpu").tiles for case in ones]
+    alike = [spearmanr(one.tiles, other).statistic for one, other in zip(readings, others, strict=True)]
+    assert abs(np.mean(alike)) < 0.5
+
+
+@pytest.mark.parametrize("name", ["umeml", "abmil"])
+def test_attention_is_on_the_tiles_that_decide_and_adds_up_to_one(on_tiles, name):
+    trained, _, data, _ = on_tiles[name]
+    found = [
+        attentions(trained, read_case(trained, data, case, device="cpu").extras)["attention"]
+        for case in TEST
+        if CASES.index(case) % 2
+    ]
+    for shares in found:
+        assert shares.sum() == pytest.approx(1)
+        assert shares.min() >= 0
+    aucs = [auc(shares) for shares in found]
+    assert np.mean(aucs) > 0.9
+
+
+@pytest.mark.parametrize("name", ["umeml", "snn"])
+def test_the_group_and_the_genes_that_decide_are_found_by_gradient_and_by_permutation(on_genes, name):
+    trained, untrained, data, matrix = on_genes[name]
+    groups, genes, drops, others = [], [], [], []
+    for case in TEST:
+        values = trained.scaler.scaled(matrix.take([case]))[0]
+        products = gene_products(trained, read_case(trained, data, case, device="cpu"), values)
+        groups.append([own.sum() for own in products])
+        genes.append(np.concatenate(products))
+        others.append(np.concatenate(gene_products(untrained, read_case(untrained, data, case, device="cpu"), values)))
+        drops.append(permuted_drops(trained, data, case, TRAIN, seed=0, device="cpu"))
+    assert np.argmax(np.mean(groups, 0)) == 0
+    assert set(np.argsort(-np.mean(genes, 0))[:2]) == {0, 1}
+    assert np.mean(drops, 0)[0] > 0.2
+    assert np.abs(np.mean(drops, 0)[1:]).max() < 0.1
+    assert abs(spearmanr(np.ravel(genes), np.ravel(others)).statistic) < 0.4
+
+
+def test_both_is_told_beside_what_each_modality_says_alone(on_genes):
+    trained, _, data, _ = on_genes["umeml"]
+    told = outputs_by_input(trained, data, "c47", device="cpu")
+    assert [told[name]["prediction"] for name in ("both", "genes")] == ["4", "4"]
+    assert told["genes"]["output"] > 0.8 > told["slides"]["output"]
+    without_genes = replace(data, rows={})
+    told = outputs_by_input(trained, without_genes, "c47", device="cpu")
+    assert told["genes"] is None
+    assert told["both"]["output"] == pytest.approx(told["slides"]["output"])
+    snn, _, data, _ = on_genes["snn"]
+    assert outputs_by_input(snn, data, "c47", device="cpu")["slides"] is None
+
+
+# Linear models, by hand
+
+
+class Nothing(torch.nn.Module):
+    """A model that leaves everything to the linear part."""
+
+    def forward(self, batch):
+        return ModelOutput(torch.zeros(len(batch), 2))
+
+
+def linear(axes, weight):
+    _, _, matrix = cohort("genes")
+    scaler = OmicsScaler.fit(matrix.take(TRAIN), SETS, OmicsConfig(axes=axes))
+    data = dataset_for(scaler, matrix, Bags("nowhere", {}), patch_dim=1)
+    turned = np.concatenate(
+        [(scaler.axes[i].T if scaler.axes else np.eye(4)) @ weight[:, 4 * i : 4 * i + 4].T for i in range(3)]
+    )
+    zero = torch.zeros(2)
+    model = Ensemble([OnLinear(Nothing(), torch.from_numpy(turned.T).float(), zero, zero)])
+    task = TASKS["grade"].fit(pd.DataFrame({"grade": ["2", "4"]}), ("2", "4"))
+    settings = MODELS["snn"].Config()
+    return TrainedModel(model, "snn", settings, "grade", task, scaler, 1, {}), data, matrix
+
+
+@pytest.mark.parametrize("axes", ["principal", "genes"])
+def test_of_a_linear_model_a_gene_has_its_weight_times_its_value(axes):
+    weight = np.random.default_rng(3).normal(size=(2, 12))
+    trained, data, matrix = linear(axes, weight)
+    for case in ("c40", "c41"):
+        values = trained.scaler.scaled(matrix.take([case]))[0]
+        reading = read_case(trained, data, case, device="cpu")
+        logits = weight @ values
+        own = weight[logits.argmax()] - weight.mean(0)
+        np.testing.assert_allclose(reading.logits, logits, rtol=1e-4)
+        products = np.concatenate(gene_products(trained, reading, values))
+        np.testing.assert_allclose(products, own * values, rtol=1e-3, atol=1e-5)
+        assert products.sum() == pytest.approx(logits.max() - logits.mean(), rel=1e-4)
+
+
+def test_a_group_that_the_model_does_not_read_loses_nothing_when_it_is_permuted():
+    weight = np.zeros((2, 12))
+    weight[1, :4] = 1.0
+    trained, data, _ = linear("genes", weight)
+    drops = permuted_drops(trained, data, "c41", CASES, seed=0, device="cpu")
+    np.testing.assert_allclose(drops[1:], 0, atol=1e-7)
+    # By hand: the donors are those that the seed draws; each of them gives its own logit, its own probability.
+    donors = [data.rows[case] for case in CASES if case != "c41"]
+    drawn = np.random.default_rng(0).permutation(donors)[:16]
+    sums = data.omics[0].sum(1)
+    chance = 1 / (1 + np.exp(-sums))
+    sign = 1 if sums[data.rows["c41"]] > 0 else -1
+    assert drops[0] == pytest.approx(sign * (chance[data.rows["c41"]] - chance[drawn].mean()), abs=1e-5)
+
+
+def test_without_donors_there_is_no_permutation():
+    trained, data, _ = linear("genes", np.ones((2, 12)))
+    assert np.isnan(permuted_drops(trained, data, "c41", ["c41"], seed=0, device="cpu")).all()
+
+
+def test_of_survival_the_risk_is_explained():
+    task = TASKS["survival"].fit(pd.DataFrame({"survival_months": np.arange(1.0, 21), "event": True}), ())
+    logits = torch.tensor([[0.2, -0.3, 0.4, 0.1]])
+    expected = -sum(np.prod([1 - 1 / (1 + np.exp(-x)) for x in [0.2, -0.3, 0.4, 0.1][: k + 1]]) for k in range(4))
+    assert task.output(logits, logits[0]).item() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(task.evidence(logits, logits[0]), risk(logits))
+
+
+def test_a_large_bag_is_sampled_for_permutation_and_read_whole_for_all_else(on_genes, monkeypatch):
+    trained, _, data, _ = on_genes["umeml"]
+    whole = permuted_drops(trained, data, "c47", TRAIN, seed=0, device="cpu")
+    sizes = []
+    batch = Dataset.batch
+    monkeypatch.setattr(
+        Dataset, "batch", lambda self, *a, **k: sizes.append(k.get("max_patches")) or batch(self, *a, **k)
+    )
+    monkeypatch.setattr("pipeline.attribution.BATCH_PATCHES", 1)  # a donor at a time
+    again = permuted_drops(trained, data, "c47", TRAIN, seed=0, device="cpu")
+    assert sizes == [(1 << 18) // (3 * 16)]
+    np.testing.assert_allclose(again, whole, atol=1e-6)

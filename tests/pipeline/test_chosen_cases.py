@@ -1,0 +1,86 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.chosen_cases import certainty, choose_cases, require_cases
+from preprocessing.errors import InputError
+
+GRADES = pd.DataFrame(
+    {
+        "case_id": list("abcdef"),
+        "fold": [0, 0, 0, 1, 1, pd.NA],
+        "label": ["2", "4", "2", "4", "2", None],
+        "prediction": ["2", "4", "4", "2", "2", "4"],
+        "probability_2": [0.9, 0.4, 0.1, 0.62, 0.7, 0.01],
+        "probability_4": [0.1, 0.6, 0.9, 0.38, 0.3, 0.99],
+        "risk": np.nan,
+    }
+)
+SURVIVAL = pd.DataFrame(
+    {
+        "case_id": list("abcde"),
+        "prediction": ["high risk"] * 3 + ["low risk"] * 2,
+        "risk": [-0.5, -1.0, -2.0, -3.0, -3.5],
+        "survival_months": [3.0, 90.0, 20.0, 5.0, 80.0],
+        "event": [True, False, True, True, True],
+    }
+)
+
+
+def test_of_classes_the_most_and_least_certain_that_are_right_and_wrong():
+    assert choose_cases(GRADES, 1) == {
+        "a": "most certain, right",
+        "b": "least certain, right",
+        "c": "most certain, wrong",
+        "d": "least certain, wrong",
+    }
+
+
+def test_a_case_of_several_kinds_has_all_reasons():
+    chosen = choose_cases(GRADES[GRADES["case_id"].isin(["a", "c"])], 2)
+    assert chosen == {
+        "a": "most certain, right; least certain, right",
+        "c": "most certain, wrong; least certain, wrong",
+    }
+
+
+def test_more_of_each_kind():
+    assert list(choose_cases(GRADES, 2)) == ["a", "e", "b", "c", "d"]
+    assert choose_cases(GRADES, 0) == {}
+
+
+def test_without_labels_certainty_alone_chooses():
+    assert choose_cases(GRADES.assign(label=None), 1) == {"f": "most certain", "b": "least certain"}
+
+
+def test_of_survival_the_extremes_and_the_disagreements():
+    """b: second highest risk, alive after 90 months; d: second lowest risk, dead after 5."""
+    assert choose_cases(SURVIVAL, 1) == {
+        "a": "highest risk",
+        "e": "lowest risk",
+        "b": "risk too high for its outcome",
+        "d": "risk too low for its outcome",
+    }
+    alive = SURVIVAL.assign(event=False)
+    assert "risk too low for its outcome" not in choose_cases(alive, 1).values()
+    assert choose_cases(SURVIVAL[["case_id", "prediction", "risk"]], 1) == {"a": "highest risk", "e": "lowest risk"}
+
+
+def test_cases_by_name_are_those_with_a_prediction():
+    assert choose_cases(GRADES.assign(prediction=GRADES["prediction"].where(GRADES["case_id"] != "b")), ("b", "f")) == {
+        "f": "asked for"
+    }
+
+
+def test_a_case_that_is_not_used_is_told_before_anything_is_computed():
+    require_cases(3, ["a"])
+    require_cases(("a",), ["a", "b"])
+    with pytest.raises(
+        InputError, match=r"--explain: x, y: not among the 2 cases that are used \(a, b\); --dry-run shows"
+    ):
+        require_cases(("a", "x", "y"), ["a", "b"])
+
+
+def test_certainty_is_the_likeliest_class_probability():
+    assert certainty(GRADES).tolist() == [0.9, 0.6, 0.9, 0.62, 0.7, 0.99]
+    assert certainty(SURVIVAL).isna().all()

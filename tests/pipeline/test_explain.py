@@ -1,0 +1,289 @@
+"""What is written of a few cases, for each kind of model, with slides and genes, either alone, or two slides."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from models.catalogue import MODELS
+from models.ensemble import Ensemble
+from pipeline.bundle import TrainedModel, load_model, save_model
+from pipeline.compute import Workers
+from pipeline.explain import Asked, Material, Source, ask_folds, explain_tasks
+from pipeline.fit import predict_logits
+from pipeline.overlays import COLOURS
+from pipeline.tasks import TASKS
+from preprocessing.barcodes import file_name
+from preprocessing.features import Bag, FeatureStore
+from preprocessing.omics import OmicsMatrix
+from preprocessing.omics_scaler import OmicsConfig, OmicsScaler
+from preprocessing.tiles import TileConfig, tile_slide
+
+CASES = ["c0", "c1", "c2", "genes alone", "slides alone", "two"]
+SLIDES = {"c0": ["a"], "c1": ["b/b"], "c2": ["c"], "slides alone": ["d"], "two": ["e", "f"]}  # one id holds a slash
+WIDTH, GENES = 6, [f"G{i}" for i in range(9)]
+SETS = {"tumour": GENES[:4], "microenvironment": GENES[4:8]}
+SETTINGS = {
+    "umeml": {"hidden": 16, "heads": 2},
+    "subspace": {"hidden": 16, "heads": 2, "head_width": 4, "offset_groups": 2, "gene_widths": (6,)},
+    "mcat": {"hidden": 16, "heads": 2, "feed_forward": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with Workers(0, "cpu") as workers:
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory, paint, scan):
+    """Each slide has two pieces of tissue, and 0.25 µm a pixel: a tile takes twice its side."""
+    folder, rng = tmp_path_factory.mktemp("material"), np.random.default_rng(0)
+    slide = scan(paint(2000, 1200, (300, 100, 900, 500), (1100, 500, 1900, 1100)), mpp=0.25)
+    tiled = tile_slide(slide, TileConfig(tile_px=64))
+    n = len(tiled.grid)
+    store, rows = FeatureStore(folder / "store"), []
+    for case, names in SLIDES.items():
+        for name in names:
+            key = file_name(name)
+            features = rng.normal(size=(n, WIDTH)) + 2 * (tiled.grid.coords[:, :1] < 1000)
+            store.write_tiles(f"t-{key}", tiled, {})
+            store.write_features(f"f-{key}", Bag(features.astype("f"), tiled.grid.coords, tiled.grid.cells), {})
+            rows.append(
+                {
+                    "slide_id": name,
+                    "case_id": case,
+                    "path": str(slide.path),
+                    "tiles": f"t-{key}",
+                    "features": f"f-{key}",
+                }
+            )
+    genes = pd.DataFrame(rng.normal(size=(5, len(GENES))), [case for case in CASES if case != "slides alone"], GENES)
+    OmicsMatrix.from_frame(genes).save(folder / "omics.npz")
+    labels = pd.DataFrame({"grade": ["2", "2", "4", "4", "2", "4"], "subtype": "x"}, CASES)
+    return Material(str(folder / "store"), folder / "omics.npz", labels, pd.DataFrame(rows))
+
+
+@pytest.fixture(scope="module")
+def make_model(material, tmp_path_factory):
+    """Writes a model that was not trained, of two members; returns its folder."""
+
+    def make(name, *, seed=0, genes=True, **settings):
+        folder = tmp_path_factory.mktemp("model") / "model"
+        matrix = OmicsMatrix.load(material.omics)
+        scaler = OmicsScaler.fit(matrix, SETS, OmicsConfig()) if genes else None
+        config = MODELS[name].Config(**SETTINGS.get(name, {}) | settings)
+        torch.manual_seed(seed)
+        dims = scaler.group_dims if scaler else []
+        members = Ensemble([MODELS[name](WIDTH, dims, 2, config) for _ in range(2)])
+        task = TASKS["grade"].fit(material.labels, ("2", "4"))
+        save_model(folder, TrainedModel(members, name, config, "grade", task, scaler, WIDTH, {"covariates": []}))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def explain(workers, material, tmp_path):
+    """Explains cases by a model, or by one for each case; returns what TASK.json says, and its folder."""
+
+    def explain(model, which=tuple(CASES), *, material=material, told=None, **sources):
+        told = predictions() if told is None else told
+        by_case = {name.replace("_", " "): Source(folder, tuple(CASES)) for name, folder in sources.items()}
+        asked = Asked("grade", "a model", told, Source(model, tuple(CASES)), by_case)
+        explain_tasks(workers, [asked], material, which, folder=tmp_path / "explain", device="cpu", seed=0)
+        return json.loads((tmp_path / "explain" / "grade.json").read_text()), tmp_path / "explain" / "grade"
+
+    return explain
+
+
+def predictions():
+    return pd.DataFrame(
+        {
+            "case_id": CASES,
+            "fold": [0, 1, 0, 1, pd.NA, 0],
+            "label": ["2", "2", "4", "4", None, "4"],
+            "prediction": ["2", "4", "4", "2", "2", "4"],
+            "probability_2": [0.9, 0.4, 0.3, 0.7, 0.8, 0.1],
+            "probability_4": [0.1, 0.6, 0.7, 0.3, 0.2, 0.9],
+        }
+    )
+
+
+def tables(told, folder):
+    return [pd.read_csv(folder / slide["tiles"]) for slide in told["slides"]]
+
+
+def test_what_is_told_of_each_case(explain, make_model, material):
+    told, folder = explain(make_model("umeml"))
+    by_case = {case["case_id"]: case for case in told["cases"]}
+    assert list(by_case) == CASES
+    first = by_case["c0"]
+    expected = {"why": "asked for", "fold": 0, "label": "2", "prediction": "2", "certainty": 0.9}
+    assert {name: first[name] for name in expected} == expected
+    assert by_case["slides alone"]["fold"] is None
+    assert by_case["slides alone"]["label"] is None
+    assert {one["group"] for one in first["genes"]} == {"tumour", "microenvironment", "ungrouped"} or len(
+        first["genes"]
+    ) == 3
+    for group in first["genes"]:
+        assert 0 < group["attention"] < 1
+        assert group["direction"] == ("-" if group["gradient"] < 0 else "+")
+        assert isinstance(group["permutation"], float)
+    sizes = [abs(group["gradient"]) for group in first["genes"]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert by_case["slides alone"]["genes"] == []
+    assert by_case["slides alone"]["inputs"]["genes"] is None
+    assert by_case["genes alone"]["slides"] == []
+    assert by_case["genes alone"]["inputs"]["slides"] is None
+    assert [slide["slide_id"] for slide in by_case["two"]["slides"]] == ["e", "f"]
+    assert {path.name for path in (folder / "slides").iterdir()} == {
+        file_name(s) for own in SLIDES.values() for s in own
+    }
+
+
+def test_the_tile_table_has_every_tile_where_it_was_read_and_attention_adds_up_over_the_case(
+    explain, make_model, material
+):
+    told, folder = explain(make_model("umeml"), ("two",))
+    grid = FeatureStore(material.store).read_tiles("t-e").grid
+    read = tables(told["cases"][0], folder)
+    for table in read:
+        assert table[["x", "y"]].to_numpy().tolist() == grid.coords.tolist()
+        assert table[["column", "row"]].to_numpy().tolist() == grid.cells.tolist()
+        assert set(table["prototype"]) <= {1, 2, 3, 4, 5}
+    assert sum(table["attention"].sum() for table in read) == pytest.approx(1, abs=1e-4)
+    assert not read[0]["attention"].equals(read[1]["attention"])
+
+
+def test_the_colour_at_a_tiles_place_is_that_of_its_prototype(explain, make_model, material):
+    told, folder = explain(make_model("umeml"), ("c1",))
+    slide = told["cases"][0]["slides"][0]
+    overlay = next(one for one in slide["overlays"] if one["what"] == "prototype")
+    assert overlay["legend"] == [[f"prototype {k + 1}", COLOURS[k]] for k in range(5)]
+    legend = {int(name.split()[1]): colour for name, colour in overlay["legend"]}
+    with Image.open(folder / overlay["image"]) as image, Image.open(folder / slide["thumbnail"]) as plain:
+        assert image.size == plain.size == (1024, 614)
+        shown, tissue = np.asarray(image).astype(float), np.asarray(plain).astype(float)
+    for tile in tables(told["cases"][0], folder)[0].itertuples():
+        left, top = (round(at * 1024 / 2000) for at in (tile.x, tile.y))
+        square = np.s_[top + 8 : top + 58, left + 8 : left + 58]  # of 66 px: 128 level-0 px, less its border
+        colour = legend[tile.prototype]
+        rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        mixed = 0.4 * tissue[square].mean((0, 1)) + 0.6 * rgb
+        np.testing.assert_allclose(shown[square].mean((0, 1)), mixed, atol=3)
+
+
+def test_a_case_is_explained_by_the_model_of_its_fold_and_maps_by_the_one_that_is_handed_out(
+    explain, make_model, material
+):
+    final, own = make_model("umeml", seed=1), make_model("umeml", seed=2)
+    told, folder = explain(final, ("c0", "c1"), c1=own)
+    for case, model in zip(told["cases"], (final, own), strict=True):
+        trained = load_model(model)
+        data = material.dataset(trained, [case["case_id"]])
+        decoded = trained.task.decode(predict_logits(trained.model, data, [case["case_id"]], device="cpu"))
+        both = case["inputs"]["both"]
+        assert both["prediction"] == decoded["prediction"][0]
+        assert both["output"] == pytest.approx(decoded.filter(like="probability_").max(axis=1)[0], rel=1e-5)
+    maps = tables(told["cases"][1], folder)[0]["prototype"]
+    by_final, _ = explain(final, ("c1",))
+    assert tables(by_final["cases"][0], folder)[0]["prototype"].equals(maps)
+    assert "has not seen the case in training" in told["how"][0]
+    assert "trained model that was given" in by_final["how"][0]
+
+
+def test_the_atlas_is_of_all_cases_with_slides(explain, make_model):
+    told, folder = explain(make_model("umeml"), ("c0",))
+    assert [one["prototype"] for one in told["atlas"]] == [1, 2, 3, 4, 5]
+    assert sum(one["share"] for one in told["atlas"]) == pytest.approx(1)
+    assert sum(one["by"]["grade"]["2"] for one in told["atlas"]) == pytest.approx(1)
+    names = [name for one in told["atlas"] for name in one["tiles"]]
+    assert 8 <= len(names) == len(set(names))
+    for name in names:
+        with Image.open(folder / name) as image:
+            assert image.size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("subspace", ["tumour", "microenvironment", "contribution"]),
+        ("abmil", ["attention", "contribution"]),
+        ("latefusion", ["attention", "contribution"]),
+        ("mcat", ["attention", "contribution"]),
+        ("transmil", ["contribution"]),
+    ],
+)
+def test_models_without_prototypes_tell_what_they_know(explain, make_model, name, columns):
+    told, folder = explain(make_model(name), ("two", "c0"))
+    assert told["atlas"] == []
+    for case in told["cases"]:
+        read = tables(case, folder)
+        assert [list(table)[4:] for table in read] == [columns] * len(read)
+        for column in columns[:-1]:
+            assert sum(table[column].sum() for table in read) == pytest.approx(1, abs=1e-4)
+        assert [one["what"] for one in case["slides"][0]["overlays"]] == columns
+        assert bool(case["genes"]) == MODELS[name].reads_genes
+
+
+def test_genes_alone_and_slides_alone(explain, make_model, material):
+    nothing = replace(material, slides=material.slides.iloc[:0])
+    told, _ = explain(make_model("snn"), ("c0",), material=nothing)
+    assert told["cases"][0]["slides"] == told["atlas"] == []
+    assert len(told["cases"][0]["genes"]) == 3
+    told, _ = explain(make_model("umeml", genes=False), ("c0",))
+    assert told["cases"][0]["genes"] == []
+    assert len(told["atlas"]) == 5
+    told, _ = explain(make_model("umeml", prototypes=0), ("c0",))
+    assert told["atlas"] == []
+
+
+def test_a_slide_that_is_gone_is_told_and_the_rest_goes_on(explain, make_model, material, caplog):
+    gone = replace(
+        material, slides=material.slides.assign(path=lambda t: t["path"].where(t["slide_id"] != "e", "gone.svs"))
+    )
+    told, folder = explain(make_model("umeml"), ("two",), material=gone)
+    first, second = told["cases"][0]["slides"]
+    assert (first["thumbnail"], first["overlays"]) == (None, [])
+    assert "cannot be read any more" in first["reason"]
+    assert (folder / first["tiles"]).is_file()
+    assert len(second["overlays"]) == 3
+    assert "no pictures of e" in caplog.text
+
+
+def test_the_folder_holds_what_was_asked_for_last(explain, make_model, workers, material, tmp_path):
+    model = make_model("abmil")
+    explain(model, ("c0",))
+    told, folder = explain(model, 1, told=predictions().iloc[:4])
+    assert [case["why"].split(";")[0] for case in told["cases"]] == [
+        "most certain, right",
+        "least certain, right",
+        "most certain, wrong",
+        "least certain, wrong",
+    ]
+    told, _ = explain(model, ("c0", "two"), told=predictions().iloc[:4])
+    assert any("without a prediction in this task: two" in sentence for sentence in told["how"])
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["grade", "grade.json"]
+    explain_tasks(workers, [], material, 0, folder=folder.parent, device="cpu", seed=0)
+    assert not folder.parent.exists()
+
+
+def test_each_fold_explains_its_test_cases_by_its_training_cases(tmp_path):
+    class Job:
+        def __init__(self, name, train, test):
+            self.task, self.out, self.contender = "grade", tmp_path / name, type("C", (), {"name": "umeml"})
+            self.fold = type("F", (), {"train": train, "test": test})
+
+    jobs = [Job("fold_0", ("b", "c"), ("a",)), Job("fold_1", ("a", "c"), ("b",)), Job("final", ("a", "b", "c"), ("u",))]
+    asked = ask_folds(jobs, predictions())
+    assert asked.by_case == {
+        "a": Source(tmp_path / "fold_0" / "model", ("b", "c")),
+        "b": Source(tmp_path / "fold_1" / "model", ("a", "c")),
+    }
+    assert asked.final == Source(tmp_path / "final" / "model", ("a", "b", "c"))
