@@ -149,19 +149,20 @@ def kaplan_meier(key: str, tested: pd.DataFrame, groups: Told) -> Chart:
             mode="text",
             text=[str(int((own["survival_months"] >= tick).sum())) for tick in ticks],
             textfont={"color": colour, "size": 12},
+            cliponaxis=False,
             hovertemplate=f"%{{text}} of {group} at risk at %{{x}} months<extra></extra>",
             showlegend=False,
             row=2,
             col=1,
         )
     figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title_text="alive", row=1, col=1)
-    figure.update_yaxes(autorange="reversed", showgrid=False, row=2, col=1)
+    figure.update_yaxes(range=[1.5, -0.7], showgrid=False, showline=False, row=2, col=1)
     figure.update_xaxes(
         tickvals=ticks, range=[-0.03 * ticks[-1], 1.04 * max(ticks[-1], known["survival_months"].max())]
     )
     figure.update_xaxes(title_text="months; below: cases at risk", showticklabels=True, row=1, col=1)
-    figure.update_xaxes(showticklabels=False, showgrid=False, row=2, col=1)
-    return _chart(key, title, figure, _log_rank(groups), height=470)
+    figure.update_xaxes(visible=False, row=2, col=1)
+    return _chart(key, title, figure, _log_rank(groups), height=430, legend_above=True)
 
 
 def _log_rank(groups: Told) -> str:
@@ -317,7 +318,7 @@ def single_curves(key: str, predicted: pd.DataFrame) -> Chart:
             mode="lines",
             name=_shown(names[-1]),
             line={"color": colour, "width": 1},
-            opacity=0.3,
+            opacity=0.45,
             hovertemplate=f"{_shown(row['case_id'])}, {row['prediction']}<br>%{{x}} months: %{{y:.0%}} alive<extra></extra>",
         )
     figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title_text="predicted share alive")
@@ -540,7 +541,18 @@ def _ticks(last: float) -> list[int]:
     return list(range(0, int(last) + 1, step))
 
 
-def _chart(key: str, title: str, figure: Any, text: str, *, height: int = 380, picks: tuple[str, ...] = ()) -> Chart:
+def _chart(
+    key: str,
+    title: str,
+    figure: Any,
+    text: str,
+    *,
+    height: int = 380,
+    picks: tuple[str, ...] = (),
+    legend_above: bool = False,
+) -> Chart:
+    place = {"y": 1.02, "yanchor": "bottom"} if legend_above else {"y": -0.22, "yanchor": "top"}
+    legend = {"orientation": "h", "x": 0, **place}
     figure.update_layout(
         template="none",
         height=height,
@@ -548,7 +560,7 @@ def _chart(key: str, title: str, figure: Any, text: str, *, height: int = 380, p
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"size": 13, "family": "system-ui, Segoe UI, Roboto, sans-serif"},
-        legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
+        legend=legend,
         hovermode="closest",
     )
     figure.update_xaxes(automargin=True, zeroline=False, showline=True, title_standoff=8, fixedrange=False)
@@ -572,7 +584,7 @@ def _faint(colour: str) -> str:
 
 def _shown(text: object) -> str:
     """A user's text as plotly shows it, which else reads tags in it."""
-    return escape(str(text)).replace("%{", "%&#123;")
+    return escape(str(text), quote=False).replace("%{", "%&#123;")
 
 
 def _lost(lost: Sequence[str]) -> str:

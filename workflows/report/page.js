@@ -43,7 +43,7 @@
     const plot = pick.closest("figure").querySelector(".plot");
     pick.addEventListener("change", () => {
       const all = plot.data.map((_, i) => i), chosen = pick.value === "" ? null : Number(pick.value);
-      const opacity = all.map((i) => (chosen === null ? 0.3 : i === chosen ? 1 : 0.1));
+      const opacity = all.map((i) => (chosen === null ? 0.45 : i === chosen ? 1 : 0.1));
       const width = all.map((i) => (i === chosen ? 4 : 1));
       Plotly.restyle(plot, { opacity, "line.width": width }, all);
     });

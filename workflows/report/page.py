@@ -70,11 +70,15 @@ def alerts(run: RunFolder) -> list[Alert]:
     found = [Alert(text, "#run") for text in run.facts.get("tasks_given_up", ())]
     failed = run.slides[run.slides["status"] == "failed"] if len(run.slides) else run.slides
     if len(failed):
-        found.append(Alert(f"{len(failed)} of {len(run.slides)} slides failed; the ledger says why.", "#slides"))
+        found.append(Alert(f"{_slides(len(failed))} of {len(run.slides)} failed; the ledger says why.", "#slides"))
     undrawn = run.facts.get("thumbnails_failed", {})
     if undrawn:
-        found.append(Alert(f"{len(undrawn)} slides could not be drawn; the ledger says why.", "#slides"))
+        found.append(Alert(f"{_slides(len(undrawn))} could not be drawn; the ledger says why.", "#slides"))
     return found
+
+
+def _slides(n: int) -> str:
+    return f"{n} slide" if n == 1 else f"{n} slides"
 
 
 def why_no_tasks(run: RunFolder) -> str:

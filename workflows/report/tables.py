@@ -62,10 +62,11 @@ class Table:
 
 
 def slide_table(run: RunFolder) -> Table:
-    """The ledger of slides, with their thumbnails."""
+    """The ledger of slides, with their thumbnails; those that are not used come first."""
     undrawn: Mapping[str, str] = run.facts.get("thumbnails_failed", {})
     rows = []
-    for slide in run.slides.to_dict("records"):
+    good = run.slides["status"].isin(("done", "reused"))
+    for slide in pd.concat([run.slides[~good], run.slides[good]]).to_dict("records"):
         name = str(slide["slide_id"])
         mpp = slide.get("mpp")
         rows.append(
@@ -268,6 +269,8 @@ def metric_cell(told: Told | None, path: str) -> Cell:
     if told is None:
         return Cell()
     value, _, interval = number(told).partition(" ")
+    if path.endswith("/p_value") and value == "0.000":
+        value = "< 0.001"
     sort = None if told.get("value") is None else float(told["value"])
     return Cell(value, interval.strip("()"), sort=sort, path=path, title=_text(told.get("reason")))
 

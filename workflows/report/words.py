@@ -64,10 +64,9 @@ def plain(value: float) -> str:
 
 
 def p_value(metric: Told) -> str:
-    """As p = 0.027, p < 0.001."""
-    if metric.get("value") is None:
-        return f"no p value ({metric.get('reason')})"
-    return "p < 0.001" if metric["value"] < 0.001 else f"p = {metric['value']:.3f}"
+    """Of a test that could be made, as p = 0.027 or p < 0.001."""
+    value = number(metric)
+    return "p < 0.001" if value == "0.000" else f"p = {value}"
 
 
 def metric_name(key: str) -> str:
