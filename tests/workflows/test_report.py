@@ -329,7 +329,8 @@ def test_a_slide_that_was_not_drawn_says_why(copied):
     (copied / "run.json").write_text(json.dumps(facts))
     page = write_report(copied).read_text()
     assert "1 slide could not be drawn" in page
-    assert page.count("its pixels are damaged") == 2  # as text, and where one points at it
+    assert "not drawn: its pixels are damaged" in page
+    assert "the run&#39;s command, given again, draws it" in page  # the other one
     assert pd.read_csv(copied / "slides.csv")["status"].tolist()[0] in ("done", "reused")
 
 
@@ -369,9 +370,14 @@ def explained(copied):
     folder.mkdir(parents=True)
     for name in ("slide.jpg", "map.jpg", "tile.jpg"):
         Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(folder / name)
+    scale = {"low": 0, "high": 0.03, "unit": "share of attention", "colours": ["#440154", "#fde725"]}
     overlays = [
         {"what": "prototype", "image": "map.jpg", "legend": [["prototype 1", "#1b9e77"], ["prototype 2", "#d95f02"]]},
-        {"what": "attention", "image": "lost.jpg", "legend": {"low": 0, "high": 0.03, "unit": "share of attention"}},
+        {
+            "what": "attention",
+            "image": "lost.jpg",
+            "legend": {"low": 0, "high": 0.03, "unit": "share of attention", "colours": ["#440154", "#fde725"]},
+        },
     ]
     group = {"group": HOSTILE, "attention": 0.4, "permutation": None, "gradient": 0.2, "direction": "-"}
     case = {
@@ -395,7 +401,7 @@ def test_explanations_are_shown_and_a_lost_picture_is_named(explained, visit):
         "Fold 0 explains it.",
         "most certain, right",
         "certainty 91 %",
-        "genes alone",
+        "slides alone",
         "prototype 2",
         "21.0 %",
     ):
@@ -405,6 +411,8 @@ def test_explanations_are_shown_and_a_lost_picture_is_named(explained, visit):
     )
     assert "lost.jpg is not in explain/grade" in told
     assert opened.page.locator("#seen img").count() == 3
+    ramp = opened.page.locator("#seen .ramp").evaluate("one => getComputedStyle(one).backgroundImage")
+    assert ramp == "linear-gradient(90deg, rgb(68, 1, 84), rgb(253, 231, 37))"
     assert opened.page.locator("#seen .main-svg").count() > 0
     assert HOSTILE in told
     opened.page.set_viewport_size({"width": 390, "height": 800})

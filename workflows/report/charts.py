@@ -106,7 +106,7 @@ def _intervals(
             showlegend=False,
         )
     figure.add_vline(x=reference, line={"dash": "dot", "width": 1, "color": OTHER})
-    figure.update_yaxes(autorange="reversed", type="category", ticksuffix=" ")
+    figure.update_yaxes(range=[len(known) - 0.4, -0.6], type="category", ticksuffix=" ")
     figure.update_xaxes(nticks=6)
     more = f" Not shown: {'; '.join(lost)}." if lost else ""
     return _chart(key, title, figure, text + more, height=110 + 34 * len(known))

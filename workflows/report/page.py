@@ -71,7 +71,7 @@ def alerts(run: RunFolder) -> list[Alert]:
     failed = run.slides[run.slides["status"] == "failed"] if len(run.slides) else run.slides
     if len(failed):
         found.append(Alert(f"{_slides(len(failed))} of {len(run.slides)} failed; the ledger says why.", "#slides"))
-    undrawn = run.facts.get("thumbnails_failed", {})
+    undrawn = set(run.facts.get("thumbnails_failed", ())).difference(failed["slide_id"] if len(failed) else ())
     if undrawn:
         found.append(Alert(f"{_slides(len(undrawn))} could not be drawn; the ledger says why.", "#slides"))
     return found

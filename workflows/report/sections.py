@@ -10,7 +10,7 @@ from workflows.report import charts
 from workflows.report.charts import Chart, missing
 from workflows.report.run_folder import RunFolder
 from workflows.report.tables import Cell, Table, class_table, fold_table, metric_table, prediction_table
-from workflows.report.words import SHOWN, Told, Verdict, judge, other_name, why_left_out
+from workflows.report.words import SHOWN, Told, Verdict, judge, number, other_name, why_left_out
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,14 @@ def task_view(run: RunFolder, name: str) -> TaskView:
     )
 
 
-def _about(run: RunFolder, name: str, report: Told) -> str:
+def _tested(run: RunFolder, name: str) -> pd.DataFrame:
+    """The cases whose predictions count: of a new cohort, all that were predicted."""
     tested = run.predicted(name, status="tested")
+    return tested if len(tested) else run.predicted(name, status="predicted")
+
+
+def _about(run: RunFolder, name: str, report: Told) -> str:
+    tested = _tested(run, name)
     parts = [f"{report['n']} cases tested" if "n" in report else f"{len(run.predicted(name))} cases predicted"]
     if "event" in tested and len(tested):
         parts.append(f"{int(charts.followed(tested)['event'].sum())} events")
@@ -187,8 +193,7 @@ def _comparison(key: str, path: str, title: str, report: Told) -> Comparison:
 
 
 def _charts(run: RunFolder, name: str, report: Told) -> tuple[Chart, ...]:
-    tested = run.predicted(name, status="tested")
-    tested = tested if len(tested) else run.predicted(name)
+    tested = _tested(run, name)
     history = charts.training(f"{name}-training", run.history(name, report.get("contender") or _model(run)))
     if "risk" in tested:
         return (*_survival_charts(run, name, report, tested), history)
@@ -254,6 +259,12 @@ def _notes(report: Told) -> tuple[str, ...]:
         for where, notes in (report.get(part) or {}).items():
             said = "final model" if where == "final" else where.replace("_", " ")
             found += [f"{said}: {note}" for note in notes]
+    if sets := report.get("sets"):
+        held, size = number(sets["coverage"]), number(sets["mean_size"])
+        found.append(
+            f"sets of classes, {sets['promised']:.0%} promised: they hold the class of {held} of {sets['n']} cases, "
+            f"and have {size} classes in the mean"
+        )
     for name, genes in (report.get("subspaces") or {}).items():
         found.append(f"{name}: {len(genes)} genes")
     return tuple(found)

@@ -11,6 +11,8 @@ from workflows.report.words import SHOWN, Told, metric_name, number, other_name,
 
 LONG_FROM_ROWS = 12  # shorter tables are seen at a glance
 STATUS_MARKS = {"failed": "bad", "left out": "bad", "excluded": "open", "untested": "open"}
+GOOD = ("done", "reused")  # what a slide is that is used
+UNSHOWN = ("case_id", "task", "label", "inputs")  # of predictions.csv: said elsewhere, or of use to programs alone
 NEW_COHORT = ("rests_on", "validated", "likeness", "likeness_reason")
 
 
@@ -65,37 +67,35 @@ def slide_table(run: RunFolder) -> Table:
     """The ledger of slides, with their thumbnails; those that are not used come first."""
     undrawn: Mapping[str, str] = run.facts.get("thumbnails_failed", {})
     rows = []
-    good = run.slides["status"].isin(("done", "reused"))
+    good = run.slides["status"].isin(GOOD)
     for slide in pd.concat([run.slides[~good], run.slides[good]]).to_dict("records"):
         name = str(slide["slide_id"])
         mpp = slide.get("mpp")
         rows.append(
             (
-                _thumbnail(run, slide, undrawn),
+                _thumbnail(run, slide, is_undrawn=name in undrawn),
                 Cell(name, title=str(slide.get("path", ""))),
                 Cell(str(slide["case_id"])),
                 _status(slide["status"]),
                 _count(slide["n_tiles"]),
                 Cell("–") if pd.isna(mpp) else Cell(f"{mpp:.4g}", _text(slide.get("mpp_source")), sort=float(mpp)),
                 Cell(f"{slide['seconds']:.1f}", sort=float(slide["seconds"])),
-                Cell(_text(slide["reason"])),
+                Cell(_text(slide["reason"]) or (f"not drawn: {undrawn[name]}" if name in undrawn else "")),
             )
         )
     columns = ("", "slide", "case", "status", "#tiles", "#µm per pixel", "#seconds", "reason")
     return Table("slide-ledger", "", columns, tuple(rows))
 
 
-def _thumbnail(run: RunFolder, slide: Mapping[Any, Any], undrawn: Mapping[str, str]) -> Cell:
+def _thumbnail(run: RunFolder, slide: Mapping[Any, Any], *, is_undrawn: bool) -> Cell:
     name = str(slide["slide_id"])
     picture = run.thumbnail(name)
     if picture:
         outlined = "its tissue outlined" if slide["n_tiles"] else "no tissue outlined: it has no tiles"
         return Cell(picture=picture, title=f"{name}, {outlined}")
-    if name in undrawn:
-        return Cell("not drawn", title=undrawn[name], small=undrawn[name], mark="bad")
-    if slide["status"] in ("done", "reused"):
-        return Cell("not drawn", small="this run made no thumbnails; its command, given again, makes them")
-    return Cell("–", small="not opened")
+    if is_undrawn or slide["status"] not in GOOD:
+        return Cell("not drawn", mark="open")
+    return Cell("not drawn", "the run's command, given again, draws it")
 
 
 def case_table(run: RunFolder) -> Table:
@@ -124,8 +124,14 @@ def prediction_table(key: str, predicted: pd.DataFrame, *, is_survival: bool) ->
     """What was predicted for each case, and on what it rests."""
     outputs = [name for name in predicted.columns if name.startswith("probability_")]
     truth = ["survival_months", "event"] if is_survival else ["label"]
-    wanted = ["fold", "status", *truth, "prediction", *(["risk"] if is_survival else outputs), "set_90", *NEW_COHORT]
-    shown = [name for name in wanted if name in predicted and (predicted[name].astype(str) != "").any()]
+    first = ["fold", "status", *truth, "prediction", *(["risk"] if is_survival else outputs), "set_90", *NEW_COHORT]
+    others = [
+        name
+        for name in map(str, predicted.columns)
+        if name not in (*first, *UNSHOWN) and not name.startswith("survival_")
+    ]
+    there = [name for name in (*first, *others) if name in predicted]
+    shown = [name for name in there if (predicted[name].astype(str) != "").any()]
     rows = []
     for case in predicted.to_dict("records"):
         cells = [_predicted_value(name, case[name]) for name in shown]
@@ -167,6 +173,8 @@ def metric_table(key: str, path: str, report: Told) -> Table:
         pooled = report.get("inputs", {}).get(given, {}).get("pooled", report["model"]["pooled"])
         if pooled != report["model"]["pooled"]:  # "both" is the model itself where every case has both
             predictors.append((f"{name}, shown {SHOWN[given]}", f"{path}/inputs/{given}/pooled", pooled, ""))
+    for given, told in report.get("rests_on", {}).items():
+        predictors.append((f"{name}, cases with {given}", f"{path}/rests_on/{given}/pooled", told["pooled"], ""))
     for part in ("rivals", "baselines"):
         for other, told in report.get(part, {}).items():
             predictors.append((other_name(other), f"{path}/{part}/{other}/pooled", told["pooled"], other))
@@ -222,7 +230,7 @@ def fold_table(key: str, path: str, model: Told) -> Table | None:
         notes.append(
             f"{metric_name(model['main'])}: mean over {model['n_folds']} folds {plain(model['mean'])}{spread}."
         )
-    columns = ("#fold", "#cases", *(f"#{_metric_title(name)}" for name in metrics))
+    columns = ("fold", "#cases", *(f"#{_metric_title(name)}" for name in metrics))
     return Table(key, "By fold", columns, tuple(rows), tuple(notes))
 
 
