@@ -92,11 +92,6 @@ class Run:
         """A JSON file of the run, whole or not at all; what could not be computed must be null by now, never NaN."""
         write_text(self.folder / name, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
-    def write_figure(self, name: str, image: str) -> None:
-        """An SVG of the run, in `figures/`."""
-        (self.folder / "figures").mkdir(exist_ok=True)
-        write_text(self.folder / "figures" / name, image)
-
     def finish(self, **facts: Any) -> None:
         """Write `run.json`, when what dead workers had begun in the run folder is taken away."""
         sweep(self.folder.rglob(".*"))

@@ -24,24 +24,33 @@ exit codes: 0 all good; 1 failed on the way (training diverged, a full disk, wor
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the command line said: values by dotted configuration key, a configuration file, and `--set` texts."""
+    """What the command line said: values by dotted configuration key, a configuration file, and `--set` texts.
+
+    `report_only` is a finished run whose report is to be drawn again, and nothing else done.
+    """
 
     flags: dict[str, Any]
     file: Path | None
     sets: list[str]
     verbose: bool
+    report_only: Path | None = None
 
     @property
     def needs_workers(self) -> bool:
         """Whether worker processes of this machine will be wanted, as far as the flags tell."""
-        return not (self.flags.get("workers") == "0" or self.flags.keys() & {"scheduler", "cluster", "dry_run"})
+        elsewhere = self.report_only or self.flags.keys() & {"scheduler", "cluster", "dry_run"}
+        return not (elsewhere or self.flags.get("workers") == "0")
 
 
 def parse(argv: Sequence[str] | None) -> Arguments:
     """Read the command line; values are checked later, with the configuration."""
-    said = vars(_parser().parse_args(argv))
+    parser = _parser()
+    said = vars(parser.parse_args(argv))
     file, sets, verbose = said.pop("config", None), said.pop("set", []), said.pop("verbose", False)
-    return Arguments(said, file, sets, verbose)
+    report_only = said.pop("report_only", None)
+    if report_only and (said or file or sets):
+        parser.error("--report-only RUN draws the report of a run as it is: it takes no inputs and no other options")
+    return Arguments(said, file, sets, verbose, report_only)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_slides(parser)
     _add_training(parser)
     _add_place(parser)
+    _add_report(parser)
     _add_configuration(parser)
     return parser
 
@@ -193,6 +203,17 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     add("--cluster", metavar="KIND", help="slurm: submit jobs whose workers are used; --set slurm.KEY=VALUE says which")
     add("--until", metavar="STAGE", help="stop after tile, embed, join or train")
     add("--dry-run", dest="dry_run", action="store_true", help="show the cohort as it would be used; compute nothing")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("report").add_argument
+    add(
+        "--report-only",
+        dest="report_only",
+        type=Path,
+        metavar="RUN",
+        help="draw report.html of a finished run again from its folder, and do nothing else; needs no SLIDES and GENES",
+    )
 
 
 def _add_configuration(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from workflows.options import parse
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from pipeline.compute import Outcome, Workers
@@ -44,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_logging(verbose=arguments.verbose)
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
+        if arguments.report_only:
+            return draw_report(arguments.report_only)
         from pipeline.compute import Workers
         from pipeline.config import load_config
 
@@ -129,6 +133,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     told = {name: outcome.told() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
     run.write_table("slides.csv", ledger(cohort, told))
     run.write_table("cases.csv", cases)
+    draw_slides(places, cohort, run, workers, outcomes)
     if config.until in ("join", "train"):
         cohort.omics.save(run.folder / "omics.npz")
     if config.until == "train" and predictors:
@@ -140,6 +145,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, reports, failures, given_up)
+    draw_report(run.folder)
     return SOME_FAILED if failures or given_up else ALL_GOOD
 
 
@@ -218,6 +224,29 @@ def embed_slides(
     return outcomes, {name: key for name, key in keys.items() if outcomes[name].status != "failed"}
 
 
+def draw_slides(
+    config: "Config", cohort: "Cohort", run: "Run", workers: "Workers", outcomes: Mapping[str, "Outcome"]
+) -> None:
+    """Draw each slide for the report; one that cannot be drawn is named there, and is used all the same."""
+    from pipeline.thumbnails import make_thumbnails
+
+    if not cohort.slides:
+        return
+    tiles = {name: outcome.tiles for name, outcome in outcomes.items()}
+    with run.stage("thumbnails"):
+        run.facts["thumbnails_failed"] = make_thumbnails(
+            workers, cohort.slides, tiles, store=config.store, folder=run.folder / "thumbnails"
+        )
+
+
+def draw_report(folder: "Path") -> int:
+    """Draw the report of a finished run from what its folder holds."""
+    from workflows.report import write_report
+
+    log.info("report: %s", write_report(folder))
+    return ALL_GOOD
+
+
 def _reused(keys: Mapping[str, str], store: Any) -> list["Outcome"]:
     from pipeline.compute import Outcome
 
@@ -238,7 +267,6 @@ def train(
 
     from pipeline.bundle import hand_out, hand_out_folds
     from pipeline.compute import map_jobs
-    from pipeline.figures import forest
     from pipeline.fold_job import run_fold
     from pipeline.metrics import to_json
     from pipeline.results import conclude, summarise
@@ -270,8 +298,6 @@ def train(
         write_diagnoses(run, pd.concat(predictions), cohort)
     if rivals:
         run.write_table("rivals.csv", pd.concat(rivals))
-    for name, report in reports.items():
-        run.write_figure(f"{name}.svg", forest(f"{name}: {report['n']} cases", report))
     run.write_json("metrics.json", to_json(reports))
     if predictions:
         explain(config, run, workers, jobs, pd.concat(predictions))
@@ -342,8 +368,8 @@ def validate(
 ) -> dict[str, Any]:
     """The metrics of a new cohort's cases whose label is known, those of the model's baselines beside them."""
     import pandas as pd
-
     from pipeline.figures import forest
+
     from pipeline.metrics import to_json
     from pipeline.new_cohort import Kept, baseline_marks, evaluate, typed
     from pipeline.prediction import predict_baselines

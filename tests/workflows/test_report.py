@@ -1,0 +1,419 @@
+"""The report, read as text and opened in a browser."""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+from sklearn.metrics import roc_auc_score
+
+from workflows.report import words, write_report
+from workflows.report.run_folder import read_run
+from workflows.report.sections import flow
+from workflows.run_pipeline import main
+
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+QUIET += ("--disable-sync", "--no-first-run")
+HOSTILE = "<script>window.taken = 1</script>&\"'"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium")
+    if chromium is None and os.environ.get("CI"):
+        pytest.fail("chromium is not installed: apt-get install chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A page whose charts are drawn, and what it said and asked for on the way."""
+
+    page: Page
+    said: list[str]
+    asked: list[str]
+
+
+@pytest.fixture(scope="module")
+def visit(browser):
+    """Opens a report."""
+
+    def visit(path, *, width=1280):
+        seen = Visit(browser.new_page(viewport={"width": width, "height": 800}, color_scheme="light"), [], [])
+        seen.page.on("console", lambda message: seen.said.append(message.text))
+        seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
+        seen.page.on("request", lambda request: seen.asked.append(request.url))
+        seen.page.goto(path.as_uri())
+        seen.page.wait_for_selector("html[data-drawn]", timeout=60_000)
+        return seen
+
+    return visit
+
+
+@pytest.fixture(scope="module")
+def seen(finished, visit):
+    """The report of the finished run, 1280 px wide."""
+    return visit(finished / "report.html")
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, to be changed."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def rewrite(path, change):
+    """Change a table of a run."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    change(table).to_csv(path, index=False)
+
+
+class Cells(HTMLParser):
+    """The text of every element that names its value in metrics.json."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.path, self.depth = {}, None, 0
+
+    def handle_starttag(self, tag, attributes):
+        path = dict(attributes).get("data-path")
+        if path:
+            self.path, self.tag, self.found[path] = path, tag, ""
+
+    def handle_endtag(self, tag):
+        if self.path and tag == self.tag:
+            self.path = None
+
+    def handle_data(self, data):
+        if self.path:
+            self.found[self.path] += f" {data}"
+
+
+def metrics_in(told, path=()):
+    """Path and content of each metric, those of charts and folds of rivals aside."""
+    for key, value in enumerate(told) if isinstance(told, list) else told.items():
+        where = (*path, str(key))
+        if isinstance(value, dict) and set(value) == {"value", "low", "high", "reason"}:
+            yield "/".join(where), value
+        elif isinstance(value, dict | list) and key not in ("calibration", "confusion"):
+            yield from metrics_in(value, where)
+
+
+def test_the_numbers_of_the_page_are_those_of_metrics_json(finished):
+    cells = Cells()
+    cells.feed((finished / "report.html").read_text())
+    known = dict(metrics_in(json.loads((finished / "metrics.json").read_text())))
+    for path, text in cells.found.items():
+        metric = known[path]
+        numbers = [float(number.replace("−", "-")) for number in re.findall(r"[−]?\d+(?:\.\d+)?", text)]
+        expected = [metric[key] for key in ("value", "low", "high") if metric[key] is not None]
+        if metric["value"] is None:
+            assert text.strip() == "–", path
+        elif "< 0.001" in text:
+            assert metric["value"] < 0.0005, path
+        else:
+            assert numbers == pytest.approx(expected, rel=5e-3, abs=5.1e-4), path
+    pooled = {
+        path for path in known if "/folds/" not in path and "/per_class/" not in path and "/majority/" not in path
+    }
+    redundant = {path for path in pooled if "/inputs/both/" in path}  # every case has both: the model itself
+    assert pooled - redundant <= cells.found.keys()
+    assert {
+        path for path in known if "/model/folds/" in path and "per_class" not in path and "majority" not in path
+    } <= (cells.found.keys())
+
+
+def test_the_areas_beside_the_roc_curves_are_those_of_the_predictions(finished):
+    page = (finished / "report.html").read_text()
+    told = re.search(r'id="grade-roc".*?application/json">(.*?)</script>', page, re.DOTALL)[1]
+    names = [trace["name"] for trace in json.loads(told)["data"]]
+    table = pd.read_csv(finished / "predictions.csv", dtype={"label": str})
+    table = table[(table["task"] == "grade") & (table["status"] == "tested")]
+    expected = [
+        f"{name}: {roc_auc_score(table['label'] == name, table[f'probability_{name}']):.3f}"
+        for name in sorted(table["label"].unique())
+    ]
+    assert names == expected
+
+
+def test_the_risk_groups_of_the_kaplan_meier_chart_are_those_of_the_log_rank_test(finished):
+    page = (finished / "report.html").read_text()
+    told = re.search(r'id="survival-kaplan-meier".*?application/json">(.*?)</script>', page, re.DOTALL)[1]
+    names = [trace["name"] for trace in json.loads(told)["data"] if "cases" in trace.get("name", "")]
+    sizes = {name.partition(" (")[0]: int(re.search(r"\((\d+) cases", name)[1]) for name in names}
+    groups = json.loads((finished / "metrics.json").read_text())["survival"]["model"]["pooled"]["risk_groups"]
+    assert sizes == {"high risk": groups["n_high"], "low risk": groups["n_low"]}
+
+
+@pytest.mark.parametrize(
+    ("lead", "mark", "summary", "sentence"),
+    [
+        ((0.08, 0.02, 0.14), "good", "ahead of all it was compared with", "umeml leads by 0.080 (0.020–0.140)"),
+        ((0.08, 0.0, 0.14), "open", "no certain lead over any comparison", "no certain lead, 0.080 (0.000–0.140)"),
+        ((-0.08, -0.2, 0.1), "open", "no certain lead over any comparison", "lower, though not certainly"),
+        ((-0.08, -0.14, -0.02), "bad", "behind clinical model", "umeml is behind by 0.080 (0.020–0.140)"),
+    ],
+)
+def test_a_lead_is_claimed_only_where_its_interval_is_above_zero(lead, mark, summary, sentence):
+    def told(value, low, high):
+        return {"value": value, "low": low, "high": high, "reason": None}
+
+    pooled = {"pooled": {"c_index": told(0.85, 0.82, 0.88)}}
+    task = {"headline": "c_index", "contender": "umeml", "model": pooled, "baselines": {"clinical": pooled}}
+    verdict = words.judge(task | {"lead": {"clinical": told(*lead)}})
+    assert (verdict.mark, verdict.summary) == (mark, summary)
+    assert sentence in verdict.sentences[1]
+    assert verdict.sentences[0].endswith("better than chance, which is 0.5.")
+
+
+def test_the_flow_of_cases_counts_each_once_under_its_kind_of_reason(copied):
+    def lose(table):
+        table.loc[[0, 1], "status"] = "left out"
+        table.loc[0, "reason"] = (
+            "no usable slide (A (1): cannot be opened; B: no tissue), no genes (A-11A: normal tissue)"
+        )
+        table.loc[1, "reason"] = "no genes"
+        return table
+
+    rewrite(copied / "cases.csv", lose)
+    told = flow(read_run(copied))
+    assert (told.came_in, told.used) == (12, 10)
+    assert told.left_out == {"no usable slide, no genes": 1, "no genes": 1}
+    assert told.tasks["grade"] == {"tested": 12}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder.mkdir(), "holds no run"),
+        (lambda folder: None, "holds no run"),
+        (lambda folder: (folder.mkdir(), (folder / "identity.json").write_text("{}")), "is not finished"),
+    ],
+    ids=["empty", "absent", "unfinished"],
+)
+def test_a_report_of_no_finished_run_is_refused(tmp_path, capsys, make, message):
+    make(tmp_path / "run")
+    assert main(["--report-only", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_the_report_is_drawn_again_and_takes_no_other_options(copied, capsys):
+    before = (copied / "report.html").read_text().replace(str(copied.parent), "")
+    (copied / "report.html").unlink()
+    assert main(["--report-only", str(copied)]) == 0
+    assert len((copied / "report.html").read_text()) == pytest.approx(len(before), rel=1e-3)
+    with pytest.raises(SystemExit, match="2"):
+        main(["--report-only", str(copied), "--folds", "3"])
+    assert "takes no inputs and no other options" in capsys.readouterr().err
+
+
+def test_nothing_in_the_page_points_outside(finished):
+    page = (finished / "report.html").read_text()
+    ours = re.sub(
+        r"<script>.*?</script>", "", page, flags=re.DOTALL
+    )  # plotly.js holds addresses of maps; none is asked
+    assert "://" not in re.sub(r"<pre>.*?</pre>", "", ours, flags=re.DOTALL)
+    assert re.search(r"""(?:src|href)=["'](?!data:|#)""", ours) is None
+    assert "default-src 'none'" in page
+    assert page.count("plotly.js v") == 1
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_chart_is_drawn_in_a_browser_and_the_page_fits(finished, seen, visit, width):
+    here = seen if width == 1280 else visit(finished / "report.html", width=width)
+    assert here.said == []
+    assert [url for url in here.asked if not url.startswith("data:")] == [(finished / "report.html").as_uri()]
+    charts = here.page.eval_on_selector_all(
+        ".plot",
+        "all => all.map(one => { const r = one.querySelector('.main-svg').getBoundingClientRect();"
+        " return [one.parentElement.id, r.width, r.height, one.querySelectorAll('.trace').length]; })",
+    )
+    assert len(charts) == here.page.locator("figure.chart script").count() >= 15
+    assert [chart for chart in charts if not (200 < chart[1] <= width and chart[2] > 100 and chart[3] > 0)] == []
+    assert here.page.evaluate("document.documentElement.scrollWidth") <= width
+    answer = here.page.locator(".verdict .headline").first.bounding_box()
+    assert answer["y"] + answer["height"] < 800  # on the first screen
+
+
+def test_tables_sort_and_search(finished, seen):
+    def column(number):
+        return seen.page.eval_on_selector_all(
+            "#slide-ledger tbody tr",
+            f"all => all.filter(row => !row.hidden).map(row => row.cells[{number}].innerText)",
+        )
+
+    slides = pd.read_csv(finished / "slides.csv")
+    by_tiles = seen.page.locator("#slide-ledger th button", has_text="tiles")
+    by_tiles.click()
+    assert [int(text) for text in column(4)] == sorted(slides["n_tiles"])
+    by_tiles.click()
+    assert [int(text) for text in column(4)] == sorted(slides["n_tiles"], reverse=True)
+    seen.page.locator("#slide-ledger input").fill(slides["slide_id"][3].lower())
+    assert column(1) == [slides["slide_id"][3]]
+    assert seen.page.locator("#slide-ledger .found").inner_text() == "1 of 13"
+    seen.page.locator("#slide-ledger input").fill("")
+    assert len(column(1)) == 13
+
+
+def test_a_case_is_picked_and_a_slide_enlarged(seen):
+    seen.page.locator("#survival-curves select").select_option("2")
+    widths = seen.page.evaluate("document.querySelector('#survival-curves .plot').data.map(trace => trace.line.width)")
+    assert [i for i, width in enumerate(widths) if width > 1] == [2]
+    seen.page.locator("#slides .thumbnail").first.click()
+    assert seen.page.locator("dialog img").bounding_box()["width"] > 200
+    seen.page.locator("dialog button").click()
+
+
+def test_the_page_and_its_charts_follow_the_theme(seen):
+    def brightness(element, what):
+        text = seen.page.evaluate(f"getComputedStyle(document.querySelector('{element}')).{what}")
+        return max(int(number) for number in re.findall(r"\d+", text)[:3])
+
+    def is_dark():
+        ground, ink = brightness("body", "backgroundColor"), brightness("#grade-roc .xtick text", "fill")
+        assert abs(ground - ink) > 150
+        return ground < ink
+
+    assert not is_dark()
+    seen.page.emulate_media(color_scheme="dark")
+    assert is_dark()
+    seen.page.locator("#theme").click()
+    assert not is_dark()
+
+
+def test_users_text_is_shown_and_never_run(copied, visit):
+    def rename(name):
+        def change(table):
+            table.loc[0, [column for column in table if column in (name, "reason")]] = HOSTILE
+            return table
+
+        return change
+
+    for table, column in (("slides.csv", "slide_id"), ("cases.csv", "case_id"), ("predictions.csv", "case_id")):
+        rewrite(copied / table, rename(column))
+    metrics = json.loads((copied / "metrics.json").read_text())
+    for report in metrics.values():
+        report["contender"] = HOSTILE
+        report["left_out_features"] = {HOSTILE: HOSTILE}
+        report["rivals"] = {HOSTILE: report["baselines"]["clinical"]}
+        report["lead"][HOSTILE] = report["lead"]["clinical"]
+    (copied / "metrics.json").write_text(json.dumps(metrics))
+    (copied / "config.yaml").write_text((copied / "config.yaml").read_text() + f"# {HOSTILE}\n")
+    opened = visit(write_report(copied))
+    assert opened.said == []
+    assert opened.page.evaluate("window.taken === undefined")
+    assert HOSTILE in opened.page.locator("#slide-ledger").inner_text()
+    assert HOSTILE in opened.page.locator("#case-table").inner_text()
+    assert HOSTILE in opened.page.locator("#grade-values .plot").inner_text()
+    assert HOSTILE in opened.page.locator("#survival-curves select").inner_text()
+
+
+def test_a_slide_that_was_not_drawn_says_why(copied):
+    facts = json.loads((copied / "run.json").read_text())
+    first, second = pd.read_csv(copied / "slides.csv")["slide_id"][:2]
+    for name in (first, second):
+        next((copied / "thumbnails").glob(f"{name[:12]}*.jpg")).unlink(missing_ok=True)
+    facts["thumbnails_failed"] = {first: "its pixels are damaged"}
+    (copied / "run.json").write_text(json.dumps(facts))
+    page = write_report(copied).read_text()
+    assert "1 slide could not be drawn" in page
+    assert "not drawn: its pixels are damaged" in page
+    assert "the run&#39;s command, given again, draws it" in page  # the other one
+    assert pd.read_csv(copied / "slides.csv")["status"].tolist()[0] in ("done", "reused")
+
+
+def test_a_run_that_ends_before_training_says_so(finished, cohort, walk, visit, tmp_path):
+    assert walk(cohort.slides, cohort.genes, "--until", "embed", "--out", tmp_path / "run") == 0
+    opened = visit(tmp_path / "run" / "report.html")
+    assert opened.said == []
+    assert "ended before training" in opened.page.locator("#summary").inner_text()
+    assert opened.page.locator(".plot").count() == 0
+    assert opened.page.locator("#slide-ledger tbody tr").count() == 13
+
+
+def test_a_new_cohort_without_labels_and_folds_is_reported(copied, visit):
+    for name in ("folds", "models", "splits"):
+        shutil.rmtree(copied / name)
+    (copied / "metrics.json").unlink()
+
+    def unlabelled(table):
+        columns = {"rests_on": "slides", "validated": "0.71", "likeness": "out", "likeness_reason": "other stain"}
+        return table.drop(columns=["label", "survival_months", "event"]).assign(
+            fold="", status="predicted", set_90="3;4", **columns
+        )
+
+    rewrite(copied / "predictions.csv", unlabelled)
+    opened = visit(write_report(copied))
+    assert opened.said == []
+    text = opened.page.locator("#grade-predictions").inner_text()
+    assert all(word in text for word in ("rests on", "other stain", "3;4", "90 % set", "likeness"))
+    assert "There are no metrics" in opened.page.locator("#task-grade").inner_text()
+    assert opened.page.locator("#survival-curves .main-svg").count() > 0
+
+
+@pytest.fixture
+def explained(copied):
+    """The run with explanations of one case, as they are written beside it."""
+    folder = copied / "explain" / "grade"
+    folder.mkdir(parents=True)
+    for name in ("slide.jpg", "map.jpg", "tile.jpg"):
+        Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(folder / name)
+    scale = {"low": 0, "high": 0.03, "unit": "share of attention", "colours": ["#440154", "#fde725"]}
+    overlays = [
+        {"what": "prototype", "image": "map.jpg", "legend": [["prototype 1", "#1b9e77"], ["prototype 2", "#d95f02"]]},
+        {
+            "what": "attention",
+            "image": "lost.jpg",
+            "legend": {"low": 0, "high": 0.03, "unit": "share of attention", "colours": ["#440154", "#fde725"]},
+        },
+    ]
+    group = {"group": HOSTILE, "attention": 0.4, "permutation": None, "gradient": 0.2, "direction": "-"}
+    case = {
+        **{"case_id": HOSTILE, "why": "most certain, right", "fold": 0, "label": "4", "prediction": "4"},
+        "certainty": 0.91,
+        "inputs": {"both": {"output": 0.91, "prediction": "4"}, "slides": {"output": 0.66, "prediction": "3"}},
+        "genes": [{**group, "top": [["EGFR", 0.12], ["TP53", 0.1]]}],
+        "slides": [{"slide_id": "S1", "tiles": "S1.csv", "thumbnail": "slide.jpg", "overlays": overlays}],
+    }
+    atlas = [{"prototype": 1, "colour": "#1b9e77", "tiles": ["tile.jpg"], "share": 0.21, "by": {"grade": {"2": 0.125}}}]
+    told = {"task": "grade", "model": "umeml", "how": ["Fold 0 explains it."], "cases": [case], "atlas": atlas}
+    (copied / "explain" / "grade.json").write_text(json.dumps(told))
+    return copied
+
+
+def test_explanations_are_shown_and_a_lost_picture_is_named(explained, visit):
+    opened = visit(write_report(explained))
+    assert opened.said == []
+    told = opened.page.locator("#seen").inner_text()
+    for text in (
+        "Fold 0 explains it.",
+        "most certain, right",
+        "certainty 91 %",
+        "slides alone",
+        "prototype 2",
+        "21.0 %",
+    ):
+        assert text in told
+    assert all(
+        text in told for text in ("0.910", "0.660", "slides alone", "EGFR, TP53", "12.5 %", "share of attention")
+    )
+    assert "lost.jpg is not in explain/grade" in told
+    assert opened.page.locator("#seen img").count() == 3
+    ramp = opened.page.locator("#seen .ramp").evaluate("one => getComputedStyle(one).backgroundImage")
+    assert ramp == "linear-gradient(90deg, rgb(68, 1, 84), rgb(253, 231, 37))"
+    assert opened.page.locator("#seen .main-svg").count() > 0
+    assert HOSTILE in told
+    opened.page.set_viewport_size({"width": 390, "height": 800})
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390

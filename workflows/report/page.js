@@ -1,0 +1,100 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+
+  // Charts take the colours of what is no data from the page.
+  const themed = (layout) => {
+    const changes = {
+      "font.color": colour("--ink"), "hoverlabel.bgcolor": colour("--card"),
+      "hoverlabel.font.color": colour("--ink"), "hoverlabel.bordercolor": colour("--line"),
+    };
+    for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
+      changes[`${name}.gridcolor`] = colour("--grid");
+      changes[`${name}.linecolor`] = colour("--soft");
+      changes[`${name}.tickcolor`] = colour("--soft");
+    }
+    return changes;
+  };
+  const plots = [...document.querySelectorAll(".plot")];
+  const drawn = () => plots.filter((plot) => plot.classList.contains("js-plotly-plot"));
+  const recolour = () => Promise.all(drawn().map((plot) => Plotly.relayout(plot, themed(plot.layout))));
+  const setTheme = (theme) => { root.dataset.theme = theme; return recolour(); };
+  setTheme(dark.matches ? "dark" : "light");
+  dark.addEventListener("change", (event) => setTheme(event.matches ? "dark" : "light"));
+  document.getElementById("theme").addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
+
+  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const draw = async (plot) => {
+    const { data, layout } = JSON.parse(plot.parentElement.querySelector("script").textContent);
+    await Plotly.newPlot(plot, data, layout, config);
+    await Plotly.relayout(plot, themed(layout));
+  };
+  (async () => {
+    for (const plot of plots) {
+      await draw(plot);
+      await new Promise((go) => setTimeout(go, 0)); // the page answers in between
+    }
+    root.dataset.drawn = plots.length;
+  })();
+
+  for (const pick of document.querySelectorAll(".pick select")) {
+    const plot = pick.closest("figure").querySelector(".plot");
+    pick.addEventListener("change", () => {
+      const all = plot.data.map((_, i) => i), chosen = pick.value === "" ? null : Number(pick.value);
+      const opacity = all.map((i) => (chosen === null ? 0.45 : i === chosen ? 1 : 0.1));
+      const width = all.map((i) => (i === chosen ? 4 : 1));
+      Plotly.restyle(plot, { opacity, "line.width": width }, all);
+    });
+  }
+
+  // Tables: a click on a column's name sorts by it, a second one the other way round; empty cells stay last.
+  const value = (row, column) => {
+    const cell = row.cells[column];
+    const text = cell.textContent.trim();
+    if (cell.dataset.sort !== undefined) return Number(cell.dataset.sort);
+    return text === "" || text === "–" ? null : text;
+  };
+  const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true }));
+  for (const table of document.querySelectorAll(".table table")) {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const rows = [...table.tBodies[0].rows].map((row) => [value(row, column), row]);
+      rows.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : up ? order(a, b) : order(b, a)));
+      table.tBodies[0].append(...rows.map(([, row]) => row));
+    }));
+  }
+  for (const field of document.querySelectorAll(".find input")) {
+    const rows = [...field.closest(".table").querySelectorAll("tbody tr")];
+    const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+    field.addEventListener("input", () => {
+      const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+      rows.forEach((row) => { row.hidden = !words.every((word) => texts.get(row).includes(word)); });
+      const left = rows.filter((row) => !row.hidden).length;
+      field.parentElement.querySelector(".found").textContent = words.length ? `${left} of ${rows.length}` : "";
+    });
+  }
+
+  const dialog = document.getElementById("enlarged");
+  for (const button of document.querySelectorAll(".thumbnail")) {
+    button.addEventListener("click", () => {
+      const image = button.querySelector("img");
+      dialog.querySelector("img").src = image.src;
+      dialog.querySelector("img").alt = dialog.querySelector("p").textContent = image.alt;
+      dialog.showModal();
+    });
+  }
+
+  // On paper: light, with everything unfolded.
+  let before = null;
+  window.addEventListener("beforeprint", () => {
+    before = root.dataset.theme;
+    setTheme("light");
+    document.querySelectorAll("details").forEach((part) => { part.open = true; });
+  });
+  window.addEventListener("afterprint", () => { if (before) setTheme(before); });
+})();

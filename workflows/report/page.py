@@ -1,0 +1,101 @@
+"""From a run's files to the page: what stands in each section, and the templates that say how it looks."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from workflows.report import words
+from workflows.report.charts import gene_groups
+from workflows.report.run_folder import RunFolder, data_url
+from workflows.report.sections import Flow, TaskView, explain_reason, flow, settings, task_view
+from workflows.report.tables import Table, case_table, slide_table
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something that must not be overlooked."""
+
+    text: str
+    target: str
+
+
+def render(run: RunFolder) -> str:
+    """The page."""
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        words=words,
+        gene_groups=gene_groups,
+        picture=partial(_picture, run),
+        css=Markup(_own("page.css")),
+        script=Markup(_own("page.js")),
+        plotly=Markup(get_plotlyjs()),
+    )
+    return environment.get_template("page.html").render(**_content(run))
+
+
+def _content(run: RunFolder) -> dict[str, Any]:
+    tasks: list[TaskView] = [task_view(run, name) for name in run.tasks()]
+    slides: Table | None = slide_table(run) if len(run.slides) else None
+    cases: Flow = flow(run)
+    return {
+        "run": run,
+        "tasks": tasks,
+        "flow": cases,
+        "alerts": alerts(run),
+        "slides": slides,
+        "cases": case_table(run) if len(run.cases) else None,
+        "no_tasks": None if tasks else why_no_tasks(run),
+        "no_slides": None if slides else "This run was given no slides.",
+        "no_explanations": explain_reason(run),
+        "settings": settings(run),
+    }
+
+
+def alerts(run: RunFolder) -> list[Alert]:
+    """What went wrong, the gravest first."""
+    found = [Alert(text, "#run") for text in run.facts.get("tasks_given_up", ())]
+    failed = run.slides[run.slides["status"] == "failed"] if len(run.slides) else run.slides
+    if len(failed):
+        found.append(Alert(f"{_slides(len(failed))} of {len(run.slides)} failed; the ledger says why.", "#slides"))
+    undrawn = set(run.facts.get("thumbnails_failed", ())).difference(failed["slide_id"] if len(failed) else ())
+    if undrawn:
+        found.append(Alert(f"{_slides(len(undrawn))} could not be drawn; the ledger says why.", "#slides"))
+    return found
+
+
+def _slides(n: int) -> str:
+    return f"{n} slide" if n == 1 else f"{n} slides"
+
+
+def why_no_tasks(run: RunFolder) -> str:
+    """Why a run has no metrics and no predictions."""
+    until = run.config.get("until", "train")
+    if until != "train":
+        return f"This run ended before training, as it was asked to (until: {until}); it has no predictions and no metrics."
+    given_up = run.facts.get("tasks_given_up", [])
+    return (
+        f"No task was trained: {'; '.join(given_up)}" if given_up else "No task was trained, so there are no metrics."
+    )
+
+
+def _picture(run: RunFolder, task: str, name: str) -> str | None:
+    """A picture of the explanations as a data URL; None where it is not there."""
+    return data_url(run.path / "explain" / task / name)
+
+
+def _own(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")

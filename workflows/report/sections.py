@@ -1,0 +1,308 @@
+"""The sections of the report: the flow of cases, a section a task, explanations, and how the run was made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from workflows.report import charts
+from workflows.report.charts import Chart, missing
+from workflows.report.run_folder import RunFolder
+from workflows.report.tables import Cell, Table, class_table, fold_table, metric_table, prediction_table
+from workflows.report.words import SHOWN, Told, Verdict, judge, number, other_name, why_left_out
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How many cases came in, and what became of them.
+
+    Attributes:
+        came_in: cases that any input named.
+        left_out: how many for each reason.
+        used: how many were left.
+        tasks: of each task, how many by status.
+        slides: how many slides by status.
+    """
+
+    came_in: int
+    left_out: Mapping[str, int]
+    used: int
+    tasks: Mapping[str, Mapping[str, int]]
+    slides: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many cases of each class (rows) were predicted as each class."""
+
+    name: str
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...] | None
+    reason: str
+
+    @property
+    def shares(self) -> list[list[float]]:
+        """Of each row's cases, 0 to 1."""
+        return [[count / max(1, sum(row)) for count in row] for row in self.counts or ()]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model and what it is compared with on the same folds.
+
+    Attributes:
+        title: which folds.
+        charts: values and leads.
+        tables: metrics, folds, classes.
+        verdict: in words.
+    """
+
+    title: str
+    charts: tuple[Chart, ...]
+    tables: tuple[Table, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """What the page tells of a task.
+
+    Attributes:
+        name: the task.
+        title: with a capital.
+        about: cases, events, classes.
+        verdict: None where there are no metrics.
+        no_metrics: why; None where there are.
+        comparisons: the main fold scheme's, and those of others.
+        charts: of the model's own predictions.
+        confusions: one a predictor.
+        predictions: None where nothing was predicted.
+        left_out: features that define the label, with the reason.
+        notes: on genes and slides.
+        explanation: what explain/TASK.json says; None where there is none.
+    """
+
+    name: str
+    title: str
+    about: str
+    verdict: Verdict | None
+    no_metrics: str | None
+    comparisons: tuple[Comparison, ...]
+    charts: tuple[Chart, ...]
+    confusions: tuple[Confusion, ...]
+    predictions: Table | None
+    left_out: Mapping[str, str]
+    notes: tuple[str, ...]
+    explanation: Mapping[str, Any] | None
+
+
+def flow(run: RunFolder) -> Flow:
+    """The flow of cases through the run."""
+    cases = run.cases
+    left_out = (
+        cases.loc[cases["status"] == "left out", "reason"].map(why_left_out) if len(cases) else pd.Series(dtype=str)
+    )
+    tasks = {name: _by_status(run.predicted(name)) for name in run.tasks()}
+    return Flow(
+        came_in=len(cases),
+        left_out=_counted(left_out),
+        used=int((cases["status"] == "used").sum()) if len(cases) else 0,
+        tasks=tasks,
+        slides=_counted(run.slides["status"]) if len(run.slides) else {},
+    )
+
+
+def _by_status(predicted: pd.DataFrame) -> dict[str, int]:
+    """How many cases have each status; those that were left out are told before."""
+    if "status" not in predicted:
+        return {"predicted": predicted["case_id"].nunique()} if len(predicted) else {}
+    told = predicted[predicted["status"] != "left out"]
+    return {str(name): own["case_id"].nunique() for name, own in told.groupby("status", sort=False)}
+
+
+def _counted(values: pd.Series) -> dict[str, int]:
+    """How often each value occurs, the most frequent first."""
+    return {str(name): int(n) for name, n in values.value_counts().items()}
+
+
+def task_view(run: RunFolder, name: str) -> TaskView:
+    """The section of one task."""
+    report: Told = run.metrics.get(name, {})
+    predicted, verdict = run.predicted(name), judge(report)
+    comparisons = _comparisons(name, report) if verdict else ()
+    return TaskView(
+        name=name,
+        title=name.capitalize(),
+        about=_about(run, name, report),
+        verdict=verdict,
+        no_metrics=None
+        if verdict
+        else "There are no metrics: metrics.json tells nothing of this task, as without labels.",
+        comparisons=comparisons,
+        charts=_charts(run, name, report if verdict else {}),
+        confusions=_confusions(report) if verdict else (),
+        predictions=prediction_table(f"{name}-predictions", predicted, is_survival="risk" in predicted)
+        if len(predicted)
+        else None,
+        left_out=report.get("left_out_features") or {},
+        notes=_notes(report),
+        explanation=run.explanations.get(name),
+    )
+
+
+def _tested(run: RunFolder, name: str) -> pd.DataFrame:
+    """The cases whose predictions count: of a new cohort, all that were predicted."""
+    tested = run.predicted(name, status="tested")
+    return tested if len(tested) else run.predicted(name, status="predicted")
+
+
+def _about(run: RunFolder, name: str, report: Told) -> str:
+    tested = _tested(run, name)
+    parts = [f"{report['n']} cases tested" if "n" in report else f"{len(run.predicted(name))} cases predicted"]
+    if "event" in tested and len(tested):
+        parts.append(f"{int(charts.followed(tested)['event'].sum())} events")
+    folds = report.get("model", {}).get("folds", [])
+    if folds:
+        parts.append(f"{len(folds)} folds")
+    return ", ".join(parts)
+
+
+def _comparisons(name: str, report: Told) -> tuple[Comparison, ...]:
+    found = [_comparison(name, name, "", report)]
+    for scheme, further in report.get("schemes", {}).items():
+        found.append(_comparison(f"{name}-{scheme}", f"{name}/schemes/{scheme}", f"Folds by {scheme}", further))
+    return tuple(found)
+
+
+def _comparison(key: str, path: str, title: str, report: Told) -> Comparison:
+    verdict = judge(report)
+    if verdict is None:
+        raise ValueError(f"metrics.json: {path} tells no model")
+    tables = (
+        metric_table(f"{key}-metrics", path, report),
+        fold_table(f"{key}-folds", f"{path}/model", report["model"]),
+        class_table(f"{key}-classes", f"{path}/model/pooled", report["model"]["pooled"]),
+    )
+    return Comparison(
+        title=title,
+        charts=(charts.comparison(f"{key}-values", report), charts.leads(f"{key}-leads", report)),
+        tables=tuple(table for table in tables if table),
+        verdict=verdict,
+    )
+
+
+def _charts(run: RunFolder, name: str, report: Told) -> tuple[Chart, ...]:
+    tested = _tested(run, name)
+    history = charts.training(f"{name}-training", run.history(name, report.get("contender") or _model(run)))
+    if "risk" in tested:
+        return (*_survival_charts(run, name, report, tested), history)
+    return (*_class_charts(name, report, tested), history)
+
+
+def _survival_charts(run: RunFolder, name: str, report: Told, tested: pd.DataFrame) -> tuple[Chart, ...]:
+    pooled = report["model"]["pooled"] if report else {}
+    no_labels = "It needs outcomes, and this run has no metrics."
+    return (
+        charts.kaplan_meier(f"{name}-kaplan-meier", tested, pooled.get("risk_groups", {})),
+        charts.single_curves(f"{name}-curves", run.predicted(name)),
+        charts.auc_over_time(f"{name}-auc", tested, report)
+        if report
+        else missing(f"{name}-auc", "AUC over time", no_labels),
+        charts.survival_calibration(f"{name}-calibration", report)
+        if report
+        else missing(f"{name}-calibration", "Calibration", no_labels),
+    )
+
+
+def _class_charts(name: str, report: Told, tested: pd.DataFrame) -> tuple[Chart, ...]:
+    if not report or "label" not in tested:
+        return (missing(f"{name}-roc", "ROC, precision and recall, calibration", "They need labels; there are none."),)
+    classes = report["model"]["pooled"]["confusion"]["classes"]
+    return (
+        charts.roc(f"{name}-roc", tested, classes),
+        charts.precision_recall(f"{name}-precision-recall", tested, classes),
+        charts.reliability(f"{name}-calibration", tested, classes),
+    )
+
+
+def _model(run: RunFolder) -> str:
+    names = run.config.get("model") or [""]
+    return str(names[0])
+
+
+def _confusions(report: Told) -> tuple[Confusion, ...]:
+    pooled = {report["contender"]: report["model"]["pooled"]}
+    pooled |= {
+        f"{report['contender']}, shown {SHOWN[given]}": report["inputs"][given]["pooled"]
+        for given in ("slides", "genes")
+        if given in report.get("inputs", {})
+    }
+    others = {**report.get("rivals", {}), **report.get("baselines", {})}
+    pooled |= {other_name(other): told["pooled"] for other, told in others.items()}
+    return tuple(
+        Confusion(name, tuple(told["confusion"]["classes"]), _counts(told), told["confusion"].get("reason") or "")
+        for name, told in pooled.items()
+        if "confusion" in told
+    )
+
+
+def _counts(told: Told) -> tuple[tuple[int, ...], ...] | None:
+    counts = told["confusion"]["counts"]
+    return None if counts is None else tuple(tuple(row) for row in counts)
+
+
+def _notes(report: Told) -> tuple[str, ...]:
+    """On genes and slides, for the model that is handed out; of folds where they differ."""
+    found = []
+    for part in ("gene_notes", "slide_notes"):
+        for where, notes in (report.get(part) or {}).items():
+            said = "final model" if where == "final" else where.replace("_", " ")
+            found += [f"{said}: {note}" for note in notes]
+    if sets := report.get("sets"):
+        held, size = number(sets["coverage"]), number(sets["mean_size"])
+        found.append(
+            f"sets of classes, {sets['promised']:.0%} promised: they hold the class of {held} of {sets['n']} cases, "
+            f"and have {size} classes in the mean"
+        )
+    for name, genes in (report.get("subspaces") or {}).items():
+        found.append(f"{name}: {len(genes)} genes")
+    return tuple(found)
+
+
+def explain_reason(run: RunFolder) -> str | None:
+    """Why there are no explanations; None where there are."""
+    if run.explanations:
+        return None
+    return "This run made no explanations; there is no folder explain/ in it."
+
+
+def settings(run: RunFolder) -> tuple[Table, ...]:
+    """Timings, versions and origin."""
+    seconds = run.facts.get("seconds", {})
+    total = sum(seconds.values())
+    timings = [
+        (Cell(name), Cell(f"{value:,.1f}", sort=float(value)), Cell(f"{value / total:.0%}" if total else "–"))
+        for name, value in seconds.items()
+    ]
+    versions = [(Cell(name), Cell(str(version))) for name, version in run.facts.get("versions", {}).items()]
+    encoder = run.facts.get("encoder") or {}
+    origin = {
+        "folder": str(run.path),
+        "started": run.facts.get("started"),
+        "ended": run.facts.get("ended"),
+        "seed": run.facts.get("seed"),
+        "machine": ", ".join(f"{name} {value}" for name, value in run.facts.get("machine", {}).items()),
+        "git commit": run.facts.get("git_commit"),
+        "identity": run.facts.get("identity"),
+        "store": run.facts.get("store") or run.config.get("store"),
+        "encoder": f"{encoder['name']}, {encoder['precision']}, {encoder['dim']} features a tile" if encoder else None,
+    }
+    facts = [(Cell(name), Cell(str(value))) for name, value in origin.items() if value is not None]
+    hashes = [(Cell(name), Cell(str(value))) for name, value in run.facts.get("inputs", {}).items()]
+    return (
+        Table("timings", "Time", ("stage", "#seconds", "#share"), tuple(timings)),
+        Table("origin", "Origin", ("what", "value"), tuple(facts)),
+        Table("versions", "Versions", ("package", "version"), tuple(versions)),
+        Table("inputs", "Hashes of the inputs", ("input", "hash"), tuple(hashes)),
+    )
