@@ -203,7 +203,9 @@ class Config(Settings):
     @field_validator("tiles")
     @classmethod
     def _tiles(cls, value: TileConfig) -> TileConfig:
-        masks = value.tissue.masks
+        masks, target = value.tissue.masks, value.stain.target
+        if target is not None and not target.is_file():
+            raise InputError(f"tiles.stain.target: {target} is no file; give an image of stained tissue")
         if masks is not None and not masks.is_dir():
             raise InputError(
                 f"tissue masks: {masks} is no folder; give one with SLIDE_ID.geojson, .png or .tif by --tissue-masks"
@@ -242,7 +244,9 @@ class Config(Settings):
         kind, colon, folder = encoder.name.partition("local-dir:")
         name = f"{kind}{colon}{Path(folder).absolute()}" if colon else encoder.name
         encoder = encoder.model_copy(update={"name": name, "weights": encoder.weights and encoder.weights.absolute()})
-        tiles = self.tiles.model_copy(update={"tissue": tissue})
+        stain = self.tiles.stain
+        stain = stain.model_copy(update={"target": stain.target and stain.target.absolute()})
+        tiles = self.tiles.model_copy(update={"tissue": tissue, "stain": stain})
         changed = {"store": store, "slides": slides, "out": out, "tiles": tiles, "encoder": encoder}
         return self.model_copy(update=changed)
 

@@ -26,9 +26,10 @@ from safetensors.numpy import load_file, save_file
 from pipeline.run import write_text
 from preprocessing.errors import InputError
 from preprocessing.features import FeatureStore
-from preprocessing.look import Look, sample_rows
+from preprocessing.look import Look
 from preprocessing.omics import COVARIATE, OmicsMatrix
 from preprocessing.omics_scaler import OmicsScaler
+from preprocessing.tiles import sample_rows
 
 FORMAT = 1
 FLAGS = ("in", "doubtful", "out")

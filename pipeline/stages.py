@@ -1,7 +1,7 @@
 """What is done with one slide, as a worker does it: it reads the slide, writes the store, and returns an outcome."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
@@ -20,7 +20,8 @@ from preprocessing.fingerprints import slide_fingerprint
 from preprocessing.look import look_at
 from preprocessing.masks import mask_origin
 from preprocessing.slides import Slide
-from preprocessing.tiles import TileConfig, tile_slide
+from preprocessing.stain import stain_recipe
+from preprocessing.tiles import TileConfig, slide_normaliser, tile_slide
 
 PACKAGES = ("openslide-python", "simplejpeg", "pillow", "torch", "timm")  # whose arithmetic makes a feature
 PART_TILES = 16 * CPU_TILES  # always as many, so that parts that are done fit a later run with other workers
@@ -125,28 +126,36 @@ def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
         return done  # by another run, or before this one was stopped
     grid = store.read_tiles(tile_key(slide, recipe.tiles)).grid
     readers = _readers(recipe.device)
-    features = embed_tiles(slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers)
+    normalise, doubt = slide_normaliser(slide.path, grid, recipe.tiles.stain)
+    features = embed_tiles(
+        slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, normalise=normalise
+    )
     if part.is_whole:
-        _store(part, features, recipe)
+        _store(part, features, recipe, doubt)
     else:
         store.write_part(key, part.rows, features)
-    return done
+    return replace(done, reason=doubt)
 
 
 def join(whole: SlidePart, *, recipe: Recipe, parts: Mapping[str, Sequence[range]]) -> Outcome:
     """Make one bag of the parts of a slide; `parts` are their tiles, in their order, by slide id."""
     store = FeatureStore(recipe.store)
     key = feature_key(whole.slide, recipe.tiles, load_encoder(recipe.encoder, recipe.device).fingerprint)
+    doubt = ""
     if not store.has_features(key):
-        _store(whole, store.read_parts(key, parts[whole.slide_id]), recipe)
-    return Outcome(whole.slide_id, "done", n_tiles=whole.n_tiles)
+        grid = store.read_tiles(tile_key(whole.slide, recipe.tiles)).grid
+        _, doubt = slide_normaliser(whole.slide.path, grid, recipe.tiles.stain)
+        _store(whole, store.read_parts(key, parts[whole.slide_id]), recipe, doubt)
+    return Outcome(whole.slide_id, "done", reason=doubt, n_tiles=whole.n_tiles)
 
 
-def _store(whole: SlidePart, features: Float[np.ndarray, "N D"], recipe: Recipe) -> None:
+def _store(whole: SlidePart, features: Float[np.ndarray, "N D"], recipe: Recipe, stain_doubt: str) -> None:
     store, encoder = FeatureStore(recipe.store), load_encoder(recipe.encoder, recipe.device)
     grid = store.read_tiles(tile_key(whole.slide, recipe.tiles)).grid
     key = feature_key(whole.slide, recipe.tiles, encoder.fingerprint)
     made_with = provenance(whole.slide, recipe.tiles) | {"encoder": encoder.describe()}
+    if stain := stain_recipe(recipe.tiles.stain):
+        made_with["stain"] = stain | {"doubt": stain_doubt}
     store.write_features(key, Bag(features, grid.coords, grid.cells), made_with)
     store.drop_parts(key)
 

@@ -19,13 +19,21 @@ from jaxtyping import Float
 
 from preprocessing.encoders import CPU_TILES, Encoder
 from preprocessing.reader import SlideReader
+from preprocessing.stain import Normaliser
 from preprocessing.tiles import TileGrid, read_tile
 
 WAITING_BATCHES = 2  # for each reading thread, full or being filled
 
 
 def embed_tiles(
-    path: Path, grid: TileGrid, encoder: Encoder, rows: range, *, gpu_tiles: int, readers: int
+    path: Path,
+    grid: TileGrid,
+    encoder: Encoder,
+    rows: range,
+    *,
+    gpu_tiles: int,
+    readers: int,
+    normalise: Normaliser | None = None,
 ) -> Float[np.ndarray, "N D"]:
     """Patch features, float32, of some of a slide's tiles, in their order.
 
@@ -36,31 +44,41 @@ def embed_tiles(
         rows: which of the tiles.
         gpu_tiles: tiles sent to a GPU at once.
         readers: threads that read for a GPU.
+        normalise: changes each tile's colours first.
     """
     if encoder.device.type == "cpu":
-        return _embed_alternately(path, grid, encoder, rows)
-    return _embed_ahead(path, grid, encoder, rows, gpu_tiles=gpu_tiles, readers=readers)
+        return _embed_alternately(path, grid, encoder, rows, normalise)
+    return _embed_ahead(path, grid, encoder, rows, normalise, gpu_tiles=gpu_tiles, readers=readers)
 
 
-def _embed_alternately(path: Path, grid: TileGrid, encoder: Encoder, rows: range) -> Float[np.ndarray, "N D"]:
+def _embed_alternately(
+    path: Path, grid: TileGrid, encoder: Encoder, rows: range, normalise: Normaliser | None
+) -> Float[np.ndarray, "N D"]:
     features = np.empty((len(rows), encoder.dim), np.float32)
     tiles = np.empty((CPU_TILES, grid.tile_px, grid.tile_px, 3), np.uint8)
     with SlideReader(path) as reader:
         for start in range(0, len(rows), CPU_TILES):
             batch = rows[start : start + CPU_TILES]
             for place, row in enumerate(batch):
-                tiles[place] = read_tile(reader, grid, row)
+                tiles[place] = _read(reader, grid, row, normalise)
             features[start : start + len(batch)] = encoder.embed(tiles[: len(batch)])
     return features
 
 
 def _embed_ahead(
-    path: Path, grid: TileGrid, encoder: Encoder, rows: range, *, gpu_tiles: int, readers: int
+    path: Path,
+    grid: TileGrid,
+    encoder: Encoder,
+    rows: range,
+    normalise: Normaliser | None,
+    *,
+    gpu_tiles: int,
+    readers: int,
 ) -> Float[np.ndarray, "N D"]:
     features = np.empty((len(rows), encoder.dim), np.float32)
     copying, computing = torch.cuda.Stream(), torch.cuda.current_stream()
     before: tuple[range, torch.Tensor] | None = None
-    with closing(read_ahead(path, grid, rows, at_once=gpu_tiles, readers=readers, pinned=True)) as batches:
+    with closing(read_ahead(path, grid, rows, normalise, at_once=gpu_tiles, readers=readers, pinned=True)) as batches:
         for batch, tiles in batches:
             with torch.cuda.stream(copying):
                 there = tiles.to(encoder.device, non_blocking=True)
@@ -80,8 +98,20 @@ def _fetch(features: np.ndarray, rows: range, batch: range, found: torch.Tensor)
     features[start : start + len(batch)] = found.cpu().numpy()
 
 
+def _read(reader: SlideReader, grid: TileGrid, row: int, normalise: Normaliser | None) -> np.ndarray:
+    tile = read_tile(reader, grid, row)
+    return tile if normalise is None else normalise(tile)
+
+
 def read_ahead(
-    path: Path, grid: TileGrid, rows: range, *, at_once: int, readers: int, pinned: bool
+    path: Path,
+    grid: TileGrid,
+    rows: range,
+    normalise: Normaliser | None = None,
+    *,
+    at_once: int,
+    readers: int,
+    pinned: bool,
 ) -> Generator[tuple[range, torch.Tensor], None, None]:
     """Batches of tiles, uint8 (B, H, W, 3), and their numbers, as they get ready; a batch counts until the next is asked for.
 
@@ -92,12 +122,13 @@ def read_ahead(
         path: the slide.
         grid: its tiles.
         rows: numbers of the tiles that are wanted.
+        normalise: changes each tile's colours.
         at_once: tiles in a batch.
         readers: threads.
         pinned: in memory that a GPU copies from by itself.
     """
     at_once = min(at_once, len(rows))
-    work = _Reading(path, grid, at_once)
+    work = _Reading(path, grid, at_once, normalise)
     for _ in range(WAITING_BATCHES * readers):
         work.free.put(torch.empty(at_once, grid.tile_px, grid.tile_px, 3, dtype=torch.uint8, pin_memory=pinned))
     bands = [rows[len(rows) * i // readers : len(rows) * (i + 1) // readers] for i in range(readers)]
@@ -127,6 +158,7 @@ class _Reading:
     path: Path
     grid: TileGrid
     at_once: int
+    normalise: Normaliser | None
     free: "Queue[torch.Tensor]" = field(default_factory=Queue)
     ready: "Queue[tuple[range, torch.Tensor] | Exception | None]" = field(default_factory=Queue)
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -141,7 +173,7 @@ class _Reading:
                         return
                     pixels = buffer.numpy()
                     for place, row in enumerate(batch):
-                        pixels[place] = read_tile(reader, self.grid, row)
+                        pixels[place] = _read(reader, self.grid, row, self.normalise)
                     self.ready.put((batch, buffer))
         except Exception as error:  # noqa: BLE001  # raised again by the thread that waits for the batches
             self.ready.put(error)

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -37,6 +38,7 @@ from preprocessing.fingerprints import fingerprint
 from preprocessing.look import LOOK_FORMAT, Look
 from preprocessing.masks import mask_origin
 from preprocessing.slides import Slide
+from preprocessing.stain import stain_recipe
 from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
 
 FORMAT = 2  # of tiles and features; raise it whenever the same recipe would give other numbers
@@ -63,15 +65,17 @@ class Bag:
 
 def tile_key(slide: Slide, config: TileConfig) -> str:
     """Names the tiles of a slide under a recipe. A mask of the user's counts by its bytes, not by where it lies."""
-    recipe = config.model_dump(mode="json", exclude={"tissue": {"masks"}})
+    recipe = config.model_dump(mode="json", exclude={"tissue": {"masks"}, "stain": True})
     origin = mask_origin(slide, config.tissue.masks)
     masks = None if origin is None else sorted(origin.values())  # a missing mask, [], is not the detector, None
     return _group_name(slide, fingerprint(FORMAT, slide.fingerprint, slide.mpp_xy, recipe, masks))
 
 
 def feature_key(slide: Slide, config: TileConfig, encoder_fingerprint: str) -> str:
-    """Names the features of a slide under a recipe."""
-    return _group_name(slide, fingerprint(tile_key(slide, config), encoder_fingerprint))
+    """Names the features of a slide under a recipe. A normalised stain changes them, not where the tiles lie."""
+    stain = stain_recipe(config.stain)
+    made_of = (tile_key(slide, config), encoder_fingerprint)
+    return _group_name(slide, fingerprint(*made_of) if stain is None else fingerprint(*made_of, stain))
 
 
 def _group_name(slide: Slide, key: str) -> str:
@@ -89,8 +93,8 @@ class FeatureStore:
     def __init__(self, place: str | Path) -> None:
         self.place = str(place).rstrip("/")
         self._files, self._root = fsspec.core.url_to_fs(self.place)
-        self._can_rename = isinstance(self._files, LocalFileSystem)
-        if self._can_rename:
+        self.can_rename = isinstance(self._files, LocalFileSystem)
+        if self.can_rename:
             self.place = self._root  # without ~ or file://, which Zarr reads otherwise
 
     def check(self) -> None:
@@ -110,6 +114,36 @@ class FeatureStore:
         elif others := found - set(KINDS):
             raise InputError(f"--store {self.place} holds something else ({min(others)}); name another folder")
 
+    def require(self) -> None:
+        """Raises InputError where there is no store, or something else."""
+        if not self._found() & {"zarr.json", *KINDS}:
+            raise InputError(
+                f"{self.place} is no feature store; name the folder or URL that a run was given by --store"
+            )
+        self.check()
+
+    def names(self, folder: str) -> list[str]:
+        """What lies directly in a folder of the store, sorted."""
+        return sorted(_listed(self._files, f"{self._root}/{folder}"))
+
+    def extent(self, name: str) -> tuple[int, float]:
+        """Bytes of all files of a group, and when the last of them was written, in seconds since 1970; of none, 0 and now."""
+        self._files.invalidate_cache(f"{self._root}/{name}")
+        found = self._files.find(f"{self._root}/{name}", detail=True).values()
+        return sum(entry["size"] for entry in found), max(map(_written, found), default=time.time())
+
+    def remove(self, name: str) -> None:
+        """Removes a group: at once for whoever looks for it, as far as the place can."""
+        gone = f"drafts/{draft_name()}" if self.can_rename else name
+        with suppress(FileNotFoundError):  # another run was a moment faster
+            if self.can_rename:
+                Path(self._root, "drafts").mkdir(exist_ok=True)
+                os.rename(Path(self._root, name), Path(self._root, gone))
+            else:
+                self._files.rm_file(f"{self._root}/{name}/zarr.json")
+        with suppress(FileNotFoundError):
+            self._files.rm(f"{self._root}/{gone}", recursive=True)
+
     def prepare(self) -> None:
         """Makes the store where there is none, and tidies up after processes that died."""
         if "zarr.json" not in self._found():
@@ -119,7 +153,7 @@ class FeatureStore:
 
     def sweep(self) -> None:
         """Removes what processes of this machine had begun and died over."""
-        if self._can_rename:
+        if self.can_rename:
             sweep(Path(self._root, "drafts").glob("*"))
 
     def require_writable(self) -> None:
@@ -133,23 +167,19 @@ class FeatureStore:
             raise InputError(f"--store {self.place} cannot be written ({error.strerror or error}); {REMEDY}") from None
 
     def _found(self) -> set[str]:
-        self._files.invalidate_cache(self._root)
-        try:
-            return {name.rstrip("/").rsplit("/", 1)[-1] for name in self._files.ls(self._root, detail=False)}
-        except FileNotFoundError:
-            return set()
+        return _listed(self._files, self._root)
 
     def has_tiles(self, key: str) -> bool:
         """Whether that slide is tiled."""
-        return self._is_whole(f"tiles/{key}")
+        return self.is_whole(f"tiles/{key}")
 
     def has_features(self, key: str) -> bool:
         """Whether that slide is embedded."""
-        return self._is_whole(f"features/{key}")
+        return self.is_whole(f"features/{key}")
 
     def has_part(self, key: str, rows: range) -> bool:
         """Whether those tiles of a slide are embedded."""
-        return self._is_whole(_part(key, rows))
+        return self.is_whole(_part(key, rows))
 
     def write_tiles(self, key: str, tiled: TiledSlide, provenance: Mapping[str, Any]) -> None:
         """Store a slide's tiles and tissue mask."""
@@ -186,7 +216,7 @@ class FeatureStore:
 
     def count_tiles(self, key: str) -> int | None:
         """How many tiles a slide has; None where it is not tiled."""
-        described = self._described(f"tiles/{key}")
+        described = self.described(f"tiles/{key}")
         return None if described is None else int(described["n_tiles"])
 
     def has_look(self, key: str) -> bool:
@@ -199,7 +229,7 @@ class FeatureStore:
 
     def read_look(self, key: str) -> Look | None:
         """How a slide looks; None where nobody has measured it, or an earlier version did."""
-        described = self._described(f"looks/{key}")
+        described = self.described(f"looks/{key}")
         if described is None or described.get("look_format") != LOOK_FORMAT:
             return None
         return Look(**described["look"])
@@ -232,7 +262,7 @@ class FeatureStore:
             self._files.rm(f"{self._root}/parts/{key}", recursive=True)
 
     def _open(self, name: str) -> zarr.Group:
-        if not self._is_whole(name):
+        if not self.is_whole(name):
             raise SlideError(f"store {self.place}: {name} is not whole; run again, and it is made anew")
         group = zarr.open_group(f"{self.place}/{name}", mode="r", zarr_format=3)
         if group.attrs.get("format") != FORMAT:
@@ -240,9 +270,9 @@ class FeatureStore:
         return group
 
     def _write(self, name: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-        written = f"drafts/{draft_name()}" if self._can_rename else name
+        written = f"drafts/{draft_name()}" if self.can_rename else name
         with writing(f"store {self.place}: {name}"), self._removed_if_left(written):
-            if not self._can_rename:
+            if not self.can_rename:
                 with suppress(FileNotFoundError):
                     self._files.rm_file(f"{self._root}/{name}/zarr.json")  # from now on it is not there
             files = sum(self._write_array(f"{written}/{part}", array) for part, array in arrays.items())
@@ -251,7 +281,7 @@ class FeatureStore:
                 raise SlideError(f"store {self.place}: another run writes {name} at this moment; run again")
             described = {"format": FORMAT, "content": content, **attributes}
             zarr.create_group(f"{self.place}/{written}", zarr_format=3, attributes=described)
-            if self._can_rename:
+            if self.can_rename:
                 self._publish(written, name)
 
     @contextmanager
@@ -259,7 +289,7 @@ class FeatureStore:
         try:
             yield
         finally:
-            if self._can_rename:
+            if self.can_rename:
                 shutil.rmtree(Path(self._root, written), ignore_errors=True)
 
     def _write_array(self, name: str, array: np.ndarray) -> int:
@@ -282,20 +312,21 @@ class FeatureStore:
     def _publish(self, written: str, name: str) -> None:
         final = Path(self._root, name)
         final.parent.mkdir(parents=True, exist_ok=True)
-        if final.is_dir() and not self._is_whole(name):
+        if final.is_dir() and not self.is_whole(name):
             shutil.rmtree(final)
         try:
             os.rename(Path(self._root, written), final)
         except OSError:
-            if not self._is_whole(name):  # else another process finished the same slide first: its work is as good
+            if not self.is_whole(name):  # else another process finished the same slide first: its work is as good
                 raise
 
-    def _is_whole(self, name: str) -> bool:
+    def is_whole(self, name: str) -> bool:
         """Whether every file is there that was written, in its full length: Zarr reads a lost chunk as zeros, without a word."""
-        described = self._described(name)
+        described = self.described(name)
         return described is not None and described.get("content") == self._content(name)
 
-    def _described(self, name: str) -> dict[str, Any] | None:
+    def described(self, name: str) -> dict[str, Any] | None:
+        """The attributes of a group, by its place in the store; None where it has none yet, or they cannot be read."""
         try:
             return dict(json.loads(self._files.cat_file(f"{self._root}/{name}/zarr.json")).get("attributes", {}))
         except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
@@ -307,6 +338,22 @@ class FeatureStore:
         found = self._files.find(f"{self._root}/{name}", detail=True)
         sizes = [entry["size"] for path, entry in found.items() if not path.endswith(f"{name}/zarr.json")]
         return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+def _listed(files: fsspec.AbstractFileSystem, folder: str) -> set[str]:
+    files.invalidate_cache(folder)
+    try:
+        return {name.rstrip("/").rsplit("/", 1)[-1] for name in files.ls(folder, detail=False)}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _written(entry: Mapping[str, Any]) -> float:
+    """When a file was written, as the different places say it; where they don't, now."""
+    told = next((entry[key] for key in ("mtime", "LastModified", "created") if entry.get(key)), None)
+    if told is None:
+        return time.time()
+    return float(told) if isinstance(told, int | float) else told.timestamp()
 
 
 def _part(key: str, rows: range) -> str:

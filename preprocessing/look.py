@@ -8,16 +8,15 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from preprocessing.quality import find_glass, measure_empty, measure_sharpness
 from preprocessing.reader import SlideReader
 from preprocessing.slides import Slide
-from preprocessing.tiles import TileConfig, TiledSlide, read_tile
+from preprocessing.tiles import TileConfig, TiledSlide, read_tile, sample_rows
 from preprocessing.tissue import measure_ink
 
 LOOK_FORMAT = 1  # raise it whenever a measure means something else
-SAMPLE_TILES = 32
 PIXEL_STEP = 2  # every second pixel, either way, is enough for a mean
 MIN_SHARPNESS = 0.1  # squared grey levels; an empty image has 0, of which there is no logarithm
 # Optical density of the stains in red, green and blue: Ruifrok & Johnston, Anal. Quant. Cytol. Histol. 23 (2001) 291.
@@ -49,11 +48,6 @@ class Look:
     haematoxylin: float
     eosin: float
     other_colour: float
-
-
-def sample_rows(n: int, size: int = SAMPLE_TILES) -> Int[np.ndarray, " k"]:
-    """At most `size` numbers below n, evenly spread: always the same ones."""
-    return np.unique(np.linspace(0, n - 1, min(n, size)).round().astype(int))
 
 
 def look_at(slide: Slide, tiled: TiledSlide, config: TileConfig) -> Look:

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Int, Int32
 from pydantic import Field
 
 from models.settings import Settings
@@ -14,8 +15,10 @@ from preprocessing.masks import read_mask
 from preprocessing.quality import QualityConfig, measure_empty, measure_sharpness
 from preprocessing.reader import SlideReader
 from preprocessing.slides import MPP_RANGE, Slide
+from preprocessing.stain import Normaliser, StainConfig, fit_normaliser
 from preprocessing.tissue import TissueConfig, detect_tissue
 
+SAMPLE_TILES = 32  # of a slide, where its tiles are to be known but not all be read
 ROUNDING = 1e-9  # of a tissue share that is computed from sums over the whole mask
 
 
@@ -33,6 +36,7 @@ class TileConfig(Settings):
     )
     tissue: TissueConfig = TissueConfig()
     quality: QualityConfig = QualityConfig()
+    stain: StainConfig = StainConfig()
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,20 @@ def _between(lines: Float[np.ndarray, "n m"], at: Float[np.ndarray, " k"]) -> Fl
     before = np.minimum(at.astype(int), len(lines) - 2)
     part = (at - before)[:, None]
     return lines[before] * (1 - part) + lines[before + 1] * part
+
+
+def slide_normaliser(path: Path, grid: TileGrid, config: StainConfig) -> tuple[Normaliser | None, str]:
+    """What normalises the stain of this slide's tiles, and why where nothing does; see `fit_normaliser`."""
+    if config.method == "none":
+        return None, ""
+    with SlideReader(path) as reader:
+        tiles = np.stack([read_tile(reader, grid, int(row)) for row in sample_rows(len(grid))])
+    return fit_normaliser(config, tiles)
+
+
+def sample_rows(n: int, size: int = SAMPLE_TILES) -> Int[np.ndarray, " k"]:
+    """At most `size` numbers below n, evenly spread: always the same ones."""
+    return np.unique(np.linspace(0, n - 1, min(n, size)).round().astype(int))
 
 
 def read_tile(reader: SlideReader, grid: TileGrid, index: int) -> np.ndarray:

@@ -368,7 +368,6 @@ def validate(
 ) -> dict[str, Any]:
     """The metrics of a new cohort's cases whose label is known, those of the model's baselines beside them."""
     import pandas as pd
-    from pipeline.figures import forest
 
     from pipeline.metrics import to_json
     from pipeline.new_cohort import Kept, baseline_marks, evaluate, typed
@@ -388,8 +387,6 @@ def validate(
         tables = typed(predictions), typed(baselines)
         found = {one.task: evaluate(one, *tables, n_boot=config.bootstrap, seed=config.seed) for one in predictors}
         reports = {task: report for task, report in found.items() if report}
-        for name, report in reports.items():
-            run.write_figure(f"{name}.svg", forest(f"{name}: {report['n']} cases", report))
         run.write_json("metrics.json", to_json(reports))
     return reports
 

@@ -1,0 +1,206 @@
+"""`python -m workflows.store ls|check|prune|rm STORE`: what a feature store holds, whether it is whole, and how it gets smaller."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from preprocessing.features import FeatureStore
+    from preprocessing.store_care import Entry
+
+ALL_GOOD, DAMAGED, WRONG_INPUT = 0, 1, 2
+EPILOG = """\
+examples:
+  python -m workflows.store ls features.zarr
+  python -m workflows.store check s3://bucket/features.zarr --deep
+  python -m workflows.store prune features.zarr --dry-run
+  python -m workflows.store rm features.zarr --encoder uni --yes
+
+exit codes: 0 all good; 1 check found damaged groups; 2 wrong input, nothing was changed
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code (see `--help`)."""
+    arguments = _parser().parse_args(argv)
+    from rich.console import Console
+
+    from preprocessing.errors import InputError
+    from preprocessing.features import FeatureStore
+
+    out = Console(highlight=False, markup=False, soft_wrap=True)
+    try:
+        store = FeatureStore(arguments.store)
+        store.require()
+        return {"ls": ls, "check": check, "prune": prune, "rm": rm}[arguments.command](store, arguments, out)
+    except InputError as error:
+        Console(stderr=True).print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        return WRONG_INPUT
+
+
+def ls(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
+    """Print what is there: by recipe and encoder, or with `--slides` group by group."""
+    from preprocessing.store_care import entries
+
+    found = list(entries(store, stale_hours=arguments.stale_hours))
+    if arguments.slides:
+        _table(out, ("group", "slide", "encoder", "recipe", "state", "size"), map(_row, found))
+    else:
+        together: dict[tuple[str, str, str, str], list[Entry]] = {}
+        for entry in found:
+            together.setdefault((entry.kind, entry.encoder, entry.recipe, entry.state), []).append(entry)
+        rows = (
+            (*head, str(len({e.slide_id for e in own})) if head[0] != "drafts" else "", str(len(own)), _size(own))
+            for head, own in sorted(together.items())
+        )
+        _table(out, ("kind", "encoder", "recipe", "state", "slides", "groups", "size"), rows)
+    slides = {entry.slide_id for entry in found if entry.kind != "drafts"}
+    out.print(f"{store.place}: {len(slides)} slides, {len(found)} groups, {_size(found)}")
+    return ALL_GOOD
+
+
+def check(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
+    """Print what is not whole; the exit code says whether anything is damaged."""
+    from preprocessing.store_care import WASTE, entries
+
+    found = list(entries(store, stale_hours=arguments.stale_hours, deep=arguments.deep))
+    for entry in found:
+        if entry.state != "whole":
+            out.print(f"{entry.state}: {entry.name} ({_size([entry])})")
+    damaged = sum(entry.state == "damaged" for entry in found)
+    waste = sum(entry.state in WASTE for entry in found)
+    out.print(
+        f"{store.place}: {sum(entry.state == 'whole' for entry in found)} groups whole, {damaged} damaged, "
+        f"{waste - damaged} left behind" + ("; prune removes what no run can use" if waste else "")
+    )
+    return DAMAGED if damaged else ALL_GOOD
+
+
+def prune(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
+    """Remove what no run can use: damaged groups, parts of finished slides, drafts and parts whose run died."""
+    from preprocessing.store_care import WASTE, entries
+
+    found = entries(store, stale_hours=arguments.stale_hours, deep=arguments.deep)
+    return _remove(store, [entry for entry in found if entry.state in WASTE], arguments, out)
+
+
+def rm(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
+    """Remove the groups of an encoder, a slide or a key; all that is given must fit."""
+    from preprocessing.errors import InputError
+    from preprocessing.store_care import entries
+
+    wanted = {name: getattr(arguments, name) for name in ("encoder", "slide", "key") if getattr(arguments, name)}
+    if not wanted:
+        raise InputError("rm: say what is to go, with --encoder, --slide or --key")
+    fitting = [
+        entry
+        for entry in entries(store, stale_hours=arguments.stale_hours)
+        if entry.kind != "drafts" and _fits(entry, wanted)
+    ]
+    busy = [entry for entry in fitting if entry.state == "busy"]
+    for entry in busy:
+        out.print(f"kept: {entry.name}: a run may be writing it, or go on from it")
+    if not fitting:
+        raise InputError(f"rm: nothing in {store.place} fits {wanted}; see ls")
+    return _remove(store, [entry for entry in fitting if entry not in busy], arguments, out)
+
+
+def _fits(entry: "Entry", wanted: dict[str, str]) -> bool:
+    has = {"encoder": entry.encoder, "slide": entry.slide_id, "key": entry.key}
+    return all(fnmatchcase(has[name], pattern) for name, pattern in wanted.items())
+
+
+def _remove(store: "FeatureStore", gone: list["Entry"], arguments: argparse.Namespace, out: "Console") -> int:
+    """Remove them once the user agrees; what has changed since it was listed stays."""
+    from preprocessing.errors import InputError
+    from preprocessing.store_care import look_up
+
+    for entry in gone:
+        out.print(
+            f"{'would remove' if arguments.dry_run else 'to remove'}: {entry.name} ({entry.state}, {_size([entry])})"
+        )
+    if not gone or arguments.dry_run:
+        out.print(f"{store.place}: {len(gone)} groups, {_size(gone)}, {'would go' if gone else 'nothing to remove'}")
+        return ALL_GOOD
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise InputError(f"{len(gone)} groups would be removed; give --yes, or look first with --dry-run")
+        if input(f"remove {len(gone)} groups, {_size(gone)}? [y/N] ").strip().lower() != "y":
+            out.print("nothing removed")
+            return ALL_GOOD
+    removed = []
+    for entry in gone:
+        now = look_up(store, entry.name, stale_hours=arguments.stale_hours, deep=getattr(arguments, "deep", False))
+        if now.state == entry.state:
+            store.remove(entry.name)
+            removed.append(entry)
+        else:
+            out.print(f"kept: {entry.name} is {now.state} by now")
+    out.print(f"{store.place}: {len(removed)} groups removed, {_size(removed)} freed")
+    return ALL_GOOD
+
+
+def _row(entry: "Entry") -> tuple[str, ...]:
+    return entry.name, entry.slide_id, entry.encoder, entry.recipe, entry.state, _size([entry])
+
+
+def _size(found: Iterable["Entry"]) -> str:
+    size = float(sum(entry.size_bytes for entry in found))
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _table(out: "Console", head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns side by side; the text of a cell is never cut."""
+    table = [tuple(head), *map(tuple, rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    for row in table:
+        out.print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m workflows.store",
+        description="What a feature store holds, whether it is whole, and how it gets smaller.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="ls|check|prune|rm")
+    helps = {
+        "ls": "slides, recipes, encoders, sizes",
+        "check": "whether every group is whole",
+        "prune": "remove what no run can use",
+        "rm": "remove the groups of an encoder, a slide or a key",
+    }
+    for name, text in helps.items():
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.add_argument("store", metavar="STORE", help="folder or URL")
+        command.add_argument(
+            "--stale-hours",
+            type=float,
+            default=24.0,
+            metavar="H",
+            help="what may be being written counts as abandoned once nobody touched it for so long (24)",
+        )
+        if name == "ls":
+            command.add_argument("--slides", action="store_true", help="group by group")
+        if name in ("check", "prune"):
+            command.add_argument("--deep", action="store_true", help="read every array, too")
+        if name in ("prune", "rm"):
+            command.add_argument("--dry-run", action="store_true", help="only say what would go")
+            command.add_argument("--yes", action="store_true", help="do not ask")
+    for name, text in (("encoder", "name"), ("slide", "slide id"), ("key", "key in the store")):
+        command.add_argument(f"--{name}", metavar="PATTERN", help=f"by {text}; * stands for anything")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
