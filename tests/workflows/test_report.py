@@ -370,7 +370,6 @@ def explained(copied):
     folder.mkdir(parents=True)
     for name in ("slide.jpg", "map.jpg", "tile.jpg"):
         Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(folder / name)
-    scale = {"low": 0, "high": 0.03, "unit": "share of attention", "colours": ["#440154", "#fde725"]}
     overlays = [
         {"what": "prototype", "image": "map.jpg", "legend": [["prototype 1", "#1b9e77"], ["prototype 2", "#d95f02"]]},
         {
