@@ -83,7 +83,11 @@ class Material:
     def dataset(self, trained: TrainedModel, cases: Sequence[str]) -> Dataset:
         """The cases as a model takes them; it keeps the bags that it has read."""
         bags = Bags(self.store, {case: tuple(self.of_case(case)["features"]) for case in cases})
-        return dataset_for(trained.scaler, self.matrix(trained, cases), bags, patch_dim=trained.patch_dim)
+        matrix = self.matrix(trained, cases)
+        if trained.scaler is not None and not matrix.case_ids:
+            nobody = [np.zeros((1, width), np.float32) for width in trained.scaler.group_dims]  # a row that no case has
+            return Dataset(bags, trained.patch_dim, {}, nobody, trained.scaler.covariates)
+        return dataset_for(trained.scaler, matrix, bags, patch_dim=trained.patch_dim)
 
 
 @dataclass(frozen=True)
@@ -296,7 +300,7 @@ def _number(value: Any) -> float | None:
 
 
 def draw_slides(job: CaseJob, trained: TrainedModel, reading: Reading) -> list[dict[str, Any]]:
-    """The tile table, thumbnail and overlays of each slide of a case; what each holds."""
+    """The tile table, thumbnail and overlays of each slide of a case; what each holds, with a `reason` where it has no pictures."""
     slides = job.material.of_case(job.case)
     if not len(slides):
         return []
@@ -329,7 +333,12 @@ def _draw_slide(job: CaseJob, slide: Any, shown: Mapping[str, Layer]) -> dict[st
     table = pd.DataFrame(np.column_stack([grid.coords, grid.cells]), columns=["x", "y", "column", "row"])
     table = table.assign(**{what: layer.values for what, layer in shown.items()})
     write_text(job.folder / place / "tiles.csv", table.to_csv(index=False, float_format="%.8g"))
-    told = {"slide_id": slide.slide_id, "tiles": f"{place}/tiles.csv", "thumbnail": None, "overlays": []}
+    told = {
+        "slide_id": slide.slide_id,
+        "tiles": f"{place}/tiles.csv",
+        "thumbnail": f"{place}/thumbnail.jpg",
+        "overlays": [],
+    }
     try:
         with SlideReader(Path(slide.path)) as reader:
             thumbnail = draw_thumbnail(reader)
@@ -340,7 +349,7 @@ def _draw_slide(job: CaseJob, slide: Any, shown: Mapping[str, Layer]) -> dict[st
     for what, layer in shown.items():
         save_jpeg(job.folder / place / f"{what}.jpg", over_tissue(thumbnail, grid, layer.colours))
     overlays = [{"what": what, "image": f"{place}/{what}.jpg", "legend": one.legend} for what, one in shown.items()]
-    return told | {"thumbnail": f"{place}/thumbnail.jpg", "overlays": overlays}
+    return told | {"overlays": overlays}
 
 
 # The atlas
