@@ -80,14 +80,19 @@ class Material:
         there = set(matrix.case_ids)
         return matrix.take([case for case in dict.fromkeys(cases) if case in there])
 
-    def dataset(self, trained: TrainedModel, cases: Sequence[str]) -> Dataset:
-        """The cases as a model takes them; it keeps the bags that it has read."""
+    def slides_alone(self, trained: TrainedModel, cases: Sequence[str]) -> Dataset:
+        """The slides of the cases as a model takes them; it keeps the bags that it has read."""
         bags = Bags(self.store, {case: tuple(self.of_case(case)["features"]) for case in cases})
-        matrix = self.matrix(trained, cases)
-        if trained.scaler is not None and not matrix.case_ids:
-            nobody = [np.zeros((1, width), np.float32) for width in trained.scaler.group_dims]  # a row that no case has
-            return Dataset(bags, trained.patch_dim, {}, nobody, trained.scaler.covariates)
-        return dataset_for(trained.scaler, matrix, bags, patch_dim=trained.patch_dim)
+        dims = trained.scaler.group_dims if trained.scaler else []
+        nobody = [np.zeros((1, width), np.float32) for width in dims]  # a row that no case has
+        return Dataset(bags, trained.patch_dim, {}, nobody)
+
+    def dataset(self, trained: TrainedModel, cases: Sequence[str], matrix: OmicsMatrix) -> Dataset:
+        """The cases as a model takes them, with the genes that are in the matrix."""
+        data = self.slides_alone(trained, cases)
+        if not matrix.case_ids:
+            return data
+        return dataset_for(trained.scaler, matrix, data.bags, patch_dim=trained.patch_dim)
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,10 @@ class Asked:
     told: pd.DataFrame
     final: Source
     by_case: Mapping[str, Source] = field(default_factory=dict)
+
+    def of(self, case: str) -> Source:
+        """The model that explains a case."""
+        return self.by_case.get(case, self.final)
 
 
 @dataclass(frozen=True)
@@ -191,16 +200,7 @@ def explain_tasks(
         return
     chosen = {one.task: choose_cases(one.told, which) for one in asked}
     jobs = [
-        CaseJob(
-            task=one.task,
-            case=case,
-            source=one.by_case.get(case, one.final),
-            prototypes=one.final.model,
-            material=material,
-            folder=folder / one.task,
-            device=device,
-            seed=seed,
-        )
+        CaseJob(one.task, case, one.of(case), one.final.model, material, folder / one.task, device, seed)
         for one in asked
         for case in chosen[one.task]
     ]
@@ -260,21 +260,25 @@ def explain_case(job: CaseJob) -> dict[str, Any]:
     if job.device == "cpu":
         one_thread()
     trained = load_model(job.source.model)
-    data = job.material.dataset(trained, [job.case, *job.source.reference])
+    cases = [job.case, *job.source.reference]
+    matrix = job.material.matrix(trained, cases)
+    data = job.material.dataset(trained, cases, matrix)
     reading = read_case(trained, data, job.case, device=job.device)
     return {
         "inputs": outputs_by_input(trained, data, job.case, device=job.device),
-        "genes": gene_groups(job, trained, data, reading),
+        "genes": gene_groups(job, trained, data, matrix, reading),
         "slides": draw_slides(job, trained, reading) if MODELS[trained.model_name].reads_slides else [],
     }
 
 
-def gene_groups(job: CaseJob, trained: TrainedModel, data: Dataset, reading: Reading) -> list[dict[str, Any]]:
+def gene_groups(
+    job: CaseJob, trained: TrainedModel, data: Dataset, matrix: OmicsMatrix, reading: Reading
+) -> list[dict[str, Any]]:
     """What each gene group does for the prediction, the most by gradient × input first; none for a case without genes."""
     scaler = trained.scaler
     if scaler is None or job.case not in data.rows or not MODELS[trained.model_name].reads_genes:
         return []
-    values = scaler.scaled(job.material.matrix(trained, [job.case]))[0]
+    values = scaler.scaled(matrix.take([job.case]))[0]
     products = gene_products(trained, reading, values)
     drops = permuted_drops(trained, data, job.case, job.source.reference, seed=job.seed, device=job.device)
     attention = reading.extras["group_attention"].mean(0)[0].tolist() if "group_attention" in reading.extras else None
@@ -305,7 +309,7 @@ def draw_slides(job: CaseJob, trained: TrainedModel, reading: Reading) -> list[d
     if not len(slides):
         return []
     shared = load_model(job.prototypes)
-    similarity = belonging(shared, job.material.dataset(shared, [job.case]), job.case, device=job.device)
+    similarity = belonging(shared, job.material.slides_alone(shared, [job.case]), job.case, device=job.device)
     unit = "gradient × input, " + (
         "of the risk" if job.task == "survival" else "of the evidence for the predicted class"
     )
@@ -395,7 +399,7 @@ def share_cases(job: AtlasJob) -> list[CaseShare]:
     trained = load_model(job.model)
     shares = []
     for case in job.cases:
-        data = job.material.dataset(trained, [case])
+        data = job.material.slides_alone(trained, [case])
         similarity = belonging(trained, data, case, device=job.device)
         if similarity is None:
             return []
