@@ -136,29 +136,25 @@ def _with_group(batch: Batch, group: int, values: Float[Tensor, "n g"]) -> Batch
     )
 
 
-def outputs_by_input(
-    trained: TrainedModel, data: Dataset, case: str, *, device: str
-) -> dict[str, dict[str, Any] | None]:
+def outputs_by_input(trained: TrainedModel, data: Dataset, case: str, *, device: str) -> dict[str, dict[str, Any]]:
     """What the model says of a case from both modalities, from slides alone and from genes alone.
 
     `output` is the probability of the class that is predicted from both, or the risk; `prediction` is what that input
-    itself leads to. None for a modality that the case lacks or the model does not read.
+    itself leads to. What the case lacks or the model does not read is left out; `both` is then all that there is.
     """
     kind = MODELS[trained.model_name]
-    has_slides, has_genes = bool(data.bags.keys.get(case)) and kind.reads_slides, case in data.rows and kind.reads_genes
-    shown = {
-        "both": {},
-        "slides": {"omics": False} if has_slides else None,
-        "genes": {"slides": False} if has_genes else None,
+    shown: dict[str, dict[str, bool]] = {"both": {}}
+    if data.bags.keys.get(case) and kind.reads_slides:
+        shown["slides"] = {"omics": False}
+    if case in data.rows and kind.reads_genes:
+        shown["genes"] = {"slides": False}
+    model = trained.model.to(device)
+    logits = {name: predict_logits(model, data, [case], device=device, **without) for name, without in shown.items()}
+    of = torch.from_numpy(logits["both"][0])
+    return {
+        name: {
+            "output": float(trained.task.output(torch.from_numpy(own), of)[0]),
+            "prediction": str(trained.task.decode(own)["prediction"].iloc[0]),
+        }
+        for name, own in logits.items()
     }
-    told: dict[str, dict[str, Any] | None] = {}
-    of: Tensor | None = None
-    for name, without in shown.items():
-        if without is None:
-            told[name] = None
-            continue
-        logits = predict_logits(trained.model.to(device), data, [case], device=device, **without)
-        of = torch.from_numpy(logits[0]) if of is None else of
-        output = float(trained.task.output(torch.from_numpy(logits), of)[0])
-        told[name] = {"output": output, "prediction": str(trained.task.decode(logits)["prediction"].iloc[0])}
-    return told

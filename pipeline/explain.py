@@ -80,10 +80,19 @@ class Material:
         there = set(matrix.case_ids)
         return matrix.take([case for case in dict.fromkeys(cases) if case in there])
 
-    def dataset(self, trained: TrainedModel, cases: Sequence[str]) -> Dataset:
-        """The cases as a model takes them; it keeps the bags that it has read."""
+    def slides_alone(self, trained: TrainedModel, cases: Sequence[str]) -> Dataset:
+        """The slides of the cases as a model takes them; it keeps the bags that it has read."""
         bags = Bags(self.store, {case: tuple(self.of_case(case)["features"]) for case in cases})
-        return dataset_for(trained.scaler, self.matrix(trained, cases), bags, patch_dim=trained.patch_dim)
+        dims = trained.scaler.group_dims if trained.scaler else []
+        nobody = [np.zeros((1, width), np.float32) for width in dims]  # a row that no case has
+        return Dataset(bags, trained.patch_dim, {}, nobody)
+
+    def dataset(self, trained: TrainedModel, cases: Sequence[str], matrix: OmicsMatrix) -> Dataset:
+        """The cases as a model takes them, with the genes that are in the matrix."""
+        data = self.slides_alone(trained, cases)
+        if not matrix.case_ids:
+            return data
+        return dataset_for(trained.scaler, matrix, data.bags, patch_dim=trained.patch_dim)
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,10 @@ class Asked:
     told: pd.DataFrame
     final: Source
     by_case: Mapping[str, Source] = field(default_factory=dict)
+
+    def of(self, case: str) -> Source:
+        """The model that explains a case."""
+        return self.by_case.get(case, self.final)
 
 
 @dataclass(frozen=True)
@@ -187,16 +200,7 @@ def explain_tasks(
         return
     chosen = {one.task: choose_cases(one.told, which) for one in asked}
     jobs = [
-        CaseJob(
-            task=one.task,
-            case=case,
-            source=one.by_case.get(case, one.final),
-            prototypes=one.final.model,
-            material=material,
-            folder=folder / one.task,
-            device=device,
-            seed=seed,
-        )
+        CaseJob(one.task, case, one.of(case), one.final.model, material, folder / one.task, device, seed)
         for one in asked
         for case in chosen[one.task]
     ]
@@ -256,21 +260,25 @@ def explain_case(job: CaseJob) -> dict[str, Any]:
     if job.device == "cpu":
         one_thread()
     trained = load_model(job.source.model)
-    data = job.material.dataset(trained, [job.case, *job.source.reference])
+    cases = [job.case, *job.source.reference]
+    matrix = job.material.matrix(trained, cases)
+    data = job.material.dataset(trained, cases, matrix)
     reading = read_case(trained, data, job.case, device=job.device)
     return {
         "inputs": outputs_by_input(trained, data, job.case, device=job.device),
-        "genes": gene_groups(job, trained, data, reading),
+        "genes": gene_groups(job, trained, data, matrix, reading),
         "slides": draw_slides(job, trained, reading) if MODELS[trained.model_name].reads_slides else [],
     }
 
 
-def gene_groups(job: CaseJob, trained: TrainedModel, data: Dataset, reading: Reading) -> list[dict[str, Any]]:
+def gene_groups(
+    job: CaseJob, trained: TrainedModel, data: Dataset, matrix: OmicsMatrix, reading: Reading
+) -> list[dict[str, Any]]:
     """What each gene group does for the prediction, the most by gradient × input first; none for a case without genes."""
     scaler = trained.scaler
     if scaler is None or job.case not in data.rows or not MODELS[trained.model_name].reads_genes:
         return []
-    values = scaler.scaled(job.material.matrix(trained, [job.case]))[0]
+    values = scaler.scaled(matrix.take([job.case]))[0]
     products = gene_products(trained, reading, values)
     drops = permuted_drops(trained, data, job.case, job.source.reference, seed=job.seed, device=job.device)
     attention = reading.extras["group_attention"].mean(0)[0].tolist() if "group_attention" in reading.extras else None
@@ -296,12 +304,12 @@ def _number(value: Any) -> float | None:
 
 
 def draw_slides(job: CaseJob, trained: TrainedModel, reading: Reading) -> list[dict[str, Any]]:
-    """The tile table, thumbnail and overlays of each slide of a case; what each holds."""
+    """The tile table, thumbnail and overlays of each slide of a case; what each holds, with a `reason` where it has no pictures."""
     slides = job.material.of_case(job.case)
     if not len(slides):
         return []
     shared = load_model(job.prototypes)
-    similarity = belonging(shared, job.material.dataset(shared, [job.case]), job.case, device=job.device)
+    similarity = belonging(shared, job.material.slides_alone(shared, [job.case]), job.case, device=job.device)
     unit = "gradient × input, " + (
         "of the risk" if job.task == "survival" else "of the evidence for the predicted class"
     )
@@ -329,7 +337,12 @@ def _draw_slide(job: CaseJob, slide: Any, shown: Mapping[str, Layer]) -> dict[st
     table = pd.DataFrame(np.column_stack([grid.coords, grid.cells]), columns=["x", "y", "column", "row"])
     table = table.assign(**{what: layer.values for what, layer in shown.items()})
     write_text(job.folder / place / "tiles.csv", table.to_csv(index=False, float_format="%.8g"))
-    told = {"slide_id": slide.slide_id, "tiles": f"{place}/tiles.csv", "thumbnail": None, "overlays": []}
+    told = {
+        "slide_id": slide.slide_id,
+        "tiles": f"{place}/tiles.csv",
+        "thumbnail": f"{place}/thumbnail.jpg",
+        "overlays": [],
+    }
     try:
         with SlideReader(Path(slide.path)) as reader:
             thumbnail = draw_thumbnail(reader)
@@ -340,7 +353,7 @@ def _draw_slide(job: CaseJob, slide: Any, shown: Mapping[str, Layer]) -> dict[st
     for what, layer in shown.items():
         save_jpeg(job.folder / place / f"{what}.jpg", over_tissue(thumbnail, grid, layer.colours))
     overlays = [{"what": what, "image": f"{place}/{what}.jpg", "legend": one.legend} for what, one in shown.items()]
-    return told | {"thumbnail": f"{place}/thumbnail.jpg", "overlays": overlays}
+    return told | {"overlays": overlays}
 
 
 # The atlas
@@ -386,7 +399,7 @@ def share_cases(job: AtlasJob) -> list[CaseShare]:
     trained = load_model(job.model)
     shares = []
     for case in job.cases:
-        data = job.material.dataset(trained, [case])
+        data = job.material.slides_alone(trained, [case])
         similarity = belonging(trained, data, case, device=job.device)
         if similarity is None:
             return []

@@ -96,7 +96,8 @@ def layers(
         shown["prototype"] = Layer(prototypes + 1, in_colours(prototypes, colours), named)
     for name, shares in attentions(trained, reading.extras).items():
         low, high = (float(np.quantile(shares, q)) for q in (0.01, 0.99))
-        scale = {"low": low, "high": high, "unit": "share of attention", "colours": list(SHARES)}
+        even = f"share of attention; were it even, {1 / len(shares):.3g}"
+        scale = {"low": low, "high": high, "unit": even, "colours": list(SHARES)}
         means = LOOKS[looks_by(reading.extras) or ""]
         shown[name] = Layer(shares, on_scale(shares, low=low, high=high, stops=SHARES), scale | {"means": means})
     if reading.tiles.any():

@@ -290,6 +290,7 @@ def test_no_key_but_where_and_how_far_is_left_out_of_the_identity():
         "gpu_tiles": 4,
         "scheduler": "tcp://h:1",
         "until": "tile",
+        "explain": "a,b",
     }
     assert identity(load_config(INPUTS | elsewhere)) == identity(load_config(INPUTS))
 
@@ -326,3 +327,23 @@ def test_places_mean_the_same_to_workers_in_another_folder(tmp_path, monkeypatch
     assert there.encoder.weights == tmp_path / "w.safetensors"
     assert there.encoder.name == f"local-dir:{tmp_path / 'hub'}"
     assert config.model_copy(update={"store": "s3://b/f.zarr"}).for_other_machines().store == "s3://b/f.zarr"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("0", 0),
+        ("3", 3),
+        (2, 2),
+        ("TCGA-06-0125-01Z-00-DX1,b", ("TCGA-06-0125", "b")),
+        (["x", "x"], ("x",)),
+        ("7,", ("7",)),
+    ],
+)
+def test_cases_to_explain_are_a_number_of_each_kind_or_ids(given, meant):
+    assert load_config(INPUTS | {"explain": given}).explain == meant
+
+
+def test_fewer_than_no_cases_cannot_be_explained():
+    with pytest.raises(InputError, match="explain: give the number of cases of each kind, 0 for none, or case ids"):
+        load_config(INPUTS, sets=["explain=-1"])

@@ -12,7 +12,7 @@ from workflows.run_pipeline import main
 
 QUICK = (
     *("--workers", "0", "--device", "cpu", "--folds", "2", "--epochs", "2", "--set", "bootstrap=20"),
-    *("--set", "train.batch_cases=4", "--set", "encoder.precision=float32"),
+    *("--explain", "0", "--set", "train.batch_cases=4", "--set", "encoder.precision=float32"),
     *("--set", "models.umeml.hidden=16", "--set", "models.umeml.blocks=1", "--set", "models.abmil.hidden=16"),
 )
 
@@ -62,7 +62,7 @@ def walk(cohort: Cohort) -> Callable[..., int]:
 
 @pytest.fixture(scope="session")
 def finished(cohort: Cohort, walk: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of all three tasks, with baselines."""
+    """The folder of a run of all three tasks, with baselines and explanations."""
     out = tmp_path_factory.mktemp("finished") / "run"
-    assert walk(cohort.slides, cohort.genes, "--gene-sets", cohort.sets, "--out", out) == 0
+    assert walk(cohort.slides, cohort.genes, "--gene-sets", cohort.sets, "--explain", "1", "--out", out) == 0
     return out

@@ -296,6 +296,10 @@ def test_a_split_without_deaths_to_learn_from(refused, cohort, tmp_path):
     names(message, f"fold 0 has no death among its {len(alive)} training cases", "use other splits")
 
 
+def test_a_case_to_explain_that_is_not_used(refused):
+    names(refused("--explain", "TCGA-00-0000"), "--explain: TCGA-00-0000: not among the 12 cases", "--dry-run")
+
+
 # --- the folder
 
 

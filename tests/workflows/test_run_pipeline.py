@@ -55,7 +55,7 @@ def test_everything_that_is_promised_is_there(finished):
     assert not list(finished.rglob("*.pkl"))
     run = json.loads((finished / "run.json").read_text())
     assert run["failed_slides"] == 0
-    assert run["seconds"].keys() == {"tiling", "embedding", "training", "evaluation"}
+    assert run["seconds"].keys() == {"tiling", "embedding", "training", "evaluation", "explaining"}
     assert run["encoder"]["name"] == "efficientnet-lite0"
 
 
@@ -400,13 +400,35 @@ def test_a_dry_run_shows_the_cohort_and_writes_nothing(finished, cohort, walk, t
     assert "survival_months: column survival_months" in told
 
 
+# --- what the models see
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_chosen_cases_are_explained_by_the_model_that_predicted_them(finished, task):
+    told = json.loads((finished / "explain" / f"{task}.json").read_text())
+    rows = predictions(finished, task)
+    assert 2 <= len(told["cases"]) <= 4
+    for case in told["cases"]:
+        row = rows.loc[case["case_id"]]
+        assert (case["fold"], case["prediction"]) == (row["fold"], row["prediction"])
+        expected = row["risk"] if task == "survival" else row[f"probability_{row['prediction']}"]
+        assert case["inputs"]["both"]["output"] == pytest.approx(expected, rel=1e-4)
+        assert case["inputs"]["both"]["prediction"] == row["prediction"]
+        files = [slide["tiles"] for slide in case["slides"]]
+        files += [overlay["image"] for slide in case["slides"] for overlay in slide["overlays"]]
+        assert len(files) >= 4
+        assert all((finished / "explain" / task / name).is_file() for name in files)
+    assert [one["prototype"] for one in told["atlas"]] == [1, 2, 3, 4, 5]
+    assert told["atlas"][0]["by"].keys() == {"grade", "subtype", "risk"}
+
+
 # --- one side, or more
 
 
 def test_genes_alone_with_covariates_and_a_defining_feature(finished, cohort, walk, genes, tmp_path, capsys):
     table = cohort.table()
     table["IDH1_mut"] = (table["subtype"] != "IDHwt").astype(int)
-    options = (*ONE_TASK, "--covariates", "age,is_female,grade", "--out", tmp_path / "run")
+    options = (*ONE_TASK, "--covariates", "age,is_female,grade", "--explain", "1", "--out", tmp_path / "run")
     assert walk("none", genes(table), *options) == 0
     told = capsys.readouterr().err
     assert "task subtype: 1 features are left out since they define the label: IDH1_mut (IDH mutation" in told
@@ -419,6 +441,12 @@ def test_genes_alone_with_covariates_and_a_defining_feature(finished, cohort, wa
     assert len(pd.read_csv(tmp_path / "run" / "slides.csv")) == 0
     assert set(predictions(tmp_path / "run")["status"]) == {"tested"}
     assert "have genes" in told
+    explained = json.loads((tmp_path / "run" / "explain" / "subtype.json").read_text())
+    assert explained["atlas"] == []
+    for case in explained["cases"]:
+        assert case["slides"] == []
+        assert "covariate" in {group["group"] for group in case["genes"]}
+        assert "IDH1_mut" not in json.dumps(case["genes"])
 
 
 def test_defining_features_can_be_allowed(finished, cohort, walk, genes, tmp_path, capsys):
