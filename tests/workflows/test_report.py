@@ -209,6 +209,13 @@ def test_a_report_of_no_finished_run_is_refused(tmp_path, capsys, make, message)
     assert message in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.csv"])
+def test_a_damaged_file_is_named(copied, capsys, name):
+    (copied / name).write_text('{"grade": {' if name == "metrics.json" else "")
+    assert main(["--report-only", str(copied)]) == 2
+    assert f"{name} is damaged" in capsys.readouterr().err.replace("\n", "")
+
+
 def test_the_report_is_drawn_again_and_takes_no_other_options(copied, capsys):
     before = (copied / "report.html").read_text().replace(str(copied.parent), "")
     (copied / "report.html").unlink()
@@ -372,11 +379,7 @@ def explained(copied):
         Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(folder / name)
     overlays = [
         {"what": "prototype", "image": "map.jpg", "legend": [["prototype 1", "#1b9e77"], ["prototype 2", "#d95f02"]]},
-        {
-            "what": "attention",
-            "image": "lost.jpg",
-            "legend": {"low": 0, "high": 0.03, "unit": "share of attention", "colours": ["#440154", "#fde725"]},
-        },
+        {"what": "attention", "image": "lost.jpg", "legend": scale},
     ]
     group = {"group": HOSTILE, "attention": 0.4, "permutation": None, "gradient": 0.2, "direction": "-"}
     case = {

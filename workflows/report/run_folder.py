@@ -110,7 +110,12 @@ def _text(path: Path) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"report: {path} is damaged ({error}); give the run's command again") from None
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -119,12 +124,12 @@ def _table(path: Path) -> pd.DataFrame:
         return pd.DataFrame()
     texts = ("case_id", "slide_id", "label", "prediction", "status", "reason", "set_90")
     as_text: Callable[[str], str] = str
-    return pd.read_csv(path, converters=dict.fromkeys(_present(path, texts), as_text), low_memory=False)
-
-
-def _present(path: Path, names: tuple[str, ...]) -> list[str]:
-    header = pd.read_csv(path, nrows=0).columns
-    return [name for name in names if name in header]
+    try:
+        there = set(pd.read_csv(path, nrows=0).columns)
+        converters = {name: as_text for name in texts if name in there}
+        return pd.read_csv(path, converters=converters, low_memory=False)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"report: {path} is damaged ({error}); give the run's command again") from None
 
 
 def _warnings(log_text: str) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from workflows.report import charts
-from workflows.report.charts import Chart, missing
+from workflows.report import charts, class_charts, survival_charts
+from workflows.report.chart import Chart, missing
 from workflows.report.run_folder import RunFolder
 from workflows.report.tables import Cell, Table, class_table, fold_table, metric_table, prediction_table
-from workflows.report.words import SHOWN, Told, Verdict, judge, number, other_name, why_left_out
+from workflows.report.words import SHOWN, Told, Verdict, compared, judge, number, other_name, why_left_out
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _about(run: RunFolder, name: str, report: Told) -> str:
     tested = _tested(run, name)
     parts = [f"{report['n']} cases tested" if "n" in report else f"{len(run.predicted(name))} cases predicted"]
     if "event" in tested and len(tested):
-        parts.append(f"{int(charts.followed(tested)['event'].sum())} events")
+        parts.append(f"{int(survival_charts.followed(tested)['event'].sum())} events")
     folds = report.get("model", {}).get("folds", [])
     if folds:
         parts.append(f"{len(folds)} folds")
@@ -204,12 +204,12 @@ def _survival_charts(run: RunFolder, name: str, report: Told, tested: pd.DataFra
     pooled = report["model"]["pooled"] if report else {}
     no_labels = "It needs outcomes, and this run has no metrics."
     return (
-        charts.kaplan_meier(f"{name}-kaplan-meier", tested, pooled.get("risk_groups", {})),
-        charts.single_curves(f"{name}-curves", run.predicted(name)),
-        charts.auc_over_time(f"{name}-auc", tested, report)
+        survival_charts.kaplan_meier(f"{name}-kaplan-meier", tested, pooled.get("risk_groups", {})),
+        survival_charts.single_curves(f"{name}-curves", run.predicted(name)),
+        survival_charts.auc_over_time(f"{name}-auc", tested, report)
         if report
         else missing(f"{name}-auc", "AUC over time", no_labels),
-        charts.survival_calibration(f"{name}-calibration", report)
+        survival_charts.survival_calibration(f"{name}-calibration", report)
         if report
         else missing(f"{name}-calibration", "Calibration", no_labels),
     )
@@ -220,9 +220,9 @@ def _class_charts(name: str, report: Told, tested: pd.DataFrame) -> tuple[Chart,
         return (missing(f"{name}-roc", "ROC, precision and recall, calibration", "They need labels; there are none."),)
     classes = report["model"]["pooled"]["confusion"]["classes"]
     return (
-        charts.roc(f"{name}-roc", tested, classes),
-        charts.precision_recall(f"{name}-precision-recall", tested, classes),
-        charts.reliability(f"{name}-calibration", tested, classes),
+        class_charts.roc(f"{name}-roc", tested, classes),
+        class_charts.precision_recall(f"{name}-precision-recall", tested, classes),
+        class_charts.reliability(f"{name}-calibration", tested, classes),
     )
 
 
@@ -238,8 +238,7 @@ def _confusions(report: Told) -> tuple[Confusion, ...]:
         for given in ("slides", "genes")
         if given in report.get("inputs", {})
     }
-    others = {**report.get("rivals", {}), **report.get("baselines", {})}
-    pooled |= {other_name(other): told["pooled"] for other, told in others.items()}
+    pooled |= {other_name(other): told["pooled"] for other, told in compared(report).items()}
     return tuple(
         Confusion(name, tuple(told["confusion"]["classes"]), _counts(told), told["confusion"].get("reason") or "")
         for name, told in pooled.items()

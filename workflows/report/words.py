@@ -85,16 +85,21 @@ def judge(task: Told) -> Verdict | None:
         return None
     key, name = task["headline"], task["contender"]
     value = task["model"]["pooled"][key]
-    compared = {**task.get("rivals", {}), **task.get("baselines", {})}
-    leads = {other: task["lead"][other] for other in compared if other in task.get("lead", {})}
+    others = compared(task)
+    leads = {other: task["lead"][other] for other in others if other in task.get("lead", {})}
     sentences = [_against_chance(name, metric_name(key), value)]
     sentences += [
-        _against(name, other_name(other), compared[other]["pooled"][key], lead) for other, lead in leads.items()
+        _against(name, other_name(other), others[other]["pooled"][key], lead) for other, lead in leads.items()
     ]
     mark, summary = _summary(leads)
     if value.get("value") is None:
         mark, summary = OPEN, f"no value: {value.get('reason')}"
     return Verdict(metric_name(key), value, mark, summary, tuple(sentences))
+
+
+def compared(task: Told) -> dict[str, Told]:
+    """Rivals and baselines, by their keys."""
+    return {**task.get("rivals", {}), **task.get("baselines", {})}
 
 
 def is_lead(lead: Told) -> bool:

@@ -1,0 +1,103 @@
+"""A chart of the report: a plotly figure or the reason why there is none, and what all charts share.
+
+Colours are told apart on a light ground and on a dark one, and by those who are red-green blind (Okabe & Ito 2008, made a
+little stronger); what is not data takes its colour from the page.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from workflows.report.words import Told
+
+COLOURS = ("#3a86c8", "#d9822b", "#1a9e77", "#b565a7", "#c2a020", "#56a6d6", "#c8553d", "#7f8c8d")
+MODEL, OTHER = COLOURS[0], "#7f8c8d"
+HIGH, LOW = COLOURS[1], COLOURS[0]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure with its title.
+
+    Attributes:
+        key: its id in the page.
+        title: above it.
+        figure: data and layout as plotly reads them; None where it cannot be drawn.
+        text: what is to be known to read it, or why it cannot be drawn.
+        picks: names of the traces that the reader may choose one of; empty for most.
+    """
+
+    key: str
+    title: str
+    figure: Mapping[str, Any] | None
+    text: str
+    picks: tuple[str, ...] = ()
+
+
+def missing(key: str, title: str, reason: str) -> Chart:
+    """No chart, and why."""
+    return Chart(key, title, None, reason)
+
+
+def make_chart(
+    key: str,
+    title: str,
+    figure: Any,
+    text: str,
+    *,
+    height: int = 380,
+    picks: tuple[str, ...] = (),
+    legend_above: bool = False,
+) -> Chart:
+    """A chart of a plotly figure, in the look that all have."""
+    place = {"y": 1.02, "yanchor": "bottom"} if legend_above else {"y": -0.22, "yanchor": "top"}
+    legend = {"orientation": "h", "x": 0, **place}
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 56, "r": 14, "t": 12, "b": 48},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"size": 13, "family": "system-ui, Segoe UI, Roboto, sans-serif"},
+        legend=legend,
+        hovermode="closest",
+    )
+    figure.update_xaxes(automargin=True, zeroline=False, showline=True, title_standoff=8, fixedrange=False)
+    figure.update_yaxes(automargin=True, zeroline=False, title_standoff=8)
+    return Chart(key, title, figure.to_plotly_json(), text, picks)
+
+
+def bars(metrics: Sequence[Told], colour: str) -> dict[str, Any]:
+    """The intervals of some metrics, as plotly's error bars."""
+    up = [0.0 if told.get("high") is None else max(0.0, told["high"] - told["value"]) for told in metrics]
+    down = [0.0 if told.get("low") is None else max(0.0, told["value"] - told["low"]) for told in metrics]
+    return {"type": "data", "array": up, "arrayminus": down, "color": colour, "thickness": 1.4, "width": 4}
+
+
+def add_diagonal(figure: Any) -> None:
+    """A dotted line from 0, 0 to 1, 1."""
+    figure.add_shape(type="line", x0=0, y0=0, x1=1, y1=1, line={"dash": "dot", "width": 1, "color": OTHER})
+
+
+def colour_of(i: int) -> str:
+    """The colour of the i-th of several things; after the eighth they come again."""
+    return COLOURS[i % len(COLOURS)]
+
+
+def numbers(values: Any) -> list[float | None]:
+    """Plain numbers; None where there is none, which leaves a gap."""
+    return [None if value is None or not np.isfinite(value) else round(float(value), 5) for value in values]
+
+
+def faint(colour: str) -> str:
+    """The colour for areas, through which lines are seen."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.16)"
+
+
+def shown(text: object) -> str:
+    """A user's text as plotly shows it, which else reads tags in it."""
+    return escape(str(text), quote=False).replace("%{", "%&#123;")

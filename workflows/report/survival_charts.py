@@ -1,0 +1,275 @@
+"""The charts of survival. Values are those of `metrics.json`; curves that it does not hold come from `predictions.csv`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from workflows.report.chart import (
+    HIGH,
+    LOW,
+    MODEL,
+    OTHER,
+    Chart,
+    add_diagonal,
+    bars,
+    colour_of,
+    faint,
+    make_chart,
+    missing,
+    numbers,
+    shown,
+)
+from workflows.report.words import Told, compared, number, other_name, p_value
+
+RISK_GROUPS = {"high risk": HIGH, "low risk": LOW}
+AUC_POINTS = 40  # of the curve between the horizons of metrics.json
+TICK_MONTHS = (3, 6, 12, 24, 36, 60, 120)
+
+
+def kaplan_meier(key: str, tested: pd.DataFrame, groups: Told) -> Chart:
+    """Survival by predicted risk group, with its band and the numbers at risk."""
+    title = "Kaplan–Meier by predicted risk group"
+    known = followed(tested)
+    if known.empty:
+        return missing(key, title, "No tested case has a follow-up time and a predicted risk group.")
+    last = float(known["survival_months"].max())
+    figure = make_subplots(rows=2, cols=1, row_heights=[0.8, 0.2], vertical_spacing=0.13, shared_xaxes=True)
+    for group, colour in RISK_GROUPS.items():
+        own = known[known["prediction"] == group]
+        if len(own):
+            _add_group(figure, own, group, colour)
+            _add_at_risk(figure, own, group, colour, _ticks(last))
+    figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title_text="alive", row=1, col=1)
+    figure.update_yaxes(range=[1.5, -0.7], showgrid=False, showline=False, row=2, col=1)
+    figure.update_xaxes(tickvals=_ticks(last), range=[-0.03 * last, 1.04 * last])
+    figure.update_xaxes(title_text="months; below: cases at risk", showticklabels=True, row=1, col=1)
+    figure.update_xaxes(visible=False, row=2, col=1)
+    return make_chart(key, title, figure, _log_rank(groups), height=430, legend_above=True)
+
+
+def _add_group(figure: Any, own: pd.DataFrame, group: str, colour: str) -> None:
+    """The curve of a risk group, its band, and ticks where cases are censored."""
+    from lifelines import KaplanMeierFitter
+
+    fitter = KaplanMeierFitter().fit(own["survival_months"], own["event"])
+    months = fitter.survival_function_.index.to_list()
+    low, high = fitter.confidence_interval_survival_function_.to_numpy(float).T
+    band = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=months, y=numbers(high), **band, row=1, col=1)
+    figure.add_scatter(x=months, y=numbers(low), fill="tonexty", fillcolor=faint(colour), **band, row=1, col=1)
+    figure.add_scatter(
+        x=months,
+        y=numbers(fitter.survival_function_.iloc[:, 0]),
+        mode="lines",
+        name=f"{group} ({len(own)} cases, {int(own['event'].sum())} events)",
+        line={"color": colour, "width": 2.5, "shape": "hv"},
+        hovertemplate="%{x:.1f} months: %{y:.0%} alive<extra>" + group + "</extra>",
+        row=1,
+        col=1,
+    )
+    censored = own.loc[~own["event"], "survival_months"]
+    figure.add_scatter(
+        x=numbers(censored),
+        y=numbers(fitter.predict(censored))
+        if len(censored) > 1
+        else [float(fitter.predict(time)) for time in censored],
+        mode="markers",
+        marker={"symbol": "line-ns-open", "size": 8, "color": colour},
+        hovertemplate="censored at %{x:.1f} months<extra></extra>",
+        showlegend=False,
+        row=1,
+        col=1,
+    )
+
+
+def _add_at_risk(figure: Any, own: pd.DataFrame, group: str, colour: str, ticks: list[int]) -> None:
+    figure.add_scatter(
+        x=ticks,
+        y=[group] * len(ticks),
+        mode="text",
+        text=[str(int((own["survival_months"] >= tick).sum())) for tick in ticks],
+        textfont={"color": colour, "size": 12},
+        cliponaxis=False,
+        hovertemplate=f"%{{text}} of {group} at risk at %{{x}} months<extra></extra>",
+        showlegend=False,
+        row=2,
+        col=1,
+    )
+
+
+def _log_rank(groups: Told) -> str:
+    told = "Groups are cut at the median risk of each fold's training cases. Bands are 95 % intervals, ticks censored cases."
+    if not groups:
+        return told + " No log-rank test: metrics.json has none."
+    if groups["p_value"].get("value") is None:
+        return f"{told} No log-rank test: {groups['p_value'].get('reason')}."
+    ratio = groups["hazard_ratio"]
+    hazard = (
+        f"hazard ratio {number(ratio)}" if ratio.get("value") is not None else f"no hazard ratio: {ratio['reason']}"
+    )
+    return f"Log-rank test: {p_value(groups['p_value'])}; {hazard}. {told}"
+
+
+def auc_over_time(key: str, tested: pd.DataFrame, report: Told) -> Chart:
+    """The AUC of dying by each month: that of metrics.json with intervals, and between its months from the predictions."""
+    title = "AUC over time"
+    told = {
+        month: metric for month, metric in report["model"]["pooled"]["auc"].items() if metric.get("value") is not None
+    }
+    if not told:
+        reasons = {str(metric.get("reason")) for metric in report["model"]["pooled"]["auc"].values()}
+        return missing(key, title, f"It could not be computed: {'; '.join(sorted(reasons))}.")
+    figure = go.Figure()
+    months, curve = _auc_curve(followed(tested))
+    figure.add_scatter(
+        x=months,
+        y=curve,
+        mode="lines",
+        line={"color": MODEL, "width": 1.5},
+        opacity=0.6,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    predictors = {report["contender"]: report["model"]["pooled"]} | {
+        other_name(other): part["pooled"] for other, part in compared(report).items()
+    }
+    for i, (name, pooled) in enumerate(predictors.items()):
+        _add_months(figure, i, name, pooled["auc"])
+    figure.add_hline(y=0.5, line={"dash": "dot", "width": 1, "color": OTHER})
+    figure.update_yaxes(range=[-0.03, 1.05], title_text="AUC")
+    figure.update_xaxes(title_text="months", rangemode="tozero")
+    text = (
+        "Who dies by that month against who lives beyond it; the dotted line is chance. Click a name to see the others."
+    )
+    return make_chart(key, title, figure, text)
+
+
+def _add_months(figure: Any, i: int, name: str, auc: Told) -> None:
+    """The AUCs of the i-th predictor, each a little to the side of the others; all but the first are shown when asked for."""
+    known = {int(month): metric for month, metric in auc.items() if metric.get("value") is not None}
+    if not known:
+        return
+    figure.add_scatter(
+        x=[month + 0.45 * i for month in known],
+        y=[metric["value"] for metric in known.values()],
+        mode="markers",
+        name=shown(name),
+        visible=True if i == 0 else "legendonly",
+        marker={"color": colour_of(i), "size": 9},
+        error_y=bars(list(known.values()), colour_of(i)),
+        text=[f"{shown(name)}, {month} months: {number(metric)}" for month, metric in known.items()],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _auc_curve(known: pd.DataFrame) -> tuple[list[float | None], list[float | None]]:
+    from pipeline.metrics.concordance import CensoringDistribution, dynamic_auc
+
+    time, event = known["survival_months"].to_numpy(float), known["event"].to_numpy(bool)
+    risk, folds = known["risk"].to_numpy(float), _folds(known)
+    censoring = CensoringDistribution(time, event)
+    months = np.linspace(time[event].min(), time.max(), AUC_POINTS) if event.any() else np.empty(0)
+    areas = [
+        dynamic_auc(time, event, risk, censoring=censoring, horizon=float(month), folds=folds).value for month in months
+    ]
+    return numbers(months), numbers(areas)
+
+
+def _folds(tested: pd.DataFrame) -> np.ndarray | None:
+    """Of cases that one model predicted, and not one a fold, all pairs count."""
+    if "fold" not in tested or tested["fold"].isna().any():
+        return None
+    return tested["fold"].to_numpy(int)
+
+
+def survival_calibration(key: str, report: Told) -> Chart:
+    """Predicted against observed survival by thirds of the prediction, as metrics.json tells them."""
+    title = "Calibration: predicted and observed survival"
+    figure, unseen = go.Figure(), []
+    for i, (month, told) in enumerate(report["model"]["pooled"]["calibration"].items()):
+        thirds = [third for third in told["thirds"] if third["observed"].get("value") is not None]
+        lost = {str(third["observed"].get("reason")) for third in told["thirds"] if third not in thirds}
+        unseen += sorted(lost) or ([] if told["thirds"] else [str(told["slope"].get("reason"))])
+        if not thirds:
+            continue
+        figure.add_scatter(
+            x=[third["predicted"]["value"] for third in thirds],
+            y=[third["observed"]["value"] for third in thirds],
+            mode="markers+lines",
+            name=f"{month} months",
+            line={"color": colour_of(i), "width": 1.5},
+            marker={"size": 9},
+            error_y=bars([third["observed"] for third in thirds], colour_of(i)),
+            text=[
+                f"{third['n']} cases<br>predicted {number(third['predicted'])}<br>observed {number(third['observed'])}"
+                for third in thirds
+            ],
+            hovertemplate="%{text}<extra>" + f"{month} months</extra>",
+        )
+    if not figure.data:
+        return missing(
+            key, title, f"It could not be computed: {'; '.join(dict.fromkeys(unseen)) or 'no survival curves'}."
+        )
+    add_diagonal(figure)
+    figure.update_xaxes(range=[-0.03, 1.03], title_text="predicted share alive", tickformat=".0%")
+    figure.update_yaxes(range=[-0.03, 1.03], title_text="observed share alive", tickformat=".0%")
+    more = f" Not shown: {'; '.join(dict.fromkeys(unseen))}." if unseen else ""
+    return make_chart(
+        key, title, figure, f"A third of the cases each; on the dotted line both agree.{more}", height=430
+    )
+
+
+def single_curves(key: str, predicted: pd.DataFrame) -> Chart:
+    """The predicted survival curve of every case; one may be picked."""
+    title = "Survival curve of a single case"
+    months = sorted(
+        int(name[9:-1]) for name in predicted.columns if name.startswith("survival_") and name[9:-1].isdigit()
+    )
+    known = predicted.dropna(subset=[f"survival_{month}m" for month in months]) if months else predicted.iloc[:0]
+    if known.empty:
+        return missing(key, title, "No case has a predicted survival curve.")
+    figure, names = go.Figure(), []
+    by_risk = known.sort_values("risk", ascending=False) if "risk" in known else known
+    for row in by_risk.to_dict("records"):
+        colour = RISK_GROUPS.get(row["prediction"], OTHER)
+        names.append(_curve_name(row))
+        figure.add_scatter(
+            x=[0, *months],
+            y=[1.0, *(float(row[f"survival_{month}m"]) for month in months)],
+            mode="lines",
+            name=shown(names[-1]),
+            line={"color": colour, "width": 1},
+            opacity=0.45,
+            hovertemplate=f"{shown(row['case_id'])}, {row['prediction']}<br>%{{x}} months: %{{y:.0%}} alive<extra></extra>",
+        )
+    figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title_text="predicted share alive")
+    figure.update_xaxes(title_text="months", tickvals=_ticks(float(months[-1])))
+    figure.update_layout(showlegend=False)
+    text = "Each case by the model that had not seen it; orange: high risk, blue: low risk. Pick one to bring it out."
+    return make_chart(key, title, figure, text, picks=tuple(names))
+
+
+def _curve_name(row: Mapping[Any, Any]) -> str:
+    name = f"{row['case_id']}: {row['prediction']}"
+    if pd.isna(row.get("survival_months")):
+        return f"{name}, outcome unknown"
+    fate = "died" if row["event"] else "alive"
+    return f"{name}, {fate} at {row['survival_months']:.1f} months"
+
+
+def followed(tested: pd.DataFrame) -> pd.DataFrame:
+    """Cases whose outcome and risk are known; events as booleans."""
+    needed = ["survival_months", "event", "risk"]
+    if any(name not in tested for name in needed):
+        return tested.iloc[:0]
+    known = tested.dropna(subset=needed)
+    return known.assign(event=known["event"].astype(str).str.lower().isin(("true", "1", "1.0")))
+
+
+def _ticks(last: float) -> list[int]:
+    step = next((step for step in TICK_MONTHS if last / step <= 6), TICK_MONTHS[-1])
+    return list(range(0, int(last) + 1, step))
