@@ -91,6 +91,7 @@ def make(store, tmp_path):
             baselines=config.baselines == "all",
             device="cpu",
             out=folder / "fold",
+            tiles={case: ("",) for case in CASES[:-1]},
         )
         return replace(job, **changes)
 
@@ -340,6 +341,7 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
         "config": make(sets=["train.lr=0.002"]),
         "contender": replace(job, contender=Contender("umeml", "abmil", MODELS["abmil"].Config())),
         "baselines": replace(job, baselines=True),
+        "tiles": replace(job, tiles={CASES[0]: ("another",)}),
     }
     assert changed.keys() | {"device", "out"} == {field.name for field in fields(FoldJob)}
     for name, other in changed.items():
