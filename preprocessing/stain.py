@@ -8,6 +8,7 @@ itself (of its own target image it gives a stain of negative density); here the 
 by scikit-learn's dictionary learning over the pixels.
 """
 
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -102,6 +103,7 @@ def _macenko(image: TileImage) -> Float[np.ndarray, "2 3"]:
 def _vahadane(image: TileImage) -> Float[np.ndarray, "2 3"]:
     """Vahadane et al., "Structure-preserving color normalization", IEEE Trans. Med. Imaging 35 (2016) 1962."""
     from sklearn.decomposition import MiniBatchDictionaryLearning
+    from sklearn.exceptions import ConvergenceWarning
     from tiatoolbox.utils.misc import get_luminosity_tissue_mask
 
     density = _density(image)[get_luminosity_tissue_mask(image, threshold=0.8).reshape(-1)]
@@ -109,7 +111,9 @@ def _vahadane(image: TileImage) -> Float[np.ndarray, "2 3"]:
     learner = MiniBatchDictionaryLearning(
         n_components=2, alpha=SPARSITY, fit_algorithm="cd", positive_code=True, positive_dict=True, random_state=0
     )
-    stains = learner.fit(density).components_
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of single pixels' amounts, at the seventh digit
+        stains = learner.fit(density).components_
     return _require_stains(stains[np.argsort(-stains[:, 0])])  # haematoxylin, which takes more of the red, first
 
 
