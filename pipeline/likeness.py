@@ -244,7 +244,10 @@ class Reference:
             means = np.stack([slide.mean for slide in slides]).astype(float)
             slide_space = Space.fit(means)
             held_out = _held_out(
-                means, with_slides, part, lambda space, rows: _slide_values([slides[i] for i in rows], space)
+                means,
+                with_slides,
+                part,
+                lambda space, rows: pd.DataFrame([_slide_values(slides[i], space) for i in rows]),
             )
             values.append(held_out)
         if genes is not None and len(with_genes) >= MIN_CASES:
@@ -279,7 +282,7 @@ class Reference:
         return Judgement(slides, _with_slides(rows, slides))
 
     def _judge_slide(self, slide: Profile) -> dict[str, Any]:
-        values = {} if self.slides is None else _slide_values([slide], self.slides).to_dict("records")[0]
+        values = {} if self.slides is None else _slide_values(slide, self.slides)
         head = {"slide_id": slide.slide_id, "case_id": slide.case_id}
         return head | self._told(values, SLIDE_MEASURES, "slides")
 
@@ -305,7 +308,7 @@ class Reference:
             verdict, reason = FLAGS[1], f"trained on fewer than {MIN_CASES} cases with {kind}: nothing to compare with"
         else:
             verdict = max(flags.values(), key=FLAGS.index)
-            reason = "; ".join(_reason(measures[name], scores[name], kind) for name in odd)
+            reason = _reason([(measures[name], scores[name]) for name in odd], kind)
         told = {name: round(score, 2) for name, score in scores.items()} | {
             f"{name}_flag": flag for name, flag in flags.items()
         }
@@ -394,24 +397,22 @@ def _held_out(
     return pd.concat(tables)
 
 
-def _slide_values(slides: Sequence[Profile], space: Space) -> pd.DataFrame:
-    """The measures of slides, each in its own unit: see `MEASURES`."""
-    rows = []
-    for slide in slides:
-        row = {
-            "features": float(space.distance(slide.mean[None].astype(float))[0]),
-            "tiles": float(np.median(space.distance(slide.tiles.astype(float)))),
-        }
-        if slide.look is not None:
-            look = asdict(slide.look)
-            row |= {
-                name: look[name]
-                for name in ("density", "contrast", "haematoxylin", "eosin", "other_colour", "sharpness")
-            }
-            row |= {"tissue": math.log10(max(look["tissue_mm2"], 1e-6))}
-            row |= {name: math.sqrt(look[name]) for name in ("ink", "empty")}
-        rows.append(row)
-    return pd.DataFrame(rows, columns=list(SLIDE_MEASURES), dtype=float)
+def _slide_values(slide: Profile, space: Space) -> dict[str, float]:
+    """The measures of a slide, each in its own unit: see `MEASURES`."""
+    values = {
+        "features": float(space.distance(slide.mean[None].astype(float))[0]),
+        "tiles": float(np.median(space.distance(slide.tiles.astype(float)))),
+    }
+    if slide.look is None:
+        return values
+    look = asdict(slide.look)
+    as_they_are = ("density", "contrast", "haematoxylin", "eosin", "other_colour", "sharpness")
+    return (
+        values
+        | {name: look[name] for name in as_they_are}
+        | {name: math.sqrt(look[name]) for name in ("ink", "empty")}
+        | {"tissue": math.log10(max(look["tissue_mm2"], 1e-6))}
+    )
 
 
 def _gene_values(genes: Genes, space: Space, rows: Sequence[int]) -> pd.DataFrame:
@@ -470,11 +471,10 @@ def _flag(size: float, limits: tuple[float, float]) -> str:
     return FLAGS[sum(size > limit for limit in limits)]
 
 
-def _reason(measure: Measure, score: float, kind: str) -> str:
-    word = measure.more if score > 0 else measure.less
-    return (
-        f"{measure.what}: {abs(score):.1f} sd {word} than in the training {'slides' if kind == 'slides' else 'cases'}"
-    )
+def _reason(odd: Sequence[tuple[Measure, float]], kind: str) -> str:
+    """In words, the oddest first; empty where nothing is odd."""
+    told = [f"{what.what}: {abs(score):.1f} sd {what.more if score > 0 else what.less}" for what, score in odd]
+    return f"{', '.join(told)} than in the training {'slides' if kind == 'slides' else 'cases'}" if told else ""
 
 
 def _columns(measures: Mapping[str, Measure], *ids: str) -> list[str]:
@@ -484,16 +484,14 @@ def _columns(measures: Mapping[str, Measure], *ids: str) -> list[str]:
 
 def _with_slides(genes: pd.DataFrame, slides: pd.DataFrame) -> pd.DataFrame:
     """A row a case: its genes, and what is worst of them and its slides."""
-    cases = list(dict.fromkeys([*slides["case_id"], *genes["case_id"]]))
-    table = genes.set_index("case_id").reindex(cases)
-    for case in cases:
-        own = slides[slides["case_id"] == case]
-        found = [(row.likeness, f"slide {row.slide_id}: {row.likeness_reason}") for row in own.itertuples()]
-        if len(own) == 1:
-            found = [(own["likeness"].iloc[0], own["likeness_reason"].iloc[0])]
-        if isinstance(flag := table.loc[case, "likeness"], str):
-            found.append((flag, table.loc[case, "likeness_reason"]))
-        verdict = max((flag for flag, _ in found), key=FLAGS.index)
-        reason = "; ".join(reason for flag, reason in found if flag != FLAGS[0])
-        table.loc[case, ["likeness", "likeness_reason"]] = verdict, reason
+    found: dict[str, list[tuple[str, str]]] = {}
+    several = slides["case_id"].duplicated(keep=False)
+    told = slides[["case_id", "slide_id", "likeness", "likeness_reason"]].assign(several=several)
+    for case, slide, flag, reason, is_one_of_several in told.itertuples(index=False):
+        found.setdefault(case, []).append((flag, f"slide {slide}: {reason}" if is_one_of_several else reason))
+    for case, flag, reason in genes[["case_id", "likeness", "likeness_reason"]].itertuples(index=False):
+        found.setdefault(case, []).append((flag, reason))
+    table = genes.set_index("case_id").reindex(list(found))
+    table["likeness"] = [max((flag for flag, _ in own), key=FLAGS.index) for own in found.values()]
+    table["likeness_reason"] = ["; ".join(reason for flag, reason in own if flag != FLAGS[0]) for own in found.values()]
     return table.rename_axis("case_id").reset_index()

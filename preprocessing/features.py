@@ -350,7 +350,7 @@ def _listed(files: fsspec.AbstractFileSystem, folder: str) -> set[str]:
 
 def _written(entry: Mapping[str, Any]) -> float:
     """When a file was written, as the different places say it; where they don't, now."""
-    told = next((entry[key] for key in ("mtime", "LastModified", "created") if entry.get(key)), None)
+    told = next((entry[key] for key in ("mtime", "LastModified", "created") if entry.get(key) is not None), None)
     if told is None:
         return time.time()
     return float(told) if isinstance(told, int | float) else told.timestamp()

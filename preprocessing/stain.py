@@ -3,11 +3,13 @@
 The stains of a slide are estimated once, on a sample of its tiles, and all its tiles are changed alike. Estimated for each
 tile, as is common, a tile without nuclei would have its eosin made haematoxylin; and a blank tile would have no stains.
 
-Macenko's and Reinhard's methods are TIAToolbox's. Its Vahadane is not usable with the scikit-learn of today, as it says
+Macenko's and Reinhard's methods are TIAToolbox's; Reinhard's is told of stained pixels alone, and leaves bare glass as it is,
+which would become green. TIAToolbox's Vahadane is not usable with the scikit-learn of today, as it says
 itself (of its own target image it gives a stain of negative density); here the same sparse, non-negative factors are found
 by scikit-learn's dictionary learning over the pixels.
 """
 
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +22,7 @@ from pydantic import Field
 
 from models.settings import Settings
 from preprocessing.fingerprints import file_fingerprint
+from preprocessing.quality import find_glass
 
 TileImage: TypeAlias = UInt8[np.ndarray, "h w 3"]
 Normaliser: TypeAlias = Callable[[TileImage], TileImage]
@@ -102,6 +105,7 @@ def _macenko(image: TileImage) -> Float[np.ndarray, "2 3"]:
 def _vahadane(image: TileImage) -> Float[np.ndarray, "2 3"]:
     """Vahadane et al., "Structure-preserving color normalization", IEEE Trans. Med. Imaging 35 (2016) 1962."""
     from sklearn.decomposition import MiniBatchDictionaryLearning
+    from sklearn.exceptions import ConvergenceWarning
     from tiatoolbox.utils.misc import get_luminosity_tissue_mask
 
     density = _density(image)[get_luminosity_tissue_mask(image, threshold=0.8).reshape(-1)]
@@ -109,7 +113,9 @@ def _vahadane(image: TileImage) -> Float[np.ndarray, "2 3"]:
     learner = MiniBatchDictionaryLearning(
         n_components=2, alpha=SPARSITY, fit_algorithm="cd", positive_code=True, positive_dict=True, random_state=0
     )
-    stains = learner.fit(density).components_
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of single pixels' amounts, at the seventh digit
+        stains = learner.fit(density).components_
     return _require_stains(stains[np.argsort(-stains[:, 0])])  # haematoxylin, which takes more of the red, first
 
 
@@ -127,15 +133,24 @@ def _reinhard(target: TileImage, image: TileImage) -> Normaliser:
     from tiatoolbox.tools.stainnorm import ReinhardNormalizer
 
     toolbox = ReinhardNormalizer()
-    means, deviations = toolbox.get_mean_std(image)
-    wanted_means, wanted_deviations = toolbox.get_mean_std(target)
+    means, deviations = toolbox.get_mean_std(_stained(image))
+    wanted_means, wanted_deviations = toolbox.get_mean_std(_stained(target))
     if min(deviations) <= 0:
         raise ValueError("all pixels have one colour")
 
     def normalise(tile: TileImage) -> TileImage:
         channels = zip(toolbox.lab_split(tile), means, deviations, wanted_means, wanted_deviations, strict=True)
-        return toolbox.merge_back(
+        changed = toolbox.merge_back(
             *((there - mean) * (want / has) + middle for there, mean, has, middle, want in channels)
         )
+        return np.where(find_glass(tile)[..., None], tile, changed)
 
     return normalise
+
+
+def _stained(image: TileImage) -> TileImage:
+    """The pixels that are not bare glass, in one row."""
+    pixels = image[~find_glass(image)]
+    if not len(pixels):
+        raise ValueError("nothing but glass")
+    return pixels[None]

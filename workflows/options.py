@@ -156,6 +156,12 @@ def _add_slides(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="own masks instead of the detector: SLIDE_ID.geojson (QuPath), .png or .tif for every slide",
     )
+    add(
+        "--stain",
+        dest="tiles.stain.method",
+        metavar="METHOD",
+        help="normalise the stain before tiles are embedded: none (default), macenko, vahadane, reinhard",
+    )
     add("--default-mpp", dest="default_mpp", metavar="MPP", help="for slides that do not say their resolution")
     add("--slide-kind", dest="slide_kind", metavar="KIND", help="DX: diagnostic slides of TCGA only (default); all")
     add(

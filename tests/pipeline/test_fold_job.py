@@ -13,6 +13,7 @@ from pipeline.config import Contender, load_config
 from pipeline.dataset import Bags, Dataset
 from pipeline.fit import Epoch, predict_logits
 from pipeline.fold_job import FoldJob, run_fold
+from pipeline.likeness import Reference
 from pipeline.plan import FINAL
 from pipeline.splits import Fold
 from preprocessing.errors import InputError
@@ -91,6 +92,7 @@ def make(store, tmp_path):
             baselines=config.baselines == "all",
             device="cpu",
             out=folder / "fold",
+            tiles={case: ("",) for case in CASES[:-1]},
         )
         return replace(job, **changes)
 
@@ -340,6 +342,7 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
         "config": make(sets=["train.lr=0.002"]),
         "contender": replace(job, contender=Contender("umeml", "abmil", MODELS["abmil"].Config())),
         "baselines": replace(job, baselines=True),
+        "tiles": replace(job, tiles={CASES[0]: ("another",)}),
     }
     assert changed.keys() | {"device", "out"} == {field.name for field in fields(FoldJob)}
     for name, other in changed.items():
@@ -349,6 +352,18 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
     settings = job.contender.settings.model_copy(update={"registers": 0})
     assert replace(job, contender=replace(job.contender, settings=settings)).fingerprint() != job.fingerprint()
     assert replace(job, contender=replace(job.contender, name="x")).fingerprint() == job.fingerprint()
+
+
+def test_only_the_final_model_says_what_its_training_cohort_is_like(make):
+    fold, final = make(), make(fold=Fold(FINAL, tuple(CASES), (), ()))
+    for job in (fold, final):
+        run_fold(job)
+    assert not (fold.out / "model" / "likeness.json").exists()
+    reference = Reference.load(final.out / "model")
+    assert (reference.facts["cases"], reference.facts["slides"]) == (len(CASES), len(CASES) - 1)  # one has no slide
+    assert reference.slides.centre.shape == (WIDTH,)
+    assert {"features", "tiles", "genes", "missing_genes"} == set(reference.scales)  # nobody looked at these slides
+    assert load_model(final.out / "model").task_name == "grade"
 
 
 def test_the_final_model_is_trained_on_every_labelled_case(make):

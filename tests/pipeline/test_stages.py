@@ -18,6 +18,7 @@ from preprocessing.features import FeatureStore, feature_key, tile_key
 from preprocessing.quality import QualityConfig
 from preprocessing.reader import SlideReader
 from preprocessing.slides import Slide, SlideFile, probe_slide
+from preprocessing.stain import StainConfig
 from preprocessing.tiles import TileConfig
 from preprocessing.tissue import TissueConfig
 
@@ -57,6 +58,52 @@ def whole(slide, n_tiles=35):
 def run(slide, store, encoder, *, config=CONFIG):
     first = tile(slide, store=store, config=config)
     return first, embed(whole(slide, first.n_tiles), recipe=recipe(store, encoder, config=config))
+
+
+class TestLook:
+    def test_it_is_kept_beside_the_tiles(self, slide, tmp_path):
+        tile(slide, store=tmp_path / "store", config=CONFIG)
+        look = FeatureStore(tmp_path / "store").read_look(tile_key(slide, CONFIG))
+        assert look.tissue_mm2 == pytest.approx(450 * 320 * 0.25 / 1e6, rel=0.1)  # x 700–1150, y 60–380, at 0.5 µm/px
+
+    def test_a_slide_that_was_tiled_before_is_looked_at_and_not_tiled_again(self, slide, tmp_path, monkeypatch):
+        store = FeatureStore(tmp_path / "store")
+        tile(slide, store=store.place, config=CONFIG)
+        look = store.read_look(tile_key(slide, CONFIG))
+        store.remove(f"looks/{tile_key(slide, CONFIG)}")
+        assert not store.has_look(tile_key(slide, CONFIG))
+        monkeypatch.setattr(stages, "tile_slide", None)  # would be called
+        assert tile(slide, store=store.place, config=CONFIG).n_tiles == 35
+        assert store.read_look(tile_key(slide, CONFIG)) == look
+
+
+class TestStain:
+    def test_tiles_are_embedded_in_their_new_colours_and_the_group_says_so(self, slide, tmp_path, encoder, monkeypatch):
+        config = CONFIG.model_copy(update={"stain": StainConfig(method="reinhard")})
+        monkeypatch.setattr("preprocessing.tiles.fit_normaliser", lambda *_: (lambda tile: 255 - tile, ""))
+        plain = run(slide, tmp_path, encoder)
+        run(slide, tmp_path, encoder, config=config)
+        store, mark = FeatureStore(tmp_path), load_encoder(encoder).fingerprint
+        keys = [feature_key(slide, one, mark) for one in (CONFIG, config)]
+        before, after = (store.read_features(key).features.astype(float) for key in keys)
+        assert plain[0].n_tiles == len(before) == len(after)
+        assert np.abs(after - before).mean() > 0.05
+        assert store.described(f"features/{keys[1]}")["stain"]["method"] == "reinhard"
+        assert "stain" not in store.described(f"features/{keys[0]}")
+
+    def test_a_slide_whose_stain_stays_says_so_in_the_ledger_and_in_the_store(
+        self, slide, tmp_path, encoder, monkeypatch
+    ):
+        config = CONFIG.model_copy(update={"stain": StainConfig(method="macenko")})
+        monkeypatch.setattr("preprocessing.tiles.fit_normaliser", lambda *_: (None, "stain not normalised: one colour"))
+        _, outcome = run(slide, tmp_path, encoder, config=config)
+        assert (outcome.status, outcome.reason) == ("done", "stain not normalised: one colour")
+        key = feature_key(slide, config, load_encoder(encoder).fingerprint)
+        assert FeatureStore(tmp_path).described(f"features/{key}")["stain"]["doubt"] == outcome.reason
+        unchanged = feature_key(slide, CONFIG, load_encoder(encoder).fingerprint)
+        run(slide, tmp_path, encoder)
+        both = [FeatureStore(tmp_path).read_features(one).features for one in (key, unchanged)]
+        np.testing.assert_array_equal(*both)
 
 
 class TestTile:
