@@ -23,6 +23,7 @@ from preprocessing.errors import InputError
 from preprocessing.omics_scaler import OmicsScaler
 
 FORMAT = 2
+LARGEST_SETTING = 1 << 14  # widths, layers, weights of losses …
 AXES = "axes."  # of a gene group, by its number: beside the weights
 
 
@@ -91,6 +92,7 @@ def load_model(folder: Path) -> TrainedModel:
     """The model of a folder; raises InputError if it is not one, or of another format."""
     described = _read_description(folder)
     arrays = _read_arrays(folder / "weights.safetensors")
+    _require_fitting(folder, described, arrays)
     settings = MODELS[described["model"]].Config(**described["settings"])
     task = TASKS[described["task"]].restore(described["fitted"])
     scaler = _scaler(described["omics"], arrays)
@@ -119,6 +121,45 @@ def _member(described: Mapping[str, Any], settings: Settings, scaler: OmicsScale
         return model
     nothing = torch.zeros(n_outputs)
     return OnLinear(model, torch.zeros(n_outputs, sum(group_dims)), nothing, nothing)
+
+
+def _require_fitting(folder: Path, described: Mapping[str, Any], arrays: Mapping[str, torch.Tensor]) -> None:
+    """The description fits the weights that are there: it may come from anybody, and no memory is taken on its word.
+
+    A member is built without storage, and its shapes are compared.
+
+    Raises:
+        InputError: a key is missing or of another kind, or the shapes are not those of the weights.
+    """
+    try:
+        settings = MODELS[described["model"]].Config(**described["settings"])
+        task, scaler = TASKS[described["task"]].restore(described["fitted"]), _scaler(described["omics"], arrays)
+        members = {name.split(".")[1] for name in arrays if name.startswith("members.")}
+        if members != {str(i) for i in range(min(described["members"], len(arrays) + 1))}:
+            reason = f"they have {len(members)} members, model.json says {described['members']}"
+            raise _broken(folder / "weights.safetensors", ValueError(reason))
+        _require_moderate(described["settings"])
+        with torch.device("meta"):
+            expected = _member(described, settings, scaler, task.n_outputs).state_dict()
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        raise _broken(folder / "model.json", error) from None
+    for name, weight in expected.items():
+        there = arrays.get(f"members.0.{name}")
+        if there is None or there.shape != weight.shape:
+            found = "no such weight" if there is None else f"shape {tuple(there.shape)}"
+            reason = f"{name}: {found}, where model.json means {tuple(weight.shape)}"
+            raise _broken(folder / "weights.safetensors", ValueError(reason))
+
+
+def _require_moderate(value: Any) -> None:
+    """Whether settings could be anybody's: a million layers would be built one by one."""
+    if isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            _require_moderate(part)
+    elif isinstance(value, int | float) and abs(value) > LARGEST_SETTING:
+        raise ValueError(f"a setting of {value:g} is beyond {LARGEST_SETTING}")
 
 
 def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tensor]) -> OmicsScaler | None:
@@ -150,7 +191,7 @@ def _read_description(folder: Path) -> Mapping[str, Any]:
         raise InputError(f"model: {folder} holds no model.json and weights.safetensors; name a model folder of a run")
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"model: {path} is broken ({error}); copy it again from its run") from None
     found = described.get("format") if isinstance(described, dict) else None
     if found != FORMAT:
