@@ -308,7 +308,7 @@ def jpeg(path: Path, pixels: np.ndarray) -> None:
 
 def strips(path: Path, pixels: np.ndarray) -> None:
     tifffile.imwrite(
-        path, np.tile(pixels, (8, 8, 1)), rowsperstrip=64, photometric="rgb", compression="lzw", metadata=None
+        path, np.tile(pixels, (2, 2, 1)), rowsperstrip=64, photometric="rgb", compression="lzw", metadata=None
     )
 
 
