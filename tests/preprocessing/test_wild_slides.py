@@ -286,7 +286,7 @@ def test_a_damaged_slide_is_done_right_or_fails_with_a_reason(stages, here, imag
     check_invariants(stages, here, tmp_path_factory.mktemp("s"), spec, image(spec.size, spec.tissue))
 
 
-@pytest.mark.slow  # several minutes; the workers are processes of their own, which a decoder may take down
+@pytest.mark.slow  # about a minute; the workers are processes of their own, which a decoder may take down
 @DEEP
 @given(spec=SOUND | DAMAGED)
 def test_hundreds_of_slides_are_done_right_or_fail_with_a_reason(stages, image, tmp_path_factory, spec, processes):
