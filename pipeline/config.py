@@ -194,9 +194,9 @@ class Config(Settings):
     @classmethod
     def _encoder(cls, value: EncoderConfig) -> EncoderConfig:
         encoder_spec(value.name)
-        if value.weights is not None and not value.weights.exists():
+        if value.weights is not None and not value.weights.is_dir() and (problem := why_no_file(value.weights)):
             raise InputError(
-                f"encoder: weights {value.weights} do not exist; give a file or folder with --encoder-weights"
+                f"encoder: weights {value.weights}: the path {problem}; give a file or folder with --encoder-weights"
             )
         return value
 

@@ -30,6 +30,7 @@ CPU_TILES = 16  # computed at once, always: another number can round the same ti
 # that do not fit or a name that timm refuses, an unsound config.json, an unsound weight file.
 LOADING_ERRORS = (
     OSError, httpx.HTTPError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError,
+    MemoryError,
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ store can't rename, but replaces each object in one piece.
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -46,6 +47,7 @@ CHUNK_ROWS = 512  # of features and masks
 COORDS_CHUNK_ROWS = 1 << 17  # 1 MiB
 KINDS = ("tiles", "looks", "features", "parts", "drafts")
 CONTENT = "tiles and patch features of whole-slide images"
+MAX_CHUNK_BYTES = 256 << 20  # twice what is ever written: no more is set aside because a file says so
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ class FeatureStore:
             raise InputError(f"--store {self.place} is a file; name a folder")
         found = self._found()
         if "zarr.json" in found:
-            told = json.loads(self._files.cat_file(f"{self._root}/zarr.json")).get("attributes", {})
-            if told.get("holds") != CONTENT:
+            told = self._attributes(f"{self._root}/zarr.json") or {}
+            if told.get("holds") != CONTENT or not isinstance(told.get("format"), int):
                 raise InputError(f"--store {self.place} is a Zarr group of something else; name another folder")
             if told["format"] > FORMAT:
                 raise InputError(
@@ -327,9 +329,19 @@ class FeatureStore:
 
     def described(self, name: str) -> dict[str, Any] | None:
         """The attributes of a group, by its place in the store; None where it has none yet, or they cannot be read."""
+        return self._attributes(f"{self._root}/{name}/zarr.json")
+
+    def _attributes(self, path: str) -> dict[str, Any] | None:
         try:
-            return dict(json.loads(self._files.cat_file(f"{self._root}/{name}/zarr.json")).get("attributes", {}))
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            return dict(json.loads(self._files.cat_file(path))["attributes"])
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+            ValueError,
+            LookupError,
+            TypeError,
+            RecursionError,
+        ):  # or not JSON of ours
             return None
 
     def _content(self, name: str) -> dict[str, int]:
@@ -369,4 +381,16 @@ def _array(group: zarr.Group, name: str) -> np.ndarray:
     array = group[name]
     if not isinstance(array, zarr.Array):
         raise SlideError(f"store: {group.store_path}/{name} is not an array; remove the group, and it is made anew")
+    content: Any = group.attrs["content"]
+    _require_sound(array, files=content["files"])
     return np.asarray(array[...])
+
+
+def _require_sound(array: zarr.Array, *, files: int) -> None:
+    """Memory is set aside for what a store holds, not for what it says: each chunk is a file, and none is a giant."""
+    chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
+    if array.dtype.kind not in "fib" or chunk_bytes > MAX_CHUNK_BYTES or array.nchunks > files:
+        raise SlideError(
+            f"store: {array.store_path} says that it has {array.dtype} {array.shape} in chunks of {array.chunks}, and the group "
+            f"has {files} files: it was not written by this program; remove the group, and it is made anew"
+        )

@@ -40,12 +40,12 @@ def read_bytes(path: Path) -> bytes:
     if problem := why_no_file(path):
         raise InputError(f"{path}: cannot be read: it {problem}")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        too_large = path.stat().st_size > MAX_BYTES
+        data = b"" if too_large else path.read_bytes()
         data = _unpack(path, data) if data[:2] == b"\x1f\x8b" else data
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    if len(data) > MAX_BYTES:
+    if too_large:
         raise InputError(f"{path}: holds more than {MAX_BYTES >> 30} GiB; leave out what is not needed")
     return data
 

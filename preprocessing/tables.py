@@ -30,7 +30,10 @@ _NOTHING = {
     *("not available", "Not Available", "[Not Available]", "not applicable", "Not Applicable", "[Not Applicable]"),
     "",
 }
-LARGE = 20_000_000  # bytes; beyond it numpy reads the numbers: as exact as pandas, and four times faster
+LARGE, WIDE = (
+    20_000_000,
+    5_000,
+)  # bytes and columns; beyond them numpy reads the numbers: as exact, and four times faster
 
 # Columns that are read as text whatever they look like, so that "02" stays "02".
 _TEXT_WORDS = frozenset(names_in("id ids barcode case sample patient slide submitter site tss bcr"))
@@ -51,9 +54,9 @@ def read_table(path: Path | str) -> pd.DataFrame:
     names, sep, body = _header(path, read_text(path))
     _check_fields(path, body, sep, len(names))
     text = _text_positions(names, sep, body)
-    frame = _read_large(names, sep, body, text) if len(body) > LARGE else None
+    frame = _read_large(names, sep, body, text) if len(body) > LARGE or len(names) > WIDE else None
     if frame is None:
-        frame = _read_small(path, sep, body, text)
+        frame = _read_small(path, len(names), sep, body, text)
     for position in [i for i, dtype in enumerate(frame.dtypes) if dtype.kind == "O"]:
         values = frame[position].map(lambda value: value.strip() if isinstance(value, str) else value)
         frame[position] = values.mask(values.isin(_NOTHING))
@@ -80,13 +83,8 @@ def _header(path: Path, text: str) -> tuple[list[str], str, bytes]:
         raise InputError(f"{path}: is empty: a header and at least one row are needed")
     if line.count('"') % 2:
         raise InputError(f"{path}: the header has a quote that does not end in its line; write each name on one line")
-    sep = max("\t,;", key=re.sub('"[^"]*"', "", line).count)
     body = body.lstrip("\n")
-    try:
-        names = [name.strip() for name in next(csv.reader([line], delimiter=sep, skipinitialspace=True))]
-        first = next(csv.reader(io.StringIO(body, newline=""), delimiter=sep))
-    except csv.Error as error:
-        raise InputError(f"{path}: the header or the row below it cannot be read: {error}") from error
+    sep, names, first = _separator(path, line, body)
     if len(first) == len(names) + 1:
         if not first[-1]:
             raise InputError(
@@ -94,6 +92,25 @@ def _header(path: Path, text: str) -> tuple[list[str], str, bytes]:
             )
         names = ["", *names]
     return names, sep, (body if body.endswith("\n") else body + "\n").encode()
+
+
+def _separator(path: Path, line: str, body: str) -> tuple[str, list[str], list[str]]:
+    """What separates the cells, and the first two rows' cells: the commonest sign that cuts both rows into as many."""
+    bare = re.sub('"[^"]*"', "", line)
+    found, problem = [], None
+    for sep in sorted("\t,;", key=bare.count, reverse=True):
+        try:
+            names = [name.strip() for name in next(csv.reader([line], delimiter=sep, skipinitialspace=True))]
+            found.append((sep, names, next(csv.reader(io.StringIO(body, newline=""), delimiter=sep))))
+        except csv.Error as error:  # a field without an end: cut by another sign it may have one
+            problem = error
+    if not found:
+        raise InputError(f"{path}: the header or the row below it cannot be read: {problem}")
+    for more in (0, 1):  # R leaves out the name of the first column
+        for sep, names, first in found:
+            if len(first) == len(names) + more > 1 + more:
+                return sep, names, first
+    return found[0]
 
 
 def _check_fields(path: Path, body: bytes, sep: str, n_names: int) -> None:
@@ -120,12 +137,12 @@ def _rows(body: bytes, sep: str) -> Iterator[list[str]]:
     )
 
 
-def _read_small(path: Path, sep: str, body: bytes, text: set[int]) -> pd.DataFrame:
+def _read_small(path: Path, n_names: int, sep: str, body: bytes, text: set[int]) -> pd.DataFrame:
     kinds: dict[Any, Any] = dict.fromkeys(text, str)
     try:
         return pd.read_csv(
-            io.BytesIO(body), sep=sep, header=None, index_col=False, dtype=kinds, low_memory=False, skipinitialspace=True,
-            keep_default_na=False, na_values=list(_NOTHING), float_precision="round_trip",
+            io.BytesIO(body), sep=sep, header=None, names=range(n_names), index_col=False, dtype=kinds, low_memory=False,
+            skipinitialspace=True, keep_default_na=False, na_values=list(_NOTHING), float_precision="round_trip",
         )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: cannot be read as a table: {error}") from error

@@ -83,7 +83,8 @@ def detect_by_colour(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> 
     usable = ~padding & (_lowest(rgb) < config.white_level)
     tissue = usable & (colour > _threshold(colour[usable], config))
     tissue = _drop_small(tissue, config.min_piece_um2 / mpp**2)
-    tissue = ~_drop_small(~tissue, config.min_hole_um2 / mpp**2) & ~padding
+    if tissue.any():  # else all of a tiny slide's glass would be a hole
+        tissue = ~_drop_small(~tissue, config.min_hole_um2 / mpp**2) & ~padding
     if config.exclude_pen:
         ink = _find_ink(density, round(INK_REACH_UM / mpp))
         tissue = _drop_small(tissue & ~ink, config.min_piece_um2 / mpp**2) if ink.any() else tissue

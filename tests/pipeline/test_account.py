@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from pipeline.account import require_account
+from preprocessing.case_tables import Dropped
 from preprocessing.cohort import Cohort, audit_cases, ledger
 from preprocessing.errors import RunError
 from preprocessing.omics import OmicsMatrix
 from preprocessing.slides import LeftOut, Slide, SlideFile
-from preprocessing.tables import Dropped
 
 FILES = [SlideFile(f"{case}-DX{n}", case, Path(f"/s/{case}-DX{n}.svs")) for case in ("a", "b", "NA") for n in (1, 2)]
 

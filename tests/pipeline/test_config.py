@@ -196,7 +196,10 @@ def test_unknown_names_are_told_with_the_nearest_known_one(arguments, expected):
         ({"sets": ["preset=7"]}, 'unknown preset "7"'),
         ({"sets": ["epochs"]}, "--set epochs: give it as key=value, as in --set train.epochs=10"),
         ({"sets": ["task=[grade"]}, "--set task=[grade: the value is not YAML"),
-        ({"flags": INPUTS | {"encoder.weights": "w.pt"}}, "encoder: weights w.pt do not exist; give a file or"),
+        (
+            {"flags": INPUTS | {"encoder.weights": "w.pt"}},
+            "encoder: weights w.pt: the path does not exist; give a file or",
+        ),
         (
             {"flags": INPUTS | {"tiles.tissue.masks": "nowhere"}},
             "tissue masks: nowhere is no folder; give one with SLIDE",

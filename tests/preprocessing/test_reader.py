@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from preprocessing import reader as reader_module
+from preprocessing.errors import SlideError
 from preprocessing.reader import SlideReader
 from workflows.demo import write_svs
 
@@ -160,3 +161,28 @@ def test_a_slide_holds_no_open_handle(corner_slide):
     import pickle
 
     assert pickle.loads(pickle.dumps(corner_slide)) == replace(corner_slide)
+
+
+@pytest.mark.parametrize(
+    ("told", "bounds"),
+    [
+        (("-10", "20", "500", "10000"), (0, 20, 490, 680)),
+        (("100", "50", "200", "300"), (100, 50, 200, 300)),
+        (("5000", "0", "100", "100"), (5000, 0, 0, 100)),
+        (("x", "0", "100", "100"), (0, 0, 1200, 700)),
+    ],
+)
+def test_the_scanned_part_never_reaches_beyond_the_slide(corner_slide, told, bounds):
+    with SlideReader(corner_slide.path) as reader:
+        names = [f"openslide.bounds-{name}" for name in ("x", "y", "width", "height")]
+        reader.properties |= dict(zip(names, told, strict=True))
+        assert reader.bounds_px == bounds
+
+
+def test_more_pixels_than_any_slide_has_are_not_read_at_once(corner_slide):
+    with SlideReader(corner_slide.path) as reader:
+        with pytest.raises(SlideError, match=r"20000 × 10000 pixels of level 0 would be read at once"):
+            reader.read(0, 0, level=0, span=(20_000.0, 10_000.0), size_px=(64, 64))
+        reader.size_px = (200_000, 100_000)
+        with pytest.raises(SlideError, match="its thumbnail would have 200000 × 100000 pixels"):
+            reader.thumbnail(1.0)

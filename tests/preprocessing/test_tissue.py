@@ -208,3 +208,7 @@ def test_real_slide_is_outlined():
     assert found[130:180, 50:85].all()  # dermis and epidermis
     assert not found[:, :25][:60].any()
     assert not found[130:, :28].any()
+
+
+def test_the_glass_of_a_tiny_slide_is_no_hole_to_be_filled():
+    assert not detect_tissue(np.full((6, 9, 3), 243, np.uint8), 8.0, TissueConfig()).any()

@@ -247,7 +247,7 @@ def test_covariates_that_cannot_be_used(refused, cohort, write):
         (("--tile-px", "many"), ("tiles.tile_px = 'many'", "valid integer")),
         (("--until", "trian"), ("until = 'trian'", "'train'")),
         (("--config", "nowhere.yaml"), ("--config nowhere.yaml does not exist",)),
-        (("--encoder-weights", "nowhere.pt"), ("nowhere.pt do not exist", "--encoder-weights")),
+        (("--encoder-weights", "nowhere.pt"), ("weights nowhere.pt: the path does not exist", "--encoder-weights")),
         (("--splits", "nowhere"), ("no splits_0.csv, splits_1.csv, … in nowhere",)),
         (("--split-by", "site", "--folds", "4"), ("3 tissue source sites for 4 folds", "--folds")),
     ],

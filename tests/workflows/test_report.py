@@ -56,7 +56,7 @@ def visit(browser):
         seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
         seen.page.on("request", lambda request: seen.asked.append(request.url))
         seen.page.goto(path.as_uri())
-        seen.page.wait_for_selector("html[data-drawn]", timeout=60_000)
+        seen.page.wait_for_selector("html[data-drawn]", timeout=180_000)
         return seen
 
     return visit
@@ -377,6 +377,7 @@ def explained(copied):
     folder.mkdir(parents=True)
     for name in ("slide.jpg", "map.jpg", "tile.jpg"):
         Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(folder / name)
+    scale = {"low": 0, "high": 0.03, "unit": "share of attention", "colours": ["#440154", "#fde725"]}
     overlays = [
         {"what": "prototype", "image": "map.jpg", "legend": [["prototype 1", "#1b9e77"], ["prototype 2", "#d95f02"]]},
         {"what": "attention", "image": "lost.jpg", "legend": scale},
