@@ -56,7 +56,7 @@ def visit(browser):
         seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
         seen.page.on("request", lambda request: seen.asked.append(request.url))
         seen.page.goto(path.as_uri())
-        seen.page.wait_for_selector("html[data-drawn]", timeout=60_000)
+        seen.page.wait_for_selector("html[data-drawn]", timeout=180_000)
         return seen
 
     return visit
