@@ -48,14 +48,24 @@ def genes(cohort, finished, tmp_path):
 
 
 def test_everything_that_is_promised_is_there(finished):
-    files = ["predictions.csv", "metrics.json", "slides.csv", "cases.csv", "run.json", "config.yaml", "run.log"]
+    files = [
+        "predictions.csv",
+        "metrics.json",
+        "slides.csv",
+        "cases.csv",
+        "run.json",
+        "config.yaml",
+        "run.log",
+        "report.html",
+    ]
     files += [f"models/{task}/{name}" for task in TASKS for name in ("model.json", "weights.safetensors")]
     files += [f"splits/{task}/splits_{fold}.csv" for task in TASKS for fold in (0, 1)]
     assert [name for name in files if not (finished / name).is_file()] == []
     assert not list(finished.rglob("*.pkl"))
     run = json.loads((finished / "run.json").read_text())
     assert run["failed_slides"] == 0
-    assert run["seconds"].keys() == {"tiling", "embedding", "training", "evaluation", "explaining"}
+    stages = {"tiling", "embedding", "thumbnails", "training", "evaluation", "explaining"}
+    assert run["seconds"].keys() == stages
     assert run["encoder"]["name"] == "efficientnet-lite0"
 
 
