@@ -202,7 +202,7 @@ def hang(slide):
     """A library that hangs at one slide and lets no other thread run."""
     time.sleep(0.1)  # it opens the file
     if slide.slide_id == "hangs":
-        ctypes.PyDLL(None).sleep(600)
+        ctypes.PyDLL(None).sleep(60)
     return Outcome(slide.slide_id, "done")
 
 

@@ -294,8 +294,11 @@ def test_no_key_but_where_and_how_far_is_left_out_of_the_identity():
         "scheduler": "tcp://h:1",
         "until": "tile",
         "explain": "a,b",
+        "slide_minutes": 5,
+        "slurm.jobs": 3,
     }
-    assert identity(load_config(INPUTS | elsewhere)) == identity(load_config(INPUTS))
+    for place in (elsewhere, {"cluster": "slurm"}):
+        assert identity(load_config(INPUTS | place)) == identity(load_config(INPUTS))
 
 
 @pytest.mark.parametrize(
