@@ -57,7 +57,7 @@ class Limit(_Told):
     """Of prediction sets: the largest score let in, null for any, from `n` calibration cases."""
 
     n: int
-    threshold: float | None
+    threshold: float | None = Field(allow_inf_nan=False)
 
 
 class Conformal(_Told):
@@ -253,6 +253,7 @@ def with_recipe(config: Config, predictors: list[Predictor]) -> Config:
     masks = config.tiles.tissue.masks
     tiles = facts.tiles.model_copy(update={"tissue": facts.tiles.tissue.model_copy(update={"masks": masks})})
     changed: dict[str, Any] = {"tiles": tiles, "slide_kind": facts.slide_kind}
+    changed["model"] = tuple(dict.fromkeys(one.model_name for one in predictors))
     if "cases" not in said:
         changed["cases"] = "any"
     if facts.encoder:
