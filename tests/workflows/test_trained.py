@@ -200,6 +200,13 @@ def test_a_folder_without_models_is_refused(new_cases, predict, tmp_path, capsys
     assert "holds no model" in capsys.readouterr().err
 
 
+def test_two_models_of_one_task_are_refused(trained, new_cases, predict, tmp_path, capsys):
+    for name in ("one", "two"):
+        shutil.copytree(trained / "models" / TASK, tmp_path / "models" / name)
+    predict(new_cases / "slides", new_cases / "genes.csv", model=tmp_path / "models", code=2)
+    assert "one and two both predict subtype; give one" in capsys.readouterr().err
+
+
 def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
     def some(cases, name, factor=1.0):
         def change(table):
