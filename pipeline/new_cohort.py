@@ -23,7 +23,7 @@ from pipeline.tasks import TASKS
 from pipeline.tasks.survival import CURVE_MONTHS
 from pipeline.trained import Predictor
 from pipeline.training_summary import coverage, headline, probabilities
-from preprocessing.errors import some
+from preprocessing.errors import InputError, some
 from preprocessing.fingerprints import fingerprint
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,34 @@ class Kept:
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
         self.keys = list(keys)
         self.rows = _read(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if self.rows is not None and not {*keys, MARK} <= set(self.rows.columns):
+            raise InputError(
+                f"{path} was changed: columns {', '.join((*keys, MARK))} are not all there; name another --out"
+            )
 
     def marks(self) -> dict[tuple[str, ...], str]:
         """What each row was made from."""
         if self.rows is None:
             return {}
         return dict(zip(self._names(self.rows), self.rows[MARK], strict=True))
+
+    def not_there(self, marks: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+        """By task the cases of which there is no row, or one that was made from something else; says how many there are."""
+        before = self.marks()
+        asked = {
+            task: [case for case, mark in own.items() if mark != before.get((task, case))]
+            for task, own in marks.items()
+        }
+        for task, cases in asked.items() if before else ():
+            again = [case for case in cases if before.get((task, case))]
+            there = sum(name == task and bool(mark) for (name, _), mark in before.items())
+            log.info(
+                "task %s: %d cases are new, %d stay as they were", task, len(cases) - len(again), there - len(again)
+            )
+            if again:
+                told = "task %s: %d predictions are renewed, their slides or genes changed: %s"
+                log.warning(told, task, len(again), some(again))
+        return asked
 
     def renewed(self, new: pd.DataFrame) -> pd.DataFrame:
         """All rows as texts: each at its place, the new ones in place of those of the same name, or behind all others."""
@@ -121,21 +143,6 @@ def with_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
                 rows[name] = ""
             rows.loc[known, name] = rows.loc[known, "case_id"].map(values.astype(object)).astype(str)
     return rows
-
-
-def tell_changes(kept: Kept, asked: Mapping[str, Sequence[str]]) -> None:
-    """Says how many predictions are new, how many are renewed since their inputs changed, and how many stay."""
-    before = kept.marks()
-    if not before:
-        return
-    for task, cases in asked.items():
-        again = [case for case in cases if before.get((task, case))]
-        there = sum(name == task and bool(mark) for (name, _), mark in before.items())
-        log.info("task %s: %d cases are new, %d stay as they were", task, len(cases) - len(again), there - len(again))
-        if again:
-            log.warning(
-                "task %s: %d predictions are renewed, their slides or genes changed: %s", task, len(again), some(again)
-            )
 
 
 # --- External validation ----------------------------------------------------------------------------------------------

@@ -45,17 +45,45 @@ class Shown:
     marks: Mapping[str, str]
 
 
-def show(predictor: Predictor, cohort: Cohort, bags: Bags, *, max_missing: float) -> list[Shown]:
-    """The cohort as each member of a predictor takes it.
+@dataclass(frozen=True)
+class Presented:
+    """A new cohort as every predictor takes it.
+
+    Attributes:
+        members: by task, for each member of the predictor.
+        marks: by task and case that can be used, a hash of all that its prediction depends on: model, slides, genes.
+    """
+
+    members: Mapping[str, Sequence[Shown]]
+    marks: Mapping[str, Mapping[str, str]]
+
+
+def present(
+    predictors: Sequence[Predictor], cohort: Cohort, features: Mapping[str, str], *, store: str, max_missing: float
+) -> Presented:
+    """The cohort as the predictors take it; bags are read when they are wanted, and none is kept.
 
     Args:
-        predictor: one task's.
+        predictors: one a task.
         cohort: the new cases.
-        bags: their patch features.
+        features: group in the store of each good slide.
+        store: the feature store.
         max_missing: share of a gene group beyond which the group counts as absent.
     """
-    own = bags if predictor.reads_slides else Bags(bags.store, {})
-    return [_shown(predictor, member, cohort, own, max_missing) for member in predictor.members]
+    by_case = cohort.slides_by_case(features)
+    keys = {case: tuple(features[slide.slide_id] for slide in slides) for case, slides in by_case.items()}
+    bags, none = Bags(store, keys, keep_bytes=0), Bags(store, {})
+    members = {
+        one.task: [
+            _shown(one, member, cohort, bags if one.reads_slides else none, max_missing) for member in one.members
+        ]
+        for one in predictors
+    }
+    used = cohort.used_cases(features)
+    marks = {
+        one.task: {case: _mark(one, members[one.task], case, keys.get(case, ())) for case in used} for one in predictors
+    }
+    return Presented(members, marks)
 
 
 def _shown(predictor: Predictor, member: TrainedModel, cohort: Cohort, bags: Bags, max_missing: float) -> Shown:
@@ -79,7 +107,8 @@ def _shown(predictor: Predictor, member: TrainedModel, cohort: Cohort, bags: Bag
         missing=dict(zip(matrix.case_ids, np.isnan(values).mean(axis=1).tolist(), strict=True)),
         absent={case: tuple(names[lost].tolist()) for case, lost in zip(matrix.case_ids, absent, strict=True)},
         marks={
-            case: hashlib.sha256(row.tobytes()).hexdigest() for case, row in zip(matrix.case_ids, values, strict=True)
+            case: hashlib.sha256(row.tobytes() + lost.tobytes()).hexdigest()
+            for case, row, lost in zip(matrix.case_ids, values, absent, strict=True)
         },
     )
 
@@ -101,8 +130,7 @@ def _matrix(predictor: Predictor, member: TrainedModel, cohort: Cohort) -> Omics
     return with_covariates(molecular, labels, known, features=features)
 
 
-def mark(shown: Sequence[Shown], case: str, features: Sequence[str], predictor: Predictor) -> str:
-    """A hash of all that a case's prediction depends on: model, slides, genes."""
+def _mark(predictor: Predictor, shown: Sequence[Shown], case: str, features: Sequence[str]) -> str:
     parts = [predictor.fingerprint, *features, *(one.marks.get(case, "") for one in shown)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -147,7 +175,7 @@ class _Said:
 def predict_cases(
     asked: Mapping[str, Sequence[str]],
     predictors: Sequence[Predictor],
-    shown: Mapping[str, Sequence[Shown]],
+    shown: Presented,
     *,
     device: str,
 ) -> dict[str, pd.DataFrame]:
@@ -156,7 +184,7 @@ def predict_cases(
     Args:
         asked: cases by task.
         predictors: one a task.
-        shown: the cohort as their members take it, by task.
+        shown: the cohort as they take it.
         device: "cpu" or "cuda".
 
     Returns:
@@ -173,7 +201,7 @@ def predict_cases(
     for case in track(every, stage="prediction", total=len(every)):
         for one in predictors:
             if case in wanted.get(one.task, ()):
-                rows[one.task].append(_ask(case, one, shown[one.task], said[one.task], device))
+                rows[one.task].append(_ask(case, one, shown.members[one.task], said[one.task], device))
     return {one.task: _told(one, pd.DataFrame(rows[one.task]), said[one.task]) for one in predictors if rows[one.task]}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from models.catalogue import MODELS
+from pipeline.conformal import COLUMN
 from pipeline.fold_job import FoldJob, TaskJobs
 from pipeline.metrics import (
     Report,
@@ -21,6 +22,8 @@ from pipeline.plan import TaskPlan
 from pipeline.tasks import TASKS
 from pipeline.tasks.survival import CURVE_MONTHS
 from pipeline.training_summary import by_pattern, conformal, coverage, headline, validated, with_sets
+
+FIRST = ["case_id", "task", "fold", "status", "label", "prediction"]  # columns of the predictions
 
 
 def conclude(
@@ -39,8 +42,8 @@ def conclude(
     told = collect_predictions(plan, jobs.model, labels, cases)
     report = evaluate(plan, jobs.model, told, n_boot=n_boot, seed=seed)
     tested, rivals = _tested(jobs.model, told), []
+    told = _with_sets(plan, jobs.model, told)
     if plan.vocabulary:
-        told = with_sets(told, _out_of_fold(jobs.model, told), plan.vocabulary)
         report["sets"] = coverage(told[told["status"] == "tested"], n_boot=n_boot, seed=seed)
     for name, folds in jobs.rivals.items():
         rival = collect_predictions(plan, folds, labels, cases)
@@ -50,6 +53,7 @@ def conclude(
             notes = {"gene_notes": _gene_notes(folds), "slide_notes": _slide_notes(folds)}
             report["rivals"][name] |= {"subspaces": genes} | notes
         report["lead"][name] = _lead(plan, tested, own, n_boot, seed)
+        rival = _with_sets(plan, folds, rival)
         rivals.append(rival[rival["status"] == "tested"].copy())
         rivals[-1].insert(2, "model", name)
     for name, folds in jobs.schemes.items():
@@ -59,6 +63,16 @@ def conclude(
     report["gene_notes"] = _gene_notes(jobs.model)
     report["slide_notes"] = _slide_notes(jobs.model)
     return report, told, rivals
+
+
+def _with_sets(plan: TaskPlan, jobs: list[FoldJob], told: pd.DataFrame) -> pd.DataFrame:
+    """The predictions with the sets of classes, which survival has none of; columns in one order for all tasks."""
+    if plan.vocabulary:
+        told = with_sets(told, _out_of_fold(jobs, told), plan.vocabulary)
+    else:
+        told[COLUMN] = pd.NA
+    first = [*FIRST, "rests_on", COLUMN, "spread"]
+    return told[[name for name in first if name in told] + [name for name in told if name not in first]]
 
 
 def summarise(plan: TaskPlan, jobs: TaskJobs, told: pd.DataFrame, *, n_boot: int, seed: int) -> dict[str, Any]:
@@ -106,8 +120,7 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
     for column in TASKS[plan.name].label_columns if plan.name == "survival" else ():
         told[column] = told["case_id"].map(own[column])
     told["task"] = plan.name
-    first = ["case_id", "task", "fold", "status", "label", "prediction"]
-    return told[first + [name for name in told if name not in first]].sort_values(["case_id", "fold"])
+    return told[FIRST + [name for name in told if name not in FIRST]].sort_values(["case_id", "fold"])
 
 
 def evaluate(plan: TaskPlan, jobs: list[FoldJob], predictions: pd.DataFrame, *, n_boot: int, seed: int) -> Report:

@@ -57,7 +57,7 @@ class Limit(_Told):
     """Of prediction sets: the largest score let in, null for any, from `n` calibration cases."""
 
     n: int
-    threshold: float | None
+    threshold: float | None = Field(allow_inf_nan=False)
 
 
 class Conformal(_Told):
@@ -160,15 +160,19 @@ def load_trained(place: Path, tasks: list[str]) -> list[Predictor]:
     """
     if not place.is_dir():
         raise InputError(f"--trained {place} is no folder; give a model folder, or the models folder of a run")
-    folders = (
-        [place] if _is_predictor(place) else sorted(one for one in place.iterdir() if (one / "model.json").is_file())
-    )
+    inside = (one for one in place.iterdir() if (one / "model.json").is_file() and not one.name.startswith("."))
+    folders = [place] if _is_predictor(place) else sorted(inside)
     if not folders:
         raise InputError(
             f"--trained {place} holds no model (model.json, {ENSEMBLE}, or folders with model.json); give RUN/models, "
             "RUN/models/TASK, or RUN/models/TASK-folds"
         )
-    found = {one.task: one for one in map(_load, folders)}
+    found: dict[str, Predictor] = {}
+    for one in map(_load, folders):
+        if (other := found.setdefault(one.task, one)) is not one:
+            raise InputError(
+                f"--trained {place}: {other.folder.name} and {one.folder.name} both predict {one.task}; give one"
+            )
     if missing := [task for task in tasks if task not in found]:
         raise InputError(f"--task {missing[0]}: {place} has models for {', '.join(found)}")
     predictors = [one for name, one in found.items() if not tasks or name in tasks]
@@ -253,6 +257,7 @@ def with_recipe(config: Config, predictors: list[Predictor]) -> Config:
     masks = config.tiles.tissue.masks
     tiles = facts.tiles.model_copy(update={"tissue": facts.tiles.tissue.model_copy(update={"masks": masks})})
     changed: dict[str, Any] = {"tiles": tiles, "slide_kind": facts.slide_kind}
+    changed["model"] = tuple(dict.fromkeys(one.model_name for one in predictors))
     if "cases" not in said:
         changed["cases"] = "any"
     if facts.encoder:

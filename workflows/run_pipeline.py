@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config, Contender
     from pipeline.fold_job import TaskJobs
     from pipeline.plan import TaskPlan
+    from pipeline.prediction import Presented
     from pipeline.run import Run
     from pipeline.trained import Predictor
     from preprocessing.cohort import Cohort
@@ -317,34 +318,57 @@ def predict(
     import pandas as pd
 
     from pipeline.compute import choose_device, one_thread
-    from pipeline.dataset import Bags
-    from pipeline.new_cohort import Kept, rows_of, tell_changes, with_labels
-    from pipeline.prediction import log_missing, mark, predict_cases, show
+    from pipeline.new_cohort import Kept, rows_of, with_labels
+    from pipeline.prediction import log_missing, predict_cases, present
 
     device = workers.device if config.scheduler is None else choose_device("auto")
     if device == "cpu":
         one_thread()  # as in training: the same numbers to the last digit
-    by_case = cohort.slides_by_case(features)
-    keys = {case: tuple(features[slide.slide_id] for slide in slides) for case, slides in by_case.items()}
-    bags = Bags(config.store, keys, keep_bytes=0)
     with run.stage("prediction"):
-        shown = {one.task: show(one, cohort, bags, max_missing=config.max_missing_genes) for one in predictors}
-        run.facts["genes"] = {one.task: log_missing(one, shown[one.task], cohort) for one in predictors}
-        used = cohort.used_cases(features)
-        marks = {
-            one.task: {case: mark(shown[one.task], case, keys.get(case, ()), one) for case in used}
-            for one in predictors
-        }
+        shown = present(predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes)
+        run.facts["genes"] = {one.task: log_missing(one, shown.members[one.task], cohort) for one in predictors}
         kept = Kept(run.folder / "predictions.csv", ("task", "case_id"))
-        before = kept.marks()
-        asked = {task: [case for case in used if own[case] != before.get((task, case))] for task, own in marks.items()}
-        tell_changes(kept, asked)
-        told = predict_cases(asked, predictors, shown, device=device)
-        new = [rows_of(one, told.get(one.task), marks[one.task], cases) for one in predictors]
-        predictions = with_labels(kept.renewed(pd.concat(new, ignore_index=True)), cohort.labels)
+        told = predict_cases(kept.not_there(shown.marks), predictors, shown, device=device)
+        new = pd.concat([rows_of(one, told.get(one.task), shown.marks[one.task], cases) for one in predictors])
+        predictions = with_labels(kept.renewed(new), cohort.labels)
         run.write_table("predictions.csv", predictions)
         write_diagnoses(run, predictions, cohort)
-    return validate(config, cohort, run, predictors, predictions, shown, marks, device)
+    with run.stage("evaluation"):
+        return validate(config, cohort, run, predictors, shown, predictions, device=device)
+
+
+def validate(
+    config: "Config",
+    cohort: "Cohort",
+    run: "Run",
+    predictors: Sequence["Predictor"],
+    shown: "Presented",
+    predictions: "pd.DataFrame",
+    *,
+    device: str,
+) -> dict[str, Any]:
+    """Write the metrics of a new cohort's cases whose label is known, those of the model's baselines beside them."""
+    import pandas as pd
+
+    from pipeline.metrics import to_json
+    from pipeline.new_cohort import Kept, baseline_marks, evaluate, typed
+    from pipeline.prediction import predict_baselines
+
+    kept = Kept(run.folder / "baselines.csv", ("task", "case_id", "baseline"))
+    known = {(task, case): mark for (task, case, _), mark in kept.marks().items()}
+    rows = []
+    for one in predictors:
+        own = baseline_marks(shown.marks[one.task], cohort.labels)
+        asked = [case for case, mark in own.items() if mark != known.get((one.task, case))]
+        told = predict_baselines(one, shown.members[one.task], cohort.labels, asked, device=device)
+        rows.append(told.assign(task=one.task, inputs=told["case_id"].map(own)))
+    baselines = kept.renewed(pd.concat(rows, ignore_index=True))
+    run.write_table("baselines.csv", baselines)
+    tables = typed(predictions), typed(baselines)
+    found = {one.task: evaluate(one, *tables, n_boot=config.bootstrap, seed=config.seed) for one in predictors}
+    reports = {task: report for task, report in found.items() if report}
+    run.write_json("metrics.json", to_json(reports))
+    return reports
 
 
 def write_diagnoses(run: "Run", predictions: "pd.DataFrame", cohort: "Cohort") -> None:
@@ -354,41 +378,6 @@ def write_diagnoses(run: "Run", predictions: "pd.DataFrame", cohort: "Cohort") -
     table = diagnoses(predictions, cohort.annotations)
     if len(table):
         run.write_table("diagnoses.csv", table)
-
-
-def validate(
-    config: "Config",
-    cohort: "Cohort",
-    run: "Run",
-    predictors: Sequence["Predictor"],
-    predictions: "pd.DataFrame",
-    shown: Mapping[str, Any],
-    marks: Mapping[str, Mapping[str, str]],
-    device: str,
-) -> dict[str, Any]:
-    """The metrics of a new cohort's cases whose label is known, those of the model's baselines beside them."""
-    import pandas as pd
-
-    from pipeline.metrics import to_json
-    from pipeline.new_cohort import Kept, baseline_marks, evaluate, typed
-    from pipeline.prediction import predict_baselines
-
-    with run.stage("evaluation"):
-        kept = Kept(run.folder / "baselines.csv", ("task", "case_id", "baseline"))
-        known = {(task, case): mark for (task, case, _), mark in kept.marks().items()}
-        rows = []
-        for one in predictors:
-            own = baseline_marks(marks[one.task], cohort.labels)
-            asked = [case for case, mark in own.items() if mark != known.get((one.task, case))]
-            told = predict_baselines(one, shown[one.task], cohort.labels, asked, device=device)
-            rows.append(told.assign(task=one.task, inputs=told["case_id"].map(own)))
-        baselines = kept.renewed(pd.concat(rows, ignore_index=True))
-        run.write_table("baselines.csv", baselines)
-        tables = typed(predictions), typed(baselines)
-        found = {one.task: evaluate(one, *tables, n_boot=config.bootstrap, seed=config.seed) for one in predictors}
-        reports = {task: report for task, report in found.items() if report}
-        run.write_json("metrics.json", to_json(reports))
-    return reports
 
 
 def explain(

@@ -153,9 +153,12 @@ class Survival(Task):
     def restore(self, fitted: dict[str, Any]) -> FittedSurvival:
         """From a model folder."""
         edges, last = tuple(map(float, fitted["edges_months"])), float(fitted["last_month"])
+        median = float(fitted["median_risk"])
+        if not np.isfinite(median):
+            raise ValueError(f"a median risk of {median}")
         if list(edges) != sorted(set(edges)) or not all(0 < month < float("inf") for month in (*edges, last)):
             raise ValueError(f"time bins with edges {edges}, up to {last} months")
-        return FittedSurvival(edges, last, float(fitted["median_risk"]))
+        return FittedSurvival(edges, last, median)
 
     def describe(self, labels: pd.DataFrame) -> pd.Series:
         """Months; a plus sign behind them for a case that was alive then."""

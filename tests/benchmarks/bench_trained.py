@@ -27,7 +27,7 @@ def write_slides(folder: Path, n: int) -> Path:
     """A folder of n slides of n cases."""
     slides = folder / "slides"
     if not slides.is_dir():
-        write_cohort(folder / "distinct", cases=DISTINCT, size_px=640)
+        write_cohort(folder / "distinct", cases=12, size_px=640)
         scans = sorted((folder / "distinct" / "slides").glob("*.svs"))[:DISTINCT]
         slides.mkdir(parents=True)
         for number in range(n):
