@@ -38,6 +38,11 @@ def is_own(record: logging.LogRecord) -> bool:
     return record.name.partition(".")[0] in OWN
 
 
+def say(message: str, *, style: str = "") -> None:
+    """One line of a result, plain."""
+    out.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def say_error(message: str) -> None:
     """One message, plain."""
     err.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)

@@ -51,6 +51,7 @@ class Run:
             "identity": fingerprint(identity(config), inputs),
             "inputs": inputs,
             "seed": config.seed,
+            "store": config.for_other_machines().store,
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             "git_commit": _git_commit(),

@@ -74,8 +74,17 @@ def feature_key(slide: Slide, config: TileConfig, encoder_fingerprint: str) -> s
     return _group_name(slide, fingerprint(tile_key(slide, config), encoder_fingerprint))
 
 
+def imported_key(slide_id: str, *origin: Any) -> str:
+    """Names features that another tool made; `origin` is all that they are known by: file, tiles, encoder."""
+    return _named(slide_id, fingerprint(FORMAT, "imported", *origin))
+
+
 def _group_name(slide: Slide, key: str) -> str:
-    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', slide.slide_id)[:100]}-{key}"
+    return _named(slide.slide_id, key)
+
+
+def _named(slide_id: str, key: str) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', slide_id)[:100]}-{key}"
 
 
 class FeatureStore:
@@ -109,6 +118,10 @@ class FeatureStore:
                 )
         elif others := found - set(KINDS):
             raise InputError(f"--store {self.place} holds something else ({min(others)}); name another folder")
+
+    def exists(self) -> bool:
+        """Whether there is a store at the place."""
+        return "zarr.json" in self._found()
 
     def prepare(self) -> None:
         """Makes the store where there is none, and tidies up after processes that died."""
@@ -182,10 +195,19 @@ class FeatureStore:
         described = self._described(f"tiles/{key}")
         return None if described is None else int(described["n_tiles"])
 
-    def write_features(self, key: str, bag: Bag, provenance: Mapping[str, Any]) -> None:
-        """Store a slide's patch features, as float16 where that holds them; raises SlideError if any is not finite."""
+    def write_features(self, key: str, bag: Bag, provenance: Mapping[str, Any], *, exactly: bool = False) -> None:
+        """Store a slide's patch features, as float16 where that holds them; raises SlideError if any is not finite.
+
+        Args:
+            key: of the slide and the recipe.
+            bag: its tiles.
+            provenance: what the attributes say.
+            exactly: as float16 only where that loses nothing, not even precision.
+        """
         _require_finite(bag.features)
         small = np.abs(bag.features).max(initial=0) <= np.finfo(np.float16).max
+        if small and exactly:
+            small = np.array_equal(bag.features.astype(np.float16), bag.features)
         features = bag.features.astype(np.float16 if small else np.float32)
         arrays = {"features": features, "coords": bag.coords, "cells": bag.cells}
         self._write(f"features/{key}", arrays, provenance)
@@ -194,6 +216,10 @@ class FeatureStore:
         """A slide's patch features."""
         group = self._open(f"features/{key}")
         return Bag(_array(group, "features"), _array(group, "coords"), _array(group, "cells"))
+
+    def describe_features(self, key: str) -> dict[str, Any] | None:
+        """What a slide's features are made of, as they were stored; None where they are not there or not whole."""
+        return self._described(f"features/{key}") if self.has_features(key) else None
 
     def write_part(self, key: str, rows: range, features: Float[np.ndarray, "n D"]) -> None:
         """Store the features of some of a slide's tiles, as they are."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.plan import TaskPlan
     from pipeline.run import Run
     from preprocessing.cohort import Cohort
+    from preprocessing.features import FeatureStore
 
 log = logging.getLogger("run_pipeline")
 ALL_GOOD, TRAINING_FAILED, WRONG_INPUT, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -76,12 +77,15 @@ def walk(config: "Config", workers: "Workers") -> int:
         slide_kind=config.slide_kind,
         default_mpp=config.default_mpp,
         ignore_columns=config.omics.ignore,
+        store=FeatureStore(places.store),
     )
+    if cohort.stored:
+        config = config.model_copy(update={"tiles": cohort.stored.tiles})
     plans = plan(config, cohort, cohort.used_cases())
     show_cohort(cohort, plans)
     if config.dry_run:
         return ALL_GOOD
-    if cohort.slides and config.until != "tile":
+    if cohort.slides and not cohort.stored and config.until != "tile":
         load_encoder(config.encoder)  # a gated or missing one is told before a slide is tiled
 
     store = FeatureStore(config.store)
@@ -91,10 +95,13 @@ def walk(config: "Config", workers: "Workers") -> int:
         store.prepare()
     reports: dict[str, Any] = {}
     given_up: list[str] = []
-    outcomes = tile_slides(places, cohort, run, workers)
     features: dict[str, str] = {}
-    if config.until != "tile":
-        outcomes, features = embed_slides(places, cohort, run, workers, outcomes)
+    if cohort.stored:
+        outcomes, features = take_features(cohort, run, store)
+    else:
+        outcomes = tile_slides(places, cohort, run, workers)
+        if config.until != "tile":
+            outcomes, features = embed_slides(places, cohort, run, workers, outcomes)
     failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
     cases = audit_cases(cohort, failures)
     told = {name: outcome.told() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
@@ -176,6 +183,16 @@ def embed_slides(
     for outcome in made:
         outcomes[outcome.slide_id] = outcome.after(tiled[outcome.slide_id])
     return outcomes, {name: key for name, key in keys.items() if outcomes[name].status != "failed"}
+
+
+def take_features(cohort: "Cohort", run: "Run", store: "FeatureStore") -> tuple[dict[str, "Outcome"], dict[str, str]]:
+    """Outcomes and feature groups of a cohort whose features are in the store, and its slides perhaps nowhere."""
+    from pipeline.compute import Outcome
+
+    run.facts["encoder"] = dict(cohort.stored.encoder) if cohort.stored else None
+    features = {slide.slide_id: slide.features for slide in cohort.slides}
+    counts = {name: len(store.read_features(key).coords) for name, key in features.items()}
+    return {name: Outcome(name, "reused", n_tiles=n) for name, n in counts.items()}, features
 
 
 def _reused(keys: Mapping[str, str], store: Any) -> list["Outcome"]:
