@@ -141,7 +141,9 @@ class Workers:
         """The Dask client."""
         dask.config.set(DASK_SETTINGS)  # for good: some of them are read when a worker dies
         if self.scheduler is None:
-            return Client(self._cluster(), set_as_default=False)
+            client = Client(self._cluster(), set_as_default=False)
+            _show_dashboard(client)
+            return client
         try:
             client = Client(self.scheduler, set_as_default=False, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
@@ -150,11 +152,18 @@ class Workers:
             raise InputError(
                 f"--scheduler {self.scheduler}: it has no workers; start some with `dask worker {self.scheduler}`"
             )
+        _show_dashboard(client)
         return client
 
     def at_once(self) -> int:
         """How many tasks run at once."""
         return sum(self.client.nthreads().values())
+
+    def expected(self) -> int:
+        """How many tasks will run at once, without starting anything: an estimate where GPUs are not counted yet."""
+        if self.scheduler is not None:
+            return self.at_once()
+        return max(1, self.count if self.count is not None else 1 if self.device == "cuda" else CPU_COUNT)
 
     def ask(self, question: Callable[..., R], *arguments: Any) -> R:
         """What a worker answers; asked in this process where the workers are of this machine."""
@@ -171,6 +180,12 @@ class Workers:
         dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
             return LocalCluster(n_workers=self.count or CPU_COUNT, threads_per_worker=1, dashboard_address=":0")
+
+
+def _show_dashboard(client: Client) -> None:
+    """Dask's own page of what the workers do; it needs bokeh where the scheduler runs."""
+    if client.scheduler_info().get("services", {}).get("dashboard"):
+        log.info("Dask dashboard: %s", client.dashboard_link)
 
 
 def _gpu_cluster(count: int | None) -> LocalCluster:
@@ -198,12 +213,22 @@ def map_slides(
     *,
     stage: str,
     size: Callable[[S], float],
+    unit: str = "",
     **options: Any,
 ) -> list[Outcome]:
     """Do `work(slide, **options)` for each slide, the largest first; a slide that fails becomes an outcome that says why.
 
     A worker process that dies takes down every slide that waits on it. So those slides are tried again, each alone:
     only a slide that kills its worker then has failed.
+
+    Args:
+        workers: where.
+        work: what.
+        slides: on which.
+        stage: what it is called.
+        size: how much work a slide is.
+        unit: what `size` counts, where that tells the user something.
+        options: of `work`.
     """
     if not slides:
         return []
@@ -211,7 +236,16 @@ def map_slides(
     submit = partial(workers.client.submit, _guarded, work, pure=False, **options)
     futures = {submit(slide): slide for slide in largest_first}
     outcomes, lost = [], []
-    for future in track(as_completed(list(futures), loop=workers.client.loop), stage=stage, total=len(futures)):
+    shown = track(
+        as_completed(list(futures), loop=workers.client.loop),
+        stage=stage,
+        total=len(futures),
+        things="slides",
+        size=lambda future: size(futures[future]),
+        whole=sum(map(size, slides)),
+        unit=unit,
+    )
+    for future in shown:
         try:
             outcomes.append(_logged(future.result(), stage))
         except KilledWorker:
@@ -253,7 +287,7 @@ def map_jobs(workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, sta
     """`work(job)` for each, in the order given; the first error ends the run."""
     client = workers.client
     futures = [client.submit(work, job, pure=False) for job in jobs]
-    for future in track(as_completed(futures, loop=client.loop), stage=stage, total=len(futures)):
+    for future in track(as_completed(futures, loop=client.loop), stage=stage, total=len(futures), things="folds"):
         error = future.exception()
         if error is not None:
             client.cancel(futures)

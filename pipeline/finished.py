@@ -229,7 +229,7 @@ class FinishedRun:
         for task in dict.fromkeys(map(str, table["task"])):
             rows = table[table["task"] == task].set_index("case_id").drop(columns=["task", *LABELS], errors="ignore")
             rows = rows.dropna(axis="columns", how="all")
-            names = {name: f"{task}_{name.removeprefix(f'{task}_')}" for name in rows}
+            names = {name: f"{task}_{name.removeprefix(f'{task}_')}" for name in map(str, rows)}
             told = told.join(rows.rename(columns=names), how="outer")
         return told
 

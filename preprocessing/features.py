@@ -42,6 +42,7 @@ from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
 FORMAT = 2  # of tiles and features; raise it whenever the same recipe would give other numbers
 CHUNK_ROWS = 512  # of features and masks
 COORDS_CHUNK_ROWS = 1 << 17  # 1 MiB
+LOOKED_AT = 1000  # groups of features, to learn how fast an encoder is
 KINDS = ("tiles", "features", "parts", "drafts")
 CONTENT = "tiles and patch features of whole-slide images"
 
@@ -59,6 +60,25 @@ class Bag:
     features: Float[np.ndarray, "N D"]
     coords: Int32[np.ndarray, "N 2"]
     cells: Int32[np.ndarray, "N 2"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the store says of how a slide was embedded.
+
+    Attributes:
+        fingerprint: of the encoder.
+        dim: width of a feature.
+        tiles: of the slide, where it was timed; else 0.
+        seconds: that one worker took for them; 0: not timed.
+        device: where.
+    """
+
+    fingerprint: str
+    dim: int
+    tiles: int
+    seconds: float
+    device: str
 
 
 def tile_key(slide: Slide, config: TileConfig) -> str:
@@ -216,6 +236,34 @@ class FeatureStore:
         """A slide's patch features."""
         group = self._open(f"features/{key}")
         return Bag(_array(group, "features"), _array(group, "coords"), _array(group, "cells"))
+
+    def count_tiles_of_features(self, key: str) -> int | None:
+        """How many tiles a slide's features have; None where they are not there."""
+        if not self.has_features(key):
+            return None
+        return int(zarr.open_array(f"{self.place}/features/{key}/coords", mode="r", zarr_format=3).shape[0])
+
+    def measure(self, encoder: str, precision: str) -> list[Measured]:
+        """How slides were embedded with that encoder, as far as the store says; at most `LOOKED_AT` of its groups are read."""
+        try:
+            groups = sorted(self._files.ls(f"{self._root}/features", detail=False))
+        except FileNotFoundError:
+            return []
+        found = []
+        for group in groups[:LOOKED_AT]:
+            told = self._described(f"features/{group.rstrip('/').rsplit('/', 1)[-1]}") or {}
+            by, timed = told.get("encoder", {}), told.get("embedding", {})
+            if (by.get("name"), by.get("precision")) == (encoder, precision):
+                found.append(
+                    Measured(
+                        by["fingerprint"],
+                        int(by["dim"]),
+                        int(timed.get("tiles", 0)),
+                        float(timed.get("seconds", 0)),
+                        str(timed.get("device", "")),
+                    )
+                )
+        return found
 
     def describe_features(self, key: str) -> dict[str, Any] | None:
         """What a slide's features are made of, as they were stored; None where they are not there or not whole."""

@@ -31,7 +31,7 @@ exit codes: 0 all good; 2 wrong input, nothing was written; 3 finished, but some
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (see `--help`)."""
     said = _parser().parse_args(argv)
-    from pipeline.console import say, say_error
+    from pipeline.console import say, say_error, show_failures
     from pipeline.finished import open_finished
     from preprocessing.errors import InputError
 
@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         say_error(str(error))
         return WRONG_INPUT
-    for name, reason in failures.items():
-        say(f"warning: {name}: {reason}", style="yellow")
+    show_failures(failures)
     say(f"{len(written)} files written to {out}")
     return SOME_FAILED if failures else ALL_GOOD
 

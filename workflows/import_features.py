@@ -32,7 +32,7 @@ exit codes: 0 all good; 2 wrong input, nothing was imported; 3 finished, but som
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (see `--help`)."""
     said = _parser().parse_args(argv)
-    from pipeline.console import say, say_error
+    from pipeline.console import say, say_error, show_failures
     from preprocessing.errors import InputError
     from preprocessing.features import FeatureStore
     from preprocessing.h5_features import Declared
@@ -46,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         say_error(str(error))
         return WRONG_INPUT
-    for path, reason in failures.items():
-        say(f"warning: {path}: {reason}", style="yellow")
+    show_failures(failures)
     say(f"{len(rows)} slides imported into {store.place}; give {said.out} as SLIDES: run_pipeline {said.out} GENES")
     return SOME_FAILED if failures else ALL_GOOD
 

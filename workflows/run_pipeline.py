@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def walk(config: "Config", workers: "Workers") -> int:
     """The stages of a run, in their order. Whatever is wrong with the input is told before the first of them."""
-    from pipeline.console import show_cohort, show_results
+    from pipeline.console import show_cohort, show_forecast, show_results, show_warnings
+    from pipeline.forecast import forecast
     from pipeline.plan import without_lost_cases
     from pipeline.run import open_run
     from preprocessing.cohort import audit_cases, ledger, load_cohort
@@ -84,6 +85,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     plans = plan(config, cohort, cohort.used_cases())
     show_cohort(cohort, plans)
     if config.dry_run:
+        show_forecast(forecast(config, cohort, at_once=workers.expected()))
         return ALL_GOOD
     if cohort.slides and not cohort.stored and config.until != "tile":
         load_encoder(config.encoder)  # a gated or missing one is told before a slide is tiled
@@ -115,6 +117,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, reports, failures, given_up)
+    show_warnings()
     return SOME_FAILED if failures or given_up else ALL_GOOD
 
 
@@ -144,11 +147,12 @@ def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Worker
     from preprocessing.features import FeatureStore, tile_key
 
     store = FeatureStore(config.store)
-    with run.stage("tiling"):
+    with run.stage("tiling") as done_now:
         known = {slide.slide_id: tile_key(slide, config.tiles) for slide in cohort.slides}
         done = {name: key for name, key in known.items() if store.has_tiles(key)}
         todo = [slide for slide in cohort.slides if slide.slide_id not in done]
         made = tile_all(workers, todo, store=config.store, config=config.tiles)
+        done_now.update(slides=len(made))
     return {outcome.slide_id: outcome for outcome in (*_reused(done, store), *made)}
 
 
@@ -167,7 +171,7 @@ def embed_slides(
     store = FeatureStore(config.store)
     if not cohort.slides:
         return {}, {}
-    with run.stage("embedding"):
+    with run.stage("embedding") as done_now:
         encoder = load_encoder(config.encoder)
         run.facts["encoder"] = encoder.describe()
         good = [slide for slide in cohort.slides if tiled[slide.slide_id].status != "failed"]
@@ -179,6 +183,7 @@ def embed_slides(
             {name: outcome.n_tiles for name, outcome in tiled.items()},
             recipe=Recipe(config.store, config.tiles, config.encoder, workers.device, config.gpu_tiles),
         )
+        done_now.update(slides=len(made), tiles=sum(outcome.n_tiles for outcome in made))
     outcomes = dict(tiled)
     for outcome in made:
         outcomes[outcome.slide_id] = outcome.after(tiled[outcome.slide_id])
@@ -191,8 +196,8 @@ def take_features(cohort: "Cohort", run: "Run", store: "FeatureStore") -> tuple[
 
     run.facts["encoder"] = dict(cohort.stored.encoder) if cohort.stored else None
     features = {slide.slide_id: slide.features for slide in cohort.slides}
-    counts = {name: len(store.read_features(key).coords) for name, key in features.items()}
-    return {name: Outcome(name, "reused", n_tiles=n) for name, n in counts.items()}, features
+    counts = {name: store.count_tiles_of_features(key) for name, key in features.items()}
+    return {name: Outcome(name, "reused", n_tiles=n or 0) for name, n in counts.items()}, features
 
 
 def _reused(keys: Mapping[str, str], store: Any) -> list["Outcome"]:
@@ -221,8 +226,9 @@ def train(
     from pipeline.splits import write_folds
 
     jobs = {one.name: fold_jobs(config, cohort, run, one, features, workers.device) for one in plans}
-    with run.stage("training"):
-        map_jobs(workers, run_fold, [job for own in jobs.values() for job in own.all()], stage="training")
+    with run.stage("training") as done_now:
+        made = map_jobs(workers, run_fold, [job for own in jobs.values() for job in own.all()], stage="training")
+        done_now.update(folds=made.count("done"))
     predictions: list[pd.DataFrame] = []
     rivals: list[pd.DataFrame] = []
     reports: dict[str, Any] = {}
