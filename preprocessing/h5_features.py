@@ -269,12 +269,13 @@ def _agreed(path: Path, what: str, flag: str, told: V | None, declared: V | None
 
 def _mpp_from_pitch(path: Path, coords: Num[np.ndarray, "N 2"], stride_um: float, mpp: float) -> float:
     """Microns per level-0 pixel of a slide whose neighbouring tiles lie `stride_um` apart: from how far apart they are told."""
-    order = np.lexsort((coords[:, 0], coords[:, 1]))
-    steps = np.diff(coords[order].astype(float), axis=0)
-    beside = steps[(steps[:, 1] == 0) & (steps[:, 0] > 0), 0]
-    if not len(beside):
-        raise InputError(f"{path}: its tiles do not tell the slide's microns per pixel; give it with --slide-mpp")
-    (pitch, _), *_ = Counter(beside.tolist()).most_common(1)
+    steps = [step for axis in (0, 1) for step in _steps(coords.astype(float), axis)]
+    if not steps:
+        raise SlideError(
+            f"{path.name}: no two of its tiles lie beside each other, which would tell the slide's microns per pixel; import it "
+            "by itself with --slide-mpp"
+        )
+    (pitch, _), *_ = Counter(steps).most_common(1)
     found = stride_um / pitch
     if found > mpp * (1 + TOLERANCE):
         raise InputError(
@@ -306,6 +307,13 @@ def read_h5(path: Path, layout: Format, geometry: Geometry) -> FeatureFile:
         )
     corners = np.rint(corners).astype(np.int32)
     return FeatureFile(Bag(values, corners, _cells(path, corners, geometry)), geometry, dtypes, extractor)
+
+
+def _steps(coords: Float[np.ndarray, "N 2"], axis: int) -> list[float]:
+    """From each tile to the next that lies in its row (axis 0) or column (1)."""
+    order = np.lexsort((coords[:, axis], coords[:, 1 - axis]))
+    found = np.diff(coords[order], axis=0)
+    return found[(found[:, 1 - axis] == 0) & (found[:, axis] > 0), axis].tolist()
 
 
 @contextmanager
