@@ -161,8 +161,8 @@ class FinishedRun:
             raise SlideError(f"{path} is gone; explain the run again")
         table = pd.read_csv(path)
         own = pd.DataFrame(self.coords(slide), columns=PLACE)
-        joined = own.merge(table, on=PLACE, how="left", validate="one_to_one", indicator=True)
-        if len(table) != len(own) or (joined["_merge"] != "both").any():
+        joined = own.merge(table, on=PLACE, how="left", indicator=True)
+        if not len(table) == len(own) == len(joined) or (joined["_merge"] != "both").any():
             raise SlideError(f"{path} is of other tiles than the store's {slide.features}; explain the run again")
         return {what: joined[what].to_numpy() for what in SEEN if what in joined}
 

@@ -36,7 +36,7 @@ DTYPES: Mapping[Format, tuple[str, str]] = {  # of features and coords, as the t
 MAGNIFICATIONS = (80, 60, 40, 20, 10, 5)
 POWER_TIMES_MPP = 10.0  # TRIDENT's own rule: 20x is 0.5 µm per pixel
 STAMP_LAYOUT = "2.1.0"  # since this version the tile's size is called tile_size_um
-MAX_BYTES = 32 << 30  # of one slide's features: 4 million tiles of 2,048 float32
+MAX_BYTES = 8 << 30  # of one slide: a million tiles of 2,048 float32
 UM_DECIMALS = 6
 PX_RANGE = (16, 4096)
 TOLERANCE = 0.05  # by which what the file says and what the user says may differ
@@ -348,7 +348,7 @@ def _datasets(path: Path, file: Any, layout: Format) -> tuple[Any, Any]:
         raise SlideError(
             f"{path.name}: features are {features.dtype} and coords {coords.dtype}; float16 or float32 are read"
         )
-    if features.nbytes > MAX_BYTES:
+    if features.nbytes + coords.nbytes > MAX_BYTES:
         raise SlideError(
             f"{path.name}: features of {features.shape}, {features.nbytes / 2**30:,.0f} GiB: not one slide's"
         )

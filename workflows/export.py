@@ -62,16 +62,21 @@ def export(
     Raises:
         InputError: the run has no such case, or nothing to export.
     """
+    from preprocessing.errors import InputError
+
     slides = run.slides(cases)
-    out.mkdir(parents=True, exist_ok=True)
+    if name == "heatmap":
+        slides = run.explained(slides)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be made ({error.strerror}); name another folder") from None
     if name == "anndata":
         return _export_anndata(run, slides, out, whole=not cases)
     writers: dict[str, Callable[[FinishedSlide], list[Path]]] = {
         "geojson": lambda slide: [_write_geojson(run, slide, out, origin or run.outline_origin)],
         "heatmap": lambda slide: _write_heatmaps(run, slide, out),
     }
-    if name == "heatmap":
-        slides = run.explained(slides)
     return _each(slides, writers.get(name, lambda slide: [_write_features(run, slide, out, name)]))
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
 SUFFIXES = (".h5", ".hdf5")
+COLUMNS = ["slide_id", "case_id", "path", "n_tiles", "features"]  # of the manifest
 EPILOG = """\
 examples:
   python -m workflows.import_features features/h5_files --format clam --encoder uni --mpp 0.5 --tile-px 256 --out uni.csv
@@ -65,6 +66,7 @@ def import_folder(
     from preprocessing.errors import InputError, SlideError, some
     from preprocessing.h5_features import read_geometry
 
+    _require_writable(out)
     paths = _files(folder)
     store.check()
     failures: dict[str, str] = {}
@@ -89,7 +91,7 @@ def import_folder(
     if not rows:
         raise InputError(f"{folder}: none of the {len(paths)} files can be used: {some(failures.values())}")
     _require_alike(rows, folder)
-    write_text(out, pd.DataFrame(rows).drop(columns=["width", "encoder"]).to_csv(index=False))
+    write_text(out, pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
     return rows, failures
 
 
@@ -139,6 +141,16 @@ def import_file(
         store.write_features(key, found.bag, facts, exactly=True)
     known = {"slide_id": slide_id, "case_id": case_of(slide_id), "path": str(path.absolute())}
     return known | {"n_tiles": len(found.bag.coords), "features": key, "width": width, "encoder": name}
+
+
+def _require_writable(out: Path) -> None:
+    """Raises InputError where the manifest cannot be written, or would take the place of something else."""
+    from preprocessing.errors import InputError
+
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: there is no folder {out.parent}")
+    if out.is_dir() or (out.exists() and not out.read_bytes().startswith(",".join(COLUMNS).encode())):
+        raise InputError(f"--out {out} is there already, and is no manifest of an import; name another file")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -101,7 +101,7 @@ def test_tiles_that_lie_closer_than_they_are_wide_are_refused_until_the_overlap_
 
 def test_a_slide_of_a_single_tile_does_not_tell_its_resolution(foreign):
     path = foreign(np.ones((1, 5), np.float32), np.array([(512, 0)]))
-    with pytest.raises(SlideError, match="no two of its tiles lie beside each other.*--slide-mpp"):
+    with pytest.raises(SlideError, match=r"no two of its tiles lie beside each other.*--slide-mpp"):
         read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256))
     assert read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256, slide_mpp=0.25)) == ON_GRID
 

@@ -147,3 +147,15 @@ def test_features_of_two_encoders_are_not_trained_on_together(cohort, clam, brin
     options = ("--store", tmp_path / "new.zarr", "--out", tmp_path / "run")
     assert walk(tmp_path / "mixed.csv", cohort.genes, *options) == 2
     assert "their features are not alike" in capsys.readouterr().err
+
+
+def test_nothing_but_a_manifest_of_an_import_is_overwritten(clam, tmp_path, capsys):
+    table = tmp_path / "genes.csv"
+    table.write_text("case_id,EGFR\na,1\n")
+    places = ("--store", tmp_path / "new.zarr", "--encoder", "lite")
+    for out, reason in ((table, "is no manifest of an import"), (tmp_path / "no" / "m.csv", "there is no folder")):
+        options = [str(part) for part in (clam, "--format", "clam", *DECLARED, *places, "--out", out)]
+        assert import_features.main(options) == 2
+        assert reason in capsys.readouterr().err
+    assert table.read_text() == "case_id,EGFR\na,1\n"
+    assert list(tmp_path.iterdir()) == [table]
