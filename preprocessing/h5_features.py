@@ -231,8 +231,10 @@ def _told(path: Path, file: Any, coords: Any, layout: Format) -> dict[str, Any]:
         if layout == "trident":
             return _told_by_trident(told)
         if "patch_size" in told:  # of CLAM's file of patches, sometimes kept: the tile as it is cut from its level
-            downsample = float(np.max(told.get("downsample", 1.0)))
-            return {"tile_px": int(told["patch_size"]), "span_px": int(told["patch_size"]) * downsample}
+            side = int(told["patch_size"])
+            if "downsample" in told or int(told.get("patch_level", 0)) == 0:
+                return {"tile_px": side, "span_px": side * float(np.max(told.get("downsample", 1.0)))}
+            return {"tile_px": side}
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"{path}: its attributes make no sense: {error}") from None
     return {}

@@ -87,6 +87,16 @@ def test_a_file_of_clam_is_refused_until_resolution_and_tile_size_are_said(forei
     assert read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256)) == ON_GRID  # tiles lie 512 pixels apart
 
 
+def test_what_clams_file_of_patches_says_is_believed(foreign):
+    told = {"patch_size": 256, "patch_level": 1, "downsample": (4.0, 4.0)}
+    path = foreign(np.ones((1, 5), np.float32), np.array([(1024, 0)]), on_coords=told)
+    assert read_geometry(path, "clam", Declared(mpp=1.0)) == Geometry(256, 1.0, 256, (0.25, 0.25))
+    with pytest.raises(InputError, match="--mpp"):
+        read_geometry(path, "clam", Declared())
+    with pytest.raises(InputError, match="256 by the file and 512 by --tile-px"):
+        read_geometry(path, "clam", Declared(mpp=1.0, tile_px=512))
+
+
 def test_tiles_that_lie_closer_than_they_are_wide_are_refused_until_the_overlap_is_said(foreign):
     coords = np.array([(0, 0), (128, 0), (256, 0)])
     path = foreign(np.ones((3, 5), np.float32), coords)
