@@ -180,6 +180,8 @@ class Workers:
             self._close(client)
             raise
         client.subscribe_topic(BEGUN, self._note)
+        if self.scheduler is None:
+            _show_dashboard(client)
         return client
 
     def _note(self, event: tuple[float, str]) -> None:
@@ -202,11 +204,18 @@ class Workers:
             raise InputError(
                 f"--scheduler {self.scheduler}: it has no workers; start some with `dask worker {self.scheduler}`"
             )
+        _show_dashboard(client)
         return client
 
     def at_once(self) -> int:
         """How many tasks run at once."""
         return sum(self.client.nthreads().values())
+
+    def expected(self) -> int:
+        """How many tasks will run at once, without starting anything: an estimate where GPUs are not counted yet."""
+        if self.scheduler is not None:
+            return self.at_once()
+        return max(1, self.count if self.count is not None else 1 if self.device == "cuda" else CPU_COUNT)
 
     def ask(self, question: Callable[..., R], *arguments: Any) -> R:
         """What a worker answers; asked in this process where the workers are of this machine."""
@@ -252,6 +261,12 @@ def _require_same_program(client: Client) -> None:
         raise InputError(f"the workers at {some(others)} have another version of this program or of torch; {remedy}")
 
 
+def _show_dashboard(client: Client) -> None:
+    """Dask's own page of what the workers do; it needs bokeh where the scheduler runs."""
+    if client.scheduler_info().get("services", {}).get("dashboard"):
+        log.info("Dask dashboard: %s", client.dashboard_link)
+
+
 def _gpu_cluster(count: int | None) -> LocalCluster:
     try:
         from dask_cuda import LocalCUDACluster
@@ -289,12 +304,22 @@ def map_slides(
     *,
     stage: str,
     size: Callable[[S], float],
+    unit: str = "",
     **options: Any,
 ) -> list[Outcome]:
     """Do `work(slide, **options)` for each slide, the largest first; a slide that fails becomes an outcome that says why.
 
     A worker process that dies takes down every slide that waits on it. So those slides are tried again, each alone:
     only a slide that kills its worker then has failed. One that took too long is not tried again.
+
+    Args:
+        workers: where.
+        work: what.
+        slides: on which.
+        stage: what it is called.
+        size: how much work a slide is.
+        unit: what `size` counts, where that tells the user something.
+        options: of `work`.
 
     Raises:
         RunError: what none of the slides can help, as a full disk.
@@ -305,7 +330,16 @@ def map_slides(
     submit = partial(workers.client.submit, _guarded, work, workers.slide_seconds, pure=False, **options)
     futures = {submit(slide): slide for slide in largest_first}
     outcomes, lost = [], []
-    for future in track(as_completed(list(futures), loop=workers.client.loop), stage=stage, total=len(futures)):
+    shown = track(
+        as_completed(list(futures), loop=workers.client.loop),
+        stage=stage,
+        total=len(futures),
+        things="slides",
+        size=lambda future: size(futures[future]),
+        whole=sum(map(size, slides)),
+        unit=unit,
+    )
+    for future in shown:
         slide = futures[future]
         try:
             outcomes.append(_logged(future.result(), stage))
@@ -383,7 +417,7 @@ def map_jobs(workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, sta
     client = workers.client
     futures = {client.submit(work, job, pure=False): number for number, job in enumerate(jobs)}
     results: dict[int, R] = {}
-    for future in track(as_completed(list(futures), loop=client.loop), stage=stage, total=len(futures)):
+    for future in track(as_completed(list(futures), loop=client.loop), stage=stage, total=len(futures), things="folds"):
         number = futures[future]
         try:
             results[number] = future.result()

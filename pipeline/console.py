@@ -18,7 +18,42 @@ out, err = Console(), Console(stderr=True)
 for console in (out, err):
     if not console.is_terminal:
         console.width = 140  # a log file has no width of its own
+FAILURES_SHOWN = 10
+WARNING = "warning: "  # how a note begins that is one
 OWN = ("run_pipeline", "workflows", "pipeline", "preprocessing", "models")  # whose log lines are told
+
+
+class Gathered(logging.Handler):
+    """Keeps every warning once, for the end of the run, where no scroll has carried it off.
+
+    Failed slides are told with the results, and not by this.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.addFilter(lambda record: is_own(record) and record.name != "pipeline.compute")
+        self.messages: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line of the log."""
+        self.messages.setdefault(record.getMessage())
+
+
+gathered = Gathered()
+
+
+def warn(message: str) -> None:
+    """A warning, now and again at the end."""
+    gathered.messages.setdefault(message)
+    err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_warnings() -> None:
+    """All warnings of the run once more, each once."""
+    if gathered.messages:
+        err.print(f"{len(gathered.messages)} warnings of this run:", style="yellow", highlight=False)
+        for message in gathered.messages:
+            err.print(f"  {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def start_logging(*, verbose: bool) -> None:
@@ -28,7 +63,8 @@ def start_logging(*, verbose: bool) -> None:
     )
     handler.setLevel(logging.DEBUG if verbose else logging.INFO)
     handler.addFilter(is_own)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler, gathered], force=True)
+    gathered.messages.clear()
     for name in OWN:
         logging.getLogger(name).setLevel(logging.DEBUG)
 
@@ -36,6 +72,19 @@ def start_logging(*, verbose: bool) -> None:
 def is_own(record: logging.LogRecord) -> bool:
     """Whether a log line is this project's, and not a library's."""
     return record.name.partition(".")[0] in OWN
+
+
+def say(message: str, *, style: str = "") -> None:
+    """One line of a result, plain."""
+    out.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_failures(failures: Mapping[str, str]) -> None:
+    """What could not be done, each with its reason; of many, some."""
+    for name, reason in list(failures.items())[:FAILURES_SHOWN]:
+        say(f"warning: {name}: {reason}", style="yellow")
+    if len(failures) > FAILURES_SHOWN:
+        say(f"warning: … and {len(failures) - FAILURES_SHOWN} more", style="yellow")
 
 
 def say_error(message: str) -> None:
@@ -54,8 +103,10 @@ def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
         highlight=False,
     )
     for note in cohort.notes:
-        style = "yellow" if note.startswith("warning") else "dim"
-        err.print(f"  {note}", style=style, markup=False, highlight=False, soft_wrap=True)
+        if note.startswith(WARNING):
+            warn(note.removeprefix(WARNING))
+        else:
+            err.print(f"  {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
     for plan in plans:
         classes = f", classes {', '.join(plan.vocabulary)}" if plan.vocabulary else ""
         further = "".join(f", {len(folds)} by {scheme}" for scheme, folds in plan.further_schemes.items())
@@ -63,16 +114,18 @@ def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
             f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{further}{classes}", highlight=False
         )
         for warning in plan.warnings:
-            err.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+            warn(warning)
     for gone in cohort.left_out:
         if gone.status == "failed":
-            err.print(
-                f"warning: slide {gone.file.slide_id}: {gone.reason}",
-                style="yellow",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            warn(f"slide {gone.file.slide_id}: {gone.reason}")
+
+
+def show_forecast(lines: Sequence[str]) -> None:
+    """What a dry run foresees."""
+    err.print("what this run would do (nothing was embedded, trained or written):", highlight=False)
+    for line in lines:
+        style = "yellow" if line.startswith(WARNING) else ""
+        err.print(f"  {line}", style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_results(

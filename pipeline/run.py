@@ -20,7 +20,9 @@ import yaml
 
 from pipeline.config import Config, identity
 from pipeline.console import is_own
+from pipeline.progress import HOUR, rates
 from pipeline.trained import Predictor
+from pipeline.usage import Usage
 from preprocessing.cohort import Cohort, further_table
 from preprocessing.drafts import REMEDY, draft_name, sweep, write_text
 from preprocessing.errors import InputError
@@ -59,6 +61,7 @@ class Run:
             "identity": fingerprint("trained", models) if trained else fingerprint(identity(config), inputs),
             "inputs": inputs,
             "seed": config.seed,
+            "store": config.for_other_machines().store,
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             "git_commit": _git_commit(),
@@ -76,13 +79,20 @@ class Run:
             log.debug("row %s: not used, %s", row.id, row.reason)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Log a stage and keep its time."""
+    def stage(self, name: str) -> Iterator[dict[str, float]]:
+        """Log a stage, keep its time, and tell how busy the machine was.
+
+        Yields:
+            what was done, for the log: numbers by what they count, as `slides`.
+        """
         log.info("%s …", name)
-        start = time.perf_counter()
-        yield
-        self.facts["seconds"][name] = round(time.perf_counter() - start, 2)
-        log.info("%s: %.1f s", name, self.facts["seconds"][name])
+        start, done = time.perf_counter(), dict[str, float]()
+        with Usage() as usage:
+            yield done
+        seconds = time.perf_counter() - start
+        self.facts["seconds"][name] = round(seconds, 2)
+        log.info("%s: %s", name, "; ".join([f"{seconds:.1f} s", *_told(done, seconds)]))
+        log.debug("%s: %s", name, usage.told())
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """A CSV of the run, whole or not at all."""
@@ -97,6 +107,17 @@ class Run:
         sweep(self.folder.rglob(".*"))
         ended = datetime.now().astimezone().isoformat(timespec="seconds")
         self.write_json("run.json", self.facts | {"ended": ended} | facts)
+
+
+def _told(done: dict[str, float], seconds: float) -> list[str]:
+    """What was done in a stage, at which rate, and how many slides an hour that is."""
+    counted = {name: count for name, count in done.items() if count}
+    if not counted:
+        return []
+    an_hour = [f"{HOUR * done['slides'] / seconds:,.0f} slides an hour"] if "slides" in counted else []
+    others = {name: count for name, count in counted.items() if name != "slides"}
+    speed = an_hour + ([rates(seconds, others)] if others else [])
+    return [", ".join(f"{count:,.0f} {name}" for name, count in counted.items()), ", ".join(speed)]
 
 
 def open_run(config: Config, predictors: Sequence[Predictor] = ()) -> Run:

@@ -1,5 +1,6 @@
 """What is done with one slide, as a worker does it: it reads the slide, writes the store, and returns an outcome."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -127,11 +128,14 @@ def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
     grid = store.read_tiles(tile_key(slide, recipe.tiles)).grid
     readers = _readers(recipe.device)
     normalise, doubt = slide_normaliser(slide.path, grid, recipe.tiles.stain)
+    start = time.perf_counter()
     features = embed_tiles(
         slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, normalise=normalise
     )
     if part.is_whole:
-        _store(part, features, recipe, doubt)
+        seconds = round(time.perf_counter() - start, 3)
+        timed = {"tiles": len(part.rows), "seconds": seconds, "device": recipe.device}
+        _store(part, features, recipe, doubt, timed=timed)
     else:
         store.write_part(key, part.rows, features)
     return replace(done, reason=doubt)
@@ -149,13 +153,22 @@ def join(whole: SlidePart, *, recipe: Recipe, parts: Mapping[str, Sequence[range
     return Outcome(whole.slide_id, "done", reason=doubt, n_tiles=whole.n_tiles)
 
 
-def _store(whole: SlidePart, features: Float[np.ndarray, "N D"], recipe: Recipe, stain_doubt: str) -> None:
+def _store(
+    whole: SlidePart,
+    features: Float[np.ndarray, "N D"],
+    recipe: Recipe,
+    stain_doubt: str,
+    *,
+    timed: Mapping[str, Any] | None = None,
+) -> None:
     store, encoder = FeatureStore(recipe.store), load_encoder(recipe.encoder, recipe.device)
     grid = store.read_tiles(tile_key(whole.slide, recipe.tiles)).grid
     key = feature_key(whole.slide, recipe.tiles, encoder.fingerprint)
     made_with = provenance(whole.slide, recipe.tiles) | {"encoder": encoder.describe()}
     if stain := stain_recipe(recipe.tiles.stain):
         made_with["stain"] = stain | {"doubt": stain_doubt}
+    if timed:
+        made_with["embedding"] = dict(timed)  # a dry run forecasts by it
     store.write_features(key, Bag(features, grid.coords, grid.cells), made_with)
     store.drop_parts(key)
 
@@ -168,7 +181,9 @@ def embed_all(
         return []
     work = divide(slides, n_tiles, workers.at_once())
     by_slide: dict[str, Outcome] = {}
-    for outcome in map_slides(workers, embed, work, stage="embedding", size=lambda part: len(part.rows), recipe=recipe):
+    for outcome in map_slides(
+        workers, embed, work, stage="embedding", size=lambda part: len(part.rows), unit="tiles", recipe=recipe
+    ):
         by_slide[outcome.slide_id] = outcome.beside(by_slide.get(outcome.slide_id))
     shared = {
         part.slide_id: SlidePart(part.slide, range(part.n_tiles), part.n_tiles) for part in work if not part.is_whole

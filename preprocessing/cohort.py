@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,9 +12,11 @@ import pandas as pd
 from preprocessing.barcodes import case_of, source_site
 from preprocessing.case_tables import Dropped, read_clinical, read_genes
 from preprocessing.errors import InputError
+from preprocessing.features import FeatureStore
 from preprocessing.labels import recognise
 from preprocessing.omics import FEATURE_KINDS, OmicsMatrix, concatenate
 from preprocessing.slides import LeftOut, Slide, SlideFile, find_slides, probe_slides, same_scans, select_kind
+from preprocessing.stored import StoredRecipe, stored_recipe, stored_slide
 from preprocessing.who2021 import who2021
 
 
@@ -31,6 +34,7 @@ class Cohort:
         rows_dropped: table rows that are not used (other samples of a case, …), with the reason.
         notes: every decision that was taken in reading the tables, one sentence each.
         needs: what a case must have to be used: "both" sides, "any" of them, or the only side that the run was given.
+        stored: of slides that are there as features alone, what these are made of.
     """
 
     found: tuple[SlideFile, ...]
@@ -42,6 +46,7 @@ class Cohort:
     rows_dropped: tuple[Dropped, ...]
     notes: tuple[str, ...]
     needs: Literal["both", "any", "slides", "genes"]
+    stored: StoredRecipe | None = None
 
     def slides_by_case(self, usable: Collection[str] | None = None) -> dict[str, list[Slide]]:
         """Slides of each case, in order of their ids; only those named in `usable` where it is given."""
@@ -76,6 +81,7 @@ def load_cohort(
     slide_kind: str = "DX",
     default_mpp: float | None = None,
     ignore_columns: Iterable[str] = (),
+    store: FeatureStore | None = None,
 ) -> Cohort:
     """Read everything but pixels; all that can be wrong with the input is told here.
 
@@ -88,6 +94,7 @@ def load_cohort(
         slide_kind: "DX" or "all".
         default_mpp: for slides that do not say their resolution.
         ignore_columns: of the gene table.
+        store: where the features are that a manifest names in the place of slides.
 
     Raises:
         InputError: see the readers of slides and tables; or no case has what the run needs.
@@ -115,7 +122,10 @@ def load_cohort(
         notes += clinic.notes
         dropped += clinic.dropped
     labels = recognise(annotations, source=str(clinical or genes))
-    usable, broken = _open_slides(files, slides, default_mpp) if slides else ([], [])  # last: it takes longest
+    usable, broken = _open_slides(files, slides, default_mpp, store) if slides else ([], [])  # last: it takes longest
+    stored = stored_recipe(usable, store) if store and any(slide.features for slide in usable) else None
+    if stored:
+        notes.append(stored.told())
     cohort = Cohort(
         found=tuple(found),
         slides=tuple(usable),
@@ -126,6 +136,7 @@ def load_cohort(
         rows_dropped=tuple(dropped),
         notes=tuple([*notes, *labels.notes, *same_scans(usable)]),
         needs="slides" if not matrices else "genes" if slides is None else cases,
+        stored=stored,
     )
     _require_cases(cohort, slides, genes)
     return cohort
@@ -138,8 +149,11 @@ def _select_slides(found: list[SlideFile], source: Path, kind: str) -> tuple[lis
     return kept, other_kinds
 
 
-def _open_slides(files: list[SlideFile], source: Path, default_mpp: float | None) -> tuple[list[Slide], list[LeftOut]]:
-    usable, broken = probe_slides(files, default_mpp=default_mpp)
+def _open_slides(
+    files: list[SlideFile], source: Path, default_mpp: float | None, store: FeatureStore | None
+) -> tuple[list[Slide], list[LeftOut]]:
+    of_features = partial(stored_slide, store=store) if store and any(file.features for file in files) else None
+    usable, broken = probe_slides(files, default_mpp=default_mpp, stored=of_features)
     if not usable:
         reasons = "; ".join(f"{gone.file.slide_id}: {gone.reason}" for gone in broken[:3])
         raise InputError(f"slides: none of the {len(broken)} slides in {source} can be used: {reasons}")
@@ -226,7 +240,7 @@ def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:
 
 
 def ledger(cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
-    """One row for every slide that was found.
+    """One row for every slide that was found, with its absolute path; a manifest for a further run on the same features.
 
     Args:
         cohort: what came in.
@@ -236,11 +250,11 @@ def ledger(cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]]) -> pd.D
     rows: list[dict[str, object]] = []
     for slide in cohort.slides:
         known = {"slide_id": slide.slide_id, "case_id": slide.case_id, "mpp": slide.mpp, "mpp_source": slide.mpp_source}
-        rows.append(known | {"path": str(slide.path)} | dict(outcomes[slide.slide_id]))
+        rows.append(known | {"path": str(slide.path.absolute())} | dict(outcomes[slide.slide_id]))
     for gone in cohort.left_out:
         known = {"slide_id": gone.file.slide_id, "case_id": gone.file.case_id, "mpp": np.nan, "mpp_source": ""}
         fate = {"status": gone.status, "reason": gone.reason, "n_tiles": 0, "seconds": 0.0, "tiles": "", "features": ""}
-        rows.append(known | {"path": str(gone.file.path)} | fate)
+        rows.append(known | {"path": str(gone.file.path.absolute())} | fate)
     columns = ["slide_id", "case_id", "status", "reason", "n_tiles", "mpp", "mpp_source", "seconds", "path"]
     columns += ["tiles", "features"]
     return pd.DataFrame(rows, columns=columns).sort_values(["slide_id", "path"])

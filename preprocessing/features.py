@@ -45,6 +45,7 @@ from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
 FORMAT = 2  # of tiles and features; raise it whenever the same recipe would give other numbers
 CHUNK_ROWS = 512  # of features and masks
 COORDS_CHUNK_ROWS = 1 << 17  # 1 MiB
+LOOKED_AT = 1000  # groups of features, to learn how fast an encoder is
 KINDS = ("tiles", "looks", "features", "parts", "drafts")
 CONTENT = "tiles and patch features of whole-slide images"
 MAX_CHUNK_BYTES = 256 << 20  # twice what is ever written: no more is set aside because a file says so
@@ -65,6 +66,25 @@ class Bag:
     cells: Int32[np.ndarray, "N 2"]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What the store says of how a slide was embedded.
+
+    Attributes:
+        fingerprint: of the encoder.
+        dim: width of a feature.
+        tiles: of the slide, where it was timed; else 0.
+        seconds: that one worker took for them; 0: not timed.
+        device: where.
+    """
+
+    fingerprint: str
+    dim: int
+    tiles: int
+    seconds: float
+    device: str
+
+
 def tile_key(slide: Slide, config: TileConfig) -> str:
     """Names the tiles of a slide under a recipe. A mask of the user's counts by its bytes, not by where it lies."""
     recipe = config.model_dump(mode="json", exclude={"tissue": {"masks"}, "stain": True})
@@ -80,8 +100,17 @@ def feature_key(slide: Slide, config: TileConfig, encoder_fingerprint: str) -> s
     return _group_name(slide, fingerprint(*made_of) if stain is None else fingerprint(*made_of, stain))
 
 
+def imported_key(slide_id: str, *origin: Any) -> str:
+    """Names features that another tool made; `origin` is all that they are known by: file, tiles, encoder."""
+    return _named(slide_id, fingerprint(FORMAT, "imported", *origin))
+
+
 def _group_name(slide: Slide, key: str) -> str:
-    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', slide.slide_id)[:100]}-{key}"
+    return _named(slide.slide_id, key)
+
+
+def _named(slide_id: str, key: str) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', slide_id)[:100]}-{key}"
 
 
 class FeatureStore:
@@ -115,6 +144,10 @@ class FeatureStore:
                 )
         elif others := found - set(KINDS):
             raise InputError(f"--store {self.place} holds something else ({min(others)}); name another folder")
+
+    def exists(self) -> bool:
+        """Whether there is a store at the place."""
+        return "zarr.json" in self._found()
 
     def require(self) -> None:
         """Raises InputError where there is no store, or something else."""
@@ -236,10 +269,19 @@ class FeatureStore:
             return None
         return Look(**described["look"])
 
-    def write_features(self, key: str, bag: Bag, provenance: Mapping[str, Any]) -> None:
-        """Store a slide's patch features, as float16 where that holds them; raises SlideError if any is not finite."""
+    def write_features(self, key: str, bag: Bag, provenance: Mapping[str, Any], *, exactly: bool = False) -> None:
+        """Store a slide's patch features, as float16 where that holds them; raises SlideError if any is not finite.
+
+        Args:
+            key: of the slide and the recipe.
+            bag: its tiles.
+            provenance: what the attributes say.
+            exactly: as float16 only where that loses nothing, not even precision.
+        """
         _require_finite(bag.features)
         small = np.abs(bag.features).max(initial=0) <= np.finfo(np.float16).max
+        if small and exactly:
+            small = np.array_equal(bag.features.astype(np.float16), bag.features)
         features = bag.features.astype(np.float16 if small else np.float32)
         arrays = {"features": features, "coords": bag.coords, "cells": bag.cells}
         self._write(f"features/{key}", arrays, provenance)
@@ -248,6 +290,38 @@ class FeatureStore:
         """A slide's patch features."""
         group = self._open(f"features/{key}")
         return Bag(_array(group, "features"), _array(group, "coords"), _array(group, "cells"))
+
+    def count_tiles_of_features(self, key: str) -> int | None:
+        """How many tiles a slide's features have; None where they are not there."""
+        if not self.has_features(key):
+            return None
+        return int(zarr.open_array(f"{self.place}/features/{key}/coords", mode="r", zarr_format=3).shape[0])
+
+    def measure(self, encoder: str, precision: str) -> list[Measured]:
+        """How slides were embedded with that encoder, as far as the store says; at most `LOOKED_AT` of its groups are read."""
+        try:
+            groups = sorted(self._files.ls(f"{self._root}/features", detail=False))
+        except FileNotFoundError:
+            return []
+        found = []
+        for group in groups[:LOOKED_AT]:
+            told = self.described(f"features/{group.rstrip('/').rsplit('/', 1)[-1]}") or {}
+            by, timed = told.get("encoder", {}), told.get("embedding", {})
+            if (by.get("name"), by.get("precision")) == (encoder, precision):
+                found.append(
+                    Measured(
+                        by["fingerprint"],
+                        int(by["dim"]),
+                        int(timed.get("tiles", 0)),
+                        float(timed.get("seconds", 0)),
+                        str(timed.get("device", "")),
+                    )
+                )
+        return found
+
+    def describe_features(self, key: str) -> dict[str, Any] | None:
+        """What a slide's features are made of, as they were stored; None where they are not there or not whole."""
+        return self.described(f"features/{key}") if self.has_features(key) else None
 
     def write_part(self, key: str, rows: range, features: Float[np.ndarray, "n D"]) -> None:
         """Store the features of some of a slide's tiles, as they are."""

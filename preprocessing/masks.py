@@ -108,6 +108,7 @@ def read_outlines(path: Path) -> list[Outline]:
     """The polygons of a GeoJSON file: a collection, a list of features or geometries, or a single one.
 
     QuPath writes what lies within an annotation as its children where it exports the hierarchy; they count as the others.
+    Its tiles, which `python -m workflows.export geojson` writes beside the tissue, are no outlines.
 
     Raises:
         ValueError: not JSON, or a geometry that is no polygon.
@@ -123,6 +124,8 @@ def _outlines(members: Iterable[Any], *, cut: bool) -> Iterator[Outline]:
             yield from _outlines(member.get("features") or (), cut=False)
         elif kind == "Feature":
             properties = member.get("properties") or {}
+            if properties.get("objectType") == "tile":
+                continue
             yield from _outlines([member.get("geometry")], cut=_is_cut(properties.get("classification")))
             yield from _outlines(properties.get("childObjects") or (), cut=False)
         elif kind == "Polygon":

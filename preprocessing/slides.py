@@ -1,7 +1,7 @@
 """Slides: found on disk, told apart, their resolution made certain."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +40,18 @@ PROBES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class SlideFile:
-    """A slide that was found, not yet opened. `mpp` is what the manifest says, in microns per pixel, or None."""
+    """A slide that was found, not yet opened.
+
+    Attributes:
+        mpp: what the manifest says, in microns per pixel, or None.
+        features: the group of features in the store that the manifest names, which stands for the slide; or empty.
+    """
 
     slide_id: str
     case_id: str
     path: Path
     mpp: float | None = None
+    features: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Slide:
         mpp_source: where that is from: metadata, manifest, objective power or default.
         size_px: width and height of level 0.
         fingerprint: of the file's bytes (see `slide_fingerprint`).
+        features: its group of features in the store, where the manifest names one: then the file is not looked at.
     """
 
     slide_id: str
@@ -66,6 +73,7 @@ class Slide:
     mpp_source: str
     size_px: tuple[int, int]
     fingerprint: str
+    features: str = ""
 
     @property
     def mpp(self) -> float:
@@ -86,7 +94,9 @@ def find_slides(source: Path) -> list[SlideFile]:
     """Every slide of a folder (searched recursively), of a manifest CSV, or the one slide that `source` is.
 
     Sorted by id. A manifest has the columns `path` and, as wanted, `slide_id`, `case_id` and `mpp`; its relative paths
-    start at its own folder. Without a manifest the id is the file's stem, the case what a TCGA barcode says, or the stem.
+    start at its own folder. With a column `features` (as the `slides.csv` of a run, or what an import wrote) it names
+    features of the store, and the slides need not be there. Without a manifest the id is the file's stem, the case what a
+    TCGA barcode says, or the stem.
 
     Raises:
         InputError: nothing there, no slides in it, or two different files with one slide id.
@@ -161,7 +171,8 @@ def _from_manifest(path: Path) -> list[SlideFile]:
         where = path.parent / str(row["path"])  # an absolute path stays as it is
         slide_id = str(row["slide_id"]) if pd.notna(row.get("slide_id")) else where.stem
         case_id = case_of(str(row["case_id"]) if pd.notna(row.get("case_id")) else slide_id)
-        found.append(SlideFile(slide_id, case_id, where, _manifest_mpp(row.get("mpp"), path, number)))
+        features = str(row["features"]) if pd.notna(row.get("features")) else ""
+        found.append(SlideFile(slide_id, case_id, where, _manifest_mpp(row.get("mpp"), path, number), features))
     if not found:
         raise InputError(f"slides: manifest {path} names no slide")
     return found
@@ -192,8 +203,15 @@ def select_kind(files: Iterable[SlideFile], kind: str) -> tuple[list[SlideFile],
     return kept, left_out
 
 
-def probe_slides(files: list[SlideFile], *, default_mpp: float | None) -> tuple[list[Slide], list[LeftOut]]:
+def probe_slides(
+    files: list[SlideFile], *, default_mpp: float | None, stored: Callable[[SlideFile], Slide] | None = None
+) -> tuple[list[Slide], list[LeftOut]]:
     """Open each file for a moment: the usable slides, and those that cannot be used with the reason.
+
+    Args:
+        files: what was found.
+        default_mpp: for slides that do not say their resolution.
+        stored: looks a slide up where only its features are there; then no file is opened.
 
     Raises:
         InputError: two different slides go by one id.
@@ -201,7 +219,7 @@ def probe_slides(files: list[SlideFile], *, default_mpp: float | None) -> tuple[
 
     def attempt(file: SlideFile) -> Slide | LeftOut:
         try:
-            return probe_slide(file, default_mpp=default_mpp)
+            return stored(file) if stored else probe_slide(file, default_mpp=default_mpp)
         except SlideError as error:
             return LeftOut(file, "failed", str(error))
 

@@ -80,7 +80,8 @@ def _terminate(*_: object) -> None:
 def walk(config: "Config", workers: "Workers") -> int:
     """The stages of a run, in their order. Whatever is wrong with the input is told before the first of them."""
     from pipeline.account import require_account
-    from pipeline.console import show_cohort, show_results
+    from pipeline.console import show_cohort, show_forecast, show_results, show_warnings
+    from pipeline.forecast import forecast
     from pipeline.places import require_seen, require_shared
     from pipeline.plan import without_lost_cases
     from pipeline.run import open_run
@@ -103,14 +104,18 @@ def walk(config: "Config", workers: "Workers") -> int:
         slide_kind=config.slide_kind,
         default_mpp=config.default_mpp,
         ignore_columns=config.omics.ignore,
+        store=FeatureStore(places.store),
     )
     check_cohort(predictors, cohort)
+    if cohort.stored:
+        config = config.model_copy(update={"tiles": cohort.stored.tiles})
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
     show_cohort(cohort, plans)
     if config.dry_run:
+        show_forecast(forecast(config, cohort, at_once=workers.expected()))
         return ALL_GOOD
     config, places = (workers.ask(one.for_device, workers.device) for one in (config, places))
-    if cohort.slides and config.until != "tile":
+    if cohort.slides and not cohort.stored and config.until != "tile":
         # A gated or missing one, or one that a trained model does not know, is told before a slide is tiled.
         require_encoder(predictors, load_encoder(config.encoder))
 
@@ -124,17 +129,13 @@ def walk(config: "Config", workers: "Workers") -> int:
     require_shared(workers, run.folder, option="--out")
     reports: dict[str, Any] = {}
     given_up: list[str] = []
-    outcomes = tile_slides(places, cohort, run, workers)
-    features: dict[str, str] = {}
-    if config.until != "tile":
-        outcomes, features = embed_slides(places, cohort, run, workers, outcomes)
+    outcomes, features = make_features(places, cohort, run, workers)
     failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
     cases = audit_cases(cohort, failures)
     store.sweep()  # what workers that died had begun
     told = {name: outcome.told() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
     run.write_table("slides.csv", ledger(cohort, told))
     run.write_table("cases.csv", cases)
-    draw_slides(places, cohort, run, workers, outcomes)
     if config.until in ("join", "train"):
         cohort.omics.save(run.folder / "omics.npz")
     if config.until == "train" and predictors:
@@ -147,6 +148,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, reports, failures, given_up)
     draw_report(run.folder)
+    show_warnings()
     return SOME_FAILED if failures or given_up else ALL_GOOD
 
 
@@ -172,6 +174,19 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
     return plan_tasks(config, cohort.labels.reindex(list(usable_cases)), cohort.omics)
 
 
+def make_features(
+    config: "Config", cohort: "Cohort", run: "Run", workers: "Workers"
+) -> tuple[dict[str, "Outcome"], dict[str, str]]:
+    """The outcome of every slide, and the feature group of each good one."""
+    if cohort.stored:
+        return take_features(config, cohort, run)
+    outcomes, features = tile_slides(config, cohort, run, workers), dict[str, str]()
+    if config.until != "tile":
+        outcomes, features = embed_slides(config, cohort, run, workers, outcomes)
+    draw_slides(config, cohort, run, workers, outcomes)
+    return outcomes, features
+
+
 def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Workers") -> dict[str, "Outcome"]:
     """Tile each slide whose tiles, or whose look, are not in the store yet; outcomes by slide id."""
     from pipeline.places import require_shared_store
@@ -179,13 +194,14 @@ def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Worker
     from preprocessing.features import FeatureStore, tile_key
 
     store = FeatureStore(config.store)
-    with run.stage("tiling"):
+    with run.stage("tiling") as done_now:
         known = {slide.slide_id: tile_key(slide, config.tiles) for slide in cohort.slides}
         done = {name: key for name, key in known.items() if store.has_tiles(key) and store.has_look(key)}
         todo = [slide for slide in cohort.slides if slide.slide_id not in done]
         if todo:
             require_shared_store(workers, store)
         made = tile_all(workers, todo, store=config.store, config=config.tiles)
+        done_now.update(slides=len(made))
     return {outcome.slide_id: outcome for outcome in (*_reused(done, store), *made)}
 
 
@@ -205,7 +221,7 @@ def embed_slides(
     store = FeatureStore(config.store)
     if not cohort.slides:
         return {}, {}
-    with run.stage("embedding"):
+    with run.stage("embedding") as done_now:
         encoder = load_encoder(config.encoder)
         run.facts["encoder"] = encoder.describe()
         good = [slide for slide in cohort.slides if tiled[slide.slide_id].status != "failed"]
@@ -219,6 +235,7 @@ def embed_slides(
             {name: outcome.n_tiles for name, outcome in tiled.items()},
             recipe=Recipe(config.store, config.tiles, config.encoder, workers.device, config.gpu_tiles),
         )
+        done_now.update(slides=len(made), tiles=sum(outcome.n_tiles for outcome in made))
     outcomes = dict(tiled)
     for outcome in made:
         outcomes[outcome.slide_id] = outcome.after(tiled[outcome.slide_id])
@@ -248,6 +265,18 @@ def draw_report(folder: "Path") -> int:
     return ALL_GOOD
 
 
+def take_features(config: "Config", cohort: "Cohort", run: "Run") -> tuple[dict[str, "Outcome"], dict[str, str]]:
+    """Outcomes and feature groups of a cohort whose features are in the store, and its slides perhaps nowhere."""
+    from pipeline.compute import Outcome
+    from preprocessing.features import FeatureStore
+
+    store = FeatureStore(config.store)
+    run.facts["encoder"] = dict(cohort.stored.encoder) if cohort.stored else None
+    features = {slide.slide_id: slide.features for slide in cohort.slides}
+    counts = {name: store.count_tiles_of_features(key) for name, key in features.items()}
+    return {name: Outcome(name, "reused", n_tiles=n or 0) for name, n in counts.items()}, features
+
+
 def _reused(keys: Mapping[str, str], store: Any) -> list["Outcome"]:
     from pipeline.compute import Outcome
 
@@ -274,8 +303,9 @@ def train(
     from pipeline.splits import write_folds
 
     jobs = {one.name: fold_jobs(config, cohort, run, one, features, workers.device) for one in plans}
-    with run.stage("training"):
-        map_jobs(workers, run_fold, [job for own in jobs.values() for job in own.all()], stage="training")
+    with run.stage("training") as done_now:
+        made = map_jobs(workers, run_fold, [job for own in jobs.values() for job in own.all()], stage="training")
+        done_now.update(folds=made.count("done"))
     predictions: list[pd.DataFrame] = []
     rivals: list[pd.DataFrame] = []
     reports: dict[str, Any] = {}

@@ -34,6 +34,15 @@ def inside():
         yield workers
 
 
+def test_dasks_dashboard_is_told(caplog):
+    caplog.set_level(logging.INFO, "pipeline.compute")
+    with Workers(0, "cpu") as workers:
+        link = workers.client.dashboard_link
+    assert link.endswith("/status")
+    own = [record.getMessage() for record in caplog.records if record.name == "pipeline.compute"]
+    assert own == [f"Dask dashboard: {link}"]
+
+
 class TestOutcome:
     def test_after_a_stage_the_times_add_up(self):
         later = Outcome("s", "failed", "why", 3, 2.0).after(Outcome("s", "done", "", 7, 1.5, tiles="s-1"))

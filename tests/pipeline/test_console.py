@@ -1,6 +1,8 @@
+import logging
+
 import pytest
 
-from pipeline.console import show_results
+from pipeline.console import show_results, show_warnings, start_logging, warn
 from pipeline.metrics import Metric
 
 NAMES = ("macro_auc", "accuracy", "balanced_accuracy")
@@ -77,3 +79,18 @@ def test_notes_on_the_genes_of_a_rival_are_shown_where_they_are_its_own(show):
     assert "genes (grade, subspace; grade, no offsets): tumour: 3 genes\n" in text
     told["rivals"]["subspace"]["gene_notes"] = {"fold_1": ["2 genes in no set"]}
     assert show(grade=told).count("2 genes in no set") == 1
+
+
+def test_warnings_are_told_once_more_at_the_end_each_once(capsys):
+    start_logging(verbose=False)
+    warn("only 8 deaths")
+    for _ in range(2):
+        logging.getLogger("pipeline.plan").warning("cases are %s", "lost")
+    logging.getLogger("distributed").warning("another's")
+    logging.getLogger("pipeline.compute").warning("tiling S: failed, which is told with the results")
+    capsys.readouterr()
+    show_warnings()
+    assert capsys.readouterr().err.splitlines() == ["2 warnings of this run:", "  only 8 deaths", "  cases are lost"]
+    start_logging(verbose=False)
+    show_warnings()
+    assert capsys.readouterr().err == ""

@@ -155,3 +155,25 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         write_text(path, "a new text")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_it_says_where_the_features_are_whatever_folder_it_was_started_in(configure, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    open_run(configure(store="f.zarr")).finish()
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["store"] == str(tmp_path / "f.zarr")
+
+
+def test_a_stage_tells_what_was_done_and_in_the_log_how_busy_the_machine_was(configure, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG, "pipeline.run")
+    run = open_run(configure())
+    with run.stage("embedding") as done:
+        done.update(slides=2, tiles=500)
+    with run.stage("evaluation"):
+        pass
+    lines = [record.getMessage() for record in caplog.records]
+    (told,) = (line for line in lines if line.startswith("embedding: 0.0 s"))
+    assert "; 2 slides, 500 tiles; " in told
+    assert " slides an hour, " in told
+    assert " tiles/s" in told
+    assert any(line.startswith("embedding: CPU ") for line in lines)
+    assert "evaluation: 0.0 s" in lines

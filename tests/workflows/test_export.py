@@ -1,0 +1,152 @@
+import json
+import shutil
+
+import anndata
+import numpy as np
+import openslide
+import pandas as pd
+import pytest
+from shapely.geometry import shape
+
+from pipeline.finished import open_finished
+from preprocessing.masks import read_mask
+from preprocessing.slides import SlideFile, probe_slide
+from workflows import export
+
+
+@pytest.fixture
+def explained(finished, tmp_path):
+    """A copy of the finished run in which the first case's slides are explained."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    run = open_finished(folder, store=None, task=None)
+    case = run.slides()[0].case_id
+    places = folder / "explain" / "grade"
+    places.mkdir(parents=True)
+    slides = run.slides([case])
+    for slide in slides:
+        table = pd.DataFrame(run.coords(slide), columns=["x", "y"])
+        n = len(table)
+        table["prototype"], table["attention"] = np.arange(n) % 3 + 1, np.linspace(0, 1, n) / n
+        table.sample(frac=1, random_state=0).to_csv(places / f"{slide.slide_id}.csv", index=False)  # in any order
+    told = [{"slide_id": slide.slide_id, "tiles": f"{slide.slide_id}.csv"} for slide in slides]
+    atlas = [{"prototype": 1, "colour": "#010203"}]
+    content = {"task": "grade", "cases": [{"case_id": case, "slides": told}], "atlas": atlas}
+    (folder / "explain" / "grade.json").write_text(json.dumps(content))
+    return open_finished(folder, store=None, task=None)
+
+
+def run_export(name, folder, *options):
+    return export.main([name, str(folder), *map(str, options)])
+
+
+def test_what_is_written_for_qupath_reads_back_as_the_runs_own_tissue(finished, tmp_path):
+    assert run_export("geojson", finished, "--out", tmp_path) == 0
+    run = open_finished(finished, store=None, task=None)
+    for slide in run.slides():
+        tiled = run.store.read_tiles(slide.tiles)
+        probed = probe_slide(SlideFile(slide.slide_id, slide.case_id, slide.path), default_mpp=None)
+        found = read_mask(probed, tmp_path, tiled.mask.shape, corner_px=slide.corner_px())
+        assert np.array_equal(found, tiled.mask)
+
+
+def test_polygons_of_the_tissue_enclose_what_makes_a_tile_one(finished, tmp_path):
+    assert run_export("geojson", finished, "--out", tmp_path) == 0
+    for path in tmp_path.glob("*.geojson"):
+        shapes = {"annotation": [], "tile": []}
+        for one in json.loads(path.read_text())["features"]:
+            shapes[one["properties"]["objectType"]].append(shape(one["geometry"]))
+        assert shapes["tile"]
+        for tile in shapes["tile"]:
+            covered = sum(tile.intersection(piece).area for piece in shapes["annotation"])
+            assert covered / tile.area > 0.5 - 1e-6  # tiles.min_tissue
+
+
+def test_tiles_carry_what_the_model_sees(explained, tmp_path):
+    slide = explained.explained(explained.slides())[0]
+    assert run_export("geojson", explained.folder, "--case", slide.case_id, "--out", tmp_path) == 0
+    features = json.loads((tmp_path / f"{slide.slide_id}.geojson").read_text())["features"]
+    tiles = [one for one in features if one["properties"]["objectType"] == "tile"]
+    coords = explained.coords(slide)
+    assert [shape(one["geometry"]).bounds[:2] for one in tiles] == [tuple(map(float, one)) for one in coords]
+    seen = [one["properties"]["measurements"]["attention"] for one in tiles]
+    assert np.allclose(seen, np.linspace(0, 1, len(coords)) / len(coords))  # each at its own tile
+    assert tiles[0]["properties"]["classification"] == {"name": "prototype 1", "color": [1, 2, 3]}
+
+
+def test_heatmaps_are_written_of_what_is_explained_and_of_nothing_else(explained, finished, tmp_path, capsys):
+    slides = explained.explained(explained.slides())
+    assert run_export("heatmap", explained.folder, "--out", tmp_path) == 0
+    for what in ("attention", "prototype"):
+        assert {path.name for path in tmp_path.glob(f"*.{what}.tiff")} == {
+            f"{one.slide_id}.{what}.tiff" for one in slides
+        }
+    scan = openslide.OpenSlide(slides[0].path)
+    drawn = openslide.OpenSlide(tmp_path / f"{slides[0].slide_id}.attention.tiff")
+    for axis, name in enumerate(("openslide.mpp-x", "openslide.mpp-y")):
+        pixel = float(drawn.properties[name])
+        assert abs(drawn.dimensions[axis] * pixel - scan.dimensions[axis] * float(scan.properties[name])) < pixel
+    assert run_export("heatmap", finished, "--out", tmp_path / "none") == 2
+    assert "slides is explained" in capsys.readouterr().err
+
+
+def test_anndata_opens_cases_and_the_cohort(explained, tmp_path):
+    case = explained.explained(explained.slides())[0].case_id
+    assert run_export("anndata", explained.folder, "--out", tmp_path) == 0
+    slides = explained.slides([case])
+    tiles = anndata.read_h5ad(tmp_path / f"{case}.h5ad")
+    bags = [explained.store.read_features(slide.features) for slide in slides]
+    assert np.array_equal(tiles.X, np.concatenate([bag.features for bag in bags]).astype(np.float32))
+    assert np.array_equal(tiles.obsm["spatial"], np.concatenate([bag.coords for bag in bags]))
+    assert set(tiles.obs["slide_id"]) == {slide.slide_id for slide in slides}
+    assert {"prototype", "attention"} <= set(tiles.obs)
+    cohort = anndata.read_h5ad(tmp_path / "cohort.h5ad")
+    told = pd.read_csv(explained.folder / "predictions.csv")
+    risk = told[told["task"] == "survival"].set_index("case_id")["risk"]
+    assert cohort.n_vars == 60
+    assert np.allclose(cohort.obs["survival_risk"], risk.reindex(cohort.obs_names))
+    assert len(list(tmp_path.glob("*.h5ad"))) == len({slide.case_id for slide in explained.slides()}) + 1
+
+
+def test_an_explanation_of_other_tiles_is_refused(explained, tmp_path, capsys):
+    slide = explained.explained(explained.slides())[0]
+    path = explained.folder / "explain" / "grade" / f"{slide.slide_id}.csv"
+    pd.read_csv(path)[1:].to_csv(path, index=False)
+    assert run_export("heatmap", explained.folder, "--case", slide.case_id, "--out", tmp_path) == 3
+    assert "is of other tiles than the store's" in capsys.readouterr().out
+
+
+def test_a_run_is_exported_from_any_folder(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_export("trident", finished, "--out", "here") == 0
+    assert len(list((tmp_path / "here").glob("*.h5"))) == 13
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--case", "nobody"), "--case nobody: no such case with features"),
+        (("--task", "grade"), "the run does not explain it; it explains nothing"),
+        (("--store", "nowhere"), "there is no feature store"),
+    ],
+)
+def test_wrong_input_is_told(finished, tmp_path, capsys, options, message):
+    assert run_export("clam", finished, "--out", tmp_path / "out", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_run_is_told(tmp_path, capsys):
+    assert run_export("clam", tmp_path) == 2
+    assert "is no finished run" in capsys.readouterr().err
+
+
+def test_outlines_need_the_slide_or_the_users_word_of_where_it_starts(finished, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    table = pd.read_csv(folder / "slides.csv")
+    table.assign(path="/gone/slide.svs").to_csv(folder / "slides.csv", index=False)
+    case = table["case_id"].iloc[0]
+    assert run_export("geojson", folder, "--case", case) == 3
+    assert "take --origin slide" in capsys.readouterr().out
+    assert run_export("geojson", folder, "--case", case, "--origin", "slide") == 0

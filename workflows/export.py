@@ -1,0 +1,197 @@
+"""`python -m workflows.export FORMAT RUN`: what a run made, in the files of other tools.
+
+geojson    for QuPath: tissue outlines and tiles, these with what the model sees where the run explains the case
+heatmap    pyramidal TIFF of what the model sees, for every slide that is explained
+clam, trident, stamp    HDF5 of patch features, as those tools write them
+anndata    .h5ad: a file for each case (tiles × features), and cohort.h5ad (cases × genes, with labels and predictions)
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.finished import FinishedRun, FinishedSlide
+
+ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
+FORMATS = ("geojson", "heatmap", "clam", "trident", "stamp", "anndata")
+EPILOG = """\
+examples:
+  python -m workflows.export geojson runs/first
+  python -m workflows.export heatmap runs/first --task grade
+  python -m workflows.export trident runs/first --out features/trident
+  python -m workflows.export anndata runs/first --case TCGA-06-0211
+
+exit codes: 0 all good; 2 wrong input, nothing was written; 3 finished, but some slides could not be exported
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code (see `--help`)."""
+    said = _parser().parse_args(argv)
+    from pipeline.console import say, say_error, show_failures
+    from pipeline.finished import open_finished
+    from preprocessing.errors import InputError
+
+    try:
+        run = open_finished(said.run, store=said.store, task=said.task)
+        out = said.out or said.run / "export" / said.format
+        written, failures = export(said.format, run, out, cases=said.case, origin=said.origin)
+    except InputError as error:
+        say_error(str(error))
+        return WRONG_INPUT
+    show_failures(failures)
+    say(f"{len(written)} files written to {out}")
+    return SOME_FAILED if failures else ALL_GOOD
+
+
+def export(
+    name: str, run: "FinishedRun", out: Path, *, cases: Sequence[str] = (), origin: str | None = None
+) -> tuple[list[Path], dict[str, str]]:
+    """Write a run's files of one format into a folder: what was written, and by slide or case why it could not be.
+
+    Args:
+        name: one of `FORMATS`.
+        run: a finished run.
+        out: the folder.
+        cases: only these; none: all.
+        origin: where outlines start, at the corner of the scanned part (scan) or of the file (slide); None: as the run's own.
+
+    Raises:
+        InputError: the run has no such case, or nothing to export.
+    """
+    from preprocessing.errors import InputError
+
+    slides = run.slides(cases)
+    if name == "heatmap":
+        slides = run.explained(slides)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be made ({error.strerror}); name another folder") from None
+    if name == "anndata":
+        return _export_anndata(run, slides, out, whole=not cases)
+    writers: dict[str, Callable[[FinishedSlide], list[Path]]] = {
+        "geojson": lambda slide: [_write_geojson(run, slide, out, origin or run.outline_origin)],
+        "heatmap": lambda slide: _write_heatmaps(run, slide, out),
+    }
+    return _each(slides, writers.get(name, lambda slide: [_write_features(run, slide, out, name)]))
+
+
+def _each(
+    slides: Sequence["FinishedSlide"], write: Callable[["FinishedSlide"], list[Path]]
+) -> tuple[list[Path], dict[str, str]]:
+    from preprocessing.errors import SlideError
+
+    written, failures = list[Path](), dict[str, str]()
+    for slide in slides:
+        try:
+            written += write(slide)
+        except SlideError as error:
+            failures[slide.slide_id] = str(error)
+    return written, failures
+
+
+def _write_features(run: "FinishedRun", slide: "FinishedSlide", out: Path, layout: str) -> Path:
+    from preprocessing.barcodes import file_name
+    from preprocessing.h5_features import write_h5
+
+    path = out / f"{file_name(slide.slide_id)}.h5"
+    facts = run.facts(slide)
+    imported = facts.get("imported") or {}
+    dtypes = tuple(imported["dtypes"]) if imported.get("from") == layout else None
+    bag, encoder = run.store.read_features(slide.features), facts["encoder"]["name"]
+    write_h5(path, layout, bag, run.geometry(slide), slide_id=slide.slide_id, encoder=encoder, dtypes=dtypes)  # type: ignore[arg-type]
+    return path
+
+
+def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin: str) -> Path:
+    from pipeline.run import write_text
+    from preprocessing.barcodes import file_name
+    from preprocessing.geojson import to_geojson
+
+    path = out / f"{file_name(slide.slide_id)}.geojson"
+    corner = slide.corner_px() if origin == "scan" else (0, 0)
+    mask = run.store.read_tiles(slide.tiles).mask if slide.tiles else None
+    text = to_geojson(
+        slide.slide_id,
+        run.coords(slide),
+        run.geometry(slide).span_px,
+        mask=mask,
+        size_px=run.size_px(slide),
+        corner_px=corner,
+        seen=run.seen(slide),
+        colours=run.colours,
+    )
+    write_text(path, text)
+    return path
+
+
+def _write_heatmaps(run: "FinishedRun", slide: "FinishedSlide", out: Path) -> list[Path]:
+    from preprocessing.barcodes import file_name
+    from preprocessing.heatmaps import write_heatmap
+
+    seen = run.seen(slide)
+    paths = []
+    for what, values in seen.items():
+        path = out / f"{file_name(slide.slide_id)}.{what}.tiff"
+        write_heatmap(
+            path,
+            what,
+            values,
+            run.coords(slide),
+            run.geometry(slide),
+            size_px=run.size_px(slide),
+            colours=run.colours if what == "prototype" else None,
+        )
+        paths.append(path)
+    return paths
+
+
+def _export_anndata(
+    run: "FinishedRun", slides: Sequence["FinishedSlide"], out: Path, *, whole: bool
+) -> tuple[list[Path], dict[str, str]]:
+    from preprocessing.barcodes import file_name
+    from preprocessing.errors import SlideError
+
+    written, failures = list[Path](), dict[str, str]()
+    for case in dict.fromkeys(slide.case_id for slide in slides):
+        try:
+            path = out / f"{file_name(case)}.h5ad"
+            run.tiles_of_case([slide for slide in slides if slide.case_id == case]).write_h5ad(path)
+            written.append(path)
+        except SlideError as error:
+            failures[case] = str(error)
+    if whole:
+        run.cohort().write_h5ad(out / "cohort.h5ad")
+        written.append(out / "cohort.h5ad")
+    return written, failures
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m workflows.export",
+        description=__doc__.partition("\n")[2],
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("format", metavar="FORMAT", choices=FORMATS, help=", ".join(FORMATS))
+    add("run", type=Path, metavar="RUN", help="folder of a finished run")
+    add("--out", type=Path, metavar="DIR", help="where the files go (RUN/export/FORMAT)")
+    add("--store", metavar="DIR", help="the feature store, where it is not where the run left it")
+    add("--case", action="append", default=[], metavar="CASE", help="only this case; repeat for several")
+    add("--task", metavar="NAME", help="whose explanation; default: the first task that the run explains")
+    add(
+        "--origin",
+        choices=("scan", "slide"),
+        help="geojson: start at the corner of the scanned part, as QuPath does, or of the file; default: as the run's outlines",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""`python -m workflows.import_features FOLDER`: patch features that another tool made become a cohort's.
+
+They go into the feature store, and the manifest that is written stands for the slides: `run_pipeline MANIFEST GENES`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from preprocessing.features import FeatureStore
+    from preprocessing.h5_features import Declared, Format, Geometry
+
+ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
+SUFFIXES = (".h5", ".hdf5")
+COLUMNS = ["slide_id", "case_id", "path", "n_tiles", "features"]  # of the manifest
+EPILOG = """\
+examples:
+  python -m workflows.import_features features/h5_files --format clam --encoder uni --mpp 0.5 --tile-px 256 --out uni.csv
+  python -m workflows.import_features trident/20x_256px/features_uni_v1 --format trident --encoder uni --out uni.csv
+  python -m workflows.import_features stamp/virchow2 --format stamp --out virchow2.csv
+then
+  run_pipeline uni.csv genes.csv
+
+A file is called after its slide; the case is what a TCGA barcode says, else the column case_id of what is written.
+
+exit codes: 0 all good; 2 wrong input, nothing was imported; 3 finished, but some files could not be used
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code (see `--help`)."""
+    said = _parser().parse_args(argv)
+    from pipeline.console import say, say_error, show_failures
+    from preprocessing.errors import InputError
+    from preprocessing.features import FeatureStore
+    from preprocessing.h5_features import Declared
+
+    try:
+        declared = Declared(said.mpp, said.tile_px, said.slide_mpp, said.stride_px)
+        store = FeatureStore(said.store)
+        rows, failures = import_folder(
+            said.folder, said.format, declared, store=store, encoder=said.encoder, out=said.out
+        )
+    except InputError as error:
+        say_error(str(error))
+        return WRONG_INPUT
+    show_failures(failures)
+    say(f"{len(rows)} slides imported into {store.place}; give {said.out} as SLIDES: run_pipeline {said.out} GENES")
+    return SOME_FAILED if failures else ALL_GOOD
+
+
+def import_folder(
+    folder: Path, layout: "Format", declared: "Declared", *, store: "FeatureStore", encoder: str | None, out: Path
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Import every file of a folder, and write the manifest `out`; its rows, and by file why it could not be used.
+
+    Raises:
+        InputError: no files, an encoder, a resolution or a tile size that nobody says, files that are not alike.
+    """
+    import pandas as pd
+
+    from pipeline.run import write_text
+    from preprocessing.errors import InputError, SlideError, some
+    from preprocessing.h5_features import read_geometry
+
+    _require_writable(out)
+    paths = _files(folder)
+    store.check()
+    failures: dict[str, str] = {}
+    geometries: dict[Path, Geometry] = {}
+    for path in paths:  # what is ambiguous is told before anything is written
+        try:
+            geometries[path] = read_geometry(path, layout, declared)
+        except SlideError as error:
+            failures[str(path)] = str(error)
+    sizes = {(one.tile_px, round(one.mpp, 4)) for one in geometries.values()}
+    if len(sizes) > 1:
+        told = some(f"{px} pixels at {mpp:g} µm" for px, mpp in sorted(sizes))
+        raise InputError(
+            f"{folder}: tiles of {len(sizes)} kinds ({told}); import those of each kind into a manifest of its own"
+        )
+    rows = []
+    for path, geometry in geometries.items():
+        try:
+            rows.append(import_file(path, layout, geometry, store=store, encoder=encoder))
+        except SlideError as error:
+            failures[str(path)] = str(error)
+    if not rows:
+        raise InputError(f"{folder}: none of the {len(paths)} files can be used: {some(failures.values())}")
+    _require_alike(rows, folder)
+    write_text(out, pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
+    return rows, failures
+
+
+def import_file(
+    path: Path, layout: "Format", geometry: "Geometry", *, store: "FeatureStore", encoder: str | None
+) -> dict[str, Any]:
+    """Import one slide's features, unless the store has them; the slide's row of the manifest.
+
+    Raises:
+        SlideError: see `read_h5`.
+        InputError: neither the file nor `encoder` says what made the features.
+    """
+    from dataclasses import asdict
+
+    from preprocessing.barcodes import case_of
+    from preprocessing.errors import InputError
+    from preprocessing.features import imported_key
+    from preprocessing.fingerprints import file_fingerprint, fingerprint
+    from preprocessing.h5_features import read_h5
+
+    found = read_h5(path, layout, geometry)
+    name = encoder or found.extractor
+    if not name:
+        raise InputError(f"{path}: nothing in it says which encoder made the features; give it with --encoder")
+    slide_id, width = path.stem, found.bag.features.shape[1]
+    origin = file_fingerprint(path)
+    key = imported_key(slide_id, origin, layout, asdict(geometry), name)
+    if not store.has_features(key):
+        store.prepare()
+        facts = {
+            "slide_id": slide_id,
+            "case_id": case_of(slide_id),
+            "slide_file": path.name,
+            "slide_fingerprint": origin,
+            "slide_mpp_xy": geometry.slide_mpp_xy,
+            "slide_mpp_source": "import",
+            "slide_size_px": None,
+            "recipe": {"tile_px": geometry.tile_px, "mpp": geometry.mpp, "stride_px": geometry.stride_px},
+            "imported": {"from": layout, "dtypes": found.dtypes, "extractor": found.extractor},
+            "encoder": {
+                "name": name,
+                "dim": width,
+                "imported_from": layout,
+                "fingerprint": fingerprint("imported", name, width),
+            },
+        }
+        store.write_features(key, found.bag, facts, exactly=True)
+    known = {"slide_id": slide_id, "case_id": case_of(slide_id), "path": str(path.absolute())}
+    return known | {"n_tiles": len(found.bag.coords), "features": key, "width": width, "encoder": name}
+
+
+def _require_writable(out: Path) -> None:
+    """Raises InputError where the manifest cannot be written, or would take the place of something else."""
+    from preprocessing.errors import InputError
+
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: there is no folder {out.parent}")
+    if out.is_dir() or (out.exists() and not out.read_bytes().startswith(",".join(COLUMNS).encode())):
+        raise InputError(f"--out {out} is there already, and is no manifest of an import; name another file")
+
+
+def _files(folder: Path) -> list[Path]:
+    from preprocessing.errors import InputError
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; give the one with the .h5 files")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
+    stems: dict[str, Path] = {}
+    for path in paths:
+        if (twin := stems.setdefault(path.stem, path)) != path:
+            raise InputError(f"{twin} and {path} are of one slide; give the folder of one of them")
+    if not paths and any(folder.rglob("*.pt")):
+        raise InputError(
+            f"{folder}: .pt files hold no coordinates, and are pickles: give CLAM's folder h5_files, which lies beside pt_files"
+        )
+    if not paths:
+        raise InputError(f"{folder}: no .h5 file in it or below")
+    return paths
+
+
+def _require_alike(rows: list[dict[str, Any]], folder: Path) -> None:
+    from preprocessing.errors import InputError, some
+
+    kinds = {(row["encoder"], row["width"]) for row in rows}
+    if len(kinds) > 1:
+        told = some(f"{name}, {width} wide" for name, width in sorted(kinds))
+        raise InputError(f"{folder}: features of {len(kinds)} encoders ({told}); import those of each by themselves")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m workflows.import_features",
+        description="Take patch features that CLAM, TRIDENT or STAMP made into the feature store.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="folder of .h5 files, one a slide (searched recursively)")
+    add("--format", required=True, choices=("clam", "trident", "stamp"), help="which tool made them")
+    add("--store", default="features.zarr", metavar="DIR", help="feature store: a folder or s3://… (features.zarr)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("imported.csv"),
+        metavar="FILE",
+        help="the manifest that is written (imported.csv)",
+    )
+    add("--encoder", metavar="NAME", help="what made the features; STAMP's files say it themselves")
+    add("--mpp", type=float, metavar="MPP", help="microns per pixel of the tiles, where the files do not say it")
+    add("--tile-px", type=int, metavar="PX", help="side of a tile in pixels at that resolution, likewise")
+    add("--slide-mpp", type=float, metavar="MPP", help="microns per pixel of the slides' level 0, likewise")
+    add("--stride-px", type=int, metavar="PX", help="distance of neighbouring tiles, likewise; default: edge to edge")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
