@@ -86,7 +86,9 @@ class Place:
         }
 
     def listing(self, where: str) -> set[str]:
-        return {str(path.relative_to(self.folder)) for path in (self.folder / where).rglob("*")}
+        """All that is there, save the store's own folders, which may be empty."""
+        paths = {str(path.relative_to(self.folder)) for path in (self.folder / where).rglob("*")}
+        return paths - {"store/parts", "store/drafts"}
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +121,12 @@ def wait_for(place, process, stage, count):
 
 
 def worker_processes(process):
-    """They are the children of the server that forks them."""
-    return [child for server in process.children() for child in server.children()]
+    """They are the children of the server that forks them; where the last have just died, those that come in their place."""
+    start = time.monotonic()
+    while not (found := [child for server in process.children() for child in server.children()]):
+        assert time.monotonic() - start < PATIENCE, "no worker came back"
+        time.sleep(0.002)
+    return found
 
 
 def kill_run(process):
@@ -158,8 +164,7 @@ def disturb(place, moments, rng):
             wait_for(place, process, stage, 1 if stage in ("joining", "training", "writing") else rng.randint(1, 3))
             time.sleep(rng.uniform(0, 0.2) if stage in ("tiling", "embedding") else 0)
             if victim == "worker":
-                workers = [one for one in worker_processes(process) if one.is_running()]
-                rng.choice(workers).kill()
+                rng.choice(worker_processes(process)).kill()
                 continue
             kill_run(process)
             now = place.finished_groups()
