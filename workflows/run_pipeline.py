@@ -453,7 +453,10 @@ def fold_jobs(
         baselines=config.baselines == "all",
         device=device,
         out=run.folder / "folds" / one.name / model.name / "final",
-        tiles={case: tuple(tile_key(slide, config.tiles) for slide in by_case.get(case, ())) for case in cases},
+        tiles={
+            case: tuple("" if cohort.stored else tile_key(slide, config.tiles) for slide in by_case.get(case, ()))
+            for case in cases
+        },
     )
 
     def by_fold(scheme: str, contender: "Contender", *, baselines: bool = final.baselines) -> list[FoldJob]:
