@@ -36,7 +36,7 @@ DASK_SETTINGS = {
     "distributed.worker.memory.pause": False,
 }
 # A process has a share of the machine's memory, and is ended when it takes 95 % of that.
-LOCAL: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.ERROR}
+LOCAL: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}
 BEGUN = "umeml-pipeline-begun"  # Dask's topic of the tasks that are begun
 CONNECT_SECONDS = 10
 DEATH = "short of memory, or a fault in a library; fewer --workers leave more memory to each"

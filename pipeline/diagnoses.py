@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from pipeline.run import Run
 from preprocessing.who2021 import who2021
 
 PREDICTED = ("grade", "subtype")  # tasks whose classes are markers
@@ -30,3 +31,10 @@ def diagnoses(predictions: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFr
     names = ["diagnosis", "who_grade", "rule", "predicted"]
     table = decided[list(COLUMNS)].set_axis(names, axis=1).assign(rests_on=rests_on, use=USE)
     return table.rename_axis("case_id").reset_index()
+
+
+def write_diagnoses(run: Run, predictions: pd.DataFrame, annotations: pd.DataFrame) -> None:
+    """`diagnoses.csv` of a run; none where nothing speaks of markers."""
+    table = diagnoses(predictions, annotations)
+    if len(table):
+        run.write_table("diagnoses.csv", table)

@@ -1,0 +1,81 @@
+"""A new cohort: predicted by models that were trained before, and evaluated where its labels are known."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.compute import Workers
+    from pipeline.config import Config
+    from pipeline.prediction import Presented
+    from pipeline.run import Run
+    from pipeline.trained import Predictor
+    from preprocessing.cohort import Cohort
+
+
+def predict(
+    config: "Config",
+    cohort: "Cohort",
+    run: "Run",
+    workers: "Workers",
+    predictors: Sequence["Predictor"],
+    features: Mapping[str, str],
+    cases: "pd.DataFrame",
+) -> dict[str, Any]:
+    """Predict every case whose inputs are new, write the predictions, and where labels are known the metrics; the reports."""
+    import pandas as pd
+
+    from pipeline.compute import choose_device, one_thread
+    from pipeline.diagnoses import write_diagnoses
+    from pipeline.new_cohort import Kept, rows_of, with_labels
+    from pipeline.prediction import log_missing, predict_cases, present
+
+    device = workers.device if config.scheduler is None else choose_device("auto")
+    if device == "cpu":
+        one_thread()  # as in training: the same numbers to the last digit
+    with run.stage("prediction"):
+        shown = present(predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes)
+        run.facts["genes"] = {one.task: log_missing(one, shown.members[one.task], cohort) for one in predictors}
+        kept = Kept(run.folder / "predictions.csv", ("task", "case_id"))
+        told = predict_cases(kept.not_there(shown.marks), predictors, shown, device=device)
+        new = pd.concat([rows_of(one, told.get(one.task), shown.marks[one.task], cases) for one in predictors])
+        predictions = with_labels(kept.renewed(new), cohort.labels)
+        run.write_table("predictions.csv", predictions)
+        write_diagnoses(run, predictions, cohort.annotations)
+    with run.stage("evaluation"):
+        return validate(config, cohort, run, predictors, shown, predictions, device=device)
+
+
+def validate(
+    config: "Config",
+    cohort: "Cohort",
+    run: "Run",
+    predictors: Sequence["Predictor"],
+    shown: "Presented",
+    predictions: "pd.DataFrame",
+    *,
+    device: str,
+) -> dict[str, Any]:
+    """Write the metrics of a new cohort's cases whose label is known, those of the model's baselines beside them."""
+    import pandas as pd
+
+    from pipeline.metrics import to_json
+    from pipeline.new_cohort import Kept, baseline_marks, evaluate, typed
+    from pipeline.prediction import predict_baselines
+
+    kept = Kept(run.folder / "baselines.csv", ("task", "case_id", "baseline"))
+    known = {(task, case): mark for (task, case, _), mark in kept.marks().items()}
+    rows = []
+    for one in predictors:
+        own = baseline_marks(shown.marks[one.task], cohort.labels)
+        asked = [case for case, mark in own.items() if mark != known.get((one.task, case))]
+        told = predict_baselines(one, shown.members[one.task], cohort.labels, asked, device=device)
+        rows.append(told.assign(task=one.task, inputs=told["case_id"].map(own)))
+    baselines = kept.renewed(pd.concat(rows, ignore_index=True))
+    run.write_table("baselines.csv", baselines)
+    tables = typed(predictions), typed(baselines)
+    found = {one.task: evaluate(one, *tables, n_boot=config.bootstrap, seed=config.seed) for one in predictors}
+    reports = {task: report for task, report in found.items() if report}
+    run.write_json("metrics.json", to_json(reports))
+    return reports
