@@ -161,7 +161,7 @@ def disturb(place, moments, rng):
     process, known = place.start(), {}
     try:
         for victim, stage in moments:
-            wait_for(place, process, stage, 1 if stage in ("joining", "training", "writing") else rng.randint(1, 3))
+            wait_for(place, process, stage, rng.randint(1, 3) if stage in ("tiling", "embedding") else 1)
             time.sleep(rng.uniform(0, 0.2) if stage in ("tiling", "embedding") else 0)
             if victim == "worker":
                 rng.choice(worker_processes(process)).kill()
