@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,10 +124,12 @@ def wait_for(place, process, stage, count):
 def worker_processes(process):
     """They are the children of the server that forks them; where the last have just died, those that come in their place."""
     start = time.monotonic()
-    while not (found := [child for server in process.children() for child in server.children()]):
+    while True:
+        with suppress(psutil.NoSuchProcess):  # one that ended while it was asked
+            if found := [child for server in process.children() for child in server.children()]:
+                return found
         assert time.monotonic() - start < PATIENCE, "no worker came back"
         time.sleep(0.002)
-    return found
 
 
 def kill_run(process):
@@ -161,7 +164,7 @@ def disturb(place, moments, rng):
     process, known = place.start(), {}
     try:
         for victim, stage in moments:
-            wait_for(place, process, stage, 1 if stage in ("joining", "training", "writing") else rng.randint(1, 3))
+            wait_for(place, process, stage, rng.randint(1, 3) if stage in ("tiling", "embedding") else 1)
             time.sleep(rng.uniform(0, 0.2) if stage in ("tiling", "embedding") else 0)
             if victim == "worker":
                 rng.choice(worker_processes(process)).kill()
