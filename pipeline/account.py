@@ -33,7 +33,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _slides(cohort: Cohort) -> list[tuple[str, str]]:
-    return [(file.slide_id, str(file.path)) for file in cohort.found]
+    return [(file.slide_id, str(file.path.absolute())) for file in cohort.found]
 
 
 def _compare(where: object, told: Iterable[object], came_in: Iterable[object]) -> None:

@@ -180,8 +180,7 @@ class Workers:
             self._close(client)
             raise
         client.subscribe_topic(BEGUN, self._note)
-        if self.scheduler is None:
-            _show_dashboard(client)
+        _show_dashboard(client, here=self.scheduler is None)
         return client
 
     def _note(self, event: tuple[float, str]) -> None:
@@ -204,7 +203,6 @@ class Workers:
             raise InputError(
                 f"--scheduler {self.scheduler}: it has no workers; start some with `dask worker {self.scheduler}`"
             )
-        _show_dashboard(client)
         return client
 
     def at_once(self) -> int:
@@ -261,10 +259,10 @@ def _require_same_program(client: Client) -> None:
         raise InputError(f"the workers at {some(others)} have another version of this program or of torch; {remedy}")
 
 
-def _show_dashboard(client: Client) -> None:
-    """Dask's own page of what the workers do; it needs bokeh where the scheduler runs."""
-    if client.scheduler_info().get("services", {}).get("dashboard"):
-        log.info("Dask dashboard: %s", client.dashboard_link)
+def _show_dashboard(client: Client, *, here: bool) -> None:
+    """Dask's own page of what the workers do; it needs bokeh where the scheduler runs. That of this machine is for it alone."""
+    if port := client.scheduler_info().get("services", {}).get("dashboard"):
+        log.info("Dask dashboard: %s", f"http://127.0.0.1:{port}/status" if here else client.dashboard_link)
 
 
 def _gpu_cluster(count: int | None) -> LocalCluster:

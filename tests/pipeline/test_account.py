@@ -27,6 +27,7 @@ def cohort():
         left_out=(LeftOut(FILES[-1], "failed", "broken"),),
         omics=OmicsMatrix(np.zeros((2, 1)), ("a", "c"), ("G",), ("rna",)),
         labels=pd.DataFrame({"grade": ["2"]}, index=["d"]),
+        annotations=pd.DataFrame(),
         rows_dropped=(Dropped("e", "a second sample"),),
         notes=(),
         needs="any",

@@ -22,7 +22,17 @@ def config(tmp_path):
 def cohort(*slides, genes=(), left_out=()):
     omics = OmicsMatrix(np.ones((len(genes), 1)), tuple(genes), ("EGFR",), ("rna",))
     labels = pd.DataFrame({"grade": 2}, index=["labelled"])
-    return Cohort(tuple(slides), tuple(left_out), omics, labels, (), (), "both")
+    return Cohort(
+        found=(),
+        slides=tuple(slides),
+        left_out=tuple(left_out),
+        omics=omics,
+        labels=labels,
+        annotations=pd.DataFrame(),
+        rows_dropped=(),
+        notes=(),
+        needs="both",
+    )
 
 
 def gone(slide_id, reason):

@@ -93,7 +93,10 @@ def test_a_run_on_imported_features_predicts_what_the_run_on_slides_did(finished
     out = tmp_path / "run"
     options = ("--gene-sets", cohort.sets, "--store", tmp_path / "new.zarr", "--baselines", "none", "--task", "grade")
     assert walk(tmp_path / "imported.csv", cohort.genes, *options, "--out", out) == 0
-    told, before = (pd.read_csv(folder / "predictions.csv").set_index("case_id") for folder in (out, finished))
+    told, before = (
+        pd.read_csv(folder / "predictions.csv", dtype={"label": str, "prediction": str}).set_index("case_id")
+        for folder in (out, finished)
+    )
     pd.testing.assert_frame_equal(told, before.loc[before["task"] == "grade", list(told)], check_exact=True)
     ledger = pd.read_csv(out / "slides.csv")
     assert set(ledger["status"]) == {"reused"}

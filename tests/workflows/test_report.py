@@ -372,7 +372,8 @@ def test_a_new_cohort_without_labels_and_folds_is_reported(copied, visit):
 
 @pytest.fixture
 def explained(copied):
-    """The run with explanations of one case, as they are written beside it."""
+    """The run with explanations of one case alone, as they are written beside it."""
+    shutil.rmtree(copied / "explain")
     folder = copied / "explain" / "grade"
     folder.mkdir(parents=True)
     for name in ("slide.jpg", "map.jpg", "tile.jpg"):

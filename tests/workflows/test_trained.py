@@ -87,7 +87,7 @@ def test_predictions_elsewhere_are_those_of_the_training_run(trained, new_cases,
     assert told["set_90"].tolist() == expected["set_90"].tolist()
     assert set(told["rests_on"]) == {"slides+genes"}
     assert told["validated"].str.fullmatch(r"macro_auc 0\.\d{3} \(.*\) in 9 cases out of fold").all()
-    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["figures"]
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["thumbnails"]
     run = json.loads((out / "run.json").read_text())
     assert run["trained"][TASK]["trained_on_cases"] == 9
     assert run["encoder"]["precision"] == "float32"  # the model's, though nobody said so

@@ -295,7 +295,8 @@ def settings(run: RunFolder) -> tuple[Table, ...]:
         "git commit": run.facts.get("git_commit"),
         "identity": run.facts.get("identity"),
         "store": run.facts.get("store") or run.config.get("store"),
-        "encoder": f"{encoder['name']}, {encoder['precision']}, {encoder['dim']} features a tile" if encoder else None,
+        "encoder": ", ".join(str(encoder[key]) for key in ("name", "precision") if key in encoder) or None,
+        "width of a patch feature": encoder.get("dim"),
     }
     facts = [(Cell(name), Cell(str(value))) for name, value in origin.items() if value is not None]
     hashes = [(Cell(name), Cell(str(value))) for name, value in run.facts.get("inputs", {}).items()]
