@@ -8,9 +8,11 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from pipeline import prediction
-from pipeline.bundle import load_model
+from pipeline.bundle import hand_out, hand_out_folds, load_model
 from pipeline.dataset import Bags, dataset_for
 from pipeline.fit import predict_logits
+from pipeline.trained import load_trained
+from preprocessing.errors import InputError
 from preprocessing.omics import OmicsMatrix
 from workflows.demo import write_svs
 from workflows.run_pipeline import main
@@ -286,14 +288,15 @@ def test_genes_unlike_those_of_the_training_cases_are_told(new_cases, predict, t
     assert missing["likeness_reason"].str.contains("genes of the model that are missing: .* more").all()
 
 
-def test_a_model_that_does_not_say_what_it_was_trained_on_says_so_once(trained, new_cases, predict, tmp_path, capsys):
+def test_a_model_that_does_not_say_what_it_was_trained_on_says_so_once(trained, new_cases, predict, tmp_path):
     shutil.copytree(trained / "models" / TASK, tmp_path / "model")
     for path in (tmp_path / "model").glob("likeness.*"):
         path.unlink()
-    told = read(predict(new_cases / "slides", new_cases / "genes.csv", model=tmp_path / "model"))
+    out = predict(new_cases / "slides", new_cases / "genes.csv", model=tmp_path / "model")
+    told = read(out)
     assert told["likeness"].isna().all()
     assert set(told["status"]) == {"predicted"}
-    assert capsys.readouterr().err.count("like those that it was trained on is not told") == 1
+    assert (out / "run.log").read_text().count("like those that it was trained on is not told") == 1
 
 
 @pytest.mark.parametrize("model", [f"models/{TASK}", f"models/{TASK}-folds"])
@@ -384,7 +387,7 @@ def change_attributes(run, store, part, value):
         for name in above:
             inner = inner[name]
         inner[last] = value
-        if part[0] == "encoder":
+        if above:  # an encoder that differs has another fingerprint
             inner["fingerprint"] = "0" * 32
         path.write_text(json.dumps(described))
 
@@ -398,6 +401,7 @@ def test_features_that_another_tool_made_with_an_encoder_of_that_name_are_taken_
     change_attributes(first, store, ("encoder",), encoder)
     second = predict(first / "slides.csv", new_cases / "genes.csv", store=store, out="second")
     assert "nobody can tell whether weights and treatment of tiles" in (second / "run.log").read_text()
+    assert "imported from clam files, 1280 features a tile" in (second / "report.html").read_text()
     pd.testing.assert_frame_equal(read(first)[PROBABILITIES], read(second)[PROBABILITIES])
 
 
@@ -447,3 +451,48 @@ def test_features_that_are_damaged_while_the_run_is_on_end_it_with_a_message(
     monkeypatch.setattr(prediction, "present", damaged)
     predict(new_cases / "slides", new_cases / "genes.csv", store=store, code=1)
     assert "is not whole; run again, and it is made anew" in capsys.readouterr().err
+
+
+def test_a_model_of_imported_features_takes_such_features_and_no_slides(
+    trained, new_cases, predict, cohort, walk, tmp_path, capsys
+):
+    store, encoder = (
+        tmp_path / "store.zarr",
+        {"name": "virchow", "dim": 1280, "imported_from": "stamp", "fingerprint": "2" * 32},
+    )
+    shutil.copytree(cohort.store, store)
+    change_attributes(trained / "gone", store, ("encoder",), encoder)
+    slides, run = trained / "gone" / "slides.csv", tmp_path / "run"
+    assert (
+        walk(slides, trained / "genes.csv", "--task", TASK, "--store", store, "--out", run, "--baselines", "none") == 0
+    )
+    expected = read(run).query("status == 'unlabelled'").set_index("case_id")
+    out = predict(slides, new_cases / "genes.csv", model=run / "models", store=store)
+    told = read(out).set_index("case_id").loc[expected.index]
+    np.testing.assert_allclose(told[PROBABILITIES], expected[PROBABILITIES], rtol=1e-12)
+    assert told["likeness"].isin(["in", "doubtful", "out"]).all()
+    predict(new_cases / "slides", new_cases / "genes.csv", model=run / "models", store=store, out="no", code=2)
+    assert "features that another tool made (virchow, 1280 wide, imported from stamp files)" in capsys.readouterr().err
+
+
+def test_the_image_whose_stain_slides_get_is_part_of_the_model(trained, tmp_path):
+    image, models = tmp_path / "own.png", tmp_path / "models"
+    image.write_bytes(b"an image")
+    made = [models / TASK, *(trained / "models" / f"{TASK}-folds").glob("fold_*")]
+    shutil.copytree(trained / "models" / TASK, made[0])
+    described = json.loads((made[0] / "model.json").read_text())
+    described["tiles"]["stain"] = {"method": "reinhard", "target": str(image)}
+    (made[0] / "model.json").write_text(json.dumps(described))
+    facts = {"training": described["training"]}
+    hand_out(made[0], tmp_path / "handed", facts)
+    hand_out_folds(made[1:], made[0], tmp_path / "folds", facts)
+    image.unlink()
+    for folder in (tmp_path / "handed", tmp_path / "folds"):
+        moved = folder.rename(folder.with_name(f"{folder.name}-moved"))
+        (predictor,) = load_trained(moved, [])
+        stain = predictor.facts.tiles.stain
+        assert (stain.method, stain.target) == ("reinhard", moved / "stain_target.png")
+        assert stain.target.read_bytes() == b"an image"
+        stain.target.unlink()
+        with pytest.raises(InputError, match=r"with the stain of an image, stain_target\.png, which is not in it"):
+            load_trained(moved, [])
