@@ -3,6 +3,8 @@
     MODEL/model.json            the model, its task, genes and their scaling, encoder and tile recipe, how well it did
     MODEL/weights.safetensors   its members' weights, and the axes of its gene groups
     MODEL/slides/               the same of the baseline that looks at slides alone, where there is one
+    MODEL/likeness.*            what a new cohort is compared with; see `pipeline.likeness`
+    MODEL/stain_target.*        the image whose stain slides get, where the user gave one
 
 The models of a task's folds, which answer together, are a folder of such folders, with `ensemble.json` beside them.
 
@@ -37,6 +39,7 @@ from preprocessing.omics_scaler import OmicsScaler
 FORMAT = 3
 AXES = "axes."  # of a gene group, by its number: beside the weights
 ENSEMBLE = "ensemble.json"
+STAIN_TARGET = "stain_target"  # an image, where the stain is normalised to one of the user's
 SLIDES = "slides"  # folder of the baseline that looks at slides alone
 MAX_DESCRIPTION_BYTES = 256 << 20  # 20,000 genes take 5 MB
 # What taking an unsound description for a sound one ends with.
@@ -84,18 +87,41 @@ def save_model(folder: Path, trained: TrainedModel) -> None:
 
 def hand_out(made: Path, folder: Path, facts: Mapping[str, Any]) -> None:
     """Copy a model folder and add to what it says of itself; whole or not at all."""
+    described = read_json(made / "model.json")
     with whole_folder(folder) as draft:
         shutil.copytree(made, draft, dirs_exist_ok=True)
-        _write_json(draft / "model.json", read_json(made / "model.json") | dict(facts))
+        _write_json(draft / "model.json", described | _with_target(described, draft) | dict(facts))
 
 
-def hand_out_folds(made: Sequence[Path], folder: Path, facts: Mapping[str, Any]) -> None:
-    """Copy the folds' model folders into one, an ensemble of them all: `ensemble.json` names them; whole or not at all."""
+def hand_out_folds(made: Sequence[Path], final: Path, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Copy the folds' model folders into one, an ensemble of them all: `ensemble.json` names them; whole or not at all.
+
+    Args:
+        made: the folds' models.
+        final: the model of all labelled cases; what a new cohort is compared with is these, as its scaler shows their genes.
+        folder: where to.
+        facts: added to what `ensemble.json` says.
+    """
+    described = read_json(final / "model.json")
     with whole_folder(folder) as draft:
         names = [f"fold_{number}" for number in range(len(made))]
         for name, model in zip(names, made, strict=True):
             shutil.copytree(model, draft / name)
-        _write_json(draft / ENSEMBLE, {"format": FORMAT, "members": names} | dict(facts))
+        for path in final.glob("likeness.*"):
+            shutil.copy(path, draft / path.name)
+        told = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, draft)
+        _write_json(draft / ENSEMBLE, told | dict(facts))
+
+
+def _with_target(described: Mapping[str, Any], draft: Path) -> dict[str, Any]:
+    """The tile recipe; an image whose stain all slides get comes along, and is named by its place in the folder."""
+    tiles = described["tiles"]
+    target = tiles["stain"]["target"]
+    if target is None or tiles["stain"]["method"] == "none":
+        return {"tiles": tiles}
+    name = f"{STAIN_TARGET}{Path(target).suffix}"
+    shutil.copy(target, draft / name)
+    return {"tiles": tiles | {"stain": tiles["stain"] | {"target": name}}}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -251,9 +251,14 @@ class Config(Settings):
         return self.model_copy(update=changed)
 
     def read_by_workers(self) -> list[Path]:
-        """What workers read besides slides: masks, and the encoder's weights."""
+        """What workers read besides slides: masks, an image of the stain, and the encoder's weights."""
         _, colon, folder = self.encoder.name.partition("local-dir:")
-        paths = [self.tiles.tissue.masks, self.encoder.weights, Path(folder) if colon else None]
+        paths = [
+            self.tiles.tissue.masks,
+            self.tiles.stain.target,
+            self.encoder.weights,
+            Path(folder) if colon else None,
+        ]
         return [path for path in paths if path is not None]
 
     def _check(self, contender: "Contender") -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool
 
 from models.types import Batch
 from preprocessing.features import FeatureStore
-from preprocessing.omics import OmicsMatrix, concatenate, covariates
+from preprocessing.omics import COVARIATE, OmicsMatrix, concatenate, covariates
 from preprocessing.omics_scaler import OmicsScaler
 
 CACHE_BYTES = 4 << 30  # bags kept in memory by one process
@@ -154,7 +155,14 @@ def with_covariates(
     return concatenate([omics.take(known), own]) if omics.features else own
 
 
-def dataset_for(scaler: OmicsScaler | None, omics: OmicsMatrix, bags: Bags, *, patch_dim: int) -> Dataset:
+def known_covariates(labels: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Those of a model's covariates that some case has; the others are missing, as a gene may be."""
+    return [column for column in columns if column in labels and labels[column].notna().any()]
+
+
+def dataset_for(
+    scaler: OmicsScaler | None, omics: OmicsMatrix, bags: Bags, *, patch_dim: int, max_missing: float = 1.0
+) -> Dataset:
     """The cases as a model with this scaler takes them; without one, it was trained without genes.
 
     Args:
@@ -162,8 +170,25 @@ def dataset_for(scaler: OmicsScaler | None, omics: OmicsMatrix, bags: Bags, *, p
         omics: unscaled features of the cases that have genes, covariates among them.
         bags: their patch features.
         patch_dim: width of a patch feature.
+        max_missing: share of a gene group beyond which the group counts as absent; see `absent_groups`.
     """
     if scaler is None:
         return Dataset(bags, patch_dim, {}, ())
-    rows = {case: i for i, case in enumerate(omics.case_ids)}
-    return Dataset(bags, patch_dim, rows, scaler.transform(omics), scaler.covariates)
+    absent = absent_groups(scaler, omics, max_missing)
+    groups = scaler.transform(omics)
+    for group, lost, average in zip(groups, absent.T, scaler.average(), strict=True):
+        group[lost] = average
+    there = _has_genes(absent, list(scaler.groups))
+    rows = {case: i for i, case in enumerate(omics.case_ids) if there[i]}
+    return Dataset(bags, patch_dim, rows, groups, scaler.covariates)
+
+
+def absent_groups(scaler: OmicsScaler, omics: OmicsMatrix, max_missing: float) -> Bool[np.ndarray, "cases groups"]:
+    """The gene groups of which a case lacks more than that share: it is shown the training cases' typical value there."""
+    return scaler.missing_share(omics) > max_missing
+
+
+def _has_genes(absent: Bool[np.ndarray, "cases groups"], groups: Sequence[str]) -> Bool[np.ndarray, " cases"]:
+    """Whether at least half of the groups of genes are there; of a model that has covariates alone, whether they are."""
+    of_genes = np.array([name != COVARIATE for name in groups])
+    return absent[:, of_genes if of_genes.any() else ~of_genes].mean(axis=1) <= 1 / 2

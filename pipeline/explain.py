@@ -27,11 +27,13 @@ from pipeline.attribution import DRAWS, Reading, gene_products, outputs_by_input
 from pipeline.bundle import TrainedModel, load_model
 from pipeline.chosen_cases import certainty, choose_cases
 from pipeline.compute import Workers, map_jobs, one_thread
-from pipeline.dataset import Bags, Dataset, dataset_for, with_covariates
+from pipeline.dataset import Bags, Dataset, dataset_for, known_covariates, with_covariates
 from pipeline.fold_job import FoldJob
 from pipeline.overlays import draw_thumbnail, over_tissue, prototype_colours, save_jpeg
+from pipeline.prediction import Shown
 from pipeline.run import write_text
 from pipeline.tile_maps import Layer, belonging, layers
+from pipeline.trained import Predictor
 from preprocessing.barcodes import file_name
 from preprocessing.features import FeatureStore
 from preprocessing.omics import OmicsMatrix
@@ -39,6 +41,7 @@ from preprocessing.reader import SlideReader
 from preprocessing.tiles import read_tile
 
 log = logging.getLogger(__name__)
+NO_TILES = "its features were taken from the store, and how its tiles were read is not known"
 TOP_GENES = 10  # told of each group
 CASES_A_JOB = 32  # of the atlas
 
@@ -53,19 +56,21 @@ class Material:
         labels: labels and covariates of the cases, indexed by case id.
         slides: `slide_id, case_id, path, tiles, features` of every slide that has features, as in `slides.csv`; a case's
             slides in the order of their ids.
+        max_missing: share of a gene group beyond which the group counts as absent; see `dataset_for`.
     """
 
     store: str
     omics: Path
     labels: pd.DataFrame
     slides: pd.DataFrame
+    max_missing: float = 1.0
 
     @classmethod
-    def of_run(cls, folder: Path, store: str, labels: pd.DataFrame) -> "Material":
+    def of_run(cls, folder: Path, store: str, labels: pd.DataFrame, *, max_missing: float = 1.0) -> "Material":
         """Of a run that has joined its slides and genes."""
         slides = pd.read_csv(folder / "slides.csv", dtype=str, keep_default_na=False)
         slides = slides[slides["features"] != ""].sort_values("slide_id")
-        return cls(store, folder / "omics.npz", labels, slides)
+        return cls(store, folder / "omics.npz", labels, slides, max_missing)
 
     def of_case(self, case: str) -> pd.DataFrame:
         """The slides of a case."""
@@ -74,9 +79,8 @@ class Material:
     def matrix(self, trained: TrainedModel, cases: Sequence[str]) -> OmicsMatrix:
         """The unscaled features, covariates among them, of those of the cases that have any."""
         known = trained.scaler.features if trained.scaler else None
-        matrix = with_covariates(
-            OmicsMatrix.load(self.omics), self.labels, trained.facts.get("covariates", ()), features=known
-        )
+        columns = known_covariates(self.labels, trained.facts.get("covariates", ()))
+        matrix = with_covariates(OmicsMatrix.load(self.omics), self.labels, columns, features=known)
         there = set(matrix.case_ids)
         return matrix.take([case for case in dict.fromkeys(cases) if case in there])
 
@@ -92,7 +96,7 @@ class Material:
         data = self.slides_alone(trained, cases)
         if not matrix.case_ids:
             return data
-        return dataset_for(trained.scaler, matrix, data.bags, patch_dim=trained.patch_dim)
+        return dataset_for(trained.scaler, matrix, data.bags, patch_dim=trained.patch_dim, max_missing=self.max_missing)
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class Asked:
         told: the rows of `predictions.csv` of this task.
         final: the model that is handed out: its prototypes make the maps and the atlas, and it explains cases without a fold.
         by_case: of cases that a fold's model predicted, that model; empty where one trained model predicted all.
+        stands_for: of how many models, whose mean was predicted, `final` is the first.
     """
 
     task: str
@@ -120,6 +125,7 @@ class Asked:
     told: pd.DataFrame
     final: Source
     by_case: Mapping[str, Source] = field(default_factory=dict)
+    stands_for: int = 1
 
     def of(self, case: str) -> Source:
         """The model that explains a case."""
@@ -172,6 +178,20 @@ def ask_folds(jobs: Sequence[FoldJob], told: pd.DataFrame) -> Asked:
         by_case |= {case: by_case.get(case, source) for case in job.fold.test}
     final = jobs[-1]
     return Asked(final.task, final.contender.name, told, Source(final.out / "model", final.fold.train), by_case)
+
+
+def ask_trained(predictor: Predictor, shown: Sequence[Shown], told: pd.DataFrame) -> Asked:
+    """A task of a new cohort: one trained model explains all cases; of the models of folds, the first.
+
+    Args:
+        predictor: what predicted the cases.
+        shown: the cohort as it took it.
+        told: the rows of `predictions.csv` of cases that it predicted; when genes are permuted, these stand in for each other.
+    """
+    own = set(told["case_id"])
+    with_genes = tuple(case for case in shown[0].data.rows if case in own)
+    source = Source(predictor.sources[0].absolute(), with_genes)
+    return Asked(predictor.task, predictor.model_name, told, source, stands_for=len(predictor.members))
 
 
 def explain_tasks(
@@ -331,10 +351,11 @@ def draw_slides(job: CaseJob, trained: TrainedModel, reading: Reading) -> list[d
 
 
 def _draw_slide(job: CaseJob, slide: Any, shown: Mapping[str, Layer]) -> dict[str, Any]:
-    grid = FeatureStore(job.material.store).read_tiles(slide.tiles).grid
+    store = FeatureStore(job.material.store)
+    bag = store.read_features(slide.features)
     place = f"slides/{file_name(slide.slide_id)}"
     (job.folder / place).mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(np.column_stack([grid.coords, grid.cells]), columns=["x", "y", "column", "row"])
+    table = pd.DataFrame(np.column_stack([bag.coords, bag.cells]), columns=["x", "y", "column", "row"])
     table = table.assign(**{what: layer.values for what, layer in shown.items()})
     write_text(job.folder / place / "tiles.csv", table.to_csv(index=False, float_format="%.8g"))
     told = {
@@ -343,6 +364,9 @@ def _draw_slide(job: CaseJob, slide: Any, shown: Mapping[str, Layer]) -> dict[st
         "thumbnail": f"{place}/thumbnail.jpg",
         "overlays": [],
     }
+    if not slide.tiles:
+        return told | {"reason": NO_TILES}
+    grid = store.read_tiles(slide.tiles).grid
     try:
         with SlideReader(Path(slide.path)) as reader:
             thumbnail = draw_thumbnail(reader)
@@ -412,10 +436,13 @@ def share_cases(job: AtlasJob) -> list[CaseShare]:
 def draw_tiles(job: PictureJob) -> dict[int, list[str]]:
     """The typical tiles as pictures; file names by number of the prototype, without those that cannot be read any more."""
     store, slides = FeatureStore(job.material.store), job.material.slides.set_index("slide_id")
+    slides = slides[slides["tiles"] != ""]
     drawn: dict[int, list[str]] = {}
     for prototype, tiles in enumerate(job.tiles):
         drawn[prototype] = []
         for number, tile in enumerate(tiles, 1):
+            if tile.slide_id not in slides.index:
+                continue  # it was not tiled here: see `NO_TILES`
             slide, name = slides.loc[tile.slide_id], f"atlas/prototype_{prototype + 1}_{number}.jpg"
             try:
                 with SlideReader(Path(str(slide["path"]))) as reader:
@@ -458,6 +485,11 @@ def tell_how(asked: Asked, cases: Sequence[Mapping[str, Any]], missed: Sequence[
 
 def _whose(asked: Asked, members: int) -> str:
     all_members = f" (the mean over its {members} members)" if members > 1 else ""
+    if asked.stands_for > 1:
+        return (
+            f"Predictions are the mean of the models of {asked.stands_for} folds; attention, contributions of tiles, genes and "
+            f"modalities are those of the first of them{all_members}, whose own output may differ from that mean."
+        )
     if not asked.by_case:
         return f"Everything is said by the trained model that was given{all_members}."
     return (

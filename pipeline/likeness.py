@@ -23,7 +23,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pipeline.run import write_text
+from preprocessing.drafts import write_text
 from preprocessing.errors import InputError
 from preprocessing.features import FeatureStore
 from preprocessing.look import Look
@@ -115,6 +115,13 @@ class Genes:
     case_ids: tuple[str, ...]
     values: Float[np.ndarray, "cases G"]
     missing: Float[np.ndarray, " cases"]
+
+    def take(self, cases: Iterable[str]) -> "Genes | None":
+        """Those of the cases that have genes; None where none has."""
+        position = {case: i for i, case in enumerate(self.case_ids)}
+        own = tuple(case for case in cases if case in position)
+        rows = [position[case] for case in own]
+        return Genes(own, self.values[rows], self.missing[rows]) if own else None
 
 
 def read_profiles(store: FeatureStore, slides: Mapping[str, Sequence[SlideKeys]]) -> Iterator[Profile]:
@@ -250,7 +257,7 @@ class Reference:
                 lambda space, rows: pd.DataFrame([_slide_values(slides[i], space) for i in rows]),
             )
             values.append(held_out)
-        if genes is not None and len(with_genes) >= MIN_CASES:
+        if genes is not None and genes.values.shape[1] and len(with_genes) >= MIN_CASES:
             gene_space = Space.fit(genes.values)
             values.append(
                 _held_out(genes.values, with_genes, part, lambda space, rows: _gene_values(genes, space, rows))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.clinical import CLINICAL_FOR_SURVIVAL
 from pipeline.conformal import COLUMN
+from pipeline.likeness import Judgement
 from pipeline.metrics import (
     Metric,
     Report,
@@ -27,7 +28,8 @@ from preprocessing.errors import InputError, some
 from preprocessing.fingerprints import fingerprint
 
 log = logging.getLogger(__name__)
-FIRST = ["case_id", "task", "fold", "status", "label", "prediction", "rests_on", "validated"]
+LIKENESS = ["likeness", "likeness_reason"]
+FIRST = ["case_id", "task", "fold", "status", "label", "prediction", "rests_on", "validated", *LIKENESS]
 MARK = "inputs"  # the column with the hash of what a row was made from
 
 
@@ -82,6 +84,13 @@ class Kept:
         columns = list(dict.fromkeys([*self.rows.columns, *text.columns]))
         return pd.DataFrame(list(by_name.values()), columns=columns).fillna("")
 
+    def without(self, names: Mapping[str, Sequence[str]]) -> "Kept":
+        """The same without all rows of these cases of a task, whatever else names a row."""
+        if self.rows is not None:
+            own = [(task, case) for task, cases in names.items() for case in cases]
+            self.rows = self.rows[~pd.MultiIndex.from_frame(self.rows[["task", "case_id"]]).isin(own)]
+        return self
+
     def _names(self, rows: pd.DataFrame) -> list[tuple[str, ...]]:
         return list(rows[self.keys].itertuples(index=False, name=None))
 
@@ -107,7 +116,11 @@ def baseline_marks(marks: Mapping[str, str], labels: pd.DataFrame) -> dict[str, 
 
 
 def rows_of(
-    predictor: Predictor, told: pd.DataFrame | None, marks: Mapping[str, str], cases: pd.DataFrame
+    predictor: Predictor,
+    told: pd.DataFrame | None,
+    marks: Mapping[str, str],
+    cases: pd.DataFrame,
+    judged: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """New rows of `predictions.csv`: what was predicted, and of every case that is left out that it is, and why.
 
@@ -116,7 +129,13 @@ def rows_of(
         told: what `predict_cases` gave; None where it was asked nothing.
         marks: of each case that can be used, what its prediction was made from.
         cases: the audit of all cases.
+        judged: how like the training cohort each case is, as `judge_cases` has it.
     """
+    if told is not None and judged is not None:
+        told = told.merge(judged[["case_id", *LIKENESS]], on="case_id", how="left")
+    if told is not None:
+        seen = told["case_id"].isin(predictor.trained_on(told["case_id"])) & (told["reason"] == "")
+        told = told.assign(reason=told["reason"].mask(seen, "the model was trained on this case: not evaluated"))
     gone = cases.loc[cases["status"] == "left out", ["case_id", "status", "reason"]]
     table = pd.concat([part for part in (told, gone) if part is not None and len(part)], ignore_index=True)
     if not len(table):
@@ -127,6 +146,29 @@ def rows_of(
         if column not in table:
             table[column] = pd.NA
     return table[FIRST + [name for name in table if name not in FIRST]]
+
+
+def likeness_rows(
+    folder: Path,
+    judged: Mapping[str, Judgement],
+    asked: Mapping[str, Sequence[str]],
+    marks: Mapping[str, Mapping[str, str]],
+) -> pd.DataFrame:
+    """`likeness.csv`: a row for each task and slide, with every measure; those of cases that were not asked about stay.
+
+    Args:
+        folder: of the run.
+        judged: by task.
+        asked: the cases that were judged, by task.
+        marks: by task and case, what its prediction was made from.
+    """
+    kept = Kept(folder / "likeness.csv", ("task", "slide_id")).without(asked)
+    tables = [pd.DataFrame(columns=["task", "slide_id", "case_id", MARK])]
+    for task, own in judged.items():
+        told = own.slides.assign(**{MARK: own.slides["case_id"].map(marks[task])})
+        told.insert(0, "task", task)
+        tables.append(told)
+    return kept.renewed(pd.concat([one for one in tables if len(one)] or tables))
 
 
 def with_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
@@ -161,7 +203,8 @@ def evaluate(
         seed: of the resamples.
 
     Returns:
-        A report of the form that training runs have, without folds; None where no label is known.
+        A report of the form that training runs have, without folds; None where no label is known, save of training cases,
+        which do not count.
     """
     tested = _tested(predictor, predictions)
     if not len(tested):
@@ -191,7 +234,8 @@ def evaluate(
 
 def _tested(predictor: Predictor, predictions: pd.DataFrame) -> pd.DataFrame:
     own = predictions[(predictions["task"] == predictor.task) & (predictions["status"] == "predicted")]
-    own = own[own["label"].notna()].dropna(axis=1, how="all")
+    own = own[own["label"].notna() & ~own["case_id"].isin(predictor.trained_on(own["case_id"]))]
+    own = own.dropna(axis=1, how="all")
     if predictor.classes and len(own):
         known = own["label"].isin(predictor.classes)
         if not known.all():

@@ -9,21 +9,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from pipeline.bundle import TrainedModel
 from pipeline.conformal import COLUMN, prediction_sets
-from pipeline.dataset import Bags, Dataset, with_covariates
+from pipeline.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
 from pipeline.fit import predict
+from pipeline.likeness import Genes, Judgement, SlideKeys, read_genes, read_profiles
 from pipeline.progress import track
 from pipeline.trained import Predictor
 from pipeline.training_summary import probabilities, told_validated
 from pipeline.uncertainty import pooled, rests_on, with_spread
 from preprocessing.cohort import Cohort
 from preprocessing.errors import InputError, some
+from preprocessing.features import FeatureStore
 from preprocessing.omics import COVARIATE, OmicsMatrix
+from preprocessing.omics_scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
+JUDGED_AT_ONCE = 32  # cases of which a few tiles each are in memory
 
 
 @dataclass(frozen=True)
@@ -88,22 +92,16 @@ def present(
 
 def _shown(predictor: Predictor, member: TrainedModel, cohort: Cohort, bags: Bags, max_missing: float) -> Shown:
     scaler = member.scaler
-    matrix = _matrix(predictor, member, cohort)
+    matrix = _matrix(predictor, scaler, cohort) if scaler else None
     if scaler is None or matrix is None:
         nobody = () if scaler is None else tuple(group[None] for group in scaler.average())
         return Shown(member, Dataset(bags, member.patch_dim, {}, nobody), {}, {}, {})
-    shares = scaler.missing_share(matrix)
-    absent = shares > max_missing
-    groups, average = scaler.transform(matrix), scaler.average()
-    for number, group in enumerate(groups):
-        group[absent[:, number]] = average[number]
-    there = _has_genes(absent, list(scaler.groups))
-    rows = {case: row for row, case in enumerate(matrix.case_ids) if there[row]}
+    absent = absent_groups(scaler, matrix, max_missing)
     names = np.array(list(scaler.groups))
     values = scaler.aligned(matrix)
     return Shown(
         model=member,
-        data=Dataset(bags, member.patch_dim, rows, groups, scaler.covariates),
+        data=dataset_for(scaler, matrix, bags, patch_dim=member.patch_dim, max_missing=max_missing),
         missing=dict(zip(matrix.case_ids, np.isnan(values).mean(axis=1).tolist(), strict=True)),
         absent={case: tuple(names[lost].tolist()) for case, lost in zip(matrix.case_ids, absent, strict=True)},
         marks={
@@ -113,21 +111,14 @@ def _shown(predictor: Predictor, member: TrainedModel, cohort: Cohort, bags: Bag
     )
 
 
-def _has_genes(absent: Bool[np.ndarray, "cases groups"], groups: Sequence[str]) -> Bool[np.ndarray, " cases"]:
-    """Whether at least half of the groups of genes are there; of a model that has covariates alone, whether they are."""
-    of_genes = np.array([name != COVARIATE for name in groups])
-    return absent[:, of_genes if of_genes.any() else ~of_genes].mean(axis=1) <= 1 / 2
-
-
-def _matrix(predictor: Predictor, member: TrainedModel, cohort: Cohort) -> OmicsMatrix | None:
+def _matrix(predictor: Predictor, scaler: OmicsScaler, cohort: Cohort) -> OmicsMatrix | None:
     """Genes and covariates of the cases that have some; None where none has. A covariate that is not there is missing."""
-    facts, molecular = predictor.facts, cohort.omics.without(predictor.facts.defining)
+    molecular = cohort.omics.without(predictor.facts.defining)
     labels = cohort.labels.reindex(cohort.labels.index.union(list(molecular.case_ids)))
-    known = [column for column in facts.covariates if column in labels and labels[column].notna().any()]
+    known = known_covariates(labels, predictor.facts.covariates)
     if not molecular.features and not known:
         return None
-    features = member.scaler.features if member.scaler else ()
-    return with_covariates(molecular, labels, known, features=features)
+    return with_covariates(molecular, labels, known, features=scaler.features)
 
 
 def _mark(predictor: Predictor, shown: Sequence[Shown], case: str, features: Sequence[str]) -> str:
@@ -257,6 +248,61 @@ def _told(predictor: Predictor, rows: pd.DataFrame, said: Sequence[_Said]) -> pd
         told.insert(1, COLUMN, sets)
     told.index = rows.index[predicted]
     return rows.join(told)
+
+
+# --- Likeness ---------------------------------------------------------------------------------------------------------
+
+
+def judge_cases(
+    asked: Mapping[str, Sequence[str]],
+    predictors: Sequence[Predictor],
+    shown: Presented,
+    cohort: Cohort,
+    slides: Mapping[str, Sequence[SlideKeys]],
+    *,
+    store: FeatureStore,
+) -> dict[str, Judgement]:
+    """How like its training cohort each predictor finds the cases, by task: by what its predictions of them rest on.
+
+    Args:
+        asked: cases by task.
+        predictors: one a task; of those that brought no reference nothing is told.
+        shown: the cohort as they take it.
+        cohort: the new cases.
+        slides: of each case that has some.
+        store: where they are.
+    """
+    wanted = {task: set(cases) for task, cases in asked.items()}
+    every = list(dict.fromkeys(case for cases in asked.values() for case in cases))
+    judges = [(one, one.likeness.reference) for one in predictors if one.likeness and wanted.get(one.task)]
+    genes = {one.task: _genes(one, shown, cohort) for one, _ in judges}
+    found: dict[str, list[Judgement]] = {one.task: [] for one, _ in judges}
+    parts = [every[start : start + JUDGED_AT_ONCE] for start in range(0, len(every), JUDGED_AT_ONCE)] if judges else []
+    for part in track(parts, stage="likeness", total=len(parts)):
+        profiles = list(read_profiles(store, {case: slides.get(case, ()) for case in part}))
+        for one, reference in judges:
+            own = [case for case in part if case in wanted[one.task]]
+            seen = [slide for slide in profiles if one.reads_slides and slide.case_id in wanted[one.task]]
+            own_genes = genes[one.task]
+            found[one.task].append(reference.judge(seen, own_genes.take(own) if own_genes else None))
+    return {task: _joined(own) for task, own in found.items() if own}
+
+
+def _genes(predictor: Predictor, shown: Presented, cohort: Cohort) -> Genes | None:
+    """The genes of the cases whose predictions rest on genes; None where there are none."""
+    scaler = predictor.likeness.scaler if predictor.likeness else None
+    rows = shown.members[predictor.task][0].data.rows
+    cases = [case for case in cohort.omics.case_ids if case in rows]
+    if scaler is None or not predictor.reads_genes or not cases:
+        return None
+    matrix = _matrix(predictor, scaler, cohort)
+    genes = None if matrix is None else read_genes(scaler, matrix.take(cases))
+    return genes if genes is not None and genes.values.shape[1] else None  # of covariates alone nothing is told
+
+
+def _joined(parts: Sequence[Judgement]) -> Judgement:
+    slides, cases = [part.slides for part in parts], [part.cases for part in parts]
+    return Judgement(*(pd.concat(own, ignore_index=True) for own in (slides, cases)))
 
 
 def predict_baselines(

@@ -22,6 +22,7 @@ from pipeline.plan import TaskPlan
 from pipeline.tasks import TASKS
 from pipeline.tasks.survival import CURVE_MONTHS
 from pipeline.training_summary import by_pattern, conformal, coverage, headline, validated, with_sets
+from preprocessing.fingerprints import fingerprint
 
 FIRST = ["case_id", "task", "fold", "status", "label", "prediction"]  # columns of the predictions
 
@@ -76,13 +77,15 @@ def _with_sets(plan: TaskPlan, jobs: list[FoldJob], told: pd.DataFrame) -> pd.Da
 
 
 def summarise(plan: TaskPlan, jobs: TaskJobs, told: pd.DataFrame, *, n_boot: int, seed: int) -> dict[str, Any]:
-    """What the model folder says of the training: how well each pattern of inputs was predicted, thresholds of sets."""
+    """What the model folder says of the training: who was in it, how well each pattern of inputs did, thresholds of sets."""
     out_of_fold = _out_of_fold(jobs.model, told)
+    salt = jobs.model[-1].fingerprint()
     return {
         "training": {
             "n": len(plan.labelled),
             "validated": validated(plan.name, out_of_fold, plan.vocabulary, n_boot=n_boot, seed=seed),
             "conformal": conformal(out_of_fold, plan.vocabulary) if plan.vocabulary else None,
+            "cases": {"salt": salt, "hashes": sorted(fingerprint(salt, case) for case in plan.labelled)},
         }
     }
 

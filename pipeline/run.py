@@ -19,7 +19,7 @@ import pandas as pd
 import yaml
 
 from pipeline.config import Config, identity
-from pipeline.console import is_own
+from pipeline.console import gathered, is_own
 from pipeline.progress import HOUR, rates
 from pipeline.trained import Predictor
 from pipeline.usage import Usage
@@ -136,6 +136,8 @@ def open_run(config: Config, predictors: Sequence[Predictor] = ()) -> Run:
     resolved = config.model_dump(mode="json")
     write_text(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     _log_to(folder / "run.log")
+    for message in gathered.messages:
+        log.debug("warned before: %s", message)
     log.debug("command: %s", shlex.join(sys.argv))
     log.debug("in %s, process %d, machine %s: %s", Path.cwd(), os.getpid(), platform.node(), json.dumps(run.facts))
     return run

@@ -91,13 +91,20 @@ class ClinicalTable:
 # --- one row a case --------------------------------------------------------------------------------------------------
 
 
-def read_genes(path: Path | str, *, known_cases: Collection[str] | None, ignore: Sequence[str] = ()) -> GeneTable:
+def read_genes(
+    path: Path | str,
+    *,
+    known_cases: Collection[str] | None,
+    ignore: Sequence[str] = (),
+    must_share: bool = True,
+) -> GeneTable:
     """The genes of each case, whichever way round the table is; primary samples only.
 
     Args:
         path: the table; cases or samples in rows and genes in columns, or transposed.
         known_cases: the slides' cases, by which ids are recognised that are not TCGA's; None: whatever is there.
         ignore: columns that are neither genes nor annotations.
+        must_share: whether a table of none of the known cases is refused; else a note says so.
 
     Raises:
         InputError: what `read_table` refuses, no case in common, genes that are not numbers, cases that disagree.
@@ -109,7 +116,9 @@ def read_genes(path: Path | str, *, known_cases: Collection[str] | None, ignore:
     ignored = [column for column in frame.columns if column in set(ignore)]
     if ignored:
         notes.append(f"columns left out as configured: {some(ignored)}")
-    frame, ids, dropped = _primary(path, frame.drop(columns=ignored), id_column, known)
+    frame, ids, dropped = _primary(path, frame.drop(columns=ignored), id_column, known if must_share else None)
+    if known is not None and not known & {barcodes.case_of(one) for one in ids}:
+        notes.append(f"warning: {path}: not one case in common with the slides: {_apart(id_column, ids, known)}")
     genes, others = _gene_columns(path, frame, id_column, notes)
     values = pd.DataFrame(_numbers(path, frame, genes, ids), columns=genes)
     cases, firsts = _one_row_a_case(ids)
@@ -215,11 +224,7 @@ def _primary(
     raw = frame[id_column].tolist()
     ids = [barcodes.normalise(value) if isinstance(value, str) else "" for value in raw]
     if known is not None and not known & {barcodes.case_of(identifier) for identifier in ids}:
-        there = some([identifier for identifier in ids if identifier])
-        raise InputError(
-            f"{path}: not one case in common: column {id_column or '(unnamed)'} has {there}; the slides (or genes) are of "
-            f"{some(sorted(known))}; write the ids the same way (a manifest can say the slides' cases)"
-        )
+        raise InputError(f"{path}: not one case in common: {_apart(id_column, ids, known)}")
     keys = [_sample_key(identifier) for identifier in ids]
     first: dict[str, str] = {}
     for key in sorted(key for key in keys if key and not barcodes.is_doubtful(key) and _is_primary(key)):
@@ -234,6 +239,13 @@ def _primary(
     if not keep:
         raise InputError(f"{path}: no row of a primary sample (type 01) among {len(raw)}, as {some(raw)}")
     return frame.iloc[keep].reset_index(drop=True), [ids[row] for row in keep], dropped
+
+
+def _apart(id_column: str, ids: Sequence[str], known: frozenset[str]) -> str:
+    return (
+        f"column {id_column or '(unnamed)'} has {some([identifier for identifier in ids if identifier])}; the slides (or genes) "
+        f"are of {some(sorted(known))}; write the ids the same way (a manifest can say the slides' cases)"
+    )
 
 
 def _sample_key(identifier: str) -> str:

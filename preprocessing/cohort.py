@@ -82,6 +82,7 @@ def load_cohort(
     default_mpp: float | None = None,
     ignore_columns: Iterable[str] = (),
     store: FeatureStore | None = None,
+    must_share: bool = True,
 ) -> Cohort:
     """Read everything but pixels; all that can be wrong with the input is told here.
 
@@ -95,6 +96,7 @@ def load_cohort(
         default_mpp: for slides that do not say their resolution.
         ignore_columns: of the gene table.
         store: where the features are that a manifest names in the place of slides.
+        must_share: whether a gene table of none of the slides' cases is refused; else a note says so.
 
     Raises:
         InputError: see the readers of slides and tables; or no case has what the run needs.
@@ -108,11 +110,11 @@ def load_cohort(
     dropped: list[Dropped] = []
     matrices, annotations = [], pd.DataFrame()
     if genes is not None:
-        table = read_genes(genes, known_cases=known, ignore=tuple(ignore_columns))
+        table = read_genes(genes, known_cases=known, ignore=tuple(ignore_columns), must_share=must_share)
         matrices, annotations = [OmicsMatrix.from_frame(table.values)], table.annotations
         notes, dropped = [*table.notes], [*table.dropped]
     for text in further_tables:
-        more, more_notes = _read_further(text, matrices[0].case_ids if matrices else known)
+        more, more_notes = _read_further(text, matrices[0].case_ids if matrices else known, must_share=must_share)
         matrices.append(more)
         notes += more_notes
     omics = concatenate(matrices) if matrices else OmicsMatrix(np.zeros((0, 0)), (), (), ())
@@ -160,9 +162,9 @@ def _open_slides(
     return usable, broken
 
 
-def _read_further(text: str, known: Collection[str] | None) -> tuple[OmicsMatrix, list[str]]:
+def _read_further(text: str, known: Collection[str] | None, *, must_share: bool) -> tuple[OmicsMatrix, list[str]]:
     path, kind = further_table(text)
-    table = read_genes(path, known_cases=known)
+    table = read_genes(path, known_cases=known, must_share=must_share)
     return OmicsMatrix.from_frame(table.values, kind=kind), [f"{path}: {note}" for note in table.notes]
 
 

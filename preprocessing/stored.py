@@ -22,17 +22,20 @@ class StoredRecipe:
     Attributes:
         tiles: what a tile is.
         encoder: what made a feature of it, as the store describes it.
+        stain: method and target of normalisation; None where colours stayed as scanned, or nobody knows.
     """
 
     tiles: TileConfig
     encoder: Mapping[str, Any]
+    stain: tuple[str, str | None] | None = None
 
     def told(self) -> str:
         """One sentence."""
         name, by = self.encoder["name"], self.encoder.get("imported_from")
         return (
             f"features are taken from the store: {name}{f' (imported from {by} files)' if by else ''}, tiles of "
-            f"{self.tiles.tile_px} pixels at {self.tiles.mpp:g} µm per pixel; nothing is tiled or embedded"
+            f"{self.tiles.tile_px} pixels at {self.tiles.mpp:g} µm per pixel{f', stain {self.stain[0]}' if self.stain else ''}; "
+            "nothing is tiled or embedded"
         )
 
 
@@ -70,9 +73,12 @@ def stored_recipe(slides: Iterable[Slide], store: FeatureStore) -> StoredRecipe:
         facts = store.describe_features(slide.features)
         if facts is None:
             raise InputError(f"store {store.place}: {slide.features} is not whole any more; make it again")
-        recipe = StoredRecipe(TileConfig(**facts["recipe"]), facts["encoder"])
+        stain = facts.get("stain")
+        recipe = StoredRecipe(
+            TileConfig(**facts["recipe"]), facts["encoder"], (stain["method"], stain["target"]) if stain else None
+        )
         tiles = recipe.tiles
-        alike = f"{recipe.encoder['fingerprint']} {tiles.tile_px} {tiles.mpp} {tiles.stride_px or tiles.tile_px}"
+        alike = f"{recipe.encoder['fingerprint']} {tiles.tile_px} {tiles.mpp} {tiles.stride_px or tiles.tile_px} {recipe.stain}"
         found.setdefault(alike, (recipe, slide.slide_id))
     if len(found) > 1:
         (one, slide_id), (other, other_id) = list(found.values())[:2]

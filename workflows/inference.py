@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
     from pipeline.compute import Workers
     from pipeline.config import Config
+    from pipeline.likeness import SlideKeys
     from pipeline.prediction import Presented
     from pipeline.run import Run
     from pipeline.trained import Predictor
@@ -28,9 +29,11 @@ def predict(
 
     from pipeline.compute import choose_device, one_thread
     from pipeline.diagnoses import write_diagnoses
-    from pipeline.new_cohort import Kept, rows_of, with_labels
-    from pipeline.prediction import log_missing, predict_cases, present
+    from pipeline.new_cohort import Kept, likeness_rows, rows_of, with_labels
+    from pipeline.prediction import judge_cases, log_missing, predict_cases, present
+    from preprocessing.features import FeatureStore
 
+    store = FeatureStore(config.store)
     device = workers.device if config.scheduler is None else choose_device("auto")
     if device == "cpu":
         one_thread()  # as in training: the same numbers to the last digit
@@ -38,13 +41,59 @@ def predict(
         shown = present(predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes)
         run.facts["genes"] = {one.task: log_missing(one, shown.members[one.task], cohort) for one in predictors}
         kept = Kept(run.folder / "predictions.csv", ("task", "case_id"))
-        told = predict_cases(kept.not_there(shown.marks), predictors, shown, device=device)
-        new = pd.concat([rows_of(one, told.get(one.task), shown.marks[one.task], cases) for one in predictors])
-        predictions = with_labels(kept.renewed(new), cohort.labels)
-        run.write_table("predictions.csv", predictions)
-        write_diagnoses(run, predictions, cohort.annotations)
+        asked = kept.not_there(shown.marks)
+        told = predict_cases(asked, predictors, shown, device=device)
+    with run.stage("likeness"):
+        judged = judge_cases(asked, predictors, shown, cohort, slide_keys(config, cohort, features), store=store)
+        run.write_table("likeness.csv", likeness_rows(run.folder, judged, asked, shown.marks))
+    rows = []
+    for one in predictors:
+        own = judged.get(one.task)
+        rows.append(rows_of(one, told.get(one.task), shown.marks[one.task], cases, own.cases if own else None))
+    predictions = with_labels(kept.renewed(pd.concat(rows)), cohort.labels)
+    run.write_table("predictions.csv", predictions)
+    write_diagnoses(run, predictions, cohort.annotations)
     with run.stage("evaluation"):
-        return validate(config, cohort, run, predictors, shown, predictions, device=device)
+        reports = validate(config, cohort, run, predictors, shown, predictions, device=device)
+    explain(config, cohort, run, workers, predictors, shown, predictions)
+    return reports
+
+
+def slide_keys(config: "Config", cohort: "Cohort", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:
+    """The groups of each case's slides in the store; of features that were made elsewhere there are no tiles."""
+    from pipeline.likeness import SlideKeys
+    from preprocessing.features import tile_key
+
+    return {
+        case: [
+            SlideKeys(slide.slide_id, features[slide.slide_id], "" if cohort.stored else tile_key(slide, config.tiles))
+            for slide in slides
+        ]
+        for case, slides in cohort.slides_by_case(features).items()
+    }
+
+
+def explain(
+    config: "Config",
+    cohort: "Cohort",
+    run: "Run",
+    workers: "Workers",
+    predictors: Sequence["Predictor"],
+    shown: "Presented",
+    predictions: "pd.DataFrame",
+) -> None:
+    """Show what the models see in some of the cases: `explain/`."""
+    from pipeline.explain import Material, ask_trained, explain_tasks
+    from pipeline.new_cohort import typed
+
+    with run.stage("explaining"):
+        told, used = typed(predictions), sorted({case for own in shown.marks.values() for case in own})
+        told = told[told["case_id"].isin(used) & (told["status"] == "predicted")]
+        asked = [ask_trained(one, shown.members[one.task], told[told["task"] == one.task]) for one in predictors]
+        labels = cohort.labels.reindex(used)
+        material = Material.of_run(run.folder, config.store, labels, max_missing=config.max_missing_genes)
+        folder, device = run.folder / "explain", workers.device
+        explain_tasks(workers, asked, material, config.explain, folder=folder, device=device, seed=config.seed)
 
 
 def validate(

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         start_server()  # it imports while this process does
     from pipeline.console import say_error, start_logging
-    from preprocessing.errors import InputError, RunError
+    from preprocessing.errors import InputError, RunError, SlideError
 
     start_logging(verbose=arguments.verbose)
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -56,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         say_error(str(error))
         return WRONG_INPUT
-    except (RunError, FloatingPointError) as error:
+    except (
+        RunError,
+        SlideError,
+        FloatingPointError,
+    ) as error:  # a slide's: its features are gone since they were found
         say_error(str(error))
         return RUN_FAILED
     except KeyboardInterrupt as stop:
@@ -101,8 +105,9 @@ def walk(config: "Config", workers: "Workers") -> int:
         default_mpp=config.default_mpp,
         ignore_columns=config.omics.ignore,
         store=FeatureStore(places.store),
+        must_share=not predictors,  # on a first day there may be slides alone
     )
-    check_cohort(predictors, cohort)
+    check_cohort(config, predictors, cohort)
     if cohort.stored:
         config = config.model_copy(update={"tiles": cohort.stored.tiles})
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())

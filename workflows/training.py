@@ -56,7 +56,7 @@ def train(
             facts = summarise(one, own, told, n_boot=config.bootstrap, seed=config.seed)
             *by_folds, final = (job.out / "model" for job in own.model)
             hand_out(final, run.folder / "models" / one.name, facts)
-            hand_out_folds(by_folds, run.folder / "models" / f"{one.name}-folds", facts)
+            hand_out_folds(by_folds, final, run.folder / "models" / f"{one.name}-folds", facts)
     if predictions:
         run.write_table("predictions.csv", pd.concat(predictions))
         write_diagnoses(run, pd.concat(predictions), cohort.annotations)

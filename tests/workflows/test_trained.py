@@ -2,13 +2,19 @@ import json
 import shutil
 
 import numpy as np
+import openslide
 import pandas as pd
 import pytest
+from scipy.ndimage import gaussian_filter
 
-from pipeline.bundle import load_model
+from pipeline import prediction
+from pipeline.bundle import hand_out, hand_out_folds, load_model
 from pipeline.dataset import Bags, dataset_for
 from pipeline.fit import predict_logits
+from pipeline.trained import load_trained
+from preprocessing.errors import InputError
 from preprocessing.omics import OmicsMatrix
+from workflows.demo import write_svs
 from workflows.run_pipeline import main
 
 TASK, NEW = "subtype", 3  # cases without a label: the run's final model predicts them itself
@@ -53,7 +59,7 @@ def predict(trained, cohort, tmp_path):
 
     def predict(slides, genes, *options, model="models", code=0, store=cohort.store, out="out"):
         arguments = [slides, genes, "--trained", trained / model, "--store", store, "--out", tmp_path / out]
-        arguments += ["--workers", "0", "--device", "cpu", "--set", "bootstrap=20", *options]
+        arguments += ["--workers", "0", "--device", "cpu", "--set", "bootstrap=20", "--explain", "0", *options]
         assert main([str(part) for part in arguments]) == code
         return tmp_path / out
 
@@ -122,6 +128,8 @@ def test_an_ensemble_of_folds_tells_the_mean_of_its_models(trained, new_cases, c
         each.append(model.task.decode(predict_logits(model.model, data, list(told.index), device="cpu"))[PROBABILITIES])
     np.testing.assert_allclose(told[PROBABILITIES], (each[0].to_numpy() + each[1].to_numpy()) / 2, atol=1e-6)
     assert (told["spread"] > 0).all()
+    alone = read(predict(new_cases / "slides", new_cases / "genes.csv", out="alone")).set_index("case_id")
+    assert told["likeness"].tolist() == alone["likeness"].tolist()  # compared with the same training cohort
 
 
 def test_genes_missing_by_thirds(new_cases, predict, tmp_path):
@@ -233,9 +241,258 @@ def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
     assert tuesday[: len(monday)] == monday
     assert len(tuesday) == 1 + NEW
     assert "2 cases are new, 1 stay as they were" in (out / "run.log").read_text()
+    judged = read(out, "likeness.csv")
+    assert sorted(judged["slide_id"]) == sorted(path.stem for path in slides)
     predict(days, some(NEW, "changed.csv", factor=-1.0))
+    assert sorted(read(out, "likeness.csv")["slide_id"]) == sorted(judged["slide_id"])
     wednesday = (out / "predictions.csv").read_text().splitlines()
     assert wednesday[2:] == tuesday[2:]
     assert wednesday[1].startswith(first)
     assert wednesday[1] != tuesday[1]
     assert f"1 predictions are renewed, their slides or genes changed: {first}" in (out / "run.log").read_text()
+
+
+def blurred(path, new):
+    """The slide, out of focus."""
+    with openslide.OpenSlide(path) as slide:
+        image = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
+    write_svs(new, gaussian_filter(image, (3, 3, 0)), mpp=0.5, power=20)
+
+
+def test_a_slide_out_of_focus_is_told_and_others_are_like_the_training_slides(new_cases, predict, tmp_path):
+    slides = tmp_path / "slides"
+    shutil.copytree(new_cases / "slides", slides)
+    one = min(slides.glob("*.svs"))
+    blurred(one, slides / "TCGA-ZZ-0001-01Z-00-DX1.svs")
+    out = predict(slides, "none", store=tmp_path / "own.zarr")
+    told = read(out).set_index("case_id")
+    assert told.loc["TCGA-ZZ-0001", "likeness"] in ("doubtful", "out")  # nine training cases leave wide limits
+    assert "blurrier" in told.loc["TCGA-ZZ-0001", "likeness_reason"]
+    assert (told.drop("TCGA-ZZ-0001")["likeness"] == "in").sum() >= NEW - 1
+    judged = read(out, "likeness.csv").set_index("slide_id")
+    assert len(judged) == len(list(slides.glob("*.svs")))
+    assert judged.loc["TCGA-ZZ-0001-01Z-00-DX1", "sharpness"] < -3
+    assert judged.loc["TCGA-ZZ-0001-01Z-00-DX1", "sharpness_flag"] in ("doubtful", "out")
+
+
+def test_genes_unlike_those_of_the_training_cases_are_told(new_cases, predict, tmp_path):
+    def scaled(table):
+        genes = [name for name in table if table[name].dtype == float and name not in ("survival_months", "age")]
+        table.loc[table["case_id"] == table["case_id"].min(), genes] *= -5
+        return table
+
+    told = read(predict("none", changed(new_cases, tmp_path, scaled)))
+    assert told["likeness"].iloc[0] == "out"
+    assert told["likeness_reason"].iloc[0].startswith("genes: ")
+    missing = read(predict("none", changed(new_cases, tmp_path, without_genes(1 / 3)), out="third"))
+    assert missing["likeness_reason"].str.contains("genes of the model that are missing: .* more").all()
+
+
+def test_a_model_that_does_not_say_what_it_was_trained_on_says_so_once(trained, new_cases, predict, tmp_path):
+    shutil.copytree(trained / "models" / TASK, tmp_path / "model")
+    for path in (tmp_path / "model").glob("likeness.*"):
+        path.unlink()
+    out = predict(new_cases / "slides", new_cases / "genes.csv", model=tmp_path / "model")
+    told = read(out)
+    assert told["likeness"].isna().all()
+    assert set(told["status"]) == {"predicted"}
+    assert (out / "run.log").read_text().count("like those that it was trained on is not told") == 1
+
+
+@pytest.mark.parametrize("model", [f"models/{TASK}", f"models/{TASK}-folds"])
+def test_what_a_trained_model_sees_is_shown(new_cases, predict, tmp_path, model):
+    def unlabelled(table):
+        return table.drop(columns=["grade", "subtype", "survival_months", "event"])
+
+    out = predict(
+        new_cases / "slides",
+        changed(new_cases, tmp_path, unlabelled),
+        "--explain",
+        "1",
+        model=model,
+        store=tmp_path / "s",
+    )
+    told, shown = read(out).set_index("case_id"), json.loads((out / "explain" / f"{TASK}.json").read_text())
+    certain = told[PROBABILITIES].max(axis=1)
+    whys = {case["why"]: case for case in shown["cases"]}
+    assert {why: case["case_id"] for why, case in whys.items()} == {
+        "most certain": certain.idxmax(),
+        "least certain": certain.idxmin(),
+    }
+    case = whys["most certain"]
+    assert case["prediction"] == told.loc[case["case_id"], "prediction"]
+    assert (case["label"], case["fold"]) == (None, None)
+    assert len(case["genes"]) > 0
+    assert {path.name for path in (out / "explain" / TASK).iterdir()} == {"atlas", "slides"}
+    assert len(shown["atlas"]) > 0
+    if model.endswith("-folds"):
+        assert shown["how"][0].startswith("Predictions are the mean of the models of 2 folds; attention")
+    else:
+        assert shown["how"][0].startswith("Everything is said by the trained model that was given")
+        assert case["inputs"]["both"]["output"] == pytest.approx(certain.max(), abs=1e-6)
+
+
+def test_an_explanation_shows_the_genes_as_the_prediction_took_them(new_cases, predict, tmp_path):
+    genes = changed(new_cases, tmp_path, without_genes(0.9))
+    out = predict(new_cases / "slides", genes, "--explain", "1", model=f"models/{TASK}")
+    told, shown = read(out).set_index("case_id"), json.loads((out / "explain" / f"{TASK}.json").read_text())
+    for case in shown["cases"]:
+        assert case["genes"] == []  # too many are missing: they had no say
+        known = told.loc[case["case_id"]]
+        own = case["inputs"].get("slides") or case["inputs"]["both"]
+        assert own["output"] == pytest.approx(known[f"probability_{known['prediction']}"], abs=1e-6)
+
+
+def test_cases_to_explain_that_are_not_there_are_refused(new_cases, predict, capsys):
+    predict(new_cases / "slides", new_cases / "genes.csv", "--explain", "TCGA-XX-0000", code=2)
+    assert "TCGA-XX-0000: not among the 3 cases" in capsys.readouterr().err
+
+
+def test_features_of_an_earlier_run_take_the_place_of_slides(trained, new_cases, predict):
+    first = predict(new_cases / "slides", new_cases / "genes.csv")
+    second = predict(first / "slides.csv", new_cases / "genes.csv", "--explain", "1", out="second")
+    one, other = read(first), read(second)
+    pd.testing.assert_frame_equal(one[PROBABILITIES], other[PROBABILITIES])
+    assert other["likeness"].notna().all()
+    assert json.loads((second / "explain" / f"{TASK}.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        (("recipe", "mpp"), 1.0, "other resolution .1 µm per pixel."),
+        (("recipe", "tile_px"), 128, "other tiles .128 pixels."),
+        (("stain",), {"method": "macenko", "target": None}, "other stain .macenko."),
+        (("encoder", "name"), "uni", "of another encoder .uni, 1280 wide"),
+        (("encoder", "weights_fingerprint"), "0" * 32, "with other weights .0{32}."),
+        (("encoder", "precision"), "bfloat16", "with other precision .bfloat16."),
+    ],
+)
+def test_features_of_another_kind_are_refused(new_cases, predict, cohort, tmp_path, capsys, part, value, message):
+    first, store = predict(new_cases / "slides", new_cases / "genes.csv"), tmp_path / "store.zarr"
+    shutil.copytree(cohort.store, store)
+    change_attributes(first, store, part, value)
+    predict(first / "slides.csv", new_cases / "genes.csv", store=store, out="second", code=2)
+    assert pd.Series([capsys.readouterr().err]).str.contains(message).all()
+    assert not (tmp_path / "second").exists()
+
+
+def change_attributes(run, store, part, value):
+    """Makes the features of a run's slides say something else of themselves."""
+    for key in pd.read_csv(run / "slides.csv")["features"]:
+        path = store / "features" / key / "zarr.json"
+        described = json.loads(path.read_text())
+        *above, last = part
+        inner = described["attributes"]
+        for name in above:
+            inner = inner[name]
+        inner[last] = value
+        if above:  # an encoder that differs has another fingerprint
+            inner["fingerprint"] = "0" * 32
+        path.write_text(json.dumps(described))
+
+
+def test_features_that_another_tool_made_with_an_encoder_of_that_name_are_taken_with_a_warning(
+    new_cases, predict, cohort, tmp_path
+):
+    first, store = predict(new_cases / "slides", new_cases / "genes.csv"), tmp_path / "store.zarr"
+    shutil.copytree(cohort.store, store)
+    encoder = {"name": "EfficientNet-Lite0", "dim": 1280, "imported_from": "clam", "fingerprint": "1" * 32}
+    change_attributes(first, store, ("encoder",), encoder)
+    second = predict(first / "slides.csv", new_cases / "genes.csv", store=store, out="second")
+    assert "nobody can tell whether weights and treatment of tiles" in (second / "run.log").read_text()
+    assert "imported from clam files, 1280 features a tile" in (second / "report.html").read_text()
+    pd.testing.assert_frame_equal(read(first)[PROBABILITIES], read(second)[PROBABILITIES])
+
+
+def test_on_a_first_day_slides_and_genes_may_be_of_other_cases(new_cases, predict, tmp_path):
+    one = min((new_cases / "slides").glob("*.svs"))
+    (tmp_path / "day").mkdir()
+    shutil.copy(one, tmp_path / "day")
+
+    def others(table):
+        return table[table["case_id"] != one.name[:12]]
+
+    out = predict(tmp_path / "day", changed(new_cases, tmp_path, others))
+    told = read(out).set_index("case_id")["rests_on"]
+    assert told.pop(one.name[:12]) == "slides"
+    assert told.tolist() == ["genes"] * (NEW - 1)
+    assert "not one case in common with the slides" in (out / "run.log").read_text()
+
+
+def test_training_cases_are_told_and_never_evaluated(new_cases, cohort, predict, capsys):
+    out = predict(cohort.slides, cohort.genes)
+    told = read(out)
+    seen = told["reason"].fillna("") == "the model was trained on this case: not evaluated"
+    assert (len(told), seen.sum()) == (12, 9)
+    assert set(told["status"]) == {"predicted"}
+    assert set(told.loc[~seen, "case_id"]) == set(pd.read_csv(new_cases / "genes.csv")["case_id"])
+    assert json.loads((out / "metrics.json").read_text())[TASK]["n"] == NEW
+    assert "task subtype: 9 of the cases are among those that the model was trained on" in capsys.readouterr().err
+
+
+def test_a_model_folder_holds_no_case_ids(trained, cohort):
+    ids = set(cohort.table()["case_id"])
+    texts = [path.read_text() for path in (trained / "models").rglob("*.json")]
+    assert texts
+    assert not [case for case in ids for text in texts if case in text]
+
+
+def test_features_that_are_damaged_while_the_run_is_on_end_it_with_a_message(
+    new_cases, predict, tmp_path, capsys, monkeypatch
+):
+    store, present = tmp_path / "own.zarr", prediction.present
+
+    def damaged(*given, **options):
+        shown = present(*given, **options)
+        next((store / "features").glob("*/features/c/*/*")).write_bytes(b"")
+        return shown
+
+    monkeypatch.setattr(prediction, "present", damaged)
+    predict(new_cases / "slides", new_cases / "genes.csv", store=store, code=1)
+    assert "is not whole; run again, and it is made anew" in capsys.readouterr().err
+
+
+def test_a_model_of_imported_features_takes_such_features_and_no_slides(
+    trained, new_cases, predict, cohort, walk, tmp_path, capsys
+):
+    store, encoder = (
+        tmp_path / "store.zarr",
+        {"name": "virchow", "dim": 1280, "imported_from": "stamp", "fingerprint": "2" * 32},
+    )
+    shutil.copytree(cohort.store, store)
+    change_attributes(trained / "gone", store, ("encoder",), encoder)
+    slides, run = trained / "gone" / "slides.csv", tmp_path / "run"
+    assert (
+        walk(slides, trained / "genes.csv", "--task", TASK, "--store", store, "--out", run, "--baselines", "none") == 0
+    )
+    expected = read(run).query("status == 'unlabelled'").set_index("case_id")
+    out = predict(slides, new_cases / "genes.csv", model=run / "models", store=store)
+    told = read(out).set_index("case_id").loc[expected.index]
+    np.testing.assert_allclose(told[PROBABILITIES], expected[PROBABILITIES], rtol=1e-12)
+    assert told["likeness"].isin(["in", "doubtful", "out"]).all()
+    predict(new_cases / "slides", new_cases / "genes.csv", model=run / "models", store=store, out="no", code=2)
+    assert "features that another tool made (virchow, 1280 wide, imported from stamp files)" in capsys.readouterr().err
+
+
+def test_the_image_whose_stain_slides_get_is_part_of_the_model(trained, tmp_path):
+    image, models = tmp_path / "own.png", tmp_path / "models"
+    image.write_bytes(b"an image")
+    made = [models / TASK, *(trained / "models" / f"{TASK}-folds").glob("fold_*")]
+    shutil.copytree(trained / "models" / TASK, made[0])
+    described = json.loads((made[0] / "model.json").read_text())
+    described["tiles"]["stain"] = {"method": "reinhard", "target": str(image)}
+    (made[0] / "model.json").write_text(json.dumps(described))
+    facts = {"training": described["training"]}
+    hand_out(made[0], tmp_path / "handed", facts)
+    hand_out_folds(made[1:], made[0], tmp_path / "folds", facts)
+    image.unlink()
+    for folder in (tmp_path / "handed", tmp_path / "folds"):
+        moved = folder.rename(folder.with_name(f"{folder.name}-moved"))
+        (predictor,) = load_trained(moved, [])
+        stain = predictor.facts.tiles.stain
+        assert (stain.method, stain.target) == ("reinhard", moved / "stain_target.png")
+        assert stain.target.read_bytes() == b"an image"
+        stain.target.unlink()
+        with pytest.raises(InputError, match=r"with the stain of an image, stain_target\.png, which is not in it"):
+            load_trained(moved, [])

@@ -286,6 +286,7 @@ def settings(run: RunFolder) -> tuple[Table, ...]:
     ]
     versions = [(Cell(name), Cell(str(version))) for name, version in run.facts.get("versions", {}).items()]
     encoder = run.facts.get("encoder") or {}
+    made = encoder.get("precision") or f"imported from {encoder.get('imported_from')} files"
     origin = {
         "folder": str(run.path),
         "started": run.facts.get("started"),
@@ -295,8 +296,7 @@ def settings(run: RunFolder) -> tuple[Table, ...]:
         "git commit": run.facts.get("git_commit"),
         "identity": run.facts.get("identity"),
         "store": run.facts.get("store") or run.config.get("store"),
-        "encoder": ", ".join(str(encoder[key]) for key in ("name", "precision") if key in encoder) or None,
-        "width of a patch feature": encoder.get("dim"),
+        "encoder": f"{encoder['name']}, {made}, {encoder['dim']} features a tile" if encoder else None,
     }
     facts = [(Cell(name), Cell(str(value))) for name, value in origin.items() if value is not None]
     hashes = [(Cell(name), Cell(str(value))) for name, value in run.facts.get("inputs", {}).items()]
