@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
@@ -112,8 +113,8 @@ def metrics_in(told, path=()):
 
 
 def test_the_numbers_of_the_page_are_those_of_metrics_json(finished):
-    cells = Cells()
-    cells.feed((finished / "report.html").read_text())
+    cells, page = Cells(), (finished / "report.html").read_text()
+    cells.feed(page)
     known = dict(metrics_in(json.loads((finished / "metrics.json").read_text())))
     for path, text in cells.found.items():
         metric = known[path]
@@ -128,7 +129,13 @@ def test_the_numbers_of_the_page_are_those_of_metrics_json(finished):
     pooled = {
         path for path in known if "/folds/" not in path and "/per_class/" not in path and "/majority/" not in path
     }
-    redundant = {path for path in pooled if "/inputs/both/" in path}  # every case has both: the model itself
+    for task in ("grade", "subtype"):
+        covered, size = known[f"{task}/sets/coverage"], known[f"{task}/sets/mean_size"]
+        assert f"they hold the class of {covered['value']:.3f} " in page
+        assert f"have {size['value']:.3f} " in page
+    redundant = {
+        path for path in pooled if "/inputs/both/" in path or "/sets/" in path
+    }  # every case has both: the model itself
     assert pooled - redundant <= cells.found.keys()
     assert {
         path for path in known if "/model/folds/" in path and "per_class" not in path and "majority" not in path
@@ -242,6 +249,8 @@ def test_every_chart_is_drawn_in_a_browser_and_the_page_fits(finished, seen, vis
     here = seen if width == 1280 else visit(finished / "report.html", width=width)
     assert here.said == []
     assert [url for url in here.asked if not url.startswith("data:")] == [(finished / "report.html").as_uri()]
+    here.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")  # charts wait there
+    here.page.wait_for_function("document.querySelectorAll('.plot:not(.js-plotly-plot)').length === 0")
     charts = here.page.eval_on_selector_all(
         ".plot",
         "all => all.map(one => { const r = one.querySelector('.main-svg').getBoundingClientRect();"
@@ -290,14 +299,19 @@ def test_the_page_and_its_charts_follow_the_theme(seen):
 
     def is_dark():
         ground, ink = brightness("body", "backgroundColor"), brightness("#grade-roc .xtick text", "fill")
-        assert abs(ground - ink) > 150
-        return ground < ink
+        return ground < ink - 150
 
-    assert not is_dark()
+    def becomes(dark):
+        start = time.monotonic()
+        while is_dark() != dark:
+            assert time.monotonic() - start < 60
+            seen.page.wait_for_timeout(100)
+
+    becomes(False)
     seen.page.emulate_media(color_scheme="dark")
-    assert is_dark()
+    becomes(True)
     seen.page.locator("#theme").click()
-    assert not is_dark()
+    becomes(False)
 
 
 def test_users_text_is_shown_and_never_run(copied, visit):

@@ -33,11 +33,19 @@
   };
   (async () => {
     for (const plot of plots) {
+      if (plot.closest("details:not([open])")) continue; // it has no width yet
       await draw(plot);
       await new Promise((go) => setTimeout(go, 0)); // the page answers in between
     }
-    root.dataset.drawn = plots.length;
+    root.dataset.drawn = drawn().length;
   })();
+  for (const fold of document.querySelectorAll("details")) {
+    fold.addEventListener("toggle", async () => {
+      if (!fold.open) return;
+      for (const plot of fold.querySelectorAll(".plot:not(.js-plotly-plot)")) await draw(plot);
+      root.dataset.drawn = drawn().length;
+    });
+  }
 
   for (const pick of document.querySelectorAll(".pick select")) {
     const plot = pick.closest("figure").querySelector(".plot");

@@ -12,9 +12,10 @@ from workflows.report import words
 from workflows.report.charts import gene_groups
 from workflows.report.run_folder import RunFolder, data_url
 from workflows.report.sections import Flow, TaskView, explain_reason, flow, settings, task_view
-from workflows.report.tables import Table, case_table, slide_table
+from workflows.report.tables import Table, case_table, diagnosis_table, slide_table
 
 HERE = Path(__file__).parent
+MAP_PX, TILE_PX = 560, 144  # longest side of pictures in the page; the files in explain/ are larger
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "alerts": alerts(run),
         "slides": slides,
         "cases": case_table(run) if len(run.cases) else None,
+        "diagnoses": diagnosis_table(run) if len(run.diagnoses) else None,
         "no_tasks": None if tasks else why_no_tasks(run),
         "no_slides": None if slides else "This run was given no slides.",
         "no_explanations": explain_reason(run),
@@ -93,8 +95,9 @@ def why_no_tasks(run: RunFolder) -> str:
 
 
 def _picture(run: RunFolder, task: str, name: str) -> str | None:
-    """A picture of the explanations as a data URL; None where it is not there."""
-    return data_url(run.path / "explain" / task / name)
+    """A picture of the explanations as a data URL, as small as the page shows it; None where it is not there."""
+    path = run.path / "explain" / task / name
+    return data_url(path, most_px=TILE_PX if path.parent.name == "atlas" else MAP_PX)
 
 
 def _own(name: str) -> str:

@@ -1,6 +1,7 @@
 """What a run folder holds, read once. Any part may be missing: a run may end before training, or be of a new cohort."""
 
 import base64
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from PIL import Image
 
 from pipeline.thumbnails import thumbnail_path
 from preprocessing.errors import InputError
@@ -26,6 +28,7 @@ class RunFolder:
         cases: `cases.csv`.
         slides: `slides.csv`.
         predictions: `predictions.csv`; empty where nothing was predicted.
+        diagnoses: `diagnoses.csv`; empty where there is none.
         metrics: `metrics.json` by task; empty where there are none.
         explanations: `explain/TASK.json` by task.
         warnings: what the log warned of, each once.
@@ -38,6 +41,7 @@ class RunFolder:
     cases: pd.DataFrame
     slides: pd.DataFrame
     predictions: pd.DataFrame
+    diagnoses: pd.DataFrame
     metrics: Mapping[str, Any]
     explanations: Mapping[str, Any]
     warnings: tuple[str, ...]
@@ -91,18 +95,28 @@ def read_run(folder: Path) -> RunFolder:
         cases=_table(folder / "cases.csv"),
         slides=_table(folder / "slides.csv"),
         predictions=_table(folder / "predictions.csv"),
+        diagnoses=_table(folder / "diagnoses.csv"),
         metrics=_json(folder / "metrics.json"),
         explanations={path.stem: _json(path) for path in sorted((folder / "explain").glob("*.json"))},
         warnings=_warnings(_text(folder / "run.log")),
     )
 
 
-def data_url(path: Path) -> str | None:
-    """A JPEG or PNG as text that a page may hold; None where the file is not there."""
+def data_url(path: Path, *, most_px: int | None = None) -> str | None:
+    """A JPEG as text that a page may hold, made smaller than `most_px` a side where it is larger; None where there is no file."""
     if not path.is_file():
         return None
-    kind = "png" if path.suffix.lower() == ".png" else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    content = path.read_bytes() if most_px is None else _smaller(path, most_px)
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+
+
+def _smaller(path: Path, most_px: int) -> bytes:
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+    small.thumbnail((most_px, most_px))
+    content = io.BytesIO()
+    small.save(content, "JPEG", quality=75)
+    return content.getvalue()
 
 
 def _text(path: Path) -> str:

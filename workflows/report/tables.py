@@ -120,6 +120,16 @@ def case_table(run: RunFolder) -> Table:
     return Table("case-table", "", columns, tuple(rows))
 
 
+def diagnosis_table(run: RunFolder) -> Table:
+    """The integrated diagnosis of each case, and the rule that led to it."""
+    columns = [name for name in run.diagnoses.columns if name not in ("case_id", "use")]
+    rows = [
+        (Cell(str(case["case_id"])), *(_value(case[name]) for name in columns))
+        for case in run.diagnoses.to_dict("records")
+    ]
+    return Table("diagnosis-table", "", ("case", *(name.replace("_", " ") for name in columns)), tuple(rows))
+
+
 def prediction_table(key: str, predicted: pd.DataFrame, *, is_survival: bool) -> Table:
     """What was predicted for each case, and on what it rests."""
     outputs = [name for name in predicted.columns if name.startswith("probability_")]
