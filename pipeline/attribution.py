@@ -22,7 +22,7 @@ from pipeline.bundle import TrainedModel
 from pipeline.dataset import Dataset
 from pipeline.fit import predict_logits
 
-DRAWS = 16  # donors whose values a gene group is given in turn
+DRAWS = 8  # donors whose values a gene group is given in turn
 READ_PATCHES = 1 << 18  # that all permutations of a case read together; a larger bag is sampled
 BATCH_PATCHES = 1 << 13  # that are read at once
 
@@ -93,8 +93,8 @@ def gene_products(
 @torch.no_grad()
 def permuted_drops(
     trained: TrainedModel, data: Dataset, case: str, reference: Sequence[str], *, seed: int, device: str
-) -> Float[np.ndarray, " S"]:
-    """How much the output of a case falls, on average, when a gene group has the values of another case.
+) -> Float[np.ndarray, "S n"]:
+    """How much the output of a case falls when a gene group has the values of another case, for each group and donor.
 
     Args:
         trained: the model.
@@ -108,7 +108,7 @@ def permuted_drops(
     donors = [data.rows[other] for other in reference if other in data.rows and other != case]
     drawn = rng.permutation(donors)[:DRAWS]
     if not len(drawn):
-        return np.full(len(data.omics), np.nan)
+        return np.empty((len(data.omics), 0))
     tiles = max(256, READ_PATCHES // (len(data.omics) * len(drawn)))
     batch = data.batch([case], max_patches=tiles, rng=rng).to(device)
     model = trained.model.to(device).eval()
@@ -119,7 +119,7 @@ def permuted_drops(
         others = torch.from_numpy(values[drawn]).to(device)
         for some in others.split(max(1, BATCH_PATCHES // max(1, batch.mask.shape[1]))):
             after.append(trained.task.output(model(_with_group(batch, group, some)).logits, told[0]).cpu().numpy())
-    return before - np.concatenate(after).reshape(len(data.omics), len(drawn)).mean(axis=1)
+    return before - np.concatenate(after).reshape(len(data.omics), len(drawn))
 
 
 def _with_group(batch: Batch, group: int, values: Float[Tensor, "n g"]) -> Batch:

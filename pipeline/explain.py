@@ -301,6 +301,7 @@ def gene_groups(
     values = scaler.scaled(matrix.take([job.case]))[0]
     products = gene_products(trained, reading, values)
     drops = permuted_drops(trained, data, job.case, job.source.reference, seed=job.seed, device=job.device)
+    has_donors = drops.shape[1] > 0
     attention = reading.extras["group_attention"].mean(0)[0].tolist() if "group_attention" in reading.extras else None
     told = []
     for number, (name, members) in enumerate(scaler.groups.items()):
@@ -310,7 +311,8 @@ def gene_groups(
             {
                 "group": name,
                 "attention": None if attention is None else _number(attention[number]),
-                "permutation": _number(drops[number]),
+                "permutation": float(drops[number].mean()) if has_donors else None,
+                "permutation_sd": float(drops[number].std()) if has_donors else None,
                 "gradient": total,
                 "direction": "-" if total < 0 else "+",
                 "top": [[members[i], float(genes[i])] for i in first],
@@ -521,10 +523,13 @@ def _on_tiles(asked: Asked, trained: TrainedModel) -> list[str]:
 def _on_genes(trained: TrainedModel) -> list[str]:
     linear = ", the linear part included" if isinstance(trained.model.members[0], OnLinear) else ""
     return [
-        f"Gene groups, permutation: how far the output falls, on average, when the group has the values of up to {DRAWS} other "
-        "cases (of the training cases, where there are folds).",
+        f"Gene groups, permutation: how far the output falls when the group has the values of up to {DRAWS} other cases (of the "
+        "training cases, where there are folds): the mean over these, and their standard deviation; a mean within it is noise.",
         "Gene groups, gradient: gradient × input, summed over the genes, of the logit of the predicted class over the mean of "
         f"all classes', or of the risk{linear}; + raises it. Input: distance from the mean of the training cases in "
         "standard deviations.",
+        "A gene that is in several groups counts in each of them, and only this group's copy of it moves: groups that overlap "
+        "do not add up, and a group whose genes others hold too does more than is told here. Permutation is of the "
+        "probability or the risk, gradient of the logit; where both are small, their signs may differ.",
         "Gene groups, attention: what the genomic class token takes from each group; it has no direction. Only UMEML tells it.",
     ]

@@ -133,7 +133,7 @@ def test_the_group_and_the_genes_that_decide_are_found_by_gradient_and_by_permut
         groups.append([own.sum() for own in products])
         genes.append(np.concatenate(products))
         others.append(np.concatenate(gene_products(untrained, read_case(untrained, data, case, device="cpu"), values)))
-        drops.append(permuted_drops(trained, data, case, TRAIN, seed=0, device="cpu"))
+        drops.append(permuted_drops(trained, data, case, TRAIN, seed=0, device="cpu").mean(axis=1))
     assert np.argmax(np.mean(groups, 0)) == 0
     assert set(np.argsort(-np.mean(genes, 0))[:2]) == {0, 1}
     assert np.mean(drops, 0)[0] > 0.2
@@ -201,16 +201,16 @@ def test_a_group_that_the_model_does_not_read_loses_nothing_when_it_is_permuted(
     np.testing.assert_allclose(drops[1:], 0, atol=1e-7)
     # By hand: the donors are those that the seed draws; each of them gives its own logit, its own probability.
     donors = [data.rows[case] for case in CASES if case != "c41"]
-    drawn = np.random.default_rng(0).permutation(donors)[:16]
+    drawn = np.random.default_rng(0).permutation(donors)[:8]
     sums = data.omics[0].sum(1)
     chance = 1 / (1 + np.exp(-sums))
     sign = 1 if sums[data.rows["c41"]] > 0 else -1
-    assert drops[0] == pytest.approx(sign * (chance[data.rows["c41"]] - chance[drawn].mean()), abs=1e-5)
+    assert drops[0] == pytest.approx(sign * (chance[data.rows["c41"]] - chance[drawn]), abs=1e-5)
 
 
 def test_without_donors_there_is_no_permutation():
     trained, data, _ = linear("genes", np.ones((2, 12)))
-    assert np.isnan(permuted_drops(trained, data, "c41", ["c41"], seed=0, device="cpu")).all()
+    assert permuted_drops(trained, data, "c41", ["c41"], seed=0, device="cpu").shape == (3, 0)
 
 
 def test_of_survival_the_risk_is_explained():
@@ -231,5 +231,5 @@ def test_a_large_bag_is_sampled_for_permutation_and_read_whole_for_all_else(on_g
     )
     monkeypatch.setattr("pipeline.attribution.BATCH_PATCHES", 1)  # a donor at a time
     again = permuted_drops(trained, data, "c47", TRAIN, seed=0, device="cpu")
-    assert sizes == [(1 << 18) // (3 * 16)]
+    assert sizes == [(1 << 18) // (3 * 8)]
     np.testing.assert_allclose(again, whole, atol=1e-6)

@@ -169,6 +169,12 @@ def test_the_risk_groups_of_the_kaplan_meier_chart_are_those_of_the_log_rank_tes
     [
         ((0.08, 0.02, 0.14), "good", "ahead of all it was compared with", "umeml leads by 0.080 (0.020–0.140)"),
         ((0.08, 0.0, 0.14), "open", "no certain lead over any comparison", "no certain lead, 0.080 (0.000–0.140)"),
+        (
+            (0.0, 0.0, 0.0),
+            "open",
+            "no certain lead over any comparison",
+            "the same in every resample; umeml adds nothing to it",
+        ),
         ((-0.08, -0.2, 0.1), "open", "no certain lead over any comparison", "lower, though not certainly"),
         ((-0.08, -0.14, -0.02), "bad", "behind clinical model", "umeml is behind by 0.080 (0.020–0.140)"),
     ],
@@ -414,6 +420,8 @@ def explained(copied):
 def test_explanations_are_shown_and_a_lost_picture_is_named(explained, visit):
     opened = visit(write_report(explained))
     assert opened.said == []
+    opened.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    opened.page.wait_for_function("document.querySelectorAll('.plot:not(.js-plotly-plot)').length === 0")
     told = opened.page.locator("#seen").inner_text()
     for text in (
         "Fold 0 explains it.",

@@ -15,6 +15,7 @@ from workflows.report.sections import Flow, TaskView, explain_reason, flow, sett
 from workflows.report.tables import Table, case_table, diagnosis_table, slide_table
 
 HERE = Path(__file__).parent
+FEW = 50  # cases; below it, bootstrap intervals are told to be rough
 MAP_PX, TILE_PX = 560, 144  # longest side of pictures in the page; the files in explain/ are larger
 
 
@@ -39,6 +40,7 @@ def render(run: RunFolder) -> str:
     )
     environment.globals.update(
         words=words,
+        FEW=FEW,
         gene_groups=gene_groups,
         picture=partial(_picture, run),
         css=Markup(_own("page.css")),

@@ -144,6 +144,8 @@ def _against(name: str, other: str, value: Told, lead: Told) -> str:
         return f"{told}: {name} leads by {number(lead)}."
     if is_deficit(lead):
         return f"{told}: {name} is behind by {number({'value': -lead['value'], 'low': -lead['high'], 'high': -lead['low']})}."
+    if lead["low"] == lead["high"] == 0:
+        return f"{told}: the same in every resample; {name} adds nothing to it."
     if lead["value"] < 0:
         return f"{told}: {name} is lower, though not certainly, {number(lead)}."
     return f"{told}: no certain lead, {number(lead)}."
