@@ -387,7 +387,7 @@ def change_attributes(run, store, part, value):
         for name in above:
             inner = inner[name]
         inner[last] = value
-        if above:  # an encoder that differs has another fingerprint
+        if part[0] == "encoder" and above:  # one that differs has another fingerprint
             inner["fingerprint"] = "0" * 32
         path.write_text(json.dumps(described))
 
