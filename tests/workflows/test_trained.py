@@ -431,6 +431,15 @@ def test_training_cases_are_told_and_never_evaluated(new_cases, cohort, predict,
     assert "task subtype: 9 of the cases are among those that the model was trained on" in capsys.readouterr().err
 
 
+def test_a_model_that_does_not_say_who_trained_it_is_told(trained, new_cases, predict, tmp_path, capsys):
+    shutil.copytree(trained / "models" / TASK, tmp_path / "model")
+    described = json.loads((tmp_path / "model" / "model.json").read_text())
+    del described["training"]["cases"]
+    (tmp_path / "model" / "model.json").write_text(json.dumps(described))
+    predict("none", new_cases / "genes.csv", model=tmp_path / "model")
+    assert "task subtype: the model does not say which cases it was trained on" in capsys.readouterr().err
+
+
 def test_a_model_folder_holds_no_case_ids(trained, cohort):
     ids = set(cohort.table()["case_id"])
     texts = [path.read_text() for path in (trained / "models").rglob("*.json")]
