@@ -453,6 +453,11 @@ def _require_inputs(predictors: list[Predictor], cohort: Cohort) -> None:
 
 def _tell_training_cases(predictors: list[Predictor], cohort: Cohort) -> None:
     for one in predictors:
+        if one.facts.training.cases is None:
+            log.warning(
+                "task %s: the model does not say which cases it was trained on; metrics of those would flatter it",
+                one.task,
+            )
         if seen := one.trained_on(cohort.used_cases()):
             log.warning(
                 "task %s: %d of the cases are among those that the model was trained on (%s): they are predicted, and left out "

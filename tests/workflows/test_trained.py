@@ -387,7 +387,7 @@ def change_attributes(run, store, part, value):
         for name in above:
             inner = inner[name]
         inner[last] = value
-        if above:  # an encoder that differs has another fingerprint
+        if part[0] == "encoder" and above:  # one that differs has another fingerprint
             inner["fingerprint"] = "0" * 32
         path.write_text(json.dumps(described))
 
@@ -429,6 +429,15 @@ def test_training_cases_are_told_and_never_evaluated(new_cases, cohort, predict,
     assert set(told.loc[~seen, "case_id"]) == set(pd.read_csv(new_cases / "genes.csv")["case_id"])
     assert json.loads((out / "metrics.json").read_text())[TASK]["n"] == NEW
     assert "task subtype: 9 of the cases are among those that the model was trained on" in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_say_who_trained_it_is_told(trained, new_cases, predict, tmp_path, capsys):
+    shutil.copytree(trained / "models" / TASK, tmp_path / "model")
+    described = json.loads((tmp_path / "model" / "model.json").read_text())
+    del described["training"]["cases"]
+    (tmp_path / "model" / "model.json").write_text(json.dumps(described))
+    predict("none", new_cases / "genes.csv", model=tmp_path / "model")
+    assert "task subtype: the model does not say which cases it was trained on" in capsys.readouterr().err
 
 
 def test_a_model_folder_holds_no_case_ids(trained, cohort):
