@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
+from preprocessing.drafts import whole_file
 from preprocessing.reader import SlideReader
 from preprocessing.tiles import TileGrid
 
@@ -86,9 +87,8 @@ def save_jpeg(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=88, subsampling=0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}")
-    draft.write_bytes(buffer.getvalue())
-    draft.replace(path)
+    with whole_file(path) as draft:
+        draft.write_bytes(buffer.getvalue())
 
 
 def _rgb(colour: str) -> tuple[float, ...]:
