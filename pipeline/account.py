@@ -1,5 +1,6 @@
 """The account at the end of a run: every id that came in has left, once."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,12 +10,19 @@ import pandas as pd
 from preprocessing.cohort import Cohort
 from preprocessing.errors import RunError, some
 
+log = logging.getLogger(__name__)
 
-def require_account(folder: Path, cohort: Cohort) -> None:
+
+def require_account(folder: Path, cohort: Cohort, *, grows: bool = False) -> None:
     """Looks the files of a run over, as they were written.
 
     `slides.csv` must have a row for each slide file that was found, `cases.csv` one for each case that any input named, and
     `predictions.csv`, where there is one, one for each of these cases and each task.
+
+    Args:
+        folder: of the run.
+        cohort: what came in.
+        grows: `predictions.csv` keeps the rows of cases that came in at an earlier call and are not there any more.
 
     Raises:
         RunError: an id is missing, there twice, or of unknown origin, which is a fault of this program.
@@ -25,6 +33,11 @@ def require_account(folder: Path, cohort: Cohort) -> None:
     _compare(folder / "cases.csv", cases, cohort.named_cases())
     if (folder / "predictions.csv").is_file():
         for task, own in _read(folder / "predictions.csv").groupby("task"):
+            earlier = set(own["case_id"]) - set(cases) if grows else set[str]()
+            if earlier:
+                told = "task %s: %d cases of earlier calls are not there any more, their predictions stay, not evaluated: %s"
+                log.info(told, task, len(earlier), some(sorted(earlier)))
+            own = own[~own["case_id"].isin(earlier)]
             _compare(f"{folder / 'predictions.csv'}, {task}", own["case_id"], cases)
 
 

@@ -137,9 +137,10 @@ def rows_of(
         seen = told["case_id"].isin(predictor.trained_on(told["case_id"])) & (told["reason"] == "")
         told = told.assign(reason=told["reason"].mask(seen, "the model was trained on this case: not evaluated"))
     gone = cases.loc[cases["status"] == "left out", ["case_id", "status", "reason"]]
-    table = pd.concat([part for part in (told, gone) if part is not None and len(part)], ignore_index=True)
-    if not len(table):
+    parts = [part for part in (told, gone) if part is not None and len(part)]
+    if not parts:
         return pd.DataFrame(columns=[*FIRST, MARK])
+    table = pd.concat(parts, ignore_index=True)
     table["task"] = predictor.task
     table[MARK] = table["case_id"].map(marks).fillna("")
     for column in ("fold", *FIRST):
@@ -172,9 +173,15 @@ def likeness_rows(
 
 
 def with_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """The table of texts with the labels as they are known now; where no table names a case, with those it had."""
+    """The table of texts with the labels as they are known now; where no table names a case, with those it had.
+
+    A label that a table has withdrawn is gone: its case is not evaluated by what was thought of it once.
+    """
     rows = rows.copy()
+    named = rows["case_id"].isin(labels.index)
     for task in rows["task"].unique():
+        columns_of = {"label", *(TASKS[task].label_columns if task == "survival" else ())} & set(rows)
+        rows.loc[named & (rows["task"] == task), sorted(columns_of)] = ""
         own = labels[TASKS[task].labelled(labels)]
         columns = {"label": TASKS[task].describe(own)} if len(own) else {}
         if task == "survival":

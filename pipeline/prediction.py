@@ -310,12 +310,12 @@ def predict_baselines(
 ) -> pd.DataFrame:
     """What the baselines that were trained beside the model say of the cases; those of several members averaged."""
     tables = []
-    for member, own in zip(predictor.members, shown, strict=True):
+    for member, own in zip(predictor.members, shown, strict=True) if cases else ():
         if member.baselines:
             if member.baselines.slides:
                 member.baselines.slides.model.to(device)
             tables.append(member.baselines.predict(labels, own.data, cases, device=device))
-    if not tables or not len(cases):
+    if not tables:
         return pd.DataFrame(columns=["case_id", "baseline", "reason"])
     if len(tables) == 1:
         return tables[0]

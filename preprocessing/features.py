@@ -132,6 +132,9 @@ class FeatureStore:
         """Raises InputError where the place holds something else; a store that does not exist yet is none."""
         if self._files.isfile(self._root):
             raise InputError(f"--store {self.place} is a file; name a folder")
+        above = next(folder for folder in Path(self._root).parents if folder.exists()) if self.can_rename else None
+        if above and not above.is_dir():
+            raise InputError(f"--store {self.place} cannot be made: {above} is a file; name another folder")
         found = self._found()
         if "zarr.json" in found:
             told = self._attributes(f"{self._root}/zarr.json") or {}
@@ -180,10 +183,13 @@ class FeatureStore:
             self._files.rm(f"{self._root}/{gone}", recursive=True)
 
     def prepare(self) -> None:
-        """Makes the store where there is none, and tidies up after processes that died."""
+        """Makes the store where there is none, and tidies up after processes that died; InputError where it cannot be made."""
         if "zarr.json" not in self._found():
-            with suppress(zarr.errors.ContainsGroupError):  # another run was a moment faster
-                zarr.create_group(self.place, attributes={"holds": CONTENT, "format": FORMAT})
+            try:
+                with suppress(zarr.errors.ContainsGroupError):  # another run was a moment faster
+                    zarr.create_group(self.place, attributes={"holds": CONTENT, "format": FORMAT})
+            except OSError as error:
+                raise InputError(f"--store {self.place} cannot be made ({error.strerror or error}); {REMEDY}") from None
         self.sweep()
 
     def sweep(self) -> None:

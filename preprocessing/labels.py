@@ -16,6 +16,7 @@ from preprocessing.errors import InputError, some
 DAYS_PER_YEAR = 365.25
 DAYS_PER_MONTH = DAYS_PER_YEAR / 12
 LONGEST_MONTHS = 400  # 33 years: a follow-up beyond it is counted in days
+MOST_MONTHS = 600  # nobody is followed up for fifty years: a column said to hold months that goes beyond holds days
 OLDEST_YEARS = 130
 
 
@@ -249,7 +250,12 @@ def _time(table: _Table, event: pd.Series | None) -> tuple[pd.Series | None, pd.
         if column is not None:
             if unit != "months":
                 table.notes.append(f"survival_months: {column} taken as {unit} (a month has {DAYS_PER_MONTH} days)")
-            return table.numbers(column) * units[unit], event
+            values = table.numbers(column) * units[unit]
+            if len(absurd := values.index[values > MOST_MONTHS]):
+                table.refuse(
+                    column, absurd[0], f"taken as {unit} it is more than {MOST_MONTHS} months: is another unit meant?"
+                )
+            return values, event
     if table.named(DAYS_TO_LAST):
         return _days_to_death(table, event)
     column = table.first(UNIT_UNKNOWN, "survival_months", accept=_is_time)

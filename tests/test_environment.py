@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from pipeline.config import load_config
-from workflows import options
+from workflows import export, import_features, options, store
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -74,15 +74,30 @@ def test_commands_are_found():
 @pytest.mark.parametrize("command", commands())
 def test_every_command_that_is_shown_is_understood(command):
     said = options.parse(shlex.split(command))
+    if said.report_only:
+        return
     assert "slides" in said.flags or said.file
     files = {"clinical", "gene_sets", "out", "store", "splits", "tiles.tissue.masks"}
     given = {key: value for key, value in said.flags.items() if key not in files}
     load_config(given, sets=said.sets)
 
 
+def subcommands(parser):
+    return [own for action in parser._actions if isinstance(action.choices, dict) for own in action.choices.values()]
+
+
+@pytest.mark.parametrize("module", [export, import_features, store], ids=lambda module: module.__name__)
+def test_every_other_command_that_is_shown_is_understood(module):
+    found = re.findall(rf"^[ \t]*python -m {re.escape(module.__name__)}[ \t]+(\S.*)$", README, re.MULTILINE)
+    assert found
+    for command in found:
+        module._parser().parse_args(shlex.split(command.split("#")[0]))
+
+
 def test_every_flag_that_the_readme_names_is_there():
-    known = {flag for action in options._parser()._actions for flag in action.option_strings}
-    elsewhere = {"--file"}  # of conda
+    parsers = [options._parser(), export._parser(), import_features._parser(), *subcommands(store._parser())]
+    known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
+    elsewhere = {"--file", "--gres"}  # of conda, of Slurm
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
     assert named - known - elsewhere == set()
     assert len(named) > 5

@@ -53,8 +53,9 @@ def predict(
     predictions = with_labels(kept.renewed(pd.concat(rows)), cohort.labels)
     run.write_table("predictions.csv", predictions)
     write_diagnoses(run, predictions, cohort.annotations)
+    here = predictions[predictions["case_id"].isin(cases["case_id"])]  # others came in at an earlier call
     with run.stage("evaluation"):
-        reports = validate(config, cohort, run, predictors, shown, predictions, device=device)
+        reports = validate(config, cohort, run, predictors, shown, here, device=device)
     explain(config, cohort, run, workers, predictors, shown, predictions)
     return reports
 

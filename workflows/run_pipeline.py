@@ -112,6 +112,8 @@ def walk(config: "Config", workers: "Workers") -> int:
         config = config.model_copy(update={"tiles": cohort.stored.tiles})
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
     show_cohort(cohort, plans)
+    store = FeatureStore(config.store)
+    store.check()
     if config.dry_run:
         show_forecast(forecast(config, cohort, at_once=workers.expected()))
         return ALL_GOOD
@@ -120,8 +122,6 @@ def walk(config: "Config", workers: "Workers") -> int:
         # A gated or missing one, or one that a trained model does not know, is told before a slide is tiled.
         require_encoder(predictors, load_encoder(config.encoder))
 
-    store = FeatureStore(config.store)
-    store.check()
     run = open_run(config, predictors)
     run.log_cohort(cohort)
     if cohort.slides:
@@ -144,7 +144,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     elif config.until == "train":
         plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
         reports = train(config, cohort, run, workers, plans, features, cases)
-    require_account(run.folder, cohort)
+    require_account(run.folder, cohort, grows=bool(predictors))
     failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, reports, failures, given_up)

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.dataset import Bags, Dataset
+from pipeline.dataset import Bags, Dataset, _has_genes
 from preprocessing.features import Bag, FeatureStore
 
 WIDTH = 6
+A, B, C, D = "angiogenesis", "hypoxia", "repair", "covariate"
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +106,21 @@ def test_bags_are_kept_up_to_the_bound_and_the_oldest_goes_first(bags, monkeypat
 def test_a_bag_larger_than_the_bound_is_still_read(bags):
     bags = Bags(bags.store, bags.keys, keep_bytes=1)
     assert len(bags.read("two")[0]) == len(bags.read("two")[0]) == 8
+
+
+@pytest.mark.parametrize(
+    ("groups", "absent", "there"),
+    [
+        ([A, B, C], [0, 0, 0], True),
+        ([A, B, C], [1, 0, 0], True),
+        ([A, B, C], [1, 1, 0], False),  # most groups are absent
+        ([A, B], [1, 0], True),
+        ([A, B], [1, 1], False),
+        ([A, B, D], [1, 1, 0], False),  # covariates are no genes
+        ([A, B, D], [0, 0, 1], True),
+        ([D], [0], True),  # a model of covariates alone
+        ([D], [1], False),
+    ],
+)
+def test_where_most_groups_of_genes_are_absent_the_genes_are(groups, absent, there):
+    assert _has_genes(np.array([absent], bool), groups).tolist() == [there]

@@ -251,6 +251,26 @@ def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
     assert wednesday[1] != tuesday[1]
     assert f"1 predictions are renewed, their slides or genes changed: {first}" in (out / "run.log").read_text()
 
+    predict(days, some(NEW, "changed.csv", factor=-1.0))  # nothing is new
+    assert (out / "predictions.csv").read_text().splitlines() == wednesday
+
+    def known(labels):
+        return lambda table: table.sort_values("case_id").assign(subtype=labels)
+
+    predict(days, changed(new_cases, tmp_path, known(["IDHwt"] * NEW), "known.csv"))
+    assert read(out)["label"].tolist() == ["IDHwt"] * NEW
+    predict(days, changed(new_cases, tmp_path, known([None] + ["IDHwt"] * (NEW - 1)), "withdrawn.csv"))
+    assert read(out).set_index("case_id")["label"].isna().to_dict() == {
+        row.split(",")[0]: row.startswith(first) for row in wednesday[1:]
+    }
+
+    for path in own:
+        (days / path.name).unlink()
+    fewer = changed(new_cases, tmp_path, lambda table: table[table["case_id"] != first], "fewer.csv")
+    predict(days, fewer)
+    assert sorted(read(out)["case_id"]) == sorted(row.split(",")[0] for row in wednesday[1:])
+    assert "1 cases of earlier calls are not there any more" in (out / "run.log").read_text()
+
 
 def blurred(path, new):
     """The slide, out of focus."""
