@@ -29,12 +29,13 @@ from pipeline.chosen_cases import certainty, choose_cases
 from pipeline.compute import Workers, map_jobs, one_thread
 from pipeline.dataset import Bags, Dataset, dataset_for, known_covariates, with_covariates
 from pipeline.fold_job import FoldJob
-from pipeline.overlays import draw_thumbnail, over_tissue, prototype_colours, save_jpeg
+from pipeline.overlays import draw_thumbnail, over_tissue, save_jpeg
 from pipeline.prediction import Shown
 from pipeline.run import write_text
 from pipeline.tile_maps import Layer, belonging, layers
 from pipeline.trained import Predictor
 from preprocessing.barcodes import file_name
+from preprocessing.colours import prototype_colour
 from preprocessing.features import FeatureStore
 from preprocessing.omics import OmicsMatrix
 from preprocessing.reader import SlideReader
@@ -413,7 +414,7 @@ def draw_atlases(
         [PictureJob(own, material, folder / one.task) for one, own in zip(asked, tiles, strict=True)],
     )
     return [
-        describe_atlas(own, groups, prototype_colours(n), drawn)
+        describe_atlas(own, groups, [prototype_colour(k) for k in range(1, n + 1)], drawn)
         for own, n, drawn in zip(shares, count, pictures, strict=True)
     ]
 

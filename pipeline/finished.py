@@ -20,7 +20,7 @@ from preprocessing.omics import OmicsMatrix
 if TYPE_CHECKING:
     from anndata import AnnData
 
-SEEN = ("prototype", "attention", "tumour", "microenvironment")  # what a model can see in a tile
+SEEN = ("prototype", "attention", "tumour", "microenvironment", "contribution")  # what a model can see in a tile
 PLACE = ["x", "y"]
 LABELS = ("survival_months", "event")  # which predictions.csv repeats
 

@@ -1,12 +1,11 @@
 """Pictures of what a model sees: tiles in colours over a slide's thumbnail, each exactly where it was read."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from preprocessing.drafts import whole_file
@@ -15,9 +14,6 @@ from preprocessing.tiles import TileGrid
 
 LONG_SIDE_PX = 1024  # of a thumbnail
 OPACITY = 0.6  # of a tile's colour: the tissue is still seen
-COLOURS = ("#1b9e77", "#d95f02", "#3b6fd4", "#e6ab02", "#7a3db8", "#66a61e", "#8c510a", "#35978f", "#444444", "#c51b7d")
-SHARES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")  # viridis: van der Walt and Smith 2015
-SIGNED = ("#2166ac", "#f7f7f7", "#b2182b")  # below, at and above zero
 
 
 @dataclass(frozen=True)
@@ -62,26 +58,6 @@ def over_tissue(
     return np.rint(mixed).astype(np.uint8)
 
 
-def prototype_colours(count: int) -> list[str]:
-    """A colour for each prototype, as #rrggbb; beyond ten they come again."""
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
-
-
-def in_colours(numbers: Int[np.ndarray, " N"], colours: Sequence[str]) -> Float[np.ndarray, "N 3"]:
-    """The colour of each number, the first being 0."""
-    return np.array([_rgb(colour) for colour in colours])[numbers]
-
-
-def on_scale(
-    values: Float[np.ndarray, " N"], *, low: float, high: float, stops: Sequence[str]
-) -> Float[np.ndarray, "N 3"]:
-    """The colours of values: the first stop at `low`, the last at `high`, evenly in between; what lies beyond is cut."""
-    share = np.clip((values - low) / ((high - low) or 1), 0, 1)
-    at = np.linspace(0, 1, len(stops))
-    table = np.array([_rgb(stop) for stop in stops])
-    return np.column_stack([np.interp(share, at, channel) for channel in table.T])
-
-
 def save_jpeg(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
     """Write the picture, whole or not at all."""
     buffer = BytesIO()
@@ -89,7 +65,3 @@ def save_jpeg(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as draft:
         draft.write_bytes(buffer.getvalue())
-
-
-def _rgb(colour: str) -> tuple[float, ...]:
-    return tuple(float(int(colour[i : i + 2], 16)) for i in (1, 3, 5))

@@ -13,7 +13,7 @@ from models.subspace import SUBSPACES
 from pipeline.attribution import Reading
 from pipeline.bundle import TrainedModel
 from pipeline.dataset import Dataset
-from pipeline.overlays import SHARES, SIGNED, in_colours, on_scale, prototype_colours
+from preprocessing.colours import Scale, in_colours, prototype_colour
 
 LOOKS = {  # what is known of where a model looks, by the extra that tells it
     "class_attention": "the class token's attention to the prototypes times the prototypes' attention to the tiles, the mean "
@@ -91,19 +91,19 @@ def layers(
     """
     shown: dict[str, Layer] = {}
     if prototypes is not None:
-        colours = prototype_colours(n_prototypes)
+        colours = [prototype_colour(k) for k in range(1, n_prototypes + 1)]
         named = [[f"prototype {k}", colour] for k, colour in enumerate(colours, 1)]
         shown["prototype"] = Layer(prototypes + 1, in_colours(prototypes, colours), named)
     for name, shares in attentions(trained, reading.extras).items():
-        low, high = (float(np.quantile(shares, q)) for q in (0.01, 0.99))
+        scale = Scale.of(shares)
         even = f"share of attention; were it even, {1 / len(shares):.3g}"
-        scale = {"low": low, "high": high, "unit": even, "colours": list(SHARES)}
         means = LOOKS[looks_by(reading.extras) or ""]
-        shown[name] = Layer(shares, on_scale(shares, low=low, high=high, stops=SHARES), scale | {"means": means})
+        shown[name] = Layer(shares, scale.colours(shares), _legend(scale, even) | {"means": means})
     if reading.tiles.any():
-        high = float(np.quantile(np.abs(reading.tiles), 0.99))
-        legend = {"low": -high, "high": high, "unit": unit, "colours": list(SIGNED)}
-        shown["contribution"] = Layer(
-            reading.tiles, on_scale(reading.tiles, low=-high, high=high, stops=SIGNED), legend
-        )
+        scale = Scale.of(reading.tiles)
+        shown["contribution"] = Layer(reading.tiles, scale.colours(reading.tiles), _legend(scale, unit))
     return shown
+
+
+def _legend(scale: Scale, unit: str) -> dict[str, Any]:
+    return {"low": scale.low, "high": scale.high, "unit": unit, "colours": list(scale.stops)}

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from preprocessing.colours import prototype_colour, rgb
+
 TISSUE_COLOUR = (150, 150, 150)
 TILE_COLOUR = (90, 130, 180)
-PALETTE = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d", "#666666")
 NAMES = uuid.UUID("0a0b2f9e-4f0e-5c39-9d0e-2d8a0c6a7d11")  # of ids that are made of names: the same file each time
 
 
@@ -106,10 +107,4 @@ def _feature(
 
 def colour_of(prototype: int, colours: Mapping[int, str]) -> str:
     """The colour of a prototype, counted from 1: its own, or one of the palette's."""
-    return colours.get(prototype, PALETTE[(prototype - 1) % len(PALETTE)])
-
-
-def rgb(colour: str) -> tuple[int, int, int]:
-    """Red, green and blue of #rrggbb, 0 to 255."""
-    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
-    return red, green, blue
+    return colours.get(prototype, prototype_colour(prototype))

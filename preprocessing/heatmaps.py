@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int32, UInt8
 
-from preprocessing.geojson import colour_of, rgb
+from preprocessing.colours import Scale, rgb
+from preprocessing.geojson import colour_of
 from preprocessing.h5_features import Geometry
 
 MPP = 4.0  # of the finest level: a tile of 128 µm has 32 pixels a side
 TIFF_TILE_PX = 256
 SMALLEST_PX = 256  # of the coarsest level's longer side, at most
 UM_IN_CM = 10_000.0
-RAMP = ("#fff7ec", "#fdd49e", "#fc8d59", "#d7301f", "#7f0000")  # ColorBrewer's OrRd, in five steps from low to high
 WHITE = 255
 
 
@@ -37,7 +37,7 @@ def write_heatmap(
     Args:
         path: the file.
         what: the values' name.
-        values: of each tile; numbers from 0 on, or prototypes from 1 on.
+        values: of each tile; numbers, or prototypes from 1 on.
         coords: the tiles' upper left corners, level-0 pixels.
         geometry: of the tiles.
         size_px: width and height of the slide's level 0.
@@ -46,7 +46,8 @@ def write_heatmap(
     import tifffile
 
     picture = draw(values, coords, geometry, size_px=size_px, colours=colours)
-    legend: dict[str, object] = {"what": what, "low": 0.0, "high": float(values.max()), "ramp": RAMP}
+    scale = Scale.of(values)
+    legend: dict[str, object] = {"what": what, "low": scale.low, "high": scale.high, "ramp": scale.stops}
     if colours is not None:
         legend = {"what": what, "colours": {str(int(one)): colour_of(int(one), colours) for one in np.unique(values)}}
     mpp_xy = (size_px[i] * geometry.slide_mpp_xy[i] / picture.shape[1 - i] for i in (0, 1))
@@ -85,20 +86,16 @@ def draw(
     scale = np.array([width / size_px[0], height / size_px[1]])
     first = np.rint(coords * scale).astype(int)
     last = np.maximum(np.rint((coords + np.array(geometry.span_px)) * scale).astype(int), first + 1)
-    paint = _by_ramp(values) if colours is None else np.array([rgb(colour_of(int(one), colours)) for one in values])
+    paint = (
+        np.rint(Scale.of(values).colours(values))
+        if colours is None
+        else np.array([rgb(colour_of(int(one), colours)) for one in values])
+    )
     picture = np.full((height, width, 3), WHITE, np.uint8)
     for i in np.argsort(values, kind="stable"):
         if np.isfinite(values[i]):
             picture[first[i, 1] : last[i, 1], first[i, 0] : last[i, 0]] = paint[i]
     return picture
-
-
-def _by_ramp(values: Float[np.ndarray, " N"]) -> UInt8[np.ndarray, "N 3"]:
-    """Colours from low, zero, to high, the largest value."""
-    share = np.nan_to_num(values / max(np.nanmax(values), np.finfo(float).tiny))
-    steps = np.array([rgb(colour) for colour in RAMP], float)
-    places = np.linspace(0, 1, len(steps))
-    return np.rint(np.column_stack([np.interp(share, places, steps[:, i]) for i in range(3)])).astype(np.uint8)
 
 
 def _pyramid(picture: UInt8[np.ndarray, "H W 3"]) -> list[UInt8[np.ndarray, "h w 3"]]:

@@ -15,9 +15,9 @@ from pipeline.bundle import TrainedModel, load_model, save_model
 from pipeline.compute import Workers
 from pipeline.explain import Asked, Material, Source, ask_folds, explain_tasks
 from pipeline.fit import predict_logits
-from pipeline.overlays import COLOURS
 from pipeline.tasks import TASKS
 from preprocessing.barcodes import file_name
+from preprocessing.colours import PROTOTYPES
 from preprocessing.features import Bag, FeatureStore
 from preprocessing.omics import OmicsMatrix
 from preprocessing.omics_scaler import OmicsConfig, OmicsScaler
@@ -163,7 +163,7 @@ def test_the_colour_at_a_tiles_place_is_that_of_its_prototype(explain, make_mode
     told, folder = explain(make_model("umeml"), ("c1",))
     slide = told["cases"][0]["slides"][0]
     overlay = next(one for one in slide["overlays"] if one["what"] == "prototype")
-    assert overlay["legend"] == [[f"prototype {k + 1}", COLOURS[k]] for k in range(5)]
+    assert overlay["legend"] == [[f"prototype {k + 1}", PROTOTYPES[k]] for k in range(5)]
     legend = {int(name.split()[1]): colour for name, colour in overlay["legend"]}
     with Image.open(folder / overlay["image"]) as image, Image.open(folder / slide["thumbnail"]) as plain:
         assert image.size == plain.size == (1024, 614)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.overlays import Thumbnail, draw_thumbnail, in_colours, on_scale, over_tissue, prototype_colours, save_jpeg
+from pipeline.overlays import Thumbnail, draw_thumbnail, over_tissue, save_jpeg
 from preprocessing.reader import SlideReader
 from preprocessing.tiles import TileConfig, TileGrid, tile_slide
 
@@ -64,18 +64,6 @@ def test_tiles_of_a_real_scan_lie_on_its_tissue(paint, scan, mpp, stride):
     assert is_red[middle[:, 1], middle[:, 0]].all()
     area = is_red.sum() * (2400 / 1024) ** 2
     assert area == pytest.approx(len(tiles) * np.prod(tiles.span_px), rel=0.03) or stride
-
-
-def test_scales_go_from_their_first_colour_to_their_last():
-    shown = on_scale(np.array([-1.0, 0.0, 0.5, 1.0, 9.0]), low=0, high=1, stops=("#000000", "#ff0000", "#ffffff"))
-    assert shown.tolist() == [[0, 0, 0], [0, 0, 0], [255, 0, 0], [255, 255, 255], [255, 255, 255]]
-    assert on_scale(np.array([2.0, 2.0]), low=2, high=2, stops=("#000000", "#ffffff")).tolist() == [[0, 0, 0]] * 2
-
-
-def test_prototypes_have_colours_of_their_own():
-    assert len(set(prototype_colours(10))) == 10
-    assert len(prototype_colours(23)) == 23
-    assert in_colours(np.array([1, 0]), ("#ff0000", "#0000ff")).tolist() == [[0, 0, 255], [255, 0, 0]]
 
 
 def test_a_picture_is_written_whole(tmp_path):

@@ -5,6 +5,7 @@ import openslide
 import pytest
 import tifffile
 
+from preprocessing.colours import SHARES, rgb
 from preprocessing.h5_features import Geometry
 from preprocessing.heatmaps import draw, write_heatmap
 
@@ -24,9 +25,11 @@ def test_openslide_opens_it_at_the_slides_physical_size(tmp_path):
             assert abs(slide.dimensions[axis] * mpp[axis] - SIZE[axis] * GEOMETRY.slide_mpp_xy[axis]) < mpp[axis]
         assert slide.level_count == 3
         assert max(slide.level_dimensions[-1]) <= 256
-        assert json.loads(slide.properties["openslide.comment"])["high"] == 0.7
+        assert json.loads(slide.properties["openslide.comment"])["high"] == pytest.approx(0.69)  # 99 % of the way
         at = np.rint((COORDS[2] + SPAN / 2) * np.array(GEOMETRY.slide_mpp_xy) / mpp).astype(int)
-        assert slide.read_region(tuple(at), 0, (1, 1)).getpixel((0, 0))[:3] == (0x7F, 0, 0)  # the highest, at its place
+        assert slide.read_region(tuple(at), 0, (1, 1)).getpixel((0, 0))[:3] == rgb(
+            SHARES[-1]
+        )  # the highest, at its place
         assert slide.read_region((slide.dimensions[0] - 1, 0), 0, (1, 1)).getpixel((0, 0))[:3] == (255, 255, 255)
     with tifffile.TiffFile(path) as tiff:
         assert all(page.is_tiled for page in tiff.pages)
@@ -52,10 +55,10 @@ def test_of_tiles_that_overlap_the_higher_value_is_on_top():
     low_first = draw(np.array([0.1, 1.0]), coords, geometry, size_px=(512, 512), colours=None)
     high_first = draw(np.array([1.0, 0.1]), coords, geometry, size_px=(512, 512), colours=None)
     middle = (slice(4, 28), slice(18, 30))  # of both tiles: level-0 pixels 144 to 240, at 8 a pixel
-    assert (low_first[middle] == (0x7F, 0, 0)).all()
-    assert (high_first[middle] == (0x7F, 0, 0)).all()
+    assert (low_first[middle] == rgb(SHARES[-1])).all()
+    assert (high_first[middle] == rgb(SHARES[-1])).all()
 
 
 def test_values_that_are_all_zero_are_the_lowest_colour():
     picture = draw(np.zeros(1), np.zeros((1, 2), np.int32), GEOMETRY, size_px=(512, 512), colours=None)
-    assert picture[0, 0].tolist() == pytest.approx([0xFF, 0xF7, 0xEC])
+    assert picture[0, 0].tolist() == list(rgb(SHARES[0]))
