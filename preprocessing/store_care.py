@@ -14,7 +14,7 @@ from preprocessing.features import FORMAT, FeatureStore
 
 OWN_KINDS = ("tiles", "looks", "features")  # of groups that are published whole
 WASTE = ("damaged", "abandoned", "superseded")  # states that no run will ever use
-UNREADABLE = (SlideError, ValueError, RuntimeError, LookupError, OSError)  # what a spoilt array ends with
+SPOILT = (SlideError, ValueError, RuntimeError, LookupError)  # what a damaged array ends with
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Entry:
     Attributes:
         kind: tiles, looks, features, parts or drafts.
         key: its name below the kind.
-        state: whole; damaged: it lost files, or its arrays cannot be read; other format: of another version; busy: a run may
+        state: whole; damaged: it lost files, or its arrays are spoilt; unreadable: the place does
+            not let it be read at this moment; other format: of another version; busy: a run may
             be writing it, or go on from it; abandoned: its run died; superseded: a part of a slide that is finished.
         size_bytes: of all its files.
         told: what its attributes say.
@@ -95,7 +96,7 @@ def look_up(store: FeatureStore, name: str, *, stale_hours: float, deep: bool = 
     elif told.get("format") != FORMAT:
         state = "other format"
     else:
-        state = "damaged" if deep and not _can_be_read(store, kind, key) else "whole"
+        state = _state_of_arrays(store, kind, key) if deep else "whole"
     return Entry(kind, key, state, size, told)
 
 
@@ -105,7 +106,7 @@ def _is_of_dead_process(draft: str) -> bool:
     return own is not None and not psutil.pid_exists(int(own[1]))
 
 
-def _can_be_read(store: FeatureStore, kind: str, key: str) -> bool:
+def _state_of_arrays(store: FeatureStore, kind: str, key: str) -> str:
     try:
         if kind == "looks":
             store.read_look(key)
@@ -113,7 +114,11 @@ def _can_be_read(store: FeatureStore, kind: str, key: str) -> bool:
             store.read_tiles(key)
         else:
             bag = store.read_features(key)
-            return len(bag.features) == len(bag.coords) == len(bag.cells)
-    except UNREADABLE:
-        return False
-    return True
+            return "whole" if len(bag.features) == len(bag.coords) == len(bag.cells) else "damaged"
+    except FileNotFoundError:
+        return "damaged"
+    except OSError:  # the disk or the network does not answer: what lies there may be good
+        return "unreadable"
+    except SPOILT:
+        return "damaged"
+    return "whole"

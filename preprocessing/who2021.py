@@ -6,6 +6,7 @@ grade 4 histology, a TERT promoter mutation, EGFR amplification, or +7/−10. Wh
 the diagnosis stays missing and the rule says why.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from preprocessing import labels
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, some
+
+log = logging.getLogger(__name__)
 
 ASTROCYTOMA = "Astrocytoma, IDH-mutant"
 OLIGODENDROGLIOMA = "Oligodendroglioma, IDH-mutant, 1p/19q-codeleted"
@@ -52,6 +55,18 @@ _GAIN7_LOSS10 = (
 _GAIN7 = ("chr7_gain", "chr_7_gain", "gain_7", "gain_chr7")
 _LOSS10 = ("chr10_loss", "chr_10_loss", "loss_10", "loss_chr10")
 
+_UNTOLD = {
+    "",
+    "unknown",
+    "na",
+    "nottested",
+    "notdone",
+    "notdetermined",
+    "equivocal",
+    "indeterminate",
+    "inconclusive",
+    "pending",
+}
 _YES = {
     *("1", "true", "yes", "y", "positive", "present", "mutant", "mutated", "mut", "mutation", "codel", "codeleted"),
     *("amplified", "amplification", "amp", "deleted", "deletion", "homdel", "gain", "loss", "gainchr7losschr10"),
@@ -155,7 +170,9 @@ def _idh_mutant(m: _Markers) -> tuple[str | None, int | None, str]:
     if m.cdkn2:
         return ASTROCYTOMA, 4, "IDH-mutant, not 1p/19q-codeleted; grade 4 by homozygous deletion of CDKN2A/B"
     unknown = "; CDKN2A/B is not known" if m.cdkn2 is None else ""
-    return ASTROCYTOMA, m.grade, f"IDH-mutant, not 1p/19q-codeleted; grade by histology{unknown}"
+    grade = m.grade if m.grade in (2, 3, 4) else None
+    odd = f"; grade {m.grade} does not exist for it" if m.grade and grade is None else ""
+    return ASTROCYTOMA, grade, f"IDH-mutant, not 1p/19q-codeleted; grade by histology{unknown}{odd}"
 
 
 def _idh_wildtype(m: _Markers) -> tuple[str | None, int | None, str]:
@@ -185,8 +202,13 @@ def _marker_columns(frame: pd.DataFrame, source: str) -> dict[str, pd.Series]:
     idh1, idh2 = flags(_IDH1), flags(_IDH2)
     either = idh1 | idh2  # True where one is mutated, False only where both are known not to be
     grades = [name for name in labels.GRADE if "2021" not in name]
+    idh, by_subtype = flags(_IDH).fillna(either), _from_subtype(frame, r"IDH[-_ ]?(mut|wt|wild)", "mut")
+    contradict = (idh != by_subtype).fillna(False)
+    if contradict.any():
+        told = "%s: IDH status and subtype contradict each other in %d cases, whose diagnosis stays open: %s"
+        log.warning(told, source, contradict.sum(), some(frame.index[contradict]))
     return {
-        "idh": flags(_IDH).fillna(either).fillna(_from_subtype(frame, r"IDH[-_ ]?(mut|wt|wild)", "mut")),
+        "idh": idh.fillna(by_subtype).mask(contradict),
         "idh1": idh1,
         "codeleted": flags(_CODELETION).fillna(
             _from_subtype(frame, r"IDH[-_ ]?mut\w*[-_ ]((?:non[-_ ]?)?codel)", "codel")
@@ -194,7 +216,7 @@ def _marker_columns(frame: pd.DataFrame, source: str) -> dict[str, pd.Series]:
         "tert": flags(_TERT),
         "egfr": flags(_EGFR).fillna(copies(_EGFR_COPIES, lambda level: level >= 2)),
         "gain7_loss10": flags(_GAIN7_LOSS10).fillna(flags(_GAIN7) & flags(_LOSS10)),
-        "cdkn2": flags(_CDKN2) | copies(_CDKN2_COPIES, lambda level: level <= -2),
+        "cdkn2": _either(flags(_CDKN2), copies(_CDKN2_COPIES, lambda level: level <= -2)),
         "grade": _read(frame, grades, labels.read_grade, source, dtype="Int64"),
     }
 
@@ -210,7 +232,8 @@ def _read(
             continue
         values = []
         for case, value in frame[column].items():
-            understood = pd.NA if pd.isna(value) else read(" ".join(str(value).split()))
+            text = "" if pd.isna(value) else " ".join(str(value).split())
+            understood = pd.NA if re.sub(r"[^a-z0-9]", "", text.lower()) in _UNTOLD else read(text)
             if understood is None:
                 raise InputError(
                     f'{source}: column {column}, case {case}: "{value}" is not understood; write 1 or 0, mutant or WT, '
@@ -218,15 +241,18 @@ def _read(
                 )
             values.append(understood)
         read_values = pd.Series(values, index=frame.index, dtype=dtype)
-        found = (
-            (found | read_values).fillna(found).fillna(read_values) if dtype == "boolean" else found.fillna(read_values)
-        )
+        found = _either(found, read_values) if dtype == "boolean" else found.fillna(read_values)
     return found
+
+
+def _either(a: pd.Series, b: pd.Series) -> pd.Series:
+    """True where one says so; False where at least one says no and the other does not know better."""
+    return (a | b).fillna(a).fillna(b)
 
 
 def _flag(text: str) -> bool | None:
     word = re.sub(r"[^a-z0-9]", "", re.sub(r"\.0$", "", text.lower()))
-    if word in _YES or re.match(r"r1(32|72|40)", word):  # the amino acids of IDH1 and IDH2
+    if word in _YES or re.match(r"p?r1(32|72|40)|c(228|250)t", word):  # of IDH1 and IDH2; of TERT's promoter
         return True
     return False if word in _NO else None
 

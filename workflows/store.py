@@ -20,7 +20,7 @@ examples:
   python -m workflows.store prune features.zarr --dry-run
   python -m workflows.store rm features.zarr --encoder uni --yes
 
-exit codes: 0 all good; 1 check found damaged groups; 2 wrong input, nothing was changed
+exit codes: 0 all good; 1 check found groups that are damaged or cannot be read; 2 wrong input, nothing was changed
 """
 
 
@@ -71,13 +71,13 @@ def check(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") 
     for entry in found:
         if entry.state != "whole":
             out.print(f"{entry.state}: {entry.name} ({_size([entry])})")
-    damaged = sum(entry.state == "damaged" for entry in found)
+    damaged, unreadable = (sum(entry.state == state for entry in found) for state in ("damaged", "unreadable"))
     waste = sum(entry.state in WASTE for entry in found)
     out.print(
         f"{store.place}: {sum(entry.state == 'whole' for entry in found)} groups whole, {damaged} damaged, "
         f"{waste - damaged} left behind" + ("; prune removes what no run can use" if waste else "")
     )
-    return DAMAGED if damaged else ALL_GOOD
+    return DAMAGED if damaged or unreadable else ALL_GOOD
 
 
 def prune(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:

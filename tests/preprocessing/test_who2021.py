@@ -75,6 +75,33 @@ def test_histological_grade_only():
     assert diagnose(IDH_status="WT", who2021_grade=4)[2].startswith("undetermined")
 
 
+@pytest.mark.parametrize("word", ["Unknown", "not tested", "equivocal", "N/A", "pending"])
+def test_a_marker_that_was_not_determined_is_missing(word):
+    assert diagnose(IDH_status=word)[2] == "undetermined: IDH status is not known"
+
+
+def test_markers_as_laboratories_write_them():
+    assert diagnose(IDH_status="WT", TERT_promoter="C228T")[:2] == ("Glioblastoma, IDH-wildtype", 4)
+    assert diagnose(IDH_status="p.R132H", codel="non-codel", grade=3)[:2] == ("Astrocytoma, IDH-mutant", 3)
+
+
+@pytest.mark.parametrize("marker", [{"CDKN2A_homdel": 0}, {"CDKN2A_cnv": 0}])
+def test_a_cdkn2a_that_is_known_to_be_there_is_not_called_unknown(marker):
+    told = diagnose(IDH_status="mutant", codel="non-codel", grade=2, **marker)
+    assert told == ("Astrocytoma, IDH-mutant", 2, "IDH-mutant, not 1p/19q-codeleted; grade by histology")
+
+
+def test_an_astrocytoma_of_grade_1_does_not_exist():
+    _, grade, rule = diagnose(IDH_status="mutant", codel="non-codel", grade=1)
+    assert pd.isna(grade)
+    assert rule.endswith("grade 1 does not exist for it")
+
+
+def test_an_idh_status_that_the_subtype_contradicts_leaves_the_case_open(caplog):
+    assert diagnose(IDH_status="WT", subtype="IDHmut-codel", TERT_promoter="C228T")[2].startswith("undetermined")
+    assert "contradict each other in 1 cases, whose diagnosis stays open: p1" in caplog.text
+
+
 def test_a_value_that_is_not_understood():
     with pytest.raises(InputError, match='column IDH_status, case p1: "perhaps" is not understood'):
         diagnose(IDH_status="perhaps")

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import shutil
@@ -87,6 +88,18 @@ def test_check_finds_a_lost_file_and_prune_removes_that_group_alone(store, capsy
     assert main(["prune", store.place, "--yes"]) == 0
     assert groups(store) == before - {"features/S1-uni"}
     assert main(["check", store.place]) == 0
+
+
+def test_what_a_disk_does_not_let_be_read_is_told_and_never_removed(store, monkeypatch, capsys):
+    def fails(self, key):
+        raise OSError(errno.EIO, "Input/output error")
+
+    before = sorted(store.names("features"))
+    monkeypatch.setattr(FeatureStore, "read_features", fails)
+    assert main(["check", store.place, "--deep"]) == command.DAMAGED
+    assert f"unreadable: features/{before[0]}" in capsys.readouterr().out
+    assert main(["prune", store.place, "--deep", "--yes"]) == 0
+    assert sorted(store.names("features")) == before
 
 
 def test_only_a_deep_check_finds_bytes_that_were_changed(store):
