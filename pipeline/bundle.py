@@ -2,6 +2,7 @@
 
     MODEL/model.json            the model, its task, genes and their scaling, encoder and tile recipe, how well it did
     MODEL/weights.safetensors   its members' weights, and the axes of its gene groups
+    MODEL/SHA256SUMS            of all its files, where it was handed out
     MODEL/slides/               the same of the baseline that looks at slides alone, where there is one
     MODEL/likeness.*            what a new cohort is compared with; see `pipeline.likeness`
     MODEL/stain_target.*        the image whose stain slides get, where the user gave one
@@ -12,7 +13,9 @@ A folder comes from anywhere: whatever is in it, reading it runs no code, takes 
 ends in a model or in an InputError.
 """
 
+import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,12 +36,14 @@ from models.settings import Settings
 from pipeline.baseline_set import Baselines
 from pipeline.tasks import TASKS, FittedTask
 from preprocessing.drafts import REMEDY, whole_folder
-from preprocessing.errors import InputError, RunError
+from preprocessing.errors import InputError, RunError, some
 from preprocessing.omics_scaler import OmicsScaler
 
+log = logging.getLogger(__name__)
 FORMAT = 3
 AXES = "axes."  # of a gene group, by its number: beside the weights
 ENSEMBLE = "ensemble.json"
+SUMS = "SHA256SUMS"
 STAIN_TARGET = "stain_target"  # an image, where the stain is normalised to one of the user's
 SLIDES = "slides"  # folder of the baseline that looks at slides alone
 MAX_DESCRIPTION_BYTES = 256 << 20  # 20,000 genes take 5 MB
@@ -91,6 +96,7 @@ def hand_out(made: Path, folder: Path, facts: Mapping[str, Any]) -> None:
     with whole_folder(folder) as draft:
         shutil.copytree(made, draft, dirs_exist_ok=True)
         _write_json(draft / "model.json", described | _with_target(described, draft) | dict(facts))
+        write_sums(draft)
 
 
 def hand_out_folds(made: Sequence[Path], final: Path, folder: Path, facts: Mapping[str, Any]) -> None:
@@ -111,6 +117,7 @@ def hand_out_folds(made: Sequence[Path], final: Path, folder: Path, facts: Mappi
             shutil.copy(path, draft / path.name)
         told = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, draft)
         _write_json(draft / ENSEMBLE, told | dict(facts))
+        write_sums(draft)
 
 
 def _with_target(described: Mapping[str, Any], draft: Path) -> dict[str, Any]:
@@ -122,6 +129,37 @@ def _with_target(described: Mapping[str, Any], draft: Path) -> dict[str, Any]:
     name = f"{STAIN_TARGET}{Path(target).suffix}"
     shutil.copy(target, draft / name)
     return {"tiles": tiles | {"stain": tiles["stain"] | {"target": name}}}
+
+
+def write_sums(folder: Path) -> None:
+    """`SHA256SUMS` of all files of a model folder, as `sha256sum --check` reads it."""
+    lines = [f"{digest}  {name}" for name, digest in _digests(folder).items()]
+    (folder / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def require_sums(folder: Path) -> None:
+    """Raise InputError where a file of a model folder that was handed out is not what it was then: damaged, or of another model."""
+    path = folder / SUMS
+    if not path.is_file():
+        log.warning("model %s: it has no %s, so nobody can tell whether it is as it was made", folder, SUMS)
+        return
+    told = dict(
+        line.split("  ", 1)[::-1] for line in path.read_text("utf-8", errors="replace").splitlines() if "  " in line
+    )
+    found = _digests(folder)
+    if wrong := sorted(name for name in told.keys() | found.keys() if told.get(name) != found.get(name)):
+        raise InputError(
+            f"model: {folder} is not as it was handed out ({some(wrong)}: changed, lost or added); copy it again from its run"
+        )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    digests = {}
+    for path in files:
+        with path.open("rb") as file:
+            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

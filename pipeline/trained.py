@@ -10,7 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.catalogue import MODELS
 from models.settings import Settings
-from pipeline.bundle import ENSEMBLE, STAIN_TARGET, UNSOUND, TrainedModel, load_model, read_json, require_format
+from pipeline.bundle import (
+    ENSEMBLE,
+    STAIN_TARGET,
+    UNSOUND,
+    TrainedModel,
+    load_model,
+    read_json,
+    require_format,
+    require_sums,
+)
 from pipeline.chosen_cases import require_cases
 from pipeline.config import Config
 from pipeline.likeness import ARRAYS_FILE, JSON_FILE, Reference
@@ -236,6 +245,7 @@ def _is_predictor(folder: Path) -> bool:
 
 
 def _load(folder: Path) -> Predictor:
+    require_sums(folder)
     path = folder / ENSEMBLE
     if not path.is_file():
         trained = load_model(folder)

@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from pipeline import prediction
-from pipeline.bundle import hand_out, hand_out_folds, load_model
+from pipeline.bundle import hand_out, hand_out_folds, load_model, write_sums
 from pipeline.dataset import Bags, dataset_for
 from pipeline.fit import predict_logits
 from pipeline.trained import load_trained
@@ -199,6 +199,7 @@ def test_another_encoder_is_refused(trained, new_cases, predict, tmp_path, capsy
     described = json.loads(path.read_text())
     described["encoder"][key] = value
     path.write_text(json.dumps(described))
+    write_sums(tmp_path / "model")
     predict(new_cases / "slides", new_cases / "genes.csv", model=tmp_path / "model", code=2)
     assert message in capsys.readouterr().err
 
@@ -312,6 +313,7 @@ def test_a_model_that_does_not_say_what_it_was_trained_on_says_so_once(trained, 
     shutil.copytree(trained / "models" / TASK, tmp_path / "model")
     for path in (tmp_path / "model").glob("likeness.*"):
         path.unlink()
+    write_sums(tmp_path / "model")
     out = predict(new_cases / "slides", new_cases / "genes.csv", model=tmp_path / "model")
     told = read(out)
     assert told["likeness"].isna().all()
@@ -456,6 +458,7 @@ def test_a_model_that_does_not_say_who_trained_it_is_told(trained, new_cases, pr
     described = json.loads((tmp_path / "model" / "model.json").read_text())
     del described["training"]["cases"]
     (tmp_path / "model" / "model.json").write_text(json.dumps(described))
+    write_sums(tmp_path / "model")
     predict("none", new_cases / "genes.csv", model=tmp_path / "model")
     assert "task subtype: the model does not say which cases it was trained on" in capsys.readouterr().err
 
@@ -502,6 +505,38 @@ def test_a_model_of_imported_features_takes_such_features_and_no_slides(
     assert told["likeness"].isin(["in", "doubtful", "out"]).all()
     predict(new_cases / "slides", new_cases / "genes.csv", model=run / "models", store=store, out="no", code=2)
     assert "features that another tool made (virchow, 1280 wide, imported from stamp files)" in capsys.readouterr().err
+
+
+def other_classes(folder):
+    described = json.loads((folder / "model.json").read_text())
+    described["fitted"]["classes"].reverse()
+    (folder / "model.json").write_text(json.dumps(described))
+
+
+def other_weights(folder):
+    path = folder / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("form", "alter", "name"),
+    [
+        (TASK, other_classes, "model.json"),
+        (TASK, other_weights, "weights.safetensors"),
+        (f"{TASK}-folds", lambda folder: other_weights(folder / "fold_0"), "fold_0/weights.safetensors"),
+        (TASK, lambda folder: (folder / "likeness.json").unlink(), "likeness.json"),
+    ],
+)
+def test_a_model_that_is_not_as_it_was_handed_out_is_refused(
+    trained, new_cases, predict, tmp_path, capsys, form, alter, name
+):
+    shutil.copytree(trained / "models" / form, tmp_path / "model")
+    alter(tmp_path / "model")
+    predict("none", new_cases / "genes.csv", model=tmp_path / "model", code=2)
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"is not as it was handed out ({name}: changed, lost or added); copy it again from its run" in told
 
 
 def test_the_image_whose_stain_slides_get_is_part_of_the_model(trained, tmp_path):
