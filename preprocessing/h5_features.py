@@ -227,7 +227,7 @@ def _told(path: Path, file: Any, coords: Any, layout: Format) -> dict[str, Any]:
     told = coords.attrs
     try:
         if layout == "stamp":
-            return _told_by_stamp(file.attrs)
+            return _told_by_stamp(path, file.attrs)
         if layout == "trident":
             return _told_by_trident(told)
         if "patch_size" in told:  # of CLAM's file of patches, sometimes kept: the tile as it is cut from its level
@@ -240,7 +240,12 @@ def _told(path: Path, file: Any, coords: Any, layout: Format) -> dict[str, Any]:
     return {}
 
 
-def _told_by_stamp(told: Mapping[str, Any]) -> dict[str, Any]:
+def _told_by_stamp(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    unit = told.get("unit", "um")
+    if "tile_size_um" in told and unit != "um":
+        raise InputError(
+            f"{path}: its unit is {unit}, and STAMP's coordinates are read in um; extract it again with STAMP"
+        )
     size_um = told.get("tile_size_um", told.get("tile_size") if told.get("unit") == "um" else None)
     size_px = told.get("tile_size_px")
     found = {} if size_px is None else {"tile_px": int(size_px)}

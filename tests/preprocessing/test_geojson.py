@@ -73,3 +73,9 @@ def test_the_same_slide_gives_the_same_file_and_no_id_twice(mask):
     features = write(mask)
     assert write(mask) == features
     assert len({one["id"] for one in features}) == len(features)
+
+
+def test_tiles_of_a_scan_that_is_finer_along_one_side_are_longer_there():
+    options = {"mask": None, "size_px": (1200, 700), "corner_px": (0, 0), "seen": {}, "colours": {}}
+    (tile,) = json.loads(to_geojson("S", np.array([(100, 50)]), (256.0, 128.0), **options))["features"]
+    assert shape(tile["geometry"]).bounds == (100, 50, 356, 178)

@@ -227,3 +227,13 @@ def test_tiles_of_another_size_than_was_said_are_refused(foreign):
 def test_what_no_slide_can_have_is_refused(flag, value):
     with pytest.raises(InputError, match=f"--{flag.replace('_', '-')} .* lies outside"):
         Declared(**{flag: value})
+
+
+def test_coordinates_of_stamp_in_another_unit_than_microns_are_refused(tmp_path):
+    path = tmp_path / "S.h5"
+    with h5py.File(path, "w") as h5:
+        h5["feats"], h5["coords"] = np.zeros((2, 4), np.float32), np.array([(0.0, 0.0), (256.0, 0.0)])
+        h5.attrs.update({"unit": "mm", "tile_size_um": 256.0, "tile_size_px": 224, "extractor": "virchow2-abc"})
+    with pytest.raises(InputError, match="its unit is mm") as told:
+        read_geometry(path, "stamp", Declared())
+    assert "level-0" not in str(told.value)
