@@ -78,11 +78,13 @@ def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
     place, key, made_with = FeatureStore(store), tile_key(slide, config), provenance(slide, config)
     known = place.has_tiles(key)
     tiled = place.read_tiles(key) if known else tile_slide(slide, config)
+    look = look_at(slide, tiled, config)
+    _require_unchanged(slide)
     if tile_key(slide, config) != key:
         raise SlideError("its tissue mask was changed while it was tiled; run again")
     if not known:
         place.write_tiles(key, tiled, made_with)
-    place.write_look(key, look_at(slide, tiled, config), made_with)
+    place.write_look(key, look, made_with)
     return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid), tiles=key)
 
 
@@ -132,6 +134,7 @@ def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
     features = embed_tiles(
         slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, normalise=normalise
     )
+    _require_unchanged(slide)
     if part.is_whole:
         seconds = round(time.perf_counter() - start, 3)
         timed = {"tiles": len(part.rows), "seconds": seconds, "device": recipe.device}
@@ -149,6 +152,7 @@ def join(whole: SlidePart, *, recipe: Recipe, parts: Mapping[str, Sequence[range
     if not store.has_features(key):
         grid = store.read_tiles(tile_key(whole.slide, recipe.tiles)).grid
         _, doubt = slide_normaliser(whole.slide.path, grid, recipe.tiles.stain)
+        _require_unchanged(whole.slide)
         _store(whole, store.read_parts(key, parts[whole.slide_id]), recipe, doubt)
     return Outcome(whole.slide_id, "done", reason=doubt, n_tiles=whole.n_tiles)
 
