@@ -26,6 +26,7 @@ from pipeline.usage import Usage
 from preprocessing.cohort import Cohort, further_table
 from preprocessing.drafts import REMEDY, draft_name, sweep, write_text
 from preprocessing.errors import InputError
+from preprocessing.files import file_above
 from preprocessing.fingerprints import file_fingerprint, fingerprint
 
 log = logging.getLogger(__name__)
@@ -126,10 +127,8 @@ def open_run(config: Config, predictors: Sequence[Predictor] = ()) -> Run:
     Raises:
         InputError: the folder holds another run, or something that is not a run.
     """
-    folder = (config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")).absolute()
-    trained = {one.task: one.describe() for one in predictors}
-    run = Run(folder, config, _input_fingerprints(config), trained)
-    _refuse_other(folder, run.facts["identity"])
+    run = require_own(config, predictors)
+    folder = run.folder
     _make(folder)
     sweep(folder.rglob(".*"))
     run.write_json("identity.json", {"identity": run.facts["identity"], "inputs": run.facts["inputs"]})
@@ -143,7 +142,18 @@ def open_run(config: Config, predictors: Sequence[Predictor] = ()) -> Run:
     return run
 
 
+def require_own(config: Config, predictors: Sequence[Predictor] = ()) -> Run:
+    """The run that `open_run` would open; nothing is written. Raises InputError where the folder is not for it."""
+    folder = (config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")).absolute()
+    trained = {one.task: one.describe() for one in predictors}
+    run = Run(folder, config, _input_fingerprints(config), trained)
+    _refuse_other(folder, run.facts["identity"])
+    return run
+
+
 def _refuse_other(folder: Path, own: str) -> None:
+    if file := file_above(folder):
+        raise InputError(f"--out {folder} cannot be made: {file} is a file; name another folder")
     if not folder.exists():
         return
     if not folder.is_dir():

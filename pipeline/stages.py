@@ -78,12 +78,14 @@ def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
     place, key, made_with = FeatureStore(store), tile_key(slide, config), provenance(slide, config)
     known = place.has_tiles(key)
     tiled = place.read_tiles(key) if known else tile_slide(slide, config)
+    look = look_at(slide, tiled, config)
+    _require_unchanged(slide)
     if tile_key(slide, config) != key:
         raise SlideError("its tissue mask was changed while it was tiled; run again")
     _require_unchanged(slide)
     if not known:
         place.write_tiles(key, tiled, made_with)
-    place.write_look(key, look_at(slide, tiled, config), made_with)
+    place.write_look(key, look, made_with)
     return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid), tiles=key)
 
 

@@ -35,6 +35,7 @@ from zarr.codecs import ZstdCodec
 
 from preprocessing.drafts import REMEDY, draft_name, sweep, writing
 from preprocessing.errors import InputError, SlideError
+from preprocessing.files import file_above
 from preprocessing.fingerprints import fingerprint
 from preprocessing.look import LOOK_FORMAT, Look
 from preprocessing.masks import mask_origin
@@ -132,9 +133,8 @@ class FeatureStore:
         """Raises InputError where the place holds something else; a store that does not exist yet is none."""
         if self._files.isfile(self._root):
             raise InputError(f"--store {self.place} is a file; name a folder")
-        above = next(folder for folder in Path(self._root).parents if folder.exists()) if self.can_rename else None
-        if above and not above.is_dir():
-            raise InputError(f"--store {self.place} cannot be made: {above} is a file; name another folder")
+        if self.can_rename and (file := file_above(Path(self._root))):
+            raise InputError(f"--store {self.place} cannot be made: {file} is a file; name another folder")
         found = self._found()
         if "zarr.json" in found:
             told = self._attributes(f"{self._root}/zarr.json") or {}

@@ -31,6 +31,11 @@ def why_no_file(path: Path) -> str | None:
     return f"is {next((what for fits, what in KINDS if fits(mode)), 'a device')}, not a file"
 
 
+def file_above(folder: Path) -> Path | None:
+    """The file in whose place the folder would need a folder; None where there is none."""
+    return next((above for above in folder.parents if above.is_file()), None)
+
+
 def read_bytes(path: Path) -> bytes:
     """All bytes of a file of text, unpacked where it is gzipped.
 

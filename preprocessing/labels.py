@@ -16,7 +16,7 @@ from preprocessing.errors import InputError, some
 DAYS_PER_YEAR = 365.25
 DAYS_PER_MONTH = DAYS_PER_YEAR / 12
 LONGEST_MONTHS = 400  # 33 years: a follow-up beyond it is counted in days
-MOST_MONTHS = 600  # nobody is followed up for fifty years: a column said to hold months that goes beyond holds days
+TOO_MANY_MONTHS = 1000  # 83 years: no follow-up is so long
 OLDEST_YEARS = 130
 
 
@@ -250,12 +250,7 @@ def _time(table: _Table, event: pd.Series | None) -> tuple[pd.Series | None, pd.
         if column is not None:
             if unit != "months":
                 table.notes.append(f"survival_months: {column} taken as {unit} (a month has {DAYS_PER_MONTH} days)")
-            values = table.numbers(column) * units[unit]
-            if len(absurd := values.index[values > MOST_MONTHS]):
-                table.refuse(
-                    column, absurd[0], f"taken as {unit} it is more than {MOST_MONTHS} months: is another unit meant?"
-                )
-            return values, event
+            return _in_months(table, column, units[unit]), event
     if table.named(DAYS_TO_LAST):
         return _days_to_death(table, event)
     column = table.first(UNIT_UNKNOWN, "survival_months", accept=_is_time)
@@ -268,6 +263,15 @@ def _time(table: _Table, event: pd.Series | None) -> tuple[pd.Series | None, pd.
         f"(call it time_months or time_days to be sure)"
     )
     return values * units[unit], event
+
+
+def _in_months(table: _Table, column: str, unit: float) -> pd.Series:
+    """The column in months, `unit` of them to each number; a follow-up longer than anybody's is refused."""
+    months = table.numbers(column) * unit
+    absurd = months.index[months > TOO_MANY_MONTHS]
+    if len(absurd):
+        table.refuse(column, absurd[0], f"that is {months[absurd[0]]:,.0f} months; days go into a column survival_days")
+    return months
 
 
 def _days_to_death(table: _Table, event: pd.Series | None) -> tuple[pd.Series, pd.Series]:

@@ -84,7 +84,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     from pipeline.forecast import forecast
     from pipeline.places import require_seen, require_shared
     from pipeline.plan import without_lost_cases
-    from pipeline.run import open_run
+    from pipeline.run import open_run, require_own
     from pipeline.trained import check_cohort, load_trained, require_encoder, with_recipe
     from preprocessing.cohort import audit_cases, ledger, load_cohort
     from preprocessing.encoders import load_encoder
@@ -111,9 +111,10 @@ def walk(config: "Config", workers: "Workers") -> int:
     if cohort.stored:
         config = config.model_copy(update={"tiles": cohort.stored.tiles})
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
-    show_cohort(cohort, plans)
     store = FeatureStore(config.store)
     store.check()
+    require_own(config, predictors)
+    show_cohort(cohort, plans)
     if config.dry_run:
         show_forecast(forecast(config, cohort, at_once=workers.expected()))
         return ALL_GOOD
@@ -122,6 +123,8 @@ def walk(config: "Config", workers: "Workers") -> int:
         # A gated or missing one, or one that a trained model does not know, is told before a slide is tiled.
         require_encoder(predictors, load_encoder(config.encoder))
 
+    if cohort.slides and not store.exists():
+        store.require_writable()
     run = open_run(config, predictors)
     run.log_cohort(cohort)
     if cohort.slides:

@@ -60,6 +60,18 @@ def run(slide, store, encoder, *, config=CONFIG):
     return first, embed(whole(slide, first.n_tiles), recipe=recipe(store, encoder, config=config))
 
 
+def replaced_after(monkeypatch, name, path):
+    """The slide's file becomes another as soon as that function of the stages has read it."""
+    work = getattr(stages, name)
+
+    def works(*args, **options):
+        result = work(*args, **options)
+        path.write_bytes(path.read_bytes() + b"another")
+        return result
+
+    monkeypatch.setattr(stages, name, works)
+
+
 class TestLook:
     def test_it_is_kept_beside_the_tiles(self, slide, tmp_path):
         tile(slide, store=tmp_path / "store", config=CONFIG)
@@ -164,6 +176,24 @@ class TestTile:
 
 
 class TestEmbed:
+    @pytest.mark.parametrize("name", ["tile_slide", "look_at"])
+    def test_a_slide_that_is_replaced_while_it_is_tiled_is_not_stored(self, slide, tmp_path, monkeypatch, name):
+        replaced_after(monkeypatch, name, slide.path)
+        with pytest.raises(SlideError, match="was replaced while the run was on"):
+            tile(slide, store=tmp_path / "store", config=CONFIG)
+        assert not FeatureStore(tmp_path / "store").names("tiles")
+
+    @pytest.mark.parametrize("n_rows", [35, 16])
+    def test_a_slide_that_is_replaced_while_it_is_embedded_is_not_stored(
+        self, slide, tmp_path, encoder, monkeypatch, n_rows
+    ):
+        tile(slide, store=tmp_path / "store", config=CONFIG)
+        replaced_after(monkeypatch, "embed_tiles", slide.path)
+        with pytest.raises(SlideError, match="was replaced while the run was on"):
+            embed(SlidePart(slide, range(n_rows), 35), recipe=recipe(tmp_path / "store", encoder))
+        store = FeatureStore(tmp_path / "store")
+        assert store.names("features") == store.names("parts") == []
+
     def test_stored_features_are_those_of_the_tiles_at_their_coordinates(self, slide, tmp_path, encoder):
         _, outcome = run(slide, tmp_path / "store", encoder)
         assert outcome == Outcome("corner", "done", n_tiles=35)

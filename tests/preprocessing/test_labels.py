@@ -71,6 +71,15 @@ def test_survival_times(name, values, months, said):
     assert any(said in note for note in found.notes)
 
 
+@pytest.mark.parametrize(("name", "value"), [("survival_months", 1001), ("survival_days", 31000), ("os_years", 84)])
+def test_survival_longer_than_a_life_is_refused(name, value):
+    with pytest.raises(
+        InputError, match=f'column {name}, case p1: "{value}".*months; days go into a column survival_days'
+    ):
+        labels(**{name: [5, value]})
+    assert labels(survival_months=[5, 1000]).frame["survival_months"].max() == 1000
+
+
 def test_days_to_death_or_to_the_last_follow_up():
     found = labels(
         vital_status=["Dead", "Alive", "Dead"],

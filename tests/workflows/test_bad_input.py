@@ -316,6 +316,17 @@ def test_output_folders_that_are_none(refused, cohort, tmp_path):
     names(refused(out=tmp_path / "mine"), "mine is not empty and holds no run; name another folder")
 
 
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_folders_that_cannot_be_used_are_told_even_by_a_dry_run(refused, cohort, finished, words):
+    names(refused("--store", f"{cohort.genes}/st", *words), "--store", "cannot be made", "genes.csv is a file")
+    names(refused("--store", finished, *words), "--store", "holds something else", "name another folder")
+    names(refused("--seed", "7", *words, out=finished), f"--out {finished} holds another run")
+
+
+def test_a_store_that_cannot_be_made(refused):
+    names(refused("--store", "/proc/none/st"), "--store /proc/none/st cannot be written")
+
+
 def test_thin_classes_are_named_and_the_run_goes_on(walk, cohort, write, tmp_path, capsys):
     table = cohort.table()
     table["grade"] = [4, *[2, 3] * 5, 2]

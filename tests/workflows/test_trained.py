@@ -558,5 +558,8 @@ def test_the_image_whose_stain_slides_get_is_part_of_the_model(trained, tmp_path
         assert (stain.method, stain.target) == ("reinhard", moved / "stain_target.png")
         assert stain.target.read_bytes() == b"an image"
         stain.target.unlink()
+        with pytest.raises(InputError, match=r"is not as it was handed out \(stain_target\.png"):
+            load_trained(moved, [])
+        write_sums(moved)
         with pytest.raises(InputError, match=r"with the stain of an image, stain_target\.png, which is not in it"):
             load_trained(moved, [])
