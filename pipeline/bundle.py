@@ -4,7 +4,7 @@
     MODEL/weights.safetensors   its members' weights, and the axes of its gene groups
     MODEL/SHA256SUMS            of all its files, where it was handed out
     MODEL/slides/               the same of the baseline that looks at slides alone, where there is one
-    MODEL/likeness.*            what a new cohort is compared with; see `pipeline.likeness`
+    MODEL/likeness.*            what a new cohort is compared with; see `pipeline.inference.likeness`
     MODEL/stain_target.*        the image whose stain slides get, where the user gave one
 
 The models of a task's folds, which answer together, are a folder of such folders, with `ensemble.json` beside them.
@@ -33,7 +33,7 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.settings import Settings
-from pipeline.baseline_set import Baselines
+from pipeline.baselines.fitted import Baselines
 from pipeline.tasks import TASKS, FittedTask
 from preprocessing.drafts import REMEDY, whole_folder
 from preprocessing.errors import InputError, RunError, some
@@ -63,7 +63,7 @@ class TrainedModel:
         task: the fitted task.
         scaler: turns a gene table into the model's groups; None where it was trained without genes.
         patch_dim: width of a patch feature.
-        facts: where it comes from: encoder, tile recipe, training summary; see `pipeline.trained.Facts`.
+        facts: where it comes from: encoder, tile recipe, training summary; see `pipeline.inference.trained.Facts`.
         baselines: what it had to beat, fitted on the same cases; None where they were not asked for.
     """
 

@@ -16,15 +16,15 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.settings import ModelSettings
-from pipeline.baseline_set import Baselines
+from pipeline.baselines.clinical import fit_clinical_cox, fit_clinical_logistic
+from pipeline.baselines.fitted import Baselines
+from pipeline.baselines.genomic import fit_omics_cox, fit_omics_logistic
 from pipeline.bundle import TrainedModel, save_model
-from pipeline.clinical import fit_clinical_cox, fit_clinical_logistic
 from pipeline.compute import one_thread
 from pipeline.config import CONTENDERS, Config, Contender, identity
 from pipeline.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.fit import Epoch, fit_model, predict
-from pipeline.genomic import fit_omics_cox, fit_omics_logistic
-from pipeline.likeness import Reference, SlideKeys, read_genes, read_profiles
+from pipeline.inference.likeness import Reference, SlideKeys, read_genes, read_profiles
 from pipeline.linear import fit_linear_part
 from pipeline.plan import FINAL
 from pipeline.splits import Fold, with_validation

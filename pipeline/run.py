@@ -20,8 +20,8 @@ import yaml
 
 from pipeline.config import Config, identity
 from pipeline.console import gathered, is_own
+from pipeline.inference.trained import Predictor
 from pipeline.progress import HOUR, rates
-from pipeline.trained import Predictor
 from pipeline.usage import Usage
 from preprocessing.cohort import Cohort, further_table
 from preprocessing.drafts import REMEDY, draft_name, sweep, write_text

@@ -1,7 +1,7 @@
 """How a slide looks, in a few numbers: its stain, its sharpness, how much tissue it has, how much ink and glass.
 
 They are measured on a sample of tiles and on the thumbnail, at a cost that does not grow with the slide, and say later
-whether a slide is like those that a model was trained on (`pipeline.likeness`).
+whether a slide is like those that a model was trained on (`pipeline.inference.likeness`).
 """
 
 import warnings

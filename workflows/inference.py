@@ -8,10 +8,10 @@ if TYPE_CHECKING:
 
     from pipeline.compute import Workers
     from pipeline.config import Config
-    from pipeline.likeness import SlideKeys
-    from pipeline.prediction import Presented
+    from pipeline.inference.likeness import SlideKeys
+    from pipeline.inference.prediction import Presented
+    from pipeline.inference.trained import Predictor
     from pipeline.run import Run
-    from pipeline.trained import Predictor
     from preprocessing.cohort import Cohort
 
 
@@ -28,9 +28,9 @@ def predict(
     import pandas as pd
 
     from pipeline.compute import choose_device, one_thread
-    from pipeline.diagnoses import write_diagnoses
-    from pipeline.new_cohort import Kept, likeness_rows, rows_of, with_labels
-    from pipeline.prediction import judge_cases, log_missing, predict_cases, present
+    from pipeline.inference.diagnoses import write_diagnoses
+    from pipeline.inference.new_cohort import Kept, likeness_rows, rows_of, with_labels
+    from pipeline.inference.prediction import judge_cases, log_missing, predict_cases, present
     from preprocessing.features import FeatureStore
 
     store = FeatureStore(config.store)
@@ -62,7 +62,7 @@ def predict(
 
 def slide_keys(config: "Config", cohort: "Cohort", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:
     """The groups of each case's slides in the store; of features that were made elsewhere there are no tiles."""
-    from pipeline.likeness import SlideKeys
+    from pipeline.inference.likeness import SlideKeys
     from preprocessing.features import tile_key
 
     return {
@@ -84,8 +84,8 @@ def explain(
     predictions: "pd.DataFrame",
 ) -> None:
     """Show what the models see in some of the cases: `explain/`."""
-    from pipeline.explain import Material, ask_trained, explain_tasks
-    from pipeline.new_cohort import typed
+    from pipeline.explanation.explain import Material, ask_trained, explain_tasks
+    from pipeline.inference.new_cohort import typed
 
     with run.stage("explaining"):
         told, used = typed(predictions), sorted({case for own in shown.marks.values() for case in own})
@@ -110,9 +110,9 @@ def validate(
     """Write the metrics of a new cohort's cases whose label is known, those of the model's baselines beside them."""
     import pandas as pd
 
+    from pipeline.inference.new_cohort import Kept, baseline_marks, evaluate, typed
+    from pipeline.inference.prediction import predict_baselines
     from pipeline.metrics import to_json
-    from pipeline.new_cohort import Kept, baseline_marks, evaluate, typed
-    from pipeline.prediction import predict_baselines
 
     kept = Kept(run.folder / "baselines.csv", ("task", "case_id", "baseline"))
     known = {(task, case): mark for (task, case, _), mark in kept.marks().items()}

@@ -82,10 +82,10 @@ def walk(config: "Config", workers: "Workers") -> int:
     from pipeline.account import require_account
     from pipeline.console import show_cohort, show_forecast, show_results, show_warnings
     from pipeline.forecast import forecast
+    from pipeline.inference.trained import check_cohort, load_trained, require_encoder, with_recipe
     from pipeline.places import require_seen, require_shared
     from pipeline.plan import without_lost_cases
     from pipeline.run import open_run, require_own
-    from pipeline.trained import check_cohort, load_trained, require_encoder, with_recipe
     from preprocessing.cohort import audit_cases, ledger, load_cohort
     from preprocessing.encoders import load_encoder
     from preprocessing.features import FeatureStore
@@ -158,7 +158,7 @@ def walk(config: "Config", workers: "Workers") -> int:
 
 def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:
     """The tasks of the run with their folds; none where it ends before training."""
-    from pipeline.chosen_cases import require_cases
+    from pipeline.explanation.chosen_cases import require_cases
     from pipeline.plan import plan_tasks
     from pipeline.subspaces import check_gene_groups
     from preprocessing.errors import InputError

@@ -29,8 +29,8 @@ def train(
 
     from pipeline.bundle import hand_out, hand_out_folds
     from pipeline.compute import map_jobs
-    from pipeline.diagnoses import write_diagnoses
     from pipeline.fold_job import run_fold
+    from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.metrics import to_json
     from pipeline.results import conclude, summarise
     from pipeline.splits import write_folds
@@ -72,7 +72,7 @@ def explain(
     config: "Config", run: "Run", workers: "Workers", jobs: Mapping[str, "TaskJobs"], told: "pd.DataFrame"
 ) -> None:
     """Show what the models see in some cases of each task: `explain/`."""
-    from pipeline.explain import Material, ask_folds, explain_tasks
+    from pipeline.explanation.explain import Material, ask_folds, explain_tasks
 
     with run.stage("explaining"):
         asked = [ask_folds(own.model, told[told["task"] == name]) for name, own in jobs.items()]

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.genomic import OmicsRisk
+from pipeline.baselines.genomic import OmicsRisk
 from preprocessing.errors import InputError
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.losses import risk, survival_nll
-from pipeline.genomic import NotConvergedError, OmicsRisk, omics_risk
+from pipeline.baselines.genomic import NotConvergedError, OmicsRisk, omics_risk
 from pipeline.metrics import c_index
 from pipeline.tasks.base import FittedTask, Task
 from preprocessing.errors import InputError

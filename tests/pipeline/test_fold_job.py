@@ -13,7 +13,7 @@ from pipeline.config import Contender, load_config
 from pipeline.dataset import Bags, Dataset
 from pipeline.fit import Epoch, predict_logits
 from pipeline.fold_job import FoldJob, run_fold
-from pipeline.likeness import Reference
+from pipeline.inference.likeness import Reference
 from pipeline.plan import FINAL
 from pipeline.splits import Fold
 from preprocessing.errors import InputError

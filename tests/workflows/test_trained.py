@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from pipeline import prediction
 from pipeline.bundle import hand_out, hand_out_folds, load_model, write_sums
 from pipeline.dataset import Bags, dataset_for
 from pipeline.fit import predict_logits
-from pipeline.trained import load_trained
+from pipeline.inference import prediction
+from pipeline.inference.trained import load_trained
 from preprocessing.errors import InputError
 from preprocessing.omics import OmicsMatrix
 from workflows.demo import write_svs

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from pipeline.atlas import Typical, case_share, describe_atlas, most_typical, shares_by_group
+from pipeline.explanation.atlas import Typical, case_share, describe_atlas, most_typical, shares_by_group
 
 # Case a: slides a1 (4 tiles), a2 (1); case b: slide b1 (2). The prototype of each tile: 0 0 0 1 | 0 and 1 1.
 A = np.array([[0.5, 0.9, 0.7, 0.1, 0.6], [0.2, 0.3, 0.4, 0.8, 0.5]])

@@ -9,8 +9,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import cross_val_predict
 
-from pipeline import baselines, genomic
-from pipeline.baselines import (
+from pipeline.baselines import genomic
+from pipeline.baselines import predictors as baselines
+from pipeline.baselines.clinical import fit_clinical_cox, fit_clinical_logistic
+from pipeline.baselines.genomic import NotConvergedError, fit_omics_cox, fit_omics_logistic, ridge_cox
+from pipeline.baselines.predictors import (
     PENALTIES,
     ClassPrediction,
     SurvivalPrediction,
@@ -19,8 +22,6 @@ from pipeline.baselines import (
     fuse_risks,
     inner_folds,
 )
-from pipeline.clinical import fit_clinical_cox, fit_clinical_logistic
-from pipeline.genomic import NotConvergedError, fit_omics_cox, fit_omics_logistic, ridge_cox
 
 
 def predict_all(cohort: tuple, train: np.ndarray, test: np.ndarray) -> list[np.ndarray]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.overlays import Thumbnail, draw_thumbnail, over_tissue, save_jpeg
+from pipeline.explanation.overlays import Thumbnail, draw_thumbnail, over_tissue, save_jpeg
 from preprocessing.reader import SlideReader
 from preprocessing.tiles import TileConfig, TileGrid, tile_slide
 

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from pipeline.diagnoses import diagnoses
+from pipeline.inference.diagnoses import diagnoses
 
 
 def predicted(**by_task):

@@ -14,12 +14,12 @@ from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.losses import risk
 from models.types import ModelOutput
-from pipeline.attribution import gene_products, outputs_by_input, permuted_drops, read_case
 from pipeline.bundle import TrainedModel
 from pipeline.dataset import Bags, Dataset, dataset_for
+from pipeline.explanation.attribution import gene_products, outputs_by_input, permuted_drops, read_case
+from pipeline.explanation.tile_maps import attentions
 from pipeline.fit import TrainConfig, fit_model
 from pipeline.tasks import TASKS
-from pipeline.tile_maps import attentions
 from preprocessing.omics import OmicsMatrix
 from preprocessing.omics_scaler import OmicsConfig, OmicsScaler
 
@@ -229,7 +229,7 @@ def test_a_large_bag_is_sampled_for_permutation_and_read_whole_for_all_else(on_g
     monkeypatch.setattr(
         Dataset, "batch", lambda self, *a, **k: sizes.append(k.get("max_patches")) or batch(self, *a, **k)
     )
-    monkeypatch.setattr("pipeline.attribution.BATCH_PATCHES", 1)  # a donor at a time
+    monkeypatch.setattr("pipeline.explanation.attribution.BATCH_PATCHES", 1)  # a donor at a time
     again = permuted_drops(trained, data, "c47", TRAIN, seed=0, device="cpu")
     assert sizes == [(1 << 18) // (3 * 8)]
     np.testing.assert_allclose(again, whole, atol=1e-6)

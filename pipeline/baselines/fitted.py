@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from pipeline.baselines import (
+from pipeline.baselines.clinical import ClinicalClasses, ClinicalRisk
+from pipeline.baselines.predictors import (
     ClassPrediction,
     LinearClasses,
     LinearRisk,
@@ -17,7 +18,6 @@ from pipeline.baselines import (
     fuse_risks,
     numbers,
 )
-from pipeline.clinical import ClinicalClasses, ClinicalRisk
 from pipeline.dataset import Dataset
 from pipeline.fit import predict_logits
 from pipeline.tasks.survival import CURVE_MONTHS

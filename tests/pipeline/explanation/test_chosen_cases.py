@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.chosen_cases import certainty, choose_cases, require_cases
+from pipeline.explanation.chosen_cases import certainty, choose_cases, require_cases
 from preprocessing.errors import InputError
 
 GRADES = pd.DataFrame(

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.subspace import SUBSPACES
-from pipeline.attribution import Reading
 from pipeline.bundle import TrainedModel
 from pipeline.dataset import Dataset
+from pipeline.explanation.attribution import Reading
 from preprocessing.colours import Scale, in_colours, prototype_colour
 
 LOOKS = {  # what is known of where a model looks, by the extra that tells it

@@ -1,8 +1,8 @@
 """What a model has to beat: forms of the simple predictors, which are fitted on training cases and travel with the model.
 
-A predictor is fitted once (`pipeline.clinical`, `pipeline.genomic`) and then asked about any cases; it never sees a label
-of theirs. A fit that fails (too few events, no convergence) gives NaN predictions with the reason, from which the metrics
-become None with a reason.
+A predictor is fitted once (`clinical.py`, `genomic.py`) and then asked about any cases; it never sees a label of theirs. A
+fit that fails (too few events, no convergence) gives NaN predictions with the reason, from which the metrics become None
+with a reason.
 """
 
 import logging

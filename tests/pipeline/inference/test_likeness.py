@@ -6,7 +6,17 @@ import pandas as pd
 import pytest
 from sklearn.covariance import LedoitWolf
 
-from pipeline.likeness import FLAGS, MIN_CASES, Genes, Profile, Reference, SlideKeys, Space, read_genes, read_profiles
+from pipeline.inference.likeness import (
+    FLAGS,
+    MIN_CASES,
+    Genes,
+    Profile,
+    Reference,
+    SlideKeys,
+    Space,
+    read_genes,
+    read_profiles,
+)
 from preprocessing.errors import InputError
 from preprocessing.features import Bag, FeatureStore
 from preprocessing.look import Look

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.clinical import CLINICAL_FOR_SURVIVAL
+from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL
 from pipeline.conformal import COLUMN
-from pipeline.likeness import Judgement
+from pipeline.inference.likeness import Judgement
+from pipeline.inference.trained import Predictor
 from pipeline.metrics import (
     Metric,
     Report,
@@ -22,7 +23,6 @@ from pipeline.metrics import (
 )
 from pipeline.tasks import TASKS
 from pipeline.tasks.survival import CURVE_MONTHS
-from pipeline.trained import Predictor
 from pipeline.training_summary import coverage, headline, probabilities
 from preprocessing.errors import InputError, some
 from preprocessing.fingerprints import fingerprint

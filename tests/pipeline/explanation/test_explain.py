@@ -13,7 +13,7 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from pipeline.bundle import TrainedModel, load_model, save_model
 from pipeline.compute import Workers
-from pipeline.explain import Asked, Material, Source, ask_folds, explain_tasks
+from pipeline.explanation.explain import Asked, Material, Source, ask_folds, explain_tasks
 from pipeline.fit import predict_logits
 from pipeline.tasks import TASKS
 from preprocessing.barcodes import file_name

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from lifelines import CoxPHFitter
 
-from pipeline.genomic import (
+from pipeline.baselines.genomic import (
     fit_omics_cox,
     fit_omics_logistic,
     log_partial_likelihood,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.baselines import (
+from pipeline.baselines.predictors import (
     CURVE_TIMES,
     ClassPrediction,
     Events,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.baselines import (
+from pipeline.baselines.predictors import (
     PENALTIES,
     Events,
     LinearClasses,

@@ -3,7 +3,7 @@ import logging
 import pandas as pd
 import pytest
 
-from pipeline.new_cohort import Kept, with_labels
+from pipeline.inference.new_cohort import Kept, with_labels
 from preprocessing.errors import InputError
 
 KEYS = ("task", "case_id")

@@ -20,9 +20,9 @@ from pipeline.bundle import (
     require_format,
     require_sums,
 )
-from pipeline.chosen_cases import require_cases
 from pipeline.config import Config
-from pipeline.likeness import ARRAYS_FILE, JSON_FILE, Reference
+from pipeline.explanation.chosen_cases import require_cases
+from pipeline.inference.likeness import ARRAYS_FILE, JSON_FILE, Reference
 from preprocessing.cohort import Cohort
 from preprocessing.encoder_table import Pooling
 from preprocessing.encoders import Encoder

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.clinical import ClinicalDesign, fit_clinical_cox, fit_clinical_logistic
+from pipeline.baselines.clinical import ClinicalDesign, fit_clinical_cox, fit_clinical_logistic
 from pipeline.metrics import survival_by_fold
 
 

@@ -22,18 +22,18 @@ import pandas as pd
 
 from models.catalogue import MODELS
 from models.linear import OnLinear
-from pipeline.atlas import CaseShare, Typical, case_share, describe_atlas, most_typical
-from pipeline.attribution import DRAWS, Reading, gene_products, outputs_by_input, permuted_drops, read_case
 from pipeline.bundle import TrainedModel, load_model
-from pipeline.chosen_cases import certainty, choose_cases
 from pipeline.compute import Workers, map_jobs, one_thread
 from pipeline.dataset import Bags, Dataset, dataset_for, known_covariates, with_covariates
+from pipeline.explanation.atlas import CaseShare, Typical, case_share, describe_atlas, most_typical
+from pipeline.explanation.attribution import DRAWS, Reading, gene_products, outputs_by_input, permuted_drops, read_case
+from pipeline.explanation.chosen_cases import certainty, choose_cases
+from pipeline.explanation.overlays import draw_thumbnail, over_tissue, save_jpeg
+from pipeline.explanation.tile_maps import Layer, belonging, layers
 from pipeline.fold_job import FoldJob
-from pipeline.overlays import draw_thumbnail, over_tissue, save_jpeg
-from pipeline.prediction import Shown
+from pipeline.inference.prediction import Shown
+from pipeline.inference.trained import Predictor
 from pipeline.run import write_text
-from pipeline.tile_maps import Layer, belonging, layers
-from pipeline.trained import Predictor
 from preprocessing.barcodes import file_name
 from preprocessing.colours import prototype_colour
 from preprocessing.features import FeatureStore

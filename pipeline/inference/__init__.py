@@ -1,0 +1,1 @@
+"""Trained models, and the new cohorts that they are asked about."""
