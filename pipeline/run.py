@@ -154,6 +154,12 @@ def require_own(config: Config, predictors: Sequence[Predictor] = ()) -> Run:
 def _refuse_other(folder: Path, own: str) -> None:
     if file := file_above(folder):
         raise InputError(f"--out {folder} cannot be made: {file} is a file; name another folder")
+    above = next(one for one in (folder, *folder.parents) if one.exists())
+    if not os.access(above, os.W_OK):
+        why = "Read-only file system" if os.statvfs(above).f_flag & os.ST_RDONLY else "Permission denied"
+        raise InputError(
+            f"--out {folder} cannot be {'written' if above == folder else 'made'} ({why}); name another folder"
+        )
     if not folder.exists():
         return
     if not folder.is_dir():

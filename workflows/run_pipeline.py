@@ -111,6 +111,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     if cohort.stored:
         config = config.model_copy(update={"tiles": cohort.stored.tiles})
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
+    config, places = (workers.ask(one.for_device, workers.device) for one in (config, places))
     store = FeatureStore(config.store)
     store.check()
     require_own(config, predictors)
@@ -118,17 +119,14 @@ def walk(config: "Config", workers: "Workers") -> int:
     if config.dry_run:
         show_forecast(forecast(config, cohort, at_once=workers.expected()))
         return ALL_GOOD
-    config, places = (workers.ask(one.for_device, workers.device) for one in (config, places))
     if cohort.slides and not cohort.stored and config.until != "tile":
         # A gated or missing one, or one that a trained model does not know, is told before a slide is tiled.
         require_encoder(predictors, load_encoder(config.encoder))
 
-    if cohort.slides and not store.exists():
-        store.require_writable()
-    run = open_run(config, predictors)
-    run.log_cohort(cohort)
     if cohort.slides:
         store.prepare()
+    run = open_run(config, predictors)
+    run.log_cohort(cohort)
     require_seen(workers, [slide.path for slide in cohort.slides if not cohort.stored] + places.read_by_workers())
     require_shared(workers, run.folder, option="--out")
     reports: dict[str, Any] = {}

@@ -324,7 +324,7 @@ def test_folders_that_cannot_be_used_are_told_even_by_a_dry_run(refused, cohort,
 
 
 def test_a_store_that_cannot_be_made(refused):
-    names(refused("--store", "/proc/none/st"), "--store /proc/none/st cannot be written")
+    names(refused("--store", "/proc/none/st"), "--store /proc/none/st cannot be made")
 
 
 def test_thin_classes_are_named_and_the_run_goes_on(walk, cohort, write, tmp_path, capsys):
