@@ -45,6 +45,13 @@ _LABEL_ENDS = ("grade", "event", "status", "death", "months", "days")  # tumorgr
 _DATED_GENE = re.compile(
     r"\d{1,2}[-/.](mar|sept?|oct|dec|nov|apr|feb)([-/.]\d+)?|(mar|sept?|oct|dec|nov|apr|feb)[-/.]\d{1,4}", re.IGNORECASE
 )
+# What STAR and HTSeq count beside the genes.
+_READ_COUNTS = frozenset(
+    names_in(
+        "N_unmapped N_multimapping N_noFeature N_ambiguous __no_feature __ambiguous __too_low_aQual __not_aligned "
+        "__alignment_not_unique"
+    )
+)
 _NUMBER_LIKE = re.compile(r"[-+]?[\d.,]*\d[\d.,]*(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -111,7 +118,7 @@ def read_genes(
     """
     path, notes = Path(path), list[str]()
     known = None if known_cases is None else frozenset(barcodes.case_of(case) for case in known_cases)
-    frame = _cases_in_rows(path, read_table(path), known, notes)
+    frame = _cases_in_rows(path, _without_read_counts(read_table(path), notes), known, notes)
     id_column = _id_column(path, frame, known, notes, samples=True)
     ignored = [column for column in frame.columns if column in set(ignore)]
     if ignored:
@@ -148,6 +155,19 @@ def _is_id(value: object, known: frozenset[str] | None) -> bool:
     if not isinstance(value, str):
         return False
     return barcodes.is_barcode(value) or (known is not None and value.strip() in known)
+
+
+def _without_read_counts(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The table without the counts of reads that are of no gene, whichever way round it is."""
+    columns = [column for column in frame.columns if column in _READ_COUNTS]
+    texts = frame[text_columns(frame)]
+    named = texts.isin(_READ_COUNTS)
+    rows = named.any(axis=1).to_numpy()
+    names = [*columns, *texts.to_numpy()[named.to_numpy()]]
+    if not names:
+        return frame
+    notes.append(f"counts of reads that are of no gene, left out: {some(names)}")
+    return frame.loc[~rows].drop(columns=columns).reset_index(drop=True)
 
 
 def _cases_in_rows(path: Path, frame: pd.DataFrame, known: frozenset[str] | None, notes: list[str]) -> pd.DataFrame:
@@ -374,13 +394,15 @@ def _is_words(values: pd.Series) -> bool:
 
 def _numbers(path: Path, frame: pd.DataFrame, genes: list[str], ids: list[str]) -> np.ndarray:
     """The genes' values, float64 (rows, genes); what is not a finite number is refused by row and column."""
+    texts = text_columns(frame[genes])
     try:
-        values = frame[genes].to_numpy().astype(np.float64)
+        odd = any(_has_odd_digits(frame[column]) for column in texts)
+        values = None if odd else frame[genes].to_numpy().astype(np.float64)
     except ValueError:
         values = None
     if values is None:
-        for column in genes:
-            bad = pd.to_numeric(frame[column], errors="coerce").isna() & frame[column].notna()
+        for column in texts:
+            bad = frame[column].map(lambda value: isinstance(value, str) and labels.read_number(value) is None)
             if bad.any():
                 _refuse_gene(path, ids[int(bad.argmax())], column, frame[column].iloc[int(bad.argmax())])
         raise InputError(f"{path}: the genes cannot be read as numbers; write plain decimal numbers")
@@ -389,6 +411,12 @@ def _numbers(path: Path, frame: pd.DataFrame, genes: list[str], ids: list[str]) 
         row, at = infinite[0]
         _refuse_gene(path, ids[row], genes[at], values[row, at])
     return values
+
+
+def _has_odd_digits(values: pd.Series) -> bool:
+    """Whether a number may be spelt as Python alone reads it: 1_000, or in the digits of another script."""
+    text = "".join(value for value in values if isinstance(value, str))
+    return "_" in text or not text.isascii()
 
 
 def _refuse_gene(path: Path, row: str, column: str, value: object) -> None:

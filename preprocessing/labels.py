@@ -61,6 +61,7 @@ SITE = _names("site tissue_source_site tissue_source_site_code tss")
 LABEL_NAMES = frozenset().union(
     GRADE, SUBTYPE, MONTHS, DAYS, YEARS, UNIT_UNKNOWN, DAYS_TO_DEATH, DAYS_TO_LAST, EVENT, CENSORSHIP, AGE, SEX, SITE
 )
+_TIME_WORDS = frozenset(_names("date dates day days month months year years time followup followed follow"))
 
 # The GDC puts its table in front: demographic.vital_status.
 _FROM_TABLES = re.compile(r"^(cases?|demographic|diagnos[ie]s|clinical|patient|follow_ups?)_")
@@ -68,6 +69,8 @@ _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4}
 _GRADE = re.compile(r"(?:cns )?(?:who )?(?:grade )?g? ?(iv|i{1,3}|[1-4])(?:\.0+)?")
 _YES = {"1", "1.0", "true", "yes", "dead", "deceased", "died", "death", "1:deceased", "1:dead", "event"}
 _NO = {"0", "0.0", "false", "no", "alive", "living", "0:living", "0:alive", "censored"}
+# What Python reads besides, 1_000 and the digits of other scripts, nobody meant as that number.
+_PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 _FEMALE = {"female", "f", "woman"}
 _MALE = {"male", "m", "man"}
 
@@ -161,11 +164,8 @@ def _text(value: Any) -> str:
 
 
 def read_number(text: str) -> float | None:
-    """The finite number that the text spells, else None."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
+    """The finite number that the text spells as a plain decimal, else None."""
+    number = float(text) if _PLAIN_NUMBER.fullmatch(text.strip()) else float("inf")
     return number if abs(number) < float("inf") else None
 
 
@@ -232,6 +232,8 @@ def _subtype(table: _Table) -> pd.Series | None:
 def _survival(table: _Table) -> dict[str, pd.Series | None]:
     event = _event(table)
     time, event = _time(table, event)
+    if time is None and (event is not None or table.named(DAYS_TO_DEATH)):
+        table.notes.append(_no_time(table))
     if time is not None:
         negative = time.index[time < 0]
         if len(negative):
@@ -240,6 +242,16 @@ def _survival(table: _Table) -> dict[str, pd.Series | None]:
             )
         time = time.mask(time < 0)
     return {"survival_months": time, "event": event}
+
+
+def _no_time(table: _Table) -> str:
+    """The warning that deaths are told, and no time that could be used with them."""
+    dated = [name for name in table.frame.columns if _TIME_WORDS & set(plain_name(name).split("_"))]
+    unused = f" (not used: {some(dated)})" if dated else ""
+    return (
+        f"warning: {table.source}: there are deaths but no survival time, so survival cannot be learnt{unused}; give a "
+        "column survival_months or survival_days, from the diagnosis to the death or the last follow-up"
+    )
 
 
 def _time(table: _Table, event: pd.Series | None) -> tuple[pd.Series | None, pd.Series | None]:
@@ -322,8 +334,9 @@ def _is_event(name: str, values: pd.Series) -> bool:
 
 
 def _is_time(name: str, values: pd.Series) -> bool:
+    """Numbers, and not 0 and 1 alone: those are an event, whatever the name."""
     numbers = values.dropna().map(_text).map(read_number)
-    return bool(numbers.notna().any()) and not (name == "os" and _is_binary(values))
+    return bool(numbers.notna().any()) and not _is_binary(values)
 
 
 def _read_censored(text: str) -> bool | None:

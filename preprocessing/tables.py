@@ -51,8 +51,9 @@ def read_table(path: Path | str) -> pd.DataFrame:
         InputError: no such file, not text, empty, a column twice, a row with too many or too few fields.
     """
     path = Path(path)
-    names, sep, body = _header(path, read_text(path))
-    _check_fields(path, body, sep, len(names))
+    whole = read_text(path)
+    names, sep, body = _header(path, whole)
+    _check_fields(path, body, sep, len(names), first_row=_first_row(whole, body))
     text = _text_positions(names, sep, body)
     frame = _read_large(names, sep, body, text) if len(body) > LARGE or len(names) > WIDE else None
     if frame is None:
@@ -113,13 +114,22 @@ def _separator(path: Path, line: str, body: str) -> tuple[str, list[str], list[s
     return found[0]
 
 
-def _check_fields(path: Path, body: bytes, sep: str, n_names: int) -> None:
+def _first_row(whole: str, body: bytes) -> int:
+    """The line of the file on which the first row behind the header stands, from 1."""
+    n_lines = whole.count("\n") + (not whole.endswith("\n"))
+    return n_lines - body.count(b"\n") + 1
+
+
+def _check_fields(path: Path, body: bytes, sep: str, n_names: int, *, first_row: int) -> None:
     """Every row has as many fields as the header: pandas would fill or drop in silence."""
-    bare = re.sub(rb'"[^"]*"', b"", body) if b'"' in body else body
-    for row, line in enumerate(io.BytesIO(bare), start=2):
+    # Of a quoted cell only its line ends stay, as signs that separate nothing, so that the lines of the file are counted.
+    bare = re.sub(rb'"[^"]*"', lambda cell: b"\r" * cell[0].count(b"\n"), body) if b'"' in body else body
+    row = first_row
+    for line in io.BytesIO(bare):
         n_fields = line.count(sep.encode()) + 1
         if n_fields != n_names and line.strip():
             raise InputError(f"{path}: row {row} has {n_fields} fields, the header {n_names}; is the file cut short?")
+        row += 1 + line.count(b"\r")
 
 
 def _text_positions(names: list[str], sep: str, body: bytes) -> set[int]:

@@ -41,6 +41,16 @@ def test_transposed_table_with_label_rows_and_gene_facts(write):
     assert table.annotations["subtype"].tolist() == ["IDHwt", "IDHmut"]
 
 
+@pytest.mark.parametrize("name", ["N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous", "__no_feature"])
+def test_counts_of_reads_are_no_genes(write, name):
+    turned = f"gene_id,gene_name,TCGA-06-0125,TCGA-06-0130\n{name},,90,80\nE1,EGFR,1,2\nE2,TP53,3,4\n"
+    upright = f"case_id,{name},EGFR,TP53\nTCGA-06-0125,90,1,3\nTCGA-06-0130,80,2,4\n"
+    for text in (turned, upright):
+        table = read_genes(write(text), known_cases=None)
+        assert table.values.to_dict("list") == {"EGFR": [1, 2], "TP53": [3, 4]}
+        assert any(f"left out: {name}" in note for note in table.notes)
+
+
 def test_a_column_that_r_renamed_is_dropped_and_said(write):
     table = read_genes(write("gene,TCGA.06.0125.01A,TCGA.06.0125.1\nEGFR,1,2\nTP53,3,4\n"), known_cases=None)
     assert table.values.index.tolist() == ["TCGA-06-0125"]
@@ -102,6 +112,8 @@ def test_rows_named_by_slide_alone_are_merged(write):
         ("case_id,EGFR\np1,1\np1,\n", "case p1 .* column EGFR is 1 in one row and nan in another"),
         ("case_id,EGFR,grade\np1,1,2\np1,1,3\n", "case p1 .* column grade is 2 in one row and 3 in another"),
         ("case_id,EGFR,TP53\np1,1,2\np2,abc,3\n", 'genes.csv: row p2, column EGFR: "abc" is not a finite number'),
+        ("case_id,EGFR,TP53\np1,1,2\np2,1_000,3\n", 'row p2, column EGFR: "1_000"'),
+        ("case_id,EGFR,TP53\np1,1,2\np2,١٢,3\n", 'row p2, column EGFR: "١٢"'),
         ("case_id,EGFR,TP53\np1,1,2\np2,inf,3\n", 'row p2, column EGFR: "inf"'),
         ("case_id;EGFR;TP53\np1;1,5;2\np2;2,5;3\n", 'row p1, column EGFR: "1,5".*decimals take a point'),
         ("case_id,grade\np1,2\n", "no column of numbers that could be a gene"),

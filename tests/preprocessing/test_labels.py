@@ -5,7 +5,7 @@ import pytest
 
 from preprocessing.case_tables import read_clinical
 from preprocessing.errors import InputError
-from preprocessing.labels import is_label, recognise
+from preprocessing.labels import is_label, read_number, recognise
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
 MONTH = 30.4375
@@ -80,6 +80,37 @@ def test_survival_longer_than_a_life_is_refused(name, value):
     assert labels(survival_months=[5, 1000]).frame["survival_months"].max() == 1000
 
 
+@pytest.mark.parametrize(
+    ("columns", "unused"),
+    [
+        ({"event": [1, 0], "date_of_death": ["2020-01-02", None]}, "date_of_death"),
+        ({"days_to_death": [50, None]}, "days_to_death"),
+        ({"vital_status": ["Dead", "Alive"], "lastFollowUpDate": ["2020", "2021"]}, "lastFollowUpDate"),
+    ],
+)
+def test_deaths_without_a_time_are_warned_of(columns, unused):
+    (warning,) = [
+        note for note in labels(**columns).notes if note.startswith("warning: clinical.csv: there are deaths")
+    ]
+    assert f"not used: {unused}" in warning
+    assert "survival_months" in warning
+    timed = labels(**columns, survival_months=[1, 2]).notes
+    assert not any(note.startswith("warning") for note in timed)
+
+
+@pytest.mark.parametrize("name", ["overall_survival", "OS", "survival"])
+def test_zeros_and_ones_are_no_time(name):
+    assert "survival_months" not in column(name, [1, 0, 1]).frame
+
+
+@pytest.mark.parametrize("value", ["1_000", "١٢", "0x10", "inf", "nan", "1e999"])
+def test_a_number_is_a_plain_decimal(value):
+    assert read_number(value) is None
+    with pytest.raises(InputError, match=f'case p1: "{value}" is not understood'):
+        labels(age=["50", value])
+    assert [read_number(text) for text in ("-1.5", "+2", ".5", "3.", "1E-3")] == [-1.5, 2, 0.5, 3, 0.001]
+
+
 def test_days_to_death_or_to_the_last_follow_up():
     found = labels(
         vital_status=["Dead", "Alive", "Dead"],
@@ -91,6 +122,11 @@ def test_days_to_death_or_to_the_last_follow_up():
     assert pd.isna(months.iloc[2])  # died, nobody knows when
     without_status = labels(days_to_death=[MONTH, None], days_to_last_follow_up=[None, MONTH])
     assert without_status.frame["event"].tolist() == [True, False]
+
+
+def test_with_neither_death_nor_follow_up_the_event_is_missing():
+    found = labels(days_to_death=[MONTH, None, None], days_to_last_follow_up=[None, MONTH, None])
+    assert found.frame["event"].tolist() == [True, False, pd.NA]
 
 
 def test_a_living_case_with_days_to_death():
