@@ -174,9 +174,12 @@ def _table(title: str, report: Report) -> Table:
         if report["headline"] == "c_index"
         else ("macro_auc", "accuracy", "balanced_accuracy")
     )
-    table = Table(
-        title=f"{title}: {report['n']} cases, each tested by a model that has not seen it", title_justify="left"
+    whose = (
+        "a new cohort, none of them among the model's training cases as far as it tells"
+        if report.get("external")
+        else "each tested by a model that has not seen it"
     )
+    table = Table(title=f"{title}: {report['n']} cases, {whose}", title_justify="left")
     table.add_column("predictor")
     for name in names:
         table.add_column(f"{name.replace('_', ' ')} (95 % interval)")

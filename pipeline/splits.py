@@ -85,12 +85,25 @@ def read_folds(folder: Path, cases: Sequence[str]) -> list[Fold]:
     """Published folds: `splits_0.csv`, `splits_1.csv`, … with columns `train`, `val` and, as some have, `test`.
 
     Without a test column `val` holds the test cases, as in the published five-fold files. Cases that the run does not have
-    are passed over; a fold that is left without cases is an error, as is a case on both sides.
+    are passed over; a fold that is left without cases is an error, as is a case on both sides, or tested by two folds.
     """
     paths = sorted(folder.glob("splits_*.csv"), key=lambda path: (len(path.stem), path.stem))
     if not paths:
         raise InputError(f"splits: no splits_0.csv, splits_1.csv, … in {folder}")
-    return [_read_fold(path, number, set(cases)) for number, path in enumerate(paths)]
+    folds = [_read_fold(path, number, set(cases)) for number, path in enumerate(paths)]
+    _refuse_tested_twice(paths, folds)
+    return folds
+
+
+def _refuse_tested_twice(paths: Sequence[Path], folds: Sequence[Fold]) -> None:
+    tested: dict[str, Path] = {}
+    for path, fold in zip(paths, folds, strict=True):
+        if twice := [case for case in fold.test if case in tested]:
+            raise InputError(
+                f"splits: {path} tests {len(twice)} cases that other files test too, {twice[0]} of {tested[twice[0]].name} "
+                "among them; let each case be tested by one file"
+            )
+        tested |= dict.fromkeys(fold.test, path)
 
 
 def _read_fold(path: Path, number: int, cases: set[str]) -> Fold:

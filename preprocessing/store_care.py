@@ -82,6 +82,14 @@ def entries(store: FeatureStore, *, stale_hours: float, deep: bool = False) -> I
 
 def look_up(store: FeatureStore, name: str, *, stale_hours: float, deep: bool = False) -> Entry:
     """One entry as it is at this moment; see `entries`."""
+    try:
+        return _look_up(store, name, stale_hours=stale_hours, deep=deep)
+    except OSError:  # its files are listed, and not read
+        kind, key = name.split("/", 1)
+        return Entry(kind, key, "unreadable", 0, {})
+
+
+def _look_up(store: FeatureStore, name: str, *, stale_hours: float, deep: bool) -> Entry:
     kind, key = name.split("/", 1)
     size, newest = store.extent(name)
     stale = time.time() - newest > 3600 * stale_hours

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from preprocessing import labels
-from preprocessing.errors import InputError, some
+from preprocessing.errors import some
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class _Markers:
     gain7_loss10: bool | None
     cdkn2: bool | None
     grade: int | None
+    contradicts: bool | None
 
 
 def who2021(
@@ -122,12 +123,12 @@ def who2021(
         who2021_diagnosis (string, missing where undetermined), who2021_grade (Int64), who2021_rule (string), indexed as
         the frame; with `predicted` also who2021_predicted (string): the markers that are predicted, separated by `;`.
 
-    Raises:
-        InputError: a value that is not understood.
+    A value that is not understood is warned of and counts as not known: a marker must not stop a run that may not need it.
     """
     columns = _marker_columns(frame, source)
     if predicted is not None:
         guessed = _marker_columns(predicted, "predictions")
+        guessed["idh"] = guessed["idh"].mask(columns["contradicts"])  # it does not settle what two columns dispute
         stands_in = {name: columns[name].isna() & guessed[name].notna() for name in _PREDICTABLE}
         filled = columns | {name: columns[name].fillna(guessed[name]) for name in _PREDICTABLE}
         stands_in["codeleted"] &= filled["idh"].fillna(False)  # of an IDH-wildtype tumour nobody asks for it
@@ -152,6 +153,8 @@ def _decided(frame: pd.DataFrame, columns: dict[str, pd.Series]) -> pd.DataFrame
 
 
 def _diagnose(m: _Markers) -> tuple[str | None, int | None, str]:
+    if m.contradicts:
+        return None, None, "undetermined: IDH status and subtype contradict each other"
     if m.idh is None:
         why = (
             "IDH1 is not mutated, IDH2 is not known" if m.idh1 is not None and not m.idh1 else "IDH status is not known"
@@ -203,12 +206,12 @@ def _marker_columns(frame: pd.DataFrame, source: str) -> dict[str, pd.Series]:
     either = idh1 | idh2  # True where one is mutated, False only where both are known not to be
     grades = [name for name in labels.GRADE if "2021" not in name]
     idh, by_subtype = flags(_IDH).fillna(either), _from_subtype(frame, r"IDH[-_ ]?(mut|wt|wild)", "mut")
-    contradict = (idh != by_subtype).fillna(False)
-    if contradict.any():
+    contradicts = (idh != by_subtype).fillna(False)
+    if contradicts.any():
         told = "%s: IDH status and subtype contradict each other in %d cases, whose diagnosis stays open: %s"
-        log.warning(told, source, contradict.sum(), some(frame.index[contradict]))
+        log.warning(told, source, contradicts.sum(), some(frame.index[contradicts]))
     return {
-        "idh": idh.fillna(by_subtype).mask(contradict),
+        "idh": idh.fillna(by_subtype).mask(contradicts),
         "idh1": idh1,
         "codeleted": flags(_CODELETION).fillna(
             _from_subtype(frame, r"IDH[-_ ]?mut\w*[-_ ]((?:non[-_ ]?)?codel)", "codel")
@@ -218,6 +221,7 @@ def _marker_columns(frame: pd.DataFrame, source: str) -> dict[str, pd.Series]:
         "gain7_loss10": flags(_GAIN7_LOSS10).fillna(flags(_GAIN7) & flags(_LOSS10)),
         "cdkn2": _either(flags(_CDKN2), copies(_CDKN2_COPIES, lambda level: level <= -2)),
         "grade": _read(frame, grades, labels.read_grade, source, dtype="Int64"),
+        "contradicts": contradicts,
     }
 
 
@@ -230,16 +234,20 @@ def _read(
     for column in frame.columns:
         if labels.plain_name(column) not in wanted:
             continue
-        values = []
+        values: list[object] = []
+        strange: list[str] = []
         for case, value in frame[column].items():
             text = "" if pd.isna(value) else " ".join(str(value).split())
             understood = pd.NA if re.sub(r"[^a-z0-9]", "", text.lower()) in _UNTOLD else read(text)
             if understood is None:
-                raise InputError(
-                    f'{source}: column {column}, case {case}: "{value}" is not understood; write 1 or 0, mutant or WT, '
-                    f"codel or non-codel, copy numbers as −2…2, or leave it empty"
-                )
-            values.append(understood)
+                strange.append(f'"{value}" of case {case}')
+            values.append(pd.NA if understood is None else understood)
+        if strange:
+            log.warning(
+                "%s: column %s: %d values are not understood and count as not known in the WHO 2021 diagnosis: %s; write 1 or 0, "
+                "mutant or WT, codel or non-codel, copy numbers as −2…2, or leave them empty",
+                *(source, column, len(strange), some(strange)),
+            )
         read_values = pd.Series(values, index=frame.index, dtype=dtype)
         found = _either(found, read_values) if dtype == "boolean" else found.fillna(read_values)
     return found

@@ -75,7 +75,9 @@ def check(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") 
     waste = sum(entry.state in WASTE for entry in found)
     out.print(
         f"{store.place}: {sum(entry.state == 'whole' for entry in found)} groups whole, {damaged} damaged, "
-        f"{waste - damaged} left behind" + ("; prune removes what no run can use" if waste else "")
+        + (f"{unreadable} unreadable, " if unreadable else "")
+        + f"{waste - damaged} left behind"
+        + ("; prune removes what no run can use" if waste else "")
     )
     return DAMAGED if damaged or unreadable else ALL_GOOD
 

@@ -53,6 +53,13 @@ def test_a_row_for_each_contender_and_each_baseline_with_the_lead_over_it(show):
     assert "0.750 (0.650–0.850)" in text
 
 
+def test_a_new_cohort_is_not_told_as_cross_validation(show):
+    own, new = (" ".join(show(grade=report() | more).split()) for more in ({}, {"external": True}))
+    assert "grade: 20 cases, each tested by a model that has not seen it" in own
+    assert "grade: 20 cases, a new cohort" in new
+    assert "has not seen it" not in new
+
+
 def test_a_further_scheme_is_a_table_of_its_own_below(show):
     text = show(grade=report(rivals=("abmil",), schemes={"site": report(baselines=("genes",))}))
     above, below = text.split("grade, split by site: 20 cases")

@@ -141,7 +141,8 @@ def test_a_fold_of_a_further_scheme_that_cannot_be_learned_from_is_told_with_its
 
 
 def test_given_folds_take_the_place_of_the_first_scheme(tmp_path):
-    folds = [Fold(i, tuple(sorted(CASES[:12])), (), tuple(sorted(CASES[12:]))) for i in range(2)]
+    half, rest = tuple(sorted(CASES[:12])), tuple(sorted(CASES[12:]))
+    folds = [Fold(0, half, (), rest), Fold(1, rest, (), half)]
     write_folds(folds, tmp_path)
     (one,), (by_site,) = (
         plan(task="grade", splits=str(tmp_path), split_by="case,site"),
@@ -155,7 +156,8 @@ def test_given_folds_take_the_place_of_the_first_scheme(tmp_path):
 
 
 def test_published_folds_are_used_as_they_are(tmp_path):
-    folds = [Fold(i, tuple(sorted(CASES[:12])), (), tuple(sorted(CASES[12:]))) for i in range(2)]
+    half, rest = tuple(sorted(CASES[:12])), tuple(sorted(CASES[12:]))
+    folds = [Fold(0, half, (), rest), Fold(1, rest, (), half)]
     write_folds(folds, tmp_path)
     (one,) = plan(task="grade", splits=str(tmp_path))
     assert list(one.folds) == folds

@@ -146,3 +146,15 @@ def test_wrong_split_files_are_refused_by_name(tmp_path, text, expected):
 def test_a_folder_without_split_files(tmp_path):
     with pytest.raises(InputError, match=r"no splits_0.csv, splits_1.csv, … in "):
         read_folds(tmp_path, ["A"])
+
+
+def test_a_case_that_two_files_test_is_refused(tmp_path):
+    (tmp_path / "splits_0.csv").write_text("train,val\nA,B\nC,Z\n")
+    (tmp_path / "splits_1.csv").write_text("train,val\nB,A\nC,Z\n")
+    assert len(read_folds(tmp_path, ["A", "B", "C"])) == 2  # Z is no case of the run
+    (tmp_path / "splits_1.csv").write_text("train,val\nA,C\n,B\n")
+    with pytest.raises(InputError) as caught:
+        read_folds(tmp_path, ["A", "B", "C"])
+    assert f"{tmp_path / 'splits_1.csv'} tests 1 cases that other files test too, B of splits_0.csv" in str(
+        caught.value
+    )

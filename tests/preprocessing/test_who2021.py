@@ -3,7 +3,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from preprocessing.errors import InputError
 from preprocessing.who2021 import who2021
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
@@ -102,9 +101,20 @@ def test_an_idh_status_that_the_subtype_contradicts_leaves_the_case_open(caplog)
     assert "contradict each other in 1 cases, whose diagnosis stays open: p1" in caplog.text
 
 
-def test_a_value_that_is_not_understood():
-    with pytest.raises(InputError, match='column IDH_status, case p1: "perhaps" is not understood'):
-        diagnose(IDH_status="perhaps")
+def test_a_predicted_subtype_does_not_settle_what_two_columns_dispute():
+    given = pd.DataFrame({"IDH_status": ["WT"], "subtype": ["IDHmut-codel"], "grade": [4]}, index=["p1"])
+    told = who2021(given, predicted=pd.DataFrame({"subtype": ["IDHwt"]}, index=["p1"])).iloc[0]
+    assert pd.isna(told["who2021_diagnosis"])
+    assert told["who2021_rule"] == "undetermined: IDH status and subtype contradict each other"
+    assert told["who2021_predicted"] == ""
+
+
+def test_a_marker_that_is_not_understood_is_told_and_counts_as_not_known(caplog):
+    assert diagnose(IDH_status="WT", TERT_promoter="perhaps", grade=4)[:2] == (GBM, 4)
+    assert diagnose(IDH_status="perhaps")[2] == "undetermined: IDH status is not known"
+    for name, message in zip(("TERT_promoter", "IDH_status"), caplog.messages, strict=True):
+        assert message.startswith(f"clinical table: column {name}: 1 values are not understood and count as not known")
+        assert '"perhaps" of case p1; write 1 or 0' in message
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from preprocessing import store_care
 from preprocessing.features import FORMAT, Bag, FeatureStore
@@ -97,9 +98,26 @@ def test_what_a_disk_does_not_let_be_read_is_told_and_never_removed(store, monke
     before = sorted(store.names("features"))
     monkeypatch.setattr(FeatureStore, "read_features", fails)
     assert main(["check", store.place, "--deep"]) == command.DAMAGED
-    assert f"unreadable: features/{before[0]}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"unreadable: features/{before[0]}" in told
+    assert "4 groups whole, 0 damaged, 4 unreadable, 0 left behind" in told
     assert main(["prune", store.place, "--deep", "--yes"]) == 0
     assert sorted(store.names("features")) == before
+
+
+def test_a_group_whose_description_a_disk_does_not_let_be_read_is_told_and_stays(store, monkeypatch, capsys):
+    cat_file, before = LocalFileSystem.cat_file, groups(store)
+
+    def fails(self, path, *args, **options):
+        if "features/S1-uni/" in str(path):
+            raise OSError(errno.EIO, "Input/output error")
+        return cat_file(self, path, *args, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", fails)
+    assert main(["check", store.place]) == command.DAMAGED
+    assert "unreadable: features/S1-uni" in capsys.readouterr().out
+    assert main(["prune", store.place, "--yes"]) == 0
+    assert groups(store) == before
 
 
 def test_only_a_deep_check_finds_bytes_that_were_changed(store):
