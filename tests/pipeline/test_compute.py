@@ -2,6 +2,7 @@ import ctypes
 import logging
 import os
 import re
+import signal
 import time
 from pathlib import Path
 from urllib.request import urlopen
@@ -264,6 +265,11 @@ def two():
     """Two worker processes."""
     with Workers(2, "cpu") as workers:
         yield workers
+
+
+def test_worker_processes_leave_ctrl_c_to_the_main_one(two):
+    assert two.client.submit(signal.getsignal, signal.SIGINT, pure=False).result() == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
 
 
 class TestMapJobsInProcesses:
