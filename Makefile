@@ -2,7 +2,7 @@
 # make demo      the whole walk on a small cohort that the project makes itself
 # make test      all fast tests; make test-slow: the others too
 # make lint      ruff, mypy, import-linter
-# make bench     what reading, embedding, Dask and the store cost, against what others cost; half an hour
+# make bench     what reading, embedding, Dask and the store cost, against what others cost, and what scale costs; an hour
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -42,6 +42,9 @@ bench: install
 	$(BIN)/python tests/benchmarks/bench_pipeline.py dask
 	$(BIN)/python tests/benchmarks/bench_pipeline.py tools
 	$(BIN)/python tests/benchmarks/bench_store.py
+	$(BIN)/python tests/benchmarks/bench_scale.py slides
+	$(BIN)/python tests/benchmarks/bench_scale.py huge
+	$(BIN)/python tests/benchmarks/bench_scale.py linear
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache

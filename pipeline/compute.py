@@ -16,6 +16,7 @@ from dask.distributed import Client, Future, KilledWorker, LocalCluster, as_comp
 from dask.system import CPU_COUNT
 from distributed.scheduler import NoWorkerError
 
+from pipeline.heard import OnceEach, Warned, with_warnings
 from pipeline.progress import track
 from pipeline.slurm import SlurmConfig, slurm_cluster
 from pipeline.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
@@ -130,6 +131,7 @@ class Workers:
     ) -> None:
         self.count, self.wanted_device, self.scheduler, self.slurm = count, device, scheduler, slurm
         self.slide_seconds = slide_seconds
+        self._warnings = OnceEach()
         self.begun: dict[object, float] = {}  # by task: when its worker said so, on this process' monotonic clock
 
     def __enter__(self) -> Self:
@@ -182,6 +184,16 @@ class Workers:
         client.subscribe_topic(BEGUN, self._note)
         _show_dashboard(client, here=self.scheduler is None)
         return client
+
+    def submit(self, work: Callable[..., R], *arguments: Any, **options: Any) -> Future:
+        """Have it done; the future's result goes through `told`."""
+        return self.client.submit(with_warnings, work, *arguments, pure=False, **options)
+
+    def told(self, result: tuple[R, list[Warned]]) -> R:
+        """What a worker returned, when its warnings have been told; those of one inside this process are already."""
+        if self.elsewhere or self.count != 0:
+            self._warnings.tell(result[1])
+        return result[0]
 
     def _note(self, event: tuple[float, str]) -> None:
         self.begun[event[1]] = time.monotonic()
@@ -325,7 +337,7 @@ def map_slides(
     if not slides:
         return []
     largest_first = sorted(slides, key=size, reverse=True)
-    submit = partial(workers.client.submit, _guarded, work, workers.slide_seconds, pure=False, **options)
+    submit = partial(workers.submit, _guarded, work, workers.slide_seconds, **options)
     futures = {submit(slide): slide for slide in largest_first}
     outcomes, lost = [], []
     shown = track(
@@ -340,7 +352,7 @@ def map_slides(
     for future in shown:
         slide = futures[future]
         try:
-            outcomes.append(_logged(future.result(), stage))
+            outcomes.append(_logged(workers.told(future.result()), stage))
         except KilledWorker:
             if reason := workers.why_lost(future.key):
                 outcomes.append(_logged(Outcome(slide.slide_id, "failed", reason), stage))
@@ -357,7 +369,7 @@ def map_slides(
 def _alone(workers: Workers, future: Future, slide: SlideWork) -> Outcome:
     """The outcome of a slide whose worker died before, now that no other is beside it."""
     try:
-        return future.result()
+        return workers.told(future.result())
     except KilledWorker:
         reason = workers.why_lost(future.key) or f"its worker process died, also when it was alone: {DEATH}"
         return Outcome(slide.slide_id, "failed", reason)
@@ -413,12 +425,12 @@ def map_jobs(workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, sta
         RunError: a worker process died of a job that was alone.
     """
     client = workers.client
-    futures = {client.submit(work, job, pure=False): number for number, job in enumerate(jobs)}
+    futures = {workers.submit(work, job): number for number, job in enumerate(jobs)}
     results: dict[int, R] = {}
     for future in track(as_completed(list(futures), loop=client.loop), stage=stage, total=len(futures), things="folds"):
         number = futures[future]
         try:
-            results[number] = future.result()
+            results[number] = workers.told(future.result())
         except KilledWorker:
             log.warning("%s %s: its worker process died; it is done again, alone", stage, jobs[number])
         except Exception:
@@ -427,7 +439,7 @@ def map_jobs(workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, sta
         future.release()
     for number in sorted(set(futures.values()) - results.keys()):
         try:
-            results[number] = client.submit(work, jobs[number], pure=False).result()
+            results[number] = workers.told(workers.submit(work, jobs[number]).result())
         except KilledWorker:
             reason = f"its worker process died, also when it was alone: {DEATH}"
             raise RunError(f"{stage} {jobs[number]}: {reason}") from None

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
@@ -22,7 +23,7 @@ from preprocessing.look import look_at
 from preprocessing.masks import mask_origin
 from preprocessing.slides import Slide
 from preprocessing.stain import stain_recipe
-from preprocessing.tiles import TileConfig, slide_normaliser, tile_slide
+from preprocessing.tiles import TileConfig, TileGrid, slide_normaliser, tile_slide
 
 PACKAGES = ("openslide-python", "simplejpeg", "pillow", "torch", "timm")  # whose arithmetic makes a feature
 PART_TILES = 16 * CPU_TILES  # always as many, so that parts that are done fit a later run with other workers
@@ -138,7 +139,7 @@ def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
     if part.is_whole:
         seconds = round(time.perf_counter() - start, 3)
         timed = {"tiles": len(part.rows), "seconds": seconds, "device": recipe.device}
-        _store(part, features, recipe, doubt, timed=timed)
+        _store(part, features, grid, recipe, doubt, timed=timed)
     else:
         store.write_part(key, part.rows, features)
     return replace(done, reason=doubt)
@@ -153,20 +154,20 @@ def join(whole: SlidePart, *, recipe: Recipe, parts: Mapping[str, Sequence[range
         grid = store.read_tiles(tile_key(whole.slide, recipe.tiles)).grid
         _, doubt = slide_normaliser(whole.slide.path, grid, recipe.tiles.stain)
         _require_unchanged(whole.slide)
-        _store(whole, store.read_parts(key, parts[whole.slide_id]), recipe, doubt)
+        _store(whole, store.read_parts(key, parts[whole.slide_id]), grid, recipe, doubt)
     return Outcome(whole.slide_id, "done", reason=doubt, n_tiles=whole.n_tiles)
 
 
 def _store(
     whole: SlidePart,
     features: Float[np.ndarray, "N D"],
+    grid: TileGrid,
     recipe: Recipe,
     stain_doubt: str,
     *,
     timed: Mapping[str, Any] | None = None,
 ) -> None:
     store, encoder = FeatureStore(recipe.store), load_encoder(recipe.encoder, recipe.device)
-    grid = store.read_tiles(tile_key(whole.slide, recipe.tiles)).grid
     key = feature_key(whole.slide, recipe.tiles, encoder.fingerprint)
     made_with = provenance(whole.slide, recipe.tiles) | {"encoder": encoder.describe()}
     if stain := stain_recipe(recipe.tiles.stain):
@@ -213,6 +214,12 @@ def _require_unchanged(slide: Slide) -> None:
         raise SlideError(f"{slide.path.name} was replaced while the run was on; run again")
 
 
+@cache
+def _versions() -> Mapping[str, str]:
+    """Kept, since to look them up takes as long as to store a small slide."""
+    return {"openslide": openslide.__library_version__} | {name: version(name) for name in PACKAGES}
+
+
 def provenance(slide: Slide, config: TileConfig) -> dict[str, Any]:
     """What the attributes of a stored group say about its origin."""
     return {
@@ -225,5 +232,5 @@ def provenance(slide: Slide, config: TileConfig) -> dict[str, Any]:
         "slide_size_px": slide.size_px,
         "tissue_mask": mask_origin(slide, config.tissue.masks),
         "recipe": config.model_dump(mode="json"),
-        "versions": {"openslide": openslide.__library_version__} | {name: version(name) for name in PACKAGES},
+        "versions": dict(_versions()),
     }

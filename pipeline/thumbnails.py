@@ -1,6 +1,5 @@
 """Thumbnails of a run's slides: each slide small, with the outline of its tissue, as `thumbnails/SLIDE.jpg`."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import Image
 
 from pipeline.compute import Outcome, Workers, map_slides
 from preprocessing.barcodes import file_name
+from preprocessing.drafts import whole_file
 from preprocessing.features import FeatureStore
 from preprocessing.reader import SlideReader
 from preprocessing.slides import Slide
@@ -73,12 +73,10 @@ def draw(picture: Picture, *, store: str, folder: Path) -> Outcome:
         pixels = reader.thumbnail(max(1.0, max(reader.size_px) / LONG_SIDE_PX))
     if picture.tiles:
         pixels = _outlined(pixels, FeatureStore(store).read_tiles(picture.tiles).mask)
-    path = thumbnail_path(folder, picture.slide_id)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(pixels).save(
-        draft, "JPEG", quality=JPEG_QUALITY, subsampling=0, comment=picture.made_from.encode()
-    )  # thin coloured lines do not stand halved colours
-    draft.replace(path)
+    with whole_file(thumbnail_path(folder, picture.slide_id)) as draft:
+        Image.fromarray(pixels).save(
+            draft, "JPEG", quality=JPEG_QUALITY, subsampling=0, comment=picture.made_from.encode()
+        )  # thin coloured lines do not stand halved colours
     return Outcome(picture.slide_id, "done", tiles=picture.tiles)
 
 

@@ -9,7 +9,6 @@ Corners are upper left ones. What is written here has moreover the attributes of
 is read again without a word from the user; other tools pass over them.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from jaxtyping import Float, Int32, Num
 
+from preprocessing.drafts import whole_file
 from preprocessing.errors import InputError, SlideError
 from preprocessing.features import Bag
 from preprocessing.slides import MPP_RANGE
@@ -143,17 +143,12 @@ def write_h5(
     feature_dtype, coord_dtype = dtypes or DTYPES[layout]
     wide = bag.features.dtype == np.float32
     coords = _to_um(bag.coords, geometry) if layout == "stamp" else bag.coords
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with h5py.File(draft, "w") as file:
-            file[FEATURES[layout]] = bag.features.astype("float32" if wide else feature_dtype)
-            file["coords"] = coords.astype(coord_dtype)
-            file.attrs.update({one.name: getattr(geometry, one.name) for one in fields(Geometry)})
-            file.attrs.update({"slide_id": slide_id, "encoder": encoder})
-            _ATTRIBUTES[layout](file, geometry, slide_id, encoder)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(path) as draft, h5py.File(draft, "w") as file:
+        file[FEATURES[layout]] = bag.features.astype("float32" if wide else feature_dtype)
+        file["coords"] = coords.astype(coord_dtype)
+        file.attrs.update({one.name: getattr(geometry, one.name) for one in fields(Geometry)})
+        file.attrs.update({"slide_id": slide_id, "encoder": encoder})
+        _ATTRIBUTES[layout](file, geometry, slide_id, encoder)
 
 
 def _clam_attributes(file: Any, geometry: Geometry, slide_id: str, _encoder: str) -> None:

@@ -4,7 +4,6 @@ Its pixels are coarser than the slide's, and its resolution tags say by how much
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int32, UInt8
 
 from preprocessing.colours import Scale, rgb
+from preprocessing.drafts import whole_file
 from preprocessing.geojson import colour_of
 from preprocessing.h5_features import Geometry
 
@@ -52,24 +52,19 @@ def write_heatmap(
         legend = {"what": what, "colours": {str(int(one)): colour_of(int(one), colours) for one in np.unique(values)}}
     mpp_xy = (size_px[i] * geometry.slide_mpp_xy[i] / picture.shape[1 - i] for i in (0, 1))
     x, y = (UM_IN_CM / mpp for mpp in mpp_xy)  # pixels a centimetre
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with tifffile.TiffWriter(draft) as tiff:
-            for number, level in enumerate(_pyramid(picture)):
-                tiff.write(
-                    level,
-                    photometric="rgb",
-                    tile=(TIFF_TILE_PX, TIFF_TILE_PX),
-                    compression="deflate",
-                    resolution=(x / 2**number, y / 2**number),
-                    resolutionunit="CENTIMETER",
-                    description=json.dumps(legend) if number == 0 else None,
-                    subfiletype=int(number > 0),  # of reduced size
-                    metadata=None,
-                )
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(path) as draft, tifffile.TiffWriter(draft) as tiff:
+        for number, level in enumerate(_pyramid(picture)):
+            tiff.write(
+                level,
+                photometric="rgb",
+                tile=(TIFF_TILE_PX, TIFF_TILE_PX),
+                compression="deflate",
+                resolution=(x / 2**number, y / 2**number),
+                resolutionunit="CENTIMETER",
+                description=json.dumps(legend) if number == 0 else None,
+                subfiletype=int(number > 0),  # of reduced size
+                metadata=None,
+            )
 
 
 def draw(

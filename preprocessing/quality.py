@@ -52,10 +52,13 @@ def measure_sharpness(tile: Tile) -> float:
 
 def measure_empty(tile: Tile) -> float:
     """The share of pixels that are near-white and colourless, or black."""
-    return float((find_glass(tile) | (tile.max(2) <= BLACK_MAX_LEVEL)).mean())
+    red, green, blue = np.moveaxis(tile, -1, 0)
+    black = (red <= BLACK_MAX_LEVEL) & (green <= BLACK_MAX_LEVEL) & (blue <= BLACK_MAX_LEVEL)
+    return float((find_glass(tile) | black).mean())
 
 
 def find_glass(pixels: UInt8[np.ndarray, "*shape 3"]) -> Bool[np.ndarray, "*shape"]:
     """Which pixels are near-white and colourless."""
-    lowest, highest = pixels.min(-1), pixels.max(-1)
+    red, green, blue = np.moveaxis(pixels, -1, 0)  # many times faster than `min` and `max` over triplets
+    lowest, highest = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     return (lowest >= GLASS_MIN_LEVEL) & (highest - lowest <= GLASS_MAX_SPREAD)

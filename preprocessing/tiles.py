@@ -178,13 +178,17 @@ def tissue_share(
         span: width and height of a rectangle, as the same fractions.
     """
     height, width = mask.shape
-    area = np.pad(mask.cumsum(0, dtype=float).cumsum(1), ((1, 0), (1, 0)))  # tissue above and left of each mask corner
+    area = np.zeros((height + 1, width + 1), np.int32)  # tissue above and left of each mask corner
+    np.cumsum(mask, axis=0, out=area[1:, 1:])
+    np.cumsum(area, axis=1, out=area)
     columns = _between(area.T, (left + span[0]) * width) - _between(area.T, left * width)  # (columns, mask rows + 1)
     tissue = _between(columns.T, (top + span[1]) * height) - _between(columns.T, top * height)
     return tissue / (span[0] * width * span[1] * height)
 
 
-def _between(lines: Float[np.ndarray, "n m"], at: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k m"]:
+def _between(
+    lines: Float[np.ndarray, "n m"] | Int32[np.ndarray, "n m"], at: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, "k m"]:
     """The lines at fractional positions, interpolated; beyond the last it stays as it is."""
     at = np.clip(at, 0, len(lines) - 1)
     before = np.minimum(at.astype(int), len(lines) - 2)

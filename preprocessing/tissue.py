@@ -30,6 +30,7 @@ GLASS_MAX_PINK = 0.03  # green's density beyond blue's: glass is rarely pinker, 
 GLASS_MIN_SHARE = 0.005  # of the thumbnail; less is a vessel's lumen or a gap in the tissue
 BLACK_LEVEL = 40  # scanners pad with black, JPEG blurs it; the darkest tissue at 8 µm/px has a channel above 60
 PADDING_WHITE = 254  # nearer to 255 than any scanned glass that is not overexposed
+COUNTED_ROWS = 1024  # of a mask at once
 INK_REACH_UM = 40.0  # the rim of a pen's stroke, where ink and tissue or glass mix
 
 
@@ -78,11 +79,8 @@ def detect_by_colour(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> 
     """Tissue by its colour beyond the glass; see the head of this file. A finer thumbnail is averaged first."""
     factor = max(1, round(config.mpp / mpp))
     mpp *= factor
-    rgb, density, padding = _see_through(_shrink(thumbnail, factor), mpp, config)
-    colour = _spread(density)
-    usable = ~padding & (_lowest(rgb) < config.white_level)
-    tissue = usable & (colour > _threshold(colour[usable], config))
-    tissue = _drop_small(tissue, config.min_piece_um2 / mpp**2)
+    density, padding, white = _see_through(_shrink(thumbnail, factor), mpp, config)
+    tissue = _drop_small(_find_coloured(density, ~padding & ~white, config), config.min_piece_um2 / mpp**2)
     if tissue.any():  # else all of a tiny slide's glass would be a hole
         tissue = ~_drop_small(~tissue, config.min_hole_um2 / mpp**2) & ~padding
     if config.exclude_pen:
@@ -91,21 +89,31 @@ def detect_by_colour(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> 
     return _enlarge(tissue, factor, thumbnail.shape[:2])
 
 
+def _find_coloured(density: Planes, usable: Mask, config: TissueConfig) -> Mask:
+    colour = _spread(density)
+    return usable & (colour > _threshold(colour[usable], config))
+
+
 def measure_ink(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> float:
     """The share of pen ink in all that lies on the glass, tissue and ink, 0 to 1; see `detect_tissue` for the arguments."""
     factor = max(1, round(config.mpp / mpp))
-    _, density, padding = _see_through(_shrink(thumbnail, factor), mpp * factor, config)
+    density, padding, _ = _see_through(_shrink(thumbnail, factor), mpp * factor, config)
     there = ~padding & (density.mean(axis=0) > config.max_threshold)
     ink = _find_ink(density, 0) & there
     return float(ink.sum()) / max(1.0, float(there.sum()))
 
 
-def _see_through(rgb: Planes, mpp: float, config: TissueConfig) -> tuple[Planes, Planes, Mask]:
-    """The smoothed image, its optical density beyond the glass, and what the scanner never saw."""
+def _see_through(rgb: Planes, mpp: float, config: TissueConfig) -> tuple[Planes, Mask, Mask]:
+    """The smoothed image's optical density beyond the glass, what the scanner never saw, and what is white.
+
+    The density takes the image's place in memory.
+    """
     padding = _find_padding(rgb)
     rgb[:, padding] = config.white_level  # so that it does not bleed into its surroundings
-    rgb = _smooth(rgb, config.smooth_um / mpp)
-    return rgb, _measure_density(rgb, _estimate_glass(rgb, padding, config.white_level)), padding
+    _smooth(rgb, config.smooth_um / mpp)
+    white = _lowest(rgb) >= config.white_level
+    glass = _estimate_glass(rgb, padding, config.white_level)
+    return _turn_to_density(rgb, glass), padding, white
 
 
 def detect_by_tiatoolbox(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mask:
@@ -132,24 +140,23 @@ def _shrink(thumbnail: Thumbnail, factor: int) -> Planes:
     return blocks.mean(axis=(2, 4), dtype=np.float32)
 
 
-def _smooth(planes: Planes, sigma_px: float) -> Planes:
-    """Gaussian smoothing to 2.5 sigma; the edges are repeated. In float32 throughout, twice as fast as scipy's."""
+def _smooth(planes: Planes, sigma_px: float) -> None:
+    """Gaussian smoothing to 2.5 sigma, in place; the edges are repeated. In float32 throughout, twice as fast as scipy's.
+
+    Plane by plane: a giant slide's thumbnail has some 40 million pixels, of which as few copies as possible are held.
+    """
     radius = round(2.5 * sigma_px)
-    if radius == 0:
-        return planes
-    weights = np.exp(-0.5 * (np.arange(radius + 1) / sigma_px) ** 2)
+    weights = np.exp(-0.5 * (np.arange(radius + 1) / max(sigma_px, 1e-9)) ** 2)
     weights = (weights / (2 * weights.sum() - weights[0])).astype(np.float32)
-    for axis in (1, 2):
-        width = [(radius, radius) if axis == each else (0, 0) for each in range(3)]
-        padded = np.moveaxis(np.pad(planes, width, mode="edge"), axis, 0)
-        size = planes.shape[axis]
-        total = weights[0] * planes
-        for shift in range(1, radius + 1):
-            pair = padded[radius - shift :][:size] + padded[radius + shift :][:size]
-            pair *= weights[shift]
-            total += np.moveaxis(pair, 0, axis)
-        planes = total
-    return planes
+    for plane in planes if radius else ():
+        for along in (plane, plane.T):
+            size = len(along)
+            padded = np.pad(along, ((radius, radius), (0, 0)), mode="edge")
+            along *= weights[0]
+            for shift in range(1, radius + 1):
+                pair = padded[radius - shift :][:size] + padded[radius + shift :][:size]
+                pair *= weights[shift]
+                along += pair
 
 
 def _enlarge(mask: Mask, factor: int, shape: tuple[int, ...]) -> Mask:
@@ -198,9 +205,12 @@ def _estimate_glass(rgb: Planes, padding: Mask, white_level: int) -> Float32[np.
     return np.median(colours[:, glass & (np.abs(level - commonest) < 2)], axis=1).astype(np.float32)
 
 
-def _measure_density(rgb: Planes, glass: Float32[np.ndarray, "3"]) -> Planes:
-    """Optical density beyond the glass, by channel; what is brighter than the glass has none."""
-    return np.log10(np.maximum(glass[:, None, None] / np.maximum(rgb, 1.0), 1.0))
+def _turn_to_density(rgb: Planes, glass: Float32[np.ndarray, "3"]) -> Planes:
+    """Optical density beyond the glass, by channel, in place; what is brighter than the glass has none."""
+    np.maximum(rgb, 1.0, out=rgb)
+    np.divide(glass[:, None, None], rgb, out=rgb)
+    np.maximum(rgb, 1.0, out=rgb)
+    return np.log10(rgb, out=rgb)
 
 
 def _threshold(colour: Float32[np.ndarray, " N"], config: TissueConfig) -> float:
@@ -240,6 +250,9 @@ def _drop_small(mask: Mask, min_px: float) -> Mask:
     labels, count = ndimage.label(mask)
     if count == 0:
         return mask
-    keep = np.bincount(labels.ravel()) >= min_px
+    sizes = np.zeros(count + 1, int)
+    for rows in range(0, len(labels), COUNTED_ROWS):  # it counts in a copy of 8 bytes a pixel
+        sizes += np.bincount(labels[rows : rows + COUNTED_ROWS].ravel(), minlength=count + 1)
+    keep = sizes >= min_px
     keep[0] = False
     return keep[labels]

@@ -27,38 +27,48 @@ import tifffile
 from slides import TILE_PX, tissue_tiles, write_large_slide
 
 EVERY = 0.5  # seconds between looks at the processes
+ENDING_SECONDS = 1.0  # of a run, when its stages are over
+SETTLING = 0.1  # share of the stages in which workers load what they need
 
 
 class Watch:
-    """Memory of all processes of a run, and the CPU time of its main one, which holds the scheduler."""
+    """Memory of all processes of a run, and the CPU time that its main one spends beside its main thread.
+
+    Those other threads are Dask's: scheduler, client and the workers' nannies. Pages that processes share, as
+    forked ones do, count once (PSS).
+    """
 
     def __init__(self, pid: int) -> None:
-        self.main, self.samples = psutil.Process(pid), []
+        self.main, self.samples = psutil.Process(pid), list[tuple[float, ...]]()
         self.thread = threading.Thread(target=self._look, daemon=True)
         self.thread.start()
 
     def _look(self) -> None:
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), dict[int, float]()
         while self.main.is_running():
             try:
                 family = [self.main, *self.main.children(recursive=True)]
-                memory = [one.memory_info().rss - one.memory_info().shared for one in family]
-                cpu = sum(self.main.cpu_times()[:2])
-                self.samples.append((time.perf_counter() - start, memory[0], sum(memory), cpu))
+                memory = [one.memory_full_info().pss for one in family]
+                spent |= {one.id: one.user_time + one.system_time for one in self.main.threads()}  # ended ones stay
+                dask = sum(seconds for thread, seconds in spent.items() if thread != self.main.pid)
+                self.samples.append((time.perf_counter() - start, memory[0], sum(memory), max(memory), dask))
             except psutil.NoSuchProcess:
                 pass
             time.sleep(EVERY)
 
     def told(self, begin: float, end: float) -> str:
-        """Of the time between, in shares of the whole run."""
-        part = np.array(self.samples)[int(begin * len(self.samples)) : int(end * len(self.samples))]
+        """Of the time between, in seconds since the start."""
+        seen = np.array(self.samples)
+        part = seen[(seen[:, 0] >= begin) & (seen[:, 0] <= end)]
+        if len(part) < 2:
+            return f"at most {seen[:, 2].max() / 2**20:.0f} MiB"
         middle = len(part) // 2
-        mib = part[:, 1:3] / 2**20
-        load = (part[-1, 3] - part[0, 3]) / (part[-1, 0] - part[0, 0])
+        mib = part[:, 1:4] / 2**20
+        load = (part[-1, 4] - part[0, 4]) / (part[-1, 0] - part[0, 0])
         return (
             f"all processes {mib[:middle, 1].mean():.0f} MiB in the first half, {mib[middle:, 1].mean():.0f} in the second, "
-            f"at most {mib[:, 1].max():.0f}; main process {mib[:middle, 0].mean():.0f} and {mib[middle:, 0].mean():.0f}, "
-            f"busy {load:.0%} of the time"
+            f"at most {mib[:, 1].max():.0f}; main process {mib[:middle, 0].mean():.0f} and {mib[middle:, 0].mean():.0f}; "
+            f"the largest at most {mib[:, 2].max():.0f}; Dask's threads busy {load:.0%} of the time"
         )
 
 
@@ -76,7 +86,9 @@ def run(slides: Path, folder: Path, encoder: Path, *, out: str, workers: int = 2
     if process.returncode:
         raise SystemExit(said.decode())
     seconds = json.loads((folder / out / "run.json").read_text())["seconds"]
-    return seconds | {"all": time.perf_counter() - start}, watch.told(0.3, 0.95)
+    whole = time.perf_counter() - start
+    end = whole - ENDING_SECONDS
+    return seconds | {"all": whole}, watch.told(end - sum(seconds.values()) + SETTLING * sum(seconds.values()), end)
 
 
 def encoder(folder: Path) -> Path:

@@ -2,6 +2,7 @@ import ctypes
 import logging
 import os
 import re
+import signal
 import time
 from pathlib import Path
 from urllib.request import urlopen
@@ -11,6 +12,7 @@ from distributed import KilledWorker, LocalCluster, get_worker
 
 from pipeline import compute
 from pipeline.compute import Outcome, Workers, choose_device, map_jobs, map_slides
+from pipeline.heard import OnceEach
 from preprocessing.errors import InputError, RunError, SlideError
 from preprocessing.slides import Slide
 
@@ -151,9 +153,12 @@ class FakeWorkers:
     def __init__(self, deaths):
         self.client, self.deaths, self.log = self, deaths, []
 
-    def submit(self, guarded, work, limit, slide, *, pure):
+    def submit(self, guarded, work, limit, slide):
         self.log.append(f"submit {slide.slide_id}")
         return FakeFuture(self, lambda: work(slide), slide.slide_id)
+
+    def told(self, result):
+        return result
 
     def why_lost(self, key):
         return ""
@@ -218,7 +223,8 @@ def hang(slide):
     return Outcome(slide.slide_id, "done")
 
 
-def test_a_slide_that_hangs_fails_alone_and_is_not_tried_again():
+def test_a_slide_that_hangs_fails_alone_and_is_not_tried_again(monkeypatch):
+    monkeypatch.setattr(compute, "CLOSE_SECONDS", 1)  # for the worker that comes in the place of the one that was ended
     with Workers(2, "cpu", slide_seconds=3) as workers:
         outcomes = map_slides(workers, hang, make_slides("hangs", "a", "b", "c"), stage="test", size=width)
     assert {one.slide_id: one.status for one in outcomes} == {"hangs": "failed"} | dict.fromkeys("abc", "done")
@@ -261,6 +267,11 @@ def two():
         yield workers
 
 
+def test_worker_processes_leave_ctrl_c_to_the_main_one(two):
+    assert two.client.submit(signal.getsignal, signal.SIGINT, pure=False).result() == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
 class TestMapJobsInProcesses:
     def test_a_job_whose_worker_dies_once_is_done_again(self, two, tmp_path):
         def work(job):
@@ -287,6 +298,26 @@ class TestMapJobsInProcesses:
 
         with pytest.raises(RunError, match="the disk is full"):
             map_slides(two, work, make_slides("a", "b", "c"), stage="test", size=width)
+
+
+def warn_twice(job):
+    for _ in range(2):
+        logging.getLogger("pipeline.clinical").warning("covariate %s is missing", "age")
+    logging.getLogger("fontTools").warning("another's")
+    return Outcome(job.slide_id, "done") if isinstance(job, Slide) else job
+
+
+@pytest.mark.parametrize(("place", "times"), [("inside", 14), ("two", 1)])
+def test_a_warning_of_every_slide_and_every_fold_is_told_once(place, times, request, monkeypatch, caplog):
+    """Inside the run's process the log has it from where it was said; what is gathered for the end has it once anyhow."""
+    workers = request.getfixturevalue(place)
+    monkeypatch.setattr(workers, "_warnings", OnceEach())  # as at the start of a run
+    map_slides(workers, warn_twice, make_slides("a", "b", "c"), stage="test", size=width)
+    assert map_jobs(workers, warn_twice, [1, 2, 3, 4], stage="test") == [1, 2, 3, 4]
+    said = [(one.name, one.getMessage()) for one in caplog.records if one.levelno == logging.WARNING]
+    own = [one for one in said if one[0] != "fontTools"]
+    assert own == times * [("pipeline.clinical", "covariate age is missing")]
+    assert place == "inside" or own == said
 
 
 class TestProcesses:

@@ -1,4 +1,7 @@
+import os
+import re
 import shutil
+import socket
 from dataclasses import replace
 
 import numpy as np
@@ -92,3 +95,19 @@ def test_a_slide_that_cannot_be_drawn_is_named_and_the_others_are_drawn(draw, co
     assert list(failed) == ["bad"]
     assert "OpenSlide" in failed["bad"]
     assert [path.name for path in (tmp_path / "t").iterdir()] == [thumbnail_path(tmp_path, "<good>").name]
+
+
+def test_a_picture_that_is_begun_has_the_name_of_a_draft_which_is_swept_when_its_process_is_dead(
+    draw, corner_slide, tmp_path, monkeypatch
+):
+    begun, save = [], Image.Image.save
+
+    def saved(image, path, *rest, **options):
+        begun.append(path.name)
+        save(image, path, *rest, **options)
+
+    monkeypatch.setattr(Image.Image, "save", saved)
+    draw(corner_slide)
+    (picture,) = (tmp_path / "t").iterdir()
+    own = rf"\.{re.escape(picture.name)}\.{re.escape(socket.gethostname())}-{os.getpid()}-[0-9a-f]{{32}}"
+    assert [re.fullmatch(own, name) is not None for name in begun] == [True]

@@ -9,6 +9,7 @@ from lifelines.utils import concordance_index
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
+import preprocessing.cohort
 from preprocessing.features import FeatureStore
 from workflows.demo import draw_genes, draw_labels, write_svs
 
@@ -67,6 +68,16 @@ def test_everything_that_is_promised_is_there(finished):
     stages = {"tiling", "embedding", "thumbnails", "training", "evaluation", "explaining"}
     assert run["seconds"].keys() == stages
     assert run["encoder"]["name"] == "efficientnet-lite0"
+
+
+def test_a_run_that_loses_a_slide_says_so_and_ends_with_1(cohort, finished, walk, tmp_path, monkeypatch, capsys):
+    whole = preprocessing.cohort.ledger
+    monkeypatch.setattr(preprocessing.cohort, "ledger", lambda *given: whole(*given).iloc[1:])
+    lost = read(finished / "slides.csv")["slide_id"][0]
+    assert walk(cohort.slides, cohort.genes, "--until", "tile", "--out", tmp_path / "run") == 1
+    told = capsys.readouterr().err
+    assert f"slides.csv: not every id that came in is there once: missing ('{lost}'" in told
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_every_case_and_slide_that_came_in_goes_out_once(finished, cohort):
