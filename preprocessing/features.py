@@ -20,11 +20,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import numpy as np
@@ -46,10 +47,12 @@ from preprocessing.tiles import TileConfig, TiledSlide, TileGrid
 FORMAT = 2  # of tiles and features; raise it whenever the same recipe would give other numbers
 CHUNK_ROWS = 512  # of features and masks
 COORDS_CHUNK_ROWS = 1 << 17  # 1 MiB
+ASKED_AT_ONCE = 8  # a disk across a network, or an object store, answers each question late
 LOOKED_AT = 1000  # groups of features, to learn how fast an encoder is
 KINDS = ("tiles", "looks", "features", "parts", "drafts")
 CONTENT = "tiles and patch features of whole-slide images"
 MAX_CHUNK_BYTES = 256 << 20  # twice what is ever written: no more is set aside because a file says so
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,12 @@ class Measured:
     tiles: int
     seconds: float
     device: str
+
+
+def ask_many(question: Callable[[str], R], keys: Iterable[str]) -> list[R]:
+    """What a store answers for each of the keys, in their order; it is asked several at a time."""
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        return list(pool.map(question, keys))
 
 
 def tile_key(slide: Slide, config: TileConfig) -> str:

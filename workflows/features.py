@@ -1,13 +1,15 @@
 """From slides to features: what of a cohort is in the store is taken from there, the rest is tiled and embedded."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from itertools import compress
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline.compute import Outcome, Workers
     from pipeline.config import Config
     from pipeline.run import Run
     from preprocessing.cohort import Cohort
+    from preprocessing.features import FeatureStore
 
 
 def make_features(
@@ -27,12 +29,13 @@ def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Worker
     """Tile each slide whose tiles, or whose look, are not in the store yet; outcomes by slide id."""
     from pipeline.places import require_shared_store
     from pipeline.stages import tile_all
-    from preprocessing.features import FeatureStore, tile_key
+    from preprocessing.features import FeatureStore, ask_many, tile_key
 
     store = FeatureStore(config.store)
     with run.stage("tiling") as done_now:
         known = {slide.slide_id: tile_key(slide, config.tiles) for slide in cohort.slides}
-        done = {name: key for name, key in known.items() if store.has_tiles(key) and store.has_look(key)}
+        there = ask_many(lambda key: store.has_tiles(key) and store.has_look(key), known.values())
+        done = dict(compress(known.items(), there))
         todo = [slide for slide in cohort.slides if slide.slide_id not in done]
         if todo:
             require_shared_store(workers, store)
@@ -52,7 +55,7 @@ def embed_slides(
     from pipeline.places import require_shared_store
     from pipeline.stages import Recipe, embed_all
     from preprocessing.encoders import load_encoder
-    from preprocessing.features import FeatureStore, feature_key
+    from preprocessing.features import FeatureStore, ask_many, feature_key
 
     store = FeatureStore(config.store)
     if not cohort.slides:
@@ -62,7 +65,8 @@ def embed_slides(
         run.facts["encoder"] = encoder.describe()
         good = [slide for slide in cohort.slides if tiled[slide.slide_id].status != "failed"]
         keys = {slide.slide_id: feature_key(slide, config.tiles, encoder.fingerprint) for slide in good}
-        todo = [slide for slide in good if not store.has_features(keys[slide.slide_id])]
+        there = ask_many(store.has_features, keys.values())
+        todo = [slide for slide, is_there in zip(good, there, strict=True) if not is_there]
         if todo:
             require_shared_store(workers, store)
         made = embed_all(
@@ -96,16 +100,20 @@ def draw_slides(
 def take_features(config: "Config", cohort: "Cohort", run: "Run") -> tuple[dict[str, "Outcome"], dict[str, str]]:
     """Outcomes and feature groups of a cohort whose features are in the store, and its slides perhaps nowhere."""
     from pipeline.compute import Outcome
-    from preprocessing.features import FeatureStore
+    from preprocessing.features import FeatureStore, ask_many
 
     store = FeatureStore(config.store)
     run.facts["encoder"] = dict(cohort.stored.encoder) if cohort.stored else None
     features = {slide.slide_id: slide.features for slide in cohort.slides}
-    counts = {name: store.count_tiles_of_features(key) for name, key in features.items()}
-    return {name: Outcome(name, "reused", n_tiles=n or 0) for name, n in counts.items()}, features
+    counts = zip(features, ask_many(store.count_tiles_of_features, features.values()), strict=True)
+    return {name: Outcome(name, "reused", n_tiles=n or 0) for name, n in counts}, features
 
 
-def _reused(keys: Mapping[str, str], store: Any) -> list["Outcome"]:
+def _reused(keys: Mapping[str, str], store: "FeatureStore") -> list["Outcome"]:
     from pipeline.compute import Outcome
+    from preprocessing.features import ask_many
 
-    return [Outcome(name, "reused", n_tiles=store.count_tiles(key) or 0, tiles=key) for name, key in keys.items()]
+    counts = ask_many(store.count_tiles, keys.values())
+    return [
+        Outcome(name, "reused", n_tiles=n or 0, tiles=key) for (name, key), n in zip(keys.items(), counts, strict=True)
+    ]
