@@ -5,6 +5,7 @@ Figures are estimates, and each says what it rests on.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from pipeline.config import Config
 from preprocessing.cohort import Cohort, audit_cases
 from preprocessing.encoders import encoder_spec
 from preprocessing.errors import SlideError, some
-from preprocessing.features import FeatureStore, Measured, feature_key, tile_key
+from preprocessing.features import FeatureStore, Measured, ask_many, feature_key, tile_key
 from preprocessing.quality import QualityConfig
 from preprocessing.slides import Slide
 from preprocessing.tiles import tile_slide
@@ -95,12 +96,12 @@ def _work(config: Config, cohort: Cohort, at_once: int) -> Iterator[str]:
     if cohort.stored or config.until == "tile":
         return
     dim = next((one.dim for one in measured), None) or encoder_spec(config.encoder.name).dim
-    done = {
-        slide.slide_id
+    keys = {
+        feature_key(slide, config.tiles, mark): slide.slide_id
         for slide in cohort.slides
         for mark in {one.fingerprint for one in measured}
-        if store.has_features(feature_key(slide, config.tiles, mark))
     }
+    done = set(compress(keys.values(), ask_many(store.has_features, keys)))
     left = total - sum(n for name, n in tiles.of_slide.items() if name in done)
     yield f"features: {len(done)} slides are embedded, {len(cohort.slides) - len(done)} are not: {_about(left)} tiles"
     if dim is None:
@@ -114,10 +115,11 @@ def _work(config: Config, cohort: Cohort, at_once: int) -> Iterator[str]:
 def _tiles(config: Config, cohort: Cohort, store: FeatureStore) -> Tiles:
     """From the store where a slide is tiled or embedded; else from the thumbnails of some of the others, by their area."""
     if cohort.stored:
-        counts = {slide.slide_id: store.count_tiles_of_features(slide.features) for slide in cohort.slides}
-        return Tiles({name: n or 0 for name, n in counts.items()}, 0, ("as stored",))
-    counts = {slide.slide_id: store.count_tiles(tile_key(slide, config.tiles)) for slide in cohort.slides}
-    known = {name: n for name, n in counts.items() if n is not None}
+        counts = ask_many(store.count_tiles_of_features, (slide.features for slide in cohort.slides))
+        ids = (slide.slide_id for slide in cohort.slides)
+        return Tiles({name: n or 0 for name, n in zip(ids, counts, strict=True)}, 0, ("as stored",))
+    counts = ask_many(store.count_tiles, (tile_key(slide, config.tiles) for slide in cohort.slides))
+    known = {slide.slide_id: n for slide, n in zip(cohort.slides, counts, strict=True) if n is not None}
     others = sorted((slide for slide in cohort.slides if slide.slide_id not in known), key=_area_um2)
     notes = [f"{len(known)} slides as stored"] if known else []
     if not others:
