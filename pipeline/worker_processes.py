@@ -18,7 +18,7 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
 }
-IMPORTED = ["pipeline.worker_interrupts", "pipeline.stages", "pipeline.fold_job", "distributed"]
+IMPORTED = ["pipeline.worker_server"]
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 

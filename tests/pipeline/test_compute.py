@@ -270,7 +270,7 @@ def two():
 
 def test_worker_processes_leave_ctrl_c_to_the_main_one(two):
     assert two.client.submit(signal.getsignal, signal.SIGINT, pure=False).result() == signal.SIG_IGN
-    assert "pipeline.worker_interrupts" not in sys.modules  # here, it still ends the run
+    assert "pipeline.worker_server" not in sys.modules  # here, it still ends the run
 
 
 class TestMapJobsInProcesses:
