@@ -35,6 +35,8 @@ DASK_SETTINGS = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
+    # By default a worker writes down where in the program it is, a hundred times a second, and keeps that for an hour.
+    "distributed.worker.profile.enabled": False,
 }
 # A process has a share of the machine's memory, and is ended when it takes 95 % of that.
 LOCAL: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}

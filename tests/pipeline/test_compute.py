@@ -273,6 +273,12 @@ def test_worker_processes_leave_ctrl_c_to_the_main_one(two):
     assert "pipeline.worker_server" not in sys.modules  # here, it still ends the run
 
 
+def test_worker_processes_keep_no_record_that_grows_while_they_work(two):
+    kept = two.client.run(lambda dask_worker: sorted(dask_worker.periodic_callbacks))
+    assert len(kept) == 2
+    assert all("heartbeat" in one and "profile" not in one for one in kept.values())
+
+
 class TestMapJobsInProcesses:
     def test_a_job_whose_worker_dies_once_is_done_again(self, two, tmp_path):
         def work(job):
