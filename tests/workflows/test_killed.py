@@ -75,7 +75,13 @@ class Place:
         own = ("--store", str(self.store), "--out", str(self.run))
         with (self.folder / "told.txt").open("ab") as told:
             return psutil.Popen(
-                [*self.command, *own], stdout=told, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+                [*self.command, *own],
+                stdout=told,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                start_new_session=True,
+                # A shell's background job ignores Ctrl-C, and so would all that these tests start.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def seen(self, stage: str) -> int:
