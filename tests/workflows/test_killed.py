@@ -214,6 +214,17 @@ def test_killed_at_twenty_moments_over_all_stages_the_result_is_the_same(place, 
     check(there, undisturbed)
 
 
+@pytest.mark.slow  # half a minute
+def test_predictions_of_a_trained_model_that_are_killed_on_the_way_are_the_same(place, undisturbed, tmp_path_factory):
+    slides, genes = place().command[3:5]
+    command = (*place().command[:3], slides, genes, "--trained", str(undisturbed.run / "models"), *OPTIONS[:4])
+    alone, there = (Place(tmp_path_factory.mktemp("place"), command) for _ in range(2))
+    assert alone.start().wait(PATIENCE) == 0, (alone.folder / "told.txt").read_text()
+    moments = ("run", "tiling"), ("worker", "embedding"), ("run", "drawing"), ("run", "writing"), ("run", "explaining")
+    disturb(there, moments, random.Random(0))
+    check(there, alone)
+
+
 def test_the_drafts_of_a_dead_process_are_swept_by_the_next_start(place, undisturbed):
     """All that a run writes, as a killed process leaves it, in a run that is finished."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
