@@ -1,6 +1,7 @@
 """Slides: found on disk, told apart, their resolution made certain."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +37,14 @@ MPP_RANGE = (0.05, 5.0)  # microns per pixel of any bright-field scan; beyond it
 POWER_TIMES_MPP = 10.0  # a 40x objective is scanned at about 0.25 microns per pixel, a 20x one at 0.5
 DOUBT_RATIO = 1.6  # a resolution that differs by more from what the objective power implies is doubtful
 PROBES_AT_ONCE = 8
+
+# A manifest's columns, and those that are probably meant as one of them: they are not guessed, and not passed over.
+_MANIFEST: dict[str, tuple[str, ...]] = {
+    "path": (),
+    "slide_id": (),
+    "case_id": ("case", "case_submitter_id", "submitter_id", "patient", "patient_id", "bcr_patient_barcode"),
+    "mpp": ("mpp_x", "mpp_xy", "mpp_um", "um_per_px", "microns_per_pixel", "resolution", "pixel_size"),
+}
 
 
 @dataclass(frozen=True)
@@ -161,9 +170,7 @@ def _from_path(path: Path) -> SlideFile:
 
 
 def _from_manifest(path: Path) -> list[SlideFile]:
-    table = read_table(path)
-    if "path" not in table:
-        raise InputError(f"slides: manifest {path} has no column `path`; it has {', '.join(map(str, table.columns))}")
+    table = _with_plain_names(path, read_table(path))
     found = []
     for number, row in zip(table.index, table.to_dict("records"), strict=True):
         if pd.isna(row["path"]):
@@ -176,6 +183,27 @@ def _from_manifest(path: Path) -> list[SlideFile]:
     if not found:
         raise InputError(f"slides: manifest {path} names no slide")
     return found
+
+
+def _with_plain_names(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The manifest with its columns under their names however they were spelt, as `Slide ID`; likenesses are refused."""
+    for name, others in _MANIFEST.items():
+        spelt = [column for column in table.columns if re.sub(r"[\s_.-]", "", column.lower()) == name.replace("_", "")]
+        if len(spelt) > 1:
+            raise InputError(
+                f"slides: manifest {path} has the column {name} more than once, as {', '.join(spelt)}; keep one"
+            )
+        table = table.rename(columns=dict.fromkeys(spelt, name))
+        alike = [column for column in table.columns if re.sub(r"[\s.-]", "_", column.lower()) in others]
+        if name not in table and (alike or name == "path"):
+            remedy = (
+                f"call {' or '.join(alike)} {name}, or leave it out"
+                if alike and name != "path"
+                else f"call the files {name}"
+            )
+            told = ", ".join(map(str, table.columns))
+            raise InputError(f"slides: manifest {path} has no column `{name}`; it has {told}; {remedy}")
+    return table
 
 
 def _manifest_mpp(value: Any, path: Path, number: int) -> float | None:

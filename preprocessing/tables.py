@@ -49,12 +49,16 @@ _NAMELESS = re.compile(
 )  # what pandas calls a column without a name
 
 
-def read_table(path: Path | str) -> pd.DataFrame:
+def read_table(path: Path | str, *, as_text: bool = False) -> pd.DataFrame:
     """The file's columns, numbers exact, missing values NaN, ids as text; the index is the line of the file, from 1.
 
     CSV, TSV or semicolons, gzipped or not, with or without a byte order mark; lines that begin with # in front of the
     header are passed over, and so are columns without a name and without a value. A first line `sep=;` says the
     separator. A header that lacks the name of the first column (R) gets "".
+
+    Args:
+        path: the file.
+        as_text: whether every column holds names, whatever they look like.
 
     Raises:
         InputError: no such file, not text, empty, a column twice, a row with too many or too few fields.
@@ -62,13 +66,13 @@ def read_table(path: Path | str) -> pd.DataFrame:
     path = Path(path)
     whole = read_text(path)
     names, sep, body = _header(path, whole)
-    lines = _check_fields(path, body, sep, len(names), first_line=_first_line(whole, body))
-    text = _text_positions(names, sep, body)
-    frame = _read_large(names, sep, body, text) if len(body) > LARGE or len(names) > WIDE else None
+    lines = _check_fields(path, body, sep, names, first_line=_first_line(whole, body))
+    text = set(range(len(names))) if as_text else _text_positions(names, sep, body)
+    frame = _read_large(names, sep, body, text) if (len(body) > LARGE or len(names) > WIDE) and not as_text else None
     if frame is None:
         frame = _read_small(path, len(names), sep, body, text)
     for position in [i for i, dtype in enumerate(frame.dtypes) if dtype.kind == "O"]:
-        frame[position] = frame[position].map(_cell)
+        frame[position] = frame[position].map(_cell).astype(object)
     return _named(path, frame.set_axis(lines, axis=0), names)
 
 
@@ -149,7 +153,7 @@ def _first_line(whole: str, body: bytes) -> int:
     return n_lines - body.count(b"\n") + 1
 
 
-def _check_fields(path: Path, body: bytes, sep: str, n_names: int, *, first_line: int) -> list[int]:
+def _check_fields(path: Path, body: bytes, sep: str, names: list[str], *, first_line: int) -> list[int]:
     """The line of each row. Every row has as many fields as the header: pandas would fill or drop in silence."""
     cell = sep.encode()
     if b'"' in body:
@@ -160,9 +164,10 @@ def _check_fields(path: Path, body: bytes, sep: str, n_names: int, *, first_line
     for row in io.BytesIO(body):
         n_fields = row.count(cell) + 1
         if n_fields > 1 or row.strip():
-            if n_fields != n_names:
-                why = "is the file cut short?" if n_fields < n_names else "is there a title above the header?"
-                raise InputError(f"{path}: row {line} has {n_fields} fields, the header {n_names}; {why}")
+            if n_fields != len(names):
+                header = f"{len(names)}" + ("" if names[0] else ", with the first, which has no name")
+                why = "is the file cut short?" if n_fields < len(names) else "is there a title above the header?"
+                raise InputError(f"{path}: row {line} has {n_fields} fields, the header {header}; {why}")
             lines.append(line)
         line += 1 + row.count(b"\r")
     return lines
@@ -178,9 +183,13 @@ def _text_positions(names: list[str], sep: str, body: bytes) -> set[int]:
 
 
 def _rows(body: bytes, sep: str) -> Iterator[list[str]]:
-    return csv.reader(
-        io.TextIOWrapper(io.BytesIO(body), encoding="utf-8", newline=""), delimiter=sep, skipinitialspace=True
-    )
+    lines = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8", newline="")
+    return filter(_holds_cells, csv.reader(lines, delimiter=sep, skipinitialspace=True))
+
+
+def _holds_cells(row: list[str]) -> bool:
+    """Whether the line is a row of the table, and not empty or blank."""
+    return len(row) > 1 or (len(row) == 1 and bool(row[0].strip()))
 
 
 def _read_small(path: Path, n_names: int, sep: str, body: bytes, text: set[int]) -> pd.DataFrame:
@@ -215,15 +224,14 @@ def _text_fields(body: bytes, sep: str, positions: list[int]) -> Iterator[list[s
     """These fields of each row; without quotes in the file, the rest of a row need not be taken apart."""
     lines = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8", newline="")
     last = max(positions) + 1
-    rows = _rows(body, sep) if b'"' in body else (line.rstrip("\n").split(sep, last) for line in lines)
-    for row in rows:
-        if row and row != [""]:
-            yield [row[position] for position in positions]
+    plain = (line.rstrip("\n").split(sep, last) for line in lines)
+    for row in _rows(body, sep) if b'"' in body else filter(_holds_cells, plain):
+        yield [row[position] for position in positions]
 
 
 def _numeric_positions(sep: str, body: bytes, known_text: set[int]) -> list[int]:
     """The columns that hold numbers, or nothing, in the first rows."""
-    columns = zip(*itertools.islice((row for row in _rows(body, sep) if row), 3), strict=True)
+    columns = zip(*itertools.islice(_rows(body, sep), 3), strict=True)
     return [
         position
         for position, column in enumerate(columns)

@@ -89,7 +89,9 @@ def test_a_header_behind_a_comment_sign_is_refused(write):
     assert read_table(write(cbioportal)).columns.tolist() == ["PATIENT_ID", "AGE"]
 
 
-def test_the_index_is_the_line_of_the_file(write):
+@pytest.mark.parametrize("large", [20_000_000, 0])
+def test_the_index_is_the_line_of_the_file(write, monkeypatch, large):
+    monkeypatch.setattr(tables, "LARGE", large)
     text = '# one\ncase_id,note,EGFR\n\na,"x\n\ny ""z""",1\n\n   \nb,5",2\nc,6",3\n,,\nd,"",4\n'
     table = read_table(write(text))
     assert table.index.tolist() == [4, 9, 10, 11, 12]
