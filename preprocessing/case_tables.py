@@ -138,7 +138,7 @@ def read_genes(
     if frame is as_written:
         _refuse_long(path, frame.drop(columns=[*ignored, id_column]))
     frame, ids, dropped = _primary(path, frame.drop(columns=ignored), id_column, known if must_share else None)
-    _note_strangers(ids, known, notes)
+    _note_rows(ids, dropped, known, notes)
     if known is not None and not known & {barcodes.case_of(one) for one in ids}:
         notes.append(f"warning: {path}: not one case in common with the slides: {_apart(id_column, ids, known)}")
     genes, others = _gene_columns(path, frame, id_column, notes)
@@ -161,7 +161,7 @@ def read_clinical(path: Path | str, known_cases: Collection[str] | None) -> Clin
     frame = read_table(path)
     id_column = _id_column(path, frame, known, notes, samples=False)
     frame, ids, dropped = _primary(path, frame, id_column, known)
-    _note_strangers(ids, known, notes)
+    _note_rows(ids, dropped, known, notes)
     cases, firsts = _one_row_a_case(ids)
     merged = _merge_annotations(path, frame.drop(columns=id_column), cases, firsts, notes)
     return ClinicalTable(merged, notes, dropped)
@@ -313,8 +313,10 @@ def _refuse_long(path: Path, frame: pd.DataFrame) -> None:
             )
 
 
-def _note_strangers(ids: Sequence[str], known: frozenset[str] | None, notes: list[str]) -> None:
-    """A warning of ids unlike the others: a sum below the table, a comment, a column that is of no case."""
+def _note_rows(ids: Sequence[str], dropped: Sequence[Dropped], known: frozenset[str] | None, notes: list[str]) -> None:
+    """Which rows were left out; and a warning of ids unlike the others: a sum below the table, a column that is of no case."""
+    if dropped:
+        notes.append(f"{len(dropped)} rows left out: {some(f'{row.id} ({row.reason})' for row in dropped)}")
     strange = [identifier for identifier in ids if not _is_id(identifier, known)]
     if 0 < len(strange) < len(ids) / 2 and any(map(barcodes.is_barcode, ids)):
         notes.append(

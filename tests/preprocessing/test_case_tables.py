@@ -140,6 +140,9 @@ def test_primary_samples_only_and_one_a_case(write):
         "TCGA-06-0130-11A": "sample type 11, not primary (01)",
         "row 7": "no id",
     }
+    assert any(
+        note.startswith("4 rows left out: TCGA-06-0125-02A (sample type 02, not primary (01))") for note in table.notes
+    )
 
 
 def test_published_tables_with_a_row_a_slide_are_merged(write):
