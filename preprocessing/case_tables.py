@@ -41,6 +41,7 @@ _LABEL_WORDS = frozenset(
         "ploidy height weight volume dose interval hazard risk group type surv cens exitus resection"
     )
 )
+_NO_GENES = {"bmi", "eor", "rin", "tmb"}  # as the whole name: body mass, extent of resection, RNA integrity, mutations
 _ENDPOINTS = {"os", "pfs", "dss", "pfi", "dfi", "dfs", "rfs"}  # as the first word: OS_MONTHS, PFI.time; EFS is a gene
 _LABEL_PARTS = ("survival", "censor", "subtype", "diagnos", "histolog", "oncotree", "vitalstat", "followup")
 _LABEL_ENDS = ("grade", "event", "status", "death", "months", "days")  # tumorgrade, timetoevent
@@ -421,7 +422,11 @@ def is_annotation(name: str) -> bool:
         return True
     if labels.is_label(name) or (words and words[0] in _ENDPOINTS):
         return True
-    if name in ("n_slides", "slide_ids", "has_rna", "mag") or any(word in _LABEL_WORDS for word in words):
+    if (
+        name in ("n_slides", "slide_ids", "has_rna", "mag")
+        or name.lower() in _NO_GENES
+        or any(word in _LABEL_WORDS for word in words)
+    ):
         return True
     long_words = [word.rstrip("0123456789") for word in words]
     if any(word in _LABEL_WORDS and len(word) > 4 for word in long_words):
