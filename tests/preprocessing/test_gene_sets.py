@@ -36,7 +36,7 @@ def test_genes_in_the_place_of_descriptions_are_refused(tmp_path):
     path.write_text("A\tEGFR\tTP53\tMET\nB\tTP53\tEGFR\tRB1\n")
     with pytest.raises(InputError, match=r"genes stand where the descriptions of the sets should \(EGFR, TP53\)"):
         read_gene_sets(path)
-    path.write_text("A\t\tTP53\tMET\nB\thttp://b\tTP53\tEGFR\tRB1\n")
+    path.write_text("A\t\tTP53\tMET\t\nB\thttp://b\tTP53\tEGFR\tRB1\n")
     assert read_gene_sets(path) == {"A": ["TP53", "MET"], "B": ["TP53", "EGFR", "RB1"]}
 
 
