@@ -53,6 +53,7 @@ _DATED_GENE = re.compile(
     re.IGNORECASE,
 )
 _FROM_DATES = "a spreadsheet made dates of names such as SEPT2 or MARCH1"
+_RENAMED_GENE = re.compile(r"(.+)\.\d{1,2}")  # what pandas and R make of a second EGFR: EGFR.1
 # No gene is called so: words with blanks between them, or in small letters and without a digit.
 _ODD_GENE = re.compile(r"\w+ .*|[a-z][a-z_.]*")
 # What STAR and HTSeq count beside the genes.
@@ -479,6 +480,12 @@ def _warn_of_names(genes: list[str], notes: list[str]) -> None:
         notes.append(
             f"warning: {len(dated)} genes are called like dates ({some(dated)}): {_FROM_DATES}, and no gene set will find "
             "them; correct the names"
+        )
+    every = set(genes)
+    if again := [name for name in genes if (found := _RENAMED_GENE.fullmatch(name)) and found[1] in every]:
+        notes.append(
+            f"warning: {len(again)} genes seem to be there more than once, renamed by a program ({some(again)}), and count as "
+            "genes of their own; keep one of each"
         )
     odd = [name for name in genes if _ODD_GENE.fullmatch(name)]
     if 0 < len(odd) < len(genes) / 2:

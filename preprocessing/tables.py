@@ -81,6 +81,8 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = value.strip()
+    if text.startswith('="') and text.endswith('"'):  # how Excel is told that 007 is a text
+        text = text[2:-1].strip()
     return float("nan") if text.lower() in _NOTHING else text
 
 

@@ -108,6 +108,12 @@ def test_columns_that_are_not_called_like_genes_are_warned_of(write):
     assert not any(note.startswith("warning") for note in lower.notes)
 
 
+def test_a_gene_that_a_program_renamed_because_it_was_there_twice_is_warned_of(write):
+    table = read_genes(write("case_id,EGFR,EGFR.1,AC000001.1,AC000001.2\np1,1,2,3,4\n"), known_cases=None)
+    (warning,) = [note for note in table.notes if note.startswith("warning")]
+    assert "1 genes seem to be there more than once, renamed by a program (EGFR.1)" in warning
+
+
 def test_a_firehose_table_is_read_with_its_second_header(write):
     text = (
         "Hybridization REF\tTCGA-06-0125-01A-11R-1849-01\ngene_id\tnormalized_count\n?|100130426\t0\nEGFR|1956\t7.5\n"

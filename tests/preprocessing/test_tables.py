@@ -113,6 +113,12 @@ def test_missing_values_in_any_capitals(write):
     assert table["EGFR"].astype(float).dropna().tolist() == [1.5]
 
 
+def test_cells_that_excel_was_told_to_take_as_text_are_what_they_hold(write):
+    table = read_table(write('case_id,EGFR\n="007",1.5\n"=""TCGA-06-0125""",2\n="NA",3\n'))
+    assert table["case_id"].tolist()[:2] == ["007", "TCGA-06-0125"]
+    assert table["case_id"].isna().tolist() == [False, False, True]
+
+
 def test_columns_that_pandas_named_are_dropped_where_they_are_empty(write):
     table = read_table(write("case_id,EGFR,Unnamed: 2,Unnamed: 3\na,1,,5\nb,2,,6\n"))
     assert table.columns.tolist() == ["case_id", "EGFR", "Unnamed: 3"]
