@@ -196,11 +196,7 @@ def _with_plain_names(path: Path, table: pd.DataFrame) -> pd.DataFrame:
         table = table.rename(columns=dict.fromkeys(spelt, name))
         alike = [column for column in table.columns if re.sub(r"[\s.-]", "_", column.lower()) in others]
         if name not in table and (alike or name == "path"):
-            remedy = (
-                f"call {' or '.join(alike)} {name}, or leave it out"
-                if alike and name != "path"
-                else f"call the files {name}"
-            )
+            remedy = f"call {' or '.join(alike)} {name}, or leave it out" if alike else f"call the files {name}"
             told = ", ".join(map(str, table.columns))
             raise InputError(f"slides: manifest {path} has no column `{name}`; it has {told}; {remedy}")
     return table

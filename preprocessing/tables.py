@@ -33,10 +33,8 @@ _NOTHING = {
 _SPELT = sorted(
     {"NaN", *_NOTHING, *map(str.upper, _NOTHING), *map(str.capitalize, _NOTHING), *map(str.title, _NOTHING)}
 )
-LARGE, WIDE = (
-    20_000_000,
-    5_000,
-)  # bytes and columns; beyond them numpy reads the numbers: as exact, and four times faster
+# Bytes and columns; beyond them numpy reads the numbers: as exact, and four times faster.
+LARGE, WIDE = 20_000_000, 5_000
 
 # Columns that are read as text whatever they look like, so that "02" stays "02".
 _TEXT_WORDS = frozenset(names_in("id ids barcode case sample patient slide submitter site tss bcr"))
@@ -44,9 +42,8 @@ _LEADING_ZERO = re.compile(rb'[,;|\t\n"]0\d+[,;|\t\n"]')  # no number is written
 
 # What may stand above the header: comments, empty lines, and the line by which Excel is told the separator.
 _ABOVE = re.compile(r'(?:#[^\n]*\n|\n)*(?:"?sep=(?P<sep>[,;|\t])"?[,;|\t]*\n)?(?:#[^\n]*\n|\n)*', re.IGNORECASE)
-_NAMELESS = re.compile(
-    r"unnamed: ?\d+(_level_\d+)?(\.\d+)?", re.IGNORECASE
-)  # what pandas calls a column without a name
+# What pandas calls a column without a name.
+_NAMELESS = re.compile(r"unnamed: ?\d+(_level_\d+)?(\.\d+)?", re.IGNORECASE)
 
 
 def read_table(path: Path | str, *, as_text: bool = False) -> pd.DataFrame:
@@ -123,7 +120,8 @@ def _header(path: Path, text: str) -> tuple[list[str], str, bytes]:
 def _check_header(path: Path, above: str, names: list[str], sep: str) -> None:
     """The header is no row of numbers, because the real one begins with # and was passed over as a comment."""
     comments = [line for line in above.split("\n") if line.startswith("#")]
-    if comments and comments[-1].count(sep) + 1 == len(names) > 1 and any(labels.read_number(name) for name in names):
+    numbers = [name for name in names if labels.read_number(name) is not None]
+    if comments and numbers and comments[-1].count(sep) + 1 == len(names) > 1:
         raise InputError(
             f"{path}: there are numbers where the header should be ({some(names)}), and the line above begins with #: "
             "if that is the header, remove its #"
