@@ -92,7 +92,7 @@ def say_error(message: str) -> None:
     err.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
-def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
+def show_cohort(cohort: Cohort) -> None:
     """The cohort as it will be used: counts, what was read as what, and what is doubtful."""
     failed = sum(gone.status == "failed" for gone in cohort.left_out)
     cases = cohort.used_cases()
@@ -107,6 +107,13 @@ def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
             warn(note.removeprefix(WARNING))
         else:
             err.print(f"  {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    for gone in cohort.left_out:
+        if gone.status == "failed":
+            warn(f"slide {gone.file.slide_id}: {gone.reason}")
+
+
+def show_plans(plans: Sequence[TaskPlan]) -> None:
+    """The tasks: cases, folds and classes, and what is doubtful."""
     for plan in plans:
         classes = f", classes {', '.join(plan.vocabulary)}" if plan.vocabulary else ""
         further = "".join(f", {len(folds)} by {scheme}" for scheme, folds in plan.further_schemes.items())
@@ -115,9 +122,6 @@ def show_cohort(cohort: Cohort, plans: Sequence[TaskPlan]) -> None:
         )
         for warning in plan.warnings:
             warn(warning)
-    for gone in cohort.left_out:
-        if gone.status == "failed":
-            warn(f"slide {gone.file.slide_id}: {gone.reason}")
 
 
 def show_forecast(lines: Sequence[str]) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from preprocessing.barcodes import case_of
 from preprocessing.drafts import write_text
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, some
 from preprocessing.files import read_text
+
+_FLAGS = {"true", "false", "0", "1"}  # as in CLAM's splits_0_bool.csv
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,10 @@ def _read_fold(path: Path, number: int, cases: set[str]) -> Fold:
         raise InputError(
             f"splits: {path} needs columns train and val (or test); it has {', '.join(map(str, table.columns))}"
         )
+    if flags := [name for name, ids in sides.items() if ids and {one.lower() for one in ids} <= _FLAGS]:
+        raise InputError(
+            f"splits: {path}: column {flags[0]} holds {some(sides[flags[0]])} where case ids should be; list the ids"
+        )
     _refuse_shared(path, sides)
     found = {name: tuple(sorted(set(ids) & cases)) for name, ids in sides.items()}
     test = found["test"] if "test" in found else found["val"]
@@ -128,12 +135,13 @@ def _read_fold(path: Path, number: int, cases: set[str]) -> Fold:
 
 
 def _read_ids(path: Path) -> pd.DataFrame:
-    """The file's columns as text, so that case 007 stays 007."""
+    """The file's columns as text, so that case 007 stays 007; of a sample's or a slide's barcode the case."""
     text = read_text(path)
     try:
-        return pd.read_csv(io.StringIO(text), dtype=str, skipinitialspace=True)
+        table = pd.read_csv(io.StringIO(text), dtype=str, skipinitialspace=True)
     except ValueError as error:
         raise InputError(f"splits: {path} cannot be read as a table: {error}") from None
+    return table.map(case_of, na_action="ignore")
 
 
 def _refuse_shared(path: Path, sides: dict[str, list[str]]) -> None:

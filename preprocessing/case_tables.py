@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,13 @@ _CASE_NAMES = names_in(
 )
 _SAMPLE_NAMES = names_in("sample_id sample_barcode bcr_sample_barcode sample_submitter_id sample barcode aliquot_id id")
 _SLIDE_NAMES = names_in("slide_id slide_ids slide filename file_name file")
-_ROW_NUMBERS = {"", "index", "row_names", "rownames", "unnamed_0"}
+_ROW_NUMBERS = re.compile(r"|index|row(_?names?|_?num(ber)?s?)?|nr|no|s_?no|unnamed(_\d+)*|x(_\d+)?")
+ENOUGH_ROWS = 10  # that a column which counts them, one by one, is no gene
 
 # Of a transposed table: the columns of gene names, the best first, and of other facts of the genes.
 _GENE_NAMES = names_in("hugo_symbol gene_symbol symbol gene_name gene genes hgnc_symbol gene_id")
 _GENE_FACTS = frozenset(_GENE_NAMES) | {
-    *names_in("entrez_gene_id entrez_id entrez ensembl_id ensembl hgnc_id description gene_type biotype"),
+    *names_in("entrez_gene_id entrez_id entrez locus_id ensembl_id ensembl hgnc_id description gene_type biotype"),
     *names_in("chr chrom chromosome start end length strand cytoband"),
 }
 
@@ -35,16 +37,25 @@ _LABEL_WORDS = frozenset(
         "metastasis stage age sex gender race ethnicity female male site train project histology histological "
         "morphology oncotree karnofsky kps ecog purity estimate score cluster class label labels target outcome "
         "response treatment therapy radiation chemotherapy time tumor tumour cancer disease patient sample case slide "
-        "slides barcode id batch cohort fold split who codel codeletion mpp"
+        "slides barcode id batch cohort fold split who codel codeletion mpp date count counts burden fraction percent "
+        "ploidy height weight volume dose interval hazard risk group type surv cens exitus resection"
     )
 )
+_NO_GENES = {"bmi", "eor", "rin", "tmb"}  # as the whole name: body mass, extent of resection, RNA integrity, mutations
 _ENDPOINTS = {"os", "pfs", "dss", "pfi", "dfi", "dfs", "rfs"}  # as the first word: OS_MONTHS, PFI.time; EFS is a gene
 _LABEL_PARTS = ("survival", "censor", "subtype", "diagnos", "histolog", "oncotree", "vitalstat", "followup")
 _LABEL_ENDS = ("grade", "event", "status", "death", "months", "days")  # tumorgrade, timetoevent
 # What a spreadsheet makes of SEPT2, MARCH1 and DEC1 (Ziemann et al., Genome Biology 2016).
+_MONTH = "(mar|mrz|mär|sept?|oct|okt|dec|dez|nov|apr|feb)"
 _DATED_GENE = re.compile(
-    r"\d{1,2}[-/.](mar|sept?|oct|dec|nov|apr|feb)([-/.]\d+)?|(mar|sept?|oct|dec|nov|apr|feb)[-/.]\d{1,4}", re.IGNORECASE
+    rf"\d{{1,2}}[-/. ]+{_MONTH}\.?([-/. ]+\d+)?|{_MONTH}[-/. ]+\d{{1,4}}|"
+    r"\d{4}-\d\d-\d\d( 00:00:00)?|\d{1,2}([/.])\d{1,2}\3\d{2,4}",
+    re.IGNORECASE,
 )
+_FROM_DATES = "a spreadsheet made dates of names such as SEPT2 or MARCH1"
+_RENAMED_GENE = re.compile(r"(.+)\.\d{1,2}")  # what pandas and R make of a second EGFR: EGFR.1
+# No gene is called so: words with blanks between them, or in small letters and without a digit.
+_ODD_GENE = re.compile(r"\w+ .*|[a-z][a-z_.]*")
 # What STAR and HTSeq count beside the genes.
 _READ_COUNTS = frozenset(
     names_in(
@@ -52,7 +63,9 @@ _READ_COUNTS = frozenset(
         "__alignment_not_unique"
     )
 )
-_NUMBER_LIKE = re.compile(r"[-+]?[\d.,]*\d[\d.,]*(e[-+]?\d+)?", re.IGNORECASE)
+_NUMBER_LIKE = re.compile(
+    r"[-+−]?([\d.,]*\d[\d.,]*(e[-+]?\d+)?|\d{1,3}([ \u00a0\u202f'’]\d{3})+([.,]\d+)?)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -118,12 +131,16 @@ def read_genes(
     """
     path, notes = Path(path), list[str]()
     known = None if known_cases is None else frozenset(barcodes.case_of(case) for case in known_cases)
-    frame = _cases_in_rows(path, _without_read_counts(read_table(path), notes), known, notes)
+    as_written = _without_read_counts(read_table(path), notes)
+    frame = _cases_in_rows(path, as_written, known, notes)
     id_column = _id_column(path, frame, known, notes, samples=True)
     ignored = [column for column in frame.columns if column in set(ignore)]
     if ignored:
         notes.append(f"columns left out as configured: {some(ignored)}")
+    if frame is as_written:
+        _refuse_long(path, frame.drop(columns=[*ignored, id_column]))
     frame, ids, dropped = _primary(path, frame.drop(columns=ignored), id_column, known if must_share else None)
+    _note_rows(ids, dropped, known, notes)
     if known is not None and not known & {barcodes.case_of(one) for one in ids}:
         notes.append(f"warning: {path}: not one case in common with the slides: {_apart(id_column, ids, known)}")
     genes, others = _gene_columns(path, frame, id_column, notes)
@@ -146,6 +163,7 @@ def read_clinical(path: Path | str, known_cases: Collection[str] | None) -> Clin
     frame = read_table(path)
     id_column = _id_column(path, frame, known, notes, samples=False)
     frame, ids, dropped = _primary(path, frame, id_column, known)
+    _note_rows(ids, dropped, known, notes)
     cases, firsts = _one_row_a_case(ids)
     merged = _merge_annotations(path, frame.drop(columns=id_column), cases, firsts, notes)
     return ClinicalTable(merged, notes, dropped)
@@ -167,27 +185,34 @@ def _without_read_counts(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     if not names:
         return frame
     notes.append(f"counts of reads that are of no gene, left out: {some(names)}")
-    return frame.loc[~rows].drop(columns=columns).reset_index(drop=True)
+    return frame.loc[~rows].drop(columns=columns)
 
 
 def _cases_in_rows(path: Path, frame: pd.DataFrame, known: frozenset[str] | None, notes: list[str]) -> pd.DataFrame:
     """The table with cases in rows, whichever way round it came."""
+    if {"unstranded", "tpm_unstranded"} <= set(frame.columns):
+        raise InputError(
+            f"{path}: is the GDC's file of one sample; join one column of each sample's file, as tpm_unstranded, to one table: "
+            "genes in rows, and a column a sample under its barcode"
+        )
     in_rows = max((sum(_is_id(v, known) for v in frame[c]) for c in text_columns(frame)), default=0)
     in_header = [column for column in frame.columns if _is_id(column, known)]
-    if len(in_header) <= in_rows:
+    names = [column for column in text_columns(frame) if not _ROW_NUMBERS.fullmatch(labels.plain_name(column))]
+    of_genes = names[0] if names and labels.plain_name(names[0]) in _GENE_NAMES else None
+    if len(in_header) <= in_rows and (in_rows or of_genes is None):
         how = f"{in_rows} ids recognised" if in_rows else "no id recognised on either side: assumed"
         notes.append(f"orientation: cases in rows, genes in columns ({how})")
         return frame
-    notes.append(f"orientation: genes in rows, cases in columns ({len(in_header)} ids recognised): transposed")
+    how = f"{len(in_header)} ids recognised" if in_header else f"no id recognised, but column {of_genes} names genes"
+    notes.append(f"orientation: genes in rows, cases in columns ({how}): transposed")
     recognised = set(in_header)
     facts = [column for column in frame.columns if column not in recognised and _is_gene_fact(frame, column)]
-    gene_column = _gene_name_column(path, frame, facts)
-    left_out = [column or "(unnamed)" for column in facts if column != gene_column]
-    notes.append(
-        f"gene names: column {gene_column or '(unnamed)'}" + (f"; not used: {some(left_out)}" if left_out else "")
-    )
     samples = [column for column in frame.columns if column not in facts]
-    turned = pd.DataFrame(frame[samples].to_numpy().T, columns=frame[gene_column].to_numpy())
+    if not samples:
+        raise InputError(
+            f"{path}: column {of_genes} names genes, but there is no column of numbers beside it for a case"
+        )
+    turned = pd.DataFrame(frame[samples].to_numpy().T, columns=_gene_names(path, frame, facts, notes))
     turned.insert(0, "case_id", samples, allow_duplicates=False)
     return turned
 
@@ -199,35 +224,53 @@ def _is_gene_fact(frame: pd.DataFrame, column: str) -> bool:
     return bool(pd.to_numeric(frame[column], errors="coerce").isna().all())
 
 
-def _gene_name_column(path: Path, frame: pd.DataFrame, facts: list[str]) -> str:
-    """The column of gene symbols; another one if the symbols are not unique."""
+def _gene_names(path: Path, frame: pd.DataFrame, facts: list[str], notes: list[str]) -> list[str]:
+    """Of a transposed table: each row's gene, by its symbol; where rows share one or have none, with another name behind."""
     by_name = {labels.plain_name(column): column for column in facts}
     candidates = [by_name[name] for name in _GENE_NAMES if name in by_name] + facts
     if not candidates:
         raise InputError(f"{path}: cases are in columns, but there is no column of gene names; add one, as the first")
-    for column in candidates:
-        if frame[column].notna().all() and frame[column].is_unique:
-            return column
-    names = frame[candidates[0]]
+    best = candidates[0]
+    unique = [column for column in candidates if frame[column].notna().all() and frame[column].is_unique]
+    if not unique:
+        _refuse_names(path, best, frame[best])
+    names = frame[best].astype("string").fillna("?")
+    shared = names.duplicated(keep=False) | frame[best].isna()
+    notes.append(f"gene names: column {best or '(unnamed)'}")
+    left_out = [column or "(unnamed)" for column in facts if column != best]
+    if shared.any():
+        names = names.mask(shared, names + "|" + frame[unique[0]].astype("string"))
+        left_out = [column for column in left_out if column != unique[0]]
+        notes[-1] += (
+            f", in {shared.sum()} rows that share a name or have none with {unique[0]} behind: {some(names[shared])}"
+        )
+    notes[-1] += f"; not used: {some(left_out)}" if left_out else ""
+    return names.tolist()
+
+
+def _refuse_names(path: Path, column: str, names: pd.Series) -> NoReturn:
     if names.isna().any():
-        raise InputError(f"{path}: row {int(names.isna().argmax()) + 2} has no gene name in column {candidates[0]}")
+        raise InputError(f"{path}: row {names.index[names.isna()][0]} has no gene name in column {column}")
     twice = sorted(set(names[names.duplicated()].astype(str)))
-    raise InputError(f"{path}: {len(twice)} genes are there more than once: {some(twice)}; keep one row of each")
+    dated = f" ({_FROM_DATES}: then correct them)" if any(_DATED_GENE.fullmatch(name) for name in twice) else ""
+    raise InputError(f"{path}: {len(twice)} genes are there more than once: {some(twice)}; keep one row of each{dated}")
 
 
 def _id_column(
     path: Path, frame: pd.DataFrame, known: frozenset[str] | None, notes: list[str], *, samples: bool
 ) -> str:
     """The column that says whose row it is: most cases known, then most ids, then a sample's (or case's) name."""
-    preferred = [*_SAMPLE_NAMES, *_CASE_NAMES] if samples else [*_CASE_NAMES, *_SAMPLE_NAMES]
-    preferred += _SLIDE_NAMES
 
     def rank(column: str) -> tuple[float, float, float]:
         values = [value for value in frame[column] if isinstance(value, str)]
         n_known = sum(barcodes.case_of(value) in known for value in values) if known else 0
+        n_barcodes = sum(barcodes.is_barcode(value) for value in values)
+        # Of a sample's barcode the case is known, and whether it is primary; any other sample's id would pass for a case.
+        names = [*_SAMPLE_NAMES, *_CASE_NAMES] if samples and n_barcodes else [*_CASE_NAMES, *_SAMPLE_NAMES]
+        names += _SLIDE_NAMES
         name = labels.plain_name(column)
-        place = preferred.index(name) if name in preferred else len(preferred) + (name in _ROW_NUMBERS)
-        return n_known, sum(barcodes.is_barcode(value) for value in values), -place
+        place = names.index(name) if name in names else len(names) + bool(_ROW_NUMBERS.fullmatch(name))
+        return n_known, n_barcodes, -place
 
     candidates = text_columns(frame)
     if not candidates:
@@ -253,12 +296,35 @@ def _primary(
     for row, key in enumerate(keys):
         reason = _reason_to_drop(key, first)
         if reason:
-            dropped.append(Dropped(str(raw[row]) if key else f"row {row + 2}", reason))
+            dropped.append(Dropped(str(raw[row]) if key else f"row {frame.index[row]}", reason))
         else:
             keep.append(row)
     if not keep:
         raise InputError(f"{path}: no row of a primary sample (type 01) among {len(raw)}, as {some(raw)}")
     return frame.iloc[keep].reset_index(drop=True), [ids[row] for row in keep], dropped
+
+
+def _refuse_long(path: Path, frame: pd.DataFrame) -> None:
+    """A table with cases in rows has its genes in the header; a column that names them makes it a list of single values."""
+    for column in text_columns(frame):
+        if labels.plain_name(column) in _GENE_NAMES and frame[column].notna().any():
+            raise InputError(
+                f"{path}: column {column} names genes, as {some(frame[column].dropna().unique())}, in rows that are of cases: "
+                "make it one row a case and one column a gene (of a MAF: 1 where the gene is mutated, else 0), or leave the "
+                "column out with omics.ignore"
+            )
+
+
+def _note_rows(ids: Sequence[str], dropped: Sequence[Dropped], known: frozenset[str] | None, notes: list[str]) -> None:
+    """Which rows were left out; and a warning of ids unlike the others: a sum below the table, a column that is of no case."""
+    if dropped:
+        notes.append(f"{len(dropped)} rows left out: {some(f'{row.id} ({row.reason})' for row in dropped)}")
+    strange = [identifier for identifier in ids if not _is_id(identifier, known)]
+    if 0 < len(strange) < len(ids) / 2 and any(map(barcodes.is_barcode, ids)):
+        notes.append(
+            f"warning: {len(strange)} ids are no TCGA barcodes as the others are, and are taken for cases: {some(strange)}; "
+            "remove them from the table if they are none"
+        )
 
 
 def _apart(id_column: str, ids: Sequence[str], known: frozenset[str]) -> str:
@@ -351,9 +417,17 @@ def _merge_annotations(
 def is_annotation(name: str) -> bool:
     """Whether a column of this name speaks of ids, labels or patients, and so is never a gene."""
     words = words_of(name)
-    if "_".join(words) in _ROW_NUMBERS or labels.is_label(name) or (words and words[0] in _ENDPOINTS):
+    if name.startswith("...") or _ROW_NUMBERS.fullmatch(
+        "_".join(words)
+    ):  # the former: what R's tibbles call a nameless one
         return True
-    if name in ("n_slides", "slide_ids", "has_rna", "mag") or any(word in _LABEL_WORDS for word in words):
+    if labels.is_label(name) or (words and words[0] in _ENDPOINTS):
+        return True
+    if (
+        name in ("n_slides", "slide_ids", "has_rna", "mag")
+        or name.lower() in _NO_GENES
+        or any(word in _LABEL_WORDS for word in words)
+    ):
         return True
     long_words = [word.rstrip("0123456789") for word in words]
     if any(word in _LABEL_WORDS and len(word) > 4 for word in long_words):
@@ -367,7 +441,8 @@ def _gene_columns(path: Path, frame: pd.DataFrame, id_column: str, notes: list[s
     named = [column for column in columns if is_annotation(column)]
     rest = frame.drop(columns=[id_column, *named])
     words = [column for column in text_columns(rest) if _is_words(rest[column])]
-    no_gene = {*named, *words}
+    counters = _row_counters(rest)
+    no_gene = {*named, *words, *counters}
     others = [column for column in columns if column in no_gene]
     genes = [column for column in columns if column not in no_gene]
     if named:
@@ -376,14 +451,48 @@ def _gene_columns(path: Path, frame: pd.DataFrame, id_column: str, notes: list[s
         )
     if words:
         notes.append(f"taken as annotations, for they hold words: {', '.join(words)}")
+    if counters:
+        notes.append(f"taken as row numbers, not as genes: {', '.join(counters)}")
+    if not genes:
+        remedy = (
+            "is it separated by commas, semicolons or tabs, and the header its first line?"
+            if len(frame.columns) == 1
+            else "write each gene's values as plain numbers, mutations as 1 and 0"
+        )
+        raise InputError(
+            f"{path}: no column of numbers that could be a gene, among {some(list(frame.columns))}; {remedy}"
+        )
+    _warn_of_names(genes, notes)
+    return genes, others
+
+
+def _row_counters(frame: pd.DataFrame) -> list[str]:
+    """Columns that count the rows, one by one."""
+    numbers = frame.select_dtypes("number")
+    if len(frame) < ENOUGH_ROWS:
+        return []
+    likely = numbers.columns[numbers.iloc[1].to_numpy() - numbers.iloc[0].to_numpy() == 1]
+    return [column for column in likely if (numbers[column].diff()[1:] == 1).all()]
+
+
+def _warn_of_names(genes: list[str], notes: list[str]) -> None:
     if dated := [name for name in genes if _DATED_GENE.fullmatch(name)]:
         notes.append(
-            f"warning: {len(dated)} genes are called like dates ({some(dated)}): a spreadsheet made them of names such as "
-            "SEPT2 or MARCH1, and no gene set will find them; correct the names"
+            f"warning: {len(dated)} genes are called like dates ({some(dated)}): {_FROM_DATES}, and no gene set will find "
+            "them; correct the names"
         )
-    if not genes:
-        raise InputError(f"{path}: no column of numbers that could be a gene, among {some(list(frame.columns))}")
-    return genes, others
+    every = set(genes)
+    if again := [name for name in genes if (found := _RENAMED_GENE.fullmatch(name)) and found[1] in every]:
+        notes.append(
+            f"warning: {len(again)} genes seem to be there more than once, renamed by a program ({some(again)}), and count as "
+            "genes of their own; keep one of each"
+        )
+    odd = [name for name in genes if _ODD_GENE.fullmatch(name)]
+    if 0 < len(odd) < len(genes) / 2:
+        notes.append(
+            f"warning: {len(odd)} columns are taken as genes, though they are not called like any: {some(odd)}; leave them out "
+            "with omics.ignore if they are none"
+        )
 
 
 def _is_words(values: pd.Series) -> bool:
@@ -422,5 +531,5 @@ def _has_odd_digits(values: pd.Series) -> bool:
 def _refuse_gene(path: Path, row: str, column: str, value: object) -> None:
     raise InputError(
         f'{path}: row {row}, column {column}: "{value}" is not a finite number; correct it, leave it empty if it is missing, '
-        f"or leave the column out with the ignore option if it is no gene (decimals take a point)"
+        f"or leave the column out with omics.ignore if it is no gene (decimals take a point)"
     )

@@ -94,7 +94,7 @@ def load_cohort(
         cases: whether a case needs both sides.
         slide_kind: "DX" or "all".
         default_mpp: for slides that do not say their resolution.
-        ignore_columns: of the gene table.
+        ignore_columns: of the gene table and the further ones.
         store: where the features are that a manifest names in the place of slides.
         must_share: whether a gene table of none of the slides' cases is refused; else a note says so.
 
@@ -114,7 +114,9 @@ def load_cohort(
         matrices, annotations = [OmicsMatrix.from_frame(table.values)], table.annotations
         notes, dropped = [*table.notes], [*table.dropped]
     for text in further_tables:
-        more, more_notes = _read_further(text, matrices[0].case_ids if matrices else known, must_share=must_share)
+        more, more_notes = _read_further(
+            text, matrices[0].case_ids if matrices else known, ignore=tuple(ignore_columns), must_share=must_share
+        )
         matrices.append(more)
         notes += more_notes
     omics = concatenate(matrices) if matrices else OmicsMatrix(np.zeros((0, 0)), (), (), ())
@@ -162,9 +164,11 @@ def _open_slides(
     return usable, broken
 
 
-def _read_further(text: str, known: Collection[str] | None, *, must_share: bool) -> tuple[OmicsMatrix, list[str]]:
+def _read_further(
+    text: str, known: Collection[str] | None, *, ignore: Sequence[str], must_share: bool
+) -> tuple[OmicsMatrix, list[str]]:
     path, kind = further_table(text)
-    table = read_genes(path, known_cases=known, must_share=must_share)
+    table = read_genes(path, known_cases=known, ignore=ignore, must_share=must_share)
     return OmicsMatrix.from_frame(table.values, kind=kind), [f"{path}: {note}" for note in table.notes]
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import stat
 import zlib
 from pathlib import Path
@@ -12,6 +13,21 @@ MAX_BYTES = 4 << 30  # of a table, unpacked; the genes and methylation of a thou
 # Tables of nothing but zeros shrink to a thousandth, those of cases to a tenth: what is large and unpacks so well is no table.
 MAX_RATIO, UNSUSPECTED_BYTES = 200, 256 << 20
 PART_BYTES = 16 << 20
+BEGINNINGS = {
+    b"PK\x03\x04": "a spreadsheet or a zip archive",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a spreadsheet in the old format of Excel",
+    b"\x1f\x8b": "a gzip archive",
+    b"\xfd7zXZ\x00": "an xz archive",
+    b"BZh": "a bzip2 archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a rar archive",
+    b"%PDF": "a PDF",
+    b"PAR1": "a Parquet file",
+    b"\x89HDF": "an HDF5 file",
+    b"{\\rtf": "a text with layout (RTF)",
+    b"version https://git-lfs": "a pointer of Git LFS in the place of the file itself",
+}
+WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|error)", re.IGNORECASE)
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
 
@@ -29,6 +45,13 @@ def why_no_file(path: Path) -> str | None:
     if stat.S_ISREG(mode):
         return None
     return f"is {next((what for fits, what in KINDS if fits(mode)), 'a device')}, not a file"
+
+
+def what_it_is(beginning: bytes) -> str | None:
+    """What the file is by its first bytes, where they tell: an archive, a spreadsheet, a web page; None where they do not."""
+    if WEB_PAGE.match(beginning):
+        return "a web page or an error message (a download that failed?)"
+    return next((what for start, what in BEGINNINGS.items() if beginning.startswith(start)), None)
 
 
 def file_above(folder: Path) -> Path | None:
@@ -72,12 +95,14 @@ def _unpack(path: Path, data: bytes) -> bytes:
 def read_text(path: Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 with a byte order mark; the lines end with a line feed.
 
+    Signs that nobody sees, a byte order mark in the middle or a blank without a width, are left out.
+
     Raises:
         InputError: what `read_bytes` refuses; not text, with row and column.
     """
     data = read_bytes(path)
-    if data[:4] == b"PK\x03\x04":
-        raise InputError(f"{path}: is a spreadsheet or a zip archive; save it as CSV")
+    if what := what_it_is(data[:512]):
+        raise InputError(f"{path}: is {what}; save it as CSV (which may be gzipped), or fetch it again")
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = data.decode(encoding)
@@ -89,7 +114,9 @@ def read_text(path: Path) -> str:
         ) from error
     if (at := text.find("\0")) >= 0:
         raise InputError(f"{path}: is not text: there is a zero byte ({_place(text[:at])}); save it as text in UTF-8")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    for sign, instead in (("\r\n", "\n"), ("\r", "\n"), ("\ufeff", ""), ("\u200b", "")):
+        text = text.replace(sign, instead)
+    return text
 
 
 def _place(before: str) -> str:

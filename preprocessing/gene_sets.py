@@ -25,10 +25,17 @@ def read_gene_sets(path: Path | str) -> dict[str, list[str]]:
         rows = [line.split("\t") for line in read_text(path).split("\n") if line.strip()]
         names = [row[0].strip() for row in rows]
         lists = [row[2:] for row in rows]
+        genes = {gene for members in lists for gene in members if gene}
+        lost = [row[1] for row in rows if len(row) > 1 and row[1] in genes]
+        if len(lost) > len(rows) / 2:
+            raise InputError(
+                f"{path}: genes stand where the descriptions of the sets should ({some(lost)}), and would be "
+                "lost; put a description, or nothing, between each set's name and its genes"
+            )
     else:
-        table = read_table(path)
+        table = read_table(path, as_text=True)
         names = list(table.columns)
-        lists = [table[name].dropna().astype(str).tolist() for name in names]
+        lists = [table[name].dropna().tolist() for name in names]
     sets = {
         name: list(dict.fromkeys(filter(None, map(str.strip, genes)))) for name, genes in zip(names, lists, strict=True)
     }

@@ -4,6 +4,7 @@ For each label the plainest column name wins: the lists below are in that order.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -16,7 +17,9 @@ from preprocessing.errors import InputError, some
 DAYS_PER_YEAR = 365.25
 DAYS_PER_MONTH = DAYS_PER_YEAR / 12
 LONGEST_MONTHS = 400  # 33 years: a follow-up beyond it is counted in days
-TOO_MANY_MONTHS = 1000  # 83 years: no follow-up is so long
+TOO_MANY_MONTHS = 600  # 50 years: no follow-up is so long
+FEW_DAYS = 400  # a cohort that was followed no longer may have been counted in months
+ENOUGH_TIMES = 10  # to judge by the longest of them
 OLDEST_YEARS = 130
 
 
@@ -69,6 +72,7 @@ _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4}
 _GRADE = re.compile(r"(?:cns )?(?:who )?(?:grade )?g? ?(iv|i{1,3}|[1-4])(?:\.0+)?")
 _YES = {"1", "1.0", "true", "yes", "dead", "deceased", "died", "death", "1:deceased", "1:dead", "event"}
 _NO = {"0", "0.0", "false", "no", "alive", "living", "0:living", "0:alive", "censored"}
+_PLAIN = 'give a plain number (decimals take a point, ">90" is 90), or leave it empty'
 # What Python reads besides, 1_000 and the digits of other scripts, nobody meant as that number.
 _PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 _FEMALE = {"female", "f", "woman"}
@@ -156,7 +160,7 @@ class _Table:
         return pd.Series(values, dtype=object).reindex(self.frame.index).astype(dtype)
 
     def numbers(self, column: str) -> pd.Series:
-        return self.parse(column, read_number, dtype="Float64", remedy="give a number, or leave it empty").astype(float)
+        return self.parse(column, read_number, dtype="Float64", remedy=_PLAIN).astype(float)
 
 
 def _text(value: Any) -> str:
@@ -171,7 +175,7 @@ def read_number(text: str) -> float | None:
 
 def read_grade(text: str) -> Any:
     """1 to 4 from "3", "G3", "III", "WHO grade III"; pd.NA where it was not assessed (GX); None if not understood."""
-    words = re.sub(r"[\s_-]+", " ", text.lower())
+    words = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", text).lower())  # "Ⅳ" is one sign
     if words in ("gx", "gb", "grade x"):
         return pd.NA
     found = _GRADE.fullmatch(words)
@@ -234,6 +238,11 @@ def _survival(table: _Table) -> dict[str, pd.Series | None]:
     time, event = _time(table, event)
     if time is None and (event is not None or table.named(DAYS_TO_DEATH)):
         table.notes.append(_no_time(table))
+    if time is not None and event is None:
+        table.notes.append(
+            f"warning: {table.source}: there is a survival time, but no column says who died, so survival cannot be learnt; give "
+            "a column event (1: died, 0: alive at the last follow-up)"
+        )
     if time is not None:
         negative = time.index[time < 0]
         if len(negative):
@@ -262,7 +271,7 @@ def _time(table: _Table, event: pd.Series | None) -> tuple[pd.Series | None, pd.
         if column is not None:
             if unit != "months":
                 table.notes.append(f"survival_months: {column} taken as {unit} (a month has {DAYS_PER_MONTH} days)")
-            return _in_months(table, column, units[unit]), event
+            return _in_months(table, column, unit, units[unit]), event
     if table.named(DAYS_TO_LAST):
         return _days_to_death(table, event)
     column = table.first(UNIT_UNKNOWN, "survival_months", accept=_is_time)
@@ -277,12 +286,19 @@ def _time(table: _Table, event: pd.Series | None) -> tuple[pd.Series | None, pd.
     return values * units[unit], event
 
 
-def _in_months(table: _Table, column: str, unit: float) -> pd.Series:
-    """The column in months, `unit` of them to each number; a follow-up longer than anybody's is refused."""
-    months = table.numbers(column) * unit
+def _in_months(table: _Table, column: str, unit: str, factor: float) -> pd.Series:
+    """The column in months, `factor` of them to each number; a follow-up longer than anybody's is refused."""
+    numbers = table.numbers(column)
+    months = numbers * factor
     absurd = months.index[months > TOO_MANY_MONTHS]
     if len(absurd):
-        table.refuse(column, absurd[0], f"that is {months[absurd[0]]:,.0f} months; days go into a column survival_days")
+        remedy = "days go into a column survival_days, months into survival_months, and an unknown time is left empty"
+        table.refuse(column, absurd[0], f"that is {months[absurd[0]]:,.0f} months; {remedy}")
+    if unit == "days" and numbers.count() >= ENOUGH_TIMES and numbers.max() <= FEW_DAYS:
+        table.notes.append(
+            f"warning: {table.source}: the longest of {numbers.count()} times in column {column} is {numbers.max():g} days; if "
+            "it counts months or years, call it survival_months or survival_years"
+        )
     return months
 
 
@@ -361,7 +377,12 @@ def _age(table: _Table) -> pd.Series | None:
     years = table.numbers(column)
     if plain_name(column) == "days_to_birth":
         years = -years
-    if "days" in plain_name(column) or years.median() > OLDEST_YEARS:
+    in_days = "days" in plain_name(column)
+    if not in_days and years.max() > OLDEST_YEARS and years.median() <= OLDEST_YEARS * 12:
+        table.refuse(
+            column, years.idxmax(), f"an age lies between 0 and {OLDEST_YEARS} years; days go into a column age_days"
+        )
+    if in_days or years.median() > OLDEST_YEARS:
         table.notes.append(f"age: {column} taken as days")
         years = years / DAYS_PER_YEAR
     absurd = years.index[(years < 0) | (years > OLDEST_YEARS)]

@@ -1,18 +1,19 @@
 """Slides: found on disk, told apart, their resolution made certain."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openslide
 import pandas as pd
 
 from preprocessing.barcodes import case_of, slide_kind
 from preprocessing.errors import InputError, SlideError
-from preprocessing.files import why_no_file
+from preprocessing.files import what_it_is, why_no_file
 from preprocessing.fingerprints import slide_fingerprint
 from preprocessing.reader import SlideReader
 from preprocessing.tables import read_table
@@ -36,6 +37,14 @@ MPP_RANGE = (0.05, 5.0)  # microns per pixel of any bright-field scan; beyond it
 POWER_TIMES_MPP = 10.0  # a 40x objective is scanned at about 0.25 microns per pixel, a 20x one at 0.5
 DOUBT_RATIO = 1.6  # a resolution that differs by more from what the objective power implies is doubtful
 PROBES_AT_ONCE = 8
+
+# A manifest's columns, and those that are probably meant as one of them: they are not guessed, and not passed over.
+_MANIFEST: dict[str, tuple[str, ...]] = {
+    "path": (),
+    "slide_id": (),
+    "case_id": ("case", "case_submitter_id", "submitter_id", "patient", "patient_id", "bcr_patient_barcode"),
+    "mpp": ("mpp_x", "mpp_xy", "mpp_um", "um_per_px", "microns_per_pixel", "resolution", "pixel_size"),
+}
 
 
 @dataclass(frozen=True)
@@ -161,11 +170,9 @@ def _from_path(path: Path) -> SlideFile:
 
 
 def _from_manifest(path: Path) -> list[SlideFile]:
-    table = read_table(path)
-    if "path" not in table:
-        raise InputError(f"slides: manifest {path} has no column `path`; it has {', '.join(map(str, table.columns))}")
+    table = _with_plain_names(path, read_table(path))
     found = []
-    for number, row in enumerate(table.to_dict("records"), start=2):
+    for number, row in zip(table.index, table.to_dict("records"), strict=True):
         if pd.isna(row["path"]):
             raise InputError(f"slides: manifest {path}, line {number}: no path")
         where = path.parent / str(row["path"])  # an absolute path stays as it is
@@ -178,13 +185,32 @@ def _from_manifest(path: Path) -> list[SlideFile]:
     return found
 
 
+def _with_plain_names(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The manifest with its columns under their names however they were spelt, as `Slide ID`; likenesses are refused."""
+    for name, others in _MANIFEST.items():
+        spelt = [column for column in table.columns if re.sub(r"[\s_.-]", "", column.lower()) == name.replace("_", "")]
+        if len(spelt) > 1:
+            raise InputError(
+                f"slides: manifest {path} has the column {name} more than once, as {', '.join(spelt)}; keep one"
+            )
+        table = table.rename(columns=dict.fromkeys(spelt, name))
+        alike = [column for column in table.columns if re.sub(r"[\s.-]", "_", column.lower()) in others]
+        if name not in table and (alike or name == "path"):
+            remedy = f"call {' or '.join(alike)} {name}, or leave it out" if alike else f"call the files {name}"
+            told = ", ".join(map(str, table.columns))
+            raise InputError(f"slides: manifest {path} has no column `{name}`; it has {told}; {remedy}")
+    return table
+
+
 def _manifest_mpp(value: Any, path: Path, number: int) -> float | None:
     if pd.isna(value):
         return None
     try:
         mpp = float(str(value))
     except ValueError:
-        raise InputError(f'slides: manifest {path}, line {number}: mpp "{value}" is not a number') from None
+        raise InputError(
+            f'slides: manifest {path}, line {number}: mpp "{value}" is not a number (decimals take a point)'
+        ) from None
     if not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]:
         raise InputError(f"slides: manifest {path}, line {number}: mpp {mpp} lies outside {_mpp_range()}")
     return mpp
@@ -271,11 +297,37 @@ def probe_slide(file: SlideFile, *, default_mpp: float | None) -> Slide:
             size_px, properties = reader.size_px, reader.properties
         fingerprint = slide_fingerprint(file.path)
     except openslide.OpenSlideUnsupportedFormatError:
-        raise SlideError(f"{file.path.name}: not a slide that OpenSlide can read") from None
+        raise SlideError(f"{file.path.name}: not a slide that OpenSlide can read{_instead(file.path)}") from None
     except (openslide.OpenSlideError, OSError) as error:
-        raise SlideError(f"{file.path.name}: cannot be opened: {error}") from None
+        raise SlideError(
+            f"{file.path.name}: cannot be opened: {error}; if it was copied in part, copy it again"
+        ) from None
     mpp_xy, source = resolve_mpp(properties, manifest_mpp=file.mpp, default_mpp=default_mpp)
     return Slide(file.slide_id, file.case_id, file.path, mpp_xy, source, size_px, fingerprint)
+
+
+def _instead(path: Path) -> str:
+    """What the file is instead of a slide, where its beginning tells, and the remedy."""
+    try:
+        with path.open("rb") as file:
+            beginning, length = file.read(512), path.stat().st_size
+    except OSError as error:
+        return f": it cannot be read: {error}"
+    if not beginning:
+        return ": it is empty; copy it again"
+    if what := what_it_is(beginning):
+        return f": it is {what}; fetch it again, or unpack it"
+    if not any(beginning):
+        return ": it begins with nothing but zeros, as a copy that broke off; copy it again"
+    if beginning.isascii() and b"\0" not in beginning:
+        return ": it is text, perhaps the message of a download that failed; fetch it again"
+    if beginning[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return ""
+    order: Literal["little", "big"] = "big" if beginning.startswith(b"MM") else "little"
+    directory = beginning[4:8] if b"*" in beginning[:4] else beginning[8:16]  # of a BigTIFF it stands behind
+    if int.from_bytes(directory, order) >= length:
+        return f": it ends after {length:,} bytes, before its directory; copy it again"
+    return ": it begins as a TIFF, but was copied in part (then copy it again), or is not tiled"
 
 
 def _why_unsafe(path: Path) -> str | None:

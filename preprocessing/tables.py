@@ -22,30 +22,40 @@ def names_in(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+# What stands for a missing value, in lower case; capitals make no difference.
 _NOTHING = {
-    *names_in("NA N/A NaN nan na n/a #N/A #NA null NULL Null None none -- '-- - . ? not_reported"),
-    *names_in("unknown Unknown UNKNOWN missing Missing"),
-    *names_in("[Unknown] [Discrepancy] [Completed]"),
-    *("not reported", "Not Reported", "NOT REPORTED", "[Not Reported]", "[Not Evaluated]"),
-    *("not available", "Not Available", "[Not Available]", "not applicable", "Not Applicable", "[Not Applicable]"),
+    *names_in("na n/a n.a. nan #n/a #na null none -- '-- - . ? not_reported unknown missing"),
+    *names_in("[unknown] [discrepancy] [completed] [pending] [redacted]"),
+    *("not reported", "[not reported]", "not available", "[not available]", "not applicable", "[not applicable]"),
+    *("not evaluated", "[not evaluated]", "not assessed", "not tested", "not determined", "not allowed to collect"),
     "",
 }
-LARGE, WIDE = (
-    20_000_000,
-    5_000,
-)  # bytes and columns; beyond them numpy reads the numbers: as exact, and four times faster
+_SPELT = sorted(
+    {"NaN", *_NOTHING, *map(str.upper, _NOTHING), *map(str.capitalize, _NOTHING), *map(str.title, _NOTHING)}
+)
+# Bytes and columns; beyond them numpy reads the numbers: as exact, and four times faster.
+LARGE, WIDE = 20_000_000, 5_000
 
 # Columns that are read as text whatever they look like, so that "02" stays "02".
 _TEXT_WORDS = frozenset(names_in("id ids barcode case sample patient slide submitter site tss bcr"))
-_LEADING_ZERO = re.compile(rb'[,;\t\n"]0\d+[,;\t\n"]')  # no number is written so: a column that has it holds names
+_LEADING_ZERO = re.compile(rb'[,;|\t\n"]0\d+[,;|\t\n"]')  # no number is written so: a column that has it holds names
+
+# What may stand above the header: comments, empty lines, and the line by which Excel is told the separator.
+_ABOVE = re.compile(r'(?:#[^\n]*\n|\n)*(?:"?sep=(?P<sep>[,;|\t])"?[,;|\t]*\n)?(?:#[^\n]*\n|\n)*', re.IGNORECASE)
+# What pandas calls a column without a name.
+_NAMELESS = re.compile(r"unnamed: ?\d+(_level_\d+)?(\.\d+)?", re.IGNORECASE)
 
 
-def read_table(path: Path | str) -> pd.DataFrame:
-    """The file's columns, numbers exact, missing values NaN, ids as text.
+def read_table(path: Path | str, *, as_text: bool = False) -> pd.DataFrame:
+    """The file's columns, numbers exact, missing values NaN, ids as text; the index is the line of the file, from 1.
 
     CSV, TSV or semicolons, gzipped or not, with or without a byte order mark; lines that begin with # in front of the
-    header are passed over, and so are columns without a name and without a value. A header that lacks the name of the
-    first column (R) gets "".
+    header are passed over, and so are columns without a name and without a value. A first line `sep=;` says the
+    separator. A header that lacks the name of the first column (R) gets "".
+
+    Args:
+        path: the file.
+        as_text: whether every column holds names, whatever they look like.
 
     Raises:
         InputError: no such file, not text, empty, a column twice, a row with too many or too few fields.
@@ -53,15 +63,24 @@ def read_table(path: Path | str) -> pd.DataFrame:
     path = Path(path)
     whole = read_text(path)
     names, sep, body = _header(path, whole)
-    _check_fields(path, body, sep, len(names), first_row=_first_row(whole, body))
-    text = _text_positions(names, sep, body)
-    frame = _read_large(names, sep, body, text) if len(body) > LARGE or len(names) > WIDE else None
+    lines = _check_fields(path, body, sep, names, first_line=_first_line(whole, body))
+    text = set(range(len(names))) if as_text else _text_positions(names, sep, body)
+    frame = _read_large(names, sep, body, text) if (len(body) > LARGE or len(names) > WIDE) and not as_text else None
     if frame is None:
         frame = _read_small(path, len(names), sep, body, text)
     for position in [i for i, dtype in enumerate(frame.dtypes) if dtype.kind == "O"]:
-        values = frame[position].map(lambda value: value.strip() if isinstance(value, str) else value)
-        frame[position] = values.mask(values.isin(_NOTHING))
-    return _named(path, frame, names)
+        frame[position] = frame[position].map(_cell).astype(object)
+    return _named(path, frame.set_axis(lines, axis=0), names)
+
+
+def _cell(value: Any) -> Any:
+    """The text without outer blanks, NaN where it stands for nothing; what is no text as it is."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.startswith('="') and text.endswith('"'):  # how Excel is told that 007 is a text
+        text = text[2:-1].strip()
+    return float("nan") if text.lower() in _NOTHING else text
 
 
 def text_columns(frame: pd.DataFrame) -> list[str]:
@@ -77,29 +96,43 @@ def words_of(name: str) -> list[str]:
 
 def _header(path: Path, text: str) -> tuple[list[str], str, bytes]:
     """The columns' names, the separator, and what follows the header."""
-    while text.startswith(("#", "\n")):
-        text = text.partition("\n")[2]
-    line, _, body = text.partition("\n")
+    above = _ABOVE.match(text)
+    start = above.end() if above else 0
+    line, _, body = text[start:].partition("\n")
     if not line.strip() or not body.strip():
         raise InputError(f"{path}: is empty: a header and at least one row are needed")
     if line.count('"') % 2:
         raise InputError(f"{path}: the header has a quote that does not end in its line; write each name on one line")
     body = body.lstrip("\n")
-    sep, names, first = _separator(path, line, body)
+    sep, names, first = _separator(path, line, body, (above and above["sep"]) or "\t,;")
+    _check_header(path, text[:start], names, sep)
+    body = body if body.endswith("\n") else body + "\n"
     if len(first) == len(names) + 1:
         if not first[-1]:
+            row = _first_line(text, body.encode())
             raise InputError(
-                f"{path}: row 2 ends with a separator that the header does not have; remove it, or name the first column"
+                f"{path}: row {row} ends with a separator that the header does not have; remove it, or name the first column"
             )
         names = ["", *names]
-    return names, sep, (body if body.endswith("\n") else body + "\n").encode()
+    return names, sep, body.encode()
 
 
-def _separator(path: Path, line: str, body: str) -> tuple[str, list[str], list[str]]:
+def _check_header(path: Path, above: str, names: list[str], sep: str) -> None:
+    """The header is no row of numbers, because the real one begins with # and was passed over as a comment."""
+    comments = [line for line in above.split("\n") if line.startswith("#")]
+    numbers = [name for name in names if labels.read_number(name) is not None]
+    if comments and numbers and comments[-1].count(sep) + 1 == len(names) > 1:
+        raise InputError(
+            f"{path}: there are numbers where the header should be ({some(names)}), and the line above begins with #: "
+            "if that is the header, remove its #"
+        )
+
+
+def _separator(path: Path, line: str, body: str, signs: str) -> tuple[str, list[str], list[str]]:
     """What separates the cells, and the first two rows' cells: the commonest sign that cuts both rows into as many."""
     bare = re.sub('"[^"]*"', "", line)
     found, problem = [], None
-    for sep in sorted("\t,;", key=bare.count, reverse=True):
+    for sep in sorted(signs, key=bare.count, reverse=True):
         try:
             names = [name.strip() for name in next(csv.reader([line], delimiter=sep, skipinitialspace=True))]
             found.append((sep, names, next(csv.reader(io.StringIO(body, newline=""), delimiter=sep))))
@@ -114,22 +147,30 @@ def _separator(path: Path, line: str, body: str) -> tuple[str, list[str], list[s
     return found[0]
 
 
-def _first_row(whole: str, body: bytes) -> int:
+def _first_line(whole: str, body: bytes) -> int:
     """The line of the file on which the first row behind the header stands, from 1."""
     n_lines = whole.count("\n") + (not whole.endswith("\n"))
     return n_lines - body.count(b"\n") + 1
 
 
-def _check_fields(path: Path, body: bytes, sep: str, n_names: int, *, first_row: int) -> None:
-    """Every row has as many fields as the header: pandas would fill or drop in silence."""
-    # Of a quoted cell only its line ends stay, as signs that separate nothing, so that the lines of the file are counted.
-    bare = re.sub(rb'"[^"]*"', lambda cell: b"\r" * cell[0].count(b"\n"), body) if b'"' in body else body
-    row = first_row
-    for line in io.BytesIO(bare):
-        n_fields = line.count(sep.encode()) + 1
-        if n_fields != n_names and line.strip():
-            raise InputError(f"{path}: row {row} has {n_fields} fields, the header {n_names}; is the file cut short?")
-        row += 1 + line.count(b"\r")
+def _check_fields(path: Path, body: bytes, sep: str, names: list[str], *, first_line: int) -> list[int]:
+    """The line of each row. Every row has as many fields as the header: pandas would fill or drop in silence."""
+    cell = sep.encode()
+    if b'"' in body:
+        # Of a quoted cell only its line ends stay, as signs that separate nothing, so that the lines are counted.
+        quoted = re.compile(rb'(?<=[\n%b])( *)"[^"]*(?:""[^"]*)*"' % re.escape(cell))
+        body = quoted.sub(lambda found: b"q" + b"\r" * found[0].count(b"\n"), b"\n" + body)[1:]
+    line, lines = first_line, []
+    for row in io.BytesIO(body):
+        n_fields = row.count(cell) + 1
+        if n_fields > 1 or row.strip():
+            if n_fields != len(names):
+                header = f"{len(names)}" + ("" if names[0] else ", with the first, which has no name")
+                why = "is the file cut short?" if n_fields < len(names) else "is there a title above the header?"
+                raise InputError(f"{path}: row {line} has {n_fields} fields, the header {header}; {why}")
+            lines.append(line)
+        line += 1 + row.count(b"\r")
+    return lines
 
 
 def _text_positions(names: list[str], sep: str, body: bytes) -> set[int]:
@@ -142,9 +183,13 @@ def _text_positions(names: list[str], sep: str, body: bytes) -> set[int]:
 
 
 def _rows(body: bytes, sep: str) -> Iterator[list[str]]:
-    return csv.reader(
-        io.TextIOWrapper(io.BytesIO(body), encoding="utf-8", newline=""), delimiter=sep, skipinitialspace=True
-    )
+    lines = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8", newline="")
+    return filter(_holds_cells, csv.reader(lines, delimiter=sep, skipinitialspace=True))
+
+
+def _holds_cells(row: list[str]) -> bool:
+    """Whether the line is a row of the table, and not empty or blank."""
+    return len(row) > 1 or (len(row) == 1 and bool(row[0].strip()))
 
 
 def _read_small(path: Path, n_names: int, sep: str, body: bytes, text: set[int]) -> pd.DataFrame:
@@ -152,7 +197,7 @@ def _read_small(path: Path, n_names: int, sep: str, body: bytes, text: set[int])
     try:
         return pd.read_csv(
             io.BytesIO(body), sep=sep, header=None, names=range(n_names), index_col=False, dtype=kinds, low_memory=False,
-            skipinitialspace=True, keep_default_na=False, na_values=list(_NOTHING), float_precision="round_trip",
+            skipinitialspace=True, keep_default_na=False, na_values=_SPELT, float_precision="round_trip",
         )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: cannot be read as a table: {error}") from error
@@ -179,28 +224,31 @@ def _text_fields(body: bytes, sep: str, positions: list[int]) -> Iterator[list[s
     """These fields of each row; without quotes in the file, the rest of a row need not be taken apart."""
     lines = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8", newline="")
     last = max(positions) + 1
-    rows = _rows(body, sep) if b'"' in body else (line.rstrip("\n").split(sep, last) for line in lines)
-    for row in rows:
-        if row and row != [""]:
-            yield [row[position] for position in positions]
+    plain = (line.rstrip("\n").split(sep, last) for line in lines)
+    for row in _rows(body, sep) if b'"' in body else filter(_holds_cells, plain):
+        yield [row[position] for position in positions]
 
 
 def _numeric_positions(sep: str, body: bytes, known_text: set[int]) -> list[int]:
     """The columns that hold numbers, or nothing, in the first rows."""
-    columns = zip(*itertools.islice((row for row in _rows(body, sep) if row), 3), strict=True)
+    columns = zip(*itertools.islice(_rows(body, sep), 3), strict=True)
     return [
         position
         for position, column in enumerate(columns)
         if position not in known_text
-        and all(text in _NOTHING or labels.read_number(text) is not None for text in column)
+        and all(text.lower() in _NOTHING or labels.read_number(text) is not None for text in column)
     ]
 
 
 def _named(path: Path, frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """The columns under their names, without those that have neither name nor value, as separators at the end make them."""
-    kept = [position for position, name in enumerate(names) if name or frame[position].notna().any()]
+    named = [bool(name) and not _NAMELESS.fullmatch(name) for name in names]
+    kept = [position for position in range(len(names)) if named[position] or frame[position].notna().any()]
+    if not kept:
+        raise InputError(f"{path}: is empty: no column has a name or a value")
     twice = sorted(name for name, count in Counter(names[position] for position in kept).items() if count > 1)
     if twice:
         told = some(name or "(no name)" for name in twice)
-        raise InputError(f"{path}: {len(twice)} columns are there more than once: {told}; keep one of each")
+        title = "; is there a title above the header?" if "" in twice else ""
+        raise InputError(f"{path}: {len(twice)} columns are there more than once: {told}; keep one of each{title}")
     return frame[kept].set_axis([names[position] for position in kept], axis=1)

@@ -56,7 +56,6 @@ _GAIN7 = ("chr7_gain", "chr_7_gain", "gain_7", "gain_chr7")
 _LOSS10 = ("chr10_loss", "chr_10_loss", "loss_10", "loss_chr10")
 
 _UNTOLD = {
-    "",
     "unknown",
     "na",
     "nottested",
@@ -68,7 +67,8 @@ _UNTOLD = {
     "pending",
 }
 _YES = {
-    *("1", "true", "yes", "y", "positive", "present", "mutant", "mutated", "mut", "mutation", "codel", "codeleted"),
+    *("1", "true", "yes", "y", "positive", "pos", "present"),
+    *("mutant", "mutated", "mut", "mutation", "codel", "codeleted"),
     *("amplified", "amplification", "amp", "deleted", "deletion", "homdel", "gain", "loss", "gainchr7losschr10"),
 }
 _NO = {
@@ -78,6 +78,7 @@ _NO = {
         "no",
         "n",
         "negative",
+        "neg",
         "absent",
         "none",
         "wt",
@@ -238,7 +239,8 @@ def _read(
         strange: list[str] = []
         for case, value in frame[column].items():
             text = "" if pd.isna(value) else " ".join(str(value).split())
-            understood = pd.NA if re.sub(r"[^a-z0-9]", "", text.lower()) in _UNTOLD else read(text)
+            untold = not text or re.sub(r"[^a-z0-9]", "", text.lower()) in _UNTOLD
+            understood = pd.NA if untold else read(text)
             if understood is None:
                 strange.append(f'"{value}" of case {case}')
             values.append(pd.NA if understood is None else understood)
@@ -260,6 +262,7 @@ def _either(a: pd.Series, b: pd.Series) -> pd.Series:
 
 def _flag(text: str) -> bool | None:
     word = re.sub(r"[^a-z0-9]", "", re.sub(r"\.0$", "", text.lower()))
+    word = re.sub(r"^idh[12]?(?=[a-z])", "", word)  # IDH-mutant, IDH1 R132H
     if word in _YES or re.match(r"p?r1(32|72|40)|c(228|250)t", word):  # of IDH1 and IDH2; of TERT's promoter
         return True
     return False if word in _NO else None

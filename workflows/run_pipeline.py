@@ -80,7 +80,7 @@ def _terminate(*_: object) -> None:
 def walk(config: "Config", workers: "Workers") -> int:
     """The stages of a run, in their order. Whatever is wrong with the input is told before the first of them."""
     from pipeline.account import require_account
-    from pipeline.console import show_cohort, show_forecast, show_results, show_warnings
+    from pipeline.console import show_cohort, show_forecast, show_plans, show_results, show_warnings
     from pipeline.forecast import forecast
     from pipeline.inference.trained import check_cohort, load_trained, require_encoder, with_recipe
     from pipeline.places import require_seen, require_shared
@@ -110,12 +110,13 @@ def walk(config: "Config", workers: "Workers") -> int:
     check_cohort(config, predictors, cohort)
     if cohort.stored:
         config = config.model_copy(update={"tiles": cohort.stored.tiles})
+    show_cohort(cohort)  # before the plans: how the tables were read explains what is wrong with them
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
     config, places = (workers.ask(one.for_device, workers.device) for one in (config, places))
     store = FeatureStore(config.store)
     store.check()
     require_own(config, predictors)
-    show_cohort(cohort, plans)
+    show_plans(plans)
     if config.dry_run:
         show_forecast(forecast(config, cohort, at_once=workers.expected()))
         return ALL_GOOD

@@ -158,3 +158,20 @@ def test_a_case_that_two_files_test_is_refused(tmp_path):
     assert f"{tmp_path / 'splits_1.csv'} tests 1 cases that other files test too, B of splits_0.csv" in str(
         caught.value
     )
+
+
+def test_ids_of_samples_and_slides_stand_for_their_cases(tmp_path):
+    text = "train,val\ntcga-06-0125-01A,TCGA.06.0130\nTCGA-06-0126-01Z-00-DX1,TCGA-06-0131 \n"
+    (tmp_path / "splits_0.csv").write_text(text)
+    cases = ["TCGA-06-0125", "TCGA-06-0126", "TCGA-06-0130", "TCGA-06-0131"]
+    assert read_folds(tmp_path, cases) == [Fold(0, tuple(cases[:2]), (), tuple(cases[2:]))]
+    (tmp_path / "splits_0.csv").write_text("train,val\nTCGA-06-0125-01Z-00-DX1,TCGA-06-0125-01Z-00-DX2\n")
+    with pytest.raises(InputError, match="1 cases are in both train and val, TCGA-06-0125 among them"):
+        read_folds(tmp_path, cases)
+
+
+@pytest.mark.parametrize("flags", ["True,False", "1,0"])
+def test_flags_in_the_place_of_ids_are_refused(tmp_path, flags):
+    (tmp_path / "splits_0.csv").write_text(f",train,val\nA,{flags}\nB,{flags}\n")
+    with pytest.raises(InputError, match=r"splits_0.csv: column train holds .* where case ids should be; list the ids"):
+        read_folds(tmp_path, ["A", "B"])

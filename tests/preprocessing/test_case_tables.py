@@ -51,6 +51,76 @@ def test_counts_of_reads_are_no_genes(write, name):
         assert any(f"left out: {name}" in note for note in table.notes)
 
 
+def test_the_line_of_a_row_is_told_though_others_were_left_out_above_it(write):
+    text = "# v36\ngene_id,gene_name,TCGA-06-0125\nN_unmapped,,9\nN_noFeature,,8\nE1,EGFR,1\n,,2\n"
+    with pytest.raises(InputError, match="row 6 has no gene name in column gene_name"):
+        read_genes(write(text), known_cases=None)
+    upright = '# by hand\nsample,note,EGFR\nTCGA-06-0125,"x\ny",1\n\n,z,2\n'
+    assert [row.id for row in read_genes(write(upright), known_cases=None).dropped] == ["row 6"]
+
+
+def test_genes_that_share_a_symbol_or_have_none_are_told_apart_by_another_name(write):
+    text = (
+        "Hugo_Symbol\tEntrez_Gene_Id\tTCGA-06-0125-01\nEGFR\t1956\t1\n\t100\t2\nSLC35E2\t728661\t3\nSLC35E2\t9906\t4\n"
+    )
+    table = read_genes(write(text), known_cases=None)
+    assert table.values.loc["TCGA-06-0125"].to_dict() == {
+        "EGFR": 1, "?|100": 2, "SLC35E2|728661": 3, "SLC35E2|9906": 4
+    }  # fmt: skip
+    assert any("in 3 rows that share a name or have none with Entrez_Gene_Id behind" in note for note in table.notes)
+
+
+def test_a_column_called_gene_turns_a_table_of_ids_that_nobody_knows(write):
+    table = read_genes(write("index,Gene_Name,CGGA_1,CGGA_2\n0,EGFR,1,2\n1,TP53,3,4\n"), known_cases=None)
+    assert table.values.to_dict("index") == {"CGGA_1": {"EGFR": 1, "TP53": 3}, "CGGA_2": {"EGFR": 2, "TP53": 4}}
+    assert any("no id recognised, but column Gene_Name names genes" in note for note in table.notes)
+
+
+def test_a_sums_row_or_a_footnote_among_barcodes_is_warned_of(write):
+    text = "case_id,EGFR,grade\nTCGA-06-0125,1,2\nTCGA-06-0130,3,2\nTCGA-06-0131,3,2\nTotal,7,2\n"
+    for notes in (read_genes(write(text), known_cases=None).notes, read_clinical(write(text), None).notes):
+        assert any(note.startswith("warning: 1 ids are no TCGA barcodes") and "Total" in note for note in notes)
+    known = read_genes(write(text), known_cases=["TCGA-06-0125", "Total"]).notes
+    assert not any("no TCGA barcodes" in note for note in known)
+
+
+def test_two_samples_of_a_case_are_one_case_whatever_their_ids(write):
+    text = "patient_id,sample_id,EGFR\nP1,S1,1\nP1,S2,2\nP2,S3,3\n"
+    with pytest.raises(InputError, match="case P1 is there more than once, and column EGFR is 1 in one row and 2 in"):
+        read_genes(write(text), known_cases=None)
+
+
+@pytest.mark.parametrize("name", ["row", "X", "V", "number"])
+def test_a_column_that_counts_the_rows_is_no_gene(write, name):
+    rows = [f"p{i},{i + 3},{i * i},{i % 7}\n" for i in range(10)]
+    table = read_genes(write(f"case_id,{name},EGFR,MET\n" + "".join(rows)), known_cases=None)
+    assert table.values.columns.tolist() == ["EGFR", "MET"]
+    assert name in table.annotations
+
+
+def test_columns_that_are_not_called_like_genes_are_warned_of(write):
+    table = read_genes(
+        write("case_id,EGFR,MET,C1orf12,lastfu,Cells seen\np1,1,2,3,4,5\np2,3,4,5,6,8\n"), known_cases=None
+    )
+    (warning,) = [note for note in table.notes if note.startswith("warning")]
+    assert "2 columns are taken as genes, though they are not called like any: lastfu, Cells seen;" in warning
+    lower = read_genes(write("case_id,egfr,met,TP53\np1,1,2,3\n"), known_cases=None)  # another's way to write genes
+    assert not any(note.startswith("warning") for note in lower.notes)
+
+
+def test_a_gene_that_a_program_renamed_because_it_was_there_twice_is_warned_of(write):
+    table = read_genes(write("case_id,EGFR,EGFR.1,AC000001.1,AC000001.2\np1,1,2,3,4\n"), known_cases=None)
+    (warning,) = [note for note in table.notes if note.startswith("warning")]
+    assert "1 genes seem to be there more than once, renamed by a program (EGFR.1)" in warning
+
+
+def test_a_firehose_table_is_read_with_its_second_header(write):
+    text = (
+        "Hybridization REF\tTCGA-06-0125-01A-11R-1849-01\ngene_id\tnormalized_count\n?|100130426\t0\nEGFR|1956\t7.5\n"
+    )
+    assert read_genes(write(text), known_cases=None).values.to_dict("list") == {"?|100130426": [0], "EGFR|1956": [7.5]}
+
+
 def test_a_column_that_r_renamed_is_dropped_and_said(write):
     table = read_genes(write("gene,TCGA.06.0125.01A,TCGA.06.0125.1\nEGFR,1,2\nTP53,3,4\n"), known_cases=None)
     assert table.values.index.tolist() == ["TCGA-06-0125"]
@@ -76,6 +146,9 @@ def test_primary_samples_only_and_one_a_case(write):
         "TCGA-06-0130-11A": "sample type 11, not primary (01)",
         "row 7": "no id",
     }
+    assert any(
+        note.startswith("4 rows left out: TCGA-06-0125-02A (sample type 02, not primary (01))") for note in table.notes
+    )
 
 
 def test_published_tables_with_a_row_a_slide_are_merged(write):
@@ -117,7 +190,28 @@ def test_rows_named_by_slide_alone_are_merged(write):
         ("case_id,EGFR,TP53\np1,1,2\np2,inf,3\n", 'row p2, column EGFR: "inf"'),
         ("case_id;EGFR;TP53\np1;1,5;2\np2;2,5;3\n", 'row p1, column EGFR: "1,5".*decimals take a point'),
         ("case_id,grade\np1,2\n", "no column of numbers that could be a gene"),
-        ("gene,TCGA-06-0125\nEGFR,1\nEGFR,2\n", "1 genes are there more than once: EGFR"),
+        ("gene,TCGA-06-0125\nEGFR,1\nEGFR,2\n", "1 genes are there more than once: EGFR; keep one row of each$"),
+        (
+            "gene,TCGA-06-0125\n1-Mar,1\n1-Mar,2\n",
+            "more than once: 1-Mar; .* made dates of names such as SEPT2 or MARCH1",
+        ),
+        ("case_id,EGFR\np1,12 345\np2,67 890\n", 'row p1, column EGFR: "12 345"'),
+        ("case_id,EGFR\np1,−1.5\np2,−2\n", 'row p1, column EGFR: "−1.5"'),
+        (
+            "Table S1. Genes\ncase_id,EGFR\np1,1\n",
+            "no column of numbers .* and the header its first line",
+        ),
+        ("case_id|EGFR\np1|1\n", "no column of numbers .* is it separated by commas"),
+        ("case_id,EGFR,MET\np1,WT,R132H\n", "no column of numbers .* mutations as 1 and 0"),
+        (
+            "Hugo_Symbol,Tumor_Sample_Barcode,depth\nEGFR,TCGA-06-0125-01A,9\n",
+            "Hugo_Symbol names genes, as EGFR, in rows",
+        ),
+        (
+            "sample,gene,value\np1,EGFR,1\np1,MET,2\n",
+            "column gene names genes, as EGFR, MET, in rows that are of cases",
+        ),
+        ("gene_id,unstranded,tpm_unstranded\nE1,5,0.5\n", "the GDC's file of one sample; join"),
         ("case_id,EGFR\nTCGA-06-0125-02A,1\n", "no row of a primary sample"),
     ],
 )
@@ -169,6 +263,15 @@ def test_ignored_columns_and_columns_of_words(write):
         "purity",
         "Unnamed:_0",
         "overallsurvival",
+        "Unnamed: 0.1",
+        "X.1",
+        "...1",
+        "S.No",
+        "Mutation Count",
+        "TMB",
+        "BMI",
+        "op_date",
+        "group",
     ],
 )
 def test_columns_that_speak_of_labels_are_no_genes(name):
@@ -194,6 +297,11 @@ def test_columns_that_speak_of_labels_are_no_genes(name):
         "IDH1_mut",
         "EGFR_cnv",
         "7SK",
+        "XIST",
+        "BMI-1",
+        "NOS1",
+        "NRAS",
+        "1956",
     ],
 )
 def test_gene_symbols_are_not_swallowed(name):

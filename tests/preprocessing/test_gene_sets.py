@@ -26,6 +26,20 @@ def test_a_set_without_a_gene_in_the_table(matrix):
         OmicsScaler.fit(table, {"ungrouped": ["A"]})
 
 
+def test_numbers_that_name_genes_are_read_as_they_are_written(tmp_path):
+    (tmp_path / "sets.csv").write_text("A,B\n1956,7157\n4233,\n")
+    assert read_gene_sets(tmp_path / "sets.csv") == {"A": ["1956", "4233"], "B": ["7157"]}
+
+
+def test_genes_in_the_place_of_descriptions_are_refused(tmp_path):
+    path = tmp_path / "sets.gmt"
+    path.write_text("A\tEGFR\tTP53\tMET\nB\tTP53\tEGFR\tRB1\n")
+    with pytest.raises(InputError, match=r"genes stand where the descriptions of the sets should \(EGFR, TP53\)"):
+        read_gene_sets(path)
+    path.write_text("A\t\tTP53\tMET\t\nB\thttp://b\tTP53\tEGFR\tRB1\n")
+    assert read_gene_sets(path) == {"A": ["TP53", "MET"], "B": ["TP53", "EGFR", "RB1"]}
+
+
 def test_gene_sets_from_csv_and_gmt(tmp_path):
     (tmp_path / "sets.csv").write_text("Tumor genes,Kinases\nTP53,EGFR\nTP53,\nRB1,\n")
     (tmp_path / "sets.gmt").write_text("one\thttp://x\tTP53\tRB1\tTP53\ntwo\t\tEGFR\n")

@@ -22,8 +22,10 @@ def column(name, values):
 
 
 def test_grades_in_every_spelling():
-    found = labels(tumor_grade=["G2", "II", "Grade 3", "WHO grade IV", "4.0", "GX", None, "CNS WHO Grade 2", "iii"])
-    assert found.frame["grade"].tolist() == [2, 2, 3, 4, 4, pd.NA, pd.NA, 2, 3]
+    found = labels(
+        tumor_grade=["G2", "II", "Grade 3", "WHO grade IV", "4.0", "GX", None, "CNS WHO Grade 2", "iii", "Ⅳ"]
+    )
+    assert found.frame["grade"].tolist() == [2, 2, 3, 4, 4, pd.NA, pd.NA, 2, 3, 4]
     assert found.frame["grade"].dtype == "Int64"
 
 
@@ -71,13 +73,13 @@ def test_survival_times(name, values, months, said):
     assert any(said in note for note in found.notes)
 
 
-@pytest.mark.parametrize(("name", "value"), [("survival_months", 1001), ("survival_days", 31000), ("os_years", 84)])
+@pytest.mark.parametrize(("name", "value"), [("survival_months", 601), ("survival_days", 31000), ("os_years", 84)])
 def test_survival_longer_than_a_life_is_refused(name, value):
     with pytest.raises(
         InputError, match=f'column {name}, case p1: "{value}".*months; days go into a column survival_days'
     ):
         labels(**{name: [5, value]})
-    assert labels(survival_months=[5, 1000]).frame["survival_months"].max() == 1000
+    assert labels(survival_months=[5, 600]).frame["survival_months"].max() == 600
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,29 @@ def test_deaths_without_a_time_are_warned_of(columns, unused):
     assert f"not used: {unused}" in warning
     assert "survival_months" in warning
     timed = labels(**columns, survival_months=[1, 2]).notes
-    assert not any(note.startswith("warning") for note in timed)
+    assert not any("there are deaths" in note for note in timed)
+
+
+@pytest.mark.parametrize("name", ["censor_indicator", "Vital Status (1=dead)", "mgmt"])
+def test_a_survival_time_without_an_event_is_warned_of(name):
+    (warning,) = [note for note in labels(survival_months=[3, 4], **{name: [0, 1]}).notes if "warning" in note]
+    assert "no column says who died" in warning
+    assert not any("warning" in note for note in labels(survival_months=[3, 4], event=[0, 1]).notes)
+
+
+def test_days_that_are_few_enough_for_months_are_warned_of():
+    months = {"OS.time": [5, 75.2, *range(8)], "OS": [0, 1] * 5}
+    (warning,) = [note for note in labels(**months).notes if note.startswith("warning")]
+    assert "the longest of 10 times in column OS.time is 75.2 days" in warning
+    days = months | {"OS.time": [2256, *range(9)]}
+    assert not any(note.startswith("warning") for note in labels(**days).notes)
+
+
+@pytest.mark.parametrize(("name", "value"), [("survival_months", "13,7"), ("age", ">90"), ("age", "90+")])
+def test_a_number_that_is_not_understood_is_told_with_what_to_write(name, value):
+    with pytest.raises(InputError, match=r'decimals take a point, ">90" is 90') as told:
+        labels(**{name: ["50", value]})
+    assert f'column {name}, case p1: "{value}"' in str(told.value)
 
 
 @pytest.mark.parametrize("name", ["overall_survival", "OS", "survival"])
@@ -154,6 +178,11 @@ def test_ages_in_years_and_days():
     assert labels(days_to_birth=[-365.25 * 40]).frame["age"].tolist() == pytest.approx([40])
     with pytest.raises(InputError, match='column age, case p1: "-3" is not understood; an age lies between'):
         labels(age=[50, -3])
+    for months in ([600, 720], [50, 720], [999, 40, 50]):
+        with pytest.raises(
+            InputError, match=r"column age, .* an age lies between 0 and 130 years; days go into a column"
+        ):
+            labels(age=months)
 
 
 def test_sex():

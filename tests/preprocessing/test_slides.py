@@ -108,6 +108,10 @@ class TestManifest:
         text = "path,case_id\na.svs,TCGA-06-0125-01Z\n"
         assert find_slides(manifest(tmp_path, text))[0].case_id == "TCGA-06-0125"
 
+    def test_columns_may_be_spelt_in_capitals_and_with_blanks(self, tmp_path):
+        (found,) = find_slides(manifest(tmp_path, "Path,Slide ID,caseid,MPP,remark\na.svs,s,p1,0.25,x\n"))
+        assert found == SlideFile("s", "p1", tmp_path / "a.svs", 0.25)
+
     def test_case_follows_from_a_tcga_slide_id(self, tmp_path):
         text = "path,slide_id\na.svs,TCGA-06-0125-01Z-00-DX1\n"
         assert find_slides(manifest(tmp_path, text))[0].case_id == "TCGA-06-0125"
@@ -115,7 +119,18 @@ class TestManifest:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("slide_id,file\na,a.svs\n", r"manifest\.csv has no column `path`; it has slide_id, file"),
+            (
+                "slide_id,file\na,a.svs\n",
+                r"manifest\.csv has no column `path`; it has slide_id, file; call the files path",
+            ),
+            (
+                "path,patient\na.svs,p1\n",
+                "has no column `case_id`; it has path, patient; call patient case_id, or leave it",
+            ),
+            ("path,mpp_x\na.svs,0.5\n", "has no column `mpp`; it has path, mpp_x; call mpp_x mpp, or leave it out"),
+            ("path,mpp,MPP\na.svs,0.5,0.25\n", "has the column mpp more than once, as mpp, MPP; keep one"),
+            ("path;mpp\na.svs;0,5\n", 'line 2: mpp "0,5" is not a number .decimals take a point'),
+            ("# by hand\n\npath,mpp\na.svs,0.5\n\nb.svs,x\n", 'line 6: mpp "x" is not a number'),
             ("path,mpp\na.svs,0.5\nb.svs,half\n", r'line 3: mpp "half" is not a number'),
             ("path,mpp\na.svs,250\n", r"line 2: mpp 250\.0 lies outside 0\.05–5\.0 µm"),
             ("path,mpp\na.svs,-0.5\n", r"line 2: mpp -0\.5 lies outside"),
@@ -254,7 +269,9 @@ class TestProbe:
         reasons = {gone.file.slide_id: gone.reason for gone in left_out}
         assert {gone.status for gone in left_out} == {"failed"}
         assert reasons.keys() == {"histolab-broken", "openslide-unopenable"}
-        assert reasons["histolab-broken"] == "histolab-broken.svs: not a slide that OpenSlide can read"
+        assert reasons["histolab-broken"].startswith(
+            "histolab-broken.svs: not a slide that OpenSlide can read: it is text"
+        )
         assert reasons["openslide-unopenable"].startswith("openslide-unopenable.tiff: cannot be opened: ")
         # The third opens; its pixels cannot be read, which is found when it is tiled.
         assert [slide.slide_id for slide in usable] == ["good", "openslide-unreadable"]

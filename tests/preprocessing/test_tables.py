@@ -59,12 +59,75 @@ def test_header_without_the_first_name_as_r_writes_it(write):
         ('case_id,EGFR,note\na,1,"x\ny, ""z""\n"\nb,1', "row 5 has 2 fields, the header 3"),
         ('# one\ncase_id,note,EGFR\na,"x\n\ny",1\n\n"b",1\n', "row 7 has 2 fields, the header 3"),
         (b"case_id,EGFR\n\xff\xfe,1\n", "is not UTF-8"),
+        ("Table 1,,\ncase_id,EGFR,TP53\na,1,2\n", "is there a title above the header"),
+        (",,\n,,\n", "is empty: no column has a name or a value"),
         (b"PK\x03\x04rest", "spreadsheet"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1rest", "is a spreadsheet in the old format of Excel; save it as CSV"),
+        (b"\xfd7zXZ\x00rest", "is an xz archive"),
+        ("\n<!DOCTYPE html>\n<html>,</html>\n", "is a web page or an error message .a download that failed"),
+        ("version https://git-lfs.github.com/spec/v1\nsize 1\n", "is a pointer of Git LFS"),
     ],
 )
 def test_unreadable_tables(write, text, message):
     with pytest.raises(InputError, match=message):
         read_table(write(text))
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;", "sep=;;;", "# by hand\n\nsep=;\n# more"])
+def test_the_line_that_tells_excel_the_separator_is_heeded(write, first):
+    table = read_table(write(f"{first}\nx,y;EGFR\na,b;1.5\nc,d;2\n"))
+    assert table["x,y"].tolist() == ["a,b", "c,d"]
+    assert table["EGFR"].tolist() == [1.5, 2]
+    with pytest.raises(InputError, match="row 5 has 3 fields, the header 2; is there a title above the header"):
+        read_table(write("sep=;\nx;EGFR\na;1\n\nb;1;2\n"))
+
+
+def test_a_header_behind_a_comment_sign_is_refused(write):
+    with pytest.raises(InputError, match=r"numbers where the header should be \(a, 1, 2\).*remove its #"):
+        read_table(write("# by hand\n#case_id,EGFR,TP53\na,1,2\nb,3,4\n"))
+    cbioportal = "#Patient\tAge\n#STRING\tNUMBER\n#1\t1\nPATIENT_ID\tAGE\nTCGA-06-0125\t50\n"
+    assert read_table(write(cbioportal)).columns.tolist() == ["PATIENT_ID", "AGE"]
+
+
+@pytest.mark.parametrize("large", [20_000_000, 0])
+def test_the_index_is_the_line_of_the_file(write, monkeypatch, large):
+    monkeypatch.setattr(tables, "LARGE", large)
+    text = '# one\ncase_id,note,EGFR\n\na,"x\n\ny ""z""",1\n\n   \nb,5",2\nc,6",3\n,,\nd,"",4\n'
+    table = read_table(write(text))
+    assert table.index.tolist() == [4, 9, 10, 11, 12]
+    assert table["note"].tolist()[1:3] == ['5"', '6"']
+    tabs = read_table(write("case_id\tEGFR\tMET\na\t1\t2\n\t\t\nb\t3\t4\n"))
+    assert tabs.index.tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize("short", ['""', '"b"', '"b\nc"', '"b,1,2"', " ,"])
+def test_a_short_row_of_quotes_is_refused(write, short):
+    with pytest.raises(InputError, match=r"row 3 has \d fields, the header 3; is the file cut short"):
+        read_table(write(f"case_id,EGFR,TP53\na,1,2\n{short}\n"))
+
+
+def test_missing_values_in_any_capitals(write):
+    words = ["Na", "n.a.", "NOT REPORTED", "Not Allowed To Collect", "[Pending]", "UNKNOWN", "'--", "nan", "Null"]
+    table = read_table(write("case_id,EGFR,grade\n" + "".join(f"p,{word},{word}\n" for word in words) + "q,1.5,G2\n"))
+    assert table["grade"].isna().tolist() == [True] * len(words) + [False]
+    assert table["EGFR"].astype(float).dropna().tolist() == [1.5]
+
+
+def test_cells_that_excel_was_told_to_take_as_text_are_what_they_hold(write):
+    table = read_table(write('case_id,EGFR\n="007",1.5\n"=""TCGA-06-0125""",2\n="NA",3\n'))
+    assert table["case_id"].tolist()[:2] == ["007", "TCGA-06-0125"]
+    assert table["case_id"].isna().tolist() == [False, False, True]
+
+
+def test_columns_that_pandas_named_are_dropped_where_they_are_empty(write):
+    table = read_table(write("case_id,EGFR,Unnamed: 2,Unnamed: 3\na,1,,5\nb,2,,6\n"))
+    assert table.columns.tolist() == ["case_id", "EGFR", "Unnamed: 3"]
+
+
+def test_signs_that_nobody_sees_are_left_out(write):
+    table = read_table(write("case_id,\ufeffEGFR\n\u200bTCGA-06-0125,1\n\ufeffp2\u00a0,2\n"))
+    assert table.columns.tolist() == ["case_id", "EGFR"]
+    assert table["case_id"].tolist() == ["TCGA-06-0125", "p2"]
 
 
 def test_missing_file(tmp_path):

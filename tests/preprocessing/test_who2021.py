@@ -49,6 +49,24 @@ def test_diagnoses(values, diagnosis, grade, rule):
     assert pd.Series([found[2]]).str.contains(rule).all()
 
 
+@pytest.mark.parametrize("value", ["IDH-mutant", "IDH1 R132H", "IDH2 mut", "idhmut", "pos", "p.R132H", "R172K"])
+def test_idh_mutations_in_every_spelling(value, caplog):
+    assert diagnose(IDH_status=value, codel="no", grade=2)[0] == ASTRO
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("value", ["IDH-wildtype", "IDHwt", "IDH1 wild type", "neg", "Not mutated"])
+def test_idh_wildtype_in_every_spelling(value, caplog):
+    assert diagnose(IDH_status=value, grade=4)[0] == GBM
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("value", ["+", "NOS", "IDH"])
+def test_a_marker_of_which_nothing_is_understood_is_warned_of(value, caplog):
+    assert diagnose(IDH_status=value, grade=4)[2] == "undetermined: IDH status is not known"
+    assert f'"{value}" of case p1' in caplog.text
+
+
 @pytest.mark.parametrize(
     ("values", "rule"),
     [

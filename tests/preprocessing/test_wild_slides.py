@@ -3,6 +3,7 @@
 The stages are the product's own; what they stored is compared with the file as openslide-python reads it.
 """
 
+import gzip
 import math
 import re
 from dataclasses import dataclass
@@ -332,12 +333,23 @@ def series(path: Path, pixels: np.ndarray) -> None:
 
 
 ODD = {
-    "empty.svs": (lambda path, pixels: path.write_bytes(b""), "not a slide that OpenSlide can read"),
-    "text.tif": (lambda path, pixels: path.write_text("slide,mpp\n" * 99), "not a slide that OpenSlide can read"),
+    "empty.svs": (lambda path, pixels: path.write_bytes(b""), "it is empty; copy it again"),
+    "zeros.svs": (lambda path, pixels: path.write_bytes(bytes(9000)), "nothing but zeros.*copy it again"),
+    "packed.svs": (
+        lambda path, pixels: path.write_bytes(gzip.compress(bytes(9000))),
+        "it is a gzip archive.*unpack it",
+    ),
+    "zip.svs": (
+        lambda path, pixels: path.write_bytes(b"PK\3\4" + bytes(99)),
+        "zip archive; fetch it again, or unpack it",
+    ),
+    "page.svs": (lambda path, pixels: path.write_text("\n<!DOCTYPE html><html>"), "a web page.*fetch it again"),
+    "text.tif": (lambda path, pixels: path.write_text("slide,mpp\n" * 99), "it is text.*fetch it again"),
     "photo.svs": (jpeg, "not a slide that OpenSlide can read"),
     "photo.ndpi": (jpeg, "not a slide that OpenSlide can read"),
     "head.svs": (lambda path, pixels: path.write_bytes(b"II*\0\x08\0\0\0"), "not a slide|cannot be opened"),
-    "strips.tif": (strips, "not a slide that OpenSlide can read"),
+    "cut.tif": (lambda path, pixels: path.write_bytes(b"MM\0*\0\0\x90\0"), "ends after 8 bytes, before its directory"),
+    "strips.tif": (strips, "not a slide that OpenSlide can read: it begins as a TIFF, but .* is not tiled"),
     "half.svs": (half, "not a slide|cannot be opened"),
     "circle.tif": (series, "not a slide|cannot be opened|no microns"),
     "dark.svs": (dark, "no tissue found|no tile with"),

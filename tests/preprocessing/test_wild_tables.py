@@ -193,6 +193,66 @@ def test_a_row_that_lost_or_won_a_field_is_refused_by_its_number(folder, more, t
         refused(write(folder / "genes.csv", rows, Style()), f"row {row + 1} {told}")
 
 
+NOTES = ["plain", "two\nlines", 'a "word"', "a, b; c\td", "\n\n", '5"', "#", '"\n"']
+ABOVE = st.lists(st.sampled_from(["# by hand", '# a "quote', "#", "", "# x,y;z\tw"]), max_size=4)
+DAMAGE = st.sampled_from(["cut", "longer", "value", "no id"])
+
+
+def line_of(data: bytes, marker: str, style: Style) -> int:
+    """The line of the file on which the row with that marker begins, by a search of our own: each row begins with its id."""
+    text = data.decode(style.encoding).replace("\r\n", "\n").replace("\r", "\n")
+    return text[: text.index(marker)].count("\n") + 1
+
+
+@QUICK
+@given(
+    above=ABOVE,
+    notes=st.lists(st.sampled_from(NOTES), min_size=4, max_size=4),
+    blanks=st.lists(st.integers(0, 2), min_size=5, max_size=5),
+    at=st.integers(0, 3),
+    damage=DAMAGE,
+    style=st.builds(
+        Style,
+        sep=st.sampled_from(",;\t"),
+        encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+        newline=st.sampled_from(["\n", "\r\n", "\r"]),
+        quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    ),
+)
+def test_the_line_of_a_bad_row_is_told_among_comments_empty_lines_and_quoted_line_ends(
+    folder, above, notes, blanks, at, damage, style
+):
+    rows = [[f"case{i}", note, f"{i}.5", "2"] for i, note in enumerate(notes)]
+    if damage == "cut":
+        rows[at] = rows[at][:3]
+    elif damage == "longer":
+        rows[at].append("7")
+    elif damage == "value":
+        rows[at][2] = "1,5"
+    buffer = io.StringIO()
+    buffer.write("".join(line + "\n" for line in above))
+    writer = csv.writer(buffer, delimiter=style.sep, lineterminator="\n", quoting=style.quoting)
+    for row, n_blank in zip([["sample", "note", "EGFR", "TP53"], *rows], blanks, strict=True):
+        writer.writerow(row)
+        buffer.write("\n" * n_blank)
+    data = buffer.getvalue().replace("\n", style.newline).encode(style.encoding)
+    line = line_of(data, f"case{at}", style)
+    path = folder / "genes.csv"
+    if damage == "no id":
+        path.write_bytes(data.decode(style.encoding).replace(f"case{at}", "").encode(style.encoding))
+        assert [row.id for row in read_genes(path, known_cases=None).dropped] == [f"row {line}"]
+        return
+    path.write_bytes(data)
+    if damage == "longer" and at == 0:  # then the first column may be one without a name, as R writes it
+        told_line = line_of(data, "case1", style)
+        refused(path, f"row {told_line} has 4 fields, the header 5, with the first, which has no name")
+        return
+    told = {"cut": f"row {line} has 3 fields, the header 4", "longer": f"row {line} has 5 fields, the header 4"}
+    with pytest.raises(InputError) as error:
+        read_genes(path, known_cases=None)
+    assert told.get(damage, f'row case{at}, column EGFR: "1,5" is not a finite number') in str(error.value)
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "mac-roman", "shift-jis"])
 def test_text_of_another_encoding_is_refused_with_the_place(folder, encoding):
     rows = [*plain_rows(), ["é" if encoding != "shift-jis" else "患者", "1", "2", "3"]]

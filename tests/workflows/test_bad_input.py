@@ -169,6 +169,14 @@ def test_no_labels_at_all(refused, cohort, write):
     names(refused(genes=path), "there are no labels to learn from", "--clinical FILE", "--until embed")
 
 
+def test_why_there_is_no_label_is_told_before_the_error(walk, cohort, write, capsys):
+    table = pd.read_csv(cohort.genes).assign(died_or_not=1)
+    table = table[["case_id", "survival_months", "died_or_not"]]
+    assert walk("none", cohort.genes, "--clinical", str(write(table)), "--dry-run") == 2
+    told = capsys.readouterr().err
+    assert told.index("no column says who died") < told.index("error: there are no labels to learn from")
+
+
 def test_the_label_that_is_asked_for_is_missing(refused, cohort, write):
     path = write(cohort.table().drop(columns="grade"))
     message = refused("--task", "grade", genes=path)
