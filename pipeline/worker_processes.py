@@ -6,7 +6,10 @@ the memory. It imports nothing that starts a thread or touches a GPU. Where proc
 
 import multiprocessing
 import os
+from collections.abc import Sequence
 from multiprocessing import forkserver
+
+from preprocessing.apart import METHOD
 
 # Processes share the cores, so each computes with one thread. And each keeps the memory that it frees: by default a light
 # encoder spends a third of its time on getting the same pages from the system again. Both are read when a process starts.
@@ -19,17 +22,17 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
 }
 IMPORTED = ["pipeline.worker_server"]
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+OPENING = ["preprocessing.slides"]  # all that it takes to open slides
 
 
-def start_server() -> None:
+def start_server(imported: Sequence[str] = IMPORTED) -> None:
     """Starts the server unless it runs; returns at once, while it imports."""
     if METHOD != "forkserver":
         return
     before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
     os.environ.update(WORKER_ENVIRONMENT)
     try:
-        multiprocessing.set_forkserver_preload(IMPORTED)
+        multiprocessing.set_forkserver_preload(list(imported))
         forkserver.ensure_running()
     finally:
         for name, value in before.items():

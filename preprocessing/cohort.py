@@ -83,6 +83,7 @@ def load_cohort(
     ignore_columns: Iterable[str] = (),
     store: FeatureStore | None = None,
     must_share: bool = True,
+    apart: bool = False,
 ) -> Cohort:
     """Read everything but pixels; all that can be wrong with the input is told here.
 
@@ -97,13 +98,14 @@ def load_cohort(
         ignore_columns: of the gene table and the further ones.
         store: where the features are that a manifest names in the place of slides.
         must_share: whether a gene table of none of the slides' cases is refused; else a note says so.
+        apart: whether slides are opened in other processes, see `probe_slides`.
 
     Raises:
         InputError: see the readers of slides and tables; or no case has what the run needs.
     """
     if slides is None and genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
-    found = find_slides(slides) if slides else []
+    found = find_slides(slides, apart=apart) if slides else []
     files, other_kinds = _select_slides(found, slides, slide_kind) if slides else ([], [])
     known = {file.case_id for file in files} | {gone.file.case_id for gone in other_kinds} or None
     notes: list[str] = []
@@ -126,7 +128,9 @@ def load_cohort(
         notes += clinic.notes
         dropped += clinic.dropped
     labels = recognise(annotations, source=str(clinical or genes))
-    usable, broken = _open_slides(files, slides, default_mpp, store) if slides else ([], [])  # last: it takes longest
+    usable, broken = (
+        _open_slides(files, slides, default_mpp, store, apart=apart) if slides else ([], [])
+    )  # last: it takes longest
     stored = stored_recipe(usable, store) if store and any(slide.features for slide in usable) else None
     if stored:
         notes.append(stored.told())
@@ -154,10 +158,10 @@ def _select_slides(found: list[SlideFile], source: Path, kind: str) -> tuple[lis
 
 
 def _open_slides(
-    files: list[SlideFile], source: Path, default_mpp: float | None, store: FeatureStore | None
+    files: list[SlideFile], source: Path, default_mpp: float | None, store: FeatureStore | None, *, apart: bool
 ) -> tuple[list[Slide], list[LeftOut]]:
     of_features = partial(stored_slide, store=store) if store and any(file.features for file in files) else None
-    usable, broken = probe_slides(files, default_mpp=default_mpp, stored=of_features)
+    usable, broken = probe_slides(files, default_mpp=default_mpp, stored=of_features, apart=apart)
     if not usable:
         reasons = "; ".join(f"{gone.file.slide_id}: {gone.reason}" for gone in broken[:3])
         raise InputError(f"slides: none of the {len(broken)} slides in {source} can be used: {reasons}")

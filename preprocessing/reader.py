@@ -42,7 +42,8 @@ class SlideReader:
         self._slide = openslide.OpenSlide(str(path))
         self._jpeg_tiles: dict[int, JpegTiles | None] = {}  # by level, once it is known whether they may be used
         self.size_px: tuple[int, int] = self._slide.dimensions
-        self.properties: dict[str, str] = dict(self._slide.properties)
+        said = self._slide.properties  # a property whose name is no text cannot be asked for: it counts for nothing
+        self.properties: dict[str, str] = {name: said[name] for name in said if name in said}
         self.downsamples: tuple[float, ...] = self._slide.level_downsamples
         if problem := self._why_too_large():
             self._slide.close()

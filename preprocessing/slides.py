@@ -1,16 +1,18 @@
 """Slides: found on disk, told apart, their resolution made certain."""
 
+import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import openslide
 import pandas as pd
 
+from preprocessing.apart import Lost, each_apart, each_here
 from preprocessing.barcodes import case_of, slide_kind
 from preprocessing.errors import InputError, SlideError
 from preprocessing.files import what_it_is, why_no_file
@@ -18,6 +20,7 @@ from preprocessing.fingerprints import slide_fingerprint
 from preprocessing.reader import SlideReader
 from preprocessing.tables import read_table
 
+log = logging.getLogger(__name__)
 SUFFIXES = frozenset(
     [
         ".svs",
@@ -36,7 +39,10 @@ SUFFIXES = frozenset(
 MPP_RANGE = (0.05, 5.0)  # microns per pixel of any bright-field scan; beyond it the metadata are wrong
 POWER_TIMES_MPP = 10.0  # a 40x objective is scanned at about 0.25 microns per pixel, a 20x one at 0.5
 DOUBT_RATIO = 1.6  # a resolution that differs by more from what the objective power implies is doubtful
-PROBES_AT_ONCE = 8
+OPENED_AT_ONCE = 8  # to open a slide is to wait for the disk
+OPENING_MINUTES = 5.0  # it takes milliseconds, or seconds on a slow network
+T = TypeVar("T")
+R = TypeVar("R")
 
 # A manifest's columns, and those that are probably meant as one of them: they are not guessed, and not passed over.
 _MANIFEST: dict[str, tuple[str, ...]] = {
@@ -99,13 +105,13 @@ class LeftOut:
     reason: str
 
 
-def find_slides(source: Path) -> list[SlideFile]:
+def find_slides(source: Path, *, apart: bool = False) -> list[SlideFile]:
     """Every slide of a folder (searched recursively), of a manifest CSV, or the one slide that `source` is.
 
     Sorted by id. A manifest has the columns `path` and, as wanted, `slide_id`, `case_id` and `mpp`; its relative paths
     start at its own folder. With a column `features` (as the `slides.csv` of a run, or what an import wrote) it names
     features of the store, and the slides need not be there. Without a manifest the id is the file's stem, the case what a
-    TCGA barcode says, or the stem.
+    TCGA barcode says, or the stem. To tell the series of DICOM files they are opened, with `apart` as in `probe_slides`.
 
     Raises:
         InputError: nothing there, no slides in it, or two different files with one slide id.
@@ -113,7 +119,7 @@ def find_slides(source: Path) -> list[SlideFile]:
     if not source.exists():
         raise InputError(f"slides: {source} does not exist; give a folder, a slide or a manifest CSV")
     if source.is_dir():
-        found = [_from_path(path) for path in _slide_paths(source)]
+        found = [_from_path(path) for path in _slide_paths(source, apart=apart)]
         if not found:
             known = " ".join(sorted(SUFFIXES))
             raise InputError(f"slides: no slide in {source} or below; looked for {known}")
@@ -126,7 +132,7 @@ def find_slides(source: Path) -> list[SlideFile]:
     return sorted(found, key=lambda file: (file.slide_id, str(file.path)))
 
 
-def _slide_paths(folder: Path) -> list[Path]:
+def _slide_paths(folder: Path, *, apart: bool) -> list[Path]:
     paths = [
         path
         for path in _files_below(folder)
@@ -134,7 +140,7 @@ def _slide_paths(folder: Path) -> list[Path]:
         and not path.is_dir()  # a link that leads nowhere is kept: it is told as a slide that does not exist
     ]
     dicom = {p for p in paths if p.suffix.lower() == ".dcm"}
-    return sorted(set(paths) - dicom) + _one_per_series(sorted(dicom))
+    return sorted(set(paths) - dicom) + _one_per_series(sorted(dicom), apart=apart)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -149,20 +155,29 @@ def _files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in files if not name.startswith("."))
 
 
-def _one_per_series(paths: list[Path]) -> list[Path]:
+def _one_per_series(paths: list[Path], *, apart: bool) -> list[Path]:
     """DICOM keeps a slide in many files; the first of each series stands for it. What cannot be opened stands for itself."""
     first: dict[str, Path] = {}
-    for path in paths:
-        if _why_unsafe(path):
-            first[str(path)] = path
-            continue
-        try:
-            with openslide.OpenSlide(str(path)) as slide:
-                series = slide.properties.get("dicom.SeriesInstanceUID", str(path))
-        except openslide.OpenSlideError:
-            series = str(path)
-        first.setdefault(series, path)
+    for path, series in zip(paths, _open_each(_series_of, paths, apart=apart), strict=True):
+        first.setdefault(str(path) if isinstance(series, Lost) else series, path)
     return list(first.values())
+
+
+def _series_of(path: Path) -> str:
+    """The DICOM series that the file belongs to; its own path where it does not say."""
+    if _why_unsafe(path):
+        return str(path)
+    try:
+        with openslide.OpenSlide(str(path)) as slide:
+            return slide.properties.get("dicom.SeriesInstanceUID", str(path))
+    except openslide.OpenSlideError:
+        return str(path)
+
+
+def _open_each(work: Callable[[T], R], files: Sequence[T], *, apart: bool) -> list[R | Lost]:
+    if not apart:
+        return each_here(work, files, at_once=OPENED_AT_ONCE)
+    return each_apart(work, files, at_once=OPENED_AT_ONCE, minutes=OPENING_MINUTES)
 
 
 def _from_path(path: Path) -> SlideFile:
@@ -230,7 +245,11 @@ def select_kind(files: Iterable[SlideFile], kind: str) -> tuple[list[SlideFile],
 
 
 def probe_slides(
-    files: list[SlideFile], *, default_mpp: float | None, stored: Callable[[SlideFile], Slide] | None = None
+    files: list[SlideFile],
+    *,
+    default_mpp: float | None,
+    stored: Callable[[SlideFile], Slide] | None = None,
+    apart: bool = False,
 ) -> tuple[list[Slide], list[LeftOut]]:
     """Open each file for a moment: the usable slides, and those that cannot be used with the reason.
 
@@ -238,23 +257,19 @@ def probe_slides(
         files: what was found.
         default_mpp: for slides that do not say their resolution.
         stored: looks a slide up where only its features are there; then no file is opened.
+        apart: in processes of their own: a file that crashes the library, or hangs it, fails alone. Else it would take
+            this process along.
 
     Raises:
         InputError: two different slides go by one id.
     """
-
-    def attempt(file: SlideFile) -> Slide | LeftOut:
-        try:
-            return stored(file) if stored else probe_slide(file, default_mpp=default_mpp)
-        except SlideError as error:
-            return LeftOut(file, "failed", str(error))
-
-    with ThreadPoolExecutor(PROBES_AT_ONCE) as pool:
-        results = list(pool.map(attempt, files))
+    results = _open_each(stored or partial(probe_slide, default_mpp=default_mpp), files, apart=apart and not stored)
     slides: dict[str, Slide] = {}
-    left_out = [result for result in results if isinstance(result, LeftOut)]
+    left_out = []
     for slide, file in zip(results, files, strict=True):
-        if isinstance(slide, LeftOut):
+        if isinstance(slide, Lost):
+            left_out.append(LeftOut(file, "failed", slide.reason))
+            log.debug("opening %s: %s %s", file.slide_id, slide.reason, slide.trace)
             continue
         twin = slides.setdefault(slide.slide_id, slide)
         if twin is not slide:

@@ -36,10 +36,14 @@ class Arguments:
     report_only: Path | None = None
 
     @property
+    def needs_processes(self) -> bool:
+        """Whether other processes of this machine will be wanted, if only to open slides, as far as the flags tell."""
+        return not (self.report_only or self.flags.get("workers") == "0")
+
+    @property
     def needs_workers(self) -> bool:
-        """Whether worker processes of this machine will be wanted, as far as the flags tell."""
-        elsewhere = self.report_only or self.flags.keys() & {"scheduler", "cluster", "dry_run"}
-        return not (elsewhere or self.flags.get("workers") == "0")
+        """Whether worker processes will be among them."""
+        return self.needs_processes and not self.flags.keys() & {"scheduler", "cluster", "dry_run"}
 
 
 def parse(argv: Sequence[str] | None) -> Arguments:

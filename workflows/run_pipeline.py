@@ -33,10 +33,10 @@ class Terminated(KeyboardInterrupt):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (see `--help`)."""
     arguments = parse(argv)
-    if arguments.needs_workers:
-        from pipeline.worker_processes import start_server
+    if arguments.needs_processes:
+        from pipeline.worker_processes import IMPORTED, OPENING, start_server
 
-        start_server()  # it imports while this process does
+        start_server(IMPORTED if arguments.needs_workers else OPENING)  # it imports while this process does
     from pipeline.console import say_error, start_logging
     from preprocessing.errors import InputError, RunError, SlideError
 
@@ -106,6 +106,7 @@ def walk(config: "Config", workers: "Workers") -> int:
         ignore_columns=config.omics.ignore,
         store=FeatureStore(places.store),
         must_share=not predictors,  # on a first day there may be slides alone
+        apart=config.workers != 0,
     )
     check_cohort(config, predictors, cohort)
     if cohort.stored:
