@@ -37,6 +37,7 @@ SUFFIXES = frozenset(
     ]  # what OpenSlide 4 reads
 )
 MPP_RANGE = (0.05, 5.0)  # microns per pixel of any bright-field scan; beyond it the metadata are wrong
+MAX_SIDE_MM = 400  # whole-organ glass has 200; a header that is damaged can say anything
 POWER_TIMES_MPP = 10.0  # a 40x objective is scanned at about 0.25 microns per pixel, a 20x one at 0.5
 DOUBT_RATIO = 1.6  # a resolution that differs by more from what the objective power implies is doubtful
 OPENED_AT_ONCE = 8  # to open a slide is to wait for the disk
@@ -318,6 +319,12 @@ def probe_slide(file: SlideFile, *, default_mpp: float | None) -> Slide:
             f"{file.path.name}: cannot be opened: {error}; if it was copied in part, copy it again"
         ) from None
     mpp_xy, source = resolve_mpp(properties, manifest_mpp=file.mpp, default_mpp=default_mpp)
+    sides = [side * mpp / 1000 for side, mpp in zip(size_px, mpp_xy, strict=True)]
+    if max(sides) > MAX_SIDE_MM:
+        raise SlideError(
+            f"absurd size: {size_px[0]} × {size_px[1]} pixels of {mpp_xy[0]:g} × {mpp_xy[1]:g} µm ({source}) are "
+            f"{sides[0]:,.0f} × {sides[1]:,.0f} mm, more than any glass; its header is damaged, or its resolution wrong"
+        )
     return Slide(file.slide_id, file.case_id, file.path, mpp_xy, source, size_px, fingerprint)
 
 

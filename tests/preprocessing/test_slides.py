@@ -1,11 +1,16 @@
+import ctypes
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
+import tifffile
 
+from pipeline.worker_processes import start_server
 from preprocessing.errors import InputError, SlideError
 from preprocessing.slides import SlideFile, find_slides, probe_slide, probe_slides, resolve_mpp, same_scans, select_kind
 from workflows.demo import write_svs
@@ -32,6 +37,29 @@ def manifest(folder, text):
     path = folder / "manifest.csv"
     path.write_text(text)
     return path
+
+
+def probe_but(file, *, default_mpp):
+    """As `probe_slide`, where a library does not do by some slides what it should."""
+    if file.slide_id == "odd":
+        raise KeyError("odd")
+    if file.slide_id == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if file.slide_id == "hangs":
+        ctypes.PyDLL(None).sleep(60)
+    return probe_slide(file, default_mpp=default_mpp)
+
+
+def series_but(path):
+    if path.stem == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return path.stem.partition("_")[0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    """As a run starts it."""
+    start_server()
 
 
 class TestFolder:
@@ -242,6 +270,52 @@ class TestProbe:
         path = small_svs(tmp_path / "s.svs", mpp=None, power=40)
         slide = probe_slide(SlideFile("s", "s", path), default_mpp=None)
         assert (slide.mpp_xy, slide.mpp_source) == ((0.25, 0.25), "objective power 40x")
+
+    def test_a_size_that_no_glass_has_is_refused(self, tmp_path):
+        path = small_svs(tmp_path / "s.svs")
+        with tifffile.TiffFile(path, mode="r+b") as tiff:
+            tiff.pages[0].tags["ImageWidth"].overwrite(5_964_296)
+        with pytest.raises(
+            SlideError, match=r"absurd size: 5964296 × 64 pixels of 0\.5 × 0\.5 µm \(metadata\) are 2,982 × 0"
+        ):
+            probe_slide(SlideFile("s", "s", path), default_mpp=None)
+
+    @pytest.mark.parametrize("name", [b"\xb5m", b"Wei\xdf"])
+    def test_a_property_whose_name_is_no_utf8_is_passed_over(self, tmp_path, name):
+        path = small_svs(tmp_path / "s.svs", power=40)
+        data = path.read_bytes()
+        assert b"AppMag = 40" in data
+        path.write_bytes(data.replace(b"AppMag = 40", (name + b" = 1").ljust(11)))
+        with pytest.raises(KeyError), openslide.OpenSlide(str(path)) as slide:
+            dict(slide.properties)
+        assert probe_slide(SlideFile("s", "s", path), default_mpp=None).mpp_xy == pytest.approx((0.5, 0.5))
+
+    @pytest.mark.parametrize("apart", [False, True])
+    def test_what_a_library_raises_fails_the_slide_alone(self, tmp_path, monkeypatch, caplog, apart):
+        files = [SlideFile(name, name, small_svs(tmp_path / f"{name}.svs")) for name in ("odd", "good")]
+        monkeypatch.setattr("preprocessing.slides.probe_slide", probe_but)
+        with caplog.at_level("DEBUG", "preprocessing.slides"):
+            usable, left_out = probe_slides(files, default_mpp=None, apart=apart)
+        assert [slide.slide_id for slide in usable] == ["good"]
+        assert [(gone.file, gone.status, gone.reason) for gone in left_out] == [(files[0], "failed", "KeyError: 'odd'")]
+        assert "Traceback" in caplog.text  # for whoever is to mend it
+
+    def test_slides_that_crash_or_hang_what_opens_them_fail_alone(self, tmp_path, monkeypatch):
+        names = ("a", "crashes", "b", "hangs", "c")
+        files = [SlideFile(name, name, small_svs(tmp_path / f"{name}.svs")) for name in names]
+        monkeypatch.setattr("preprocessing.slides.probe_slide", probe_but)
+        monkeypatch.setattr("preprocessing.slides.OPENING_MINUTES", 0.05)
+        usable, left_out = probe_slides(files, default_mpp=None, apart=True)
+        assert {slide.slide_id for slide in usable} == {"a", "b", "c"}
+        reasons = {gone.file.slide_id: gone.reason for gone in left_out if gone.status == "failed"}
+        assert reasons.keys() == {"crashes", "hangs"}
+        assert reasons["crashes"].startswith("its process died while it was opened (SIGSEGV)")
+        assert reasons["hangs"].startswith("took longer than 0.05 minutes to be opened")
+
+    def test_a_dicom_file_that_crashes_what_opens_it_stands_for_itself(self, tmp_path, monkeypatch):
+        touch(tmp_path, "crashes.dcm", "x_1.dcm", "x_2.dcm")
+        monkeypatch.setattr("preprocessing.slides._series_of", series_but)
+        assert [file.slide_id for file in find_slides(tmp_path, apart=True)] == ["crashes", "x_1"]
 
     def test_an_error_of_the_disk_fails_the_slide_alone(self, tmp_path, monkeypatch):
         files = [SlideFile(name, name, small_svs(tmp_path / f"{name}.svs")) for name in ("bad", "good")]
