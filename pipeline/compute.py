@@ -2,6 +2,7 @@
 
 import faulthandler
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Protocol, Self, TypeVar
 import dask
 from dask.distributed import Client, Future, KilledWorker, LocalCluster, as_completed, get_worker
 from dask.system import CPU_COUNT
+from distributed.client import FutureCancelledError
 from distributed.scheduler import NoWorkerError
 
 from pipeline.heard import OnceEach, Warned, with_warnings
@@ -42,7 +44,10 @@ DASK_SETTINGS = {
 LOCAL: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}
 BEGUN = "umeml-pipeline-begun"  # Dask's topic of the tasks that are begun
 CONNECT_SECONDS = 10
+NO_WORKER_MINUTES = 10.0  # that a run waits for workers to come back to another's scheduler
+NO_WORKER = "no-worker"  # Dask's word for why a task was given up, where it was for that
 DEATH = "short of memory, or a fault in a library; fewer --workers leave more memory to each"
+LOOK_SECONDS = 10  # between looks whether there are workers
 CLOSE_SECONDS = 10  # Dask can wait for ever for a worker that died while it started; what is left ends with the run
 S = TypeVar("S", bound="SlideWork")
 J = TypeVar("J")
@@ -111,6 +116,20 @@ def choose_device(wanted: str) -> str:
     return "cpu"
 
 
+@contextmanager
+def _told_if_no_worker_is_left() -> Iterator[None]:
+    again = "start the same command again{}, and it goes on from what is finished"
+    try:
+        yield
+    except (NoWorkerError, FutureCancelledError) as error:
+        if isinstance(error, FutureCancelledError) and error.reason != NO_WORKER:
+            raise RunError(f"the Dask scheduler is gone ({error.reason}); {again.format('')}") from None
+        longer = again.format(", with a longer walltime where it ran out")
+        raise RunError(
+            f"no worker is left ({getattr(error, 'msg', None) or error}): their jobs have ended, or their machines; {longer}"
+        ) from None
+
+
 class Workers:
     """Dask workers for a run: processes of one thread each, by default one a core, or one a GPU. They start when first needed.
 
@@ -135,6 +154,7 @@ class Workers:
         self.slide_seconds = slide_seconds
         self._warnings = OnceEach()
         self.begun: dict[object, float] = {}  # by task: when its worker said so, on this process' monotonic clock
+        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +167,7 @@ class Workers:
 
     def _close(self, client: Client) -> None:
         cluster: Any = client.cluster
+        self._closed.set()
         client.close()
         if self.scheduler is None:  # else it is another's
             with suppress(TimeoutError):
@@ -184,6 +205,8 @@ class Workers:
             self._close(client)
             raise
         client.subscribe_topic(BEGUN, self._note)
+        if self.elsewhere:
+            threading.Thread(target=self._watch, args=(client,), name="watch", daemon=True).start()
         _show_dashboard(client, here=self.scheduler is None)
         return client
 
@@ -207,6 +230,21 @@ class Workers:
             return ""
         return f"took longer than {limit / 60:g} minutes; give more with --set slide_minutes={limit / 30:g}"
 
+    def _watch(self, client: Client) -> None:
+        """Gives all tasks up when there has been no worker for too long: Dask would wait for ever."""
+        minutes = self.slurm.wait_minutes if self.slurm is not None else NO_WORKER_MINUTES
+        seen = time.monotonic()
+        while not self._closed.wait(min(6 * minutes, LOOK_SECONDS)):
+            try:
+                there = client.nthreads()
+            except (OSError, RuntimeError):  # the scheduler does not answer; where it is gone, that ends all waiting
+                continue
+            if there:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > 60 * minutes:
+                told = f"none for {minutes:g} minutes"
+                client.cancel([Future(key, client) for key in list(client.futures)], reason=NO_WORKER, msg=told)
+
     def _join(self) -> Client:
         """A client of the scheduler that is there."""
         try:
@@ -229,6 +267,7 @@ class Workers:
             return self.at_once()
         return max(1, self.count if self.count is not None else 1 if self.device == "cuda" else CPU_COUNT)
 
+    @_told_if_no_worker_is_left()
     def ask(self, question: Callable[..., R], *arguments: Any) -> R:
         """What a worker answers; asked in this process where the workers are of this machine."""
         if not self.elsewhere:
@@ -237,7 +276,6 @@ class Workers:
 
     def _cluster(self) -> Any:
         if self.slurm is not None:
-            dask.config.set({"distributed.scheduler.no-workers-timeout": f"{self.slurm.wait_minutes} minutes"})
             of_workers = {name: DASK_SETTINGS[name] for name in DASK_SETTINGS if ".worker." in name}
             gpus = self.wanted_device == "cuda"
             return slurm_cluster(self.slurm, on_gpus=gpus, environment=WORKER_ENVIRONMENT, settings=of_workers)
@@ -295,17 +333,6 @@ def one_thread() -> None:
 
     torch.set_num_threads(1)
     threadpool_limits(1)
-
-
-@contextmanager
-def _told_if_no_worker_is_left() -> Iterator[None]:
-    try:
-        yield
-    except NoWorkerError as error:
-        raise RunError(
-            f"no worker is left ({error}): their jobs have ended, or their machines; start the same command again, with a "
-            "longer walltime where it ran out, and it goes on from what is finished"
-        ) from None
 
 
 @_told_if_no_worker_is_left()

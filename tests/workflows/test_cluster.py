@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.compute import Workers, map_jobs
+from preprocessing.errors import RunError
 from preprocessing.features import FeatureStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,6 +147,33 @@ def test_workers_of_a_scheduler_in_processes_of_their_own_give_what_one_process_
     address = start_cluster(stack, tmp_path)
     assert walk(cohort.slides, cohort.genes, *options, "--scheduler", address, *place) == 0
     check_same(tmp_path, alone)
+
+
+@pytest.mark.parametrize(
+    ("victim", "told"),
+    [
+        ("worker", r"no worker is left \(none for 0\.02 minutes\): .*start the same command again, with a longer"),
+        (
+            "scheduler",
+            r"the Dask scheduler is gone \(scheduler-connection-lost\); start the same command again, and it goes on",
+        ),
+    ],
+)
+def test_a_run_whose_workers_or_scheduler_vanish_ends_and_says_so(tmp_path, stack, monkeypatch, victim, told):
+    monkeypatch.setattr("pipeline.compute.NO_WORKER_MINUTES", 0.02)
+    with Workers(None, "cpu", start_cluster(stack, tmp_path, [()])) as workers:
+        scheduler = workers.client.run_on_scheduler(os.getpid)
+
+        def take_down(job):
+            os.kill(
+                os.getppid() if victim == "worker" else scheduler, signal.SIGKILL
+            )  # the worker's nanny, or that one
+            os._exit(1)
+
+        start = time.monotonic()
+        with pytest.raises(RunError, match=told):
+            map_jobs(workers, take_down, [1, 2, 3], stage="test")
+        assert time.monotonic() - start < 30
 
 
 @pytest.mark.slow
