@@ -20,6 +20,7 @@ STRIP_PIXELS = 1 << 24  # at most this many pixels of a level are held while a t
 # What no scanner writes, and no memory should be given to because a file says so.
 MAX_SIDE_PX = (1 << 31) - 1  # of level 0: coordinates are int32
 MAX_NATIVE_TILE_PIXELS = 1 << 26  # 8192 × 8192, decoded as one; scanners write 128 to 1024 a side
+LEVEL_SLACK, LEVEL_PAD_PX = 0.1, 8  # by which a level's sides may differ: of them, and pixels that it is rounded by
 MAX_READ_PIXELS = 1 << 27  # read at once
 MAX_THUMBNAIL_PIXELS = 1 << 27  # 93 × 93 mm of glass at 8 µm; a slide has 25 × 75
 
@@ -45,7 +46,7 @@ class SlideReader:
         said = self._slide.properties  # a property whose name is no text cannot be asked for: it counts for nothing
         self.properties: dict[str, str] = {name: said[name] for name in said if name in said}
         self.downsamples: tuple[float, ...] = self._slide.level_downsamples
-        if problem := self._why_too_large():
+        if problem := self._why_too_large() or self._why_askew():
             self._slide.close()
             raise SlideError(problem)
         self._background = "#" + self.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
@@ -86,6 +87,19 @@ class SlideReader:
                 return (
                     f"level {level} is stored in pieces of {sides[0]} × {sides[1]} pixels, too large to be decoded one by one; "
                     "convert it to a tiled pyramid (vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg)"
+                )
+        return None
+
+    def _why_askew(self) -> str | None:
+        """The level that is no smaller picture of the slide: OpenSlide would read it at the wrong places."""
+        width, height = self.size_px
+        for level, (across, down) in enumerate(self._slide.level_dimensions):
+            shares = (across / width, down / height)
+            rounded = LEVEL_PAD_PX / width + LEVEL_PAD_PX / height
+            if abs(shares[0] - shares[1]) > LEVEL_SLACK * max(shares) + rounded:
+                return (
+                    f"level {level} has other proportions than the slide ({across} × {down} and {width} × {height} pixels): "
+                    "its header is damaged"
                 )
         return None
 

@@ -300,6 +300,19 @@ class TestProbe:
         assert [(gone.file, gone.status, gone.reason) for gone in left_out] == [(files[0], "failed", "KeyError: 'odd'")]
         assert "Traceback" in caplog.text  # for whoever is to mend it
 
+    @pytest.mark.parametrize(("height", "sound"), [(160, True), (164, True), (1 << 24, False), (40, False)])
+    def test_a_level_of_other_proportions_is_refused(self, tmp_path, height, sound):
+        path = tmp_path / "s.svs"
+        write_svs(path, np.full((640, 520, 3), 200, np.uint8), mpp=0.5, power=None, levels=(1, 4))
+        with tifffile.TiffFile(path, mode="r+b") as tiff:
+            next(page for page in tiff.pages[1:] if page.is_tiled).tags["ImageLength"].overwrite(height)
+        if sound:
+            assert probe_slide(SlideFile("s", "s", path), default_mpp=None).size_px == (520, 640)
+            return
+        message = rf"level 1 has other proportions than the slide \(130 × {height} and 520 × 640 pixels\)"
+        with pytest.raises(SlideError, match=message):
+            probe_slide(SlideFile("s", "s", path), default_mpp=None)
+
     def test_slides_that_crash_or_hang_what_opens_them_fail_alone(self, tmp_path, monkeypatch):
         names = ("a", "crashes", "b", "hangs", "c")
         files = [SlideFile(name, name, small_svs(tmp_path / f"{name}.svs")) for name in names]

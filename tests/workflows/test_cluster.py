@@ -162,18 +162,14 @@ def test_workers_of_a_scheduler_in_processes_of_their_own_give_what_one_process_
 def test_a_run_whose_workers_or_scheduler_vanish_ends_and_says_so(tmp_path, stack, monkeypatch, victim, told):
     monkeypatch.setattr("pipeline.compute.NO_WORKER_MINUTES", 0.02)
     with Workers(None, "cpu", start_cluster(stack, tmp_path, [()])) as workers:
-        scheduler = workers.client.run_on_scheduler(os.getpid)
+        victims = [workers.client.run_on_scheduler(os.getpid)] if victim == "scheduler" else []
 
         def take_down(job):
-            os.kill(
-                os.getppid() if victim == "worker" else scheduler, signal.SIGKILL
-            )  # the worker's nanny, or that one
-            os._exit(1)
+            for process in (*victims, os.getppid(), os.getpid()):  # with the nanny, which would start another worker
+                os.kill(process, signal.SIGKILL)
 
-        start = time.monotonic()
         with pytest.raises(RunError, match=told):
             map_jobs(workers, take_down, [1, 2, 3], stage="test")
-        assert time.monotonic() - start < 30
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import yaml
 from lifelines.utils import concordance_index
 from PIL import Image
@@ -402,6 +405,34 @@ def test_the_walk_ends_where_it_is_told_to(finished, cohort, walk, tmp_path, sta
     assert walk(cohort.slides, cohort.genes, "--until", stage, "--out", tmp_path / "run") == 0
     outputs = {"slides.csv", "cases.csv", "run.json", "omics.npz", "predictions.csv", "metrics.json", "models"}
     assert {path.name for path in (tmp_path / "run").iterdir()} & outputs == there
+
+
+def test_a_slide_that_crashes_openslide_when_it_is_opened_fails_alone(cohort, walk, tmp_path):
+    slides = tmp_path / "slides"
+    shutil.copytree(cohort.slides, slides)
+    write_lethal_slide(bad := slides / "TCGA-XX-0001-01Z-00-DX1.svs")
+    died = subprocess.run([sys.executable, "-c", f"import openslide; openslide.OpenSlide({str(bad)!r})"], check=False)
+    if died.returncode >= 0:
+        pytest.skip("this OpenSlide does not crash")
+    options = ("--workers", "1", "--until", "tile", "--store", tmp_path / "store")
+    assert walk(slides, cohort.genes, *options, "--out", tmp_path / "run") == 3
+    ledger = pd.read_csv(tmp_path / "run" / "slides.csv").set_index("slide_id")
+    assert ledger.loc[bad.stem, "status"] == "failed"
+    assert "its process died while it was opened (SIGFPE)" in ledger.loc[bad.stem, "reason"]
+    assert set(ledger.drop(index=bad.stem)["status"]) == {"done"}
+    assert len(ledger) == 14
+
+
+def write_lethal_slide(path):
+    """One of whose levels tells neither its compression nor a sound width of its tiles."""
+    write_svs(path, np.full((640, 520, 3), 200, np.uint8), mpp=0.5, power=None, levels=(1, 4))
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        one, other = (page for page in tiff.pages if page.is_tiled)
+        other.tags["TileWidth"].overwrite(3)
+        at = one.tags["Compression"].offset
+    data = bytearray(path.read_bytes())
+    data[at : at + 2] = (325).to_bytes(2, "little")  # TileByteCounts, which it has twice then
+    path.write_bytes(data)
 
 
 def test_until_embed_needs_no_labels(finished, cohort, walk, genes, tmp_path):
