@@ -101,7 +101,9 @@ class Config(Settings):
     )
     scheduler: str | None = Field(None, description="address of a Dask scheduler whose workers are to be used")
     slide_minutes: float = Field(
-        720, gt=0, description="a worker that takes longer over a slide, or its share of one, is ended; the slide fails"
+        720,
+        gt=0,
+        description="a worker that takes longer over a slide, or its share of one, is ended; the slide fails (not with workers: 0)",
     )
     cluster: Literal["slurm"] | None = Field(None, description="submit jobs whose workers are used; see slurm")
     slurm: SlurmConfig = SlurmConfig()

@@ -208,7 +208,12 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="run folder; default: a new one under runs/")
     add("--store", metavar="DIR", help="feature store, shared by runs: a folder or s3://… (features.zarr)")
     add("--device", metavar="WHERE", help="auto (default), cpu or cuda")
-    add("--workers", metavar="N", help="processes; default: one a core, or one a GPU; 0: none beside this one")
+    add(
+        "--workers",
+        metavar="N",
+        help="processes; default: one a core, or one a GPU; 0: none beside this one, for debugging: a slide that crashes a "
+        "library takes the run along, and one that hangs is not ended",
+    )
     add("--scheduler", metavar="ADDRESS", help="use the workers of this Dask scheduler, as in tcp://10.0.0.1:8786")
     add("--cluster", metavar="KIND", help="slurm: submit jobs whose workers are used; --set slurm.KEY=VALUE says which")
     add("--until", metavar="STAGE", help="stop after tile, embed, join or train")
