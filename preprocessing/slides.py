@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -176,6 +177,7 @@ def _series_of(path: Path) -> str:
 
 
 def _open_each(work: Callable[[T], R], files: Sequence[T], *, apart: bool) -> list[R | Lost]:
+    """Whatever a library raises over a file loses that file alone."""
     if not apart:
         return each_here(work, files, at_once=OPENED_AT_ONCE)
     return each_apart(work, files, at_once=OPENED_AT_ONCE, minutes=OPENING_MINUTES)
@@ -264,7 +266,10 @@ def probe_slides(
     Raises:
         InputError: two different slides go by one id.
     """
-    results = _open_each(stored or partial(probe_slide, default_mpp=default_mpp), files, apart=apart and not stored)
+    if stored:
+        results = _look_up_each(stored, files)
+    else:
+        results = _open_each(partial(probe_slide, default_mpp=default_mpp), files, apart=apart)
     slides: dict[str, Slide] = {}
     left_out = []
     for slide, file in zip(results, files, strict=True):
@@ -277,6 +282,19 @@ def probe_slides(
             _same_or_raise(twin, slide)
             left_out.append(LeftOut(file, "excluded", f"a copy of {twin.path}"))
     return list(slides.values()), left_out
+
+
+def _look_up_each(stored: Callable[[SlideFile], Slide], files: list[SlideFile]) -> list[Slide | Lost]:
+    """In this process: the store is none of the strangers whose errors stop no run."""
+
+    def attempt(file: SlideFile) -> Slide | Lost:
+        try:
+            return stored(file)
+        except SlideError as error:
+            return Lost(str(error))
+
+    with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
+        return list(pool.map(attempt, files))
 
 
 def same_scans(slides: Iterable[Slide]) -> list[str]:
