@@ -193,8 +193,9 @@ class Workers:
     def client(self) -> Client:
         """The Dask client."""
         dask.config.set(DASK_SETTINGS)  # for good: some of them are read when a worker dies
-        logging.getLogger("distributed").handlers.clear()  # it writes to the terminal by itself
-        logging.getLogger("distributed").propagate = True
+        for name in ("distributed", "distributed.client"):  # which write to the terminal by themselves
+            logging.getLogger(name).handlers.clear()
+            logging.getLogger(name).propagate = True
         client = Client(self._cluster(), set_as_default=False) if self.scheduler is None else self._join()
         try:
             if self.slurm is not None:

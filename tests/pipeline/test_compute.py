@@ -49,6 +49,12 @@ def test_dasks_dashboard_is_told(caplog):
             assert b"Dask" in page.read()
 
 
+@pytest.mark.parametrize("name", ["distributed", "distributed.client"])
+def test_dask_does_not_write_to_the_terminal_by_itself(inside, name):
+    assert logging.getLogger(name).handlers == []
+    assert logging.getLogger(name).propagate  # into the run's log
+
+
 class TestOutcome:
     def test_after_a_stage_the_times_add_up(self):
         later = Outcome("s", "failed", "why", 3, 2.0).after(Outcome("s", "done", "", 7, 1.5, tiles="s-1"))
