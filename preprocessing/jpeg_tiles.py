@@ -37,6 +37,7 @@ class JpegTiles:
         adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([page.photometric == YCBCR])
         self._head = b"\xff\xd8" + adobe + (page.jpegtables or b"")[2:-2]
         self._file = path.open("rb")
+        self._file_bytes = path.stat().st_size
         self._kept: dict[tuple[int, int], UInt8[np.ndarray, "h w 3"]] = {}  # by row and column, of few rows
 
     def close(self) -> None:
@@ -87,10 +88,12 @@ class JpegTiles:
 
     def _decode(self, index: int) -> UInt8[np.ndarray, "h w 3"] | None:
         width, height = self.tile_px
-        length = self._lengths[index]
+        offset, length = self._offsets[index], self._lengths[index]
         if not 4 < length <= 4 * width * height:  # an empty tile has no data; none is longer than its raw pixels
             return None
-        self._file.seek(self._offsets[index])
+        if offset + length > self._file_bytes:
+            return None
+        self._file.seek(offset)
         data = self._head + self._file.read(length)[2:]
         try:
             if simplejpeg.decode_jpeg_header(data)[:2] != (height, width):

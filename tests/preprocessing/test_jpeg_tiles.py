@@ -206,6 +206,18 @@ class TestDamage:
         with SlideReader(path) as reader, pytest.raises(openslide.OpenSlideError):
             reader.read(0, 0, level=0, span=(64.0, 64.0), size_px=(64, 64))
 
+    def test_a_table_that_points_where_no_file_can_be_read_gives_no_tile(self, paint, tmp_path):
+        path = tmp_path / "big.tif"
+        with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+            tiff.write(paint(600, 500), tile=(256, 256), compression="jpeg", photometric="rgb", metadata=None)
+        with tifffile.TiffFile(path) as tiff:
+            table = tiff.pages[0].tags["TileOffsets"].valueoffset
+        overwrite(path, table, ((1 << 64) - 1).to_bytes(8, "little"))
+        tiles = open_level(path, (600, 500))
+        assert tiles.region(0, 0, 10, 10) is None
+        assert tiles.region(300, 0, 10, 10).shape == (10, 10, 3)
+        tiles.close()
+
     def test_a_table_that_tells_a_tile_of_gigabytes_reserves_no_memory(self, copy):
         path, page = copy
         overwrite(path, page.tags["TileByteCounts"].valueoffset, (0xFFFFFFF0).to_bytes(4, "little"))
