@@ -81,7 +81,8 @@ def _attempt(work: Callable[[T], R], thing: T) -> R | Lost:
 
 
 def _serve(work: Callable[[T], R], connection: Connection) -> None:
-    """What a process does: it answers until the other side is gone."""
+    """What a process does: it answers until the other side is gone, which alone is to hear the user's Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         try:
             thing = connection.recv()

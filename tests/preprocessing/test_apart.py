@@ -100,6 +100,14 @@ def test_a_user_who_stops_the_run_does_not_wait_for_what_hangs(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
+def hears(word):
+    return signal.getsignal(signal.SIGINT)
+
+
+def test_processes_leave_ctrl_c_to_the_main_one():
+    assert each_apart(hears, ["a"], at_once=1, minutes=LIMIT) == [signal.SIG_IGN]
+
+
 @pytest.mark.parametrize("each", [each_here, partial(each_apart, minutes=LIMIT)])
 def test_an_error_loses_its_file_alone_and_what_is_not_expected_leaves_its_trace(each):
     refused, odd, fine = each(work, ["refused", "odd", "fine"], at_once=2)
