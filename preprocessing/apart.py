@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -83,12 +84,9 @@ def _attempt(work: Callable[[T], R], thing: T) -> R | Lost:
 def _serve(work: Callable[[T], R], connection: Connection) -> None:
     """What a process does: it answers until the other side is gone, which alone is to hear the user's Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while True:
-        try:
-            thing = connection.recv()
-        except EOFError:
-            return
-        connection.send(_attempt(work, thing))
+    with suppress(EOFError, OSError):
+        while True:
+            connection.send(_attempt(work, connection.recv()))
 
 
 class _Process(Generic[T, R]):
