@@ -65,8 +65,8 @@ def test_what_kills_its_process_is_lost_alone_with_the_cause():
     results = dict(zip(words, each_apart(work, words, at_once=2, minutes=LIMIT), strict=True))
     told = {word: result.reason for word, result in results.items() if isinstance(result, Lost)}
     assert told == {
-        "crashes": "its process died while it was opened (SIGSEGV), 2 times: damaged, or short of memory",
-        "leaves": "its process died while it was opened (exit code 7), 2 times: damaged, or short of memory",
+        "crashes": "its process died while it was opened (SIGSEGV), twice: damaged, or short of memory",
+        "leaves": "its process died while it was opened (exit code 7), twice: damaged, or short of memory",
     }
 
 
