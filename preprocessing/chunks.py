@@ -75,8 +75,8 @@ class CheckedZstd(ZstdCodec):
 
     async def _decode_single(self, chunk_bytes: "Buffer", chunk_spec: "ArraySpec") -> "Buffer":
         expected = math.prod(chunk_spec.shape) * chunk_spec.dtype.to_native_dtype().itemsize
-        packed = chunk_bytes.to_bytes()
-        told = unpacked_bytes(packed[:18])
+        packed = chunk_bytes.as_numpy_array()
+        told = unpacked_bytes(packed[:18].tobytes())
         if told != expected:
             raise SlideError(
                 f"store: a chunk of {expected} bytes would unpack to {told or 'nobody knows how many'}: {OURS}"
