@@ -113,6 +113,8 @@ def possible(**facts) -> Spec:
     """The nearest slide that can be: JPEG has 8 bits, only Leica's has an offset, and without a power OpenSlide crashes."""
     if facts["form"] != "rgb" and facts["compression"].startswith("jpeg"):
         facts["compression"] = "zlib"
+    if facts["form"] == "planes" and facts["compression"] == "none":
+        facts["compression"] = "lzw"  # tifffile rounds the length of bare planes up, which libtiff refuses
     if facts["vendor"] != "leica":
         facts["offset"] = (0, 0)
     elif facts["power"] is None:
