@@ -15,7 +15,6 @@ store can't rename, but replaces each object in one piece.
 """
 
 import json
-import math
 import os
 import re
 import shutil
@@ -34,6 +33,7 @@ from fsspec.implementations.local import LocalFileSystem
 from jaxtyping import Float, Int32
 from zarr.codecs import ZstdCodec
 
+from preprocessing.chunks import read_array
 from preprocessing.drafts import REMEDY, draft_name, sweep, writing
 from preprocessing.errors import InputError, SlideError
 from preprocessing.files import file_above
@@ -51,7 +51,7 @@ ASKED_AT_ONCE = 8  # a disk across a network, or an object store, answers each q
 LOOKED_AT = 1000  # groups of features, to learn how fast an encoder is
 KINDS = ("tiles", "looks", "features", "parts", "drafts")
 CONTENT = "tiles and patch features of whole-slide images"
-MAX_CHUNK_BYTES = 256 << 20  # twice what is ever written: no more is set aside because a file says so
+MAX_DESCRIPTION_BYTES = 1 << 20  # of JSON; what is written has some KB
 R = TypeVar("R")
 
 
@@ -355,7 +355,7 @@ class FeatureStore:
     def _open(self, name: str) -> zarr.Group:
         if not self.is_whole(name):
             raise SlideError(f"store {self.place}: {name} is not whole; run again, and it is made anew")
-        group = zarr.open_group(f"{self.place}/{name}", mode="r", zarr_format=3)
+        group = zarr.open_group(f"{self.place}/{name}", mode="r", zarr_format=3, use_consolidated=False)
         if group.attrs.get("format") != FORMAT:
             raise SlideError(f"store {self.place}: {name} has format {group.attrs.get('format')}, not {FORMAT}")
         return group
@@ -368,7 +368,7 @@ class FeatureStore:
                     self._files.rm_file(f"{self._root}/{name}/zarr.json")  # from now on it is not there
             files = sum(self._write_array(f"{written}/{part}", array) for part, array in arrays.items())
             content = self._content(written)
-            if content["files"] != files:
+            if content is None or content["files"] != files:
                 raise SlideError(f"store {self.place}: another run writes {name} at this moment; run again")
             described = {"format": FORMAT, "content": content, **attributes}
             zarr.create_group(f"{self.place}/{written}", zarr_format=3, attributes=described)
@@ -413,8 +413,8 @@ class FeatureStore:
 
     def is_whole(self, name: str) -> bool:
         """Whether every file is there that was written, in its full length: Zarr reads a lost chunk as zeros, without a word."""
-        described = self.described(name)
-        return described is not None and described.get("content") == self._content(name)
+        described, content = self.described(name), self._content(name)
+        return described is not None and content is not None and described.get("content") == content
 
     def described(self, name: str) -> dict[str, Any] | None:
         """The attributes of a group, by its place in the store; None where it has none yet, or they cannot be read."""
@@ -422,7 +422,8 @@ class FeatureStore:
 
     def _attributes(self, path: str) -> dict[str, Any] | None:
         try:
-            return dict(json.loads(self._files.cat_file(path))["attributes"])
+            text = self._files.cat_file(path, start=0, end=MAX_DESCRIPTION_BYTES + 1)
+            return dict(json.loads(text)["attributes"]) if len(text) <= MAX_DESCRIPTION_BYTES else None
         except (
             FileNotFoundError,
             NotADirectoryError,
@@ -433,10 +434,12 @@ class FeatureStore:
         ):  # or not JSON of ours
             return None
 
-    def _content(self, name: str) -> dict[str, int]:
-        """How many files the arrays of a group have, and how many bytes."""
+    def _content(self, name: str) -> dict[str, int] | None:
+        """How many files the arrays of a group have, and how many bytes; None where a description is longer than any is."""
         self._files.invalidate_cache(f"{self._root}/{name}")
         found = self._files.find(f"{self._root}/{name}", detail=True)
+        if any(path.endswith("/zarr.json") and entry["size"] > MAX_DESCRIPTION_BYTES for path, entry in found.items()):
+            return None
         sizes = [entry["size"] for path, entry in found.items() if not path.endswith(f"{name}/zarr.json")]
         return {"files": len(sizes), "bytes": sum(sizes)}
 
@@ -467,19 +470,5 @@ def _require_finite(features: Float[np.ndarray, "n D"]) -> None:
 
 
 def _array(group: zarr.Group, name: str) -> np.ndarray:
-    array = group[name]
-    if not isinstance(array, zarr.Array):
-        raise SlideError(f"store: {group.store_path}/{name} is not an array; remove the group, and it is made anew")
     content: Any = group.attrs["content"]
-    _require_sound(array, files=content["files"])
-    return np.asarray(array[...])
-
-
-def _require_sound(array: zarr.Array, *, files: int) -> None:
-    """Memory is set aside for what a store holds, not for what it says: each chunk is a file, and none is a giant."""
-    chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    if array.dtype.kind not in "fib" or chunk_bytes > MAX_CHUNK_BYTES or array.nchunks > files:
-        raise SlideError(
-            f"store: {array.store_path} says that it has {array.dtype} {array.shape} in chunks of {array.chunks}, and the group "
-            f"has {files} files: it was not written by this program; remove the group, and it is made anew"
-        )
+    return read_array(group, name, files=content["files"], size_bytes=content["bytes"])

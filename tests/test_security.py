@@ -10,9 +10,11 @@ import socket
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +27,7 @@ from models.umeml import UMEML, UMEMLConfig
 from pipeline.bundle import TrainedModel, load_model, save_model
 from pipeline.tasks.survival import FittedSurvival
 from preprocessing.case_tables import read_clinical, read_genes
+from preprocessing.chunks import unpacked_bytes
 from preprocessing.encoders import EncoderConfig, load_encoder
 from preprocessing.errors import InputError, SlideError
 from preprocessing.features import Bag, FeatureStore
@@ -218,11 +221,17 @@ def store(tmp_path):
 
 def retell(store, **changes):
     """Changes what the array of features says of itself, and keeps the group's account of files and bytes true."""
-    group = Path(store.place, "features", "S-1")
-    path = group / "features" / "zarr.json"
+    path = Path(store.place, "features", "S-1", "features", "zarr.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    about = json.loads((group / "zarr.json").read_text())
-    about["attributes"]["content"] = store._content("features/S-1")
+    recount(store)
+
+
+def recount(store, **changes):
+    """Makes the group's account of files and bytes true, and changes what it says beside it."""
+    group = Path(store.place, "features", "S-1")
+    files = [path for path in group.rglob("*") if path.is_file() and path != group / "zarr.json"]
+    about = json.loads((group / "zarr.json").read_text()) | changes
+    about["attributes"]["content"] = {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
     (group / "zarr.json").write_text(json.dumps(about))
 
 
@@ -240,6 +249,139 @@ def test_an_array_of_other_things_than_numbers_is_refused(store):
     retell(store, data_type="string", fill_value="", codecs=[{"name": "vlen-utf8"}])
     with pytest.raises(SlideError, match="it was not written by this program"):
         store.read_features("S-1")
+
+
+BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+@pytest.mark.parametrize(
+    "codecs",
+    [
+        [BYTES, {"name": "gzip", "configuration": {"level": 5}}],
+        [
+            BYTES,
+            {"name": "blosc", "configuration": {"typesize": 2, "cname": "zstd", "clevel": 5, "shuffle": "shuffle"}},
+        ],
+        [BYTES],
+        [BYTES, *[{"name": "zstd", "configuration": {"level": 3}}] * 2],
+        [{"name": "numcodecs.pickle", "configuration": {}}],
+        [{"name": "pickle"}],
+        [{"name": "os.system"}],
+        [],
+        None,
+        [3],
+    ],
+    ids=str,
+)
+def test_an_array_that_is_packed_otherwise_is_refused_and_nothing_is_unpacked(store, tmp_path, codecs):
+    """Not even a pickle's head: what it would do is done by nobody."""
+    trap = tmp_path / "sprung"
+    chunk = Path(store.place, "features", "S-1", "features", "c", "0", "0")
+    chunk.write_bytes(pickle.dumps(Trap(trap)))
+    retell(store, codecs=codecs)
+    with pytest.raises(SlideError, match=r"(is packed by|cannot be understood).*it was not written by this program"):
+        store.read_features("S-1")
+    assert not trap.exists()
+
+
+def test_an_array_of_pickled_objects_in_an_older_format_is_refused_and_does_not_run(store, tmp_path):
+    trap, array = tmp_path / "sprung", Path(store.place, "features", "S-1", "features")
+    (array / "zarr.json").unlink()
+    described = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "filters": [{"id": "pickle"}]}
+    (array / ".zarray").write_text(json.dumps(described | {"compressor": None, "fill_value": None, "order": "C"}))
+    (array / "0").write_bytes(pickle.dumps(np.array([Trap(trap)], object)))
+    recount(store)
+    with pytest.raises(SlideError, match="it was not written by this program"):
+        store.read_features("S-1")
+    assert not trap.exists()
+    pickle.loads((array / "0").read_bytes())
+    assert trap.exists()  # the trap works
+
+
+READ_FEATURES = """
+from preprocessing.errors import SlideError
+from preprocessing.features import FeatureStore
+try:
+    FeatureStore({place!r}).read_features("S-1")
+except SlideError as error:
+    print(error)
+"""
+
+
+def frame_of_unknown_length(zeros: int) -> bytes:
+    """Zstandard that does not tell how much it unpacks to: blocks of one byte, each repeated 128 KiB long."""
+    block = 1 << 17
+    head = b"\x28\xb5\x2f\xfd" + bytes([0, 0x38])  # no length told, a window of 128 KiB
+    blocks = zeros // block
+    return head + b"".join(
+        (block << 3 | 2 | (number == blocks - 1)).to_bytes(3, "little") + b"\0" for number in range(blocks)
+    )
+
+
+@pytest.mark.parametrize(
+    ("chunk", "told"),
+    [
+        (lambda: numcodecs.Zstd(9).encode(bytes(1 << 28)), "a chunk of 24 bytes would unpack to 268435456"),
+        (lambda: frame_of_unknown_length(1 << 32), "a chunk of 24 bytes would unpack to nobody knows how many"),
+        (lambda: numcodecs.Zstd(1).encode(bytes(24)) * 1000, "a chunk of 24 bytes cannot be unpacked"),
+        (lambda: numcodecs.Zstd(1).encode(bytes(23)), "would unpack to 23"),
+        (lambda: b"", "would unpack to nobody knows how many"),
+        (lambda: b"\x28\xb5\x2f\xfd\xe0\xff", "would unpack to nobody knows how many"),
+    ],
+    ids=["bomb", "bomb of unknown length", "frames", "short", "empty", "cut off"],
+)
+def test_a_chunk_unpacks_to_a_chunk_or_not_at_all(store, chunk, told):
+    Path(store.place, "features", "S-1", "features", "c", "0", "0").write_bytes(chunk())
+    recount(store)
+    tracemalloc.start()
+    with pytest.raises(SlideError, match=told):
+        store.read_features("S-1")
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("zeros", [100, 255, 256, 65_535, 65_791, 65_792, 1 << 20])
+def test_the_length_that_a_chunk_tells_is_the_one_it_unpacks_to(zeros):
+    assert unpacked_bytes(numcodecs.Zstd(3).encode(bytes(zeros))) == zeros
+    assert len(numcodecs.Zstd().decode(frame_of_unknown_length(1 << 20))) == 1 << 20
+    assert unpacked_bytes(frame_of_unknown_length(1 << 20)) is None
+
+
+def test_many_chunks_that_are_mostly_air_take_no_memory(store):
+    """Each is there and tells the truth: 40 times 64 MiB of zeros in 80 KiB."""
+    chunks = Path(store.place, "features", "S-1", "features", "c")
+    packed = numcodecs.Zstd(9).encode(bytes(1 << 26))
+    for number in range(40):
+        (chunks / str(number)).mkdir(exist_ok=True)
+        (chunks / str(number) / "0").write_bytes(packed)
+    grid = {"name": "regular", "configuration": {"chunk_shape": [1 << 23, 4]}}
+    retell(store, shape=[40 << 23, 4], chunk_grid=grid)
+    assert "it was not written by this program" in within(60, 3 * GIB, READ_FEATURES.format(place=store.place))
+
+
+def test_descriptions_in_a_store_that_are_giants_are_not_read(store):
+    for path in (Path(store.place, "features", "S-1"), Path(store.place, "features", "S-1", "features")):
+        whole = (path / "zarr.json").read_text()
+        (path / "zarr.json").write_text(whole[:-1] + " " * (64 << 20) + "}")
+        if path.name == "features":
+            recount(store)
+        assert not store.has_features("S-1")
+        tracemalloc.start()
+        with pytest.raises(SlideError, match="S-1 is not whole"):
+            store.read_features("S-1")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        tracemalloc.stop()
+        (path / "zarr.json").write_text(whole)
+    recount(store)
+    assert len(store.read_features("S-1").features) == 3
+
+
+def test_what_a_group_says_of_its_arrays_in_their_place_is_not_looked_at(store):
+    """Zarr calls it consolidated: the group's own description repeats those of its arrays."""
+    array = json.loads(Path(store.place, "features", "S-1", "features", "zarr.json").read_text())
+    other = array | {"shape": [1, 4], "fill_value": 7}
+    recount(store, consolidated_metadata={"kind": "inline", "must_understand": False, "metadata": {"features": other}})
+    assert len(store.read_features("S-1").features) == 3
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"attributes": 3}', '{"attributes": {"holds": "x"}}', "\0"])

@@ -1,5 +1,8 @@
 import json
 import logging
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ import yaml
 
 from pipeline.config import load_config
 from pipeline.run import open_run, write_text
+from preprocessing.drafts import draft_name
 from preprocessing.errors import InputError, RunError
 
 
@@ -45,6 +49,22 @@ def test_the_resolved_configuration_is_saved_with_the_run(configure, tmp_path):
 def test_the_same_run_goes_on_in_its_folder_even_elsewhere_or_further(configure):
     open_run(configure(until="tile"))
     open_run(configure(until="train", workers=0, device="cpu", store="elsewhere.zarr"))
+
+
+def test_what_dead_processes_had_begun_in_the_folder_goes_when_the_run_opens_and_when_it_ends(configure, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder = tmp_path / "out" / "models"
+    draft = folder / f".a.csv.{socket.gethostname()}-{dead.pid}-{'0' * 32}"
+    own = folder / f".a.csv.{draft_name()}"
+    run = open_run(configure())
+    folder.mkdir()
+    for stage in (lambda: open_run(configure()), run.finish):
+        draft.touch()
+        own.touch()
+        stage()
+        assert not draft.exists()
+        assert own.exists()  # this process may be at it
 
 
 @pytest.mark.parametrize(

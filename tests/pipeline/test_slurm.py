@@ -37,8 +37,9 @@ try:
     started = open(f"{folder}/jobs").read().split()
 except FileNotFoundError:
     started = []
-for job in set(asked) & set(started):
-    os.killpg(int(job), signal.SIGTERM)
+for job in map(int, set(asked) & set(started)):
+    if job > 1:  # 0 is this process's own group, and 1 stands for all processes
+        os.killpg(job, signal.SIGTERM)
 """
 NO_JOB = 999_999_999  # a number that no process has: of jobs that wait for ever
 
@@ -46,7 +47,7 @@ NO_JOB = 999_999_999  # a number that no process has: of jobs that wait for ever
 def end_job(folder, job):
     """SIGKILL for a job that the folder's Slurm has started, and for nothing else."""
     assert str(job) in (folder / "jobs").read_text().split()
-    assert job > 1
+    assert job > 1  # as in END
     with suppress(ProcessLookupError):
         os.killpg(job, signal.SIGKILL)
 

@@ -333,6 +333,17 @@ class TestShared:
         for part in parts:  # and of another run that began before this one ended
             assert embed(part, recipe=made) == Outcome("corner", "done", n_tiles=len(part.rows))
 
+    def test_that_is_replaced_before_its_parts_are_joined_is_not_stored(self, slide, tmp_path, encoder):
+        made = recipe(tmp_path / "store", encoder)
+        tile(slide, store=made.store, config=CONFIG)
+        parts = [range(0, 16), range(16, 35)]
+        for rows in parts:
+            embed(SlidePart(slide, rows, 35), recipe=made)
+        slide.path.write_bytes(slide.path.read_bytes() + b"scanned again")
+        with pytest.raises(SlideError, match="was replaced while the run was on"):
+            join(whole(slide), recipe=made, parts={"corner": parts})
+        assert FeatureStore(made.store).names("features") == []
+
     def test_done_whole_leaves_no_parts_of_an_earlier_run(self, slide, tmp_path, encoder):
         made = recipe(tmp_path / "store", encoder)
         tile(slide, store=made.store, config=CONFIG)

@@ -26,6 +26,19 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["a.csv"]
 
 
+def test_the_draft_itself_becomes_the_file_so_that_no_reader_meets_half_of_it(tmp_path):
+    path = tmp_path / "a.csv"
+    write_text(path, "old")
+    with whole_file(path) as draft:
+        draft.write_text("new and longer")
+        written = draft.stat().st_ino
+    with path.open() as new:
+        assert (os.fstat(new.fileno()).st_ino, new.read()) == (written, "new and longer")
+    with path.open() as reader:
+        write_text(path, "a third")
+        assert reader.read() == "new and longer"  # who had opened it reads on in what it was
+
+
 def interrupt(draft, name, error):
     (draft / name if draft.is_dir() else draft).write_text("half")
     raise error

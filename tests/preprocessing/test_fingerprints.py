@@ -106,6 +106,11 @@ class TestSlide:
         other.write_bytes(b"123456")
         assert len({alone, with_it, slide_fingerprint(path)}) == 3
 
+    def test_of_two_files_of_zeros_the_longer_one_is_another(self, tmp_path):
+        for name, length in (("a", 1_000_000), ("b", 1_000_001)):
+            (tmp_path / f"{name}.svs").write_bytes(bytes(length))
+        assert slide_fingerprint(tmp_path / "a.svs") != slide_fingerprint(tmp_path / "b.svs")
+
     def test_neighbours_of_a_single_file_slide_do_not_count(self, tmp_path):
         path = tmp_path / "a.svs"
         path.write_bytes(b"slide")

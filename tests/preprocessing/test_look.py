@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,12 @@ def test_tissue_is_measured_in_square_millimetres(scan, paint):
     told = look(scan, paint(1200, 700, (200, 100, 1000, 600)))
     assert told.tissue_mm2 == pytest.approx(800 * 500 * 0.25 / 1e6, rel=0.1)  # at 0.5 µm a pixel
     assert told.ink == pytest.approx(0, abs=0.01)
+
+
+def test_tissue_of_a_scan_that_is_finer_along_one_side_is_measured_by_both(scan, paint):
+    slide = replace(scan(paint(1200, 700, (200, 100, 1000, 600))), mpp_xy=(0.3, 0.7))
+    told = look_at(slide, tile_slide(slide, CONFIG), CONFIG)
+    assert told.tissue_mm2 == pytest.approx(800 * 500 * 0.3 * 0.7 / 1e6, rel=0.1)
 
 
 def test_ink_is_a_share_of_what_lies_on_the_glass(scan, paint):

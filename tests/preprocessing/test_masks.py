@@ -210,6 +210,21 @@ class TestPictures:
         found = read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
         np.testing.assert_array_equal(found, expect((5, 0, 12, 8)))  # the centre of column 5 is at 55.46 of 121
 
+    @pytest.mark.parametrize("shift", [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)])
+    def test_of_three_by_three_pixels_the_middle_one_counts(self, tmp_path, shift):
+        """The picture has 3 × 3 pixels for each of the mask; all but one of 96 × 9 are zero: at the centre of column 5 and
+        row 2, which is pixel (16, 7), or beside it. Half a pixel of the mask off, along x or y, another one would count.
+        """
+        pixels = np.zeros((24, 36), np.uint8)
+        pixels[7 + shift[1], 16 + shift[0]] = 9
+        save(tmp_path / "S1.png", pixels)
+        if shift == (0, 0):
+            found = read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
+            np.testing.assert_array_equal(found, expect((5, 2, 6, 3)))
+        else:
+            with pytest.raises(SlideError, match="nothing in it is tissue"):
+                read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
+
     def test_colour_and_opacity(self, tmp_path):
         pixels = np.zeros((*SHAPE, 4), np.uint8)
         pixels[:, :6, 3] = 255  # opaque, but black: nothing

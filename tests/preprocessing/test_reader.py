@@ -44,6 +44,18 @@ class TestRead:
             tile = reader.read(320, 160, level=1, span=(64.0, 32.0), size_px=(64, 32))
         np.testing.assert_array_equal(tile, whole_level(pyramid, 1).crop((80, 40, 144, 72)))
 
+    @pytest.mark.parametrize("corner", [(322, 160), (320, 162), (322, 162), (320, 160)])
+    def test_between_the_pixels_of_a_lower_level_is_what_openslide_makes_of_it(self, pyramid, corner):
+        """Tiles can't be put side by side there, along x or y: half a pixel off, they are not what the corner says."""
+        with openslide.OpenSlide(str(pyramid.path)) as handle:
+            expected = np.asarray(handle.read_region(corner, 1, (64, 32)).convert("RGB"))
+            on_the_grid = np.asarray(handle.read_region((320, 160), 1, (64, 32)).convert("RGB"))
+        with SlideReader(pyramid.path) as reader:
+            assert reader.decoder(1) == "jpeg tiles"
+            tile = reader.read(*corner, level=1, span=(64.0, 32.0), size_px=(64, 32))
+        np.testing.assert_array_equal(tile, expected)
+        assert np.array_equal(expected, on_the_grid) == (corner == (320, 160))
+
     def test_fractions_of_a_pixel_are_honoured(self, pyramid):
         """Against a resampling of the whole level at once: equal but for the filter's reach at the tile's own border."""
         box = (300, 100, 300 + 130.6, 100 + 70.3)

@@ -127,6 +127,15 @@ def test_only_a_deep_check_finds_bytes_that_were_changed(store):
     assert main(["check", store.place, "--deep"]) == command.DAMAGED
 
 
+def test_only_a_deep_check_finds_features_that_are_not_as_many_as_their_tiles(store, capsys):
+    coords = np.zeros((3, 2), np.int32)
+    store.write_features("S9-uni", Bag(np.ones((2, 4), np.float32), coords, coords), {})
+    assert main(["check", store.place]) == 0
+    capsys.readouterr()
+    assert main(["check", store.place, "--deep"]) == command.DAMAGED
+    assert "damaged: features/S9-uni" in capsys.readouterr().out
+
+
 def test_prune_keeps_what_a_running_process_writes(store):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
