@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,12 +44,15 @@ def slurm_cluster(
     Raises:
         InputError: dask-jobqueue or Slurm is not there, or Slurm does not take such jobs.
     """
+    ctrl_c = signal.getsignal(signal.SIGINT)
     try:
         from dask_jobqueue import SLURMCluster
     except ModuleNotFoundError:
         raise InputError(
             "--cluster slurm needs dask-jobqueue; install it with `pip install 'umeml-pipeline[cluster]'`"
         ) from None
+    finally:
+        signal.signal(signal.SIGINT, ctrl_c)  # imported, it lets Ctrl-C end the process as if all had gone well
     if shutil.which("sbatch") is None:
         raise InputError("--cluster slurm: there is no sbatch here; start the run on a machine that submits Slurm jobs")
     dask_names = {f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": settings[name] for name in settings}

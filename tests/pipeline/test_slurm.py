@@ -128,6 +128,17 @@ def test_without_dask_jobqueue_its_installation_is_told(monkeypatch):
         start(SlurmConfig())
 
 
+def test_ctrl_c_does_what_it_did(monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.startswith("dask_jobqueue")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(InputError, match="there is no sbatch here"):
+        start(SlurmConfig())
+    assert "dask_jobqueue.runner" in sys.modules
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_cluster_and_a_scheduler_are_one_too_many():
     with pytest.raises(InputError, match="--cluster slurm and --scheduler tcp://a:1: give one of them"):
         load_config({"slides": "s", "genes": "g", "cluster": "slurm", "scheduler": "tcp://a:1"})

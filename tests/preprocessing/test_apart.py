@@ -84,6 +84,15 @@ def test_what_hangs_is_lost_alone_and_its_process_is_gone():
         os.kill(first[1], 0)
 
 
+@pytest.fixture
+def ctrl_c():
+    """As in the foreground of a terminal; in the background a process ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_user_who_stops_the_run_does_not_wait_for_what_hangs(tmp_path):
     mark = tmp_path / "begun"
 
