@@ -9,6 +9,7 @@ measured on `FittedTask.evidence` or `FittedTask.output`. Whether they follow th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from pipeline.fit import predict_logits
 
 DRAWS = 8  # donors whose values a gene group is given in turn
 READ_PATCHES = 1 << 18  # that all permutations of a case read together; a larger bag is sampled
-BATCH_PATCHES = 1 << 13  # that are read at once
+BATCH_PATCHES = 1 << 14  # that are read at once
 
 
 @dataclass(frozen=True)
@@ -114,18 +115,22 @@ def permuted_drops(
     model = trained.model.to(device).eval()
     told = model(batch).logits
     before = float(trained.task.output(told, told[0])[0])
+    others = [torch.from_numpy(values[drawn]).to(device) for values in data.omics]
+    swaps = list(product(range(len(others)), range(len(drawn))))
+    at_once = max(1, BATCH_PATCHES // max(1, batch.mask.shape[1]))
     after = []
-    for group, values in enumerate(data.omics):
-        others = torch.from_numpy(values[drawn]).to(device)
-        for some in others.split(max(1, BATCH_PATCHES // max(1, batch.mask.shape[1]))):
-            after.append(trained.task.output(model(_with_group(batch, group, some)).logits, told[0]).cpu().numpy())
-    return before - np.concatenate(after).reshape(len(data.omics), len(drawn))
+    for start in range(0, len(swaps), at_once):
+        swapped = _swapped(batch, others, swaps[start : start + at_once])
+        after.append(trained.task.output(model(swapped).logits, told[0]).cpu().numpy())
+    return before - np.concatenate(after).reshape(len(others), len(drawn))
 
 
-def _with_group(batch: Batch, group: int, values: Float[Tensor, "n g"]) -> Batch:
-    """The one case of the batch so many times, each with other values of that group."""
-    n = len(values)
-    omics = tuple(values if i == group else own.expand(n, -1) for i, own in enumerate(batch.omics))
+def _swapped(batch: Batch, others: Sequence[Float[Tensor, "donors g"]], swaps: Sequence[tuple[int, int]]) -> Batch:
+    """The one case of the batch once for each swap (group, donor): that group has the donor's values."""
+    n = len(swaps)
+    omics = tuple(own.repeat(n, 1) for own in batch.omics)
+    for row, (group, donor) in enumerate(swaps):
+        omics[group][row] = others[group][donor]
     return Batch(
         batch.patches.expand(n, -1, -1),
         batch.cells.expand(n, -1, -1),
