@@ -21,7 +21,7 @@ def _paint(width: int, height: int, *pieces: tuple[int, int, int, int], grain_px
     """Glass with rectangles (left, top, right, bottom) of textured tissue, no two places of which look alike."""
     rng = np.random.default_rng(seed)
     texture = sum(
-        weight * field / field.std()
+        weight * field / (field.std() or 1)  # of a single pixel it is 0
         for weight, scale in ((1.0, 1.0), (1.2, 8.0))
         for field in [gaussian_filter(rng.standard_normal((height, width), dtype=np.float32), grain_px * scale)]
     )
