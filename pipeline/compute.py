@@ -446,18 +446,29 @@ def _ended_after(seconds: float | None) -> Iterator[None]:
 
 
 @_told_if_no_worker_is_left()
-def map_jobs(workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, stage: str) -> list[R]:
+def map_jobs(
+    workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, stage: str, things: str = "jobs"
+) -> list[R]:
     """`work(job)` for each, in the order given; the first error ends the run.
 
     Jobs whose worker process died are done again, each alone.
 
+    Args:
+        workers: who does it.
+        work: a function of a module.
+        jobs: each is named by its `str`, where its worker dies.
+        stage: what is done, for progress and log.
+        things: what the jobs are, for progress.
+
     Raises:
         RunError: a worker process died of a job that was alone.
     """
+    if not jobs:
+        return []
     client = workers.client
     futures = {workers.submit(work, job): number for number, job in enumerate(jobs)}
     results: dict[int, R] = {}
-    for future in track(as_completed(list(futures), loop=client.loop), stage=stage, total=len(futures), things="folds"):
+    for future in track(as_completed(list(futures), loop=client.loop), stage=stage, total=len(futures), things=things):
         number = futures[future]
         try:
             results[number] = workers.told(future.result())

@@ -84,7 +84,9 @@ def explain(
     predictions: "pd.DataFrame",
 ) -> None:
     """Show what the models see in some of the cases: `explain/`."""
-    from pipeline.explanation.explain import Material, ask_trained, explain_tasks
+    from pipeline.explanation.asked import ask_trained
+    from pipeline.explanation.explain import explain_tasks
+    from pipeline.explanation.material import Material
     from pipeline.inference.new_cohort import typed
 
     with run.stage("explaining"):

@@ -37,15 +37,16 @@ def train(
 
     jobs = {one.name: fold_jobs(config, cohort, run, one, features, workers.device) for one in plans}
     with run.stage("training") as done_now:
-        made = map_jobs(workers, run_fold, [job for own in jobs.values() for job in own.all()], stage="training")
+        folds = [job for own in jobs.values() for job in own.all()]
+        made = map_jobs(workers, run_fold, folds, stage="training", things="folds")
         done_now.update(folds=made.count("done"))
     predictions: list[pd.DataFrame] = []
     rivals: list[pd.DataFrame] = []
     reports: dict[str, Any] = {}
     with run.stage("evaluation"):
         for one in plans:
-            for scheme, folds in one.schemes.items():
-                write_folds(folds, run.folder / "splits" / one.folder(scheme))
+            for scheme, own_folds in one.schemes.items():
+                write_folds(own_folds, run.folder / "splits" / one.folder(scheme))
             own = jobs[one.name]
             reports[one.name], told, others = conclude(
                 one, own, cohort.labels, cases, n_boot=config.bootstrap, seed=config.seed
@@ -72,7 +73,9 @@ def explain(
     config: "Config", run: "Run", workers: "Workers", jobs: Mapping[str, "TaskJobs"], told: "pd.DataFrame"
 ) -> None:
     """Show what the models see in some cases of each task: `explain/`."""
-    from pipeline.explanation.explain import Material, ask_folds, explain_tasks
+    from pipeline.explanation.asked import ask_folds
+    from pipeline.explanation.explain import explain_tasks
+    from pipeline.explanation.material import Material
 
     with run.stage("explaining"):
         asked = [ask_folds(own.model, told[told["task"] == name]) for name, own in jobs.items()]

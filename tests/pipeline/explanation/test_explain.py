@@ -13,7 +13,9 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from pipeline.bundle import TrainedModel, load_model, save_model
 from pipeline.compute import Workers
-from pipeline.explanation.explain import Asked, Material, Source, ask_folds, explain_tasks
+from pipeline.explanation.asked import Asked, Source
+from pipeline.explanation.explain import explain_tasks
+from pipeline.explanation.material import Material
 from pipeline.fit import predict_logits
 from pipeline.tasks import TASKS
 from preprocessing.barcodes import file_name
@@ -274,18 +276,3 @@ def test_the_folder_holds_what_was_asked_for_last(explain, make_model, workers, 
     assert sorted(path.name for path in folder.parent.iterdir()) == ["grade", "grade.json"]
     explain_tasks(workers, [], material, 0, folder=folder.parent, device="cpu", seed=0)
     assert not folder.parent.exists()
-
-
-def test_each_fold_explains_its_test_cases_by_its_training_cases(tmp_path):
-    class Job:
-        def __init__(self, name, train, test):
-            self.task, self.out, self.contender = "grade", tmp_path / name, type("C", (), {"name": "umeml"})
-            self.fold = type("F", (), {"train": train, "test": test})
-
-    jobs = [Job("fold_0", ("b", "c"), ("a",)), Job("fold_1", ("a", "c"), ("b",)), Job("final", ("a", "b", "c"), ("u",))]
-    asked = ask_folds(jobs, predictions())
-    assert asked.by_case == {
-        "a": Source(tmp_path / "fold_0" / "model", ("b", "c")),
-        "b": Source(tmp_path / "fold_1" / "model", ("a", "c")),
-    }
-    assert asked.final == Source(tmp_path / "final" / "model", ("a", "b", "c"))
