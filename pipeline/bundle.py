@@ -63,7 +63,7 @@ class TrainedModel:
         task: the fitted task.
         scaler: turns a gene table into the model's groups; None where it was trained without genes.
         patch_dim: width of a patch feature.
-        facts: where it comes from: encoder, tile recipe, training summary; see `pipeline.inference.trained.Facts`.
+        facts: where it comes from: encoder, tile recipe, training summary; see `pipeline.inference.facts`.
         baselines: what it had to beat, fitted on the same cases; None where they were not asked for.
     """
 

@@ -82,7 +82,9 @@ def walk(config: "Config", workers: "Workers") -> int:
     from pipeline.account import require_account
     from pipeline.console import show_cohort, show_forecast, show_plans, show_results, show_warnings
     from pipeline.forecast import forecast
-    from pipeline.inference.trained import check_cohort, load_trained, require_encoder, with_recipe
+    from pipeline.inference.agreement import check_cohort, require_encoder
+    from pipeline.inference.recipe import with_recipe
+    from pipeline.inference.trained import load_trained
     from pipeline.places import require_seen, require_shared
     from pipeline.plan import without_lost_cases
     from pipeline.run import open_run, require_own
