@@ -24,7 +24,8 @@ from pipeline.compute import one_thread
 from pipeline.config import CONTENDERS, Config, Contender, identity
 from pipeline.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.fit import Epoch, fit_model, predict
-from pipeline.inference.likeness import Reference, SlideKeys, read_genes, read_profiles
+from pipeline.inference.likeness import Reference
+from pipeline.inference.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.linear import fit_linear_part
 from pipeline.plan import FINAL
 from pipeline.splits import Fold, with_validation

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
 
     from pipeline.compute import Workers
     from pipeline.config import Config
-    from pipeline.inference.likeness import SlideKeys
     from pipeline.inference.prediction import Presented
+    from pipeline.inference.profiles import SlideKeys
     from pipeline.inference.trained import Predictor
     from pipeline.run import Run
     from preprocessing.cohort import Cohort
@@ -62,7 +62,7 @@ def predict(
 
 def slide_keys(config: "Config", cohort: "Cohort", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:
     """The groups of each case's slides in the store; of features that were made elsewhere there are no tiles."""
-    from pipeline.inference.likeness import SlideKeys
+    from pipeline.inference.profiles import SlideKeys
     from preprocessing.features import tile_key
 
     return {

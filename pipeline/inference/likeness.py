@@ -4,15 +4,11 @@ Each slide is measured in several ways, each case by its slides and its genes, a
 deviations of the training cohort. What a flag says is calibrated on training cases that were held out: one pair of limits
 holds for the largest measure of a case, so that of cases like the training cases about 95 % are `in` and 99 % not `out`,
 however many measures there are.
-
-The distance of a slide's mean patch feature is Mahalanobis', with a covariance that is shrunk towards a sphere (Ledoit &
-Wolf, J. Multivariate Anal. 88 (2004) 365): it has a closed form, fits 20 slides as well as 1,000, and in the directions in
-which training slides do not differ, where distortions show first, it is strict, as the distance to nearest neighbours is not.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,21 +19,16 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from pipeline.inference.profiles import Genes, Profile
+from pipeline.inference.space import Space
 from preprocessing.drafts import write_text
 from preprocessing.errors import InputError
-from preprocessing.features import FeatureStore
-from preprocessing.look import Look
-from preprocessing.omics import COVARIATE, OmicsMatrix
-from preprocessing.omics_scaler import OmicsScaler
-from preprocessing.tiles import sample_rows
 
 FORMAT = 1
 FLAGS = ("in", "doubtful", "out")
 LEVELS = (0.95, 0.99)  # of cases like the training cases: within the first limit, within the second
 MIN_CASES = 8  # fewer tell nothing about the next one
 HELD_OUT = 10  # parts of the training cases, each held out once
-AXES = 64  # along which the training cohort's spread is told apart; the other directions share one spread
-TILES = 16  # of each slide, looked at one by one
 JSON_FILE, ARRAYS_FILE = "likeness.json", "likeness.safetensors"
 
 
@@ -76,121 +67,6 @@ GENE_MEASURES = {
     "missing_genes": Measure("genes of the model that are missing", "more", "", 0.1),
 }
 MEASURES = SLIDE_MEASURES | GENE_MEASURES
-
-
-class SlideKeys(NamedTuple):
-    """A slide and its groups in the store; `tiles` is empty where its features were made elsewhere."""
-
-    slide_id: str
-    features: str
-    tiles: str
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What is compared of a slide.
-
-    Attributes:
-        mean: of its patch features.
-        tiles: patch features of some of its tiles.
-        look: None where nobody measured it.
-    """
-
-    slide_id: str
-    case_id: str
-    mean: Float[np.ndarray, " D"]
-    tiles: Float[np.ndarray, "n D"]
-    look: Look | None
-
-
-@dataclass(frozen=True)
-class Genes:
-    """What is compared of the cases' genes.
-
-    Attributes:
-        values: scaled by the model's scaler, covariates apart, not turned to axes: those hold only what training cases have.
-        missing: share of the model's genes that a case lacks, 0 to 1.
-    """
-
-    case_ids: tuple[str, ...]
-    values: Float[np.ndarray, "cases G"]
-    missing: Float[np.ndarray, " cases"]
-
-    def take(self, cases: Iterable[str]) -> "Genes | None":
-        """Those of the cases that have genes; None where none has."""
-        position = {case: i for i, case in enumerate(self.case_ids)}
-        own = tuple(case for case in cases if case in position)
-        rows = [position[case] for case in own]
-        return Genes(own, self.values[rows], self.missing[rows]) if own else None
-
-
-def read_profiles(store: FeatureStore, slides: Mapping[str, Sequence[SlideKeys]]) -> Iterator[Profile]:
-    """The slides of each case, one after the other, so that only one bag is held at a time."""
-    for case, keys in slides.items():
-        for slide in keys:
-            features = store.read_features(slide.features).features
-            look = store.read_look(slide.tiles) if slide.tiles else None
-            mean = features.mean(axis=0, dtype=np.float32)
-            yield Profile(slide.slide_id, case, mean, features[sample_rows(len(features), TILES)], look)
-
-
-def read_genes(scaler: OmicsScaler, omics: OmicsMatrix) -> Genes:
-    """The genes of these cases, as a model with that scaler takes them."""
-    covariates = set(scaler.groups.get(COVARIATE, ()))
-    own = [i for i, name in enumerate(scaler.features) if name not in covariates]
-    names = {scaler.features[i] for i in own}
-    there = [i for i, name in enumerate(omics.features) if name in names]
-    present = np.isfinite(omics.values[:, there]).sum(axis=1)
-    return Genes(omics.case_ids, scaler.scaled(omics)[:, own], 1 - present / max(1, len(own)))
-
-
-@dataclass(frozen=True)
-class Space:
-    """Where the vectors of a training cohort lie.
-
-    Attributes:
-        centre: their mean.
-        axes: directions in which they differ most, orthonormal.
-        variances: along the axes, shrunk.
-        rest: the variance along every other direction.
-    """
-
-    centre: Float[np.ndarray, " D"]
-    axes: Float[np.ndarray, "k D"]
-    variances: Float[np.ndarray, " k"]
-    rest: float
-
-    @classmethod
-    def fit(cls, vectors: Float[np.ndarray, "n D"]) -> "Space":
-        """Of at least two vectors. All is computed from their products (n, n), so that D may be large."""
-        n, width = vectors.shape
-        centre = vectors.mean(axis=0, dtype=float)
-        apart = vectors - centre
-        products = apart @ apart.T / n
-        values, turned = np.linalg.eigh(products)
-        values, turned = values[::-1].clip(0), turned[:, ::-1]
-        sphere = values.sum() / width
-        from_sphere = max((values**2).sum() - width * sphere**2, 1e-30)
-        noise = (np.diag(products) ** 2).sum() - (values**2).sum() / n
-        shrink = float(np.clip(noise / from_sphere, 0, 1))
-        kept = min(AXES, int((values > 1e-9 * max(values[0], 1e-30)).sum()))
-        axes = (apart.T @ turned[:, :kept] / np.sqrt(n * values[:kept].clip(1e-30))).T
-        rest = values[kept:].sum() / max(1, width - kept)
-        tiny = 1e-12 + 1e-6 * sphere
-        return cls(
-            centre,
-            axes,
-            (1 - shrink) * values[:kept] + shrink * sphere + tiny,
-            float((1 - shrink) * rest + shrink * sphere + tiny),
-        )
-
-    def distance(self, vectors: Float[np.ndarray, "n D"]) -> Float[np.ndarray, " n"]:
-        """Natural logarithm of the Mahalanobis distance, by root mean square over the dimensions."""
-        apart = vectors - self.centre
-        along = apart @ self.axes.T
-        off = np.maximum((apart**2).sum(axis=1) - (along**2).sum(axis=1), 0)
-        squared = (along**2 / self.variances).sum(axis=1) + off / self.rest
-        return np.log(np.sqrt(squared / vectors.shape[1]) + 1e-6)
 
 
 class Scale(NamedTuple):

@@ -15,7 +15,8 @@ from pipeline.bundle import TrainedModel
 from pipeline.conformal import COLUMN, prediction_sets
 from pipeline.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
 from pipeline.fit import predict
-from pipeline.inference.likeness import Genes, Judgement, SlideKeys, read_genes, read_profiles
+from pipeline.inference.likeness import Judgement
+from pipeline.inference.profiles import Genes, SlideKeys, read_genes, read_profiles
 from pipeline.inference.trained import Predictor
 from pipeline.progress import track
 from pipeline.training_summary import probabilities, told_validated

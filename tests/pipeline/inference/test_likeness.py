@@ -4,24 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.covariance import LedoitWolf
 
-from pipeline.inference.likeness import (
-    FLAGS,
-    MIN_CASES,
-    Genes,
-    Profile,
-    Reference,
-    SlideKeys,
-    Space,
-    read_genes,
-    read_profiles,
-)
+from pipeline.inference.likeness import FLAGS, MIN_CASES, Reference
+from pipeline.inference.profiles import Genes, Profile
 from preprocessing.errors import InputError
-from preprocessing.features import Bag, FeatureStore
 from preprocessing.look import Look
-from preprocessing.omics import OmicsMatrix
-from preprocessing.omics_scaler import OmicsScaler
 
 LOOK = Look(80.0, 0.0, 0.05, 3.0, 0.2, 0.1, 0.2, 0.12, 0.1)
 WIDTH = 96
@@ -60,21 +47,6 @@ def genes(n, *, seed, shift=0.0, missing=0.0, width=60):
 @pytest.fixture(scope="module")
 def reference():
     return Reference.fit(profiles(60, seed=1), genes(60, seed=1))
-
-
-class TestSpace:
-    @pytest.mark.parametrize("n", [12, 40, 300])
-    def test_distance_is_mahalanobis_with_ledoit_and_wolfs_covariance(self, n):
-        rng = np.random.default_rng(0)
-        vectors = rng.standard_normal((n, 30)) * np.linspace(0.3, 3, 30) + 5
-        others = rng.standard_normal((7, 30)) * 2 + 5
-        expected = np.sqrt(LedoitWolf().fit(vectors).mahalanobis(others) / 30)
-        np.testing.assert_allclose(np.exp(Space.fit(vectors).distance(others)), expected, rtol=1e-3)
-
-    def test_vectors_that_are_all_alike_have_a_space(self):
-        space = Space.fit(np.ones((5, 4)))
-        assert np.isfinite(space.distance(np.zeros((1, 4)))).all()
-        assert space.distance(np.zeros((1, 4)))[0] > space.distance(np.ones((1, 4)))[0]
 
 
 class TestRates:
@@ -188,26 +160,3 @@ class TestFolder:
         harm(tmp_path / "likeness.json")
         with pytest.raises(InputError, match=message):
             Reference.load(tmp_path)
-
-
-def test_slides_are_read_from_the_store_one_by_one(tmp_path):
-    store = FeatureStore(tmp_path / "store")
-    cells = np.zeros((40, 2), np.int32)
-    features = np.arange(40 * 3, dtype=np.float32).reshape(40, 3)
-    store.write_features("f", Bag(features, cells, cells), {})
-    store.write_look("t", LOOK, {})
-    one, two = read_profiles(store, {"C": [SlideKeys("S1", "f", "t"), SlideKeys("S2", "f", "")]})
-    np.testing.assert_allclose(one.mean, features.mean(axis=0))
-    assert len(one.tiles) == 16
-    assert one.look == LOOK
-    assert two.look is None
-
-
-def test_a_cases_share_of_missing_genes_counts_absent_and_empty_ones_and_no_covariates():
-    frame = pd.DataFrame({name: [0.0, 1.0, 2.0, 4.0] for name in ("A", "B", "C", "D")}, index=list("wxyz"))
-    train = OmicsMatrix.from_frame(frame + np.eye(4))
-    scaler = OmicsScaler.fit(train, {"all": ["A", "B", "C", "D"]})
-    new = OmicsMatrix.from_frame(pd.DataFrame({"A": [1.0, np.nan], "B": [1.0, 2.0], "X": [0.0, 0.0]}, index=["p", "q"]))
-    told = read_genes(scaler, new)
-    np.testing.assert_allclose(told.missing, [0.5, 0.75])
-    assert told.case_ids == ("p", "q")
