@@ -23,17 +23,6 @@ from torch.autograd.function import once_differentiable
 BLOCK = 256  # rows of A that exist at a time where features may be negative
 
 
-def modularity_loss(
-    patches: Float[Tensor, "B N D"],
-    prototypes: Float[Tensor, "B K D"],
-    mask: Bool[Tensor, "B N"],
-    *,
-    non_negative: bool,
-) -> Float[Tensor, " B"]:
-    """The modularity loss of each case, summed over its prototypes; see `modularity_terms`."""
-    return modularity_terms(patches, prototypes, mask, non_negative=non_negative).sum(1)
-
-
 def modularity_terms(
     patches: Float[Tensor, "B N D"],
     prototypes: Float[Tensor, "B K D"],

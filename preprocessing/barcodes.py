@@ -55,13 +55,6 @@ def sample_type(identifier: str) -> str | None:
     return found[1] if found else None
 
 
-def sample_of(identifier: str) -> str:
-    """The sample with its vial, as `TCGA-06-0125-01A`; the whole id where it names no sample."""
-    text = normalise(identifier)
-    found = _SAMPLE.match(text[12:]) if _DASHED.match(text) else None
-    return text[: 12 + found.end()] if found else text
-
-
 def slide_kind(identifier: str) -> str | None:
     """DX (diagnostic, paraffin), TS, BS, MS (top, bottom, middle; frozen); None where the id is no TCGA slide's."""
     text = normalise(identifier)

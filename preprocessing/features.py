@@ -100,23 +100,19 @@ def tile_key(slide: Slide, config: TileConfig) -> str:
     recipe = config.model_dump(mode="json", exclude={"tissue": {"masks"}, "stain": True})
     origin = mask_origin(slide, config.tissue.masks)
     masks = None if origin is None else sorted(origin.values())  # a missing mask, [], is not the detector, None
-    return _group_name(slide, fingerprint(FORMAT, slide.fingerprint, slide.mpp_xy, recipe, masks))
+    return _named(slide.slide_id, fingerprint(FORMAT, slide.fingerprint, slide.mpp_xy, recipe, masks))
 
 
 def feature_key(slide: Slide, config: TileConfig, encoder_fingerprint: str) -> str:
     """Names the features of a slide under a recipe. A normalised stain changes them, not where the tiles lie."""
     stain = stain_recipe(config.stain)
     made_of = (tile_key(slide, config), encoder_fingerprint)
-    return _group_name(slide, fingerprint(*made_of) if stain is None else fingerprint(*made_of, stain))
+    return _named(slide.slide_id, fingerprint(*made_of) if stain is None else fingerprint(*made_of, stain))
 
 
 def imported_key(slide_id: str, *origin: Any) -> str:
     """Names features that another tool made; `origin` is all that they are known by: file, tiles, encoder."""
     return _named(slide_id, fingerprint(FORMAT, "imported", *origin))
-
-
-def _group_name(slide: Slide, key: str) -> str:
-    return _named(slide.slide_id, key)
 
 
 def _named(slide_id: str, key: str) -> str:
@@ -424,14 +420,9 @@ class FeatureStore:
         try:
             text = self._files.cat_file(path, start=0, end=MAX_DESCRIPTION_BYTES + 1)
             return dict(json.loads(text)["attributes"]) if len(text) <= MAX_DESCRIPTION_BYTES else None
-        except (
-            FileNotFoundError,
-            NotADirectoryError,
-            ValueError,
-            LookupError,
-            TypeError,
-            RecursionError,
-        ):  # or not JSON of ours
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, LookupError, TypeError, RecursionError):  # no JSON, or none of ours
             return None
 
     def _content(self, name: str) -> dict[str, int] | None:

@@ -8,7 +8,6 @@ SLIDE = "TCGA-06-0125-01Z-00-DX1.6171b175-0972-4e84-9997-2f1ce75f4407"
 def test_a_slide_barcode_is_taken_apart():
     assert barcodes.case_of(SLIDE) == "TCGA-06-0125"
     assert barcodes.sample_type(SLIDE) == "01"
-    assert barcodes.sample_of(SLIDE) == "TCGA-06-0125-01Z"
     assert barcodes.slide_kind(SLIDE) == "DX"
     assert barcodes.source_site(SLIDE) == "06"
     assert barcodes.normalise(SLIDE) == SLIDE
