@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from itertools import product
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int32, Num
@@ -41,7 +41,6 @@ UM_DECIMALS = 6
 PX_RANGE = (16, 4096)
 TOLERANCE = 0.05  # by which what the file says and what the user says may differ
 MAX_SHARED = 0.1  # share of tiles whose cell another tile has; more is a grid of another pitch
-V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -259,10 +258,10 @@ def _told_by_trident(told: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _agreed(path: Path, what: str, flag: str, told: V | None, declared: V | None) -> Any:
+def _agreed(path: Path, what: str, flag: str, told: float | None, declared: float | None) -> Any:
     if told is None and declared is None:
         raise InputError(f"{path}: nothing in it says {what}, and features mean nothing without; give it with {flag}")
-    if told is not None and declared is not None and abs(np.log(float(declared) / float(told))) > TOLERANCE:  # type: ignore[arg-type]
+    if told is not None and declared is not None and abs(np.log(declared / told)) > TOLERANCE:
         raise InputError(
             f"{path}: {what} is {told:g} by the file and {declared:g} by {flag}; leave {flag} out, or correct it"
         )

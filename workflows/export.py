@@ -9,11 +9,13 @@ anndata    .h5ad: a file for each case (tiles × features), and cohort.h5ad (cas
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline.finished import FinishedRun, FinishedSlide
+    from preprocessing.h5_features import Format
 
 ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
 FORMATS = ("geojson", "heatmap", "clam", "trident", "stamp", "anndata")
@@ -63,6 +65,7 @@ def export(
         InputError: the run has no such case, or nothing to export.
     """
     from preprocessing.errors import InputError
+    from preprocessing.h5_features import DTYPES
 
     slides = run.slides(cases)
     if name == "heatmap":
@@ -76,8 +79,9 @@ def export(
     writers: dict[str, Callable[[FinishedSlide], list[Path]]] = {
         "geojson": lambda slide: [_write_geojson(run, slide, out, origin or run.outline_origin)],
         "heatmap": lambda slide: _write_heatmaps(run, slide, out),
+        **{layout: partial(_write_features, run, out, layout) for layout in DTYPES},
     }
-    return _each(slides, writers.get(name, lambda slide: [_write_features(run, slide, out, name)]))
+    return _each(slides, writers[name])
 
 
 def _each(
@@ -94,17 +98,18 @@ def _each(
     return written, failures
 
 
-def _write_features(run: "FinishedRun", slide: "FinishedSlide", out: Path, layout: str) -> Path:
+def _write_features(run: "FinishedRun", out: Path, layout: "Format", slide: "FinishedSlide") -> list[Path]:
     from preprocessing.barcodes import file_name
     from preprocessing.h5_features import write_h5
 
     path = out / f"{file_name(slide.slide_id)}.h5"
     facts = run.facts(slide)
     imported = facts.get("imported") or {}
-    dtypes = tuple(imported["dtypes"]) if imported.get("from") == layout else None
+    own = imported["dtypes"] if imported.get("from") == layout else None
     bag, encoder = run.store.read_features(slide.features), facts["encoder"]["name"]
-    write_h5(path, layout, bag, run.geometry(slide), slide_id=slide.slide_id, encoder=encoder, dtypes=dtypes)  # type: ignore[arg-type]
-    return path
+    dtypes = own and (own[0], own[1])
+    write_h5(path, layout, bag, run.geometry(slide), slide_id=slide.slide_id, encoder=encoder, dtypes=dtypes)
+    return [path]
 
 
 def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin: str) -> Path:
