@@ -79,15 +79,8 @@ def read_mask(
             mask = _rasterise(read_outlines(path), slide.size_px, shape, corner_px)
         else:
             mask = _sample(_read_picture(path, shape), slide.size_px, shape)
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-        SyntaxError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-    ) as error:  # of json, numpy, Pillow, tifffile
+    # Of json, numpy, Pillow, tifffile.
+    except (ValueError, TypeError, OSError, SyntaxError, AttributeError, LookupError, RecursionError) as error:
         raise SlideError(f"tissue mask {path}: {error}") from None
     if not mask.any():
         raise SlideError(f"tissue mask {path}: nothing in it is tissue")

@@ -56,11 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         say_error(str(error))
         return WRONG_INPUT
-    except (
-        RunError,
-        SlideError,
-        FloatingPointError,
-    ) as error:  # a slide's: its features are gone since they were found
+    except (RunError, SlideError, FloatingPointError) as error:  # SlideError: features are gone since they were found
         say_error(str(error))
         return RUN_FAILED
     except KeyboardInterrupt as stop:
