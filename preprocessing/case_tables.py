@@ -11,7 +11,7 @@ import pandas as pd
 
 from preprocessing import barcodes, labels
 from preprocessing.errors import InputError, some
-from preprocessing.tables import names_in, read_table, text_columns, words_of
+from preprocessing.tables import names_in, read_number, read_table, text_columns, words_of
 
 _CASE_NAMES = names_in(
     "case_id case_submitter_id submitter_id bcr_patient_barcode patient_barcode patient_id patient case"
@@ -417,9 +417,7 @@ def _merge_annotations(
 def is_annotation(name: str) -> bool:
     """Whether a column of this name speaks of ids, labels or patients, and so is never a gene."""
     words = words_of(name)
-    if name.startswith("...") or _ROW_NUMBERS.fullmatch(
-        "_".join(words)
-    ):  # the former: what R's tibbles call a nameless one
+    if name.startswith("...") or _ROW_NUMBERS.fullmatch("_".join(words)):  # "...1" is a tibble's column without a name
         return True
     if labels.is_label(name) or (words and words[0] in _ENDPOINTS):
         return True
@@ -511,7 +509,7 @@ def _numbers(path: Path, frame: pd.DataFrame, genes: list[str], ids: list[str]) 
         values = None
     if values is None:
         for column in texts:
-            bad = frame[column].map(lambda value: isinstance(value, str) and labels.read_number(value) is None)
+            bad = frame[column].map(lambda value: isinstance(value, str) and read_number(value) is None)
             if bad.any():
                 _refuse_gene(path, ids[int(bad.argmax())], column, frame[column].iloc[int(bad.argmax())])
         raise InputError(f"{path}: the genes cannot be read as numbers; write plain decimal numbers")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from preprocessing import barcodes
 from preprocessing.errors import InputError, some
+from preprocessing.tables import names_in, read_number
 
 DAYS_PER_YEAR = 365.25
 DAYS_PER_MONTH = DAYS_PER_YEAR / 12
@@ -23,48 +24,44 @@ ENOUGH_TIMES = 10  # to judge by the longest of them
 OLDEST_YEARS = 130
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
 # The plainest name first. Names are compared as `plain_name` writes them.
-GRADE = _names(
+GRADE = names_in(
     "grade tumor_grade tumour_grade who_grade grade_who cns_who_grade histologic_grade histological_grade "
     "neoplasm_histologic_grade glioma_grade pathologic_grade who2021_grade who_2021_grade grade_who2021"
 )
-SUBTYPE = _names(
+SUBTYPE = names_in(
     "subtype who_subtype molecular_subtype who2021_subtype who_2021_subtype subtype_who2021 idh_codel_subtype "
     "who2021_diagnosis who_2021_diagnosis integrated_diagnosis subtype_ceccarelli original_subtype"
 )
-MONTHS = _names(
+MONTHS = names_in(
     "survival_months months_survival time_months survival_time_months os_months overall_survival_months os_time_months "
     "overall_survival_time_months follow_up_months followup_months"
 )
-DAYS = _names(
+DAYS = names_in(
     "survival_days time_days survival_time_days os_days overall_survival_days os_time_days overall_survival_time_days "
     "follow_up_days followup_days os_time"
 )  # os_time: the TCGA clinical data resource counts it in days
-YEARS = _names("survival_years time_years os_years overall_survival_years")
-UNIT_UNKNOWN = _names(
+YEARS = names_in("survival_years time_years os_years overall_survival_years")
+UNIT_UNKNOWN = names_in(
     "time survival_time overall_survival_time survival overall_survival follow_up_time followup_time futime os"
 )
-DAYS_TO_DEATH = _names("days_to_death death_days_to")
-DAYS_TO_LAST = _names("days_to_last_follow_up days_to_last_followup last_contact_days_to days_to_last_known_alive")
-EVENT = _names(
+DAYS_TO_DEATH = names_in("days_to_death death_days_to")
+DAYS_TO_LAST = names_in("days_to_last_follow_up days_to_last_followup last_contact_days_to days_to_last_known_alive")
+EVENT = names_in(
     "event death dead deceased died is_dead death_event os_event event_os survival_event overall_survival_event "
     "os_status overall_survival_status survival_status vital_status os fustat status censor_alive_0_dead_1"
 )  # the last: the CGGA writes "Censor (alive=0; dead=1)"
-CENSORSHIP = _names("censorship censored censor is_censored censoring")
-AGE = _names(
+CENSORSHIP = names_in("censorship censored censor is_censored censoring")
+AGE = names_in(
     "age age_years age_in_years patient_age age_at_index age_at_diagnosis diagnosis_age "
     "age_at_initial_pathologic_diagnosis age_days age_in_days age_at_diagnosis_days days_to_birth"
 )
-SEX = _names("is_female female sex gender is_male male")
-SITE = _names("site tissue_source_site tissue_source_site_code tss")
+SEX = names_in("is_female female sex gender is_male male")
+SITE = names_in("site tissue_source_site tissue_source_site_code tss")
 LABEL_NAMES = frozenset().union(
     GRADE, SUBTYPE, MONTHS, DAYS, YEARS, UNIT_UNKNOWN, DAYS_TO_DEATH, DAYS_TO_LAST, EVENT, CENSORSHIP, AGE, SEX, SITE
 )
-_TIME_WORDS = frozenset(_names("date dates day days month months year years time followup followed follow"))
+_TIME_WORDS = frozenset(names_in("date dates day days month months year years time followup followed follow"))
 
 # The GDC puts its table in front: demographic.vital_status.
 _FROM_TABLES = re.compile(r"^(cases?|demographic|diagnos[ie]s|clinical|patient|follow_ups?)_")
@@ -73,8 +70,6 @@ _GRADE = re.compile(r"(?:cns )?(?:who )?(?:grade )?g? ?(iv|i{1,3}|[1-4])(?:\.0+)
 _YES = {"1", "1.0", "true", "yes", "dead", "deceased", "died", "death", "1:deceased", "1:dead", "event"}
 _NO = {"0", "0.0", "false", "no", "alive", "living", "0:living", "0:alive", "censored"}
 _PLAIN = 'give a plain number (decimals take a point, ">90" is 90), or leave it empty'
-# What Python reads besides, 1_000 and the digits of other scripts, nobody meant as that number.
-_PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 _FEMALE = {"female", "f", "woman"}
 _MALE = {"male", "m", "man"}
 
@@ -165,12 +160,6 @@ class _Table:
 
 def _text(value: Any) -> str:
     return " ".join(str(value).split())
-
-
-def read_number(text: str) -> float | None:
-    """The finite number that the text spells as a plain decimal, else None."""
-    number = float(text) if _PLAIN_NUMBER.fullmatch(text.strip()) else float("inf")
-    return number if abs(number) < float("inf") else None
 
 
 def read_grade(text: str) -> Any:

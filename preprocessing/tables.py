@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from preprocessing import labels
 from preprocessing.errors import InputError, some
 from preprocessing.files import read_text
 
@@ -42,6 +41,8 @@ _LEADING_ZERO = re.compile(rb'[,;|\t\n"]0\d+[,;|\t\n"]')  # no number is written
 
 # What may stand above the header: comments, empty lines, and the line by which Excel is told the separator.
 _ABOVE = re.compile(r'(?:#[^\n]*\n|\n)*(?:"?sep=(?P<sep>[,;|\t])"?[,;|\t]*\n)?(?:#[^\n]*\n|\n)*', re.IGNORECASE)
+# What Python reads besides, 1_000 and the digits of other scripts, nobody meant as that number.
+_PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 # What pandas calls a column without a name.
 _NAMELESS = re.compile(r"unnamed: ?\d+(_level_\d+)?(\.\d+)?", re.IGNORECASE)
 
@@ -94,6 +95,12 @@ def words_of(name: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", spaced.lower())
 
 
+def read_number(text: str) -> float | None:
+    """The finite number that the text spells as a plain decimal, else None."""
+    number = float(text) if _PLAIN_NUMBER.fullmatch(text.strip()) else float("inf")
+    return number if abs(number) < float("inf") else None
+
+
 def _header(path: Path, text: str) -> tuple[list[str], str, bytes]:
     """The columns' names, the separator, and what follows the header."""
     above = _ABOVE.match(text)
@@ -120,7 +127,7 @@ def _header(path: Path, text: str) -> tuple[list[str], str, bytes]:
 def _check_header(path: Path, above: str, names: list[str], sep: str) -> None:
     """The header is no row of numbers, because the real one begins with # and was passed over as a comment."""
     comments = [line for line in above.split("\n") if line.startswith("#")]
-    numbers = [name for name in names if labels.read_number(name) is not None]
+    numbers = [name for name in names if read_number(name) is not None]
     if comments and numbers and comments[-1].count(sep) + 1 == len(names) > 1:
         raise InputError(
             f"{path}: there are numbers where the header should be ({some(names)}), and the line above begins with #: "
@@ -236,7 +243,7 @@ def _numeric_positions(sep: str, body: bytes, known_text: set[int]) -> list[int]
         position
         for position, column in enumerate(columns)
         if position not in known_text
-        and all(text.lower() in _NOTHING or labels.read_number(text) is not None for text in column)
+        and all(text.lower() in _NOTHING or read_number(text) is not None for text in column)
     ]
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from preprocessing import labels
 from preprocessing.errors import some
+from preprocessing.tables import read_number
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +270,7 @@ def _flag(text: str) -> bool | None:
 
 
 def _copies(text: str, beyond: Callable[[float], bool]) -> bool | None:
-    level = labels.read_number(text.replace("−", "-"))
+    level = read_number(text.replace("−", "-"))
     return None if level is None else beyond(level)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from preprocessing import tables
 from preprocessing.errors import InputError
-from preprocessing.tables import read_table
+from preprocessing.tables import read_number, read_table
 
 
 @pytest.fixture
@@ -17,6 +17,15 @@ def write(tmp_path):
         return path
 
     return write_file
+
+
+@pytest.mark.parametrize("text", ["1_000", "١٢", "0x10", "inf", "nan", "1e999", ""])
+def test_what_is_no_plain_decimal_is_no_number(text):
+    assert read_number(text) is None
+
+
+def test_a_number_is_a_plain_decimal():
+    assert [read_number(text) for text in ("-1.5", "+2", ".5", "3.", "1E-3")] == [-1.5, 2, 0.5, 3, 0.001]
 
 
 @pytest.mark.parametrize("sep", [",", "\t", ";"])
