@@ -214,9 +214,8 @@ def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> Reference:
     if scaler is None:
         return Reference.fit(profiles, None)
     matrix = with_covariates(OmicsMatrix.load(job.omics), job.labels, job.covariates)
-    return Reference.fit(
-        profiles, read_genes(scaler, matrix.take([case for case in train if case in set(matrix.case_ids)]))
-    )
+    there = set(matrix.case_ids)
+    return Reference.fit(profiles, read_genes(scaler, matrix.take([case for case in train if case in there])))
 
 
 def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:

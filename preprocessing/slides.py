@@ -22,21 +22,8 @@ from preprocessing.reader import SlideReader
 from preprocessing.tables import read_table
 
 log = logging.getLogger(__name__)
-SUFFIXES = frozenset(
-    [
-        ".svs",
-        ".tif",
-        ".tiff",
-        ".ndpi",
-        ".mrxs",
-        ".scn",
-        ".svslide",
-        ".vms",
-        ".vmu",
-        ".bif",
-        ".dcm",
-    ]  # what OpenSlide 4 reads
-)
+# What OpenSlide 4 reads.
+SUFFIXES = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".svslide", ".vms", ".vmu", ".bif", ".dcm"})
 MPP_RANGE = (0.05, 5.0)  # microns per pixel of any bright-field scan; beyond it the metadata are wrong
 MAX_SIDE_MM = 400  # whole-organ glass has 200; a header that is damaged can say anything
 POWER_TIMES_MPP = 10.0  # a 40x objective is scanned at about 0.25 microns per pixel, a 20x one at 0.5

@@ -113,8 +113,8 @@ def _write_features(run: "FinishedRun", out: Path, layout: "Format", slide: "Fin
 
 
 def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin: str) -> Path:
-    from pipeline.run import write_text
     from preprocessing.barcodes import file_name
+    from preprocessing.drafts import write_text
     from preprocessing.geojson import to_geojson
 
     path = out / f"{file_name(slide.slide_id)}.geojson"

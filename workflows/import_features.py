@@ -62,7 +62,7 @@ def import_folder(
     """
     import pandas as pd
 
-    from pipeline.run import write_text
+    from preprocessing.drafts import write_text
     from preprocessing.errors import InputError, SlideError, some
     from preprocessing.h5_features import read_geometry
 

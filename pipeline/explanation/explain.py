@@ -21,7 +21,7 @@ from pipeline.explanation.chosen_cases import choose_cases
 from pipeline.explanation.how import tell_how
 from pipeline.explanation.material import Material
 from pipeline.explanation.one_case import CaseJob, describe_case, explain_case
-from pipeline.run import write_text
+from preprocessing.drafts import write_text
 
 
 def explain_tasks(

@@ -21,8 +21,8 @@ from pipeline.explanation.chosen_cases import certainty
 from pipeline.explanation.material import Material
 from pipeline.explanation.overlays import draw_thumbnail, over_tissue, save_jpeg
 from pipeline.explanation.tile_maps import Layer, belonging, layers
-from pipeline.run import write_text
 from preprocessing.barcodes import file_name
+from preprocessing.drafts import write_text
 from preprocessing.features import FeatureStore
 from preprocessing.omics import OmicsMatrix
 from preprocessing.reader import SlideReader

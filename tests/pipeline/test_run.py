@@ -3,15 +3,14 @@ import logging
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline.config import load_config
-from pipeline.run import open_run, write_text
+from pipeline.run import open_run
 from preprocessing.drafts import draft_name
-from preprocessing.errors import InputError, RunError
+from preprocessing.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -158,23 +157,6 @@ def test_json_without_nan_and_never_half_written(configure, tmp_path):
         run.write_json("metrics.json", {"a": float("nan")})
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"a": 1}
     assert not list((tmp_path / "out").glob(".*"))
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path, whole = tmp_path / "table.csv", Path.write_text
-    write_text(path, "old")
-
-    def full_disk(self, text, **options):
-        whole(self, text[: len(text) // 2], **options)
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "write_text", full_disk)
-    with pytest.raises(
-        RunError, match=r"table.csv cannot be written \(disk full\); make room .* the same command goes on"
-    ):
-        write_text(path, "a new text")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_it_says_where_the_features_are_whatever_folder_it_was_started_in(configure, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,23 @@ def test_what_is_interrupted_leaves_what_was_there(tmp_path, error):
             interrupt(draft, "new", error)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["a.csv", "model", "model/old"]
     assert (tmp_path / "a.csv").read_text() == "old"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, whole = tmp_path / "table.csv", Path.write_text
+    write_text(path, "old")
+
+    def full_disk(self, text, **options):
+        whole(self, text[: len(text) // 2], **options)
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(
+        RunError, match=r"table.csv cannot be written \(disk full\); make room .* the same command goes on"
+    ):
+        write_text(path, "a new text")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_takes_the_place_of_the_old_one_with_nothing_of_it(tmp_path):
