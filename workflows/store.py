@@ -107,7 +107,8 @@ def rm(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> 
     for entry in busy:
         out.print(f"kept: {entry.name}: a run may be writing it, or go on from it")
     if not fitting:
-        raise InputError(f"rm: nothing in {store.place} fits {wanted}; see ls")
+        told = " ".join(f"--{name} {value}" for name, value in wanted.items())
+        raise InputError(f"rm: nothing in {store.place} fits {told}; see ls")
     return _remove(store, [entry for entry in fitting if entry not in busy], arguments, out)
 
 
