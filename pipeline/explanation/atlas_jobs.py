@@ -108,7 +108,7 @@ def draw_tiles(job: PictureJob) -> dict[int, list[str]]:
         drawn[prototype] = []
         for number, tile in enumerate(tiles, 1):
             if tile.slide_id not in slides.index:
-                continue  # it was not tiled here: see `NO_TILES`
+                continue  # it was not tiled here: see `one_case.NO_TILES`
             slide, name = slides.loc[tile.slide_id], f"atlas/prototype_{prototype + 1}_{number}.jpg"
             try:
                 with SlideReader(Path(str(slide["path"]))) as reader:

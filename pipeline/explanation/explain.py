@@ -57,22 +57,15 @@ def explain_tasks(
     explained = map_jobs(workers, explain_case, jobs, stage="explaining", things="cases")
     found = {(job.task, job.case): seen for job, seen in zip(jobs, explained, strict=True)}
     groups = group_cases(asked, material.labels)
-    for one, atlas in zip(
-        asked, draw_atlases(workers, asked, material, groups, folder=folder, device=device), strict=True
-    ):
+    atlases = draw_atlases(workers, asked, material, groups, folder=folder, device=device)
+    for one, atlas in zip(asked, atlases, strict=True):
         cases = [describe_case(one, case, why) | found[one.task, case] for case, why in chosen[one.task].items()]
         missed = [case for case in which if case not in chosen[one.task]] if isinstance(which, tuple) else []
-        content = {
-            "task": one.task,
-            "model": one.model,
-            "how": tell_how(one, cases, missed),
-            "cases": cases,
-            "atlas": atlas,
-        }
+        how = tell_how(one, cases, missed)
+        content = {"task": one.task, "model": one.model, "how": how, "cases": cases, "atlas": atlas}
+        text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(
-            folder / f"{one.task}.json", json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-        )
+        write_text(folder / f"{one.task}.json", text + "\n")
 
 
 def group_cases(asked: Sequence[Asked], labels: pd.DataFrame) -> pd.DataFrame:
