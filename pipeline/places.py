@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.compute import Workers
+from pipeline.workers import Workers
 from preprocessing.drafts import draft_name
 from preprocessing.errors import InputError, some
 from preprocessing.features import FeatureStore

@@ -13,7 +13,8 @@ import openslide
 from dask.system import CPU_COUNT
 from jaxtyping import Float
 
-from pipeline.compute import Outcome, Workers, map_slides, one_thread
+from pipeline.compute import Outcome, map_slides, one_thread
+from pipeline.workers import Workers
 from preprocessing.embedding import embed_tiles
 from preprocessing.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.errors import SlideError

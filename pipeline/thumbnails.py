@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from pipeline.compute import Outcome, Workers, map_slides
+from pipeline.compute import Outcome, map_slides
+from pipeline.workers import Workers
 from preprocessing.barcodes import file_name
 from preprocessing.drafts import whole_file
 from preprocessing.features import FeatureStore

@@ -5,9 +5,10 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.compute import Outcome, Workers
+    from pipeline.compute import Outcome
     from pipeline.config import Config
     from pipeline.run import Run
+    from pipeline.workers import Workers
     from preprocessing.cohort import Cohort
     from preprocessing.features import FeatureStore
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.compute import Workers
     from pipeline.config import Config
     from pipeline.inference.prediction import Presented
     from pipeline.inference.profiles import SlideKeys
     from pipeline.inference.trained import Predictor
     from pipeline.run import Run
+    from pipeline.workers import Workers
     from preprocessing.cohort import Cohort
 
 
@@ -27,10 +27,11 @@ def predict(
     """Predict every case whose inputs are new, write the predictions, and where labels are known the metrics; the reports."""
     import pandas as pd
 
-    from pipeline.compute import choose_device, one_thread
+    from pipeline.compute import one_thread
     from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.inference.new_cohort import Kept, likeness_rows, rows_of, with_labels
     from pipeline.inference.prediction import judge_cases, log_missing, predict_cases, present
+    from pipeline.workers import choose_device
     from preprocessing.features import FeatureStore
 
     store = FeatureStore(config.store)

@@ -17,9 +17,9 @@ from workflows.training import train
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.compute import Workers
     from pipeline.config import Config
     from pipeline.plan import TaskPlan
+    from pipeline.workers import Workers
     from preprocessing.cohort import Cohort
 
 log = logging.getLogger("run_pipeline")
@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.report_only:
             return draw_report(arguments.report_only)
-        from pipeline.compute import Workers
         from pipeline.config import load_config
+        from pipeline.workers import Workers
 
         config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
         limit = 60 * config.slide_minutes

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.compute import Workers
     from pipeline.config import Config, Contender
     from pipeline.fold_job import TaskJobs
     from pipeline.plan import TaskPlan
     from pipeline.run import Run
+    from pipeline.workers import Workers
     from preprocessing.cohort import Cohort
 
 

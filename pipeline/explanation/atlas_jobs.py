@@ -10,12 +10,13 @@ import openslide
 import pandas as pd
 
 from pipeline.bundle import load_model
-from pipeline.compute import Workers, map_jobs, one_thread
+from pipeline.compute import map_jobs, one_thread
 from pipeline.explanation.asked import Asked
 from pipeline.explanation.atlas import CaseShare, Typical, case_share, describe_atlas, most_typical
 from pipeline.explanation.material import Material
 from pipeline.explanation.overlays import save_jpeg
 from pipeline.explanation.tile_maps import belonging
+from pipeline.workers import Workers
 from preprocessing.colours import prototype_colour
 from preprocessing.errors import some
 from preprocessing.features import FeatureStore

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.compute import Workers, map_jobs
+from pipeline.compute import map_jobs
 from pipeline.explanation.asked import Asked
 from pipeline.explanation.atlas_jobs import draw_atlases
 from pipeline.explanation.chosen_cases import choose_cases
 from pipeline.explanation.how import tell_how
 from pipeline.explanation.material import Material
 from pipeline.explanation.one_case import CaseJob, describe_case, explain_case
+from pipeline.workers import Workers
 from preprocessing.drafts import write_text
 
 

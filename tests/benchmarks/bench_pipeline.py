@@ -29,8 +29,9 @@ ROUNDS, SIDE_PX = 5, 10_000
 
 def dask_against_process(folder: Path) -> None:
     """Workers of the same number on both sides: one."""
-    from pipeline.compute import Workers, one_thread
+    from pipeline.compute import one_thread
     from pipeline.stages import Recipe, SlidePart, embed, embed_all, tile
+    from pipeline.workers import Workers
     from preprocessing.encoders import EncoderConfig
     from preprocessing.slides import SlideFile, probe_slide
     from preprocessing.tiles import TileConfig

@@ -8,9 +8,10 @@ from contextlib import suppress
 
 import pytest
 
-from pipeline.compute import Workers, map_jobs
+from pipeline.compute import map_jobs
 from pipeline.config import load_config
 from pipeline.slurm import SlurmConfig, slurm_cluster
+from pipeline.workers import Workers
 from preprocessing.errors import InputError, RunError
 
 SBATCH = """#!/bin/bash

@@ -10,8 +10,9 @@ import torch
 import zarr
 
 from pipeline import stages
-from pipeline.compute import Outcome, Workers
+from pipeline.compute import Outcome
 from pipeline.stages import Recipe, SlidePart, divide, embed, embed_all, join, tile, tile_all
+from pipeline.workers import Workers
 from preprocessing.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.errors import SlideError
 from preprocessing.features import FeatureStore, feature_key, tile_key

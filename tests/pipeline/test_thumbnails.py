@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from pipeline.compute import Workers
 from pipeline.stages import tile
 from pipeline.thumbnails import LONG_SIDE_PX, OUTLINE, make_thumbnails, thumbnail_path
+from pipeline.workers import Workers
 from preprocessing.tiles import TileConfig
 
 CONFIG = TileConfig(tile_px=64)

@@ -1,8 +1,8 @@
 import os
 import sys
 
-from pipeline.compute import Workers
 from pipeline.worker_processes import WORKER_ENVIRONMENT, start_server
+from pipeline.workers import Workers
 
 
 def state():

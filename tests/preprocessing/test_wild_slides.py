@@ -21,9 +21,10 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.compute import Outcome, Workers
+from pipeline.compute import Outcome
 from pipeline.finished import FinishedRun, FinishedSlide
 from pipeline.stages import Recipe, embed_all, tile_all
+from pipeline.workers import Workers
 from preprocessing.encoders import EncoderConfig, load_encoder
 from preprocessing.features import FeatureStore, feature_key, tile_key
 from preprocessing.geojson import to_geojson

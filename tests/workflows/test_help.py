@@ -93,7 +93,7 @@ def test_sigterm_stops_the_run_in_order_and_is_the_callers_again_afterwards(monk
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(run_pipeline, "walk", terminated)
-    monkeypatch.setattr("pipeline.compute.Workers.__exit__", lambda *_: closed.append(True))
+    monkeypatch.setattr("pipeline.workers.Workers.__exit__", lambda *_: closed.append(True))
     assert run_pipeline.main(["slides", "genes.csv", "--workers", "0"]) == run_pipeline.TERMINATED
     assert closed == [True]
     assert "the same command goes on from what is finished" in capsys.readouterr().err

@@ -12,12 +12,12 @@ from PIL import Image
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from pipeline.bundle import TrainedModel, load_model, save_model
-from pipeline.compute import Workers
 from pipeline.explanation.asked import Asked, Source
 from pipeline.explanation.explain import explain_tasks
 from pipeline.explanation.material import Material
 from pipeline.fit import predict_logits
 from pipeline.tasks import TASKS
+from pipeline.workers import Workers
 from preprocessing.barcodes import file_name
 from preprocessing.colours import PROTOTYPES
 from preprocessing.features import Bag, FeatureStore
