@@ -1,10 +1,12 @@
 """The same done with many files, each in a process apart: one that crashes a library, or hangs it, takes nothing else along."""
 
+import logging
 import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +14,11 @@ from typing import TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from preprocessing.errors import SlideError
+from preprocessing.errors import RunError, SlideError
 
+log = logging.getLogger(__name__)
+STALLED_MINUTES = 1.0  # a process that is killed while it takes a thing can keep all others from taking any
+POOLS = 3  # of which one takes over from another that broke
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,35 +50,71 @@ def each_apart(work: Callable[[T], R], things: Sequence[T], *, at_once: int, min
         things: which travel, as do the results.
         at_once: how many processes.
         minutes: a process that takes longer over a thing is ended.
+
+    Raises:
+        RunError: processes die before they begin, again and again.
     """
-    if not things:
-        return []
+    answers: list[R | Lost] = []
+    for _ in range(POOLS):
+        if len(answers) == len(things):
+            break
+        try:
+            _in_a_pool(work, things[len(answers) :], answers, at_once=at_once, minutes=minutes)
+        except BrokenProcessPool as death:
+            log.debug("a process that opens slides died (%s); %d are left to open", death, len(things) - len(answers))
+    if len(answers) < len(things):
+        raise RunError(
+            f"processes that open slides died before they began, {POOLS} times: short of memory? Free some, and give the "
+            "same command again"
+        )
+    return answers
+
+
+def _in_a_pool(
+    work: Callable[[T], R], things: Sequence[T], answers: list[R | Lost], *, at_once: int, minutes: float
+) -> None:
+    """Adds an answer for each; raises BrokenProcessPool where a process died at no thing, which gives all of them up."""
     with ProcessPool(min(at_once, len(things)), context=multiprocessing.get_context(METHOD)) as pool:
 
         def begin(thing: T) -> "Future[R | Lost]":
-            return pool.schedule(_attempt, (work, thing), timeout=60 * minutes)
+            try:
+                return pool.schedule(_attempt, (work, thing), timeout=60 * minutes)
+            except RuntimeError as error:
+                raise BrokenProcessPool(str(error)) from error
+
+        def done() -> int:
+            return sum(future.done() for future in begun)
 
         try:
             begun = [begin(thing) for thing in things]
-            return [_answer(first, partial(begin, thing), minutes) for first, thing in zip(begun, things, strict=True)]
+            for first, thing in zip(begun, things, strict=True):
+                answers.append(_answer(first, partial(begin, thing), minutes, done))
         except BaseException:  # where the user stops the run, nobody waits for what hangs
             pool.stop()
             raise
 
 
-def _answer(first: "Future[R | Lost]", again: Callable[[], "Future[R | Lost]"], minutes: float) -> R | Lost:
+def _answer(
+    first: "Future[R | Lost]", again: Callable[[], "Future[R | Lost]"], minutes: float, done: Callable[[], int]
+) -> R | Lost:
     """The result; or what became of the process: it is begun again once, since a process may die of what others take."""
     with suppress(ProcessExpired):
-        return _in_time(first, minutes)
+        return _in_time(first, minutes, done)
     try:
-        return _in_time(again(), minutes)
+        return _in_time(again(), minutes, done)
     except ProcessExpired as death:
         code = death.exitcode or 0
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return Lost(f"its process died while it was opened ({cause}), twice: damaged, or short of memory")
 
 
-def _in_time(future: "Future[R | Lost]", minutes: float) -> R | Lost:
+def _in_time(future: "Future[R | Lost]", minutes: float, done: Callable[[], int]) -> R | Lost:
+    """The result. Where nothing at all is done in the time of two things, no process takes any more: the pool is broken."""
+    before = done()
+    while not wait([future], 60 * (2 * minutes + STALLED_MINUTES)).done:
+        if (now := done()) == before:
+            raise BrokenProcessPool("no process takes what is there to do")
+        before = now
     try:
         return future.result()
     except TimeoutError:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.worker_processes import start_server
+from preprocessing import apart
 from preprocessing.apart import Lost, each_apart, each_here
-from preprocessing.errors import SlideError
+from preprocessing.errors import RunError, SlideError
 
 LIMIT = 0.05  # minutes
 
@@ -72,6 +73,46 @@ def test_what_kills_its_process_is_lost_alone_with_the_cause():
 
 def test_what_loses_its_process_by_chance_is_done_by_another(tmp_path):
     assert each_apart(partial(crash_once, marks=tmp_path), ["a", "b"], at_once=2, minutes=LIMIT) == ["a", "b"]
+
+
+class Arriving:
+    """Ends or stops the process that it arrives at, before its work is begun; only the first where there is a mark."""
+
+    def __init__(self, sent, mark=None):
+        self.sent, self.mark = sent, mark
+
+    def __reduce__(self):
+        return arrive, (self.sent, self.mark)
+
+
+def arrive(sent, mark):
+    if mark is None or not mark.exists():
+        if mark is not None:
+            mark.touch()
+        os.kill(os.getpid(), sent)
+    return "arrived"
+
+
+def test_a_process_that_dies_before_it_begins_loses_nothing(tmp_path):
+    things = ["a", Arriving(signal.SIGKILL, tmp_path / "mark"), "b"]
+    results = each_apart(work_of_any, things, at_once=1, minutes=LIMIT)
+    assert results == ["a", "arrived", "b"]
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_process_that_keeps_the_others_from_beginning_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(apart, "STALLED_MINUTES", 0.01)
+    things = [Arriving(signal.SIGSTOP, tmp_path / "mark"), "b", "c"]
+    assert each_apart(work_of_any, things, at_once=2, minutes=LIMIT) == ["arrived", "b", "c"]
+
+
+def test_processes_that_always_die_before_they_begin_end_the_run_with_the_reason():
+    with pytest.raises(RunError, match="died before they began, 3 times: short of memory"):
+        each_apart(work_of_any, [Arriving(signal.SIGKILL)], at_once=1, minutes=LIMIT)
+
+
+def work_of_any(thing):
+    return thing
 
 
 def test_what_hangs_is_lost_alone_and_its_process_is_gone():
