@@ -287,7 +287,12 @@ class Workers:
         start_server()
         dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
-            return LocalCluster(n_workers=self.count or CPU_COUNT, **LOCAL)
+            try:
+                return LocalCluster(n_workers=self.count or CPU_COUNT, **LOCAL)
+            except RuntimeError as error:
+                raise RunError(
+                    f"a worker process died while it started ({error}): {DEATH}; the same command goes on from what is finished"
+                ) from error
 
 
 def _wait_for_a_job(client: Client, slurm: SlurmConfig) -> None:

@@ -399,3 +399,15 @@ class TestOnCores:
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
         with Workers(1, "auto") as workers, workers.on_cores() as cores:
             assert (workers.device, cores.device, cores.count) == ("cuda", "cpu", None)
+
+
+def test_a_worker_that_dies_while_it_starts_ends_the_run_with_the_reason(monkeypatch):
+    def dies(**_):
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr(compute, "LocalCluster", dies)
+    with (
+        Workers(2, "cpu") as workers,
+        pytest.raises(RunError, match=r"died while it started \(Nanny failed to start.\)"),
+    ):
+        workers.at_once()
