@@ -13,11 +13,10 @@ from typing import Any, Protocol, TypeVar
 from dask.distributed import Future, KilledWorker, as_completed, get_worker
 
 from pipeline.progress import track
-from pipeline.workers import BEGUN, Workers, told_if_no_worker_is_left
+from pipeline.workers import BEGUN, DEATH, Workers, told_if_no_worker_is_left
 from preprocessing.errors import RunError, SlideError
 
 log = logging.getLogger(__name__)
-DEATH = "short of memory, or a fault in a library; fewer --workers leave more memory to each"
 S = TypeVar("S", bound="SlideWork")
 J = TypeVar("J")
 R = TypeVar("R")

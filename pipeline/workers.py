@@ -42,6 +42,7 @@ BEGUN = "umeml-pipeline-begun"  # Dask's topic of the tasks that are begun
 CONNECT_SECONDS = 10
 NO_WORKER_MINUTES = 10.0  # that a run waits for workers to come back to another's scheduler
 NO_WORKER = "no-worker"  # Dask's word for why a task was given up, where it was for that
+DEATH = "short of memory, or a fault in a library; fewer --workers leave more memory to each"
 LOOK_SECONDS = 10  # between looks whether there are workers
 CLOSE_SECONDS = 10  # Dask can wait for ever for a worker that died while it started; what is left ends with the run
 R = TypeVar("R")
@@ -232,7 +233,12 @@ class Workers:
         start_server()
         dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
-            return LocalCluster(n_workers=self.count or CPU_COUNT, **LOCAL)
+            try:
+                return LocalCluster(n_workers=self.count or CPU_COUNT, **LOCAL)
+            except RuntimeError as error:
+                raise RunError(
+                    f"a worker process died while it started ({error}): {DEATH}; the same command goes on from what is finished"
+                ) from error
 
 
 def _wait_for_a_job(client: Client, slurm: SlurmConfig) -> None:

@@ -15,7 +15,16 @@ from preprocessing.errors import InputError
 from preprocessing.features import FeatureStore
 from preprocessing.labels import recognise
 from preprocessing.omics import FEATURE_KINDS, OmicsMatrix, concatenate
-from preprocessing.slides import LeftOut, Slide, SlideFile, find_slides, probe_slides, same_scans, select_kind
+from preprocessing.slides import (
+    LeftOut,
+    Slide,
+    SlideFile,
+    doubtful_resolutions,
+    find_slides,
+    probe_slides,
+    same_scans,
+    select_kind,
+)
 from preprocessing.stored import StoredRecipe, stored_recipe, stored_slide
 from preprocessing.who2021 import who2021
 
@@ -142,7 +151,7 @@ def load_cohort(
         labels=_with_sites(_with_diagnosis(labels.frame, annotations, str(clinical or genes))),
         annotations=annotations,
         rows_dropped=tuple(dropped),
-        notes=tuple([*notes, *labels.notes, *same_scans(usable)]),
+        notes=tuple([*notes, *labels.notes, *same_scans(usable), *doubtful_resolutions(usable)]),
         needs="slides" if not matrices else "genes" if slides is None else cases,
         stored=stored,
     )

@@ -22,6 +22,8 @@ BEGINNINGS = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!": "a rar archive",
     b"%PDF": "a PDF",
+    b"\x89PNG": "a picture (PNG)",
+    b"\xff\xd8\xff": "a picture (JPEG)",
     b"PAR1": "a Parquet file",
     b"\x89HDF": "an HDF5 file",
     b"{\\rtf": "a text with layout (RTF)",

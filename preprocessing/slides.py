@@ -15,7 +15,7 @@ import pandas as pd
 
 from preprocessing.apart import Lost, each_apart, each_here
 from preprocessing.barcodes import case_of, slide_kind
-from preprocessing.errors import InputError, SlideError
+from preprocessing.errors import InputError, SlideError, some
 from preprocessing.files import what_it_is, why_no_file
 from preprocessing.fingerprints import slide_fingerprint
 from preprocessing.reader import SlideReader
@@ -28,6 +28,7 @@ MPP_RANGE = (0.05, 5.0)  # microns per pixel of any bright-field scan; beyond it
 MAX_SIDE_MM = 400  # whole-organ glass has 200; a header that is damaged can say anything
 POWER_TIMES_MPP = 10.0  # a 40x objective is scanned at about 0.25 microns per pixel, a 20x one at 0.5
 DOUBT_RATIO = 1.6  # a resolution that differs by more from what the objective power implies is doubtful
+_DOUBTFUL = "doubtful"
 OPENED_AT_ONCE = 8  # to open a slide is to wait for the disk
 OPENING_MINUTES = 5.0  # it takes milliseconds, or seconds on a slow network
 T = TypeVar("T")
@@ -301,6 +302,18 @@ def same_scans(slides: Iterable[Slide]) -> list[str]:
     ]
 
 
+def doubtful_resolutions(slides: Iterable[Slide]) -> list[str]:
+    """A warning of the slides whose objective power speaks against their resolution, if there are any."""
+    told = [
+        f"{slide.slide_id} ({slide.mpp:g} µm, {slide.mpp_source})" for slide in slides if _DOUBTFUL in slide.mpp_source
+    ]
+    return [
+        f"warning: the resolution of {len(told)} slides does not go with their objective power, and is believed: {some(told)}; "
+        "compare it with the scanner's, since a wrong one gives tiles of a wrong scale; slides.csv has them all"
+        for _ in told[:1]
+    ]
+
+
 def _same_or_raise(one: Slide, other: Slide) -> None:
     if (one.fingerprint, one.case_id, one.mpp_xy) != (other.fingerprint, other.case_id, other.mpp_xy):
         raise InputError(
@@ -405,7 +418,7 @@ def _doubt(mpp: float, power: float | None) -> str:
     if not power or not _plausible(POWER_TIMES_MPP / power):
         return ""
     ratio = mpp * power / POWER_TIMES_MPP
-    return "" if 1 / DOUBT_RATIO < ratio < DOUBT_RATIO else f" (doubtful: objective power {power:g}x)"
+    return "" if 1 / DOUBT_RATIO < ratio < DOUBT_RATIO else f" ({_DOUBTFUL}: objective power {power:g}x)"
 
 
 def _number(text: str | None) -> float | None:

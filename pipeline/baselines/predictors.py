@@ -7,7 +7,7 @@ with a reason.
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -231,7 +231,7 @@ def fit_logistic(
         LogisticRegression(max_iter=MAX_LOGISTIC_STEPS),
         {"C": list(1 / penalties)},
         scoring="neg_log_loss",
-        cv=list(inner_folds(labels, seed)),
+        cv=inner_folds(labels, seed),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of the fit that is used it is asked below
@@ -270,13 +270,15 @@ def fuse_probabilities(a: ClassPrediction, b: ClassPrediction) -> ClassPredictio
     return ClassPrediction((a.probabilities + b.probabilities) / 2, a.reason or b.reason)
 
 
-def inner_folds(labels: Int[np.ndarray, " m"], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def inner_folds(labels: Int[np.ndarray, " m"], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fitted and held-out cases' numbers, stratified by label; fewer than five folds where a label has fewer cases."""
     from sklearn.model_selection import StratifiedKFold
 
     smallest = int(np.unique(labels, return_counts=True)[1].min())
     folds = StratifiedKFold(max(2, min(INNER_FOLDS, smallest)), shuffle=True, random_state=seed)
-    return folds.split(np.zeros(len(labels)), labels)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # the task warns of it in the user's terms
+        return list(folds.split(np.zeros(len(labels)), labels))
 
 
 def _standardise(prediction: SurvivalPrediction) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:

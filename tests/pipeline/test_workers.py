@@ -9,7 +9,7 @@ import pytest
 from distributed import LocalCluster, get_worker
 
 from pipeline.workers import Workers, choose_device
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, RunError
 
 
 def test_dasks_dashboard_is_told(caplog):
@@ -103,3 +103,15 @@ class TestOnCores:
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
         with Workers(1, "auto") as workers, workers.on_cores() as cores:
             assert (workers.device, cores.device, cores.count) == ("cuda", "cpu", None)
+
+
+def test_a_worker_that_dies_while_it_starts_ends_the_run_with_the_reason(monkeypatch):
+    def dies(**_):
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr("pipeline.workers.LocalCluster", dies)
+    with (
+        Workers(2, "cpu") as workers,
+        pytest.raises(RunError, match=r"died while it started \(Nanny failed to start.\)"),
+    ):
+        workers.at_once()

@@ -65,13 +65,54 @@ def test_what_kills_its_process_is_lost_alone_with_the_cause():
     results = dict(zip(words, each_apart(work, words, at_once=2, minutes=LIMIT), strict=True))
     told = {word: result.reason for word, result in results.items() if isinstance(result, Lost)}
     assert told == {
-        "crashes": "its process died while it was opened (SIGSEGV), twice: damaged, or short of memory",
-        "leaves": "its process died while it was opened (exit code 7), twice: damaged, or short of memory",
+        "crashes": "its process died while it was opened (SIGSEGV), 2 times: damaged, or short of memory",
+        "leaves": "its process died while it was opened (exit code 7), 2 times: damaged, or short of memory",
     }
 
 
 def test_what_loses_its_process_by_chance_is_done_by_another(tmp_path):
     assert each_apart(partial(crash_once, marks=tmp_path), ["a", "b"], at_once=2, minutes=LIMIT) == ["a", "b"]
+
+
+class Arriving:
+    """Ends or stops the process that it arrives at, before its work is begun; only the first where there is a mark."""
+
+    def __init__(self, sent, mark=None):
+        self.sent, self.mark = sent, mark
+
+    def __reduce__(self):
+        return arrive, (self.sent, self.mark)
+
+
+def arrive(sent, mark):
+    if mark is None or not mark.exists():
+        if mark is not None:
+            mark.touch()
+        os.kill(os.getpid(), sent)
+    return "arrived"
+
+
+def test_a_process_that_dies_before_it_begins_loses_nothing(tmp_path):
+    things = ["a", Arriving(signal.SIGKILL, tmp_path / "mark"), "b"]
+    results = each_apart(work_of_any, things, at_once=1, minutes=LIMIT)
+    assert results == ["a", "arrived", "b"]
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_process_that_is_stopped_before_it_begins_keeps_no_other_waiting():
+    first, *others = each_apart(work_of_any, [Arriving(signal.SIGSTOP), "b", "c"], at_once=2, minutes=LIMIT)
+    assert first == Lost("took longer than 0.05 minutes to be opened; is its disk there?")
+    assert others == ["b", "c"]
+
+
+def test_what_always_ends_the_process_that_it_arrives_at_is_lost_alone():
+    lost, other = each_apart(work_of_any, [Arriving(signal.SIGKILL), "b"], at_once=1, minutes=LIMIT)
+    assert lost.reason.startswith("its process died while it was opened (SIGKILL), 2 times")
+    assert other == "b"
+
+
+def work_of_any(thing):
+    return thing
 
 
 def test_what_hangs_is_lost_alone_and_its_process_is_gone():

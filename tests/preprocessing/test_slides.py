@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,16 @@ import tifffile
 
 from pipeline.worker_processes import start_server
 from preprocessing.errors import InputError, SlideError
-from preprocessing.slides import SlideFile, find_slides, probe_slide, probe_slides, resolve_mpp, same_scans, select_kind
+from preprocessing.slides import (
+    SlideFile,
+    doubtful_resolutions,
+    find_slides,
+    probe_slide,
+    probe_slides,
+    resolve_mpp,
+    same_scans,
+    select_kind,
+)
 from workflows.demo import write_svs
 
 SLIDES = Path(__file__).parents[2].parent / "shared" / "data" / "slides"
@@ -241,6 +251,21 @@ class TestDuplicates:
         found = find_slides(folder)
         assert [file.slide_id for file in found] == ["s"]
         assert found[0].path.resolve() == kept
+
+    def test_a_resolution_that_the_objective_power_contradicts_is_told(self, tmp_path):
+        path = small_svs(tmp_path / "a.svs")
+        (good,), _ = probe_slides([SlideFile("a", "c1", path)], default_mpp=None)
+        assert doubtful_resolutions([good]) == []
+        mpp_xy, source = resolve_mpp(METADATA | POWER, manifest_mpp=None, default_mpp=None)
+        (told,) = doubtful_resolutions([good, replace(good, slide_id="b", mpp_xy=mpp_xy, mpp_source=source)])
+        assert told.startswith("warning: the resolution of 1 slides does not go with their objective power")
+        assert "b (0.252 µm, metadata (doubtful: objective power 20x));" in told
+
+    @pytest.mark.parametrize(("start", "what"), [(b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff\xe0", "JPEG")])
+    def test_a_picture_under_the_name_of_a_slide_is_told(self, tmp_path, start, what):
+        (tmp_path / "a.svs").write_bytes(start + bytes(1000))
+        _, (gone,) = probe_slides([SlideFile("a", "c", tmp_path / "a.svs")], default_mpp=None)
+        assert gone.reason.startswith(f"a.svs: not a slide that OpenSlide can read: it is a picture ({what})")
 
     def test_one_scan_under_two_ids_is_told(self, tmp_path):
         path = small_svs(tmp_path / "a.svs")

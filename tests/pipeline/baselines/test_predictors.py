@@ -1,4 +1,5 @@
 import json
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_two_classes_are_those_of_scikit_learn(cohort: tuple) -> None:
     losses = []
     for penalty in penalties:  # of five inner folds
         told = cross_val_predict(
-            LogisticRegression(C=penalty, max_iter=5000), x, two, cv=list(inner_folds(two, 0)), method="predict_proba"
+            LogisticRegression(C=penalty, max_iter=5000), x, two, cv=inner_folds(two, 0), method="predict_proba"
         )
         losses.append(np.mean([log_loss(two[held], told[held]) for _, held in inner_folds(two, 0)]))
     expected = LogisticRegression(C=penalties[int(np.argmin(losses))], max_iter=5000).fit(x, two).predict_proba(x)
@@ -195,3 +196,10 @@ def test_a_fit_that_does_not_converge_gives_a_reason(cohort: tuple, monkeypatch:
     monkeypatch.setattr(LogisticRegression, "fit", raising(RuntimeError("another fault")))
     with pytest.raises(Exception, match="another fault"):  # only convergence is caught
         fit_omics_logistic(features[:90], classes[:90], n_classes=3).predict(features[90:])
+
+
+def test_a_class_of_one_case_is_divided_without_a_word_from_scikit_learn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folds = inner_folds(np.array([0, 0, 0, 1]), 0)
+    assert sorted(held for _, part in folds for held in part) == [0, 1, 2, 3]
