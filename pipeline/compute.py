@@ -216,6 +216,7 @@ def map_jobs(
         number = futures[future]
         try:
             results[number] = workers.told(future.result())
+            log.debug("%s %s: done", stage, jobs[number])
         except KilledWorker:
             log.warning("%s %s: its worker process died; it is done again, alone", stage, jobs[number])
         except Exception:

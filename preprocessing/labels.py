@@ -20,6 +20,7 @@ DAYS_PER_MONTH = DAYS_PER_YEAR / 12
 LONGEST_MONTHS = 400  # 33 years: a follow-up beyond it is counted in days
 TOO_MANY_MONTHS = 600  # 50 years: no follow-up is so long
 FEW_DAYS = 400  # a cohort that was followed no longer may have been counted in months
+MUCH_APART = 0.02  # as a share, by which months that are counted otherwise do not differ
 ENOUGH_TIMES = 10  # to judge by the longest of them
 OLDEST_YEARS = 130
 
@@ -61,6 +62,8 @@ SITE = names_in("site tissue_source_site tissue_source_site_code tss")
 LABEL_NAMES = frozenset().union(
     GRADE, SUBTYPE, MONTHS, DAYS, YEARS, UNIT_UNKNOWN, DAYS_TO_DEATH, DAYS_TO_LAST, EVENT, CENSORSHIP, AGE, SEX, SITE
 )
+_UNITS = {"months": MONTHS, "days": DAYS, "years": YEARS}
+_MONTHS_IN = {"months": 1.0, "days": 1 / DAYS_PER_MONTH, "years": 12.0}
 _TIME_WORDS = frozenset(names_in("date dates day days month months year years time followup followed follow"))
 
 # The GDC puts its table in front: demographic.vital_status.
@@ -130,8 +133,10 @@ class _Table:
         if not columns:
             return None
         chosen, others = columns[0], columns[1:]
-        passed = ", ".join(f"{other} (differs in {self._differing(chosen, other, read)} cases)" for other in others)
-        self.notes.append(f"{label}: column {chosen}" + (f"; also there, not used: {passed}" if others else ""))
+        differing = {other: self._differing(chosen, other, read) for other in others}
+        passed = ", ".join(f"{other} (differs in {n} cases)" for other, n in differing.items())
+        doubt = f"warning: {self.source}: " if any(differing.values()) else ""
+        self.notes.append(f"{doubt}{label}: column {chosen}" + (f"; also there, not used: {passed}" if others else ""))
         return chosen
 
     def _differing(self, one: str, other: str, read: Callable[[str], Any]) -> int:
@@ -236,7 +241,7 @@ def _survival(table: _Table) -> dict[str, pd.Series | None]:
         negative = time.index[time < 0]
         if len(negative):
             table.notes.append(
-                f"survival_months: negative in {len(negative)} cases, taken as missing: {some(negative)}"
+                f"warning: {table.source}: survival_months: negative in {len(negative)} cases, taken as missing: {some(negative)}"
             )
         time = time.mask(time < 0)
     return {"survival_months": time, "event": event}
@@ -254,13 +259,14 @@ def _no_time(table: _Table) -> str:
 
 def _time(table: _Table, event: pd.Series | None) -> tuple[pd.Series | None, pd.Series | None]:
     """Survival in months, and the event, which the GDC's days to death may be the only ones to tell."""
-    units = {"months": 1.0, "days": 1 / DAYS_PER_MONTH, "years": 12.0}
-    for unit, names in (("months", MONTHS), ("days", DAYS), ("years", YEARS)):
+    for unit, names in _UNITS.items():
         column = table.first(names, "survival_months", read=read_number)
         if column is not None:
             if unit != "months":
                 table.notes.append(f"survival_months: {column} taken as {unit} (a month has {DAYS_PER_MONTH} days)")
-            return _in_months(table, column, unit, units[unit]), event
+            months = _in_months(table, column, unit)
+            _compare_units(table, column, unit, months)
+            return months, event
     if table.named(DAYS_TO_LAST):
         return _days_to_death(table, event)
     column = table.first(UNIT_UNKNOWN, "survival_months", accept=_is_time)
@@ -272,13 +278,28 @@ def _time(table: _Table, event: pd.Series | None) -> tuple[pd.Series | None, pd.
         f"survival_months: column {column} names no unit; its largest value is {values.max():g}, so {unit} are assumed "
         f"(call it time_months or time_days to be sure)"
     )
-    return values * units[unit], event
+    return values * _MONTHS_IN[unit], event
 
 
-def _in_months(table: _Table, column: str, unit: str, factor: float) -> pd.Series:
-    """The column in months, `factor` of them to each number; a follow-up longer than anybody's is refused."""
+def _compare_units(table: _Table, column: str, unit: str, months: pd.Series) -> None:
+    """Warns of columns in other units that tell other times."""
+    others = [(name, other) for other in _UNITS if other != unit for name in table.named(_UNITS[other])]
+    for name, other in others:
+        told = table.frame[name].map(lambda value: read_number(_text(value)), na_action="ignore").astype(float)
+        apart = (told * _MONTHS_IN[other] - months).abs()
+        rounded = max(1.0, _MONTHS_IN[other], _MONTHS_IN[unit])  # as whole years are
+        differing = apart.index[apart > rounded + MUCH_APART * months]
+        if len(differing):
+            table.notes.append(
+                f"warning: {table.source}: survival_months: column {name} tells other times than {column}, which is used, in "
+                f"{len(differing)} cases: {some(differing)}"
+            )
+
+
+def _in_months(table: _Table, column: str, unit: str) -> pd.Series:
+    """The column in months; a follow-up longer than anybody's is refused."""
     numbers = table.numbers(column)
-    months = numbers * factor
+    months = numbers * _MONTHS_IN[unit]
     absurd = months.index[months > TOO_MANY_MONTHS]
     if len(absurd):
         remedy = "days go into a column survival_days, months into survival_months, and an unknown time is left empty"

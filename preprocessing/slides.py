@@ -28,6 +28,7 @@ MPP_RANGE = (0.05, 5.0)  # microns per pixel of any bright-field scan; beyond it
 MAX_SIDE_MM = 400  # whole-organ glass has 200; a header that is damaged can say anything
 POWER_TIMES_MPP = 10.0  # a 40x objective is scanned at about 0.25 microns per pixel, a 20x one at 0.5
 DOUBT_RATIO = 1.6  # a resolution that differs by more from what the objective power implies is doubtful
+MANIFEST_SLACK = 0.05  # as a share, by which a manifest may have rounded
 _DOUBTFUL = "doubtful"
 OPENED_AT_ONCE = 8  # to open a slide is to wait for the disk
 OPENING_MINUTES = 5.0  # it takes milliseconds, or seconds on a slow network
@@ -303,13 +304,13 @@ def same_scans(slides: Iterable[Slide]) -> list[str]:
 
 
 def doubtful_resolutions(slides: Iterable[Slide]) -> list[str]:
-    """A warning of the slides whose objective power speaks against their resolution, if there are any."""
+    """A warning of the slides whose objective power, or manifest, speaks against their resolution, if there are any."""
     told = [
         f"{slide.slide_id} ({slide.mpp:g} µm, {slide.mpp_source})" for slide in slides if _DOUBTFUL in slide.mpp_source
     ]
     return [
-        f"warning: the resolution of {len(told)} slides does not go with their objective power, and is believed: {some(told)}; "
-        "compare it with the scanner's, since a wrong one gives tiles of a wrong scale; slides.csv has them all"
+        f"warning: of {len(told)} slides something speaks against the resolution in their metadata, which is believed: "
+        f"{some(told)}; compare it with the scanner's, since a wrong one gives tiles of a wrong scale; slides.csv has them all"
         for _ in told[:1]
     ]
 
@@ -398,7 +399,7 @@ def resolve_mpp(
     power = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
     if known and all(_plausible(value) for value in known):
         x, y = (value or known[0] for value in told)
-        return (x, y), "metadata" + _doubt(x, power)
+        return (x, y), "metadata" + _doubt(x, power, manifest_mpp)
     if known and manifest_mpp is None:
         raise SlideError(
             f"absurd resolution in its metadata: {' × '.join(f'{value:g}' for value in known)} microns per pixel, "
@@ -413,8 +414,10 @@ def resolve_mpp(
     raise SlideError("no microns per pixel in its metadata; give --default-mpp or an mpp column in the manifest")
 
 
-def _doubt(mpp: float, power: float | None) -> str:
-    """What the ledger adds where the objective power speaks against the resolution."""
+def _doubt(mpp: float, power: float | None, manifest_mpp: float | None) -> str:
+    """What the ledger adds where the manifest or the objective power speaks against the resolution."""
+    if manifest_mpp and abs(manifest_mpp / mpp - 1) > MANIFEST_SLACK:
+        return f" ({_DOUBTFUL}: the manifest says {manifest_mpp:g})"
     if not power or not _plausible(POWER_TIMES_MPP / power):
         return ""
     ratio = mpp * power / POWER_TIMES_MPP

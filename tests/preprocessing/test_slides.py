@@ -252,13 +252,13 @@ class TestDuplicates:
         assert [file.slide_id for file in found] == ["s"]
         assert found[0].path.resolve() == kept
 
-    def test_a_resolution_that_the_objective_power_contradicts_is_told(self, tmp_path):
+    def test_a_resolution_that_something_speaks_against_is_told(self, tmp_path):
         path = small_svs(tmp_path / "a.svs")
         (good,), _ = probe_slides([SlideFile("a", "c1", path)], default_mpp=None)
         assert doubtful_resolutions([good]) == []
         mpp_xy, source = resolve_mpp(METADATA | POWER, manifest_mpp=None, default_mpp=None)
         (told,) = doubtful_resolutions([good, replace(good, slide_id="b", mpp_xy=mpp_xy, mpp_source=source)])
-        assert told.startswith("warning: the resolution of 1 slides does not go with their objective power")
+        assert told.startswith("warning: of 1 slides something speaks against the resolution in their metadata")
         assert "b (0.252 µm, metadata (doubtful: objective power 20x));" in told
 
     @pytest.mark.parametrize(("start", "what"), [(b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff\xe0", "JPEG")])
@@ -405,8 +405,9 @@ class TestResolveMpp:
     @pytest.mark.parametrize(
         ("properties", "manifest_mpp", "default_mpp", "expected"),
         [
-            (METADATA, 0.4, 0.3, ((0.2521, 0.2519), "metadata")),
-            (METADATA | POWER, 0.4, 0.3, ((0.2521, 0.2519), "metadata (doubtful: objective power 20x)")),
+            (METADATA, 0.25, 0.3, ((0.2521, 0.2519), "metadata")),
+            (METADATA, 0.4, 0.3, ((0.2521, 0.2519), "metadata (doubtful: the manifest says 0.4)")),
+            (METADATA | POWER, 0.25, 0.3, ((0.2521, 0.2519), "metadata (doubtful: objective power 20x)")),
             (POWER, 0.4, 0.3, ((0.4, 0.4), "manifest")),
             (POWER, None, 0.3, ((0.5, 0.5), "objective power 20x")),
             ({}, None, 0.3, ((0.3, 0.3), "default")),

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -212,6 +213,25 @@ def test_killed_at_twenty_moments_over_all_stages_the_result_is_the_same(place, 
     there = place()
     disturb(there, moments, rng)
     check(there, undisturbed)
+
+
+@pytest.mark.slow  # half a minute
+def test_killed_while_slides_are_opened_the_result_is_the_same(place, undisturbed):
+    """The first processes of a run are those that open its slides."""
+    there, rng = place(), random.Random(0)
+    for victim in ("opener", "run", "opener"):
+        process = there.start()
+        time.sleep(rng.uniform(0, 0.1))
+        opener = rng.choice(worker_processes(process))
+        assert there.seen("tiling") == 0, "too late: slides are tiled"
+        if victim == "run":
+            kill_run(process)
+        else:
+            opener.kill()
+            assert process.wait(PATIENCE) == 0, (there.folder / "told.txt").read_text()
+            check(there, undisturbed)
+            shutil.rmtree(there.run)
+            shutil.rmtree(there.store)
 
 
 @pytest.mark.slow  # half a minute
