@@ -211,7 +211,13 @@ def _readers(device: str) -> int:
 
 def _require_unchanged(slide: Slide) -> None:
     """What is stored under a slide's fingerprint must come from that very slide."""
-    if slide_fingerprint(slide.path) != slide.fingerprint:
+    try:
+        found = slide_fingerprint(slide.path)
+    except FileNotFoundError:
+        raise SlideError(
+            f"{slide.path} was there when the run began and is gone; bring it back and run again"
+        ) from None
+    if found != slide.fingerprint:
         raise SlideError(f"{slide.path.name} was replaced while the run was on; run again")
 
 

@@ -332,11 +332,9 @@ def probe_slide(file: SlideFile, *, default_mpp: float | None) -> Slide:
             size_px, properties = reader.size_px, reader.properties
         fingerprint = slide_fingerprint(file.path)
     except openslide.OpenSlideUnsupportedFormatError:
-        raise SlideError(f"{file.path.name}: not a slide that OpenSlide can read{_instead(file.path)}") from None
+        raise SlideError(f"not a slide that OpenSlide can read{_instead(file.path)}") from None
     except (openslide.OpenSlideError, OSError) as error:
-        raise SlideError(
-            f"{file.path.name}: cannot be opened: {error}; if it was copied in part, copy it again"
-        ) from None
+        raise SlideError(f"cannot be opened: {error}; if it was copied in part, copy it again") from None
     mpp_xy, source = resolve_mpp(properties, manifest_mpp=file.mpp, default_mpp=default_mpp)
     sides = [side * mpp / 1000 for side, mpp in zip(size_px, mpp_xy, strict=True)]
     if max(sides) > MAX_SIDE_MM:

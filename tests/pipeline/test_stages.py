@@ -175,6 +175,13 @@ class TestTile:
             tile(slide, store=tmp_path / "store", config=CONFIG)
         assert not FeatureStore(tmp_path / "store").has_tiles(tile_key(slide, CONFIG))
 
+    def test_refuses_a_slide_that_is_gone_since_it_was_found(self, slide, tmp_path):
+        slide.path.unlink()
+        with pytest.raises(
+            SlideError, match=r"S\.svs was there when the run began and is gone; bring it back and run again"
+        ):
+            tile(slide, store=tmp_path / "store", config=CONFIG)
+
 
 class TestEmbed:
     @pytest.mark.parametrize("name", ["tile_slide", "look_at"])

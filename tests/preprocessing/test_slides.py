@@ -265,7 +265,7 @@ class TestDuplicates:
     def test_a_picture_under_the_name_of_a_slide_is_told(self, tmp_path, start, what):
         (tmp_path / "a.svs").write_bytes(start + bytes(1000))
         _, (gone,) = probe_slides([SlideFile("a", "c", tmp_path / "a.svs")], default_mpp=None)
-        assert gone.reason.startswith(f"a.svs: not a slide that OpenSlide can read: it is a picture ({what})")
+        assert gone.reason.startswith(f"not a slide that OpenSlide can read: it is a picture ({what})")
 
     def test_one_scan_under_two_ids_is_told(self, tmp_path):
         path = small_svs(tmp_path / "a.svs")
@@ -369,7 +369,7 @@ class TestProbe:
         monkeypatch.setattr(module, "slide_fingerprint", stale)
         usable, left_out = probe_slides(files, default_mpp=None)
         assert [slide.slide_id for slide in usable] == ["good"]
-        assert "bad.svs: cannot be opened" in left_out[0].reason
+        assert "cannot be opened: " in left_out[0].reason
         assert "Stale file handle" in left_out[0].reason
 
     @needs_data
@@ -381,10 +381,8 @@ class TestProbe:
         reasons = {gone.file.slide_id: gone.reason for gone in left_out}
         assert {gone.status for gone in left_out} == {"failed"}
         assert reasons.keys() == {"histolab-broken", "openslide-unopenable"}
-        assert reasons["histolab-broken"].startswith(
-            "histolab-broken.svs: not a slide that OpenSlide can read: it is text"
-        )
-        assert reasons["openslide-unopenable"].startswith("openslide-unopenable.tiff: cannot be opened: ")
+        assert reasons["histolab-broken"].startswith("not a slide that OpenSlide can read: it is text")
+        assert reasons["openslide-unopenable"].startswith("cannot be opened: ")
         # The third opens; its pixels cannot be read, which is found when it is tiled.
         assert [slide.slide_id for slide in usable] == ["good", "openslide-unreadable"]
 
