@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pandas as pd
 import yaml
+from filelock import FileLock, Timeout
 
 from pipeline.config import Config, identity
 from pipeline.console import gathered, is_own
@@ -30,6 +32,7 @@ from preprocessing.files import file_above
 from preprocessing.fingerprints import file_fingerprint, fingerprint
 
 log = logging.getLogger(__name__)
+LOCK = ".lock"
 LIBRARIES = (
     "umeml-pipeline",
     "torch",
@@ -45,7 +48,7 @@ LIBRARIES = (
 
 
 class Run:
-    """A run folder that was opened for this configuration.
+    """A run folder that was opened for this configuration, and is no other run's until it is left.
 
     Attributes:
         folder: where everything goes.
@@ -56,6 +59,7 @@ class Run:
         self, folder: Path, config: Config, inputs: dict[str, str], trained: Mapping[str, Mapping[str, Any]]
     ) -> None:
         self.folder, self.config = folder, config
+        self._lock = FileLock(folder / LOCK)  # the system lets go of it when the process ends, however it does
         models = {task: told["fingerprint"] for task, told in trained.items()}
         self.facts: dict[str, Any] = {
             # A run of trained models is what they are: slides and tables of theirs may be added from day to day.
@@ -69,6 +73,25 @@ class Run:
             "machine": {"system": platform.platform(), "cores": os.cpu_count()},
             "seconds": {},
         } | ({"trained": dict(trained)} if trained else {})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def keep_others_out(self) -> None:
+        """Raises InputError where another run is at work in the folder: each would write over what the other wrote."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"--out {self.folder}: another run is at work in it; wait until it has ended, or name another folder"
+            ) from None
+        except (NotImplementedError, OSError) as error:  # not every file system can
+            log.debug("%s cannot be locked: %s", self.folder, error)
 
     def log_cohort(self, cohort: Cohort) -> None:
         """What was read as what, and which slides and table rows are not used, into the log."""
@@ -125,11 +148,12 @@ def open_run(config: Config, predictors: Sequence[Predictor] = ()) -> Run:
     """Make the run folder, or open it again for the very same run; with trained models, for new inputs of theirs too.
 
     Raises:
-        InputError: the folder holds another run, or something that is not a run.
+        InputError: the folder holds another run, one that is at work, or something that is not a run.
     """
     run = require_own(config, predictors)
     folder = run.folder
     _make(folder)
+    run.keep_others_out()
     sweep(folder.rglob(".*"))
     run.write_json("identity.json", {"identity": run.facts["identity"], "inputs": run.facts["inputs"]})
     resolved = config.model_dump(mode="json")
@@ -171,7 +195,7 @@ def _refuse_other(folder: Path, own: str) -> None:
                 f"--out {folder} holds another run (its config.yaml or its tables differ from this one's); "
                 "name another folder, or give the same options to go on with it"
             )
-    elif any(folder.iterdir()):
+    elif any(path.name != LOCK for path in folder.iterdir()):
         raise InputError(f"--out {folder} is not empty and holds no run; name another folder")
 
 

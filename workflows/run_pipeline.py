@@ -125,33 +125,33 @@ def walk(config: "Config", workers: "Workers") -> int:
 
     if cohort.slides:
         store.prepare()
-    run = open_run(config, predictors)
-    run.log_cohort(cohort)
-    require_seen(workers, [slide.path for slide in cohort.slides if not cohort.stored] + places.read_by_workers())
-    require_shared(workers, run.folder, option="--out")
-    reports: dict[str, Any] = {}
-    given_up: list[str] = []
-    outcomes, features = make_features(places, cohort, run, workers)
-    failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
-    cases = audit_cases(cohort, failures)
-    store.sweep()  # what workers that died had begun
-    told = {name: outcome.told() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
-    run.write_table("slides.csv", ledger(cohort, told))
-    run.write_table("cases.csv", cases)
-    if config.until in ("join", "train"):
-        cohort.omics.save(run.folder / "omics.npz")
-    if config.until == "train" and predictors:
-        reports = predict(config, cohort, run, workers, predictors, features, cases)
-    elif config.until == "train":
-        plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
-        reports = train(config, cohort, run, workers, plans, features, cases)
-    require_account(run.folder, cohort, grows=bool(predictors))
-    failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
-    run.finish(failed_slides=len(failures), tasks_given_up=given_up)
-    show_results(run.folder, reports, failures, given_up)
-    draw_report(run.folder)
-    show_warnings()
-    return SOME_FAILED if failures or given_up else ALL_GOOD
+    with open_run(config, predictors) as run:
+        run.log_cohort(cohort)
+        require_seen(workers, [slide.path for slide in cohort.slides if not cohort.stored] + places.read_by_workers())
+        require_shared(workers, run.folder, option="--out")
+        reports: dict[str, Any] = {}
+        given_up: list[str] = []
+        outcomes, features = make_features(places, cohort, run, workers)
+        failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
+        cases = audit_cases(cohort, failures)
+        store.sweep()  # what workers that died had begun
+        told = {name: outcome.told() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
+        run.write_table("slides.csv", ledger(cohort, told))
+        run.write_table("cases.csv", cases)
+        if config.until in ("join", "train"):
+            cohort.omics.save(run.folder / "omics.npz")
+        if config.until == "train" and predictors:
+            reports = predict(config, cohort, run, workers, predictors, features, cases)
+        elif config.until == "train":
+            plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
+            reports = train(config, cohort, run, workers, plans, features, cases)
+        require_account(run.folder, cohort, grows=bool(predictors))
+        failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
+        run.finish(failed_slides=len(failures), tasks_given_up=given_up)
+        show_results(run.folder, reports, failures, given_up)
+        draw_report(run.folder)
+        show_warnings()
+        return SOME_FAILED if failures or given_up else ALL_GOOD
 
 
 def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:

@@ -3,6 +3,7 @@ import logging
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +12,8 @@ from pipeline.config import load_config
 from pipeline.run import open_run
 from preprocessing.drafts import draft_name
 from preprocessing.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +38,8 @@ def configure(tmp_path):
 
 
 def listing(folder):
-    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*")}
+    """What was written when; the lock says nothing, and is touched by whoever looks at it."""
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"}
 
 
 def test_the_resolved_configuration_is_saved_with_the_run(configure, tmp_path):
@@ -50,20 +54,65 @@ def test_the_same_run_goes_on_in_its_folder_even_elsewhere_or_further(configure)
     open_run(configure(until="train", workers=0, device="cpu", store="elsewhere.zarr"))
 
 
+def test_a_folder_in_which_a_run_is_at_work_is_refused_until_that_has_ended(configure, tmp_path):
+    with open_run(configure()):
+        before = listing(tmp_path / "out")
+        with pytest.raises(
+            InputError, match=r"--out .*out: another run is at work in it; wait until it has ended, or name"
+        ):
+            open_run(configure())
+        assert listing(tmp_path / "out") == before
+    with open_run(configure()):
+        pass
+
+
+OPENS = """
+import sys
+from pathlib import Path
+from pipeline.config import load_config
+from pipeline.run import open_run
+
+run = open_run(load_config({}, file=Path(sys.argv[1])))
+print("at work", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_that_was_killed_keeps_nobody_out(configure, tmp_path):
+    with open_run(configure()):
+        pass
+    command = [sys.executable, "-c", OPENS, str(tmp_path / "out" / "config.yaml")]
+    other = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "at work\n"
+    with pytest.raises(InputError, match="another run is at work in it"):
+        open_run(configure())
+    other.kill()
+    other.communicate()
+    (tmp_path / "out" / "identity.json").unlink()  # killed before anything else was written
+    for path in (tmp_path / "out").iterdir():
+        if path.name != ".lock":
+            path.unlink()
+    with open_run(configure()):
+        pass
+
+
 def test_what_dead_processes_had_begun_in_the_folder_goes_when_the_run_opens_and_when_it_ends(configure, tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     folder = tmp_path / "out" / "models"
     draft = folder / f".a.csv.{socket.gethostname()}-{dead.pid}-{'0' * 32}"
     own = folder / f".a.csv.{draft_name()}"
-    run = open_run(configure())
-    folder.mkdir()
-    for stage in (lambda: open_run(configure()), run.finish):
-        draft.touch()
-        own.touch()
-        stage()
+    with open_run(configure()):
+        folder.mkdir()
+    draft.touch()
+    own.touch()
+    with open_run(configure()) as run:
         assert not draft.exists()
         assert own.exists()  # this process may be at it
+        draft.touch()
+        run.finish()
+        assert not draft.exists()
+        assert own.exists()
 
 
 @pytest.mark.parametrize(
@@ -156,7 +205,7 @@ def test_json_without_nan_and_never_half_written(configure, tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
         run.write_json("metrics.json", {"a": float("nan")})
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"a": 1}
-    assert not list((tmp_path / "out").glob(".*"))
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [".lock"]
 
 
 def test_it_says_where_the_features_are_whatever_folder_it_was_started_in(configure, tmp_path, monkeypatch):
