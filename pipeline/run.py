@@ -90,8 +90,10 @@ class Run:
             raise InputError(
                 f"--out {self.folder}: another run is at work in it; wait until it has ended, or name another folder"
             ) from None
-        except (NotImplementedError, OSError) as error:  # not every file system can
-            log.debug("%s cannot be locked: %s", self.folder, error)
+        except (NotImplementedError, OSError) as error:  # as on some network disks; the run itself is as good there
+            log.warning(
+                "%s cannot be locked (%s): start no other run in it while this one is at work", self.folder, error
+            )
 
     def log_cohort(self, cohort: Cohort) -> None:
         """What was read as what, and which slides and table rows are not used, into the log."""

@@ -10,6 +10,7 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+# Imported behind the line above, lest Ctrl-C break them off, and only for the processes that inherit them.
 import distributed  # noqa: E402, F401
 
 import pipeline.fold_job  # noqa: E402

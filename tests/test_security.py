@@ -638,7 +638,7 @@ def offline(monkeypatch):
 def test_a_whole_run_with_ids_like_paths_stays_in_its_folders_and_off_the_network(
     tmp_path, paint, offline, monkeypatch
 ):
-    inner = tmp_path / "one" / "two" / "work"
+    inner = tmp_path / "one" / "two" / "inner"
     inner.mkdir(parents=True)
     monkeypatch.chdir(inner)
     rng = np.random.default_rng(0)
@@ -670,7 +670,7 @@ def test_a_whole_run_with_ids_like_paths_stays_in_its_folders_and_off_the_networ
     words += ["--set", "bootstrap=0", "--set", "models.umeml.hidden=8", "--set", "train.batch_cases=4"]
     assert main(words) == 0
     new = tree(tmp_path) - before
-    assert {name for name in new if not name.startswith(("one/two/work/run", "one/two/work/store"))} == set()
+    assert {name for name in new if not name.startswith(("one/two/inner/run", "one/two/inner/store"))} == set()
     predictions = pd.read_csv(inner / "run" / "predictions.csv", dtype=str)
     assert set(predictions["case_id"]) == set(ODD_IDS)
     slides = pd.read_csv(inner / "run" / "slides.csv", dtype=str)

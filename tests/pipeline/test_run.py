@@ -66,6 +66,15 @@ def test_a_folder_in_which_a_run_is_at_work_is_refused_until_that_has_ended(conf
         pass
 
 
+def test_where_nothing_can_be_locked_the_run_goes_on_with_a_warning(configure, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("pipeline.run.FileLock.acquire", refuse)
+    with open_run(configure()):
+        assert "cannot be locked ([Errno 37] No locks available): start no other run in it" in caplog.text
+
+
 OPENS = """
 import sys
 from pathlib import Path
