@@ -117,17 +117,60 @@ def load_cohort(
     found = find_slides(slides, apart=apart) if slides else []
     files, other_kinds = _select_slides(found, slides, slide_kind) if slides else ([], [])
     known = {file.case_id for file in files} | {gone.file.case_id for gone in other_kinds} or None
-    notes: list[str] = []
-    dropped: list[Dropped] = []
-    matrices, annotations = [], pd.DataFrame()
+    tables = _read_tables(genes, further_tables, clinical, known, ignore=tuple(ignore_columns), must_share=must_share)
+    notes, annotations = tables.notes, tables.annotations
+    labels = recognise(annotations, source=str(clinical or genes))
+    # Last, since it takes longest.
+    usable, broken = _open_slides(files, slides, default_mpp, store, apart=apart) if slides else ([], [])
+    stored = stored_recipe(usable, store) if store and any(slide.features for slide in usable) else None
+    if stored:
+        notes.append(stored.told())
+    cohort = Cohort(
+        found=tuple(found),
+        slides=tuple(usable),
+        left_out=tuple(other_kinds + broken),
+        omics=tables.omics,
+        labels=_with_sites(_with_diagnosis(labels.frame, annotations, str(clinical or genes))),
+        annotations=annotations,
+        rows_dropped=tuple(tables.dropped),
+        notes=tuple([*notes, *labels.notes, *same_scans(usable), *doubtful_resolutions(usable)]),
+        needs="slides" if not tables.any_genes else "genes" if slides is None else cases,
+        stored=stored,
+    )
+    _require_cases(cohort, slides, genes)
+    return cohort
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What the tables hold, those of genes joined; `any_genes` says whether there was one of these."""
+
+    omics: OmicsMatrix
+    annotations: pd.DataFrame
+    dropped: list[Dropped]
+    notes: list[str]
+    any_genes: bool
+
+
+def _read_tables(
+    genes: Path | None,
+    further: Sequence[str],
+    clinical: Path | None,
+    known: Collection[str] | None,
+    *,
+    ignore: tuple[str, ...],
+    must_share: bool,
+) -> _Tables:
+    """The gene table, further ones and that of labels; `known` are the slides' cases."""
+    matrices, annotations = list[OmicsMatrix](), pd.DataFrame()
+    notes, dropped = list[str](), list[Dropped]()
     if genes is not None:
-        table = read_genes(genes, known_cases=known, ignore=tuple(ignore_columns), must_share=must_share)
+        table = read_genes(genes, known_cases=known, ignore=ignore, must_share=must_share)
         matrices, annotations = [OmicsMatrix.from_frame(table.values)], table.annotations
         notes, dropped = [*table.notes], [*table.dropped]
-    for text in further_tables:
-        more, more_notes = _read_further(
-            text, matrices[0].case_ids if matrices else known, ignore=tuple(ignore_columns), must_share=must_share
-        )
+    for text in further:
+        cases = matrices[0].case_ids if matrices else known
+        more, more_notes = _read_further(text, cases, ignore=ignore, must_share=must_share)
         matrices.append(more)
         notes += more_notes
     omics = concatenate(matrices) if matrices else OmicsMatrix(np.zeros((0, 0)), (), (), ())
@@ -136,27 +179,7 @@ def load_cohort(
         annotations = clinic.frame
         notes += clinic.notes
         dropped += clinic.dropped
-    labels = recognise(annotations, source=str(clinical or genes))
-    usable, broken = (
-        _open_slides(files, slides, default_mpp, store, apart=apart) if slides else ([], [])
-    )  # last: it takes longest
-    stored = stored_recipe(usable, store) if store and any(slide.features for slide in usable) else None
-    if stored:
-        notes.append(stored.told())
-    cohort = Cohort(
-        found=tuple(found),
-        slides=tuple(usable),
-        left_out=tuple(other_kinds + broken),
-        omics=omics,
-        labels=_with_sites(_with_diagnosis(labels.frame, annotations, str(clinical or genes))),
-        annotations=annotations,
-        rows_dropped=tuple(dropped),
-        notes=tuple([*notes, *labels.notes, *same_scans(usable), *doubtful_resolutions(usable)]),
-        needs="slides" if not matrices else "genes" if slides is None else cases,
-        stored=stored,
-    )
-    _require_cases(cohort, slides, genes)
-    return cohort
+    return _Tables(omics, annotations, dropped, notes, any_genes=bool(matrices))
 
 
 def _select_slides(found: list[SlideFile], source: Path, kind: str) -> tuple[list[SlideFile], list[LeftOut]]:

@@ -6,7 +6,7 @@ Heavy libraries are imported inside the functions, so that `--help` answers at o
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workflows.features import make_features
@@ -17,8 +17,12 @@ from workflows.training import train
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
+
+    from pipeline.compute import Outcome
     from pipeline.config import Config
     from pipeline.plan import TaskPlan
+    from pipeline.run import Run
     from pipeline.workers import Workers
     from preprocessing.cohort import Cohort
 
@@ -84,7 +88,6 @@ def walk(config: "Config", workers: "Workers") -> int:
     from pipeline.places import require_seen, require_shared
     from pipeline.plan import without_lost_cases
     from pipeline.run import open_run, require_own
-    from preprocessing.cohort import audit_cases, ledger, load_cohort
     from preprocessing.encoders import load_encoder
     from preprocessing.features import FeatureStore
 
@@ -93,19 +96,7 @@ def walk(config: "Config", workers: "Workers") -> int:
         config = with_recipe(config, predictors)
     places = config.for_other_machines() if workers.elsewhere else config  # the same, as workers are told
     config = config.model_copy(update={"out": places.out, "store": places.store})
-    cohort = load_cohort(
-        places.slides,
-        config.genes,
-        clinical=config.clinical,
-        further_tables=config.further_tables,
-        cases=config.cases,
-        slide_kind=config.slide_kind,
-        default_mpp=config.default_mpp,
-        ignore_columns=config.omics.ignore,
-        store=FeatureStore(places.store),
-        must_share=not predictors,  # on a first day there may be slides alone
-        apart=config.workers != 0,
-    )
+    cohort = read_cohort(config, places, trained=bool(predictors))
     check_cohort(config, predictors, cohort)
     if cohort.stored:
         config = config.model_copy(update={"tiles": cohort.stored.tiles})
@@ -132,12 +123,8 @@ def walk(config: "Config", workers: "Workers") -> int:
         reports: dict[str, Any] = {}
         given_up: list[str] = []
         outcomes, features = make_features(places, cohort, run, workers)
-        failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
-        cases = audit_cases(cohort, failures)
         store.sweep()  # what workers that died had begun
-        told = {name: outcome.told() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
-        run.write_table("slides.csv", ledger(cohort, told))
-        run.write_table("cases.csv", cases)
+        failures, cases = write_ledgers(run, cohort, outcomes, features)
         if config.until in ("join", "train"):
             cohort.omics.save(run.folder / "omics.npz")
         if config.until == "train" and predictors:
@@ -152,6 +139,40 @@ def walk(config: "Config", workers: "Workers") -> int:
         draw_report(run.folder)
         show_warnings()
         return SOME_FAILED if failures or given_up else ALL_GOOD
+
+
+def read_cohort(config: "Config", places: "Config", *, trained: bool) -> "Cohort":
+    """What came in: slides as the workers see them, and tables."""
+    from preprocessing.cohort import load_cohort
+    from preprocessing.features import FeatureStore
+
+    return load_cohort(
+        places.slides,
+        config.genes,
+        clinical=config.clinical,
+        further_tables=config.further_tables,
+        cases=config.cases,
+        slide_kind=config.slide_kind,
+        default_mpp=config.default_mpp,
+        ignore_columns=config.omics.ignore,
+        store=FeatureStore(places.store),
+        must_share=not trained,  # on a first day there may be slides alone
+        apart=config.workers != 0,
+    )
+
+
+def write_ledgers(
+    run: "Run", cohort: "Cohort", outcomes: Mapping[str, "Outcome"], features: Mapping[str, str]
+) -> tuple[dict[str, str], "pd.DataFrame"]:
+    """Write what became of every slide and case; the slides that failed, with the reason, and the table of cases."""
+    from preprocessing.cohort import audit_cases, ledger
+
+    failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
+    told = {name: outcome.told() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
+    cases = audit_cases(cohort, failures)
+    run.write_table("slides.csv", ledger(cohort, told))
+    run.write_table("cases.csv", cases)
+    return failures, cases
 
 
 def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:
