@@ -9,13 +9,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from preprocessing.barcodes import case_of, source_site
-from preprocessing.case_tables import Dropped, read_clinical, read_genes
-from preprocessing.errors import InputError
-from preprocessing.features import FeatureStore
-from preprocessing.labels import recognise
-from preprocessing.omics import FEATURE_KINDS, OmicsMatrix, concatenate
-from preprocessing.slides import (
+from preprocessing.features.precomputed import StoredRecipe, stored_recipe, stored_slide
+from preprocessing.features.store import FeatureStore
+from preprocessing.io.errors import InputError
+from preprocessing.omics.matrix import FEATURE_KINDS, OmicsMatrix, concatenate
+from preprocessing.slides.discovery import (
     LeftOut,
     Slide,
     SlideFile,
@@ -25,8 +23,10 @@ from preprocessing.slides import (
     same_scans,
     select_kind,
 )
-from preprocessing.stored import StoredRecipe, stored_recipe, stored_slide
-from preprocessing.who2021 import who2021
+from preprocessing.tables.case_ids import case_of, source_site
+from preprocessing.tables.case_tables import Dropped, read_clinical, read_genes
+from preprocessing.tables.labels import recognise
+from preprocessing.tables.who2021 import who2021
 
 
 @dataclass(frozen=True)

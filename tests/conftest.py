@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from preprocessing.slides import Slide, SlideFile, probe_slide
+from preprocessing.slides.discovery import Slide, SlideFile, probe_slide
 from workflows.demo import write_svs
 
 GLASS = (243, 243, 243)

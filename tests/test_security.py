@@ -24,16 +24,16 @@ from PIL import Image
 
 from models.ensemble import Ensemble
 from models.umeml import UMEML, UMEMLConfig
-from pipeline.bundle import TrainedModel, load_model, save_model
 from pipeline.tasks.survival import FittedSurvival
-from preprocessing.case_tables import read_clinical, read_genes
-from preprocessing.chunks import unpacked_bytes
-from preprocessing.encoders import EncoderConfig, load_encoder
-from preprocessing.errors import InputError, SlideError
-from preprocessing.features import Bag, FeatureStore
-from preprocessing.gene_sets import read_gene_sets
-from preprocessing.masks import mask_files, read_mask
-from preprocessing.slides import Slide, find_slides, probe_slide, probe_slides
+from pipeline.training.model_folder import TrainedModel, load_model, save_model
+from preprocessing.features.chunks import unpacked_bytes
+from preprocessing.features.encoders import EncoderConfig, load_encoder
+from preprocessing.features.store import Bag, FeatureStore
+from preprocessing.io.errors import InputError, SlideError
+from preprocessing.omics.gene_sets import read_gene_sets
+from preprocessing.slides.discovery import Slide, find_slides, probe_slide, probe_slides
+from preprocessing.slides.masks import mask_files, read_mask
+from preprocessing.tables.case_tables import read_clinical, read_genes
 from workflows.demo import write_svs
 from workflows.run_pipeline import main
 
@@ -174,8 +174,8 @@ def test_giants_in_a_description_take_no_memory(model):
     folder = model(patch_dim=10**9, settings={"hidden": 16384, "heads": 8, "blocks": 100})
     code = f"""
 from pathlib import Path
-from preprocessing.errors import InputError
-from pipeline.bundle import load_model
+from preprocessing.io.errors import InputError
+from pipeline.training.model_folder import load_model
 try:
     load_model(Path({str(folder)!r}))
 except InputError as error:
@@ -299,8 +299,8 @@ def test_an_array_of_pickled_objects_in_an_older_format_is_refused_and_does_not_
 
 
 READ_FEATURES = """
-from preprocessing.errors import SlideError
-from preprocessing.features import FeatureStore
+from preprocessing.io.errors import SlideError
+from preprocessing.features.store import FeatureStore
 try:
     FeatureStore({place!r}).read_features("S-1")
 except SlideError as error:
@@ -475,8 +475,8 @@ def test_options_that_name_a_pipe_or_a_device_are_refused(tmp_path, flag, capsys
 def test_a_table_that_unpacks_to_gigabytes_is_refused_with_little_memory(tmp_path):
     (tmp_path / "genes.csv.gz").write_bytes(gzip.compress(b"0," * (1 << 22)) * 200)  # 1.6 GB
     code = f"""
-from preprocessing.errors import InputError
-from preprocessing.files import read_bytes
+from preprocessing.io.errors import InputError
+from preprocessing.io.files import read_bytes
 from pathlib import Path
 try:
     read_bytes(Path({str(tmp_path / "genes.csv.gz")!r}))
@@ -546,9 +546,9 @@ RUN_SLIDE = """
 import sys
 from pathlib import Path
 import openslide
-from preprocessing.errors import SlideError
-from preprocessing.slides import SlideFile, probe_slide
-from preprocessing.tiles import TileConfig, tile_slide
+from preprocessing.io.errors import SlideError
+from preprocessing.slides.discovery import SlideFile, probe_slide
+from preprocessing.slides.tiles import TileConfig, tile_slide
 try:
     tile_slide(probe_slide(SlideFile("S", "S", Path(sys.argv[1])), default_mpp=None), TileConfig())
 except (SlideError, openslide.OpenSlideError) as error:

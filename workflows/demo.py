@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from preprocessing.errors import InputError
+from preprocessing.io.errors import InputError
 
 SITES = ("ZZ", "ZY", "Z0")
 SUBTYPES = ("IDHwt", "IDHmut-non-codel", "IDHmut-codel")

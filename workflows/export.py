@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.finished import FinishedRun, FinishedSlide
-    from preprocessing.h5_features import Format
+    from pipeline.run.finished import FinishedRun, FinishedSlide
+    from preprocessing.formats.h5 import Format
 
 ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
 FORMATS = ("geojson", "heatmap", "clam", "trident", "stamp", "anndata")
@@ -33,9 +33,9 @@ exit codes: 0 all good; 2 wrong input, nothing was written; 3 finished, but some
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (see `--help`)."""
     said = _parser().parse_args(argv)
-    from pipeline.console import say, say_error, show_failures
-    from pipeline.finished import open_finished
-    from preprocessing.errors import InputError
+    from pipeline.run.finished import open_finished
+    from pipeline.terminal.logs import say, say_error, show_failures
+    from preprocessing.io.errors import InputError
 
     try:
         run = open_finished(said.run, store=said.store, task=said.task)
@@ -64,8 +64,8 @@ def export(
     Raises:
         InputError: the run has no such case, or nothing to export.
     """
-    from preprocessing.errors import InputError
-    from preprocessing.h5_features import DTYPES
+    from preprocessing.formats.h5 import DTYPES
+    from preprocessing.io.errors import InputError
 
     slides = run.slides(cases)
     if name == "heatmap":
@@ -87,7 +87,7 @@ def export(
 def _each(
     slides: Sequence["FinishedSlide"], write: Callable[["FinishedSlide"], list[Path]]
 ) -> tuple[list[Path], dict[str, str]]:
-    from preprocessing.errors import SlideError
+    from preprocessing.io.errors import SlideError
 
     written, failures = list[Path](), dict[str, str]()
     for slide in slides:
@@ -99,8 +99,8 @@ def _each(
 
 
 def _write_features(run: "FinishedRun", out: Path, layout: "Format", slide: "FinishedSlide") -> list[Path]:
-    from preprocessing.barcodes import file_name
-    from preprocessing.h5_features import write_h5
+    from preprocessing.formats.h5 import write_h5
+    from preprocessing.tables.case_ids import file_name
 
     path = out / f"{file_name(slide.slide_id)}.h5"
     facts = run.facts(slide)
@@ -113,9 +113,9 @@ def _write_features(run: "FinishedRun", out: Path, layout: "Format", slide: "Fin
 
 
 def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin: str) -> Path:
-    from preprocessing.barcodes import file_name
-    from preprocessing.drafts import write_text
-    from preprocessing.geojson import to_geojson
+    from preprocessing.formats.geojson import to_geojson
+    from preprocessing.io.atomic import write_text
+    from preprocessing.tables.case_ids import file_name
 
     path = out / f"{file_name(slide.slide_id)}.geojson"
     corner = slide.corner_px() if origin == "scan" else (0, 0)
@@ -135,8 +135,8 @@ def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin
 
 
 def _write_heatmaps(run: "FinishedRun", slide: "FinishedSlide", out: Path) -> list[Path]:
-    from preprocessing.barcodes import file_name
-    from preprocessing.heatmaps import write_heatmap
+    from preprocessing.formats.heatmaps import write_heatmap
+    from preprocessing.tables.case_ids import file_name
 
     seen = run.seen(slide)
     paths = []
@@ -158,8 +158,8 @@ def _write_heatmaps(run: "FinishedRun", slide: "FinishedSlide", out: Path) -> li
 def _export_anndata(
     run: "FinishedRun", slides: Sequence["FinishedSlide"], out: Path, *, whole: bool
 ) -> tuple[list[Path], dict[str, str]]:
-    from preprocessing.barcodes import file_name
-    from preprocessing.errors import SlideError
+    from preprocessing.io.errors import SlideError
+    from preprocessing.tables.case_ids import file_name
 
     written, failures = list[Path](), dict[str, str]()
     for case in dict.fromkeys(slide.case_id for slide in slides):

@@ -5,12 +5,12 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.compute import Outcome
-    from pipeline.config import Config
-    from pipeline.run import Run
-    from pipeline.workers import Workers
+    from pipeline.cluster.mapping import Outcome
+    from pipeline.cluster.workers import Workers
+    from pipeline.config.schema import Config
+    from pipeline.run.folder import Run
     from preprocessing.cohort import Cohort
-    from preprocessing.features import FeatureStore
+    from preprocessing.features.store import FeatureStore
 
 
 def make_features(
@@ -28,9 +28,9 @@ def make_features(
 
 def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Workers") -> dict[str, "Outcome"]:
     """Tile each slide whose tiles, or whose look, are not in the store yet; outcomes by slide id."""
-    from pipeline.places import require_shared_store
-    from pipeline.stages import tile_all
-    from preprocessing.features import FeatureStore, ask_many, tile_key
+    from pipeline.cluster.shared_paths import require_shared_store
+    from pipeline.slides.stages import tile_all
+    from preprocessing.features.store import FeatureStore, ask_many, tile_key
 
     store = FeatureStore(config.store)
     with run.stage("tiling") as done_now:
@@ -53,10 +53,10 @@ def embed_slides(
     tiled: Mapping[str, "Outcome"],
 ) -> tuple[dict[str, "Outcome"], dict[str, str]]:
     """Embed each tiled slide whose features are not in the store yet; outcomes, and the feature group of each good slide."""
-    from pipeline.places import require_shared_store
-    from pipeline.stages import Recipe, embed_all
-    from preprocessing.encoders import load_encoder
-    from preprocessing.features import FeatureStore, ask_many, feature_key
+    from pipeline.cluster.shared_paths import require_shared_store
+    from pipeline.slides.stages import Recipe, embed_all
+    from preprocessing.features.encoders import load_encoder
+    from preprocessing.features.store import FeatureStore, ask_many, feature_key
 
     store = FeatureStore(config.store)
     if not cohort.slides:
@@ -87,7 +87,7 @@ def draw_slides(
     config: "Config", cohort: "Cohort", run: "Run", workers: "Workers", outcomes: Mapping[str, "Outcome"]
 ) -> None:
     """Draw each slide for the report; one that cannot be drawn is named there, and is used all the same."""
-    from pipeline.thumbnails import make_thumbnails
+    from pipeline.slides.thumbnails import make_thumbnails
 
     if not cohort.slides:
         return
@@ -100,8 +100,8 @@ def draw_slides(
 
 def take_features(config: "Config", cohort: "Cohort", run: "Run") -> tuple[dict[str, "Outcome"], dict[str, str]]:
     """Outcomes and feature groups of a cohort whose features are in the store, and its slides perhaps nowhere."""
-    from pipeline.compute import Outcome
-    from preprocessing.features import FeatureStore, ask_many
+    from pipeline.cluster.mapping import Outcome
+    from preprocessing.features.store import FeatureStore, ask_many
 
     store = FeatureStore(config.store)
     run.facts["encoder"] = dict(cohort.stored.encoder) if cohort.stored else None
@@ -111,8 +111,8 @@ def take_features(config: "Config", cohort: "Cohort", run: "Run") -> tuple[dict[
 
 
 def _reused(keys: Mapping[str, str], store: "FeatureStore") -> list["Outcome"]:
-    from pipeline.compute import Outcome
-    from preprocessing.features import ask_many
+    from pipeline.cluster.mapping import Outcome
+    from preprocessing.features.store import ask_many
 
     counts = ask_many(store.count_tiles, keys.values())
     return [

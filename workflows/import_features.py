@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from preprocessing.features import FeatureStore
-    from preprocessing.h5_features import Declared, Format, Geometry
+    from preprocessing.features.store import FeatureStore
+    from preprocessing.formats.h5 import Declared, Format, Geometry
 
 ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
 SUFFIXES = (".h5", ".hdf5")
@@ -33,10 +33,10 @@ exit codes: 0 all good; 2 wrong input, nothing was imported; 3 finished, but som
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (see `--help`)."""
     said = _parser().parse_args(argv)
-    from pipeline.console import say, say_error, show_failures
-    from preprocessing.errors import InputError
-    from preprocessing.features import FeatureStore
-    from preprocessing.h5_features import Declared
+    from pipeline.terminal.logs import say, say_error, show_failures
+    from preprocessing.features.store import FeatureStore
+    from preprocessing.formats.h5 import Declared
+    from preprocessing.io.errors import InputError
 
     try:
         declared = Declared(said.mpp, said.tile_px, said.slide_mpp, said.stride_px)
@@ -62,9 +62,9 @@ def import_folder(
     """
     import pandas as pd
 
-    from preprocessing.drafts import write_text
-    from preprocessing.errors import InputError, SlideError, some
-    from preprocessing.h5_features import read_geometry
+    from preprocessing.formats.h5 import read_geometry
+    from preprocessing.io.atomic import write_text
+    from preprocessing.io.errors import InputError, SlideError, some
 
     _require_writable(out)
     paths = _files(folder)
@@ -106,11 +106,11 @@ def import_file(
     """
     from dataclasses import asdict
 
-    from preprocessing.barcodes import case_of
-    from preprocessing.errors import InputError
-    from preprocessing.features import imported_key
-    from preprocessing.fingerprints import file_fingerprint, fingerprint
-    from preprocessing.h5_features import read_h5
+    from preprocessing.features.store import imported_key
+    from preprocessing.formats.h5 import read_h5
+    from preprocessing.io.errors import InputError
+    from preprocessing.io.fingerprints import file_fingerprint, fingerprint
+    from preprocessing.tables.case_ids import case_of
 
     found = read_h5(path, layout, geometry)
     name = encoder or found.extractor
@@ -145,7 +145,7 @@ def import_file(
 
 def _require_writable(out: Path) -> None:
     """Raises InputError where the manifest cannot be written, or would take the place of something else."""
-    from preprocessing.errors import InputError
+    from preprocessing.io.errors import InputError
 
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.parent}")
@@ -154,7 +154,7 @@ def _require_writable(out: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    from preprocessing.errors import InputError
+    from preprocessing.io.errors import InputError
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; give the one with the .h5 files")
@@ -173,7 +173,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _require_alike(rows: list[dict[str, Any]], folder: Path) -> None:
-    from preprocessing.errors import InputError, some
+    from preprocessing.io.errors import InputError, some
 
     kinds = {(row["encoder"], row["width"]) for row in rows}
     if len(kinds) > 1:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.config import Config
+    from pipeline.cluster.workers import Workers
+    from pipeline.config.schema import Config
     from pipeline.inference.prediction import Presented
-    from pipeline.inference.profiles import SlideKeys
     from pipeline.inference.trained import Predictor
-    from pipeline.run import Run
-    from pipeline.workers import Workers
+    from pipeline.ood.profiles import SlideKeys
+    from pipeline.run.folder import Run
     from preprocessing.cohort import Cohort
 
 
@@ -27,12 +27,12 @@ def predict(
     """Predict every case whose inputs are new, write the predictions, and where labels are known the metrics; the reports."""
     import pandas as pd
 
-    from pipeline.compute import one_thread
+    from pipeline.cluster.mapping import one_thread
+    from pipeline.cluster.workers import choose_device
     from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.inference.new_cohort import Kept, likeness_rows, rows_of, with_labels
     from pipeline.inference.prediction import judge_cases, log_missing, predict_cases, present
-    from pipeline.workers import choose_device
-    from preprocessing.features import FeatureStore
+    from preprocessing.features.store import FeatureStore
 
     store = FeatureStore(config.store)
     device = workers.device if config.scheduler is None else choose_device("auto")
@@ -63,8 +63,8 @@ def predict(
 
 def slide_keys(config: "Config", cohort: "Cohort", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:
     """The groups of each case's slides in the store; of features that were made elsewhere there are no tiles."""
-    from pipeline.inference.profiles import SlideKeys
-    from preprocessing.features import tile_key
+    from pipeline.ood.profiles import SlideKeys
+    from preprocessing.features.store import tile_key
 
     return {
         case: [
@@ -85,9 +85,9 @@ def explain(
     predictions: "pd.DataFrame",
 ) -> None:
     """Show what the models see in some of the cases: `explain/`."""
-    from pipeline.explanation.asked import ask_trained
     from pipeline.explanation.explain import explain_tasks
-    from pipeline.explanation.material import Material
+    from pipeline.explanation.inputs import Material
+    from pipeline.explanation.selection import ask_trained
     from pipeline.inference.new_cohort import typed
 
     with run.stage("explaining"):

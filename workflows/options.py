@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.presets import PRESETS
+from pipeline.config.presets import PRESETS
 
 USAGE = "run_pipeline SLIDES GENES [options]"
 EPILOG = """\

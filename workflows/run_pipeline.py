@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pipeline.compute import Outcome
-    from pipeline.config import Config
-    from pipeline.plan import TaskPlan
-    from pipeline.run import Run
-    from pipeline.workers import Workers
+    from pipeline.cluster.mapping import Outcome
+    from pipeline.cluster.workers import Workers
+    from pipeline.config.schema import Config
+    from pipeline.run.folder import Run
+    from pipeline.training.plan import TaskPlan
     from preprocessing.cohort import Cohort
 
 log = logging.getLogger("run_pipeline")
@@ -38,19 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (see `--help`)."""
     arguments = parse(argv)
     if arguments.needs_processes:
-        from pipeline.worker_processes import IMPORTED, OPENING, start_server
+        from pipeline.cluster.worker_processes import IMPORTED, OPENING, start_server
 
         start_server(IMPORTED if arguments.needs_workers else OPENING)  # it imports while this process does
-    from pipeline.console import say_error, start_logging
-    from preprocessing.errors import InputError, RunError, SlideError
+    from pipeline.terminal.logs import say_error, start_logging
+    from preprocessing.io.errors import InputError, RunError, SlideError
 
     start_logging(verbose=arguments.verbose)
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         if arguments.report_only:
             return draw_report(arguments.report_only)
-        from pipeline.config import load_config
-        from pipeline.workers import Workers
+        from pipeline.cluster.workers import Workers
+        from pipeline.config.schema import load_config
 
         config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
         limit = 60 * config.slide_minutes
@@ -79,17 +79,19 @@ def _terminate(*_: object) -> None:
 
 def walk(config: "Config", workers: "Workers") -> int:
     """The stages of a run, in their order. Whatever is wrong with the input is told before the first of them."""
-    from pipeline.account import require_account
-    from pipeline.console import show_cohort, show_forecast, show_plans, show_results, show_warnings
-    from pipeline.forecast import forecast
+    from pipeline.cluster.shared_paths import require_seen, require_shared
+    from pipeline.explanation.chosen_cases import require_cases
     from pipeline.inference.agreement import check_cohort, require_encoder
     from pipeline.inference.recipe import with_recipe
     from pipeline.inference.trained import load_trained
-    from pipeline.places import require_seen, require_shared
-    from pipeline.plan import without_lost_cases
-    from pipeline.run import open_run, require_own
-    from preprocessing.encoders import load_encoder
-    from preprocessing.features import FeatureStore
+    from pipeline.run.audit import require_account
+    from pipeline.run.console import show_cohort, show_forecast, show_plans, show_results
+    from pipeline.run.folder import open_run, require_own
+    from pipeline.run.forecast import forecast
+    from pipeline.terminal.logs import show_warnings
+    from pipeline.training.plan import without_lost_cases
+    from preprocessing.features.encoders import load_encoder
+    from preprocessing.features.store import FeatureStore
 
     predictors = load_trained(config.trained, config.task) if config.trained else []
     if predictors:
@@ -98,6 +100,8 @@ def walk(config: "Config", workers: "Workers") -> int:
     config = config.model_copy(update={"out": places.out, "store": places.store})
     cohort = read_cohort(config, places, trained=bool(predictors))
     check_cohort(config, predictors, cohort)
+    if config.until == "train":
+        require_cases(config.explain, cohort.used_cases())
     if cohort.stored:
         config = config.model_copy(update={"tiles": cohort.stored.tiles})
     show_cohort(cohort)  # before the plans: how the tables were read explains what is wrong with them
@@ -105,7 +109,8 @@ def walk(config: "Config", workers: "Workers") -> int:
     config, places = (workers.ask(one.for_device, workers.device) for one in (config, places))
     store = FeatureStore(config.store)
     store.check()
-    require_own(config, predictors)
+    trained = {one.task: one.describe() for one in predictors}
+    require_own(config, trained)
     show_plans(plans)
     if config.dry_run:
         show_forecast(forecast(config, cohort, at_once=workers.expected()))
@@ -116,7 +121,7 @@ def walk(config: "Config", workers: "Workers") -> int:
 
     if cohort.slides:
         store.prepare()
-    with open_run(config, predictors) as run:
+    with open_run(config, trained) as run:
         run.log_cohort(cohort)
         require_seen(workers, [slide.path for slide in cohort.slides if not cohort.stored] + places.read_by_workers())
         require_shared(workers, run.folder, option="--out")
@@ -144,7 +149,7 @@ def walk(config: "Config", workers: "Workers") -> int:
 def read_cohort(config: "Config", places: "Config", *, trained: bool) -> "Cohort":
     """What came in: slides as the workers see them, and tables."""
     from preprocessing.cohort import load_cohort
-    from preprocessing.features import FeatureStore
+    from preprocessing.features.store import FeatureStore
 
     return load_cohort(
         places.slides,
@@ -177,11 +182,10 @@ def write_ledgers(
 
 def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:
     """The tasks of the run with their folds; none where it ends before training."""
-    from pipeline.explanation.chosen_cases import require_cases
-    from pipeline.plan import plan_tasks
-    from pipeline.subspaces import check_gene_groups
-    from preprocessing.errors import InputError
-    from preprocessing.gene_sets import match_sets, read_gene_sets
+    from pipeline.training.gene_groups import check_gene_groups
+    from pipeline.training.plan import plan_tasks
+    from preprocessing.io.errors import InputError
+    from preprocessing.omics.gene_sets import match_sets, read_gene_sets
 
     if config.gene_sets:
         omics, sets = cohort.omics, read_gene_sets(config.gene_sets)
@@ -193,7 +197,6 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
     if config.until != "train":
         return []
     check_gene_groups(config, cohort.omics)
-    require_cases(config.explain, usable_cases)
     return plan_tasks(config, cohort.labels.reindex(list(usable_cases)), cohort.omics)
 
 

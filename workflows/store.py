@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from preprocessing.features import FeatureStore
-    from preprocessing.store_care import Entry
+    from preprocessing.features.maintenance import Entry
+    from preprocessing.features.store import FeatureStore
 
 ALL_GOOD, DAMAGED, WRONG_INPUT = 0, 1, 2
 EPILOG = """\
@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     from rich.console import Console
 
-    from preprocessing.errors import InputError
-    from preprocessing.features import FeatureStore
+    from preprocessing.features.store import FeatureStore
+    from preprocessing.io.errors import InputError
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
     try:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def ls(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
     """Print what is there: by recipe and encoder, or with `--slides` group by group."""
-    from preprocessing.store_care import entries
+    from preprocessing.features.maintenance import entries
 
     found = list(entries(store, stale_hours=arguments.stale_hours))
     if arguments.slides:
@@ -65,7 +65,7 @@ def ls(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> 
 
 def check(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
     """Print what is not whole; the exit code says whether anything is damaged."""
-    from preprocessing.store_care import WASTE, entries
+    from preprocessing.features.maintenance import WASTE, entries
 
     found = list(entries(store, stale_hours=arguments.stale_hours, deep=arguments.deep))
     for entry in found:
@@ -84,7 +84,7 @@ def check(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") 
 
 def prune(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
     """Remove what no run can use: damaged groups, parts of finished slides, drafts and parts whose run died."""
-    from preprocessing.store_care import WASTE, entries
+    from preprocessing.features.maintenance import WASTE, entries
 
     found = entries(store, stale_hours=arguments.stale_hours, deep=arguments.deep)
     return _remove(store, [entry for entry in found if entry.state in WASTE], arguments, out)
@@ -92,8 +92,8 @@ def prune(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") 
 
 def rm(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
     """Remove the groups of an encoder, a slide or a key; all that is given must fit."""
-    from preprocessing.errors import InputError
-    from preprocessing.store_care import entries
+    from preprocessing.features.maintenance import entries
+    from preprocessing.io.errors import InputError
 
     wanted = {name: getattr(arguments, name) for name in ("encoder", "slide", "key") if getattr(arguments, name)}
     if not wanted:
@@ -119,8 +119,8 @@ def _fits(entry: "Entry", wanted: dict[str, str]) -> bool:
 
 def _remove(store: "FeatureStore", gone: list["Entry"], arguments: argparse.Namespace, out: "Console") -> int:
     """Remove them once the user agrees; what has changed since it was listed stays."""
-    from preprocessing.errors import InputError
-    from preprocessing.store_care import look_up
+    from preprocessing.features.maintenance import look_up
+    from preprocessing.io.errors import InputError
 
     for entry in gone:
         out.print(

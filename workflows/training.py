@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.config import Config, Contender
-    from pipeline.fold_job import TaskJobs
-    from pipeline.plan import TaskPlan
-    from pipeline.run import Run
-    from pipeline.workers import Workers
+    from pipeline.cluster.workers import Workers
+    from pipeline.config.schema import Config, Contender
+    from pipeline.run.folder import Run
+    from pipeline.training.fold_job import TaskJobs
+    from pipeline.training.plan import TaskPlan
     from preprocessing.cohort import Cohort
 
 
@@ -27,13 +27,13 @@ def train(
     """Cross-validate every task, write predictions, metrics and models; the reports by task."""
     import pandas as pd
 
-    from pipeline.bundle import hand_out, hand_out_folds
-    from pipeline.compute import map_jobs
-    from pipeline.fold_job import run_fold
+    from pipeline.cluster.mapping import map_jobs
     from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.metrics import to_json
-    from pipeline.results import conclude, summarise
-    from pipeline.splits import write_folds
+    from pipeline.training.fold_job import run_fold
+    from pipeline.training.model_folder import hand_out, hand_out_folds
+    from pipeline.training.results import conclude, summarise
+    from pipeline.training.splits import write_folds
 
     jobs = {one.name: fold_jobs(config, cohort, run, one, features, workers.device) for one in plans}
     with run.stage("training") as done_now:
@@ -73,9 +73,9 @@ def explain(
     config: "Config", run: "Run", workers: "Workers", jobs: Mapping[str, "TaskJobs"], told: "pd.DataFrame"
 ) -> None:
     """Show what the models see in some cases of each task: `explain/`."""
-    from pipeline.explanation.asked import ask_folds
     from pipeline.explanation.explain import explain_tasks
-    from pipeline.explanation.material import Material
+    from pipeline.explanation.inputs import Material
+    from pipeline.explanation.selection import ask_folds
 
     with run.stage("explaining"):
         asked = [ask_folds(own.model, told[told["task"] == name]) for name, own in jobs.items()]
@@ -89,9 +89,9 @@ def fold_jobs(
     config: "Config", cohort: "Cohort", run: "Run", one: "TaskPlan", features: Mapping[str, str], device: str
 ) -> "TaskJobs":
     """The jobs of a task: each fold of each contender, those of further schemes, and the model that is handed out."""
-    from pipeline.fold_job import FoldJob, TaskJobs
-    from pipeline.subspaces import gene_groups
-    from preprocessing.features import tile_key
+    from pipeline.training.fold_job import FoldJob, TaskJobs
+    from pipeline.training.gene_groups import gene_groups
+    from preprocessing.features.store import tile_key
 
     by_case = cohort.slides_by_case(features)
     cases = [*one.labelled, *one.unlabelled]

@@ -9,19 +9,19 @@ from typing import Any
 import openslide
 import pandas as pd
 
-from pipeline.bundle import load_model
-from pipeline.compute import map_jobs, one_thread
-from pipeline.explanation.asked import Asked
+from pipeline.cluster.mapping import map_jobs, one_thread
+from pipeline.cluster.workers import Workers
 from pipeline.explanation.atlas import CaseShare, Typical, case_share, describe_atlas, most_typical
-from pipeline.explanation.material import Material
+from pipeline.explanation.inputs import Material
 from pipeline.explanation.overlays import save_jpeg
+from pipeline.explanation.selection import Asked
 from pipeline.explanation.tile_maps import belonging
-from pipeline.workers import Workers
-from preprocessing.colours import prototype_colour
-from preprocessing.errors import some
-from preprocessing.features import FeatureStore
-from preprocessing.reader import SlideReader
-from preprocessing.tiles import read_tile
+from pipeline.training.model_folder import load_model
+from preprocessing.features.store import FeatureStore
+from preprocessing.formats.colours import prototype_colour
+from preprocessing.io.errors import some
+from preprocessing.slides.reader import SlideReader
+from preprocessing.slides.tiles import read_tile
 
 log = logging.getLogger(__name__)
 CASES_A_JOB = 32

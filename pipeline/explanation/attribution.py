@@ -19,9 +19,9 @@ from torch import Tensor
 
 from models.catalogue import MODELS
 from models.types import Batch
-from pipeline.bundle import TrainedModel
-from pipeline.dataset import Dataset
-from pipeline.fit import predict_logits
+from pipeline.training.dataset import Dataset
+from pipeline.training.fit import predict_logits
+from pipeline.training.model_folder import TrainedModel
 
 DRAWS = 8  # donors whose values a gene group is given in turn
 READ_PATCHES = 1 << 18  # that all permutations of a case read together; a larger bag is sampled

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from preprocessing.errors import InputError, some
+from preprocessing.io.errors import InputError, some
 
 
 def require_cases(which: int | tuple[str, ...], known: Sequence[str]) -> None:

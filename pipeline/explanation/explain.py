@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.compute import map_jobs
-from pipeline.explanation.asked import Asked
+from pipeline.cluster.mapping import map_jobs
+from pipeline.cluster.workers import Workers
 from pipeline.explanation.atlas_jobs import draw_atlases
+from pipeline.explanation.captions import tell_how
 from pipeline.explanation.chosen_cases import choose_cases
-from pipeline.explanation.how import tell_how
-from pipeline.explanation.material import Material
+from pipeline.explanation.inputs import Material
 from pipeline.explanation.one_case import CaseJob, describe_case, explain_case
-from pipeline.workers import Workers
-from preprocessing.drafts import write_text
+from pipeline.explanation.selection import Asked
+from preprocessing.io.atomic import write_text
 
 
 def explain_tasks(

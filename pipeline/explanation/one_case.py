@@ -12,20 +12,20 @@ import openslide
 import pandas as pd
 
 from models.catalogue import MODELS
-from pipeline.bundle import TrainedModel, load_model
-from pipeline.compute import one_thread
-from pipeline.dataset import Dataset
-from pipeline.explanation.asked import Asked, Source
+from pipeline.cluster.mapping import one_thread
 from pipeline.explanation.attribution import Reading, gene_products, outputs_by_input, permuted_drops, read_case
 from pipeline.explanation.chosen_cases import certainty
-from pipeline.explanation.material import Material
+from pipeline.explanation.inputs import Material
 from pipeline.explanation.overlays import draw_thumbnail, over_tissue, save_jpeg
+from pipeline.explanation.selection import Asked, Source
 from pipeline.explanation.tile_maps import Layer, belonging, layers
-from preprocessing.barcodes import file_name
-from preprocessing.drafts import write_text
-from preprocessing.features import FeatureStore
-from preprocessing.omics import OmicsMatrix
-from preprocessing.reader import SlideReader
+from pipeline.training.dataset import Dataset
+from pipeline.training.model_folder import TrainedModel, load_model
+from preprocessing.features.store import FeatureStore
+from preprocessing.io.atomic import write_text
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.slides.reader import SlideReader
+from preprocessing.tables.case_ids import file_name
 
 log = logging.getLogger(__name__)
 NO_TILES = "its features were taken from the store, and how its tiles were read is not known"

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from preprocessing.drafts import whole_file
-from preprocessing.reader import SlideReader
-from preprocessing.tiles import TileGrid
+from preprocessing.io.atomic import whole_file
+from preprocessing.slides.reader import SlideReader
+from preprocessing.slides.tiles import TileGrid
 
 LONG_SIDE_PX = 1024  # of a thumbnail
 OPACITY = 0.6  # of a tile's colour: the tissue is still seen

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.subspace import SUBSPACES
-from pipeline.bundle import TrainedModel
-from pipeline.dataset import Dataset
 from pipeline.explanation.attribution import Reading
-from preprocessing.colours import Scale, in_colours, prototype_colour
+from pipeline.training.dataset import Dataset
+from pipeline.training.model_folder import TrainedModel
+from preprocessing.formats.colours import Scale, in_colours, prototype_colour
 
 LOOKS = {  # what is known of where a model looks, by the extra that tells it
     "class_attention": "the class token's attention to the prototypes times the prototypes' attention to the tiles, the mean "

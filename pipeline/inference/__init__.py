@@ -1,1 +1,1 @@
-"""Trained models, and the new cohorts that they are asked about."""
+"""Applying trained models to new cohorts."""

@@ -4,15 +4,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config import Config
-from pipeline.explanation.chosen_cases import require_cases
-from pipeline.inference.facts import EncoderFacts
+from pipeline.config.schema import Config
+from pipeline.inference.metadata import EncoderFacts
 from pipeline.inference.trained import Predictor
 from preprocessing.cohort import Cohort
-from preprocessing.encoders import Encoder
-from preprocessing.errors import InputError, some
-from preprocessing.stain import stain_recipe
-from preprocessing.stored import StoredRecipe
+from preprocessing.features.encoders import Encoder
+from preprocessing.features.precomputed import StoredRecipe
+from preprocessing.io.errors import InputError, some
+from preprocessing.slides.stain import stain_recipe
 
 log = logging.getLogger(__name__)
 ENCODER_PARTS = {  # what makes two encoders of one name different ones
@@ -28,7 +27,6 @@ def check_cohort(config: Config, predictors: list[Predictor], cohort: Cohort) ->
     """Raise InputError where a model has nothing to say about these slides and genes; warn of what has no say."""
     if not predictors:
         return
-    require_cases(config.explain, cohort.used_cases())
     _tell_training_cases(predictors, cohort)
     _require_inputs(predictors, cohort)
     if cohort.slides:

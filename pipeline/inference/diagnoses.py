@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from pipeline.run import Run
-from preprocessing.who2021 import who2021
+from pipeline.run.folder import Run
+from preprocessing.tables.who2021 import who2021
 
 PREDICTED = ("grade", "subtype")  # tasks whose classes are markers
 USE = "research use only"

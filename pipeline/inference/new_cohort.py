@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 
 from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL
-from pipeline.conformal import COLUMN
-from pipeline.inference.likeness import Judgement
 from pipeline.inference.trained import Predictor
 from pipeline.metrics import (
     Metric,
@@ -21,11 +19,13 @@ from pipeline.metrics import (
     paired_difference,
     survival_metrics,
 )
+from pipeline.metrics.conformal import COLUMN
+from pipeline.ood.reference import Judgement
 from pipeline.tasks import TASKS
 from pipeline.tasks.survival import CURVE_MONTHS
-from pipeline.training_summary import coverage, headline, probabilities
-from preprocessing.errors import InputError, some
-from preprocessing.fingerprints import fingerprint
+from pipeline.training.summary import coverage, headline, probabilities
+from preprocessing.io.errors import InputError, some
+from preprocessing.io.fingerprints import fingerprint
 
 log = logging.getLogger(__name__)
 LIKENESS = ["likeness", "likeness_reason"]

@@ -11,21 +11,21 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from pipeline.bundle import TrainedModel
-from pipeline.conformal import COLUMN, prediction_sets
-from pipeline.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
-from pipeline.fit import predict
-from pipeline.inference.likeness import Judgement
-from pipeline.inference.profiles import Genes, SlideKeys, read_genes, read_profiles
 from pipeline.inference.trained import Predictor
-from pipeline.progress import track
-from pipeline.training_summary import probabilities, told_validated
-from pipeline.uncertainty import pooled, rests_on, with_spread
+from pipeline.metrics.conformal import COLUMN, prediction_sets
+from pipeline.ood.profiles import Genes, SlideKeys, read_genes, read_profiles
+from pipeline.ood.reference import Judgement
+from pipeline.terminal.progress import track
+from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
+from pipeline.training.fit import predict
+from pipeline.training.model_folder import TrainedModel
+from pipeline.training.summary import probabilities, told_validated
+from pipeline.training.uncertainty import pooled, rests_on, with_spread
 from preprocessing.cohort import Cohort
-from preprocessing.errors import InputError, some
-from preprocessing.features import FeatureStore
-from preprocessing.omics import COVARIATE, OmicsMatrix
-from preprocessing.omics_scaler import OmicsScaler
+from preprocessing.features.store import FeatureStore
+from preprocessing.io.errors import InputError, some
+from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
+from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
 JUDGED_AT_ONCE = 32  # cases of which a few tiles each are in memory

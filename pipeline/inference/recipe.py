@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from models.settings import Settings
-from pipeline.config import Config
-from pipeline.inference.facts import EncoderFacts
+from pipeline.config.schema import Config
+from pipeline.inference.metadata import EncoderFacts
 from pipeline.inference.trained import Predictor
-from preprocessing.errors import InputError
-from preprocessing.fingerprints import file_fingerprint
+from preprocessing.io.errors import InputError
+from preprocessing.io.fingerprints import file_fingerprint
 
 log = logging.getLogger(__name__)
 FLAGS = {  # how the command line calls what the model settles

@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.catalogue import MODELS
-from pipeline.bundle import (
+from pipeline.inference.metadata import Facts
+from pipeline.ood.reference import ARRAYS_FILE, JSON_FILE, Reference
+from pipeline.training.model_folder import (
     ENSEMBLE,
     STAIN_TARGET,
     UNSOUND,
@@ -19,12 +21,10 @@ from pipeline.bundle import (
     require_format,
     require_sums,
 )
-from pipeline.inference.facts import Facts
-from pipeline.inference.likeness import ARRAYS_FILE, JSON_FILE, Reference
-from preprocessing.errors import InputError
-from preprocessing.fingerprints import file_fingerprint, fingerprint
-from preprocessing.omics_scaler import OmicsScaler
-from preprocessing.stain import stain_recipe
+from preprocessing.io.errors import InputError
+from preprocessing.io.fingerprints import file_fingerprint, fingerprint
+from preprocessing.omics.scaler import OmicsScaler
+from preprocessing.slides.stain import stain_recipe
 
 log = logging.getLogger(__name__)
 

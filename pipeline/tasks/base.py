@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.baselines.genomic import OmicsRisk
-from preprocessing.errors import InputError
+from preprocessing.io.errors import InputError
 
 
 class FittedTask(ABC):

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from torch import Tensor
 
 from pipeline.tasks.base import FittedTask, Task
-from preprocessing.errors import InputError
+from preprocessing.io.errors import InputError
 
 
 @dataclass(frozen=True)

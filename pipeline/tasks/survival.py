@@ -13,7 +13,7 @@ from models.losses import risk, survival_nll
 from pipeline.baselines.genomic import NotConvergedError, OmicsRisk, omics_risk
 from pipeline.metrics import c_index
 from pipeline.tasks.base import FittedTask, Task
-from preprocessing.errors import InputError
+from preprocessing.io.errors import InputError
 
 log = logging.getLogger(__name__)
 CURVE_MONTHS = (6, 12, 18, 24, 30, 36, 48, 60, 84, 120)  # where the survival curve is told

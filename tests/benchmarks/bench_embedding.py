@@ -24,12 +24,12 @@ import torch
 from slides import tissue_tiles, write_large_slide
 from torch import nn
 
-from pipeline.compute import one_thread
-from preprocessing.embedding import embed_tiles
-from preprocessing.encoders import CPU_TILES, Encoder, EncoderConfig, load_encoder
-from preprocessing.reader import SlideReader
-from preprocessing.slides import SlideFile, probe_slide
-from preprocessing.tiles import TileConfig, TileGrid, read_tile, tile_slide
+from pipeline.cluster.mapping import one_thread
+from preprocessing.features.embedding import embed_tiles
+from preprocessing.features.encoders import CPU_TILES, Encoder, EncoderConfig, load_encoder
+from preprocessing.slides.discovery import SlideFile, probe_slide
+from preprocessing.slides.reader import SlideReader
+from preprocessing.slides.tiles import TileConfig, TileGrid, read_tile, tile_slide
 
 ROUNDS = 5
 SIZES_PX = (5_000, 10_000, 20_000, 40_000)

@@ -29,12 +29,12 @@ ROUNDS, SIDE_PX = 5, 10_000
 
 def dask_against_process(folder: Path) -> None:
     """Workers of the same number on both sides: one."""
-    from pipeline.compute import one_thread
-    from pipeline.stages import Recipe, SlidePart, embed, embed_all, tile
-    from pipeline.workers import Workers
-    from preprocessing.encoders import EncoderConfig
-    from preprocessing.slides import SlideFile, probe_slide
-    from preprocessing.tiles import TileConfig
+    from pipeline.cluster.mapping import one_thread
+    from pipeline.cluster.workers import Workers
+    from pipeline.slides.stages import Recipe, SlidePart, embed, embed_all, tile
+    from preprocessing.features.encoders import EncoderConfig
+    from preprocessing.slides.discovery import SlideFile, probe_slide
+    from preprocessing.slides.tiles import TileConfig
 
     tiles, slides = tissue_tiles(), []
     for number in range(4):
@@ -75,7 +75,7 @@ def ours(path: Path, folder: Path) -> int:
     command = [sys.executable, "-m", "workflows.run_pipeline", str(path), str(genes), "--until", "embed"]
     out = ["--store", str(folder / "store"), "--out", str(folder / "run")]
     subprocess.run([*command, *out], check=True, capture_output=True, cwd=Path(__file__).parents[2])
-    from preprocessing.features import FeatureStore
+    from preprocessing.features.store import FeatureStore
 
     store = FeatureStore(folder / "store")
     (key,) = (name.rsplit("/", 1)[-1] for name in store._files.ls(f"{store._root}/features", detail=False))
@@ -84,8 +84,8 @@ def ours(path: Path, folder: Path) -> int:
 
 def corners(path: Path) -> np.ndarray:
     """The same tiles for every tool."""
-    from preprocessing.slides import SlideFile, probe_slide
-    from preprocessing.tiles import TileConfig, tile_slide
+    from preprocessing.slides.discovery import SlideFile, probe_slide
+    from preprocessing.slides.tiles import TileConfig, tile_slide
 
     return tile_slide(probe_slide(SlideFile("S", "S", path), default_mpp=None), TileConfig()).grid.coords
 
@@ -97,7 +97,7 @@ def clam_loop(path: Path, folder: Path) -> int:
     import torch
     from torchvision import transforms
 
-    from preprocessing.encoder_table import ENCODERS
+    from preprocessing.features.encoder_table import ENCODERS
 
     class Tiles(torch.utils.data.Dataset):
         def __init__(self) -> None:

@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 from slides import tissue_tiles, write_large_slide
 
-from preprocessing.reader import SlideReader
+from preprocessing.slides.reader import SlideReader
 
 ROUNDS, TILE_PX, MAX_TILES = 7, 256, 400
 

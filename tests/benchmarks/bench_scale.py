@@ -146,11 +146,11 @@ def huge_slide(folder: Path) -> None:
 
 def linear(folder: Path) -> None:
     """In CPU time, since others may share the machine."""
-    from pipeline.compute import one_thread
-    from pipeline.stages import Recipe, SlidePart, embed, tile
-    from preprocessing.encoders import EncoderConfig
-    from preprocessing.slides import SlideFile, probe_slide
-    from preprocessing.tiles import TileConfig
+    from pipeline.cluster.mapping import one_thread
+    from pipeline.slides.stages import Recipe, SlidePart, embed, tile
+    from preprocessing.features.encoders import EncoderConfig
+    from preprocessing.slides.discovery import SlideFile, probe_slide
+    from preprocessing.slides.tiles import TileConfig
 
     one_thread()
     config = EncoderConfig(name=f"local-dir:{encoder(folder)}", precision="float32")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.stages import Recipe, SlidePart, embed, tile
-from preprocessing.encoders import EncoderConfig, load_encoder
-from preprocessing.features import FeatureStore, feature_key
-from preprocessing.tiles import TileConfig
+from pipeline.slides.stages import Recipe, SlidePart, embed, tile
+from preprocessing.features.encoders import EncoderConfig, load_encoder
+from preprocessing.features.store import FeatureStore, feature_key
+from preprocessing.slides.tiles import TileConfig
 from workflows.store import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,11 +18,11 @@ CONFIG = TileConfig(tile_px=64)
 WORK = """
 import sys
 from pathlib import Path
-from pipeline.stages import Recipe, SlidePart, embed, tile
-from preprocessing.encoders import EncoderConfig, load_encoder
-from preprocessing.features import FeatureStore
-from preprocessing.slides import SlideFile, probe_slide
-from preprocessing.tiles import TileConfig
+from pipeline.slides.stages import Recipe, SlidePart, embed, tile
+from preprocessing.features.encoders import EncoderConfig, load_encoder
+from preprocessing.features.store import FeatureStore
+from preprocessing.slides.discovery import SlideFile, probe_slide
+from preprocessing.slides.tiles import TileConfig
 
 store, vit, dies, *paths = sys.argv[1:]
 config, encoder = TileConfig(tile_px=64), EncoderConfig(name=f"local-dir:{vit}", precision="float32")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from preprocessing.omics import OmicsMatrix
+from preprocessing.omics.matrix import OmicsMatrix
 
 
 @pytest.fixture(scope="session")

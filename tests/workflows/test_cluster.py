@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.compute import map_jobs
-from pipeline.workers import Workers
-from preprocessing.errors import RunError
-from preprocessing.features import FeatureStore
+from pipeline.cluster.mapping import map_jobs
+from pipeline.cluster.workers import Workers
+from preprocessing.features.store import FeatureStore
+from preprocessing.io.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = [sys.executable, "-m"]
@@ -161,7 +161,7 @@ def test_workers_of_a_scheduler_in_processes_of_their_own_give_what_one_process_
     ],
 )
 def test_a_run_whose_workers_or_scheduler_vanish_ends_and_says_so(tmp_path, stack, monkeypatch, victim, told):
-    monkeypatch.setattr("pipeline.workers.NO_WORKER_MINUTES", 0.02)
+    monkeypatch.setattr("pipeline.cluster.workers.NO_WORKER_MINUTES", 0.02)
     with Workers(None, "cpu", start_cluster(stack, tmp_path, [()])) as workers:
         victims = [workers.client.run_on_scheduler(os.getpid)] if victim == "scheduler" else []
 
@@ -208,6 +208,6 @@ def test_places_that_a_host_does_not_have_are_told_before_the_work_starts(
 
 def test_workers_that_have_another_version_of_the_program_are_told(cohort, walk, tmp_path, stack, monkeypatch, capsys):
     address = start_cluster(stack, tmp_path, [()])
-    monkeypatch.setattr("pipeline.workers.code_fingerprint", os.getpid)  # another in each process
+    monkeypatch.setattr("pipeline.cluster.workers.code_fingerprint", os.getpid)  # another in each process
     assert walk(cohort.slides, cohort.genes, "--scheduler", address, "--out", tmp_path / "run") == 2
     assert "have another version of this program or of torch; start the workers in the same" in capsys.readouterr().err

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from shapely.geometry import shape
 
-from pipeline.finished import open_finished
-from preprocessing.masks import read_mask
-from preprocessing.slides import SlideFile, probe_slide
+from pipeline.run.finished import open_finished
+from preprocessing.slides.discovery import SlideFile, probe_slide
+from preprocessing.slides.masks import read_mask
 from workflows import export
 
 

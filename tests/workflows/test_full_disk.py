@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from preprocessing.features import FeatureStore
+from preprocessing.features.store import FeatureStore
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or sys.platform != "linux", reason="only root of Linux mounts a disk of its own"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import load_config
-from pipeline.presets import PRESETS
-from preprocessing.errors import RunError
+from pipeline.config.presets import PRESETS
+from pipeline.config.schema import load_config
+from preprocessing.io.errors import RunError
 from workflows import options, run_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ def test_sigterm_stops_the_run_in_order_and_is_the_callers_again_afterwards(monk
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(run_pipeline, "walk", terminated)
-    monkeypatch.setattr("pipeline.workers.Workers.__exit__", lambda *_: closed.append(True))
+    monkeypatch.setattr("pipeline.cluster.workers.Workers.__exit__", lambda *_: closed.append(True))
     assert run_pipeline.main(["slides", "genes.csv", "--workers", "0"]) == run_pipeline.TERMINATED
     assert closed == [True]
     assert "the same command goes on from what is finished" in capsys.readouterr().err
@@ -115,7 +115,9 @@ def test_an_error_of_the_program_is_raised_and_its_traceback_logged(monkeypatch,
         raise ZeroDivisionError("slip")
 
     monkeypatch.setattr(run_pipeline, "walk", faulty)
-    monkeypatch.setattr("pipeline.console.start_logging", lambda **_: None)  # it would take the test's handler away
+    monkeypatch.setattr(
+        "pipeline.terminal.logs.start_logging", lambda **_: None
+    )  # it would take the test's handler away
     with caplog.at_level("DEBUG", "run_pipeline"), pytest.raises(ZeroDivisionError, match="slip"):
         run_pipeline.main(["slides", "genes.csv", "--workers", "0"])
     assert "in faulty" in caplog.text

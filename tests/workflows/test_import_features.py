@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.finished import open_finished
-from preprocessing.features import FeatureStore
+from pipeline.run.finished import open_finished
+from preprocessing.features.store import FeatureStore
 from workflows import export, import_features
 
 DECLARED = ("--mpp", "0.5", "--tile-px", "256", "--slide-mpp", "0.5")

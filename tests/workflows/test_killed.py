@@ -17,7 +17,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from preprocessing.features import FeatureStore
+from preprocessing.features.store import FeatureStore
 from workflows.demo import draw_slide, write_svs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -198,7 +198,7 @@ def test_a_run_that_is_killed_and_whose_worker_is_killed_later_ends_as_if_nothin
     check(there, undisturbed)
     log = (there.run / "run.log").read_text()
     assert "WARNING distributed.nanny: Restarting worker" in log
-    assert "WARNING pipeline.compute: training subtype, umeml, " in log
+    assert "WARNING pipeline.cluster.mapping: training subtype, umeml, " in log
     assert ": its worker process died; it is done again, alone" in log
 
 

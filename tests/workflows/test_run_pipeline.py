@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 import preprocessing.cohort
-from preprocessing.features import FeatureStore
+from preprocessing.features.store import FeatureStore
 from workflows.demo import draw_genes, draw_labels, write_svs
 
 TASKS = ("survival", "grade", "subtype")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preprocessing.features import FeatureStore
+from preprocessing.features.store import FeatureStore
 from workflows.store import main as store_command
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from preprocessing import store_care
-from preprocessing.features import FORMAT, Bag, FeatureStore
-from preprocessing.look import Look
-from preprocessing.tiles import TiledSlide, TileGrid
+from preprocessing.features import maintenance
+from preprocessing.features.store import FORMAT, Bag, FeatureStore
+from preprocessing.slides.slide_stats import Look
+from preprocessing.slides.tiles import TiledSlide, TileGrid
 from workflows import store as command
 from workflows.store import main
 
@@ -247,15 +247,15 @@ def test_what_may_be_being_written_to_an_object_store_is_not_damaged(tmp_path):
 
 def test_a_group_that_was_made_anew_meanwhile_stays(store, monkeypatch, capsys):
     lose_chunk(store, "features/S1-uni")
-    look_up = store_care.look_up
+    look_up = maintenance.look_up
 
     def made_anew(place, name, **options):
         fill(store, "S1")
         return look_up(place, name, **options)
 
     listed = look_up(store, "features/S1-uni", stale_hours=24)
-    monkeypatch.setattr("preprocessing.store_care.entries", lambda *_, **__: iter([listed]))
-    monkeypatch.setattr("preprocessing.store_care.look_up", made_anew)
+    monkeypatch.setattr("preprocessing.features.maintenance.entries", lambda *_, **__: iter([listed]))
+    monkeypatch.setattr("preprocessing.features.maintenance.look_up", made_anew)
     assert main(["prune", store.place, "--yes"]) == 0
     assert "kept: features/S1-uni is whole by now" in capsys.readouterr().out
     assert store.has_features("S1-uni")

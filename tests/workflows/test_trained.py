@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from pipeline.bundle import hand_out, hand_out_folds, load_model, write_sums
-from pipeline.dataset import Bags, dataset_for
-from pipeline.fit import predict_logits
 from pipeline.inference import prediction
 from pipeline.inference.trained import load_trained
-from preprocessing.errors import InputError
-from preprocessing.omics import OmicsMatrix
+from pipeline.training.dataset import Bags, dataset_for
+from pipeline.training.fit import predict_logits
+from pipeline.training.model_folder import hand_out, hand_out_folds, load_model, write_sums
+from preprocessing.io.errors import InputError
+from preprocessing.omics.matrix import OmicsMatrix
 from workflows.demo import write_svs
 from workflows.run_pipeline import main
 

@@ -11,7 +11,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         InputError: the folder holds no finished run.
     """
-    from preprocessing.drafts import write_text
+    from preprocessing.io.atomic import write_text
     from workflows.report.page import render
     from workflows.report.run_folder import read_run
 

@@ -12,8 +12,8 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from pipeline.thumbnails import thumbnail_path
-from preprocessing.errors import InputError
+from pipeline.slides.thumbnails import thumbnail_path
+from preprocessing.io.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def _warnings(log_text: str) -> tuple[str, ...]:
-    """Lines as "2026-11-25 14:17:09,362 WARNING pipeline.compute: tiling S1: failed …", without time and module."""
+    """Lines as "2026-11-25 14:17:09,362 WARNING pipeline.cluster.mapping: tiling S1: failed …", without time and module."""
     found = [
         line.split(": ", 1)[-1] for line in log_text.splitlines() if " WARNING " in line[:40] or " ERROR " in line[:40]
     ]

@@ -14,14 +14,15 @@ from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.losses import risk
 from models.types import ModelOutput
-from pipeline.bundle import TrainedModel
-from pipeline.dataset import Bags, Dataset, dataset_for
+from pipeline.config.train import TrainConfig
 from pipeline.explanation.attribution import gene_products, outputs_by_input, permuted_drops, read_case
 from pipeline.explanation.tile_maps import attentions
-from pipeline.fit import TrainConfig, fit_model
 from pipeline.tasks import TASKS
-from preprocessing.omics import OmicsMatrix
-from preprocessing.omics_scaler import OmicsConfig, OmicsScaler
+from pipeline.training.dataset import Bags, Dataset, dataset_for
+from pipeline.training.fit import fit_model
+from pipeline.training.model_folder import TrainedModel
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.scaler import OmicsConfig, OmicsScaler
 
 CASES = [f"c{i:02d}" for i in range(48)]
 TRAIN, TEST = CASES[:36], CASES[36:]

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from pipeline.explanation.chosen_cases import certainty, choose_cases, require_cases
-from preprocessing.errors import InputError
+from preprocessing.io.errors import InputError
 
 GRADES = pd.DataFrame(
     {

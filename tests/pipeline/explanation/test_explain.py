@@ -11,19 +11,19 @@ from PIL import Image
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
-from pipeline.bundle import TrainedModel, load_model, save_model
-from pipeline.explanation.asked import Asked, Source
+from pipeline.cluster.workers import Workers
 from pipeline.explanation.explain import explain_tasks
-from pipeline.explanation.material import Material
-from pipeline.fit import predict_logits
+from pipeline.explanation.inputs import Material
+from pipeline.explanation.selection import Asked, Source
 from pipeline.tasks import TASKS
-from pipeline.workers import Workers
-from preprocessing.barcodes import file_name
-from preprocessing.colours import PROTOTYPES
-from preprocessing.features import Bag, FeatureStore
-from preprocessing.omics import OmicsMatrix
-from preprocessing.omics_scaler import OmicsConfig, OmicsScaler
-from preprocessing.tiles import TileConfig, tile_slide
+from pipeline.training.fit import predict_logits
+from pipeline.training.model_folder import TrainedModel, load_model, save_model
+from preprocessing.features.store import Bag, FeatureStore
+from preprocessing.formats.colours import PROTOTYPES
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.scaler import OmicsConfig, OmicsScaler
+from preprocessing.slides.tiles import TileConfig, tile_slide
+from preprocessing.tables.case_ids import file_name
 
 CASES = ["c0", "c1", "c2", "genes alone", "slides alone", "two"]
 SLIDES = {"c0": ["a"], "c1": ["b/b"], "c2": ["c"], "slides alone": ["d"], "two": ["e", "f"]}  # one id holds a slash

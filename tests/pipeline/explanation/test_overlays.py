@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from pipeline.explanation.overlays import Thumbnail, draw_thumbnail, over_tissue, save_jpeg
-from preprocessing.reader import SlideReader
-from preprocessing.tiles import TileConfig, TileGrid, tile_slide
+from preprocessing.slides.reader import SlideReader
+from preprocessing.slides.tiles import TileConfig, TileGrid, tile_slide
 
 RED, BLUE = np.array([255.0, 0, 0]), np.array([0.0, 0, 255])
 

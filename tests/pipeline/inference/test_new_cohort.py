@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from pipeline.inference.new_cohort import Kept, with_labels
-from preprocessing.errors import InputError
+from preprocessing.io.errors import InputError
 
 KEYS = ("task", "case_id")
 

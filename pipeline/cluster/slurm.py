@@ -1,0 +1,88 @@
+"""Workers as jobs of a Slurm cluster, through dask-jobqueue."""
+
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from models.settings import Settings
+from preprocessing.io.errors import InputError
+
+TEST_SECONDS = 60
+
+
+class SlurmConfig(Settings):
+    """The jobs in which workers run. The run itself stays where it is started, on a machine that the nodes reach."""
+
+    jobs: int = Field(1, ge=1, description="how many; where one ends, the others go on")
+    cores: int = Field(4, ge=1, description="of a job: as many workers, or one for its GPU with --device cuda")
+    memory: str = Field("16GiB", description="of a job; its workers share it evenly")
+    walltime: str = Field("24:00:00", description="of a job")
+    queue: str | None = Field(None, description="partition")
+    account: str | None = None
+    interface: str | None = Field(None, description="network over which nodes and run talk, as in ib0")
+    job_extra: tuple[str, ...] = Field((), description="more options of sbatch, as in --gres=gpu:1")
+    wait_minutes: float = Field(60, gt=0, description="for the first job to start, and for workers when none is left")
+
+
+def slurm_cluster(
+    config: SlurmConfig, *, on_gpus: bool, environment: Mapping[str, str], settings: Mapping[str, Any]
+) -> Any:
+    """A Dask cluster that has submitted as many jobs.
+
+    Args:
+        config: the jobs.
+        on_gpus: a job has one worker, for its GPU.
+        environment: of each worker.
+        settings: Dask's, for each worker.
+
+    Raises:
+        InputError: dask-jobqueue or Slurm is not there, or Slurm does not take such jobs.
+    """
+    ctrl_c = signal.getsignal(signal.SIGINT)
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ModuleNotFoundError:
+        raise InputError(
+            "--cluster slurm needs dask-jobqueue; install it with `pip install 'umeml-pipeline[cluster]'`"
+        ) from None
+    finally:
+        signal.signal(signal.SIGINT, ctrl_c)  # imported, it lets Ctrl-C end the process as if all had gone well
+    if shutil.which("sbatch") is None:
+        raise InputError("--cluster slurm: there is no sbatch here; start the run on a machine that submits Slurm jobs")
+    dask_names = {f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": settings[name] for name in settings}
+    exported = {**environment, **dask_names, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    cluster = SLURMCluster(
+        queue=config.queue,
+        account=config.account,
+        cores=config.cores,
+        processes=1 if on_gpus else config.cores,
+        memory=config.memory,
+        walltime=config.walltime,
+        interface=config.interface,
+        job_extra_directives=list(config.job_extra),
+        job_script_prologue=[f"export {name}={shlex.quote(str(value))}" for name, value in exported.items()],
+        scheduler_options={"dashboard_address": ":0"},
+    )
+    try:
+        _require_accepted(cluster.job_script())
+    except InputError:
+        cluster.close()
+        raise
+    cluster.scale(jobs=config.jobs)
+    return cluster
+
+
+def _require_accepted(script: str) -> None:
+    """Raises InputError with what Slurm says against such a job."""
+    done = subprocess.run(
+        ["sbatch", "--test-only"], input=script, capture_output=True, text=True, timeout=TEST_SECONDS, check=False
+    )
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())
+        raise InputError(f"--cluster slurm: sbatch refuses the job ({said}); see the keys under slurm")

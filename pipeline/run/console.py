@@ -1,0 +1,130 @@
+"""What the user sees in the terminal: the cohort before, the result after, warnings and errors."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from pipeline.config.schema import BASELINES
+from pipeline.metrics import Metric, Report
+from pipeline.terminal.logs import WARNING, err, out, warn
+from pipeline.training.plan import TaskPlan
+from preprocessing.cohort import Cohort
+
+
+def show_cohort(cohort: Cohort) -> None:
+    """The cohort as it will be used: counts, what was read as what, and what is doubtful."""
+    failed = sum(gone.status == "failed" for gone in cohort.left_out)
+    cases = cohort.used_cases()
+    sides = {"both": "have both", "any": "have either", "slides": "have slides", "genes": "have genes"}
+    err.print(
+        f"{len(cohort.slides)} slides to use, {len(cohort.left_out) - failed} left out, {failed} broken; "
+        f"{len(cohort.omics.case_ids)} cases with {len(cohort.omics.features)} genes; {len(cases)} cases {sides[cohort.needs]}",
+        highlight=False,
+    )
+    for note in cohort.notes:
+        if note.startswith(WARNING):
+            warn(note.removeprefix(WARNING))
+        else:
+            err.print(f"  {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    for gone in cohort.left_out:
+        if gone.status == "failed":
+            warn(f"slide {gone.file.slide_id}: {gone.reason}")
+
+
+def show_plans(plans: Sequence[TaskPlan]) -> None:
+    """The tasks: cases, folds and classes, and what is doubtful."""
+    for plan in plans:
+        classes = f", classes {', '.join(plan.vocabulary)}" if plan.vocabulary else ""
+        further = "".join(f", {len(folds)} by {scheme}" for scheme, folds in plan.further_schemes.items())
+        err.print(
+            f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{further}{classes}", highlight=False
+        )
+        for warning in plan.warnings:
+            warn(warning)
+
+
+def show_forecast(lines: Sequence[str]) -> None:
+    """What a dry run foresees."""
+    err.print("what this run would do (nothing was embedded, trained or written):", highlight=False)
+    for line in lines:
+        style = "yellow" if line.startswith(WARNING) else ""
+        err.print(f"  {line}", style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_results(
+    folder: Path, reports: Mapping[str, Report], failures: Mapping[str, str], given_up: Sequence[str]
+) -> None:
+    """The tables of the result, by task and fold scheme; then what failed, and where everything lies."""
+    for task, report in reports.items():
+        _show_report(task, report)
+        for scheme, further in report["schemes"].items():
+            _show_report(f"{task}, split by {scheme}", further)
+    _show_gene_notes(reports)
+    for message in given_up:
+        err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if failures:
+        err.print(f"{len(failures)} slides failed; slides.csv has them all:", style="yellow")
+        for name, reason in list(failures.items())[:5]:
+            err.print(f"  {name}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"results: {folder}", highlight=False, soft_wrap=True)
+
+
+def _show_report(title: str, report: Report) -> None:
+    out.print(_table(title, report))
+    for name, baseline in report["baselines"].items():
+        if baseline["reason"]:
+            out.print(f"  {BASELINES[name]}: {baseline['reason']}", style="dim", markup=False, soft_wrap=True)
+
+
+def _show_gene_notes(reports: Mapping[str, Report]) -> None:
+    """What was decided about the genes of the final models and of rivals: once for all of which it is the same."""
+    tasks: dict[tuple[str, ...], list[str]] = {}
+    for task, report in reports.items():
+        tasks.setdefault(tuple(report["gene_notes"]["final"]), []).append(task)
+        for name, rival in report["rivals"].items():
+            notes = tuple(next(reversed(rival["gene_notes"].values()))) if "gene_notes" in rival else ()
+            if notes != tuple(report["gene_notes"]["final"]):
+                tasks.setdefault(notes, []).append(f"{task}, {name}")
+    for notes, own in tasks.items():
+        for note in notes:
+            out.print(f"  genes ({'; '.join(own)}): {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(title: str, report: Report) -> Table:
+    """A row for the model, for the model on either input alone, for each rival, each baseline and what is trivial."""
+    names = (
+        ("c_index", "uno_c_index")
+        if report["headline"] == "c_index"
+        else ("macro_auc", "accuracy", "balanced_accuracy")
+    )
+    whose = (
+        "a new cohort, none of them among the model's training cases as far as it tells"
+        if report.get("external")
+        else "each tested by a model that has not seen it"
+    )
+    table = Table(title=f"{title}: {report['n']} cases, {whose}", title_justify="left")
+    table.add_column("predictor")
+    for name in names:
+        table.add_column(f"{name.replace('_', ' ')} (95 % interval)")
+    table.add_column(f"{report['contender']} leads by")
+    table.add_row(report["contender"], *(_number(report["model"]["pooled"][name]) for name in names), style="bold")
+    for given in ("slides", "genes"):
+        if given in report["inputs"]:
+            table.add_row(
+                f"  shown {given} alone", *(_number(report["inputs"][given]["pooled"][name]) for name in names)
+            )
+    for name, rival in {**report["rivals"], **report["baselines"]}.items():
+        told = (_number(rival["pooled"][metric]) for metric in names)
+        table.add_row(BASELINES.get(name, name), *told, _number(report["lead"][name]))
+    majority = report["model"]["pooled"].get("majority") or {}
+    table.add_row("trivial", *(_number(majority[name]) if name in majority else "0.500" for name in names))
+    return table
+
+
+def _number(metric: Metric | Any) -> str:
+    if metric.value is None:
+        return "–"
+    interval = f" ({metric.low:.3f}–{metric.high:.3f})" if metric.low is not None else ""
+    return f"{metric.value:.3f}{interval}"

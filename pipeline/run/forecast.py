@@ -1,0 +1,183 @@
+"""What a run would do, before it does it: cases, tiles, time and room. Nothing is embedded or trained, nothing written.
+
+Figures are estimates, and each says what it rests on.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
+
+import pandas as pd
+
+from pipeline.config.schema import Config
+from preprocessing.cohort import Cohort, audit_cases
+from preprocessing.features.encoders import encoder_spec
+from preprocessing.features.store import FeatureStore, Measured, ask_many, feature_key, tile_key
+from preprocessing.io.errors import SlideError, some
+from preprocessing.slides.discovery import Slide
+from preprocessing.slides.quality import QualityConfig
+from preprocessing.slides.tiles import tile_slide
+
+SAMPLED = 8  # slides whose thumbnail is looked at
+BYTES_A_NUMBER = 2  # features are stored as float16
+SHOWN = 10  # slides of a kind, by name
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How many tiles a cohort has.
+
+    Attributes:
+        of_slide: by slide id, as far as they are known.
+        rest: estimated, of all the others.
+        notes: what that rests on.
+    """
+
+    of_slide: dict[str, int]
+    rest: float
+    notes: tuple[str, ...]
+
+
+def forecast(config: Config, cohort: Cohort, *, at_once: int) -> list[str]:
+    """Lines for the terminal; warnings begin with `warning`.
+
+    Args:
+        config: the run's.
+        cohort: what came in.
+        at_once: workers.
+    """
+    lines = [*_ids(cohort), *_resolutions(cohort.slides), *_broken(cohort)]
+    if cohort.slides:
+        lines += _work(config, cohort, at_once)
+    return lines
+
+
+def _ids(cohort: Cohort) -> Iterator[str]:
+    """Cases that are not used, by what they lack, on both sides."""
+    table = audit_cases(cohort, {})
+    unused = table[table["status"] != "used"]
+    yield f"cases: {len(table) - len(unused)} used, {len(unused)} left out"
+    sides = {
+        "with genes, but no usable slide": unused["has_genes"] & (unused["n_slides"] == 0),
+        "with slides, but no genes": ~unused["has_genes"] & (unused["n_slides"] > 0),
+        "with neither, only labels or what is not used": ~unused["has_genes"] & (unused["n_slides"] == 0),
+    }
+    for side, which in sides.items():
+        if which.any():
+            yield f"  {which.sum()} {side}: {some(unused.loc[which, 'case_id'])}"
+
+
+def _resolutions(slides: Sequence[Slide]) -> Iterator[str]:
+    if slides:
+        counts = pd.Series([slide.mpp_source for slide in slides]).value_counts()
+        yield "microns per pixel: " + ", ".join(f"{count} from {source}" for source, count in counts.items())
+
+
+def _broken(cohort: Cohort) -> Iterator[str]:
+    """Slides that cannot be used: first those without a resolution, which the user can mend."""
+    failed = [gone for gone in cohort.left_out if gone.status == "failed"]
+    no_mpp = [gone for gone in failed if "microns per pixel" in gone.reason]
+    others = [gone for gone in failed if gone not in no_mpp]
+    for what, gone in (("without a resolution", no_mpp), ("that cannot be read", others)):
+        if gone:
+            yield f"warning: {len(gone)} slides {what}:"
+            yield from (f"  {one.file.slide_id}: {one.reason}" for one in gone[:SHOWN])
+            if len(gone) > SHOWN:
+                yield f"  … and {len(gone) - SHOWN} more"
+
+
+def _work(config: Config, cohort: Cohort, at_once: int) -> Iterator[str]:
+    store = FeatureStore(config.store)
+    measured = store.measure(config.encoder.name, config.encoder.precision)
+    tiles = _tiles(config, cohort, store)
+    known = sum(tiles.of_slide.values())
+    total = known + tiles.rest
+    yield f"tiles: {_about(total) if tiles.rest else format(known, ',')} of {len(cohort.slides)} slides ({'; '.join(tiles.notes)})"
+    if cohort.stored or config.until == "tile":
+        return
+    dim = next((one.dim for one in measured), None) or encoder_spec(config.encoder.name).dim
+    keys = {
+        feature_key(slide, config.tiles, mark): slide.slide_id
+        for slide in cohort.slides
+        for mark in {one.fingerprint for one in measured}
+    }
+    done = set(compress(keys.values(), ask_many(store.has_features, keys)))
+    left = total - sum(n for name, n in tiles.of_slide.items() if name in done)
+    yield f"features: {len(done)} slides are embedded, {len(cohort.slides) - len(done)} are not: {_about(left)} tiles"
+    if dim is None:
+        yield f"room: not known; nothing says how wide a feature of {config.encoder.name} is"
+    else:
+        room, more = (n * dim * BYTES_A_NUMBER / 1e9 for n in (total, left))
+        yield f"room: about {_rough(room)} GB in the store, of which {_rough(more)} GB new (tiles × {dim:,} × 2 bytes)"
+    yield _time(left, measured, config, at_once)
+
+
+def _tiles(config: Config, cohort: Cohort, store: FeatureStore) -> Tiles:
+    """From the store where a slide is tiled or embedded; else from the thumbnails of some of the others, by their area."""
+    if cohort.stored:
+        counts = ask_many(store.count_tiles_of_features, (slide.features for slide in cohort.slides))
+        ids = (slide.slide_id for slide in cohort.slides)
+        return Tiles({name: n or 0 for name, n in zip(ids, counts, strict=True)}, 0, ("as stored",))
+    counts = ask_many(store.count_tiles, (tile_key(slide, config.tiles) for slide in cohort.slides))
+    known = {slide.slide_id: n for slide, n in zip(cohort.slides, counts, strict=True) if n is not None}
+    others = sorted((slide for slide in cohort.slides if slide.slide_id not in known), key=_area_um2)
+    notes = [f"{len(known)} slides as stored"] if known else []
+    if not others:
+        return Tiles(known, 0, tuple(notes))
+    sample = others[:: -(-len(others) // SAMPLED)]
+    found, failed = _sampled(sample, config)
+    share = sum(found.values()) / sum(_area_um2(slide) for slide in sample)
+    rest = share * sum(_area_um2(slide) for slide in others if slide.slide_id not in found and slide not in sample)
+    notes.append(f"{len(others)} by the tissue on {len(sample)} thumbnails" + (" and their areas" if rest else ""))
+    if config.tiles.quality.on:
+        notes.append("before the quality filters")
+    if failed:
+        notes.append(f"{len(failed)} of those without a tile: {some(failed)}")
+    return Tiles(known | found, rest, tuple(notes))
+
+
+def _sampled(slides: Sequence[Slide], config: Config) -> tuple[dict[str, int], list[str]]:
+    """Tiles by slide, and which slides have none, with the reason."""
+    unfiltered = config.tiles.model_copy(update={"quality": QualityConfig()})
+    found, failed = dict[str, int](), list[str]()
+    for slide in slides:
+        try:
+            found[slide.slide_id] = len(tile_slide(slide, unfiltered).grid)
+        except SlideError as error:
+            failed.append(f"{slide.slide_id}: {error}")
+    return found, failed
+
+
+def _area_um2(slide: Slide) -> float:
+    return slide.size_px[0] * slide.mpp_xy[0] * slide.size_px[1] * slide.mpp_xy[1]
+
+
+def _time(tiles: float, measured: Sequence[Measured], config: Config, at_once: int) -> str:
+    """Of embedding, by the rate at which slides in the store were embedded with this encoder."""
+    timed = [one for one in measured if one.seconds]
+    if tiles < 1:
+        return "time: nothing is to be embedded; then training"
+    if not timed:
+        return (
+            f"time: not known; the store has no slide that was embedded with {config.encoder.name} and timed: embed a few with "
+            "--until embed, and ask again"
+        )
+    rate = sum(one.tiles for one in timed) / sum(one.seconds for one in timed)
+    hours = tiles / (rate * at_once) / 3600
+    return (
+        f"time: about {_duration(hours)} of embedding ({rate:.3g} tiles a second and worker, as {len(timed)} slides of the "
+        f"store took on {timed[0].device}; {at_once} workers); then training"
+    )
+
+
+def _about(number: float) -> str:
+    """Two digits; more would be false precision."""
+    return f"about {float(f'{number:.2g}'):,.0f}" if number >= 1 else "0"
+
+
+def _duration(hours: float) -> str:
+    return f"{_rough(hours)} hours" if hours >= 1 else f"{_rough(60 * hours)} minutes"
+
+
+def _rough(number: float) -> str:
+    return f"{float(f'{number:.2g}'):,g}"

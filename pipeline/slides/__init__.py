@@ -1,0 +1,1 @@
+"""The stages over slides: tiling, embedding, thumbnails."""

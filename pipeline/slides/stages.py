@@ -1,0 +1,243 @@
+"""What is done with one slide, as a worker does it: it reads the slide, writes the store, and returns an outcome."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import openslide
+from dask.system import CPU_COUNT
+from jaxtyping import Float
+
+from pipeline.cluster.mapping import Outcome, map_slides, one_thread
+from pipeline.cluster.workers import Workers
+from preprocessing.features.embedding import embed_tiles
+from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
+from preprocessing.features.store import Bag, FeatureStore, feature_key, tile_key
+from preprocessing.io.errors import SlideError
+from preprocessing.io.fingerprints import slide_fingerprint
+from preprocessing.slides.discovery import Slide
+from preprocessing.slides.masks import mask_origin
+from preprocessing.slides.slide_stats import look_at
+from preprocessing.slides.stain import stain_recipe
+from preprocessing.slides.tiles import TileConfig, TileGrid, slide_normaliser, tile_slide
+
+PACKAGES = ("openslide-python", "simplejpeg", "pillow", "torch", "timm")  # whose arithmetic makes a feature
+PART_TILES = 16 * CPU_TILES  # always as many, so that parts that are done fit a later run with other workers
+MAX_READERS = 16  # threads that read for one GPU
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How features are made, and where they go.
+
+    Attributes:
+        store: the feature store.
+        tiles: what a tile is.
+        encoder: what makes a feature of it, its precision settled.
+        device: "cpu" or "cuda".
+        gpu_tiles: tiles sent to a GPU at once.
+    """
+
+    store: str
+    tiles: TileConfig
+    encoder: EncoderConfig
+    device: str
+    gpu_tiles: int
+
+
+@dataclass(frozen=True)
+class SlidePart:
+    """Some of a slide's tiles, or all.
+
+    Attributes:
+        rows: their numbers.
+        n_tiles: how many the slide has.
+    """
+
+    slide: Slide
+    rows: range
+    n_tiles: int
+
+    @property
+    def slide_id(self) -> str:
+        """The slide's."""
+        return self.slide.slide_id
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the slide."""
+        return len(self.rows) == self.n_tiles
+
+
+def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
+    """Lay the tile grid over a slide's tissue and store it, and how the slide looks."""
+    _require_unchanged(slide)
+    place, key, made_with = FeatureStore(store), tile_key(slide, config), provenance(slide, config)
+    known = place.has_tiles(key)
+    tiled = place.read_tiles(key) if known else tile_slide(slide, config)
+    look = look_at(slide, tiled, config)
+    if tile_key(slide, config) != key:
+        raise SlideError("its tissue mask was changed while it was tiled; run again")
+    _require_unchanged(slide)
+    if not known:
+        place.write_tiles(key, tiled, made_with)
+    place.write_look(key, look, made_with)
+    return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid), tiles=key)
+
+
+def tile_all(workers: Workers, slides: Sequence[Slide], *, store: str, config: TileConfig) -> list[Outcome]:
+    """`tile` each slide, an outcome for each."""
+    with workers.on_cores() as cores:
+        return map_slides(cores, tile, slides, stage="tiling", size=_area_px, store=store, config=config)
+
+
+def _area_px(slide: Slide) -> int:
+    return slide.size_px[0] * slide.size_px[1]
+
+
+def divide(slides: Sequence[Slide], n_tiles: Mapping[str, int], at_once: int) -> list[SlidePart]:
+    """The slides whole, save those that would keep one worker busy while the others have nothing left to do.
+
+    Args:
+        slides: what is to be embedded.
+        n_tiles: by slide id.
+        at_once: tasks that run at once.
+    """
+    fair = sum(n_tiles[slide.slide_id] for slide in slides) / at_once
+    parts = []
+    for slide in slides:
+        n = n_tiles[slide.slide_id]
+        size = n if at_once == 1 or n <= fair / 2 else PART_TILES
+        borders = [*range(0, n, size), n]
+        parts += [SlidePart(slide, range(start, stop), n) for start, stop in pairwise(borders)]
+    return parts
+
+
+def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
+    """Send a slide's tiles through the encoder and store the features; those of a part wait in the store for the others."""
+    if recipe.device == "cpu":
+        one_thread()
+    slide, store = part.slide, FeatureStore(recipe.store)
+    _require_unchanged(slide)
+    backbone = load_encoder(recipe.encoder, recipe.device)
+    key = feature_key(slide, recipe.tiles, backbone.fingerprint)
+    done = Outcome(slide.slide_id, "done", n_tiles=len(part.rows))
+    if store.has_features(key) or (not part.is_whole and store.has_part(key, part.rows)):
+        return done  # by another run, or before this one was stopped
+    grid = store.read_tiles(tile_key(slide, recipe.tiles)).grid
+    readers = _readers(recipe.device)
+    normalise, doubt = slide_normaliser(slide.path, grid, recipe.tiles.stain)
+    start = time.perf_counter()
+    features = embed_tiles(
+        slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, normalise=normalise
+    )
+    _require_unchanged(slide)
+    if part.is_whole:
+        seconds = round(time.perf_counter() - start, 3)
+        timed = {"tiles": len(part.rows), "seconds": seconds, "device": recipe.device}
+        _store(part, features, grid, recipe, doubt, timed=timed)
+    else:
+        store.write_part(key, part.rows, features)
+    return replace(done, reason=doubt)
+
+
+def join(whole: SlidePart, *, recipe: Recipe, parts: Mapping[str, Sequence[range]]) -> Outcome:
+    """Make one bag of the parts of a slide; `parts` are their tiles, in their order, by slide id."""
+    store = FeatureStore(recipe.store)
+    key = feature_key(whole.slide, recipe.tiles, load_encoder(recipe.encoder, recipe.device).fingerprint)
+    doubt = ""
+    if not store.has_features(key):
+        grid = store.read_tiles(tile_key(whole.slide, recipe.tiles)).grid
+        _, doubt = slide_normaliser(whole.slide.path, grid, recipe.tiles.stain)
+        _require_unchanged(whole.slide)
+        _store(whole, store.read_parts(key, parts[whole.slide_id]), grid, recipe, doubt)
+    return Outcome(whole.slide_id, "done", reason=doubt, n_tiles=whole.n_tiles)
+
+
+def _store(
+    whole: SlidePart,
+    features: Float[np.ndarray, "N D"],
+    grid: TileGrid,
+    recipe: Recipe,
+    stain_doubt: str,
+    *,
+    timed: Mapping[str, Any] | None = None,
+) -> None:
+    store, encoder = FeatureStore(recipe.store), load_encoder(recipe.encoder, recipe.device)
+    key = feature_key(whole.slide, recipe.tiles, encoder.fingerprint)
+    made_with = provenance(whole.slide, recipe.tiles) | {"encoder": encoder.describe()}
+    if stain := stain_recipe(recipe.tiles.stain):
+        made_with["stain"] = stain | {"doubt": stain_doubt}
+    if timed:
+        made_with["embedding"] = dict(timed)  # a dry run forecasts by it
+    store.write_features(key, Bag(features, grid.coords, grid.cells), made_with)
+    store.drop_parts(key)
+
+
+def embed_all(
+    workers: Workers, slides: Sequence[Slide], n_tiles: Mapping[str, int], *, recipe: Recipe
+) -> list[Outcome]:
+    """`embed` each slide on as many workers as there are, giants in parts; `n_tiles` by slide id, an outcome for each slide."""
+    if not slides:
+        return []
+    work = divide(slides, n_tiles, workers.at_once())
+    by_slide: dict[str, Outcome] = {}
+    for outcome in map_slides(
+        workers, embed, work, stage="embedding", size=lambda part: len(part.rows), unit="tiles", recipe=recipe
+    ):
+        by_slide[outcome.slide_id] = outcome.beside(by_slide.get(outcome.slide_id))
+    shared = {
+        part.slide_id: SlidePart(part.slide, range(part.n_tiles), part.n_tiles) for part in work if not part.is_whole
+    }
+    ready = [whole for name, whole in shared.items() if by_slide[name].status == "done"]
+    parts = {name: [part.rows for part in work if part.slide_id == name] for name in shared}
+    joined = map_slides(
+        workers, join, ready, stage="joining", size=lambda whole: whole.n_tiles, recipe=recipe, parts=parts
+    )
+    return list((by_slide | {one.slide_id: one.after(by_slide[one.slide_id]) for one in joined}).values())
+
+
+def _readers(device: str) -> int:
+    """Threads that read for a GPU: its share of the cores."""
+    import torch
+
+    return max(1, min(MAX_READERS, CPU_COUNT // torch.cuda.device_count())) if device == "cuda" else 0
+
+
+def _require_unchanged(slide: Slide) -> None:
+    """What is stored under a slide's fingerprint must come from that very slide."""
+    try:
+        found = slide_fingerprint(slide.path)
+    except FileNotFoundError:
+        raise SlideError(
+            f"{slide.path} was there when the run began and is gone; bring it back and run again"
+        ) from None
+    if found != slide.fingerprint:
+        raise SlideError(f"{slide.path.name} was replaced while the run was on; run again")
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    """Kept, since to look them up takes as long as to store a small slide."""
+    return {"openslide": openslide.__library_version__} | {name: version(name) for name in PACKAGES}
+
+
+def provenance(slide: Slide, config: TileConfig) -> dict[str, Any]:
+    """What the attributes of a stored group say about its origin."""
+    return {
+        "slide_id": slide.slide_id,
+        "case_id": slide.case_id,
+        "slide_file": slide.path.name,
+        "slide_fingerprint": slide.fingerprint,
+        "slide_mpp_xy": slide.mpp_xy,
+        "slide_mpp_source": slide.mpp_source,
+        "slide_size_px": slide.size_px,
+        "tissue_mask": mask_origin(slide, config.tissue.masks),
+        "recipe": config.model_dump(mode="json"),
+        "versions": dict(_versions()),
+    }

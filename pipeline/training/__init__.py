@@ -1,0 +1,1 @@
+"""Training: folds, fitting, fold jobs, cross-validated results, model folders."""

@@ -1,0 +1,194 @@
+"""Cases as batches: bags read from the store, genes scaled by the training cases, both padded and masked."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool
+
+from models.types import Batch
+from preprocessing.features.store import FeatureStore
+from preprocessing.omics.matrix import COVARIATE, OmicsMatrix, concatenate, covariates
+from preprocessing.omics.scaler import OmicsScaler
+
+CACHE_BYTES = 4 << 30  # bags kept in memory by one process
+
+
+@dataclass
+class Bags:
+    """The bags of a cohort, read when they are wanted and kept while memory lasts.
+
+    Attributes:
+        store: the feature store.
+        keys: the feature groups of each case's slides; a case without slides has none.
+        keep_bytes: what may be kept; the bag that was read last always is.
+    """
+
+    store: str | Path
+    keys: Mapping[str, tuple[str, ...]]
+    keep_bytes: int = CACHE_BYTES
+    _kept: "OrderedDict[str, tuple[np.ndarray, np.ndarray]]" = field(default_factory=OrderedDict)
+    _bytes: int = 0
+
+    def width(self) -> int:
+        """Width of a patch feature; 1 where no case has a slide."""
+        for case in self.keys:
+            features, _ = self.read(case)
+            if len(features):
+                return int(features.shape[1])
+        return 1
+
+    def read(self, case: str) -> tuple[np.ndarray, np.ndarray]:
+        """All patch features of a case (N, P), as stored, and their cells (N, 3): slide number, column, row."""
+        if case in self._kept:
+            self._kept.move_to_end(case)
+            return self._kept[case]
+        bags = [FeatureStore(self.store).read_features(key) for key in self.keys.get(case, ())]
+        if bags:
+            features = np.concatenate([bag.features for bag in bags])
+            numbers = np.repeat(np.arange(len(bags), dtype=np.int32), [len(bag.features) for bag in bags])
+            cells = np.column_stack([numbers, np.concatenate([bag.cells for bag in bags])])
+        else:
+            features, cells = np.zeros((0, 1), np.float16), np.zeros((0, 3), np.int32)
+        self._keep(case, (features, cells))
+        return features, cells
+
+    def _keep(self, case: str, bag: tuple[np.ndarray, np.ndarray]) -> None:
+        self._kept[case] = bag
+        self._bytes += bag[0].nbytes + bag[1].nbytes
+        while self._bytes > self.keep_bytes and len(self._kept) > 1:
+            _, (features, cells) = self._kept.popitem(last=False)
+            self._bytes -= features.nbytes + cells.nbytes
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Cases that a model can be shown.
+
+    Attributes:
+        bags: where patch features come from.
+        patch_dim: their width.
+        rows: row of each case in `omics`; a case without genes has none.
+        omics: one float32 (cases, g) array for each gene group, scaled.
+        covariates: number of the group that holds clinical covariates, if there is one.
+        offsets: of training cases, what a linear part that has not learned from them gives them: K float32 logits each.
+    """
+
+    bags: Bags
+    patch_dim: int
+    rows: Mapping[str, int]
+    omics: Sequence[np.ndarray]
+    covariates: int | None = None
+    offsets: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def batch(
+        self, cases: Sequence[str], *, max_patches: int | None = None, rng: np.random.Generator | None = None
+    ) -> Batch:
+        """The cases, in that order, padded to the longest bag.
+
+        Args:
+            cases: ids.
+            max_patches: longer bags are cut to a random sample of this size (then `rng` is needed).
+            rng: draws the sample.
+        """
+        bags = [_sampled(self.bags.read(case), max_patches, rng) for case in cases]
+        longest = max(len(features) for features, _ in bags)
+        patches = torch.zeros(len(cases), longest, self.patch_dim)
+        cells = torch.zeros(len(cases), longest, 3, dtype=torch.int32)
+        mask = torch.zeros(len(cases), longest, dtype=torch.bool)
+        for i, (features, places) in enumerate(bags):
+            if len(features):
+                patches[i, : len(features)] = torch.from_numpy(features)
+                cells[i, : len(features)] = torch.from_numpy(places)
+                mask[i, : len(features)] = True
+        offset, with_offset = None, [case in self.offsets for case in cases]
+        if any(with_offset) != all(with_offset):
+            raise ValueError("a batch of training cases and others: their linear parts are not alike")
+        if any(with_offset):
+            offset = torch.from_numpy(np.stack([self.offsets[case] for case in cases]))
+        rows = [self.rows.get(case, -1) for case in cases]
+        has_omics = torch.tensor([row >= 0 for row in rows])
+        omics = tuple(torch.from_numpy(group[rows]) * has_omics[:, None] for group in self.omics)
+        return Batch(patches, cells, mask, omics, mask.any(1), has_omics, offset)
+
+    @property
+    def group_dims(self) -> list[int]:
+        """Width of each gene group."""
+        return [group.shape[1] for group in self.omics]
+
+    def genes(self, cases: Sequence[str]) -> np.ndarray:
+        """All groups side by side (n, sum of g), float64; a case without genes stands at the mean, which is zero."""
+        rows = np.array([self.rows.get(case, -1) for case in cases])
+        return np.concatenate([group[rows] for group in self.omics], axis=1).astype(float) * (rows >= 0)[:, None]
+
+
+def _sampled(
+    bag: tuple[np.ndarray, np.ndarray], size: int | None, rng: np.random.Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
+    features, cells = bag
+    if size is None or rng is None or len(features) <= size:
+        return bag
+    chosen = np.sort(rng.choice(len(features), size, replace=False))
+    return features[chosen], cells[chosen]
+
+
+def with_covariates(
+    omics: OmicsMatrix, labels: pd.DataFrame, columns: Sequence[str], *, features: Sequence[str] | None = None
+) -> OmicsMatrix:
+    """The molecular features, and beside them those of clinical columns; where there are no molecular ones, of all cases.
+
+    Args:
+        omics: unscaled; of some of the cases.
+        labels: the clinical columns, indexed by case id.
+        columns: which of them.
+        features: a trained model's features; see `preprocessing.omics.matrix.covariates`.
+    """
+    if not columns:
+        return omics
+    with_genes = set(omics.case_ids)
+    known = [case for case in labels.index if case in with_genes] or list(labels.index)
+    own = covariates(labels.loc[known], columns, features=features)
+    return concatenate([omics.take(known), own]) if omics.features else own
+
+
+def known_covariates(labels: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Those of a model's covariates that some case has; the others are missing, as a gene may be."""
+    return [column for column in columns if column in labels and labels[column].notna().any()]
+
+
+def dataset_for(
+    scaler: OmicsScaler | None, omics: OmicsMatrix, bags: Bags, *, patch_dim: int, max_missing: float = 1.0
+) -> Dataset:
+    """The cases as a model with this scaler takes them; without one, it was trained without genes.
+
+    Args:
+        scaler: fitted on the model's training cases.
+        omics: unscaled features of the cases that have genes, covariates among them.
+        bags: their patch features.
+        patch_dim: width of a patch feature.
+        max_missing: share of a gene group beyond which the group counts as absent; see `absent_groups`.
+    """
+    if scaler is None:
+        return Dataset(bags, patch_dim, {}, ())
+    absent = absent_groups(scaler, omics, max_missing)
+    groups = scaler.transform(omics)
+    for group, lost, average in zip(groups, absent.T, scaler.average(), strict=True):
+        group[lost] = average
+    there = _has_genes(absent, list(scaler.groups))
+    rows = {case: i for i, case in enumerate(omics.case_ids) if there[i]}
+    return Dataset(bags, patch_dim, rows, groups, scaler.covariates)
+
+
+def absent_groups(scaler: OmicsScaler, omics: OmicsMatrix, max_missing: float) -> Bool[np.ndarray, "cases groups"]:
+    """The gene groups of which a case lacks more than that share: it is shown the training cases' typical value there."""
+    return scaler.missing_share(omics) > max_missing
+
+
+def _has_genes(absent: Bool[np.ndarray, "cases groups"], groups: Sequence[str]) -> Bool[np.ndarray, " cases"]:
+    """Whether at least half of the groups of genes are there; of a model that has covariates alone, whether they are."""
+    of_genes = np.array([name != COVARIATE for name in groups])
+    return absent[:, of_genes if of_genes.any() else ~of_genes].mean(axis=1) <= 1 / 2

@@ -1,0 +1,381 @@
+"""One fold of one task, as a worker does it: it reads the joined cohort, fits, predicts and writes its folder."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from models.catalogue import MODELS
+from models.ensemble import Ensemble
+from models.linear import OnLinear
+from models.settings import ModelSettings
+from pipeline.baselines.clinical import fit_clinical_cox, fit_clinical_logistic
+from pipeline.baselines.genomic import fit_omics_cox, fit_omics_logistic
+from pipeline.cluster.mapping import one_thread
+from pipeline.config.schema import CONTENDERS, Config, Contender, identity
+from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
+from pipeline.ood.reference import Reference
+from pipeline.tasks import TASKS, FittedTask
+from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
+from pipeline.training.fit import Epoch, fit_model, predict
+from pipeline.training.fitted_baselines import Baselines
+from pipeline.training.linear_offset import fit_linear_part
+from pipeline.training.model_folder import TrainedModel, save_model
+from pipeline.training.plan import FINAL
+from pipeline.training.splits import Fold, with_validation
+from pipeline.training.uncertainty import decode, rests_on
+from preprocessing.features.store import FeatureStore
+from preprocessing.io.atomic import write_text, writing
+from preprocessing.io.errors import InputError
+from preprocessing.io.fingerprints import code_fingerprint, file_fingerprint, fingerprint
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.scaler import OmicsScaler
+from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
+
+SLIDES_ALONE = "abmil"  # the baseline that looks at slides only
+INPUTS = {"slides": {"omics": False}, "genes": {"slides": False}}  # what a case with both is also predicted from
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """Everything that a fold's result depends on, and where it goes.
+
+    Attributes:
+        task: name.
+        fold: its cases; `number` FINAL is the model that is handed out.
+        labels: labels and covariates, indexed by case id.
+        vocabulary: the task's classes.
+        omics: file of the joined molecular features.
+        defining: those of them that define the label and are left out.
+        covariates: columns of `labels` that become one more group.
+        gene_sets: genes by set, or None; of a model with subspaces, theirs.
+        gene_notes: what is to be said about these sets.
+        bags: feature groups of each case.
+        encoder: what the features are made of, for the model folder; None without slides.
+        config: the run's.
+        contender: the model that is trained.
+        baselines: whether what the model has to beat is fitted beside it.
+        device: where to train.
+        out: the fold's folder.
+        tiles: tile groups of each case, as many as there are in `bags`; the final model's cohort is described by them.
+    """
+
+    task: str
+    fold: Fold
+    labels: pd.DataFrame
+    vocabulary: tuple[str, ...]
+    omics: Path
+    defining: tuple[str, ...]
+    covariates: tuple[str, ...]
+    gene_sets: Mapping[str, list[str]] | None
+    gene_notes: tuple[str, ...]
+    bags: Mapping[str, tuple[str, ...]]
+    encoder: Mapping[str, Any] | None
+    config: Config
+    contender: Contender
+    baselines: bool
+    device: str
+    out: Path
+    tiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.task}, {self.contender.name}, {self.out.name}"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is the model that the run hands out."""
+        return self.fold.number == FINAL
+
+    def fingerprint(self) -> str:
+        """Of all that decides the result; other contenders of the run do not."""
+        everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}
+        everything |= {"fold": asdict(self.fold), "labels": self.labels.to_json(orient="split")}
+        everything |= {"contender": [self.contender.model, self.contender.settings]}
+        config = {key: value for key, value in identity(self.config).items() if key not in CONTENDERS}
+        everything |= {"omics": file_fingerprint(self.omics), "config": config}
+        return fingerprint(code_fingerprint(), everything)
+
+
+@dataclass(frozen=True)
+class TaskJobs:
+    """The jobs of one task.
+
+    Attributes:
+        model: the folds of the model, and last the one that is handed out.
+        rivals: the same folds of each rival, by its name.
+        schemes: the model's folds of each further scheme, by its name.
+    """
+
+    model: list[FoldJob]
+    rivals: dict[str, list[FoldJob]]
+    schemes: dict[str, list[FoldJob]]
+
+    def all(self) -> list[FoldJob]:
+        """Every one, the model's first."""
+        return [*self.model, *chain(*self.rivals.values(), *self.schemes.values())]
+
+
+def run_fold(job: FoldJob) -> str:
+    """Fit on the fold's training cases and predict its test cases: `predictions.csv`, `baselines.csv`, `history.csv`, `model/`.
+
+    Returns:
+        "done", or "reused" where the folder holds the result of this very job already.
+    """
+    mark, done = job.fingerprint(), job.out / "done.json"
+    if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["fingerprint"] == mark:
+        return "reused"
+    if job.device == "cpu":
+        one_thread()
+    shutil.rmtree(job.out, ignore_errors=True)
+    with writing(job.out):
+        job.out.mkdir(parents=True)
+
+    fold = job.fold
+    data, scaler = load_data(job, fold)
+    learned = learn(job, fold, data, job.contender.model, job.contender.settings)
+    baselines = fit_baselines(job, fold, data) if job.baselines else None
+    if fold.test:
+        write_predictions(job, fold, data, learned)
+        if baselines:
+            told = baselines.predict(job.labels, data, fold.test, device=job.device)
+            told.insert(1, "fold", fold.number)
+            _write(job.out / "baselines.csv", told)
+    write_history(job.out / "history.csv", learned.histories)
+    save_model(job.out / "model", _trained(job, data, learned, scaler, baselines))
+    if job.is_final:
+        fit_reference(job, scaler).save(job.out / "model")
+    write_text(done, json.dumps({"fingerprint": mark}))
+    return "done"
+
+
+def _trained(
+    job: FoldJob, data: Dataset, learned: "Learned", scaler: OmicsScaler | None, baselines: Baselines | None
+) -> TrainedModel:
+    """What a model folder holds."""
+    facts = {
+        "encoder": job.encoder,
+        "tiles": job.config.tiles.model_dump(mode="json"),
+        "slide_kind": job.config.slide_kind,
+        "covariates": list(job.covariates),
+        "defining": list(job.defining),
+        "trained_on_cases": len(job.fold.train),
+        "slide_notes": list(learned.slide_notes),
+    }
+    return TrainedModel(
+        model=learned.model.cpu(),
+        model_name=job.contender.model,
+        settings=job.contender.settings,
+        task_name=job.task,
+        task=learned.task,
+        scaler=scaler,
+        patch_dim=data.patch_dim,
+        facts=facts,
+        baselines=baselines,
+    )
+
+
+def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
+    """Bags and scaled gene groups of the fold's cases, and the scaler, fitted on training cases alone.
+
+    Raises:
+        InputError: no training case has genes, and the model is led by them; see `fit_scaler` for more.
+    """
+    bags = Bags(job.config.store, job.bags)
+    molecular = OmicsMatrix.load(job.omics).without(job.defining)
+    matrix = with_covariates(molecular, job.labels, job.covariates)
+    there = set(matrix.case_ids)
+    with_genes = [case for case in fold.train if case in there]
+    if not with_genes and MODELS[job.contender.model].subspaces:
+        raise InputError(
+            f"{job.task}, {job.out.name}: none of the {len(fold.train)} training cases has genes, and "
+            f"{job.contender.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
+            "--model"
+        )
+    scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None
+    return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
+
+
+def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> Reference:
+    """What a new cohort will be compared with: the slides and genes of the fold's training cases."""
+    train = job.fold.train
+    slides = {
+        case: [SlideKeys(bag, bag, tiles) for bag, tiles in zip(job.bags[case], job.tiles[case], strict=True)]
+        for case in train
+        if job.bags.get(case)
+    }
+    profiles = read_profiles(FeatureStore(job.config.store), slides)
+    if scaler is None:
+        return Reference.fit(profiles, None)
+    matrix = with_covariates(OmicsMatrix.load(job.omics), job.labels, job.covariates)
+    there = set(matrix.case_ids)
+    return Reference.fit(profiles, read_genes(scaler, matrix.take([case for case in train if case in there])))
+
+
+def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
+    """The scaler of the training cases' genes, in the groups that the job's model is shown.
+
+    Raises:
+        InputError: a subspace of which no gene is left.
+    """
+    names = MODELS[job.contender.model].subspaces
+    if not names:
+        return OmicsScaler.fit(train, job.gene_sets, job.config.omics)
+    chosen = fit_subspaces(train, job.gene_sets, job.config.omics)
+    config = job.config.omics.model_copy(update={"empty_sets": "drop"})  # whether one is empty is told below
+    scaler = OmicsScaler.fit(train, chosen.genes, config)
+    require_subspaces(scaler, names)
+    notes = [*job.gene_notes, *chosen.notes, *scaler.notes]
+    if others := [name for name in scaler.groups if name not in names]:
+        notes.append(f"neither branch reads {', '.join(others)}; where there is a linear part, it may (train.linear)")
+    return replace(scaler, notes=notes)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Trained models that answer together, their task with what was fitted, and how the training of each went.
+
+    `slide_notes` say how the slides of the training cases were read, where that is to be told.
+    """
+
+    model: Ensemble
+    task: FittedTask
+    histories: list[list[Epoch]]
+    train_logits: np.ndarray
+    slide_notes: tuple[str, ...]
+
+
+def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: ModelSettings) -> Learned:
+    """Train the members of a model of that name on the fold's training cases, each with validation cases of its own."""
+    labels, config = job.labels, job.config.train
+    strata = TASKS[job.task].strata(labels.loc[list(fold.train)])
+    fitted = TASKS[job.task].fit(labels.loc[list(fold.train)], job.vocabulary)
+    linear = None
+    if config.linear and MODELS[model_name].reads_genes:
+        linear = fit_linear_part(fitted, data, fold.train, labels, seed=job.config.seed)
+    shown = replace(data, offsets=linear.offsets) if linear else data
+    members, histories = [], []
+    for number in range(config.members):
+        seed = int(np.random.SeedSequence([job.config.seed, number]).generate_state(1)[0])
+        own = with_validation(fold, strata, share=config.validation_share, seed=seed)
+        torch.manual_seed(seed)
+        model = MODELS[model_name](data.patch_dim, data.group_dims, fitted.n_outputs, settings)
+        if linear:
+            model = OnLinear(model, linear.weight, linear.bias, linear.absent)
+        model.to(job.device)
+        history = fit_model(
+            model,
+            fitted,
+            shown,
+            cases=own.train,
+            targets=fitted.encode(labels.loc[list(own.train)]),
+            validation=(own.validation, fitted.encode(labels.loc[list(own.validation)])),
+            config=config,
+            least_cases=settings.least_cases,
+            seed=seed,
+            device=job.device,
+        )
+        members.append(model)
+        histories.append(history)
+    ensemble = Ensemble(members)
+    logits, halvings = [], []
+    for output in predict(ensemble, shown, fold.train, device=job.device):
+        logits.append(output.logits.float().cpu().numpy())
+        halvings.append(int(output.extras["halvings"].max()) if "halvings" in output.extras else 0)
+    train_logits = np.concatenate(logits)
+    return Learned(
+        ensemble, fitted.calibrated(train_logits), histories, train_logits, _on_pooling(model_name, halvings)
+    )
+
+
+def _on_pooling(model_name: str, halvings: Sequence[int]) -> tuple[str, ...]:
+    """How many of the training cases have slides that were pooled by 2, and how often; nothing where none was."""
+    pooled = sum(times > 0 for times in halvings)
+    if not pooled:
+        return ()
+    return (f"{model_name}: {pooled} of {len(halvings)} training cases pooled, up to {max(halvings)} times by 2",)
+
+
+def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
+    """`predictions.csv` of the test cases; `inputs.csv`: those with slides and genes, from either alone."""
+    reads = MODELS[job.contender.model]
+
+    def told(cases: list[str], **without: bool) -> pd.DataFrame:
+        outputs = list(predict(learned.model, data, cases, device=job.device, **without))
+        head = pd.DataFrame({"case_id": cases, "task": job.task, "fold": fold.number})
+        head["rests_on"] = [
+            rests_on(
+                slides=reads.reads_slides and bool(job.bags.get(case)) and without.get("slides", True),
+                genes=reads.reads_genes and case in data.rows and without.get("omics", True),
+            )
+            for case in cases
+        ]
+        return pd.concat([head, decode(learned.task, outputs)], axis=1)
+
+    _write(job.out / "predictions.csv", told(list(fold.test)))
+    both = [case for case in fold.test if case in data.rows and job.bags.get(case)]
+    if both:
+        alone = [told(both, **without).assign(input=name) for name, without in INPUTS.items()]
+        _write(job.out / "inputs.csv", pd.concat(alone))
+
+
+def write_history(path: Path, histories: list[list[Epoch]]) -> None:
+    """A row for each epoch of each member."""
+    rows = [
+        {"member": member, "epoch": i, **asdict(epoch)}
+        for member, history in enumerate(histories)
+        for i, epoch in enumerate(history, 1)
+    ]
+    _write(path, pd.DataFrame([row | row.pop("auxiliary") for row in rows]))
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    write_text(path, table.to_csv(index=False))
+
+
+def fit_baselines(job: FoldJob, fold: Fold, data: Dataset) -> Baselines:
+    """What the model has to beat, fitted on the same training cases."""
+    train, seed = job.labels.loc[list(fold.train)], job.config.seed
+    genes = data.genes(fold.train) if data.omics else None
+    mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config()) if _slides_are_another_view(job) else None
+    slides = _mil_baseline(job, data, mil) if mil else None
+    if job.task == "survival":
+        time, event = train["survival_months"].to_numpy(float), train["event"].to_numpy(bool)
+        return Baselines(
+            classes=(),
+            clinical=fit_clinical_cox(train, time, event),
+            genes=None if genes is None else fit_omics_cox(genes, time, event, seed=seed),
+            slides=slides,
+            slides_train_risk=mil.task.decode(mil.train_logits)["risk"].to_numpy() if mil else None,
+        )
+    n_classes = len(job.vocabulary)
+    known = TASKS[job.task].fit(train, job.vocabulary).encode(train)[:, 0]
+    return Baselines(
+        classes=job.vocabulary,
+        clinical=fit_clinical_logistic(train, known, n_classes=n_classes, seed=seed),
+        genes=None if genes is None else fit_omics_logistic(genes, known, n_classes=n_classes, seed=seed),
+        slides=slides,
+    )
+
+
+def _mil_baseline(job: FoldJob, data: Dataset, mil: Learned) -> TrainedModel:
+    return TrainedModel(
+        model=mil.model,
+        model_name=SLIDES_ALONE,
+        settings=MODELS[SLIDES_ALONE].Config(),
+        task_name=job.task,
+        task=mil.task,
+        scaler=None,
+        patch_dim=data.patch_dim,
+        facts={},
+    )
+
+
+def _slides_are_another_view(job: FoldJob) -> bool:
+    return job.contender.model != SLIDES_ALONE and any(job.bags.values())

@@ -1,0 +1,96 @@
+"""The linear reading of covariates and genes that a model is put on; see `models.linear`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pipeline.tasks.base import FittedTask
+from pipeline.training.dataset import Dataset
+
+RIDGE = 0.01  # of the mean loss: keeps rare levels of a covariate finite, moves the others by a few per cent
+
+
+@dataclass(frozen=True)
+class LinearPart:
+    """What `OnLinear` is made of.
+
+    Attributes:
+        weight: of all gene groups side by side, covariates among them.
+        bias: intercepts.
+        absent: what a case without genes is given.
+        offsets: logits of each training case, from a reading of its genes that was fitted without it.
+    """
+
+    weight: Float[Tensor, "K k"]
+    bias: Float[Tensor, " K"]
+    absent: Float[Tensor, " K"]
+    offsets: dict[str, Float[np.ndarray, " K"]]
+
+
+def fit_linear_part(
+    task: FittedTask, data: Dataset, cases: Sequence[str], labels: pd.DataFrame, *, seed: int
+) -> LinearPart | None:
+    """The covariates and, where the task has one, the risk that is linear in the genes, stacked.
+
+    Args:
+        task: fitted on the same cases.
+        data: their genes and covariates.
+        cases: training cases.
+        labels: theirs.
+        seed: of the inner folds.
+
+    Returns:
+        None where there is nothing to read: no covariates, and no risk.
+    """
+    known = [case for case in cases if case in data.rows]
+    if not known or not data.omics:
+        return None
+    rows, own = [data.rows[case] for case in known], labels.loc[known]
+    is_covariate = np.repeat(np.arange(len(data.omics)) == data.covariates, data.group_dims)
+    values = np.concatenate([group[rows] for group in data.omics], axis=1).astype(float)
+    risk = task.gene_risk(values[:, ~is_covariate], own, seed=seed) if not is_covariate.all() else None
+    if risk is None and data.covariates is None:
+        return None
+    columns = values[:, is_covariate]
+    directions = np.eye(len(is_covariate))[is_covariate]  # of each column in all features: (columns, k)
+    if risk is not None:
+        size = risk.held_out.std() or 1.0
+        columns = np.column_stack([columns, risk.held_out / size])
+        direction = np.zeros((1, len(is_covariate)))
+        direction[0, ~is_covariate] = risk.coefficients / size
+        directions = np.concatenate([directions, direction])
+    weight, bias = fit_linear(task, columns, task.encode(own))
+    offsets = (columns @ weight.T + bias).astype(np.float32)
+    absent = offsets.mean(axis=0)
+    if risk is not None:
+        bias = bias - weight[:, -1] * (risk.centre @ risk.coefficients) / size
+    return LinearPart(
+        weight=torch.from_numpy(weight @ directions).float(),
+        bias=torch.from_numpy(bias).float(),
+        absent=torch.from_numpy(absent),
+        offsets=dict.fromkeys(cases, absent) | dict(zip(known, offsets, strict=True)),
+    )
+
+
+def fit_linear(
+    task: FittedTask, x: Float[np.ndarray, "n g"], targets: Int[np.ndarray, "n t"]
+) -> tuple[Float[np.ndarray, "K g"], Float[np.ndarray, " K"]]:
+    """Weight and bias of the logits that are linear in a few columns of about unit size, least in the task's own loss."""
+    inputs, wanted = torch.from_numpy(x), torch.from_numpy(targets)
+    weight = torch.zeros(task.n_outputs, x.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(task.n_outputs, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = task.loss(inputs @ weight.T + bias, wanted) + RIDGE * weight.square().sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    return weight.detach().numpy(), bias.detach().numpy()

@@ -1,0 +1,339 @@
+"""A trained model as a folder: `weights.safetensors` and `model.json`, which together are all that prediction needs.
+
+    MODEL/model.json            the model, its task, genes and their scaling, encoder and tile recipe, how well it did
+    MODEL/weights.safetensors   its members' weights, and the axes of its gene groups
+    MODEL/SHA256SUMS            of all its files, where it was handed out
+    MODEL/slides/               the same of the baseline that looks at slides alone, where there is one
+    MODEL/likeness.*            what a new cohort is compared with; see `pipeline.ood.reference`
+    MODEL/stain_target.*        the image whose stain slides get, where the user gave one
+
+The models of a task's folds, which answer together, are a folder of such folders, with `ensemble.json` beside them.
+
+A folder comes from anywhere: whatever is in it, reading it runs no code, takes no more memory than its files are long, and
+ends in a model or in an InputError.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from models.catalogue import MODELS
+from models.ensemble import Ensemble
+from models.linear import OnLinear
+from models.settings import Settings
+from pipeline.tasks import TASKS, FittedTask
+from pipeline.training.fitted_baselines import Baselines
+from preprocessing.io.atomic import REMEDY, whole_folder
+from preprocessing.io.errors import InputError, RunError, some
+from preprocessing.omics.scaler import OmicsScaler
+
+log = logging.getLogger(__name__)
+FORMAT = 3
+AXES = "axes."  # of a gene group, by its number: beside the weights
+ENSEMBLE = "ensemble.json"
+SUMS = "SHA256SUMS"
+STAIN_TARGET = "stain_target"  # an image, where the stain is normalised to one of the user's
+SLIDES = "slides"  # folder of the baseline that looks at slides alone
+MAX_DESCRIPTION_BYTES = 256 << 20  # 20,000 genes take 5 MB
+# What taking an unsound description for a sound one ends with.
+UNSOUND = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with what was fitted along with it.
+
+    Attributes:
+        model: its members, on the CPU.
+        model_name: its name in the registry.
+        settings: its own, the same for each member.
+        task_name: its task's name.
+        task: the fitted task.
+        scaler: turns a gene table into the model's groups; None where it was trained without genes.
+        patch_dim: width of a patch feature.
+        facts: where it comes from: encoder, tile recipe, training summary; see `pipeline.inference.metadata`.
+        baselines: what it had to beat, fitted on the same cases; None where they were not asked for.
+    """
+
+    model: Ensemble
+    model_name: str
+    settings: Settings
+    task_name: str
+    task: FittedTask
+    scaler: OmicsScaler | None
+    patch_dim: int
+    facts: dict[str, Any]
+    baselines: Baselines | None = None
+
+
+def save_model(folder: Path, trained: TrainedModel) -> None:
+    """Write the folder, whole or not at all."""
+    with whole_folder(folder) as draft:
+        try:
+            save_file(_arrays(trained), draft / "weights.safetensors")
+        except SafetensorError as error:  # also what the system says, as of a full disk
+            raise RunError(f"{folder}/weights.safetensors cannot be written ({error}); {REMEDY}") from error
+        _write_json(draft / "model.json", _describe(trained))
+        if trained.baselines and isinstance(trained.baselines.slides, TrainedModel):
+            save_model(draft / SLIDES, trained.baselines.slides)
+
+
+def hand_out(made: Path, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Copy a model folder and add to what it says of itself; whole or not at all."""
+    described = read_json(made / "model.json")
+    with whole_folder(folder) as draft:
+        shutil.copytree(made, draft, dirs_exist_ok=True)
+        _write_json(draft / "model.json", described | _with_target(described, draft) | dict(facts))
+        write_sums(draft)
+
+
+def hand_out_folds(made: Sequence[Path], final: Path, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Copy the folds' model folders into one, an ensemble of them all: `ensemble.json` names them; whole or not at all.
+
+    Args:
+        made: the folds' models.
+        final: the model of all labelled cases; what a new cohort is compared with is these, as its scaler shows their genes.
+        folder: where to.
+        facts: added to what `ensemble.json` says.
+    """
+    described = read_json(final / "model.json")
+    with whole_folder(folder) as draft:
+        names = [f"fold_{number}" for number in range(len(made))]
+        for name, model in zip(names, made, strict=True):
+            shutil.copytree(model, draft / name)
+        for path in final.glob("likeness.*"):
+            shutil.copy(path, draft / path.name)
+        told = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, draft)
+        _write_json(draft / ENSEMBLE, told | dict(facts))
+        write_sums(draft)
+
+
+def _with_target(described: Mapping[str, Any], draft: Path) -> dict[str, Any]:
+    """The tile recipe; an image whose stain all slides get comes along, and is named by its place in the folder."""
+    tiles = described["tiles"]
+    target = tiles["stain"]["target"]
+    if target is None or tiles["stain"]["method"] == "none":
+        return {"tiles": tiles}
+    name = f"{STAIN_TARGET}{Path(target).suffix}"
+    shutil.copy(target, draft / name)
+    return {"tiles": tiles | {"stain": tiles["stain"] | {"target": name}}}
+
+
+def write_sums(folder: Path) -> None:
+    """`SHA256SUMS` of all files of a model folder, as `sha256sum --check` reads it."""
+    lines = [f"{digest}  {name}" for name, digest in _digests(folder).items()]
+    (folder / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def require_sums(folder: Path) -> None:
+    """Raise InputError where a file of a model folder that was handed out is not what it was then: damaged, or of another model."""
+    path = folder / SUMS
+    if not path.is_file():
+        log.warning("model %s: it has no %s, so nobody can tell whether it is as it was made", folder, SUMS)
+        return
+    told = dict(
+        line.split("  ", 1)[::-1] for line in path.read_text("utf-8", errors="replace").splitlines() if "  " in line
+    )
+    found = _digests(folder)
+    if wrong := sorted(name for name in told.keys() | found.keys() if told.get(name) != found.get(name)):
+        raise InputError(
+            f"model: {folder} is not as it was handed out ({some(wrong)}: changed, lost or added); copy it again from its run"
+        )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    digests = {}
+    for path in files:
+        with path.open("rb") as file:
+            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _arrays(trained: TrainedModel) -> dict[str, torch.Tensor]:
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
+    axes = trained.scaler.axes if trained.scaler else None
+    return arrays | {f"{AXES}{i}": torch.from_numpy(matrix) for i, matrix in enumerate(axes or ())}
+
+
+def _describe(trained: TrainedModel) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "model": trained.model_name,
+        "settings": trained.settings.model_dump(mode="json"),
+        "members": len(trained.model.members),
+        "on_linear": isinstance(trained.model.members[0], OnLinear),
+        "patch_dim": trained.patch_dim,
+        "task": trained.task_name,
+        "fitted": trained.task.to_json(),
+        "omics": trained.scaler.to_json() if trained.scaler else None,
+        "baselines": trained.baselines.to_json() if trained.baselines else None,
+    } | trained.facts
+
+
+def load_model(folder: Path) -> TrainedModel:
+    """The model of a folder; raises InputError if it is not one, or of another format."""
+    described = _read_description(folder)
+    arrays = _read_arrays(folder / "weights.safetensors")
+    try:
+        slides = load_model(folder / SLIDES) if (described["baselines"] or {}).get("slides") else None
+        return _restored(described, arrays, slides)
+    except InputError as error:
+        raise InputError(f"model {folder}: {error}") from None
+    except UNSOUND as error:
+        raise _broken(folder / "model.json", error) from None
+
+
+def _restored(
+    described: Mapping[str, Any], arrays: Mapping[str, torch.Tensor], slides: TrainedModel | None
+) -> TrainedModel:
+    settings = MODELS[described["model"]].Config(**described["settings"])
+    task = TASKS[described["task"]].restore(described["fitted"])
+    scaler = _scaler(described["omics"], arrays)
+    weights = {name: array for name, array in arrays.items() if not name.startswith(AXES)}
+    return TrainedModel(
+        model=_model(described, settings, scaler, task.n_outputs, weights),
+        model_name=described["model"],
+        settings=settings,
+        task_name=described["task"],
+        task=task,
+        scaler=scaler,
+        patch_dim=described["patch_dim"],
+        facts={name: described[name] for name in described.keys() - set(_OWN_FIELDS)},
+        baselines=Baselines.from_json(getattr(task, "classes", ()), described["baselines"], slides),
+    )
+
+
+def _model(
+    described: Mapping[str, Any],
+    settings: Settings,
+    scaler: OmicsScaler | None,
+    n_outputs: int,
+    weights: Mapping[str, torch.Tensor],
+) -> Ensemble:
+    """The members with their weights: laid out without memory first, so that only what the file holds is ever allocated."""
+    if not 1 <= described["members"] <= len(weights):
+        raise ValueError(f"{described['members']} members of {len(weights)} weights")
+    with torch.device("meta"), _no_more_weights_than(len(weights)):
+        members = [_member(described, settings, scaler, n_outputs) for _ in range(described["members"])]
+        model = Ensemble(members)
+    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
+    if differing := sorted(
+        {name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)},
+    ):
+        raise ValueError(f"{len(differing)} weights do not fit the model, {differing[0]} among them")
+    if bad := [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]:
+        raise ValueError(f"weights that are not finite: {bad[0]}")
+    model.load_state_dict(dict(weights), assign=True)
+    return model.eval()
+
+
+@contextmanager
+def _no_more_weights_than(most: int) -> Iterator[None]:
+    """A model of more weights than that is given up while it is made: a description may ask for a billion layers."""
+    count = 0
+
+    def counted(module: nn.Module, name: str, weight: object) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise ValueError(f"the model has more weights than the {most} of its file")
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _member(described: Mapping[str, Any], settings: Settings, scaler: OmicsScaler | None, n_outputs: int) -> nn.Module:
+    """One of the ensemble's models, as it was before training."""
+    group_dims = scaler.group_dims if scaler else []
+    model = MODELS[described["model"]](described["patch_dim"], group_dims, n_outputs, settings)
+    if not described["on_linear"]:
+        return model
+    nothing = torch.zeros(n_outputs)
+    return OnLinear(model, torch.zeros(n_outputs, sum(group_dims)), nothing, nothing)
+
+
+def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tensor]) -> OmicsScaler | None:
+    if described is None:
+        return None
+    n_axes = sum(name.startswith(AXES) for name in arrays)
+    axes = tuple(arrays[f"{AXES}{i}"].numpy() for i in range(n_axes))
+    return OmicsScaler.from_json(described, axes or None)
+
+
+def _read_arrays(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _broken(path, error) from None
+
+
+def _broken(path: Path, error: BaseException) -> InputError:
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return InputError(f"model: {path} is broken ({reason[:200]}); copy it again from its run")
+
+
+_OWN_FIELDS = (
+    "format",
+    "model",
+    "settings",
+    "members",
+    "on_linear",
+    "patch_dim",
+    "task",
+    "fitted",
+    "omics",
+    "baselines",
+)
+
+
+def _read_description(folder: Path) -> Mapping[str, Any]:
+    path = folder / "model.json"
+    if not path.is_file() or not (folder / "weights.safetensors").is_file():
+        raise InputError(f"model: {folder} holds no model.json and weights.safetensors; name a model folder of a run")
+    described = read_json(path)
+    require_format(described, path)
+    if missing := [name for name in _OWN_FIELDS if name not in described]:
+        raise _broken(path, ValueError(f"it says no {missing[0]}"))
+    return described
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of a model folder; raises InputError where the file holds none."""
+    try:
+        if path.stat().st_size > MAX_DESCRIPTION_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes")
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise _broken(path, error) from None
+    if not isinstance(described, dict):
+        raise _broken(path, ValueError("no JSON object"))
+    return described
+
+
+def require_format(described: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError for a description that this version cannot read."""
+    if (found := described.get("format")) != FORMAT:
+        raise InputError(
+            f"model: {path} has format {found}, this version reads {FORMAT}; install the version that made it, or train again"
+        )

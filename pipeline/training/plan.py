@@ -1,0 +1,243 @@
+"""What is to be learned: the tasks whose labels are there, each with its cases and folds."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from models.catalogue import MODELS
+from models.registry import nearest
+from pipeline.config.schema import Config
+from pipeline.tasks import BY_DEFAULT, TASKS, Task
+from pipeline.training.splits import Fold, make_folds, read_folds
+from preprocessing.io.errors import InputError
+from preprocessing.omics.leakage import defining_features, label_copies
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.matrix import covariates as check_covariates
+
+log = logging.getLogger(__name__)
+FINAL = -1  # number of the fold whose model is handed out: trained on every labelled case, tested on none
+GIVEN = "given"  # the scheme of folds that were read from files
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """One task of a run.
+
+    Attributes:
+        name: the task.
+        labelled: cases with a label, sorted.
+        unlabelled: usable cases without one; the final model predicts them.
+        vocabulary: the task's classes.
+        schemes: folds, each with its training and test cases, by what they keep together; the first scheme is the main one.
+        defining: molecular features that are left out since they define the label, each with the reason.
+        covariates: clinical columns that are used.
+        warnings: what is thin about the labels, what is left out.
+    """
+
+    name: str
+    labelled: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    vocabulary: tuple[str, ...]
+    schemes: Mapping[str, tuple[Fold, ...]]
+    defining: dict[str, str]
+    covariates: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """Those of the main scheme."""
+        return next(iter(self.schemes.values()))
+
+    @property
+    def further_schemes(self) -> dict[str, tuple[Fold, ...]]:
+        """The folds of the other schemes."""
+        return dict(list(self.schemes.items())[1:])
+
+    def folder(self, scheme: str) -> str:
+        """What a scheme's folders are called: as the task; those of a further scheme with its name behind."""
+        return f"{self.name}-{scheme}" if scheme in self.further_schemes else self.name
+
+    @property
+    def final(self) -> Fold:
+        """The division behind the model that the run hands out."""
+        return Fold(FINAL, self.labelled, (), self.unlabelled)
+
+
+def plan_tasks(config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> list[TaskPlan]:
+    """The tasks asked for, or all whose labels are there.
+
+    Args:
+        config: the run's.
+        labels: of the usable cases, indexed by case id.
+        omics: the molecular features, of which some may define a label.
+
+    Raises:
+        InputError: no labels, a label that is missing, constant or too rare, folds or covariates that do not fit.
+    """
+    known = [name for name, task in TASKS.items() if task.labelled(labels).any()]
+    wanted = config.task or [name for name in BY_DEFAULT if name in known]
+    missing = [name for name in wanted if name not in known]
+    if missing or not wanted:
+        raise InputError(_no_labels(missing, known))
+    if config.covariates:
+        _require_columns(labels, config.covariates)
+        check_covariates(labels, config.covariates)
+        if blind := [one.name for one in config.contenders() if not MODELS[one.model].reads_genes]:
+            log.warning("covariates %s: %s looks at slides only", ", ".join(config.covariates), ", ".join(blind))
+    return [_plan(name, config, labels, omics) for name in wanted]
+
+
+def without_lost_cases(
+    plans: list[TaskPlan], labels: pd.DataFrame, usable: list[str]
+) -> tuple[list[TaskPlan], list[str]]:
+    """The plans after slides have failed: folds stay as they were drawn, less the cases that are lost.
+
+    Returns:
+        The plans that can still be trained, and for each other one why it is given up.
+    """
+    kept, given_up = [], []
+    for plan in plans:
+        lost = ({*plan.labelled, *plan.unlabelled}) - set(usable)
+        if not lost:
+            kept.append(plan)
+            continue
+        log.warning(
+            "task %s: %d cases are lost since their slides failed: %s",
+            plan.name,
+            len(lost),
+            ", ".join(sorted(lost)[:5]),
+        )
+        try:
+            kept.append(_without(plan, labels, lost))
+        except InputError as error:
+            given_up.append(f"given up, since {len(lost)} cases are lost with their slides (see slides.csv): {error}")
+    return kept, given_up
+
+
+def _without(plan: TaskPlan, labels: pd.DataFrame, lost: set[str]) -> TaskPlan:
+    def remaining(cases: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(case for case in cases if case not in lost)
+
+    def remaining_fold(fold: Fold) -> Fold:
+        return Fold(fold.number, remaining(fold.train), remaining(fold.validation), remaining(fold.test))
+
+    task, labelled = TASKS[plan.name], remaining(plan.labelled)
+    schemes = {
+        name: tuple(fold for fold in map(remaining_fold, folds) if fold.test) for name, folds in plan.schemes.items()
+    }
+    task.require_cases(len(labelled), 2)
+    for folds in schemes.values():
+        for fold in folds:
+            task.require_cases(len(fold.train), 2)
+    warnings = task.check(labels.loc[list(labelled)], folds=2) + _check_folds(task, labels, schemes)
+    for warning in warnings:
+        log.warning("%s", warning)
+    return replace(plan, labelled=labelled, unlabelled=remaining(plan.unlabelled), schemes=schemes)
+
+
+def _check_folds(task: Task, labels: pd.DataFrame, schemes: Mapping[str, Sequence[Fold]]) -> list[str]:
+    """What is thin about the folds; InputError where one cannot be learned from. Of a further scheme, its name comes first."""
+    found = []
+    for scheme, folds in schemes.items():
+        which = "" if scheme == next(iter(schemes)) else f"split by {scheme}: "
+        for fold in folds:
+            train, test = labels.loc[list(fold.train)], labels.loc[list(fold.test)]
+            try:
+                found += [which + warning for warning in task.check_fold(train, test, number=fold.number)]
+            except InputError as error:
+                raise InputError(f"{which}{error}") from None
+    return found
+
+
+def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> TaskPlan:
+    task = TASKS[name]
+    has_label = task.labelled(labels)
+    own = labels[has_label].sort_index()
+    warnings = task.check(own, folds=2 if config.splits else config.folds)
+    defining: dict[str, str] = {}
+    if not config.allow_defining_features:
+        cases = [case for case in own.index if case in set(omics.case_ids)]
+        values = omics.take(cases).values
+        defining = defining_features(name, omics.features)
+        defining |= label_copies(values, omics.features, own.loc[cases, task.label_columns[0]])
+    covariates = tuple(
+        column for column in config.covariates if config.allow_defining_features or not _tells(column, name)
+    )
+    if defining:
+        some = "; ".join(f"{feature} ({why})" for feature, why in list(defining.items())[:3])
+        warnings.append(
+            f"task {name}: {len(defining)} features are left out since they define the label: {some}"
+            f"{', …' if len(defining) > 3 else ''}; --allow-defining-features keeps them"
+        )
+    if gone := [column for column in config.covariates if column not in covariates]:
+        warnings.append(f"task {name}: covariates {', '.join(gone)} are left out: they are, define or follow the label")
+    schemes = _schemes(config, task.strata(own), own)
+    if config.splits and config.split_by[0] != "case":
+        warnings.append(f"task {name}: the folds of --splits take the place of --split-by {config.split_by[0]}")
+    warnings += _check_folds(task, own, schemes)
+    return TaskPlan(
+        name=name,
+        labelled=tuple(own.index),
+        unlabelled=tuple(sorted(labels.index[~has_label])),
+        vocabulary=task.vocabulary(own),
+        schemes=schemes,
+        defining=defining,
+        covariates=covariates,
+        warnings=tuple(warnings),
+    )
+
+
+def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:
+    """A column without any value counts as one that is not there: nothing was recognised in it."""
+    if absent := [column for column in columns if column not in labels]:
+        raise InputError(
+            f'covariates: no column "{absent[0]}" that holds a value; leave it out, or fill it in: '
+            f"{nearest(absent[0], map(str, labels.columns))}"
+        )
+
+
+def _tells(column: str, task: str) -> bool:
+    """Whether a clinical column is the task's label, defines it, or is an outcome that is known years later.
+
+    By WHO 2021 grade, subtype and diagnosis define one another.
+    """
+    classes = {"grade", "subtype", "diagnosis"}
+    return column in TASKS["survival"].label_columns or (task in classes and column in classes)
+
+
+def _schemes(config: Config, strata: pd.Series, labels: pd.DataFrame) -> dict[str, tuple[Fold, ...]]:
+    """Folds by what they keep together; folds that are given take the place of the first scheme."""
+    schemes = {GIVEN: read_folds(config.splits, list(labels.index))} if config.splits else {}
+    for scheme in config.split_by[1:] if config.splits else config.split_by:
+        schemes[scheme] = _draw_folds(scheme, config, strata, labels)
+    return {scheme: tuple(folds) for scheme, folds in schemes.items()}
+
+
+def _draw_folds(scheme: str, config: Config, strata: pd.Series, labels: pd.DataFrame) -> list[Fold]:
+    if scheme == "case":
+        return make_folds(strata, n_folds=config.folds, seed=config.seed)
+    if "site" not in labels or labels["site"].isna().any():
+        unknown = list(labels.index) if "site" not in labels else list(labels.index[labels["site"].isna()])
+        raise InputError(
+            f"--split-by site: {len(unknown)} cases have no tissue source site, {unknown[0]} among them; "
+            "add a site column to the clinical table, or split by case"
+        )
+    return make_folds(strata, n_folds=config.folds, seed=config.seed, sites=labels["site"])
+
+
+def _no_labels(missing: list[str], known: list[str]) -> str:
+    what = (
+        f"no case that has slides and genes has a label for {', '.join(missing)}"
+        if missing
+        else "there are no labels to learn from"
+    )
+    columns = {name: " and ".join(task.label_columns) for name, task in TASKS.items()}
+    ways = [
+        f"name another task with --task; labels are there for {', '.join(known)}" if known else "",
+        "give a table of labels by case with --clinical FILE",
+        "add label columns to GENES: " + "; ".join(f"{columns[name]} for {name}" for name in missing or columns),
+        "stop before training with --until embed, which needs no labels",
+    ]
+    return f"{what}. Ways out:\n" + "\n".join(f"  - {way}" for way in ways if way)

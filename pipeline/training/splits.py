@@ -1,0 +1,165 @@
+"""Folds: disjoint sets of cases to train on, to choose on and to test on."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from preprocessing.io.atomic import write_text
+from preprocessing.io.errors import InputError, some
+from preprocessing.io.files import read_text
+from preprocessing.tables.case_ids import case_of
+
+_FLAGS = {"true", "false", "0", "1"}  # as in CLAM's splits_0_bool.csv
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division of the cases; every list is sorted, no case is in two of them."""
+
+    number: int
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def make_folds(strata: pd.Series, *, n_folds: int, seed: int, sites: pd.Series | None = None) -> list[Fold]:
+    """Stratified folds by case; each case is tested once. Validation cases are taken later, from training cases alone.
+
+    Args:
+        strata: the stratum of each case; the index holds the case ids.
+        n_folds: how many.
+        seed: of the shuffling.
+        sites: the tissue source site of each case, where whole sites are to stay in one fold (Howard et al. 2021: models
+            recognise sites by their stain, and sites differ in outcome).
+
+    Raises:
+        InputError: fewer sites than folds.
+    """
+    ordered = strata.sort_index()
+    numbers = _with_thin_strata_joined(ordered, n_folds)
+    cases = np.asarray(ordered.index)
+    if sites is None:
+        from sklearn.model_selection import StratifiedKFold
+
+        divisions = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(cases, numbers)
+    else:
+        groups = sites.loc[cases].astype(str)
+        if groups.nunique() < n_folds:
+            raise InputError(
+                f"--split-by site: {groups.nunique()} tissue source sites for {n_folds} folds; use fewer (--folds)"
+            )
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+        divisions = splitter.split(cases, numbers, groups)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # the task warns of it in the user's terms
+        return [Fold(i, tuple(cases[train]), (), tuple(cases[test])) for i, (train, test) in enumerate(divisions)]
+
+
+def _with_thin_strata_joined(strata: pd.Series, n_folds: int) -> pd.Series:
+    """Strata with fewer cases than folds, as one: spread as evenly as they can be."""
+    counts = strata.value_counts()
+    thin = counts.index[counts < n_folds]
+    return strata.where(~strata.isin(thin), "(thin)") if len(thin) < len(counts) else pd.Series("all", strata.index)
+
+
+def with_validation(fold: Fold, strata: pd.Series, *, share: float, seed: int) -> Fold:
+    """The fold with a stratified share of its training cases set aside for choosing; as it is if it has them, or share is 0."""
+    if fold.validation or share <= 0:
+        return fold
+    own = strata.loc[list(fold.train)]
+    counts = own.value_counts()
+    labels = own.where(own.map(counts) >= 2, counts.index[0])
+    n = max(labels.nunique(), round(share * len(own)))
+    stratify = labels if labels.value_counts().min() >= 2 and len(own) - n >= labels.nunique() else None
+    from sklearn.model_selection import train_test_split
+
+    train, validation = train_test_split(sorted(fold.train), test_size=n, random_state=seed, stratify=stratify)
+    return Fold(fold.number, tuple(sorted(train)), tuple(sorted(validation)), fold.test)
+
+
+def read_folds(folder: Path, cases: Sequence[str]) -> list[Fold]:
+    """Published folds: `splits_0.csv`, `splits_1.csv`, … with columns `train`, `val` and, as some have, `test`.
+
+    Without a test column `val` holds the test cases, as in the published five-fold files. Cases that the run does not have
+    are passed over; a fold that is left without cases is an error, as is a case on both sides, or tested by two folds.
+    """
+    paths = sorted(folder.glob("splits_*.csv"), key=lambda path: (len(path.stem), path.stem))
+    if not paths:
+        raise InputError(f"splits: no splits_0.csv, splits_1.csv, … in {folder}")
+    folds = [_read_fold(path, number, set(cases)) for number, path in enumerate(paths)]
+    _refuse_tested_twice(paths, folds)
+    return folds
+
+
+def _refuse_tested_twice(paths: Sequence[Path], folds: Sequence[Fold]) -> None:
+    tested: dict[str, Path] = {}
+    for path, fold in zip(paths, folds, strict=True):
+        if twice := [case for case in fold.test if case in tested]:
+            raise InputError(
+                f"splits: {path} tests {len(twice)} cases that other files test too, {twice[0]} of {tested[twice[0]].name} "
+                "among them; let each case be tested by one file"
+            )
+        tested |= dict.fromkeys(fold.test, path)
+
+
+def _read_fold(path: Path, number: int, cases: set[str]) -> Fold:
+    table = _read_ids(path)
+    sides = {name: table[name].dropna().tolist() for name in ("train", "val", "test") if name in table}
+    if "train" not in sides or not sides.keys() & {"val", "test"}:
+        raise InputError(
+            f"splits: {path} needs columns train and val (or test); it has {', '.join(map(str, table.columns))}"
+        )
+    if flags := [name for name, ids in sides.items() if ids and {one.lower() for one in ids} <= _FLAGS]:
+        raise InputError(
+            f"splits: {path}: column {flags[0]} holds {some(sides[flags[0]])} where case ids should be; list the ids"
+        )
+    _refuse_shared(path, sides)
+    found = {name: tuple(sorted(set(ids) & cases)) for name, ids in sides.items()}
+    test = found["test"] if "test" in found else found["val"]
+    validation = found.get("val", ()) if "test" in found else ()
+    for name, ids in (("train", found["train"]), ("test", test)):
+        if not ids:
+            example = (sides.get(name) or sides["val"] or ["none"])[:3]
+            raise InputError(
+                f"splits: {path}: no {name} case has slides, genes and label here; "
+                f"the file has {', '.join(example)}, the run {', '.join(sorted(cases)[:3])}"
+            )
+    return Fold(number, found["train"], validation, test)
+
+
+def _read_ids(path: Path) -> pd.DataFrame:
+    """The file's columns as text, so that case 007 stays 007; of a sample's or a slide's barcode the case."""
+    text = read_text(path)
+    try:
+        table = pd.read_csv(io.StringIO(text), dtype=str, skipinitialspace=True)
+    except ValueError as error:
+        raise InputError(f"splits: {path} cannot be read as a table: {error}") from None
+    return table.map(case_of, na_action="ignore")
+
+
+def _refuse_shared(path: Path, sides: dict[str, list[str]]) -> None:
+    names = list(sides)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            shared = sorted(set(sides[one]) & set(sides[other]))
+            if shared:
+                raise InputError(
+                    f"splits: {path}: {len(shared)} cases are in both {one} and {other}, {shared[0]} among them; "
+                    "keep each on one side"
+                )
+
+
+def write_folds(folds: Sequence[Fold], folder: Path) -> None:
+    """The same files as `read_folds` reads, so that another run can use them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for fold in folds:
+        columns = {"train": fold.train, "val": fold.validation, "test": fold.test}
+        table = pd.DataFrame({name: pd.Series(ids, dtype=str) for name, ids in columns.items()})
+        write_text(folder / f"splits_{fold.number}.csv", table.to_csv(index=False))

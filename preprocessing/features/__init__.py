@@ -1,0 +1,1 @@
+"""Patch features: encoders, embedding, and the Zarr store that holds them."""

@@ -1,0 +1,181 @@
+"""A slide's tiles to patch features.
+
+On the CPU reading and computing share the cores: one thread does the one and then the other, and there is such a process
+for every core. On a GPU they need not wait for each other: threads read ahead into pinned memory, a stream of its own
+copies the next batch to the GPU while it computes on this one.
+"""
+
+import threading
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from preprocessing.features.encoders import CPU_TILES, Encoder
+from preprocessing.slides.reader import SlideReader
+from preprocessing.slides.stain import Normaliser
+from preprocessing.slides.tiles import TileGrid, read_tile
+
+WAITING_BATCHES = 2  # for each reading thread, full or being filled
+
+
+def embed_tiles(
+    path: Path,
+    grid: TileGrid,
+    encoder: Encoder,
+    rows: range,
+    *,
+    gpu_tiles: int,
+    readers: int,
+    normalise: Normaliser | None = None,
+) -> Float[np.ndarray, "N D"]:
+    """Patch features, float32, of some of a slide's tiles, in their order.
+
+    Args:
+        path: the slide.
+        grid: all its tiles.
+        encoder: on its device.
+        rows: which of the tiles.
+        gpu_tiles: tiles sent to a GPU at once.
+        readers: threads that read for a GPU.
+        normalise: changes each tile's colours first.
+    """
+    if encoder.device.type == "cpu":
+        return _embed_alternately(path, grid, encoder, rows, normalise)
+    return _embed_ahead(path, grid, encoder, rows, normalise, gpu_tiles=gpu_tiles, readers=readers)
+
+
+def _embed_alternately(
+    path: Path, grid: TileGrid, encoder: Encoder, rows: range, normalise: Normaliser | None
+) -> Float[np.ndarray, "N D"]:
+    features = np.empty((len(rows), encoder.dim), np.float32)
+    tiles = np.empty((CPU_TILES, grid.tile_px, grid.tile_px, 3), np.uint8)
+    with SlideReader(path) as reader:
+        for start in range(0, len(rows), CPU_TILES):
+            batch = rows[start : start + CPU_TILES]
+            for place, row in enumerate(batch):
+                tiles[place] = _read(reader, grid, row, normalise)
+            features[start : start + len(batch)] = encoder.embed(tiles[: len(batch)])
+    return features
+
+
+def _embed_ahead(
+    path: Path,
+    grid: TileGrid,
+    encoder: Encoder,
+    rows: range,
+    normalise: Normaliser | None,
+    *,
+    gpu_tiles: int,
+    readers: int,
+) -> Float[np.ndarray, "N D"]:
+    features = np.empty((len(rows), encoder.dim), np.float32)
+    copying, computing = torch.cuda.Stream(), torch.cuda.current_stream()
+    before: tuple[range, torch.Tensor] | None = None
+    with closing(read_ahead(path, grid, rows, normalise, at_once=gpu_tiles, readers=readers, pinned=True)) as batches:
+        for batch, tiles in batches:
+            with torch.cuda.stream(copying):
+                there = tiles.to(encoder.device, non_blocking=True)
+            if before is not None:
+                _fetch(features, rows, *before)
+            computing.wait_stream(copying)
+            there.record_stream(computing)
+            before = batch, encoder(there)
+            copying.synchronize()  # the buffer is free to be filled again
+        if before is not None:
+            _fetch(features, rows, *before)
+    return features
+
+
+def _fetch(features: np.ndarray, rows: range, batch: range, found: torch.Tensor) -> None:
+    start = batch.start - rows.start
+    features[start : start + len(batch)] = found.cpu().numpy()
+
+
+def _read(reader: SlideReader, grid: TileGrid, row: int, normalise: Normaliser | None) -> np.ndarray:
+    tile = read_tile(reader, grid, row)
+    return tile if normalise is None else normalise(tile)
+
+
+def read_ahead(
+    path: Path,
+    grid: TileGrid,
+    rows: range,
+    normalise: Normaliser | None = None,
+    *,
+    at_once: int,
+    readers: int,
+    pinned: bool,
+) -> Generator[tuple[range, torch.Tensor], None, None]:
+    """Batches of tiles, uint8 (B, H, W, 3), and their numbers, as they get ready; a batch counts until the next is asked for.
+
+    Each thread has a band of the slide for itself, so that none decodes what another has decoded. Memory is bounded by
+    `WAITING_BATCHES` for each thread.
+
+    Args:
+        path: the slide.
+        grid: its tiles.
+        rows: numbers of the tiles that are wanted.
+        normalise: changes each tile's colours.
+        at_once: tiles in a batch.
+        readers: threads.
+        pinned: in memory that a GPU copies from by itself.
+    """
+    at_once = min(at_once, len(rows))
+    work = _Reading(path, grid, at_once, normalise)
+    for _ in range(WAITING_BATCHES * readers):
+        work.free.put(torch.empty(at_once, grid.tile_px, grid.tile_px, 3, dtype=torch.uint8, pin_memory=pinned))
+    bands = [rows[len(rows) * i // readers : len(rows) * (i + 1) // readers] for i in range(readers)]
+    with ThreadPoolExecutor(readers) as pool:
+        running = len([pool.submit(work.read, band) for band in bands])
+        try:
+            while running:
+                filled = work.ready.get()
+                if isinstance(filled, Exception):
+                    raise filled
+                if filled is None:
+                    running -= 1
+                    continue
+                batch, buffer = filled
+                yield batch, buffer[: len(batch)]
+                work.free.put(buffer)
+        finally:
+            work.stopped.set()
+            for _ in bands:
+                work.free.put(torch.empty(0))  # lets a thread that waits see that it is over
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the threads share that read one slide."""
+
+    path: Path
+    grid: TileGrid
+    at_once: int
+    normalise: Normaliser | None
+    free: "Queue[torch.Tensor]" = field(default_factory=Queue)
+    ready: "Queue[tuple[range, torch.Tensor] | Exception | None]" = field(default_factory=Queue)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def read(self, band: range) -> None:
+        """One thread's work: batches into `ready`, and behind them None, or what went wrong."""
+        try:
+            with SlideReader(self.path) as reader:
+                for start in range(0, len(band), self.at_once):
+                    batch, buffer = band[start : start + self.at_once], self.free.get()
+                    if self.stopped.is_set():
+                        return
+                    pixels = buffer.numpy()
+                    for place, row in enumerate(batch):
+                        pixels[place] = _read(reader, self.grid, row, self.normalise)
+                    self.ready.put((batch, buffer))
+        except Exception as error:  # noqa: BLE001  # raised again by the thread that waits for the batches
+            self.ready.put(error)
+        else:
+            self.ready.put(None)

@@ -1,0 +1,1 @@
+"""Formats of other tools: HDF5 features, GeoJSON, heatmaps."""

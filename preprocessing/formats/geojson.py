@@ -1,0 +1,110 @@
+"""A slide's tissue and tiles as QuPath reads them: annotations and tiles in level-0 pixels.
+
+QuPath measures from the corner of the scanned part, where a file says which part that is. Tiles are objects of the type
+`tile`, which `preprocessing.slides.masks` passes over: the file is also a tissue mask, the very one that it was made from.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from preprocessing.formats.colours import prototype_colour, rgb
+
+TISSUE_COLOUR = (150, 150, 150)
+TILE_COLOUR = (90, 130, 180)
+NAMES = uuid.UUID("0a0b2f9e-4f0e-5c39-9d0e-2d8a0c6a7d11")  # of ids that are made of names: the same file each time
+
+
+def to_geojson(
+    slide_id: str,
+    coords: Int32[np.ndarray, "N 2"],
+    span_px: tuple[float, float],
+    *,
+    mask: Bool[np.ndarray, "h w"] | None,
+    size_px: tuple[int, int],
+    corner_px: tuple[int, int],
+    seen: Mapping[str, np.ndarray],
+    colours: Mapping[int, str],
+) -> str:
+    """A feature collection for QuPath.
+
+    Args:
+        slide_id: the slide.
+        coords: the tiles' upper left corners, level-0 pixels.
+        span_px: width and height of a tile on level 0.
+        mask: tissue over the whole slide; None where it is not known.
+        size_px: width and height of level 0.
+        corner_px: the point of the slide that is the file's zero, level-0 pixels.
+        seen: what a model sees in each tile, by name; `prototype` becomes its class, numbers its measurements.
+        colours: of prototypes, as #rrggbb.
+    """
+    features = [] if mask is None else list(_tissue(slide_id, mask, size_px, corner_px))
+    features += _tiles(slide_id, coords - np.array(corner_px), span_px, seen, colours)
+    return json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False)
+
+
+def _tissue(
+    slide_id: str, mask: Bool[np.ndarray, "h w"], size_px: tuple[int, int], corner_px: tuple[int, int]
+) -> Iterator[dict[str, Any]]:
+    """An annotation for each piece of tissue, along the edges of the mask's pixels."""
+    scale = np.array([size_px[0] / mask.shape[1], size_px[1] / mask.shape[0]])
+    for number, piece in enumerate(outline(mask)):
+        rings = [np.asarray(ring.coords) * scale - corner_px for ring in (piece.exterior, *piece.interiors)]
+        geometry = {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]}
+        yield _feature(f"{slide_id} tissue {number}", geometry, "annotation", "Tissue", TISSUE_COLOUR)
+
+
+def outline(mask: Bool[np.ndarray, "h w"]) -> list[Any]:
+    """The shapely polygons, with holes, that cover the mask's pixels exactly, in pixels of the mask; from left to right."""
+    import shapely
+
+    padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
+    rows, starts = np.nonzero(np.diff(padded, axis=1) == 1)
+    _, ends = np.nonzero(np.diff(padded, axis=1) == -1)  # as many, row by row in the same order
+    area = shapely.union_all(shapely.box(starts, rows, ends, rows + 1))
+    pieces = [shapely.geometry.polygon.orient(piece) for piece in shapely.get_parts(area)]  # as RFC 7946 asks
+    return sorted(pieces, key=lambda piece: piece.bounds)
+
+
+def _tiles(
+    slide_id: str,
+    corners: np.ndarray,
+    span_px: tuple[float, float],
+    seen: Mapping[str, np.ndarray],
+    colours: Mapping[int, str],
+) -> Iterator[dict[str, Any]]:
+    for i, (x, y) in enumerate(corners.tolist()):
+        right, lower = x + span_px[0], y + span_px[1]
+        geometry = {"type": "Polygon", "coordinates": [[[x, y], [right, y], [right, lower], [x, lower], [x, y]]]}
+        name, colour = "Tile", TILE_COLOUR
+        if "prototype" in seen:
+            prototype = int(seen["prototype"][i])
+            name, colour = f"prototype {prototype}", rgb(colour_of(prototype, colours))
+        measured = {what: float(values[i]) for what, values in seen.items() if np.isfinite(values[i])}
+        yield _feature(f"{slide_id} tile {i}", geometry, "tile", name, colour, measured)
+
+
+def _feature(
+    name: str,
+    geometry: Mapping[str, Any],
+    kind: str,
+    classified: str,
+    colour: tuple[int, int, int],
+    measured: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    properties = {"objectType": kind, "classification": {"name": classified, "color": list(colour)}}
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(NAMES, name)),
+        "geometry": geometry,
+        "properties": properties | ({"measurements": dict(measured)} if measured else {}),
+    }
+
+
+def colour_of(prototype: int, colours: Mapping[int, str]) -> str:
+    """The colour of a prototype, counted from 1: its own, or one of the palette's."""
+    return colours.get(prototype, prototype_colour(prototype))

@@ -1,0 +1,87 @@
+"""Fingerprints: what was computed from what, so that nothing stale is ever reused."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAMPLES = 32
+SAMPLE_BYTES = 16 << 10
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint")
+
+
+def fingerprint(*parts: Any) -> str:
+    """32 hexadecimal digits of everything in `parts` (configs whole, strings, numbers, lists, dicts)."""
+    text = json.dumps(parts, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def file_fingerprint(path: Path) -> str:
+    """Of a table or weight file: all its bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+@cache
+def code_fingerprint() -> str:
+    """Of this project's own sources and of torch's version: what was trained by other code is not this code's result."""
+    root = Path(__file__).resolve().parents[2]
+    files = sorted(path for name in ("models", "preprocessing", "pipeline") for path in (root / name).rglob("*.py"))
+    return fingerprint(version("torch"), [(path.name, file_fingerprint(path)) for path in files])
+
+
+def slide_fingerprint(path: Path) -> str:
+    """Of a slide: its length and 32 evenly spread samples of 16 KiB, both ends among them.
+
+    A slide that was moved, copied or touched keeps its fingerprint; a slide that was scanned again or cut off does not.
+    What lies beside the file (the data folder of a `.mrxs`, the other files of a DICOM series) counts by name and length.
+    """
+    digest = hashlib.sha256()
+    length = path.stat().st_size
+    digest.update(str(length).encode())
+    with path.open("rb") as file:
+        last = max(0, length - SAMPLE_BYTES)
+        for i in range(SAMPLES):
+            file.seek(last * i // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+            if last == 0:
+                break
+    for companion in _companions(path):
+        digest.update(f"{companion.name}:{companion.stat().st_size}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _companions(path: Path) -> list[Path]:
+    if path.suffix.lower() == ".dcm":
+        return sorted(p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm" and p != path)
+    if path.suffix.lower() in {".mrxs", ".vms", ".vmu"}:
+        folder = path.with_suffix("") if path.suffix.lower() == ".mrxs" else path.parent
+        return sorted(p for p in folder.glob("*") if p.is_file() and p != path)
+    return []
+
+
+def weights_fingerprint(state: Mapping[str, "Tensor"]) -> str:
+    """Of a model's weights: names, dtypes, shapes and every byte."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""Molecular features: the matrix of cases by genes, scaling, gene sets, subspaces, leakage of labels."""

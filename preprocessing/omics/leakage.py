@@ -1,0 +1,106 @@
+"""Features that define a label: a model that is given them to predict it is given the answer.
+
+Only mutations, copy numbers and chromosome arms define a diagnosis; the expression of the same gene does not.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from preprocessing.omics.matrix import feature_kind
+
+_MUTATIONS = {
+    "IDH1": "IDH mutation defines the subtype",
+    "IDH2": "IDH mutation defines the subtype",
+    "CIC": "CIC mutation stands for 1p/19q codeletion",
+    "FUBP1": "FUBP1 mutation stands for 1p/19q codeletion",
+    "ATRX": "ATRX mutation marks astrocytoma, IDH-mutant",
+    "TERT": "TERT promoter mutation marks oligodendroglioma and glioblastoma",
+}
+_COPIES = {
+    "EGFR": "EGFR amplification defines glioblastoma, IDH-wildtype",
+    "CDKN2A": "homozygous deletion of CDKN2A/B defines grade 4 of astrocytoma, IDH-mutant",
+    "CDKN2B": "homozygous deletion of CDKN2A/B defines grade 4 of astrocytoma, IDH-mutant",
+}
+MIN_CASES = 10  # fewer cases can agree with a label by chance
+_CODELETION = "1p/19q codeletion defines oligodendroglioma"
+_GAIN7_LOSS10 = "+7/−10 defines glioblastoma, IDH-wildtype"
+_ARM = re.compile(r"(?:x|chr|arm|chrom|chromosome)?(1p|19q|7|7p|7q|10|10p|10q)(?:gain|loss|del|amp)?")
+_ALTERED = {"status", "mut", "mutation", "mutant", "mutated", "promoter", "prom"}
+_SUBTYPE_TASKS = ("subtype", "who2021", "who2021_diagnosis", "diagnosis")
+
+
+def defining_features(task: str, columns: Iterable[str], *, kind: str = "rna") -> dict[str, str]:
+    """The features that must not be used for the task, each with the reason.
+
+    Args:
+        task: "subtype" or "who2021_diagnosis", "grade"; anything else, survival among it, has no defining features.
+        columns: names of features, as `EGFR_cnv`, `IDH1_mut`, `TERT_promoter`, `chr1p`.
+        kind: what a column without a suffix is: a table of mutations says "mutation", of copy numbers "cnv".
+    """
+    if task not in (*_SUBTYPE_TASKS, "grade"):
+        return {}
+    reasons = {column: _reason(column, kind, grade_only=task == "grade") for column in columns}
+    return {column: reason for column, reason in reasons.items() if reason}
+
+
+def label_copies(values: Float[np.ndarray, "n g"], features: Sequence[str], label: pd.Series) -> dict[str, str]:
+    """Features that are the label under another name, whatever they are called, each with the reason.
+
+    A number that rises, or falls, with the label without exception over all cases and has as many values; or a value for
+    each class. Genuine measurements never do so with ten cases or more; with fewer nothing is said.
+
+    Args:
+        values: unscaled features of the labelled cases.
+        features: their names.
+        label: numbers (a time) or classes, of the same cases.
+    """
+    if len(label) < MIN_CASES:
+        return {}
+    numeric = pd.api.types.is_float_dtype(label)
+    codes = label.rank(method="dense").to_numpy(float) if numeric else pd.factorize(label, sort=True)[0].astype(float)
+    n_values = len(np.unique(codes))
+    copies = {}
+    for position, name in enumerate(features):
+        column = values[:, position]
+        if np.isnan(column).any() or len(found := np.unique(column)) != n_values:
+            continue
+        ranks = np.searchsorted(found, column)
+        pairs = len({*zip(codes.tolist(), ranks.tolist(), strict=True)})
+        monotone = not numeric or np.all(np.diff(ranks[np.argsort(codes, kind="stable")]) >= 0)
+        falling = numeric and np.all(np.diff(ranks[np.argsort(codes, kind="stable")]) <= 0)
+        if pairs == n_values and (monotone or falling):
+            copies[name] = f"it has one value for each value of {label.name}: the label under another name"
+    return copies
+
+
+def _reason(column: str, default: str, *, grade_only: bool) -> str | None:
+    words = re.findall(r"[a-z0-9]+", column.lower())
+    symbol = words[0].upper() if words else ""
+    _, kind = feature_kind(column, default=default)
+    if kind == "cnv" and (symbol in ("CDKN2A", "CDKN2B", "CDKN2AB") or (symbol in _COPIES and not grade_only)):
+        return _COPIES.get(symbol, _COPIES["CDKN2A"])
+    if grade_only:
+        return None
+    altered = kind == "mutation" or (kind == default and bool(_ALTERED & set(words)))
+    if symbol in ("IDH", "IDH12"):
+        return _MUTATIONS["IDH1"]
+    if symbol == "TERTP" or (symbol in _MUTATIONS and altered):
+        return _MUTATIONS.get(symbol, _MUTATIONS["TERT"])
+    return _arm_reason(words, kind)
+
+
+def _arm_reason(words: list[str], kind: str) -> str | None:
+    """Chromosome arms: 1p, 19q, 7 and 10, by name or as `chr7_cnv`; and what is called a codeletion."""
+    if any(word.startswith(("codel", "1p19q", "x1p19q")) for word in words):
+        return _CODELETION
+    for word in words:
+        arm = _ARM.fullmatch(word)
+        if arm and (
+            word != arm[1] or arm[1] not in ("7", "10") or kind == "cnv" or {"gain", "loss", "chr"} & set(words)
+        ):
+            return _CODELETION if arm[1] in ("1p", "19q") else _GAIN7_LOSS10
+    return None

@@ -1,0 +1,1 @@
+"""Whole-slide images: discovery, reading, tissue, tiles, stain."""

@@ -1,0 +1,206 @@
+"""Reading pixels: a slide file behind one small interface."""
+
+import math
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import openslide
+from jaxtyping import UInt8
+from PIL import Image
+
+from preprocessing.io.errors import SlideError
+from preprocessing.slides.jpeg_tiles import JpegTiles, open_level
+
+PLAIN_VENDORS = ("aperio", "generic-tiff")  # whose pixels are the TIFF's tiles, side by side
+CHECKED_TILES = 3
+STRIP_PIXELS = 1 << 24  # at most this many pixels of a level are held while a thumbnail is drawn
+# What no scanner writes, and no memory should be given to because a file says so.
+MAX_SIDE_PX = (1 << 31) - 1  # of level 0: coordinates are int32
+MAX_NATIVE_TILE_PIXELS = 1 << 26  # 8192 × 8192, decoded as one; scanners write 128 to 1024 a side
+LEVEL_SLACK, LEVEL_PAD_PX = 0.1, 8  # by which a level's sides may differ: of them, and pixels that it is rounded by
+MAX_READ_PIXELS = 1 << 27  # read at once
+MAX_THUMBNAIL_PIXELS = 1 << 27  # 93 × 93 mm of glass at 8 µm; a slide has 25 × 75
+
+
+class SlideReader:
+    """An open slide. Coordinates are level-0 pixels (x, y); what is read is RGB, transparency made the slide's background.
+
+    OpenSlide opens every slide. Where a level is plainly tiled JPEG, its tiles are decoded directly, provided that some of
+    them are, pixel for pixel, what OpenSlide makes of them; what can't be read so is left to OpenSlide.
+
+    Not to be shared by threads.
+
+    Raises:
+        openslide.OpenSlideError: the file cannot be opened or its pixels cannot be read.
+        SlideError: it declares sizes that no slide has.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._slide = openslide.OpenSlide(str(path))
+        self._jpeg_tiles: dict[int, JpegTiles | None] = {}  # by level, once it is known whether they may be used
+        self.size_px: tuple[int, int] = self._slide.dimensions
+        said = self._slide.properties  # a property whose name is no text cannot be asked for: it counts for nothing
+        self.properties: dict[str, str] = {name: said[name] for name in said if name in said}
+        self.downsamples: tuple[float, ...] = self._slide.level_downsamples
+        if problem := self._why_too_large() or self._why_askew():
+            self._slide.close()
+            raise SlideError(problem)
+        self._background = "#" + self.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._slide.close()
+        for tiles in self._jpeg_tiles.values():
+            if tiles is not None:
+                tiles.close()
+
+    def decoder(self, level: int) -> str:
+        """What reads that level: "jpeg tiles" or "openslide"."""
+        return "openslide" if self._plain_tiles(level) is None else "jpeg tiles"
+
+    @property
+    def bounds_px(self) -> tuple[int, int, int, int]:
+        """The scanned part (x, y, width, height), within the slide, in level-0 pixels; all where the file does not say."""
+        found = [self.properties.get(f"openslide.bounds-{name}", "") for name in ("x", "y", "width", "height")]
+        if not all(re.fullmatch(r"-?\d+", value) for value in found):
+            return (0, 0, *self.size_px)
+        x, y, width, height = map(int, found)
+        left, top = max(0, x), max(0, y)
+        right, bottom = min(self.size_px[0], x + width), min(self.size_px[1], y + height)
+        return left, top, max(0, right - left), max(0, bottom - top)
+
+    def _why_too_large(self) -> str | None:
+        """What of the sizes that the file declares is absurd."""
+        if max(self.size_px) > MAX_SIDE_PX:
+            return f"absurd size in its metadata: {self.size_px[0]} × {self.size_px[1]} pixels"
+        for level in range(len(self.downsamples)):
+            sides = [self.properties.get(f"openslide.level[{level}].tile-{side}", "0") for side in ("width", "height")]
+            if int(sides[0]) * int(sides[1]) > MAX_NATIVE_TILE_PIXELS:
+                return (
+                    f"level {level} is stored in pieces of {sides[0]} × {sides[1]} pixels, too large to be decoded one by one; "
+                    "convert it to a tiled pyramid (vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg)"
+                )
+        return None
+
+    def _why_askew(self) -> str | None:
+        """The level that is no smaller picture of the slide: OpenSlide would read it at the wrong places."""
+        width, height = self.size_px
+        for level, (across, down) in enumerate(self._slide.level_dimensions):
+            shares = (across / width, down / height)
+            rounded = LEVEL_PAD_PX / width + LEVEL_PAD_PX / height
+            if abs(shares[0] - shares[1]) > LEVEL_SLACK * max(shares) + rounded:
+                return (
+                    f"level {level} has other proportions than the slide ({across} × {down} and {width} × {height} pixels): "
+                    "its header is damaged"
+                )
+        return None
+
+    def best_level(self, downsample: float) -> int:
+        """The coarsest level that is not coarser than `downsample` (a hair's breadth of rounding forgiven)."""
+        fine_enough = [i for i, have in enumerate(self.downsamples) if have <= downsample * 1.005]
+        return max(fine_enough, key=lambda i: self.downsamples[i], default=0)
+
+    def read(
+        self, x: int, y: int, *, level: int, span: tuple[float, float], size_px: tuple[int, int]
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """The rectangle of `span` level pixels whose corner is the level-0 point (x, y), resampled to `size_px`.
+
+        Args:
+            x: left edge, level-0 pixels.
+            y: upper edge, level-0 pixels.
+            level: the pyramid level that is read.
+            span: width and height in pixels of that level; may be fractions, which are honoured exactly.
+            size_px: width and height of the result.
+        """
+        whole = (math.ceil(span[0] - 1e-6), math.ceil(span[1] - 1e-6))
+        if whole[0] * whole[1] > MAX_READ_PIXELS:
+            raise SlideError(
+                f"{whole[0]} × {whole[1]} pixels of level {level} would be read at once: it has no level that is coarse "
+                "enough; take a smaller tiles.mpp or tiles.tile_px, or add a pyramid"
+            )
+        pixels = self._region(x, y, level, whole)
+        if whole == size_px and span == (float(whole[0]), float(whole[1])):
+            return pixels
+        image = Image.fromarray(pixels)
+        return np.asarray(image.resize(size_px, Image.Resampling.BILINEAR, box=(0, 0, *span)))
+
+    def thumbnail(self, downsample: float) -> UInt8[np.ndarray, "H W 3"]:
+        """The whole slide at 1/`downsample` of level 0, drawn in strips: memory stays bounded even without a pyramid."""
+        width, height = (max(1, round(side / downsample)) for side in self.size_px)
+        if width * height > MAX_THUMBNAIL_PIXELS:
+            raise SlideError(
+                f"its thumbnail would have {width} × {height} pixels: {self.size_px[0]} × {self.size_px[1]} pixels are more "
+                "than a slide has, or its resolution is wrong; else look for tissue at a coarser tiles.tissue.mpp"
+            )
+        scale = (self.size_px[0] / width, self.size_px[1] / height)
+        level = self.best_level(downsample)
+        level_width, level_height = self._slide.level_dimensions[level]
+        ratio = level_height / height
+        rows = max(1, int(STRIP_PIXELS / (level_width * ratio)))
+        out = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            span = (float(level_width), (bottom - top) * ratio)
+            out[top:bottom] = self.read(0, round(top * scale[1]), level=level, span=span, size_px=(width, bottom - top))
+        return out
+
+    def _region(self, x: int, y: int, level: int, size_px: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+        """As OpenSlide reads it: (x, y) on level 0, the size on the level."""
+        tiles, downsample = self._plain_tiles(level), int(self.downsamples[level])
+        if tiles is not None and x % downsample == 0 and y % downsample == 0:
+            pixels = tiles.region(x // downsample, y // downsample, *size_px)
+            if pixels is not None:
+                return pixels
+        return np.asarray(self._flat(self._slide.read_region((x, y), level, size_px)))
+
+    def _plain_tiles(self, level: int) -> JpegTiles | None:
+        if level not in self._jpeg_tiles:
+            tiles = None
+            # Between the pixels of a level OpenSlide interpolates: only whole downsamples have tiles to compare.
+            if (
+                self.properties.get(openslide.PROPERTY_NAME_VENDOR) in PLAIN_VENDORS
+                and self.downsamples[level] % 1 == 0
+            ):
+                tiles = open_level(self._path, self._slide.level_dimensions[level])
+            if tiles is not None and not self._agrees(tiles, level):
+                tiles.close()
+                tiles = None
+            self._jpeg_tiles[level] = tiles
+        return self._jpeg_tiles[level]
+
+    def _agrees(self, tiles: JpegTiles, level: int) -> bool:
+        """Whether all of some tiles are alike that either can read; of those that neither can, no feature may depend."""
+        agreed = False
+        for x, y, width, height in tiles.richest(CHECKED_TILES):
+            direct, theirs = tiles.region(x, y, width, height), self._apart(x, y, level, (width, height))
+            if direct is None and theirs is None:
+                continue
+            if direct is None or theirs is None or not np.array_equal(direct, theirs):
+                return False
+            agreed = True
+        return agreed
+
+    def _apart(self, x: int, y: int, level: int, size_px: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"] | None:
+        """A rectangle at (x, y) of the level, by a handle of its own: one that meets damage can read nothing any more."""
+        downsample = int(self.downsamples[level])
+        try:
+            with openslide.OpenSlide(str(self._path)) as slide:
+                return np.asarray(self._flat(slide.read_region((x * downsample, y * downsample), level, size_px)))
+        except openslide.OpenSlideError:
+            return None
+
+    def _flat(self, image: Image.Image) -> Image.Image:
+        opacity = image.getchannel("A")
+        if opacity.getextrema() == (255, 255):
+            return image.convert("RGB")
+        flat = Image.new("RGB", image.size, self._background)
+        flat.paste(image, mask=opacity)
+        return flat

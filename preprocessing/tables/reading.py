@@ -1,0 +1,261 @@
+"""Any table: every cell of a CSV as it was written, or the file is refused with the place of what is wrong."""
+
+import csv
+import io
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from preprocessing.io.errors import InputError, some
+from preprocessing.io.files import read_text
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The words of a text."""
+    return tuple(text.split())
+
+
+# What stands for a missing value, in lower case; capitals make no difference.
+_NOTHING = {
+    *names_in("na n/a n.a. nan #n/a #na null none -- '-- - . ? not_reported unknown missing"),
+    *names_in("[unknown] [discrepancy] [completed] [pending] [redacted]"),
+    *("not reported", "[not reported]", "not available", "[not available]", "not applicable", "[not applicable]"),
+    *("not evaluated", "[not evaluated]", "not assessed", "not tested", "not determined", "not allowed to collect"),
+    "",
+}
+_SPELT = sorted(
+    {"NaN", *_NOTHING, *map(str.upper, _NOTHING), *map(str.capitalize, _NOTHING), *map(str.title, _NOTHING)}
+)
+# Bytes and columns; beyond them numpy reads the numbers: as exact, and four times faster.
+LARGE, WIDE = 20_000_000, 5_000
+
+# Columns that are read as text whatever they look like, so that "02" stays "02".
+_TEXT_WORDS = frozenset(names_in("id ids barcode case sample patient slide submitter site tss bcr"))
+_LEADING_ZERO = re.compile(rb'[,;|\t\n"]0\d+[,;|\t\n"]')  # no number is written so: a column that has it holds names
+
+# What may stand above the header: comments, empty lines, and the line by which Excel is told the separator.
+_ABOVE = re.compile(r'(?:#[^\n]*\n|\n)*(?:"?sep=(?P<sep>[,;|\t])"?[,;|\t]*\n)?(?:#[^\n]*\n|\n)*', re.IGNORECASE)
+# What Python reads besides, 1_000 and the digits of other scripts, nobody meant as that number.
+_PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
+# What pandas calls a column without a name.
+_NAMELESS = re.compile(r"unnamed: ?\d+(_level_\d+)?(\.\d+)?", re.IGNORECASE)
+
+
+def read_table(path: Path | str, *, as_text: bool = False) -> pd.DataFrame:
+    """The file's columns, numbers exact, missing values NaN, ids as text; the index is the line of the file, from 1.
+
+    CSV, TSV or semicolons, gzipped or not, with or without a byte order mark; lines that begin with # in front of the
+    header are passed over, and so are columns without a name and without a value. A first line `sep=;` says the
+    separator. A header that lacks the name of the first column (R) gets "".
+
+    Args:
+        path: the file.
+        as_text: whether every column holds names, whatever they look like.
+
+    Raises:
+        InputError: no such file, not text, empty, a column twice, a row with too many or too few fields.
+    """
+    path = Path(path)
+    whole = read_text(path)
+    names, sep, body = _header(path, whole)
+    lines = _check_fields(path, body, sep, names, first_line=_first_line(whole, body))
+    text = set(range(len(names))) if as_text else _text_positions(names, sep, body)
+    frame = _read_large(names, sep, body, text) if (len(body) > LARGE or len(names) > WIDE) and not as_text else None
+    if frame is None:
+        frame = _read_small(path, len(names), sep, body, text)
+    for position in [i for i, dtype in enumerate(frame.dtypes) if dtype.kind == "O"]:
+        frame[position] = frame[position].map(_cell).astype(object)
+    return _named(path, frame.set_axis(lines, axis=0), names)
+
+
+def _cell(value: Any) -> Any:
+    """The text without outer blanks, NaN where it stands for nothing; what is no text as it is."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.startswith('="') and text.endswith('"'):  # how Excel is told that 007 is a text
+        text = text[2:-1].strip()
+    return float("nan") if text.lower() in _NOTHING else text
+
+
+def text_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns that do not hold numbers alone."""
+    return [column for column, dtype in zip(frame.columns, frame.dtypes, strict=True) if dtype.kind == "O"]
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a column's name, in lower case: "daysToDeath" and "days_to.death" have the same."""
+    spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    return re.findall(r"[a-z0-9]+", spaced.lower())
+
+
+def read_number(text: str) -> float | None:
+    """The finite number that the text spells as a plain decimal, else None."""
+    number = float(text) if _PLAIN_NUMBER.fullmatch(text.strip()) else float("inf")
+    return number if abs(number) < float("inf") else None
+
+
+def _header(path: Path, text: str) -> tuple[list[str], str, bytes]:
+    """The columns' names, the separator, and what follows the header."""
+    above = _ABOVE.match(text)
+    start = above.end() if above else 0
+    line, _, body = text[start:].partition("\n")
+    if not line.strip() or not body.strip():
+        raise InputError(f"{path}: is empty: a header and at least one row are needed")
+    if line.count('"') % 2:
+        raise InputError(f"{path}: the header has a quote that does not end in its line; write each name on one line")
+    body = body.lstrip("\n")
+    sep, names, first = _separator(path, line, body, (above and above["sep"]) or "\t,;")
+    _check_header(path, text[:start], names, sep)
+    body = body if body.endswith("\n") else body + "\n"
+    if len(first) == len(names) + 1:
+        if not first[-1]:
+            row = _first_line(text, body.encode())
+            raise InputError(
+                f"{path}: row {row} ends with a separator that the header does not have; remove it, or name the first column"
+            )
+        names = ["", *names]
+    return names, sep, body.encode()
+
+
+def _check_header(path: Path, above: str, names: list[str], sep: str) -> None:
+    """The header is no row of numbers, because the real one begins with # and was passed over as a comment."""
+    comments = [line for line in above.split("\n") if line.startswith("#")]
+    numbers = [name for name in names if read_number(name) is not None]
+    if comments and numbers and comments[-1].count(sep) + 1 == len(names) > 1:
+        raise InputError(
+            f"{path}: there are numbers where the header should be ({some(names)}), and the line above begins with #: "
+            "if that is the header, remove its #"
+        )
+
+
+def _separator(path: Path, line: str, body: str, signs: str) -> tuple[str, list[str], list[str]]:
+    """What separates the cells, and the first two rows' cells: the commonest sign that cuts both rows into as many."""
+    bare = re.sub('"[^"]*"', "", line)
+    found, problem = [], None
+    for sep in sorted(signs, key=bare.count, reverse=True):
+        try:
+            names = [name.strip() for name in next(csv.reader([line], delimiter=sep, skipinitialspace=True))]
+            found.append((sep, names, next(csv.reader(io.StringIO(body, newline=""), delimiter=sep))))
+        except csv.Error as error:  # a field without an end: cut by another sign it may have one
+            problem = error
+    if not found:
+        raise InputError(f"{path}: the header or the row below it cannot be read: {problem}")
+    for more in (0, 1):  # R leaves out the name of the first column
+        for sep, names, first in found:
+            if len(first) == len(names) + more > 1 + more:
+                return sep, names, first
+    return found[0]
+
+
+def _first_line(whole: str, body: bytes) -> int:
+    """The line of the file on which the first row behind the header stands, from 1."""
+    n_lines = whole.count("\n") + (not whole.endswith("\n"))
+    return n_lines - body.count(b"\n") + 1
+
+
+def _check_fields(path: Path, body: bytes, sep: str, names: list[str], *, first_line: int) -> list[int]:
+    """The line of each row. Every row has as many fields as the header: pandas would fill or drop in silence."""
+    cell = sep.encode()
+    if b'"' in body:
+        # Of a quoted cell only its line ends stay, as signs that separate nothing, so that the lines are counted.
+        quoted = re.compile(rb'(?<=[\n%b])( *)"[^"]*(?:""[^"]*)*"' % re.escape(cell))
+        body = quoted.sub(lambda found: b"q" + b"\r" * found[0].count(b"\n"), b"\n" + body)[1:]
+    line, lines = first_line, []
+    for row in io.BytesIO(body):
+        n_fields = row.count(cell) + 1
+        if n_fields > 1 or row.strip():
+            if n_fields != len(names):
+                header = f"{len(names)}" + ("" if names[0] else ", with the first, which has no name")
+                why = "is the file cut short?" if n_fields < len(names) else "is there a title above the header?"
+                raise InputError(f"{path}: row {line} has {n_fields} fields, the header {header}; {why}")
+            lines.append(line)
+        line += 1 + row.count(b"\r")
+    return lines
+
+
+def _text_positions(names: list[str], sep: str, body: bytes) -> set[int]:
+    """The columns that hold names, whatever they look like: the first, those that are called so, and any with a 007."""
+    found = {0, *(i for i, name in enumerate(names) if _TEXT_WORDS & set(words_of(name)))}
+    if _LEADING_ZERO.search(b"\n" + body):
+        for row in _rows(body, sep):
+            found.update(i for i, text in enumerate(row) if len(text) > 1 and text[0] == "0" and text.isdecimal())
+    return found
+
+
+def _rows(body: bytes, sep: str) -> Iterator[list[str]]:
+    lines = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8", newline="")
+    return filter(_holds_cells, csv.reader(lines, delimiter=sep, skipinitialspace=True))
+
+
+def _holds_cells(row: list[str]) -> bool:
+    """Whether the line is a row of the table, and not empty or blank."""
+    return len(row) > 1 or (len(row) == 1 and bool(row[0].strip()))
+
+
+def _read_small(path: Path, n_names: int, sep: str, body: bytes, text: set[int]) -> pd.DataFrame:
+    kinds: dict[Any, Any] = dict.fromkeys(text, str)
+    try:
+        return pd.read_csv(
+            io.BytesIO(body), sep=sep, header=None, names=range(n_names), index_col=False, dtype=kinds, low_memory=False,
+            skipinitialspace=True, keep_default_na=False, na_values=_SPELT, float_precision="round_trip",
+        )  # fmt: skip
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path}: cannot be read as a table: {error}") from error
+
+
+def _read_large(names: list[str], sep: str, body: bytes, known_text: set[int]) -> pd.DataFrame | None:
+    """The same as `_read_small`, faster; None where a column of numbers holds something else here and there."""
+    numeric = _numeric_positions(sep, body, known_text)
+    text = sorted(set(range(len(names))) - set(numeric))
+    cell, numbers = sep.encode(), body
+    for missing in (b"", b"NA"):
+        for end in (cell, b"\n"):
+            while (found := cell + missing + end) in numbers:
+                numbers = numbers.replace(found, cell + b"nan" + end)
+    try:
+        values = np.loadtxt(io.BytesIO(numbers), delimiter=sep, comments=None, usecols=numeric, ndmin=2, quotechar='"')
+    except ValueError:
+        return None
+    strings = pd.DataFrame(list(_text_fields(body, sep, text)), columns=text, dtype=object)
+    return pd.concat([strings, pd.DataFrame(values, columns=numeric)], axis=1)[list(range(len(names)))]
+
+
+def _text_fields(body: bytes, sep: str, positions: list[int]) -> Iterator[list[str]]:
+    """These fields of each row; without quotes in the file, the rest of a row need not be taken apart."""
+    lines = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8", newline="")
+    last = max(positions) + 1
+    plain = (line.rstrip("\n").split(sep, last) for line in lines)
+    for row in _rows(body, sep) if b'"' in body else filter(_holds_cells, plain):
+        yield [row[position] for position in positions]
+
+
+def _numeric_positions(sep: str, body: bytes, known_text: set[int]) -> list[int]:
+    """The columns that hold numbers, or nothing, in the first rows."""
+    columns = zip(*itertools.islice(_rows(body, sep), 3), strict=True)
+    return [
+        position
+        for position, column in enumerate(columns)
+        if position not in known_text
+        and all(text.lower() in _NOTHING or read_number(text) is not None for text in column)
+    ]
+
+
+def _named(path: Path, frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """The columns under their names, without those that have neither name nor value, as separators at the end make them."""
+    named = [bool(name) and not _NAMELESS.fullmatch(name) for name in names]
+    kept = [position for position in range(len(names)) if named[position] or frame[position].notna().any()]
+    if not kept:
+        raise InputError(f"{path}: is empty: no column has a name or a value")
+    twice = sorted(name for name, count in Counter(names[position] for position in kept).items() if count > 1)
+    if twice:
+        told = some(name or "(no name)" for name in twice)
+        title = "; is there a title above the header?" if "" in twice else ""
+        raise InputError(f"{path}: {len(twice)} columns are there more than once: {told}; keep one of each{title}")
+    return frame[kept].set_axis([names[position] for position in kept], axis=1)

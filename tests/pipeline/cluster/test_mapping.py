@@ -1,0 +1,313 @@
+import ctypes
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+from distributed import KilledWorker
+
+from pipeline.cluster.mapping import Outcome, map_jobs, map_slides
+from pipeline.cluster.warnings import OnceEach
+from pipeline.cluster.workers import LOCAL, Workers
+from preprocessing.io.errors import InputError, RunError, SlideError
+from preprocessing.slides.discovery import Slide
+
+
+def make_slides(*names, sizes=None):
+    """Slides of no file; the first is the largest unless told otherwise."""
+    sizes = sizes or range(1000, 1000 - len(names), -1)
+    return [
+        Slide(name, name, Path(f"{name}.svs"), (0.5, 0.5), "metadata", (size, 100), "f" * 32)
+        for name, size in zip(names, sizes, strict=True)
+    ]
+
+
+def width(slide):
+    return slide.size_px[0]
+
+
+@pytest.fixture(scope="module")
+def inside():
+    """Workers inside this process."""
+    with Workers(0, "cpu") as workers:
+        assert workers.at_once() == 1  # started once for all tests
+        yield workers
+
+
+class TestOutcome:
+    def test_after_a_stage_the_times_add_up(self):
+        later = Outcome("s", "failed", "why", 3, 2.0).after(Outcome("s", "done", "", 7, 1.5, tiles="s-1"))
+        assert later == Outcome("s", "failed", "why", 3, 3.5, tiles="s-1")
+
+    def test_beside_that_of_the_rest_of_the_slide_failures_win(self):
+        good, bad = Outcome("s", "done", "", 7, 1.5), Outcome("s", "failed", "why", 0, 2.0)
+        assert good.beside(None) == good
+        assert good.beside(good) == Outcome("s", "done", "", 14, 3.0)
+        assert good.beside(bad) == bad.beside(good) == Outcome("s", "failed", "why", 7, 3.5)
+
+    def test_tells_the_columns_of_the_ledger(self):
+        told = Outcome("s", "done", "", 7, 1.2345, tiles="s-1", trace="long").told()
+        assert told == {"status": "done", "reason": "", "n_tiles": 7, "seconds": 1.23, "tiles": "s-1"}
+
+
+class TestMapSlides:
+    def test_each_slide_has_an_outcome_with_its_time(self, inside):
+        def work(slide, *, factor):
+            time.sleep(0.01)
+            return Outcome(slide.slide_id, "done", n_tiles=factor * slide.size_px[0])
+
+        outcomes = map_slides(inside, work, make_slides("a", "b"), stage="test", size=width, factor=2)
+        assert {o.slide_id: (o.status, o.n_tiles) for o in outcomes} == {"a": ("done", 2000), "b": ("done", 1998)}
+        assert all(0.01 <= outcome.seconds < 5 for outcome in outcomes)
+
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (SlideError("no tissue found"), "no tissue found"),
+            (InputError("wrong"), "InputError: wrong"),
+            (ValueError("odd"), "ValueError: odd"),
+            (KeyError("k"), "KeyError: 'k'"),
+            (MemoryError("8 GiB"), "MemoryError: 8 GiB"),
+            (OSError(5, "Input/output error"), "OSError: [Errno 5] Input/output error"),
+            (AssertionError(), "AssertionError: "),
+        ],
+    )
+    def test_any_error_fails_its_slide_alone(self, inside, error, reason):
+        def work(slide):
+            if slide.slide_id == "bad":
+                raise error
+            return Outcome(slide.slide_id, "done")
+
+        outcomes = {
+            o.slide_id: o for o in map_slides(inside, work, make_slides("a", "bad", "b"), stage="test", size=width)
+        }
+        assert {name: outcome.status for name, outcome in outcomes.items()} == {
+            "a": "done",
+            "bad": "failed",
+            "b": "done",
+        }
+        assert outcomes["bad"].reason == reason
+        assert outcomes["bad"].seconds > 0
+
+    def test_only_what_is_not_expected_leaves_a_traceback_in_the_log(self, inside, caplog):
+        def work(slide):
+            raise SlideError("no tissue found") if slide.slide_id == "empty" else ZeroDivisionError("slip")
+
+        with caplog.at_level(logging.DEBUG, "pipeline.cluster.mapping"):
+            map_slides(inside, work, make_slides("empty", "odd"), stage="tiling", size=width)
+        warnings = {record.getMessage() for record in caplog.records if record.levelno == logging.WARNING}
+        assert warnings == {"tiling empty: failed no tissue found", "tiling odd: failed ZeroDivisionError: slip"}
+        traces = [record.getMessage() for record in caplog.records if "Traceback" in record.getMessage()]
+        assert len(traces) == 1
+        assert "ZeroDivisionError: slip" in traces[0]
+
+    def test_the_largest_slides_come_first(self, inside, tmp_path):
+        def work(slide):
+            with (tmp_path / "order.txt").open("a") as file:
+                file.write(slide.slide_id)
+            return Outcome(slide.slide_id, "done")
+
+        map_slides(inside, work, make_slides("m", "s", "l", "x", sizes=[50, 10, 90, 100]), stage="test", size=width)
+        assert (tmp_path / "order.txt").read_text() == "xlms"
+
+    def test_no_slides_start_no_workers(self):
+        workers = Workers(0, "cpu")
+        assert map_slides(workers, print, [], stage="test", size=width) == []
+        assert "client" not in workers.__dict__
+
+
+class FakeWorkers:
+    """Workers whose processes die in a given way: `deaths` is how often each slide is lost before it is done."""
+
+    loop, slide_seconds = None, None
+
+    def __init__(self, deaths):
+        self.client, self.deaths, self.log = self, deaths, []
+
+    def submit(self, guarded, work, limit, slide):
+        self.log.append(f"submit {slide.slide_id}")
+        return FakeFuture(self, lambda: work(slide), slide.slide_id)
+
+    def told(self, result):
+        return result
+
+    def why_lost(self, key):
+        return ""
+
+
+class FakeFuture:
+    def __init__(self, workers, call, name):
+        self.workers, self.call, self.name = workers, call, name
+        self.key = name
+
+    def result(self):
+        if self.workers.deaths.get(self.name, 0):
+            self.workers.deaths[self.name] -= 1
+            raise KilledWorker(self.name, None, 1)
+        self.workers.log.append(f"done {self.name}")
+        return self.call()
+
+    def release(self):
+        pass
+
+
+def test_slides_that_lost_their_worker_are_tried_again_each_alone_when_the_others_are_done(monkeypatch):
+    monkeypatch.setattr("pipeline.cluster.mapping.as_completed", lambda futures, loop: futures)
+    workers = FakeWorkers({"neighbour": 1, "culprit": 2})
+    slides = make_slides("culprit", "neighbour", "other")
+    outcomes = map_slides(workers, lambda slide: Outcome(slide.slide_id, "done"), slides, stage="test", size=width)
+    assert {o.slide_id: o.status for o in outcomes} == {"culprit": "failed", "neighbour": "done", "other": "done"}
+    assert workers.log[3:] == ["done other", "submit culprit", "submit neighbour", "done neighbour"]
+
+
+class TestMapJobs:
+    def test_results_keep_the_order_of_the_jobs(self, inside):
+        assert map_jobs(inside, lambda job: job * 10, [3, 1, 2], stage="test") == [30, 10, 20]
+
+    def test_the_first_error_ends_the_run(self, inside):
+        def work(job):
+            if job == 2:
+                raise InputError("fold 2 has no events")
+            return job
+
+        with pytest.raises(InputError, match="fold 2 has no events"):
+            map_jobs(inside, work, [1, 2, 3], stage="test")
+
+
+def lethal(*names):
+    """Work of 0.3 seconds that ends the whole worker process at these slides, as want of memory would."""
+
+    def work(slide):
+        time.sleep(0.3)
+        if slide.slide_id in names:
+            os._exit(1)
+        return Outcome(slide.slide_id, "done", n_tiles=int(os.environ["OMP_NUM_THREADS"]))
+
+    return work
+
+
+def hang(slide):
+    """A library that hangs at one slide and lets no other thread run."""
+    time.sleep(0.1)  # it opens the file
+    if slide.slide_id == "hangs":
+        ctypes.PyDLL(None).sleep(60)
+    return Outcome(slide.slide_id, "done")
+
+
+def test_a_slide_that_hangs_fails_alone_and_is_not_tried_again(monkeypatch):
+    monkeypatch.setattr(
+        "pipeline.cluster.workers.CLOSE_SECONDS", 1
+    )  # for the worker that comes in the place of the one that was ended
+    with Workers(2, "cpu", slide_seconds=3) as workers:
+        outcomes = map_slides(workers, hang, make_slides("hangs", "a", "b", "c"), stage="test", size=width)
+    assert {one.slide_id: one.status for one in outcomes} == {"hangs": "failed"} | dict.fromkeys("abc", "done")
+    (reason,) = (one.reason for one in outcomes if one.status == "failed")
+    assert reason == "took longer than 0.05 minutes; give more with --set slide_minutes=0.1"
+
+
+def test_in_the_process_of_the_run_itself_nothing_is_ended(inside, monkeypatch):
+    monkeypatch.setattr(inside, "slide_seconds", 0.05)
+    (outcome,) = map_slides(inside, hang, make_slides("slow"), stage="test", size=width)
+    assert outcome.status == "done"
+    assert outcome.seconds > 0.05
+
+
+@pytest.mark.slow
+def test_a_slide_that_takes_all_memory_fails_alone(monkeypatch, caplog):
+    """Ten seconds: it takes a gigabyte, twice."""
+
+    def work(slide):
+        taken = []
+        while slide.slide_id == "greedy":
+            taken.append(b"x" * (16 << 20))
+            time.sleep(0.01)
+        return Outcome(slide.slide_id, "done")
+
+    monkeypatch.setitem(LOCAL, "memory_limit", "1GiB")
+    with Workers(2, "cpu", slide_seconds=300) as workers, caplog.at_level(logging.WARNING):
+        outcomes = map_slides(workers, work, make_slides("greedy", "a", "b", "c"), stage="test", size=width)
+    assert {one.slide_id: one.status for one in outcomes} == {"greedy": "failed"} | dict.fromkeys("abc", "done")
+    (reason,) = (one.reason for one in outcomes if one.status == "failed")
+    assert reason.startswith("its worker process died, also when it was alone: short of memory")
+    assert "exceeded 95% memory budget" in caplog.text  # for the run's log
+    assert "test greedy: its worker process died; it is tried again, alone" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Two worker processes."""
+    with Workers(2, "cpu") as workers:
+        yield workers
+
+
+class TestMapJobsInProcesses:
+    def test_a_job_whose_worker_dies_once_is_done_again(self, two, tmp_path):
+        def work(job):
+            if job == 2 and not (tmp_path / "died").exists():
+                (tmp_path / "died").touch()
+                os._exit(1)
+            return job * 10
+
+        assert map_jobs(two, work, [1, 2, 3, 4], stage="training") == [10, 20, 30, 40]
+
+    def test_a_job_that_kills_its_worker_when_alone_ends_the_run_with_its_name(self, two):
+        def work(job):
+            if job == "grade, umeml, fold_1":
+                os._exit(1)
+            return job
+
+        message = "training grade, umeml, fold_1: its worker process died, also when it was alone: short of memory"
+        with pytest.raises(RunError, match=message):
+            map_jobs(two, work, ["grade, umeml, fold_0", "grade, umeml, fold_1"], stage="training")
+
+    def test_what_no_slide_can_help_ends_the_run(self, two):
+        def work(slide):
+            raise RunError("the disk is full")
+
+        with pytest.raises(RunError, match="the disk is full"):
+            map_slides(two, work, make_slides("a", "b", "c"), stage="test", size=width)
+
+
+def warn_twice(job):
+    for _ in range(2):
+        logging.getLogger("pipeline.clinical").warning("covariate %s is missing", "age")
+    logging.getLogger("fontTools").warning("another's")
+    return Outcome(job.slide_id, "done") if isinstance(job, Slide) else job
+
+
+@pytest.mark.parametrize(("place", "times"), [("inside", 14), ("two", 1)])
+def test_a_warning_of_every_slide_and_every_fold_is_told_once(place, times, request, monkeypatch, caplog):
+    """Inside the run's process the log has it from where it was said; what is gathered for the end has it once anyhow."""
+    workers = request.getfixturevalue(place)
+    monkeypatch.setattr(workers, "_warnings", OnceEach())  # as at the start of a run
+    map_slides(workers, warn_twice, make_slides("a", "b", "c"), stage="test", size=width)
+    assert map_jobs(workers, warn_twice, [1, 2, 3, 4], stage="test") == [1, 2, 3, 4]
+    said = [(one.name, one.getMessage()) for one in caplog.records if one.levelno == logging.WARNING]
+    own = [one for one in said if one[0] != "fontTools"]
+    assert own == times * [("pipeline.clinical", "covariate age is missing")]
+    assert place == "inside" or own == said
+
+
+class TestProcesses:
+    def check(self, outcomes, dead):
+        assert {outcome.slide_id for outcome in outcomes if outcome.status == "failed"} == dead
+        for outcome in outcomes:
+            if outcome.slide_id in dead:
+                assert outcome.reason.startswith("its worker process died, also when it was alone: short of memory")
+            else:
+                assert (outcome.status, outcome.n_tiles) == ("done", 1)  # one thread a process
+
+    def test_a_slide_that_kills_its_worker_fails_alone(self):
+        with Workers(2, "cpu") as workers:
+            outcomes = map_slides(workers, lethal("dead"), make_slides("a", "dead", "b", "c"), stage="test", size=width)
+        assert len(outcomes) == 4
+        self.check(outcomes, {"dead"})
+
+    @pytest.mark.slow
+    def test_several_such_slides_take_no_other_with_them_and_workers_come_back(self):
+        """A dozen deaths, more than Dask by default lets its workers come back from."""
+        slides = make_slides(*"abcdefgh")
+        with Workers(2, "cpu") as workers:
+            self.check(map_slides(workers, lethal("a", "b", "c"), slides, stage="test", size=width), {"a", "b", "c"})
+            self.check(map_slides(workers, lethal(), slides, stage="test", size=width), set())

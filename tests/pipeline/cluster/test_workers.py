@@ -1,0 +1,117 @@
+import logging
+import os
+import re
+import signal
+import sys
+from urllib.request import urlopen
+
+import pytest
+from distributed import LocalCluster, get_worker
+
+from pipeline.cluster.workers import Workers, choose_device
+from preprocessing.io.errors import InputError, RunError
+
+
+def test_dasks_dashboard_is_told(caplog):
+    caplog.set_level(logging.INFO, "pipeline.cluster.workers")
+    with Workers(0, "cpu") as workers:
+        assert workers.client
+        (told,) = (record.getMessage() for record in caplog.records if record.name == "pipeline.cluster.workers")
+        link = re.fullmatch(r"Dask dashboard: (http://127\.0\.0\.1:\d+/status)", told)[1]
+        with urlopen(link) as page:
+            assert b"Dask" in page.read()
+
+
+@pytest.mark.parametrize("name", ["distributed", "distributed.client"])
+def test_dask_does_not_write_to_the_terminal_by_itself(monkeypatch, name):
+    logger = logging.getLogger(name)
+    monkeypatch.setattr(logger, "handlers", [logging.StreamHandler()])  # as it does, save in a test
+    monkeypatch.setattr(logger, "propagate", False)
+    with Workers(0, "cpu") as workers:
+        assert workers.client
+        assert logger.handlers == []
+        assert logger.propagate  # into the run's log
+
+
+class TestDevice:
+    @pytest.mark.parametrize(
+        ("wanted", "there", "chosen"),
+        [("cpu", True, "cpu"), ("auto", True, "cuda"), ("auto", False, "cpu"), ("cuda", True, "cuda")],
+    )
+    def test_follows_the_wish_and_the_machine(self, monkeypatch, wanted, there, chosen):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+        assert choose_device(wanted) == chosen
+
+    def test_asked_for_and_absent_is_refused(self, monkeypatch):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        with pytest.raises(InputError, match="torch sees no CUDA device here; use --device cpu or auto"):
+            choose_device("cuda")
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Two worker processes."""
+    with Workers(2, "cpu") as workers:
+        yield workers
+
+
+def test_worker_processes_leave_ctrl_c_to_the_main_one(two):
+    assert two.client.submit(signal.getsignal, signal.SIGINT, pure=False).result() == signal.SIG_IGN
+    assert "pipeline.cluster.worker_server" not in sys.modules  # here, it still ends the run
+
+
+def test_worker_processes_keep_no_record_that_grows_while_they_work(two):
+    kept = two.client.run(lambda dask_worker: sorted(dask_worker.periodic_callbacks))
+    assert len(kept) == 2
+    assert all("heartbeat" in one and "profile" not in one for one in kept.values())
+
+
+def test_a_worker_is_never_paused_for_its_memory():
+    """It keeps what it freed, so it would stay so for ever."""
+    with Workers(1, "cpu") as workers:
+        fraction = workers.client.submit(lambda: get_worker().memory_manager.memory_pause_fraction, pure=False).result()
+    assert fraction is False
+
+
+class TestScheduler:
+    def test_that_is_there_is_used_and_left_running(self):
+        with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+            for _ in range(2):
+                with Workers(None, "cpu", cluster.scheduler_address) as workers:
+                    assert workers.at_once() == 1
+                    assert workers.ask(os.getpid) != os.getpid()
+                    assert workers.device == "cpu"
+
+    def test_that_does_not_answer_is_told(self, monkeypatch):
+        monkeypatch.setattr("pipeline.cluster.workers.CONNECT_SECONDS", 1)
+        with pytest.raises(InputError, match=r"--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
+            Workers(None, "cpu", "tcp://127.0.0.1:9").at_once()
+
+    def test_without_workers_is_told(self):
+        with LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
+            workers = Workers(None, "cpu", cluster.scheduler_address)
+            with pytest.raises(InputError, match="it has no workers; start some with `dask worker tcp://"):
+                workers.at_once()
+
+
+class TestOnCores:
+    def test_workers_of_cores_are_their_own(self):
+        with Workers(2, "cpu") as workers, workers.on_cores() as cores:
+            assert cores is workers
+
+    def test_beside_gpu_workers_there_are_others_for_the_cores(self, monkeypatch):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        with Workers(1, "auto") as workers, workers.on_cores() as cores:
+            assert (workers.device, cores.device, cores.count) == ("cuda", "cpu", None)
+
+
+def test_a_worker_that_dies_while_it_starts_ends_the_run_with_the_reason(monkeypatch):
+    def dies(**_):
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr("pipeline.cluster.workers.LocalCluster", dies)
+    with (
+        Workers(2, "cpu") as workers,
+        pytest.raises(RunError, match=r"died while it started \(Nanny failed to start.\)"),
+    ):
+        workers.at_once()

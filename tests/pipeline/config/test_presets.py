@@ -1,0 +1,59 @@
+import pytest
+
+from models.abmil import ABMILConfig
+from models.umeml import UMEMLConfig
+from pipeline.config.presets import PRESETS
+from pipeline.config.schema import load_config
+
+INPUTS = {"slides": "slides", "genes": "genes.csv"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_taken_alone_and_says_in_a_line_what_it_is(name):
+    config = load_config(INPUTS | {"preset": name})
+    assert config.preset == (name,)
+    assert config != load_config(INPUTS | {"preset": ""})
+    assert 0 < len(PRESETS[name].description) < 80
+    assert "\n" not in PRESETS[name].description
+
+
+def test_the_paper_as_its_authors_set_it():
+    config = load_config(INPUTS | {"preset": "paper"}, sets=["models.umeml.hidden=32"])
+    train = config.train
+    assert (train.epochs, train.batch_cases, train.lr, train.weight_decay) == (10, 1, 2e-4, 1e-4)
+    assert (train.warmup_epochs, train.modality_dropout, train.validation_share) == (1, 0, 0)
+    assert config.task == ["survival", "grade", "subtype"]
+    assert train.members == 1
+    assert (config.omics.scaling, config.omics.axes) == ("minmax", "genes")
+    assert config.models["umeml"] == UMEMLConfig(hidden=32).model_dump()
+    assert config.models["abmil"] == ABMILConfig().model_dump()
+    written_out = {"hidden", "prototypes", "registers", "blocks", "heads", "dropout", "attention_dropout", "gamma"}
+    assert written_out <= PRESETS["paper"].values["models"]["umeml"].keys()
+
+
+def test_each_ablation_takes_one_part_away_from_the_model_as_it_is_set():
+    config = load_config(INPUTS | {"preset": "paper,ablation"}, sets=["models.umeml.hidden=32"])
+    model, *rivals = config.contenders()
+    lacks = {"modularity": False, "registers": 0, "decoder": False, "prototypes": 0}
+    assert [rival.name for rival in rivals] == [f"no {part}" for part in lacks]
+    for rival, (part, value) in zip(rivals, lacks.items(), strict=True):
+        assert rival.model == "umeml"
+        assert rival.settings == model.settings.model_copy(update={part: value}) != model.settings
+    assert config.train.batch_cases == 1
+
+
+def test_subspace_fusion_as_its_authors_set_it():
+    config = load_config(INPUTS | {"preset": "subspace-paper"})
+    train = config.train
+    assert (train.epochs, train.batch_cases, train.lr, train.weight_decay) == (20, 8, 1e-3, 0.1)
+    assert (train.members, train.linear, config.omics.axes) == (1, False, "genes")
+    assert config.model == ("subspace",)
+    settings = config.contenders()[0].settings
+    assert (settings.consistency, settings.stride, settings.kernel, settings.reach) == (0.5, 4, 6, 4)
+
+
+def test_each_ablation_of_subspace_fusion_differs_in_one_setting():
+    config = load_config(INPUTS | {"preset": "subspace-paper,subspace-ablation"})
+    model, *rivals = config.contenders()
+    differing = [{name for name, value in rival.settings if getattr(model.settings, name) != value} for rival in rivals]
+    assert differing == [{"branches"}, {"branches"}, {"attention"}, {"consistency"}, {"coordination"}]

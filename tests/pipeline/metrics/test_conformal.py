@@ -1,0 +1,83 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+
+from pipeline.metrics.conformal import holds, prediction_sets, threshold
+from pipeline.training.summary import conformal, coverage, told_validated, with_sets
+
+CLASSES = ("a", "b", "c")
+
+
+def draw(n, seed, sharpness=2.0):
+    """Cases whose probabilities are informative, and calibrated or not by their sharpness; the class of each."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    logits = sharpness * (np.eye(3)[labels] + rng.normal(size=(n, 3)))
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    frame = pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in CLASSES])
+    frame["label"] = np.array(CLASSES)[labels]
+    frame["prediction"] = np.array(CLASSES)[probabilities.argmax(1)]
+    return frame.assign(case_id=[f"c{i}" for i in range(n)], rests_on="genes", fold=np.arange(n) % 5)
+
+
+def test_the_threshold_is_the_ninth_of_nine_and_of_ten_the_tenth_scores_by_hand():
+    scores = np.array([0.5, 0.1, 0.9, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8])
+    assert threshold(scores) == 0.9  # ⌈10 · 0.9⌉ = 9
+    assert threshold(np.append(scores, 0.95)) == 0.95  # ⌈11 · 0.9⌉ = 10
+    assert threshold(np.arange(1, 101) / 100) == 0.91  # ⌈101 · 0.9⌉ = 91
+
+
+def test_with_few_cases_a_set_holds_every_class():
+    assert math.isinf(threshold(np.full(8, 0.1)))
+    assert prediction_sets(np.array([[0.7, 0.3, 0.0]]), np.array([math.inf]), CLASSES) == ["a;b;c"]
+
+
+def test_a_set_is_never_empty_and_names_the_likeliest_first():
+    told = prediction_sets(np.array([[0.3, 0.4, 0.3], [0.1, 0.3, 0.6]]), np.array([0.1, 0.7]), CLASSES)
+    assert told == ["b", "c;b"]
+    assert holds("c;b", "b")
+    assert not holds("IDHmut-non-codel", "IDHmut-codel")
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 2.0, 6.0])
+def test_coverage_on_exchangeable_cases_is_as_promised_within_binomial_error(sharpness):
+    n, m = 400, 2000
+    told = conformal(draw(n, 1, sharpness), CLASSES)["thresholds"]["genes"]
+    new = draw(m, 2, sharpness)
+    limits = np.full(m, told["threshold"])
+    sets = prediction_sets(new[[f"probability_{name}" for name in CLASSES]].to_numpy(), limits, CLASSES)
+    covered = sum(holds(one, label) for one, label in zip(sets, new["label"], strict=True))
+    # The coverage of a calibration set of 400 varies itself: its standard deviation is √(0.9 · 0.1 / 402) = 0.015.
+    low = binom.ppf(0.001, m, 0.9 - 3 * 0.015)
+    high = binom.ppf(0.999, m, 0.9 + 3 * 0.015)
+    assert low <= covered
+    assert covered <= high or (np.array([one.count(";") for one in sets]) == 0).mean() > 0.9
+
+
+def test_a_tested_cases_set_does_not_depend_on_its_own_folds_labels():
+    frame = draw(100, 3).assign(status="tested")
+    own = with_sets(frame, frame, CLASSES)
+    other = frame.copy()
+    first = other["fold"] == 0
+    other.loc[first, "label"] = "a"
+    again = with_sets(other, other, CLASSES)
+    assert again.loc[first, "set_90"].tolist() == own.loc[first, "set_90"].tolist()
+    assert again.loc[~first, "set_90"].tolist() != own.loc[~first, "set_90"].tolist()
+
+
+def test_a_pattern_that_was_never_tested_gets_every_class_and_is_said_to_be_not_validated():
+    frame = draw(100, 3).assign(status="tested")
+    new = pd.DataFrame(frame.iloc[:1].assign(rests_on="slides", fold=pd.NA, status="unlabelled", case_id="new"))
+    told = with_sets(pd.concat([frame, new], ignore_index=True), frame, CLASSES)
+    assert set(told["set_90"].iloc[-1].split(";")) == set(CLASSES)
+    assert told_validated({}, "slides") == "not validated: no case of the training run was predicted from slides"
+
+
+def test_coverage_is_counted_by_hand():
+    rows = pd.DataFrame({"set_90": ["a;b", "a", "c", "b;c;a"], "label": ["b", "b", "c", "a"]})
+    told = coverage(rows, n_boot=20, seed=0)
+    assert told["coverage"].value == 0.75
+    assert told["mean_size"].value == 7 / 4

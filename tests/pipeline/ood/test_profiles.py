@@ -1,0 +1,33 @@
+import numpy as np
+import pandas as pd
+
+from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
+from preprocessing.features.store import Bag, FeatureStore
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.scaler import OmicsScaler
+from preprocessing.slides.slide_stats import Look
+
+LOOK = Look(80.0, 0.0, 0.05, 3.0, 0.2, 0.1, 0.2, 0.12, 0.1)
+
+
+def test_slides_are_read_from_the_store_one_by_one(tmp_path):
+    store = FeatureStore(tmp_path / "store")
+    cells = np.zeros((40, 2), np.int32)
+    features = np.arange(40 * 3, dtype=np.float32).reshape(40, 3)
+    store.write_features("f", Bag(features, cells, cells), {})
+    store.write_look("t", LOOK, {})
+    one, two = read_profiles(store, {"C": [SlideKeys("S1", "f", "t"), SlideKeys("S2", "f", "")]})
+    np.testing.assert_allclose(one.mean, features.mean(axis=0))
+    assert len(one.tiles) == 16
+    assert one.look == LOOK
+    assert two.look is None
+
+
+def test_a_cases_share_of_missing_genes_counts_absent_and_empty_ones_and_no_covariates():
+    frame = pd.DataFrame({name: [0.0, 1.0, 2.0, 4.0] for name in ("A", "B", "C", "D")}, index=list("wxyz"))
+    train = OmicsMatrix.from_frame(frame + np.eye(4))
+    scaler = OmicsScaler.fit(train, {"all": ["A", "B", "C", "D"]})
+    new = OmicsMatrix.from_frame(pd.DataFrame({"A": [1.0, np.nan], "B": [1.0, 2.0], "X": [0.0, 0.0]}, index=["p", "q"]))
+    told = read_genes(scaler, new)
+    np.testing.assert_allclose(told.missing, [0.5, 0.75])
+    assert told.case_ids == ("p", "q")

@@ -1,0 +1,92 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.run.audit import require_account
+from preprocessing.cohort import Cohort, audit_cases, ledger
+from preprocessing.io.errors import RunError
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.slides.discovery import LeftOut, Slide, SlideFile
+from preprocessing.tables.case_tables import Dropped
+
+FILES = [SlideFile(f"{case}-DX{n}", case, Path(f"/s/{case}-DX{n}.svs")) for case in ("a", "b", "NA") for n in (1, 2)]
+
+
+@pytest.fixture
+def cohort():
+    """Six slides, the last of them broken; genes of a and of c, a label of d, a dropped table row of e."""
+    slides = [
+        Slide(file.slide_id, file.case_id, file.path, (0.5, 0.5), "metadata", (9, 9), file.slide_id) for file in FILES
+    ]
+    return Cohort(
+        found=tuple(FILES),
+        slides=tuple(slides[:-1]),
+        left_out=(LeftOut(FILES[-1], "failed", "broken"),),
+        omics=OmicsMatrix(np.zeros((2, 1)), ("a", "c"), ("G",), ("rna",)),
+        labels=pd.DataFrame({"grade": ["2"]}, index=["d"]),
+        annotations=pd.DataFrame(),
+        rows_dropped=(Dropped("e", "a second sample"),),
+        notes=(),
+        needs="any",
+    )
+
+
+@pytest.fixture
+def written(cohort, tmp_path):
+    """The folder of a run, with its files as they should be."""
+    told = {slide.slide_id: {"status": "done", "reason": "", "n_tiles": 1} for slide in cohort.slides}
+    ledger(cohort, told).to_csv(tmp_path / "slides.csv", index=False)
+    cases = audit_cases(cohort, {})
+    cases.to_csv(tmp_path / "cases.csv", index=False)
+    both = pd.concat([cases[["case_id"]].assign(task=task) for task in ("grade", "survival")])
+    both.to_csv(tmp_path / "predictions.csv", index=False)
+    return tmp_path
+
+
+def change(path, what):
+    what(pd.read_csv(path, dtype=str, keep_default_na=False)).to_csv(path, index=False)
+
+
+def test_a_run_that_lost_nothing_passes(written, cohort):
+    require_account(written, cohort)
+    (written / "predictions.csv").unlink()  # a run that ended before training
+    require_account(written, cohort)
+
+
+@pytest.mark.parametrize("name", ["slides.csv", "cases.csv", "predictions.csv"])
+@pytest.mark.parametrize("row", [0, 2, -1])
+def test_a_row_that_is_missing_or_there_twice_is_told(written, cohort, name, row):
+    frame = pd.read_csv(written / name, dtype=str, keep_default_na=False)
+    column = "slide_id" if name == "slides.csv" else "case_id"
+    lost = frame.iloc[row][column]
+    change(written / name, lambda table: table.drop(table.index[row]))
+    with pytest.raises(RunError, match=rf"{name}.*missing .*{lost}.*; too many none.*a fault of the program"):
+        require_account(written, cohort)
+    frame.iloc[[*range(len(frame)), row]].to_csv(written / name, index=False)
+    with pytest.raises(RunError, match=rf"{name}.*missing none; too many .*{lost}"):
+        require_account(written, cohort)
+
+
+def test_a_slide_that_the_cohort_itself_forgot_is_told(written, cohort):
+    forgetful = replace(cohort, slides=cohort.slides[1:])
+    told = {slide.slide_id: {"status": "done"} for slide in forgetful.slides}
+    ledger(forgetful, told).to_csv(written / "slides.csv", index=False)
+    with pytest.raises(RunError, match=r"slides.csv: .* missing \('a-DX1', '/s/a-DX1.svs'\); too many none"):
+        require_account(written, forgetful)
+
+
+@pytest.mark.parametrize("lost", ["b", "c", "d", "e", "NA"])
+def test_a_case_that_the_audit_forgot_is_told_whoever_named_it(written, cohort, lost):
+    for name in ("cases.csv", "predictions.csv"):
+        change(written / name, lambda table: table[table["case_id"] != lost])
+    with pytest.raises(RunError, match=f"cases.csv: .*missing {lost}; too many none"):
+        require_account(written, cohort)
+
+
+def test_an_id_of_unknown_origin_is_told(written, cohort):
+    change(written / "cases.csv", lambda table: table.replace({"case_id": {"c": "x"}}))
+    with pytest.raises(RunError, match=r"cases.csv: .*missing c; too many x"):
+        require_account(written, cohort)

@@ -1,0 +1,104 @@
+import logging
+
+import pytest
+
+from pipeline.metrics import Metric
+from pipeline.run.console import show_results
+from pipeline.terminal.logs import show_warnings, start_logging, warn
+
+NAMES = ("macro_auc", "accuracy", "balanced_accuracy")
+
+
+def predictor(value, **more):
+    return {"pooled": {name: Metric(value, value - 0.1, value + 0.1) for name in NAMES}} | more
+
+
+def report(*, rivals=(), baselines=(), schemes=None, notes=()):
+    told = {name: predictor(0.25, reason=None) for name in (*rivals, *baselines)}
+    return {
+        "n": 20,
+        "headline": "macro_auc",
+        "contender": "umeml",
+        "model": predictor(0.75),
+        "inputs": {},
+        "rivals": {name: told[name] for name in rivals},
+        "baselines": {name: told[name] for name in baselines},
+        "lead": {name: Metric(0.5, 0.4, 0.6) for name in told},
+        "schemes": schemes or {},
+        "gene_notes": {"final": list(notes), "fold_0": ["a fold's own"]},
+    }
+
+
+@pytest.fixture
+def show(tmp_path, capsys):
+    def show(**reports):
+        show_results(tmp_path, reports, {}, [])
+        return capsys.readouterr().out
+
+    return show
+
+
+def rows(text):
+    """First and last cell of each row that has numbers."""
+    cells = [[cell.strip() for cell in line.strip("│ \n").split("│")] for line in text.splitlines() if "│" in line]
+    return {first: last for first, *_, last in cells}
+
+
+def test_a_row_for_each_contender_and_each_baseline_with_the_lead_over_it(show):
+    text = show(grade=report(rivals=("abmil", "no decoder"), baselines=("clinical",)))
+    assert "umeml leads by" in text
+    lead = "0.500 (0.400–0.600)"
+    told = rows(text)
+    assert list(told) == ["umeml", "abmil", "no decoder", "clinical model", "trivial"]
+    assert told == told | dict.fromkeys(("abmil", "no decoder", "clinical model"), lead)
+    assert "0.750 (0.650–0.850)" in text
+
+
+def test_a_new_cohort_is_not_told_as_cross_validation(show):
+    own, new = (" ".join(show(grade=report() | more).split()) for more in ({}, {"external": True}))
+    assert "grade: 20 cases, each tested by a model that has not seen it" in own
+    assert "grade: 20 cases, a new cohort" in new
+    assert "has not seen it" not in new
+
+
+def test_a_further_scheme_is_a_table_of_its_own_below(show):
+    text = show(grade=report(rivals=("abmil",), schemes={"site": report(baselines=("genes",))}))
+    above, below = text.split("grade, split by site: 20 cases")
+    assert above.startswith("grade: 20 cases")
+    assert list(rows(above)) == ["umeml", "abmil", "trivial"]
+    assert list(rows(below)) == ["umeml", "ridge on genes", "trivial"]
+
+
+def test_notes_on_the_genes_are_shown_once_where_tasks_agree(show):
+    notes = ["12 features left out, constant in [all]", "2 genes in no set"]
+    text = show(grade=report(notes=notes), subtype=report(notes=notes), survival=report(notes=notes[:1]))
+    assert text.count("2 genes in no set") == 1
+    assert "genes (grade; subtype): 12 features left out, constant in [all]\n" in text
+    assert "genes (survival): 12 features left out" in text
+    assert "a fold's own" not in text
+
+
+def test_notes_on_the_genes_of_a_rival_are_shown_where_they_are_its_own(show):
+    told = report(rivals=("mcat", "subspace", "no offsets"), notes=["2 genes in no set"])
+    told["rivals"]["subspace"]["gene_notes"] = {"fold_0": ["x"], "fold_1": ["tumour: 3 genes"]}
+    told["rivals"]["no offsets"]["gene_notes"] = {"fold_1": ["tumour: 3 genes"]}
+    text = show(grade=told)
+    assert "genes (grade): 2 genes in no set\n" in text
+    assert "genes (grade, subspace; grade, no offsets): tumour: 3 genes\n" in text
+    told["rivals"]["subspace"]["gene_notes"] = {"fold_1": ["2 genes in no set"]}
+    assert show(grade=told).count("2 genes in no set") == 1
+
+
+def test_warnings_are_told_once_more_at_the_end_each_once(capsys):
+    start_logging(verbose=False)
+    warn("only 8 deaths")
+    for _ in range(2):
+        logging.getLogger("pipeline.training.plan").warning("cases are %s", "lost")
+    logging.getLogger("distributed").warning("another's")
+    logging.getLogger("pipeline.cluster.mapping").warning("tiling S: failed, which is told with the results")
+    capsys.readouterr()
+    show_warnings()
+    assert capsys.readouterr().err.splitlines() == ["2 warnings of this run:", "  only 8 deaths", "  cases are lost"]
+    start_logging(verbose=False)
+    show_warnings()
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,239 @@
+import json
+import logging
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config.schema import load_config
+from pipeline.run.folder import open_run
+from preprocessing.io.atomic import draft_name
+from preprocessing.io.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """Files of logs are closed and taken away again."""
+    yield
+    for handler in list(logging.getLogger().handlers):
+        if isinstance(handler, logging.FileHandler):
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+
+@pytest.fixture
+def configure(tmp_path):
+    (tmp_path / "genes.csv").write_text("case_id,G\na,1\n")
+
+    def configure(**flags):
+        given = {"slides": "slides", "genes": str(tmp_path / "genes.csv"), "out": str(tmp_path / "out")}
+        return load_config(given | flags)
+
+    return configure
+
+
+def listing(folder):
+    """What was written when; the lock says nothing, and is touched by whoever looks at it."""
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"}
+
+
+def test_the_resolved_configuration_is_saved_with_the_run(configure, tmp_path):
+    config = configure(seed=3)
+    open_run(config)
+    assert load_config({}, file=tmp_path / "out" / "config.yaml") == config
+    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["seed"] == 3
+
+
+def test_the_same_run_goes_on_in_its_folder_even_elsewhere_or_further(configure):
+    open_run(configure(until="tile"))
+    open_run(configure(until="train", workers=0, device="cpu", store="elsewhere.zarr"))
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_refused_until_that_has_ended(configure, tmp_path):
+    with open_run(configure()):
+        before = listing(tmp_path / "out")
+        with pytest.raises(
+            InputError, match=r"--out .*out: another run is at work in it; wait until it has ended, or name"
+        ):
+            open_run(configure())
+        assert listing(tmp_path / "out") == before
+    with open_run(configure()):
+        pass
+
+
+def test_where_nothing_can_be_locked_the_run_goes_on_with_a_warning(configure, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("pipeline.run.folder.FileLock.acquire", refuse)
+    with open_run(configure()):
+        assert "cannot be locked ([Errno 37] No locks available): start no other run in it" in caplog.text
+
+
+OPENS = """
+import sys
+from pathlib import Path
+from pipeline.config.schema import load_config
+from pipeline.run.folder import open_run
+
+run = open_run(load_config({}, file=Path(sys.argv[1])))
+print("at work", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_that_was_killed_keeps_nobody_out(configure, tmp_path):
+    with open_run(configure()):
+        pass
+    command = [sys.executable, "-c", OPENS, str(tmp_path / "out" / "config.yaml")]
+    other = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "at work\n"
+    with pytest.raises(InputError, match="another run is at work in it"):
+        open_run(configure())
+    other.kill()
+    other.communicate()
+    (tmp_path / "out" / "identity.json").unlink()  # killed before anything else was written
+    for path in (tmp_path / "out").iterdir():
+        if path.name != ".lock":
+            path.unlink()
+    with open_run(configure()):
+        pass
+
+
+def test_what_dead_processes_had_begun_in_the_folder_goes_when_the_run_opens_and_when_it_ends(configure, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder = tmp_path / "out" / "models"
+    draft = folder / f".a.csv.{socket.gethostname()}-{dead.pid}-{'0' * 32}"
+    own = folder / f".a.csv.{draft_name()}"
+    with open_run(configure()):
+        folder.mkdir()
+    draft.touch()
+    own.touch()
+    with open_run(configure()) as run:
+        assert not draft.exists()
+        assert own.exists()  # this process may be at it
+        draft.touch()
+        run.finish()
+        assert not draft.exists()
+        assert own.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"seed": 1}, {"tiles.mpp": 0.25}, {"folds": 3}, {"encoder.name": "resnet18"}),
+        *({"model": "umeml,abmil"}, {"split_by": "case,site"}),
+    ],
+)
+def test_a_folder_that_holds_another_run_is_refused_and_left_as_it_is(configure, tmp_path, change):
+    open_run(configure())
+    before = listing(tmp_path)
+    with pytest.raises(
+        InputError, match=r"--out .*out holds another run .*; name another folder, or give the same opt"
+    ):
+        open_run(configure(**change))
+    assert listing(tmp_path) == before
+
+
+def test_the_same_options_with_another_table_are_another_run(configure, tmp_path):
+    open_run(configure())
+    (tmp_path / "genes.csv").write_text("case_id,G\na,2\n")
+    with pytest.raises(InputError, match="holds another run"):
+        open_run(configure())
+
+
+@pytest.mark.parametrize("name", ["clinical", "gene_sets"])
+def test_every_table_counts_by_its_content(configure, tmp_path, name):
+    table = tmp_path / "table.csv"
+    table.write_text("x\n1\n")
+    open_run(configure(**{name: str(table)}))
+    table.write_text("x\n2\n")
+    with pytest.raises(InputError, match="holds another run"):
+        open_run(configure(**{name: str(table)}))
+
+
+def test_further_tables_and_split_files_count_by_their_content(configure, tmp_path):
+    cnv, splits = tmp_path / "cnv.csv", tmp_path / "splits"
+    splits.mkdir()
+    cnv.write_text("x\n1\n")
+    (splits / "splits_0.csv").write_text("train,val\na,b\n")
+    flags = {"further_tables": [f"{cnv}:cnv"], "splits": str(splits)}
+    open_run(configure(**flags))
+    open_run(configure(**flags))
+    (splits / "splits_0.csv").write_text("train,val\nb,a\n")
+    with pytest.raises(InputError, match="holds another run"):
+        open_run(configure(**flags))
+    (splits / "splits_0.csv").write_text("train,val\na,b\n")
+    cnv.write_text("x\n2\n")
+    with pytest.raises(InputError, match="holds another run"):
+        open_run(configure(**flags))
+
+
+def test_a_folder_with_other_things_in_it_is_refused(configure, tmp_path):
+    (tmp_path / "out").mkdir()
+    open_run(configure())  # an empty one is fine
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(InputError, match="mine is not empty and holds no run; name another folder"):
+        open_run(configure(out=str(tmp_path / "mine")))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_paths_that_cannot_be_folders(configure, tmp_path):
+    genes = str(tmp_path / "genes.csv")
+    with pytest.raises(InputError, match=r"genes.csv is a file; name a folder"):
+        open_run(configure(out=genes))
+    with pytest.raises(InputError, match=r"genes.csv/out cannot be made: .*genes.csv is a file; name another folder"):
+        open_run(configure(out=f"{genes}/out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_json_tells_versions_seed_inputs_and_times(configure, tmp_path):
+    run = open_run(configure(seed=5))
+    with run.stage("tiling"):
+        pass
+    run.finish(failed_slides=2)
+    told = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert told["seed"] == 5
+    assert told["failed_slides"] == 2
+    assert {"python", "torch", "timm", "zarr", "dask", "openslide-bin", "umeml-pipeline"} <= told["versions"].keys()
+    assert told["seconds"].keys() == {"tiling"}
+    assert len(told["inputs"]["genes"]) == 32
+    assert {"started", "ended", "git_commit", "machine"} <= told.keys()
+
+
+def test_json_without_nan_and_never_half_written(configure, tmp_path):
+    run = open_run(configure())
+    run.write_json("metrics.json", {"a": 1})
+    with pytest.raises(ValueError, match="Out of range float"):
+        run.write_json("metrics.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"a": 1}
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [".lock"]
+
+
+def test_it_says_where_the_features_are_whatever_folder_it_was_started_in(configure, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    open_run(configure(store="f.zarr")).finish()
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["store"] == str(tmp_path / "f.zarr")
+
+
+def test_a_stage_tells_what_was_done_and_in_the_log_how_busy_the_machine_was(configure, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG, "pipeline.run.folder")
+    run = open_run(configure())
+    with run.stage("embedding") as done:
+        done.update(slides=2, tiles=500)
+    with run.stage("evaluation"):
+        pass
+    lines = [record.getMessage() for record in caplog.records]
+    (told,) = (line for line in lines if line.startswith("embedding: 0.0 s"))
+    assert "; 2 slides, 500 tiles; " in told
+    assert " slides an hour, " in told
+    assert " tiles/s" in told
+    assert any(line.startswith("embedding: CPU ") for line in lines)
+    assert "evaluation: 0.0 s" in lines

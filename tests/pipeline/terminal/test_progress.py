@@ -1,0 +1,34 @@
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from pipeline.terminal import progress
+from pipeline.terminal.progress import rates, track
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count", "told"),
+    [(10, 25, "2.5 tiles/s"), (10, 5000, "500 tiles/s"), (60, 30, "30.0 tiles/min"), (3600, 2, "2.0 tiles/h")],
+)
+def test_a_rate_is_told_in_a_time_in_which_something_comes(seconds, count, told):
+    assert rates(seconds, {"tiles": count}) == told
+
+
+def test_where_there_is_no_terminal_items_pass_and_nothing_is_shown(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=shown))
+    assert list(track(iter("abc"), stage="tiling", total=3)) == ["a", "b", "c"]
+    assert shown.getvalue() == ""
+
+
+def test_in_a_terminal_there_are_counts_and_rates_and_the_time_left(monkeypatch):
+    shown, now = io.StringIO(), iter(range(0, 100, 10))
+    monkeypatch.setattr(progress, "console", Console(file=shown, force_terminal=True, width=160))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))  # rich keeps its own
+    items = track([300, 100], stage="embedding", total=2, things="slides", size=float, whole=400.0, unit="tiles")
+    assert list(items) == [300, 100]
+    last = shown.getvalue()[shown.getvalue().rindex("embedding") :]
+    assert "2/2 slides, 6.0 slides/min, 20.0 tiles/s" in last
+    assert "left" in last

@@ -1,0 +1,203 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.linear import OnLinear
+from models.types import Batch
+from models.umeml import UMEML, UMEMLConfig
+from pipeline.config.train import TrainConfig
+from pipeline.tasks import TASKS
+from pipeline.training.dataset import Bags, Dataset
+from pipeline.training.fit import drop_modalities, fit_model, predict_logits, validation_loss
+from preprocessing.features.store import Bag, FeatureStore
+
+WIDTH, CASES = 4, [f"c{i}" for i in range(8)]
+SMALL = UMEMLConfig(hidden=8, heads=2, blocks=1, prototypes=2, registers=1)
+LABELS = pd.DataFrame({"grade": ["2", "3"] * 4}, index=CASES)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tiny tensors: threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A task and cases of which slides and genes tell the class."""
+    folder, rng = tmp_path_factory.mktemp("store"), np.random.default_rng(0)
+    for i, case in enumerate(CASES):
+        features = rng.normal(i % 2, 0.3, (3 + i, WIDTH)).astype(np.float32)
+        cells = np.arange(2 * (3 + i), dtype=np.int32).reshape(-1, 2)
+        FeatureStore(folder).write_features(case, Bag(features, cells, cells), {})
+    bags = Bags(folder, {case: (case,) for case in CASES})
+    genes = (rng.normal(0, 0.3, (8, 3)) + np.arange(8)[:, None] % 2).astype(np.float32)
+    data = Dataset(bags, WIDTH, {case: i for i, case in enumerate(CASES)}, (genes,))
+    return TASKS["grade"].fit(LABELS, ("2", "3")), data
+
+
+def train(learned, *, seed=0, validation=(), **settings):
+    task, data = learned
+    torch.manual_seed(seed)
+    model = UMEML(WIDTH, [3], 2, SMALL)
+    cases = [case for case in CASES if case not in validation]
+    history = fit_model(
+        model,
+        task,
+        data,
+        cases=cases,
+        targets=task.encode(LABELS.loc[cases]),
+        validation=(validation, task.encode(LABELS.loc[list(validation)])),
+        config=TrainConfig(**{"epochs": 3, "lr": 1e-2} | settings),
+        seed=seed,
+        device="cpu",
+    )
+    return model, history
+
+
+def test_the_same_seed_gives_the_same_predictions_to_the_last_bit(learned):
+    first, again, other = (
+        predict_logits(train(learned, seed=s)[0], learned[1], CASES, device="cpu") for s in (0, 0, 1)
+    )
+    assert first.tobytes() == again.tobytes()
+    assert first.tobytes() != other.tobytes()
+
+
+def test_the_state_of_the_global_generators_does_not_matter(learned):
+    first = train(learned, modality_dropout=0.5, max_patches=2)[0].state_dict()
+    np.random.seed(5)  # noqa: NPY002  # the legacy global state is what is disturbed here
+    torch.rand(100)
+    again = train(learned, modality_dropout=0.5, max_patches=2)[0].state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_training_lowers_the_loss_and_tells_the_classes(learned):
+    model, history = train(learned, epochs=25)
+    assert len(history) == 25
+    assert history[-1].train < 0.5 * history[0].train
+    logits = predict_logits(model, learned[1], CASES, device="cpu")
+    assert logits.argmax(1).tolist() == [0, 1] * 4
+
+
+def test_validation_ends_with_the_weights_of_the_best_epoch(learned):
+    task, data = learned
+    validation = ["c0", "c1"]
+    targets = task.encode(LABELS.loc[validation])[::-1].copy()  # wrong on purpose: the more it learns, the worse
+    torch.manual_seed(0)
+    model = UMEML(WIDTH, [3], 2, SMALL)
+    cases = CASES[2:]
+    history = fit_model(
+        model, task, data, cases=cases, targets=task.encode(LABELS.loc[cases]), validation=(validation, targets),
+        config=TrainConfig(epochs=12, lr=2e-2), seed=0, device="cpu",
+    )  # fmt: skip
+    told = [epoch.validation for epoch in history]
+    assert min(told) < told[-1]
+    assert validation_loss(model, task, data, validation, targets, device="cpu") == pytest.approx(min(told), abs=1e-6)
+
+
+def test_without_validation_cases_there_is_no_validation_loss(learned):
+    assert [epoch.validation for epoch in train(learned)[1]] == [None] * 3
+
+
+def test_validation_cases_do_not_change_how_the_others_are_learned(learned):
+    """One epoch: nothing to choose, so that the weights must be those of training without them."""
+    with_them = train(learned, epochs=1, validation=("c0",))[0].state_dict()
+    task, data = learned
+    torch.manual_seed(0)
+    model = UMEML(WIDTH, [3], 2, SMALL)
+    cases = CASES[1:]
+    fit_model(
+        model, task, data, cases=cases, targets=task.encode(LABELS.loc[cases]), validation=((), np.zeros((0, 1), int)),
+        config=TrainConfig(epochs=1, lr=1e-2), seed=0, device="cpu",
+    )  # fmt: skip
+    assert all(torch.equal(weight, with_them[name]) for name, weight in model.state_dict().items())
+
+
+def test_predictions_of_a_case_do_not_depend_on_the_others(learned):
+    model, _ = train(learned)
+    every = predict_logits(model, learned[1], CASES, device="cpu")
+    some = predict_logits(model, learned[1], ["c5", "c2"], device="cpu")
+    np.testing.assert_array_equal(some, every[[5, 2]])
+
+
+def test_a_side_that_is_taken_away_is_not_looked_at(learned):
+    model, data = train(learned)[0], learned[1]
+    other = Dataset(data.bags, WIDTH, data.rows, tuple(group + 9 for group in data.omics))
+    slides = [predict_logits(model, source, CASES, device="cpu", omics=False) for source in (data, other)]
+    both = [predict_logits(model, source, CASES, device="cpu") for source in (data, other)]
+    np.testing.assert_array_equal(*slides)
+    assert not np.allclose(*both)
+
+
+def test_modality_dropout_never_takes_both_and_only_from_cases_with_both():
+    has = torch.tensor([[True, True], [True, False], [False, True]]).repeat(4000, 1)
+    n = len(has)
+    batch = Batch(torch.zeros(n, 1, 1), torch.zeros(n, 1, 3), torch.ones(n, 1) > 0, (), has[:, 0], has[:, 1])
+    left = drop_modalities(batch, chance=0.4, rng=np.random.default_rng(0))
+    after = torch.stack([left.has_slides, left.has_omics], 1)
+    assert after.any(1).all()
+    single = has.sum(1) == 1
+    assert torch.equal(after[single], has[single])
+    lost = (~after[~single]).float().mean(0)
+    assert lost.tolist() == pytest.approx([0.2, 0.2], abs=0.025)
+    untouched = drop_modalities(batch, chance=0, rng=np.random.default_rng(0))
+    assert torch.equal(untouched.has_slides & untouched.has_omics, has.all(1))
+
+
+@pytest.mark.parametrize(
+    ("batch_cases", "least_cases", "expected"),
+    [(3, 1, [3, 2, 2]), (2, 1, [2, 2, 2, 1]), (2, 2, [3, 2, 2]), (4, 4, [7]), (4, 8, [7])],
+)
+def test_no_training_step_has_fewer_cases_than_the_model_needs(learned, batch_cases, least_cases, expected):
+    task, data = learned
+    model, cases, seen = UMEML(WIDTH, [3], 2, SMALL), CASES[:7], []
+    model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    fit_model(
+        model, task, data, cases=cases, targets=task.encode(LABELS.loc[cases]), validation=((), np.zeros((0, 1), int)),
+        config=TrainConfig(epochs=1, batch_cases=batch_cases), least_cases=least_cases, seed=0, device="cpu",
+    )  # fmt: skip
+    assert seen == expected
+
+
+def test_training_that_diverges_is_told_with_a_remedy(learned):
+    broken = SimpleNamespace(n_outputs=2, encode=learned[0].encode, loss=lambda logits, targets: logits.sum() * np.nan)
+    with pytest.raises(FloatingPointError, match=r"training diverged: task nan.*a lower learning rate \(train.lr\)"):
+        train((broken, learned[1]))
+
+
+class Outspoken(UMEML):
+    """Stands still: its gradients are taken away before the step."""
+
+    def forward(self, batch):
+        self.classes = (batch.mask.sum(1) - 3) % 2  # the bag of case i has 3 + i patches, and its class is i mod 2
+        return super().forward(batch)
+
+    def after_backward(self, output, score):
+        true = output.logits.softmax(1)[torch.arange(len(output.logits)), self.classes].sum().item()
+        self.scores = [*getattr(self, "scores", ()), (len(output.logits), score(output.logits), true)]
+        for parameter in self.parameters():
+            assert parameter.grad is not None
+            parameter.grad = None
+
+
+@pytest.mark.parametrize("on_linear", [False, True])
+def test_a_model_has_its_say_between_backward_and_step(learned, on_linear):
+    task, data = learned
+    torch.manual_seed(0)
+    model = inner = Outspoken(WIDTH, [3], 2, SMALL)
+    before = {name: weight.clone() for name, weight in inner.state_dict().items()}
+    if on_linear:
+        model = OnLinear(inner, torch.zeros(2, 3), torch.zeros(2), torch.zeros(2))
+    fit_model(
+        model, task, data, cases=CASES, targets=task.encode(LABELS), validation=((), np.zeros((0, 1), int)),
+        config=TrainConfig(epochs=2, batch_cases=4, modality_dropout=0.5), seed=0, device="cpu",
+    )  # fmt: skip
+    assert [cases for cases, _, _ in inner.scores] == [4] * 4
+    assert [score for _, score, _ in inner.scores] == pytest.approx([true for _, _, true in inner.scores], abs=1e-6)
+    assert all(torch.equal(weight, before[name]) for name, weight in inner.state_dict().items())

@@ -1,0 +1,123 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.linear import OnLinear
+from models.types import Batch, ModelOutput
+from pipeline.tasks import TASKS
+from pipeline.training.dataset import Bags, Dataset
+from pipeline.training.linear_offset import fit_linear, fit_linear_part
+
+N = 120
+CASES = [f"c{i}" for i in range(N)]
+
+
+@pytest.fixture
+def labels():
+    rng = np.random.default_rng(0)
+    age = rng.normal(size=N)
+    return pd.DataFrame(
+        {
+            "age": age,
+            "survival_months": rng.exponential(30 * np.exp(-age)),
+            "event": rng.random(N) < 0.7,
+            "grade": np.where(age + 0.3 * rng.normal(size=N) > 0, "4", "2"),
+        },
+        index=CASES,
+    )
+
+
+def dataset(labels, tmp_path, *, genes=8, covariates=1):
+    rng = np.random.default_rng(1)
+    groups = [
+        rng.normal(size=(N, genes)).astype("f"),
+        labels[["age"]].to_numpy("f"),
+        rng.normal(size=(N, 3)).astype("f"),
+    ]
+    groups[0][:, 0] += labels["age"]
+    return Dataset(Bags(tmp_path, {}), 1, {case: i for i, case in enumerate(CASES)}, groups, covariates)
+
+
+class Silent(torch.nn.Module):
+    def forward(self, batch):
+        return ModelOutput(torch.zeros(len(batch), batch.offset.shape[1] if batch.offset is not None else 4))
+
+
+def batch(data, rows, *, has_omics=True, offset=None):
+    n = len(rows)
+    groups = tuple(torch.from_numpy(group[rows]) for group in data.omics)
+    has = torch.full((n,), has_omics)
+    return Batch(torch.zeros(n, 0, 1), torch.zeros(n, 0, 3), torch.zeros(n, 0) > 0, groups, ~has, has, offset)
+
+
+def test_what_is_linear_in_few_columns_is_found(labels):
+    x = np.random.default_rng(3).normal(size=(4000, 2))
+    odds = 1 / (1 + np.exp(-(0.4 + 1.0 * x[:, 0] - 0.5 * x[:, 1])))
+    y = (np.random.default_rng(4).random(4000) < odds).astype(int)
+    task = TASKS["grade"].fit(pd.DataFrame({"grade": np.array(["2", "4"])[y]}), ("2", "4"))
+    weight, _ = fit_linear(task, x, y[:, None])
+    np.testing.assert_allclose(weight[1] - weight[0], [1.0, -0.5], atol=0.15)
+
+
+def test_the_survival_part_reads_genes_and_covariates(labels, tmp_path):
+    data, train = dataset(labels, tmp_path), CASES[:90]
+    task = TASKS["survival"].fit(labels.loc[train], ())
+    part = fit_linear_part(task, data, train, labels, seed=0)
+    assert part.weight.shape == (task.n_outputs, 12)
+    assert part.weight[:, 8].sum() > 0  # age, which shortens life
+    assert part.offsets.keys() == set(train)
+    with torch.no_grad():
+        logits = OnLinear(Silent(), part.weight, part.bias, part.absent)(batch(data, range(90, N))).logits.numpy()
+    risk, late = task.decode(logits)["risk"], labels["age"].iloc[90:]
+    assert np.corrcoef(risk, late)[0, 1] > 0.8
+
+
+def test_a_training_cases_offset_comes_from_a_reading_of_genes_that_did_not_see_it(labels, tmp_path):
+    data, train = dataset(labels, tmp_path, genes=80, covariates=None), CASES[:90]
+    task = TASKS["survival"].fit(labels.loc[train], ())
+    part = fit_linear_part(task, data, train, labels, seed=0)
+    held_out = np.stack([part.offsets[case] for case in train])
+    with torch.no_grad():
+        seen = OnLinear(Silent(), part.weight, part.bias, part.absent)(batch(data, range(90))).logits.numpy()
+    time = labels["survival_months"].iloc[:90]
+    apart = [
+        abs(
+            np.corrcoef(
+                task.decode(logits)["risk"],
+                time,
+            )[0, 1]
+        )
+        for logits in (held_out, seen)
+    ]
+    assert apart[1] > apart[0] + 0.05
+
+
+def test_classes_stand_on_covariates_alone_and_on_nothing_without_them(labels, tmp_path):
+    task = TASKS["grade"].fit(labels, ("2", "4"))
+    part = fit_linear_part(task, dataset(labels, tmp_path), CASES, labels, seed=0)
+    assert (part.weight[:, 8] != 0).all()
+    assert (part.weight[:, [*range(8), 9, 10, 11]] == 0).all()
+    assert fit_linear_part(task, dataset(labels, tmp_path, covariates=None), CASES, labels, seed=0) is None
+
+
+def test_a_case_without_genes_is_given_the_mean_of_the_others(labels, tmp_path):
+    data = dataset(labels, tmp_path)
+    data.rows.pop("c3")
+    data.omics[1][:] += 5  # scaled values need not be about 0
+    task = TASKS["survival"].fit(labels, ())
+    part = fit_linear_part(task, data, CASES, labels, seed=0)
+    others = np.stack([part.offsets[case] for case in CASES if case != "c3"])
+    np.testing.assert_allclose(part.offsets["c3"], others.mean(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(part.offsets["c3"], part.absent.numpy())
+
+
+def test_the_linear_part_is_added_to_what_the_model_says():
+    weight, bias, absent = torch.ones(4, 2), torch.arange(4.0), torch.full((4,), -1.0)
+    data = Dataset(None, 1, {}, [np.ones((3, 2), "f")])
+    model = OnLinear(Silent(), weight, bias, absent)
+    assert torch.equal(model(batch(data, [0, 1])).logits, (bias + 2).expand(2, 4))
+    assert torch.equal(model(batch(data, [0, 1], has_omics=False)).logits, absent.expand(2, 4))
+    given = torch.full((2, 4), 7.0)
+    assert torch.equal(model(batch(data, [0, 1], offset=given)).logits, given)
+    assert torch.equal(model(batch(data, [0, 1], has_omics=False, offset=given)).logits, absent.expand(2, 4))

@@ -1,0 +1,199 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.config.schema import load_config
+from pipeline.training.plan import FINAL, plan_tasks, without_lost_cases
+from pipeline.training.splits import Fold, write_folds
+from preprocessing.io.errors import InputError
+from preprocessing.omics.matrix import OmicsMatrix
+
+N = 24
+CASES = [f"TCGA-{'ABCD'[i % 4]}0-{i:04d}" for i in range(N)]
+
+
+def table():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "grade": pd.array([2, 3, 4] * 8, dtype="Int64"),
+            "subtype": ["x", "y"] * 12,
+            "survival_months": rng.uniform(1, 60, N),
+            "event": pd.array([True, False, True] * 8, dtype="boolean"),
+            "age": rng.uniform(30, 60, N),
+            "site": [case[5:7] for case in CASES],
+        },
+        index=CASES,
+    )
+
+
+def plan(labels=None, features=("EGFR", "IDH1_mut", "CDKN2A_cnv"), **flags):
+    config = load_config({"slides": "slides", "genes": "genes.csv", "folds": 3} | flags)
+    kinds = ["mutation" if "mut" in name else "cnv" if "cnv" in name else "rna" for name in features]
+    omics = OmicsMatrix(np.zeros((N, len(features))), tuple(CASES), tuple(features), tuple(kinds))
+    return plan_tasks(config, table() if labels is None else labels, omics)
+
+
+def test_every_task_whose_labels_are_there_but_diagnosis():
+    assert [one.name for one in plan()] == ["survival", "grade", "subtype"]
+    assert [one.name for one in plan(table().drop(columns=["event", "grade"]))] == ["subtype"]
+    assert [one.name for one in plan(table().assign(diagnosis=table()["subtype"]))] == ["survival", "grade", "subtype"]
+    assert [one.name for one in plan(table().assign(diagnosis=table()["subtype"]), task="diagnosis")] == ["diagnosis"]
+
+
+def test_cases_without_a_label_are_kept_apart_and_the_final_model_predicts_them():
+    labels = table()
+    labels.loc[CASES[5], "grade"] = pd.NA
+    (one,) = plan(labels, task="grade")
+    assert one.unlabelled == (CASES[5],)
+    assert CASES[5] not in one.labelled
+    assert len(one.labelled) == N - 1
+    assert sorted(case for fold in one.folds for case in fold.test) == sorted(one.labelled)
+    assert one.final == Fold(FINAL, one.labelled, (), one.unlabelled)
+
+
+def test_no_labels_lists_the_ways_out():
+    with pytest.raises(InputError) as caught:
+        plan(table()[["age", "site"]])
+    message = str(caught.value)
+    assert "there are no labels to learn from. Ways out:" in message
+    assert "--clinical FILE" in message
+    assert "survival_months and event for survival; grade for grade; subtype for subtype" in message
+    assert "--until embed" in message
+
+
+def test_a_label_that_is_not_there_names_those_that_are():
+    with pytest.raises(
+        InputError, match=r"has a label for subtype. Ways out:\n.*labels are there for survival, grade\n"
+    ):
+        plan(table().drop(columns="subtype"), task="subtype")
+
+
+def test_the_leakage_guard_speaks_and_can_be_overridden():
+    plans = {one.name: one for one in plan()}
+    assert plans["subtype"].defining.keys() == {"IDH1_mut", "CDKN2A_cnv"}
+    assert plans["grade"].defining.keys() == {"CDKN2A_cnv"}
+    assert plans["survival"].defining == {}
+    (warning,) = (text for text in plans["subtype"].warnings if "left out" in text)
+    assert "IDH1_mut (IDH mutation defines the subtype)" in warning
+    assert "--allow-defining-features keeps them" in warning
+    assert all(one.defining == {} for one in plan(allow_defining_features=True))
+
+
+def test_covariates_that_are_the_label_or_define_it_are_left_out():
+    plans = {one.name: one for one in plan(covariates="age,grade,subtype,event")}
+    assert plans["survival"].covariates == ("age", "grade", "subtype")
+    assert plans["grade"].covariates == ("age",)  # whether a case died is known too late
+    assert plans["subtype"].covariates == ("age",)
+    assert any("covariates grade, subtype, event are left out" in text for text in plans["grade"].warnings)
+
+
+def test_covariates_that_are_not_there_or_empty():
+    with pytest.raises(InputError, match=r'no column "agee" that holds a value; leave it out, .* did you mean "age"\?'):
+        plan(covariates="agee")
+    with pytest.raises(InputError, match="covariates: column age has no value at all; leave it out"):
+        plan(table().assign(age=np.nan), covariates="age")
+
+
+def test_folds_by_site():
+    (one,) = plan(task="grade", split_by="site")
+    assert len(one.folds) == 3
+    for fold in one.folds:
+        assert not {case[5:7] for case in fold.test} & {case[5:7] for case in fold.train}
+
+
+def test_folds_by_site_need_sites():
+    with pytest.raises(
+        InputError, match=f"--split-by site: {N} cases have no tissue source site, {CASES[0]} among them"
+    ):
+        plan(table().drop(columns="site"), task="grade", split_by="site")
+    labels = table()
+    labels.loc[CASES[7], "site"] = None
+    with pytest.raises(InputError, match=f"1 cases have no tissue source site, {CASES[7]} among them"):
+        plan(labels, task="grade", split_by="site")
+
+
+def test_two_schemes_are_what_each_alone_is():
+    (both,), (by_case,), (by_site,) = (plan(task="grade", split_by=scheme) for scheme in ("case,site", "case", "site"))
+    assert both.schemes == {"case": by_case.folds, "site": by_site.folds}
+    assert (both.folds, both.further_schemes) == (by_case.folds, {"site": by_site.folds})
+    assert by_case.folds != by_site.folds
+    assert [both.folder("case"), both.folder("site"), by_site.folder("site")] == ["grade", "grade-site", "grade"]
+    (other,) = plan(task="grade", split_by="site,case")
+    assert (other.folds, other.further_schemes) == (by_site.folds, {"case": by_case.folds})
+
+
+def test_what_is_thin_about_a_further_scheme_is_told_with_its_name():
+    labels = table()
+    labels["grade"] = pd.array([4 if case[5] == "A" else 2 + i // 4 % 2 for i, case in enumerate(CASES)], dtype="Int64")
+    (one,) = plan(labels, task="grade", split_by="case,site")
+    (warning,) = (text for text in one.warnings if "has no training case in fold" in text)
+    assert warning.startswith('split by site: task grade: class "4" has no training case')
+    (one,) = plan(labels, task="grade", split_by="site")
+    assert any(text.startswith('task grade: class "4" has no training case') for text in one.warnings)
+
+
+def test_a_fold_of_a_further_scheme_that_cannot_be_learned_from_is_told_with_its_name():
+    labels = table()
+    labels["grade"] = pd.array([4 if case[5] == "A" else 2 for case in CASES], dtype="Int64")
+    with pytest.raises(InputError, match=r'split by site: task grade: every training case of fold \d is "2"'):
+        plan(labels, task="grade", split_by="case,site")
+
+
+def test_given_folds_take_the_place_of_the_first_scheme(tmp_path):
+    half, rest = tuple(sorted(CASES[:12])), tuple(sorted(CASES[12:]))
+    folds = [Fold(0, half, (), rest), Fold(1, rest, (), half)]
+    write_folds(folds, tmp_path)
+    (one,), (by_site,) = (
+        plan(task="grade", splits=str(tmp_path), split_by="case,site"),
+        plan(task="grade", split_by="site"),
+    )
+    assert list(one.folds) == folds
+    assert one.further_schemes == {"site": by_site.folds}
+    (one,) = plan(task="grade", splits=str(tmp_path), split_by="site")
+    assert list(one.schemes.values()) == [tuple(folds)]
+    assert "task grade: the folds of --splits take the place of --split-by site" in one.warnings
+
+
+def test_published_folds_are_used_as_they_are(tmp_path):
+    half, rest = tuple(sorted(CASES[:12])), tuple(sorted(CASES[12:]))
+    folds = [Fold(0, half, (), rest), Fold(1, rest, (), half)]
+    write_folds(folds, tmp_path)
+    (one,) = plan(task="grade", splits=str(tmp_path))
+    assert list(one.folds) == folds
+
+
+def test_a_published_fold_that_cannot_be_learned_from(tmp_path):
+    labels = table()
+    alive = list(labels.index[~labels["event"].astype(bool)])
+    dead = sorted(set(labels.index) - set(alive))
+    write_folds([Fold(0, tuple(alive), (), tuple(dead))], tmp_path)
+    with pytest.raises(InputError, match="fold 0 has no death among its 8 training cases"):
+        plan(labels, task="survival", splits=str(tmp_path))
+
+
+def test_thin_labels_are_warned_of():
+    labels = table()
+    labels["grade"] = pd.array([2] * 22 + [4] * 2, dtype="Int64")
+    (one,) = plan(labels, task="grade")
+    assert any('class "4" has 2 cases for 3 folds' in text for text in one.warnings)
+
+
+def test_lost_cases_leave_the_other_cases_in_their_folds():
+    before = plan(task="grade", split_by="case,site")
+    usable = [case for case in CASES if case != CASES[0]]
+    (after,), given_up = without_lost_cases(before, table(), usable)
+    assert given_up == []
+    assert after.schemes.keys() == {"case", "site"}
+    for scheme in after.schemes:
+        for old, new in zip(before[0].schemes[scheme], after.schemes[scheme], strict=True):
+            assert set(old.test) - {CASES[0]} == set(new.test)
+            assert set(old.train) - {CASES[0]} == set(new.train)
+    assert CASES[0] not in after.labelled
+
+
+def test_a_task_is_given_up_when_what_is_left_cannot_be_learned_from():
+    kept, given_up = without_lost_cases(plan(task="grade"), table(), [CASES[0], CASES[3]])  # both of grade 2
+    assert kept == []
+    assert "22 cases are lost with their slides (see slides.csv)" in given_up[0]
+    assert without_lost_cases(plan(task="grade"), table(), CASES) == (plan(task="grade"), [])

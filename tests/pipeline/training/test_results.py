@@ -1,0 +1,195 @@
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+from pipeline.metrics import to_json
+from pipeline.training.fold_job import TaskJobs
+from pipeline.training.plan import TaskPlan
+from pipeline.training.results import collect_predictions, conclude, evaluate
+from pipeline.training.splits import Fold
+
+LABELLED = tuple(f"c{i}" for i in range(8))
+GRADE = pd.Series(["2", "3", "2", "3", "2", "3", "2", "3"], LABELLED)
+# The second fold's model says "3" more readily: within folds 7 of 8 pairs are in order, across them 12 of 16.
+P3 = {"c0": 0.1, "c1": 0.8, "c2": 0.6, "c3": 0.7, "c4": 0.72, "c5": 0.78, "c6": 0.85, "c7": 0.95}
+RIVAL = {case: 0.5 for case in LABELLED}
+VARIANT = {"c0": 0.3, "c1": 0.2, "c2": 0.3, "c3": 0.2, "c4": 0.1, "c5": 0.9, "c6": 0.1, "c7": 0.9}  # 4 of 8 pairs
+
+
+def frame(cases, probability, fold):
+    p = np.array([probability[case] for case in cases])
+    told = {"case_id": cases, "task": "grade", "fold": fold, "prediction": np.where(p > 0.5, "3", "2")}
+    told["rests_on"] = "slides+genes"
+    return pd.DataFrame(told | {"probability_2": 1 - p, "probability_3": p})
+
+
+def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml", model="umeml", groups=(), slide_notes=()):
+    """A job as one leaves it that is finished."""
+    job = SimpleNamespace(
+        fold=fold, out=folder, is_final=fold.number == -1, contender=SimpleNamespace(name=name, model=model)
+    )
+    (job.out / "model").mkdir(parents=True)
+    described = {
+        "fitted": {"column": "grade"},
+        "omics": {"notes": list(notes), "groups": dict(groups)} if omics else None,
+        "slide_notes": list(slide_notes),
+    }
+    (job.out / "model" / "model.json").write_text(json.dumps(described))
+    frame(list(fold.test), known, fold.number).to_csv(job.out / "predictions.csv", index=False)
+    return job
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Two folds of four cases, and a final model that predicted the one case without a label."""
+    folds = (Fold(0, LABELLED[4:], (), LABELLED[:4]), Fold(1, LABELLED[:4], (), LABELLED[4:]))
+    plan = TaskPlan("grade", LABELLED, ("u0",), ("2", "3"), {"case": folds}, {}, (), ())
+    jobs = []
+    for fold in (*folds, plan.final):
+        out = tmp_path / ("final" if fold.number == -1 else f"fold_{fold.number}")
+        job = write_job(out, fold, P3 | {"u0": 0.99}, notes=["a"] if fold.number == 1 else ["a", "b"])
+        if not job.is_final:
+            rival = frame(list(fold.test), RIVAL, fold.number).drop(columns=["task", "prediction", "rests_on"])
+            rival.assign(baseline="clinical", reason=None).to_csv(job.out / "baselines.csv", index=False)
+        jobs.append(job)
+    labels = pd.DataFrame({"grade": GRADE}).reindex([*LABELLED, "u0", "lost"])
+    status = {case: "used" for case in [*LABELLED, "u0"]} | {"lost": "left out"}
+    return plan, jobs, labels, pd.DataFrame({"case_id": list(status), "status": list(status.values())})
+
+
+def test_every_case_that_came_in_is_a_row(finished):
+    told = collect_predictions(*finished).set_index("case_id")
+    assert sorted(told.index) == sorted([*LABELLED, "lost", "u0"])
+    assert set(told.loc[list(LABELLED), "status"]) == {"tested"}
+    assert told.loc["u0", "status"] == "unlabelled"
+    assert told.loc["lost", "status"] == "left out"
+    assert told["task"].unique().tolist() == ["grade"]
+    assert told.loc[list(LABELLED), "label"].tolist() == GRADE.tolist()
+    assert told.loc[list(LABELLED), "fold"].tolist() == [0] * 4 + [1] * 4
+    assert told.loc[["u0", "lost"], ["fold", "label"]].isna().all(axis=None)
+    assert told.loc["u0", "probability_3"] == 0.99
+    assert told.loc[["lost"], ["prediction", "probability_2"]].isna().all(axis=None)
+
+
+def test_a_case_that_no_fold_tests_is_told_so(finished):
+    plan, jobs, labels, cases = finished
+    told = collect_predictions(plan, [jobs[0], jobs[2]], labels, cases).set_index("case_id")
+    assert set(told.loc[list(LABELLED[4:]), "status"]) == {"untested"}
+    assert told.index.is_unique
+
+
+def test_metrics_agree_with_scikit_learn_and_ignore_cases_without_a_label(finished):
+    told = collect_predictions(*finished)
+    report = evaluate(finished[0], finished[1], told, n_boot=50, seed=0)
+    known, p = (GRADE == "3").to_numpy(), np.array([P3[case] for case in LABELLED])
+    pooled = report["model"]["pooled"]
+    assert report["n"] == 8
+    assert pooled["macro_auc"].value == pytest.approx(7 / 8)
+    assert pooled["macro_auc_across_folds"].value == pytest.approx(roc_auc_score(known, p)) == 12 / 16
+    assert pooled["accuracy"].value == pytest.approx(accuracy_score(known, p > 0.5))
+    assert report["model"]["folds"][1]["macro_auc"].value == pytest.approx(roc_auc_score(known[4:], p[4:]))
+    json.dumps(to_json(report), allow_nan=False)
+
+
+def test_the_lead_is_the_difference_of_the_headline(finished):
+    """Within folds, as the headline: the difference in the table must be that of the two numbers beside it."""
+    report = evaluate(finished[0], finished[1], collect_predictions(*finished), n_boot=200, seed=0)
+    own, rival = report["model"]["pooled"], report["baselines"]["clinical"]["pooled"]
+    assert report["headline"] == "macro_auc"
+    assert rival["macro_auc"].value == 0.5
+    assert report["lead"]["clinical"].value == pytest.approx(own["macro_auc"].value - 0.5) == 3 / 8
+    assert report["lead"]["clinical"].low <= report["lead"]["clinical"].value <= report["lead"]["clinical"].high
+
+
+def test_a_rival_is_reported_as_a_baseline_and_the_model_leads_over_it(finished, tmp_path):
+    plan, jobs, labels, cases = finished
+    rivals = {
+        name: [write_job(tmp_path / name / str(fold.number), fold, known) for fold in plan.folds]
+        for name, known in (("one", VARIANT), ("two", RIVAL))
+    }
+    report, told, parts = conclude(plan, TaskJobs(jobs, rivals, {}), labels, cases, n_boot=50, seed=0)
+    pd.testing.assert_frame_equal(told.drop(columns="set_90"), collect_predictions(*finished))
+    assert set(told["set_90"].dropna()) == {"2;3", "3;2"}  # four calibration cases in the other fold: any class may be
+    alone = to_json(evaluate(plan, jobs, told, n_boot=50, seed=0))
+    assert {name: to_json(report)[name] for name in ("model", "baselines", "inputs")} == {
+        name: alone[name] for name in ("model", "baselines", "inputs")
+    }
+    assert to_json(report["lead"]["clinical"]) == alone["lead"]["clinical"]
+    assert report["rivals"].keys() == {"one", "two"}
+    assert report["rivals"]["one"].keys() == report["baselines"]["clinical"].keys()
+    assert to_json(report["rivals"]["two"]) == to_json(report["baselines"]["clinical"])
+    assert report["lead"]["two"] == report["lead"]["clinical"]
+    assert report["rivals"]["one"]["pooled"]["macro_auc"].value == 4 / 8
+    assert report["lead"]["one"].value == pytest.approx(7 / 8 - 4 / 8)
+    rows = pd.concat(parts)
+    assert rows.columns.drop("model").tolist() == told.columns.tolist()
+    assert rows.groupby("model")["case_id"].apply(sorted).to_dict() == {"one": list(LABELLED), "two": list(LABELLED)}
+    assert set(rows["status"]) == {"tested"}
+    one = rows[rows["model"] == "one"].set_index("case_id")
+    assert one["probability_3"].to_dict() == pytest.approx(VARIANT)
+    assert one["label"].to_dict() == GRADE.to_dict()
+    json.dumps(to_json(report), allow_nan=False)
+
+
+def test_a_further_scheme_has_a_report_of_its_own(finished, tmp_path):
+    plan, jobs, labels, cases = finished
+    folds = (Fold(0, LABELLED[2:], (), LABELLED[:2]), Fold(1, LABELLED[:2], (), LABELLED[2:]))
+    plan = replace(plan, schemes=dict(plan.schemes) | {"site": folds})
+    by_site = [write_job(tmp_path / "site" / str(fold.number), fold, VARIANT) for fold in folds]
+    report, told, rivals = conclude(plan, TaskJobs(jobs, {}, {"site": by_site}), labels, cases, n_boot=50, seed=0)
+    assert rivals == []
+    assert report["rivals"] == {}
+    assert report["model"]["pooled"]["macro_auc"].value == pytest.approx(7 / 8)
+    assert set(told.loc[told["status"] == "tested", "fold"]) == {0, 1}
+    own = report["schemes"]["site"]
+    assert own.keys() >= {"n", "headline", "model", "inputs", "baselines", "lead"}
+    assert own["n"] == 8
+    # In folds of two and of six cases 0 of 1 and 8 of 9 pairs are in order.
+    assert own["model"]["pooled"]["macro_auc"].value == pytest.approx(8 / 10)
+
+
+def test_notes_on_the_genes_are_those_of_the_final_model_and_of_folds_that_differ(finished, tmp_path):
+    plan, jobs, labels, cases = finished
+    report, _, _ = conclude(plan, TaskJobs(jobs, {}, {}), labels, cases, n_boot=0, seed=0)
+    assert report["gene_notes"] == {"final": ["a", "b"], "fold_1": ["a"]}
+    without = [write_job(tmp_path / "none" / job.out.name, job.fold, P3 | {"u0": 0.9}, omics=False) for job in jobs]
+    report, _, _ = conclude(plan, TaskJobs(without, {}, {}), labels, cases, n_boot=0, seed=0)
+    assert report["gene_notes"] == {"final": []}
+
+
+def test_the_genes_of_a_rivals_subspaces_are_listed(finished, tmp_path):
+    plan, jobs, labels, cases = finished
+    groups = {"tumour": ["MKI67"], "microenvironment": ["CD3E", "CD4"], "ungrouped": ["ACTB"]}
+    folds = [
+        write_job(
+            tmp_path / "r" / str(fold.number),
+            fold,
+            VARIANT,
+            model="subspace",
+            groups=groups,
+            notes=["x"],
+            slide_notes=["pooled"] if fold.number else [],
+        )
+        for fold in plan.folds
+    ]
+    report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, n_boot=10, seed=0)
+    told = report["rivals"]["plain"]
+    assert told["subspaces"] == {"tumour": ["MKI67"], "microenvironment": ["CD3E", "CD4"]}
+    assert told["gene_notes"] == {"1": ["x"]}  # the last fold's; the other's are the same
+    assert told["slide_notes"] == {"1": ["pooled"]}
+    assert report["subspaces"] == report["slide_notes"] == {}
+
+
+def test_a_model_with_subspaces_that_has_no_genes_lists_none(finished, tmp_path):
+    plan, jobs, labels, cases = finished
+    folds = [
+        write_job(tmp_path / "r" / str(fold.number), fold, VARIANT, model="subspace", omics=False)
+        for fold in plan.folds
+    ]
+    report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, n_boot=10, seed=0)
+    assert "subspaces" not in report["rivals"]["plain"]

@@ -1,0 +1,177 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.training.splits import Fold, make_folds, read_folds, with_validation, write_folds
+from preprocessing.io.errors import InputError
+
+
+def strata(**counts):
+    names = [name for name, n in counts.items() for _ in range(n)]
+    return pd.Series(names, index=[f"case-{i:03d}" for i in range(len(names))])
+
+
+def per_fold(folds, own):
+    """Cases of each stratum that each fold tests."""
+    return pd.DataFrame([own.loc[list(fold.test)].value_counts() for fold in folds]).fillna(0).astype(int)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n_folds", [2, 5, 7])
+def test_folds_are_disjoint_and_test_every_case_once(n_folds, seed):
+    own = strata(a=23, b=14, c=3)
+    folds = make_folds(own, n_folds=n_folds, seed=seed)
+    assert [fold.number for fold in folds] == list(range(n_folds))
+    assert sorted(case for fold in folds for case in fold.test) == sorted(own.index)
+    for fold in folds:
+        assert not set(fold.train) & set(fold.test)
+        assert {*fold.train, *fold.test} == set(own.index)
+        assert list(fold.train) == sorted(fold.train)
+        assert fold.validation == ()
+
+
+def test_folds_hold_the_same_share_of_each_stratum():
+    counts = per_fold(make_folds(strata(a=25, b=15, c=10), n_folds=5, seed=0), strata(a=25, b=15, c=10))
+    assert (counts["a"] == 5).all()
+    assert (counts["b"] == 3).all()
+    assert (counts["c"] == 2).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_thin_strata_are_spread_together(seed):
+    own = strata(a=20, b=3, c=2)
+    counts = per_fold(make_folds(own, n_folds=5, seed=seed), own)
+    assert ((counts["b"] + counts["c"]) == 1).all()
+    assert (counts["a"] == 4).all()
+
+
+def test_strata_that_are_all_thin_still_give_folds():
+    own = strata(a=2, b=2, c=2)
+    folds = make_folds(own, n_folds=3, seed=0)
+    assert [len(fold.test) for fold in folds] == [2, 2, 2]
+
+
+def test_thin_strata_are_no_warning_of_a_library():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_folds(strata(a=20, b=3), n_folds=5, seed=0)
+
+
+def test_folds_depend_on_the_seed_and_not_on_the_order_of_the_cases():
+    own = strata(a=20, b=10)
+    shuffled = own.sample(frac=1, random_state=1)
+    assert make_folds(own, n_folds=3, seed=0) == make_folds(shuffled, n_folds=3, seed=0)
+    assert make_folds(own, n_folds=3, seed=0) != make_folds(own, n_folds=3, seed=1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_site_is_never_split_and_labels_stay_balanced(seed):
+    rng = np.random.default_rng(seed)
+    own = strata(a=60, b=40).sample(frac=1, random_state=seed)
+    sites = pd.Series(rng.integers(0, 20, 100).astype(str), index=own.index)
+    folds = make_folds(own, n_folds=4, seed=seed, sites=sites)
+    tested = [set(sites.loc[list(fold.test)]) for fold in folds]
+    assert sum(map(len, tested)) == sites.nunique()
+    assert sorted(case for fold in folds for case in fold.test) == sorted(own.index)
+    for fold in folds:
+        assert not set(sites.loc[list(fold.train)]) & set(sites.loc[list(fold.test)])
+        assert 0.35 < (own.loc[list(fold.test)] == "a").mean() < 0.85
+
+
+def test_fewer_sites_than_folds():
+    own = strata(a=6, b=6)
+    sites = pd.Series(["X", "Y"] * 6, index=own.index)
+    with pytest.raises(InputError, match=r"2 tissue source sites for 3 folds; use fewer \(--folds\)"):
+        make_folds(own, n_folds=3, seed=0, sites=sites)
+
+
+def test_validation_cases_come_from_the_training_cases_alone():
+    own = strata(a=30, b=20)
+    fold = make_folds(own, n_folds=5, seed=0)[2]
+    divided = with_validation(fold, own, share=0.25, seed=0)
+    assert divided.test == fold.test
+    assert not set(divided.train) & set(divided.validation)
+    assert sorted([*divided.train, *divided.validation]) == list(fold.train)
+    assert own.loc[list(divided.validation)].value_counts().to_dict() == {"a": 6, "b": 4}
+
+
+def test_a_fold_that_has_validation_cases_keeps_them():
+    fold = Fold(0, ("a", "b", "c"), ("d",), ("e",))
+    own = pd.Series("x", index=list("abcde"))
+    assert with_validation(fold, own, share=0.5, seed=0) == fold
+    bare = Fold(0, ("a", "b", "c"), (), ("e",))
+    assert with_validation(bare, own, share=0, seed=0) == bare
+
+
+def test_folds_are_read_back_as_they_were_written(tmp_path):
+    own = strata(a=30, b=20)
+    folds = [with_validation(fold, own, share=0.2, seed=0) for fold in make_folds(own, n_folds=12, seed=0)]
+    write_folds(folds, tmp_path / "new")
+    assert read_folds(tmp_path / "new", list(own.index)) == folds
+
+
+@pytest.mark.parametrize("validation", [(), ("003",)])
+def test_ids_that_look_like_numbers_stay_text(tmp_path, validation):
+    folds = [Fold(0, ("001", "002"), validation, ("010",)), Fold(1, ("002", "010"), validation, ("001",))]
+    write_folds(folds, tmp_path)
+    assert read_folds(tmp_path, ["001", "002", "003", "010"]) == folds
+
+
+def test_published_files_without_a_test_column_test_on_val(tmp_path):
+    (tmp_path / "splits_0.csv").write_text(",train,val\n0,A,B\n1,C,\n2,Z,\n")
+    assert read_folds(tmp_path, ["A", "B", "C"]) == [Fold(0, ("A", "C"), (), ("B",))]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train,val\nA,B\nB,\n", "1 cases are in both train and val, B among them; keep each on one side"),
+        ("train,val,test\nA,B,C\nX,,A\n", "1 cases are in both train and test, A among them"),
+        ("training,val\nA,B\n", "needs columns train and val (or test); it has training, val"),
+        ("train,val\nA,X\n", "no test case has slides, genes and label here; the file has X, the run A, B, C"),
+        ("train,val\nX,A\n", "no train case has slides, genes and label here; the file has X, the run A, B, C"),
+        ("", "cannot be read as a table"),
+    ],
+)
+def test_wrong_split_files_are_refused_by_name(tmp_path, text, expected):
+    (tmp_path / "splits_0.csv").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_folds(tmp_path, ["A", "B", "C"])
+    assert str(tmp_path / "splits_0.csv") in str(caught.value)
+    assert expected in str(caught.value)
+
+
+def test_a_folder_without_split_files(tmp_path):
+    with pytest.raises(InputError, match=r"no splits_0.csv, splits_1.csv, … in "):
+        read_folds(tmp_path, ["A"])
+
+
+def test_a_case_that_two_files_test_is_refused(tmp_path):
+    (tmp_path / "splits_0.csv").write_text("train,val\nA,B\nC,Z\n")
+    (tmp_path / "splits_1.csv").write_text("train,val\nB,A\nC,Z\n")
+    assert len(read_folds(tmp_path, ["A", "B", "C"])) == 2  # Z is no case of the run
+    (tmp_path / "splits_1.csv").write_text("train,val\nA,C\n,B\n")
+    with pytest.raises(InputError) as caught:
+        read_folds(tmp_path, ["A", "B", "C"])
+    assert f"{tmp_path / 'splits_1.csv'} tests 1 cases that other files test too, B of splits_0.csv" in str(
+        caught.value
+    )
+
+
+def test_ids_of_samples_and_slides_stand_for_their_cases(tmp_path):
+    text = "train,val\ntcga-06-0125-01A,TCGA.06.0130\nTCGA-06-0126-01Z-00-DX1,TCGA-06-0131 \n"
+    (tmp_path / "splits_0.csv").write_text(text)
+    cases = ["TCGA-06-0125", "TCGA-06-0126", "TCGA-06-0130", "TCGA-06-0131"]
+    assert read_folds(tmp_path, cases) == [Fold(0, tuple(cases[:2]), (), tuple(cases[2:]))]
+    (tmp_path / "splits_0.csv").write_text("train,val\nTCGA-06-0125-01Z-00-DX1,TCGA-06-0125-01Z-00-DX2\n")
+    with pytest.raises(InputError, match="1 cases are in both train and val, TCGA-06-0125 among them"):
+        read_folds(tmp_path, cases)
+
+
+@pytest.mark.parametrize("flags", ["True,False", "1,0"])
+def test_flags_in_the_place_of_ids_are_refused(tmp_path, flags):
+    (tmp_path / "splits_0.csv").write_text(f",train,val\nA,{flags}\nB,{flags}\n")
+    with pytest.raises(InputError, match=r"splits_0.csv: column train holds .* where case ids should be; list the ids"):
+        read_folds(tmp_path, ["A", "B"])

@@ -1,0 +1,100 @@
+import threading
+import time
+from contextlib import closing
+
+import numpy as np
+import openslide
+import pytest
+import torch
+
+from preprocessing.features import embedding
+from preprocessing.features.embedding import WAITING_BATCHES, embed_tiles, read_ahead
+from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
+from preprocessing.slides.reader import SlideReader
+from preprocessing.slides.tiles import TileConfig, read_tile, tile_slide
+
+
+@pytest.fixture(scope="module")
+def grid(corner_slide):
+    """35 tiles."""
+    return tile_slide(corner_slide, TileConfig(tile_px=64)).grid
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_vit):
+    return load_encoder(EncoderConfig(name=f"local-dir:{tiny_vit}", precision="float32"))
+
+
+@pytest.fixture(scope="module")
+def pixels(corner_slide, grid):
+    """Every tile, read one by one."""
+    with SlideReader(corner_slide.path) as reader:
+        return np.stack([read_tile(reader, grid, row) for row in range(len(grid))])
+
+
+class TestOnTheCPU:
+    def embed(self, slide, grid, encoder, rows):
+        return embed_tiles(slide.path, grid, encoder, rows, gpu_tiles=0, readers=0)
+
+    def test_features_are_those_of_each_tile_in_order(self, corner_slide, grid, encoder, pixels):
+        features = self.embed(corner_slide, grid, encoder, range(35))
+        assert features.dtype == np.float32
+        one_by_one = np.concatenate([encoder.embed(tile[None]) for tile in pixels])
+        np.testing.assert_array_equal(features, one_by_one)
+        assert np.abs(np.diff(features, axis=0)).max(1).min() > 0.02  # so that an exchange would be seen
+
+    @pytest.mark.parametrize("border", [1, CPU_TILES, 33])
+    def test_parts_have_the_features_of_the_whole_to_the_last_bit(self, corner_slide, grid, encoder, border):
+        parts = [self.embed(corner_slide, grid, encoder, rows) for rows in (range(border), range(border, 35))]
+        np.testing.assert_array_equal(np.concatenate(parts), self.embed(corner_slide, grid, encoder, range(35)))
+
+
+class TestReadingAhead:
+    @pytest.mark.parametrize(("readers", "at_once"), [(1, 4), (3, 4), (4, 100), (50, 1)])
+    def test_brings_every_tile_once(self, corner_slide, grid, pixels, readers, at_once):
+        seen = []
+        for batch, tiles in read_ahead(
+            corner_slide.path, grid, range(2, 35), at_once=at_once, readers=readers, pinned=False
+        ):
+            assert 1 <= len(batch) == len(tiles) <= at_once
+            np.testing.assert_array_equal(tiles, pixels[batch.start : batch.stop])
+            seen += batch
+        assert sorted(seen) == list(range(2, 35))
+
+    def test_holds_no_more_than_a_few_batches(self, corner_slide, grid, monkeypatch):
+        """With nobody taking them the threads read what there is room for, and wait."""
+        read, waiting, before = [], threading.Event(), threading.active_count()
+
+        def noted(reader, grid, row):
+            read.append(row)
+            if len(read) == 2 * WAITING_BATCHES * 3:
+                waiting.set()
+            return read_tile(reader, grid, row)
+
+        monkeypatch.setattr(embedding, "read_tile", noted)
+        with closing(read_ahead(corner_slide.path, grid, range(35), at_once=3, readers=2, pinned=False)) as batches:
+            next(batches)
+            assert waiting.wait(20)
+            time.sleep(0.3)  # in which the threads would go on
+            assert len(read) <= 2 * WAITING_BATCHES * 3
+        assert threading.active_count() == before
+
+    def test_an_error_in_a_thread_is_raised(self, corner_slide, grid, monkeypatch):
+        def fails(reader, grid, row):
+            if row == 30:
+                raise openslide.OpenSlideError("torn tile")
+            return read_tile(reader, grid, row)
+
+        monkeypatch.setattr(embedding, "read_tile", fails)
+        with pytest.raises(openslide.OpenSlideError, match="torn tile"):
+            for _ in read_ahead(corner_slide.path, grid, range(35), at_once=4, readers=3, pinned=False):
+                pass
+
+
+@pytest.mark.cuda
+def test_on_a_gpu_features_are_nearly_those_of_the_cpu(corner_slide, grid, encoder, tiny_vit):
+    config = EncoderConfig(name=f"local-dir:{tiny_vit}", precision="float32")
+    there = embed_tiles(corner_slide.path, grid, load_encoder(config, "cuda"), range(35), gpu_tiles=8, readers=2)
+    here = embed_tiles(corner_slide.path, grid, encoder, range(35), gpu_tiles=8, readers=2)
+    np.testing.assert_allclose(there, here, atol=0.01 * np.abs(here).max())
+    assert torch.cuda.is_available()

@@ -1,0 +1,64 @@
+import json
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+
+from preprocessing.formats.colours import SHARES, rgb
+from preprocessing.formats.h5 import Geometry
+from preprocessing.formats.heatmaps import draw, write_heatmap
+
+GEOMETRY = Geometry(256, 0.5, 256, (0.25, 0.26))
+SIZE = (9001, 7003)
+SPAN = np.array(GEOMETRY.span_px)
+CELLS = np.array([(0, 0), (5, 2), (6, 2)])
+COORDS = np.rint(CELLS * SPAN).astype(np.int32)
+
+
+def test_openslide_opens_it_at_the_slides_physical_size(tmp_path):
+    path = tmp_path / "h.tiff"
+    write_heatmap(path, "attention", np.array([0.1, 0.2, 0.7]), COORDS, GEOMETRY, size_px=SIZE, colours=None)
+    with openslide.OpenSlide(path) as slide:
+        mpp = [float(slide.properties[f"openslide.mpp-{axis}"]) for axis in "xy"]
+        for axis in (0, 1):
+            assert abs(slide.dimensions[axis] * mpp[axis] - SIZE[axis] * GEOMETRY.slide_mpp_xy[axis]) < mpp[axis]
+        assert slide.level_count == 3
+        assert max(slide.level_dimensions[-1]) <= 256
+        assert json.loads(slide.properties["openslide.comment"])["high"] == pytest.approx(0.69)  # 99 % of the way
+        at = np.rint((COORDS[2] + SPAN / 2) * np.array(GEOMETRY.slide_mpp_xy) / mpp).astype(int)
+        assert slide.read_region(tuple(at), 0, (1, 1)).getpixel((0, 0))[:3] == rgb(
+            SHARES[-1]
+        )  # the highest, at its place
+        assert slide.read_region((slide.dimensions[0] - 1, 0), 0, (1, 1)).getpixel((0, 0))[:3] == (255, 255, 255)
+    with tifffile.TiffFile(path) as tiff:
+        assert all(page.is_tiled for page in tiff.pages)
+
+
+def test_prototypes_have_their_own_colours(tmp_path):
+    path = tmp_path / "p.tiff"
+    seen = np.array([1, 2, 2])
+    write_heatmap(path, "prototype", seen, COORDS, GEOMETRY, size_px=SIZE, colours={1: "#010203", 2: "#0a0b0c"})
+    picture = tifffile.imread(path)
+    assert {tuple(colour) for colour in np.unique(picture.reshape(-1, 3), axis=0)} == {
+        (1, 2, 3),
+        (10, 11, 12),
+        (255, 255, 255),
+    }
+    with tifffile.TiffFile(path) as tiff:
+        assert json.loads(tiff.pages[0].description)["colours"] == {"1": "#010203", "2": "#0a0b0c"}
+
+
+def test_of_tiles_that_overlap_the_higher_value_is_on_top():
+    geometry = Geometry(256, 0.5, 128, (0.5, 0.5))
+    coords = np.array([(0, 0), (128, 0)])
+    low_first = draw(np.array([0.1, 1.0]), coords, geometry, size_px=(512, 512), colours=None)
+    high_first = draw(np.array([1.0, 0.1]), coords, geometry, size_px=(512, 512), colours=None)
+    middle = (slice(4, 28), slice(18, 30))  # of both tiles: level-0 pixels 144 to 240, at 8 a pixel
+    assert (low_first[middle] == rgb(SHARES[-1])).all()
+    assert (high_first[middle] == rgb(SHARES[-1])).all()
+
+
+def test_values_that_are_all_zero_are_the_lowest_colour():
+    picture = draw(np.zeros(1), np.zeros((1, 2), np.int32), GEOMETRY, size_px=(512, 512), colours=None)
+    assert picture[0, 0].tolist() == list(rgb(SHARES[0]))

@@ -1,0 +1,102 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from preprocessing.omics.leakage import defining_features, label_copies
+
+TABLE = [
+    "EGFR_cnv",
+    "CDKN2A_cnv",
+    "CDKN2B_cnv",
+    "MTAP_cnv",
+    "ATRX_mut",
+    "CIC_mut",
+    "EGFR_mut",
+    "FUBP1_mut",
+    "IDH1_mut",
+    "PTEN_mut",
+    "TP53_mut",
+    "EGFR",
+    "ATRX_rnaseq",
+    "IDH1",
+    "CDKN2A",
+    "TERT",
+]
+
+
+def test_mutations_and_copy_numbers_define_the_subtype_and_expression_does_not():
+    found = defining_features("subtype", TABLE)
+    assert set(found) == {"EGFR_cnv", "CDKN2A_cnv", "CDKN2B_cnv", "ATRX_mut", "CIC_mut", "FUBP1_mut", "IDH1_mut"}
+    assert "IDH mutation" in found["IDH1_mut"]
+    assert defining_features("who2021_diagnosis", TABLE) == found
+
+
+def test_only_cdkn2_copy_numbers_define_the_grade():
+    assert set(defining_features("grade", TABLE)) == {"CDKN2A_cnv", "CDKN2B_cnv"}
+
+
+def test_nothing_defines_survival():
+    assert defining_features("survival", TABLE) == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chr1p",
+        "1p_cnv",
+        "19q_loss",
+        "X1p19q",
+        "codeletion",
+        "1p_19q_codel",
+        "chr7_gain",
+        "chr10_loss",
+        "7_cnv",
+        "10q_cnv",
+        "TERT_promoter",
+        "TERTp_mut",
+        "IDH_status",
+        "IDH2_mutation",
+        "EGFR_amplification",
+        "CDKN2A_homdel",
+        "EGFR.cnv",
+    ],
+)
+def test_other_spellings(name):
+    assert name in defining_features("subtype", [name])
+
+
+@pytest.mark.parametrize(
+    "name", ["EGFR_expression", "IDH1_rna", "PTEN_cnv", "CD7", "IL10", "CCL7", "IDH3A_mut", "7", "IDH1"]
+)
+def test_what_does_not_define_it(name):
+    assert defining_features("subtype", [name]) == {}
+
+
+def test_a_table_without_suffixes_says_its_kind():
+    symbols = ["IDH1", "EGFR", "CDKN2A", "TP53", "ATRX"]
+    assert set(defining_features("subtype", symbols, kind="mutation")) == {"IDH1", "ATRX"}
+    assert set(defining_features("subtype", symbols, kind="cnv")) == {"EGFR", "CDKN2A"}
+    assert set(defining_features("grade", symbols, kind="cnv")) == {"CDKN2A"}
+
+
+def test_a_label_under_another_name_is_found():
+    rng = np.random.default_rng(0)
+    time = pd.Series(rng.uniform(1, 60, 30), name="survival_months")
+    grade = pd.Series(np.repeat([2, 3, 4], 10), name="grade", dtype="Int64")
+    gene = rng.normal(size=30)
+    almost = time.to_numpy().copy()
+    almost[[3, 4]] = almost[[4, 3]]
+    columns = {
+        "gene": gene,
+        "surv": time * 30.4,
+        "left": -time,
+        "almost": almost,
+        "y": grade * 10.0,
+        "flag": grade == 4,
+    }
+    values, names = np.column_stack([np.asarray(column, float) for column in columns.values()]), list(columns)
+    assert set(label_copies(values, names, time)) == {"surv", "left"}
+    assert set(label_copies(values, names, grade)) == {"y"}
+    assert label_copies(values[:9], names, time[:9]) == {}
+    values[0, 1] = np.nan
+    assert set(label_copies(values, names, time)) == {"left"}

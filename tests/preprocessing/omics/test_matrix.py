@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from preprocessing.io.errors import InputError
+from preprocessing.omics.matrix import OmicsMatrix, concatenate, covariates, feature_kind
+
+DATA = Path(__file__).resolve().parents[4] / "shared/data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
+NAN = float("nan")
+
+
+def test_take_orders_the_rows(matrix):
+    taken = matrix(A=[1, 2, 3]).take(["p2", "p0"])
+    assert taken.case_ids == ("p2", "p0")
+    assert taken.values.tolist() == [[3], [1]]
+
+
+def test_saved_and_loaded_is_the_same(tmp_path, matrix):
+    saved = matrix(A=[1 / 3, NAN], B_cnv=[-2, 2])
+    saved.save(tmp_path / "omics.npz")
+    loaded = OmicsMatrix.load(tmp_path / "omics.npz")
+    np.testing.assert_array_equal(loaded.values, saved.values)
+    assert (loaded.case_ids, loaded.features, loaded.kinds) == (("p0", "p1"), ("A", "B_cnv"), ("rna", "cnv"))
+    assert [path.name for path in tmp_path.iterdir()] == ["omics.npz"]
+
+
+def test_kinds_by_suffix_and_by_table(matrix):
+    assert feature_kind("EGFR_cnv") == ("EGFR", "cnv")
+    assert feature_kind("RAS_mut") == ("RAS", "mutation")
+    assert feature_kind("HLA-A") == ("HLA-A", "rna")
+    table = matrix("mutation", TP53=[0, 1], EGFR_cnv=[1, 2])
+    assert table.features == ("TP53_mut", "EGFR_cnv")
+    assert table.kinds == ("mutation", "cnv")
+
+
+def test_concatenated_cases_are_matched_by_id(matrix):
+    one = matrix(A=[1, 2])
+    other = OmicsMatrix(np.array([[7.0], [8.0]]), ("p1", "p9"), ("A_cnv",), ("cnv",))
+    joined = concatenate([one, other])
+    assert joined.case_ids == ("p0", "p1", "p9")
+    np.testing.assert_array_equal(joined.values, [[1, NAN], [2, 7], [NAN, 8]])
+    with pytest.raises(InputError, match="1 features are there more than once: A"):
+        concatenate([one, one])
+
+
+def test_covariates_become_numbers():
+    frame = pd.DataFrame(
+        {
+            "age": [50.0, NAN],
+            "is_female": pd.array([True, None], "boolean"),
+            "grade": pd.array([2, 4], "Int64"),
+            "subtype": pd.array(["wt", None], "string"),
+        },
+        index=["p0", "p1"],
+    )
+    table = covariates(frame, ["age", "is_female", "grade", "subtype"])
+    assert table.features == ("age", "is_female", "grade", "subtype=wt")
+    assert set(table.kinds) == {"covariate"}
+    np.testing.assert_array_equal(table.values, [[50, 1, 2, 1], [NAN, NAN, 4, NAN]])
+    new = covariates(frame, ["subtype"], features=["subtype=mut", "subtype=wt"])
+    assert new.values[0].tolist() == [0, 1]
+
+
+def test_covariates_that_cannot_be_used():
+    frame = pd.DataFrame({"age": [NAN], "subtype": ["odd"]}, index=["p0"])
+    with pytest.raises(InputError, match='no column "agee"; did you mean "age"'):
+        covariates(frame, ["agee"])
+    with pytest.raises(InputError, match="column age has no value"):
+        covariates(frame, ["age"])
+    with pytest.raises(InputError, match="subtype has odd, which the trained model does not know"):
+        covariates(frame, ["subtype"], features=["subtype=wt"])

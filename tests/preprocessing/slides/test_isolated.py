@@ -1,0 +1,167 @@
+import ctypes
+import os
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster.worker_processes import start_server
+from preprocessing.io.errors import SlideError
+from preprocessing.slides.isolated import Lost, each_apart, each_here
+
+LIMIT = 0.05  # minutes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    """As a run starts it."""
+    start_server()
+
+
+def work(word):
+    """What a library does over files that are better or worse."""
+    if word == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if word == "leaves":
+        os._exit(7)
+    if word == "hangs":
+        ctypes.PyDLL(None).sleep(60)  # and lets no other thread run
+    if word == "refused":
+        raise SlideError("no slide")
+    if word == "odd":
+        raise KeyError(word)
+    return word.upper(), os.getpid()
+
+
+def crash_once(word, *, marks):
+    try:
+        (marks / word).touch(exist_ok=False)
+    except FileExistsError:
+        return word
+    os.kill(os.getpid(), signal.SIGKILL)
+    return None
+
+
+def hang_marked(mark):
+    Path(mark).touch()
+    ctypes.PyDLL(None).sleep(60)
+
+
+def test_results_come_in_order_from_few_processes_that_are_others():
+    words = [f"w{number}" for number in range(40)]
+    results = each_apart(work, words, at_once=3, minutes=LIMIT)
+    assert [word for word, _ in results] == [word.upper() for word in words]
+    processes = {process for _, process in results}
+    assert os.getpid() not in processes
+    assert len(processes) <= 3
+    assert each_apart(work, [], at_once=3, minutes=LIMIT) == []
+
+
+def test_what_kills_its_process_is_lost_alone_with_the_cause():
+    words = ["a", "crashes", "b", "leaves", "c", "d"]
+    results = dict(zip(words, each_apart(work, words, at_once=2, minutes=LIMIT), strict=True))
+    told = {word: result.reason for word, result in results.items() if isinstance(result, Lost)}
+    assert told == {
+        "crashes": "its process died while it was opened (SIGSEGV), 2 times: damaged, or short of memory",
+        "leaves": "its process died while it was opened (exit code 7), 2 times: damaged, or short of memory",
+    }
+
+
+def test_what_loses_its_process_by_chance_is_done_by_another(tmp_path):
+    assert each_apart(partial(crash_once, marks=tmp_path), ["a", "b"], at_once=2, minutes=LIMIT) == ["a", "b"]
+
+
+class Arriving:
+    """Ends or stops the process that it arrives at, before its work is begun; only the first where there is a mark."""
+
+    def __init__(self, sent, mark=None):
+        self.sent, self.mark = sent, mark
+
+    def __reduce__(self):
+        return arrive, (self.sent, self.mark)
+
+
+def arrive(sent, mark):
+    if mark is None or not mark.exists():
+        if mark is not None:
+            mark.touch()
+        os.kill(os.getpid(), sent)
+    return "arrived"
+
+
+def test_a_process_that_dies_before_it_begins_loses_nothing(tmp_path):
+    things = ["a", Arriving(signal.SIGKILL, tmp_path / "mark"), "b"]
+    results = each_apart(work_of_any, things, at_once=1, minutes=LIMIT)
+    assert results == ["a", "arrived", "b"]
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_process_that_is_stopped_before_it_begins_keeps_no_other_waiting():
+    first, *others = each_apart(work_of_any, [Arriving(signal.SIGSTOP), "b", "c"], at_once=2, minutes=LIMIT)
+    assert first == Lost("took longer than 0.05 minutes to be opened; is its disk there?")
+    assert others == ["b", "c"]
+
+
+def test_what_always_ends_the_process_that_it_arrives_at_is_lost_alone():
+    lost, other = each_apart(work_of_any, [Arriving(signal.SIGKILL), "b"], at_once=1, minutes=LIMIT)
+    assert lost.reason.startswith("its process died while it was opened (SIGKILL), 2 times")
+    assert other == "b"
+
+
+def work_of_any(thing):
+    return thing
+
+
+def test_what_hangs_is_lost_alone_and_its_process_is_gone():
+    start = time.monotonic()
+    first, hung, last = each_apart(work, ["a", "hangs", "b"], at_once=1, minutes=LIMIT)
+    assert 60 * LIMIT <= time.monotonic() - start < 50
+    assert hung == Lost("took longer than 0.05 minutes to be opened; is its disk there?")
+    assert (first[0], last[0]) == ("A", "B")
+    with pytest.raises(ProcessLookupError):
+        os.kill(first[1], 0)
+
+
+@pytest.fixture
+def ctrl_c():
+    """As in the foreground of a terminal; in the background a process ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_user_who_stops_the_run_does_not_wait_for_what_hangs(tmp_path):
+    mark = tmp_path / "begun"
+
+    def stop():
+        while not mark.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop, daemon=True).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        each_apart(hang_marked, [mark, tmp_path / "never"], at_once=1, minutes=1)
+    assert time.monotonic() - start < 30
+    assert not (tmp_path / "never").exists()
+
+
+def hears(word):
+    return signal.getsignal(signal.SIGINT)
+
+
+def test_processes_leave_ctrl_c_to_the_main_one():
+    assert each_apart(hears, ["a"], at_once=1, minutes=LIMIT) == [signal.SIG_IGN]
+
+
+@pytest.mark.parametrize("each", [each_here, partial(each_apart, minutes=LIMIT)])
+def test_an_error_loses_its_file_alone_and_what_is_not_expected_leaves_its_trace(each):
+    refused, odd, fine = each(work, ["refused", "odd", "fine"], at_once=2)
+    assert refused == Lost("no slide")
+    assert odd.reason == "KeyError: 'odd'"
+    assert odd.trace.endswith("KeyError: 'odd'\n")
+    assert fine[0] == "FINE"

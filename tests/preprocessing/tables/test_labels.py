@@ -1,0 +1,264 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from preprocessing.io.errors import InputError
+from preprocessing.tables.case_tables import read_clinical
+from preprocessing.tables.labels import is_label, recognise
+
+DATA = Path(__file__).resolve().parents[4] / "shared/data"
+MONTH = 30.4375
+
+
+def labels(**columns):
+    n = len(next(iter(columns.values())))
+    return recognise(pd.DataFrame(columns, index=[f"p{i}" for i in range(n)]), source="clinical.csv")
+
+
+def column(name, values):
+    frame = pd.DataFrame({name: values}, index=[f"p{i}" for i in range(len(values))])
+    return recognise(frame, source="clinical.csv")
+
+
+def test_grades_in_every_spelling():
+    found = labels(
+        tumor_grade=["G2", "II", "Grade 3", "WHO grade IV", "4.0", "GX", None, "CNS WHO Grade 2", "iii", "Ⅳ"]
+    )
+    assert found.frame["grade"].tolist() == [2, 2, 3, 4, 4, pd.NA, pd.NA, 2, 3, 4]
+    assert found.frame["grade"].dtype == "Int64"
+
+
+@pytest.mark.parametrize("value", ["high", "0", "II-III", "5", "2.5"])
+def test_a_grade_that_is_not_understood(value):
+    with pytest.raises(InputError, match=f'clinical.csv: column grade, case p1: "{value}" is not understood'):
+        labels(grade=["2", value])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("event", ["1", "0", None], [True, False, pd.NA]),
+        ("OS_STATUS", ["1:DECEASED", "0:LIVING", None], [True, False, pd.NA]),
+        ("demographic.vital_status", ["Dead", "Alive", None], [True, False, pd.NA]),
+        ("censorship", [0, 1, None], [True, False, pd.NA]),
+        ("Censor (alive=0; dead=1)", [1, 0, None], [True, False, pd.NA]),
+        ("OS", [1, 0, None], [True, False, pd.NA]),
+    ],
+)
+def test_events(name, values, expected):
+    assert column(name, values).frame["event"].tolist() == expected
+
+
+def test_an_event_that_is_not_understood():
+    with pytest.raises(InputError, match='column event, case p0: "2" is not understood'):
+        labels(event=["2"])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "months", "said"),
+    [
+        ("survival_months", [1.5, 2], [1.5, 2], "column survival_months"),
+        ("Overall Survival (Months)", ["1.5", "2"], [1.5, 2], "Overall Survival"),
+        ("OS.time", [MONTH, 2 * MONTH], [1, 2], "taken as days"),
+        ("os_years", [1, 2], [12, 24], "taken as years"),
+        ("time", [12, 24], [12, 24], "months are assumed"),
+        ("time", [MONTH, 20 * MONTH], [1, 20], "days are assumed"),
+        ("OS", [MONTH, 20 * MONTH], [1, 20], "days are assumed"),
+    ],
+)
+def test_survival_times(name, values, months, said):
+    found = column(name, values)
+    assert found.frame["survival_months"].tolist() == pytest.approx(months)
+    assert any(said in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("name", "value"), [("survival_months", 601), ("survival_days", 31000), ("os_years", 84)])
+def test_survival_longer_than_a_life_is_refused(name, value):
+    with pytest.raises(
+        InputError, match=f'column {name}, case p1: "{value}".*months; days go into a column survival_days'
+    ):
+        labels(**{name: [5, value]})
+    assert labels(survival_months=[5, 600]).frame["survival_months"].max() == 600
+
+
+@pytest.mark.parametrize(
+    ("columns", "unused"),
+    [
+        ({"event": [1, 0], "date_of_death": ["2020-01-02", None]}, "date_of_death"),
+        ({"days_to_death": [50, None]}, "days_to_death"),
+        ({"vital_status": ["Dead", "Alive"], "lastFollowUpDate": ["2020", "2021"]}, "lastFollowUpDate"),
+    ],
+)
+def test_deaths_without_a_time_are_warned_of(columns, unused):
+    (warning,) = [
+        note for note in labels(**columns).notes if note.startswith("warning: clinical.csv: there are deaths")
+    ]
+    assert f"not used: {unused}" in warning
+    assert "survival_months" in warning
+    timed = labels(**columns, survival_months=[1, 2]).notes
+    assert not any("there are deaths" in note for note in timed)
+
+
+@pytest.mark.parametrize("name", ["censor_indicator", "Vital Status (1=dead)", "mgmt"])
+def test_a_survival_time_without_an_event_is_warned_of(name):
+    (warning,) = [note for note in labels(survival_months=[3, 4], **{name: [0, 1]}).notes if "warning" in note]
+    assert "no column says who died" in warning
+    assert not any("warning" in note for note in labels(survival_months=[3, 4], event=[0, 1]).notes)
+
+
+def test_days_that_are_few_enough_for_months_are_warned_of():
+    months = {"OS.time": [5, 75.2, *range(8)], "OS": [0, 1] * 5}
+    (warning,) = [note for note in labels(**months).notes if note.startswith("warning")]
+    assert "the longest of 10 times in column OS.time is 75.2 days" in warning
+    days = months | {"OS.time": [2256, *range(9)]}
+    assert not any(note.startswith("warning") for note in labels(**days).notes)
+
+
+@pytest.mark.parametrize(("name", "value"), [("survival_months", "13,7"), ("age", ">90"), ("age", "90+")])
+def test_a_number_that_is_not_understood_is_told_with_what_to_write(name, value):
+    with pytest.raises(InputError, match=r'decimals take a point, ">90" is 90') as told:
+        labels(**{name: ["50", value]})
+    assert f'column {name}, case p1: "{value}"' in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["overall_survival", "OS", "survival"])
+def test_zeros_and_ones_are_no_time(name):
+    assert "survival_months" not in column(name, [1, 0, 1]).frame
+
+
+@pytest.mark.parametrize("value", ["1_000", "١٢", "0x10", "inf", "nan", "1e999"])
+def test_a_number_is_a_plain_decimal(value):
+    with pytest.raises(InputError, match=f'case p1: "{value}" is not understood'):
+        labels(age=["50", value])
+
+
+def test_days_to_death_or_to_the_last_follow_up():
+    found = labels(
+        vital_status=["Dead", "Alive", "Dead"],
+        days_to_death=[2 * MONTH, None, None],
+        days_to_last_follow_up=[MONTH, 3 * MONTH, MONTH],
+    )
+    months = found.frame["survival_months"]
+    assert months.tolist()[:2] == pytest.approx([2, 3])
+    assert pd.isna(months.iloc[2])  # died, nobody knows when
+    without_status = labels(days_to_death=[MONTH, None], days_to_last_follow_up=[None, MONTH])
+    assert without_status.frame["event"].tolist() == [True, False]
+
+
+def test_with_neither_death_nor_follow_up_the_event_is_missing():
+    found = labels(days_to_death=[MONTH, None, None], days_to_last_follow_up=[None, MONTH, None])
+    assert found.frame["event"].tolist() == [True, False, pd.NA]
+
+
+def test_a_living_case_with_days_to_death():
+    with pytest.raises(InputError, match="case p0 is alive by its vital status but has days_to_death = 5"):
+        labels(vital_status=["Alive"], days_to_death=[5], days_to_last_follow_up=[5])
+
+
+def test_negative_times_are_missing_and_said():
+    found = labels(survival_months=[-1, 5])
+    assert found.frame["survival_months"].isna().tolist() == [True, False]
+    (told,) = (note for note in found.notes if "negative in 1 cases" in note)
+    assert told.startswith("warning: clinical.csv: ")
+    assert "p0" in told
+
+
+def test_a_vital_status_that_says_otherwise_than_the_event_is_warned_of():
+    found = labels(survival_months=["5", "6"], event=["1", "0"], vital_status=["Dead", "Dead"])
+    assert found.frame["event"].tolist() == [True, False]
+    (told,) = (note for note in found.notes if "event: column event" in note)
+    assert told == "warning: clinical.csv: event: column event; also there, not used: vital_status (differs in 1 cases)"
+
+
+def test_times_in_another_unit_that_tell_otherwise_are_warned_of():
+    agreed = labels(
+        survival_months=["10", "20"], survival_days=["304", "609"], survival_years=["1", "2"], event=["1", "0"]
+    )
+    assert not any("warning" in note for note in agreed.notes)
+    apart = labels(survival_months=["10", "20"], survival_days=["100", "609"], event=["1", "0"])
+    assert apart.frame["survival_months"].tolist() == [10, 20]
+    (told,) = (note for note in apart.notes if "warning" in note)
+    assert told.endswith("column survival_days tells other times than survival_months, which is used, in 1 cases: p0")
+
+
+def test_event_and_censorship_that_contradict_each_other():
+    with pytest.raises(InputError, match="case p1 has event = 1 and censorship = 1, which contradict each other"):
+        labels(event=[1, 1], censorship=[0, 1])
+    assert labels(event=[1, None], censorship=[0, 1]).frame["event"].tolist() == [True, False]
+
+
+def test_ages_in_years_and_days():
+    assert labels(age=[50, None]).frame["age"].tolist()[0] == 50
+    found = labels(age_at_diagnosis=[365.25 * 40, 365.25 * 60])
+    assert found.frame["age"].tolist() == pytest.approx([40, 60])
+    assert any("taken as days" in note for note in found.notes)
+    assert labels(days_to_birth=[-365.25 * 40]).frame["age"].tolist() == pytest.approx([40])
+    with pytest.raises(InputError, match='column age, case p1: "-3" is not understood; an age lies between'):
+        labels(age=[50, -3])
+    for months in ([600, 720], [50, 720], [999, 40, 50]):
+        with pytest.raises(
+            InputError, match=r"column age, .* an age lies between 0 and 130 years; days go into a column"
+        ):
+            labels(age=months)
+
+
+def test_sex():
+    assert labels(Gender=["Female", "male", None]).frame["is_female"].tolist() == [True, False, pd.NA]
+    assert labels(is_female=[1.0, 0.0]).frame["is_female"].tolist() == [True, False]
+    assert labels(is_male=[1, 0]).frame["is_female"].tolist() == [False, True]
+    coded = labels(sex=[1, 0])
+    assert "is_female" not in coded.frame
+    assert any("not which is female" in note for note in coded.notes)
+    with pytest.raises(InputError, match='column sex, case p0: "q"'):
+        labels(sex=["q"])
+
+
+def test_the_plainest_name_wins_and_the_others_are_said():
+    found = labels(who2021_grade=[4, 3], grade=[2, 3], subtype_ceccarelli=["a", "b"], subtype=["a", "c"])
+    assert found.frame["grade"].tolist() == [2, 3]
+    assert found.frame["subtype"].tolist() == ["a", "c"]
+    told = "warning: clinical.csv: grade: column grade; also there, not used: who2021_grade (differs in 1 cases)"
+    assert told in found.notes
+
+
+def test_columns_are_compared_by_what_they_mean():
+    found = labels(OS=[1, 0], vital_status=["Dead", "Alive"], grade=["2", "3"], who2021_grade=[4.0, 3.0])
+    assert "event: column vital_status; also there, not used: OS (differs in 0 cases)" in found.notes
+    told = "warning: clinical.csv: grade: column grade; also there, not used: who2021_grade (differs in 1 cases)"
+    assert told in found.notes
+
+
+def test_an_empty_column_does_not_win():
+    assert labels(grade=[None, None], tumor_grade=["G2", "G3"]).frame["grade"].tolist() == [2, 3]
+
+
+def test_one_subtype_in_two_spellings():
+    with pytest.raises(InputError, match='case p1: "idhwt" is not understood; it is written "IDHwt" elsewhere'):
+        labels(subtype=["IDHwt", "idhwt"])
+
+
+def test_site_from_the_barcode():
+    found = recognise(pd.DataFrame({"age": [1]}, index=["TCGA-06-0125"]), source="x")
+    assert found.frame["site"].tolist() == ["06"]
+    assert "site" not in labels(age=[1]).frame
+
+
+def test_what_is_a_label():
+    assert is_label("Overall Survival (Months)")
+    assert is_label("diagnoses.age_at_diagnosis")
+    assert not is_label("mgmt")
+    assert not is_label("EGFR")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
+def test_real_labels():
+    table = read_clinical(DATA / "gbmlgg/cases.csv", None)
+    frame = recognise(table.frame, source="cases.csv").frame
+    assert frame["grade"].value_counts().to_dict() == {4: 228, 3: 187, 2: 162}
+    assert frame["subtype"].value_counts().to_dict() == {"IDHwt": 275, "IDHmut-non-codel": 210, "IDHmut-codel": 134}
+    assert frame["event"].sum() == 263
+    assert frame["is_female"].sum() == 255
+    assert frame.loc["TCGA-02-0003", "site"] == "02"
+    assert frame.loc["TCGA-02-0003", "survival_months"] == 4.7311056
+    assert frame.loc["TCGA-02-0003", "age"] == 50
