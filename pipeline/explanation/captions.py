@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.catalogue import MODELS
-from models.linear import OnLinear
+from models.linear import LinearOffset
 from pipeline.explanation.attribution import DRAWS
 from pipeline.explanation.selection import Asked
 from pipeline.training.model_folder import TrainedModel, load_model
@@ -70,7 +70,7 @@ def _on_tiles(asked: Asked, trained: TrainedModel) -> list[str]:
 
 
 def _on_genes(trained: TrainedModel) -> list[str]:
-    linear = ", the linear part included" if isinstance(trained.model.members[0], OnLinear) else ""
+    linear = ", the linear part included" if isinstance(trained.model.members[0], LinearOffset) else ""
     return [
         f"Gene groups, permutation: how far the output falls when the group has the values of up to {DRAWS} other cases (of the "
         "training cases, where there are folds): the mean over these, and their standard deviation; a mean within it is noise.",

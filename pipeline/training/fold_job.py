@@ -14,7 +14,7 @@ import torch
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
-from models.linear import OnLinear
+from models.linear import LinearOffset
 from models.settings import ModelSettings
 from pipeline.baselines.clinical import fit_clinical_cox, fit_clinical_logistic
 from pipeline.baselines.genomic import fit_omics_cox, fit_omics_logistic
@@ -267,7 +267,7 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Mo
         torch.manual_seed(seed)
         model = MODELS[model_name](data.patch_dim, data.group_dims, fitted.n_outputs, settings)
         if linear:
-            model = OnLinear(model, linear.weight, linear.bias, linear.absent)
+            model = LinearOffset(model, linear.weight, linear.bias, linear.absent)
         model.to(job.device)
         history = fit_model(
             model,

@@ -31,7 +31,7 @@ def measure(side: int, batch: int, unchunked: bool, layer: bool) -> dict[str, fl
     """Seconds and MiB of one training step."""
     import torch
 
-    from models.deformable import DeformableCrossAttention
+    from models.layers.deformable import DeformableCrossAttention
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def prepare_layer(side: int, batch: int) -> Callable[[], None]:
     """The attention and its gradient over the maps of a batch, ready to run."""
     import torch
 
-    from models.deformable import DeformableCrossAttention
+    from models.layers.deformable import DeformableCrossAttention
 
     attention = DeformableCrossAttention(128)
     maps = torch.randn(batch, 2, side, side, 128, requires_grad=True)
