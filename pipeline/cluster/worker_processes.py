@@ -22,7 +22,7 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
 }
 IMPORTED = ["pipeline.cluster.worker_server"]
-OPENING = ["preprocessing.slides.discovery"]  # all that it takes to open slides
+OPENING = ["preprocessing.slides.probing"]  # all that it takes to open slides
 
 
 def start_server(imported: Sequence[str] = IMPORTED) -> None:
