@@ -25,7 +25,7 @@ class TestResolveMpp:
         ("properties", "manifest_mpp", "default_mpp", "expected"),
         [
             (METADATA, 0.25, 0.3, ((0.2521, 0.2519), "metadata")),
-            (METADATA, 0.4, 0.3, ((0.2521, 0.2519), "metadata (doubtful: the manifest 0.4)")),
+            (METADATA, 0.4, 0.3, ((0.2521, 0.2519), "metadata (doubtful: manifest 0.4)")),
             (METADATA | POWER, 0.25, 0.3, ((0.2521, 0.2519), "metadata (doubtful: objective power 20x)")),
             (POWER, 0.4, 0.3, ((0.4, 0.4), "manifest")),
             (POWER, None, 0.3, ((0.5, 0.5), "objective power 20x")),

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from preprocessing.io.errors import SlideError
-from preprocessing.slides import tiles as tiles_module
+from preprocessing.tiling import tiles as tiles_module
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.reader import SlideReader
 from preprocessing.slides.slide import SlideFile
