@@ -58,6 +58,17 @@ class Batch:
             offset=None if self.offset is None else on_device(self.offset, device),
         )
 
+    def part(self, start: int, stop: int) -> "Batch":
+        """Some of the cases, in their order."""
+        return replace(
+            self,
+            bags=self.bags[start:stop],
+            cells=self.cells[start:stop],
+            omics=tuple(group[start:stop] for group in self.omics),
+            has_omics=self.has_omics[start:stop],
+            offset=None if self.offset is None else self.offset[start:stop],
+        )
+
     def without(self, *, slides: bool = False, omics: bool = False) -> "Batch":
         """The same cases with a modality taken away from all of them."""
         batch = self.keeping_slides([not slides] * len(self))
@@ -78,10 +89,10 @@ class ModelOutput:
 
     Attributes:
         logits: K numbers a case; a task decodes them.
-        losses: auxiliary losses by name, weighted, scalar, each the mean over the cases that it is of; the trainer adds
-            them to the task's loss.
-        extras: further outputs by name (attention, prototypes). What belongs to patches has N rows or columns, the patches
-            of all cases one case after another.
+        losses: auxiliary losses by name, weighted, scalar; the trainer adds them to the task's loss. Each is the mean over
+            the cases with slides, unless the model needs several cases in a step.
+        extras: further outputs by name (attention, prototypes). What belongs to patches has N as its last axis: the patches
+            of all cases, one case after another. In training, the second axis is that of the cases.
     """
 
     logits: Float[Tensor, "B K"]

@@ -180,8 +180,9 @@ class Side(AbsentSide):
     """Prototypes of one modality, summed up by a class token; or the learned token of cases without the modality."""
 
     def __init__(self, config: UMEMLConfig) -> None:
+        token = _learned_tokens(1, config)
         super().__init__(config)
-        self.token = _learned_tokens(1, config)
+        self.token = token
         self.block = SelfAttentionBlock(config)
         self.norm = nn.LayerNorm(config.hidden)
 

@@ -16,6 +16,13 @@ def on_device(x: Tensor, device: torch.device) -> Tensor:
     return pinned(x).to(device, non_blocking=True)
 
 
+def computes_in_bfloat16(device: torch.device | str) -> bool:
+    """Whether the processor or GPU multiplies in bfloat16 by itself; what emulates it is slower than float32."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def free_bytes(device: torch.device) -> int:
     """What can still be allocated on a GPU: what its driver has free, and what this process holds without using it."""
     free, _ = torch.cuda.mem_get_info(device)

@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from models.layers.packed import Packing
 
-BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 1 << 26}  # of converted features at a time: a core's cache; enough for a GPU
+CPU_BLOCK_BYTES = 1 << 20  # of converted features at a time: stays in a core's cache
+GPU_BLOCK_BYTES = 1 << 27
 
 
 class PatchProjection(nn.Sequential):
@@ -101,8 +102,8 @@ class _Project(torch.autograd.Function):
 
 
 def _rows_at_once(weight: Float[Tensor, "H P"]) -> int:
-    of_device = BLOCK_BYTES.get(weight.device.type, BLOCK_BYTES["cuda"])
-    return max(16, of_device // (weight.element_size() * weight.shape[1]))
+    at_once = CPU_BLOCK_BYTES if weight.device.type == "cpu" else GPU_BLOCK_BYTES
+    return max(16, at_once // (weight.element_size() * weight.shape[1]))
 
 
 def _converted(block: Tensor, dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,7 @@ measured on `FittedTask.evidence` or `FittedTask.output`. Whether they follow th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -22,6 +22,7 @@ from models.types import Batch
 from pipeline.training.dataset import Dataset
 from pipeline.training.fit import predict_logits
 from pipeline.training.model_folder import TrainedModel
+from preprocessing.io.gpu import gpu_failures
 
 DRAWS = 8  # donors whose values a gene group is given in turn
 READ_PATCHES = 1 << 18  # that all permutations of a case read together; a larger bag is sampled
@@ -46,18 +47,27 @@ class Reading:
 
 
 def read_case(trained: TrainedModel, data: Dataset, case: str, *, device: str) -> Reading:
-    """What the model says of a case, and the gradients of the evidence for it."""
+    """The model's output for a case, and the gradients of the evidence for it, in the precision of `predict`.
+
+    Raises:
+        RunError: the case does not fit in the memory of the GPU.
+    """
     batch = data.batch([case]).to(device)
-    inputs = [batch.patches, *batch.omics]
+    bag = batch.bags[0].to(torch.promote_types(batch.bags[0].dtype, torch.float32))
+    batch = replace(batch, bags=(bag,))
+    inputs = [bag, *batch.omics]
     for x in inputs:
         x.requires_grad_()
-    output = trained.model.to(device).eval()(batch)
-    evidence = trained.task.evidence(output.logits, output.logits[0].detach())[0]
-    found = torch.autograd.grad(evidence, inputs, allow_unused=True) if evidence.requires_grad else [None] * len(inputs)
+    with gpu_failures(f"case {case} with {len(bag):,} tiles"):
+        output = trained.model.to(device).eval()(batch, explain=True)
+        evidence = trained.task.evidence(output.logits, output.logits[0].detach())[0]
+        found = (
+            torch.autograd.grad(evidence, inputs, allow_unused=True) if evidence.requires_grad else [None] * len(inputs)
+        )
     of_patches, *of_genes = (
         torch.zeros_like(x) if gradient is None else gradient for x, gradient in zip(inputs, found, strict=True)
     )
-    tiles = (of_patches * batch.patches.detach()).sum(2)[0]
+    tiles = (of_patches * bag.detach()).sum(1)
     return Reading(
         logits=output.logits[0].detach().cpu(),
         extras={name: extra.detach().cpu() for name, extra in output.extras.items()},
@@ -117,7 +127,7 @@ def permuted_drops(
     before = float(trained.task.output(told, told[0])[0])
     others = [torch.from_numpy(values[drawn]).to(device) for values in data.omics]
     swaps = list(product(range(len(others)), range(len(drawn))))
-    at_once = max(1, BATCH_PATCHES // max(1, batch.mask.shape[1]))
+    at_once = max(1, BATCH_PATCHES // max(1, len(batch.bags[0])))
     after = []
     for start in range(0, len(swaps), at_once):
         swapped = _swapped(batch, others, swaps[start : start + at_once])
@@ -131,14 +141,7 @@ def _swapped(batch: Batch, others: Sequence[Float[Tensor, "donors g"]], swaps: S
     omics = tuple(own.repeat(n, 1) for own in batch.omics)
     for row, (group, donor) in enumerate(swaps):
         omics[group][row] = others[group][donor]
-    return Batch(
-        batch.patches.expand(n, -1, -1),
-        batch.cells.expand(n, -1, -1),
-        batch.mask.expand(n, -1),
-        omics,
-        batch.has_slides.expand(n),
-        batch.has_omics.expand(n),
-    )
+    return Batch(batch.bags * n, batch.cells * n, omics, batch.has_omics.expand(n))
 
 
 def outputs_by_input(trained: TrainedModel, data: Dataset, case: str, *, device: str) -> dict[str, dict[str, Any]]:

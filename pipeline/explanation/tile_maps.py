@@ -43,9 +43,9 @@ def attentions(trained: TrainedModel, extras: Mapping[str, Tensor]) -> dict[str,
     told = extras[name].double().mean(0)  # over the members
     if name == "branch_attention":
         only: Any = getattr(trained.settings, "branches", "both")
-        shares = dict(zip(SUBSPACES if only == "both" else (only,), told[:, 0], strict=True))
+        shares = dict(zip(SUBSPACES if only == "both" else (only,), told, strict=True))
     else:
-        shares = {"attention": told[0].mean(0) if name == "coattention" else told[0]}
+        shares = {"attention": told.mean(0) if name == "coattention" else told}
     return {name: (own / own.sum()).numpy() for name, own in shares.items() if own.sum() > 0}
 
 
@@ -58,8 +58,8 @@ def belonging(trained: TrainedModel, data: Dataset, case: str, *, device: str) -
     which tile of a case has the most of a prototype.
     """
     member = trained.model.members[0].to(device).eval()
-    extras = member(data.batch([case]).to(device)).extras
-    return extras["prototype_similarity"][0].cpu().numpy() if "prototype_similarity" in extras else None
+    extras = member(data.batch([case]).to(device), explain=True).extras
+    return extras["prototype_similarity"].cpu().numpy() if "prototype_similarity" in extras else None
 
 
 @dataclass(frozen=True)

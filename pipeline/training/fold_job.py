@@ -35,6 +35,7 @@ from preprocessing.features.store import FeatureStore
 from preprocessing.io.atomic import write_text, writing
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import code_fingerprint, file_fingerprint, fingerprint
+from preprocessing.io.gpu import gpu_failures
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
@@ -136,7 +137,14 @@ def run_fold(job: FoldJob) -> str:
     shutil.rmtree(job.out, ignore_errors=True)
     with writing(job.out):
         job.out.mkdir(parents=True)
+    with gpu_failures(str(job)):
+        _fit_and_predict(job)
+    write_text(done, json.dumps({"fingerprint": mark}))
+    return "done"
 
+
+def _fit_and_predict(job: FoldJob) -> None:
+    """The files of a fold, but for the one that says that it is done."""
     fold = job.fold
     data, scaler = load_data(job, fold)
     learned = learn(job, fold, data, job.contender.model, job.contender.settings)
@@ -151,8 +159,6 @@ def run_fold(job: FoldJob) -> str:
     save_model(job.out / "model", _trained(job, data, learned, scaler, baselines))
     if job.is_final:
         fit_reference(job, scaler).save(job.out / "model")
-    write_text(done, json.dumps({"fingerprint": mark}))
-    return "done"
 
 
 def _trained(
@@ -199,7 +205,8 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
             "--model"
         )
     scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None
-    return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
+    data = dataset_for(scaler, matrix, bags, patch_dim=bags.width())
+    return replace(data, max_patches=job.config.train.max_patches), scaler
 
 
 def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> Reference:
@@ -287,10 +294,15 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Mo
     logits, halvings = [], []
     for output in predict(ensemble, shown, fold.train, device=job.device):
         logits.append(output.logits.float().cpu().numpy())
-        halvings.append(int(output.extras["halvings"].max()) if "halvings" in output.extras else 0)
+        pooled = output.extras.get("halvings")
+        halvings += [0] * len(output.logits) if pooled is None else pooled.amax(0).tolist()
     train_logits = np.concatenate(logits)
     return Learned(
-        ensemble, fitted.calibrated(train_logits), histories, train_logits, _on_pooling(model_name, halvings)
+        ensemble,
+        fitted.calibrated(train_logits),
+        histories,
+        train_logits,
+        (*_on_pooling(model_name, halvings), *_on_samples(shown, fold.train)),
     )
 
 
@@ -300,6 +312,17 @@ def _on_pooling(model_name: str, halvings: Sequence[int]) -> tuple[str, ...]:
     if not pooled:
         return ()
     return (f"{model_name}: {pooled} of {len(halvings)} training cases pooled, up to {max(halvings)} times by 2",)
+
+
+def _on_samples(data: Dataset, cases: Sequence[str]) -> tuple[str, ...]:
+    """Of how many training cases only a sample of the tiles was read; nothing where all were."""
+    cut = data.cut(cases)
+    if not cut:
+        return ()
+    return (
+        f"{len(cut)} of {len(cases)} training cases have more than {data.max_patches:,} tiles (train.max_patches): a random "
+        "sample of so many was read, another one in each training step, and one that is always the same in prediction",
+    )
 
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:

@@ -40,7 +40,7 @@ def dataset(labels, tmp_path, *, genes=8, covariates=1):
 
 
 class Silent(torch.nn.Module):
-    def forward(self, batch):
+    def forward(self, batch, *, explain=False):
         return ModelOutput(torch.zeros(len(batch), batch.offset.shape[1] if batch.offset is not None else 4))
 
 
@@ -48,7 +48,8 @@ def batch(data, rows, *, has_omics=True, offset=None):
     n = len(rows)
     groups = tuple(torch.from_numpy(group[rows]) for group in data.omics)
     has = torch.full((n,), has_omics)
-    return Batch(torch.zeros(n, 0, 1), torch.zeros(n, 0, 3), torch.zeros(n, 0) > 0, groups, ~has, has, offset)
+    none = (torch.zeros(0, 1),) * n
+    return Batch(none, none, groups, has, offset)
 
 
 def test_what_is_linear_in_few_columns_is_found(labels):
