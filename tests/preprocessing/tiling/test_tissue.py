@@ -10,7 +10,7 @@ from scipy.ndimage import binary_erosion
 
 from models.settings import Settings
 from preprocessing.io.fingerprints import file_fingerprint
-from preprocessing.slides.tissue import (
+from preprocessing.tiling.tissue import (
     DETECTORS,
     ColourConfig,
     Detector,
@@ -163,7 +163,8 @@ class TestConfig:
 
     def test_an_unknown_setting_is_refused_with_the_known_ones(self):
         with pytest.raises(
-            ValidationError, match='unknown setting "exclude_pens" of the tissue detector colour: did you mean "exclude_pen"'
+            ValidationError,
+            match='unknown setting "exclude_pens" of the tissue detector colour: did you mean "exclude_pen"',
         ):
             TissueConfig(settings={"exclude_pens": True})
         with pytest.raises(ValidationError, match='"exclude_pen" of the tissue detector tiatoolbox: it has none'):
@@ -217,7 +218,9 @@ class TestRecipe:
         assert of(weights=tmp_path / "a") == of(weights=tmp_path / "copy")
         assert of(weights=tmp_path / "a") != of(weights=tmp_path / "b")
         assert of(weights=tmp_path / "a") != of(weights=tmp_path / "a", threshold=0.4)
-        assert not detect_tissue(np.zeros((3, 4, 3), np.uint8), 8.0, TissueConfig(detector="net", settings={"weights": "a"})).any()
+        assert not detect_tissue(
+            np.zeros((3, 4, 3), np.uint8), 8.0, TissueConfig(detector="net", settings={"weights": "a"})
+        ).any()
 
     def test_where_masks_replace_the_detector_it_does_not_count(self, tmp_path):
         masks = tissue_recipe(TissueConfig(masks=tmp_path))
@@ -231,7 +234,7 @@ class TestRecipe:
 
 
 def test_import_does_not_load_tiatoolbox():
-    code = "import sys, preprocessing.slides.tissue; sys.exit('tiatoolbox' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, preprocessing.tiling.tissue; sys.exit('tiatoolbox' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
 
 

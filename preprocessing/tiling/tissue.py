@@ -117,7 +117,9 @@ def tissue_recipe(config: TissueConfig) -> dict[str, Any]:
     in the keys of earlier stores. Where the detector is used, the origin of outlines does not count.
     """
     by_mask = config.masks is not None
-    detector, settings = (DETECTORS["colour"], ColourConfig()) if by_mask else (DETECTORS[config.detector], config.settings)
+    detector, settings = (
+        (DETECTORS["colour"], ColourConfig()) if by_mask else (DETECTORS[config.detector], config.settings)
+    )
     return {
         "outline_origin": config.outline_origin if by_mask else "scan",
         "mpp": config.mpp,
