@@ -1,9 +1,9 @@
 """Where the tissue is on a slide's thumbnail.
 
-The detector `colour`, the default, measures how strongly each pixel is coloured beyond the glass, in optical density. Taking density
-relative to the glass removes a tint of the background; colour, unlike brightness, does not answer to dust, shadows or
-the edges of cover slips, all of which are grey. Otsu's method then finds the threshold, held between two bounds: on a
-blank slide it would split the noise, and on a slide that is all tissue it would split the tissue.
+The detector `colour`, the default, measures how strongly each pixel is coloured beyond the glass, in optical density.
+Density relative to the glass removes a tint of the background; colour, unlike brightness, does not respond to dust,
+shadows or the edges of cover slips, all of which are grey. Otsu's method then finds the threshold, held between two bounds:
+on a blank slide it would split the noise, and on a slide that is all tissue it would split the tissue.
 """
 
 from collections.abc import Callable, Mapping

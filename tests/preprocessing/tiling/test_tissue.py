@@ -158,7 +158,7 @@ def test_drawn_slide_agrees_with_its_layout(grade):
 
 class TestConfig:
     def test_an_unknown_detector_is_refused_with_the_known_ones(self):
-        with pytest.raises(ValidationError, match='unknown tissue detector "color": did you mean "colour"?'):
+        with pytest.raises(ValidationError, match='unknown tissue detector "color": did you mean "colour"'):
             TissueConfig(detector="color")
 
     def test_an_unknown_setting_is_refused_with_the_known_ones(self):
