@@ -33,8 +33,9 @@ from pipeline.training.splits import Fold, with_validation
 from pipeline.training.uncertainty import decode, rests_on
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.atomic import write_text, writing
+from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError
-from preprocessing.io.fingerprints import code_fingerprint, file_fingerprint, fingerprint
+from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
@@ -65,6 +66,7 @@ class FoldJob:
         device: where to train.
         out: the fold's folder.
         tiles: tile groups of each case, as many as there are in `bags`; the final model's cohort is described by them.
+        code: fingerprint of the code that fits a fold.
     """
 
     task: str
@@ -84,6 +86,7 @@ class FoldJob:
     device: str
     out: Path
     tiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    code: str = field(default_factory=lambda: code_fingerprint(__name__))
 
     def __str__(self) -> str:
         return f"{self.task}, {self.contender.name}, {self.out.name}"
@@ -100,7 +103,7 @@ class FoldJob:
         everything |= {"contender": [self.contender.model, self.contender.settings]}
         config = {key: value for key, value in identity(self.config).items() if key not in CONTENDERS}
         everything |= {"omics": file_fingerprint(self.omics), "config": config}
-        return fingerprint(code_fingerprint(), everything)
+        return fingerprint(everything)
 
 
 @dataclass(frozen=True)
