@@ -193,7 +193,9 @@ class ReferenceCohort:
     def from_json(cls, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "ReferenceCohort":
         """Restore a cohort from `to_json` and `arrays`."""
         spaces = {
-            kind: ReferenceSpace(arrays[f"{kind}.centre"], arrays[f"{kind}.axes"], arrays[f"{kind}.variances"], residual)
+            kind: ReferenceSpace(
+                arrays[f"{kind}.centre"], arrays[f"{kind}.axes"], arrays[f"{kind}.variances"], residual
+            )
             for kind, residual in content["residual_variances"].items()
         }
         low, high = content["thresholds"]
