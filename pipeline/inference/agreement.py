@@ -30,7 +30,7 @@ def check_cohort(config: Config, predictors: list[Predictor], cohort: Cohort) ->
     _tell_training_cases(predictors, cohort)
     _require_inputs(predictors, cohort)
     if cohort.slides:
-        _require_features(config, predictors[0], cohort.stored)
+        _require_features(config, predictors[0], cohort.precomputed)
 
 
 def _require_inputs(predictors: list[Predictor], cohort: Cohort) -> None:
