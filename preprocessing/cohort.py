@@ -15,16 +15,10 @@ from preprocessing.io.errors import InputError
 from preprocessing.labels.recognition import recognise
 from preprocessing.labels.who2021 import who2021
 from preprocessing.omics.matrix import FEATURE_KINDS, OmicsMatrix, concatenate
-from preprocessing.slides.discovery import (
-    LeftOut,
-    Slide,
-    SlideFile,
-    doubtful_resolutions,
-    find_slides,
-    probe_slides,
-    same_scans,
-    select_kind,
-)
+from preprocessing.slides.discovery import find_slides, select_kind
+from preprocessing.slides.probing import probe_slides, same_scans
+from preprocessing.slides.resolution import doubtful_resolutions
+from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 from preprocessing.tables.case_ids import case_of, source_site
 from preprocessing.tables.case_tables import Dropped, read_clinical, read_genes
 
@@ -114,7 +108,7 @@ def load_cohort(
     """
     if slides is None and genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
-    found = find_slides(slides, apart=isolated) if slides else []
+    found = find_slides(slides, isolated=isolated) if slides else []
     files, other_kinds = _select_slides(found, slides, slide_kind) if slides else ([], [])
     known = {file.case_id for file in files} | {gone.file.case_id for gone in other_kinds} or None
     tables = _read_tables(genes, further_tables, clinical, known, ignore=tuple(ignore_columns), must_share=must_share)
@@ -193,7 +187,7 @@ def _open_slides(
     files: list[SlideFile], source: Path, default_mpp: float | None, store: FeatureStore | None, *, isolated: bool
 ) -> tuple[list[Slide], list[LeftOut]]:
     of_features = partial(stored_slide, store=store) if store and any(file.features for file in files) else None
-    usable, broken = probe_slides(files, default_mpp=default_mpp, stored=of_features, apart=isolated)
+    usable, broken = probe_slides(files, default_mpp=default_mpp, precomputed=of_features, isolated=isolated)
     if not usable:
         reasons = "; ".join(f"{gone.file.slide_id}: {gone.reason}" for gone in broken[:3])
         raise InputError(f"slides: none of the {len(broken)} slides in {source} can be used: {reasons}")

@@ -123,7 +123,9 @@ def walk(config: "Config", workers: "Workers") -> int:
         store.prepare()
     with open_run(config, trained) as run:
         run.log_cohort(cohort)
-        require_seen(workers, [slide.path for slide in cohort.slides if not cohort.precomputed] + places.read_by_workers())
+        require_seen(
+            workers, [slide.path for slide in cohort.slides if not cohort.precomputed] + places.read_by_workers()
+        )
         require_shared(workers, run.folder, option="--out")
         reports: dict[str, Any] = {}
         given_up: list[str] = []
