@@ -27,7 +27,7 @@ def predict(
     """Predict every case whose inputs are new, write the predictions, and where labels are known the metrics; the reports."""
     import pandas as pd
 
-    from pipeline.cluster.mapping import one_thread
+    from pipeline.cluster.threads import limit_threads
     from pipeline.cluster.workers import choose_device
     from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.inference.new_cohort import Kept, likeness_rows, rows_of, with_labels
@@ -36,8 +36,7 @@ def predict(
 
     store = FeatureStore(config.store)
     device = workers.device if config.scheduler is None else choose_device("auto")
-    if device == "cpu":
-        one_thread()  # as in training: the same numbers to the last digit
+    limit_threads(device)  # as in training, so that the numbers agree
     with run.stage("prediction"):
         shown = present(predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes)
         run.facts["genes"] = {one.task: log_missing(one, shown.members[one.task], cohort) for one in predictors}

@@ -219,7 +219,7 @@ class OmicsScaler:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, `axes` apart; `from_json` of them is the same scaler to the last digit."""
+        """Plain JSON values without `axes`; `from_json` restores the same numbers."""
         own = replace(self, axes=None)
         values = {
             name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(own).items()
