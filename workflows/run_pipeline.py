@@ -81,7 +81,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     """The stages of a run, in their order. Whatever is wrong with the input is told before the first of them."""
     from pipeline.cluster.shared_paths import require_seen, require_shared
     from pipeline.explanation.chosen_cases import require_cases
-    from pipeline.inference.agreement import check_cohort, require_encoder
+    from pipeline.inference.compatibility import check_cohort, require_encoder
     from pipeline.inference.recipe import with_recipe
     from pipeline.inference.trained import load_trained
     from pipeline.run.audit import require_account
