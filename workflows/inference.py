@@ -78,7 +78,9 @@ def slide_keys(config: "Config", cohort: "Cohort", features: Mapping[str, str]) 
 
     return {
         case: [
-            SlideKeys(slide.slide_id, features[slide.slide_id], "" if cohort.stored else tile_key(slide, config.tiles))
+            SlideKeys(
+                slide.slide_id, features[slide.slide_id], "" if cohort.precomputed else tile_key(slide, config.tiles)
+            )
             for slide in slides
         ]
         for case, slides in cohort.slides_by_case(features).items()
