@@ -18,7 +18,7 @@ from models.linear import OnLinear
 from models.settings import ModelSettings
 from pipeline.baselines.clinical import fit_clinical_cox, fit_clinical_logistic
 from pipeline.baselines.genomic import fit_omics_cox, fit_omics_logistic
-from pipeline.cluster.mapping import one_thread
+from pipeline.cluster.threads import limit_threads
 from pipeline.config.schema import CONTENDERS, Config, Contender, identity
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import ReferenceCohort
@@ -134,8 +134,7 @@ def run_fold(job: FoldJob) -> str:
     mark, done = job.fingerprint(), job.out / "done.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["fingerprint"] == mark:
         return "reused"
-    if job.device == "cpu":
-        one_thread()
+    limit_threads(job.device)
     shutil.rmtree(job.out, ignore_errors=True)
     with writing(job.out):
         job.out.mkdir(parents=True)

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -282,8 +282,14 @@ def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tens
 
 
 def _read_arrays(path: Path) -> dict[str, torch.Tensor]:
+    """The arrays of a safetensors file, each in memory of its own as torch lays it out.
+
+    In the file they stand one behind the other, and a tensor that is read from it lies at whatever address that gives. The
+    kernels of some processors round otherwise where memory is not aligned to 64 bytes, as that of a trained model is.
+    """
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # it is no mapping
     except (SafetensorError, OSError) as error:
         raise _broken(path, error) from None
 
