@@ -229,7 +229,7 @@ def test_gene_sets_that_cannot_be_used(refused, cohort, write):
     names(refused("--gene-sets", "nowhere.gmt"), "nowhere.gmt: cannot be read")
     clinical = write(cohort.table()[["case_id", "grade"]])
     message = refused("--gene-sets", cohort.sets, "--clinical", clinical, genes="none")
-    names(message, f"--gene-sets {cohort.sets}: there are no genes", "leave the sets out")
+    names(message, f"--gene-sets {cohort.sets}: the run has no genes", "leave --gene-sets out")
 
 
 def test_covariates_that_cannot_be_used(refused, cohort, write):
