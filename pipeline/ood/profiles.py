@@ -10,7 +10,7 @@ from jaxtyping import Float
 from preprocessing.features.store import FeatureStore
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
-from preprocessing.tiling.slide_stats import Look
+from preprocessing.tiling.slide_stats import SlideStats
 from preprocessing.tiling.tiles import sample_rows
 
 TILES = 16  # of each slide, looked at one by one
@@ -38,7 +38,7 @@ class Profile:
     case_id: str
     mean: Float[np.ndarray, " D"]
     tiles: Float[np.ndarray, "n D"]
-    look: Look | None
+    look: SlideStats | None
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Where the tissue is on a slide's thumbnail.
 
-The default detector measures how strongly each pixel is coloured beyond the glass, in optical density. Taking density
-relative to the glass removes a tint of the background; colour, unlike brightness, does not answer to dust, shadows or
-the edges of cover slips, all of which are grey. Otsu's method then finds the threshold, held between two bounds: on a
-blank slide it would split the noise, and on a slide that is all tissue it would split the tissue.
+The default detector measures how strongly each pixel is coloured beyond the glass, in optical density. Density relative
+to the glass removes a tint of the background; colour, unlike brightness, does not respond to dust, shadows or the edges of
+cover slips, all of which are grey. Otsu's method then finds the threshold, clipped between two bounds: on a blank slide it
+would split the noise, and on a slide that is all tissue it would split the tissue.
 """
 
 from collections.abc import Callable
@@ -30,28 +30,31 @@ GLASS_MAX_PINK = 0.03  # green's density beyond blue's: glass is rarely pinker, 
 GLASS_MIN_SHARE = 0.005  # of the thumbnail; less is a vessel's lumen or a gap in the tissue
 BLACK_LEVEL = 40  # scanners pad with black, JPEG blurs it; the darkest tissue at 8 µm/px has a channel above 60
 PADDING_WHITE = 254  # nearer to 255 than any scanned glass that is not overexposed
-COUNTED_ROWS = 1024  # of a mask at once
+COUNTED_ROWS = 1024  # rows of a mask that are counted at a time
 INK_REACH_UM = 40.0  # the rim of a pen's stroke, where ink and tissue or glass mix
 
 
 class TissueConfig(Settings):
-    """How tissue is told from glass, ink and padding; or whose word is taken for it."""
+    """How tissue is distinguished from glass, ink and padding: by a detector, or by the user's masks."""
 
-    masks: Path | None = Field(None, description="folder of the user's own masks, which take the detector's place")
+    masks: Path | None = Field(None, description="folder of the user's tissue masks, which replace the detector")
     outline_origin: Literal["scan", "slide"] = Field(
         "scan",
-        description="where the masks' outlines have their zero: the corner of the scanned part, as in QuPath, or of the file",
+        description="origin of the masks' outlines: the corner of the scanned region, as in QuPath, or of the whole slide",
     )
     detector: str = Field("default", description="name of the tissue detector")
-    mpp: float = Field(8.0, gt=0, description="resolution at which tissue is looked for, µm per pixel")
+    mpp: float = Field(8.0, gt=0, description="resolution at which tissue is detected, µm per pixel")
     smooth_um: float = Field(10.0, ge=0, description="standard deviation of the smoothing, µm")
     min_threshold: float = Field(0.015, ge=0, description="lower bound of the threshold: colour, in optical density")
     max_threshold: float = Field(0.05, ge=0, description="upper bound of the threshold: colour, in optical density")
-    min_piece_um2: float = Field(10_000.0, ge=0, description="smaller pieces of tissue are specks, µm²")
+    min_piece_um2: float = Field(10_000.0, ge=0, description="smaller pieces of tissue are dropped as specks, µm²")
     min_hole_um2: float = Field(10_000.0, ge=0, description="smaller holes in the tissue are filled, µm²")
     exclude_pen: bool = Field(True, description="leave out red, green, blue and black ink")
     white_level: int = Field(
-        245, ge=0, le=255, description="no tissue where every channel is at least this; also the glass, if none is seen"
+        245,
+        ge=0,
+        le=255,
+        description="grey level from which on a pixel is never tissue; also the colour of the glass where none is found",
     )
 
 
@@ -59,15 +62,15 @@ Detector: TypeAlias = Callable[[Thumbnail, float, TissueConfig], Mask]
 
 
 def detect_tissue(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mask:
-    """The thumbnail's tissue, by the detector that the config names.
+    """Return the thumbnail's tissue, by the detector that the config names.
 
     Args:
-        thumbnail: the whole slide, RGB; transparent parts made white or black.
+        thumbnail: the whole slide, RGB; transparent regions filled with white or black.
         mpp: the thumbnail's resolution, µm per pixel.
         config: the detector's name and settings.
 
     Returns:
-        True where there is tissue, pixel for pixel of the thumbnail.
+        Boolean mask of the thumbnail's shape, True where there is tissue.
 
     Raises:
         UnknownNameError: there is no detector of that name.
@@ -76,10 +79,10 @@ def detect_tissue(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mas
 
 
 def detect_by_colour(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mask:
-    """Tissue by its colour beyond the glass; see the head of this file. A finer thumbnail is averaged first."""
+    """Return tissue by its colour beyond the glass (see the module's docstring). A finer thumbnail is averaged first."""
     factor = max(1, round(config.mpp / mpp))
     mpp *= factor
-    density, padding, white = _see_through(_shrink(thumbnail, factor), mpp, config)
+    density, padding, white = _measure_density(_shrink(thumbnail, factor), mpp, config)
     tissue = _drop_small(_find_coloured(density, ~padding & ~white, config), config.min_piece_um2 / mpp**2)
     if tissue.any():  # else all of a tiny slide's glass would be a hole
         tissue = ~_drop_small(~tissue, config.min_hole_um2 / mpp**2) & ~padding
@@ -95,18 +98,18 @@ def _find_coloured(density: Planes, usable: Mask, config: TissueConfig) -> Mask:
 
 
 def measure_ink(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> float:
-    """The share of pen ink in all that lies on the glass, tissue and ink, 0 to 1; see `detect_tissue` for the arguments."""
+    """Return pen ink as a share of ink and tissue, 0 to 1; see `detect_tissue` for the arguments."""
     factor = max(1, round(config.mpp / mpp))
-    density, padding, _ = _see_through(_shrink(thumbnail, factor), mpp * factor, config)
-    there = ~padding & (density.mean(axis=0) > config.max_threshold)
-    ink = _find_ink(density, 0) & there
-    return float(ink.sum()) / max(1.0, float(there.sum()))
+    density, padding, _ = _measure_density(_shrink(thumbnail, factor), mpp * factor, config)
+    visible = ~padding & (density.mean(axis=0) > config.max_threshold)
+    ink = _find_ink(density, 0) & visible
+    return float(ink.sum()) / max(1.0, float(visible.sum()))
 
 
-def _see_through(rgb: Planes, mpp: float, config: TissueConfig) -> tuple[Planes, Mask, Mask]:
-    """The smoothed image's optical density beyond the glass, what the scanner never saw, and what is white.
+def _measure_density(rgb: Planes, mpp: float, config: TissueConfig) -> tuple[Planes, Mask, Mask]:
+    """Optical density of the smoothed image beyond the glass, the scanner's padding, and white pixels.
 
-    The density takes the image's place in memory.
+    The density overwrites the image.
     """
     padding = _find_padding(rgb)
     rgb[:, padding] = config.white_level  # so that it does not bleed into its surroundings
@@ -117,7 +120,7 @@ def _see_through(rgb: Planes, mpp: float, config: TissueConfig) -> tuple[Planes,
 
 
 def detect_by_tiatoolbox(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mask:
-    """Tissue by tiatoolbox's `MorphologicalMasker`: Otsu on grey levels, specks removed, dilated; its own settings."""
+    """Return tissue by tiatoolbox's `MorphologicalMasker` with its defaults: Otsu on grey levels, specks removed, dilated."""
     from tiatoolbox.tools.tissuemask import MorphologicalMasker
 
     masks = MorphologicalMasker(mpp=mpp).fit_transform(thumbnail[None])
@@ -160,7 +163,7 @@ def _smooth(planes: Planes, sigma_px: float) -> None:
 
 
 def _enlarge(mask: Mask, factor: int, shape: tuple[int, ...]) -> Mask:
-    """The mask at the thumbnail's own size: the inverse of `_shrink`."""
+    """The mask at the thumbnail's size: the inverse of `_shrink`."""
     if factor == 1:
         return mask
     return mask.repeat(factor, axis=0).repeat(factor, axis=1)[: shape[0], : shape[1]]
@@ -180,7 +183,7 @@ def _spread(density: Planes) -> Plane:
 
 
 def _find_padding(rgb: Planes) -> Mask:
-    """What the scanner never saw: black or pure white, some 5 × 5 pixels of it at least, and its blurred rim."""
+    """The scanner's padding: black or pure white regions of at least about 5 × 5 pixels, and their blurred rim."""
     outside = (_highest(rgb) < BLACK_LEVEL) | (_lowest(rgb) >= PADDING_WHITE)
     if not outside.any():
         return outside
@@ -188,7 +191,7 @@ def _find_padding(rgb: Planes) -> Mask:
 
 
 def _estimate_glass(rgb: Planes, padding: Mask, white_level: int) -> Float32[np.ndarray, "3"]:
-    """The empty slide's colour: the commonest of its bright, smooth, hardly coloured pixels; else the white level."""
+    """The colour of bare glass: the most frequent of the bright, smooth, hardly coloured pixels; else the white level."""
     step = max(1, min(padding.shape) // 512)  # a sample of the pixels of a large thumbnail
     rgb, padding = rgb[:, ::step, ::step], padding[::step, ::step]
     level = (rgb[0] + rgb[1] + rgb[2]) / 3
@@ -206,7 +209,7 @@ def _estimate_glass(rgb: Planes, padding: Mask, white_level: int) -> Float32[np.
 
 
 def _turn_to_density(rgb: Planes, glass: Float32[np.ndarray, "3"]) -> Planes:
-    """Optical density beyond the glass, by channel, in place; what is brighter than the glass has none."""
+    """Optical density beyond the glass, by channel, in place; 0 where a pixel is brighter than the glass."""
     np.maximum(rgb, 1.0, out=rgb)
     np.divide(glass[:, None, None], rgb, out=rgb)
     np.maximum(rgb, 1.0, out=rgb)
