@@ -21,7 +21,7 @@ from pipeline.baselines.genomic import fit_omics_cox, fit_omics_logistic
 from pipeline.cluster.mapping import one_thread
 from pipeline.config.schema import CONTENDERS, Config, Contender, identity
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
-from pipeline.ood.reference import Reference
+from pipeline.ood.reference import ReferenceCohort
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.training.fit import Epoch, fit_model, predict
@@ -202,8 +202,8 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
 
 
-def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> Reference:
-    """What a new cohort will be compared with: the slides and genes of the fold's training cases."""
+def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> ReferenceCohort:
+    """Fit the reference cohort, with which new cases are compared, to the slides and genes of the fold's training cases."""
     train = job.fold.train
     slides = {
         case: [SlideKeys(bag, bag, tiles) for bag, tiles in zip(job.bags[case], job.tiles[case], strict=True)]
@@ -212,10 +212,10 @@ def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> Reference:
     }
     profiles = read_profiles(FeatureStore(job.config.store), slides)
     if scaler is None:
-        return Reference.fit(profiles, None)
+        return ReferenceCohort.fit(profiles, None)
     matrix = with_covariates(OmicsMatrix.load(job.omics), job.labels, job.covariates)
     there = set(matrix.case_ids)
-    return Reference.fit(profiles, read_genes(scaler, matrix.take([case for case in train if case in there])))
+    return ReferenceCohort.fit(profiles, read_genes(scaler, matrix.take([case for case in train if case in there])))
 
 
 def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:

@@ -4,7 +4,7 @@
     MODEL/weights.safetensors   its members' weights, and the axes of its gene groups
     MODEL/SHA256SUMS            of all its files, where it was handed out
     MODEL/slides/               the same of the baseline that looks at slides alone, where there is one
-    MODEL/likeness.*            what a new cohort is compared with; see `pipeline.ood.reference`
+    MODEL/reference.*           reference cohort, to detect distribution shift; see `pipeline.ood.reference`
     MODEL/stain_target.*        the image whose stain slides get, where the user gave one
 
 The models of a task's folds, which answer together, are a folder of such folders, with `ensemble.json` beside them.
@@ -113,7 +113,7 @@ def hand_out_folds(made: Sequence[Path], final: Path, folder: Path, facts: Mappi
         names = [f"fold_{number}" for number in range(len(made))]
         for name, model in zip(names, made, strict=True):
             shutil.copytree(model, draft / name)
-        for path in final.glob("likeness.*"):
+        for path in final.glob("reference.*"):
             shutil.copy(path, draft / path.name)
         told = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, draft)
         _write_json(draft / ENSEMBLE, told | dict(facts))
