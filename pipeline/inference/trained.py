@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from models.catalogue import MODELS
 from pipeline.inference.metadata import Facts
 from pipeline.ood.reference import ARRAYS_FILE, JSON_FILE, Reference
+from pipeline.tasks import FittedTask
 from pipeline.training.model_folder import (
     ENSEMBLE,
     STAIN_TARGET,
@@ -75,9 +76,10 @@ class Predictor:
         return MODELS[self.model_name].reads_genes and self.members[0].scaler is not None
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The task's classes; none for survival."""
-        return getattr(self.members[0].task, "classes", ())
+    def fitted(self) -> FittedTask:
+        """The task, as the members together fitted it."""
+        first, *others = (member.task for member in self.members)
+        return first.joined(others)
 
     def trained_on(self, cases: Iterable[str]) -> list[str]:
         """Those of the cases that were in the training, as far as the model folder says who was."""
@@ -145,7 +147,9 @@ def _load(folder: Path) -> Predictor:
         raise InputError(f"model: {path} names no members; copy it again from its run")
     sources = [folder / name for name in names]
     members = tuple(map(load_model, sources))
-    if len({(one.task_name, one.model_name, getattr(one.task, "classes", None), one.patch_dim) for one in members}) > 1:
+    first = members[0]
+    alike = len({(one.task_name, one.model_name, one.patch_dim) for one in members}) == 1
+    if not alike or not all(first.task.agrees_with(one.task) for one in members):
         raise InputError(f"model: {folder} holds models of different tasks or kinds; copy it again from its run")
     try:
         scaler = OmicsScaler.from_json(described["omics"]) if described.get("omics") else None
