@@ -13,16 +13,10 @@ from preprocessing.features.precomputed import StoredRecipe, stored_recipe, stor
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import FEATURE_KINDS, OmicsMatrix, concatenate
-from preprocessing.slides.discovery import (
-    LeftOut,
-    Slide,
-    SlideFile,
-    doubtful_resolutions,
-    find_slides,
-    probe_slides,
-    same_scans,
-    select_kind,
-)
+from preprocessing.slides.discovery import find_slides, select_kind
+from preprocessing.slides.probing import probe_slides, same_scans
+from preprocessing.slides.resolution import doubtful_resolutions
+from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 from preprocessing.tables.case_ids import case_of, source_site
 from preprocessing.tables.case_tables import Dropped, read_clinical, read_genes
 from preprocessing.tables.labels import recognise
@@ -92,7 +86,7 @@ def load_cohort(
     ignore_columns: Iterable[str] = (),
     store: FeatureStore | None = None,
     must_share: bool = True,
-    apart: bool = False,
+    isolated: bool = False,
 ) -> Cohort:
     """Read everything but pixels; all that can be wrong with the input is told here.
 
@@ -107,21 +101,21 @@ def load_cohort(
         ignore_columns: of the gene table and the further ones.
         store: where the features are that a manifest names in the place of slides.
         must_share: whether a gene table of none of the slides' cases is refused; else a note says so.
-        apart: whether slides are opened in other processes, see `probe_slides`.
+        isolated: whether slides are opened in isolated processes, see `probe_slides`.
 
     Raises:
         InputError: see the readers of slides and tables; or no case has what the run needs.
     """
     if slides is None and genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
-    found = find_slides(slides, apart=apart) if slides else []
+    found = find_slides(slides, isolated=isolated) if slides else []
     files, other_kinds = _select_slides(found, slides, slide_kind) if slides else ([], [])
     known = {file.case_id for file in files} | {gone.file.case_id for gone in other_kinds} or None
     tables = _read_tables(genes, further_tables, clinical, known, ignore=tuple(ignore_columns), must_share=must_share)
     notes, annotations = tables.notes, tables.annotations
     labels = recognise(annotations, source=str(clinical or genes))
     # Last, since it takes longest.
-    usable, broken = _open_slides(files, slides, default_mpp, store, apart=apart) if slides else ([], [])
+    usable, broken = _open_slides(files, slides, default_mpp, store, isolated=isolated) if slides else ([], [])
     stored = stored_recipe(usable, store) if store and any(slide.features for slide in usable) else None
     if stored:
         notes.append(stored.told())
@@ -190,10 +184,10 @@ def _select_slides(found: list[SlideFile], source: Path, kind: str) -> tuple[lis
 
 
 def _open_slides(
-    files: list[SlideFile], source: Path, default_mpp: float | None, store: FeatureStore | None, *, apart: bool
+    files: list[SlideFile], source: Path, default_mpp: float | None, store: FeatureStore | None, *, isolated: bool
 ) -> tuple[list[Slide], list[LeftOut]]:
     of_features = partial(stored_slide, store=store) if store and any(file.features for file in files) else None
-    usable, broken = probe_slides(files, default_mpp=default_mpp, stored=of_features, apart=apart)
+    usable, broken = probe_slides(files, default_mpp=default_mpp, precomputed=of_features, isolated=isolated)
     if not usable:
         reasons = "; ".join(f"{gone.file.slide_id}: {gone.reason}" for gone in broken[:3])
         raise InputError(f"slides: none of the {len(broken)} slides in {source} can be used: {reasons}")

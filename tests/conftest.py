@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from preprocessing.slides.discovery import Slide, SlideFile, probe_slide
+from preprocessing.slides.probing import probe_slide
+from preprocessing.slides.slide import Slide, SlideFile
 from workflows.demo import write_svs
 
 GLASS = (243, 243, 243)

@@ -31,9 +31,11 @@ from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.omics.gene_sets import read_gene_sets
-from preprocessing.slides.discovery import Slide, find_slides, probe_slide, probe_slides
-from preprocessing.slides.masks import mask_files, read_mask
+from preprocessing.slides.discovery import find_slides
+from preprocessing.slides.probing import probe_slide, probe_slides
+from preprocessing.slides.slide import Slide
 from preprocessing.tables.case_tables import read_clinical, read_genes
+from preprocessing.tiling.masks import mask_files, read_mask
 from workflows.demo import write_svs
 from workflows.run_pipeline import main
 
@@ -547,8 +549,9 @@ import sys
 from pathlib import Path
 import openslide
 from preprocessing.io.errors import SlideError
-from preprocessing.slides.discovery import SlideFile, probe_slide
-from preprocessing.slides.tiles import TileConfig, tile_slide
+from preprocessing.slides.probing import probe_slide
+from preprocessing.slides.slide import SlideFile
+from preprocessing.tiling.tiles import TileConfig, tile_slide
 try:
     tile_slide(probe_slide(SlideFile("S", "S", Path(sys.argv[1])), default_mpp=None), TileConfig())
 except (SlideError, openslide.OpenSlideError) as error:
@@ -562,7 +565,7 @@ except (SlideError, openslide.OpenSlideError) as error:
         ({"width": 10**6, "height": 10**6, "tile": 4096, "mpp": 0.3, "tiles": 245 * 245}, "its thumbnail would have"),
         (
             {"width": 65_520, "height": 65_520, "tile": 65_520, "mpp": 0.5},
-            "level 0 is stored in pieces of 65520 × 65520",
+            "level 0 has native tiles of 65520 × 65520",
         ),
         (
             {"width": 4_000_000_000, "height": 16, "tile": 8192, "mpp": 0.5, "tiles": 488_282},

@@ -162,7 +162,7 @@ def read_cohort(config: "Config", places: "Config", *, trained: bool) -> "Cohort
         ignore_columns=config.omics.ignore,
         store=FeatureStore(places.store),
         must_share=not trained,  # on a first day there may be slides alone
-        apart=config.workers != 0,
+        isolated=config.workers != 0,
     )
 
 

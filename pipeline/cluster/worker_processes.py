@@ -21,8 +21,8 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
 }
-IMPORTED = ["pipeline.cluster.worker_server"]
-OPENING = ["preprocessing.slides.discovery"]  # all that it takes to open slides
+IMPORTED = ["workflows.worker_server"]  # by name: it imports the stages and the fold job, which lie above this package
+OPENING = ["preprocessing.slides.probing"]  # all that it takes to open slides
 
 
 def start_server(imported: Sequence[str] = IMPORTED) -> None:

@@ -20,9 +20,9 @@ from preprocessing.features.encoders import EncoderConfig, encoder_spec
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import read_text, why_no_file
 from preprocessing.omics.scaler import OmicsConfig
-from preprocessing.slides.discovery import MPP_RANGE
-from preprocessing.slides.tiles import TileConfig
+from preprocessing.slides.resolution import MPP_RANGE
 from preprocessing.tables.case_ids import case_of
+from preprocessing.tiling.tiles import TileConfig
 
 Stage = Literal["tile", "embed", "join", "train"]
 BASELINES = {  # by their names in the reports, as the tables call them

@@ -21,7 +21,7 @@ from preprocessing.features.store import FeatureStore
 from preprocessing.formats.colours import prototype_colour
 from preprocessing.io.errors import some
 from preprocessing.slides.reader import SlideReader
-from preprocessing.slides.tiles import read_tile
+from preprocessing.tiling.tiles import read_tile
 
 log = logging.getLogger(__name__)
 CASES_A_JOB = 32

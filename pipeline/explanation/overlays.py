@@ -10,7 +10,7 @@ from PIL import Image
 
 from preprocessing.io.atomic import whole_file
 from preprocessing.slides.reader import SlideReader
-from preprocessing.slides.tiles import TileGrid
+from preprocessing.tiling.tiles import TileGrid
 
 LONG_SIDE_PX = 1024  # of a thumbnail
 OPACITY = 0.6  # of a tile's colour: the tissue is still seen

@@ -11,7 +11,7 @@ from preprocessing.cohort import Cohort
 from preprocessing.features.encoders import Encoder
 from preprocessing.features.precomputed import StoredRecipe
 from preprocessing.io.errors import InputError, some
-from preprocessing.slides.stain import stain_recipe
+from preprocessing.tiling.stain import stain_recipe
 
 log = logging.getLogger(__name__)
 ENCODER_PARTS = {  # what makes two encoders of one name different ones

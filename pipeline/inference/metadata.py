@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from preprocessing.features.encoder_table import Pooling
-from preprocessing.slides.tiles import TileConfig
+from preprocessing.tiling.tiles import TileConfig
 
 
 class _Told(BaseModel):

@@ -25,7 +25,7 @@ from pipeline.training.model_folder import (
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.omics.scaler import OmicsScaler
-from preprocessing.slides.stain import stain_recipe
+from preprocessing.tiling.stain import stain_recipe
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from preprocessing.features.store import FeatureStore
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
-from preprocessing.slides.slide_stats import Look
-from preprocessing.slides.tiles import sample_rows
+from preprocessing.tiling.slide_stats import Look
+from preprocessing.tiling.tiles import sample_rows
 
 TILES = 16  # of each slide, looked at one by one
 

@@ -14,9 +14,9 @@ from preprocessing.cohort import Cohort, audit_cases
 from preprocessing.features.encoders import encoder_spec
 from preprocessing.features.store import FeatureStore, Measured, ask_many, feature_key, tile_key
 from preprocessing.io.errors import SlideError, some
-from preprocessing.slides.discovery import Slide
-from preprocessing.slides.quality import QualityConfig
-from preprocessing.slides.tiles import tile_slide
+from preprocessing.slides.slide import Slide
+from preprocessing.tiling.quality import QualityConfig
+from preprocessing.tiling.tiles import tile_slide
 
 SAMPLED = 8  # slides whose thumbnail is looked at
 BYTES_A_NUMBER = 2  # features are stored as float16

@@ -20,11 +20,11 @@ from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encod
 from preprocessing.features.store import Bag, FeatureStore, feature_key, tile_key
 from preprocessing.io.errors import SlideError
 from preprocessing.io.fingerprints import slide_fingerprint
-from preprocessing.slides.discovery import Slide
-from preprocessing.slides.masks import mask_origin
-from preprocessing.slides.slide_stats import look_at
-from preprocessing.slides.stain import stain_recipe
-from preprocessing.slides.tiles import TileConfig, TileGrid, slide_normaliser, tile_slide
+from preprocessing.slides.slide import Slide
+from preprocessing.tiling.masks import mask_origin
+from preprocessing.tiling.slide_stats import look_at
+from preprocessing.tiling.stain import stain_recipe
+from preprocessing.tiling.tiles import TileConfig, TileGrid, slide_normaliser, tile_slide
 
 PACKAGES = ("openslide-python", "simplejpeg", "pillow", "torch", "timm")  # whose arithmetic makes a feature
 PART_TILES = 16 * CPU_TILES  # always as many, so that parts that are done fit a later run with other workers

@@ -12,8 +12,8 @@ from pipeline.cluster.mapping import Outcome, map_slides
 from pipeline.cluster.workers import Workers
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.atomic import whole_file
-from preprocessing.slides.discovery import Slide
 from preprocessing.slides.reader import SlideReader
+from preprocessing.slides.slide import Slide
 from preprocessing.tables.case_ids import file_name
 
 LONG_SIDE_PX = 384

@@ -19,8 +19,8 @@ from jaxtyping import Float
 
 from preprocessing.features.encoders import CPU_TILES, Encoder
 from preprocessing.slides.reader import SlideReader
-from preprocessing.slides.stain import Normaliser
-from preprocessing.slides.tiles import TileGrid, read_tile
+from preprocessing.tiling.stain import Normaliser
+from preprocessing.tiling.tiles import TileGrid, read_tile
 
 WAITING_BATCHES = 2  # for each reading thread, full or being filled
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError, SlideError
-from preprocessing.slides.discovery import Slide, SlideFile
-from preprocessing.slides.tiles import TileConfig
+from preprocessing.slides.slide import Slide, SlideFile
+from preprocessing.tiling.tiles import TileConfig
 
 NO_SIZE = (0, 0)  # an import does not know how large the slide was
 

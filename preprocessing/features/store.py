@@ -38,11 +38,11 @@ from preprocessing.io.atomic import REMEDY, draft_name, sweep, writing
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.io.files import file_above
 from preprocessing.io.fingerprints import fingerprint
-from preprocessing.slides.discovery import Slide
-from preprocessing.slides.masks import mask_origin
-from preprocessing.slides.slide_stats import LOOK_FORMAT, Look
-from preprocessing.slides.stain import stain_recipe
-from preprocessing.slides.tiles import TileConfig, TiledSlide, TileGrid
+from preprocessing.slides.slide import Slide
+from preprocessing.tiling.masks import mask_origin
+from preprocessing.tiling.slide_stats import LOOK_FORMAT, Look
+from preprocessing.tiling.stain import stain_recipe
+from preprocessing.tiling.tiles import TileConfig, TiledSlide, TileGrid
 
 FORMAT = 2  # of tiles and features; raise it whenever the same recipe would give other numbers
 CHUNK_ROWS = 512  # of features and masks

@@ -1,7 +1,7 @@
 """A slide's tissue and tiles as QuPath reads them: annotations and tiles in level-0 pixels.
 
 QuPath measures from the corner of the scanned part, where a file says which part that is. Tiles are objects of the type
-`tile`, which `preprocessing.slides.masks` passes over: the file is also a tissue mask, the very one that it was made from.
+`tile`, which `preprocessing.tiling.masks` passes over: the file is also a tissue mask, the very one that it was made from.
 """
 
 import json

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int32, Num
 from preprocessing.features.store import Bag
 from preprocessing.io.atomic import whole_file
 from preprocessing.io.errors import InputError, SlideError
-from preprocessing.slides.discovery import MPP_RANGE
+from preprocessing.slides.resolution import MPP_RANGE
 
 Format = Literal["clam", "trident", "stamp"]
 FEATURES: Mapping[Format, str] = {"clam": "features", "trident": "features", "stamp": "feats"}

@@ -1,1 +1,1 @@
-"""Whole-slide images: discovery, reading, tissue, tiles, stain."""
+"""Whole-slide images: discovery, manifests, probing, resolution, reading."""

@@ -1,10 +1,11 @@
 """The JPEG tiles of a TIFF or SVS file, decoded directly: the same pixels as OpenSlide's, several times faster.
 
-OpenSlide paints every region on a transparent canvas, tile by tile, and keeps too few tiles to spare the neighbour the
-same work. Here a row of native tiles is decoded once for all regions that lie in it, as long as they are read row by row.
+OpenSlide paints every region on a transparent canvas, tile by tile, and caches too few tiles for neighbouring regions.
+Here a row of native tiles is decoded once for all regions that lie in it, as long as these are read row by row.
 """
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,45 +14,72 @@ import tifffile
 from jaxtyping import UInt8
 
 JPEG, RGB, YCBCR, CONTIGUOUS = 7, 2, 6, 1  # compression, photometric interpretations and planar configuration of TIFF
-KEPT_BYTES = (
-    256 << 20
-)  # of decoded tiles; rows of tiles that need more, on the widest slides, are decoded more than once
-# What tifffile ends with where a file's tables are not sound.
-UNSOUND = (tifffile.TiffFileError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+# Decoded tiles; rows of tiles that need more, on the widest slides, are decoded more than once.
+KEPT_BYTES = 256 << 20
+# The errors of tifffile on damaged tables. They are caught around tifffile's parsing alone: elsewhere they are our faults.
+PARSING_ERRORS = (
+    tifffile.TiffFileError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+@dataclass(frozen=True)
+class LevelLayout:
+    """Where the JPEG tiles of a level lie in the file.
+
+    Attributes:
+        size_px: width and height of the level.
+        tile_px: width and height of a native tile.
+        offsets: position of each tile in the file, bytes, row by row.
+        lengths: length of each tile, bytes.
+        tables: quantisation and Huffman tables that all tiles share, as a JPEG stream, or b"".
+        is_ycbcr: whether colours are stored as YCbCr rather than RGB.
+    """
+
+    size_px: tuple[int, int]
+    tile_px: tuple[int, int]
+    offsets: tuple[int, ...]
+    lengths: tuple[int, ...]
+    tables: bytes
+    is_ycbcr: bool
 
 
 class JpegTiles:
-    """One level of a slide. Reads give None where something is not plain: then OpenSlide's word counts.
+    """The tiles of one level. Reads return None where a tile is missing or damaged: then OpenSlide decides.
 
     Attributes:
         size_px: width and height of the level.
         tile_px: width and height of a native tile.
     """
 
-    def __init__(self, path: Path, page: tifffile.TiffPage) -> None:
-        self.size_px: tuple[int, int] = (page.imagewidth, page.imagelength)
-        self.tile_px: tuple[int, int] = (page.tilewidth, page.tilelength)
+    def __init__(self, path: Path, layout: LevelLayout) -> None:
+        self.size_px, self.tile_px = layout.size_px, layout.tile_px
         self._columns = -(-self.size_px[0] // self.tile_px[0])
-        self._offsets, self._lengths = page.dataoffsets, page.databytecounts
-        # What the tiles of a file have in common stands once in its head; and what their colours are, JPEG's own way.
-        adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([page.photometric == YCBCR])
-        self._head = b"\xff\xd8" + adobe + (page.jpegtables or b"")[2:-2]
+        self._offsets, self._lengths = layout.offsets, layout.lengths
+        # Each tile lacks the shared tables; Adobe's marker declares how the colours are stored.
+        adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([layout.is_ycbcr])
+        self._head = b"\xff\xd8" + adobe + layout.tables[2:-2]
         self._file = path.open("rb")
         self._file_bytes = path.stat().st_size
-        self._kept: dict[tuple[int, int], UInt8[np.ndarray, "h w 3"]] = {}  # by row and column, of few rows
+        self._kept: dict[tuple[int, int], UInt8[np.ndarray, "h w 3"]] = {}  # by row and column; few rows
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
 
     def region(self, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "H W 3"] | None:
-        """A rectangle whose corner is the point (x, y), all in pixels of this level."""
+        """Return the rectangle whose upper left corner is (x, y), all in pixels of this level, or None."""
         if x < 0 or y < 0 or x + width > self.size_px[0] or y + height > self.size_px[1]:
             return None
         tile_width, tile_height = self.tile_px
         rows = range(y // tile_height, (y + height - 1) // tile_height + 1)
         columns = range(x // tile_width, (x + width - 1) // tile_width + 1)
-        self._kept = {place: tile for place, tile in self._kept.items() if place[0] in rows}
+        self._kept = {position: tile for position, tile in self._kept.items() if position[0] in rows}
         out = np.empty((height, width, 3), np.uint8)
         for row in rows:
             for column in columns:
@@ -64,7 +92,7 @@ class JpegTiles:
         return out
 
     def richest(self, count: int) -> list[tuple[int, int, int, int]]:
-        """The rectangles (x, y, width, height) of as many tiles, those that hold the most in equal parts of the level."""
+        """Return the rectangles (x, y, width, height) of `count` tiles: the longest tile of each of as many equal parts."""
         lengths = np.asarray(self._lengths)
         parts = np.array_split(np.arange(len(lengths)), min(count, len(lengths)))
         chosen = (int(part[np.argmax(lengths[part])]) for part in parts)
@@ -104,15 +132,30 @@ class JpegTiles:
 
 
 def open_level(path: Path, size_px: tuple[int, int]) -> JpegTiles | None:
-    """The level of this width and height, where it is plainly tiled JPEG in a sound TIFF."""
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            for page in tiff.pages:
-                if isinstance(page, tifffile.TiffPage) and _is_plain(page, size_px):
-                    return JpegTiles(path, page)
-    except UNSOUND:
-        pass
-    return None
+    """Return the level of this width and height, or None where it is not plain JPEG tiles in an intact TIFF."""
+    layout = _read_layout(path, size_px)
+    return None if layout is None else JpegTiles(path, layout)
+
+
+def _read_layout(path: Path, size_px: tuple[int, int]) -> LevelLayout | None:
+    with path.open("rb") as file:
+        try:
+            with tifffile.TiffFile(file) as tiff:
+                pages = (page for page in tiff.pages if isinstance(page, tifffile.TiffPage))
+                return next((_layout_of(page) for page in pages if _is_plain(page, size_px)), None)
+        except PARSING_ERRORS:
+            return None
+
+
+def _layout_of(page: tifffile.TiffPage) -> LevelLayout:
+    return LevelLayout(
+        (page.imagewidth, page.imagelength),
+        (page.tilewidth, page.tilelength),
+        tuple(page.dataoffsets),
+        tuple(page.databytecounts),
+        page.jpegtables or b"",
+        page.photometric == YCBCR,
+    )
 
 
 def _is_plain(page: tifffile.TiffPage, size_px: tuple[int, int]) -> bool:

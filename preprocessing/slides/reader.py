@@ -17,36 +17,46 @@ from preprocessing.slides.jpeg_tiles import JpegTiles, open_level
 PLAIN_VENDORS = ("aperio", "generic-tiff")  # whose pixels are the TIFF's tiles, side by side
 CHECKED_TILES = 3
 STRIP_PIXELS = 1 << 24  # at most this many pixels of a level are held while a thumbnail is drawn
-# What no scanner writes, and no memory should be given to because a file says so.
+# Beyond any scanner: no memory is allocated just because a file declares such sizes.
 MAX_SIDE_PX = (1 << 31) - 1  # of level 0: coordinates are int32
 MAX_NATIVE_TILE_PIXELS = 1 << 26  # 8192 × 8192, decoded as one; scanners write 128 to 1024 a side
-LEVEL_SLACK, LEVEL_PAD_PX = 0.1, 8  # by which a level's sides may differ: of them, and pixels that it is rounded by
-MAX_READ_PIXELS = 1 << 27  # read at once
+LEVEL_SLACK, LEVEL_PAD_PX = 0.1, 8  # relative difference between a level's proportions, and pixels of rounding
+MAX_READ_PIXELS = 1 << 27  # in one read
 MAX_THUMBNAIL_PIXELS = 1 << 27  # 93 × 93 mm of glass at 8 µm; a slide has 25 × 75
 
 
 class SlideReader:
-    """An open slide. Coordinates are level-0 pixels (x, y); what is read is RGB, transparency made the slide's background.
+    """An open slide: RGB pixels at level-0 coordinates (x, y); transparent pixels take the slide's background colour.
 
-    OpenSlide opens every slide. Where a level is plainly tiled JPEG, its tiles are decoded directly, provided that some of
-    them are, pixel for pixel, what OpenSlide makes of them; what can't be read so is left to OpenSlide.
+    OpenSlide opens every slide. Where a level consists of plain JPEG tiles, these are decoded directly, about five times
+    faster, provided that sample tiles equal OpenSlide's pixel for pixel; all other regions are read by OpenSlide.
 
-    Not to be shared by threads.
+    Not thread-safe: open one reader per thread.
+
+    Args:
+        path: the slide, as a `Path` or a string.
+
+    Attributes:
+        size_px: width and height of level 0.
+        properties: OpenSlide's properties by name.
+        downsamples: of each pyramid level, level-0 pixels per pixel.
 
     Raises:
         openslide.OpenSlideError: the file cannot be opened or its pixels cannot be read.
-        SlideError: it declares sizes that no slide has.
+        SlideError: it declares impossible sizes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
         self._slide = openslide.OpenSlide(str(path))
-        self._jpeg_tiles: dict[int, JpegTiles | None] = {}  # by level, once it is known whether they may be used
+        self._jpeg_tiles: dict[int, JpegTiles | None] = {}  # by level, once it is known whether they can be used
         self.size_px: tuple[int, int] = self._slide.dimensions
-        said = self._slide.properties  # a property whose name is no text cannot be asked for: it counts for nothing
-        self.properties: dict[str, str] = {name: said[name] for name in said if name in said}
+        found = (
+            self._slide.properties
+        )  # a name that is not UTF-8 is listed, but its value cannot be read: it is ignored
+        self.properties: dict[str, str] = {name: found[name] for name in found if name in found}
         self.downsamples: tuple[float, ...] = self._slide.level_downsamples
-        if problem := self._why_too_large() or self._why_askew():
+        if problem := self._oversized() or self._misshapen():
             self._slide.close()
             raise SlideError(problem)
         self._background = "#" + self.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
@@ -63,12 +73,12 @@ class SlideReader:
                 tiles.close()
 
     def decoder(self, level: int) -> str:
-        """What reads that level: "jpeg tiles" or "openslide"."""
+        """Return what reads that level: "jpeg tiles" or "openslide"."""
         return "openslide" if self._plain_tiles(level) is None else "jpeg tiles"
 
     @property
     def bounds_px(self) -> tuple[int, int, int, int]:
-        """The scanned part (x, y, width, height), within the slide, in level-0 pixels; all where the file does not say."""
+        """The scanned region (x, y, width, height) in level-0 pixels; the whole slide where the file does not declare one."""
         found = [self.properties.get(f"openslide.bounds-{name}", "") for name in ("x", "y", "width", "height")]
         if not all(re.fullmatch(r"-?\d+", value) for value in found):
             return (0, 0, *self.size_px)
@@ -77,21 +87,21 @@ class SlideReader:
         right, bottom = min(self.size_px[0], x + width), min(self.size_px[1], y + height)
         return left, top, max(0, right - left), max(0, bottom - top)
 
-    def _why_too_large(self) -> str | None:
-        """What of the sizes that the file declares is absurd."""
+    def _oversized(self) -> str | None:
+        """Which declared size is absurd; None where all are possible."""
         if max(self.size_px) > MAX_SIDE_PX:
             return f"absurd size in its metadata: {self.size_px[0]} × {self.size_px[1]} pixels"
         for level in range(len(self.downsamples)):
             sides = [self.properties.get(f"openslide.level[{level}].tile-{side}", "0") for side in ("width", "height")]
             if int(sides[0]) * int(sides[1]) > MAX_NATIVE_TILE_PIXELS:
                 return (
-                    f"level {level} is stored in pieces of {sides[0]} × {sides[1]} pixels, too large to be decoded one by one; "
+                    f"level {level} has native tiles of {sides[0]} × {sides[1]} pixels, too large to be decoded; "
                     "convert it to a tiled pyramid (vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg)"
                 )
         return None
 
-    def _why_askew(self) -> str | None:
-        """The level that is no smaller picture of the slide: OpenSlide would read it at the wrong places."""
+    def _misshapen(self) -> str | None:
+        """Which level has other proportions than the slide, so that it would be read at wrong positions; None if none has."""
         width, height = self.size_px
         for level, (across, down) in enumerate(self._slide.level_dimensions):
             shares = (across / width, down / height)
@@ -104,27 +114,34 @@ class SlideReader:
         return None
 
     def best_level(self, downsample: float) -> int:
-        """The coarsest level that is not coarser than `downsample` (a hair's breadth of rounding forgiven)."""
-        fine_enough = [i for i, have in enumerate(self.downsamples) if have <= downsample * 1.005]
+        """Return the coarsest level that is not coarser than `downsample`, within 0.5 % of rounding."""
+        fine_enough = [i for i, factor in enumerate(self.downsamples) if factor <= downsample * 1.005]
         return max(fine_enough, key=lambda i: self.downsamples[i], default=0)
 
     def read(
         self, x: int, y: int, *, level: int, span: tuple[float, float], size_px: tuple[int, int]
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """The rectangle of `span` level pixels whose corner is the level-0 point (x, y), resampled to `size_px`.
+        """Read a rectangle of a level and resample it (bilinear) to `size_px`.
 
         Args:
             x: left edge, level-0 pixels.
             y: upper edge, level-0 pixels.
             level: the pyramid level that is read.
-            span: width and height in pixels of that level; may be fractions, which are honoured exactly.
+            span: width and height in pixels of that level; fractions are honoured exactly.
             size_px: width and height of the result.
+
+        Returns:
+            RGB, uint8, (height, width, 3).
+
+        Raises:
+            SlideError: more than `MAX_READ_PIXELS` would be read at once.
+            openslide.OpenSlideError: the pixels are damaged.
         """
         whole = (math.ceil(span[0] - 1e-6), math.ceil(span[1] - 1e-6))
         if whole[0] * whole[1] > MAX_READ_PIXELS:
             raise SlideError(
                 f"{whole[0]} × {whole[1]} pixels of level {level} would be read at once: it has no level that is coarse "
-                "enough; take a smaller tiles.mpp or tiles.tile_px, or add a pyramid"
+                "enough; use a smaller tiles.mpp or tiles.tile_px, or convert it to a pyramid"
             )
         pixels = self._region(x, y, level, whole)
         if whole == size_px and span == (float(whole[0]), float(whole[1])):
@@ -133,12 +150,12 @@ class SlideReader:
         return np.asarray(image.resize(size_px, Image.Resampling.BILINEAR, box=(0, 0, *span)))
 
     def thumbnail(self, downsample: float) -> UInt8[np.ndarray, "H W 3"]:
-        """The whole slide at 1/`downsample` of level 0, drawn in strips: memory stays bounded even without a pyramid."""
+        """Return the whole slide at 1/`downsample` of level 0, RGB uint8; read in strips, so that memory stays bounded."""
         width, height = (max(1, round(side / downsample)) for side in self.size_px)
         if width * height > MAX_THUMBNAIL_PIXELS:
             raise SlideError(
                 f"its thumbnail would have {width} × {height} pixels: {self.size_px[0]} × {self.size_px[1]} pixels are more "
-                "than a slide has, or its resolution is wrong; else look for tissue at a coarser tiles.tissue.mpp"
+                "than a slide has, or its resolution is wrong; otherwise detect tissue at a coarser tiles.tissue.mpp"
             )
         scale = (self.size_px[0] / width, self.size_px[1] / height)
         level = self.best_level(downsample)
@@ -153,7 +170,7 @@ class SlideReader:
         return out
 
     def _region(self, x: int, y: int, level: int, size_px: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-        """As OpenSlide reads it: (x, y) on level 0, the size on the level."""
+        """A rectangle as OpenSlide defines it: (x, y) in level-0 pixels, the size in pixels of the level."""
         tiles, downsample = self._plain_tiles(level), int(self.downsamples[level])
         if tiles is not None and x % downsample == 0 and y % downsample == 0:
             pixels = tiles.region(x // downsample, y // downsample, *size_px)
@@ -164,7 +181,7 @@ class SlideReader:
     def _plain_tiles(self, level: int) -> JpegTiles | None:
         if level not in self._jpeg_tiles:
             tiles = None
-            # Between the pixels of a level OpenSlide interpolates: only whole downsamples have tiles to compare.
+            # At fractional downsamples OpenSlide interpolates between pixels: its tiles cannot be compared.
             if (
                 self.properties.get(openslide.PROPERTY_NAME_VENDOR) in PLAIN_VENDORS
                 and self.downsamples[level] % 1 == 0
@@ -177,10 +194,10 @@ class SlideReader:
         return self._jpeg_tiles[level]
 
     def _agrees(self, tiles: JpegTiles, level: int) -> bool:
-        """Whether all of some tiles are alike that either can read; of those that neither can, no feature may depend."""
+        """Whether sample tiles equal OpenSlide's, and at least one was compared; a tile that neither reads is skipped."""
         agreed = False
         for x, y, width, height in tiles.richest(CHECKED_TILES):
-            direct, theirs = tiles.region(x, y, width, height), self._apart(x, y, level, (width, height))
+            direct, theirs = tiles.region(x, y, width, height), self._read_separately(x, y, level, (width, height))
             if direct is None and theirs is None:
                 continue
             if direct is None or theirs is None or not np.array_equal(direct, theirs):
@@ -188,8 +205,10 @@ class SlideReader:
             agreed = True
         return agreed
 
-    def _apart(self, x: int, y: int, level: int, size_px: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"] | None:
-        """A rectangle at (x, y) of the level, by a handle of its own: one that meets damage can read nothing any more."""
+    def _read_separately(
+        self, x: int, y: int, level: int, size_px: tuple[int, int]
+    ) -> UInt8[np.ndarray, "H W 3"] | None:
+        """A rectangle at (x, y) of the level, read through a new handle: after an error a handle cannot be used any more."""
         downsample = int(self.downsamples[level])
         try:
             with openslide.OpenSlide(str(self._path)) as slide:

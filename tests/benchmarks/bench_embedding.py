@@ -27,9 +27,10 @@ from torch import nn
 from pipeline.cluster.mapping import one_thread
 from preprocessing.features.embedding import embed_tiles
 from preprocessing.features.encoders import CPU_TILES, Encoder, EncoderConfig, load_encoder
-from preprocessing.slides.discovery import SlideFile, probe_slide
+from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.reader import SlideReader
-from preprocessing.slides.tiles import TileConfig, TileGrid, read_tile, tile_slide
+from preprocessing.slides.slide import SlideFile
+from preprocessing.tiling.tiles import TileConfig, TileGrid, read_tile, tile_slide
 
 ROUNDS = 5
 SIZES_PX = (5_000, 10_000, 20_000, 40_000)

@@ -33,8 +33,9 @@ def dask_against_process(folder: Path) -> None:
     from pipeline.cluster.workers import Workers
     from pipeline.slides.stages import Recipe, SlidePart, embed, embed_all, tile
     from preprocessing.features.encoders import EncoderConfig
-    from preprocessing.slides.discovery import SlideFile, probe_slide
-    from preprocessing.slides.tiles import TileConfig
+    from preprocessing.slides.probing import probe_slide
+    from preprocessing.slides.slide import SlideFile
+    from preprocessing.tiling.tiles import TileConfig
 
     tiles, slides = tissue_tiles(), []
     for number in range(4):
@@ -84,8 +85,9 @@ def ours(path: Path, folder: Path) -> int:
 
 def corners(path: Path) -> np.ndarray:
     """The same tiles for every tool."""
-    from preprocessing.slides.discovery import SlideFile, probe_slide
-    from preprocessing.slides.tiles import TileConfig, tile_slide
+    from preprocessing.slides.probing import probe_slide
+    from preprocessing.slides.slide import SlideFile
+    from preprocessing.tiling.tiles import TileConfig, tile_slide
 
     return tile_slide(probe_slide(SlideFile("S", "S", path), default_mpp=None), TileConfig()).grid.coords
 

@@ -149,8 +149,9 @@ def linear(folder: Path) -> None:
     from pipeline.cluster.mapping import one_thread
     from pipeline.slides.stages import Recipe, SlidePart, embed, tile
     from preprocessing.features.encoders import EncoderConfig
-    from preprocessing.slides.discovery import SlideFile, probe_slide
-    from preprocessing.slides.tiles import TileConfig
+    from preprocessing.slides.probing import probe_slide
+    from preprocessing.slides.slide import SlideFile
+    from preprocessing.tiling.tiles import TileConfig
 
     one_thread()
     config = EncoderConfig(name=f"local-dir:{encoder(folder)}", precision="float32")

@@ -18,8 +18,9 @@ import torch
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
 from preprocessing.features.store import Bag, FeatureStore
-from preprocessing.slides.discovery import find_slides, probe_slides
-from preprocessing.slides.tiles import TileConfig, TiledSlide, TileGrid
+from preprocessing.slides.discovery import find_slides
+from preprocessing.slides.probing import probe_slides
+from preprocessing.tiling.tiles import TileConfig, TiledSlide, TileGrid
 from workflows.demo import draw_slide, write_svs
 
 ROWS, DIM, ROUNDS, SLIDES = 20_000, 1_024, 5, 200

@@ -10,7 +10,7 @@ import pytest
 from pipeline.slides.stages import Recipe, SlidePart, embed, tile
 from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.store import FeatureStore, feature_key
-from preprocessing.slides.tiles import TileConfig
+from preprocessing.tiling.tiles import TileConfig
 from workflows.store import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,8 +21,9 @@ from pathlib import Path
 from pipeline.slides.stages import Recipe, SlidePart, embed, tile
 from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.store import FeatureStore
-from preprocessing.slides.discovery import SlideFile, probe_slide
-from preprocessing.slides.tiles import TileConfig
+from preprocessing.slides.probing import probe_slide
+from preprocessing.slides.slide import SlideFile
+from preprocessing.tiling.tiles import TileConfig
 
 store, vit, dies, *paths = sys.argv[1:]
 config, encoder = TileConfig(tile_px=64), EncoderConfig(name=f"local-dir:{vit}", precision="float32")

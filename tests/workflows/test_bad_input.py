@@ -90,7 +90,7 @@ def test_two_different_slides_of_one_name(refused, cohort, tmp_path):
     for folder, path in (("a", one), ("b", other)):
         (tmp_path / "slides" / folder).mkdir(parents=True)
         (tmp_path / "slides" / folder / one.name).symlink_to(path)
-    names(refused(slides=tmp_path / "slides"), "are different, but both are called", "give a manifest CSV")
+    names(refused(slides=tmp_path / "slides"), "are different, but both have the slide id", "give a manifest CSV")
 
 
 @pytest.mark.parametrize(

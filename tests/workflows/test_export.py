@@ -9,8 +9,9 @@ import pytest
 from shapely.geometry import shape
 
 from pipeline.run.finished import open_finished
-from preprocessing.slides.discovery import SlideFile, probe_slide
-from preprocessing.slides.masks import read_mask
+from preprocessing.slides.probing import probe_slide
+from preprocessing.slides.slide import SlideFile
+from preprocessing.tiling.masks import read_mask
 from workflows import export
 
 

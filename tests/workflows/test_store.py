@@ -13,8 +13,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from preprocessing.features import maintenance
 from preprocessing.features.store import FORMAT, Bag, FeatureStore
-from preprocessing.slides.slide_stats import Look
-from preprocessing.slides.tiles import TiledSlide, TileGrid
+from preprocessing.tiling.slide_stats import Look
+from preprocessing.tiling.tiles import TiledSlide, TileGrid
 from workflows import store as command
 from workflows.store import main
 

@@ -11,7 +11,7 @@ from pipeline.cluster.mapping import Outcome, map_jobs, map_slides
 from pipeline.cluster.warnings import OnceEach
 from pipeline.cluster.workers import LOCAL, Workers
 from preprocessing.io.errors import InputError, RunError, SlideError
-from preprocessing.slides.discovery import Slide
+from preprocessing.slides.slide import Slide
 
 
 def make_slides(*names, sizes=None):

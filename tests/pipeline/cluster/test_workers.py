@@ -57,7 +57,7 @@ def two():
 
 def test_worker_processes_leave_ctrl_c_to_the_main_one(two):
     assert two.client.submit(signal.getsignal, signal.SIGINT, pure=False).result() == signal.SIG_IGN
-    assert "pipeline.cluster.worker_server" not in sys.modules  # here, it still ends the run
+    assert "workflows.worker_server" not in sys.modules  # here, it still ends the run
 
 
 def test_worker_processes_keep_no_record_that_grows_while_they_work(two):

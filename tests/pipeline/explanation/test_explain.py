@@ -22,8 +22,8 @@ from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.formats.colours import PROTOTYPES
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsConfig, OmicsScaler
-from preprocessing.slides.tiles import TileConfig, tile_slide
 from preprocessing.tables.case_ids import file_name
+from preprocessing.tiling.tiles import TileConfig, tile_slide
 
 CASES = ["c0", "c1", "c2", "genes alone", "slides alone", "two"]
 SLIDES = {"c0": ["a"], "c1": ["b/b"], "c2": ["c"], "slides alone": ["d"], "two": ["e", "f"]}  # one id holds a slash

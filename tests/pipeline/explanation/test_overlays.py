@@ -4,7 +4,7 @@ from PIL import Image
 
 from pipeline.explanation.overlays import Thumbnail, draw_thumbnail, over_tissue, save_jpeg
 from preprocessing.slides.reader import SlideReader
-from preprocessing.slides.tiles import TileConfig, TileGrid, tile_slide
+from preprocessing.tiling.tiles import TileConfig, TileGrid, tile_slide
 
 RED, BLUE = np.array([255.0, 0, 0]), np.array([0.0, 0, 255])
 

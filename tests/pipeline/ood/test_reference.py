@@ -8,7 +8,7 @@ import pytest
 from pipeline.ood.profiles import Genes, Profile
 from pipeline.ood.reference import FLAGS, MIN_CASES, Reference
 from preprocessing.io.errors import InputError
-from preprocessing.slides.slide_stats import Look
+from preprocessing.tiling.slide_stats import Look
 
 LOOK = Look(80.0, 0.0, 0.05, 3.0, 0.2, 0.1, 0.2, 0.12, 0.1)
 WIDTH = 96

@@ -9,7 +9,7 @@ from pipeline.run.audit import require_account
 from preprocessing.cohort import Cohort, audit_cases, ledger
 from preprocessing.io.errors import RunError
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.slides.discovery import LeftOut, Slide, SlideFile
+from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 from preprocessing.tables.case_tables import Dropped
 
 FILES = [SlideFile(f"{case}-DX{n}", case, Path(f"/s/{case}-DX{n}.svs")) for case in ("a", "b", "NA") for n in (1, 2)]

@@ -10,7 +10,7 @@ from pipeline.slides.stages import tile
 from preprocessing.cohort import Cohort
 from preprocessing.features.store import Bag, FeatureStore, feature_key
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.slides.discovery import LeftOut, SlideFile
+from preprocessing.slides.slide import LeftOut, SlideFile
 
 
 @pytest.fixture

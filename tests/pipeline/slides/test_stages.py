@@ -16,12 +16,13 @@ from pipeline.slides.stages import Recipe, SlidePart, divide, embed, embed_all, 
 from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.features.store import FeatureStore, feature_key, tile_key
 from preprocessing.io.errors import SlideError
-from preprocessing.slides.discovery import Slide, SlideFile, probe_slide
-from preprocessing.slides.quality import QualityConfig
+from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.reader import SlideReader
-from preprocessing.slides.stain import StainConfig
-from preprocessing.slides.tiles import TileConfig
-from preprocessing.slides.tissue import TissueConfig
+from preprocessing.slides.slide import Slide, SlideFile
+from preprocessing.tiling.quality import QualityConfig
+from preprocessing.tiling.stain import StainConfig
+from preprocessing.tiling.tiles import TileConfig
+from preprocessing.tiling.tissue import TissueConfig
 
 CONFIG = TileConfig(tile_px=64)
 OUTLINE = '{"type": "Polygon", "coordinates": [[[640, 0], [1152, 0], [1152, 384], [640, 384], [640, 0]]]}'
@@ -93,7 +94,7 @@ class TestLook:
 class TestStain:
     def test_tiles_are_embedded_in_their_new_colours_and_the_group_says_so(self, slide, tmp_path, encoder, monkeypatch):
         config = CONFIG.model_copy(update={"stain": StainConfig(method="reinhard")})
-        monkeypatch.setattr("preprocessing.slides.tiles.fit_normaliser", lambda *_: (lambda tile: 255 - tile, ""))
+        monkeypatch.setattr("preprocessing.tiling.tiles.fit_normaliser", lambda *_: (lambda tile: 255 - tile, ""))
         plain = run(slide, tmp_path, encoder)
         run(slide, tmp_path, encoder, config=config)
         store, mark = FeatureStore(tmp_path), load_encoder(encoder).fingerprint
@@ -109,7 +110,7 @@ class TestStain:
     ):
         config = CONFIG.model_copy(update={"stain": StainConfig(method="macenko")})
         monkeypatch.setattr(
-            "preprocessing.slides.tiles.fit_normaliser", lambda *_: (None, "stain not normalised: one colour")
+            "preprocessing.tiling.tiles.fit_normaliser", lambda *_: (None, "stain not normalised: one colour")
         )
         _, outcome = run(slide, tmp_path, encoder, config=config)
         assert (outcome.status, outcome.reason) == ("done", "stain not normalised: one colour")

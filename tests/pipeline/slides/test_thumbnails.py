@@ -12,7 +12,7 @@ from scipy.ndimage import binary_dilation
 from pipeline.cluster.workers import Workers
 from pipeline.slides.stages import tile
 from pipeline.slides.thumbnails import LONG_SIDE_PX, OUTLINE, make_thumbnails, thumbnail_path
-from preprocessing.slides.tiles import TileConfig
+from preprocessing.tiling.tiles import TileConfig
 
 CONFIG = TileConfig(tile_px=64)
 

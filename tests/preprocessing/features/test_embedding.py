@@ -11,7 +11,7 @@ from preprocessing.features import embedding
 from preprocessing.features.embedding import WAITING_BATCHES, embed_tiles, read_ahead
 from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.slides.reader import SlideReader
-from preprocessing.slides.tiles import TileConfig, read_tile, tile_slide
+from preprocessing.tiling.tiles import TileConfig, read_tile, tile_slide
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ import zarr
 from preprocessing.features.encoders import Encoder, EncoderConfig
 from preprocessing.features.store import FORMAT, Bag, FeatureStore, feature_key, tile_key
 from preprocessing.io.errors import InputError, RunError, SlideError
-from preprocessing.slides.discovery import Slide
-from preprocessing.slides.quality import QualityConfig
-from preprocessing.slides.stain import StainConfig
-from preprocessing.slides.tiles import TileConfig, TiledSlide, TileGrid
-from preprocessing.slides.tissue import TissueConfig
+from preprocessing.slides.slide import Slide
+from preprocessing.tiling.quality import QualityConfig
+from preprocessing.tiling.stain import StainConfig
+from preprocessing.tiling.tiles import TileConfig, TiledSlide, TileGrid
+from preprocessing.tiling.tissue import TissueConfig
 
 SLIDE = Slide("S1", "C1", Path("/data/S1.svs"), (0.25, 0.25), "metadata", (1000, 800), "f" * 32)
 

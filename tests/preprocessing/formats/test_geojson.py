@@ -7,7 +7,7 @@ import shapely
 from shapely.geometry import shape
 
 from preprocessing.formats.geojson import outline, to_geojson
-from preprocessing.slides.masks import read_mask
+from preprocessing.tiling.masks import read_mask
 
 CORNER = (30, 50)  # of the scanned part
 

@@ -14,7 +14,7 @@ from preprocessing.io.fingerprints import (
     slide_fingerprint,
     weights_fingerprint,
 )
-from preprocessing.slides.tiles import TileConfig
+from preprocessing.tiling.tiles import TileConfig
 
 
 class TestFingerprint:

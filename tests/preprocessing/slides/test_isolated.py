@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.cluster.worker_processes import start_server
 from preprocessing.io.errors import SlideError
-from preprocessing.slides.isolated import Lost, each_apart, each_here
+from preprocessing.slides.isolated import Failure, map_in_threads, map_isolated
 
 LIMIT = 0.05  # minutes
 
@@ -22,7 +22,7 @@ def server():
 
 
 def work(word):
-    """What a library does over files that are better or worse."""
+    """What a library may do with a file."""
     if word == "crashes":
         os.kill(os.getpid(), signal.SIGSEGV)
     if word == "leaves":
@@ -52,26 +52,26 @@ def hang_marked(mark):
 
 def test_results_come_in_order_from_few_processes_that_are_others():
     words = [f"w{number}" for number in range(40)]
-    results = each_apart(work, words, at_once=3, minutes=LIMIT)
+    results = map_isolated(work, words, at_once=3, minutes=LIMIT)
     assert [word for word, _ in results] == [word.upper() for word in words]
     processes = {process for _, process in results}
     assert os.getpid() not in processes
     assert len(processes) <= 3
-    assert each_apart(work, [], at_once=3, minutes=LIMIT) == []
+    assert map_isolated(work, [], at_once=3, minutes=LIMIT) == []
 
 
-def test_what_kills_its_process_is_lost_alone_with_the_cause():
+def test_an_item_that_kills_its_process_fails_alone_with_the_cause():
     words = ["a", "crashes", "b", "leaves", "c", "d"]
-    results = dict(zip(words, each_apart(work, words, at_once=2, minutes=LIMIT), strict=True))
-    told = {word: result.reason for word, result in results.items() if isinstance(result, Lost)}
-    assert told == {
-        "crashes": "its process died while it was opened (SIGSEGV), 2 times: damaged, or short of memory",
-        "leaves": "its process died while it was opened (exit code 7), 2 times: damaged, or short of memory",
+    results = dict(zip(words, map_isolated(work, words, at_once=2, minutes=LIMIT), strict=True))
+    reasons = {word: result.reason for word, result in results.items() if isinstance(result, Failure)}
+    assert reasons == {
+        "crashes": "opening it crashed the process (SIGSEGV), 2 times: damaged file, or too little memory",
+        "leaves": "opening it crashed the process (exit code 7), 2 times: damaged file, or too little memory",
     }
 
 
-def test_what_loses_its_process_by_chance_is_done_by_another(tmp_path):
-    assert each_apart(partial(crash_once, marks=tmp_path), ["a", "b"], at_once=2, minutes=LIMIT) == ["a", "b"]
+def test_an_item_whose_process_is_killed_once_is_tried_in_another(tmp_path):
+    assert map_isolated(partial(crash_once, marks=tmp_path), ["a", "b"], at_once=2, minutes=LIMIT) == ["a", "b"]
 
 
 class Arriving:
@@ -92,34 +92,34 @@ def arrive(sent, mark):
     return "arrived"
 
 
-def test_a_process_that_dies_before_it_begins_loses_nothing(tmp_path):
-    things = ["a", Arriving(signal.SIGKILL, tmp_path / "mark"), "b"]
-    results = each_apart(work_of_any, things, at_once=1, minutes=LIMIT)
+def test_a_process_that_dies_before_its_work_begins_loses_no_item(tmp_path):
+    items = ["a", Arriving(signal.SIGKILL, tmp_path / "mark"), "b"]
+    results = map_isolated(work_of_any, items, at_once=1, minutes=LIMIT)
     assert results == ["a", "arrived", "b"]
     assert (tmp_path / "mark").exists()
 
 
-def test_a_process_that_is_stopped_before_it_begins_keeps_no_other_waiting():
-    first, *others = each_apart(work_of_any, [Arriving(signal.SIGSTOP), "b", "c"], at_once=2, minutes=LIMIT)
-    assert first == Lost("took longer than 0.05 minutes to be opened; is its disk there?")
+def test_a_stopped_process_keeps_no_other_item_waiting():
+    first, *others = map_isolated(work_of_any, [Arriving(signal.SIGSTOP), "b", "c"], at_once=2, minutes=LIMIT)
+    assert first == Failure("opening took longer than 0.05 minutes; check that its disk is reachable")
     assert others == ["b", "c"]
 
 
-def test_what_always_ends_the_process_that_it_arrives_at_is_lost_alone():
-    lost, other = each_apart(work_of_any, [Arriving(signal.SIGKILL), "b"], at_once=1, minutes=LIMIT)
-    assert lost.reason.startswith("its process died while it was opened (SIGKILL), 2 times")
+def test_an_item_that_always_kills_its_process_fails_alone():
+    failure, other = map_isolated(work_of_any, [Arriving(signal.SIGKILL), "b"], at_once=1, minutes=LIMIT)
+    assert failure.reason.startswith("opening it crashed the process (SIGKILL), 2 times")
     assert other == "b"
 
 
-def work_of_any(thing):
-    return thing
+def work_of_any(item):
+    return item
 
 
-def test_what_hangs_is_lost_alone_and_its_process_is_gone():
+def test_an_item_that_hangs_fails_alone_and_its_process_is_gone():
     start = time.monotonic()
-    first, hung, last = each_apart(work, ["a", "hangs", "b"], at_once=1, minutes=LIMIT)
+    first, hung, last = map_isolated(work, ["a", "hangs", "b"], at_once=1, minutes=LIMIT)
     assert 60 * LIMIT <= time.monotonic() - start < 50
-    assert hung == Lost("took longer than 0.05 minutes to be opened; is its disk there?")
+    assert hung == Failure("opening took longer than 0.05 minutes; check that its disk is reachable")
     assert (first[0], last[0]) == ("A", "B")
     with pytest.raises(ProcessLookupError):
         os.kill(first[1], 0)
@@ -134,7 +134,7 @@ def ctrl_c():
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_a_user_who_stops_the_run_does_not_wait_for_what_hangs(tmp_path):
+def test_a_user_who_stops_the_run_does_not_wait_for_a_hanging_item(tmp_path):
     mark = tmp_path / "begun"
 
     def stop():
@@ -145,23 +145,23 @@ def test_a_user_who_stops_the_run_does_not_wait_for_what_hangs(tmp_path):
     threading.Thread(target=stop, daemon=True).start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        each_apart(hang_marked, [mark, tmp_path / "never"], at_once=1, minutes=1)
+        map_isolated(hang_marked, [mark, tmp_path / "never"], at_once=1, minutes=1)
     assert time.monotonic() - start < 30
     assert not (tmp_path / "never").exists()
 
 
-def hears(word):
+def interrupt_handler(word):
     return signal.getsignal(signal.SIGINT)
 
 
 def test_processes_leave_ctrl_c_to_the_main_one():
-    assert each_apart(hears, ["a"], at_once=1, minutes=LIMIT) == [signal.SIG_IGN]
+    assert map_isolated(interrupt_handler, ["a"], at_once=1, minutes=LIMIT) == [signal.SIG_IGN]
 
 
-@pytest.mark.parametrize("each", [each_here, partial(each_apart, minutes=LIMIT)])
-def test_an_error_loses_its_file_alone_and_what_is_not_expected_leaves_its_trace(each):
+@pytest.mark.parametrize("each", [map_in_threads, partial(map_isolated, minutes=LIMIT)])
+def test_an_error_fails_its_item_alone_and_an_unexpected_one_leaves_its_traceback(each):
     refused, odd, fine = each(work, ["refused", "odd", "fine"], at_once=2)
-    assert refused == Lost("no slide")
+    assert refused == Failure("no slide")
     assert odd.reason == "KeyError: 'odd'"
     assert odd.trace.endswith("KeyError: 'odd'\n")
     assert fine[0] == "FINE"

@@ -286,3 +286,12 @@ def test_a_tile_is_decoded_once_for_all_regions_of_its_row(slide, monkeypatch):
             level.region(x, y, 100, 100)
     level.close()
     assert len(decoded) == 4 * 3  # columns and rows of tiles that the regions touch
+
+
+def test_an_error_of_the_program_is_not_taken_for_a_damaged_file(slide, monkeypatch):
+    """Only tifffile's parsing of the file may fail without an error."""
+    with pytest.raises(AttributeError):
+        open_level(str(slide.path), (1000, 700))
+    monkeypatch.setattr(jpeg_tiles.JpegTiles, "__init__", lambda self, path: None)
+    with pytest.raises(TypeError):
+        open_level(slide.path, (1000, 700))

@@ -198,3 +198,8 @@ def test_more_pixels_than_any_slide_has_are_not_read_at_once(corner_slide):
         reader.size_px = (200_000, 100_000)
         with pytest.raises(SlideError, match="its thumbnail would have 200000 × 100000 pixels"):
             reader.thumbnail(1.0)
+
+
+def test_a_path_given_as_a_string_is_read_as_fast(corner_slide):
+    with SlideReader(str(corner_slide.path)) as reader:
+        assert reader.decoder(0) == "jpeg tiles"

@@ -28,9 +28,12 @@ from pipeline.slides.stages import Recipe, embed_all, tile_all
 from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.store import FeatureStore, feature_key, tile_key
 from preprocessing.formats.geojson import to_geojson
-from preprocessing.slides.discovery import MPP_RANGE, Slide, SlideFile, find_slides, probe_slides
-from preprocessing.slides.masks import read_mask
-from preprocessing.slides.tiles import TileConfig, TiledSlide
+from preprocessing.slides.discovery import find_slides
+from preprocessing.slides.probing import probe_slides
+from preprocessing.slides.resolution import MPP_RANGE
+from preprocessing.slides.slide import Slide, SlideFile
+from preprocessing.tiling.masks import read_mask
+from preprocessing.tiling.tiles import TileConfig, TiledSlide
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 COMMON["phases"] = [Phase.explicit, Phase.generate]  # a spec is plain enough, and takes a while
@@ -286,7 +289,7 @@ def stages(tiny_vit, tmp_path_factory):
     threads = torch.get_num_threads()
 
     def run(workers: Workers, file: SlideFile):
-        usable, left_out = probe_slides([file], default_mpp=None, apart=workers.count != 0)
+        usable, left_out = probe_slides([file], default_mpp=None, isolated=workers.count != 0)
         if left_out:
             return None, Outcome("S", left_out[0].status, left_out[0].reason), None, None
         (tiled,) = tile_all(workers, usable, store=store.place, config=CONFIG)
@@ -364,7 +367,7 @@ def check_expected(spec: Spec, slide: Slide | None, outcome: Outcome) -> None:
     mpp = expected_mpp(spec)
     if mpp is ...:
         assert slide is None
-        assert "microns per pixel" in outcome.reason
+        assert re.search("microns per pixel|no resolution metadata", outcome.reason)
         return
     assert slide is not None, outcome.reason
     assert slide.size_px == spec.slide_px
@@ -508,17 +511,17 @@ ODD = {
     ),
     "zip.svs": (
         lambda path, pixels: path.write_bytes(b"PK\3\4" + bytes(99)),
-        "zip archive; fetch it again, or unpack it",
+        "zip archive; download it again, or unpack it",
     ),
-    "page.svs": (lambda path, pixels: path.write_text("\n<!DOCTYPE html><html>"), "a web page.*fetch it again"),
-    "text.tif": (lambda path, pixels: path.write_text("slide,mpp\n" * 99), "it is text.*fetch it again"),
+    "page.svs": (lambda path, pixels: path.write_text("\n<!DOCTYPE html><html>"), "a web page.*download it again"),
+    "text.tif": (lambda path, pixels: path.write_text("slide,mpp\n" * 99), "it is text.*download it again"),
     "photo.svs": (jpeg, "not a slide that OpenSlide can read"),
     "photo.ndpi": (jpeg, "not a slide that OpenSlide can read"),
     "head.svs": (lambda path, pixels: path.write_bytes(b"II*\0\x08\0\0\0"), "not a slide|cannot be opened"),
     "cut.tif": (lambda path, pixels: path.write_bytes(b"MM\0*\0\0\x90\0"), "ends after 8 bytes, before its directory"),
     "strips.tif": (strips, "not a slide that OpenSlide can read: it begins as a TIFF, but .* is not tiled"),
     "half.svs": (half, "not a slide|cannot be opened"),
-    "circle.tif": (series, "not a slide|cannot be opened|no microns"),
+    "circle.tif": (series, "not a slide|cannot be opened|no resolution metadata"),
     "dark.svs": (dark, "no tissue found|no tile with"),
     "white.svs": (lambda path, pixels: write(path, Spec(), np.full_like(pixels, 255)), "no tissue found"),
     "grey.svs": (lambda path, pixels: write(path, Spec(), np.full_like(pixels, 128)), "no tissue found"),
@@ -541,12 +544,12 @@ def test_a_slide_that_crashes_openslide_fails_alone(image, tmp_path):
     specs = {"a": Spec(), "b": Spec(vendor="leica"), "c": Spec(vendor="leica", power=20.0), "d": Spec(mpp="half")}
     for name, spec in specs.items():
         write(tmp_path / f"{name}.svs", replace(spec, size=(300, 200)), pixels)
-    usable, left_out = probe_slides(find_slides(tmp_path), default_mpp=None, apart=True)
+    usable, left_out = probe_slides(find_slides(tmp_path), default_mpp=None, isolated=True)
     assert [slide.slide_id for slide in usable] == ["a", "c"]
     crashed, unknown = left_out
     assert (crashed.file.slide_id, crashed.status) == ("b", "failed")
-    assert crashed.reason.startswith("its process died while it was opened (SIG")
-    assert unknown.reason.startswith("no microns per pixel")
+    assert crashed.reason.startswith("opening it crashed the process (SIG")
+    assert unknown.reason.startswith("no resolution metadata")
 
 
 def test_a_slide_under_a_strange_suffix_is_known_by_its_content(stages, here, image, tmp_path):

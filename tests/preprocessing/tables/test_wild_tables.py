@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.omics.gene_sets import read_gene_sets
-from preprocessing.slides.discovery import Slide, find_slides
-from preprocessing.slides.masks import read_mask
+from preprocessing.slides.discovery import find_slides
+from preprocessing.slides.slide import Slide
 from preprocessing.tables.case_tables import read_clinical, read_genes
 from preprocessing.tables.labels import recognise
+from preprocessing.tiling.masks import read_mask
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 QUICK, DEEP = settings(max_examples=40, derandomize=True, **COMMON), settings(max_examples=1500, **COMMON)

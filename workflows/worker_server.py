@@ -13,5 +13,8 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 # Imported behind the line above, lest Ctrl-C break them off, and only for the processes that inherit them.
 import distributed  # noqa: E402, F401
 
+import pipeline.slides.stages  # noqa: E402
+import pipeline.training.fold_job  # noqa: E402, F401
+
 gc.collect()
 gc.freeze()

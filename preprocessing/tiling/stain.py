@@ -22,7 +22,7 @@ from pydantic import Field
 
 from models.settings import Settings
 from preprocessing.io.fingerprints import file_fingerprint
-from preprocessing.slides.quality import find_glass
+from preprocessing.tiling.quality import find_glass
 
 TileImage: TypeAlias = UInt8[np.ndarray, "h w 3"]
 Normaliser: TypeAlias = Callable[[TileImage], TileImage]

@@ -10,8 +10,8 @@ from PIL import Image
 from skimage.measure import points_in_poly
 
 from preprocessing.io.errors import SlideError
-from preprocessing.slides.discovery import Slide
-from preprocessing.slides.masks import mask_files, mask_origin, read_mask
+from preprocessing.slides.slide import Slide
+from preprocessing.tiling.masks import mask_files, mask_origin, read_mask
 
 SLIDE = Slide("S1", "C1", Path("/data/file-7.svs"), (0.5, 0.5), "metadata", (1200, 800), "f" * 32)
 SHAPE = (8, 12)  # a mask pixel is 100 × 100 level-0 pixels
@@ -132,7 +132,7 @@ class TestOutlines:
     @pytest.mark.parametrize("seed", range(4))
     def test_pixels_are_those_whose_centre_another_library_finds_inside(self, read, monkeypatch, seed, at_once):
         """Jagged rings that cross the slide's edge, each with a hole; however many edges are looked at in one go."""
-        monkeypatch.setattr("preprocessing.slides.masks.EDGES_AT_ONCE", at_once)
+        monkeypatch.setattr("preprocessing.tiling.masks.EDGES_AT_ONCE", at_once)
         rng = np.random.default_rng(seed)
         angle = np.sort(rng.uniform(0, 2 * np.pi, 300))
         wild = np.column_stack([600 + 700 * rng.uniform(0.3, 1, 300) * np.cos(angle), 400 + 450 * np.sin(angle)])
@@ -253,7 +253,7 @@ class TestPictures:
     @pytest.mark.parametrize("nested", [True, False])
     def test_of_a_pyramid_the_smallest_level_with_all_the_detail_is_read(self, tmp_path, nested, monkeypatch):
         monkeypatch.setattr(
-            "preprocessing.slides.masks.MAX_PICTURE_PIXELS", 16 * 24
+            "preprocessing.tiling.masks.MAX_PICTURE_PIXELS", 16 * 24
         )  # the first two levels are too large
         truth = np.random.default_rng(0).random((16, 24)) < 0.5
         with tifffile.TiffWriter(tmp_path / "S1.tif") as tiff:
@@ -287,7 +287,7 @@ class TestPictures:
 
     @pytest.mark.parametrize("name", ["S1.png", "S1.tif"])
     def test_a_picture_that_does_not_fit_into_memory_is_refused(self, tmp_path, name, monkeypatch):
-        monkeypatch.setattr("preprocessing.slides.masks.MAX_PICTURE_PIXELS", 95)
+        monkeypatch.setattr("preprocessing.tiling.masks.MAX_PICTURE_PIXELS", 95)
         save(tmp_path / name, np.ones(SHAPE, np.uint8))
         with pytest.raises(SlideError, match=f"{name}: 12 × 8 pixels; save it smaller, 8192 × 8192 at most"):
             read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))

@@ -11,12 +11,13 @@ from pydantic import Field
 
 from models.settings import Settings
 from preprocessing.io.errors import SlideError
-from preprocessing.slides.discovery import MPP_RANGE, Slide
-from preprocessing.slides.masks import read_mask
-from preprocessing.slides.quality import QualityConfig, measure_empty, measure_sharpness
 from preprocessing.slides.reader import SlideReader
-from preprocessing.slides.stain import Normaliser, StainConfig, fit_normaliser
-from preprocessing.slides.tissue import TissueConfig, detect_tissue
+from preprocessing.slides.resolution import MPP_RANGE
+from preprocessing.slides.slide import Slide
+from preprocessing.tiling.masks import read_mask
+from preprocessing.tiling.quality import QualityConfig, measure_empty, measure_sharpness
+from preprocessing.tiling.stain import Normaliser, StainConfig, fit_normaliser
+from preprocessing.tiling.tissue import TissueConfig, detect_tissue
 
 SAMPLE_TILES = 32  # of a slide, where its tiles are to be known but not all be read
 ROUNDING = 1e-9  # of a tissue share that is computed from sums over the whole mask

@@ -9,12 +9,13 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from preprocessing.io.errors import SlideError
-from preprocessing.slides import tiles as tiles_module
-from preprocessing.slides.discovery import SlideFile, probe_slide
-from preprocessing.slides.quality import QualityConfig
+from preprocessing.tiling import tiles as tiles_module
+from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.reader import SlideReader
-from preprocessing.slides.tiles import TileConfig, read_tile, tile_slide, tissue_share
-from preprocessing.slides.tissue import TissueConfig
+from preprocessing.slides.slide import SlideFile
+from preprocessing.tiling.quality import QualityConfig
+from preprocessing.tiling.tiles import TileConfig, read_tile, tile_slide, tissue_share
+from preprocessing.tiling.tissue import TissueConfig
 
 CMU = Path(__file__).parents[3].parent / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from preprocessing.io.errors import SlideError
 from preprocessing.io.fingerprints import file_fingerprint
-from preprocessing.slides.discovery import Slide
+from preprocessing.slides.slide import Slide
 
 SUFFIXES = (".geojson", ".png", ".tif", ".tiff")
 CUT_OUT = frozenset({"ignore", "exclude", "excluded", "artefact", "artefacts", "artifact", "artifacts"})

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from preprocessing.slides.slide_stats import STAINS, look_at, measure_stain
-from preprocessing.slides.tiles import TileConfig, sample_rows, tile_slide
+from preprocessing.tiling.slide_stats import STAINS, look_at, measure_stain
+from preprocessing.tiling.tiles import TileConfig, sample_rows, tile_slide
 
 CONFIG = TileConfig(tile_px=64)
 

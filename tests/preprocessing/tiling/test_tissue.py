@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
 from models.registry import UnknownNameError
-from preprocessing.slides.tissue import TissueConfig, detect_tissue
+from preprocessing.tiling.tissue import TissueConfig, detect_tissue
 from workflows.demo import draw_slide
 
 CONFIG = TissueConfig()
@@ -152,7 +152,7 @@ def test_unknown_detector_is_answered_with_the_known_ones(truth):
 
 
 def test_import_does_not_load_tiatoolbox():
-    code = "import sys, preprocessing.slides.tissue; sys.exit('tiatoolbox' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, preprocessing.tiling.tissue; sys.exit('tiatoolbox' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from preprocessing.slides.quality import QualityConfig, measure_empty, measure_sharpness
+from preprocessing.tiling.quality import QualityConfig, measure_empty, measure_sharpness
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real regions are not at ../shared/data")

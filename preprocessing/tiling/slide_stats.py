@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from preprocessing.slides.discovery import Slide
-from preprocessing.slides.quality import find_glass, measure_empty, measure_sharpness
 from preprocessing.slides.reader import SlideReader
-from preprocessing.slides.tiles import TileConfig, TiledSlide, read_tile, sample_rows
-from preprocessing.slides.tissue import measure_ink
+from preprocessing.slides.slide import Slide
+from preprocessing.tiling.quality import find_glass, measure_empty, measure_sharpness
+from preprocessing.tiling.tiles import TileConfig, TiledSlide, read_tile, sample_rows
+from preprocessing.tiling.tissue import measure_ink
 
 LOOK_FORMAT = 1  # raise it whenever a measure means something else
 PIXEL_STEP = 2  # every second pixel, either way, is enough for a mean

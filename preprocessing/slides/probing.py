@@ -1,0 +1,127 @@
+"""Slides are opened for a moment: usable ones get their size, resolution and fingerprint, the others a reason."""
+
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import openslide
+
+from preprocessing.io.errors import InputError, SlideError
+from preprocessing.io.fingerprints import slide_fingerprint
+from preprocessing.slides.diagnosis import unsafe_reason, unsupported_reason
+from preprocessing.slides.isolated import AT_ONCE, Failure, map_files
+from preprocessing.slides.reader import SlideReader
+from preprocessing.slides.resolution import resolve_mpp
+from preprocessing.slides.slide import LeftOut, Slide, SlideFile
+
+log = logging.getLogger(__name__)
+MAX_SIDE_MM = 400  # whole-organ glass has 200; a damaged header can contain any number
+
+
+def probe_slides(
+    files: list[SlideFile],
+    *,
+    default_mpp: float | None,
+    precomputed: Callable[[SlideFile], Slide] | None = None,
+    isolated: bool = False,
+) -> tuple[list[Slide], list[LeftOut]]:
+    """Open each file for a moment; return the usable slides, and those that cannot be used with the reason.
+
+    Args:
+        files: the slides that were found.
+        default_mpp: fallback µm/px for slides without resolution metadata.
+        precomputed: looks up a slide whose precomputed features are used; then no file is opened.
+        isolated: open files in isolated processes, so that one that crashes the library, or hangs it, fails alone.
+
+    Raises:
+        InputError: two different slides have the same id.
+    """
+    if precomputed:
+        results = _look_up_each(precomputed, files)
+    else:
+        results = map_files(partial(probe_slide, default_mpp=default_mpp), files, isolated=isolated)
+    slides: dict[str, Slide] = {}
+    left_out = []
+    for slide, file in zip(results, files, strict=True):
+        if isinstance(slide, Failure):
+            left_out.append(LeftOut(file, "failed", slide.reason))
+            log.debug("opening %s: %s %s", file.slide_id, slide.reason, slide.trace)
+            continue
+        twin = slides.setdefault(slide.slide_id, slide)
+        if twin is not slide:
+            _require_same(twin, slide)
+            left_out.append(LeftOut(file, "excluded", f"a copy of {twin.path}"))
+    return list(slides.values()), left_out
+
+
+def _look_up_each(precomputed: Callable[[SlideFile], Slide], files: list[SlideFile]) -> list[Slide | Failure]:
+    """In this process: errors of the store other than a missing slide are errors of the run."""
+
+    def attempt(file: SlideFile) -> Slide | Failure:
+        try:
+            return precomputed(file)
+        except SlideError as error:
+            return Failure(str(error))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(attempt, files))
+
+
+def probe_slide(file: SlideFile, *, default_mpp: float | None) -> Slide:
+    """Return the slide with its size, resolution and fingerprint.
+
+    Args:
+        file: the slide that was found.
+        default_mpp: fallback µm/px for slides without resolution metadata.
+
+    Raises:
+        SlideError: why the slide cannot be used, and the remedy.
+    """
+    if problem := unsafe_reason(file.path):
+        raise SlideError(problem)
+    try:
+        with SlideReader(file.path) as reader:
+            size_px, properties = reader.size_px, reader.properties
+        fingerprint = slide_fingerprint(file.path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        raise SlideError(f"not a slide that OpenSlide can read{unsupported_reason(file.path)}") from None
+    except (openslide.OpenSlideError, OSError) as error:
+        raise SlideError(f"cannot be opened: {error}; if it was copied incompletely, copy it again") from None
+    mpp_xy, source = resolve_mpp(properties, manifest_mpp=file.mpp, default_mpp=default_mpp)
+    _require_possible_size(size_px, mpp_xy, source)
+    return Slide(file.slide_id, file.case_id, file.path, mpp_xy, source, size_px, fingerprint)
+
+
+def _require_possible_size(size_px: tuple[int, int], mpp_xy: tuple[float, float], source: str) -> None:
+    sides = [side * mpp / 1000 for side, mpp in zip(size_px, mpp_xy, strict=True)]
+    if max(sides) > MAX_SIDE_MM:
+        raise SlideError(
+            f"absurd size: {size_px[0]} × {size_px[1]} pixels of {mpp_xy[0]:g} × {mpp_xy[1]:g} µm ({source}) are "
+            f"{sides[0]:,.0f} × {sides[1]:,.0f} mm, larger than any slide; its header is damaged, or its resolution wrong"
+        )
+
+
+def _require_same(one: Slide, other: Slide) -> None:
+    if (one.fingerprint, one.case_id, one.mpp_xy) != (other.fingerprint, other.case_id, other.mpp_xy):
+        raise InputError(
+            f"slides: {one.path} and {other.path} are different, but both have the slide id {one.slide_id}; "
+            "rename one, or give a manifest CSV with a slide_id for each"
+        )
+
+
+def same_scans(slides: Iterable[Slide]) -> list[str]:
+    """Return a warning for each group of slides with the same file content (by fingerprint) but different ids."""
+    groups: dict[str, list[Slide]] = {}
+    for slide in slides:
+        groups.setdefault(slide.fingerprint, []).append(slide)
+    return [
+        f"warning: {len(twins)} slides are the same scan: {', '.join(slide.slide_id for slide in twins[:3])}"
+        + (
+            "; they belong to different cases, so that folds are not independent; remove all but the right one"
+            if len({slide.case_id for slide in twins}) > 1
+            else "; its tiles are counted repeatedly; remove all but one"
+        )
+        for twins in groups.values()
+        if len(twins) > 1
+    ]

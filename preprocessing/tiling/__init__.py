@@ -1,0 +1,1 @@
+"""Tiles of a slide: tissue, masks, the grid, quality, stain, slide statistics."""

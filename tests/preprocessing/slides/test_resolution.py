@@ -1,0 +1,71 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from preprocessing.io.errors import SlideError
+from preprocessing.slides.probing import probe_slides
+from preprocessing.slides.resolution import doubtful_resolutions, resolve_mpp
+from preprocessing.slides.slide import SlideFile
+from workflows.demo import write_svs
+
+
+def small_svs(path, *, grey=200, mpp=0.5, power=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_svs(path, np.full((64, 96, 3), grey, np.uint8), mpp=mpp, power=power, levels=(1,))
+    return path
+
+
+METADATA = {"openslide.mpp-x": "0.2521", "openslide.mpp-y": "0.2519"}
+POWER = {"openslide.objective-power": "20"}
+
+
+class TestResolveMpp:
+    @pytest.mark.parametrize(
+        ("properties", "manifest_mpp", "default_mpp", "expected"),
+        [
+            (METADATA, 0.25, 0.3, ((0.2521, 0.2519), "metadata")),
+            (METADATA, 0.4, 0.3, ((0.2521, 0.2519), "metadata (doubtful: manifest 0.4)")),
+            (METADATA | POWER, 0.25, 0.3, ((0.2521, 0.2519), "metadata (doubtful: objective power 20x)")),
+            (POWER, 0.4, 0.3, ((0.4, 0.4), "manifest")),
+            (POWER, None, 0.3, ((0.5, 0.5), "objective power 20x")),
+            ({}, None, 0.3, ((0.3, 0.3), "default")),
+            ({"openslide.mpp-x": "0.25"}, None, 0.3, ((0.25, 0.25), "metadata")),
+            ({"openslide.mpp-x": "0", "openslide.mpp-y": "0"}, None, 0.3, ((0.3, 0.3), "default")),
+            ({"openslide.mpp-x": "?", "openslide.mpp-y": "?"}, None, 0.3, ((0.3, 0.3), "default")),
+            ({"openslide.objective-power": "0.1"}, None, 0.3, ((0.3, 0.3), "default")),
+            ({"openslide.mpp-x": "25400", "openslide.mpp-y": "25400"}, 0.4, None, ((0.4, 0.4), "manifest")),
+        ],
+    )
+    def test_order_is_metadata_manifest_objective_power_default(self, properties, manifest_mpp, default_mpp, expected):
+        assert resolve_mpp(properties, manifest_mpp=manifest_mpp, default_mpp=default_mpp) == expected
+
+    @pytest.mark.parametrize("mpp", ["25400", "0.001", "-0.25", "nan", "inf"])
+    def test_absurd_metadata_are_not_replaced_by_a_guess(self, mpp):
+        properties = {"openslide.mpp-x": mpp, "openslide.mpp-y": mpp} | POWER
+        with pytest.raises(
+            SlideError, match=r"absurd resolution .*outside 0\.05–5\.0 µm; add the right one to the man"
+        ):
+            resolve_mpp(properties, manifest_mpp=None, default_mpp=0.5)
+
+    def test_one_absurd_direction_is_enough(self):
+        with pytest.raises(SlideError, match="absurd"):
+            resolve_mpp({"openslide.mpp-x": "0.25", "openslide.mpp-y": "25"}, manifest_mpp=None, default_mpp=0.5)
+
+    def test_without_any_the_remedies_are_named(self):
+        with pytest.raises(
+            SlideError, match=r"no resolution metadata .*; set --default-mpp or add an mpp column to the manifest"
+        ):
+            resolve_mpp({}, manifest_mpp=None, default_mpp=None)
+
+
+def test_a_contradicted_resolution_is_warned_of(tmp_path):
+    path = small_svs(tmp_path / "a.svs")
+    (good,), _ = probe_slides([SlideFile("a", "c1", path)], default_mpp=None)
+    assert doubtful_resolutions([good]) == []
+    mpp_xy, source = resolve_mpp(METADATA | POWER, manifest_mpp=None, default_mpp=None)
+    (warning,) = doubtful_resolutions([good, replace(good, slide_id="b", mpp_xy=mpp_xy, mpp_source=source)])
+    assert warning.startswith(
+        "warning: 1 slides have a resolution in their metadata that the manifest or the objective"
+    )
+    assert "b (0.252 µm, metadata (doubtful: objective power 20x));" in warning
