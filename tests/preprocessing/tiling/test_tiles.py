@@ -9,10 +9,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from preprocessing.io.errors import SlideError
-from preprocessing.tiling import tiles as tiles_module
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.reader import SlideReader
 from preprocessing.slides.slide import SlideFile
+from preprocessing.tiling import tiles as tiles_module
 from preprocessing.tiling.quality import QualityConfig
 from preprocessing.tiling.tiles import TileConfig, read_tile, tile_slide, tissue_share
 from preprocessing.tiling.tissue import TissueConfig
