@@ -24,7 +24,7 @@ from preprocessing.io.errors import SlideError
 from preprocessing.io.fingerprints import slide_fingerprint
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import mask_origin
-from preprocessing.tiling.slide_stats import look_at
+from preprocessing.tiling.slide_stats import measure_slide
 from preprocessing.tiling.stain import stain_recipe
 from preprocessing.tiling.tiles import TileConfig, TileGrid, slide_normaliser, tile_slide
 
@@ -63,7 +63,7 @@ def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
     place, key, made_with = FeatureStore(store), tile_key(slide, config), provenance(slide, config)
     known = place.has_tiles(key)
     tiled = place.read_tiles(key) if known else tile_slide(slide, config)
-    look = look_at(slide, tiled)
+    look = measure_slide(slide, tiled)
     if tile_key(slide, config) != key:
         raise SlideError("its tissue mask was changed while it was tiled; run again")
     _require_unchanged(slide)

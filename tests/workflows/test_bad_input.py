@@ -71,7 +71,7 @@ def test_only_frozen_slides(refused, cohort, tmp_path):
     folder = tmp_path / "slides"
     folder.mkdir()
     shutil.copy(next(cohort.slides.glob("*.svs")), folder / "TCGA-ZZ-0001-01A-01-TS1.svs")
-    names(refused(slides=folder), "none of the 1 slides in", "slide kind TS", "--slide-kind all takes every slide")
+    names(refused(slides=folder), "none of the 1 slides in", "slide kind TS", "--slide-kind all uses every slide")
 
 
 def test_only_broken_slides(refused, tmp_path):

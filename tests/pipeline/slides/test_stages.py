@@ -188,7 +188,7 @@ class TestTile:
 
 
 class TestEmbed:
-    @pytest.mark.parametrize("name", ["tile_slide", "look_at"])
+    @pytest.mark.parametrize("name", ["tile_slide", "measure_slide"])
     def test_a_slide_that_is_replaced_while_it_is_tiled_is_not_stored(self, slide, tmp_path, monkeypatch, name):
         replaced_after(monkeypatch, name, slide.path)
         with pytest.raises(SlideError, match="was replaced while the run was on"):
