@@ -59,8 +59,8 @@ class Outcome:
         worse = self if self.status == "failed" else other
         return replace(worse, n_tiles=self.n_tiles + other.n_tiles, seconds=self.seconds + other.seconds)
 
-    def told(self) -> dict[str, object]:
-        """The columns of the ledger."""
+    def as_row(self) -> dict[str, object]:
+        """Return its columns of `slides.csv`."""
         seconds = round(self.seconds, 2)
         return {
             "status": self.status,
@@ -69,15 +69,6 @@ class Outcome:
             "seconds": seconds,
             "tiles": self.tiles,
         }
-
-
-def one_thread() -> None:
-    """Cores are shared by processes, not by the threads of one: a worker computes with a single thread."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(1)
-    threadpool_limits(1)
 
 
 @told_if_no_worker_is_left()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.layers.devices import computes_in_bfloat16, on_device
 from models.types import Batch, ModelOutput
+from pipeline.cluster.threads import limit_threads
 from pipeline.config.train import TrainConfig
 from pipeline.tasks.base import FittedTask
 from pipeline.training.dataset import Dataset
@@ -69,6 +70,7 @@ def fit_model(
         FloatingPointError: a loss is not finite.
         RunError: a case does not fit in the memory of the GPU.
     """
+    limit_threads(device)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -187,6 +189,7 @@ def predict(
     Raises:
         RunError: a case does not fit in the memory of the GPU.
     """
+    limit_threads(device)
     model.eval()
     passes = Passes(Feed(torch.device(device), data.max_patches))
     groups: list[list[str]] = []

@@ -147,10 +147,8 @@ def main() -> None:
         f"  the products of the first layer alone are {(before + after) / 2 / found['packed']:.2f} of the packed epoch"
     )
     compare(stored, 4, options.repeats)
-    mib = {form: memory(form, options) for form in ("padded", "packed")}
-    print(
-        f"\nmemory of a step: padded {mib['padded']:,.0f} MiB, packed {mib['packed']:,.0f} MiB: {mib['padded'] / mib['packed']:.1f} ×"
-    )
+    before, now = (memory(form, options) for form in ("padded", "packed"))
+    print(f"\nmemory of a step: padded {before:,.0f} MiB, packed {now:,.0f} MiB: {before / now:.1f} × less")
     genes_alone(options.repeats)
 
 

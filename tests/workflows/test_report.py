@@ -184,7 +184,13 @@ def test_a_lead_is_claimed_only_where_its_interval_is_above_zero(lead, mark, sum
         return {"value": value, "low": low, "high": high, "reason": None}
 
     pooled = {"pooled": {"c_index": told(0.85, 0.82, 0.88)}}
-    task = {"headline": "c_index", "contender": "umeml", "model": pooled, "baselines": {"clinical": pooled}}
+    task = {
+        "headline": "c_index",
+        "chance": 0.5,
+        "contender": "umeml",
+        "model": pooled,
+        "baselines": {"clinical": pooled},
+    }
     verdict = words.judge(task | {"lead": {"clinical": told(*lead)}})
     assert (verdict.mark, verdict.summary) == (mark, summary)
     assert sentence in verdict.sentences[1]
@@ -376,7 +382,12 @@ def test_a_new_cohort_without_labels_and_folds_is_reported(copied, visit):
     (copied / "metrics.json").unlink()
 
     def unlabelled(table):
-        columns = {"rests_on": "slides", "validated": "0.71", "likeness": "out", "likeness_reason": "other stain"}
+        columns = {
+            "rests_on": "slides",
+            "cross_validation": "0.71",
+            "distribution_shift": "out-of-distribution",
+            "distribution_shift_reason": "other stain",
+        }
         return table.drop(columns=["label", "survival_months", "event"]).assign(
             fold="", status="predicted", set_90="3;4", **columns
         )
@@ -385,7 +396,7 @@ def test_a_new_cohort_without_labels_and_folds_is_reported(copied, visit):
     opened = visit(write_report(copied))
     assert opened.said == []
     text = opened.page.locator("#grade-predictions").inner_text()
-    assert all(word in text for word in ("rests on", "other stain", "3;4", "90 % set", "likeness"))
+    assert all(word in text for word in ("rests on", "other stain", "3;4", "90 % set", "distribution shift"))
     assert "There are no metrics" in opened.page.locator("#task-grade").inner_text()
     assert opened.page.locator("#survival-curves .main-svg").count() > 0
 

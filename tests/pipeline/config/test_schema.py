@@ -166,6 +166,15 @@ def test_none_means_without_that_side():
         ({"sets": ["models.umeml.gama=3"]}, 'unknown key "models.umeml.gama": did you mean "gamma"?'),
         ({"sets": ["models.umelm.gamma=3"]}, 'unknown model "umelm": did you mean "umeml"?'),
         ({"sets": ["tiles.tissue.detectr=a"]}, 'unknown key "tiles.tissue.detectr"'),
+        (
+            {"sets": ["tiles.tissue.detector=grandqc"]},
+            'unknown tissue detector "grandqc": Known: colour, tiatoolbox',
+        ),
+        (
+            {"sets": ["tiles.tissue.settings.min_hole=1"]},
+            'unknown setting "min_hole" of the tissue detector colour: did you mean "min_hole_um2"?',
+        ),
+        ({"sets": ["tiles.stain.method=mackenko"]}, "Input should be 'none', 'macenko', 'vahadane' or 'reinhard'"),
         ({"flags": INPUTS | {"model": "umelm"}}, 'unknown model "umelm": did you mean "umeml"?'),
         ({"flags": INPUTS | {"model": "umeml,abml"}}, 'unknown model "abml": did you mean "abmil"?'),
         ({"flags": INPUTS | {"preset": "papr"}}, 'unknown preset "papr": did you mean "paper"?'),
@@ -320,20 +329,6 @@ def test_a_model_that_cannot_be_trained_on_what_is_given_is_refused(flags, messa
 def test_steps_of_one_case_are_refused_only_where_cases_are_compared(setting):
     flags = {"slides": "s", "genes": "g", "model": "subspace", "train.batch_cases": 1}
     assert load_config(flags, sets=[f"models.subspace.{setting}"]).train.batch_cases == 1
-
-
-def test_places_mean_the_same_to_workers_in_another_folder(tmp_path, monkeypatch):
-    (tmp_path / "w.safetensors").touch()
-    (tmp_path / "masks").mkdir()
-    monkeypatch.chdir(tmp_path)
-    given = INPUTS | {"slides": "slides", "store": "f.zarr", "out": "o", "tiles.tissue.masks": "masks"}
-    config = load_config(given | {"encoder.name": "local-dir:hub", "encoder.weights": "w.safetensors"})
-    there = config.for_other_machines()
-    assert (there.store, there.slides, there.out) == (str(tmp_path / "f.zarr"), tmp_path / "slides", tmp_path / "o")
-    assert there.tiles.tissue.masks == tmp_path / "masks"
-    assert there.encoder.weights == tmp_path / "w.safetensors"
-    assert there.encoder.name == f"local-dir:{tmp_path / 'hub'}"
-    assert config.model_copy(update={"store": "s3://b/f.zarr"}).for_other_machines().store == "s3://b/f.zarr"
 
 
 @pytest.mark.parametrize(
