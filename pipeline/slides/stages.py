@@ -80,7 +80,7 @@ def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
     place, key, made_with = FeatureStore(store), tile_key(slide, config), provenance(slide, config)
     known = place.has_tiles(key)
     tiled = place.read_tiles(key) if known else tile_slide(slide, config)
-    look = look_at(slide, tiled, config)
+    look = look_at(slide, tiled)
     if tile_key(slide, config) != key:
         raise SlideError("its tissue mask was changed while it was tiled; run again")
     _require_unchanged(slide)

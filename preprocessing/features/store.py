@@ -42,7 +42,7 @@ from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import mask_origin
 from preprocessing.tiling.slide_stats import LOOK_FORMAT, Look
 from preprocessing.tiling.stain import stain_recipe
-from preprocessing.tiling.tiles import TileConfig, TiledSlide, TileGrid
+from preprocessing.tiling.tiles import TileConfig, TiledSlide, TileGrid, tile_recipe
 
 FORMAT = 2  # of tiles and features; raise it whenever the same recipe would give other numbers
 CHUNK_ROWS = 512  # of features and masks
@@ -97,7 +97,7 @@ def ask_many(question: Callable[[str], R], keys: Iterable[str]) -> list[R]:
 
 def tile_key(slide: Slide, config: TileConfig) -> str:
     """Names the tiles of a slide under a recipe. A mask of the user's counts by its bytes, not by where it lies."""
-    recipe = config.model_dump(mode="json", exclude={"tissue": {"masks"}, "stain": True})
+    recipe = tile_recipe(config)
     origin = mask_origin(slide, config.tissue.masks)
     masks = None if origin is None else sorted(origin.values())  # a missing mask, [], is not the detector, None
     return _named(slide.slide_id, fingerprint(FORMAT, slide.fingerprint, slide.mpp_xy, recipe, masks))

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from preprocessing.slides.reader import SlideReader
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.quality import find_glass, measure_empty, measure_sharpness
-from preprocessing.tiling.tiles import TileConfig, TiledSlide, read_tile, sample_rows
+from preprocessing.tiling.tiles import TiledSlide, read_tile, sample_rows
 from preprocessing.tiling.tissue import measure_ink
 
 LOOK_FORMAT = 1  # raise it whenever a measure means something else
@@ -50,7 +50,7 @@ class Look:
     other_colour: float
 
 
-def look_at(slide: Slide, tiled: TiledSlide, config: TileConfig) -> Look:
+def look_at(slide: Slide, tiled: TiledSlide) -> Look:
     """The slide's measures."""
     with SlideReader(slide.path) as reader:
         tiles = [read_tile(reader, tiled.grid, int(row)) for row in sample_rows(len(tiled.grid))]
@@ -58,7 +58,7 @@ def look_at(slide: Slide, tiled: TiledSlide, config: TileConfig) -> Look:
     pixel_mm2 = slide.mpp_xy[0] * slide.mpp_xy[1] * tiled.mask_downsample**2 / 1e6
     return Look(
         tissue_mm2=float(tiled.mask.sum() * pixel_mm2),
-        ink=measure_ink(thumbnail, slide.mpp * tiled.mask_downsample, config.tissue),
+        ink=measure_ink(thumbnail, slide.mpp * tiled.mask_downsample),
         empty=float(np.mean([measure_empty(tile) for tile in tiles])),
         sharpness=float(np.median([np.log10(max(measure_sharpness(tile), MIN_SHARPNESS)) for tile in tiles])),
         **measure_stain(np.concatenate([tile[::PIXEL_STEP, ::PIXEL_STEP].reshape(-1, 3) for tile in tiles])),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
@@ -17,7 +18,7 @@ from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import read_mask
 from preprocessing.tiling.quality import QualityConfig, measure_empty, measure_sharpness
 from preprocessing.tiling.stain import Normaliser, StainConfig, fit_normaliser
-from preprocessing.tiling.tissue import TissueConfig, detect_tissue
+from preprocessing.tiling.tissue import TissueConfig, detect_tissue, tissue_recipe
 
 SAMPLE_TILES = 32  # of a slide, where its tiles are to be known but not all be read
 ROUNDING = 1e-9  # of a tissue share that is computed from sums over the whole mask
@@ -38,6 +39,11 @@ class TileConfig(Settings):
     tissue: TissueConfig = TissueConfig()
     quality: QualityConfig = QualityConfig()
     stain: StainConfig = StainConfig()
+
+
+def tile_recipe(config: TileConfig) -> dict[str, Any]:
+    """Return everything in the configuration that decides where tiles lie, for the key of the tiles; the stain does not."""
+    return config.model_dump(mode="json", exclude={"tissue", "stain"}) | {"tissue": tissue_recipe(config.tissue)}
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,23 @@
 """Where the tissue is on a slide's thumbnail.
 
-The default detector measures how strongly each pixel is coloured beyond the glass, in optical density. Taking density
-relative to the glass removes a tint of the background; colour, unlike brightness, does not answer to dust, shadows or
-the edges of cover slips, all of which are grey. Otsu's method then finds the threshold, held between two bounds: on a
-blank slide it would split the noise, and on a slide that is all tissue it would split the tissue.
+The detector `colour`, the default, measures how strongly each pixel is coloured beyond the glass, in optical density.
+Density relative to the glass removes a tint of the background; colour, unlike brightness, does not respond to dust,
+shadows or the edges of cover slips, all of which are grey. Otsu's method then finds the threshold, held between two bounds:
+on a blank slide it would split the noise, and on a slide that is all tissue it would split the tissue.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 from scipy import ndimage
 
-from models.registry import Registry
+from models.registry import Registry, UnknownNameError, nearest
 from models.settings import Settings
 
 Thumbnail: TypeAlias = UInt8[np.ndarray, "H W 3"]
@@ -23,6 +25,16 @@ Mask: TypeAlias = Bool[np.ndarray, "H W"]
 Plane: TypeAlias = Float32[np.ndarray, "H W"]
 Planes: TypeAlias = Float32[np.ndarray, "3 H W"]
 
+SMOOTH_UM = 10.0  # standard deviation of the smoothing
+MIN_THRESHOLD = 0.015  # bounds of the threshold of colour, in optical density
+MAX_THRESHOLD = 0.05
+WHITE_LEVEL = 245  # no tissue where every channel is at least this; also the glass, where none is found
+CONSTANTS = {  # as they are called in the keys of stores
+    "smooth_um": SMOOTH_UM,
+    "min_threshold": MIN_THRESHOLD,
+    "max_threshold": MAX_THRESHOLD,
+    "white_level": WHITE_LEVEL,
+}
 GLASS_MIN_LEVEL = 190  # glass is brighter than this; the palest glioma at 8 µm/px averages 200, but is textured
 GLASS_MAX_SD = 1.2  # grey levels in a window of 5 × 5; real glass has 0.1–0.6, real tissue from 1.5 upwards
 GLASS_MAX_TINT = 0.12  # optical density between the channels of a tinted, or yellowed, background
@@ -34,110 +46,194 @@ COUNTED_ROWS = 1024  # of a mask at once
 INK_REACH_UM = 40.0  # the rim of a pen's stroke, where ink and tissue or glass mix
 
 
-class TissueConfig(Settings):
-    """How tissue is told from glass, ink and padding; or whose word is taken for it."""
+@dataclass(frozen=True)
+class Detector:
+    """A tissue detector, as the registry holds it.
 
-    masks: Path | None = Field(None, description="folder of the user's own masks, which take the detector's place")
+    Attributes:
+        Config: class of its settings, the keys under `tiles.tissue.settings`.
+        detect: from a thumbnail, its resolution (µm per pixel) and the settings, where there is tissue.
+        recipe: from the settings, everything that decides the mask and thus counts in the key of the tiles: the settings,
+            the version of a library, the fingerprint of weights.
+    """
+
+    Config: type[Settings]
+    detect: Callable[[Thumbnail, float, Any], Mask]
+    recipe: Callable[[Any], dict[str, Any]]
+
+
+class TissueConfig(Settings):
+    """Where the tissue of a slide is taken from: a detector, or masks that the user drew."""
+
+    masks: Path | None = Field(None, description="folder of tissue masks that replace the detector, one per slide")
     outline_origin: Literal["scan", "slide"] = Field(
         "scan",
-        description="where the masks' outlines have their zero: the corner of the scanned part, as in QuPath, or of the file",
+        description="origin of the masks' outlines: scan, the corner of the scanned area, as in QuPath; slide, that of the file",
     )
-    detector: str = Field("default", description="name of the tissue detector")
-    mpp: float = Field(8.0, gt=0, description="resolution at which tissue is looked for, µm per pixel")
-    smooth_um: float = Field(10.0, ge=0, description="standard deviation of the smoothing, µm")
-    min_threshold: float = Field(0.015, ge=0, description="lower bound of the threshold: colour, in optical density")
-    max_threshold: float = Field(0.05, ge=0, description="upper bound of the threshold: colour, in optical density")
-    min_piece_um2: float = Field(10_000.0, ge=0, description="smaller pieces of tissue are specks, µm²")
-    min_hole_um2: float = Field(10_000.0, ge=0, description="smaller holes in the tissue are filled, µm²")
-    exclude_pen: bool = Field(True, description="leave out red, green, blue and black ink")
-    white_level: int = Field(
-        245, ge=0, le=255, description="no tissue where every channel is at least this; also the glass, if none is seen"
+    mpp: float = Field(8.0, gt=0, description="resolution of the tissue mask, µm per pixel")
+    detector: str = Field("colour", description="tissue detector: colour or tiatoolbox")
+    settings: SerializeAsAny[Settings] = Field(
+        Settings(), validate_default=True, description="settings of the detector, such as min_hole_um2 of colour"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_before(cls, values: Any) -> Any:
+        """Reads the recipes of earlier stores and model folders, which had the settings of `colour` beside `detector`."""
+        if not isinstance(values, Mapping):
+            return values
+        values = {name: value for name, value in values.items() if CONSTANTS.get(name) != value}
+        moved = {name: values.pop(name) for name in ColourConfig.model_fields if name in values}
+        if values.get("detector") == "default":
+            values["detector"] = "colour"
+        if moved and values.get("detector", "colour") == "colour":
+            values["settings"] = moved | dict(values.get("settings", {}))
+        return values
 
-Detector: TypeAlias = Callable[[Thumbnail, float, TissueConfig], Mask]
+    @field_validator("detector")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        DETECTORS[name]  # raises UnknownNameError
+        return name
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _of_detector(cls, value: Any, info: ValidationInfo) -> Any:
+        if "detector" not in info.data:
+            return Settings()  # the detector has its own error
+        name = info.data["detector"]
+        value = value.model_dump() if isinstance(value, Settings) else value
+        known = DETECTORS[name].Config.model_fields
+        if isinstance(value, Mapping) and (unknown := [key for key in value if key not in known]):
+            remedy = nearest(unknown[0], known) if known else "it has none"
+            raise UnknownNameError(f'unknown setting "{unknown[0]}" of the tissue detector {name}: {remedy}')
+        return DETECTORS[name].Config.model_validate(value)
+
+
+def tissue_recipe(config: TissueConfig) -> dict[str, Any]:
+    """Return everything that decides a tissue mask, except the user's own mask files, for the key of the tiles.
+
+    Where masks replace the detector, its settings do not count: the defaults of `colour` stand in their place, as they did
+    in the keys of earlier stores. Where the detector is used, the origin of outlines does not count.
+    """
+    by_mask = config.masks is not None
+    detector, settings = (
+        (DETECTORS["colour"], ColourConfig()) if by_mask else (DETECTORS[config.detector], config.settings)
+    )
+    return {
+        "outline_origin": config.outline_origin if by_mask else "scan",
+        "mpp": config.mpp,
+        **detector.recipe(settings),
+    }
 
 
 def detect_tissue(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mask:
-    """The thumbnail's tissue, by the detector that the config names.
+    """Find the tissue on a thumbnail, with the configured detector.
 
     Args:
-        thumbnail: the whole slide, RGB; transparent parts made white or black.
+        thumbnail: the whole slide, RGB; transparent parts made white or black. One finer than `config.mpp` is averaged first.
         mpp: the thumbnail's resolution, µm per pixel.
         config: the detector's name and settings.
 
     Returns:
         True where there is tissue, pixel for pixel of the thumbnail.
-
-    Raises:
-        UnknownNameError: there is no detector of that name.
     """
-    return DETECTORS[config.detector](thumbnail, mpp, config)
-
-
-def detect_by_colour(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mask:
-    """Tissue by its colour beyond the glass; see the head of this file. A finer thumbnail is averaged first."""
     factor = max(1, round(config.mpp / mpp))
-    mpp *= factor
-    density, padding, white = _see_through(_shrink(thumbnail, factor), mpp, config)
-    tissue = _drop_small(_find_coloured(density, ~padding & ~white, config), config.min_piece_um2 / mpp**2)
+    mask = DETECTORS[config.detector].detect(_shrink(thumbnail, factor), mpp * factor, config.settings)
+    return _enlarge(mask, factor, thumbnail.shape[:2])
+
+
+class ColourConfig(Settings):
+    """Settings of the detector `colour`."""
+
+    min_piece_um2: float = Field(10_000.0, ge=0, description="smaller pieces of tissue are dropped as specks, µm²")
+    min_hole_um2: float = Field(10_000.0, ge=0, description="smaller holes in the tissue are filled, µm²")
+    exclude_pen: bool = Field(True, description="exclude red, green, blue and black ink")
+
+
+def detect_by_colour(thumbnail: Thumbnail, mpp: float, config: ColourConfig) -> Mask:
+    """Find tissue by its colour beyond the glass; see the head of this file."""
+    density, padding, white = _optical_density(thumbnail, mpp)
+    tissue = _drop_small(_find_coloured(density, ~padding & ~white), config.min_piece_um2 / mpp**2)
     if tissue.any():  # else all of a tiny slide's glass would be a hole
         tissue = ~_drop_small(~tissue, config.min_hole_um2 / mpp**2) & ~padding
     if config.exclude_pen:
         ink = _find_ink(density, round(INK_REACH_UM / mpp))
         tissue = _drop_small(tissue & ~ink, config.min_piece_um2 / mpp**2) if ink.any() else tissue
-    return _enlarge(tissue, factor, thumbnail.shape[:2])
+    return tissue
 
 
-def _find_coloured(density: Planes, usable: Mask, config: TissueConfig) -> Mask:
-    colour = _spread(density)
-    return usable & (colour > _threshold(colour[usable], config))
+def colour_recipe(config: ColourConfig) -> dict[str, Any]:
+    """Return what decides a mask by colour; `default` is the detector's name in the keys of earlier stores."""
+    return {"detector": "default"} | CONSTANTS | config.model_dump()
 
 
-def measure_ink(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> float:
-    """The share of pen ink in all that lies on the glass, tissue and ink, 0 to 1; see `detect_tissue` for the arguments."""
-    factor = max(1, round(config.mpp / mpp))
-    density, padding, _ = _see_through(_shrink(thumbnail, factor), mpp * factor, config)
-    there = ~padding & (density.mean(axis=0) > config.max_threshold)
-    ink = _find_ink(density, 0) & there
-    return float(ink.sum()) / max(1.0, float(there.sum()))
+class TiatoolboxConfig(Settings):
+    """The detector `tiatoolbox` has no settings."""
 
 
-def _see_through(rgb: Planes, mpp: float, config: TissueConfig) -> tuple[Planes, Mask, Mask]:
-    """The smoothed image's optical density beyond the glass, what the scanner never saw, and what is white.
-
-    The density takes the image's place in memory.
-    """
-    padding = _find_padding(rgb)
-    rgb[:, padding] = config.white_level  # so that it does not bleed into its surroundings
-    _smooth(rgb, config.smooth_um / mpp)
-    white = _lowest(rgb) >= config.white_level
-    glass = _estimate_glass(rgb, padding, config.white_level)
-    return _turn_to_density(rgb, glass), padding, white
-
-
-def detect_by_tiatoolbox(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mask:
-    """Tissue by tiatoolbox's `MorphologicalMasker`: Otsu on grey levels, specks removed, dilated; its own settings."""
+def detect_by_tiatoolbox(thumbnail: Thumbnail, mpp: float, config: TiatoolboxConfig) -> Mask:
+    """Find tissue with tiatoolbox's `MorphologicalMasker`: Otsu on grey levels, specks removed, dilated."""
     from tiatoolbox.tools.tissuemask import MorphologicalMasker
 
     masks = MorphologicalMasker(mpp=mpp).fit_transform(thumbnail[None])
     return np.asarray(masks[0], dtype=bool)
 
 
+def tiatoolbox_recipe(config: TiatoolboxConfig) -> dict[str, Any]:
+    """Return what decides a mask by tiatoolbox: the version of the library."""
+    return {"detector": "tiatoolbox", "version": version("tiatoolbox")}
+
+
 DETECTORS: Registry[Detector] = Registry(
-    "tissue detector", {"default": detect_by_colour, "tiatoolbox": detect_by_tiatoolbox}
+    "tissue detector",
+    {
+        "colour": Detector(ColourConfig, detect_by_colour, colour_recipe),
+        "tiatoolbox": Detector(TiatoolboxConfig, detect_by_tiatoolbox, tiatoolbox_recipe),
+    },
 )
 
 
-def _shrink(thumbnail: Thumbnail, factor: int) -> Planes:
-    """Averages of factor × factor pixels, channels first; the last row and column are repeated to fill the blocks."""
-    planes = np.ascontiguousarray(np.moveaxis(thumbnail, 2, 0))  # three planes: several times faster than triplets
+def _find_coloured(density: Planes, usable: Mask) -> Mask:
+    colour = _spread(density)
+    return usable & (colour > _threshold(colour[usable]))
+
+
+def measure_ink(thumbnail: Thumbnail, mpp: float) -> float:
+    """Return the share of pen ink in everything on the glass, tissue and ink together, 0 to 1.
+
+    Args:
+        thumbnail: the whole slide, RGB.
+        mpp: its resolution, µm per pixel.
+    """
+    density, padding, _ = _optical_density(thumbnail, mpp)
+    there = ~padding & (density.mean(axis=0) > MAX_THRESHOLD)
+    ink = _find_ink(density, 0) & there
+    return float(ink.sum()) / max(1.0, float(there.sum()))
+
+
+def _optical_density(thumbnail: Thumbnail, mpp: float) -> tuple[Planes, Mask, Mask]:
+    """The smoothed image's optical density beyond the glass, the padding of the scanner, and what is white.
+
+    The density takes the place of the image's float copy in memory.
+    """
+    rgb = np.ascontiguousarray(np.moveaxis(thumbnail, 2, 0)).astype(np.float32)  # planes are several times faster
+    padding = _find_padding(rgb)
+    rgb[:, padding] = WHITE_LEVEL  # so that it does not bleed into its surroundings
+    _smooth(rgb, SMOOTH_UM / mpp)
+    white = _lowest(rgb) >= WHITE_LEVEL
+    glass = _estimate_glass(rgb, padding)
+    return _turn_to_density(rgb, glass), padding, white
+
+
+def _shrink(thumbnail: Thumbnail, factor: int) -> Thumbnail:
+    """Averages of factor × factor pixels; the last row and column are repeated to fill the blocks."""
     if factor == 1:
-        return planes.astype(np.float32)
-    height, width = planes.shape[1:]
-    planes = np.pad(planes, ((0, 0), (0, -height % factor), (0, -width % factor)), mode="edge")
-    blocks = planes.reshape(3, planes.shape[1] // factor, factor, -1, factor)
-    return blocks.mean(axis=(2, 4), dtype=np.float32)
+        return thumbnail
+    height, width = thumbnail.shape[:2]
+    padded = np.pad(thumbnail, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
+    blocks = padded.reshape(padded.shape[0] // factor, factor, -1, factor, 3)
+    return np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
 
 
 def _smooth(planes: Planes, sigma_px: float) -> None:
@@ -187,7 +283,7 @@ def _find_padding(rgb: Planes) -> Mask:
     return ndimage.binary_dilation(ndimage.binary_opening(outside, iterations=2), iterations=2)
 
 
-def _estimate_glass(rgb: Planes, padding: Mask, white_level: int) -> Float32[np.ndarray, "3"]:
+def _estimate_glass(rgb: Planes, padding: Mask) -> Float32[np.ndarray, "3"]:
     """The empty slide's colour: the commonest of its bright, smooth, hardly coloured pixels; else the white level."""
     step = max(1, min(padding.shape) // 512)  # a sample of the pixels of a large thumbnail
     rgb, padding = rgb[:, ::step, ::step], padding[::step, ::step]
@@ -199,7 +295,7 @@ def _estimate_glass(rgb: Planes, padding: Mask, white_level: int) -> Float32[np.
     density = np.log10(255.0 / colours)
     glass = (_spread(density) < GLASS_MAX_TINT) & (density[1] - density[2] < GLASS_MAX_PINK)
     if np.count_nonzero(glass) < GLASS_MIN_SHARE * padding.size:
-        return np.full(3, white_level, dtype=np.float32)
+        return np.full(3, WHITE_LEVEL, dtype=np.float32)
     counts = np.bincount(level[glass].astype(int), minlength=256)
     commonest = np.argmax(ndimage.uniform_filter1d(counts.astype(float), 3)) + 0.5
     return np.median(colours[:, glass & (np.abs(level - commonest) < 2)], axis=1).astype(np.float32)
@@ -213,13 +309,13 @@ def _turn_to_density(rgb: Planes, glass: Float32[np.ndarray, "3"]) -> Planes:
     return np.log10(rgb, out=rgb)
 
 
-def _threshold(colour: Float32[np.ndarray, " N"], config: TissueConfig) -> float:
-    """Otsu's threshold between the config's bounds."""
+def _threshold(colour: Float32[np.ndarray, " N"]) -> float:
+    """Otsu's threshold, held between the two bounds."""
     from skimage.filters import threshold_otsu
 
     if colour.size == 0 or colour.min() == colour.max():
-        return config.max_threshold
-    return float(np.clip(threshold_otsu(colour), config.min_threshold, config.max_threshold))
+        return MAX_THRESHOLD
+    return float(np.clip(threshold_otsu(colour), MIN_THRESHOLD, MAX_THRESHOLD))
 
 
 def _find_ink(density: Planes, reach_px: int) -> Mask:

@@ -85,6 +85,10 @@ def test_masks_that_are_nowhere(refused):
     names(refused("--tissue-masks", "nowhere"), "tissue masks: nowhere is no folder", "SLIDE_ID.geojson")
 
 
+def test_a_tissue_detector_that_does_not_exist(refused):
+    names(refused("--set", "tiles.tissue.detector=grandqc"), "unknown tissue detector", "grandqc", "colour, tiatoolbox")
+
+
 def test_two_different_slides_of_one_name(refused, cohort, tmp_path):
     one, other = sorted(cohort.slides.glob("*.svs"))[:2]
     for folder, path in (("a", one), ("b", other)):

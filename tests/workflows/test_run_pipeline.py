@@ -275,7 +275,7 @@ def test_a_second_run_touches_no_slide_and_predicts_the_same(finished, cohort, w
         (("--tile-px", "128"), "tile"),
         (("--mpp", "1"), "tile"),
         (("--set", "tiles.min_tissue=0.25"), "tile"),
-        (("--set", "tiles.tissue.min_hole_um2=1"), "tile"),
+        (("--set", "tiles.tissue.settings.min_hole_um2=1"), "tile"),
         (("--set", "tiles.stride_px=128"), "tile"),
         (("--set", "tiles.quality.max_empty=0.9"), "tile"),
         (("--set", "encoder.precision=bfloat16"), "embed"),  # QUICK has float32

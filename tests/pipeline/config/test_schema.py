@@ -166,6 +166,15 @@ def test_none_means_without_that_side():
         ({"sets": ["models.umeml.gama=3"]}, 'unknown key "models.umeml.gama": did you mean "gamma"?'),
         ({"sets": ["models.umelm.gamma=3"]}, 'unknown model "umelm": did you mean "umeml"?'),
         ({"sets": ["tiles.tissue.detectr=a"]}, 'unknown key "tiles.tissue.detectr"'),
+        (
+            {"sets": ["tiles.tissue.detector=grandqc"]},
+            'unknown tissue detector "grandqc": Known: colour, tiatoolbox',
+        ),
+        (
+            {"sets": ["tiles.tissue.settings.min_hole=1"]},
+            'unknown setting "min_hole" of the tissue detector colour: did you mean "min_hole_um2"?',
+        ),
+        ({"sets": ["tiles.stain.method=mackenko"]}, "Input should be 'none', 'macenko', 'vahadane' or 'reinhard'"),
         ({"flags": INPUTS | {"model": "umelm"}}, 'unknown model "umelm": did you mean "umeml"?'),
         ({"flags": INPUTS | {"model": "umeml,abml"}}, 'unknown model "abml": did you mean "abmil"?'),
         ({"flags": INPUTS | {"preset": "papr"}}, 'unknown preset "papr": did you mean "paper"?'),

@@ -19,7 +19,7 @@ from preprocessing.slides.slide import Slide
 from preprocessing.tiling.quality import QualityConfig
 from preprocessing.tiling.stain import StainConfig
 from preprocessing.tiling.tiles import TileConfig, TiledSlide, TileGrid
-from preprocessing.tiling.tissue import TissueConfig
+from preprocessing.tiling.tissue import ColourConfig, TissueConfig
 
 SLIDE = Slide("S1", "C1", Path("/data/S1.svs"), (0.25, 0.25), "metadata", (1000, 800), "f" * 32)
 
@@ -301,27 +301,28 @@ TILES = {
 }
 TISSUE = {
     "masks": Path("masks"),
-    "outline_origin": "slide",
     "detector": "tiatoolbox",
     "mpp": 4.0,
-    "smooth_um": 11.0,
-    "min_threshold": 0.016,
-    "max_threshold": 0.06,
-    "min_piece_um2": 10_001.0,
-    "min_hole_um2": 10_001.0,
-    "exclude_pen": False,
-    "white_level": 244,
+    "settings": ColourConfig(min_hole_um2=1),
 }
+COLOUR = {"min_piece_um2": 10_001.0, "min_hole_um2": 10_001.0, "exclude_pen": False}
 QUALITY = {"min_sharpness": 100.0, "max_empty": 0.5}
 ENCODER = {"name": "other", "weights": Path("other.safetensors"), "pooling": "mean", "precision": "float32"}
 
 
 @pytest.mark.parametrize(
     ("config", "changes"),
-    [(TileConfig, TILES), (TissueConfig, TISSUE), (QualityConfig, QUALITY), (EncoderConfig, ENCODER)],
+    [
+        (TileConfig, TILES),
+        (TissueConfig, TISSUE),
+        (ColourConfig, COLOUR),
+        (QualityConfig, QUALITY),
+        (EncoderConfig, ENCODER),
+    ],
 )
 def test_changes_are_listed_for_every_field(config, changes):
-    assert changes.keys() == config.model_fields.keys() - {"stain"}  # which the tiles' key does not hold: see below
+    elsewhere = {"stain", "outline_origin"}  # the first does not move tiles, the second only outlines: see below
+    assert changes.keys() == config.model_fields.keys() - elsewhere
     for name, value in changes.items():
         assert getattr(config(), name) != value, name
 
@@ -345,6 +346,21 @@ class TestKey:
         changed = TileConfig(tissue=TissueConfig(**{field: TISSUE[field]}))
         assert tile_key(SLIDE, changed) != tile_key(SLIDE, TileConfig())
         assert feature_key(SLIDE, changed, "encoder") != self.KEY
+
+    @pytest.mark.parametrize("field", COLOUR)
+    def test_every_setting_of_the_detector_changes_it(self, field):
+        changed = TileConfig(tissue=TissueConfig(settings={field: COLOUR[field]}))
+        assert tile_key(SLIDE, changed) != tile_key(SLIDE, TileConfig())
+
+    def test_it_is_that_of_earlier_stores(self, tmp_path):
+        """Computed once with the version whose `tiles.tissue` had all settings of the detector in one level."""
+        (tmp_path / "S1.geojson").write_text("a")
+        slide = Slide("S1", "C1", Path("S1.svs"), (0.25, 0.25), "file", (1000, 1000), "f" * 32)
+        other = TissueConfig(settings={"exclude_pen": False, "min_piece_um2": 5})
+        masks = TissueConfig(masks=tmp_path, outline_origin="slide", mpp=4)
+        assert tile_key(slide, TileConfig()) == "S1-6302b948c22014b64c80a6056bed9c70"
+        assert tile_key(slide, TileConfig(tissue=other)) == "S1-0d9d1978547dcecd75b78fec821b0f58"
+        assert tile_key(slide, TileConfig(tissue=masks)) == "S1-edf95cde55c1b4ca4459c7c8df32fbc9"
 
     @pytest.mark.parametrize("field", QUALITY)
     def test_every_field_of_the_quality_changes_it(self, field):

@@ -385,7 +385,7 @@ def check_expected(spec: Spec, slide: Slide | None, outcome: Outcome) -> None:
 def check_count(spec: Spec, slide: Slide, outcome: Outcome, room: int) -> None:
     share = 1 if spec.tissue == "all" else 1 / 3
     tissue_um2 = share * math.prod(spec.size) * math.prod(slide.mpp_xy)
-    if min(spec.size) >= 300 and tissue_um2 > 4 * CONFIG.tissue.min_piece_um2:
+    if min(spec.size) >= 300 and tissue_um2 > 4 * CONFIG.tissue.settings.min_piece_um2:
         assert outcome.status == "done", outcome.reason
         assert 0.5 * share * room <= outcome.n_tiles <= room
 

@@ -11,7 +11,7 @@ CONFIG = TileConfig(tile_px=64)
 
 def look(scan, image):
     slide = scan(image)
-    return look_at(slide, tile_slide(slide, CONFIG), CONFIG)
+    return look_at(slide, tile_slide(slide, CONFIG))
 
 
 def pixels(density):
@@ -48,7 +48,7 @@ def test_tissue_is_measured_in_square_millimetres(scan, paint):
 
 def test_tissue_of_a_scan_that_is_finer_along_one_side_is_measured_by_both(scan, paint):
     slide = replace(scan(paint(1200, 700, (200, 100, 1000, 600))), mpp_xy=(0.3, 0.7))
-    told = look_at(slide, tile_slide(slide, CONFIG), CONFIG)
+    told = look_at(slide, tile_slide(slide, CONFIG))
     assert told.tissue_mm2 == pytest.approx(800 * 500 * 0.3 * 0.7 / 1e6, rel=0.1)
 
 

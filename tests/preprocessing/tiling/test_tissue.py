@@ -5,10 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from pydantic import ValidationError
 from scipy.ndimage import binary_erosion
 
-from models.registry import UnknownNameError
-from preprocessing.tiling.tissue import TissueConfig, detect_tissue
+from models.settings import Settings
+from preprocessing.io.fingerprints import file_fingerprint
+from preprocessing.tiling.tissue import (
+    DETECTORS,
+    ColourConfig,
+    Detector,
+    TiatoolboxConfig,
+    TissueConfig,
+    detect_tissue,
+    tissue_recipe,
+)
 from workflows.demo import draw_slide
 
 CONFIG = TissueConfig()
@@ -69,7 +79,7 @@ def test_grey_dirt_and_cover_slip_edges_are_not_tissue():
     image = stain(np.zeros((256, 256), bool))
     image[40:90, 60:140] = 150
     image[:, 200:204] = 90
-    assert not detect_tissue(image, 8.0, TissueConfig(exclude_pen=False)).any()
+    assert not detect_tissue(image, 8.0, TissueConfig(settings={"exclude_pen": False})).any()
 
 
 def test_tissue_from_edge_to_edge_is_all_found():
@@ -108,7 +118,7 @@ def test_pen_is_excluded_and_other_tissue_kept(truth, ink):
 def test_pen_stays_where_it_is_not_to_be_excluded(truth):
     image = stain(truth)
     image[100:115, 60:180] = PENS["red"]
-    assert detect_tissue(image, 8.0, TissueConfig(exclude_pen=False))[102:113, 70:170].all()
+    assert detect_tissue(image, 8.0, TissueConfig(settings={"exclude_pen": False}))[102:113, 70:170].all()
     assert not detect_tissue(image, 8.0, CONFIG)[102:113, 70:170].any()
 
 
@@ -146,9 +156,81 @@ def test_drawn_slide_agrees_with_its_layout(grade):
     assert iou(detect_tissue(thumbnail, 8.0, CONFIG), tissue[8::16, 8::16]) > 0.92
 
 
-def test_unknown_detector_is_answered_with_the_known_ones(truth):
-    with pytest.raises(UnknownNameError, match='unknown tissue detector "defualt": did you mean "default"'):
-        detect_tissue(stain(truth), 8.0, TissueConfig(detector="defualt"))
+class TestConfig:
+    def test_an_unknown_detector_is_refused_with_the_known_ones(self):
+        with pytest.raises(ValidationError, match='unknown tissue detector "color": did you mean "colour"'):
+            TissueConfig(detector="color")
+
+    def test_an_unknown_setting_is_refused_with_the_known_ones(self):
+        with pytest.raises(
+            ValidationError,
+            match='unknown setting "exclude_pens" of the tissue detector colour: did you mean "exclude_pen"',
+        ):
+            TissueConfig(settings={"exclude_pens": True})
+        with pytest.raises(ValidationError, match='"exclude_pen" of the tissue detector tiatoolbox: it has none'):
+            TissueConfig(detector="tiatoolbox", settings={"exclude_pen": True})
+
+    @pytest.mark.parametrize("value", [-1, "few"])
+    def test_a_settings_value_is_checked_and_named(self, value):
+        with pytest.raises(ValidationError, match=r"settings\.min_hole_um2"):
+            TissueConfig(settings={"min_hole_um2": value})
+
+    def test_settings_are_those_of_the_detector(self):
+        assert TissueConfig().settings == ColourConfig()
+        assert TissueConfig(detector="tiatoolbox").settings == TiatoolboxConfig()
+        assert TissueConfig(settings={"min_hole_um2": 5}).settings == ColourConfig(min_hole_um2=5)
+
+    def test_what_is_written_as_json_is_read_again(self):
+        config = TissueConfig(mpp=4, settings={"min_hole_um2": 5})
+        assert TissueConfig.model_validate_json(config.model_dump_json()) == config
+
+    def test_a_recipe_of_an_earlier_store_is_read(self):
+        earlier = {"detector": "default", "mpp": 4.0, "smooth_um": 10.0, "min_threshold": 0.015, "max_threshold": 0.05}
+        earlier |= {"min_piece_um2": 7.0, "min_hole_um2": 10_000.0, "exclude_pen": False, "white_level": 245}
+        expected = TissueConfig(mpp=4, settings={"min_piece_um2": 7, "exclude_pen": False})
+        assert TissueConfig(**earlier) == expected
+
+    def test_a_recipe_of_an_earlier_store_with_other_constants_is_refused(self):
+        with pytest.raises(ValidationError, match="smooth_um"):
+            TissueConfig(smooth_um=11.0)
+
+
+class TestRecipe:
+    def test_a_detector_counts_by_its_settings_and_weights(self, tmp_path, monkeypatch):
+        class NetConfig(Settings):
+            weights: Path
+            threshold: float = 0.5
+
+        def recipe(config):
+            return {"detector": "net", "threshold": config.threshold, "weights": file_fingerprint(config.weights)}
+
+        def nowhere(thumbnail, mpp, config):
+            return np.zeros(thumbnail.shape[:2], bool)
+
+        monkeypatch.setitem(DETECTORS, "net", Detector(NetConfig, nowhere, recipe))
+        (tmp_path / "a").write_bytes(b"weights")
+        (tmp_path / "copy").write_bytes(b"weights")
+        (tmp_path / "b").write_bytes(b"others")
+
+        def of(**settings):
+            return tissue_recipe(TissueConfig(detector="net", settings=settings))
+
+        assert of(weights=tmp_path / "a") == of(weights=tmp_path / "copy")
+        assert of(weights=tmp_path / "a") != of(weights=tmp_path / "b")
+        assert of(weights=tmp_path / "a") != of(weights=tmp_path / "a", threshold=0.4)
+        assert not detect_tissue(
+            np.zeros((3, 4, 3), np.uint8), 8.0, TissueConfig(detector="net", settings={"weights": "a"})
+        ).any()
+
+    def test_where_masks_replace_the_detector_it_does_not_count(self, tmp_path):
+        masks = tissue_recipe(TissueConfig(masks=tmp_path))
+        assert tissue_recipe(TissueConfig(masks=tmp_path, detector="tiatoolbox")) == masks
+        assert tissue_recipe(TissueConfig(masks=tmp_path, settings={"min_hole_um2": 1})) == masks
+        assert tissue_recipe(TissueConfig(masks=tmp_path, outline_origin="slide")) != masks
+        assert tissue_recipe(TissueConfig(masks=tmp_path, mpp=4)) != masks
+
+    def test_the_origin_of_outlines_counts_only_where_there_are_some(self):
+        assert tissue_recipe(TissueConfig(outline_origin="slide")) == tissue_recipe(TissueConfig())
 
 
 def test_import_does_not_load_tiatoolbox():
