@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     from pipeline.cluster.workers import Workers
     from pipeline.config.schema import Config
-    from pipeline.inference.prediction import Presented
+    from pipeline.inference.prediction import PreparedCohort
     from pipeline.inference.trained import Predictor
     from pipeline.ood.profiles import SlideKeys
     from pipeline.run.folder import Run
@@ -24,51 +24,63 @@ def predict(
     features: Mapping[str, str],
     cases: "pd.DataFrame",
 ) -> dict[str, Any]:
-    """Predict every case whose inputs are new, write the predictions, and where labels are known the metrics; the reports."""
+    """Predict the new and changed cases of a cohort; write predictions and, where labels are known, metrics.
+
+    Returns:
+        The reports of `metrics.json`, by task.
+    """
     import pandas as pd
 
-    from pipeline.cluster.mapping import one_thread
+    from pipeline.cluster.threads import limit_threads
     from pipeline.cluster.workers import choose_device
     from pipeline.inference.diagnoses import write_diagnoses
-    from pipeline.inference.new_cohort import Kept, likeness_rows, rows_of, with_labels
-    from pipeline.inference.prediction import judge_cases, log_missing, predict_cases, present
+    from pipeline.inference.distribution_shift import TABLE, assess_cases, shift_table
+    from pipeline.inference.new_cohort import prediction_rows, with_labels
+    from pipeline.inference.prediction import log_missing_genes, predict_cases, prepare_cohort
+    from pipeline.inference.previous_table import PreviousTable
     from preprocessing.features.store import FeatureStore
 
     store = FeatureStore(config.store)
     device = workers.device if config.scheduler is None else choose_device("auto")
-    if device == "cpu":
-        one_thread()  # as in training: the same numbers to the last digit
+    limit_threads(device)  # as in training, so that the numbers agree
     with run.stage("prediction"):
-        shown = present(predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes)
-        run.facts["genes"] = {one.task: log_missing(one, shown.members[one.task], cohort) for one in predictors}
-        kept = Kept(run.folder / "predictions.csv", ("task", "case_id"))
-        asked = kept.not_there(shown.marks)
-        told = predict_cases(asked, predictors, shown, device=device)
-    with run.stage("likeness"):
-        judged = judge_cases(asked, predictors, shown, cohort, slide_keys(config, cohort, features), store=store)
-        run.write_table("likeness.csv", likeness_rows(run.folder, judged, asked, shown.marks))
-    rows = []
-    for one in predictors:
-        own = judged.get(one.task)
-        rows.append(rows_of(one, told.get(one.task), shown.marks[one.task], cases, own.cases if own else None))
-    predictions = with_labels(kept.renewed(pd.concat(rows)), cohort.labels)
+        prepared = prepare_cohort(
+            predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes
+        )
+        run.facts["genes"] = {
+            one.task: log_missing_genes(one, prepared.members[one.task], cohort) for one in predictors
+        }
+        previous = PreviousTable(run.folder / "predictions.csv", ("task", "case_id"))
+        pending = previous.pending(prepared.fingerprints)
+        predicted = predict_cases(pending, predictors, prepared, device=device)
+    with run.stage("distribution shift"):
+        keys = slide_keys(config, cohort, features)
+        shifts = assess_cases(pending, predictors, prepared, cohort, keys, store=store)
+        run.write_table(TABLE, shift_table(run.folder, shifts, pending, prepared.fingerprints))
+    rows = [
+        prediction_rows(one, predicted.get(one.task), prepared.fingerprints[one.task], cases, shifts.get(one.task))
+        for one in predictors
+    ]
+    predictions = with_labels(previous.updated(pd.concat(rows)), cohort.labels)
     run.write_table("predictions.csv", predictions)
     write_diagnoses(run, predictions, cohort.annotations)
-    here = predictions[predictions["case_id"].isin(cases["case_id"])]  # others came in at an earlier call
+    present = predictions[predictions["case_id"].isin(cases["case_id"])]  # without cases of earlier calls only
     with run.stage("evaluation"):
-        reports = validate(config, cohort, run, predictors, shown, here, device=device)
-    explain(config, cohort, run, workers, predictors, shown, predictions)
+        reports = validate(config, cohort, run, predictors, prepared, present, device=device)
+    explain(config, cohort, run, workers, predictors, prepared, predictions)
     return reports
 
 
 def slide_keys(config: "Config", cohort: "Cohort", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:
-    """The groups of each case's slides in the store; of features that were made elsewhere there are no tiles."""
+    """Collect the store keys of each case's slides; imported features have no tiles."""
     from pipeline.ood.profiles import SlideKeys
     from preprocessing.features.store import tile_key
 
     return {
         case: [
-            SlideKeys(slide.slide_id, features[slide.slide_id], "" if cohort.stored else tile_key(slide, config.tiles))
+            SlideKeys(
+                slide.slide_id, features[slide.slide_id], "" if cohort.precomputed else tile_key(slide, config.tiles)
+            )
             for slide in slides
         ]
         for case, slides in cohort.slides_by_case(features).items()
@@ -81,19 +93,20 @@ def explain(
     run: "Run",
     workers: "Workers",
     predictors: Sequence["Predictor"],
-    shown: "Presented",
+    prepared: "PreparedCohort",
     predictions: "pd.DataFrame",
 ) -> None:
-    """Show what the models see in some of the cases: `explain/`."""
+    """Explain the predictions of selected cases in `explain/`."""
     from pipeline.explanation.explain import explain_tasks
     from pipeline.explanation.inputs import Material
     from pipeline.explanation.selection import ask_trained
-    from pipeline.inference.new_cohort import typed
+    from pipeline.inference.previous_table import with_numbers
 
     with run.stage("explaining"):
-        told, used = typed(predictions), sorted({case for own in shown.marks.values() for case in own})
-        told = told[told["case_id"].isin(used) & (told["status"] == "predicted")]
-        asked = [ask_trained(one, shown.members[one.task], told[told["task"] == one.task]) for one in predictors]
+        used = sorted({case for by_case in prepared.fingerprints.values() for case in by_case})
+        table = with_numbers(predictions)
+        table = table[table["case_id"].isin(used) & (table["status"] == "predicted")]
+        asked = [ask_trained(one, prepared.members[one.task], table[table["task"] == one.task]) for one in predictors]
         labels = cohort.labels.reindex(used)
         material = Material.of_run(run.folder, config.store, labels, max_missing=config.max_missing_genes)
         folder, device = run.folder / "explain", workers.device
@@ -105,29 +118,31 @@ def validate(
     cohort: "Cohort",
     run: "Run",
     predictors: Sequence["Predictor"],
-    shown: "Presented",
+    prepared: "PreparedCohort",
     predictions: "pd.DataFrame",
     *,
     device: str,
 ) -> dict[str, Any]:
-    """Write the metrics of a new cohort's cases whose label is known, those of the model's baselines beside them."""
+    """Evaluate the model and its baselines on labelled cases of a new cohort; write `baselines.csv` and `metrics.json`."""
     import pandas as pd
 
-    from pipeline.inference.new_cohort import Kept, baseline_marks, evaluate, typed
+    from pipeline.inference.new_cohort import baseline_fingerprints, evaluate
     from pipeline.inference.prediction import predict_baselines
+    from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_numbers
     from pipeline.metrics import to_json
 
-    kept = Kept(run.folder / "baselines.csv", ("task", "case_id", "baseline"))
-    known = {(task, case): mark for (task, case, _), mark in kept.marks().items()}
+    previous = PreviousTable(run.folder / "baselines.csv", ("task", "case_id", "baseline"))
+    known = {(task, case): mark for (task, case, _), mark in previous.fingerprints().items()}
     rows = []
     for one in predictors:
-        own = baseline_marks(shown.marks[one.task], cohort.labels)
-        asked = [case for case, mark in own.items() if mark != known.get((one.task, case))]
-        told = predict_baselines(one, shown.members[one.task], cohort.labels, asked, device=device)
-        rows.append(told.assign(task=one.task, inputs=told["case_id"].map(own)))
-    baselines = kept.renewed(pd.concat(rows, ignore_index=True))
+        fingerprints = baseline_fingerprints(prepared.fingerprints[one.task], cohort.labels)
+        pending = [case for case, mark in fingerprints.items() if mark != known.get((one.task, case))]
+        predicted = predict_baselines(one, prepared.members[one.task], cohort.labels, pending, device=device)
+        predicted["task"], predicted[FINGERPRINT] = one.task, predicted["case_id"].map(fingerprints)
+        rows.append(predicted)
+    baselines = previous.updated(pd.concat(rows, ignore_index=True))
     run.write_table("baselines.csv", baselines)
-    tables = typed(predictions), typed(baselines)
+    tables = with_numbers(predictions), with_numbers(baselines)
     found = {one.task: evaluate(one, *tables, n_boot=config.bootstrap, seed=config.seed) for one in predictors}
     reports = {task: report for task, report in found.items() if report}
     run.write_json("metrics.json", to_json(reports))

@@ -9,7 +9,8 @@ from typing import Any
 import openslide
 import pandas as pd
 
-from pipeline.cluster.mapping import map_jobs, one_thread
+from pipeline.cluster.mapping import map_jobs
+from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from pipeline.explanation.atlas import CaseShare, Typical, case_share, describe_atlas, most_typical
 from pipeline.explanation.inputs import Material
@@ -85,8 +86,7 @@ def draw_atlases(
 
 def share_cases(job: AtlasJob) -> list[CaseShare]:
     """What each of the cases adds to the atlas; one case at a time is in memory."""
-    if job.device == "cpu":
-        one_thread()
+    limit_threads(job.device)
     trained = load_model(job.model)
     shares = []
     for case in job.cases:

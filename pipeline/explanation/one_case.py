@@ -12,7 +12,7 @@ import openslide
 import pandas as pd
 
 from models.catalogue import MODELS
-from pipeline.cluster.mapping import one_thread
+from pipeline.cluster.threads import limit_threads
 from pipeline.explanation.attribution import Reading, gene_products, outputs_by_input, permuted_drops, read_case
 from pipeline.explanation.chosen_cases import certainty
 from pipeline.explanation.inputs import Material
@@ -65,8 +65,7 @@ def describe_case(asked: Asked, case: str, why: str) -> dict[str, Any]:
 
 def explain_case(job: CaseJob) -> dict[str, Any]:
     """What is told of a case, its tile tables and pictures written: see the contract of `TASK.json`."""
-    if job.device == "cpu":
-        one_thread()
+    limit_threads(job.device)
     trained = load_model(job.source.model)
     cases = [job.case, *job.source.reference]
     matrix = job.material.matrix(trained, cases)

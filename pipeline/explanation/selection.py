@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.inference.prediction import Shown
+from pipeline.inference.prediction import MemberInputs
 from pipeline.inference.trained import Predictor
 from pipeline.training.fold_job import FoldJob
 
@@ -59,7 +59,7 @@ def ask_folds(jobs: Sequence[FoldJob], told: pd.DataFrame) -> Asked:
     return Asked(final.task, final.contender.name, told, Source(final.out / "model", final.fold.train), by_case)
 
 
-def ask_trained(predictor: Predictor, shown: Sequence[Shown], told: pd.DataFrame) -> Asked:
+def ask_trained(predictor: Predictor, shown: Sequence[MemberInputs], told: pd.DataFrame) -> Asked:
     """A task of a new cohort: one trained model explains all cases; of the models of folds, the first.
 
     Args:
@@ -69,5 +69,5 @@ def ask_trained(predictor: Predictor, shown: Sequence[Shown], told: pd.DataFrame
     """
     own = set(told["case_id"])
     with_genes = tuple(case for case in shown[0].data.rows if case in own)
-    source = Source(predictor.sources[0].absolute(), with_genes)
+    source = Source(predictor.member_folders[0].absolute(), with_genes)
     return Asked(predictor.task, predictor.model_name, told, source, stands_for=len(predictor.members))

@@ -1,4 +1,4 @@
-"""What a model folder says of its model, as far as prediction needs it: how features were made, and how well it did."""
+"""The metadata of a model folder, as far as prediction needs it: how features were made, and how well the model was validated."""
 
 from typing import Any, Literal
 
@@ -8,14 +8,26 @@ from preprocessing.features.encoder_table import Pooling
 from preprocessing.tiling.tiles import TileConfig
 
 
-class _Told(BaseModel):
-    """A part of a model folder's description; what it does not know it passes over."""
+class _Part(BaseModel):
+    """A part of the metadata; unknown keys are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
-class EncoderFacts(_Told):
-    """What the features were made with; of features that another tool made, only a name and a width are known."""
+class EncoderMetadata(_Part):
+    """The encoder of patch features; of imported features only its name and width are known.
+
+    Attributes:
+        name: in the encoder table, or as the importing tool wrote it.
+        dim: width of a patch feature.
+        fingerprint: hash of everything that decides the features.
+        imported_from: the tool that made imported features; None for features made here.
+        weights: path of local weights; None for those of the encoder table.
+        pooling: of tokens to one feature.
+        precision: arithmetic of the encoder.
+        weights_fingerprint: hash of the weights.
+        transform: preprocessing of a tile.
+    """
 
     name: str
     dim: int = Field(ge=1)
@@ -28,36 +40,55 @@ class EncoderFacts(_Told):
     transform: dict[str, Any] | None = None
 
     @model_validator(mode="after")
-    def _says_all(self) -> "EncoderFacts":
-        own = ("pooling", "precision", "weights_fingerprint", "transform")
-        if not self.imported_from and (unsaid := [name for name in own if getattr(self, name) is None]):
-            raise ValueError(f"the encoder's {unsaid[0]} is not there")
+    def _require_details(self) -> "EncoderMetadata":
+        required = ("pooling", "precision", "weights_fingerprint", "transform")
+        if not self.imported_from and (absent := [name for name in required if getattr(self, name) is None]):
+            raise ValueError(f"{absent[0]} of the encoder is missing")
         return self
 
-    def told(self) -> str:
-        """One phrase."""
-        return f"{self.name}, {self.dim} wide" + (
-            f", imported from {self.imported_from} files" if self.imported_from else ""
-        )
+    def summary(self) -> str:
+        """Summarise the encoder, as "uni, 1024 features" or "uni, 1024 features, imported from clam files"."""
+        origin = f", imported from {self.imported_from} files" if self.imported_from else ""
+        return f"{self.name}, {self.dim} features{origin}"
 
 
-class Limit(_Told):
-    """Of prediction sets: the largest score let in, null for any, from `n` calibration cases."""
+class ConformalThreshold(_Part):
+    """Threshold of the conformal score for one pattern of modalities.
+
+    Attributes:
+        n: calibration cases.
+        threshold: largest score of a class in the prediction set, 0 to 1; None includes every class.
+    """
 
     n: int
     threshold: float | None = Field(allow_inf_nan=False)
 
 
-class Conformal(_Told):
-    """How sets of classes are made; see `pipeline.metrics.conformal`."""
+class ConformalCalibration(_Part):
+    """How prediction sets are made; see `pipeline.metrics.conformal`.
+
+    Attributes:
+        coverage: nominal share of sets that contain the true class.
+        method: conformal method.
+        thresholds: by modalities, as `slides+genes`.
+    """
 
     coverage: float
     method: str
-    thresholds: dict[str, Limit]
+    thresholds: dict[str, ConformalThreshold]
 
 
-class Validated(_Told):
-    """The main metric of one pattern of inputs, out of fold."""
+class ValidatedMetric(_Part):
+    """The headline metric of cross-validation for one pattern of modalities.
+
+    Attributes:
+        metric: its name.
+        n: cases.
+        value: out-of-fold estimate; None where it could not be computed.
+        low: lower end of the 95 % bootstrap interval.
+        high: upper end.
+        reason: why there is no value or interval.
+    """
 
     metric: str
     n: int
@@ -67,28 +98,49 @@ class Validated(_Told):
     reason: str | None = None
 
 
-class TrainingCases(_Told):
-    """Who they were, as a hash of each id after a salt: enough to know one again, and no list of names."""
+class TrainingCases(_Part):
+    """Salted hashes of the training cases' ids: enough to recognise a case, without a list of ids.
+
+    Attributes:
+        salt: of all hashes.
+        hashes: one for each case.
+    """
 
     salt: str
     hashes: frozenset[str]
 
 
-class Summary(_Told):
-    """What the training run knew of its model."""
+class TrainingSummary(_Part):
+    """The training run's summary of its model.
+
+    Attributes:
+        n: training cases.
+        validated: headline metric by modalities.
+        conformal: calibration of prediction sets; None for tasks without classes.
+        cases: hashes of the training cases; None if the folder does not identify them.
+    """
 
     n: int
-    validated: dict[str, Validated]
-    conformal: Conformal | None
+    validated: dict[str, ValidatedMetric]
+    conformal: ConformalCalibration | None
     cases: TrainingCases | None = None
 
 
-class Facts(_Told):
-    """What prediction needs of a model folder besides the model."""
+class ModelMetadata(_Part):
+    """What prediction needs of a model folder besides the model itself.
 
-    encoder: EncoderFacts | None
+    Attributes:
+        encoder: of the patch features; None for a model trained without slides.
+        tiles: tile recipe.
+        slide_kind: diagnostic slides only (DX), or all.
+        covariates: clinical columns that the model reads.
+        defining: molecular features that were excluded because they define the label.
+        training: summary of the training run.
+    """
+
+    encoder: EncoderMetadata | None
     tiles: TileConfig
     slide_kind: Literal["DX", "all"]
     covariates: tuple[str, ...]
     defining: tuple[str, ...]
-    training: Summary
+    training: TrainingSummary

@@ -1,4 +1,4 @@
-"""What trained models say of a new cohort, case by case: thousands of bags pass through, one at a time."""
+"""Predictions of trained models for a new cohort, case by case; one bag of patch features is in memory at a time."""
 
 import hashlib
 import logging
@@ -13,8 +13,6 @@ from jaxtyping import Float
 
 from pipeline.inference.trained import Predictor
 from pipeline.metrics.conformal import COLUMN, prediction_sets
-from pipeline.ood.profiles import Genes, SlideKeys, read_genes, read_profiles
-from pipeline.ood.reference import Judgement
 from pipeline.terminal.progress import track
 from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
 from pipeline.training.fit import predict
@@ -22,170 +20,191 @@ from pipeline.training.model_folder import TrainedModel
 from pipeline.training.summary import probabilities, told_validated
 from pipeline.training.uncertainty import pooled, rests_on, with_spread
 from preprocessing.cohort import Cohort
-from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError, some
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
-JUDGED_AT_ONCE = 32  # cases of which a few tiles each are in memory
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The cohort as one trained model takes it.
+class MemberInputs:
+    """A new cohort as one trained model reads it.
 
     Attributes:
         model: the model.
-        data: bags and genes; a case of which too many genes are missing has none.
-        missing: of each case in the gene table, the share of the model's genes that was imputed.
-        absent: likewise the gene groups of which too much was missing: they stand at the training cases' typical value.
-        marks: likewise a hash of the genes as the model takes them.
+        data: bags and scaled genes; a case that lacks too many genes has none.
+        missing: share of the model's genes that were imputed, 0 to 1, of each case in the gene table.
+        absent: gene groups with too many missing genes, likewise; they are set to the mean of the training cases.
+        fingerprints: hash of the genes as the model reads them, likewise.
     """
 
     model: TrainedModel
     data: Dataset
     missing: Mapping[str, float]
     absent: Mapping[str, tuple[str, ...]]
-    marks: Mapping[str, str]
+    fingerprints: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Presented:
-    """A new cohort as every predictor takes it.
+class PreparedCohort:
+    """A new cohort as all predictors read it.
 
     Attributes:
-        members: by task, for each member of the predictor.
-        marks: by task and case that can be used, a hash of all that its prediction depends on: model, slides, genes.
+        members: by task, the inputs of each member of the predictor.
+        fingerprints: by task and usable case, a hash of everything its prediction depends on: model, slides and genes.
     """
 
-    members: Mapping[str, Sequence[Shown]]
-    marks: Mapping[str, Mapping[str, str]]
+    members: Mapping[str, Sequence[MemberInputs]]
+    fingerprints: Mapping[str, Mapping[str, str]]
 
 
-def present(
+def prepare_cohort(
     predictors: Sequence[Predictor], cohort: Cohort, features: Mapping[str, str], *, store: str, max_missing: float
-) -> Presented:
-    """The cohort as the predictors take it; bags are read when they are wanted, and none is kept.
+) -> PreparedCohort:
+    """Prepare a cohort for all predictors; bags are read on demand and not kept.
 
     Args:
-        predictors: one a task.
+        predictors: one for each task.
         cohort: the new cases.
-        features: group in the store of each good slide.
+        features: key in the store of each usable slide's features.
         store: the feature store.
-        max_missing: share of a gene group beyond which the group counts as absent.
+        max_missing: share of missing genes, 0 to 1, above which a gene group counts as absent.
+
+    Raises:
+        InputError: a gene table that contains none of the model's genes.
     """
     by_case = cohort.slides_by_case(features)
     keys = {case: tuple(features[slide.slide_id] for slide in slides) for case, slides in by_case.items()}
-    bags, none = Bags(store, keys, keep_bytes=0), Bags(store, {})
+    bags, no_bags = Bags(store, keys, keep_bytes=0), Bags(store, {})
     members = {
         one.task: [
-            _shown(one, member, cohort, bags if one.reads_slides else none, max_missing) for member in one.members
+            _member_inputs(one, member, cohort, bags if one.reads_slides else no_bags, max_missing)
+            for member in one.members
         ]
         for one in predictors
     }
     used = cohort.used_cases(features)
-    marks = {
-        one.task: {case: _mark(one, members[one.task], case, keys.get(case, ())) for case in used} for one in predictors
+    fingerprints = {
+        one.task: {case: _fingerprint(one, members[one.task], case, keys.get(case, ())) for case in used}
+        for one in predictors
     }
-    return Presented(members, marks)
+    return PreparedCohort(members, fingerprints)
 
 
-def _shown(predictor: Predictor, member: TrainedModel, cohort: Cohort, bags: Bags, max_missing: float) -> Shown:
+def _member_inputs(
+    predictor: Predictor, member: TrainedModel, cohort: Cohort, bags: Bags, max_missing: float
+) -> MemberInputs:
     scaler = member.scaler
-    matrix = _matrix(predictor, scaler, cohort) if scaler else None
+    matrix = omics_matrix(predictor, scaler, cohort) if scaler else None
     if scaler is None or matrix is None:
-        nobody = () if scaler is None else tuple(group[None] for group in scaler.average())
-        return Shown(member, Dataset(bags, member.patch_dim, {}, nobody), {}, {}, {})
+        mean_genes = () if scaler is None else tuple(group[None] for group in scaler.average())
+        return MemberInputs(member, Dataset(bags, member.patch_dim, {}, mean_genes), {}, {}, {})
     absent = absent_groups(scaler, matrix, max_missing)
     names = np.array(list(scaler.groups))
     values = scaler.aligned(matrix)
-    return Shown(
+    return MemberInputs(
         model=member,
         data=dataset_for(scaler, matrix, bags, patch_dim=member.patch_dim, max_missing=max_missing),
         missing=dict(zip(matrix.case_ids, np.isnan(values).mean(axis=1).tolist(), strict=True)),
         absent={case: tuple(names[lost].tolist()) for case, lost in zip(matrix.case_ids, absent, strict=True)},
-        marks={
+        fingerprints={
             case: hashlib.sha256(row.tobytes() + lost.tobytes()).hexdigest()
             for case, row, lost in zip(matrix.case_ids, values, absent, strict=True)
         },
     )
 
 
-def _matrix(predictor: Predictor, scaler: OmicsScaler, cohort: Cohort) -> OmicsMatrix | None:
-    """Genes and covariates of the cases that have some; None where none has. A covariate that is not there is missing."""
-    molecular = cohort.omics.without(predictor.facts.defining)
+def omics_matrix(predictor: Predictor, scaler: OmicsScaler, cohort: Cohort) -> OmicsMatrix | None:
+    """Join the genes and covariates of a cohort that a model reads, unscaled; absent covariates are NaN.
+
+    Returns:
+        The matrix of all cases that have any; None if none has.
+    """
+    molecular = cohort.omics.without(predictor.metadata.defining)
     labels = cohort.labels.reindex(cohort.labels.index.union(list(molecular.case_ids)))
-    known = known_covariates(labels, predictor.facts.covariates)
-    if not molecular.features and not known:
+    covariates = known_covariates(labels, predictor.metadata.covariates)
+    if not molecular.features and not covariates:
         return None
-    return with_covariates(molecular, labels, known, features=scaler.features)
+    return with_covariates(molecular, labels, covariates, features=scaler.features)
 
 
-def _mark(predictor: Predictor, shown: Sequence[Shown], case: str, features: Sequence[str]) -> str:
-    parts = [predictor.fingerprint, *features, *(one.marks.get(case, "") for one in shown)]
+def _fingerprint(predictor: Predictor, members: Sequence[MemberInputs], case: str, features: Sequence[str]) -> str:
+    parts = [predictor.fingerprint, *features, *(one.fingerprints.get(case, "") for one in members)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def log_missing(predictor: Predictor, shown: Sequence[Shown], cohort: Cohort) -> dict[str, Any]:
-    """Tells once which genes of the model the tables lack, and of how many cases a group or all genes count as absent."""
-    scaler = shown[0].model.scaler
+def log_missing_genes(predictor: Predictor, members: Sequence[MemberInputs], cohort: Cohort) -> dict[str, Any]:
+    """Warn of model genes that the gene table lacks, and of cases in which a gene group or all genes count as absent.
+
+    Returns:
+        The same for run.json: names of the missing genes and numbers of cases; empty if genes play no part.
+    """
+    first = members[0]
+    scaler = first.model.scaler
     if scaler is None or not cohort.omics.features or not predictor.reads_genes:
         return {}
-    known = {feature for feature in scaler.features if feature in set(cohort.omics.features)}
-    lacking = [name for members in _gene_groups(scaler.groups) for name in members if name not in known]
-    lost = [case for case in shown[0].marks if case not in shown[0].data.rows]
-    partly = [case for case, groups in shown[0].absent.items() if groups and case not in lost]
-    if lacking:
-        log.warning(
-            "task %s: %d of the model's genes are missing, imputed: %s", predictor.task, len(lacking), some(lacking)
-        )
-    if lost:
-        log.warning(
-            "task %s: %d cases count as without genes, too many are missing: %s", predictor.task, len(lost), some(lost)
-        )
-    if partly:
-        log.warning("task %s: %d cases lack a group of genes: %s", predictor.task, len(partly), some(partly))
-    return {"genes_missing": lacking, "cases_without_genes": len(lost), "cases_without_a_group": len(partly)}
+    known = set(cohort.omics.features)
+    missing = [name for name in _gene_names(scaler.groups) if name not in known]
+    without_genes = [case for case in first.fingerprints if case not in first.data.rows]
+    without_group = [case for case, groups in first.absent.items() if groups and case not in without_genes]
+    if missing:
+        message = "task %s: %d of the model's genes are missing from the gene table and are imputed: %s"
+        log.warning(message, predictor.task, len(missing), some(missing))
+    if without_genes:
+        message = "task %s: %d cases lack too many of the model's genes and are treated as cases without genes: %s"
+        log.warning(message, predictor.task, len(without_genes), some(without_genes))
+    if without_group:
+        message = "task %s: in %d cases at least one gene group lacks too many genes and counts as absent: %s"
+        log.warning(message, predictor.task, len(without_group), some(without_group))
+    return {
+        "missing_genes": missing,
+        "cases_without_genes": len(without_genes),
+        "cases_without_a_gene_group": len(without_group),
+    }
 
 
-def _gene_groups(groups: Mapping[str, list[str]]) -> list[list[str]]:
-    return [list(dict.fromkeys(name for group, members in groups.items() if group != COVARIATE for name in members))]
+def _gene_names(groups: Mapping[str, list[str]]) -> list[str]:
+    return list(dict.fromkeys(name for group, members in groups.items() if group != COVARIATE for name in members))
 
 
 # --- Predictions ------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class _Said:
-    """What one member said so far: logits of the ensemble, and of each model in it."""
+class _MemberLogits:
+    """The logits of one member so far, case by case: of its ensemble, and of each model in it."""
 
-    logits: list[Float[np.ndarray, "1 K"]]
+    mean: list[Float[np.ndarray, "1 K"]]
     each: list[Float[np.ndarray, "E 1 K"]]
 
 
 def predict_cases(
-    asked: Mapping[str, Sequence[str]],
+    requested: Mapping[str, Sequence[str]],
     predictors: Sequence[Predictor],
-    shown: Presented,
+    prepared: PreparedCohort,
     *,
     device: str,
 ) -> dict[str, pd.DataFrame]:
-    """What each predictor says of the cases that it is asked about; a bag is read once for all of them.
+    """Predict the requested cases of each task; each bag is read once for all tasks.
 
     Args:
-        asked: cases by task.
-        predictors: one a task.
-        shown: the cohort as they take it.
+        requested: cases by task.
+        predictors: one for each task.
+        prepared: the cohort as they read it.
         device: "cpu" or "cuda".
 
     Returns:
-        By task a row a case: `case_id, status, reason, rests_on, …`. `status` is `predicted`, or `not predicted` where the
-        case has nothing that the model reads; then `reason` says so and nothing else is told.
+        By task a row for each case: `case_id`, `status`, `reason`, `rests_on`, `cross_validation`, `missing_gene_share`,
+        `missing_gene_groups`, then the task's predictions. `status` is `predicted`, or `not predicted` for a case without any
+        modality that the model reads, with the reason and no prediction.
+
+    Raises:
+        InputError: patch features of another width than the model's.
     """
-    wanted = {task: set(cases) for task, cases in asked.items()}
-    every = list(dict.fromkeys(case for cases in asked.values() for case in cases))
-    said = {one.task: [_Said([], []) for _ in one.members] for one in predictors}
+    wanted = {task: set(cases) for task, cases in requested.items()}
+    every = list(dict.fromkeys(case for cases in requested.values() for case in cases))
+    logits = {one.task: [_MemberLogits([], []) for _ in one.members] for one in predictors}
     rows: dict[str, list[dict[str, Any]]] = {one.task: [] for one in predictors}
     for one in predictors:
         for member in one.members:
@@ -193,55 +212,60 @@ def predict_cases(
     for case in track(every, stage="prediction", total=len(every)):
         for one in predictors:
             if case in wanted.get(one.task, ()):
-                rows[one.task].append(_ask(case, one, shown.members[one.task], said[one.task], device))
-    return {one.task: _told(one, pd.DataFrame(rows[one.task]), said[one.task]) for one in predictors if rows[one.task]}
+                rows[one.task].append(_predict_case(case, one, prepared.members[one.task], logits[one.task], device))
+    return {
+        one.task: _with_predictions(one, pd.DataFrame(rows[one.task]), logits[one.task])
+        for one in predictors
+        if rows[one.task]
+    }
 
 
-def _ask(case: str, predictor: Predictor, shown: Sequence[Shown], said: Sequence[_Said], device: str) -> dict[str, Any]:
-    first = shown[0]
+def _predict_case(
+    case: str, predictor: Predictor, members: Sequence[MemberInputs], logits: Sequence[_MemberLogits], device: str
+) -> dict[str, Any]:
+    """Append the members' logits of a case, unless it cannot be predicted; returns its row."""
+    first = members[0]
     features, _ = first.data.bags.read(case)
     if len(features) and features.shape[1] != first.data.patch_dim:
         raise InputError(
-            f"case {case}: its features are {features.shape[1]} wide, and the model {predictor.folder} takes "
-            f"{first.data.patch_dim}; they were made by another encoder"
+            f"case {case}: its patch features have {features.shape[1]} values, and the model {predictor.folder} reads "
+            f"{first.data.patch_dim}; give features of the model's encoder"
         )
     pattern = rests_on(slides=bool(len(features)), genes=predictor.reads_genes and case in first.data.rows)
-    known = {name: one.model_dump() for name, one in predictor.facts.training.validated.items()}
+    validated = {name: one.model_dump() for name, one in predictor.metadata.training.validated.items()}
     row: dict[str, Any] = {"case_id": case, "status": "predicted", "reason": "", "rests_on": pattern}
-    row["validated"] = told_validated(known, pattern)
-    row["genes_missing"] = first.missing.get(case, math.nan)
-    row["groups_missing"] = ";".join(first.absent.get(case, ()))
+    row["cross_validation"] = told_validated(validated, pattern)
+    row["missing_gene_share"] = first.missing.get(case, math.nan)
+    row["missing_gene_groups"] = ";".join(first.absent.get(case, ()))
     if not pattern:
-        return row | {"status": "not predicted", "reason": _why_not(case, predictor, first), "validated": ""}
-    for one, logits in zip(shown, said, strict=True):
+        reason = _why_not_predicted(case, predictor, first)
+        return row | {"status": "not predicted", "reason": reason, "cross_validation": ""}
+    for one, found in zip(members, logits, strict=True):
         (output,) = predict(one.model.model, one.data, [case], device=device)
-        logits.logits.append(output.logits.float().cpu().numpy())
-        logits.each.append(output.extras["logits"].float().cpu().numpy())
+        found.mean.append(output.logits.float().cpu().numpy())
+        found.each.append(output.extras["logits"].float().cpu().numpy())
     return row
 
 
-def _why_not(case: str, predictor: Predictor, shown: Shown) -> str:
-    lost = case in shown.marks
-    genes = "too many of its genes are missing" if lost else "it has no genes"
+def _why_not_predicted(case: str, predictor: Predictor, inputs: MemberInputs) -> str:
+    genes = "too many genes of the model are missing" if case in inputs.fingerprints else "no genes"
     if not predictor.reads_slides:
-        return f"the model looks at genes only, and {genes}"
-    return (
-        f"it has no slide, and {genes}" if predictor.reads_genes else "the model looks at slides only, and it has none"
-    )
+        return f"the model reads genes only: {genes}"
+    return f"no slide, and {genes}" if predictor.reads_genes else "the model reads slides only: no slide"
 
 
-def _told(predictor: Predictor, rows: pd.DataFrame, said: Sequence[_Said]) -> pd.DataFrame:
-    """The rows with what was predicted beside them, and the sets of classes."""
+def _with_predictions(predictor: Predictor, rows: pd.DataFrame, logits: Sequence[_MemberLogits]) -> pd.DataFrame:
+    """The rows joined with the decoded predictions and, for classes, the prediction sets."""
     predicted = rows["status"] == "predicted"
     if not predicted.any():
         return rows
     parts, each = [], []
-    for member, logits in zip(predictor.members, said, strict=True):
-        parts.append(member.task.decode(np.concatenate(logits.logits)))
-        each += [member.task.decode(own) for own in np.concatenate(logits.each, axis=1)]
+    for member, found in zip(predictor.members, logits, strict=True):
+        parts.append(member.task.decode(np.concatenate(found.mean)))
+        each += [member.task.decode(one) for one in np.concatenate(found.each, axis=1)]
     medians = [getattr(member.task, "median_risk", math.nan) for member in predictor.members]
     told = with_spread(pooled(parts, median_risk=float(np.mean(medians))), each)
-    conformal = predictor.facts.training.conformal
+    conformal = predictor.metadata.training.conformal
     if predictor.classes and conformal:
         limits = [conformal.thresholds.get(pattern) for pattern in rows.loc[predicted, "rests_on"]]
         numbers = np.array([math.inf if one is None or one.threshold is None else one.threshold for one in limits])
@@ -251,71 +275,27 @@ def _told(predictor: Predictor, rows: pd.DataFrame, said: Sequence[_Said]) -> pd
     return rows.join(told)
 
 
-# --- Likeness ---------------------------------------------------------------------------------------------------------
-
-
-def judge_cases(
-    asked: Mapping[str, Sequence[str]],
-    predictors: Sequence[Predictor],
-    shown: Presented,
-    cohort: Cohort,
-    slides: Mapping[str, Sequence[SlideKeys]],
-    *,
-    store: FeatureStore,
-) -> dict[str, Judgement]:
-    """How like its training cohort each predictor finds the cases, by task: by what its predictions of them rest on.
+def predict_baselines(
+    predictor: Predictor, members: Sequence[MemberInputs], labels: pd.DataFrame, cases: Sequence[str], *, device: str
+) -> pd.DataFrame:
+    """Predict cases by the baselines that were trained beside the model; predictions of several members are averaged.
 
     Args:
-        asked: cases by task.
-        predictors: one a task; of those that brought no reference nothing is told.
-        shown: the cohort as they take it.
-        cohort: the new cases.
-        slides: of each case that has some.
-        store: where they are.
+        predictor: of the task.
+        members: the cohort as each member reads it.
+        labels: clinical columns, which some baselines read, by case id.
+        cases: whom to predict.
+        device: "cpu" or "cuda".
+
+    Returns:
+        A row for each case and baseline: `case_id`, `baseline`, `reason` (why there is no prediction) and the predictions.
     """
-    wanted = {task: set(cases) for task, cases in asked.items()}
-    every = list(dict.fromkeys(case for cases in asked.values() for case in cases))
-    judges = [(one, one.likeness.reference) for one in predictors if one.likeness and wanted.get(one.task)]
-    genes = {one.task: _genes(one, shown, cohort) for one, _ in judges}
-    found: dict[str, list[Judgement]] = {one.task: [] for one, _ in judges}
-    parts = [every[start : start + JUDGED_AT_ONCE] for start in range(0, len(every), JUDGED_AT_ONCE)] if judges else []
-    for part in track(parts, stage="likeness", total=len(parts)):
-        profiles = list(read_profiles(store, {case: slides.get(case, ()) for case in part}))
-        for one, reference in judges:
-            own = [case for case in part if case in wanted[one.task]]
-            seen = [slide for slide in profiles if one.reads_slides and slide.case_id in wanted[one.task]]
-            own_genes = genes[one.task]
-            found[one.task].append(reference.judge(seen, own_genes.take(own) if own_genes else None))
-    return {task: _joined(own) for task, own in found.items() if own}
-
-
-def _genes(predictor: Predictor, shown: Presented, cohort: Cohort) -> Genes | None:
-    """The genes of the cases whose predictions rest on genes; None where there are none."""
-    scaler = predictor.likeness.scaler if predictor.likeness else None
-    rows = shown.members[predictor.task][0].data.rows
-    cases = [case for case in cohort.omics.case_ids if case in rows]
-    if scaler is None or not predictor.reads_genes or not cases:
-        return None
-    matrix = _matrix(predictor, scaler, cohort)
-    genes = None if matrix is None else read_genes(scaler, matrix.take(cases))
-    return genes if genes is not None and genes.values.shape[1] else None  # of covariates alone nothing is told
-
-
-def _joined(parts: Sequence[Judgement]) -> Judgement:
-    slides, cases = [part.slides for part in parts], [part.cases for part in parts]
-    return Judgement(*(pd.concat(own, ignore_index=True) for own in (slides, cases)))
-
-
-def predict_baselines(
-    predictor: Predictor, shown: Sequence[Shown], labels: pd.DataFrame, cases: Sequence[str], *, device: str
-) -> pd.DataFrame:
-    """What the baselines that were trained beside the model say of the cases; those of several members averaged."""
     tables = []
-    for member, own in zip(predictor.members, shown, strict=True) if cases else ():
+    for member, inputs in zip(predictor.members, members, strict=True) if cases else ():
         if member.baselines:
             if member.baselines.slides:
                 member.baselines.slides.model.to(device)
-            tables.append(member.baselines.predict(labels, own.data, cases, device=device))
+            tables.append(member.baselines.predict(labels, inputs.data, cases, device=device))
     if not tables:
         return pd.DataFrame(columns=["case_id", "baseline", "reason"])
     if len(tables) == 1:

@@ -1,4 +1,4 @@
-"""The recipe that trained models ask for: tiles, encoder and kind of slides are theirs, and options may not say otherwise."""
+"""The recipe of trained models: their tiles, encoder and slide kind apply, and contradicting options are refused."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -7,88 +7,93 @@ from typing import Any
 
 from models.settings import Settings
 from pipeline.config.schema import Config
-from pipeline.inference.metadata import EncoderFacts
+from pipeline.inference.metadata import EncoderMetadata
 from pipeline.inference.trained import Predictor
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint
 
 log = logging.getLogger(__name__)
-FLAGS = {  # how the command line calls what the model settles
+FLAGS = {  # command-line options of settings that the model determines
     "tiles.mpp": "--mpp",
     "tiles.tile_px": "--tile-px",
     "encoder.name": "--encoder",
     "slide_kind": "--slide-kind",
     "model": "--model",
 }
-# Of training alone: a trained model has settled them.
-OF_TRAINING = (
+TRAINING_ONLY = (  # settings without effect on a trained model
     *("allow_defining_features", "gene_sets", "tumour_genes", "microenvironment_genes", "splits", "preset", "split_by"),
     *("baselines", "covariates", "folds", "omics", "train", "models", "variants"),
 )
 
 
 def with_recipe(config: Config, predictors: list[Predictor]) -> Config:
-    """The configuration with tiles, encoder and slide kind as the models were trained; what of training alone is said is told.
+    """Replace tiles, encoder, slide kind and model of a configuration by those of trained models.
+
+    Warns of options that concern training only.
+
+    Args:
+        config: with the user's options.
+        predictors: with one recipe, as `load_trained` ensures.
 
     Raises:
-        InputError: an option that contradicts the model.
+        InputError: an option that contradicts a model.
     """
-    facts = predictors[0].facts
-    said = dict(_leaves(config, only_said=True))
+    metadata = predictors[0].metadata
+    explicit = dict(_leaves(config, only_explicit=True))
     for one in predictors:
-        _refuse_conflicts(said, one)
-    if idle := sorted({key for key in said if key.partition(".")[0] in OF_TRAINING}):
-        log.warning("without effect with --trained, the model has settled it: %s", ", ".join(idle))
+        _refuse_conflicts(explicit, one)
+    if ignored := sorted({key for key in explicit if key.partition(".")[0] in TRAINING_ONLY}):
+        log.warning("ignored with --trained, since they concern training only: %s", ", ".join(ignored))
     masks = config.tiles.tissue.masks
-    tiles = facts.tiles.model_copy(update={"tissue": facts.tiles.tissue.model_copy(update={"masks": masks})})
-    changed: dict[str, Any] = {"tiles": tiles, "slide_kind": facts.slide_kind}
+    tiles = metadata.tiles.model_copy(update={"tissue": metadata.tiles.tissue.model_copy(update={"masks": masks})})
+    changed: dict[str, Any] = {"tiles": tiles, "slide_kind": metadata.slide_kind}
     changed["model"] = tuple(dict.fromkeys(one.model_name for one in predictors))
-    if "cases" not in said:
+    if "cases" not in explicit:
         changed["cases"] = "any"
-    if facts.encoder and not facts.encoder.imported_from:
-        changed["encoder"] = _encoder(config, facts.encoder)
+    if metadata.encoder and not metadata.encoder.imported_from:
+        changed["encoder"] = _encoder(config, metadata.encoder)
     return config.model_copy(update=changed)
 
 
-def _encoder(config: Config, facts: EncoderFacts) -> Any:
-    weights = config.encoder.weights or (Path(facts.weights) if facts.weights else None)
-    local = config.encoder.name.startswith("local-dir:") and facts.name.startswith("local-dir:")
-    name = config.encoder.name if local else facts.name
-    changed = {"name": name, "weights": weights, "pooling": facts.pooling, "precision": facts.precision}
+def _encoder(config: Config, metadata: EncoderMetadata) -> Any:
+    weights = config.encoder.weights or (Path(metadata.weights) if metadata.weights else None)
+    local = config.encoder.name.startswith("local-dir:") and metadata.name.startswith("local-dir:")
+    name = config.encoder.name if local else metadata.name
+    changed = {"name": name, "weights": weights, "pooling": metadata.pooling, "precision": metadata.precision}
     return config.encoder.model_copy(update=changed)
 
 
-def _refuse_conflicts(said: Mapping[str, Any], predictor: Predictor) -> None:
-    facts = predictor.facts
-    settled: dict[str, Any] = {f"tiles.{key}": value for key, value in _leaves(facts.tiles)}
-    settled |= {"slide_kind": facts.slide_kind, "model": (predictor.model_name,)}
-    if facts.encoder:
-        known = {name: getattr(facts.encoder, name) for name in ("name", "precision", "pooling")}
-        settled |= {f"encoder.{name}": value for name, value in known.items() if value is not None}
-    if facts.tiles.stain.target and (image := said.get("tiles.stain.target")):
-        same = file_fingerprint(image) == file_fingerprint(facts.tiles.stain.target)
-        settled["tiles.stain.target"] = image if same else "another image"
-    for key, value in said.items():
-        if key not in settled or key == "tiles.tissue.masks" or value in (None, "auto", (), settled[key]):
+def _refuse_conflicts(explicit: Mapping[str, Any], predictor: Predictor) -> None:
+    metadata = predictor.metadata
+    fixed: dict[str, Any] = {f"tiles.{key}": value for key, value in _leaves(metadata.tiles)}
+    fixed |= {"slide_kind": metadata.slide_kind, "model": (predictor.model_name,)}
+    if metadata.encoder:
+        known = {name: getattr(metadata.encoder, name) for name in ("name", "precision", "pooling")}
+        fixed |= {f"encoder.{name}": value for name, value in known.items() if value is not None}
+    if metadata.tiles.stain.target and (image := explicit.get("tiles.stain.target")):
+        same = file_fingerprint(image) == file_fingerprint(metadata.tiles.stain.target)
+        fixed["tiles.stain.target"] = image if same else "another image"
+    for key, value in explicit.items():
+        if key not in fixed or key == "tiles.tissue.masks" or value in (None, "auto", (), fixed[key]):
             continue
         if key == "model" and value[0] == predictor.model_name:
-            continue  # the first one is handed out
-        if key == "encoder.name" and value.partition(":")[0] == settled[key].partition(":")[0] == "local-dir":
-            continue  # where it lies is not what it is: its weights are compared
+            continue  # the models of the run that follow the first were comparators
+        if key == "encoder.name" and value.partition(":")[0] == fixed[key].partition(":")[0] == "local-dir":
+            continue  # the path may differ: the weights are compared later
         raise InputError(
-            f"{FLAGS.get(key, f'--set {key}')} says {_text(value)}, and {predictor.folder} was trained with "
-            f"{_text(settled[key])}; leave the option out, or train a model with it"
+            f"{FLAGS.get(key, f'--set {key}')} is {_text(value)}, but {predictor.folder} was trained with "
+            f"{_text(fixed[key])}; omit the option, or train a model with it"
         )
 
 
-def _leaves(part: Settings, *, prefix: str = "", only_said: bool = False) -> Iterator[tuple[str, Any]]:
-    """All values by dotted key; or those that the user said, be it by flag, file or --set."""
+def _leaves(part: Settings, *, prefix: str = "", only_explicit: bool = False) -> Iterator[tuple[str, Any]]:
+    """All values by dotted key; or those that the user set by option, file or --set."""
     for name in type(part).model_fields:
         value = getattr(part, name)
-        if only_said and name not in part.model_fields_set:
+        if only_explicit and name not in part.model_fields_set:
             continue
         if isinstance(value, Settings):
-            yield from _leaves(value, prefix=f"{prefix}{name}.", only_said=only_said)
+            yield from _leaves(value, prefix=f"{prefix}{name}.", only_explicit=only_explicit)
         else:
             yield f"{prefix}{name}", value
 

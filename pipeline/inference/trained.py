@@ -1,4 +1,4 @@
-"""Trained models: found in their folders, each task's with what its folder says, and refused where that is not whole."""
+"""Trained models, loaded from model folders with their metadata; damaged and incompatible folders are refused."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.catalogue import MODELS
-from pipeline.inference.metadata import Facts
-from pipeline.ood.reference import ARRAYS_FILE, JSON_FILE, Reference
+from pipeline.inference.metadata import ModelMetadata
+from pipeline.ood.reference import JSON_FILE, ReferenceCohort, has_reference
 from pipeline.training.model_folder import (
     ENSEMBLE,
     STAIN_TARGET,
@@ -30,99 +30,96 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """What a new cohort is compared with: the training cohort, and how its genes were scaled."""
-
-    reference: Reference
-    scaler: OmicsScaler | None
-
-
-@dataclass(frozen=True)
 class Predictor:
-    """One task's trained model, or the models of its folds.
+    """The trained model of a task, or the ensemble of its fold models.
 
     Attributes:
-        task: name.
-        members: the models; what they tell is averaged.
-        facts: of them all.
-        fingerprint: of its files.
-        folder: where it was found.
-        sources: the folder of each member.
-        likeness: None where the folder does not say what the training cohort was like.
+        task: its name.
+        members: the models; their predictions are averaged.
+        metadata: shared by all members.
+        fingerprint: hash of the folder's files.
+        folder: model folder.
+        member_folders: folder of each member.
+        reference: the training cohort, to detect distribution shift; None if the folder contains none.
+        reference_scaler: scales the genes for that; None for a model without genes.
     """
 
     task: str
     members: tuple[TrainedModel, ...]
-    facts: Facts
+    metadata: ModelMetadata
     fingerprint: str
     folder: Path
-    sources: tuple[Path, ...]
-    likeness: Likeness | None
+    member_folders: tuple[Path, ...]
+    reference: ReferenceCohort | None
+    reference_scaler: OmicsScaler | None
 
     @property
     def model_name(self) -> str:
-        """In the registry."""
+        """Name of the model in the catalogue."""
         return self.members[0].model_name
 
     @property
     def reads_slides(self) -> bool:
-        """Whether slides have a say: the model looks at them, and was trained with some."""
-        return MODELS[self.model_name].reads_slides and self.facts.encoder is not None
+        """Whether slides affect the prediction: the model reads them and was trained with some."""
+        return MODELS[self.model_name].reads_slides and self.metadata.encoder is not None
 
     @property
     def reads_genes(self) -> bool:
-        """Whether genes or covariates have a say."""
+        """Whether genes or covariates affect the prediction."""
         return MODELS[self.model_name].reads_genes and self.members[0].scaler is not None
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The task's classes; none for survival."""
+        """Classes of the task, in the order of the logits; empty for survival."""
         return getattr(self.members[0].task, "classes", ())
 
     def trained_on(self, cases: Iterable[str]) -> list[str]:
-        """Those of the cases that were in the training, as far as the model folder says who was."""
-        known = self.facts.training.cases
+        """List the training cases among these cases; empty if the model folder does not identify its training cases."""
+        known = self.metadata.training.cases
         return [case for case in cases if fingerprint(known.salt, case) in known.hashes] if known else []
 
     def describe(self) -> dict[str, Any]:
-        """What `run.json` says of it."""
-        kind = f"the models of {len(self.members)} folds" if len(self.members) > 1 else "one model"
+        """Describe the predictor for `run.json`."""
+        kind = f"ensemble of {len(self.members)} fold models" if len(self.members) > 1 else "single model"
         return {
             "folder": str(self.folder.absolute()),
             "fingerprint": self.fingerprint,
             "model": self.model_name,
-            "form": kind,
-            "trained_on_cases": self.facts.training.n,
+            "kind": kind,
+            "trained_on_cases": self.metadata.training.n,
         }
 
 
-def load_trained(place: Path, tasks: list[str]) -> list[Predictor]:
-    """The predictors of a model folder, of an ensemble's folder, or of a run's `models` folder.
+def load_trained(path: Path, tasks: list[str]) -> list[Predictor]:
+    """Load the predictors of a model folder, of an ensemble folder, or of a run's `models` folder.
 
     Args:
-        place: the folder.
-        tasks: those wanted; empty: all that are there.
+        path: the folder.
+        tasks: names of the tasks to load; empty: all.
+
+    Returns:
+        A predictor for each task, in the order of the folders' names.
 
     Raises:
-        InputError: no such folder or model, a broken one, or models that were made with different recipes.
+        InputError: no such folder or task, a damaged model, or models with different recipes.
     """
-    if not place.is_dir():
-        raise InputError(f"--trained {place} is no folder; give a model folder, or the models folder of a run")
-    inside = (one for one in place.iterdir() if (one / "model.json").is_file() and not one.name.startswith("."))
-    folders = [place] if _is_predictor(place) else sorted(inside)
+    if not path.is_dir():
+        raise InputError(f"--trained {path} is not a folder; give a model folder, or the models folder of a run")
+    inside = (one for one in path.iterdir() if (one / "model.json").is_file() and not one.name.startswith("."))
+    folders = [path] if _is_predictor(path) else sorted(inside)
     if not folders:
         raise InputError(
-            f"--trained {place} holds no model (model.json, {ENSEMBLE}, or folders with model.json); give RUN/models, "
+            f"--trained {path} contains no model (model.json, {ENSEMBLE}, or folders with model.json); give RUN/models, "
             "RUN/models/TASK, or RUN/models/TASK-folds"
         )
     found: dict[str, Predictor] = {}
     for one in map(_load, folders):
         if (other := found.setdefault(one.task, one)) is not one:
             raise InputError(
-                f"--trained {place}: {other.folder.name} and {one.folder.name} both predict {one.task}; give one"
+                f"--trained {path}: {other.folder.name} and {one.folder.name} both predict {one.task}; give one"
             )
     if missing := [task for task in tasks if task not in found]:
-        raise InputError(f"--task {missing[0]}: {place} has models for {', '.join(found)}")
+        raise InputError(f"--task {missing[0]}: {path} contains models for {', '.join(found)}")
     predictors = [one for name, one in found.items() if not tasks or name in tasks]
     _require_one_recipe(predictors)
     return predictors
@@ -142,16 +139,18 @@ def _load(folder: Path) -> Predictor:
     require_format(described, path)
     names = described.get("members")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and _is_plain(name) for name in names):
-        raise InputError(f"model: {path} names no members; copy it again from its run")
-    sources = [folder / name for name in names]
-    members = tuple(map(load_model, sources))
+        raise InputError(f"model: {path} names no members; copy the model folder from its run again")
+    member_folders = [folder / name for name in names]
+    members = tuple(map(load_model, member_folders))
     if len({(one.task_name, one.model_name, getattr(one.task, "classes", None), one.patch_dim) for one in members}) > 1:
-        raise InputError(f"model: {folder} holds models of different tasks or kinds; copy it again from its run")
+        raise InputError(
+            f"model: {folder} contains models of different tasks or architectures; copy it from its run again"
+        )
     try:
         scaler = OmicsScaler.from_json(described["omics"]) if described.get("omics") else None
     except UNSOUND as error:
-        raise InputError(f"model: {path} is broken ({error}); copy it again from its run") from None
-    return _predictor(folder, members, members[0].facts | described, sources, scaler)
+        raise InputError(f"model: {path} is damaged ({error}); copy the model folder from its run again") from None
+    return _predictor(folder, members, members[0].facts | described, member_folders, scaler)
 
 
 def _is_plain(name: str) -> bool:
@@ -161,70 +160,74 @@ def _is_plain(name: str) -> bool:
 def _predictor(
     folder: Path,
     members: tuple[TrainedModel, ...],
-    facts: Mapping[str, Any],
-    sources: Sequence[Path],
+    content: Mapping[str, Any],
+    member_folders: Sequence[Path],
     scaler: OmicsScaler | None,
 ) -> Predictor:
     try:
-        known = _with_target(Facts(**facts), folder)
+        metadata = _with_stain_target(ModelMetadata(**content), folder)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise InputError(
-            f"model: {folder} does not say all that prediction needs ({where}: {problem['msg']}); take the folder that a "
-            "finished run has in models/"
+            f"model: {folder} lacks metadata that prediction needs ({where}: {problem['msg']}); give the folder in models/ of a "
+            "finished run"
         ) from None
     except UNSOUND as error:
-        raise InputError(f"model: {folder} is broken ({error}); copy it again from its run") from None
-    own = members[0]
-    reads_slides = MODELS[own.model_name].reads_slides
-    if known.encoder and reads_slides and known.encoder.dim != own.patch_dim:
+        raise InputError(f"model: {folder} is damaged ({error}); copy it from its run again") from None
+    first = members[0]
+    reads_slides = MODELS[first.model_name].reads_slides
+    if metadata.encoder and reads_slides and metadata.encoder.dim != first.patch_dim:
         raise InputError(
-            f"model: {folder} takes features {own.patch_dim} wide, and its encoder {known.encoder.name} gives "
-            f"{known.encoder.dim}; copy it again from its run"
+            f"model: {folder} reads patch features of {first.patch_dim} values, and its encoder {metadata.encoder.name} computes "
+            f"{metadata.encoder.dim}; copy it from its run again"
         )
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors"))
-    mark = fingerprint([(str(path.relative_to(folder)), file_fingerprint(path)) for path in files])
-    return Predictor(own.task_name, members, known, mark, folder, tuple(sources), _likeness(folder, scaler))
+    return Predictor(
+        task=first.task_name,
+        members=members,
+        metadata=metadata,
+        fingerprint=fingerprint([(str(path.relative_to(folder)), file_fingerprint(path)) for path in files]),
+        folder=folder,
+        member_folders=tuple(member_folders),
+        reference=_load_reference(folder),
+        reference_scaler=scaler,
+    )
 
 
-def _with_target(facts: Facts, folder: Path) -> Facts:
-    """The facts with the image whose stain slides get where it lies: in the model folder, which may be anywhere by now."""
-    stain = facts.tiles.stain
+def _with_stain_target(metadata: ModelMetadata, folder: Path) -> ModelMetadata:
+    """The metadata with the path of the stain target where the model folder is now."""
+    stain = metadata.tiles.stain
     if stain.method == "none" or stain.target is None:
-        return facts
+        return metadata
     target = folder.absolute() / stain.target.name
     if stain.target.stem != STAIN_TARGET or not target.is_file():
         raise InputError(
-            f"model: {folder} was trained on slides with the stain of an image, {stain.target.name}, which is not in it; "
-            "copy the whole folder again from its run"
+            f"model: {folder} lacks the image to which it normalises the stain, {stain.target.name}; copy the whole folder from "
+            "its run again"
         )
-    tiles = facts.tiles.model_copy(update={"stain": stain.model_copy(update={"target": target})})
-    return facts.model_copy(update={"tiles": tiles})
+    tiles = metadata.tiles.model_copy(update={"stain": stain.model_copy(update={"target": target})})
+    return metadata.model_copy(update={"tiles": tiles})
 
 
-def _likeness(folder: Path, scaler: OmicsScaler | None) -> Likeness | None:
-    if not any((folder / name).exists() for name in (JSON_FILE, ARRAYS_FILE)):
-        log.warning(
-            "model: %s holds no %s: whether the cases are like those that it was trained on is not told",
-            folder,
-            JSON_FILE,
-        )
-        return None
-    return Likeness(Reference.load(folder), scaler)
+def _load_reference(folder: Path) -> ReferenceCohort | None:
+    if has_reference(folder):
+        return ReferenceCohort.load(folder)
+    log.warning("model: %s contains no %s, so distribution shift is not assessed", folder, JSON_FILE)
+    return None
 
 
 def _require_one_recipe(predictors: list[Predictor]) -> None:
     first = predictors[0]
     for other in predictors[1:]:
-        for name, told in _recipe(other.facts).items():
-            if told != _recipe(first.facts)[name]:
+        for name, value in _recipe(other.metadata).items():
+            if value != _recipe(first.metadata)[name]:
                 raise InputError(
-                    f"--trained: the models for {first.task} and {other.task} were made with different {name}; give one of "
+                    f"--trained: the models for {first.task} and {other.task} were trained with different {name}; give one of "
                     f"them, as in --trained {first.folder}"
                 )
 
 
-def _recipe(facts: Facts) -> dict[str, Any]:
-    tiles = facts.tiles.model_dump(exclude={"stain"}) | {"stain": stain_recipe(facts.tiles.stain)}
-    return {"encoder": facts.encoder, "tiles": tiles, "slide_kind": facts.slide_kind}
+def _recipe(metadata: ModelMetadata) -> dict[str, Any]:
+    tiles = metadata.tiles.model_dump(exclude={"stain"}) | {"stain": stain_recipe(metadata.tiles.stain)}
+    return {"encoder": metadata.encoder, "tiles": tiles, "slide kind": metadata.slide_kind}

@@ -1,89 +1,66 @@
-"""Is this cohort like the one that a model was trained on?
+"""The reference cohort of a model: its training cohort, by which distribution shift in new cases is detected.
 
-Each slide is measured in several ways, each case by its slides and its genes, and every measure is told in standard
-deviations of the training cohort. What a flag says is calibrated on training cases that were held out: one pair of limits
-holds for the largest measure of a case, so that of cases like the training cases about 95 % are `in` and 99 % not `out`,
-however many measures there are.
+Each slide and the genes of each case are compared with the training cohort by several measures, each expressed as a z-score. The
+thresholds are calibrated on held-out training cases (`pipeline.ood.calibration`): of cases like the training cases, about 95 %
+are in-distribution and 99 % are not out-of-distribution.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pipeline.ood.profiles import Genes, Profile
-from pipeline.ood.reference_space import Space
+from pipeline.ood.calibration import (
+    Scale,
+    assign_parts,
+    fit_scales,
+    fit_thresholds,
+    held_out_measures,
+    largest_deviations,
+)
+from pipeline.ood.measures import (
+    GENE_MEASURES,
+    MEASURES,
+    SLIDE_MEASURES,
+    Measure,
+    describe_deviations,
+    deviation,
+    gene_measures,
+    slide_measures,
+)
+from pipeline.ood.profiles import GeneProfiles, SlideProfile
+from pipeline.ood.reference_space import ReferenceSpace
 from preprocessing.io.atomic import write_text
 from preprocessing.io.errors import InputError
 
-FORMAT = 1
-FLAGS = ("in", "doubtful", "out")
-LEVELS = (0.95, 0.99)  # of cases like the training cases: within the first limit, within the second
-MIN_CASES = 8  # fewer tell nothing about the next one
-HELD_OUT = 10  # parts of the training cases, each held out once
-JSON_FILE, ARRAYS_FILE = "likeness.json", "likeness.safetensors"
-
-
-class Measure(NamedTuple):
-    """What is compared.
-
-    Attributes:
-        what: the noun of the reason.
-        more: how a case with a higher value is called.
-        less: how one with a lower value is called; empty where that is no fault.
-        floor: least standard deviation, since training cohorts may be more alike than any other will ever be.
-    """
-
-    what: str
-    more: str
-    less: str
-    floor: float
-
-
-# Distances and amounts by their logarithm, shares by their square root: so they spread evenly.
-SLIDE_MEASURES = {
-    "features": Measure("patch features", "farther off", "", 0.05),
-    "tiles": Measure("single tiles", "farther off", "more alike", 0.05),
-    "density": Measure("stain", "darker", "paler", 0.01),
-    "contrast": Measure("stain", "richer in contrast", "poorer in contrast", 0.01),
-    "haematoxylin": Measure("haematoxylin", "stronger", "weaker", 0.01),
-    "eosin": Measure("eosin", "stronger", "weaker", 0.01),
-    "other_colour": Measure("colours of neither stain", "stronger", "weaker", 0.02),
-    "sharpness": Measure("focus", "sharper", "blurrier", 0.05),
-    "tissue": Measure("tissue", "more", "less", 0.15),
-    "ink": Measure("pen ink", "more", "", 0.1),
-    "empty": Measure("glass in the tiles", "more", "", 0.05),
-}
-GENE_MEASURES = {
-    "genes": Measure("genes", "farther off", "", 0.05),
-    "missing_genes": Measure("genes of the model that are missing", "more", "", 0.1),
-}
-MEASURES = SLIDE_MEASURES | GENE_MEASURES
-
-
-class Scale(NamedTuple):
-    """What a measure is among training cases that were held out: its middle, and its standard deviation."""
-
-    centre: float
-    spread: float
+FORMAT = 2
+IN_DISTRIBUTION, BORDERLINE, OUT_OF_DISTRIBUTION = FLAGS = ("in-distribution", "borderline", "out-of-distribution")
+NOT_ASSESSED = "not assessed"
+SEVERITY = (IN_DISTRIBUTION, NOT_ASSESSED, BORDERLINE, OUT_OF_DISTRIBUTION)  # of several verdicts the last counts
+MIN_CASES = 8  # fewer training cases do not say where the next one may lie
+VERDICT = ["distribution_shift", "distribution_shift_reason"]  # columns, as in predictions.csv
+JSON_FILE, ARRAYS_FILE = "reference.json", "reference.safetensors"
+JSON_FILE_1, ARRAYS_FILE_1 = "likeness.json", "likeness.safetensors"  # of format 1
+UNSOUND = (ValueError, TypeError, LookupError, AttributeError)  # what reading a damaged file ends with
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """How like the training cohort the slides and the cases of another one are.
+class DistributionShift:
+    """How far the slides and cases of a cohort lie from a reference cohort.
 
     Attributes:
-        slides: a row a slide: slide_id, case_id, each measure in standard deviations from the middle of the training slides,
-            beside it its flag (NAME_flag), and of all together `likeness` and `likeness_reason`.
-        cases: a row a case: case_id, the measures of its genes likewise, and the worst of its genes and its slides.
+        slides: a row for each slide: `slide_id`, `case_id`; for each measure its z-score (`NAME_z`, in standard deviations
+            of held-out training slides) and flag (`NAME_flag`, one of `FLAGS`); then the verdict `distribution_shift`, one of
+            `SEVERITY`, and `distribution_shift_reason`, empty for in-distribution.
+        cases: a row for each case: `case_id`, the same for the measures of its genes, and as verdict the worst of its genes
+            and slides.
     """
 
     slides: pd.DataFrame
@@ -91,290 +68,246 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A training cohort, as far as others are compared with it.
+class ReferenceCohort:
+    """A training cohort, reduced to what new cases are compared with.
 
     Attributes:
-        slides: where mean patch features lie; None where fewer than `MIN_CASES` had slides.
-        genes: where scaled genes lie; None likewise.
-        scales: of each measure that could be taken.
-        limits: the largest score of a case that is `in`, and of one that is not `out`, in standard deviations; 0 where
-            nothing could be measured.
-        facts: how many cases and slides, and the share of each flag among the cases when they were held out.
+        slides: space of mean patch features; None if fewer than `MIN_CASES` cases had slides.
+        genes: space of scaled genes; None likewise.
+        scales: of each measure, by name.
+        thresholds: largest deviation of an in-distribution case, and of one that is not out-of-distribution, in standard
+            deviations; zeros if nothing could be measured.
+        n_cases: training cases.
+        n_slides: training slides.
+        held_out: share of held-out training cases with each of `FLAGS`, 0 to 1.
     """
 
-    slides: Space | None
-    genes: Space | None
+    slides: ReferenceSpace | None
+    genes: ReferenceSpace | None
     scales: Mapping[str, Scale]
-    limits: tuple[float, float]
-    facts: Mapping[str, Any]
+    thresholds: tuple[float, float]
+    n_cases: int
+    n_slides: int
+    held_out: Mapping[str, float]
 
     @classmethod
-    def fit(cls, profiles: Iterable[Profile], genes: Genes | None) -> "Reference":
-        """Of training cases, and no others.
+    def fit(cls, profiles: Iterable[SlideProfile], genes: GeneProfiles | None) -> "ReferenceCohort":
+        """Fit spaces, scales and thresholds; pass training cases only.
 
         Args:
-            profiles: their slides.
-            genes: of the cases that have genes; None where the model takes none.
+            profiles: of the training slides.
+            genes: of the training cases that have genes; None for a model without genes.
         """
         slides = list(profiles)
-        with_slides = [slide.case_id for slide in slides]
-        with_genes = list(genes.case_ids) if genes is not None else []
-        part = _parts({*with_slides, *with_genes})
-        values: list[pd.DataFrame] = []  # of held-out cases, indexed by case
-        slide_space = gene_space = None
-        if len(set(with_slides)) >= MIN_CASES:
-            means = np.stack([slide.mean for slide in slides]).astype(float)
-            slide_space = Space.fit(means)
-            held_out = _held_out(
-                means,
-                with_slides,
-                part,
-                lambda space, rows: pd.DataFrame([_slide_values(slides[i], space) for i in rows]),
-            )
-            values.append(held_out)
-        if genes is not None and genes.values.shape[1] and len(with_genes) >= MIN_CASES:
-            gene_space = Space.fit(genes.values)
-            values.append(
-                _held_out(genes.values, with_genes, part, lambda space, rows: _gene_values(genes, space, rows))
-            )
-        worst = pd.concat([_worst_held_out(table, part) for table in values]) if values else pd.Series(dtype=float)
-        worst = worst.groupby(level=0).max()
-        limits = _limits(worst.to_numpy()) if len(worst) else (0.0, 0.0)
-        flags = [_flag(score, limits) for score in worst]
+        parts = assign_parts({*(slide.case_id for slide in slides), *(genes.case_ids if genes else ())})
+        slide_space, of_slides = _fit_slides(slides, parts)
+        gene_space, of_genes = _fit_genes(genes, parts)
+        measures = [table for table in (of_slides, of_genes) if len(table)]
+        largest = [largest_deviations(table, parts) for table in measures]
+        by_case = pd.concat(largest).groupby(level=0).max().to_numpy() if largest else np.empty(0)
+        thresholds = fit_thresholds(by_case) if len(by_case) else (0.0, 0.0)
+        flags = [_flag(size, thresholds) for size in by_case]
         return cls(
             slides=slide_space,
             genes=gene_space,
-            scales={name: scale for table in values for name, scale in _scales(table).items()},
-            limits=limits,
-            facts={"cases": len(part), "slides": len(slides)}
-            | {f"held_out_{flag}": flags.count(flag) / max(1, len(flags)) for flag in FLAGS},
+            scales={name: scale for table in measures for name, scale in fit_scales(table).items()},
+            thresholds=thresholds,
+            n_cases=len(parts),
+            n_slides=len(slides),
+            held_out={flag: flags.count(flag) / max(1, len(flags)) for flag in FLAGS},
         )
 
-    def judge(self, profiles: Iterable[Profile], genes: Genes | None) -> Judgement:
-        """The slides, one by one, and the cases, of another cohort.
+    def assess(self, profiles: Iterable[SlideProfile], genes: GeneProfiles | None) -> DistributionShift:
+        """Assess the slides and cases of another cohort.
 
         Args:
-            profiles: its slides; may be a stream.
-            genes: of the cases that have genes.
+            profiles: of its slides; may be a stream.
+            genes: of its cases that have genes; None if none has or the model reads none.
         """
         slides = pd.DataFrame(
-            [self._judge_slide(slide) for slide in profiles], columns=_columns(SLIDE_MEASURES, "slide_id")
+            [self._assess_slide(slide) for slide in profiles], columns=_columns(SLIDE_MEASURES, "slide_id")
         )
-        rows = pd.DataFrame(self._judge_genes(genes), columns=_columns(GENE_MEASURES))
-        return Judgement(slides, _with_slides(rows, slides))
+        by_genes = pd.DataFrame(self._assess_genes(genes), columns=_columns(GENE_MEASURES))
+        return DistributionShift(slides, _by_case(by_genes, slides))
 
-    def _judge_slide(self, slide: Profile) -> dict[str, Any]:
-        values = {} if self.slides is None else _slide_values(slide, self.slides)
-        head = {"slide_id": slide.slide_id, "case_id": slide.case_id}
-        return head | self._told(values, SLIDE_MEASURES, "slides")
+    def _assess_slide(self, slide: SlideProfile) -> dict[str, Any]:
+        values = {} if self.slides is None else slide_measures(slide, self.slides)
+        ids = {"slide_id": slide.slide_id, "case_id": slide.case_id}
+        return ids | self._verdict(values, SLIDE_MEASURES, "slides")
 
-    def _judge_genes(self, genes: Genes | None) -> list[dict[str, Any]]:
+    def _assess_genes(self, genes: GeneProfiles | None) -> list[dict[str, Any]]:
         if genes is None:
             return []
         rows = range(len(genes.case_ids))
-        values = [{}] * len(rows) if self.genes is None else _gene_values(genes, self.genes, rows).to_dict("records")
+        values = [{}] * len(rows) if self.genes is None else gene_measures(genes, self.genes, rows).to_dict("records")
         return [
-            {"case_id": case} | self._told(own, GENE_MEASURES, "genes")
-            for case, own in zip(genes.case_ids, values, strict=True)
+            {"case_id": case} | self._verdict(one, GENE_MEASURES, "cases")
+            for case, one in zip(genes.case_ids, values, strict=True)
         ]
 
-    def _told(self, values: Mapping[Any, float], measures: Mapping[str, Measure], kind: str) -> dict[str, Any]:
-        """Scores, flags and the reason of one slide, or of one case's genes."""
-        known = {name: self.scales[name] for name in measures if name in values and name in self.scales}
-        scores = {name: (values[name] - scale.centre) / scale.spread for name, scale in known.items()}
-        scores = {name: score for name, score in scores.items() if not math.isnan(score)}
-        sizes = {name: float(_size(np.array(score), measures[name])) for name, score in scores.items()}
-        flags = {name: _flag(size, self.limits) for name, size in sizes.items()}
-        odd = sorted((name for name in flags if flags[name] != FLAGS[0]), key=lambda name: -sizes[name])
-        if not flags:
-            verdict, reason = FLAGS[1], f"trained on fewer than {MIN_CASES} cases with {kind}: nothing to compare with"
-        else:
+    def _verdict(self, values: Mapping[Any, float], measures: Mapping[str, Measure], cohort: str) -> dict[str, Any]:
+        """The z-scores, flags, verdict and reason of one slide, or of the genes of one case."""
+        scales = {name: self.scales[name] for name in measures if name in values and name in self.scales}
+        z_scores = {name: (values[name] - scale.centre) / scale.sd for name, scale in scales.items()}
+        z_scores = {name: z for name, z in z_scores.items() if not math.isnan(z)}
+        sizes = {name: float(deviation(np.array(z), measures[name])) for name, z in z_scores.items()}
+        flags = {name: _flag(size, self.thresholds) for name, size in sizes.items()}
+        deviating = sorted((name for name in flags if flags[name] != IN_DISTRIBUTION), key=lambda name: -sizes[name])
+        if flags:
             verdict = max(flags.values(), key=FLAGS.index)
-            reason = _reason([(measures[name], scores[name]) for name in odd], kind)
-        told = {name: round(score, 2) for name, score in scores.items()} | {
-            f"{name}_flag": flag for name, flag in flags.items()
-        }
-        return told | {"likeness": verdict, "likeness_reason": reason}
+            reason = describe_deviations([(measures[name], z_scores[name]) for name in deviating], cohort)
+        else:
+            kind = "slides" if cohort == "slides" else "genes"
+            verdict, reason = NOT_ASSESSED, f"the model was trained on fewer than {MIN_CASES} cases with {kind}"
+        return (
+            {f"{name}_z": round(z, 2) for name, z in z_scores.items()}
+            | {f"{name}_flag": flag for name, flag in flags.items()}
+            | dict(zip(VERDICT, (verdict, reason), strict=True))
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `arrays` are too large for text."""
+        """Describe the cohort in plain JSON values, all but the `arrays`."""
         return {
             "format": FORMAT,
-            "facts": dict(self.facts),
-            "limits": list(self.limits),
+            "n_cases": self.n_cases,
+            "n_slides": self.n_slides,
+            "held_out": dict(self.held_out),
+            "thresholds": list(self.thresholds),
             "scales": {name: scale._asdict() for name, scale in self.scales.items()},
-            "rest": {kind: space.rest for kind, space in self._spaces().items()},
+            "residual_variances": {kind: space.residual_variance for kind, space in self._spaces().items()},
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """float32, by name."""
+        """Collect the arrays of both spaces, float32, by names as `slides.centre` and `genes.axes`."""
         return {
             f"{kind}.{name}": np.ascontiguousarray(getattr(space, name), dtype=np.float32)
             for kind, space in self._spaces().items()
             for name in ("centre", "axes", "variances")
         }
 
-    def _spaces(self) -> dict[str, Space]:
+    def _spaces(self) -> dict[str, ReferenceSpace]:
         both = {"slides": self.slides, "genes": self.genes}
         return {kind: space for kind, space in both.items() if space is not None}
 
     @classmethod
-    def from_json(cls, described: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Reference":
-        """What `to_json` and `arrays` gave."""
+    def from_json(cls, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "ReferenceCohort":
+        """Restore a cohort from `to_json` and `arrays`."""
         spaces = {
-            kind: Space(arrays[f"{kind}.centre"], arrays[f"{kind}.axes"], arrays[f"{kind}.variances"], rest)
-            for kind, rest in described["rest"].items()
+            kind: ReferenceSpace(
+                arrays[f"{kind}.centre"], arrays[f"{kind}.axes"], arrays[f"{kind}.variances"], residual
+            )
+            for kind, residual in content["residual_variances"].items()
         }
-        low, high = described["limits"]
-        scales = {name: Scale(**scale) for name, scale in described["scales"].items()}
-        return cls(spaces.get("slides"), spaces.get("genes"), scales, (low, high), described["facts"])
+        low, high = content["thresholds"]
+        return cls(
+            slides=spaces.get("slides"),
+            genes=spaces.get("genes"),
+            scales={name: Scale(**scale) for name, scale in content["scales"].items() if name in MEASURES},
+            thresholds=(low, high),
+            n_cases=content["n_cases"],
+            n_slides=content["n_slides"],
+            held_out=content["held_out"],
+        )
 
     def save(self, folder: Path) -> None:
-        """Writes `likeness.json` and `likeness.safetensors` into a model folder."""
+        """Write `reference.json` and `reference.safetensors` into a model folder."""
         save_file(self.arrays(), folder / ARRAYS_FILE)
         write_text(folder / JSON_FILE, json.dumps(self.to_json(), indent=1))
 
     @classmethod
-    def load(cls, folder: Path) -> "Reference":
-        """What `save` wrote; raises InputError where it is not there, broken, or of another format."""
+    def load(cls, folder: Path) -> "ReferenceCohort":
+        """Read the reference cohort of a model folder, of this format or of format 1 (`likeness.json`).
+
+        Raises:
+            InputError: a file is missing or damaged, or of an unknown format.
+        """
+        is_old = not (folder / JSON_FILE).exists() and (folder / JSON_FILE_1).exists()
+        json_file, arrays_file = (JSON_FILE_1, ARRAYS_FILE_1) if is_old else (JSON_FILE, ARRAYS_FILE)
         try:
-            described = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
-            arrays = load_file(folder / ARRAYS_FILE)
+            content = json.loads((folder / json_file).read_text(encoding="utf-8"))
+            arrays = load_file(folder / arrays_file)
+            if content.get("format") not in (1, FORMAT):
+                raise InputError(
+                    f"model: {folder / json_file} has format {content.get('format')}, this version reads 1 and {FORMAT}; "
+                    "install the version that wrote it"
+                )
+            return cls.from_json(_upgraded(content) if content["format"] == 1 else content, arrays)
         except FileNotFoundError:
             raise InputError(
-                f"model: {folder} holds no {JSON_FILE} and {ARRAYS_FILE}, by which a cohort is compared with the training "
-                "cohort; copy the whole model folder again from its run, or train it again"
+                f"model: {folder} contains no {json_file} and {arrays_file}, with which new cases are compared; copy the whole "
+                "model folder from its run again, or train the model again"
             ) from None
-        except (ValueError, SafetensorError) as error:
+        except (*UNSOUND, SafetensorError) as error:
             raise InputError(
-                f"model: {folder / JSON_FILE} or {ARRAYS_FILE} is broken ({error}); copy it again"
+                f"model: {folder / json_file} or {arrays_file} is damaged ({error}); copy the model folder from its run again"
             ) from None
-        if described.get("format") != FORMAT:
-            raise InputError(
-                f"model: {folder / JSON_FILE} has format {described.get('format')}, this version reads {FORMAT}; "
-                "install the version that made it"
-            )
-        return cls.from_json(described, arrays)
 
 
-def _parts(cases: Iterable[str]) -> dict[str, int]:
-    """To which held-out part each case belongs, whatever their order."""
-    ids = np.random.default_rng(0).permutation(sorted(cases))
-    return {str(case): i % HELD_OUT for i, case in enumerate(ids)}
+def has_reference(folder: Path) -> bool:
+    """Whether a model folder contains a reference cohort, whole or in part, of any format."""
+    return any((folder / name).exists() for name in (JSON_FILE, ARRAYS_FILE, JSON_FILE_1, ARRAYS_FILE_1))
 
 
-def _held_out(
-    vectors: Float[np.ndarray, "n D"],
-    cases: Sequence[str],
-    part: Mapping[str, int],
-    values_of: Callable[[Space, Sequence[int]], pd.DataFrame],
-) -> pd.DataFrame:
-    """Values of all rows, those of each part by a space that was fitted on the others; indexed by case."""
-    parts = np.array([part[case] for case in cases])
-    tables = []
-    for number in np.unique(parts):
-        rows = np.flatnonzero(parts == number).tolist()
-        table = values_of(Space.fit(vectors[parts != number]), rows)
-        tables.append(table.set_axis([cases[i] for i in rows]))
-    return pd.concat(tables)
-
-
-def _slide_values(slide: Profile, space: Space) -> dict[str, float]:
-    """The measures of a slide, each in its own unit: see `MEASURES`."""
-    values = {
-        "features": float(space.distance(slide.mean[None].astype(float))[0]),
-        "tiles": float(np.median(space.distance(slide.tiles.astype(float)))),
+def _upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A description of format 1 in this format; the arrays are the same in both."""
+    facts = content["facts"]
+    return {
+        "n_cases": facts["cases"],
+        "n_slides": facts["slides"],
+        "held_out": {
+            flag: facts[f"held_out_{old}"] for flag, old in zip(FLAGS, ("in", "doubtful", "out"), strict=True)
+        },
+        "thresholds": content["limits"],
+        "scales": {name: {"centre": one["centre"], "sd": one["spread"]} for name, one in content["scales"].items()},
+        "residual_variances": content["rest"],
     }
-    if slide.look is None:
-        return values
-    look = asdict(slide.look)
-    as_they_are = ("density", "contrast", "haematoxylin", "eosin", "other_colour", "sharpness")
-    return (
-        values
-        | {name: look[name] for name in as_they_are}
-        | {name: math.sqrt(look[name]) for name in ("ink", "empty")}
-        | {"tissue": math.log10(max(look["tissue_mm2"], 1e-6))}
-    )
 
 
-def _gene_values(genes: Genes, space: Space, rows: Sequence[int]) -> pd.DataFrame:
-    """The measures of these rows' genes, each in its own unit: see `MEASURES`."""
-    missing = np.sqrt(genes.missing[list(rows)])
-    return pd.DataFrame({"genes": space.distance(genes.values[list(rows)]), "missing_genes": missing})
+def _fit_slides(slides: Sequence[SlideProfile], parts: Mapping[str, int]) -> tuple[ReferenceSpace | None, pd.DataFrame]:
+    """The space of the slides, and their held-out measures; None and an empty table for too few cases."""
+    cases = [slide.case_id for slide in slides]
+    if len(set(cases)) < MIN_CASES:
+        return None, pd.DataFrame()
+    means = np.stack([slide.mean for slide in slides]).astype(float)
+
+    def measure(space: ReferenceSpace, rows: Sequence[int]) -> pd.DataFrame:
+        return pd.DataFrame([slide_measures(slides[i], space) for i in rows])
+
+    return ReferenceSpace.fit(means), held_out_measures(means, cases, parts, measure)
 
 
-def _scales(values: pd.DataFrame) -> dict[str, Scale]:
-    """Of each measure that is there. A few odd ones do not widen a scale, heavy tails do: half of what 68 % take, or 95 %."""
-    scales = {}
-    for name in values.columns[values.notna().any()]:
-        low, left, centre, right, high = np.nanquantile(values[name], [0.025, 0.16, 0.5, 0.84, 0.975])
-        spread = max((right - left) / 2, (high - low) / 3.92, MEASURES[name].floor)
-        scales[name] = Scale(float(centre), float(spread))
-    return scales
+def _fit_genes(genes: GeneProfiles | None, parts: Mapping[str, int]) -> tuple[ReferenceSpace | None, pd.DataFrame]:
+    """The space of the genes, and the cases' held-out measures; None and an empty table for too few cases."""
+    if genes is None or not genes.values.shape[1] or len(genes.case_ids) < MIN_CASES:
+        return None, pd.DataFrame()
+
+    def measure(space: ReferenceSpace, rows: Sequence[int]) -> pd.DataFrame:
+        return gene_measures(genes, space, rows)
+
+    return ReferenceSpace.fit(genes.values), held_out_measures(genes.values, genes.case_ids, parts, measure)
 
 
-def _worst_held_out(values: pd.DataFrame, part: Mapping[str, int]) -> pd.Series:
-    """The largest score of each row, by scales that were fitted on the other parts."""
-    parts = np.array([part[case] for case in values.index])
-    worst = np.zeros(len(values))
-    for number in np.unique(parts):
-        own = values[parts == number]
-        scores = {
-            name: (own[name] - scale.centre) / scale.spread for name, scale in _scales(values[parts != number]).items()
-        }
-        sizes = [_size(column.to_numpy(), MEASURES[name]) for name, column in scores.items()]
-        worst[parts == number] = np.nanmax(sizes, axis=0)
-    return pd.Series(worst, index=values.index)
-
-
-def _limits(worst: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """The scores that 95 % and 99 % of further cases stay within, the cases being exchangeable with these.
-
-    Where there are enough cases, the rank that split-conformal prediction takes; where there are fewer, the upper limit of
-    a prediction interval of the logarithm, as if that were normal.
-    """
-    from scipy.stats import t
-
-    n, ordered, logs = len(worst), np.sort(worst), np.log(np.maximum(worst, 1e-3))
-    limits = []
-    for level in LEVELS:
-        rank = math.ceil((n + 1) * level)
-        reach = t.ppf(level, n - 1) * logs.std(ddof=1) * math.sqrt(1 + 1 / n)
-        limits.append(float(ordered[rank - 1] if rank <= n else math.exp(logs.mean() + reach)))
-    return limits[0], max(limits)
-
-
-def _size(scores: np.ndarray, measure: Measure) -> np.ndarray:
-    """How odd scores are; a low one is not, where it is no fault."""
-    return np.abs(scores) if measure.less else np.maximum(scores, 0.0)
-
-
-def _flag(size: float, limits: tuple[float, float]) -> str:
-    return FLAGS[sum(size > limit for limit in limits)]
-
-
-def _reason(odd: Sequence[tuple[Measure, float]], kind: str) -> str:
-    """In words, the oddest first; empty where nothing is odd."""
-    told = [f"{what.what}: {abs(score):.1f} sd {what.more if score > 0 else what.less}" for what, score in odd]
-    return f"{', '.join(told)} than in the training {'slides' if kind == 'slides' else 'cases'}" if told else ""
+def _flag(size: float, thresholds: tuple[float, float]) -> str:
+    return FLAGS[sum(size > threshold for threshold in thresholds)]
 
 
 def _columns(measures: Mapping[str, Measure], *ids: str) -> list[str]:
-    told = [column for name in measures for column in (name, f"{name}_flag")]
-    return [*ids, "case_id", *told, "likeness", "likeness_reason"]
+    by_measure = [column for name in measures for column in (f"{name}_z", f"{name}_flag")]
+    return [*ids, "case_id", *by_measure, *VERDICT]
 
 
-def _with_slides(genes: pd.DataFrame, slides: pd.DataFrame) -> pd.DataFrame:
-    """A row a case: its genes, and what is worst of them and its slides."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    several = slides["case_id"].duplicated(keep=False)
-    told = slides[["case_id", "slide_id", "likeness", "likeness_reason"]].assign(several=several)
-    for case, slide, flag, reason, is_one_of_several in told.itertuples(index=False):
-        found.setdefault(case, []).append((flag, f"slide {slide}: {reason}" if is_one_of_several else reason))
-    for case, flag, reason in genes[["case_id", "likeness", "likeness_reason"]].itertuples(index=False):
-        found.setdefault(case, []).append((flag, reason))
-    table = genes.set_index("case_id").reindex(list(found))
-    table["likeness"] = [max((flag for flag, _ in own), key=FLAGS.index) for own in found.values()]
-    table["likeness_reason"] = ["; ".join(reason for flag, reason in own if flag != FLAGS[0]) for own in found.values()]
+def _by_case(genes: pd.DataFrame, slides: pd.DataFrame) -> pd.DataFrame:
+    """A row for each case: the measures of its genes, and the worst verdict on its genes and slides."""
+    verdicts: dict[str, list[tuple[str, str]]] = {}
+    has_several = slides["case_id"].duplicated(keep=False)
+    by_slide = slides[["case_id", "slide_id", *VERDICT]].assign(has_several=has_several)
+    for case, slide, verdict, reason, is_one_of_several in by_slide.itertuples(index=False):
+        verdicts.setdefault(case, []).append((verdict, f"slide {slide}: {reason}" if is_one_of_several else reason))
+    for case, verdict, reason in genes[["case_id", *VERDICT]].itertuples(index=False):
+        verdicts.setdefault(case, []).append((verdict, reason))
+    table = genes.set_index("case_id").reindex(list(verdicts))
+    table[VERDICT[0]] = [max((verdict for verdict, _ in one), key=SEVERITY.index) for one in verdicts.values()]
+    table[VERDICT[1]] = [
+        "; ".join(reason for verdict, reason in one if verdict != IN_DISTRIBUTION) for one in verdicts.values()
+    ]
     return table.rename_axis("case_id").reset_index()

@@ -18,10 +18,10 @@ from models.linear import OnLinear
 from models.settings import ModelSettings
 from pipeline.baselines.clinical import fit_clinical_cox, fit_clinical_logistic
 from pipeline.baselines.genomic import fit_omics_cox, fit_omics_logistic
-from pipeline.cluster.mapping import one_thread
+from pipeline.cluster.threads import limit_threads
 from pipeline.config.schema import CONTENDERS, Config, Contender, identity
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
-from pipeline.ood.reference import Reference
+from pipeline.ood.reference import ReferenceCohort
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.training.fit import Epoch, fit_model, predict
@@ -33,8 +33,9 @@ from pipeline.training.splits import Fold, with_validation
 from pipeline.training.uncertainty import decode, rests_on
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.atomic import write_text, writing
+from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError
-from preprocessing.io.fingerprints import code_fingerprint, file_fingerprint, fingerprint
+from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
@@ -65,6 +66,7 @@ class FoldJob:
         device: where to train.
         out: the fold's folder.
         tiles: tile groups of each case, as many as there are in `bags`; the final model's cohort is described by them.
+        code: fingerprint of the code that fits a fold.
     """
 
     task: str
@@ -84,6 +86,7 @@ class FoldJob:
     device: str
     out: Path
     tiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    code: str = field(default_factory=lambda: code_fingerprint(__name__))
 
     def __str__(self) -> str:
         return f"{self.task}, {self.contender.name}, {self.out.name}"
@@ -100,7 +103,7 @@ class FoldJob:
         everything |= {"contender": [self.contender.model, self.contender.settings]}
         config = {key: value for key, value in identity(self.config).items() if key not in CONTENDERS}
         everything |= {"omics": file_fingerprint(self.omics), "config": config}
-        return fingerprint(code_fingerprint(), everything)
+        return fingerprint(everything)
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,7 @@ def run_fold(job: FoldJob) -> str:
     mark, done = job.fingerprint(), job.out / "done.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["fingerprint"] == mark:
         return "reused"
-    if job.device == "cpu":
-        one_thread()
+    limit_threads(job.device)
     shutil.rmtree(job.out, ignore_errors=True)
     with writing(job.out):
         job.out.mkdir(parents=True)
@@ -202,8 +204,8 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
 
 
-def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> Reference:
-    """What a new cohort will be compared with: the slides and genes of the fold's training cases."""
+def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> ReferenceCohort:
+    """Fit the reference cohort, with which new cases are compared, to the slides and genes of the fold's training cases."""
     train = job.fold.train
     slides = {
         case: [SlideKeys(bag, bag, tiles) for bag, tiles in zip(job.bags[case], job.tiles[case], strict=True)]
@@ -212,10 +214,10 @@ def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> Reference:
     }
     profiles = read_profiles(FeatureStore(job.config.store), slides)
     if scaler is None:
-        return Reference.fit(profiles, None)
+        return ReferenceCohort.fit(profiles, None)
     matrix = with_covariates(OmicsMatrix.load(job.omics), job.labels, job.covariates)
     there = set(matrix.case_ids)
-    return Reference.fit(profiles, read_genes(scaler, matrix.take([case for case in train if case in there])))
+    return ReferenceCohort.fit(profiles, read_genes(scaler, matrix.take([case for case in train if case in there])))
 
 
 def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:

@@ -4,7 +4,7 @@
     MODEL/weights.safetensors   its members' weights, and the axes of its gene groups
     MODEL/SHA256SUMS            of all its files, where it was handed out
     MODEL/slides/               the same of the baseline that looks at slides alone, where there is one
-    MODEL/likeness.*            what a new cohort is compared with; see `pipeline.ood.reference`
+    MODEL/reference.*           reference cohort, to detect distribution shift; see `pipeline.ood.reference`
     MODEL/stain_target.*        the image whose stain slides get, where the user gave one
 
 The models of a task's folds, which answer together, are a folder of such folders, with `ensemble.json` beside them.
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -113,7 +113,7 @@ def hand_out_folds(made: Sequence[Path], final: Path, folder: Path, facts: Mappi
         names = [f"fold_{number}" for number in range(len(made))]
         for name, model in zip(names, made, strict=True):
             shutil.copytree(model, draft / name)
-        for path in final.glob("likeness.*"):
+        for path in final.glob("reference.*"):
             shutil.copy(path, draft / path.name)
         told = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, draft)
         _write_json(draft / ENSEMBLE, told | dict(facts))
@@ -282,8 +282,14 @@ def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tens
 
 
 def _read_arrays(path: Path) -> dict[str, torch.Tensor]:
+    """The arrays of a safetensors file, each in memory of its own as torch lays it out.
+
+    In the file they stand one behind the other, and a tensor that is read from it lies at whatever address that gives. The
+    kernels of some processors round otherwise where memory is not aligned to 64 bytes, as that of a trained model is.
+    """
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # it is no mapping
     except (SafetensorError, OSError) as error:
         raise _broken(path, error) from None
 

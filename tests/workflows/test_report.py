@@ -376,7 +376,12 @@ def test_a_new_cohort_without_labels_and_folds_is_reported(copied, visit):
     (copied / "metrics.json").unlink()
 
     def unlabelled(table):
-        columns = {"rests_on": "slides", "validated": "0.71", "likeness": "out", "likeness_reason": "other stain"}
+        columns = {
+            "rests_on": "slides",
+            "cross_validation": "0.71",
+            "distribution_shift": "out-of-distribution",
+            "distribution_shift_reason": "other stain",
+        }
         return table.drop(columns=["label", "survival_months", "event"]).assign(
             fold="", status="predicted", set_90="3;4", **columns
         )
@@ -385,7 +390,7 @@ def test_a_new_cohort_without_labels_and_folds_is_reported(copied, visit):
     opened = visit(write_report(copied))
     assert opened.said == []
     text = opened.page.locator("#grade-predictions").inner_text()
-    assert all(word in text for word in ("rests on", "other stain", "3;4", "90 % set", "likeness"))
+    assert all(word in text for word in ("rests on", "other stain", "3;4", "90 % set", "distribution shift"))
     assert "There are no metrics" in opened.page.locator("#task-grade").inner_text()
     assert opened.page.locator("#survival-curves .main-svg").count() > 0
 

@@ -19,8 +19,8 @@ def test_slides_are_read_from_the_store_one_by_one(tmp_path):
     one, two = read_profiles(store, {"C": [SlideKeys("S1", "f", "t"), SlideKeys("S2", "f", "")]})
     np.testing.assert_allclose(one.mean, features.mean(axis=0))
     assert len(one.tiles) == 16
-    assert one.look == LOOK
-    assert two.look is None
+    assert one.stats == LOOK
+    assert two.stats is None
 
 
 def test_a_cases_share_of_missing_genes_counts_absent_and_empty_ones_and_no_covariates():
@@ -28,6 +28,6 @@ def test_a_cases_share_of_missing_genes_counts_absent_and_empty_ones_and_no_cova
     train = OmicsMatrix.from_frame(frame + np.eye(4))
     scaler = OmicsScaler.fit(train, {"all": ["A", "B", "C", "D"]})
     new = OmicsMatrix.from_frame(pd.DataFrame({"A": [1.0, np.nan], "B": [1.0, 2.0], "X": [0.0, 0.0]}, index=["p", "q"]))
-    told = read_genes(scaler, new)
-    np.testing.assert_allclose(told.missing, [0.5, 0.75])
-    assert told.case_ids == ("p", "q")
+    profiles = read_genes(scaler, new)
+    np.testing.assert_allclose(profiles.missing, [0.5, 0.75])
+    assert profiles.case_ids == ("p", "q")

@@ -9,7 +9,7 @@ import torch
 from models.catalogue import MODELS
 from models.linear import OnLinear
 from pipeline.config.schema import Contender, load_config
-from pipeline.ood.reference import Reference
+from pipeline.ood.reference import ReferenceCohort
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import Epoch, predict_logits
 from pipeline.training.fold_job import FoldJob, run_fold
@@ -343,6 +343,7 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
         "contender": replace(job, contender=Contender("umeml", "abmil", MODELS["abmil"].Config())),
         "baselines": replace(job, baselines=True),
         "tiles": replace(job, tiles={CASES[0]: ("another",)}),
+        "code": replace(job, code="another"),
     }
     assert changed.keys() | {"device", "out"} == {field.name for field in fields(FoldJob)}
     for name, other in changed.items():
@@ -354,15 +355,15 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
     assert replace(job, contender=replace(job.contender, name="x")).fingerprint() == job.fingerprint()
 
 
-def test_only_the_final_model_says_what_its_training_cohort_is_like(make):
+def test_only_the_final_model_has_a_reference_cohort(make):
     fold, final = make(), make(fold=Fold(FINAL, tuple(CASES), (), ()))
     for job in (fold, final):
         run_fold(job)
-    assert not (fold.out / "model" / "likeness.json").exists()
-    reference = Reference.load(final.out / "model")
-    assert (reference.facts["cases"], reference.facts["slides"]) == (len(CASES), len(CASES) - 1)  # one has no slide
+    assert not (fold.out / "model" / "reference.json").exists()
+    reference = ReferenceCohort.load(final.out / "model")
+    assert (reference.n_cases, reference.n_slides) == (len(CASES), len(CASES) - 1)  # one has no slide
     assert reference.slides.centre.shape == (WIDTH,)
-    assert {"features", "tiles", "genes", "missing_genes"} == set(reference.scales)  # nobody looked at these slides
+    assert {"features", "tiles", "genes", "missing_genes"} == set(reference.scales)  # these slides have no statistics
     assert load_model(final.out / "model").task_name == "grade"
 
 
