@@ -7,6 +7,7 @@ from models.catalogue import MODELS
 from models.linear import OnLinear
 from pipeline.explanation.attribution import DRAWS
 from pipeline.explanation.selection import Asked
+from pipeline.tasks import TASKS, Task
 from pipeline.training.model_folder import TrainedModel, load_model
 
 
@@ -25,11 +26,11 @@ def tell_how(asked: Asked, cases: Sequence[Mapping[str, Any]], missed: Sequence[
             f"Attention of a tile: {what}. It sums to 1 over a case, and has no direction." for what in sorted(means)
         ]
     if kind.reads_genes and trained.scaler is not None:
-        sentences += _on_genes(trained)
+        sentences += _on_genes(TASKS[asked.task], trained)
     if kind.reads_slides and kind.reads_genes:
         sentences.append(
-            "Modalities: the same model shown both, slides alone and genes alone; the output is the probability of the class "
-            "that is predicted from both, or the risk."
+            "Modalities: the same model with both, with slides only and with genes only; the output is "
+            f"{TASKS[asked.task].output_name}."
         )
     return [*sentences, "None of this says what causes a label: it says what this model goes by."]
 
@@ -52,8 +53,7 @@ def _whose(asked: Asked, members: int) -> str:
 
 def _on_tiles(asked: Asked, trained: TrainedModel) -> list[str]:
     told = [
-        "Contribution of a tile: gradient × input of its features; above zero it "
-        + ("raises the risk." if asked.task == "survival" else "speaks for the predicted class, against the others.")
+        f"Contribution of a tile: gradient × input of its features; above zero it {TASKS[asked.task].evidence_effect}."
     ]
     if getattr(trained.settings, "prototypes", 0):
         whose = (
@@ -69,16 +69,17 @@ def _on_tiles(asked: Asked, trained: TrainedModel) -> list[str]:
     return told
 
 
-def _on_genes(trained: TrainedModel) -> list[str]:
+def _on_genes(task: Task, trained: TrainedModel) -> list[str]:
     linear = ", the linear part included" if isinstance(trained.model.members[0], OnLinear) else ""
     return [
         f"Gene groups, permutation: how far the output falls when the group has the values of up to {DRAWS} other cases (of the "
         "training cases, where there are folds): the mean over these, and their standard deviation; a mean within it is noise.",
-        "Gene groups, gradient: gradient × input, summed over the genes, of the logit of the predicted class over the mean of "
-        f"all classes', or of the risk{linear}; + raises it. Input: distance from the mean of the training cases in "
+        f"Gene groups, gradient: gradient × input, summed over the genes, of {task.evidence_definition}{linear}; + raises it. "
+        "Input: distance from the mean of the training cases in "
         "standard deviations.",
         "A gene that is in several groups counts in each of them, and only this group's copy of it moves: groups that overlap "
-        "do not add up, and a group whose genes others hold too does more than is told here. Permutation is of the "
-        "probability or the risk, gradient of the logit; where both are small, their signs may differ.",
+        "do not add up, and a group whose genes others hold too does more than is told here. "
+        f"Permutation refers to {task.output_name}, gradient to {task.evidence_name}; where both are small, their signs may "
+        "differ.",
         "Gene groups, attention: what the genomic class token takes from each group; it has no direction. Only UMEML tells it.",
     ]

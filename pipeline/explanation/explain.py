@@ -22,6 +22,7 @@ from pipeline.explanation.chosen_cases import choose_cases
 from pipeline.explanation.inputs import Material
 from pipeline.explanation.one_case import CaseJob, describe_case, explain_case
 from pipeline.explanation.selection import Asked
+from pipeline.tasks import TASKS
 from preprocessing.io.atomic import write_text
 
 
@@ -49,7 +50,7 @@ def explain_tasks(
     shutil.rmtree(folder, ignore_errors=True)
     if which == 0 or not asked:
         return
-    chosen = {one.task: choose_cases(one.told, which) for one in asked}
+    chosen = {one.task: choose_cases(TASKS[one.task], one.told, which) for one in asked}
     jobs = [
         CaseJob(one.task, case, one.of(case), one.final.model, material, folder / one.task, device, seed)
         for one in asked
@@ -73,7 +74,7 @@ def group_cases(asked: Sequence[Asked], labels: pd.DataFrame) -> pd.DataFrame:
     """What the cases of the atlas are told apart by: grade and subtype as labelled, the risk group as predicted."""
     groups = labels[[name for name in ("grade", "subtype") if name in labels]].copy()
     for one in asked:
-        if one.task == "survival":
+        if column := TASKS[one.task].atlas_column:
             first = one.told[one.told["prediction"].notna()].drop_duplicates("case_id").set_index("case_id")
-            groups["risk"] = first["prediction"].reindex(groups.index)
+            groups[column] = first["prediction"].reindex(groups.index)
     return groups

@@ -14,11 +14,11 @@ import pandas as pd
 from models.catalogue import MODELS
 from pipeline.cluster.threads import limit_threads
 from pipeline.explanation.attribution import Reading, gene_products, outputs_by_input, permuted_drops, read_case
-from pipeline.explanation.chosen_cases import certainty
 from pipeline.explanation.inputs import Material
 from pipeline.explanation.overlays import draw_thumbnail, over_tissue, save_jpeg
 from pipeline.explanation.selection import Asked, Source
 from pipeline.explanation.tile_maps import Layer, belonging, layers
+from pipeline.tasks import TASKS
 from pipeline.training.dataset import Dataset
 from pipeline.training.model_folder import TrainedModel, load_model
 from preprocessing.features.store import FeatureStore
@@ -59,7 +59,7 @@ def describe_case(asked: Asked, case: str, why: str) -> dict[str, Any]:
         "fold": None if pd.isna(fold) else int(fold),
         "label": None if pd.isna(label) else str(label),
         "prediction": str(row["prediction"].iloc[0]),
-        "certainty": _number(certainty(row.dropna(axis=1, how="all")).iloc[0]),
+        "certainty": _number(TASKS[asked.task].certainty(row.dropna(axis=1, how="all")).iloc[0]),
     }
 
 
@@ -119,9 +119,7 @@ def draw_slides(job: CaseJob, trained: TrainedModel, reading: Reading) -> list[d
         return []
     shared = load_model(job.prototypes)
     similarity = belonging(shared, job.material.slides_alone(shared, [job.case]), job.case, device=job.device)
-    unit = "gradient × input, " + (
-        "of the risk" if job.task == "survival" else "of the evidence for the predicted class"
-    )
+    unit = f"gradient × input, of {TASKS[job.task].evidence_name}"
     shown = layers(
         trained,
         reading,
