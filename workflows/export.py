@@ -127,7 +127,7 @@ def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin
         mask=mask,
         size_px=run.size_px(slide),
         corner_px=corner,
-        seen=run.seen(slide),
+        values=run.seen(slide),
         colours=run.colours,
     )
     write_text(path, text)

@@ -233,36 +233,6 @@ class Config(Settings):
             self._check(contender)
         return self
 
-    def for_device(self, device: str) -> "Config":
-        """The same, as it is done on this device: with the precision that it computes in."""
-        return self.model_copy(update={"encoder": self.encoder.settled(device)})
-
-    def for_other_machines(self) -> "Config":
-        """The same, with places that mean the same in another working directory."""
-        store = self.store if "://" in self.store else str(Path(self.store).expanduser().absolute())
-        slides, out = (path and path.absolute() for path in (self.slides, self.out))
-        tissue, encoder = self.tiles.tissue, self.encoder
-        tissue = tissue.model_copy(update={"masks": tissue.masks and tissue.masks.absolute()})
-        kind, colon, folder = encoder.name.partition("local-dir:")
-        name = f"{kind}{colon}{Path(folder).absolute()}" if colon else encoder.name
-        encoder = encoder.model_copy(update={"name": name, "weights": encoder.weights and encoder.weights.absolute()})
-        stain = self.tiles.stain
-        stain = stain.model_copy(update={"target": stain.target and stain.target.absolute()})
-        tiles = self.tiles.model_copy(update={"tissue": tissue, "stain": stain})
-        changed = {"store": store, "slides": slides, "out": out, "tiles": tiles, "encoder": encoder}
-        return self.model_copy(update=changed)
-
-    def read_by_workers(self) -> list[Path]:
-        """What workers read besides slides: masks, an image of the stain, and the encoder's weights."""
-        _, colon, folder = self.encoder.name.partition("local-dir:")
-        paths = [
-            self.tiles.tissue.masks,
-            self.tiles.stain.target,
-            self.encoder.weights,
-            Path(folder) if colon else None,
-        ]
-        return [path for path in paths if path is not None]
-
     def _check(self, contender: "Contender") -> None:
         """Raise InputError where a contender cannot be trained on what is given."""
         model, no_genes = MODELS[contender.model], self.genes is None and not self.further_tables

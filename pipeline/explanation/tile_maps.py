@@ -13,7 +13,7 @@ from models.subspace import SUBSPACES
 from pipeline.explanation.attribution import Reading
 from pipeline.training.dataset import Dataset
 from pipeline.training.model_folder import TrainedModel
-from preprocessing.formats.colours import Scale, in_colours, prototype_colour
+from preprocessing.formats.colours import Scale, colours_of, prototype_colour
 
 LOOKS = {  # what is known of where a model looks, by the extra that tells it
     "class_attention": "the class token's attention to the prototypes times the prototypes' attention to the tiles, the mean "
@@ -93,7 +93,7 @@ def layers(
     if prototypes is not None:
         colours = [prototype_colour(k) for k in range(1, n_prototypes + 1)]
         named = [[f"prototype {k}", colour] for k, colour in enumerate(colours, 1)]
-        shown["prototype"] = Layer(prototypes + 1, in_colours(prototypes, colours), named)
+        shown["prototype"] = Layer(prototypes + 1, colours_of(prototypes, colours), named)
     for name, shares in attentions(trained, reading.extras).items():
         scale = Scale.of(shares)
         even = f"share of attention; were it even, {1 / len(shares):.3g}"

@@ -12,15 +12,9 @@ from pipeline.metrics import Report
 from pipeline.metrics.conformal import COLUMN
 from pipeline.ood.reference import VERDICT, DistributionShift
 from pipeline.tasks import TASKS
-<<<<<<< HEAD
 from pipeline.training.evaluation import Evaluation
 from pipeline.training.summary import coverage
-from preprocessing.io.errors import InputError, some
-=======
-from pipeline.tasks.survival import CURVE_MONTHS
-from pipeline.training.summary import coverage, headline, probabilities
 from preprocessing.io.errors import some
->>>>>>> main
 from preprocessing.io.fingerprints import fingerprint
 
 log = logging.getLogger(__name__)

@@ -12,13 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from pipeline.inference.trained import Predictor
-<<<<<<< HEAD
 from pipeline.metrics.conformal import COLUMN
-from pipeline.ood.profiles import Genes, SlideKeys, read_genes, read_profiles
-from pipeline.ood.reference import Judgement
-=======
-from pipeline.metrics.conformal import COLUMN, prediction_sets
->>>>>>> main
 from pipeline.terminal.progress import track
 from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
 from pipeline.training.fit import predict
@@ -266,22 +260,12 @@ def _with_predictions(predictor: Predictor, rows: pd.DataFrame, logits: Sequence
     if not predicted.any():
         return rows
     parts, each = [], []
-<<<<<<< HEAD
-    for member, logits in zip(predictor.members, said, strict=True):
-        parts.append(member.task.decode(np.concatenate(logits.logits)))
-        each += [member.task.decode(own) for own in np.concatenate(logits.each, axis=1)]
-    task, conformal = predictor.fitted, predictor.facts.training.conformal
-    told = task.with_spread(task.pool(parts), each)
-    if task.sets and conformal:
-=======
     for member, found in zip(predictor.members, logits, strict=True):
         parts.append(member.task.decode(np.concatenate(found.mean)))
         each += [member.task.decode(one) for one in np.concatenate(found.each, axis=1)]
-    medians = [getattr(member.task, "median_risk", math.nan) for member in predictor.members]
-    told = with_spread(pooled(parts, median_risk=float(np.mean(medians))), each)
-    conformal = predictor.metadata.training.conformal
-    if predictor.classes and conformal:
->>>>>>> main
+    task, conformal = predictor.fitted, predictor.metadata.training.conformal
+    told = task.with_spread(task.pool(parts), each)
+    if task.sets and conformal:
         limits = [conformal.thresholds.get(pattern) for pattern in rows.loc[predicted, "rests_on"]]
         numbers = np.array([math.inf if one is None or one.threshold is None else one.threshold for one in limits])
         told.insert(1, COLUMN, task.sets.sets(told, numbers))

@@ -9,14 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.catalogue import MODELS
-<<<<<<< HEAD
-from pipeline.inference.metadata import Facts
-from pipeline.ood.reference import ARRAYS_FILE, JSON_FILE, Reference
-from pipeline.tasks import FittedTask
-=======
 from pipeline.inference.metadata import ModelMetadata
 from pipeline.ood.reference import JSON_FILE, ReferenceCohort, has_reference
->>>>>>> main
+from pipeline.tasks import FittedTask
 from pipeline.training.model_folder import (
     ENSEMBLE,
     STAIN_TARGET,
@@ -75,16 +70,10 @@ class Predictor:
         return MODELS[self.model_name].reads_genes and self.members[0].scaler is not None
 
     @property
-<<<<<<< HEAD
     def fitted(self) -> FittedTask:
         """The task, as the members together fitted it."""
         first, *others = (member.task for member in self.members)
         return first.joined(others)
-=======
-    def classes(self) -> tuple[str, ...]:
-        """Classes of the task, in the order of the logits; empty for survival."""
-        return getattr(self.members[0].task, "classes", ())
->>>>>>> main
 
     def trained_on(self, cases: Iterable[str]) -> list[str]:
         """List the training cases among these cases; empty if the model folder does not identify its training cases."""
@@ -152,23 +141,15 @@ def _load(folder: Path) -> Predictor:
     require_format(described, path)
     names = described.get("members")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and _is_plain(name) for name in names):
-<<<<<<< HEAD
-        raise InputError(f"model: {path} names no members; copy it again from its run")
-    sources = [folder / name for name in names]
-    members = tuple(map(load_model, sources))
-    first = members[0]
-    alike = len({(one.task_name, one.model_name, one.patch_dim) for one in members}) == 1
-    if not alike or not all(first.task.agrees_with(one.task) for one in members):
-        raise InputError(f"model: {folder} holds models of different tasks or kinds; copy it again from its run")
-=======
         raise InputError(f"model: {path} names no members; copy the model folder from its run again")
     member_folders = [folder / name for name in names]
     members = tuple(map(load_model, member_folders))
-    if len({(one.task_name, one.model_name, getattr(one.task, "classes", None), one.patch_dim) for one in members}) > 1:
+    first = members[0]
+    alike = len({(one.task_name, one.model_name, one.patch_dim) for one in members}) == 1
+    if not alike or not all(first.task.agrees_with(one.task) for one in members):
         raise InputError(
             f"model: {folder} contains models of different tasks or architectures; copy it from its run again"
         )
->>>>>>> main
     try:
         scaler = OmicsScaler.from_json(described["omics"]) if described.get("omics") else None
     except UNSOUND as error:

@@ -16,13 +16,7 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.settings import ModelSettings
-<<<<<<< HEAD
-from pipeline.cluster.mapping import one_thread
-=======
-from pipeline.baselines.clinical import fit_clinical_cox, fit_clinical_logistic
-from pipeline.baselines.genomic import fit_omics_cox, fit_omics_logistic
 from pipeline.cluster.threads import limit_threads
->>>>>>> main
 from pipeline.config.schema import CONTENDERS, Config, Contender, identity
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import ReferenceCohort

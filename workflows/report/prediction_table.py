@@ -8,8 +8,13 @@ from workflows.report.kinds import kind_of, truth_of
 from workflows.report.tables import Cell, Table, status_cell, value_cell
 from workflows.report.words import plain
 
-UNSHOWN = ("case_id", "task", "label", "inputs")  # of predictions.csv: said elsewhere, or of use to programs alone
-NEW_COHORT = ("rests_on", "validated", "likeness", "likeness_reason")
+UNSHOWN = (
+    "case_id",
+    "task",
+    "label",
+    "input_fingerprint",
+)  # of predictions.csv: said elsewhere, or of use to programs alone
+NEW_COHORT = ("rests_on", "cross_validation", "distribution_shift", "distribution_shift_reason")
 NAMES = {"survival_months": "#months", "set_90": "90 % set", "rests_on": "rests on", "fold": "#fold"}
 
 

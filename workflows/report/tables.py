@@ -12,16 +12,6 @@ from workflows.report.words import SHOWN, Told, metric_name, number, other_name,
 LONG_FROM_ROWS = 12  # shorter tables are seen at a glance
 STATUS_MARKS = {"failed": "bad", "left out": "bad", "excluded": "open", "untested": "open"}
 GOOD = ("done", "reused")  # what a slide is that is used
-<<<<<<< HEAD
-=======
-UNSHOWN = (
-    "case_id",
-    "task",
-    "label",
-    "input_fingerprint",
-)  # of predictions.csv: said elsewhere, or of use to programs alone
-NEW_COHORT = ("rests_on", "cross_validation", "distribution_shift", "distribution_shift_reason")
->>>>>>> main
 
 
 @dataclass(frozen=True)

@@ -331,20 +331,6 @@ def test_steps_of_one_case_are_refused_only_where_cases_are_compared(setting):
     assert load_config(flags, sets=[f"models.subspace.{setting}"]).train.batch_cases == 1
 
 
-def test_places_mean_the_same_to_workers_in_another_folder(tmp_path, monkeypatch):
-    (tmp_path / "w.safetensors").touch()
-    (tmp_path / "masks").mkdir()
-    monkeypatch.chdir(tmp_path)
-    given = INPUTS | {"slides": "slides", "store": "f.zarr", "out": "o", "tiles.tissue.masks": "masks"}
-    config = load_config(given | {"encoder.name": "local-dir:hub", "encoder.weights": "w.safetensors"})
-    there = config.for_other_machines()
-    assert (there.store, there.slides, there.out) == (str(tmp_path / "f.zarr"), tmp_path / "slides", tmp_path / "o")
-    assert there.tiles.tissue.masks == tmp_path / "masks"
-    assert there.encoder.weights == tmp_path / "w.safetensors"
-    assert there.encoder.name == f"local-dir:{tmp_path / 'hub'}"
-    assert config.model_copy(update={"store": "s3://b/f.zarr"}).for_other_machines().store == "s3://b/f.zarr"
-
-
 @pytest.mark.parametrize(
     ("given", "meant"),
     [

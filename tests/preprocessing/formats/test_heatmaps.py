@@ -35,7 +35,7 @@ def test_openslide_opens_it_at_the_slides_physical_size(tmp_path):
         assert all(page.is_tiled for page in tiff.pages)
 
 
-def test_prototypes_have_their_own_colours(tmp_path):
+def test_prototypes_have_the_colours_that_are_given(tmp_path):
     path = tmp_path / "p.tiff"
     seen = np.array([1, 2, 2])
     write_heatmap(path, "prototype", seen, COORDS, GEOMETRY, size_px=SIZE, colours={1: "#010203", 2: "#0a0b0c"})

@@ -25,7 +25,8 @@ from PIL import Image
 from pipeline.cluster.mapping import Outcome
 from pipeline.cluster.workers import Workers
 from pipeline.run.finished import FinishedRun, FinishedSlide
-from pipeline.slides.stages import Recipe, embed_all, tile_all
+from pipeline.slides.recipe import FeatureRecipe
+from pipeline.slides.stages import embed_all, tile_all
 from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.store import FeatureStore, feature_key, tile_key
 from preprocessing.formats.geojson import to_geojson
@@ -286,7 +287,7 @@ def stages(tiny_vit, tmp_path_factory):
     encoder = EncoderConfig(name=f"local-dir:{tiny_vit}", precision="float32")
     store = FeatureStore(tmp_path_factory.mktemp("wild") / "store")
     store.prepare()
-    recipe = Recipe(store.place, CONFIG, encoder, "cpu", 8)
+    recipe = FeatureRecipe(store.place, CONFIG, encoder, "cpu", 8)
     threads = torch.get_num_threads()
 
     def run(workers: Workers, file: SlideFile):
@@ -315,7 +316,7 @@ def stages(tiny_vit, tmp_path_factory):
             mask=store.read_tiles(own.tiles).mask,
             size_px=finished.size_px(own),
             corner_px=own.corner_px(),
-            seen={},
+            values={},
             colours={},
         )
 
@@ -505,7 +506,7 @@ def series(path: Path, pixels: np.ndarray) -> None:
 
 ODD = {
     "empty.svs": (lambda path, pixels: path.write_bytes(b""), "it is empty; copy it again"),
-    "zeros.svs": (lambda path, pixels: path.write_bytes(bytes(9000)), "nothing but zeros.*copy it again"),
+    "zeros.svs": (lambda path, pixels: path.write_bytes(bytes(9000)), "begins with zeros only.*copy it again"),
     "packed.svs": (
         lambda path, pixels: path.write_bytes(gzip.compress(bytes(9000))),
         "it is a gzip archive.*unpack it",
