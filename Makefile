@@ -20,8 +20,8 @@ demo: install  ## make a small synthetic cohort and run the whole pipeline on it
 	$(BIN)/run_pipeline $(DEMO)/slides $(DEMO)/genes.csv --gene-sets $(DEMO)/gene_sets.csv --epochs 10 \
 		--store $(DEMO)/features.zarr --out $(DEMO)/run
 
-test: install  ## run the fast tests
-	$(BIN)/python -m pytest -n 2 -m "not slow and not cuda"
+test: install  ## run the fast tests and print their coverage
+	$(BIN)/python -m slipcover -m pytest -n 2 -m "not slow and not cuda"
 
 test-slow: install  ## run the slow tests too
 	$(BIN)/python -m pytest -n 2 -m "not cuda"
