@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from pipeline.config.schema import load_config
+from pipeline.config.loading import load_config
 from workflows import export, import_features, options, store
 
 ROOT = Path(__file__).resolve().parents[1]
