@@ -26,7 +26,7 @@ examples:
   python -m workflows.export trident runs/first --out features/trident
   python -m workflows.export anndata runs/first --case TCGA-06-0211
 
-exit codes: 0 all good; 2 wrong input, nothing was written; 3 finished, but some slides could not be exported
+exit codes: 0 success; 2 invalid input, nothing was written; 3 finished, but some slides could not be exported
 """
 
 

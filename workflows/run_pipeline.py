@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.report_only:
             return draw_report(arguments.report_only)
         from pipeline.cluster.workers import Workers
-        from pipeline.config.schema import load_config
+        from pipeline.config.loading import load_config
 
         config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
         limit = 60 * config.slide_minutes

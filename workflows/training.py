@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.config.schema import Contender
+    from pipeline.config.schema import ModelCandidate
     from pipeline.run.context import RunContext
     from pipeline.training.fold_job import TaskJobs
     from pipeline.training.plan import TaskPlan
@@ -96,7 +96,7 @@ def fold_jobs(context: "RunContext", one: "TaskPlan", features: Mapping[str, str
     config, cohort, run, device = context.config, context.cohort, context.run, context.workers.device
     by_case = cohort.slides_by_case(features)
     cases = [*one.labelled, *one.unlabelled]
-    model, *rivals = config.contenders()
+    model, *rivals = config.candidates()
     gene_sets, gene_notes = gene_groups(config, cohort.omics, model)
     final = FoldJob(
         task=one.name,
@@ -111,7 +111,7 @@ def fold_jobs(context: "RunContext", one: "TaskPlan", features: Mapping[str, str
         covariates=one.covariates,
         encoder=run.facts.get("encoder"),
         config=config,
-        contender=model,
+        candidate=model,
         baselines=config.baselines == "all",
         device=device,
         out=run.folder / "folds" / one.name / model.name / "final",
@@ -123,10 +123,10 @@ def fold_jobs(context: "RunContext", one: "TaskPlan", features: Mapping[str, str
         },
     )
 
-    def by_fold(scheme: str, contender: "Contender", *, baselines: bool = final.baselines) -> list[FoldJob]:
-        out = run.folder / "folds" / one.folder(scheme) / contender.name
-        sets, notes = gene_groups(config, cohort.omics, contender)
-        template = replace(final, contender=contender, baselines=baselines, gene_sets=sets, gene_notes=notes)
+    def by_fold(scheme: str, candidate: "ModelCandidate", *, baselines: bool = final.baselines) -> list[FoldJob]:
+        out = run.folder / "folds" / one.folder(scheme) / candidate.name
+        sets, notes = gene_groups(config, cohort.omics, candidate)
+        template = replace(final, candidate=candidate, baselines=baselines, gene_sets=sets, gene_notes=notes)
         return [replace(template, fold=fold, out=out / f"fold_{fold.number}") for fold in one.schemes[scheme]]
 
     main, *further = one.schemes

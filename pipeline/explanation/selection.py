@@ -56,7 +56,7 @@ def ask_folds(jobs: Sequence[FoldJob], told: pd.DataFrame) -> Asked:
         source = Source(job.out / "model", job.fold.train)
         by_case |= {case: by_case.get(case, source) for case in job.fold.test}
     final = jobs[-1]
-    return Asked(final.task, final.contender.name, told, Source(final.out / "model", final.fold.train), by_case)
+    return Asked(final.task, final.candidate.name, told, Source(final.out / "model", final.fold.train), by_case)
 
 
 def ask_trained(predictor: Predictor, shown: Sequence[MemberInputs], told: pd.DataFrame) -> Asked:

@@ -82,7 +82,7 @@ def test_only_broken_slides(refused, tmp_path):
 
 
 def test_masks_that_are_nowhere(refused):
-    names(refused("--tissue-masks", "nowhere"), "tissue masks: nowhere is no folder", "SLIDE_ID.geojson")
+    names(refused("--tissue-masks", "nowhere"), "tissue masks: nowhere is not a folder", "SLIDE_ID.geojson")
 
 
 def test_a_tissue_detector_that_does_not_exist(refused):

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.loading import load_config
 from pipeline.config.paths import Paths
-from pipeline.config.schema import load_config
 
 GIVEN = {"slides": "slides", "genes": "genes.csv", "store": "f.zarr", "out": "o", "tiles.tissue.masks": "masks"}
 GIVEN |= {"tiles.stain.target": "target.png", "encoder.name": "local-dir:hub", "encoder.weights": "w.safetensors"}

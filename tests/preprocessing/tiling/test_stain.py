@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.schema import load_config
+from pipeline.config.loading import load_config
 from preprocessing.features.store import feature_key, tile_key
 from preprocessing.io.errors import InputError
 from preprocessing.tiling.stain import StainConfig, fit_normaliser
