@@ -45,7 +45,7 @@ def predict(
         prepared = prepare_cohort(
             predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes
         )
-        run.facts["genes"] = {
+        run.record["genes"] = {
             one.task: log_missing_genes(one, prepared.members[one.task], cohort) for one in predictors
         }
         previous = PreviousTable(run.folder / "predictions.csv", ("task", "case_id"))

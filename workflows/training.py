@@ -109,7 +109,7 @@ def fold_jobs(context: "RunContext", one: "TaskPlan", features: Mapping[str, str
         bags={case: tuple(features[slide.slide_id] for slide in by_case.get(case, ())) for case in cases},
         defining=tuple(one.defining),
         covariates=one.covariates,
-        encoder=run.facts.get("encoder"),
+        encoder=run.record.get("encoder"),
         config=config,
         candidate=model,
         baselines=config.baselines == "all",
