@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -256,7 +257,7 @@ def write_level(tiff: tifffile.TiffWriter, spec: Spec, pixels: np.ndarray, **hea
 
 def expected_mpp(spec: Spec) -> object:
     """(x, y), or ... where the slide is to be refused."""
-    told: object = (MPP_TOLD[spec.mpp],) * 2 if spec.vendor == "aperio" else spec.mpp_xy
+    told: Any = (MPP_TOLD[spec.mpp],) * 2 if spec.vendor == "aperio" else spec.mpp_xy
     if spec.vendor == "aperio" and MPP_TOLD[spec.mpp] is ...:
         return ...
     if told in (None, (None, None)):
@@ -350,7 +351,7 @@ def check_invariants(stages, workers, folder, spec, pixels):
         check_export(slide, tiled, scanned, export(slide), folder)
 
 
-def scanned_part(path: Path) -> tuple[int, int, int, int]:
+def scanned_part(path: Path) -> tuple[int, ...]:
     """x, y, width, height as OpenSlide tells them; the whole where it does not."""
     with openslide.OpenSlide(str(path)) as slide:
         told = [slide.properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
