@@ -1,4 +1,4 @@
-"""Which cases are explained: those asked for, or the ones that teach most about a model."""
+"""The cases to explain: requested ones, or those that reveal most about a model."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,12 +8,17 @@ from preprocessing.io.errors import InputError, some
 
 
 def require_cases(which: int | tuple[str, ...], known: Sequence[str]) -> None:
-    """Raise InputError where a case that is asked for is none of those that are used."""
+    """Raise InputError if a requested case is not among the cases used.
+
+    Args:
+        which: requested ids; a number requests none by id.
+        known: the cases used.
+    """
     unknown = [case for case in which if case not in set(known)] if isinstance(which, tuple) else []
     if unknown:
         raise InputError(
-            f"--explain: {some(unknown)}: not among the {len(known)} cases that are used ({some(known)}); --dry-run shows "
-            "which cases are left out, and why"
+            f"--explain: {some(unknown)}: not among the {len(known)} cases used ({some(known)}); --dry-run lists excluded cases "
+            "with the reason"
         )
 
 
@@ -31,7 +36,7 @@ def choose_cases(told: pd.DataFrame, which: int | tuple[str, ...]) -> dict[str, 
     """
     told = told[told["prediction"].notna()].drop_duplicates("case_id").set_index("case_id").dropna(axis=1, how="all")
     if isinstance(which, tuple):
-        return {case: "asked for" for case in which if case in told.index}
+        return {case: "requested" for case in which if case in told.index}
     reasons: dict[str, list[str]] = {}
     for why, cases in _survival_kinds(told) if "risk" in told else _class_kinds(told):
         for case in cases[:which]:
