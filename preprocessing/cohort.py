@@ -1,4 +1,4 @@
-"""The cohort: slides, genes and labels joined by case, and an account of every id that came in."""
+"""The cohort: slides, genes and labels joined by case, and the audit of every case of the input."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ import pandas as pd
 from preprocessing.features.precomputed import StoredRecipe, stored_recipe, stored_slide
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError
+from preprocessing.labels.recognition import recognise
+from preprocessing.labels.who2021 import who2021
 from preprocessing.omics.matrix import FEATURE_KINDS, OmicsMatrix, concatenate
 from preprocessing.slides.discovery import find_slides, select_kind
 from preprocessing.slides.probing import probe_slides, same_scans
@@ -19,25 +21,23 @@ from preprocessing.slides.resolution import doubtful_resolutions
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 from preprocessing.tables.case_ids import case_of, source_site
 from preprocessing.tables.case_tables import Dropped, read_clinical, read_genes
-from preprocessing.tables.labels import recognise
-from preprocessing.tables.who2021 import who2021
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """What came in.
+    """Slides, molecular features and labels of all cases of the input.
 
     Attributes:
-        found: every slide file, before any was looked at.
+        found: every slide file, before any was opened.
         slides: usable slides.
         left_out: slides that are not used, with the reason.
-        omics: gene values of every case of the table; unscaled, missing values as they are.
-        labels: labels and covariates by case id, of every case that any table names.
-        annotations: the columns that they were read from, as the file has them.
-        rows_dropped: table rows that are not used (other samples of a case, …), with the reason.
-        notes: every decision that was taken in reading the tables, one sentence each.
-        needs: what a case must have to be used: "both" sides, "any" of them, or the only side that the run was given.
-        stored: of slides that are there as features alone, what these are made of.
+        omics: unscaled molecular features of every case in the tables; missing values are NaN.
+        labels: labels and covariates by case id, of every case in any table.
+        annotations: the columns from which labels were read, as in the file.
+        rows_dropped: unused table rows (other samples of a case, …), with the reason.
+        notes: every decision made in reading the tables, one sentence each.
+        needs: what a case needs to be used: "both" slides and genes, "any" of them, or the only input of the run.
+        precomputed: recipe of the features where the manifest lists precomputed features instead of slides.
     """
 
     found: tuple[SlideFile, ...]
@@ -49,10 +49,10 @@ class Cohort:
     rows_dropped: tuple[Dropped, ...]
     notes: tuple[str, ...]
     needs: Literal["both", "any", "slides", "genes"]
-    stored: StoredRecipe | None = None
+    precomputed: StoredRecipe | None = None
 
     def slides_by_case(self, usable: Collection[str] | None = None) -> dict[str, list[Slide]]:
-        """Slides of each case, in order of their ids; only those named in `usable` where it is given."""
+        """Slides of each case, sorted by id; only those in `usable` if given."""
         found: dict[str, list[Slide]] = {}
         for slide in sorted(self.slides, key=lambda slide: slide.slide_id):
             if usable is None or slide.slide_id in usable:
@@ -60,12 +60,12 @@ class Cohort:
         return found
 
     def named_cases(self) -> list[str]:
-        """Every case that a slide, a table or a row of one names, sorted."""
+        """All cases of slides and tables, those of unused rows included, sorted."""
         slides, rows = {file.case_id for file in self.found}, {case_of(row.id) for row in self.rows_dropped}
         return sorted(slides | rows | {*self.omics.case_ids, *map(str, self.labels.index)})
 
     def used_cases(self, usable: Collection[str] | None = None) -> list[str]:
-        """Cases with what the run needs, sorted; only slides named in `usable` count where it is given."""
+        """Cases with the inputs that the run needs, sorted; only slides in `usable` count if given."""
         with_slides, with_genes = set(self.slides_by_case(usable)), set(self.omics.case_ids)
         if self.needs == "slides":
             return sorted(with_slides)
@@ -88,19 +88,19 @@ def load_cohort(
     must_share: bool = True,
     isolated: bool = False,
 ) -> Cohort:
-    """Read everything but pixels; all that can be wrong with the input is told here.
+    """Read everything but pixels, and report everything that is wrong with the input.
 
     Args:
         slides: folder, slide or manifest; None for a run on genes alone.
         genes: the gene table; None for a run on slides alone.
-        clinical: table of labels; without it they are looked for in the gene table.
+        clinical: table of labels; default: label columns of the gene table.
         further_tables: more molecular tables of the same cases, `FILE` or `FILE:KIND` (cnv, mutation, …).
-        cases: whether a case needs both sides.
+        cases: whether a case needs both slides and genes, or any of them.
         slide_kind: "DX" or "all".
-        default_mpp: for slides that do not say their resolution.
-        ignore_columns: of the gene table and the further ones.
-        store: where the features are that a manifest names in the place of slides.
-        must_share: whether a gene table of none of the slides' cases is refused; else a note says so.
+        default_mpp: fallback µm/px for slides without resolution metadata.
+        ignore_columns: columns of the gene tables to leave out.
+        store: feature store with the precomputed features that a manifest lists instead of slides.
+        must_share: whether a gene table without any of the slides' cases is refused; otherwise a warning.
         isolated: whether slides are opened in isolated processes, see `probe_slides`.
 
     Raises:
@@ -116,9 +116,9 @@ def load_cohort(
     labels = recognise(annotations, source=str(clinical or genes))
     # Last, since it takes longest.
     usable, broken = _open_slides(files, slides, default_mpp, store, isolated=isolated) if slides else ([], [])
-    stored = stored_recipe(usable, store) if store and any(slide.features for slide in usable) else None
-    if stored:
-        notes.append(stored.told())
+    recipe = stored_recipe(usable, store) if store and any(slide.features for slide in usable) else None
+    if recipe:
+        notes.append(recipe.told())
     cohort = Cohort(
         found=tuple(found),
         slides=tuple(usable),
@@ -129,7 +129,7 @@ def load_cohort(
         rows_dropped=tuple(tables.dropped),
         notes=tuple([*notes, *labels.notes, *same_scans(usable), *doubtful_resolutions(usable)]),
         needs="slides" if not tables.any_genes else "genes" if slides is None else cases,
-        stored=stored,
+        precomputed=recipe,
     )
     _require_cases(cohort, slides, genes)
     return cohort
@@ -137,7 +137,7 @@ def load_cohort(
 
 @dataclass(frozen=True)
 class _Tables:
-    """What the tables hold, those of genes joined; `any_genes` says whether there was one of these."""
+    """Joined content of the tables; `any_genes`: whether a molecular table was given."""
 
     omics: OmicsMatrix
     annotations: pd.DataFrame
@@ -155,7 +155,7 @@ def _read_tables(
     ignore: tuple[str, ...],
     must_share: bool,
 ) -> _Tables:
-    """The gene table, further ones and that of labels; `known` are the slides' cases."""
+    """Read the gene table, further molecular tables and the clinical table; `known`: the slides' cases."""
     matrices, annotations = list[OmicsMatrix](), pd.DataFrame()
     notes, dropped = list[str](), list[Dropped]()
     if genes is not None:
@@ -203,13 +203,13 @@ def _read_further(
 
 
 def further_table(text: str) -> tuple[Path, str]:
-    """The file and the kind of its columns: `FILE:KIND` says it where the columns' names do not; rna where nothing does."""
+    """Return file and feature kind of `FILE` (rna) or `FILE:KIND`; the kind applies to columns without a suffix."""
     path, _, kind = text.rpartition(":")
     return (Path(path), kind) if kind in FEATURE_KINDS else (Path(text), "rna")
 
 
 def _with_diagnosis(frame: pd.DataFrame, annotations: pd.DataFrame, source: str) -> pd.DataFrame:
-    """The WHO 2021 diagnosis and the rule behind it, where the markers that decide it are among the columns."""
+    """Add the WHO 2021 diagnosis and its rule, where the columns include the markers that decide it."""
     decided = who2021(annotations, source=source)
     if decided["who2021_diagnosis"].isna().all():
         return frame
@@ -217,7 +217,7 @@ def _with_diagnosis(frame: pd.DataFrame, annotations: pd.DataFrame, source: str)
 
 
 def _with_sites(frame: pd.DataFrame) -> pd.DataFrame:
-    """The tissue source site as the barcode says it, where no column does."""
+    """Add the tissue source site of the barcode, unless there is a site column."""
     if "site" in frame:
         return frame
     sites = pd.Series([source_site(str(case)) for case in frame.index], index=frame.index, dtype=object)
@@ -229,16 +229,16 @@ def _require_cases(cohort: Cohort, slides: Path | None, genes: Path | None) -> N
         with_slides, with_genes = sorted(cohort.slides_by_case())[:3], sorted(cohort.omics.case_ids)[:3]
         raise InputError(
             f"no case has both a usable slide and genes: slides in {slides} are of {', '.join(with_slides)}; "
-            f"{genes} has {', '.join(with_genes)}; give a manifest with a case_id column if ids are written differently"
+            f"{genes} has {', '.join(with_genes)}; if ids are written differently, give a manifest with a case_id column"
         )
 
 
 def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:
-    """One row for every case that any input named: `case_id, status, reason, n_slides, has_genes`, labels.
+    """Return one row per case of the input: `case_id, status, reason, n_slides, has_genes`, then the labels.
 
     Args:
-        cohort: what came in.
-        failures: slides that failed later on, with the reason.
+        cohort: the input.
+        failures: reasons of slides that failed later, by slide id.
     """
     usable = {slide.slide_id for slide in cohort.slides} - failures.keys()
     by_case = cohort.slides_by_case(usable)
@@ -252,9 +252,9 @@ def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:
     why_no_genes: dict[str, str] = {}
     for row in cohort.rows_dropped:
         why_no_genes.setdefault(case_of(row.id), f"{row.id}: {row.reason}")
-    every = sorted({*by_case, *why_no_slide, *with_genes, *cohort.labels.index, *why_no_genes})
+    cases = sorted({*by_case, *why_no_slide, *with_genes, *cohort.labels.index, *why_no_genes})
     rows = []
-    for case in every:
+    for case in cases:
         reasons = []
         if case not in by_case and cohort.needs != "genes":
             reasons.append(
@@ -276,12 +276,11 @@ def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:
 
 
 def ledger(cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
-    """One row for every slide that was found, with its absolute path; a manifest for a further run on the same features.
+    """Return one row per slide file, with its absolute path: also a manifest for another run on the same features.
 
     Args:
-        cohort: what came in.
-        outcomes: by slide id, the columns `status, reason, n_tiles, seconds` of each usable slide, and the names of its
-            groups in the store: `tiles, features`.
+        cohort: the input.
+        outcomes: by slide id of the usable slides: `status, reason, n_tiles, seconds`, and the store groups `tiles, features`.
     """
     rows: list[dict[str, object]] = []
     for slide in cohort.slides:
@@ -289,8 +288,15 @@ def ledger(cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]]) -> pd.D
         rows.append(known | {"path": str(slide.path.absolute())} | dict(outcomes[slide.slide_id]))
     for gone in cohort.left_out:
         known = {"slide_id": gone.file.slide_id, "case_id": gone.file.case_id, "mpp": np.nan, "mpp_source": ""}
-        fate = {"status": gone.status, "reason": gone.reason, "n_tiles": 0, "seconds": 0.0, "tiles": "", "features": ""}
-        rows.append(known | {"path": str(gone.file.path.absolute())} | fate)
+        outcome = {
+            "status": gone.status,
+            "reason": gone.reason,
+            "n_tiles": 0,
+            "seconds": 0.0,
+            "tiles": "",
+            "features": "",
+        }
+        rows.append(known | {"path": str(gone.file.path.absolute())} | outcome)
     columns = ["slide_id", "case_id", "status", "reason", "n_tiles", "mpp", "mpp_source", "seconds", "path"]
     columns += ["tiles", "features"]
     return pd.DataFrame(rows, columns=columns).sort_values(["slide_id", "path"])

@@ -17,7 +17,7 @@ def make_features(
     config: "Config", cohort: "Cohort", run: "Run", workers: "Workers"
 ) -> tuple[dict[str, "Outcome"], dict[str, str]]:
     """The outcome of every slide, and the feature group of each good one."""
-    if cohort.stored:
+    if cohort.precomputed:
         return take_features(config, cohort, run)
     outcomes, features = tile_slides(config, cohort, run, workers), dict[str, str]()
     if config.until != "tile":
@@ -104,7 +104,7 @@ def take_features(config: "Config", cohort: "Cohort", run: "Run") -> tuple[dict[
     from preprocessing.features.store import FeatureStore, ask_many
 
     store = FeatureStore(config.store)
-    run.facts["encoder"] = dict(cohort.stored.encoder) if cohort.stored else None
+    run.facts["encoder"] = dict(cohort.precomputed.encoder) if cohort.precomputed else None
     features = {slide.slide_id: slide.features for slide in cohort.slides}
     counts = zip(features, ask_many(store.count_tiles_of_features, features.values()), strict=True)
     return {name: Outcome(name, "reused", n_tiles=n or 0) for name, n in counts}, features

@@ -31,7 +31,7 @@ def predict(
     """
     import pandas as pd
 
-    from pipeline.cluster.mapping import one_thread
+    from pipeline.cluster.threads import limit_threads
     from pipeline.cluster.workers import choose_device
     from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.inference.distribution_shift import TABLE, assess_cases, shift_table
@@ -42,8 +42,7 @@ def predict(
 
     store = FeatureStore(config.store)
     device = workers.device if config.scheduler is None else choose_device("auto")
-    if device == "cpu":
-        one_thread()  # as in training: the same numbers to the last digit
+    limit_threads(device)  # as in training, so that the numbers agree
     with run.stage("prediction"):
         prepared = prepare_cohort(
             predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes
@@ -79,7 +78,9 @@ def slide_keys(config: "Config", cohort: "Cohort", features: Mapping[str, str]) 
 
     return {
         case: [
-            SlideKeys(slide.slide_id, features[slide.slide_id], "" if cohort.stored else tile_key(slide, config.tiles))
+            SlideKeys(
+                slide.slide_id, features[slide.slide_id], "" if cohort.precomputed else tile_key(slide, config.tiles)
+            )
             for slide in slides
         ]
         for case, slides in cohort.slides_by_case(features).items()

@@ -102,8 +102,8 @@ def walk(config: "Config", workers: "Workers") -> int:
     check_cohort(config, predictors, cohort)
     if config.until == "train":
         require_cases(config.explain, cohort.used_cases())
-    if cohort.stored:
-        config = config.model_copy(update={"tiles": cohort.stored.tiles})
+    if cohort.precomputed:
+        config = config.model_copy(update={"tiles": cohort.precomputed.tiles})
     show_cohort(cohort)  # before the plans: how the tables were read explains what is wrong with them
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
     config, places = (workers.ask(one.for_device, workers.device) for one in (config, places))
@@ -115,7 +115,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     if config.dry_run:
         show_forecast(forecast(config, cohort, at_once=workers.expected()))
         return ALL_GOOD
-    if cohort.slides and not cohort.stored and config.until != "tile":
+    if cohort.slides and not cohort.precomputed and config.until != "tile":
         # A gated or missing one, or one that a trained model does not know, is told before a slide is tiled.
         require_encoder(predictors, load_encoder(config.encoder))
 
@@ -123,7 +123,9 @@ def walk(config: "Config", workers: "Workers") -> int:
         store.prepare()
     with open_run(config, trained) as run:
         run.log_cohort(cohort)
-        require_seen(workers, [slide.path for slide in cohort.slides if not cohort.stored] + places.read_by_workers())
+        require_seen(
+            workers, [slide.path for slide in cohort.slides if not cohort.precomputed] + places.read_by_workers()
+        )
         require_shared(workers, run.folder, option="--out")
         reports: dict[str, Any] = {}
         given_up: list[str] = []

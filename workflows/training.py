@@ -114,7 +114,7 @@ def fold_jobs(
         device=device,
         out=run.folder / "folds" / one.name / model.name / "final",
         tiles={
-            case: tuple("" if cohort.stored else tile_key(slide, config.tiles) for slide in by_case.get(case, ()))
+            case: tuple("" if cohort.precomputed else tile_key(slide, config.tiles) for slide in by_case.get(case, ()))
             for case in cases
         },
     )

@@ -71,15 +71,6 @@ class Outcome:
         }
 
 
-def one_thread() -> None:
-    """Cores are shared by processes, not by the threads of one: a worker computes with a single thread."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(1)
-    threadpool_limits(1)
-
-
 @told_if_no_worker_is_left()
 def map_slides(
     workers: Workers,

@@ -18,8 +18,8 @@ from distributed.scheduler import NoWorkerError
 from pipeline.cluster.slurm import SlurmConfig, slurm_cluster
 from pipeline.cluster.warnings import OnceEach, Warned, with_warnings
 from pipeline.cluster.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
+from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError, RunError, some
-from preprocessing.io.fingerprints import code_fingerprint
 
 log = logging.getLogger(__name__)
 DASK_SETTINGS = {

@@ -19,7 +19,7 @@ from pipeline.tasks import TASKS
 from preprocessing.features.encoders import EncoderConfig, encoder_spec
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import read_text, why_no_file
-from preprocessing.omics.scaler import OmicsConfig
+from preprocessing.omics.config import OmicsConfig
 from preprocessing.slides.resolution import MPP_RANGE
 from preprocessing.tables.case_ids import case_of
 from preprocessing.tiling.tiles import TileConfig

@@ -9,7 +9,8 @@ from typing import Any
 import openslide
 import pandas as pd
 
-from pipeline.cluster.mapping import map_jobs, one_thread
+from pipeline.cluster.mapping import map_jobs
+from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from pipeline.explanation.atlas import CaseTally, TypicalTile, describe_atlas, most_typical, tally_case
 from pipeline.explanation.inputs import ExplanationInputs
@@ -107,8 +108,7 @@ def draw_atlases(
 
 def tally_cases(job: AtlasJob) -> list[CaseTally]:
     """Tally the cases of a job; one bag at a time is in memory. Empty for a model without prototypes."""
-    if job.inputs.device == "cpu":
-        one_thread()
+    limit_threads(job.inputs.device)
     trained = load_model(job.model)
     tallies = []
     for case in job.cases:

@@ -7,6 +7,7 @@ from models.catalogue import MODELS
 from models.linear import OnLinear
 from pipeline.explanation.attribution import N_DONORS
 from pipeline.explanation.selection import TaskPredictions
+from pipeline.tasks import TASKS, Task
 from pipeline.training.model_folder import TrainedModel, load_model
 from preprocessing.formats.colours import NEARLY_EVEN, NEARLY_EVEN_NOTE
 
@@ -30,11 +31,11 @@ def method_notes(
         notes += _on_tiles(predictions, trained)
         notes += _on_attention(cases)
     if kind.reads_genes and trained.scaler is not None:
-        notes += _on_genes(trained)
+        notes += _on_genes(TASKS[predictions.task], trained)
     if kind.reads_slides and kind.reads_genes:
         notes.append(
             "Modalities: predictions of the same model from all modalities of the case, from slides only and from genes only; the "
-            "output is the probability of the class predicted from all modalities, or the risk."
+            f"output is {TASKS[predictions.task].output_name}."
         )
     return [
         *notes,
@@ -58,7 +59,7 @@ def _on_models(predictions: TaskPredictions, members: int) -> str:
 
 
 def _on_tiles(predictions: TaskPredictions, trained: TrainedModel) -> list[str]:
-    effect = "raises the risk" if predictions.task == "survival" else "supports the predicted class against the others"
+    effect = TASKS[predictions.task].evidence_effect
     notes = [f"Contribution of a tile: gradient × input of its patch feature; a positive contribution {effect}."]
     if getattr(trained.settings, "prototypes", 0):
         model = "the final model, trained on all labelled cases" if predictions.by_case else "the trained model"
@@ -82,17 +83,16 @@ def _on_attention(cases: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def _on_genes(trained: TrainedModel) -> list[str]:
+def _on_genes(task: Task, trained: TrainedModel) -> list[str]:
     offset = ", including the linear offset" if isinstance(trained.model.members[0], OnLinear) else ""
     return [
         f"Gene groups, permutation: drop in the output when the values of the group are replaced by those of up to {N_DONORS} "
         "other cases (with folds: training cases of the fold), mean and standard deviation over these donors; a mean that is "
         "small compared with the standard deviation depends on the choice of donors.",
-        "Gene groups, gradient × input: sum over the genes of the group, of the logit of the predicted class minus the mean logit "
-        f"of all classes, or of the risk{offset}; a positive sum raises it. The input of a gene is its distance from the mean of "
-        "the training cases in standard deviations.",
+        f"Gene groups, gradient × input: sum over the genes of the group, of {task.evidence_definition}{offset}; a positive sum "
+        "raises it. The input of a gene is its distance from the mean of the training cases in standard deviations.",
         "A gene in several groups counts in each, and permutation replaces only the copy in one group: effects of overlapping "
-        "groups do not add up and are underestimated. Permutation refers to the probability or risk, gradient × input to the "
-        "logit; where both are small, their signs may differ.",
+        f"groups do not add up and are underestimated. Permutation refers to {task.output_name}, gradient × input to "
+        f"{task.evidence_name}; where both are small, their signs may differ.",
         "Gene groups, attention (UMEML only): attention of the genomic class token to the group; it has no direction.",
     ]

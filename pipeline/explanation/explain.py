@@ -23,6 +23,7 @@ from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.one_case import CaseJob, describe_case, explain_case
 from pipeline.explanation.selection import TaskPredictions
 from pipeline.run.explanation_file import write_explanation
+from pipeline.tasks import TASKS
 
 
 def explain_tasks(
@@ -47,7 +48,7 @@ def explain_tasks(
     shutil.rmtree(folder, ignore_errors=True)
     if which == 0 or not tasks:
         return
-    chosen = {one.task: choose_cases(one.predictions, which) for one in tasks}
+    chosen = {one.task: choose_cases(TASKS[one.task], one.predictions, which) for one in tasks}
     jobs = [
         CaseJob(one.task, case, one.model_of(case), one.final.folder, inputs, folder / one.task, seed)
         for one in tasks
@@ -68,12 +69,12 @@ def explain_tasks(
 
 
 def group_cases(tasks: Sequence[TaskPredictions], labels: pd.DataFrame) -> pd.DataFrame:
-    """Group the cases of the atlas by grade and subtype as labelled, and by risk group as predicted; indexed by case id."""
+    """Group the cases of the atlas by grade and subtype as labelled, and by predictions as the risk group; indexed by case id."""
     groups = labels[[name for name in ("grade", "subtype") if name in labels]].copy()
     for one in tasks:
-        if one.task == "survival":
+        if column := TASKS[one.task].atlas_column:
             first = (
                 one.predictions[one.predictions["prediction"].notna()].drop_duplicates("case_id").set_index("case_id")
             )
-            groups["risk"] = first["prediction"].reindex(groups.index)
+            groups[column] = first["prediction"].reindex(groups.index)
     return groups

@@ -12,7 +12,7 @@ import openslide
 import pandas as pd
 
 from models.catalogue import MODELS
-from pipeline.cluster.mapping import one_thread
+from pipeline.cluster.threads import limit_threads
 from pipeline.explanation.attribution import (
     CaseAttribution,
     attribute_case,
@@ -20,11 +20,11 @@ from pipeline.explanation.attribution import (
     outputs_by_modality,
     permuted_drops,
 )
-from pipeline.explanation.chosen_cases import certainty
 from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.overlays import draw_thumbnail, over_tissue, save_jpeg
 from pipeline.explanation.selection import ExplainingModel, TaskPredictions
 from pipeline.explanation.tile_maps import TileLayer, prototype_similarity, tile_layers
+from pipeline.tasks import TASKS
 from pipeline.training.dataset import Dataset
 from pipeline.training.model_folder import TrainedModel, load_model
 from preprocessing.features.store import FeatureStore
@@ -76,15 +76,14 @@ def describe_case(of_task: TaskPredictions, case: str, selection: str) -> dict[s
         "fold": None if pd.isna(fold) else int(fold),
         "label": None if pd.isna(label) else str(label),
         "prediction": str(row["prediction"].iloc[0]),
-        "certainty": _number(certainty(row.dropna(axis=1, how="all")).iloc[0]),
+        "certainty": _number(TASKS[of_task.task].certainty(row.dropna(axis=1, how="all")).iloc[0]),
     }
 
 
 def explain_case(job: CaseJob) -> dict[str, Any]:
     """Write the tile tables and pictures of a case; returns its part of `TASK.json`, see `pipeline.run.explanation_file`."""
     device = job.inputs.device
-    if device == "cpu":
-        one_thread()
+    limit_threads(device)
     trained = load_model(job.model.folder)
     cases = [job.case, *job.model.donors]
     matrix = job.inputs.omics_matrix(trained, cases)
@@ -152,15 +151,12 @@ def layers_of(job: CaseJob, trained: TrainedModel, attribution: CaseAttribution)
     shared = load_model(job.prototypes)
     data = job.inputs.slides_only(shared, [job.case])
     similarity = prototype_similarity(shared, data, job.case, device=job.inputs.device)
-    unit = "gradient × input, " + (
-        "of the risk" if job.task == "survival" else "of the evidence for the predicted class"
-    )
     return tile_layers(
         trained,
         attribution,
         None if similarity is None else similarity.argmax(0),
         n_prototypes=0 if similarity is None else len(similarity),
-        unit=unit,
+        unit=f"gradient × input, of {TASKS[job.task].evidence_name}",
     )
 
 

@@ -39,7 +39,7 @@ def check_cohort(config: Config, predictors: list[Predictor], cohort: Cohort) ->
     _warn_of_training_cases(predictors, cohort)
     _require_modalities(predictors, cohort)
     if cohort.slides:
-        _require_features(config, predictors[0], cohort.stored)
+        _require_features(config, predictors[0], cohort.precomputed)
 
 
 def _require_modalities(predictors: list[Predictor], cohort: Cohort) -> None:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from pipeline.run.folder import Run
-from preprocessing.tables.who2021 import who2021
+from preprocessing.labels.who2021 import who2021
 
 PREDICTED = ("grade", "subtype")  # tasks whose classes are markers
 USE = "research use only"

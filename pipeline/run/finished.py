@@ -13,6 +13,7 @@ import yaml
 from jaxtyping import Int32
 
 from pipeline.run.explanation_file import read_explanation
+from pipeline.tasks import TASKS
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.h5 import Geometry
 from preprocessing.io.errors import InputError, SlideError, some
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 SEEN = ("prototype", "attention", "tumour", "microenvironment", "contribution")  # what a model can see in a tile
 PLACE = ["x", "y"]
-LABELS = ("survival_months", "event")  # which predictions.csv repeats
 
 
 @dataclass(frozen=True)
@@ -232,8 +232,9 @@ class FinishedRun:
             return pd.DataFrame()
         table = pd.read_csv(path, dtype={"case_id": str, "label": str, "prediction": str})
         told = pd.DataFrame(index=pd.Index([], name="case_id"))
+        truth = {column for task in TASKS.values() for column in task.truth_columns}  # which cases.csv has
         for task in dict.fromkeys(map(str, table["task"])):
-            rows = table[table["task"] == task].set_index("case_id").drop(columns=["task", *LABELS], errors="ignore")
+            rows = table[table["task"] == task].set_index("case_id").drop(columns=["task", *truth], errors="ignore")
             rows = rows.dropna(axis="columns", how="all")
             names = {name: f"{task}_{name.removeprefix(f'{task}_')}" for name in map(str, rows)}
             told = told.join(rows.rename(columns=names), how="outer")

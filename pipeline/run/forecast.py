@@ -93,7 +93,7 @@ def _work(config: Config, cohort: Cohort, at_once: int) -> Iterator[str]:
     known = sum(tiles.of_slide.values())
     total = known + tiles.rest
     yield f"tiles: {_about(total) if tiles.rest else format(known, ',')} of {len(cohort.slides)} slides ({'; '.join(tiles.notes)})"
-    if cohort.stored or config.until == "tile":
+    if cohort.precomputed or config.until == "tile":
         return
     dim = next((one.dim for one in measured), None) or encoder_spec(config.encoder.name).dim
     keys = {
@@ -114,7 +114,7 @@ def _work(config: Config, cohort: Cohort, at_once: int) -> Iterator[str]:
 
 def _tiles(config: Config, cohort: Cohort, store: FeatureStore) -> Tiles:
     """From the store where a slide is tiled or embedded; else from the thumbnails of some of the others, by their area."""
-    if cohort.stored:
+    if cohort.precomputed:
         counts = ask_many(store.count_tiles_of_features, (slide.features for slide in cohort.slides))
         ids = (slide.slide_id for slide in cohort.slides)
         return Tiles({name: n or 0 for name, n in zip(ids, counts, strict=True)}, 0, ("as stored",))

@@ -13,7 +13,8 @@ import openslide
 from dask.system import CPU_COUNT
 from jaxtyping import Float
 
-from pipeline.cluster.mapping import Outcome, map_slides, one_thread
+from pipeline.cluster.mapping import Outcome, map_slides
+from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from preprocessing.features.embedding import embed_tiles
 from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
@@ -120,8 +121,7 @@ def divide(slides: Sequence[Slide], n_tiles: Mapping[str, int], at_once: int) ->
 
 def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
     """Send a slide's tiles through the encoder and store the features; those of a part wait in the store for the others."""
-    if recipe.device == "cpu":
-        one_thread()
+    limit_threads(recipe.device)
     slide, store = part.slide, FeatureStore(recipe.store)
     _require_unchanged(slide)
     backbone = load_encoder(recipe.encoder, recipe.device)

@@ -1,4 +1,4 @@
-"""Gene sets: read from a file, and matched with the features of a table."""
+"""Gene sets: reading, and matching with the features of a table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ UNGROUPED = "ungrouped"
 
 
 def read_gene_sets(path: Path | str) -> dict[str, list[str]]:
-    """Genes by set, each once, in the file's order.
+    """Return the genes of each set, without duplicates, in the file's order.
 
     Args:
-        path: GMT (a line a set: name, description, genes), or CSV/TSV with one column a set.
+        path: GMT (one line per set: name, description, genes), or CSV/TSV with one column per set.
 
     Raises:
-        InputError: no set, a set without a gene, or what `read_table` refuses.
+        InputError: no set, a set without genes, or what `read_table` refuses.
     """
     path = Path(path)
     if path.name.lower().endswith((".gmt", ".gmt.txt")):
@@ -29,8 +29,8 @@ def read_gene_sets(path: Path | str) -> dict[str, list[str]]:
         lost = [row[1] for row in rows if len(row) > 1 and row[1] in genes]
         if len(lost) > len(rows) / 2:
             raise InputError(
-                f"{path}: genes stand where the descriptions of the sets should ({some(lost)}), and would be "
-                "lost; put a description, or nothing, between each set's name and its genes"
+                f"{path}: the description column contains genes ({some(lost)}), which would be lost; put a "
+                "description, or nothing, between each set's name and its genes"
             )
     else:
         table = read_table(path, as_text=True)
@@ -41,13 +41,13 @@ def read_gene_sets(path: Path | str) -> dict[str, list[str]]:
     }
     empty = [name for name, genes in sets.items() if not genes]
     if not sets or empty or len(sets) < len(names):
-        what = f"sets without a gene: {some(empty)}" if empty else "no set, or one name twice"
-        raise InputError(f"{path}: {what}; give one column a set under its name, or a GMT file")
+        problem = f"sets without genes: {some(empty)}" if empty else "no set, or a duplicate name"
+        raise InputError(f"{path}: {problem}; give one named column per set, or a GMT file")
     return sets
 
 
 def features_by_name(features: Sequence[str], kinds: Sequence[str]) -> dict[str, list[str]]:
-    """The features that a name in a gene set means: plain symbols as `match_sets` says, and features by their own names."""
+    """Features by the names that gene sets may use: symbols (see `match_sets`), and the features' full names."""
     by_name: dict[str, list[str]] = {}
     for feature, kind in zip(features, kinds, strict=True):
         if kind == "rna" or ("rna" not in kinds and kind != COVARIATE):
@@ -63,17 +63,17 @@ def match_sets(
     table: str,
     empty: str = "error",
 ) -> dict[str, list[str]]:
-    """The features of each set. Plain symbols mean expression where there is any, else whatever kind there is.
+    """Return the features of each set. Symbols mean expression where the table has any, else any other kind.
 
     Args:
         sets: genes by set, as symbols or as names of features.
         features: of the table.
         kinds: of the features.
-        table: as messages name it.
-        empty: what to do with a set of which no gene is in the table: "error" or "drop".
+        table: name of the table in messages.
+        empty: treatment of a set none of whose genes is in the table: "error" or "drop".
 
     Raises:
-        InputError: a set of which no gene is in the table.
+        InputError: a set none of whose genes is in the table, or a set with a reserved name.
     """
     by_name = features_by_name(features, kinds)
     groups = {
@@ -87,5 +87,5 @@ def match_sets(
             f"use the same kind of gene names, take the set out, or set omics.empty_sets to drop"
         )
     if reserved := {*kinds, UNGROUPED, COVARIATE} & set(groups):
-        raise InputError(f'gene set "{min(reserved)}": the name is taken by the program; call it something else')
+        raise InputError(f'gene set "{min(reserved)}": the name is reserved; rename the set')
     return {name: members for name, members in groups.items() if members}

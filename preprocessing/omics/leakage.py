@@ -1,4 +1,4 @@
-"""Features that define a label: a model that is given them to predict it is given the answer.
+"""Label leakage: features that define a label, or that are the label under another name.
 
 Only mutations, copy numbers and chromosome arms define a diagnosis; the expression of the same gene does not.
 """
@@ -34,12 +34,12 @@ _SUBTYPE_TASKS = ("subtype", "who2021", "who2021_diagnosis", "diagnosis")
 
 
 def defining_features(task: str, columns: Iterable[str], *, kind: str = "rna") -> dict[str, str]:
-    """The features that must not be used for the task, each with the reason.
+    """Return the features that must not be used for the task, each with the reason.
 
     Args:
         task: "subtype" or "who2021_diagnosis", "grade"; anything else, survival among it, has no defining features.
         columns: names of features, as `EGFR_cnv`, `IDH1_mut`, `TERT_promoter`, `chr1p`.
-        kind: what a column without a suffix is: a table of mutations says "mutation", of copy numbers "cnv".
+        kind: of columns without a suffix: "mutation" for a mutation table, "cnv" for copy numbers.
     """
     if task not in (*_SUBTYPE_TASKS, "grade"):
         return {}
@@ -48,7 +48,7 @@ def defining_features(task: str, columns: Iterable[str], *, kind: str = "rna") -
 
 
 def label_copies(values: Float[np.ndarray, "n g"], features: Sequence[str], label: pd.Series) -> dict[str, str]:
-    """Features that are the label under another name, whatever they are called, each with the reason.
+    """Return the features that are the label under another name, whatever they are called, each with the reason.
 
     A number that rises, or falls, with the label without exception over all cases and has as many values; or a value for
     each class. Genuine measurements never do so with ten cases or more; with fewer nothing is said.
@@ -94,7 +94,7 @@ def _reason(column: str, default: str, *, grade_only: bool) -> str | None:
 
 
 def _arm_reason(words: list[str], kind: str) -> str | None:
-    """Chromosome arms: 1p, 19q, 7 and 10, by name or as `chr7_cnv`; and what is called a codeletion."""
+    """Reason for chromosome arms 1p, 19q, 7 and 10, by name or as `chr7_cnv`, and for columns named codeletion."""
     if any(word.startswith(("codel", "1p19q", "x1p19q")) for word in words):
         return _CODELETION
     for word in words:

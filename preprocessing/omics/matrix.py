@@ -1,4 +1,4 @@
-"""Tables of numbers by case: the matrix of all molecular features, and covariates as one more kind of them."""
+"""The matrix of cases × molecular features; clinical covariates are one more kind of feature."""
 
 import re
 from collections.abc import Sequence
@@ -28,19 +28,19 @@ _SUFFIX = re.compile(r"(.+)[_. ](" + "|".join(_KIND_OF_SUFFIX) + ")", re.IGNOREC
 
 
 def feature_kind(name: str, *, default: str = "rna") -> tuple[str, str]:
-    """The gene's symbol and the feature's kind: `EGFR_cnv` is ("EGFR", "cnv"), `EGFR` is of the default kind."""
+    """Return gene symbol and feature kind: ("EGFR", "cnv") for `EGFR_cnv`; the default kind without a suffix."""
     found = _SUFFIX.fullmatch(name)
     return (found[1], _KIND_OF_SUFFIX[found[2].lower()]) if found else (name, default)
 
 
 @dataclass(frozen=True)
 class OmicsMatrix:
-    """Features by case, unscaled.
+    """Unscaled features by case.
 
     Attributes:
         values: (cases, features) float64, NaN where missing.
         case_ids: of the rows.
-        features: names of the columns, each once.
+        features: names of the columns, unique.
         kinds: kind of each feature: rna, cnv, mutation, methylation, protein, covariate.
     """
 
@@ -52,7 +52,7 @@ class OmicsMatrix:
     def __post_init__(self) -> None:
         twice = pd.Index(self.features)[pd.Index(self.features).duplicated()]
         if len(twice):
-            raise InputError(f"genes: {len(twice)} features are there more than once: {some(twice)}; keep one of each")
+            raise InputError(f"genes: {len(twice)} duplicate features: {some(twice)}; keep one of each")
         if self.values.shape != (len(self.case_ids), len(self.features)) or len(self.kinds) != len(self.features):
             raise ValueError(
                 f"{self.values.shape} values, {len(self.case_ids)} cases, {len(self.features)} features, {len(self.kinds)} kinds"
@@ -60,19 +60,19 @@ class OmicsMatrix:
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, *, kind: str = "rna") -> "OmicsMatrix":
-        """The matrix of a table of cases × features; `kind` is that of features whose name has no suffix."""
+        """Return the matrix of a table of cases × features; `kind` applies to features whose name has no suffix."""
         kinds = [feature_kind(name, default=kind)[1] for name in frame.columns]
         suffix = _SUFFIXES[kind][0] if kind in _SUFFIXES and kind != "rna" else ""
         names = [name if not suffix or _SUFFIX.fullmatch(name) else f"{name}_{suffix}" for name in frame.columns]
         return cls(frame.to_numpy(np.float64), tuple(map(str, frame.index)), tuple(names), tuple(kinds))
 
     def take(self, case_ids: Sequence[str]) -> "OmicsMatrix":
-        """The rows of these cases, in this order. KeyError for a case that is not there."""
+        """Return the rows of these cases, in this order; KeyError for an unknown case."""
         row = {case: position for position, case in enumerate(self.case_ids)}
         return OmicsMatrix(self.values[[row[case] for case in case_ids]], tuple(case_ids), self.features, self.kinds)
 
     def without(self, features: Sequence[str]) -> "OmicsMatrix":
-        """The matrix without these features."""
+        """Return the matrix without these features."""
         gone = set(features)
         keep = [position for position, name in enumerate(self.features) if name not in gone]
         return OmicsMatrix(
@@ -83,7 +83,7 @@ class OmicsMatrix:
         )
 
     def save(self, path: Path) -> None:
-        """Writes plain arrays (npz), whole or not at all."""
+        """Write plain arrays (npz) atomically."""
         with whole_file(path) as draft, draft.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -96,14 +96,14 @@ class OmicsMatrix:
 
     @classmethod
     def load(cls, path: Path) -> "OmicsMatrix":
-        """What `save` wrote."""
+        """Read a matrix that `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
             names = (tuple(file[key].tolist()) for key in ("case_ids", "features", "kinds"))
             return cls(file["values"], *names)
 
 
 def concatenate(matrices: Sequence[OmicsMatrix]) -> OmicsMatrix:
-    """All features of all matrices; a case has NaN for the features of a matrix that lacks it."""
+    """Join matrices by case, with the features of all; NaN where a matrix lacks a case."""
     case_ids = tuple(dict.fromkeys(case for matrix in matrices for case in matrix.case_ids))
     blocks = [
         pd.DataFrame(matrix.values, index=list(matrix.case_ids)).reindex(list(case_ids)).to_numpy()
@@ -118,15 +118,15 @@ def concatenate(matrices: Sequence[OmicsMatrix]) -> OmicsMatrix:
 
 
 def covariates(frame: pd.DataFrame, columns: Sequence[str], *, features: Sequence[str] | None = None) -> OmicsMatrix:
-    """Clinical columns as numbers: numbers and flags as they are, each word of a text column as a 0/1 feature.
+    """Return clinical columns as numbers: numbers and flags as they are, text columns one-hot (`column=value`).
 
     Args:
         frame: labels by case.
-        columns: which of them.
-        features: a trained model's covariate features, so that a new cohort gets the same 0/1 features.
+        columns: names of the covariates.
+        features: covariate features of a trained model, so that a new cohort gets the same one-hot features.
 
     Raises:
-        InputError: a column that is not there, has no value, or has a word that the trained model does not know.
+        InputError: an absent or empty column, or a value unknown to the trained model.
     """
     parts = []
     for column in columns:
@@ -134,7 +134,7 @@ def covariates(frame: pd.DataFrame, columns: Sequence[str], *, features: Sequenc
             raise InputError(f'covariates: no column "{column}"; {nearest(column, map(str, frame.columns))}')
         values = frame[column]
         if values.isna().all():
-            raise InputError(f"covariates: column {column} has no value at all; leave it out")
+            raise InputError(f"covariates: column {column} is empty; leave it out")
         if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
             parts.append(values.astype("Float64").rename(column).to_frame())
         else:
@@ -152,5 +152,5 @@ def _one_hot(values: pd.Series, column: str, features: Sequence[str] | None) -> 
     there = sorted(values.dropna().unique())
     words = [name.split("=", 1)[1] for name in features or () if name.startswith(f"{column}=")] or there
     if unknown := sorted(set(there) - set(words)):
-        raise InputError(f"covariates: column {column} has {some(unknown)}, which the trained model does not know")
+        raise InputError(f"covariates: column {column} has {some(unknown)}, unknown to the trained model")
     return pd.DataFrame({f"{column}={word}": (values == word).astype("Float64").mask(values.isna()) for word in words})

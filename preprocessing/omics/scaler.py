@@ -1,75 +1,48 @@
-"""The matrix of features becomes scaled arrays, one for each group of features.
+"""Scaling of molecular features into one array per group.
 
-Whatever is learnt from values (log or not, medians, means, clusters) is learnt from the matrix given to
-`OmicsScaler.fit`, which must hold training cases alone.
+Everything estimated from values (whether to take logarithms, medians, means, clusters, axes) is estimated from the matrix
+given to `OmicsScaler.fit`, which must contain training cases only.
 """
 
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from pydantic import Field
 
-from models.settings import Settings
 from preprocessing.io.errors import InputError, some
-from preprocessing.omics.gene_sets import UNGROUPED, match_sets
+from preprocessing.omics.config import OmicsConfig
+from preprocessing.omics.gene_sets import match_sets
+from preprocessing.omics.grouping import group_features
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
 
 logger = logging.getLogger(__name__)
 
 COUNTS_BEYOND = 50  # log2 of any expression measure stays below 30
 LARGEST_LOG = 30
-MAX_CLUSTERED = 4000  # genes whose full correlation matrix is taken; the others join the nearest cluster
 BINARY_SCALE = 0.5  # the largest standard deviation of a 0/1 column: a rare mutation is not blown up to 10 sd
-
-
-class OmicsConfig(Settings):
-    """How tables of genes are scaled and grouped."""
-
-    scaling: Literal["standard", "minmax"] = Field(
-        default="standard",
-        description="standard: each gene by its mean and sd; minmax: the whole table to [−1, 1], zeros kept",
-    )
-    clip: float = Field(default=5.0, gt=0, description="standard scaling: largest distance from the mean, in sd")
-    axes: Literal["principal", "genes"] = Field(
-        default="principal",
-        description="what a model is shown of a group: its genes turned to their principal axes, or the genes themselves",
-    )
-    log: Literal["auto", "always", "never"] = Field(
-        default="auto", description="log2(x + 1) of expression; auto: of counts"
-    )
-    ungrouped: Literal["group", "drop"] = Field(
-        default="group", description="genes in no set: a group of their own, or left out"
-    )
-    empty_sets: Literal["error", "drop"] = Field(default="error", description="gene sets without a gene in the table")
-    n_clusters: int = Field(default=6, ge=1, description="groups where no gene sets are given")
-    min_group: int = Field(default=1, ge=1, description="smaller gene sets are dissolved")
-    max_missing: float = Field(
-        default=0.5, ge=0, le=1, description="features missing in more of the training cases are left out"
-    )
-    ignore: tuple[str, ...] = Field(default=(), description="columns of the gene table that are not to be used")
 
 
 @dataclass(frozen=True)
 class OmicsScaler:
-    """What was learnt from the training cases, and all that a trained model needs to take in another table.
+    """Scaling parameters of the training cases, sufficient to apply a trained model to another table.
 
     Attributes:
-        groups: features of each group; they may overlap.
-        features: those that are used.
-        fill: what a missing value becomes, before scaling (after the log).
-        centre, scale: value → (value − centre) / scale.
-        limit: scaled values are clipped to ± this; infinite for features that are not clipped.
-        keeps_zero: features of which a 0 stays 0 (min-max scaling).
-        logged: features of which log2(x + 1) is taken.
-        expects_counts: None where logging was the user's choice, else whether the training table held counts.
-        notes: what was decided.
-        axes: of each group, the directions (g, k) that its scaled features are turned to, orthonormal; None where models
-            are shown the features themselves.
+        groups: features of each group; groups may overlap.
+        features: names of the features in use.
+        fill: (features,) training median, imputed for missing values before scaling (on the log scale where logged).
+        centre: (features,) subtracted from each value.
+        scale: (features,) divides the centred value.
+        limit: (features,) scaled values are clipped to ± this; infinite for features that are not clipped.
+        keeps_zero: (features,) whether a 0 stays 0 (min-max scaling).
+        logged: (features,) whether log2(x + 1) is taken first.
+        expects_counts: whether the training table contained counts; None where logging was set by the user.
+        notes: what was decided, one sentence each.
+        axes: of each group, orthonormal directions (g, k) onto which its scaled features are projected; None where models
+            read the features themselves.
     """
 
     groups: dict[str, list[str]]
@@ -88,12 +61,12 @@ class OmicsScaler:
     def fit(
         cls, matrix: OmicsMatrix, groups: Mapping[str, Sequence[str]] | None, config: OmicsConfig | None = None
     ) -> "OmicsScaler":
-        """The scaler and the groups that these cases give.
+        """Return the scaler and the feature groups of the training cases.
 
         Args:
-            matrix: training cases, and no others.
+            matrix: training cases only.
             groups: gene sets; None: clusters of correlated genes.
-            config: how to scale and group.
+            config: scaling and grouping.
 
         Raises:
             InputError: a set without a gene in the matrix; no feature that varies.
@@ -107,14 +80,16 @@ class OmicsScaler:
         logged = (kinds == "rna") & (config.log == "always" or (config.log == "auto" and counts))
         _log(values, logged, np.array(matrix.features))
         if logged.any():
-            notes.append(f"log2(x + 1) taken of {logged.sum()} genes" + (": the table holds counts" if counts else ""))
+            notes.append(
+                f"log2(x + 1) taken of {logged.sum()} genes" + (": the table contains counts" if counts else "")
+            )
         extremes = _extremes(values, kinds)
         kept = _varying(values, matrix.features, config, notes)
         values, kinds, logged = values[:, kept], kinds[kept], logged[kept]
         names = tuple(matrix.features[i] for i in kept)
         fill = np.nanmedian(values, axis=0)
         values = np.where(np.isnan(values), fill, values)
-        resolved = _groups(values, names, kinds, matched, config, notes)
+        resolved = group_features(values, names, kinds, matched, config, notes)
         keep = np.isin(names, [name for members in resolved.values() for name in members])
         scaling = _scaling(values, kinds, config, extremes)
         scaler = cls(
@@ -135,26 +110,26 @@ class OmicsScaler:
 
     @property
     def group_dims(self) -> list[int]:
-        """Width of each group as a model sees it."""
+        """Width of each group as model input."""
         if self.axes is not None:
             return [axes.shape[1] for axes in self.axes]
         return [len(members) for members in self.groups.values()]
 
     @property
     def covariates(self) -> int | None:
-        """Number of the group of clinical covariates, if there is one."""
+        """Index of the group of clinical covariates; None without covariates."""
         return list(self.groups).index(COVARIATE) if COVARIATE in self.groups else None
 
     def missing(self, matrix: OmicsMatrix) -> list[str]:
-        """The features that the scaler knows and the matrix lacks: they are imputed."""
+        """Features of the scaler that the matrix lacks; they are imputed."""
         there = set(matrix.features)
         return [name for name in self.features if name not in there]
 
     def aligned(self, matrix: OmicsMatrix) -> Float[np.ndarray, "cases features"]:
-        """The used features as the matrix has them, NaN where it lacks them.
+        """Return the scaler's features out of the matrix, float64 (cases, features), unscaled, NaN where the matrix lacks them.
 
         Raises:
-            InputError: no feature in common; counts where the scaler saw none, or the reverse.
+            InputError: no feature in common; counts where the training table had none, or the reverse.
         """
         column = {name: position for position, name in enumerate(matrix.features)}
         there = np.array([name in column for name in self.features])
@@ -169,14 +144,14 @@ class OmicsScaler:
         return values
 
     def missing_share(self, matrix: OmicsMatrix) -> Float[np.ndarray, "cases groups"]:
-        """Which share of each group's features each case lacks: NaN in the matrix, or not there at all."""
+        """Share of each group's features that each case lacks, in [0, 1]: NaN in the matrix, or absent from it."""
         absent = np.isnan(self.aligned(matrix))
         column = {name: position for position, name in enumerate(self.features)}
         shares = [absent[:, [column[name] for name in members]].mean(axis=1) for members in self.groups.values()]
         return np.stack(shares, axis=1)
 
     def scaled(self, matrix: OmicsMatrix) -> Float[np.ndarray, "cases features"]:
-        """The used features, scaled, float64, nothing missing; InputError as `aligned`."""
+        """Scaled features, float64 (cases, features), missing values imputed; raises InputError as `aligned` does."""
         values = self.aligned(matrix)
         if missing := self.missing(matrix):
             logger.debug("genes: %d missing, imputed: %s", len(missing), some(missing))
@@ -184,11 +159,11 @@ class OmicsScaler:
         return self._imputed(values)
 
     def transform(self, matrix: OmicsMatrix) -> list[Float[np.ndarray, "cases k"]]:
-        """One float32 array for each group, in the order of `groups`: see `scaled`, then turned to `axes` if there are."""
+        """Model inputs: one float32 array (cases, k) per group, in the order of `groups`; scaled, then projected onto `axes`."""
         return self._grouped(self.scaled(matrix))
 
     def average(self) -> list[Float[np.ndarray, " k"]]:
-        """Each group of a case of which nothing is known: every feature as if it were missing."""
+        """Model input of a case without any value: one float32 vector (k,) per group, every feature imputed."""
         return [group[0] for group in self._grouped(self._imputed(np.full((1, len(self.features)), np.nan)))]
 
     def _imputed(self, values: Float[np.ndarray, "cases features"]) -> Float[np.ndarray, "cases features"]:
@@ -203,26 +178,27 @@ class OmicsScaler:
         return groups if self.axes is None else [x @ axes for x, axes in zip(groups, self.axes, strict=True)]
 
     def _check_counts(self, matrix: OmicsMatrix) -> None:
-        """Logged values and counts are not mixed up between the training table and this one."""
+        """Raise InputError where one of the training table and this one holds counts and the other does not."""
         rna = matrix.values[:, np.array(matrix.kinds) == "rna"]
         if not rna.size or np.isnan(rna).all():
             return
         if self.expects_counts is False and looks_like_counts(rna) and np.nanquantile(rna, 0.99) > 2 * COUNTS_BEYOND:
             raise InputError(
-                f"genes: the table holds counts (up to {np.nanmax(rna):g}), but the model was trained on values that were "
-                f"logged or standardised before; give a table of the same kind"
+                f"genes: the table contains counts (up to {np.nanmax(rna):g}), but the model was trained on log-transformed or "
+                f"standardised values; give a table on the same scale"
             )
         if self.expects_counts and np.nanmax(rna) <= LARGEST_LOG:
             raise InputError(
-                f"genes: no value of the table is above {np.nanmax(rna):g}, as if they were logged or standardised, but the "
-                "model was trained on counts and logs them itself; give a table of the same kind"
+                f"genes: no value of the table is above {np.nanmax(rna):g}, as on a log scale or after standardisation, but the "
+                "model was trained on counts and takes logarithms itself; give a table on the same scale"
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, `axes` apart; `from_json` of them is the same scaler to the last digit."""
-        own = replace(self, axes=None)
+        """Plain JSON values without `axes`; `from_json` restores the same scaler exactly."""
+        without_axes = replace(self, axes=None)
         values = {
-            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(own).items()
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in asdict(without_axes).items()
         }
         del values["axes"]
         return {"format": "omics-scaler/1", **values, "features": list(self.features), "limit": _finite(self.limit)}
@@ -231,11 +207,11 @@ class OmicsScaler:
     def from_json(
         cls, described: Mapping[str, Any] | str, axes: tuple[Float[np.ndarray, "g k"], ...] | None = None
     ) -> "OmicsScaler":
-        """What `to_json` gave, or its text, and the axes, which are too large for text."""
+        """Restore a scaler from `to_json` (or its text) and the axes, which are saved as arrays; InputError for another format."""
         values = dict(json.loads(described) if isinstance(described, str) else described)
         if values.pop("format", None) != "omics-scaler/1":
             raise InputError(
-                "trained model: its gene scaler has a format that this version does not know; train it again"
+                "trained model: the format of its gene scaler is unknown to this version; train the model again"
             )
         values["limit"] = [np.inf if limit is None else limit for limit in values["limit"]]
         for field in fields(cls):
@@ -248,38 +224,37 @@ class OmicsScaler:
         return scaler
 
     def _require_sound(self) -> None:
-        """Raise ValueError where the parts do not fit each other; numbers that are not finite give no finite feature."""
+        """Raise ValueError where arrays do not match the features or are not finite."""
         arrays = (self.fill, self.centre, self.scale, self.limit, self.keeps_zero, self.logged)
         if any(array.shape != (len(self.features),) for array in arrays):
             raise ValueError(
                 f"gene scaler: {len(self.features)} features, arrays of {[len(array) for array in arrays]}"
             )
         if not np.isfinite(np.concatenate([self.fill, self.centre, self.scale])).all() or (self.scale == 0).any():
-            raise ValueError("gene scaler: numbers that are not finite, or a scale of 0")
+            raise ValueError("gene scaler: non-finite numbers, or a scale of 0")
         if unknown := {name for members in self.groups.values() for name in members} - set(self.features):
-            raise ValueError(f"gene scaler: groups of features that it does not have: {some(sorted(unknown))}")
+            raise ValueError(f"gene scaler: groups of unknown features: {some(sorted(unknown))}")
         widths = [len(members) for members in self.groups.values()]
         if self.axes is not None and [axes.shape[0] for axes in self.axes] != widths:
             raise ValueError(f"gene scaler: groups of {widths} features, axes of {[a.shape for a in self.axes]}")
 
 
 def principal_axes(group: Float[np.ndarray, "cases g"]) -> Float[np.ndarray, "g k"]:
-    """The directions of a group's variation among training cases, widest first, as orthonormal float32 columns.
+    """Principal axes of a group among training cases, by decreasing variance: float32 (g, k), orthonormal columns.
 
-    No direction in which the cases differ is lost: k is the rank. A model that is shown the cases along these axes could
-    compute what it can compute from the genes; but Adam, whose steps are about as long along every input, then follows
-    what many genes do together before what single genes do. Shown 1,500 correlated genes of a few hundred cases, it
-    follows the noise.
+    k is the rank, so no variation is lost, and a linear layer on the scores can represent any linear layer on the genes.
+    The coordinates matter for the optimiser: Adam takes steps of similar length along every input, so on principal axes it
+    fits what many genes share before what single genes do; on 1,500 correlated genes of a few hundred cases it fits noise.
     """
-    _, spread, axes = np.linalg.svd(group - group.mean(axis=0), full_matrices=False)
-    axes = axes[: max(1, (spread > 1e-5 * spread[0]).sum())]
+    _, singular_values, axes = np.linalg.svd(group - group.mean(axis=0), full_matrices=False)
+    axes = axes[: max(1, (singular_values > 1e-5 * singular_values[0]).sum())]
     widest = np.abs(axes).argmax(axis=1)
-    signs = np.sign(axes[np.arange(len(axes)), widest])  # which of ± a direction is must not depend on the library
+    signs = np.sign(axes[np.arange(len(axes)), widest])  # the sign of an axis must not depend on the library
     return np.ascontiguousarray((axes * signs[:, None]).T.astype(np.float32))
 
 
 def looks_like_counts(values: Float[np.ndarray, "cases genes"]) -> bool:
-    """Whether expression values are counts, TPM or the like: nowhere negative, large, and skewed to the right."""
+    """Whether expression values are counts, TPM or similar: never negative, large, right-skewed."""
     if not values.size or np.isnan(values).all() or np.nanmin(values) < 0 or np.nanmax(values) <= COUNTS_BEYOND:
         return False
     return bool(np.nanmean(values) > 1.5 * np.nanmedian(values))
@@ -290,7 +265,7 @@ def _finite(limits: np.ndarray) -> list[float | None]:
 
 
 def _log(values: np.ndarray, logged: np.ndarray, names: np.ndarray) -> None:
-    """Takes log2(x + 1) of the logged columns, in place."""
+    """Take log2(x + 1) of the logged columns, in place; InputError for negative values."""
     negative = (values[:, logged] < 0).any(axis=0)
     if negative.any():
         raise InputError(
@@ -301,14 +276,14 @@ def _log(values: np.ndarray, logged: np.ndarray, names: np.ndarray) -> None:
 
 
 def _extremes(values: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
-    """The smallest and the largest value of the whole table, covariates apart."""
+    """Smallest and largest value of the table without covariates."""
     table = values[:, kinds != COVARIATE]
     there = table[~np.isnan(table)]
     return (float(there.min()), float(there.max())) if there.size else (0.0, 1.0)
 
 
 def _varying(values: np.ndarray, names: Sequence[str], config: OmicsConfig, notes: list[str]) -> list[int]:
-    """The columns that are worth keeping: not constant, and not missing too often."""
+    """Positions of the columns to keep: neither constant nor missing too often."""
     absent = np.isnan(values)
     sparse = absent.all(axis=0) | (absent.mean(axis=0) > config.max_missing)
     low = np.where(absent, np.inf, values).min(axis=0, initial=np.inf)
@@ -332,18 +307,18 @@ def _scaling(
 ) -> dict[str, np.ndarray]:
     """Centre, scale, limit and treatment of zero of each column of imputed training values.
 
-    Mean and standard deviation are taken of values that were first drawn in to `clip` robust standard deviations of the
-    median: one expression value of 3,515 among z-scores, as real tables have them, would press all others to a point.
+    Mean and standard deviation are computed after winsorising at `clip` robust standard deviations from the median: one
+    expression value of 3,515 among z-scores, as real tables have them, would otherwise compress all others to a point.
     """
     binary = np.isin(values, (0, 1)).all(axis=0)
-    drawn_in = _without_outliers(values, config.clip)
+    winsorised = _winsorise(values, config.clip)
     scaling = {
-        "centre": drawn_in.mean(axis=0),
-        "scale": np.where(binary, BINARY_SCALE, drawn_in.std(axis=0)),
+        "centre": winsorised.mean(axis=0),
+        "scale": np.where(binary, BINARY_SCALE, winsorised.std(axis=0)),
         "limit": np.full(len(kinds), config.clip),
         "keeps_zero": np.zeros(len(kinds), dtype=bool),
     }
-    if config.scaling == "minmax":  # as the authors: one minimum and maximum of the whole table
+    if config.scaling == "minmax":  # as in UMEML: one minimum and maximum for the whole table
         low, high = extremes
         table = kinds != COVARIATE
         scaling["centre"][table] = (low + high) / 2
@@ -353,75 +328,12 @@ def _scaling(
     return scaling
 
 
-def _without_outliers(values: np.ndarray, clip: float) -> np.ndarray:
-    """The values, none farther from its column's median than `clip` times 1.4826 median absolute deviations.
+def _winsorise(values: np.ndarray, clip: float) -> np.ndarray:
+    """Winsorise each column at `clip` × 1.4826 median absolute deviations from its median.
 
-    Columns of which more than half the values are equal have no such deviation: they stay as they are.
+    Columns with more than half their values equal have no such deviation and stay as they are.
     """
     median = np.median(values, axis=0)
-    spread = 1.4826 * np.median(np.abs(values - median), axis=0)
-    reach = np.where(spread > 0, clip * spread, np.inf)
+    deviation = 1.4826 * np.median(np.abs(values - median), axis=0)
+    reach = np.where(deviation > 0, clip * deviation, np.inf)
     return np.clip(values, median - reach, median + reach)
-
-
-def _groups(
-    values: np.ndarray,
-    names: Sequence[str],
-    kinds: np.ndarray,
-    matched: Mapping[str, Sequence[str]] | None,
-    config: OmicsConfig,
-    notes: list[str],
-) -> dict[str, list[str]]:
-    """Gene sets or clusters first, then the genes in none of them, then each other kind of feature."""
-    kept = set(names)
-    if matched:
-        groups = {name: [member for member in members if member in kept] for name, members in matched.items()}
-        small = [name for name, members in groups.items() if len(members) < config.min_group]
-        if small:
-            notes.append(f"{len(small)} gene sets dissolved, fewer than {config.min_group} genes left: {some(small)}")
-        groups = {name: members for name, members in groups.items() if name not in small}
-    else:
-        groups = _clusters(
-            values[:, kinds == "rna"], [n for n, k in zip(names, kinds, strict=True) if k == "rna"], config
-        )
-        if groups:
-            notes.append(
-                f"no gene sets given: {len(groups)} groups by hierarchical clustering of the genes' correlation"
-            )
-    grouped = {member for members in groups.values() for member in members}
-    for kind in dict.fromkeys(kinds.tolist()):
-        rest = [name for name, k in zip(names, kinds, strict=True) if k == kind and name not in grouped]
-        if rest and kind == "rna":
-            does = "left out" if config.ungrouped == "drop" else "are a group of their own"
-            notes.append(f"{len(rest)} genes in no set {does}")
-        if rest and not (kind == "rna" and config.ungrouped == "drop"):
-            groups[UNGROUPED if kind == "rna" else kind] = rest
-    if not groups:
-        raise InputError("genes: no group is left; give gene sets that fit the table, or set omics.ungrouped to group")
-    return groups
-
-
-def _clusters(values: np.ndarray, names: list[str], config: OmicsConfig) -> dict[str, list[str]]:
-    """Ward's clusters of genes by correlation distance; beyond the most variable genes, each joins the nearest cluster."""
-    if len(names) <= config.n_clusters:
-        return {f"cluster_{i + 1}": [name] for i, name in enumerate(names)}
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import squareform
-
-    unit = values - values.mean(axis=0)
-    spread = np.sqrt((unit**2).sum(axis=0))
-    unit = unit / spread  # (cases, genes): columns of length 1, whose products are correlations
-    core = np.sort(np.argsort(-spread, kind="stable")[:MAX_CLUSTERED])
-    distance = np.sqrt(np.clip(2 - 2 * (unit[:, core].T @ unit[:, core]), 0, None))
-    np.fill_diagonal(distance, 0)
-    labels = fcluster(linkage(squareform(distance, checks=False), "ward"), config.n_clusters, "maxclust")
-    centres = np.stack(
-        [unit[:, core[labels == label]].mean(axis=1) for label in np.unique(labels)]
-    )  # (clusters, cases)
-    nearest_centre = np.argmax(centres @ unit, axis=0)
-    nearest_centre[core] = np.searchsorted(np.unique(labels), labels)
-    order = list(dict.fromkeys(nearest_centre.tolist()))  # by the first gene, so that names do not depend on scipy
-    return {
-        f"cluster_{i + 1}": [name for name, c in zip(names, nearest_centre, strict=True) if c == cluster]
-        for i, cluster in enumerate(order)
-    }

@@ -1,7 +1,7 @@
-"""Which genes speak for the tumour, and which for its microenvironment: immune cells, vessels and stroma.
+"""Gene groups of the tumour and of its microenvironment (immune cells, vessels, stroma).
 
-Zhang et al. 2024 (see `models.subspace`) divide 431 genes into 59 and 361 by lists that are not public. Here the two come
-from what the user names, else from the names of the gene sets at hand, else from the data.
+Zhang et al. 2024 (see `models.subspace`) divide 431 genes into 59 and 361 by unpublished lists. Here both groups are named
+by the user, else derived from the names of the gene sets, else from the data.
 """
 
 import re
@@ -19,11 +19,11 @@ from preprocessing.omics.scaler import OmicsConfig, OmicsScaler
 TUMOUR, MICROENVIRONMENT = "tumour", "microenvironment"
 FLAGS = {TUMOUR: "--tumour-genes", MICROENVIRONMENT: "--microenvironment-genes"}
 
-# Words in the names of gene sets, with or without an s behind; a star stands for any further letters. Of the 50 hallmarks
+# Words in the names of gene sets, singular or plural; * matches any letters and digits. Of the 50 hallmarks
 # these are the immune, angiogenic, mesenchymal and cytokine ones on one side, on the other proliferation, DNA repair and
 # oncogenic signalling (the categories of Liberzon et al. 2015, table 1); of the six functional families of Chen et al. 2021,
 # cell differentiation markers (CD antigens) and cytokines on one side, oncogenes, tumour suppressors and kinases on the
-# other. What fits both is the microenvironment's.
+# other. A set that matches both belongs to the microenvironment.
 WORDS_OF_NAMES = {
     MICROENVIRONMENT: (
         *("*immun*", "*inflam*", "interferon", "interleukin*", "il2", "il6", "cytokine", "chemokine", "complement"),
@@ -37,7 +37,7 @@ WORDS_OF_NAMES = {
         *("proneural",),
     ),
 }
-# Of leukocytes, microglia and macrophages, vessels and fibroblasts; they tell which of two clusters is which.
+# Markers of leukocytes, microglia and macrophages, vessels and fibroblasts; they identify the cluster of the microenvironment.
 MARKERS = frozenset(
     (
         *(
@@ -77,12 +77,12 @@ MARKERS = frozenset(
 
 @dataclass(frozen=True)
 class Subspaces:
-    """The genes of both, and what there is to say about them.
+    """Genes of tumour and microenvironment.
 
     Attributes:
         genes: of the tumour and of the microenvironment, in this order, as symbols or names of features.
-        sources: the sets and files that they are from.
-        notes: how many there are, what they share, what no table has.
+        sources: the gene sets and files they come from.
+        notes: number of genes, shared genes, genes absent from the table.
     """
 
     genes: dict[str, list[str]]
@@ -93,20 +93,20 @@ class Subspaces:
 def choose_subspaces(
     sets: Mapping[str, Sequence[str]] | None, *, tumour: Sequence[str] = (), microenvironment: Sequence[str] = ()
 ) -> Subspaces | None:
-    """What the user names, else what the names of the gene sets say; None where it is to be read from the data.
+    """Return the groups named by the user, else by the names of the gene sets; None where they are to be derived from the data.
 
     Args:
-        sets: the run's gene sets, if there are any.
+        sets: gene sets of the run, if any.
         tumour: names of sets, or files of gene names; empty for the default.
         microenvironment: likewise.
 
     Raises:
-        InputError: only one of the two is named; an unknown name; two of the same genes; no set whose name says it.
+        InputError: only one of the two is named; an unknown name; identical groups; no set with a recognised name.
     """
     named = {TUMOUR: tuple(tumour), MICROENVIRONMENT: tuple(microenvironment)}
     if bool(tumour) != bool(microenvironment):
         there, missing = (TUMOUR, MICROENVIRONMENT) if tumour else (MICROENVIRONMENT, TUMOUR)
-        raise InputError(f"{FLAGS[there]} is given, and {FLAGS[missing]} is not: give both, or neither for the default")
+        raise InputError(f"{FLAGS[there]} is given without {FLAGS[missing]}: give both, or neither for the default")
     if not tumour and sets is None:
         return None
     if not tumour:
@@ -123,16 +123,16 @@ def choose_subspaces(
 def check_subspaces(
     given: Subspaces | None, features: Sequence[str], kinds: Sequence[str], *, table: str
 ) -> Subspaces | None:
-    """The same, with notes on what they share and on genes that the table lacks.
+    """Return the groups with notes on shared genes and on genes absent from the table.
 
     Args:
-        given: what was chosen; None: they will be read from the data.
+        given: the groups; None: they will be derived from the data.
         features: of the table.
         kinds: of the features.
-        table: as messages name it.
+        table: name of the table in messages.
 
     Raises:
-        InputError: a subspace of which the table has no gene; both have the same of its genes; too few genes to be divided.
+        InputError: a group without a gene in the table; identical groups; too few genes to divide.
     """
     if given is None:
         if sum(kind == "rna" for kind in kinds) < 2:
@@ -169,14 +169,14 @@ def check_subspaces(
 
 
 def fit_subspaces(train: OmicsMatrix, given: Mapping[str, Sequence[str]] | None, config: OmicsConfig) -> Subspaces:
-    """The gene groups that a model with subspaces is shown.
+    """Return the gene groups of a subspace model.
 
-    Copy number, mutations and other kinds of features are the tumour's, unless one is named as the microenvironment's.
+    Copy number, mutations and other kinds of features belong to the tumour unless named for the microenvironment.
 
     Args:
-        train: training cases, and no others.
-        given: genes of both; None: the training cases' genes are divided by their correlation.
-        config: how genes are scaled before that.
+        train: training cases only.
+        given: genes of both groups; None: the genes are divided by their correlation among training cases.
+        config: scaling before clustering.
     """
     notes: tuple[str, ...] = ()
     if given is None:
@@ -197,39 +197,39 @@ def fit_subspaces(train: OmicsMatrix, given: Mapping[str, Sequence[str]] | None,
 
 
 def require_subspaces(scaler: OmicsScaler, names: Sequence[str]) -> None:
-    """Raise InputError unless the scaler's first groups are these."""
+    """Raise InputError unless these are the scaler's first groups."""
     there = list(scaler.groups)[: len(names)]
     if gone := [name for name in names if name not in there]:
         raise InputError(
-            f"subspace {gone[0]}: none of its genes is left among the training cases (constant, missing too often, or fewer "
-            f"than omics.min_group); name other genes with {FLAGS.get(gone[0], '--gene-sets')}"
+            f"subspace {gone[0]}: none of its genes is left among the training cases (constant, or missing too often); "
+            f"name other genes with {FLAGS.get(gone[0], '--gene-sets')}"
         )
 
 
 def _by_name(sets: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """The sets whose names say what they are."""
+    """Gene sets of each group, by their names."""
     found: dict[str, list[str]] = {TUMOUR: [], MICROENVIRONMENT: []}
     for name in sets:
         plain = re.sub(r"[^a-z0-9]+", "_", name.lower())
-        sides = (which for which, words in WORDS_OF_NAMES.items() if any(_is_said(word, plain) for word in words))
+        sides = (which for which, words in WORDS_OF_NAMES.items() if any(_has_word(word, plain) for word in words))
         if which := next(sides, None):
             found[which].append(name)
     for which, names in found.items():
         if not names:
             raise InputError(
-                f"subspaces: no gene set says by its name that it is the {which}'s; name the two with {FLAGS[TUMOUR]} and "
+                f"subspaces: no gene set is recognised by name as the {which}'s; name the two with {FLAGS[TUMOUR]} and "
                 f"{FLAGS[MICROENVIRONMENT]}. The sets: {some(sets)}"
             )
     return {which: tuple(names) for which, names in found.items()}
 
 
-def _is_said(word: str, name: str) -> bool:
-    """Whether a name of small letters, digits and underscores has that whole word; see WORDS_OF_NAMES."""
+def _has_word(word: str, name: str) -> bool:
+    """Whether a lower-case name contains the whole word; see WORDS_OF_NAMES."""
     return bool(re.search(rf"(?:^|_){word.replace('*', '[a-z0-9]*')}s?(?:_|$)", name))
 
 
 def _read(which: str, names: Sequence[str], sets: Mapping[str, Sequence[str]] | None) -> list[str]:
-    """The genes of sets and files, each once."""
+    """Genes of sets and files, without duplicates."""
     genes: list[str] = []
     for name in names:
         if sets and name in sets:
@@ -245,16 +245,16 @@ def _read(which: str, names: Sequence[str], sets: Mapping[str, Sequence[str]] | 
 def _read_file(which: str, path: Path) -> list[str]:
     genes = re.split(r"[\s,;]+", read_text(path).strip())
     if genes == [""]:
-        raise InputError(f"{FLAGS[which]} {path}: the file is empty; give gene names, one a line")
+        raise InputError(f"{FLAGS[which]} {path}: the file is empty; give one gene name per line")
     return genes
 
 
 def _by_correlation(train: OmicsMatrix, config: OmicsConfig) -> Subspaces:
-    """Two clusters of the training cases' genes; the one with the larger share of markers is the microenvironment's.
+    """Two clusters of the training cases' genes; the one with the larger share of markers is the microenvironment.
 
-    Without a marker in the table it is the smaller one: of all genes, those that leukocytes and vessels bring in are few.
+    Without a marker in the table it is the smaller one: few genes are specific to leukocytes and vessels.
     """
-    changed = {"n_clusters": 2, "axes": "genes", "ungrouped": "group", "min_group": 1}
+    changed = {"n_clusters": 2, "axes": "genes", "ungrouped": "group"}
     groups = OmicsScaler.fit(train, None, config.model_copy(update=changed)).groups
     clusters = [members for name, members in groups.items() if name.startswith("cluster_")]
     if len(clusters) != 2:
@@ -266,7 +266,7 @@ def _by_correlation(train: OmicsMatrix, config: OmicsConfig) -> Subspaces:
     if any(shares):
         which, why = shares.index(max(shares)), "has the larger share of immune and stromal markers"
     else:
-        which, why = int(len(clusters[1]) < len(clusters[0])), "is the smaller one, for no marker is among the genes"
+        which, why = int(len(clusters[1]) < len(clusters[0])), "is the smaller one, since no marker is among the genes"
     microenvironment, tumour = clusters[which], clusters[1 - which]
     note = (
         f"no gene sets given: two clusters of correlated genes; the microenvironment's ({len(microenvironment)} genes, the "

@@ -1,77 +1,126 @@
-"""What a TCGA barcode says: case, sample type, slide kind, tissue source site.
+"""Case ids: how a cohort spells cases, samples and slides, and safe file names of ids.
 
-`TCGA-06-0125-01Z-00-DX1.uuid` is slide DX1 of sample 01Z (01: primary tumour) of case TCGA-06-0125, from site 06.
-An id that is no barcode is its own case. Files are named after ids by `file_name` alone.
+`TCGA-06-0125-01Z-00-DX1.uuid` is slide DX1 of sample 01Z (01: primary tumour) of case TCGA-06-0125, from site 06. An id that
+no scheme recognises is a case of its own. A cohort with structured ids is one more entry of `SCHEMES`.
 """
 
 import hashlib
 import re
+from dataclasses import dataclass
 
 PRIMARY = "01"
 
-# Dashes: whatever follows the case is let through. Dots and underscores (R turns `-` into `.`): the whole barcode must fit,
-# so that `TCGA.06.0125.1`, which R makes of a duplicate column, is not mistaken for a sample.
-_DASHED = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(?![A-Z0-9])", re.IGNORECASE)
-_MANGLED = re.compile(
-    r"TCGA([._])([A-Z0-9]{2})\1([A-Z0-9]{4})(?:\1(\d\d[A-Z]?)(?:\1([A-Z0-9]{2,3})(?:\1(.+))?)?)?", re.IGNORECASE
+
+@dataclass(frozen=True)
+class CaseIdScheme:
+    """How one cohort spells its ids.
+
+    Attributes:
+        name: of the cohort, in messages.
+        case: what begins the id of a case, sample or slide: the case, matched in an id with dashes.
+        sample: what follows the case in the id of a sample; group 1 is the sample code.
+        slide: what follows the case in the id of a slide; group 1 is the kind of slide.
+        site: position of the tissue source site within the case; None where ids have none.
+        mangled: an id with dots or underscores for dashes, as R writes it; its groups after the first are the parts.
+        truncated: the beginning of a mangled id; an id that only begins so is doubtful.
+    """
+
+    name: str
+    case: re.Pattern[str]
+    sample: re.Pattern[str] | None = None
+    slide: re.Pattern[str] | None = None
+    site: slice | None = None
+    mangled: re.Pattern[str] | None = None
+    truncated: re.Pattern[str] | None = None
+
+    def normalise(self, text: str) -> str | None:
+        """Return the id with dashes and in capitals (a slide's uuid unchanged); None if it is of another scheme."""
+        if self.mangled and (found := self.mangled.fullmatch(text)):
+            text = "-".join([self.name, *(part for part in found.groups()[1:] if part)])
+        if not self.case.match(text):
+            return None
+        barcode, dot, uuid = text.partition(".")
+        return barcode.upper() + dot + uuid
+
+    def split(self, identifier: str) -> tuple[str, str]:
+        """Return the case of a normalised id, and what follows it."""
+        found = self.case.match(identifier)
+        end = found.end() if found else len(identifier)
+        return identifier[:end], identifier[end:]
+
+
+# With dashes, anything may follow the case. With dots or underscores the whole barcode must fit, so that `TCGA.06.0125.1`,
+# which R makes of a duplicate column, does not pass for a sample.
+TCGA = CaseIdScheme(
+    name="TCGA",
+    case=re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?![A-Z0-9])", re.IGNORECASE),
+    sample=re.compile(r"-(\d\d)[A-Z]?(?![A-Z0-9])", re.IGNORECASE),
+    slide=re.compile(r"-\d\d[A-Z]?-[A-Z0-9]{2,3}-([A-Z]{2})[A-Z0-9]*(?![A-Z0-9])", re.IGNORECASE),
+    site=slice(5, 7),
+    mangled=re.compile(
+        r"TCGA([._])([A-Z0-9]{2})\1([A-Z0-9]{4})(?:\1(\d\d[A-Z]?)(?:\1([A-Z0-9]{2,3})(?:\1(.+))?)?)?", re.IGNORECASE
+    ),
+    truncated=re.compile(r"TCGA[-._][A-Z0-9]{2}[-._][A-Z0-9]{4}[-._]", re.IGNORECASE),
 )
-_BEGINNING = re.compile(r"TCGA[-._][A-Z0-9]{2}[-._][A-Z0-9]{4}[-._]", re.IGNORECASE)
-_SAMPLE = re.compile(r"-(\d\d)[A-Z]?(?![A-Z0-9])", re.IGNORECASE)
-_SLIDE = re.compile(r"-\d\d[A-Z]?-[A-Z0-9]{2,3}-([A-Z]{2})[A-Z0-9]*(?![A-Z0-9])", re.IGNORECASE)
+SCHEMES = (TCGA,)
+
+
+def _recognise(identifier: str) -> tuple[CaseIdScheme | None, str]:
+    """The scheme of an id, if any, and the id as the scheme spells it, else without outer blanks."""
+    text = identifier.strip()
+    for scheme in SCHEMES:
+        if normalised := scheme.normalise(text):
+            return scheme, normalised
+    return None, text
 
 
 def normalise(identifier: str) -> str:
-    """The barcode with dashes and in capitals (a slide's uuid stays as it is); any other id without outer blanks."""
-    text = identifier.strip()
-    mangled = _MANGLED.fullmatch(text)
-    if mangled:
-        text = "-".join(["TCGA", *(part for part in mangled.groups()[1:] if part)])
-    if not _DASHED.match(text):
-        return text
-    barcode, dot, uuid = text.partition(".")
-    return barcode.upper() + dot + uuid
+    """Return a barcode with dashes and in capitals (a slide's uuid unchanged); any other id without outer blanks."""
+    return _recognise(identifier)[1]
 
 
 def is_barcode(identifier: str) -> bool:
-    """Whether the id is a TCGA barcode of a case or of anything that belongs to one."""
-    return _DASHED.match(normalise(identifier)) is not None
+    """Whether a scheme recognises the id as that of a case, or of a sample or slide of one."""
+    return _recognise(identifier)[0] is not None
 
 
 def is_doubtful(identifier: str) -> bool:
-    """Whether the id begins as a barcode with dots or underscores does, but does not go on as one."""
-    return not is_barcode(identifier) and _BEGINNING.match(identifier.strip()) is not None
+    """Whether the id begins like a barcode with dots or underscores, but does not continue as one."""
+    return not is_barcode(identifier) and any(
+        scheme.truncated is not None and scheme.truncated.match(identifier.strip()) for scheme in SCHEMES
+    )
 
 
 def case_of(identifier: str) -> str:
-    """The case: the first 12 characters of a barcode, else the id itself."""
-    text = normalise(identifier)
-    return text[:12] if _DASHED.match(text) else text
+    """Return the case: of a barcode its beginning (`TCGA-06-0125`), else the id itself."""
+    scheme, text = _recognise(identifier)
+    return scheme.split(text)[0] if scheme else text
 
 
 def sample_type(identifier: str) -> str | None:
-    """The sample's two digits ("01": primary tumour, "11": normal tissue); None where the id names no sample."""
-    text = normalise(identifier)
-    found = _SAMPLE.match(text[12:]) if _DASHED.match(text) else None
+    """Return the sample code ("01": primary tumour, "11": normal tissue); None where the id names no sample."""
+    scheme, text = _recognise(identifier)
+    found = scheme.sample.match(scheme.split(text)[1]) if scheme and scheme.sample else None
     return found[1] if found else None
 
 
 def slide_kind(identifier: str) -> str | None:
-    """DX (diagnostic, paraffin), TS, BS, MS (top, bottom, middle; frozen); None where the id is no TCGA slide's."""
-    text = normalise(identifier)
-    found = _SLIDE.match(text[12:]) if _DASHED.match(text) else None
+    """Return DX (diagnostic, paraffin), TS, BS or MS (top, bottom, middle; frozen); None where the id names no slide."""
+    scheme, text = _recognise(identifier)
+    found = scheme.slide.match(scheme.split(text)[1]) if scheme and scheme.slide else None
     return found[1].upper() if found else None
 
 
 def source_site(identifier: str) -> str | None:
-    """The tissue source site's two characters; None where the id is no barcode."""
-    text = normalise(identifier)
-    return text[5:7] if _DASHED.match(text) else None
+    """Return the two characters of the tissue source site; None where the id has none."""
+    scheme, text = _recognise(identifier)
+    return text[scheme.site] if scheme and scheme.site else None
 
 
 def file_name(identifier: str) -> str:
-    """What a file of that id is called: the id itself where that is a plain name, else no longer one and with a hash behind.
+    """Return a file name for an id: the id itself if that is a safe name, else a shortened one with a hash.
 
-    Whatever the id, the name stays in the folder that it is put in, and two ids never share one.
+    The name never leaves its folder, and two ids never share one.
     """
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", identifier)[:100].strip(".")
     if plain and plain == identifier:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.io.errors import InputError, some
-from preprocessing.tables import case_ids, labels
+from preprocessing.tables import case_ids
+from preprocessing.tables.column_names import is_label, plain_name
 from preprocessing.tables.gene_columns import DATED_GENE, FROM_DATES, ROW_NUMBERS, gene_columns
 from preprocessing.tables.reading import names_in, read_number, read_table, text_columns
 
@@ -160,8 +161,8 @@ def _cases_in_rows(path: Path, frame: pd.DataFrame, known: frozenset[str] | None
         )
     in_rows = max((sum(_is_id(v, known) for v in frame[c]) for c in text_columns(frame)), default=0)
     in_header = [column for column in frame.columns if _is_id(column, known)]
-    names = [column for column in text_columns(frame) if not ROW_NUMBERS.fullmatch(labels.plain_name(column))]
-    of_genes = names[0] if names and labels.plain_name(names[0]) in _GENE_NAMES else None
+    names = [column for column in text_columns(frame) if not ROW_NUMBERS.fullmatch(plain_name(column))]
+    of_genes = names[0] if names and plain_name(names[0]) in _GENE_NAMES else None
     if len(in_header) <= in_rows and (in_rows or of_genes is None):
         how = f"{in_rows} ids recognised" if in_rows else "no id recognised on either side: assumed"
         notes.append(f"orientation: cases in rows, genes in columns ({how})")
@@ -182,14 +183,14 @@ def _cases_in_rows(path: Path, frame: pd.DataFrame, known: frozenset[str] | None
 
 def _is_gene_fact(frame: pd.DataFrame, column: str) -> bool:
     """Of a transposed table: whether the column tells something of the genes (its first column, by name, or by text)."""
-    if column == frame.columns[0] or labels.plain_name(column) in _GENE_FACTS:
+    if column == frame.columns[0] or plain_name(column) in _GENE_FACTS:
         return True
     return bool(pd.to_numeric(frame[column], errors="coerce").isna().all())
 
 
 def _gene_names(path: Path, frame: pd.DataFrame, facts: list[str], notes: list[str]) -> list[str]:
     """Of a transposed table: each row's gene, by its symbol; where rows share one or have none, with another name behind."""
-    by_name = {labels.plain_name(column): column for column in facts}
+    by_name = {plain_name(column): column for column in facts}
     candidates = [by_name[name] for name in _GENE_NAMES if name in by_name] + facts
     if not candidates:
         raise InputError(f"{path}: cases are in columns, but there is no column of gene names; add one, as the first")
@@ -231,7 +232,7 @@ def _id_column(
         # Of a sample's barcode the case is known, and whether it is primary; any other sample's id would pass for a case.
         names = [*_SAMPLE_NAMES, *_CASE_NAMES] if samples and n_barcodes else [*_CASE_NAMES, *_SAMPLE_NAMES]
         names += _SLIDE_NAMES
-        name = labels.plain_name(column)
+        name = plain_name(column)
         place = names.index(name) if name in names else len(names) + bool(ROW_NUMBERS.fullmatch(name))
         return n_known, n_barcodes, -place
 
@@ -270,7 +271,7 @@ def _primary(
 def _refuse_long(path: Path, frame: pd.DataFrame) -> None:
     """A table with cases in rows has its genes in the header; a column that names them makes it a list of single values."""
     for column in text_columns(frame):
-        if labels.plain_name(column) in _GENE_NAMES and frame[column].notna().any():
+        if plain_name(column) in _GENE_NAMES and frame[column].notna().any():
             raise InputError(
                 f"{path}: column {column} names genes, as {some(frame[column].dropna().unique())}, in rows that are of cases: "
                 "make it one row a case and one column a gene (of a MAF: 1 where the gene is mutated, else 0), or leave the "
@@ -359,7 +360,7 @@ def _merge_annotations(
     for column in frame.columns:
         for case, values in frame.loc[repeated, column].groupby(np.array(cases)[repeated]):
             distinct = list(dict.fromkeys(values.dropna()))
-            if len(distinct) > 1 and labels.is_label(column):
+            if len(distinct) > 1 and is_label(column):
                 raise InputError(
                     f"{path}: case {case} is there more than once, and column {column} is {distinct[0]} in one row and "
                     f"{distinct[1]} in another; keep one row of the case"

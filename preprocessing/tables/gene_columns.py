@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from preprocessing.io.errors import InputError, some
-from preprocessing.tables import labels
+from preprocessing.tables.column_names import is_label
 from preprocessing.tables.reading import names_in, text_columns, words_of
 
 ROW_NUMBERS = re.compile(r"|index|row(_?names?|_?num(ber)?s?)?|nr|no|s_?no|unnamed(_\d+)*|x(_\d+)?")
@@ -50,7 +50,7 @@ def is_annotation(name: str) -> bool:
     words = words_of(name)
     if name.startswith("...") or ROW_NUMBERS.fullmatch("_".join(words)):  # "...1" is a tibble's column without a name
         return True
-    if labels.is_label(name) or (words and words[0] in _ENDPOINTS):
+    if is_label(name) or (words and words[0] in _ENDPOINTS):
         return True
     if (
         name in ("n_slides", "slide_ids", "has_rna", "mag")

@@ -29,7 +29,7 @@ ROUNDS, SIDE_PX = 5, 10_000
 
 def dask_against_process(folder: Path) -> None:
     """Workers of the same number on both sides: one."""
-    from pipeline.cluster.mapping import one_thread
+    from pipeline.cluster.threads import limit_threads
     from pipeline.cluster.workers import Workers
     from pipeline.slides.stages import Recipe, SlidePart, embed, embed_all, tile
     from preprocessing.features.encoders import EncoderConfig
@@ -50,7 +50,7 @@ def dask_against_process(folder: Path) -> None:
         n_tiles.update({slide.slide_id: tile(slide, store=made.store, config=made.tiles).n_tiles for slide in slides})
         return made
 
-    one_thread()
+    limit_threads("cpu")
     ratios = []
     with Workers(1, "cpu") as workers:
         for number in range(ROUNDS + 1):

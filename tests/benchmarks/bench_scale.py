@@ -146,14 +146,14 @@ def huge_slide(folder: Path) -> None:
 
 def linear(folder: Path) -> None:
     """In CPU time, since others may share the machine."""
-    from pipeline.cluster.mapping import one_thread
+    from pipeline.cluster.threads import limit_threads
     from pipeline.slides.stages import Recipe, SlidePart, embed, tile
     from preprocessing.features.encoders import EncoderConfig
     from preprocessing.slides.probing import probe_slide
     from preprocessing.slides.slide import SlideFile
     from preprocessing.tiling.tiles import TileConfig
 
-    one_thread()
+    limit_threads("cpu")
     config = EncoderConfig(name=f"local-dir:{encoder(folder)}", precision="float32")
     for factor in (1, 1, 2, 4, 8):  # the first loads the models
         path = folder / f"{factor}-{time.time_ns()}.svs"

@@ -85,6 +85,5 @@ def test_two_runs_at_once_and_one_that_is_killed_leave_a_store_that_checks_out(t
         alone = tmp_path / "alone.zarr"
         n = tile(slide, store=str(alone), config=CONFIG).n_tiles
         embed(SlidePart(slide, range(n), n), recipe=Recipe(str(alone), CONFIG, encoder, "cpu", 8))
-        np.testing.assert_array_equal(
-            store.read_features(key).features, FeatureStore(alone).read_features(key).features
-        )
+        ours, theirs = (one.read_features(key).features.astype(float) for one in (store, FeatureStore(alone)))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-3 * np.abs(theirs).max())  # as float16 holds them

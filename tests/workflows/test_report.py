@@ -185,7 +185,13 @@ def test_a_lead_is_claimed_only_where_its_interval_is_above_zero(lead, mark, sum
         return {"value": value, "low": low, "high": high, "reason": None}
 
     pooled = {"pooled": {"c_index": told(0.85, 0.82, 0.88)}}
-    task = {"headline": "c_index", "contender": "umeml", "model": pooled, "baselines": {"clinical": pooled}}
+    task = {
+        "headline": "c_index",
+        "chance": 0.5,
+        "contender": "umeml",
+        "model": pooled,
+        "baselines": {"clinical": pooled},
+    }
     verdict = words.judge(task | {"lead": {"clinical": told(*lead)}})
     assert (verdict.mark, verdict.summary) == (mark, summary)
     assert sentence in verdict.sentences[1]

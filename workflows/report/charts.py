@@ -21,9 +21,9 @@ def comparison(key: str, report: Told) -> Chart:
     }
     rows |= {other_name(other): told["pooled"][metric] for other, told in compared(report).items()}
     title = f"{metric_name(metric)} of each predictor"
-    return _intervals(
-        key, title, rows, reference=0.5, model=name, text="Dots with 95 % intervals; the dotted line is chance."
-    )
+    chance = report["chance"]
+    text = "Dots with 95 % intervals" + ("." if chance is None else "; the dotted line is chance.")
+    return _intervals(key, title, rows, reference=chance, model=name, text=text)
 
 
 def leads(key: str, report: Told) -> Chart:
@@ -37,7 +37,7 @@ def leads(key: str, report: Told) -> Chart:
 
 
 def _intervals(
-    key: str, title: str, rows: Mapping[str, Told], *, reference: float, model: str | None, text: str
+    key: str, title: str, rows: Mapping[str, Told], *, reference: float | None, model: str | None, text: str
 ) -> Chart:
     known = {name: told for name, told in rows.items() if told.get("value") is not None}
     lost = [f"{name}: {told.get('reason')}" for name, told in rows.items() if name not in known]
@@ -61,7 +61,8 @@ def _intervals(
             hovertemplate=f"{name}<br>{number(told)}<extra></extra>",
             showlegend=False,
         )
-    figure.add_vline(x=reference, line={"dash": "dot", "width": 1, "color": OTHER})
+    if reference is not None:
+        figure.add_vline(x=reference, line={"dash": "dot", "width": 1, "color": OTHER})
     figure.update_yaxes(range=[len(known) - 0.4, -0.6], type="category", ticksuffix=" ")
     figure.update_xaxes(nticks=6)
     more = f" Not shown: {'; '.join(lost)}." if lost else ""

@@ -2,7 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.explanation.chosen_cases import certainty, choose_cases, require_cases
+from pipeline.explanation import chosen_cases
+from pipeline.explanation.chosen_cases import require_cases
+from pipeline.tasks import TASKS
 from preprocessing.io.errors import InputError
 
 GRADES = pd.DataFrame(
@@ -25,6 +27,11 @@ SURVIVAL = pd.DataFrame(
         "event": [True, False, True, True, True],
     }
 )
+
+
+def choose_cases(predictions, which):
+    name = "grade" if "label" in predictions else "survival"
+    return chosen_cases.choose_cases(TASKS[name], predictions, which)
 
 
 def test_of_classes_the_most_and_least_certain_that_are_right_and_wrong():
@@ -80,5 +87,5 @@ def test_a_case_that_is_not_used_is_refused():
 
 
 def test_certainty_is_the_likeliest_class_probability():
-    assert certainty(GRADES).tolist() == [0.9, 0.6, 0.9, 0.62, 0.7, 0.99]
-    assert certainty(SURVIVAL).isna().all()
+    assert TASKS["grade"].certainty(GRADES).tolist() == [0.9, 0.6, 0.9, 0.62, 0.7, 0.99]
+    assert TASKS["survival"].certainty(SURVIVAL).isna().all()

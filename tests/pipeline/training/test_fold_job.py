@@ -343,6 +343,7 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
         "contender": replace(job, contender=Contender("umeml", "abmil", MODELS["abmil"].Config())),
         "baselines": replace(job, baselines=True),
         "tiles": replace(job, tiles={CASES[0]: ("another",)}),
+        "code": replace(job, code="another"),
     }
     assert changed.keys() | {"device", "out"} == {field.name for field in fields(FoldJob)}
     for name, other in changed.items():

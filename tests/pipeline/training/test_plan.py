@@ -91,7 +91,7 @@ def test_covariates_that_are_the_label_or_define_it_are_left_out():
 def test_covariates_that_are_not_there_or_empty():
     with pytest.raises(InputError, match=r'no column "agee" that holds a value; leave it out, .* did you mean "age"\?'):
         plan(covariates="agee")
-    with pytest.raises(InputError, match="covariates: column age has no value at all; leave it out"):
+    with pytest.raises(InputError, match="covariates: column age is empty; leave it out"):
         plan(table().assign(age=np.nan), covariates="age")
 
 

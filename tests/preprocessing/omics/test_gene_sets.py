@@ -22,7 +22,7 @@ def test_a_set_without_a_gene_in_the_table(matrix):
     with pytest.raises(InputError, match=r"gene set lost: none of its genes \(W, X, Y, …\) is in .* \(A, B, C, …\)"):
         OmicsScaler.fit(table, sets)
     assert list(OmicsScaler.fit(table, sets, OmicsConfig(empty_sets="drop")).groups) == ["good", "ungrouped"]
-    with pytest.raises(InputError, match="the name is taken"):
+    with pytest.raises(InputError, match="the name is reserved"):
         OmicsScaler.fit(table, {"ungrouped": ["A"]})
 
 
@@ -34,7 +34,7 @@ def test_numbers_that_name_genes_are_read_as_they_are_written(tmp_path):
 def test_genes_in_the_place_of_descriptions_are_refused(tmp_path):
     path = tmp_path / "sets.gmt"
     path.write_text("A\tEGFR\tTP53\tMET\nB\tTP53\tEGFR\tRB1\n")
-    with pytest.raises(InputError, match=r"genes stand where the descriptions of the sets should \(EGFR, TP53\)"):
+    with pytest.raises(InputError, match=r"the description column contains genes \(EGFR, TP53\)"):
         read_gene_sets(path)
     path.write_text("A\t\tTP53\tMET\t\nB\thttp://b\tTP53\tEGFR\tRB1\n")
     assert read_gene_sets(path) == {"A": ["TP53", "MET"], "B": ["TP53", "EGFR", "RB1"]}
@@ -46,7 +46,7 @@ def test_gene_sets_from_csv_and_gmt(tmp_path):
     assert read_gene_sets(tmp_path / "sets.csv") == {"Tumor genes": ["TP53", "RB1"], "Kinases": ["EGFR"]}
     assert read_gene_sets(tmp_path / "sets.gmt") == {"one": ["TP53", "RB1"], "two": ["EGFR"]}
     (tmp_path / "empty.gmt").write_text("one\tx\tTP53\ntwo\tx\n")
-    with pytest.raises(InputError, match="sets without a gene: two"):
+    with pytest.raises(InputError, match="sets without genes: two"):
         read_gene_sets(tmp_path / "empty.gmt")
 
 

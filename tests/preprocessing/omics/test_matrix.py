@@ -42,7 +42,7 @@ def test_concatenated_cases_are_matched_by_id(matrix):
     joined = concatenate([one, other])
     assert joined.case_ids == ("p0", "p1", "p9")
     np.testing.assert_array_equal(joined.values, [[1, NAN], [2, 7], [NAN, 8]])
-    with pytest.raises(InputError, match="1 features are there more than once: A"):
+    with pytest.raises(InputError, match="1 duplicate features: A"):
         concatenate([one, one])
 
 
@@ -68,7 +68,7 @@ def test_covariates_that_cannot_be_used():
     frame = pd.DataFrame({"age": [NAN], "subtype": ["odd"]}, index=["p0"])
     with pytest.raises(InputError, match='no column "agee"; did you mean "age"'):
         covariates(frame, ["agee"])
-    with pytest.raises(InputError, match="column age has no value"):
+    with pytest.raises(InputError, match="column age is empty"):
         covariates(frame, ["age"])
-    with pytest.raises(InputError, match="subtype has odd, which the trained model does not know"):
+    with pytest.raises(InputError, match="subtype has odd, unknown to the trained model"):
         covariates(frame, ["subtype"], features=["subtype=wt"])

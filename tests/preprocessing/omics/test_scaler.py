@@ -41,7 +41,7 @@ def test_test_cases_do_not_change_the_scaler(matrix):
     np.testing.assert_array_equal(scaler.scaled(table)[:4], scaler.scaled(train))
 
 
-def test_constant_and_mostly_missing_features_are_left_out_and_said(matrix):
+def test_constant_and_mostly_missing_features_are_left_out_with_a_note(matrix):
     table = matrix(A=[1, 2, 3, 4], C=[0.1] * 4, M=[1, NAN, NAN, NAN], E=[NAN] * 4)
     scaler = OmicsScaler.fit(table, None)
     assert scaler.features == ("A",)
@@ -63,7 +63,7 @@ def test_counts_are_logged_and_z_scores_are_not(matrix):
     assert not OmicsScaler.fit(counts, None, OmicsConfig(log="never")).logged.any()
 
 
-def test_one_wild_value_does_not_press_the_others_to_a_point(matrix):
+def test_one_wild_value_does_not_compress_the_others(matrix):
     ordinary = np.random.default_rng(0).normal(size=200)
     wild = ordinary.copy()
     wild[7] = 3515.0
@@ -75,9 +75,9 @@ def test_one_wild_value_does_not_press_the_others_to_a_point(matrix):
 
 def test_counts_and_logged_values_are_not_mixed_up(matrix):
     counts, z_scores = matrix(A=[0, 1, 3, 1023]), matrix(A=[-1, 0, 1, 2])
-    with pytest.raises(InputError, match="no value of the table is above 2, as if they were logged"):
+    with pytest.raises(InputError, match="no value of the table is above 2, as on a log scale"):
         OmicsScaler.fit(counts, None).scaled(z_scores)
-    with pytest.raises(InputError, match=r"the table holds counts .up to 1023."):
+    with pytest.raises(InputError, match=r"the table contains counts .up to 1023."):
         OmicsScaler.fit(z_scores, None).scaled(counts)
 
 
@@ -130,7 +130,7 @@ def test_json_round_trip_is_exact(matrix):
         for ours, theirs in zip(again.transform(train), scaler.transform(train), strict=True):
             np.testing.assert_array_equal(ours, theirs)
         assert (again.groups, again.notes, again.features) == (scaler.groups, scaler.notes, scaler.features)
-    with pytest.raises(InputError, match="format that this version does not know"):
+    with pytest.raises(InputError, match="is unknown to this version"):
         OmicsScaler.from_json({"format": "omics-scaler/0"})
 
 
@@ -160,16 +160,16 @@ def test_groups_from_sets_the_rest_and_other_kinds(matrix):
     assert dropped.features == ("A", "A_cnv", "T_mut")
 
 
-def test_small_groups_are_dissolved(matrix):
-    table = matrix(A=[1, 2, 4], B=[3, 1, 2], C=[5, 1, 3])
-    scaler = OmicsScaler.fit(table, {"one": ["A", "B"], "two": ["C"]}, OmicsConfig(min_group=2))
-    assert scaler.groups == {"one": ["A", "B"], "ungrouped": ["C"]}
-    assert any("1 gene sets dissolved" in note for note in scaler.notes)
+def test_gene_sets_whose_genes_are_all_constant_are_left_out(matrix):
+    table = matrix(A=[1, 2, 4], B=[3, 1, 2], C=[5, 5, 5])
+    scaler = OmicsScaler.fit(table, {"one": ["A", "B"], "two": ["C"]})
+    assert scaler.groups == {"one": ["A", "B"]}
+    assert any("1 gene sets left out, none of their genes varies: two" in note for note in scaler.notes)
 
 
 @pytest.mark.parametrize("most", [4000, 5])
 def test_clusters_are_the_correlated_genes(monkeypatch, most, matrix):
-    monkeypatch.setattr("preprocessing.omics.scaler.MAX_CLUSTERED", most)
+    monkeypatch.setattr("preprocessing.omics.grouping.MAX_CLUSTERED", most)
     rng = np.random.default_rng(0)
     signals = rng.normal(size=(40, 3))
     values = {f"G{i}": (1 + i) * signals[:, i % 3] + 0.05 * rng.normal(size=40) for i in range(12)}
@@ -210,8 +210,8 @@ def test_logged_values_are_refused_by_a_model_of_counts(matrix):
     [
         ({"fill": [0.0]}, "features, arrays of"),
         ({"scale": [0.0, 1.0]}, "or a scale of 0"),
-        ({"centre": [float("inf"), 1.0]}, "not finite"),
-        ({"groups": {"s": ["A", "X"]}}, "groups of features that it does not have: X"),
+        ({"centre": [float("inf"), 1.0]}, "non-finite"),
+        ({"groups": {"s": ["A", "X"]}}, "groups of unknown features: X"),
     ],
 )
 def test_a_scaler_whose_parts_do_not_fit_is_refused(matrix, change, told):

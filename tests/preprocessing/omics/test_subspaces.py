@@ -103,12 +103,12 @@ def test_what_has_nothing_to_do_with_either_is_in_neither():
     ("named", "message"),
     [
         ({"tumour": ["Immun"], "microenvironment": ["Myeloid"]}, r'--tumour-genes: "Immun" is neither .* did you mean "Immune"\?'),
-        ({"tumour": ["Immune"]}, "--tumour-genes is given, and --microenvironment-genes is not: give both, or neither"),
-        ({"microenvironment": ["Immune"]}, "--microenvironment-genes is given, and --tumour-genes is not"),
+        ({"tumour": ["Immune"]}, "--tumour-genes is given without --microenvironment-genes: give both, or neither"),
+        ({"microenvironment": ["Immune"]}, "--microenvironment-genes is given without --tumour-genes"),
         ({"tumour": ["Immune"], "microenvironment": ["Immune"]}, r"are the same 2 genes \(CD3E, CD4\); give different ones"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_chosen_is_told(named, message):
+def test_groups_that_cannot_be_used_are_refused(named, message):
     with pytest.raises(InputError, match=message):
         choose(**named)
 
@@ -119,15 +119,13 @@ def test_an_unknown_name_without_gene_sets():
 
 
 def test_sets_whose_names_say_nothing():
-    with pytest.raises(
-        InputError, match="no gene set says by its name that it is the microenvironment's; name the two"
-    ):
+    with pytest.raises(InputError, match="no gene set is recognised by name as the microenvironment's; name the two"):
         choose({"Cell cycle": ["MKI67"], "B": ["CD4"]})
 
 
 def test_an_empty_file(tmp_path):
     (tmp_path / "t.txt").write_text(" \n")
-    with pytest.raises(InputError, match="the file is empty; give gene names, one a line"):
+    with pytest.raises(InputError, match="the file is empty; give one gene name per line"):
         choose(None, tumour=[str(tmp_path / "t.txt")], microenvironment=[str(tmp_path / "t.txt")])
 
 
@@ -186,10 +184,10 @@ def test_other_kinds_of_features_are_the_tumours_unless_they_are_named():
     [
         (["A", "B", "C", "D", "CD68", "CD3E"], {"CD68", "CD3E"}, "has the larger share of immune and stromal markers"),
         (["CD68", "CD3E", "C", "D", "E", "F"], {"CD68", "CD3E", "C", "D"}, "has the larger share"),
-        (["A", "B", "C", "D", "E", "F"], {"E", "F"}, "is the smaller one, for no marker is among the genes"),
+        (["A", "B", "C", "D", "E", "F"], {"E", "F"}, "is the smaller one, since no marker is among the genes"),
     ],
 )
-def test_without_names_genes_that_go_together_are_told_apart_by_markers(names, microenvironment, why):
+def test_without_names_correlated_genes_are_identified_by_markers(names, microenvironment, why):
     """Four genes follow one course, two another."""
     rng = np.random.default_rng(0)
     courses = rng.normal(size=(30, 2))[:, [0, 0, 0, 0, 1, 1]]

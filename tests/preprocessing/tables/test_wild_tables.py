@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from preprocessing.io.errors import InputError, SlideError
+from preprocessing.labels.recognition import recognise
 from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.slide import Slide
 from preprocessing.tables.case_tables import read_clinical, read_genes
-from preprocessing.tables.labels import recognise
 from preprocessing.tiling.masks import read_mask
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}

@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from preprocessing.tables.who2021 import who2021
+from preprocessing.labels.who2021 import who2021
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
 ASTRO, OLIGO, GBM = (

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from preprocessing.io.errors import some
-from preprocessing.tables import labels
+from preprocessing.labels.columns import read_grade
+from preprocessing.tables.column_names import GRADE, plain_name
 from preprocessing.tables.reading import read_number
 
 log = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ def _marker_columns(frame: pd.DataFrame, source: str) -> dict[str, pd.Series]:
 
     idh1, idh2 = flags(_IDH1), flags(_IDH2)
     either = idh1 | idh2  # True where one is mutated, False only where both are known not to be
-    grades = [name for name in labels.GRADE if "2021" not in name]
+    grades = [name for name in GRADE if "2021" not in name]
     idh, by_subtype = flags(_IDH).fillna(either), _from_subtype(frame, r"IDH[-_ ]?(mut|wt|wild)", "mut")
     contradicts = (idh != by_subtype).fillna(False)
     if contradicts.any():
@@ -222,7 +223,7 @@ def _marker_columns(frame: pd.DataFrame, source: str) -> dict[str, pd.Series]:
         "egfr": flags(_EGFR).fillna(copies(_EGFR_COPIES, lambda level: level >= 2)),
         "gain7_loss10": flags(_GAIN7_LOSS10).fillna(flags(_GAIN7) & flags(_LOSS10)),
         "cdkn2": _either(flags(_CDKN2), copies(_CDKN2_COPIES, lambda level: level <= -2)),
-        "grade": _read(frame, grades, labels.read_grade, source, dtype="Int64"),
+        "grade": _read(frame, grades, read_grade, source, dtype="Int64"),
         "contradicts": contradicts,
     }
 
@@ -234,7 +235,7 @@ def _read(
     wanted = {name + end for name in names for end in ("", "_status")}
     found = pd.Series(pd.NA, index=frame.index, dtype=dtype)
     for column in frame.columns:
-        if labels.plain_name(column) not in wanted:
+        if plain_name(column) not in wanted:
             continue
         values: list[object] = []
         strange: list[str] = []
@@ -278,7 +279,7 @@ def _from_subtype(frame: pd.DataFrame, pattern: str, positive: str) -> pd.Series
     """What a subtype such as `LGG_IDHmut-non-codel` says; pd.NA where no subtype column speaks of it."""
     found = pd.Series(pd.NA, index=frame.index, dtype="boolean")
     for column in frame.columns:
-        if labels.plain_name(column) in _SUBTYPE:
+        if plain_name(column) in _SUBTYPE:
             word = frame[column].astype("string").str.extract(pattern, flags=re.IGNORECASE)[0].str.lower()
             found = found.fillna((word == positive).astype("boolean").mask(word.isna()))
     return found

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from preprocessing.io.errors import InputError
+from preprocessing.labels.recognition import recognise
 from preprocessing.tables.case_tables import read_clinical
-from preprocessing.tables.labels import is_label, recognise
+from preprocessing.tables.column_names import is_label
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
 MONTH = 30.4375

@@ -1,0 +1,118 @@
+"""Reading one label out of the columns of a clinical table."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import pandas as pd
+
+from preprocessing.io.errors import InputError
+from preprocessing.tables.column_names import plain_name
+from preprocessing.tables.reading import read_number
+
+_ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4}
+_GRADE = re.compile(r"(?:cns )?(?:who )?(?:grade )?g? ?(iv|i{1,3}|[1-4])(?:\.0+)?")
+_YES = {"1", "1.0", "true", "yes", "dead", "deceased", "died", "death", "1:deceased", "1:dead", "event"}
+_NO = {"0", "0.0", "false", "no", "alive", "living", "0:living", "0:alive", "censored"}
+_PLAIN = 'give a plain number (decimals take a point, ">90" is 90), or leave it empty'
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The columns among which labels are searched for, and the notes collected on the way.
+
+    Attributes:
+        frame: one row per case, indexed by case id.
+        source: name of the file in messages.
+        notes: which column was read as what, one sentence each.
+    """
+
+    frame: pd.DataFrame
+    source: str
+    notes: list[str] = field(default_factory=list)
+
+    def named(self, names: Collection[str]) -> list[str]:
+        """Return the non-empty columns with one of the names, in the order of the names."""
+        by_name: dict[str, list[str]] = {}
+        for column in self.frame.columns:
+            if self.frame[column].notna().any():
+                by_name.setdefault(plain_name(column), []).append(column)
+        return [column for name in names for column in by_name.get(name, [])]
+
+    def first(
+        self,
+        names: Collection[str],
+        label: str,
+        *,
+        accept: Callable[[str, pd.Series], bool] = lambda name, values: True,
+        read: Callable[[str], Any] = str,
+    ) -> str | None:
+        """Return the first acceptable column for the label, and note the others and in how many cases they differ."""
+        columns = [column for column in self.named(names) if accept(plain_name(column), self.frame[column])]
+        if not columns:
+            return None
+        chosen, others = columns[0], columns[1:]
+        differing = {other: self._differing(chosen, other, read) for other in others}
+        passed = ", ".join(f"{other} (differs in {n} cases)" for other, n in differing.items())
+        doubt = f"warning: {self.source}: " if any(differing.values()) else ""
+        self.notes.append(f"{doubt}{label}: column {chosen}" + (f"; also there, not used: {passed}" if others else ""))
+        return chosen
+
+    def _differing(self, one: str, other: str, read: Callable[[str], Any]) -> int:
+        both = self.frame[[one, other]].map(lambda value: read(text_of(value)), na_action="ignore").dropna()
+        return int((both[one] != both[other]).sum())
+
+    def value(self, column: str | None, case: Any) -> str:
+        """Return a cell as text."""
+        return str(self.frame[column][case])
+
+    def refuse(self, column: str, case: Any, remedy: str) -> NoReturn:
+        """Raise the InputError of a cell."""
+        value = self.value(column, case)
+        raise InputError(f'{self.source}: column {column}, case {case}: "{value}" is not understood; {remedy}')
+
+    def parse(self, column: str, read: Callable[[str], Any], *, dtype: Any, remedy: str) -> pd.Series:
+        """Return the column's values as parsed by `read`; a value for which it returns None is refused."""
+        values = {}
+        for case, value in self.frame[column].dropna().items():
+            values[case] = read(text_of(value))
+            if values[case] is None:
+                self.refuse(column, case, remedy)
+        return pd.Series(values, dtype=object).reindex(self.frame.index).astype(dtype)
+
+    def numbers(self, column: str) -> pd.Series:
+        """Return the column as float; what is not a plain decimal is refused."""
+        return self.parse(column, read_number, dtype="Float64", remedy=_PLAIN).astype(float)
+
+
+def text_of(value: Any) -> str:
+    """Return a cell as text, with single blanks."""
+    return " ".join(str(value).split())
+
+
+def read_grade(text: str) -> Any:
+    """Return 1 to 4 for "3", "G3", "III", "WHO grade III"; pd.NA if not assessed (GX); None if not understood."""
+    words = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", text).lower())  # "Ⅳ" is one sign
+    if words in ("gx", "gb", "grade x"):
+        return pd.NA
+    found = _GRADE.fullmatch(words)
+    return (_ROMAN.get(found[1]) or int(found[1])) if found else None
+
+
+def read_flag(text: str) -> bool | None:
+    """Return True for "1", "Dead", "1:DECEASED", "yes"; False for "0", "Alive", "0:LIVING", "no"; else None."""
+    word = text.lower()
+    return True if word in _YES else False if word in _NO else None
+
+
+def yes_no(word: str) -> bool | None:
+    """Return True for "1", "yes", "true" and False for "0", "no", "false" in lower case; else None."""
+    words = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
+    return words.get(word)
+
+
+def is_binary(values: pd.Series) -> bool:
+    """Whether every value is 0 or 1."""
+    return set(values.dropna().map(text_of)) <= {"0", "1", "0.0", "1.0"}

@@ -1,0 +1,33 @@
+"""Settings of the molecular features."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from models.settings import Settings
+
+
+class OmicsConfig(Settings):
+    """Scaling and grouping of molecular features (keys under `omics`)."""
+
+    scaling: Literal["standard", "minmax"] = Field(
+        default="standard",
+        description="standard: each gene by its mean and sd; minmax: the whole table to [−1, 1], zeros kept",
+    )
+    clip: float = Field(default=5.0, gt=0, description="standard scaling: largest distance from the mean, in sd")
+    axes: Literal["principal", "genes"] = Field(
+        default="principal",
+        description="model input of a group: the scores of its genes on their principal axes, or the genes themselves",
+    )
+    log: Literal["auto", "always", "never"] = Field(
+        default="auto", description="log2(x + 1) of expression; auto: of counts"
+    )
+    ungrouped: Literal["group", "drop"] = Field(
+        default="group", description="genes in no set: a group of their own, or left out"
+    )
+    empty_sets: Literal["error", "drop"] = Field(default="error", description="gene sets without a gene in the table")
+    n_clusters: int = Field(default=6, ge=1, description="groups where no gene sets are given")
+    max_missing: float = Field(
+        default=0.5, ge=0, le=1, description="features missing in more of the training cases are left out"
+    )
+    ignore: tuple[str, ...] = Field(default=(), description="columns of the gene tables to leave out")
