@@ -26,7 +26,7 @@ examples:
   python -m workflows.export trident runs/first --out features/trident
   python -m workflows.export anndata runs/first --case TCGA-06-0211
 
-exit codes: 0 all good; 2 wrong input, nothing was written; 3 finished, but some slides could not be exported
+exit codes: 0 success; 2 invalid input, nothing was written; 3 finished, but some slides could not be exported
 """
 
 
@@ -127,7 +127,7 @@ def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin
         mask=mask,
         size_px=run.size_px(slide),
         corner_px=corner,
-        seen=run.seen(slide),
+        values=run.seen(slide),
         colours=run.colours,
     )
     write_text(path, text)

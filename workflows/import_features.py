@@ -26,7 +26,7 @@ then
 
 A file is called after its slide; the case is what a TCGA barcode says, else the column case_id of what is written.
 
-exit codes: 0 all good; 2 wrong input, nothing was imported; 3 finished, but some files could not be used
+exit codes: 0 success; 2 invalid input, nothing was imported; 3 finished, but some files could not be used
 """
 
 

@@ -59,8 +59,8 @@ class Outcome:
         worse = self if self.status == "failed" else other
         return replace(worse, n_tiles=self.n_tiles + other.n_tiles, seconds=self.seconds + other.seconds)
 
-    def told(self) -> dict[str, object]:
-        """The columns of the ledger."""
+    def as_row(self) -> dict[str, object]:
+        """Return its columns of `slides.csv`."""
         seconds = round(self.seconds, 2)
         return {
             "status": self.status,

@@ -17,17 +17,19 @@ TEST_SECONDS = 60
 
 
 class SlurmConfig(Settings):
-    """The jobs in which workers run. The run itself stays where it is started, on a machine that the nodes reach."""
+    """The Slurm jobs that run workers (keys under `slurm`). The run itself stays on the machine where it is started."""
 
-    jobs: int = Field(1, ge=1, description="how many; where one ends, the others go on")
-    cores: int = Field(4, ge=1, description="of a job: as many workers, or one for its GPU with --device cuda")
-    memory: str = Field("16GiB", description="of a job; its workers share it evenly")
-    walltime: str = Field("24:00:00", description="of a job")
-    queue: str | None = Field(None, description="partition")
-    account: str | None = None
-    interface: str | None = Field(None, description="network over which nodes and run talk, as in ib0")
-    job_extra: tuple[str, ...] = Field((), description="more options of sbatch, as in --gres=gpu:1")
-    wait_minutes: float = Field(60, gt=0, description="for the first job to start, and for workers when none is left")
+    jobs: int = Field(1, ge=1, description="number of jobs; where one ends, the others continue")
+    cores: int = Field(4, ge=1, description="cores per job, one worker each; with --device cuda one worker per job")
+    memory: str = Field("16GiB", description="memory per job, shared evenly by its workers")
+    walltime: str = Field("24:00:00", description="time limit per job")
+    queue: str | None = Field(None, description="partition; default: that of the cluster")
+    account: str | None = Field(None, description="account the jobs are charged to; default: that of the user")
+    interface: str | None = Field(None, description="network interface between nodes and the run, such as ib0")
+    job_extra: tuple[str, ...] = Field((), description="further options of sbatch, such as --gres=gpu:1")
+    wait_minutes: float = Field(
+        60, gt=0, description="time limit for the first job to start, and for a worker to return when none is left"
+    )
 
 
 def slurm_cluster(

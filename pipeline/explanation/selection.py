@@ -62,7 +62,7 @@ class TaskPredictions:
             by_case |= {case: by_case.get(case, model) for case in job.fold.test}
         last = jobs[-1]
         final = ExplainingModel(last.out / "model", last.fold.train)
-        return cls(last.task, last.contender.name, predictions, final, by_case)
+        return cls(last.task, last.candidate.name, predictions, final, by_case)
 
     @classmethod
     def of_predictor(

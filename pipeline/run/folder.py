@@ -20,6 +20,7 @@ import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
+from pipeline.config.paths import absolute_store
 from pipeline.config.schema import Config, identity
 from pipeline.terminal.logs import gathered, is_own
 from pipeline.terminal.progress import HOUR, rates
@@ -65,7 +66,7 @@ class Run:
             "identity": fingerprint("trained", models) if trained else fingerprint(identity(config), inputs),
             "inputs": inputs,
             "seed": config.seed,
-            "store": config.for_other_machines().store,
+            "store": absolute_store(config.store),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             "git_commit": _git_commit(),
@@ -155,7 +156,7 @@ def open_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingP
     Raises:
         InputError: the folder holds another run, one that is at work, or something that is not a run.
     """
-    run = require_own(config, trained)
+    run = require_same_run(config, trained)
     folder = run.folder
     _make(folder)
     run.keep_others_out()
@@ -171,7 +172,7 @@ def open_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingP
     return run
 
 
-def require_own(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> Run:
+def require_same_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> Run:
     """The run that `open_run` would open; nothing is written. Raises InputError where the folder is not for it."""
     folder = (config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")).absolute()
     run = Run(folder, config, _input_fingerprints(config), trained)

@@ -16,39 +16,21 @@ from jaxtyping import Float
 from pipeline.cluster.mapping import Outcome, map_slides
 from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
+from pipeline.slides.recipe import FeatureRecipe
 from preprocessing.features.embedding import embed_tiles
-from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
+from preprocessing.features.encoders import CPU_TILES, load_encoder
 from preprocessing.features.store import Bag, FeatureStore, feature_key, tile_key
 from preprocessing.io.errors import SlideError
 from preprocessing.io.fingerprints import slide_fingerprint
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import mask_origin
-from preprocessing.tiling.slide_stats import look_at
+from preprocessing.tiling.slide_stats import measure_slide
 from preprocessing.tiling.stain import stain_recipe
 from preprocessing.tiling.tiles import TileConfig, TileGrid, slide_normaliser, tile_slide
 
 PACKAGES = ("openslide-python", "simplejpeg", "pillow", "torch", "timm")  # whose arithmetic makes a feature
 PART_TILES = 16 * CPU_TILES  # always as many, so that parts that are done fit a later run with other workers
 MAX_READERS = 16  # threads that read for one GPU
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How features are made, and where they go.
-
-    Attributes:
-        store: the feature store.
-        tiles: what a tile is.
-        encoder: what makes a feature of it, its precision settled.
-        device: "cpu" or "cuda".
-        gpu_tiles: tiles sent to a GPU at once.
-    """
-
-    store: str
-    tiles: TileConfig
-    encoder: EncoderConfig
-    device: str
-    gpu_tiles: int
 
 
 @dataclass(frozen=True)
@@ -81,7 +63,7 @@ def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
     place, key, made_with = FeatureStore(store), tile_key(slide, config), provenance(slide, config)
     known = place.has_tiles(key)
     tiled = place.read_tiles(key) if known else tile_slide(slide, config)
-    look = look_at(slide, tiled)
+    look = measure_slide(slide, tiled)
     if tile_key(slide, config) != key:
         raise SlideError("its tissue mask was changed while it was tiled; run again")
     _require_unchanged(slide)
@@ -119,7 +101,7 @@ def divide(slides: Sequence[Slide], n_tiles: Mapping[str, int], at_once: int) ->
     return parts
 
 
-def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
+def embed(part: SlidePart, *, recipe: FeatureRecipe) -> Outcome:
     """Send a slide's tiles through the encoder and store the features; those of a part wait in the store for the others."""
     limit_threads(recipe.device)
     slide, store = part.slide, FeatureStore(recipe.store)
@@ -146,7 +128,7 @@ def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
     return replace(done, reason=doubt)
 
 
-def join(whole: SlidePart, *, recipe: Recipe, parts: Mapping[str, Sequence[range]]) -> Outcome:
+def join(whole: SlidePart, *, recipe: FeatureRecipe, parts: Mapping[str, Sequence[range]]) -> Outcome:
     """Make one bag of the parts of a slide; `parts` are their tiles, in their order, by slide id."""
     store = FeatureStore(recipe.store)
     key = feature_key(whole.slide, recipe.tiles, load_encoder(recipe.encoder, recipe.device).fingerprint)
@@ -163,7 +145,7 @@ def _store(
     whole: SlidePart,
     features: Float[np.ndarray, "N D"],
     grid: TileGrid,
-    recipe: Recipe,
+    recipe: FeatureRecipe,
     stain_doubt: str,
     *,
     timed: Mapping[str, Any] | None = None,
@@ -180,7 +162,7 @@ def _store(
 
 
 def embed_all(
-    workers: Workers, slides: Sequence[Slide], n_tiles: Mapping[str, int], *, recipe: Recipe
+    workers: Workers, slides: Sequence[Slide], n_tiles: Mapping[str, int], *, recipe: FeatureRecipe
 ) -> list[Outcome]:
     """`embed` each slide on as many workers as there are, giants in parts; `n_tiles` by slide id, an outcome for each slide."""
     if not slides:

@@ -17,7 +17,7 @@ from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.settings import ModelSettings
 from pipeline.cluster.threads import limit_threads
-from pipeline.config.schema import CONTENDERS, Config, Contender, identity
+from pipeline.config.schema import CANDIDATE_KEYS, Config, ModelCandidate, identity
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.tasks import TASKS, FittedTask
@@ -59,7 +59,7 @@ class FoldJob:
         bags: feature groups of each case.
         encoder: what the features are made of, for the model folder; None without slides.
         config: the run's.
-        contender: the model that is trained.
+        candidate: the model that is trained.
         baselines: whether what the model has to beat is fitted beside it.
         device: where to train.
         out: the fold's folder.
@@ -79,7 +79,7 @@ class FoldJob:
     bags: Mapping[str, tuple[str, ...]]
     encoder: Mapping[str, Any] | None
     config: Config
-    contender: Contender
+    candidate: ModelCandidate
     baselines: bool
     device: str
     out: Path
@@ -87,7 +87,7 @@ class FoldJob:
     code: str = field(default_factory=lambda: code_fingerprint(__name__))
 
     def __str__(self) -> str:
-        return f"{self.task}, {self.contender.name}, {self.out.name}"
+        return f"{self.task}, {self.candidate.name}, {self.out.name}"
 
     @property
     def is_final(self) -> bool:
@@ -95,11 +95,11 @@ class FoldJob:
         return self.fold.number == FINAL
 
     def fingerprint(self) -> str:
-        """Of all that decides the result; other contenders of the run do not."""
+        """Of all that decides the result; other candidates of the run do not."""
         everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}
         everything |= {"fold": asdict(self.fold), "labels": self.labels.to_json(orient="split")}
-        everything |= {"contender": [self.contender.model, self.contender.settings]}
-        config = {key: value for key, value in identity(self.config).items() if key not in CONTENDERS}
+        everything |= {"candidate": [self.candidate.model, self.candidate.settings]}
+        config = {key: value for key, value in identity(self.config).items() if key not in CANDIDATE_KEYS}
         everything |= {"omics": file_fingerprint(self.omics), "config": config}
         return fingerprint(everything)
 
@@ -139,7 +139,7 @@ def run_fold(job: FoldJob) -> str:
 
     fold = job.fold
     data, scaler = load_data(job, fold)
-    learned = learn(job, fold, data, job.contender.model, job.contender.settings)
+    learned = learn(job, fold, data, job.candidate.model, job.candidate.settings)
     baselines = fit_baselines(job, fold, data, learned.task) if job.baselines else None
     if fold.test:
         write_predictions(job, fold, data, learned)
@@ -170,8 +170,8 @@ def _trained(
     }
     return TrainedModel(
         model=learned.model.cpu(),
-        model_name=job.contender.model,
-        settings=job.contender.settings,
+        model_name=job.candidate.model,
+        settings=job.candidate.settings,
         task_name=job.task,
         task=learned.task,
         scaler=scaler,
@@ -192,10 +192,10 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     matrix = with_covariates(molecular, job.labels, job.covariates)
     there = set(matrix.case_ids)
     with_genes = [case for case in fold.train if case in there]
-    if not with_genes and MODELS[job.contender.model].subspaces:
+    if not with_genes and MODELS[job.candidate.model].subspaces:
         raise InputError(
             f"{job.task}, {job.out.name}: none of the {len(fold.train)} training cases has genes, and "
-            f"{job.contender.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
+            f"{job.candidate.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
             "--model"
         )
     scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None
@@ -224,7 +224,7 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
     Raises:
         InputError: a subspace of which no gene is left.
     """
-    names = MODELS[job.contender.model].subspaces
+    names = MODELS[job.candidate.model].subspaces
     if not names:
         return OmicsScaler.fit(train, job.gene_sets, job.config.omics)
     chosen = fit_subspaces(train, job.gene_sets, job.config.omics)
@@ -304,7 +304,7 @@ def _on_pooling(model_name: str, halvings: Sequence[int]) -> tuple[str, ...]:
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
     """`predictions.csv` of the test cases; `inputs.csv`: those with slides and genes, from either alone."""
-    reads = MODELS[job.contender.model]
+    reads = MODELS[job.candidate.model]
 
     def told(cases: list[str], **without: bool) -> pd.DataFrame:
         outputs = list(predict(learned.model, data, cases, device=job.device, **without))
@@ -367,4 +367,4 @@ def _mil_baseline(job: FoldJob, data: Dataset, mil: Learned) -> TrainedModel:
 
 
 def _slides_are_another_view(job: FoldJob) -> bool:
-    return job.contender.model != SLIDES_ALONE and any(job.bags.values())
+    return job.candidate.model != SLIDES_ALONE and any(job.bags.values())

@@ -124,7 +124,7 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
 def evaluate(evaluation: Evaluation, jobs: list[FoldJob]) -> Report:
     """Metrics of the model, from each modality alone and of each baseline on the same test cases, and its lead over each."""
     folds = [job for job in jobs if not job.is_final]
-    report = evaluation.report(jobs[0].contender.name, _read_all(folds, "baselines.csv"))
+    report = evaluation.report(jobs[0].candidate.name, _read_all(folds, "baselines.csv"))
     report["inputs"] = _by_input(evaluation, _read_all(folds, "inputs.csv"))
     return report
 
@@ -158,7 +158,7 @@ def _slide_notes(jobs: list[FoldJob]) -> dict[str, list[str]]:
 
 def _subspaces(jobs: list[FoldJob]) -> dict[str, list[str]]:
     """The genes of each group that the model is built upon, as the last job had them; empty for other models, and without genes."""
-    names, omics = MODELS[jobs[-1].contender.model].subspaces, _describe(jobs[-1])["omics"]
+    names, omics = MODELS[jobs[-1].candidate.model].subspaces, _describe(jobs[-1])["omics"]
     return {name: omics["groups"][name] for name in names} if omics else {}
 
 

@@ -71,7 +71,7 @@ def test_only_frozen_slides(refused, cohort, tmp_path):
     folder = tmp_path / "slides"
     folder.mkdir()
     shutil.copy(next(cohort.slides.glob("*.svs")), folder / "TCGA-ZZ-0001-01A-01-TS1.svs")
-    names(refused(slides=folder), "none of the 1 slides in", "slide kind TS", "--slide-kind all takes every slide")
+    names(refused(slides=folder), "none of the 1 slides in", "slide kind TS", "--slide-kind all uses every slide")
 
 
 def test_only_broken_slides(refused, tmp_path):
@@ -82,7 +82,7 @@ def test_only_broken_slides(refused, tmp_path):
 
 
 def test_masks_that_are_nowhere(refused):
-    names(refused("--tissue-masks", "nowhere"), "tissue masks: nowhere is no folder", "SLIDE_ID.geojson")
+    names(refused("--tissue-masks", "nowhere"), "tissue masks: nowhere is not a folder", "SLIDE_ID.geojson")
 
 
 def test_a_tissue_detector_that_does_not_exist(refused):
@@ -229,7 +229,7 @@ def test_gene_sets_that_cannot_be_used(refused, cohort, write):
     names(refused("--gene-sets", "nowhere.gmt"), "nowhere.gmt: cannot be read")
     clinical = write(cohort.table()[["case_id", "grade"]])
     message = refused("--gene-sets", cohort.sets, "--clinical", clinical, genes="none")
-    names(message, f"--gene-sets {cohort.sets}: there are no genes", "leave the sets out")
+    names(message, f"--gene-sets {cohort.sets}: the run has no genes", "leave --gene-sets out")
 
 
 def test_covariates_that_cannot_be_used(refused, cohort, write):

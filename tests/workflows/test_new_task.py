@@ -142,7 +142,7 @@ def test_a_task_with_real_valued_targets_runs_from_training_to_the_report(regist
     assert "explained variance" in " ".join(capsys.readouterr().out.split())
     explained = json.loads((out / "explain" / "age.json").read_text())
     assert explained["cases"][0]["selection"] == "oldest"
-    assert any("raises the age" in sentence for sentence in explained["how"])
+    assert any("raises the age" in sentence for sentence in explained["notes"])
     page = write_report(out).read_text()
     assert 'id="age-scatter"' in page
     assert ">years<" in page

@@ -47,8 +47,8 @@ class TestOutcome:
         assert good.beside(bad) == bad.beside(good) == Outcome("s", "failed", "why", 7, 3.5)
 
     def test_tells_the_columns_of_the_ledger(self):
-        told = Outcome("s", "done", "", 7, 1.2345, tiles="s-1", trace="long").told()
-        assert told == {"status": "done", "reason": "", "n_tiles": 7, "seconds": 1.23, "tiles": "s-1"}
+        row = Outcome("s", "done", "", 7, 1.2345, tiles="s-1", trace="long").as_row()
+        assert row == {"status": "done", "reason": "", "n_tiles": 7, "seconds": 1.23, "tiles": "s-1"}
 
 
 class TestMapSlides:

@@ -11,7 +11,7 @@ import pytest
 from pipeline.cluster.mapping import map_jobs
 from pipeline.cluster.slurm import SlurmConfig, slurm_cluster
 from pipeline.cluster.workers import Workers
-from pipeline.config.schema import load_config
+from pipeline.config.loading import load_config
 from preprocessing.io.errors import InputError, RunError
 
 SBATCH = """#!/bin/bash

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config.schema import load_config
+from pipeline.config.loading import load_config
 from pipeline.run.folder import open_run
 from preprocessing.io.atomic import draft_name
 from preprocessing.io.errors import InputError
@@ -78,7 +78,7 @@ def test_where_nothing_can_be_locked_the_run_goes_on_with_a_warning(configure, m
 OPENS = """
 import sys
 from pathlib import Path
-from pipeline.config.schema import load_config
+from pipeline.config.loading import load_config
 from pipeline.run.folder import open_run
 
 run = open_run(load_config({}, file=Path(sys.argv[1])))

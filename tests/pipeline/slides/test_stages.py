@@ -12,7 +12,8 @@ import zarr
 from pipeline.cluster.mapping import Outcome
 from pipeline.cluster.workers import Workers
 from pipeline.slides import stages
-from pipeline.slides.stages import Recipe, SlidePart, divide, embed, embed_all, join, tile, tile_all
+from pipeline.slides.recipe import FeatureRecipe
+from pipeline.slides.stages import SlidePart, divide, embed, embed_all, join, tile, tile_all
 from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.features.store import FeatureStore, feature_key, tile_key
 from preprocessing.io.errors import SlideError
@@ -50,7 +51,7 @@ def slide(corner_slide, tmp_path):
 
 
 def recipe(store, encoder, *, config=CONFIG):
-    return Recipe(str(store), config, encoder, "cpu", 8)
+    return FeatureRecipe(str(store), config, encoder, "cpu", 8)
 
 
 def whole(slide, n_tiles=35):
@@ -187,7 +188,7 @@ class TestTile:
 
 
 class TestEmbed:
-    @pytest.mark.parametrize("name", ["tile_slide", "look_at"])
+    @pytest.mark.parametrize("name", ["tile_slide", "measure_slide"])
     def test_a_slide_that_is_replaced_while_it_is_tiled_is_not_stored(self, slide, tmp_path, monkeypatch, name):
         replaced_after(monkeypatch, name, slide.path)
         with pytest.raises(SlideError, match="was replaced while the run was on"):
