@@ -273,7 +273,7 @@ def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
     fewer = changed(new_cases, tmp_path, lambda table: table[table["case_id"] != first], "fewer.csv")
     predict(days, fewer)
     assert sorted(read(out)["case_id"]) == sorted(row.split(",")[0] for row in wednesday[1:])
-    assert "1 cases of earlier calls are not there any more" in (out / "run.log").read_text()
+    assert "predictions of 1 cases of earlier calls are kept and not evaluated" in (out / "run.log").read_text()
 
 
 def blurred(path, new):
