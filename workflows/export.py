@@ -135,6 +135,7 @@ def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin
 
 
 def _write_heatmaps(run: "FinishedRun", slide: "FinishedSlide", out: Path) -> list[Path]:
+    from preprocessing.formats.colours import Scale
     from preprocessing.formats.heatmaps import write_heatmap
     from preprocessing.tables.case_ids import file_name
 
@@ -149,7 +150,7 @@ def _write_heatmaps(run: "FinishedRun", slide: "FinishedSlide", out: Path) -> li
             run.coords(slide),
             run.geometry(slide),
             size_px=run.size_px(slide),
-            colours=run.colours if what == "prototype" else None,
+            palette=run.colours if what == "prototype" else Scale.from_legend(run.legend(slide, what)),
         )
         paths.append(path)
     return paths
