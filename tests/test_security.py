@@ -485,7 +485,7 @@ try:
 except InputError as error:
     print(error)
 """
-    assert "no table does" in within(60, 2 * GIB, code)
+    assert "as no table does" in within(60, 2 * GIB, code)
 
 
 def test_a_damaged_archive_is_refused(tmp_path):
