@@ -148,7 +148,7 @@ def walk(config: "Config", workers: "Workers") -> int:
         return SOME_FAILED if failures or given_up else ALL_GOOD
 
 
-def read_cohort(config: "Config", places: "Config", *, trained: bool) -> "Cohort":
+def read_cohort(config: "Config", places: "Config", *, trained: bool, features: Sequence[str] = ()) -> "Cohort":
     """What came in: slides as the workers see them, and tables."""
     from preprocessing.cohort import load_cohort
     from preprocessing.features.store import FeatureStore
@@ -161,7 +161,8 @@ def read_cohort(config: "Config", places: "Config", *, trained: bool) -> "Cohort
         cases=config.cases,
         slide_kind=config.slide_kind,
         default_mpp=config.default_mpp,
-        ignore_columns=config.omics.ignore,
+        tables=config.table_options(),
+        features=features,
         store=FeatureStore(places.store),
         must_share=not trained,  # on a first day there may be slides alone
         isolated=config.workers != 0,

@@ -16,8 +16,7 @@ _OPEN = "unpack it and give the table in it"
 _ASSAY = "; of a SummarizedExperiment write assay(x) and colData(x), of an ExpressionSet exprs(x) and pData(x)"
 _WORKSPACE = FileType(
     "an R workspace (.RData)",
-    """convert it in a shell: Rscript -e 'x <- get(load("FILE")); write.csv(as.data.frame(x), "FILE.csv")'"""
-    + _ASSAY,
+    """convert it in a shell: Rscript -e 'x <- get(load("FILE")); write.csv(as.data.frame(x), "FILE.csv")'""" + _ASSAY,
 )
 _OBJECT = FileType(
     "an R object (.rds)",

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from preprocessing.io.errors import InputError, some
 
@@ -17,7 +17,7 @@ MAX_BYTES = 4 << 30  # of a table, unpacked; genes and methylation of a thousand
 MAX_RATIO, UNSUSPECTED_BYTES = 200, 256 << 20
 PART_BYTES = 16 << 20
 ZIP = b"PK\x03\x04"
-_OPENERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+_OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"\xfd7zXZ\x00": lzma.LZMAFile,
     b"BZh": bz2.BZ2File,

@@ -5,7 +5,7 @@ import pytest
 
 from preprocessing.io.errors import InputError
 from preprocessing.labels.recognition import recognise
-from preprocessing.tables.case_tables import read_clinical
+from preprocessing.tables.clinical_table import read_clinical
 from preprocessing.tables.column_names import is_label
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
@@ -254,7 +254,7 @@ def test_what_is_a_label():
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
 def test_real_labels():
-    table = read_clinical(DATA / "gbmlgg/cases.csv", None)
+    table = read_clinical(DATA / "gbmlgg/cases.csv")
     frame = recognise(table.frame, source="cases.csv").frame
     assert frame["grade"].value_counts().to_dict() == {4: 228, 3: 187, 2: 162}
     assert frame["subtype"].value_counts().to_dict() == {"IDHwt": 275, "IDHmut-non-codel": 210, "IDHmut-codel": 134}

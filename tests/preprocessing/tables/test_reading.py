@@ -62,7 +62,7 @@ def test_header_without_the_first_name_as_r_writes_it(write):
     [
         ("", "is empty"),
         ("case_id,EGFR\n", "is empty"),
-        ("case_id,EGFR,TP53,EGFR\na,1,2,3\n", "more than once: EGFR"),
+        ("case_id,EGFR,TP53,EGFR\na,1,2,3\n", "1 duplicate columns: EGFR"),
         ("case_id,EGFR,TP53\na,1,2\nb,1\n", "row 3 has 2 fields, the header 3"),
         ("# one\n\n# two\ncase_id,EGFR,TP53\n\na,1,2\nb,1\n", "row 7 has 2 fields, the header 3"),
         ('case_id,EGFR,note\na,1,"x\ny, ""z""\n"\nb,1', "row 5 has 2 fields, the header 3"),
