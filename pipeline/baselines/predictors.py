@@ -117,7 +117,7 @@ class LinearRisk:
         return SurvivalPrediction(risk, curves, curve_times, self.train_risk)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` of them is the same predictor to the last digit."""
+        """Plain JSON values, of which `from_json` restores the same coefficients."""
         if self.reason:
             return {"reason": self.reason, "n_train": len(self.train_risk)}
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
@@ -174,7 +174,7 @@ class LinearClasses:
         return ClassPrediction(probabilities)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` of them is the same predictor to the last digit."""
+        """Plain JSON values, of which `from_json` restores the same coefficients."""
         if self.reason:
             return {"reason": self.reason, "n_classes": self.n_classes}
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.types import AfterBackward, Batch, ModelOutput
+from pipeline.cluster.threads import limit_threads
 from pipeline.config.train import TrainConfig
 from pipeline.tasks.base import FittedTask
 from pipeline.training.dataset import Dataset
@@ -58,6 +59,7 @@ def fit_model(
     Returns:
         The history, one entry an epoch.
     """
+    limit_threads(device)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -139,6 +141,7 @@ def predict(
     model: nn.Module, data: Dataset, cases: Sequence[str], *, device: str, slides: bool = True, omics: bool = True
 ) -> Iterator[ModelOutput]:
     """What the model says of each case, one case at a time; without slides or without genes if so asked."""
+    limit_threads(device)
     model.eval()
     for case in cases:
         batch = data.batch([case]).without(slides=not slides, omics=not omics).to(device)

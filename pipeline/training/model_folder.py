@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -34,13 +34,13 @@ from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.settings import Settings
 from pipeline.tasks import TASKS, FittedTask
-from pipeline.training.fitted_baselines import Baselines
+from pipeline.training.baselines import Baselines
 from preprocessing.io.atomic import REMEDY, whole_folder
 from preprocessing.io.errors import InputError, RunError, some
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
-FORMAT = 3
+FORMAT = 4
 AXES = "axes."  # of a gene group, by its number: beside the weights
 ENSEMBLE = "ensemble.json"
 SUMS = "SHA256SUMS"
@@ -216,7 +216,7 @@ def _restored(
         scaler=scaler,
         patch_dim=described["patch_dim"],
         facts={name: described[name] for name in described.keys() - set(_OWN_FIELDS)},
-        baselines=Baselines.from_json(getattr(task, "classes", ()), described["baselines"], slides),
+        baselines=Baselines.from_json(task, described["baselines"], slides),
     )
 
 
@@ -282,8 +282,14 @@ def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tens
 
 
 def _read_arrays(path: Path) -> dict[str, torch.Tensor]:
+    """The arrays of a safetensors file, each in memory of its own as torch lays it out.
+
+    In the file they stand one behind the other, and a tensor that is read from it lies at whatever address that gives. The
+    kernels of some processors round otherwise where memory is not aligned to 64 bytes, as that of a trained model is.
+    """
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # it is no mapping
     except (SafetensorError, OSError) as error:
         raise _broken(path, error) from None
 

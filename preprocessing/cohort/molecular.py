@@ -77,7 +77,7 @@ def read_tables(
         cases = frozenset(matrices[0].case_ids) if matrices else known
         table = read_genes(path, Evidence(cases, hints, frozenset(features)), options, must_share=must_share)
         matrices.append(OmicsMatrix.from_frame(table.values, kind=kind))
-        _add_molecular(tables, matrices[-1], table, prefix=f"{path}: ")
+        _add_molecular(tables, matrices[-1], table, prefix=f"{path.name}: ")
     if matrices:
         tables.omics, tables.any_genes = concatenate(matrices), True
     if clinical is not None:
@@ -98,7 +98,7 @@ def _add_clinical(
     evidence = Evidence(frozenset(tables.omics.case_ids) | slide_cases or None)
     clinic = read_clinical(path, evidence, options, loaded=loaded)
     tables.annotations = clinic.frame
-    tables.notes += [f"{path}: {note}" if not note.startswith("warning: ") else note for note in clinic.notes]
+    tables.notes += [f"{path.name}: {note}" if not note.startswith("warning: ") else note for note in clinic.notes]
     tables.dropped += clinic.dropped
     tables.excluded |= clinic.excluded
 

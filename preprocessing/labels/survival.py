@@ -66,7 +66,7 @@ def read_survival(table: LabelTable, endpoint: str = OS, *, known: Mapping[str, 
         raise InputError(
             f"{table.source}: --endpoint {endpoint}: no columns of its time and event; endpoints here: {there}"
         )
-    _note_endpoints(table, available, endpoint)
+    _note_endpoints(table, columns, available, endpoint)
     months, used = _time(table, columns, endpoint)
     event, event_column = _event(table, columns, endpoint, with_time=used)
     if used and columns[used].role == "follow-up time":
@@ -116,7 +116,12 @@ def _available(columns: Mapping[str, SurvivalColumn]) -> tuple[str, ...]:
     return tuple(name for name in ENDPOINTS if name in times & events)
 
 
-def _note_endpoints(table: LabelTable, available: tuple[str, ...], endpoint: str) -> None:
+def _note_endpoints(
+    table: LabelTable, columns: Mapping[str, SurvivalColumn], available: tuple[str, ...], endpoint: str
+) -> None:
+    times = {column.endpoint for column in columns.values() if column.role == "time"} - {None, *available}
+    if times:
+        table.notes.append(f"endpoints: times of {', '.join(sorted(map(str, times)))} without a status of its own: not used")
     if len(available) > 1:
         table.notes.append(f"endpoints: {', '.join(available)}; {endpoint} is used (--endpoint)")
     elif available and endpoint not in available:

@@ -61,7 +61,7 @@ def cases_in_rows(
 def _side_of_genes(path: Path, frame: pd.DataFrame, evidence: Evidence, options: TableOptions) -> tuple[str, str]:
     """Where the genes are, "columns" or "rows", and by which evidence."""
     if options.genes_in:
-        return options.genes_in, f"--genes-in {options.genes_in}"
+        return options.genes_in, f"genes in {options.genes_in}, as given"
     if options.id_column is not None and options.id_column in frame.columns:
         return "columns", f"--id-column {options.id_column}"
     texts = text_columns(frame)

@@ -24,7 +24,7 @@ import torch
 from slides import tissue_tiles, write_large_slide
 from torch import nn
 
-from pipeline.cluster.mapping import one_thread
+from pipeline.cluster.threads import limit_threads
 from preprocessing.features.embedding import embed_tiles
 from preprocessing.features.encoders import CPU_TILES, Encoder, EncoderConfig, load_encoder
 from preprocessing.slides.probing import probe_slide
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--sizes", action="store_true")
     parser.add_argument("--slide", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    one_thread()
+    limit_threads("cpu")
     if arguments.slide:
         one_size(arguments.slide)
     elif arguments.sizes:

@@ -17,7 +17,6 @@ import pandas as pd
 import psutil
 import pytest
 
-from preprocessing.features.store import FeatureStore
 from workflows.demo import draw_slide, write_svs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +39,6 @@ OPTIONS = (
     *("--set", "models.umeml.hidden=16", "--set", "models.umeml.blocks=1", "--set", "encoder.precision=float32"),
 )
 PATIENCE = 120  # seconds, for what should take one
-SAME = ("predictions.csv", "metrics.json", "cases.csv")
 # By stage of a run: a pattern in its folder or store of which a file more and more appear.
 SIGNS = {
     "tiling": ("store", "tiles/*"),
@@ -152,22 +150,23 @@ def kill_run(process):
     assert not alive, f"left behind: {[one.cmdline() for one in alive]}"
 
 
-def check(place, undisturbed):
-    """The result is the other run's, and nothing else is there."""
-    for name in SAME:
-        assert (place.run / name).read_bytes() == (undisturbed.run / name).read_bytes(), name
-    slides, expected = (
-        pd.read_csv(one.run / "slides.csv").drop(columns=["seconds", "status"]) for one in (place, undisturbed)
-    )
-    pd.testing.assert_frame_equal(slides, expected, check_exact=True)
-    assert set(pd.read_csv(place.run / "slides.csv")["status"]) <= {"done", "reused"}
-    assert place.listing("run") == undisturbed.listing("run")
-    assert place.listing("store") == undisturbed.listing("store")
-    store, other = FeatureStore(place.store), FeatureStore(undisturbed.store)
-    for slide in slides.to_dict("records"):
-        own, expected = store.read_features(slide["features"]), other.read_features(slide["features"])
-        for part in ("features", "coords", "cells"):
-            np.testing.assert_array_equal(getattr(own, part), getattr(expected, part))
+@pytest.fixture
+def check(assert_same_results, assert_same_features):
+    """Holds a run to one that was not disturbed: the same results, and nothing else is there."""
+
+    def check(place, undisturbed):
+        assert_same_results(place.run, undisturbed.run)
+        slides, expected = (
+            pd.read_csv(one.run / "slides.csv").drop(columns=["seconds", "status"]) for one in (place, undisturbed)
+        )
+        pd.testing.assert_frame_equal(slides, expected, check_exact=True)
+        assert set(pd.read_csv(place.run / "slides.csv")["status"]) <= {"done", "reused"}
+        assert place.listing("run") == undisturbed.listing("run")
+        assert place.listing("store") == undisturbed.listing("store")
+        for key in slides["features"]:
+            assert_same_features(place.store, undisturbed.store, key)
+
+    return check
 
 
 def disturb(place, moments, rng):
@@ -192,7 +191,7 @@ def disturb(place, moments, rng):
             process.kill()
 
 
-def test_a_run_that_is_killed_and_whose_worker_is_killed_later_ends_as_if_nothing_had_been(place, undisturbed):
+def test_a_run_that_is_killed_and_whose_worker_is_killed_later_ends_as_if_nothing_had_been(place, undisturbed, check):
     there = place()
     disturb(there, [("run", "embedding"), ("worker", "training")], random.Random(0))
     check(there, undisturbed)
@@ -204,7 +203,7 @@ def test_a_run_that_is_killed_and_whose_worker_is_killed_later_ends_as_if_nothin
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_killed_at_twenty_moments_over_all_stages_the_result_is_the_same(place, undisturbed, seed):
+def test_killed_at_twenty_moments_over_all_stages_the_result_is_the_same(place, undisturbed, seed, check):
     """Five kills each, of the run or a worker, in a minute."""
     rng, order = random.Random(seed), list(SIGNS)
     mixed = random.Random(0).sample(order, len(order))
@@ -216,7 +215,7 @@ def test_killed_at_twenty_moments_over_all_stages_the_result_is_the_same(place, 
 
 
 @pytest.mark.slow  # half a minute
-def test_killed_while_slides_are_opened_the_result_is_the_same(place, undisturbed):
+def test_killed_while_slides_are_opened_the_result_is_the_same(place, undisturbed, check):
     """The first processes of a run are those that open its slides."""
     there, rng = place(), random.Random(0)
     for victim in ("opener", "run", "opener"):
@@ -235,7 +234,9 @@ def test_killed_while_slides_are_opened_the_result_is_the_same(place, undisturbe
 
 
 @pytest.mark.slow  # half a minute
-def test_predictions_of_a_trained_model_that_are_killed_on_the_way_are_the_same(place, undisturbed, tmp_path_factory):
+def test_predictions_of_a_trained_model_that_are_killed_on_the_way_are_the_same(
+    place, undisturbed, tmp_path_factory, check
+):
     slides, genes = place().command[3:5]
     command = (*place().command[:3], slides, genes, "--trained", str(undisturbed.run / "models"), *OPTIONS[:4])
     alone, there = (Place(tmp_path_factory.mktemp("place"), command) for _ in range(2))
@@ -280,5 +281,5 @@ def test_a_run_that_is_stopped_takes_its_workers_with_it_and_says_how_to_go_on(p
     assert process.wait(PATIENCE) == code
     assert not psutil.wait_procs(family, timeout=20)[1]
     told = (there.folder / "told.txt").read_text()
-    assert told.rstrip().endswith("error: stopped; the same command goes on from what is finished")
+    assert told.rstrip().endswith("error: stopped; run the same command again to resume")
     assert "Traceback" not in told

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -45,7 +44,7 @@ def start(cohort, vit, store, out, environment):
 
 
 @pytest.mark.slow  # two runs with their workers: half a minute
-def test_two_runs_at_once_on_a_store_that_answers_late(cohort, tiny_vit, walk, tmp_path, capsys):
+def test_two_runs_at_once_on_a_store_that_answers_late(cohort, tiny_vit, walk, tmp_path, capsys, assert_same_features):
     slow, witnesses, code = tmp_path / "slow", tmp_path / "witnesses", tmp_path / "code"
     witnesses.mkdir()
     code.mkdir()
@@ -75,8 +74,6 @@ def test_two_runs_at_once_on_a_store_that_answers_late(cohort, tiny_vit, walk, t
         pd.testing.assert_frame_equal(slides[["n_tiles", "features"]], expected[["n_tiles", "features"]])
     stores = FeatureStore(slow), FeatureStore(tmp_path / "fast")
     for key in expected["features"]:
-        one, other = (store.read_features(key) for store in stores)
-        np.testing.assert_array_equal(one.features, other.features)
-        np.testing.assert_array_equal(one.coords, other.coords)
+        assert_same_features(slow, tmp_path / "fast", key)
     assert store_command(["check", str(slow), "--deep"]) == 0
     assert stores[0].names("drafts") == []

@@ -201,3 +201,14 @@ def test_a_model_has_its_say_between_backward_and_step(learned, on_linear):
     assert [cases for cases, _, _ in inner.scores] == [4] * 4
     assert [score for _, score, _ in inner.scores] == pytest.approx([true for _, _, true in inner.scores], abs=1e-6)
     assert all(torch.equal(weight, before[name]) for name, weight in inner.state_dict().items())
+
+
+@pytest.mark.parametrize("step", ["fit", "predict"])
+def test_training_and_prediction_use_one_thread_whatever_the_process_had(learned, step):
+    model = UMEML(WIDTH, [3], 2, SMALL)
+    torch.set_num_threads(2)
+    if step == "fit":
+        train(learned, epochs=1)
+    else:
+        predict_logits(model, learned[1], CASES[:1], device="cpu")
+    assert torch.get_num_threads() == 1

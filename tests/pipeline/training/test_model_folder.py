@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -31,7 +32,7 @@ def trained(matrix):
     torch.manual_seed(1)
     config = UMEMLConfig(hidden=8, heads=2, blocks=1, prototypes=2, registers=1, gamma=2)
     model = Ensemble([UMEML(WIDTH, scaler.group_dims, 3, config) for _ in range(2)]).eval()
-    task = FittedClassification("grade", ("2", "3", "4"), (0.5, 1.0, 2.0))
+    task = FittedClassification("grade", ("2", "3", "4"), (8, 4, 2))
     facts = {"encoder": {"name": "x"}, "covariates": []}
     return TrainedModel(model, "umeml", config, "grade", task, scaler, WIDTH, facts)
 
@@ -49,7 +50,9 @@ def predict(trained, matrix):
 def test_a_saved_model_gives_the_same_predictions(trained, matrix, tmp_path):
     save_model(tmp_path / "model", trained)
     loaded = load_model(tmp_path / "model")
-    assert predict(loaded, matrix).equals(predict(trained, matrix))
+    pd.testing.assert_frame_equal(predict(loaded, matrix), predict(trained, matrix))
+    weights = trained.model.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in loaded.model.state_dict().items())
     assert loaded.settings == trained.settings
     assert len(loaded.model.members) == 2
     assert loaded.task == trained.task
@@ -58,6 +61,15 @@ def test_a_saved_model_gives_the_same_predictions(trained, matrix, tmp_path):
     assert (loaded.model_name, loaded.task_name, loaded.patch_dim) == ("umeml", "grade", WIDTH)
     assert loaded.facts == trained.facts
     assert not loaded.model.training
+
+
+def test_loaded_weights_are_aligned_in_memory_as_those_of_a_trained_model(trained, tmp_path):
+    save_model(tmp_path / "model", trained)
+    loaded = load_model(tmp_path / "model")
+    tensors = {name: tensor.data_ptr() for name, tensor in loaded.model.state_dict().items()}
+    tensors |= {f"axes {i}": matrix.ctypes.data for i, matrix in enumerate(loaded.scaler.axes)}
+    assert len(tensors) > 20
+    assert {name: address % 64 for name, address in tensors.items() if address % 64} == {}
 
 
 def test_a_model_without_genes_and_with_survival(tmp_path):
@@ -75,7 +87,7 @@ def test_a_model_that_is_shown_the_genes_themselves(trained, matrix, tmp_path):
     save_model(tmp_path / "m", replace(trained, scaler=scaler))
     loaded = load_model(tmp_path / "m")
     assert loaded.scaler.axes is None
-    assert predict(loaded, matrix).equals(predict(replace(trained, scaler=scaler), matrix))
+    pd.testing.assert_frame_equal(predict(loaded, matrix), predict(replace(trained, scaler=scaler), matrix))
     assert not predict(loaded, matrix).equals(predict(trained, matrix))
 
 
@@ -121,7 +133,7 @@ def test_a_later_format_is_refused(trained, tmp_path):
     path = tmp_path / "m" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     with pytest.raises(
-        InputError, match=r"model.json has format 99, this version reads 3; install the version that made"
+        InputError, match=r"model.json has format 99, this version reads 4; install the version that made"
     ):
         load_model(tmp_path / "m")
 

@@ -13,6 +13,8 @@ from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encod
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.tiles import TileConfig, read_tile, tile_slide
 
+FLOAT32 = 1e-5  # of the largest number: where in a batch a tile lies may change the last digits
+
 
 @pytest.fixture(scope="module")
 def grid(corner_slide):
@@ -40,13 +42,14 @@ class TestOnTheCPU:
         features = self.embed(corner_slide, grid, encoder, range(35))
         assert features.dtype == np.float32
         one_by_one = np.concatenate([encoder.embed(tile[None]) for tile in pixels])
-        np.testing.assert_array_equal(features, one_by_one)
+        np.testing.assert_allclose(features, one_by_one, rtol=0, atol=FLOAT32 * np.abs(features).max())
         assert np.abs(np.diff(features, axis=0)).max(1).min() > 0.02  # so that an exchange would be seen
 
     @pytest.mark.parametrize("border", [1, CPU_TILES, 33])
-    def test_parts_have_the_features_of_the_whole_to_the_last_bit(self, corner_slide, grid, encoder, border):
+    def test_parts_have_the_features_of_the_whole(self, corner_slide, grid, encoder, border):
         parts = [self.embed(corner_slide, grid, encoder, rows) for rows in (range(border), range(border, 35))]
-        np.testing.assert_array_equal(np.concatenate(parts), self.embed(corner_slide, grid, encoder, range(35)))
+        whole = self.embed(corner_slide, grid, encoder, range(35))
+        np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=FLOAT32 * np.abs(whole).max())
 
 
 class TestReadingAhead:

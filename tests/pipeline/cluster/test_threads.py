@@ -1,0 +1,48 @@
+import threading
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from pipeline.cluster.threads import limit_threads
+
+
+@pytest.fixture
+def two_threads():
+    """Torch and the linear algebra behind numpy with two threads, as where no variable says otherwise."""
+    before = torch.get_num_threads()
+    with threadpool_limits(2):
+        torch.set_num_threads(2)
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_on_the_cpu_torch_and_linear_algebra_use_one_thread():
+    limit_threads("cpu")
+    assert torch.get_num_threads() == 1
+    assert {pool["num_threads"] for pool in threadpool_info()} == {1}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_on_a_gpu_nothing_changes():
+    limit_threads("cuda")
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_limit_in_another_thread_does_not_count():
+    other = threading.Thread(target=limit_threads, args=("cpu",))
+    other.start()
+    other.join()
+    assert torch.get_num_threads() == 2
+    limit_threads("cpu")
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_limit_holds_though_another_part_of_the_program_raised_it():
+    limit_threads("cpu")
+    torch.set_num_threads(2)
+    limit_threads("cpu")
+    assert torch.get_num_threads() == 1
