@@ -174,7 +174,7 @@ def _guessed_months(table: LabelTable, name: str, column: SurvivalColumn) -> pd.
         f"warning: {table.source}: survival_months: column {name} names no unit; {unit} are assumed, {ground} (the longest is "
         f"{longest:g}); call it survival_{unit}, or survival_{'months' if unit == 'days' else 'days'} if that is wrong"
     )
-    return _in_months(table, name, unit)
+    return _in_months(table, name, unit, guessed=True)
 
 
 def _compare_units(table: LabelTable, columns: Mapping[str, SurvivalColumn], used: str, months: pd.Series) -> None:
@@ -195,7 +195,7 @@ def _compare_units(table: LabelTable, columns: Mapping[str, SurvivalColumn], use
             )
 
 
-def _in_months(table: LabelTable, column: str, unit: str) -> pd.Series:
+def _in_months(table: LabelTable, column: str, unit: str, *, guessed: bool = False) -> pd.Series:
     """The column in months; a follow-up longer than any is refused."""
     numbers = table.numbers(column)
     months = numbers * _MONTHS_IN[unit]
@@ -203,9 +203,9 @@ def _in_months(table: LabelTable, column: str, unit: str) -> pd.Series:
     if len(absurd):
         remedy = "days go into a column survival_days, months into survival_months, and an unknown time is left empty"
         table.refuse(column, absurd[0], f"that is {months[absurd[0]]:,.0f} months; {remedy}")
-    if unit != "months":
+    if unit != "months" and not guessed:
         table.notes.append(f"survival_months: {column} is in {unit} (a month has {DAYS_PER_MONTH} days)")
-    if unit == "days" and numbers.count() >= ENOUGH_TIMES and numbers.max() <= FEW_DAYS:
+    if unit == "days" and not guessed and numbers.count() >= ENOUGH_TIMES and numbers.max() <= FEW_DAYS:
         table.notes.append(
             f"warning: {table.source}: the longest of {numbers.count()} times in column {column} is {numbers.max():g} days; if "
             "it counts months or years, call it survival_months or survival_years"

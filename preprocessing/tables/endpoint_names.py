@@ -164,6 +164,8 @@ def _endpoint(words: list[str]) -> tuple[str | None, set[str]] | None:
 
 
 def _column(endpoint: str | None, rest: set[str], unit: str | None, happened: str | None) -> SurvivalColumn | None:
+    if rest & _CENSORED and rest & _STATUS and not happened:
+        return None  # a censoring indicator is 1 for either
     if rest & _CENSORED:
         return SurvivalColumn(endpoint, "event" if happened else "censored", None, happened) if not unit else None
     if rest & _DEAD and (unit or "time" in rest):
