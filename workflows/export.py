@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (see `--help`)."""
     said = _parser().parse_args(argv)
     from pipeline.run.finished import open_finished
-    from pipeline.terminal.logs import say, say_error, show_failures
+    from pipeline.terminal.logs import print_error, print_line, show_failures
     from preprocessing.io.errors import InputError
 
     try:
@@ -42,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = said.out or said.run / "export" / said.format
         written, failures = export(said.format, run, out, cases=said.case, origin=said.origin)
     except InputError as error:
-        say_error(str(error))
+        print_error(str(error))
         return WRONG_INPUT
     show_failures(failures)
-    say(f"{len(written)} files written to {out}")
+    print_line(f"{len(written)} files written to {out}")
     return SOME_FAILED if failures else ALL_GOOD
 
 
@@ -135,6 +135,7 @@ def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin
 
 
 def _write_heatmaps(run: "FinishedRun", slide: "FinishedSlide", out: Path) -> list[Path]:
+    from preprocessing.formats.colours import Scale
     from preprocessing.formats.heatmaps import write_heatmap
     from preprocessing.tables.case_ids import file_name
 
@@ -149,7 +150,7 @@ def _write_heatmaps(run: "FinishedRun", slide: "FinishedSlide", out: Path) -> li
             run.coords(slide),
             run.geometry(slide),
             size_px=run.size_px(slide),
-            colours=run.colours if what == "prototype" else None,
+            palette=run.colours if what == "prototype" else Scale.from_legend(run.legend(slide, what)),
         )
         paths.append(path)
     return paths
