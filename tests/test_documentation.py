@@ -107,7 +107,9 @@ def test_every_page_is_in_the_navigation():
 
 def test_the_tutorial_runs(tmp_path):
     made, run = (
-        next(line.strip() for line in PAGES["docs/tutorial/first-run.md"].splitlines() if line.strip().startswith(start))
+        next(
+            line.strip() for line in PAGES["docs/tutorial/first-run.md"].splitlines() if line.strip().startswith(start)
+        )
         for start in ("python -m workflows.demo", "run_pipeline demo/slides")
     )
     demo.main(
