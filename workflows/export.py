@@ -1,7 +1,7 @@
-"""`python -m workflows.export FORMAT RUN`: what a run made, in the files of other tools.
+"""`python -m workflows.export FORMAT RUN`: results of a run in the formats of other tools.
 
-geojson    for QuPath: tissue outlines and tiles, these with what the model sees where the run explains the case
-heatmap    pyramidal TIFF of what the model sees, for every slide that is explained
+geojson    for QuPath: tissue outlines and tiles, with attention, contribution and prototype if the case is explained
+heatmap    pyramidal TIFF of attention, contribution and prototypes, for every explained slide
 clam, trident, stamp    HDF5 of patch features, as those tools write them
 anndata    .h5ad: a file for each case (tiles × features), and cohort.h5ad (cases × genes, with labels and predictions)
 """
