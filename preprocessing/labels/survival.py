@@ -121,7 +121,9 @@ def _note_endpoints(
 ) -> None:
     times = {column.endpoint for column in columns.values() if column.role == "time"} - {None, *available}
     if times:
-        table.notes.append(f"endpoints: times of {', '.join(sorted(map(str, times)))} without a status of its own: not used")
+        table.notes.append(
+            f"endpoints: times of {', '.join(sorted(map(str, times)))} without a status of its own: not used"
+        )
     if len(available) > 1:
         table.notes.append(f"endpoints: {', '.join(available)}; {endpoint} is used (--endpoint)")
     elif available and endpoint not in available:
