@@ -1,7 +1,7 @@
-"""`python -m workflows.export FORMAT RUN`: export slides, features and explanations of a run for other tools.
+"""`python -m workflows.export FORMAT RUN`: results of a run in the formats of other tools.
 
-geojson    QuPath: tissue outlines and tiles, with the values of the explanation where the case is explained
-heatmap    pyramidal TIFF of each layer of the explanation, for every slide that is explained
+geojson    for QuPath: tissue outlines and tiles, with attention, contribution and prototype if the case is explained
+heatmap    pyramidal TIFF of attention, contribution and prototypes, for every explained slide
 clam, trident, stamp    HDF5 files of patch features, in the layout of these tools
 anndata    .h5ad: one file per case (tiles × features), and cohort.h5ad (cases × genes, with labels and predictions)
 """
