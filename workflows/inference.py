@@ -43,7 +43,12 @@ def predict(
     limit_threads(device)  # as in training, so that the numbers agree
     with run.stage("prediction"):
         prepared = prepare_cohort(
-            predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes
+            predictors,
+            cohort,
+            features,
+            store=config.store,
+            max_missing=config.max_missing_genes,
+            max_patches=config.train.max_patches,
         )
         run.record["genes"] = {
             one.task: log_missing_genes(one, prepared.members[one.task], cohort) for one in predictors

@@ -1,5 +1,6 @@
 """The stages over slides: a worker reads a slide, writes to the store and returns an outcome."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import openslide
 from dask.system import CPU_COUNT
 from jaxtyping import Float
 
+from pipeline.cluster.gpus import GPU_WORKERS
 from pipeline.cluster.mapping import Outcome, map_slides
 from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
@@ -22,6 +24,7 @@ from preprocessing.features.encoders import CPU_TILES, load_encoder
 from preprocessing.features.store import Bag, FeatureStore, feature_key, tile_key
 from preprocessing.io.errors import SlideError
 from preprocessing.io.fingerprints import slide_fingerprint
+from preprocessing.io.gpu import gpu_failures
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import mask_origin
 from preprocessing.tiling.slide_stats import measure_slide
@@ -125,9 +128,10 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe) -> Outcome:
     readers = _readers(recipe.device)
     normalise, doubt = slide_normaliser(slide.path, grid, recipe.tiles.stain)
     start = time.perf_counter()
-    features = embed_tiles(
-        slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, normalise=normalise
-    )
+    with gpu_failures(f"embedding {slide.slide_id}"):
+        features = embed_tiles(
+            slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, normalise=normalise
+        )
     _require_unchanged(slide)
     if part.is_whole:
         seconds = round(time.perf_counter() - start, 3)
@@ -198,7 +202,10 @@ def _readers(device: str) -> int:
     """Number of reading threads for a GPU: its share of the cores; 0 on a CPU."""
     import torch
 
-    return max(1, min(MAX_READERS, CPU_COUNT // torch.cuda.device_count())) if device == "cuda" else 0
+    if device != "cuda":
+        return 0
+    sharing = int(os.environ.get(GPU_WORKERS) or torch.cuda.device_count())
+    return max(1, min(MAX_READERS, CPU_COUNT // sharing))
 
 
 def _require_unchanged(slide: Slide) -> None:
