@@ -11,7 +11,7 @@ COLUMNS = ("who2021_diagnosis", "who2021_grade", "who2021_rule", "who2021_predic
 
 
 def diagnoses(predictions: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
-    """A row a case: `case_id, diagnosis, who_grade, rule, predicted, rests_on, use`; empty where nothing speaks of markers.
+    """A row a case: `case_id, diagnosis, who_grade, rule, predicted, modalities, use`; empty where nothing speaks of markers.
 
     A marker that is given stands; grade, IDH and 1p/19q that are not given are taken from the predicted grade and subtype,
     and `predicted` and the rule name them. Where a diagnosis stays open, the rule says what is not known.
@@ -27,9 +27,9 @@ def diagnoses(predictions: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFr
     decided = who2021(given, predicted=guessed.reindex(cases))
     known = decided["who2021_diagnosis"].notna() | decided["who2021_predicted"].ne("")
     decided = decided[known]
-    rests_on = told.groupby("case_id")["rests_on"].first().reindex(decided.index)
+    modalities = told.groupby("case_id")["modalities"].first().reindex(decided.index)
     names = ["diagnosis", "who_grade", "rule", "predicted"]
-    table = decided[list(COLUMNS)].set_axis(names, axis=1).assign(rests_on=rests_on, use=USE)
+    table = decided[list(COLUMNS)].set_axis(names, axis=1).assign(modalities=modalities, use=USE)
     return table.rename_axis("case_id").reset_index()
 
 

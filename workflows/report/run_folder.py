@@ -12,7 +12,10 @@ import pandas as pd
 import yaml
 from PIL import Image
 
+from pipeline.metrics import TaskReport
+from pipeline.metrics.report import read_reports
 from pipeline.slides.thumbnails import thumbnail_path
+from pipeline.tasks import metrics_types
 from preprocessing.io.errors import InputError
 
 
@@ -42,7 +45,7 @@ class RunFolder:
     slides: pd.DataFrame
     predictions: pd.DataFrame
     diagnoses: pd.DataFrame
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, TaskReport[Any]]
     explanations: Mapping[str, Any]
     warnings: tuple[str, ...]
 
@@ -96,7 +99,7 @@ def read_run(folder: Path) -> RunFolder:
         slides=_table(folder / "slides.csv"),
         predictions=_table(folder / "predictions.csv"),
         diagnoses=_table(folder / "diagnoses.csv"),
-        metrics=_json(folder / "metrics.json"),
+        metrics=_metrics(folder / "metrics.json"),
         explanations={path.stem: _json(path) for path in sorted((folder / "explain").glob("*.json"))},
         warnings=_warnings(_text(folder / "run.log")),
     )
@@ -130,6 +133,10 @@ def _json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"report: {path} is damaged ({error}); give the run's command again") from None
+
+
+def _metrics(path: Path) -> dict[str, TaskReport[Any]]:
+    return read_reports(path, metrics_types()) if path.is_file() else {}
 
 
 def _table(path: Path) -> pd.DataFrame:
