@@ -256,7 +256,7 @@ def test_what_was_decided_about_the_genes_is_told(finished, cohort, walk, genes,
     assert walk("none", genes(table), *ONE_TASK, "--gene-sets", cohort.sets, "--out", tmp_path / "run") == 0
     note = "1 features left out, constant in the training cases: EGFR"
     assert f"genes (subtype): {note}\n" in capsys.readouterr().out
-    assert metrics(tmp_path / "run", "subtype")["gene_notes"] == {"final": [note]}
+    assert metrics(tmp_path / "run", "subtype")["notes"]["gene_notes"] == {"final": [note]}
 
 
 # --- again, and otherwise
