@@ -14,10 +14,10 @@ import torch
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
-from models.linear import OnLinear
+from models.linear import LinearOffset
 from models.settings import ModelSettings
 from pipeline.cluster.threads import limit_threads
-from pipeline.config.schema import CONTENDERS, Config, Contender, identity
+from pipeline.config.schema import CANDIDATE_KEYS, Config, ModelCandidate, identity
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.tasks import TASKS, FittedTask
@@ -34,6 +34,7 @@ from preprocessing.io.atomic import write_text, writing
 from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
+from preprocessing.io.gpu import gpu_failures
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
@@ -60,7 +61,7 @@ class FoldJob:
         bags: feature groups of each case.
         encoder: what the features are made of, for the model folder; None without slides.
         config: the run's.
-        contender: the model that is trained.
+        candidate: the model that is trained.
         baselines: whether what the model has to beat is fitted beside it.
         device: where to train.
         out: the fold's folder.
@@ -80,7 +81,7 @@ class FoldJob:
     bags: Mapping[str, tuple[str, ...]]
     encoder: Mapping[str, Any] | None
     config: Config
-    contender: Contender
+    candidate: ModelCandidate
     baselines: bool
     device: str
     out: Path
@@ -88,7 +89,7 @@ class FoldJob:
     code: str = field(default_factory=lambda: code_fingerprint(__name__))
 
     def __str__(self) -> str:
-        return f"{self.task}, {self.contender.name}, {self.out.name}"
+        return f"{self.task}, {self.candidate.name}, {self.out.name}"
 
     @property
     def is_final(self) -> bool:
@@ -96,11 +97,11 @@ class FoldJob:
         return self.fold.number == FINAL
 
     def fingerprint(self) -> str:
-        """Of all that decides the result; other contenders of the run do not."""
+        """Of all that decides the result; other candidates of the run do not."""
         everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}
         everything |= {"fold": asdict(self.fold), "labels": self.labels.to_json(orient="split")}
-        everything |= {"contender": [self.contender.model, self.contender.settings]}
-        config = {key: value for key, value in identity(self.config).items() if key not in CONTENDERS}
+        everything |= {"candidate": [self.candidate.model, self.candidate.settings]}
+        config = {key: value for key, value in identity(self.config).items() if key not in CANDIDATE_KEYS}
         everything |= {"omics": file_fingerprint(self.omics), "config": config}
         return fingerprint(everything)
 
@@ -137,10 +138,17 @@ def run_fold(job: FoldJob) -> str:
     shutil.rmtree(job.out, ignore_errors=True)
     with writing(job.out):
         job.out.mkdir(parents=True)
+    with gpu_failures(str(job)):
+        _fit_and_predict(job)
+    write_text(done, json.dumps({"fingerprint": mark}))
+    return "done"
 
+
+def _fit_and_predict(job: FoldJob) -> None:
+    """The files of a fold, but for the one that says that it is done."""
     fold = job.fold
     data, scaler = load_data(job, fold)
-    learned = learn(job, fold, data, job.contender.model, job.contender.settings)
+    learned = learn(job, fold, data, job.candidate.model, job.candidate.settings)
     baselines = fit_baselines(job, fold, data, learned.task) if job.baselines else None
     if fold.test:
         write_predictions(job, fold, data, learned)
@@ -152,8 +160,6 @@ def run_fold(job: FoldJob) -> str:
     save_model(job.out / "model", _trained(job, data, learned, scaler, baselines))
     if job.is_final:
         fit_reference(job, scaler).save(job.out / "model")
-    write_text(done, json.dumps({"fingerprint": mark}))
-    return "done"
 
 
 def _trained(
@@ -171,8 +177,8 @@ def _trained(
     }
     return TrainedModel(
         model=learned.model.cpu(),
-        model_name=job.contender.model,
-        settings=job.contender.settings,
+        model_name=job.candidate.model,
+        settings=job.candidate.settings,
         task_name=job.task,
         task=learned.task,
         scaler=scaler,
@@ -193,14 +199,15 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     matrix = with_covariates(molecular, job.labels, job.covariates)
     there = set(matrix.case_ids)
     with_genes = [case for case in fold.train if case in there]
-    if not with_genes and MODELS[job.contender.model].subspaces:
+    if not with_genes and MODELS[job.candidate.model].subspaces:
         raise InputError(
             f"{job.task}, {job.out.name}: none of the {len(fold.train)} training cases has genes, and "
-            f"{job.contender.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
+            f"{job.candidate.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
             "--model"
         )
     scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None
-    return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
+    data = dataset_for(scaler, matrix, bags, patch_dim=bags.width())
+    return replace(data, max_patches=job.config.train.max_patches), scaler
 
 
 def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> ReferenceCohort:
@@ -225,7 +232,7 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
     Raises:
         InputError: a subspace of which no gene is left.
     """
-    names = MODELS[job.contender.model].subspaces
+    names = MODELS[job.candidate.model].subspaces
     if not names:
         return OmicsScaler.fit(train, job.gene_sets, job.config.omics)
     chosen = fit_subspaces(train, job.gene_sets, job.config.omics)
@@ -268,7 +275,7 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Mo
         torch.manual_seed(seed)
         model = MODELS[model_name](data.patch_dim, data.group_dims, fitted.n_outputs, settings)
         if linear:
-            model = OnLinear(model, linear.weight, linear.bias, linear.absent)
+            model = LinearOffset(model, linear.weight, linear.bias, linear.absent)
         model.to(job.device)
         history = fit_model(
             model,
@@ -285,13 +292,19 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Mo
         members.append(model)
         histories.append(history)
     ensemble = Ensemble(members)
-    logits, halvings = [], []
+    logits: list[np.ndarray] = []
+    halvings: list[int] = []
     for output in predict(ensemble, shown, fold.train, device=job.device):
-        logits.append(output.logits.float().cpu().numpy())
-        halvings.append(int(output.extras["halvings"].max()) if "halvings" in output.extras else 0)
+        logits.append(output.logits.numpy())
+        pooled = output.extras.get("halvings")
+        halvings += [0] * len(output.logits) if pooled is None else pooled.amax(0).tolist()
     train_logits = np.concatenate(logits)
     return Learned(
-        ensemble, fitted.calibrated(train_logits), histories, train_logits, _on_pooling(model_name, halvings)
+        ensemble,
+        fitted.calibrated(train_logits),
+        histories,
+        train_logits,
+        (*_on_pooling(model_name, halvings), *_on_samples(shown, fold.train)),
     )
 
 
@@ -303,9 +316,20 @@ def _on_pooling(model_name: str, halvings: Sequence[int]) -> tuple[str, ...]:
     return (f"{model_name}: {pooled} of {len(halvings)} training cases pooled, up to {max(halvings)} times by 2",)
 
 
+def _on_samples(data: Dataset, cases: Sequence[str]) -> tuple[str, ...]:
+    """Of how many training cases only a sample of the tiles was read; nothing where all were."""
+    cut = data.cut(cases)
+    if not cut:
+        return ()
+    return (
+        f"{len(cut)} of {len(cases)} training cases have more than {data.max_patches:,} tiles (train.max_patches): a random "
+        "sample of so many was read, another one in each training step, and one that is always the same in prediction",
+    )
+
+
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
     """`predictions.csv` of the test cases; `single_modality.csv`: those with slides and genes, from either alone."""
-    reads = MODELS[job.contender.model]
+    reads = MODELS[job.candidate.model]
 
     def predicted(cases: list[str], **without: bool) -> pd.DataFrame:
         outputs = list(predict(learned.model, data, cases, device=job.device, **without))
@@ -317,7 +341,7 @@ def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned)
             )
             for case in cases
         ]
-        logits = np.concatenate([output.logits.float().cpu().numpy() for output in outputs])
+        logits = np.concatenate([output.logits.numpy() for output in outputs])
         members = np.concatenate([output.extras["logits"].float().cpu().numpy() for output in outputs], axis=1)
         return pd.concat([head, learned.task.predict(logits, members)], axis=1)
 
@@ -368,4 +392,4 @@ def _mil_baseline(job: FoldJob, data: Dataset, mil: Learned) -> TrainedModel:
 
 
 def _slides_are_another_view(job: FoldJob) -> bool:
-    return job.contender.model != SLIDES_ALONE and any(job.bags.values())
+    return job.candidate.model != SLIDES_ALONE and any(job.bags.values())

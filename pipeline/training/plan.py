@@ -86,7 +86,7 @@ def plan_tasks(config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> list
     if config.covariates:
         _require_columns(labels, config.covariates)
         check_covariates(labels, config.covariates)
-        if blind := [one.name for one in config.contenders() if not MODELS[one.model].reads_genes]:
+        if blind := [one.name for one in config.candidates() if not MODELS[one.model].reads_genes]:
             log.warning("covariates %s: %s looks at slides only", ", ".join(config.covariates), ", ".join(blind))
     return [_plan(name, config, labels, omics) for name in wanted]
 

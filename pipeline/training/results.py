@@ -136,7 +136,7 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
 def evaluate(plan: TaskPlan, evaluation: Evaluation, jobs: list[FoldJob]) -> TaskReport[Any]:
     """Metrics of the model, from each modality alone and of each baseline on the same test cases, and their differences."""
     folds = [job for job in jobs if not job.is_final]
-    kind, name = TASKS[plan.name].kind, jobs[0].contender.name
+    kind, name = TASKS[plan.name].kind, jobs[0].candidate.name
     report = evaluation.report(kind, name, _read_all(folds, "baselines.csv"))
     return report.model_copy(update={"by_modality": _by_modality(evaluation, _read_all(folds, SINGLE_MODALITY))})
 
@@ -164,7 +164,7 @@ def _notes(jobs: list[FoldJob]) -> ModelNotes:
     last = jobs[-1].out.name
     genes = {name: (one["omics"] or {"notes": []})["notes"] for name, one in described.items()}
     slides = {name: one["slide_notes"] for name, one in described.items()}
-    names, omics = MODELS[jobs[-1].contender.model].subspaces, described[last]["omics"]
+    names, omics = MODELS[jobs[-1].candidate.model].subspaces, described[last]["omics"]
     return ModelNotes(
         subspaces={name: omics["groups"][name] for name in names} if omics else {},
         gene_notes={name: notes for name, notes in genes.items() if name == last or notes != genes[last]},

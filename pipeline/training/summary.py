@@ -19,7 +19,7 @@ def by_pattern(tested: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         tested: the rows of the predictions that count, with their truth.
-        alone: the folds' `inputs.csv` in one table; may be empty.
+        alone: the folds' `single_modality.csv` in one table; may be empty.
     """
     if alone.empty:
         return tested

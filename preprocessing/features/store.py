@@ -40,7 +40,7 @@ from preprocessing.io.files import file_above
 from preprocessing.io.fingerprints import fingerprint
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import mask_origin
-from preprocessing.tiling.slide_stats import LOOK_FORMAT, Look
+from preprocessing.tiling.slide_stats import STATS_FORMAT, SlideStats
 from preprocessing.tiling.stain import stain_recipe
 from preprocessing.tiling.tiles import TileConfig, TiledSlide, TileGrid, tile_recipe
 
@@ -269,16 +269,16 @@ class FeatureStore:
         """Whether it is known how that slide looks."""
         return self.read_look(key) is not None
 
-    def write_look(self, key: str, look: Look, provenance: Mapping[str, Any]) -> None:
+    def write_look(self, key: str, look: SlideStats, provenance: Mapping[str, Any]) -> None:
         """Store how a slide looks, under the key of its tiles."""
-        self._write(f"looks/{key}", {}, {"look_format": LOOK_FORMAT, "look": asdict(look)} | dict(provenance))
+        self._write(f"looks/{key}", {}, {"look_format": STATS_FORMAT, "look": asdict(look)} | dict(provenance))
 
-    def read_look(self, key: str) -> Look | None:
+    def read_look(self, key: str) -> SlideStats | None:
         """How a slide looks; None where nobody has measured it, or an earlier version did."""
         described = self.described(f"looks/{key}")
-        if described is None or described.get("look_format") != LOOK_FORMAT:
+        if described is None or described.get("look_format") != STATS_FORMAT:
             return None
-        return Look(**described["look"])
+        return SlideStats(**described["look"])
 
     def write_features(self, key: str, bag: Bag, provenance: Mapping[str, Any], *, exactly: bool = False) -> None:
         """Store a slide's patch features, as float16 where that holds them; raises SlideError if any is not finite.

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline.metrics import TaskReport
 from pipeline.metrics.report import read_reports
+from pipeline.run.explanation_file import read_explanation
 from pipeline.slides.thumbnails import thumbnail_path
 from pipeline.tasks import metrics_types
 from preprocessing.io.errors import InputError
@@ -100,7 +101,7 @@ def read_run(folder: Path) -> RunFolder:
         predictions=_table(folder / "predictions.csv"),
         diagnoses=_table(folder / "diagnoses.csv"),
         metrics=_metrics(folder / "metrics.json"),
-        explanations={path.stem: _json(path) for path in sorted((folder / "explain").glob("*.json"))},
+        explanations={path.stem: read_explanation(path) for path in sorted((folder / "explain").glob("*.json"))},
         warnings=_warnings(_text(folder / "run.log")),
     )
 

@@ -89,7 +89,11 @@ def test_baselines_of_classes_give_the_planted_class_the_higher_probability():
 def test_baselines_come_back_from_the_model_folder_as_they_were(name, deaths):
     labels = deaths.assign(grade=np.where(HALF, "4", "2"))
     task = TASKS[name].fit(labels, TASKS[name].vocabulary(labels))
-    own = slides(np.arange(N)) if name == "survival" else pd.DataFrame({"probability_2": 0.4, "probability_4": 0.6}, range(N))
+    own = (
+        slides(np.arange(N))
+        if name == "survival"
+        else pd.DataFrame({"probability_2": 0.4, "probability_4": 0.6}, range(N))
+    )
     fitted = task.fit_baselines(labels, genes(HALF * 1.0), own, seed=0)
     restored = task.restore_baselines(json.loads(json.dumps(fitted.to_json())))
     before, after = (one.predict(labels, genes(HALF * 0.5), own) for one in (fitted, restored))

@@ -31,7 +31,7 @@ def frame(cases, probability, fold):
 def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml", model="umeml", groups=(), slide_notes=()):
     """A job as one leaves it that is finished."""
     job = SimpleNamespace(
-        fold=fold, out=folder, is_final=fold.number == -1, contender=SimpleNamespace(name=name, model=model)
+        fold=fold, out=folder, is_final=fold.number == -1, candidate=SimpleNamespace(name=name, model=model)
     )
     (job.out / "model").mkdir(parents=True)
     described = {
