@@ -178,12 +178,12 @@ def read_reports(path: Path, metrics_of: Mapping[str, type[CaseMetrics]]) -> dic
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
     except ValueError as error:
-        raise InputError(f"report: {path} is damaged ({error}); give the run's command again") from None
+        raise InputError(f"{path} is damaged ({error}); repeat the command of the run") from None
     if content.get("format") != FORMAT:
         found = f"format {content['format']}" if "format" in content else "no format number"
         raise InputError(
-            f"report: {path} has {found}, and this version reads format {FORMAT}: another version wrote it; draw the report "
-            "with that version, or give the run's command again with another --out"
+            f"{path} has {found}, and this version reads format {FORMAT}: another version wrote it; draw the report "
+            "with that version, or repeat the command of the run with another --out"
         )
     try:
         return {name: _read_task(task, metrics_of) for name, task in content["tasks"].items()}
@@ -194,7 +194,7 @@ def read_reports(path: Path, metrics_of: Mapping[str, type[CaseMetrics]]) -> dic
             f"report: {path} is damaged ({where}: {problem['msg']}); give the run's command again"
         ) from None
     except (KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"report: {path} is damaged ({error!r}); give the run's command again") from None
+        raise InputError(f"{path} is damaged ({error!r}); repeat the command of the run") from None
 
 
 def _read_task(content: Mapping[str, Any], metrics_of: Mapping[str, type[CaseMetrics]]) -> TaskReport[Any]:

@@ -79,7 +79,7 @@ def test_a_run_that_loses_a_slide_says_so_and_ends_with_1(cohort, finished, walk
     lost = read(finished / "slides.csv")["slide_id"][0]
     assert walk(cohort.slides, cohort.genes, "--until", "tile", "--out", tmp_path / "run") == 1
     told = capsys.readouterr().err
-    assert f"slides.csv: not every id that came in is there once: missing ('{lost}'" in told
+    assert f"slides.csv: not every id of the input is there exactly once: missing ('{lost}'" in told
     assert not (tmp_path / "run" / "run.json").exists()
 
 

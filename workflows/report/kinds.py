@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 
 from pipeline.metrics import ClassificationMetrics, SurvivalMetrics, TaskReport
+from pipeline.run.finished import FinishedRun
 from pipeline.tasks import TASKS
 from pipeline.tasks.classification import PROBABILITY
 from pipeline.tasks.survival import outcome
 from workflows.report import class_charts, survival_charts
 from workflows.report.chart import Chart, missing
-from workflows.report.run_folder import RunFolder
 from workflows.report.tables import Table, class_table
 from workflows.report.words import MODALITIES, other_name
 
@@ -66,7 +66,7 @@ class KindView:
         is_decided: whether a prediction is right or wrong as compared with the label.
     """
 
-    charts: Callable[[RunFolder, str, TaskReport[Any] | None, pd.DataFrame], tuple[Chart, ...]] = _nothing
+    charts: Callable[[FinishedRun, str, TaskReport[Any] | None, pd.DataFrame], tuple[Chart, ...]] = _nothing
     table: Callable[[str, str, Any], Table | None] = _no_table
     confusions: Callable[[TaskReport[Any]], tuple[Confusion, ...]] = _nothing
     about: Callable[[pd.DataFrame], str] = _no_words
@@ -86,7 +86,7 @@ def truth_of(task: str) -> list[str]:
 
 
 def _survival_charts(
-    run: RunFolder, name: str, report: TaskReport[SurvivalMetrics] | None, tested: pd.DataFrame
+    run: FinishedRun, name: str, report: TaskReport[SurvivalMetrics] | None, tested: pd.DataFrame
 ) -> tuple[Chart, ...]:
     if "risk" not in tested:
         return (missing(f"{name}-kaplan-meier", "Kaplan–Meier, AUC and calibration", "No case has a risk."),)
@@ -110,7 +110,7 @@ def _deaths(tested: pd.DataFrame) -> str:
 
 
 def _class_charts(
-    run: RunFolder, name: str, report: TaskReport[ClassificationMetrics] | None, tested: pd.DataFrame
+    run: FinishedRun, name: str, report: TaskReport[ClassificationMetrics] | None, tested: pd.DataFrame
 ) -> tuple[Chart, ...]:
     if not report or "label" not in tested:
         return (missing(f"{name}-roc", "ROC, precision and recall, calibration", "They need labels; there are none."),)

@@ -79,7 +79,7 @@ def test_what_is_written_is_read_back_as_it_was(reports, tmp_path):
 )
 def test_another_versions_report_is_refused_with_what_to_do(reports, tmp_path, change, message):
     path = write(tmp_path / "metrics.json", change(to_json(reports)))
-    with pytest.raises(InputError, match=f"report: {path} {message}.*(give|draw)"):
+    with pytest.raises(InputError, match=f"{path} {message}.*repeat the command of the run"):
         read_reports(path, KINDS)
 
 
