@@ -1,7 +1,7 @@
 """The cohort: slides, genes and labels joined by case, and the audit of every case of the input."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -11,16 +11,18 @@ import pandas as pd
 
 from preprocessing.features.precomputed import StoredRecipe, stored_recipe, stored_slide
 from preprocessing.features.store import FeatureStore
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, some
 from preprocessing.labels.recognition import recognise
 from preprocessing.labels.who2021 import who2021
 from preprocessing.omics.matrix import FEATURE_KINDS, OmicsMatrix, concatenate
-from preprocessing.slides.discovery import find_slides, select_kind
+from preprocessing.slides.discovery import SlideSource, find_slides
 from preprocessing.slides.probing import probe_slides, same_scans
 from preprocessing.slides.resolution import doubtful_resolutions
-from preprocessing.slides.slide import LeftOut, Slide, SlideFile
+from preprocessing.slides.selection import SlideOptions, select_resolutions, select_slides, upsampling
+from preprocessing.slides.slide import FoundSlides, LeftOut, Slide, SlideFile
 from preprocessing.tables.case_ids import case_of, source_site
 from preprocessing.tables.case_tables import Dropped, read_clinical, read_genes
+from preprocessing.tables.matching import match_cases, spellings
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,13 @@ class Cohort:
 
 
 def load_cohort(
-    slides: Path | None,
+    slides: SlideSource | None,
     genes: Path | None,
     *,
     clinical: Path | None = None,
     further_tables: Sequence[str] = (),
     cases: Literal["both", "any"] = "both",
-    slide_kind: str = "DX",
-    default_mpp: float | None = None,
+    options: SlideOptions | None = None,
     ignore_columns: Iterable[str] = (),
     store: FeatureStore | None = None,
     must_share: bool = True,
@@ -91,13 +92,12 @@ def load_cohort(
     """Read everything but pixels, and report everything that is wrong with the input.
 
     Args:
-        slides: folder, slide or manifest; None for a run on genes alone.
+        slides: folder, slides or manifest; None for a run on genes alone.
         genes: the gene table; None for a run on slides alone.
         clinical: table of labels; default: label columns of the gene table.
         further_tables: more molecular tables of the same cases, `FILE` or `FILE:KIND` (cnv, mutation, …).
         cases: whether a case needs both slides and genes, or any of them.
-        slide_kind: "DX" or "all".
-        default_mpp: fallback µm/px for slides without resolution metadata.
+        options: which slides are used, and where their resolution comes from; default: see `SlideOptions`.
         ignore_columns: columns of the gene tables to leave out.
         store: feature store with the precomputed features that a manifest lists instead of slides.
         must_share: whether a gene table without any of the slides' cases is refused; otherwise a warning.
@@ -106,32 +106,35 @@ def load_cohort(
     Raises:
         InputError: see the readers of slides and tables; or no case has what the run needs.
     """
+    options = options or SlideOptions()
     if slides is None and genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
-    found = find_slides(slides, isolated=isolated) if slides else []
-    files, other_kinds = _select_slides(found, slides, slide_kind) if slides else ([], [])
-    known = {file.case_id for file in files} | {gone.file.case_id for gone in other_kinds} or None
+    files = find_slides(slides, isolated=isolated) if slides else FoundSlides(())
+    known = spellings(file.case_id for file in files.every()) or None
     tables = _read_tables(genes, further_tables, clinical, known, ignore=tuple(ignore_columns), must_share=must_share)
     notes, annotations = tables.notes, tables.annotations
     labels = recognise(annotations, source=str(clinical or genes))
+    files, matching = _with_table_names(files, tables, labels.frame)
     # Last, since it takes longest.
-    usable, broken = _open_slides(files, slides, default_mpp, store, isolated=isolated) if slides else ([], [])
+    usable, left_out, slide_notes = (
+        _open_slides(files, slides, options, store, isolated=isolated) if slides else ([], [], [])
+    )
     recipe = stored_recipe(usable, store) if store and any(slide.features for slide in usable) else None
     if recipe:
         notes.append(recipe.told())
     cohort = Cohort(
-        found=tuple(found),
+        found=tuple(files.every()),
         slides=tuple(usable),
-        left_out=tuple(other_kinds + broken),
+        left_out=tuple(left_out),
         omics=tables.omics,
         labels=_with_sites(_with_diagnosis(labels.frame, annotations, str(clinical or genes))),
         annotations=annotations,
         rows_dropped=tuple(tables.dropped),
-        notes=tuple([*notes, *labels.notes, *same_scans(usable), *doubtful_resolutions(usable)]),
+        notes=tuple([*files.notes, *notes, *matching, *labels.notes, *slide_notes]),
         needs="slides" if not tables.any_genes else "genes" if slides is None else cases,
         precomputed=recipe,
     )
-    _require_cases(cohort, slides, genes)
+    _require_cases(cohort, genes)
     return cohort
 
 
@@ -176,22 +179,59 @@ def _read_tables(
     return _Tables(omics, annotations, dropped, notes, any_genes=bool(matrices))
 
 
-def _select_slides(found: list[SlideFile], source: Path, kind: str) -> tuple[list[SlideFile], list[LeftOut]]:
-    kept, other_kinds = select_kind(found, kind)
-    if not kept:
-        raise InputError(f"slides: none of the {len(other_kinds)} slides in {source} is used: {other_kinds[0].reason}")
-    return kept, other_kinds
+def _with_table_names(found: FoundSlides, tables: _Tables, labels: pd.DataFrame) -> tuple[FoundSlides, list[str]]:
+    """The slides with their cases as the tables spell them, and notes on the matching."""
+    in_tables = {*tables.omics.case_ids, *map(str, labels.index)}
+    if not in_tables:
+        return found, []
+    names, notes = match_cases({file.case_id for file in found.every()}, in_tables)
+
+    def renamed(file: SlideFile) -> SlideFile:
+        return replace(file, case_id=names.get(file.case_id, file.case_id))
+
+    files = tuple(renamed(file) for file in found.files)
+    left_out = tuple(replace(gone, file=renamed(gone.file)) for gone in found.left_out)
+    return replace(found, files=files, left_out=left_out), notes
 
 
 def _open_slides(
-    files: list[SlideFile], source: Path, default_mpp: float | None, store: FeatureStore | None, *, isolated: bool
-) -> tuple[list[Slide], list[LeftOut]]:
-    of_features = partial(stored_slide, store=store) if store and any(file.features for file in files) else None
-    usable, broken = probe_slides(files, default_mpp=default_mpp, precomputed=of_features, isolated=isolated)
+    found: FoundSlides, source: SlideSource, options: SlideOptions, store: FeatureStore | None, *, isolated: bool
+) -> tuple[list[Slide], list[LeftOut], list[str]]:
+    """Usable slides, those left out with the reason, and warnings."""
+    files, excluded = select_slides(found.files, options)
+    if not files:
+        raise InputError(
+            f"slides: none of the {len(excluded)} slides in {_shown(source)} is used: {_reasons(excluded)}"
+        )
+    precomputed = partial(stored_slide, store=store) if store and any(file.features for file in files) else None
+    usable, broken = probe_slides(
+        files,
+        default_mpp=options.default_mpp,
+        trust_manifest=options.trust_manifest_mpp,
+        precomputed=precomputed,
+        isolated=isolated,
+    )
+    usable, coarse, warnings = select_resolutions(usable, files, options)
     if not usable:
-        reasons = "; ".join(f"{gone.file.slide_id}: {gone.reason}" for gone in broken[:3])
-        raise InputError(f"slides: none of the {len(broken)} slides in {source} can be used: {reasons}")
-    return usable, broken
+        unusable = [*found.left_out, *broken, *coarse]
+        raise InputError(
+            f"slides: none of the {len(unusable)} slides in {_shown(source)} can be used: {_reasons(unusable)}"
+        )
+    warnings += [*same_scans(usable, masks=options.masks), *doubtful_resolutions(usable)]
+    return usable, [*found.left_out, *excluded, *broken, *coarse], warnings
+
+
+def _shown(source: SlideSource) -> str:
+    return some(source) if isinstance(source, tuple) else str(source)
+
+
+def _reasons(left_out: Sequence[LeftOut]) -> str:
+    """The first reasons; each is given once."""
+    by_reason: dict[str, str] = {}
+    for gone in left_out:
+        by_reason.setdefault(gone.reason, gone.file.slide_id)
+    shown = [f"{slide_id}: {reason}" for reason, slide_id in list(by_reason.items())[:3]]
+    return "; ".join(shown) + ("; …" if len(by_reason) > 3 else "")
 
 
 def _read_further(
@@ -224,12 +264,12 @@ def _with_sites(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(site=sites) if sites.notna().any() else frame
 
 
-def _require_cases(cohort: Cohort, slides: Path | None, genes: Path | None) -> None:
+def _require_cases(cohort: Cohort, genes: Path | None) -> None:
     if not cohort.used_cases():
-        with_slides, with_genes = sorted(cohort.slides_by_case())[:3], sorted(cohort.omics.case_ids)[:3]
+        with_slides, with_genes = sorted(cohort.slides_by_case()), sorted(cohort.omics.case_ids)
         raise InputError(
-            f"no case has both a usable slide and genes: slides in {slides} are of {', '.join(with_slides)}; "
-            f"{genes} has {', '.join(with_genes)}; if ids are written differently, give a manifest with a case_id column"
+            f"no case has both a usable slide and genes: the slides belong to {some(with_slides)}; {genes} has "
+            f"{some(with_genes)}; if ids are written differently, give a manifest with a case_id column"
         )
 
 
@@ -275,16 +315,20 @@ def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:
     return table.join(cohort.labels, on="case_id")
 
 
-def ledger(cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
+def ledger(
+    cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]], *, tile_mpp: float | None = None
+) -> pd.DataFrame:
     """Return one row per slide file, with its absolute path: also a manifest for another run on the same features.
 
     Args:
         cohort: the input.
         outcomes: by slide id of the usable slides: `status, reason, n_tiles, seconds`, and the store groups `tiles, features`.
+        tile_mpp: microns per pixel of the tiles, from which `upsampling` follows; None where features are precomputed.
     """
     rows: list[dict[str, object]] = []
     for slide in cohort.slides:
         known = {"slide_id": slide.slide_id, "case_id": slide.case_id, "mpp": slide.mpp, "mpp_source": slide.mpp_source}
+        known["upsampling"] = np.nan if tile_mpp is None else round(upsampling(slide, tile_mpp), 3)
         rows.append(known | {"path": str(slide.path.absolute())} | dict(outcomes[slide.slide_id]))
     for gone in cohort.left_out:
         known = {"slide_id": gone.file.slide_id, "case_id": gone.file.case_id, "mpp": np.nan, "mpp_source": ""}
@@ -296,7 +340,7 @@ def ledger(cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]]) -> pd.D
             "tiles": "",
             "features": "",
         }
-        rows.append(known | {"path": str(gone.file.path.absolute())} | outcome)
+        rows.append(known | {"path": gone.file.location} | outcome)
     columns = ["slide_id", "case_id", "status", "reason", "n_tiles", "mpp", "mpp_source", "seconds", "path"]
-    columns += ["tiles", "features"]
+    columns += ["tiles", "features", "upsampling"]
     return pd.DataFrame(rows, columns=columns).sort_values(["slide_id", "path"])

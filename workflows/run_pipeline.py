@@ -234,8 +234,7 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool) -> "Cohort":
         clinical=config.clinical,
         further_tables=config.further_tables,
         cases=config.cases,
-        slide_kind=config.slide_kind,
-        default_mpp=config.default_mpp,
+        options=config.slide_options(masks=paths.masks),
         ignore_columns=config.omics.ignore,
         store=FeatureStore(paths.store),
         must_share=not trained,
@@ -256,7 +255,7 @@ def write_ledgers(
     failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
     rows = {name: outcome.as_row() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
     cases = audit_cases(cohort, failures)
-    run.write_table("slides.csv", ledger(cohort, rows))
+    run.write_table("slides.csv", ledger(cohort, rows, tile_mpp=None if cohort.precomputed else run.config.tiles.mpp))
     run.write_table("cases.csv", cases)
     return failures, cases
 

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from pipeline.config.schema import ALL_CASES
 from pipeline.tasks import Task
 from preprocessing.io.errors import InputError, some
 
 
 def require_cases(which: int | tuple[str, ...], known: Sequence[str]) -> None:
     """Raise InputError where a case that is asked for is none of those that are used."""
-    unknown = [case for case in which if case not in set(known)] if isinstance(which, tuple) else []
+    named = which if isinstance(which, tuple) and which != ALL_CASES else ()
+    unknown = [case for case in named if case not in set(known)]
     if unknown:
         raise InputError(
             f"--explain: {some(unknown)}: not among the {len(known)} cases that are used ({some(known)}); --dry-run shows "
@@ -30,6 +32,8 @@ def choose_cases(task: Task, predictions: pd.DataFrame, which: int | tuple[str, 
         Reasons by case id; a case of several kinds has all of them.
     """
     predicted = predictions[predictions["prediction"].notna()].drop_duplicates("case_id").set_index("case_id")
+    if which == ALL_CASES:
+        return dict.fromkeys(predicted.index, "all cases")
     if isinstance(which, tuple):
         return {case: "asked for" for case in which if case in predicted.index}
     reasons: dict[str, list[str]] = {}

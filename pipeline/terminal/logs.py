@@ -11,6 +11,7 @@ for console in (out, err):
     if not console.is_terminal:
         console.width = 140  # a log file has no width of its own
 FAILURES_SHOWN = 10
+SCREEN_CHARACTERS = 2400  # 24 lines of 100
 WARNING = "warning: "  # how a note begins that is one
 OWN = ("run_pipeline", "workflows", "pipeline", "preprocessing", "models")  # whose log lines are told
 
@@ -36,6 +37,7 @@ gathered = Gathered()
 
 def warn(message: str) -> None:
     """A warning, now and again at the end."""
+    message = fit_screen(message)
     gathered.messages.setdefault(message)
     err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
@@ -79,6 +81,14 @@ def show_failures(failures: Mapping[str, str]) -> None:
         say(f"warning: … and {len(failures) - FAILURES_SHOWN} more", style="yellow")
 
 
+def fit_screen(message: str) -> str:
+    """Return a message that is no longer than a screen: of a longer one, the beginning and the end."""
+    if len(message) <= SCREEN_CHARACTERS:
+        return message
+    half = SCREEN_CHARACTERS // 2
+    return f"{message[:half]} … ({len(message) - 2 * half:,} characters left out) … {message[-half:]}"
+
+
 def say_error(message: str) -> None:
-    """One message, plain."""
-    err.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    """Print an error message; one that is longer than a screen is cut in the middle."""
+    err.print(f"error: {fit_screen(message)}", style="bold red", markup=False, highlight=False, soft_wrap=True)

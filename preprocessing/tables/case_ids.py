@@ -6,6 +6,7 @@ no scheme recognises is a case of its own. A cohort with structured ids is one m
 
 import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass
 
 PRIMARY = "01"
@@ -67,7 +68,7 @@ SCHEMES = (TCGA,)
 
 def _recognise(identifier: str) -> tuple[CaseIdScheme | None, str]:
     """The scheme of an id, if any, and the id as the scheme spells it, else without outer blanks."""
-    text = identifier.strip()
+    text = unicodedata.normalize("NFC", identifier.strip())
     for scheme in SCHEMES:
         if normalised := scheme.normalise(text):
             return scheme, normalised
@@ -102,6 +103,26 @@ def sample_type(identifier: str) -> str | None:
     scheme, text = _recognise(identifier)
     found = scheme.sample.match(scheme.split(text)[1]) if scheme and scheme.sample else None
     return found[1] if found else None
+
+
+def class_of_code(code: str) -> str:
+    """Return the class of a TCGA sample code: primary, recurrent, metastatic, normal or other."""
+    classes = {
+        "01": "primary",
+        "03": "primary",
+        "09": "primary",
+        "02": "recurrent",
+        "04": "recurrent",
+        "40": "recurrent",
+    }
+    classes |= {"06": "metastatic", "07": "metastatic"}
+    return classes.get(code, "normal" if code.startswith("1") else "other")
+
+
+def sample_class(identifier: str) -> str | None:
+    """Return primary, recurrent, metastatic, normal or other; None where the id names no sample."""
+    code = sample_type(identifier)
+    return class_of_code(code) if code else None
 
 
 def slide_kind(identifier: str) -> str | None:
