@@ -66,7 +66,7 @@ def embed_slides(context: "RunContext", tiled: Mapping[str, "Outcome"]) -> tuple
     store = FeatureStore(recipe.store)
     with run.stage("embedding") as done_now:
         encoder = load_encoder(recipe.encoder)
-        run.facts["encoder"] = encoder.describe()
+        run.record["encoder"] = encoder.describe()
         usable = [slide for slide in context.cohort.slides if tiled[slide.slide_id].status != "failed"]
         keys = {slide.slide_id: feature_key(slide, recipe.tiles, encoder.fingerprint) for slide in usable}
         found = ask_many(store.has_features, keys.values())
@@ -91,7 +91,7 @@ def draw_thumbnails(context: "RunContext", outcomes: Mapping[str, "Outcome"]) ->
     run, slides = context.run, context.cohort.slides
     tiles = {name: outcome.tiles for name, outcome in outcomes.items()}
     with run.stage("thumbnails"):
-        run.facts["thumbnails_failed"] = make_thumbnails(
+        run.record["thumbnails_failed"] = make_thumbnails(
             context.workers, slides, tiles, store=context.recipe.store, folder=run.folder / "thumbnails"
         )
 
@@ -102,7 +102,7 @@ def take_features(context: "RunContext") -> tuple[dict[str, "Outcome"], dict[str
     from preprocessing.features.store import FeatureStore, ask_many
 
     cohort, store = context.cohort, FeatureStore(context.recipe.store)
-    context.run.facts["encoder"] = dict(cohort.precomputed.encoder) if cohort.precomputed else None
+    context.run.record["encoder"] = dict(cohort.precomputed.encoder) if cohort.precomputed else None
     features = {slide.slide_id: slide.features for slide in cohort.slides}
     counts = zip(features, ask_many(store.count_tiles_of_features, features.values()), strict=True)
     return {name: Outcome(name, "reused", n_tiles=n or 0) for name, n in counts}, features

@@ -45,7 +45,7 @@ def predict(
         prepared = prepare_cohort(
             predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes
         )
-        run.facts["genes"] = {
+        run.record["genes"] = {
             one.task: log_missing_genes(one, prepared.members[one.task], cohort) for one in predictors
         }
         previous = PreviousTable(run.folder / "predictions.csv", ("task", "case_id"))
@@ -92,8 +92,8 @@ def explain(
 ) -> None:
     """Explain the predictions of selected cases in `explain/`."""
     from pipeline.explanation.explain import explain_tasks
-    from pipeline.explanation.inputs import Material
-    from pipeline.explanation.selection import ask_trained
+    from pipeline.explanation.inputs import ExplanationInputs
+    from pipeline.explanation.selection import TaskPredictions
     from pipeline.inference.previous_table import with_numbers
 
     config, cohort, run, workers = context.config, context.cohort, context.run, context.workers
@@ -101,11 +101,13 @@ def explain(
         used = sorted({case for by_case in prepared.fingerprints.values() for case in by_case})
         table = with_numbers(predictions)
         table = table[table["case_id"].isin(used) & (table["status"] == "predicted")]
-        asked = [ask_trained(one, prepared.members[one.task], table[table["task"] == one.task]) for one in predictors]
-        labels = cohort.labels.reindex(used)
-        material = Material.of_run(run.folder, config.store, labels, max_missing=config.max_missing_genes)
-        folder, device = run.folder / "explain", workers.device
-        explain_tasks(workers, asked, material, config.explain, folder=folder, device=device, seed=config.seed)
+        tasks = [
+            TaskPredictions.of_predictor(one, prepared.members[one.task], table[table["task"] == one.task])
+            for one in predictors
+        ]
+        labels, missing = cohort.labels.reindex(used), config.max_missing_genes
+        inputs = ExplanationInputs.of_run(run.folder, config.store, labels, device=workers.device, max_missing=missing)
+        explain_tasks(workers, tasks, inputs, config.explain, folder=run.folder / "explain", seed=config.seed)
 
 
 def validate(

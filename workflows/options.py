@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_inputs(parser)
     _add_tasks(parser)
+    _add_tables(parser)
     _add_slides(parser)
     _add_training(parser)
     _add_execution(parser)
@@ -180,6 +181,24 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_tables(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how tables are read").add_argument
+    add("--id-column", dest="id_column", metavar="NAME", help="column of case ids; default: recognised")
+    add("--genes-in", dest="genes_in", metavar="SIDE", help="rows or columns of the gene tables; default: recognised")
+    add(
+        "--sample-types",
+        dest="sample_types",
+        metavar="TYPES",
+        help="samples that are used, by barcode or by a column such as sample_type or PRS_type: primary (default), all, or "
+        "several of recurrent, secondary, metastatic, normal; TCGA codes such as 01,02 are understood",
+    )
+    add(
+        "--endpoint",
+        metavar="NAME",
+        help="survival endpoint: OS (default), DSS, PFS, PFI, DFS, DFI, RFS; its time goes with its own status",
+    )
+
+
 def _add_slides(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("slides, tiles and features").add_argument
     add(
@@ -187,13 +206,6 @@ def _add_slides(parser: argparse.ArgumentParser) -> None:
         dest="slide_kind",
         metavar="KIND",
         help="DX: TCGA diagnostic slides only (default); all: every slide",
-    )
-    add(
-        "--sample-types",
-        dest="sample_types",
-        metavar="TYPES",
-        help="samples that are used: primary (default), recurrent, metastatic, normal, …, several with commas, or all; TCGA "
-        "codes such as 01,02 are understood",
     )
     add(
         "--max-upsample",

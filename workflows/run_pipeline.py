@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeline.cluster.worker_processes import IMPORTED, OPENING, start_server
 
         start_server(IMPORTED if arguments.needs_workers else OPENING)  # it imports while this process does
-    from pipeline.terminal.logs import say_error, start_logging
+    from pipeline.terminal.logs import print_error, start_logging
     from preprocessing.io.errors import InputError, RunError, SlideError
 
     start_logging(verbose=arguments.verbose)
@@ -63,13 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Workers(config.workers, config.device, config.scheduler, slurm=slurm, slide_seconds=limit) as workers:
             return walk(config, workers)
     except InputError as error:
-        say_error(str(error))
+        print_error(str(error))
         return WRONG_INPUT
     except (RunError, SlideError, FloatingPointError) as error:  # SlideError: features are gone since they were found
-        say_error(str(error))
+        print_error(str(error))
         return RUN_FAILED
     except KeyboardInterrupt as stop:
-        say_error("stopped; the same command goes on from what is finished")
+        print_error("stopped; run the same command again to resume")
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception:
         log.debug("an error of the program itself", exc_info=True)  # into the run's log too
@@ -93,7 +93,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     inputs = check_inputs(config, workers)
     config, cohort, recipe = inputs.config, inputs.cohort, inputs.recipe
     if config.dry_run:
-        show_forecast(forecast(config, cohort, at_once=workers.expected()))
+        show_forecast(forecast(config, cohort, at_once=workers.expected_concurrency()))
         return ALL_GOOD
     require_usable_encoder(inputs)
     if cohort.slides:
@@ -150,9 +150,10 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     predictors = load_trained(config.trained, config.task) if config.trained else []
     if predictors:
         config = with_recipe(config, predictors)
-    paths = Paths.from_config(config, absolute=workers.elsewhere)
+    paths = Paths.from_config(config, absolute=workers.remote)
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
-    cohort = read_cohort(config, paths, trained=bool(predictors))
+    features = sorted({name for one in predictors for name in one.features})
+    cohort = read_cohort(config, paths, trained=bool(predictors), features=features)
     check_cohort(config, predictors, cohort)
     if config.until == "train":
         require_cases(config.explain, cohort.used_cases())
@@ -160,12 +161,12 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
         config = config.model_copy(update={"tiles": cohort.precomputed.tiles})
     show_cohort(cohort)  # before the plans: how tables were read explains what is wrong with them
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
-    config = config.model_copy(update={"encoder": workers.ask(config.encoder.settled, workers.device)})
+    config = config.model_copy(update={"encoder": workers.call(config.encoder.settled, workers.device)})
     FeatureStore(paths.store).check()
     recipe = FeatureRecipe.from_config(config, paths, workers.device)
     inputs = CheckedInputs(config, paths, recipe, cohort, predictors, plans)
     require_same_run(config, inputs.trained)
-    show_plans(plans)
+    show_plans(plans, cohort)
     return inputs
 
 
@@ -217,7 +218,7 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     return SOME_FAILED if failures or given_up else ALL_GOOD
 
 
-def read_cohort(config: "Config", paths: "Paths", *, trained: bool) -> "Cohort":
+def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Sequence[str] = ()) -> "Cohort":
     """Read slides, with paths as the workers see them, and tables.
 
     Args:
@@ -234,8 +235,9 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool) -> "Cohort":
         clinical=config.clinical,
         further_tables=config.further_tables,
         cases=config.cases,
-        options=config.slide_options(masks=paths.masks),
-        ignore_columns=config.omics.ignore,
+        slide_options=config.slide_options(masks=paths.masks),
+        tables=config.table_options(),
+        features=features,
         store=FeatureStore(paths.store),
         must_share=not trained,
         isolated=config.workers != 0,

@@ -73,18 +73,17 @@ def train(
 
 
 def explain(context: "RunContext", jobs: Mapping[str, "TaskJobs"], told: "pd.DataFrame") -> None:
-    """Show what the models see in some cases of each task: `explain/`."""
+    """Explain the predictions of selected cases of each task in `explain/`."""
     from pipeline.explanation.explain import explain_tasks
-    from pipeline.explanation.inputs import Material
-    from pipeline.explanation.selection import ask_folds
+    from pipeline.explanation.inputs import ExplanationInputs
+    from pipeline.explanation.selection import TaskPredictions
 
     config, run, workers = context.config, context.run, context.workers
     with run.stage("explaining"):
-        asked = [ask_folds(own.model, told[told["task"] == name]) for name, own in jobs.items()]
+        tasks = [TaskPredictions.of_folds(one.model, told[told["task"] == name]) for name, one in jobs.items()]
         labels = next(iter(jobs.values())).model[-1].labels
-        material = Material.of_run(run.folder, config.store, labels)
-        folder, device = run.folder / "explain", workers.device
-        explain_tasks(workers, asked, material, config.explain, folder=folder, device=device, seed=config.seed)
+        inputs = ExplanationInputs.of_run(run.folder, config.store, labels, device=workers.device)
+        explain_tasks(workers, tasks, inputs, config.explain, folder=run.folder / "explain", seed=config.seed)
 
 
 def fold_jobs(context: "RunContext", one: "TaskPlan", features: Mapping[str, str]) -> "TaskJobs":
@@ -109,7 +108,7 @@ def fold_jobs(context: "RunContext", one: "TaskPlan", features: Mapping[str, str
         bags={case: tuple(features[slide.slide_id] for slide in by_case.get(case, ())) for case in cases},
         defining=tuple(one.defining),
         covariates=one.covariates,
-        encoder=run.facts.get("encoder"),
+        encoder=run.record.get("encoder"),
         config=config,
         candidate=model,
         baselines=config.baselines == "all",

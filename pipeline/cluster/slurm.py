@@ -35,16 +35,16 @@ class SlurmConfig(Settings):
 def slurm_cluster(
     config: SlurmConfig, *, on_gpus: bool, environment: Mapping[str, str], settings: Mapping[str, Any]
 ) -> Any:
-    """A Dask cluster that has submitted as many jobs.
+    """Submit jobs, and return the Dask cluster of their workers.
 
     Args:
-        config: the jobs.
-        on_gpus: a job has one worker, for its GPU.
-        environment: of each worker.
-        settings: Dask's, for each worker.
+        config: number and resources of the jobs.
+        on_gpus: whether a job has a single worker, for its GPU.
+        environment: environment variables of each worker.
+        settings: Dask settings of each worker.
 
     Raises:
-        InputError: dask-jobqueue or Slurm is not there, or Slurm does not take such jobs.
+        InputError: dask-jobqueue or Slurm is missing, or Slurm refuses such jobs.
     """
     ctrl_c = signal.getsignal(signal.SIGINT)
     try:
@@ -54,9 +54,9 @@ def slurm_cluster(
             "--cluster slurm needs dask-jobqueue; install it with `pip install 'umeml-pipeline[cluster]'`"
         ) from None
     finally:
-        signal.signal(signal.SIGINT, ctrl_c)  # imported, it lets Ctrl-C end the process as if all had gone well
+        signal.signal(signal.SIGINT, ctrl_c)  # importing it makes Ctrl-C end the process with exit code 0
     if shutil.which("sbatch") is None:
-        raise InputError("--cluster slurm: there is no sbatch here; start the run on a machine that submits Slurm jobs")
+        raise InputError("--cluster slurm: sbatch was not found; start the run on a machine that submits Slurm jobs")
     dask_names = {f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": settings[name] for name in settings}
     exported = {**environment, **dask_names, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     cluster = SLURMCluster(
@@ -81,10 +81,10 @@ def slurm_cluster(
 
 
 def _require_accepted(script: str) -> None:
-    """Raises InputError with what Slurm says against such a job."""
+    """Raise InputError with the message of Slurm where it refuses such a job."""
     done = subprocess.run(
         ["sbatch", "--test-only"], input=script, capture_output=True, text=True, timeout=TEST_SECONDS, check=False
     )
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise InputError(f"--cluster slurm: sbatch refuses the job ({said}); see the keys under slurm")
+        message = " ".join((done.stderr or done.stdout).split())
+        raise InputError(f"--cluster slurm: sbatch refuses the job ({message}); see the keys under slurm")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from models.catalogue import MODELS
+from models.registry import nearest
 from models.settings import ModelSettings, Settings
 from pipeline.cluster.slurm import SlurmConfig
 from pipeline.config.inputs import read_path, read_slides, require_table
@@ -23,7 +24,9 @@ from preprocessing.omics.config import OmicsConfig
 from preprocessing.slides.resolution import MPP_RANGE
 from preprocessing.slides.selection import SlideOptions
 from preprocessing.tables.case_ids import case_of
-from preprocessing.tables.sample_types import PRIMARY, parse_sample_types
+from preprocessing.tables.endpoint_names import ENDPOINTS
+from preprocessing.tables.options import TableOptions
+from preprocessing.tables.sample_types import parse_sample_types
 from preprocessing.tiling.tiles import TileConfig
 
 ALL_CASES = ("all",)  # the value of `explain` for every case
@@ -58,6 +61,15 @@ class Config(Settings):
     genes: Path | None = Field(description="gene table; none: slides only")
     clinical: Path | None = Field(None, description="table of labels by case; default: label columns of the gene table")
     further_tables: tuple[str, ...] = Field((), description="more molecular tables, FILE or FILE:KIND")
+    id_column: str | None = Field(None, description="column of case ids in the tables; default: recognised")
+    genes_in: Literal["rows", "columns"] | None = Field(
+        None, description="side of the genes in the gene tables: rows or columns; default: recognised"
+    )
+    sample_types: str = Field(
+        "primary",
+        description="samples of slides and tables that are used: primary, or several of recurrent, metastatic, normal, …; all",
+    )
+    endpoint: str = Field("OS", description="survival endpoint: OS, DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS")
     covariates: tuple[str, ...] = Field((), description="clinical columns that become an additional gene group")
     cases: Literal["both", "any"] = Field(
         "both", description="both: a case needs slides and genes; any: either is enough"
@@ -86,10 +98,6 @@ class Config(Settings):
     )
     slide_kind: Literal["DX", "all"] = Field(
         "DX", description="DX: of TCGA slides only diagnostic ones; all: every slide"
-    )
-    sample_types: str = Field(
-        PRIMARY,
-        description="samples that are used: primary, recurrent, metastatic, normal, …, or all; or TCGA codes (01,02)",
     )
     default_mpp: float | None = Field(
         None, ge=MPP_RANGE[0], le=MPP_RANGE[1], description="fallback µm/px for slides without resolution metadata"
@@ -173,11 +181,6 @@ class Config(Settings):
             require_table(value)
         return value
 
-    @field_validator("sample_types", mode="before")
-    @classmethod
-    def _sample_types(cls, value: Any) -> str:
-        return ",".join(sorted(parse_sample_types(",".join(_names(value)))))
-
     @field_validator("store", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
@@ -248,6 +251,29 @@ class Config(Settings):
                 f"encoder: weights {value.weights}: the path {problem}; give a file or folder with --encoder-weights"
             )
         return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint(cls, value: str) -> str:
+        if value.upper() not in ENDPOINTS:
+            raise InputError(f"--endpoint {value}: {nearest(value.upper(), ENDPOINTS)}")
+        return value.upper()
+
+    @field_validator("sample_types", mode="before")
+    @classmethod
+    def _sample_types(cls, value: Any) -> str:
+        return ",".join(sorted(parse_sample_types(",".join(_names(value)))))
+
+    def table_options(self) -> TableOptions:
+        """How the tables of the run are read."""
+        return TableOptions(
+            id_column=self.id_column,
+            genes_in=self.genes_in,
+            sample_types=parse_sample_types(self.sample_types),
+            ignore=self.omics.ignore,
+            keep=self.omics.keep,
+            endpoint=self.endpoint,
+        )
 
     @field_validator("tiles")
     @classmethod

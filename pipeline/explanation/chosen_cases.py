@@ -1,4 +1,4 @@
-"""Which cases are explained: those asked for, or the ones that teach most about a model."""
+"""The cases to explain: requested ones, or those that reveal most about a model."""
 
 from collections.abc import Sequence
 
@@ -10,34 +10,39 @@ from preprocessing.io.errors import InputError, some
 
 
 def require_cases(which: int | tuple[str, ...], known: Sequence[str]) -> None:
-    """Raise InputError where a case that is asked for is none of those that are used."""
+    """Raise InputError if a requested case is not among the cases used.
+
+    Args:
+        which: requested ids; a number requests none by id.
+        known: the cases used.
+    """
     named = which if isinstance(which, tuple) and which != ALL_CASES else ()
     unknown = [case for case in named if case not in set(known)]
     if unknown:
         raise InputError(
-            f"--explain: {some(unknown)}: not among the {len(known)} cases that are used ({some(known)}); --dry-run shows "
-            "which cases are left out, and why"
+            f"--explain: {some(unknown)}: not among the {len(known)} cases used ({some(known)}); --dry-run lists excluded cases "
+            "with the reason"
         )
 
 
 def choose_cases(task: Task, predictions: pd.DataFrame, which: int | tuple[str, ...]) -> dict[str, str]:
-    """The cases to explain, each with the reason why.
+    """Choose the cases to explain.
 
     Args:
-        task: what was predicted.
-        predictions: of that task, as in `predictions.csv`; a case may be there several times, and its first row counts.
-        which: ids; or how many of each of the task's kinds, see `Task.worth_explaining`.
+        task: the task.
+        predictions: its rows of `predictions.csv`; of several rows of a case the first counts.
+        which: ids; `ALL_CASES`; or the number of cases of each kind that the task distinguishes, see `Task.worth_explaining`.
 
     Returns:
-        Reasons by case id; a case of several kinds has all of them.
+        By case id, why it was chosen; a case of several kinds has all of them, joined by "; ".
     """
     predicted = predictions[predictions["prediction"].notna()].drop_duplicates("case_id").set_index("case_id")
     if which == ALL_CASES:
         return dict.fromkeys(predicted.index, "all cases")
     if isinstance(which, tuple):
-        return {case: "asked for" for case in which if case in predicted.index}
-    reasons: dict[str, list[str]] = {}
-    for why, cases in task.worth_explaining(predicted.dropna(axis=1, how="all")) if len(predicted) else ():
+        return {case: "requested" for case in which if case in predicted.index}
+    kinds: dict[str, list[str]] = {}
+    for kind, cases in task.worth_explaining(predicted.dropna(axis=1, how="all")) if len(predicted) else ():
         for case in cases[:which]:
-            reasons.setdefault(case, []).append(why)
-    return {case: "; ".join(whys) for case, whys in reasons.items()}
+            kinds.setdefault(case, []).append(kind)
+    return {case: "; ".join(found) for case, found in kinds.items()}

@@ -74,9 +74,14 @@ def prediction_rows(
 
 
 def with_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """The table of texts with the labels as they are known now; where no table names a case, with those it had.
+    """Update the labels in a table of text to those known now.
 
-    A label that a table has withdrawn is gone: its case is not evaluated by what was thought of it once.
+    Cases in the label table get its labels, and lose labels that it no longer contains, so that nothing is evaluated on a
+    withdrawn label; other cases keep theirs.
+
+    Args:
+        rows: of `predictions.csv`, as text.
+        labels: the current labels, indexed by case id.
     """
     rows = rows.copy()
     named = rows["case_id"].isin(labels.index)
@@ -102,14 +107,13 @@ def evaluate(
 
     Args:
         predictor: of the task.
-        predictions: all rows of the new cohort, numbers as numbers.
-        baselines: those of `baselines.csv`.
-        n_boot: resamples behind each interval.
+        predictions: all rows of `predictions.csv`, with numbers.
+        baselines: all rows of `baselines.csv`, with numbers.
+        n_boot: bootstrap resamples of each interval.
         seed: of the resamples.
 
     Returns:
-        A report of the form that training runs have, without folds; None where no label is known, save of training cases,
-        which do not count.
+        A report as of a training run, without folds; None if no case is labelled except training cases, which are excluded.
     """
     tested = _tested(predictor, predictions)
     if not len(tested):
@@ -134,7 +138,7 @@ def _tested(predictor: Predictor, predictions: pd.DataFrame) -> pd.DataFrame:
     known = predictor.fitted.evaluable(rows)
     if not known.all():
         log.warning(
-            "task %s: %d labels are of classes that the model does not know (%s): not evaluated",
+            "task %s: %d cases have a class that the model was not trained on (%s) and are not evaluated",
             predictor.task,
             int((~known).sum()),
             some(rows.loc[~known, "label"].unique()),

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int32, UInt8
 from preprocessing.formats.colours import Scale, rgb
 from preprocessing.formats.geojson import colour_of
 from preprocessing.formats.h5 import Geometry
+from preprocessing.formats.labels import with_label
 from preprocessing.io.atomic import whole_file
 
 MPP = 4.0  # µm/px of the finest level: a tile of 128 µm has 32 pixels a side
@@ -24,32 +25,32 @@ WHITE = 255
 
 def write_heatmap(
     path: Path,
-    what: str,
+    name: str,
     values: Float[np.ndarray, " N"],
     coords: Int32[np.ndarray, "N 2"],
     geometry: Geometry,
     *,
     size_px: tuple[int, int],
-    colours: Mapping[int, str] | None,
+    palette: Scale | Mapping[int, str],
 ) -> None:
-    """Write the heatmap atomically. Its description contains a legend, as JSON.
+    """Write the heatmap atomically. Its description contains a legend, as JSON; the scale's note stands in the picture.
 
     Args:
         path: the file.
-        what: name of the values.
+        name: of the values.
         values: one per tile; numbers, or prototypes counted from 1.
         coords: the tiles' upper left corners, level-0 pixels.
         geometry: size and spacing of the tiles.
         size_px: width and height of the slide's level 0.
-        colours: colours of prototypes; None where the values are numbers.
+        palette: the scale of numbers, best that of the whole case; or colours of prototypes, by number.
     """
     import tifffile
 
-    image = draw(values, coords, geometry, size_px=size_px, colours=colours)
-    scale = Scale.of(values)
-    legend: dict[str, object] = {"what": what, "low": scale.low, "high": scale.high, "ramp": scale.stops}
-    if colours is not None:
-        legend = {"what": what, "colours": {str(int(one)): colour_of(int(one), colours) for one in np.unique(values)}}
+    image = draw(values, coords, geometry, size_px=size_px, palette=palette)
+    if isinstance(palette, Scale):
+        image, legend = with_label(image, palette.note), palette.legend()
+    else:
+        legend = {"colours": {str(int(one)): colour_of(int(one), palette) for one in np.unique(values)}}
     mpp_xy = (size_px[i] * geometry.slide_mpp_xy[i] / image.shape[1 - i] for i in (0, 1))
     x, y = (UM_IN_CM / mpp for mpp in mpp_xy)  # pixels per centimetre
     with whole_file(path) as draft, tifffile.TiffWriter(draft) as tiff:
@@ -61,7 +62,7 @@ def write_heatmap(
                 compression="deflate",
                 resolution=(x / 2**number, y / 2**number),
                 resolutionunit="CENTIMETER",
-                description=json.dumps(legend) if number == 0 else None,
+                description=json.dumps({"name": name} | legend) if number == 0 else None,
                 subfiletype=int(number > 0),  # reduced resolution
                 metadata=None,
             )
@@ -73,7 +74,7 @@ def draw(
     geometry: Geometry,
     *,
     size_px: tuple[int, int],
-    colours: Mapping[int, str] | None,
+    palette: Scale | Mapping[int, str],
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Return the finest level, RGB uint8: each tile a rectangle of its colour; of overlapping tiles the highest is on top."""
     shrink = [max(1.0, MPP / mpp) for mpp in geometry.slide_mpp_xy]
@@ -82,9 +83,9 @@ def draw(
     first = np.rint(coords * scale).astype(int)
     last = np.maximum(np.rint((coords + np.array(geometry.span_px)) * scale).astype(int), first + 1)
     paint = (
-        np.rint(Scale.of(values).colours(values))
-        if colours is None
-        else np.array([rgb(colour_of(int(one), colours)) for one in values])
+        np.rint(palette.colours(values))
+        if isinstance(palette, Scale)
+        else np.array([rgb(colour_of(int(one), palette)) for one in values])
     )
     image = np.full((height, width, 3), WHITE, np.uint8)
     for i in np.argsort(values, kind="stable"):

@@ -5,7 +5,8 @@ from typing import Literal
 
 import tifffile
 
-from preprocessing.io.files import what_it_is, why_no_file
+from preprocessing.io.file_types import file_type
+from preprocessing.io.files import why_no_file
 from preprocessing.slides.dicom import read_header
 from preprocessing.slides.jpeg_tiles import PARSING_ERRORS
 from preprocessing.slides.names import unusable_name
@@ -78,8 +79,8 @@ def _by_beginning(path: Path, beginning: bytes, length: int) -> str | None:
         return "it is empty; copy it again"
     if path.suffix.lower() == ".mrxs" and beginning.startswith(JPEG_BEGINNING):
         return None  # as the main file of a MIRAX slide begins
-    if what := what_it_is(beginning):
-        return f"it is {what}; download it again, or unpack it"
+    if found := file_type(beginning):
+        return f"it is {found.name}; download it again, or unpack it"
     if not any(beginning):
         return "it begins with zeros only, as an interrupted copy does; copy it again"
     if beginning[128:132] == b"DICM":

@@ -104,7 +104,8 @@ def clam_loop(path: Path, folder: Path) -> int:
 
     class Tiles(torch.utils.data.Dataset):
         def __init__(self) -> None:
-            self.coords, self.slide = corners(path), None
+            self.coords = corners(path)
+            self.slide: openslide.OpenSlide | None = None  # opened in the loader's process
             side = [transforms.Resize(224), transforms.ToTensor()]
             self.transform = transforms.Compose([*side, transforms.Normalize([0.5] * 3, [0.5] * 3)])
 

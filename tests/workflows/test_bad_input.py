@@ -178,7 +178,7 @@ def test_why_there_is_no_label_is_told_before_the_error(walk, cohort, write, cap
     table = table[["case_id", "survival_months", "died_or_not"]]
     assert walk("none", cohort.genes, "--clinical", str(write(table)), "--dry-run") == 2
     told = capsys.readouterr().err
-    assert told.index("no column says who died") < told.index("error: there are no labels to learn from")
+    assert told.index("no column of deaths") < told.index("error: there are no labels to learn from")
 
 
 def test_the_label_that_is_asked_for_is_missing(refused, cohort, write):
@@ -317,7 +317,7 @@ def test_a_case_to_explain_that_is_not_used(refused):
 
 def test_an_output_folder_that_holds_another_run(refused, finished):
     message = refused("--seed", "7", out=finished)
-    names(message, f"--out {finished} holds another run", "name another folder")
+    names(message, f"--out {finished} contains another run", "name another folder")
 
 
 def test_output_folders_that_are_none(refused, cohort, tmp_path):
@@ -325,14 +325,14 @@ def test_output_folders_that_are_none(refused, cohort, tmp_path):
     names(refused("--store", cohort.genes), "--store", "genes.csv is a file; name a folder")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    names(refused(out=tmp_path / "mine"), "mine is not empty and holds no run; name another folder")
+    names(refused(out=tmp_path / "mine"), "mine is not empty and contains no run; name another folder")
 
 
 @pytest.mark.parametrize("words", [(), ("--dry-run",)])
 def test_folders_that_cannot_be_used_are_told_even_by_a_dry_run(refused, cohort, finished, words):
     names(refused("--store", f"{cohort.genes}/st", *words), "--store", "cannot be made", "genes.csv is a file")
     names(refused("--store", finished, *words), "--store", "holds something else", "name another folder")
-    names(refused("--seed", "7", *words, out=finished), f"--out {finished} holds another run")
+    names(refused("--seed", "7", *words, out=finished), f"--out {finished} contains another run")
 
 
 def test_a_store_that_cannot_be_made(refused):

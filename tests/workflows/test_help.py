@@ -86,7 +86,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
 
     monkeypatch.setattr(run_pipeline, "walk", interrupted)
     assert run_pipeline.main(["slides", "genes.csv", "--workers", "0"]) == run_pipeline.INTERRUPTED
-    assert "the same command goes on from what is finished" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
 
 
 def test_sigterm_stops_the_run_in_order_and_is_the_callers_again_afterwards(monkeypatch, capsys):
@@ -99,7 +99,7 @@ def test_sigterm_stops_the_run_in_order_and_is_the_callers_again_afterwards(monk
     monkeypatch.setattr("pipeline.cluster.workers.Workers.__exit__", lambda *_: closed.append(True))
     assert run_pipeline.main(["slides", "genes.csv", "--workers", "0"]) == run_pipeline.TERMINATED
     assert closed == [True]
-    assert "the same command goes on from what is finished" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
 

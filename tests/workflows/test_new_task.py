@@ -141,8 +141,8 @@ def test_a_task_with_real_valued_targets_runs_from_training_to_the_report(regist
     assert report["baselines"] == {}  # it has none
     assert "explained variance" in " ".join(capsys.readouterr().out.split())
     explained = json.loads((out / "explain" / "age.json").read_text())
-    assert explained["cases"][0]["why"] == "oldest"
-    assert any("raises the age" in sentence for sentence in explained["how"])
+    assert explained["cases"][0]["selection"] == "oldest"
+    assert any("raises the age" in sentence for sentence in explained["notes"])
     page = write_report(out).read_text()
     assert 'id="age-scatter"' in page
     assert ">years<" in page

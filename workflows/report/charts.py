@@ -103,24 +103,24 @@ def training(key: str, history: pd.DataFrame) -> Chart:
 
 
 def gene_groups(key: str, genes: Sequence[Mapping[str, Any]]) -> Chart:
-    """The gradient attribution of a case's gene groups, the strongest first."""
-    title = "Gene groups, gradient attribution"
+    """Chart gradient × input of the gene groups of a case, the largest first."""
+    title = "Gene groups, gradient × input"
     if not genes:
-        return missing(key, title, "No gene groups were explained for this case.")
-    strongest = sorted(genes, key=lambda group: abs(group["gradient"]), reverse=True)[:12]
+        return missing(key, title, "The model reads no genes of this case.")
+    strongest = sorted(genes, key=lambda group: abs(group["gradient_x_input"]), reverse=True)[:12]
     figure = go.Figure(
         go.Bar(
-            x=[abs(group["gradient"]) * (1 if group["direction"] == "+" else -1) for group in strongest],
+            x=[abs(group["gradient_x_input"]) * (1 if group["direction"] == "+" else -1) for group in strongest],
             y=[shown(_short(group["group"])) for group in strongest],
             orientation="h",
             marker={"color": [HIGH if group["direction"] == "+" else LOW for group in strongest]},
-            text=[shown(", ".join(str(gene) for gene, *_ in group["top"][:6])) for group in strongest],
+            text=[shown(", ".join(str(gene) for gene, *_ in group["top_genes"][:6])) for group in strongest],
             textposition="none",
             hovertemplate="%{y}: %{x:.3g}<br>%{text}<extra></extra>",
         )
     )
     figure.update_yaxes(autorange="reversed", type="category")
-    text = "Right: pushes the output up; left: down. Hover for the genes behind a group."
+    text = "Right: raises the output; left: lowers it. Hover for the top genes of a group."
     return make_chart(key, title, figure, text, height=110 + 24 * len(strongest))
 
 

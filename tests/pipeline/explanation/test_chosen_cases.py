@@ -75,16 +75,14 @@ def test_of_survival_the_extremes_and_the_disagreements():
 
 def test_cases_by_name_are_those_with_a_prediction():
     assert choose_cases(GRADES.assign(prediction=GRADES["prediction"].where(GRADES["case_id"] != "b")), ("b", "f")) == {
-        "f": "asked for"
+        "f": "requested"
     }
 
 
-def test_a_case_that_is_not_used_is_told_before_anything_is_computed():
+def test_a_case_that_is_not_used_is_refused():
     require_cases(3, ["a"])
     require_cases(("a",), ["a", "b"])
-    with pytest.raises(
-        InputError, match=r"--explain: x, y: not among the 2 cases that are used \(a, b\); --dry-run shows"
-    ):
+    with pytest.raises(InputError, match=r"--explain: x, y: not among the 2 cases used \(a, b\); --dry-run lists"):
         require_cases(("a", "x", "y"), ["a", "b"])
 
 

@@ -222,7 +222,7 @@ def dinov2(state, batch, *, heads=3, layers=2):
             return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
         x = F.layer_norm(tokens, tokens.shape[-1:], w["norm1.weight"], w["norm1.bias"], 1e-6)
-        x = attend(*(linear(x, f"attention.attention.{part}") for part in ("query", "key", "value")), heads)
+        x = attend(*(linear(x, f"attention.attention.{part}") for part in ("query", "key", "value")), heads=heads)
         tokens = tokens + w["layer_scale1.lambda1"] * linear(x, "attention.output.dense")
         x = F.layer_norm(tokens, tokens.shape[-1:], w["norm2.weight"], w["norm2.bias"], 1e-6)
         if "mlp.weights_in.weight" in w:

@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+from typing import Any
 
 import httpx
 import numpy as np
@@ -286,7 +287,7 @@ class TestNamedEncoder:
             def forward(self, batch):
                 return 2 * self.trunk(batch)
 
-        entries = [
+        entries: list[dict[str, Any]] = [
             {"options": TINY},
             {"options": TINY | {"num_heads": 4}},
             {"options": TINY | {"dynamic_img_size": True}},

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -23,7 +24,8 @@ from PIL import Image
 
 from pipeline.cluster.mapping import Outcome
 from pipeline.cluster.workers import Workers
-from pipeline.run.finished import FinishedRun, FinishedSlide
+from pipeline.run.finished import FinishedRun
+from pipeline.run.finished_slides import FinishedSlide, FinishedSlides
 from pipeline.slides.recipe import FeatureRecipe
 from pipeline.slides.stages import embed_all, tile_all
 from preprocessing.features.encoders import EncoderConfig, load_encoder
@@ -256,7 +258,7 @@ def write_level(tiff: tifffile.TiffWriter, spec: Spec, pixels: np.ndarray, **hea
 
 def expected_mpp(spec: Spec) -> object:
     """(x, y), or ... where the slide is to be refused."""
-    told: object = (MPP_TOLD[spec.mpp],) * 2 if spec.vendor == "aperio" else spec.mpp_xy
+    told: Any = (MPP_TOLD[spec.mpp],) * 2 if spec.vendor == "aperio" else spec.mpp_xy
     if spec.vendor == "aperio" and MPP_TOLD[spec.mpp] is ...:
         return ...
     if told in (None, (None, None)):
@@ -306,7 +308,7 @@ def stages(tiny_vit, tmp_path_factory):
         key = feature_key(slide, CONFIG, load_encoder(encoder, "cpu").fingerprint)
         own, finished = (
             FinishedSlide("S", "S", slide.path, key, tile_key(slide, CONFIG)),
-            FinishedRun(Path(), store, None),
+            FinishedSlides(FinishedRun(Path(), {}), store, None),
         )
         return to_geojson(
             "S",
@@ -350,7 +352,7 @@ def check_invariants(stages, workers, folder, spec, pixels):
         check_export(slide, tiled, scanned, export(slide), folder)
 
 
-def scanned_part(path: Path) -> tuple[int, int, int, int]:
+def scanned_part(path: Path) -> tuple[int, ...]:
     """x, y, width, height as OpenSlide tells them; the whole where it does not."""
     with openslide.OpenSlide(str(path)) as slide:
         told = [slide.properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]

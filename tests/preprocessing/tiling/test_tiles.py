@@ -130,7 +130,7 @@ class TestStride:
         grid = tile_slide(slide, config).grid
         width, height = (64 * 0.6 / mpp for mpp in mpp_xy)
         step_x, step_y = ((stride_px or 64) * 0.6 / mpp for mpp in mpp_xy)
-        expected = []
+        tiles = []
         for row in range(1000):
             y = box[1] + row * step_y
             if y + height > box[1] + box[3]:
@@ -141,8 +141,8 @@ class TestStride:
                     break
                 tissue = overlap(y, height, 44, 700) @ mask @ overlap(x, width, 75, 1200)
                 if tissue / (width * height) >= 0.45:
-                    expected.append((column, row, x, y))
-        expected = np.array(expected)
+                    tiles.append((column, row, x, y))
+        expected = np.array(tiles)
         np.testing.assert_array_equal(grid.cells, expected[:, :2])
         assert np.abs(grid.coords - expected[:, 2:]).max() <= 0.5
         assert grid.span_px == pytest.approx((width, height))

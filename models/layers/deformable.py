@@ -1,0 +1,321 @@
+"""Deformable cross-attention on a map of cells: queries look at a few places of another map, which they choose.
+
+Xia, Pan, Song, Li, Huang: "Vision Transformer with Deformable Attention", CVPR 2022 (arXiv 2201.00520), section 3.2, in
+the form that Zhang et al. 2024 (see `models.subspace`) use across two maps, with the continuous position bias of Liu et
+al., "Swin Transformer V2", CVPR 2022, section 3.3.
+
+A strided grid is laid over the map of the queries; each of its points says, for each group of channels, how far off it
+wants to look (the offsets). The other map is sampled there, and every query attends to all samples: the product of
+query and key, and a bias that a small network reads from how far the sample lies from the query.
+
+Where this departs from the released code, and why:
+
+- x is divided by the width and y by the height when positions are brought to [−1, 1]; as released, the two are swapped,
+  which is harmless on squares alone.
+- Maps may have holes (`mask`): cells without tissue are no queries, and they are not looked at. A sample is the mean of
+  the real cells under it and counts by their share, so that it fades as it moves off the tissue, and beyond the map's
+  border alike. Without a mask, what lies beyond the border is a zero vector that takes its share, as released.
+- The position bias ends without a bias of its own, which would add the same number to all logits of a query.
+- The bias of every query for every sample is what fills the memory: (queries · samples · groups · 64) numbers. Queries
+  are therefore read in chunks, which the backward pass computes again: the same values, and memory that depends on the
+  chunk alone.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import grid_sample, max_pool2d
+
+from models.layers.devices import free_bytes, on_device
+
+CPU_CHUNK_MIB = 8  # of the position bias at a time: stays in the cache
+GPU_CHUNK_MIB, GPU_CHUNK_SHARE = 512, 1 / 16  # at most, and of the free memory
+FAINTEST = 1e-6  # the share by which a sample without a real cell counts: next to none
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the queries saw.
+
+    Attributes:
+        values: of each query, row by row over the map; cells without tissue are none.
+        offsets: where each point of the strided grid looked, (x, y) in steps of that grid, by group; zero where there
+            is no tissue under the point.
+        has_tissue: 1 for the points of the strided grid that have a cell under their kernel, 0 for the others.
+        attention: how much each cell of the other map is looked at, the mean over queries and heads: samples count for the
+            cells that they are read from. It sums to 1, or is zero where no sample meets a cell. None where it was not
+            asked for, and without a mask.
+    """
+
+    values: Float[Tensor, "n D"]
+    offsets: Float[Tensor, "groups 2 h w"]
+    has_tissue: Float[Tensor, "h w"]
+    attention: Float[Tensor, "H W"] | None = None
+
+
+class DeformableCrossAttention(nn.Module):
+    """The cells of one map look at samples of another map of the same extent.
+
+    Args:
+        width: D of both maps and of what is gathered.
+        heads: of attention.
+        head_width: channels of a head.
+        groups: of channels, each with its own offsets; heads are split over them.
+        stride: cells from one point of the strided grid to the next.
+        kernel: cells a side that decide on the offset of a point.
+        reach: the largest offset, in steps of the strided grid.
+        dropout: of the attention.
+        chunk_mib: memory for the position bias at a time; None: `CPU_CHUNK_MIB`, or a share of what a GPU has free.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int = 8,
+        head_width: int = 64,
+        groups: int = 8,
+        stride: int = 4,
+        kernel: int = 6,
+        reach: float = 4.0,
+        dropout: float = 0.1,
+        chunk_mib: float | None = None,
+    ) -> None:
+        super().__init__()
+        inner, hidden = heads * head_width, width // 4
+        if heads % groups or width % groups:
+            raise ValueError(f"{heads} heads and a width of {width} cannot be split over {groups} groups")
+        if kernel < stride or (kernel - stride) % 2:
+            raise ValueError(f"a kernel of {kernel} has no even margin about a stride of {stride}; choose {stride + 2}")
+        self.heads, self.groups, self.hidden, self.reach, self.chunk_mib = heads, groups, hidden, reach, chunk_mib
+        self.stride, self.kernel, self.margin = stride, kernel, (kernel - stride) // 2
+        self.query = nn.Conv2d(width, inner, 1, groups=groups, bias=False)
+        self.key = nn.Conv2d(width, inner, 1, groups=groups, bias=False)
+        self.value = nn.Conv2d(width, inner, 1, groups=groups, bias=False)
+        self.output = nn.Linear(inner, width)
+        part = inner // groups
+        self.offset = nn.Sequential(
+            nn.Conv2d(part, part, kernel, stride, self.margin, groups=part),
+            nn.GELU(),
+            nn.Conv2d(part, 2, 1, bias=False),
+            nn.Tanh(),
+        )
+        self.position = nn.Sequential(
+            nn.Linear(2, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, heads // groups, bias=False),
+        )
+        self.dropout = dropout
+
+    def forward(
+        self,
+        queries: Float[Tensor, "H W D"],
+        source: Float[Tensor, "H W D"],
+        mask: Bool[Tensor, "H W"] | None = None,
+        *,
+        explain: bool = False,
+    ) -> Looked:
+        """What every cell of the first map gathers from the second.
+
+        Args:
+            queries: the map that asks.
+            source: the map that is looked at.
+            mask: True where there is a cell; None: everywhere, and what lies beyond the border counts as zeros. It may
+                stay in main memory: the host need then not wait for a GPU to count the cells.
+            explain: whether `Looked.attention` is computed.
+        """
+        cells = None
+        if mask is not None:
+            cells = on_device(mask.flatten().nonzero()[:, 0], queries.device)
+            mask = on_device(mask, queries.device)
+            queries, source = (x.masked_fill(~mask[..., None], 0) for x in (queries, source))
+        q = self.query(queries.permute(2, 0, 1)[None])[0]  # (inner, H, W)
+        offsets = self.reach * self.offset(q.unflatten(0, (self.groups, -1)))  # (groups, 2, h, w)
+        exact = torch.promote_types(offsets.dtype, torch.float32)  # half precision cannot tell neighbouring cells apart
+        samples = _normalised(_grid(*offsets.shape[-2:], like=offsets.to(exact)) + offsets.movedim(1, -1).to(exact))
+        read, shares = self._sample(source, samples, mask)
+        k, v = (self._by_head(project(read[None])[0]) for project in (self.key, self.value))  # (S, heads, d)
+        places = _normalised(_grid(*queries.shape[:2], like=samples)).flatten(0, 1)  # (H · W, 2)
+        asked, has_tissue = self._by_head(q), torch.ones_like(samples[0, ..., 0])
+        if mask is not None:
+            asked, places = asked[cells], places[cells]
+            has_tissue = self._has_tissue(mask).to(exact)
+            offsets = offsets * has_tissue
+        tally = None if mask is None or not explain else samples.new_zeros(self.heads, len(k))
+        values = self._in_chunks(asked, places, k, v, samples.flatten(1, 2), shares, tally=tally)
+        attention = None if mask is None or tally is None else self._carried_back(tally, samples, mask)
+        return Looked(self.output(values), offsets, has_tissue, attention)
+
+    def _sample(
+        self, source: Float[Tensor, "H W D"], samples: Float[Tensor, "groups h w 2"], mask: Bool[Tensor, "H W"] | None
+    ) -> tuple[Float[Tensor, "D h w"], Float[Tensor, "groups S"] | None]:
+        """The source at the samples, bilinear, and how much of each sample is real; None where that is not asked."""
+        by_group = source.to(samples.dtype).permute(2, 0, 1).unflatten(0, (self.groups, -1))
+        read = grid_sample(by_group, samples, align_corners=False)
+        if mask is None:
+            return read.flatten(0, 1), None
+        real = mask.to(samples.dtype).expand(self.groups, 1, *mask.shape)
+        shares = grid_sample(real, samples, align_corners=False).clamp(min=FAINTEST)  # (groups, 1, h, w)
+        return (read / shares).flatten(0, 1), shares.flatten(1)
+
+    def _carried_back(
+        self, tally: Float[Tensor, "heads S"], samples: Float[Tensor, "groups h w 2"], mask: Bool[Tensor, "H W"]
+    ) -> Float[Tensor, "H W"]:
+        """The attention to the samples, given to the cells that each was read from: the transpose of the sampling."""
+        by_group = tally.detach().unflatten(0, (self.groups, -1)).sum(1)  # (groups, S)
+        with torch.enable_grad():
+            real = mask.to(samples.dtype).requires_grad_()
+            read = grid_sample(real.expand(self.groups, 1, *mask.shape), samples.detach(), align_corners=False).flatten(
+                1
+            )
+            (seen,) = torch.autograd.grad((read * by_group / read.detach().clamp(min=FAINTEST)).sum(), real)
+        seen = seen * mask
+        return seen / seen.sum().clamp(min=torch.finfo(seen.dtype).tiny)
+
+    def _in_chunks(
+        self,
+        q: Float[Tensor, "n heads d"],
+        places: Float[Tensor, "n 2"],
+        k: Float[Tensor, "S heads d"],
+        v: Float[Tensor, "S heads d"],
+        samples: Float[Tensor, "groups S 2"],
+        shares: Float[Tensor, "groups S"] | None,
+        *,
+        tally: Float[Tensor, "heads S"] | None,
+    ) -> Float[Tensor, "n inner"]:
+        numbers = self.groups * len(k) * (4 + 2 * self.hidden)  # that a query's bias takes
+        size = max(1, int(self._chunk_bytes(samples.device) / (numbers * samples.element_size())))
+        seed = int(torch.randint(2**31, ())) if self.training and self.dropout else None
+        gathered: Tensor = _InChunks.apply(
+            partial(self._look, seed, tally=tally), size, tuple(self.position.parameters()), q, places, k, v, samples, shares,
+            *self.position.parameters(),
+        )  # fmt: skip
+        return gathered
+
+    def _look(
+        self,
+        seed: int | None,
+        chunk: int,
+        q: Float[Tensor, "n heads d"],
+        places: Float[Tensor, "n 2"],
+        k: Float[Tensor, "S heads d"],
+        v: Float[Tensor, "S heads d"],
+        samples: Float[Tensor, "groups S 2"],
+        shares: Float[Tensor, "groups S"] | None,
+        *,
+        tally: Float[Tensor, "heads S"] | None = None,
+    ) -> Float[Tensor, "n inner"]:
+        """What a chunk of the queries gathers; the seed, if there is one, says which of its attention is dropped.
+
+        Their attention is added to the tally, but not when it is computed once more for the gradient.
+        """
+        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+        away = places[:, None] - samples[:, None]  # (groups, n, S, 2)
+        bias = self.position(away.sign() * away.abs().log1p())  # (groups, n, S, heads of a group)
+        logits = (q * q.shape[-1] ** -0.5) @ k.mT + bias.movedim(-1, 1).flatten(0, 1)  # (heads, n, S)
+        if shares is not None:
+            logits = logits + shares.log().repeat_interleave(self.heads // self.groups, 0)[:, None]
+        weights = logits.softmax(-1)
+        if tally is not None and not torch.is_grad_enabled():
+            tally += weights.sum(1)
+        if seed is not None:
+            generator = torch.Generator(weights.device).manual_seed(seed + chunk)
+            kept = torch.empty_like(weights).bernoulli_(1 - self.dropout, generator=generator)
+            weights = weights * kept / (1 - self.dropout)
+        return (weights.to(v.dtype) @ v).transpose(0, 1).flatten(1)
+
+    def _chunk_bytes(self, device: torch.device) -> float:
+        """Memory for the position bias at a time. On a GPU each chunk costs dozens of launches, so few large ones."""
+        if self.chunk_mib is not None:
+            return self.chunk_mib * 2**20
+        if device.type != "cuda" or not torch.cuda.is_available():
+            return CPU_CHUNK_MIB * 2**20
+        return min(GPU_CHUNK_MIB * 2**20, GPU_CHUNK_SHARE * free_bytes(device))
+
+    def _by_head(self, x: Float[Tensor, "inner h w"]) -> Float[Tensor, "n heads d"]:
+        return x.flatten(1).T.unflatten(1, (self.heads, -1)).contiguous()
+
+    def _has_tissue(self, mask: Bool[Tensor, "H W"]) -> Float[Tensor, "h w"]:
+        """1 for the points of the strided grid that have a cell under their kernel."""
+        return max_pool2d(mask[None].float(), self.kernel, self.stride, self.margin)[0]
+
+
+def _grid(height: int, width: int, *, like: Tensor) -> Float[Tensor, "h w 2"]:
+    """Column and row of each point."""
+    rows, columns = (torch.arange(side, dtype=like.dtype, device=like.device) for side in (height, width))
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)
+
+
+def _normalised(points: Float[Tensor, "*group h w 2"]) -> Float[Tensor, "*group h w 2"]:
+    """Columns and rows of a map to [−1, 1]."""
+    height, width = points.shape[-3:-1]
+    x, y = points.unbind(-1)
+    return torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)
+
+
+class _InChunks(torch.autograd.Function):
+    """`look(number, q[rows], places[rows], *seen)` for a few rows at a time, and so again for the gradient.
+
+    What `torch.utils.checkpoint` would do for each chunk; but sums of gradients, made once, are all that stays between two
+    chunks, and so the next one takes the memory that the last one has left. `look` must give the same when asked again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        look: Callable[..., Tensor],
+        size: int,
+        weights: tuple[Tensor, ...],
+        q: Tensor,
+        places: Tensor,
+        *seen: Any,
+    ) -> Tensor:
+        """Args: the function, rows at a time, what else it learns, queries, their places; what all rows share, weights."""
+        shared = seen[: len(seen) - len(weights)]
+        ctx.look, ctx.size, ctx.weights = look, size, weights
+        ctx.autocast = _autocast_now(q.device.type)
+        ctx.save_for_backward(q, places, *shared)
+        gathered = q.new_empty(len(q), q.shape[1] * q.shape[2])
+        for number, rows in enumerate(_rows(len(q), size)):
+            gathered[rows] = look(number, q[rows], places[rows], *shared)
+        return gathered
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of queries, of what all rows share, and of the weights."""
+        q, places, *shared = ctx.saved_tensors
+        shared = [None if x is None else x.detach().requires_grad_() for x in shared]
+        learned = [*(x for x in shared if x is not None), *ctx.weights]
+        own = torch.empty_like(q)
+        # In half precision a sum over many chunks would lose more with every one.
+        sums = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in learned]
+        for number, rows in enumerate(_rows(len(q), ctx.size)):
+            with torch.enable_grad(), ctx.autocast():
+                asked = q[rows].detach().requires_grad_()
+                gathered = ctx.look(number, asked, places[rows], *shared)
+            own[rows], *others = torch.autograd.grad(gathered, [asked, *learned], grad[rows].to(gathered.dtype))
+            for total, other in zip(sums, others, strict=True):
+                total += other
+        gradients = (total.to(x.dtype) for total, x in zip(sums, learned, strict=True))
+        return None, None, None, own, None, *(x if x is None else next(gradients) for x in shared), *gradients
+
+
+def _autocast_now(device: str) -> Callable[[], AbstractContextManager[object]]:
+    """What makes torch round as it does now, for a later pass."""
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return nullcontext
+    return partial(torch.autocast, device, torch.get_autocast_dtype(device))
+
+
+def _rows(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, count, size))
