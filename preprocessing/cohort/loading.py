@@ -9,6 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from preprocessing.cohort.cohort import Cohort
+from preprocessing.cohort.matching import match_cases, spellings
 from preprocessing.cohort.molecular import read_tables
 from preprocessing.features.precomputed import stored_recipe, stored_slide
 from preprocessing.features.store import FeatureStore
@@ -21,7 +22,6 @@ from preprocessing.slides.resolution import doubtful_resolutions
 from preprocessing.slides.selection import SlideOptions, select_resolutions, select_slides
 from preprocessing.slides.slide import FoundSlides, LeftOut, Slide, SlideFile
 from preprocessing.tables.case_ids import source_site
-from preprocessing.tables.matching import match_cases, spellings
 from preprocessing.tables.options import TableOptions
 
 
@@ -118,7 +118,7 @@ def _open_slides(
     if not files:
         unusable = [*found.left_out, *excluded]
         raise InputError(
-            f"slides: none of the {len(unusable)} slides in {_shown(source)} is used: {_reasons(unusable)}"
+            f"slides: none of the {len(unusable)} slides in {_describe(source)} is used: {_reasons(unusable)}"
         )
     precomputed = partial(stored_slide, store=store) if store and any(file.features for file in files) else None
     usable, broken = probe_slides(
@@ -132,13 +132,13 @@ def _open_slides(
     if not usable:
         unusable = [*found.left_out, *broken, *coarse]
         raise InputError(
-            f"slides: none of the {len(unusable)} slides in {_shown(source)} can be used: {_reasons(unusable)}"
+            f"slides: none of the {len(unusable)} slides in {_describe(source)} can be used: {_reasons(unusable)}"
         )
     warnings += [*same_scans(usable, masks=options.masks), *doubtful_resolutions(usable)]
     return usable, [*found.left_out, *excluded, *broken, *coarse], warnings
 
 
-def _shown(source: SlideSource) -> str:
+def _describe(source: SlideSource) -> str:
     return some(source) if isinstance(source, tuple) else str(source)
 
 
@@ -147,8 +147,8 @@ def _reasons(left_out: Sequence[LeftOut]) -> str:
     by_reason: dict[str, str] = {}
     for gone in left_out:
         by_reason.setdefault(gone.reason, gone.file.slide_id)
-    shown = [f"{slide_id}: {reason}" for reason, slide_id in list(by_reason.items())[:3]]
-    return "; ".join(shown) + ("; …" if len(by_reason) > 3 else "")
+    first = [f"{slide_id}: {reason}" for reason, slide_id in list(by_reason.items())[:3]]
+    return "; ".join(first) + ("; …" if len(by_reason) > 3 else "")
 
 
 def _with_diagnosis(frame: pd.DataFrame, annotations: pd.DataFrame, source: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Slides are found: in a folder, in a manifest, or as files; nothing that looks like a slide is passed over in silence."""
+"""Slides are found: in a folder, in a manifest, or as files; every file that may be a slide is accounted for."""
 
 import os
 from collections import Counter
@@ -19,7 +19,7 @@ from preprocessing.slides.slide import FoundSlides, LeftOut, SlideFile
 from preprocessing.tables.case_ids import case_of
 
 SlideSource: TypeAlias = Path | tuple[Path, ...]
-SHOWN = 8  # suffixes that a summary names
+LISTED = 8  # suffixes that a summary names
 
 
 def find_slides(source: SlideSource, *, isolated: bool = False) -> FoundSlides:
@@ -227,6 +227,6 @@ def _summary(others: Counter[str]) -> list[str]:
     )
     if not counted:
         return []
-    listed = ", ".join(f"{n:,} {suffix}" for suffix, n in counted[:SHOWN]) + (", …" if len(counted) > SHOWN else "")
+    listed = ", ".join(f"{n:,} {suffix}" for suffix, n in counted[:LISTED]) + (", …" if len(counted) > LISTED else "")
     total = sum(n for _, n in counted)
     return [f"{total:,} file{'s' * (total > 1)} ignored that {'are' if total > 1 else 'is'} no slide: {listed}"]

@@ -41,7 +41,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 # GDC's tables by their columns: a download manifest, and a sample sheet.
 _GDC_COLUMNS = ({"id", "filename", "md5"}, {"file_id", "file_name"})
 _TRUE = frozenset({"1", "1.0", "true", "yes", "y"})
-_SHOWN = 8  # columns that a message lists
+_LISTED = 8  # columns that a message lists
 
 
 def read_manifest(path: Path) -> FoundSlides:
@@ -146,7 +146,7 @@ def _plain(column: str) -> str:
 
 def _columns(table: pd.DataFrame) -> str:
     names = [str(column)[:40] for column in table.columns]
-    return ", ".join(names[:_SHOWN]) + (f", … ({len(names):,} columns)" if len(names) > _SHOWN else "")
+    return ", ".join(names[:_LISTED]) + (f", … ({len(names):,} columns)" if len(names) > _LISTED else "")
 
 
 def _with_paths(manifest: Path, table: pd.DataFrame) -> pd.DataFrame:

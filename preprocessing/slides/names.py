@@ -42,7 +42,7 @@ INCOMPLETE = (
     *(".aria2", ".tmp", ".temp", ".!ut", ".aspx", ".aspera-ckpt"),
 )
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z", ".rar", ".tar", ".tgz")
-# Never slides, so that OpenSlide is not asked.
+# Never slides: not tried with OpenSlide.
 OTHER_FILES = frozenset(
     {
         ".txt",
@@ -128,18 +128,18 @@ def clean_id(text: str) -> str:
 
 
 def unusable_name(name: str) -> str | None:
-    """Return why a file that looks like a slide cannot be one, judged by its name; None where the name is no obstacle."""
+    """Return why a file named like a slide cannot be one, judged by its name; None where the name is no obstacle."""
     inner = _without(name, INCOMPLETE)
-    if inner != name and _looks_like_slide(_without(inner, COMPRESSED)):
+    if inner != name and _has_slide_suffix(_without(inner, COMPRESSED)):
         return "an incomplete download; resume it, or download the slide again"
     inner = _without(name, COMPRESSED)
-    if inner != name and _looks_like_slide(inner):
+    if inner != name and _has_slide_suffix(inner):
         return "a compressed slide; unpack it"
     suffix = PurePath(name).suffix.lower()
     return CHANNEL_LISTS.get(suffix) or OTHER_FORMATS.get(suffix)
 
 
-def _looks_like_slide(name: str) -> bool:
+def _has_slide_suffix(name: str) -> bool:
     suffix = PurePath(name).suffix.lower()
     return suffix in SUFFIXES or suffix in OTHER_FORMATS
 

@@ -1,4 +1,4 @@
-from preprocessing.tables.matching import match_cases, spellings
+from preprocessing.cohort.matching import match_cases, spellings
 
 
 def test_names_that_differ_in_capitals_only_are_one():
