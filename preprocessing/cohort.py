@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from preprocessing.features.precomputed import StoredRecipe, stored_recipe, stored_slide
+from preprocessing.features.precomputed import FeatureRecipe, precomputed_recipe, precomputed_slide
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError
 from preprocessing.labels.recognition import recognise
@@ -49,7 +49,7 @@ class Cohort:
     rows_dropped: tuple[Dropped, ...]
     notes: tuple[str, ...]
     needs: Literal["both", "any", "slides", "genes"]
-    precomputed: StoredRecipe | None = None
+    precomputed: FeatureRecipe | None = None
 
     def slides_by_case(self, usable: Collection[str] | None = None) -> dict[str, list[Slide]]:
         """Slides of each case, sorted by id; only those in `usable` if given."""
@@ -116,9 +116,9 @@ def load_cohort(
     labels = recognise(annotations, source=str(clinical or genes))
     # Last, since it takes longest.
     usable, broken = _open_slides(files, slides, default_mpp, store, isolated=isolated) if slides else ([], [])
-    recipe = stored_recipe(usable, store) if store and any(slide.features for slide in usable) else None
+    recipe = precomputed_recipe(usable, store) if store and any(slide.features for slide in usable) else None
     if recipe:
-        notes.append(recipe.told())
+        notes.append(recipe.summary())
     cohort = Cohort(
         found=tuple(found),
         slides=tuple(usable),
@@ -186,7 +186,7 @@ def _select_slides(found: list[SlideFile], source: Path, kind: str) -> tuple[lis
 def _open_slides(
     files: list[SlideFile], source: Path, default_mpp: float | None, store: FeatureStore | None, *, isolated: bool
 ) -> tuple[list[Slide], list[LeftOut]]:
-    of_features = partial(stored_slide, store=store) if store and any(file.features for file in files) else None
+    of_features = partial(precomputed_slide, store=store) if store and any(file.features for file in files) else None
     usable, broken = probe_slides(files, default_mpp=default_mpp, precomputed=of_features, isolated=isolated)
     if not usable:
         reasons = "; ".join(f"{gone.file.slide_id}: {gone.reason}" for gone in broken[:3])

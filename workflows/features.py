@@ -30,12 +30,13 @@ def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Worker
     """Tile each slide whose tiles, or whose look, are not in the store yet; outcomes by slide id."""
     from pipeline.cluster.shared_paths import require_shared_store
     from pipeline.slides.stages import tile_all
-    from preprocessing.features.store import FeatureStore, ask_many, tile_key
+    from preprocessing.features.keys import tile_key
+    from preprocessing.features.store import FeatureStore, query_all
 
     store = FeatureStore(config.store)
     with run.stage("tiling") as done_now:
         known = {slide.slide_id: tile_key(slide, config.tiles) for slide in cohort.slides}
-        there = ask_many(lambda key: store.has_tiles(key) and store.has_look(key), known.values())
+        there = query_all(lambda key: store.has_tiles(key) and store.has_slide_stats(key), known.values())
         done = dict(compress(known.items(), there))
         todo = [slide for slide in cohort.slides if slide.slide_id not in done]
         if todo:
@@ -56,7 +57,8 @@ def embed_slides(
     from pipeline.cluster.shared_paths import require_shared_store
     from pipeline.slides.stages import Recipe, embed_all
     from preprocessing.features.encoders import load_encoder
-    from preprocessing.features.store import FeatureStore, ask_many, feature_key
+    from preprocessing.features.keys import feature_key
+    from preprocessing.features.store import FeatureStore, query_all
 
     store = FeatureStore(config.store)
     if not cohort.slides:
@@ -66,7 +68,7 @@ def embed_slides(
         run.facts["encoder"] = encoder.describe()
         good = [slide for slide in cohort.slides if tiled[slide.slide_id].status != "failed"]
         keys = {slide.slide_id: feature_key(slide, config.tiles, encoder.fingerprint) for slide in good}
-        there = ask_many(store.has_features, keys.values())
+        there = query_all(store.has_features, keys.values())
         todo = [slide for slide, is_there in zip(good, there, strict=True) if not is_there]
         if todo:
             require_shared_store(workers, store)
@@ -101,20 +103,20 @@ def draw_slides(
 def take_features(config: "Config", cohort: "Cohort", run: "Run") -> tuple[dict[str, "Outcome"], dict[str, str]]:
     """Outcomes and feature groups of a cohort whose features are in the store, and its slides perhaps nowhere."""
     from pipeline.cluster.mapping import Outcome
-    from preprocessing.features.store import FeatureStore, ask_many
+    from preprocessing.features.store import FeatureStore, query_all
 
     store = FeatureStore(config.store)
     run.facts["encoder"] = dict(cohort.precomputed.encoder) if cohort.precomputed else None
     features = {slide.slide_id: slide.features for slide in cohort.slides}
-    counts = zip(features, ask_many(store.count_tiles_of_features, features.values()), strict=True)
+    counts = zip(features, query_all(store.count_tiles_of_features, features.values()), strict=True)
     return {name: Outcome(name, "reused", n_tiles=n or 0) for name, n in counts}, features
 
 
 def _reused(keys: Mapping[str, str], store: "FeatureStore") -> list["Outcome"]:
     from pipeline.cluster.mapping import Outcome
-    from preprocessing.features.store import ask_many
+    from preprocessing.features.store import query_all
 
-    counts = ask_many(store.count_tiles, keys.values())
+    counts = query_all(store.count_tiles, keys.values())
     return [
         Outcome(name, "reused", n_tiles=n or 0, tiles=key) for (name, key), n in zip(keys.items(), counts, strict=True)
     ]

@@ -91,7 +91,7 @@ def fold_jobs(
     """The jobs of a task: each fold of each contender, those of further schemes, and the model that is handed out."""
     from pipeline.training.fold_job import FoldJob, TaskJobs
     from pipeline.training.gene_groups import gene_groups
-    from preprocessing.features.store import tile_key
+    from preprocessing.features.keys import tile_key
 
     by_case = cohort.slides_by_case(features)
     cases = [*one.labelled, *one.unlabelled]

@@ -18,7 +18,8 @@ from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from preprocessing.features.embedding import embed_tiles
 from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
-from preprocessing.features.store import Bag, FeatureStore, feature_key, tile_key
+from preprocessing.features.keys import feature_key, tile_key
+from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import SlideError
 from preprocessing.io.fingerprints import slide_fingerprint
 from preprocessing.slides.slide import Slide
@@ -79,15 +80,15 @@ def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
     """Lay the tile grid over a slide's tissue and store it, and how the slide looks."""
     _require_unchanged(slide)
     place, key, made_with = FeatureStore(store), tile_key(slide, config), provenance(slide, config)
-    known = place.has_tiles(key)
-    tiled = place.read_tiles(key) if known else tile_slide(slide, config)
+    known = place.find_tiles(key)
+    tiled = known or tile_slide(slide, config)
     look = look_at(slide, tiled)
     if tile_key(slide, config) != key:
         raise SlideError("its tissue mask was changed while it was tiled; run again")
     _require_unchanged(slide)
-    if not known:
+    if known is None:
         place.write_tiles(key, tiled, made_with)
-    place.write_look(key, look, made_with)
+    place.write_slide_stats(key, look, made_with)
     return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid), tiles=key)
 
 
@@ -129,7 +130,7 @@ def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
     done = Outcome(slide.slide_id, "done", n_tiles=len(part.rows))
     if store.has_features(key) or (not part.is_whole and store.has_part(key, part.rows)):
         return done  # by another run, or before this one was stopped
-    grid = store.read_tiles(tile_key(slide, recipe.tiles)).grid
+    grid = _grid(slide, recipe)
     readers = _readers(recipe.device)
     normalise, doubt = slide_normaliser(slide.path, grid, recipe.tiles.stain)
     start = time.perf_counter()
@@ -146,13 +147,23 @@ def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
     return replace(done, reason=doubt)
 
 
+def _grid(slide: Slide, recipe: Recipe) -> TileGrid:
+    """A slide's tiles; where those in the store are damaged, it is tiled again."""
+    store, key = FeatureStore(recipe.store), tile_key(slide, recipe.tiles)
+    tiled = store.find_tiles(key)
+    if tiled is None:
+        tile(slide, store=recipe.store, config=recipe.tiles)
+        tiled = store.read_tiles(key)
+    return tiled.grid
+
+
 def join(whole: SlidePart, *, recipe: Recipe, parts: Mapping[str, Sequence[range]]) -> Outcome:
     """Make one bag of the parts of a slide; `parts` are their tiles, in their order, by slide id."""
     store = FeatureStore(recipe.store)
     key = feature_key(whole.slide, recipe.tiles, load_encoder(recipe.encoder, recipe.device).fingerprint)
     doubt = ""
     if not store.has_features(key):
-        grid = store.read_tiles(tile_key(whole.slide, recipe.tiles)).grid
+        grid = _grid(whole.slide, recipe)
         _, doubt = slide_normaliser(whole.slide.path, grid, recipe.tiles.stain)
         _require_unchanged(whole.slide)
         _store(whole, store.read_parts(key, parts[whole.slide_id]), grid, recipe, doubt)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int32, UInt8
 from preprocessing.formats.colours import Scale, rgb
 from preprocessing.formats.geojson import colour_of
 from preprocessing.formats.h5 import Geometry
-from preprocessing.io.atomic import whole_file
+from preprocessing.io.atomic import atomic_file
 
 MPP = 4.0  # of the finest level: a tile of 128 µm has 32 pixels a side
 TIFF_TILE_PX = 256
@@ -52,7 +52,7 @@ def write_heatmap(
         legend = {"what": what, "colours": {str(int(one)): colour_of(int(one), colours) for one in np.unique(values)}}
     mpp_xy = (size_px[i] * geometry.slide_mpp_xy[i] / picture.shape[1 - i] for i in (0, 1))
     x, y = (UM_IN_CM / mpp for mpp in mpp_xy)  # pixels a centimetre
-    with whole_file(path) as draft, tifffile.TiffWriter(draft) as tiff:
+    with atomic_file(path) as draft, tifffile.TiffWriter(draft) as tiff:
         for number, level in enumerate(_pyramid(picture)):
             tiff.write(
                 level,

@@ -98,7 +98,7 @@ class Place:
     def listing(self, where: str) -> set[str]:
         """All that is there, save the store's own folders, which may be empty."""
         paths = {str(path.relative_to(self.folder)) for path in (self.folder / where).rglob("*")}
-        return paths - {"store/parts", "store/drafts"}
+        return paths - {"store/parts", "store/temporary"}
 
 
 @pytest.fixture(scope="module")
@@ -256,8 +256,8 @@ def test_the_drafts_of_a_dead_process_are_swept_by_the_next_start(place, undistu
         undisturbed.run / "models" / f".subtype.{name}" / "model.json",
     ]
     left += [undisturbed.run / "folds" / "subtype" / "umeml" / "fold_0" / f".model.{name}" / "weights.safetensors"]
-    left += [undisturbed.store / "drafts" / name / "zarr.json"]
-    (undisturbed.store / "drafts").mkdir(exist_ok=True)
+    left += [undisturbed.store / "temporary" / name / "zarr.json"]
+    (undisturbed.store / "temporary").mkdir(exist_ok=True)
     before = undisturbed.listing("run"), undisturbed.listing("store")
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
