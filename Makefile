@@ -1,41 +1,41 @@
-# make install   an environment in .venv, with the pinned versions
-# make demo      the whole walk on a small cohort that the project makes itself
-# make test      all fast tests; make test-slow: the others too
-# make lint      ruff, mypy, import-linter
-# make bench     what reading, embedding, Dask and the store cost, against what others cost, and what scale costs; an hour
-
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: install demo test test-slow lint bench clean
+.PHONY: help install demo test test-slow lint pins bench clean
 
-install: $(VENV)/installed
+help:  ## print these lines
+	@grep -E '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 14
+
+install: $(VENV)/installed  ## set up .venv with the versions of constraints.txt
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-demo: install
+demo: install  ## make a small synthetic cohort and run the whole pipeline on it
 	$(BIN)/python -m workflows.demo $(DEMO) --size 2048
 	$(BIN)/run_pipeline $(DEMO)/slides $(DEMO)/genes.csv --gene-sets $(DEMO)/gene_sets.csv --epochs 10 \
 		--store $(DEMO)/features.zarr --out $(DEMO)/run
 
-test: install
-	$(BIN)/python -m pytest -n 2 -m "not slow and not cuda"
+test: install  ## run the fast tests and print their coverage
+	$(BIN)/python -m slipcover -m pytest -n 2 -m "not slow and not cuda"
 
-test-slow: install
+test-slow: install  ## run the slow tests too
 	$(BIN)/python -m pytest -n 2 -m "not cuda"
 
-lint: install
+lint: install  ## ruff, mypy and import-linter, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install
+pins: install  ## resolve pyproject.toml and all its extras anew, into constraints.txt
+	$(BIN)/python tools/pins.py
+
+bench: install  ## measure reading, embedding, Dask, the store and scale against other tools; an hour
 	$(BIN)/python tests/benchmarks/bench_reader.py
 	$(BIN)/python tests/benchmarks/bench_embedding.py
 	$(BIN)/python tests/benchmarks/bench_embedding.py --sizes
@@ -46,5 +46,5 @@ bench: install
 	$(BIN)/python tests/benchmarks/bench_scale.py huge
 	$(BIN)/python tests/benchmarks/bench_scale.py linear
 
-clean:
-	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove .venv, the demo and all caches
+	rm -rf $(VENV) $(DEMO) .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from preprocessing.features.precomputed import FeatureRecipe, precomputed_recipe, precomputed_slide
+from preprocessing.features.precomputed import PrecomputedRecipe, precomputed_recipe, precomputed_slide
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError
 from preprocessing.labels.recognition import recognise
@@ -49,7 +49,7 @@ class Cohort:
     rows_dropped: tuple[Dropped, ...]
     notes: tuple[str, ...]
     needs: Literal["both", "any", "slides", "genes"]
-    precomputed: FeatureRecipe | None = None
+    precomputed: PrecomputedRecipe | None = None
 
     def slides_by_case(self, usable: Collection[str] | None = None) -> dict[str, list[Slide]]:
         """Slides of each case, sorted by id; only those in `usable` if given."""

@@ -1,5 +1,6 @@
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -10,12 +11,15 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from pipeline.config.schema import load_config
+from pipeline.config.loading import load_config
 from workflows import export, import_features, options, store
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIRED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])]
+PROJECT_PACKAGES = ("models", "preprocessing", "pipeline", "workflows")
+EXTRAS = PROJECT["optional-dependencies"].values()
+REQUIRED = sorted({Requirement(text) for texts in (PROJECT["dependencies"], *EXTRAS) for text in texts}, key=str)
+REQUIRED = [requirement for requirement in REQUIRED if requirement.name != PROJECT["name"]]  # an extra within an extra
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -101,3 +105,29 @@ def test_every_flag_that_the_readme_names_is_there():
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
     assert named - known - elsewhere == set()
     assert len(named) > 5
+
+
+def test_hooks_before_a_commit_are_the_linters_of_make_lint():
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooked = {re.search(r"PATH; (ruff \w+|\S+?)[ ']", hook["entry"])[1] for hook in local["hooks"]}
+    linted = set(re.findall(r"^\t\$\(BIN\)/(ruff (?:check|format)|mypy|lint-imports)", MAKEFILE, re.MULTILINE))
+    assert hooked == linted == {"ruff check", "ruff format", "mypy", "lint-imports"}
+
+
+def test_make_alone_prints_every_target():
+    printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (targets,) = re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)
+    assert [line.split()[0] for line in printed.splitlines()] == targets.split()
+
+
+@pytest.mark.parametrize("package", PROJECT_PACKAGES)
+def test_every_package_is_typed(package):
+    assert (ROOT / package / "py.typed").is_file()
+
+
+def test_citation_names_the_version_and_both_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["title"] == PROJECT["name"]
+    assert citation["version"] in (ROOT / "CHANGELOG.md").read_text()
+    assert citation["license"] == PROJECT["license"]
+    assert len(citation["references"]) == 2

@@ -108,7 +108,7 @@ def test_weights_that_hold_code_are_refused_and_it_does_not_run(tmp_path):
     plain.write_bytes(pickle.dumps({"state_dict": Trap(trap)}))
     torch.save({"state_dict": Trap(trap)}, zipped)
     for path in (plain, zipped):
-        with pytest.raises(InputError, match=r"hold more than weights, and are not opened|cannot be read"):
+        with pytest.raises(InputError, match=r"contain more than weights and are not loaded|cannot be read"):
             load_encoder(EncoderConfig(weights=path), "cpu")
     assert not trap.exists()
     pickle.loads(plain.read_bytes())
@@ -520,7 +520,7 @@ def test_a_mask_that_unpacks_to_gigapixels_is_refused(tmp_path):
         data=(b"" for _ in range(98 * 98)),
     )  # fmt: skip
     for name in ("png", "tif"):
-        with pytest.raises(SlideError, match="save it smaller, 8192 × 8192 at most"):
+        with pytest.raises(SlideError, match="save it with at most 8192 × 8192"):
             read_mask(slide_of(tmp_path / "S.svs"), tmp_path / name, (100, 100), corner_px=(0, 0))
 
 

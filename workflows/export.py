@@ -1,7 +1,7 @@
-"""`python -m workflows.export FORMAT RUN`: what a run made, in the files of other tools.
+"""`python -m workflows.export FORMAT RUN`: results of a run in the formats of other tools.
 
-geojson    for QuPath: tissue outlines and tiles, these with what the model sees where the run explains the case
-heatmap    pyramidal TIFF of what the model sees, for every slide that is explained
+geojson    for QuPath: tissue outlines and tiles, with attention, contribution and prototype if the case is explained
+heatmap    pyramidal TIFF of attention, contribution and prototypes, for every explained slide
 clam, trident, stamp    HDF5 of patch features, as those tools write them
 anndata    .h5ad: a file for each case (tiles × features), and cohort.h5ad (cases × genes, with labels and predictions)
 """
@@ -26,7 +26,7 @@ examples:
   python -m workflows.export trident runs/first --out features/trident
   python -m workflows.export anndata runs/first --case TCGA-06-0211
 
-exit codes: 0 all good; 2 wrong input, nothing was written; 3 finished, but some slides could not be exported
+exit codes: 0 success; 2 invalid input, nothing was written; 3 finished, but some slides could not be exported
 """
 
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (see `--help`)."""
     said = _parser().parse_args(argv)
     from pipeline.run.finished import open_finished
-    from pipeline.terminal.logs import say, say_error, show_failures
+    from pipeline.terminal.logs import print_error, print_line, show_failures
     from preprocessing.io.errors import InputError
 
     try:
@@ -42,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = said.out or said.run / "export" / said.format
         written, failures = export(said.format, run, out, cases=said.case, origin=said.origin)
     except InputError as error:
-        say_error(str(error))
+        print_error(str(error))
         return WRONG_INPUT
     show_failures(failures)
-    say(f"{len(written)} files written to {out}")
+    print_line(f"{len(written)} files written to {out}")
     return SOME_FAILED if failures else ALL_GOOD
 
 
@@ -127,7 +127,7 @@ def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin
         mask=mask,
         size_px=run.size_px(slide),
         corner_px=corner,
-        seen=run.seen(slide),
+        values=run.seen(slide),
         colours=run.colours,
     )
     write_text(path, text)
@@ -135,6 +135,7 @@ def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin
 
 
 def _write_heatmaps(run: "FinishedRun", slide: "FinishedSlide", out: Path) -> list[Path]:
+    from preprocessing.formats.colours import Scale
     from preprocessing.formats.heatmaps import write_heatmap
     from preprocessing.tables.case_ids import file_name
 
@@ -149,7 +150,7 @@ def _write_heatmaps(run: "FinishedRun", slide: "FinishedSlide", out: Path) -> li
             run.coords(slide),
             run.geometry(slide),
             size_px=run.size_px(slide),
-            colours=run.colours if what == "prototype" else None,
+            palette=run.colours if what == "prototype" else Scale.from_legend(run.legend(slide, what)),
         )
         paths.append(path)
     return paths

@@ -1,4 +1,4 @@
-"""From slides to features: what of a cohort is in the store is taken from there, the rest is tiled and embedded."""
+"""From slides to features: those in the store are reused, the others are tiled and embedded."""
 
 from collections.abc import Mapping
 from itertools import compress
@@ -6,78 +6,77 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline.cluster.mapping import Outcome
-    from pipeline.cluster.workers import Workers
-    from pipeline.config.schema import Config
-    from pipeline.run.folder import Run
-    from preprocessing.cohort import Cohort
+    from pipeline.run.context import RunContext
     from preprocessing.features.store import FeatureStore
 
 
-def make_features(
-    config: "Config", cohort: "Cohort", run: "Run", workers: "Workers"
-) -> tuple[dict[str, "Outcome"], dict[str, str]]:
-    """The outcome of every slide, and the feature group of each good one."""
-    if cohort.precomputed:
-        return take_features(config, cohort, run)
-    outcomes, features = tile_slides(config, cohort, run, workers), dict[str, str]()
-    if config.until != "tile":
-        outcomes, features = embed_slides(config, cohort, run, workers, outcomes)
-    draw_slides(config, cohort, run, workers, outcomes)
+def make_features(context: "RunContext") -> tuple[dict[str, "Outcome"], dict[str, str]]:
+    """Make the features of all slides, and their thumbnails.
+
+    Returns:
+        The outcome of each slide, and the key of the features of each slide that has them, by slide id.
+    """
+    if context.cohort.precomputed:
+        return take_features(context)
+    outcomes, features = tile_slides(context), dict[str, str]()
+    if context.config.until != "tile":
+        outcomes, features = embed_slides(context, outcomes)
+    draw_thumbnails(context, outcomes)
     return outcomes, features
 
 
-def tile_slides(config: "Config", cohort: "Cohort", run: "Run", workers: "Workers") -> dict[str, "Outcome"]:
-    """Tile each slide whose tiles, or whose look, are not in the store yet; outcomes by slide id."""
+def tile_slides(context: "RunContext") -> dict[str, "Outcome"]:
+    """Tile each slide whose tiles or slide statistics are not in the store yet; outcomes by slide id."""
     from pipeline.cluster.shared_paths import require_shared_store
     from pipeline.slides.stages import tile_all
     from preprocessing.features.keys import tile_key
     from preprocessing.features.store import FeatureStore, query_all
 
-    store = FeatureStore(config.store)
-    with run.stage("tiling") as done_now:
-        known = {slide.slide_id: tile_key(slide, config.tiles) for slide in cohort.slides}
-        there = query_all(lambda key: store.has_tiles(key) and store.has_slide_stats(key), known.values())
-        done = dict(compress(known.items(), there))
-        todo = [slide for slide in cohort.slides if slide.slide_id not in done]
-        if todo:
-            require_shared_store(workers, store)
-        made = tile_all(workers, todo, store=config.store, config=config.tiles)
+    recipe, slides = context.recipe, context.cohort.slides
+    store = FeatureStore(recipe.store)
+    with context.run.stage("tiling") as done_now:
+        keys = {slide.slide_id: tile_key(slide, recipe.tiles) for slide in slides}
+        found = query_all(lambda key: store.has_tiles(key) and store.has_slide_stats(key), keys.values())
+        reused = dict(compress(keys.items(), found))
+        missing = [slide for slide in slides if slide.slide_id not in reused]
+        if missing:
+            require_shared_store(context.workers, store)
+        made = tile_all(context.workers, missing, store=recipe.store, config=recipe.tiles)
         done_now.update(slides=len(made))
-    return {outcome.slide_id: outcome for outcome in (*_reused(done, store), *made)}
+    return {outcome.slide_id: outcome for outcome in (*_reused(reused, store), *made)}
 
 
-def embed_slides(
-    config: "Config",
-    cohort: "Cohort",
-    run: "Run",
-    workers: "Workers",
-    tiled: Mapping[str, "Outcome"],
-) -> tuple[dict[str, "Outcome"], dict[str, str]]:
-    """Embed each tiled slide whose features are not in the store yet; outcomes, and the feature group of each good slide."""
+def embed_slides(context: "RunContext", tiled: Mapping[str, "Outcome"]) -> tuple[dict[str, "Outcome"], dict[str, str]]:
+    """Embed each tiled slide whose features are not in the store yet.
+
+    Args:
+        context: the run.
+        tiled: outcomes of tiling, by slide id.
+
+    Returns:
+        Outcomes of both stages, and the key of the features of each slide that has them, by slide id.
+    """
     from pipeline.cluster.shared_paths import require_shared_store
-    from pipeline.slides.stages import Recipe, embed_all
+    from pipeline.slides.stages import embed_all
     from preprocessing.features.encoders import load_encoder
     from preprocessing.features.keys import feature_key
     from preprocessing.features.store import FeatureStore, query_all
 
-    store = FeatureStore(config.store)
-    if not cohort.slides:
+    if not context.cohort.slides:
         return {}, {}
+    recipe, run = context.recipe, context.run
+    store = FeatureStore(recipe.store)
     with run.stage("embedding") as done_now:
-        encoder = load_encoder(config.encoder)
-        run.facts["encoder"] = encoder.describe()
-        good = [slide for slide in cohort.slides if tiled[slide.slide_id].status != "failed"]
-        keys = {slide.slide_id: feature_key(slide, config.tiles, encoder.fingerprint) for slide in good}
-        there = query_all(store.has_features, keys.values())
-        todo = [slide for slide, is_there in zip(good, there, strict=True) if not is_there]
-        if todo:
-            require_shared_store(workers, store)
-        made = embed_all(
-            workers,
-            todo,
-            {name: outcome.n_tiles for name, outcome in tiled.items()},
-            recipe=Recipe(config.store, config.tiles, config.encoder, workers.device, config.gpu_tiles),
-        )
+        encoder = load_encoder(recipe.encoder)
+        run.record["encoder"] = encoder.describe()
+        usable = [slide for slide in context.cohort.slides if tiled[slide.slide_id].status != "failed"]
+        keys = {slide.slide_id: feature_key(slide, recipe.tiles, encoder.fingerprint) for slide in usable}
+        found = query_all(store.has_features, keys.values())
+        missing = [slide for slide, there in zip(usable, found, strict=True) if not there]
+        if missing:
+            require_shared_store(context.workers, store)
+        n_tiles = {name: outcome.n_tiles for name, outcome in tiled.items()}
+        made = embed_all(context.workers, missing, n_tiles, recipe=recipe)
         done_now.update(slides=len(made), tiles=sum(outcome.n_tiles for outcome in made))
     outcomes = dict(tiled)
     for outcome in made:
@@ -85,28 +84,27 @@ def embed_slides(
     return outcomes, {name: key for name, key in keys.items() if outcomes[name].status != "failed"}
 
 
-def draw_slides(
-    config: "Config", cohort: "Cohort", run: "Run", workers: "Workers", outcomes: Mapping[str, "Outcome"]
-) -> None:
-    """Draw each slide for the report; one that cannot be drawn is named there, and is used all the same."""
+def draw_thumbnails(context: "RunContext", outcomes: Mapping[str, "Outcome"]) -> None:
+    """Draw a thumbnail of each slide for the report; a slide without one is used all the same."""
     from pipeline.slides.thumbnails import make_thumbnails
 
-    if not cohort.slides:
+    if not context.cohort.slides:
         return
+    run, slides = context.run, context.cohort.slides
     tiles = {name: outcome.tiles for name, outcome in outcomes.items()}
     with run.stage("thumbnails"):
-        run.facts["thumbnails_failed"] = make_thumbnails(
-            workers, cohort.slides, tiles, store=config.store, folder=run.folder / "thumbnails"
+        run.record["thumbnails_failed"] = make_thumbnails(
+            context.workers, slides, tiles, store=context.recipe.store, folder=run.folder / "thumbnails"
         )
 
 
-def take_features(config: "Config", cohort: "Cohort", run: "Run") -> tuple[dict[str, "Outcome"], dict[str, str]]:
-    """Outcomes and feature groups of a cohort whose features are in the store, and its slides perhaps nowhere."""
+def take_features(context: "RunContext") -> tuple[dict[str, "Outcome"], dict[str, str]]:
+    """Take precomputed features from the store: outcomes and feature keys by slide id."""
     from pipeline.cluster.mapping import Outcome
     from preprocessing.features.store import FeatureStore, query_all
 
-    store = FeatureStore(config.store)
-    run.facts["encoder"] = dict(cohort.precomputed.encoder) if cohort.precomputed else None
+    cohort, store = context.cohort, FeatureStore(context.recipe.store)
+    context.run.record["encoder"] = dict(cohort.precomputed.encoder) if cohort.precomputed else None
     features = {slide.slide_id: slide.features for slide in cohort.slides}
     counts = zip(features, query_all(store.count_tiles_of_features, features.values()), strict=True)
     return {name: Outcome(name, "reused", n_tiles=n or 0) for name, n in counts}, features

@@ -26,14 +26,14 @@ then
 
 A file is called after its slide; the case is what a TCGA barcode says, else the column case_id of what is written.
 
-exit codes: 0 all good; 2 wrong input, nothing was imported; 3 finished, but some files could not be used
+exit codes: 0 success; 2 invalid input, nothing was imported; 3 finished, but some files could not be used
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (see `--help`)."""
     said = _parser().parse_args(argv)
-    from pipeline.terminal.logs import say, say_error, show_failures
+    from pipeline.terminal.logs import print_error, print_line, show_failures
     from preprocessing.features.store import FeatureStore
     from preprocessing.formats.h5 import Declared
     from preprocessing.io.errors import InputError
@@ -45,10 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             said.folder, said.format, declared, store=store, encoder=said.encoder, out=said.out
         )
     except InputError as error:
-        say_error(str(error))
+        print_error(str(error))
         return WRONG_INPUT
     show_failures(failures)
-    say(f"{len(rows)} slides imported into {store.place}; give {said.out} as SLIDES: run_pipeline {said.out} GENES")
+    print_line(
+        f"{len(rows)} slides imported into {store.place}; give {said.out} as SLIDES: run_pipeline {said.out} GENES"
+    )
     return SOME_FAILED if failures else ALL_GOOD
 
 

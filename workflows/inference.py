@@ -6,25 +6,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.cluster.workers import Workers
-    from pipeline.config.schema import Config
     from pipeline.inference.prediction import PreparedCohort
     from pipeline.inference.trained import Predictor
     from pipeline.ood.profiles import SlideKeys
-    from pipeline.run.folder import Run
-    from preprocessing.cohort import Cohort
+    from pipeline.run.context import RunContext
 
 
 def predict(
-    config: "Config",
-    cohort: "Cohort",
-    run: "Run",
-    workers: "Workers",
-    predictors: Sequence["Predictor"],
-    features: Mapping[str, str],
-    cases: "pd.DataFrame",
+    context: "RunContext", predictors: Sequence["Predictor"], features: Mapping[str, str], cases: "pd.DataFrame"
 ) -> dict[str, Any]:
     """Predict the new and changed cases of a cohort; write predictions and, where labels are known, metrics.
+
+    Args:
+        context: the run.
+        predictors: the trained models, one per task.
+        features: keys of the features in the store, by slide id.
+        cases: the table of `cases.csv`.
 
     Returns:
         The reports of `metrics.json`, by task.
@@ -40,6 +37,7 @@ def predict(
     from pipeline.inference.previous_table import PreviousTable
     from preprocessing.features.store import FeatureStore
 
+    config, cohort, run, workers = context.config, context.cohort, context.run, context.workers
     store = FeatureStore(config.store)
     device = workers.device if config.scheduler is None else choose_device("auto")
     limit_threads(device)  # as in training, so that the numbers agree
@@ -47,14 +45,14 @@ def predict(
         prepared = prepare_cohort(
             predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes
         )
-        run.facts["genes"] = {
+        run.record["genes"] = {
             one.task: log_missing_genes(one, prepared.members[one.task], cohort) for one in predictors
         }
         previous = PreviousTable(run.folder / "predictions.csv", ("task", "case_id"))
         pending = previous.pending(prepared.fingerprints)
         predicted = predict_cases(pending, predictors, prepared, device=device)
     with run.stage("distribution shift"):
-        keys = slide_keys(config, cohort, features)
+        keys = slide_keys(context, features)
         shifts = assess_cases(pending, predictors, prepared, cohort, keys, store=store)
         run.write_table(TABLE, shift_table(run.folder, shifts, pending, prepared.fingerprints))
     rows = [
@@ -66,21 +64,20 @@ def predict(
     write_diagnoses(run, predictions, cohort.annotations)
     present = predictions[predictions["case_id"].isin(cases["case_id"])]  # without cases of earlier calls only
     with run.stage("evaluation"):
-        reports = validate(config, cohort, run, predictors, prepared, present, device=device)
-    explain(config, cohort, run, workers, predictors, prepared, predictions)
+        reports = validate(context, predictors, prepared, present, device=device)
+    explain(context, predictors, prepared, predictions)
     return reports
 
 
-def slide_keys(config: "Config", cohort: "Cohort", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:
+def slide_keys(context: "RunContext", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:
     """Collect the store keys of each case's slides; imported features have no tiles."""
     from pipeline.ood.profiles import SlideKeys
     from preprocessing.features.keys import tile_key
 
+    cohort, tiles = context.cohort, context.recipe.tiles
     return {
         case: [
-            SlideKeys(
-                slide.slide_id, features[slide.slide_id], "" if cohort.precomputed else tile_key(slide, config.tiles)
-            )
+            SlideKeys(slide.slide_id, features[slide.slide_id], "" if cohort.precomputed else tile_key(slide, tiles))
             for slide in slides
         ]
         for case, slides in cohort.slides_by_case(features).items()
@@ -88,35 +85,33 @@ def slide_keys(config: "Config", cohort: "Cohort", features: Mapping[str, str]) 
 
 
 def explain(
-    config: "Config",
-    cohort: "Cohort",
-    run: "Run",
-    workers: "Workers",
+    context: "RunContext",
     predictors: Sequence["Predictor"],
     prepared: "PreparedCohort",
     predictions: "pd.DataFrame",
 ) -> None:
     """Explain the predictions of selected cases in `explain/`."""
     from pipeline.explanation.explain import explain_tasks
-    from pipeline.explanation.inputs import Material
-    from pipeline.explanation.selection import ask_trained
+    from pipeline.explanation.inputs import ExplanationInputs
+    from pipeline.explanation.selection import TaskPredictions
     from pipeline.inference.previous_table import with_numbers
 
+    config, cohort, run, workers = context.config, context.cohort, context.run, context.workers
     with run.stage("explaining"):
         used = sorted({case for by_case in prepared.fingerprints.values() for case in by_case})
         table = with_numbers(predictions)
         table = table[table["case_id"].isin(used) & (table["status"] == "predicted")]
-        asked = [ask_trained(one, prepared.members[one.task], table[table["task"] == one.task]) for one in predictors]
-        labels = cohort.labels.reindex(used)
-        material = Material.of_run(run.folder, config.store, labels, max_missing=config.max_missing_genes)
-        folder, device = run.folder / "explain", workers.device
-        explain_tasks(workers, asked, material, config.explain, folder=folder, device=device, seed=config.seed)
+        tasks = [
+            TaskPredictions.of_predictor(one, prepared.members[one.task], table[table["task"] == one.task])
+            for one in predictors
+        ]
+        labels, missing = cohort.labels.reindex(used), config.max_missing_genes
+        inputs = ExplanationInputs.of_run(run.folder, config.store, labels, device=workers.device, max_missing=missing)
+        explain_tasks(workers, tasks, inputs, config.explain, folder=run.folder / "explain", seed=config.seed)
 
 
 def validate(
-    config: "Config",
-    cohort: "Cohort",
-    run: "Run",
+    context: "RunContext",
     predictors: Sequence["Predictor"],
     prepared: "PreparedCohort",
     predictions: "pd.DataFrame",
@@ -131,6 +126,7 @@ def validate(
     from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_numbers
     from pipeline.metrics import to_json
 
+    config, cohort, run = context.config, context.cohort, context.run
     previous = PreviousTable(run.folder / "baselines.csv", ("task", "case_id", "baseline"))
     known = {(task, case): mark for (task, case, _), mark in previous.fingerprints().items()}
     rows = []

@@ -1,4 +1,4 @@
-"""The command line: each flag is a key of the configuration, by its dotted name."""
+"""The command line of `run_pipeline`: each option sets a key of the configuration, by its dotted name."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,17 +16,22 @@ examples:
   run_pipeline manifest.csv genes.csv.gz --encoder uni --device cuda --out runs/uni
   run_pipeline new_slides/ new_genes.csv --trained runs/uni/models --out runs/new
 
-exit codes: 0 all good; 1 failed on the way (training diverged, a full disk, workers that die, a fault of the program);
-  2 wrong input, nothing was computed; 3 finished, but some slides failed (see slides.csv) or a task was given up;
-  130 stopped by the user; 143 stopped by SIGTERM; after a failure or a stop the same command goes on from what is finished
+exit codes: 0 success; 1 failed while running (training diverged, disk full, workers crashed, fault of the program);
+  2 invalid input, nothing was computed; 3 finished, but some slides failed (see slides.csv) or a task was given up;
+  130 stopped by the user; 143 stopped by SIGTERM; after a failure or a stop, the same command resumes the run
 """
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the command line said: values by dotted configuration key, a configuration file, and `--set` texts.
+    """The parsed command line.
 
-    `report_only` is a finished run whose report is to be drawn again, and nothing else done.
+    Attributes:
+        flags: values by dotted key of the configuration.
+        file: configuration file of `--config`.
+        sets: texts of `--set`.
+        verbose: whether each slide is logged in the terminal.
+        report_only: finished run whose report is drawn again, instead of a run.
     """
 
     flags: dict[str, Any]
@@ -37,42 +42,41 @@ class Arguments:
 
     @property
     def needs_processes(self) -> bool:
-        """Whether other processes of this machine will be wanted, if only to open slides, as far as the flags tell."""
+        """Whether this machine will run other processes, if only to open slides, as far as the options show."""
         return not (self.report_only or self.flags.get("workers") == "0")
 
     @property
     def needs_workers(self) -> bool:
-        """Whether worker processes will be among them."""
+        """Whether some of them will be workers."""
         return self.needs_processes and not self.flags.keys() & {"scheduler", "cluster", "dry_run"}
 
 
 def parse(argv: Sequence[str] | None) -> Arguments:
-    """Read the command line; values are checked later, with the configuration."""
+    """Parse the command line; values are validated later, with the configuration."""
     parser = _parser()
-    said = vars(parser.parse_args(argv))
-    file, sets, verbose = said.pop("config", None), said.pop("set", []), said.pop("verbose", False)
-    report_only = said.pop("report_only", None)
-    if report_only and (said or file or sets):
-        parser.error("--report-only RUN draws the report of a run as it is: it takes no inputs and no other options")
-    return Arguments(said, file, sets, verbose, report_only)
+    values = vars(parser.parse_args(argv))
+    file, sets, verbose = values.pop("config", None), values.pop("set", []), values.pop("verbose", False)
+    report_only = values.pop("report_only", None)
+    if report_only and (values or file or sets):
+        parser.error("--report-only RUN takes no inputs and no other options: it draws the report of a finished run")
+    return Arguments(values, file, sets, verbose, report_only)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "run_pipeline",
         usage=USAGE,
-        description="Whole-slide images and a gene table to predictions of glioma grade, subtype and survival.",
+        description="Predict glioma grade, subtype and survival from whole-slide images and a gene table.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
     _add_inputs(parser)
-    _add_labels(parser)
+    _add_tasks(parser)
     _add_slides(parser)
     _add_training(parser)
-    _add_place(parser)
-    _add_report(parser)
+    _add_execution(parser)
     _add_configuration(parser)
     return parser
 
@@ -83,163 +87,174 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "slides",
         nargs="?",
         metavar="SLIDES",
-        help="folder (searched recursively), one slide, or a manifest CSV: slide_id, path, case_id, mpp",
+        help="folder (searched recursively), slide, or manifest CSV with slide_id, path, case_id and mpp; none: genes only",
     )
     add(
         "genes",
         nargs="?",
         metavar="GENES",
-        help="CSV or TSV, also .gz: cases or samples in rows and genes in columns, or the other way round",
+        help="CSV or TSV, optionally .gz: cases or samples × genes, or genes × samples; none: slides only",
     )
 
 
-def _add_labels(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("what is predicted, from what").add_argument
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("tasks, labels and models").add_argument
+    add(
+        "--task",
+        action="append",
+        metavar="NAME",
+        help="survival, grade, subtype, …; repeatable; default: all with labels",
+    )
+    add("--clinical", metavar="FILE", help="table of labels by case; default: label columns of GENES")
     add(
         "--omics",
         dest="further_tables",
         action="append",
         metavar="FILE[:KIND]",
-        help="more molecular tables of the same cases; KIND: cnv, mutation, methylation, protein",
+        help="additional molecular table of the same cases; KIND: cnv, mutation, methylation or protein; repeatable",
     )
-    add("--covariates", metavar="NAMES", help="clinical columns that become one more group, as in age,is_female")
-    add(
-        "--trained",
-        metavar="DIR",
-        help="predict with trained models, and train nothing: RUN/models for all its tasks, or one of its folders; tiles and "
-        "encoder are the model's; labels, if there are any, serve to evaluate",
-    )
-    add("--cases", metavar="WHICH", help="both: a case needs slides and genes (default); any: either will do")
+    add("--covariates", metavar="NAMES", help="clinical columns as an additional gene group, such as age,is_female")
+    add("--cases", metavar="WHICH", help="both: a case needs slides and genes (default); any: either is enough")
     add(
         "--allow-defining-features",
         dest="allow_defining_features",
         action="store_true",
-        help="let features that define a label (IDH1 mutation for the subtype) predict it",
-    )
-    add("--clinical", metavar="FILE", help="table of labels by case; default: the label columns of GENES")
-    add(
-        "--task",
-        action="append",
-        metavar="NAME",
-        help="survival, grade or subtype; repeat for several; default: all whose labels are there",
+        help="let features that define a label predict it, such as IDH1 mutation for the subtype",
     )
     add(
         "--model",
         metavar="NAMES",
-        help="umeml (default), subspace, mcat, latefusion; on genes alone snn, on slides alone abmil, transmil; of several, "
-        "as umeml,subspace, all are trained on the same folds, and the first is handed out",
+        help="umeml (default), subspace, mcat or latefusion; genes only: snn; slides only: abmil or transmil; several, such as "
+        "umeml,subspace, are trained on the same folds, and the first is exported",
     )
     add(
         "--gene-sets",
         dest="gene_sets",
         metavar="FILE",
-        help="CSV with a column a set, or GMT; default: groups of genes that go together",
+        help="gene sets: CSV with a column per set, or GMT; default: groups of co-expressed genes",
     )
     add(
         "--tumour-genes",
         dest="tumour_genes",
         metavar="NAMES",
-        help="of the model subspace: gene sets by name, separated by ; or commas, or files of gene names; default: the sets "
-        "whose names speak of proliferation, repair and oncogenic signalling; without sets, genes that go together",
+        help="model subspace: tumour gene sets, by name, separated by commas or semicolons, or files of gene names; default: "
+        "sets named after proliferation, repair and oncogenic signalling; without --gene-sets, co-expressed genes",
     )
     add(
         "--microenvironment-genes",
         dest="microenvironment_genes",
         metavar="NAMES",
-        help="likewise; default: the sets whose names speak of immune cells, vessels and stroma",
+        help="model subspace: microenvironment gene sets; default: sets named after immune cells, vessels and stroma",
+    )
+    add(
+        "--trained",
+        metavar="DIR",
+        help="predict with trained models instead of training: RUN/models for all tasks, or one of its folders; tiles and "
+        "encoder are those of the models; labels, if there are any, are used for evaluation",
     )
 
 
 def _add_slides(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("slides and tiles").add_argument
-    add("--mpp", dest="tiles.mpp", metavar="MPP", help="microns per pixel of the tiles (0.5)")
+    add = parser.add_argument_group("slides, tiles and features").add_argument
+    add(
+        "--slide-kind",
+        dest="slide_kind",
+        metavar="KIND",
+        help="DX: TCGA diagnostic slides only (default); all: every slide",
+    )
+    add(
+        "--default-mpp", dest="default_mpp", metavar="MPP", help="fallback µm/px for slides without resolution metadata"
+    )
+    add("--mpp", dest="tiles.mpp", metavar="MPP", help="resolution of tiles in µm/px (0.5)")
     add("--tile-px", dest="tiles.tile_px", metavar="PX", help="side of a tile in pixels (256)")
     add(
         "--tissue-masks",
         dest="tiles.tissue.masks",
         metavar="DIR",
-        help="own masks instead of the detector: SLIDE_ID.geojson (QuPath), .png or .tif for every slide",
+        help="tissue masks that replace the detector, one per slide: SLIDE_ID.geojson (QuPath), .png or .tif",
     )
     add(
         "--stain",
         dest="tiles.stain.method",
         metavar="METHOD",
-        help="normalise the stain before tiles are embedded: none (default), macenko, vahadane, reinhard",
+        help="stain normalisation: none (default), macenko, vahadane or reinhard",
     )
-    add("--default-mpp", dest="default_mpp", metavar="MPP", help="for slides that do not say their resolution")
-    add("--slide-kind", dest="slide_kind", metavar="KIND", help="DX: diagnostic slides of TCGA only (default); all")
     add(
         "--encoder",
         dest="encoder.name",
         metavar="NAME",
-        help="efficientnet-lite0 (default), uni, virchow2, … or any timm name",
+        help="patch encoder: efficientnet-lite0 (default), uni, virchow2, … or any timm model",
     )
     add(
         "--encoder-weights",
         dest="encoder.weights",
         metavar="PATH",
-        help="weights from a file (safetensors or state dict), or from a copy of a model hub's repository",
+        help="weights of the encoder: a safetensors or state-dict file, or a folder copied from a model hub's repository",
     )
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("training").add_argument
+    add = parser.add_argument_group("training and explanation").add_argument
+    add("--folds", metavar="N", help="number of cross-validation folds (5)")
     add(
         "--split-by",
         dest="split_by",
-        metavar="WHAT",
-        help="case (default); site: whole tissue source sites stay together; case,site runs both",
+        metavar="SCHEME",
+        help="case (default); site: tissue source sites are kept in one fold; case,site: both schemes",
     )
-    add("--baselines", metavar="WHICH", help="all (default), none")
-    add("--folds", metavar="N", help="cross-validation folds (5)")
-    add("--splits", metavar="DIR", help="folder of splits_0.csv, splits_1.csv, … with columns train, val[, test]")
+    add(
+        "--splits",
+        metavar="DIR",
+        help="predefined folds: splits_0.csv, splits_1.csv, … with columns train, val[, test]",
+    )
+    add("--baselines", metavar="WHICH", help="baselines on the same folds: all (default) or none")
     add("--epochs", dest="train.epochs", metavar="N", help="passes over the training cases")
-    add("--seed", metavar="N", help="of everything that is drawn (0)")
+    add("--seed", metavar="N", help="seed of everything random (0)")
     add(
         "--explain",
         metavar="N|CASES",
-        help="cases for which it is shown what the models see: N of each kind, the most and least certain, right and wrong "
-        "(1), 0: none; or their ids, as in TCGA-06-0125,TCGA-DU-6401",
+        help="cases to explain: N each of the most and least certain, correct and wrong predictions (1); 0: none; or case ids, "
+        "such as TCGA-06-0125,TCGA-DU-6401",
     )
 
 
-def _add_place(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("where it runs").add_argument
+def _add_execution(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("execution").add_argument
     add("--out", metavar="DIR", help="run folder; default: a new one under runs/")
-    add("--store", metavar="DIR", help="feature store, shared by runs: a folder or s3://… (features.zarr)")
-    add("--device", metavar="WHERE", help="auto (default), cpu or cuda")
+    add("--store", metavar="DIR", help="feature store shared by runs: a folder or s3://… (features.zarr)")
+    add("--device", metavar="DEVICE", help="auto (default), cpu or cuda")
     add(
         "--workers",
         metavar="N",
-        help="processes; default: one a core, or one a GPU; 0: none beside this one, for debugging: a slide that crashes a "
-        "library takes the run along, and one that hangs is not ended",
+        help="worker processes; default: one per core, or one per GPU; 0: none, for debugging: a slide that crashes a library "
+        "then ends the run, and one that hangs is not stopped",
     )
-    add("--scheduler", metavar="ADDRESS", help="use the workers of this Dask scheduler, as in tcp://10.0.0.1:8786")
-    add("--cluster", metavar="KIND", help="slurm: submit jobs whose workers are used; --set slurm.KEY=VALUE says which")
-    add("--until", metavar="STAGE", help="stop after tile, embed, join or train")
-    add("--dry-run", dest="dry_run", action="store_true", help="show the cohort as it would be used; compute nothing")
-
-
-def _add_report(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("report").add_argument
+    add("--scheduler", metavar="ADDRESS", help="use the workers of a Dask scheduler, such as tcp://10.0.0.1:8786")
+    add(
+        "--cluster",
+        metavar="SYSTEM",
+        help="slurm: submit jobs that run the workers; configure them with --set slurm.KEY=VALUE",
+    )
+    add("--until", metavar="STAGE", help="last stage: tile, embed, join or train (default)")
+    add("--dry-run", dest="dry_run", action="store_true", help="check the input and estimate the work; compute nothing")
     add(
         "--report-only",
         dest="report_only",
         type=Path,
         metavar="RUN",
-        help="draw report.html of a finished run again from its folder, and do nothing else; needs no SLIDES and GENES",
+        help="draw report.html of a finished run again; takes no SLIDES and GENES",
     )
+    add("--verbose", action="store_true", help="log every slide")
 
 
 def _add_configuration(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("configuration").add_argument
     presets = "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
-    add("--preset", metavar="NAMES", help=f"settings that go together, overridden by all others; {presets}")
-    add("--config", type=Path, metavar="FILE", help="YAML with any of these; flags override it")
+    add("--preset", metavar="NAMES", help=f"named groups of settings, overridden by all other options; {presets}")
+    add("--config", type=Path, metavar="FILE", help="YAML file with any keys of the configuration; options override it")
     add(
         "--set",
         action="append",
         metavar="KEY=VALUE",
-        help="any key of the configuration, as in --set models.umeml.gamma=0; overrides flags",
+        help="any key of the configuration, such as models.umeml.gamma=0; overrides all other options; repeatable",
     )
-    add("--verbose", action="store_true", help="log every slide")

@@ -1,4 +1,4 @@
-"""`run_pipeline SLIDES GENES`: the whole walk, from raw slides and a gene table to predictions and their metrics.
+"""`run_pipeline SLIDES GENES`: from whole-slide images and a gene table to predictions and their metrics.
 
 Heavy libraries are imported inside the functions, so that `--help` answers at once.
 """
@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workflows.features import make_features
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
 
     from pipeline.cluster.mapping import Outcome
     from pipeline.cluster.workers import Workers
+    from pipeline.config.paths import Paths
     from pipeline.config.schema import Config
+    from pipeline.inference.trained import Predictor
+    from pipeline.run.context import RunContext
     from pipeline.run.folder import Run
+    from pipeline.slides.recipe import FeatureRecipe
     from pipeline.training.plan import TaskPlan
     from preprocessing.cohort import Cohort
 
@@ -31,17 +36,17 @@ ALL_GOOD, RUN_FAILED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came, as a batch system sends it some time before it kills."""
+    """SIGTERM was received, which a batch system sends some time before it kills a job."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code (see `--help`)."""
+    """Run the command and return its exit code (see `--help`)."""
     arguments = parse(argv)
     if arguments.needs_processes:
         from pipeline.cluster.worker_processes import IMPORTED, OPENING, start_server
 
         start_server(IMPORTED if arguments.needs_workers else OPENING)  # it imports while this process does
-    from pipeline.terminal.logs import say_error, start_logging
+    from pipeline.terminal.logs import print_error, start_logging
     from preprocessing.io.errors import InputError, RunError, SlideError
 
     start_logging(verbose=arguments.verbose)
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.report_only:
             return draw_report(arguments.report_only)
         from pipeline.cluster.workers import Workers
-        from pipeline.config.schema import load_config
+        from pipeline.config.loading import load_config
 
         config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
         limit = 60 * config.slide_minutes
@@ -58,13 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Workers(config.workers, config.device, config.scheduler, slurm=slurm, slide_seconds=limit) as workers:
             return walk(config, workers)
     except InputError as error:
-        say_error(str(error))
+        print_error(str(error))
         return WRONG_INPUT
     except (RunError, SlideError, FloatingPointError) as error:  # SlideError: features are gone since they were found
-        say_error(str(error))
+        print_error(str(error))
         return RUN_FAILED
     except KeyboardInterrupt as stop:
-        say_error("stopped; the same command goes on from what is finished")
+        print_error("stopped; run the same command again to resume")
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception:
         log.debug("an error of the program itself", exc_info=True)  # into the run's log too
@@ -78,83 +83,153 @@ def _terminate(*_: object) -> None:
 
 
 def walk(config: "Config", workers: "Workers") -> int:
-    """The stages of a run, in their order. Whatever is wrong with the input is told before the first of them."""
-    from pipeline.cluster.shared_paths import require_seen, require_shared
+    """Run all stages in order; wrong input is reported before the first of them starts."""
+    from pipeline.run.console import show_forecast
+    from pipeline.run.context import RunContext
+    from pipeline.run.folder import open_run
+    from pipeline.run.forecast import forecast
+    from preprocessing.features.store import FeatureStore
+
+    inputs = check_inputs(config, workers)
+    config, cohort, recipe = inputs.config, inputs.cohort, inputs.recipe
+    if config.dry_run:
+        show_forecast(forecast(config, cohort, at_once=workers.expected_concurrency()))
+        return ALL_GOOD
+    require_usable_encoder(inputs)
+    if cohort.slides:
+        FeatureStore(recipe.store).prepare()
+    with open_run(config, inputs.trained) as run:
+        run.log_cohort(cohort)
+        context = RunContext(config, cohort, recipe, workers, run)
+        require_shared_paths(context, inputs.paths)
+        return execute(context, inputs.predictors, inputs.plans)
+
+
+@dataclass(frozen=True)
+class CheckedInputs:
+    """The input of a run, when everything that can be wrong with it has been checked.
+
+    Attributes:
+        config: the configuration; tiles and encoder are those of the trained models or of the precomputed features, if any.
+        paths: the paths that workers use.
+        recipe: how features are made.
+        cohort: the cases with their slides, genes and labels.
+        predictors: the trained models; empty where the run trains its own.
+        plans: the tasks to train, with their folds.
+    """
+
+    config: "Config"
+    paths: "Paths"
+    recipe: "FeatureRecipe"
+    cohort: "Cohort"
+    predictors: list["Predictor"]
+    plans: list["TaskPlan"]
+
+    @property
+    def trained(self) -> dict[str, Mapping[str, Any]]:
+        """Descriptions of the trained models, by task."""
+        return {one.task: one.describe() for one in self.predictors}
+
+
+def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
+    """Read everything but pixels, and plan the tasks.
+
+    Raises:
+        InputError: whatever is wrong with configuration, tables, slides, trained models, store or run folder.
+    """
+    from pipeline.config.paths import Paths
     from pipeline.explanation.chosen_cases import require_cases
-    from pipeline.inference.compatibility import check_cohort, require_encoder
+    from pipeline.inference.compatibility import check_cohort
     from pipeline.inference.recipe import with_recipe
     from pipeline.inference.trained import load_trained
-    from pipeline.run.audit import require_account
-    from pipeline.run.console import show_cohort, show_forecast, show_plans, show_results
-    from pipeline.run.folder import open_run, require_own
-    from pipeline.run.forecast import forecast
-    from pipeline.terminal.logs import show_warnings
-    from pipeline.training.plan import without_lost_cases
-    from preprocessing.features.encoders import load_encoder
+    from pipeline.run.console import show_cohort, show_plans
+    from pipeline.run.folder import require_same_run
+    from pipeline.slides.recipe import FeatureRecipe
     from preprocessing.features.store import FeatureStore
 
     predictors = load_trained(config.trained, config.task) if config.trained else []
     if predictors:
         config = with_recipe(config, predictors)
-    places = config.for_other_machines() if workers.elsewhere else config  # the same, as workers are told
-    config = config.model_copy(update={"out": places.out, "store": places.store})
-    cohort = read_cohort(config, places, trained=bool(predictors))
+    paths = Paths.from_config(config, absolute=workers.remote)
+    config = config.model_copy(update={"out": paths.out, "store": paths.store})
+    cohort = read_cohort(config, paths, trained=bool(predictors))
     check_cohort(config, predictors, cohort)
     if config.until == "train":
         require_cases(config.explain, cohort.used_cases())
     if cohort.precomputed:
         config = config.model_copy(update={"tiles": cohort.precomputed.tiles})
-    show_cohort(cohort)  # before the plans: how the tables were read explains what is wrong with them
+    show_cohort(cohort)  # before the plans: how tables were read explains what is wrong with them
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
-    config, places = (workers.ask(one.for_device, workers.device) for one in (config, places))
-    store = FeatureStore(config.store)
-    store.check()
-    trained = {one.task: one.describe() for one in predictors}
-    require_own(config, trained)
+    config = config.model_copy(update={"encoder": workers.call(config.encoder.settled, workers.device)})
+    FeatureStore(paths.store).check()
+    recipe = FeatureRecipe.from_config(config, paths, workers.device)
+    inputs = CheckedInputs(config, paths, recipe, cohort, predictors, plans)
+    require_same_run(config, inputs.trained)
     show_plans(plans)
-    if config.dry_run:
-        show_forecast(forecast(config, cohort, at_once=workers.expected()))
-        return ALL_GOOD
-    if cohort.slides and not cohort.precomputed and config.until != "tile":
-        # A gated or missing one, or one that a trained model does not know, is told before a slide is tiled.
-        require_encoder(predictors, load_encoder(config.encoder))
-
-    if cohort.slides:
-        store.prepare()
-    with open_run(config, trained) as run:
-        run.log_cohort(cohort)
-        require_seen(
-            workers, [slide.path for slide in cohort.slides if not cohort.precomputed] + places.read_by_workers()
-        )
-        require_shared(workers, run.folder, option="--out")
-        reports: dict[str, Any] = {}
-        given_up: list[str] = []
-        outcomes, features = make_features(places, cohort, run, workers)
-        store.sweep()  # what workers that died had begun
-        failures, cases = write_ledgers(run, cohort, outcomes, features)
-        if config.until in ("join", "train"):
-            cohort.omics.save(run.folder / "omics.npz")
-        if config.until == "train" and predictors:
-            reports = predict(config, cohort, run, workers, predictors, features, cases)
-        elif config.until == "train":
-            plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
-            reports = train(config, cohort, run, workers, plans, features, cases)
-        require_account(run.folder, cohort, grows=bool(predictors))
-        failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
-        run.finish(failed_slides=len(failures), tasks_given_up=given_up)
-        show_results(run.folder, reports, failures, given_up)
-        draw_report(run.folder)
-        show_warnings()
-        return SOME_FAILED if failures or given_up else ALL_GOOD
+    return inputs
 
 
-def read_cohort(config: "Config", places: "Config", *, trained: bool) -> "Cohort":
-    """What came in: slides as the workers see them, and tables."""
+def require_usable_encoder(inputs: CheckedInputs) -> None:
+    """Raise InputError, before a slide is tiled, where the encoder cannot be loaded or is not that of the trained models."""
+    from pipeline.inference.compatibility import require_encoder
+    from preprocessing.features.encoders import load_encoder
+
+    if inputs.cohort.slides and not inputs.cohort.precomputed and inputs.config.until != "tile":
+        require_encoder(inputs.predictors, load_encoder(inputs.recipe.encoder))
+
+
+def require_shared_paths(context: "RunContext", paths: "Paths") -> None:
+    """Raise InputError where a worker's machine lacks a slide or another input, or has another run folder."""
+    from pipeline.cluster.shared_paths import require_seen, require_shared
+
+    slides = [] if context.cohort.precomputed else [slide.path for slide in context.cohort.slides]
+    require_seen(context.workers, slides + paths.read_by_workers())
+    require_shared(context.workers, context.run.folder, option="--out")
+
+
+def execute(context: "RunContext", predictors: list["Predictor"], plans: list["TaskPlan"]) -> int:
+    """Make features, train or predict, and write ledgers, audit and report; returns the exit code."""
+    from pipeline.run.audit import require_complete
+    from pipeline.run.console import show_results
+    from pipeline.terminal.logs import show_warnings
+    from pipeline.training.plan import without_lost_cases
+    from preprocessing.features.store import FeatureStore
+
+    config, cohort, run = context.config, context.cohort, context.run
+    reports: dict[str, Any] = {}
+    given_up: list[str] = []
+    outcomes, features = make_features(context)
+    FeatureStore(context.recipe.store).sweep()  # temporary files of workers that crashed
+    failures, cases = write_ledgers(run, cohort, outcomes, features)
+    if config.until in ("join", "train"):
+        cohort.omics.save(run.folder / "omics.npz")
+    if config.until == "train" and predictors:
+        reports = predict(context, predictors, features, cases)
+    elif config.until == "train":
+        plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
+        reports = train(context, plans, features, cases)
+    require_complete(run.folder, cohort, keeps_earlier=bool(predictors))
+    failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
+    run.finish(failed_slides=len(failures), tasks_given_up=given_up)
+    show_results(run.folder, reports, failures, given_up)
+    draw_report(run.folder)
+    show_warnings()
+    return SOME_FAILED if failures or given_up else ALL_GOOD
+
+
+def read_cohort(config: "Config", paths: "Paths", *, trained: bool) -> "Cohort":
+    """Read slides, with paths as the workers see them, and tables.
+
+    Args:
+        config: the run's.
+        paths: the paths that workers use.
+        trained: whether the run predicts with trained models, which may start with slides that have no genes yet.
+    """
     from preprocessing.cohort import load_cohort
     from preprocessing.features.store import FeatureStore
 
     return load_cohort(
-        places.slides,
+        paths.slides,
         config.genes,
         clinical=config.clinical,
         further_tables=config.further_tables,
@@ -162,8 +237,8 @@ def read_cohort(config: "Config", places: "Config", *, trained: bool) -> "Cohort
         slide_kind=config.slide_kind,
         default_mpp=config.default_mpp,
         ignore_columns=config.omics.ignore,
-        store=FeatureStore(places.store),
-        must_share=not trained,  # on a first day there may be slides alone
+        store=FeatureStore(paths.store),
+        must_share=not trained,
         isolated=config.workers != 0,
     )
 
@@ -171,19 +246,27 @@ def read_cohort(config: "Config", places: "Config", *, trained: bool) -> "Cohort
 def write_ledgers(
     run: "Run", cohort: "Cohort", outcomes: Mapping[str, "Outcome"], features: Mapping[str, str]
 ) -> tuple[dict[str, str], "pd.DataFrame"]:
-    """Write what became of every slide and case; the slides that failed, with the reason, and the table of cases."""
+    """Write `slides.csv` and `cases.csv`, with the status of every slide and case.
+
+    Returns:
+        The reason of each failed slide by its id, and the table of cases.
+    """
     from preprocessing.cohort import audit_cases, ledger
 
     failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
-    told = {name: outcome.told() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
+    rows = {name: outcome.as_row() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
     cases = audit_cases(cohort, failures)
-    run.write_table("slides.csv", ledger(cohort, told))
+    run.write_table("slides.csv", ledger(cohort, rows))
     run.write_table("cases.csv", cases)
     return failures, cases
 
 
 def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:
-    """The tasks of the run with their folds; none where it ends before training."""
+    """Plan the tasks with their folds; none where the run ends before training.
+
+    Raises:
+        InputError: gene sets that do not match the genes, or labels that no task can be trained on.
+    """
     from pipeline.training.gene_groups import check_gene_groups
     from pipeline.training.plan import plan_tasks
     from preprocessing.io.errors import InputError
@@ -193,7 +276,7 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
         omics, sets = cohort.omics, read_gene_sets(config.gene_sets)
         if not omics.features:
             raise InputError(
-                f"--gene-sets {config.gene_sets}: there are no genes; give a gene table, or leave the sets out"
+                f"--gene-sets {config.gene_sets}: the run has no genes; give a gene table, or leave --gene-sets out"
             )
         match_sets(sets, omics.features, omics.kinds, table=str(config.genes), empty=config.omics.empty_sets)
     if config.until != "train":
@@ -203,7 +286,7 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
 
 
 def draw_report(folder: "Path") -> int:
-    """Draw the report of a finished run from what its folder holds."""
+    """Write `report.html` of a finished run from the files in its folder."""
     from workflows.report import write_report
 
     log.info("report: %s", write_report(folder))

@@ -20,7 +20,7 @@ examples:
   python -m workflows.store prune features.zarr --dry-run
   python -m workflows.store rm features.zarr --encoder uni --yes
 
-exit codes: 0 all good; 1 check found groups that are damaged or cannot be read; 2 wrong input, nothing was changed
+exit codes: 0 success; 1 check found groups that are damaged or cannot be read; 2 invalid input, nothing was changed
 """
 
 

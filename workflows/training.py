@@ -1,4 +1,4 @@
-"""Training: every task is cross-validated, and what comes out is written."""
+"""Training: every task is cross-validated; predictions, metrics, models and explanations are written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,24 +7,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.cluster.workers import Workers
-    from pipeline.config.schema import Config, Contender
-    from pipeline.run.folder import Run
+    from pipeline.config.schema import ModelCandidate
+    from pipeline.run.context import RunContext
     from pipeline.training.fold_job import TaskJobs
     from pipeline.training.plan import TaskPlan
-    from preprocessing.cohort import Cohort
 
 
 def train(
-    config: "Config",
-    cohort: "Cohort",
-    run: "Run",
-    workers: "Workers",
-    plans: Sequence["TaskPlan"],
-    features: Mapping[str, str],
-    cases: "pd.DataFrame",
+    context: "RunContext", plans: Sequence["TaskPlan"], features: Mapping[str, str], cases: "pd.DataFrame"
 ) -> dict[str, Any]:
-    """Cross-validate every task, write predictions, metrics and models; the reports by task."""
+    """Cross-validate every task; write predictions, metrics, models and explanations.
+
+    Args:
+        context: the run.
+        plans: the tasks with their folds.
+        features: keys of the features in the store, by slide id.
+        cases: the table of `cases.csv`.
+
+    Returns:
+        The reports of `metrics.json`, by task.
+    """
     import pandas as pd
 
     from pipeline.cluster.mapping import map_jobs
@@ -35,7 +37,8 @@ def train(
     from pipeline.training.results import conclude, summarise
     from pipeline.training.splits import write_folds
 
-    jobs = {one.name: fold_jobs(config, cohort, run, one, features, workers.device) for one in plans}
+    config, cohort, run, workers = context.config, context.cohort, context.run, context.workers
+    jobs = {one.name: fold_jobs(context, one, features) for one in plans}
     with run.stage("training") as done_now:
         folds = [job for own in jobs.values() for job in own.all()]
         made = map_jobs(workers, run_fold, folds, stage="training", things="folds")
@@ -65,37 +68,34 @@ def train(
         run.write_table("rivals.csv", pd.concat(rivals))
     run.write_json("metrics.json", to_json(reports))
     if predictions:
-        explain(config, run, workers, jobs, pd.concat(predictions))
+        explain(context, jobs, pd.concat(predictions))
     return reports
 
 
-def explain(
-    config: "Config", run: "Run", workers: "Workers", jobs: Mapping[str, "TaskJobs"], told: "pd.DataFrame"
-) -> None:
-    """Show what the models see in some cases of each task: `explain/`."""
+def explain(context: "RunContext", jobs: Mapping[str, "TaskJobs"], told: "pd.DataFrame") -> None:
+    """Explain the predictions of selected cases of each task in `explain/`."""
     from pipeline.explanation.explain import explain_tasks
-    from pipeline.explanation.inputs import Material
-    from pipeline.explanation.selection import ask_folds
+    from pipeline.explanation.inputs import ExplanationInputs
+    from pipeline.explanation.selection import TaskPredictions
 
+    config, run, workers = context.config, context.run, context.workers
     with run.stage("explaining"):
-        asked = [ask_folds(own.model, told[told["task"] == name]) for name, own in jobs.items()]
+        tasks = [TaskPredictions.of_folds(one.model, told[told["task"] == name]) for name, one in jobs.items()]
         labels = next(iter(jobs.values())).model[-1].labels
-        material = Material.of_run(run.folder, config.store, labels)
-        folder, device = run.folder / "explain", workers.device
-        explain_tasks(workers, asked, material, config.explain, folder=folder, device=device, seed=config.seed)
+        inputs = ExplanationInputs.of_run(run.folder, config.store, labels, device=workers.device)
+        explain_tasks(workers, tasks, inputs, config.explain, folder=run.folder / "explain", seed=config.seed)
 
 
-def fold_jobs(
-    config: "Config", cohort: "Cohort", run: "Run", one: "TaskPlan", features: Mapping[str, str], device: str
-) -> "TaskJobs":
-    """The jobs of a task: each fold of each contender, those of further schemes, and the model that is handed out."""
+def fold_jobs(context: "RunContext", one: "TaskPlan", features: Mapping[str, str]) -> "TaskJobs":
+    """Make the jobs of a task: each fold of each model, the folds of further schemes, and the final model."""
     from pipeline.training.fold_job import FoldJob, TaskJobs
     from pipeline.training.gene_groups import gene_groups
     from preprocessing.features.keys import tile_key
 
+    config, cohort, run, device = context.config, context.cohort, context.run, context.workers.device
     by_case = cohort.slides_by_case(features)
     cases = [*one.labelled, *one.unlabelled]
-    model, *rivals = config.contenders()
+    model, *rivals = config.candidates()
     gene_sets, gene_notes = gene_groups(config, cohort.omics, model)
     final = FoldJob(
         task=one.name,
@@ -108,22 +108,24 @@ def fold_jobs(
         bags={case: tuple(features[slide.slide_id] for slide in by_case.get(case, ())) for case in cases},
         defining=tuple(one.defining),
         covariates=one.covariates,
-        encoder=run.facts.get("encoder"),
+        encoder=run.record.get("encoder"),
         config=config,
-        contender=model,
+        candidate=model,
         baselines=config.baselines == "all",
         device=device,
         out=run.folder / "folds" / one.name / model.name / "final",
         tiles={
-            case: tuple("" if cohort.precomputed else tile_key(slide, config.tiles) for slide in by_case.get(case, ()))
+            case: tuple(
+                "" if cohort.precomputed else tile_key(slide, context.recipe.tiles) for slide in by_case.get(case, ())
+            )
             for case in cases
         },
     )
 
-    def by_fold(scheme: str, contender: "Contender", *, baselines: bool = final.baselines) -> list[FoldJob]:
-        out = run.folder / "folds" / one.folder(scheme) / contender.name
-        sets, notes = gene_groups(config, cohort.omics, contender)
-        template = replace(final, contender=contender, baselines=baselines, gene_sets=sets, gene_notes=notes)
+    def by_fold(scheme: str, candidate: "ModelCandidate", *, baselines: bool = final.baselines) -> list[FoldJob]:
+        out = run.folder / "folds" / one.folder(scheme) / candidate.name
+        sets, notes = gene_groups(config, cohort.omics, candidate)
+        template = replace(final, candidate=candidate, baselines=baselines, gene_sets=sets, gene_notes=notes)
         return [replace(template, fold=fold, out=out / f"fold_{fold.number}") for fold in one.schemes[scheme]]
 
     main, *further = one.schemes

@@ -1,8 +1,8 @@
-"""Imported in the server that forks worker processes, and nowhere else: what it does here, they inherit.
+"""Imported only by the server that forks worker processes, which inherit its state.
 
-They do not answer to Ctrl-C: a terminal sends it to all processes of a run, and the main one then ends its workers; they
-would only fill the terminal with tracebacks, each its own. What they need is imported; and the garbage collector leaves
-that alone from now on: it writes into every object that it visits, and a page that is written to is no longer shared.
+Workers ignore Ctrl-C: a terminal sends it to all processes of a run, and the main process ends its workers; otherwise each
+would print a traceback. The modules that workers need are imported here, and frozen for the garbage collector, which writes
+to every object that it visits: a page of memory that is written to is no longer shared.
 """
 
 import gc
@@ -10,7 +10,7 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-# Imported behind the line above, lest Ctrl-C break them off, and only for the processes that inherit them.
+# Imported after the line above, so that Ctrl-C does not interrupt them, and only for the processes that inherit them.
 import distributed  # noqa: E402, F401
 
 import pipeline.slides.stages  # noqa: E402

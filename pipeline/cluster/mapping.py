@@ -1,4 +1,4 @@
-"""Work for Dask: a slide or a fold is a task; arrays never travel, only names and small results."""
+"""Mapping functions over slides and jobs with Dask; arrays never travel, only names and small results."""
 
 import faulthandler
 import logging
@@ -12,11 +12,12 @@ from typing import Any, Protocol, TypeVar
 
 from dask.distributed import Future, KilledWorker, as_completed, get_worker
 
-from pipeline.cluster.workers import BEGUN, DEATH, Workers, told_if_no_worker_is_left
-from pipeline.terminal.progress import track
+from pipeline.cluster.workers import CRASH_CAUSES, STARTED, Workers, translate_dask_errors
+from pipeline.terminal.progress import Effort, track
 from preprocessing.io.errors import RunError, SlideError
 
 log = logging.getLogger(__name__)
+CRASHED_AGAIN = "worker crashed again in isolation"
 S = TypeVar("S", bound="SlideWork")
 J = TypeVar("J")
 R = TypeVar("R")
@@ -27,17 +28,21 @@ class SlideWork(Protocol):
 
     @property
     def slide_id(self) -> str:
-        """Whose outcome it becomes."""
+        """Id of the slide that the outcome is of."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one slide in one stage.
+    """The outcome of one slide in one stage.
 
     Attributes:
+        slide_id: of the slide.
         status: done, reused or failed.
-        tiles: name of the slide's group of tiles in the store.
-        trace: for the log.
+        reason: why it failed, or a remark on how it was done.
+        n_tiles: number of its tiles.
+        seconds: time that a worker took.
+        tiles: key of its tiles in the store.
+        trace: traceback of an unexpected error, for the log.
     """
 
     slide_id: str
@@ -49,18 +54,18 @@ class Outcome:
     trace: str = ""
 
     def after(self, earlier: "Outcome") -> "Outcome":
-        """This stage's outcome, with the time and the tiles of the stage before."""
+        """Return this outcome with the time and the tiles of the stage before added."""
         return replace(self, seconds=self.seconds + earlier.seconds, tiles=self.tiles or earlier.tiles)
 
-    def beside(self, other: "Outcome | None") -> "Outcome":
-        """The outcome of a slide of which this is a part and `other` what is known of the rest."""
+    def combined(self, other: "Outcome | None") -> "Outcome":
+        """Return the outcome of a slide from this, of one part, and `other`, of the parts before."""
         if other is None:
             return self
         worse = self if self.status == "failed" else other
         return replace(worse, n_tiles=self.n_tiles + other.n_tiles, seconds=self.seconds + other.seconds)
 
-    def told(self) -> dict[str, object]:
-        """The columns of the ledger."""
+    def as_row(self) -> dict[str, object]:
+        """Return its columns of `slides.csv`."""
         seconds = round(self.seconds, 2)
         return {
             "status": self.status,
@@ -71,7 +76,7 @@ class Outcome:
         }
 
 
-@told_if_no_worker_is_left()
+@translate_dask_errors()
 def map_slides(
     workers: Workers,
     work: Callable[..., Outcome],
@@ -82,22 +87,26 @@ def map_slides(
     unit: str = "",
     **options: Any,
 ) -> list[Outcome]:
-    """Do `work(slide, **options)` for each slide, the largest first; a slide that fails becomes an outcome that says why.
+    """Call `work(slide, **options)` for each slide on the workers, the largest first.
 
-    A worker process that dies takes down every slide that waits on it. So those slides are tried again, each alone:
-    only a slide that kills its worker then has failed. One that took too long is not tried again.
+    A slide that raises an error becomes an outcome `failed`. A worker that crashes takes down every slide that waits for
+    it, so these are retried one by one: only a slide that crashes its worker then has failed. A slide over the time limit
+    is not retried.
 
     Args:
-        workers: where.
-        work: what.
-        slides: on which.
-        stage: what it is called.
-        size: how much work a slide is.
-        unit: what `size` counts, where that tells the user something.
-        options: of `work`.
+        workers: the processes that do the work.
+        work: function of a slide that returns its outcome.
+        slides: slides, or parts of slides.
+        stage: name of the stage, for progress and log.
+        size: amount of work of a slide.
+        unit: unit of `size`, to show its rate; empty: not shown.
+        options: keyword arguments of `work`.
+
+    Returns:
+        An outcome for each slide or part, in no particular order.
 
     Raises:
-        RunError: what none of the slides can help, as a full disk.
+        RunError: an error that is not of a slide, such as a full disk.
     """
     if not slides:
         return []
@@ -105,38 +114,31 @@ def map_slides(
     submit = partial(workers.submit, _guarded, work, workers.slide_seconds, **options)
     futures = {submit(slide): slide for slide in largest_first}
     outcomes, lost = [], []
-    shown = track(
-        as_completed(list(futures), loop=workers.client.loop),
-        stage=stage,
-        total=len(futures),
-        things="slides",
-        size=lambda future: size(futures[future]),
-        whole=sum(map(size, slides)),
-        unit=unit,
-    )
-    for future in shown:
+    effort = Effort(lambda future: size(futures[future]), sum(map(size, slides)), unit)
+    completed = as_completed(list(futures), loop=workers.client.loop)
+    for future in track(completed, stage=stage, total=len(futures), things="slides", effort=effort):
         slide = futures[future]
         try:
-            outcomes.append(_logged(workers.told(future.result()), stage))
+            outcomes.append(_logged(future.result(), stage))
         except KilledWorker:
-            if reason := workers.why_lost(future.key):
+            if reason := workers.timeout_reason(future.key):
                 outcomes.append(_logged(Outcome(slide.slide_id, "failed", reason), stage))
             else:
-                log.warning("%s %s: its worker process died; it is tried again, alone", stage, slide.slide_id)
+                log.warning("%s %s: worker crashed; retrying in isolation", stage, slide.slide_id)
                 lost.append(slide)
         except RunError:
             workers.client.cancel(list(futures))
             raise
         future.release()
-    return outcomes + [_logged(_alone(workers, submit(slide), slide), stage) for slide in lost]
+    return outcomes + [_logged(_retried(workers, submit(slide), slide), stage) for slide in lost]
 
 
-def _alone(workers: Workers, future: Future, slide: SlideWork) -> Outcome:
-    """The outcome of a slide whose worker died before, now that no other is beside it."""
+def _retried(workers: Workers, future: Future, slide: SlideWork) -> Outcome:
+    """Wait for a slide whose worker crashed before, while no other slide is being worked on."""
     try:
-        return workers.told(future.result())
+        return future.result()
     except KilledWorker:
-        reason = workers.why_lost(future.key) or f"its worker process died, also when it was alone: {DEATH}"
+        reason = workers.timeout_reason(future.key) or f"{CRASHED_AGAIN}: {CRASH_CAUSES}"
         return Outcome(slide.slide_id, "failed", reason)
 
 
@@ -149,16 +151,16 @@ def _logged(outcome: Outcome, stage: str) -> Outcome:
 
 
 def _guarded(work: Callable[..., Outcome], limit: float | None, slide: SlideWork, **options: Any) -> Outcome:
-    """The one place where any error of a slide is caught: it must not stop the others."""
+    """Turn an error of a slide into its outcome, the one place that does so: it must not stop the others."""
     start = time.perf_counter()
     try:
-        with _ended_after(limit):
+        with _time_limit(limit):
             return replace(work(slide, **options), seconds=time.perf_counter() - start)
     except RunError:
         raise
     except SlideError as error:
         return Outcome(slide.slide_id, "failed", str(error), seconds=time.perf_counter() - start)
-    except Exception as error:  # noqa: BLE001  # whatever a slide or codec raises ends in the ledger, its trace in the log
+    except Exception as error:  # noqa: BLE001  # any error of a slide or codec goes to the ledger, its traceback to the log
         reason = f"{type(error).__name__}: {error}"
         return Outcome(
             slide.slide_id, "failed", reason, seconds=time.perf_counter() - start, trace=traceback.format_exc()
@@ -166,10 +168,10 @@ def _guarded(work: Callable[..., Outcome], limit: float | None, slide: SlideWork
 
 
 @contextmanager
-def _ended_after(seconds: float | None) -> Iterator[None]:
-    """Ends this worker process, wherever in a library it hangs, when the time is over; not the process of the run itself."""
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """End this worker process after so many seconds, wherever in a library it hangs; never the process of the run itself."""
     worker = get_worker()
-    worker.log_event(BEGUN, worker.get_current_task())
+    worker.log_event(STARTED, worker.get_current_task())
     if seconds is None or worker.nanny is None:
         yield
         return
@@ -180,23 +182,26 @@ def _ended_after(seconds: float | None) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-@told_if_no_worker_is_left()
+@translate_dask_errors()
 def map_jobs(
     workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, stage: str, things: str = "jobs"
 ) -> list[R]:
-    """`work(job)` for each, in the order given; the first error ends the run.
+    """Call `work(job)` for each job on the workers; the first error ends the run.
 
-    Jobs whose worker process died are done again, each alone.
+    Jobs whose worker crashed are retried one by one.
 
     Args:
-        workers: who does it.
-        work: a function of a module.
-        jobs: each is named by its `str`, where its worker dies.
-        stage: what is done, for progress and log.
-        things: what the jobs are, for progress.
+        workers: the processes that do the work.
+        work: function of a job, of a module.
+        jobs: their `str` names them in the log.
+        stage: name of the stage, for progress and log.
+        things: plural noun for the jobs, for progress.
+
+    Returns:
+        The results, in the order of the jobs.
 
     Raises:
-        RunError: a worker process died of a job that was alone.
+        RunError: a job crashed its worker in isolation.
     """
     if not jobs:
         return []
@@ -206,18 +211,18 @@ def map_jobs(
     for future in track(as_completed(list(futures), loop=client.loop), stage=stage, total=len(futures), things=things):
         number = futures[future]
         try:
-            results[number] = workers.told(future.result())
+            results[number] = future.result()
             log.debug("%s %s: done", stage, jobs[number])
         except KilledWorker:
-            log.warning("%s %s: its worker process died; it is done again, alone", stage, jobs[number])
+            log.warning("%s %s: worker crashed; retrying in isolation", stage, jobs[number])
         except Exception:
             client.cancel(list(futures))
             raise
         future.release()
     for number in sorted(set(futures.values()) - results.keys()):
         try:
-            results[number] = workers.told(workers.submit(work, jobs[number]).result())
+            results[number] = workers.submit(work, jobs[number]).result()
         except KilledWorker:
-            reason = f"its worker process died, also when it was alone: {DEATH}"
+            reason = f"{CRASHED_AGAIN}: {CRASH_CAUSES}"
             raise RunError(f"{stage} {jobs[number]}: {reason}") from None
     return [results[number] for number in range(len(jobs))]

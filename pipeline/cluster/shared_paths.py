@@ -1,4 +1,4 @@
-"""Whether workers on other machines have the same files under the same names."""
+"""Checks that workers on other machines see the same files under the same paths."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,21 +10,21 @@ from preprocessing.features.store import FeatureStore
 from preprocessing.io.atomic import temporary_name
 from preprocessing.io.errors import InputError, some
 
-REMEDY = "name a place that all machines share, by the same path"
+REMEDY = "use a path that is the same shared folder on all machines"
 
 
 def require_seen(workers: Workers, paths: Iterable[Path]) -> None:
-    """Raises InputError where a machine of the workers does not have one of the paths."""
-    wanted = [str(path) for path in paths]
-    for machine, missing in _on_each_machine(workers, _missing, wanted).items():
+    """Raise InputError where one of the paths does not exist on a machine of the workers."""
+    required = [str(path) for path in paths]
+    for machine, missing in _on_each_machine(workers, _missing, required).items():
         if missing:
             raise InputError(
-                f"the workers on {machine} do not see {some(missing)} ({len(missing)} of {len(wanted)} paths); {REMEDY}"
+                f"the workers on {machine} do not see {some(missing)} ({len(missing)} of {len(required)} paths); {REMEDY}"
             )
 
 
 def require_shared(workers: Workers, folder: Path, *, option: str) -> None:
-    """Raises InputError where what a worker writes into a folder is not seen here: it has none, may not, or has another."""
+    """Raise InputError where a worker cannot write into the folder, or where its folder of this path is another one."""
     for machine, (name, reason) in _on_each_machine(workers, _write_probe, str(folder)).items():
         if reason:
             raise InputError(f"{option} {folder}: the workers on {machine} cannot write there ({reason}); {REMEDY}")
@@ -38,19 +38,19 @@ def require_shared(workers: Workers, folder: Path, *, option: str) -> None:
 
 
 def require_shared_store(workers: Workers, store: FeatureStore) -> None:
-    """Raises InputError where this process or a machine of the workers cannot write the store, or has another."""
+    """Raise InputError where this process or a machine of the workers cannot write the store, or has another one."""
     store.require_writable()
     if "://" not in store.place:
         require_shared(workers, Path(store.place, TEMPORARY), option="--store")
 
 
-def _on_each_machine(workers: Workers, question: Any, *arguments: Any) -> Mapping[str, Any]:
-    """Answers by host; none where all workers are of this machine."""
-    if not workers.elsewhere:
+def _on_each_machine(workers: Workers, function: Any, *arguments: Any) -> Mapping[str, Any]:
+    """Results of a call on each machine, by host; empty where all workers are on this machine."""
+    if not workers.remote:
         return {}
-    by_host = {told["host"]: address for address, told in workers.client.scheduler_info(-1)["workers"].items()}
-    answers = workers.client.run(question, *arguments, workers=list(by_host.values()))
-    return {host: answers[address] for host, address in by_host.items()}
+    by_host = {worker["host"]: address for address, worker in workers.client.scheduler_info(-1)["workers"].items()}
+    results = workers.client.run(function, *arguments, workers=list(by_host.values()))
+    return {host: results[address] for host, address in by_host.items()}
 
 
 def _missing(paths: list[str]) -> list[str]:

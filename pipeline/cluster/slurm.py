@@ -17,32 +17,34 @@ TEST_SECONDS = 60
 
 
 class SlurmConfig(Settings):
-    """The jobs in which workers run. The run itself stays where it is started, on a machine that the nodes reach."""
+    """The Slurm jobs that run workers (keys under `slurm`). The run itself stays on the machine where it is started."""
 
-    jobs: int = Field(1, ge=1, description="how many; where one ends, the others go on")
-    cores: int = Field(4, ge=1, description="of a job: as many workers, or one for its GPU with --device cuda")
-    memory: str = Field("16GiB", description="of a job; its workers share it evenly")
-    walltime: str = Field("24:00:00", description="of a job")
-    queue: str | None = Field(None, description="partition")
-    account: str | None = None
-    interface: str | None = Field(None, description="network over which nodes and run talk, as in ib0")
-    job_extra: tuple[str, ...] = Field((), description="more options of sbatch, as in --gres=gpu:1")
-    wait_minutes: float = Field(60, gt=0, description="for the first job to start, and for workers when none is left")
+    jobs: int = Field(1, ge=1, description="number of jobs; where one ends, the others continue")
+    cores: int = Field(4, ge=1, description="cores per job, one worker each; with --device cuda one worker per job")
+    memory: str = Field("16GiB", description="memory per job, shared evenly by its workers")
+    walltime: str = Field("24:00:00", description="time limit per job")
+    queue: str | None = Field(None, description="partition; default: that of the cluster")
+    account: str | None = Field(None, description="account the jobs are charged to; default: that of the user")
+    interface: str | None = Field(None, description="network interface between nodes and the run, such as ib0")
+    job_extra: tuple[str, ...] = Field((), description="further options of sbatch, such as --gres=gpu:1")
+    wait_minutes: float = Field(
+        60, gt=0, description="time limit for the first job to start, and for a worker to return when none is left"
+    )
 
 
 def slurm_cluster(
     config: SlurmConfig, *, on_gpus: bool, environment: Mapping[str, str], settings: Mapping[str, Any]
 ) -> Any:
-    """A Dask cluster that has submitted as many jobs.
+    """Submit jobs, and return the Dask cluster of their workers.
 
     Args:
-        config: the jobs.
-        on_gpus: a job has one worker, for its GPU.
-        environment: of each worker.
-        settings: Dask's, for each worker.
+        config: number and resources of the jobs.
+        on_gpus: whether a job has a single worker, for its GPU.
+        environment: environment variables of each worker.
+        settings: Dask settings of each worker.
 
     Raises:
-        InputError: dask-jobqueue or Slurm is not there, or Slurm does not take such jobs.
+        InputError: dask-jobqueue or Slurm is missing, or Slurm refuses such jobs.
     """
     ctrl_c = signal.getsignal(signal.SIGINT)
     try:
@@ -52,9 +54,9 @@ def slurm_cluster(
             "--cluster slurm needs dask-jobqueue; install it with `pip install 'umeml-pipeline[cluster]'`"
         ) from None
     finally:
-        signal.signal(signal.SIGINT, ctrl_c)  # imported, it lets Ctrl-C end the process as if all had gone well
+        signal.signal(signal.SIGINT, ctrl_c)  # importing it makes Ctrl-C end the process with exit code 0
     if shutil.which("sbatch") is None:
-        raise InputError("--cluster slurm: there is no sbatch here; start the run on a machine that submits Slurm jobs")
+        raise InputError("--cluster slurm: sbatch was not found; start the run on a machine that submits Slurm jobs")
     dask_names = {f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": settings[name] for name in settings}
     exported = {**environment, **dask_names, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     cluster = SLURMCluster(
@@ -79,10 +81,10 @@ def slurm_cluster(
 
 
 def _require_accepted(script: str) -> None:
-    """Raises InputError with what Slurm says against such a job."""
+    """Raise InputError with the message of Slurm where it refuses such a job."""
     done = subprocess.run(
         ["sbatch", "--test-only"], input=script, capture_output=True, text=True, timeout=TEST_SECONDS, check=False
     )
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise InputError(f"--cluster slurm: sbatch refuses the job ({said}); see the keys under slurm")
+        message = " ".join((done.stderr or done.stdout).split())
+        raise InputError(f"--cluster slurm: sbatch refuses the job ({message}); see the keys under slurm")

@@ -1,7 +1,7 @@
-"""How worker processes come to be: forked from a server process that has imported what they need.
+"""The server that worker processes are forked from, after it has imported what they need.
 
-Imports take seconds, most of a short run. The server does them once, beside the main process's own, and its children share
-the memory. It imports nothing that starts a thread or touches a GPU. Where processes can't be forked they are spawned.
+Imports take seconds, most of a short run. The server imports once, in parallel with the main process, and its children share
+the memory. It imports nothing that starts a thread or initialises a GPU. Where processes cannot be forked they are spawned.
 """
 
 import multiprocessing
@@ -11,8 +11,8 @@ from multiprocessing import forkserver
 
 from preprocessing.slides.isolated import METHOD
 
-# Processes share the cores, so each computes with one thread. And each keeps the memory that it frees: by default a light
-# encoder spends a third of its time on getting the same pages from the system again. Both are read when a process starts.
+# Processes share the cores, so each computes with one thread. Each keeps the memory that it frees: by default a light encoder
+# spends a third of its time on requesting the same pages again. Both settings are read when a process starts.
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -26,7 +26,7 @@ OPENING = ["preprocessing.slides.probing"]  # all that it takes to open slides
 
 
 def start_server(imported: Sequence[str] = IMPORTED) -> None:
-    """Starts the server unless it runs; returns at once, while it imports."""
+    """Start the server, unless it is running, and return while it imports these modules."""
     if METHOD != "forkserver":
         return
     before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}

@@ -1,4 +1,4 @@
-"""Settings that go together, by name: `--preset NAME`. Everything else that the user says overrides them."""
+"""Named groups of settings, `--preset NAME`; a configuration file and all options override them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,12 @@ from models.registry import Registry
 
 @dataclass(frozen=True)
 class Preset:
-    """One line about it, and its part of the configuration, nested as in `config.yaml`."""
+    """A named group of settings.
+
+    Attributes:
+        description: one line for `--help`.
+        values: its part of the configuration, nested as in `config.yaml`.
+    """
 
     description: str
     values: dict[str, Any]
@@ -18,7 +23,7 @@ PRESETS: Registry[Preset] = Registry(
     "preset",
     {
         "paper": Preset(
-            "the tasks of the UMEML paper, model and training as its authors set them",
+            "tasks, model and training of the UMEML paper",
             {
                 "task": ["survival", "grade", "subtype"],
                 "train": {
@@ -48,7 +53,7 @@ PRESETS: Registry[Preset] = Registry(
             },
         ),
         "subspace-paper": Preset(
-            "the tasks of the subspace fusion paper, and training as its authors set it",
+            "tasks, model and training of the subspace fusion paper",
             {
                 "model": ["subspace"],
                 "task": ["diagnosis", "grade", "subtype", "survival"],
@@ -67,13 +72,13 @@ PRESETS: Registry[Preset] = Registry(
             },
         ),
         "best": Preset(
-            "our settings, which are the defaults, and ensembles of ten",
+            "the defaults with ensembles of ten models",
             {"train": {"members": 10}},
         ),
         "ablation": Preset(
-            "UMEML without each of its parts, none on a linear part, on the same folds",
+            "UMEML without each of its parts, all without linear offset",
             {
-                "train": {"linear": False},  # or it would hide what a missing part costs
+                "train": {"linear": False},  # which would mask the effect of a part
                 "variants": {
                     "no modularity": {"modularity": False},
                     "no registers": {"registers": 0},
@@ -83,13 +88,13 @@ PRESETS: Registry[Preset] = Registry(
             },
         ),
         "subspace-ablation": Preset(
-            "subspace fusion without each of its parts, none on a linear part",
+            "subspace fusion without each of its parts, all without linear offset",
             {
                 "model": ["subspace"],
                 "train": {"linear": False},
                 "variants": {
-                    "tumour alone": {"branches": "tumour"},
-                    "microenvironment alone": {"branches": "microenvironment"},
+                    "tumour only": {"branches": "tumour"},
+                    "microenvironment only": {"branches": "microenvironment"},
                     "plain attention": {"attention": "plain"},
                     "no consistency": {"consistency": 0},
                     "no coordination": {"coordination": False},

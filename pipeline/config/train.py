@@ -6,22 +6,37 @@ from models.settings import Settings
 
 
 class TrainConfig(Settings):
-    """How models are trained; chosen by cross-validation on TCGA GBM-LGG cases with RNA, mostly within two thirds of them."""
+    """How models are trained (keys under `train`).
 
-    epochs: int = Field(6, ge=1)
-    batch_cases: int | None = Field(None, ge=1, description="cases a step; None: a twentieth of them, from 4 to 16")
-    lr: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(1e-3, ge=0)
-    warmup_epochs: float = Field(1, ge=0)
-    clip_norm: float = Field(5.0, gt=0)
-    modality_dropout: float = Field(0.1, ge=0, lt=1, description="chance that a case with both modalities loses one")
+    The defaults were chosen by cross-validation on TCGA GBM-LGG cases with RNA, mostly within two thirds of them.
+    """
+
+    epochs: int = Field(6, ge=1, description="passes over the training cases")
+    batch_cases: int | None = Field(
+        None, ge=1, description="cases per step; default: a twentieth of the training cases, from 4 to 16"
+    )
+    lr: float = Field(5e-4, gt=0, description="peak learning rate of Adam")
+    weight_decay: float = Field(1e-3, ge=0, description="weight decay (L2) of Adam")
+    warmup_epochs: float = Field(1, ge=0, description="epochs of linear warm-up, after which the rate decays")
+    clip_norm: float = Field(
+        5.0, gt=0, description="largest norm of the gradient of a step; larger ones are scaled down"
+    )
+    modality_dropout: float = Field(
+        0.1, ge=0, lt=1, description="probability that a case with both modalities is trained without one of them"
+    )
     max_patches: int | None = Field(
         None, ge=1, description="random patches of a bag in a training step; all where None"
     )
     linear: bool = Field(
-        True, description="a model that reads genes is put on what is linear in them and in covariates"
+        True,
+        description="add a linear offset, fitted on genes and covariates, to the output of a model that reads genes",
     )
-    members: int = Field(3, ge=1, description="models trained from different random starts, which answer together")
+    members: int = Field(
+        3, ge=1, description="size of the ensemble: models of other random initialisations, whose outputs are averaged"
+    )
     validation_share: float = Field(
-        0.0, ge=0, lt=0.5, description="of the training cases, other ones for each member, to choose its epoch on"
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="share of the training cases, other ones for each member, on which its best epoch is chosen",
     )

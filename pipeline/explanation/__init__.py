@@ -1,1 +1,1 @@
-"""What models see in a case."""
+"""Explanations of predictions: attention, contributions of tiles and genes, prototypes."""

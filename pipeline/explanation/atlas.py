@@ -1,4 +1,4 @@
-"""The prototype atlas: of each prototype the most typical tiles of the cohort, and whose tissue it is found in."""
+"""The prototype atlas: the most typical tiles of each prototype in a cohort, and its share of the tissue by groups of cases."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-TILES = 8  # shown of each prototype
-OF_ONE_SLIDE = 2  # of them at most
+N_TILES = 8  # pictured for each prototype
+MAX_PER_SLIDE = 2  # of them
 
 
 @dataclass(frozen=True)
-class Typical:
+class TypicalTile:
     """A tile that is typical of a prototype.
 
     Attributes:
-        similarity: to the prototype.
-        slide_id: whose tile it is.
-        row: its number on the slide.
+        similarity: cosine similarity to the prototype, mapped to 0 to 1.
+        slide_id: its slide.
+        row: its number among the tiles of the slide, from 0.
     """
 
     similarity: float
@@ -28,59 +28,67 @@ class Typical:
 
 
 @dataclass(frozen=True)
-class CaseShare:
-    """What one case adds to the atlas.
+class CaseTally:
+    """What one case contributes to the atlas.
 
     Attributes:
         case_id: the case.
-        counts: tiles that belong to each prototype.
-        typical: of each prototype, the most similar tiles of each slide among those that belong to it.
+        counts: number of tiles assigned to each prototype, (P,).
+        typical: for each prototype, the most similar of its tiles, up to `MAX_PER_SLIDE` from each slide.
     """
 
     case_id: str
     counts: Int[np.ndarray, " P"]
-    typical: list[list[Typical]]
+    typical: list[list[TypicalTile]]
 
 
-def case_share(case_id: str, similarity: Float[np.ndarray, "P N"], slides: Sequence[tuple[str, int]]) -> CaseShare:
-    """What a case adds.
+def tally_case(case_id: str, similarity: Float[np.ndarray, "P N"], slides: Sequence[tuple[str, int]]) -> CaseTally:
+    """Tally the tiles of a case.
 
     Args:
         case_id: the case.
-        similarity: of its tiles to the prototypes; a tile belongs to the one that it is most similar to.
-        slides: id and number of tiles of its slides, in the order of the tiles.
+        similarity: of its tiles to the prototypes, (P, N); a tile is assigned to the most similar one.
+        slides: id and number of tiles of each of its slides, in the order of the tiles.
     """
-    own, best = similarity.argmax(0), similarity.max(0)
-    typical: list[list[Typical]] = [[] for _ in similarity]
+    assigned, best = similarity.argmax(0), similarity.max(0)
+    typical: list[list[TypicalTile]] = [[] for _ in similarity]
     start = 0
     for slide_id, n in slides:
-        there = slice(start, start + n)
+        of_slide = slice(start, start + n)
         for k, found in enumerate(typical):
-            rows = np.flatnonzero(own[there] == k)
-            first = rows[np.argsort(-best[there][rows], kind="stable")[:OF_ONE_SLIDE]]
-            found += [Typical(float(best[there][row]), slide_id, int(row)) for row in first]
+            rows = np.flatnonzero(assigned[of_slide] == k)
+            first = rows[np.argsort(-best[of_slide][rows], kind="stable")[:MAX_PER_SLIDE]]
+            found += [TypicalTile(float(best[of_slide][row]), slide_id, int(row)) for row in first]
         start += n
-    return CaseShare(case_id, np.bincount(own, minlength=len(similarity)), typical)
+    return CaseTally(case_id, np.bincount(assigned, minlength=len(similarity)), typical)
 
 
-def most_typical(shares: Iterable[CaseShare], prototype: int) -> list[Typical]:
-    """The tiles of all cases that are most similar to a prototype, the most similar first, no slide with too many."""
-    every = [tile for share in shares for tile in share.typical[prototype]]
-    return sorted(every, key=lambda tile: (-tile.similarity, tile.slide_id, tile.row))[:TILES]
+def most_typical(tallies: Iterable[CaseTally], prototype: int) -> list[TypicalTile]:
+    """Return up to `N_TILES` tiles of all cases, the most similar to a prototype first.
+
+    Args:
+        tallies: of the cases.
+        prototype: its number, from 0.
+    """
+    candidates = [tile for tally in tallies for tile in tally.typical[prototype]]
+    return sorted(candidates, key=lambda tile: (-tile.similarity, tile.slide_id, tile.row))[:N_TILES]
 
 
 def shares_by_group(
-    shares: Sequence[CaseShare], groups: pd.DataFrame
+    tallies: Sequence[CaseTally], groups: pd.DataFrame
 ) -> tuple[Float[np.ndarray, " P"], list[dict[str, dict[str, float]]]]:
-    """The share of the tiles that belongs to each prototype: over all cases, and by their groups.
+    """Compute the share of tiles assigned to each prototype, over all cases and by groups of cases.
 
-    Each case counts alike, however many tiles it has: a share is the mean over cases of their own shares.
+    A share is the mean over cases of the share within the case, so that each case counts alike, however many tiles it has.
 
     Args:
-        shares: of the cases.
-        groups: a column for each way to group the cases, as grade; indexed by case id, missing where it is not known.
+        tallies: of the cases.
+        groups: a column for each grouping, as grade; indexed by case id, missing where unknown.
+
+    Returns:
+        The overall shares, (P,), which sum to 1; and for each prototype its shares by grouping and group.
     """
-    table = pd.DataFrame([one.counts / one.counts.sum() for one in shares], index=[one.case_id for one in shares])
+    table = pd.DataFrame([one.counts / one.counts.sum() for one in tallies], index=[one.case_id for one in tallies])
     by: list[dict[str, dict[str, float]]] = [{} for _ in table]
     for name in groups:
         means = table.groupby(groups[name].reindex(table.index)).mean()
@@ -91,19 +99,26 @@ def shares_by_group(
 
 
 def describe_atlas(
-    shares: Sequence[CaseShare], groups: pd.DataFrame, colours: Sequence[str], pictures: Mapping[int, Sequence[str]]
+    tallies: Sequence[CaseTally], groups: pd.DataFrame, colours: Sequence[str], pictures: Mapping[int, Sequence[str]]
 ) -> list[dict[str, Any]]:
-    """The atlas as it is written: an entry for each prototype, with the file names of its tiles."""
-    if not shares:
+    """Describe the atlas for `explain/TASK.json`: an entry for each prototype; empty without any case.
+
+    Args:
+        tallies: of the cases.
+        groups: as in `shares_by_group`.
+        colours: of each prototype, as #rrggbb.
+        pictures: file names of the pictured tiles, by number of the prototype from 0.
+    """
+    if not tallies:
         return []
-    overall, by = shares_by_group(shares, groups)
+    overall, by = shares_by_group(tallies, groups)
     return [
         {
             "prototype": k + 1,
             "colour": colour,
-            "tiles": list(pictures.get(k, ())),
+            "images": list(pictures.get(k, ())),
             "share": float(overall[k]),
-            "by": by[k],
+            "share_by_group": by[k],
         }
         for k, colour in enumerate(colours)
     ]

@@ -1,10 +1,10 @@
-"""What a prediction rests upon: tiles and genes by gradient × input, gene groups by permutation, modalities by taking one away.
+"""Attribution of a prediction to tiles and genes (gradient × input), gene groups (permutation) and modalities (removal).
 
-Gradient × input: Shrikumar, Greenside, Kundaje, "Learning important features", ICML 2017, section 2. Of a linear model it is
-weight × input; of others it is what the model does in the small. Permutation: Breiman, "Random forests", 2001, section 10,
-asked of a single case. All are of the trained model as a whole, its linear part and all its members included, and are
-measured on `FittedTask.evidence` or `FittedTask.output`. Whether they follow the model at all is what Adebayo et al.,
-"Sanity checks for saliency maps", NeurIPS 2018, ask: tests compare them with those of a model that was never trained.
+Gradient × input: Shrikumar, Greenside, Kundaje, "Learning important features", ICML 2017, section 2. For a linear model it is
+weight × input; for others it describes the model locally. Permutation: Breiman, "Random forests", 2001, section 10, here for a
+single case. All refer to the trained model as a whole, with its linear offset and all members of its ensemble, and to
+`FittedTask.evidence` or `FittedTask.output`. Following Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018, tests
+compare them with those of an untrained model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,30 +23,38 @@ from pipeline.training.dataset import Dataset
 from pipeline.training.fit import predict_logits
 from pipeline.training.model_folder import TrainedModel
 
-DRAWS = 8  # donors whose values a gene group is given in turn
-READ_PATCHES = 1 << 18  # that all permutations of a case read together; a larger bag is sampled
-BATCH_PATCHES = 1 << 14  # that are read at once
+N_DONORS = 8  # cases whose values replace those of a gene group in turn
+MAX_PATCHES = 1 << 18  # patch features that all permutations of a case read together; a larger bag is sampled
+BATCH_PATCHES = 1 << 14  # patch features in one forward pass
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One case, as a trained model reads it.
+class CaseAttribution:
+    """The output of a trained model for one case, and the gradients of the evidence for its prediction.
 
     Attributes:
-        logits: the mean over the members.
-        extras: what the members say of it, stacked; see `models.ensemble`.
-        tiles: gradient × input of each patch, in the order of the bag; they add up to the slides' share of the evidence.
-        axes: the gradient along each column of each gene group that the model is shown.
+        logits: mean over the members of the ensemble, (K,).
+        extras: further outputs of the members, stacked, as attention; see `models.ensemble`.
+        tiles: gradient × input of each patch feature, summed over its D values, (N,), in the order of the bag; in units of
+            the evidence, positive raises it.
+        gene_gradients: gradient along each column of each gene group, as the model reads it (axes or genes).
     """
 
     logits: Float[Tensor, " K"]
     extras: Mapping[str, Tensor]
     tiles: Float[np.ndarray, " N"]
-    axes: list[Float[np.ndarray, " k"]]
+    gene_gradients: list[Float[np.ndarray, " k"]]
 
 
-def read_case(trained: TrainedModel, data: Dataset, case: str, *, device: str) -> Reading:
-    """What the model says of a case, and the gradients of the evidence for it."""
+def attribute_case(trained: TrainedModel, data: Dataset, case: str, *, device: str) -> CaseAttribution:
+    """Compute the output of a model for a case, and gradient × input of the evidence for its prediction.
+
+    Args:
+        trained: the model.
+        data: contains the case.
+        case: its id.
+        device: "cpu" or "cuda".
+    """
     batch = data.batch([case]).to(device)
     inputs = [batch.patches, *batch.omics]
     for x in inputs:
@@ -58,27 +66,30 @@ def read_case(trained: TrainedModel, data: Dataset, case: str, *, device: str) -
         torch.zeros_like(x) if gradient is None else gradient for x, gradient in zip(inputs, found, strict=True)
     )
     tiles = (of_patches * batch.patches.detach()).sum(2)[0]
-    return Reading(
+    return CaseAttribution(
         logits=output.logits[0].detach().cpu(),
         extras={name: extra.detach().cpu() for name, extra in output.extras.items()},
         tiles=tiles.cpu().numpy().astype(float),
-        axes=[gradient[0].cpu().numpy().astype(float) for gradient in of_genes],
+        gene_gradients=[gradient[0].cpu().numpy().astype(float) for gradient in of_genes],
     )
 
 
-def gene_products(
-    trained: TrainedModel, reading: Reading, values: Float[np.ndarray, " features"]
+def gene_contributions(
+    trained: TrainedModel, attribution: CaseAttribution, values: Float[np.ndarray, " features"]
 ) -> list[Float[np.ndarray, " g"]]:
-    """Gradient × input of each gene of each group, in the order of `OmicsScaler.groups`.
+    """Compute gradient × input of each gene of each gene group.
 
-    A gradient along a group's principal axes is one along its genes, times the axes. A gene's input is its scaled value: how
-    far the case lies from the mean of the training cases, in standard deviations; a case that is average in everything has
-    nothing that speaks for or against.
+    The input of a gene is its scaled value, its distance from the mean of the training cases in standard deviations: a case
+    that is average in every gene has no contributions. A gradient along principal axes is projected back to the genes.
 
     Args:
-        trained: the model, with genes.
-        reading: of the case.
-        values: the case's scaled values of the scaler's features.
+        trained: the model.
+        attribution: of the case.
+        values: scaled values of the case, in the order of the scaler's features.
+
+    Returns:
+        For each group, in the order of `OmicsScaler.groups`, the contribution of each of its genes, in units of the evidence,
+        positive raises it; empty for a model without genes.
     """
     scaler = trained.scaler
     if scaler is None:
@@ -87,48 +98,52 @@ def gene_products(
     axes = scaler.axes or [np.eye(width) for width in scaler.group_dims]
     return [
         (along @ gradient) * values[[column[name] for name in members]]
-        for members, along, gradient in zip(scaler.groups.values(), axes, reading.axes, strict=True)
+        for members, along, gradient in zip(scaler.groups.values(), axes, attribution.gene_gradients, strict=True)
     ]
 
 
 @torch.no_grad()
 def permuted_drops(
-    trained: TrainedModel, data: Dataset, case: str, reference: Sequence[str], *, seed: int, device: str
+    trained: TrainedModel, data: Dataset, case: str, donors: Sequence[str], *, seed: int, device: str
 ) -> Float[np.ndarray, "S n"]:
-    """How much the output of a case falls when a gene group has the values of another case, for each group and donor.
+    """Compute the drop in a case's output when the values of a gene group are replaced by another case's.
 
     Args:
         trained: the model.
-        data: the case and the donors.
+        data: contains the case and the donors.
         case: one that has genes.
-        reference: the donors, as the training cases: up to `DRAWS` of those with genes are drawn, without replacement.
-        seed: of the draw, and of the tiles of a large bag.
+        donors: cases that may replace it, as the training cases; up to `N_DONORS` with genes are drawn without replacement.
+        seed: of the draw, and of the sampled tiles of a large bag.
         device: "cpu" or "cuda".
+
+    Returns:
+        Output before minus output after, for each gene group and donor, (S, n): a probability between -1 and 1, or a risk;
+        positive if the group supports the prediction. n is 0 without donors.
     """
     rng = np.random.default_rng(seed)
-    donors = [data.rows[other] for other in reference if other in data.rows and other != case]
-    drawn = rng.permutation(donors)[:DRAWS]
+    rows = [data.rows[other] for other in donors if other in data.rows and other != case]
+    drawn = rng.permutation(rows)[:N_DONORS]
     if not len(drawn):
         return np.empty((len(data.omics), 0))
-    tiles = max(256, READ_PATCHES // (len(data.omics) * len(drawn)))
+    tiles = max(256, MAX_PATCHES // (len(data.omics) * len(drawn)))
     batch = data.batch([case], max_patches=tiles, rng=rng).to(device)
     model = trained.model.to(device).eval()
-    told = model(batch).logits
-    before = float(trained.task.output(told, told[0])[0])
+    logits = model(batch).logits
+    before = float(trained.task.output(logits, logits[0])[0])
     others = [torch.from_numpy(values[drawn]).to(device) for values in data.omics]
     swaps = list(product(range(len(others)), range(len(drawn))))
-    at_once = max(1, BATCH_PATCHES // max(1, batch.mask.shape[1]))
+    batch_size = max(1, BATCH_PATCHES // max(1, batch.mask.shape[1]))
     after = []
-    for start in range(0, len(swaps), at_once):
-        swapped = _swapped(batch, others, swaps[start : start + at_once])
-        after.append(trained.task.output(model(swapped).logits, told[0]).cpu().numpy())
+    for start in range(0, len(swaps), batch_size):
+        swapped = _swapped(batch, others, swaps[start : start + batch_size])
+        after.append(trained.task.output(model(swapped).logits, logits[0]).cpu().numpy())
     return before - np.concatenate(after).reshape(len(others), len(drawn))
 
 
 def _swapped(batch: Batch, others: Sequence[Float[Tensor, "donors g"]], swaps: Sequence[tuple[int, int]]) -> Batch:
-    """The one case of the batch once for each swap (group, donor): that group has the donor's values."""
+    """Repeat the one case of a batch for each swap (group, donor), with that group's values from the donor."""
     n = len(swaps)
-    omics = tuple(own.repeat(n, 1) for own in batch.omics)
+    omics = tuple(group.repeat(n, 1) for group in batch.omics)
     for row, (group, donor) in enumerate(swaps):
         omics[group][row] = others[group][donor]
     return Batch(
@@ -141,25 +156,34 @@ def _swapped(batch: Batch, others: Sequence[Float[Tensor, "donors g"]], swaps: S
     )
 
 
-def outputs_by_input(trained: TrainedModel, data: Dataset, case: str, *, device: str) -> dict[str, dict[str, Any]]:
-    """What the model says of a case from both modalities, from slides alone and from genes alone.
+def outputs_by_modality(trained: TrainedModel, data: Dataset, case: str, *, device: str) -> dict[str, dict[str, Any]]:
+    """Predict a case from all its modalities, from slides only and from genes only.
 
-    `output` is the probability of the class that is predicted from both, or the risk; `prediction` is what that input
-    itself leads to. What the case lacks or the model does not read is left out; `both` is then all that there is.
+    Args:
+        trained: the model.
+        data: contains the case.
+        case: its id.
+        device: "cpu" or "cuda".
+
+    Returns:
+        By `all`, `slides` and `genes`, the latter two only if the case has them and the model reads them: `output`, the
+        probability of the class predicted from all modalities, or the risk; and `prediction` from these modalities.
     """
     kind = MODELS[trained.model_name]
-    shown: dict[str, dict[str, bool]] = {"both": {}}
+    removed: dict[str, dict[str, bool]] = {"all": {}}
     if data.bags.keys.get(case) and kind.reads_slides:
-        shown["slides"] = {"omics": False}
+        removed["slides"] = {"omics": False}
     if case in data.rows and kind.reads_genes:
-        shown["genes"] = {"slides": False}
+        removed["genes"] = {"slides": False}
     model = trained.model.to(device)
-    logits = {name: predict_logits(model, data, [case], device=device, **without) for name, without in shown.items()}
-    of = torch.from_numpy(logits["both"][0])
+    by_modality = {
+        name: predict_logits(model, data, [case], device=device, **without) for name, without in removed.items()
+    }
+    predicted = torch.from_numpy(by_modality["all"][0])
     return {
         name: {
-            "output": float(trained.task.output(torch.from_numpy(own), of)[0]),
-            "prediction": str(trained.task.decode(own)["prediction"].iloc[0]),
+            "output": float(trained.task.output(torch.from_numpy(logits), predicted)[0]),
+            "prediction": str(trained.task.decode(logits)["prediction"].iloc[0]),
         }
-        for name, own in logits.items()
+        for name, logits in by_modality.items()
     }

@@ -1,84 +1,98 @@
-"""What the numbers and pictures of an explanation are, in words, and which model says what."""
+"""Notes that explain the numbers and pictures of an explanation, and which model they come from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.catalogue import MODELS
 from models.linear import OnLinear
-from pipeline.explanation.attribution import DRAWS
-from pipeline.explanation.selection import Asked
+from pipeline.explanation.attribution import N_DONORS
+from pipeline.explanation.selection import TaskPredictions
+from pipeline.tasks import TASKS, Task
 from pipeline.training.model_folder import TrainedModel, load_model
+from preprocessing.formats.colours import NEARLY_EVEN, NEARLY_EVEN_NOTE
 
 
-def tell_how(asked: Asked, cases: Sequence[Mapping[str, Any]], missed: Sequence[str]) -> list[str]:
-    """What the numbers and pictures of a task are, and which model they come from, a sentence or two each."""
-    trained = load_model(asked.final.model)
+def method_notes(
+    predictions: TaskPredictions, cases: Sequence[Mapping[str, Any]], not_predicted: Sequence[str]
+) -> list[str]:
+    """Write the notes of a task, a sentence or two each.
+
+    Args:
+        predictions: of the task.
+        cases: the explained cases, as in `TASK.json`.
+        not_predicted: requested cases without a prediction.
+    """
+    trained = load_model(predictions.final.folder)
     kind, members = MODELS[trained.model_name], len(trained.model.members)
-    sentences = [_whose(asked, members)]
-    if missed:
-        sentences.append(f"Asked for, but without a prediction in this task: {', '.join(missed)}.")
+    notes = [_on_models(predictions, members)]
+    if not_predicted:
+        notes.append(f"Requested, but without a prediction in this task: {', '.join(not_predicted)}.")
     if kind.reads_slides:
-        sentences += _on_tiles(asked, trained)
-        legends = [overlay["legend"] for case in cases for slide in case["slides"] for overlay in slide["overlays"]]
-        means = {legend["means"] for legend in legends if "means" in legend}
-        sentences += [
-            f"Attention of a tile: {what}. It sums to 1 over a case, and has no direction." for what in sorted(means)
-        ]
+        notes += _on_tiles(predictions, trained)
+        notes += _on_attention(cases)
     if kind.reads_genes and trained.scaler is not None:
-        sentences += _on_genes(trained)
+        notes += _on_genes(TASKS[predictions.task], trained)
     if kind.reads_slides and kind.reads_genes:
-        sentences.append(
-            "Modalities: the same model shown both, slides alone and genes alone; the output is the probability of the class "
-            "that is predicted from both, or the risk."
+        notes.append(
+            "Modalities: predictions of the same model from all modalities of the case, from slides only and from genes only; the "
+            f"output is {TASKS[predictions.task].output_name}."
         )
-    return [*sentences, "None of this says what causes a label: it says what this model goes by."]
+    return [
+        *notes,
+        "Explanations describe what the model uses; they do not show what causes a grade, subtype or outcome.",
+    ]
 
 
-def _whose(asked: Asked, members: int) -> str:
-    all_members = f" (the mean over its {members} members)" if members > 1 else ""
-    if asked.stands_for > 1:
+def _on_models(predictions: TaskPredictions, members: int) -> str:
+    ensemble = f" (mean over the {members} members of its ensemble)" if members > 1 else ""
+    if predictions.n_models > 1:
         return (
-            f"Predictions are the mean of the models of {asked.stands_for} folds; attention, contributions of tiles, genes and "
-            f"modalities are those of the first of them{all_members}, whose own output may differ from that mean."
+            f"Predictions are the mean of {predictions.n_models} fold models; attention, contributions and modalities are those of "
+            f"the first of them{ensemble}, whose own prediction may differ from the mean."
         )
-    if not asked.by_case:
-        return f"Everything is said by the trained model that was given{all_members}."
+    if not predictions.by_case:
+        return f"Predictions and explanations come from the trained model given{ensemble}."
     return (
-        "Predictions, attention, contributions of tiles, genes and modalities of a case are those of its fold's model"
-        f"{all_members}, which has not seen the case in training; of a case without a fold, those of the model that is "
-        "handed out."
+        "Predictions, attention, contributions and modalities of a case come from the model of its fold"
+        f"{ensemble}, which was not trained on the case; for cases without a fold they come from the final model."
     )
 
 
-def _on_tiles(asked: Asked, trained: TrainedModel) -> list[str]:
-    told = [
-        "Contribution of a tile: gradient × input of its features; above zero it "
-        + ("raises the risk." if asked.task == "survival" else "speaks for the predicted class, against the others.")
-    ]
+def _on_tiles(predictions: TaskPredictions, trained: TrainedModel) -> list[str]:
+    effect = TASKS[predictions.task].evidence_effect
+    notes = [f"Contribution of a tile: gradient × input of its patch feature; a positive contribution {effect}."]
     if getattr(trained.settings, "prototypes", 0):
-        whose = (
-            "that was given"
-            if not asked.by_case
-            else "that is handed out, which was trained on labelled cases of all folds"
+        model = "the final model, trained on all labelled cases" if predictions.by_case else "the trained model"
+        notes.append(
+            f"Prototypes in maps and atlas are those of the first ensemble member of {model}, since prototypes of different models "
+            "do not correspond. A tile is assigned to the prototype with the most similar vector (cosine). In the atlas each case "
+            "counts alike, however many tiles it has."
         )
-        told.append(
-            f"Prototypes, in maps and atlas, are those of one model, the first member of the one {whose}: only within "
-            "one model does a prototype mean the same in every case. A tile belongs to the prototype whose vector it is most "
-            "similar to (cosine). In the atlas each case counts alike."
-        )
-    return told
+    return notes
 
 
-def _on_genes(trained: TrainedModel) -> list[str]:
-    linear = ", the linear part included" if isinstance(trained.model.members[0], OnLinear) else ""
+def _on_attention(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    legends = [legend for case in cases for legend in case["legends"].values()]
+    definitions = sorted({legend["definition"] for legend in legends if "definition" in legend})
+    notes = [f"Attention of a tile: {text}. It sums to 1 over a case and has no direction." for text in definitions]
+    if definitions:
+        notes.append(
+            "The middle colour of an attention map is the even share, one divided by the number of tiles of the case. A map whose "
+            f"tiles lie within {NEARLY_EVEN:.0%} of it does not distinguish them; it is labelled {NEARLY_EVEN_NOTE!r}."
+        )
+    return notes
+
+
+def _on_genes(task: Task, trained: TrainedModel) -> list[str]:
+    offset = ", including the linear offset" if isinstance(trained.model.members[0], OnLinear) else ""
     return [
-        f"Gene groups, permutation: how far the output falls when the group has the values of up to {DRAWS} other cases (of the "
-        "training cases, where there are folds): the mean over these, and their standard deviation; a mean within it is noise.",
-        "Gene groups, gradient: gradient × input, summed over the genes, of the logit of the predicted class over the mean of "
-        f"all classes', or of the risk{linear}; + raises it. Input: distance from the mean of the training cases in "
-        "standard deviations.",
-        "A gene that is in several groups counts in each of them, and only this group's copy of it moves: groups that overlap "
-        "do not add up, and a group whose genes others hold too does more than is told here. Permutation is of the "
-        "probability or the risk, gradient of the logit; where both are small, their signs may differ.",
-        "Gene groups, attention: what the genomic class token takes from each group; it has no direction. Only UMEML tells it.",
+        f"Gene groups, permutation: drop in the output when the values of the group are replaced by those of up to {N_DONORS} "
+        "other cases (with folds: training cases of the fold), mean and standard deviation over these donors; a mean that is "
+        "small compared with the standard deviation depends on the choice of donors.",
+        f"Gene groups, gradient × input: sum over the genes of the group, of {task.evidence_definition}{offset}; a positive sum "
+        "raises it. The input of a gene is its distance from the mean of the training cases in standard deviations.",
+        "A gene in several groups counts in each, and permutation replaces only the copy in one group: effects of overlapping "
+        f"groups do not add up and are underestimated. Permutation refers to {task.output_name}, gradient × input to "
+        f"{task.evidence_name}; where both are small, their signs may differ.",
+        "Gene groups, attention (UMEML only): attention of the genomic class token to the group; it has no direction.",
     ]

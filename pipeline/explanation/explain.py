@@ -1,13 +1,13 @@
-"""What the models see: for some cases of each task maps of their tiles, their genes and modalities; an atlas of prototypes.
+"""Explanations of a run: for selected cases of each task, maps of their tiles, gene groups and modalities; a prototype atlas.
 
-    FOLDER/TASK.json       the cases, what speaks for their predictions, the atlas, and which model says what
-    FOLDER/TASK/slides/    of each slide a table of its tiles, a thumbnail, and overlays
+    FOLDER/TASK.json       cases, gene groups, modalities, atlas, and notes on how to read them; see `pipeline.run.explanation_file`
+    FOLDER/TASK/slides/    for each slide a table of its tiles, a thumbnail, and overlays
     FOLDER/TASK/atlas/     the most typical tiles of each prototype
 
-A case or a share of the cohort is a job, which reads the store and the slides and writes pictures; numbers come back.
+Each case, and each part of the cohort for the atlas, is a job, which reads the store and the slides, writes pictures and
+returns numbers.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,63 +17,64 @@ import pandas as pd
 from pipeline.cluster.mapping import map_jobs
 from pipeline.cluster.workers import Workers
 from pipeline.explanation.atlas_jobs import draw_atlases
-from pipeline.explanation.captions import tell_how
+from pipeline.explanation.captions import method_notes
 from pipeline.explanation.chosen_cases import choose_cases
-from pipeline.explanation.inputs import Material
+from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.one_case import CaseJob, describe_case, explain_case
-from pipeline.explanation.selection import Asked
-from preprocessing.io.atomic import write_text
+from pipeline.explanation.selection import TaskPredictions
+from pipeline.run.explanation_file import write_explanation
+from pipeline.tasks import TASKS
 
 
 def explain_tasks(
     workers: Workers,
-    asked: Sequence[Asked],
-    material: Material,
+    tasks: Sequence[TaskPredictions],
+    inputs: ExplanationInputs,
     which: int | tuple[str, ...],
     *,
     folder: Path,
-    device: str,
     seed: int,
 ) -> None:
-    """Write the folder anew: it holds what is asked for, and nothing else.
+    """Explain selected cases of all tasks; the folder is emptied first.
 
     Args:
-        workers: who does it.
-        asked: the tasks.
-        material: of all their cases.
-        which: case ids, or how many of each kind; see `choose_cases`.
-        folder: where to.
-        device: "cpu" or "cuda".
-        seed: of what is drawn.
+        workers: run the jobs.
+        tasks: with their predictions.
+        inputs: the cohort.
+        which: case ids, or the number of cases of each kind; see `choose_cases`. 0: nothing is explained.
+        folder: `explain` in the run folder.
+        seed: of the donors of permutations and of sampled tiles.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    if which == 0 or not asked:
+    if which == 0 or not tasks:
         return
-    chosen = {one.task: choose_cases(one.told, which) for one in asked}
+    chosen = {one.task: choose_cases(TASKS[one.task], one.predictions, which) for one in tasks}
     jobs = [
-        CaseJob(one.task, case, one.of(case), one.final.model, material, folder / one.task, device, seed)
-        for one in asked
+        CaseJob(one.task, case, one.model_of(case), one.final.folder, inputs, folder / one.task, seed)
+        for one in tasks
         for case in chosen[one.task]
     ]
     explained = map_jobs(workers, explain_case, jobs, stage="explaining", things="cases")
-    found = {(job.task, job.case): seen for job, seen in zip(jobs, explained, strict=True)}
-    groups = group_cases(asked, material.labels)
-    atlases = draw_atlases(workers, asked, material, groups, folder=folder, device=device)
-    for one, atlas in zip(asked, atlases, strict=True):
-        cases = [describe_case(one, case, why) | found[one.task, case] for case, why in chosen[one.task].items()]
-        missed = [case for case in which if case not in chosen[one.task]] if isinstance(which, tuple) else []
-        how = tell_how(one, cases, missed)
-        content = {"task": one.task, "model": one.model, "how": how, "cases": cases, "atlas": atlas}
-        text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / f"{one.task}.json", text + "\n")
+    found = {(job.task, job.case): one for job, one in zip(jobs, explained, strict=True)}
+    groups = group_cases(tasks, inputs.labels)
+    atlases = draw_atlases(workers, tasks, inputs, groups, folder=folder)
+    for one, atlas in zip(tasks, atlases, strict=True):
+        cases = [
+            describe_case(one, case, selection) | found[one.task, case] for case, selection in chosen[one.task].items()
+        ]
+        not_predicted = [case for case in which if case not in chosen[one.task]] if isinstance(which, tuple) else []
+        notes = method_notes(one, cases, not_predicted)
+        content = {"task": one.task, "model": one.model, "notes": notes, "cases": cases, "atlas": atlas}
+        write_explanation(folder / f"{one.task}.json", content)
 
 
-def group_cases(asked: Sequence[Asked], labels: pd.DataFrame) -> pd.DataFrame:
-    """What the cases of the atlas are told apart by: grade and subtype as labelled, the risk group as predicted."""
+def group_cases(tasks: Sequence[TaskPredictions], labels: pd.DataFrame) -> pd.DataFrame:
+    """Group the cases of the atlas by grade and subtype as labelled, and by predictions as the risk group; indexed by case id."""
     groups = labels[[name for name in ("grade", "subtype") if name in labels]].copy()
-    for one in asked:
-        if one.task == "survival":
-            first = one.told[one.told["prediction"].notna()].drop_duplicates("case_id").set_index("case_id")
-            groups["risk"] = first["prediction"].reindex(groups.index)
+    for one in tasks:
+        if column := TASKS[one.task].atlas_column:
+            first = (
+                one.predictions[one.predictions["prediction"].notna()].drop_duplicates("case_id").set_index("case_id")
+            )
+            groups[column] = first["prediction"].reindex(groups.index)
     return groups

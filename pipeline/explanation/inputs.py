@@ -1,4 +1,4 @@
-"""What is explained from: slides, their features, genes and labels of the cases, as a model takes them."""
+"""What explanations are computed from: slides, patch features, genes and labels of the cases, as a model reads them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,53 +13,65 @@ from preprocessing.omics.matrix import OmicsMatrix
 
 
 @dataclass(frozen=True)
-class Material:
-    """What models are shown, and where the pictures come from.
+class ExplanationInputs:
+    """The cohort of a run, read from its files when needed, and the device that models run on.
 
     Attributes:
         store: the feature store.
-        omics: file of the joined molecular features.
+        omics: file of the joined molecular features, unscaled.
         labels: labels and covariates of the cases, indexed by case id.
-        slides: `slide_id, case_id, path, tiles, features` of every slide that has features, as in `slides.csv`; a case's
-            slides in the order of their ids.
-        max_missing: share of a gene group beyond which the group counts as absent; see `dataset_for`.
+        slides: `slide_id`, `case_id`, `path`, `tiles` and `features` of every slide with features, as in `slides.csv`; the
+            slides of a case sorted by id.
+        device: "cpu" or "cuda".
+        max_missing: share of missing genes, 0 to 1, above which a gene group counts as absent; see `dataset_for`.
     """
 
     store: str
     omics: Path
     labels: pd.DataFrame
     slides: pd.DataFrame
+    device: str
     max_missing: float = 1.0
 
     @classmethod
-    def of_run(cls, folder: Path, store: str, labels: pd.DataFrame, *, max_missing: float = 1.0) -> "Material":
-        """Of a run that has joined its slides and genes."""
+    def of_run(
+        cls, folder: Path, store: str, labels: pd.DataFrame, *, device: str, max_missing: float = 1.0
+    ) -> "ExplanationInputs":
+        """Read `slides.csv` of a run that has joined its slides and genes.
+
+        Args:
+            folder: the run folder.
+            store: the feature store.
+            labels: labels and covariates, indexed by case id.
+            device: "cpu" or "cuda".
+            max_missing: as above.
+        """
         slides = pd.read_csv(folder / "slides.csv", dtype=str, keep_default_na=False)
         slides = slides[slides["features"] != ""].sort_values("slide_id")
-        return cls(store, folder / "omics.npz", labels, slides, max_missing)
+        return cls(store, folder / "omics.npz", labels, slides, device, max_missing)
 
-    def of_case(self, case: str) -> pd.DataFrame:
-        """The slides of a case."""
+    def slides_of(self, case: str) -> pd.DataFrame:
+        """Select the slides of a case."""
         return self.slides[self.slides["case_id"] == case]
 
-    def matrix(self, trained: TrainedModel, cases: Sequence[str]) -> OmicsMatrix:
-        """The unscaled features, covariates among them, of those of the cases that have any."""
+    def omics_matrix(self, trained: TrainedModel, cases: Sequence[str]) -> OmicsMatrix:
+        """Join the unscaled genes and covariates that a model reads, of those of the cases that have any."""
         known = trained.scaler.features if trained.scaler else None
         columns = known_covariates(self.labels, trained.facts.get("covariates", ()))
         matrix = with_covariates(OmicsMatrix.load(self.omics), self.labels, columns, features=known)
-        there = set(matrix.case_ids)
-        return matrix.take([case for case in dict.fromkeys(cases) if case in there])
+        available = set(matrix.case_ids)
+        return matrix.take([case for case in dict.fromkeys(cases) if case in available])
 
-    def slides_alone(self, trained: TrainedModel, cases: Sequence[str]) -> Dataset:
-        """The slides of the cases as a model takes them; it keeps the bags that it has read."""
-        bags = Bags(self.store, {case: tuple(self.of_case(case)["features"]) for case in cases})
+    def slides_only(self, trained: TrainedModel, cases: Sequence[str]) -> Dataset:
+        """Make a dataset of the cases' slides, without genes; it keeps in memory the bags that it has read."""
+        bags = Bags(self.store, {case: tuple(self.slides_of(case)["features"]) for case in cases})
         dims = trained.scaler.group_dims if trained.scaler else []
-        nobody = [np.zeros((1, width), np.float32) for width in dims]  # a row that no case has
-        return Dataset(bags, trained.patch_dim, {}, nobody)
+        no_case = [np.zeros((1, width), np.float32) for width in dims]  # a row of genes that belongs to no case
+        return Dataset(bags, trained.patch_dim, {}, no_case)
 
     def dataset(self, trained: TrainedModel, cases: Sequence[str], matrix: OmicsMatrix) -> Dataset:
-        """The cases as a model takes them, with the genes that are in the matrix."""
-        data = self.slides_alone(trained, cases)
+        """Make a dataset of the cases' slides and of the genes in the matrix, scaled as the model reads them."""
+        data = self.slides_only(trained, cases)
         if not matrix.case_ids:
             return data
         return dataset_for(trained.scaler, matrix, data.bags, patch_dim=trained.patch_dim, max_missing=self.max_missing)

@@ -1,4 +1,4 @@
-"""Pictures of what a model sees: tiles in colours over a slide's thumbnail, each exactly where it was read."""
+"""Overlays: coloured tiles on the thumbnail of a slide, each exactly where it was read."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,16 +13,16 @@ from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.tiles import TileGrid
 
 LONG_SIDE_PX = 1024  # of a thumbnail
-OPACITY = 0.6  # of a tile's colour: the tissue is still seen
+OPACITY = 0.6  # of a tile's colour: the tissue stays visible
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A slide, small.
+    """The thumbnail of a slide.
 
     Attributes:
-        pixels: RGB.
-        slide_px: width and height of level 0.
+        pixels: RGB, (h, w, 3).
+        slide_px: width and height of the slide's level 0.
     """
 
     pixels: UInt8[np.ndarray, "h w 3"]
@@ -30,20 +30,23 @@ class Thumbnail:
 
 
 def draw_thumbnail(reader: SlideReader) -> Thumbnail:
-    """The whole slide, `LONG_SIDE_PX` along its longer side, or as it is where it is smaller."""
+    """Read the whole slide at `LONG_SIDE_PX` along its longer side; a smaller slide at its full resolution."""
     return Thumbnail(reader.thumbnail(max(1.0, max(reader.size_px) / LONG_SIDE_PX)), reader.size_px)
 
 
 def over_tissue(
     thumbnail: Thumbnail, grid: TileGrid, colours: Float[np.ndarray, "N 3"], *, opacity: float = OPACITY
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The thumbnail with every tile in its colour; where tiles overlap, in the mean of theirs.
+    """Draw every tile over the thumbnail; overlapping tiles get their mean colour.
 
     Args:
         thumbnail: of the slide.
-        grid: its tiles, with their corners and extent in level-0 pixels.
-        colours: of the tiles, 0 to 255.
-        opacity: 0 shows the tissue alone, 1 the colours alone.
+        grid: its tiles, with corners and extent in level-0 pixels.
+        colours: of the tiles, RGB from 0 to 255.
+        opacity: 0 for the tissue only, 1 for the colours only.
+
+    Returns:
+        RGB of the size of the thumbnail.
     """
     height, width = thumbnail.pixels.shape[:2]
     scale = np.array([width, height]) / np.array(thumbnail.slide_px)
@@ -59,7 +62,7 @@ def over_tissue(
 
 
 def save_jpeg(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Write the picture, whole or not at all."""
+    """Write a picture atomically as JPEG."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=88, subsampling=0)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Whose predictions are to be explained, and by which model each case is."""
+"""The predictions to explain, and the model that explains each case."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,62 +12,70 @@ from pipeline.training.fold_job import FoldJob
 
 
 @dataclass(frozen=True)
-class Source:
-    """A trained model, and the cases whose genes stand in for a case's own when they are permuted."""
+class ExplainingModel:
+    """A trained model that explains cases.
 
-    model: Path
-    reference: tuple[str, ...]
+    Attributes:
+        folder: its model folder.
+        donors: cases whose genes replace those of the explained case in permutations.
+    """
+
+    folder: Path
+    donors: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One task whose predictions are to be explained.
+class TaskPredictions:
+    """The predictions of one task, and the models that explain them.
 
     Attributes:
         task: its name.
-        model: what reports call the model.
-        told: the rows of `predictions.csv` of this task.
-        final: the model that is handed out: its prototypes make the maps and the atlas, and it explains cases without a fold.
-        by_case: of cases that a fold's model predicted, that model; empty where one trained model predicted all.
-        stands_for: of how many models, whose mean was predicted, `final` is the first.
+        model: name of the model in reports.
+        predictions: rows of `predictions.csv` of this task.
+        final: the final model: it defines the prototypes of maps and atlas, and explains cases without a fold.
+        by_case: the fold model that predicted a case; empty if one trained model predicted all cases.
+        n_models: number of models whose mean was predicted and of which `final` is the first; 1 for a single model.
     """
 
     task: str
     model: str
-    told: pd.DataFrame
-    final: Source
-    by_case: Mapping[str, Source] = field(default_factory=dict)
-    stands_for: int = 1
+    predictions: pd.DataFrame
+    final: ExplainingModel
+    by_case: Mapping[str, ExplainingModel] = field(default_factory=dict)
+    n_models: int = 1
 
-    def of(self, case: str) -> Source:
-        """The model that explains a case."""
+    def model_of(self, case: str) -> ExplainingModel:
+        """Return the model that explains a case."""
         return self.by_case.get(case, self.final)
 
+    @classmethod
+    def of_folds(cls, jobs: Sequence[FoldJob], predictions: pd.DataFrame) -> "TaskPredictions":
+        """Take a task of a training run: each case is explained by the model of the fold that tested it.
 
-def ask_folds(jobs: Sequence[FoldJob], told: pd.DataFrame) -> Asked:
-    """A task of a run: each case is explained by the model that has not seen it.
+        Args:
+            jobs: the finished jobs of the folds, the final model's last.
+            predictions: rows of `predictions.csv` of the task.
+        """
+        by_case: dict[str, ExplainingModel] = {}
+        for job in jobs[:-1]:
+            model = ExplainingModel(job.out / "model", job.fold.train)
+            by_case |= {case: by_case.get(case, model) for case in job.fold.test}
+        last = jobs[-1]
+        final = ExplainingModel(last.out / "model", last.fold.train)
+        return cls(last.task, last.candidate.name, predictions, final, by_case)
 
-    Args:
-        jobs: the folds of the model, finished, and last the one that is handed out.
-        told: the task's rows of `predictions.csv`.
-    """
-    by_case: dict[str, Source] = {}
-    for job in jobs[:-1]:
-        source = Source(job.out / "model", job.fold.train)
-        by_case |= {case: by_case.get(case, source) for case in job.fold.test}
-    final = jobs[-1]
-    return Asked(final.task, final.contender.name, told, Source(final.out / "model", final.fold.train), by_case)
+    @classmethod
+    def of_predictor(
+        cls, predictor: Predictor, members: Sequence[MemberInputs], predictions: pd.DataFrame
+    ) -> "TaskPredictions":
+        """Take a task of a new cohort: all cases are explained by the trained model, or by the first of its fold models.
 
-
-def ask_trained(predictor: Predictor, shown: Sequence[MemberInputs], told: pd.DataFrame) -> Asked:
-    """A task of a new cohort: one trained model explains all cases; of the models of folds, the first.
-
-    Args:
-        predictor: what predicted the cases.
-        shown: the cohort as it took it.
-        told: the rows of `predictions.csv` of cases that it predicted; when genes are permuted, these stand in for each other.
-    """
-    own = set(told["case_id"])
-    with_genes = tuple(case for case in shown[0].data.rows if case in own)
-    source = Source(predictor.member_folders[0].absolute(), with_genes)
-    return Asked(predictor.task, predictor.model_name, told, source, stands_for=len(predictor.members))
+        Args:
+            predictor: the trained model of the task.
+            members: the cohort as each member reads it.
+            predictions: rows of `predictions.csv` of the predicted cases, which are also each other's donors.
+        """
+        predicted = set(predictions["case_id"])
+        donors = tuple(case for case in members[0].data.rows if case in predicted)
+        final = ExplainingModel(predictor.member_folders[0].absolute(), donors)
+        return cls(predictor.task, predictor.model_name, predictions, final, n_models=len(predictor.members))

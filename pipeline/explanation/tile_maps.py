@@ -1,4 +1,4 @@
-"""What a model sees in each tile of a case: where it looks, what speaks for its prediction, to which prototype it belongs."""
+"""Maps of the tiles of a case: attention, contribution to the prediction, and assignment to prototypes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,52 +10,66 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.subspace import SUBSPACES
-from pipeline.explanation.attribution import Reading
+from pipeline.explanation.attribution import CaseAttribution
 from pipeline.training.dataset import Dataset
 from pipeline.training.model_folder import TrainedModel
-from preprocessing.formats.colours import Scale, in_colours, prototype_colour
+from preprocessing.formats.colours import Scale, colours_of, prototype_colour
 
-LOOKS = {  # what is known of where a model looks, by the extra that tells it
-    "class_attention": "the class token's attention to the prototypes times the prototypes' attention to the tiles, the mean "
-    "over the blocks of the pathology encoder",
-    "patch_attention": "the share of each tile in the vector that stands for the case",
-    "coattention": "the co-attention of gene groups to tiles, the mean over the groups",
-    "branch_attention": "where the deformable attention of each branch looks: its samples' attention, the mean over tiles that "
-    "ask and over heads, given back to the tiles that each sample was read from",
+ATTENTION = {  # definition of a model's attention to tiles, by the extra output that contains it
+    "class_attention": "attention of the class token to the prototypes times attention of the prototypes to the tiles, mean over "
+    "the blocks of the pathology encoder",
+    "patch_attention": "weight of the tile in the pooled representation of the case",
+    "coattention": "co-attention of gene groups to tiles, mean over the groups",
+    "branch_attention": "attention of the samples of each branch's deformable attention, mean over query tiles and heads, "
+    "distributed over the tiles that each sample was interpolated from",
 }
 
 
-def looks_by(extras: Mapping[str, Tensor]) -> str | None:
-    """Which of `LOOKS` a model tells, if any."""
-    return next((name for name in LOOKS if name in extras), None)
+def attention_source(extras: Mapping[str, Tensor]) -> str | None:
+    """Return the key of `ATTENTION` among a model's extra outputs; None if the model has no attention to tiles."""
+    return next((name for name in ATTENTION if name in extras), None)
 
 
-def attentions(trained: TrainedModel, extras: Mapping[str, Tensor]) -> dict[str, Float[np.ndarray, " N"]]:
-    """Where the model looks in the one case that the extras are of, the mean over its members.
+def attention_maps(trained: TrainedModel, extras: Mapping[str, Tensor]) -> dict[str, Float[np.ndarray, " N"]]:
+    """Extract the attention to the tiles of a case, mean over the members of the ensemble.
+
+    Args:
+        trained: the model.
+        extras: its extra outputs for the one case.
 
     Returns:
-        `attention`, or one for each branch of subspace fusion, by its name; each sums to 1 over the tiles of the case. Nothing
-        for a model that does not tell, or where it looked at nothing.
+        `attention`, or one map for each branch of subspace fusion by its name, (N,), each normalised to a sum of 1 over the
+        tiles of the case. Empty for a model without attention to tiles, or where all attention is 0.
     """
-    name = looks_by(extras)
-    if name is None:
+    source = attention_source(extras)
+    if source is None:
         return {}
-    told = extras[name].double().mean(0)  # over the members
-    if name == "branch_attention":
-        only: Any = getattr(trained.settings, "branches", "both")
-        shares = dict(zip(SUBSPACES if only == "both" else (only,), told[:, 0], strict=True))
+    mean = extras[source].double().mean(0)  # over the members
+    if source == "branch_attention":
+        branches: Any = getattr(trained.settings, "branches", "both")
+        maps = dict(zip(SUBSPACES if branches == "both" else (branches,), mean[:, 0], strict=True))
     else:
-        shares = {"attention": told[0].mean(0) if name == "coattention" else told[0]}
-    return {name: (own / own.sum()).numpy() for name, own in shares.items() if own.sum() > 0}
+        maps = {"attention": mean[0].mean(0) if source == "coattention" else mean[0]}
+    return {name: (values / values.sum()).numpy() for name, values in maps.items() if values.sum() > 0}
 
 
 @torch.no_grad()
-def belonging(trained: TrainedModel, data: Dataset, case: str, *, device: str) -> Float[np.ndarray, "P N"] | None:
-    """How similar each tile of a case is to each prototype of the model's first member, 0 to 1; None without prototypes.
+def prototype_similarity(
+    trained: TrainedModel, data: Dataset, case: str, *, device: str
+) -> Float[np.ndarray, "P N"] | None:
+    """Compute the similarity of each tile of a case to each prototype of the model's first member.
 
-    The member is one, since the prototypes of another have nothing to do with its own. A tile belongs to the prototype that
-    it is most similar to, which is the measure of the modularity loss: unlike attention, it asks each tile by itself, not
-    which tile of a case has the most of a prototype.
+    Only the first member is used, since prototypes of different members do not correspond. Unlike attention, which compares the
+    tiles of a case with each other, this rates each tile by itself; it is the measure of the modularity loss.
+
+    Args:
+        trained: the model.
+        data: contains the case.
+        case: its id.
+        device: "cpu" or "cuda".
+
+    Returns:
+        Similarity, 0 to 1, (P, N); None for a model without prototypes.
     """
     member = trained.model.members[0].to(device).eval()
     extras = member(data.batch([case]).to(device)).extras
@@ -63,47 +77,64 @@ def belonging(trained: TrainedModel, data: Dataset, case: str, *, device: str) -
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One way to colour the tiles of a case.
+class TileLayer:
+    """One map of the tiles of a case.
 
     Attributes:
-        values: what the tile table says.
-        colours: of the tiles, 0 to 255.
-        legend: colours by name; or what the ends of a scale stand for, its colours and, of attention, what it is.
+        values: of the tiles, (N,), as in the tile table.
+        colours: of the tiles, RGB from 0 to 255, (N, 3).
+        legend: `[[name, colour], …]` for prototypes; for numbers a dict with `low`, `centre`, `high`, `colours` and `note` of the
+            scale, `unit`, and for attention its `definition`.
     """
 
     values: np.ndarray
     colours: Float[np.ndarray, "N 3"]
     legend: Any
 
+    def take(self, rows: slice) -> "TileLayer":
+        """Select some tiles, as those of one slide."""
+        return TileLayer(self.values[rows], self.colours[rows], self.legend)
 
-def layers(
-    trained: TrainedModel, reading: Reading, prototypes: Int[np.ndarray, " N"] | None, *, n_prototypes: int, unit: str
-) -> dict[str, Layer]:
-    """All that can be shown of the tiles of a case, on scales that are the same for all of its slides.
+    @property
+    def note(self) -> str:
+        """What a viewer must know of the map, as that its attention is nearly even; empty for most."""
+        return str(self.legend["note"]) if isinstance(self.legend, dict) else ""
+
+
+def tile_layers(
+    trained: TrainedModel,
+    attribution: CaseAttribution,
+    prototypes: Int[np.ndarray, " N"] | None,
+    *,
+    n_prototypes: int,
+    unit: str,
+) -> dict[str, TileLayer]:
+    """Make all maps of the tiles of a case, on scales that all its slides share.
 
     Args:
         trained: the model that predicts the case.
-        reading: of the case.
-        prototypes: number of the one that each tile belongs to, from 0; None for a model without.
-        n_prototypes: how many there are.
-        unit: of gradient × input.
+        attribution: of the case.
+        prototypes: prototype of each tile, from 0, (N,); None for a model without.
+        n_prototypes: their number.
+        unit: of contributions.
+
+    Returns:
+        Maps by name: `prototype`, `attention` or one for each branch, and `contribution`, unless all contributions are 0.
     """
-    shown: dict[str, Layer] = {}
+    layers: dict[str, TileLayer] = {}
     if prototypes is not None:
         colours = [prototype_colour(k) for k in range(1, n_prototypes + 1)]
-        named = [[f"prototype {k}", colour] for k, colour in enumerate(colours, 1)]
-        shown["prototype"] = Layer(prototypes + 1, in_colours(prototypes, colours), named)
-    for name, shares in attentions(trained, reading.extras).items():
-        scale = Scale.of(shares)
-        even = f"share of attention; were it even, {1 / len(shares):.3g}"
-        means = LOOKS[looks_by(reading.extras) or ""]
-        shown[name] = Layer(shares, scale.colours(shares), _legend(scale, even) | {"means": means})
-    if reading.tiles.any():
-        scale = Scale.of(reading.tiles)
-        shown["contribution"] = Layer(reading.tiles, scale.colours(reading.tiles), _legend(scale, unit))
-    return shown
-
-
-def _legend(scale: Scale, unit: str) -> dict[str, Any]:
-    return {"low": scale.low, "high": scale.high, "unit": unit, "colours": list(scale.stops)}
+        names = [[f"prototype {k}", colour] for k, colour in enumerate(colours, 1)]
+        layers["prototype"] = TileLayer(prototypes + 1, colours_of(prototypes, colours), names)
+    for name, shares in attention_maps(trained, attribution.extras).items():
+        even = 1 / len(shares)
+        scale = Scale.of_shares(shares, even=even)
+        definition = ATTENTION[attention_source(attribution.extras) or ""]
+        legend = scale.legend() | {"unit": f"share of attention (even share: {even:.3g})", "definition": definition}
+        layers[name] = TileLayer(shares, scale.colours(shares), legend)
+    if attribution.tiles.any():
+        scale = Scale.signed(attribution.tiles)
+        layers["contribution"] = TileLayer(
+            attribution.tiles, scale.colours(attribution.tiles), scale.legend() | {"unit": unit}
+        )
+    return layers

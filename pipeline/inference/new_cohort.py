@@ -3,26 +3,17 @@
 import logging
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
 from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL
 from pipeline.inference.previous_table import FINGERPRINT
 from pipeline.inference.trained import Predictor
-from pipeline.metrics import (
-    Metric,
-    Report,
-    c_index,
-    classification_metrics,
-    macro_auc,
-    paired_difference,
-    survival_metrics,
-)
+from pipeline.metrics import Report
 from pipeline.metrics.conformal import COLUMN
 from pipeline.ood.reference import VERDICT, DistributionShift
 from pipeline.tasks import TASKS
-from pipeline.tasks.survival import CURVE_MONTHS
-from pipeline.training.summary import coverage, headline, probabilities
+from pipeline.training.evaluation import Evaluation
+from pipeline.training.summary import coverage
 from preprocessing.io.errors import some
 from preprocessing.io.fingerprints import fingerprint
 
@@ -83,20 +74,22 @@ def prediction_rows(
 
 
 def with_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """The table of texts with the labels as they are known now; where no table names a case, with those it had.
+    """Update the labels in a table of text to those known now.
 
-    A label that a table has withdrawn is gone: its case is not evaluated by what was thought of it once.
+    Cases in the label table get its labels, and lose labels that it no longer contains, so that nothing is evaluated on a
+    withdrawn label; other cases keep theirs.
+
+    Args:
+        rows: of `predictions.csv`, as text.
+        labels: the current labels, indexed by case id.
     """
     rows = rows.copy()
     named = rows["case_id"].isin(labels.index)
     for task in rows["task"].unique():
-        columns_of = {"label", *(TASKS[task].label_columns if task == "survival" else ())} & set(rows)
-        rows.loc[named & (rows["task"] == task), sorted(columns_of)] = ""
-        own = labels[TASKS[task].labelled(labels)]
-        columns = {"label": TASKS[task].describe(own)} if len(own) else {}
-        if task == "survival":
-            columns |= {name: own[name] for name in TASKS[task].label_columns if name in own}
-        for name, values in columns.items():
+        withdrawn = {"label", *TASKS[task].truth_columns} & set(rows)
+        rows.loc[named & (rows["task"] == task), sorted(withdrawn)] = ""
+        labelled = labels[TASKS[task].labelled(labels)]
+        for name, values in TASKS[task].truth(labelled).items() if len(labelled) else ():
             known = (rows["task"] == task) & rows["case_id"].isin(values.index)
             if name not in rows:
                 rows[name] = ""
@@ -114,93 +107,40 @@ def evaluate(
 
     Args:
         predictor: of the task.
-        predictions: all rows of the new cohort, numbers as numbers.
-        baselines: those of `baselines.csv`.
-        n_boot: resamples behind each interval.
+        predictions: all rows of `predictions.csv`, with numbers.
+        baselines: all rows of `baselines.csv`, with numbers.
+        n_boot: bootstrap resamples of each interval.
         seed: of the resamples.
 
     Returns:
-        A report of the form that training runs have, without folds; None where no label is known, save of training cases,
-        which do not count.
+        A report as of a training run, without folds; None if no case is labelled except training cases, which are excluded.
     """
     tested = _tested(predictor, predictions)
     if not len(tested):
         return None
-
-    def report(rows: pd.DataFrame, cases: pd.DataFrame = tested) -> Report:
-        pooled = _metrics(predictor, cases, rows, n_boot, seed)
-        return {"pooled": {"n": len(cases), **pooled}, "folds": [], "main": headline(predictor.task)} | {
-            "mean": None,
-            "sd": None,
-            "n_folds": 0,
-        }
-
-    told: Report = {"n": len(tested), "headline": headline(predictor.task), "contender": predictor.model_name}
-    told |= {"external": True, "model": report(tested), "inputs": {}, "rivals": {}, "baselines": {}, "lead": {}}
-    told["rests_on"] = {str(name): report(own, own) for name, own in tested.groupby("rests_on")}
-    told |= {"schemes": {}, "gene_notes": {"final": []}, "slide_notes": {}, "subspaces": {}}
-    if COLUMN in tested:
-        told["sets"] = coverage(tested, n_boot=n_boot, seed=seed)
-    for name, baseline in baselines[baselines["task"] == predictor.task].groupby("baseline", sort=False):
-        own = tested[["case_id"]].merge(baseline, on="case_id", how="left")
-        reasons = own["reason"].dropna().unique()
-        told["baselines"][name] = report(own) | {"reason": "; ".join(reasons) or None}
-        told["lead"][name] = _lead(predictor, tested, own, n_boot, seed)
-    return told
+    evaluation = Evaluation(predictor.fitted, tested, by_fold=False, n_boot=n_boot, seed=seed)
+    report = evaluation.report(predictor.model_name, baselines[baselines["task"] == predictor.task])
+    parts = {str(name): evaluation.among(rows) for name, rows in tested.groupby("rests_on")}
+    report["rests_on"] = {name: part.of(part.cases) for name, part in parts.items()}
+    report |= {"gene_notes": {"final": []}, "slide_notes": {}, "subspaces": {}}
+    if (sets := predictor.fitted.sets) and COLUMN in tested:
+        report["sets"] = coverage(sets, tested, n_boot=n_boot, seed=seed)
+    return report
 
 
 def _tested(predictor: Predictor, predictions: pd.DataFrame) -> pd.DataFrame:
-    own = predictions[(predictions["task"] == predictor.task) & (predictions["status"] == "predicted")]
-    own = own[own["label"].notna() & ~own["case_id"].isin(predictor.trained_on(own["case_id"]))]
-    own = own.dropna(axis=1, how="all")
-    if predictor.classes and len(own):
-        known = own["label"].isin(predictor.classes)
-        if not known.all():
-            unknown = own.loc[~known, "label"].unique()
-            log.warning(
-                "task %s: %d labels are of classes that the model does not know (%s): not evaluated",
-                predictor.task,
-                int((~known).sum()),
-                some(unknown),
-            )
-        own = own[known]
-    return own.reset_index(drop=True)
-
-
-def _metrics(predictor: Predictor, tested: pd.DataFrame, rows: pd.DataFrame, n_boot: int, seed: int) -> Report:
-    classes = predictor.classes
-    if classes:
-        weights = getattr(predictor.members[0].task, "weights", (1.0,))
-        return classification_metrics(
-            pd.Index(classes).get_indexer(pd.Index(tested["label"])),
-            probabilities(rows, classes),
-            classes,
-            majority=np.full(len(tested), int(np.argmin(weights))),  # the most frequent class weighs least
-            n_boot=n_boot,
-            seed=seed,
+    """Predicted cases whose label is known and which the model was not trained on, with what it fitted."""
+    rows = predictions[(predictions["task"] == predictor.task) & (predictions["status"] == "predicted")]
+    rows = rows[rows["label"].notna() & ~rows["case_id"].isin(predictor.trained_on(rows["case_id"]))]
+    rows = rows.dropna(axis=1, how="all")
+    if not len(rows):
+        return rows
+    known = predictor.fitted.evaluable(rows)
+    if not known.all():
+        log.warning(
+            "task %s: %d cases have a class that the model was not trained on (%s) and are not evaluated",
+            predictor.task,
+            int((~known).sum()),
+            some(rows.loc[~known, "label"].unique()),
         )
-    time, event = tested["survival_months"].to_numpy(float), tested["event"].astype(str).eq("True").to_numpy()
-    medians = [getattr(member.task, "median_risk", float("nan")) for member in predictor.members]
-    own_median = rows["train_risk_median"].iloc[0] if "train_risk_median" in rows else np.mean(medians)
-    return survival_metrics(
-        time,
-        event,
-        rows["risk"].to_numpy(float),
-        train_time=time,  # censoring is the new cohort's own
-        train_event=event,
-        curves=rows[[f"survival_{month}m" for month in CURVE_MONTHS]].to_numpy(float),
-        curve_times=np.array(CURVE_MONTHS, float),
-        train_risk_median=float(own_median),
-        n_boot=n_boot,
-        seed=seed,
-    )
-
-
-def _lead(predictor: Predictor, tested: pd.DataFrame, rival: pd.DataFrame, n_boot: int, seed: int) -> Metric:
-    if predictor.classes:
-        truth = pd.Index(predictor.classes).get_indexer(pd.Index(tested["label"]))
-        own, other = (probabilities(rows, predictor.classes) for rows in (tested, rival))
-        return paired_difference(lambda told: macro_auc(truth, told), own, other, n_boot=n_boot, seed=seed)
-    time, event = tested["survival_months"].to_numpy(float), tested["event"].astype(str).eq("True").to_numpy()
-    own, other = tested["risk"].to_numpy(float), rival["risk"].to_numpy(float)
-    return paired_difference(lambda risk: c_index(time, event, risk), own, other, n_boot=n_boot, seed=seed)
+    return rows[known].reset_index(drop=True).assign(**predictor.fitted.training_columns())

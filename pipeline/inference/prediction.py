@@ -12,13 +12,13 @@ import pandas as pd
 from jaxtyping import Float
 
 from pipeline.inference.trained import Predictor
-from pipeline.metrics.conformal import COLUMN, prediction_sets
+from pipeline.metrics.conformal import COLUMN
 from pipeline.terminal.progress import track
 from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
 from pipeline.training.fit import predict
+from pipeline.training.modalities import rests_on
 from pipeline.training.model_folder import TrainedModel
-from pipeline.training.summary import probabilities, told_validated
-from pipeline.training.uncertainty import pooled, rests_on, with_spread
+from pipeline.training.summary import told_validated
 from preprocessing.cohort import Cohort
 from preprocessing.io.errors import InputError, some
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
@@ -263,14 +263,12 @@ def _with_predictions(predictor: Predictor, rows: pd.DataFrame, logits: Sequence
     for member, found in zip(predictor.members, logits, strict=True):
         parts.append(member.task.decode(np.concatenate(found.mean)))
         each += [member.task.decode(one) for one in np.concatenate(found.each, axis=1)]
-    medians = [getattr(member.task, "median_risk", math.nan) for member in predictor.members]
-    told = with_spread(pooled(parts, median_risk=float(np.mean(medians))), each)
-    conformal = predictor.metadata.training.conformal
-    if predictor.classes and conformal:
+    task, conformal = predictor.fitted, predictor.metadata.training.conformal
+    told = task.with_spread(task.pool(parts), each)
+    if task.sets and conformal:
         limits = [conformal.thresholds.get(pattern) for pattern in rows.loc[predicted, "rests_on"]]
         numbers = np.array([math.inf if one is None or one.threshold is None else one.threshold for one in limits])
-        sets = prediction_sets(probabilities(told, predictor.classes), numbers, predictor.classes)
-        told.insert(1, COLUMN, sets)
+        told.insert(1, COLUMN, task.sets.sets(told, numbers))
     told.index = rows.index[predicted]
     return rows.join(told)
 

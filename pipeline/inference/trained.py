@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from models.catalogue import MODELS
 from pipeline.inference.metadata import ModelMetadata
 from pipeline.ood.reference import JSON_FILE, ReferenceCohort, has_reference
+from pipeline.tasks import FittedTask
 from pipeline.training.model_folder import (
     ENSEMBLE,
     STAIN_TARGET,
@@ -69,9 +70,10 @@ class Predictor:
         return MODELS[self.model_name].reads_genes and self.members[0].scaler is not None
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Classes of the task, in the order of the logits; empty for survival."""
-        return getattr(self.members[0].task, "classes", ())
+    def fitted(self) -> FittedTask:
+        """The task, as the members together fitted it."""
+        first, *others = (member.task for member in self.members)
+        return first.joined(others)
 
     def trained_on(self, cases: Iterable[str]) -> list[str]:
         """List the training cases among these cases; empty if the model folder does not identify its training cases."""
@@ -142,7 +144,9 @@ def _load(folder: Path) -> Predictor:
         raise InputError(f"model: {path} names no members; copy the model folder from its run again")
     member_folders = [folder / name for name in names]
     members = tuple(map(load_model, member_folders))
-    if len({(one.task_name, one.model_name, getattr(one.task, "classes", None), one.patch_dim) for one in members}) > 1:
+    first = members[0]
+    alike = len({(one.task_name, one.model_name, one.patch_dim) for one in members}) == 1
+    if not alike or not all(first.task.agrees_with(one.task) for one in members):
         raise InputError(
             f"model: {folder} contains models of different tasks or architectures; copy it from its run again"
         )

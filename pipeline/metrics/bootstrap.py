@@ -8,9 +8,9 @@ these cases, not of training (for cross-validated values it is therefore somewha
 2023).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -22,6 +22,7 @@ LEAST_DEFINED = 0.5  # an interval from fewer than half of the resamples would b
 Weights = Float[np.ndarray, "b n"]
 Draws = Float[np.ndarray, " b"]
 Report = dict[str, Any]
+Output = TypeVar("Output", bound=Sized)
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,9 @@ def divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def paired_difference(
-    statistic: Callable[[np.ndarray], Statistic],
-    a: np.ndarray,
-    b: np.ndarray,
+    statistic: Callable[[Output], Statistic],
+    a: Output,
+    b: Output,
     *,
     n_boot: int = N_BOOT,
     seed: int = 0,
@@ -138,7 +139,7 @@ def paired_difference(
     Args:
         statistic: from one predictor's output to the metric, e.g. with pairs compared within folds only
             `lambda risk: c_index(time, event, risk, folds=folds)`.
-        a: first predictor's output, a row for each case (risks, or class probabilities).
+        a: first predictor's output, a row for each case (risks, class probabilities, or a table of them).
         b: second predictor's output for the same cases in the same order.
         n_boot: number of resamples.
         seed: of the resamples.
@@ -183,6 +184,11 @@ def by_fold(
         "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "n_folds": len(values),
     }
+
+
+def pooled_only(report: Report, *, n: int, main: str) -> Report:
+    """The metrics of cases that one model predicted, in the form of `by_fold`: without folds, hence without mean and sd."""
+    return {"pooled": {"n": n, **report}, "folds": [], "main": main, "mean": None, "sd": None, "n_folds": 0}
 
 
 def to_json(report: object) -> Any:

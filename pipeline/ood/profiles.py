@@ -14,7 +14,7 @@ from jaxtyping import Float
 from preprocessing.features.store import FeatureStore
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
-from preprocessing.tiling.slide_stats import Look
+from preprocessing.tiling.slide_stats import SlideStats
 from preprocessing.tiling.tiles import sample_rows
 
 TILES_PER_SLIDE = 16  # tiles of which single features are compared
@@ -50,7 +50,7 @@ class SlideProfile:
     case_id: str
     mean: Float[np.ndarray, " D"]
     tiles: Float[np.ndarray, "n D"]
-    stats: Look | None
+    stats: SlideStats | None
 
 
 @dataclass(frozen=True)

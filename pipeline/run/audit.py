@@ -1,4 +1,4 @@
-"""The account at the end of a run: every id that came in has left, once."""
+"""The audit at the end of a run: every id of the input is in the output exactly once."""
 
 import logging
 from collections import Counter
@@ -13,48 +13,45 @@ from preprocessing.io.errors import RunError, some
 log = logging.getLogger(__name__)
 
 
-def require_account(folder: Path, cohort: Cohort, *, grows: bool = False) -> None:
-    """Looks the files of a run over, as they were written.
+def require_complete(folder: Path, cohort: Cohort, *, keeps_earlier: bool = False) -> None:
+    """Check the ledgers and predictions of a run as they were written.
 
-    `slides.csv` must have a row for each slide file that was found, `cases.csv` one for each case that any input named, and
+    `slides.csv` must have a row for each slide file that was found, `cases.csv` one for each case of any input, and
     `predictions.csv`, where there is one, one for each of these cases and each task.
 
     Args:
-        folder: of the run.
-        cohort: what came in.
-        grows: `predictions.csv` keeps the rows of cases that came in at an earlier call and are not there any more.
+        folder: the run folder.
+        cohort: the input.
+        keeps_earlier: whether `predictions.csv` may keep cases of earlier calls that are no longer in the input.
 
     Raises:
-        RunError: an id is missing, there twice, or of unknown origin, which is a fault of this program.
+        RunError: an id is missing, duplicated or unknown, which is a fault of this program.
     """
     slides = _read(folder / "slides.csv")
-    _compare(folder / "slides.csv", zip(slides["slide_id"], slides["path"], strict=True), _slides(cohort))
+    found = [(file.slide_id, str(file.path.absolute())) for file in cohort.found]
+    _compare(folder / "slides.csv", zip(slides["slide_id"], slides["path"], strict=True), found)
     cases = [str(case) for case in _read(folder / "cases.csv")["case_id"]]
     _compare(folder / "cases.csv", cases, cohort.named_cases())
     if (folder / "predictions.csv").is_file():
-        for task, own in _read(folder / "predictions.csv").groupby("task"):
-            earlier = set(own["case_id"]) - set(cases) if grows else set[str]()
+        for task, rows in _read(folder / "predictions.csv").groupby("task"):
+            earlier = set(rows["case_id"]) - set(cases) if keeps_earlier else set[str]()
             if earlier:
-                told = "task %s: %d cases of earlier calls are not there any more, their predictions stay, not evaluated: %s"
-                log.info(told, task, len(earlier), some(sorted(earlier)))
-            own = own[~own["case_id"].isin(earlier)]
-            _compare(f"{folder / 'predictions.csv'}, {task}", own["case_id"], cases)
+                message = "task %s: predictions of %d cases of earlier calls are kept and not evaluated: %s"
+                log.info(message, task, len(earlier), some(sorted(earlier)))
+            written = rows.loc[~rows["case_id"].isin(earlier), "case_id"]
+            _compare(f"{folder / 'predictions.csv'}, {task}", written, cases)
 
 
 def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def _slides(cohort: Cohort) -> list[tuple[str, str]]:
-    return [(file.slide_id, str(file.path.absolute())) for file in cohort.found]
-
-
-def _compare(where: object, told: Iterable[object], came_in: Iterable[object]) -> None:
-    out, ins = Counter(told), Counter(came_in)
+def _compare(table: object, written: Iterable[object], expected: Iterable[object]) -> None:
+    out, ins = Counter(written), Counter(expected)
     if out == ins:
         return
-    missing, beyond = sorted(map(str, ins - out)), sorted(map(str, out - ins))
+    missing, surplus = sorted(map(str, ins - out)), sorted(map(str, out - ins))
     raise RunError(
-        f"{where}: not every id that came in is there once: missing {some(missing) or 'none'}; too many "
-        f"{some(beyond) or 'none'}. This is a fault of the program: do not trust this run, and report it with its run.log"
+        f"{table}: not every id of the input is there exactly once: missing {some(missing) or 'none'}; surplus "
+        f"{some(surplus) or 'none'}. This is a fault of the program: do not trust this run, and report it with its run.log"
     )

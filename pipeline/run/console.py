@@ -8,6 +8,7 @@ from rich.table import Table
 
 from pipeline.config.schema import BASELINES
 from pipeline.metrics import Metric, Report
+from pipeline.tasks import TASKS, Task
 from pipeline.terminal.logs import WARNING, err, out, warn
 from pipeline.training.plan import TaskPlan
 from preprocessing.cohort import Cohort
@@ -36,10 +37,10 @@ def show_cohort(cohort: Cohort) -> None:
 def show_plans(plans: Sequence[TaskPlan]) -> None:
     """The tasks: cases, folds and classes, and what is doubtful."""
     for plan in plans:
-        classes = f", classes {', '.join(plan.vocabulary)}" if plan.vocabulary else ""
+        labels = f", {plan.summary}" if plan.summary else ""
         further = "".join(f", {len(folds)} by {scheme}" for scheme, folds in plan.further_schemes.items())
         err.print(
-            f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{further}{classes}", highlight=False
+            f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{further}{labels}", highlight=False
         )
         for warning in plan.warnings:
             warn(warning)
@@ -58,9 +59,9 @@ def show_results(
 ) -> None:
     """The tables of the result, by task and fold scheme; then what failed, and where everything lies."""
     for task, report in reports.items():
-        _show_report(task, report)
+        _show_report(task, TASKS[task], report)
         for scheme, further in report["schemes"].items():
-            _show_report(f"{task}, split by {scheme}", further)
+            _show_report(f"{task}, split by {scheme}", TASKS[task], further)
     _show_gene_notes(reports)
     for message in given_up:
         err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -71,8 +72,8 @@ def show_results(
     out.print(f"results: {folder}", highlight=False, soft_wrap=True)
 
 
-def _show_report(title: str, report: Report) -> None:
-    out.print(_table(title, report))
+def _show_report(title: str, task: Task, report: Report) -> None:
+    out.print(_table(title, task, report))
     for name, baseline in report["baselines"].items():
         if baseline["reason"]:
             out.print(f"  {BASELINES[name]}: {baseline['reason']}", style="dim", markup=False, soft_wrap=True)
@@ -92,13 +93,9 @@ def _show_gene_notes(reports: Mapping[str, Report]) -> None:
             out.print(f"  genes ({'; '.join(own)}): {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(title: str, report: Report) -> Table:
+def _table(title: str, task: Task, report: Report) -> Table:
     """A row for the model, for the model on either input alone, for each rival, each baseline and what is trivial."""
-    names = (
-        ("c_index", "uno_c_index")
-        if report["headline"] == "c_index"
-        else ("macro_auc", "accuracy", "balanced_accuracy")
-    )
+    names = task.summary_metrics
     whose = (
         "a new cohort, none of them among the model's training cases as far as it tells"
         if report.get("external")
@@ -118,8 +115,8 @@ def _table(title: str, report: Report) -> Table:
     for name, rival in {**report["rivals"], **report["baselines"]}.items():
         told = (_number(rival["pooled"][metric]) for metric in names)
         table.add_row(BASELINES.get(name, name), *told, _number(report["lead"][name]))
-    majority = report["model"]["pooled"].get("majority") or {}
-    table.add_row("trivial", *(_number(majority[name]) if name in majority else "0.500" for name in names))
+    if trivial := task.trivial(report["model"]["pooled"]):
+        table.add_row("trivial", *(_number(trivial[name]) for name in names))
     return table
 
 

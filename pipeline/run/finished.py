@@ -12,6 +12,8 @@ import pandas as pd
 import yaml
 from jaxtyping import Int32
 
+from pipeline.run.explanation_file import read_explanation
+from pipeline.tasks import TASKS
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.h5 import Geometry
 from preprocessing.io.errors import InputError, SlideError, some
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 SEEN = ("prototype", "attention", "tumour", "microenvironment", "contribution")  # what a model can see in a tile
 PLACE = ["x", "y"]
-LABELS = ("survival_months", "event")  # which predictions.csv repeats
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class FinishedRun:
         """The explanation of the task; empty where there is none."""
         if self.task is None:
             return {}
-        return dict(json.loads((self.folder / "explain" / f"{self.task}.json").read_text(encoding="utf-8")))
+        return read_explanation(self.folder / "explain" / f"{self.task}.json")
 
     @property
     def colours(self) -> dict[int, str]:
@@ -137,7 +138,12 @@ class FinishedRun:
     @cached_property
     def _tiles_files(self) -> Mapping[str, Path]:
         explained = (slide for case in self.explanation.get("cases", ()) for slide in case["slides"])
-        return {one["slide_id"]: self.folder / "explain" / str(self.task) / one["tiles"] for one in explained}
+        return {one["slide_id"]: self.folder / "explain" / str(self.task) / one["tile_table"] for one in explained}
+
+    def legend(self, slide: FinishedSlide, layer: str) -> dict[str, Any]:
+        """Return the legend of a map of numbers, the same for all slides of a case; raises KeyError for prototypes."""
+        legends = {case["case_id"]: case["legends"] for case in self.explanation["cases"]}
+        return dict(legends[slide.case_id][layer])
 
     def explained(self, slides: Sequence[FinishedSlide]) -> list[FinishedSlide]:
         """Those of the slides that are explained; raises InputError where none is."""
@@ -226,8 +232,9 @@ class FinishedRun:
             return pd.DataFrame()
         table = pd.read_csv(path, dtype={"case_id": str, "label": str, "prediction": str})
         told = pd.DataFrame(index=pd.Index([], name="case_id"))
+        truth = {column for task in TASKS.values() for column in task.truth_columns}  # which cases.csv has
         for task in dict.fromkeys(map(str, table["task"])):
-            rows = table[table["task"] == task].set_index("case_id").drop(columns=["task", *LABELS], errors="ignore")
+            rows = table[table["task"] == task].set_index("case_id").drop(columns=["task", *truth], errors="ignore")
             rows = rows.dropna(axis="columns", how="all")
             names = {name: f"{task}_{name.removeprefix(f'{task}_')}" for name in map(str, rows)}
             told = told.join(rows.rename(columns=names), how="outer")

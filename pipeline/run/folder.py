@@ -1,4 +1,4 @@
-"""The run folder: configuration, log, versions, ledgers and outputs."""
+"""The run folder: configuration, versions, log, ledgers and outputs of a run."""
 
 import json
 import logging
@@ -20,10 +20,10 @@ import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
+from pipeline.config.paths import absolute_store
 from pipeline.config.schema import Config, identity
-from pipeline.terminal.logs import gathered, is_own
+from pipeline.terminal.logs import collected, is_of_program
 from pipeline.terminal.progress import HOUR, rates
-from pipeline.terminal.usage import Usage
 from preprocessing.cohort import Cohort, further_table
 from preprocessing.io.atomic import REMEDY, sweep, temporary_name, write_text
 from preprocessing.io.errors import InputError
@@ -32,6 +32,7 @@ from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"
+FORMAT = 2  # of the files in a run folder; raise it whenever a file, column or key changes
 LIBRARIES = (
     "umeml-pipeline",
     "torch",
@@ -47,25 +48,27 @@ LIBRARIES = (
 
 
 class Run:
-    """A run folder that was opened for this configuration, and is no other run's until it is left.
+    """A run folder, opened for one configuration and locked against other runs until it is closed.
 
     Attributes:
-        folder: where everything goes.
-        facts: what `run.json` will say.
+        folder: the folder.
+        config: the configuration of the run.
+        record: the content of `run.json`, written at the end.
     """
 
     def __init__(
         self, folder: Path, config: Config, inputs: dict[str, str], trained: Mapping[str, Mapping[str, Any]]
     ) -> None:
         self.folder, self.config = folder, config
-        self._lock = FileLock(folder / LOCK)  # the system lets go of it when the process ends, however it does
-        models = {task: told["fingerprint"] for task, told in trained.items()}
-        self.facts: dict[str, Any] = {
-            # A run of trained models is what they are: slides and tables of theirs may be added from day to day.
+        self._lock = FileLock(folder / LOCK)  # released by the system when the process ends, however it does
+        models = {task: description["fingerprint"] for task, description in trained.items()}
+        self.record: dict[str, Any] = {
+            "format": FORMAT,
+            # A run with trained models is identified by the models: slides and tables may be added from day to day.
             "identity": fingerprint("trained", models) if trained else fingerprint(identity(config), inputs),
             "inputs": inputs,
             "seed": config.seed,
-            "store": config.for_other_machines().store,
+            "store": absolute_store(config.store),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             "git_commit": _git_commit(),
@@ -81,21 +84,21 @@ class Run:
     ) -> None:
         self._lock.release()
 
-    def keep_others_out(self) -> None:
-        """Raises InputError where another run is at work in the folder: each would write over what the other wrote."""
+    def lock(self) -> None:
+        """Lock the folder; raises InputError where another run is using it, since each would overwrite the other's files."""
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                f"--out {self.folder}: another run is at work in it; wait until it has ended, or name another folder"
+                f"--out {self.folder}: another run is using it; wait until it has ended, or name another folder"
             ) from None
-        except (NotImplementedError, OSError) as error:  # as on some network disks; the run itself is as good there
+        except (NotImplementedError, OSError) as error:  # as on some network file systems; the run itself works there
             log.warning(
-                "%s cannot be locked (%s): start no other run in it while this one is at work", self.folder, error
+                "%s cannot be locked (%s): start no other run in it until this one has ended", self.folder, error
             )
 
     def log_cohort(self, cohort: Cohort) -> None:
-        """What was read as what, and which slides and table rows are not used, into the log."""
+        """Log how the input was read, and which slides and table rows are not used."""
         for note in cohort.notes:
             log.debug("cohort: %s", note)
         for gone in cohort.left_out:
@@ -105,81 +108,88 @@ class Run:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, float]]:
-        """Log a stage, keep its time, and tell how busy the machine was.
+        """Log and time a stage.
 
         Yields:
-            what was done, for the log: numbers by what they count, as `slides`.
+            Counts of what was done, by plural noun such as `slides`; filled by the caller, for the log.
         """
         log.info("%s …", name)
         start, done = time.perf_counter(), dict[str, float]()
-        with Usage() as usage:
-            yield done
+        yield done
         seconds = time.perf_counter() - start
-        self.facts["seconds"][name] = round(seconds, 2)
-        log.info("%s: %s", name, "; ".join([f"{seconds:.1f} s", *_told(done, seconds)]))
-        log.debug("%s: %s", name, usage.told())
+        self.record["seconds"][name] = round(seconds, 2)
+        log.info("%s: %s", name, "; ".join([f"{seconds:.1f} s", *_throughput(done, seconds)]))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """A CSV of the run, whole or not at all."""
+        """Write a CSV file of the run, atomically."""
         write_text(self.folder / name, table.to_csv(index=False))
 
     def write_json(self, name: str, content: Any) -> None:
-        """A JSON file of the run, whole or not at all; what could not be computed must be null by now, never NaN."""
+        """Write a JSON file of the run, atomically; raises ValueError for NaN, since a missing value is null."""
         write_text(self.folder / name, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
-    def finish(self, **facts: Any) -> None:
-        """Write `run.json`, when what dead workers had begun in the run folder is taken away."""
+    def finish(self, **record: Any) -> None:
+        """Remove temporary files of crashed workers, and write `run.json` with these keys added."""
         sweep(self.folder.rglob(".*"))
         ended = datetime.now().astimezone().isoformat(timespec="seconds")
-        self.write_json("run.json", self.facts | {"ended": ended} | facts)
+        self.write_json("run.json", self.record | {"ended": ended} | record)
 
 
-def _told(done: dict[str, float], seconds: float) -> list[str]:
-    """What was done in a stage, at which rate, and how many slides an hour that is."""
+def _throughput(done: dict[str, float], seconds: float) -> list[str]:
+    """Counts of a stage and their rates, for the log."""
     counted = {name: count for name, count in done.items() if count}
     if not counted:
         return []
-    an_hour = [f"{HOUR * done['slides'] / seconds:,.0f} slides an hour"] if "slides" in counted else []
+    per_hour = [f"{HOUR * done['slides'] / seconds:,.0f} slides/h"] if "slides" in counted else []
     others = {name: count for name, count in counted.items() if name != "slides"}
-    speed = an_hour + ([rates(seconds, others)] if others else [])
+    speed = per_hour + ([rates(seconds, others)] if others else [])
     return [", ".join(f"{count:,.0f} {name}" for name, count in counted.items()), ", ".join(speed)]
 
 
 def open_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> Run:
-    """Make the run folder, or open it again for the very same run; with trained models, for new inputs of theirs too.
+    """Create the run folder, or open it again to resume the same run; with trained models also for new inputs.
 
     Args:
-        config: the run's.
-        trained: the trained models' descriptions, by task; empty where the run trains its own.
+        config: the configuration of the run.
+        trained: descriptions of the trained models, by task; empty where the run trains its own.
+
+    Returns:
+        The run; a context manager that unlocks the folder.
 
     Raises:
-        InputError: the folder holds another run, one that is at work, or something that is not a run.
+        InputError: the folder belongs to another run, is in use, or contains something else.
     """
-    run = require_own(config, trained)
+    run = require_same_run(config, trained)
     folder = run.folder
     _make(folder)
-    run.keep_others_out()
+    run.lock()
     sweep(folder.rglob(".*"))
-    run.write_json("identity.json", {"identity": run.facts["identity"], "inputs": run.facts["inputs"]})
+    run.write_json("identity.json", {name: run.record[name] for name in ("format", "identity", "inputs")})
     resolved = config.model_dump(mode="json")
     write_text(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     _log_to(folder / "run.log")
-    for message in gathered.messages:
-        log.debug("warned before: %s", message)
+    for message in collected.messages:
+        log.debug("earlier warning: %s", message)
     log.debug("command: %s", shlex.join(sys.argv))
-    log.debug("in %s, process %d, machine %s: %s", Path.cwd(), os.getpid(), platform.node(), json.dumps(run.facts))
+    log.debug(
+        "working directory %s, process %d, machine %s: %s",
+        Path.cwd(),
+        os.getpid(),
+        platform.node(),
+        json.dumps(run.record),
+    )
     return run
 
 
-def require_own(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> Run:
-    """The run that `open_run` would open; nothing is written. Raises InputError where the folder is not for it."""
+def require_same_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> Run:
+    """Return the run that `open_run` would open, without writing anything; raises InputError where it would."""
     folder = (config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")).absolute()
     run = Run(folder, config, _input_fingerprints(config), trained)
-    _refuse_other(folder, run.facts["identity"])
+    _refuse_other(folder, run.record["identity"])
     return run
 
 
-def _refuse_other(folder: Path, own: str) -> None:
+def _refuse_other(folder: Path, identity: str) -> None:
     if file := file_above(folder):
         raise InputError(f"--out {folder} cannot be made: {file} is a file; name another folder")
     above = next(one for one in (folder, *folder.parents) if one.exists())
@@ -194,13 +204,16 @@ def _refuse_other(folder: Path, own: str) -> None:
         raise InputError(f"--out {folder} is a file; name a folder")
     known = folder / "identity.json"
     if known.is_file():
-        if json.loads(known.read_text(encoding="utf-8"))["identity"] != own:
+        found = json.loads(known.read_text(encoding="utf-8"))
+        if found.get("format") != FORMAT:
+            raise InputError(f"--out {folder} contains a run of another version of this program; name another folder")
+        if found["identity"] != identity:
             raise InputError(
-                f"--out {folder} holds another run (its config.yaml or its tables differ from this one's); "
-                "name another folder, or give the same options to go on with it"
+                f"--out {folder} contains another run (its config.yaml or its tables differ from this one's); "
+                "name another folder, or give the same options to resume it"
             )
     elif any(path.name != LOCK for path in folder.iterdir()):
-        raise InputError(f"--out {folder} is not empty and holds no run; name another folder")
+        raise InputError(f"--out {folder} is not empty and contains no run; name another folder")
 
 
 def _make(folder: Path) -> None:
@@ -233,12 +246,12 @@ def _log_to(path: Path) -> None:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.DEBUG)
-    handler.addFilter(lambda record: is_own(record) or record.levelno >= logging.WARNING)
+    handler.addFilter(lambda record: is_of_program(record) or record.levelno >= logging.WARNING)
     logging.getLogger().addHandler(handler)
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that runs, or None where it is none."""
+    """Return the commit of the checkout that runs; None where the program is installed otherwise."""
     here = Path(__file__).resolve().parent
     result = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return result.stdout.strip() or None

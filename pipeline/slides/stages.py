@@ -1,4 +1,4 @@
-"""What is done with one slide, as a worker does it: it reads the slide, writes the store, and returns an outcome."""
+"""The stages over slides: a worker reads a slide, writes to the store and returns an outcome."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,49 +16,38 @@ from jaxtyping import Float
 from pipeline.cluster.mapping import Outcome, map_slides
 from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
+from pipeline.slides.recipe import FeatureRecipe
 from preprocessing.features.embedding import embed_tiles
-from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
+from preprocessing.features.encoders import CPU_TILES, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import SlideError
 from preprocessing.io.fingerprints import slide_fingerprint
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import mask_origin
-from preprocessing.tiling.slide_stats import look_at
+from preprocessing.tiling.slide_stats import measure_slide
 from preprocessing.tiling.stain import stain_recipe
 from preprocessing.tiling.tiles import TileConfig, TileGrid, slide_normaliser, tile_slide
 
-PACKAGES = ("openslide-python", "simplejpeg", "pillow", "torch", "timm")  # whose arithmetic makes a feature
-PART_TILES = 16 * CPU_TILES  # always as many, so that parts that are done fit a later run with other workers
-MAX_READERS = 16  # threads that read for one GPU
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How features are made, and where they go.
-
-    Attributes:
-        store: the feature store.
-        tiles: what a tile is.
-        encoder: what makes a feature of it, its precision settled.
-        device: "cpu" or "cuda".
-        gpu_tiles: tiles sent to a GPU at once.
-    """
-
-    store: str
-    tiles: TileConfig
-    encoder: EncoderConfig
-    device: str
-    gpu_tiles: int
+PACKAGES = (
+    "openslide-python",
+    "simplejpeg",
+    "pillow",
+    "torch",
+    "timm",
+)  # their arithmetic decides features
+PART_TILES = 16 * CPU_TILES  # fixed, so that finished parts fit a resumed run with another number of workers
+MAX_READERS = 16  # reading threads per GPU
 
 
 @dataclass(frozen=True)
 class SlidePart:
-    """Some of a slide's tiles, or all.
+    """Some or all tiles of a slide.
 
     Attributes:
-        rows: their numbers.
-        n_tiles: how many the slide has.
+        slide: the slide.
+        rows: indices of the tiles in its grid.
+        n_tiles: number of tiles of the slide.
     """
 
     slide: Slide
@@ -67,61 +56,64 @@ class SlidePart:
 
     @property
     def slide_id(self) -> str:
-        """The slide's."""
+        """Id of the slide."""
         return self.slide.slide_id
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all of the slide."""
+        """Whether the part has all tiles of the slide."""
         return len(self.rows) == self.n_tiles
 
 
 def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
-    """Lay the tile grid over a slide's tissue and store it, and how the slide looks."""
+    """Lay the tile grid over a slide's tissue and store it, with the slide's statistics; damaged tiles are made anew."""
     _require_unchanged(slide)
     place, key, made_with = FeatureStore(store), tile_key(slide, config), provenance(slide, config)
     known = place.find_tiles(key)
     tiled = known or tile_slide(slide, config)
-    look = look_at(slide, tiled)
+    stats = measure_slide(slide, tiled)
     if tile_key(slide, config) != key:
-        raise SlideError("its tissue mask was changed while it was tiled; run again")
+        raise SlideError("the tissue mask was changed during tiling; run again")
     _require_unchanged(slide)
     if known is None:
         place.write_tiles(key, tiled, made_with)
-    place.write_slide_stats(key, look, made_with)
+    place.write_slide_stats(key, stats, made_with)
     return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid), tiles=key)
 
 
 def tile_all(workers: Workers, slides: Sequence[Slide], *, store: str, config: TileConfig) -> list[Outcome]:
-    """`tile` each slide, an outcome for each."""
-    with workers.on_cores() as cores:
-        return map_slides(cores, tile, slides, stage="tiling", size=_area_px, store=store, config=config)
+    """Call `tile` for each slide; returns an outcome for each."""
+    with workers.for_cpu() as cpu_workers:
+        return map_slides(cpu_workers, tile, slides, stage="tiling", size=_area_px, store=store, config=config)
 
 
 def _area_px(slide: Slide) -> int:
     return slide.size_px[0] * slide.size_px[1]
 
 
-def divide(slides: Sequence[Slide], n_tiles: Mapping[str, int], at_once: int) -> list[SlidePart]:
-    """The slides whole, save those that would keep one worker busy while the others have nothing left to do.
+def divide(slides: Sequence[Slide], n_tiles: Mapping[str, int], concurrency: int) -> list[SlidePart]:
+    """Divide slides that would keep one worker busy while the others are idle into parts; the others stay whole.
 
     Args:
-        slides: what is to be embedded.
-        n_tiles: by slide id.
-        at_once: tasks that run at once.
+        slides: slides to embed.
+        n_tiles: number of tiles by slide id.
+        concurrency: number of tasks that run at the same time.
+
+    Returns:
+        One or more parts of each slide.
     """
-    fair = sum(n_tiles[slide.slide_id] for slide in slides) / at_once
+    fair = sum(n_tiles[slide.slide_id] for slide in slides) / concurrency
     parts = []
     for slide in slides:
         n = n_tiles[slide.slide_id]
-        size = n if at_once == 1 or n <= fair / 2 else PART_TILES
+        size = n if concurrency == 1 or n <= fair / 2 else PART_TILES
         borders = [*range(0, n, size), n]
         parts += [SlidePart(slide, range(start, stop), n) for start, stop in pairwise(borders)]
     return parts
 
 
-def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
-    """Send a slide's tiles through the encoder and store the features; those of a part wait in the store for the others."""
+def embed(part: SlidePart, *, recipe: FeatureRecipe) -> Outcome:
+    """Embed tiles of a slide and store their features; those of a part are kept in the store until all parts are done."""
     limit_threads(recipe.device)
     slide, store = part.slide, FeatureStore(recipe.store)
     _require_unchanged(slide)
@@ -129,7 +121,7 @@ def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
     key = feature_key(slide, recipe.tiles, backbone.fingerprint)
     done = Outcome(slide.slide_id, "done", n_tiles=len(part.rows))
     if store.has_features(key) or (not part.is_whole and store.has_part(key, part.rows)):
-        return done  # by another run, or before this one was stopped
+        return done  # by another run, or before a resumed run was stopped
     grid = _grid(slide, recipe)
     readers = _readers(recipe.device)
     normalise, doubt = slide_normaliser(slide.path, grid, recipe.tiles.stain)
@@ -147,7 +139,7 @@ def embed(part: SlidePart, *, recipe: Recipe) -> Outcome:
     return replace(done, reason=doubt)
 
 
-def _grid(slide: Slide, recipe: Recipe) -> TileGrid:
+def _grid(slide: Slide, recipe: FeatureRecipe) -> TileGrid:
     """A slide's tiles; where those in the store are damaged, it is tiled again."""
     store, key = FeatureStore(recipe.store), tile_key(slide, recipe.tiles)
     tiled = store.find_tiles(key)
@@ -157,8 +149,8 @@ def _grid(slide: Slide, recipe: Recipe) -> TileGrid:
     return tiled.grid
 
 
-def join(whole: SlidePart, *, recipe: Recipe, parts: Mapping[str, Sequence[range]]) -> Outcome:
-    """Make one bag of the parts of a slide; `parts` are their tiles, in their order, by slide id."""
+def join(whole: SlidePart, *, recipe: FeatureRecipe, parts: Mapping[str, Sequence[range]]) -> Outcome:
+    """Join the features of all parts of a slide; `parts` has the rows of each part in order, by slide id."""
     store = FeatureStore(recipe.store)
     key = feature_key(whole.slide, recipe.tiles, load_encoder(recipe.encoder, recipe.device).fingerprint)
     doubt = ""
@@ -174,7 +166,7 @@ def _store(
     whole: SlidePart,
     features: Float[np.ndarray, "N D"],
     grid: TileGrid,
-    recipe: Recipe,
+    recipe: FeatureRecipe,
     stain_doubt: str,
     *,
     timed: Mapping[str, Any] | None = None,
@@ -191,17 +183,17 @@ def _store(
 
 
 def embed_all(
-    workers: Workers, slides: Sequence[Slide], n_tiles: Mapping[str, int], *, recipe: Recipe
+    workers: Workers, slides: Sequence[Slide], n_tiles: Mapping[str, int], *, recipe: FeatureRecipe
 ) -> list[Outcome]:
-    """`embed` each slide on as many workers as there are, giants in parts; `n_tiles` by slide id, an outcome for each slide."""
+    """Call `embed` for each slide, very large ones in parts; `n_tiles` is by slide id. Returns an outcome for each slide."""
     if not slides:
         return []
-    work = divide(slides, n_tiles, workers.at_once())
+    work = divide(slides, n_tiles, workers.concurrency())
     by_slide: dict[str, Outcome] = {}
     for outcome in map_slides(
         workers, embed, work, stage="embedding", size=lambda part: len(part.rows), unit="tiles", recipe=recipe
     ):
-        by_slide[outcome.slide_id] = outcome.beside(by_slide.get(outcome.slide_id))
+        by_slide[outcome.slide_id] = outcome.combined(by_slide.get(outcome.slide_id))
     shared = {
         part.slide_id: SlidePart(part.slide, range(part.n_tiles), part.n_tiles) for part in work if not part.is_whole
     }
@@ -214,32 +206,30 @@ def embed_all(
 
 
 def _readers(device: str) -> int:
-    """Threads that read for a GPU: its share of the cores."""
+    """Number of reading threads for a GPU: its share of the cores; 0 on a CPU."""
     import torch
 
     return max(1, min(MAX_READERS, CPU_COUNT // torch.cuda.device_count())) if device == "cuda" else 0
 
 
 def _require_unchanged(slide: Slide) -> None:
-    """What is stored under a slide's fingerprint must come from that very slide."""
+    """Raise SlideError where the file is no longer the one with the fingerprint of the slide."""
     try:
         found = slide_fingerprint(slide.path)
     except FileNotFoundError:
-        raise SlideError(
-            f"{slide.path} was there when the run began and is gone; bring it back and run again"
-        ) from None
+        raise SlideError(f"{slide.path} was removed during the run; restore it and run again") from None
     if found != slide.fingerprint:
-        raise SlideError(f"{slide.path.name} was replaced while the run was on; run again")
+        raise SlideError(f"{slide.path.name} was replaced during the run; run again")
 
 
 @cache
 def _versions() -> Mapping[str, str]:
-    """Kept, since to look them up takes as long as to store a small slide."""
+    """Versions of libraries; cached, since looking them up takes as long as storing a small slide."""
     return {"openslide": openslide.__library_version__} | {name: version(name) for name in PACKAGES}
 
 
 def provenance(slide: Slide, config: TileConfig) -> dict[str, Any]:
-    """What the attributes of a stored group say about its origin."""
+    """Return the attributes of a group in the store that describe its origin."""
     return {
         "slide_id": slide.slide_id,
         "case_id": slide.case_id,

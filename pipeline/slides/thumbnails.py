@@ -1,4 +1,4 @@
-"""Thumbnails of a run's slides: each slide small, with the outline of its tissue, as `thumbnails/SLIDE.jpg`."""
+"""Thumbnails of slides with the outline of the tissue, `thumbnails/SLIDE.jpg` in a run folder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +18,16 @@ from preprocessing.tables.case_ids import file_name
 
 LONG_SIDE_PX = 384
 JPEG_QUALITY = 70
-OUTLINE = (0, 150, 110)  # green: what neither stain is
+OUTLINE = (0, 150, 110)  # green, which neither stain is
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A slide that is to be drawn.
+    """A thumbnail to draw.
 
     Attributes:
-        tiles: name of its group of tiles in the store; empty where it has none, and is drawn without an outline.
+        slide: the slide.
+        tiles: key of its tiles in the store; empty: no outline is drawn.
     """
 
     slide: Slide
@@ -34,42 +35,45 @@ class Picture:
 
     @property
     def slide_id(self) -> str:
-        """The slide's."""
+        """Id of the slide."""
         return self.slide.slide_id
 
     @property
     def made_from(self) -> str:
-        """What it shows: other pixels, or another outline, would be another picture."""
+        """Key of the content, stored in the file: it changes with the pixels and with the outline."""
         return self.tiles or self.slide.fingerprint
 
 
 def thumbnail_path(folder: Path, slide_id: str) -> Path:
-    """Where the thumbnail of a slide lies in the folder of thumbnails."""
+    """Return the path of the thumbnail of a slide."""
     return folder / f"{file_name(slide_id)}.jpg"
 
 
 def make_thumbnails(
     workers: Workers, slides: Sequence[Slide], tiles: Mapping[str, str], *, store: str, folder: Path
 ) -> dict[str, str]:
-    """Draw each slide whose picture is not there yet; why a slide could not be drawn, by its id.
+    """Draw the thumbnails that do not exist yet.
 
     Args:
-        workers: they see `folder` too.
-        slides: those that could be opened.
-        tiles: name of a slide's group of tiles in the store, by slide id.
+        workers: the processes that draw; they share `folder`.
+        slides: slides that can be opened.
+        tiles: key of the tiles in the store, by slide id.
         store: the feature store.
-        folder: where the pictures go; made if it is not there.
+        folder: folder of the thumbnails; created if missing.
+
+    Returns:
+        The reason of each failure, by slide id.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [Picture(slide, tiles.get(slide.slide_id, "")) for slide in slides]
     todo = [one for one in pictures if not _is_there(thumbnail_path(folder, one.slide_id), one.made_from)]
-    with workers.on_cores() as cores:
-        outcomes = map_slides(cores, draw, todo, stage="thumbnails", size=_area_px, store=store, folder=folder)
+    with workers.for_cpu() as cpu_workers:
+        outcomes = map_slides(cpu_workers, draw, todo, stage="thumbnails", size=_area_px, store=store, folder=folder)
     return {outcome.slide_id: outcome.reason for outcome in outcomes if outcome.status == "failed"}
 
 
 def draw(picture: Picture, *, store: str, folder: Path) -> Outcome:
-    """Write the thumbnail of one slide."""
+    """Draw and write one thumbnail."""
     with SlideReader(picture.slide.path) as reader:
         pixels = reader.thumbnail(max(1.0, max(reader.size_px) / LONG_SIDE_PX))
     if picture.tiles:
@@ -77,12 +81,12 @@ def draw(picture: Picture, *, store: str, folder: Path) -> Outcome:
     with atomic_file(thumbnail_path(folder, picture.slide_id)) as draft:
         Image.fromarray(pixels).save(
             draft, "JPEG", quality=JPEG_QUALITY, subsampling=0, comment=picture.made_from.encode()
-        )  # thin coloured lines do not stand halved colours
+        )  # chroma subsampling would blur thin coloured lines
     return Outcome(picture.slide_id, "done", tiles=picture.tiles)
 
 
 def _outlined(pixels: np.ndarray, mask: Bool[np.ndarray, "h w"]) -> np.ndarray:
-    """The picture with a line, two pixels wide, around the tissue; both show the whole slide."""
+    """Draw a line, two pixels wide, around the tissue; image and mask both cover the whole slide."""
     from scipy.ndimage import binary_dilation, binary_erosion
 
     height, width = pixels.shape[:2]
@@ -97,7 +101,7 @@ def _is_there(path: Path, made_from: str) -> bool:
     try:
         with Image.open(path) as image:
             return image.info.get("comment") == made_from.encode()
-    except OSError:  # damaged: it is drawn again
+    except OSError:  # damaged: drawn again
         return False
 
 

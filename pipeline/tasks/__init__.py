@@ -1,7 +1,7 @@
 """Tasks: what a label column means to a model, from fitting on training cases to decoding its outputs."""
 
 from models.registry import Registry
-from pipeline.tasks.base import FittedTask, Task
+from pipeline.tasks.base import FittedTask, PredictionSets, Task, TaskBaselines
 from pipeline.tasks.classification import Classification
 from pipeline.tasks.survival import Survival
 
@@ -18,4 +18,4 @@ TASKS: Registry[Task] = Registry(
     },
 )
 
-__all__ = ["BY_DEFAULT", "TASKS", "Classification", "FittedTask", "Survival", "Task"]
+__all__ = ["BY_DEFAULT", "TASKS", "Classification", "FittedTask", "PredictionSets", "Survival", "Task", "TaskBaselines"]

@@ -1,19 +1,84 @@
-"""The contract of a task."""
+"""The contract of a task: what its labels are, what is predicted, and how predictions are evaluated and explained.
+
+A task is one module with two classes. A `Task` is known before any case is: which columns hold its label, how folds are
+stratified. A `FittedTask` is what a fold's training cases make of it (time bins, classes, weights); it travels in the
+model folder. Everything above this package works with any task that keeps this contract:
+
+    labels --encode--> targets --loss--> training;   logits --decode--> predictions --evaluate--> metrics
+
+Tables. `labels` are clinical columns, a row a case, indexed by case id. `predictions` are rows of `predictions.csv`.
+`cases` are predictions of cases whose label is known, with the columns `label` and `Task.truth_columns`.
+"""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pipeline.baselines.genomic import OmicsRisk
+from pipeline.metrics import Metric, Report, Statistic, paired_difference
 from preprocessing.io.errors import InputError
+
+OUTCOME = ("survival_months", "event")  # known years after the diagnosis; never an input
+
+
+class PredictionSets(ABC):
+    """Conformal sets of a task: what a case may be, at a promised coverage; see `pipeline.metrics.conformal`."""
+
+    @abstractmethod
+    def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, " n"]:
+        """Nonconformity of each case's true label; higher: further from what was predicted."""
+
+    @abstractmethod
+    def sets(self, predictions: pd.DataFrame, thresholds: Float[np.ndarray, " n"]) -> list[str]:
+        """The set of each case, as text: all labels whose score is at most the case's threshold (may be infinite)."""
+
+    @abstractmethod
+    def covered(self, sets: Sequence[str], cases: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+        """Whether the set of each case contains its label."""
+
+    @abstractmethod
+    def sizes(self, sets: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Size of each set."""
+
+
+class TaskBaselines(ABC):
+    """Simple predictors of a task, fitted on a model's training cases."""
+
+    @abstractmethod
+    def predict(
+        self, clinical: pd.DataFrame, genes: Float[np.ndarray, "n g"] | None, slides: pd.DataFrame | None
+    ) -> dict[str, pd.DataFrame]:
+        """Predictions by baseline (`clinical`, `genes`, `slides`, `late fusion`), a row a case in the given order.
+
+        Args:
+            clinical: clinical columns of the cases.
+            genes: their genes as the model takes them; None without.
+            slides: predictions by a model of slides only, as `FittedTask.decode` returns them; None without.
+
+        Returns:
+            Tables with `reason` (why the fit failed; else missing), the columns that `decode` returns less `prediction`,
+            and the baseline's own `FittedTask.training_columns`, where there are some.
+        """
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, for the model folder."""
 
 
 class FittedTask(ABC):
     """A task whose time bins, classes and weights are known from training cases."""
+
+    headline: ClassVar[str]  # the metric that models are compared by; higher is better
+    chance: ClassVar[
+        float | None
+    ]  # its value for predictions that are unrelated to the label; None: there is no such value
+
+    # --- training
 
     @property
     @abstractmethod
@@ -21,32 +86,20 @@ class FittedTask(ABC):
         """The model's K."""
 
     @abstractmethod
-    def encode(self, labels: pd.DataFrame) -> Int[np.ndarray, "n t"]:
+    def encode(self, labels: pd.DataFrame) -> Float[np.ndarray, "n t"]:
         """Targets of cases, in the form that `loss` takes."""
 
     @abstractmethod
-    def loss(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B t"]) -> Float[Tensor, ""]:
+    def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B t"]) -> Float[Tensor, ""]:
         """Mean loss of a batch."""
 
     @abstractmethod
-    def score(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B t"]) -> float:
+    def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B t"]) -> float:
         """How right the logits of a batch are; higher is better, NaN where its cases do not define it."""
 
     @abstractmethod
-    def evidence(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
-        """How far logits speak for what `of` predicts, additive and open to both sides: what attributions are of."""
-
-    @abstractmethod
-    def output(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
-        """The one number that is told of a case: the probability of the class that `of` predicts, or the risk."""
-
-    @abstractmethod
-    def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
-        """What is told of each case: one row a case, the columns of `predictions.csv`."""
-
-    @abstractmethod
     def calibrated(self, logits: Float[np.ndarray, "n K"]) -> "FittedTask":
-        """The same task after the model's outputs on its own training cases are known (where risk groups are cut)."""
+        """The same task after the model's outputs for its own training cases are known (where risk groups are cut)."""
 
     def gene_risk(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> OmicsRisk | None:
         """A risk that is linear in the genes of training cases; None for a task that has none."""
@@ -56,12 +109,150 @@ class FittedTask(ABC):
     def to_json(self) -> dict[str, Any]:
         """Everything that was fitted, for the model folder."""
 
+    # --- prediction
+
+    @abstractmethod
+    def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
+        """Predictions: a row a case, `prediction` and the task's numbers: columns of `predictions.csv`."""
+
+    @abstractmethod
+    def with_spread(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The predictions of an ensemble with `spread`, the members' disagreement, beside them.
+
+        Args:
+            predictions: of the ensemble, as `decode` or `pool` returns them.
+            members: of each member for the same cases; of a single one the spread is missing.
+        """
+
+    @abstractmethod
+    def joined(self, others: Sequence["FittedTask"]) -> "FittedTask":
+        """The task of several models that answer together: what was fitted, averaged over this one and the others."""
+
+    @abstractmethod
+    def pool(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The mean of several models' predictions of the same cases, decided by this (`joined`) task."""
+
+    @abstractmethod
+    def agrees_with(self, other: "FittedTask") -> bool:
+        """Whether models of both can answer together: their predictions have the same columns."""
+
+    def predict(self, logits: Float[np.ndarray, "n K"], members: Float[np.ndarray, "E n K"]) -> pd.DataFrame:
+        """Predictions of one ensemble, with the spread over its E members."""
+        return self.with_spread(self.decode(logits), [self.decode(member) for member in members])
+
+    # --- evaluation
+
+    def training_columns(self) -> dict[str, Any]:
+        """What metrics need to know of the model's training cases, by column: the same value for each of its predictions."""
+        return {}
+
+    def evaluable(self, predictions: pd.DataFrame) -> pd.Series:
+        """True for the labelled cases whose label the model could have predicted."""
+        return pd.Series(True, predictions.index)
+
+    @abstractmethod
+    def evaluate(
+        self,
+        cases: pd.DataFrame,
+        predictions: pd.DataFrame,
+        *,
+        folds: Int[np.ndarray, " n"] | None,
+        n_boot: int,
+        seed: int,
+    ) -> Report:
+        """Metrics with 95 % intervals over cases, of the form that `pipeline.metrics.by_fold` returns.
+
+        Args:
+            cases: the truth.
+            predictions: of the same cases in the same order, `training_columns` included.
+            folds: the fold that tested each case; None where one model predicted all.
+            n_boot: number of resamples.
+            seed: of the resamples.
+        """
+
+    @abstractmethod
+    def headline_statistic(
+        self, cases: pd.DataFrame, predictions: pd.DataFrame, *, folds: Int[np.ndarray, " n"] | None
+    ) -> Statistic:
+        """The headline metric of `evaluate`, without an interval; the same arguments."""
+
+    def difference(
+        self,
+        cases: pd.DataFrame,
+        first: pd.DataFrame,
+        second: pd.DataFrame,
+        *,
+        folds: Int[np.ndarray, " n"] | None,
+        n_boot: int,
+        seed: int,
+    ) -> Metric:
+        """How much higher the headline metric of the first predictions is than the second's, on the same resamples."""
+        return paired_difference(
+            lambda predictions: self.headline_statistic(cases, predictions, folds=folds),
+            first,
+            second,
+            n_boot=n_boot,
+            seed=seed,
+        )
+
+    @property
+    def sets(self) -> PredictionSets | None:
+        """Conformal prediction sets; None for a task without."""
+        return None
+
+    # --- baselines
+
+    def fit_baselines(
+        self,
+        train: pd.DataFrame,
+        genes: Float[np.ndarray, "m g"] | None,
+        slides: pd.DataFrame | None,
+        *,
+        seed: int,
+    ) -> TaskBaselines | None:
+        """Simple predictors of the same training cases; None for a task without.
+
+        Args:
+            train: clinical columns and labels of the m training cases.
+            genes: their scaled genes; None without.
+            slides: their predictions by a model of slides only; None without.
+            seed: of inner folds.
+        """
+        return None
+
+    def restore_baselines(self, described: Mapping[str, Any]) -> TaskBaselines:
+        """What `TaskBaselines.to_json` returned, read back; ValueError where it is unsound."""
+        raise ValueError("baselines of a task that has none")
+
+    # --- explanation
+
+    @abstractmethod
+    def evidence(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
+        """How far logits speak for what `of` predicts, additive and unbounded: what attributions refer to."""
+
+    @abstractmethod
+    def output(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
+        """The one number that is reported of a case: the probability of the class that `of` predicts, or the risk."""
+
 
 class Task(ABC):
     """What is predicted, before any case was seen."""
 
     name: str
+    kind: ClassVar[str]  # of its report: which charts and tables are drawn
     label_columns: tuple[str, ...]
+    truth_columns: tuple[
+        str, ...
+    ] = ()  # of predictions.csv, which hold the truth as `evaluate` needs it, besides `label`
+    excluded_covariates: frozenset[str]  # clinical columns that are, define or follow the label: never its inputs
+    summary_metrics: ClassVar[tuple[str, ...]]  # of `FittedTask.evaluate`, for the table in the terminal
+    atlas_column: ClassVar[str | None] = (
+        None  # predictions by which the tiles of a prototype are counted, and their name
+    )
+    output_name: ClassVar[str]  # what `FittedTask.output` is
+    evidence_name: ClassVar[str]  # what `FittedTask.evidence` is
+    evidence_definition: ClassVar[str]  # how it is computed
+    evidence_effect: ClassVar[str]  # what a positive contribution to the evidence does
 
     def labelled(self, labels: pd.DataFrame) -> pd.Series:
         """True for the cases whose label is known."""
@@ -79,23 +270,47 @@ class Task(ABC):
 
     @abstractmethod
     def strata(self, labels: pd.DataFrame) -> pd.Series:
-        """The stratum of each case: folds hold about the same share of each."""
+        """The stratum of each case: folds contain about the same share of each."""
 
-    @abstractmethod
     def vocabulary(self, labels: pd.DataFrame) -> tuple[str, ...]:
-        """The classes that occur; empty for survival."""
+        """What all folds must agree on before they are fitted: the classes that occur; nothing for most tasks."""
+        return ()
 
     @abstractmethod
     def fit(self, labels: pd.DataFrame, vocabulary: tuple[str, ...]) -> FittedTask:
         """The task fitted on training cases only."""
 
     @abstractmethod
-    def restore(self, fitted: dict[str, Any]) -> FittedTask:
-        """The fitted task of a model folder, from what `to_json` gave; ValueError where it is unsound."""
+    def restore(self, fitted: Mapping[str, Any]) -> FittedTask:
+        """The fitted task of a model folder, from what `to_json` returned; ValueError where it is unsound."""
 
     @abstractmethod
     def describe(self, labels: pd.DataFrame) -> pd.Series:
-        """The label of each case as `predictions.csv` shows it."""
+        """The label of each case as text: the column `label` of `predictions.csv`."""
+
+    def truth(self, labels: pd.DataFrame) -> pd.DataFrame:
+        """The columns of `predictions.csv` that hold the truth of labelled cases: `label` and `truth_columns`."""
+        return labels[list(self.truth_columns)].assign(label=self.describe(labels))
+
+    def summary(self, labels: pd.DataFrame) -> str:
+        """The labels of a run in a few words, for the terminal; may be empty."""
+        return ""
+
+    def trivial(self, pooled: Report) -> dict[str, Metric]:
+        """The summary metrics of a prediction that has learned nothing, from the model's pooled metrics."""
+        return {}
+
+    @abstractmethod
+    def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
+        """Kinds of cases from which most is learned about a model, each with its case ids, the foremost first.
+
+        Args:
+            predictions: of the task, indexed by case id, one row a case; truth columns may be missing.
+        """
+
+    def certainty(self, predictions: pd.DataFrame) -> pd.Series:
+        """How sure each prediction is, 0 to 1; NaN for a task that has no such number."""
+        return pd.Series(float("nan"), predictions.index)
 
     def require_cases(self, n: int, folds: int) -> None:
         """Raise InputError if there are fewer labelled cases than folds."""

@@ -1,81 +1,223 @@
 """Classes: tumour grade, WHO subtype, or any other column of them."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 from torch import Tensor
 
-from pipeline.tasks.base import FittedTask, Task
+from pipeline.metrics import Metric, Report, Statistic, classification_by_fold, classification_metrics, macro_auc
+from pipeline.metrics.bootstrap import pooled_only
+from pipeline.metrics.conformal import holds, prediction_sets
+from pipeline.tasks.base import OUTCOME, FittedTask, PredictionSets, Task
+from pipeline.tasks.class_baselines import ClassBaselines
 from preprocessing.io.errors import InputError
+
+PROBABILITY = "probability_"  # and the class: a column of predictions.csv
+# By WHO 2021 they define one another: none of them is an input of a model of another.
+DEFINE_ONE_ANOTHER = ("grade", "subtype", "diagnosis")
 
 
 @dataclass(frozen=True)
 class FittedClassification(FittedTask):
-    """Classes and their weights.
+    """Classes and how many training cases each has.
 
     Attributes:
         column: the label's column.
         classes: in the order of the model's outputs.
-        weights: of each class in the loss, inverse to its share of the training cases, mean 1 over those cases.
+        counts: training cases of each class.
     """
 
     column: str
     classes: tuple[str, ...]
-    weights: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    headline: ClassVar[str] = "macro_auc"
+    chance: ClassVar[float | None] = 0.5
 
     @property
     def n_outputs(self) -> int:
-        """One a class."""
+        """Number of classes."""
         return len(self.classes)
 
-    def encode(self, labels: pd.DataFrame) -> Int[np.ndarray, "n 1"]:
-        """The number of each case's class."""
-        return pd.Index(self.classes).get_indexer(pd.Index(labels[self.column].astype(str)))[:, None].astype(np.int64)
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of each class in the loss, inverse to its share of the training cases; mean 1 over those cases.
 
-    def loss(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B 1"]) -> Float[Tensor, ""]:
+        A class without training cases has weight 1, which is never used.
+        """
+        n, present = sum(self.counts), sum(count > 0 for count in self.counts)
+        return tuple(float(n / (present * count)) if count else 1.0 for count in self.counts)
+
+    @property
+    def columns(self) -> list[str]:
+        """Those of the classes' probabilities."""
+        return [f"{PROBABILITY}{name}" for name in self.classes]
+
+    def encode(self, labels: pd.DataFrame) -> Float[np.ndarray, "n 1"]:
+        """The number of each case's class."""
+        return self._numbers(labels[self.column])[:, None].astype(float)
+
+    def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 1"]) -> Float[Tensor, ""]:
         """Weighted cross-entropy, divided by the number of cases: a case weighs the same in any batch."""
         weights = torch.tensor(self.weights, dtype=logits.dtype, device=logits.device)
-        return F.cross_entropy(logits, targets[:, 0], weight=weights, reduction="sum") / len(logits)
+        return F.cross_entropy(logits, targets[:, 0].long(), weight=weights, reduction="sum") / len(logits)
 
-    def score(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B 1"]) -> float:
+    def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 1"]) -> float:
         """The probabilities of the true classes, summed over the batch."""
-        return float(logits.detach().float().softmax(1).gather(1, targets).sum())
+        return float(logits.detach().float().softmax(1).gather(1, targets.long()).sum())
+
+    def calibrated(self, logits: Float[np.ndarray, "n K"]) -> "FittedClassification":
+        """The same: outputs of training cases add nothing."""
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Column, classes and counts."""
+        return asdict(self)
+
+    def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
+        """The likeliest class and the probability of each."""
+        probabilities = softmax(logits.astype(float), axis=1)
+        columns = {name: probabilities[:, k] for k, name in enumerate(self.columns)}
+        return pd.DataFrame({"prediction": np.array(self.classes)[probabilities.argmax(1)], **columns})
+
+    def with_spread(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """With `spread`: standard deviation over the members of the predicted class's probability."""
+        if len(members) < 2:
+            return predictions.assign(spread=np.nan)
+        predicted = self._numbers(predictions["prediction"])
+        rows = np.arange(len(predictions))
+        each = np.stack([self._probabilities(one)[rows, predicted] for one in members])
+        return predictions.assign(spread=each.std(axis=0, ddof=1))
+
+    def joined(self, others: Sequence[FittedTask]) -> "FittedClassification":
+        """With the training cases of all models."""
+        counts = np.array([one.counts for one in (self, *others) if isinstance(one, FittedClassification)])
+        return replace(self, counts=tuple(int(n) for n in counts.sum(axis=0)))
+
+    def pool(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The mean probabilities and the likeliest class by them; one model's as they are."""
+        if len(parts) == 1:
+            return parts[0]
+        mean = pd.DataFrame(np.mean([self._probabilities(part) for part in parts], axis=0), columns=self.columns)
+        mean.insert(0, "prediction", np.array(self.classes)[mean.to_numpy().argmax(axis=1)])
+        return mean
+
+    def agrees_with(self, other: FittedTask) -> bool:
+        """Whether the other has the same classes."""
+        return isinstance(other, FittedClassification) and other.classes == self.classes
+
+    def evaluable(self, predictions: pd.DataFrame) -> pd.Series:
+        """True where the label is one of the classes."""
+        return predictions["label"].isin(self.classes)
+
+    def evaluate(
+        self,
+        cases: pd.DataFrame,
+        predictions: pd.DataFrame,
+        *,
+        folds: Int[np.ndarray, " n"] | None,
+        n_boot: int,
+        seed: int,
+    ) -> Report:
+        """See `classification_by_fold`; without folds the trivial prediction is the training cases' most frequent class."""
+        truth, probabilities = self._numbers(cases["label"]), self._probabilities(predictions)
+        if folds is not None:
+            return classification_by_fold(truth, probabilities, self.classes, folds, n_boot=n_boot, seed=seed)
+        majority = np.full(len(truth), int(np.argmax(self.counts)))
+        return pooled_only(
+            classification_metrics(truth, probabilities, self.classes, majority=majority, n_boot=n_boot, seed=seed),
+            n=len(truth),
+            main=self.headline,
+        )
+
+    def headline_statistic(
+        self, cases: pd.DataFrame, predictions: pd.DataFrame, *, folds: Int[np.ndarray, " n"] | None
+    ) -> Statistic:
+        """The macro AUC."""
+        return macro_auc(self._numbers(cases["label"]), self._probabilities(predictions), folds=folds)
+
+    @property
+    def sets(self) -> "ClassSets":
+        """Sets of classes."""
+        return ClassSets(self)
+
+    def fit_baselines(
+        self,
+        train: pd.DataFrame,
+        genes: Float[np.ndarray, "m g"] | None,
+        slides: pd.DataFrame | None,
+        *,
+        seed: int,
+    ) -> ClassBaselines:
+        """Logistic models of clinical columns and of genes."""
+        return ClassBaselines.fit(self.classes, train, self._numbers(train[self.column]), genes, seed=seed)
+
+    def restore_baselines(self, described: Mapping[str, Any]) -> ClassBaselines:
+        """From a model folder."""
+        return ClassBaselines.from_json(self.classes, described)
 
     def evidence(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
-        """The logit of the class over the mean of all classes': what all classes gain alike says nothing."""
+        """The logit of the class over the mean of all classes': what all classes gain alike is no evidence."""
         return logits[:, int(of.argmax())] - logits.mean(1)
 
     def output(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
         """The probability of the class."""
         return logits.softmax(1)[:, int(of.argmax())]
 
-    def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
-        """The likeliest class and the probability of each."""
-        probabilities = softmax(logits.astype(float), axis=1)
-        columns = {f"probability_{name}": probabilities[:, k] for k, name in enumerate(self.classes)}
-        return pd.DataFrame({"prediction": np.array(self.classes)[probabilities.argmax(1)], **columns})
+    def _numbers(self, labels: pd.Series) -> Int[np.ndarray, " n"]:
+        """The number of each label's class; −1 for one that is none of them."""
+        return pd.Index(self.classes).get_indexer(pd.Index(labels.astype(str))).astype(np.int64)
 
-    def calibrated(self, logits: Float[np.ndarray, "n K"]) -> "FittedClassification":
-        """Nothing to add."""
-        return self
+    def _probabilities(self, predictions: pd.DataFrame) -> Float[np.ndarray, "n K"]:
+        return predictions[self.columns].to_numpy(float)
 
-    def to_json(self) -> dict[str, Any]:
-        """Column, classes and weights."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class ClassSets(PredictionSets):
+    """Sets of classes; the score of a class is 1 − its probability. A set is text: its classes, the likeliest first, with `;`."""
+
+    task: FittedClassification
+
+    def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, " n"]:
+        """1 − the probability of each case's own class, 0 to 1."""
+        truth = self.task._numbers(cases["label"])
+        return 1 - self.task._probabilities(cases)[np.arange(len(cases)), truth]
+
+    def sets(self, predictions: pd.DataFrame, thresholds: Float[np.ndarray, " n"]) -> list[str]:
+        """Classes whose score is at most the threshold; never empty."""
+        return prediction_sets(self.task._probabilities(predictions), thresholds, self.task.classes)
+
+    def covered(self, sets: Sequence[str], cases: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+        """Whether each set contains the case's class."""
+        return np.array([holds(one, label) for one, label in zip(sets, cases["label"].astype(str), strict=True)], bool)
+
+    def sizes(self, sets: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Number of classes in each set."""
+        return np.array([one.count(";") + 1 for one in sets], float)
 
 
 class Classification(Task):
     """A column of classes."""
 
+    kind = "classification"
+    summary_metrics = ("macro_auc", "accuracy", "balanced_accuracy")
+    output_name = "the probability of the class that is predicted from all inputs"
+    evidence_name = "the evidence for the predicted class"
+    evidence_definition = "the logit of the predicted class minus the mean of all classes' logits"
+    evidence_effect = "speaks for the predicted class, against the others"
+
     def __init__(self, column: str) -> None:
         self.name = column
         self.label_columns = (column,)
+        related = DEFINE_ONE_ANOTHER if column in DEFINE_ONE_ANOTHER else (column,)
+        self.excluded_covariates = frozenset((*OUTCOME, *related))
 
     def check(self, labels: pd.DataFrame, *, folds: int) -> list[str]:
         """Warn of classes with fewer cases than folds; raise InputError if there is one class only."""
@@ -95,14 +237,14 @@ class Classification(Task):
 
     def check_fold(self, train: pd.DataFrame, test: pd.DataFrame, *, number: int) -> list[str]:
         """Raise InputError if all training cases are of one class; warn of classes that are tested, but not trained on."""
-        known, asked = (set(labels[self.name].astype(str)) for labels in (train, test))
-        if len(known) < 2:
+        trained, tested = (set(labels[self.name].astype(str)) for labels in (train, test))
+        if len(trained) < 2:
             raise InputError(
-                f'task {self.name}: every training case of fold {number} is "{min(known)}"; use other splits, or fewer folds'
+                f'task {self.name}: every training case of fold {number} is "{min(trained)}"; use other splits, or fewer folds'
             )
         return [
             f'task {self.name}: class "{name}" has no training case in fold {number}, whose test cases of it are bound to be missed'
-            for name in sorted(asked - known)
+            for name in sorted(tested - trained)
         ]
 
     def strata(self, labels: pd.DataFrame) -> pd.Series:
@@ -114,19 +256,44 @@ class Classification(Task):
         return tuple(sorted(labels[self.name].dropna().astype(str).unique()))
 
     def fit(self, labels: pd.DataFrame, vocabulary: tuple[str, ...]) -> FittedClassification:
-        """Weights from the training cases; a class without any has weight 1, which is never used."""
+        """The classes with their number of training cases."""
         counts = labels[self.name].astype(str).value_counts()
-        present = sum(name in counts for name in vocabulary)
-        weights = tuple(float(len(labels) / (present * counts[name])) if name in counts else 1.0 for name in vocabulary)
-        return FittedClassification(self.name, vocabulary, weights)
+        return FittedClassification(self.name, vocabulary, tuple(int(counts.get(name, 0)) for name in vocabulary))
 
-    def restore(self, fitted: dict[str, Any]) -> FittedClassification:
+    def restore(self, fitted: Mapping[str, Any]) -> FittedClassification:
         """From a model folder."""
-        classes, weights = tuple(map(str, fitted["classes"])), tuple(map(float, fitted["weights"]))
-        if fitted["column"] != self.name or len(set(classes)) != len(weights) or len(classes) < 2:
-            raise ValueError(f"{len(classes)} classes of {fitted['column']} with {len(weights)} weights")
-        return FittedClassification(self.name, classes, weights)
+        classes, counts = tuple(map(str, fitted["classes"])), tuple(map(int, fitted["counts"]))
+        if fitted["column"] != self.name or len(set(classes)) != len(counts) or len(classes) < 2:
+            raise ValueError(f"{len(classes)} classes of {fitted['column']} with {len(counts)} counts")
+        if min(counts) < 0 or sum(counts) == 0:
+            raise ValueError(f"training cases of the classes: {counts}")
+        return FittedClassification(self.name, classes, counts)
 
     def describe(self, labels: pd.DataFrame) -> pd.Series:
         """The class."""
         return labels[self.name].astype("string")
+
+    def summary(self, labels: pd.DataFrame) -> str:
+        """The classes."""
+        return f"classes {', '.join(self.vocabulary(labels))}"
+
+    def trivial(self, pooled: Report) -> dict[str, Metric]:
+        """Always the most frequent class; its AUC is 0.5."""
+        return {"macro_auc": Metric(0.5), **{name: pooled["majority"][name] for name in self.summary_metrics[1:]}}
+
+    def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
+        """The most and the least certain cases, among those that are right and those that are wrong where that is known."""
+        by_certainty = self.certainty(predictions).sort_values(ascending=False, kind="stable").index
+        groups = {"": by_certainty}
+        if "label" in predictions:
+            labelled = predictions.loc[by_certainty].dropna(subset=["label"])
+            is_right = labelled["label"].astype(str) == labelled["prediction"].astype(str)
+            groups = {", right": labelled.index[is_right], ", wrong": labelled.index[~is_right]}
+        for verdict, cases in groups.items():
+            yield f"most certain{verdict}", list(cases)
+            yield f"least certain{verdict}", list(cases[::-1])
+
+    def certainty(self, predictions: pd.DataFrame) -> pd.Series:
+        """The probability of the likeliest class of each row."""
+        columns = [name for name in map(str, predictions.columns) if name.startswith(PROBABILITY)]
+        return predictions[columns].max(axis=1)

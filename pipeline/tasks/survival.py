@@ -1,23 +1,27 @@
-"""Survival: a hazard for each of a few time bins; the risk is what their curve says."""
+"""Survival: a hazard for each of a few time bins; the risk is minus the area under their survival curve."""
 
 import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.losses import risk, survival_nll
 from pipeline.baselines.genomic import NotConvergedError, OmicsRisk, omics_risk
-from pipeline.metrics import c_index
-from pipeline.tasks.base import FittedTask, Task
+from pipeline.metrics import Metric, Report, Statistic, c_index, survival_by_fold, survival_metrics
+from pipeline.metrics.bootstrap import pooled_only
+from pipeline.tasks.base import OUTCOME, FittedTask, Task
+from pipeline.tasks.survival_baselines import CURVE_COLUMNS, CURVE_TIMES, SurvivalBaselines
 from preprocessing.io.errors import InputError
 
 log = logging.getLogger(__name__)
-CURVE_MONTHS = (6, 12, 18, 24, 30, 36, 48, 60, 84, 120)  # where the survival curve is told
 N_BINS = 4
+HIGH, LOW = "high risk", "low risk"
+TIME_BIN, EVENT, MONTHS = range(3)  # columns of the targets
 
 
 @dataclass(frozen=True)
@@ -34,26 +38,28 @@ class FittedSurvival(FittedTask):
     last_month: float
     median_risk: float = float("nan")
 
+    headline: ClassVar[str] = "c_index"
+    chance: ClassVar[float | None] = 0.5
+
     @property
     def n_outputs(self) -> int:
-        """One a bin."""
+        """Number of time bins."""
         return len(self.edges_months) + 1
 
-    def encode(self, labels: pd.DataFrame) -> Int[np.ndarray, "n 3"]:
-        """Time bin, 1 where the case died, and the time in thousandths of a month, on which `score` orders cases."""
+    def encode(self, labels: pd.DataFrame) -> Float[np.ndarray, "n 3"]:
+        """Time bin (0 to K − 1), 1 where the case died (else 0), and months to death or censoring."""
         months = labels["survival_months"].to_numpy(float)
         bins = np.searchsorted(self.edges_months, months, side="right")
-        columns = [bins, labels["event"].to_numpy(bool), np.round(1000 * months)]
-        return np.column_stack(columns).astype(np.int64)
+        return np.column_stack([bins, labels["event"].to_numpy(bool), months]).astype(float)
 
-    def loss(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B 3"]) -> Float[Tensor, ""]:
+    def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> Float[Tensor, ""]:
         """Negative log-likelihood of the hazards."""
-        return survival_nll(logits, targets[:, 0], targets[:, 1].bool()).mean()
+        return survival_nll(logits, targets[:, TIME_BIN].long(), targets[:, EVENT].bool()).mean()
 
-    def score(self, logits: Float[Tensor, "B K"], targets: Int[Tensor, "B 3"]) -> float:
+    def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> float:
         """The c-index of the risks within the batch; NaN where no two of its cases can be compared."""
-        told, known = risk(logits.detach()).cpu().numpy(), targets.cpu().numpy()
-        value = c_index(known[:, 2].astype(float), known[:, 1].astype(bool), told.astype(float)).point
+        risks, known = risk(logits.detach()).cpu().numpy(), targets.cpu().numpy()
+        value = c_index(known[:, MONTHS].astype(float), known[:, EVENT].astype(bool), risks.astype(float)).point
         return float("nan") if value is None else value
 
     def evidence(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
@@ -72,12 +78,14 @@ class FittedSurvival(FittedTask):
         return np.exp(np.stack([np.interp(months, knots, row) for row in values]).reshape(len(logits), len(months)))
 
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
-        """Risk group, risk (minus the sum of the survival curve over the bins) and the curve at a few months."""
+        """Risk group, risk (minus the sum of the survival curve over the bins, −K to 0) and the curve at a few months."""
         risk = -np.exp(self._log_survival(logits)).sum(1)
-        curve = self.curve(logits, np.array(CURVE_MONTHS, float))
-        group = np.where(risk > self.median_risk, "high risk", "low risk")
-        columns = {f"survival_{month}m": curve[:, i] for i, month in enumerate(CURVE_MONTHS)}
-        return pd.DataFrame({"prediction": group, "risk": risk, **columns})
+        curve = self.curve(logits, CURVE_TIMES)
+        columns = {name: curve[:, i] for i, name in enumerate(CURVE_COLUMNS)}
+        return pd.DataFrame({"prediction": self._groups(risk), "risk": risk, **columns})
+
+    def _groups(self, risk: Float[np.ndarray, " n"]) -> np.ndarray:
+        return np.where(risk > self.median_risk, HIGH, LOW)
 
     @staticmethod
     def _log_survival(logits: Float[np.ndarray, "n K"]) -> Float[np.ndarray, "n K"]:
@@ -100,12 +108,106 @@ class FittedSurvival(FittedTask):
         """Edges, end and median risk."""
         return asdict(self)
 
+    def with_spread(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """With `spread`, the standard deviation of the members' risks, and the range of their curves.
+
+        Each column of the curve gets two beside it, with `_low` and `_high` behind its name: the lowest and the highest
+        curve among the members (and the ensemble), which is no confidence interval.
+        """
+        several = len(members) > 1
+        risks = np.stack([one["risk"].to_numpy(float) for one in members])
+        table = predictions.assign(spread=risks.std(axis=0, ddof=1) if several else np.nan)
+        for name in CURVE_COLUMNS:
+            curves = np.stack([one[name].to_numpy(float) for one in (predictions, *members)])
+            table[f"{name}_low"] = curves.min(axis=0) if several else np.nan
+            table[f"{name}_high"] = curves.max(axis=0) if several else np.nan
+        return table
+
+    def joined(self, others: Sequence[FittedTask]) -> "FittedSurvival":
+        """With the mean of the models' median risks: that of the mean of their risks, as near as they tell."""
+        medians = [one.median_risk for one in (self, *others) if isinstance(one, FittedSurvival)]
+        return replace(self, median_risk=float(np.mean(medians)))
+
+    def pool(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The mean risks and curves, and risk groups by them; one model's as they are."""
+        if len(parts) == 1:
+            return parts[0]
+        numbers = ["risk", *CURVE_COLUMNS]
+        mean = pd.DataFrame(np.mean([part[numbers].to_numpy(float) for part in parts], axis=0), columns=numbers)
+        mean.insert(0, "prediction", self._groups(mean["risk"].to_numpy()))
+        return mean
+
+    def agrees_with(self, other: FittedTask) -> bool:
+        """Whether the other predicts survival: time bins may differ."""
+        return isinstance(other, FittedSurvival)
+
+    def training_columns(self) -> dict[str, Any]:
+        """The median risk of the training cases, where risk groups are cut."""
+        return {"train_risk_median": self.median_risk}
+
+    def evaluate(
+        self,
+        cases: pd.DataFrame,
+        predictions: pd.DataFrame,
+        *,
+        folds: Int[np.ndarray, " n"] | None,
+        n_boot: int,
+        seed: int,
+    ) -> Report:
+        """See `survival_by_fold`; without folds the censoring distribution is that of the cases themselves."""
+        months, event = outcome(cases)
+        risks = predictions["risk"].to_numpy(float)
+        given: dict[str, Any] = {
+            "curves": predictions[CURVE_COLUMNS].to_numpy(float),
+            "curve_times": CURVE_TIMES,
+            "train_risk_median": predictions["train_risk_median"].to_numpy(float),
+            "n_boot": n_boot,
+            "seed": seed,
+        }
+        if folds is not None:
+            return survival_by_fold(months, event, risks, folds, **given)
+        report = survival_metrics(months, event, risks, train_time=months, train_event=event, **given)
+        return pooled_only(report, n=len(months), main=self.headline)
+
+    def headline_statistic(
+        self, cases: pd.DataFrame, predictions: pd.DataFrame, *, folds: Int[np.ndarray, " n"] | None
+    ) -> Statistic:
+        """The c-index."""
+        return c_index(*outcome(cases), predictions["risk"].to_numpy(float), folds=folds)
+
+    def fit_baselines(
+        self,
+        train: pd.DataFrame,
+        genes: Float[np.ndarray, "m g"] | None,
+        slides: pd.DataFrame | None,
+        *,
+        seed: int,
+    ) -> SurvivalBaselines:
+        """Cox models of clinical columns and of genes."""
+        return SurvivalBaselines.fit(train, *outcome(train), genes, slides, seed=seed)
+
+    def restore_baselines(self, described: Mapping[str, Any]) -> SurvivalBaselines:
+        """From a model folder."""
+        return SurvivalBaselines.from_json(described)
+
+
+def outcome(cases: pd.DataFrame) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Months to death or censoring, and True for a death, of cases whose outcome is known; text is read as `True`, `1`."""
+    event = cases["event"].astype(str).str.lower().isin(("true", "1", "1.0"))
+    return cases["survival_months"].to_numpy(float), event.to_numpy(bool)
+
 
 class Survival(Task):
     """Time to death in months, right-censored."""
 
     name = "survival"
-    label_columns = ("survival_months", "event")
+    kind = "survival"
+    label_columns = truth_columns = OUTCOME
+    excluded_covariates = frozenset(OUTCOME)
+    summary_metrics = ("c_index", "uno_c_index")
+    atlas_column = "risk"
+    output_name = evidence_name = evidence_definition = "the risk"
+    evidence_effect = "raises the risk"
 
     def check(self, labels: pd.DataFrame, *, folds: int) -> list[str]:
         """Raise InputError without deaths or without differing times; warn where deaths are fewer than twice the folds."""
@@ -139,10 +241,6 @@ class Survival(Task):
             {True: " late", False: " early"}
         )
 
-    def vocabulary(self, labels: pd.DataFrame) -> tuple[str, ...]:
-        """Survival has no classes."""
-        return ()
-
     def fit(self, labels: pd.DataFrame, vocabulary: tuple[str, ...]) -> FittedSurvival:
         """Bins at the quartiles of the training cases' times of death."""
         times = labels["survival_months"].astype(float)
@@ -150,7 +248,7 @@ class Survival(Task):
         edges = np.unique(np.quantile(died, np.arange(1, N_BINS) / N_BINS))
         return FittedSurvival(tuple(float(edge) for edge in edges), float(times.max()))
 
-    def restore(self, fitted: dict[str, Any]) -> FittedSurvival:
+    def restore(self, fitted: Mapping[str, Any]) -> FittedSurvival:
         """From a model folder."""
         edges, last = tuple(map(float, fitted["edges_months"])), float(fitted["last_month"])
         median = float(fitted["median_risk"])
@@ -164,3 +262,24 @@ class Survival(Task):
         """Months; a plus sign behind them for a case that was alive then."""
         plus = labels["event"].astype(bool).map({True: "", False: "+"})
         return labels["survival_months"].astype(float).round(2).astype(str) + plus
+
+    def trivial(self, pooled: Report) -> dict[str, Metric]:
+        """Any order of cases: 0.5."""
+        return dict.fromkeys(self.summary_metrics, Metric(0.5))
+
+    def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
+        """The highest and the lowest risk; where outcomes are known, risks that are too high or too low for them."""
+        by_risk = predictions["risk"].sort_values(ascending=False, kind="stable").index
+        yield "highest risk", list(by_risk)
+        yield "lowest risk", list(by_risk[::-1])
+        if not set(OUTCOME) <= set(predictions):
+            return
+        known = predictions.dropna(subset=list(OUTCOME))
+        # A case that is right ranks among the risks as its time does from the end: the longest time, the lowest risk.
+        too_high = known["risk"].rank(pct=True) + known["survival_months"].astype(float).rank(pct=True)
+        too_high -= too_high.mean()
+        lived_long = too_high[too_high > 0].sort_values(ascending=False, kind="stable")
+        yield "risk too high for its outcome", list(lived_long.index)
+        died = pd.Series(outcome(known)[1], known.index)
+        died_early = too_high[(too_high < 0) & died].sort_values(kind="stable")
+        yield "risk too low for its outcome", list(died_early.index)

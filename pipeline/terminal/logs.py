@@ -11,74 +11,92 @@ for console in (out, err):
     if not console.is_terminal:
         console.width = 140  # a log file has no width of its own
 FAILURES_SHOWN = 10
-WARNING = "warning: "  # how a note begins that is one
-OWN = ("run_pipeline", "workflows", "pipeline", "preprocessing", "models")  # whose log lines are told
+WARNING = "warning: "  # prefix of a note that is a warning
+PROGRAM = ("run_pipeline", "workflows", "pipeline", "preprocessing", "models")  # loggers of this program
 
 
-class Gathered(logging.Handler):
-    """Keeps every warning once, for the end of the run, where no scroll has carried it off.
+class OnceFromWorkers(logging.Filter):
+    """Drops a warning from a worker that another record had before: all workers may give the same one."""
 
-    Failed slides are told with the results, and not by this.
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[tuple[str, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be logged."""
+        if not hasattr(record, "worker"):  # which Dask adds to the records that workers send
+            return True
+        key = record.name, record.getMessage()
+        is_new = key not in self._seen
+        self._seen.add(key)
+        return is_new
+
+
+class WarningCollector(logging.Handler):
+    """Keeps each warning once, to repeat all of them at the end of the run.
+
+    Failed slides are listed with the results, and not here.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.addFilter(lambda record: is_own(record) and record.name != "pipeline.cluster.mapping")
+        self.addFilter(lambda record: is_of_program(record) and record.name != "pipeline.cluster.mapping")
         self.messages: dict[str, None] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line of the log."""
+        """Keep a warning."""
         self.messages.setdefault(record.getMessage())
 
 
-gathered = Gathered()
+collected = WarningCollector()
 
 
 def warn(message: str) -> None:
-    """A warning, now and again at the end."""
-    gathered.messages.setdefault(message)
+    """Print a warning, and repeat it at the end of the run."""
+    collected.messages.setdefault(message)
     err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_warnings() -> None:
-    """All warnings of the run once more, each once."""
-    if gathered.messages:
-        err.print(f"{len(gathered.messages)} warnings of this run:", style="yellow", highlight=False)
-        for message in gathered.messages:
+    """Repeat all warnings of the run, each once."""
+    if collected.messages:
+        err.print(f"{len(collected.messages)} warnings of this run:", style="yellow", highlight=False)
+        for message in collected.messages:
             err.print(f"  {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def start_logging(*, verbose: bool) -> None:
-    """Lines of the run in the terminal; every detail goes to the run's own log."""
+    """Log the lines of the run in the terminal; with `verbose`, those of each slide too. `run.log` has all of them."""
     handler = RichHandler(
         console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False, highlighter=None
     )
     handler.setLevel(logging.DEBUG if verbose else logging.INFO)
-    handler.addFilter(is_own)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler, gathered], force=True)
-    gathered.messages.clear()
-    for name in OWN:
+    handler.addFilter(is_of_program)
+    handler.addFilter(OnceFromWorkers())
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler, collected], force=True)
+    collected.messages.clear()
+    for name in PROGRAM:
         logging.getLogger(name).setLevel(logging.DEBUG)
 
 
-def is_own(record: logging.LogRecord) -> bool:
-    """Whether a log line is this project's, and not a library's."""
-    return record.name.partition(".")[0] in OWN
+def is_of_program(record: logging.LogRecord) -> bool:
+    """Whether a log record is of this program, and not of a library."""
+    return record.name.partition(".")[0] in PROGRAM
 
 
-def say(message: str, *, style: str = "") -> None:
-    """One line of a result, plain."""
+def print_line(message: str, *, style: str = "") -> None:
+    """Print a line of a result to stdout."""
     out.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_failures(failures: Mapping[str, str]) -> None:
-    """What could not be done, each with its reason; of many, some."""
+    """Print failures with their reasons; of many, the first."""
     for name, reason in list(failures.items())[:FAILURES_SHOWN]:
-        say(f"warning: {name}: {reason}", style="yellow")
+        print_line(f"warning: {name}: {reason}", style="yellow")
     if len(failures) > FAILURES_SHOWN:
-        say(f"warning: … and {len(failures) - FAILURES_SHOWN} more", style="yellow")
+        print_line(f"warning: … and {len(failures) - FAILURES_SHOWN} more", style="yellow")
 
 
-def say_error(message: str) -> None:
-    """One message, plain."""
+def print_error(message: str) -> None:
+    """Print an error message to stderr."""
     err.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)

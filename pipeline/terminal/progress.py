@@ -1,8 +1,9 @@
-"""Progress: a bar for each stage in a terminal, with rates and the time left; a line for each stage elsewhere."""
+"""Progress bars: one per stage, with rates and the time left, where there is a terminal."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -12,26 +13,32 @@ console = Console(stderr=True)
 MINUTE, HOUR = 60.0, 3600.0
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How much work the items of a stage are, by which the time left is estimated.
+
+    Attributes:
+        of: amount of work of an item.
+        total: of all items together.
+        unit: plural noun for what is counted, to show its rate; empty: not shown.
+    """
+
+    of: Callable[[Any], float]
+    total: float
+    unit: str = ""
+
+
 def track(
-    items: Iterable[T],
-    *,
-    stage: str,
-    total: int,
-    things: str = "done",
-    size: Callable[[T], float] | None = None,
-    whole: float | None = None,
-    unit: str = "",
+    items: Iterable[T], *, stage: str, total: int, things: str = "items", effort: Effort | None = None
 ) -> Iterator[T]:
-    """Pass the items on, showing how many of `total` have come, at which rate, and how long the rest will take.
+    """Pass items on as they are completed, with a progress bar of count, rate and time left.
 
     Args:
-        items: they come as they get done.
-        stage: what is done.
-        total: how many will come.
-        things: what they are.
-        size: how much work one was; where it is not given, each is as much. The time left follows it.
-        whole: the work of all.
-        unit: what `size` counts, where its rate is worth showing.
+        items: the items, in the order of their completion.
+        stage: name of the stage.
+        total: number of items.
+        things: plural noun for the items.
+        effort: amount of work of the items; None: all alike.
     """
     if not console.is_terminal:
         yield from items
@@ -39,24 +46,25 @@ def track(
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[rates]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     start, done = time.monotonic(), 0.0
     with Progress(*columns, console=console) as bar:
-        row = bar.add_task(stage, total=whole or total, told=f"0/{total} {things}")
+        row = bar.add_task(stage, total=effort.total if effort else total, rates=f"0/{total} {things}")
         for number, item in enumerate(items, 1):
             yield item
-            work = size(item) if size else 1.0
+            work = effort.of(item) if effort else 1.0
             done += work
-            told = rates(time.monotonic() - start, {things: number} | ({unit: done} if unit else {}))
-            bar.update(row, advance=work, told=f"{number}/{total} {things}, {told}")
+            counts = {things: float(number)} | ({effort.unit: done} if effort and effort.unit else {})
+            text = f"{number}/{total} {things}, {rates(time.monotonic() - start, counts)}"
+            bar.update(row, advance=work, rates=text)
 
 
 def rates(seconds: float, counts: dict[str, float]) -> str:
-    """How many of each come in a time that tells something: `2.1 slides/s, 120 tiles/s`, slower ones by minute or hour."""
+    """Format rates in a readable unit: `2.1 slides/s, 120 tiles/s`, slow ones per minute or hour."""
     return ", ".join(_rate(count / max(seconds, 1e-9), name) for name, count in counts.items())
 
 

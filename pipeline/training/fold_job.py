@@ -16,25 +16,24 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.settings import ModelSettings
-from pipeline.baselines.clinical import fit_clinical_cox, fit_clinical_logistic
-from pipeline.baselines.genomic import fit_omics_cox, fit_omics_logistic
 from pipeline.cluster.threads import limit_threads
-from pipeline.config.schema import CONTENDERS, Config, Contender, identity
+from pipeline.config.schema import CANDIDATE_KEYS, Config, ModelCandidate, identity
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.tasks import TASKS, FittedTask
+from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.training.fit import Epoch, fit_model, predict
-from pipeline.training.fitted_baselines import Baselines
 from pipeline.training.linear_offset import fit_linear_part
+from pipeline.training.modalities import rests_on
 from pipeline.training.model_folder import TrainedModel, save_model
 from pipeline.training.plan import FINAL
 from pipeline.training.splits import Fold, with_validation
-from pipeline.training.uncertainty import decode, rests_on
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.atomic import write_text, writing
+from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError
-from preprocessing.io.fingerprints import code_fingerprint, file_fingerprint, fingerprint
+from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
@@ -60,11 +59,12 @@ class FoldJob:
         bags: feature groups of each case.
         encoder: what the features are made of, for the model folder; None without slides.
         config: the run's.
-        contender: the model that is trained.
+        candidate: the model that is trained.
         baselines: whether what the model has to beat is fitted beside it.
         device: where to train.
         out: the fold's folder.
         tiles: tile groups of each case, as many as there are in `bags`; the final model's cohort is described by them.
+        code: fingerprint of the code that fits a fold.
     """
 
     task: str
@@ -79,14 +79,15 @@ class FoldJob:
     bags: Mapping[str, tuple[str, ...]]
     encoder: Mapping[str, Any] | None
     config: Config
-    contender: Contender
+    candidate: ModelCandidate
     baselines: bool
     device: str
     out: Path
     tiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    code: str = field(default_factory=lambda: code_fingerprint(__name__))
 
     def __str__(self) -> str:
-        return f"{self.task}, {self.contender.name}, {self.out.name}"
+        return f"{self.task}, {self.candidate.name}, {self.out.name}"
 
     @property
     def is_final(self) -> bool:
@@ -94,13 +95,13 @@ class FoldJob:
         return self.fold.number == FINAL
 
     def fingerprint(self) -> str:
-        """Of all that decides the result; other contenders of the run do not."""
+        """Of all that decides the result; other candidates of the run do not."""
         everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}
         everything |= {"fold": asdict(self.fold), "labels": self.labels.to_json(orient="split")}
-        everything |= {"contender": [self.contender.model, self.contender.settings]}
-        config = {key: value for key, value in identity(self.config).items() if key not in CONTENDERS}
+        everything |= {"candidate": [self.candidate.model, self.candidate.settings]}
+        config = {key: value for key, value in identity(self.config).items() if key not in CANDIDATE_KEYS}
         everything |= {"omics": file_fingerprint(self.omics), "config": config}
-        return fingerprint(code_fingerprint(), everything)
+        return fingerprint(everything)
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,8 @@ def run_fold(job: FoldJob) -> str:
 
     fold = job.fold
     data, scaler = load_data(job, fold)
-    learned = learn(job, fold, data, job.contender.model, job.contender.settings)
-    baselines = fit_baselines(job, fold, data) if job.baselines else None
+    learned = learn(job, fold, data, job.candidate.model, job.candidate.settings)
+    baselines = fit_baselines(job, fold, data, learned.task) if job.baselines else None
     if fold.test:
         write_predictions(job, fold, data, learned)
         if baselines:
@@ -169,8 +170,8 @@ def _trained(
     }
     return TrainedModel(
         model=learned.model.cpu(),
-        model_name=job.contender.model,
-        settings=job.contender.settings,
+        model_name=job.candidate.model,
+        settings=job.candidate.settings,
         task_name=job.task,
         task=learned.task,
         scaler=scaler,
@@ -191,10 +192,10 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     matrix = with_covariates(molecular, job.labels, job.covariates)
     there = set(matrix.case_ids)
     with_genes = [case for case in fold.train if case in there]
-    if not with_genes and MODELS[job.contender.model].subspaces:
+    if not with_genes and MODELS[job.candidate.model].subspaces:
         raise InputError(
             f"{job.task}, {job.out.name}: none of the {len(fold.train)} training cases has genes, and "
-            f"{job.contender.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
+            f"{job.candidate.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
             "--model"
         )
     scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None
@@ -223,7 +224,7 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
     Raises:
         InputError: a subspace of which no gene is left.
     """
-    names = MODELS[job.contender.model].subspaces
+    names = MODELS[job.candidate.model].subspaces
     if not names:
         return OmicsScaler.fit(train, job.gene_sets, job.config.omics)
     chosen = fit_subspaces(train, job.gene_sets, job.config.omics)
@@ -303,7 +304,7 @@ def _on_pooling(model_name: str, halvings: Sequence[int]) -> tuple[str, ...]:
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
     """`predictions.csv` of the test cases; `inputs.csv`: those with slides and genes, from either alone."""
-    reads = MODELS[job.contender.model]
+    reads = MODELS[job.candidate.model]
 
     def told(cases: list[str], **without: bool) -> pd.DataFrame:
         outputs = list(predict(learned.model, data, cases, device=job.device, **without))
@@ -315,7 +316,9 @@ def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned)
             )
             for case in cases
         ]
-        return pd.concat([head, decode(learned.task, outputs)], axis=1)
+        logits = np.concatenate([output.logits.float().cpu().numpy() for output in outputs])
+        members = np.concatenate([output.extras["logits"].float().cpu().numpy() for output in outputs], axis=1)
+        return pd.concat([head, learned.task.predict(logits, members)], axis=1)
 
     _write(job.out / "predictions.csv", told(list(fold.test)))
     both = [case for case in fold.test if case in data.rows and job.bags.get(case)]
@@ -338,29 +341,16 @@ def _write(path: Path, table: pd.DataFrame) -> None:
     write_text(path, table.to_csv(index=False))
 
 
-def fit_baselines(job: FoldJob, fold: Fold, data: Dataset) -> Baselines:
-    """What the model has to beat, fitted on the same training cases."""
-    train, seed = job.labels.loc[list(fold.train)], job.config.seed
-    genes = data.genes(fold.train) if data.omics else None
+def fit_baselines(job: FoldJob, fold: Fold, data: Dataset, task: FittedTask) -> Baselines | None:
+    """What the model has to beat, fitted on the same training cases; None for a task without baselines."""
     mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config()) if _slides_are_another_view(job) else None
-    slides = _mil_baseline(job, data, mil) if mil else None
-    if job.task == "survival":
-        time, event = train["survival_months"].to_numpy(float), train["event"].to_numpy(bool)
-        return Baselines(
-            classes=(),
-            clinical=fit_clinical_cox(train, time, event),
-            genes=None if genes is None else fit_omics_cox(genes, time, event, seed=seed),
-            slides=slides,
-            slides_train_risk=mil.task.decode(mil.train_logits)["risk"].to_numpy() if mil else None,
-        )
-    n_classes = len(job.vocabulary)
-    known = TASKS[job.task].fit(train, job.vocabulary).encode(train)[:, 0]
-    return Baselines(
-        classes=job.vocabulary,
-        clinical=fit_clinical_logistic(train, known, n_classes=n_classes, seed=seed),
-        genes=None if genes is None else fit_omics_logistic(genes, known, n_classes=n_classes, seed=seed),
-        slides=slides,
+    simple = task.fit_baselines(
+        job.labels.loc[list(fold.train)],
+        data.genes(fold.train) if data.omics else None,
+        mil.task.decode(mil.train_logits) if mil else None,
+        seed=job.config.seed,
     )
+    return None if simple is None else Baselines(simple, _mil_baseline(job, data, mil) if mil else None)
 
 
 def _mil_baseline(job: FoldJob, data: Dataset, mil: Learned) -> TrainedModel:
@@ -377,4 +367,4 @@ def _mil_baseline(job: FoldJob, data: Dataset, mil: Learned) -> TrainedModel:
 
 
 def _slides_are_another_view(job: FoldJob) -> bool:
-    return job.contender.model != SLIDES_ALONE and any(job.bags.values())
+    return job.candidate.model != SLIDES_ALONE and any(job.bags.values())

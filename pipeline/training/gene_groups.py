@@ -1,10 +1,10 @@
-"""The gene groups that each contender of a run is shown: the run's gene sets, or those that a model is built upon."""
+"""The gene groups that each candidate of a run is shown: the run's gene sets, or those that a model is built upon."""
 
 import logging
 from collections.abc import Mapping
 
 from models.catalogue import MODELS
-from pipeline.config.schema import Config, Contender
+from pipeline.config.schema import Config, ModelCandidate
 from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.subspaces import FLAGS, Subspaces, check_subspaces, choose_subspaces
@@ -13,14 +13,14 @@ log = logging.getLogger(__name__)
 
 
 def gene_groups(
-    config: Config, omics: OmicsMatrix, contender: Contender
+    config: Config, omics: OmicsMatrix, candidate: ModelCandidate
 ) -> tuple[Mapping[str, list[str]] | None, tuple[str, ...]]:
     """Genes by group, None where the training cases decide, and what is to be said about them.
 
     Raises:
         InputError: see `preprocessing.omics.subspaces`.
     """
-    if MODELS[contender.model].subspaces:
+    if MODELS[candidate.model].subspaces:
         chosen = _subspaces(config, omics)
         return (chosen.genes, chosen.notes) if chosen else (None, ())
     return (read_gene_sets(config.gene_sets) if config.gene_sets else None), ()
@@ -28,7 +28,7 @@ def gene_groups(
 
 def check_gene_groups(config: Config, omics: OmicsMatrix) -> None:
     """Raise InputError where the subspaces cannot be; say where they are named and nobody asks for them."""
-    if any(MODELS[contender.model].subspaces for contender in config.contenders()):
+    if any(MODELS[candidate.model].subspaces for candidate in config.candidates()):
         _subspaces(config, omics)
     elif config.tumour_genes or config.microenvironment_genes:
         log.warning("%s: no model of this run is built upon them", " and ".join(FLAGS.values()))

@@ -34,13 +34,13 @@ from models.ensemble import Ensemble
 from models.linear import OnLinear
 from models.settings import Settings
 from pipeline.tasks import TASKS, FittedTask
-from pipeline.training.fitted_baselines import Baselines
+from pipeline.training.baselines import Baselines
 from preprocessing.io.atomic import REMEDY, atomic_folder
 from preprocessing.io.errors import InputError, RunError, some
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
-FORMAT = 3
+FORMAT = 4
 AXES = "axes."  # of a gene group, by its number: beside the weights
 ENSEMBLE = "ensemble.json"
 SUMS = "SHA256SUMS"
@@ -216,7 +216,7 @@ def _restored(
         scaler=scaler,
         patch_dim=described["patch_dim"],
         facts={name: described[name] for name in described.keys() - set(_OWN_FIELDS)},
-        baselines=Baselines.from_json(getattr(task, "classes", ()), described["baselines"], slides),
+        baselines=Baselines.from_json(task, described["baselines"], slides),
     )
 
 

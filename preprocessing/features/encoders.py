@@ -1,4 +1,4 @@
-"""Patch encoders: a backbone turns a tile into a patch feature, with the transform that its weights were trained with."""
+"""Patch encoders: a backbone and the transform it was trained with turn a tile into a patch feature."""
 
 import logging
 import pickle
@@ -14,20 +14,22 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from models.registry import nearest
 from models.settings import Settings
-from preprocessing.features.encoder_table import ENCODERS, EncoderSpec, Pooling, State
-from preprocessing.features.fuse_batchnorm import fold_batch_norm
+from preprocessing.features.backbones import State
+from preprocessing.features.encoder_table import ENCODERS, EncoderSpec, Pooling
+from preprocessing.features.fuse_batchnorm import fuse_batch_norm
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import fingerprint, weights_fingerprint
 
 log = logging.getLogger(__name__)
-CPU_TILES = 16  # computed at once, always: another number can round the same tile otherwise
-# What making a model and reading its weights ends with: files (the hub's own errors among them), the connection, weights
-# that do not fit or a name that timm refuses, an unsound config.json, an unsound weight file.
+CPU_TILES = 16  # always computed together: with another batch size the same tile can be rounded differently
+# Errors of creating a model and loading its weights: files (including the hub's errors), the connection, weights that do
+# not fit or a name that timm refuses, an invalid config.json, an invalid weight file.
 LOADING_ERRORS = (
     OSError, httpx.HTTPError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError,
     MemoryError,
@@ -35,19 +37,23 @@ LOADING_ERRORS = (
 
 
 class EncoderConfig(Settings):
-    """Which encoder, and how it is used. All of it is part of a feature's recipe.
+    """Which encoder is used, and how. All of it is part of a feature's recipe."""
 
-    `weights` is a file (safetensors or a torch state dict), or a folder that is a copy of a repository of the model hub.
-    `precision` is that of the backbone's convolutions and linear layers; auto: bfloat16 where the processor computes in it.
-    """
-
-    name: str = "efficientnet-lite0"
-    weights: Path | None = None
-    pooling: Pooling | None = None
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    name: str = Field("efficientnet-lite0", description="name of the encoder: an entry of the table, or a timm model")
+    weights: Path | None = Field(
+        None,
+        description="weights: a file (safetensors or state dict), or a folder copied from a model hub's repository",
+    )
+    pooling: Pooling | None = Field(
+        None, description="how tokens become one vector; default: as the encoder's authors do"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="precision of convolutions and linear layers; auto: bfloat16 where the processor supports it",
+    )
 
     def settled(self, device: str) -> "EncoderConfig":
-        """The same with the precision that this machine's device is to use: what features are known by."""
+        """Return the configuration with the precision that this device uses, which identifies the features."""
         if self.precision != "auto":
             return self
         return self.model_copy(update={"precision": "bfloat16" if _computes_in_bfloat16(device) else "float32"})
@@ -60,7 +66,11 @@ def _computes_in_bfloat16(device: str) -> bool:
 
 
 def encoder_spec(name: str) -> EncoderSpec:
-    """A named encoder of this project, or any name that timm knows; raises InputError with the nearest known one."""
+    """Return the table's entry of an encoder, or one for any name that timm knows.
+
+    Raises:
+        InputError: an unknown name, with the nearest known one.
+    """
     if name in ENCODERS:
         return ENCODERS[name]
     if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or timm.is_model(name.split(".", maxsplit=1)[0]):
@@ -74,9 +84,9 @@ class Encoder:
     """A backbone with its weights and its transform.
 
     Attributes:
-        fingerprint: of the weights and of everything that turns a tile into its feature.
-        dim: width of a feature.
-        transform: input size in pixels, interpolation, mean and standard deviation, as JSON.
+        fingerprint: of the weights and of everything else that determines a tile's feature.
+        dim: length of a feature vector.
+        transform: input size in pixels, interpolation, mean and standard deviation, as plain JSON values.
     """
 
     def __init__(self, model: Any, config: EncoderConfig, pooling: Pooling, device: str = "cpu") -> None:
@@ -89,14 +99,16 @@ class Encoder:
             "std": list(data["std"]),
         }
         self.weights = weights_fingerprint(model.state_dict())
-        name = config.name.partition(":")[0] if config.name.startswith("local-dir:") else config.name  # no path counts
+        name = (
+            config.name.partition(":")[0] if config.name.startswith("local-dir:") else config.name
+        )  # without its path
         parts = (name, _structure(model), self.weights, self.transform, pooling, self.config.precision)
         self.fingerprint = fingerprint(*parts)
-        self.model = self._folded(model.eval().requires_grad_(False))
+        self.model = self._fused(model.eval().requires_grad_(False))
         if self.config.precision == "bfloat16":
-            _shorten(self.model)
+            _cast_weights(self.model)
         self.model.to(self.device, memory_format=torch.channels_last)
-        # As rows of pixels, red, green, blue: a row long enough for the processor's vectors.
+        # Repeated along a row of interleaved pixels, which is long enough for vector instructions.
         mean, std = (
             torch.tensor(data[name], device=device).repeat(self.transform["input_px"]) for name in ("mean", "std")
         )
@@ -107,12 +119,12 @@ class Encoder:
             self.feature_shape = tuple(self._features(empty).shape[1:])
         self.dim = self.feature_shape[-1]
 
-    def _folded(self, model: Any) -> Any:
+    def _fused(self, model: Any) -> Any:
         side = self.transform["input_px"]
-        return fold_batch_norm(model, torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
+        return fuse_batch_norm(model, torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
 
     def describe(self) -> dict[str, Any]:
-        """What a feature's or a model's description says of its encoder."""
+        """Return the metadata of the encoder that features and models are stored with."""
         return {
             **self.config.model_dump(mode="json"),
             "pooling": self.pooling,
@@ -124,18 +136,18 @@ class Encoder:
         }
 
     def embed(self, tiles: UInt8[np.ndarray, "B H W 3"]) -> Float[np.ndarray, "B D"]:
-        """Patch features, float32, of tiles in memory."""
+        """Return the patch features, float32, of tiles in memory."""
         return self(torch.from_numpy(tiles).to(self.device)).cpu().numpy()
 
     @torch.inference_mode()
     def __call__(self, tiles: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
-        """Patch features, float32. Each tile is resized whole to the encoder's input: nothing is cropped away.
+        """Return the patch features, float32. Each tile is resized to the encoder's input; nothing is cropped.
 
-        A tile's feature does not depend on the others: the CPU takes always as many at once, empty ones among them if need
-        be. A GPU takes all, or, when its memory is too small, halves, and goes on so.
+        A tile's feature does not depend on the other tiles: the CPU always computes batches of the same size, padded with
+        empty tiles. A GPU computes all tiles at once; where its memory is too small, the batch is halved from then on.
 
         Args:
-            tiles: on the encoder's device.
+            tiles: RGB, on the encoder's device.
 
         Raises:
             torch.OutOfMemoryError: not even one tile fits.
@@ -154,8 +166,8 @@ class Encoder:
                 if at_once == 1:
                     raise
                 self._at_once = at_once // 2
-                log.warning("the GPU's memory is short: %d tiles at once from now on", self._at_once)
-            torch.cuda.empty_cache()  # behind the error, which holds on to what it was computing
+                log.warning("GPU out of memory: the batch is reduced to %d tiles", self._at_once)
+            torch.cuda.empty_cache()  # after the except block: the error keeps its tensors alive
 
     def _features(self, tiles: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
         batch = tiles.permute(0, 3, 1, 2)  # channels last in memory
@@ -177,51 +189,54 @@ class Encoder:
         return {"cls": tokens[:, 0], "mean": mean, "cls+mean": torch.cat([tokens[:, 0], mean], 1)}[self.pooling]
 
 
-def _shorten(model: nn.Module) -> None:
-    """Weights that autocast would cast again at every step; it leaves the others as they are, and so does this."""
+def _cast_weights(model: nn.Module) -> None:
+    """Cast the weights that autocast would otherwise cast at every step; it leaves all others unchanged, as does this."""
     for module in model.modules():
-        if type(module) in (nn.Linear, nn.Conv2d):  # others may compute with their weights
+        if type(module) in (nn.Linear, nn.Conv2d):  # subclasses may use their weights in other ways
             module.to(torch.bfloat16)
 
 
 @lru_cache(maxsize=2)
 def load_encoder(config: EncoderConfig, device: str = "cpu") -> Encoder:
-    """The encoder, loaded once a process; from its package, from `config.weights`, or from the model hub.
+    """Return the encoder, loaded once per process: from its package, from `config.weights`, or from the model hub.
 
     Args:
-        config: which one.
+        config: which encoder.
         device: "cpu" or "cuda".
 
     Raises:
-        InputError: unknown name, weights that do not fit or give features of another width, or a hub that is out of reach
-            or asks for permission.
+        InputError: unknown name, weights that do not fit or yield features of another length, or a model hub that is
+            unreachable or denies access.
     """
     spec = encoder_spec(config.name)
     pooling = config.pooling or spec.pooling
     model = _create(spec, config)
     if pooling != "default" and not hasattr(model, "num_prefix_tokens"):
-        raise InputError(f'encoder: {config.name} has no tokens to pool by "{pooling}"; leave pooling out')
+        raise InputError(f'encoder: {config.name} has no tokens to pool by "{pooling}"; remove encoder.pooling')
     if "cls" in pooling and getattr(model, "cls_token", None) is None:
-        raise InputError(f'encoder: {config.name} has no class token to pool by "{pooling}"; give pooling mean')
+        raise InputError(f'encoder: {config.name} has no class token to pool by "{pooling}"; set encoder.pooling=mean')
     encoder = Encoder(model, config, pooling, device)
     if encoder.feature_shape != (encoder.dim,):
         raise InputError(
-            f"encoder: {config.name} gives {encoder.feature_shape} numbers a tile, not a vector; give pooling cls, mean or cls+mean"
+            f"encoder: {config.name} returns shape {encoder.feature_shape} per tile, not a vector; set encoder.pooling to cls, "
+            "mean or cls+mean"
         )
     if spec.dim and pooling == spec.pooling and encoder.dim != spec.dim:
         source = config.weights or spec.hub or spec.timm_name
-        raise InputError(f"encoder: {config.name} gives {spec.dim} numbers a tile, but {source} gives {encoder.dim}")
+        raise InputError(
+            f"encoder: {config.name} has features of length {spec.dim}, but {source} yields length {encoder.dim}"
+        )
     return encoder
 
 
 def backbone(spec: EncoderSpec, source: str | None = None) -> Any:
-    """The backbone of an entry, without a classifier.
+    """Return the backbone of an entry, without a classifier.
 
     Args:
         spec: the entry.
-        source: what timm calls the place of weights that it can load; None: random weights.
+        source: name under which timm finds weights that it can load; None: random weights.
     """
-    # With its classifier, if it has one: else timm would take weights that do not fit without a word.
+    # Created with its classifier, if any: without it timm would silently accept weights that do not fit.
     model: Any = timm.create_model(source or spec.timm_name, pretrained=source is not None, **spec.options)
     if model.num_classes:
         model.reset_classifier(0)
@@ -231,13 +246,13 @@ def backbone(spec: EncoderSpec, source: str | None = None) -> Any:
 
 
 def _create(spec: EncoderSpec, config: EncoderConfig) -> Any:
-    """The backbone with its weights, all of them."""
+    """The backbone with all its weights."""
     folder = config.weights if config.weights and config.weights.is_dir() else None
     by_timm = spec.file is None and (bool(folder) or (config.weights is None and spec.packaged_weights is None))
     state = None if by_timm else _weights(spec, config)
-    place = f"local-dir:{folder}" if folder else f"hf-hub:{spec.hub}" if spec.hub else spec.timm_name
+    source = f"local-dir:{folder}" if folder else f"hf-hub:{spec.hub}" if spec.hub else spec.timm_name
     try:
-        model = backbone(spec, place if by_timm else None)
+        model = backbone(spec, source if by_timm else None)
     except LOADING_ERRORS as error:
         raise InputError(_unavailable(config, spec, error)) from error
     if state is not None:
@@ -246,7 +261,7 @@ def _create(spec: EncoderSpec, config: EncoderConfig) -> Any:
 
 
 def _weights(spec: EncoderSpec, config: EncoderConfig) -> State:
-    """Weights of a package or of a file, named as the backbone names them."""
+    """Weights from a package or a file, under the backbone's names."""
     if config.weights is None and spec.packaged_weights:
         return spec.packaged_weights()
     state = _local_weights(_weight_file(spec, config))
@@ -257,7 +272,7 @@ def _weights(spec: EncoderSpec, config: EncoderConfig) -> State:
 
 
 def _weight_file(spec: EncoderSpec, config: EncoderConfig) -> Path:
-    """The user's file, that of the user's folder, or that of the hub."""
+    """The weight file: the user's, the one in the user's folder, or the hub's."""
     if config.weights:
         return config.weights / spec.file if spec.file and config.weights.is_dir() else config.weights
     try:
@@ -282,54 +297,54 @@ def _local_weights(path: Path) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"encoder: weights {path} hold more than weights, and are not opened: {reason}") from None
+        raise InputError(f"encoder: weights {path} contain more than weights and are not loaded: {reason}") from None
     except LOADING_ERRORS as error:
         raise InputError(f"encoder: weights {path} cannot be read: {error}") from None
     for key in ("state_dict", "model", "teacher"):
         state = state.get(key, state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"encoder: weights {path} are not a table of weights by name (a state dict)")
+        raise InputError(f"encoder: weights {path} are not a state dict (tensors by name)")
     return state
 
 
 def _load_strictly(model: nn.Module, state: State, config: EncoderConfig, source: str) -> None:
-    """Every weight of the backbone must be there; only a classifier that the backbone lacks may be left over."""
-    own = model.state_dict()
+    """Load weights that match the backbone's exactly; only those of a classifier may be left over."""
+    expected = model.state_dict()
     head = tuple(f"{name}." for name in ("classifier", "head", "fc"))
     problems = {
-        "missing": [name for name in own if name not in state],
-        "unknown": [name for name in state if name not in own and not name.startswith(head)],
-        "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
+        "missing": [name for name in expected if name not in state],
+        "unknown": [name for name in state if name not in expected and not name.startswith(head)],
+        "of another shape": [name for name in expected if name in state and expected[name].shape != state[name].shape],
     }
     if any(problems.values()):
-        told = (f"{len(names)} weights {what} ({', '.join(names[:3])})" for what, names in problems.items() if names)
-        raise InputError(f"encoder: {source} do not fit {config.name}: {', '.join(told)}")
-    model.load_state_dict({name: state[name] for name in own})
+        listed = (f"{len(names)} weights {what} ({', '.join(names[:3])})" for what, names in problems.items() if names)
+        raise InputError(f"encoder: {source} do not fit {config.name}: {', '.join(listed)}")
+    model.load_state_dict({name: state[name] for name in expected})
 
 
 def _unavailable(config: EncoderConfig, spec: EncoderSpec, error: Exception) -> str:
     reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     if "client has been closed" in reason:
-        reason = "no connection to the model hub"  # so ends huggingface_hub's second attempt
+        reason = "no connection to the model hub"  # the message of huggingface_hub's second attempt
     if (config.weights and config.weights.is_dir()) or spec.timm_name.startswith("local-dir:"):
         return f"encoder: {config.name} could not be loaded from {config.weights or spec.timm_name}: {reason[:300]}"
     repository = spec.hub or spec.timm_name.removeprefix("hf-hub:").removeprefix("hf_hub:")
-    copy = "copy its repository (config.json and the weights) from elsewhere and give --encoder-weights FOLDER"
+    copy = "download its repository (config.json and the weights) elsewhere and set --encoder-weights FOLDER"
     if spec.file:
-        copy = f"copy its {spec.file} from elsewhere and give --encoder-weights FILE"
+        copy = f"download its {spec.file} elsewhere and set --encoder-weights FILE"
     return (
-        f"encoder: {config.name} could not be loaded ({reason[:300]}). If its weights are gated, ask for access on the page of "
+        f"encoder: {config.name} could not be loaded ({reason[:300]}). If its weights are gated, request access on the page of "
         f"{repository} at the model hub and log in with `hf auth login`; without a network, {copy}; or use --encoder "
         "efficientnet-lite0, which needs no download"
     )
 
 
 def _structure(model: nn.Module) -> list[Any]:
-    """What a backbone computes besides its weights: each module's kind and plain settings (sizes, pooling, epsilons …).
+    """The architecture of a backbone: each module's type and plain settings (sizes, pooling, epsilons …).
 
-    Read off the model, so that nothing is forgotten, wherever an option came from: the table, a config.json, timm.
+    Read from the model itself, so that it is complete whatever set an option: the table, a config.json, timm.
     """
-    passing = ("_", "training", "fused_attn", "grad_checkpointing")  # of the moment and the machine, not the arithmetic
+    passing = ("_", "training", "fused_attn", "grad_checkpointing")  # state of the process, not the arithmetic
     return [
         [
             name,

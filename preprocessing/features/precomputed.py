@@ -16,7 +16,7 @@ NO_SIZE = (0, 0)  # an import does not know how large the slide was
 
 
 @dataclass(frozen=True)
-class FeatureRecipe:
+class PrecomputedRecipe:
     """How the features of a cohort were made.
 
     Attributes:
@@ -73,19 +73,19 @@ def precomputed_slide(file: SlideFile, store: FeatureStore) -> Slide:
     )
 
 
-def precomputed_recipe(slides: Iterable[Slide], store: FeatureStore) -> FeatureRecipe:
+def precomputed_recipe(slides: Iterable[Slide], store: FeatureStore) -> PrecomputedRecipe:
     """How the features of all these slides were made.
 
     Raises:
         InputError: not all in the same way.
     """
-    found: dict[str, tuple[FeatureRecipe, str]] = {}
+    found: dict[str, tuple[PrecomputedRecipe, str]] = {}
     for slide in slides:
         metadata = store.describe_features(slide.features)
         if metadata is None:
             raise InputError(f"store {store.place}: {slide.features} is not whole any more; make it again")
         stain = metadata.get("stain")
-        recipe = FeatureRecipe(
+        recipe = PrecomputedRecipe(
             TileConfig(**metadata["recipe"]), metadata["encoder"], (stain["method"], stain["target"]) if stain else None
         )
         found.setdefault(recipe.identity(), (recipe, slide.slide_id))

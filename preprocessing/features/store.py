@@ -24,7 +24,7 @@ from jaxtyping import Float, Int32
 from preprocessing.features.arrays import DamagedError
 from preprocessing.features.groups import GroupStore
 from preprocessing.io.errors import SlideError
-from preprocessing.tiling.slide_stats import LOOK_FORMAT, Look
+from preprocessing.tiling.slide_stats import STATS_FORMAT, SlideStats
 from preprocessing.tiling.tiles import TiledSlide, TileGrid
 
 log = logging.getLogger(__name__)
@@ -156,18 +156,18 @@ class FeatureStore(GroupStore):
         """Whether the slide's statistics are measured."""
         return self.read_slide_stats(key) is not None
 
-    def write_slide_stats(self, key: str, stats: Look, provenance: Mapping[str, Any]) -> None:
+    def write_slide_stats(self, key: str, stats: SlideStats, provenance: Mapping[str, Any]) -> None:
         """Store a slide's statistics, under the key of its tiles."""
         self.write(
-            f"{SLIDE_STATS}/{key}", {}, {"stats_format": LOOK_FORMAT, "slide_stats": asdict(stats)} | dict(provenance)
+            f"{SLIDE_STATS}/{key}", {}, {"stats_format": STATS_FORMAT, "slide_stats": asdict(stats)} | dict(provenance)
         )
 
-    def read_slide_stats(self, key: str) -> Look | None:
+    def read_slide_stats(self, key: str) -> SlideStats | None:
         """A slide's statistics; None where they are not measured, or an earlier version measured them."""
         for kind, version, content in ((SLIDE_STATS, "stats_format", "slide_stats"), ("looks", "look_format", "look")):
             attributes = self.attributes(f"{kind}/{key}")
-            if attributes and attributes.get(version) == LOOK_FORMAT:
-                return Look(**attributes[content])
+            if attributes and attributes.get(version) == STATS_FORMAT:
+                return SlideStats(**attributes[content])
         return None
 
     def write_features(self, key: str, bag: Bag, provenance: Mapping[str, Any], *, lossless: bool = False) -> None:

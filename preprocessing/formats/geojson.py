@@ -1,7 +1,7 @@
 """A slide's tissue and tiles as QuPath reads them: annotations and tiles in level-0 pixels.
 
-QuPath measures from the corner of the scanned part, where a file says which part that is. Tiles are objects of the type
-`tile`, which `preprocessing.tiling.masks` passes over: the file is also a tissue mask, the very one that it was made from.
+QuPath's origin is the corner of the scanned region, where a file declares one. Tiles are objects of the type `tile`, which
+`preprocessing.tiling.masks` skips: the file can be used as a tissue mask and then yields the mask it was made from.
 """
 
 import json
@@ -16,7 +16,7 @@ from preprocessing.formats.colours import prototype_colour, rgb
 
 TISSUE_COLOUR = (150, 150, 150)
 TILE_COLOUR = (90, 130, 180)
-NAMES = uuid.UUID("0a0b2f9e-4f0e-5c39-9d0e-2d8a0c6a7d11")  # of ids that are made of names: the same file each time
+NAMES = uuid.UUID("0a0b2f9e-4f0e-5c39-9d0e-2d8a0c6a7d11")  # namespace of ids made from names: files are reproducible
 
 
 def to_geojson(
@@ -27,23 +27,23 @@ def to_geojson(
     mask: Bool[np.ndarray, "h w"] | None,
     size_px: tuple[int, int],
     corner_px: tuple[int, int],
-    seen: Mapping[str, np.ndarray],
+    values: Mapping[str, np.ndarray],
     colours: Mapping[int, str],
 ) -> str:
-    """A feature collection for QuPath.
+    """Return a feature collection for QuPath, as JSON.
 
     Args:
         slide_id: the slide.
         coords: the tiles' upper left corners, level-0 pixels.
         span_px: width and height of a tile on level 0.
-        mask: tissue over the whole slide; None where it is not known.
+        mask: tissue over the whole slide; None where it is unknown.
         size_px: width and height of level 0.
-        corner_px: the point of the slide that is the file's zero, level-0 pixels.
-        seen: what a model sees in each tile, by name; `prototype` becomes its class, numbers its measurements.
-        colours: of prototypes, as #rrggbb.
+        corner_px: origin of the file's coordinates, level-0 pixels (x, y) of the slide.
+        values: values per tile by name; `prototype` becomes the tile's class, the others its measurements.
+        colours: colours of prototypes, as #rrggbb.
     """
     features = [] if mask is None else list(_tissue(slide_id, mask, size_px, corner_px))
-    features += _tiles(slide_id, coords - np.array(corner_px), span_px, seen, colours)
+    features += _tiles(slide_id, coords - np.array(corner_px), span_px, values, colours)
     return json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False)
 
 
@@ -59,14 +59,14 @@ def _tissue(
 
 
 def outline(mask: Bool[np.ndarray, "h w"]) -> list[Any]:
-    """The shapely polygons, with holes, that cover the mask's pixels exactly, in pixels of the mask; from left to right."""
+    """Return the shapely polygons, with holes, that cover the mask's pixels exactly, in mask pixels, from left to right."""
     import shapely
 
     padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
     rows, starts = np.nonzero(np.diff(padded, axis=1) == 1)
     _, ends = np.nonzero(np.diff(padded, axis=1) == -1)  # as many, row by row in the same order
     area = shapely.union_all(shapely.box(starts, rows, ends, rows + 1))
-    pieces = [shapely.geometry.polygon.orient(piece) for piece in shapely.get_parts(area)]  # as RFC 7946 asks
+    pieces = [shapely.geometry.polygon.orient(piece) for piece in shapely.get_parts(area)]  # as RFC 7946 requires
     return sorted(pieces, key=lambda piece: piece.bounds)
 
 
@@ -74,17 +74,17 @@ def _tiles(
     slide_id: str,
     corners: np.ndarray,
     span_px: tuple[float, float],
-    seen: Mapping[str, np.ndarray],
+    values: Mapping[str, np.ndarray],
     colours: Mapping[int, str],
 ) -> Iterator[dict[str, Any]]:
     for i, (x, y) in enumerate(corners.tolist()):
         right, lower = x + span_px[0], y + span_px[1]
         geometry = {"type": "Polygon", "coordinates": [[[x, y], [right, y], [right, lower], [x, lower], [x, y]]]}
         name, colour = "Tile", TILE_COLOUR
-        if "prototype" in seen:
-            prototype = int(seen["prototype"][i])
+        if "prototype" in values:
+            prototype = int(values["prototype"][i])
             name, colour = f"prototype {prototype}", rgb(colour_of(prototype, colours))
-        measured = {what: float(values[i]) for what, values in seen.items() if np.isfinite(values[i])}
+        measured = {what: float(array[i]) for what, array in values.items() if np.isfinite(array[i])}
         yield _feature(f"{slide_id} tile {i}", geometry, "tile", name, colour, measured)
 
 
@@ -106,5 +106,5 @@ def _feature(
 
 
 def colour_of(prototype: int, colours: Mapping[int, str]) -> str:
-    """The colour of a prototype, counted from 1: its own, or one of the palette's."""
+    """Return the colour of a prototype, counted from 1: from `colours`, or else from the palette."""
     return colours.get(prototype, prototype_colour(prototype))

@@ -1,12 +1,12 @@
-"""Patch features in the HDF5 files of other tools: one file a slide, written and read as each tool does it.
+"""Patch features in the HDF5 files of other tools, one file per slide, in each tool's layout.
 
-    CLAM      features (N, D) float32, coords (N, 2) int32: level-0 pixels; nothing says how large a tile is
+    CLAM      features (N, D) float32, coords (N, 2) int32: level-0 pixels; the size of a tile is not recorded
     TRIDENT   the same, and on coords the attributes patch_size, patch_size_level0, level0_magnification,
               target_magnification, overlap
     STAMP     feats (N, D) float16, coords (N, 2) in micrometres; attributes unit, tile_size_um, tile_size_px, extractor
 
-Corners are upper left ones. What is written here has moreover the attributes of `Geometry` on the file itself, by which it
-is read again without a word from the user; other tools pass over them.
+Coordinates are upper left corners. Files written here also carry the attributes of `Geometry`, so that they can be read
+back without further declarations; other tools ignore them.
 """
 
 from collections import Counter
@@ -24,34 +24,33 @@ from jaxtyping import Float, Int32, Num
 from preprocessing.features.store import Bag
 from preprocessing.io.atomic import atomic_file
 from preprocessing.io.errors import InputError, SlideError
-from preprocessing.slides.resolution import MPP_RANGE
+from preprocessing.slides.resolution import MPP_RANGE, POWER_TIMES_MPP
 
 Format = Literal["clam", "trident", "stamp"]
 FEATURES: Mapping[Format, str] = {"clam": "features", "trident": "features", "stamp": "feats"}
-DTYPES: Mapping[Format, tuple[str, str]] = {  # of features and coords, as the tool itself writes them
+DTYPES: Mapping[Format, tuple[str, str]] = {  # of features and coords, as the tool writes them
     "clam": ("float32", "int32"),
     "trident": ("float32", "int64"),
     "stamp": ("float16", "float64"),
 }
 MAGNIFICATIONS = (80, 60, 40, 20, 10, 5)
-POWER_TIMES_MPP = 10.0  # TRIDENT's own rule: 20x is 0.5 µm per pixel
-STAMP_LAYOUT = "2.1.0"  # since this version the tile's size is called tile_size_um
-MAX_BYTES = 8 << 30  # of one slide: a million tiles of 2,048 float32
+STAMP_LAYOUT = "2.1.0"  # the first version that names the tile's size tile_size_um
+MAX_BYTES = 8 << 30  # per slide: a million tiles of 2,048 float32
 UM_DECIMALS = 6
 PX_RANGE = (16, 4096)
-TOLERANCE = 0.05  # by which what the file says and what the user says may differ
-MAX_SHARED = 0.1  # share of tiles whose cell another tile has; more is a grid of another pitch
+TOLERANCE = 0.05  # relative difference between the file and the user's declaration that is ignored
+MAX_SHARED = 0.1  # share of tiles whose cell is occupied; more means that the grid has another pitch
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What the user says of files that do not say it themselves; None: nothing.
+    """The user's declarations for files that lack them; None: not declared.
 
     Attributes:
         mpp: microns per pixel of the tiles.
         tile_px: side of a tile, in pixels at `mpp`.
         slide_mpp: microns per level-0 pixel.
-        stride_px: distance of neighbouring tiles' corners, in pixels at `mpp`; None: edge to edge.
+        stride_px: distance between neighbouring tiles' corners, in pixels at `mpp`; None: edge to edge.
     """
 
     mpp: float | None = None
@@ -72,12 +71,12 @@ class Declared:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How large the tiles of a slide are, and in which pixels they are told.
+    """Size and spacing of a slide's tiles, and the pixel frame of their coordinates.
 
     Attributes:
         tile_px: side of a tile, in pixels at `mpp`.
         mpp: microns per pixel of the tiles.
-        stride_px: distance of neighbouring tiles' corners, in pixels at `mpp`.
+        stride_px: distance between neighbouring tiles' corners, in pixels at `mpp`.
         slide_mpp_xy: microns per pixel of the coordinates, level 0 of the slide, along x and y.
     """
 
@@ -88,12 +87,12 @@ class Geometry:
 
     @property
     def span_px(self) -> tuple[float, float]:
-        """Width and height of a tile on level 0."""
+        """Width and height of a tile in level-0 pixels."""
         return self._on_level_0(self.tile_px)
 
     @property
     def pitch_px(self) -> tuple[float, float]:
-        """Distance of neighbouring tiles' corners on level 0, along x and y."""
+        """Distance between neighbouring tiles' corners in level-0 pixels, along x and y."""
         return self._on_level_0(self.stride_px)
 
     def _on_level_0(self, length_px: int) -> tuple[float, float]:
@@ -102,11 +101,13 @@ class Geometry:
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """One slide as an HDF5 file has it.
+    """The contents of one slide's HDF5 file.
 
     Attributes:
-        dtypes: of features and coords, as they are in the file.
-        extractor: what the file says of the encoder; empty: nothing.
+        bag: features, and corners in level-0 pixels.
+        geometry: size and spacing of the tiles.
+        dtypes: of features and coords in the file.
+        extractor: name of the encoder according to the file, or "".
     """
 
     bag: Bag
@@ -125,17 +126,17 @@ def write_h5(
     encoder: str,
     dtypes: tuple[str, str] | None = None,
 ) -> None:
-    """Write a slide's features as CLAM, TRIDENT or STAMP would; whole or not at all.
+    """Write a slide's features as CLAM, TRIDENT or STAMP would, atomically.
 
     Args:
         path: the file.
-        layout: whose.
+        layout: the tool's.
         bag: features, and corners in level-0 pixels.
-        geometry: of its tiles.
+        geometry: size and spacing of the tiles.
         slide_id: the slide.
-        encoder: its name.
-        dtypes: of features and coords where they came from such a file; else the tool's own. Features that float16 does not
-            hold are float32 in any.
+        encoder: name of the encoder.
+        dtypes: of features and coords, where they were imported from such a file; default: the tool's. Float32 features are
+            always written as float32.
     """
     import h5py
 
@@ -174,8 +175,8 @@ def _trident_attributes(file: Any, geometry: Geometry, slide_id: str, _encoder: 
 
 def _stamp_attributes(file: Any, geometry: Geometry, _slide_id: str, encoder: str) -> None:
     size_um = round(geometry.tile_px * geometry.mpp, UM_DECIMALS)
-    told = {"unit": "um", "tile_size_um": size_um, "tile_size_px": geometry.tile_px, "extractor": encoder}
-    file.attrs.update(told | {"feat_type": "tile", "stamp_version": STAMP_LAYOUT})
+    attributes = {"unit": "um", "tile_size_um": size_um, "tile_size_px": geometry.tile_px, "extractor": encoder}
+    file.attrs.update(attributes | {"feat_type": "tile", "stamp_version": STAMP_LAYOUT})
 
 
 _ATTRIBUTES: Mapping[Format, Callable[[Any, Geometry, str, str], None]] = {
@@ -186,112 +187,115 @@ _ATTRIBUTES: Mapping[Format, Callable[[Any, Geometry, str, str], None]] = {
 
 
 def read_geometry(path: Path, layout: Format, declared: Declared) -> Geometry:
-    """How large a file's tiles are, as the file says or the user declares it.
+    """Return size and spacing of a file's tiles, from the file or the user's declaration.
 
     Raises:
-        InputError: neither says it, or they contradict each other.
-        SlideError: the file is damaged, or no such file at all.
+        InputError: neither gives them, or they contradict each other.
+        SlideError: the file is damaged, or has another layout.
     """
     with _opened(path) as file:
         _, coords = _datasets(path, file, layout)
-        told = _told(path, file, coords, layout)
-        tile_px = _agreed(path, "the side of a tile in pixels", "--tile-px", told.get("tile_px"), declared.tile_px)
-        mpp = _agreed(path, "the tiles' microns per pixel", "--mpp", told.get("mpp"), declared.mpp)
-        stride_px = declared.stride_px or told.get("stride_px") or tile_px
-        slide_mpp_xy = told.get("slide_mpp_xy")
-        if slide_mpp_xy is None and "span_px" in told:
-            slide_mpp_xy = (tile_px * mpp / told["span_px"],) * 2
+        recorded = _recorded(path, file, coords, layout)
+        tile_px = _agreed(path, "the side of a tile (pixels)", "--tile-px", recorded.get("tile_px"), declared.tile_px)
+        mpp = _agreed(path, "the resolution of the tiles (µm/px)", "--mpp", recorded.get("mpp"), declared.mpp)
+        stride_px = declared.stride_px or recorded.get("stride_px") or tile_px
+        slide_mpp_xy = recorded.get("slide_mpp_xy")
+        if slide_mpp_xy is None and "span_px" in recorded:
+            slide_mpp_xy = (tile_px * mpp / recorded["span_px"],) * 2
         if slide_mpp_xy is not None or declared.slide_mpp is not None:
             known = None if slide_mpp_xy is None else slide_mpp_xy[0]
-            x = _agreed(path, "the slide's microns per pixel", "--slide-mpp", known, declared.slide_mpp)
+            x = _agreed(path, "the resolution of the slide (µm/px)", "--slide-mpp", known, declared.slide_mpp)
             slide_mpp_xy = slide_mpp_xy or (x, x)
-        elif layout == "stamp":  # micrometres need none: they are told in the tiles' own pixels
+        elif layout == "stamp":  # coordinates in micrometres need no slide resolution: tile pixels serve as level 0
             slide_mpp_xy = (mpp, mpp)
         else:
             slide_mpp_xy = (_mpp_from_pitch(path, coords[...], stride_px * mpp, mpp),) * 2
-        Declared(mpp, tile_px, slide_mpp_xy[0], stride_px)  # within what is possible
+        Declared(mpp, tile_px, slide_mpp_xy[0], stride_px)  # checks the ranges
     return Geometry(int(tile_px), float(mpp), int(stride_px), slide_mpp_xy)
 
 
-def _told(path: Path, file: Any, coords: Any, layout: Format) -> dict[str, Any]:
-    """What the file says of its tiles; `span_px` is a tile's side on level 0."""
-    own = {one.name: file.attrs.get(one.name) for one in fields(Geometry)}
-    if all(value is not None for value in own.values()):
-        return own | {"slide_mpp_xy": tuple(float(value) for value in own["slide_mpp_xy"])}
-    told = coords.attrs
+def _recorded(path: Path, file: Any, coords: Any, layout: Format) -> dict[str, Any]:
+    """The geometry that the file records; `span_px` is a tile's side in level-0 pixels."""
+    complete = {one.name: file.attrs.get(one.name) for one in fields(Geometry)}
+    if all(value is not None for value in complete.values()):
+        return complete | {"slide_mpp_xy": tuple(float(value) for value in complete["slide_mpp_xy"])}
+    attributes = coords.attrs
     try:
         if layout == "stamp":
-            return _told_by_stamp(path, file.attrs)
+            return _recorded_by_stamp(path, file.attrs)
         if layout == "trident":
-            return _told_by_trident(told)
-        if "patch_size" in told:  # of CLAM's file of patches, sometimes kept: the tile as it is cut from its level
-            side = int(told["patch_size"])
-            if "downsample" in told or int(told.get("patch_level", 0)) == 0:
-                return {"tile_px": side, "span_px": side * float(np.max(told.get("downsample", 1.0)))}
+            return _recorded_by_trident(attributes)
+        if (
+            "patch_size" in attributes
+        ):  # from CLAM's file of patches, sometimes kept: the side on the level it is cut from
+            side = int(attributes["patch_size"])
+            if "downsample" in attributes or int(attributes.get("patch_level", 0)) == 0:
+                return {"tile_px": side, "span_px": side * float(np.max(attributes.get("downsample", 1.0)))}
             return {"tile_px": side}
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: its attributes make no sense: {error}") from None
+        raise InputError(f"{path}: its attributes are invalid: {error}") from None
     return {}
 
 
-def _told_by_stamp(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
-    unit = told.get("unit", "um")
-    if "tile_size_um" in told and unit != "um":
+def _recorded_by_stamp(path: Path, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    unit = attributes.get("unit", "um")
+    if "tile_size_um" in attributes and unit != "um":
         raise InputError(
-            f"{path}: its unit is {unit}, and STAMP's coordinates are read in um; extract it again with STAMP"
+            f"{path}: its unit is {unit}, but STAMP's coordinates must be in um; extract it again with STAMP"
         )
-    size_um = told.get("tile_size_um", told.get("tile_size") if told.get("unit") == "um" else None)
-    size_px = told.get("tile_size_px")
+    size_um = attributes.get("tile_size_um", attributes.get("tile_size") if attributes.get("unit") == "um" else None)
+    size_px = attributes.get("tile_size_px")
     found = {} if size_px is None else {"tile_px": int(size_px)}
     return found if size_um is None or size_px is None else found | {"mpp": float(size_um) / int(size_px)}
 
 
-def _told_by_trident(told: Mapping[str, Any]) -> dict[str, Any]:
+def _recorded_by_trident(attributes: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    if "patch_size" in told:
-        found |= {"tile_px": int(told["patch_size"])}
-        found |= {"stride_px": int(told["patch_size"]) - int(told.get("overlap", 0))}
-    if float(told.get("target_magnification", 0)) > 0:
-        found["mpp"] = POWER_TIMES_MPP / float(told["target_magnification"])
-    if float(told.get("patch_size_level0", 0)) > 0:
-        found["span_px"] = float(told["patch_size_level0"])
+    if "patch_size" in attributes:
+        found |= {"tile_px": int(attributes["patch_size"])}
+        found |= {"stride_px": int(attributes["patch_size"]) - int(attributes.get("overlap", 0))}
+    if float(attributes.get("target_magnification", 0)) > 0:
+        found["mpp"] = POWER_TIMES_MPP / float(attributes["target_magnification"])
+    if float(attributes.get("patch_size_level0", 0)) > 0:
+        found["span_px"] = float(attributes["patch_size_level0"])
     return found
 
 
-def _agreed(path: Path, what: str, flag: str, told: float | None, declared: float | None) -> Any:
-    if told is None and declared is None:
-        raise InputError(f"{path}: nothing in it says {what}, and features mean nothing without; give it with {flag}")
-    if told is not None and declared is not None and abs(np.log(declared / told)) > TOLERANCE:
+def _agreed(path: Path, what: str, flag: str, recorded: float | None, declared: float | None) -> Any:
+    """The recorded or the declared value, which must agree within `TOLERANCE`."""
+    if recorded is None and declared is None:
+        raise InputError(f"{path}: {what} is not recorded in the file; set {flag}")
+    if recorded is not None and declared is not None and abs(np.log(declared / recorded)) > TOLERANCE:
         raise InputError(
-            f"{path}: {what} is {told:g} by the file and {declared:g} by {flag}; leave {flag} out, or correct it"
+            f"{path}: {what} is {recorded:g} in the file and {declared:g} by {flag}; remove {flag}, or correct it"
         )
-    return declared if told is None else told
+    return declared if recorded is None else recorded
 
 
 def _mpp_from_pitch(path: Path, coords: Num[np.ndarray, "N 2"], stride_um: float, mpp: float) -> float:
-    """Microns per level-0 pixel of a slide whose neighbouring tiles lie `stride_um` apart: from how far apart they are told."""
+    """Microns per level-0 pixel, from the most frequent distance between tiles that lie `stride_um` apart."""
     steps = [step for axis in (0, 1) for step in _steps(coords.astype(float), axis)]
     if not steps:
         raise SlideError(
-            f"{path.name}: no two of its tiles lie beside each other, which would tell the slide's microns per pixel; import it "
-            "by itself with --slide-mpp"
+            f"{path.name}: no two of its tiles are neighbours, from which the slide's resolution could be derived; import it "
+            "separately with --slide-mpp"
         )
     (pitch, _), *_ = Counter(steps).most_common(1)
     found = stride_um / pitch
     if found > mpp * (1 + TOLERANCE):
         raise InputError(
-            f"{path}: its tiles lie {pitch:g} level-0 pixels apart, which is closer than a tile of that size at that "
-            "resolution is wide: do they overlap? Give --stride-px, or the slide's microns per pixel with --slide-mpp"
+            f"{path}: its tiles lie {pitch:g} level-0 pixels apart, less than the width of a tile of that size and resolution; "
+            "if they overlap, set --stride-px, otherwise the slide's resolution with --slide-mpp"
         )
     return float(found)
 
 
 def read_h5(path: Path, layout: Format, geometry: Geometry) -> FeatureFile:
-    """A slide's features, and its corners in level-0 pixels.
+    """Return a slide's features, with corners in level-0 pixels.
 
     Raises:
-        SlideError: the file is cut off, has other shapes than the tool gives, values that are not finite, or tiles that do
-            not lie on a grid of that pitch.
+        SlideError: the file is incomplete, has other shapes than the tool writes, values that are not finite, or tiles that
+            do not lie on a grid of that pitch.
     """
     with _opened(path) as file:
         features, coords = _datasets(path, file, layout)
@@ -304,14 +308,14 @@ def read_h5(path: Path, layout: Format, geometry: Geometry) -> FeatureFile:
         corners = corners / geometry.slide_mpp_xy
     if not (np.isfinite(corners).all() and corners.min() > -0.5 and corners.max() < np.iinfo(np.int32).max):
         raise SlideError(
-            f"{path.name}: its coordinates are not those of a slide: {corners.min():g} … {corners.max():g}"
+            f"{path.name}: its coordinates are impossible on a slide: {corners.min():g} … {corners.max():g}"
         )
     corners = np.rint(corners).astype(np.int32)
     return FeatureFile(Bag(values, corners, _cells(path, corners, geometry)), geometry, dtypes, extractor)
 
 
 def _steps(coords: Float[np.ndarray, "N 2"], axis: int) -> list[float]:
-    """From each tile to the next that lies in its row (axis 0) or column (1)."""
+    """Distance from each tile to the next in its row (axis 0) or column (axis 1)."""
     order = np.lexsort((coords[:, axis], coords[:, 1 - axis]))
     found = np.diff(coords[order], axis=0)
     return found[(found[:, 1 - axis] == 0) & (found[:, axis] > 0), axis].tolist()
@@ -329,7 +333,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _datasets(path: Path, file: Any, layout: Format) -> tuple[Any, Any]:
-    """Features and coords, of the shapes that they should have and all there, before anything of them is read."""
+    """Features and coords, checked for shape and completeness before any values are read."""
     import h5py
 
     names = (FEATURES[layout], "coords")
@@ -341,32 +345,34 @@ def _datasets(path: Path, file: Any, layout: Format) -> tuple[Any, Any]:
     features, coords = file[names[0]], file["coords"]
     if features.ndim != 2 or not all(features.shape):
         raise SlideError(
-            f"{path.name}: its {names[0]} are {features.shape}; tiles × width are wanted, one tile at least"
+            f"{path.name}: its {names[0]} have shape {features.shape}; expected (tiles, length), with at least one tile"
         )
     if coords.shape != (len(features), 2):
-        raise SlideError(f"{path.name}: {len(features)} features, and coords are {coords.shape}")
+        raise SlideError(f"{path.name}: {len(features)} features, but coords have shape {coords.shape}")
     if features.dtype not in (np.float16, np.float32) or coords.dtype.kind not in "iuf":
         raise SlideError(
-            f"{path.name}: features are {features.dtype} and coords {coords.dtype}; float16 or float32 are read"
+            f"{path.name}: features are {features.dtype} and coords {coords.dtype}; expected float16 or float32 features"
         )
     if features.nbytes + coords.nbytes > MAX_BYTES:
         raise SlideError(
-            f"{path.name}: features of {features.shape}, {features.nbytes / 2**30:,.0f} GiB: not one slide's"
+            f"{path.name}: features of shape {features.shape}, {features.nbytes / 2**30:,.0f} GiB: too large for one slide"
         )
     for one in (features, coords):
         if not _is_complete(one):
-            raise SlideError(f"{path.name}: parts of {one.name} were never written: what made it was stopped")
+            raise SlideError(
+                f"{path.name}: parts of {one.name} were never written: its export was interrupted; export it again"
+            )
     return features, coords
 
 
 def _is_complete(dataset: Any) -> bool:
-    """Whether all of it was written: HDF5 reads what was not as zeros, without a word."""
+    """Whether all of it was written: HDF5 silently reads missing chunks as zeros."""
     if dataset.is_virtual or dataset.external:
         return False
     if dataset.chunks is None:
         return bool(dataset.id.get_storage_size() >= dataset.nbytes)
-    wanted = np.prod([ceil(side / chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True)])
-    return bool(dataset.id.get_num_chunks() >= wanted)
+    expected = np.prod([ceil(side / chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True)])
+    return bool(dataset.id.get_num_chunks() >= expected)
 
 
 def _to_um(coords: Int32[np.ndarray, "N 2"], geometry: Geometry) -> Float[np.ndarray, "N 2"]:
@@ -374,10 +380,10 @@ def _to_um(coords: Int32[np.ndarray, "N 2"], geometry: Geometry) -> Float[np.nda
 
 
 def _cells(path: Path, corners: Int32[np.ndarray, "N 2"], geometry: Geometry) -> Int32[np.ndarray, "N 2"]:
-    """Column and row of each tile on a grid of the tiles' pitch, no two in one cell.
+    """Column and row of each tile on a grid of the tiles' pitch, unique.
 
-    CLAM lays a grid over each piece of tissue: the pieces' grids need not fit each other, and two tiles can be nearest to one
-    cell. The second then takes the nearest that is free.
+    CLAM lays a separate grid over each piece of tissue, so that two tiles can be nearest to the same cell. The second one
+    then gets the nearest free cell.
     """
     cells = np.rint(corners / np.array(geometry.pitch_px)).astype(np.int32)
     taken: set[tuple[int, int]] = set()
@@ -387,9 +393,9 @@ def _cells(path: Path, corners: Int32[np.ndarray, "N 2"], geometry: Geometry) ->
             shared += 1
             if shared > max(1, MAX_SHARED * len(cells)):
                 raise SlideError(
-                    f"{path.name}: its tiles lie closer than {geometry.pitch_px[0]:g} level-0 pixels, at which tiles of "
-                    f"{geometry.stride_px} pixels at {geometry.mpp:g} µm lie: is --mpp, --tile-px or --slide-mpp another, or "
-                    "do they overlap (--stride-px)?"
+                    f"{path.name}: its tiles lie closer than {geometry.pitch_px[0]:g} level-0 pixels, the distance of tiles of "
+                    f"{geometry.stride_px} pixels at {geometry.mpp:g} µm; check --mpp, --tile-px or --slide-mpp, or set "
+                    "--stride-px if they overlap"
                 )
             x, y = _free_cell(x, y, taken)
             cells[row] = x, y

@@ -3,8 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +33,6 @@ def file_fingerprint(path: Path) -> str:
     """Of a table or weight file: all its bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-
-
-@cache
-def code_fingerprint() -> str:
-    """Of this project's own sources and of torch's version: what was trained by other code is not this code's result."""
-    root = Path(__file__).resolve().parents[2]
-    files = sorted(path for name in ("models", "preprocessing", "pipeline") for path in (root / name).rglob("*.py"))
-    return fingerprint(version("torch"), [(path.name, file_fingerprint(path)) for path in files])
 
 
 def slide_fingerprint(path: Path) -> str:

@@ -1,7 +1,7 @@
-"""How a slide looks, in a few numbers: its stain, its sharpness, how much tissue it has, how much ink and glass.
+"""Slide statistics: stain, sharpness, tissue area, ink and empty glass of a slide in a few numbers.
 
-They are measured on a sample of tiles and on the thumbnail, at a cost that does not grow with the slide, and say later
-whether a slide is like those that a model was trained on (`pipeline.ood.reference`).
+They are measured on a sample of tiles and on the thumbnail, at a cost that does not grow with the slide. Prediction compares
+them with those of the training cohort to detect a distribution shift (`pipeline.ood.reference`).
 """
 
 import warnings
@@ -16,26 +16,26 @@ from preprocessing.tiling.quality import find_glass, measure_empty, measure_shar
 from preprocessing.tiling.tiles import TiledSlide, read_tile, sample_rows
 from preprocessing.tiling.tissue import measure_ink
 
-LOOK_FORMAT = 1  # raise it whenever a measure means something else
-PIXEL_STEP = 2  # every second pixel, either way, is enough for a mean
-MIN_SHARPNESS = 0.1  # squared grey levels; an empty image has 0, of which there is no logarithm
+STATS_FORMAT = 1  # raise it whenever the meaning of a statistic changes
+PIXEL_STEP = 2  # every second pixel in both directions is enough for a mean
+MIN_SHARPNESS = 0.1  # squared grey levels; an empty image has 0, whose logarithm is not finite
 # Optical density of the stains in red, green and blue: Ruifrok & Johnston, Anal. Quant. Cytol. Histol. 23 (2001) 291.
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 
 
 @dataclass(frozen=True)
-class Look:
-    """Measures of one slide. Densities are decimal optical densities of pixels that are not bare glass; NaN where there are none.
+class SlideStats:
+    """Statistics of one slide. Densities are decimal optical densities of pixels other than bare glass; NaN without any.
 
     Attributes:
         tissue_mm2: area of the tissue.
-        ink: share of pen ink in what lies on the glass, 0 to 1.
-        empty: share of glass or black in the tiles, 0 to 1.
-        sharpness: decimal logarithm of the variance of the Laplacian, the median tile's; see `measure_sharpness`.
+        ink: pen ink as a share of ink and tissue, 0 to 1.
+        empty: mean share of glass or black padding in a tile, 0 to 1.
+        sharpness: log10 of the variance of the Laplacian, median over tiles; see `measure_sharpness`.
         density: mean over pixels and channels.
-        contrast: standard deviation of the pixels' densities.
-        haematoxylin: mean amount, as density along the stain's own colour.
-        eosin: likewise.
+        contrast: standard deviation over pixels of the mean density.
+        haematoxylin: mean amount, as density along the stain's colour vector.
+        eosin: mean amount, as density along the stain's colour vector.
         other_colour: share of density that neither stain explains, 0 to 1.
     """
 
@@ -50,13 +50,13 @@ class Look:
     other_colour: float
 
 
-def look_at(slide: Slide, tiled: TiledSlide) -> Look:
-    """The slide's measures."""
+def measure_slide(slide: Slide, tiled: TiledSlide) -> SlideStats:
+    """Return the statistics of a tiled slide, from at most `SAMPLE_TILES` tiles and the thumbnail."""
     with SlideReader(slide.path) as reader:
         tiles = [read_tile(reader, tiled.grid, int(row)) for row in sample_rows(len(tiled.grid))]
         thumbnail = reader.thumbnail(tiled.mask_downsample)
     pixel_mm2 = slide.mpp_xy[0] * slide.mpp_xy[1] * tiled.mask_downsample**2 / 1e6
-    return Look(
+    return SlideStats(
         tissue_mm2=float(tiled.mask.sum() * pixel_mm2),
         ink=measure_ink(thumbnail, slide.mpp * tiled.mask_downsample),
         empty=float(np.mean([measure_empty(tile) for tile in tiles])),
@@ -66,14 +66,14 @@ def look_at(slide: Slide, tiled: TiledSlide) -> Look:
 
 
 def measure_stain(pixels: np.ndarray) -> dict[str, float]:
-    """Density, contrast, amounts of both stains and the share of other colours of RGB pixels (N, 3), uint8."""
+    """Return density, contrast, the amounts of both stains and the share of other colours of RGB pixels (N, 3), uint8."""
     stained = pixels[~find_glass(pixels)]
     density: Float[np.ndarray, "n 3"] = np.log10(255.0 / np.maximum(stained, 1).astype(np.float32))
     axes = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
-    other = np.cross(*axes)
-    amounts = density @ np.linalg.inv(np.vstack([axes, other / np.linalg.norm(other)]))  # (n, 3)
+    residual = np.cross(*axes)
+    amounts = density @ np.linalg.inv(np.vstack([axes, residual / np.linalg.norm(residual)]))  # (n, 3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # without a stained pixel every mean is NaN, which is meant
+        warnings.simplefilter("ignore", RuntimeWarning)  # without stained pixels every mean is NaN, as documented
         total = np.linalg.norm(density, axis=1).mean()
         return {
             "density": float(density.mean()),

@@ -20,16 +20,16 @@ from preprocessing.tiling.quality import QualityConfig, measure_empty, measure_s
 from preprocessing.tiling.stain import Normaliser, StainConfig, fit_normaliser
 from preprocessing.tiling.tissue import TissueConfig, detect_tissue, tissue_recipe
 
-SAMPLE_TILES = 32  # of a slide, where its tiles are to be known but not all be read
-ROUNDING = 1e-9  # of a tissue share that is computed from sums over the whole mask
+SAMPLE_TILES = 32  # tiles that represent a slide where reading all would take too long
+ROUNDING = 1e-9  # error of a tissue share, which is computed from sums over the whole mask
 
 
 class TileConfig(Settings):
-    """What a tile is."""
+    """Size, resolution and spacing of the tiles, and which tiles are kept."""
 
     tile_px: int = Field(256, ge=16, le=4096, description="side of a tile, in pixels at `mpp`")
     mpp: float = Field(0.5, ge=MPP_RANGE[0], le=MPP_RANGE[1], description="microns per pixel of the tiles")
-    min_tissue: float = Field(0.5, ge=0, le=1, description="share of a tile that must be tissue")
+    min_tissue: float = Field(0.5, ge=0, le=1, description="minimum share of tissue in a tile, 0 to 1")
     stride_px: int | None = Field(
         None,
         ge=16,
@@ -50,14 +50,28 @@ def tile_recipe(config: TileConfig) -> dict[str, Any]:
 class TileGrid:
     """Where the tiles of one slide lie and how they are read.
 
+    Three pixel frames are involved. All have x to the right, y downwards and their origin at the upper left corner:
+
+    - level-0 pixels: the slide at full resolution. Positions are always given in this frame.
+    - level pixels: the pyramid level that tiles are read from, the coarsest one that is still finer than the tile.
+    - tile pixels: the image that the encoder gets, `tile_px` a side at `mpp` microns per pixel.
+
+    Example: a slide of 100,000 × 80,000 px scanned at 0.25 µm/px (40x) with levels downsampled by 1, 4 and 16, and tiles
+    of 256 px at 1.1 µm/px. A tile covers 256 × 1.1 = 281.6 µm, that is `span_px` = 281.6 / 0.25 = 1126.4 level-0 pixels.
+    Its downsample from level 0 is 1.1 / 0.25 = 4.4, so that `level` is 1 (4 ≤ 4.4 < 16), where the tile spans
+    `level_span_px` = 1126.4 / 4 = 281.6 level pixels. The tile in column 2, row 1 of the grid (`cells` = [2, 1]) has its
+    corner at 2 × 1126.4 = 2252.8 → 2253 and 1126.4 → 1126 (`coords` = [2253, 1126]); the region of 281.6 × 281.6 level
+    pixels there is resampled to 256 × 256 tile pixels. Fractions of `span_px` are kept, so that rounding does not
+    accumulate along a row.
+
     Attributes:
-        coords: upper left corners, level-0 pixels (x, y), in row order.
-        cells: column and row of each tile on the slide's grid, which has the stride's pitch.
+        coords: upper left corners, level-0 pixels (x, y), int32, ordered by row.
+        cells: column and row of each tile on the slide's grid, int32; neighbouring cells lie one stride apart.
         level: the pyramid level that is read.
-        span_px: width and height of a tile on level 0; fractions are meant.
-        level_span_px: the same on `level`.
-        tile_px: side of the tile that comes out.
-        mpp: microns per pixel of the tile that comes out.
+        span_px: width and height of a tile in level-0 pixels, with fractions.
+        level_span_px: width and height of a tile in pixels of `level`, with fractions.
+        tile_px: side of a tile in tile pixels.
+        mpp: microns per tile pixel.
     """
 
     coords: Int32[np.ndarray, "N 2"]
@@ -74,11 +88,13 @@ class TileGrid:
 
 @dataclass(frozen=True)
 class TiledSlide:
-    """A slide's tiles, and the tissue that they were laid over.
+    """The tiles of a slide, and its tissue.
 
     Attributes:
-        mask: tissue, on a thumbnail of `mask_downsample` level-0 pixels a mask pixel.
-        dropped: how many tiles each quality filter left out; empty where none is on.
+        grid: the tiles.
+        mask: True where there is tissue, over the whole slide.
+        mask_downsample: level-0 pixels per mask pixel.
+        dropped: number of tiles that each quality filter removed, by filter; empty without filters.
     """
 
     grid: TileGrid
@@ -88,10 +104,10 @@ class TiledSlide:
 
 
 def tile_slide(slide: Slide, config: TileConfig) -> TiledSlide:
-    """Lay the grid over the slide's tissue. Only whole tiles inside the scanned bounds count.
+    """Lay the grid over the slide's tissue. Only whole tiles inside the scanned region are used.
 
     Raises:
-        SlideError: no tissue, no room for a tile, no tile that is good enough; or see `read_mask`.
+        SlideError: no tissue, a slide smaller than a tile, or no tile that passes the filters; or see `read_mask`.
     """
     with SlideReader(slide.path) as reader:
         downsample = max(1.0, config.tissue.mpp / slide.mpp)
@@ -102,10 +118,10 @@ def tile_slide(slide: Slide, config: TileConfig) -> TiledSlide:
 
 
 def _find_tissue(reader: SlideReader, slide: Slide, config: TissueConfig, downsample: float) -> Bool[np.ndarray, "h w"]:
-    """By the user's mask, where there is a folder of them, else by the detector."""
+    """By the user's mask, where a folder of masks is set, else by the detector."""
     if config.masks is None:
         return detect_tissue(reader.thumbnail(downsample), slide.mpp * downsample, config)
-    width, height = (max(1, round(side / downsample)) for side in slide.size_px)  # as large as the thumbnail
+    width, height = (max(1, round(side / downsample)) for side in slide.size_px)  # the thumbnail's size
     corner = reader.bounds_px[:2] if config.outline_origin == "scan" else (0, 0)
     return read_mask(slide, config.masks, (height, width), corner_px=corner)
 
@@ -117,17 +133,19 @@ def _lay_grid(reader: SlideReader, slide: Slide, config: TileConfig, mask: Bool[
     left, top = x + _starts(width, span[0], stretch), y + _starts(height, span[1], stretch)
     if not len(left) or not len(top):
         raise SlideError(
-            f"smaller than one tile: {width} × {height} pixels, a tile takes {span[0]:.0f} × {span[1]:.0f}"
+            f"smaller than one tile: {width} × {height} pixels; a tile spans {span[0]:.0f} × {span[1]:.0f}"
         )
     if not mask.any():
         raise SlideError("no tissue found")
     size = slide.size_px
     share = tissue_share(mask, left / size[0], top / size[1], span=(span[0] / size[0], span[1] / size[1]))
-    enough = max(config.min_tissue - ROUNDING, ROUNDING)  # all tissue passes 1, none does not pass 0
+    enough = max(
+        config.min_tissue - ROUNDING, ROUNDING
+    )  # a tile that is all tissue passes 1, one without tissue fails 0
     cells = np.argwhere(share >= enough)[:, ::-1]  # (column, row), in row order
     if not len(cells):
         raise SlideError(
-            f"no tile with {config.min_tissue:.0%} of tissue; the slide's tissue share is {mask.mean():.1%}"
+            f"no tile with at least {config.min_tissue:.0%} tissue; {mask.mean():.1%} of the slide is tissue"
         )
     level = reader.best_level(min(span) / config.tile_px)
     shrink = reader.downsamples[level]
@@ -143,13 +161,13 @@ def _lay_grid(reader: SlideReader, slide: Slide, config: TileConfig, mask: Bool[
 
 
 def _starts(room: float, span: float, stretch: float) -> Float[np.ndarray, " n"]:
-    """Where tiles of length `span` start that lie `stretch` spans apart and end within the room."""
+    """Start positions of tiles of length `span` that lie `stretch` spans apart and fit into the room."""
     count = math.floor((room - span + 1e-6) / (span * stretch)) + 1
     return np.arange(max(0, count)) * (span * stretch)
 
 
 def _without_poor(reader: SlideReader, grid: TileGrid, config: QualityConfig) -> tuple[TileGrid, dict[str, int]]:
-    """The tiles that pass the filters, and how many each filter dropped; a tile is counted by the first that it fails."""
+    """The tiles that pass the filters, and the number that each filter dropped; a tile counts for the first it fails."""
     if not config.on:
         return grid, {}
     tiles = (read_tile(reader, grid, i) for i in range(len(grid)))
@@ -163,8 +181,8 @@ def _without_poor(reader: SlideReader, grid: TileGrid, config: QualityConfig) ->
     dropped = {name: int(np.count_nonzero(fault)) for name, fault in faults.items()}
     if not good.any():
         raise SlideError(
-            f"all {len(grid)} tiles dropped: {', '.join(f'{n} {name}' for name, n in dropped.items())} (the fullest is "
-            f"{empty.min():.0%} empty, the sharpest has {sharpness.max():.1f}); see tiles.quality"
+            f"all {len(grid)} tiles dropped: {', '.join(f'{n} {name}' for name, n in dropped.items())} (lowest empty share "
+            f"{empty.min():.0%}, highest sharpness {sharpness.max():.1f}); relax tiles.quality"
         )
     return replace(grid, coords=grid.coords[good], cells=grid.cells[good]), dropped
 
@@ -176,13 +194,16 @@ def tissue_share(
     *,
     span: tuple[float, float],
 ) -> Float[np.ndarray, "r c"]:
-    """The share of tissue in each of a grid of rectangles, which may overlap; exact to fractions of mask pixels.
+    """Return the share of tissue in each rectangle of a grid, exact to fractions of mask pixels; rectangles may overlap.
 
     Args:
         mask: tissue over the whole slide.
         left: left edges as fractions of the slide's width (0 to 1).
         top: upper edges as fractions of its height.
         span: width and height of a rectangle, as the same fractions.
+
+    Returns:
+        Shares from 0 to 1, a row for each upper edge and a column for each left edge.
     """
     height, width = mask.shape
     area = np.zeros((height + 1, width + 1), np.int32)  # tissue above and left of each mask corner
@@ -196,7 +217,7 @@ def tissue_share(
 def _between(
     lines: Float[np.ndarray, "n m"] | Int32[np.ndarray, "n m"], at: Float[np.ndarray, " k"]
 ) -> Float[np.ndarray, "k m"]:
-    """The lines at fractional positions, interpolated; beyond the last it stays as it is."""
+    """The lines at fractional positions, linearly interpolated; the first and last are repeated beyond the ends."""
     at = np.clip(at, 0, len(lines) - 1)
     before = np.minimum(at.astype(int), len(lines) - 2)
     part = (at - before)[:, None]
@@ -204,7 +225,7 @@ def _between(
 
 
 def slide_normaliser(path: Path, grid: TileGrid, config: StainConfig) -> tuple[Normaliser | None, str]:
-    """What normalises the stain of this slide's tiles, and why where nothing does; see `fit_normaliser`."""
+    """Return the stain normaliser of a slide, or None and the reason; without normalisation None and ""."""
     if config.method == "none":
         return None, ""
     with SlideReader(path) as reader:
@@ -213,11 +234,11 @@ def slide_normaliser(path: Path, grid: TileGrid, config: StainConfig) -> tuple[N
 
 
 def sample_rows(n: int, size: int = SAMPLE_TILES) -> Int[np.ndarray, " k"]:
-    """At most `size` numbers below n, evenly spread: always the same ones."""
+    """Return at most `size` evenly spread numbers below n, always the same ones."""
     return np.unique(np.linspace(0, n - 1, min(n, size)).round().astype(int))
 
 
 def read_tile(reader: SlideReader, grid: TileGrid, index: int) -> np.ndarray:
-    """Tile `index` of the grid: (tile_px, tile_px, 3) uint8."""
+    """Return tile `index` of the grid, RGB uint8, (tile_px, tile_px, 3)."""
     x, y = (int(value) for value in grid.coords[index])
     return reader.read(x, y, level=grid.level, span=grid.level_span_px, size_px=(grid.tile_px, grid.tile_px))

@@ -42,7 +42,7 @@ GLASS_MAX_PINK = 0.03  # green's density beyond blue's: glass is rarely pinker, 
 GLASS_MIN_SHARE = 0.005  # of the thumbnail; less is a vessel's lumen or a gap in the tissue
 BLACK_LEVEL = 40  # scanners pad with black, JPEG blurs it; the darkest tissue at 8 µm/px has a channel above 60
 PADDING_WHITE = 254  # nearer to 255 than any scanned glass that is not overexposed
-COUNTED_ROWS = 1024  # of a mask at once
+COUNTED_ROWS = 1024  # rows of a mask that are counted at a time
 INK_REACH_UM = 40.0  # the rim of a pen's stroke, where ink and tissue or glass mix
 
 
@@ -131,12 +131,12 @@ def detect_tissue(thumbnail: Thumbnail, mpp: float, config: TissueConfig) -> Mas
     """Find the tissue on a thumbnail, with the configured detector.
 
     Args:
-        thumbnail: the whole slide, RGB; transparent parts made white or black. One finer than `config.mpp` is averaged first.
+        thumbnail: the whole slide, RGB; transparency made white or black. One finer than `config.mpp` is averaged first.
         mpp: the thumbnail's resolution, µm per pixel.
         config: the detector's name and settings.
 
     Returns:
-        True where there is tissue, pixel for pixel of the thumbnail.
+        Boolean mask of the thumbnail's shape, True where there is tissue.
     """
     factor = max(1, round(config.mpp / mpp))
     mask = DETECTORS[config.detector].detect(_shrink(thumbnail, factor), mpp * factor, config.settings)
@@ -207,9 +207,9 @@ def measure_ink(thumbnail: Thumbnail, mpp: float) -> float:
         mpp: its resolution, µm per pixel.
     """
     density, padding, _ = _optical_density(thumbnail, mpp)
-    there = ~padding & (density.mean(axis=0) > MAX_THRESHOLD)
-    ink = _find_ink(density, 0) & there
-    return float(ink.sum()) / max(1.0, float(there.sum()))
+    visible = ~padding & (density.mean(axis=0) > MAX_THRESHOLD)
+    ink = _find_ink(density, 0) & visible
+    return float(ink.sum()) / max(1.0, float(visible.sum()))
 
 
 def _optical_density(thumbnail: Thumbnail, mpp: float) -> tuple[Planes, Mask, Mask]:
@@ -256,7 +256,7 @@ def _smooth(planes: Planes, sigma_px: float) -> None:
 
 
 def _enlarge(mask: Mask, factor: int, shape: tuple[int, ...]) -> Mask:
-    """The mask at the thumbnail's own size: the inverse of `_shrink`."""
+    """The mask at the thumbnail's size: the inverse of `_shrink`."""
     if factor == 1:
         return mask
     return mask.repeat(factor, axis=0).repeat(factor, axis=1)[: shape[0], : shape[1]]
@@ -276,7 +276,7 @@ def _spread(density: Planes) -> Plane:
 
 
 def _find_padding(rgb: Planes) -> Mask:
-    """What the scanner never saw: black or pure white, some 5 × 5 pixels of it at least, and its blurred rim."""
+    """The scanner's padding: black or pure white regions of at least about 5 × 5 pixels, and their blurred rim."""
     outside = (_highest(rgb) < BLACK_LEVEL) | (_lowest(rgb) >= PADDING_WHITE)
     if not outside.any():
         return outside
@@ -302,7 +302,7 @@ def _estimate_glass(rgb: Planes, padding: Mask) -> Float32[np.ndarray, "3"]:
 
 
 def _turn_to_density(rgb: Planes, glass: Float32[np.ndarray, "3"]) -> Planes:
-    """Optical density beyond the glass, by channel, in place; what is brighter than the glass has none."""
+    """Optical density beyond the glass, by channel, in place; 0 where a pixel is brighter than the glass."""
     np.maximum(rgb, 1.0, out=rgb)
     np.divide(glass[:, None, None], rgb, out=rgb)
     np.maximum(rgb, 1.0, out=rgb)

@@ -31,7 +31,8 @@ def dask_against_process(folder: Path) -> None:
     """Workers of the same number on both sides: one."""
     from pipeline.cluster.threads import limit_threads
     from pipeline.cluster.workers import Workers
-    from pipeline.slides.stages import Recipe, SlidePart, embed, embed_all, tile
+    from pipeline.slides.recipe import FeatureRecipe
+    from pipeline.slides.stages import SlidePart, embed, embed_all, tile
     from preprocessing.features.encoders import EncoderConfig
     from preprocessing.slides.probing import probe_slide
     from preprocessing.slides.slide import SlideFile
@@ -45,8 +46,8 @@ def dask_against_process(folder: Path) -> None:
     encoder = EncoderConfig().settled("cpu")
     n_tiles: dict[str, int] = {}
 
-    def recipe(name: str) -> Recipe:
-        made = Recipe(str(folder / name), TileConfig(), encoder, "cpu", 1)
+    def recipe(name: str) -> FeatureRecipe:
+        made = FeatureRecipe(str(folder / name), TileConfig(), encoder, "cpu", 1)
         n_tiles.update({slide.slide_id: tile(slide, store=made.store, config=made.tiles).n_tiles for slide in slides})
         return made
 
@@ -103,7 +104,8 @@ def clam_loop(path: Path, folder: Path) -> int:
 
     class Tiles(torch.utils.data.Dataset):
         def __init__(self) -> None:
-            self.coords, self.slide = corners(path), None
+            self.coords = corners(path)
+            self.slide: openslide.OpenSlide | None = None  # opened in the loader's process
             side = [transforms.Resize(224), transforms.ToTensor()]
             self.transform = transforms.Compose([*side, transforms.Normalize([0.5] * 3, [0.5] * 3)])
 

@@ -147,7 +147,8 @@ def huge_slide(folder: Path) -> None:
 def linear(folder: Path) -> None:
     """In CPU time, since others may share the machine."""
     from pipeline.cluster.threads import limit_threads
-    from pipeline.slides.stages import Recipe, SlidePart, embed, tile
+    from pipeline.slides.recipe import FeatureRecipe
+    from pipeline.slides.stages import SlidePart, embed, tile
     from preprocessing.features.encoders import EncoderConfig
     from preprocessing.slides.probing import probe_slide
     from preprocessing.slides.slide import SlideFile
@@ -162,7 +163,9 @@ def linear(folder: Path) -> None:
         start = time.process_time()
         n = tile(slide, store=str(folder / "store"), config=TileConfig()).n_tiles
         middle = time.process_time()
-        embed(SlidePart(slide, range(n), n), recipe=Recipe(str(folder / "store"), TileConfig(), config, "cpu", 1))
+        embed(
+            SlidePart(slide, range(n), n), recipe=FeatureRecipe(str(folder / "store"), TileConfig(), config, "cpu", 1)
+        )
         end = time.process_time()
         print(
             f"{n:6} tiles: tiling {1e3 * (middle - start) / n:.2f}, embedding {1e3 * (end - middle) / n:.2f} ms a tile"

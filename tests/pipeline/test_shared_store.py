@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.slides.stages import Recipe, SlidePart, embed, tile
+from pipeline.slides.recipe import FeatureRecipe
+from pipeline.slides.stages import SlidePart, embed, tile
 from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key
 from preprocessing.features.store import FeatureStore
@@ -19,7 +20,8 @@ CONFIG = TileConfig(tile_px=64)
 WORK = """
 import sys
 from pathlib import Path
-from pipeline.slides.stages import Recipe, SlidePart, embed, tile
+from pipeline.slides.recipe import FeatureRecipe
+from pipeline.slides.stages import SlidePart, embed, tile
 from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.store import FeatureStore
 from preprocessing.slides.probing import probe_slide
@@ -45,7 +47,7 @@ FeatureStore(store).prepare()
 for path in map(Path, paths):
     slide = probe_slide(SlideFile(path.stem, path.stem, path), default_mpp=None)
     n = tile(slide, store=store, config=config).n_tiles
-    embed(SlidePart(slide, range(n), n), recipe=Recipe(store, config, encoder, "cpu", 8))
+    embed(SlidePart(slide, range(n), n), recipe=FeatureRecipe(store, config, encoder, "cpu", 8))
 print("done", flush=True)
 """
 
@@ -85,6 +87,6 @@ def test_two_runs_at_once_and_one_that_is_killed_leave_a_store_that_checks_out(t
         key = feature_key(slide, CONFIG, load_encoder(encoder).fingerprint)
         alone = tmp_path / "alone.zarr"
         n = tile(slide, store=str(alone), config=CONFIG).n_tiles
-        embed(SlidePart(slide, range(n), n), recipe=Recipe(str(alone), CONFIG, encoder, "cpu", 8))
+        embed(SlidePart(slide, range(n), n), recipe=FeatureRecipe(str(alone), CONFIG, encoder, "cpu", 8))
         ours, theirs = (one.read_features(key).features.astype(float) for one in (store, FeatureStore(alone)))
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-3 * np.abs(theirs).max())  # as float16 holds them

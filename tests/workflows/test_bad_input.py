@@ -71,7 +71,7 @@ def test_only_frozen_slides(refused, cohort, tmp_path):
     folder = tmp_path / "slides"
     folder.mkdir()
     shutil.copy(next(cohort.slides.glob("*.svs")), folder / "TCGA-ZZ-0001-01A-01-TS1.svs")
-    names(refused(slides=folder), "none of the 1 slides in", "slide kind TS", "--slide-kind all takes every slide")
+    names(refused(slides=folder), "none of the 1 slides in", "slide kind TS", "--slide-kind all uses every slide")
 
 
 def test_only_broken_slides(refused, tmp_path):
@@ -82,7 +82,7 @@ def test_only_broken_slides(refused, tmp_path):
 
 
 def test_masks_that_are_nowhere(refused):
-    names(refused("--tissue-masks", "nowhere"), "tissue masks: nowhere is no folder", "SLIDE_ID.geojson")
+    names(refused("--tissue-masks", "nowhere"), "tissue masks: nowhere is not a folder", "SLIDE_ID.geojson")
 
 
 def test_a_tissue_detector_that_does_not_exist(refused):
@@ -229,7 +229,7 @@ def test_gene_sets_that_cannot_be_used(refused, cohort, write):
     names(refused("--gene-sets", "nowhere.gmt"), "nowhere.gmt: cannot be read")
     clinical = write(cohort.table()[["case_id", "grade"]])
     message = refused("--gene-sets", cohort.sets, "--clinical", clinical, genes="none")
-    names(message, f"--gene-sets {cohort.sets}: there are no genes", "leave the sets out")
+    names(message, f"--gene-sets {cohort.sets}: the run has no genes", "leave --gene-sets out")
 
 
 def test_covariates_that_cannot_be_used(refused, cohort, write):
@@ -317,7 +317,7 @@ def test_a_case_to_explain_that_is_not_used(refused):
 
 def test_an_output_folder_that_holds_another_run(refused, finished):
     message = refused("--seed", "7", out=finished)
-    names(message, f"--out {finished} holds another run", "name another folder")
+    names(message, f"--out {finished} contains another run", "name another folder")
 
 
 def test_output_folders_that_are_none(refused, cohort, tmp_path):
@@ -325,14 +325,14 @@ def test_output_folders_that_are_none(refused, cohort, tmp_path):
     names(refused("--store", cohort.genes), "--store", "genes.csv is a file; name a folder")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    names(refused(out=tmp_path / "mine"), "mine is not empty and holds no run; name another folder")
+    names(refused(out=tmp_path / "mine"), "mine is not empty and contains no run; name another folder")
 
 
 @pytest.mark.parametrize("words", [(), ("--dry-run",)])
 def test_folders_that_cannot_be_used_are_told_even_by_a_dry_run(refused, cohort, finished, words):
     names(refused("--store", f"{cohort.genes}/st", *words), "--store", "cannot be made", "genes.csv is a file")
     names(refused("--store", finished, *words), "--store", "holds something else", "name another folder")
-    names(refused("--seed", "7", *words, out=finished), f"--out {finished} holds another run")
+    names(refused("--seed", "7", *words, out=finished), f"--out {finished} contains another run")
 
 
 def test_a_store_that_cannot_be_made(refused):

@@ -6,13 +6,18 @@ import numpy as np
 import openslide
 import pandas as pd
 import pytest
+import tifffile
 from shapely.geometry import shape
 
+from pipeline.run.explanation_file import write_explanation
 from pipeline.run.finished import open_finished
+from preprocessing.formats.colours import SHARES, Scale
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.slide import SlideFile
 from preprocessing.tiling.masks import read_mask
 from workflows import export
+
+SCALE = Scale(0.0, 0.01, 0.05, SHARES)
 
 
 @pytest.fixture
@@ -30,10 +35,11 @@ def explained(finished, tmp_path):
         n = len(table)
         table["prototype"], table["attention"] = np.arange(n) % 3 + 1, np.linspace(0, 1, n) / n
         table.sample(frac=1, random_state=0).to_csv(places / f"{slide.slide_id}.csv", index=False)  # in any order
-    told = [{"slide_id": slide.slide_id, "tiles": f"{slide.slide_id}.csv"} for slide in slides]
+    entries = [{"slide_id": slide.slide_id, "tile_table": f"{slide.slide_id}.csv"} for slide in slides]
     atlas = [{"prototype": 1, "colour": "#010203"}]
-    content = {"task": "grade", "cases": [{"case_id": case, "slides": told}], "atlas": atlas}
-    (folder / "explain" / "grade.json").write_text(json.dumps(content))
+    legends = {"attention": SCALE.legend() | {"unit": "share of attention"}}
+    content = {"task": "grade", "cases": [{"case_id": case, "slides": entries, "legends": legends}], "atlas": atlas}
+    write_explanation(folder / "explain" / "grade.json", content)
     return open_finished(folder, store=None, task=None)
 
 
@@ -82,6 +88,8 @@ def test_heatmaps_are_written_of_what_is_explained_and_of_nothing_else(explained
         assert {path.name for path in tmp_path.glob(f"*.{what}.tiff")} == {
             f"{one.slide_id}.{what}.tiff" for one in slides
         }
+    with tifffile.TiffFile(tmp_path / f"{slides[0].slide_id}.attention.tiff") as tiff:
+        assert json.loads(tiff.pages[0].description) == {"name": "attention"} | SCALE.legend()  # of the whole case
     scan = openslide.OpenSlide(slides[0].path)
     drawn = openslide.OpenSlide(tmp_path / f"{slides[0].slide_id}.attention.tiff")
     for axis, name in enumerate(("openslide.mpp-x", "openslide.mpp-y")):

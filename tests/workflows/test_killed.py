@@ -281,5 +281,5 @@ def test_a_run_that_is_stopped_takes_its_workers_with_it_and_says_how_to_go_on(p
     assert process.wait(PATIENCE) == code
     assert not psutil.wait_procs(family, timeout=20)[1]
     told = (there.folder / "told.txt").read_text()
-    assert told.rstrip().endswith("error: stopped; the same command goes on from what is finished")
+    assert told.rstrip().endswith("error: stopped; run the same command again to resume")
     assert "Traceback" not in told

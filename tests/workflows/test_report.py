@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from sklearn.metrics import roc_auc_score
 
+from pipeline.run.explanation_file import write_explanation
 from workflows.report import words, write_report
 from workflows.report.run_folder import read_run
 from workflows.report.sections import flow
@@ -184,7 +185,13 @@ def test_a_lead_is_claimed_only_where_its_interval_is_above_zero(lead, mark, sum
         return {"value": value, "low": low, "high": high, "reason": None}
 
     pooled = {"pooled": {"c_index": told(0.85, 0.82, 0.88)}}
-    task = {"headline": "c_index", "contender": "umeml", "model": pooled, "baselines": {"clinical": pooled}}
+    task = {
+        "headline": "c_index",
+        "chance": 0.5,
+        "contender": "umeml",
+        "model": pooled,
+        "baselines": {"clinical": pooled},
+    }
     verdict = words.judge(task | {"lead": {"clinical": told(*lead)}})
     assert (verdict.mark, verdict.summary) == (mark, summary)
     assert sentence in verdict.sentences[1]
@@ -220,6 +227,16 @@ def test_a_report_of_no_finished_run_is_refused(tmp_path, capsys, make, message)
     make(tmp_path / "run")
     assert main(["--report-only", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_explanations_of_an_earlier_format_are_refused(copied, capsys):
+    path = copied / "explain" / "grade.json"
+    content = json.loads(path.read_text())
+    del content["format"]
+    path.write_text(json.dumps(content))
+    assert main(["--report-only", str(copied)]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "grade.json has format 1, this version reads 2; repeat the run's command" in told
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.csv"])
@@ -403,22 +420,25 @@ def explained(copied):
     folder.mkdir(parents=True)
     for name in ("slide.jpg", "map.jpg", "tile.jpg"):
         Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(folder / name)
-    scale = {"low": 0, "high": 0.03, "unit": "share of attention", "colours": ["#440154", "#fde725"]}
-    overlays = [
-        {"what": "prototype", "image": "map.jpg", "legend": [["prototype 1", "#1b9e77"], ["prototype 2", "#d95f02"]]},
-        {"what": "attention", "image": "lost.jpg", "legend": scale},
-    ]
-    group = {"group": HOSTILE, "attention": 0.4, "permutation": None, "gradient": 0.2, "direction": "-"}
-    case = {
-        **{"case_id": HOSTILE, "why": "most certain, right", "fold": 0, "label": "4", "prediction": "4"},
-        "certainty": 0.91,
-        "inputs": {"both": {"output": 0.91, "prediction": "4"}, "slides": {"output": 0.66, "prediction": "3"}},
-        "genes": [{**group, "top": [["EGFR", 0.12], ["TP53", 0.1]]}],
-        "slides": [{"slide_id": "S1", "tiles": "S1.csv", "thumbnail": "slide.jpg", "overlays": overlays}],
+    scale = {"low": 0, "centre": 0.02, "high": 0.03, "colours": ["#440154", "#fde725"], "note": "nearly even"}
+    legends = {
+        "prototype": [["prototype 1", "#1b9e77"], ["prototype 2", "#d95f02"]],
+        "attention": scale | {"unit": "share of attention"},
     }
-    atlas = [{"prototype": 1, "colour": "#1b9e77", "tiles": ["tile.jpg"], "share": 0.21, "by": {"grade": {"2": 0.125}}}]
-    told = {"task": "grade", "model": "umeml", "how": ["Fold 0 explains it."], "cases": [case], "atlas": atlas}
-    (copied / "explain" / "grade.json").write_text(json.dumps(told))
+    overlays = [{"layer": "prototype", "image": "map.jpg"}, {"layer": "attention", "image": "lost.jpg"}]
+    group = {"group": HOSTILE, "attention": 0.4, "permutation": None, "gradient_x_input": 0.2, "direction": "-"}
+    case = {
+        **{"case_id": HOSTILE, "selection": "most certain, right", "fold": 0, "label": "4", "prediction": "4"},
+        "certainty": 0.91,
+        "by_modality": {"all": {"output": 0.91, "prediction": "4"}, "slides": {"output": 0.66, "prediction": "3"}},
+        "genes": [{**group, "top_genes": [["EGFR", 0.12], ["TP53", 0.1]]}],
+        "legends": legends,
+        "slides": [{"slide_id": "S1", "tile_table": "S1.csv", "thumbnail": "slide.jpg", "overlays": overlays}],
+    }
+    atlas = [{"prototype": 1, "colour": "#1b9e77", "images": ["tile.jpg"], "share": 0.21}]
+    atlas[0]["share_by_group"] = {"grade": {"2": 0.125}}
+    content = {"task": "grade", "model": "umeml", "notes": ["Fold 0 explains it."], "cases": [case], "atlas": atlas}
+    write_explanation(copied / "explain" / "grade.json", content)
     return copied
 
 
@@ -438,7 +458,8 @@ def test_explanations_are_shown_and_a_lost_picture_is_named(explained, visit):
     ):
         assert text in told
     assert all(
-        text in told for text in ("0.910", "0.660", "slides alone", "EGFR, TP53", "12.5 %", "share of attention")
+        text in told
+        for text in ("0.910", "0.660", "slides alone", "EGFR, TP53", "12.5 %", "share of attention; nearly even")
     )
     assert "lost.jpg is not in explain/grade" in told
     assert opened.page.locator("#seen img").count() == 3

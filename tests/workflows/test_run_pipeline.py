@@ -464,14 +464,14 @@ def test_chosen_cases_are_explained_by_the_model_that_predicted_them(finished, t
         row = rows.loc[case["case_id"]]
         assert (case["fold"], case["prediction"]) == (row["fold"], row["prediction"])
         expected = row["risk"] if task == "survival" else row[f"probability_{row['prediction']}"]
-        assert case["inputs"]["both"]["output"] == pytest.approx(expected, rel=1e-4)
-        assert case["inputs"]["both"]["prediction"] == row["prediction"]
-        files = [slide["tiles"] for slide in case["slides"]]
+        assert case["by_modality"]["all"]["output"] == pytest.approx(expected, rel=1e-4)
+        assert case["by_modality"]["all"]["prediction"] == row["prediction"]
+        files = [slide["tile_table"] for slide in case["slides"]]
         files += [overlay["image"] for slide in case["slides"] for overlay in slide["overlays"]]
         assert len(files) >= 4
         assert all((finished / "explain" / task / name).is_file() for name in files)
     assert [one["prototype"] for one in told["atlas"]] == [1, 2, 3, 4, 5]
-    assert told["atlas"][0]["by"].keys() == {"grade", "subtype", "risk"}
+    assert told["atlas"][0]["share_by_group"].keys() == {"grade", "subtype", "risk"}
 
 
 # --- one side, or more

@@ -15,12 +15,12 @@ from fsspec.implementations.local import LocalFileSystem
 from preprocessing.features import maintenance
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.fingerprints import fingerprint
-from preprocessing.tiling.slide_stats import Look
+from preprocessing.tiling.slide_stats import SlideStats
 from preprocessing.tiling.tiles import TiledSlide, TileGrid
 from workflows import store as command
 from workflows.store import main
 
-LOOK = Look(1.0, 0.0, 0.1, 3.0, 0.2, 0.1, 0.2, 0.1, 0.2)
+LOOK = SlideStats(1.0, 0.0, 0.1, 3.0, 0.2, 0.1, 0.2, 0.1, 0.2)
 RECIPE = {"recipe": {"tile_px": 256, "mpp": 0.5}}
 
 

@@ -275,7 +275,7 @@ def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
     fewer = changed(new_cases, tmp_path, lambda table: table[table["case_id"] != first], "fewer.csv")
     predict(days, fewer)
     assert sorted(read(out)["case_id"]) == sorted(row.split(",")[0] for row in wednesday[1:])
-    assert "1 cases of earlier calls are not there any more" in (out / "run.log").read_text()
+    assert "predictions of 1 cases of earlier calls are kept and not evaluated" in (out / "run.log").read_text()
 
 
 def blurred(path, new):
@@ -344,22 +344,22 @@ def test_what_a_trained_model_sees_is_shown(new_cases, predict, tmp_path, model)
     )
     told, shown = read(out).set_index("case_id"), json.loads((out / "explain" / f"{TASK}.json").read_text())
     certain = told[PROBABILITIES].max(axis=1)
-    whys = {case["why"]: case for case in shown["cases"]}
-    assert {why: case["case_id"] for why, case in whys.items()} == {
+    by_selection = {case["selection"]: case for case in shown["cases"]}
+    assert {selection: case["case_id"] for selection, case in by_selection.items()} == {
         "most certain": certain.idxmax(),
         "least certain": certain.idxmin(),
     }
-    case = whys["most certain"]
+    case = by_selection["most certain"]
     assert case["prediction"] == told.loc[case["case_id"], "prediction"]
     assert (case["label"], case["fold"]) == (None, None)
     assert len(case["genes"]) > 0
     assert {path.name for path in (out / "explain" / TASK).iterdir()} == {"atlas", "slides"}
     assert len(shown["atlas"]) > 0
     if model.endswith("-folds"):
-        assert shown["how"][0].startswith("Predictions are the mean of the models of 2 folds; attention")
+        assert shown["notes"][0].startswith("Predictions are the mean of 2 fold models; attention")
     else:
-        assert shown["how"][0].startswith("Everything is said by the trained model that was given")
-        assert case["inputs"]["both"]["output"] == pytest.approx(certain.max(), abs=1e-6)
+        assert shown["notes"][0].startswith("Predictions and explanations come from the trained model given")
+        assert case["by_modality"]["all"]["output"] == pytest.approx(certain.max(), abs=1e-6)
 
 
 def test_an_explanation_shows_the_genes_as_the_prediction_took_them(new_cases, predict, tmp_path):
@@ -369,7 +369,7 @@ def test_an_explanation_shows_the_genes_as_the_prediction_took_them(new_cases, p
     for case in shown["cases"]:
         assert case["genes"] == []  # too many are missing: they had no say
         known = told.loc[case["case_id"]]
-        own = case["inputs"].get("slides") or case["inputs"]["both"]
+        own = case["by_modality"].get("slides") or case["by_modality"]["all"]
         assert own["output"] == pytest.approx(known[f"probability_{known['prediction']}"], abs=1e-6)
 
 

@@ -21,9 +21,9 @@ def comparison(key: str, report: Told) -> Chart:
     }
     rows |= {other_name(other): told["pooled"][metric] for other, told in compared(report).items()}
     title = f"{metric_name(metric)} of each predictor"
-    return _intervals(
-        key, title, rows, reference=0.5, model=name, text="Dots with 95 % intervals; the dotted line is chance."
-    )
+    chance = report["chance"]
+    text = "Dots with 95 % intervals" + ("." if chance is None else "; the dotted line is chance.")
+    return _intervals(key, title, rows, reference=chance, model=name, text=text)
 
 
 def leads(key: str, report: Told) -> Chart:
@@ -37,7 +37,7 @@ def leads(key: str, report: Told) -> Chart:
 
 
 def _intervals(
-    key: str, title: str, rows: Mapping[str, Told], *, reference: float, model: str | None, text: str
+    key: str, title: str, rows: Mapping[str, Told], *, reference: float | None, model: str | None, text: str
 ) -> Chart:
     known = {name: told for name, told in rows.items() if told.get("value") is not None}
     lost = [f"{name}: {told.get('reason')}" for name, told in rows.items() if name not in known]
@@ -61,7 +61,8 @@ def _intervals(
             hovertemplate=f"{name}<br>{number(told)}<extra></extra>",
             showlegend=False,
         )
-    figure.add_vline(x=reference, line={"dash": "dot", "width": 1, "color": OTHER})
+    if reference is not None:
+        figure.add_vline(x=reference, line={"dash": "dot", "width": 1, "color": OTHER})
     figure.update_yaxes(range=[len(known) - 0.4, -0.6], type="category", ticksuffix=" ")
     figure.update_xaxes(nticks=6)
     more = f" Not shown: {'; '.join(lost)}." if lost else ""
@@ -102,24 +103,24 @@ def training(key: str, history: pd.DataFrame) -> Chart:
 
 
 def gene_groups(key: str, genes: Sequence[Mapping[str, Any]]) -> Chart:
-    """The gradient attribution of a case's gene groups, the strongest first."""
-    title = "Gene groups, gradient attribution"
+    """Chart gradient × input of the gene groups of a case, the largest first."""
+    title = "Gene groups, gradient × input"
     if not genes:
-        return missing(key, title, "No gene groups were explained for this case.")
-    strongest = sorted(genes, key=lambda group: abs(group["gradient"]), reverse=True)[:12]
+        return missing(key, title, "The model reads no genes of this case.")
+    strongest = sorted(genes, key=lambda group: abs(group["gradient_x_input"]), reverse=True)[:12]
     figure = go.Figure(
         go.Bar(
-            x=[abs(group["gradient"]) * (1 if group["direction"] == "+" else -1) for group in strongest],
+            x=[abs(group["gradient_x_input"]) * (1 if group["direction"] == "+" else -1) for group in strongest],
             y=[shown(_short(group["group"])) for group in strongest],
             orientation="h",
             marker={"color": [HIGH if group["direction"] == "+" else LOW for group in strongest]},
-            text=[shown(", ".join(str(gene) for gene, *_ in group["top"][:6])) for group in strongest],
+            text=[shown(", ".join(str(gene) for gene, *_ in group["top_genes"][:6])) for group in strongest],
             textposition="none",
             hovertemplate="%{y}: %{x:.3g}<br>%{text}<extra></extra>",
         )
     )
     figure.update_yaxes(autorange="reversed", type="category")
-    text = "Right: pushes the output up; left: down. Hover for the genes behind a group."
+    text = "Right: raises the output; left: lowers it. Hover for the top genes of a group."
     return make_chart(key, title, figure, text, height=110 + 24 * len(strongest))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
+from pipeline.run.explanation_file import read_explanation
 from pipeline.slides.thumbnails import thumbnail_path
 from preprocessing.io.errors import InputError
 
@@ -97,7 +98,7 @@ def read_run(folder: Path) -> RunFolder:
         predictions=_table(folder / "predictions.csv"),
         diagnoses=_table(folder / "diagnoses.csv"),
         metrics=_json(folder / "metrics.json"),
-        explanations={path.stem: _json(path) for path in sorted((folder / "explain").glob("*.json"))},
+        explanations={path.stem: read_explanation(path) for path in sorted((folder / "explain").glob("*.json"))},
         warnings=_warnings(_text(folder / "run.log")),
     )
 

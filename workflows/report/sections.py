@@ -6,11 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from workflows.report import charts, class_charts, survival_charts
-from workflows.report.chart import Chart, missing
+from workflows.report import charts
+from workflows.report.chart import Chart
+from workflows.report.kinds import Confusion, KindView, kind_of
+from workflows.report.prediction_table import prediction_table
 from workflows.report.run_folder import RunFolder
-from workflows.report.tables import Cell, Table, class_table, fold_table, metric_table, prediction_table
-from workflows.report.words import SHOWN, Told, Verdict, compared, judge, number, other_name, why_left_out
+from workflows.report.tables import Cell, Table, fold_table, metric_table
+from workflows.report.words import Told, Verdict, judge, number, why_left_out
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,6 @@ class Flow:
     used: int
     tasks: Mapping[str, Mapping[str, int]]
     slides: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """How many cases of each class (rows) were predicted as each class."""
-
-    name: str
-    classes: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...] | None
-    reason: str
-
-    @property
-    def shares(self) -> list[list[float]]:
-        """Of each row's cases, 0 to 1."""
-        return [[count / max(1, sum(row)) for count in row] for row in self.counts or ()]
 
 
 @dataclass(frozen=True)
@@ -141,10 +128,8 @@ def task_view(run: RunFolder, name: str) -> TaskView:
         else "There are no metrics: metrics.json tells nothing of this task, as without labels.",
         comparisons=comparisons,
         charts=_charts(run, name, report if verdict else {}),
-        confusions=_confusions(report) if verdict else (),
-        predictions=prediction_table(f"{name}-predictions", predicted, is_survival="risk" in predicted)
-        if len(predicted)
-        else None,
+        confusions=kind_of(name).confusions(report) if verdict else (),
+        predictions=prediction_table(f"{name}-predictions", name, predicted) if len(predicted) else None,
         left_out=report.get("left_out_features") or {},
         notes=_notes(report),
         explanation=run.explanations.get(name),
@@ -160,8 +145,8 @@ def _tested(run: RunFolder, name: str) -> pd.DataFrame:
 def _about(run: RunFolder, name: str, report: Told) -> str:
     tested = _tested(run, name)
     parts = [f"{report['n']} cases tested" if "n" in report else f"{len(run.predicted(name))} cases predicted"]
-    if "event" in tested and len(tested):
-        parts.append(f"{int(survival_charts.followed(tested)['event'].sum())} events")
+    if about := kind_of(name).about(tested):
+        parts.append(about)
     folds = report.get("model", {}).get("folds", [])
     if folds:
         parts.append(f"{len(folds)} folds")
@@ -169,20 +154,21 @@ def _about(run: RunFolder, name: str, report: Told) -> str:
 
 
 def _comparisons(name: str, report: Told) -> tuple[Comparison, ...]:
-    found = [_comparison(name, name, "", report)]
+    kind = kind_of(name)
+    found = [_comparison(kind, name, name, "", report)]
     for scheme, further in report.get("schemes", {}).items():
-        found.append(_comparison(f"{name}-{scheme}", f"{name}/schemes/{scheme}", f"Folds by {scheme}", further))
+        found.append(_comparison(kind, f"{name}-{scheme}", f"{name}/schemes/{scheme}", f"Folds by {scheme}", further))
     return tuple(found)
 
 
-def _comparison(key: str, path: str, title: str, report: Told) -> Comparison:
+def _comparison(kind: KindView, key: str, path: str, title: str, report: Told) -> Comparison:
     verdict = judge(report)
     if verdict is None:
         raise ValueError(f"metrics.json: {path} tells no model")
     tables = (
         metric_table(f"{key}-metrics", path, report),
         fold_table(f"{key}-folds", f"{path}/model", report["model"]),
-        class_table(f"{key}-classes", f"{path}/model/pooled", report["model"]["pooled"]),
+        kind.table(f"{key}-classes", f"{path}/model/pooled", report["model"]["pooled"]),
     )
     return Comparison(
         title=title,
@@ -195,60 +181,12 @@ def _comparison(key: str, path: str, title: str, report: Told) -> Comparison:
 def _charts(run: RunFolder, name: str, report: Told) -> tuple[Chart, ...]:
     tested = _tested(run, name)
     history = charts.training(f"{name}-training", run.history(name, report.get("contender") or _model(run)))
-    if "risk" in tested:
-        return (*_survival_charts(run, name, report, tested), history)
-    return (*_class_charts(name, report, tested), history)
-
-
-def _survival_charts(run: RunFolder, name: str, report: Told, tested: pd.DataFrame) -> tuple[Chart, ...]:
-    pooled = report["model"]["pooled"] if report else {}
-    no_labels = "It needs outcomes, and this run has no metrics."
-    return (
-        survival_charts.kaplan_meier(f"{name}-kaplan-meier", tested, pooled.get("risk_groups", {})),
-        survival_charts.single_curves(f"{name}-curves", run.predicted(name)),
-        survival_charts.auc_over_time(f"{name}-auc", tested, report)
-        if report
-        else missing(f"{name}-auc", "AUC over time", no_labels),
-        survival_charts.survival_calibration(f"{name}-calibration", report)
-        if report
-        else missing(f"{name}-calibration", "Calibration", no_labels),
-    )
-
-
-def _class_charts(name: str, report: Told, tested: pd.DataFrame) -> tuple[Chart, ...]:
-    if not report or "label" not in tested:
-        return (missing(f"{name}-roc", "ROC, precision and recall, calibration", "They need labels; there are none."),)
-    classes = report["model"]["pooled"]["confusion"]["classes"]
-    return (
-        class_charts.roc(f"{name}-roc", tested, classes),
-        class_charts.precision_recall(f"{name}-precision-recall", tested, classes),
-        class_charts.reliability(f"{name}-calibration", tested, classes),
-    )
+    return (*kind_of(name).charts(run, name, report, tested), history)
 
 
 def _model(run: RunFolder) -> str:
     names = run.config.get("model") or [""]
     return str(names[0])
-
-
-def _confusions(report: Told) -> tuple[Confusion, ...]:
-    pooled = {report["contender"]: report["model"]["pooled"]}
-    pooled |= {
-        f"{report['contender']}, shown {SHOWN[given]}": report["inputs"][given]["pooled"]
-        for given in ("slides", "genes")
-        if given in report.get("inputs", {})
-    }
-    pooled |= {other_name(other): told["pooled"] for other, told in compared(report).items()}
-    return tuple(
-        Confusion(name, tuple(told["confusion"]["classes"]), _counts(told), told["confusion"].get("reason") or "")
-        for name, told in pooled.items()
-        if "confusion" in told
-    )
-
-
-def _counts(told: Told) -> tuple[tuple[int, ...], ...] | None:
-    counts = told["confusion"]["counts"]
-    return None if counts is None else tuple(tuple(row) for row in counts)
 
 
 def _notes(report: Told) -> tuple[str, ...]:

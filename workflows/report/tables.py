@@ -12,13 +12,6 @@ from workflows.report.words import SHOWN, Told, metric_name, number, other_name,
 LONG_FROM_ROWS = 12  # shorter tables are seen at a glance
 STATUS_MARKS = {"failed": "bad", "left out": "bad", "excluded": "open", "untested": "open"}
 GOOD = ("done", "reused")  # what a slide is that is used
-UNSHOWN = (
-    "case_id",
-    "task",
-    "label",
-    "input_fingerprint",
-)  # of predictions.csv: said elsewhere, or of use to programs alone
-NEW_COHORT = ("rests_on", "cross_validation", "distribution_shift", "distribution_shift_reason")
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ def slide_table(run: RunFolder) -> Table:
                 _thumbnail(run, slide, is_undrawn=name in undrawn),
                 Cell(name, title=str(slide.get("path", ""))),
                 Cell(str(slide["case_id"])),
-                _status(slide["status"]),
+                status_cell(slide["status"]),
                 _count(slide["n_tiles"]),
                 Cell("–") if pd.isna(mpp) else Cell(f"{mpp:.4g}", _text(slide.get("mpp_source")), sort=float(mpp)),
                 Cell(f"{slide['seconds']:.1f}", sort=float(slide["seconds"])),
@@ -113,10 +106,10 @@ def case_table(run: RunFolder) -> Table:
     rows = [
         (
             Cell(str(case["case_id"])),
-            _status(case["status"]),
+            status_cell(case["status"]),
             _count(case["n_slides"]),
             Cell("yes" if case["has_genes"] else "no"),
-            *(_value(case[name]) for name in labels),
+            *(value_cell(case[name]) for name in labels),
             Cell(_text(case["reason"])),
         )
         for case in run.cases.to_dict("records")
@@ -129,55 +122,10 @@ def diagnosis_table(run: RunFolder) -> Table:
     """The integrated diagnosis of each case, and the rule that led to it."""
     columns = [name for name in run.diagnoses.columns if name not in ("case_id", "use")]
     rows = [
-        (Cell(str(case["case_id"])), *(_value(case[name]) for name in columns))
+        (Cell(str(case["case_id"])), *(value_cell(case[name]) for name in columns))
         for case in run.diagnoses.to_dict("records")
     ]
     return Table("diagnosis-table", "", ("case", *(name.replace("_", " ") for name in columns)), tuple(rows))
-
-
-def prediction_table(key: str, predicted: pd.DataFrame, *, is_survival: bool) -> Table:
-    """What was predicted for each case, and on what it rests."""
-    outputs = [name for name in predicted.columns if name.startswith("probability_")]
-    truth = ["survival_months", "event"] if is_survival else ["label"]
-    first = ["fold", "status", *truth, "prediction", *(["risk"] if is_survival else outputs), "set_90", *NEW_COHORT]
-    others = [
-        name
-        for name in map(str, predicted.columns)
-        if name not in (*first, *UNSHOWN) and not name.startswith("survival_")
-    ]
-    there = [name for name in (*first, *others) if name in predicted]
-    shown = [name for name in there if (predicted[name].astype(str) != "").any()]
-    rows = []
-    for case in predicted.to_dict("records"):
-        cells = [_predicted_value(name, case[name]) for name in shown]
-        if not is_survival and case.get("label") and case.get("prediction"):
-            right = case["label"] == case["prediction"]
-            at = shown.index("prediction")
-            cells[at] = Cell(str(case["prediction"]), "" if right else "wrong", mark="" if right else "bad")
-        rows.append((Cell(str(case["case_id"])), *cells))
-    names = {
-        "survival_months": "#months",
-        "risk": "#risk",
-        "set_90": "90 % set",
-        "rests_on": "rests on",
-        "fold": "#fold",
-    }
-    columns = ("case", *(names.get(name) or _column(name) for name in shown))
-    return Table(key, "", columns, tuple(rows))
-
-
-def _predicted_value(name: str, value: object) -> Cell:
-    if name == "status":
-        return _status(value)
-    if isinstance(value, float) and (name == "risk" or name.startswith("probability_")) and not pd.isna(value):
-        return Cell(plain(value), sort=value)
-    return _value(value)
-
-
-def _column(name: str) -> str:
-    return (
-        "#p(" + name.removeprefix("probability_") + ")" if name.startswith("probability_") else name.replace("_", " ")
-    )
 
 
 def metric_table(key: str, path: str, report: Told) -> Table:
@@ -298,7 +246,8 @@ def metric_cell(told: Told | None, path: str) -> Cell:
     return Cell(value, interval.strip("()"), sort=sort, path=path, title=_text(told.get("reason")))
 
 
-def _status(status: object) -> Cell:
+def status_cell(status: object) -> Cell:
+    """A status, marked good or bad."""
     return Cell(str(status), mark=STATUS_MARKS.get(str(status), ""))
 
 
@@ -306,7 +255,7 @@ def _count(value: float) -> Cell:
     return Cell("–") if pd.isna(value) else Cell(f"{int(value):,}", sort=float(value))
 
 
-def _value(value: object) -> Cell:
+def value_cell(value: object) -> Cell:
     """A cell of a table of the run: numbers short, what is missing a dash."""
     if value is None or value == "" or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
         return Cell("–")

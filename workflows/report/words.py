@@ -87,7 +87,7 @@ def judge(task: Told) -> Verdict | None:
     value = task["model"]["pooled"][key]
     others = compared(task)
     leads = {other: task["lead"][other] for other in others if other in task.get("lead", {})}
-    sentences = [_against_chance(name, metric_name(key), value)]
+    sentences = [_against_chance(name, metric_name(key), value, task["chance"])]
     sentences += [
         _against(name, other_name(other), others[other]["pooled"][key], lead) for other, lead in leads.items()
     ]
@@ -126,14 +126,16 @@ def _summary(leads: Mapping[str, Told]) -> tuple[str, str]:
     return OPEN, "no certain lead over any comparison"
 
 
-def _against_chance(name: str, metric: str, value: Told) -> str:
+def _against_chance(name: str, metric: str, value: Told, chance: float | None) -> str:
     if value.get("value") is None:
         return f"The {metric} of {name} could not be computed: {value.get('reason')}."
     if value.get("low") is None:
         return f"{name} has a {metric} of {number(value)}; {value.get('reason') or 'it has no interval'}."
-    if value["low"] > 0.5:
-        return f"{name} has a {metric} of {number(value)}: better than chance, which is 0.5."
-    return f"{name} has a {metric} of {number(value)}: not certainly better than chance, which is 0.5."
+    if chance is None:
+        return f"{name} has a {metric} of {number(value)}."
+    if value["low"] > chance:
+        return f"{name} has a {metric} of {number(value)}: better than chance, which is {chance:g}."
+    return f"{name} has a {metric} of {number(value)}: not certainly better than chance, which is {chance:g}."
 
 
 def _against(name: str, other: str, value: Told, lead: Told) -> str:

@@ -8,8 +8,8 @@ import pytest
 from distributed import KilledWorker
 
 from pipeline.cluster.mapping import Outcome, map_jobs, map_slides
-from pipeline.cluster.warnings import OnceEach
 from pipeline.cluster.workers import LOCAL, Workers
+from pipeline.terminal.logs import OnceFromWorkers
 from preprocessing.io.errors import InputError, RunError, SlideError
 from preprocessing.slides.slide import Slide
 
@@ -31,7 +31,7 @@ def width(slide):
 def inside():
     """Workers inside this process."""
     with Workers(0, "cpu") as workers:
-        assert workers.at_once() == 1  # started once for all tests
+        assert workers.concurrency() == 1  # started once for all tests
         yield workers
 
 
@@ -42,13 +42,13 @@ class TestOutcome:
 
     def test_beside_that_of_the_rest_of_the_slide_failures_win(self):
         good, bad = Outcome("s", "done", "", 7, 1.5), Outcome("s", "failed", "why", 0, 2.0)
-        assert good.beside(None) == good
-        assert good.beside(good) == Outcome("s", "done", "", 14, 3.0)
-        assert good.beside(bad) == bad.beside(good) == Outcome("s", "failed", "why", 7, 3.5)
+        assert good.combined(None) == good
+        assert good.combined(good) == Outcome("s", "done", "", 14, 3.0)
+        assert good.combined(bad) == bad.combined(good) == Outcome("s", "failed", "why", 7, 3.5)
 
     def test_tells_the_columns_of_the_ledger(self):
-        told = Outcome("s", "done", "", 7, 1.2345, tiles="s-1", trace="long").told()
-        assert told == {"status": "done", "reason": "", "n_tiles": 7, "seconds": 1.23, "tiles": "s-1"}
+        row = Outcome("s", "done", "", 7, 1.2345, tiles="s-1", trace="long").as_row()
+        assert row == {"status": "done", "reason": "", "n_tiles": 7, "seconds": 1.23, "tiles": "s-1"}
 
 
 class TestMapSlides:
@@ -129,10 +129,7 @@ class FakeWorkers:
         self.log.append(f"submit {slide.slide_id}")
         return FakeFuture(self, lambda: work(slide), slide.slide_id)
 
-    def told(self, result):
-        return result
-
-    def why_lost(self, key):
+    def timeout_reason(self, key):
         return ""
 
 
@@ -203,7 +200,7 @@ def test_a_slide_that_hangs_fails_alone_and_is_not_tried_again(monkeypatch):
         outcomes = map_slides(workers, hang, make_slides("hangs", "a", "b", "c"), stage="test", size=width)
     assert {one.slide_id: one.status for one in outcomes} == {"hangs": "failed"} | dict.fromkeys("abc", "done")
     (reason,) = (one.reason for one in outcomes if one.status == "failed")
-    assert reason == "took longer than 0.05 minutes; give more with --set slide_minutes=0.1"
+    assert reason == "took longer than 0.05 minutes; raise the limit with --set slide_minutes=0.1"
 
 
 def test_in_the_process_of_the_run_itself_nothing_is_ended(inside, monkeypatch):
@@ -229,9 +226,9 @@ def test_a_slide_that_takes_all_memory_fails_alone(monkeypatch, caplog):
         outcomes = map_slides(workers, work, make_slides("greedy", "a", "b", "c"), stage="test", size=width)
     assert {one.slide_id: one.status for one in outcomes} == {"greedy": "failed"} | dict.fromkeys("abc", "done")
     (reason,) = (one.reason for one in outcomes if one.status == "failed")
-    assert reason.startswith("its worker process died, also when it was alone: short of memory")
+    assert reason.startswith("worker crashed again in isolation: out of memory")
     assert "exceeded 95% memory budget" in caplog.text  # for the run's log
-    assert "test greedy: its worker process died; it is tried again, alone" in caplog.text
+    assert "test greedy: worker crashed; retrying in isolation" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +254,7 @@ class TestMapJobsInProcesses:
                 os._exit(1)
             return job
 
-        message = "training grade, umeml, fold_1: its worker process died, also when it was alone: short of memory"
+        message = "training grade, umeml, fold_1: worker crashed again in isolation: out of memory"
         with pytest.raises(RunError, match=message):
             map_jobs(two, work, ["grade, umeml, fold_0", "grade, umeml, fold_1"], stage="training")
 
@@ -277,10 +274,10 @@ def warn_twice(job):
 
 
 @pytest.mark.parametrize(("place", "times"), [("inside", 14), ("two", 1)])
-def test_a_warning_of_every_slide_and_every_fold_is_told_once(place, times, request, monkeypatch, caplog):
+def test_a_warning_of_every_slide_and_every_fold_is_told_once(place, times, request, caplog):
     """Inside the run's process the log has it from where it was said; what is gathered for the end has it once anyhow."""
     workers = request.getfixturevalue(place)
-    monkeypatch.setattr(workers, "_warnings", OnceEach())  # as at the start of a run
+    caplog.handler.addFilter(OnceFromWorkers())  # as the handlers of a run have it
     map_slides(workers, warn_twice, make_slides("a", "b", "c"), stage="test", size=width)
     assert map_jobs(workers, warn_twice, [1, 2, 3, 4], stage="test") == [1, 2, 3, 4]
     said = [(one.name, one.getMessage()) for one in caplog.records if one.levelno == logging.WARNING]
@@ -294,7 +291,7 @@ class TestProcesses:
         assert {outcome.slide_id for outcome in outcomes if outcome.status == "failed"} == dead
         for outcome in outcomes:
             if outcome.slide_id in dead:
-                assert outcome.reason.startswith("its worker process died, also when it was alone: short of memory")
+                assert outcome.reason.startswith("worker crashed again in isolation: out of memory")
             else:
                 assert (outcome.status, outcome.n_tiles) == ("done", 1)  # one thread a process
 

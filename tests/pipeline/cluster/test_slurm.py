@@ -11,7 +11,7 @@ import pytest
 from pipeline.cluster.mapping import map_jobs
 from pipeline.cluster.slurm import SlurmConfig, slurm_cluster
 from pipeline.cluster.workers import Workers
-from pipeline.config.schema import load_config
+from pipeline.config.loading import load_config
 from preprocessing.io.errors import InputError, RunError
 
 SBATCH = """#!/bin/bash
@@ -105,12 +105,12 @@ class TestJob:
     def test_that_does_not_start_is_told(self, slurm):
         write_command(slurm, "sbatch", f"#!/bin/bash\necho {NO_JOB}\n")
         with pytest.raises(InputError, match=r"no job started within 0.01 minutes; see squeue"):
-            Workers(None, "cpu", slurm=SlurmConfig(wait_minutes=0.01)).at_once()
+            Workers(None, "cpu", slurm=SlurmConfig(wait_minutes=0.01)).concurrency()
 
 
 def test_where_there_is_no_slurm_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="there is no sbatch here; start the run on a machine that submits Slurm jobs"):
+    with pytest.raises(InputError, match="sbatch was not found; start the run on a machine that submits Slurm jobs"):
         start(SlurmConfig())
 
 
@@ -134,7 +134,7 @@ def test_ctrl_c_does_what_it_did(monkeypatch, tmp_path):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setenv("PATH", str(tmp_path))
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(InputError, match="there is no sbatch here"):
+    with pytest.raises(InputError, match="sbatch was not found"):
         start(SlurmConfig())
     assert "dask_jobqueue.runner" in sys.modules
     assert signal.getsignal(signal.SIGINT) is before
@@ -158,9 +158,9 @@ def test_jobs_bring_workers_and_where_all_have_ended_the_run_does_not_wait_for_e
     config = SlurmConfig(jobs=1, cores=2, memory="4GiB", wait_minutes=1)
     with Workers(None, "cpu", slurm=config) as workers:
         workers.client.wait_for_workers(2, timeout=120)
-        assert workers.at_once() == 2
-        assert workers.ask(where) != where()
-        assert workers.ask(where)[1] == "1"
+        assert workers.concurrency() == 2
+        assert workers.call(where) != where()
+        assert workers.call(where)[1] == "1"
         (job,) = map(int, (slurm / "jobs").read_text().split())
         workers.client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "no_workers_timeout", 2))
         threading.Timer(1, end_job, (slurm, job)).start()

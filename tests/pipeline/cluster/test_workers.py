@@ -78,30 +78,30 @@ class TestScheduler:
         with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
             for _ in range(2):
                 with Workers(None, "cpu", cluster.scheduler_address) as workers:
-                    assert workers.at_once() == 1
-                    assert workers.ask(os.getpid) != os.getpid()
+                    assert workers.concurrency() == 1
+                    assert workers.call(os.getpid) != os.getpid()
                     assert workers.device == "cpu"
 
     def test_that_does_not_answer_is_told(self, monkeypatch):
         monkeypatch.setattr("pipeline.cluster.workers.CONNECT_SECONDS", 1)
         with pytest.raises(InputError, match=r"--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
-            Workers(None, "cpu", "tcp://127.0.0.1:9").at_once()
+            Workers(None, "cpu", "tcp://127.0.0.1:9").concurrency()
 
     def test_without_workers_is_told(self):
         with LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
             workers = Workers(None, "cpu", cluster.scheduler_address)
             with pytest.raises(InputError, match="it has no workers; start some with `dask worker tcp://"):
-                workers.at_once()
+                workers.concurrency()
 
 
 class TestOnCores:
     def test_workers_of_cores_are_their_own(self):
-        with Workers(2, "cpu") as workers, workers.on_cores() as cores:
+        with Workers(2, "cpu") as workers, workers.for_cpu() as cores:
             assert cores is workers
 
     def test_beside_gpu_workers_there_are_others_for_the_cores(self, monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-        with Workers(1, "auto") as workers, workers.on_cores() as cores:
+        with Workers(1, "auto") as workers, workers.for_cpu() as cores:
             assert (workers.device, cores.device, cores.count) == ("cuda", "cpu", None)
 
 
@@ -112,6 +112,6 @@ def test_a_worker_that_dies_while_it_starts_ends_the_run_with_the_reason(monkeyp
     monkeypatch.setattr("pipeline.cluster.workers.LocalCluster", dies)
     with (
         Workers(2, "cpu") as workers,
-        pytest.raises(RunError, match=r"died while it started \(Nanny failed to start.\)"),
+        pytest.raises(RunError, match=r"a worker crashed while starting \(Nanny failed to start.\)"),
     ):
-        workers.at_once()
+        workers.concurrency()

@@ -2,8 +2,8 @@ import pytest
 
 from models.abmil import ABMILConfig
 from models.umeml import UMEMLConfig
+from pipeline.config.loading import load_config
 from pipeline.config.presets import PRESETS
-from pipeline.config.schema import load_config
 
 INPUTS = {"slides": "slides", "genes": "genes.csv"}
 
@@ -33,7 +33,7 @@ def test_the_paper_as_its_authors_set_it():
 
 def test_each_ablation_takes_one_part_away_from_the_model_as_it_is_set():
     config = load_config(INPUTS | {"preset": "paper,ablation"}, sets=["models.umeml.hidden=32"])
-    model, *rivals = config.contenders()
+    model, *rivals = config.candidates()
     lacks = {"modularity": False, "registers": 0, "decoder": False, "prototypes": 0}
     assert [rival.name for rival in rivals] == [f"no {part}" for part in lacks]
     for rival, (part, value) in zip(rivals, lacks.items(), strict=True):
@@ -48,12 +48,12 @@ def test_subspace_fusion_as_its_authors_set_it():
     assert (train.epochs, train.batch_cases, train.lr, train.weight_decay) == (20, 8, 1e-3, 0.1)
     assert (train.members, train.linear, config.omics.axes) == (1, False, "genes")
     assert config.model == ("subspace",)
-    settings = config.contenders()[0].settings
+    settings = config.candidates()[0].settings
     assert (settings.consistency, settings.stride, settings.kernel, settings.reach) == (0.5, 4, 6, 4)
 
 
 def test_each_ablation_of_subspace_fusion_differs_in_one_setting():
     config = load_config(INPUTS | {"preset": "subspace-paper,subspace-ablation"})
-    model, *rivals = config.contenders()
+    model, *rivals = config.candidates()
     differing = [{name for name, value in rival.settings if getattr(model.settings, name) != value} for rival in rivals]
     assert differing == [{"branches"}, {"branches"}, {"attention"}, {"consistency"}, {"coordination"}]

@@ -5,10 +5,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from models.catalogue import MODELS
+from models.settings import Settings
 from models.umeml import UMEMLConfig
+from pipeline.config.loading import load_config
 from pipeline.config.presets import PRESETS, Preset
-from pipeline.config.schema import WHERE_NOT_WHAT, Config, Contender, identity, load_config
+from pipeline.config.schema import WITHOUT_EFFECT, Config, ModelCandidate, identity
 from preprocessing.io.errors import InputError
+from preprocessing.tiling.tissue import DETECTORS
 from workflows import options
 
 INPUTS = {"slides": "slides", "genes": "genes.csv"}
@@ -34,6 +38,29 @@ def leaves(model, prefix=""):
             yield f"{prefix}{name}"
 
 
+def described(model, prefix=""):
+    """Every key of a configuration with its description, dotted."""
+    for name, field in model.model_fields.items():
+        if (
+            isinstance(field.annotation, type)
+            and issubclass(field.annotation, BaseModel)
+            and field.annotation is not Settings
+        ):
+            yield from described(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.description
+
+
+@pytest.mark.parametrize(
+    "part",
+    [Config, *(model.Config for model in MODELS.values()), *(detector.Config for detector in DETECTORS.values())],
+    ids=lambda part: part.__name__,
+)
+def test_every_key_has_a_description(part):
+    missing = [key for key, description in described(part) if not description]
+    assert not missing, f"{part.__name__}: no description of {missing}"
+
+
 def refuse(**arguments):
     with pytest.raises(InputError) as caught:
         load_config(**{"flags": INPUTS} | arguments)
@@ -48,9 +75,9 @@ def test_set_overrides_flags_which_override_the_file_which_overrides_defaults(tm
     default = load_config(INPUTS)
     assert (config.folds, config.seed, config.bootstrap) == (3, 4, 5)
     assert (config.train.lr, config.train.epochs) == (0.3, 5)
-    assert config.models["umeml"]["gamma"] == config.contenders()[0].settings.gamma == 0
+    assert config.models["umeml"]["gamma"] == config.candidates()[0].settings.gamma == 0
     assert config.train.batch_cases == default.train.batch_cases
-    assert default.contenders()[0].settings.gamma != 0
+    assert default.candidates()[0].settings.gamma != 0
 
 
 def test_presets_come_after_defaults_and_before_all_else_the_later_over_the_earlier(tmp_path, monkeypatch):
@@ -85,39 +112,43 @@ def test_a_presets_name_decides_nothing_by_itself():
 
 def test_a_model_that_looks_at_slides_only_needs_slides():
     for model in ("abmil", "umeml,abmil"):
-        with pytest.raises(InputError, match="--model abmil looks at slides only, and SLIDES is none: give slides"):
+        with pytest.raises(InputError, match="--model abmil reads slides only, and SLIDES is none: give slides"):
             load_config({"slides": "none", "genes": "genes.csv", "model": model})
 
 
 def test_the_first_model_and_behind_it_its_rivals():
     sets = ["models.umeml.hidden=32", "models.abmil.hidden=7", "variants.no registers.registers=0"]
-    contenders = load_config(INPUTS | {"model": "umeml, abmil"}, sets=sets).contenders()
-    assert [(one.name, one.model) for one in contenders] == [
+    candidates = load_config(INPUTS | {"model": "umeml, abmil"}, sets=sets).candidates()
+    assert [(one.name, one.model) for one in candidates] == [
         *(("umeml", "umeml"), ("abmil", "abmil"), ("no registers", "umeml"))
     ]
-    assert [one.settings.hidden for one in contenders] == [32, 7, 32]
-    assert [one.settings.registers for one in contenders[::2]] == [UMEMLConfig().registers, 0]
+    assert [one.settings.hidden for one in candidates] == [32, 7, 32]
+    assert [one.settings.registers for one in candidates[::2]] == [UMEMLConfig().registers, 0]
 
 
 def test_a_model_alone_has_no_rivals():
-    assert load_config(INPUTS | {"model": "umeml,umeml"}).contenders() == (Contender("umeml", "umeml", UMEMLConfig()),)
+    assert load_config(INPUTS | {"model": "umeml,umeml"}).candidates() == (
+        ModelCandidate("umeml", "umeml", UMEMLConfig()),
+    )
 
 
 @pytest.mark.parametrize("name", ["umeml", "abmil", "late fusion", "clinical"])
 def test_a_variant_cannot_be_called_as_another_predictor_of_the_run(name):
     message = refuse(flags=INPUTS | {"model": "umeml,abmil", "variants": {name: {"registers": 0}}})
-    assert message == f'configuration: variants: "{name}" is taken; call the variant something else'
+    assert message == f'configuration: variants: "{name}" is the name of a model or baseline; choose another name'
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "[red]", "", " a"])
 def test_a_variant_is_called_what_a_folder_can_be_called(name):
-    assert f'variants: "{name}" names a folder too' in refuse(flags=INPUTS | {"variants": {name: {"registers": 0}}})
+    assert f'variants: "{name}" must be usable as a folder name' in refuse(
+        flags=INPUTS | {"variants": {name: {"registers": 0}}}
+    )
 
 
 def test_help_tells_the_same_order():
     text = " ".join(options._parser().format_help().split())
-    assert "flags override it" in text
-    assert "overrides flags" in text
+    assert "options override it" in text
+    assert "overrides all other options" in text
 
 
 @pytest.mark.parametrize("action", flags(), ids=lambda action: action.dest)
@@ -198,7 +229,7 @@ def test_unknown_names_are_told_with_the_nearest_known_one(arguments, expected):
         ({"flags": INPUTS | {"folds": "one"}}, "configuration: folds = 'one': Input should be a valid integer"),
         ({"flags": INPUTS | {"folds": "1"}}, "configuration: folds = '1': Input should be greater than or equal to 2"),
         ({"flags": INPUTS | {"until": "emb"}}, "configuration: until = 'emb': Input should be 'tile', 'embed', 'join'"),
-        ({"flags": {}}, "configuration: slides is not given; usage: run_pipeline SLIDES GENES"),
+        ({"flags": {}}, "configuration: slides is missing; usage: run_pipeline SLIDES GENES"),
         ({"flags": INPUTS | {"model": ","}}, "configuration: model = (): Tuple should have at least 1 item"),
         ({"flags": INPUTS | {"split_by": "case,sit"}}, "configuration: split_by.1 = 'sit': Input should be 'case' or"),
         ({"sets": ["variants.a.heads=7"]}, "heads = 7; choose a divisor"),
@@ -212,10 +243,13 @@ def test_unknown_names_are_told_with_the_nearest_known_one(arguments, expected):
         ),
         (
             {"flags": INPUTS | {"tiles.tissue.masks": "nowhere"}},
-            "tissue masks: nowhere is no folder; give one with SLIDE",
+            "tissue masks: nowhere is not a folder; give one with SLIDE",
         ),
         ({"sets": ["tiles.stride_px=0"]}, "configuration: tiles.stride_px = 0: Input should be greater than or equal"),
-        ({"flags": INPUTS | {"tiles.mpp": 0.5}, "sets": ["tiles.mpp.x=1"]}, '"tiles.mpp.x": "mpp" has no parts'),
+        (
+            {"flags": INPUTS | {"tiles.mpp": 0.5}, "sets": ["tiles.mpp.x=1"]},
+            '"tiles.mpp.x": "mpp" has no keys below it',
+        ),
     ],
 )
 def test_values_that_do_not_fit_are_told_with_their_key(arguments, expected):
@@ -293,7 +327,7 @@ def test_whatever_decides_the_result_is_part_of_the_runs_identity(key, value):
 
 
 def test_no_key_but_where_and_how_far_is_left_out_of_the_identity():
-    told = identity(load_config(INPUTS)).keys() | WHERE_NOT_WHAT
+    told = identity(load_config(INPUTS)).keys() | WITHOUT_EFFECT
     assert told == Config.model_fields.keys()
     elsewhere = {
         "out": "o",
@@ -314,9 +348,12 @@ def test_no_key_but_where_and_how_far_is_left_out_of_the_identity():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"genes": "none", "model": "snn"}, "--model snn looks at genes only, and GENES is none"),
-        ({"genes": "none", "model": "subspace"}, "led by the genes of tumour and microenvironment, and GENES is none"),
-        ({"slides": "none", "model": "transmil"}, "--model transmil looks at slides only, and SLIDES is none"),
+        ({"genes": "none", "model": "snn"}, "--model snn reads genes only, and GENES is none"),
+        (
+            {"genes": "none", "model": "subspace"},
+            "requires gene groups .tumour and microenvironment., and GENES is none",
+        ),
+        ({"slides": "none", "model": "transmil"}, "--model transmil reads slides only, and SLIDES is none"),
         ({"model": "umeml,subspace", "train.batch_cases": 1}, "train.batch_cases = 1: subspace compares the cases"),
     ],
 )
@@ -329,20 +366,6 @@ def test_a_model_that_cannot_be_trained_on_what_is_given_is_refused(flags, messa
 def test_steps_of_one_case_are_refused_only_where_cases_are_compared(setting):
     flags = {"slides": "s", "genes": "g", "model": "subspace", "train.batch_cases": 1}
     assert load_config(flags, sets=[f"models.subspace.{setting}"]).train.batch_cases == 1
-
-
-def test_places_mean_the_same_to_workers_in_another_folder(tmp_path, monkeypatch):
-    (tmp_path / "w.safetensors").touch()
-    (tmp_path / "masks").mkdir()
-    monkeypatch.chdir(tmp_path)
-    given = INPUTS | {"slides": "slides", "store": "f.zarr", "out": "o", "tiles.tissue.masks": "masks"}
-    config = load_config(given | {"encoder.name": "local-dir:hub", "encoder.weights": "w.safetensors"})
-    there = config.for_other_machines()
-    assert (there.store, there.slides, there.out) == (str(tmp_path / "f.zarr"), tmp_path / "slides", tmp_path / "o")
-    assert there.tiles.tissue.masks == tmp_path / "masks"
-    assert there.encoder.weights == tmp_path / "w.safetensors"
-    assert there.encoder.name == f"local-dir:{tmp_path / 'hub'}"
-    assert config.model_copy(update={"store": "s3://b/f.zarr"}).for_other_machines().store == "s3://b/f.zarr"
 
 
 @pytest.mark.parametrize(

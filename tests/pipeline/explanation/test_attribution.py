@@ -1,4 +1,4 @@
-"""A planted signal is found, a model that was never trained says something else, and linear models are read off exactly."""
+"""A planted signal is found, an untrained model gives other explanations, and linear models are explained exactly."""
 
 from dataclasses import replace
 
@@ -15,8 +15,8 @@ from models.linear import OnLinear
 from models.losses import risk
 from models.types import ModelOutput
 from pipeline.config.train import TrainConfig
-from pipeline.explanation.attribution import gene_products, outputs_by_input, permuted_drops, read_case
-from pipeline.explanation.tile_maps import attentions
+from pipeline.explanation.attribution import attribute_case, gene_contributions, outputs_by_modality, permuted_drops
+from pipeline.explanation.tile_maps import attention_maps
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset, dataset_for
 from pipeline.training.fit import fit_model
@@ -100,12 +100,12 @@ def auc(values):
 def test_tiles_that_decide_the_label_contribute_most(on_tiles, name):
     trained, untrained, data, _ = on_tiles[name]
     ones = [case for case in TEST if CASES.index(case) % 2]
-    readings = [read_case(trained, data, case, device="cpu") for case in ones]
-    assert all(reading.logits.argmax() == 1 for reading in readings)
-    assert np.mean([auc(reading.tiles) for reading in readings]) > 0.95
+    attributions = [attribute_case(trained, data, case, device="cpu") for case in ones]
+    assert all(attribution.logits.argmax() == 1 for attribution in attributions)
+    assert np.mean([auc(attribution.tiles) for attribution in attributions]) > 0.95
     # Of a model that was never trained, the map is another one (Adebayo et al. 2018).
-    others = [read_case(untrained, data, case, device="cpu").tiles for case in ones]
-    alike = [spearmanr(one.tiles, other).statistic for one, other in zip(readings, others, strict=True)]
+    others = [attribute_case(untrained, data, case, device="cpu").tiles for case in ones]
+    alike = [spearmanr(one.tiles, other).statistic for one, other in zip(attributions, others, strict=True)]
     assert abs(np.mean(alike)) < 0.5
 
 
@@ -113,7 +113,7 @@ def test_tiles_that_decide_the_label_contribute_most(on_tiles, name):
 def test_attention_is_on_the_tiles_that_decide_and_adds_up_to_one(on_tiles, name):
     trained, _, data, _ = on_tiles[name]
     found = [
-        attentions(trained, read_case(trained, data, case, device="cpu").extras)["attention"]
+        attention_maps(trained, attribute_case(trained, data, case, device="cpu").extras)["attention"]
         for case in TEST
         if CASES.index(case) % 2
     ]
@@ -130,10 +130,12 @@ def test_the_group_and_the_genes_that_decide_are_found_by_gradient_and_by_permut
     groups, genes, drops, others = [], [], [], []
     for case in TEST:
         values = trained.scaler.scaled(matrix.take([case]))[0]
-        products = gene_products(trained, read_case(trained, data, case, device="cpu"), values)
+        products = gene_contributions(trained, attribute_case(trained, data, case, device="cpu"), values)
         groups.append([own.sum() for own in products])
         genes.append(np.concatenate(products))
-        others.append(np.concatenate(gene_products(untrained, read_case(untrained, data, case, device="cpu"), values)))
+        others.append(
+            np.concatenate(gene_contributions(untrained, attribute_case(untrained, data, case, device="cpu"), values))
+        )
         drops.append(permuted_drops(trained, data, case, TRAIN, seed=0, device="cpu").mean(axis=1))
     assert np.argmax(np.mean(groups, 0)) == 0
     assert set(np.argsort(-np.mean(genes, 0))[:2]) == {0, 1}
@@ -142,17 +144,17 @@ def test_the_group_and_the_genes_that_decide_are_found_by_gradient_and_by_permut
     assert abs(spearmanr(np.ravel(genes), np.ravel(others)).statistic) < 0.4
 
 
-def test_both_is_told_beside_what_each_modality_says_alone(on_genes):
+def test_outputs_from_all_modalities_and_from_each_only(on_genes):
     trained, _, data, _ = on_genes["umeml"]
-    told = outputs_by_input(trained, data, "c47", device="cpu")
-    assert [told[name]["prediction"] for name in ("both", "genes")] == ["4", "4"]
-    assert told["genes"]["output"] > 0.8 > told["slides"]["output"]
+    outputs = outputs_by_modality(trained, data, "c47", device="cpu")
+    assert [outputs[name]["prediction"] for name in ("all", "genes")] == ["4", "4"]
+    assert outputs["genes"]["output"] > 0.8 > outputs["slides"]["output"]
     without_genes = replace(data, rows={})
-    told = outputs_by_input(trained, without_genes, "c47", device="cpu")
-    assert told.keys() == {"both", "slides"}
-    assert told["both"]["output"] == pytest.approx(told["slides"]["output"])
+    outputs = outputs_by_modality(trained, without_genes, "c47", device="cpu")
+    assert outputs.keys() == {"all", "slides"}
+    assert outputs["all"]["output"] == pytest.approx(outputs["slides"]["output"])
     snn, _, data, _ = on_genes["snn"]
-    assert outputs_by_input(snn, data, "c47", device="cpu").keys() == {"both", "genes"}
+    assert outputs_by_modality(snn, data, "c47", device="cpu").keys() == {"all", "genes"}
 
 
 # Linear models, by hand
@@ -185,16 +187,16 @@ def test_of_a_linear_model_a_gene_has_its_weight_times_its_value(axes):
     trained, data, matrix = linear(axes, weight)
     for case in ("c40", "c41"):
         values = trained.scaler.scaled(matrix.take([case]))[0]
-        reading = read_case(trained, data, case, device="cpu")
+        attribution = attribute_case(trained, data, case, device="cpu")
         logits = weight @ values
         own = weight[logits.argmax()] - weight.mean(0)
-        np.testing.assert_allclose(reading.logits, logits, rtol=1e-4)
-        products = np.concatenate(gene_products(trained, reading, values))
+        np.testing.assert_allclose(attribution.logits, logits, rtol=1e-4)
+        products = np.concatenate(gene_contributions(trained, attribution, values))
         np.testing.assert_allclose(products, own * values, rtol=1e-3, atol=1e-5)
         assert products.sum() == pytest.approx(logits.max() - logits.mean(), rel=1e-4)
 
 
-def test_a_group_that_the_model_does_not_read_loses_nothing_when_it_is_permuted():
+def test_permuting_a_group_that_the_model_ignores_changes_nothing():
     weight = np.zeros((2, 12))
     weight[1, :4] = 1.0
     trained, data, _ = linear("genes", weight)
@@ -222,7 +224,7 @@ def test_of_survival_the_risk_is_explained():
     assert torch.equal(task.evidence(logits, logits[0]), risk(logits))
 
 
-def test_a_large_bag_is_sampled_for_permutation_and_read_whole_for_all_else(on_genes, monkeypatch):
+def test_a_large_bag_is_sampled_for_permutation(on_genes, monkeypatch):
     trained, _, data, _ = on_genes["umeml"]
     whole = permuted_drops(trained, data, "c47", TRAIN, seed=0, device="cpu")
     sizes = []

@@ -2,7 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.explanation.chosen_cases import certainty, choose_cases, require_cases
+from pipeline.explanation import chosen_cases
+from pipeline.explanation.chosen_cases import require_cases
+from pipeline.tasks import TASKS
 from preprocessing.io.errors import InputError
 
 GRADES = pd.DataFrame(
@@ -25,6 +27,11 @@ SURVIVAL = pd.DataFrame(
         "event": [True, False, True, True, True],
     }
 )
+
+
+def choose_cases(predictions, which):
+    name = "grade" if "label" in predictions else "survival"
+    return chosen_cases.choose_cases(TASKS[name], predictions, which)
 
 
 def test_of_classes_the_most_and_least_certain_that_are_right_and_wrong():
@@ -68,19 +75,17 @@ def test_of_survival_the_extremes_and_the_disagreements():
 
 def test_cases_by_name_are_those_with_a_prediction():
     assert choose_cases(GRADES.assign(prediction=GRADES["prediction"].where(GRADES["case_id"] != "b")), ("b", "f")) == {
-        "f": "asked for"
+        "f": "requested"
     }
 
 
-def test_a_case_that_is_not_used_is_told_before_anything_is_computed():
+def test_a_case_that_is_not_used_is_refused():
     require_cases(3, ["a"])
     require_cases(("a",), ["a", "b"])
-    with pytest.raises(
-        InputError, match=r"--explain: x, y: not among the 2 cases that are used \(a, b\); --dry-run shows"
-    ):
+    with pytest.raises(InputError, match=r"--explain: x, y: not among the 2 cases used \(a, b\); --dry-run lists"):
         require_cases(("a", "x", "y"), ["a", "b"])
 
 
 def test_certainty_is_the_likeliest_class_probability():
-    assert certainty(GRADES).tolist() == [0.9, 0.6, 0.9, 0.62, 0.7, 0.99]
-    assert certainty(SURVIVAL).isna().all()
+    assert TASKS["grade"].certainty(GRADES).tolist() == [0.9, 0.6, 0.9, 0.62, 0.7, 0.99]
+    assert TASKS["survival"].certainty(SURVIVAL).isna().all()

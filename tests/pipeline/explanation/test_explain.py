@@ -1,4 +1,4 @@
-"""What is written of a few cases, for each kind of model, with slides and genes, either alone, or two slides."""
+"""Explanations of a few cases by each kind of model, with slides and genes, either only, or two slides."""
 
 import json
 from dataclasses import replace
@@ -13,8 +13,8 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from pipeline.cluster.workers import Workers
 from pipeline.explanation.explain import explain_tasks
-from pipeline.explanation.inputs import Material
-from pipeline.explanation.selection import Asked, Source
+from pipeline.explanation.inputs import ExplanationInputs
+from pipeline.explanation.selection import ExplainingModel, TaskPredictions
 from pipeline.tasks import TASKS
 from pipeline.training.fit import predict_logits
 from pipeline.training.model_folder import TrainedModel, load_model, save_model
@@ -43,9 +43,9 @@ def workers():
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory, paint, scan):
+def inputs(tmp_path_factory, paint, scan):
     """Each slide has two pieces of tissue, and 0.25 µm a pixel: a tile takes twice its side."""
-    folder, rng = tmp_path_factory.mktemp("material"), np.random.default_rng(0)
+    folder, rng = tmp_path_factory.mktemp("inputs"), np.random.default_rng(0)
     slide = scan(paint(2000, 1200, (300, 100, 900, 500), (1100, 500, 1900, 1100)), mpp=0.25)
     tiled = tile_slide(slide, TileConfig(tile_px=64))
     n = len(tiled.grid)
@@ -68,22 +68,22 @@ def material(tmp_path_factory, paint, scan):
     genes = pd.DataFrame(rng.normal(size=(5, len(GENES))), [case for case in CASES if case != "slides alone"], GENES)
     OmicsMatrix.from_frame(genes).save(folder / "omics.npz")
     labels = pd.DataFrame({"grade": ["2", "2", "4", "4", "2", "4"], "subtype": "x"}, CASES)
-    return Material(str(folder / "store"), folder / "omics.npz", labels, pd.DataFrame(rows))
+    return ExplanationInputs(str(folder / "store"), folder / "omics.npz", labels, pd.DataFrame(rows), "cpu")
 
 
 @pytest.fixture(scope="module")
-def make_model(material, tmp_path_factory):
+def make_model(inputs, tmp_path_factory):
     """Writes a model that was not trained, of two members; returns its folder."""
 
     def make(name, *, seed=0, genes=True, **settings):
         folder = tmp_path_factory.mktemp("model") / "model"
-        matrix = OmicsMatrix.load(material.omics)
+        matrix = OmicsMatrix.load(inputs.omics)
         scaler = OmicsScaler.fit(matrix, SETS, OmicsConfig()) if genes else None
         config = MODELS[name].Config(**SETTINGS.get(name, {}) | settings)
         torch.manual_seed(seed)
         dims = scaler.group_dims if scaler else []
         members = Ensemble([MODELS[name](WIDTH, dims, 2, config) for _ in range(2)])
-        task = TASKS["grade"].fit(material.labels, ("2", "4"))
+        task = TASKS["grade"].fit(inputs.labels, ("2", "4"))
         save_model(folder, TrainedModel(members, name, config, "grade", task, scaler, WIDTH, {"covariates": []}))
         return folder
 
@@ -91,14 +91,14 @@ def make_model(material, tmp_path_factory):
 
 
 @pytest.fixture
-def explain(workers, material, tmp_path):
-    """Explains cases by a model, or by one for each case; returns what TASK.json says, and its folder."""
+def explain(workers, inputs, tmp_path):
+    """Explains cases by a model, or by one for each case; returns the content of TASK.json, and the folder of the task."""
 
-    def explain(model, which=tuple(CASES), *, material=material, told=None, **sources):
-        told = predictions() if told is None else told
-        by_case = {name.replace("_", " "): Source(folder, tuple(CASES)) for name, folder in sources.items()}
-        asked = Asked("grade", "a model", told, Source(model, tuple(CASES)), by_case)
-        explain_tasks(workers, [asked], material, which, folder=tmp_path / "explain", device="cpu", seed=0)
+    def explain(model, which=tuple(CASES), *, inputs=inputs, table=None, **models):
+        table = predictions() if table is None else table
+        by_case = {name.replace("_", " "): ExplainingModel(folder, tuple(CASES)) for name, folder in models.items()}
+        task = TaskPredictions("grade", "a model", table, ExplainingModel(model, tuple(CASES)), by_case)
+        explain_tasks(workers, [task], inputs, which, folder=tmp_path / "explain", seed=0)
         return json.loads((tmp_path / "explain" / "grade.json").read_text()), tmp_path / "explain" / "grade"
 
     return explain
@@ -118,29 +118,29 @@ def predictions():
 
 
 def tables(told, folder):
-    return [pd.read_csv(folder / slide["tiles"]) for slide in told["slides"]]
+    return [pd.read_csv(folder / slide["tile_table"]) for slide in told["slides"]]
 
 
-def test_what_is_told_of_each_case(explain, make_model, material):
+def test_the_content_of_each_case(explain, make_model, inputs):
     told, folder = explain(make_model("umeml"))
     by_case = {case["case_id"]: case for case in told["cases"]}
     assert list(by_case) == CASES
     first = by_case["c0"]
-    expected = {"why": "asked for", "fold": 0, "label": "2", "prediction": "2", "certainty": 0.9}
+    expected = {"selection": "requested", "fold": 0, "label": "2", "prediction": "2", "certainty": 0.9}
     assert {name: first[name] for name in expected} == expected
     assert by_case["slides alone"]["fold"] is None
     assert by_case["slides alone"]["label"] is None
     assert {one["group"] for one in first["genes"]} == {"tumour", "microenvironment", "ungrouped"}
     for group in first["genes"]:
         assert 0 < group["attention"] < 1
-        assert group["direction"] == ("-" if group["gradient"] < 0 else "+")
+        assert group["direction"] == ("-" if group["gradient_x_input"] < 0 else "+")
         assert isinstance(group["permutation"], float)
-    sizes = [abs(group["gradient"]) for group in first["genes"]]
+    sizes = [abs(group["gradient_x_input"]) for group in first["genes"]]
     assert sizes == sorted(sizes, reverse=True)
     assert by_case["slides alone"]["genes"] == []
-    assert by_case["slides alone"]["inputs"].keys() == {"both", "slides"}
+    assert by_case["slides alone"]["by_modality"].keys() == {"all", "slides"}
     assert by_case["genes alone"]["slides"] == []
-    assert by_case["genes alone"]["inputs"].keys() == {"both", "genes"}
+    assert by_case["genes alone"]["by_modality"].keys() == {"all", "genes"}
     assert [slide["slide_id"] for slide in by_case["two"]["slides"]] == ["e", "f"]
     assert {path.name for path in (folder / "slides").iterdir()} == {
         file_name(s) for own in SLIDES.values() for s in own
@@ -148,10 +148,10 @@ def test_what_is_told_of_each_case(explain, make_model, material):
 
 
 def test_the_tile_table_has_every_tile_where_it_was_read_and_attention_adds_up_over_the_case(
-    explain, make_model, material
+    explain, make_model, inputs
 ):
     told, folder = explain(make_model("umeml"), ("two",))
-    grid = FeatureStore(material.store).read_tiles("t-e").grid
+    grid = FeatureStore(inputs.store).read_tiles("t-e").grid
     read = tables(told["cases"][0], folder)
     for table in read:
         assert table[["x", "y"]].to_numpy().tolist() == grid.coords.tolist()
@@ -161,12 +161,13 @@ def test_the_tile_table_has_every_tile_where_it_was_read_and_attention_adds_up_o
     assert not read[0]["attention"].equals(read[1]["attention"])
 
 
-def test_the_colour_at_a_tiles_place_is_that_of_its_prototype(explain, make_model, material):
+def test_the_colour_at_a_tiles_place_is_that_of_its_prototype(explain, make_model, inputs):
     told, folder = explain(make_model("umeml"), ("c1",))
     slide = told["cases"][0]["slides"][0]
-    overlay = next(one for one in slide["overlays"] if one["what"] == "prototype")
-    assert overlay["legend"] == [[f"prototype {k + 1}", PROTOTYPES[k]] for k in range(5)]
-    legend = {int(name.split()[1]): colour for name, colour in overlay["legend"]}
+    overlay = next(one for one in slide["overlays"] if one["layer"] == "prototype")
+    legend = told["cases"][0]["legends"]["prototype"]
+    assert legend == [[f"prototype {k + 1}", PROTOTYPES[k]] for k in range(5)]
+    legend = {int(name.split()[1]): colour for name, colour in legend}
     with Image.open(folder / overlay["image"]) as image, Image.open(folder / slide["thumbnail"]) as plain:
         assert image.size == plain.size == (1024, 614)
         shown, tissue = np.asarray(image).astype(float), np.asarray(plain).astype(float)
@@ -179,31 +180,31 @@ def test_the_colour_at_a_tiles_place_is_that_of_its_prototype(explain, make_mode
         np.testing.assert_allclose(shown[square].mean((0, 1)), mixed, atol=3)
 
 
-def test_a_case_is_explained_by_the_model_of_its_fold_and_maps_by_the_one_that_is_handed_out(
-    explain, make_model, material
+def test_a_case_is_explained_by_the_model_of_its_fold_and_prototypes_are_those_of_the_final_model(
+    explain, make_model, inputs
 ):
     final, own = make_model("umeml", seed=1), make_model("umeml", seed=2)
     told, folder = explain(final, ("c0", "c1"), c1=own)
     for case, model in zip(told["cases"], (final, own), strict=True):
         trained = load_model(model)
-        data = material.dataset(trained, [case["case_id"]], material.matrix(trained, [case["case_id"]]))
+        data = inputs.dataset(trained, [case["case_id"]], inputs.omics_matrix(trained, [case["case_id"]]))
         decoded = trained.task.decode(predict_logits(trained.model, data, [case["case_id"]], device="cpu"))
-        both = case["inputs"]["both"]
-        assert both["prediction"] == decoded["prediction"][0]
-        assert both["output"] == pytest.approx(decoded.filter(like="probability_").max(axis=1)[0], rel=1e-5)
+        output = case["by_modality"]["all"]
+        assert output["prediction"] == decoded["prediction"][0]
+        assert output["output"] == pytest.approx(decoded.filter(like="probability_").max(axis=1)[0], rel=1e-5)
     maps = tables(told["cases"][1], folder)[0]["prototype"]
     by_final, _ = explain(final, ("c1",))
     assert tables(by_final["cases"][0], folder)[0]["prototype"].equals(maps)
-    assert "has not seen the case in training" in told["how"][0]
-    assert "trained model that was given" in by_final["how"][0]
+    assert "which was not trained on the case" in told["notes"][0]
+    assert "come from the trained model given" in by_final["notes"][0]
 
 
 def test_the_atlas_is_of_all_cases_with_slides(explain, make_model):
     told, folder = explain(make_model("umeml"), ("c0",))
     assert [one["prototype"] for one in told["atlas"]] == [1, 2, 3, 4, 5]
     assert sum(one["share"] for one in told["atlas"]) == pytest.approx(1)
-    assert sum(one["by"]["grade"]["2"] for one in told["atlas"]) == pytest.approx(1)
-    names = [name for one in told["atlas"] for name in one["tiles"]]
+    assert sum(one["share_by_group"]["grade"]["2"] for one in told["atlas"]) == pytest.approx(1)
+    names = [name for one in told["atlas"] for name in one["images"]]
     assert 8 <= len(names) == len(set(names))
     for name in names:
         with Image.open(folder / name) as image:
@@ -220,7 +221,7 @@ def test_the_atlas_is_of_all_cases_with_slides(explain, make_model):
         ("transmil", ["contribution"]),
     ],
 )
-def test_models_without_prototypes_tell_what_they_know(explain, make_model, name, columns):
+def test_models_without_prototypes_have_the_other_maps(explain, make_model, name, columns):
     told, folder = explain(make_model(name), ("two", "c0"))
     assert told["atlas"] == []
     for case in told["cases"]:
@@ -228,16 +229,16 @@ def test_models_without_prototypes_tell_what_they_know(explain, make_model, name
         assert [list(table)[4:] for table in read] == [columns] * len(read)
         for column in columns[:-1]:
             assert sum(table[column].sum() for table in read) == pytest.approx(1, abs=1e-4)
-        assert [one["what"] for one in case["slides"][0]["overlays"]] == columns
-        units = [one["legend"]["unit"].split(";")[0] for one in case["slides"][0]["overlays"]]
-        told_of = "gradient × input, of the evidence for the predicted class"
-        assert units == ["share of attention"] * (len(columns) - 1) + [told_of]
+        assert [one["layer"] for one in case["slides"][0]["overlays"]] == columns
+        units = [case["legends"][one["layer"]]["unit"].split(" (")[0] for one in case["slides"][0]["overlays"]]
+        contribution = "gradient × input, of the evidence for the predicted class"
+        assert units == ["share of attention"] * (len(columns) - 1) + [contribution]
         assert bool(case["genes"]) == MODELS[name].reads_genes
 
 
-def test_genes_alone_and_slides_alone(explain, make_model, material):
-    nothing = replace(material, slides=material.slides.iloc[:0])
-    told, _ = explain(make_model("snn"), ("c0",), material=nothing)
+def test_genes_only_and_slides_only(explain, make_model, inputs):
+    nothing = replace(inputs, slides=inputs.slides.iloc[:0])
+    told, _ = explain(make_model("snn"), ("c0",), inputs=nothing)
     assert told["cases"][0]["slides"] == told["atlas"] == []
     assert len(told["cases"][0]["genes"]) == 3
     told, _ = explain(make_model("umeml", genes=False), ("c0",))
@@ -247,32 +248,54 @@ def test_genes_alone_and_slides_alone(explain, make_model, material):
     assert told["atlas"] == []
 
 
-def test_a_slide_that_is_gone_is_told_and_the_rest_goes_on(explain, make_model, material, caplog):
+def test_attention_that_is_nearly_even_is_labelled_in_the_picture(explain, make_model, monkeypatch):
+    shares = {}
+
+    def attention(trained, extras):
+        n = len(extras["patch_attention"][0, 0])
+        return {"attention": shares["of"](n) / shares["of"](n).sum()}
+
+    monkeypatch.setattr("pipeline.explanation.tile_maps.attention_maps", attention)
+    corners = {}
+    for name, make in {"even": lambda n: np.linspace(0.98, 1.02, n), "uneven": lambda n: np.arange(1.0, n + 1)}.items():
+        shares["of"] = make
+        content, folder = explain(make_model("abmil"), ("c0",))
+        case = content["cases"][0]
+        assert case["legends"]["attention"]["note"] == ("nearly even: not informative" if name == "even" else "")
+        (overlay,) = [one for one in case["slides"][0]["overlays"] if one["layer"] == "attention"]
+        with Image.open(folder / overlay["image"]) as image, Image.open(folder / "slides/a/thumbnail.jpg") as plain:
+            box = (0, 0, 250, 30)
+            corners[name] = np.asarray(image.crop(box)).astype(int), np.asarray(plain.crop(box)).astype(int)
+    assert (corners["even"][0].max(axis=2) < 60).mean() > 0.03  # black letters on the background of the slide
+    np.testing.assert_allclose(*corners["uneven"], atol=3)
+
+
+def test_a_slide_that_is_gone_is_reported_and_the_others_are_drawn(explain, make_model, inputs, caplog):
     gone = replace(
-        material, slides=material.slides.assign(path=lambda t: t["path"].where(t["slide_id"] != "e", "gone.svs"))
+        inputs, slides=inputs.slides.assign(path=lambda t: t["path"].where(t["slide_id"] != "e", "gone.svs"))
     )
-    told, folder = explain(make_model("umeml"), ("two",), material=gone)
+    told, folder = explain(make_model("umeml"), ("two",), inputs=gone)
     first, second = told["cases"][0]["slides"]
     assert first["overlays"] == []
     assert not (folder / first["thumbnail"]).exists()
     assert "cannot be read any more" in first["reason"]
-    assert (folder / first["tiles"]).is_file()
+    assert (folder / first["tile_table"]).is_file()
     assert len(second["overlays"]) == 3
-    assert "no pictures of e" in caplog.text
+    assert "no pictures of slide e" in caplog.text
 
 
-def test_the_folder_holds_what_was_asked_for_last(explain, make_model, workers, material, tmp_path):
+def test_the_folder_contains_the_last_request_only(explain, make_model, workers, inputs, tmp_path):
     model = make_model("abmil")
     explain(model, ("c0",))
-    told, folder = explain(model, 1, told=predictions().iloc[:4])
-    assert [case["why"].split(";")[0] for case in told["cases"]] == [
+    told, folder = explain(model, 1, table=predictions().iloc[:4])
+    assert [case["selection"].split(";")[0] for case in told["cases"]] == [
         "most certain, right",
         "least certain, right",
         "most certain, wrong",
         "least certain, wrong",
     ]
-    told, _ = explain(model, ("c0", "two"), told=predictions().iloc[:4])
-    assert any("without a prediction in this task: two" in sentence for sentence in told["how"])
+    told, _ = explain(model, ("c0", "two"), table=predictions().iloc[:4])
+    assert any("without a prediction in this task: two" in sentence for sentence in told["notes"])
     assert sorted(path.name for path in folder.parent.iterdir()) == ["grade", "grade.json"]
-    explain_tasks(workers, [], material, 0, folder=folder.parent, device="cpu", seed=0)
+    explain_tasks(workers, [], inputs, 0, folder=folder.parent, seed=0)
     assert not folder.parent.exists()

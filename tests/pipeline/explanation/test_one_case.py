@@ -3,6 +3,6 @@ from dataclasses import fields
 from pipeline.explanation.one_case import CaseJob
 
 
-def test_a_job_is_called_after_task_and_case_and_not_by_all_that_it_carries():
+def test_a_job_is_named_by_task_and_case_only():
     job = CaseJob(**{field.name: object() for field in fields(CaseJob)} | {"task": "grade", "case": "TCGA-06-0125"})
     assert str(job) == "grade, TCGA-06-0125"

@@ -6,9 +6,11 @@ import pytest
 from scipy.stats import binom
 
 from pipeline.metrics.conformal import holds, prediction_sets, threshold
+from pipeline.tasks.classification import FittedClassification
 from pipeline.training.summary import conformal, coverage, told_validated, with_sets
 
 CLASSES = ("a", "b", "c")
+SETS = FittedClassification("x", CLASSES, (1, 1, 1)).sets
 
 
 def draw(n, seed, sharpness=2.0):
@@ -45,7 +47,7 @@ def test_a_set_is_never_empty_and_names_the_likeliest_first():
 @pytest.mark.parametrize("sharpness", [0.5, 2.0, 6.0])
 def test_coverage_on_exchangeable_cases_is_as_promised_within_binomial_error(sharpness):
     n, m = 400, 2000
-    told = conformal(draw(n, 1, sharpness), CLASSES)["thresholds"]["genes"]
+    told = conformal(SETS, draw(n, 1, sharpness))["thresholds"]["genes"]
     new = draw(m, 2, sharpness)
     limits = np.full(m, told["threshold"])
     sets = prediction_sets(new[[f"probability_{name}" for name in CLASSES]].to_numpy(), limits, CLASSES)
@@ -59,11 +61,11 @@ def test_coverage_on_exchangeable_cases_is_as_promised_within_binomial_error(sha
 
 def test_a_tested_cases_set_does_not_depend_on_its_own_folds_labels():
     frame = draw(100, 3).assign(status="tested")
-    own = with_sets(frame, frame, CLASSES)
+    own = with_sets(SETS, frame, frame)
     other = frame.copy()
     first = other["fold"] == 0
     other.loc[first, "label"] = "a"
-    again = with_sets(other, other, CLASSES)
+    again = with_sets(SETS, other, other)
     assert again.loc[first, "set_90"].tolist() == own.loc[first, "set_90"].tolist()
     assert again.loc[~first, "set_90"].tolist() != own.loc[~first, "set_90"].tolist()
 
@@ -71,13 +73,13 @@ def test_a_tested_cases_set_does_not_depend_on_its_own_folds_labels():
 def test_a_pattern_that_was_never_tested_gets_every_class_and_is_said_to_be_not_validated():
     frame = draw(100, 3).assign(status="tested")
     new = pd.DataFrame(frame.iloc[:1].assign(rests_on="slides", fold=pd.NA, status="unlabelled", case_id="new"))
-    told = with_sets(pd.concat([frame, new], ignore_index=True), frame, CLASSES)
+    told = with_sets(SETS, pd.concat([frame, new], ignore_index=True), frame)
     assert set(told["set_90"].iloc[-1].split(";")) == set(CLASSES)
     assert told_validated({}, "slides") == "not validated: no case of the training run was predicted from slides"
 
 
 def test_coverage_is_counted_by_hand():
     rows = pd.DataFrame({"set_90": ["a;b", "a", "c", "b;c;a"], "label": ["b", "b", "c", "a"]})
-    told = coverage(rows, n_boot=20, seed=0)
+    told = coverage(SETS, rows, n_boot=20, seed=0)
     assert told["coverage"].value == 0.75
     assert told["mean_size"].value == 7 / 4

@@ -5,9 +5,9 @@ from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
-from preprocessing.tiling.slide_stats import Look
+from preprocessing.tiling.slide_stats import SlideStats
 
-LOOK = Look(80.0, 0.0, 0.05, 3.0, 0.2, 0.1, 0.2, 0.12, 0.1)
+LOOK = SlideStats(80.0, 0.0, 0.05, 3.0, 0.2, 0.1, 0.2, 0.12, 0.1)
 
 
 def test_slides_are_read_from_the_store_one_by_one(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 from pipeline.ood.profiles import GeneProfiles, SlideProfile
 from pipeline.ood.reference import FLAGS, MIN_CASES, ReferenceCohort
 from preprocessing.io.errors import InputError
-from preprocessing.tiling.slide_stats import Look
+from preprocessing.tiling.slide_stats import SlideStats
 
-LOOK = Look(80.0, 0.0, 0.05, 3.0, 0.2, 0.1, 0.2, 0.12, 0.1)
+LOOK = SlideStats(80.0, 0.0, 0.05, 3.0, 0.2, 0.1, 0.2, 0.12, 0.1)
 WIDTH = 96
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.run.audit import require_account
+from pipeline.run.audit import require_complete
 from preprocessing.cohort import Cohort, audit_cases, ledger
 from preprocessing.io.errors import RunError
 from preprocessing.omics.matrix import OmicsMatrix
@@ -51,9 +51,9 @@ def change(path, what):
 
 
 def test_a_run_that_lost_nothing_passes(written, cohort):
-    require_account(written, cohort)
+    require_complete(written, cohort)
     (written / "predictions.csv").unlink()  # a run that ended before training
-    require_account(written, cohort)
+    require_complete(written, cohort)
 
 
 @pytest.mark.parametrize("name", ["slides.csv", "cases.csv", "predictions.csv"])
@@ -63,30 +63,30 @@ def test_a_row_that_is_missing_or_there_twice_is_told(written, cohort, name, row
     column = "slide_id" if name == "slides.csv" else "case_id"
     lost = frame.iloc[row][column]
     change(written / name, lambda table: table.drop(table.index[row]))
-    with pytest.raises(RunError, match=rf"{name}.*missing .*{lost}.*; too many none.*a fault of the program"):
-        require_account(written, cohort)
+    with pytest.raises(RunError, match=rf"{name}.*missing .*{lost}.*; surplus none.*a fault of the program"):
+        require_complete(written, cohort)
     frame.iloc[[*range(len(frame)), row]].to_csv(written / name, index=False)
-    with pytest.raises(RunError, match=rf"{name}.*missing none; too many .*{lost}"):
-        require_account(written, cohort)
+    with pytest.raises(RunError, match=rf"{name}.*missing none; surplus .*{lost}"):
+        require_complete(written, cohort)
 
 
 def test_a_slide_that_the_cohort_itself_forgot_is_told(written, cohort):
     forgetful = replace(cohort, slides=cohort.slides[1:])
     told = {slide.slide_id: {"status": "done"} for slide in forgetful.slides}
     ledger(forgetful, told).to_csv(written / "slides.csv", index=False)
-    with pytest.raises(RunError, match=r"slides.csv: .* missing \('a-DX1', '/s/a-DX1.svs'\); too many none"):
-        require_account(written, forgetful)
+    with pytest.raises(RunError, match=r"slides.csv: .* missing \('a-DX1', '/s/a-DX1.svs'\); surplus none"):
+        require_complete(written, forgetful)
 
 
 @pytest.mark.parametrize("lost", ["b", "c", "d", "e", "NA"])
 def test_a_case_that_the_audit_forgot_is_told_whoever_named_it(written, cohort, lost):
     for name in ("cases.csv", "predictions.csv"):
         change(written / name, lambda table: table[table["case_id"] != lost])
-    with pytest.raises(RunError, match=f"cases.csv: .*missing {lost}; too many none"):
-        require_account(written, cohort)
+    with pytest.raises(RunError, match=f"cases.csv: .*missing {lost}; surplus none"):
+        require_complete(written, cohort)
 
 
 def test_an_id_of_unknown_origin_is_told(written, cohort):
     change(written / "cases.csv", lambda table: table.replace({"case_id": {"c": "x"}}))
-    with pytest.raises(RunError, match=r"cases.csv: .*missing c; too many x"):
-        require_account(written, cohort)
+    with pytest.raises(RunError, match=r"cases.csv: .*missing c; surplus x"):
+        require_complete(written, cohort)

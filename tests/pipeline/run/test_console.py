@@ -19,7 +19,7 @@ def report(*, rivals=(), baselines=(), schemes=None, notes=()):
         "n": 20,
         "headline": "macro_auc",
         "contender": "umeml",
-        "model": predictor(0.75),
+        "model": {"pooled": predictor(0.75)["pooled"] | {"majority": {name: Metric(0.5) for name in NAMES[1:]}}},
         "inputs": {},
         "rivals": {name: told[name] for name in rivals},
         "baselines": {name: told[name] for name in baselines},
@@ -71,10 +71,10 @@ def test_a_further_scheme_is_a_table_of_its_own_below(show):
 
 def test_notes_on_the_genes_are_shown_once_where_tasks_agree(show):
     notes = ["12 features left out, constant in [all]", "2 genes in no set"]
-    text = show(grade=report(notes=notes), subtype=report(notes=notes), survival=report(notes=notes[:1]))
+    text = show(grade=report(notes=notes), subtype=report(notes=notes), diagnosis=report(notes=notes[:1]))
     assert text.count("2 genes in no set") == 1
     assert "genes (grade; subtype): 12 features left out, constant in [all]\n" in text
-    assert "genes (survival): 12 features left out" in text
+    assert "genes (diagnosis): 12 features left out" in text
     assert "a fold's own" not in text
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config.schema import load_config
+from pipeline.config.loading import load_config
 from pipeline.run.forecast import forecast
 from pipeline.slides.stages import tile
 from preprocessing.cohort import Cohort

@@ -12,7 +12,8 @@ import zarr
 from pipeline.cluster.mapping import Outcome
 from pipeline.cluster.workers import Workers
 from pipeline.slides import stages
-from pipeline.slides.stages import Recipe, SlidePart, divide, embed, embed_all, join, tile, tile_all
+from pipeline.slides.recipe import FeatureRecipe
+from pipeline.slides.stages import SlidePart, divide, embed, embed_all, join, tile, tile_all
 from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore
@@ -51,7 +52,7 @@ def slide(corner_slide, tmp_path):
 
 
 def recipe(store, encoder, *, config=CONFIG):
-    return Recipe(str(store), config, encoder, "cpu", 8)
+    return FeatureRecipe(str(store), config, encoder, "cpu", 8)
 
 
 def whole(slide, n_tiles=35):
@@ -175,23 +176,21 @@ class TestTile:
     def test_refuses_a_slide_that_was_replaced_since_it_was_found(self, slide, tmp_path, paint, scan):
         other = scan(paint(700, 600, (0, 0, 500, 500)), slide_id="other")
         shutil.copy(other.path, slide.path)
-        with pytest.raises(SlideError, match=r"S\.svs was replaced while the run was on; run again"):
+        with pytest.raises(SlideError, match=r"S\.svs was replaced during the run; run again"):
             tile(slide, store=tmp_path / "store", config=CONFIG)
         assert not FeatureStore(tmp_path / "store").has_tiles(tile_key(slide, CONFIG))
 
     def test_refuses_a_slide_that_is_gone_since_it_was_found(self, slide, tmp_path):
         slide.path.unlink()
-        with pytest.raises(
-            SlideError, match=r"S\.svs was there when the run began and is gone; bring it back and run again"
-        ):
+        with pytest.raises(SlideError, match=r"S\.svs was removed during the run; restore it and run again"):
             tile(slide, store=tmp_path / "store", config=CONFIG)
 
 
 class TestEmbed:
-    @pytest.mark.parametrize("name", ["tile_slide", "look_at"])
+    @pytest.mark.parametrize("name", ["tile_slide", "measure_slide"])
     def test_a_slide_that_is_replaced_while_it_is_tiled_is_not_stored(self, slide, tmp_path, monkeypatch, name):
         replaced_after(monkeypatch, name, slide.path)
-        with pytest.raises(SlideError, match="was replaced while the run was on"):
+        with pytest.raises(SlideError, match="was replaced during the run"):
             tile(slide, store=tmp_path / "store", config=CONFIG)
         assert not FeatureStore(tmp_path / "store").names("tiles")
 
@@ -201,7 +200,7 @@ class TestEmbed:
     ):
         tile(slide, store=tmp_path / "store", config=CONFIG)
         replaced_after(monkeypatch, "embed_tiles", slide.path)
-        with pytest.raises(SlideError, match="was replaced while the run was on"):
+        with pytest.raises(SlideError, match="was replaced during the run"):
             embed(SlidePart(slide, range(n_rows), 35), recipe=recipe(tmp_path / "store", encoder))
         store = FeatureStore(tmp_path / "store")
         assert store.names("features") == store.names("parts") == []
@@ -234,7 +233,7 @@ class TestEmbed:
         tile(slide, store=tmp_path / "store", config=CONFIG)
         other = scan(paint(1200, 700, (0, 0, 500, 500)), slide_id="other")
         shutil.copy(other.path, slide.path)
-        with pytest.raises(SlideError, match=r"S\.svs was replaced while the run was on; run again"):
+        with pytest.raises(SlideError, match=r"S\.svs was replaced during the run; run again"):
             embed(whole(slide), recipe=recipe(tmp_path / "store", encoder))
         assert not (tmp_path / "store" / "features").exists()
 
@@ -298,7 +297,7 @@ class TestShared:
     @pytest.fixture
     def small_parts(self, monkeypatch):
         monkeypatch.setattr(stages, "PART_TILES", CPU_TILES)
-        monkeypatch.setattr(Workers, "at_once", lambda self: 2)
+        monkeypatch.setattr(Workers, "concurrency", lambda self: 2)
 
     def test_has_the_features_of_one_that_was_done_by_one(self, slide, tmp_path, encoder, small_parts):
         made = recipe(tmp_path / "store", encoder)
@@ -352,7 +351,7 @@ class TestShared:
         for rows in parts:
             embed(SlidePart(slide, rows, 35), recipe=made)
         slide.path.write_bytes(slide.path.read_bytes() + b"scanned again")
-        with pytest.raises(SlideError, match="was replaced while the run was on"):
+        with pytest.raises(SlideError, match="was replaced during the run"):
             join(whole(slide), recipe=made, parts={"corner": parts})
         assert FeatureStore(made.store).names("features") == []
 

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.terminal import progress
-from pipeline.terminal.progress import rates, track
+from pipeline.terminal.progress import Effort, rates, track
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_in_a_terminal_there_are_counts_and_rates_and_the_time_left(monkeypatch)
     shown, now = io.StringIO(), iter(range(0, 100, 10))
     monkeypatch.setattr(progress, "console", Console(file=shown, force_terminal=True, width=160))
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))  # rich keeps its own
-    items = track([300, 100], stage="embedding", total=2, things="slides", size=float, whole=400.0, unit="tiles")
+    items = track([300, 100], stage="embedding", total=2, things="slides", effort=Effort(float, 400.0, "tiles"))
     assert list(items) == [300, 100]
     last = shown.getvalue()[shown.getvalue().rindex("embedding") :]
     assert "2/2 slides, 6.0 slides/min, 20.0 tiles/s" in last

@@ -8,7 +8,8 @@ import torch
 
 from models.catalogue import MODELS
 from models.linear import OnLinear
-from pipeline.config.schema import Contender, load_config
+from pipeline.config.loading import load_config
+from pipeline.config.schema import ModelCandidate
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import Epoch, predict_logits
@@ -88,7 +89,7 @@ def make(store, tmp_path):
             bags={case: (case,) for case in CASES[:-1]},
             encoder={"name": "x"},
             config=config,
-            contender=config.contenders()[0],
+            candidate=config.candidates()[0],
             baselines=config.baselines == "all",
             device="cpu",
             out=folder / "fold",
@@ -261,7 +262,7 @@ def test_genes_alone(make):
 
 def test_the_job_trains_its_contender_with_its_settings(make):
     rival = make(sets=["model=[umeml,abmil]", "models.abmil.attention=3"])
-    rival = replace(rival, contender=rival.config.contenders()[1])
+    rival = replace(rival, candidate=rival.config.candidates()[1])
     alone = make(sets=["model=abmil", "models.abmil.attention=3"])
     pd.testing.assert_frame_equal(told(rival), told(alone), check_exact=True)
     assert load_model(rival.out / "model").model_name == "abmil"
@@ -340,18 +341,19 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
         "bags": replace(job, bags=dict(job.bags) | {CASES[0]: ("another",)}),
         "encoder": replace(job, encoder={"name": "y"}),
         "config": make(sets=["train.lr=0.002"]),
-        "contender": replace(job, contender=Contender("umeml", "abmil", MODELS["abmil"].Config())),
+        "candidate": replace(job, candidate=ModelCandidate("umeml", "abmil", MODELS["abmil"].Config())),
         "baselines": replace(job, baselines=True),
         "tiles": replace(job, tiles={CASES[0]: ("another",)}),
+        "code": replace(job, code="another"),
     }
     assert changed.keys() | {"device", "out"} == {field.name for field in fields(FoldJob)}
     for name, other in changed.items():
         assert other.fingerprint() != job.fingerprint(), name
     assert make().fingerprint() == job.fingerprint()
     assert replace(job, device="cuda", out=job.out / "x").fingerprint() == job.fingerprint()
-    settings = job.contender.settings.model_copy(update={"registers": 0})
-    assert replace(job, contender=replace(job.contender, settings=settings)).fingerprint() != job.fingerprint()
-    assert replace(job, contender=replace(job.contender, name="x")).fingerprint() == job.fingerprint()
+    settings = job.candidate.settings.model_copy(update={"registers": 0})
+    assert replace(job, candidate=replace(job.candidate, settings=settings)).fingerprint() != job.fingerprint()
+    assert replace(job, candidate=replace(job.candidate, name="x")).fingerprint() == job.fingerprint()
 
 
 def test_only_the_final_model_has_a_reference_cohort(make):

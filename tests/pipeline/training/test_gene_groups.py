@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config.schema import load_config
+from pipeline.config.loading import load_config
 from pipeline.training.gene_groups import check_gene_groups, gene_groups
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
@@ -31,7 +31,7 @@ def config(tmp_path):
 
 def test_models_with_subspaces_are_shown_these_and_others_the_gene_sets(config, omics):
     one = config(model="umeml,subspace")
-    umeml, subspace = one.contenders()
+    umeml, subspace = one.candidates()
     assert list(gene_groups(one, omics, umeml)[0]) == ["Mitotic", "Immune", "Other"]
     sets, notes = gene_groups(one, omics, subspace)
     assert sets == {"tumour": ["MKI67", "TOP2A"], "microenvironment": ["CD3E", "CD4"]}

@@ -32,7 +32,7 @@ def trained(matrix):
     torch.manual_seed(1)
     config = UMEMLConfig(hidden=8, heads=2, blocks=1, prototypes=2, registers=1, gamma=2)
     model = Ensemble([UMEML(WIDTH, scaler.group_dims, 3, config) for _ in range(2)]).eval()
-    task = FittedClassification("grade", ("2", "3", "4"), (0.5, 1.0, 2.0))
+    task = FittedClassification("grade", ("2", "3", "4"), (8, 4, 2))
     facts = {"encoder": {"name": "x"}, "covariates": []}
     return TrainedModel(model, "umeml", config, "grade", task, scaler, WIDTH, facts)
 
@@ -133,7 +133,7 @@ def test_a_later_format_is_refused(trained, tmp_path):
     path = tmp_path / "m" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     with pytest.raises(
-        InputError, match=r"model.json has format 99, this version reads 3; install the version that made"
+        InputError, match=r"model.json has format 99, this version reads 4; install the version that made"
     ):
         load_model(tmp_path / "m")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config.schema import load_config
+from pipeline.config.loading import load_config
 from pipeline.training.plan import FINAL, plan_tasks, without_lost_cases
 from pipeline.training.splits import Fold, write_folds
 from preprocessing.io.errors import InputError

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from pipeline.metrics import to_json
 from pipeline.training.fold_job import TaskJobs
 from pipeline.training.plan import TaskPlan
-from pipeline.training.results import collect_predictions, conclude, evaluate
+from pipeline.training.results import collect_predictions, conclude
 from pipeline.training.splits import Fold
 
 LABELLED = tuple(f"c{i}" for i in range(8))
@@ -31,11 +31,11 @@ def frame(cases, probability, fold):
 def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml", model="umeml", groups=(), slide_notes=()):
     """A job as one leaves it that is finished."""
     job = SimpleNamespace(
-        fold=fold, out=folder, is_final=fold.number == -1, contender=SimpleNamespace(name=name, model=model)
+        fold=fold, out=folder, is_final=fold.number == -1, candidate=SimpleNamespace(name=name, model=model)
     )
     (job.out / "model").mkdir(parents=True)
     described = {
-        "fitted": {"column": "grade"},
+        "fitted": {"column": "grade", "classes": ["2", "3"], "counts": [4, 4]},
         "omics": {"notes": list(notes), "groups": dict(groups)} if omics else None,
         "slide_notes": list(slide_notes),
     }
@@ -48,7 +48,7 @@ def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml", model=
 def finished(tmp_path):
     """Two folds of four cases, and a final model that predicted the one case without a label."""
     folds = (Fold(0, LABELLED[4:], (), LABELLED[:4]), Fold(1, LABELLED[:4], (), LABELLED[4:]))
-    plan = TaskPlan("grade", LABELLED, ("u0",), ("2", "3"), {"case": folds}, {}, (), ())
+    plan = TaskPlan("grade", LABELLED, ("u0",), ("2", "3"), "", {"case": folds}, {}, (), ())
     jobs = []
     for fold in (*folds, plan.final):
         out = tmp_path / ("final" if fold.number == -1 else f"fold_{fold.number}")
@@ -60,6 +60,11 @@ def finished(tmp_path):
     labels = pd.DataFrame({"grade": GRADE}).reindex([*LABELLED, "u0", "lost"])
     status = {case: "used" for case in [*LABELLED, "u0"]} | {"lost": "left out"}
     return plan, jobs, labels, pd.DataFrame({"case_id": list(status), "status": list(status.values())})
+
+
+def report_of(finished, *, n_boot=50):
+    plan, jobs, labels, cases = finished
+    return conclude(plan, TaskJobs(jobs, {}, {}), labels, cases, n_boot=n_boot, seed=0)[0]
 
 
 def test_every_case_that_came_in_is_a_row(finished):
@@ -84,8 +89,7 @@ def test_a_case_that_no_fold_tests_is_told_so(finished):
 
 
 def test_metrics_agree_with_scikit_learn_and_ignore_cases_without_a_label(finished):
-    told = collect_predictions(*finished)
-    report = evaluate(finished[0], finished[1], told, n_boot=50, seed=0)
+    report = report_of(finished)
     known, p = (GRADE == "3").to_numpy(), np.array([P3[case] for case in LABELLED])
     pooled = report["model"]["pooled"]
     assert report["n"] == 8
@@ -98,7 +102,7 @@ def test_metrics_agree_with_scikit_learn_and_ignore_cases_without_a_label(finish
 
 def test_the_lead_is_the_difference_of_the_headline(finished):
     """Within folds, as the headline: the difference in the table must be that of the two numbers beside it."""
-    report = evaluate(finished[0], finished[1], collect_predictions(*finished), n_boot=200, seed=0)
+    report = report_of(finished, n_boot=200)
     own, rival = report["model"]["pooled"], report["baselines"]["clinical"]["pooled"]
     assert report["headline"] == "macro_auc"
     assert rival["macro_auc"].value == 0.5
@@ -115,7 +119,7 @@ def test_a_rival_is_reported_as_a_baseline_and_the_model_leads_over_it(finished,
     report, told, parts = conclude(plan, TaskJobs(jobs, rivals, {}), labels, cases, n_boot=50, seed=0)
     pd.testing.assert_frame_equal(told.drop(columns="set_90"), collect_predictions(*finished))
     assert set(told["set_90"].dropna()) == {"2;3", "3;2"}  # four calibration cases in the other fold: any class may be
-    alone = to_json(evaluate(plan, jobs, told, n_boot=50, seed=0))
+    alone = to_json(report_of(finished))
     assert {name: to_json(report)[name] for name in ("model", "baselines", "inputs")} == {
         name: alone[name] for name in ("model", "baselines", "inputs")
     }

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from preprocessing.features.encoder_table import ENCODERS, AttentionPooled, ConvStem, _conch_v1_5_positions
+from preprocessing.features.backbones import AttentionPooled, ConvStem, _conch_v1_5_positions
+from preprocessing.features.encoder_table import ENCODERS
 from preprocessing.features.encoders import EncoderConfig, backbone, encoder_spec, load_encoder
 from preprocessing.io.errors import InputError
 
@@ -221,7 +222,7 @@ def dinov2(state, batch, *, heads=3, layers=2):
             return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
         x = F.layer_norm(tokens, tokens.shape[-1:], w["norm1.weight"], w["norm1.bias"], 1e-6)
-        x = attend(*(linear(x, f"attention.attention.{part}") for part in ("query", "key", "value")), heads)
+        x = attend(*(linear(x, f"attention.attention.{part}") for part in ("query", "key", "value")), heads=heads)
         tokens = tokens + w["layer_scale1.lambda1"] * linear(x, "attention.output.dense")
         x = F.layer_norm(tokens, tokens.shape[-1:], w["norm2.weight"], w["norm2.bias"], 1e-6)
         if "mlp.weights_in.weight" in w:
@@ -499,7 +500,7 @@ class TestAttentionPooled:
         assert timm.data.resolve_model_data_config(model)["input_size"] == (3, 224, 224)
 
 
-def test_resolution_of_the_training_tiles_is_told(tmp_path, shrink):
+def test_the_resolution_of_the_training_tiles_is_described(tmp_path, shrink):
     small = shrink("virchow2", 28, 48, **TINY_VIT, img_size=28)
     save_file(shaped(backbone(small).state_dict()), tmp_path / "w.safetensors")
     encoder = load_encoder(EncoderConfig(precision="float32", name="virchow2", weights=tmp_path / "w.safetensors"))

@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from preprocessing.features.fuse_batchnorm import fold_batch_norm
+from preprocessing.features.fuse_batchnorm import fuse_batch_norm
 
 
 def trained(model):
@@ -25,11 +25,11 @@ def norms(model):
 def test_nothing_changes_but_the_norms_are_gone(name):
     model, batch = trained(timm.create_model(name, num_classes=0)), torch.randn(2, 3, 64, 64)
     before, n_norms = model(batch), len(norms(model))
-    folded = fold_batch_norm(model, batch)
+    fused = fuse_batch_norm(model, batch)
     assert n_norms > 5
-    assert not norms(folded)
+    assert not norms(fused)
     other = torch.randn(3, 3, 96, 96)
-    torch.testing.assert_close(folded(other), model(other), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fused(other), model(other), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model(batch), before, rtol=0, atol=0)  # the model itself is as it was
     assert len(norms(model)) == n_norms
 
@@ -39,15 +39,15 @@ def test_of_one_convolution_is_as_computed_by_hand():
     norm.running_mean[:], norm.running_var[:] = torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.25])
     norm.weight.data[:], norm.bias.data[:] = torch.tensor([3.0, 1.0]), torch.tensor([0.5, 0.0])
     model = nn.Sequential(conv, norm).eval().requires_grad_(False)
-    folded = fold_batch_norm(model, torch.randn(1, 3, 4, 4))
-    torch.testing.assert_close(folded[0].weight, conv.weight * torch.tensor([1.5, 2.0]).view(2, 1, 1, 1))
-    torch.testing.assert_close(folded[0].bias, torch.tensor([0.5 - 1.5, 4.0]))
+    fused = fuse_batch_norm(model, torch.randn(1, 3, 4, 4))
+    torch.testing.assert_close(fused[0].weight, conv.weight * torch.tensor([1.5, 2.0]).view(2, 1, 1, 1))
+    torch.testing.assert_close(fused[0].bias, torch.tensor([0.5 - 1.5, 4.0]))
 
 
 def test_a_model_without_norms_is_left_as_it_is():
     model = timm.create_model("test_vit", num_classes=0).eval().requires_grad_(False)
     batch = torch.randn(1, 3, 160, 160)
-    torch.testing.assert_close(fold_batch_norm(model, batch)(batch), model(batch), rtol=0, atol=0)
+    torch.testing.assert_close(fuse_batch_norm(model, batch)(batch), model(batch), rtol=0, atol=0)
 
 
 def test_a_convolution_whose_output_is_used_twice_is_left_as_it_is():
@@ -61,4 +61,4 @@ def test_a_convolution_whose_output_is_used_twice_is_left_as_it_is():
             return (self.norm(found) + found).mean((2, 3))
 
     model = trained(Forked())
-    assert fold_batch_norm(model, torch.randn(2, 3, 16, 16)) is model
+    assert fuse_batch_norm(model, torch.randn(2, 3, 16, 16)) is model

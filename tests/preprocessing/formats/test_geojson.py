@@ -21,7 +21,7 @@ def mask():
     return mask
 
 
-def write(mask, *, size_px=(1200, 700), corner_px=CORNER, seen=None, coords=((700, 60), (828, 60))):
+def write(mask, *, size_px=(1200, 700), corner_px=CORNER, values=None, coords=((700, 60), (828, 60))):
     text = to_geojson(
         "S",
         np.array(coords),
@@ -29,7 +29,7 @@ def write(mask, *, size_px=(1200, 700), corner_px=CORNER, seen=None, coords=((70
         mask=mask,
         size_px=size_px,
         corner_px=corner_px,
-        seen=seen or {},
+        values=values or {},
         colours={2: "#010203"},
     )
     return json.loads(text)["features"]
@@ -60,8 +60,8 @@ def test_outlines_are_those_of_a_mask_drawn_by_hand():
 
 
 def test_tiles_are_squares_from_the_scanned_corner_with_what_the_model_sees(mask):
-    seen = {"prototype": np.array([2, 3]), "attention": np.array([0.25, np.nan])}
-    first, second = [one for one in write(mask, seen=seen) if one["properties"]["objectType"] == "tile"]
+    values = {"prototype": np.array([2, 3]), "attention": np.array([0.25, np.nan])}
+    first, second = [one for one in write(mask, values=values) if one["properties"]["objectType"] == "tile"]
     assert shape(first["geometry"]).bounds == (670, 10, 798, 138)
     assert first["properties"]["classification"] == {"name": "prototype 2", "color": [1, 2, 3]}
     assert first["properties"]["measurements"] == {"prototype": 2.0, "attention": 0.25}
@@ -76,6 +76,6 @@ def test_the_same_slide_gives_the_same_file_and_no_id_twice(mask):
 
 
 def test_tiles_of_a_scan_that_is_finer_along_one_side_are_longer_there():
-    options = {"mask": None, "size_px": (1200, 700), "corner_px": (0, 0), "seen": {}, "colours": {}}
+    options = {"mask": None, "size_px": (1200, 700), "corner_px": (0, 0), "values": {}, "colours": {}}
     (tile,) = json.loads(to_geojson("S", np.array([(100, 50)]), (256.0, 128.0), **options))["features"]
     assert shape(tile["geometry"]).bounds == (100, 50, 356, 178)

@@ -80,9 +80,11 @@ def test_features_that_float16_does_not_hold_stay_float32(tmp_path):
 
 def test_a_file_of_clam_is_refused_until_resolution_and_tile_size_are_said(foreign):
     path = foreign(np.ones((12, 5), np.float32), bag(ON_GRID).coords)
-    with pytest.raises(InputError, match=r"nothing in it says the side of a tile .* give it with --tile-px"):
+    with pytest.raises(InputError, match=r"the side of a tile \(pixels\) is not recorded in the file; set --tile-px"):
         read_geometry(path, "clam", Declared(mpp=0.5))
-    with pytest.raises(InputError, match=r"nothing in it says the tiles' microns per pixel.* give it with --mpp"):
+    with pytest.raises(
+        InputError, match=r"the resolution of the tiles \(µm/px\) is not recorded in the file; set --mpp"
+    ):
         read_geometry(path, "clam", Declared(tile_px=256))
     assert read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256)) == ON_GRID  # tiles lie 512 pixels apart
 
@@ -93,7 +95,7 @@ def test_what_clams_file_of_patches_says_is_believed(foreign):
     assert read_geometry(path, "clam", Declared(mpp=1.0)) == Geometry(256, 1.0, 256, (0.25, 0.25))
     with pytest.raises(InputError, match="--mpp"):
         read_geometry(path, "clam", Declared())
-    with pytest.raises(InputError, match="256 by the file and 512 by --tile-px"):
+    with pytest.raises(InputError, match="256 in the file and 512 by --tile-px"):
         read_geometry(path, "clam", Declared(mpp=1.0, tile_px=512))
 
 
@@ -111,7 +113,7 @@ def test_tiles_that_lie_closer_than_they_are_wide_are_refused_until_the_overlap_
 
 def test_a_slide_of_a_single_tile_does_not_tell_its_resolution(foreign):
     path = foreign(np.ones((1, 5), np.float32), np.array([(512, 0)]))
-    with pytest.raises(SlideError, match=r"no two of its tiles lie beside each other.*--slide-mpp"):
+    with pytest.raises(SlideError, match=r"no two of its tiles are neighbours.*--slide-mpp"):
         read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256))
     assert read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256, slide_mpp=0.25)) == ON_GRID
 
@@ -120,7 +122,7 @@ def test_trident_says_everything_itself(foreign):
     told = {"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40, "target_magnification": 20}
     path = foreign(np.ones((12, 5), np.float32), bag(ON_GRID).coords, on_coords=told | {"overlap": 0})
     assert read_geometry(path, "trident", Declared()) == ON_GRID
-    with pytest.raises(InputError, match=r"0.5 by the file and 1 by --mpp"):
+    with pytest.raises(InputError, match=r"0.5 in the file and 1 by --mpp"):
         read_geometry(path, "trident", Declared(mpp=1.0))
 
 
@@ -193,22 +195,22 @@ def linked_away(path):
     [
         (damaged, "not an HDF5 file, or one that is damaged"),
         (with_nan, r"1 of 60 values of its features are not finite"),
-        (short_of_coords, r"12 features, and coords are \(11, 2\)"),
+        (short_of_coords, r"12 features, but coords have shape \(11, 2\)"),
         (never_written, "parts of /features were never written"),
-        (enormous, "not one slide's"),
+        (enormous, "too large for one slide"),
         (of_doubles, "features are float64"),
-        (negative, "its coordinates are not those of a slide: -600"),
+        (negative, "its coordinates are impossible on a slide: -600"),
         (linked_away, "no features in it"),
     ],
 )
-def test_a_file_that_is_unsound_is_refused_by_what_is_wrong_with_it(written, harm, message):
+def test_a_damaged_file_is_refused_with_its_fault(written, harm, message):
     path = written("clam")
     harm(path)
     with pytest.raises(SlideError, match=message):
         read_h5(path, "clam", read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256, slide_mpp=0.25)))
 
 
-def test_grids_of_two_pieces_that_do_not_fit_each_other_give_every_tile_a_cell_of_its_own(foreign):
+def test_each_tile_of_two_misaligned_grids_gets_a_cell(foreign):
     first = [(x, 0) for x in range(0, 10 * 512, 512)]
     path = foreign(np.ones((12, 5), np.float32), np.array([*first, (9 * 512 + 250, 10), (40_000, 0)]))
     found = read_h5(path, "clam", ON_GRID)
@@ -217,14 +219,14 @@ def test_grids_of_two_pieces_that_do_not_fit_each_other_give_every_tile_a_cell_o
     assert np.abs(found.bag.cells[10] - [9, 0]).max() == 1  # the nearest that is free
 
 
-def test_tiles_of_another_size_than_was_said_are_refused(foreign):
+def test_tiles_of_another_size_than_declared_are_refused(foreign):
     path = foreign(np.ones((12, 5), np.float32), bag(ON_GRID).coords)
     with pytest.raises(SlideError, match=r"closer than 2048 level-0 pixels.*--mpp, --tile-px or --slide-mpp"):
         read_h5(path, "clam", Geometry(1024, 0.5, 1024, (0.25, 0.25)))
 
 
 @pytest.mark.parametrize(("flag", "value"), [("mpp", -1.0), ("tile_px", 0), ("slide_mpp", 80.0), ("stride_px", 9000)])
-def test_what_no_slide_can_have_is_refused(flag, value):
+def test_impossible_declarations_are_refused(flag, value):
     with pytest.raises(InputError, match=f"--{flag.replace('_', '-')} .* lies outside"):
         Declared(**{flag: value})
 
@@ -234,6 +236,6 @@ def test_coordinates_of_stamp_in_another_unit_than_microns_are_refused(tmp_path)
     with h5py.File(path, "w") as h5:
         h5["feats"], h5["coords"] = np.zeros((2, 4), np.float32), np.array([(0.0, 0.0), (256.0, 0.0)])
         h5.attrs.update({"unit": "mm", "tile_size_um": 256.0, "tile_size_px": 224, "extractor": "virchow2-abc"})
-    with pytest.raises(InputError, match="its unit is mm") as told:
+    with pytest.raises(InputError, match="its unit is mm") as refused:
         read_geometry(path, "stamp", Declared())
-    assert "level-0" not in str(told.value)
+    assert "level-0" not in str(refused.value)

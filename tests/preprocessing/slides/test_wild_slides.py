@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -24,7 +25,8 @@ from PIL import Image
 from pipeline.cluster.mapping import Outcome
 from pipeline.cluster.workers import Workers
 from pipeline.run.finished import FinishedRun, FinishedSlide
-from pipeline.slides.stages import Recipe, embed_all, tile_all
+from pipeline.slides.recipe import FeatureRecipe
+from pipeline.slides.stages import embed_all, tile_all
 from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore
@@ -256,7 +258,7 @@ def write_level(tiff: tifffile.TiffWriter, spec: Spec, pixels: np.ndarray, **hea
 
 def expected_mpp(spec: Spec) -> object:
     """(x, y), or ... where the slide is to be refused."""
-    told: object = (MPP_TOLD[spec.mpp],) * 2 if spec.vendor == "aperio" else spec.mpp_xy
+    told: Any = (MPP_TOLD[spec.mpp],) * 2 if spec.vendor == "aperio" else spec.mpp_xy
     if spec.vendor == "aperio" and MPP_TOLD[spec.mpp] is ...:
         return ...
     if told in (None, (None, None)):
@@ -286,7 +288,7 @@ def stages(tiny_vit, tmp_path_factory):
     encoder = EncoderConfig(name=f"local-dir:{tiny_vit}", precision="float32")
     store = FeatureStore(tmp_path_factory.mktemp("wild") / "store")
     store.prepare()
-    recipe = Recipe(store.place, CONFIG, encoder, "cpu", 8)
+    recipe = FeatureRecipe(store.place, CONFIG, encoder, "cpu", 8)
     threads = torch.get_num_threads()
 
     def run(workers: Workers, file: SlideFile):
@@ -315,7 +317,7 @@ def stages(tiny_vit, tmp_path_factory):
             mask=store.read_tiles(own.tiles).mask,
             size_px=finished.size_px(own),
             corner_px=own.corner_px(),
-            seen={},
+            values={},
             colours={},
         )
 
@@ -350,7 +352,7 @@ def check_invariants(stages, workers, folder, spec, pixels):
         check_export(slide, tiled, scanned, export(slide), folder)
 
 
-def scanned_part(path: Path) -> tuple[int, int, int, int]:
+def scanned_part(path: Path) -> tuple[int, ...]:
     """x, y, width, height as OpenSlide tells them; the whole where it does not."""
     with openslide.OpenSlide(str(path)) as slide:
         told = [slide.properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
@@ -505,7 +507,7 @@ def series(path: Path, pixels: np.ndarray) -> None:
 
 ODD = {
     "empty.svs": (lambda path, pixels: path.write_bytes(b""), "it is empty; copy it again"),
-    "zeros.svs": (lambda path, pixels: path.write_bytes(bytes(9000)), "nothing but zeros.*copy it again"),
+    "zeros.svs": (lambda path, pixels: path.write_bytes(bytes(9000)), "begins with zeros only.*copy it again"),
     "packed.svs": (
         lambda path, pixels: path.write_bytes(gzip.compress(bytes(9000))),
         "it is a gzip archive.*unpack it",

@@ -29,8 +29,12 @@ def multi(*polygons):
 
 
 def feature(geometry, classification=None, **properties):
-    own = {} if classification is None else {"classification": classification}
-    return {"type": "Feature", "geometry": geometry, "properties": {"objectType": "annotation", **own, **properties}}
+    classified = {} if classification is None else {"classification": classification}
+    return {
+        "type": "Feature",
+        "geometry": geometry,
+        "properties": {"objectType": "annotation", **classified, **properties},
+    }
 
 
 def collection(*features):
@@ -76,7 +80,7 @@ class TestOutlines:
     def test_each_form_of_geojson_is_understood(self, read, content):
         np.testing.assert_array_equal(read(content), expect((0, 0, 3, 8)))
 
-    def test_a_byte_order_mark_is_no_harm(self, tmp_path):
+    def test_a_byte_order_mark_is_ignored(self, tmp_path):
         (tmp_path / "S1.geojson").write_bytes(b"\xef\xbb\xbf" + json.dumps(polygon(LEFT)).encode())
         assert read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0)).sum() == 24
 
@@ -99,7 +103,7 @@ class TestOutlines:
             "exclude",
         ],
     )
-    def test_what_is_to_be_ignored_is_cut_out_in_whatever_order(self, read, classification):
+    def test_ignored_regions_are_cut_out_in_any_order(self, read, classification):
         parts = [feature(polygon(LEFT)), feature(polygon(HOLE), classification)]
         expected = expect((0, 0, 3, 8)) & ~expect((1, 2, 2, 5))
         np.testing.assert_array_equal(read(collection(*parts)), expected)
@@ -119,7 +123,7 @@ class TestOutlines:
         twice = collection(feature(polygon(LEFT)), feature(polygon(LEFT)), feature(polygon(HOLE)))
         np.testing.assert_array_equal(read(twice), expect((0, 0, 3, 8)))
 
-    def test_what_hangs_over_the_slides_edge_is_cut_off(self, read):
+    def test_outlines_are_clipped_at_the_slides_edge(self, read):
         over = [[1000, -500], [5000, -500], [5000, 250], [1000, 250]]  # row 2's centre line, y = 250, is its lower edge
         np.testing.assert_array_equal(read(polygon(over)), expect((10, 0, 12, 2)))
 
@@ -151,8 +155,8 @@ class TestRefusedOutlines:
         ("content", "message"),
         [
             ("{", "S1.geojson: Expecting property name"),
-            (collection(), "0 outlines, none of which is tissue"),
-            (collection(feature(polygon(LEFT), {"name": "Ignore*"})), "1 outlines, none of which is tissue"),
+            (collection(), "0 outlines, none of them of tissue"),
+            (collection(feature(polygon(LEFT), {"name": "Ignore*"})), "1 outlines, none of them of tissue"),
             (
                 feature({"type": "Point", "coordinates": [1, 2]}),
                 "a geometry of type Point; only Polygon and MultiPolygon",
@@ -160,6 +164,10 @@ class TestRefusedOutlines:
             ([feature(polygon(LEFT)), feature({"type": "LineString", "coordinates": LEFT})], "of type LineString"),
             (feature({"type": "GeometryCollection", "geometries": []}), "of type GeometryCollection"),
             (feature(None), "of type None"),
+            ({"type": "Feature", "geometry": polygon(LEFT), "properties": [1]}, "properties of a feature are list"),
+            ({"type": "FeatureCollection", "features": 5}, "features of a FeatureCollection is int, not a list"),
+            ({"type": "MultiPolygon", "coordinates": [7]}, "a polygon without coordinates"),
+            (polygon({"x": 1}), "not a list of three or more points"),
             ("7", "of type None"),
             (polygon(), "a polygon without coordinates"),
             ({"type": "Polygon"}, "a polygon without coordinates"),
@@ -167,23 +175,23 @@ class TestRefusedOutlines:
             (polygon([[0, 0], [1, None], [2, 2]]), r"not a list of three or more points \[x, y\]"),
             (polygon([0, 0, 1, 1]), r"not a list of three or more points \[x, y\]"),
             (polygon([[0, 0], [1, 1, 3], [2]]), "S1.geojson: .*inhomogeneous"),
-            (polygon([[10, 10], [20, 10], [20, 20]]), "nothing in it is tissue"),  # smaller than a mask pixel
+            (polygon([[10, 10], [20, 10], [20, 20]]), "it contains no tissue"),  # smaller than a mask pixel
         ],
     )
-    def test_what_is_no_outline_of_tissue(self, read, content, message):
+    def test_content_other_than_outlines_of_tissue(self, read, content, message):
         with pytest.raises(SlideError, match=message):
             read(content)
 
     @pytest.mark.parametrize("shift", [(1200, 0), (0, 800), (-1000, 0), (0, -600)])
-    def test_an_outline_wholly_outside_tells_of_the_wrong_slide(self, read, shift):
+    def test_an_outline_entirely_outside_hints_at_the_wrong_slide(self, read, shift):
         away = (np.array(ISLAND) + shift).tolist()
         message = (
-            r"2 of 3 outlines lie wholly outside the slide of 1200 × 800 pixels \(x .*another slide's mask, or not"
+            r"2 of 3 outlines lie entirely outside the slide of 1200 × 800 pixels \(x .*another slide's mask, or not"
         )
         with pytest.raises(SlideError, match=message):
             read(collection(feature(polygon(LEFT)), *[feature(polygon(away))] * 2))
 
-    def test_the_message_says_where_the_outline_lies(self, read):
+    def test_the_message_gives_the_outlines_position(self, read):
         away = [[4000, -50], [5000, -50], [5000, 700]]
         with pytest.raises(SlideError, match=r"\(x 4100 … 5100, y -50 … 700\)"):
             read(polygon(away), corner_px=(100, 0))
@@ -196,7 +204,7 @@ def save(path, pixels, **options):
 class TestPictures:
     @pytest.mark.parametrize("suffix", ["png", "tif", "tiff"])
     @pytest.mark.parametrize("factor", [1, 7])
-    def test_what_is_not_zero_is_tissue_in_any_size(self, tmp_path, suffix, factor):
+    def test_nonzero_pixels_are_tissue_at_any_size(self, tmp_path, suffix, factor):
         truth = np.random.default_rng(0).random(SHAPE) < 0.4
         save(tmp_path / f"S1.{suffix}", truth.repeat(factor, 0).repeat(factor, 1).astype(np.uint8))
         np.testing.assert_array_equal(read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0)), truth)
@@ -222,7 +230,7 @@ class TestPictures:
             found = read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
             np.testing.assert_array_equal(found, expect((5, 2, 6, 3)))
         else:
-            with pytest.raises(SlideError, match="nothing in it is tissue"):
+            with pytest.raises(SlideError, match="it contains no tissue"):
                 read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
 
     def test_colour_and_opacity(self, tmp_path):
@@ -252,9 +260,7 @@ class TestPictures:
 
     @pytest.mark.parametrize("nested", [True, False])
     def test_of_a_pyramid_the_smallest_level_with_all_the_detail_is_read(self, tmp_path, nested, monkeypatch):
-        monkeypatch.setattr(
-            "preprocessing.tiling.masks.MAX_PICTURE_PIXELS", 16 * 24
-        )  # the first two levels are too large
+        monkeypatch.setattr("preprocessing.tiling.masks.MAX_MASK_PIXELS", 16 * 24)  # the first two levels are too large
         truth = np.random.default_rng(0).random((16, 24)) < 0.5
         with tifffile.TiffWriter(tmp_path / "S1.tif") as tiff:
             for i, factor in enumerate((4, 2, 1)):
@@ -265,18 +271,18 @@ class TestPictures:
     @pytest.mark.parametrize(
         ("size", "fits"), [((120, 80), True), ((122, 80), True), ((123, 80), False), ((80, 120), False)]
     )
-    def test_another_shape_than_the_slides_is_refused(self, tmp_path, size, fits):
+    def test_other_proportions_than_the_slides_are_refused(self, tmp_path, size, fits):
         save(tmp_path / "S1.png", np.ones(size[::-1], np.uint8))
         if fits:
             assert read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0)).all()
         else:
-            told = rf"S1.png: {size[0]} × {size[1]} pixels, which is not the shape of the slide \(1200 × 800\)"
-            with pytest.raises(SlideError, match=told):
+            message = rf"S1.png: {size[0]} × {size[1]} pixels are not in proportion to the slide \(1200 × 800\)"
+            with pytest.raises(SlideError, match=message):
                 read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
 
     def test_an_empty_picture_is_refused(self, tmp_path):
         save(tmp_path / "S1.png", np.zeros(SHAPE, np.uint8))
-        with pytest.raises(SlideError, match=r"S1\.png: nothing in it is tissue"):
+        with pytest.raises(SlideError, match=r"S1\.png: it contains no tissue"):
             read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
 
     @pytest.mark.parametrize("name", ["S1.png", "S1.tif"])
@@ -287,23 +293,23 @@ class TestPictures:
 
     @pytest.mark.parametrize("name", ["S1.png", "S1.tif"])
     def test_a_picture_that_does_not_fit_into_memory_is_refused(self, tmp_path, name, monkeypatch):
-        monkeypatch.setattr("preprocessing.tiling.masks.MAX_PICTURE_PIXELS", 95)
+        monkeypatch.setattr("preprocessing.tiling.masks.MAX_MASK_PIXELS", 95)
         save(tmp_path / name, np.ones(SHAPE, np.uint8))
-        with pytest.raises(SlideError, match=f"{name}: 12 × 8 pixels; save it smaller, 8192 × 8192 at most"):
+        with pytest.raises(SlideError, match=f"{name}: 12 × 8 pixels; save it with at most 8192 × 8192"):
             read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
 
     @pytest.mark.parametrize("limit", [40, 60])  # Pillow warns beyond its limit, and refuses beyond twice of it
-    def test_pillows_own_limit_is_told_as_an_error(self, tmp_path, monkeypatch, limit):
+    def test_pillows_limit_is_reported_as_an_error(self, tmp_path, monkeypatch, limit):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         save(tmp_path / "S1.png", np.ones(SHAPE, np.uint8))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            with pytest.raises(SlideError, match="save it smaller"):
+            with pytest.raises(SlideError, match="save it with at most"):
                 read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
 
     def test_several_planes_are_no_mask(self, tmp_path):
         tifffile.imwrite(tmp_path / "S1.tif", np.ones((5, *SHAPE), np.uint8), metadata={"axes": "ZYX"}, imagej=True)
-        with pytest.raises(SlideError, match=r"S1\.tif: axes ZYX; save it as one flat picture"):
+        with pytest.raises(SlideError, match=r"S1\.tif: axes ZYX; save it as a single flat image"):
             read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
 
 
@@ -318,16 +324,16 @@ class TestFiles:
         self.touch(tmp_path, "S1.png")
         assert mask_files(SLIDE, tmp_path) == [tmp_path / "S1.png"]
 
-    def test_a_slide_without_one_fails_and_says_what_was_looked_for(self, tmp_path):
+    def test_a_slide_without_a_mask_fails_with_the_expected_names(self, tmp_path):
         self.touch(tmp_path, "S2.geojson")
         with pytest.raises(
-            SlideError, match=r"no tissue mask in .*: looked for S1 or file-7 with \.geojson, \.png, \.tif"
+            SlideError, match=r"no tissue mask in .*: expected S1 or file-7 with the suffix \.geojson, \.png, \.tif"
         ):
             read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
 
     def test_two_masks_of_one_slide_are_refused(self, tmp_path):
         self.touch(tmp_path, "S1.geojson", "S1.png")
-        with pytest.raises(SlideError, match=r"more than one tissue mask: .*S1\.geojson, .*S1\.png; leave one"):
+        with pytest.raises(SlideError, match=r"more than one tissue mask: .*S1\.geojson, .*S1\.png; keep one"):
             read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
 
     def test_a_slide_is_not_its_own_mask(self, tmp_path):
@@ -348,3 +354,14 @@ class TestFiles:
         assert first.keys() == {"S1.geojson"}
         (tmp_path / "S1.geojson").write_text("other")
         assert mask_origin(SLIDE, tmp_path) != first
+
+
+def test_an_error_of_the_program_is_not_taken_for_a_damaged_mask(tmp_path, monkeypatch):
+    (tmp_path / "S1.geojson").write_text(json.dumps(polygon(LEFT)))
+
+    def broken(*_):
+        raise AttributeError("a fault of the program")
+
+    monkeypatch.setattr("preprocessing.tiling.masks._fill", broken)
+    with pytest.raises(AttributeError):
+        read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from preprocessing.tiling.slide_stats import STAINS, look_at, measure_stain
+from preprocessing.tiling.slide_stats import STAINS, measure_slide, measure_stain
 from preprocessing.tiling.tiles import TileConfig, sample_rows, tile_slide
 
 CONFIG = TileConfig(tile_px=64)
@@ -11,7 +11,7 @@ CONFIG = TileConfig(tile_px=64)
 
 def look(scan, image):
     slide = scan(image)
-    return look_at(slide, tile_slide(slide, CONFIG))
+    return measure_slide(slide, tile_slide(slide, CONFIG))
 
 
 def pixels(density):
@@ -20,10 +20,10 @@ def pixels(density):
 
 def test_amounts_of_stain_are_those_that_were_mixed():
     haematoxylin, eosin = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
-    told = measure_stain(pixels([0.6 * haematoxylin + 0.2 * eosin, 0.2 * haematoxylin + 0.4 * eosin]))
-    assert told["haematoxylin"] == pytest.approx(0.4, abs=0.01)
-    assert told["eosin"] == pytest.approx(0.3, abs=0.01)
-    assert told["other_colour"] == pytest.approx(0, abs=0.02)
+    stats = measure_stain(pixels([0.6 * haematoxylin + 0.2 * eosin, 0.2 * haematoxylin + 0.4 * eosin]))
+    assert stats["haematoxylin"] == pytest.approx(0.4, abs=0.01)
+    assert stats["eosin"] == pytest.approx(0.3, abs=0.01)
+    assert stats["other_colour"] == pytest.approx(0, abs=0.02)
 
 
 def test_brown_is_a_colour_of_neither_stain():
@@ -31,9 +31,9 @@ def test_brown_is_a_colour_of_neither_stain():
 
 
 def test_density_and_contrast_leave_bare_glass_out():
-    told = measure_stain(pixels([[0.4, 0.4, 0.4], [0.6, 0.6, 0.6], [0.01, 0.01, 0.01]]))
-    assert told["density"] == pytest.approx(0.5, abs=0.01)
-    assert told["contrast"] == pytest.approx(0.1, abs=0.01)
+    stats = measure_stain(pixels([[0.4, 0.4, 0.4], [0.6, 0.6, 0.6], [0.01, 0.01, 0.01]]))
+    assert stats["density"] == pytest.approx(0.5, abs=0.01)
+    assert stats["contrast"] == pytest.approx(0.1, abs=0.01)
 
 
 def test_of_bare_glass_there_is_no_stain():
@@ -41,15 +41,15 @@ def test_of_bare_glass_there_is_no_stain():
 
 
 def test_tissue_is_measured_in_square_millimetres(scan, paint):
-    told = look(scan, paint(1200, 700, (200, 100, 1000, 600)))
-    assert told.tissue_mm2 == pytest.approx(800 * 500 * 0.25 / 1e6, rel=0.1)  # at 0.5 µm a pixel
-    assert told.ink == pytest.approx(0, abs=0.01)
+    stats = look(scan, paint(1200, 700, (200, 100, 1000, 600)))
+    assert stats.tissue_mm2 == pytest.approx(800 * 500 * 0.25 / 1e6, rel=0.1)  # at 0.5 µm a pixel
+    assert stats.ink == pytest.approx(0, abs=0.01)
 
 
 def test_tissue_of_a_scan_that_is_finer_along_one_side_is_measured_by_both(scan, paint):
     slide = replace(scan(paint(1200, 700, (200, 100, 1000, 600))), mpp_xy=(0.3, 0.7))
-    told = look_at(slide, tile_slide(slide, CONFIG))
-    assert told.tissue_mm2 == pytest.approx(800 * 500 * 0.3 * 0.7 / 1e6, rel=0.1)
+    stats = measure_slide(slide, tile_slide(slide, CONFIG))
+    assert stats.tissue_mm2 == pytest.approx(800 * 500 * 0.3 * 0.7 / 1e6, rel=0.1)
 
 
 def test_ink_is_a_share_of_what_lies_on_the_glass(scan, paint):

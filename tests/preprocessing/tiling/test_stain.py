@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.schema import load_config
+from pipeline.config.loading import load_config
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.io.errors import InputError
 from preprocessing.tiling.stain import StainConfig, fit_normaliser
@@ -34,7 +34,7 @@ def test_without_normalisation_the_key_does_not_depend_on_the_target(corner_slid
     assert keys(corner_slide) == keys(corner_slide, method="none", target=Path("gone.png"))
 
 
-def test_a_target_that_is_not_there_is_told_before_anything_is_computed():
+def test_a_missing_target_is_refused_before_anything_is_computed():
     with pytest.raises(InputError, match=r"tiles.stain.target: gone.png is no file"):
         load_config({"slides": "s", "genes": "g", "tiles.stain.target": "gone.png"})
 
@@ -70,10 +70,10 @@ def test_a_blank_tile_of_a_stained_slide_stays_pale(paint, method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_a_slide_of_one_colour_keeps_it_and_says_so(method):
+def test_a_slide_of_one_colour_keeps_it_and_gives_the_reason(method):
     normalise, doubt = fit_normaliser(StainConfig(method=method), np.full((3, 64, 64, 3), 255, np.uint8))
     assert normalise is None
-    assert doubt.startswith(f"stain not normalised: {method} finds no two stains (")
+    assert doubt.startswith(f"stain not normalised: {method} cannot separate two stains (")
 
 
 def test_a_slide_is_read_only_where_its_stain_is_normalised(corner_slide):

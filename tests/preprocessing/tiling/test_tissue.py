@@ -192,7 +192,7 @@ class TestConfig:
 
     def test_a_recipe_of_an_earlier_store_with_other_constants_is_refused(self):
         with pytest.raises(ValidationError, match="smooth_um"):
-            TissueConfig(smooth_um=11.0)
+            TissueConfig(**{"smooth_um": 11.0})
 
 
 class TestRecipe:

@@ -1,0 +1,66 @@
+"""Reading the configuration of a run from the command line and a YAML file."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.config.messages import describe_problems
+from pipeline.config.schema import Config
+from preprocessing.io.errors import InputError
+from preprocessing.io.files import read_text, why_no_file
+
+
+def load_config(flags: Mapping[str, Any], *, file: Path | None = None, sets: Iterable[str] = ()) -> Config:
+    """Read the configuration: defaults < presets < `--config FILE` < flags < `--set`.
+
+    Args:
+        flags: values by dotted key ("tiles.mpp"), from the command line.
+        file: a YAML file of the same keys, nested.
+        sets: `key=value` texts, the value in YAML.
+
+    Raises:
+        InputError: an unknown key, with the nearest known one, or a value that does not fit.
+    """
+    values = _read_yaml(file) if file else {}
+    for key, value in flags.items():
+        _put(values, key, value)
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--set {text}: give it as key=value, as in --set train.epochs=10")
+        _put(values, key.strip(), _read_value(text, value))
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        raise InputError(describe_problems(error, Config)) from None
+
+
+def _read_value(text: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"--set {text}: the value is not YAML; put quotes around special characters") from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    if problem := why_no_file(file):
+        raise InputError(f"--config {file} {problem}")
+    try:
+        values = yaml.safe_load(read_text(file)) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"--config {file} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"--config {file}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f'configuration: "{dotted}": "{parent}" has no keys below it')
+    values[last] = value

@@ -1,0 +1,81 @@
+"""Predictions of labelled cases against their truth: the report of one model, cross-validated or on a new cohort."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from pipeline.metrics import Metric, Report
+from pipeline.tasks import FittedTask
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The labelled cases that one model predicted, with their truth, and how metrics of them are computed.
+
+    Attributes:
+        task: of the model; of several models, what they share is used, and `FittedTask.training_columns` are in `cases`.
+        cases: predictions with truth, one row a case and fold, in the order of all tables that are compared.
+        by_fold: whether each case was predicted by the model of its fold.
+        n_boot: resamples behind each interval.
+        seed: of the resamples.
+    """
+
+    task: FittedTask
+    cases: pd.DataFrame
+    by_fold: bool
+    n_boot: int
+    seed: int
+
+    @property
+    def keys(self) -> list[str]:
+        """The columns that name a row."""
+        return ["case_id", "fold"] if self.by_fold else ["case_id"]
+
+    @property
+    def folds(self) -> Int[np.ndarray, " n"] | None:
+        """The fold that tested each case; None where one model predicted all."""
+        return self.cases["fold"].to_numpy(int) if self.by_fold else None
+
+    def matched(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """Another predictor's rows of the same cases, in their order; what it does not know of training cases is the model's."""
+        training = [name for name in self.task.training_columns() if name not in predictions]
+        return self.cases[[*self.keys, *training]].merge(predictions, on=self.keys, how="left")
+
+    def of(self, predictions: pd.DataFrame) -> Report:
+        """Metrics of a predictor of these cases, in their order."""
+        return self.task.evaluate(self.cases, predictions, folds=self.folds, n_boot=self.n_boot, seed=self.seed)
+
+    def difference(self, predictions: pd.DataFrame) -> Metric:
+        """How much higher the model's headline metric is than that of another predictor, on the same resamples."""
+        return self.task.difference(
+            self.cases, self.cases, predictions, folds=self.folds, n_boot=self.n_boot, seed=self.seed
+        )
+
+    def among(self, chosen: pd.DataFrame) -> "Evaluation":
+        """The same of some of the cases: those whose keys are in this table."""
+        return Evaluation(
+            self.task,
+            self.cases.merge(chosen[self.keys].drop_duplicates(), on=self.keys).reset_index(drop=True),
+            self.by_fold,
+            self.n_boot,
+            self.seed,
+        )
+
+    def report(self, model: str, baselines: pd.DataFrame) -> Report:
+        """Metrics of the model and of each baseline, and the model's lead over each.
+
+        Args:
+            model: its name.
+            baselines: a row for each case and baseline, as `Baselines.predict` returns them; may be empty.
+        """
+        report: Report = {"n": len(self.cases), "headline": self.task.headline, "chance": self.task.chance}
+        report |= {"contender": model, "external": not self.by_fold, "model": self.of(self.cases)}
+        report |= {"inputs": {}, "rests_on": {}, "rivals": {}, "baselines": {}, "lead": {}, "schemes": {}}
+        for name, rows in baselines.groupby("baseline", sort=False):
+            own = self.matched(rows)
+            reasons = own["reason"].dropna().unique()
+            report["baselines"][name] = self.of(own) | {"reason": "; ".join(reasons) or None}
+            report["lead"][name] = self.difference(own)
+        return report

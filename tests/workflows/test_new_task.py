@@ -1,0 +1,167 @@
+"""A task that the pipeline does not ship, age in years as a real number, through a whole run: training, metrics, report."""
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.metrics import Statistic, by_fold
+from pipeline.metrics.bootstrap import divide, measure, pooled_only, resample
+from pipeline.tasks import TASKS, FittedTask, Task
+from workflows.report import write_report
+from workflows.report.chart import missing
+from workflows.report.kinds import KINDS, KindView
+from workflows.run_pipeline import main
+
+
+def explained_variance(truth, predicted):
+    """R²: 1 is best, 0 is what the cases' mean gets."""
+
+    def of(weights):
+        mean = (weights @ truth) / weights.sum(axis=1)
+        total = weights @ truth**2 - weights.sum(axis=1) * mean**2
+        return 1 - divide(weights @ (truth - predicted) ** 2, total)
+
+    return Statistic(of, len(truth))
+
+
+@dataclass(frozen=True)
+class FittedAge(FittedTask):
+    mean: float
+    sd: float
+
+    headline, chance = "explained_variance", 0.0
+    n_outputs = 1
+
+    def encode(self, labels):
+        return labels[["age"]].to_numpy(float)
+
+    def loss(self, logits, targets):
+        return (logits - (targets - self.mean) / self.sd).square().mean()
+
+    def score(self, logits, targets):
+        return -float(self.loss(logits, targets))
+
+    def calibrated(self, logits):
+        return self
+
+    def to_json(self):
+        return asdict(self)
+
+    def decode(self, logits):
+        years = self.mean + self.sd * logits[:, 0].astype(float)
+        return pd.DataFrame({"prediction": [f"{one:.1f}" for one in years], "years": years})
+
+    def with_spread(self, predictions, members):
+        return predictions.assign(spread=np.std([one["years"] for one in members], axis=0, ddof=1))
+
+    def joined(self, others):
+        return self
+
+    def pool(self, parts):
+        mean = np.mean([part["years"] for part in parts], axis=0)
+        return pd.DataFrame({"prediction": [f"{one:.1f}" for one in mean], "years": mean})
+
+    def agrees_with(self, other):
+        return isinstance(other, FittedAge)
+
+    def evaluate(self, cases, predictions, *, folds, n_boot, seed):
+        def compute(chosen, fold):
+            statistic = explained_variance(
+                cases["age"].to_numpy(float)[chosen], predictions["years"].to_numpy()[chosen]
+            )
+            return {self.headline: measure(statistic, resample(int(chosen.sum()), n_boot=n_boot, seed=seed))}
+
+        if folds is not None:
+            return by_fold(compute, folds, main=self.headline)
+        return pooled_only(compute(np.ones(len(cases), bool), None), n=len(cases), main=self.headline)
+
+    def headline_statistic(self, cases, predictions, *, folds):
+        return explained_variance(cases["age"].to_numpy(float), predictions["years"].to_numpy(float))
+
+    def evidence(self, logits, of):
+        return logits[:, 0]
+
+    output = evidence
+
+
+class Age(Task):
+    name, kind = "age", "number"
+    label_columns = truth_columns = ("age",)
+    excluded_covariates = frozenset({"age"})
+    summary_metrics = ("explained_variance",)
+    output_name = evidence_name = evidence_definition = "the age"
+    evidence_effect = "raises the age"
+
+    def check(self, labels, *, folds):
+        return []
+
+    def check_fold(self, train, test, *, number):
+        return []
+
+    def strata(self, labels):
+        return (labels["age"] > labels["age"].median()).map({True: "old", False: "young"})
+
+    def fit(self, labels, vocabulary):
+        return FittedAge(float(labels["age"].mean()), float(labels["age"].std()))
+
+    def restore(self, fitted):
+        return FittedAge(**fitted)
+
+    def describe(self, labels):
+        return labels["age"].astype(str)
+
+    def worth_explaining(self, predictions):
+        yield "oldest", list(predictions["years"].sort_values(ascending=False).index)
+
+
+def chart(run, name, report, tested):
+    return (missing(f"{name}-scatter", "Predicted and true age", f"{len(tested)} cases"),)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setitem(TASKS, "age", Age())
+    monkeypatch.setitem(KINDS, "number", KindView(charts=chart, outputs=lambda columns: {"years": "years"}))
+
+
+def test_a_task_with_real_valued_targets_runs_from_training_to_the_report(registered, cohort, walk, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ("--task", "age,grade", "--explain", "1", "--set", "train.members=2", "--out", out)
+    assert walk(cohort.slides, cohort.genes, *options) == 0
+    predicted = pd.read_csv(out / "predictions.csv").query("task == 'age'")
+    assert predicted["years"].notna().all()
+    report = json.loads((out / "metrics.json").read_text())["age"]
+    true, years = predicted["age"].to_numpy(), predicted["years"].to_numpy()
+    expected = 1 - ((true - years) ** 2).sum() / ((true - true.mean()) ** 2).sum()
+    assert report["model"]["pooled"]["explained_variance"]["value"] == pytest.approx(expected)
+    assert len(report["model"]["folds"]) == 2
+    assert report["baselines"] == {}  # it has none
+    assert "explained variance" in " ".join(capsys.readouterr().out.split())
+    explained = json.loads((out / "explain" / "age.json").read_text())
+    assert explained["cases"][0]["selection"] == "oldest"
+    assert any("raises the age" in sentence for sentence in explained["notes"])
+    page = write_report(out).read_text()
+    assert 'id="age-scatter"' in page
+    assert ">years<" in page
+
+
+def test_its_model_predicts_another_cohort_and_is_evaluated_there(registered, cohort, walk, tmp_path):
+    out = tmp_path / "run"
+    table = cohort.table()
+    table.iloc[:6].to_csv(tmp_path / "first.csv", index=False)
+    table.iloc[6:].to_csv(tmp_path / "second.csv", index=False)
+    options = ("--task", "age", "--set", "train.members=2")
+    assert walk(cohort.slides, tmp_path / "first.csv", *options, "--out", out) == 0
+    for model in ("age", "age-folds"):
+        elsewhere = tmp_path / model
+        inputs = (cohort.slides, tmp_path / "second.csv", "--trained", out / "models" / model)
+        options = ("--workers", "0", "--device", "cpu", "--set", "bootstrap=20", "--explain", "0")
+        arguments = (*inputs, "--store", cohort.store, "--out", elsewhere, *options)
+        assert main([str(part) for part in arguments]) == 0
+        report = json.loads((elsewhere / "metrics.json").read_text())["age"]
+        assert report["n"] == 6
+        assert report["model"]["folds"] == []
+        assert report["model"]["pooled"]["explained_variance"]["value"] is not None
