@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help install demo test test-slow lint pins bench clean
+.PHONY: help install demo test test-slow lint docs reference pins bench clean
 
 help:  ## print these lines
 	@grep -E '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 14
@@ -32,6 +32,12 @@ lint: install  ## ruff, mypy and import-linter, as CI runs them
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: install  ## build the documentation into site/, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+reference: install  ## write the generated pages of docs/reference/
+	$(BIN)/python -m tools.reference
+
 pins: install  ## resolve pyproject.toml and all its extras anew, into constraints.txt
 	$(BIN)/python tools/pins.py
 
@@ -47,4 +53,4 @@ bench: install  ## measure reading, embedding, Dask, the store and scale against
 	$(BIN)/python tests/benchmarks/bench_scale.py linear
 
 clean:  ## remove .venv, the demo and all caches
-	rm -rf $(VENV) $(DEMO) .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(DEMO) site .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from models.layers.projection import PatchProjection
 from models.settings import ModelSettings
 from models.types import Batch, ModelOutput
 
@@ -26,7 +27,7 @@ class ABMILConfig(ModelSettings):
 
 
 class GatedAttention(nn.Module):
-    """softmax over the bag of w·(tanh(V h) ∘ sigmoid(U h))."""
+    """Scores w·(tanh(V h) ∘ sigmoid(U h)) of tokens (Ilse et al. 2018, equation 9)."""
 
     def __init__(self, config: ABMILConfig) -> None:
         super().__init__()
@@ -34,30 +35,30 @@ class GatedAttention(nn.Module):
         self.U = nn.Linear(config.hidden, config.attention)
         self.w = nn.Linear(config.attention, 1, bias=False)
 
-    def forward(self, patches: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-        """The share of each patch: sums to 1 over those where `mask` is True, and is 0 elsewhere."""
-        scores = self.w(torch.tanh(self.V(patches)) * torch.sigmoid(self.U(patches)))[..., 0]
-        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1) * mask
+    def forward(self, tokens: Float[Tensor, "*B L H"]) -> Float[Tensor, "*B L 1"]:
+        """The score of each token; their softmax over the sequence is the attention."""
+        return self.w(torch.tanh(self.V(tokens)) * torch.sigmoid(self.U(tokens)))
 
 
 class BagVector(nn.Module):
-    """All patches of a case as one vector, or the learned vector that says that there are none."""
+    """All patches of a case as one vector, or the learned vector of a case without slides."""
 
     def __init__(self, patch_dim: int, config: ABMILConfig) -> None:
         super().__init__()
         H = config.hidden
-        # Dropout and ReLU commute; in this order the ReLU can run in place.
-        self.project = nn.Sequential(nn.Linear(patch_dim, H), nn.Dropout(config.dropout), nn.ReLU(inplace=True))
+        self.project = PatchProjection(patch_dim, H, config.dropout)
         self.attention = GatedAttention(config)
         self.absent = nn.Parameter(torch.randn(H) * 0.02)
 
-    def forward(self, batch: Batch) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B N"]]:
-        """One vector a case, and the share of each patch in it."""
-        mask = batch.mask & batch.has_slides[:, None]
-        patches = self.project(batch.patches)  # (B, N, H)
-        attention = self.attention(patches, mask)
-        bags = (attention[:, None].to(patches.dtype) @ patches)[:, 0]
-        return torch.where(mask.any(1, keepdim=True), bags, self.absent), attention
+    def forward(self, batch: Batch) -> tuple[Float[Tensor, "B H"], Float[Tensor, " N"]]:
+        """One vector a case, and the weight of each patch in it, which sum to 1 over the patches of a case."""
+        packing = batch.packing
+        if not packing.rows:
+            return self.absent.expand(len(batch), -1), self.absent[:0]
+        patches = self.project(batch.bags, packing, batch.precision)  # (R, H)
+        attention = packing.softmax(self.attention(patches))  # (R, 1)
+        bags = packing.gather(attention, patches)[:, 0]
+        return torch.where(packing.filled[:, None], bags, self.absent), packing.real(attention)[:, 0]
 
 
 class ABMIL(nn.Module):
@@ -80,7 +81,7 @@ class ABMIL(nn.Module):
         self.bag = BagVector(patch_dim, config)
         self.classify = nn.Linear(config.hidden, n_outputs)
 
-    def forward(self, batch: Batch) -> ModelOutput:
-        """Logits and, in evaluation only, `patch_attention` (B, N): the share of each patch in its bag."""
+    def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
+        """Logits and, where asked to explain, `patch_attention` (N,): the weight of each patch in its bag."""
         bags, attention = self.bag(batch)
-        return ModelOutput(self.classify(bags), extras={} if self.training else {"patch_attention": attention.detach()})
+        return ModelOutput(self.classify(bags), extras={"patch_attention": attention.detach()} if explain else {})

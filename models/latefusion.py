@@ -47,8 +47,8 @@ class LateFusion(nn.Module):
         self.genes = GeneVector(group_dims, config.genes)
         self.classify = nn.Linear(config.slides.hidden + config.genes.hidden, n_outputs)
 
-    def forward(self, batch: Batch) -> ModelOutput:
-        """Logits and, in evaluation only, `patch_attention` (B, N): the share of each patch in its bag."""
+    def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
+        """Logits and, where asked to explain, `patch_attention` (N,): the weight of each patch in its bag."""
         bags, attention = self.slides(batch)
         logits = self.classify(torch.cat([bags, self.genes(batch)], 1))
-        return ModelOutput(logits, extras={} if self.training else {"patch_attention": attention.detach()})
+        return ModelOutput(logits, extras={"patch_attention": attention.detach()} if explain else {})

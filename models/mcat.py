@@ -6,7 +6,7 @@ co-attention; 3.4: a set transformer for each modality, gated attention pooling 
 
 Where this departs from the paper or its released code, and why:
 
-- Padding is masked: there, a batch is one case.
+- A batch holds several cases, packed (`models.layers.packed`); there, it is one case.
 - A case may lack slides or genes: learned tokens stand for the gene groups, which then ask in their place, or for what
   the patches would have answered.
 - The co-attention's keys have no bias, which would have no effect, and are never computed (`BagAttention`): the bag costs
@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.abmil import ABMILConfig, GatedAttention
-from models.attention import BagAttention
+from models.layers.attention import BagAttention
+from models.layers.projection import PatchProjection
 from models.settings import ModelSettings
 from models.snn import SelfNormalising
 from models.types import Batch, ModelOutput
@@ -60,8 +61,7 @@ class Pooled(nn.Module):
     def forward(self, tokens: Float[Tensor, "B S H"]) -> Float[Tensor, "B H"]:
         """One vector a case."""
         x = self.transformer(tokens)
-        shares = self.attention(x, torch.ones_like(x[..., 0], dtype=torch.bool))
-        return self.rho((shares[:, None].to(x.dtype) @ x)[:, 0])
+        return self.rho((self.attention(x).softmax(1).mT @ x)[:, 0])
 
 
 class MCAT(nn.Module):
@@ -82,8 +82,7 @@ class MCAT(nn.Module):
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: MCATConfig) -> None:
         super().__init__()
         H, S = config.hidden, max(1, len(group_dims))
-        # Dropout and ReLU commute; in this order the ReLU can run in place.
-        self.project = nn.Sequential(nn.Linear(patch_dim, H), nn.Dropout(config.dropout), nn.ReLU(inplace=True))
+        self.project = PatchProjection(patch_dim, H, config.dropout)
         self.groups = nn.ModuleList(
             SelfNormalising(genes, hidden=H, layers=config.gene_layers, dropout=config.dropout) for genes in group_dims
         )
@@ -94,14 +93,18 @@ class MCAT(nn.Module):
         self.fuse = nn.Sequential(nn.Linear(2 * H, H), nn.ReLU(), nn.Linear(H, H), nn.ReLU())
         self.classify = nn.Linear(H, n_outputs)
 
-    def forward(self, batch: Batch) -> ModelOutput:
-        """Logits and, in evaluation only, `coattention` (B, S, N): where each gene group looked."""
-        mask = batch.mask & batch.has_slides[:, None]
-        patches, groups = self.project(batch.patches), self._read(batch)
-        answers = self.coattention(groups, patches, mask)  # (B, S, H)
-        answers = torch.where(mask.any(1)[:, None, None], answers, self.absent_answers)
+    def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
+        """Logits and, where asked to explain, `coattention` (S, N): where each gene group looked, 1 over a case's patches."""
+        groups, packing = self._read(batch), batch.packing
+        answers, extras = self.absent_answers.expand(len(batch), -1, -1), {}
+        if packing.rows:
+            patches = self.project(batch.bags, packing, batch.precision)
+            gathered = self.coattention(groups, patches, packing)  # (B, S, H)
+            answers = torch.where(packing.filled[:, None, None], gathered, answers)
+            if explain:
+                extras["coattention"] = packing.real(self.coattention.weights(groups, patches, packing)).T.detach()
         fused = self.fuse(torch.cat([self.slides(answers), self.genes(groups)], 1))
-        return ModelOutput(self.classify(fused), extras={} if self.training else self._explain(groups, patches, mask))
+        return ModelOutput(self.classify(fused), extras=extras)
 
     def _read(self, batch: Batch) -> Float[Tensor, "B S H"]:
         absent = self.absent_genes.expand(len(batch), -1, -1)
@@ -109,9 +112,3 @@ class MCAT(nn.Module):
             return absent
         read = torch.stack([layers(genes) for layers, genes in zip(self.groups, batch.omics, strict=True)], 1)
         return torch.where(batch.has_omics[:, None, None], read, absent)
-
-    @torch.no_grad()
-    def _explain(
-        self, groups: Float[Tensor, "B S H"], patches: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"]
-    ) -> dict[str, Tensor]:
-        return {"coattention": self.coattention.weights(groups, patches, mask)}

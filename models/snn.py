@@ -86,6 +86,6 @@ class SNN(nn.Module):
         self.genes = GeneVector(group_dims, config)
         self.classify = nn.Linear(config.hidden, n_outputs)
 
-    def forward(self, batch: Batch) -> ModelOutput:
-        """Logits."""
+    def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
+        """Logits; there is nothing that explains them."""
         return ModelOutput(self.classify(self.genes(batch)))

@@ -41,8 +41,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, linear, normalize
 
-from models.attention import Attention
-from models.deformable import DeformableCrossAttention
+from models.layers.attention import Attention
+from models.layers.deformable import DeformableCrossAttention
+from models.layers.devices import on_device, without_autocast
+from models.layers.packed import ByCase
+from models.layers.projection import PatchProjection
+from models.layers.slide_map import Layout, SlideMap, lay_out
 from models.settings import ModelSettings
 from models.types import Batch, ModelOutput, Score
 
@@ -72,7 +76,9 @@ class SubspaceConfig(ModelSettings):
     )
     coordination: bool = Field(True, description="the branch with the lower score gives way where gradients conflict")
     memory_mib: float = Field(128, gt=0, description="what a slide may keep for its gradients; larger maps are pooled")
-    chunk_mib: float = Field(8, gt=0, description="memory for the position bias at a time")
+    chunk_mib: float | None = Field(
+        None, gt=0, description="memory for the position bias at a time; None: 8 on the CPU, a share of a GPU's"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> "SubspaceConfig":
@@ -99,71 +105,6 @@ class SubspaceConfig(ModelSettings):
     def least_cases(self) -> int:
         """Consistency compares the cases of a step."""
         return 2 if self.is_consistent and self.small_batches == "refuse" else 1
-
-
-# Patches on the grid of their slide
-
-
-@dataclass(frozen=True)
-class SlideMap:
-    """The patches of one slide where they lie, cut to the tissue.
-
-    Attributes:
-        patches: one feature a cell; row by row.
-        places: number of each patch's cell, row · width + column.
-        counts: of how many patches each feature is the mean.
-        cell_of: of each of the slide's patches, the number of the feature that it is part of.
-        height, width: of the map.
-        halvings: how often the map was pooled by 2.
-    """
-
-    patches: Float[Tensor, "n P"]
-    places: Int[Tensor, " n"]
-    counts: Int[Tensor, " n"]
-    cell_of: Int[Tensor, " N"]
-    height: int
-    width: int
-    halvings: int = 0
-
-    def laid_out(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "H W D"]:
-        """A vector for each patch as a map; zero where there is no patch."""
-        empty = x.new_zeros(self.height * self.width, x.shape[1])
-        return empty.index_copy(0, self.places, x).unflatten(0, (self.height, self.width))
-
-    def by_patch(self, shares: Float[Tensor, "H W"]) -> Float[Tensor, " N"]:
-        """What each patch has of a map's shares; those of one cell have equal parts of it."""
-        return (shares.flatten()[self.places] / self.counts)[self.cell_of]
-
-    def mask(self) -> Bool[Tensor, "H W"]:
-        """True where there is a patch."""
-        return self.laid_out(torch.ones_like(self.patches[:, :1]))[..., 0] > 0
-
-
-def lay_out(
-    patches: Float[Tensor, "n P"], cells: Int[Tensor, "n 2"], *, least_side: int, halvings: int = 0
-) -> SlideMap:
-    """The map of one slide, of at least so many cells a side.
-
-    Args:
-        patches: features.
-        cells: column and row of each on the slide's tile grid.
-        least_side: what is smaller gets empty cells at its right and lower side.
-        halvings: by 2 to this power, rows and columns are pooled: a cell becomes the mean of its patches.
-
-    Raises:
-        ValueError: two patches on one cell.
-    """
-    inside = (cells - cells.amin(0)).long()  # where tissue begins is cell 0, whatever lies before it
-    pooled = inside >> halvings
-    width, height = (max(int(side) + 1, least_side) for side in pooled.amax(0))
-    places, cell_of, count = (pooled[:, 1] * width + pooled[:, 0]).unique(return_inverse=True, return_counts=True)
-    if not halvings and len(places) < len(patches):
-        raise ValueError(
-            f"subspace: {len(patches)} patches of a slide share {len(places)} cells: the features do not say where each "
-            "patch lies; embed the slides again, or set models.subspace.attention to plain, which needs no places"
-        )
-    means = patches.new_zeros(len(places), patches.shape[1]).index_add(0, cell_of, patches) / count[:, None]
-    return SlideMap(means, places, count, cell_of, height, width, halvings)
 
 
 @cache
@@ -206,7 +147,7 @@ class GeneEncoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class Told:
+class BranchOutput:
     """What a branch says of each case.
 
     Attributes:
@@ -230,7 +171,7 @@ class ReadMap:
         values: what each patch says once it has seen the others.
         offsets: where the attention looked.
         has_tissue: whether there is tissue to each offset.
-        attention: how much each patch of the slide was looked at; None in training, and of plain attention.
+        attention: how much each patch of the slide was looked at; None where not asked for, and of plain attention.
     """
 
     values: Float[Tensor, "n H"]
@@ -255,7 +196,7 @@ class Branch(nn.Module):
         self.encode = GeneEncoder(genes, config) if genes else None
         self.absent_genes = nn.Parameter(torch.randn(H) * 0.02)
         self.absent_patch = nn.Parameter(torch.randn(H) * 0.02)
-        self.project = nn.Sequential(nn.Linear(patch_dim, H), nn.ReLU())
+        self.project = PatchProjection(patch_dim, H)
         self.join = nn.Linear(2 * H, H)
         self.norm = nn.LayerNorm(H)
         self.attention = _deformable(config) if config.attention == "deformable" else _plain(config)
@@ -263,30 +204,44 @@ class Branch(nn.Module):
         self.summarise = nn.Sequential(nn.Linear(H, H), nn.Tanh(), nn.Linear(H, H))
 
     def forward(
-        self, genes: Float[Tensor, "B g"] | None, has_omics: Bool[Tensor, " B"], cases: Sequence[Sequence[SlideMap]]
-    ) -> Told:
+        self,
+        genes: Float[Tensor, "B g"] | None,
+        has_omics: Bool[Tensor, " B"],
+        cases: Sequence[Sequence[SlideMap]],
+        *,
+        precision: torch.dtype | None = None,
+        explain: bool = False,
+    ) -> BranchOutput:
         """The feature of each case; a case without a slide is read as one learned patch that looks nowhere."""
         o = self.absent_genes.expand(len(cases), -1)
         if self.encode is not None and genes is not None:
             o = torch.where(has_omics[:, None], self.encode(genes), o)
         means, offsets, attention = [], [], []
         for maps, own in zip(cases, o, strict=True):
-            read = [self._read(one, own) for one in maps]
+            read = [self._read(one, own, precision=precision, explain=explain) for one in maps]
             h = [one.values for one in read] or [self.join(torch.cat([self.absent_patch, own]))[None]]
             counts = [one.counts for one in maps] or [torch.ones(1, device=own.device)]
             means.append(weighted_mean(self.pooled_norm(torch.cat(h)), torch.cat(counts)[:, None]))
             offsets.append(self._over_slides(maps, read) if read else self._nowhere(own))
             attention.append([one.attention for one in read])
-        return Told(self.summarise(torch.stack(means)), o, torch.stack(offsets), attention)
+        return BranchOutput(self.summarise(torch.stack(means)), o, torch.stack(offsets), attention)
 
-    def _read(self, one: SlideMap, genes: Float[Tensor, " H"]) -> ReadMap:
-        p = self.project(one.patches)  # (n, H)
+    def _read(
+        self,
+        one: SlideMap,
+        genes: Float[Tensor, " H"],
+        *,
+        precision: torch.dtype | None = None,
+        explain: bool = False,
+    ) -> ReadMap:
+        packing = ByCase([len(one.patches)], one.patches.device)  # a single bag is the same in either form
+        p = self.project([one.patches], packing, precision)  # (n, H)
         f = self.join(torch.cat([p, genes.to(p.dtype).expand_as(p)], 1))
         asking, seen = self.norm(f), self.norm(p)
         if isinstance(self.attention, Attention):
             nowhere = self._nowhere(genes)
             return ReadMap(f + self.attention(asking[None], seen[None])[0], nowhere, nowhere[0] > 0)
-        looked = self.attention(one.laid_out(asking), one.laid_out(seen), one.mask())
+        looked = self.attention(one.laid_out(asking), one.laid_out(seen), one.layout.mask(), explain=explain)
         side = self.config.consistency_side
         share = adaptive_avg_pool2d(looked.has_tissue[None], side)  # of the points that have tissue; others add zeros
         offsets = adaptive_avg_pool2d(looked.offsets, side) / share.masked_fill(share == 0, 1)
@@ -329,16 +284,26 @@ def _plain(config: SubspaceConfig) -> Attention:
 # Losses and gradients
 
 
-def consistency(genes: Float[Tensor, "B H"], offsets: Float[Tensor, "B groups o"]) -> Float[Tensor, ""]:
-    """How far the cases' likeness in genes is from their likeness in where attention looked (section 2.2).
+def consistency(
+    genes: Float[Tensor, "B H"], offsets: Float[Tensor, "B groups o"], counted: Bool[Tensor, " B"] | None = None
+) -> Float[Tensor, ""]:
+    """How far the cases' similarity in genes is from their similarity in where attention looked (section 2.2).
 
     Both are Gram matrices whose rows are divided by their norm, that of the offsets averaged over the groups. The value is
     their squared Frobenius distance, divided by the number of cases.
+
+    Args:
+        genes: encoded.
+        offsets: by group.
+        counted: the cases that are compared; None: all. The others are as if they were not there.
     """
-    alike = normalize(genes @ genes.T, dim=1)
+    if counted is not None:
+        genes, offsets = genes * counted[:, None], offsets * counted[:, None, None]
+    similar = normalize(genes @ genes.T, dim=1)
     by_group = offsets.transpose(0, 1)  # (groups, B, o)
-    looked_alike = normalize(by_group @ by_group.mT, dim=2).mean(0)
-    return (alike - looked_alike).square().sum() / len(genes)
+    looked_similar = normalize(by_group @ by_group.mT, dim=2).mean(0)
+    cases = len(genes) if counted is None else counted.sum().clamp(min=1)
+    return (similar - looked_similar).square().sum() / cases
 
 
 def coordinated(gives_way: Float[Tensor, "K H"], other: Float[Tensor, "K H"]) -> Float[Tensor, "K H"]:
@@ -394,13 +359,13 @@ class SubspaceFusion(nn.Module):
         self.branches = nn.ModuleDict({name: Branch(patch_dim, genes.get(name, 0), config) for name in names})
         self.head = nn.Linear(len(names) * config.hidden, n_outputs)
 
-    def forward(self, batch: Batch) -> ModelOutput:
+    def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
         """Logits and the weighted consistency loss.
 
-        Extras: `branch_logits` (branches, B, K), what each branch says alone; in evaluation `halvings` (B,), how often a
-        case's maps were pooled by 2, and of deformable attention `branch_attention` (branches, B, N), how much a branch
-        looks at each patch: a slide has its share of the case's patches, which sums to 1, and of that its
-        `Looked.attention`.
+        Extras: `branch_logits` (branches, B, K), the logits of each branch alone; in evaluation `halvings` (B,), how often a
+        case's maps were pooled by 2; where asked to explain deformable attention `branch_attention` (branches, N), how much
+        a branch looks at each patch: a slide has its share of the case's patches, which sums to 1 over a case, and of that
+        its `Looked.attention`.
 
         Raises:
             ValueError: a training step of a single case, where consistency is to refuse it; patches without places.
@@ -410,18 +375,20 @@ class SubspaceFusion(nn.Module):
                 f"subspace: a training step of {len(batch)} case, and consistency compares cases with each other; let "
                 "train.batch_cases be 2 or more, or set models.subspace.small_batches to skip, or consistency to 0"
             )
-        cases = [self._maps(batch, number) for number in range(len(batch))]
+        cases = [self._maps(bag, cells) for bag, cells in zip(batch.bags, batch.cells, strict=True)]
         genes = dict(zip(SUBSPACES, batch.omics, strict=False))
-        told = [branch(genes.get(name), batch.has_omics, cases) for name, branch in self.branches.items()]
-        logits = self.head(torch.cat([branch.features for branch in told], 1))
-        losses, extras = {}, {"branch_logits": self._alone(told)}
+        outputs = [
+            branch(genes.get(name), batch.has_omics, cases, precision=batch.precision, explain=explain)
+            for name, branch in self.branches.items()
+        ]
+        logits = self.head(torch.cat([branch.features for branch in outputs], 1))
+        losses, extras = {}, {"branch_logits": self._alone(outputs)}
         if self.config.is_consistent:
-            losses["consistency"] = self._consistency(told, batch)
+            losses["consistency"] = self._consistency(outputs, batch)
         if not self.training:
-            halvings = [max((one.halvings for one in maps), default=0) for maps in cases]
-            extras["halvings"] = torch.tensor(halvings, device=logits.device)
-            if self.config.attention == "deformable":
-                extras["branch_attention"] = torch.stack([self._attention(batch, branch) for branch in told])
+            extras["halvings"] = torch.tensor([max((one.layout.halvings for one in maps), default=0) for maps in cases])
+        if explain and self.config.attention == "deformable":
+            extras["branch_attention"] = torch.stack([_by_patch(branch, batch) for branch in outputs])
         return ModelOutput(logits, losses, extras)
 
     @torch.no_grad()
@@ -445,50 +412,39 @@ class SubspaceFusion(nn.Module):
             m.copy_(coordinated(m, t))
 
     @torch.no_grad()
-    def _alone(self, told: Sequence[Told]) -> Float[Tensor, "branches B K"]:
-        """What each branch says by its columns of the head and its share of the bias."""
+    def _alone(self, outputs: Sequence[BranchOutput]) -> Float[Tensor, "branches B K"]:
+        """The logits of each branch alone, by its columns of the head and its share of the bias."""
         columns = self.head.weight.split(self.config.hidden, 1)
-        bias = self.head.bias / len(told)
-        return torch.stack([linear(one.features, own, bias) for one, own in zip(told, columns, strict=True)])
+        bias = self.head.bias / len(outputs)
+        return torch.stack([linear(one.features, own, bias) for one, own in zip(outputs, columns, strict=True)])
 
-    def _consistency(self, told: Sequence[Told], batch: Batch) -> Float[Tensor, ""]:
+    def _consistency(self, outputs: Sequence[BranchOutput], batch: Batch) -> Float[Tensor, ""]:
         """The loss of all branches over the cases that have both modalities; zero where fewer than two have."""
-        both = (batch.mask.any(1) & batch.has_slides & batch.has_omics).nonzero()[:, 0]
-        if len(both) < 2:
-            return told[0].features.new_zeros(())
-        with torch.autocast(both.device.type, enabled=False):
-            exact = torch.promote_types(told[0].genes.dtype, torch.float32)
-            terms = [consistency(one.genes[both].to(exact), one.offsets[both].to(exact)) for one in told]
-        return self.config.consistency * torch.stack(terms).sum()
+        both = batch.has_slides & batch.has_omics
+        with without_autocast(both.device):
+            exact = torch.promote_types(outputs[0].genes.dtype, torch.float32)
+            terms = [consistency(one.genes.to(exact), one.offsets.to(exact), both) for one in outputs]
+            loss = self.config.consistency * torch.stack(terms).sum()
+        return torch.where(both.sum() < 2, 0, loss)
 
-    @torch.no_grad()
-    def _attention(self, batch: Batch, told: Told) -> Float[Tensor, "B N"]:
-        """A branch's attention in the places of the batch; zero for a case without slides."""
-        attention = torch.zeros(batch.mask.shape, dtype=told.features.dtype, device=batch.mask.device)
-        for number, by_slide in enumerate(told.attention):
-            own, slides = batch.mask[number] & batch.has_slides[number], batch.cells[number, :, 0]
-            for slide, shares in zip(slides[own].unique(), by_slide, strict=True):
-                there = own & (slides == slide)
-                if shares is not None:
-                    attention[number, there] = shares.to(attention.dtype) * there.sum() / own.sum()
-        return attention
-
-    def _maps(self, batch: Batch, number: int) -> list[SlideMap]:
+    def _maps(self, patches: Float[Tensor, "n P"], cells: Int[Tensor, "n 3"]) -> list[SlideMap]:
         """The slides of a case, each small enough for the memory that it may take."""
-        mask = batch.mask[number] & batch.has_slides[number]
-        patches, cells = batch.patches[number][mask], batch.cells[number][mask]
-        return [self._map(patches[on], cells[on, 1:]) for on in (cells[:, 0] == i for i in cells[:, 0].unique())]
+        slides = cells[:, 0].unique()
+        if len(slides) == 1:
+            return [self._map(patches, cells[:, 1:])]
+        each = ((cells[:, 0] == slide).nonzero()[:, 0] for slide in slides)
+        return [self._map(patches[on_device(rows, patches.device)], cells[rows, 1:]) for rows in each]
 
     def _map(self, patches: Float[Tensor, "n P"], cells: Int[Tensor, "n 2"]) -> SlideMap:
         if self.config.attention == "plain":
-            places = torch.arange(len(patches), device=patches.device)
-            return SlideMap(patches, places, torch.ones_like(places), places, 1, len(patches))
-        one = lay_out(patches, cells, least_side=self.config.least_side)
-        while self.kept_mib(len(one.patches), one.height * one.width) > self.config.memory_mib and len(one.patches) > 1:
-            one = lay_out(patches, cells, least_side=self.config.least_side, halvings=one.halvings + 1)
+            places = torch.arange(len(patches))
+            return SlideMap(Layout(places, torch.ones_like(places), places, 1, len(patches)), patches)
+        one = lay_out(cells, least_side=self.config.least_side)
+        while self.kept_mib(len(one.places), one.height * one.width) > self.config.memory_mib and len(one.places) > 1:
+            one = lay_out(cells, least_side=self.config.least_side, halvings=one.halvings + 1)
         if one.halvings:
             say_pooled(self.config.memory_mib)
-        return one
+        return SlideMap(one, patches)
 
     def kept_mib(self, patches: int, area: int) -> float:
         """About what a slide of so many patches on a map of so many cells keeps for its gradients, in float32.
@@ -498,3 +454,18 @@ class SubspaceFusion(nn.Module):
         inner = self.config.heads * self.config.head_width
         numbers = patches * (10 * self.config.hidden + 2 * inner) + area * (3 * self.config.hidden + 2 * inner)
         return len(self.branches) * numbers * 4 / 2**20
+
+
+@torch.no_grad()
+def _by_patch(branch: BranchOutput, batch: Batch) -> Float[Tensor, " N"]:
+    """A branch's attention to the patches of all cases, in the order of the bags."""
+    parts = []
+    for cells, by_slide in zip(batch.cells, branch.attention, strict=True):
+        attention = branch.features.new_zeros(len(cells))
+        for slide, shares in zip(cells[:, 0].unique(), by_slide, strict=True):
+            rows = (cells[:, 0] == slide).nonzero()[:, 0]
+            if shares is not None:
+                own = shares.to(attention.dtype) * (len(rows) / len(cells))
+                attention = attention.index_copy(0, on_device(rows, attention.device), own)
+        parts.append(attention)
+    return torch.cat(parts)

@@ -26,6 +26,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from models.layers.devices import on_device, without_autocast
+from models.layers.projection import PatchProjection
 from models.settings import ModelSettings
 from models.types import Batch, ModelOutput
 
@@ -59,14 +61,21 @@ def nystrom_attention(
         iterations: towards the pseudoinverse of the landmarks' attention.
     """
     if q.shape[1] <= landmarks:
-        return scaled_dot_product_attention(q, k, v)
+        return _attended(q, k, v)
     q_means, k_means = segment_means(q, landmarks), segment_means(k, landmarks)
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q.device):
         exact = torch.promote_types(q.dtype, torch.float32)
         among = (q_means.to(exact) @ k_means.to(exact).mT * q.shape[-1] ** -0.5).softmax(-1)
         inverse = pseudoinverse(among, iterations)
-    gathered = inverse.to(v.dtype) @ scaled_dot_product_attention(q_means, k, v)  # (h, landmarks, d)
-    return scaled_dot_product_attention(q, k_means, gathered)
+    gathered = inverse.to(v.dtype) @ _attended(q_means, k, v)  # (h, landmarks, d)
+    return _attended(q, k_means, gathered)
+
+
+def _attended(
+    q: Float[Tensor, "h L d"], k: Float[Tensor, "h S d"], v: Float[Tensor, "h S d"]
+) -> Float[Tensor, "h L d"]:
+    """softmax(q kᵀ / √d) v, as a batch of one case: without that axis CUDA has no kernel for it but the slow one."""
+    return scaled_dot_product_attention(q[None], k[None], v[None])[0]
 
 
 def segment_means(x: Float[Tensor, "h L d"], count: int) -> Float[Tensor, "h count d"]:
@@ -145,25 +154,26 @@ class TransMIL(nn.Module):
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: TransMILConfig) -> None:
         super().__init__()
         H = config.hidden
-        self.project = nn.Sequential(nn.Linear(patch_dim, H), nn.ReLU())
+        self.project = PatchProjection(patch_dim, H)
         self.token = nn.Parameter(torch.randn(1, H) * 0.02)
         self.absent = nn.Parameter(torch.randn(H) * 0.02)
         self.first, self.position, self.second = TransLayer(config), PositionEncoder(config), TransLayer(config)
         self.norm = nn.LayerNorm(H)
         self.classify = nn.Linear(H, n_outputs)
 
-    def forward(self, batch: Batch) -> ModelOutput:
-        """Logits; cases go one by one, for each has a square of its own."""
-        mask = batch.mask & batch.has_slides[:, None]
+    def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
+        """Logits; cases go one by one, each as a square of its own side. There is nothing that explains them."""
+        packing = batch.packing
+        patches = self.project(batch.bags, packing, batch.precision)
         read = [
-            self._read(patches[own], cells[own]) if own.any() else self.absent
-            for patches, cells, own in zip(batch.patches, batch.cells, mask, strict=True)
+            self._read(x, cells) if len(cells) else self.absent
+            for x, cells in zip(packing.cases(patches), batch.cells, strict=True)
         ]
         return ModelOutput(self.classify(self.norm(torch.stack(read))))
 
-    def _read(self, patches: Float[Tensor, "n P"], cells: Int[Tensor, "n 3"]) -> Float[Tensor, " H"]:
+    def _read(self, patches: Float[Tensor, "n H"], cells: Int[Tensor, "n 3"]) -> Float[Tensor, " H"]:
         """The class token of a case."""
-        x = self.project(patches[_by_place(cells)])
+        x = patches[on_device(_by_place(cells), patches.device)]
         missing = (math.isqrt(len(x) - 1) + 1) ** 2 - len(x)
         x = torch.cat([self.token, x, x[:missing]])  # a square, and the token before it
         x = self.first(x)

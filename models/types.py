@@ -2,67 +2,97 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from models.layers.devices import on_device
+from models.layers.packed import Packing
+
 
 @dataclass(frozen=True)
 class Batch:
-    """B cases, padded to the longest bag.
+    """B cases.
 
     Attributes:
-        patches: patch features; rows beyond a case's bag are zero.
-        cells: where each patch lies: number of the slide within its case, column and row on that slide's tile grid.
-        mask: True where a patch is real, False where it is padding.
+        bags: patch features of each case, as they were stored (float16 as a rule); an empty bag is a case without slides.
+        cells: where each patch lies: number of the slide within its case, column and row on that slide's tile grid. They
+            stay in main memory, where maps are laid out.
         omics: one tensor for each gene group m, of that group's width; scaled, no missing values.
-        has_slides: True for cases whose bag is to be used.
-        has_omics: True for cases whose genes are to be used.
-        offset: in training, logits that a linear part gives each case without having learned from it.
+        has_omics: True for cases whose genes are used.
+        offset: in training, the linear logits of each case, from a fit without that case (`models.linear`).
+        precision: of the product with patch features; None: that of the weights. See `models.layers.projection`.
     """
 
-    patches: Float[Tensor, "B N P"]
-    cells: Int[Tensor, "B N 3"]
-    mask: Bool[Tensor, "B N"]
+    bags: tuple[Float[Tensor, "n P"], ...]
+    cells: tuple[Int[Tensor, "n 3"], ...]
     omics: tuple[Float[Tensor, "B g"], ...]
-    has_slides: Bool[Tensor, " B"]
     has_omics: Bool[Tensor, " B"]
     offset: Float[Tensor, "B K"] | None = None
+    precision: torch.dtype | None = None
 
     def __len__(self) -> int:
-        return len(self.mask)
+        return len(self.bags)
+
+    @cached_property
+    def packing(self) -> Packing:
+        """Which of the rows of all bags belong to which case."""
+        return Packing.of([len(bag) for bag in self.bags], self.has_omics.device)
+
+    @property
+    def has_slides(self) -> Bool[Tensor, " B"]:
+        """True for cases with patches."""
+        return self.packing.filled
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        return Batch(
-            self.patches.to(device, non_blocking=True),
-            self.cells.to(device, non_blocking=True),
-            self.mask.to(device, non_blocking=True),
-            tuple(group.to(device, non_blocking=True) for group in self.omics),
-            self.has_slides.to(device),
-            self.has_omics.to(device),
-            None if self.offset is None else self.offset.to(device, non_blocking=True),
+        """The same batch on another device, but for `cells`."""
+        device = torch.device(device)
+        return replace(
+            self,
+            bags=tuple(on_device(bag, device) for bag in self.bags),
+            omics=tuple(on_device(group, device) for group in self.omics),
+            has_omics=on_device(self.has_omics, device),
+            offset=None if self.offset is None else on_device(self.offset, device),
+        )
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Some of the cases, in their order."""
+        return replace(
+            self,
+            bags=self.bags[start:stop],
+            cells=self.cells[start:stop],
+            omics=tuple(group[start:stop] for group in self.omics),
+            has_omics=self.has_omics[start:stop],
+            offset=None if self.offset is None else self.offset[start:stop],
         )
 
     def without(self, *, slides: bool = False, omics: bool = False) -> "Batch":
         """The same cases with a modality taken away from all of them."""
+        batch = self.keeping_slides([not slides] * len(self))
+        return replace(batch, has_omics=self.has_omics & (not omics))
+
+    def keeping_slides(self, keep: list[bool]) -> "Batch":
+        """The same with empty bags for the cases that are not to keep theirs."""
         return replace(
             self,
-            has_slides=self.has_slides & (not slides),
-            has_omics=self.has_omics & (not omics),
+            bags=tuple(bag if kept else bag[:0] for bag, kept in zip(self.bags, keep, strict=True)),
+            cells=tuple(cells if kept else cells[:0] for cells, kept in zip(self.cells, keep, strict=True)),
         )
 
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a model says of B cases.
+    """The output for B cases.
 
     Attributes:
         logits: K numbers a case; a task decodes them.
-        losses: auxiliary losses by name, already weighted, scalar: the trainer adds them to the task's loss.
-        extras: tensors worth explaining (prototypes, attention), by name.
+        losses: auxiliary losses by name, weighted, scalar; the trainer adds them to the task's loss. Each is the mean over
+            the cases with slides, unless the model needs several cases in a step.
+        extras: further outputs by name (attention, prototypes). What belongs to patches has N as its last axis: the patches
+            of all cases, one case after another. In training, the second axis is that of the cases.
     """
 
     logits: Float[Tensor, "B K"]
@@ -75,12 +105,12 @@ Score = Callable[[Float[Tensor, "B K"]], float]  # how right logits are on the c
 
 @runtime_checkable
 class AfterBackward(Protocol):
-    """A model that has a say between the backward pass and the optimiser's step."""
+    """A model that changes its gradients between the backward pass and the optimiser's step."""
 
     def after_backward(self, output: ModelOutput, score: Score) -> None:
         """Change the gradients that have just been computed, in place.
 
         Args:
-            output: what the trainer had from the model in this step.
+            output: the model's output in this step.
             score: of logits for the same cases; NaN where the cases do not define one.
         """

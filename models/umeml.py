@@ -2,19 +2,18 @@
 
 Yi, Wang, Li, Li: "Unified Modeling Enhanced Multimodal Learning for Precision Neuro-Oncology", MICCAI 2024
 (arXiv 2406.07078). The paper's hierarchical attention: `PathologyEncoder`, `GenomicEncoder` and the modularity loss
-(`models.modularity`). Its unified multimodal learning: `Side` (class tokens), `Decoder` (registers), `ConcatFusion`
+(`models.layers.modularity`). Its unified multimodal learning: `Side` (class tokens), `Decoder` (registers), `ConcatFusion`
 and `BilinearFusion` (the gated fusion of Chen et al., "Pathomic Fusion", 2020).
 
 Where this departs from the paper or its released code, and why:
 
-- Padding is masked everywhere and is no node of the modularity graph; as released, it counted as tissue.
+- Bags are packed, not padded (`models.layers.packed`); as released, padding counted as tissue.
 - Attention is exact where the released code approximates: no sequence is long but the bag, and that is read by
   `BagAttention`, whose regrouped products cost O(N·D·K). Keys have no bias, since a key's bias has no effect.
 - The modularity loss is taken in its linear form over the whole bag, not over chunks of 512 patches.
 - A case may lack slides or genes (the paper leaves that to future work): a learned token stands for the side that is
   absent, the rest of that side is masked, and its modularity term is 0.
-- Dropout stands before the ReLU of a projection, with which it commutes: the ReLU then runs in place, which saves one
-  copy of the bag.
+- Dropout stands before the ReLU of a projection, with which it commutes: one function does both (`models.layers.projection`).
 - Class, register and absent tokens start from a normal distribution of 0.02, as is usual in vision transformers.
 
 The ablations are settings: `modularity=False`; `registers=0`; `decoder=False`, where class tokens go straight to the
@@ -30,8 +29,11 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from models.attention import Attention, BagAttention
-from models.modularity import modularity_terms, similarity
+from models.layers.attention import Attention, BagAttention
+from models.layers.devices import on_device
+from models.layers.modularity import modularity_terms, similarity
+from models.layers.packed import Packing
+from models.layers.projection import PatchProjection
 from models.settings import ModelSettings
 from models.types import Batch, ModelOutput
 
@@ -94,14 +96,14 @@ class PrototypeBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, c: Float[Tensor, "B P H"], patches: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"]
+        self, c: Float[Tensor, "B P H"], patches: Float[Tensor, "R H"], packing: Packing
     ) -> Float[Tensor, "B P H"]:
-        """The prototypes, having looked at the patches once more."""
-        return c + self.norm(self.attention(c, patches, mask))
+        """The prototypes after one more look at the patches."""
+        return c + self.norm(self.attention(c, patches, packing))
 
 
-def _projection(width: int, config: UMEMLConfig) -> nn.Module:
-    """Features of a given width to tokens, none of them negative: what the linear modularity loss rests upon."""
+def _gene_projection(width: int, config: UMEMLConfig) -> nn.Module:
+    """The genes of a group to a token without negative numbers."""
     return nn.Sequential(nn.Linear(width, config.hidden), nn.Dropout(config.dropout), nn.ReLU(inplace=True))
 
 
@@ -121,30 +123,28 @@ class PathologyEncoder(nn.Module):
         self.start = nn.Parameter(torch.empty(config.prototypes, config.hidden).uniform_(-bound, bound))
         self.blocks = nn.ModuleList(PrototypeBlock(config.hidden) for _ in range(config.blocks))
 
-    def forward(self, patches: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B P H"]:
+    def forward(self, patches: Float[Tensor, "R H"], packing: Packing) -> Float[Tensor, "B P H"]:
         """The pathology prototypes of each case."""
-        c = self.start.expand(len(patches), -1, -1)
+        c = self.start.expand(len(packing.sizes), -1, -1)
         for block in self.blocks:
-            c = block(c, patches, mask)
+            c = block(c, patches, packing)
         return c
 
-    def attentions(
-        self, patches: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"]
-    ) -> Iterator[Float[Tensor, "B P N"]]:
-        """What each prototype takes from each patch, block by block."""
-        c = self.start.expand(len(patches), -1, -1)
+    def attentions(self, patches: Float[Tensor, "R H"], packing: Packing) -> Iterator[Float[Tensor, "R P"]]:
+        """The attention of each prototype to each patch, block by block; sums to 1 over a case's patches."""
+        c = self.start.expand(len(packing.sizes), -1, -1)
         for block in self.blocks:
-            yield cast(PrototypeBlock, block).attention.weights(c, patches, mask)
-            c = block(c, patches, mask)
+            yield cast(PrototypeBlock, block).attention.weights(c, patches, packing)
+            c = block(c, patches, packing)
 
 
 class MeanPatch(nn.Module):
     """The mean of a bag as its one token: the ablation of the prototypes."""
 
-    def forward(self, patches: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B 1 H"]:
-        """The mean over the patches where `mask` is True; zero where there are none."""
-        shares = mask.to(patches.dtype) / mask.sum(1, keepdim=True).clamp(min=1)
-        return shares[:, None] @ patches
+    def forward(self, patches: Float[Tensor, "R H"], packing: Packing) -> Float[Tensor, "B 1 H"]:
+        """The mean over each case's patches; zero where there are none."""
+        shares = torch.tensor([1 / max(size, 1) for size in packing.sizes], dtype=patches.dtype)
+        return packing.gather(packing.spread(on_device(shares[:, None], patches.device)), patches)
 
 
 class GenomicEncoder(nn.Module):
@@ -152,7 +152,7 @@ class GenomicEncoder(nn.Module):
 
     def __init__(self, group_dims: Sequence[int], config: UMEMLConfig) -> None:
         super().__init__()
-        self.project = nn.ModuleList(_projection(genes, config) for genes in group_dims)
+        self.project = nn.ModuleList(_gene_projection(genes, config) for genes in group_dims)
         self.blocks = nn.ModuleList(SelfAttentionBlock(config) for _ in range(config.blocks))
 
     def forward(self, omics: Sequence[Float[Tensor, "B g"]]) -> Float[Tensor, "B S H"]:
@@ -163,13 +163,26 @@ class GenomicEncoder(nn.Module):
         return x
 
 
-class Side(nn.Module):
-    """Prototypes of one modality, summed up by a class token; or the token that says that there are none."""
+class AbsentSide(nn.Module):
+    """A modality that no case of the run has."""
 
     def __init__(self, config: UMEMLConfig) -> None:
         super().__init__()
-        self.token = _learned_tokens(1, config)
         self.absent = _learned_tokens(1, config)
+
+    def without(self, cases: int) -> Tokens:
+        """The absent token of so many cases."""
+        mask = torch.ones(cases, 1, dtype=torch.bool, device=self.absent.device)
+        return Tokens(self.absent.expand(cases, 1, -1), mask)
+
+
+class Side(AbsentSide):
+    """Prototypes of one modality, summed up by a class token; or the learned token of cases without the modality."""
+
+    def __init__(self, config: UMEMLConfig) -> None:
+        token = _learned_tokens(1, config)
+        super().__init__(config)
+        self.token = token
         self.block = SelfAttentionBlock(config)
         self.norm = nn.LayerNorm(config.hidden)
 
@@ -188,18 +201,6 @@ class Side(nn.Module):
 
     def _with_class(self, prototypes: Float[Tensor, "B L H"]) -> Float[Tensor, "B L+1 H"]:
         return torch.cat([self.token.expand(len(prototypes), 1, -1), prototypes], 1)
-
-
-class AbsentSide(nn.Module):
-    """The side of a modality that no case of the run has."""
-
-    def __init__(self, config: UMEMLConfig) -> None:
-        super().__init__()
-        self.absent = _learned_tokens(1, config)
-
-    def forward(self, present: Bool[Tensor, " B"]) -> Tokens:
-        """The absent token of every case."""
-        return Tokens(self.absent.expand(len(present), 1, -1), torch.ones_like(present)[:, None])
 
 
 # Both modalities become one
@@ -289,7 +290,7 @@ class UMEML(nn.Module):
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: UMEMLConfig) -> None:
         super().__init__()
         self.config = config
-        self.project = _projection(patch_dim, config)
+        self.project = PatchProjection(patch_dim, config.hidden, config.dropout)
         self.pathology = PathologyEncoder(config) if config.prototypes else MeanPatch()
         self.slide_side = Side(config)
         self.genomic = GenomicEncoder(group_dims, config) if group_dims else None
@@ -298,75 +299,78 @@ class UMEML(nn.Module):
         self.fuse = BilinearFusion(config) if config.fusion == "bilinear" else ConcatFusion(config)
         self.classify = nn.Linear(config.hidden, n_outputs)
 
-    def forward(self, batch: Batch) -> ModelOutput:
-        """Logits, the weighted modularity loss and, in evaluation only, what explains them (`_explain`)."""
-        mask = batch.mask & batch.has_slides[:, None]
-        has_slides, has_omics = mask.any(1), batch.has_omics
+    def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
+        """Logits, the weighted modularity loss and, where asked to explain, the extras of `_explain`.
 
-        patches = self.project(batch.patches)  # (B, N, H)
-        prototypes = self.pathology(patches, mask)  # (B, P, H)
-        slides = self.slide_side(prototypes, has_slides)
-        if self.genomic is None:
-            groups = prototypes[:, :0]  # (B, 0, H)
-            genes = self.gene_side(has_omics)
-        else:
+        The slide side of a batch without any patch, and so of a run without slides, is not computed.
+        """
+        packing, has_omics = batch.packing, batch.has_omics
+        patches = prototypes = groups = None
+        slides, genes = self.slide_side.without(len(batch)), self.gene_side.without(len(batch))
+        if packing.rows or explain:
+            patches = self.project(batch.bags, packing, batch.precision)  # (R, H)
+            prototypes = self.pathology(patches, packing)  # (B, P, H)
+            slides = self.slide_side(prototypes, packing.filled)
+        if self.genomic is not None:
             groups = self.genomic(batch.omics)  # (B, S, H)
             genes = self.gene_side(groups, has_omics)
 
         pair = self.decoder(slides, genes) if self.decoder else (slides.x[:, 0], genes.x[:, 0])
         logits = self.classify(self.fuse(*pair))
-        losses = {}
+        losses, extras = {}, {}
         if self.config.modularity and self.config.prototypes:
-            losses["modularity"] = self._modularity(patches, prototypes, groups, mask, has_omics)
-        extras = {} if self.training else self._explain(patches, prototypes, groups, mask, has_omics)
+            losses["modularity"] = logits.new_zeros(())
+        if patches is not None and prototypes is not None:
+            if losses:
+                losses["modularity"] = self._modularity(patches, prototypes, groups, batch)
+            if explain:
+                extras = self._explain(patches, prototypes, groups, batch)
         return ModelOutput(logits, losses, extras)
 
     def _modularity(
         self,
-        patches: Float[Tensor, "B N H"],
+        patches: Float[Tensor, "R H"],
         prototypes: Float[Tensor, "B P H"],
-        groups: Float[Tensor, "B S H"],
-        mask: Bool[Tensor, "B N"],
-        has_omics: Bool[Tensor, " B"],
+        groups: Float[Tensor, "B S H"] | None,
+        batch: Batch,
     ) -> Float[Tensor, ""]:
         """The loss of both kinds of prototypes, weighted, its mean over the cases that have slides."""
-        P, S = prototypes.shape[1], groups.shape[1]
-        terms = modularity_terms(patches, torch.cat([prototypes, groups], 1), mask, non_negative=True)
-        of_slides, of_genes = terms.split([P, S], 1)
-        loss = self.config.alpha * of_slides.sum(1) + self.config.beta * has_omics * of_genes.sum(1)
-        return self.config.gamma * loss.sum() / mask.any(1).sum().clamp(min=1)
+        both = prototypes if groups is None else torch.cat([prototypes, groups], 1)
+        terms = modularity_terms(patches, both, batch.packing, non_negative=True)
+        of_slides, of_genes = terms.tensor_split([prototypes.shape[1]], 1)
+        loss = self.config.alpha * of_slides.sum(1) + self.config.beta * batch.has_omics * of_genes.sum(1)
+        return self.config.gamma * loss.sum() / max(1, sum(size > 0 for size in batch.packing.sizes))
 
     @torch.no_grad()
     def _explain(
         self,
-        patches: Float[Tensor, "B N H"],
+        patches: Float[Tensor, "R H"],
         prototypes: Float[Tensor, "B P H"],
-        groups: Float[Tensor, "B S H"],
-        mask: Bool[Tensor, "B N"],
-        has_omics: Bool[Tensor, " B"],
+        groups: Float[Tensor, "B S H"] | None,
+        batch: Batch,
     ) -> dict[str, Tensor]:
-        """What the outputs rest upon, by name.
+        """What explains the outputs, by name; N are the patches of all cases, one case after another.
 
         - `prototypes` (B, P, H), `group_prototypes` (B, S, H);
-        - `prototype_similarity` (B, P, N): how far each patch belongs to each prototype, 0 to 1;
-        - `patch_attention` (B, P, N): what each prototype looked at last, summing to 1 over the patches;
-        - `class_attention` (B, N): what the class token takes from each patch by way of the prototypes, summing to 1: its
-          attention to the prototypes times theirs to the patches, the mean over the blocks, since each block adds to a
-          prototype a vector that its LayerNorm brings to one length;
-        - `group_attention` (B, S): what the genomic class token takes from each group.
+        - `prototype_similarity` (P, N): how far each patch belongs to each prototype of its case, 0 to 1;
+        - `patch_attention` (P, N): the last block's attention of each prototype, summing to 1 over a case's patches;
+        - `class_attention` (N,): the class token's attention to the patches by way of the prototypes, summing to 1 over a
+          case's patches: its attention to the prototypes times theirs to the patches, the mean over the blocks, since each
+          block adds to a prototype a vector that its LayerNorm brings to one length;
+        - `group_attention` (B, S): the genomic class token's attention to each group.
 
-        Values of a modality that a case lacks are 0. With mean-pooled patches there is nothing to say of patches.
+        Values of a modality that a case lacks are 0. With mean-pooled patches there is no attention to patches.
         """
-        has_slides = mask.any(1)
-        extras = {"prototypes": prototypes.detach() * has_slides[:, None, None]}
+        packing = batch.packing
+        extras = {"prototypes": prototypes.detach() * packing.filled[:, None, None]}
         if isinstance(self.pathology, PathologyEncoder):
-            extras["prototype_similarity"] = similarity(patches, prototypes, mask)
-            seen = list(self.pathology.attentions(patches, mask))
-            asked = self.slide_side.attention(prototypes)  # (B, P)
-            extras["patch_attention"] = seen[-1]
-            carried = asked[:, None] / asked.sum(1)[:, None, None] @ torch.stack(seen).mean(0)
-            extras["class_attention"] = carried[:, 0]
-        if isinstance(self.gene_side, Side):
-            extras["group_prototypes"] = groups.detach() * has_omics[:, None, None]
-            extras["group_attention"] = self.gene_side.attention(groups) * has_omics[:, None]
+            extras["prototype_similarity"] = packing.real(similarity(patches, prototypes, packing)).T
+            seen = list(self.pathology.attentions(patches, packing))
+            of_class = self.slide_side.attention(prototypes)  # (B, P)
+            extras["patch_attention"] = packing.real(seen[-1]).T
+            carried = torch.stack(seen).mean(0) * packing.spread(of_class / of_class.sum(1, keepdim=True))
+            extras["class_attention"] = packing.real(carried).sum(1)
+        if isinstance(self.gene_side, Side) and groups is not None:
+            extras["group_prototypes"] = groups.detach() * batch.has_omics[:, None, None]
+            extras["group_attention"] = self.gene_side.attention(groups) * batch.has_omics[:, None]
         return extras

@@ -1,5 +1,4 @@
 import re
-import shlex
 import subprocess
 import tomllib
 from pathlib import Path
@@ -11,9 +10,6 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from pipeline.config.loading import load_config
-from workflows import export, import_features, options, store
-
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROJECT_PACKAGES = ("models", "preprocessing", "pipeline", "workflows")
@@ -21,7 +17,6 @@ EXTRAS = PROJECT["optional-dependencies"].values()
 REQUIRED = sorted({Requirement(text) for texts in (PROJECT["dependencies"], *EXTRAS) for text in texts}, key=str)
 REQUIRED = [requirement for requirement in REQUIRED if requirement.name != PROJECT["name"]]  # an extra within an extra
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
-README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
@@ -62,49 +57,6 @@ def test_conda_environment_installs_what_make_install_does():
 
 def test_the_console_script_is_the_command():
     assert PROJECT["scripts"] == {"run_pipeline": "workflows.run_pipeline:main"}
-
-
-def commands():
-    """The lines of README, Makefile and help that start the command, continued lines joined."""
-    text = "\n".join([README, MAKEFILE, options.EPILOG]).replace("\\\n", " ")
-    found = re.findall(r"^[ \t]*(?:\S*/)?run_pipeline[ \t]+(\S.*)$", text, re.MULTILINE)
-    return sorted({command.split("#")[0].strip() for command in found})
-
-
-def test_commands_are_found():
-    assert sum(command in README for command in commands()) >= 3
-
-
-@pytest.mark.parametrize("command", commands())
-def test_every_command_that_is_shown_is_understood(command):
-    said = options.parse(shlex.split(command))
-    if said.report_only:
-        return
-    assert "slides" in said.flags or said.file
-    files = {"clinical", "gene_sets", "out", "store", "splits", "tiles.tissue.masks"}
-    given = {key: value for key, value in said.flags.items() if key not in files}
-    load_config(given, sets=said.sets)
-
-
-def subcommands(parser):
-    return [own for action in parser._actions if isinstance(action.choices, dict) for own in action.choices.values()]
-
-
-@pytest.mark.parametrize("module", [export, import_features, store], ids=lambda module: module.__name__)
-def test_every_other_command_that_is_shown_is_understood(module):
-    found = re.findall(rf"^[ \t]*python -m {re.escape(module.__name__)}[ \t]+(\S.*)$", README, re.MULTILINE)
-    assert found
-    for command in found:
-        module._parser().parse_args(shlex.split(command.split("#")[0]))
-
-
-def test_every_flag_that_the_readme_names_is_there():
-    parsers = [options._parser(), export._parser(), import_features._parser(), *subcommands(store._parser())]
-    known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
-    elsewhere = {"--file", "--gres"}  # of conda, of Slurm
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
-    assert named - known - elsewhere == set()
-    assert len(named) > 5
 
 
 def test_hooks_before_a_commit_are_the_linters_of_make_lint():

@@ -8,7 +8,7 @@ compare them with those of an untrained model.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -22,6 +22,7 @@ from models.types import Batch
 from pipeline.training.dataset import Dataset
 from pipeline.training.fit import predict_logits
 from pipeline.training.model_folder import TrainedModel
+from preprocessing.io.gpu import gpu_failures
 
 N_DONORS = 8  # cases whose values replace those of a gene group in turn
 MAX_PATCHES = 1 << 18  # patch features that all permutations of a case read together; a larger bag is sampled
@@ -54,18 +55,26 @@ def attribute_case(trained: TrainedModel, data: Dataset, case: str, *, device: s
         data: contains the case.
         case: its id.
         device: "cpu" or "cuda".
+
+    Raises:
+        RunError: the case does not fit in the memory of the GPU.
     """
     batch = data.batch([case]).to(device)
-    inputs = [batch.patches, *batch.omics]
+    bag = batch.bags[0].to(torch.promote_types(batch.bags[0].dtype, torch.float32))
+    batch = replace(batch, bags=(bag,))
+    inputs = [bag, *batch.omics]
     for x in inputs:
         x.requires_grad_()
-    output = trained.model.to(device).eval()(batch)
-    evidence = trained.task.evidence(output.logits, output.logits[0].detach())[0]
-    found = torch.autograd.grad(evidence, inputs, allow_unused=True) if evidence.requires_grad else [None] * len(inputs)
+    with gpu_failures(f"case {case} with {len(bag):,} tiles"):
+        output = trained.model.to(device).eval()(batch, explain=True)
+        evidence = trained.task.evidence(output.logits, output.logits[0].detach())[0]
+        found = (
+            torch.autograd.grad(evidence, inputs, allow_unused=True) if evidence.requires_grad else [None] * len(inputs)
+        )
     of_patches, *of_genes = (
         torch.zeros_like(x) if gradient is None else gradient for x, gradient in zip(inputs, found, strict=True)
     )
-    tiles = (of_patches * batch.patches.detach()).sum(2)[0]
+    tiles = (of_patches * bag.detach()).sum(1)
     return CaseAttribution(
         logits=output.logits[0].detach().cpu(),
         extras={name: extra.detach().cpu() for name, extra in output.extras.items()},
@@ -132,7 +141,7 @@ def permuted_drops(
     before = float(trained.task.output(logits, logits[0])[0])
     others = [torch.from_numpy(values[drawn]).to(device) for values in data.omics]
     swaps = list(product(range(len(others)), range(len(drawn))))
-    batch_size = max(1, BATCH_PATCHES // max(1, batch.mask.shape[1]))
+    batch_size = max(1, BATCH_PATCHES // max(1, len(batch.bags[0])))
     after = []
     for start in range(0, len(swaps), batch_size):
         swapped = _swapped(batch, others, swaps[start : start + batch_size])
@@ -146,14 +155,7 @@ def _swapped(batch: Batch, others: Sequence[Float[Tensor, "donors g"]], swaps: S
     omics = tuple(group.repeat(n, 1) for group in batch.omics)
     for row, (group, donor) in enumerate(swaps):
         omics[group][row] = others[group][donor]
-    return Batch(
-        batch.patches.expand(n, -1, -1),
-        batch.cells.expand(n, -1, -1),
-        batch.mask.expand(n, -1),
-        omics,
-        batch.has_slides.expand(n),
-        batch.has_omics.expand(n),
-    )
+    return Batch(batch.bags * n, batch.cells * n, omics, batch.has_omics.expand(n))
 
 
 def outputs_by_modality(trained: TrainedModel, data: Dataset, case: str, *, device: str) -> dict[str, dict[str, Any]]:

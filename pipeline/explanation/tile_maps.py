@@ -47,9 +47,9 @@ def attention_maps(trained: TrainedModel, extras: Mapping[str, Tensor]) -> dict[
     mean = extras[source].double().mean(0)  # over the members
     if source == "branch_attention":
         branches: Any = getattr(trained.settings, "branches", "both")
-        maps = dict(zip(SUBSPACES if branches == "both" else (branches,), mean[:, 0], strict=True))
+        maps = dict(zip(SUBSPACES if branches == "both" else (branches,), mean, strict=True))
     else:
-        maps = {"attention": mean[0].mean(0) if source == "coattention" else mean[0]}
+        maps = {"attention": mean.mean(0) if source == "coattention" else mean}
     return {name: (values / values.sum()).numpy() for name, values in maps.items() if values.sum() > 0}
 
 
@@ -72,8 +72,8 @@ def prototype_similarity(
         Similarity, 0 to 1, (P, N); None for a model without prototypes.
     """
     member = trained.model.members[0].to(device).eval()
-    extras = member(data.batch([case]).to(device)).extras
-    return extras["prototype_similarity"][0].cpu().numpy() if "prototype_similarity" in extras else None
+    extras = member(data.batch([case]).to(device), explain=True).extras
+    return extras["prototype_similarity"].cpu().numpy() if "prototype_similarity" in extras else None
 
 
 @dataclass(frozen=True)

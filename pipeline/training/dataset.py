@@ -1,5 +1,6 @@
-"""Cases as batches: bags read from the store, genes scaled by the training cases, both padded and masked."""
+"""Cases as batches: bags as they are in the store, genes scaled by the training cases."""
 
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ class Bags:
     _bytes: int = 0
 
     def width(self) -> int:
-        """Width of a patch feature; 1 where no case has a slide."""
+        """P, width of a patch feature; 1 where no case has a slide."""
         for case in self.keys:
             features, _ = self.read(case)
             if len(features):
@@ -67,7 +68,7 @@ class Bags:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Cases that a model can be shown.
+    """Cases as a model takes them.
 
     Attributes:
         bags: where patch features come from.
@@ -75,7 +76,9 @@ class Dataset:
         rows: row of each case in `omics`; a case without genes has none.
         omics: one float32 (cases, g) array for each gene group, scaled.
         covariates: number of the group that holds clinical covariates, if there is one.
-        offsets: of training cases, what a linear part that has not learned from them gives them: K float32 logits each.
+        offsets: of training cases, K float32 logits each, of a linear fit without the case; see `models.linear`.
+        max_patches: larger bags are cut to a random sample of this size: in a training step a new one, else always the
+            same of a case. None: all patches are read.
     """
 
     bags: Bags
@@ -84,36 +87,43 @@ class Dataset:
     omics: Sequence[np.ndarray]
     covariates: int | None = None
     offsets: Mapping[str, np.ndarray] = field(default_factory=dict)
+    max_patches: int | None = None
 
     def batch(
         self, cases: Sequence[str], *, max_patches: int | None = None, rng: np.random.Generator | None = None
     ) -> Batch:
-        """The cases, in that order, padded to the longest bag.
+        """The cases, in that order. Bags are views of what is kept in memory, in the type that they are stored in.
 
         Args:
             cases: ids.
-            max_patches: longer bags are cut to a random sample of this size (then `rng` is needed).
-            rng: draws the sample.
+            max_patches: a smaller bound than the dataset's.
+            rng: draws the samples of bags that are cut; without one, a case is always cut to the same sample.
+
+        Raises:
+            ValueError: some cases have offsets, and others have not.
         """
-        bags = [_sampled(self.bags.read(case), max_patches, rng) for case in cases]
-        longest = max(len(features) for features, _ in bags)
-        patches = torch.zeros(len(cases), longest, self.patch_dim)
-        cells = torch.zeros(len(cases), longest, 3, dtype=torch.int32)
-        mask = torch.zeros(len(cases), longest, dtype=torch.bool)
-        for i, (features, places) in enumerate(bags):
-            if len(features):
-                patches[i, : len(features)] = torch.from_numpy(features)
-                cells[i, : len(features)] = torch.from_numpy(places)
-                mask[i, : len(features)] = True
+        bound = min((size for size in (max_patches, self.max_patches) if size is not None), default=None)
+        bags = [_sampled(self.bags.read(case), bound, rng or _generator_of(case)) for case in cases]
         offset, with_offset = None, [case in self.offsets for case in cases]
         if any(with_offset) != all(with_offset):
-            raise ValueError("a batch of training cases and others: their linear parts are not alike")
+            raise ValueError("a batch of training cases and others: only the former have linear offsets")
         if any(with_offset):
             offset = torch.from_numpy(np.stack([self.offsets[case] for case in cases]))
         rows = [self.rows.get(case, -1) for case in cases]
         has_omics = torch.tensor([row >= 0 for row in rows])
-        omics = tuple(torch.from_numpy(group[rows]) * has_omics[:, None] for group in self.omics)
-        return Batch(patches, cells, mask, omics, mask.any(1), has_omics, offset)
+        return Batch(
+            bags=tuple(torch.from_numpy(features) for features, _ in bags),
+            cells=tuple(torch.from_numpy(cells) for _, cells in bags),
+            omics=tuple(torch.from_numpy(group[rows]) * has_omics[:, None] for group in self.omics),
+            has_omics=has_omics,
+            offset=offset,
+        )
+
+    def cut(self, cases: Sequence[str]) -> list[str]:
+        """Those of the cases whose bags are larger than `max_patches`."""
+        if self.max_patches is None:
+            return []
+        return [case for case in cases if len(self.bags.read(case)[0]) > self.max_patches]
 
     @property
     def group_dims(self) -> list[int]:
@@ -127,13 +137,18 @@ class Dataset:
 
 
 def _sampled(
-    bag: tuple[np.ndarray, np.ndarray], size: int | None, rng: np.random.Generator | None
+    bag: tuple[np.ndarray, np.ndarray], size: int | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     features, cells = bag
-    if size is None or rng is None or len(features) <= size:
+    if size is None or len(features) <= size:
         return bag
     chosen = np.sort(rng.choice(len(features), size, replace=False))
     return features[chosen], cells[chosen]
+
+
+def _generator_of(case: str) -> np.random.Generator:
+    """A generator that is the same for a case in every run."""
+    return np.random.default_rng(zlib.crc32(case.encode()))
 
 
 def with_covariates(
@@ -151,8 +166,8 @@ def with_covariates(
         return omics
     with_genes = set(omics.case_ids)
     known = [case for case in labels.index if case in with_genes] or list(labels.index)
-    own = covariates(labels.loc[known], columns, features=features)
-    return concatenate([omics.take(known), own]) if omics.features else own
+    clinical = covariates(labels.loc[known], columns, features=features)
+    return concatenate([omics.take(known), clinical]) if omics.features else clinical
 
 
 def known_covariates(labels: pd.DataFrame, columns: Sequence[str]) -> list[str]:
@@ -184,7 +199,7 @@ def dataset_for(
 
 
 def absent_groups(scaler: OmicsScaler, omics: OmicsMatrix, max_missing: float) -> Bool[np.ndarray, "cases groups"]:
-    """The gene groups of which a case lacks more than that share: it is shown the training cases' typical value there."""
+    """The gene groups of which a case lacks more than that share: their value is the training cases' average."""
     return scaler.missing_share(omics) > max_missing
 
 

@@ -2,22 +2,27 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.types import AfterBackward, Batch, ModelOutput
+from models.layers.devices import computes_in_bfloat16, on_device
+from models.types import Batch, ModelOutput
 from pipeline.cluster.threads import limit_threads
 from pipeline.config.train import TrainConfig
 from pipeline.tasks.base import FittedTask
 from pipeline.training.dataset import Dataset
+from pipeline.training.feed import Feed
+from pipeline.training.passes import Passes
 
 log = logging.getLogger(__name__)
+GPU_CASES, GPU_PATCHES = 32, 1 << 18  # predicted at once on a GPU
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ def fit_model(
 ) -> list[Epoch]:
     """Train the model in place; with validation cases it ends with the weights of the epoch that was best on them.
 
+    On a GPU nothing waits for it within an epoch, unless a model compares scores in its `after_backward`.
+
     Args:
         model: already on `device`.
         task: fitted on the same training cases.
@@ -58,6 +65,10 @@ def fit_model(
 
     Returns:
         The history, one entry an epoch.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+        RunError: a case does not fit in the memory of the GPU.
     """
     limit_threads(device)
     rng = np.random.default_rng(seed)
@@ -66,17 +77,23 @@ def fit_model(
     size = config.batch_cases or min(16, max(4, len(cases) // 20))
     steps = max(1, min(math.ceil(len(cases) / size), len(cases) // least_cases))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_then_cosine(config, steps))
+    passes = Passes(Feed(torch.device(device), data.max_patches), least_cases)
+    precision = _precision(config, device)
     history: list[Epoch] = []
     best: tuple[float, dict[str, Tensor]] | None = None
     for _ in range(config.epochs):
-        order = rng.permutation(len(cases))
+        parts = np.array_split(rng.permutation(len(cases)), steps)
+        model.train()
         losses = []
-        for chosen in np.array_split(order, steps):
-            batch = data.batch([cases[i] for i in chosen], max_patches=config.max_patches, rng=rng)
-            batch = drop_modalities(batch, chance=config.modality_dropout, rng=rng).to(device)
-            wanted = torch.from_numpy(targets[chosen]).to(device)
-            losses.append(_step(model, task, batch, wanted, optimiser, config.clip_norm))
-            schedule.step()
+        with _deterministic(config.deterministic and device == "cuda"):
+            batches = passes.feed.bring(_training_batches(data, cases, parts, config, rng))
+            for chosen, batch in zip(parts, batches, strict=True):
+                expected = on_device(torch.from_numpy(targets[chosen]), passes.feed.device)
+                names = [cases[i] for i in chosen]
+                losses.append(passes.gradients(model, task, replace(batch, precision=precision), expected, names))
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+                optimiser.step()
+                schedule.step()
         history.append(_epoch(losses, validation_loss(model, task, data, *validation, device=device)))
         score = history[-1].validation
         if score is not None and (best is None or score < best[0]):
@@ -86,33 +103,47 @@ def fit_model(
     return history
 
 
-def _step(
-    model: nn.Module,
-    task: FittedTask,
-    batch: Batch,
-    targets: Int[Tensor, "B t"],
-    optimiser: torch.optim.Optimizer,
-    clip_norm: float,
-) -> dict[str, float]:
-    model.train()
-    with torch.autocast("cuda", torch.bfloat16, enabled=batch.mask.is_cuda):
-        output = model(batch)
-    losses = {"task": task.loss(output.logits.float(), targets)} | output.losses
-    total = torch.stack([loss.float() for loss in losses.values()]).sum()
-    if not torch.isfinite(total):
-        told = ", ".join(f"{name} {loss.item()}" for name, loss in losses.items())
-        raise FloatingPointError(f"training diverged: {told}; a lower learning rate (train.lr) may help")
-    optimiser.zero_grad(set_to_none=True)
-    total.backward()
-    if isinstance(model, AfterBackward):
-        model.after_backward(output, partial(task.score, targets=targets))
-    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    optimiser.step()
-    return {name: loss.item() for name, loss in losses.items()}
+def _training_batches(
+    data: Dataset, cases: Sequence[str], parts: Sequence[np.ndarray], config: TrainConfig, rng: np.random.Generator
+) -> Iterator[tuple[list[str], Batch]]:
+    for chosen in parts:
+        names = [cases[i] for i in chosen]
+        yield names, drop_modalities(data.batch(names, rng=rng), chance=config.modality_dropout, rng=rng)
 
 
-def _epoch(losses: list[dict[str, float]], validation: float | None) -> Epoch:
-    mean = {name: float(np.mean([step[name] for step in losses])) for name in losses[0]}
+def _precision(config: TrainConfig, device: str) -> torch.dtype | None:
+    """Of the product with patch features; None: that of the weights."""
+    if config.precision == "float32":
+        return None
+    if computes_in_bfloat16(device):
+        return torch.bfloat16
+    log.warning("train.precision = bfloat16: this %s does not compute in it; float32 is used", device)
+    return None
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Deterministic CUDA algorithms; where torch has none, it warns, and results differ in their last digits."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def _epoch(losses: list[dict[str, Tensor]], validation: float | None) -> Epoch:
+    """The means over the steps; the one place of an epoch where the host waits for the device."""
+    steps = torch.stack([torch.stack(list(step.values())) for step in losses]).cpu().double()
+    names = list(losses[0])
+    if not torch.isfinite(steps).all():
+        first = steps[(~torch.isfinite(steps)).any(1)][0].tolist()
+        values = ", ".join(f"{name} {value:g}" for name, value in zip(names, first, strict=True))
+        raise FloatingPointError(f"training diverged: {values}; a lower learning rate (train.lr) may help")
+    mean = dict(zip(names, steps.mean(0).tolist(), strict=True))
     return Epoch(mean.pop("task"), mean, validation)
 
 
@@ -129,25 +160,64 @@ def _warmup_then_cosine(config: TrainConfig, steps_per_epoch: int) -> Callable[[
 
 
 def drop_modalities(batch: Batch, *, chance: float, rng: np.random.Generator) -> Batch:
-    """With that chance, a case that has both modalities is shown without one of them, either with equal chance."""
-    draw = torch.from_numpy(rng.random(len(batch)))
-    both = batch.has_slides & batch.has_omics
+    """With that chance, a case that has both modalities loses one of them, either with equal chance."""
+    draw = rng.random(len(batch))
+    both = np.array([len(bag) > 0 for bag in batch.bags]) & batch.has_omics.numpy()
     lose_slides, lose_omics = both & (draw < chance / 2), both & (draw >= chance / 2) & (draw < chance)
-    return replace(batch, has_slides=batch.has_slides & ~lose_slides, has_omics=batch.has_omics & ~lose_omics)
+    batch = batch.keeping_slides((~lose_slides).tolist())
+    return replace(batch, has_omics=batch.has_omics & ~torch.from_numpy(lose_omics))
 
 
 @torch.no_grad()
 def predict(
     model: nn.Module, data: Dataset, cases: Sequence[str], *, device: str, slides: bool = True, omics: bool = True
 ) -> Iterator[ModelOutput]:
-    """What the model says of each case, one case at a time; without slides or without genes if so asked."""
+    """The model's outputs in main memory, without the slides or without the genes if so chosen.
+
+    Args:
+        model: on `device`.
+        data: where the cases come from.
+        cases: ids.
+        device: "cpu", where cases are computed one by one, so that none depends on the others in its last digit; or "cuda",
+            where many go together.
+        slides: whether slides are used.
+        omics: whether genes are used.
+
+    Yields:
+        Outputs of consecutive cases: one on the CPU, several on a GPU.
+
+    Raises:
+        RunError: a case does not fit in the memory of the GPU.
+    """
     limit_threads(device)
     model.eval()
+    passes = Passes(Feed(torch.device(device), data.max_patches))
+    groups: list[list[str]] = []
+
+    def batches() -> Iterator[tuple[list[str], Batch]]:
+        for names in _predicted_together(data, cases, device):
+            groups.append(names)
+            yield names, data.batch(names).without(slides=not slides, omics=not omics)
+
+    for number, batch in enumerate(passes.feed.bring(batches())):
+        for output in passes.outputs(model, batch, groups[number]):
+            yield ModelOutput(output.logits.cpu(), {}, {name: x.cpu() for name, x in output.extras.items()})
+
+
+def _predicted_together(data: Dataset, cases: Sequence[str], device: str) -> Iterator[list[str]]:
+    """Consecutive cases of so many patches together as a GPU reads at once; single cases on the CPU."""
+    names: list[str] = []
+    patches = 0
     for case in cases:
-        batch = data.batch([case]).without(slides=not slides, omics=not omics).to(device)
-        with torch.autocast("cuda", torch.bfloat16, enabled=batch.mask.is_cuda):
-            output = model(batch)
-        yield output
+        size = len(data.bags.read(case)[0]) if device == "cuda" else 0
+        full = device != "cuda" or len(names) == GPU_CASES or patches + size > GPU_PATCHES
+        if names and full:
+            yield names
+            names, patches = [], 0
+        names.append(case)
+        patches += size
+    if names:
+        yield names
 
 
 def predict_logits(
@@ -155,7 +225,7 @@ def predict_logits(
 ) -> Float[np.ndarray, "n K"]:
     """The logits of `predict`."""
     outputs = predict(model, data, cases, device=device, slides=slides, omics=omics)
-    return np.concatenate([output.logits.float().cpu().numpy() for output in outputs])
+    return np.concatenate([output.logits.numpy() for output in outputs])
 
 
 def validation_loss(

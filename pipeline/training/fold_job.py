@@ -14,7 +14,7 @@ import torch
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
-from models.linear import OnLinear
+from models.linear import LinearOffset
 from models.settings import ModelSettings
 from pipeline.cluster.threads import limit_threads
 from pipeline.config.schema import CANDIDATE_KEYS, Config, ModelCandidate, identity
@@ -34,6 +34,7 @@ from preprocessing.io.atomic import write_text, writing
 from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
+from preprocessing.io.gpu import gpu_failures
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
@@ -136,7 +137,14 @@ def run_fold(job: FoldJob) -> str:
     shutil.rmtree(job.out, ignore_errors=True)
     with writing(job.out):
         job.out.mkdir(parents=True)
+    with gpu_failures(str(job)):
+        _fit_and_predict(job)
+    write_text(done, json.dumps({"fingerprint": mark}))
+    return "done"
 
+
+def _fit_and_predict(job: FoldJob) -> None:
+    """The files of a fold, but for the one that says that it is done."""
     fold = job.fold
     data, scaler = load_data(job, fold)
     learned = learn(job, fold, data, job.candidate.model, job.candidate.settings)
@@ -151,8 +159,6 @@ def run_fold(job: FoldJob) -> str:
     save_model(job.out / "model", _trained(job, data, learned, scaler, baselines))
     if job.is_final:
         fit_reference(job, scaler).save(job.out / "model")
-    write_text(done, json.dumps({"fingerprint": mark}))
-    return "done"
 
 
 def _trained(
@@ -199,7 +205,8 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
             "--model"
         )
     scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None
-    return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
+    data = dataset_for(scaler, matrix, bags, patch_dim=bags.width())
+    return replace(data, max_patches=job.config.train.max_patches), scaler
 
 
 def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> ReferenceCohort:
@@ -267,7 +274,7 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Mo
         torch.manual_seed(seed)
         model = MODELS[model_name](data.patch_dim, data.group_dims, fitted.n_outputs, settings)
         if linear:
-            model = OnLinear(model, linear.weight, linear.bias, linear.absent)
+            model = LinearOffset(model, linear.weight, linear.bias, linear.absent)
         model.to(job.device)
         history = fit_model(
             model,
@@ -284,13 +291,19 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Mo
         members.append(model)
         histories.append(history)
     ensemble = Ensemble(members)
-    logits, halvings = [], []
+    logits: list[np.ndarray] = []
+    halvings: list[int] = []
     for output in predict(ensemble, shown, fold.train, device=job.device):
-        logits.append(output.logits.float().cpu().numpy())
-        halvings.append(int(output.extras["halvings"].max()) if "halvings" in output.extras else 0)
+        logits.append(output.logits.numpy())
+        pooled = output.extras.get("halvings")
+        halvings += [0] * len(output.logits) if pooled is None else pooled.amax(0).tolist()
     train_logits = np.concatenate(logits)
     return Learned(
-        ensemble, fitted.calibrated(train_logits), histories, train_logits, _on_pooling(model_name, halvings)
+        ensemble,
+        fitted.calibrated(train_logits),
+        histories,
+        train_logits,
+        (*_on_pooling(model_name, halvings), *_on_samples(shown, fold.train)),
     )
 
 
@@ -300,6 +313,17 @@ def _on_pooling(model_name: str, halvings: Sequence[int]) -> tuple[str, ...]:
     if not pooled:
         return ()
     return (f"{model_name}: {pooled} of {len(halvings)} training cases pooled, up to {max(halvings)} times by 2",)
+
+
+def _on_samples(data: Dataset, cases: Sequence[str]) -> tuple[str, ...]:
+    """Of how many training cases only a sample of the tiles was read; nothing where all were."""
+    cut = data.cut(cases)
+    if not cut:
+        return ()
+    return (
+        f"{len(cut)} of {len(cases)} training cases have more than {data.max_patches:,} tiles (train.max_patches): a random "
+        "sample of so many was read, another one in each training step, and one that is always the same in prediction",
+    )
 
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
@@ -316,7 +340,7 @@ def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned)
             )
             for case in cases
         ]
-        logits = np.concatenate([output.logits.float().cpu().numpy() for output in outputs])
+        logits = np.concatenate([output.logits.numpy() for output in outputs])
         members = np.concatenate([output.extras["logits"].float().cpu().numpy() for output in outputs], axis=1)
         return pd.concat([head, learned.task.predict(logits, members)], axis=1)
 

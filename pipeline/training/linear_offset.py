@@ -17,7 +17,7 @@ RIDGE = 0.01  # of the mean loss: keeps rare levels of a covariate finite, moves
 
 @dataclass(frozen=True)
 class LinearPart:
-    """What `OnLinear` is made of.
+    """What `LinearOffset` is made of.
 
     Attributes:
         weight: of all gene groups side by side, covariates among them.

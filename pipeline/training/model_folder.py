@@ -31,7 +31,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
-from models.linear import OnLinear
+from models.linear import LinearOffset
 from models.settings import Settings
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.baselines import Baselines
@@ -178,7 +178,7 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
         "model": trained.model_name,
         "settings": trained.settings.model_dump(mode="json"),
         "members": len(trained.model.members),
-        "on_linear": isinstance(trained.model.members[0], OnLinear),
+        "on_linear": isinstance(trained.model.members[0], LinearOffset),
         "patch_dim": trained.patch_dim,
         "task": trained.task_name,
         "fitted": trained.task.to_json(),
@@ -270,7 +270,7 @@ def _member(described: Mapping[str, Any], settings: Settings, scaler: OmicsScale
     if not described["on_linear"]:
         return model
     nothing = torch.zeros(n_outputs)
-    return OnLinear(model, torch.zeros(n_outputs, sum(group_dims)), nothing, nothing)
+    return LinearOffset(model, torch.zeros(n_outputs, sum(group_dims)), nothing, nothing)
 
 
 def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tensor]) -> OmicsScaler | None:

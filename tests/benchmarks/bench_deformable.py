@@ -31,7 +31,7 @@ def measure(side: int, batch: int, unchunked: bool, layer: bool) -> dict[str, fl
     """Seconds and MiB of one training step."""
     import torch
 
-    from models.deformable import DeformableCrossAttention
+    from models.layers.deformable import DeformableCrossAttention
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def prepare_layer(side: int, batch: int) -> Callable[[], None]:
     """The attention and its gradient over the maps of a batch, ready to run."""
     import torch
 
-    from models.deformable import DeformableCrossAttention
+    from models.layers.deformable import DeformableCrossAttention
 
     attention = DeformableCrossAttention(128)
     maps = torch.randn(batch, 2, side, side, 128, requires_grad=True)
@@ -71,14 +71,13 @@ def prepare_model(side: int, batch: int) -> Callable[[], None]:
     model = SubspaceFusion(PATCH_DIM, GENES, 4, SubspaceConfig(memory_mib=1e9, small_batches="skip"))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     number = torch.arange(side * side)
-    cells = torch.stack([0 * number, number % side, number // side], 1).expand(batch, -1, -1)
+    cells = torch.stack([0 * number, number % side, number // side], 1)
     patches, yes = torch.randn(batch, side * side, PATCH_DIM), torch.ones(batch, dtype=torch.bool)
     omics = tuple(torch.randn(batch, genes) for genes in GENES)
 
     def step(n: int = side * side) -> None:
         optimizer.zero_grad()
-        mask = torch.ones(batch, n, dtype=torch.bool)
-        output = model(Batch(patches[:, :n], cells[:, :n], mask, omics, yes, yes))
+        output = model(Batch(tuple(patches[:, :n]), (cells[:n],) * batch, omics, yes))
         (output.logits.logsumexp(1).mean() + output.losses["consistency"]).backward()
         model.after_backward(output, lambda logits: logits.sum().item())
         optimizer.step()

@@ -78,10 +78,9 @@ def against_hdf5(folder: Path) -> None:
 def training_step() -> float:
     """Seconds of a step of UMEML on one such bag, on all cores."""
     model = UMEML(DIM, [100] * 6, 4, UMEMLConfig())
-    cells = torch.zeros(1, ROWS, 3, dtype=torch.int32)
-    yes = torch.ones(1, dtype=torch.bool)
     omics = tuple(torch.randn(1, 100) for _ in range(6))
-    batch = Batch(torch.randn(1, ROWS, DIM), cells, torch.ones(1, ROWS, dtype=torch.bool), omics, yes, yes)
+    cells = torch.zeros(ROWS, 3, dtype=torch.int32)
+    batch = Batch((torch.randn(ROWS, DIM).half(),), (cells,), omics, torch.ones(1, dtype=torch.bool))
 
     def step() -> None:
         output = model(batch)

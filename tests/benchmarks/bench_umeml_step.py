@@ -23,11 +23,11 @@ DENSE_UP_TO = 8_192
 PATCH_DIM, GENES = 512, 256
 
 
-def dense_modularity_terms(patches, prototypes, mask, *, non_negative):
-    """The formula as it stands; one unpadded case."""
+def dense_modularity_terms(patches, prototypes, packing, *, non_negative):
+    """The formula as it stands; one case."""
     import torch
 
-    z = torch.nn.functional.normalize(patches[0].detach(), dim=1)
+    z = torch.nn.functional.normalize(patches.detach(), dim=1)
     A = (z @ z.T).clamp(min=0)
     A = A - torch.diag(A.diagonal())
     d = A.sum(1)
@@ -66,13 +66,14 @@ def prepare_loss(n_patches: int, n_groups: int) -> Callable[[], None]:
     import torch
 
     from models import umeml
+    from models.layers.packed import ByCase
 
-    patches = torch.rand(1, n_patches, 256)
+    patches = torch.rand(n_patches, 256)
     prototypes = torch.randn(1, 5 + n_groups, 256, requires_grad=True)
 
     def step(n: int = n_patches) -> None:
-        mask = torch.ones(1, n, dtype=torch.bool)
-        umeml.modularity_terms(patches[:, :n], prototypes, mask, non_negative=True).sum().backward()
+        packing = ByCase([n], patches.device)
+        umeml.modularity_terms(patches[:n], prototypes, packing, non_negative=True).sum().backward()
 
     step(16)
     return step
@@ -87,13 +88,13 @@ def prepare_step(n_patches: int, n_groups: int) -> Callable[[], None]:
 
     model = umeml.UMEML(PATCH_DIM, [GENES] * n_groups, 4, umeml.UMEMLConfig())
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
-    patches, yes = torch.randn(1, n_patches, PATCH_DIM), torch.ones(1, dtype=torch.bool)
+    patches, yes = torch.randn(n_patches, PATCH_DIM).half(), torch.ones(1, dtype=torch.bool)
     omics = tuple(torch.randn(1, GENES) for _ in range(n_groups))
-    cells, mask = torch.zeros(1, n_patches, 3, dtype=torch.long), torch.ones(1, n_patches, dtype=torch.bool)
+    cells = torch.zeros(n_patches, 3, dtype=torch.long)
 
     def step(n: int = n_patches) -> None:
         optimizer.zero_grad()
-        output = model(Batch(patches[:, :n], cells[:, :n], mask[:, :n], omics, yes, yes))
+        output = model(Batch((patches[:n],), (cells[:n],), omics, yes))
         (output.logits.logsumexp(1).mean() + output.losses["modularity"]).backward()
         optimizer.step()
 

@@ -25,16 +25,14 @@ def _make_batch(
     """Cases with bags of these sizes, float64; a case's patches lie on a grid eight wide."""
     generator = torch.Generator().manual_seed(seed)
     B, N = len(bags), max(bags)
-    mask = torch.arange(N) < torch.tensor(bags)[:, None]
-    patches = torch.randn(B, N, patch_dim, generator=generator, dtype=torch.float64) * mask[..., None]
-    number = torch.arange(N).expand(B, N)
-    cells = torch.stack([torch.zeros_like(number), number % 8, number // 8], 2) * mask[..., None]
+    patches = torch.randn(B, N, patch_dim, generator=generator, dtype=torch.float64)
+    number = torch.arange(N)
+    cells = torch.stack([torch.zeros_like(number), number % 8, number // 8], 1)
     omics = tuple(torch.randn(B, genes, generator=generator, dtype=torch.float64) for genes in group_dims)
-    return Batch(
-        patches,
-        cells,
-        mask,
+    batch = Batch(
+        tuple(bag[:size].clone() for bag, size in zip(patches, bags, strict=True)),
+        tuple(cells[:size].clone() for size in bags),
         omics,
-        torch.tensor([True] * B if has_slides is None else list(has_slides)),
         torch.tensor([True] * B if has_omics is None else list(has_omics)),
     )
+    return batch if has_slides is None else batch.keeping_slides(list(has_slides))

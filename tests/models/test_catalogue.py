@@ -1,6 +1,6 @@
 """What every model must hold to: a model that enters the catalogue is tested here without a test of its own."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.catalogue import MODELS
+from models.layers import packed
+from models.layers.packed import ByTile
 from models.registry import UnknownNameError
 from models.types import AfterBackward, Batch, ModelOutput
 
@@ -36,14 +38,18 @@ def batch(make_batch) -> Batch:
     return make_batch([20, 9, 14, 1], has_slides=[True, True, False, True], has_omics=[True, False, True, True])
 
 
-def of_all(batch: Batch, change) -> Batch:
-    """The batch with a function applied to every tensor in it; models are not shown the offset."""
-    values = {field.name: getattr(batch, field.name) for field in fields(batch) if field.name != "offset"}
-    return Batch(**{key: tuple(map(change, x)) if key == "omics" else change(x) for key, x in values.items()})
-
-
 def floating(batch: Batch, dtype: torch.dtype) -> Batch:
-    return of_all(batch, lambda x: x.to(dtype) if x.is_floating_point() else x)
+    return replace(batch, bags=tuple(x.to(dtype) for x in batch.bags), omics=tuple(x.to(dtype) for x in batch.omics))
+
+
+def cases_of(batch: Batch, order: list[int]) -> Batch:
+    """Those of the cases, in that order."""
+    return Batch(
+        tuple(batch.bags[i] for i in order),
+        tuple(batch.cells[i] for i in order),
+        tuple(x[order] for x in batch.omics),
+        batch.has_omics[order],
+    )
 
 
 def same(result: ModelOutput, expected: ModelOutput, tolerance: float = 1e-10) -> None:
@@ -62,43 +68,58 @@ def test_output_has_logits_of_every_case_and_scalar_losses(model, batch):
     output = model(batch)
     assert output.logits.shape == (4, OUTPUTS)
     assert all(loss.shape == () for loss in output.losses.values())
-    assert not any(extra.requires_grad for extra in output.extras.values())
+    assert not any(extra.requires_grad for extra in model(batch, explain=True).extras.values())
 
 
 def test_cases_differ_in_their_outputs(model, batch):
     assert torch.pdist(model(batch).logits).min() > 1e-4
 
 
-def test_padding_changes_nothing_whatever_stands_in_it(model, batch):
-    patches = torch.full((4, 33, PATCH_DIM), 9.0).double()
-    cells, mask = torch.full((4, 33, 3), 2), torch.zeros(4, 33, dtype=torch.bool)
-    cells[:, :20], mask[:, :20] = batch.cells, batch.mask
-    patches[:, :20] = torch.where(batch.mask[..., None], batch.patches, 9.0)
-    same(model(replace(batch, patches=patches, cells=cells, mask=mask)), model(batch))
-
-
 def test_order_of_patches_changes_nothing(model, batch):
-    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    moved = {key: getattr(batch, key)[:, order] for key in ("patches", "cells", "mask")}
+    orders = [torch.randperm(len(bag), generator=torch.Generator().manual_seed(0)) for bag in batch.bags]
+    moved = {
+        key: tuple(x[order] for x, order in zip(getattr(batch, key), orders, strict=True)) for key in ("bags", "cells")
+    }
     same(model(replace(batch, **moved)), model(batch))
 
 
 def test_order_of_cases_changes_nothing(model, batch):
-    order = torch.tensor([2, 0, 3, 1])
+    order = [2, 0, 3, 1]
     expected = model(batch)
-    same(model(of_all(batch, lambda x: x[order])), replace(expected, logits=expected.logits[order]))
+    same(model(cases_of(batch, order)), replace(expected, logits=expected.logits[order]))
 
 
 def test_a_batch_equals_its_cases_one_by_one(model, batch):
     logits = model(batch).logits
-    for number, size in enumerate([20, 9, 14, 1]):
-        alone = of_all(batch, lambda x, n=number: x[n : n + 1])
-        alone = replace(alone, **{key: getattr(alone, key)[:, :size] for key in ("patches", "cells", "mask")})
+    for number in range(4):
+        alone = cases_of(batch, [number])
         torch.testing.assert_close(model(alone).logits[0], logits[number], rtol=0, atol=1e-10)
 
 
+def packed_by_tile(batch: Batch) -> Batch:
+    """The same batch in the form that it has on CUDA."""
+    batch = replace(batch)
+    batch.__dict__["packing"] = ByTile([len(bag) for bag in batch.bags], torch.device("cpu"))
+    return batch
+
+
+def test_the_packing_of_cuda_gives_the_same_outputs_extras_and_gradients(model, make_batch, monkeypatch):
+    monkeypatch.setattr(packed, "TILE", 8)  # most bags then fill several tiles, none of them exactly
+    batch = make_batch([20, 9, 14, 1], has_slides=[True, True, False, True], has_omics=[True, False, True, True])
+    results = []
+    for form in (batch, packed_by_tile(batch)):
+        model.zero_grad()
+        output = model(form, explain=True)
+        total(output).backward()
+        results.append(
+            [output.logits, *output.losses.values(), *output.extras.values(), *(p.grad for p in model.parameters())]
+        )
+    torch.testing.assert_close(*results, rtol=0, atol=1e-10)
+
+
 def test_patches_matter_where_slides_are_used(name, model, batch):
-    changed = model(replace(batch, patches=batch.patches.flip(-1))).logits - model(batch).logits
+    flipped = replace(batch, bags=tuple(bag.flip(-1) for bag in batch.bags))
+    changed = model(flipped).logits - model(batch).logits
     used = batch.has_slides if MODELS[name].reads_slides else torch.zeros(4, dtype=torch.bool)
     assert torch.equal(changed.abs().amax(1) > 1e-5, used)
 
@@ -126,9 +147,7 @@ def test_its_subspaces_are_its_first_groups(name, model, batch):
         assert (model(replace(batch, omics=omics)).logits - model(batch).logits).abs().max() > 1e-5
 
 
-def test_a_modality_that_is_absent_has_no_say_whatever_it_holds(model, batch):
-    slides = batch.without(slides=True)
-    same(model(replace(slides, patches=slides.patches + 5)), model(slides))
+def test_genes_of_cases_without_genes_change_nothing(model, batch):
     omics = batch.without(omics=True)
     same(model(replace(omics, omics=tuple(group * 3 + 5 for group in omics.omics))), model(omics))
 
@@ -146,9 +165,17 @@ def test_gradients_reach_every_parameter(model, batch):
 def test_float32_and_bfloat16_stay_close_to_float64(name, batch):
     exact, single, batch32 = build(name)(batch), build(name).float(), floating(batch, torch.float32)
     same(of_output(single(batch32)), exact, tolerance=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = single(batch32)
-    same(of_output(half), exact, tolerance=0.03 * exact.logits.abs().max().item())
+    half = single(replace(batch32, precision=torch.bfloat16))
+    assert half.logits.dtype == torch.float32
+    same(of_output(half), exact, tolerance=0.02 * exact.logits.abs().max().item())
+
+
+def test_stored_features_are_read_in_the_precision_of_the_weights(name, batch):
+    """Half precision of the features is exact; nothing but the features is in it."""
+    model, stored = build(name).float(), floating(batch, torch.float32)
+    stored = replace(stored, bags=tuple(bag.half() for bag in stored.bags))
+    expected = model(replace(stored, bags=tuple(bag.float() for bag in stored.bags)))
+    same(model(stored), expected, tolerance=1e-6)
 
 
 @pytest.mark.cuda
@@ -183,12 +210,12 @@ def test_thin_input_gives_finite_outputs_and_gradients(name, what, mode, make_ba
     group_dims = {"one group": (4,), "no groups": ()}.get(what, GROUP_DIMS)
     batch = make_batch([1, 1] if what == "one patch" else [6, 3], group_dims=group_dims)
     if what == "all-zero patches":
-        batch = replace(batch, patches=batch.patches * 0)
+        batch = replace(batch, bags=tuple(bag * 0 for bag in batch.bags))
     if what == "zero patches":
-        batch = replace(batch, patches=batch.patches[:, :0], cells=batch.cells[:, :0], mask=batch.mask[:, :0])
+        batch = batch.without(slides=True)
     batch = batch.without(slides=what in ("no slides", "neither"), omics=what in ("no genes", "neither"))
     model = build(name, group_dims).train(mode == "train")
-    output = model(batch)
+    output = model(batch, explain=mode == "eval")
     total(output).backward()
     finite = [output.logits, *output.losses.values(), *output.extras.values()]
     finite += [p.grad for p in model.parameters() if p.grad is not None]
@@ -197,9 +224,9 @@ def test_thin_input_gives_finite_outputs_and_gradients(name, what, mode, make_ba
 
 def test_an_empty_bag_is_a_case_without_slides(model, make_batch):
     batch = make_batch([6, 3])
-    empty = replace(batch, mask=batch.mask & torch.tensor([[True], [False]]))
-    without = replace(batch, has_slides=torch.tensor([True, False]))
-    same(model(empty), model(without))
+    without = batch.keeping_slides([True, False])
+    assert without.has_slides.tolist() == [True, False]
+    same(model(cases_of(without, [1])), model(cases_of(batch, [1]).without(slides=True)))
 
 
 def test_weights_that_are_saved_and_loaded_give_the_same_outputs(name, model, batch, tmp_path):

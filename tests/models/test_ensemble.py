@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models.ensemble import Ensemble
-from models.linear import OnLinear
+from models.linear import LinearOffset
 from models.types import Batch, ModelOutput
 from models.umeml import UMEML, UMEMLConfig
 
@@ -14,10 +14,10 @@ def members():
     return [UMEML(3, [2], 4, config).double().eval() for _ in range(3)]
 
 
-def test_an_ensemble_says_the_mean_of_what_its_members_say(members, make_batch):
+def test_logits_of_an_ensemble_are_the_mean_of_its_members(members, make_batch):
     batch = make_batch([5, 2], patch_dim=3, group_dims=[2])
     apart = torch.stack([member(batch).logits for member in members])
-    output = Ensemble(members)(batch)
+    output = Ensemble(members)(batch, explain=True)
     assert (apart[0] - apart[1]).abs().min() > 1e-6
     torch.testing.assert_close(output.logits, apart.mean(0))
     torch.testing.assert_close(output.extras["logits"], apart)
@@ -30,27 +30,27 @@ def test_one_member_is_itself(members, make_batch):
     assert torch.equal(Ensemble(members[:1])(batch).logits, members[0](batch).logits)
 
 
-class Outspoken(torch.nn.Module):
-    """Says the same of every case, and remembers what it is asked after the backward pass."""
+class Recorder(torch.nn.Module):
+    """The same logits for every case; remembers what it is given after the backward pass."""
 
     def __init__(self, says: float) -> None:
         super().__init__()
         self.says, self.seen = says, []
 
-    def forward(self, batch: Batch) -> ModelOutput:
+    def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
         return ModelOutput(torch.full((len(batch), 4), self.says), {}, {"own": torch.tensor(self.says)})
 
     def after_backward(self, output, score):
         self.seen.append((output, score(output.logits)))
 
 
-def test_a_model_on_a_linear_part_has_its_say_and_is_shown_the_sum(make_batch):
-    model, batch = Outspoken(1.0), make_batch([5, 2], group_dims=[2])
-    linear = OnLinear(model, torch.zeros(4, 2), torch.full((4,), 2.0), torch.zeros(4)).double()
+def test_a_model_with_a_linear_offset_scores_the_sum_after_the_backward_pass(make_batch):
+    model, batch = Recorder(1.0), make_batch([5, 2], group_dims=[2])
+    linear = LinearOffset(model, torch.zeros(4, 2), torch.full((4,), 2.0), torch.zeros(4)).double()
     linear.after_backward(linear(batch), lambda logits: logits.sum().item())
     assert model.seen[0][1] == 8 * 3
 
 
-def test_a_model_without_a_say_is_passed_over(members, make_batch):
-    linear = OnLinear(members[0], torch.zeros(4, 2), torch.zeros(4), torch.zeros(4)).double()
+def test_a_model_without_after_backward_is_passed_over(members, make_batch):
+    linear = LinearOffset(members[0], torch.zeros(4, 2), torch.zeros(4), torch.zeros(4)).double()
     linear.after_backward(linear(make_batch([5], patch_dim=3, group_dims=[2])), lambda logits: 0.0)

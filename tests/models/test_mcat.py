@@ -25,11 +25,12 @@ def test_gene_groups_ask_and_patches_answer(make_batch):
         }
     )
     groups = torch.stack([layers(genes) for layers, genes in zip(model.groups, batch.omics, strict=True)], 1)
-    patches = model.project(batch.patches)
-    expected, shares = usual(groups, patches, patches, key_padding_mask=~batch.mask)
+    patches = model.project(batch.bags, batch.packing).split([9, 4])
+    each = [usual(group[None], bag[None], bag[None]) for group, bag in zip(groups, patches, strict=True)]
+    expected, shares = torch.cat([one[0] for one in each]), torch.cat([one[1][0] for one in each], 1)
     seen = []
     model.slides.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    extras = model(batch).extras
+    extras = model(batch, explain=True).extras
     torch.testing.assert_close(seen[0], expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(extras["coattention"], shares, rtol=0, atol=1e-12)
 
@@ -45,7 +46,7 @@ def test_answers_and_groups_are_pooled_by_gates_and_read_together(make_batch):
     for name in ("slides", "genes"):
         part = getattr(model, name)
         x = part.transformer(seen[name])
-        gates = [part.attention(x[case : case + 1], torch.ones(1, 3, dtype=torch.bool))[0] for case in range(2)]
+        gates = [part.attention(x[case]).softmax(0)[:, 0] for case in range(2)]
         pooled = torch.stack([sum(gate[i] * x[case, i] for i in range(3)) for case, gate in enumerate(gates)])
         both.append((pooled @ part.rho[0].weight.T + part.rho[0].bias).relu())
     told = torch.cat(both, 1)
@@ -57,7 +58,7 @@ def test_answers_and_groups_are_pooled_by_gates_and_read_together(make_batch):
 
 def test_without_gene_groups_a_learned_token_asks(make_batch):
     model, batch = build(()), make_batch([9, 4], group_dims=())
-    assert model(batch).extras["coattention"].shape == (2, 1, 9)
+    assert model(batch, explain=True).extras["coattention"].shape == (1, 13)
 
 
 def test_the_order_of_groups_does_not_matter_to_the_pooled_sequence():

@@ -9,7 +9,8 @@ import torch
 from torch.nn.functional import cosine_similarity, elu
 
 from models import subspace
-from models.subspace import GeneEncoder, SubspaceConfig, SubspaceFusion, consistency, coordinated, lay_out
+from models.layers.slide_map import SlideMap, lay_out
+from models.subspace import GeneEncoder, SubspaceConfig, SubspaceFusion, consistency, coordinated
 
 REFERENCES = Path(__file__).parents[3] / "shared/data/reference"
 with_references = pytest.mark.skipif(not REFERENCES.is_dir(), reason="the reference numbers are not there")
@@ -29,7 +30,7 @@ def read(name: str) -> dict[str, torch.Tensor]:
 
 def moved(batch, by):
     """Every patch of every case elsewhere on its slide's grid."""
-    return replace(batch, cells=batch.cells + torch.tensor([0, *by]) * batch.mask[..., None])
+    return replace(batch, cells=tuple(cells + torch.tensor([0, *by]) for cells in batch.cells))
 
 
 # The published numbers
@@ -69,7 +70,7 @@ def test_branches_alone_are_scored_as_in_the_reference():
     data = read("gradient_coordination.npz")
     model = SubspaceFusion(3, (2, 2), 4, SubspaceConfig(**SMALL | {"hidden": 8, "heads": 2})).double()
     model.head.load_state_dict({"weight": data["cls_weight"], "bias": data["cls_bias"]})
-    told = [subspace.Told(data[name], data[name], data[name]) for name in ("feat_t", "feat_i")]
+    told = [subspace.BranchOutput(data[name], data[name], data[name]) for name in ("feat_t", "feat_i")]
     for own, name in zip(model._alone(told), ("t", "i"), strict=True):
         torch.testing.assert_close(own, data[f"out_{name}"], rtol=0, atol=1e-12)
         true = own.softmax(1)[torch.arange(6), data["labels"]].sum()
@@ -94,7 +95,7 @@ def test_a_case_is_read_as_the_paper_has_it(make_batch):
     for number, name in enumerate(("tumour", "microenvironment")):
         own = f"branches.{name}"
         o = elu(at(f"{own}.encode.layers.1.0", elu(at(f"{own}.encode.layers.0.0", batch.omics[number][:1])))).relu()[0]
-        p = at(f"{own}.project.0", batch.patches[0]).relu()
+        p = at(f"{own}.project.0", batch.bags[0]).relu()
         f = at(f"{own}.join", torch.cat([p, o.expand(9, -1)], 1))
         norm = f"{own}.norm"
         h = f + model.branches[name].attention(normed(norm, f)[None], normed(norm, p)[None])[0]
@@ -116,7 +117,7 @@ def test_deformable_attention_is_given_the_map_of_the_tissue(make_batch):
     assert mask.sum() == 20
     assert mask.flatten()[:20].all()
     branch = model.branches["tumour"]
-    expected = branch.norm(branch.project(batch.patches[0]))
+    expected = branch.norm(branch.project(batch.bags, batch.packing))
     torch.testing.assert_close(source.flatten(0, 1)[:20], expected, rtol=0, atol=1e-12)
 
 
@@ -146,8 +147,7 @@ def test_where_on_its_slide_the_tissue_lies_changes_nothing(make_batch, by):
 
 def test_how_the_tissue_lies_changes_the_output(make_batch):
     model, batch = build(), make_batch([20, 9])
-    mirrored = batch.cells.clone()
-    mirrored[..., 1] = 7 - mirrored[..., 1]
+    mirrored = tuple(cells * torch.tensor([1, -1, 1]) + torch.tensor([0, 7, 0]) for cells in batch.cells)
     changed = (model(replace(batch, cells=mirrored)).logits - model(batch).logits).abs().amax(1)
     assert (changed > 1e-6).all()
     plain = build(attention="plain")
@@ -160,24 +160,24 @@ def test_slides_of_a_case_are_maps_of_their_own(make_batch):
     pooled = {}
     branch = model.branches["tumour"]
     branch.pooled_norm.register_forward_pre_hook(lambda _, args: pooled.update({len(args[0]): args[0]}))
-    two = batch.cells.clone()
-    two[0, 12:, 0] = 5  # on another slide, at the cells where they are
-    model(replace(batch, cells=two))
-    model(replace(batch, patches=batch.patches[:, :12], cells=batch.cells[:, :12], mask=batch.mask[:, :12]))
+    two = batch.cells[0].clone()
+    two[12:, 0] = 5  # on another slide, at the cells where they are
+    model(replace(batch, cells=(two,)))
+    model(replace(batch, bags=(batch.bags[0][:12],), cells=(batch.cells[0][:12],)))
     torch.testing.assert_close(pooled[20][:12], pooled[12], rtol=0, atol=1e-12)
 
 
 def test_the_order_of_patches_does_not_matter_but_their_places_do(make_batch):
     model, batch = build(), make_batch([20])
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    together = replace(batch, patches=batch.patches[:, order], cells=batch.cells[:, order])
+    together = replace(batch, bags=(batch.bags[0][order],), cells=(batch.cells[0][order],))
     torch.testing.assert_close(model(together).logits, model(batch).logits, rtol=0, atol=1e-12)
-    assert (model(replace(batch, patches=batch.patches[:, order])).logits - model(batch).logits).abs().max() > 1e-6
+    assert (model(replace(batch, bags=(batch.bags[0][order],))).logits - model(batch).logits).abs().max() > 1e-6
 
 
 def test_patches_that_share_a_cell_are_refused_where_places_matter(make_batch):
     batch = make_batch([20])
-    nowhere = replace(batch, cells=torch.zeros_like(batch.cells))
+    nowhere = replace(batch, cells=(torch.zeros_like(batch.cells[0]),))
     with pytest.raises(
         ValueError, match=r"20 patches of a slide share 1 cells: .* or set models.subspace.attention to plain"
     ):
@@ -188,9 +188,10 @@ def test_patches_that_share_a_cell_are_refused_where_places_matter(make_batch):
 def test_pooled_cells_are_means_of_their_patches():
     patches = torch.arange(10.0)[:, None]
     cells = torch.tensor([[i % 5, i // 5] for i in range(10)]) + 3
-    one = lay_out(patches, cells, least_side=2, halvings=1)
-    assert (one.height, one.width) == (2, 3)
-    assert one.places.tolist() == [0, 1, 2]
+    layout = lay_out(cells, least_side=2, halvings=1)
+    assert (layout.height, layout.width) == (2, 3)
+    assert layout.places.tolist() == [0, 1, 2]
+    one = SlideMap(layout, patches)
     assert one.patches[:, 0].tolist() == [3, 5, 6.5]  # of 0, 1, 5, 6; 2, 3, 7, 8; 4, 9
     assert one.counts.tolist() == [4, 4, 2]
 
@@ -202,8 +203,8 @@ def test_patches_and_slides_count_alike_however_often_a_map_was_pooled():
     large, small = (torch.randn(n, PATCH_DIM, generator=generator, dtype=torch.float64) for n in (10, 3))
     cells = torch.tensor([[i % 5, i // 5] for i in range(10)])
     maps = [
-        lay_out(large, cells, least_side=8, halvings=1),
-        lay_out(small, cells[:3], least_side=8),
+        SlideMap(lay_out(cells, least_side=8, halvings=1), large),
+        SlideMap(lay_out(cells[:3], least_side=8), small),
     ]
     own = branch.absent_genes
     first, second = (branch._read(one, own) for one in maps)
@@ -246,7 +247,7 @@ def test_attention_that_looks_alike_is_alike_whatever_the_silhouettes():
     branch.attention.offset.register_forward_hook(lambda _, args, out: same.expand_as(out))
     across, down = (torch.tensor([[i, 0] for i in range(24)]), torch.tensor([[0, i] for i in range(24)]))
     shapes = [torch.cat([across, down[1:]]), torch.cat([across, down[23:] + torch.tensor([9, 0])])]
-    maps = [lay_out(torch.zeros(len(cells), PATCH_DIM).double(), cells, least_side=8) for cells in shapes]
+    maps = [SlideMap(lay_out(cells, least_side=8), torch.zeros(len(cells), PATCH_DIM).double()) for cells in shapes]
     told = branch(None, torch.zeros(3, dtype=torch.bool), [[maps[0]], [maps[1]], maps])
     offsets = told.offsets.unflatten(2, (2, 3, 3))
     # 24 cells a side are 6 points, of which 2 a side become one of the small grid; kernels reach one cell beyond.
@@ -262,7 +263,7 @@ def test_consistency_is_of_the_cases_that_have_both(make_batch):
     loss = model(batch).losses["consistency"]
     both = torch.tensor([0, 3])
     told = [
-        branch(group, batch.has_omics, [model._maps(batch, number) for number in range(4)])
+        branch(group, batch.has_omics, [model._maps(*case) for case in zip(batch.bags, batch.cells, strict=True)])
         for branch, group in zip(model.branches.values(), batch.omics, strict=False)
     ]
     expected = sum(0.5 * consistency(one.genes[both], one.offsets[both]) for one in told)
@@ -427,28 +428,23 @@ def test_the_model_at_the_papers_sizes_has_the_papers_encoder():
     assert encoder.layers[0][0].weight.std().item() == pytest.approx(59**-0.5, rel=0.05)
 
 
-def test_where_each_branch_looks_is_told_of_every_patch(make_batch):
+def test_where_each_branch_looks_is_given_for_every_patch(make_batch):
     """Two slides of a case, every third patch of the second: each has its share of the attention."""
     model, batch = build(), make_batch([48, 5, 30], has_slides=[True, False, True])
-    batch.cells[0, ::3, 0] = 1
-    attention = model(batch).extras["branch_attention"]
-    assert attention.shape == (2, 3, 48)
-    own = attention[:, 0]
-    torch.testing.assert_close(own[:, ::3].sum(1), torch.full((2,), 1 / 3).double())
-    torch.testing.assert_close(own.sum(1), torch.ones(2).double())
-    assert (attention[:, 1] == 0).all()
-    assert (attention[:, 2, 30:] == 0).all()
-    assert not torch.allclose(own[0], own[1])
-    assert "branch_attention" not in build(attention="plain")(batch).extras
-    assert "branch_attention" not in model.train()(batch).extras
+    batch.cells[0][::3, 0] = 1
+    attention = model(batch, explain=True).extras["branch_attention"]
+    assert attention.shape == (2, 78)
+    first, second = attention.split([48, 30], 1)
+    torch.testing.assert_close(first[:, ::3].sum(1), torch.full((2,), 1 / 3).double())
+    for of_case in (first, second):
+        torch.testing.assert_close(of_case.sum(1), torch.ones(2).double())
+    assert not torch.allclose(first[0], first[1])
+    assert "branch_attention" not in build(attention="plain")(batch, explain=True).extras
+    assert "branch_attention" not in model(batch).extras
 
 
 def test_patches_that_were_pooled_share_the_attention_of_their_cell():
-    one = lay_out(
-        torch.ones(5, PATCH_DIM).double(),
-        torch.tensor([[0, 0], [1, 0], [2, 0], [3, 0], [0, 1]]),
-        least_side=2,
-        halvings=1,
-    )
-    told = one.by_patch(torch.tensor([[0.6, 0.4], [0.0, 0.0]]))
-    torch.testing.assert_close(told, torch.tensor([0.2, 0.2, 0.2, 0.2, 0.2]))
+    cells = torch.tensor([[0, 0], [1, 0], [2, 0], [3, 0], [0, 1]])
+    one = SlideMap(lay_out(cells, least_side=2, halvings=1), torch.ones(5, PATCH_DIM).double())
+    shares = one.by_patch(torch.tensor([[0.6, 0.4], [0.0, 0.0]]))
+    torch.testing.assert_close(shares, torch.tensor([0.2, 0.2, 0.2, 0.2, 0.2]))

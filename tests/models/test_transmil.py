@@ -92,7 +92,7 @@ def test_a_layer_adds_its_attention_and_the_values_of_neighbours():
 def test_the_class_token_is_read_and_positions_pass_it_by(make_batch):
     torch.manual_seed(0)
     model, batch = TransMIL(12, (), 4, SMALL).double().eval(), make_batch([4])
-    x = model.first(torch.cat([model.token, model.project(batch.patches[0])]))
+    x = model.first(torch.cat([model.token, model.project(batch.bags, batch.packing)]))
     token = model.second(torch.cat([x[:1], model.position(x[1:])]))[:1]
     normed = (token - token.mean()) / (token.var(unbiased=False) + 1e-5).sqrt()
     expected = normed @ model.classify.weight.T + model.classify.bias
@@ -116,18 +116,18 @@ def test_a_bag_that_is_no_square_is_filled_up_with_its_first_patches(make_batch)
     seen = []
     model.first.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     model(batch)
-    own = model.project(batch.patches[0])
+    own = model.project(batch.bags, batch.packing)
     torch.testing.assert_close(seen[0], torch.cat([model.token, own, own[:2]]), rtol=0, atol=0)
 
 
 def test_patches_are_read_slide_by_slide_and_row_by_row(make_batch):
     torch.manual_seed(0)
     model, batch = TransMIL(12, (), 4, SMALL).double().eval(), make_batch([4])
-    batch.cells[0] = torch.tensor([[1, 0, 0], [0, 5, 2], [0, 9, 1], [0, 3, 2]])  # slide, column, row
+    batch.cells[0][:] = torch.tensor([[1, 0, 0], [0, 5, 2], [0, 9, 1], [0, 3, 2]])  # slide, column, row
     seen = []
     model.first.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     model(batch)
-    own = model.project(batch.patches[0])
+    own = model.project(batch.bags, batch.packing)
     torch.testing.assert_close(seen[0][1:], own[[2, 3, 1, 0]], rtol=0, atol=0)
 
 

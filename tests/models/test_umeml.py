@@ -73,8 +73,9 @@ def fused(w: dict, fusion: str, p: torch.Tensor, g: torch.Tensor) -> torch.Tenso
 @pytest.mark.parametrize(("slides", "omics"), [(True, True), (True, False), (False, True)])
 def test_forward_takes_the_steps_of_the_paper(fusion, decoder, slides, omics, make_batch):
     model, batch = build(fusion=fusion, decoder=decoder), make_batch([15], has_slides=[slides], has_omics=[omics])
+    patches = make_batch([15]).bags[0]
     w = model.state_dict()
-    H = linear(w, "project.0", batch.patches[0]).relu()
+    H = linear(w, "project.0", patches).relu()
     c = w["pathology.start"]
     for block in ("pathology.blocks.0", "pathology.blocks.1"):
         c = c + norm(w, f"{block}.norm", attend(w, f"{block}.attention", c, H, heads=1))
@@ -91,9 +92,12 @@ def test_forward_takes_the_steps_of_the_paper(fusion, decoder, slides, omics, ma
         for block in ("decoder.blocks.0", "decoder.blocks.1"):
             tokens = self_attend(w, block, tokens)
         p, g = tokens[: len(p)], tokens[len(p) + 3 :]
-    output = model(batch)
+    output = model(batch, explain=True)
     torch.testing.assert_close(output.logits[0], fused(w, fusion, p[0], g[0]), rtol=0, atol=1e-10)
-    torch.testing.assert_close(output.extras["prototypes"][0], c * slides, rtol=0, atol=1e-10)
+    if slides:
+        torch.testing.assert_close(output.extras["prototypes"][0], c, rtol=0, atol=1e-10)
+    else:
+        assert (output.extras["prototypes"] == 0).all()
     torch.testing.assert_close(output.extras["group_prototypes"][0], x * omics, rtol=0, atol=1e-10)
     expected = 5 * slides * (dense_modularity(H, c) + omics * dense_modularity(H, x))
     torch.testing.assert_close(output.losses["modularity"], expected, rtol=0, atol=1e-10)
@@ -105,14 +109,13 @@ def test_forward_takes_the_steps_of_the_paper(fusion, decoder, slides, omics, ma
 def test_modularity_is_the_weighted_mean_over_cases_with_slides_and_counts_genes_where_present(make_batch):
     model = build(gamma=3.0, alpha=0.5, beta=0.25)
     batch = make_batch([9, 6, 7, 8], has_slides=[True, True, False, True], has_omics=[True, False, True, True])
-    batch = replace(batch, mask=batch.mask & torch.tensor([[True], [True], [True], [False]]))  # the last bag is empty
-    output = model(batch)
-    H = model.project(batch.patches)
+    batch = replace(batch, bags=(*batch.bags[:3], batch.bags[3][:0]))  # the last bag is empty
+    output = model(batch, explain=True)
+    H = model.project(batch.bags, batch.packing).split([9, 6])
     of_case = []
-    for number, size in ((0, 9), (1, 6)):
-        bag = H[number, :size]
+    for number, bag in enumerate(H):
         of_case.append(0.5 * dense_modularity(bag, output.extras["prototypes"][number]))
-    of_case[0] += 0.25 * dense_modularity(H[0, :9], output.extras["group_prototypes"][0])
+    of_case[0] += 0.25 * dense_modularity(H[0], output.extras["group_prototypes"][0])
     torch.testing.assert_close(output.losses["modularity"], 3.0 * sum(of_case) / 2, rtol=0, atol=1e-10)
 
 
@@ -147,8 +150,8 @@ def test_tokens_of_an_absent_modality_are_masked_in_the_decoder(make_batch):
 def test_a_run_without_genes_has_no_weights_for_them(make_batch):
     model, batch = build(group_dims=()), make_batch([9], group_dims=())
     assert not any(key.startswith("genomic") for key in model.state_dict())
-    output, H = model(batch), model.project(batch.patches)
-    expected = 5 * dense_modularity(H[0], output.extras["prototypes"][0])
+    output, H = model(batch, explain=True), model.project(batch.bags, batch.packing)
+    expected = 5 * dense_modularity(H, output.extras["prototypes"][0])
     torch.testing.assert_close(output.losses["modularity"], expected, rtol=0, atol=1e-10)
 
 
@@ -188,10 +191,10 @@ def test_ablation_takes_away_its_parameters(settings, fewer):
 def test_every_variant_has_its_losses_and_trains_every_parameter(settings, losses, group_dims, make_batch):
     model = build(group_dims, **settings).train()
     batch = make_batch(
-        [20, 9, 14],
+        [20, 9, 14, 6],
         group_dims=group_dims,
-        has_slides=[True, True, False],
-        has_omics=[True, False, True],
+        has_slides=[True, True, False, False],
+        has_omics=[True, False, True, True],
     )
     output = model(batch)
     assert list(output.losses) == losses
@@ -202,9 +205,9 @@ def test_every_variant_has_its_losses_and_trains_every_parameter(settings, losse
 
 def test_without_prototypes_the_one_token_is_the_mean_of_the_real_patches(make_batch):
     model, batch = build(prototypes=0), make_batch([9, 4])
-    H = model.project(batch.patches)
-    expected = torch.stack([H[0].mean(0), H[1, :4].mean(0)])
-    torch.testing.assert_close(model(batch).extras["prototypes"][:, 0], expected, rtol=0, atol=1e-12)
+    H = model.project(batch.bags, batch.packing).split([9, 4])
+    expected = torch.stack([bag.mean(0) for bag in H])
+    torch.testing.assert_close(model(batch, explain=True).extras["prototypes"][:, 0], expected, rtol=0, atol=1e-12)
 
 
 def test_without_decoder_the_sides_do_not_see_each_other(make_batch):
@@ -233,14 +236,12 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 
 def test_extras_tell_which_patch_belongs_where(make_batch):
     model, batch = build(), make_batch([9, 4, 6], has_slides=[True, True, False], has_omics=[True, False, True])
-    extras = model(batch).extras
-    H = normalize(model.project(batch.patches), dim=2)
-    cosine = normalize(extras["prototypes"], dim=2) @ H.mT
-    expected = cosine.clamp(min=0) * batch.mask[:, None]
-    torch.testing.assert_close(extras["prototype_similarity"], expected, rtol=0, atol=1e-12)
-    attention = extras["patch_attention"]
-    torch.testing.assert_close(attention.sum(2), torch.tensor([[1.0], [1.0], [0.0]]).double().expand(3, 5))
-    assert (attention.transpose(1, 2)[~batch.mask] == 0).all()
+    extras = model(batch, explain=True).extras
+    H = normalize(model.project(batch.bags, batch.packing), dim=1).split([9, 4])
+    expected = [normalize(c, dim=1) @ bag.T for c, bag in zip(extras["prototypes"], H, strict=False)]
+    torch.testing.assert_close(extras["prototype_similarity"], torch.cat(expected, 1).clamp(min=0), rtol=0, atol=1e-12)
+    for attention in extras["patch_attention"].split([9, 4], 1):
+        torch.testing.assert_close(attention.sum(1), torch.ones(5).double())
     assert (extras["prototypes"][2] == 0).all()
     assert (extras["group_prototypes"][1] == 0).all()
     assert extras["group_attention"].shape == (3, 3)
@@ -251,22 +252,30 @@ def test_extras_tell_which_patch_belongs_where(make_batch):
 
 def test_patch_attention_is_what_the_last_block_gathered(make_batch):
     model, batch = build(), make_batch([9])
-    gathered, patches = [], model.project(batch.patches)
+    gathered, patches = [], model.project(batch.bags, batch.packing)
     model.pathology.blocks[-1].attention.output.register_forward_pre_hook(lambda _, args: gathered.append(args[0]))
-    attention = model(batch).extras["patch_attention"]
+    attention = model(batch, explain=True).extras["patch_attention"]
     value = model.pathology.blocks[-1].attention.value
-    torch.testing.assert_close(attention @ value(patches), gathered[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(attention @ value(patches), gathered[0][0], rtol=0, atol=1e-12)
 
 
-def test_training_computes_no_extras(make_batch):
-    assert build().train()(make_batch([5])).extras == {}
+def test_extras_are_computed_on_request_only(make_batch):
+    assert build()(make_batch([5])).extras == {}
+
+
+def test_the_slide_side_of_a_batch_without_slides_is_not_computed(make_batch):
+    model, batch = build(), make_batch([5, 3]).without(slides=True)
+    expected = model(batch, explain=True)
+    for part in (model.project, model.pathology, model.slide_side.block):
+        part.register_forward_pre_hook(lambda *_: pytest.fail("computed"))
+    torch.testing.assert_close(model(batch).logits, expected.logits, rtol=0, atol=1e-12)
 
 
 def test_class_attention_is_carried_to_the_patches_through_every_block(make_batch):
     """Two blocks by hand: softmax of scaled products, the prototypes' state after the first, and the class token's shares."""
     model, batch = build().eval(), make_batch([9, 4])
-    w, extras = model.state_dict(), model(batch).extras
-    H = linear(w, "project.0", batch.patches[1, :4]).relu()  # the shorter bag, unpadded
+    w, extras = model.state_dict(), model(batch, explain=True).extras
+    H = linear(w, "project.0", batch.bags[1]).relu()
     c, seen = w["pathology.start"], []
     for number in (0, 1):
         block = f"pathology.blocks.{number}"
@@ -276,6 +285,6 @@ def test_class_attention_is_carried_to_the_patches_through_every_block(make_batc
         c = c + norm(w, f"{block}.norm", attend(w, f"{block}.attention", c, H, heads=1))
     asked = model.slide_side.attention(c[None])[0]
     expected = (asked / asked.sum()) @ (seen[0] + seen[1]) / 2
-    torch.testing.assert_close(extras["class_attention"][1, :4], expected, rtol=0, atol=1e-12)
-    assert (extras["class_attention"][1, 4:] == 0).all()
-    torch.testing.assert_close(extras["class_attention"].sum(1), torch.ones(2).double())
+    first, second = extras["class_attention"].split([9, 4])
+    torch.testing.assert_close(second, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(first.sum(), torch.tensor(1.0).double())

@@ -40,7 +40,7 @@ def test_a_store_that_fills_up_ends_the_run_and_with_more_room_it_goes_on(cohort
     told = " ".join(capsys.readouterr().err.split())
     assert f"error: store {disk}/store: tiles/" in told
     assert "cannot be written (No space left on device); free some space" in told
-    assert "the same command goes on from what is finished" in told
+    assert "the same command continues from what is finished" in told
     before = groups(disk / "store")
     store = FeatureStore(disk / "store")
     assert 0 < len(before) < 13

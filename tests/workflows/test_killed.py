@@ -198,7 +198,7 @@ def test_a_run_that_is_killed_and_whose_worker_is_killed_later_ends_as_if_nothin
     log = (there.run / "run.log").read_text()
     assert "WARNING distributed.nanny: Restarting worker" in log
     assert "WARNING pipeline.cluster.mapping: training subtype, umeml, " in log
-    assert ": its worker process died; it is done again, alone" in log
+    assert ": worker crashed; retrying in isolation" in log
 
 
 @pytest.mark.slow

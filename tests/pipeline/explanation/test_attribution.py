@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
-from models.linear import OnLinear
+from models.linear import LinearOffset
 from models.losses import risk
 from models.types import ModelOutput
 from pipeline.config.train import TrainConfig
@@ -53,15 +53,15 @@ def cohort(signal):
     return pd.DataFrame({"grade": np.where(is_one, "4", "2")}, CASES), bags, OmicsMatrix.from_frame(genes)
 
 
-def train(model_name, signal, *, epochs=25):
+def train(model_name, signal, *, epochs=25, seed=0):
     labels, bags, matrix = cohort(signal)
     scaler = OmicsScaler.fit(matrix.take(TRAIN), SETS, OmicsConfig())
     data = dataset_for(scaler, matrix, bags, patch_dim=WIDTH)
     task = TASKS["grade"].fit(labels.loc[TRAIN], ("2", "4"))
     settings = MODELS[model_name].Config(**SMALL[model_name])
     members = []
-    for seed in range(2):
-        torch.manual_seed(seed)
+    for number in range(2):
+        torch.manual_seed(seed + number)
         members.append(MODELS[model_name](WIDTH, data.group_dims, 2, settings))
     untrained = Ensemble([MODELS[model_name](WIDTH, data.group_dims, 2, settings)])
     config = TrainConfig(epochs=epochs, lr=3e-3, batch_cases=9)
@@ -75,7 +75,7 @@ def train(model_name, signal, *, epochs=25):
             targets=targets,
             validation=((), targets[:0]),
             config=config,
-            seed=0,
+            seed=seed,
             device="cpu",
         )
     trained = TrainedModel(Ensemble(members), model_name, settings, "grade", task, scaler, WIDTH, {})
@@ -84,7 +84,7 @@ def train(model_name, signal, *, epochs=25):
 
 @pytest.fixture(scope="module")
 def on_tiles():
-    return {name: train(name, "tiles") for name in ("umeml", "abmil")}
+    return {name: train(name, "tiles", seed=10) for name in ("umeml", "abmil")}
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_outputs_from_all_modalities_and_from_each_only(on_genes):
 class Nothing(torch.nn.Module):
     """A model that leaves everything to the linear part."""
 
-    def forward(self, batch):
+    def forward(self, batch, *, explain=False):
         return ModelOutput(torch.zeros(len(batch), 2))
 
 
@@ -175,7 +175,7 @@ def linear(axes, weight):
         [(scaler.axes[i].T if scaler.axes else np.eye(4)) @ weight[:, 4 * i : 4 * i + 4].T for i in range(3)]
     )
     zero = torch.zeros(2)
-    model = Ensemble([OnLinear(Nothing(), torch.from_numpy(turned.T).float(), zero, zero)])
+    model = Ensemble([LinearOffset(Nothing(), torch.from_numpy(turned.T).float(), zero, zero)])
     task = TASKS["grade"].fit(pd.DataFrame({"grade": ["2", "4"]}), ("2", "4"))
     settings = MODELS["snn"].Config()
     return TrainedModel(model, "snn", settings, "grade", task, scaler, 1, {}), data, matrix

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -42,18 +44,18 @@ def test_width_is_that_of_the_first_case_with_patches(bags, store):
     assert Bags(store, {"none": ()}).width() == 1
 
 
-def test_batch_is_padded_and_masked_in_the_order_of_the_cases(data):
+def test_a_batch_holds_the_bags_as_they_are_stored_in_the_order_of_the_cases(data):
     batch = data.batch(["one", "two", "none"])
-    assert batch.patches.shape == (3, 8, WIDTH)
-    assert batch.mask.sum(1).tolist() == [4, 8, 0]
-    assert batch.mask[0].tolist() == [True] * 4 + [False] * 4
-    assert batch.patches[0, :, 0].tolist() == [300, 301, 302, 303, 0, 0, 0, 0]
-    assert batch.patches[1, :, 0].tolist() == [100, 101, 102, 103, 104, 200, 201, 202]
-    assert batch.cells[0, 3].tolist() == [0, 3, 33]
-    assert batch.cells[1, 7].tolist() == [1, 2, 22]
-    assert not batch.patches[~batch.mask].any()
-    assert not batch.cells[~batch.mask].any()
+    assert [len(bag) for bag in batch.bags] == [4, 8, 0]
+    assert batch.bags[0][:, 0].tolist() == [300, 301, 302, 303]
+    assert batch.bags[1][:, 0].tolist() == [100, 101, 102, 103, 104, 200, 201, 202]
+    assert batch.cells[0][3].tolist() == [0, 3, 33]
+    assert batch.cells[1][7].tolist() == [1, 2, 22]
     assert batch.has_slides.tolist() == [True, True, False]
+    features, cells = data.bags.read("two")
+    assert batch.bags[1].data_ptr() == features.__array_interface__["data"][0]
+    assert batch.bags[1].dtype == torch.float16
+    assert batch.cells[1].data_ptr() == cells.__array_interface__["data"][0]
 
 
 def test_genes_stand_by_their_case_and_are_zero_where_there_are_none(data):
@@ -66,7 +68,7 @@ def test_genes_stand_by_their_case_and_are_zero_where_there_are_none(data):
 
 def test_cases_without_any_slide_make_an_empty_bag(data):
     batch = data.batch(["none"])
-    assert batch.patches.shape == (1, 0, WIDTH)
+    assert len(batch.bags[0]) == 0
     assert not batch.has_slides.any()
 
 
@@ -75,14 +77,24 @@ def test_a_cut_bag_is_a_random_sample_that_keeps_patch_and_cell_together(data):
     seen = set()
     for _ in range(30):
         batch = data.batch(["two", "one"], max_patches=4, rng=rng)
-        assert batch.mask.sum(1).tolist() == [4, 4]
-        assert batch.patches[1, :, 0].tolist() == [300, 301, 302, 303]
-        values, cells = batch.patches[0, :, 0], batch.cells[0]
+        assert [len(bag) for bag in batch.bags] == [4, 4]
+        assert batch.bags[1][:, 0].tolist() == [300, 301, 302, 303]
+        values, cells = batch.bags[0][:, 0], batch.cells[0]
         assert len(set(values.tolist())) == 4
         slide, row = cells[:, 0], cells[:, 1]
         assert torch.equal(values, 100.0 * (slide + 1) + row)
         seen |= set(values.tolist())
     assert seen == {100, 101, 102, 103, 104, 200, 201, 202}
+
+
+def test_without_a_generator_a_case_is_always_cut_to_the_same_sample(data):
+    bounded = replace(data, max_patches=5)
+    alone, beside = bounded.batch(["two"]).bags[0], bounded.batch(["one", "two"]).bags[1]
+    assert len(alone) == 5
+    assert torch.equal(alone, beside)
+    assert len(bounded.batch(["two"], max_patches=3).bags[0]) == 3
+    assert bounded.cut(["one", "two", "none"]) == ["two"]
+    assert data.cut(["one", "two"]) == []
 
 
 def test_bags_are_kept_up_to_the_bound_and_the_oldest_goes_first(bags, monkeypatch):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from models.linear import OnLinear
+from models.catalogue import MODELS
+from models.linear import LinearOffset
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
 from pipeline.config.train import TrainConfig
@@ -13,6 +15,7 @@ from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import drop_modalities, fit_model, predict_logits, validation_loss
 from preprocessing.features.store import Bag, FeatureStore
+from tests.stand_in import StandIn
 
 WIDTH, CASES = 4, [f"c{i}" for i in range(8)]
 SMALL = UMEMLConfig(hidden=8, heads=2, blocks=1, prototypes=2, registers=1)
@@ -70,10 +73,11 @@ def test_the_same_seed_gives_the_same_predictions_to_the_last_bit(learned):
 
 
 def test_the_state_of_the_global_generators_does_not_matter(learned):
-    first = train(learned, modality_dropout=0.5, max_patches=2)[0].state_dict()
+    cut = learned[0], replace(learned[1], max_patches=2)
+    first = train(cut, modality_dropout=0.5)[0].state_dict()
     np.random.seed(5)  # noqa: NPY002  # the legacy global state is what is disturbed here
     torch.rand(100)
-    again = train(learned, modality_dropout=0.5, max_patches=2)[0].state_dict()
+    again = train(cut, modality_dropout=0.5)[0].state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
@@ -137,8 +141,9 @@ def test_a_side_that_is_taken_away_is_not_looked_at(learned):
 
 def test_modality_dropout_never_takes_both_and_only_from_cases_with_both():
     has = torch.tensor([[True, True], [True, False], [False, True]]).repeat(4000, 1)
-    n = len(has)
-    batch = Batch(torch.zeros(n, 1, 1), torch.zeros(n, 1, 3), torch.ones(n, 1) > 0, (), has[:, 0], has[:, 1])
+    one, none = torch.zeros(1, 1), torch.zeros(0, 1)
+    bags = tuple(one if slides else none for slides in has[:, 0].tolist())
+    batch = Batch(bags, bags, (), has[:, 1])
     left = drop_modalities(batch, chance=0.4, rng=np.random.default_rng(0))
     after = torch.stack([left.has_slides, left.has_omics], 1)
     assert after.any(1).all()
@@ -174,9 +179,10 @@ def test_training_that_diverges_is_told_with_a_remedy(learned):
 class Outspoken(UMEML):
     """Stands still: its gradients are taken away before the step."""
 
-    def forward(self, batch):
-        self.classes = (batch.mask.sum(1) - 3) % 2  # the bag of case i has 3 + i patches, and its class is i mod 2
-        return super().forward(batch)
+    def forward(self, batch, *, explain=False):
+        # What was said of a case: its class is i mod 2, and its genes are about that.
+        self.classes = (batch.omics[0].mean(1) > 0.5).long()
+        return super().forward(batch, explain=explain)
 
     def after_backward(self, output, score):
         true = output.logits.softmax(1)[torch.arange(len(output.logits)), self.classes].sum().item()
@@ -193,7 +199,7 @@ def test_a_model_has_its_say_between_backward_and_step(learned, on_linear):
     model = inner = Outspoken(WIDTH, [3], 2, SMALL)
     before = {name: weight.clone() for name, weight in inner.state_dict().items()}
     if on_linear:
-        model = OnLinear(inner, torch.zeros(2, 3), torch.zeros(2), torch.zeros(2))
+        model = LinearOffset(inner, torch.zeros(2, 3), torch.zeros(2), torch.zeros(2))
     fit_model(
         model, task, data, cases=CASES, targets=task.encode(LABELS), validation=((), np.zeros((0, 1), int)),
         config=TrainConfig(epochs=2, batch_cases=4, modality_dropout=0.5), seed=0, device="cpu",
@@ -212,3 +218,31 @@ def test_training_and_prediction_use_one_thread_whatever_the_process_had(learned
     else:
         predict_logits(model, learned[1], CASES[:1], device="cpu")
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("name", ["umeml", "abmil", "snn"])
+def test_training_on_another_device_gives_the_same_and_waits_once_an_epoch(learned, name, monkeypatch):
+    """See `tests.stand_in`: no tensor of the CPU is mixed in, and the host waits for nothing but the losses of an epoch."""
+    task, data = learned
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda *args, fused, **options: adam(*args, **options))  # fused: CUDA, CPU
+    settings = {"umeml": SMALL.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0})}
+    weights, histories = [], []
+    for device in ("cpu", "meta"):
+        torch.manual_seed(0)
+        kind = MODELS[name]
+        model = kind(WIDTH, [3], 2, settings.get(name) or kind.Config.model_validate({"dropout": 0.0}))
+        with StandIn() as there:
+            model.to(device)
+            histories.append(
+                fit_model(
+                    model, task, data, cases=CASES, targets=task.encode(LABELS), validation=((), np.zeros((0, 1), int)),
+                    config=TrainConfig(epochs=2, batch_cases=3, modality_dropout=0.3), seed=0, device=device,
+                )
+            )  # fmt: skip
+            if device == "meta":
+                assert there.waits == ["copy to the CPU"] * 2
+            weights.append({key: x.detach().to("cpu") for key, x in model.state_dict().items()})
+    assert histories[0][-1].train == pytest.approx(histories[1][-1].train, rel=1e-4)
+    for key, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][key], weight, rtol=0, atol=1e-4)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.catalogue import MODELS
-from models.linear import OnLinear
+from models.linear import LinearOffset
 from pipeline.config.loading import load_config
 from pipeline.config.schema import ModelCandidate
 from pipeline.ood.reference import ReferenceCohort
@@ -203,7 +203,7 @@ def test_a_model_is_put_on_what_is_linear_in_the_covariates(make):
     for linear in ("true", "false"):
         job = make(sets=["train.lr=1e-9", f"train.linear={linear}"], **untrained)
         told_of_4[linear] = told(job).set_index("case_id")["probability_4"]
-        assert isinstance(load_model(job.out / "model").model.members[0], OnLinear) == (linear == "true")
+        assert isinstance(load_model(job.out / "model").model.members[0], LinearOffset) == (linear == "true")
     old = labels.loc[list(TEST), "age"] > 50
     assert told_of_4["true"][old].min() > told_of_4["true"][~old].max()
     assert told_of_4["false"][old].min() < told_of_4["false"][~old].max()

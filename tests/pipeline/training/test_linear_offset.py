@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from models.linear import OnLinear
+from models.linear import LinearOffset
 from models.types import Batch, ModelOutput
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset
@@ -40,7 +40,7 @@ def dataset(labels, tmp_path, *, genes=8, covariates=1):
 
 
 class Silent(torch.nn.Module):
-    def forward(self, batch):
+    def forward(self, batch, *, explain=False):
         return ModelOutput(torch.zeros(len(batch), batch.offset.shape[1] if batch.offset is not None else 4))
 
 
@@ -48,7 +48,8 @@ def batch(data, rows, *, has_omics=True, offset=None):
     n = len(rows)
     groups = tuple(torch.from_numpy(group[rows]) for group in data.omics)
     has = torch.full((n,), has_omics)
-    return Batch(torch.zeros(n, 0, 1), torch.zeros(n, 0, 3), torch.zeros(n, 0) > 0, groups, ~has, has, offset)
+    none = (torch.zeros(0, 1),) * n
+    return Batch(none, none, groups, has, offset)
 
 
 def test_what_is_linear_in_few_columns_is_found(labels):
@@ -68,7 +69,7 @@ def test_the_survival_part_reads_genes_and_covariates(labels, tmp_path):
     assert part.weight[:, 8].sum() > 0  # age, which shortens life
     assert part.offsets.keys() == set(train)
     with torch.no_grad():
-        logits = OnLinear(Silent(), part.weight, part.bias, part.absent)(batch(data, range(90, N))).logits.numpy()
+        logits = LinearOffset(Silent(), part.weight, part.bias, part.absent)(batch(data, range(90, N))).logits.numpy()
     risk, late = task.decode(logits)["risk"], labels["age"].iloc[90:]
     assert np.corrcoef(risk, late)[0, 1] > 0.8
 
@@ -79,7 +80,7 @@ def test_a_training_cases_offset_comes_from_a_reading_of_genes_that_did_not_see_
     part = fit_linear_part(task, data, train, labels, seed=0)
     held_out = np.stack([part.offsets[case] for case in train])
     with torch.no_grad():
-        seen = OnLinear(Silent(), part.weight, part.bias, part.absent)(batch(data, range(90))).logits.numpy()
+        seen = LinearOffset(Silent(), part.weight, part.bias, part.absent)(batch(data, range(90))).logits.numpy()
     time = labels["survival_months"].iloc[:90]
     apart = [
         abs(
@@ -115,7 +116,7 @@ def test_a_case_without_genes_is_given_the_mean_of_the_others(labels, tmp_path):
 def test_the_linear_part_is_added_to_what_the_model_says():
     weight, bias, absent = torch.ones(4, 2), torch.arange(4.0), torch.full((4,), -1.0)
     data = Dataset(None, 1, {}, [np.ones((3, 2), "f")])
-    model = OnLinear(Silent(), weight, bias, absent)
+    model = LinearOffset(Silent(), weight, bias, absent)
     assert torch.equal(model(batch(data, [0, 1])).logits, (bias + 2).expand(2, 4))
     assert torch.equal(model(batch(data, [0, 1], has_omics=False)).logits, absent.expand(2, 4))
     given = torch.full((2, 4), 7.0)

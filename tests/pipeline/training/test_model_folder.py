@@ -41,8 +41,8 @@ def predict(trained, matrix):
     groups = tuple(torch.from_numpy(group) for group in trained.scaler.transform(matrix))
     n = len(matrix.case_ids)
     generator = torch.Generator().manual_seed(0)
-    patches, all_true = torch.randn(n, 5, WIDTH, generator=generator), torch.ones(n) > 0
-    batch = Batch(patches, torch.zeros(n, 5, 3, dtype=torch.int32), torch.ones(n, 5) > 0, groups, all_true, all_true)
+    patches = torch.randn(n, 5, WIDTH, generator=generator)
+    batch = Batch(tuple(patches), (torch.zeros(5, 3, dtype=torch.int32),) * n, groups, torch.ones(n) > 0)
     with torch.no_grad():
         return trained.task.decode(trained.model(batch).logits.numpy())
 

@@ -22,6 +22,7 @@ Where this departs from the released code, and why:
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,6 +33,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import grid_sample, max_pool2d
 
+from models.layers.devices import free_bytes, on_device
+
+CPU_CHUNK_MIB = 8  # of the position bias at a time: stays in the cache
+GPU_CHUNK_MIB, GPU_CHUNK_SHARE = 512, 1 / 16  # at most, and of the free memory
 FAINTEST = 1e-6  # the share by which a sample without a real cell counts: next to none
 
 
@@ -45,8 +50,8 @@ class Looked:
             is no tissue under the point.
         has_tissue: 1 for the points of the strided grid that have a cell under their kernel, 0 for the others.
         attention: how much each cell of the other map is looked at, the mean over queries and heads: samples count for the
-            cells that they are read from. It sums to 1, or is zero where no sample meets a cell. None in training, and
-            without a mask.
+            cells that they are read from. It sums to 1, or is zero where no sample meets a cell. None where it was not
+            asked for, and without a mask.
     """
 
     values: Float[Tensor, "n D"]
@@ -67,7 +72,7 @@ class DeformableCrossAttention(nn.Module):
         kernel: cells a side that decide on the offset of a point.
         reach: the largest offset, in steps of the strided grid.
         dropout: of the attention.
-        chunk_mib: memory for the position bias at a time.
+        chunk_mib: memory for the position bias at a time; None: `CPU_CHUNK_MIB`, or a share of what a GPU has free.
     """
 
     def __init__(
@@ -81,7 +86,7 @@ class DeformableCrossAttention(nn.Module):
         kernel: int = 6,
         reach: float = 4.0,
         dropout: float = 0.1,
-        chunk_mib: float = 8.0,
+        chunk_mib: float | None = None,
     ) -> None:
         super().__init__()
         inner, hidden = heads * head_width, width // 4
@@ -116,15 +121,22 @@ class DeformableCrossAttention(nn.Module):
         queries: Float[Tensor, "H W D"],
         source: Float[Tensor, "H W D"],
         mask: Bool[Tensor, "H W"] | None = None,
+        *,
+        explain: bool = False,
     ) -> Looked:
         """What every cell of the first map gathers from the second.
 
         Args:
             queries: the map that asks.
             source: the map that is looked at.
-            mask: True where there is a cell; None: everywhere, and what lies beyond the border counts as zeros.
+            mask: True where there is a cell; None: everywhere, and what lies beyond the border counts as zeros. It may
+                stay in main memory: the host need then not wait for a GPU to count the cells.
+            explain: whether `Looked.attention` is computed.
         """
+        cells = None
         if mask is not None:
+            cells = on_device(mask.flatten().nonzero()[:, 0], queries.device)
+            mask = on_device(mask, queries.device)
             queries, source = (x.masked_fill(~mask[..., None], 0) for x in (queries, source))
         q = self.query(queries.permute(2, 0, 1)[None])[0]  # (inner, H, W)
         offsets = self.reach * self.offset(q.unflatten(0, (self.groups, -1)))  # (groups, 2, h, w)
@@ -135,11 +147,10 @@ class DeformableCrossAttention(nn.Module):
         places = _normalised(_grid(*queries.shape[:2], like=samples)).flatten(0, 1)  # (H · W, 2)
         asked, has_tissue = self._by_head(q), torch.ones_like(samples[0, ..., 0])
         if mask is not None:
-            cells = mask.flatten().nonzero()[:, 0]
             asked, places = asked[cells], places[cells]
             has_tissue = self._has_tissue(mask).to(exact)
             offsets = offsets * has_tissue
-        tally = None if self.training or mask is None else samples.new_zeros(self.heads, len(k))
+        tally = None if mask is None or not explain else samples.new_zeros(self.heads, len(k))
         values = self._in_chunks(asked, places, k, v, samples.flatten(1, 2), shares, tally=tally)
         attention = None if mask is None or tally is None else self._carried_back(tally, samples, mask)
         return Looked(self.output(values), offsets, has_tissue, attention)
@@ -182,7 +193,7 @@ class DeformableCrossAttention(nn.Module):
         tally: Float[Tensor, "heads S"] | None,
     ) -> Float[Tensor, "n inner"]:
         numbers = self.groups * len(k) * (4 + 2 * self.hidden)  # that a query's bias takes
-        size = max(1, int(self.chunk_mib * 2**20 / (numbers * samples.element_size())))
+        size = max(1, int(self._chunk_bytes(samples.device) / (numbers * samples.element_size())))
         seed = int(torch.randint(2**31, ())) if self.training and self.dropout else None
         gathered: Tensor = _InChunks.apply(
             partial(self._look, seed, tally=tally), size, tuple(self.position.parameters()), q, places, k, v, samples, shares,
@@ -222,6 +233,14 @@ class DeformableCrossAttention(nn.Module):
             weights = weights * kept / (1 - self.dropout)
         return (weights.to(v.dtype) @ v).transpose(0, 1).flatten(1)
 
+    def _chunk_bytes(self, device: torch.device) -> float:
+        """Memory for the position bias at a time. On a GPU each chunk costs dozens of launches, so few large ones."""
+        if self.chunk_mib is not None:
+            return self.chunk_mib * 2**20
+        if device.type != "cuda" or not torch.cuda.is_available():
+            return CPU_CHUNK_MIB * 2**20
+        return min(GPU_CHUNK_MIB * 2**20, GPU_CHUNK_SHARE * free_bytes(device))
+
     def _by_head(self, x: Float[Tensor, "inner h w"]) -> Float[Tensor, "n heads d"]:
         return x.flatten(1).T.unflatten(1, (self.heads, -1)).contiguous()
 
@@ -239,8 +258,8 @@ def _grid(height: int, width: int, *, like: Tensor) -> Float[Tensor, "h w 2"]:
 def _normalised(points: Float[Tensor, "*group h w 2"]) -> Float[Tensor, "*group h w 2"]:
     """Columns and rows of a map to [−1, 1]."""
     height, width = points.shape[-3:-1]
-    sides = torch.tensor([max(width - 1, 1), max(height - 1, 1)], dtype=points.dtype, device=points.device)
-    return 2 * points / sides - 1
+    x, y = points.unbind(-1)
+    return torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)
 
 
 class _InChunks(torch.autograd.Function):
@@ -263,7 +282,7 @@ class _InChunks(torch.autograd.Function):
         """Args: the function, rows at a time, what else it learns, queries, their places; what all rows share, weights."""
         shared = seen[: len(seen) - len(weights)]
         ctx.look, ctx.size, ctx.weights = look, size, weights
-        ctx.autocast = (torch.is_autocast_enabled(q.device.type), torch.get_autocast_dtype(q.device.type))
+        ctx.autocast = _autocast_now(q.device.type)
         ctx.save_for_backward(q, places, *shared)
         gathered = q.new_empty(len(q), q.shape[1] * q.shape[2])
         for number, rows in enumerate(_rows(len(q), size)):
@@ -277,17 +296,25 @@ class _InChunks(torch.autograd.Function):
         q, places, *shared = ctx.saved_tensors
         shared = [None if x is None else x.detach().requires_grad_() for x in shared]
         learned = [*(x for x in shared if x is not None), *ctx.weights]
-        own, sums = torch.empty_like(q), [torch.zeros_like(x) for x in learned]
-        enabled, dtype = ctx.autocast
+        own = torch.empty_like(q)
+        # In half precision a sum over many chunks would lose more with every one.
+        sums = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in learned]
         for number, rows in enumerate(_rows(len(q), ctx.size)):
-            with torch.enable_grad(), torch.autocast(q.device.type, dtype, enabled=enabled):
+            with torch.enable_grad(), ctx.autocast():
                 asked = q[rows].detach().requires_grad_()
                 gathered = ctx.look(number, asked, places[rows], *shared)
             own[rows], *others = torch.autograd.grad(gathered, [asked, *learned], grad[rows].to(gathered.dtype))
             for total, other in zip(sums, others, strict=True):
                 total += other
-        told = iter(sums)
-        return None, None, None, own, None, *(x if x is None else next(told) for x in shared), *told
+        gradients = (total.to(x.dtype) for total, x in zip(sums, learned, strict=True))
+        return None, None, None, own, None, *(x if x is None else next(gradients) for x in shared), *gradients
+
+
+def _autocast_now(device: str) -> Callable[[], AbstractContextManager[object]]:
+    """What makes torch round as it does now, for a later pass."""
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return nullcontext
+    return partial(torch.autocast, device, torch.get_autocast_dtype(device))
 
 
 def _rows(count: int, size: int) -> Iterator[slice]:

@@ -5,11 +5,41 @@ import pytest
 import torch
 from torch import nn
 
-from models.attention import Attention, BagAttention
+from models.layers.attention import Attention, BagAttention
+from models.layers.packed import ByCase, ByTile
 from models.umeml import PrototypeBlock
 
-REFERENCE = Path(__file__).parents[3] / "shared/data/reference/proto_crossattn_dim16.npz"
-FORMS = [Attention, BagAttention]
+REFERENCE = Path(__file__).parents[4] / "shared/data/reference/proto_crossattn_dim16.npz"
+FORMS = ["padded", "by case", "by tile"]
+
+
+class Form:
+    """One form of attention, given padded sequences: the packed ones read the tokens that the mask leaves."""
+
+    def __init__(self, name: str, heads: int = 4) -> None:
+        self.attention = (Attention if name == "padded" else BagAttention)(24, heads=heads).double()
+        self.packing = {"by case": ByCase, "by tile": ByTile}.get(name)
+
+    def packed(self, context, mask):
+        packing = self.packing(mask.sum(1).tolist(), context.device)
+        bags = [bag[real] for bag, real in zip(context, mask, strict=True)]
+        blocks = [context.new_zeros(0, context.shape[2]), *(block for _, block in packing.blocks(bags, 10**6))]
+        return torch.cat(blocks), packing
+
+    def __call__(self, queries, context, mask=None):
+        if self.packing is None:
+            return self.attention(queries, context, mask)
+        mask = torch.ones(context.shape[:2], dtype=torch.bool) if mask is None else mask
+        return self.attention(queries, *self.packed(context, mask))
+
+    def weights(self, queries, context, mask=None):
+        if self.packing is None:
+            return self.attention.weights(queries, context, mask)
+        mask = torch.ones(context.shape[:2], dtype=torch.bool) if mask is None else mask
+        rows, packing = self.packed(context, mask)
+        padded = context.new_zeros(*context.shape[:2], queries.shape[1])
+        padded[mask] = packing.real(self.attention.weights(queries, rows, packing))
+        return padded.mT
 
 
 def load_usual_layer(attention: Attention, layer: nn.MultiheadAttention) -> None:
@@ -41,8 +71,8 @@ def sequences() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("masked", [False, True])
 def test_output_and_weights_are_those_of_the_usual_layer_whose_keys_have_biases(form, masked, usual, sequences):
     queries, context, mask = sequences
-    attention = form(24, heads=4).double()
-    load_usual_layer(attention, usual)
+    attention = Form(form)
+    load_usual_layer(attention.attention, usual)
     expected, shares = usual(queries, context, context, key_padding_mask=~mask if masked else None)
     seen = mask if masked else None
     torch.testing.assert_close(attention(queries, context, seen), expected, rtol=0, atol=1e-12)
@@ -52,8 +82,8 @@ def test_output_and_weights_are_those_of_the_usual_layer_whose_keys_have_biases(
 @pytest.mark.parametrize("form", FORMS)
 def test_gradients_are_those_of_the_usual_layer(form, usual, sequences):
     queries, context, mask = sequences
-    attention = form(24, heads=4).double()
-    load_usual_layer(attention, usual)
+    attention = Form(form)
+    load_usual_layer(attention.attention, usual)
     gradients = []
     for result in (
         lambda q, c: attention(q, c, mask),
@@ -67,10 +97,10 @@ def test_gradients_are_those_of_the_usual_layer(form, usual, sequences):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_case_without_any_token_gathers_nothing(form, sequences):
     queries, context, _ = sequences
-    attention = form(24, heads=4).double()
+    attention = Form(form)
     mask = torch.tensor([[True] * 11, [False] * 11, [True] * 11])
     result = attention(queries, context.requires_grad_(), mask)
-    torch.testing.assert_close(result[1], attention.output.bias.expand(5, -1), rtol=0, atol=0)
+    torch.testing.assert_close(result[1], attention.attention.output.bias.expand(5, -1), rtol=0, atol=0)
     assert (attention.weights(queries, context, mask)[1] == 0).all()
     result.sum().backward()
     assert (context.grad[1] == 0).all()
@@ -79,9 +109,9 @@ def test_a_case_without_any_token_gathers_nothing(form, sequences):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_empty_context_gathers_nothing(form, sequences):
-    attention = form(24, heads=4).double()
+    attention = Form(form)
     result = attention(sequences[0], torch.zeros(3, 0, 24).double(), torch.zeros(3, 0, dtype=torch.bool))
-    torch.testing.assert_close(result, attention.output.bias.expand(3, 5, -1), rtol=0, atol=0)
+    torch.testing.assert_close(result, attention.attention.output.bias.expand(3, 5, -1), rtol=0, atol=0)
 
 
 def test_output_is_dropped_out_in_training_only(sequences):
@@ -104,5 +134,5 @@ def test_prototype_block_reproduces_the_reference():
     block = PrototypeBlock(16).double()
     load_usual_layer(block.attention, usual)
     block.norm.load_state_dict({"weight": data["w/norm1.weight"], "bias": data["w/norm1.bias"]})
-    result = block(data["c"], data["x"], torch.ones(1, 30, dtype=torch.bool))
+    result = block(data["c"], data["x"][0], ByCase([30], torch.device("cpu")))
     torch.testing.assert_close(result, data["y"], rtol=0, atol=1e-10)

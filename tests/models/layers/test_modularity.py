@@ -6,15 +6,31 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import modularity
-from models.modularity import modularity_terms, similarity
+from models.layers import modularity
+from models.layers.modularity import modularity_terms, similarity
+from models.layers.packed import ByCase, ByTile, Packing
 
-REFERENCE = Path(__file__).parents[3] / "shared/data/reference"
+REFERENCE = Path(__file__).parents[4] / "shared/data/reference"
 BOTH = pytest.mark.parametrize("non_negative", [True, False])
 
 
-def modularity_loss(*case: torch.Tensor, non_negative: bool) -> torch.Tensor:
-    return modularity_terms(*case, non_negative=non_negative).sum(1)
+FORMS = pytest.mark.parametrize("form", [ByCase, ByTile])
+
+
+def packed(patches: torch.Tensor, mask: torch.Tensor, form: type[Packing] = ByCase) -> tuple[torch.Tensor, Packing]:
+    """The rows of padded bags that the mask leaves."""
+    packing = form(mask.sum(1).tolist(), patches.device)
+    bags = [bag[real] for bag, real in zip(patches, mask, strict=True)]
+    return torch.cat([patches[0, :0], *(block for _, block in packing.blocks(bags, 10**6))]), packing
+
+
+def terms_of(patches, prototypes, mask, *, non_negative: bool, form: type[Packing] = ByCase) -> torch.Tensor:
+    rows, packing = packed(patches, mask, form)
+    return modularity_terms(rows, prototypes, packing, non_negative=non_negative)
+
+
+def modularity_loss(*case: torch.Tensor, **options) -> torch.Tensor:
+    return terms_of(*case, **options).sum(1)
 
 
 def by_loops(patches: torch.Tensor, prototypes: torch.Tensor) -> list[float]:
@@ -54,23 +70,25 @@ def test_value_and_gradient_reproduce_the_reference(name, non_negative):
     loss.sum().backward()
     assert loss.item() == pytest.approx(float(data["trace_cosclamp_loss"]), abs=1e-10)
     np.testing.assert_allclose(prototypes.grad[0], data["trace_cosclamp_grad_c"], rtol=0, atol=1e-10)
-    belongs = similarity(patches, prototypes, mask).detach()
-    np.testing.assert_allclose(belongs[0], data["trace_cosclamp_S"], rtol=0, atol=1e-10)
+    rows, packing = packed(patches, mask)
+    belongs = similarity(rows, prototypes, packing).detach()
+    np.testing.assert_allclose(belongs.T, data["trace_cosclamp_S"], rtol=0, atol=1e-10)
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference numbers are not there")
 @pytest.mark.parametrize("name", ["relu", "signed"])
 def test_gradient_with_respect_to_the_assignment_reproduces_the_reference(name):
     data = np.load(REFERENCE / f"modularity_N64_K5_D16_{name}.npz")
-    H, S = torch.from_numpy(data["x"])[None], torch.from_numpy(data["trace_cosclamp_S"])[None].requires_grad_()
-    modularity._Modularity.apply(S, H, 1 / H.norm(dim=2), name == "relu").sum().backward()
-    np.testing.assert_allclose(S.grad[0], data["trace_cosclamp_grad_S"], rtol=0, atol=1e-10)
+    H, S = torch.from_numpy(data["x"]), torch.from_numpy(data["trace_cosclamp_S"]).T.contiguous().requires_grad_()
+    packing = ByCase([len(H)], H.device)
+    modularity._Modularity.apply(S, H, 1 / H.norm(dim=1, keepdim=True), packing, name == "relu").sum().backward()
+    np.testing.assert_allclose(S.grad.T, data["trace_cosclamp_grad_S"], rtol=0, atol=1e-10)
 
 
 @BOTH
 def test_terms_equal_the_definition_written_in_loops(non_negative):
     patches, prototypes, mask = random_case(9)
-    terms = modularity_terms(patches, prototypes, mask, non_negative=non_negative)
+    terms = terms_of(patches, prototypes, mask, non_negative=non_negative)
     assert terms[0].tolist() == pytest.approx(by_loops(patches[0], prototypes[0]), abs=1e-12)
     assert terms.abs().min() > 1e-4
 
@@ -80,7 +98,7 @@ def test_blocks_of_any_size_give_the_definition_for_features_of_any_sign(block, 
     monkeypatch.setattr(modularity, "BLOCK", block)
     patches, prototypes, mask = random_case(9)
     patches -= 0.4
-    terms = modularity_terms(patches, prototypes, mask, non_negative=False)
+    terms = terms_of(patches, prototypes, mask, non_negative=False)
     assert terms[0].tolist() == pytest.approx(by_loops(patches[0], prototypes[0]), abs=1e-12)
 
 
@@ -89,7 +107,7 @@ def test_gradient_equals_finite_differences(non_negative):
     patches, prototypes, mask = random_case(8)
     mask[0, 5] = False
     prototypes.requires_grad_()
-    assert torch.autograd.gradcheck(lambda c: modularity_terms(patches, c, mask, non_negative=non_negative), prototypes)
+    assert torch.autograd.gradcheck(lambda c: terms_of(patches, c, mask, non_negative=non_negative), prototypes)
 
 
 @BOTH
@@ -152,7 +170,7 @@ def test_a_bag_that_is_all_padding_gives_zero(non_negative):
 def test_a_prototype_of_zeros_has_a_finite_gradient(non_negative):
     patches, prototypes, mask = random_case(7)
     prototypes[0, 1] = 0
-    modularity_terms(patches, prototypes.requires_grad_(), mask, non_negative=non_negative).sum().backward()
+    terms_of(patches, prototypes.requires_grad_(), mask, non_negative=non_negative).sum().backward()
     assert prototypes.grad.isfinite().all()
     assert (prototypes.grad[0, 0] != 0).all()
 

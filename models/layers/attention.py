@@ -1,9 +1,11 @@
-"""Exact multi-head attention, in one form for short sequences and one for few queries over a long bag."""
+"""Exact multi-head attention, in one form for short padded sequences and one for few queries over long packed bags."""
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+
+from models.layers.packed import Packing
 
 
 class Attention(nn.Module):
@@ -16,6 +18,9 @@ class Attention(nn.Module):
         width: D of queries, context and output.
         heads: into how many parts D is split.
         dropout: probability that a number of the output is dropped in training.
+
+    Raises:
+        ValueError: heads that do not divide the width.
     """
 
     def __init__(self, width: int, *, heads: int = 1, dropout: float = 0.0) -> None:
@@ -60,23 +65,32 @@ class Attention(nn.Module):
 
 
 class BagAttention(Attention):
-    """The same attention with the same weights, for few queries over a bag of up to hundreds of thousands of tokens.
+    """The same attention with the same weights, of few queries over bags of up to hundreds of thousands of patches.
 
     Matrix products are regrouped so that neither keys nor values of the bag are ever computed: scores are
-    (W_kᵀ q)·h, and what is gathered is W_v (Σ a_i h_i) + b_v, the shares a_i summing to 1. The bag then costs
+    (W_kᵀ q)·h, and what is gathered is W_v (Σ a_i h_i) + b_v, the weights a_i summing to 1. A bag then costs
     O(L·D·Q·heads) in place of O(L·D²), and no array of its size is made besides itself.
     """
 
-    def forward(
-        self, queries: Float[Tensor, "B Q D"], context: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"] | None = None
+    def forward(  # type: ignore[override]  # bags are packed
+        self, queries: Float[Tensor, "B Q D"], patches: Float[Tensor, "R D"], packing: Packing
     ) -> Float[Tensor, "B Q D"]:
-        """What the queries gather from the bag's tokens where `mask` is True; from none of them, they gather zero."""
-        q, bag = self._queries_in_context_space(queries)[:, None], context[:, None]
-        means = scaled_dot_product_attention(q, bag, bag, attn_mask=_open(mask), scale=1.0)
-        means = means[:, 0].unflatten(1, (self.heads, -1))  # (B, heads, Q, D)
+        """What each case's queries gather from its patches; zeros, before the output layer, for an empty bag."""
+        means = packing.gather(self._weights(queries, patches, packing), patches)  # (B, heads · Q, D)
         value = self.value.weight.unflatten(0, (self.heads, -1))  # (heads, d, D)
-        gathered = _merge(means @ value.mT) + self.value.bias
-        return self.dropout(self.output(_or_zero(gathered, mask)))
+        gathered = _merge(means.unflatten(1, (self.heads, -1)) @ value.mT) + self.value.bias
+        return self.dropout(self.output(gathered * packing.filled[:, None, None]))
+
+    def weights(  # type: ignore[override]
+        self, queries: Float[Tensor, "B Q D"], patches: Float[Tensor, "R D"], packing: Packing
+    ) -> Float[Tensor, "R Q"]:
+        """How much each query attends to each patch: sums to 1 over a case's patches, mean over the heads."""
+        return self._weights(queries, patches, packing).unflatten(1, (self.heads, -1)).mean(1)
+
+    def _weights(
+        self, queries: Float[Tensor, "B Q D"], patches: Float[Tensor, "R D"], packing: Packing
+    ) -> Float[Tensor, "R headsQ"]:
+        return packing.softmax(packing.products(patches, self._queries_in_context_space(queries)))
 
 
 def _merge(x: Float[Tensor, "B heads L d"]) -> Float[Tensor, "B L D"]:

@@ -1,0 +1,62 @@
+"""From main memory to a device, without waiting where that is possible."""
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+def on_device(x: Tensor, device: torch.device) -> Tensor:
+    """The tensor on that device. To CUDA it goes through pinned memory, and the host does not wait for the copy."""
+    if device.type != "cuda" or x.device.type != "cpu":
+        return x.to(device)
+    return pinned(x).to(device, non_blocking=True)
+
+
+def computes_in_bfloat16(device: torch.device | str) -> bool:
+    """Whether the processor or GPU multiplies in bfloat16 by itself; what emulates it is slower than float32."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """In it, no product is rounded to half precision, even where the caller has asked torch for that."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def free_bytes(device: torch.device) -> int:
+    """What can still be allocated on a GPU: what its driver has free, and what this process holds without using it."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+def pinned(x: Tensor) -> Tensor:
+    """A copy in memory that a GPU copies from by itself; the tensor itself where there is no such memory left."""
+    if not torch.cuda.is_available():
+        return x
+    try:
+        return x.pin_memory()
+    except RuntimeError as error:
+        _warn_unpinned(str(error).splitlines()[0])
+        return x
+
+
+def pinned_empty(*shape: int, dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor in such memory; in ordinary memory where there is no such memory left."""
+    try:
+        return torch.empty(*shape, dtype=dtype, pin_memory=True)
+    except RuntimeError as error:
+        _warn_unpinned(str(error).splitlines()[0])
+        return torch.empty(*shape, dtype=dtype)
+
+
+@cache
+def _warn_unpinned(reason: str) -> None:
+    log.warning("no pinned memory (%s): copies to the GPU go through ordinary memory, and are slower", reason)

@@ -1,0 +1,126 @@
+"""README and docs: their commands, options, keys, links and generated pages are those of the code."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config.loading import load_config
+from tools import reference
+from workflows import demo, export, import_features, options, store
+
+ROOT = Path(__file__).resolve().parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text()
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if path.name not in reference.PAGES
+}
+TEXT = "\n".join([*PAGES.values(), MAKEFILE, options.EPILOG]).replace("\\\n", " ")
+MODULES = {"export": export, "import_features": import_features, "store": store}
+
+
+def commands(start):
+    """The rest of all lines that begin with the command; without comments."""
+    found = re.findall(rf"^[ \t]*(?:\S*/)?{re.escape(start)}[ \t]+(\S.*)$", TEXT, re.MULTILINE)
+    return sorted({command.split(" #")[0].strip() for command in found})
+
+
+def subcommands(parser):
+    return [sub for action in parser._actions if isinstance(action.choices, dict) for sub in action.choices.values()]
+
+
+def test_readme_is_short():
+    assert len(PAGES["README.md"].split()) <= 900
+
+
+def test_commands_are_found():
+    assert len(commands("run_pipeline")) > 20
+
+
+@pytest.mark.parametrize("command", commands("run_pipeline"))
+def test_every_command_of_the_docs_is_a_valid_configuration(command):
+    arguments = options.parse(shlex.split(command))
+    if arguments.report_only:
+        return
+    assert "slides" in arguments.flags or arguments.file
+    files = {"clinical", "gene_sets", "out", "store", "splits", "tiles.tissue.masks", "encoder.weights"}
+    given = {key: value for key, value in arguments.flags.items() if key not in files}
+    sets = [text for text in arguments.sets if not text.startswith("tiles.stain.target=")]  # files that are not here
+    load_config(given, sets=sets)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [(name, command) for name in MODULES for command in commands(f"python -m workflows.{name}")]
+)
+def test_every_other_command_of_the_docs_is_understood(name, command):
+    MODULES[name]._parser().parse_args(shlex.split(command))
+
+
+def test_every_option_that_the_docs_name_exists():
+    parsers = [options._parser(), export._parser(), import_features._parser(), *subcommands(store._parser())]
+    known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
+    elsewhere = {"--file", "--gres", "--size", "--cases"}  # of conda, Slurm, the demo
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", "\n".join(PAGES.values())))
+    assert named - known - elsewhere == set()
+
+
+def test_every_configuration_key_that_the_docs_name_exists():
+    known = set(
+        re.findall(r"^\| `([a-z0-9_.]+)` \|", (reference.REFERENCE / "configuration.md").read_text(), re.MULTILINE)
+    )
+    first = "tiles|encoder|omics|train|slurm|models"
+    named = set(re.findall(rf"(?:`|--set ['\"]?)((?:{first})(?:\.[a-z0-9_]+)+)(?=[=`])", TEXT))
+    named |= set(re.findall(r"--set ['\"]?([a-z_]+)=", TEXT))
+    examples = {"models.NAME.hidden", "omics.npz"}
+    assert len(named) > 20
+    assert named - known - examples == set()
+
+
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_generated_pages_are_those_of_the_code(name):
+    assert (reference.REFERENCE / name).read_text() == reference.PAGES[name](), "run `make reference`"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_files_that_a_page_names_exist(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", PAGES[page])
+    paths = [
+        path
+        for path in re.findall(r"`((?:models|preprocessing|pipeline|workflows|tests|tools|docs)/[\w/.]+)`", PAGES[page])
+    ]
+    missing = [path for path in [*links, *paths] if "NAME" not in path and not (ROOT / path).exists()]
+    assert missing in ([], ["models/"])  # of a run, in the README
+
+
+def test_every_page_is_in_the_navigation():
+    text = (ROOT / "mkdocs.yml").read_text()
+    listed = set(re.findall(r"- ([\w/-]+\.md)$", text, re.MULTILINE))
+    assert listed == {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert yaml.safe_load(text)["strict"] is True
+
+
+def test_the_tutorial_runs(tmp_path):
+    made, run = (
+        next(
+            line.strip() for line in PAGES["docs/tutorial/first-run.md"].splitlines() if line.strip().startswith(start)
+        )
+        for start in ("python -m workflows.demo", "run_pipeline demo/slides")
+    )
+    demo.main(
+        [*shlex.split(made.replace("demo --size", f"{tmp_path}/demo --size"))[3:], "--cases", "6", "--size", "512"]
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "workflows.run_pipeline", *shlex.split(run)[1:], "--folds", "2", "--dry-run"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "demo" / "run").exists()
