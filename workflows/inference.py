@@ -77,7 +77,7 @@ def predict(
 def slide_keys(context: "RunContext", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:
     """Collect the store keys of each case's slides; imported features have no tiles."""
     from pipeline.ood.profiles import SlideKeys
-    from preprocessing.features.store import tile_key
+    from preprocessing.features.keys import tile_key
 
     cohort, tiles = context.cohort, context.recipe.tiles
     return {
