@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from models.catalogue import MODELS
 from models.settings import ModelSettings, Settings
+from pipeline.baselines import BASELINES
 from pipeline.cluster.slurm import SlurmConfig
 from pipeline.config.messages import describe_problems
 from pipeline.config.presets import PRESETS
@@ -24,12 +25,6 @@ from preprocessing.tables.case_ids import case_of
 from preprocessing.tiling.tiles import TileConfig
 
 Stage = Literal["tile", "embed", "join", "train"]
-BASELINES = {  # by their keys in metrics.json, as tables call them
-    "clinical": "clinical model",
-    "genes": "ridge on genes",
-    "slides": "MIL on slides",
-    "late fusion": "late fusion",
-}
 
 
 @dataclass(frozen=True)

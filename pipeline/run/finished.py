@@ -14,9 +14,9 @@ import pandas as pd
 import yaml
 
 from pipeline.run.explanation_file import read_explanation
-from pipeline.run.folder import FORMAT
 from preprocessing.io.errors import InputError
 
+FORMAT = 2  # of the files in a run folder; raise it whenever a file, column or key changes
 TEXT_COLUMNS = ("case_id", "slide_id", "label", "prediction", "status", "reason", "set_90", "path", "tiles", "features")
 
 

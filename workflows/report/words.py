@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config.schema import BASELINES
+from pipeline.baselines import BASELINES
 
 Told = Mapping[str, Any]  # a metric as metrics.json tells it: value, low, high, reason
 
