@@ -34,7 +34,8 @@ from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.probing import probe_slide, probe_slides
 from preprocessing.slides.slide import Slide
-from preprocessing.tables.case_tables import read_clinical, read_genes
+from preprocessing.tables.clinical_table import read_clinical
+from preprocessing.tables.gene_table import read_genes
 from preprocessing.tiling.masks import mask_files, read_mask
 from workflows.demo import write_svs
 from workflows.run_pipeline import main
@@ -424,7 +425,7 @@ def odd_places(tmp_path):
 
 def test_tables_that_are_no_files_are_refused(odd_places, tmp_path):
     for path, told in odd_places.items():
-        for read in (lambda p: read_genes(p, known_cases=None), lambda p: read_clinical(p, None), read_gene_sets):
+        for read in (lambda p: read_genes(p), lambda p: read_clinical(p), read_gene_sets):
             with pytest.raises(InputError, match=told):
                 read(path)
         if path.name.endswith(".svs"):
@@ -437,7 +438,7 @@ def test_slides_that_are_no_files_fail_alone(odd_places, tmp_path):
     write_svs(tmp_path / "good.svs", np.full((64, 64, 3), 200, np.uint8), mpp=0.5, power=None, levels=(1,))
     rows = [{"path": str(path), "slide_id": f"s{i}"} for i, path in enumerate([*odd_places, tmp_path / "good.svs"])]
     pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv", index=False)
-    usable, left_out = probe_slides(find_slides(tmp_path / "manifest.csv"), default_mpp=None)
+    usable, left_out = probe_slides(find_slides(tmp_path / "manifest.csv").files, default_mpp=None)
     assert [slide.path.name for slide in usable] == ["good.svs"]
     reasons = {gone.file.path: gone.reason for gone in left_out}
     assert reasons.keys() == odd_places.keys()
@@ -446,7 +447,7 @@ def test_slides_that_are_no_files_fail_alone(odd_places, tmp_path):
 
 def test_slides_of_a_folder_that_are_no_files_fail_alone(odd_places, tmp_path):
     write_svs(tmp_path / "good.svs", np.full((64, 64, 3), 200, np.uint8), mpp=0.5, power=None, levels=(1,))
-    usable, left_out = probe_slides(find_slides(tmp_path), default_mpp=None)
+    usable, left_out = probe_slides(find_slides(tmp_path).files, default_mpp=None)
     assert [slide.path.name for slide in usable] == ["good.svs"]
     assert sorted(gone.file.path.name for gone in left_out) == ["linked.svs", "pipe.svs", "s.svs", "zeros.svs"]
 
@@ -456,7 +457,7 @@ def test_a_pipe_among_the_files_that_belong_to_a_slide_is_refused(tmp_path, suff
     (tmp_path / "slide").mkdir()
     (tmp_path / f"slide.{suffix}").write_bytes(b"x")
     os.mkfifo(tmp_path / "pipe" if suffix == "dcm" else tmp_path / "slide" / "Data0000.dat")
-    (found,) = find_slides(tmp_path)
+    (found,) = find_slides(tmp_path).files
     with pytest.raises(SlideError, match=r"read along with slide\.\w+, is a pipe, not a file"):
         probe_slide(found, default_mpp=None)
 
@@ -485,7 +486,7 @@ try:
 except InputError as error:
     print(error)
 """
-    assert "no table does" in within(60, 2 * GIB, code)
+    assert "as no table does" in within(60, 2 * GIB, code)
 
 
 def test_a_damaged_archive_is_refused(tmp_path):
@@ -496,7 +497,7 @@ def test_a_damaged_archive_is_refused(tmp_path):
         path = tmp_path / "genes.csv.gz"
         path.write_bytes(spoilt if at > 4 else data[: len(data) // 2])
         with pytest.raises(InputError, match="cannot be read"):
-            read_genes(path, known_cases=None)
+            read_genes(path)
 
 
 def slide_of(path: Path, size_px=(1000, 1000)) -> Slide:
