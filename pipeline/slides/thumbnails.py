@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from preprocessing.io.atomic import whole_file
+from preprocessing.io.atomic import atomic_file
 from preprocessing.tables.case_ids import file_name
 
 if TYPE_CHECKING:  # the report needs no more than the path of a thumbnail
@@ -85,7 +85,7 @@ def draw(picture: Picture, *, store: str, folder: Path) -> "Outcome":
         pixels = reader.thumbnail(max(1.0, max(reader.size_px) / LONG_SIDE_PX))
     if picture.tiles:
         pixels = _outlined(pixels, FeatureStore(store).read_tiles(picture.tiles).mask)
-    with whole_file(thumbnail_path(folder, picture.slide_id)) as draft:
+    with atomic_file(thumbnail_path(folder, picture.slide_id)) as draft:
         Image.fromarray(pixels).save(
             draft, "JPEG", quality=JPEG_QUALITY, subsampling=0, comment=picture.made_from.encode()
         )  # chroma subsampling would blur thin coloured lines
