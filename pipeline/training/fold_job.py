@@ -24,7 +24,7 @@ from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.training.fit import Epoch, fit_model, predict
-from pipeline.training.linear_offset import fit_linear_part
+from pipeline.training.linear_offset import fit_linear_offset
 from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel, save_model
 from pipeline.training.plan import FINAL
@@ -240,7 +240,7 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
     require_subspaces(scaler, names)
     notes = [*job.gene_notes, *chosen.notes, *scaler.notes]
     if others := [name for name in scaler.groups if name not in names]:
-        notes.append(f"neither branch reads {', '.join(others)}; where there is a linear part, it may (train.linear)")
+        notes.append(f"neither branch reads {', '.join(others)}; the linear offset may (train.linear)")
     return replace(scaler, notes=notes)
 
 
@@ -265,7 +265,7 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Mo
     fitted = TASKS[job.task].fit(labels.loc[list(fold.train)], job.vocabulary)
     linear = None
     if config.linear and MODELS[model_name].reads_genes:
-        linear = fit_linear_part(fitted, data, fold.train, labels, seed=job.config.seed)
+        linear = fit_linear_offset(fitted, data, fold.train, labels, seed=job.config.seed)
     shown = replace(data, offsets=linear.offsets) if linear else data
     members, histories = [], []
     for number in range(config.members):
@@ -284,7 +284,7 @@ def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: Mo
             targets=fitted.encode(labels.loc[list(own.train)]),
             validation=(own.validation, fitted.encode(labels.loc[list(own.validation)])),
             config=config,
-            least_cases=settings.least_cases,
+            min_cases=settings.min_cases,
             seed=seed,
             device=job.device,
         )

@@ -1,4 +1,4 @@
-"""The linear reading of covariates and genes that a model is put on; see `models.linear`."""
+"""The linear offset of a model, fitted on covariates and genes; see `models.linear`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ RIDGE = 0.01  # of the mean loss: keeps rare levels of a covariate finite, moves
 
 
 @dataclass(frozen=True)
-class LinearPart:
-    """What `LinearOffset` is made of.
+class FittedLinearOffset:
+    """The parameters of a `LinearOffset`.
 
     Attributes:
         weight: of all gene groups side by side, covariates among them.
         bias: intercepts.
-        absent: what a case without genes is given.
-        offsets: logits of each training case, from a reading of its genes that was fitted without it.
+        absent: logits of a case without genes: the mean over the training cases.
+        offsets: K float32 logits of each training case; the risk in them comes from a fit without the case.
     """
 
     weight: Float[Tensor, "K k"]
@@ -32,9 +32,9 @@ class LinearPart:
     offsets: dict[str, Float[np.ndarray, " K"]]
 
 
-def fit_linear_part(
+def fit_linear_offset(
     task: FittedTask, data: Dataset, cases: Sequence[str], labels: pd.DataFrame, *, seed: int
-) -> LinearPart | None:
+) -> FittedLinearOffset | None:
     """The covariates and, where the task has one, the risk that is linear in the genes, stacked.
 
     Args:
@@ -45,15 +45,15 @@ def fit_linear_part(
         seed: of the inner folds.
 
     Returns:
-        None where there is nothing to read: no covariates, and no risk.
+        The parameters; None without covariates and risk.
     """
     known = [case for case in cases if case in data.rows]
     if not known or not data.omics:
         return None
-    rows, own = [data.rows[case] for case in known], labels.loc[known]
+    rows, of_known = [data.rows[case] for case in known], labels.loc[known]
     is_covariate = np.repeat(np.arange(len(data.omics)) == data.covariates, data.group_dims)
     values = np.concatenate([group[rows] for group in data.omics], axis=1).astype(float)
-    risk = task.gene_risk(values[:, ~is_covariate], own, seed=seed) if not is_covariate.all() else None
+    risk = task.gene_risk(values[:, ~is_covariate], of_known, seed=seed) if not is_covariate.all() else None
     if risk is None and data.covariates is None:
         return None
     columns = values[:, is_covariate]
@@ -64,12 +64,12 @@ def fit_linear_part(
         direction = np.zeros((1, len(is_covariate)))
         direction[0, ~is_covariate] = risk.coefficients / size
         directions = np.concatenate([directions, direction])
-    weight, bias = fit_linear(task, columns, task.encode(own))
+    weight, bias = fit_linear(task, columns, task.encode(of_known))
     offsets = (columns @ weight.T + bias).astype(np.float32)
     absent = offsets.mean(axis=0)
     if risk is not None:
         bias = bias - weight[:, -1] * (risk.centre @ risk.coefficients) / size
-    return LinearPart(
+    return FittedLinearOffset(
         weight=torch.from_numpy(weight @ directions).float(),
         bias=torch.from_numpy(bias).float(),
         absent=torch.from_numpy(absent),
@@ -80,7 +80,7 @@ def fit_linear_part(
 def fit_linear(
     task: FittedTask, x: Float[np.ndarray, "n g"], targets: Int[np.ndarray, "n t"]
 ) -> tuple[Float[np.ndarray, "K g"], Float[np.ndarray, " K"]]:
-    """Weight and bias of the logits that are linear in a few columns of about unit size, least in the task's own loss."""
+    """Weight and bias of logits that are linear in a few columns of about unit size, by the task's loss and a ridge penalty."""
     inputs, wanted = torch.from_numpy(x), torch.from_numpy(targets)
     weight = torch.zeros(task.n_outputs, x.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(task.n_outputs, dtype=torch.float64, requires_grad=True)

@@ -7,7 +7,7 @@ from models.linear import LinearOffset
 from models.types import Batch, ModelOutput
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset
-from pipeline.training.linear_offset import fit_linear, fit_linear_part
+from pipeline.training.linear_offset import fit_linear, fit_linear_offset
 
 N = 120
 CASES = [f"c{i}" for i in range(N)]
@@ -64,7 +64,7 @@ def test_what_is_linear_in_few_columns_is_found(labels):
 def test_the_survival_part_reads_genes_and_covariates(labels, tmp_path):
     data, train = dataset(labels, tmp_path), CASES[:90]
     task = TASKS["survival"].fit(labels.loc[train], ())
-    part = fit_linear_part(task, data, train, labels, seed=0)
+    part = fit_linear_offset(task, data, train, labels, seed=0)
     assert part.weight.shape == (task.n_outputs, 12)
     assert part.weight[:, 8].sum() > 0  # age, which shortens life
     assert part.offsets.keys() == set(train)
@@ -77,7 +77,7 @@ def test_the_survival_part_reads_genes_and_covariates(labels, tmp_path):
 def test_a_training_cases_offset_comes_from_a_reading_of_genes_that_did_not_see_it(labels, tmp_path):
     data, train = dataset(labels, tmp_path, genes=80, covariates=None), CASES[:90]
     task = TASKS["survival"].fit(labels.loc[train], ())
-    part = fit_linear_part(task, data, train, labels, seed=0)
+    part = fit_linear_offset(task, data, train, labels, seed=0)
     held_out = np.stack([part.offsets[case] for case in train])
     with torch.no_grad():
         seen = LinearOffset(Silent(), part.weight, part.bias, part.absent)(batch(data, range(90))).logits.numpy()
@@ -96,10 +96,10 @@ def test_a_training_cases_offset_comes_from_a_reading_of_genes_that_did_not_see_
 
 def test_classes_stand_on_covariates_alone_and_on_nothing_without_them(labels, tmp_path):
     task = TASKS["grade"].fit(labels, ("2", "4"))
-    part = fit_linear_part(task, dataset(labels, tmp_path), CASES, labels, seed=0)
+    part = fit_linear_offset(task, dataset(labels, tmp_path), CASES, labels, seed=0)
     assert (part.weight[:, 8] != 0).all()
     assert (part.weight[:, [*range(8), 9, 10, 11]] == 0).all()
-    assert fit_linear_part(task, dataset(labels, tmp_path, covariates=None), CASES, labels, seed=0) is None
+    assert fit_linear_offset(task, dataset(labels, tmp_path, covariates=None), CASES, labels, seed=0) is None
 
 
 def test_a_case_without_genes_is_given_the_mean_of_the_others(labels, tmp_path):
@@ -107,7 +107,7 @@ def test_a_case_without_genes_is_given_the_mean_of_the_others(labels, tmp_path):
     data.rows.pop("c3")
     data.omics[1][:] += 5  # scaled values need not be about 0
     task = TASKS["survival"].fit(labels, ())
-    part = fit_linear_part(task, data, CASES, labels, seed=0)
+    part = fit_linear_offset(task, data, CASES, labels, seed=0)
     others = np.stack([part.offsets[case] for case in CASES if case != "c3"])
     np.testing.assert_allclose(part.offsets["c3"], others.mean(axis=0), rtol=1e-5)
     np.testing.assert_array_equal(part.offsets["c3"], part.absent.numpy())

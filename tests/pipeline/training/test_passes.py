@@ -93,7 +93,7 @@ def test_cases_that_are_compared_with_each_other_are_not_taken_apart():
     with pytest.raises(
         RunError, match=r"case c3 with 45 tiles, and the 3 cases of its step that it is compared with, .*batch_cases"
     ):
-        step(out_of_memory_beyond(subspace(), 60), Passes(Feed(torch.device("cpu")), least_cases=2))
+        step(out_of_memory_beyond(subspace(), 60), Passes(Feed(torch.device("cpu")), min_cases=2))
 
 
 def test_a_step_without_any_tile_that_does_not_fit_ends():
@@ -130,7 +130,7 @@ def test_bags_that_are_kept_on_the_device_are_freed_first():
 
 
 def test_a_gpu_that_fails_ends_the_run_with_what_to_do():
-    failed = r"fold 3: the GPU failed \(CUDA error: launch failure\): see nvidia-smi .* the same command goes on"
+    failed = r"fold 3: the GPU failed \(CUDA error: launch failure\): see nvidia-smi .* the same command continues"
     with pytest.raises(RunError, match=failed), gpu_failures("fold 3"):
         raise torch.AcceleratorError("CUDA error: launch failure\nCUDA kernel errors might be …")
     full = r"fold 3: the GPU's memory is full \(.*\): end what else runs there"
