@@ -54,10 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.report_only:
             return draw_report(arguments.report_only)
+        from pipeline.cluster.gpus import select_gpus
         from pipeline.cluster.workers import Workers
         from pipeline.config.loading import load_config
 
         config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
+        select_gpus(config.gpus, device=config.device)  # before anything uses CUDA
         limit = 60 * config.slide_minutes
         slurm = config.slurm if config.cluster == "slurm" else None
         with Workers(config.workers, config.device, config.scheduler, slurm=slurm, slide_seconds=limit) as workers:
@@ -142,7 +144,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from pipeline.inference.compatibility import check_cohort
     from pipeline.inference.recipe import with_recipe
     from pipeline.inference.trained import load_trained
-    from pipeline.run.console import show_cohort, show_plans
+    from pipeline.run.console import show_cohort, show_encoder, show_plans
     from pipeline.run.folder import require_same_run
     from pipeline.slides.recipe import FeatureRecipe
     from preprocessing.features.store import FeatureStore
@@ -160,6 +162,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     if cohort.precomputed:
         config = config.model_copy(update={"tiles": cohort.precomputed.tiles})
     show_cohort(cohort)  # before the plans: how tables were read explains what is wrong with them
+    show_encoder(config, cohort)
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
     config = config.model_copy(update={"encoder": workers.call(config.encoder.settled, workers.device)})
     FeatureStore(paths.store).check()

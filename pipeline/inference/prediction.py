@@ -16,7 +16,7 @@ from pipeline.metrics.conformal import COLUMN
 from pipeline.terminal.progress import track
 from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
 from pipeline.training.fit import predict
-from pipeline.training.modalities import rests_on
+from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel
 from pipeline.training.summary import told_validated
 from preprocessing.cohort import Cohort
@@ -60,7 +60,13 @@ class PreparedCohort:
 
 
 def prepare_cohort(
-    predictors: Sequence[Predictor], cohort: Cohort, features: Mapping[str, str], *, store: str, max_missing: float
+    predictors: Sequence[Predictor],
+    cohort: Cohort,
+    features: Mapping[str, str],
+    *,
+    store: str,
+    max_missing: float,
+    max_patches: int | None = None,
 ) -> PreparedCohort:
     """Prepare a cohort for all predictors; bags are read on demand and not kept.
 
@@ -70,13 +76,14 @@ def prepare_cohort(
         features: key in the store of each usable slide's features.
         store: the feature store.
         max_missing: share of missing genes, 0 to 1, above which a gene group counts as absent.
+        max_patches: tiles that are read of a case; of a larger one always the same random sample.
 
     Raises:
         InputError: a gene table that contains none of the model's genes.
     """
     by_case = cohort.slides_by_case(features)
     keys = {case: tuple(features[slide.slide_id] for slide in slides) for case, slides in by_case.items()}
-    bags, no_bags = Bags(store, keys, keep_bytes=0), Bags(store, {})
+    bags, no_bags = Bags(store, keys, keep_bytes=0, max_patches=max_patches), Bags(store, {})
     members = {
         one.task: [
             _member_inputs(one, member, cohort, bags if one.reads_slides else no_bags, max_missing)
@@ -85,8 +92,9 @@ def prepare_cohort(
         for one in predictors
     }
     used = cohort.used_cases(features)
+    bound = () if max_patches is None else (f"up to {max_patches} tiles",)
     fingerprints = {
-        one.task: {case: _fingerprint(one, members[one.task], case, keys.get(case, ())) for case in used}
+        one.task: {case: _fingerprint(one, members[one.task], case, (*keys.get(case, ()), *bound)) for case in used}
         for one in predictors
     }
     return PreparedCohort(members, fingerprints)
@@ -195,7 +203,7 @@ def predict_cases(
         device: "cpu" or "cuda".
 
     Returns:
-        By task a row for each case: `case_id`, `status`, `reason`, `rests_on`, `cross_validation`, `missing_gene_share`,
+        By task a row for each case: `case_id`, `status`, `reason`, `modalities`, `cross_validation`, `missing_gene_share`,
         `missing_gene_groups`, then the task's predictions. `status` is `predicted`, or `not predicted` for a case without any
         modality that the model reads, with the reason and no prediction.
 
@@ -231,9 +239,9 @@ def _predict_case(
             f"case {case}: its patch features have {features.shape[1]} values, and the model {predictor.folder} reads "
             f"{first.data.patch_dim}; give features of the model's encoder"
         )
-    pattern = rests_on(slides=bool(len(features)), genes=predictor.reads_genes and case in first.data.rows)
+    pattern = used_modalities(slides=bool(len(features)), genes=predictor.reads_genes and case in first.data.rows)
     validated = {name: one.model_dump() for name, one in predictor.metadata.training.validated.items()}
-    row: dict[str, Any] = {"case_id": case, "status": "predicted", "reason": "", "rests_on": pattern}
+    row: dict[str, Any] = {"case_id": case, "status": "predicted", "reason": "", "modalities": pattern}
     row["cross_validation"] = told_validated(validated, pattern)
     row["missing_gene_share"] = first.missing.get(case, math.nan)
     row["missing_gene_groups"] = ";".join(first.absent.get(case, ()))
@@ -264,9 +272,9 @@ def _with_predictions(predictor: Predictor, rows: pd.DataFrame, logits: Sequence
         parts.append(member.task.decode(np.concatenate(found.mean)))
         each += [member.task.decode(one) for one in np.concatenate(found.each, axis=1)]
     task, conformal = predictor.fitted, predictor.metadata.training.conformal
-    told = task.with_spread(task.pool(parts), each)
+    told = task.with_ensemble_sd(task.pool(parts), each)
     if task.sets and conformal:
-        limits = [conformal.thresholds.get(pattern) for pattern in rows.loc[predicted, "rests_on"]]
+        limits = [conformal.thresholds.get(pattern) for pattern in rows.loc[predicted, "modalities"]]
         numbers = np.array([math.inf if one is None or one.threshold is None else one.threshold for one in limits])
         told.insert(1, COLUMN, task.sets.sets(told, numbers))
     told.index = rows.index[predicted]

@@ -25,7 +25,7 @@ from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.training.fit import Epoch, fit_model, predict
 from pipeline.training.linear_offset import fit_linear_part
-from pipeline.training.modalities import rests_on
+from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel, save_model
 from pipeline.training.plan import FINAL
 from pipeline.training.splits import Fold, with_validation
@@ -40,7 +40,8 @@ from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
 
 SLIDES_ALONE = "abmil"  # the baseline that looks at slides only
-INPUTS = {"slides": {"omics": False}, "genes": {"slides": False}}  # what a case with both is also predicted from
+SINGLE_MODALITY = "single_modality.csv"  # predictions of cases with both modalities, from either alone
+WITHOUT = {"slides": {"omics": False}, "genes": {"slides": False}}  # by the modality that is left
 
 
 @dataclass(frozen=True)
@@ -111,17 +112,17 @@ class TaskJobs:
 
     Attributes:
         model: the folds of the model, and last the one that is handed out.
-        rivals: the same folds of each rival, by its name.
+        comparators: the same folds of each comparator, by its name.
         schemes: the model's folds of each further scheme, by its name.
     """
 
     model: list[FoldJob]
-    rivals: dict[str, list[FoldJob]]
+    comparators: dict[str, list[FoldJob]]
     schemes: dict[str, list[FoldJob]]
 
     def all(self) -> list[FoldJob]:
         """Every one, the model's first."""
-        return [*self.model, *chain(*self.rivals.values(), *self.schemes.values())]
+        return [*self.model, *chain(*self.comparators.values(), *self.schemes.values())]
 
 
 def run_fold(job: FoldJob) -> str:
@@ -193,7 +194,7 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     Raises:
         InputError: no training case has genes, and the model is led by them; see `fit_scaler` for more.
     """
-    bags = Bags(job.config.store, job.bags)
+    bags = Bags(job.config.store, job.bags, max_patches=job.config.train.max_patches)
     molecular = OmicsMatrix.load(job.omics).without(job.defining)
     matrix = with_covariates(molecular, job.labels, job.covariates)
     there = set(matrix.case_ids)
@@ -205,8 +206,7 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
             "--model"
         )
     scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None
-    data = dataset_for(scaler, matrix, bags, patch_dim=bags.width())
-    return replace(data, max_patches=job.config.train.max_patches), scaler
+    return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
 
 
 def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> ReferenceCohort:
@@ -321,20 +321,20 @@ def _on_samples(data: Dataset, cases: Sequence[str]) -> tuple[str, ...]:
     if not cut:
         return ()
     return (
-        f"{len(cut)} of {len(cases)} training cases have more than {data.max_patches:,} tiles (train.max_patches): a random "
+        f"{len(cut)} of {len(cases)} training cases have more than {data.bags.max_patches:,} tiles (train.max_patches): a random "
         "sample of so many was read, another one in each training step, and one that is always the same in prediction",
     )
 
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
-    """`predictions.csv` of the test cases; `inputs.csv`: those with slides and genes, from either alone."""
+    """`predictions.csv` of the test cases; `single_modality.csv`: those with slides and genes, from either alone."""
     reads = MODELS[job.candidate.model]
 
-    def told(cases: list[str], **without: bool) -> pd.DataFrame:
+    def predicted(cases: list[str], **without: bool) -> pd.DataFrame:
         outputs = list(predict(learned.model, data, cases, device=job.device, **without))
         head = pd.DataFrame({"case_id": cases, "task": job.task, "fold": fold.number})
-        head["rests_on"] = [
-            rests_on(
+        head["modalities"] = [
+            used_modalities(
                 slides=reads.reads_slides and bool(job.bags.get(case)) and without.get("slides", True),
                 genes=reads.reads_genes and case in data.rows and without.get("omics", True),
             )
@@ -344,11 +344,11 @@ def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned)
         members = np.concatenate([output.extras["logits"].float().cpu().numpy() for output in outputs], axis=1)
         return pd.concat([head, learned.task.predict(logits, members)], axis=1)
 
-    _write(job.out / "predictions.csv", told(list(fold.test)))
+    _write(job.out / "predictions.csv", predicted(list(fold.test)))
     both = [case for case in fold.test if case in data.rows and job.bags.get(case)]
     if both:
-        alone = [told(both, **without).assign(input=name) for name, without in INPUTS.items()]
-        _write(job.out / "inputs.csv", pd.concat(alone))
+        alone = [predicted(both, **without).assign(modality=name) for name, without in WITHOUT.items()]
+        _write(job.out / SINGLE_MODALITY, pd.concat(alone))
 
 
 def write_history(path: Path, histories: list[list[Epoch]]) -> None:
