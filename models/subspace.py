@@ -43,7 +43,7 @@ from torch.nn.functional import adaptive_avg_pool2d, linear, normalize
 
 from models.layers.attention import Attention
 from models.layers.deformable import DeformableCrossAttention
-from models.layers.devices import on_device
+from models.layers.devices import on_device, without_autocast
 from models.layers.packed import ByCase
 from models.layers.projection import PatchProjection
 from models.layers.slide_map import Layout, SlideMap, lay_out
@@ -421,7 +421,7 @@ class SubspaceFusion(nn.Module):
     def _consistency(self, outputs: Sequence[BranchOutput], batch: Batch) -> Float[Tensor, ""]:
         """The loss of all branches over the cases that have both modalities; zero where fewer than two have."""
         both = batch.has_slides & batch.has_omics
-        with torch.autocast(both.device.type, enabled=False):
+        with without_autocast(both.device):
             exact = torch.promote_types(outputs[0].genes.dtype, torch.float32)
             terms = [consistency(one.genes.to(exact), one.offsets.to(exact), both) for one in outputs]
             loss = self.config.consistency * torch.stack(terms).sum()

@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from models.layers.devices import on_device
+from models.layers.devices import on_device, without_autocast
 from models.layers.projection import PatchProjection
 from models.settings import ModelSettings
 from models.types import Batch, ModelOutput
@@ -63,7 +63,7 @@ def nystrom_attention(
     if q.shape[1] <= landmarks:
         return _attended(q, k, v)
     q_means, k_means = segment_means(q, landmarks), segment_means(k, landmarks)
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q.device):
         exact = torch.promote_types(q.dtype, torch.float32)
         among = (q_means.to(exact) @ k_means.to(exact).mT * q.shape[-1] ** -0.5).softmax(-1)
         inverse = pseudoinverse(among, iterations)

@@ -34,7 +34,8 @@ from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.probing import probe_slide, probe_slides
 from preprocessing.slides.slide import Slide
-from preprocessing.tables.case_tables import read_clinical, read_genes
+from preprocessing.tables.clinical_table import read_clinical
+from preprocessing.tables.gene_table import read_genes
 from preprocessing.tiling.masks import mask_files, read_mask
 from workflows.demo import write_svs
 from workflows.run_pipeline import main
@@ -162,7 +163,7 @@ def model(tmp_path):
         {"settings": {"hidden": 8, "code": "x"}},
         {"settings": None},
         {"omics": {"groups": 3}},
-        {"on_linear": True},
+        {"linear_logits": True},
     ],
     ids=str,
 )
@@ -424,7 +425,7 @@ def odd_places(tmp_path):
 
 def test_tables_that_are_no_files_are_refused(odd_places, tmp_path):
     for path, told in odd_places.items():
-        for read in (lambda p: read_genes(p, known_cases=None), lambda p: read_clinical(p, None), read_gene_sets):
+        for read in (lambda p: read_genes(p), lambda p: read_clinical(p), read_gene_sets):
             with pytest.raises(InputError, match=told):
                 read(path)
         if path.name.endswith(".svs"):
@@ -485,7 +486,7 @@ try:
 except InputError as error:
     print(error)
 """
-    assert "no table does" in within(60, 2 * GIB, code)
+    assert "as no table does" in within(60, 2 * GIB, code)
 
 
 def test_a_damaged_archive_is_refused(tmp_path):
@@ -496,7 +497,7 @@ def test_a_damaged_archive_is_refused(tmp_path):
         path = tmp_path / "genes.csv.gz"
         path.write_bytes(spoilt if at > 4 else data[: len(data) // 2])
         with pytest.raises(InputError, match="cannot be read"):
-            read_genes(path, known_cases=None)
+            read_genes(path)
 
 
 def slide_of(path: Path, size_px=(1000, 1000)) -> Slide:

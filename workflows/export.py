@@ -2,8 +2,8 @@
 
 geojson    for QuPath: tissue outlines and tiles, with attention, contribution and prototype if the case is explained
 heatmap    pyramidal TIFF of attention, contribution and prototypes, for every explained slide
-clam, trident, stamp    HDF5 of patch features, as those tools write them
-anndata    .h5ad: a file for each case (tiles × features), and cohort.h5ad (cases × genes, with labels and predictions)
+clam, trident, stamp    HDF5 files of patch features, in the layout of these tools
+anndata    .h5ad: one file per case (tiles × features), and cohort.h5ad (cases × genes, with labels and predictions)
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.run.finished import FinishedRun, FinishedSlide
+    from pipeline.run.finished_slides import FinishedSlide, FinishedSlides
     from preprocessing.formats.h5 import Format
 
 ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
@@ -26,21 +26,21 @@ examples:
   python -m workflows.export trident runs/first --out features/trident
   python -m workflows.export anndata runs/first --case TCGA-06-0211
 
-exit codes: 0 success; 2 invalid input, nothing was written; 3 finished, but some slides could not be exported
+exit codes: 0 success; 2 invalid input, nothing was written; 3 finished, but some slides were not exported
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code (see `--help`)."""
-    said = _parser().parse_args(argv)
-    from pipeline.run.finished import open_finished
+    """Run the command and return its exit code (see `--help`)."""
+    arguments = _parser().parse_args(argv)
+    from pipeline.run.finished_slides import open_slides
     from pipeline.terminal.logs import print_error, print_line, show_failures
     from preprocessing.io.errors import InputError
 
     try:
-        run = open_finished(said.run, store=said.store, task=said.task)
-        out = said.out or said.run / "export" / said.format
-        written, failures = export(said.format, run, out, cases=said.case, origin=said.origin)
+        run = open_slides(arguments.run, store=arguments.store, task=arguments.task)
+        out = arguments.out or arguments.run / "export" / arguments.format
+        written, failures = export(arguments.format, run, out, cases=arguments.case, origin=arguments.origin)
     except InputError as error:
         print_error(str(error))
         return WRONG_INPUT
@@ -50,16 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def export(
-    name: str, run: "FinishedRun", out: Path, *, cases: Sequence[str] = (), origin: str | None = None
+    name: str, run: "FinishedSlides", out: Path, *, cases: Sequence[str] = (), origin: str | None = None
 ) -> tuple[list[Path], dict[str, str]]:
-    """Write a run's files of one format into a folder: what was written, and by slide or case why it could not be.
+    """Export slides of a run in one format.
 
     Args:
         name: one of `FORMATS`.
-        run: a finished run.
-        out: the folder.
-        cases: only these; none: all.
-        origin: where outlines start, at the corner of the scanned part (scan) or of the file (slide); None: as the run's own.
+        run: the slides of a finished run.
+        out: folder of the exported files; created if missing.
+        cases: only these cases; empty: all.
+        origin: origin of outlines: the corner of the scanned area (scan) or of the file (slide); None: that of the run.
+
+    Returns:
+        The files that were written, and the reason of each failure by slide or case.
 
     Raises:
         InputError: the run has no such case, or nothing to export.
@@ -98,21 +101,21 @@ def _each(
     return written, failures
 
 
-def _write_features(run: "FinishedRun", out: Path, layout: "Format", slide: "FinishedSlide") -> list[Path]:
+def _write_features(run: "FinishedSlides", out: Path, layout: "Format", slide: "FinishedSlide") -> list[Path]:
     from preprocessing.formats.h5 import write_h5
     from preprocessing.tables.case_ids import file_name
 
     path = out / f"{file_name(slide.slide_id)}.h5"
-    facts = run.facts(slide)
-    imported = facts.get("imported") or {}
-    own = imported["dtypes"] if imported.get("from") == layout else None
-    bag, encoder = run.store.read_features(slide.features), facts["encoder"]["name"]
-    dtypes = own and (own[0], own[1])
+    metadata = run.metadata(slide)
+    imported = metadata.get("imported") or {}
+    found = imported["dtypes"] if imported.get("from") == layout else None
+    bag, encoder = run.store.read_features(slide.features), metadata["encoder"]["name"]
+    dtypes = found and (found[0], found[1])
     write_h5(path, layout, bag, run.geometry(slide), slide_id=slide.slide_id, encoder=encoder, dtypes=dtypes)
     return [path]
 
 
-def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin: str) -> Path:
+def _write_geojson(run: "FinishedSlides", slide: "FinishedSlide", out: Path, origin: str) -> Path:
     from preprocessing.formats.geojson import to_geojson
     from preprocessing.io.atomic import write_text
     from preprocessing.tables.case_ids import file_name
@@ -127,21 +130,21 @@ def _write_geojson(run: "FinishedRun", slide: "FinishedSlide", out: Path, origin
         mask=mask,
         size_px=run.size_px(slide),
         corner_px=corner,
-        values=run.seen(slide),
+        values=run.tile_values(slide),
         colours=run.colours,
     )
     write_text(path, text)
     return path
 
 
-def _write_heatmaps(run: "FinishedRun", slide: "FinishedSlide", out: Path) -> list[Path]:
+def _write_heatmaps(run: "FinishedSlides", slide: "FinishedSlide", out: Path) -> list[Path]:
     from preprocessing.formats.colours import Scale
     from preprocessing.formats.heatmaps import write_heatmap
     from preprocessing.tables.case_ids import file_name
 
-    seen = run.seen(slide)
+    layers = run.tile_values(slide)
     paths = []
-    for what, values in seen.items():
+    for what, values in layers.items():
         path = out / f"{file_name(slide.slide_id)}.{what}.tiff"
         write_heatmap(
             path,
@@ -157,7 +160,7 @@ def _write_heatmaps(run: "FinishedRun", slide: "FinishedSlide", out: Path) -> li
 
 
 def _export_anndata(
-    run: "FinishedRun", slides: Sequence["FinishedSlide"], out: Path, *, whole: bool
+    run: "FinishedSlides", slides: Sequence["FinishedSlide"], out: Path, *, whole: bool
 ) -> tuple[list[Path], dict[str, str]]:
     from preprocessing.io.errors import SlideError
     from preprocessing.tables.case_ids import file_name
@@ -187,14 +190,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("format", metavar="FORMAT", choices=FORMATS, help=", ".join(FORMATS))
     add("run", type=Path, metavar="RUN", help="folder of a finished run")
-    add("--out", type=Path, metavar="DIR", help="where the files go (RUN/export/FORMAT)")
-    add("--store", metavar="DIR", help="the feature store, where it is not where the run left it")
-    add("--case", action="append", default=[], metavar="CASE", help="only this case; repeat for several")
-    add("--task", metavar="NAME", help="whose explanation; default: the first task that the run explains")
+    add("--out", type=Path, metavar="DIR", help="folder of the exported files (RUN/export/FORMAT)")
+    add("--store", metavar="DIR", help="feature store, where it has moved since the run")
+    add("--case", action="append", default=[], metavar="CASE", help="export only this case; repeatable")
+    add("--task", metavar="NAME", help="task whose explanation is exported; default: the first explained task")
     add(
         "--origin",
         choices=("scan", "slide"),
-        help="geojson: start at the corner of the scanned part, as QuPath does, or of the file; default: as the run's outlines",
+        help="geojson: origin of coordinates, the corner of the scanned area (QuPath) or of the file; default: that of the run",
     )
     return parser
 

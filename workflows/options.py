@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_inputs(parser)
     _add_tasks(parser)
+    _add_tables(parser)
     _add_slides(parser)
     _add_training(parser)
     _add_execution(parser)
@@ -151,6 +152,24 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="predict with trained models instead of training: RUN/models for all tasks, or one of its folders; tiles and "
         "encoder are those of the models; labels, if there are any, are used for evaluation",
+    )
+
+
+def _add_tables(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how tables are read").add_argument
+    add("--id-column", dest="id_column", metavar="NAME", help="column of case ids; default: recognised")
+    add("--genes-in", dest="genes_in", metavar="SIDE", help="rows or columns of the gene tables; default: recognised")
+    add(
+        "--sample-types",
+        dest="sample_types",
+        metavar="TYPES",
+        help="samples that are used, by barcode or by a column such as sample_type or PRS_type: primary (default), all, or "
+        "several of recurrent, secondary, metastatic, normal",
+    )
+    add(
+        "--endpoint",
+        metavar="NAME",
+        help="survival endpoint: OS (default), DSS, PFS, PFI, DFS, DFI, RFS; its time goes with its own status",
     )
 
 

@@ -152,7 +152,8 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
         config = with_recipe(config, predictors)
     paths = Paths.from_config(config, absolute=workers.remote)
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
-    cohort = read_cohort(config, paths, trained=bool(predictors))
+    features = sorted({name for one in predictors for name in one.features})
+    cohort = read_cohort(config, paths, trained=bool(predictors), features=features)
     check_cohort(config, predictors, cohort)
     if config.until == "train":
         require_cases(config.explain, cohort.used_cases())
@@ -165,7 +166,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     recipe = FeatureRecipe.from_config(config, paths, workers.device)
     inputs = CheckedInputs(config, paths, recipe, cohort, predictors, plans)
     require_same_run(config, inputs.trained)
-    show_plans(plans)
+    show_plans(plans, cohort)
     return inputs
 
 
@@ -217,7 +218,7 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     return SOME_FAILED if failures or given_up else ALL_GOOD
 
 
-def read_cohort(config: "Config", paths: "Paths", *, trained: bool) -> "Cohort":
+def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Sequence[str] = ()) -> "Cohort":
     """Read slides, with paths as the workers see them, and tables.
 
     Args:
@@ -236,7 +237,8 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool) -> "Cohort":
         cases=config.cases,
         slide_kind=config.slide_kind,
         default_mpp=config.default_mpp,
-        ignore_columns=config.omics.ignore,
+        tables=config.table_options(),
+        features=features,
         store=FeatureStore(paths.store),
         must_share=not trained,
         isolated=config.workers != 0,

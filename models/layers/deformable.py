@@ -22,6 +22,7 @@ Where this departs from the released code, and why:
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -281,7 +282,7 @@ class _InChunks(torch.autograd.Function):
         """Args: the function, rows at a time, what else it learns, queries, their places; what all rows share, weights."""
         shared = seen[: len(seen) - len(weights)]
         ctx.look, ctx.size, ctx.weights = look, size, weights
-        ctx.autocast = (torch.is_autocast_enabled(q.device.type), torch.get_autocast_dtype(q.device.type))
+        ctx.autocast = _autocast_now(q.device.type)
         ctx.save_for_backward(q, places, *shared)
         gathered = q.new_empty(len(q), q.shape[1] * q.shape[2])
         for number, rows in enumerate(_rows(len(q), size)):
@@ -298,9 +299,8 @@ class _InChunks(torch.autograd.Function):
         own = torch.empty_like(q)
         # In half precision a sum over many chunks would lose more with every one.
         sums = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in learned]
-        enabled, dtype = ctx.autocast
         for number, rows in enumerate(_rows(len(q), ctx.size)):
-            with torch.enable_grad(), torch.autocast(q.device.type, dtype, enabled=enabled):
+            with torch.enable_grad(), ctx.autocast():
                 asked = q[rows].detach().requires_grad_()
                 gathered = ctx.look(number, asked, places[rows], *shared)
             own[rows], *others = torch.autograd.grad(gathered, [asked, *learned], grad[rows].to(gathered.dtype))
@@ -308,6 +308,13 @@ class _InChunks(torch.autograd.Function):
                 total += other
         gradients = (total.to(x.dtype) for total, x in zip(sums, learned, strict=True))
         return None, None, None, own, None, *(x if x is None else next(gradients) for x in shared), *gradients
+
+
+def _autocast_now(device: str) -> Callable[[], AbstractContextManager[object]]:
+    """What makes torch round as it does now, for a later pass."""
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return nullcontext
+    return partial(torch.autocast, device, torch.get_autocast_dtype(device))
 
 
 def _rows(count: int, size: int) -> Iterator[slice]:

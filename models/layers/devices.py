@@ -1,6 +1,7 @@
 """From main memory to a device, without waiting where that is possible."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
@@ -21,6 +22,13 @@ def computes_in_bfloat16(device: torch.device | str) -> bool:
     if torch.device(device).type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """In it, no product is rounded to half precision, even where the caller has asked torch for that."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.layers.devices import without_autocast
 from models.layers.packed import Packing
 
 BLOCK = 256  # rows of A that exist at a time where features may be negative
@@ -45,7 +46,7 @@ def modularity_terms(
         non_negative: True promises that no feature is negative, as after a ReLU, and costs O(N·D·K); nothing checks it.
             False serves all features, block by block over A: O(N²·(D + K)) time, O(N·BLOCK) memory.
     """
-    with torch.autocast(patches.device.type, enabled=False):
+    with without_autocast(patches.device):
         H, c = _at_least_float32(patches.detach()), _at_least_float32(prototypes)
         scale = _inverse_norms(H)
         terms: Tensor = _Modularity.apply(_similarity(H, scale, c, packing), H, scale, packing, non_negative)
@@ -56,7 +57,7 @@ def similarity(
     patches: Float[Tensor, "R D"], prototypes: Float[Tensor, "B K D"], packing: Packing
 ) -> Float[Tensor, "R K"]:
     """How much each patch belongs to each prototype of its case: max(0, cosine), from 0 to 1; 0 for rows of zeros."""
-    with torch.autocast(patches.device.type, enabled=False):
+    with without_autocast(patches.device):
         H, c = _at_least_float32(patches), _at_least_float32(prototypes)
         return _similarity(H, _inverse_norms(H), c, packing)
 

@@ -186,8 +186,7 @@ class ByTile(Packing):
 
     @cached_property
     def _is_of_case(self) -> Bool[Tensor, "B T"]:
-        case = torch.arange(len(self.tiles)).repeat_interleave(torch.tensor(self.tiles))
-        return on_device(torch.arange(len(self.tiles))[:, None] == case, self.device)
+        return self._case_of_tile == on_device(torch.arange(len(self.tiles))[:, None], self.device)
 
     @cached_property
     def _tiles_of_case(self) -> Tensor:
@@ -199,7 +198,8 @@ class ByTile(Packing):
 
     @cached_property
     def _case_of_tile(self) -> Tensor:
-        return on_device(torch.arange(len(self.tiles)).repeat_interleave(torch.tensor(self.tiles)), self.device)
+        case = torch.arange(len(self.tiles))
+        return on_device(case.repeat_interleave(torch.tensor(self.tiles), output_size=sum(self.tiles)), self.device)
 
     def blocks(self, bags: Sequence[Float[Tensor, "n P"]], rows: int) -> Iterator[tuple[slice, Float[Tensor, "r P"]]]:
         """Bags and the zeros between them, joined in the type that they are stored in, then cut."""

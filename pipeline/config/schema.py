@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from models.catalogue import MODELS
+from models.registry import nearest
 from models.settings import ModelSettings, Settings
 from pipeline.cluster.slurm import SlurmConfig
 from pipeline.config.messages import describe_problems
@@ -21,6 +22,9 @@ from preprocessing.io.files import why_no_file
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.slides.resolution import MPP_RANGE
 from preprocessing.tables.case_ids import case_of
+from preprocessing.tables.endpoint_names import ENDPOINTS
+from preprocessing.tables.options import TableOptions
+from preprocessing.tables.sample_types import parse_sample_types
 from preprocessing.tiling.tiles import TileConfig
 
 Stage = Literal["tile", "embed", "join", "train"]
@@ -54,6 +58,15 @@ class Config(Settings):
     genes: Path | None = Field(description="gene table; none: slides only")
     clinical: Path | None = Field(None, description="table of labels by case; default: label columns of the gene table")
     further_tables: tuple[str, ...] = Field((), description="more molecular tables, FILE or FILE:KIND")
+    id_column: str | None = Field(None, description="column of case ids in the tables; default: recognised")
+    genes_in: Literal["rows", "columns"] | None = Field(
+        None, description="side of the genes in the gene tables: rows or columns; default: recognised"
+    )
+    sample_types: str = Field(
+        "primary",
+        description="samples that are used: primary, or several of recurrent, secondary, metastatic, normal; all",
+    )
+    endpoint: str = Field("OS", description="survival endpoint: OS, DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS")
     covariates: tuple[str, ...] = Field((), description="clinical columns that become an additional gene group")
     cases: Literal["both", "any"] = Field(
         "both", description="both: a case needs slides and genes; any: either is enough"
@@ -217,6 +230,30 @@ class Config(Settings):
                 f"encoder: weights {value.weights}: the path {problem}; give a file or folder with --encoder-weights"
             )
         return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint(cls, value: str) -> str:
+        if value.upper() not in ENDPOINTS:
+            raise InputError(f"--endpoint {value}: {nearest(value.upper(), ENDPOINTS)}")
+        return value.upper()
+
+    @field_validator("sample_types")
+    @classmethod
+    def _sample_types(cls, value: str) -> str:
+        parse_sample_types(value)
+        return value
+
+    def table_options(self) -> TableOptions:
+        """How the tables of the run are read."""
+        return TableOptions(
+            id_column=self.id_column,
+            genes_in=self.genes_in,
+            sample_types=parse_sample_types(self.sample_types),
+            ignore=self.omics.ignore,
+            keep=self.omics.keep,
+            endpoint=self.endpoint,
+        )
 
     @field_validator("tiles")
     @classmethod

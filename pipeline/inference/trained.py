@@ -65,6 +65,11 @@ class Predictor:
         return MODELS[self.model_name].reads_slides and self.metadata.encoder is not None
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the molecular features and covariates of all members."""
+        return tuple(dict.fromkeys(name for one in self.members if one.scaler for name in one.scaler.features))
+
+    @property
     def reads_genes(self) -> bool:
         """Whether genes or covariates affect the prediction."""
         return MODELS[self.model_name].reads_genes and self.members[0].scaler is not None

@@ -11,7 +11,7 @@ from pipeline.metrics import Metric, Report
 from pipeline.tasks import TASKS, Task
 from pipeline.terminal.logs import WARNING, err, out, warn
 from pipeline.training.plan import TaskPlan
-from preprocessing.cohort import Cohort
+from preprocessing.cohort import Cohort, describe_cases
 
 
 def show_cohort(cohort: Cohort) -> None:
@@ -34,14 +34,20 @@ def show_cohort(cohort: Cohort) -> None:
             warn(f"slide {gone.file.slide_id}: {gone.reason}")
 
 
-def show_plans(plans: Sequence[TaskPlan]) -> None:
-    """The tasks: cases, folds and classes, and what is doubtful."""
+def show_plans(plans: Sequence[TaskPlan], cohort: Cohort) -> None:
+    """The tasks: cases used, without label and left out by reason, folds and classes, and what is doubtful."""
     for plan in plans:
         labels = f", {plan.summary}" if plan.summary else ""
         further = "".join(f", {len(folds)} by {scheme}" for scheme, folds in plan.further_schemes.items())
         err.print(
             f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{further}{labels}", highlight=False
         )
+        columns = TASKS[plan.name].label_columns
+        for sentence in describe_cases(cohort, columns, plan.labelled, plan.unlabelled):
+            if sentence.startswith(WARNING):
+                warn(sentence.removeprefix(WARNING))
+            else:
+                err.print(f"  {sentence}", style="dim", markup=False, highlight=False, soft_wrap=True)
         for warning in plan.warnings:
             warn(warning)
 

@@ -29,6 +29,7 @@ from preprocessing.io.atomic import REMEDY, draft_name, sweep, write_text
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import file_above
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
+from preprocessing.tables.containers import split_sheet
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"
@@ -231,7 +232,7 @@ def _make(folder: Path) -> None:
 
 def _input_fingerprints(config: Config) -> dict[str, str]:
     tables = {"genes": config.genes, "clinical": config.clinical, "gene_sets": config.gene_sets}
-    found = {name: file_fingerprint(path) for name, path in tables.items() if path is not None}
+    found = {name: file_fingerprint(split_sheet(path)[0]) for name, path in tables.items() if path is not None}
     for text in config.further_tables:
         found[text] = file_fingerprint(further_table(text)[0])
     for name in (*config.tumour_genes, *config.microenvironment_genes):

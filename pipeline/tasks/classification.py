@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 from torch import Tensor
 
+from models.layers.devices import on_device
 from pipeline.metrics import Metric, Report, Statistic, classification_by_fold, classification_metrics, macro_auc
 from pipeline.metrics.bootstrap import pooled_only
 from pipeline.metrics.conformal import holds, prediction_sets
@@ -66,7 +67,7 @@ class FittedClassification(FittedTask):
 
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 1"]) -> Float[Tensor, ""]:
         """Weighted cross-entropy, divided by the number of cases: a case weighs the same in any batch."""
-        weights = torch.tensor(self.weights, dtype=logits.dtype, device=logits.device)
+        weights = on_device(torch.tensor(self.weights, dtype=logits.dtype), logits.device)
         return F.cross_entropy(logits, targets[:, 0].long(), weight=weights, reduction="sum") / len(logits)
 
     def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 1"]) -> float:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -14,8 +14,8 @@ from preprocessing.tables.reading import read_number
 
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4}
 _GRADE = re.compile(r"(?:cns )?(?:who )?(?:grade )?g? ?(iv|i{1,3}|[1-4])(?:\.0+)?")
-_YES = {"1", "1.0", "true", "yes", "dead", "deceased", "died", "death", "1:deceased", "1:dead", "event"}
-_NO = {"0", "0.0", "false", "no", "alive", "living", "0:living", "0:alive", "censored"}
+_YES = {"1", "1.0", "true", "yes", "dead", "deceased", "died", "death", "event", "progressed", "recurred", "relapsed"}
+_NO = {"0", "0.0", "false", "no", "alive", "living", "censored"}
 _PLAIN = 'give a plain number (decimals take a point, ">90" is 90), or leave it empty'
 
 
@@ -53,12 +53,17 @@ class LabelTable:
         columns = [column for column in self.named(names) if accept(plain_name(column), self.frame[column])]
         if not columns:
             return None
-        chosen, others = columns[0], columns[1:]
-        differing = {other: self._differing(chosen, other, read) for other in others}
-        passed = ", ".join(f"{other} (differs in {n} cases)" for other, n in differing.items())
-        doubt = f"warning: {self.source}: " if any(differing.values()) else ""
+        self.note_choice(label, columns[0], {other: self._differing(columns[0], other, read) for other in columns[1:]})
+        return columns[0]
+
+    def note_choice(self, label: str, chosen: str, others: Mapping[str, int | None]) -> None:
+        """Note the column of a label, and the others with the number of cases in which they differ (None: not comparable).
+
+        It is a warning if any of them differs.
+        """
+        passed = ", ".join(name if n is None else f"{name} (differs in {n} cases)" for name, n in others.items())
+        doubt = f"warning: {self.source}: " if any(others.values()) else ""
         self.notes.append(f"{doubt}{label}: column {chosen}" + (f"; also there, not used: {passed}" if others else ""))
-        return chosen
 
     def _differing(self, one: str, other: str, read: Callable[[str], Any]) -> int:
         both = self.frame[[one, other]].map(lambda value: read(text_of(value)), na_action="ignore").dropna()
@@ -103,7 +108,7 @@ def read_grade(text: str) -> Any:
 
 def read_flag(text: str) -> bool | None:
     """Return True for "1", "Dead", "1:DECEASED", "yes"; False for "0", "Alive", "0:LIVING", "no"; else None."""
-    word = text.lower()
+    word = re.sub(r"^([01]):.*", r"\1", text.lower())  # 1:DECEASED, 0:CENSORED, 1:PROGRESSION (cBioPortal)
     return True if word in _YES else False if word in _NO else None
 
 

@@ -1,61 +1,83 @@
-"""Labels and covariates out of the columns of a clinical table, under their usual spellings.
+"""Labels and covariates recognised among the columns of a clinical table.
 
-For each label the plainest column name wins: the lists below are in that order. Whatever is assumed is said in a note.
+Of several columns for one label, the first of the lists in `column_names` is used; every choice and assumption is noted.
 """
 
+import re
 from dataclasses import dataclass
 
 import pandas as pd
 
+from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of, yes_no
-from preprocessing.labels.survival import read_survival
+from preprocessing.labels.survival import OS, Survival, read_survival
 from preprocessing.tables import case_ids
-from preprocessing.tables.column_names import AGE, GRADE, SEX, SITE, SUBTYPE, plain_name
-from preprocessing.tables.reading import read_number
-
-DAYS_PER_YEAR = 365.25
-OLDEST_YEARS = 130
-
+from preprocessing.tables.column_names import GRADE, SEX, SITE, SUBTYPE, plain_name
 
 _FEMALE = {"female", "f", "woman"}
 _MALE = {"male", "m", "man"}
+_SEX_WORDS = ("sex", "gender")
+_STUDY = re.compile(r"^(lgg|gbm|gbmlgg|tcga)[\s_-]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known of each case.
+    """Labels and covariates of each case.
 
     Attributes:
-        frame: a row a case, those of these columns that were found: grade (Int64), subtype (string), survival_months
-            (float), event (boolean: it happened), age (float, years), is_female (boolean), site (string).
-        notes: which column was taken for what, and what was assumed.
+        frame: one row per case with the columns that were found: grade (Int64), subtype (string), survival_months (float),
+            event (boolean, True: it happened), age (float, years), is_female (boolean), site (string).
+        gaps: the same cases × grade, subtype, survival_months: why the label is missing; missing where it is there.
+        notes: which column was read as what, and every assumption, one sentence each.
+        endpoint: the survival endpoint, a key of `endpoint_names.ENDPOINTS`.
+        endpoints: all endpoints with a time and an event column.
     """
 
     frame: pd.DataFrame
+    gaps: pd.DataFrame
     notes: list[str]
+    endpoint: str = OS
+    endpoints: tuple[str, ...] = ()
 
 
-def recognise(annotations: pd.DataFrame, *, source: str) -> Labels:
-    """Grade, subtype, survival, age, sex and site of each case, where there are columns for them.
+def recognise(annotations: pd.DataFrame, *, source: str, endpoint: str = OS) -> Labels:
+    """Return grade, subtype, survival, age, sex and site of each case, where there are columns for them.
 
     Args:
-        annotations: a row a case, indexed by case id.
-        source: the file, as messages name it.
+        annotations: one row per case, indexed by case id.
+        source: name of the file in messages.
+        endpoint: of survival, a key of `endpoint_names.ENDPOINTS`.
 
     Raises:
-        InputError: a value that is not understood, or columns that contradict each other.
+        InputError: a value that is not understood, columns that contradict each other, or an endpoint that is not there.
     """
     table = LabelTable(annotations, source)
+    grade, age, subtype = _grade(table), read_age(table), _subtype(table)
+    survival = read_survival(table, endpoint, known={"age": age, "grade": grade})
     found = {
-        "grade": _grade(table),
-        "subtype": _subtype(table),
-        **read_survival(table),
-        "age": _age(table),
+        "grade": grade,
+        "subtype": subtype,
+        "survival_months": survival.months,
+        "event": survival.event,
+        "age": age,
         "is_female": _sex(table),
         "site": _site(table),
     }
     kept = {name: values for name, values in found.items() if values is not None}
-    return Labels(pd.DataFrame(kept, index=annotations.index).rename_axis("case_id"), table.notes)
+    frame = pd.DataFrame(kept, index=annotations.index).rename_axis("case_id")
+    return Labels(frame, _gaps(table, frame, survival), table.notes, survival.endpoint, survival.available)
+
+
+def _gaps(table: LabelTable, frame: pd.DataFrame, survival: Survival) -> pd.DataFrame:
+    """Why labels are missing, by label column."""
+    gaps = pd.DataFrame({"survival_months": survival.gaps}, index=table.frame.index).rename_axis("case_id")
+    for name, names in (("grade", GRADE), ("subtype", SUBTYPE)):
+        reasons = pd.Series(f"no {name}", index=table.frame.index, dtype="string")
+        if name in frame:
+            written = table.frame[table.named(names)].notna().any(axis=1)
+            reasons = reasons.mask(written & frame[name].isna(), f"{name} not assessed").mask(frame[name].notna())
+        gaps[name] = reasons
+    return gaps
 
 
 def _grade(table: LabelTable) -> pd.Series | None:
@@ -68,44 +90,34 @@ def _grade(table: LabelTable) -> pd.Series | None:
 
 
 def _subtype(table: LabelTable) -> pd.Series | None:
-    column = table.first(SUBTYPE, "subtype")
+    """Subtypes, each in its most frequent spelling: capitals and separators between words make no difference."""
+    column = table.first(SUBTYPE, "subtype", read=lambda text: _spelling(_STUDY.sub("", text)))
     if column is None:
         return None
     values = table.frame[column].map(text_of, na_action="ignore").astype("string")
-    spellings: dict[str, str] = {}
-    for case, value in values.dropna().items():
-        other = spellings.setdefault(value.lower(), value)
-        if other != value:
-            table.refuse(column, case, f'it is written "{other}" elsewhere: spell each subtype one way')
-    return values
+    frequent: dict[str, str] = {}
+    for value in values.value_counts().index:
+        frequent.setdefault(_spelling(value), value)
+    unified = values.map(lambda value: frequent[_spelling(value)], na_action="ignore").astype("string")
+    changed = values[(values != unified).fillna(False)].unique()
+    if len(changed):
+        spellings = "; ".join(f"{value} as {frequent[_spelling(value)]}" for value in sorted(changed))
+        table.notes.append(f"warning: {table.source}: subtype: spellings of one subtype are read as one: {spellings}")
+    return unified
 
 
-def _age(table: LabelTable) -> pd.Series | None:
-    column = table.first(AGE, "age", read=read_number)
-    if column is None:
-        return None
-    years = table.numbers(column)
-    if plain_name(column) == "days_to_birth":
-        years = -years
-    in_days = "days" in plain_name(column)
-    if not in_days and years.max() > OLDEST_YEARS and years.median() <= OLDEST_YEARS * 12:
-        table.refuse(
-            column, years.idxmax(), f"an age lies between 0 and {OLDEST_YEARS} years; days go into a column age_days"
-        )
-    if in_days or years.median() > OLDEST_YEARS:
-        table.notes.append(f"age: {column} taken as days")
-        years = years / DAYS_PER_YEAR
-    absurd = years.index[(years < 0) | (years > OLDEST_YEARS)]
-    if len(absurd):
-        table.refuse(column, absurd[0], f"an age lies between 0 and {OLDEST_YEARS} years")
-    return years
+def _spelling(text: str) -> str:
+    return re.sub(r"(?<=\w)[\s_-]+(?=\w)", "", text.lower())
 
 
 def _sex(table: LabelTable) -> pd.Series | None:
     for name in table.named(SEX):
-        if not _says_sex(plain_name(name), table.frame[name]):
-            table.notes.append(f"is_female: {name} has 0 and 1, not which is female: not used (call it is_female)")
-    column = table.first(SEX, "is_female", accept=_says_sex)
+        if not _states_sex(plain_name(name), table.frame[name]):
+            table.notes.append(
+                f"warning: {table.source}: is_female: {name} has 0 and 1 without saying which is female: not used; call it "
+                "is_female or is_male"
+            )
+    column = table.first(SEX, "is_female", accept=_states_sex)
     if column is None:
         return None
     inverted = plain_name(column) in ("is_male", "male")
@@ -115,13 +127,17 @@ def _sex(table: LabelTable) -> pd.Series | None:
         if word in _FEMALE | _MALE:
             return word in _FEMALE
         flag = yes_no(word)
-        return None if flag is None or plain_name(column) in ("sex", "gender") else flag != inverted
+        return None if flag is None or _is_plain_sex(plain_name(column)) else flag != inverted
 
     return table.parse(column, read, dtype="boolean", remedy="write female or male, or leave it empty")
 
 
-def _says_sex(name: str, values: pd.Series) -> bool:
-    return name not in ("sex", "gender") or not is_binary(values)
+def _states_sex(name: str, values: pd.Series) -> bool:
+    return not _is_plain_sex(name) or not is_binary(values)
+
+
+def _is_plain_sex(name: str) -> bool:
+    return any(word in name for word in _SEX_WORDS)
 
 
 def _site(table: LabelTable) -> pd.Series | None:

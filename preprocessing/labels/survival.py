@@ -1,116 +1,213 @@
-"""Survival: time and event of each case."""
+"""Survival of each case: time and event of one endpoint, with every assumption stated and checked against what is known."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
 
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.columns import LabelTable, is_binary, read_flag, text_of, yes_no
-from preprocessing.tables.column_names import (
-    CENSORSHIP,
-    DAYS,
-    DAYS_TO_DEATH,
-    DAYS_TO_LAST,
-    EVENT,
-    MONTHS,
-    UNIT_UNKNOWN,
-    YEARS,
-    plain_name,
-)
+from preprocessing.labels.flips import require_direction
+from preprocessing.tables.column_names import plain_name
+from preprocessing.tables.endpoint_names import ENDPOINTS, Role, SurvivalColumn, survival_column
 from preprocessing.tables.reading import names_in, read_number
 
 DAYS_PER_MONTH = 365.25 / 12
-LONGEST_MONTHS = 400  # 33 years: a follow-up beyond it is counted in days
-TOO_MANY_MONTHS = 600  # 50 years: no follow-up is so long
-FEW_DAYS = 400  # a cohort that was followed no longer may have been counted in months
-TOLERANCE = 0.02  # as a share, by which months that are counted otherwise do not differ
+LONGEST_MONTHS = 400  # 33 years: a longer follow-up is counted in days
+TOO_MANY_MONTHS = 600  # 50 years: longer than any follow-up
+FEW_DAYS = 400  # a cohort with a shorter follow-up may have been counted in months
+TOLERANCE = 0.02  # relative difference of times in two units that agree
 ENOUGH_TIMES = 10  # to judge by the longest of them
-_UNITS = {"months": MONTHS, "days": DAYS, "years": YEARS}
-_MONTHS_IN = {"months": 1.0, "days": 1 / DAYS_PER_MONTH, "years": 12.0}
+MANY_LOST = 0.05  # share of the dead or the living without a time beyond which the rest is no random sample
+OS = "OS"
+
+_MONTHS_IN = {"months": 1.0, "days": 1 / DAYS_PER_MONTH, "weeks": 7 / DAYS_PER_MONTH, "years": 12.0}
 _TIME_WORDS = frozenset(names_in("date dates day days month months year years time followup followed follow"))
+_EVENT_REMEDY = "write 1 (it happened), 0 (it did not), Dead or Alive, or leave it empty"
+_CENSORED_REMEDY = "write 1 (censored: no event seen) or 0 (it happened)"
 
 
-def read_survival(table: LabelTable) -> dict[str, pd.Series | None]:
-    """Return survival_months (float) and event (boolean, True: died) by case; None where no column has them.
+@dataclass(frozen=True)
+class Survival:
+    """Survival labels.
+
+    Attributes:
+        months: (cases) time to event or censoring, float; None without a time column.
+        event: (cases) boolean, True: it happened; None without an event column.
+        gaps: (cases) why a case has no survival label; missing where it has one.
+        endpoint: key of `ENDPOINTS`.
+        available: endpoints with a time and an event column.
+    """
+
+    months: pd.Series | None
+    event: pd.Series | None
+    gaps: pd.Series
+    endpoint: str
+    available: tuple[str, ...]
+
+
+def read_survival(table: LabelTable, endpoint: str = OS, *, known: Mapping[str, pd.Series | None]) -> Survival:
+    """Return time and event of an endpoint.
+
+    Args:
+        table: the clinical columns.
+        endpoint: a key of `ENDPOINTS`.
+        known: age (years) and grade of the cases, both of which shorten survival: the direction of the event is checked
+            against them.
 
     Raises:
-        InputError: a value that is not understood, or columns that contradict each other.
+        InputError: a value that is not understood, columns that contradict each other, or an endpoint that is not there.
     """
-    event = _event(table)
-    time, event = _time(table, event)
-    if time is None and (event is not None or table.named(DAYS_TO_DEATH)):
-        table.notes.append(_no_time(table))
-    if time is not None and event is None:
-        table.notes.append(
-            f"warning: {table.source}: there is a survival time, but no column says who died, so survival cannot be learnt; give "
-            "a column event (1: died, 0: alive at the last follow-up)"
+    columns = _columns(table)
+    available = _available(columns)
+    if endpoint not in available and endpoint != OS:
+        there = ", ".join(available) or "none"
+        raise InputError(
+            f"{table.source}: --endpoint {endpoint}: no columns of its time and event; endpoints here: {there}"
         )
-    if time is not None:
-        negative = time.index[time < 0]
-        if len(negative):
-            table.notes.append(
-                f"warning: {table.source}: survival_months: negative in {len(negative)} cases, taken as missing: {some(negative)}"
-            )
-        time = time.mask(time < 0)
-    return {"survival_months": time, "event": event}
+    _note_endpoints(table, columns, available, endpoint)
+    months, used = _time(table, columns, endpoint)
+    event, event_column = _event(table, columns, endpoint, with_time=used)
+    if used and columns[used].role == "follow-up time":
+        if event is None:
+            event, event_column = _event_of_dates(table, columns), used
+        months = _without_dateless_deaths(table, columns, months, event)
+    _note_missing_columns(table, columns, months, event)
+    if months is not None:
+        months = _without_negative(table, months)
+    if months is not None and event is not None:
+        vital = _vital_status(table, columns, event_column) if endpoint == OS else None
+        require_direction(table, event_column or "event", event, months, known, vital=vital)
+    gaps = _gaps(table, months, event)
+    return Survival(months, event, gaps, endpoint, available)
 
 
-def _no_time(table: LabelTable) -> str:
-    """The warning that deaths are told, and no time that could be used with them."""
-    dated = [name for name in table.frame.columns if _TIME_WORDS & set(plain_name(name).split("_"))]
-    unused = f" (not used: {some(dated)})" if dated else ""
-    return (
-        f"warning: {table.source}: there are deaths but no survival time, so survival cannot be learnt{unused}; give a "
-        "column survival_months or survival_days, from the diagnosis to the death or the last follow-up"
-    )
+def _columns(table: LabelTable) -> dict[str, SurvivalColumn]:
+    """Survival columns with a value, by name; those called OS or PFI are times or events by their values."""
+    found = {}
+    for name in table.frame.columns:
+        column = survival_column(name)
+        if column is None or not table.frame[name].notna().any():
+            continue
+        if column.role == "time or event":
+            role = _role_of_values(table.frame[name])
+            column = SurvivalColumn(column.endpoint, role, column.unit, column.happened) if role else None
+        if column is not None and not (column.role == "time" and is_binary(table.frame[name])):
+            found[name] = column
+    return found
 
 
-def _time(table: LabelTable, event: pd.Series | None) -> tuple[pd.Series | None, pd.Series | None]:
-    """Survival in months, and the event, which the GDC's days to death may be the only ones to tell."""
-    for unit, names in _UNITS.items():
-        column = table.first(names, "survival_months", read=read_number)
-        if column is not None:
-            if unit != "months":
-                table.notes.append(f"survival_months: {column} taken as {unit} (a month has {DAYS_PER_MONTH} days)")
-            months = _in_months(table, column, unit)
-            _compare_units(table, column, unit, months)
-            return months, event
-    if table.named(DAYS_TO_LAST):
-        return _days_to_death(table, event)
-    column = table.first(UNIT_UNKNOWN, "survival_months", accept=_is_time)
-    if column is None:
-        return None, event
-    values = table.numbers(column)
-    unit = "days" if values.max() > LONGEST_MONTHS else "months"
+def _role_of_values(values: pd.Series) -> Role | None:
+    """Event for 0 and 1 or for words, time for numbers; None for anything else."""
+    texts = values.dropna().map(text_of)
+    if is_binary(values) or texts.map(read_flag).notna().all():
+        return "event"
+    return "time" if texts.map(read_number).notna().all() else None
+
+
+def _available(columns: Mapping[str, SurvivalColumn]) -> tuple[str, ...]:
+    """Endpoints with a time and an event, in the order of `ENDPOINTS`; columns without an endpoint count as OS."""
+    times = {
+        column.endpoint or OS for column in columns.values() if column.role in ("time", "death time", "follow-up time")
+    }
+    events = {column.endpoint or OS for column in columns.values() if column.role in ("event", "censored")}
+    events |= {OS} if any(column.role == "death time" for column in columns.values()) else set()
+    return tuple(name for name in ENDPOINTS if name in times & events)
+
+
+def _note_endpoints(
+    table: LabelTable, columns: Mapping[str, SurvivalColumn], available: tuple[str, ...], endpoint: str
+) -> None:
+    times = {column.endpoint for column in columns.values() if column.role == "time"} - {None, *available}
+    if times:
+        table.notes.append(
+            f"endpoints: times of {', '.join(sorted(map(str, times)))} without a status of its own: not used"
+        )
+    if len(available) > 1:
+        table.notes.append(f"endpoints: {', '.join(available)}; {endpoint} is used (--endpoint)")
+    elif available and endpoint not in available:
+        table.notes.append(
+            f"warning: {table.source}: no overall survival, but {ENDPOINTS[available[0]]}; use it with --endpoint {available[0]}"
+        )
+
+
+def _time(
+    table: LabelTable, columns: Mapping[str, SurvivalColumn], endpoint: str
+) -> tuple[pd.Series | None, str | None]:
+    """Survival in months, and the column that gave it."""
+    ours = {name: c for name, c in columns.items() if c.endpoint == endpoint or (c.endpoint is None and endpoint == OS)}
+    times = [name for name, column in ours.items() if column.role == "time"]
+    for unit in ("months", "days", "years", "weeks"):
+        with_unit = sorted((n for n in times if ours[n].unit == unit), key=lambda n: ours[n].endpoint != endpoint)
+        if with_unit:
+            name = _first(table, with_unit)
+            months = _in_months(table, name, unit)
+            _compare_units(table, ours, name, months)
+            return months, name
+    if any(column.role == "follow-up time" for column in ours.values()):
+        return _months_of_dates(table, ours)
+    if not times:
+        return None, None
+    name = _first(table, sorted(times, key=lambda n: ours[n].endpoint != endpoint))
+    return _guessed_months(table, name, ours[name]), name
+
+
+def _first(table: LabelTable, names: list[str]) -> str:
+    """The first of the columns, noted with the others and in how many cases they differ."""
+    values = {n: table.frame[n].map(lambda value: read_number(text_of(value)), na_action="ignore") for n in names}
+    both = {name: values[names[0]].notna() & values[name].notna() for name in names[1:]}
+    differing: dict[str, int | None] = {
+        n: int((values[names[0]] != values[n])[there].sum()) for n, there in both.items()
+    }
+    table.note_choice("survival_months", names[0], differing)
+    return names[0]
+
+
+def _guessed_months(table: LabelTable, name: str, column: SurvivalColumn) -> pd.Series:
+    """Times of a column without a unit: those of TCGA (`OS.time`) are days, others are judged by the longest."""
+    values = table.numbers(name)
+    longest = values.max()
+    if column.endpoint is not None and plain_name(name).endswith("time"):
+        unit, ground = "days", "as in the TCGA clinical data resource"
+    else:
+        unit, ground = ("days" if longest > LONGEST_MONTHS else "months"), "judged by the longest"
     table.notes.append(
-        f"survival_months: column {column} names no unit; its largest value is {values.max():g}, so {unit} are assumed "
-        f"(call it time_months or time_days to be sure)"
+        f"warning: {table.source}: survival_months: column {name} names no unit; {unit} are assumed, {ground} (the longest is "
+        f"{longest:g}); call it survival_{unit}, or survival_{'months' if unit == 'days' else 'days'} if that is wrong"
     )
-    return values * _MONTHS_IN[unit], event
+    return _in_months(table, name, unit, guessed=True)
 
 
-def _compare_units(table: LabelTable, column: str, unit: str, months: pd.Series) -> None:
-    """Warns of columns in other units that tell other times."""
-    others = [(name, other) for other in _UNITS if other != unit for name in table.named(_UNITS[other])]
-    for name, other in others:
-        told = table.frame[name].map(lambda value: read_number(text_of(value)), na_action="ignore").astype(float)
-        difference = (told * _MONTHS_IN[other] - months).abs()
-        rounded = max(1.0, _MONTHS_IN[other], _MONTHS_IN[unit])  # as whole years are
+def _compare_units(table: LabelTable, columns: Mapping[str, SurvivalColumn], used: str, months: pd.Series) -> None:
+    """Warn of columns in other units whose times differ."""
+    used_unit = columns[used].unit or "months"
+    for name, column in columns.items():
+        unit = column.unit
+        if column.role != "time" or unit is None or unit == used_unit or column.endpoint != columns[used].endpoint:
+            continue
+        numbers = table.frame[name].map(lambda value: read_number(text_of(value)), na_action="ignore").astype(float)
+        difference = (numbers * _MONTHS_IN[unit] - months).abs()
+        rounded = max(1.0, _MONTHS_IN[unit], _MONTHS_IN[used_unit])  # as whole years are
         differing = difference.index[difference > rounded + TOLERANCE * months]
         if len(differing):
             table.notes.append(
-                f"warning: {table.source}: survival_months: column {name} tells other times than {column}, which is used, in "
+                f"warning: {table.source}: survival_months: column {name} has other times than {used}, which is used, in "
                 f"{len(differing)} cases: {some(differing)}"
             )
 
 
-def _in_months(table: LabelTable, column: str, unit: str) -> pd.Series:
-    """The column in months; a follow-up longer than anybody's is refused."""
+def _in_months(table: LabelTable, column: str, unit: str, *, guessed: bool = False) -> pd.Series:
+    """The column in months; a follow-up longer than any is refused."""
     numbers = table.numbers(column)
     months = numbers * _MONTHS_IN[unit]
     absurd = months.index[months > TOO_MANY_MONTHS]
     if len(absurd):
         remedy = "days go into a column survival_days, months into survival_months, and an unknown time is left empty"
         table.refuse(column, absurd[0], f"that is {months[absurd[0]]:,.0f} months; {remedy}")
-    if unit == "days" and numbers.count() >= ENOUGH_TIMES and numbers.max() <= FEW_DAYS:
+    if unit != "months" and not guessed:
+        table.notes.append(f"survival_months: {column} is in {unit} (a month has {DAYS_PER_MONTH} days)")
+    if unit == "days" and not guessed and numbers.count() >= ENOUGH_TIMES and numbers.max() <= FEW_DAYS:
         table.notes.append(
             f"warning: {table.source}: the longest of {numbers.count()} times in column {column} is {numbers.max():g} days; if "
             "it counts months or years, call it survival_months or survival_years"
@@ -118,37 +215,112 @@ def _in_months(table: LabelTable, column: str, unit: str) -> pd.Series:
     return months
 
 
-def _days_to_death(table: LabelTable, event: pd.Series | None) -> tuple[pd.Series, pd.Series]:
-    """The GDC's two columns: days to death where the case died, else days to the last follow-up."""
-    followed = table.numbers(table.named(DAYS_TO_LAST)[0])
-    columns = table.named(DAYS_TO_DEATH)
-    death = table.numbers(columns[0]) if columns else pd.Series(float("nan"), index=followed.index)
-    table.notes.append("survival_months: days to death where there are any, else days to the last follow-up")
-    if event is None:
-        event = death.notna().astype("boolean").mask(death.isna() & followed.isna())
-        table.notes.append("event: happened where there are days to death")
-    contradicted = event.index[event.eq(False).fillna(False) & death.notna()]
+# --- The GDC's two columns: days to death, days to the last follow-up -------------------------------------------------
+
+
+def _dates(table: LabelTable, columns: Mapping[str, SurvivalColumn], role: str) -> tuple[str | None, pd.Series]:
+    """The first column of this role, and its times in months; where several are there, the latest follow-up of each case."""
+    names = [name for name, column in columns.items() if column.role == role]
+    if not names:
+        return None, pd.Series(float("nan"), index=table.frame.index)
+    months = pd.concat([table.numbers(name) * _MONTHS_IN[columns[name].unit or "days"] for name in names], axis=1)
+    return names[0], months.max(axis=1)
+
+
+def _months_of_dates(table: LabelTable, columns: Mapping[str, SurvivalColumn]) -> tuple[pd.Series, str]:
+    followed_by, followed = _dates(table, columns, "follow-up time")
+    died_by, died = _dates(table, columns, "death time")
+    first = f"{died_by} where there is one, else " if died_by else ""
+    table.notes.append(f"survival_months: {first}{followed_by}")
+    return died.fillna(followed), str(followed_by)
+
+
+def _event_of_dates(table: LabelTable, columns: Mapping[str, SurvivalColumn]) -> pd.Series:
+    _, followed = _dates(table, columns, "follow-up time")
+    name, died = _dates(table, columns, "death time")
+    table.notes.append(f"event: happened where {name or 'days to death'} has a value")
+    return died.notna().astype("boolean").mask(died.isna() & followed.isna())
+
+
+def _without_dateless_deaths(
+    table: LabelTable, columns: Mapping[str, SurvivalColumn], months: pd.Series | None, event: pd.Series
+) -> pd.Series | None:
+    """A death without its date happened at an unknown time: the last follow-up is not that time."""
+    name, died = _dates(table, columns, "death time")
+    living = event.eq(False).fillna(False)
+    contradicted = event.index[living & died.notna()]
     if len(contradicted):
         raise InputError(
-            f"{table.source}: case {contradicted[0]} is alive by its vital status but has {columns[0]} = "
-            f"{death[contradicted[0]]:g}; correct one of them"
+            f"{table.source}: case {contradicted[0]} is alive by its vital status but has {name} = "
+            f"{table.value(name, contradicted[0])}; correct one of them"
         )
-    # A death without its date happened at a time that nobody knows: the last follow-up is not that time.
-    time = death.fillna(followed.mask(event.eq(True).fillna(False)))
-    return time / DAYS_PER_MONTH, event
+    return None if months is None else months.mask(event.eq(True).fillna(False) & died.isna())
 
 
-def _event(table: LabelTable) -> pd.Series | None:
-    column = table.first(EVENT, "event", accept=_is_event, read=read_flag)
-    opposite = table.first(CENSORSHIP, "event, as the opposite of censorship")
-    remedy = "write 1 (it happened), 0 (it did not), Dead or Alive, or leave it empty"
-    event = table.parse(column, read_flag, dtype="boolean", remedy=remedy) if column else None
-    if opposite is None:
-        return event
-    remedy = "write 1 (censored: it was not seen to happen) or 0 (it happened)"
-    censored = table.parse(opposite, _read_censored, dtype="boolean", remedy=remedy)
-    if event is None:
-        return ~censored
+# --- Events -----------------------------------------------------------------------------------------------------------
+
+
+def _event(
+    table: LabelTable, columns: Mapping[str, SurvivalColumn], endpoint: str, *, with_time: str | None
+) -> tuple[pd.Series | None, str | None]:
+    """The event of the endpoint: a time named OS goes with an event named OS, one without a name with one without."""
+    named_time = columns[with_time].endpoint is not None if with_time else True
+    ours = [n for n, c in columns.items() if c.endpoint == endpoint or (c.endpoint is None and endpoint == OS)]
+    events = [name for name in ours if columns[name].role == "event"]
+    events.sort(key=lambda name: ((columns[name].endpoint is not None) != named_time, "vital" in name.lower()))
+    opposite = next((name for name in ours if columns[name].role == "censored"), None)
+    if not events:
+        if opposite is None:
+            return None, None
+        table.notes.append(f"event, as the opposite of censorship: column {opposite}")
+        return ~_censored(table, opposite), opposite
+    chosen, *others = events
+    flags = {name: _flags(table, name, columns[name]) for name in events}
+    several = len({column.endpoint or OS for column in columns.values() if column.role == "time"}) > 1
+    same = [
+        name for name in others if columns[name].endpoint is not None or not several
+    ]  # else it may be of any endpoint
+    differing = {name: int((flags[name] != flags[chosen]).sum()) if name in same else None for name in others}
+    table.note_choice("event", chosen, differing)
+    event = _read_event(table, chosen, columns[chosen])
+    return (_with_censorship(table, event, chosen, opposite) if opposite else event), chosen
+
+
+def _flags(table: LabelTable, name: str, column: SurvivalColumn) -> pd.Series:
+    """The events of a column, missing where a value is not understood."""
+    return (
+        table.frame[name].map(lambda value: _flag_reader(column)(text_of(value)), na_action="ignore").astype("boolean")
+    )
+
+
+def _read_event(table: LabelTable, name: str, column: SurvivalColumn) -> pd.Series:
+    return table.parse(name, _flag_reader(column), dtype="boolean", remedy=_EVENT_REMEDY)
+
+
+def _flag_reader(column: SurvivalColumn) -> Callable[[str], bool | None]:
+    """How values are read, by the coding that the column's name states (`1=dead`) if it does."""
+    if column.happened is None:
+        return read_flag
+
+    def read(text: str) -> bool | None:
+        code = text.removesuffix(".0")
+        return code == column.happened if code in ("0", "1", "2") else read_flag(text)
+
+    return read
+
+
+def _censored(table: LabelTable, name: str) -> pd.Series:
+    return table.parse(name, _read_censored, dtype="boolean", remedy=_CENSORED_REMEDY)
+
+
+def _read_censored(text: str) -> bool | None:
+    """Of a censorship column "censored" is True, though of an event column it is False."""
+    word = text.lower()
+    return word == "censored" if word in ("censored", "uncensored") else yes_no(word)
+
+
+def _with_censorship(table: LabelTable, event: pd.Series, column: str, opposite: str) -> pd.Series:
+    censored = _censored(table, opposite)
     contradicted = event.index[(event == censored).fillna(False)]
     if len(contradicted):
         case = contradicted[0]
@@ -160,18 +332,77 @@ def _event(table: LabelTable) -> pd.Series | None:
     return event.fillna(~censored)
 
 
-def _is_event(name: str, values: pd.Series) -> bool:
-    """OS is the event where it holds 0 and 1 (TCGA clinical data resource), else a time (CGGA)."""
-    return name != "os" or is_binary(values)
+def _vital_status(
+    table: LabelTable, columns: Mapping[str, SurvivalColumn], event_column: str | None
+) -> pd.Series | None:
+    """Deaths by the words of a vital status (Dead, Alive), from another column than the event's."""
+    for name, column in columns.items():
+        if name == event_column or column.role != "event" or column.endpoint != OS:
+            continue
+        flags = table.frame[name].map(lambda value: read_flag(text_of(value)), na_action="ignore")
+        if flags.notna().any() and not is_binary(table.frame[name]):
+            return flags.astype("boolean")
+    return None
 
 
-def _is_time(name: str, values: pd.Series) -> bool:
-    """Numbers, and not 0 and 1 alone: those are an event, whatever the name."""
-    numbers = values.dropna().map(text_of).map(read_number)
-    return bool(numbers.notna().any()) and not is_binary(values)
+# --- What is missing --------------------------------------------------------------------------------------------------
 
 
-def _read_censored(text: str) -> bool | None:
-    """Censorship in its own words: "censored" is True here, though as an event it is False."""
-    word = text.lower()
-    return word == "censored" if word in ("censored", "uncensored") else yes_no(word)
+def _note_missing_columns(
+    table: LabelTable, columns: Mapping[str, SurvivalColumn], months: pd.Series | None, event: pd.Series | None
+) -> None:
+    dated_deaths = any(column.role == "death time" for column in columns.values())
+    if months is None and (event is not None or dated_deaths):
+        dated = [name for name in table.frame.columns if _TIME_WORDS & set(plain_name(name).split("_"))]
+        unused = f" (not used: {some(dated)})" if dated else ""
+        table.notes.append(
+            f"warning: {table.source}: there are deaths but no survival time, so survival cannot be learned{unused}; give a "
+            "column survival_months or survival_days, from the diagnosis to the death or the last follow-up"
+        )
+    if months is not None and event is None:
+        table.notes.append(
+            f"warning: {table.source}: there is a survival time, but no column of deaths, so survival cannot be learned; give "
+            "a column event (1: died, 0: alive at the last follow-up)"
+        )
+
+
+def _without_negative(table: LabelTable, months: pd.Series) -> pd.Series:
+    negative = months.index[months < 0]
+    if len(negative):
+        table.notes.append(
+            f"warning: {table.source}: survival_months: negative in {len(negative)} cases, taken as missing: {some(negative)}"
+        )
+    return months.mask(months < 0)
+
+
+def _gaps(table: LabelTable, months: pd.Series | None, event: pd.Series | None) -> pd.Series:
+    """Why each case has no survival label; a warning where the dead or the living are lost more than by chance."""
+    gaps = pd.Series(pd.NA, index=table.frame.index, dtype="string")
+    if months is None or event is None:
+        return gaps.fillna("no survival time" if months is None else "no vital status")
+    dead, alive, timed = event.eq(True).fillna(False), event.eq(False).fillna(False), months.notna()
+    gaps = gaps.mask(event.isna(), "no vital status").mask(event.isna() & ~timed, "no vital status and no time")
+    gaps = gaps.mask(dead & ~timed, "dead without a date").mask(alive & ~timed, "living without follow-up")
+    lost_dead, lost_alive = int((dead & ~timed).sum()), int((alive & ~timed).sum())
+    if max(lost_dead / max(dead.sum(), 1), lost_alive / max(alive.sum(), 1)) > MANY_LOST:
+        left = timed & (dead | alive)
+        table.notes.append(
+            f"warning: {table.source}: survival: {lost_dead} of {dead.sum()} dead have no date and {lost_alive} of {alive.sum()} "
+            f"living no follow-up; of the {left.sum()} cases that remain {(left & dead).sum()} died: they are no random sample of "
+            "the cohort. Add the follow-up (the GDC has it in the table follow_ups), or do not compare these survival times"
+        )
+    return gaps
+
+
+def follow_up(months: pd.Series, event: pd.Series) -> float:
+    """Return the median follow-up in months by the reverse Kaplan-Meier method; NaN where it is not reached.
+
+    Schemper & Smith, Controlled Clinical Trials 17 (1996) 343: censoring is the event, and a death censors it.
+    """
+    time, censored = months.to_numpy(float), ~event.to_numpy(bool)
+    share = 1.0
+    for moment in np.unique(time):
+        share *= 1 - (censored & (time == moment)).sum() / (time >= moment).sum()
+        if share <= 0.5:
+            return float(moment)
+    return float("nan")

@@ -30,4 +30,7 @@ class OmicsConfig(Settings):
     max_missing: float = Field(
         default=0.5, ge=0, le=1, description="features missing in more of the training cases are left out"
     )
+    keep: tuple[str, ...] = Field(
+        default=(), description="columns of the gene tables that are features, whatever they are called"
+    )
     ignore: tuple[str, ...] = Field(default=(), description="columns of the gene tables to leave out")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from preprocessing.omics.matrix import feature_kind
+from preprocessing.tables.gene_names import feature_kind
 
 _MUTATIONS = {
     "IDH1": "IDH mutation defines the subtype",

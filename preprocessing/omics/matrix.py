@@ -1,6 +1,5 @@
 """The matrix of cases × molecular features; clinical covariates are one more kind of feature."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +11,9 @@ from jaxtyping import Float
 from models.registry import nearest
 from preprocessing.io.atomic import whole_file
 from preprocessing.io.errors import InputError, some
+from preprocessing.tables.gene_names import SUFFIX_OF_KIND, feature_kind, has_suffix
 
 COVARIATE = "covariate"
-
-_SUFFIXES = {
-    "mutation": ("mut", "mutation", "mutated", "snv", "promoter"),
-    "cnv": ("cnv", "cna", "cn", "gistic", "amp", "amplification", "del", "deletion", "homdel"),
-    "methylation": ("meth", "methylation", "beta"),
-    "rna": ("rnaseq", "rna", "mrna", "expr", "expression", "tpm", "fpkm"),
-    "protein": ("protein", "rppa"),
-}
-FEATURE_KINDS = frozenset(_SUFFIXES)
-_KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes}
-_SUFFIX = re.compile(r"(.+)[_. ](" + "|".join(_KIND_OF_SUFFIX) + ")", re.IGNORECASE)
-
-
-def feature_kind(name: str, *, default: str = "rna") -> tuple[str, str]:
-    """Return gene symbol and feature kind: ("EGFR", "cnv") for `EGFR_cnv`; the default kind without a suffix."""
-    found = _SUFFIX.fullmatch(name)
-    return (found[1], _KIND_OF_SUFFIX[found[2].lower()]) if found else (name, default)
 
 
 @dataclass(frozen=True)
@@ -62,8 +45,8 @@ class OmicsMatrix:
     def from_frame(cls, frame: pd.DataFrame, *, kind: str = "rna") -> "OmicsMatrix":
         """Return the matrix of a table of cases × features; `kind` applies to features whose name has no suffix."""
         kinds = [feature_kind(name, default=kind)[1] for name in frame.columns]
-        suffix = _SUFFIXES[kind][0] if kind in _SUFFIXES and kind != "rna" else ""
-        names = [name if not suffix or _SUFFIX.fullmatch(name) else f"{name}_{suffix}" for name in frame.columns]
+        suffix = SUFFIX_OF_KIND.get(kind, "") if kind != "rna" else ""
+        names = [name if not suffix or has_suffix(name) else f"{name}_{suffix}" for name in frame.columns]
         return cls(frame.to_numpy(np.float64), tuple(map(str, frame.index)), tuple(names), tuple(kinds))
 
     def take(self, case_ids: Sequence[str]) -> "OmicsMatrix":

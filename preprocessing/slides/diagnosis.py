@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from preprocessing.io.files import what_it_is, why_no_file
+from preprocessing.io.file_types import file_type
+from preprocessing.io.files import why_no_file
 
 
 def unsafe_reason(path: Path) -> str | None:
@@ -27,8 +28,8 @@ def unsupported_reason(path: Path) -> str:
         return f": it cannot be read: {error}"
     if not beginning:
         return ": it is empty; copy it again"
-    if what := what_it_is(beginning):
-        return f": it is {what}; download it again, or unpack it"
+    if found := file_type(beginning):
+        return f": it is {found.name}; download it again, or unpack it"
     if not any(beginning):
         return ": it begins with zeros only, as an interrupted copy does; copy it again"
     if beginning.isascii() and b"\0" not in beginning:

@@ -6,9 +6,8 @@ no scheme recognises is a case of its own. A cohort with structured ids is one m
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-PRIMARY = "01"
 
 
 @dataclass(frozen=True)
@@ -19,15 +18,17 @@ class CaseIdScheme:
         name: of the cohort, in messages.
         case: what begins the id of a case, sample or slide: the case, matched in an id with dashes.
         sample: what follows the case in the id of a sample; group 1 is the sample code.
+        classes: sample class (primary, recurrent, metastatic, normal, other) by the beginning of the sample code.
         slide: what follows the case in the id of a slide; group 1 is the kind of slide.
         site: position of the tissue source site within the case; None where ids have none.
-        mangled: an id with dots or underscores for dashes, as R writes it; its groups after the first are the parts.
+        mangled: an id with dots or underscores for dashes, as R writes it; group 1 is the separator, the others the parts.
         truncated: the beginning of a mangled id; an id that only begins so is doubtful.
     """
 
     name: str
     case: re.Pattern[str]
-    sample: re.Pattern[str] | None = None
+    sample: re.Pattern[str]
+    classes: Mapping[str, str]
     slide: re.Pattern[str] | None = None
     site: slice | None = None
     mangled: re.Pattern[str] | None = None
@@ -36,11 +37,11 @@ class CaseIdScheme:
     def normalise(self, text: str) -> str | None:
         """Return the id with dashes and in capitals (a slide's uuid unchanged); None if it is of another scheme."""
         if self.mangled and (found := self.mangled.fullmatch(text)):
-            text = "-".join([self.name, *(part for part in found.groups()[1:] if part)])
+            text = "-".join(part for part in found.groups()[1:] if part)
         if not self.case.match(text):
             return None
-        barcode, dot, uuid = text.partition(".")
-        return barcode.upper() + dot + uuid
+        barcode, dot, rest = text.partition(".")
+        return barcode.upper() + dot + rest
 
     def split(self, identifier: str) -> tuple[str, str]:
         """Return the case of a normalised id, and what follows it."""
@@ -48,21 +49,60 @@ class CaseIdScheme:
         end = found.end() if found else len(identifier)
         return identifier[:end], identifier[end:]
 
+    def class_of(self, code: str) -> str:
+        """Return the class of a sample code; other for an unknown code."""
+        return next((name for start, name in self.classes.items() if code.upper().startswith(start)), "other")
 
+
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(text, re.IGNORECASE)
+
+
+_TCGA_CLASSES = {
+    **dict.fromkeys(("01", "03", "09", "TP", "TB"), "primary"),  # 03 and 09: of blood and marrow
+    **dict.fromkeys(("02", "04", "40", "TR", "R"), "recurrent"),
+    **dict.fromkeys(("06", "07", "TM", "M"), "metastatic"),
+    **dict.fromkeys(("1", "N"), "normal"),
+}
 # With dashes, anything may follow the case. With dots or underscores the whole barcode must fit, so that `TCGA.06.0125.1`,
 # which R makes of a duplicate column, does not pass for a sample.
 TCGA = CaseIdScheme(
     name="TCGA",
-    case=re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?![A-Z0-9])", re.IGNORECASE),
-    sample=re.compile(r"-(\d\d)[A-Z]?(?![A-Z0-9])", re.IGNORECASE),
-    slide=re.compile(r"-\d\d[A-Z]?-[A-Z0-9]{2,3}-([A-Z]{2})[A-Z0-9]*(?![A-Z0-9])", re.IGNORECASE),
+    case=_pattern(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?![A-Z0-9])"),
+    sample=_pattern(r"-(\d\d|TP|NB|NT|R\d|M\d)[A-Z]?(?![A-Z0-9])"),
+    classes=_TCGA_CLASSES,
+    slide=_pattern(r"-\d\d[A-Z]?-[A-Z0-9]{2,3}-([A-Z]{2})[A-Z0-9]*(?![A-Z0-9])"),
     site=slice(5, 7),
-    mangled=re.compile(
-        r"TCGA([._])([A-Z0-9]{2})\1([A-Z0-9]{4})(?:\1(\d\d[A-Z]?)(?:\1([A-Z0-9]{2,3})(?:\1(.+))?)?)?", re.IGNORECASE
+    mangled=_pattern(
+        r"(?=TCGA([._]))(TCGA)\1([A-Z0-9]{2})\1([A-Z0-9]{4})(?:\1(\d\d[A-Z]?)(?:\1([A-Z0-9]{2,3})(?:\1(.+))?)?)?"
     ),
-    truncated=re.compile(r"TCGA[-._][A-Z0-9]{2}[-._][A-Z0-9]{4}[-._]", re.IGNORECASE),
+    truncated=_pattern(r"TCGA[-._][A-Z0-9]{2}[-._][A-Z0-9]{4}[-._]"),
 )
-SCHEMES = (TCGA,)
+GLASS = CaseIdScheme(  # GLSS-SF-0001-TP-01R-RNA-…
+    name="GLASS",
+    case=_pattern(r"GLSS-[A-Z0-9]{2}-[A-Z0-9]{4}(?![A-Z0-9])"),
+    sample=_pattern(r"-(TP|NB|NT|R\d|M\d)(?![A-Z0-9])"),
+    classes=_TCGA_CLASSES,
+    site=slice(5, 7),
+    mangled=_pattern(r"(?=GLSS([._]))(GLSS)\1([A-Z0-9]{2})\1([A-Z0-9]{4})(?:\1([A-Z0-9]{2})(?:\1(.+))?)?"),
+)
+TARGET = CaseIdScheme(  # TARGET-30-PAAAAA-01A-01R
+    name="TARGET",
+    case=_pattern(r"TARGET-\d{2}-[A-Z0-9]{6}(?![A-Z0-9])"),
+    sample=_pattern(r"-(\d\d)[A-Z]?(?![A-Z0-9])"),
+    classes=_TCGA_CLASSES,
+    mangled=_pattern(r"(?=TARGET([._]))(TARGET)\1(\d{2})\1([A-Z0-9]{6})(?:\1(\d\d[A-Z]?)(?:\1(.+))?)?"),
+)
+CPTAC = CaseIdScheme(  # C3L-00104, its normal tissue C3L-00104.N
+    name="CPTAC",
+    case=_pattern(r"(?:C3[LN]-\d{5}|\d{2}(?:BR|CO|LU|OV|UC)\d{3})(?![A-Z0-9])"),
+    sample=_pattern(r"[.-]([NT])(?![A-Z0-9])"),
+    classes={"N": "normal", "T": "primary"},
+    mangled=_pattern(
+        r"(?=(?:C3[LN]|X?\d{2}[A-Z])([._])?)(?:X(?=\d))?(C3[LN](?=[._]\d{5})|\d{2}(?:BR|CO|LU|OV|UC)\d{3})(?:[._](\d{5}))?(?:[._]([NT]))?"
+    ),
+)
+SCHEMES = (TCGA, GLASS, TARGET, CPTAC)
 
 
 def _recognise(identifier: str) -> tuple[CaseIdScheme | None, str]:
@@ -100,8 +140,14 @@ def case_of(identifier: str) -> str:
 def sample_type(identifier: str) -> str | None:
     """Return the sample code ("01": primary tumour, "11": normal tissue); None where the id names no sample."""
     scheme, text = _recognise(identifier)
-    found = scheme.sample.match(scheme.split(text)[1]) if scheme and scheme.sample else None
-    return found[1] if found else None
+    found = scheme.sample.match(scheme.split(text)[1]) if scheme else None
+    return found[1].upper() if found else None
+
+
+def sample_class(identifier: str) -> str | None:
+    """Return primary, recurrent, metastatic, normal or other; None where the id names no sample."""
+    scheme, code = _recognise(identifier)[0], sample_type(identifier)
+    return scheme.class_of(code) if scheme and code else None
 
 
 def slide_kind(identifier: str) -> str | None:

@@ -1,10 +1,13 @@
-"""Names of label and covariate columns, in their usual spellings."""
+"""Names of label and covariate columns: lists of usual spellings, and patterns where spellings have no end."""
 
 import re
+from dataclasses import dataclass
+from functools import lru_cache
 
-from preprocessing.tables.reading import names_in
+from preprocessing.tables.endpoint_names import survival_column
+from preprocessing.tables.reading import names_in, words_of
 
-# The plainest name first. Names are compared as `plain_name` writes them.
+# The most specific name last. Names are compared as `plain_name` writes them.
 GRADE = names_in(
     "grade tumor_grade tumour_grade who_grade grade_who cns_who_grade histologic_grade histological_grade "
     "neoplasm_histologic_grade glioma_grade pathologic_grade who2021_grade who_2021_grade grade_who2021"
@@ -13,47 +16,50 @@ SUBTYPE = names_in(
     "subtype who_subtype molecular_subtype who2021_subtype who_2021_subtype subtype_who2021 idh_codel_subtype "
     "who2021_diagnosis who_2021_diagnosis integrated_diagnosis subtype_ceccarelli original_subtype"
 )
-MONTHS = names_in(
-    "survival_months months_survival time_months survival_time_months os_months overall_survival_months os_time_months "
-    "overall_survival_time_months follow_up_months followup_months"
-)
-DAYS = names_in(
-    "survival_days time_days survival_time_days os_days overall_survival_days os_time_days overall_survival_time_days "
-    "follow_up_days followup_days os_time"
-)  # os_time: the TCGA clinical data resource counts it in days
-YEARS = names_in("survival_years time_years os_years overall_survival_years")
-UNIT_UNKNOWN = names_in(
-    "time survival_time overall_survival_time survival overall_survival follow_up_time followup_time futime os"
-)
-DAYS_TO_DEATH = names_in("days_to_death death_days_to")
-DAYS_TO_LAST = names_in("days_to_last_follow_up days_to_last_followup last_contact_days_to days_to_last_known_alive")
-EVENT = names_in(
-    "event death dead deceased died is_dead death_event os_event event_os survival_event overall_survival_event "
-    "os_status overall_survival_status survival_status vital_status os fustat status censor_alive_0_dead_1"
-)  # the last: the CGGA writes "Censor (alive=0; dead=1)"
-CENSORSHIP = names_in("censorship censored censor is_censored censoring")
-AGE = names_in(
-    "age age_years age_in_years patient_age age_at_index age_at_diagnosis diagnosis_age "
-    "age_at_initial_pathologic_diagnosis age_days age_in_days age_at_diagnosis_days days_to_birth"
-)
-SEX = names_in("is_female female sex gender is_male male")
+SEX = names_in("is_female female sex gender patient_sex patient_gender sex_at_birth is_male male")
 SITE = names_in("site tissue_source_site tissue_source_site_code tss")
-LABEL_NAMES = frozenset().union(
-    GRADE, SUBTYPE, MONTHS, DAYS, YEARS, UNIT_UNKNOWN, DAYS_TO_DEATH, DAYS_TO_LAST, EVENT, CENSORSHIP, AGE, SEX, SITE
-)
+LABEL_NAMES = frozenset().union(GRADE, SUBTYPE, SEX, SITE)
 
-# The GDC puts its table in front: demographic.vital_status.
-_FROM_TABLES = re.compile(r"^(cases?|demographic|diagnos[ie]s|clinical|patient|follow_ups?)_")
+# Tables that are named before a column: demographic.vital_status (GDC), paper_Grade (TCGAbiolinks).
+_FROM_TABLES = re.compile(r"^(cases?|demographic|diagnos[ie]s|clinical|patient|follow_ups?|paper)_")
+_AGE_WORDS = frozenset(
+    names_in(
+        "age ages years year yrs yr y months days day in at of the patient initial pathologic diagnosis dx index surgery"
+    )
+) | frozenset(names_in("sampling presentation inclusion enrollment onset when"))
+_BIRTH = re.compile(r"(?P<unit>days|years)_(to|since|from)_birth")
+
+
+@dataclass(frozen=True)
+class AgeColumn:
+    """Unit (years, months, days; None where the name says none) of an age, and whether it counts back to birth."""
+
+    unit: str | None
+    negative: bool = False
 
 
 def plain_name(column: str) -> str:
-    """The column's name in lower case, words joined by `_`, without the GDC's table in front."""
+    """Return the name in lower case with words joined by `_`, without the table that the GDC or TCGAbiolinks names first."""
     words = re.sub(r"([a-z])([A-Z])", r"\1_\2", column)
     name = re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
     short = _FROM_TABLES.sub("", name)
     return short if short in LABEL_NAMES else name
 
 
+def age_column(column: str) -> AgeColumn | None:
+    """Return what the name says of an age: `Age (years at diagnosis)`, `age_at_index`, `days_to_birth`; else None."""
+    words = words_of(column)
+    while len(words) > 1 and words[0] in ("cases", "demographic", "diagnoses", "clinical", "paper"):
+        words = words[1:]
+    if found := _BIRTH.fullmatch("_".join(words)):
+        return AgeColumn(found["unit"], negative=found["unit"] == "days")
+    if "age" not in words or not set(words) <= _AGE_WORDS:
+        return None
+    units = {unit for unit in ("days", "months", "years") if {unit, unit[:-1]} & set(words)}
+    return AgeColumn(next(iter(units)) if len(units) == 1 else None)
+
+
+@lru_cache(maxsize=1 << 17)
 def is_label(column: str) -> bool:
-    """Whether `recognise` might take the column for a label or a covariate."""
-    return plain_name(column) in LABEL_NAMES
+    """Whether labels or covariates may be read from a column of this name."""
+    return plain_name(column) in LABEL_NAMES or age_column(column) is not None or survival_column(column) is not None

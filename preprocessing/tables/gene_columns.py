@@ -1,12 +1,14 @@
-"""Which columns of a table of cases are genes, and which speak of ids, labels or patients."""
+"""Which columns of a table of cases are features, and which describe ids, labels, scores or patients."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables.column_names import is_label
+from preprocessing.tables.gene_names import are_integers, is_accession, is_counter, is_gene_name
 from preprocessing.tables.reading import names_in, text_columns, words_of
 
 ROW_NUMBERS = re.compile(r"|index|row(_?names?|_?num(ber)?s?)?|nr|no|s_?no|unnamed(_\d+)*|x(_\d+)?")
@@ -36,6 +38,14 @@ DATED_GENE = re.compile(
     r"\d{4}-\d\d-\d\d( 00:00:00)?|\d{1,2}([/.])\d{1,2}\3\d{2,4}",
     re.IGNORECASE,
 )
+# Components, scores and outcomes that are called like genes, or whose names are aliases of genes.
+_SCORES = re.compile(
+    r"(pc|pca|dim|umap|tsne|component|factor)_?\d+|ttp|tte|lts|idh|ki_?67(_.*)?|(g_)?cimp(_.*)?|mdnasi|mrnasi|m_dnasi|m_rnasi|"
+    r"absolute|os|lgg|gbm|gbmlgg|race|msi|hrd|tmb"
+)
+ENOUGH_GENES = 10  # with names, to tell by them that others are none
+FEW_UNNAMED, FEW_UNNAMED_SHARE = 20, 0.02
+TOLD = 30
 FROM_DATES = "a spreadsheet made dates of names such as SEPT2 or MARCH1"
 _RENAMED_GENE = re.compile(r"(.+)\.\d{1,2}")  # what pandas and R make of a second EGFR: EGFR.1
 # No gene is called so: words with blanks between them, or in small letters and without a digit.
@@ -46,8 +56,12 @@ _NUMBER_LIKE = re.compile(
 
 
 def is_annotation(name: str) -> bool:
-    """Whether a column of this name speaks of ids, labels or patients, and so is never a gene."""
+    """Whether a column of this name describes ids, labels, scores or patients, and so is never a gene."""
+    if is_accession(name):
+        return False
     words = words_of(name)
+    if _SCORES.fullmatch("_".join(words)):
+        return True
     if name.startswith("...") or ROW_NUMBERS.fullmatch("_".join(words)):  # "...1" is a tibble's column without a name
         return True
     if is_label(name) or (words and words[0] in _ENDPOINTS):
@@ -64,24 +78,49 @@ def is_annotation(name: str) -> bool:
     return any(word.endswith(_LABEL_ENDS) or any(part in word for part in _LABEL_PARTS) for word in words)
 
 
-def gene_columns(path: Path, frame: pd.DataFrame, id_column: str, notes: list[str]) -> tuple[list[str], list[str]]:
-    """The columns that are genes, and those that are not (the ids apart); InputError where there are none."""
-    columns = [column for column in frame.columns if column != id_column]
-    named = [column for column in columns if is_annotation(column)]
+def gene_columns(
+    path: Path,
+    frame: pd.DataFrame,
+    id_column: str,
+    notes: list[str],
+    *,
+    keep: Collection[str] = (),
+    features: Collection[str] = (),
+) -> tuple[list[str], list[str]]:
+    """Return the columns that are features, and the others except the ids.
+
+    Args:
+        path: the file.
+        frame: cases in rows.
+        id_column: the column of ids.
+        notes: what was left out, and warnings of odd names.
+        keep: columns that are features, whatever they are called.
+        features: of a trained model, likewise.
+
+    Raises:
+        InputError: no features, or features that are row numbers.
+    """
+    columns, kept = [column for column in frame.columns if column != id_column], {*keep, *features}
+    named = [column for column in columns if column not in kept and is_annotation(column)]
     rest = frame.drop(columns=[id_column, *named])
     words = [column for column in text_columns(rest) if _is_words(rest[column])]
-    counters = _row_counters(rest)
+    counters = [column for column in _row_counters(rest) if column not in kept]
     no_gene = {*named, *words, *counters}
-    others = [column for column in columns if column in no_gene]
     genes = [column for column in columns if column not in no_gene]
     if named:
-        notes.append(
-            f"taken as labels or annotations, not as genes: {', '.join(name or '(unnamed)' for name in named)}"
-        )
+        notes.append(f"read as labels or annotations, not as genes: {', '.join(name or '(unnamed)' for name in named)}")
     if words:
-        notes.append(f"taken as annotations, for they hold words: {', '.join(words)}")
+        notes.append(f"read as annotations, since they contain words: {', '.join(words)}")
     if counters:
-        notes.append(f"taken as row numbers, not as genes: {', '.join(counters)}")
+        notes.append(f"read as row numbers, not as genes: {', '.join(counters)}")
+    _require_names(path, frame, genes)
+    genes = _without_unnamed(genes, kept, notes)
+    _warn_of_names(genes, notes)
+    left = set(genes)
+    return genes, [column for column in columns if column not in left]
+
+
+def _require_names(path: Path, frame: pd.DataFrame, genes: list[str]) -> None:
     if not genes:
         remedy = (
             "is it separated by commas, semicolons or tabs, and the header its first line?"
@@ -91,12 +130,33 @@ def gene_columns(path: Path, frame: pd.DataFrame, id_column: str, notes: list[st
         raise InputError(
             f"{path}: no column of numbers that could be a gene, among {some(list(frame.columns))}; {remedy}"
         )
-    _warn_of_names(genes, notes)
-    return genes, others
+    if is_counter(genes):
+        raise InputError(
+            f"{path}: the genes are called {some(genes)}, which are row numbers; write their names into the header, or give the "
+            "column of gene names as the first"
+        )
+
+
+def _without_unnamed(genes: list[str], kept: Collection[str], notes: list[str]) -> list[str]:
+    """The features without those that carry no gene name among many that do: labels and scores rather than genes."""
+    known = [name for name in genes if name in kept or is_gene_name(name)]
+    unknown = sorted(set(genes) - set(known) - {name for name in genes if DATED_GENE.fullmatch(name)}, key=genes.index)
+    if len(known) < max(ENOUGH_GENES, len(genes) / 2):
+        return genes
+    few = len(unknown) <= max(FEW_UNNAMED, FEW_UNNAMED_SHARE * len(genes))
+    if unknown and few:
+        notes.append(
+            f"warning: {len(unknown)} columns carry no gene name among {len(known)} that do, and are left out: "
+            f"{', '.join(unknown[:TOLD])}{', …' if len(unknown) > TOLD else ''}; omics.keep keeps those that are genes"
+        )
+        return [name for name in genes if name not in set(unknown)]
+    if unknown:
+        notes.append(f"{len(unknown)} of {len(genes)} features carry no known gene name: {some(unknown)}")
+    return genes
 
 
 def _row_counters(frame: pd.DataFrame) -> list[str]:
-    """Columns that count the rows, one by one."""
+    """Columns that count the rows."""
     numbers = frame.select_dtypes("number")
     if len(frame) < ENOUGH_ROWS:
         return []
@@ -110,21 +170,25 @@ def _warn_of_names(genes: list[str], notes: list[str]) -> None:
             f"warning: {len(dated)} genes are called like dates ({some(dated)}): {FROM_DATES}, and no gene set will find "
             "them; correct the names"
         )
+    if are_integers(genes):
+        notes.append(
+            f"warning: the genes are called by bare integers ({some(genes)}), read as Entrez ids; check that they are"
+        )
     every = set(genes)
     if again := [name for name in genes if (found := _RENAMED_GENE.fullmatch(name)) and found[1] in every]:
         notes.append(
-            f"warning: {len(again)} genes seem to be there more than once, renamed by a program ({some(again)}), and count as "
-            "genes of their own; keep one of each"
+            f"warning: {len(again)} genes seem to be duplicates that a program renamed ({some(again)}), and count as separate "
+            "genes; keep one of each"
         )
     odd = [name for name in genes if _ODD_GENE.fullmatch(name)]
     if 0 < len(odd) < len(genes) / 2:
         notes.append(
-            f"warning: {len(odd)} columns are taken as genes, though they are not called like any: {some(odd)}; leave them out "
-            "with omics.ignore if they are none"
+            f"warning: {len(odd)} columns are read as genes, though their names are unlike any gene's: {some(odd)}; leave "
+            "them out with omics.ignore if they are none"
         )
 
 
 def _is_words(values: pd.Series) -> bool:
-    """Whether a text column holds words and nothing that was meant as a number."""
+    """Whether a text column contains words, and nothing that was meant as a number."""
     there = values.dropna().astype(str)
     return len(there) > 0 and not there.map(lambda text: _NUMBER_LIKE.fullmatch(text) is not None).any()

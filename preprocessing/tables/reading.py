@@ -1,4 +1,4 @@
-"""Any table: every cell of a CSV as it was written, or the file is refused with the place of what is wrong."""
+"""Text tables: every cell as it was written, or the file is refused with the place of the fault."""
 
 import csv
 import io
@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.io.errors import InputError, some
-from preprocessing.io.files import read_text
+from preprocessing.io.files import decode, read_bytes
+from preprocessing.io.unpacking import ZIP
+from preprocessing.tables.containers import split_sheet, workbook_rows
+from preprocessing.tables.layouts import csv_text, without_gct_head
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """The words of a text."""
+    """Return the words of a text."""
     return tuple(text.split())
 
 
@@ -36,10 +39,10 @@ _SPELT = sorted(
 LARGE, WIDE = 20_000_000, 5_000
 
 # Columns that are read as text whatever they look like, so that "02" stays "02".
-_TEXT_WORDS = frozenset(names_in("id ids barcode case sample patient slide submitter site tss bcr"))
+_TEXT_WORDS = frozenset(names_in("id ids barcode case sample patient slide submitter site tss"))
 _LEADING_ZERO = re.compile(rb'[,;|\t\n"]0\d+[,;|\t\n"]')  # no number is written so: a column that has it holds names
 
-# What may stand above the header: comments, empty lines, and the line by which Excel is told the separator.
+# What may stand above the header: comments, empty lines, and the line that sets the separator for Excel.
 _ABOVE = re.compile(r'(?:#[^\n]*\n|\n)*(?:"?sep=(?P<sep>[,;|\t])"?[,;|\t]*\n)?(?:#[^\n]*\n|\n)*', re.IGNORECASE)
 # What Python reads besides, 1_000 and the digits of other scripts, nobody meant as that number.
 _PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
@@ -48,22 +51,31 @@ _NAMELESS = re.compile(r"unnamed: ?\d+(_level_\d+)?(\.\d+)?", re.IGNORECASE)
 
 
 def read_table(path: Path | str, *, as_text: bool = False) -> pd.DataFrame:
-    """The file's columns, numbers exact, missing values NaN, ids as text; the index is the line of the file, from 1.
+    """Return the columns of a file: numbers exact, missing values NaN, ids as text; the index is the line, from 1.
 
-    CSV, TSV or semicolons, gzipped or not, with or without a byte order mark; lines that begin with # in front of the
-    header are passed over, and so are columns without a name and without a value. A first line `sep=;` says the
-    separator. A header that lacks the name of the first column (R) gets "".
+    CSV, TSV or semicolons, compressed or not, with or without a byte order mark; GCT; a sheet of an Excel workbook. Lines that
+    begin with # above the header are skipped, and so are columns without a name and without a value. A first line `sep=;`
+    sets the separator. A header that lacks the name of the first column (R) gets "".
 
     Args:
-        path: the file.
+        path: the file; of a workbook `FILE.xlsx` (its first sheet) or `FILE.xlsx:SHEET`.
         as_text: whether every column holds names, whatever they look like.
 
     Raises:
-        InputError: no such file, not text, empty, a column twice, a row with too many or too few fields.
+        InputError: no such file, not text, empty, a duplicate column, a row with too many or too few fields.
     """
-    path = Path(path)
-    whole = read_text(path)
-    names, sep, body = _header(path, whole)
+    file, sheet = split_sheet(path)
+    data = read_bytes(file)
+    if data.startswith(ZIP):
+        return parse_table(file, csv_text(workbook_rows(file, data, sheet)), as_text=as_text)
+    if sheet is not None:
+        raise InputError(f"{file}: is no Excel workbook, so it has no sheet {sheet}")
+    return parse_table(file, decode(file, data), as_text=as_text)
+
+
+def parse_table(path: Path, whole: str, *, as_text: bool = False) -> pd.DataFrame:
+    """Return the columns of a text; see `read_table`. `path` names the file in messages."""
+    names, sep, body = _header(path, without_gct_head(whole))
     lines = _check_fields(path, body, sep, names, first_line=_first_line(whole, body))
     text = set(range(len(names))) if as_text else _text_positions(names, sep, body)
     frame = _read_large(names, sep, body, text) if (len(body) > LARGE or len(names) > WIDE) and not as_text else None
@@ -75,28 +87,28 @@ def read_table(path: Path | str, *, as_text: bool = False) -> pd.DataFrame:
 
 
 def _cell(value: Any) -> Any:
-    """The text without outer blanks, NaN where it stands for nothing; what is no text as it is."""
+    """The text without outer blanks, NaN where it means a missing value; other values unchanged."""
     if not isinstance(value, str):
         return value
     text = value.strip()
-    if text.startswith('="') and text.endswith('"'):  # how Excel is told that 007 is a text
+    if text.startswith('="') and text.endswith('"'):  # how a CSV tells Excel that 007 is text
         text = text[2:-1].strip()
     return float("nan") if text.lower() in _NOTHING else text
 
 
 def text_columns(frame: pd.DataFrame) -> list[str]:
-    """The columns that do not hold numbers alone."""
+    """Return the columns that do not hold numbers only."""
     return [column for column, dtype in zip(frame.columns, frame.dtypes, strict=True) if dtype.kind == "O"]
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a column's name, in lower case: "daysToDeath" and "days_to.death" have the same."""
+    """Return the words of a column's name in lower case: the same for "daysToDeath" and "days_to.death"."""
     spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
     return re.findall(r"[a-z0-9]+", spaced.lower())
 
 
 def read_number(text: str) -> float | None:
-    """The finite number that the text spells as a plain decimal, else None."""
+    """Return the finite number that the text spells as a plain decimal, else None."""
     number = float(text) if _PLAIN_NUMBER.fullmatch(text.strip()) else float("inf")
     return number if abs(number) < float("inf") else None
 
@@ -248,14 +260,14 @@ def _numeric_positions(sep: str, body: bytes, known_text: set[int]) -> list[int]
 
 
 def _named(path: Path, frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """The columns under their names, without those that have neither name nor value, as separators at the end make them."""
+    """The columns under their names, without those that have neither name nor value (trailing separators)."""
     named = [bool(name) and not _NAMELESS.fullmatch(name) for name in names]
     kept = [position for position in range(len(names)) if named[position] or frame[position].notna().any()]
     if not kept:
         raise InputError(f"{path}: is empty: no column has a name or a value")
     twice = sorted(name for name, count in Counter(names[position] for position in kept).items() if count > 1)
     if twice:
-        told = some(name or "(no name)" for name in twice)
+        names_twice = some(name or "(no name)" for name in twice)
         title = "; is there a title above the header?" if "" in twice else ""
-        raise InputError(f"{path}: {len(twice)} columns are there more than once: {told}; keep one of each{title}")
+        raise InputError(f"{path}: {len(twice)} duplicate columns: {names_twice}; keep one of each{title}")
     return frame[kept].set_axis([names[position] for position in kept], axis=1)

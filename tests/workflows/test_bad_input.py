@@ -178,7 +178,7 @@ def test_why_there_is_no_label_is_told_before_the_error(walk, cohort, write, cap
     table = table[["case_id", "survival_months", "died_or_not"]]
     assert walk("none", cohort.genes, "--clinical", str(write(table)), "--dry-run") == 2
     told = capsys.readouterr().err
-    assert told.index("no column says who died") < told.index("error: there are no labels to learn from")
+    assert told.index("no column of deaths") < told.index("error: there are no labels to learn from")
 
 
 def test_the_label_that_is_asked_for_is_missing(refused, cohort, write):

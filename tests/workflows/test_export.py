@@ -10,7 +10,7 @@ import tifffile
 from shapely.geometry import shape
 
 from pipeline.run.explanation_file import write_explanation
-from pipeline.run.finished import open_finished
+from pipeline.run.finished_slides import open_slides
 from preprocessing.formats.colours import SHARES, Scale
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.slide import SlideFile
@@ -25,7 +25,7 @@ def explained(finished, tmp_path):
     """A copy of the finished run in which the first case's slides are explained."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("explain"))
-    run = open_finished(folder, store=None, task=None)
+    run = open_slides(folder, store=None, task=None)
     case = run.slides()[0].case_id
     places = folder / "explain" / "grade"
     places.mkdir(parents=True)
@@ -40,7 +40,7 @@ def explained(finished, tmp_path):
     legends = {"attention": SCALE.legend() | {"unit": "share of attention"}}
     content = {"task": "grade", "cases": [{"case_id": case, "slides": entries, "legends": legends}], "atlas": atlas}
     write_explanation(folder / "explain" / "grade.json", content)
-    return open_finished(folder, store=None, task=None)
+    return open_slides(folder, store=None, task=None)
 
 
 def run_export(name, folder, *options):
@@ -49,7 +49,7 @@ def run_export(name, folder, *options):
 
 def test_what_is_written_for_qupath_reads_back_as_the_runs_own_tissue(finished, tmp_path):
     assert run_export("geojson", finished, "--out", tmp_path) == 0
-    run = open_finished(finished, store=None, task=None)
+    run = open_slides(finished, store=None, task=None)
     for slide in run.slides():
         tiled = run.store.read_tiles(slide.tiles)
         probed = probe_slide(SlideFile(slide.slide_id, slide.case_id, slide.path), default_mpp=None)
@@ -71,7 +71,7 @@ def test_polygons_of_the_tissue_enclose_what_makes_a_tile_one(finished, tmp_path
 
 def test_tiles_carry_what_the_model_sees(explained, tmp_path):
     slide = explained.explained(explained.slides())[0]
-    assert run_export("geojson", explained.folder, "--case", slide.case_id, "--out", tmp_path) == 0
+    assert run_export("geojson", explained.run.path, "--case", slide.case_id, "--out", tmp_path) == 0
     features = json.loads((tmp_path / f"{slide.slide_id}.geojson").read_text())["features"]
     tiles = [one for one in features if one["properties"]["objectType"] == "tile"]
     coords = explained.coords(slide)
@@ -83,7 +83,7 @@ def test_tiles_carry_what_the_model_sees(explained, tmp_path):
 
 def test_heatmaps_are_written_of_what_is_explained_and_of_nothing_else(explained, tmp_path, capsys):
     slides = explained.explained(explained.slides())
-    assert run_export("heatmap", explained.folder, "--out", tmp_path) == 0
+    assert run_export("heatmap", explained.run.path, "--out", tmp_path) == 0
     for what in ("attention", "prototype"):
         assert {path.name for path in tmp_path.glob(f"*.{what}.tiff")} == {
             f"{one.slide_id}.{what}.tiff" for one in slides
@@ -95,14 +95,14 @@ def test_heatmaps_are_written_of_what_is_explained_and_of_nothing_else(explained
     for axis, name in enumerate(("openslide.mpp-x", "openslide.mpp-y")):
         pixel = float(drawn.properties[name])
         assert abs(drawn.dimensions[axis] * pixel - scan.dimensions[axis] * float(scan.properties[name])) < pixel
-    shutil.rmtree(explained.folder / "explain")
-    assert run_export("heatmap", explained.folder, "--out", tmp_path / "none") == 2
+    shutil.rmtree(explained.run.path / "explain")
+    assert run_export("heatmap", explained.run.path, "--out", tmp_path / "none") == 2
     assert "slides is explained" in capsys.readouterr().err
 
 
 def test_anndata_opens_cases_and_the_cohort(explained, tmp_path):
     case = explained.explained(explained.slides())[0].case_id
-    assert run_export("anndata", explained.folder, "--out", tmp_path) == 0
+    assert run_export("anndata", explained.run.path, "--out", tmp_path) == 0
     slides = explained.slides([case])
     tiles = anndata.read_h5ad(tmp_path / f"{case}.h5ad")
     bags = [explained.store.read_features(slide.features) for slide in slides]
@@ -111,7 +111,7 @@ def test_anndata_opens_cases_and_the_cohort(explained, tmp_path):
     assert set(tiles.obs["slide_id"]) == {slide.slide_id for slide in slides}
     assert {"prototype", "attention"} <= set(tiles.obs)
     cohort = anndata.read_h5ad(tmp_path / "cohort.h5ad")
-    told = pd.read_csv(explained.folder / "predictions.csv")
+    told = pd.read_csv(explained.run.path / "predictions.csv")
     risk = told[told["task"] == "survival"].set_index("case_id")["risk"]
     assert cohort.n_vars == 60
     assert np.allclose(cohort.obs["survival_risk"], risk.reindex(cohort.obs_names))
@@ -120,10 +120,10 @@ def test_anndata_opens_cases_and_the_cohort(explained, tmp_path):
 
 def test_an_explanation_of_other_tiles_is_refused(explained, tmp_path, capsys):
     slide = explained.explained(explained.slides())[0]
-    path = explained.folder / "explain" / "grade" / f"{slide.slide_id}.csv"
+    path = explained.run.path / "explain" / "grade" / f"{slide.slide_id}.csv"
     pd.read_csv(path)[1:].to_csv(path, index=False)
-    assert run_export("heatmap", explained.folder, "--case", slide.case_id, "--out", tmp_path) == 3
-    assert "is of other tiles than the store's" in capsys.readouterr().out
+    assert run_export("heatmap", explained.run.path, "--case", slide.case_id, "--out", tmp_path) == 3
+    assert "is of other tiles than" in capsys.readouterr().out
 
 
 def test_a_run_is_exported_from_any_folder(finished, tmp_path, monkeypatch):
@@ -148,7 +148,7 @@ def test_wrong_input_is_told(finished, tmp_path, capsys, options, message):
 
 def test_a_folder_that_is_no_run_is_told(tmp_path, capsys):
     assert run_export("clam", tmp_path) == 2
-    assert "is no finished run" in capsys.readouterr().err
+    assert "contains no run" in capsys.readouterr().err
 
 
 def test_outlines_need_the_slide_or_the_users_word_of_where_it_starts(finished, tmp_path, capsys):
@@ -158,5 +158,5 @@ def test_outlines_need_the_slide_or_the_users_word_of_where_it_starts(finished, 
     table.assign(path="/gone/slide.svs").to_csv(folder / "slides.csv", index=False)
     case = table["case_id"].iloc[0]
     assert run_export("geojson", folder, "--case", case) == 3
-    assert "take --origin slide" in capsys.readouterr().out
+    assert "use --origin slide" in capsys.readouterr().out
     assert run_export("geojson", folder, "--case", case, "--origin", "slide") == 0

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.run.finished import open_finished
+from pipeline.run.finished_slides import open_slides
 from preprocessing.features.store import FeatureStore
 from workflows import export, import_features
 
@@ -58,7 +58,7 @@ def test_exported_features_come_back_bit_for_bit(finished, bring, tmp_path, layo
     out = tmp_path / "out"
     assert export.main([layout, str(finished), "--out", str(out)]) == 0
     assert bring(out, layout=layout) == 0
-    run, store = open_finished(finished, store=None, task=None), FeatureStore(tmp_path / "new.zarr")
+    run, store = open_slides(finished, store=None, task=None), FeatureStore(tmp_path / "new.zarr")
     imported = pd.read_csv(tmp_path / "imported.csv").set_index("slide_id")["features"]
     assert len(imported) == len(run.slides())
     for slide in run.slides():

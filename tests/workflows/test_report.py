@@ -16,8 +16,9 @@ from playwright.sync_api import Page, sync_playwright
 from sklearn.metrics import roc_auc_score
 
 from pipeline.run.explanation_file import write_explanation
+from pipeline.run.finished import read_run
+from preprocessing.io.errors import InputError
 from workflows.report import words, write_report
-from workflows.report.run_folder import read_run
 from workflows.report.sections import flow
 from workflows.run_pipeline import main
 
@@ -217,9 +218,9 @@ def test_the_flow_of_cases_counts_each_once_under_its_kind_of_reason(copied):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: folder.mkdir(), "holds no run"),
-        (lambda folder: None, "holds no run"),
-        (lambda folder: (folder.mkdir(), (folder / "identity.json").write_text("{}")), "is not finished"),
+        (lambda folder: folder.mkdir(), "contains no run"),
+        (lambda folder: None, "contains no run"),
+        (lambda folder: (folder.mkdir(), (folder / "identity.json").write_text("{}")), "contains an unfinished run"),
     ],
     ids=["empty", "absent", "unfinished"],
 )
@@ -469,3 +470,11 @@ def test_explanations_are_shown_and_a_lost_picture_is_named(explained, visit):
     assert HOSTILE in told
     opened.page.set_viewport_size({"width": 390, "height": 800})
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_run_folder_of_another_version_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text('{"store": "f.zarr"}')
+    with pytest.raises(
+        InputError, match=r"run\.json has format 1, this version reads 2; use the version that wrote it"
+    ):
+        read_run(tmp_path)

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing beside it, drawn from what the run folder holds and nothing else."""
+"""The report of a run: one self-contained HTML file, drawn from the files of the run folder only."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ NAME = "report.html"
 
 
 def write_report(folder: Path) -> Path:
-    """Draw `report.html` of a finished run; returns where it lies.
+    """Draw `report.html` of a finished run, and return its path.
 
     Raises:
-        InputError: the folder holds no finished run.
+        InputError: no run has finished in the folder, or one of its files is damaged or of another version.
     """
+    from pipeline.run.finished import read_run
     from preprocessing.io.atomic import write_text
     from workflows.report.page import render
-    from workflows.report.run_folder import read_run
 
     path = folder.absolute() / NAME
     write_text(path, render(read_run(path.parent)))

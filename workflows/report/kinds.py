@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.run.finished import FinishedRun
 from pipeline.tasks import TASKS
 from pipeline.tasks.classification import PROBABILITY
 from pipeline.tasks.survival import outcome
 from workflows.report import class_charts, survival_charts
 from workflows.report.chart import Chart, missing
-from workflows.report.run_folder import RunFolder
 from workflows.report.tables import Table, class_table
 from workflows.report.words import SHOWN, Told, compared, other_name
 
@@ -65,7 +65,7 @@ class KindView:
         is_decided: whether a prediction is right or wrong as compared with the label.
     """
 
-    charts: Callable[[RunFolder, str, Told, pd.DataFrame], tuple[Chart, ...]] = _nothing
+    charts: Callable[[FinishedRun, str, Told, pd.DataFrame], tuple[Chart, ...]] = _nothing
     table: Callable[[str, str, Told], Table | None] = _no_table
     confusions: Callable[[Told], tuple[Confusion, ...]] = _nothing
     about: Callable[[pd.DataFrame], str] = _no_words
@@ -84,7 +84,7 @@ def truth_of(task: str) -> list[str]:
     return list(TASKS[task].truth_columns) or ["label"] if task in TASKS else ["label"]
 
 
-def _survival_charts(run: RunFolder, name: str, report: Told, tested: pd.DataFrame) -> tuple[Chart, ...]:
+def _survival_charts(run: FinishedRun, name: str, report: Told, tested: pd.DataFrame) -> tuple[Chart, ...]:
     if "risk" not in tested:
         return (missing(f"{name}-kaplan-meier", "Kaplan–Meier, AUC and calibration", "No case has a risk."),)
     pooled = report["model"]["pooled"] if report else {}
@@ -106,7 +106,7 @@ def _deaths(tested: pd.DataFrame) -> str:
     return f"{int(outcome(known)[1].sum())} events" if len(known) else ""
 
 
-def _class_charts(run: RunFolder, name: str, report: Told, tested: pd.DataFrame) -> tuple[Chart, ...]:
+def _class_charts(run: FinishedRun, name: str, report: Told, tested: pd.DataFrame) -> tuple[Chart, ...]:
     if not report or "label" not in tested:
         return (missing(f"{name}-roc", "ROC, precision and recall, calibration", "They need labels; there are none."),)
     classes = report["model"]["pooled"]["confusion"]["classes"]

@@ -8,9 +8,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from pipeline.run.finished import FinishedRun
 from workflows.report import words
 from workflows.report.charts import gene_groups
-from workflows.report.run_folder import RunFolder, data_url
+from workflows.report.images import data_url
 from workflows.report.sections import Flow, TaskView, explain_reason, flow, settings, task_view
 from workflows.report.tables import Table, case_table, diagnosis_table, slide_table
 
@@ -27,7 +28,7 @@ class Alert:
     target: str
 
 
-def render(run: RunFolder) -> str:
+def render(run: FinishedRun) -> str:
     """The page."""
     from plotly.offline import get_plotlyjs
 
@@ -50,7 +51,7 @@ def render(run: RunFolder) -> str:
     return environment.get_template("page.html").render(**_content(run))
 
 
-def _content(run: RunFolder) -> dict[str, Any]:
+def _content(run: FinishedRun) -> dict[str, Any]:
     tasks: list[TaskView] = [task_view(run, name) for name in run.tasks()]
     slides: Table | None = slide_table(run) if len(run.slides) else None
     cases: Flow = flow(run)
@@ -70,7 +71,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def alerts(run: RunFolder) -> list[Alert]:
+def alerts(run: FinishedRun) -> list[Alert]:
     """What went wrong, the gravest first."""
     found = [Alert(text, "#run") for text in run.facts.get("tasks_given_up", ())]
     failed = run.slides[run.slides["status"] == "failed"] if len(run.slides) else run.slides
@@ -86,7 +87,7 @@ def _slides(n: int) -> str:
     return f"{n} slide" if n == 1 else f"{n} slides"
 
 
-def why_no_tasks(run: RunFolder) -> str:
+def why_no_tasks(run: FinishedRun) -> str:
     """Why a run has no metrics and no predictions."""
     until = run.config.get("until", "train")
     if until != "train":
@@ -97,7 +98,7 @@ def why_no_tasks(run: RunFolder) -> str:
     )
 
 
-def _picture(run: RunFolder, task: str, name: str) -> str | None:
+def _picture(run: FinishedRun, task: str, name: str) -> str | None:
     """A picture of the explanations as a data URL, as small as the page shows it; None where it is not there."""
     path = run.path / "explain" / task / name
     return data_url(path, most_px=TILE_PX if path.parent.name == "atlas" else MAP_PX)

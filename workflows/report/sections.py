@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.run.finished import FinishedRun
 from workflows.report import charts
 from workflows.report.chart import Chart
 from workflows.report.kinds import Confusion, KindView, kind_of
 from workflows.report.prediction_table import prediction_table
-from workflows.report.run_folder import RunFolder
 from workflows.report.tables import Cell, Table, fold_table, metric_table
 from workflows.report.words import Told, Verdict, judge, number, why_left_out
 
@@ -84,7 +84,7 @@ class TaskView:
     explanation: Mapping[str, Any] | None
 
 
-def flow(run: RunFolder) -> Flow:
+def flow(run: FinishedRun) -> Flow:
     """The flow of cases through the run."""
     cases = run.cases
     left_out = (
@@ -113,7 +113,7 @@ def _counted(values: pd.Series) -> dict[str, int]:
     return {str(name): int(n) for name, n in values.value_counts().items()}
 
 
-def task_view(run: RunFolder, name: str) -> TaskView:
+def task_view(run: FinishedRun, name: str) -> TaskView:
     """The section of one task."""
     report: Told = run.metrics.get(name, {})
     predicted, verdict = run.predicted(name), judge(report)
@@ -136,13 +136,13 @@ def task_view(run: RunFolder, name: str) -> TaskView:
     )
 
 
-def _tested(run: RunFolder, name: str) -> pd.DataFrame:
+def _tested(run: FinishedRun, name: str) -> pd.DataFrame:
     """The cases whose predictions count: of a new cohort, all that were predicted."""
     tested = run.predicted(name, status="tested")
     return tested if len(tested) else run.predicted(name, status="predicted")
 
 
-def _about(run: RunFolder, name: str, report: Told) -> str:
+def _about(run: FinishedRun, name: str, report: Told) -> str:
     tested = _tested(run, name)
     parts = [f"{report['n']} cases tested" if "n" in report else f"{len(run.predicted(name))} cases predicted"]
     if about := kind_of(name).about(tested):
@@ -178,13 +178,13 @@ def _comparison(kind: KindView, key: str, path: str, title: str, report: Told) -
     )
 
 
-def _charts(run: RunFolder, name: str, report: Told) -> tuple[Chart, ...]:
+def _charts(run: FinishedRun, name: str, report: Told) -> tuple[Chart, ...]:
     tested = _tested(run, name)
     history = charts.training(f"{name}-training", run.history(name, report.get("contender") or _model(run)))
     return (*kind_of(name).charts(run, name, report, tested), history)
 
 
-def _model(run: RunFolder) -> str:
+def _model(run: FinishedRun) -> str:
     names = run.config.get("model") or [""]
     return str(names[0])
 
@@ -207,14 +207,14 @@ def _notes(report: Told) -> tuple[str, ...]:
     return tuple(found)
 
 
-def explain_reason(run: RunFolder) -> str | None:
+def explain_reason(run: FinishedRun) -> str | None:
     """Why there are no explanations; None where there are."""
     if run.explanations:
         return None
     return "This run made no explanations; there is no folder explain/ in it."
 
 
-def settings(run: RunFolder) -> tuple[Table, ...]:
+def settings(run: FinishedRun) -> tuple[Table, ...]:
     """Timings, versions and origin."""
     seconds = run.facts.get("seconds", {})
     total = sum(seconds.values())

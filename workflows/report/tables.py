@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from workflows.report.run_folder import RunFolder
+from pipeline.run.finished import FinishedRun
+from workflows.report.images import thumbnail_url
 from workflows.report.words import SHOWN, Told, metric_name, number, other_name, plain
 
 LONG_FROM_ROWS = 12  # shorter tables are seen at a glance
@@ -61,7 +62,7 @@ class Table:
         return len(self.rows) >= LONG_FROM_ROWS
 
 
-def slide_table(run: RunFolder) -> Table:
+def slide_table(run: FinishedRun) -> Table:
     """The ledger of slides, with their thumbnails; those that are not used come first."""
     undrawn: Mapping[str, str] = run.facts.get("thumbnails_failed", {})
     rows = []
@@ -85,9 +86,9 @@ def slide_table(run: RunFolder) -> Table:
     return Table("slide-ledger", "", columns, tuple(rows))
 
 
-def _thumbnail(run: RunFolder, slide: Mapping[Any, Any], *, is_undrawn: bool) -> Cell:
+def _thumbnail(run: FinishedRun, slide: Mapping[Any, Any], *, is_undrawn: bool) -> Cell:
     name = str(slide["slide_id"])
-    picture = run.thumbnail(name)
+    picture = thumbnail_url(run, name)
     if picture:
         outlined = "its tissue outlined" if slide["n_tiles"] else "no tissue outlined: it has no tiles"
         return Cell(picture=picture, title=f"{name}, {outlined}")
@@ -96,7 +97,7 @@ def _thumbnail(run: RunFolder, slide: Mapping[Any, Any], *, is_undrawn: bool) ->
     return Cell("not drawn", "the run's command, given again, draws it")
 
 
-def case_table(run: RunFolder) -> Table:
+def case_table(run: FinishedRun) -> Table:
     """Every case that came in: used or left out, with the reason, and its labels."""
     labels = [
         name
@@ -118,7 +119,7 @@ def case_table(run: RunFolder) -> Table:
     return Table("case-table", "", columns, tuple(rows))
 
 
-def diagnosis_table(run: RunFolder) -> Table:
+def diagnosis_table(run: FinishedRun) -> Table:
     """The integrated diagnosis of each case, and the rule that led to it."""
     columns = [name for name in run.diagnoses.columns if name not in ("case_id", "use")]
     rows = [

@@ -252,7 +252,7 @@ def test_attention_that_is_nearly_even_is_labelled_in_the_picture(explain, make_
     shares = {}
 
     def attention(trained, extras):
-        n = len(extras["patch_attention"][0, 0])
+        n = extras["patch_attention"].shape[-1]
         return {"attention": shares["of"](n) / shares["of"](n).sum()}
 
     monkeypatch.setattr("pipeline.explanation.tile_maps.attention_maps", attention)

@@ -10,7 +10,7 @@ from preprocessing.cohort import Cohort, audit_cases, ledger
 from preprocessing.io.errors import RunError
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
-from preprocessing.tables.case_tables import Dropped
+from preprocessing.tables.case_rows import Dropped
 
 FILES = [SlideFile(f"{case}-DX{n}", case, Path(f"/s/{case}-DX{n}.svs")) for case in ("a", "b", "NA") for n in (1, 2)]
 

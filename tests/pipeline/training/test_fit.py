@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+from models.catalogue import MODELS
 from models.linear import LinearBlend
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
@@ -14,6 +15,7 @@ from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import drop_modalities, fit_model, predict_logits, validation_loss
 from preprocessing.features.store import Bag, FeatureStore
+from tests.stand_in import StandIn
 
 WIDTH, CASES = 4, [f"c{i}" for i in range(8)]
 SMALL = UMEMLConfig(hidden=8, heads=2, blocks=1, prototypes=2, registers=1)
@@ -216,3 +218,31 @@ def test_training_and_prediction_use_one_thread_whatever_the_process_had(learned
     else:
         predict_logits(model, learned[1], CASES[:1], device="cpu")
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("name", ["umeml", "abmil", "snn"])
+def test_training_on_another_device_gives_the_same_and_waits_once_an_epoch(learned, name, monkeypatch):
+    """See `tests.stand_in`: no tensor of the CPU is mixed in, and the host waits for nothing but the losses of an epoch."""
+    task, data = learned
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda *args, fused, **options: adam(*args, **options))  # fused: CUDA, CPU
+    settings = {"umeml": SMALL.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0})}
+    weights, histories = [], []
+    for device in ("cpu", "meta"):
+        torch.manual_seed(0)
+        kind = MODELS[name]
+        model = kind(WIDTH, [3], 2, settings.get(name) or kind.Config(dropout=0.0))
+        with StandIn() as there:
+            model.to(device)
+            histories.append(
+                fit_model(
+                    model, task, data, cases=CASES, targets=task.encode(LABELS), validation=((), np.zeros((0, 1), int)),
+                    config=TrainConfig(epochs=2, batch_cases=3, modality_dropout=0.3), seed=0, device=device,
+                )
+            )  # fmt: skip
+            if device == "meta":
+                assert there.waits == ["copy to the CPU"] * 2
+            weights.append({key: x.detach().to("cpu") for key, x in model.state_dict().items()})
+    assert histories[0][-1].train == pytest.approx(histories[1][-1].train, rel=1e-4)
+    for key, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][key], weight, rtol=0, atol=1e-4)

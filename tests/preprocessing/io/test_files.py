@@ -1,8 +1,14 @@
+import bz2
 import gzip
+import io
+import lzma
+import pickle
+import tarfile
+import zipfile
 
 import pytest
 
-from preprocessing.io import files
+from preprocessing.io import unpacking
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import read_bytes, read_text, why_no_file
 
@@ -29,10 +35,10 @@ def test_text_in_utf_16_and_with_any_line_ends_is_read(tmp_path):
 
 def test_what_is_larger_than_any_table_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.csv"
-    monkeypatch.setattr(files, "MAX_BYTES", 1 << 30)
+    monkeypatch.setattr(unpacking, "MAX_BYTES", 1 << 30)
     with path.open("wb") as file:
         file.truncate((1 << 30) + 1)  # a hole: it takes no room on the disk
-    with pytest.raises(InputError, match="holds more than 1 GiB"):
+    with pytest.raises(InputError, match="larger than 1 GiB"):
         read_bytes(path)
 
 
@@ -40,6 +46,64 @@ def test_what_unpacks_beyond_belief_is_refused_and_what_is_small_is_not(tmp_path
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(bytes(1 << 20)))  # to a thousandth
     assert len(read_bytes(path)) == 1 << 20
-    monkeypatch.setattr(files, "UNSUSPECTED_BYTES", 1 << 19)
+    monkeypatch.setattr(unpacking, "UNSUSPECTED_BYTES", 1 << 19)
     with pytest.raises(InputError, match="unpack to more than"):
         read_bytes(path)
+
+
+TABLE = b"case_id,EGFR\np1,1\n"
+
+
+def zipped(*names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, TABLE)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [gzip.compress(TABLE), lzma.compress(TABLE), bz2.compress(TABLE), zipped("a.csv"), zipped("a.csv", "__MACOSX/a")],
+)
+def test_compressed_tables_are_unpacked(tmp_path, data):
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    assert read_bytes(path) == TABLE
+
+
+def test_an_archive_of_several_files_is_refused_with_their_names(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped("one.csv", "two.csv"))
+    with pytest.raises(
+        InputError, match=r"zip archive of 2 files \(one.csv, two.csv\); unpack it and give one of them"
+    ):
+        read_bytes(path)
+
+
+def tarred():
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("genes.csv"))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            gzip.compress(b"X\n\x00\x00\x00\x03rest"),
+            r"is an R object \(.rds\); convert it in a shell: Rscript -e .*readRDS",
+        ),
+        (gzip.compress(b"RDX3\nX\n"), r"is an R workspace \(.RData\); .*Rscript -e 'x <- get\(load\(\".*a.bin"),
+        (tarred(), "is a tar archive; unpack it in a shell: tar -xf .*a.bin"),
+        (gzip.compress(tarred()), "is a tar archive"),
+        (pickle.dumps({"a": 1}), "is a Python pickle, which can run any code when it is read; .*pandas.read_pickle"),
+        (b"ARROW1\0\0", "is a Feather file"),
+    ],
+)
+def test_what_is_no_table_is_named_with_the_way_to_convert_it(tmp_path, data, message):
+    path = tmp_path / "a.bin"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        read_text(path)

@@ -5,7 +5,7 @@ import pytest
 
 from preprocessing.io.errors import InputError
 from preprocessing.labels.recognition import recognise
-from preprocessing.tables.case_tables import read_clinical
+from preprocessing.tables.clinical_table import read_clinical
 from preprocessing.tables.column_names import is_label
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
@@ -61,8 +61,8 @@ def test_an_event_that_is_not_understood():
     [
         ("survival_months", [1.5, 2], [1.5, 2], "column survival_months"),
         ("Overall Survival (Months)", ["1.5", "2"], [1.5, 2], "Overall Survival"),
-        ("OS.time", [MONTH, 2 * MONTH], [1, 2], "taken as days"),
-        ("os_years", [1, 2], [12, 24], "taken as years"),
+        ("OS.time", [MONTH, 2 * MONTH], [1, 2], "days are assumed, as in the TCGA"),
+        ("os_years", [1, 2], [12, 24], "os_years is in years"),
         ("time", [12, 24], [12, 24], "months are assumed"),
         ("time", [MONTH, 20 * MONTH], [1, 20], "days are assumed"),
         ("OS", [MONTH, 20 * MONTH], [1, 20], "days are assumed"),
@@ -101,18 +101,21 @@ def test_deaths_without_a_time_are_warned_of(columns, unused):
     assert not any("there are deaths" in note for note in timed)
 
 
-@pytest.mark.parametrize("name", ["censor_indicator", "Vital Status (1=dead)", "mgmt"])
+@pytest.mark.parametrize("name", ["censor_indicator", "mgmt"])
 def test_a_survival_time_without_an_event_is_warned_of(name):
     (warning,) = [note for note in labels(survival_months=[3, 4], **{name: [0, 1]}).notes if "warning" in note]
-    assert "no column says who died" in warning
+    assert "no column of deaths" in warning
     assert not any("warning" in note for note in labels(survival_months=[3, 4], event=[0, 1]).notes)
 
 
 def test_days_that_are_few_enough_for_months_are_warned_of():
     months = {"OS.time": [5, 75.2, *range(8)], "OS": [0, 1] * 5}
     (warning,) = [note for note in labels(**months).notes if note.startswith("warning")]
-    assert "the longest of 10 times in column OS.time is 75.2 days" in warning
-    days = months | {"OS.time": [2256, *range(9)]}
+    assert "days are assumed, as in the TCGA clinical data resource (the longest is 75.2)" in warning
+    named = {"survival_days": [5, 75.2, *range(8)], "OS": [0, 1] * 5}
+    (warning,) = [note for note in labels(**named).notes if note.startswith("warning")]
+    assert "the longest of 10 times in column survival_days is 75.2 days" in warning
+    days = named | {"survival_days": [2256, *range(9)]}
     assert not any(note.startswith("warning") for note in labels(**days).notes)
 
 
@@ -180,7 +183,7 @@ def test_times_in_another_unit_that_tell_otherwise_are_warned_of():
     apart = labels(survival_months=["10", "20"], survival_days=["100", "609"], event=["1", "0"])
     assert apart.frame["survival_months"].tolist() == [10, 20]
     (told,) = (note for note in apart.notes if "warning" in note)
-    assert told.endswith("column survival_days tells other times than survival_months, which is used, in 1 cases: p0")
+    assert told.endswith("column survival_days has other times than survival_months, which is used, in 1 cases: p0")
 
 
 def test_event_and_censorship_that_contradict_each_other():
@@ -193,7 +196,7 @@ def test_ages_in_years_and_days():
     assert labels(age=[50, None]).frame["age"].tolist()[0] == 50
     found = labels(age_at_diagnosis=[365.25 * 40, 365.25 * 60])
     assert found.frame["age"].tolist() == pytest.approx([40, 60])
-    assert any("taken as days" in note for note in found.notes)
+    assert any("days are assumed, since the median is 18262.5" in note for note in found.notes)
     assert labels(days_to_birth=[-365.25 * 40]).frame["age"].tolist() == pytest.approx([40])
     with pytest.raises(InputError, match='column age, case p1: "-3" is not understood; an age lies between'):
         labels(age=[50, -3])
@@ -210,7 +213,7 @@ def test_sex():
     assert labels(is_male=[1, 0]).frame["is_female"].tolist() == [False, True]
     coded = labels(sex=[1, 0])
     assert "is_female" not in coded.frame
-    assert any("not which is female" in note for note in coded.notes)
+    assert any("without saying which is female" in note for note in coded.notes)
     with pytest.raises(InputError, match='column sex, case p0: "q"'):
         labels(sex=["q"])
 
@@ -225,7 +228,7 @@ def test_the_plainest_name_wins_and_the_others_are_said():
 
 def test_columns_are_compared_by_what_they_mean():
     found = labels(OS=[1, 0], vital_status=["Dead", "Alive"], grade=["2", "3"], who2021_grade=[4.0, 3.0])
-    assert "event: column vital_status; also there, not used: OS (differs in 0 cases)" in found.notes
+    assert "event: column OS; also there, not used: vital_status (differs in 0 cases)" in found.notes
     told = "warning: clinical.csv: grade: column grade; also there, not used: who2021_grade (differs in 1 cases)"
     assert told in found.notes
 
@@ -234,9 +237,13 @@ def test_an_empty_column_does_not_win():
     assert labels(grade=[None, None], tumor_grade=["G2", "G3"]).frame["grade"].tolist() == [2, 3]
 
 
-def test_one_subtype_in_two_spellings():
-    with pytest.raises(InputError, match='case p1: "idhwt" is not understood; it is written "IDHwt" elsewhere'):
-        labels(subtype=["IDHwt", "idhwt"])
+def test_spellings_of_one_subtype_are_read_as_the_most_frequent_one():
+    found = labels(subtype=["IDHwt", "idh-wt", "IDHwt", "MGMT+", "MGMT-"])
+    assert found.frame["subtype"].tolist() == ["IDHwt", "IDHwt", "IDHwt", "MGMT+", "MGMT-"]
+    (warning,) = [note for note in found.notes if note.startswith("warning")]
+    assert warning.endswith("spellings of one subtype are read as one: idh-wt as IDHwt")
+    two_columns = labels(subtype=["IDHwt", "IDHmut-codel"], original_subtype=["LGG_idhwt", "IDHmut codel"])
+    assert not any("warning" in note for note in two_columns.notes)
 
 
 def test_site_from_the_barcode():
@@ -254,7 +261,7 @@ def test_what_is_a_label():
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
 def test_real_labels():
-    table = read_clinical(DATA / "gbmlgg/cases.csv", None)
+    table = read_clinical(DATA / "gbmlgg/cases.csv")
     frame = recognise(table.frame, source="cases.csv").frame
     assert frame["grade"].value_counts().to_dict() == {4: 228, 3: 187, 2: 162}
     assert frame["subtype"].value_counts().to_dict() == {"IDHwt": 275, "IDHmut-non-codel": 210, "IDHmut-codel": 134}

@@ -24,7 +24,8 @@ from PIL import Image
 
 from pipeline.cluster.mapping import Outcome
 from pipeline.cluster.workers import Workers
-from pipeline.run.finished import FinishedRun, FinishedSlide
+from pipeline.run.finished import FinishedRun
+from pipeline.run.finished_slides import FinishedSlide, FinishedSlides
 from pipeline.slides.recipe import FeatureRecipe
 from pipeline.slides.stages import embed_all, tile_all
 from preprocessing.features.encoders import EncoderConfig, load_encoder
@@ -307,7 +308,7 @@ def stages(tiny_vit, tmp_path_factory):
         key = feature_key(slide, CONFIG, load_encoder(encoder, "cpu").fingerprint)
         own, finished = (
             FinishedSlide("S", "S", slide.path, key, tile_key(slide, CONFIG)),
-            FinishedRun(Path(), store, None),
+            FinishedSlides(FinishedRun(Path(), {}), store, None),
         )
         return to_geojson(
             "S",

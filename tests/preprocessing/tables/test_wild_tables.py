@@ -19,7 +19,9 @@ from preprocessing.labels.recognition import recognise
 from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.slide import Slide
-from preprocessing.tables.case_tables import read_clinical, read_genes
+from preprocessing.tables.clinical_table import read_clinical
+from preprocessing.tables.gene_table import read_genes
+from preprocessing.tables.id_columns import Evidence
 from preprocessing.tiling.masks import read_mask
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
@@ -138,7 +140,7 @@ def folder(tmp_path_factory):
 
 def check_read_as_written(folder, frame, style):
     path = write(folder / "genes.csv", rows_of(frame, style), style)
-    table = read_genes(path, known_cases=list(frame.index))
+    table = read_genes(path, Evidence(cases=frozenset(list(frame.index))))
     assert table.dropped == []
     assert table.values.index.tolist() == frame.index.tolist()
     pd.testing.assert_frame_equal(table.values, frame, check_names=False, check_exact=True)
@@ -169,7 +171,7 @@ def plain_rows() -> list[list[object]]:
 
 def refused(path: Path, *parts: str) -> None:
     with pytest.raises(InputError) as told:
-        read_genes(path, known_cases=IDS)
+        read_genes(path, Evidence(cases=frozenset(IDS)))
     missing = [part for part in (str(path), *parts) if part not in str(told.value)]
     assert not missing, f"{missing} not in: {told.value}"
 
@@ -241,7 +243,7 @@ def test_the_line_of_a_bad_row_is_told_among_comments_empty_lines_and_quoted_lin
     path = folder / "genes.csv"
     if damage == "no id":
         path.write_bytes(data.decode(style.encoding).replace(f"case{at}", "").encode(style.encoding))
-        assert [row.id for row in read_genes(path, known_cases=None).dropped] == [f"row {line}"]
+        assert [row.id for row in read_genes(path).dropped] == [f"row {line}"]
         return
     path.write_bytes(data)
     if damage == "longer" and at == 0:  # then the first column may be one without a name, as R writes it
@@ -250,7 +252,7 @@ def test_the_line_of_a_bad_row_is_told_among_comments_empty_lines_and_quoted_lin
         return
     told = {"cut": f"row {line} has 3 fields, the header 4", "longer": f"row {line} has 5 fields, the header 4"}
     with pytest.raises(InputError) as error:
-        read_genes(path, known_cases=None)
+        read_genes(path)
     assert told.get(damage, f'row case{at}, column EGFR: "1,5" is not a finite number') in str(error.value)
 
 
@@ -274,7 +276,7 @@ def test_a_zero_byte_is_refused_with_the_place(folder):
 
 def test_one_gene_twice_and_one_case_twice_are_refused_by_name(folder):
     rows = plain_rows()
-    refused(write(folder / "genes.csv", [[*row, row[2]] for row in rows], Style()), "more than once: TP53")
+    refused(write(folder / "genes.csv", [[*row, row[2]] for row in rows], Style()), "1 duplicate columns: TP53")
     rows.append(["p2", "10.5", "11.5", "999"])
     refused(write(folder / "genes.csv", rows, Style()), "case p2", "column MET is 12.5 in one row and 999 in another")
 
@@ -288,13 +290,15 @@ def test_separators_at_the_end_of_the_rows_alone_do_not_shift_the_columns(folder
 def test_names_that_a_spreadsheet_turned_into_dates_are_told(folder):
     names = ["case_id", "2-Sep", "1-Mar", "Dec-01", "EGFR", "MARCHF1", "SEPTIN2"]
     path = write(folder / "genes.csv", [names, ["p1", *"123456"]], Style())
-    (note,) = [note for note in read_genes(path, known_cases=["p1"]).notes if note.startswith("warning")]
+    (note,) = [note for note in read_genes(path, Evidence(cases=frozenset(["p1"]))).notes if note.startswith("warning")]
     assert "3 genes are called like dates (2-Sep, 1-Mar, Dec-01)" in note
 
 
 def test_an_id_with_leading_zeros_keeps_them_whatever_its_column_is_called(folder):
     rows = [["number", "who", "EGFR"], *([str(i), f"{i:03}", "1.5"] for i in range(8, 12))]
-    table = read_genes(write(folder / "genes.csv", rows, Style()), known_cases=["008", "009", "010", "011"])
+    table = read_genes(
+        write(folder / "genes.csv", rows, Style()), Evidence(cases=frozenset(["008", "009", "010", "011"]))
+    )
     assert table.values.index.tolist() == ["008", "009", "010", "011"]
 
 
@@ -311,7 +315,7 @@ def test_sixty_thousand_genes_are_read_in_seconds(folder):
     for transposed in (False, True):
         path = write(folder / "genes.csv", rows_of(frame, Style(transposed=transposed)), Style())
         start = time.process_time()
-        table = read_genes(path, known_cases=list(frame.index))
+        table = read_genes(path, Evidence(cases=frozenset(list(frame.index))))
         assert time.process_time() - start < 10
         assert np.array_equal(table.values.to_numpy(), frame.to_numpy())
         assert table.values.columns.tolist() == frame.columns.tolist()
@@ -435,9 +439,9 @@ def read_any(path: Path) -> None:
     elif path.stem == "sets":
         read_gene_sets(path)
     elif path.stem == "clinical":
-        recognise(read_clinical(path, None).frame, source=str(path))
+        recognise(read_clinical(path).frame, source=str(path))
     else:
-        table = read_genes(path, known_cases=None)
+        table = read_genes(path)
         assert np.isfinite(table.values.to_numpy()[~table.values.isna().to_numpy()]).all()
         recognise(table.annotations, source=str(path))
 

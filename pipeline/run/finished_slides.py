@@ -1,0 +1,272 @@
+"""The slides of a finished run with their features and explanations, for export to other tools."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int32
+
+from pipeline.run.finished import FinishedRun, read_run
+from pipeline.tasks import TASKS
+from preprocessing.features.store import FeatureStore
+from preprocessing.formats.h5 import Geometry
+from preprocessing.io.errors import InputError, SlideError, some
+from preprocessing.omics.matrix import OmicsMatrix
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+LAYERS = (
+    "prototype",
+    "attention",
+    "tumour",
+    "microenvironment",
+    "contribution",
+)  # columns of the tile tables of explanations
+CORNER = ["x", "y"]
+
+
+@dataclass(frozen=True)
+class FinishedSlide:
+    """A slide with features.
+
+    Attributes:
+        slide_id: id of the slide.
+        case_id: id of its case.
+        path: the file, which may be missing by now.
+        features: key of its features in the store.
+        tiles: key of its tiles in the store; empty for precomputed features.
+    """
+
+    slide_id: str
+    case_id: str
+    path: Path
+    features: str
+    tiles: str
+
+    def corner_px(self) -> tuple[int, int]:
+        """Return the corner (x, y) of the scanned area, level-0 pixels; raises SlideError where the file is missing."""
+        import openslide
+
+        from preprocessing.slides.reader import SlideReader
+
+        try:
+            with SlideReader(self.path) as reader:
+                return reader.bounds_px[:2]
+        except (OSError, openslide.OpenSlideError):
+            raise SlideError(
+                f"{self.path} cannot be opened, but its metadata has the corner of the scanned area, which is QuPath's origin; "
+                "restore it, or use --origin slide if all of it was scanned"
+            ) from None
+
+
+@dataclass(frozen=True)
+class FinishedSlides:
+    """Slides of a finished run, with their features in the store.
+
+    Attributes:
+        run: the run.
+        store: the feature store.
+        task: task whose explanation is used; None where the run explains none.
+    """
+
+    run: FinishedRun
+    store: FeatureStore
+    task: str | None
+
+    def slides(self, cases: Sequence[str] = ()) -> list[FinishedSlide]:
+        """Return the slides with features.
+
+        Args:
+            cases: only slides of these cases; empty: all.
+
+        Raises:
+            InputError: an unknown case, or no slide has features.
+        """
+        table = self.run.slides
+        table = table[table["features"] != ""]
+        found = [
+            FinishedSlide(row["slide_id"], row["case_id"], Path(row["path"]), row["features"], row["tiles"])
+            for row in table.to_dict("records")
+        ]
+        if unknown := [case for case in cases if case not in set(table["case_id"])]:
+            raise InputError(f"--case {some(unknown)}: no such case with features; there are {some(table['case_id'])}")
+        if not found:
+            raise InputError(f"{self.run.path}: no slide of the run has features")
+        return [slide for slide in found if not cases or slide.case_id in cases]
+
+    def metadata(self, slide: FinishedSlide) -> dict[str, Any]:
+        """Return the attributes of a slide's features in the store; raises SlideError where these are missing."""
+        metadata = self.store.describe_features(slide.features)
+        if metadata is None:
+            raise SlideError(f"store {self.store.place}: {slide.features} is missing or incomplete; see --store")
+        return metadata
+
+    def geometry(self, slide: FinishedSlide) -> Geometry:
+        """Return the size and resolution of a slide's tiles."""
+        metadata = self.metadata(slide)
+        recipe, (x, y) = metadata["recipe"], metadata["slide_mpp_xy"]
+        tile_px = recipe["tile_px"]
+        return Geometry(tile_px, recipe["mpp"], recipe["stride_px"] or tile_px, (float(x), float(y)))
+
+    def coords(self, slide: FinishedSlide) -> Int32[np.ndarray, "N 2"]:
+        """Return the upper left corners (x, y) of a slide's tiles, level-0 pixels."""
+        return self.store.read_features(slide.features).coords
+
+    def size_px(self, slide: FinishedSlide) -> tuple[int, int]:
+        """Return width and height of level 0, pixels; of imported features, of the area that the tiles cover."""
+        if size := self.metadata(slide)["slide_size_px"]:
+            return int(size[0]), int(size[1])
+        right, lower = np.ceil(self.coords(slide).max(0) + self.geometry(slide).span_px)
+        return int(right), int(lower)
+
+    @property
+    def outline_origin(self) -> str:
+        """Origin of the tissue outlines of the run: scan or slide."""
+        return str(self.run.config["tiles"]["tissue"]["outline_origin"])
+
+    @cached_property
+    def explanation(self) -> dict[str, Any]:
+        """The explanation of the task; empty where there is none."""
+        if self.task is None:
+            return {}
+        return dict(self.run.explanations[self.task])
+
+    @property
+    def colours(self) -> dict[int, str]:
+        """The colour of each prototype, as in the explanation's pictures."""
+        return {int(one["prototype"]): str(one["colour"]) for one in self.explanation.get("atlas", ())}
+
+    @cached_property
+    def _tiles_files(self) -> Mapping[str, Path]:
+        explained = (slide for case in self.explanation.get("cases", ()) for slide in case["slides"])
+        return {one["slide_id"]: self.run.path / "explain" / str(self.task) / one["tile_table"] for one in explained}
+
+    def legend(self, slide: FinishedSlide, layer: str) -> dict[str, Any]:
+        """Return the legend of a map of numbers, the same for all slides of a case; raises KeyError for prototypes."""
+        legends = {case["case_id"]: case["legends"] for case in self.explanation["cases"]}
+        return dict(legends[slide.case_id][layer])
+
+    def explained(self, slides: Sequence[FinishedSlide]) -> list[FinishedSlide]:
+        """Return the slides that are explained; raises InputError where none is."""
+        found = [slide for slide in slides if slide.slide_id in self._tiles_files]
+        if not found:
+            raise InputError(
+                f"{self.run.path}: none of these {len(slides)} slides is explained; run_pipeline … --explain makes explanations"
+            )
+        return found
+
+    def tile_values(self, slide: FinishedSlide) -> dict[str, np.ndarray]:
+        """Return the values of each tile in the explanation, by name of the layer (N,); empty where not explained.
+
+        Raises:
+            SlideError: the explanation is missing, or of other tiles.
+        """
+        path = self._tiles_files.get(slide.slide_id)
+        if path is None:
+            return {}
+        if not path.is_file():
+            raise SlideError(f"{path} is missing; repeat the command of the run, which explains its cases again")
+        table = pd.read_csv(path)
+        tiles = pd.DataFrame(self.coords(slide), columns=CORNER)
+        joined = tiles.merge(table, on=CORNER, how="left", indicator=True)
+        if not len(table) == len(tiles) == len(joined) or (joined["_merge"] != "both").any():
+            raise SlideError(
+                f"{path} is of other tiles than {slide.features} in the store; repeat the command of the run"
+            )
+        return {layer: joined[layer].to_numpy() for layer in LAYERS if layer in joined}
+
+    def tiles_of_case(self, slides: Sequence[FinishedSlide]) -> "AnnData":
+        """Return the tiles of a case as AnnData (tiles × features).
+
+        `obs` has slide, case, column and row on the grid and the values of the explanation; `obsm["spatial"]` the corners (x, y)
+        in level-0 pixels of each tile's slide; `uns["slides"]` the resolution and size of the slides.
+        """
+        from anndata import AnnData
+
+        bags = [self.store.read_features(slide.features) for slide in slides]
+        frames = [
+            pd.DataFrame(
+                {
+                    "slide_id": slide.slide_id,
+                    "case_id": slide.case_id,
+                    "column": bag.cells[:, 0],
+                    "row": bag.cells[:, 1],
+                }
+                | self.tile_values(slide),
+            ).set_axis([f"{slide.slide_id}:{i}" for i in range(len(bag.coords))])
+            for slide, bag in zip(slides, bags, strict=True)
+        ]
+        obs = pd.concat(frames).astype({"slide_id": "category", "case_id": "category"})
+        table = AnnData(np.concatenate([bag.features for bag in bags]).astype(np.float32), obs=obs)
+        table.var_names = [f"feature_{i}" for i in range(table.n_vars)]
+        table.obsm["spatial"] = np.concatenate([bag.coords for bag in bags]).astype(float)
+        table.uns["slides"] = {slide.slide_id: self._described(slide) for slide in slides}
+        table.uns["encoder"] = str(self.metadata(slides[0])["encoder"]["name"])
+        return table
+
+    def _described(self, slide: FinishedSlide) -> dict[str, Any]:
+        geometry = self.geometry(slide)
+        return {
+            "mpp_xy": np.array(geometry.slide_mpp_xy),
+            "size_px": np.array(self.size_px(slide)),
+            "tile_px": geometry.tile_px,
+            "tile_mpp": geometry.mpp,
+            "tile_span_px": np.array(geometry.span_px),
+        }
+
+    def cohort(self) -> "AnnData":
+        """Return all input cases as AnnData (cases × molecular features; NaN: none); `obs` has status, labels and predictions."""
+        from anndata import AnnData
+
+        cases = pd.read_csv(self.run.path / "cases.csv", dtype={"case_id": str, "reason": object, "site": object})
+        cases = cases.set_index("case_id")
+        obs = cases.join(self._predictions())
+        omics = self.run.path / "omics.npz"
+        matrix = OmicsMatrix.load(omics) if omics.is_file() else OmicsMatrix(np.zeros((0, 0)), (), (), ())
+        values = pd.DataFrame(matrix.values, index=list(matrix.case_ids)).reindex(list(obs.index)).to_numpy(np.float32)
+        var = pd.DataFrame({"kind": list(matrix.kinds)}, index=list(matrix.features))
+        for name in obs.select_dtypes(object):  # AnnData writes text, not text and NaN beside each other
+            obs[name] = [str(value) if pd.notna(value) else "" for value in obs[name]]
+        return AnnData(values, obs=obs, var=var)
+
+    def _predictions(self) -> pd.DataFrame:
+        """Predictions by case: a column for each task and each column of its predictions."""
+        path = self.run.path / "predictions.csv"
+        if not path.is_file():
+            return pd.DataFrame()
+        table = pd.read_csv(path, dtype={"case_id": str, "label": str, "prediction": str})
+        columns = pd.DataFrame(index=pd.Index([], name="case_id"))
+        truth = {column for task in TASKS.values() for column in task.truth_columns}  # which cases.csv has
+        for task in dict.fromkeys(map(str, table["task"])):
+            rows = table[table["task"] == task].set_index("case_id").drop(columns=["task", *truth], errors="ignore")
+            rows = rows.dropna(axis="columns", how="all")
+            names = {name: f"{task}_{name.removeprefix(f'{task}_')}" for name in map(str, rows)}
+            columns = columns.join(rows.rename(columns=names), how="outer")
+        return columns
+
+
+def open_slides(folder: Path, *, store: str | None, task: str | None) -> FinishedSlides:
+    """Open the slides of a finished run.
+
+    Args:
+        folder: the run folder.
+        store: the feature store, where it has moved since the run.
+        task: task whose explanation is used; None: the first task that has one.
+
+    Raises:
+        InputError: no finished run, no store, or no explanation of that task; see also `read_run`.
+    """
+    run = read_run(folder)
+    address = store or str(run.facts["store"])
+    features = FeatureStore(address)
+    if not features.exists():
+        raise InputError(f"--store {address}: there is no feature store; name the right one with --store")
+    explained = run.explained_tasks()
+    if task is not None and task not in explained:
+        raise InputError(f"--task {task}: the run does not explain it; it explains {some(explained) or 'nothing'}")
+    return FinishedSlides(run, features, task or next(iter(explained), None))

@@ -1,0 +1,71 @@
+"""The cohort: slides, molecular features and labels of all cases."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+
+from preprocessing.features.precomputed import StoredRecipe
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.slides.slide import LeftOut, Slide, SlideFile
+from preprocessing.tables.case_ids import case_of
+from preprocessing.tables.case_rows import Dropped
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Slides, molecular features and labels of all cases of the input.
+
+    Attributes:
+        found: every slide file, before any was opened.
+        slides: usable slides.
+        left_out: slides that are not used, with the reason.
+        omics: unscaled molecular features of every case in the tables; missing values are NaN.
+        labels: labels and covariates by case id, of every case in any table.
+        annotations: the columns from which labels were read, as in the file.
+        rows_dropped: unused table rows (other samples of a case, …), with the reason.
+        notes: every decision made in reading the tables, one sentence each.
+        needs: what a case needs to be used: "both" slides and genes, "any" of them, or the only input of the run.
+        gaps: by case id, why a label is missing: columns grade, subtype, survival_months.
+        excluded: cases all of whose samples are of a type that is not used, with the reason.
+        endpoint: survival endpoint of the labels.
+        precomputed: recipe of the features where the manifest lists precomputed features instead of slides.
+    """
+
+    found: tuple[SlideFile, ...]
+    slides: tuple[Slide, ...]
+    left_out: tuple[LeftOut, ...]
+    omics: OmicsMatrix
+    labels: pd.DataFrame
+    annotations: pd.DataFrame
+    rows_dropped: tuple[Dropped, ...]
+    notes: tuple[str, ...]
+    needs: Literal["both", "any", "slides", "genes"]
+    precomputed: StoredRecipe | None = None
+    gaps: pd.DataFrame = field(default_factory=pd.DataFrame)
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    endpoint: str = "OS"
+
+    def slides_by_case(self, usable: Collection[str] | None = None) -> dict[str, list[Slide]]:
+        """Slides of each case, sorted by id; only those in `usable` if given."""
+        found: dict[str, list[Slide]] = {}
+        for slide in sorted(self.slides, key=lambda slide: slide.slide_id):
+            if usable is None or slide.slide_id in usable:
+                found.setdefault(slide.case_id, []).append(slide)
+        return found
+
+    def named_cases(self) -> list[str]:
+        """All cases of slides and tables, those of unused rows included, sorted."""
+        slides, rows = {file.case_id for file in self.found}, {case_of(row.id) for row in self.rows_dropped}
+        return sorted(slides | rows | {*self.omics.case_ids, *map(str, self.labels.index)})
+
+    def used_cases(self, usable: Collection[str] | None = None) -> list[str]:
+        """Cases with the inputs that the run needs, sorted; only slides in `usable` count if given."""
+        with_slides = set(self.slides_by_case(usable)) - self.excluded.keys()
+        with_genes = set(self.omics.case_ids) - self.excluded.keys()
+        if self.needs == "slides":
+            return sorted(with_slides)
+        if self.needs == "genes":
+            return sorted(with_genes)
+        return sorted(with_slides & with_genes if self.needs == "both" else with_slides | with_genes)

@@ -1,0 +1,115 @@
+"""Reading the gene table, further molecular tables and the clinical table together: each is evidence for the others."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from preprocessing.io.errors import InputError
+from preprocessing.omics.matrix import OmicsMatrix, concatenate
+from preprocessing.omics.value_scale import describe_features
+from preprocessing.tables import case_ids
+from preprocessing.tables.case_rows import Dropped
+from preprocessing.tables.clinical_table import read_clinical
+from preprocessing.tables.gene_names import FEATURE_KINDS
+from preprocessing.tables.gene_table import GeneTable, read_genes
+from preprocessing.tables.id_columns import Evidence, possible_ids
+from preprocessing.tables.loading import LoadedTable, load_table, sample_table
+from preprocessing.tables.options import TableOptions
+
+
+@dataclass
+class Tables:
+    """Joined content of the tables.
+
+    Attributes:
+        omics: features of all molecular tables, by case.
+        annotations: clinical columns by case: of the clinical table, else of the gene table.
+        dropped: rows that are not used.
+        excluded: cases all of whose samples are of a type that is not used, with the reason.
+        notes: what was decided, one sentence each.
+        any_genes: whether a molecular table was given.
+    """
+
+    omics: OmicsMatrix = field(default_factory=lambda: OmicsMatrix(np.zeros((0, 0)), (), (), ()))
+    annotations: pd.DataFrame = field(default_factory=pd.DataFrame)
+    dropped: list[Dropped] = field(default_factory=list)
+    excluded: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    any_genes: bool = False
+
+
+def read_tables(
+    genes: Path | None,
+    further: Sequence[str],
+    clinical: Path | None,
+    slide_cases: Collection[str] | None,
+    *,
+    options: TableOptions,
+    features: Collection[str] = (),
+    must_share: bool = True,
+) -> Tables:
+    """Return the content of all tables, joined by case.
+
+    Args:
+        genes: the gene table; None without one.
+        further: more molecular tables, `FILE` or `FILE:KIND`.
+        clinical: the table of labels; None without one.
+        slide_cases: cases of the slides; None without slides.
+        options: what the user says.
+        features: of a trained model.
+        must_share: whether a gene table without any of the slides' cases is refused; otherwise a warning.
+    """
+    tables, matrices = Tables(), list[OmicsMatrix]()
+    clinic = load_table(clinical) if clinical is not None else None
+    hints = possible_ids(sample_table(clinical, clinic)) if clinical is not None and clinic is not None else frozenset()
+    known = None if slide_cases is None else frozenset(map(case_ids.case_of, slide_cases))
+    if genes is not None:
+        evidence = Evidence(known, hints, frozenset(features))
+        table = read_genes(genes, evidence, options, must_share=must_share)
+        matrices.append(OmicsMatrix.from_frame(table.values))
+        tables.annotations = table.annotations
+        _add_molecular(tables, matrices[-1], table, prefix="")
+    for text in further:
+        path, kind = further_table(text)
+        cases = frozenset(matrices[0].case_ids) if matrices else known
+        table = read_genes(path, Evidence(cases, hints, frozenset(features)), options, must_share=must_share)
+        matrices.append(OmicsMatrix.from_frame(table.values, kind=kind))
+        _add_molecular(tables, matrices[-1], table, prefix=f"{path.name}: ")
+    if matrices:
+        tables.omics, tables.any_genes = concatenate(matrices), True
+    if clinical is not None:
+        _add_clinical(tables, clinical, clinic, known or frozenset(), options)
+    _require_id_column(tables, options)
+    return tables
+
+
+def _add_molecular(tables: Tables, matrix: OmicsMatrix, table: GeneTable, *, prefix: str) -> None:
+    tables.notes += [prefix + note for note in [*table.notes, *describe_features(matrix)]]
+    tables.dropped += table.dropped
+    tables.excluded |= table.excluded
+
+
+def _add_clinical(
+    tables: Tables, path: Path, loaded: LoadedTable | None, slide_cases: frozenset[str], options: TableOptions
+) -> None:
+    evidence = Evidence(frozenset(tables.omics.case_ids) | slide_cases or None)
+    clinic = read_clinical(path, evidence, options, loaded=loaded)
+    tables.annotations = clinic.frame
+    tables.notes += [f"{path.name}: {note}" if not note.startswith("warning: ") else note for note in clinic.notes]
+    tables.dropped += clinic.dropped
+    tables.excluded |= clinic.excluded
+
+
+def _require_id_column(tables: Tables, options: TableOptions) -> None:
+    """A column that the user names is in one of the tables."""
+    if options.id_column is not None and not any("(--id-column)" in note for note in tables.notes):
+        raise InputError(f"--id-column {options.id_column}: no table has a column of this name")
+
+
+def further_table(text: str) -> tuple[Path, str]:
+    """Return file and feature kind of `FILE` (rna) or `FILE:KIND`; the kind applies to columns without a suffix."""
+    path, _, kind = text.rpartition(":")
+    return (Path(path), kind) if kind in FEATURE_KINDS else (Path(text), "rna")

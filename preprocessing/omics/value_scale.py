@@ -1,0 +1,87 @@
+"""The scale of molecular values, guessed from the values: counts, TPM, log2, z-scores, beta values, copy numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from preprocessing.io.errors import some
+from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
+
+SAMPLED_VALUES = 2_000_000
+LARGEST_LOG = 30  # log2 of any expression measure stays below it
+PER_MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class ValueScale:
+    """Values of a table in brief.
+
+    Attributes:
+        name: counts, TPM, FPKM or intensities, log2, z-scores, beta values, 0/1, copy numbers; "unknown" without a value.
+        low: the smallest value.
+        high: the largest value.
+        missing: share of missing values, in [0, 1].
+    """
+
+    name: str
+    low: float
+    high: float
+    missing: float
+
+    def describe(self) -> str:
+        """Return one phrase, as "values −3.1 to 4.2, 0.5 % missing, probably z-scores"."""
+        return f"values {self.low:g} to {self.high:g}, {self.missing:.1%} missing, probably {self.name}".replace(
+            "%", " %"
+        )
+
+
+def guess_scale(values: Float[np.ndarray, "cases features"]) -> ValueScale:
+    """Return range, share of missing values and probable scale of a table of one kind of features."""
+    there = values[~np.isnan(values)]
+    if not there.size:
+        return ValueScale("unknown", float("nan"), float("nan"), 1.0 if values.size else 0.0)
+    missing = 1 - there.size / values.size
+    low, high = float(there.min()), float(there.max())
+    there = there[:: max(1, there.size // SAMPLED_VALUES)]
+    return ValueScale(_name(values, there, low, high), low, high, missing)
+
+
+def _name(values: np.ndarray, there: np.ndarray, low: float, high: float) -> str:
+    whole = bool((there == np.round(there)).all())
+    if whole and set(np.unique(there[:100_000])) <= {0.0, 1.0} and low >= 0 and high <= 1:
+        return "0/1 (mutations)"
+    if whole and low >= -2 and high <= 2 and low < 0:
+        return "copy numbers (GISTIC)"
+    if low >= 0 and high <= 1:
+        return "beta values"
+    if low < 0:
+        return (
+            "z-scores" if abs(np.median(there)) < 0.5 and 0.3 < np.percentile(np.abs(there), 68) < 2 else "log2 ratios"
+        )
+    if high <= LARGEST_LOG:
+        return "log2"
+    if whole:
+        return "counts"
+    totals = np.nansum(values, axis=1)
+    return (
+        "TPM"
+        if values.shape[1] > 1000 and np.all(np.abs(totals / PER_MILLION - 1) < 0.1)
+        else "FPKM, TPM or intensities"
+    )
+
+
+def describe_features(matrix: OmicsMatrix) -> list[str]:
+    """Return one sentence per kind of feature: number of cases, first ids, first features, range, missing share, scale."""
+    kinds = np.array(matrix.kinds)
+    sentences = []
+    for kind in dict.fromkeys(name for name in matrix.kinds if name != COVARIATE):
+        at = np.flatnonzero(kinds == kind)
+        names = [matrix.features[position] for position in at[:4]]
+        block = matrix.values if len(at) == len(kinds) else matrix.values[:, at]
+        scale = guess_scale(block)
+        sentences.append(
+            f"{kind}: {len(matrix.case_ids)} cases ({some(matrix.case_ids)}) × {len(at)} features ({some(names)}), "
+            + scale.describe()
+        )
+    return sentences

@@ -1,0 +1,245 @@
+"""From the rows of a table to one row per case: samples of the wanted type, one sample per case, every dropped row named."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from preprocessing.io.errors import InputError, some
+from preprocessing.tables import case_ids
+from preprocessing.tables.column_names import is_label
+from preprocessing.tables.endpoint_names import survival_column
+from preprocessing.tables.id_columns import Evidence
+from preprocessing.tables.options import TableOptions
+from preprocessing.tables.reading import read_number
+from preprocessing.tables.sample_types import CLASSES, PRIMARY, sample_classes, why_excluded
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that is not used: its id as in the file, and the reason."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CaseRows:
+    """Rows of the samples that are used.
+
+    Attributes:
+        frame: the rows, renumbered from 0.
+        ids: id of each row, normalised.
+        dropped: the other rows.
+        excluded: cases all of whose samples are of a type that is not used, with the reason.
+    """
+
+    frame: pd.DataFrame
+    ids: list[str]
+    dropped: list[Dropped]
+    excluded: dict[str, str] = field(default_factory=dict)
+
+
+def select_samples(
+    path: Path,
+    frame: pd.DataFrame,
+    id_column: str,
+    evidence: Evidence,
+    options: TableOptions,
+    notes: list[str],
+    *,
+    must_share: bool = True,
+) -> CaseRows:
+    """Return the rows of samples of the wanted types, one sample per case.
+
+    The type is that of the barcode, and that of columns such as `sample_type`; a row without either counts as primary. Of several
+    samples of a case the first by type and id is kept.
+
+    Raises:
+        InputError: no case in common with other inputs, or no row of the wanted types.
+    """
+    raw = frame[id_column].tolist()
+    ids = [case_ids.normalise(value) if isinstance(value, str) else "" for value in raw]
+    cases = {case_ids.case_of(identifier) for identifier in ids if identifier}
+    if must_share and evidence.cases is not None and not evidence.cases & cases:
+        raise InputError(f"{path}: not one case in common: {mismatch(id_column, ids, evidence.cases)}")
+    keys = [_sample_key(identifier) for identifier in ids]
+    classes = _row_classes(frame, id_column, notes)
+    reasons = [_reason(key, of_row, options) for key, of_row in zip(keys, classes, strict=True)]
+    kept_sample = _one_sample_per_case(keys, classes, reasons)
+    for row, key in enumerate(keys):
+        if reasons[row] is None and key != (kept := kept_sample[case_ids.case_of(key)]):
+            reasons[row] = f"another sample of the case is kept: {kept}"
+    keep = [row for row, reason in enumerate(reasons) if reason is None]
+    dropped = [
+        Dropped(str(raw[row]) if keys[row] else f"row {frame.index[row]}", reason)
+        for row, reason in enumerate(reasons)
+        if reason is not None
+    ]
+    if not keep:
+        wanted = " or ".join(sorted(options.sample_types))
+        raise InputError(
+            f"{path}: no row of a {wanted} sample among {len(raw)}, as {some(raw)}; --sample-types all uses every type"
+        )
+    present = {case_ids.case_of(keys[row]) for row in keep}
+    excluded = {
+        case: reason
+        for key, reason in zip(keys, reasons, strict=True)
+        if key and reason and "sample type" in reason and (case := case_ids.case_of(key)) not in present
+    }
+    _note_rows(ids, keep, dropped, evidence, notes)
+    return CaseRows(frame.iloc[keep].reset_index(drop=True), [ids[row] for row in keep], dropped, excluded)
+
+
+def _row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[str | None]:
+    """Sample class of each row by the columns that hold sample types; a type other than primary in any of them counts."""
+    found: dict[str, pd.Series] = {}
+    for column in frame.columns:
+        if column != id_column and (classes := sample_classes(column, frame[column])) is not None:
+            found[column] = classes
+    if not found:
+        return [None] * len(frame)
+    by_row: list[str | None] = []
+    for values in zip(*(classes.tolist() for classes in found.values()), strict=True):
+        named = sorted({value for value in values if isinstance(value, str)}, key=CLASSES.index)
+        others = [name for name in named if name != PRIMARY]
+        by_row.append(others[0] if others else named[0] if named else None)
+    counts = pd.Series(by_row, dtype=object).value_counts()
+    if set(counts.index) - {PRIMARY}:
+        told = ", ".join(f"{n} {name}" for name, n in counts.items())
+        notes.append(f"sample types: {told} (by column {', '.join(found)}; --sample-types selects)")
+    return by_row
+
+
+def _sample_key(identifier: str) -> str:
+    """What a row describes: a slide's row stands for its case, any other for the sample that it names."""
+    return case_ids.case_of(identifier) if case_ids.slide_kind(identifier) else identifier
+
+
+def _reason(key: str, of_row: str | None, options: TableOptions) -> str | None:
+    """Why a row is left out whatever the other rows are; None if it may be used."""
+    if not key:
+        return "no id"
+    if case_ids.is_doubtful(key):
+        return "begins like a TCGA barcode, but is none"
+    code = case_ids.sample_type(key)
+    return why_excluded(case_ids.sample_class(key), code, options.sample_types) or why_excluded(
+        of_row, None, options.sample_types
+    )
+
+
+def _one_sample_per_case(
+    keys: Sequence[str], classes: Sequence[str | None], reasons: Sequence[str | None]
+) -> dict[str, str]:
+    """The sample of each case that is kept: the first by type, then by id."""
+
+    def rank(row: int) -> tuple[int, str]:
+        name = case_ids.sample_class(keys[row]) or classes[row] or PRIMARY
+        return CLASSES.index(name), keys[row]
+
+    kept: dict[str, str] = {}
+    for row in sorted((row for row, reason in enumerate(reasons) if reason is None), key=rank):
+        kept.setdefault(case_ids.case_of(keys[row]), keys[row])
+    return kept
+
+
+def _note_rows(
+    ids: Sequence[str], keep: Sequence[int], dropped: Sequence[Dropped], evidence: Evidence, notes: list[str]
+) -> None:
+    """Note the rows that are left out, and warn of ids unlike the others: a sum below the table, a column of no case."""
+    if dropped:
+        notes.append(f"{len(dropped)} rows left out: {some(f'{row.id} ({row.reason})' for row in dropped)}")
+    used = [ids[row] for row in keep]
+    strange = [identifier for identifier in used if not evidence.is_id(identifier)]
+    if 0 < len(strange) < len(used) / 2 and any(map(case_ids.is_barcode, used)):
+        notes.append(
+            f"warning: {len(strange)} ids are no barcodes as the others are, and count as cases: {some(strange)}; remove them "
+            "from the table if they are none"
+        )
+
+
+def mismatch(id_column: str, ids: Iterable[str], known: frozenset[str]) -> str:
+    """Return the sentence that sets the ids of a table against those of the other inputs."""
+    return (
+        f"column {id_column or '(unnamed)'} has {some([identifier for identifier in ids if identifier])}; the slides (or genes) "
+        f"are of {some(sorted(known))}; write the ids the same way (a manifest can give the slides' cases), or name another "
+        "column with --id-column"
+    )
+
+
+def one_row_per_case(ids: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return the case of each row, and the position of each case's first row."""
+    cases = [case_ids.case_of(identifier) for identifier in ids]
+    firsts: dict[str, int] = {}
+    for row, case in enumerate(cases):
+        firsts.setdefault(case, row)
+    return cases, list(firsts.values())
+
+
+def require_agreement(
+    path: Path, values: pd.DataFrame, ids: list[str], cases: list[str], firsts: list[int], notes: list[str]
+) -> None:
+    """Raise InputError where rows of one case differ in a gene; note how many were merged."""
+    if len(firsts) == len(cases):
+        return
+    matrix = values.to_numpy()
+    first_of = {cases[row]: row for row in firsts}
+    for row, case in enumerate(cases):
+        one, other = matrix[first_of[case]], matrix[row]
+        differs = ~((one == other) | (np.isnan(one) & np.isnan(other)))
+        if differs.any():
+            at = int(differs.argmax())
+            raise InputError(
+                f"{path}: case {case} has several rows, and column {values.columns[at]} is {one[at]:g} in one row "
+                f"and {other[at]:g} in another; keep one row of the case"
+            )
+    notes.append(f"{len(cases) - len(firsts)} rows that repeat another row of their case were merged")
+
+
+def merge_columns(
+    path: Path, frame: pd.DataFrame, cases: list[str], firsts: list[int], notes: list[str]
+) -> pd.DataFrame:
+    """Return the columns with one row per case, in the order of first appearance.
+
+    Labels of one case must agree, save the last follow-up, of which the latest counts; other columns that differ are joined
+    by ";".
+
+    Raises:
+        InputError: rows of one case have different labels.
+    """
+    index = pd.Index([cases[row] for row in firsts], name="case_id")
+    merged = frame.iloc[firsts].set_axis(index, axis=0)
+    if len(firsts) == len(cases):
+        return merged
+    repeated = pd.Series(cases).duplicated(keep=False).to_numpy()
+    joined: list[str] = []
+    for column in frame.columns:
+        for case, values in frame.loc[repeated, column].groupby(np.array(cases)[repeated]):
+            distinct = list(dict.fromkeys(values.dropna()))
+            if len(distinct) > 1 and (latest := _latest_follow_up(column, distinct)) is not None:
+                distinct = [latest]
+            elif len(distinct) > 1 and is_label(column):
+                raise InputError(
+                    f"{path}: case {case} has several rows, and column {column} is {distinct[0]} in one row and "
+                    f"{distinct[1]} in another; keep one row of the case"
+                )
+            if len(distinct) > 1:
+                merged[column] = merged[column].astype(object)
+                joined.append(column)
+            if distinct:
+                merged.loc[case, column] = distinct[0] if len(distinct) == 1 else ";".join(map(str, distinct))
+    if joined:
+        notes.append(f'columns that differ within a case, joined by ";": {some(list(dict.fromkeys(joined)))}')
+    return merged
+
+
+def _latest_follow_up(column: str, values: Sequence[object]) -> object | None:
+    """The latest of several days to a follow-up (the GDC has a row per visit); None for any other column."""
+    parsed = survival_column(column)
+    if parsed is None or parsed.role != "follow-up time":
+        return None
+    numbers = {value: read_number(str(value)) for value in values}
+    known = {value: number for value, number in numbers.items() if number is not None}
+    return max(known, key=lambda value: known[value]) if known else None

@@ -1,0 +1,125 @@
+"""Tables in binary files: Excel workbooks, Parquet, AnnData."""
+
+import io
+from collections.abc import Iterator
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from preprocessing.io.errors import InputError, some
+
+XLSX = (".xlsx", ".xlsm")
+MAX_VALUES = 600_000_000  # of a dense matrix in memory: 4.8 GB
+
+
+def split_sheet(path: Path | str) -> tuple[Path, str | None]:
+    """Return file and sheet of `FILE.xlsx:SHEET`; the sheet is None for a path without one."""
+    text = str(path)
+    file, colon, sheet = text.rpartition(":")
+    if colon and file.lower().endswith(XLSX):
+        return Path(file), sheet
+    return Path(text), None
+
+
+def workbook_rows(path: Path, data: bytes, sheet: str | None) -> Iterator[list[str]]:
+    """Yield the rows of an Excel sheet as texts, as a CSV of it would have them; the first sheet by default.
+
+    A date stays a date, which a gene named SEPT2 or MARCH1 became when Excel opened it.
+
+    Raises:
+        InputError: a broken workbook, or no such sheet.
+    """
+    import openpyxl
+
+    try:
+        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as an Excel workbook: {error}") from error
+    if sheet is not None and sheet not in book.sheetnames:
+        raise InputError(f'{path}: no sheet "{sheet}"; it has {", ".join(book.sheetnames)}')
+    found = book[sheet] if sheet is not None else book.worksheets[0]
+    width = 0
+    for row in found.iter_rows(values_only=True):
+        cells = [_cell_text(value) for value in row]
+        if not any(cells) and not width:
+            continue
+        width = width or max(position + 1 for position, cell in enumerate(cells) if cell)
+        while len(cells) > width and not cells[-1]:
+            cells.pop()
+        if any(cells):
+            yield cells + [""] * (width - len(cells))
+
+
+def _cell_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, datetime):
+        return value.date().isoformat() if value.time().isoformat() == "00:00:00" else value.isoformat(" ")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return str(value).strip()
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Return a Parquet table, a named or textual index as its first column; InputError if it cannot be read."""
+    import pyarrow
+
+    try:
+        frame = pd.read_parquet(path)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
+    if frame.size > MAX_VALUES:
+        raise InputError(f"{path}: {frame.shape[0]:,} × {frame.shape[1]:,} values; leave out what is not needed")
+    if not isinstance(frame.index, pd.RangeIndex):
+        name = "" if frame.index.name is None else str(frame.index.name)
+        index = frame.index.astype(str)
+        frame = frame.reset_index(drop=True)
+        frame.insert(0, name, index, allow_duplicates=True)
+    return _plain(frame)
+
+
+def read_anndata(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return X of an AnnData file as a table with a `case_id` column, and obs indexed by observation name.
+
+    Raises:
+        InputError: the file cannot be read, has no X, or more values than fit in memory.
+    """
+    import anndata
+
+    try:
+        data = anndata.read_h5ad(path)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as AnnData: {error}") from error
+    if data.X is None or data.n_obs * data.n_vars > MAX_VALUES or not data.n_vars:
+        raise InputError(f"{path}: X has {data.n_obs:,} × {data.n_vars:,} values; give one row per case or sample")
+    if twice := sorted(set(data.var_names[data.var_names.duplicated()])):
+        raise InputError(f"{path}: {len(twice)} duplicate genes: {some(twice)}; keep one of each")
+    matrix = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
+    frame = pd.DataFrame(matrix.astype(np.float64), columns=data.var_names.astype(str))
+    frame.insert(0, "case_id", data.obs_names.astype(str).astype(object), allow_duplicates=True)
+    return frame, _plain(data.obs.set_axis(data.obs_names.astype(str)))
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns as CSV would give them: numbers as float, flags as 0 and 1, everything else as text."""
+    columns = {}
+    for name in frame.columns:
+        values = frame[name]
+        if pd.api.types.is_bool_dtype(values):
+            values = values.astype("Float64").astype(float)
+        elif pd.api.types.is_numeric_dtype(values):
+            values = values.astype(float) if values.dtype.kind != "i" else values
+        else:
+            values = values.map(
+                lambda value: value if isinstance(value, str) else _cell_text(value), na_action="ignore"
+            )
+            values = values.astype(object).where(values.notna(), np.nan)
+        columns[str(name)] = values
+    return pd.DataFrame(columns, index=frame.index)

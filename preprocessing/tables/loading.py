@@ -1,0 +1,77 @@
+"""Loading a table of any supported layout: text, Excel, Parquet, AnnData, GEO series matrix."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from preprocessing.io.errors import InputError
+from preprocessing.io.files import decode, read_bytes, why_no_file
+from preprocessing.tables.containers import read_anndata, read_parquet
+from preprocessing.tables.layouts import is_series_matrix, series_matrix
+from preprocessing.tables.reading import parse_table, read_table
+
+PARQUET, HDF5 = b"PAR1", b"\x89HDF"
+
+
+@dataclass(frozen=True)
+class LoadedTable:
+    """A table as it is in its file.
+
+    Attributes:
+        frame: the cells; None where a file describes samples only.
+        samples: attributes of the samples, indexed by sample, that the file has beside the table (GEO, AnnData).
+        genes_in: the side of the genes, where the layout fixes it.
+        layout: name of the layout, for notes; "" for a plain table.
+    """
+
+    frame: pd.DataFrame | None
+    samples: pd.DataFrame | None = None
+    genes_in: Literal["rows", "columns"] | None = None
+    layout: str = ""
+
+
+def load_table(path: Path) -> LoadedTable:
+    """Return the table of a file, whatever its layout.
+
+    Raises:
+        InputError: see the readers; a file that is no table is named as what it is, with the way to convert it.
+    """
+    if why_no_file(path):
+        return LoadedTable(read_table(path))  # a sheet of a workbook, or the error
+    with path.open("rb") as file:
+        beginning = file.read(8)
+    if beginning.startswith(PARQUET):
+        return LoadedTable(read_parquet(path), layout="Parquet")
+    if beginning.startswith(HDF5) and path.suffix.lower() == ".h5ad":
+        frame, samples = read_anndata(path)
+        return LoadedTable(frame, samples, "columns", "AnnData, X and obs")
+    data = read_bytes(path)
+    if data[:1] == b"!":
+        text = decode(path, data)
+        if is_series_matrix(text):
+            matrix, samples = series_matrix(path, text)
+            return LoadedTable(parse_table(path, matrix) if matrix else None, samples, "rows", "GEO series matrix")
+    return LoadedTable(read_table(path))
+
+
+def sample_table(path: Path, loaded: LoadedTable) -> pd.DataFrame:
+    """Return the table of sample attributes with the samples' ids in a column `geo_accession`, or the plain table.
+
+    Raises:
+        InputError: the file has neither.
+    """
+    if loaded.samples is not None and loaded.samples.shape[1]:
+        frame = loaded.samples.copy()
+        frame.insert(
+            0,
+            "geo_accession" if "GEO" in loaded.layout else "case_id",
+            frame.index.astype(object),
+            allow_duplicates=True,
+        )
+        frame = frame.loc[:, ~frame.columns.duplicated()]
+        return frame.set_axis(range(1, len(frame) + 1), axis=0)
+    if loaded.frame is None:
+        raise InputError(f"{path}: contains neither a table nor attributes of its samples")
+    return loaded.frame

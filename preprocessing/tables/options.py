@@ -1,0 +1,27 @@
+"""What the user says about the tables of a run, where their content leaves two readings."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from preprocessing.tables.sample_types import PRIMARY
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Options of reading tables.
+
+    Attributes:
+        id_column: column of case ids in every table that has it; None: recognised.
+        genes_in: whether genes are the rows or the columns of gene tables; None: recognised.
+        sample_types: classes of samples that are used, see `sample_types.CLASSES`.
+        ignore: columns of gene tables to leave out.
+        keep: columns of gene tables that are features, whatever they are called.
+        endpoint: survival endpoint, such as OS, PFI or DSS.
+    """
+
+    id_column: str | None = None
+    genes_in: Literal["rows", "columns"] | None = None
+    sample_types: frozenset[str] = frozenset({PRIMARY})
+    ignore: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    endpoint: str = "OS"

@@ -1,0 +1,193 @@
+"""Which side of a gene table holds the cases, and which column the gene names.
+
+The evidence, in this order: ids that other inputs of the run know; barcodes of a known scheme; the features of a trained
+model; the names of columns; what looks like gene names and labels. A position alone is no evidence. Where two
+readings remain, the user is asked.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from preprocessing.io.errors import InputError, some
+from preprocessing.tables.column_names import is_label, plain_name
+from preprocessing.tables.gene_columns import DATED_GENE, FROM_DATES
+from preprocessing.tables.gene_names import are_integers, gene_share, is_counter
+from preprocessing.tables.id_columns import SURE_KINDS, Evidence, has_measurement, id_kind
+from preprocessing.tables.options import TableOptions
+from preprocessing.tables.reading import names_in, text_columns
+
+GENE_NAMES = names_in(
+    "hugo_symbol gene_symbol symbol genesymbol gene_name genename gene genes hgnc_symbol external_gene_name gene_id geneid "
+    "ensembl_gene_id ensembl_id ensembl attrib_name id_ref name id hybridization_ref probe_id probe entrez_gene_id entrez"
+)
+# A table may be read by these as genes in rows though no gene name is recognised; `id` and `name` say too little.
+SURE_GENE_NAMES = frozenset(GENE_NAMES[: GENE_NAMES.index("id_ref")])
+_GENE_METADATA = frozenset(GENE_NAMES) | {
+    *names_in("entrez_id locus_id hgnc_id description gene_type gene_biotype biotype"),
+    *names_in("chr chrom chromosome start end length strand cytoband"),
+}
+MOST = 0.5  # of the names are genes, where the names are those of genes
+_ASK = "name the column of case ids with --id-column, or say where the genes are with --genes-in rows or --genes-in columns"
+
+
+def cases_in_rows(
+    path: Path, frame: pd.DataFrame, evidence: Evidence, options: TableOptions, notes: list[str]
+) -> pd.DataFrame:
+    """Return a gene table with the cases in rows, whichever way round it is in the file.
+
+    Raises:
+        InputError: the file of one GDC sample; no gene names; or two readings remain, with the options that decide.
+    """
+    if len(frame.columns) == 1:
+        raise InputError(
+            f"{path}: only one column, {some(frame.columns)}: is the file separated by commas, semicolons "
+            "or tabs, and the header its first line?"
+        )
+    if {"unstranded", "tpm_unstranded"} <= set(frame.columns):
+        raise InputError(
+            f"{path}: is the GDC's file of one sample; join one column of each sample's file, as tpm_unstranded, to one table: "
+            "genes in rows, and a column per sample under its barcode"
+        )
+    side, ground = _side_of_genes(path, frame, evidence, options)
+    if side == "columns":
+        notes.append(f"orientation: cases in rows, genes in columns ({ground})")
+        return frame
+    notes.append(f"orientation: genes in rows, cases in columns ({ground}): transposed")
+    return _transposed(path, frame, evidence, notes)
+
+
+def _side_of_genes(path: Path, frame: pd.DataFrame, evidence: Evidence, options: TableOptions) -> tuple[str, str]:
+    """Where the genes are, "columns" or "rows", and by which evidence."""
+    if options.genes_in:
+        return options.genes_in, f"genes in {options.genes_in}, as given"
+    if options.id_column is not None and options.id_column in frame.columns:
+        return "columns", f"--id-column {options.id_column}"
+    texts = text_columns(frame)
+    in_rows = max((sum(evidence.is_id(value) for value in frame[column]) for column in texts), default=0)
+    in_header = sum(evidence.is_id(column) for column in frame.columns)
+    if in_rows != in_header:
+        side, n = ("columns", in_rows) if in_rows > in_header else ("rows", in_header)
+        return side, f"{n} ids recognised"
+    by_names = _by_column_names(frame, texts)
+    if in_rows or by_names:
+        return by_names or ("columns", f"{in_rows} ids recognised")
+    return _by_gene_names(path, frame, texts, evidence)
+
+
+def _by_column_names(frame: pd.DataFrame, texts: Sequence[str]) -> tuple[str, str] | None:
+    """The side that a column of gene names, or of ids, settles; None where no column is called so, or both are."""
+    names = [column for column in texts if not is_counter(list(frame[column]))]
+    of_genes = next((column for column in names if plain_name(column) in SURE_GENE_NAMES), None)
+    of_ids = next((column for column in names if id_kind(column) in SURE_KINDS), None)
+    if of_genes is not None and of_ids is None and of_genes == names[0]:
+        return "rows", f"column {of_genes} names genes"
+    if (
+        of_ids is not None
+        and gene_share(list(frame[of_ids])) < MOST
+        and (of_genes is None or plain_name(of_ids) != "id")
+    ):
+        return "columns", f"column {of_ids} names cases"
+    return None
+
+
+def _by_gene_names(path: Path, frame: pd.DataFrame, texts: Sequence[str], evidence: Evidence) -> tuple[str, str]:
+    """The side whose names are genes or labels; InputError where that cannot be seen."""
+    header = [column for column in frame.columns if column]
+    columns = {column: [value for value in frame[column] if isinstance(value, str)] for column in texts}
+    shared = sum(name in evidence.features for name in header)
+    shared_rows = max((sum(value in evidence.features for value in values) for values in columns.values()), default=0)
+    if shared != shared_rows:
+        side, n = ("columns", shared) if shared > shared_rows else ("rows", shared_rows)
+        return side, f"{n} genes of the trained model"
+    of_header, of_rows = gene_share(header), max(map(gene_share, columns.values()), default=0.0)
+    if (of_header >= MOST) != (of_rows >= MOST):
+        return ("columns" if of_header > of_rows else "rows"), "gene names recognised"
+    labels = sum(map(is_label, header))
+    labels_in_rows = max((sum(map(is_label, values)) for values in columns.values()), default=0)
+    if of_header < MOST and labels != labels_in_rows:
+        return ("columns" if labels > labels_in_rows else "rows"), "labels recognised"
+    if not texts or all(has_measurement(values) for values in columns.values()):
+        raise InputError(
+            f"{path}: no column of case ids: every column holds numbers; add one called case_id (or name one with --id-column)"
+        )
+    raise InputError(
+        f"{path}: neither gene names nor case ids are recognised, in the header ({some(header)}) or in the column "
+        f"{texts[0] or '(unnamed)'} ({some(frame[texts[0]].dropna())}); {_ASK}"
+    )
+
+
+def _transposed(path: Path, frame: pd.DataFrame, evidence: Evidence, notes: list[str]) -> pd.DataFrame:
+    """The table with cases in rows under `case_id`, and the genes' names as columns."""
+    recognised = {column for column in frame.columns if evidence.is_id(column)}
+    metadata = [c for c in frame.columns if c not in recognised and _is_gene_metadata(frame, c)]
+    samples = [column for column in frame.columns if column not in set(metadata)]
+    if not samples:
+        raise InputError(f"{path}: genes are in rows, but there is no column of numbers for a case beside their names")
+    names = _gene_names(path, frame, metadata, evidence, notes)
+    turned = pd.DataFrame(frame[samples].to_numpy().T, columns=names)
+    if turned.shape[1] and "case_id" in turned:
+        turned = turned.drop(columns="case_id")
+    turned.insert(0, "case_id", samples)
+    return turned
+
+
+def _is_gene_metadata(frame: pd.DataFrame, column: str) -> bool:
+    """Whether a column of a transposed table describes the genes: by its name, as text or as a counter."""
+    if plain_name(column) in _GENE_METADATA:
+        return True
+    values = frame[column]
+    if values.dtype.kind == "O":
+        return bool(pd.to_numeric(values, errors="coerce").isna().all()) or is_counter(list(values)) or column == ""
+    return not column or (column == frame.columns[0] and is_counter(values.astype("Int64").astype(str).tolist()))
+
+
+def _gene_names(
+    path: Path, frame: pd.DataFrame, metadata: Sequence[str], evidence: Evidence, notes: list[str]
+) -> list[str]:
+    """The gene of each row, by symbol; where rows share one or have none, another name is appended."""
+    texts = [c for c in metadata if frame[c].dtype.kind == "O" or plain_name(c) in _GENE_METADATA]
+    candidates = [c for c in texts if not is_counter(_texts(frame[c])) and frame[c].notna().any()]
+    candidates = [c for c in candidates if not has_measurement(_texts(frame[c].dropna()))]
+    if not candidates:
+        raise InputError(
+            f"{path}: cases are in columns, but no column names the genes (row numbers are no gene names); add one, as the first"
+        )
+
+    def rank(column: str) -> tuple[float, bool, float, int]:
+        values, name = _texts(frame[column].dropna()), plain_name(column)
+        place = GENE_NAMES.index(name) if name in GENE_NAMES else len(GENE_NAMES)
+        share = sum(value in evidence.features for value in values) / len(values) if evidence.features else 0.0
+        return -round(share, 1), are_integers(values), place, list(frame.columns).index(column)
+
+    best, *others = sorted(candidates, key=rank)
+    names = pd.Series(_texts(frame[best]), index=frame.index, dtype="string").mask(frame[best].isna())
+    unique = [c for c in (*[best], *others) if frame[c].notna().all() and frame[c].is_unique]
+    if not unique:
+        _refuse_names(path, best, names)
+    shared = names.fillna("?").duplicated(keep=False) | names.isna()
+    notes.append(f"gene names: column {best or '(unnamed)'}")
+    left_out = [column or "(unnamed)" for column in metadata if column != best]
+    names = names.fillna("?")
+    if shared.any():
+        names = names.mask(shared, names + "|" + pd.Series(_texts(frame[unique[0]]), index=frame.index, dtype="string"))
+        left_out = [column for column in left_out if column != unique[0]]
+        notes[-1] += (
+            f", with {unique[0]} appended in {shared.sum()} rows without a name of their own: {some(names[shared])}"
+        )
+    notes[-1] += f"; not used: {some(left_out)}" if left_out else ""
+    return names.tolist()
+
+
+def _texts(values: pd.Series) -> list[str]:
+    """Values as texts, whole numbers without a point."""
+    return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values]
+
+
+def _refuse_names(path: Path, column: str, names: pd.Series) -> None:
+    if names.isna().any():
+        raise InputError(f"{path}: row {names.index[names.isna()][0]} has no gene name in column {column}")
+    twice = sorted(set(names[names.duplicated()].astype(str)))
+    dated = f" ({FROM_DATES}: then correct them)" if any(DATED_GENE.fullmatch(name) for name in twice) else ""
+    raise InputError(f"{path}: {len(twice)} duplicate genes: {some(twice)}; keep one row of each{dated}")

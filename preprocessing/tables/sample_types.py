@@ -1,0 +1,98 @@
+"""Sample types: which rows are of primary tumours, by the codes of barcodes and by columns such as PRS_type or sample_type."""
+
+import re
+from collections.abc import Collection
+
+import pandas as pd
+
+from preprocessing.io.errors import InputError
+from preprocessing.tables.reading import words_of
+
+PRIMARY = "primary"
+CLASSES = (PRIMARY, "recurrent", "secondary", "metastatic", "normal", "other")
+ALL = frozenset(CLASSES)
+
+# The first pattern that fits a value decides. A column of sample types holds nothing else.
+_VALUES = (
+    (
+        re.compile(
+            r"(solid|adjacent|matched|blood|bone marrow|buccal|tissue)?.*\bnormal\b.*|healthy.*|control.*|non ?tumou?r.*"
+        ),
+        "normal",
+    ),
+    (re.compile(r"(prior|subsequent|synchronous|additional).*"), "other"),
+    (re.compile(r"cell ?lines?.*|xenograft.*|organoid.*|premalignant.*"), "other"),
+    (re.compile(r".*\b(recurrent|recurrence|relapsed?|rec)\b.*|progression|tr|r\d*"), "recurrent"),
+    (re.compile(r"secondary.*"), "secondary"),
+    (re.compile(r".*metasta.*|tm|m\d*"), "metastatic"),
+    (re.compile(r"(new |de novo )?primary.*|initial.*|untreated primary.*|tp|tb|p"), PRIMARY),
+    (re.compile(r"nt|nb|n"), "normal"),
+    (re.compile(r"(solid )?tumou?r( tissue)?|t|cancer"), PRIMARY),
+)
+_CODES = {
+    "1": PRIMARY,
+    "2": "recurrent",
+    "3": PRIMARY,
+    "6": "metastatic",
+    "7": "metastatic",
+    "10": "normal",
+    "11": "normal",
+}
+_NAMES = re.compile(
+    r"(.*_)?(sample|tissue|specimen|prs|tumou?r)_?type(_?id)?|sampletype|(.*_)?(recurrences?|recurrent)(_status)?|"
+    r"tumou?r_?descriptor|short_?letter_?code|definition|(.*_)?classification_of_tumou?r|tumou?r_?normal|"
+    r"(.*_)?is_primary(_disease)?|(primary|tumou?r)_(recurrent|or_recurrent)(_.*)?|type|primary_recurrent|disease_status"
+)
+_FLAG = re.compile(r"(.*_)?is_primary(_disease)?")
+_NEVER = {"event", "progression", "time", "days", "months", "new", "site", "age", "date", "free", "survival"}
+
+
+def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
+    """Return the sample class of each value (NaN where missing or not reported) if the column holds sample types.
+
+    A column counts by its name and by its values, all of which must be sample types: `Recurrence` with yes and no is an event.
+    """
+    words = words_of(column)
+    name = "_".join(words)
+    if not _NAMES.fullmatch(name) or _NEVER & set(words):
+        return None
+    texts = values.dropna().map(lambda value: _plain(str(value)))
+    if _FLAG.fullmatch(name):
+        flags = {"true": PRIMARY, "yes": PRIMARY, "1": PRIMARY, "false": "other", "no": "other", "0": "other"}
+        found = texts.map(flags)
+    elif set(texts) <= set(_CODES):
+        found = texts.map(_CODES)
+    else:
+        found = texts.map({text: _class_of(text) for text in texts.unique()})
+    if not len(texts) or found.isna().any() or (set(texts) <= {"p", "r", "n", "t", "m"} and len(set(texts)) < 2):
+        return None
+    return found.reindex(values.index)
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"[\s_.-]+", " ", text.strip().lower())
+    return re.sub(r"^0+(?=\d)", "", re.sub(r"\.0$", "", text))
+
+
+def _class_of(text: str) -> str | None:
+    return next((name for pattern, name in _VALUES if pattern.fullmatch(text)), None)
+
+
+def parse_sample_types(text: str) -> frozenset[str]:
+    """Return the classes of `--sample-types`: "primary", "all", or several as in "primary,recurrent"; InputError otherwise."""
+    names = {name.strip().lower() for name in text.split(",") if name.strip()}
+    if names == {"all"}:
+        return ALL
+    if unknown := sorted(names - ALL):
+        raise InputError(
+            f"--sample-types {text}: {unknown[0]} is no sample type; give all, or some of {', '.join(CLASSES)}"
+        )
+    return frozenset(names or {PRIMARY})
+
+
+def why_excluded(sample_class: str | None, code: str | None, allowed: Collection[str]) -> str | None:
+    """Return why a sample is left out; None if its class is among those allowed, or unknown."""
+    if sample_class is None or sample_class in allowed:
+        return None
+    label = f"{code} ({sample_class})" if code else sample_class
+    return f"sample type {label}, not {' or '.join(sorted(allowed))}"

@@ -1,0 +1,151 @@
+"""Memory that is too small, planted: forward passes of more than so many patches fail as on a GPU."""
+
+import logging
+
+import pytest
+import torch
+
+from models.abmil import ABMIL, ABMILConfig
+from models.linear import LinearBlend
+from models.subspace import SubspaceConfig, SubspaceFusion
+from models.types import Batch
+from models.umeml import UMEML, UMEMLConfig
+from pipeline.tasks.classification import FittedClassification
+from pipeline.training.feed import Feed
+from pipeline.training.passes import Passes
+from preprocessing.io.errors import RunError
+from preprocessing.io.gpu import gpu_failures
+
+TASK = FittedClassification("grade", ("2", "3", "4"), (0.5, 1.0, 2.0))
+TARGETS = torch.tensor([[0], [2], [1], [1]])
+NAMES = ["c0", "c1", "c2", "c3"]
+
+
+def batch() -> Batch:
+    """Cases of 30, 0, 20 and 45 patches; the third without genes."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = (30, 0, 20, 45)
+    bags = tuple(torch.randn(n, 6, generator=generator) for n in sizes)
+    cells = tuple(torch.stack([0 * torch.arange(n), torch.arange(n) % 6, torch.arange(n) // 6], 1) for n in sizes)
+    omics = tuple(torch.randn(4, 3, generator=generator) for _ in range(2))
+    return Batch(bags, cells, omics, torch.tensor([True, True, False, True]))
+
+
+def out_of_memory_beyond(model, patches: int, seen: list[int] | None = None):
+    def check(module, args):
+        together = sum(len(bag) for bag in args[0].bags)
+        if seen is not None:
+            seen.append(together)
+        if together > patches:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    model.register_forward_pre_hook(check)
+    return model
+
+
+def umeml():
+    torch.manual_seed(0)
+    model = UMEML(6, (3, 3), 3, UMEMLConfig(hidden=16, heads=2, dropout=0, attention_dropout=0)).train()
+    return LinearBlend(model, torch.zeros(3, 6), torch.zeros(3))
+
+
+def subspace(**settings):
+    torch.manual_seed(0)
+    sizes = {"hidden": 16, "heads": 4, "head_width": 3, "offset_groups": 2, "gene_dropout": 0, "attention_dropout": 0}
+    return SubspaceFusion(6, (3, 3), 3, SubspaceConfig(**sizes | settings)).train()
+
+
+def step(model, passes) -> tuple[dict[str, float], list[torch.Tensor]]:
+    losses = passes.gradients(model, TASK, batch(), TARGETS, NAMES)
+    return {name: x.item() for name, x in losses.items()}, [p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("make", [umeml, lambda: subspace(consistency=0)])
+@pytest.mark.parametrize("limit", [60, 46])
+def test_a_batch_that_does_not_fit_is_read_in_parts_with_the_same_gradients(make, limit, caplog):
+    losses, gradients = step(make(), Passes(Feed(torch.device("cpu"))))
+    seen = []
+    model, passes = out_of_memory_beyond(make(), limit, seen), Passes(Feed(torch.device("cpu")))
+    with caplog.at_level(logging.WARNING):
+        found, others = step(model, passes)
+        after_first = len(seen)
+        step(model, passes)
+    assert found == pytest.approx(losses, abs=1e-6)
+    torch.testing.assert_close(others, gradients, rtol=0, atol=1e-6)
+    assert all(n <= limit for n in seen[after_first:])  # what has failed once is not tried again
+    (record,) = [one for one in caplog.records if "too small" in one.getMessage()]
+    assert (
+        "too small for 4 cases with 95 tiles together: they are read in parts, and their gradients added"
+        in record.getMessage()
+    )
+
+
+def test_a_case_that_does_not_fit_is_named_with_its_tiles_and_the_setting_that_helps():
+    with pytest.raises(
+        RunError, match=r"case c3 with 45 tiles does not fit in the GPU's memory \(CUDA out of memory.*2.00 GiB.\); .* "
+        r"--set train.max_patches=22$",
+    ):  # fmt: skip
+        step(out_of_memory_beyond(umeml(), 40), Passes(Feed(torch.device("cpu"))))
+
+
+def test_cases_that_are_compared_with_each_other_are_not_taken_apart():
+    with pytest.raises(
+        RunError, match=r"case c3 with 45 tiles, and the 3 cases of its step that it is compared with, .*batch_cases"
+    ):
+        step(out_of_memory_beyond(subspace(), 60), Passes(Feed(torch.device("cpu")), least_cases=2))
+
+
+def test_a_step_without_any_tile_that_does_not_fit_ends():
+    model = out_of_memory_beyond(umeml(), -1)
+    with pytest.raises(RunError, match="does not fit"):
+        Passes(Feed(torch.device("cpu"))).gradients(model, TASK, batch().without(slides=True), TARGETS, NAMES)
+
+
+def test_predictions_in_parts_are_those_of_the_whole():
+    torch.manual_seed(0)
+    model = ABMIL(6, (3, 3), 3, ABMILConfig(hidden=16)).eval()
+    expected = model(batch()).logits
+    outputs = Passes(Feed(torch.device("cpu"))).outputs(out_of_memory_beyond(model, 50), batch(), NAMES)
+    assert len(outputs) > 1
+    torch.testing.assert_close(torch.cat([one.logits for one in outputs]), expected)
+
+
+def test_bags_that_are_kept_on_the_device_are_freed_first():
+    passes = Passes(Feed(torch.device("cpu")))
+    passes.feed._resident["c0"] = torch.zeros(1)
+    left = []
+    model = umeml()
+    model.register_forward_pre_hook(lambda *_: left.append(len(passes.feed._resident)))
+    fail = [True]
+
+    def once(*_):
+        if fail.pop() if fail else False:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model.register_forward_pre_hook(once)
+    step(model, passes)
+    assert left == [1, 0]
+    assert passes.at_once is None
+
+
+def test_a_gpu_that_fails_ends_the_run_with_what_to_do():
+    failed = r"fold 3: the GPU failed \(CUDA error: launch failure\): see nvidia-smi .* the same command goes on"
+    with pytest.raises(RunError, match=failed), gpu_failures("fold 3"):
+        raise torch.AcceleratorError("CUDA error: launch failure\nCUDA kernel errors might be …")
+    full = r"fold 3: the GPU's memory is full \(.*\): end what else runs there"
+    with pytest.raises(RunError, match=full), gpu_failures("fold 3"):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    with pytest.raises(RuntimeError, match="another"), gpu_failures("fold 3"):
+        raise RuntimeError("another")
+
+
+def test_a_bag_is_kept_only_where_it_is_whole(monkeypatch):
+    """On CUDA; here the device is one by name only, and copies are none."""
+    monkeypatch.setattr("pipeline.training.feed.on_device", lambda x, device: x.clone())
+    monkeypatch.setattr(Feed, "_has_room", lambda self: True)
+    for bound, kept in ((None, {"c0", "c2", "c3"}), (30, {"c2"})):
+        feed = Feed(torch.device("cuda"), bound)
+        bags = {name: feed._bag(name, bag) for name, bag in zip(NAMES, batch().bags, strict=True)}
+        assert set(feed._resident) == kept
+        for name in kept:
+            assert feed._bag(name, batch().bags[NAMES.index(name)]) is bags[name]
