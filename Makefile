@@ -39,7 +39,8 @@ reference: install  ## write the generated pages of docs/reference/
 	$(BIN)/python -m tools.reference
 
 pins: install  ## resolve pyproject.toml and all its extras anew, into constraints.txt
-	$(BIN)/python tools/pins.py
+	$(BIN)/uv pip compile --quiet --upgrade --all-extras --no-annotate --custom-compile-command "make pins" \
+		--python $(BIN)/python --output-file constraints.txt pyproject.toml
 
 bench: install  ## measure reading, embedding, Dask, the store and scale against other tools; an hour
 	$(BIN)/python tests/benchmarks/bench_reader.py

@@ -101,7 +101,7 @@ def package_of(module: str) -> str:
 def test_circles_are_found():
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [{"b", "c"}]
     assert len(FILES) > 100
-    assert "preprocessing.io.errors" in imports("preprocessing.cohort")
+    assert "preprocessing.io.errors" in imports("preprocessing.cohort.loading")
 
 
 def test_no_module_imports_itself_by_way_of_others():

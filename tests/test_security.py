@@ -438,7 +438,7 @@ def test_slides_that_are_no_files_fail_alone(odd_places, tmp_path):
     write_svs(tmp_path / "good.svs", np.full((64, 64, 3), 200, np.uint8), mpp=0.5, power=None, levels=(1,))
     rows = [{"path": str(path), "slide_id": f"s{i}"} for i, path in enumerate([*odd_places, tmp_path / "good.svs"])]
     pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv", index=False)
-    usable, left_out = probe_slides(find_slides(tmp_path / "manifest.csv"), default_mpp=None)
+    usable, left_out = probe_slides(find_slides(tmp_path / "manifest.csv").files, default_mpp=None)
     assert [slide.path.name for slide in usable] == ["good.svs"]
     reasons = {gone.file.path: gone.reason for gone in left_out}
     assert reasons.keys() == odd_places.keys()
@@ -447,7 +447,7 @@ def test_slides_that_are_no_files_fail_alone(odd_places, tmp_path):
 
 def test_slides_of_a_folder_that_are_no_files_fail_alone(odd_places, tmp_path):
     write_svs(tmp_path / "good.svs", np.full((64, 64, 3), 200, np.uint8), mpp=0.5, power=None, levels=(1,))
-    usable, left_out = probe_slides(find_slides(tmp_path), default_mpp=None)
+    usable, left_out = probe_slides(find_slides(tmp_path).files, default_mpp=None)
     assert [slide.path.name for slide in usable] == ["good.svs"]
     assert sorted(gone.file.path.name for gone in left_out) == ["linked.svs", "pipe.svs", "s.svs", "zeros.svs"]
 
@@ -457,7 +457,7 @@ def test_a_pipe_among_the_files_that_belong_to_a_slide_is_refused(tmp_path, suff
     (tmp_path / "slide").mkdir()
     (tmp_path / f"slide.{suffix}").write_bytes(b"x")
     os.mkfifo(tmp_path / "pipe" if suffix == "dcm" else tmp_path / "slide" / "Data0000.dat")
-    (found,) = find_slides(tmp_path)
+    (found,) = find_slides(tmp_path).files
     with pytest.raises(SlideError, match=r"read along with slide\.\w+, is a pipe, not a file"):
         probe_slide(found, default_mpp=None)
 

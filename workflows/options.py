@@ -1,12 +1,15 @@
 """The command line of `run_pipeline`: each option sets a key of the configuration, by its dotted name."""
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.metadata import version
+from pathlib import Path, PurePath
 from typing import Any
 
 from pipeline.config.presets import PRESETS
+from preprocessing.slides.names import SUFFIXES
 
 USAGE = "run_pipeline SLIDES GENES [options]"
 EPILOG = """\
@@ -54,12 +57,39 @@ class Arguments:
 def parse(argv: Sequence[str] | None) -> Arguments:
     """Parse the command line; values are validated later, with the configuration."""
     parser = _parser()
-    values = vars(parser.parse_args(argv))
+    parsed, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        parser.error(_unknown(parser, unknown))
+    values = vars(parsed)
+    values |= _inputs(parser, values.pop("inputs", []))
     file, sets, verbose = values.pop("config", None), values.pop("set", []), values.pop("verbose", False)
     report_only = values.pop("report_only", None)
     if report_only and (values or file or sets):
         parser.error("--report-only RUN takes no inputs and no other options: it draws the report of a finished run")
     return Arguments(values, file, sets, verbose, report_only)
+
+
+def _inputs(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
+    """SLIDES and GENES; several slides, as a shell makes of `slides/*.svs`, stand before GENES."""
+    if len(words) <= 2:
+        return dict(zip(("slides", "genes"), words, strict=False))
+    *slides, genes = words
+    if PurePath(genes).suffix.lower() in SUFFIXES:
+        parser.error(
+            f"{len(words)} slides are given, from {words[0]} to {genes}, but no GENES: give the gene table after them, or none"
+        )
+    return {"slides": slides, "genes": genes}
+
+
+def _unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
+    """The message about unknown options, with the nearest known ones."""
+    known = [option for action in parser._actions for option in action.option_strings]
+    described = []
+    for word in words:
+        name = word.partition("=")[0]
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        described.append(f"unknown option {name}" + (f"; did you mean {close[0]}?" if close else ""))
+    return "; ".join(described) + " (--help lists all options)"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,17 +115,13 @@ def _parser() -> argparse.ArgumentParser:
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
-        "slides",
-        nargs="?",
-        metavar="SLIDES",
-        help="folder (searched recursively), slide, or manifest CSV with slide_id, path, case_id and mpp; none: genes only",
+        "inputs",
+        nargs="*",
+        metavar="SLIDES GENES",
+        help="SLIDES: folder (searched recursively), slides, or a manifest CSV with slide_id, path, case_id and mpp; none: "
+        "genes only. GENES: CSV or TSV, optionally .gz: cases or samples × genes, or genes × samples; none: slides only",
     )
-    add(
-        "genes",
-        nargs="?",
-        metavar="GENES",
-        help="CSV or TSV, optionally .gz: cases or samples × genes, or genes × samples; none: slides only",
-    )
+    add("--version", action="version", version=f"run_pipeline {version('umeml-pipeline')}", help="print the version")
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +190,7 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
         dest="sample_types",
         metavar="TYPES",
         help="samples that are used, by barcode or by a column such as sample_type or PRS_type: primary (default), all, or "
-        "several of recurrent, secondary, metastatic, normal",
+        "several of recurrent, secondary, metastatic, normal; TCGA codes such as 01,02 are understood",
     )
     add(
         "--endpoint",
@@ -180,6 +206,18 @@ def _add_slides(parser: argparse.ArgumentParser) -> None:
         dest="slide_kind",
         metavar="KIND",
         help="DX: TCGA diagnostic slides only (default); all: every slide",
+    )
+    add(
+        "--max-upsample",
+        dest="max_upsample",
+        metavar="FACTOR",
+        help="largest factor by which the pixels of a slide coarser than the tiles are enlarged (1.25)",
+    )
+    add(
+        "--trust-manifest-mpp",
+        dest="trust_manifest_mpp",
+        action="store_true",
+        help="the mpp column of the manifest overrides the metadata of slides",
     )
     add(
         "--default-mpp", dest="default_mpp", metavar="MPP", help="fallback µm/px for slides without resolution metadata"
@@ -232,8 +270,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add(
         "--explain",
         metavar="N|CASES",
-        help="cases to explain: N each of the most and least certain, correct and wrong predictions (1); 0: none; or case ids, "
-        "such as TCGA-06-0125,TCGA-DU-6401",
+        help="cases to explain: N each of the most and least certain, correct and wrong predictions (1); 0: none; all; or case "
+        "ids, such as TCGA-06-0125,TCGA-DU-6401",
     )
 
 

@@ -235,8 +235,7 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Se
         clinical=config.clinical,
         further_tables=config.further_tables,
         cases=config.cases,
-        slide_kind=config.slide_kind,
-        default_mpp=config.default_mpp,
+        slide_options=config.slide_options(masks=paths.masks),
         tables=config.table_options(),
         features=features,
         store=FeatureStore(paths.store),
@@ -258,7 +257,7 @@ def write_ledgers(
     failures = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
     rows = {name: outcome.as_row() | {"features": features.get(name, "")} for name, outcome in outcomes.items()}
     cases = audit_cases(cohort, failures)
-    run.write_table("slides.csv", ledger(cohort, rows))
+    run.write_table("slides.csv", ledger(cohort, rows, tile_mpp=None if cohort.precomputed else run.config.tiles.mpp))
     run.write_table("cases.csv", cases)
     return failures, cases
 

@@ -15,7 +15,7 @@ class Paths:
     """Paths that workers use; absolute where a worker may have another working directory than this process.
 
     Attributes:
-        slides: folder, slide or manifest; None in a run on genes only.
+        slides: folder, slides or manifest; None in a run on genes only.
         out: run folder; None: a new one.
         store: feature store, a folder or a URL.
         masks: folder of tissue masks, if any.
@@ -24,7 +24,7 @@ class Paths:
         encoder_weights: file or folder of the encoder's weights, where they are given.
     """
 
-    slides: Path | None
+    slides: Path | tuple[Path, ...] | None
     out: Path | None
     store: str
     masks: Path | None
@@ -39,9 +39,10 @@ class Paths:
         def resolved(path: Path | None) -> Path | None:
             return path.absolute() if path is not None and absolute else path
 
+        slides = config.slides
         folder = config.encoder.name.removeprefix(LOCAL) if config.encoder.name.startswith(LOCAL) else None
         return cls(
-            slides=resolved(config.slides),
+            slides=tuple(path.absolute() for path in slides) if isinstance(slides, tuple) else resolved(slides),
             out=resolved(config.out),
             store=absolute_store(config.store) if absolute else config.store,
             masks=resolved(config.tiles.tissue.masks),

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from models.catalogue import MODELS
 from models.registry import nearest
 from models.settings import ModelSettings, Settings
 from pipeline.cluster.slurm import SlurmConfig
+from pipeline.config.inputs import read_path, read_slides, require_table
 from pipeline.config.messages import describe_problems
 from pipeline.config.presets import PRESETS
 from pipeline.config.train import TrainConfig
@@ -21,12 +22,14 @@ from preprocessing.io.errors import InputError
 from preprocessing.io.files import why_no_file
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.slides.resolution import MPP_RANGE
+from preprocessing.slides.selection import SlideOptions
 from preprocessing.tables.case_ids import case_of
 from preprocessing.tables.endpoint_names import ENDPOINTS
 from preprocessing.tables.options import TableOptions
 from preprocessing.tables.sample_types import parse_sample_types
 from preprocessing.tiling.tiles import TileConfig
 
+ALL_CASES = ("all",)  # the value of `explain` for every case
 Stage = Literal["tile", "embed", "join", "train"]
 BASELINES = {  # by their keys in metrics.json, as tables call them
     "clinical": "clinical model",
@@ -54,7 +57,7 @@ class ModelCandidate:
 class Config(Settings):
     """All settings of a run: what decides its result, and where it runs."""
 
-    slides: Path | None = Field(description="folder, slide or manifest; none: genes only")
+    slides: Path | tuple[Path, ...] | None = Field(description="folder, slides or manifest; none: genes only")
     genes: Path | None = Field(description="gene table; none: slides only")
     clinical: Path | None = Field(None, description="table of labels by case; default: label columns of the gene table")
     further_tables: tuple[str, ...] = Field((), description="more molecular tables, FILE or FILE:KIND")
@@ -64,7 +67,7 @@ class Config(Settings):
     )
     sample_types: str = Field(
         "primary",
-        description="samples that are used: primary, or several of recurrent, secondary, metastatic, normal; all",
+        description="samples of slides and tables that are used: primary, or several of recurrent, metastatic, normal, …; all",
     )
     endpoint: str = Field("OS", description="survival endpoint: OS, DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS")
     covariates: tuple[str, ...] = Field((), description="clinical columns that become an additional gene group")
@@ -99,6 +102,15 @@ class Config(Settings):
     default_mpp: float | None = Field(
         None, ge=MPP_RANGE[0], le=MPP_RANGE[1], description="fallback µm/px for slides without resolution metadata"
     )
+    trust_manifest_mpp: bool = Field(
+        False, description="the mpp column of the manifest overrides the metadata of slides"
+    )
+    max_upsample: float = Field(
+        1.25,
+        ge=1,
+        le=16,
+        description="largest factor by which the pixels of a coarser slide are enlarged to become tiles",
+    )
     split_by: tuple[Literal["case", "site"], ...] = Field(
         ("case",),
         min_length=1,
@@ -119,7 +131,7 @@ class Config(Settings):
         description="a gene group of a trained model counts as absent if more than this share is missing",
     )
     explain: int | tuple[str, ...] = Field(
-        1, description="cases whose predictions are explained: a number of each kind, or case ids; 0: none"
+        1, description="cases whose predictions are explained: a number of each kind, case ids, or all; 0: none"
     )
 
     until: Stage = Field("train", description="last stage: tile, embed, join or train")
@@ -159,8 +171,15 @@ class Config(Settings):
 
     @field_validator("slides", "genes", mode="before")
     @classmethod
-    def _or_none(cls, value: Any) -> Any:
-        return None if str(value).lower() == "none" else value
+    def _or_none(cls, value: Any, info: ValidationInfo) -> Any:
+        return read_slides(value) if info.field_name == "slides" else read_path(value, "genes")
+
+    @field_validator("genes")
+    @classmethod
+    def _is_table(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            require_table(value)
+        return value
 
     @field_validator("store", mode="before")
     @classmethod
@@ -186,7 +205,9 @@ class Config(Settings):
     @field_validator("explain", mode="before")
     @classmethod
     def _cases(cls, value: Any) -> Any:
-        """Read a number, or case ids; of longer barcodes the case counts."""
+        """Read a number, all, or case ids; of longer barcodes the case counts."""
+        if str(value).strip().lower() == "all":
+            return ALL_CASES
         if isinstance(value, int) or str(value).strip().isdecimal():
             return int(value)
         return tuple(dict.fromkeys(case_of(name) for name in _names(value)))
@@ -238,11 +259,10 @@ class Config(Settings):
             raise InputError(f"--endpoint {value}: {nearest(value.upper(), ENDPOINTS)}")
         return value.upper()
 
-    @field_validator("sample_types")
+    @field_validator("sample_types", mode="before")
     @classmethod
-    def _sample_types(cls, value: str) -> str:
-        parse_sample_types(value)
-        return value
+    def _sample_types(cls, value: Any) -> str:
+        return ",".join(sorted(parse_sample_types(",".join(_names(value)))))
 
     def table_options(self) -> TableOptions:
         """How the tables of the run are read."""
@@ -306,6 +326,18 @@ class Config(Settings):
                 f"train.batch_cases = {cases}: {candidate.name} compares the cases of a training step with each other and "
                 f"needs at least {least}; give more with --set train.batch_cases=8, or change models.{candidate.model}"
             )
+
+    def slide_options(self, *, masks: Path | None) -> SlideOptions:
+        """Return what is requested of slides, with the folder of masks as this process sees it."""
+        return SlideOptions(
+            kind=self.slide_kind,
+            sample_types=parse_sample_types(self.sample_types),
+            default_mpp=self.default_mpp,
+            trust_manifest_mpp=self.trust_manifest_mpp,
+            tile_mpp=self.tiles.mpp,
+            max_upsample=self.max_upsample,
+            masks=masks,
+        )
 
     def candidates(self) -> tuple[ModelCandidate, ...]:
         """Return the model, and after it its comparators: the further models, and the variants of the first."""

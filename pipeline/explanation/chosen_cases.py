@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from pipeline.config.schema import ALL_CASES
 from pipeline.tasks import Task
 from preprocessing.io.errors import InputError, some
 
@@ -15,7 +16,8 @@ def require_cases(which: int | tuple[str, ...], known: Sequence[str]) -> None:
         which: requested ids; a number requests none by id.
         known: the cases used.
     """
-    unknown = [case for case in which if case not in set(known)] if isinstance(which, tuple) else []
+    named = which if isinstance(which, tuple) and which != ALL_CASES else ()
+    unknown = [case for case in named if case not in set(known)]
     if unknown:
         raise InputError(
             f"--explain: {some(unknown)}: not among the {len(known)} cases used ({some(known)}); --dry-run lists excluded cases "
@@ -29,12 +31,14 @@ def choose_cases(task: Task, predictions: pd.DataFrame, which: int | tuple[str, 
     Args:
         task: the task.
         predictions: its rows of `predictions.csv`; of several rows of a case the first counts.
-        which: ids; or the number of cases of each kind that the task distinguishes, see `Task.worth_explaining`.
+        which: ids; `ALL_CASES`; or the number of cases of each kind that the task distinguishes, see `Task.worth_explaining`.
 
     Returns:
         By case id, why it was chosen; a case of several kinds has all of them, joined by "; ".
     """
     predicted = predictions[predictions["prediction"].notna()].drop_duplicates("case_id").set_index("case_id")
+    if which == ALL_CASES:
+        return dict.fromkeys(predicted.index, "all cases")
     if isinstance(which, tuple):
         return {case: "requested" for case in which if case in predicted.index}
     kinds: dict[str, list[str]] = {}

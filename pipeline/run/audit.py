@@ -28,7 +28,7 @@ def require_complete(folder: Path, cohort: Cohort, *, keeps_earlier: bool = Fals
         RunError: an id is missing, duplicated or unknown, which is a fault of this program.
     """
     slides = _read(folder / "slides.csv")
-    found = [(file.slide_id, str(file.path.absolute())) for file in cohort.found]
+    found = [(file.slide_id, file.location) for file in cohort.found]
     _compare(folder / "slides.csv", zip(slides["slide_id"], slides["path"], strict=True), found)
     cases = [str(case) for case in _read(folder / "cases.csv")["case_id"]]
     _compare(folder / "cases.csv", cases, cohort.named_cases())

@@ -1,6 +1,6 @@
 """What the user sees in the terminal: the cohort before, the result after, warnings and errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from pipeline.tasks import TASKS, Task
 from pipeline.terminal.logs import WARNING, err, out, warn
 from pipeline.training.plan import TaskPlan
 from preprocessing.cohort import Cohort, describe_cases
+from preprocessing.io.errors import some
+from preprocessing.slides.slide import LeftOut
 
 
 def show_cohort(cohort: Cohort) -> None:
@@ -29,9 +31,22 @@ def show_cohort(cohort: Cohort) -> None:
             warn(note.removeprefix(WARNING))
         else:
             err.print(f"  {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    for line in _failed_slides(cohort):
+        warn(line)
+
+
+def _failed_slides(cohort: Cohort) -> Iterator[str]:
+    """A line for each reason, with the slides that have it; names of files within a reason do not count."""
+    by_reason: dict[str, list[LeftOut]] = {}
     for gone in cohort.left_out:
         if gone.status == "failed":
-            warn(f"slide {gone.file.slide_id}: {gone.reason}")
+            common = gone.reason.replace(gone.file.path.name, f"…{gone.file.path.suffix}")
+            by_reason.setdefault(common, []).append(gone)
+    for reason, slides in by_reason.items():
+        if len(slides) == 1:
+            yield f"slide {slides[0].file.slide_id}: {slides[0].reason}"
+        else:
+            yield f"{len(slides)} slides ({some(gone.file.slide_id for gone in slides)}): {reason}"
 
 
 def show_plans(plans: Sequence[TaskPlan], cohort: Cohort) -> None:

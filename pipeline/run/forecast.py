@@ -76,7 +76,7 @@ def _resolutions(slides: Sequence[Slide]) -> Iterator[str]:
 def _broken(cohort: Cohort) -> Iterator[str]:
     """Slides that cannot be used: first those without a resolution, which the user can mend."""
     failed = [gone for gone in cohort.left_out if gone.status == "failed"]
-    no_mpp = [gone for gone in failed if "microns per pixel" in gone.reason]
+    no_mpp = [gone for gone in failed if "resolution metadata" in gone.reason or "absurd resolution" in gone.reason]
     others = [gone for gone in failed if gone not in no_mpp]
     for what, gone in (("without a resolution", no_mpp), ("that cannot be read", others)):
         if gone:

@@ -11,6 +11,7 @@ for console in (out, err):
     if not console.is_terminal:
         console.width = 140  # a log file has no width of its own
 FAILURES_SHOWN = 10
+SCREEN_CHARACTERS = 2400  # 24 lines of 100
 WARNING = "warning: "  # prefix of a note that is a warning
 PROGRAM = ("run_pipeline", "workflows", "pipeline", "preprocessing", "models")  # loggers of this program
 
@@ -53,6 +54,7 @@ collected = WarningCollector()
 
 def warn(message: str) -> None:
     """Print a warning, and repeat it at the end of the run."""
+    message = fit_screen(message)
     collected.messages.setdefault(message)
     err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
@@ -97,6 +99,14 @@ def show_failures(failures: Mapping[str, str]) -> None:
         print_line(f"warning: … and {len(failures) - FAILURES_SHOWN} more", style="yellow")
 
 
+def fit_screen(message: str) -> str:
+    """Return a message that is no longer than a screen: of a longer one, the beginning and the end."""
+    if len(message) <= SCREEN_CHARACTERS:
+        return message
+    half = SCREEN_CHARACTERS // 2
+    return f"{message[:half]} … ({len(message) - 2 * half:,} characters left out) … {message[-half:]}"
+
+
 def print_error(message: str) -> None:
-    """Print an error message to stderr."""
-    err.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    """Print an error message to stderr; the middle of one that is longer than a screen is left out."""
+    err.print(f"error: {fit_screen(message)}", style="bold red", markup=False, highlight=False, soft_wrap=True)

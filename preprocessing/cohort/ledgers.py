@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.cohort.cohort import Cohort
+from preprocessing.slides.selection import upsampling
 from preprocessing.tables.case_ids import case_of
 
 
@@ -51,16 +52,20 @@ def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:
     return table.join(cohort.labels, on="case_id")
 
 
-def ledger(cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
+def ledger(
+    cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]], *, tile_mpp: float | None = None
+) -> pd.DataFrame:
     """Return one row per slide file, with its absolute path: also a manifest for another run on the same features.
 
     Args:
         cohort: the input.
         outcomes: by slide id of the usable slides: `status, reason, n_tiles, seconds`, and the store groups `tiles, features`.
+        tile_mpp: microns per pixel of the tiles, from which `upsampling` follows; None where features are precomputed.
     """
     rows: list[dict[str, object]] = []
     for slide in cohort.slides:
         known = {"slide_id": slide.slide_id, "case_id": slide.case_id, "mpp": slide.mpp, "mpp_source": slide.mpp_source}
+        known["upsampling"] = np.nan if tile_mpp is None else round(upsampling(slide, tile_mpp), 3)
         rows.append(known | {"path": str(slide.path.absolute())} | dict(outcomes[slide.slide_id]))
     for gone in cohort.left_out:
         known = {"slide_id": gone.file.slide_id, "case_id": gone.file.case_id, "mpp": np.nan, "mpp_source": ""}
@@ -72,7 +77,7 @@ def ledger(cohort: Cohort, outcomes: Mapping[str, Mapping[str, object]]) -> pd.D
             "tiles": "",
             "features": "",
         }
-        rows.append(known | {"path": str(gone.file.path.absolute())} | outcome)
+        rows.append(known | {"path": gone.file.location} | outcome)
     columns = ["slide_id", "case_id", "status", "reason", "n_tiles", "mpp", "mpp_source", "seconds", "path"]
-    columns += ["tiles", "features"]
+    columns += ["tiles", "features", "upsampling"]
     return pd.DataFrame(rows, columns=columns).sort_values(["slide_id", "path"])

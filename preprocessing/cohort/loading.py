@@ -1,6 +1,7 @@
 """Loading a cohort: slides, tables and labels, with everything that is wrong with them reported before any computation."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -8,29 +9,30 @@ from typing import Literal
 import pandas as pd
 
 from preprocessing.cohort.cohort import Cohort
+from preprocessing.cohort.matching import match_cases, spellings
 from preprocessing.cohort.molecular import read_tables
 from preprocessing.features.precomputed import stored_recipe, stored_slide
 from preprocessing.features.store import FeatureStore
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, some
 from preprocessing.labels.recognition import recognise
 from preprocessing.labels.who2021 import who2021
-from preprocessing.slides.discovery import find_slides, select_kind
+from preprocessing.slides.discovery import SlideSource, find_slides
 from preprocessing.slides.probing import probe_slides, same_scans
 from preprocessing.slides.resolution import doubtful_resolutions
-from preprocessing.slides.slide import LeftOut, Slide, SlideFile
+from preprocessing.slides.selection import SlideOptions, select_resolutions, select_slides
+from preprocessing.slides.slide import FoundSlides, LeftOut, Slide, SlideFile
 from preprocessing.tables.case_ids import source_site
 from preprocessing.tables.options import TableOptions
 
 
 def load_cohort(
-    slides: Path | None,
+    slides: SlideSource | None,
     genes: Path | None,
     *,
     clinical: Path | None = None,
     further_tables: Sequence[str] = (),
     cases: Literal["both", "any"] = "both",
-    slide_kind: str = "DX",
-    default_mpp: float | None = None,
+    slide_options: SlideOptions | None = None,
     tables: TableOptions | None = None,
     features: Collection[str] = (),
     store: FeatureStore | None = None,
@@ -40,13 +42,12 @@ def load_cohort(
     """Read everything but pixels, and report everything that is wrong with the input.
 
     Args:
-        slides: folder, slide or manifest; None for a run on genes alone.
+        slides: folder, slides or manifest; None for a run on genes alone.
         genes: the gene table; None for a run on slides alone.
         clinical: table of labels; default: label columns of the gene table.
         further_tables: more molecular tables of the same cases, `FILE` or `FILE:KIND` (cnv, mutation, …).
         cases: whether a case needs both slides and genes, or any of them.
-        slide_kind: "DX" or "all".
-        default_mpp: fallback µm/px for slides without resolution metadata.
+        slide_options: which slides are used, and where their resolution comes from.
         tables: what the user says of the tables.
         features: of a trained model: evidence for which names are genes.
         store: feature store with the precomputed features that a manifest lists instead of slides.
@@ -58,55 +59,96 @@ def load_cohort(
     """
     if slides is None and genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
-    found = find_slides(slides, isolated=isolated) if slides else []
-    files, other_kinds = _select_slides(found, slides, slide_kind) if slides else ([], [])
-    known = {file.case_id for file in files} | {gone.file.case_id for gone in other_kinds} or None
+    found = find_slides(slides, isolated=isolated) if slides else FoundSlides(())
+    known = spellings(file.case_id for file in found.every()) or None
     options = tables or TableOptions()
     read = read_tables(
         genes, further_tables, clinical, known, options=options, features=features, must_share=must_share
     )
     notes, annotations, source = read.notes, read.annotations, str(clinical or genes)
     labels = recognise(annotations, source=source, endpoint=options.endpoint)
+    found, matching = _with_table_names(found, {*read.omics.case_ids, *map(str, labels.frame.index)})
     # Last, since it takes longest.
-    usable, broken = _open_slides(files, slides, default_mpp, store, isolated=isolated) if slides else ([], [])
+    usable, left_out, doubts = (
+        _open_slides(found, slides, slide_options or SlideOptions(), store, isolated=isolated)
+        if slides
+        else ([], [], [])
+    )
     recipe = stored_recipe(usable, store) if store and any(slide.features for slide in usable) else None
     if recipe:
         notes.append(recipe.told())
     cohort = Cohort(
-        found=tuple(found),
+        found=tuple(found.every()),
         slides=tuple(usable),
-        left_out=tuple(other_kinds + broken),
+        left_out=tuple(left_out),
         omics=read.omics,
         labels=_with_sites(_with_diagnosis(labels.frame, annotations, source)),
         annotations=annotations,
         rows_dropped=tuple(read.dropped),
-        notes=tuple(dict.fromkeys([*notes, *labels.notes, *same_scans(usable), *doubtful_resolutions(usable)])),
+        notes=tuple(dict.fromkeys([*found.notes, *notes, *matching, *labels.notes, *doubts])),
         needs="slides" if not read.any_genes else "genes" if slides is None else cases,
         precomputed=recipe,
         gaps=labels.gaps,
         excluded=read.excluded,
         endpoint=labels.endpoint,
     )
-    _require_cases(cohort, slides, genes)
+    _require_cases(cohort, genes)
     return cohort
 
 
-def _select_slides(found: list[SlideFile], source: Path, kind: str) -> tuple[list[SlideFile], list[LeftOut]]:
-    kept, other_kinds = select_kind(found, kind)
-    if not kept:
-        raise InputError(f"slides: none of the {len(other_kinds)} slides in {source} is used: {other_kinds[0].reason}")
-    return kept, other_kinds
+def _with_table_names(found: FoundSlides, in_tables: Collection[str]) -> tuple[FoundSlides, list[str]]:
+    """The slides with their cases as the tables spell them, and notes on the matching."""
+    if not in_tables:
+        return found, []
+    names, notes = match_cases({file.case_id for file in found.every()}, in_tables)
+
+    def renamed(file: SlideFile) -> SlideFile:
+        return replace(file, case_id=names.get(file.case_id, file.case_id))
+
+    files = tuple(renamed(file) for file in found.files)
+    left_out = tuple(replace(gone, file=renamed(gone.file)) for gone in found.left_out)
+    return replace(found, files=files, left_out=left_out), notes
 
 
 def _open_slides(
-    files: list[SlideFile], source: Path, default_mpp: float | None, store: FeatureStore | None, *, isolated: bool
-) -> tuple[list[Slide], list[LeftOut]]:
-    of_features = partial(stored_slide, store=store) if store and any(file.features for file in files) else None
-    usable, broken = probe_slides(files, default_mpp=default_mpp, precomputed=of_features, isolated=isolated)
+    found: FoundSlides, source: SlideSource, options: SlideOptions, store: FeatureStore | None, *, isolated: bool
+) -> tuple[list[Slide], list[LeftOut], list[str]]:
+    """Usable slides, those left out with the reason, and warnings."""
+    files, excluded = select_slides(found.files, options)
+    if not files:
+        unusable = [*found.left_out, *excluded]
+        raise InputError(
+            f"slides: none of the {len(unusable)} slides in {_describe(source)} is used: {_reasons(unusable)}"
+        )
+    precomputed = partial(stored_slide, store=store) if store and any(file.features for file in files) else None
+    usable, broken = probe_slides(
+        files,
+        default_mpp=options.default_mpp,
+        trust_manifest=options.trust_manifest_mpp,
+        precomputed=precomputed,
+        isolated=isolated,
+    )
+    usable, coarse, warnings = select_resolutions(usable, files, options)
     if not usable:
-        reasons = "; ".join(f"{gone.file.slide_id}: {gone.reason}" for gone in broken[:3])
-        raise InputError(f"slides: none of the {len(broken)} slides in {source} can be used: {reasons}")
-    return usable, broken
+        unusable = [*found.left_out, *broken, *coarse]
+        raise InputError(
+            f"slides: none of the {len(unusable)} slides in {_describe(source)} can be used: {_reasons(unusable)}"
+        )
+    warnings += [*same_scans(usable, masks=options.masks), *doubtful_resolutions(usable)]
+    return usable, [*found.left_out, *excluded, *broken, *coarse], warnings
+
+
+def _describe(source: SlideSource) -> str:
+    return some(source) if isinstance(source, tuple) else str(source)
+
+
+def _reasons(left_out: Sequence[LeftOut]) -> str:
+    """The first reasons, each given once."""
+    by_reason: dict[str, str] = {}
+    for gone in left_out:
+        by_reason.setdefault(gone.reason, gone.file.slide_id)
+    first = [f"{slide_id}: {reason}" for reason, slide_id in list(by_reason.items())[:3]]
+    return "; ".join(first) + ("; …" if len(by_reason) > 3 else "")
 
 
 def _with_diagnosis(frame: pd.DataFrame, annotations: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -125,10 +167,10 @@ def _with_sites(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(site=sites) if sites.notna().any() else frame
 
 
-def _require_cases(cohort: Cohort, slides: Path | None, genes: Path | None) -> None:
+def _require_cases(cohort: Cohort, genes: Path | None) -> None:
     if not cohort.used_cases():
-        with_slides, with_genes = sorted(cohort.slides_by_case())[:3], sorted(cohort.omics.case_ids)[:3]
+        with_slides, with_genes = sorted(cohort.slides_by_case()), sorted(cohort.omics.case_ids)
         raise InputError(
-            f"no case has both a usable slide and genes: slides in {slides} are of {', '.join(with_slides)}; "
-            f"{genes} has {', '.join(with_genes)}; if ids are written differently, give a manifest with a case_id column"
+            f"no case has both a usable slide and genes: the slides belong to {some(with_slides)}; {genes} has "
+            f"{some(with_genes)}; if ids are written differently, give a manifest with a case_id column"
         )

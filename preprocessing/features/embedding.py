@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from models.layers.devices import pinned_empty
 from preprocessing.features.encoders import CPU_TILES, Encoder
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.stain import Normaliser
@@ -76,26 +77,52 @@ def _embed_ahead(
     readers: int,
 ) -> Float[np.ndarray, "N D"]:
     features = np.empty((len(rows), encoder.dim), np.float32)
-    copying, computing = torch.cuda.Stream(), torch.cuda.current_stream()
-    previous: tuple[range, torch.Tensor] | None = None
+    copying = torch.cuda.Stream()
+    previous: _Embedded | None = None
     with closing(read_ahead(path, grid, rows, normalise, at_once=gpu_tiles, readers=readers, pinned=True)) as batches:
         for batch, tiles in batches:
-            with torch.cuda.stream(copying):
-                on_gpu = tiles.to(encoder.device, non_blocking=True)
-            if previous is not None:
-                _fetch(features, rows, *previous)
-            computing.wait_stream(copying)
-            on_gpu.record_stream(computing)
-            previous = batch, encoder(on_gpu)
+            embedded = _Embedded.queue(batch, tiles, encoder, copying)
+            if previous is not None:  # the GPU has the next batch already, and does not wait for the host
+                previous.fetch(features, rows)
+            previous = embedded
             copying.synchronize()  # the buffer can be filled again
         if previous is not None:
-            _fetch(features, rows, *previous)
+            previous.fetch(features, rows)
     return features
 
 
-def _fetch(features: np.ndarray, rows: range, batch: range, embedded: torch.Tensor) -> None:
-    start = batch.start - rows.start
-    features[start : start + len(batch)] = embedded.cpu().numpy()
+@dataclass(frozen=True)
+class _Embedded:
+    """A batch on its way through the GPU and back.
+
+    Attributes:
+        batch: indices of its tiles.
+        features: where its features arrive, in pinned memory.
+        arrived: when they have.
+    """
+
+    batch: range
+    features: torch.Tensor
+    arrived: torch.cuda.Event
+
+    @classmethod
+    def queue(cls, batch: range, tiles: torch.Tensor, encoder: Encoder, copying: torch.cuda.Stream) -> "_Embedded":
+        """Queue the copy to the GPU, the computation and the copy back; wait for none of them."""
+        computing = torch.cuda.current_stream()
+        with torch.cuda.stream(copying):
+            on_gpu = tiles.to(encoder.device, non_blocking=True)
+        computing.wait_stream(copying)
+        on_gpu.record_stream(computing)
+        embedded = encoder(on_gpu)
+        features = pinned_empty(*embedded.shape, dtype=embedded.dtype)
+        features.copy_(embedded, non_blocking=True)
+        return cls(batch, features, computing.record_event())
+
+    def fetch(self, features: np.ndarray, rows: range) -> None:
+        """Wait for the batch, and put its features in their place."""
+        self.arrived.synchronize()
+        start = self.batch.start - rows.start
+        features[start : start + len(self.batch)] = self.features.numpy()
 
 
 def _read(reader: SlideReader, grid: TileGrid, row: int, normalise: Normaliser | None) -> np.ndarray:
@@ -125,15 +152,17 @@ def read_ahead(
         normalise: stain normaliser, applied to each tile.
         at_once: tiles per batch.
         readers: number of threads.
-        pinned: whether batches lie in pinned memory, from which a GPU copies asynchronously.
+        pinned: whether batches lie in pinned memory, from which a GPU copies asynchronously; in ordinary memory where
+            there is none left.
 
     Yields:
         Indices of the tiles, and the tiles, uint8 (B, H, W, 3).
     """
     at_once = min(at_once, len(rows))
     work = _Reading(path, grid, at_once, normalise)
+    allocate = pinned_empty if pinned else torch.empty
     for _ in range(WAITING_BATCHES * readers):
-        work.free.put(torch.empty(at_once, grid.tile_px, grid.tile_px, 3, dtype=torch.uint8, pin_memory=pinned))
+        work.free.put(allocate(at_once, grid.tile_px, grid.tile_px, 3, dtype=torch.uint8))
     bands = [rows[len(rows) * i // readers : len(rows) * (i + 1) // readers] for i in range(readers)]
     with ThreadPoolExecutor(readers) as pool:
         running = len([pool.submit(work.read, band) for band in bands])

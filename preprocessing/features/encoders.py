@@ -18,6 +18,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from models.layers.devices import computes_in_bfloat16
 from models.registry import nearest
 from models.settings import Settings
 from preprocessing.features.backbones import State
@@ -47,22 +48,24 @@ class EncoderConfig(Settings):
     pooling: Pooling | None = Field(
         None, description="how tokens become one vector; default: as the encoder's authors do"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="precision of convolutions and linear layers; auto: bfloat16 where the processor supports it",
+        description="precision of convolutions and linear layers; auto: bfloat16 where processor or GPU compute in it, "
+        "float16 on older GPUs with tensor cores, else float32",
     )
 
     def settled(self, device: str) -> "EncoderConfig":
         """Return the configuration with the precision that this device uses, which identifies the features."""
         if self.precision != "auto":
             return self
-        return self.model_copy(update={"precision": "bfloat16" if _computes_in_bfloat16(device) else "float32"})
+        return self.model_copy(update={"precision": _fastest_precision(device)})
 
 
-def _computes_in_bfloat16(device: str) -> bool:
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+def _fastest_precision(device: str) -> str:
+    """Return what the device computes fastest in; only GPUs from Volta on have tensor cores, for float16 at first."""
+    if computes_in_bfloat16(device):
+        return "bfloat16"
+    return "float16" if device == "cuda" and torch.cuda.get_device_capability() >= (7, 0) else "float32"
 
 
 def encoder_spec(name: str) -> EncoderSpec:
@@ -105,8 +108,8 @@ class Encoder:
         parts = (name, _structure(model), self.weights, self.transform, pooling, self.config.precision)
         self.fingerprint = fingerprint(*parts)
         self.model = self._fused(model.eval().requires_grad_(False))
-        if self.config.precision == "bfloat16":
-            _cast_weights(self.model)
+        if self._half is not None:
+            _cast_weights(self.model, self._half)
         self.model.to(self.device, memory_format=torch.channels_last)
         # Repeated along a row of interleaved pixels, which is long enough for vector instructions.
         mean, std = (
@@ -118,6 +121,11 @@ class Encoder:
             empty = torch.zeros(1, 32, 32, 3, dtype=torch.uint8, device=device)
             self.feature_shape = tuple(self._features(empty).shape[1:])
         self.dim = self.feature_shape[-1]
+
+    @property
+    def _half(self) -> torch.dtype | None:
+        """The type of half precision that the backbone computes in; None for float32."""
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.precision)
 
     def _fused(self, model: Any) -> Any:
         side = self.transform["input_px"]
@@ -178,7 +186,7 @@ class Encoder:
             batch = batch.round().clamp(0, 255) if batch.is_floating_point() else batch
         rows = batch.permute(0, 2, 3, 1).reshape(len(batch), side, 3 * side).float()
         batch = rows.mul_(self._scale).add_(self._shift).view(len(batch), side, side, 3).permute(0, 3, 1, 2)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        with torch.autocast(self.device.type, self._half or torch.bfloat16, enabled=self._half is not None):
             return self._pool(batch).float()
 
     def _pool(self, batch: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
@@ -189,11 +197,11 @@ class Encoder:
         return {"cls": tokens[:, 0], "mean": mean, "cls+mean": torch.cat([tokens[:, 0], mean], 1)}[self.pooling]
 
 
-def _cast_weights(model: nn.Module) -> None:
+def _cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """Cast the weights that autocast would otherwise cast at every step; it leaves all others unchanged, as does this."""
     for module in model.modules():
         if type(module) in (nn.Linear, nn.Conv2d):  # subclasses may use their weights in other ways
-            module.to(torch.bfloat16)
+            module.to(dtype)
 
 
 @lru_cache(maxsize=2)

@@ -1,28 +1,31 @@
 """Slides are opened for a moment: usable ones get their size, resolution and fingerprint, the others a reason."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import openslide
 
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.io.fingerprints import slide_fingerprint
-from preprocessing.slides.diagnosis import unsafe_reason, unsupported_reason
+from preprocessing.slides.diagnosis import damage_reason, unsafe_reason, unsupported_reason
 from preprocessing.slides.isolated import AT_ONCE, Failure, map_files
 from preprocessing.slides.reader import SlideReader
 from preprocessing.slides.resolution import resolve_mpp
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 
 log = logging.getLogger(__name__)
+MASK_SUFFIXES = (".geojson", ".png", ".tif", ".tiff")
 MAX_SIDE_MM = 400  # whole-organ glass has 200; a damaged header can contain any number
 
 
 def probe_slides(
-    files: list[SlideFile],
+    files: Sequence[SlideFile],
     *,
     default_mpp: float | None,
+    trust_manifest: bool = False,
     precomputed: Callable[[SlideFile], Slide] | None = None,
     isolated: bool = False,
 ) -> tuple[list[Slide], list[LeftOut]]:
@@ -31,6 +34,7 @@ def probe_slides(
     Args:
         files: the slides that were found.
         default_mpp: fallback µm/px for slides without resolution metadata.
+        trust_manifest: whether the manifest's resolution overrides the metadata.
         precomputed: looks up a slide whose precomputed features are used; then no file is opened.
         isolated: open files in isolated processes, so that one that crashes the library, or hangs it, fails alone.
 
@@ -40,7 +44,8 @@ def probe_slides(
     if precomputed:
         results = _look_up_each(precomputed, files)
     else:
-        results = map_files(partial(probe_slide, default_mpp=default_mpp), files, isolated=isolated)
+        probe = partial(probe_slide, default_mpp=default_mpp, trust_manifest=trust_manifest)
+        results = map_files(probe, files, isolated=isolated)
     slides: dict[str, Slide] = {}
     left_out = []
     for slide, file in zip(results, files, strict=True):
@@ -55,7 +60,7 @@ def probe_slides(
     return list(slides.values()), left_out
 
 
-def _look_up_each(precomputed: Callable[[SlideFile], Slide], files: list[SlideFile]) -> list[Slide | Failure]:
+def _look_up_each(precomputed: Callable[[SlideFile], Slide], files: Sequence[SlideFile]) -> list[Slide | Failure]:
     """In this process: errors of the store other than a missing slide are errors of the run."""
 
     def attempt(file: SlideFile) -> Slide | Failure:
@@ -68,12 +73,13 @@ def _look_up_each(precomputed: Callable[[SlideFile], Slide], files: list[SlideFi
         return list(pool.map(attempt, files))
 
 
-def probe_slide(file: SlideFile, *, default_mpp: float | None) -> Slide:
+def probe_slide(file: SlideFile, *, default_mpp: float | None, trust_manifest: bool = False) -> Slide:
     """Return the slide with its size, resolution and fingerprint.
 
     Args:
         file: the slide that was found.
         default_mpp: fallback µm/px for slides without resolution metadata.
+        trust_manifest: whether the manifest's resolution overrides the metadata.
 
     Raises:
         SlideError: why the slide cannot be used, and the remedy.
@@ -87,8 +93,10 @@ def probe_slide(file: SlideFile, *, default_mpp: float | None) -> Slide:
     except openslide.OpenSlideUnsupportedFormatError:
         raise SlideError(f"not a slide that OpenSlide can read{unsupported_reason(file.path)}") from None
     except (openslide.OpenSlideError, OSError) as error:
-        raise SlideError(f"cannot be opened: {error}; if it was copied incompletely, copy it again") from None
-    mpp_xy, source = resolve_mpp(properties, manifest_mpp=file.mpp, default_mpp=default_mpp)
+        raise SlideError(f"cannot be opened: {error}{damage_reason(file.path, str(error))}") from None
+    mpp_xy, source = resolve_mpp(
+        properties, manifest_mpp=file.mpp, default_mpp=default_mpp, trust_manifest=trust_manifest or file.trust_mpp
+    )
     _require_possible_size(size_px, mpp_xy, source)
     return Slide(file.slide_id, file.case_id, file.path, mpp_xy, source, size_px, fingerprint)
 
@@ -110,11 +118,20 @@ def _require_same(one: Slide, other: Slide) -> None:
         )
 
 
-def same_scans(slides: Iterable[Slide]) -> list[str]:
-    """Return a warning for each group of slides with the same file content (by fingerprint) but different ids."""
+def same_scans(slides: Iterable[Slide], *, masks: Path | None = None) -> list[str]:
+    """Return a warning for each group of slides with the same file content (by fingerprint) but different ids.
+
+    Slides of the same scan whose tissue masks are named by their ids are different pieces of tissue on one glass, and are not
+    warned of.
+
+    Args:
+        slides: the usable slides.
+        masks: folder of the user's tissue masks, or None.
+    """
     groups: dict[str, list[Slide]] = {}
     for slide in slides:
-        groups.setdefault(slide.fingerprint, []).append(slide)
+        if masks is None or not any((masks / f"{slide.slide_id}{suffix}").is_file() for suffix in MASK_SUFFIXES):
+            groups.setdefault(slide.fingerprint, []).append(slide)
     return [
         f"warning: {len(twins)} slides are the same scan: {', '.join(slide.slide_id for slide in twins[:3])}"
         + (

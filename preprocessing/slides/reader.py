@@ -21,6 +21,7 @@ STRIP_PIXELS = 1 << 24  # at most this many pixels of a level are held while a t
 MAX_SIDE_PX = (1 << 31) - 1  # of level 0: coordinates are int32
 MAX_NATIVE_TILE_PIXELS = 1 << 26  # 8192 × 8192, decoded as one; scanners write 128 to 1024 a side
 LEVEL_SLACK, LEVEL_PAD_PX = 0.1, 8  # relative difference between a level's proportions, and pixels of rounding
+DOWNSAMPLES = tuple(2**power for power in range(1, 12))  # of the levels that exports write
 MAX_READ_PIXELS = 1 << 27  # in one read
 MAX_THUMBNAIL_PIXELS = 1 << 27  # 93 × 93 mm of glass at 8 µm; a slide has 25 × 75
 
@@ -56,9 +57,10 @@ class SlideReader:
         )  # a name that is not UTF-8 is listed, but its value cannot be read: it is ignored
         self.properties: dict[str, str] = {name: found[name] for name in found if name in found}
         self.downsamples: tuple[float, ...] = self._slide.level_downsamples
-        if problem := self._oversized() or self._misshapen():
+        if problem := self._oversized() or self._unsound_levels():
             self._slide.close()
             raise SlideError(problem)
+        self._levels = [level for level in range(len(self.downsamples)) if not self._is_padded(level)]
         self._background = "#" + self.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
 
     def __enter__(self) -> Self:
@@ -100,22 +102,48 @@ class SlideReader:
                 )
         return None
 
-    def _misshapen(self) -> str | None:
-        """Which level has other proportions than the slide, so that it would be read at wrong positions; None if none has."""
+    def _unsound_levels(self) -> str | None:
+        """Which level has other proportions than the slide, and is not merely padded: its size in the file is wrong."""
         width, height = self.size_px
         for level, (across, down) in enumerate(self._slide.level_dimensions):
-            shares = (across / width, down / height)
-            rounded = LEVEL_PAD_PX / width + LEVEL_PAD_PX / height
-            if abs(shares[0] - shares[1]) > LEVEL_SLACK * max(shares) + rounded:
+            if not self._in_proportion(level) and not self._is_padded(level):
                 return (
                     f"level {level} has other proportions than the slide ({across} × {down} and {width} × {height} pixels): "
-                    "its header is damaged"
+                    "its header is damaged; convert it from the original again"
                 )
         return None
 
+    def _in_proportion(self, level: int) -> bool:
+        (width, height), (across, down) = self.size_px, self._slide.level_dimensions[level]
+        shares = (across / width, down / height)
+        rounded = LEVEL_PAD_PX / width + LEVEL_PAD_PX / height
+        return abs(shares[0] - shares[1]) <= LEVEL_SLACK * max(shares) + rounded
+
+    def _is_padded(self, level: int) -> bool:
+        """Whether the level was filled up to whole native tiles, as some exports of Philips do.
+
+        OpenSlide derives the downsample from the padded size, and would read such a level at wrong positions.
+        """
+        size = self._slide.level_dimensions[level]
+        names = [f"openslide.level[{level}].tile-{side}" for side in ("width", "height")]
+        tile = [int(self.properties.get(name, "0")) for name in names]
+        if level == 0 or self.properties.get(openslide.PROPERTY_NAME_VENDOR) not in PLAIN_VENDORS or not all(tile):
+            return False
+        if any(length % side for length, side in zip(size, tile, strict=True)):
+            return False
+        whole = {round(here / there) for here, there in zip(self.size_px, size, strict=True)}
+        if any(max(map(abs, self._excess(size, downsample))) <= LEVEL_PAD_PX for downsample in whole):
+            return False
+        excesses = (self._excess(size, downsample) for downsample in DOWNSAMPLES)
+        return any(all(0 <= extra < side for extra, side in zip(one, tile, strict=True)) for one in excesses)
+
+    def _excess(self, size: tuple[int, int], downsample: int) -> tuple[float, float]:
+        """Pixels by which a level is wider and higher than the slide at that downsample."""
+        return size[0] - self.size_px[0] / downsample, size[1] - self.size_px[1] / downsample
+
     def best_level(self, downsample: float) -> int:
-        """Return the coarsest level that is not coarser than `downsample`, within 0.5 % of rounding."""
-        fine_enough = [i for i, factor in enumerate(self.downsamples) if factor <= downsample * 1.005]
+        """Return the coarsest sound level that is not coarser than `downsample`, within 0.5 % of rounding."""
+        fine_enough = [i for i in self._levels if self.downsamples[i] <= downsample * 1.005]
         return max(fine_enough, key=lambda i: self.downsamples[i], default=0)
 
     def read(

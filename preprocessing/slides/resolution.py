@@ -1,5 +1,7 @@
 """The resolution of a slide: which of its sources is believed, and which sources contradict each other."""
 
+import html
+import re
 from collections.abc import Iterable
 
 import openslide
@@ -12,34 +14,40 @@ POWER_TIMES_MPP = 10.0  # a 40x objective is scanned at about 0.25 microns per p
 DOUBT_RATIO = 1.6  # a resolution that differs by more from what the objective power implies is doubtful
 MANIFEST_SLACK = 0.05  # relative difference by which a manifest may have rounded
 _DOUBTFUL = "doubtful"
+OME_UNITS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4}
 
 
 def resolve_mpp(
-    properties: dict[str, str], *, manifest_mpp: float | None, default_mpp: float | None
+    properties: dict[str, str], *, manifest_mpp: float | None, default_mpp: float | None, trust_manifest: bool = False
 ) -> tuple[tuple[float, float], str]:
     """Return microns per level-0 pixel along x and y, and their source.
 
-    The metadata come first; without them the manifest, then what the objective power implies, then the default. Where the
-    metadata are absurd, only the manifest can replace them.
+    The metadata come first, in the scanner's tags or as OME-XML; without them the manifest, then what the objective power
+    implies, then the default. Where the metadata are absurd, only the manifest can replace them.
 
     Args:
         properties: OpenSlide's properties of the slide.
         manifest_mpp: microns per pixel according to the manifest.
         default_mpp: fallback for slides without resolution metadata.
+        trust_manifest: whether the manifest, where it gives a resolution, overrides the metadata.
 
     Returns:
-        (x, y) in microns per pixel, and "metadata", "manifest", "objective power 40x" or "default"; metadata that the
-        manifest or the objective power contradicts are marked as doubtful.
+        (x, y) in microns per pixel, and "metadata", "metadata (OME-XML)", "manifest", "objective power 40x" or "default";
+        metadata that the manifest or the objective power contradicts are marked as doubtful, metadata that the manifest
+        overrides are given.
 
     Raises:
         SlideError: no resolution, or an absurd one.
     """
-    declared = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]
+    declared, name = _declared(properties)
     known = [value for value in declared if value]  # some scanners write 0 for an unknown resolution
     power = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
+    if trust_manifest and manifest_mpp is not None:
+        overridden = f" (overrides metadata {known[0]:g})" if known else ""
+        return (manifest_mpp, manifest_mpp), f"manifest{overridden}"
     if known and all(is_plausible(value) for value in known):
         x, y = (value or known[0] for value in declared)
-        return (x, y), "metadata" + _doubt(x, power, manifest_mpp)
+        return (x, y), name + _doubt(x, power, manifest_mpp)
     if known and manifest_mpp is None:
         raise SlideError(
             f"absurd resolution in its metadata: {' × '.join(f'{value:g}' for value in known)} microns per pixel, "
@@ -54,6 +62,24 @@ def resolve_mpp(
     raise SlideError("no resolution metadata (µm/px); set --default-mpp or add an mpp column to the manifest")
 
 
+def _declared(properties: dict[str, str]) -> tuple[list[float | None], str]:
+    """The metadata's microns per pixel along x and y, and what they are called; OME-XML where there are no tags."""
+    tags = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]
+    if any(tags):
+        return tags, "metadata"
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", properties.get("openslide.comment", ""))
+    return [_physical_size(pixels[0], axis) if pixels else None for axis in "XY"], "metadata (OME-XML)"
+
+
+def _physical_size(element: str, axis: str) -> float | None:
+    """The size of a pixel in microns from an OME-XML element; None where it has none, or an unknown unit."""
+    size = re.search(rf"\bPhysicalSize{axis}\s*=\s*[\"']([^\"']+)", element)
+    unit = re.search(rf"\bPhysicalSize{axis}Unit\s*=\s*[\"']([^\"']+)", element)
+    factor = OME_UNITS.get(html.unescape(unit[1]).strip() if unit else "µm")
+    number = _number(size[1]) if size else None
+    return number * factor if number and factor else None
+
+
 def doubtful_resolutions(slides: Iterable[Slide]) -> list[str]:
     """One warning that names the slides whose objective power or manifest contradicts their metadata; none where all agree."""
     doubtful = [
@@ -64,7 +90,7 @@ def doubtful_resolutions(slides: Iterable[Slide]) -> list[str]:
     return [
         f"warning: {len(doubtful)} slides have a resolution in their metadata that the manifest or the objective power "
         f"contradicts; the metadata are used: {some(doubtful)}; check them against the scanner's settings, since a wrong "
-        "resolution gives tiles of the wrong scale; slides.csv lists them all"
+        "resolution gives tiles of the wrong scale; --trust-manifest-mpp uses the manifest instead; slides.csv lists them all"
     ]
 
 

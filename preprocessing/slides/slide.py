@@ -15,6 +15,9 @@ class SlideFile:
         path: the file; of a DICOM series, its first file.
         mpp: microns per level-0 pixel according to the manifest, or None.
         features: group of precomputed features in the store that the manifest gives in place of pixels, or "".
+        trust_mpp: whether the manifest's resolution overrides the metadata.
+        sample_class: primary, recurrent, metastatic, normal or other according to the manifest, or "".
+        address: the path as the manifest gives it, where it is no path of this machine (s3://…, C:\\…), or "".
     """
 
     slide_id: str
@@ -22,6 +25,14 @@ class SlideFile:
     path: Path
     mpp: float | None = None
     features: str = ""
+    trust_mpp: bool = False
+    sample_class: str = ""
+    address: str = ""
+
+    @property
+    def location(self) -> str:
+        """The absolute path, or the address as the manifest gives it."""
+        return self.address or str(self.path.absolute())
 
 
 @dataclass(frozen=True)
@@ -61,3 +72,22 @@ class LeftOut:
     file: SlideFile
     status: Literal["excluded", "failed"]
     reason: str
+
+
+@dataclass(frozen=True)
+class FoundSlides:
+    """The result of looking for slides.
+
+    Attributes:
+        files: slides that can be tried, sorted by id.
+        left_out: files that look like slides but cannot be used, with the reason.
+        notes: summary of all other files; a warning begins with `warning`.
+    """
+
+    files: tuple[SlideFile, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def every(self) -> list[SlideFile]:
+        """All files that look like slides, usable or not."""
+        return [*self.files, *(gone.file for gone in self.left_out)]

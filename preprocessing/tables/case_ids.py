@@ -6,6 +6,7 @@ no scheme recognises is a case of its own. A cohort with structured ids is one m
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -107,7 +108,7 @@ SCHEMES = (TCGA, GLASS, TARGET, CPTAC)
 
 def _recognise(identifier: str) -> tuple[CaseIdScheme | None, str]:
     """The scheme of an id, if any, and the id as the scheme spells it, else without outer blanks."""
-    text = identifier.strip()
+    text = unicodedata.normalize("NFC", identifier.strip())
     for scheme in SCHEMES:
         if normalised := scheme.normalise(text):
             return scheme, normalised

@@ -6,6 +6,7 @@ from collections.abc import Collection
 import pandas as pd
 
 from preprocessing.io.errors import InputError
+from preprocessing.tables.case_ids import TCGA
 from preprocessing.tables.reading import words_of
 
 PRIMARY = "primary"
@@ -78,14 +79,26 @@ def _class_of(text: str) -> str | None:
     return next((name for pattern, name in _VALUES if pattern.fullmatch(text)), None)
 
 
+def class_of_name(text: str) -> str | None:
+    """Return the class of a sample type given as a TCGA code or a name ("Solid Tissue Normal"); None where it is neither."""
+    plain = _plain(text)
+    return _CODES.get(plain) or _class_of(plain)
+
+
 def parse_sample_types(text: str) -> frozenset[str]:
-    """Return the classes of `--sample-types`: "primary", "all", or several as in "primary,recurrent"; InputError otherwise."""
+    """Return the classes of `--sample-types`: "primary", "all", or several as in "primary,recurrent"; TCGA codes count too.
+
+    Raises:
+        InputError: an unknown class.
+    """
     names = {name.strip().lower() for name in text.split(",") if name.strip()}
     if names == {"all"}:
         return ALL
+    names = {TCGA.class_of(name) if re.fullmatch(r"\d\d", name) else name for name in names}
     if unknown := sorted(names - ALL):
         raise InputError(
-            f"--sample-types {text}: {unknown[0]} is no sample type; give all, or some of {', '.join(CLASSES)}"
+            f"--sample-types {text}: {unknown[0]} is no sample type; give all, or some of {', '.join(CLASSES)}, or TCGA "
+            "codes such as 01,02"
         )
     return frozenset(names or {PRIMARY})
 

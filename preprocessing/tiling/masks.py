@@ -20,9 +20,9 @@ from PIL import Image
 
 from preprocessing.io.errors import SlideError
 from preprocessing.io.fingerprints import file_fingerprint
+from preprocessing.slides.probing import MASK_SUFFIXES
 from preprocessing.slides.slide import Slide
 
-SUFFIXES = (".geojson", ".png", ".tif", ".tiff")
 CUT_OUT = frozenset({"ignore", "exclude", "excluded", "artefact", "artefacts", "artifact", "artifacts"})
 ASPECT_TOLERANCE = 0.02  # a mask of other proportions belongs to another slide, or to a part of it
 MAX_MASK_PIXELS = 1 << 26  # 8192 × 8192: pixels of 3 µm on the largest of slides
@@ -53,7 +53,7 @@ def mask_files(slide: Slide, folder: Path) -> list[Path]:
     for name in (slide.slide_id, slide.path.stem):
         if name != Path(name).name:  # an id such as ../../x would lead out of the folder
             continue
-        paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+        paths = [folder / f"{name}{suffix}" for suffix in MASK_SUFFIXES]
         found = [path for path in paths if os.path.isfile(path) and path.resolve() != slide.path.resolve()]
         if found:
             return found
@@ -99,7 +99,7 @@ def _only_file(slide: Slide, folder: Path) -> Path:
     found = mask_files(slide, folder)
     if not found:
         names = " or ".join(dict.fromkeys((slide.slide_id, slide.path.stem)))
-        raise SlideError(f"no tissue mask in {folder}: expected {names} with the suffix {', '.join(SUFFIXES)}")
+        raise SlideError(f"no tissue mask in {folder}: expected {names} with the suffix {', '.join(MASK_SUFFIXES)}")
     if len(found) > 1:
         raise SlideError(f"more than one tissue mask: {', '.join(map(str, found))}; keep one")
     return found[0]

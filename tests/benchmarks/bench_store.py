@@ -106,7 +106,7 @@ def finished_work(folder: Path) -> None:
         store.write_features(str(number), bag, {})
 
     def look() -> None:
-        slides, _ = probe_slides(find_slides(folder / "slides"), default_mpp=None)
+        slides, _ = probe_slides(find_slides(folder / "slides").files, default_mpp=None)
         assert len(slides) == SLIDES
         assert all(store.has_tiles(slide.slide_id) and store.count_tiles(slide.slide_id) for slide in slides)
         assert all(store.has_features(slide.slide_id) for slide in slides)

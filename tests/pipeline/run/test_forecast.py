@@ -50,10 +50,10 @@ def test_ids_without_a_partner_are_told_on_both_sides(config, corner_slide):
 
 
 def test_slides_without_a_resolution_are_told_apart_from_broken_ones(config, corner_slide):
-    left_out = [gone("x", "no microns per pixel in its metadata; give …"), gone("y", "not a slide")]
+    left_out = [gone("x", "no resolution metadata (µm/px); set …"), gone("y", "not a slide")]
     told = forecast(config, cohort(corner_slide, genes=["corner"], left_out=left_out), at_once=1)
     at = told.index("warning: 1 slides without a resolution:")
-    assert told[at + 1].startswith("  x: no microns per pixel")
+    assert told[at + 1].startswith("  x: no resolution metadata")
     assert told[at + 2 : at + 4] == ["warning: 1 slides that cannot be read:", "  y: not a slide"]
     assert "microns per pixel: 1 from metadata" in told
 

@@ -231,7 +231,7 @@ def test_training_on_another_device_gives_the_same_and_waits_once_an_epoch(learn
     for device in ("cpu", "meta"):
         torch.manual_seed(0)
         kind = MODELS[name]
-        model = kind(WIDTH, [3], 2, settings.get(name) or kind.Config(dropout=0.0))
+        model = kind(WIDTH, [3], 2, settings.get(name) or kind.Config.model_validate({"dropout": 0.0}))
         with StandIn() as there:
             model.to(device)
             histories.append(

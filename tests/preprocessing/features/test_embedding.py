@@ -1,6 +1,7 @@
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
+from typing import ClassVar
 
 import numpy as np
 import openslide
@@ -92,6 +93,45 @@ class TestReadingAhead:
         with pytest.raises(openslide.OpenSlideError, match="torn tile"):
             for _ in read_ahead(corner_slide.path, grid, range(35), at_once=4, readers=3, pinned=False):
                 pass
+
+
+class Stream:
+    """Writes down what is queued, in place of a stream of CUDA."""
+
+    events: ClassVar[list[str]] = []
+
+    def synchronize(self):
+        self.events.append("arrived")
+
+    def wait_stream(self, other):
+        pass
+
+    def record_event(self):
+        return self
+
+
+def test_the_next_batch_is_queued_before_the_last_is_fetched(corner_slide, grid, pixels, monkeypatch):
+    """With streams that only write down what is asked of them; where there is no pinned memory, in ordinary memory."""
+    Stream.events.clear()
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda x, stream: None)
+
+    class Encoder:
+        device, dim = torch.device("meta"), 3
+
+        def __call__(self, tiles):
+            Stream.events.append("queued")
+            return tiles.float().mean((1, 2))
+
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, device, non_blocking: x.clone())
+    found = embed_tiles(corner_slide.path, grid, Encoder(), range(35), gpu_tiles=10, readers=1)
+    monkeypatch.undo()
+    np.testing.assert_allclose(found, pixels.mean((1, 2)), rtol=1e-5)
+    assert Stream.events.count("queued") == 4
+    assert Stream.events[:3] == ["queued", "arrived", "queued"]  # the copy of the first batch; nothing is fetched yet
+    assert Stream.events[3:5] == ["arrived", "arrived"]  # the first batch's features, the second's copy
 
 
 @pytest.mark.cuda

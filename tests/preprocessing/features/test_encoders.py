@@ -518,9 +518,20 @@ class TestPrecision:
         monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
         assert EncoderConfig().settled("cpu") == EncoderConfig(precision=expected)
 
-    def test_of_a_gpu_is_asked_of_the_gpu(self, monkeypatch):
-        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
-        assert EncoderConfig().settled("cuda").precision == "float32"
+    @pytest.mark.parametrize(
+        ("bfloat16", "capability", "expected"),
+        [
+            (True, (9, 0), "bfloat16"),
+            (False, (7, 5), "float16"),
+            (False, (7, 0), "float16"),
+            (False, (6, 1), "float32"),
+        ],
+    )
+    def test_of_a_gpu_is_the_fastest_that_it_computes_in(self, monkeypatch, bfloat16, capability, expected):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: bfloat16)
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+        assert EncoderConfig().settled("cuda").precision == expected
 
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     def test_that_is_asked_for_stays(self, precision):

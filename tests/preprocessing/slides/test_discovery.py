@@ -1,6 +1,8 @@
 import os
 import re
+import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,11 @@ import pytest
 
 from pipeline.cluster.worker_processes import start_server
 from preprocessing.io.errors import InputError
-from preprocessing.slides.discovery import find_slides, select_kind
+from preprocessing.slides.dicom import DicomHeader
+from preprocessing.slides.discovery import find_slides
+from preprocessing.slides.names import slide_name
 from preprocessing.slides.probing import probe_slides
+from preprocessing.slides.selection import SlideOptions, select_slides
 from preprocessing.slides.slide import SlideFile
 from workflows.demo import write_svs
 
@@ -31,10 +36,10 @@ def small_svs(path, *, grey=200, mpp=0.5, power=None):
     return path
 
 
-def series_but(path):
+def header_but(path):
     if path.stem == "crashes":
         os.kill(os.getpid(), signal.SIGSEGV)
-    return path.stem.partition("_")[0]
+    return DicomHeader(path.stem.partition("_")[0], True, "SM", "", "")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,33 +51,33 @@ def server():
 class TestFolder:
     def test_is_searched_below_and_sorted_by_id(self, tmp_path):
         touch(tmp_path, "z/deep/a.svs", "b.SVS", "c.ndpi", "y/d.tiff")
-        assert [file.slide_id for file in find_slides(tmp_path)] == ["a", "b", "c", "d"]
-        assert find_slides(tmp_path)[0].path == tmp_path / "z/deep/a.svs"
+        assert [file.slide_id for file in find_slides(tmp_path).files] == ["a", "b", "c", "d"]
+        assert find_slides(tmp_path).files[0].path == tmp_path / "z/deep/a.svs"
 
     def test_hidden_and_other_files_are_ignored(self, tmp_path):
         touch(
             tmp_path, "a.svs", "._a.svs", ".trash/b.svs", "x/.cache/deep/c.svs", "notes.txt", "a.svs.part", "genes.csv"
         )
         (tmp_path / "folder.svs").mkdir()
-        assert [file.slide_id for file in find_slides(tmp_path)] == ["a"]
+        assert [file.slide_id for file in find_slides(tmp_path).files] == ["a"]
 
     def test_may_lie_below_a_hidden_folder(self, tmp_path):
         touch(tmp_path, ".data/slides/a.svs")
-        assert [file.slide_id for file in find_slides(tmp_path / ".data/slides")] == ["a"]
+        assert [file.slide_id for file in find_slides(tmp_path / ".data/slides").files] == ["a"]
 
     def test_a_link_to_a_slide_is_followed_and_a_broken_one_is_reported(self, tmp_path):
         real = small_svs(tmp_path / "store" / "0001.svs")
         (tmp_path / "slides").mkdir()
         (tmp_path / "slides/good.svs").symlink_to(real)
         (tmp_path / "slides/dead.svs").symlink_to(tmp_path / "nowhere.svs")
-        usable, left_out = probe_slides(find_slides(tmp_path / "slides"), default_mpp=None)
+        usable, left_out = probe_slides(find_slides(tmp_path / "slides").files, default_mpp=None)
         assert [slide.slide_id for slide in usable] == ["good"]
         assert [(gone.file.slide_id, gone.status) for gone in left_out] == [("dead", "failed")]
         assert "does not exist" in left_out[0].reason
 
     def test_without_slides_is_refused_with_the_known_suffixes(self, tmp_path):
         touch(tmp_path, "readme.txt")
-        with pytest.raises(InputError, match=rf"no slide in {re.escape(str(tmp_path))} or below; looked for .*\.svs"):
+        with pytest.raises(InputError, match=rf"no slide in {re.escape(str(tmp_path))} or below \(formats: .*\.svs"):
             find_slides(tmp_path)
 
     def test_that_does_not_exist_is_refused(self, tmp_path):
@@ -81,18 +86,18 @@ class TestFolder:
 
     def test_a_dicom_file_that_crashes_the_library_is_a_slide_of_its_own(self, tmp_path, monkeypatch):
         touch(tmp_path, "crashes.dcm", "x_1.dcm", "x_2.dcm")
-        monkeypatch.setattr("preprocessing.slides.discovery._series_of", series_but)
-        assert [file.slide_id for file in find_slides(tmp_path, isolated=True)] == ["crashes", "x_1"]
+        monkeypatch.setattr("preprocessing.slides.dicom.read_header", header_but)
+        assert [file.slide_id for file in find_slides(tmp_path, isolated=True).files] == ["crashes", "x_1"]
 
     @needs_data
     def test_a_dicom_series_is_one_slide(self):
-        found = find_slides(SLIDES / "openslide" / "dicom")
+        found = find_slides(SLIDES / "openslide" / "dicom").files
         assert [file.slide_id for file in found] == ["boxes_0"]
 
 
 def test_one_slide_may_be_given(tmp_path):
     touch(tmp_path, "a.svs", "b.svs")
-    assert [file.slide_id for file in find_slides(tmp_path / "a.svs")] == ["a"]
+    assert [file.slide_id for file in find_slides(tmp_path / "a.svs").files] == ["a"]
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
@@ -103,7 +108,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 
 def test_case_of_a_tcga_slide_is_the_start_of_its_barcode_and_of_another_its_stem(tmp_path):
     touch(tmp_path, f"TCGA-06-0125-01Z-00-DX1.{UUID}.svs", "H12-345.svs")
-    cases = {file.slide_id: file.case_id for file in find_slides(tmp_path)}
+    cases = {file.slide_id: file.case_id for file in find_slides(tmp_path).files}
     assert cases == {f"TCGA-06-0125-01Z-00-DX1.{UUID}": "TCGA-06-0125", "H12-345": "H12-345"}
 
 
@@ -114,7 +119,7 @@ class TestKind:
         return [SlideFile(name, name[:12], Path(f"{name}.svs")) for name in self.IDS]
 
     def test_diagnostic_slides_and_those_of_no_known_kind_stay(self):
-        kept, left_out = select_kind(self.files(), "DX")
+        kept, left_out = select_slides(self.files(), SlideOptions())
         assert [file.slide_id for file in kept] == [self.IDS[0], self.IDS[3]]
         assert [(gone.file.slide_id, gone.status) for gone in left_out] == [
             (self.IDS[1], "excluded"),
@@ -123,5 +128,115 @@ class TestKind:
         assert left_out[0].reason == "slide kind TS; only DX slides are used (--slide-kind all uses every slide)"
 
     def test_all_takes_every_slide(self):
-        kept, left_out = select_kind(self.files(), "all")
+        kept, left_out = select_slides(self.files(), SlideOptions(kind="all"))
         assert (len(kept), left_out) == (4, [])
+
+
+class TestNothingIsInvisible:
+    def test_files_that_look_like_slides_are_named_with_the_remedy_and_others_counted(self, tmp_path):
+        small_svs(tmp_path / "good.svs")
+        touch(
+            tmp_path,
+            "a.vsi",
+            "b.isyntax",
+            "c.svs.partial",
+            "d.ndpi.gz",
+            "e.QPTIFF",
+            "f.sdpc",
+            "g.ome.zarr/0/0",
+            "x.ndpis",
+        )
+        touch(
+            tmp_path,
+            "readme.txt",
+            "t.csv",
+            "u.csv",
+            "noise",
+            "logs/c.svs.parcel",
+            "mirax/Slidedat.ini",
+            "mirax/Data0.dat",
+        )
+        found = find_slides(tmp_path)
+        assert [file.slide_id for file in found.files] == ["good"]
+        reasons = {gone.file.slide_id: (gone.status, gone.reason) for gone in found.left_out}
+        expected = {
+            "a": "only a.vsi: an Olympus slide (VSI)",
+            "b": "only b.isyntax: a Philips slide",
+            "c": "only c.svs.partial: an incomplete download; resume it",
+            "d": "only d.ndpi.gz: a compressed slide; unpack it",
+            "e": "only e.QPTIFF: an Akoya slide",
+            "f": "only f.sdpc: a Sqray slide",
+            "g": "only g.ome.zarr: an OME-Zarr image",
+            "mirax": "only mirax: the data folder of a MIRAX slide without its file mirax.mrxs",
+            "x": "a list of .ndpi files",
+        }
+        assert reasons.keys() == expected.keys()
+        for name, start in expected.items():
+            assert reasons[name][1].startswith(start), reasons[name]
+            assert reasons[name][0] == ("excluded" if name == "x" else "failed")
+        (note,) = found.notes
+        assert note == "5 files ignored that are no slide: 2 .csv, 1 .parcel, 1 .txt, 1 without suffix"
+
+    def test_leftovers_of_a_complete_slide_do_not_fail(self, tmp_path):
+        """As gdc-client leaves a download, and a user a packed copy."""
+        name = "TCGA-06-0125-01Z-00-DX1.x"
+        small_svs(tmp_path / "uuid" / f"{name}.svs")
+        touch(tmp_path, f"uuid/logs/{name}.svs.parcel", "uuid/annotations.txt", f"packed/{name}.svs.gz")
+        found = find_slides(tmp_path)
+        assert [file.slide_id for file in found.files] == [name]
+        assert [(gone.status, gone.reason) for gone in found.left_out] == [
+            ("excluded", f"{name}.svs.gz: {name}.svs is used instead")
+        ]
+        assert found.notes == ("2 files ignored that are no slide: 1 .parcel, 1 .txt",)
+
+    def test_what_openslide_recognises_is_a_slide_whatever_its_name(self, tmp_path):
+        for name in ("a.image", "b", "c.qptiff"):
+            shutil.copy(small_svs(tmp_path / "x.svs"), tmp_path / name)
+        (tmp_path / "x.svs").unlink()
+        found = find_slides(tmp_path)
+        assert [file.slide_id for file in found.files] == ["a", "b", "c"]
+        assert find_slides(tmp_path / "b").files[0].slide_id == "b"
+
+    def test_a_folder_of_unreadable_slides_is_refused_with_them(self, tmp_path):
+        touch(tmp_path, *(f"s{i}.vsi" for i in range(300)), "notes.txt")
+        with pytest.raises(
+            InputError, match=r"no slide in .*300 files look like slides.*s0\.vsi \(only s0\.vsi"
+        ) as refused:
+            find_slides(tmp_path)
+        assert len(str(refused.value)) < 1200
+
+    def test_several_files_are_given_as_a_shell_expands_them(self, tmp_path):
+        paths = tuple(small_svs(tmp_path / f"{name}.svs") for name in "ba")
+        touch(tmp_path, "c.svs.part", "genes.csv", "odd.docx")
+        found = find_slides((*paths, tmp_path / "c.svs.part"))
+        assert [file.slide_id for file in found.files] == ["a", "b"]
+        assert [gone.file.slide_id for gone in found.left_out] == ["c"]
+        with pytest.raises(InputError, match=r"genes\.csv among 3 files: give either slides, or one manifest"):
+            find_slides((*paths, tmp_path / "genes.csv"))
+        with pytest.raises(InputError, match=r"odd\.docx: no slide; give slides, and after them the gene table"):
+            find_slides((*paths, tmp_path / "odd.docx"))
+
+    def test_ten_thousand_names_are_listed_in_seconds(self, tmp_path):
+        touch(tmp_path, *(f"{i % 40}/s{i}.svs" for i in range(10_000)))
+        start = time.process_time()
+        assert len(find_slides(tmp_path).files) == 10_000
+        assert time.process_time() - start < 10
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("name", "slide_id"),
+        [
+            ("a.svs", "a"),
+            ("a.ome.tif", "a"),
+            ("a.OME.TIFF", "a"),
+            ("  a  b .svs", "a b"),
+            ("Mu\u0308ller.svs", "M\u00fcller"),
+            ("TCGA-06-0125-01Z-00-DX1.1-2.svs.partial", "TCGA-06-0125-01Z-00-DX1.1-2"),
+            ("a.svs.gz", "a"),
+            ("a.b", "a"),
+            ("a", "a"),
+        ],
+    )
+    def test_one_name_is_one_id(self, name, slide_id):
+        assert slide_name(name) == slide_id

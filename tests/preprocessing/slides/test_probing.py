@@ -62,7 +62,7 @@ class TestDuplicates:
         first = small_svs(tmp_path / "a" / "s.svs")
         (tmp_path / "b").mkdir()
         shutil.copy(first, tmp_path / "b" / "s.svs")
-        usable, left_out = probe_slides(find_slides(tmp_path), default_mpp=None)
+        usable, left_out = probe_slides(find_slides(tmp_path).files, default_mpp=None)
         assert [slide.path for slide in usable] == [first]
         assert [(gone.file.path, gone.status, gone.reason) for gone in left_out] == [
             (tmp_path / "b" / "s.svs", "excluded", f"a copy of {first}")
@@ -74,19 +74,19 @@ class TestDuplicates:
         with pytest.raises(
             InputError, match=r"a/s\.svs and .*b/s\.svs are different, but both have the slide id s; rename one"
         ):
-            probe_slides(find_slides(tmp_path), default_mpp=None)
+            probe_slides(find_slides(tmp_path).files, default_mpp=None)
 
     @pytest.mark.parametrize("rows", ["s.svs,s,c1,\ns.svs,s,c2,", "s.svs,s,c1,0.25\ns.svs,s,c1,0.5"])
     def test_one_slide_of_two_cases_or_resolutions_is_refused(self, tmp_path, rows):
         small_svs(tmp_path / "s.svs", mpp=None)
-        files = find_slides(manifest(tmp_path, f"path,slide_id,case_id,mpp\n{rows}\n"))
+        files = find_slides(manifest(tmp_path, f"path,slide_id,case_id,mpp\n{rows}\n")).files
         with pytest.raises(InputError, match="both have the slide id s"):
             probe_slides(files, default_mpp=0.5)
 
     def test_a_broken_twin_does_not_hide_the_good_one(self, tmp_path):
         touch(tmp_path, "a/s.svs")
         good = small_svs(tmp_path / "b" / "s.svs")
-        usable, left_out = probe_slides(find_slides(tmp_path), default_mpp=None)
+        usable, left_out = probe_slides(find_slides(tmp_path).files, default_mpp=None)
         assert [slide.path for slide in usable] == [good]
         assert [gone.status for gone in left_out] == ["failed"]
 
@@ -96,7 +96,7 @@ class TestDuplicates:
         folder.mkdir()
         (folder / "batch").symlink_to(tmp_path / "elsewhere")
         (tmp_path / "elsewhere" / "back").symlink_to(folder)  # a way round in a circle
-        found = find_slides(folder)
+        found = find_slides(folder).files
         assert [file.slide_id for file in found] == ["s"]
         assert found[0].path.resolve() == kept
 
@@ -210,7 +210,7 @@ class TestProbe:
         for path in (SLIDES / "broken").iterdir():
             os.symlink(path, tmp_path / path.name)
         small_svs(tmp_path / "good.svs")
-        usable, left_out = probe_slides(find_slides(tmp_path), default_mpp=None)
+        usable, left_out = probe_slides(find_slides(tmp_path).files, default_mpp=None)
         reasons = {gone.file.slide_id: gone.reason for gone in left_out}
         assert {gone.status for gone in left_out} == {"failed"}
         assert reasons.keys() == {"histolab-broken", "openslide-unopenable"}

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import openslide
 import pytest
+import tifffile
 from PIL import Image
 
 from preprocessing.io.errors import SlideError
@@ -91,6 +92,7 @@ class TestRead:
 def test_the_coarsest_level_that_is_fine_enough_is_best(flat, wanted, level):
     with SlideReader(flat.path) as reader:
         reader.downsamples = (1.0, 4.016, 16.07)  # real pyramids round their sides
+        reader._levels = [0, 1, 2]
         assert reader.best_level(wanted) == level
 
 
@@ -203,3 +205,36 @@ def test_more_pixels_than_any_slide_has_are_not_read_at_once(corner_slide):
 def test_a_path_given_as_a_string_is_read_as_fast(corner_slide):
     with SlideReader(str(corner_slide.path)) as reader:
         assert reader.decoder(0) == "jpeg tiles"
+
+
+@pytest.mark.parametrize("size", [(1536, 4096), (2000, 3000)])
+def test_levels_filled_up_to_whole_tiles_are_not_read(tmp_path, paint, size):
+    """As some exports of Philips write them; OpenSlide would read them at wrong positions."""
+    height, width = size
+    image = paint(width, height, (0, 0, width // 2, height), seed=3)
+    path = tmp_path / "padded.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for level in range(4):
+            now = np.asarray(Image.fromarray(image).resize((width >> level, height >> level), Image.Resampling.BOX))
+            rows, columns = now.shape[:2]
+            filled = np.pad(now, ((0, -rows % 512), (0, -columns % 512), (0, 0)), constant_values=255)
+            now = now if level == 0 else filled
+            tiff.write(
+                now, tile=(512, 512), photometric="rgb", compression="zlib", metadata=None, subfiletype=int(level > 0)
+            )
+    with SlideReader(path) as reader:
+        assert len(reader.downsamples) == 4
+        assert [reader.best_level(d) for d in (1, 2, 4, 8)] == [0] * 4
+        thumbnail = reader.thumbnail(8.0)
+    expected = np.asarray(Image.fromarray(image).resize((width // 8, height // 8), Image.Resampling.BOX))
+    assert np.abs(thumbnail.astype(int) - expected).mean() < 4
+
+
+def test_a_pyramid_whose_levels_happen_to_be_whole_tiles_is_read(tmp_path):
+    path = tmp_path / "whole.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for level in range(3):
+            pixels = np.full((2048 >> level, 4096 >> level, 3), 200, np.uint8)
+            tiff.write(pixels, tile=(512, 512), photometric="rgb", metadata=None, subfiletype=int(level > 0))
+    with SlideReader(path) as reader:
+        assert [reader.best_level(d) for d in (1, 2, 4)] == [0, 1, 2]

@@ -69,3 +69,34 @@ def test_a_contradicted_resolution_is_warned_of(tmp_path):
         "warning: 1 slides have a resolution in their metadata that the manifest or the objective"
     )
     assert "b (0.252 µm, metadata (doubtful: objective power 20x));" in warning
+
+
+class TestOme:
+    COMMENT = '<?xml version="1.0"?><OME xmlns="http://x"><Image ID="Image:0"><Pixels SizeX="9" {} /></Image></OME>'
+
+    @pytest.mark.parametrize(
+        ("attributes", "expected"),
+        [
+            ('PhysicalSizeX="0.5" PhysicalSizeXUnit="µm" PhysicalSizeY="0.25" PhysicalSizeYUnit="µm"', (0.5, 0.25)),
+            ('PhysicalSizeX="0.5"', (0.5, 0.5)),
+            ('PhysicalSizeX="500" PhysicalSizeXUnit="nm" PhysicalSizeY="500" PhysicalSizeYUnit="nm"', (0.5, 0.5)),
+            ('PhysicalSizeX="0.0005" PhysicalSizeXUnit="mm"', (0.5, 0.5)),
+            ('PhysicalSizeX="0.5" PhysicalSizeXUnit="&#181;m"', (0.5, 0.5)),
+        ],
+    )
+    def test_the_size_of_a_pixel_is_read_where_there_are_no_tags(self, attributes, expected):
+        properties = {"openslide.comment": self.COMMENT.format(attributes)}
+        mpp_xy, source = resolve_mpp(properties, manifest_mpp=None, default_mpp=None)
+        assert mpp_xy == pytest.approx(expected)
+        assert source == "metadata (OME-XML)"
+
+    def test_tags_come_first_and_an_unknown_unit_is_no_size(self):
+        comment = {"openslide.comment": self.COMMENT.format('PhysicalSizeX="3" PhysicalSizeXUnit="pixel"')}
+        assert resolve_mpp(comment, manifest_mpp=None, default_mpp=0.3) == ((0.3, 0.3), "default")
+        assert resolve_mpp(comment | METADATA, manifest_mpp=None, default_mpp=None)[1] == "metadata"
+
+
+def test_a_trusted_manifest_overrides_the_metadata_and_what_it_overrides_is_recorded():
+    found = resolve_mpp(METADATA, manifest_mpp=0.5, default_mpp=None, trust_manifest=True)
+    assert found == ((0.5, 0.5), "manifest (overrides metadata 0.2521)")
+    assert resolve_mpp(METADATA, manifest_mpp=None, default_mpp=None, trust_manifest=True)[1] == "metadata"

@@ -334,7 +334,7 @@ def here():
 def check_invariants(stages, workers, folder, spec, pixels):
     run, export, encoder = stages
     path = write(folder / f"S{spec.suffix}", spec, pixels)
-    (file,) = find_slides(folder)
+    (file,) = find_slides(folder).files
     assert file.path == path
     slide, outcome, tiled, bag = run(workers, file)
     assert outcome.status in ("done", "failed")
@@ -547,7 +547,7 @@ def test_a_slide_that_crashes_openslide_fails_alone(image, tmp_path):
     specs = {"a": Spec(), "b": Spec(vendor="leica"), "c": Spec(vendor="leica", power=20.0), "d": Spec(mpp="half")}
     for name, spec in specs.items():
         write(tmp_path / f"{name}.svs", replace(spec, size=(300, 200)), pixels)
-    usable, left_out = probe_slides(find_slides(tmp_path), default_mpp=None, isolated=True)
+    usable, left_out = probe_slides(find_slides(tmp_path).files, default_mpp=None, isolated=True)
     assert [slide.slide_id for slide in usable] == ["a", "c"]
     crashed, unknown = left_out
     assert (crashed.file.slide_id, crashed.status) == ("b", "failed")

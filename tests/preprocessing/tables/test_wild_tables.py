@@ -367,7 +367,7 @@ def test_a_manifest_keeps_ids_as_they_are_written(folder, rows, style):
         if not style.packed
         else write(folder / "manifest.csv", table, Style())
     )
-    found = {file.path.name: (file.slide_id, file.case_id, file.mpp) for file in find_slides(path)}
+    found = {file.path.name: (file.slide_id, file.case_id, file.mpp) for file in find_slides(path).files}
     assert found == {f"{i}.svs": row for i, row in enumerate(rows)}
 
 

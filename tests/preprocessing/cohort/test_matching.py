@@ -1,0 +1,33 @@
+from preprocessing.cohort.matching import match_cases, spellings
+
+
+def test_names_that_differ_in_capitals_only_are_one():
+    matched, notes = match_cases({"case1", "B2", "C3"}, {"CASE1", "b2", "C3"})
+    assert matched == {"case1": "CASE1", "B2": "b2"}
+    assert notes == [
+        "2 cases of slides are spelt in the tables with other capitals: B2 as b2, case1 as CASE1; they are one case"
+    ]
+
+
+def test_names_that_are_ambiguous_without_capitals_stay():
+    assert match_cases({"a1"}, {"A1", "a1"}) == ({}, [])
+    assert match_cases({"a1", "A1"}, {"aA", "x"})[0] == {}
+    assert match_cases({"ab", "Ab"}, {"AB"})[0] == {}
+
+
+def test_likely_partners_are_pointed_out_and_not_matched():
+    slides = {"H12_345", "H12-346_HE", "p7", "Patinet 5", "Z9"}
+    tables = {"H12-345", "H12-346", "p007", "Patient 5", "Q1"}
+    matched, (warning,) = match_cases(slides, tables)
+    assert matched == {}
+    assert warning.startswith("warning: 4 cases of slides are in no table, but the tables have similar names")
+    assert "H12-346_HE (H12-346?)" in warning
+    assert "H12_345 (H12-345?)" in warning
+
+
+def test_neighbouring_numbers_are_not_similar():
+    assert match_cases({"case101", "case102"}, {"case103", "case104"}) == ({}, [])
+
+
+def test_spellings_contain_the_usual_capitals():
+    assert {"h12", "H12"} <= spellings(["h12"])
