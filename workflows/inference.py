@@ -124,7 +124,7 @@ def validate(
     from pipeline.inference.new_cohort import baseline_fingerprints, evaluate
     from pipeline.inference.prediction import predict_baselines
     from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_numbers
-    from pipeline.metrics import to_json
+    from pipeline.metrics.report import to_json
 
     config, cohort, run = context.config, context.cohort, context.run
     previous = PreviousTable(run.folder / "baselines.csv", ("task", "case_id", "baseline"))

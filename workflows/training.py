@@ -31,7 +31,7 @@ def train(
 
     from pipeline.cluster.mapping import map_jobs
     from pipeline.inference.diagnoses import write_diagnoses
-    from pipeline.metrics import to_json
+    from pipeline.metrics.report import to_json
     from pipeline.training.fold_job import run_fold
     from pipeline.training.model_folder import hand_out, hand_out_folds
     from pipeline.training.results import conclude, summarise
@@ -44,7 +44,7 @@ def train(
         made = map_jobs(workers, run_fold, folds, stage="training", things="folds")
         done_now.update(folds=made.count("done"))
     predictions: list[pd.DataFrame] = []
-    rivals: list[pd.DataFrame] = []
+    comparators: list[pd.DataFrame] = []
     reports: dict[str, Any] = {}
     with run.stage("evaluation"):
         for one in plans:
@@ -54,9 +54,8 @@ def train(
             reports[one.name], told, others = conclude(
                 one, own, cohort.labels, cases, n_boot=config.bootstrap, seed=config.seed
             )
-            reports[one.name]["left_out_features"] = one.defining
             predictions.append(told)
-            rivals += others
+            comparators += others
             facts = summarise(one, own, told, n_boot=config.bootstrap, seed=config.seed)
             *by_folds, final = (job.out / "model" for job in own.model)
             hand_out(final, run.folder / "models" / one.name, facts)
@@ -64,8 +63,8 @@ def train(
     if predictions:
         run.write_table("predictions.csv", pd.concat(predictions))
         write_diagnoses(run, pd.concat(predictions), cohort.annotations)
-    if rivals:
-        run.write_table("rivals.csv", pd.concat(rivals))
+    if comparators:
+        run.write_table("comparators.csv", pd.concat(comparators))
     run.write_json("metrics.json", to_json(reports))
     if predictions:
         explain(context, jobs, pd.concat(predictions))
@@ -95,7 +94,7 @@ def fold_jobs(context: "RunContext", one: "TaskPlan", features: Mapping[str, str
     config, cohort, run, device = context.config, context.cohort, context.run, context.workers.device
     by_case = cohort.slides_by_case(features)
     cases = [*one.labelled, *one.unlabelled]
-    model, *rivals = config.candidates()
+    model, *comparators = config.candidates()
     gene_sets, gene_notes = gene_groups(config, cohort.omics, model)
     final = FoldJob(
         task=one.name,
@@ -131,6 +130,6 @@ def fold_jobs(context: "RunContext", one: "TaskPlan", features: Mapping[str, str
     main, *further = one.schemes
     return TaskJobs(
         model=[*by_fold(main, model), final],
-        rivals={rival.name: by_fold(main, rival, baselines=False) for rival in rivals},
+        comparators={other.name: by_fold(main, other, baselines=False) for other in comparators},
         schemes={scheme: by_fold(scheme, model) for scheme in further},
     )

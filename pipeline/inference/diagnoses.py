@@ -11,7 +11,7 @@ COLUMNS = ("who2021_diagnosis", "who2021_grade", "who2021_rule", "who2021_predic
 
 
 def diagnoses(predictions: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
-    """A row a case: `case_id, diagnosis, who_grade, rule, predicted, rests_on, use`; empty where nothing speaks of markers.
+    """A row a case: `case_id, diagnosis, who_grade, rule, predicted, modalities, use`; empty where nothing speaks of markers.
 
     Known markers take precedence. Unknown grade, IDH and 1p/19q are taken from the predicted grade and subtype, and are named in
     `predicted` and in the rule. If the diagnosis remains undetermined, the rule names what is missing.
@@ -27,9 +27,9 @@ def diagnoses(predictions: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFr
     decided = who2021(given, predicted=markers.reindex(cases))
     known = decided["who2021_diagnosis"].notna() | decided["who2021_predicted"].ne("")
     decided = decided[known]
-    rests_on = rows.groupby("case_id")["rests_on"].first().reindex(decided.index)
+    modalities = rows.groupby("case_id")["modalities"].first().reindex(decided.index)
     names = ["diagnosis", "who_grade", "rule", "predicted"]
-    table = decided[list(COLUMNS)].set_axis(names, axis=1).assign(rests_on=rests_on, use=USE)
+    table = decided[list(COLUMNS)].set_axis(names, axis=1).assign(modalities=modalities, use=USE)
     return table.rename_axis("case_id").reset_index()
 
 

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL
 from pipeline.inference.previous_table import FINGERPRINT
 from pipeline.inference.trained import Predictor
-from pipeline.metrics import Report
+from pipeline.metrics import TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.ood.reference import VERDICT, DistributionShift
 from pipeline.tasks import TASKS
@@ -18,7 +19,7 @@ from preprocessing.io.errors import some
 from preprocessing.io.fingerprints import fingerprint
 
 log = logging.getLogger(__name__)
-FIRST = ["case_id", "task", "fold", "status", "label", "prediction", "rests_on", "cross_validation", *VERDICT]
+FIRST = ["case_id", "task", "fold", "status", "label", "prediction", "modalities", "cross_validation", *VERDICT]
 TRAINING_CASE = "training case of this model: excluded from the metrics"
 
 
@@ -102,7 +103,7 @@ def with_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
 
 def evaluate(
     predictor: Predictor, predictions: pd.DataFrame, baselines: pd.DataFrame, *, n_boot: int, seed: int
-) -> Report | None:
+) -> TaskReport[Any] | None:
     """The metrics of a model and of the baselines that came with it, on cases of a new cohort whose label is known.
 
     Args:
@@ -119,13 +120,13 @@ def evaluate(
     if not len(tested):
         return None
     evaluation = Evaluation(predictor.fitted, tested, by_fold=False, n_boot=n_boot, seed=seed)
-    report = evaluation.report(predictor.model_name, baselines[baselines["task"] == predictor.task])
-    parts = {str(name): evaluation.among(rows) for name, rows in tested.groupby("rests_on")}
-    report["rests_on"] = {name: part.of(part.cases) for name, part in parts.items()}
-    report |= {"gene_notes": {"final": []}, "slide_notes": {}, "subspaces": {}}
+    own = baselines[baselines["task"] == predictor.task]
+    report = evaluation.report(TASKS[predictor.task].kind, predictor.model_name, own)
+    parts = {str(name): evaluation.among(rows) for name, rows in tested.groupby("modalities")}
+    found: dict[str, Any] = {"modalities": {name: part.of(part.cases) for name, part in parts.items()}}
     if (sets := predictor.fitted.sets) and COLUMN in tested:
-        report["sets"] = coverage(sets, tested, n_boot=n_boot, seed=seed)
-    return report
+        found["prediction_sets"] = coverage(sets, tested, n_boot=n_boot, seed=seed)
+    return report.model_copy(update=found)
 
 
 def _tested(predictor: Predictor, predictions: pd.DataFrame) -> pd.DataFrame:

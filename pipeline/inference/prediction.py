@@ -16,7 +16,7 @@ from pipeline.metrics.conformal import COLUMN
 from pipeline.terminal.progress import track
 from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
 from pipeline.training.fit import predict
-from pipeline.training.modalities import rests_on
+from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel
 from pipeline.training.summary import told_validated
 from preprocessing.cohort import Cohort
@@ -195,7 +195,7 @@ def predict_cases(
         device: "cpu" or "cuda".
 
     Returns:
-        By task a row for each case: `case_id`, `status`, `reason`, `rests_on`, `cross_validation`, `missing_gene_share`,
+        By task a row for each case: `case_id`, `status`, `reason`, `modalities`, `cross_validation`, `missing_gene_share`,
         `missing_gene_groups`, then the task's predictions. `status` is `predicted`, or `not predicted` for a case without any
         modality that the model reads, with the reason and no prediction.
 
@@ -231,9 +231,9 @@ def _predict_case(
             f"case {case}: its patch features have {features.shape[1]} values, and the model {predictor.folder} reads "
             f"{first.data.patch_dim}; give features of the model's encoder"
         )
-    pattern = rests_on(slides=bool(len(features)), genes=predictor.reads_genes and case in first.data.rows)
+    pattern = used_modalities(slides=bool(len(features)), genes=predictor.reads_genes and case in first.data.rows)
     validated = {name: one.model_dump() for name, one in predictor.metadata.training.validated.items()}
-    row: dict[str, Any] = {"case_id": case, "status": "predicted", "reason": "", "rests_on": pattern}
+    row: dict[str, Any] = {"case_id": case, "status": "predicted", "reason": "", "modalities": pattern}
     row["cross_validation"] = told_validated(validated, pattern)
     row["missing_gene_share"] = first.missing.get(case, math.nan)
     row["missing_gene_groups"] = ";".join(first.absent.get(case, ()))
@@ -264,9 +264,9 @@ def _with_predictions(predictor: Predictor, rows: pd.DataFrame, logits: Sequence
         parts.append(member.task.decode(np.concatenate(found.mean)))
         each += [member.task.decode(one) for one in np.concatenate(found.each, axis=1)]
     task, conformal = predictor.fitted, predictor.metadata.training.conformal
-    told = task.with_spread(task.pool(parts), each)
+    told = task.with_ensemble_sd(task.pool(parts), each)
     if task.sets and conformal:
-        limits = [conformal.thresholds.get(pattern) for pattern in rows.loc[predicted, "rests_on"]]
+        limits = [conformal.thresholds.get(pattern) for pattern in rows.loc[predicted, "modalities"]]
         numbers = np.array([math.inf if one is None or one.threshold is None else one.threshold for one in limits])
         told.insert(1, COLUMN, task.sets.sets(told, numbers))
     told.index = rows.index[predicted]

@@ -1,21 +1,30 @@
-"""Metrics with bootstrap intervals: survival, classification, by fold and pooled, and differences of two predictors."""
+"""Metrics with bootstrap intervals: survival, classification, by fold and pooled, differences of predictors; the report."""
 
-from pipeline.metrics.bootstrap import Metric, Report, Statistic, by_fold, paired_difference, to_json
-from pipeline.metrics.classification import classification_by_fold, classification_metrics, macro_auc
+from pipeline.metrics.bootstrap import Metric, Statistic, paired_difference
+from pipeline.metrics.classification import (
+    ClassificationMetrics,
+    classification_by_fold,
+    classification_metrics,
+    macro_auc,
+)
 from pipeline.metrics.concordance import c_index
-from pipeline.metrics.survival import survival_by_fold, survival_metrics
+from pipeline.metrics.report import CaseMetrics, PredictorReport, TaskReport, report_by_fold
+from pipeline.metrics.survival import SurvivalMetrics, survival_by_fold, survival_metrics
 
 __all__ = [
+    "CaseMetrics",
+    "ClassificationMetrics",
     "Metric",
-    "Report",
+    "PredictorReport",
     "Statistic",
-    "by_fold",
+    "SurvivalMetrics",
+    "TaskReport",
     "c_index",
     "classification_by_fold",
     "classification_metrics",
     "macro_auc",
     "paired_difference",
+    "report_by_fold",
     "survival_by_fold",
     "survival_metrics",
-    "to_json",
 ]

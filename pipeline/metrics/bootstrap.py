@@ -1,4 +1,4 @@
-"""Values with 95 % bootstrap intervals over cases, differences of two predictors, and reports by fold.
+"""Values with 95 % bootstrap intervals over cases, and differences of two predictors.
 
 Drawing n cases with replacement is the same as giving each case a count. A metric is therefore written once, as a
 function of such counts (a `Statistic`), and all resamples are computed together: as ratios of sums over cases, w·x /
@@ -8,12 +8,12 @@ these cases, not of training (for cross-validated values it is therefore somewha
 2023).
 """
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 N_BOOT = 1000
 LEVEL = 0.95
@@ -21,7 +21,6 @@ LEAST_DEFINED = 0.5  # an interval from fewer than half of the resamples would b
 
 Weights = Float[np.ndarray, "b n"]
 Draws = Float[np.ndarray, " b"]
-Report = dict[str, Any]
 Output = TypeVar("Output", bound=Sized)
 
 
@@ -155,59 +154,6 @@ def paired_difference(
             return unavailable(f"{name} predictor: {side.reason}")
     weights = resample(len(a), n_boot=n_boot, seed=seed)
     return _with_interval(first.value - second.value, first.of(weights) - second.of(weights))
-
-
-def by_fold(
-    compute: Callable[[Bool[np.ndarray, " n"], int | None], Report], folds: Int[np.ndarray, " n"], *, main: str
-) -> Report:
-    """The report of each fold's test cases and of all of them pooled, with mean and sd of the main metric.
-
-    Args:
-        compute: from the cases to be used (n,) and the fold's number (None: pooled) to a report.
-        folds: number of the fold in which each case was a test case.
-        main: key of the report's main metric.
-
-    Returns:
-        "pooled": a report; "folds": a report a fold with "fold" and "n" in it; "mean" and "sd" (sample, n − 1) of the
-        main metric over the "n_folds" folds in which it could be computed, None if these are none (one, for sd).
-    """
-    reports = [
-        {"fold": int(fold), "n": int((folds == fold).sum()), **compute(folds == fold, int(fold))}
-        for fold in np.unique(folds)
-    ]
-    values = [report[main].value for report in reports if report[main].value is not None]
-    return {
-        "pooled": {"n": len(folds), **compute(np.ones(len(folds), dtype=bool), None)},
-        "folds": reports,
-        "main": main,
-        "mean": float(np.mean(values)) if values else None,
-        "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        "n_folds": len(values),
-    }
-
-
-def pooled_only(report: Report, *, n: int, main: str) -> Report:
-    """The metrics of cases that one model predicted, in the form of `by_fold`: without folds, hence without mean and sd."""
-    return {"pooled": {"n": n, **report}, "folds": [], "main": main, "mean": None, "sd": None, "n_folds": 0}
-
-
-def to_json(report: object) -> Any:
-    """The report in what JSON knows: metrics become objects, arrays lists, numbers plain.
-
-    Raises:
-        ValueError: if a bare number is not finite; metrics never are.
-    """
-    if isinstance(report, Metric):
-        return report.to_json()
-    if isinstance(report, Mapping):
-        return {str(key): to_json(value) for key, value in report.items()}
-    if isinstance(report, np.ndarray | np.generic):
-        return to_json(report.tolist())
-    if isinstance(report, list | tuple):
-        return [to_json(value) for value in report]
-    if isinstance(report, float) and not np.isfinite(report):
-        raise ValueError(f"JSON has no {report}: use a Metric with its reason")
-    return report
 
 
 def _with_interval(value: float, draws: Draws) -> Metric:

@@ -15,11 +15,9 @@ from pipeline.metrics.bootstrap import (
     N_BOOT,
     Draws,
     Metric,
-    Report,
     Statistic,
     Weights,
     agreement,
-    by_fold,
     divide,
     measure,
     ratio_of_pairs,
@@ -27,11 +25,58 @@ from pipeline.metrics.bootstrap import (
     resample,
     undefined,
 )
+from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
 
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 4
 
 Labels = Int[np.ndarray, " n"]
 Probabilities = Float[np.ndarray, "n k"]
+
+
+class ClassRates(Part):
+    """One class against the others."""
+
+    n: int
+    sensitivity: Metric
+    specificity: Metric
+
+
+class ConfusionMatrix(Part):
+    """How many cases of each class (rows) were predicted as each class (columns); None with the reason why."""
+
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...] | None
+    reason: str | None = None
+
+
+class ClassificationMetrics(CaseMetrics):
+    """Metrics of classes.
+
+    Attributes:
+        accuracy: share of cases whose class is predicted.
+        balanced_accuracy: mean sensitivity of the classes.
+        macro_f1: mean F1 of the classes.
+        macro_auc: mean of the classes' areas under the ROC curve, one against the rest; the headline, 0.5 is chance.
+        micro_auc: area of all (case, class) entries.
+        brier: 0 is best, 2 is worst.
+        calibration_error: expected calibration error, 0 is best.
+        macro_auc_across_folds: over all pairs, where the others are of pairs within a fold; else None.
+        micro_auc_across_folds: likewise.
+        per_class: by class.
+        confusion: counts.
+    """
+
+    accuracy: Metric
+    balanced_accuracy: Metric
+    macro_f1: Metric
+    macro_auc: Metric
+    micro_auc: Metric
+    brier: Metric
+    calibration_error: Metric
+    macro_auc_across_folds: Metric | None = None
+    micro_auc_across_folds: Metric | None = None
+    per_class: dict[str, ClassRates]
+    confusion: ConfusionMatrix
 
 
 def accuracy(labels: Labels, predicted: Labels) -> Statistic:
@@ -145,7 +190,7 @@ def classification_metrics(
     folds: Int[np.ndarray, " n"] | None = None,
     n_boot: int = N_BOOT,
     seed: int = 0,
-) -> Report:
+) -> ClassificationMetrics:
     """All classification metrics of n cases with 95 % intervals over cases.
 
     Args:
@@ -160,18 +205,10 @@ def classification_metrics(
             it for training.
         n_boot: number of resamples.
         seed: of the resamples.
-
-    Returns:
-        "accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "micro_auc", "brier", "calibration_error", with folds
-        "macro_auc_across_folds" and "micro_auc_across_folds" of all pairs; "per_class": "n", "sensitivity",
-        "specificity" by class; "confusion": "counts" (K × K, rows are the truth) and "classes"; "majority": what always
-        predicting the training cases' most frequent class gets (its AUC is 0.5), None if neither train_labels nor
-        majority is given.
     """
     weights = resample(len(labels), n_boot=n_boot, seed=seed)
     reason = _not_finite(probabilities)
     predicted = np.zeros_like(labels) if reason else probabilities.argmax(axis=1)
-    report = _hard_metrics(labels, predicted, len(classes), weights, reason)
     soft = {
         "macro_auc": macro_auc(labels, probabilities, folds=folds),
         "micro_auc": micro_auc(labels, probabilities, folds=folds),
@@ -181,17 +218,15 @@ def classification_metrics(
     if folds is not None:
         soft["macro_auc_across_folds"] = macro_auc(labels, probabilities)
         soft["micro_auc_across_folds"] = micro_auc(labels, probabilities)
-    report |= {name: measure(statistic, weights) for name, statistic in soft.items()}
-    report["per_class"] = {
-        name: _per_class(labels == k, predicted == k, weights, reason) for k, name in enumerate(classes)
-    }
-    report["confusion"] = {
-        "classes": list(classes),
-        "counts": None if reason else confusion(labels, predicted, len(classes)),
-        "reason": reason,
-    }
-    report["majority"] = _majority_report(labels, classes, train_labels, majority, weights)
-    return report
+    counts = None if reason else confusion(labels, predicted, len(classes)).tolist()
+    return ClassificationMetrics(
+        n=len(labels),
+        trivial=_majority(labels, classes, train_labels, majority, weights),
+        per_class={name: _per_class(labels == k, predicted == k, weights, reason) for k, name in enumerate(classes)},
+        confusion=ConfusionMatrix(classes=tuple(classes), counts=counts, reason=reason),
+        **_hard_metrics(labels, predicted, len(classes), weights, reason),
+        **{name: measure(statistic, weights) for name, statistic in soft.items()},
+    )
 
 
 def classification_by_fold(
@@ -200,11 +235,10 @@ def classification_by_fold(
     classes: Sequence[str],
     folds: Int[np.ndarray, " n"],
     *,
-    main: str = "macro_auc",
     n_boot: int = N_BOOT,
     seed: int = 0,
-) -> Report:
-    """Classification metrics of each fold's test cases and of all out-of-fold cases pooled; see `by_fold` for the form.
+) -> PredictorReport[ClassificationMetrics]:
+    """Classification metrics of each fold's test cases and of all out-of-fold cases pooled.
 
     The trivial prediction of a case is the most frequent class outside its own fold.
 
@@ -213,7 +247,6 @@ def classification_by_fold(
         probabilities: out-of-fold, of the K classes.
         classes: names.
         folds: the fold in which each case was a test case.
-        main: the metric whose mean and sd over folds are given.
         n_boot: number of resamples.
         seed: of the resamples.
     """
@@ -221,7 +254,7 @@ def classification_by_fold(
     for fold in np.unique(folds):
         majority[folds == fold] = most_frequent(labels[folds != fold])
 
-    def compute(chosen: Bool[np.ndarray, " n"], fold: int | None) -> Report:
+    def compute(chosen: Bool[np.ndarray, " n"], fold: int | None) -> ClassificationMetrics:
         return classification_metrics(
             labels[chosen],
             probabilities[chosen],
@@ -232,7 +265,7 @@ def classification_by_fold(
             seed=seed,
         )
 
-    return by_fold(compute, folds, main=main)
+    return report_by_fold(compute, folds, headline="macro_auc")
 
 
 def most_frequent(labels: Int[np.ndarray, " m"]) -> int:
@@ -249,7 +282,7 @@ def confusion(labels: Labels, predicted: Labels, n_classes: int) -> Int[np.ndarr
 
 def _hard_metrics(
     labels: Labels, predicted: Labels, n_classes: int, weights: Weights, reason: str | None = None
-) -> Report:
+) -> dict[str, Metric]:
     statistics = {
         "accuracy": accuracy(labels, predicted),
         "balanced_accuracy": balanced_accuracy(labels, predicted, n_classes),
@@ -263,34 +296,35 @@ def _hard_metrics(
 
 def _per_class(
     truth: Bool[np.ndarray, " n"], predicted: Bool[np.ndarray, " n"], weights: Weights, reason: str | None
-) -> Report:
+) -> ClassRates:
     def share(hit: Bool[np.ndarray, " n"], of: Bool[np.ndarray, " n"], whom: str) -> Metric:
         missing = reason or (None if of.any() else f"no case {whom} the class among {len(of)} cases")
         statistic = undefined(len(of), missing) if missing else ratio_of_sums((hit & of) * 1.0, of * 1.0)
         return measure(statistic, weights)
 
-    return {
-        "n": int(truth.sum()),
-        "sensitivity": share(predicted, truth, "of"),
-        "specificity": share(~predicted, ~truth, "outside"),
-    }
+    return ClassRates(
+        n=int(truth.sum()),
+        sensitivity=share(predicted, truth, "of"),
+        specificity=share(~predicted, ~truth, "outside"),
+    )
 
 
-def _majority_report(
+def _majority(
     labels: Labels,
     classes: Sequence[str],
     train_labels: Int[np.ndarray, " m"] | None,
     majority: Labels | None,
     weights: Weights,
-) -> Report | None:
+) -> Trivial | None:
     if majority is None:
         if train_labels is None:
             return None
         majority = np.full_like(labels, most_frequent(train_labels))
-    return {
-        "classes": [classes[k] for k in np.unique(majority)],
-        **_hard_metrics(labels, majority, len(classes), weights),
-    }
+    names = ", ".join(classes[k] for k in np.unique(majority))
+    return Trivial(
+        description=f"the most frequent class of the training cases ({names})",
+        metrics={**_hard_metrics(labels, majority, len(classes), weights), "macro_auc": Metric(0.5)},
+    )
 
 
 def _of_confusion(

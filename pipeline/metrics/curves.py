@@ -6,7 +6,6 @@ from jaxtyping import Bool, Float
 from pipeline.metrics.bootstrap import (
     Draws,
     Metric,
-    Report,
     Statistic,
     Weights,
     divide,
@@ -16,8 +15,37 @@ from pipeline.metrics.bootstrap import (
     undefined,
 )
 from pipeline.metrics.concordance import CensoringDistribution, Events, Months, no_horizon, not_finite
+from pipeline.metrics.report import Part
 
 GRID_STEP = 1.0  # months between two points of the Brier integral
+
+
+class CalibrationThird(Part):
+    """A third of the cases, by predicted survival: its mean prediction and Kaplan–Meier's observed share alive, 0 to 1."""
+
+    n: int
+    predicted: Metric
+    observed: Metric
+
+
+class Calibration(Part):
+    """Predicted against observed survival at a horizon.
+
+    Attributes:
+        mean_difference: mean predicted minus Kaplan–Meier's observed survival; 0 is best, positive is too hopeful.
+        slope: of being alive on predicted survival, by least squares with inverse-probability-of-censoring weights; 1 is
+            best, below 1 the predictions are too extreme.
+        thirds: from the worst predicted to the best; fewer than three where predictions are equal.
+    """
+
+    mean_difference: Metric
+    slope: Metric
+    thirds: tuple[CalibrationThird, ...] = ()
+
+    @classmethod
+    def unavailable(cls, reason: str) -> "Calibration":
+        """Without values, and why."""
+        return cls(mean_difference=unavailable(reason), slope=unavailable(reason))
 
 
 def integrated_brier(
@@ -64,7 +92,7 @@ def calibration(
     censoring: CensoringDistribution,
     horizon: float,
     weights: Weights,
-) -> Report:
+) -> Calibration:
     """Predicted against observed survival at a horizon.
 
     Args:
@@ -74,32 +102,26 @@ def calibration(
         censoring: of the training cases.
         horizon: months.
         weights: resamples.
-
-    Returns:
-        "mean_difference": mean predicted minus Kaplan–Meier's observed survival, 0 is best, positive is too hopeful.
-        "slope": of being alive on predicted survival by least squares with inverse-probability-of-censoring weights, 1
-        is best, below 1 the predictions are too extreme. "thirds": from the worst predicted to the best, "n",
-        "predicted", "observed"; fewer than three where predictions are equal.
     """
     observed = kaplan_meier_at(time, event, horizon)
     reason = not_finite("curves", predicted)
     if reason:
-        return {"mean_difference": unavailable(reason), "slope": unavailable(reason), "thirds": []}
+        return Calibration.unavailable(reason)
     difference = Statistic(lambda w: w @ predicted / w.sum(axis=1) - observed.of(w), len(time), reason=observed.reason)
     edges = np.unique(np.quantile(predicted, [1 / 3, 2 / 3]))
     third = np.searchsorted(edges, predicted, side="left")
-    return {
-        "mean_difference": measure(difference, weights),
-        "slope": measure(calibration_slope(time, event, predicted, censoring, horizon), weights),
-        "thirds": [
-            {
-                "n": int((third == number).sum()),
-                "predicted": measure(ratio_of_sums(predicted * (third == number), (third == number) * 1.0), weights),
-                "observed": _observed_in(third == number, time, event, horizon, weights),
-            }
+    return Calibration(
+        mean_difference=measure(difference, weights),
+        slope=measure(calibration_slope(time, event, predicted, censoring, horizon), weights),
+        thirds=tuple(
+            CalibrationThird(
+                n=int((third == number).sum()),
+                predicted=measure(ratio_of_sums(predicted * (third == number), (third == number) * 1.0), weights),
+                observed=_observed_in(third == number, time, event, horizon, weights),
+            )
             for number in np.unique(third)
-        ],
-    }
+        ),
+    )
 
 
 def kaplan_meier_at(time: Months, event: Events, months: float) -> Statistic:

@@ -7,19 +7,19 @@ fold with many deaths leaves few for training. Unlike the mean over folds it has
 weigh what they hold. The comparison of all pairs, `c_index_across_folds`, is given beside it, since others report it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from pydantic import Field
 
 from pipeline.metrics.bootstrap import (
     N_BOOT,
     Draws,
     Metric,
-    Report,
     Statistic,
     Weights,
-    by_fold,
     divide,
     measure,
     resample,
@@ -37,9 +37,59 @@ from pipeline.metrics.concordance import (
     not_finite,
     uno_c_index,
 )
-from pipeline.metrics.curves import beyond, calibration, integrated_brier, survival_at
+from pipeline.metrics.curves import Calibration, beyond, calibration, integrated_brier, survival_at
+from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
 
 HORIZONS = (12.0, 24.0, 36.0, 60.0)  # months
+TRIVIAL = Trivial(description="any order of the cases", metrics={"c_index": Metric(0.5), "uno_c_index": Metric(0.5)})
+
+
+class RiskGroups(Part):
+    """High against low risk, cut at the training cases' median.
+
+    Attributes:
+        n_high: cases above the median.
+        n_low: the others.
+        log_rank: χ² of the log-rank test, with one degree of freedom; without an interval.
+        p_value: of that test.
+        hazard_ratio: of high to low, observed over expected deaths of the one by those of the other (Peto & Peto 1972;
+            nearer to 1 than Cox's where the effect is strong); above 1 if high risk dies sooner.
+    """
+
+    n_high: int
+    n_low: int
+    log_rank: Metric
+    p_value: Metric
+    hazard_ratio: Metric
+
+
+class SurvivalMetrics(CaseMetrics):
+    """Survival metrics; 0.5 is chance for all concordances, higher is better.
+
+    Attributes:
+        c_index: Harrell's concordance, the headline; see the module's head.
+        c_index_across_folds: the same over all pairs, where the others are of pairs within a fold; else None.
+        uno_c_index: of events before the last horizon.
+        auc: by horizon, months as text.
+        integrated_brier: up to `integrated_brier_until_months`, the last horizon that the data reach; 0 is best.
+        calibration: by horizon.
+        risk_groups: high against low risk.
+    """
+
+    c_index: Metric
+    c_index_across_folds: Metric | None = None
+    uno_c_index: Metric
+    auc: dict[str, Metric]
+    integrated_brier: Metric
+    integrated_brier_until_months: float | None = None
+    calibration: dict[str, Calibration] = Field(default_factory=dict)
+    risk_groups: RiskGroups
+
+    def scalars(self) -> Iterator[tuple[str, Metric]]:
+        """Also those of the risk groups."""
+        yield from super().scalars()
+        for name in ("log_rank", "p_value", "hazard_ratio"):
+            yield f"risk_groups/{name}", getattr(self.risk_groups, name)
 
 
 def survival_metrics(
@@ -56,7 +106,7 @@ def survival_metrics(
     horizons: Sequence[float] = HORIZONS,
     n_boot: int = N_BOOT,
     seed: int = 0,
-) -> Report:
+) -> SurvivalMetrics:
     """All survival metrics of n cases with 95 % intervals over cases.
 
     Args:
@@ -72,29 +122,26 @@ def survival_metrics(
         horizons: months.
         n_boot: number of resamples.
         seed: of the resamples.
-
-    Returns:
-        0.5 is chance for all concordances. "c_index" (the headline, see the module's head), with folds also
-        "c_index_across_folds"; "uno_c_index", of events before the last horizon; "auc" by horizon; "integrated_brier"
-        up to the last horizon that the data reach, "integrated_brier_until_months"; "calibration" by horizon;
-        "risk_groups".
     """
     weights = resample(len(time_months), n_boot=n_boot, seed=seed)
     censoring = CensoringDistribution(train_time, train_event)
-    report: Report = {"c_index": measure(c_index(time_months, event, risk, folds=folds), weights)}
-    if folds is not None:
-        report["c_index_across_folds"] = measure(c_index(time_months, event, risk), weights)
     uno = uno_c_index(time_months, event, risk, censoring=censoring, tau=max(horizons), folds=folds)
-    report["uno_c_index"] = measure(uno, weights)
-    report["auc"] = {
+    auc = {
         f"{horizon:g}": measure(
             dynamic_auc(time_months, event, risk, censoring=censoring, horizon=horizon, folds=folds), weights
         )
         for horizon in horizons
     }
-    report |= _curve_metrics(time_months, event, curves, curve_times, censoring, horizons, weights)
-    report["risk_groups"] = risk_groups(time_months, event, risk, train_risk_median=train_risk_median, weights=weights)
-    return report
+    return SurvivalMetrics(
+        n=len(time_months),
+        trivial=TRIVIAL,
+        c_index=measure(c_index(time_months, event, risk, folds=folds), weights),
+        c_index_across_folds=None if folds is None else measure(c_index(time_months, event, risk), weights),
+        uno_c_index=measure(uno, weights),
+        auc=auc,
+        risk_groups=risk_groups(time_months, event, risk, train_risk_median=train_risk_median, weights=weights),
+        **_curve_metrics(time_months, event, curves, curve_times, censoring, horizons, weights),
+    )
 
 
 def survival_by_fold(
@@ -109,8 +156,8 @@ def survival_by_fold(
     horizons: Sequence[float] = HORIZONS,
     n_boot: int = N_BOOT,
     seed: int = 0,
-) -> Report:
-    """Survival metrics of each fold's test cases and of all out-of-fold cases pooled; see `by_fold` for the form.
+) -> PredictorReport[SurvivalMetrics]:
+    """Survival metrics of each fold's test cases and of all out-of-fold cases pooled.
 
     The censoring distribution of a fold comes from the cases of the other folds. Pooled it comes from all cases: each
     of them is a training case of some fold.
@@ -128,7 +175,7 @@ def survival_by_fold(
         seed: of the resamples.
     """
 
-    def compute(chosen: Bool[np.ndarray, " n"], fold: int | None) -> Report:
+    def compute(chosen: Bool[np.ndarray, " n"], fold: int | None) -> SurvivalMetrics:
         train = np.ones(len(folds), dtype=bool) if fold is None else ~chosen
         return survival_metrics(
             time_months[chosen],
@@ -145,7 +192,7 @@ def survival_by_fold(
             seed=seed,
         )
 
-    return by_fold(compute, folds, main="c_index")
+    return report_by_fold(compute, folds, headline="c_index")
 
 
 def risk_groups(
@@ -155,7 +202,7 @@ def risk_groups(
     *,
     train_risk_median: float | Float[np.ndarray, " n"] | None,
     weights: Weights,
-) -> Report:
+) -> RiskGroups:
     """High against low risk, cut at the training cases' median: log-rank test and hazard ratio.
 
     Args:
@@ -164,11 +211,6 @@ def risk_groups(
         risk: higher is worse; high is above the median.
         train_risk_median: one for all, or one a case; None: nothing can be said.
         weights: resamples.
-
-    Returns:
-        "n_high", "n_low"; "log_rank" (χ² with one degree of freedom) and "p_value", without intervals; "hazard_ratio"
-        of high to low, observed over expected deaths of the one by those of the other (Peto & Peto 1972; nearer to 1
-        than Cox's where the effect is strong), above 1 if high risk dies sooner.
     """
     reason = "no median of the training risks was given" if train_risk_median is None else not_finite("risks", risk)
     high = risk > (0.0 if train_risk_median is None else train_risk_median)
@@ -180,16 +222,17 @@ def risk_groups(
     elif high.all() or not high.any():
         reason = f"all {len(time)} cases are on one side of the training median"
     if reason:
-        return {**counts, **{name: unavailable(reason) for name in ("log_rank", "p_value", "hazard_ratio")}}
+        nothing = unavailable(reason)
+        return RiskGroups(**counts, log_rank=nothing, p_value=nothing, hazard_ratio=nothing)
     from lifelines.statistics import logrank_test
 
     test = logrank_test(time[high], time[~high], event[high], event[~high])
-    return {
+    return RiskGroups(
         **counts,
-        "log_rank": Metric(float(test.test_statistic)),
-        "p_value": Metric(float(test.p_value)),
-        "hazard_ratio": measure(_hazard_ratio(time, event, high), weights),
-    }
+        log_rank=Metric(float(test.test_statistic)),
+        p_value=Metric(float(test.p_value)),
+        hazard_ratio=measure(_hazard_ratio(time, event, high), weights),
+    )
 
 
 def _curve_metrics(
@@ -200,13 +243,10 @@ def _curve_metrics(
     censoring: CensoringDistribution,
     horizons: Sequence[float],
     weights: Weights,
-) -> Report:
+) -> dict[str, Any]:
+    """The fields of `SurvivalMetrics` that need curves."""
     if curves is None or curve_times is None:
-        return {
-            "integrated_brier": unavailable("no survival curves were given"),
-            "integrated_brier_until_months": None,
-            "calibration": {},
-        }
+        return {"integrated_brier": unavailable("no survival curves were given")}
     brier = {
         horizon: integrated_brier(time, event, curves, curve_times=curve_times, censoring=censoring, until=horizon)
         for horizon in sorted(horizons)
@@ -233,10 +273,10 @@ def _calibration_where_known(
     censoring: CensoringDistribution,
     horizon: float,
     weights: Weights,
-) -> Report:
+) -> Calibration:
     reason = beyond(curve_times, horizon)
     if reason:
-        return {"mean_difference": unavailable(reason), "slope": unavailable(reason), "thirds": []}
+        return Calibration.unavailable(reason)
     predicted = survival_at(curves, curve_times, np.array([horizon]))[:, 0]
     return calibration(time, event, predicted, censoring=censoring, horizon=horizon, weights=weights)
 

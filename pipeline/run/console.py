@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from pipeline.config.schema import BASELINES
-from pipeline.metrics import Metric, Report
+from pipeline.metrics import CaseMetrics, Metric, TaskReport
 from pipeline.tasks import TASKS, Task
 from pipeline.terminal.logs import WARNING, err, out, warn
 from pipeline.training.plan import TaskPlan
@@ -76,12 +76,12 @@ def show_forecast(lines: Sequence[str]) -> None:
 
 
 def show_results(
-    folder: Path, reports: Mapping[str, Report], failures: Mapping[str, str], given_up: Sequence[str]
+    folder: Path, reports: Mapping[str, TaskReport[Any]], failures: Mapping[str, str], given_up: Sequence[str]
 ) -> None:
     """The tables of the result, by task and fold scheme; then what failed, and where everything lies."""
     for task, report in reports.items():
         _show_report(task, TASKS[task], report)
-        for scheme, further in report["schemes"].items():
+        for scheme, further in report.schemes.items():
             _show_report(f"{task}, split by {scheme}", TASKS[task], further)
     _show_gene_notes(reports)
     for message in given_up:
@@ -93,55 +93,60 @@ def show_results(
     out.print(f"results: {folder}", highlight=False, soft_wrap=True)
 
 
-def _show_report(title: str, task: Task, report: Report) -> None:
-    out.print(_table(title, task, report))
-    for name, baseline in report["baselines"].items():
-        if baseline["reason"]:
-            out.print(f"  {BASELINES[name]}: {baseline['reason']}", style="dim", markup=False, soft_wrap=True)
+def _show_report(title: str, task: Task, report: TaskReport[Any]) -> None:
+    out.print(_table(title, task.summary_metrics, report))
+    for name, baseline in report.baselines.items():
+        if baseline.reason:
+            out.print(f"  {BASELINES[name]}: {baseline.reason}", style="dim", markup=False, soft_wrap=True)
 
 
-def _show_gene_notes(reports: Mapping[str, Report]) -> None:
-    """What was decided about the genes of the final models and of rivals: once for all of which it is the same."""
+def _show_gene_notes(reports: Mapping[str, TaskReport[Any]]) -> None:
+    """What was decided about the genes of the final models and of comparators: once for all of which it is the same."""
     tasks: dict[tuple[str, ...], list[str]] = {}
     for task, report in reports.items():
-        tasks.setdefault(tuple(report["gene_notes"]["final"]), []).append(task)
-        for name, rival in report["rivals"].items():
-            notes = tuple(next(reversed(rival["gene_notes"].values()))) if "gene_notes" in rival else ()
-            if notes != tuple(report["gene_notes"]["final"]):
+        final = report.notes.gene_notes.get("final", ())
+        tasks.setdefault(final, []).append(task)
+        for name in report.comparators:
+            by_job = report.comparator_notes[name].gene_notes if name in report.comparator_notes else {}
+            notes = next(reversed(by_job.values())) if by_job else ()
+            if notes != final:
                 tasks.setdefault(notes, []).append(f"{task}, {name}")
-    for notes, own in tasks.items():
+    for notes, names in tasks.items():
         for note in notes:
-            out.print(f"  genes ({'; '.join(own)}): {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+            out.print(
+                f"  genes ({'; '.join(names)}): {note}", style="dim", markup=False, highlight=False, soft_wrap=True
+            )
 
 
-def _table(title: str, task: Task, report: Report) -> Table:
-    """A row for the model, for the model on either input alone, for each rival, each baseline and what is trivial."""
-    names = task.summary_metrics
+def _table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> Table:
+    """A row for the model, for the model on either modality alone, for each other predictor and for a trivial one."""
     whose = (
         "a new cohort, none of them among the model's training cases as far as it tells"
-        if report.get("external")
+        if report.new_cohort
         else "each tested by a model that has not seen it"
     )
-    table = Table(title=f"{title}: {report['n']} cases, {whose}", title_justify="left")
+    table = Table(title=f"{title}: {report.n} cases, {whose}", title_justify="left")
     table.add_column("predictor")
-    for name in names:
+    for name in metrics:
         table.add_column(f"{name.replace('_', ' ')} (95 % interval)")
-    table.add_column(f"{report['contender']} leads by")
-    table.add_row(report["contender"], *(_number(report["model"]["pooled"][name]) for name in names), style="bold")
-    for given in ("slides", "genes"):
-        if given in report["inputs"]:
-            table.add_row(
-                f"  shown {given} alone", *(_number(report["inputs"][given]["pooled"][name]) for name in names)
-            )
-    for name, rival in {**report["rivals"], **report["baselines"]}.items():
-        told = (_number(rival["pooled"][metric]) for metric in names)
-        table.add_row(BASELINES.get(name, name), *told, _number(report["lead"][name]))
-    if trivial := task.trivial(report["model"]["pooled"]):
-        table.add_row("trivial", *(_number(trivial[name]) for name in names))
+    table.add_column(f"difference: {report.model_name} − predictor")
+    table.add_row(report.model_name, *_values(report.model.pooled, metrics), style="bold")
+    for modality in ("slides", "genes"):
+        if modality in report.by_modality:
+            table.add_row(f"  {modality} only", *_values(report.by_modality[modality].pooled, metrics))
+    for name, other in report.others().items():
+        difference = _number(report.differences[name])
+        table.add_row(BASELINES.get(name, name), *_values(other.pooled, metrics), difference)
+    if trivial := report.model.pooled.trivial:
+        table.add_row("trivial", *(_number(trivial.metrics[name]) for name in metrics))
     return table
 
 
-def _number(metric: Metric | Any) -> str:
+def _values(pooled: CaseMetrics, metrics: Sequence[str]) -> list[str]:
+    return [_number(pooled.scalar(name)) for name in metrics]
+
+
+def _number(metric: Metric) -> str:
     if metric.value is None:
         return "–"
     interval = f" ({metric.low:.3f}–{metric.high:.3f})" if metric.low is not None else ""

@@ -13,8 +13,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pipeline.metrics import TaskReport
+from pipeline.metrics.report import read_reports
 from pipeline.run.explanation_file import read_explanation
 from pipeline.run.folder import FORMAT
+from pipeline.tasks import metrics_types
 from preprocessing.io.errors import InputError
 
 TEXT_COLUMNS = ("case_id", "slide_id", "label", "prediction", "status", "reason", "set_90", "path", "tiles", "features")
@@ -63,9 +66,10 @@ class FinishedRun:
         return _table(self.path / "diagnoses.csv")
 
     @cached_property
-    def metrics(self) -> Mapping[str, Any]:
+    def metrics(self) -> Mapping[str, TaskReport[Any]]:
         """`metrics.json` by task; empty where there are none."""
-        return _json(self.path / "metrics.json")
+        path = self.path / "metrics.json"
+        return read_reports(path, metrics_types()) if path.is_file() else {}
 
     @cached_property
     def explanations(self) -> Mapping[str, Any]:

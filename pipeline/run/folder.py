@@ -33,7 +33,7 @@ from preprocessing.tables.containers import split_sheet
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"
-FORMAT = 2  # of the files in a run folder; raise it whenever a file, column or key changes
+FORMAT = 3  # of the files in a run folder; raise it whenever a file, column or key changes
 LIBRARIES = (
     "umeml-pipeline",
     "torch",

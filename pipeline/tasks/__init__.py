@@ -1,6 +1,7 @@
 """Tasks: what a label column means to a model, from fitting on training cases to decoding its outputs."""
 
 from models.registry import Registry
+from pipeline.metrics import CaseMetrics
 from pipeline.tasks.base import FittedTask, PredictionSets, Task, TaskBaselines
 from pipeline.tasks.classification import Classification
 from pipeline.tasks.survival import Survival
@@ -18,4 +19,20 @@ TASKS: Registry[Task] = Registry(
     },
 )
 
-__all__ = ["BY_DEFAULT", "TASKS", "Classification", "FittedTask", "PredictionSets", "Survival", "Task", "TaskBaselines"]
+
+def metrics_types() -> dict[str, type[CaseMetrics]]:
+    """The metrics of each kind of task, to read `metrics.json` with."""
+    return {task.kind: task.metrics_type for task in TASKS.values()}
+
+
+__all__ = [
+    "BY_DEFAULT",
+    "TASKS",
+    "Classification",
+    "FittedTask",
+    "PredictionSets",
+    "Survival",
+    "Task",
+    "TaskBaselines",
+    "metrics_types",
+]

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pipeline.baselines.genomic import OmicsRisk
-from pipeline.metrics import Metric, Report, Statistic, paired_difference
+from pipeline.metrics import CaseMetrics, Metric, PredictorReport, Statistic, paired_difference
 from preprocessing.io.errors import InputError
 
 OUTCOME = ("survival_months", "event")  # known years after the diagnosis; never an input
@@ -121,12 +121,12 @@ class FittedTask(ABC):
         """Predictions: a row a case, `prediction` and the task's numbers: columns of `predictions.csv`."""
 
     @abstractmethod
-    def with_spread(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """The predictions of an ensemble with `spread`, the members' disagreement, beside them.
+    def with_ensemble_sd(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The predictions of an ensemble with `ensemble_sd`, the members' disagreement, beside them.
 
         Args:
             predictions: of the ensemble, as `decode` or `pool` returns them.
-            members: of each member for the same cases; of a single one the spread is missing.
+            members: of each member for the same cases; of a single one it is missing.
         """
 
     @abstractmethod
@@ -142,8 +142,8 @@ class FittedTask(ABC):
         """Whether models of both can answer together: their predictions have the same columns."""
 
     def predict(self, logits: Float[np.ndarray, "n K"], members: Float[np.ndarray, "E n K"]) -> pd.DataFrame:
-        """Predictions of one ensemble, with the spread over its E members."""
-        return self.with_spread(self.decode(logits), [self.decode(member) for member in members])
+        """Predictions of one ensemble, with the disagreement of its E members."""
+        return self.with_ensemble_sd(self.decode(logits), [self.decode(member) for member in members])
 
     # --- evaluation
 
@@ -164,8 +164,8 @@ class FittedTask(ABC):
         folds: Int[np.ndarray, " n"] | None,
         n_boot: int,
         seed: int,
-    ) -> Report:
-        """Metrics with 95 % intervals over cases, of the form that `pipeline.metrics.by_fold` returns.
+    ) -> PredictorReport[Any]:
+        """Metrics with 95 % intervals over cases, pooled and by fold.
 
         Args:
             cases: the truth.
@@ -250,7 +250,8 @@ class Task(ABC):
         str, ...
     ] = ()  # of predictions.csv, which hold the truth as `evaluate` needs it, besides `label`
     excluded_covariates: frozenset[str]  # clinical columns that are, define or follow the label: never its inputs
-    summary_metrics: ClassVar[tuple[str, ...]]  # of `FittedTask.evaluate`, for the table in the terminal
+    metrics_type: ClassVar[type[CaseMetrics]]  # of the reports of `FittedTask.evaluate`
+    summary_metrics: ClassVar[tuple[str, ...]]  # of those, for the table in the terminal
     atlas_column: ClassVar[str | None] = (
         None  # predictions by which the tiles of a prototype are counted, and their name
     )
@@ -300,10 +301,6 @@ class Task(ABC):
     def summary(self, labels: pd.DataFrame) -> str:
         """The labels of a run in a few words, for the terminal; may be empty."""
         return ""
-
-    def trivial(self, pooled: Report) -> dict[str, Metric]:
-        """The summary metrics of a prediction that has learned nothing, from the model's pooled metrics."""
-        return {}
 
     @abstractmethod
     def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:

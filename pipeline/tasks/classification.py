@@ -13,8 +13,14 @@ from scipy.special import softmax
 from torch import Tensor
 
 from models.layers.devices import on_device
-from pipeline.metrics import Metric, Report, Statistic, classification_by_fold, classification_metrics, macro_auc
-from pipeline.metrics.bootstrap import pooled_only
+from pipeline.metrics import (
+    ClassificationMetrics,
+    PredictorReport,
+    Statistic,
+    classification_by_fold,
+    classification_metrics,
+    macro_auc,
+)
 from pipeline.metrics.conformal import holds, prediction_sets
 from pipeline.tasks.base import OUTCOME, FittedTask, PredictionSets, Task
 from pipeline.tasks.class_baselines import ClassBaselines
@@ -88,14 +94,14 @@ class FittedClassification(FittedTask):
         columns = {name: probabilities[:, k] for k, name in enumerate(self.columns)}
         return pd.DataFrame({"prediction": np.array(self.classes)[probabilities.argmax(1)], **columns})
 
-    def with_spread(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """With `spread`: standard deviation over the members of the predicted class's probability."""
+    def with_ensemble_sd(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """With `ensemble_sd`: standard deviation over the members of the predicted class's probability."""
         if len(members) < 2:
-            return predictions.assign(spread=np.nan)
+            return predictions.assign(ensemble_sd=np.nan)
         predicted = self._numbers(predictions["prediction"])
         rows = np.arange(len(predictions))
         each = np.stack([self._probabilities(one)[rows, predicted] for one in members])
-        return predictions.assign(spread=each.std(axis=0, ddof=1))
+        return predictions.assign(ensemble_sd=each.std(axis=0, ddof=1))
 
     def joined(self, others: Sequence[FittedTask]) -> "FittedClassification":
         """With the training cases of all models."""
@@ -126,17 +132,14 @@ class FittedClassification(FittedTask):
         folds: Int[np.ndarray, " n"] | None,
         n_boot: int,
         seed: int,
-    ) -> Report:
+    ) -> PredictorReport[Any]:
         """See `classification_by_fold`; without folds the trivial prediction is the training cases' most frequent class."""
         truth, probabilities = self._numbers(cases["label"]), self._probabilities(predictions)
         if folds is not None:
             return classification_by_fold(truth, probabilities, self.classes, folds, n_boot=n_boot, seed=seed)
         majority = np.full(len(truth), int(np.argmax(self.counts)))
-        return pooled_only(
-            classification_metrics(truth, probabilities, self.classes, majority=majority, n_boot=n_boot, seed=seed),
-            n=len(truth),
-            main=self.headline,
-        )
+        pooled = classification_metrics(truth, probabilities, self.classes, majority=majority, n_boot=n_boot, seed=seed)
+        return PredictorReport(pooled=pooled, folds=())
 
     def headline_statistic(
         self, cases: pd.DataFrame, predictions: pd.DataFrame, *, folds: Int[np.ndarray, " n"] | None
@@ -208,6 +211,7 @@ class Classification(Task):
     """A column of classes."""
 
     kind = "classification"
+    metrics_type = ClassificationMetrics
     summary_metrics = ("macro_auc", "accuracy", "balanced_accuracy")
     output_name = "the probability of the class that is predicted from all inputs"
     evidence_name = "the evidence for the predicted class"
@@ -277,10 +281,6 @@ class Classification(Task):
     def summary(self, labels: pd.DataFrame) -> str:
         """The classes."""
         return f"classes {', '.join(self.vocabulary(labels))}"
-
-    def trivial(self, pooled: Report) -> dict[str, Metric]:
-        """Always the most frequent class; its AUC is 0.5."""
-        return {"macro_auc": Metric(0.5), **{name: pooled["majority"][name] for name in self.summary_metrics[1:]}}
 
     def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
         """The most and the least certain cases, among those that are right and those that are wrong where that is known."""

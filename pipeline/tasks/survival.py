@@ -13,8 +13,7 @@ from torch import Tensor
 from models.losses import risk, survival_nll
 from pipeline.baselines.genomic import SLOPE_PENALTY, NotConvergedError, OmicsRisk, omics_risk, ridge_cox
 from pipeline.baselines.predictors import LinearRisk
-from pipeline.metrics import Metric, Report, Statistic, c_index, survival_by_fold, survival_metrics
-from pipeline.metrics.bootstrap import pooled_only
+from pipeline.metrics import PredictorReport, Statistic, SurvivalMetrics, c_index, survival_by_fold, survival_metrics
 from pipeline.tasks.base import OUTCOME, FittedTask, Task
 from pipeline.tasks.survival_baselines import CURVE_COLUMNS, CURVE_TIMES, SurvivalBaselines
 from preprocessing.io.errors import InputError
@@ -145,15 +144,15 @@ class FittedSurvival(FittedTask):
             "calibration": self.calibration.to_json() if self.calibration else None,
         }
 
-    def with_spread(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """With `spread`, the standard deviation of the members' risks, and the range of their curves.
+    def with_ensemble_sd(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """With `ensemble_sd`, the standard deviation of the members' risks, and the range of their curves.
 
         Each column of the curve gets two beside it, with `_low` and `_high` behind its name: the lowest and the highest
         curve among the members (and the ensemble), which is no confidence interval.
         """
         several = len(members) > 1
         risks = np.stack([one["risk"].to_numpy(float) for one in members])
-        table = predictions.assign(spread=risks.std(axis=0, ddof=1) if several else np.nan)
+        table = predictions.assign(ensemble_sd=risks.std(axis=0, ddof=1) if several else np.nan)
         for name in CURVE_COLUMNS:
             curves = np.stack([one[name].to_numpy(float) for one in (predictions, *members)])
             table[f"{name}_low"] = curves.min(axis=0) if several else np.nan
@@ -190,7 +189,7 @@ class FittedSurvival(FittedTask):
         folds: Int[np.ndarray, " n"] | None,
         n_boot: int,
         seed: int,
-    ) -> Report:
+    ) -> PredictorReport[Any]:
         """See `survival_by_fold`; without folds the censoring distribution is that of the cases themselves."""
         months, event = outcome(cases)
         risks = predictions["risk"].to_numpy(float)
@@ -203,8 +202,8 @@ class FittedSurvival(FittedTask):
         }
         if folds is not None:
             return survival_by_fold(months, event, risks, folds, **given)
-        report = survival_metrics(months, event, risks, train_time=months, train_event=event, **given)
-        return pooled_only(report, n=len(months), main=self.headline)
+        pooled = survival_metrics(months, event, risks, train_time=months, train_event=event, **given)
+        return PredictorReport(pooled=pooled, folds=())
 
     def headline_statistic(
         self, cases: pd.DataFrame, predictions: pd.DataFrame, *, folds: Int[np.ndarray, " n"] | None
@@ -239,6 +238,7 @@ class Survival(Task):
 
     name = "survival"
     kind = "survival"
+    metrics_type = SurvivalMetrics
     label_columns = truth_columns = OUTCOME
     excluded_covariates = frozenset(OUTCOME)
     summary_metrics = ("c_index", "uno_c_index")
@@ -302,10 +302,6 @@ class Survival(Task):
         """Months; a plus sign behind them for a case that was alive then."""
         plus = labels["event"].astype(bool).map({True: "", False: "+"})
         return labels["survival_months"].astype(float).round(2).astype(str) + plus
-
-    def trivial(self, pooled: Report) -> dict[str, Metric]:
-        """Any order of cases: 0.5."""
-        return dict.fromkeys(self.summary_metrics, Metric(0.5))
 
     def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
         """The highest and the lowest risk; where outcomes are known, risks that are too high or too low for them."""

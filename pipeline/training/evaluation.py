@@ -1,12 +1,13 @@
 """Predictions of labelled cases against their truth: the report of one model, cross-validated or on a new cohort."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from pipeline.metrics import Metric, Report
+from pipeline.metrics import Metric, PredictorReport, TaskReport
 from pipeline.tasks import FittedTask
 
 
@@ -43,7 +44,7 @@ class Evaluation:
         training = [name for name in self.task.training_columns() if name not in predictions]
         return self.cases[[*self.keys, *training]].merge(predictions, on=self.keys, how="left")
 
-    def of(self, predictions: pd.DataFrame) -> Report:
+    def of(self, predictions: pd.DataFrame) -> PredictorReport[Any]:
         """Metrics of a predictor of these cases, in their order."""
         return self.task.evaluate(self.cases, predictions, folds=self.folds, n_boot=self.n_boot, seed=self.seed)
 
@@ -63,19 +64,26 @@ class Evaluation:
             self.seed,
         )
 
-    def report(self, model: str, baselines: pd.DataFrame) -> Report:
-        """Metrics of the model and of each baseline, and the model's lead over each.
+    def report(self, kind: str, model_name: str, baselines: pd.DataFrame) -> TaskReport[Any]:
+        """Metrics of the model and of each baseline, and their differences.
 
         Args:
-            model: its name.
+            kind: of the task.
+            model_name: the model's.
             baselines: a row for each case and baseline, as `Baselines.predict` returns them; may be empty.
         """
-        report: Report = {"n": len(self.cases), "headline": self.task.headline, "chance": self.task.chance}
-        report |= {"contender": model, "external": not self.by_fold, "model": self.of(self.cases)}
-        report |= {"inputs": {}, "rests_on": {}, "rivals": {}, "baselines": {}, "lead": {}, "schemes": {}}
-        for name, rows in baselines.groupby("baseline", sort=False):
-            own = self.matched(rows)
-            reasons = own["reason"].dropna().unique()
-            report["baselines"][name] = self.of(own) | {"reason": "; ".join(reasons) or None}
-            report["lead"][name] = self.difference(own)
-        return report
+        tables = {str(name): self.matched(rows) for name, rows in baselines.groupby("baseline", sort=False)}
+        reasons = {name: "; ".join(table["reason"].dropna().unique()) or None for name, table in tables.items()}
+        return TaskReport(
+            kind=kind,
+            n=len(self.cases),
+            headline=self.task.headline,
+            chance=self.task.chance,
+            model_name=model_name,
+            new_cohort=not self.by_fold,
+            model=self.of(self.cases),
+            baselines={
+                name: self.of(table).model_copy(update={"reason": reasons[name]}) for name, table in tables.items()
+            },
+            differences={name: self.difference(table) for name, table in tables.items()},
+        )

@@ -22,7 +22,7 @@ from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.training.fit import Epoch, predict
 from pipeline.training.learning import Learned, TrainingSet, learn
-from pipeline.training.modalities import rests_on
+from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel, save_model
 from pipeline.training.plan import FINAL
 from pipeline.training.splits import Fold
@@ -37,7 +37,8 @@ from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
 
 SLIDES_ALONE = "abmil"  # the baseline that looks at slides only
-INPUTS = {"slides": {"omics": False}, "genes": {"slides": False}}  # what a case with both is also predicted from
+SINGLE_MODALITY = "single_modality.csv"  # predictions of cases with both modalities, from either alone
+WITHOUT = {"slides": {"omics": False}, "genes": {"slides": False}}  # by the modality that is left
 
 
 @dataclass(frozen=True)
@@ -108,17 +109,17 @@ class TaskJobs:
 
     Attributes:
         model: the folds of the model, and last the one that is handed out.
-        rivals: the same folds of each rival, by its name.
+        comparators: the same folds of each comparator, by its name.
         schemes: the model's folds of each further scheme, by its name.
     """
 
     model: list[FoldJob]
-    rivals: dict[str, list[FoldJob]]
+    comparators: dict[str, list[FoldJob]]
     schemes: dict[str, list[FoldJob]]
 
     def all(self) -> list[FoldJob]:
         """Every one, the model's first."""
-        return [*self.model, *chain(*self.rivals.values(), *self.schemes.values())]
+        return [*self.model, *chain(*self.comparators.values(), *self.schemes.values())]
 
 
 def run_fold(job: FoldJob) -> str:
@@ -249,14 +250,14 @@ def _learn(job: FoldJob, data: Dataset, model: str, settings: ModelSettings) -> 
 
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
-    """`predictions.csv` of the test cases; `inputs.csv`: those with slides and genes, from either alone."""
+    """`predictions.csv` of the test cases; `single_modality.csv`: those with slides and genes, from either alone."""
     reads = MODELS[job.candidate.model]
 
-    def told(cases: list[str], **without: bool) -> pd.DataFrame:
+    def predicted(cases: list[str], **without: bool) -> pd.DataFrame:
         outputs = list(predict(learned.model, data, cases, device=job.device, **without))
         head = pd.DataFrame({"case_id": cases, "task": job.task, "fold": fold.number})
-        head["rests_on"] = [
-            rests_on(
+        head["modalities"] = [
+            used_modalities(
                 slides=reads.reads_slides and bool(job.bags.get(case)) and without.get("slides", True),
                 genes=reads.reads_genes and case in data.rows and without.get("omics", True),
             )
@@ -266,11 +267,11 @@ def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned)
         members = np.concatenate([output.extras["logits"].float().cpu().numpy() for output in outputs], axis=1)
         return pd.concat([head, learned.task.predict(logits, members)], axis=1)
 
-    _write(job.out / "predictions.csv", told(list(fold.test)))
+    _write(job.out / "predictions.csv", predicted(list(fold.test)))
     both = [case for case in fold.test if case in data.rows and job.bags.get(case)]
     if both:
-        alone = [told(both, **without).assign(input=name) for name, without in INPUTS.items()]
-        _write(job.out / "inputs.csv", pd.concat(alone))
+        alone = [predicted(both, **without).assign(modality=name) for name, without in WITHOUT.items()]
+        _write(job.out / SINGLE_MODALITY, pd.concat(alone))
 
 
 def write_history(path: Path, histories: list[list[Epoch]]) -> None:

@@ -1,8 +1,8 @@
-"""What a prediction rests on, slides, genes or both, and what a run has validated of each."""
+"""The modalities that a prediction uses: slides, genes or both."""
 
 PATTERNS = ("slides+genes", "slides", "genes")
 
 
-def rests_on(*, slides: bool, genes: bool) -> str:
-    """What a prediction rests on, as `predictions.csv` says it; "" where there is neither."""
-    return "+".join(name for name, there in (("slides", slides), ("genes", genes)) if there)
+def used_modalities(*, slides: bool, genes: bool) -> str:
+    """The column `modalities` of a prediction: one of `PATTERNS`; "" where there is neither."""
+    return "+".join(name for name, present in (("slides", slides), ("genes", genes)) if present)

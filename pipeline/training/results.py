@@ -1,4 +1,4 @@
-"""The folds' results put together: `predictions.csv`, `rivals.csv` and `metrics.json`."""
+"""The folds' results put together: `predictions.csv`, `comparators.csv` and `metrics.json`."""
 
 import json
 from collections.abc import Mapping
@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from models.catalogue import MODELS
-from pipeline.metrics import Report
+from pipeline.metrics import PredictorReport, TaskReport
 from pipeline.metrics.conformal import COLUMN
+from pipeline.metrics.report import ModelNotes
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.evaluation import Evaluation
-from pipeline.training.fold_job import FoldJob, TaskJobs
+from pipeline.training.fold_job import SINGLE_MODALITY, FoldJob, TaskJobs
 from pipeline.training.plan import TaskPlan
 from pipeline.training.summary import by_pattern, conformal, coverage, validated, with_sets
 from preprocessing.io.fingerprints import fingerprint
@@ -22,8 +23,8 @@ FIRST = ["case_id", "task", "fold", "status", "label", "prediction"]  # columns 
 
 def conclude(
     plan: TaskPlan, jobs: TaskJobs, labels: pd.DataFrame, cases: pd.DataFrame, *, n_boot: int, seed: int
-) -> tuple[Report, pd.DataFrame, list[pd.DataFrame]]:
-    """The report of a task, its model's predictions, and those of each rival for the cases that were tested.
+) -> tuple[TaskReport[Any], pd.DataFrame, list[pd.DataFrame]]:
+    """The report of a task, its model's predictions, and those of each comparator for the cases that were tested.
 
     Args:
         plan: the task.
@@ -35,29 +36,40 @@ def conclude(
     """
     predictions = collect_predictions(plan, jobs.model, labels, cases)
     evaluation = _evaluation(plan, jobs.model, predictions, n_boot, seed)
-    report, rivals = evaluate(evaluation, jobs.model), []
+    report = evaluate(plan, evaluation, jobs.model)
     predictions = _with_sets(evaluation.task, jobs.model, predictions)
+    found: dict[str, Any] = {"notes": _notes(jobs.model), "excluded_features": plan.defining}
     if sets := evaluation.task.sets:
         tested = predictions[predictions["status"] == "tested"]
-        report["sets"] = coverage(sets, tested, n_boot=n_boot, seed=seed)
-    for name, folds in jobs.rivals.items():
-        rival = collect_predictions(plan, folds, labels, cases)
-        own = _evaluation(plan, folds, rival, n_boot, seed).cases
-        report["rivals"][name] = evaluation.of(own) | {"reason": None}
-        if genes := _subspaces(folds):
-            notes = {"gene_notes": _gene_notes(folds), "slide_notes": _slide_notes(folds)}
-            report["rivals"][name] |= {"subspaces": genes} | notes
-        report["lead"][name] = evaluation.difference(own)
-        rival = _with_sets(evaluation.task, folds, rival)
-        rivals.append(rival[rival["status"] == "tested"].copy())
-        rivals[-1].insert(2, "model", name)
+        found["prediction_sets"] = coverage(sets, tested, n_boot=n_boot, seed=seed)
+    others = {name: collect_predictions(plan, folds, labels, cases) for name, folds in jobs.comparators.items()}
+    found |= _compared(plan, evaluation, report, jobs, others)
+    found["schemes"] = {}
     for name, folds in jobs.schemes.items():
         further = collect_predictions(plan, folds, labels, cases)
-        report["schemes"][name] = evaluate(_evaluation(plan, folds, further, n_boot, seed), folds)
-    report["subspaces"] = _subspaces(jobs.model)
-    report["gene_notes"] = _gene_notes(jobs.model)
-    report["slide_notes"] = _slide_notes(jobs.model)
-    return report, predictions, rivals
+        found["schemes"][name] = evaluate(plan, _evaluation(plan, folds, further, n_boot, seed), folds)
+    tables = []
+    for name, table in others.items():
+        table = _with_sets(evaluation.task, jobs.comparators[name], table)
+        tables.append(table[table["status"] == "tested"].copy())
+        tables[-1].insert(2, "model", name)
+    return report.model_copy(update=found), predictions, tables
+
+
+def _compared(
+    plan: TaskPlan, evaluation: Evaluation, report: TaskReport[Any], jobs: TaskJobs, others: Mapping[str, pd.DataFrame]
+) -> dict[str, Any]:
+    """What a report says of comparators: their metrics, the differences and their notes."""
+    rows = {
+        name: _evaluation(plan, jobs.comparators[name], table, evaluation.n_boot, evaluation.seed).cases
+        for name, table in others.items()
+    }
+    notes = {name: _notes(folds) for name, folds in jobs.comparators.items()}
+    return {
+        "comparators": {name: evaluation.of(table) for name, table in rows.items()},
+        "differences": {name: evaluation.difference(table) for name, table in rows.items()} | report.differences,
+        "comparator_notes": {name: one for name, one in notes.items() if one.subspaces},
+    }
 
 
 def _with_sets(task: FittedTask, jobs: list[FoldJob], predictions: pd.DataFrame) -> pd.DataFrame:
@@ -66,7 +78,7 @@ def _with_sets(task: FittedTask, jobs: list[FoldJob], predictions: pd.DataFrame)
         predictions = with_sets(task.sets, predictions, _out_of_fold(jobs, predictions))
     else:
         predictions[COLUMN] = pd.NA
-    first = [*FIRST, "rests_on", COLUMN, "spread"]
+    first = [*FIRST, "modalities", COLUMN, "ensemble_sd"]
     return predictions[
         [name for name in first if name in predictions] + [name for name in predictions if name not in first]
     ]
@@ -89,7 +101,7 @@ def summarise(plan: TaskPlan, jobs: TaskJobs, predictions: pd.DataFrame, *, n_bo
 def _out_of_fold(jobs: list[FoldJob], predictions: pd.DataFrame) -> pd.DataFrame:
     folds = [job for job in jobs if not job.is_final]
     tested = predictions[predictions["status"] == "tested"].reset_index(drop=True)
-    return by_pattern(tested, _read_all(folds, "inputs.csv"))
+    return by_pattern(tested, _read_all(folds, SINGLE_MODALITY))
 
 
 def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
@@ -121,12 +133,12 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
     return told[FIRST + [name for name in told if name not in FIRST]].sort_values(["case_id", "fold"])
 
 
-def evaluate(evaluation: Evaluation, jobs: list[FoldJob]) -> Report:
-    """Metrics of the model, from each modality alone and of each baseline on the same test cases, and its lead over each."""
+def evaluate(plan: TaskPlan, evaluation: Evaluation, jobs: list[FoldJob]) -> TaskReport[Any]:
+    """Metrics of the model, from each modality alone and of each baseline on the same test cases, and their differences."""
     folds = [job for job in jobs if not job.is_final]
-    report = evaluation.report(jobs[0].candidate.name, _read_all(folds, "baselines.csv"))
-    report["inputs"] = _by_input(evaluation, _read_all(folds, "inputs.csv"))
-    return report
+    kind, name = TASKS[plan.name].kind, jobs[0].candidate.name
+    report = evaluation.report(kind, name, _read_all(folds, "baselines.csv"))
+    return report.model_copy(update={"by_modality": _by_modality(evaluation, _read_all(folds, SINGLE_MODALITY))})
 
 
 def _evaluation(plan: TaskPlan, jobs: list[FoldJob], predictions: pd.DataFrame, n_boot: int, seed: int) -> Evaluation:
@@ -143,23 +155,21 @@ def _fitted(plan: TaskPlan, job: FoldJob) -> FittedTask:
     return TASKS[plan.name].restore(_describe(job)["fitted"])
 
 
-def _gene_notes(jobs: list[FoldJob]) -> dict[str, list[str]]:
-    """What was decided about the genes for the last job, which is the final model's if there is one, and where others differ."""
-    notes = {job.out.name: (_describe(job)["omics"] or {"notes": []})["notes"] for job in jobs}
+def _notes(jobs: list[FoldJob]) -> ModelNotes:
+    """What was decided about genes and slides for the last job, the final model's if there is one, and where others differ.
+
+    Subspaces are those of the last job; there are none for models that are not built upon any, and without genes.
+    """
+    described = {job.out.name: _describe(job) for job in jobs}
     last = jobs[-1].out.name
-    return {name: own for name, own in notes.items() if name == last or own != notes[last]}
-
-
-def _slide_notes(jobs: list[FoldJob]) -> dict[str, list[str]]:
-    """How each job's model read the slides of its training cases, where there is something to say."""
-    told = {job.out.name: _describe(job)["slide_notes"] for job in jobs}
-    return {name: notes for name, notes in told.items() if notes}
-
-
-def _subspaces(jobs: list[FoldJob]) -> dict[str, list[str]]:
-    """The genes of each group that the model is built upon, as the last job had them; empty for other models, and without genes."""
-    names, omics = MODELS[jobs[-1].candidate.model].subspaces, _describe(jobs[-1])["omics"]
-    return {name: omics["groups"][name] for name in names} if omics else {}
+    genes = {name: (one["omics"] or {"notes": []})["notes"] for name, one in described.items()}
+    slides = {name: one["slide_notes"] for name, one in described.items()}
+    names, omics = MODELS[jobs[-1].candidate.model].subspaces, described[last]["omics"]
+    return ModelNotes(
+        subspaces={name: omics["groups"][name] for name in names} if omics else {},
+        gene_notes={name: notes for name, notes in genes.items() if name == last or notes != genes[last]},
+        slide_notes={name: notes for name, notes in slides.items() if notes},
+    )
 
 
 def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:
@@ -169,17 +179,17 @@ def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:
     return (
         pd.concat(tables, ignore_index=True)
         if tables
-        else pd.DataFrame(columns=["case_id", "fold", "baseline", "input"])
+        else pd.DataFrame(columns=["case_id", "fold", "baseline", "modality"])
     )
 
 
-def _by_input(evaluation: Evaluation, alone: pd.DataFrame) -> Report:
+def _by_modality(evaluation: Evaluation, alone: pd.DataFrame) -> dict[str, PredictorReport[Any]]:
     """The same model on the cases that have slides and genes: from both, from slides only, from genes only."""
     if alone.empty:
         return {}
     both = evaluation.among(alone)
     return {"both": both.of(both.cases)} | {
-        str(name): both.of(both.matched(rows)) for name, rows in alone.groupby("input", sort=False)
+        str(name): both.of(both.matched(rows)) for name, rows in alone.groupby("modality", sort=False)
     }
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.metrics import Metric, Report
 from pipeline.metrics.bootstrap import measure, ratio_of_sums, resample
 from pipeline.metrics.conformal import COLUMN, COVERAGE, METHOD, threshold
+from pipeline.metrics.report import SetsReport
 from pipeline.tasks import FittedTask, PredictionSets
 from pipeline.training.modalities import PATTERNS
 
@@ -19,20 +19,20 @@ def by_pattern(tested: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         tested: the rows of the predictions that count, with their truth.
-        alone: the folds' `inputs.csv` in one table; may be empty.
+        alone: the folds' `single_modality.csv` in one table; may be empty.
     """
     if alone.empty:
         return tested
     truth = [name for name in tested if name not in alone or name in ("case_id", "fold")]
-    known = tested[[*truth, "rests_on"]].rename(columns={"rests_on": "told"})
+    known = tested[[*truth, "modalities"]].rename(columns={"modalities": "told"})
     more = alone.merge(known, on=["case_id", "fold"])
-    return pd.concat([tested, more[more["rests_on"].isin(PATTERNS) & (more["rests_on"] != more["told"])]])
+    return pd.concat([tested, more[more["modalities"].isin(PATTERNS) & (more["modalities"] != more["told"])]])
 
 
 def validated(task: FittedTask, out_of_fold: pd.DataFrame, *, n_boot: int, seed: int) -> dict[str, dict[str, Any]]:
     """The headline metric of each pattern of inputs that was tested, with its 95 % interval over `n` cases."""
     found = {}
-    for pattern, rows in out_of_fold.groupby("rests_on"):
+    for pattern, rows in out_of_fold.groupby("modalities"):
         statistic = task.headline_statistic(rows, rows, folds=rows["fold"].to_numpy(int))
         metric = measure(statistic, resample(len(rows), n_boot=n_boot, seed=seed))
         found[str(pattern)] = {"metric": task.headline, "n": len(rows), **metric.to_json()}
@@ -42,7 +42,7 @@ def validated(task: FittedTask, out_of_fold: pd.DataFrame, *, n_boot: int, seed:
 def conformal(sets: PredictionSets, out_of_fold: pd.DataFrame) -> dict[str, Any]:
     """The thresholds for new cases by what a prediction rests on; null where any class must be let in."""
     thresholds = {}
-    for pattern, rows in out_of_fold.groupby("rests_on"):
+    for pattern, rows in out_of_fold.groupby("modalities"):
         limit = threshold(sets.scores(rows))
         thresholds[str(pattern)] = {"n": len(rows), "threshold": None if math.isinf(limit) else limit}
     return {"coverage": COVERAGE, "method": METHOD, "thresholds": thresholds}
@@ -52,23 +52,25 @@ def with_sets(sets: PredictionSets, predictions: pd.DataFrame, out_of_fold: pd.D
     """A training run's predictions with their sets: a tested case's from the other folds' cases, another's from all."""
     predicted = predictions["prediction"].notna()
     limits = np.full(len(predictions), math.inf)
-    for (pattern, fold), rows in predictions[predicted].groupby(["rests_on", "fold"], dropna=False):
-        others = out_of_fold[(out_of_fold["rests_on"] == pattern) & ~(out_of_fold["fold"] == fold).fillna(False)]
+    for (pattern, fold), rows in predictions[predicted].groupby(["modalities", "fold"], dropna=False):
+        others = out_of_fold[(out_of_fold["modalities"] == pattern) & ~(out_of_fold["fold"] == fold).fillna(False)]
         limits[predictions.index.get_indexer(rows.index)] = threshold(sets.scores(others))
     column = pd.Series(pd.NA, index=predictions.index, dtype=object)
     column[predicted] = sets.sets(predictions[predicted], limits[predicted.to_numpy()])
     return predictions.assign(**{COLUMN: column})
 
 
-def coverage(sets: PredictionSets, rows: pd.DataFrame, *, n_boot: int, seed: int) -> Report:
+def coverage(sets: PredictionSets, rows: pd.DataFrame, *, n_boot: int, seed: int) -> SetsReport:
     """How many of the sets contain the case's label, and how large a set is, of cases whose label is known."""
     weights = resample(len(rows), n_boot=n_boot, seed=seed)
     found = rows[COLUMN].astype(str).tolist()
-    shares: dict[str, Metric] = {
-        "coverage": measure(ratio_of_sums(sets.covered(found, rows).astype(float)), weights),
-        "mean_size": measure(ratio_of_sums(sets.sizes(found)), weights),
-    }
-    return {"promised": COVERAGE, "method": METHOD, "n": len(rows), **shares}
+    return SetsReport(
+        promised=COVERAGE,
+        method=METHOD,
+        n=len(rows),
+        coverage=measure(ratio_of_sums(sets.covered(found, rows).astype(float)), weights),
+        mean_size=measure(ratio_of_sums(sets.sizes(found)), weights),
+    )
 
 
 def told_validated(summary: Mapping[str, Any], pattern: str) -> str:

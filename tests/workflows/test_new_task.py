@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.metrics import Statistic, by_fold
-from pipeline.metrics.bootstrap import divide, measure, pooled_only, resample
+from pipeline.metrics import CaseMetrics, Metric, PredictorReport, Statistic, report_by_fold
+from pipeline.metrics.bootstrap import divide, measure, resample
 from pipeline.tasks import TASKS, FittedTask, Task
 from workflows.report import write_report
 from workflows.report.chart import missing
@@ -25,6 +25,10 @@ def explained_variance(truth, predicted):
         return 1 - divide(weights @ (truth - predicted) ** 2, total)
 
     return Statistic(of, len(truth))
+
+
+class AgeMetrics(CaseMetrics):
+    explained_variance: Metric
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class FittedAge(FittedTask):
         years = self.mean + self.sd * logits[:, 0].astype(float)
         return pd.DataFrame({"prediction": [f"{one:.1f}" for one in years], "years": years})
 
-    def with_spread(self, predictions, members):
-        return predictions.assign(spread=np.std([one["years"] for one in members], axis=0, ddof=1))
+    def with_ensemble_sd(self, predictions, members):
+        return predictions.assign(ensemble_sd=np.std([one["years"] for one in members], axis=0, ddof=1))
 
     def joined(self, others):
         return self
@@ -69,14 +73,13 @@ class FittedAge(FittedTask):
 
     def evaluate(self, cases, predictions, *, folds, n_boot, seed):
         def compute(chosen, fold):
-            statistic = explained_variance(
-                cases["age"].to_numpy(float)[chosen], predictions["years"].to_numpy()[chosen]
-            )
-            return {self.headline: measure(statistic, resample(int(chosen.sum()), n_boot=n_boot, seed=seed))}
+            truth, predicted = cases["age"].to_numpy(float)[chosen], predictions["years"].to_numpy()[chosen]
+            weights = resample(len(truth), n_boot=n_boot, seed=seed)
+            return AgeMetrics(n=len(truth), explained_variance=measure(explained_variance(truth, predicted), weights))
 
         if folds is not None:
-            return by_fold(compute, folds, main=self.headline)
-        return pooled_only(compute(np.ones(len(cases), bool), None), n=len(cases), main=self.headline)
+            return report_by_fold(compute, folds, headline=self.headline)
+        return PredictorReport(pooled=compute(np.ones(len(cases), bool), None), folds=())
 
     def headline_statistic(self, cases, predictions, *, folds):
         return explained_variance(cases["age"].to_numpy(float), predictions["years"].to_numpy(float))
@@ -88,7 +91,7 @@ class FittedAge(FittedTask):
 
 
 class Age(Task):
-    name, kind = "age", "number"
+    name, kind, metrics_type = "age", "number", AgeMetrics
     label_columns = truth_columns = ("age",)
     excluded_covariates = frozenset({"age"})
     summary_metrics = ("explained_variance",)
@@ -133,7 +136,7 @@ def test_a_task_with_real_valued_targets_runs_from_training_to_the_report(regist
     assert walk(cohort.slides, cohort.genes, *options) == 0
     predicted = pd.read_csv(out / "predictions.csv").query("task == 'age'")
     assert predicted["years"].notna().all()
-    report = json.loads((out / "metrics.json").read_text())["age"]
+    report = json.loads((out / "metrics.json").read_text())["tasks"]["age"]
     true, years = predicted["age"].to_numpy(), predicted["years"].to_numpy()
     expected = 1 - ((true - years) ** 2).sum() / ((true - true.mean()) ** 2).sum()
     assert report["model"]["pooled"]["explained_variance"]["value"] == pytest.approx(expected)
@@ -161,7 +164,7 @@ def test_its_model_predicts_another_cohort_and_is_evaluated_there(registered, co
         options = ("--workers", "0", "--device", "cpu", "--set", "bootstrap=20", "--explain", "0")
         arguments = (*inputs, "--store", cohort.store, "--out", elsewhere, *options)
         assert main([str(part) for part in arguments]) == 0
-        report = json.loads((elsewhere / "metrics.json").read_text())["age"]
+        report = json.loads((elsewhere / "metrics.json").read_text())["tasks"]["age"]
         assert report["n"] == 6
         assert report["model"]["folds"] == []
         assert report["model"]["pooled"]["explained_variance"]["value"] is not None

@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from sklearn.metrics import roc_auc_score
 
+from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
 from pipeline.run.explanation_file import write_explanation
 from pipeline.run.finished import read_run
 from preprocessing.io.errors import InputError
@@ -24,6 +25,7 @@ from workflows.run_pipeline import main
 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 QUIET += ("--disable-sync", "--no-first-run")
+NO_DIFFERENCE = "no significant difference from any comparator"
 HOSTILE = "<script>window.taken = 1</script>&\"'"
 
 
@@ -77,6 +79,10 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "copy")
 
 
+class Score(CaseMetrics):
+    c_index: Metric
+
+
 def rewrite(path, change):
     """Change a table of a run."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -128,19 +134,17 @@ def test_the_numbers_of_the_page_are_those_of_metrics_json(finished):
             assert metric["value"] < 0.0005, path
         else:
             assert numbers == pytest.approx(expected, rel=5e-3, abs=5.1e-4), path
-    pooled = {
-        path for path in known if "/folds/" not in path and "/per_class/" not in path and "/majority/" not in path
-    }
+    pooled = {path for path in known if "/folds/" not in path and "/per_class/" not in path and "/trivial/" not in path}
     for task in ("grade", "subtype"):
-        covered, size = known[f"{task}/sets/coverage"], known[f"{task}/sets/mean_size"]
-        assert f"they hold the class of {covered['value']:.3f} " in page
-        assert f"have {size['value']:.3f} " in page
+        covered, size = (known[f"tasks/{task}/prediction_sets/{name}"] for name in ("coverage", "mean_size"))
+        assert f"coverage promised: {covered['value']:.3f} " in page
+        assert f"mean set has size {size['value']:.3f} " in page
     redundant = {
-        path for path in pooled if "/inputs/both/" in path or "/sets/" in path
+        path for path in pooled if "/by_modality/both/" in path or "/prediction_sets/" in path
     }  # every case has both: the model itself
     assert pooled - redundant <= cells.found.keys()
     assert {
-        path for path in known if "/model/folds/" in path and "per_class" not in path and "majority" not in path
+        path for path in known if "/model/folds/" in path and "per_class" not in path and "trivial" not in path
     } <= (cells.found.keys())
 
 
@@ -162,38 +166,51 @@ def test_the_risk_groups_of_the_kaplan_meier_chart_are_those_of_the_log_rank_tes
     told = re.search(r'id="survival-kaplan-meier".*?application/json">(.*?)</script>', page, re.DOTALL)[1]
     names = [trace["name"] for trace in json.loads(told)["data"] if "cases" in trace.get("name", "")]
     sizes = {name.partition(" (")[0]: int(re.search(r"\((\d+) cases", name)[1]) for name in names}
-    groups = json.loads((finished / "metrics.json").read_text())["survival"]["model"]["pooled"]["risk_groups"]
+    groups = json.loads((finished / "metrics.json").read_text())["tasks"]["survival"]["model"]["pooled"]["risk_groups"]
     assert sizes == {"high risk": groups["n_high"], "low risk": groups["n_low"]}
 
 
 @pytest.mark.parametrize(
-    ("lead", "mark", "summary", "sentence"),
+    ("difference", "mark", "summary", "sentence"),
     [
-        ((0.08, 0.02, 0.14), "good", "ahead of all it was compared with", "umeml leads by 0.080 (0.020–0.140)"),
-        ((0.08, 0.0, 0.14), "open", "no certain lead over any comparison", "no certain lead, 0.080 (0.000–0.140)"),
+        ((0.08, 0.02, 0.14), "good", "better than every comparator", "umeml is better by 0.080 (0.020–0.140)"),
+        (
+            (0.08, 0.0, 0.14),
+            "open",
+            NO_DIFFERENCE,
+            "no significant difference, 0.080 (0.000–0.140)",
+        ),
         (
             (0.0, 0.0, 0.0),
             "open",
-            "no certain lead over any comparison",
+            NO_DIFFERENCE,
             "the same in every resample; umeml adds nothing to it",
         ),
-        ((-0.08, -0.2, 0.1), "open", "no certain lead over any comparison", "lower, though not certainly"),
-        ((-0.08, -0.14, -0.02), "bad", "behind clinical model", "umeml is behind by 0.080 (0.020–0.140)"),
+        (
+            (-0.08, -0.2, 0.1),
+            "open",
+            NO_DIFFERENCE,
+            "lower (difference not significant)",
+        ),
+        ((-0.08, -0.14, -0.02), "bad", "worse than clinical model", "umeml is worse by 0.080 (0.020–0.140)"),
     ],
 )
-def test_a_lead_is_claimed_only_where_its_interval_is_above_zero(lead, mark, summary, sentence):
-    def told(value, low, high):
-        return {"value": value, "low": low, "high": high, "reason": None}
-
-    pooled = {"pooled": {"c_index": told(0.85, 0.82, 0.88)}}
-    task = {
-        "headline": "c_index",
-        "chance": 0.5,
-        "contender": "umeml",
-        "model": pooled,
-        "baselines": {"clinical": pooled},
-    }
-    verdict = words.judge(task | {"lead": {"clinical": told(*lead)}})
+def test_a_difference_is_called_significant_only_where_its_interval_is_on_one_side_of_zero(
+    difference, mark, summary, sentence
+):
+    predictor = PredictorReport(pooled=Score(n=60, c_index=Metric(0.85, 0.82, 0.88)), folds=())
+    report = TaskReport(
+        kind="survival",
+        n=60,
+        headline="c_index",
+        chance=0.5,
+        model_name="umeml",
+        new_cohort=False,
+        model=predictor,
+        baselines={"clinical": predictor},
+        differences={"clinical": Metric(*difference)},
+    )
+    verdict = words.judge(report)
     assert (verdict.mark, verdict.summary) == (mark, summary)
     assert sentence in verdict.sentences[1]
     assert verdict.sentences[0].endswith("better than chance, which is 0.5.")
@@ -245,6 +262,15 @@ def test_a_damaged_file_is_named(copied, capsys, name):
     (copied / name).write_text('{"grade": {' if name == "metrics.json" else "")
     assert main(["--report-only", str(copied)]) == 2
     assert f"{name} is damaged" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_run_folder_of_an_earlier_version_is_refused_with_what_to_do(copied, capsys):
+    reports = json.loads((copied / "metrics.json").read_text())["tasks"]
+    (copied / "metrics.json").write_text(json.dumps(reports))  # before it had a format, tasks stood at the top
+    assert main(["--report-only", str(copied)]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "has no format number, and this version reads format 1: another version wrote it" in message
+    assert "draw the report with that version, or repeat the command of the run with another --out" in message
 
 
 def test_the_report_is_drawn_again_and_takes_no_other_options(copied, capsys):
@@ -349,11 +375,11 @@ def test_users_text_is_shown_and_never_run(copied, visit):
     for table, column in (("slides.csv", "slide_id"), ("cases.csv", "case_id"), ("predictions.csv", "case_id")):
         rewrite(copied / table, rename(column))
     metrics = json.loads((copied / "metrics.json").read_text())
-    for report in metrics.values():
-        report["contender"] = HOSTILE
-        report["left_out_features"] = {HOSTILE: HOSTILE}
-        report["rivals"] = {HOSTILE: report["baselines"]["clinical"]}
-        report["lead"][HOSTILE] = report["lead"]["clinical"]
+    for report in metrics["tasks"].values():
+        report["model_name"] = HOSTILE
+        report["excluded_features"] = {HOSTILE: HOSTILE}
+        report["comparators"] = {HOSTILE: report["baselines"]["clinical"]}
+        report["differences"][HOSTILE] = report["differences"]["clinical"]
     (copied / "metrics.json").write_text(json.dumps(metrics))
     (copied / "config.yaml").write_text((copied / "config.yaml").read_text() + f"# {HOSTILE}\n")
     opened = visit(write_report(copied))
@@ -395,7 +421,7 @@ def test_a_new_cohort_without_labels_and_folds_is_reported(copied, visit):
 
     def unlabelled(table):
         columns = {
-            "rests_on": "slides",
+            "modalities": "slides",
             "cross_validation": "0.71",
             "distribution_shift": "out-of-distribution",
             "distribution_shift_reason": "other stain",
@@ -408,7 +434,7 @@ def test_a_new_cohort_without_labels_and_folds_is_reported(copied, visit):
     opened = visit(write_report(copied))
     assert opened.said == []
     text = opened.page.locator("#grade-predictions").inner_text()
-    assert all(word in text for word in ("rests on", "other stain", "3;4", "90 % set", "distribution shift"))
+    assert all(word in text for word in ("modalities", "other stain", "3;4", "90 % set", "distribution shift"))
     assert "There are no metrics" in opened.page.locator("#task-grade").inner_text()
     assert opened.page.locator("#survival-curves .main-svg").count() > 0
 
@@ -453,14 +479,14 @@ def test_explanations_are_shown_and_a_lost_picture_is_named(explained, visit):
         "Fold 0 explains it.",
         "most certain, right",
         "certainty 91 %",
-        "slides alone",
+        "slides only",
         "prototype 2",
         "21.0 %",
     ):
         assert text in told
     assert all(
         text in told
-        for text in ("0.910", "0.660", "slides alone", "EGFR, TP53", "12.5 %", "share of attention; nearly even")
+        for text in ("0.910", "0.660", "slides only", "EGFR, TP53", "12.5 %", "share of attention; nearly even")
     )
     assert "lost.jpg is not in explain/grade" in told
     assert opened.page.locator("#seen img").count() == 3
@@ -475,6 +501,6 @@ def test_explanations_are_shown_and_a_lost_picture_is_named(explained, visit):
 def test_a_run_folder_of_another_version_is_refused(tmp_path):
     (tmp_path / "run.json").write_text('{"store": "f.zarr"}')
     with pytest.raises(
-        InputError, match=r"run\.json has format 1, this version reads 2; use the version that wrote it"
+        InputError, match=r"run\.json has format 1, this version reads 3; use the version that wrote it"
     ):
         read_run(tmp_path)

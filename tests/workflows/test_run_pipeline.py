@@ -34,7 +34,7 @@ def listing(folder):
 
 
 def metrics(out, task):
-    return json.loads((out / "metrics.json").read_text())[task]
+    return json.loads((out / "metrics.json").read_text())["tasks"][task]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_run_that_loses_a_slide_says_so_and_ends_with_1(cohort, finished, walk
     lost = read(finished / "slides.csv")["slide_id"][0]
     assert walk(cohort.slides, cohort.genes, "--until", "tile", "--out", tmp_path / "run") == 1
     told = capsys.readouterr().err
-    assert f"slides.csv: not every id that came in is there once: missing ('{lost}'" in told
+    assert f"slides.csv: not every id of the input is there exactly once: missing ('{lost}'" in told
     assert not (tmp_path / "run" / "run.json").exists()
 
 
@@ -145,8 +145,8 @@ def test_classification_metrics_agree_with_scikit_learn(finished, task):
     assert pooled["balanced_accuracy"]["value"] == pytest.approx(balanced)
     for fold in report["model"]["folds"]:
         own = told[told["fold"] == fold["fold"]]
-        assert fold["n"] == len(own)
-        assert fold["accuracy"]["value"] == pytest.approx((own["label"] == own["prediction"]).mean())
+        assert fold["metrics"]["n"] == len(own)
+        assert fold["metrics"]["accuracy"]["value"] == pytest.approx((own["label"] == own["prediction"]).mean())
 
 
 def test_survival_metrics_agree_with_lifelines_and_compare_within_folds_only(finished):
@@ -157,7 +157,7 @@ def test_survival_metrics_agree_with_lifelines_and_compare_within_folds_only(fin
         own = (told["fold"] == fold["fold"]).to_numpy()
         risk = told["risk"].to_numpy(float)
         expected = concordance_index(time[own], -risk[own], event[own])
-        assert fold["c_index"]["value"] == pytest.approx(expected)
+        assert fold["metrics"]["c_index"]["value"] == pytest.approx(expected)
         for i in np.flatnonzero(own & event):
             for j in np.flatnonzero(own):
                 if time[i] < time[j] or (time[i] == time[j] and not event[j]):
@@ -170,11 +170,13 @@ def test_every_metric_has_a_value_or_a_reason_and_baselines_are_beside_it(finish
     for task in TASKS:
         report = metrics(finished, task)
         main = report["headline"]
-        for name, lead in report["lead"].items():
+        for name, measured in report["differences"].items():
             difference = report["model"]["pooled"][main]["value"] - report["baselines"][name]["pooled"][main]["value"]
-            assert lead["value"] == pytest.approx(difference)
-        assert report["baselines"].keys() == {"clinical", "genes", "slides", "late fusion"} == report["lead"].keys()
-        assert report["inputs"].keys() == {"both", "slides", "genes"}
+            assert measured["value"] == pytest.approx(difference)
+        assert (
+            report["baselines"].keys() == {"clinical", "genes", "slides", "late fusion"} == report["differences"].keys()
+        )
+        assert report["by_modality"].keys() == {"both", "slides", "genes"}
 
         def check(part):
             if isinstance(part, dict) and part.keys() == {"value", "low", "high", "reason"}:
@@ -185,10 +187,10 @@ def test_every_metric_has_a_value_or_a_reason_and_baselines_are_beside_it(finish
         check(report)
 
 
-# --- rivals and further fold schemes
+# --- comparators and further fold schemes
 
 
-def test_rivals_and_a_second_scheme_stand_beside_the_model_and_change_nothing_about_it(
+def test_comparators_and_a_second_scheme_stand_beside_the_model_and_change_nothing_about_it(
     finished, cohort, walk, tmp_path, capsys
 ):
     out = tmp_path / "run"
@@ -199,27 +201,27 @@ def test_rivals_and_a_second_scheme_stand_beside_the_model_and_change_nothing_ab
     assert sorted(path.name for path in (out / "models").iterdir()) == ["subtype", "subtype-folds"]
     assert json.loads((out / "models" / "subtype" / "model.json").read_text())["model"] == "umeml"
 
-    rivals = read(out / "rivals.csv")
-    assert set(rivals.columns) - {"model"} == set(read(out / "predictions.csv").columns)
+    comparators = read(out / "comparators.csv")
+    assert set(comparators.columns) - {"model"} == set(read(out / "predictions.csv").columns)
     for name in ("abmil", "no registers"):
-        own = rivals[rivals["model"] == name].set_index("case_id").loc[predictions(out).index]
+        own = comparators[comparators["model"] == name].set_index("case_id").loc[predictions(out).index]
         assert own["fold"].tolist() == predictions(out)["fold"].tolist()
         assert own["label"].tolist() == predictions(out)["label"].tolist()
         assert not np.allclose(own.filter(like="probability"), predictions(out).filter(like="probability"))
-    assert len(rivals) == 24
+    assert len(comparators) == 24
 
     report, before = metrics(out, "subtype"), metrics(finished, "subtype")
-    assert {name: report[name] for name in ("model", "inputs", "baselines")} == {
-        name: before[name] for name in ("model", "inputs", "baselines")
+    assert {name: report[name] for name in ("model", "by_modality", "baselines")} == {
+        name: before[name] for name in ("model", "by_modality", "baselines")
     }
-    assert report["rivals"].keys() == {"abmil", "no registers"}
-    assert report["lead"].keys() == before["lead"].keys() | {"abmil", "no registers"}
-    assert (before["rivals"], before["schemes"]) == ({}, {})
-    assert not (finished / "rivals.csv").exists()
+    assert report["comparators"].keys() == {"abmil", "no registers"}
+    assert report["differences"].keys() == before["differences"].keys() | {"abmil", "no registers"}
+    assert (before["comparators"], before["schemes"]) == ({}, {})
+    assert not (finished / "comparators.csv").exists()
 
     site = report["schemes"]["site"]
-    assert site.keys() >= {"model", "baselines", "lead", "inputs"}
-    assert site["baselines"].keys() == site["lead"].keys() == before["baselines"].keys()
+    assert site.keys() >= {"model", "baselines", "differences", "by_modality"}
+    assert site["baselines"].keys() == site["differences"].keys() == before["baselines"].keys()
     assert site["model"]["pooled"] != report["model"]["pooled"]
     tested = [set(read(out / "splits" / "subtype-site" / f"splits_{fold}.csv")["test"].dropna()) for fold in (0, 1)]
     assert not {case[5:7] for case in tested[0]} & {case[5:7] for case in tested[1]}
@@ -232,19 +234,21 @@ def test_rivals_and_a_second_scheme_stand_beside_the_model_and_change_nothing_ab
     assert "subtype, split by site: 12 cases" in capsys.readouterr().out
 
 
-def test_rivals_of_two_tasks_share_a_table(finished, cohort, walk, tmp_path):
+def test_comparators_of_two_tasks_share_a_table(finished, cohort, walk, tmp_path):
     options = ("--task", "survival,grade", "--baselines", "none", "--set", "variants.no decoder.decoder=false")
     assert walk("none", cohort.genes, *options, "--out", tmp_path / "run") == 0
-    rivals = read(tmp_path / "run" / "rivals.csv").set_index("task")
-    assert rivals.loc["survival", ["risk", "event"]].notna().all(axis=None)
-    assert rivals.loc["grade", ["probability_2", "prediction"]].notna().all(axis=None)
+    comparators = read(tmp_path / "run" / "comparators.csv").set_index("task")
+    assert comparators.loc["survival", ["risk", "event"]].notna().all(axis=None)
+    assert comparators.loc["grade", ["probability_2", "prediction"]].notna().all(axis=None)
     for task in ("survival", "grade"):
         report = metrics(tmp_path / "run", task)
-        rival, main = report["rivals"]["no decoder"], report["headline"]
-        assert rival.keys() == report["model"].keys() | {"reason"}
-        difference = report["model"]["pooled"][main]["value"] - rival["pooled"][main]["value"]
-        assert report["lead"]["no decoder"]["value"] == pytest.approx(difference)
-        assert [fold["n"] for fold in rival["folds"]] == [fold["n"] for fold in report["model"]["folds"]]
+        comparator, main = report["comparators"]["no decoder"], report["headline"]
+        assert comparator.keys() == report["model"].keys() | {"reason"}
+        difference = report["model"]["pooled"][main]["value"] - comparator["pooled"][main]["value"]
+        assert report["differences"]["no decoder"]["value"] == pytest.approx(difference)
+        assert [fold["metrics"]["n"] for fold in comparator["folds"]] == [
+            fold["metrics"]["n"] for fold in report["model"]["folds"]
+        ]
 
 
 def test_what_was_decided_about_the_genes_is_told(finished, cohort, walk, genes, tmp_path, capsys):
@@ -252,7 +256,7 @@ def test_what_was_decided_about_the_genes_is_told(finished, cohort, walk, genes,
     assert walk("none", genes(table), *ONE_TASK, "--gene-sets", cohort.sets, "--out", tmp_path / "run") == 0
     note = "1 features left out, constant in the training cases: EGFR"
     assert f"genes (subtype): {note}\n" in capsys.readouterr().out
-    assert metrics(tmp_path / "run", "subtype")["gene_notes"] == {"final": [note]}
+    assert metrics(tmp_path / "run", "subtype")["notes"]["gene_notes"] == {"final": [note]}
 
 
 # --- again, and otherwise
@@ -485,7 +489,7 @@ def test_genes_alone_with_covariates_and_a_defining_feature(finished, cohort, wa
     told = capsys.readouterr().err
     assert "task subtype: 1 features are left out since they define the label: IDH1_mut (IDH mutation" in told
     assert "covariates grade are left out" in told
-    assert metrics(tmp_path / "run", "subtype")["left_out_features"].keys() == {"IDH1_mut"}
+    assert metrics(tmp_path / "run", "subtype")["excluded_features"].keys() == {"IDH1_mut"}
     model = json.loads((tmp_path / "run" / "models" / "subtype" / "model.json").read_text())
     assert model["omics"]["groups"]["covariate"] == ["age", "is_female"]
     assert "IDH1_mut" not in json.dumps(model["omics"])
@@ -509,7 +513,7 @@ def test_defining_features_can_be_allowed(finished, cohort, walk, genes, tmp_pat
     assert "IDH1_mut" in capsys.readouterr().err
     assert walk("none", path, *ONE_TASK, "--allow-defining-features", "--out", tmp_path / "run") == 0
     assert "left out since they define the label" not in capsys.readouterr().err
-    assert metrics(tmp_path / "run", "subtype")["left_out_features"] == {}
+    assert metrics(tmp_path / "run", "subtype")["excluded_features"] == {}
     assert "IDH1_mut" in (tmp_path / "run" / "models" / "subtype" / "model.json").read_text()
 
 
@@ -580,7 +584,7 @@ def test_shuffled_labels_give_chance(walk, tmp_path):
         table.to_csv(tmp_path / f"{name}.csv")
         options = (*options, "--baselines", "none", "--set", "bootstrap=300", "--out", tmp_path / name)
         assert walk("none", tmp_path / f"{name}.csv", *options, "--epochs", "8", "--set", "train.batch_cases=8") == 0
-        reports = json.loads((tmp_path / name / "metrics.json").read_text())
+        reports = json.loads((tmp_path / name / "metrics.json").read_text())["tasks"]
         return {task: report["model"]["pooled"][report["headline"]] for task, report in reports.items()}
 
     found = []

@@ -89,16 +89,16 @@ def test_predictions_elsewhere_are_those_of_the_training_run(trained, new_cases,
     assert told.index.tolist() == expected.index.tolist()
     assert set(told["status"]) == {"predicted"}
     assert told["prediction"].tolist() == expected["prediction"].tolist()
-    numbers = [*PROBABILITIES, "spread"]
+    numbers = [*PROBABILITIES, "ensemble_sd"]
     np.testing.assert_allclose(told[numbers], expected[numbers], rtol=FLOAT32, atol=FLOAT32)
     assert told["set_90"].tolist() == expected["set_90"].tolist()
-    assert set(told["rests_on"]) == {"slides+genes"}
+    assert set(told["modalities"]) == {"slides+genes"}
     assert told["cross_validation"].str.fullmatch(r"macro_auc 0\.\d{3} \(.*\) in 9 cases out of fold").all()
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["thumbnails"]
     run = json.loads((out / "run.json").read_text())
     assert run["trained"][TASK]["trained_on_cases"] == 9
     assert run["encoder"]["precision"] == "float32"  # the model's, though nobody said so
-    report = json.loads((out / "metrics.json").read_text())[TASK]
+    report = json.loads((out / "metrics.json").read_text())["tasks"][TASK]
     assert report["n"] == NEW
     assert set(report["baselines"]) == {"clinical", "genes", "slides", "late fusion"}
     diagnoses = read(out, "diagnoses.csv")
@@ -128,7 +128,7 @@ def test_an_ensemble_of_folds_tells_the_mean_of_its_models(trained, new_cases, c
         data = dataset_for(model.scaler, omics, Bags(cohort.store, keys), patch_dim=model.patch_dim)
         each.append(model.task.decode(predict_logits(model.model, data, list(told.index), device="cpu"))[PROBABILITIES])
     np.testing.assert_allclose(told[PROBABILITIES], (each[0].to_numpy() + each[1].to_numpy()) / 2, atol=1e-6)
-    assert (told["spread"] > 0).all()
+    assert (told["ensemble_sd"] > 0).all()
     alone = read(predict(new_cases / "slides", new_cases / "genes.csv", out="alone")).set_index("case_id")
     assert (
         told["distribution_shift"].tolist() == alone["distribution_shift"].tolist()
@@ -139,12 +139,12 @@ def test_genes_missing_by_thirds(new_cases, predict, tmp_path):
     third = predict(new_cases / "slides", changed(new_cases, tmp_path, without_genes(1 / 3)), "--baselines", "none")
     told = read(third)
     assert told["missing_gene_share"].tolist() == pytest.approx([1 / 3] * NEW, abs=0.03)
-    assert set(told["rests_on"]) == {"slides+genes"}
+    assert set(told["modalities"]) == {"slides+genes"}
     run = json.loads((third / "run.json").read_text())
     assert len(run["genes"][TASK]["missing_genes"]) > 0
     most = predict(new_cases / "slides", changed(new_cases, tmp_path, without_genes(0.9)), out="most")
     none = predict(new_cases / "slides", "none", out="none")
-    assert set(read(most)["rests_on"]) == {"slides"}
+    assert set(read(most)["modalities"]) == {"slides"}
     np.testing.assert_array_equal(read(most)[PROBABILITIES], read(none)[PROBABILITIES])
     assert "3 cases lack too many of the model's genes" in (most / "run.log").read_text()
 
@@ -156,7 +156,7 @@ def test_genes_alone_and_nothing_at_all(new_cases, predict, tmp_path):
         return table
 
     told = read(predict("none", changed(new_cases, tmp_path, empty_last)))
-    assert told["rests_on"].fillna("").tolist() == ["genes", "genes", ""]
+    assert told["modalities"].fillna("").tolist() == ["genes", "genes", ""]
     assert told["status"].tolist() == ["predicted", "predicted", "not predicted"]
     assert told["reason"].iloc[-1] == "no slide, and too many genes of the model are missing"
     assert told.iloc[-1][["prediction", *PROBABILITIES]].isna().all()
@@ -442,7 +442,7 @@ def test_on_a_first_day_slides_and_genes_may_be_of_other_cases(new_cases, predic
         return table[table["case_id"] != one.name[:12]]
 
     out = predict(tmp_path / "day", changed(new_cases, tmp_path, others))
-    told = read(out).set_index("case_id")["rests_on"]
+    told = read(out).set_index("case_id")["modalities"]
     assert told.pop(one.name[:12]) == "slides"
     assert told.tolist() == ["genes"] * (NEW - 1)
     assert "not one case in common with the slides" in (out / "run.log").read_text()
@@ -455,7 +455,7 @@ def test_training_cases_are_told_and_never_evaluated(new_cases, cohort, predict,
     assert (len(told), seen.sum()) == (12, 9)
     assert set(told["status"]) == {"predicted"}
     assert set(told.loc[~seen, "case_id"]) == set(pd.read_csv(new_cases / "genes.csv")["case_id"])
-    assert json.loads((out / "metrics.json").read_text())[TASK]["n"] == NEW
+    assert json.loads((out / "metrics.json").read_text())["tasks"][TASK]["n"] == NEW
     assert "task subtype: 9 cases were in the model's training set" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from workflows.report.words import Told
+from pipeline.metrics import Metric
 
 COLOURS = ("#3a86c8", "#d9822b", "#1a9e77", "#b565a7", "#c2a020", "#56a6d6", "#c8553d", "#7f8c8d")
 MODEL, OTHER = COLOURS[0], "#7f8c8d"
@@ -70,11 +70,17 @@ def make_chart(
     return Chart(key, title, figure.to_plotly_json(), text, picks)
 
 
-def bars(metrics: Sequence[Told], colour: str) -> dict[str, Any]:
+def bars(metrics: Sequence[Metric], colour: str) -> dict[str, Any]:
     """The intervals of some metrics, as plotly's error bars."""
-    up = [0.0 if told.get("high") is None else max(0.0, told["high"] - told["value"]) for told in metrics]
-    down = [0.0 if told.get("low") is None else max(0.0, told["value"] - told["low"]) for told in metrics]
-    return {"type": "data", "array": up, "arrayminus": down, "color": colour, "thickness": 1.4, "width": 4}
+    down, up = zip(*map(reach, metrics), strict=True)
+    return {"type": "data", "array": list(up), "arrayminus": list(down), "color": colour, "thickness": 1.4, "width": 4}
+
+
+def reach(metric: Metric) -> tuple[float, float]:
+    """How far the interval of a metric reaches below and above its value; 0 without an interval."""
+    if metric.value is None or metric.low is None or metric.high is None:
+        return 0.0, 0.0
+    return max(0.0, metric.value - metric.low), max(0.0, metric.high - metric.value)
 
 
 def add_diagonal(figure: Any) -> None:

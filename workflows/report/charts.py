@@ -6,59 +6,55 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from workflows.report.chart import HIGH, LOW, MODEL, OTHER, Chart, colour_of, make_chart, missing, numbers, shown
-from workflows.report.words import Told, compared, metric_name, number, other_name
+from pipeline.metrics import Metric, TaskReport
+from workflows.report.chart import HIGH, LOW, MODEL, OTHER, Chart, bars, colour_of, make_chart, missing, numbers, shown
+from workflows.report.words import MODALITIES, metric_name, number, other_name
 
 
-def comparison(key: str, report: Told) -> Chart:
+def comparison(key: str, report: TaskReport[Any]) -> Chart:
     """The headline metric of the model and of all it is compared with."""
-    name, metric = report["contender"], report["headline"]
-    rows = {name: report["model"]["pooled"][metric]}
-    rows |= {
-        f"{name}, shown {given} alone": report["inputs"][given]["pooled"][metric]
-        for given in ("slides", "genes")
-        if given in report.get("inputs", {})
+    name, metric = report.model_name, report.headline
+    predictors = {name: report.model}
+    predictors |= {
+        f"{name}, {MODALITIES[modality]}": report.by_modality[modality]
+        for modality in ("slides", "genes")
+        if modality in report.by_modality
     }
-    rows |= {other_name(other): told["pooled"][metric] for other, told in compared(report).items()}
+    predictors |= {other_name(other): one for other, one in report.others().items()}
+    rows = {label: one.pooled.scalar(metric) for label, one in predictors.items()}
     title = f"{metric_name(metric)} of each predictor"
-    chance = report["chance"]
-    text = "Dots with 95 % intervals" + ("." if chance is None else "; the dotted line is chance.")
-    return _intervals(key, title, rows, reference=chance, model=name, text=text)
+    text = "Dots with 95 % intervals" + ("." if report.chance is None else "; the dotted line is chance.")
+    return _intervals(key, title, rows, reference=report.chance, model=name, text=text)
 
 
-def leads(key: str, report: Told) -> Chart:
-    """How far the model is ahead of each, on the same resamples."""
-    title = f"lead of {report['contender']} in {metric_name(report['headline'])}"
-    rows = {other_name(other): report["lead"][other] for other in compared(report) if other in report.get("lead", {})}
+def differences(key: str, report: TaskReport[Any]) -> Chart:
+    """How much better the model is than each other predictor, on the same resamples."""
+    title = f"{metric_name(report.headline)} of {report.model_name} minus that of each other"
+    rows = {other_name(other): report.differences[other] for other in report.others() if other in report.differences}
     if not rows:
-        return missing(key, title, "The model was compared with nothing in this run.")
-    text = "Right of the dotted line the model is ahead. A lead is certain where the whole interval lies right of it."
+        return missing(key, title, "This run has no comparator and no baseline.")
+    text = "Right of the dotted line the model is better; a difference is significant where the whole interval is on one side."
     return _intervals(key, title, rows, reference=0.0, model=None, text=text)
 
 
 def _intervals(
-    key: str, title: str, rows: Mapping[str, Told], *, reference: float | None, model: str | None, text: str
+    key: str, title: str, rows: Mapping[str, Metric], *, reference: float | None, model: str | None, text: str
 ) -> Chart:
-    known = {name: told for name, told in rows.items() if told.get("value") is not None}
-    lost = [f"{name}: {told.get('reason')}" for name, told in rows.items() if name not in known]
+    known = {name: metric for name, metric in rows.items() if metric.value is not None}
+    lost = [f"{name}: {metric.reason}" for name, metric in rows.items() if name not in known]
     if not known:
         return missing(key, title, "; ".join(lost))
     names = [shown(name) for name in known]
-    values = [told["value"] for told in known.values()]
-    ends = [
-        (0.0, 0.0) if told.get("low") is None else (told["high"] - told["value"], told["value"] - told["low"])
-        for told in known.values()
-    ]
     colours = [MODEL if model and name.startswith(model) else OTHER for name in known]
     figure = go.Figure()
-    for name, value, (up, down), colour, told in zip(names, values, ends, colours, known.values(), strict=True):
+    for name, colour, metric in zip(names, colours, known.values(), strict=True):
         figure.add_scatter(
-            x=[value],
+            x=[metric.value],
             y=[name],
             mode="markers",
             marker={"size": 11, "color": colour},
-            error_x={"type": "data", "array": [up], "arrayminus": [down], "color": colour, "thickness": 2, "width": 5},
-            hovertemplate=f"{name}<br>{number(told)}<extra></extra>",
+            error_x=bars([metric], colour) | {"thickness": 2, "width": 5},
+            hovertemplate=f"{name}<br>{number(metric)}<extra></extra>",
             showlegend=False,
         )
     if reference is not None:

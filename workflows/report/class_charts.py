@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from pipeline.metrics import Metric
 from workflows.report.chart import Chart, add_diagonal, bars, colour_of, make_chart, missing, numbers, shown
 from workflows.report.words import listed
 
@@ -49,9 +50,9 @@ def precision_recall(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> 
     for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, lost)):
         precision, recall, _ = precision_recall_curve(truth, score)
         mean, share = average_precision_score(truth, score), float(truth.mean())
-        told = "found %{x:.0%}<br>right %{y:.0%}"
+        hover = "found %{x:.0%}<br>right %{y:.0%}"
         _add_curve(
-            figure, recall, precision, f"{name}: {mean:.3f}, by chance {share:.3f}", colour_of(i), told, shape="vh"
+            figure, recall, precision, f"{name}: {mean:.3f}, by chance {share:.3f}", colour_of(i), hover, shape="vh"
         )
     if not figure.data:
         return missing(key, title, _lost(lost))
@@ -80,7 +81,7 @@ def reliability(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> Chart
             line={"color": colour_of(i), "width": 1.5},
             marker={"size": 8},
             error_y=bars(
-                [{"value": share, "low": low, "high": high} for share, (low, high) in zip(shares, ends, strict=True)],
+                [Metric(share, low, high) for share, (low, high) in zip(shares, ends, strict=True)],
                 colour_of(i),
             ),
             text=[f"{int(truth[own].sum())} of {len(own)} cases" for own in bins],
@@ -98,7 +99,7 @@ def reliability(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> Chart
 def _one_against_rest(
     tested: pd.DataFrame, classes: Sequence[str], lost: list[str]
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Class, truth and probability of each class that has cases on both sides; `lost` is told of the others."""
+    """Class, truth and probability of each class that has cases on both sides; the others are added to `lost`."""
     found = []
     for name in classes:
         column = f"probability_{name}"

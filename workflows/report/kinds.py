@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.metrics import ClassificationMetrics, SurvivalMetrics, TaskReport
 from pipeline.run.finished import FinishedRun
 from pipeline.tasks import TASKS
 from pipeline.tasks.classification import PROBABILITY
@@ -13,7 +14,7 @@ from pipeline.tasks.survival import outcome
 from workflows.report import class_charts, survival_charts
 from workflows.report.chart import Chart, missing
 from workflows.report.tables import Table, class_table
-from workflows.report.words import SHOWN, Told, compared, other_name
+from workflows.report.words import MODALITIES, other_name
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Confusion:
         return [[count / max(1, sum(row)) for count in row] for row in self.counts or ()]
 
 
-def _no_table(key: str, path: str, pooled: Told) -> Table | None:
+def _no_table(key: str, path: str, pooled: Any) -> Table | None:
     return None
 
 
@@ -56,7 +57,7 @@ class KindView:
     """What is drawn of a kind of task, beside what is drawn of every task.
 
     Attributes:
-        charts: of the run, the task's name, its report (empty without metrics) and the cases whose predictions count.
+        charts: of the run, the task's name, its report (None without metrics) and the cases whose predictions count.
         table: of the task's pooled metrics, its key and the path in metrics.json; None for no table.
         confusions: of its report.
         about: the tested cases in a few words; may be empty.
@@ -65,9 +66,9 @@ class KindView:
         is_decided: whether a prediction is right or wrong as compared with the label.
     """
 
-    charts: Callable[[FinishedRun, str, Told, pd.DataFrame], tuple[Chart, ...]] = _nothing
-    table: Callable[[str, str, Told], Table | None] = _no_table
-    confusions: Callable[[Told], tuple[Confusion, ...]] = _nothing
+    charts: Callable[[FinishedRun, str, TaskReport[Any] | None, pd.DataFrame], tuple[Chart, ...]] = _nothing
+    table: Callable[[str, str, Any], Table | None] = _no_table
+    confusions: Callable[[TaskReport[Any]], tuple[Confusion, ...]] = _nothing
     about: Callable[[pd.DataFrame], str] = _no_words
     outputs: Callable[[Sequence[str]], dict[str, str]] = _no_titles
     hidden: Callable[[Sequence[str]], list[str]] = _no_columns
@@ -84,13 +85,15 @@ def truth_of(task: str) -> list[str]:
     return list(TASKS[task].truth_columns) or ["label"] if task in TASKS else ["label"]
 
 
-def _survival_charts(run: FinishedRun, name: str, report: Told, tested: pd.DataFrame) -> tuple[Chart, ...]:
+def _survival_charts(
+    run: FinishedRun, name: str, report: TaskReport[SurvivalMetrics] | None, tested: pd.DataFrame
+) -> tuple[Chart, ...]:
     if "risk" not in tested:
         return (missing(f"{name}-kaplan-meier", "Kaplan–Meier, AUC and calibration", "No case has a risk."),)
-    pooled = report["model"]["pooled"] if report else {}
+    groups = report.model.pooled.risk_groups if report else None
     no_labels = "It needs outcomes, and this run has no metrics."
     return (
-        survival_charts.kaplan_meier(f"{name}-kaplan-meier", tested, pooled.get("risk_groups", {})),
+        survival_charts.kaplan_meier(f"{name}-kaplan-meier", tested, groups),
         survival_charts.single_curves(f"{name}-curves", run.predicted(name)),
         survival_charts.auc_over_time(f"{name}-auc", tested, report)
         if report
@@ -106,10 +109,12 @@ def _deaths(tested: pd.DataFrame) -> str:
     return f"{int(outcome(known)[1].sum())} events" if len(known) else ""
 
 
-def _class_charts(run: FinishedRun, name: str, report: Told, tested: pd.DataFrame) -> tuple[Chart, ...]:
+def _class_charts(
+    run: FinishedRun, name: str, report: TaskReport[ClassificationMetrics] | None, tested: pd.DataFrame
+) -> tuple[Chart, ...]:
     if not report or "label" not in tested:
         return (missing(f"{name}-roc", "ROC, precision and recall, calibration", "They need labels; there are none."),)
-    classes = report["model"]["pooled"]["confusion"]["classes"]
+    classes = report.model.pooled.confusion.classes
     return (
         class_charts.roc(f"{name}-roc", tested, classes),
         class_charts.precision_recall(f"{name}-precision-recall", tested, classes),
@@ -117,27 +122,20 @@ def _class_charts(run: FinishedRun, name: str, report: Told, tested: pd.DataFram
     )
 
 
-def _confusions(report: Told) -> tuple[Confusion, ...]:
-    pooled = {report["contender"]: report["model"]["pooled"]}
-    pooled |= {
-        f"{report['contender']}, shown {SHOWN[given]}": report["inputs"][given]["pooled"]
-        for given in ("slides", "genes")
-        if given in report.get("inputs", {})
+def _confusions(report: TaskReport[ClassificationMetrics]) -> tuple[Confusion, ...]:
+    predictors = {report.model_name: report.model}
+    predictors |= {
+        f"{report.model_name}, {MODALITIES[modality]}": report.by_modality[modality]
+        for modality in ("slides", "genes")
+        if modality in report.by_modality
     }
-    pooled |= {other_name(other): told["pooled"] for other, told in compared(report).items()}
-    return tuple(
-        Confusion(name, tuple(told["confusion"]["classes"]), _counts(told), told["confusion"].get("reason") or "")
-        for name, told in pooled.items()
-    )
+    predictors |= {other_name(other): one for other, one in report.others().items()}
+    found = {name: one.pooled.confusion for name, one in predictors.items()}
+    return tuple(Confusion(name, one.classes, one.counts, one.reason or "") for name, one in found.items())
 
 
 def _probabilities(columns: Sequence[str]) -> dict[str, str]:
     return {name: f"p({name.removeprefix(PROBABILITY)})" for name in columns if name.startswith(PROBABILITY)}
-
-
-def _counts(told: Told) -> tuple[tuple[int, ...], ...] | None:
-    counts = told["confusion"]["counts"]
-    return None if counts is None else tuple(tuple(row) for row in counts)
 
 
 KINDS: Mapping[str, KindView] = {

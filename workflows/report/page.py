@@ -63,7 +63,7 @@ def _content(run: FinishedRun) -> dict[str, Any]:
         "slides": slides,
         "cases": case_table(run) if len(run.cases) else None,
         "diagnoses": diagnosis_table(run) if len(run.diagnoses) else None,
-        "is_small": any(report["n"] < FEW for report in run.metrics.values()),
+        "is_small": any(report.n < FEW for report in run.metrics.values()),
         "no_tasks": None if tasks else why_no_tasks(run),
         "no_slides": None if slides else "This run was given no slides.",
         "no_explanations": explain_reason(run),

@@ -14,8 +14,8 @@ UNSHOWN = (
     "label",
     "input_fingerprint",
 )  # of predictions.csv: said elsewhere, or of use to programs alone
-NEW_COHORT = ("rests_on", "cross_validation", "distribution_shift", "distribution_shift_reason")
-NAMES = {"survival_months": "#months", "set_90": "90 % set", "rests_on": "rests on", "fold": "#fold"}
+NEW_COHORT = ("modalities", "cross_validation", "distribution_shift", "distribution_shift_reason")
+NAMES = {"survival_months": "#months", "set_90": "90 % set", "fold": "#fold"}
 
 
 def prediction_table(key: str, task: str, predicted: pd.DataFrame) -> Table:

@@ -6,13 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.metrics import TaskReport
 from pipeline.run.finished import FinishedRun
 from workflows.report import charts
 from workflows.report.chart import Chart
 from workflows.report.kinds import Confusion, KindView, kind_of
 from workflows.report.prediction_table import prediction_table
 from workflows.report.tables import Cell, Table, fold_table, metric_table
-from workflows.report.words import Told, Verdict, judge, number, why_left_out
+from workflows.report.words import Verdict, judge, number, why_left_out
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Comparison:
 
     Attributes:
         title: which folds.
-        charts: values and leads.
+        charts: values and differences.
         tables: metrics, folds, classes.
         verdict: in words.
     """
@@ -59,6 +60,7 @@ class TaskView:
         name: the task.
         title: with a capital.
         about: cases, events, classes.
+        headline: key of its main metric; empty without metrics.
         verdict: None where there are no metrics.
         no_metrics: why; None where there are.
         comparisons: the main fold scheme's, and those of others.
@@ -73,6 +75,7 @@ class TaskView:
     name: str
     title: str
     about: str
+    headline: str
     verdict: Verdict | None
     no_metrics: str | None
     comparisons: tuple[Comparison, ...]
@@ -104,8 +107,8 @@ def _by_status(predicted: pd.DataFrame) -> dict[str, int]:
     """How many cases have each status; those that were left out are told before."""
     if "status" not in predicted:
         return {"predicted": predicted["case_id"].nunique()} if len(predicted) else {}
-    told = predicted[predicted["status"] != "left out"]
-    return {str(name): own["case_id"].nunique() for name, own in told.groupby("status", sort=False)}
+    used = predicted[predicted["status"] != "left out"]
+    return {str(name): rows["case_id"].nunique() for name, rows in used.groupby("status", sort=False)}
 
 
 def _counted(values: pd.Series) -> dict[str, int]:
@@ -115,23 +118,22 @@ def _counted(values: pd.Series) -> dict[str, int]:
 
 def task_view(run: FinishedRun, name: str) -> TaskView:
     """The section of one task."""
-    report: Told = run.metrics.get(name, {})
-    predicted, verdict = run.predicted(name), judge(report)
-    comparisons = _comparisons(name, report) if verdict else ()
+    report, predicted = run.metrics.get(name), run.predicted(name)
     return TaskView(
         name=name,
         title=name.capitalize(),
         about=_about(run, name, report),
-        verdict=verdict,
+        headline=report.headline if report else "",
+        verdict=judge(report) if report else None,
         no_metrics=None
-        if verdict
-        else "There are no metrics: metrics.json tells nothing of this task, as without labels.",
-        comparisons=comparisons,
-        charts=_charts(run, name, report if verdict else {}),
-        confusions=kind_of(name).confusions(report) if verdict else (),
+        if report
+        else "There are no metrics: metrics.json has no report of this task, as without labels.",
+        comparisons=_comparisons(name, report) if report else (),
+        charts=_charts(run, name, report),
+        confusions=kind_of(name).confusions(report) if report else (),
         predictions=prediction_table(f"{name}-predictions", name, predicted) if len(predicted) else None,
-        left_out=report.get("left_out_features") or {},
-        notes=_notes(report),
+        left_out=report.excluded_features if report else {},
+        notes=_notes(report) if report else (),
         explanation=run.explanations.get(name),
     )
 
@@ -142,45 +144,41 @@ def _tested(run: FinishedRun, name: str) -> pd.DataFrame:
     return tested if len(tested) else run.predicted(name, status="predicted")
 
 
-def _about(run: FinishedRun, name: str, report: Told) -> str:
+def _about(run: FinishedRun, name: str, report: TaskReport[Any] | None) -> str:
     tested = _tested(run, name)
-    parts = [f"{report['n']} cases tested" if "n" in report else f"{len(run.predicted(name))} cases predicted"]
+    parts = [f"{report.n} cases tested" if report else f"{len(run.predicted(name))} cases predicted"]
     if about := kind_of(name).about(tested):
         parts.append(about)
-    folds = report.get("model", {}).get("folds", [])
-    if folds:
-        parts.append(f"{len(folds)} folds")
+    if report and report.model.folds:
+        parts.append(f"{len(report.model.folds)} folds")
     return ", ".join(parts)
 
 
-def _comparisons(name: str, report: Told) -> tuple[Comparison, ...]:
-    kind = kind_of(name)
-    found = [_comparison(kind, name, name, "", report)]
-    for scheme, further in report.get("schemes", {}).items():
-        found.append(_comparison(kind, f"{name}-{scheme}", f"{name}/schemes/{scheme}", f"Folds by {scheme}", further))
+def _comparisons(name: str, report: TaskReport[Any]) -> tuple[Comparison, ...]:
+    kind, path = kind_of(name), f"tasks/{name}"
+    found = [_comparison(kind, name, path, "", report)]
+    for scheme, further in report.schemes.items():
+        found.append(_comparison(kind, f"{name}-{scheme}", f"{path}/schemes/{scheme}", f"Folds by {scheme}", further))
     return tuple(found)
 
 
-def _comparison(kind: KindView, key: str, path: str, title: str, report: Told) -> Comparison:
-    verdict = judge(report)
-    if verdict is None:
-        raise ValueError(f"metrics.json: {path} tells no model")
+def _comparison(kind: KindView, key: str, path: str, title: str, report: TaskReport[Any]) -> Comparison:
     tables = (
         metric_table(f"{key}-metrics", path, report),
-        fold_table(f"{key}-folds", f"{path}/model", report["model"]),
-        kind.table(f"{key}-classes", f"{path}/model/pooled", report["model"]["pooled"]),
+        fold_table(f"{key}-folds", f"{path}/model", report.headline, report.model),
+        kind.table(f"{key}-classes", f"{path}/model/pooled", report.model.pooled),
     )
     return Comparison(
         title=title,
-        charts=(charts.comparison(f"{key}-values", report), charts.leads(f"{key}-leads", report)),
+        charts=(charts.comparison(f"{key}-values", report), charts.differences(f"{key}-differences", report)),
         tables=tuple(table for table in tables if table),
-        verdict=verdict,
+        verdict=judge(report),
     )
 
 
-def _charts(run: FinishedRun, name: str, report: Told) -> tuple[Chart, ...]:
+def _charts(run: FinishedRun, name: str, report: TaskReport[Any] | None) -> tuple[Chart, ...]:
     tested = _tested(run, name)
-    history = charts.training(f"{name}-training", run.history(name, report.get("contender") or _model(run)))
+    history = charts.training(f"{name}-training", run.history(name, report.model_name if report else _model(run)))
     return (*kind_of(name).charts(run, name, report, tested), history)
 
 
@@ -189,20 +187,19 @@ def _model(run: FinishedRun) -> str:
     return str(names[0])
 
 
-def _notes(report: Told) -> tuple[str, ...]:
-    """On genes and slides, for the model that is handed out; of folds where they differ."""
+def _notes(report: TaskReport[Any]) -> tuple[str, ...]:
+    """On genes and slides, for the final model; of folds where they differ."""
     found = []
-    for part in ("gene_notes", "slide_notes"):
-        for where, notes in (report.get(part) or {}).items():
-            said = "final model" if where == "final" else where.replace("_", " ")
-            found += [f"{said}: {note}" for note in notes]
-    if sets := report.get("sets"):
-        held, size = number(sets["coverage"]), number(sets["mean_size"])
+    for by_job in (report.notes.gene_notes, report.notes.slide_notes):
+        for job, notes in by_job.items():
+            name = "final model" if job == "final" else job.replace("_", " ")
+            found += [f"{name}: {note}" for note in notes]
+    if sets := report.prediction_sets:
         found.append(
-            f"sets of classes, {sets['promised']:.0%} promised: they hold the class of {held} of {sets['n']} cases, "
-            f"and have {size} classes in the mean"
+            f"prediction sets, {sets.promised:.0%} coverage promised: {number(sets.coverage)} of {sets.n} cases are covered, "
+            f"and the mean set has size {number(sets.mean_size)}"
         )
-    for name, genes in (report.get("subspaces") or {}).items():
+    for name, genes in report.notes.subspaces.items():
         found.append(f"{name}: {len(genes)} genes")
     return tuple(found)
 

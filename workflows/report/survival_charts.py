@@ -8,6 +8,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from pipeline.metrics import Metric, SurvivalMetrics, TaskReport
+from pipeline.metrics.survival import RiskGroups
+from pipeline.tasks.survival import outcome
 from workflows.report.chart import (
     HIGH,
     LOW,
@@ -23,14 +26,14 @@ from workflows.report.chart import (
     numbers,
     shown,
 )
-from workflows.report.words import Told, compared, number, other_name, p_value
+from workflows.report.words import number, other_name, p_value
 
 RISK_GROUPS = {"high risk": HIGH, "low risk": LOW}
 AUC_POINTS = 40  # of the curve between the horizons of metrics.json
 TICK_MONTHS = (3, 6, 12, 24, 36, 60, 120)
 
 
-def kaplan_meier(key: str, tested: pd.DataFrame, groups: Told) -> Chart:
+def kaplan_meier(key: str, tested: pd.DataFrame, groups: RiskGroups | None) -> Chart:
     """Survival by predicted risk group, with its band and the numbers at risk."""
     title = "Kaplan–Meier by predicted risk group"
     known = followed(tested)
@@ -101,27 +104,23 @@ def _add_at_risk(figure: Any, own: pd.DataFrame, group: str, colour: str, ticks:
     )
 
 
-def _log_rank(groups: Told) -> str:
-    told = "Groups are cut at the median risk of each fold's training cases. Bands are 95 % intervals, ticks censored cases."
-    if not groups:
-        return told + " No log-rank test: metrics.json has none."
-    if groups["p_value"].get("value") is None:
-        return f"{told} No log-rank test: {groups['p_value'].get('reason')}."
-    ratio = groups["hazard_ratio"]
-    hazard = (
-        f"hazard ratio {number(ratio)}" if ratio.get("value") is not None else f"no hazard ratio: {ratio['reason']}"
-    )
-    return f"Log-rank test: {p_value(groups['p_value'])}; {hazard}. {told}"
+def _log_rank(groups: RiskGroups | None) -> str:
+    how = "Groups are cut at the median risk of each fold's training cases. Bands are 95 % intervals, ticks censored cases."
+    if groups is None:
+        return how + " No log-rank test: this run has no metrics."
+    if groups.p_value.value is None:
+        return f"{how} No log-rank test: {groups.p_value.reason}."
+    ratio = groups.hazard_ratio
+    hazard = f"hazard ratio {number(ratio)}" if ratio.value is not None else f"no hazard ratio: {ratio.reason}"
+    return f"Log-rank test: {p_value(groups.p_value)}; {hazard}. {how}"
 
 
-def auc_over_time(key: str, tested: pd.DataFrame, report: Told) -> Chart:
+def auc_over_time(key: str, tested: pd.DataFrame, report: TaskReport[SurvivalMetrics]) -> Chart:
     """The AUC of dying by each month: that of metrics.json with intervals, and between its months from the predictions."""
     title = "AUC over time"
-    told = {
-        month: metric for month, metric in report["model"]["pooled"]["auc"].items() if metric.get("value") is not None
-    }
-    if not told:
-        reasons = {str(metric.get("reason")) for metric in report["model"]["pooled"]["auc"].values()}
+    auc = report.model.pooled.auc
+    if all(metric.value is None for metric in auc.values()):
+        reasons = {str(metric.reason) for metric in auc.values()}
         return missing(key, title, f"It could not be computed: {'; '.join(sorted(reasons))}.")
     figure = go.Figure()
     months, curve = _auc_curve(followed(tested))
@@ -134,11 +133,9 @@ def auc_over_time(key: str, tested: pd.DataFrame, report: Told) -> Chart:
         hoverinfo="skip",
         showlegend=False,
     )
-    predictors = {report["contender"]: report["model"]["pooled"]} | {
-        other_name(other): part["pooled"] for other, part in compared(report).items()
-    }
-    for i, (name, pooled) in enumerate(predictors.items()):
-        _add_months(figure, i, name, pooled["auc"])
+    predictors = {report.model_name: report.model} | {other_name(other): one for other, one in report.others().items()}
+    for i, (name, predictor) in enumerate(predictors.items()):
+        _add_months(figure, i, name, predictor.pooled.auc)
     figure.add_hline(y=0.5, line={"dash": "dot", "width": 1, "color": OTHER})
     figure.update_yaxes(range=[-0.03, 1.05], title_text="AUC")
     figure.update_xaxes(title_text="months", rangemode="tozero")
@@ -148,14 +145,14 @@ def auc_over_time(key: str, tested: pd.DataFrame, report: Told) -> Chart:
     return make_chart(key, title, figure, text)
 
 
-def _add_months(figure: Any, i: int, name: str, auc: Told) -> None:
+def _add_months(figure: Any, i: int, name: str, auc: Mapping[str, Metric]) -> None:
     """The AUCs of the i-th predictor, each a little to the side of the others; all but the first are shown when asked for."""
-    known = {int(month): metric for month, metric in auc.items() if metric.get("value") is not None}
+    known = {int(month): metric for month, metric in auc.items() if metric.value is not None}
     if not known:
         return
     figure.add_scatter(
         x=[month + 0.45 * i for month in known],
-        y=[metric["value"] for metric in known.values()],
+        y=[metric.value for metric in known.values()],
         mode="markers",
         name=shown(name),
         visible=True if i == 0 else "legendonly",
@@ -186,26 +183,26 @@ def _folds(tested: pd.DataFrame) -> np.ndarray | None:
     return tested["fold"].to_numpy(int)
 
 
-def survival_calibration(key: str, report: Told) -> Chart:
-    """Predicted against observed survival by thirds of the prediction, as metrics.json tells them."""
+def survival_calibration(key: str, report: TaskReport[SurvivalMetrics]) -> Chart:
+    """Predicted against observed survival by thirds of the prediction, as in metrics.json."""
     title = "Calibration: predicted and observed survival"
     figure, unseen = go.Figure(), []
-    for i, (month, told) in enumerate(report["model"]["pooled"]["calibration"].items()):
-        thirds = [third for third in told["thirds"] if third["observed"].get("value") is not None]
-        lost = {str(third["observed"].get("reason")) for third in told["thirds"] if third not in thirds}
-        unseen += sorted(lost) or ([] if told["thirds"] else [str(told["slope"].get("reason"))])
+    for i, (month, known) in enumerate(report.model.pooled.calibration.items()):
+        thirds = [third for third in known.thirds if third.observed.value is not None]
+        lost = {str(third.observed.reason) for third in known.thirds if third not in thirds}
+        unseen += sorted(lost) or ([] if known.thirds else [str(known.slope.reason)])
         if not thirds:
             continue
         figure.add_scatter(
-            x=[third["predicted"]["value"] for third in thirds],
-            y=[third["observed"]["value"] for third in thirds],
+            x=[third.predicted.value for third in thirds],
+            y=[third.observed.value for third in thirds],
             mode="markers+lines",
             name=f"{month} months",
             line={"color": colour_of(i), "width": 1.5},
             marker={"size": 9},
-            error_y=bars([third["observed"] for third in thirds], colour_of(i)),
+            error_y=bars([third.observed for third in thirds], colour_of(i)),
             text=[
-                f"{third['n']} cases<br>predicted {number(third['predicted'])}<br>observed {number(third['observed'])}"
+                f"{third.n} cases<br>predicted {number(third.predicted)}<br>observed {number(third.observed)}"
                 for third in thirds
             ],
             hovertemplate="%{text}<extra>" + f"{month} months</extra>",
@@ -267,7 +264,7 @@ def followed(tested: pd.DataFrame) -> pd.DataFrame:
     if any(name not in tested for name in needed):
         return tested.iloc[:0]
     known = tested.dropna(subset=needed)
-    return known.assign(event=known["event"].astype(str).str.lower().isin(("true", "1", "1.0")))
+    return known.assign(event=outcome(known)[1])
 
 
 def _ticks(last: float) -> list[int]:

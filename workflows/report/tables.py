@@ -1,14 +1,15 @@
 """The tables of the report, as rows of cells that know how they are sorted."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from pipeline.metrics import ClassificationMetrics, Metric, PredictorReport, TaskReport
 from pipeline.run.finished import FinishedRun
 from workflows.report.images import thumbnail_url
-from workflows.report.words import SHOWN, Told, metric_name, number, other_name, plain
+from workflows.report.words import MODALITIES, metric_name, number, other_name, plain
 
 LONG_FROM_ROWS = 12  # shorter tables are seen at a glance
 STATUS_MARKS = {"failed": "bad", "left out": "bad", "excluded": "open", "untested": "open"}
@@ -129,104 +130,99 @@ def diagnosis_table(run: FinishedRun) -> Table:
     return Table("diagnosis-table", "", ("case", *(name.replace("_", " ") for name in columns)), tuple(rows))
 
 
-def metric_table(key: str, path: str, report: Told) -> Table:
-    """Each predictor with all its metrics, and the model's lead over it; `path` is the report's in metrics.json."""
-    name = report["contender"]
-    predictors: list[tuple[str, str, Told, str]] = [(name, f"{path}/model/pooled", report["model"]["pooled"], "")]
-    for given in ("both", "slides", "genes"):
-        pooled = report.get("inputs", {}).get(given, {}).get("pooled", report["model"]["pooled"])
-        if pooled != report["model"]["pooled"]:  # "both" is the model itself where every case has both
-            predictors.append((f"{name}, shown {SHOWN[given]}", f"{path}/inputs/{given}/pooled", pooled, ""))
-    for given, told in report.get("rests_on", {}).items():
-        predictors.append((f"{name}, cases with {given}", f"{path}/rests_on/{given}/pooled", told["pooled"], ""))
-    for part in ("rivals", "baselines"):
-        for other, told in report.get(part, {}).items():
-            predictors.append((other_name(other), f"{path}/{part}/{other}/pooled", told["pooled"], other))
-    metrics = list(dict.fromkeys(metric for _, _, told, _ in predictors for metric, _ in scalars(told)))
+@dataclass(frozen=True)
+class _Row:
+    """A predictor in the table of metrics; `path` is its own in metrics.json, `other` its key if it is compared with."""
+
+    label: str
+    path: str
+    metrics: Mapping[str, Metric]
+    other: str = ""
+    small: str = ""
+
+
+def metric_table(key: str, path: str, report: TaskReport[Any]) -> Table:
+    """Each predictor with all its metrics, and the model's difference from it; `path` is the report's in metrics.json."""
+    predictors = _predictors(path, report)
+    metrics = list(dict.fromkeys(metric for row in predictors for metric in row.metrics))
+    if trivial := report.model.pooled.trivial:
+        where = f"{path}/model/pooled/trivial/metrics"
+        predictors.append(_Row("trivial", where, trivial.metrics, small=trivial.description))
     rows = []
-    for label, where, told, other in predictors:
-        known = dict(scalars(told))
-        cells = [metric_cell(known.get(metric), f"{where}/{metric}") for metric in metrics]
-        rows.append((Cell(label), _lead(report, other, path), *cells))
-    majority = report["model"]["pooled"].get("majority")
-    if majority:
-        where, known = f"{path}/model/pooled/majority", dict(scalars(majority))
-        cells = [metric_cell(known.get(metric), f"{where}/{metric}") for metric in metrics]
-        rows.append((Cell("trivial", "the most frequent class"), Cell(), *cells))
+    for row in predictors:
+        cells = [metric_cell(row.metrics.get(metric), f"{row.path}/{metric}") for metric in metrics]
+        rows.append((Cell(row.label, row.small), _difference(report, row.other, path), *cells))
     columns = (
         "predictor",
-        f"#lead in {metric_name(report['headline'])}",
+        f"#{metric_name(report.headline)}: {report.model_name} minus it",
         *(f"#{_metric_title(name)}" for name in metrics),
     )
     return Table(key, "All predictors, pooled over the folds", columns, tuple(rows), _reasons(predictors))
 
 
-def _lead(report: Told, other: str, path: str) -> Cell:
-    if not other or other not in report.get("lead", {}):
+def _predictors(path: str, report: TaskReport[Any]) -> list[_Row]:
+    name, pooled = report.model_name, report.model.pooled
+    rows = [_Row(name, f"{path}/model/pooled", dict(pooled.scalars()))]
+    for modality, one in report.by_modality.items():
+        if one.pooled != pooled:  # "both" is the model itself where every case has both
+            where = f"{path}/by_modality/{modality}/pooled"
+            rows.append(_Row(f"{name}, {MODALITIES[modality]}", where, dict(one.pooled.scalars())))
+    for modalities, one in report.modalities.items():
+        where = f"{path}/modalities/{modalities}/pooled"
+        rows.append(_Row(f"{name}, cases with {modalities}", where, dict(one.pooled.scalars())))
+    for part, others in (("comparators", report.comparators), ("baselines", report.baselines)):
+        for other, one in others.items():
+            where = f"{path}/{part}/{other}/pooled"
+            rows.append(_Row(other_name(other), where, dict(one.pooled.scalars()), other))
+    return rows
+
+
+def _difference(report: TaskReport[Any], other: str, path: str) -> Cell:
+    if other not in report.differences:
         return Cell()
-    return metric_cell(report["lead"][other], f"{path}/lead/{other}")
+    return metric_cell(report.differences[other], f"{path}/differences/{other}")
 
 
-def _reasons(predictors: Iterable[tuple[str, str, Told, str]]) -> tuple[str, ...]:
+def _reasons(rows: Iterable[_Row]) -> tuple[str, ...]:
     """Why there are dashes, each reason once."""
     found: dict[str, list[str]] = {}
-    for label, _, told, _ in predictors:
-        for metric, value in scalars(told):
-            if value.get("reason"):
-                found.setdefault(f"{_metric_title(metric)}: {value['reason']}", []).append(label)
+    for row in rows:
+        for name, metric in row.metrics.items():
+            if metric.reason:
+                found.setdefault(f"{_metric_title(name)}: {metric.reason}", []).append(row.label)
     return tuple(f"{reason} ({', '.join(labels)})" for reason, labels in found.items())
 
 
-def fold_table(key: str, path: str, model: Told) -> Table | None:
-    """The model's metrics by fold; None where there is a single one or none."""
-    folds: Sequence[Told] = model.get("folds", [])
-    if not folds:
+def fold_table(key: str, path: str, headline: str, model: PredictorReport[Any]) -> Table | None:
+    """The model's metrics by fold; None where there are no folds."""
+    if not model.folds:
         return None
-    metrics = list(dict.fromkeys(metric for fold in folds for metric, _ in scalars(fold)))
+    by_fold = [dict(fold.metrics.scalars()) for fold in model.folds]
+    metrics = list(dict.fromkeys(metric for known in by_fold for metric in known))
     rows = []
-    for i, fold in enumerate(folds):
-        known = dict(scalars(fold))
-        cells = [metric_cell(known.get(metric), f"{path}/folds/{i}/{metric}") for metric in metrics]
-        rows.append((Cell(str(fold["fold"]), sort=float(fold["fold"])), _count(fold["n"]), *cells))
+    for i, (fold, known) in enumerate(zip(model.folds, by_fold, strict=True)):
+        cells = [metric_cell(known.get(metric), f"{path}/folds/{i}/metrics/{metric}") for metric in metrics]
+        rows.append((Cell(str(fold.fold), sort=float(fold.fold)), _count(fold.metrics.n), *cells))
     notes = []
-    if model.get("mean") is not None:
-        spread = f", standard deviation {plain(model['sd'])}" if model.get("sd") is not None else ""
-        notes.append(
-            f"{metric_name(model['main'])}: mean over {model['n_folds']} folds {plain(model['mean'])}{spread}."
-        )
+    if model.mean is not None:
+        sd = f", standard deviation {plain(model.sd)}" if model.sd is not None else ""
+        notes.append(f"{metric_name(headline)}: mean over {model.n_folds} folds {plain(model.mean)}{sd}.")
     columns = ("fold", "#cases", *(f"#{_metric_title(name)}" for name in metrics))
     return Table(key, "By fold", columns, tuple(rows), tuple(notes))
 
 
-def class_table(key: str, path: str, pooled: Told) -> Table | None:
+def class_table(key: str, path: str, pooled: ClassificationMetrics) -> Table:
     """Sensitivity and specificity by class."""
-    if "per_class" not in pooled:
-        return None
     rows = [
         (
             Cell(name),
-            _count(told["n"]),
-            *(
-                metric_cell(told[metric], f"{path}/per_class/{name}/{metric}")
-                for metric in ("sensitivity", "specificity")
-            ),
+            _count(rates.n),
+            metric_cell(rates.sensitivity, f"{path}/per_class/{name}/sensitivity"),
+            metric_cell(rates.specificity, f"{path}/per_class/{name}/specificity"),
         )
-        for name, told in pooled["per_class"].items()
+        for name, rates in pooled.per_class.items()
     ]
     return Table(key, "By class", ("class", "#cases", "#sensitivity", "#specificity"), tuple(rows))
-
-
-def scalars(told: Told, prefix: str = "") -> list[tuple[str, Told]]:
-    """The metrics of a report by their path in it, those by month and of risk groups too; not those by class or third."""
-    found: list[tuple[str, Told]] = []
-    for name, value in told.items():
-        if not isinstance(value, Mapping) or name in ("per_class", "calibration", "majority", "confusion"):
-            continue
-        if set(value) == {"value", "low", "high", "reason"}:
-            found.append((prefix + name, value))
-        else:
-            found += scalars(value, f"{prefix}{name}/")
-    return found
 
 
 def _metric_title(path: str) -> str:
@@ -236,15 +232,14 @@ def _metric_title(path: str) -> str:
     return metric_name(month or part)
 
 
-def metric_cell(told: Told | None, path: str) -> Cell:
+def metric_cell(metric: Metric | None, path: str) -> Cell:
     """A value with its interval beneath; a dash that says why where there is none."""
-    if told is None:
+    if metric is None:
         return Cell()
-    value, _, interval = number(told).partition(" ")
+    value, _, interval = number(metric).partition(" ")
     if path.endswith("/p_value") and value == "0.000":
         value = "< 0.001"
-    sort = None if told.get("value") is None else float(told["value"])
-    return Cell(value, interval.strip("()"), sort=sort, path=path, title=_text(told.get("reason")))
+    return Cell(value, interval.strip("()"), sort=metric.value, path=path, title=_text(metric.reason))
 
 
 def status_cell(status: object) -> Cell:

@@ -1,4 +1,4 @@
-"""What the numbers say, in words. A lead is only called one where its interval lies above 0."""
+"""What the numbers say, in words. A difference is called significant only where its whole interval is on one side of 0."""
 
 import re
 from collections.abc import Mapping
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.schema import BASELINES
-
-Told = Mapping[str, Any]  # a metric as metrics.json tells it: value, low, high, reason
+from pipeline.metrics import Metric, TaskReport
 
 METRICS = {  # how the page calls the keys of metrics.json
     "c_index": "c-index",
@@ -24,7 +23,7 @@ METRICS = {  # how the page calls the keys of metrics.json
     "brier": "Brier score",
     "calibration_error": "calibration error",
 }
-SHOWN = {"both": "both", "slides": "slides alone", "genes": "genes alone"}
+MODALITIES = {"both": "slides and genes", "slides": "slides only", "genes": "genes only"}
 GOOD, BAD, OPEN = "good", "bad", "open"
 
 
@@ -34,27 +33,27 @@ class Verdict:
 
     Attributes:
         metric: the name of its headline metric.
-        value: the model's, as metrics.json tells it.
-        mark: good: certainly ahead of all that it was compared with; bad: certainly behind one; open: neither.
+        value: the model's.
+        mark: good: significantly better than all that it was compared with; bad: significantly worse than one; open: neither.
         summary: in a few words.
         sentences: each comparison.
     """
 
     metric: str
-    value: Told
+    value: Metric
     mark: str
     summary: str
     sentences: tuple[str, ...]
 
 
-def number(metric: Told) -> str:
+def number(metric: Metric) -> str:
     """A value with its interval, as 0.853 (0.820–0.883); a dash where there is none."""
-    if metric.get("value") is None:
+    if metric.value is None:
         return "–"
-    if metric.get("low") is None:
-        return plain(metric["value"])
-    dash = " to " if metric["low"] < 0 else "–"
-    return f"{plain(metric['value'])} ({plain(metric['low'])}{dash}{plain(metric['high'])})"
+    if metric.low is None or metric.high is None:
+        return plain(metric.value)
+    dash = " to " if metric.low < 0 else "–"
+    return f"{plain(metric.value)} ({plain(metric.low)}{dash}{plain(metric.high)})"
 
 
 def plain(value: float) -> str:
@@ -63,7 +62,7 @@ def plain(value: float) -> str:
     return "0.000" if text == "-0.000" else text.replace("-", "−")
 
 
-def p_value(metric: Told) -> str:
+def p_value(metric: Metric) -> str:
     """Of a test that could be made, as p = 0.027 or p < 0.001."""
     value = number(metric)
     return "p < 0.001" if value == "0.000" else f"p = {value}"
@@ -75,82 +74,80 @@ def metric_name(key: str) -> str:
 
 
 def other_name(key: str) -> str:
-    """What the page calls a rival or a baseline."""
+    """What the page calls a comparator or a baseline."""
     return BASELINES.get(key, key)
 
 
-def judge(task: Told) -> Verdict | None:
-    """The verdict on a task; None where metrics.json tells no model."""
-    if not task.get("model"):
-        return None
-    key, name = task["headline"], task["contender"]
-    value = task["model"]["pooled"][key]
-    others = compared(task)
-    leads = {other: task["lead"][other] for other in others if other in task.get("lead", {})}
-    sentences = [_against_chance(name, metric_name(key), value, task["chance"])]
+def judge(report: TaskReport[Any]) -> Verdict:
+    """The verdict on a task."""
+    key, name, others = report.headline, report.model_name, report.others()
+    value = report.model.pooled.scalar(key)
+    differences = {other: report.differences[other] for other in others if other in report.differences}
+    sentences = [_against_chance(name, metric_name(key), value, report.chance)]
     sentences += [
-        _against(name, other_name(other), others[other]["pooled"][key], lead) for other, lead in leads.items()
+        _against(name, other_name(other), others[other].pooled.scalar(key), difference)
+        for other, difference in differences.items()
     ]
-    mark, summary = _summary(leads)
-    if value.get("value") is None:
-        mark, summary = OPEN, f"no value: {value.get('reason')}"
+    mark, summary = _summary(differences)
+    if value.value is None:
+        mark, summary = OPEN, f"no value: {value.reason}"
     return Verdict(metric_name(key), value, mark, summary, tuple(sentences))
 
 
-def compared(task: Told) -> dict[str, Told]:
-    """Rivals and baselines, by their keys."""
-    return {**task.get("rivals", {}), **task.get("baselines", {})}
+def is_better(difference: Metric) -> bool:
+    """Whether the model is significantly better: the whole interval of the difference is above 0."""
+    return difference.low is not None and difference.low > 0
 
 
-def is_lead(lead: Told) -> bool:
-    """Whether the model is certainly ahead: its whole interval lies above 0."""
-    return lead.get("low") is not None and lead["low"] > 0
+def is_worse(difference: Metric) -> bool:
+    """Whether the model is significantly worse."""
+    return difference.high is not None and difference.high < 0
 
 
-def is_deficit(lead: Told) -> bool:
-    """Whether the model is certainly behind."""
-    return lead.get("high") is not None and lead["high"] < 0
+def _summary(differences: Mapping[str, Metric]) -> tuple[str, str]:
+    better = [other_name(other) for other, difference in differences.items() if is_better(difference)]
+    worse = [other_name(other) for other, difference in differences.items() if is_worse(difference)]
+    if not differences:
+        return OPEN, "no comparator"
+    if worse:
+        return BAD, f"worse than {listed(worse)}"
+    if len(better) == len(differences):
+        return GOOD, "better than every comparator"
+    if better:
+        return OPEN, f"better than {listed(better)}; no significant difference from the others"
+    return OPEN, "no significant difference from any comparator"
 
 
-def _summary(leads: Mapping[str, Told]) -> tuple[str, str]:
-    ahead = [other_name(other) for other, lead in leads.items() if is_lead(lead)]
-    behind = [other_name(other) for other, lead in leads.items() if is_deficit(lead)]
-    if not leads:
-        return OPEN, "compared with nothing"
-    if behind:
-        return BAD, f"behind {listed(behind)}"
-    if len(ahead) == len(leads):
-        return GOOD, "ahead of all it was compared with"
-    if ahead:
-        return OPEN, f"ahead of {listed(ahead)}; no certain lead over the others"
-    return OPEN, "no certain lead over any comparison"
-
-
-def _against_chance(name: str, metric: str, value: Told, chance: float | None) -> str:
-    if value.get("value") is None:
-        return f"The {metric} of {name} could not be computed: {value.get('reason')}."
-    if value.get("low") is None:
-        return f"{name} has a {metric} of {number(value)}; {value.get('reason') or 'it has no interval'}."
+def _against_chance(name: str, metric: str, value: Metric, chance: float | None) -> str:
+    if value.value is None:
+        return f"The {metric} of {name} could not be computed: {value.reason}."
+    if value.low is None:
+        return f"{name} has a {metric} of {number(value)}; {value.reason or 'it has no interval'}."
     if chance is None:
         return f"{name} has a {metric} of {number(value)}."
-    if value["low"] > chance:
+    if value.low > chance:
         return f"{name} has a {metric} of {number(value)}: better than chance, which is {chance:g}."
-    return f"{name} has a {metric} of {number(value)}: not certainly better than chance, which is {chance:g}."
+    return f"{name} has a {metric} of {number(value)}: not significantly better than chance, which is {chance:g}."
 
 
-def _against(name: str, other: str, value: Told, lead: Told) -> str:
-    if lead.get("value") is None:
-        return f"Against {other} nothing can be said: {lead.get('reason')}."
-    told = f"{other} has {number(value)}"
-    if is_lead(lead):
-        return f"{told}: {name} leads by {number(lead)}."
-    if is_deficit(lead):
-        return f"{told}: {name} is behind by {number({'value': -lead['value'], 'low': -lead['high'], 'high': -lead['low']})}."
-    if lead["low"] == lead["high"] == 0:
-        return f"{told}: the same in every resample; {name} adds nothing to it."
-    if lead["value"] < 0:
-        return f"{told}: {name} is lower, though not certainly, {number(lead)}."
-    return f"{told}: no certain lead, {number(lead)}."
+def _against(name: str, other: str, value: Metric, difference: Metric) -> str:
+    if difference.value is None:
+        return f"No comparison with {other}: {difference.reason}."
+    theirs = f"{other} has {number(value)}"
+    if is_better(difference):
+        return f"{theirs}: {name} is better by {number(difference)}."
+    if is_worse(difference):
+        return f"{theirs}: {name} is worse by {number(_reversed(difference))}."
+    if difference.low == difference.high == 0:
+        return f"{theirs}: the same in every resample; {name} adds nothing to it."
+    if difference.value < 0:
+        return f"{theirs}: {name} is lower (difference not significant), {number(difference)}."
+    return f"{theirs}: no significant difference, {number(difference)}."
+
+
+def _reversed(difference: Metric) -> Metric:
+    low, high = difference.low or 0.0, difference.high or 0.0
+    return Metric(-(difference.value or 0.0), -high, -low)
 
 
 def listed(names: list[str]) -> str:

@@ -48,5 +48,5 @@ def test_clinical_cox_on_the_real_table(real: tuple, five_folds) -> None:
             .predict(cases[test])
             .risk
         )
-    assert survival_by_fold(time, event, everything, folds, n_boot=10)["mean"] == pytest.approx(0.86, abs=0.02)
-    assert survival_by_fold(time, event, age_and_sex, folds, n_boot=10)["mean"] == pytest.approx(0.768, abs=0.02)
+    assert survival_by_fold(time, event, everything, folds, n_boot=10).mean == pytest.approx(0.86, abs=0.02)
+    assert survival_by_fold(time, event, age_and_sex, folds, n_boot=10).mean == pytest.approx(0.768, abs=0.02)

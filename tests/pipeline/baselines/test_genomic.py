@@ -53,8 +53,8 @@ def out_of_fold(features: np.ndarray, time: np.ndarray, event: np.ndarray, class
         made = fit_omics_logistic(features[train], classes[train], n_classes=3).predict(features[test])
         probabilities[test] = made.probabilities
     return [
-        survival_by_fold(time, event, risk, folds)["pooled"]["c_index"],
-        classification_by_fold(classes, probabilities, ["a", "b", "c"], folds)["pooled"]["macro_auc"],
+        survival_by_fold(time, event, risk, folds).pooled.c_index,
+        classification_by_fold(classes, probabilities, ["a", "b", "c"], folds).pooled.macro_auc,
     ]
 
 
@@ -90,9 +90,9 @@ def test_curves_of_omics_cox_are_calibrated_on_new_cases() -> None:
         curve_times=made.curve_times,
         n_boot=200,
     )
-    at_two_years = report["calibration"]["24"]
-    assert at_two_years["slope"].low < 1 < at_two_years["slope"].high
-    assert at_two_years["mean_difference"].low < 0 < at_two_years["mean_difference"].high
+    at_two_years = report.calibration["24"]
+    assert at_two_years.slope.low < 1 < at_two_years.slope.high
+    assert at_two_years.mean_difference.low < 0 < at_two_years.mean_difference.high
 
 
 def test_a_class_unseen_in_training_gets_no_probability(cohort: tuple) -> None:
@@ -116,7 +116,7 @@ def test_ridge_cox_on_the_real_genes(real: tuple, five_folds) -> None:
         train, test = folds != fold, folds == fold
         x = scaled(genes, train)
         risk[test] = fit_omics_cox(x[train], time[train], event[train]).predict(x[test]).risk
-    assert survival_by_fold(time, event, risk, folds, n_boot=10)["mean"] == pytest.approx(0.808, abs=0.024)
+    assert survival_by_fold(time, event, risk, folds, n_boot=10).mean == pytest.approx(0.808, abs=0.024)
 
 
 @pytest.mark.slow
@@ -133,5 +133,5 @@ def test_logistic_regression_on_the_real_genes(
         x = scaled(genes[known], train)
         probabilities[test] = fit_omics_logistic(x[train], labels[train], n_classes=3).predict(x[test]).probabilities
     report = classification_by_fold(labels, probabilities, [str(name) for name in classes], folds, n_boot=10)
-    assert report["pooled"]["accuracy"].value == pytest.approx(accuracy, abs=0.025)
-    assert report["pooled"]["macro_auc"].value == pytest.approx(area, abs=0.025)
+    assert report.pooled.accuracy.value == pytest.approx(accuracy, abs=0.025)
+    assert report.pooled.macro_auc.value == pytest.approx(area, abs=0.025)

@@ -5,7 +5,7 @@ from pipeline.inference.diagnoses import diagnoses
 
 def predicted(**by_task):
     rows = [
-        {"case_id": case, "task": task, "prediction": told, "rests_on": "slides"}
+        {"case_id": case, "task": task, "prediction": told, "modalities": "slides"}
         for task, own in by_task.items()
         for case, told in own.items()
     ]

@@ -22,7 +22,7 @@ def draw(n, seed, sharpness=2.0):
     frame = pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in CLASSES])
     frame["label"] = np.array(CLASSES)[labels]
     frame["prediction"] = np.array(CLASSES)[probabilities.argmax(1)]
-    return frame.assign(case_id=[f"c{i}" for i in range(n)], rests_on="genes", fold=np.arange(n) % 5)
+    return frame.assign(case_id=[f"c{i}" for i in range(n)], modalities="genes", fold=np.arange(n) % 5)
 
 
 def test_the_threshold_is_the_ninth_of_nine_and_of_ten_the_tenth_scores_by_hand():
@@ -72,7 +72,7 @@ def test_a_tested_cases_set_does_not_depend_on_its_own_folds_labels():
 
 def test_a_pattern_that_was_never_tested_gets_every_class_and_is_said_to_be_not_validated():
     frame = draw(100, 3).assign(status="tested")
-    new = pd.DataFrame(frame.iloc[:1].assign(rests_on="slides", fold=pd.NA, status="unlabelled", case_id="new"))
+    new = pd.DataFrame(frame.iloc[:1].assign(modalities="slides", fold=pd.NA, status="unlabelled", case_id="new"))
     told = with_sets(SETS, pd.concat([frame, new], ignore_index=True), frame)
     assert set(told["set_90"].iloc[-1].split(";")) == set(CLASSES)
     assert told_validated({}, "slides") == "not validated: no case of the training run was predicted from slides"
@@ -81,5 +81,5 @@ def test_a_pattern_that_was_never_tested_gets_every_class_and_is_said_to_be_not_
 def test_coverage_is_counted_by_hand():
     rows = pd.DataFrame({"set_90": ["a;b", "a", "c", "b;c;a"], "label": ["b", "b", "c", "a"]})
     told = coverage(SETS, rows, n_boot=20, seed=0)
-    assert told["coverage"].value == 0.75
-    assert told["mean_size"].value == 7 / 4
+    assert told.coverage.value == 0.75
+    assert told.mean_size.value == 7 / 4

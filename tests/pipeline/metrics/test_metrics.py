@@ -1,4 +1,3 @@
-import json
 import time as clock
 from pathlib import Path
 
@@ -8,18 +7,19 @@ import sklearn.metrics
 import torch
 from lifelines import KaplanMeierFitter
 from lifelines.utils import concordance_index
+from pydantic import BaseModel
 
 from pipeline.metrics import (
+    CaseMetrics,
     Metric,
-    by_fold,
     c_index,
     classification_by_fold,
     classification_metrics,
     macro_auc,
     paired_difference,
+    report_by_fold,
     survival_by_fold,
     survival_metrics,
-    to_json,
 )
 from pipeline.metrics.bootstrap import measure, resample
 from pipeline.metrics.classification import balanced_accuracy, brier, calibration_error, macro_f1, micro_auc
@@ -46,7 +46,9 @@ def drawn(weights: np.ndarray) -> np.ndarray:
 def values(report: object) -> list[Metric]:
     if isinstance(report, Metric):
         return [report]
-    parts = report.values() if isinstance(report, dict) else report if isinstance(report, list) else []
+    if isinstance(report, BaseModel):
+        report = {name: getattr(report, name) for name in type(report).model_fields if name != "trivial"}
+    parts = report.values() if isinstance(report, dict) else report if isinstance(report, tuple) else []
     return [metric for part in parts for metric in values(part)]
 
 
@@ -169,15 +171,15 @@ def test_true_curves_are_calibrated_and_extreme_ones_are_not() -> None:
     censoring, weights = CensoringDistribution(time, event), resample(3000, n_boot=200)
     truth = np.exp(-np.exp(risk) * 24 / 30)
     good = calibration(time, event, truth, censoring=censoring, horizon=24, weights=weights)
-    assert good["slope"].low < 1 < good["slope"].high
-    assert good["mean_difference"].low < 0 < good["mean_difference"].high
-    assert [third["n"] for third in good["thirds"]] == [1000, 1000, 1000]
-    for third in good["thirds"]:
-        assert third["predicted"].value == pytest.approx(third["observed"].value, abs=0.05)
+    assert good.slope.low < 1 < good.slope.high
+    assert good.mean_difference.low < 0 < good.mean_difference.high
+    assert [third.n for third in good.thirds] == [1000, 1000, 1000]
+    for third in good.thirds:
+        assert third.predicted.value == pytest.approx(third.observed.value, abs=0.05)
     extreme = calibration(time, event, (truth > 0.5) * 1.0, censoring=censoring, horizon=24, weights=weights)
-    assert extreme["slope"].high < 0.8
+    assert extreme.slope.high < 0.8
     hopeful = calibration(time, event, truth**0.5, censoring=censoring, horizon=24, weights=weights)
-    assert hopeful["mean_difference"].low > 0.05
+    assert hopeful.mean_difference.low > 0.05
 
 
 def test_calibration_slope_of_resamples_without_censoring_is_a_straight_line_fit() -> None:
@@ -194,14 +196,14 @@ def test_risk_groups_are_cut_at_the_training_median() -> None:
     time, event, risk = np.array([1.0, 2, 3, 4]), np.ones(4, dtype=bool), np.array([8.0, 7, 6, 5])
     weights = resample(4, n_boot=0)
     groups = risk_groups(time, event, risk, train_risk_median=6.5, weights=weights)
-    assert (groups["n_high"], groups["n_low"]) == (2, 2)
-    assert groups["hazard_ratio"].value == pytest.approx((2 / (5 / 6)) / (2 / (19 / 6)))
+    assert (groups.n_high, groups.n_low) == (2, 2)
+    assert groups.hazard_ratio.value == pytest.approx((2 / (5 / 6)) / (2 / (19 / 6)))
     variance = 1 / 4 + 2 / 9  # hypergeometric, of the first two deaths
-    assert groups["log_rank"].value == pytest.approx((2 - 5 / 6) ** 2 / variance)
-    assert risk_groups(time, event, risk, train_risk_median=7.5, weights=weights)["n_high"] == 1
+    assert groups.log_rank.value == pytest.approx((2 - 5 / 6) ** 2 / variance)
+    assert risk_groups(time, event, risk, train_risk_median=7.5, weights=weights).n_high == 1
     a_case = risk_groups(time, event, risk, train_risk_median=np.array([9.0, 0, 9, 0]), weights=weights)
-    assert a_case["n_high"] == 2
-    assert "one side" in risk_groups(time, event, risk, train_risk_median=1.0, weights=weights)["p_value"].reason
+    assert a_case.n_high == 2
+    assert "one side" in risk_groups(time, event, risk, train_risk_median=1.0, weights=weights).p_value.reason
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -222,12 +224,12 @@ def test_shuffled_survival_labels_leave_chance_inside_the_intervals() -> None:
     time, event, risk = simulate(300, 8)
     shuffled = np.random.default_rng(0).permutation(risk)
     folds = np.arange(300) % 5
-    report = survival_by_fold(time, event, shuffled, folds, train_risk_median=np.zeros(300))["pooled"]
-    for metric in (report["c_index"], report["c_index_across_folds"], report["uno_c_index"], *report["auc"].values()):
+    report = survival_by_fold(time, event, shuffled, folds, train_risk_median=np.zeros(300)).pooled
+    for metric in (report.c_index, report.c_index_across_folds, report.uno_c_index, *report.auc.values()):
         assert metric.low < 0.5 < metric.high
-    assert report["risk_groups"]["hazard_ratio"].low < 1 < report["risk_groups"]["hazard_ratio"].high
-    honest = survival_by_fold(time, event, risk, folds)["pooled"]
-    assert honest["c_index"].low > 0.5
+    assert report.risk_groups.hazard_ratio.low < 1 < report.risk_groups.hazard_ratio.high
+    honest = survival_by_fold(time, event, risk, folds).pooled
+    assert honest.c_index.low > 0.5
 
 
 def test_degenerate_survival_folds_are_none_with_a_reason() -> None:
@@ -245,14 +247,14 @@ def test_degenerate_survival_folds_are_none_with_a_reason() -> None:
         train_risk_median=0.0,
         n_boot=20,
     )
-    for metric in (report["c_index"], report["uno_c_index"], report["auc"]["24"], report["risk_groups"]["p_value"]):
+    for metric in (report.c_index, report.uno_c_index, report.auc["24"], report.risk_groups.p_value):
         assert metric.value is None
         assert "event" in metric.reason
     lost = survival_metrics(
         time, event, np.full(40, np.nan), train_time=time, train_event=event, train_risk_median=np.nan, n_boot=20
     )
-    assert "risks of 40 of 40 cases" in lost["c_index"].reason
-    assert lost["integrated_brier"].reason == "no survival curves were given"
+    assert "risks of 40 of 40 cases" in lost.c_index.reason
+    assert lost.integrated_brier.reason == "no survival curves were given"
     assert all(metric.value is None for metric in values(lost))
 
 
@@ -270,10 +272,10 @@ def test_short_follow_up_and_short_curves_are_told() -> None:
         curve_times=np.arange(49.0),
         n_boot=20,
     )
-    assert report["integrated_brier_until_months"] == 24
-    assert report["auc"]["36"].reason == "nobody is followed beyond 36 months"
-    assert report["calibration"]["60"]["slope"].reason == "the survival curves end at 48 months, before 60"
-    assert report["risk_groups"]["log_rank"].reason == "no median of the training risks was given"
+    assert report.integrated_brier_until_months == 24
+    assert report.auc["36"].reason == "nobody is followed beyond 36 months"
+    assert report.calibration["60"].slope.reason == "the survival curves end at 48 months, before 60"
+    assert report.risk_groups.log_rank.reason == "no median of the training risks was given"
 
 
 def test_survival_by_fold_reports_each_fold_and_their_mean() -> None:
@@ -281,12 +283,12 @@ def test_survival_by_fold_reports_each_fold_and_their_mean() -> None:
     folds = np.arange(100) % 4
     report = survival_by_fold(time, event, risk + 100 * folds, folds, n_boot=20)
     each = [concordance_index(time[folds == k], -risk[folds == k], event[folds == k]) for k in range(4)]
-    assert [fold["c_index"].value for fold in report["folds"]] == pytest.approx(each)
-    assert [fold["fold"] for fold in report["folds"]] == [0, 1, 2, 3]
-    assert report["mean"] == pytest.approx(np.mean(each))
-    assert report["sd"] == pytest.approx(np.std(each, ddof=1))
-    assert report["pooled"]["c_index"].value == pytest.approx(np.mean(each), abs=0.02)
-    assert report["pooled"]["c_index_across_folds"].value < report["pooled"]["c_index"].value - 0.05
+    assert [fold.metrics.c_index.value for fold in report.folds] == pytest.approx(each)
+    assert [fold.fold for fold in report.folds] == [0, 1, 2, 3]
+    assert report.mean == pytest.approx(np.mean(each))
+    assert report.sd == pytest.approx(np.std(each, ddof=1))
+    assert report.pooled.c_index.value == pytest.approx(np.mean(each), abs=0.02)
+    assert report.pooled.c_index_across_folds.value < report.pooled.c_index.value - 0.05
 
 
 def test_all_survival_metrics_of_455_cases_take_seconds() -> None:
@@ -309,20 +311,20 @@ PREDICTED = np.array([0, 0, 0, 1, 1, 1, 0, 2, 2, 2])
 def test_classification_metrics_of_a_hand_counted_table() -> None:
     # Truth by prediction: a 3 1 0, b 1 2 0, c 0 0 3.
     report = classification_metrics(LABELS, np.eye(3)[PREDICTED], ["a", "b", "c"], train_labels=np.array([1, 1, 0]))
-    np.testing.assert_array_equal(report["confusion"]["counts"], [[3, 1, 0], [1, 2, 0], [0, 0, 3]])
-    assert report["accuracy"].value == pytest.approx(0.8)
-    assert report["balanced_accuracy"].value == pytest.approx((3 / 4 + 2 / 3 + 1) / 3)
-    assert report["macro_f1"].value == pytest.approx((6 / 8 + 4 / 6 + 1) / 3)
-    assert report["per_class"]["a"]["sensitivity"].value == pytest.approx(3 / 4)
-    assert report["per_class"]["a"]["specificity"].value == pytest.approx(5 / 6)
-    assert report["per_class"]["b"]["n"] == 3
-    assert report["brier"].value == pytest.approx(2 * 2 / 10)  # two cases wrong by 1 in two classes
-    assert report["calibration_error"].value == pytest.approx(0.2)  # sure of all, right in 8 of 10
+    np.testing.assert_array_equal(report.confusion.counts, [[3, 1, 0], [1, 2, 0], [0, 0, 3]])
+    assert report.accuracy.value == pytest.approx(0.8)
+    assert report.balanced_accuracy.value == pytest.approx((3 / 4 + 2 / 3 + 1) / 3)
+    assert report.macro_f1.value == pytest.approx((6 / 8 + 4 / 6 + 1) / 3)
+    assert report.per_class["a"].sensitivity.value == pytest.approx(3 / 4)
+    assert report.per_class["a"].specificity.value == pytest.approx(5 / 6)
+    assert report.per_class["b"].n == 3
+    assert report.brier.value == pytest.approx(2 * 2 / 10)  # two cases wrong by 1 in two classes
+    assert report.calibration_error.value == pytest.approx(0.2)  # sure of all, right in 8 of 10
     # one-vs-rest areas with hard predictions: mean of sensitivity and specificity
-    assert report["macro_auc"].value == pytest.approx(((3 / 4 + 5 / 6) / 2 + (2 / 3 + 6 / 7) / 2 + 1) / 3)
-    assert report["majority"]["classes"] == ["b"]  # the training cases', not the test cases'
-    assert report["majority"]["accuracy"].value == pytest.approx(0.3)
-    assert report["majority"]["balanced_accuracy"].value == pytest.approx(1 / 3)
+    assert report.macro_auc.value == pytest.approx(((3 / 4 + 5 / 6) / 2 + (2 / 3 + 6 / 7) / 2 + 1) / 3)
+    assert report.trivial.description.endswith("(b)")  # the training cases', not the test cases'
+    assert report.trivial.metrics["accuracy"].value == pytest.approx(0.3)
+    assert report.trivial.metrics["balanced_accuracy"].value == pytest.approx(1 / 3)
 
 
 def test_calibration_error_by_hand() -> None:
@@ -363,7 +365,7 @@ def test_shuffled_classes_leave_chance_inside_the_intervals() -> None:
     generator = np.random.default_rng(1)
     probabilities = generator.dirichlet(np.ones(3), 300)
     labels = generator.permutation(np.arange(300) % 3)
-    report = classification_by_fold(labels, probabilities, ["a", "b", "c"], np.arange(300) % 5)["pooled"]
+    report = classification_by_fold(labels, probabilities, ["a", "b", "c"], np.arange(300) % 5).pooled
     for name, chance in {
         "accuracy": 1 / 3,
         "balanced_accuracy": 1 / 3,
@@ -371,27 +373,27 @@ def test_shuffled_classes_leave_chance_inside_the_intervals() -> None:
         "micro_auc": 0.5,
         "macro_auc_across_folds": 0.5,
     }.items():
-        assert report[name].low < chance < report[name].high
+        assert report.scalar(name).low < chance < report.scalar(name).high
     honest = np.array([generator.multinomial(1, p).argmax() for p in probabilities])
-    assert classification_metrics(honest, probabilities, ["a", "b", "c"])["macro_auc"].low > 0.5
+    assert classification_metrics(honest, probabilities, ["a", "b", "c"]).macro_auc.low > 0.5
 
 
 def test_a_fold_with_one_class_is_none_with_a_reason() -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(2), 12)
     report = classification_metrics(np.zeros(12, dtype=int), probabilities, ["low", "high"], n_boot=20)
     for name in ("balanced_accuracy", "macro_f1", "macro_auc"):
-        assert report[name].value is None
-        assert report[name].reason == "no case of class number 1 among 12 cases"
-    assert report["per_class"]["high"]["sensitivity"].reason == "no case of the class among 12 cases"
-    assert report["per_class"]["low"]["specificity"].value is None
-    assert report["accuracy"].value is not None
+        assert report.scalar(name).value is None
+        assert report.scalar(name).reason == "no case of class number 1 among 12 cases"
+    assert report.per_class["high"].sensitivity.reason == "no case of the class among 12 cases"
+    assert report.per_class["low"].specificity.value is None
+    assert report.accuracy.value is not None
 
 
 def test_missing_probabilities_are_none_with_a_reason() -> None:
     probabilities = np.full((10, 3), 1 / 3)
     probabilities[4] = np.nan
     report = classification_metrics(LABELS, probabilities, ["a", "b", "c"], n_boot=20)
-    assert report["confusion"]["counts"] is None
+    assert report.confusion.counts is None
     assert {metric.reason for metric in values(report)} == {"probabilities of 1 of 10 cases are missing or not finite"}
 
 
@@ -399,9 +401,9 @@ def test_trivial_prediction_of_pooled_folds_comes_from_outside_the_fold() -> Non
     # Fold 0 holds three a, fold 1 three b: outside fold 0 only b is seen, outside fold 1 only a. Always wrong.
     labels, folds = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 0, 1, 1, 1])
     report = classification_by_fold(labels, np.full((6, 2), 0.5), ["a", "b"], folds, n_boot=20)
-    assert report["pooled"]["majority"]["accuracy"].value == 0
-    assert report["n_folds"] == 0
-    assert report["mean"] is None
+    assert report.pooled.trivial.metrics["accuracy"].value == 0
+    assert report.n_folds == 0
+    assert report.mean is None
 
 
 # Differences, folds and JSON -----------------------------------------------------------------------------------------
@@ -430,11 +432,17 @@ def test_paired_difference_of_a_failed_predictor_says_which() -> None:
 
 def test_by_fold_averages_only_the_folds_that_could_be_computed() -> None:
     found = {0: Metric(0.6), 1: Metric(None, reason="no event"), 2: Metric(0.8), None: Metric(0.7)}
-    report = by_fold(lambda chosen, fold: {"score": found[fold]}, np.array([0, 1, 2, 2]), main="score")
-    assert report["mean"] == pytest.approx(0.7)
-    assert report["sd"] == pytest.approx(0.1 * np.sqrt(2))
-    assert report["n_folds"] == 2
-    assert [fold["n"] for fold in report["folds"]] == [1, 1, 2]
+
+    class Score(CaseMetrics):
+        score: Metric
+
+    report = report_by_fold(
+        lambda chosen, fold: Score(n=int(chosen.sum()), score=found[fold]), np.array([0, 1, 2, 2]), headline="score"
+    )
+    assert report.mean == pytest.approx(0.7)
+    assert report.sd == pytest.approx(0.1 * np.sqrt(2))
+    assert report.n_folds == 2
+    assert [fold.metrics.n for fold in report.folds] == [1, 1, 2]
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_does_not() -> None:
@@ -449,20 +457,3 @@ def test_a_metric_is_never_nan() -> None:
         Metric(float("nan"))
     with pytest.raises(ValueError, match="reason"):
         Metric(None)
-
-
-def test_reports_become_json_that_strict_readers_take() -> None:
-    time, event, risk = simulate(60, 16)
-    report = survival_by_fold(time, event & (np.arange(60) % 3 > 0), risk, np.arange(60) % 3, n_boot=20)
-    read = json.loads(json.dumps(to_json(report), allow_nan=False))
-    assert read["folds"][0]["c_index"] == {
-        "value": None,
-        "low": None,
-        "high": None,
-        "reason": "no comparable pair among 20 cases: too few events",
-    }
-    assert set(read["pooled"]["c_index"]) == {"value", "low", "high", "reason"}
-    table = classification_metrics(LABELS, np.eye(3)[PREDICTED], ["a", "b", "c"], n_boot=20)
-    assert json.loads(json.dumps(to_json(table), allow_nan=False))["confusion"]["counts"][0] == [3, 1, 0]
-    with pytest.raises(ValueError, match="JSON has no nan"):
-        to_json({"bare": float("nan")})

@@ -2,31 +2,42 @@ import logging
 
 import pytest
 
-from pipeline.metrics import Metric
+from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
+from pipeline.metrics.report import ModelNotes, Trivial
 from pipeline.run.console import show_results
 from pipeline.terminal.logs import show_warnings, start_logging, warn
 
 NAMES = ("macro_auc", "accuracy", "balanced_accuracy")
 
 
-def predictor(value, **more):
-    return {"pooled": {name: Metric(value, value - 0.1, value + 0.1) for name in NAMES}} | more
+class Scores(CaseMetrics):
+    macro_auc: Metric
+    accuracy: Metric
+    balanced_accuracy: Metric
 
 
-def report(*, rivals=(), baselines=(), schemes=None, notes=()):
-    told = {name: predictor(0.25, reason=None) for name in (*rivals, *baselines)}
-    return {
+def predictor(value):
+    metrics = {name: Metric(value, value - 0.1, value + 0.1) for name in NAMES}
+    trivial = Trivial(description="2", metrics=dict.fromkeys(NAMES, Metric(0.5)))
+    return PredictorReport(pooled=Scores(n=20, trivial=trivial, **metrics), folds=())
+
+
+def report(*, comparators=(), baselines=(), notes=(), **more):
+    others = {name: predictor(0.25) for name in (*comparators, *baselines)}
+    given = {
+        "kind": "classification",
         "n": 20,
         "headline": "macro_auc",
-        "contender": "umeml",
-        "model": {"pooled": predictor(0.75)["pooled"] | {"majority": {name: Metric(0.5) for name in NAMES[1:]}}},
-        "inputs": {},
-        "rivals": {name: told[name] for name in rivals},
-        "baselines": {name: told[name] for name in baselines},
-        "lead": {name: Metric(0.5, 0.4, 0.6) for name in told},
-        "schemes": schemes or {},
-        "gene_notes": {"final": list(notes), "fold_0": ["a fold's own"]},
+        "chance": 0.5,
+        "model_name": "umeml",
+        "new_cohort": False,
+        "model": predictor(0.75),
+        "comparators": {name: others[name] for name in comparators},
+        "baselines": {name: others[name] for name in baselines},
+        "differences": {name: Metric(0.5, 0.4, 0.6) for name in others},
+        "notes": ModelNotes(gene_notes={"final": tuple(notes), "fold_0": ("a fold's own",)}),
     }
+    return TaskReport(**given | more)
 
 
 @pytest.fixture
@@ -45,8 +56,8 @@ def rows(text):
 
 
 def test_a_row_for_each_contender_and_each_baseline_with_the_lead_over_it(show):
-    text = show(grade=report(rivals=("abmil", "no decoder"), baselines=("clinical",)))
-    assert "umeml leads by" in text
+    text = show(grade=report(comparators=("abmil", "no decoder"), baselines=("clinical",)))
+    assert "difference: umeml − predictor" in " ".join(text.split())
     lead = "0.500 (0.400–0.600)"
     told = rows(text)
     assert list(told) == ["umeml", "abmil", "no decoder", "clinical model", "trivial"]
@@ -55,14 +66,14 @@ def test_a_row_for_each_contender_and_each_baseline_with_the_lead_over_it(show):
 
 
 def test_a_new_cohort_is_not_told_as_cross_validation(show):
-    own, new = (" ".join(show(grade=report() | more).split()) for more in ({}, {"external": True}))
+    own, new = (" ".join(show(grade=report(new_cohort=new)).split()) for new in (False, True))
     assert "grade: 20 cases, each tested by a model that has not seen it" in own
     assert "grade: 20 cases, a new cohort" in new
     assert "has not seen it" not in new
 
 
 def test_a_further_scheme_is_a_table_of_its_own_below(show):
-    text = show(grade=report(rivals=("abmil",), schemes={"site": report(baselines=("genes",))}))
+    text = show(grade=report(comparators=("abmil",), schemes={"site": report(baselines=("genes",))}))
     above, below = text.split("grade, split by site: 20 cases")
     assert above.startswith("grade: 20 cases")
     assert list(rows(above)) == ["umeml", "abmil", "trivial"]
@@ -79,14 +90,18 @@ def test_notes_on_the_genes_are_shown_once_where_tasks_agree(show):
 
 
 def test_notes_on_the_genes_of_a_rival_are_shown_where_they_are_its_own(show):
-    told = report(rivals=("mcat", "subspace", "no offsets"), notes=["2 genes in no set"])
-    told["rivals"]["subspace"]["gene_notes"] = {"fold_0": ["x"], "fold_1": ["tumour: 3 genes"]}
-    told["rivals"]["no offsets"]["gene_notes"] = {"fold_1": ["tumour: 3 genes"]}
-    text = show(grade=told)
+    def told(subspace):
+        notes = {"subspace": subspace, "no offsets": {"fold_1": ("tumour: 3 genes",)}}
+        return report(
+            comparators=("mcat", "subspace", "no offsets"),
+            notes=["2 genes in no set"],
+            comparator_notes={name: ModelNotes(gene_notes=by_job) for name, by_job in notes.items()},
+        )
+
+    text = show(grade=told({"fold_0": ("x",), "fold_1": ("tumour: 3 genes",)}))
     assert "genes (grade): 2 genes in no set\n" in text
     assert "genes (grade, subspace; grade, no offsets): tumour: 3 genes\n" in text
-    told["rivals"]["subspace"]["gene_notes"] = {"fold_1": ["2 genes in no set"]}
-    assert show(grade=told).count("2 genes in no set") == 1
+    assert show(grade=told({"fold_1": ("2 genes in no set",)})).count("2 genes in no set") == 1
 
 
 def test_warnings_are_told_once_more_at_the_end_each_once(capsys):

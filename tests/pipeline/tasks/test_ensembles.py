@@ -14,14 +14,14 @@ def predict(task, *cases):
     return task.predict(members.mean(0), members)
 
 
-def test_spread_is_the_standard_deviation_of_the_told_classs_probability():
+def test_ensemble_sd_is_the_standard_deviation_of_the_predicted_classs_probability():
     told = predict(GRADE, [[0.0, np.log(3)], [0.0, np.log(9)]], [[0.0, -1.0], [0.0, -1.0]])
     assert told["prediction"].tolist() == ["3", "2"]
-    np.testing.assert_allclose(told["spread"], [np.std([0.75, 0.9], ddof=1), 0], atol=1e-7)
+    np.testing.assert_allclose(told["ensemble_sd"], [np.std([0.75, 0.9], ddof=1), 0], atol=1e-7)
 
 
-def test_one_member_has_no_spread():
-    assert predict(GRADE, [[0.0, 1.0]])["spread"].isna().all()
+def test_one_member_has_no_ensemble_sd():
+    assert predict(GRADE, [[0.0, 1.0]])["ensemble_sd"].isna().all()
 
 
 def test_survival_curves_lie_between_the_lowest_and_the_highest_members():
@@ -33,7 +33,7 @@ def test_survival_curves_lie_between_the_lowest_and_the_highest_members():
         low, high, middle = (told[f"survival_{month}m{end}"][0] for end in ("_low", "_high", ""))
         assert low == min(*own, middle)
         assert high == max(*own, middle)
-    np.testing.assert_allclose(told["spread"], np.std([one["risk"][0] for one in each], ddof=1))
+    np.testing.assert_allclose(told["ensemble_sd"], np.std([one["risk"][0] for one in each], ddof=1))
 
 
 def test_models_of_several_folds_are_averaged():

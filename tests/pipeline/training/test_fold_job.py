@@ -127,7 +127,9 @@ def test_labels_of_test_cases_never_influence_predictions(make, task):
     assert not first.labels.equals(second.labels)
     pd.testing.assert_frame_equal(told(first), told(second), check_exact=True)
     pd.testing.assert_frame_equal(told(first, "baselines.csv"), told(second, "baselines.csv"), check_exact=True)
-    pd.testing.assert_frame_equal(told(first, "inputs.csv"), told(second, "inputs.csv"), check_exact=True)
+    pd.testing.assert_frame_equal(
+        told(first, "single_modality.csv"), told(second, "single_modality.csv"), check_exact=True
+    )
 
 
 def test_labels_of_training_cases_do(make):
@@ -206,8 +208,8 @@ def test_slides_alone_are_read_without_genes(make):
 def test_every_test_case_is_predicted_once_and_those_with_both_sides_from_either(make):
     job = make()
     assert told(job)["case_id"].tolist() == list(TEST)
-    alone = told(job, "inputs.csv")
-    assert alone["input"].value_counts().to_dict() == {"slides": 5, "genes": 5}
+    alone = told(job, "single_modality.csv")
+    assert alone["modality"].value_counts().to_dict() == {"slides": 5, "genes": 5}
     assert TEST[-1] not in set(alone["case_id"])
     history = told(job, "history.csv")
     assert list(zip(history["member"], history["epoch"], strict=True)) == [(m, e) for m in range(5) for e in (1, 2)]
@@ -225,7 +227,7 @@ def test_genes_alone(make):
     job = make(bags={}, encoder=None, sets=["baselines=all"])
     assert told(job)["case_id"].tolist() == list(TEST)
     assert set(told(job, "baselines.csv")["baseline"]) == {"clinical", "genes"}
-    assert not (job.out / "inputs.csv").exists()
+    assert not (job.out / "single_modality.csv").exists()
 
 
 def test_the_job_trains_its_contender_with_its_settings(make):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from pipeline.metrics import to_json
+from pipeline.metrics.report import to_json
 from pipeline.training.fold_job import TaskJobs
 from pipeline.training.plan import TaskPlan
 from pipeline.training.results import collect_predictions, conclude
@@ -17,14 +17,14 @@ LABELLED = tuple(f"c{i}" for i in range(8))
 GRADE = pd.Series(["2", "3", "2", "3", "2", "3", "2", "3"], LABELLED)
 # The second fold's model says "3" more readily: within folds 7 of 8 pairs are in order, across them 12 of 16.
 P3 = {"c0": 0.1, "c1": 0.8, "c2": 0.6, "c3": 0.7, "c4": 0.72, "c5": 0.78, "c6": 0.85, "c7": 0.95}
-RIVAL = {case: 0.5 for case in LABELLED}
+OTHER = {case: 0.5 for case in LABELLED}
 VARIANT = {"c0": 0.3, "c1": 0.2, "c2": 0.3, "c3": 0.2, "c4": 0.1, "c5": 0.9, "c6": 0.1, "c7": 0.9}  # 4 of 8 pairs
 
 
 def frame(cases, probability, fold):
     p = np.array([probability[case] for case in cases])
     told = {"case_id": cases, "task": "grade", "fold": fold, "prediction": np.where(p > 0.5, "3", "2")}
-    told["rests_on"] = "slides+genes"
+    told["modalities"] = "slides+genes"
     return pd.DataFrame(told | {"probability_2": 1 - p, "probability_3": p})
 
 
@@ -54,8 +54,8 @@ def finished(tmp_path):
         out = tmp_path / ("final" if fold.number == -1 else f"fold_{fold.number}")
         job = write_job(out, fold, P3 | {"u0": 0.99}, notes=["a"] if fold.number == 1 else ["a", "b"])
         if not job.is_final:
-            rival = frame(list(fold.test), RIVAL, fold.number).drop(columns=["task", "prediction", "rests_on"])
-            rival.assign(baseline="clinical", reason=None).to_csv(job.out / "baselines.csv", index=False)
+            comparator = frame(list(fold.test), OTHER, fold.number).drop(columns=["task", "prediction", "modalities"])
+            comparator.assign(baseline="clinical", reason=None).to_csv(job.out / "baselines.csv", index=False)
         jobs.append(job)
     labels = pd.DataFrame({"grade": GRADE}).reindex([*LABELLED, "u0", "lost"])
     status = {case: "used" for case in [*LABELLED, "u0"]} | {"lost": "left out"}
@@ -91,45 +91,46 @@ def test_a_case_that_no_fold_tests_is_told_so(finished):
 def test_metrics_agree_with_scikit_learn_and_ignore_cases_without_a_label(finished):
     report = report_of(finished)
     known, p = (GRADE == "3").to_numpy(), np.array([P3[case] for case in LABELLED])
-    pooled = report["model"]["pooled"]
-    assert report["n"] == 8
-    assert pooled["macro_auc"].value == pytest.approx(7 / 8)
-    assert pooled["macro_auc_across_folds"].value == pytest.approx(roc_auc_score(known, p)) == 12 / 16
-    assert pooled["accuracy"].value == pytest.approx(accuracy_score(known, p > 0.5))
-    assert report["model"]["folds"][1]["macro_auc"].value == pytest.approx(roc_auc_score(known[4:], p[4:]))
-    json.dumps(to_json(report), allow_nan=False)
+    pooled = report.model.pooled
+    assert report.n == 8
+    assert pooled.macro_auc.value == pytest.approx(7 / 8)
+    assert pooled.macro_auc_across_folds.value == pytest.approx(roc_auc_score(known, p)) == 12 / 16
+    assert pooled.accuracy.value == pytest.approx(accuracy_score(known, p > 0.5))
+    assert report.model.folds[1].metrics.macro_auc.value == pytest.approx(roc_auc_score(known[4:], p[4:]))
+    json.dumps(to_json({"grade": report}), allow_nan=False)
 
 
-def test_the_lead_is_the_difference_of_the_headline(finished):
+def test_the_difference_is_that_of_the_headline(finished):
     """Within folds, as the headline: the difference in the table must be that of the two numbers beside it."""
     report = report_of(finished, n_boot=200)
-    own, rival = report["model"]["pooled"], report["baselines"]["clinical"]["pooled"]
-    assert report["headline"] == "macro_auc"
-    assert rival["macro_auc"].value == 0.5
-    assert report["lead"]["clinical"].value == pytest.approx(own["macro_auc"].value - 0.5) == 3 / 8
-    assert report["lead"]["clinical"].low <= report["lead"]["clinical"].value <= report["lead"]["clinical"].high
+    own, comparator = report.model.pooled, report.baselines["clinical"].pooled
+    assert report.headline == "macro_auc"
+    assert comparator.macro_auc.value == 0.5
+    assert report.differences["clinical"].value == pytest.approx(own.macro_auc.value - 0.5) == 3 / 8
+    assert (
+        report.differences["clinical"].low
+        <= report.differences["clinical"].value
+        <= report.differences["clinical"].high
+    )
 
 
-def test_a_rival_is_reported_as_a_baseline_and_the_model_leads_over_it(finished, tmp_path):
+def test_a_comparator_is_reported_as_a_baseline_and_compared_with_the_model(finished, tmp_path):
     plan, jobs, labels, cases = finished
-    rivals = {
+    comparators = {
         name: [write_job(tmp_path / name / str(fold.number), fold, known) for fold in plan.folds]
-        for name, known in (("one", VARIANT), ("two", RIVAL))
+        for name, known in (("one", VARIANT), ("two", OTHER))
     }
-    report, told, parts = conclude(plan, TaskJobs(jobs, rivals, {}), labels, cases, n_boot=50, seed=0)
+    report, told, parts = conclude(plan, TaskJobs(jobs, comparators, {}), labels, cases, n_boot=50, seed=0)
     pd.testing.assert_frame_equal(told.drop(columns="set_90"), collect_predictions(*finished))
     assert set(told["set_90"].dropna()) == {"2;3", "3;2"}  # four calibration cases in the other fold: any class may be
-    alone = to_json(report_of(finished))
-    assert {name: to_json(report)[name] for name in ("model", "baselines", "inputs")} == {
-        name: alone[name] for name in ("model", "baselines", "inputs")
-    }
-    assert to_json(report["lead"]["clinical"]) == alone["lead"]["clinical"]
-    assert report["rivals"].keys() == {"one", "two"}
-    assert report["rivals"]["one"].keys() == report["baselines"]["clinical"].keys()
-    assert to_json(report["rivals"]["two"]) == to_json(report["baselines"]["clinical"])
-    assert report["lead"]["two"] == report["lead"]["clinical"]
-    assert report["rivals"]["one"]["pooled"]["macro_auc"].value == 4 / 8
-    assert report["lead"]["one"].value == pytest.approx(7 / 8 - 4 / 8)
+    alone = report_of(finished)
+    assert (report.model, report.baselines, report.by_modality) == (alone.model, alone.baselines, alone.by_modality)
+    assert report.differences["clinical"] == alone.differences["clinical"]
+    assert report.comparators.keys() == {"one", "two"}
+    assert report.comparators["two"] == report.baselines["clinical"]
+    assert report.differences["two"] == report.differences["clinical"]
+    assert report.comparators["one"].pooled.macro_auc.value == 4 / 8
+    assert report.differences["one"].value == pytest.approx(7 / 8 - 4 / 8)
     rows = pd.concat(parts)
     assert rows.columns.drop("model").tolist() == told.columns.tolist()
     assert rows.groupby("model")["case_id"].apply(sorted).to_dict() == {"one": list(LABELLED), "two": list(LABELLED)}
@@ -137,7 +138,7 @@ def test_a_rival_is_reported_as_a_baseline_and_the_model_leads_over_it(finished,
     one = rows[rows["model"] == "one"].set_index("case_id")
     assert one["probability_3"].to_dict() == pytest.approx(VARIANT)
     assert one["label"].to_dict() == GRADE.to_dict()
-    json.dumps(to_json(report), allow_nan=False)
+    json.dumps(to_json({"grade": report}), allow_nan=False)
 
 
 def test_a_further_scheme_has_a_report_of_its_own(finished, tmp_path):
@@ -145,28 +146,27 @@ def test_a_further_scheme_has_a_report_of_its_own(finished, tmp_path):
     folds = (Fold(0, LABELLED[2:], (), LABELLED[:2]), Fold(1, LABELLED[:2], (), LABELLED[2:]))
     plan = replace(plan, schemes=dict(plan.schemes) | {"site": folds})
     by_site = [write_job(tmp_path / "site" / str(fold.number), fold, VARIANT) for fold in folds]
-    report, told, rivals = conclude(plan, TaskJobs(jobs, {}, {"site": by_site}), labels, cases, n_boot=50, seed=0)
-    assert rivals == []
-    assert report["rivals"] == {}
-    assert report["model"]["pooled"]["macro_auc"].value == pytest.approx(7 / 8)
+    report, told, comparators = conclude(plan, TaskJobs(jobs, {}, {"site": by_site}), labels, cases, n_boot=50, seed=0)
+    assert comparators == []
+    assert report.comparators == {}
+    assert report.model.pooled.macro_auc.value == pytest.approx(7 / 8)
     assert set(told.loc[told["status"] == "tested", "fold"]) == {0, 1}
-    own = report["schemes"]["site"]
-    assert own.keys() >= {"n", "headline", "model", "inputs", "baselines", "lead"}
-    assert own["n"] == 8
+    own = report.schemes["site"]
+    assert own.n == 8
     # In folds of two and of six cases 0 of 1 and 8 of 9 pairs are in order.
-    assert own["model"]["pooled"]["macro_auc"].value == pytest.approx(8 / 10)
+    assert own.model.pooled.macro_auc.value == pytest.approx(8 / 10)
 
 
 def test_notes_on_the_genes_are_those_of_the_final_model_and_of_folds_that_differ(finished, tmp_path):
     plan, jobs, labels, cases = finished
     report, _, _ = conclude(plan, TaskJobs(jobs, {}, {}), labels, cases, n_boot=0, seed=0)
-    assert report["gene_notes"] == {"final": ["a", "b"], "fold_1": ["a"]}
+    assert report.notes.gene_notes == {"final": ("a", "b"), "fold_1": ("a",)}
     without = [write_job(tmp_path / "none" / job.out.name, job.fold, P3 | {"u0": 0.9}, omics=False) for job in jobs]
     report, _, _ = conclude(plan, TaskJobs(without, {}, {}), labels, cases, n_boot=0, seed=0)
-    assert report["gene_notes"] == {"final": []}
+    assert report.notes.gene_notes == {"final": ()}
 
 
-def test_the_genes_of_a_rivals_subspaces_are_listed(finished, tmp_path):
+def test_the_genes_of_a_comparators_subspaces_are_listed(finished, tmp_path):
     plan, jobs, labels, cases = finished
     groups = {"tumour": ["MKI67"], "microenvironment": ["CD3E", "CD4"], "ungrouped": ["ACTB"]}
     folds = [
@@ -182,11 +182,11 @@ def test_the_genes_of_a_rivals_subspaces_are_listed(finished, tmp_path):
         for fold in plan.folds
     ]
     report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, n_boot=10, seed=0)
-    told = report["rivals"]["plain"]
-    assert told["subspaces"] == {"tumour": ["MKI67"], "microenvironment": ["CD3E", "CD4"]}
-    assert told["gene_notes"] == {"1": ["x"]}  # the last fold's; the other's are the same
-    assert told["slide_notes"] == {"1": ["pooled"]}
-    assert report["subspaces"] == report["slide_notes"] == {}
+    notes = report.comparator_notes["plain"]
+    assert notes.subspaces == {"tumour": ("MKI67",), "microenvironment": ("CD3E", "CD4")}
+    assert notes.gene_notes == {"1": ("x",)}  # the last fold's; the other's are the same
+    assert notes.slide_notes == {"1": ("pooled",)}
+    assert report.notes.subspaces == report.notes.slide_notes == {}
 
 
 def test_a_model_with_subspaces_that_has_no_genes_lists_none(finished, tmp_path):
@@ -196,4 +196,4 @@ def test_a_model_with_subspaces_that_has_no_genes_lists_none(finished, tmp_path)
         for fold in plan.folds
     ]
     report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, n_boot=10, seed=0)
-    assert "subspaces" not in report["rivals"]["plain"]
+    assert report.comparator_notes == {}
