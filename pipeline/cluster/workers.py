@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
@@ -15,6 +16,7 @@ from dask.system import CPU_COUNT
 from distributed.client import FutureCancelledError
 from distributed.scheduler import NoWorkerError
 
+from pipeline.cluster.gpus import GPUCluster, visible_gpus, why_no_cuda
 from pipeline.cluster.slurm import SlurmConfig, slurm_cluster
 from pipeline.cluster.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
 from preprocessing.io.code_fingerprint import code_fingerprint
@@ -55,10 +57,14 @@ def choose_device(requested: str) -> str:
         return "cpu"
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
+    with warnings.catch_warnings(record=True) as caught:  # of a driver that is too old
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return "cuda"
     if requested == "cuda":
-        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
+        raise InputError(f"--device cuda: torch sees no CUDA device here ({why_no_cuda()}); use --device cpu or auto")
+    for warning in caught:
+        log.warning("no GPU is used: %s", str(warning.message).splitlines()[0])
     return "cpu"
 
 
@@ -81,7 +87,7 @@ class Workers:
 
     Args:
         count: number of processes; 0: work in this process, for small runs and debugging.
-        device: cpu, cuda or auto; on CUDA one worker per GPU, through dask-cuda where it is installed.
+        device: cpu, cuda or auto; on CUDA one worker per visible GPU.
         scheduler: address of a running Dask scheduler, whose workers are used as they are.
         slurm: jobs of a Slurm cluster, submitted when first needed and ended with the run.
         slide_seconds: time limit per slide or part of one, after which its worker is ended.
@@ -213,7 +219,8 @@ class Workers:
         """Estimate the number of tasks that will run at the same time, without starting a worker."""
         if self.scheduler is not None:
             return self.concurrency()
-        return max(1, self.count if self.count is not None else 1 if self.device == "cuda" else CPU_COUNT)
+        most = len(visible_gpus()) if self.device == "cuda" and self.slurm is None else CPU_COUNT
+        return max(1, most if self.count is None else self.count)
 
     @translate_dask_errors()
     def call(self, function: Callable[..., R], *arguments: Any) -> R:
@@ -230,7 +237,7 @@ class Workers:
         if self.count == 0:
             return LocalCluster(n_workers=1, processes=False, **LOCAL)
         if self.device == "cuda":
-            return _gpu_cluster(self.count)
+            return GPUCluster(visible_gpus()[: self.count], **LOCAL)
         start_server()
         dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
@@ -266,12 +273,3 @@ def _show_dashboard(client: Client, *, here: bool) -> None:
     """Log the address of the Dask dashboard, which needs bokeh where the scheduler runs."""
     if port := client.scheduler_info().get("services", {}).get("dashboard"):
         log.info("Dask dashboard: %s", f"http://127.0.0.1:{port}/status" if here else client.dashboard_link)
-
-
-def _gpu_cluster(count: int | None) -> LocalCluster:
-    try:
-        from dask_cuda import LocalCUDACluster
-    except ModuleNotFoundError:
-        log.info("dask-cuda is not installed: one worker, on the first GPU")
-        return LocalCluster(n_workers=1, **LOCAL)
-    return LocalCUDACluster(n_workers=count, **LOCAL)

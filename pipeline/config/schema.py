@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -137,6 +137,9 @@ class Config(Settings):
     until: Stage = Field("train", description="last stage: tile, embed, join or train")
     dry_run: bool = Field(False, description="check the input and estimate the work; compute nothing")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device of encoder and models")
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, min_length=1, description="GPUs to use, by number as in nvidia-smi; default: all that are visible"
+    )
     workers: int | None = Field(
         None, ge=0, description="worker processes; 0: work in this process; default: one per core, or one per GPU"
     )
@@ -201,6 +204,12 @@ class Config(Settings):
     @classmethod
     def _listed_once(cls, value: Any) -> Any:
         return tuple(dict.fromkeys(_names(value)))
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _listed_gpus(cls, value: Any) -> Any:
+        """Read a number or a text such as 0,1."""
+        return value if value is None or isinstance(value, list | tuple) else str(value).split(",")
 
     @field_validator("explain", mode="before")
     @classmethod
@@ -357,7 +366,7 @@ CANDIDATE_KEYS = {"model", "models", "variants", "tumour_genes", "microenvironme
 # Keys that do not decide the result. The values of a preset are in the configuration themselves.
 WITHOUT_EFFECT = {
     *("out", "store", "until", "dry_run", "device", "workers", "scheduler", "cluster", "slurm", "slide_minutes"),
-    *("gpu_tiles", "preset"),
+    *("gpu_tiles", "gpus", "preset"),
     "explain",  # reads the results
 }
 

@@ -25,7 +25,7 @@ from pipeline.config.schema import Config, identity
 from pipeline.terminal.logs import collected, is_of_program
 from pipeline.terminal.progress import HOUR, rates
 from preprocessing.cohort import Cohort, further_table
-from preprocessing.io.atomic import REMEDY, draft_name, sweep, write_text
+from preprocessing.io.atomic import REMEDY, sweep, temporary_name, write_text
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import file_above
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
@@ -222,7 +222,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {folder} cannot be made ({error.strerror}); name another folder") from None
-    probe = folder / draft_name()
+    probe = folder / temporary_name()
     try:
         probe.write_bytes(b"?")
         probe.unlink()

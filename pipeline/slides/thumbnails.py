@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.cluster.mapping import Outcome, map_slides
 from pipeline.cluster.workers import Workers
 from preprocessing.features.store import FeatureStore
-from preprocessing.io.atomic import whole_file
+from preprocessing.io.atomic import atomic_file
 from preprocessing.slides.reader import SlideReader
 from preprocessing.slides.slide import Slide
 from preprocessing.tables.case_ids import file_name
@@ -78,7 +78,7 @@ def draw(picture: Picture, *, store: str, folder: Path) -> Outcome:
         pixels = reader.thumbnail(max(1.0, max(reader.size_px) / LONG_SIDE_PX))
     if picture.tiles:
         pixels = _outlined(pixels, FeatureStore(store).read_tiles(picture.tiles).mask)
-    with whole_file(thumbnail_path(folder, picture.slide_id)) as draft:
+    with atomic_file(thumbnail_path(folder, picture.slide_id)) as draft:
         Image.fromarray(pixels).save(
             draft, "JPEG", quality=JPEG_QUALITY, subsampling=0, comment=picture.made_from.encode()
         )  # chroma subsampling would blur thin coloured lines

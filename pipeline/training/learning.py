@@ -260,6 +260,6 @@ def _on_samples(data: Dataset, cases: Sequence[str]) -> tuple[str, ...]:
     if not cut:
         return ()
     return (
-        f"{len(cut)} of {len(cases)} training cases have more than {data.max_patches:,} tiles (train.max_patches): a random "
+        f"{len(cut)} of {len(cases)} training cases have more than {data.bags.max_patches:,} tiles (train.max_patches): a random "
         "sample of so many was read, another one in each training step, and one that is always the same in prediction",
     )
