@@ -108,7 +108,7 @@ def import_file(
     """
     from dataclasses import asdict
 
-    from preprocessing.features.store import imported_key
+    from preprocessing.features.keys import imported_key
     from preprocessing.formats.h5 import read_h5
     from preprocessing.io.errors import InputError
     from preprocessing.io.fingerprints import file_fingerprint, fingerprint
@@ -140,7 +140,7 @@ def import_file(
                 "fingerprint": fingerprint("imported", name, width),
             },
         }
-        store.write_features(key, found.bag, facts, exactly=True)
+        store.write_features(key, found.bag, facts, lossless=True)
     known = {"slide_id": slide_id, "case_id": case_of(slide_id), "path": str(path.absolute())}
     return known | {"n_tiles": len(found.bag.coords), "features": key, "width": width, "encoder": name}
 

@@ -45,7 +45,12 @@ def predict(
     limit_threads(device)  # as in training, so that the numbers agree
     with run.stage("prediction"):
         prepared = prepare_cohort(
-            predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes
+            predictors,
+            cohort,
+            features,
+            store=config.store,
+            max_missing=config.max_missing_genes,
+            max_patches=config.train.max_patches,
         )
         run.record["genes"] = {
             one.task: log_missing_genes(one, prepared.members[one.task], cohort) for one in predictors
@@ -81,7 +86,7 @@ def predict(
 def slide_keys(context: "RunContext", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:
     """Collect the store keys of each case's slides; imported features have no tiles."""
     from pipeline.ood.profiles import SlideKeys
-    from preprocessing.features.store import tile_key
+    from preprocessing.features.keys import tile_key
 
     cohort, tiles = context.cohort, context.recipe.tiles
     return {

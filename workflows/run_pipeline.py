@@ -54,10 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.report_only:
             return draw_report(arguments.report_only)
+        from pipeline.cluster.gpus import select_gpus
         from pipeline.cluster.workers import Workers
         from pipeline.config.loading import load_config
 
         config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
+        select_gpus(config.gpus, device=config.device)  # before anything uses CUDA
         limit = 60 * config.slide_minutes
         slurm = config.slurm if config.cluster == "slurm" else None
         with Workers(config.workers, config.device, config.scheduler, slurm=slurm, slide_seconds=limit) as workers:

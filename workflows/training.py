@@ -89,7 +89,7 @@ def fold_jobs(context: "RunContext", one: "TaskPlan", features: Mapping[str, str
     """Make the jobs of a task: each fold of each model, the folds of further schemes, and the final model."""
     from pipeline.training.fold_job import FoldJob, TaskJobs
     from pipeline.training.gene_groups import gene_groups
-    from preprocessing.features.store import tile_key
+    from preprocessing.features.keys import tile_key
 
     config, cohort, run, device = context.config, context.cohort, context.run, context.workers.device
     by_case = cohort.slides_by_case(features)

@@ -12,7 +12,8 @@ import pandas as pd
 from pipeline.config.schema import Config
 from preprocessing.cohort import Cohort, audit_cases
 from preprocessing.features.encoders import encoder_spec
-from preprocessing.features.store import FeatureStore, Measured, ask_many, feature_key, tile_key
+from preprocessing.features.keys import feature_key, tile_key
+from preprocessing.features.store import FeatureStore, Measured, query_all
 from preprocessing.io.errors import SlideError, some
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.quality import QualityConfig
@@ -101,7 +102,7 @@ def _work(config: Config, cohort: Cohort, at_once: int) -> Iterator[str]:
         for slide in cohort.slides
         for mark in {one.fingerprint for one in measured}
     }
-    done = set(compress(keys.values(), ask_many(store.has_features, keys)))
+    done = set(compress(keys.values(), query_all(store.has_features, keys)))
     left = total - sum(n for name, n in tiles.of_slide.items() if name in done)
     yield f"features: {len(done)} slides are embedded, {len(cohort.slides) - len(done)} are not: {_about(left)} tiles"
     if dim is None:
@@ -115,10 +116,10 @@ def _work(config: Config, cohort: Cohort, at_once: int) -> Iterator[str]:
 def _tiles(config: Config, cohort: Cohort, store: FeatureStore) -> Tiles:
     """From the store where a slide is tiled or embedded; else from the thumbnails of some of the others, by their area."""
     if cohort.precomputed:
-        counts = ask_many(store.count_tiles_of_features, (slide.features for slide in cohort.slides))
+        counts = query_all(store.count_tiles_of_features, (slide.features for slide in cohort.slides))
         ids = (slide.slide_id for slide in cohort.slides)
         return Tiles({name: n or 0 for name, n in zip(ids, counts, strict=True)}, 0, ("as stored",))
-    counts = ask_many(store.count_tiles, (tile_key(slide, config.tiles) for slide in cohort.slides))
+    counts = query_all(store.count_tiles, (tile_key(slide, config.tiles) for slide in cohort.slides))
     known = {slide.slide_id: n for slide, n in zip(cohort.slides, counts, strict=True) if n is not None}
     others = sorted((slide for slide in cohort.slides if slide.slide_id not in known), key=_area_um2)
     notes = [f"{len(known)} slides as stored"] if known else []

@@ -194,7 +194,7 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     Raises:
         InputError: no training case has genes, and the model is led by them; see `fit_scaler` for more.
     """
-    bags = Bags(job.config.store, job.bags)
+    bags = Bags(job.config.store, job.bags, max_patches=job.config.train.max_patches)
     molecular = OmicsMatrix.load(job.omics).without(job.defining)
     matrix = with_covariates(molecular, job.labels, job.covariates)
     there = set(matrix.case_ids)
@@ -206,8 +206,7 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
             "--model"
         )
     scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None
-    data = dataset_for(scaler, matrix, bags, patch_dim=bags.width())
-    return replace(data, max_patches=job.config.train.max_patches), scaler
+    return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
 
 
 def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> ReferenceCohort:
@@ -322,7 +321,7 @@ def _on_samples(data: Dataset, cases: Sequence[str]) -> tuple[str, ...]:
     if not cut:
         return ()
     return (
-        f"{len(cut)} of {len(cases)} training cases have more than {data.max_patches:,} tiles (train.max_patches): a random "
+        f"{len(cut)} of {len(cases)} training cases have more than {data.bags.max_patches:,} tiles (train.max_patches): a random "
         "sample of so many was read, another one in each training step, and one that is always the same in prediction",
     )
 

@@ -35,7 +35,7 @@ from models.linear import LinearOffset
 from models.settings import Settings
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.baselines import Baselines
-from preprocessing.io.atomic import REMEDY, whole_folder
+from preprocessing.io.atomic import REMEDY, atomic_folder
 from preprocessing.io.errors import InputError, RunError, some
 from preprocessing.omics.scaler import OmicsScaler
 
@@ -80,7 +80,7 @@ class TrainedModel:
 
 def save_model(folder: Path, trained: TrainedModel) -> None:
     """Write the folder, whole or not at all."""
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         try:
             save_file(_arrays(trained), draft / "weights.safetensors")
         except SafetensorError as error:  # also what the system says, as of a full disk
@@ -93,7 +93,7 @@ def save_model(folder: Path, trained: TrainedModel) -> None:
 def hand_out(made: Path, folder: Path, facts: Mapping[str, Any]) -> None:
     """Copy a model folder and add to what it says of itself; whole or not at all."""
     described = read_json(made / "model.json")
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         shutil.copytree(made, draft, dirs_exist_ok=True)
         _write_json(draft / "model.json", described | _with_target(described, draft) | dict(facts))
         write_sums(draft)
@@ -109,7 +109,7 @@ def hand_out_folds(made: Sequence[Path], final: Path, folder: Path, facts: Mappi
         facts: added to what `ensemble.json` says.
     """
     described = read_json(final / "model.json")
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         names = [f"fold_{number}" for number in range(len(made))]
         for name, model in zip(names, made, strict=True):
             shutil.copytree(model, draft / name)

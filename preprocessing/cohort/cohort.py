@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-from preprocessing.features.precomputed import StoredRecipe
+from preprocessing.features.precomputed import PrecomputedRecipe
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.rescale import Method, rescale, targets_of
 from preprocessing.omics.scaler import OmicsScaler
@@ -44,7 +44,7 @@ class Cohort:
     rows_dropped: tuple[Dropped, ...]
     notes: tuple[str, ...]
     needs: Literal["both", "any", "slides", "genes"]
-    precomputed: StoredRecipe | None = None
+    precomputed: PrecomputedRecipe | None = None
     gaps: pd.DataFrame = field(default_factory=pd.DataFrame)
     excluded: Mapping[str, str] = field(default_factory=dict)
     endpoint: str = "OS"

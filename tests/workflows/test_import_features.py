@@ -150,7 +150,7 @@ def test_features_of_two_encoders_are_not_trained_on_together(cohort, clam, brin
     pd.concat([manifests[0][:4], manifests[1][4:]]).to_csv(tmp_path / "mixed.csv", index=False)
     options = ("--store", tmp_path / "new.zarr", "--out", tmp_path / "run")
     assert walk(tmp_path / "mixed.csv", cohort.genes, *options) == 2
-    assert "their features are not alike" in capsys.readouterr().err
+    assert "their features were not made alike" in capsys.readouterr().err
 
 
 def test_nothing_but_a_manifest_of_an_import_is_overwritten(clam, tmp_path, capsys):

@@ -8,7 +8,8 @@ from pipeline.config.loading import load_config
 from pipeline.run.forecast import forecast
 from pipeline.slides.stages import tile
 from preprocessing.cohort import Cohort
-from preprocessing.features.store import Bag, FeatureStore, feature_key
+from preprocessing.features.keys import feature_key
+from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.slides.slide import LeftOut, SlideFile
 

@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_predictions_to_the_last_bit(learned):
 
 
 def test_the_state_of_the_global_generators_does_not_matter(learned):
-    cut = learned[0], replace(learned[1], max_patches=2)
+    cut = learned[0], replace(learned[1], bags=replace(learned[1].bags, max_patches=2))
     first = train(cut, modality_dropout=0.5)[0].state_dict()
     np.random.seed(5)  # noqa: NPY002  # the legacy global state is what is disturbed here
     torch.rand(100)

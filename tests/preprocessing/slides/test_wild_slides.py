@@ -29,7 +29,8 @@ from pipeline.run.finished_slides import FinishedSlide, FinishedSlides
 from pipeline.slides.recipe import FeatureRecipe
 from pipeline.slides.stages import embed_all, tile_all
 from preprocessing.features.encoders import EncoderConfig, load_encoder
-from preprocessing.features.store import FeatureStore, feature_key, tile_key
+from preprocessing.features.keys import feature_key, tile_key
+from preprocessing.features.store import FeatureStore
 from preprocessing.formats.geojson import to_geojson
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.probing import probe_slides
