@@ -37,7 +37,7 @@ def test_a_cohort_on_another_scale_is_described_as_one_with_its_remedies(predict
     )
     assert (found.n, found.n_out_of_distribution, found.n_borderline) == (4, 3, 1)
     assert found.sentence.startswith(
-        "3 of 4 cases are out of distribution: values 3.61 to 13.9, trained on values around "
+        "3 of 4 cases are out of distribution: values 3.6 to 13.9, trained on values around "
     )
     assert found.sentence.endswith("40 % of the model's genes are missing")
     assert "--rescale cohort or --rescale rank" in found.remedies[0]
