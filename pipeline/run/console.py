@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipeline.config.schema import BASELINES
+from pipeline.baselines import BASELINES
 from pipeline.metrics import CaseMetrics, Metric, TaskReport
 from pipeline.tasks import TASKS, Task
 from pipeline.terminal.logs import WARNING, err, out, warn

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from timm.layers import SwiGLUPacked
 from torch import nn
 
 from models.registry import Registry
@@ -81,7 +80,15 @@ _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _20X: tuple[float, ...] = (0.5,)
 _5X_TO_40X = (0.25, 0.5, 1.0, 2.0)
 
-_SWIGLU = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
+
+def _swiglu(*arguments: Any, **options: Any) -> nn.Module:
+    """timm's packed SwiGLU; a function, so that the table is read without importing timm, which takes seconds."""
+    from timm.layers import SwiGLUPacked
+
+    return SwiGLUPacked(*arguments, **options)
+
+
+_SWIGLU = {"mlp_layer": _swiglu, "act_layer": nn.SiLU}
 _UNI2_H = _SWIGLU | dict(
     img_size=224, patch_size=14, depth=24, num_heads=24, init_values=1e-5, embed_dim=1536, mlp_ratio=2.66667 * 2,
     num_classes=0, no_embed_class=True, reg_tokens=8, dynamic_img_size=True,

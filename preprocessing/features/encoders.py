@@ -10,7 +10,6 @@ from typing import Any, Literal
 import httpx
 import huggingface_hub
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -76,7 +75,11 @@ def encoder_spec(name: str) -> EncoderSpec:
     """
     if name in ENCODERS:
         return ENCODERS[name]
-    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or timm.is_model(name.split(".", maxsplit=1)[0]):
+    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        return EncoderSpec(name)
+    import timm
+
+    if timm.is_model(name.split(".", maxsplit=1)[0]):
         return EncoderSpec(name)
     raise InputError(
         f'encoder: unknown name "{name}": {nearest(name, [*ENCODERS, *timm.list_models(pretrained=True)])[:300]}'
@@ -93,6 +96,8 @@ class Encoder:
     """
 
     def __init__(self, model: Any, config: EncoderConfig, pooling: Pooling, device: str = "cpu") -> None:
+        import timm
+
         data = timm.data.resolve_model_data_config(model)
         self.config, self.pooling, self.device = config.settled(device), pooling, torch.device(device)
         self.transform: dict[str, Any] = {
@@ -244,6 +249,8 @@ def backbone(spec: EncoderSpec, source: str | None = None) -> Any:
         spec: the entry.
         source: name under which timm finds weights that it can load; None: random weights.
     """
+    import timm
+
     # Created with its classifier, if any: without it timm would silently accept weights that do not fit.
     model: Any = timm.create_model(source or spec.timm_name, pretrained=source is not None, **spec.options)
     if model.num_classes:
