@@ -143,7 +143,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from pipeline.explanation.chosen_cases import require_cases
     from pipeline.inference.compatibility import check_cohort
     from pipeline.inference.recipe import with_recipe
-    from pipeline.inference.trained import load_trained
+    from pipeline.inference.trained import load_trained, scalers_of
     from pipeline.run.console import show_cohort, show_encoder, show_plans
     from pipeline.run.folder import require_same_run
     from pipeline.slides.recipe import FeatureRecipe
@@ -156,6 +156,8 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
     features = sorted({name for one in predictors for name in one.features})
     cohort = read_cohort(config, paths, trained=bool(predictors), features=features)
+    if predictors:
+        cohort = cohort.rescaled(scalers_of(predictors), config.rescale)
     check_cohort(config, predictors, cohort)
     if config.until == "train":
         require_cases(config.explain, cohort.used_cases())

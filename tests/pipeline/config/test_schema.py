@@ -317,7 +317,7 @@ OTHER_VALUES = {
     **{"folds": 3, "variants": {"a": {}}},
     **{"seed": 7, "bootstrap": 7, "tiles.tile_px": 224, "tiles.mpp": 0.4, "tiles.min_tissue": 0.25},
     **{"encoder.name": "phikon", "encoder.precision": "bfloat16", "omics.clip": 3, "omics.n_clusters": 3},
-    **{"train.epochs": 3, "train.lr": 0.5, "train.validation_share": 0.25},
+    **{"train.epochs": 3, "train.lr": 0.5, "train.modality_dropout": 0.25},
 }
 
 
