@@ -94,7 +94,10 @@ def main() -> None:
             "--platform",
             "manylinux2014_x86_64",
         ]
-        if subprocess.run([*command, "--dest", str(WHEELS), pin], check=False).returncode:
+        built = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(WHEELS), pin]
+        if subprocess.run([*command, "--dest", str(WHEELS), pin], check=False).returncode and (
+            pin.split("==")[0] not in PURE or subprocess.run(built, check=False).returncode
+        ):
             missing.append(pin)
     size = sum(wheel.stat().st_size for wheel in WHEELS.glob("*.whl")) / 2**20
     print(f"{len(list(WHEELS.glob('*.whl')))} wheels, {size:.0f} MiB in {WHEELS}")
