@@ -85,7 +85,8 @@ def parse_table(path: Path, whole: str, *, as_text: bool = False) -> pd.DataFram
         frame = _read_small(path, len(names), sep, body, text)
     for position in [i for i, dtype in enumerate(frame.dtypes) if dtype.kind == "O"]:
         frame[position] = frame[position].map(_cell).astype(object)
-    return _named(path, frame.set_axis(lines, axis=0), names)
+    frame.index = pd.Index(lines)  # in place: a large table is not copied
+    return _named(path, frame, names)
 
 
 def _cell(value: Any) -> Any:
@@ -245,7 +246,9 @@ def _read_large(names: list[str], sep: str, body: bytes, known_text: set[int]) -
     for place, at in enumerate(numeric):
         values[:, place] = table.column(at).to_numpy()
     strings = pd.DataFrame({at: table.column(at).to_pylist() for at in text}, columns=text, dtype=object)
-    return pd.concat([strings, pd.DataFrame(values, columns=numeric)], axis=1)[list(range(len(names)))]
+    del table
+    frame = pd.concat([strings, pd.DataFrame(values, columns=numeric)], axis=1)
+    return frame if text + numeric == list(range(len(names))) else frame[list(range(len(names)))]
 
 
 def _numeric_positions(sep: str, body: bytes, known_text: set[int]) -> list[int]:
@@ -270,4 +273,6 @@ def _named(path: Path, frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
         names_twice = some(name or "(no name)" for name in twice)
         title = "; is there a title above the header?" if "" in twice else ""
         raise InputError(f"{path}: {len(twice)} duplicate columns: {names_twice}; keep one of each{title}")
-    return frame[kept].set_axis([names[position] for position in kept], axis=1)
+    frame = frame if len(kept) == len(names) else frame[kept]
+    frame.columns = pd.Index([names[position] for position in kept])
+    return frame
