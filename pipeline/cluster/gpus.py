@@ -1,14 +1,9 @@
-"""GPUs of this machine: which of them a run uses, and one worker process for each."""
+"""GPUs of this machine: which of them a run uses."""
 
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
-from distributed import LocalCluster
-from distributed.system import MEMORY_LIMIT
-
-from pipeline.cluster.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
 from preprocessing.io.errors import InputError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"  # read by CUDA when a process first uses it
@@ -60,29 +55,3 @@ def why_no_cuda() -> str:
     except (RuntimeError, AssertionError) as error:
         return str(error).splitlines()[0].split(". ")[0]
     return "no visible device; see nvidia-smi and CUDA_VISIBLE_DEVICES"
-
-
-class GPUCluster(LocalCluster):
-    """One worker process for each GPU, which sees no other.
-
-    Args:
-        gpus: as `visible_gpus` names them.
-        options: of `LocalCluster`.
-    """
-
-    def __init__(self, gpus: Sequence[str], **options: Any) -> None:
-        self.gpus = list(gpus)
-        start_server()
-        import dask
-
-        dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
-        with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
-            super().__init__(n_workers=0, memory_limit=MEMORY_LIMIT // len(self.gpus), **options)
-            self.scale(len(self.gpus))
-            self.sync(self._correct_state)
-
-    def new_worker_spec(self) -> dict[Any, Any]:
-        """Return the next worker's specification: that of `LocalCluster`, with its GPU in the environment."""
-        (name, spec), *_ = super().new_worker_spec().items()
-        own = {VISIBLE: self.gpus[name % len(self.gpus)], GPU_WORKERS: str(len(self.gpus))}
-        return {name: spec | {"options": spec["options"] | {"env": own}}}

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from models.catalogue import MODELS
 from models.registry import nearest
 from models.settings import ModelSettings, Settings
+from pipeline.baselines import BASELINES
 from pipeline.cluster.slurm import SlurmConfig
 from pipeline.config.inputs import read_path, read_slides, require_table
 from pipeline.config.messages import describe_problems
@@ -31,12 +32,6 @@ from preprocessing.tiling.tiles import TileConfig
 
 ALL_CASES = ("all",)  # the value of `explain` for every case
 Stage = Literal["tile", "embed", "join", "train"]
-BASELINES = {  # by their keys in metrics.json, as tables call them
-    "clinical": "clinical model",
-    "genes": "ridge on genes",
-    "slides": "MIL on slides",
-    "late fusion": "late fusion",
-}
 
 
 @dataclass(frozen=True)
@@ -68,6 +63,10 @@ class Config(Settings):
     sample_types: str = Field(
         "primary",
         description="samples of slides and tables that are used: primary, or several of recurrent, metastatic, normal, …; all",
+    )
+    rescale: Literal["none", "cohort", "rank"] = Field(
+        "none",
+        description="with trained: map expression to the training cohort by per-gene standardisation (cohort) or by ranks",
     )
     endpoint: str = Field("OS", description="survival endpoint: OS, DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS")
     covariates: tuple[str, ...] = Field((), description="clinical columns that become an additional gene group")

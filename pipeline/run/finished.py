@@ -15,11 +15,11 @@ import yaml
 from pipeline.metrics import TaskReport
 from pipeline.metrics.report import read_reports
 from pipeline.run.explanation_file import read_explanation
-from pipeline.run.folder import FORMAT
 from pipeline.tasks import metrics_types
 from preprocessing.io.errors import InputError
 from preprocessing.io.outputs import damaged, read_json, read_table
 
+FORMAT = 3  # of the files in a run folder; raise it whenever a file, column or key changes
 TEXT_COLUMNS = ("case_id", "slide_id", "label", "prediction", "status", "reason", "set_90", "path", "tiles", "features")
 
 

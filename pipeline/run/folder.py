@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.config.paths import absolute_store
 from pipeline.config.schema import Config, identity
+from pipeline.run.finished import FORMAT
 from pipeline.terminal.logs import collected, is_of_program
 from pipeline.terminal.progress import HOUR, rates
 from preprocessing.cohort import Cohort, further_table
@@ -34,7 +35,6 @@ from preprocessing.tables.containers import split_sheet
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"
-FORMAT = 3  # of the files in a run folder; raise it whenever a file, column or key changes
 LIBRARIES = (
     "umeml-pipeline",
     "torch",

@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from pipeline.cluster.gpus import GPU_WORKERS, VISIBLE, GPUCluster, select_gpus, visible_gpus, why_no_cuda
+from pipeline.cluster.gpu_cluster import GPUCluster
+from pipeline.cluster.gpus import GPU_WORKERS, VISIBLE, select_gpus, visible_gpus, why_no_cuda
 from pipeline.cluster.workers import Workers
 from preprocessing.io.errors import InputError
 

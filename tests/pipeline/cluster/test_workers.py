@@ -126,7 +126,7 @@ def test_a_worker_that_dies_while_it_starts_ends_the_run_with_the_reason(monkeyp
     def dies(**_):
         raise RuntimeError("Nanny failed to start.")
 
-    monkeypatch.setattr("pipeline.cluster.workers.LocalCluster", dies)
+    monkeypatch.setattr("dask.distributed.LocalCluster", dies)
     with (
         Workers(2, "cpu") as workers,
         pytest.raises(RunError, match=r"a worker crashed while starting \(Nanny failed to start.\)"),
