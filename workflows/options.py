@@ -193,6 +193,12 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
         "several of recurrent, secondary, metastatic, normal; TCGA codes such as 01,02 are understood",
     )
     add(
+        "--rescale",
+        metavar="METHOD",
+        help="with --trained, for genes on another scale: cohort standardises each gene within the new cohort, rank maps its "
+        "ranks, to the training cohort; none (default); at least 20 cases, composed like the training cohort",
+    )
+    add(
         "--endpoint",
         metavar="NAME",
         help="survival endpoint: OS (default), DSS, PFS, PFI, DFS, DFI, RFS; its time goes with its own status",

@@ -143,8 +143,8 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from pipeline.explanation.chosen_cases import require_cases
     from pipeline.inference.compatibility import check_cohort
     from pipeline.inference.recipe import with_recipe
-    from pipeline.inference.trained import load_trained
-    from pipeline.run.console import show_cohort, show_plans
+    from pipeline.inference.trained import load_trained, scalers_of
+    from pipeline.run.console import show_cohort, show_encoder, show_plans
     from pipeline.run.folder import require_same_run
     from pipeline.slides.recipe import FeatureRecipe
     from preprocessing.features.store import FeatureStore
@@ -156,12 +156,15 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
     features = sorted({name for one in predictors for name in one.features})
     cohort = read_cohort(config, paths, trained=bool(predictors), features=features)
+    if predictors:
+        cohort = cohort.rescaled(scalers_of(predictors), config.rescale)
     check_cohort(config, predictors, cohort)
     if config.until == "train":
         require_cases(config.explain, cohort.used_cases())
     if cohort.precomputed:
         config = config.model_copy(update={"tiles": cohort.precomputed.tiles})
     show_cohort(cohort)  # before the plans: how tables were read explains what is wrong with them
+    show_encoder(config, cohort)
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
     config = config.model_copy(update={"encoder": workers.call(config.encoder.settled, workers.device)})
     FeatureStore(paths.store).check()

@@ -64,6 +64,10 @@ class Config(Settings):
         "primary",
         description="samples of slides and tables that are used: primary, or several of recurrent, metastatic, normal, …; all",
     )
+    rescale: Literal["none", "cohort", "rank"] = Field(
+        "none",
+        description="with trained: map expression to the training cohort by per-gene standardisation (cohort) or by ranks",
+    )
     endpoint: str = Field("OS", description="survival endpoint: OS, DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS")
     covariates: tuple[str, ...] = Field((), description="clinical columns that become an additional gene group")
     cases: Literal["both", "any"] = Field(

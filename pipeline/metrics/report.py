@@ -98,6 +98,18 @@ class SetsReport(Part):
     mean_size: Metric
 
 
+class CohortShift(Part):
+    """A new cohort as a whole against the training cohort."""
+
+    n: int = Field(description="cases that were assessed in this call")
+    n_out_of_distribution: int
+    n_borderline: int
+    sentence: str = Field(
+        "", description="what most cases have in common that the training cohort has not; empty: nothing"
+    )
+    remedies: tuple[str, ...] = ()
+
+
 class TaskReport(Part, Generic[M]):
     """A task: the model and all that it is compared with, on the same test cases."""
 
@@ -123,6 +135,7 @@ class TaskReport(Part, Generic[M]):
     )
     schemes: dict[str, "TaskReport[M]"] = Field({}, description="the same by further ways of splitting")
     prediction_sets: SetsReport | None = None
+    cohort_shift: CohortShift | None = Field(None, description="of a new cohort, against the training cohort")
     notes: ModelNotes = ModelNotes()
     comparator_notes: dict[str, ModelNotes] = {}
     excluded_features: dict[str, str] = Field(

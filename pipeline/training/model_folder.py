@@ -31,7 +31,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
-from models.linear import LinearOffset
+from models.linear import LinearBlend
 from models.settings import Settings
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.baselines import Baselines
@@ -178,7 +178,7 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
         "model": trained.model_name,
         "settings": trained.settings.model_dump(mode="json"),
         "members": len(trained.model.members),
-        "on_linear": isinstance(trained.model.members[0], LinearOffset),
+        "linear_logits": isinstance(trained.model.members[0], LinearBlend),
         "patch_dim": trained.patch_dim,
         "task": trained.task_name,
         "fitted": trained.task.to_json(),
@@ -267,10 +267,9 @@ def _member(described: Mapping[str, Any], settings: Settings, scaler: OmicsScale
     """One of the ensemble's models, as it was before training."""
     group_dims = scaler.group_dims if scaler else []
     model = MODELS[described["model"]](described["patch_dim"], group_dims, n_outputs, settings)
-    if not described["on_linear"]:
+    if not described["linear_logits"]:
         return model
-    nothing = torch.zeros(n_outputs)
-    return LinearOffset(model, torch.zeros(n_outputs, sum(group_dims)), nothing, nothing)
+    return LinearBlend(model, torch.zeros(n_outputs, sum(group_dims)), torch.zeros(n_outputs))
 
 
 def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tensor]) -> OmicsScaler | None:
@@ -304,7 +303,7 @@ _OWN_FIELDS = (
     "model",
     "settings",
     "members",
-    "on_linear",
+    "linear_logits",
     "patch_dim",
     "task",
     "fitted",

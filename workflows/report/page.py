@@ -74,6 +74,10 @@ def _content(run: FinishedRun) -> dict[str, Any]:
 def alerts(run: FinishedRun) -> list[Alert]:
     """What went wrong, the gravest first."""
     found = [Alert(text, "#run") for text in run.record.get("tasks_given_up", ())]
+    shifts: dict[str, Any] = run.record.get("cohort_shift", {})
+    for task, shift in shifts.items():
+        if shift["sentence"]:
+            found.append(Alert(" ".join([f"Task {task}: {shift['sentence']}.", *shift["remedies"]]), f"#task-{task}"))
     failed = run.slides[run.slides["status"] == "failed"] if len(run.slides) else run.slides
     if len(failed):
         found.append(Alert(f"{_slides(len(failed))} of {len(run.slides)} failed; the ledger says why.", "#slides"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.abmil import ABMIL, ABMILConfig
-from models.linear import LinearOffset
+from models.linear import LinearBlend
 from models.subspace import SubspaceConfig, SubspaceFusion
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
@@ -46,8 +46,7 @@ def out_of_memory_beyond(model, patches: int, seen: list[int] | None = None):
 def umeml():
     torch.manual_seed(0)
     model = UMEML(6, (3, 3), 3, UMEMLConfig(hidden=16, heads=2, dropout=0, attention_dropout=0)).train()
-    zero = torch.zeros(3)
-    return LinearOffset(model, torch.zeros(3, 6), zero, zero)
+    return LinearBlend(model, torch.zeros(3, 6), torch.zeros(3))
 
 
 def subspace(**settings):
