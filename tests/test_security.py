@@ -164,7 +164,7 @@ def model(tmp_path):
         {"settings": {"hidden": 8, "code": "x"}},
         {"settings": None},
         {"omics": {"groups": 3}},
-        {"on_linear": True},
+        {"linear_logits": True},
     ],
     ids=str,
 )

@@ -82,7 +82,6 @@ class Dataset:
         rows: row of each case in `omics`; a case without genes has none.
         omics: one float32 (cases, g) array for each gene group, scaled.
         covariates: number of the group that holds clinical covariates, if there is one.
-        offsets: of training cases, K float32 logits each, of a linear fit without the case; see `models.linear`.
     """
 
     bags: Bags
@@ -90,7 +89,6 @@ class Dataset:
     rows: Mapping[str, int]
     omics: Sequence[np.ndarray]
     covariates: int | None = None
-    offsets: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def batch(
         self, cases: Sequence[str], *, max_patches: int | None = None, rng: np.random.Generator | None = None
@@ -101,17 +99,9 @@ class Dataset:
             cases: ids.
             max_patches: a smaller bound than that of the bags.
             rng: draws the samples of bags that are cut; without one, a case is always cut to the same sample.
-
-        Raises:
-            ValueError: some cases have offsets, and others have not.
         """
         bound = min((size for size in (max_patches, self.bags.max_patches) if size is not None), default=None)
         bags = [_sampled(self.bags.read(case), bound, rng or _generator_of(case)) for case in cases]
-        offset, with_offset = None, [case in self.offsets for case in cases]
-        if any(with_offset) != all(with_offset):
-            raise ValueError("a batch of training cases and others: only the former have linear offsets")
-        if any(with_offset):
-            offset = torch.from_numpy(np.stack([self.offsets[case] for case in cases]))
         rows = [self.rows.get(case, -1) for case in cases]
         has_omics = torch.tensor([row >= 0 for row in rows])
         return Batch(
@@ -119,7 +109,6 @@ class Dataset:
             cells=tuple(torch.from_numpy(cells) for _, cells in bags),
             omics=tuple(torch.from_numpy(group[rows]) * has_omics[:, None] for group in self.omics),
             has_omics=has_omics,
-            offset=offset,
         )
 
     def cut(self, cases: Sequence[str]) -> list[str]:
