@@ -95,7 +95,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     inputs = check_inputs(config, workers)
     config, cohort, recipe = inputs.config, inputs.cohort, inputs.recipe
     if config.dry_run:
-        show_forecast(forecast(config, cohort, at_once=workers.expected_concurrency()))
+        show_forecast(forecast(config, cohort, concurrency=workers.expected_concurrency()))
         return ALL_GOOD
     require_usable_encoder(inputs)
     if cohort.slides:
@@ -204,6 +204,7 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     config, cohort, run = context.config, context.cohort, context.run
     reports: dict[str, Any] = {}
     given_up: list[str] = []
+    trained: list[TaskPlan] = []
     outcomes, features = make_features(context)
     FeatureStore(context.recipe.store).sweep()  # temporary files of workers that crashed
     failures, cases = write_ledgers(run, cohort, outcomes, features)
@@ -214,7 +215,8 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     elif config.until == "train":
         plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
         reports = train(context, plans, features, cases)
-    require_complete(run.folder, cohort, keeps_earlier=bool(predictors))
+        trained = plans
+    require_complete(run.folder, cohort, plans=trained, keeps_earlier=bool(predictors))
     failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, reports, failures, given_up)

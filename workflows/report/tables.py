@@ -66,7 +66,7 @@ class Table:
 
 def slide_table(run: FinishedRun) -> Table:
     """The ledger of slides, with their thumbnails; those that are not used come first."""
-    undrawn: Mapping[str, str] = run.facts.get("thumbnails_failed", {})
+    undrawn: Mapping[str, str] = run.record.get("thumbnails_failed", {})
     rows = []
     good = run.slides["status"].isin(GOOD)
     for slide in pd.concat([run.slides[~good], run.slides[good]]).to_dict("records"):
