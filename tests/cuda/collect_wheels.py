@@ -14,15 +14,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 WHEELS = Path(__file__).parent / "wheels"
 LIMIT_MIB = 60
+PURE = {"autograd-gamma"}  # published as source only; a wheel of pure Python is built
 PACKAGES = [
     "anndata",
     "annotated-types",
     "array-api-compat",
     "attrs",
-    "bokeh",
     "click",
     "cloudpickle",
-    "contourpy",
     "crc32c",
     "dask",
     "distributed",
