@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help install demo test test-slow lint docs reference pins bench clean
+.PHONY: help install demo test test-slow lint docs reference pins bench cuda-check clean
 
 help:  ## print these lines
 	@grep -E '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 14
@@ -42,6 +42,9 @@ pins: install  ## resolve pyproject.toml and all its extras anew, into constrain
 	$(BIN)/uv pip compile --quiet --upgrade --all-extras --no-annotate --custom-compile-command "make pins" \
 		--python $(BIN)/python --output-file constraints.txt pyproject.toml
 
+cuda-check: install  ## on a machine with a GPU: equality with the CPU, rates, memory; ten minutes, a table and cuda-check.json
+	$(BIN)/python tests/cuda/check.py
+
 bench: install  ## measure reading, embedding, Dask, the store and scale against other tools; an hour
 	$(BIN)/python tests/benchmarks/bench_reader.py
 	$(BIN)/python tests/benchmarks/bench_embedding.py
@@ -49,6 +52,7 @@ bench: install  ## measure reading, embedding, Dask, the store and scale against
 	$(BIN)/python tests/benchmarks/bench_pipeline.py dask
 	$(BIN)/python tests/benchmarks/bench_pipeline.py tools
 	$(BIN)/python tests/benchmarks/bench_store.py
+	$(BIN)/python tests/benchmarks/bench_packed.py
 	$(BIN)/python tests/benchmarks/bench_scale.py slides
 	$(BIN)/python tests/benchmarks/bench_scale.py huge
 	$(BIN)/python tests/benchmarks/bench_scale.py linear

@@ -23,7 +23,6 @@ class Batch:
             stay in main memory, where maps are laid out.
         omics: one tensor for each gene group m, of that group's width; scaled, no missing values.
         has_omics: True for cases whose genes are used.
-        offset: in training, the linear logits of each case, from a fit without that case (`models.linear`).
         precision: of the product with patch features; None: that of the weights. See `models.layers.projection`.
     """
 
@@ -31,7 +30,6 @@ class Batch:
     cells: tuple[Int[Tensor, "n 3"], ...]
     omics: tuple[Float[Tensor, "B g"], ...]
     has_omics: Bool[Tensor, " B"]
-    offset: Float[Tensor, "B K"] | None = None
     precision: torch.dtype | None = None
 
     def __len__(self) -> int:
@@ -55,7 +53,6 @@ class Batch:
             bags=tuple(on_device(bag, device) for bag in self.bags),
             omics=tuple(on_device(group, device) for group in self.omics),
             has_omics=on_device(self.has_omics, device),
-            offset=None if self.offset is None else on_device(self.offset, device),
         )
 
     def part(self, start: int, stop: int) -> "Batch":
@@ -66,7 +63,6 @@ class Batch:
             cells=self.cells[start:stop],
             omics=tuple(group[start:stop] for group in self.omics),
             has_omics=self.has_omics[start:stop],
-            offset=None if self.offset is None else self.offset[start:stop],
         )
 
     def without(self, *, slides: bool = False, omics: bool = False) -> "Batch":

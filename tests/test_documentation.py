@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline.config.loading import load_config
+from pipeline.metrics.report import TaskReport
 from tools import reference
 from workflows import demo, export, import_features, options, store
 
@@ -124,3 +125,9 @@ def test_the_tutorial_runs(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "demo" / "run").exists()
+
+
+def test_every_key_of_metrics_json_is_documented():
+    page = PAGES["docs/reference/outputs.md"].partition("## metrics.json")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]+) \|", page, re.MULTILINE))))
+    assert set(TaskReport.model_fields) == named

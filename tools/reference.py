@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
@@ -126,6 +126,8 @@ def _type_name(annotation: Any) -> str:
     if annotation in simple:
         return simple[annotation]
     arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _type_name(arguments[0])
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(f"`{value}`" for value in arguments)
     if get_origin(annotation) in (tuple, list):

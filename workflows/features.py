@@ -29,13 +29,14 @@ def tile_slides(context: "RunContext") -> dict[str, "Outcome"]:
     """Tile each slide whose tiles or slide statistics are not in the store yet; outcomes by slide id."""
     from pipeline.cluster.shared_paths import require_shared_store
     from pipeline.slides.stages import tile_all
-    from preprocessing.features.store import FeatureStore, ask_many, tile_key
+    from preprocessing.features.keys import tile_key
+    from preprocessing.features.store import FeatureStore, query_all
 
     recipe, slides = context.recipe, context.cohort.slides
     store = FeatureStore(recipe.store)
     with context.run.stage("tiling") as done_now:
         keys = {slide.slide_id: tile_key(slide, recipe.tiles) for slide in slides}
-        found = ask_many(lambda key: store.has_tiles(key) and store.has_look(key), keys.values())
+        found = query_all(lambda key: store.has_tiles(key) and store.has_slide_stats(key), keys.values())
         reused = dict(compress(keys.items(), found))
         missing = [slide for slide in slides if slide.slide_id not in reused]
         if missing:
@@ -58,7 +59,8 @@ def embed_slides(context: "RunContext", tiled: Mapping[str, "Outcome"]) -> tuple
     from pipeline.cluster.shared_paths import require_shared_store
     from pipeline.slides.stages import embed_all
     from preprocessing.features.encoders import load_encoder
-    from preprocessing.features.store import FeatureStore, ask_many, feature_key
+    from preprocessing.features.keys import feature_key
+    from preprocessing.features.store import FeatureStore, query_all
 
     if not context.cohort.slides:
         return {}, {}
@@ -69,7 +71,7 @@ def embed_slides(context: "RunContext", tiled: Mapping[str, "Outcome"]) -> tuple
         run.record["encoder"] = encoder.describe()
         usable = [slide for slide in context.cohort.slides if tiled[slide.slide_id].status != "failed"]
         keys = {slide.slide_id: feature_key(slide, recipe.tiles, encoder.fingerprint) for slide in usable}
-        found = ask_many(store.has_features, keys.values())
+        found = query_all(store.has_features, keys.values())
         missing = [slide for slide, there in zip(usable, found, strict=True) if not there]
         if missing:
             require_shared_store(context.workers, store)
@@ -99,20 +101,20 @@ def draw_thumbnails(context: "RunContext", outcomes: Mapping[str, "Outcome"]) ->
 def take_features(context: "RunContext") -> tuple[dict[str, "Outcome"], dict[str, str]]:
     """Take precomputed features from the store: outcomes and feature keys by slide id."""
     from pipeline.cluster.mapping import Outcome
-    from preprocessing.features.store import FeatureStore, ask_many
+    from preprocessing.features.store import FeatureStore, query_all
 
     cohort, store = context.cohort, FeatureStore(context.recipe.store)
     context.run.record["encoder"] = dict(cohort.precomputed.encoder) if cohort.precomputed else None
     features = {slide.slide_id: slide.features for slide in cohort.slides}
-    counts = zip(features, ask_many(store.count_tiles_of_features, features.values()), strict=True)
+    counts = zip(features, query_all(store.count_tiles_of_features, features.values()), strict=True)
     return {name: Outcome(name, "reused", n_tiles=n or 0) for name, n in counts}, features
 
 
 def _reused(keys: Mapping[str, str], store: "FeatureStore") -> list["Outcome"]:
     from pipeline.cluster.mapping import Outcome
-    from preprocessing.features.store import ask_many
+    from preprocessing.features.store import query_all
 
-    counts = ask_many(store.count_tiles, keys.values())
+    counts = query_all(store.count_tiles, keys.values())
     return [
         Outcome(name, "reused", n_tiles=n or 0, tiles=key) for (name, key), n in zip(keys.items(), counts, strict=True)
     ]

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
     from pipeline.inference.prediction import PreparedCohort
     from pipeline.inference.trained import Predictor
+    from pipeline.metrics.report import CohortShift
     from pipeline.ood.profiles import SlideKeys
     from pipeline.run.context import RunContext
 
@@ -30,6 +31,7 @@ def predict(
 
     from pipeline.cluster.threads import limit_threads
     from pipeline.cluster.workers import choose_device
+    from pipeline.inference.cohort_shift import summarise_cohort
     from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.inference.distribution_shift import TABLE, assess_cases, shift_table
     from pipeline.inference.new_cohort import prediction_rows, with_labels
@@ -43,7 +45,12 @@ def predict(
     limit_threads(device)  # as in training, so that the numbers agree
     with run.stage("prediction"):
         prepared = prepare_cohort(
-            predictors, cohort, features, store=config.store, max_missing=config.max_missing_genes
+            predictors,
+            cohort,
+            features,
+            store=config.store,
+            max_missing=config.max_missing_genes,
+            max_patches=config.train.max_patches,
         )
         run.record["genes"] = {
             one.task: log_missing_genes(one, prepared.members[one.task], cohort) for one in predictors
@@ -55,6 +62,13 @@ def predict(
         keys = slide_keys(context, features)
         shifts = assess_cases(pending, predictors, prepared, cohort, keys, store=store)
         run.write_table(TABLE, shift_table(run.folder, shifts, pending, prepared.fingerprints))
+    rescaled = config.rescale != "none"
+    by_task = {
+        one.task: summarise_cohort(one, shifts[one.task], cohort, rescaled=rescaled)
+        for one in predictors
+        if one.task in shifts
+    }
+    run.record["cohort_shift"] = {task: summary.model_dump() for task, summary in by_task.items()}
     rows = [
         prediction_rows(one, predicted.get(one.task), prepared.fingerprints[one.task], cases, shifts.get(one.task))
         for one in predictors
@@ -64,7 +78,7 @@ def predict(
     write_diagnoses(run, predictions, cohort.annotations)
     present = predictions[predictions["case_id"].isin(cases["case_id"])]  # without cases of earlier calls only
     with run.stage("evaluation"):
-        reports = validate(context, predictors, prepared, present, device=device)
+        reports = validate(context, predictors, prepared, present, by_task, device=device)
     explain(context, predictors, prepared, predictions)
     return reports
 
@@ -72,7 +86,7 @@ def predict(
 def slide_keys(context: "RunContext", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:
     """Collect the store keys of each case's slides; imported features have no tiles."""
     from pipeline.ood.profiles import SlideKeys
-    from preprocessing.features.store import tile_key
+    from preprocessing.features.keys import tile_key
 
     cohort, tiles = context.cohort, context.recipe.tiles
     return {
@@ -115,6 +129,7 @@ def validate(
     predictors: Sequence["Predictor"],
     prepared: "PreparedCohort",
     predictions: "pd.DataFrame",
+    shifts: Mapping[str, "CohortShift"],
     *,
     device: str,
 ) -> dict[str, Any]:
@@ -140,6 +155,8 @@ def validate(
     run.write_table("baselines.csv", baselines)
     tables = with_numbers(predictions), with_numbers(baselines)
     found = {one.task: evaluate(one, *tables, n_boot=config.bootstrap, seed=config.seed) for one in predictors}
-    reports = {task: report for task, report in found.items() if report}
+    reports = {
+        task: report.model_copy(update={"cohort_shift": shifts.get(task)}) for task, report in found.items() if report
+    }
     run.write_json("metrics.json", to_json(reports))
     return reports

@@ -193,6 +193,12 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
         "several of recurrent, secondary, metastatic, normal; TCGA codes such as 01,02 are understood",
     )
     add(
+        "--rescale",
+        metavar="METHOD",
+        help="with --trained, for genes on another scale: cohort standardises each gene within the new cohort, rank maps its "
+        "ranks, to the training cohort; none (default); at least 20 cases, composed like the training cohort",
+    )
+    add(
         "--endpoint",
         metavar="NAME",
         help="survival endpoint: OS (default), DSS, PFS, PFI, DFS, DFI, RFS; its time goes with its own status",
@@ -280,6 +286,7 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="run folder; default: a new one under runs/")
     add("--store", metavar="DIR", help="feature store shared by runs: a folder or s3://… (features.zarr)")
     add("--device", metavar="DEVICE", help="auto (default), cpu or cuda")
+    add("--gpus", metavar="NUMBERS", help="GPUs to use, such as 0,1; default: all, one worker process on each")
     add(
         "--workers",
         metavar="N",

@@ -54,10 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.report_only:
             return draw_report(arguments.report_only)
+        from pipeline.cluster.gpus import select_gpus
         from pipeline.cluster.workers import Workers
         from pipeline.config.loading import load_config
 
         config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
+        select_gpus(config.gpus, device=config.device)  # before anything uses CUDA
         limit = 60 * config.slide_minutes
         slurm = config.slurm if config.cluster == "slurm" else None
         with Workers(config.workers, config.device, config.scheduler, slurm=slurm, slide_seconds=limit) as workers:
@@ -93,7 +95,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     inputs = check_inputs(config, workers)
     config, cohort, recipe = inputs.config, inputs.cohort, inputs.recipe
     if config.dry_run:
-        show_forecast(forecast(config, cohort, at_once=workers.expected_concurrency()))
+        show_forecast(forecast(config, cohort, concurrency=workers.expected_concurrency()))
         return ALL_GOOD
     require_usable_encoder(inputs)
     if cohort.slides:
@@ -141,8 +143,8 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from pipeline.explanation.chosen_cases import require_cases
     from pipeline.inference.compatibility import check_cohort
     from pipeline.inference.recipe import with_recipe
-    from pipeline.inference.trained import load_trained
-    from pipeline.run.console import show_cohort, show_plans
+    from pipeline.inference.trained import load_trained, scalers_of
+    from pipeline.run.console import show_cohort, show_encoder, show_plans
     from pipeline.run.folder import require_same_run
     from pipeline.slides.recipe import FeatureRecipe
     from preprocessing.features.store import FeatureStore
@@ -154,12 +156,15 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
     features = sorted({name for one in predictors for name in one.features})
     cohort = read_cohort(config, paths, trained=bool(predictors), features=features)
+    if predictors:
+        cohort = cohort.rescaled(scalers_of(predictors), config.rescale)
     check_cohort(config, predictors, cohort)
     if config.until == "train":
         require_cases(config.explain, cohort.used_cases())
     if cohort.precomputed:
         config = config.model_copy(update={"tiles": cohort.precomputed.tiles})
     show_cohort(cohort)  # before the plans: how tables were read explains what is wrong with them
+    show_encoder(config, cohort)
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
     config = config.model_copy(update={"encoder": workers.call(config.encoder.settled, workers.device)})
     FeatureStore(paths.store).check()
@@ -199,6 +204,7 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     config, cohort, run = context.config, context.cohort, context.run
     reports: dict[str, Any] = {}
     given_up: list[str] = []
+    trained: list[TaskPlan] = []
     outcomes, features = make_features(context)
     FeatureStore(context.recipe.store).sweep()  # temporary files of workers that crashed
     failures, cases = write_ledgers(run, cohort, outcomes, features)
@@ -209,7 +215,8 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     elif config.until == "train":
         plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
         reports = train(context, plans, features, cases)
-    require_complete(run.folder, cohort, keeps_earlier=bool(predictors))
+        trained = plans
+    require_complete(run.folder, cohort, plans=trained, keeps_earlier=bool(predictors))
     failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, reports, failures, given_up)

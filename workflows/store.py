@@ -54,18 +54,18 @@ def ls(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> 
         for entry in found:
             together.setdefault((entry.kind, entry.encoder, entry.recipe, entry.state), []).append(entry)
         rows = (
-            (*head, str(len({e.slide_id for e in own})) if head[0] != "drafts" else "", str(len(own)), _size(own))
-            for head, own in sorted(together.items())
+            (*head, str(len({e.slide_id for e in group if not e.is_temporary}) or ""), str(len(group)), _size(group))
+            for head, group in sorted(together.items())
         )
         _table(out, ("kind", "encoder", "recipe", "state", "slides", "groups", "size"), rows)
-    slides = {entry.slide_id for entry in found if entry.kind != "drafts"}
+    slides = {entry.slide_id for entry in found if not entry.is_temporary}
     out.print(f"{store.place}: {len(slides)} slides, {len(found)} groups, {_size(found)}")
     return ALL_GOOD
 
 
 def check(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
-    """Print what is not whole; the exit code says whether anything is damaged."""
-    from preprocessing.features.maintenance import WASTE, entries
+    """Print what is not whole; the exit code tells whether anything is damaged. A deep check adds missing checksums."""
+    from preprocessing.features.maintenance import WASTE, add_checksums, entries
 
     found = list(entries(store, stale_hours=arguments.stale_hours, deep=arguments.deep))
     for entry in found:
@@ -73,17 +73,26 @@ def check(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") 
             out.print(f"{entry.state}: {entry.name} ({_size([entry])})")
     damaged, unreadable = (sum(entry.state == state for entry in found) for state in ("damaged", "unreadable"))
     waste = sum(entry.state in WASTE for entry in found)
+    unchecked = [entry for entry in found if entry.state == "whole" and not entry.has_checksums]
+    if arguments.deep:
+        for entry in unchecked:
+            add_checksums(store, entry)
     out.print(
         f"{store.place}: {sum(entry.state == 'whole' for entry in found)} groups whole, {damaged} damaged, "
         + (f"{unreadable} unreadable, " if unreadable else "")
         + f"{waste - damaged} left behind"
+        + (f"; {len(unchecked)} of an older format: {_on_checksums(arguments.deep)}" if unchecked else "")
         + ("; prune removes what no run can use" if waste else "")
     )
     return DAMAGED if damaged or unreadable else ALL_GOOD
 
 
+def _on_checksums(deep: bool) -> str:
+    return "checksums of what they hold now were added" if deep else "without checksums, which check --deep adds"
+
+
 def prune(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
-    """Remove what no run can use: damaged groups, parts of finished slides, drafts and parts whose run died."""
+    """Remove what no run can use: damaged groups, parts of finished slides, temporary files and parts whose run died."""
     from preprocessing.features.maintenance import WASTE, entries
 
     found = entries(store, stale_hours=arguments.stale_hours, deep=arguments.deep)
@@ -101,7 +110,7 @@ def rm(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> 
     fitting = [
         entry
         for entry in entries(store, stale_hours=arguments.stale_hours)
-        if entry.kind != "drafts" and _fits(entry, wanted)
+        if not entry.is_temporary and _fits(entry, wanted)
     ]
     busy = [entry for entry in fitting if entry.state == "busy"]
     for entry in busy:
@@ -119,7 +128,7 @@ def _fits(entry: "Entry", wanted: dict[str, str]) -> bool:
 
 def _remove(store: "FeatureStore", gone: list["Entry"], arguments: argparse.Namespace, out: "Console") -> int:
     """Remove them once the user agrees; what has changed since it was listed stays."""
-    from preprocessing.features.maintenance import look_up
+    from preprocessing.features.maintenance import inspect_entry
     from preprocessing.io.errors import InputError
 
     for entry in gone:
@@ -137,7 +146,9 @@ def _remove(store: "FeatureStore", gone: list["Entry"], arguments: argparse.Name
             return ALL_GOOD
     removed = []
     for entry in gone:
-        now = look_up(store, entry.name, stale_hours=arguments.stale_hours, deep=getattr(arguments, "deep", False))
+        now = inspect_entry(
+            store, entry.name, stale_hours=arguments.stale_hours, deep=getattr(arguments, "deep", False)
+        )
         if now.state == entry.state:
             store.remove(entry.name)
             removed.append(entry)
@@ -196,7 +207,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "ls":
             command.add_argument("--slides", action="store_true", help="group by group")
         if name in ("check", "prune"):
-            command.add_argument("--deep", action="store_true", help="read every array, too")
+            command.add_argument(
+                "--deep", action="store_true", help="read every array too, and compare it with its checksum"
+            )
         if name in ("prune", "rm"):
             command.add_argument("--dry-run", action="store_true", help="only say what would go")
             command.add_argument("--yes", action="store_true", help="do not ask")

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cluster.workers import Workers
+from preprocessing.features.groups import TEMPORARY
 from preprocessing.features.store import FeatureStore
-from preprocessing.io.atomic import draft_name
+from preprocessing.io.atomic import temporary_name
 from preprocessing.io.errors import InputError, some
 
 REMEDY = "use a path that is the same shared folder on all machines"
@@ -40,7 +41,7 @@ def require_shared_store(workers: Workers, store: FeatureStore) -> None:
     """Raise InputError where this process or a machine of the workers cannot write the store, or has another one."""
     store.require_writable()
     if "://" not in store.place:
-        require_shared(workers, Path(store.place, "drafts"), option="--store")
+        require_shared(workers, Path(store.place, TEMPORARY), option="--store")
 
 
 def _on_each_machine(workers: Workers, function: Any, *arguments: Any) -> Mapping[str, Any]:
@@ -57,7 +58,7 @@ def _missing(paths: list[str]) -> list[str]:
 
 
 def _write_probe(folder: str) -> tuple[str, str]:
-    name = draft_name()
+    name = temporary_name()
     try:
         Path(folder, name).write_bytes(b"?")
     except OSError as error:

@@ -3,22 +3,21 @@
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import dask
-from dask.distributed import Client, Future, LocalCluster
-from dask.system import CPU_COUNT
-from distributed.client import FutureCancelledError
-from distributed.scheduler import NoWorkerError
-
+from pipeline.cluster.gpus import visible_gpus, why_no_cuda
 from pipeline.cluster.slurm import SlurmConfig, slurm_cluster
 from pipeline.cluster.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
 from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError, RunError, some
+
+if TYPE_CHECKING:  # a dry run needs no Dask
+    from dask.distributed import Client, Future
 
 log = logging.getLogger(__name__)
 DASK_SETTINGS = {
@@ -55,16 +54,23 @@ def choose_device(requested: str) -> str:
         return "cpu"
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
+    with warnings.catch_warnings(record=True) as caught:  # of a driver that is too old
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return "cuda"
     if requested == "cuda":
-        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
+        raise InputError(f"--device cuda: torch sees no CUDA device here ({why_no_cuda()}); use --device cpu or auto")
+    for warning in caught:
+        log.warning("no GPU is used: %s", str(warning.message).splitlines()[0])
     return "cpu"
 
 
 @contextmanager
 def translate_dask_errors() -> Iterator[None]:
     """Turn the errors that Dask raises when scheduler or workers are lost into a RunError with the remedy."""
+    from distributed.client import FutureCancelledError
+    from distributed.scheduler import NoWorkerError
+
     try:
         yield
     except (NoWorkerError, FutureCancelledError) as error:
@@ -81,7 +87,7 @@ class Workers:
 
     Args:
         count: number of processes; 0: work in this process, for small runs and debugging.
-        device: cpu, cuda or auto; on CUDA one worker per GPU, through dask-cuda where it is installed.
+        device: cpu, cuda or auto; on CUDA one worker per visible GPU.
         scheduler: address of a running Dask scheduler, whose workers are used as they are.
         slurm: jobs of a Slurm cluster, submitted when first needed and ended with the run.
         slide_seconds: time limit per slide or part of one, after which its worker is ended.
@@ -115,7 +121,7 @@ class Workers:
                     self.client.unforward_logging(name)
         self._close(self.client)
 
-    def _close(self, client: Client) -> None:
+    def _close(self, client: "Client") -> None:
         cluster: Any = client.cluster
         self._closed.set()
         client.close()
@@ -140,8 +146,11 @@ class Workers:
         return Workers(None, "cpu", slide_seconds=self.slide_seconds)
 
     @cached_property
-    def client(self) -> Client:
-        """The Dask client."""
+    def client(self) -> "Client":
+        """The Dask client; the workers start when it is first used."""
+        import dask
+        from dask.distributed import Client
+
         dask.config.set(DASK_SETTINGS)  # for good: some of them are read when a worker crashes
         for name in ("distributed", "distributed.client"):  # they have handlers that write to the terminal
             logging.getLogger(name).handlers.clear()
@@ -164,7 +173,7 @@ class Workers:
         _show_dashboard(client, here=self.scheduler is None)
         return client
 
-    def submit(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
+    def submit(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> "Future":
         """Submit a call to a worker."""
         return self.client.submit(work, *arguments, pure=False, **options)
 
@@ -178,8 +187,10 @@ class Workers:
             return ""
         return f"took longer than {limit / 60:g} minutes; raise the limit with --set slide_minutes={limit / 30:g}"
 
-    def _watch(self, client: Client) -> None:
+    def _watch(self, client: "Client") -> None:
         """Cancel all tasks when there has been no worker for too long: Dask would wait for ever."""
+        from dask.distributed import Future
+
         minutes = self.slurm.wait_minutes if self.slurm is not None else NO_WORKER_MINUTES
         seen = time.monotonic()
         while not self._closed.wait(min(6 * minutes, POLL_SECONDS)):
@@ -193,8 +204,10 @@ class Workers:
                 message = f"none for {minutes:g} minutes"
                 client.cancel([Future(key, client) for key in list(client.futures)], reason=NO_WORKER, msg=message)
 
-    def _join(self) -> Client:
+    def _join(self) -> "Client":
         """Connect to the running scheduler."""
+        from dask.distributed import Client
+
         try:
             client = Client(self.scheduler, set_as_default=False, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
@@ -213,16 +226,23 @@ class Workers:
         """Estimate the number of tasks that will run at the same time, without starting a worker."""
         if self.scheduler is not None:
             return self.concurrency()
-        return max(1, self.count if self.count is not None else 1 if self.device == "cuda" else CPU_COUNT)
+        from dask.system import CPU_COUNT
 
-    @translate_dask_errors()
+        most = len(visible_gpus()) if self.device == "cuda" and self.slurm is None else CPU_COUNT
+        return max(1, most if self.count is None else self.count)
+
     def call(self, function: Callable[..., R], *arguments: Any) -> R:
         """Call a function on a worker, or in this process where the workers are on this machine; returns its result."""
         if not self.remote:
             return function(*arguments)
-        return self.client.submit(function, *arguments, pure=False).result()
+        with translate_dask_errors():
+            return self.client.submit(function, *arguments, pure=False).result()
 
     def _cluster(self) -> Any:
+        import dask
+        from dask.distributed import LocalCluster
+        from dask.system import CPU_COUNT
+
         if self.slurm is not None:
             of_workers = {name: DASK_SETTINGS[name] for name in DASK_SETTINGS if ".worker." in name}
             gpus = self.requested_device == "cuda"
@@ -230,7 +250,9 @@ class Workers:
         if self.count == 0:
             return LocalCluster(n_workers=1, processes=False, **LOCAL)
         if self.device == "cuda":
-            return _gpu_cluster(self.count)
+            from pipeline.cluster.gpu_cluster import GPUCluster
+
+            return GPUCluster(visible_gpus()[: self.count], **LOCAL)
         start_server()
         dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
@@ -240,7 +262,7 @@ class Workers:
                 raise RunError(f"a worker crashed while starting ({error}): {CRASH_CAUSES}; {RESUME}") from error
 
 
-def _wait_for_a_job(client: Client, slurm: SlurmConfig) -> None:
+def _wait_for_a_job(client: "Client", slurm: SlurmConfig) -> None:
     log.info("waiting for the first of %d Slurm jobs to start …", slurm.jobs)
     try:
         client.wait_for_workers(1, timeout=60 * slurm.wait_minutes)
@@ -251,7 +273,7 @@ def _wait_for_a_job(client: Client, slurm: SlurmConfig) -> None:
         ) from None
 
 
-def _require_same_program(client: Client) -> None:
+def _require_same_program(client: "Client") -> None:
     """Raise InputError where workers lack this program, or have another version of it."""
     expected, remedy = code_fingerprint(), "start the workers in the same environment and version of this program"
     try:
@@ -262,16 +284,7 @@ def _require_same_program(client: Client) -> None:
         raise InputError(f"the workers at {some(others)} have another version of this program or of torch; {remedy}")
 
 
-def _show_dashboard(client: Client, *, here: bool) -> None:
+def _show_dashboard(client: "Client", *, here: bool) -> None:
     """Log the address of the Dask dashboard, which needs bokeh where the scheduler runs."""
     if port := client.scheduler_info().get("services", {}).get("dashboard"):
         log.info("Dask dashboard: %s", f"http://127.0.0.1:{port}/status" if here else client.dashboard_link)
-
-
-def _gpu_cluster(count: int | None) -> LocalCluster:
-    try:
-        from dask_cuda import LocalCUDACluster
-    except ModuleNotFoundError:
-        log.info("dask-cuda is not installed: one worker, on the first GPU")
-        return LocalCluster(n_workers=1, **LOCAL)
-    return LocalCUDACluster(n_workers=count, **LOCAL)

@@ -35,7 +35,6 @@ PRESETS: Registry[Preset] = Registry(
                     "modality_dropout": 0,
                     "members": 1,
                     "linear": False,
-                    "validation_share": 0,
                 },
                 "omics": {"scaling": "minmax", "axes": "genes"},
                 "models": {
@@ -66,7 +65,6 @@ PRESETS: Registry[Preset] = Registry(
                     "modality_dropout": 0,
                     "members": 1,
                     "linear": False,
-                    "validation_share": 0,
                 },
                 "omics": {"scaling": "minmax", "axes": "genes"},
             },

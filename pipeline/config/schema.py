@@ -4,13 +4,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from models.catalogue import MODELS
 from models.registry import nearest
 from models.settings import ModelSettings, Settings
+from pipeline.baselines import BASELINES
 from pipeline.cluster.slurm import SlurmConfig
 from pipeline.config.inputs import read_path, read_slides, require_table
 from pipeline.config.messages import describe_problems
@@ -31,12 +32,6 @@ from preprocessing.tiling.tiles import TileConfig
 
 ALL_CASES = ("all",)  # the value of `explain` for every case
 Stage = Literal["tile", "embed", "join", "train"]
-BASELINES = {  # by their keys in metrics.json, as tables call them
-    "clinical": "clinical model",
-    "genes": "ridge on genes",
-    "slides": "MIL on slides",
-    "late fusion": "late fusion",
-}
 
 
 @dataclass(frozen=True)
@@ -68,6 +63,10 @@ class Config(Settings):
     sample_types: str = Field(
         "primary",
         description="samples of slides and tables that are used: primary, or several of recurrent, metastatic, normal, …; all",
+    )
+    rescale: Literal["none", "cohort", "rank"] = Field(
+        "none",
+        description="with trained: map expression to the training cohort by per-gene standardisation (cohort) or by ranks",
     )
     endpoint: str = Field("OS", description="survival endpoint: OS, DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS")
     covariates: tuple[str, ...] = Field((), description="clinical columns that become an additional gene group")
@@ -137,6 +136,9 @@ class Config(Settings):
     until: Stage = Field("train", description="last stage: tile, embed, join or train")
     dry_run: bool = Field(False, description="check the input and estimate the work; compute nothing")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device of encoder and models")
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, min_length=1, description="GPUs to use, by number as in nvidia-smi; default: all that are visible"
+    )
     workers: int | None = Field(
         None, ge=0, description="worker processes; 0: work in this process; default: one per core, or one per GPU"
     )
@@ -201,6 +203,12 @@ class Config(Settings):
     @classmethod
     def _listed_once(cls, value: Any) -> Any:
         return tuple(dict.fromkeys(_names(value)))
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _listed_gpus(cls, value: Any) -> Any:
+        """Read a number or a text such as 0,1."""
+        return value if value is None or isinstance(value, list | tuple) else str(value).split(",")
 
     @field_validator("explain", mode="before")
     @classmethod
@@ -357,7 +365,7 @@ CANDIDATE_KEYS = {"model", "models", "variants", "tumour_genes", "microenvironme
 # Keys that do not decide the result. The values of a preset are in the configuration themselves.
 WITHOUT_EFFECT = {
     *("out", "store", "until", "dry_run", "device", "workers", "scheduler", "cluster", "slurm", "slide_minutes"),
-    *("gpu_tiles", "preset"),
+    *("gpu_tiles", "gpus", "preset"),
     "explain",  # reads the results
 }
 

@@ -42,14 +42,12 @@ class TrainConfig(Settings):
     )
     linear: bool = Field(
         True,
-        description="add a linear offset, fitted on genes and covariates, to the output of a model that reads genes",
+        description="average the output of a model that reads genes with logits that are linear in genes and covariates, "
+        "weighted by how well both predict cases that they were not fitted to",
     )
     members: int = Field(
-        3, ge=1, description="size of the ensemble: models of other random initialisations, whose outputs are averaged"
-    )
-    validation_share: float = Field(
-        0.0,
-        ge=0,
-        lt=0.5,
-        description="share of the training cases, other ones for each member, on which its best epoch is chosen",
+        5,
+        ge=1,
+        description="size of the ensemble: models of other random initialisations, each trained without another part of the "
+        "training cases, whose outputs are averaged",
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.catalogue import MODELS
-from models.linear import LinearOffset
+from models.linear import LinearBlend
 from pipeline.explanation.attribution import N_DONORS
 from pipeline.explanation.selection import TaskPredictions
 from pipeline.tasks import TASKS, Task
@@ -84,7 +84,7 @@ def _on_attention(cases: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _on_genes(task: Task, trained: TrainedModel) -> list[str]:
-    offset = ", including the linear offset" if isinstance(trained.model.members[0], LinearOffset) else ""
+    offset = ", including the linear logits" if isinstance(trained.model.members[0], LinearBlend) else ""
     return [
         f"Gene groups, permutation: drop in the output when the values of the group are replaced by those of up to {N_DONORS} "
         "other cases (with folds: training cases of the fold), mean and standard deviation over these donors; a mean that is "

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from preprocessing.io.atomic import whole_file
+from preprocessing.io.atomic import atomic_file
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.tiles import TileGrid
 
@@ -66,5 +66,5 @@ def save_jpeg(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=88, subsampling=0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_bytes(buffer.getvalue())

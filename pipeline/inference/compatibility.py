@@ -9,7 +9,7 @@ from pipeline.inference.metadata import EncoderMetadata
 from pipeline.inference.trained import Predictor
 from preprocessing.cohort import Cohort
 from preprocessing.features.encoders import Encoder
-from preprocessing.features.precomputed import StoredRecipe
+from preprocessing.features.precomputed import PrecomputedRecipe
 from preprocessing.io.errors import InputError, some
 from preprocessing.tiling.stain import stain_recipe
 
@@ -78,7 +78,7 @@ def _warn_of_training_cases(predictors: list[Predictor], cohort: Cohort) -> None
             )
 
 
-def _require_features(config: Config, predictor: Predictor, stored: StoredRecipe | None) -> None:
+def _require_features(config: Config, predictor: Predictor, stored: PrecomputedRecipe | None) -> None:
     """Raise InputError unless the cohort's features are compatible, or compatible features can be computed here."""
     encoder = predictor.metadata.encoder
     if encoder is None:
@@ -98,7 +98,7 @@ def _require_features(config: Config, predictor: Predictor, stored: StoredRecipe
         )
 
 
-def _require_same_tiles(predictor: Predictor, stored: StoredRecipe) -> None:
+def _require_same_tiles(predictor: Predictor, stored: PrecomputedRecipe) -> None:
     model, given = predictor.metadata.tiles, stored.tiles
     stain = stain_recipe(model.stain)
     expected = {"tile size": f"{model.tile_px} px", "resolution": f"{model.mpp:g} µm/px"}

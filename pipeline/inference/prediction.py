@@ -60,7 +60,13 @@ class PreparedCohort:
 
 
 def prepare_cohort(
-    predictors: Sequence[Predictor], cohort: Cohort, features: Mapping[str, str], *, store: str, max_missing: float
+    predictors: Sequence[Predictor],
+    cohort: Cohort,
+    features: Mapping[str, str],
+    *,
+    store: str,
+    max_missing: float,
+    max_patches: int | None = None,
 ) -> PreparedCohort:
     """Prepare a cohort for all predictors; bags are read on demand and not kept.
 
@@ -70,13 +76,14 @@ def prepare_cohort(
         features: key in the store of each usable slide's features.
         store: the feature store.
         max_missing: share of missing genes, 0 to 1, above which a gene group counts as absent.
+        max_patches: tiles that are read of a case; of a larger one always the same random sample.
 
     Raises:
         InputError: a gene table that contains none of the model's genes.
     """
     by_case = cohort.slides_by_case(features)
     keys = {case: tuple(features[slide.slide_id] for slide in slides) for case, slides in by_case.items()}
-    bags, no_bags = Bags(store, keys, keep_bytes=0), Bags(store, {})
+    bags, no_bags = Bags(store, keys, keep_bytes=0, max_patches=max_patches), Bags(store, {})
     members = {
         one.task: [
             _member_inputs(one, member, cohort, bags if one.reads_slides else no_bags, max_missing)
@@ -85,8 +92,9 @@ def prepare_cohort(
         for one in predictors
     }
     used = cohort.used_cases(features)
+    bound = () if max_patches is None else (f"up to {max_patches} tiles",)
     fingerprints = {
-        one.task: {case: _fingerprint(one, members[one.task], case, keys.get(case, ())) for case in used}
+        one.task: {case: _fingerprint(one, members[one.task], case, (*keys.get(case, ()), *bound)) for case in used}
         for one in predictors
     }
     return PreparedCohort(members, fingerprints)

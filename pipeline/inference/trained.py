@@ -97,6 +97,11 @@ class Predictor:
         }
 
 
+def scalers_of(predictors: Iterable[Predictor]) -> list[OmicsScaler]:
+    """Return the gene scalers of all members."""
+    return [member.scaler for one in predictors for member in one.members if member.scaler]
+
+
 def load_trained(path: Path, tasks: list[str]) -> list[Predictor]:
     """Load the predictors of a model folder, of an ensemble folder, or of a run's `models` folder.
 

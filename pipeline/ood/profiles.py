@@ -90,7 +90,7 @@ def read_profiles(store: FeatureStore, slides: Mapping[str, Sequence[SlideKeys]]
     for case, keys in slides.items():
         for slide in keys:
             features = store.read_features(slide.features).features
-            stats = store.read_look(slide.tiles) if slide.tiles else None
+            stats = store.read_slide_stats(slide.tiles) if slide.tiles else None
             mean = features.mean(axis=0, dtype=np.float32)
             tiles = features[sample_rows(len(features), TILES_PER_SLIDE)]
             yield SlideProfile(slide.slide_id, case, mean, tiles, stats)

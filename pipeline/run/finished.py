@@ -3,7 +3,6 @@
 Any file may be missing: a run may end before training, predict a new cohort, or explain nothing.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +15,11 @@ import yaml
 from pipeline.metrics import TaskReport
 from pipeline.metrics.report import read_reports
 from pipeline.run.explanation_file import read_explanation
-from pipeline.run.folder import FORMAT
 from pipeline.tasks import metrics_types
 from preprocessing.io.errors import InputError
+from preprocessing.io.outputs import damaged, read_json, read_table
 
+FORMAT = 3  # of the files in a run folder; raise it whenever a file, column or key changes
 TEXT_COLUMNS = ("case_id", "slide_id", "label", "prediction", "status", "reason", "set_90", "path", "tiles", "features")
 
 
@@ -28,58 +28,61 @@ class FinishedRun:
     """A run folder that a run has finished.
 
     Attributes:
-        path: the folder.
-        facts: the content of `run.json`.
+        folder: the run folder.
+        record: the content of `run.json`.
     """
 
-    path: Path
-    facts: Mapping[str, Any]
+    folder: Path
+    record: Mapping[str, Any]
 
     @cached_property
     def config_text(self) -> str:
         """The resolved configuration, YAML."""
-        return _text(self.path / "config.yaml")
+        return _text(self.folder / "config.yaml")
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """The resolved configuration, nested."""
-        return yaml.safe_load(self.config_text) or {}
+        try:
+            return yaml.safe_load(self.config_text) or {}
+        except yaml.YAMLError as error:
+            raise damaged(self.folder / "config.yaml", error) from None
 
     @cached_property
     def cases(self) -> pd.DataFrame:
         """`cases.csv`: a row for each case of the input."""
-        return _table(self.path / "cases.csv")
+        return _table(self.folder / "cases.csv")
 
     @cached_property
     def slides(self) -> pd.DataFrame:
         """`slides.csv`: a row for each slide file of the input."""
-        return _table(self.path / "slides.csv")
+        return _table(self.folder / "slides.csv")
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """`predictions.csv`: a row for each task and case; empty where nothing was predicted."""
-        return _table(self.path / "predictions.csv")
+        return _table(self.folder / "predictions.csv")
 
     @cached_property
     def diagnoses(self) -> pd.DataFrame:
         """`diagnoses.csv`; empty where there is none."""
-        return _table(self.path / "diagnoses.csv")
+        return _table(self.folder / "diagnoses.csv")
 
     @cached_property
     def metrics(self) -> Mapping[str, TaskReport[Any]]:
         """`metrics.json` by task; empty where there are none."""
-        path = self.path / "metrics.json"
+        path = self.folder / "metrics.json"
         return read_reports(path, metrics_types()) if path.is_file() else {}
 
     @cached_property
     def explanations(self) -> Mapping[str, Any]:
         """`explain/TASK.json` by task; empty where nothing was explained."""
-        return {task: read_explanation(self.path / "explain" / f"{task}.json") for task in self.explained_tasks()}
+        return {task: read_explanation(self.folder / "explain" / f"{task}.json") for task in self.explained_tasks()}
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """The warnings and errors in `run.log`, each once."""
-        return _warnings(_text(self.path / "run.log"))
+        return _warnings(_text(self.folder / "run.log"))
 
     def tasks(self) -> list[str]:
         """List the tasks with metrics or predictions."""
@@ -88,7 +91,7 @@ class FinishedRun:
 
     def explained_tasks(self) -> list[str]:
         """List the tasks with explanations, without reading these."""
-        return sorted(path.stem for path in (self.path / "explain").glob("*.json"))
+        return sorted(path.stem for path in (self.folder / "explain").glob("*.json"))
 
     def predicted(self, task: str, *, status: str | None = None) -> pd.DataFrame:
         """Return the predictions of one task, without columns that only other tasks have.
@@ -107,8 +110,8 @@ class FinishedRun:
     def history(self, task: str, model: str) -> pd.DataFrame:
         """Return the losses of training by fold, member and epoch; empty where the folder has no folds."""
         tables = [
-            pd.read_csv(path).assign(fold=path.parent.name.removeprefix("fold_"))
-            for path in sorted((self.path / "folds" / task / model).glob("*/history.csv"))
+            read_table(path).assign(fold=path.parent.name.removeprefix("fold_"))
+            for path in sorted((self.folder / "folds" / task / model).glob("*/history.csv"))
         ]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
@@ -142,10 +145,7 @@ def _text(path: Path) -> str:
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _damaged(path, error) from None
+    return read_json(path)
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -153,16 +153,9 @@ def _table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     as_text: Callable[[str], str] = str
-    try:
-        there = set(pd.read_csv(path, nrows=0).columns)
-        converters = {name: as_text for name in TEXT_COLUMNS if name in there}
-        return pd.read_csv(path, converters=converters, low_memory=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is damaged ({error}); repeat the command of the run")
+    there = set(read_table(path, nrows=0).columns)
+    converters = {name: as_text for name in TEXT_COLUMNS if name in there}
+    return read_table(path, converters=converters, low_memory=False)
 
 
 def _warnings(log_text: str) -> tuple[str, ...]:

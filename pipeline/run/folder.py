@@ -22,18 +22,19 @@ from filelock import FileLock, Timeout
 
 from pipeline.config.paths import absolute_store
 from pipeline.config.schema import Config, identity
+from pipeline.run.finished import FORMAT
 from pipeline.terminal.logs import collected, is_of_program
 from pipeline.terminal.progress import HOUR, rates
 from preprocessing.cohort import Cohort, further_table
-from preprocessing.io.atomic import REMEDY, draft_name, sweep, write_text
+from preprocessing.io.atomic import REMEDY, sweep, temporary_name, write_text
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import file_above
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
+from preprocessing.io.outputs import read_json
 from preprocessing.tables.containers import split_sheet
 
 log = logging.getLogger(__name__)
 LOCK = ".lock"
-FORMAT = 3  # of the files in a run folder; raise it whenever a file, column or key changes
 LIBRARIES = (
     "umeml-pipeline",
     "torch",
@@ -205,7 +206,7 @@ def _refuse_other(folder: Path, identity: str) -> None:
         raise InputError(f"--out {folder} is a file; name a folder")
     known = folder / "identity.json"
     if known.is_file():
-        found = json.loads(known.read_text(encoding="utf-8"))
+        found = read_json(known, remedy=f"--out {folder} cannot be resumed; name another folder")
         if found.get("format") != FORMAT:
             raise InputError(f"--out {folder} contains a run of another version of this program; name another folder")
         if found["identity"] != identity:
@@ -222,7 +223,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {folder} cannot be made ({error.strerror}); name another folder") from None
-    probe = folder / draft_name()
+    probe = folder / temporary_name()
     try:
         probe.write_bytes(b"?")
         probe.unlink()

@@ -1,5 +1,6 @@
 """The stages over slides: a worker reads a slide, writes to the store and returns an outcome."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +14,18 @@ import openslide
 from dask.system import CPU_COUNT
 from jaxtyping import Float
 
+from pipeline.cluster.gpus import GPU_WORKERS
 from pipeline.cluster.mapping import Outcome, map_slides
 from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from pipeline.slides.recipe import FeatureRecipe
 from preprocessing.features.embedding import embed_tiles
 from preprocessing.features.encoders import CPU_TILES, load_encoder
-from preprocessing.features.store import Bag, FeatureStore, feature_key, tile_key
+from preprocessing.features.keys import feature_key, tile_key
+from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import SlideError
 from preprocessing.io.fingerprints import slide_fingerprint
+from preprocessing.io.gpu import gpu_failures
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import mask_origin
 from preprocessing.tiling.slide_stats import measure_slide
@@ -65,18 +69,18 @@ class SlidePart:
 
 
 def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
-    """Lay the tile grid over a slide's tissue and store it, and how the slide looks."""
+    """Lay the tile grid over a slide's tissue and store it, with the slide's statistics; damaged tiles are made anew."""
     _require_unchanged(slide)
     place, key, made_with = FeatureStore(store), tile_key(slide, config), provenance(slide, config)
-    known = place.has_tiles(key)
-    tiled = place.read_tiles(key) if known else tile_slide(slide, config)
-    look = measure_slide(slide, tiled)
+    known = place.find_tiles(key)
+    tiled = known or tile_slide(slide, config)
+    stats = measure_slide(slide, tiled)
     if tile_key(slide, config) != key:
         raise SlideError("the tissue mask was changed during tiling; run again")
     _require_unchanged(slide)
-    if not known:
+    if known is None:
         place.write_tiles(key, tiled, made_with)
-    place.write_look(key, look, made_with)
+    place.write_slide_stats(key, stats, made_with)
     return Outcome(slide.slide_id, "done", n_tiles=len(tiled.grid), tiles=key)
 
 
@@ -121,13 +125,14 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe) -> Outcome:
     done = Outcome(slide.slide_id, "done", n_tiles=len(part.rows))
     if store.has_features(key) or (not part.is_whole and store.has_part(key, part.rows)):
         return done  # by another run, or before a resumed run was stopped
-    grid = store.read_tiles(tile_key(slide, recipe.tiles)).grid
+    grid = _grid(slide, recipe)
     readers = _readers(recipe.device)
     normalise, doubt = slide_normaliser(slide.path, grid, recipe.tiles.stain)
     start = time.perf_counter()
-    features = embed_tiles(
-        slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, normalise=normalise
-    )
+    with gpu_failures(f"embedding {slide.slide_id}"):
+        features = embed_tiles(
+            slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, normalise=normalise
+        )
     _require_unchanged(slide)
     if part.is_whole:
         seconds = round(time.perf_counter() - start, 3)
@@ -138,13 +143,23 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe) -> Outcome:
     return replace(done, reason=doubt)
 
 
+def _grid(slide: Slide, recipe: FeatureRecipe) -> TileGrid:
+    """A slide's tiles; where those in the store are damaged, it is tiled again."""
+    store, key = FeatureStore(recipe.store), tile_key(slide, recipe.tiles)
+    tiled = store.find_tiles(key)
+    if tiled is None:
+        tile(slide, store=recipe.store, config=recipe.tiles)
+        tiled = store.read_tiles(key)
+    return tiled.grid
+
+
 def join(whole: SlidePart, *, recipe: FeatureRecipe, parts: Mapping[str, Sequence[range]]) -> Outcome:
     """Join the features of all parts of a slide; `parts` has the rows of each part in order, by slide id."""
     store = FeatureStore(recipe.store)
     key = feature_key(whole.slide, recipe.tiles, load_encoder(recipe.encoder, recipe.device).fingerprint)
     doubt = ""
     if not store.has_features(key):
-        grid = store.read_tiles(tile_key(whole.slide, recipe.tiles)).grid
+        grid = _grid(whole.slide, recipe)
         _, doubt = slide_normaliser(whole.slide.path, grid, recipe.tiles.stain)
         _require_unchanged(whole.slide)
         _store(whole, store.read_parts(key, parts[whole.slide_id]), grid, recipe, doubt)
@@ -198,7 +213,10 @@ def _readers(device: str) -> int:
     """Number of reading threads for a GPU: its share of the cores; 0 on a CPU."""
     import torch
 
-    return max(1, min(MAX_READERS, CPU_COUNT // torch.cuda.device_count())) if device == "cuda" else 0
+    if device != "cuda":
+        return 0
+    sharing = int(os.environ.get(GPU_WORKERS) or torch.cuda.device_count())
+    return max(1, min(MAX_READERS, CPU_COUNT // sharing))
 
 
 def _require_unchanged(slide: Slide) -> None:

@@ -3,18 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from pipeline.cluster.mapping import Outcome, map_slides
-from pipeline.cluster.workers import Workers
-from preprocessing.features.store import FeatureStore
-from preprocessing.io.atomic import whole_file
-from preprocessing.slides.reader import SlideReader
-from preprocessing.slides.slide import Slide
+from preprocessing.io.atomic import atomic_file
 from preprocessing.tables.case_ids import file_name
+
+if TYPE_CHECKING:  # the report needs no more than the path of a thumbnail
+    from pipeline.cluster.mapping import Outcome
+    from pipeline.cluster.workers import Workers
+    from preprocessing.slides.slide import Slide
 
 LONG_SIDE_PX = 384
 JPEG_QUALITY = 70
@@ -30,7 +31,7 @@ class Picture:
         tiles: key of its tiles in the store; empty: no outline is drawn.
     """
 
-    slide: Slide
+    slide: "Slide"
     tiles: str
 
     @property
@@ -50,7 +51,7 @@ def thumbnail_path(folder: Path, slide_id: str) -> Path:
 
 
 def make_thumbnails(
-    workers: Workers, slides: Sequence[Slide], tiles: Mapping[str, str], *, store: str, folder: Path
+    workers: "Workers", slides: Sequence["Slide"], tiles: Mapping[str, str], *, store: str, folder: Path
 ) -> dict[str, str]:
     """Draw the thumbnails that do not exist yet.
 
@@ -64,6 +65,8 @@ def make_thumbnails(
     Returns:
         The reason of each failure, by slide id.
     """
+    from pipeline.cluster.mapping import map_slides
+
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [Picture(slide, tiles.get(slide.slide_id, "")) for slide in slides]
     todo = [one for one in pictures if not _is_there(thumbnail_path(folder, one.slide_id), one.made_from)]
@@ -72,13 +75,17 @@ def make_thumbnails(
     return {outcome.slide_id: outcome.reason for outcome in outcomes if outcome.status == "failed"}
 
 
-def draw(picture: Picture, *, store: str, folder: Path) -> Outcome:
+def draw(picture: Picture, *, store: str, folder: Path) -> "Outcome":
     """Draw and write one thumbnail."""
+    from pipeline.cluster.mapping import Outcome
+    from preprocessing.features.store import FeatureStore
+    from preprocessing.slides.reader import SlideReader
+
     with SlideReader(picture.slide.path) as reader:
         pixels = reader.thumbnail(max(1.0, max(reader.size_px) / LONG_SIDE_PX))
     if picture.tiles:
         pixels = _outlined(pixels, FeatureStore(store).read_tiles(picture.tiles).mask)
-    with whole_file(thumbnail_path(folder, picture.slide_id)) as draft:
+    with atomic_file(thumbnail_path(folder, picture.slide_id)) as draft:
         Image.fromarray(pixels).save(
             draft, "JPEG", quality=JPEG_QUALITY, subsampling=0, comment=picture.made_from.encode()
         )  # chroma subsampling would blur thin coloured lines

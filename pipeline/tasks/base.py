@@ -98,8 +98,13 @@ class FittedTask(ABC):
         """How right the logits of a batch are; higher is better, NaN where its cases do not define it."""
 
     @abstractmethod
-    def calibrated(self, logits: Float[np.ndarray, "n K"]) -> "FittedTask":
-        """The same task after the model's outputs for its own training cases are known (where risk groups are cut)."""
+    def calibrated(self, logits: Float[np.ndarray, "n K"], labels: pd.DataFrame | None) -> "FittedTask":
+        """The same task once the model's outputs for training cases are known: where risk groups are cut, scale of curves.
+
+        Args:
+            logits: of n training cases.
+            labels: of these cases, where each was predicted without having been trained on; None where it was trained on.
+        """
 
     def gene_risk(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> OmicsRisk | None:
         """A risk that is linear in the genes of training cases; None for a task that has none."""

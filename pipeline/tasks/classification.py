@@ -80,7 +80,7 @@ class FittedClassification(FittedTask):
         """The probabilities of the true classes, summed over the batch."""
         return float(logits.detach().float().softmax(1).gather(1, targets.long()).sum())
 
-    def calibrated(self, logits: Float[np.ndarray, "n K"]) -> "FittedClassification":
+    def calibrated(self, logits: Float[np.ndarray, "n K"], labels: pd.DataFrame | None) -> "FittedClassification":
         """The same: outputs of training cases add nothing."""
         return self
 

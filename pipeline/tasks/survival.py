@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.losses import risk, survival_nll
-from pipeline.baselines.genomic import NotConvergedError, OmicsRisk, omics_risk
+from pipeline.baselines.genomic import SLOPE_PENALTY, NotConvergedError, OmicsRisk, omics_risk, ridge_cox
+from pipeline.baselines.predictors import LinearRisk
 from pipeline.metrics import PredictorReport, Statistic, SurvivalMetrics, c_index, survival_by_fold, survival_metrics
 from pipeline.tasks.base import OUTCOME, FittedTask, Task
 from pipeline.tasks.survival_baselines import CURVE_COLUMNS, CURVE_TIMES, SurvivalBaselines
@@ -31,11 +32,14 @@ class FittedSurvival(FittedTask):
         edges_months: the inner edges; a time equal to an edge belongs to the later bin.
         last_month: the longest time of a training case, where the curve ends.
         median_risk: of the training cases; a higher risk is the high-risk group. NaN until calibrated.
+        calibration: survival curves by risk; None where no case was predicted without having been trained on: then curves
+            are those of the hazards of the bins.
     """
 
     edges_months: tuple[float, ...]
     last_month: float
     median_risk: float = float("nan")
+    calibration: LinearRisk | None = None
 
     headline: ClassVar[str] = "c_index"
     chance: ClassVar[float | None] = 0.5
@@ -70,7 +74,21 @@ class FittedSurvival(FittedTask):
         return risk(logits)
 
     def curve(self, logits: Float[np.ndarray, "n K"], months: Float[np.ndarray, " T"]) -> Float[np.ndarray, "n T"]:
-        """Probability to be alive at the given months: the hazard is constant within a bin, the curve level at the end."""
+        """Probability to be alive at the given months, by the risk; level beyond the longest time of a training case.
+
+        Four bins with level hazards between quartiles of the times of death say too little of late years, and a network is
+        surer of its training cases than of others. Curves are therefore those of a Cox model of the risk alone, with
+        Breslow's baseline hazard, fitted to predictions of cases that the network was not trained on (van Houwelingen
+        2000, "Validation, calibration, revision and combination of prognostic survival models").
+        """
+        if self.calibration is not None:
+            return self.calibration.predict(self._risk(logits)[:, None], curve_times=months).curves
+        return self._curve_of_bins(logits, months)
+
+    def _curve_of_bins(
+        self, logits: Float[np.ndarray, "n K"], months: Float[np.ndarray, " T"]
+    ) -> Float[np.ndarray, "n T"]:
+        """The hazard is constant within a bin."""
         log_survival = self._log_survival(logits)
         knots = np.array([0.0, *self.edges_months, max(self.last_month, *self.edges_months)])
         values = np.pad(log_survival, ((0, 0), (1, 0)))
@@ -78,10 +96,13 @@ class FittedSurvival(FittedTask):
 
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
         """Risk group, risk (minus the sum of the survival curve over the bins, −K to 0) and the curve at a few months."""
-        risk = -np.exp(self._log_survival(logits)).sum(1)
+        risk = self._risk(logits)
         curve = self.curve(logits, CURVE_TIMES)
         columns = {name: curve[:, i] for i, name in enumerate(CURVE_COLUMNS)}
         return pd.DataFrame({"prediction": self._groups(risk), "risk": risk, **columns})
+
+    def _risk(self, logits: Float[np.ndarray, "n K"]) -> Float[np.ndarray, " n"]:
+        return -np.exp(self._log_survival(logits)).sum(1)
 
     def _groups(self, risk: Float[np.ndarray, " n"]) -> np.ndarray:
         return np.where(risk > self.median_risk, HIGH, LOW)
@@ -90,9 +111,20 @@ class FittedSurvival(FittedTask):
     def _log_survival(logits: Float[np.ndarray, "n K"]) -> Float[np.ndarray, "n K"]:
         return -np.logaddexp(0, logits.astype(float)).cumsum(1)  # log(1 − sigmoid(x)) = −log(1 + exp(x))
 
-    def calibrated(self, logits: Float[np.ndarray, "n K"]) -> "FittedSurvival":
-        """With the median risk of the training cases."""
-        return replace(self, median_risk=float(np.median(self.decode(logits)["risk"])))
+    def calibrated(self, logits: Float[np.ndarray, "n K"], labels: pd.DataFrame | None) -> "FittedSurvival":
+        """With the median risk of the training cases, and curves by risk where the cases were not trained on."""
+        risk = self._risk(logits)
+        fitted = replace(self, median_risk=float(np.median(risk)))
+        if labels is None:
+            return fitted
+        months, event = outcome(labels)
+        try:
+            slope = ridge_cox(risk[:, None], months, event, penalty=SLOPE_PENALTY)[0].clip(0)
+        except NotConvergedError as failure:
+            log.warning("survival: curves are not calibrated on left-out cases: %s", failure)
+            return fitted
+        curves = LinearRisk.of(np.ones(1), np.zeros(1), train_risk=risk, time=months, event=event, slope=float(slope))
+        return replace(fitted, calibration=curves)
 
     def gene_risk(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> OmicsRisk | None:
         """That of a ridge Cox model: it ranks cases better than logits of each bin, which are linear apart, would."""
@@ -100,12 +132,17 @@ class FittedSurvival(FittedTask):
         try:
             return omics_risk(genes, time, event, seed=seed)
         except NotConvergedError as failure:
-            log.warning("survival: the model is put on no linear risk: %s", failure)
+            log.warning("survival: no linear risk of the genes beside the model: %s", failure)
             return None
 
     def to_json(self) -> dict[str, Any]:
-        """Edges, end and median risk."""
-        return asdict(self)
+        """Edges, end, median risk, and the calibration where there is one."""
+        return {
+            "edges_months": self.edges_months,
+            "last_month": self.last_month,
+            "median_risk": self.median_risk,
+            "calibration": self.calibration.to_json() if self.calibration else None,
+        }
 
     def with_ensemble_sd(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
         """With `ensemble_sd`, the standard deviation of the members' risks, and the range of their curves.
@@ -256,7 +293,10 @@ class Survival(Task):
             raise ValueError(f"a median risk of {median}")
         if list(edges) != sorted(set(edges)) or not all(0 < month < float("inf") for month in (*edges, last)):
             raise ValueError(f"time bins with edges {edges}, up to {last} months")
-        return FittedSurvival(edges, last, median)
+        calibration = LinearRisk.from_json(fitted["calibration"]) if fitted["calibration"] else None
+        if calibration and len(calibration.coefficients) != 1:
+            raise ValueError(f"a calibration of {len(calibration.coefficients)} columns")
+        return FittedSurvival(edges, last, median, calibration)
 
     def describe(self, labels: pd.DataFrame) -> pd.Series:
         """Months; a plus sign behind them for a case that was alive then."""

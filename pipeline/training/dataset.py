@@ -1,9 +1,11 @@
 """Cases as batches: bags as they are in the store, genes scaled by the training cases."""
 
+import logging
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from preprocessing.features.store import FeatureStore
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix, concatenate, covariates
 from preprocessing.omics.scaler import OmicsScaler
 
+log = logging.getLogger(__name__)
 CACHE_BYTES = 4 << 30  # bags kept in memory by one process
 
 
@@ -27,11 +30,14 @@ class Bags:
         store: the feature store.
         keys: the feature groups of each case's slides; a case without slides has none.
         keep_bytes: what may be kept; the bag that was read last always is.
+        max_patches: of larger bags, models read a random sample of this size: in a training step a new one, else always the
+            same of a case. None: all patches.
     """
 
     store: str | Path
     keys: Mapping[str, tuple[str, ...]]
     keep_bytes: int = CACHE_BYTES
+    max_patches: int | None = None
     _kept: "OrderedDict[str, tuple[np.ndarray, np.ndarray]]" = field(default_factory=OrderedDict)
     _bytes: int = 0
 
@@ -76,9 +82,6 @@ class Dataset:
         rows: row of each case in `omics`; a case without genes has none.
         omics: one float32 (cases, g) array for each gene group, scaled.
         covariates: number of the group that holds clinical covariates, if there is one.
-        offsets: of training cases, K float32 logits each, of a linear fit without the case; see `models.linear`.
-        max_patches: larger bags are cut to a random sample of this size: in a training step a new one, else always the
-            same of a case. None: all patches are read.
     """
 
     bags: Bags
@@ -86,8 +89,6 @@ class Dataset:
     rows: Mapping[str, int]
     omics: Sequence[np.ndarray]
     covariates: int | None = None
-    offsets: Mapping[str, np.ndarray] = field(default_factory=dict)
-    max_patches: int | None = None
 
     def batch(
         self, cases: Sequence[str], *, max_patches: int | None = None, rng: np.random.Generator | None = None
@@ -96,19 +97,11 @@ class Dataset:
 
         Args:
             cases: ids.
-            max_patches: a smaller bound than the dataset's.
+            max_patches: a smaller bound than that of the bags.
             rng: draws the samples of bags that are cut; without one, a case is always cut to the same sample.
-
-        Raises:
-            ValueError: some cases have offsets, and others have not.
         """
-        bound = min((size for size in (max_patches, self.max_patches) if size is not None), default=None)
+        bound = min((size for size in (max_patches, self.bags.max_patches) if size is not None), default=None)
         bags = [_sampled(self.bags.read(case), bound, rng or _generator_of(case)) for case in cases]
-        offset, with_offset = None, [case in self.offsets for case in cases]
-        if any(with_offset) != all(with_offset):
-            raise ValueError("a batch of training cases and others: only the former have linear offsets")
-        if any(with_offset):
-            offset = torch.from_numpy(np.stack([self.offsets[case] for case in cases]))
         rows = [self.rows.get(case, -1) for case in cases]
         has_omics = torch.tensor([row >= 0 for row in rows])
         return Batch(
@@ -116,14 +109,12 @@ class Dataset:
             cells=tuple(torch.from_numpy(cells) for _, cells in bags),
             omics=tuple(torch.from_numpy(group[rows]) * has_omics[:, None] for group in self.omics),
             has_omics=has_omics,
-            offset=offset,
         )
 
     def cut(self, cases: Sequence[str]) -> list[str]:
-        """Those of the cases whose bags are larger than `max_patches`."""
-        if self.max_patches is None:
-            return []
-        return [case for case in cases if len(self.bags.read(case)[0]) > self.max_patches]
+        """Those of the cases of whose bags a sample is read."""
+        bound = self.bags.max_patches
+        return [] if bound is None else [case for case in cases if len(self.bags.read(case)[0]) > bound]
 
     @property
     def group_dims(self) -> list[int]:
@@ -142,8 +133,14 @@ def _sampled(
     features, cells = bag
     if size is None or len(features) <= size:
         return bag
+    _warn_of_samples(size)
     chosen = np.sort(rng.choice(len(features), size, replace=False))
     return features[chosen], cells[chosen]
+
+
+@cache
+def _warn_of_samples(size: int) -> None:
+    log.warning("of cases with more than %s tiles, a random sample of so many is read", f"{size:,}")
 
 
 def _generator_of(case: str) -> np.random.Generator:

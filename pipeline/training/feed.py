@@ -50,9 +50,8 @@ class Feed:
                 coming = pool.submit(self._next, batches, copying)
                 computing = torch.cuda.current_stream(self.device)
                 computing.wait_event(copied)
-                for x in (*batch.bags, *batch.omics, batch.has_omics, batch.offset):
-                    if x is not None:
-                        x.record_stream(computing)
+                for x in (*batch.bags, *batch.omics, batch.has_omics):
+                    x.record_stream(computing)
                 yield batch
 
     def _next(

@@ -77,7 +77,7 @@ def fit_model(
     size = config.batch_cases or min(16, max(4, len(cases) // 20))
     steps = max(1, min(math.ceil(len(cases) / size), len(cases) // least_cases))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_then_cosine(config, steps))
-    passes = Passes(Feed(torch.device(device), data.max_patches), least_cases)
+    passes = Passes(Feed(torch.device(device), data.bags.max_patches), least_cases)
     precision = _precision(config, device)
     history: list[Epoch] = []
     best: tuple[float, dict[str, Tensor]] | None = None
@@ -191,7 +191,7 @@ def predict(
     """
     limit_threads(device)
     model.eval()
-    passes = Passes(Feed(torch.device(device), data.max_patches))
+    passes = Passes(Feed(torch.device(device), data.bags.max_patches))
     groups: list[list[str]] = []
 
     def batches() -> Iterator[tuple[list[str], Batch]]:

@@ -1,8 +1,7 @@
 """One fold of one task, as a worker does it: it reads the joined cohort, fits, predicts and writes its folder."""
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -10,11 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from models.catalogue import MODELS
-from models.ensemble import Ensemble
-from models.linear import LinearOffset
 from models.settings import ModelSettings
 from pipeline.cluster.threads import limit_threads
 from pipeline.config.schema import CANDIDATE_KEYS, Config, ModelCandidate, identity
@@ -23,12 +19,13 @@ from pipeline.ood.reference import ReferenceCohort
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
-from pipeline.training.fit import Epoch, fit_model, predict
-from pipeline.training.linear_offset import fit_linear_part
+from pipeline.training.finished_fold import is_finished, mark_finished
+from pipeline.training.fit import Epoch, predict
+from pipeline.training.learning import Learned, TrainingSet, learn
 from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel, save_model
 from pipeline.training.plan import FINAL
-from pipeline.training.splits import Fold, with_validation
+from pipeline.training.splits import Fold
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.atomic import write_text, writing
 from preprocessing.io.code_fingerprint import code_fingerprint
@@ -129,10 +126,10 @@ def run_fold(job: FoldJob) -> str:
     """Fit on the fold's training cases and predict its test cases: `predictions.csv`, `baselines.csv`, `history.csv`, `model/`.
 
     Returns:
-        "done", or "reused" where the folder holds the result of this very job already.
+        "done", or "reused" where the folder holds the result of this very job already, as it was written.
     """
-    mark, done = job.fingerprint(), job.out / "done.json"
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["fingerprint"] == mark:
+    fingerprint = job.fingerprint()
+    if is_finished(job.out, fingerprint):
         return "reused"
     limit_threads(job.device)
     shutil.rmtree(job.out, ignore_errors=True)
@@ -140,7 +137,7 @@ def run_fold(job: FoldJob) -> str:
         job.out.mkdir(parents=True)
     with gpu_failures(str(job)):
         _fit_and_predict(job)
-    write_text(done, json.dumps({"fingerprint": mark}))
+    mark_finished(job.out, fingerprint)
     return "done"
 
 
@@ -148,7 +145,7 @@ def _fit_and_predict(job: FoldJob) -> None:
     """The files of a fold, but for the one that says that it is done."""
     fold = job.fold
     data, scaler = load_data(job, fold)
-    learned = learn(job, fold, data, job.candidate.model, job.candidate.settings)
+    learned = _learn(job, data, job.candidate.model, job.candidate.settings)
     baselines = fit_baselines(job, fold, data, learned.task) if job.baselines else None
     if fold.test:
         write_predictions(job, fold, data, learned)
@@ -163,7 +160,7 @@ def _fit_and_predict(job: FoldJob) -> None:
 
 
 def _trained(
-    job: FoldJob, data: Dataset, learned: "Learned", scaler: OmicsScaler | None, baselines: Baselines | None
+    job: FoldJob, data: Dataset, learned: Learned, scaler: OmicsScaler | None, baselines: Baselines | None
 ) -> TrainedModel:
     """What a model folder holds."""
     facts = {
@@ -173,7 +170,8 @@ def _trained(
         "covariates": list(job.covariates),
         "defining": list(job.defining),
         "trained_on_cases": len(job.fold.train),
-        "slide_notes": list(learned.slide_notes),
+        "model_share": learned.model_share,
+        "slide_notes": list(learned.notes),
     }
     return TrainedModel(
         model=learned.model.cpu(),
@@ -194,7 +192,7 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     Raises:
         InputError: no training case has genes, and the model is led by them; see `fit_scaler` for more.
     """
-    bags = Bags(job.config.store, job.bags)
+    bags = Bags(job.config.store, job.bags, max_patches=job.config.train.max_patches)
     molecular = OmicsMatrix.load(job.omics).without(job.defining)
     matrix = with_covariates(molecular, job.labels, job.covariates)
     there = set(matrix.case_ids)
@@ -206,8 +204,7 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
             "--model"
         )
     scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None
-    data = dataset_for(scaler, matrix, bags, patch_dim=bags.width())
-    return replace(data, max_patches=job.config.train.max_patches), scaler
+    return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
 
 
 def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> ReferenceCohort:
@@ -245,86 +242,10 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
     return replace(scaler, notes=notes)
 
 
-@dataclass(frozen=True)
-class Learned:
-    """Trained models that answer together, their task with what was fitted, and how the training of each went.
-
-    `slide_notes` say how the slides of the training cases were read, where that is to be told.
-    """
-
-    model: Ensemble
-    task: FittedTask
-    histories: list[list[Epoch]]
-    train_logits: np.ndarray
-    slide_notes: tuple[str, ...]
-
-
-def learn(job: FoldJob, fold: Fold, data: Dataset, model_name: str, settings: ModelSettings) -> Learned:
-    """Train the members of a model of that name on the fold's training cases, each with validation cases of its own."""
-    labels, config = job.labels, job.config.train
-    strata = TASKS[job.task].strata(labels.loc[list(fold.train)])
-    fitted = TASKS[job.task].fit(labels.loc[list(fold.train)], job.vocabulary)
-    linear = None
-    if config.linear and MODELS[model_name].reads_genes:
-        linear = fit_linear_part(fitted, data, fold.train, labels, seed=job.config.seed)
-    shown = replace(data, offsets=linear.offsets) if linear else data
-    members, histories = [], []
-    for number in range(config.members):
-        seed = int(np.random.SeedSequence([job.config.seed, number]).generate_state(1)[0])
-        own = with_validation(fold, strata, share=config.validation_share, seed=seed)
-        torch.manual_seed(seed)
-        model = MODELS[model_name](data.patch_dim, data.group_dims, fitted.n_outputs, settings)
-        if linear:
-            model = LinearOffset(model, linear.weight, linear.bias, linear.absent)
-        model.to(job.device)
-        history = fit_model(
-            model,
-            fitted,
-            shown,
-            cases=own.train,
-            targets=fitted.encode(labels.loc[list(own.train)]),
-            validation=(own.validation, fitted.encode(labels.loc[list(own.validation)])),
-            config=config,
-            least_cases=settings.least_cases,
-            seed=seed,
-            device=job.device,
-        )
-        members.append(model)
-        histories.append(history)
-    ensemble = Ensemble(members)
-    logits: list[np.ndarray] = []
-    halvings: list[int] = []
-    for output in predict(ensemble, shown, fold.train, device=job.device):
-        logits.append(output.logits.numpy())
-        pooled = output.extras.get("halvings")
-        halvings += [0] * len(output.logits) if pooled is None else pooled.amax(0).tolist()
-    train_logits = np.concatenate(logits)
-    return Learned(
-        ensemble,
-        fitted.calibrated(train_logits),
-        histories,
-        train_logits,
-        (*_on_pooling(model_name, halvings), *_on_samples(shown, fold.train)),
-    )
-
-
-def _on_pooling(model_name: str, halvings: Sequence[int]) -> tuple[str, ...]:
-    """How many of the training cases have slides that were pooled by 2, and how often; nothing where none was."""
-    pooled = sum(times > 0 for times in halvings)
-    if not pooled:
-        return ()
-    return (f"{model_name}: {pooled} of {len(halvings)} training cases pooled, up to {max(halvings)} times by 2",)
-
-
-def _on_samples(data: Dataset, cases: Sequence[str]) -> tuple[str, ...]:
-    """Of how many training cases only a sample of the tiles was read; nothing where all were."""
-    cut = data.cut(cases)
-    if not cut:
-        return ()
-    return (
-        f"{len(cut)} of {len(cases)} training cases have more than {data.max_patches:,} tiles (train.max_patches): a random "
-        "sample of so many was read, another one in each training step, and one that is always the same in prediction",
-    )
+def _learn(job: FoldJob, data: Dataset, model: str, settings: ModelSettings) -> Learned:
+    training = TrainingSet(job.fold, data, job.labels, TASKS[job.task], job.vocabulary)
+    config = job.config.train
+    return learn(training, model, settings, config=config, seed=job.config.seed, device=job.device)
 
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
@@ -368,7 +289,7 @@ def _write(path: Path, table: pd.DataFrame) -> None:
 
 def fit_baselines(job: FoldJob, fold: Fold, data: Dataset, task: FittedTask) -> Baselines | None:
     """What the model has to beat, fitted on the same training cases; None for a task without baselines."""
-    mil = learn(job, fold, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config()) if _slides_are_another_view(job) else None
+    mil = _learn(job, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config()) if _slides_are_another_view(job) else None
     simple = task.fit_baselines(
         job.labels.loc[list(fold.train)],
         data.genes(fold.train) if data.omics else None,

@@ -13,7 +13,6 @@ A folder comes from anywhere: whatever is in it, reading it runs no code, takes 
 ends in a model or in an InputError.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -31,12 +30,13 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
-from models.linear import LinearOffset
+from models.linear import LinearBlend
 from models.settings import Settings
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.baselines import Baselines
-from preprocessing.io.atomic import REMEDY, whole_folder
+from preprocessing.io.atomic import REMEDY, atomic_folder
 from preprocessing.io.errors import InputError, RunError, some
+from preprocessing.io.fingerprints import folder_digests
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class TrainedModel:
 
 def save_model(folder: Path, trained: TrainedModel) -> None:
     """Write the folder, whole or not at all."""
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         try:
             save_file(_arrays(trained), draft / "weights.safetensors")
         except SafetensorError as error:  # also what the system says, as of a full disk
@@ -93,7 +93,7 @@ def save_model(folder: Path, trained: TrainedModel) -> None:
 def hand_out(made: Path, folder: Path, facts: Mapping[str, Any]) -> None:
     """Copy a model folder and add to what it says of itself; whole or not at all."""
     described = read_json(made / "model.json")
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         shutil.copytree(made, draft, dirs_exist_ok=True)
         _write_json(draft / "model.json", described | _with_target(described, draft) | dict(facts))
         write_sums(draft)
@@ -109,7 +109,7 @@ def hand_out_folds(made: Sequence[Path], final: Path, folder: Path, facts: Mappi
         facts: added to what `ensemble.json` says.
     """
     described = read_json(final / "model.json")
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         names = [f"fold_{number}" for number in range(len(made))]
         for name, model in zip(names, made, strict=True):
             shutil.copytree(model, draft / name)
@@ -133,7 +133,7 @@ def _with_target(described: Mapping[str, Any], draft: Path) -> dict[str, Any]:
 
 def write_sums(folder: Path) -> None:
     """`SHA256SUMS` of all files of a model folder, as `sha256sum --check` reads it."""
-    lines = [f"{digest}  {name}" for name, digest in _digests(folder).items()]
+    lines = [f"{digest}  {name}" for name, digest in folder_digests(folder, without=SUMS).items()]
     (folder / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -146,20 +146,11 @@ def require_sums(folder: Path) -> None:
     told = dict(
         line.split("  ", 1)[::-1] for line in path.read_text("utf-8", errors="replace").splitlines() if "  " in line
     )
-    found = _digests(folder)
+    found = folder_digests(folder, without=SUMS)
     if wrong := sorted(name for name in told.keys() | found.keys() if told.get(name) != found.get(name)):
         raise InputError(
             f"model: {folder} is not as it was handed out ({some(wrong)}: changed, lost or added); copy it again from its run"
         )
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
-    digests = {}
-    for path in files:
-        with path.open("rb") as file:
-            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -178,7 +169,7 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
         "model": trained.model_name,
         "settings": trained.settings.model_dump(mode="json"),
         "members": len(trained.model.members),
-        "on_linear": isinstance(trained.model.members[0], LinearOffset),
+        "linear_logits": isinstance(trained.model.members[0], LinearBlend),
         "patch_dim": trained.patch_dim,
         "task": trained.task_name,
         "fitted": trained.task.to_json(),
@@ -267,10 +258,9 @@ def _member(described: Mapping[str, Any], settings: Settings, scaler: OmicsScale
     """One of the ensemble's models, as it was before training."""
     group_dims = scaler.group_dims if scaler else []
     model = MODELS[described["model"]](described["patch_dim"], group_dims, n_outputs, settings)
-    if not described["on_linear"]:
+    if not described["linear_logits"]:
         return model
-    nothing = torch.zeros(n_outputs)
-    return LinearOffset(model, torch.zeros(n_outputs, sum(group_dims)), nothing, nothing)
+    return LinearBlend(model, torch.zeros(n_outputs, sum(group_dims)), torch.zeros(n_outputs))
 
 
 def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tensor]) -> OmicsScaler | None:
@@ -304,7 +294,7 @@ _OWN_FIELDS = (
     "model",
     "settings",
     "members",
-    "on_linear",
+    "linear_logits",
     "patch_dim",
     "task",
     "fitted",

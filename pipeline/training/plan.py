@@ -12,7 +12,7 @@ from pipeline.config.schema import Config
 from pipeline.tasks import BY_DEFAULT, TASKS, Task
 from pipeline.training.splits import Fold, make_folds, read_folds
 from preprocessing.io.errors import InputError
-from preprocessing.omics.leakage import defining_features, label_copies
+from preprocessing.omics.leakage import defining_features, label_copies, label_followers
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as check_covariates
 
@@ -163,7 +163,9 @@ def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -
         cases = [case for case in own.index if case in set(omics.case_ids)]
         values = omics.take(cases).values
         defining = defining_features(name, omics.features)
-        defining |= label_copies(values, omics.features, own.loc[cases, task.label_columns[0]])
+        columns = own.loc[cases, list(task.label_columns)]
+        defining |= label_followers(values, omics.features, columns, keep=config.omics.keep)
+        defining |= label_copies(values, omics.features, columns.iloc[:, 0])
     covariates = tuple(
         column
         for column in config.covariates

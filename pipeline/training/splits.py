@@ -28,7 +28,7 @@ class Fold:
 
 
 def make_folds(strata: pd.Series, *, n_folds: int, seed: int, sites: pd.Series | None = None) -> list[Fold]:
-    """Stratified folds by case; each case is tested once. Validation cases are taken later, from training cases alone.
+    """Stratified folds by case; each case is tested once. There are no validation cases.
 
     Args:
         strata: the stratum of each case; the index holds the case ids.
@@ -67,21 +67,6 @@ def _with_thin_strata_joined(strata: pd.Series, n_folds: int) -> pd.Series:
     counts = strata.value_counts()
     thin = counts.index[counts < n_folds]
     return strata.where(~strata.isin(thin), "(thin)") if len(thin) < len(counts) else pd.Series("all", strata.index)
-
-
-def with_validation(fold: Fold, strata: pd.Series, *, share: float, seed: int) -> Fold:
-    """The fold with a stratified share of its training cases set aside for choosing; as it is if it has them, or share is 0."""
-    if fold.validation or share <= 0:
-        return fold
-    own = strata.loc[list(fold.train)]
-    counts = own.value_counts()
-    labels = own.where(own.map(counts) >= 2, counts.index[0])
-    n = max(labels.nunique(), round(share * len(own)))
-    stratify = labels if labels.value_counts().min() >= 2 and len(own) - n >= labels.nunique() else None
-    from sklearn.model_selection import train_test_split
-
-    train, validation = train_test_split(sorted(fold.train), test_size=n, random_state=seed, stratify=stratify)
-    return Fold(fold.number, tuple(sorted(train)), tuple(sorted(validation)), fold.test)
 
 
 def read_folds(folder: Path, cases: Sequence[str]) -> list[Fold]:

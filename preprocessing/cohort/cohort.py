@@ -1,13 +1,15 @@
 """The cohort: slides, molecular features and labels of all cases."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pandas as pd
 
-from preprocessing.features.precomputed import StoredRecipe
+from preprocessing.features.precomputed import PrecomputedRecipe
 from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.rescale import Method, rescale, targets_of
+from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 from preprocessing.tables.case_ids import case_of
 from preprocessing.tables.case_rows import Dropped
@@ -42,7 +44,7 @@ class Cohort:
     rows_dropped: tuple[Dropped, ...]
     notes: tuple[str, ...]
     needs: Literal["both", "any", "slides", "genes"]
-    precomputed: StoredRecipe | None = None
+    precomputed: PrecomputedRecipe | None = None
     gaps: pd.DataFrame = field(default_factory=pd.DataFrame)
     excluded: Mapping[str, str] = field(default_factory=dict)
     endpoint: str = "OS"
@@ -59,6 +61,10 @@ class Cohort:
         """All cases of slides and tables, those of unused rows included, sorted."""
         slides, rows = {file.case_id for file in self.found}, {case_of(row.id) for row in self.rows_dropped}
         return sorted(slides | rows | {*self.omics.case_ids, *map(str, self.labels.index)})
+
+    def rescaled(self, scalers: Sequence[OmicsScaler], method: Method) -> "Cohort":
+        """Return the cohort with its expression on the scale of the training cohort of these scalers, see `rescale`."""
+        return replace(self, omics=rescale(self.omics, targets_of(list(scalers)), method)) if method != "none" else self
 
     def used_cases(self, usable: Collection[str] | None = None) -> list[str]:
         """Cases with the inputs that the run needs, sorted; only slides in `usable` count if given."""

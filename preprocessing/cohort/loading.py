@@ -11,7 +11,7 @@ import pandas as pd
 from preprocessing.cohort.cohort import Cohort
 from preprocessing.cohort.matching import match_cases, spellings
 from preprocessing.cohort.molecular import read_tables
-from preprocessing.features.precomputed import stored_recipe, stored_slide
+from preprocessing.features.precomputed import precomputed_recipe, precomputed_slide
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.recognition import recognise
@@ -74,9 +74,9 @@ def load_cohort(
         if slides
         else ([], [], [])
     )
-    recipe = stored_recipe(usable, store) if store and any(slide.features for slide in usable) else None
+    recipe = precomputed_recipe(usable, store) if store and any(slide.features for slide in usable) else None
     if recipe:
-        notes.append(recipe.told())
+        notes.append(recipe.summary())
     cohort = Cohort(
         found=tuple(found.every()),
         slides=tuple(usable),
@@ -120,7 +120,7 @@ def _open_slides(
         raise InputError(
             f"slides: none of the {len(unusable)} slides in {_describe(source)} is used: {_reasons(unusable)}"
         )
-    precomputed = partial(stored_slide, store=store) if store and any(file.features for file in files) else None
+    precomputed = partial(precomputed_slide, store=store) if store and any(file.features for file in files) else None
     usable, broken = probe_slides(
         files,
         default_mpp=options.default_mpp,

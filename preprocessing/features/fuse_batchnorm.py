@@ -8,7 +8,6 @@ import copy
 
 import torch
 from jaxtyping import Float
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -28,6 +27,8 @@ def fuse_batch_norm(model: nn.Module, batch: Float[Tensor, "B 3 H W"]) -> nn.Mod
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return model
+    from timm.layers import BatchNormAct2d  # imported by whoever made the model
+
     fused = copy.deepcopy(model)
     names = {module: name for name, module in fused.named_modules()}
     for conv, norm in _pairs(fused, batch):

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int32, Num
 
 from preprocessing.features.store import Bag
-from preprocessing.io.atomic import whole_file
+from preprocessing.io.atomic import atomic_file
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.slides.resolution import MPP_RANGE, POWER_TIMES_MPP
 
@@ -143,7 +143,7 @@ def write_h5(
     feature_dtype, coord_dtype = dtypes or DTYPES[layout]
     wide = bag.features.dtype == np.float32
     coords = _to_um(bag.coords, geometry) if layout == "stamp" else bag.coords
-    with whole_file(path) as draft, h5py.File(draft, "w") as file:
+    with atomic_file(path) as draft, h5py.File(draft, "w") as file:
         file[FEATURES[layout]] = bag.features.astype("float32" if wide else feature_dtype)
         file["coords"] = coords.astype(coord_dtype)
         file.attrs.update({one.name: getattr(geometry, one.name) for one in fields(Geometry)})

@@ -14,7 +14,7 @@ from preprocessing.formats.colours import Scale, rgb
 from preprocessing.formats.geojson import colour_of
 from preprocessing.formats.h5 import Geometry
 from preprocessing.formats.labels import with_label
-from preprocessing.io.atomic import whole_file
+from preprocessing.io.atomic import atomic_file
 
 MPP = 4.0  # µm/px of the finest level: a tile of 128 µm has 32 pixels a side
 TIFF_TILE_PX = 256
@@ -53,7 +53,7 @@ def write_heatmap(
         legend = {"colours": {str(int(one)): colour_of(int(one), palette) for one in np.unique(values)}}
     mpp_xy = (size_px[i] * geometry.slide_mpp_xy[i] / image.shape[1 - i] for i in (0, 1))
     x, y = (UM_IN_CM / mpp for mpp in mpp_xy)  # pixels per centimetre
-    with whole_file(path) as draft, tifffile.TiffWriter(draft) as tiff:
+    with atomic_file(path) as draft, tifffile.TiffWriter(draft) as tiff:
         for number, level in enumerate(_pyramid(image)):
             tiff.write(
                 level,

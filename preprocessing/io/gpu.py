@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from preprocessing.io.errors import RunError
 
-AGAIN = "the same command goes on from what is finished"
+AGAIN = "the same command continues from what is finished"
 
 
 @contextmanager

@@ -4,13 +4,14 @@ Only mutations, copy numbers and chromosome arms define a diagnosis; the express
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.stats import norm, rankdata
 
-from preprocessing.tables.gene_names import feature_kind
+from preprocessing.tables.gene_names import feature_kind, is_gene_name
 
 _MUTATIONS = {
     "IDH1": "IDH mutation defines the subtype",
@@ -26,6 +27,9 @@ _COPIES = {
     "CDKN2B": "homozygous deletion of CDKN2A/B defines grade 4 of astrocytoma, IDH-mutant",
 }
 MIN_CASES = 10  # fewer cases can agree with a label by chance
+MIN_CLASS = 15  # likewise, of a class and of the others
+LARGEST_RHO, DOUBTED_RHO = 0.9, 0.7  # of genes, and of features without a gene name
+LARGEST_AUC, DOUBTED_AUC = 0.998, 0.95
 _CODELETION = "1p/19q codeletion defines oligodendroglioma"
 _GAIN7_LOSS10 = "+7/−10 defines glioblastoma, IDH-wildtype"
 _ARM = re.compile(r"(?:x|chr|arm|chrom|chromosome)?(1p|19q|7|7p|7q|10|10p|10q)(?:gain|loss|del|amp)?")
@@ -75,6 +79,61 @@ def label_copies(values: Float[np.ndarray, "n g"], features: Sequence[str], labe
         if pairs == n_values and (monotone or falling):
             copies[name] = f"it has one value for each value of {label.name}: the label under another name"
     return copies
+
+
+def label_followers(
+    values: Float[np.ndarray, "n g"], features: Sequence[str], labels: pd.DataFrame, *, keep: Collection[str] = ()
+) -> dict[str, str]:
+    """Return features that follow a label more closely than genes do, each with the reason.
+
+    In TCGA glioma (455 cases, 1,544 genes) the largest rank correlation of a gene with the time of the dead is 0.47, the largest
+    AUC of a gene for a class 0.986 (a gene on 1p for 1p/19q codeletion). A feature without a gene name is doubted earlier.
+
+    Args:
+        values: unscaled features of the labelled cases.
+        features: their names.
+        labels: of the same cases: a time with a column `event` (True: it happened), or classes, in the first column.
+        keep: features that are used whatever they follow.
+    """
+    label = labels.iloc[:, 0]
+    if pd.api.types.is_float_dtype(label):
+        happened = labels["event"].astype(bool).to_numpy() if "event" in labels else np.ones(len(label), dtype=bool)
+        if happened.sum() < MIN_CASES:
+            return {}
+        strength = _rank_correlations(values[happened], label[happened].to_numpy(float))
+        limits, measure = (LARGEST_RHO, DOUBTED_RHO), "rank correlation with the time of events"
+    else:
+        strength = np.max([np.zeros(len(features)), *_class_aucs(values, label)], axis=0)
+        limits, measure = (LARGEST_AUC, DOUBTED_AUC), "AUC for one class"
+    found = {}
+    for position in np.flatnonzero(strength > limits[1]).tolist():
+        name = features[position]
+        if name not in keep and strength[position] > limits[0 if is_gene_name(name) else 1]:
+            found[name] = f"{measure} {strength[position]:.3f}, more than genes reach; omics.keep keeps it"
+    return found
+
+
+def _rank_correlations(values: Float[np.ndarray, "n g"], time: Float[np.ndarray, " n"]) -> Float[np.ndarray, " g"]:
+    """|Spearman's rho| of each feature, 0 where it is constant, has missing values, or is within chance among so many."""
+    ranks = rankdata(values, axis=0, nan_policy="propagate")
+    ranks = ranks - ranks.mean(axis=0)
+    target = rankdata(time) - (len(time) + 1) / 2
+    spread = np.sqrt((ranks**2).sum(axis=0) * (target**2).sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho = np.nan_to_num(np.abs(target @ ranks) / spread)
+    chance = np.tanh(norm.isf(0.005 / values.shape[1]) * 1.03 / np.sqrt(len(time) - 3))  # Fisher's z
+    return np.where(rho > chance, rho, 0.0)
+
+
+def _class_aucs(values: Float[np.ndarray, "n g"], label: pd.Series) -> Iterator[Float[np.ndarray, " g"]]:
+    """AUC of each feature for each class against the rest, at least 0.5; 0 where it has missing values."""
+    ranks = rankdata(values, axis=0, nan_policy="propagate")
+    for name in label.unique():
+        members = (label == name).to_numpy(dtype=bool)
+        n, rest = int(members.sum()), int((~members).sum())
+        if min(n, rest) >= MIN_CLASS:
+            auc = (ranks[members].sum(axis=0) - n * (n + 1) / 2) / (n * rest)
+            yield np.nan_to_num(np.maximum(auc, 1 - auc))
 
 
 def _reason(column: str, default: str, *, grade_only: bool) -> str | None:

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from models.registry import nearest
-from preprocessing.io.atomic import whole_file
+from preprocessing.io.atomic import atomic_file
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables.gene_names import SUFFIX_OF_KIND, feature_kind, has_suffix
 
@@ -67,7 +67,7 @@ class OmicsMatrix:
 
     def save(self, path: Path) -> None:
         """Write plain arrays (npz) atomically."""
-        with whole_file(path) as draft, draft.open("wb") as file:
+        with atomic_file(path) as draft, draft.open("wb") as file:
             np.savez_compressed(
                 file,
                 format=np.array("omics-matrix/1"),

@@ -185,12 +185,12 @@ class OmicsScaler:
         if self.expects_counts is False and looks_like_counts(rna) and np.nanquantile(rna, 0.99) > 2 * COUNTS_BEYOND:
             raise InputError(
                 f"genes: the table contains counts (up to {np.nanmax(rna):g}), but the model was trained on log-transformed or "
-                f"standardised values; give a table on the same scale"
+                f"standardised values; give a table on the same scale, or use --rescale cohort"
             )
         if self.expects_counts and np.nanmax(rna) <= LARGEST_LOG:
             raise InputError(
                 f"genes: no value of the table is above {np.nanmax(rna):g}, as on a log scale or after standardisation, but the "
-                "model was trained on counts and takes logarithms itself; give a table on the same scale"
+                "model was trained on counts and takes logarithms itself; give a table on the same scale, or use --rescale cohort"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -311,7 +311,7 @@ def _scaling(
     expression value of 3,515 among z-scores, as real tables have them, would otherwise compress all others to a point.
     """
     binary = np.isin(values, (0, 1)).all(axis=0)
-    winsorised = _winsorise(values, config.clip)
+    winsorised = winsorise(values, config.clip)
     scaling = {
         "centre": winsorised.mean(axis=0),
         "scale": np.where(binary, BINARY_SCALE, winsorised.std(axis=0)),
@@ -328,8 +328,8 @@ def _scaling(
     return scaling
 
 
-def _winsorise(values: np.ndarray, clip: float) -> np.ndarray:
-    """Winsorise each column at `clip` × 1.4826 median absolute deviations from its median.
+def winsorise(values: np.ndarray, clip: float) -> np.ndarray:
+    """Return the values, each column winsorised at `clip` × 1.4826 median absolute deviations from its median.
 
     Columns with more than half their values equal have no such deviation and stay as they are.
     """

@@ -7,6 +7,19 @@ from importlib.resources import files
 
 import numpy as np
 
+from preprocessing.tables.reading import names_in
+
+# Names of columns of gene names, the best first, and of other metadata of genes.
+GENE_NAMES = names_in(
+    "hugo_symbol gene_symbol symbol genesymbol gene_name genename gene genes hgnc_symbol external_gene_name gene_id geneid "
+    "ensembl_gene_id ensembl_id ensembl attrib_name id_ref name id hybridization_ref probe_id probe entrez_gene_id entrez"
+)
+# A table may be read by these as genes in rows though no gene name is recognised; `id` and `name` say too little.
+SURE_GENE_NAMES = frozenset(GENE_NAMES[: GENE_NAMES.index("id_ref")])
+GENE_METADATA = frozenset(GENE_NAMES) | {
+    *names_in("entrez_id locus_id hgnc_id description gene_type gene_biotype biotype"),
+    *names_in("chr chrom chromosome start end length strand cytoband"),
+}
 SAMPLED = 2_000  # names that are looked at to judge what the names of a table are
 
 _SUFFIXES = {

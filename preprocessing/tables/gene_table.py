@@ -18,10 +18,11 @@ from preprocessing.tables.case_rows import (
 )
 from preprocessing.tables.column_names import plain_name
 from preprocessing.tables.gene_columns import gene_columns
+from preprocessing.tables.gene_names import SURE_GENE_NAMES
 from preprocessing.tables.id_columns import Evidence, choose_id_column
 from preprocessing.tables.loading import LoadedTable, load_table
 from preprocessing.tables.options import TableOptions
-from preprocessing.tables.orientation import SURE_GENE_NAMES, cases_in_rows
+from preprocessing.tables.orientation import cases_in_rows
 from preprocessing.tables.reading import names_in, read_number, text_columns
 
 # What STAR and HTSeq count beside the genes.

@@ -9,8 +9,8 @@ import pandas as pd
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables import case_ids
 from preprocessing.tables.column_names import is_label, plain_name
-from preprocessing.tables.gene_columns import is_annotation
-from preprocessing.tables.gene_names import are_integers, is_counter, is_measurement
+from preprocessing.tables.gene_columns import ROW_NUMBERS, is_annotation
+from preprocessing.tables.gene_names import GENE_METADATA, are_integers, is_counter, is_measurement
 from preprocessing.tables.options import TableOptions
 from preprocessing.tables.reading import names_in, text_columns, words_of
 
@@ -24,7 +24,6 @@ SAMPLE_NAMES = names_in(
 )
 SLIDE_NAMES = names_in("slide_id slide_ids slide filename file_name file")
 ID_WORDS = frozenset(names_in("id ids idx barcode case patient sample subject participant donor specimen accession"))
-UNNAMED = names_in("index row_names rowname rownames unnamed x v1 number")
 # Kinds of id columns by their names, the best first. An unnamed column of distinct words is how R and pandas write ids.
 KINDS = ("case", "unnamed", "sample", "id", "slide", "")
 SURE_KINDS = ("case", "sample")
@@ -64,7 +63,8 @@ def possible_ids(frame: pd.DataFrame) -> frozenset[str]:
         values = [value for value in frame[column] if isinstance(value, str)]
         if len(values) > 1 and (_is_distinct(values) or id_kind(column)) and not has_measurement(values):
             found.update(map(case_ids.case_of, values))
-    found.update(case_ids.case_of(column) for column in frame.columns if not is_label(column))
+    named = (c for c in frame.columns if not (is_label(c) or id_kind(c) or plain_name(c) in GENE_METADATA))
+    found.update(map(case_ids.case_of, named))
     return frozenset(found)
 
 
@@ -86,6 +86,11 @@ def has_measurement(values: Iterable[object]) -> bool:
     return any(map(is_measurement, values))
 
 
+def _is_unnamed(column: str) -> bool:
+    """Whether R or pandas made up the name: "", index, Unnamed: 0, X, rownames, V1."""
+    return ROW_NUMBERS.fullmatch(plain_name(column)) is not None or plain_name(column) in ("v1", "number")
+
+
 def _is_distinct(values: Sequence[object]) -> bool:
     return len(set(values)) == len(values) > 0
 
@@ -99,7 +104,7 @@ def _may_be_ids(frame: pd.DataFrame, column: str, evidence: Evidence) -> bool:
         return False
     if id_kind(column):
         return True
-    if not column or plain_name(column) in UNNAMED:
+    if _is_unnamed(column):
         return _is_distinct(values)
     return _is_distinct(values) and not are_integers(values) and not is_annotation(column)
 
@@ -155,7 +160,7 @@ def _rank(frame: pd.DataFrame, column: str, evidence: Evidence, *, samples: bool
     n_known, n_barcodes = sum(map(evidence.is_known, values)), sum(map(case_ids.is_barcode, values))
     kind, name = id_kind(column), plain_name(column).removeprefix("cases_")
     place = next((names.index(name) for names in (CASE_NAMES, SAMPLE_NAMES, SLIDE_NAMES) if name in names), 0)
-    if not kind and (not column or name in UNNAMED) and _is_distinct(values):
+    if not kind and _is_unnamed(column) and _is_distinct(values):
         kind = "unnamed"
     if (
         samples and n_barcodes and kind in SURE_KINDS

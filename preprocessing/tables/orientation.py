@@ -13,21 +13,18 @@ import pandas as pd
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables.column_names import is_label, plain_name
 from preprocessing.tables.gene_columns import DATED_GENE, FROM_DATES
-from preprocessing.tables.gene_names import are_integers, gene_share, is_counter
+from preprocessing.tables.gene_names import (
+    GENE_METADATA,
+    GENE_NAMES,
+    SURE_GENE_NAMES,
+    are_integers,
+    gene_share,
+    is_counter,
+)
 from preprocessing.tables.id_columns import SURE_KINDS, Evidence, has_measurement, id_kind
 from preprocessing.tables.options import TableOptions
-from preprocessing.tables.reading import names_in, text_columns
+from preprocessing.tables.reading import text_columns
 
-GENE_NAMES = names_in(
-    "hugo_symbol gene_symbol symbol genesymbol gene_name genename gene genes hgnc_symbol external_gene_name gene_id geneid "
-    "ensembl_gene_id ensembl_id ensembl attrib_name id_ref name id hybridization_ref probe_id probe entrez_gene_id entrez"
-)
-# A table may be read by these as genes in rows though no gene name is recognised; `id` and `name` say too little.
-SURE_GENE_NAMES = frozenset(GENE_NAMES[: GENE_NAMES.index("id_ref")])
-_GENE_METADATA = frozenset(GENE_NAMES) | {
-    *names_in("entrez_id locus_id hgnc_id description gene_type gene_biotype biotype"),
-    *names_in("chr chrom chromosome start end length strand cytoband"),
-}
 MOST = 0.5  # of the names are genes, where the names are those of genes
 _ASK = "name the column of case ids with --id-column, or say where the genes are with --genes-in rows or --genes-in columns"
 
@@ -135,7 +132,7 @@ def _transposed(path: Path, frame: pd.DataFrame, evidence: Evidence, notes: list
 
 def _is_gene_metadata(frame: pd.DataFrame, column: str) -> bool:
     """Whether a column of a transposed table describes the genes: by its name, as text or as a counter."""
-    if plain_name(column) in _GENE_METADATA:
+    if plain_name(column) in GENE_METADATA:
         return True
     values = frame[column]
     if values.dtype.kind == "O":
@@ -147,7 +144,7 @@ def _gene_names(
     path: Path, frame: pd.DataFrame, metadata: Sequence[str], evidence: Evidence, notes: list[str]
 ) -> list[str]:
     """The gene of each row, by symbol; where rows share one or have none, another name is appended."""
-    texts = [c for c in metadata if frame[c].dtype.kind == "O" or plain_name(c) in _GENE_METADATA]
+    texts = [c for c in metadata if frame[c].dtype.kind == "O" or plain_name(c) in GENE_METADATA]
     candidates = [c for c in texts if not is_counter(_texts(frame[c])) and frame[c].notna().any()]
     candidates = [c for c in candidates if not has_measurement(_texts(frame[c].dropna()))]
     if not candidates:

@@ -9,7 +9,7 @@ from torch._subclasses import FakeTensorMode
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.layers import packed
-from models.linear import LinearOffset
+from models.linear import LinearBlend
 from models.types import Batch
 from tests.stand_in import NAME, MixedDevicesError, StandIn, There
 
@@ -44,15 +44,13 @@ def results(model: torch.nn.Module, batch: Batch, *, explain: bool) -> dict[str,
     return {name: x.detach() for name, x in named.items()}
 
 
-@pytest.mark.parametrize("what", ["logits", "explanation", "ensemble with an offset"])
+@pytest.mark.parametrize("what", ["logits", "explanation", "ensemble of blends"])
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_a_model_on_another_device_mixes_nothing_waits_for_nothing_and_gives_the_same(name, what, make_batch):
     model, batch = build(name).eval(), stored(make_batch([20, 9, 14, 1, 8], **CASES))
     if what.startswith("ensemble"):
-        offsets = [
-            LinearOffset(one, torch.randn(4, 15), torch.randn(4), torch.randn(4)) for one in (model, build(name))
-        ]
-        model = Ensemble(offsets).eval()
+        blends = [LinearBlend(one, torch.randn(4, 15), torch.randn(4)) for one in (model, build(name))]
+        model = Ensemble(blends).eval()
     expected = results(model, batch, explain=what == "explanation")
     model.zero_grad()
     with StandIn() as device:

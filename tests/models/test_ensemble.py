@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from models.ensemble import Ensemble
-from models.linear import LinearOffset
+from models.linear import LinearBlend
 from models.types import Batch, ModelOutput
 from models.umeml import UMEML, UMEMLConfig
 
@@ -44,13 +46,26 @@ class Recorder(torch.nn.Module):
         self.seen.append((output, score(output.logits)))
 
 
-def test_a_model_with_a_linear_offset_scores_the_sum_after_the_backward_pass(make_batch):
+def test_what_a_blended_model_does_after_the_backward_pass_concerns_its_own_logits(make_batch):
     model, batch = Recorder(1.0), make_batch([5, 2], group_dims=[2])
-    linear = LinearOffset(model, torch.zeros(4, 2), torch.full((4,), 2.0), torch.zeros(4)).double()
+    linear = LinearBlend(model, torch.zeros(4, 2), torch.full((4,), 2.0)).double()
     linear.after_backward(linear(batch), lambda logits: logits.sum().item())
-    assert model.seen[0][1] == 8 * 3
+    assert model.seen[0][1] == 8 * 1
 
 
 def test_a_model_without_after_backward_is_passed_over(members, make_batch):
-    linear = LinearOffset(members[0], torch.zeros(4, 2), torch.zeros(4), torch.zeros(4)).double()
+    linear = LinearBlend(members[0], torch.zeros(4, 2), torch.zeros(4)).double()
     linear.after_backward(linear(make_batch([5], patch_dim=3, group_dims=[2])), lambda logits: 0.0)
+
+
+def test_logits_are_averaged_by_the_share_of_the_modalities_that_a_case_has(make_batch):
+    batch = make_batch([5, 0, 3], patch_dim=3, group_dims=[2])
+    batch = replace(batch, has_omics=torch.tensor([True, True, False]))
+    weight, bias = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]), torch.arange(4.0)
+    blend = LinearBlend(Recorder(8.0), weight, bias, (0.25, 0.75)).double().eval()
+    linear = batch.omics[0].double() @ weight.T.double() + bias.double()
+    logits = blend(batch).logits
+    torch.testing.assert_close(logits[0], 0.75 * 8 + 0.25 * linear[0])  # slides and genes
+    torch.testing.assert_close(logits[1], 0.25 * 8 + 0.75 * linear[1])  # genes only
+    torch.testing.assert_close(logits[2], torch.full((4,), 8.0).double())  # slides only: the model by itself
+    torch.testing.assert_close(blend.train()(batch).logits, torch.full((3, 4), 8.0).double(), check_dtype=False)

@@ -10,7 +10,8 @@ import pytest
 from pipeline.slides.recipe import FeatureRecipe
 from pipeline.slides.stages import SlidePart, embed, tile
 from preprocessing.features.encoders import EncoderConfig, load_encoder
-from preprocessing.features.store import FeatureStore, feature_key
+from preprocessing.features.keys import feature_key
+from preprocessing.features.store import FeatureStore
 from preprocessing.tiling.tiles import TileConfig
 from workflows.store import main
 
@@ -80,7 +81,7 @@ def test_two_runs_at_once_and_one_that_is_killed_leave_a_store_that_checks_out(t
     capsys.readouterr()
     assert main(["check", str(place), "--deep"]) == 0
     assert "9 groups whole, 0 damaged, 0 left behind" in capsys.readouterr().out
-    assert store.names("drafts") == []
+    assert store.names("temporary") == []
     encoder = EncoderConfig(name=f"local-dir:{tiny_vit}", precision="float32")
     for slide in slides:
         key = feature_key(slide, CONFIG, load_encoder(encoder).fingerprint)

@@ -192,7 +192,7 @@ def test_workers_on_other_hosts_give_what_one_process_gives(check_same, cohort, 
             r"the workers on 10\.213\.1\.2 do not see .*\.svs.* \(13 of 14 paths\); use a path that is the same shared folder",
         ),
         ("place/run", r"--out .*/place/run: the workers on 10\.213\.1\.2 have another folder of this name"),
-        ("place/store", r"--store .*/place/store/drafts: the workers on 10\.213\.1\.2 "),
+        ("place/store", r"--store .*/place/store/temporary: the workers on 10\.213\.1\.2 "),
     ],
 )
 def test_places_that_a_host_does_not_have_are_told_before_the_work_starts(

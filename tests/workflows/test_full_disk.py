@@ -39,8 +39,8 @@ def test_a_store_that_fills_up_ends_the_run_and_with_more_room_it_goes_on(cohort
     assert walk(*command) == 1
     told = " ".join(capsys.readouterr().err.split())
     assert f"error: store {disk}/store: tiles/" in told
-    assert "cannot be written (No space left on device); make room" in told
-    assert "the same command goes on from what is finished" in told
+    assert "cannot be written (No space left on device); free some space" in told
+    assert "the same command continues from what is finished" in told
     before = groups(disk / "store")
     store = FeatureStore(disk / "store")
     assert 0 < len(before) < 13
@@ -64,7 +64,7 @@ def test_a_store_that_may_only_be_read_is_refused_before_the_work_unless_all_is_
     capsys.readouterr()
     assert walk(*command, "--tile-px", "128", "--out", tmp_path / "other") == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert f"error: --store {disk}/store cannot be written (Read-only file system); make room or give the right" in told
+    assert f"error: --store {disk}/store cannot be written (Read-only file system); free some space or grant" in told
 
 
 def test_a_run_folder_that_may_only_be_read_is_refused(cohort, walk, tmp_path, disk, capsys):

@@ -98,7 +98,7 @@ class Place:
     def listing(self, where: str) -> set[str]:
         """All that is there, save the store's own folders, which may be empty."""
         paths = {str(path.relative_to(self.folder)) for path in (self.folder / where).rglob("*")}
-        return paths - {"store/parts", "store/drafts"}
+        return paths - {"store/parts", "store/temporary"}
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_a_run_that_is_killed_and_whose_worker_is_killed_later_ends_as_if_nothin
     log = (there.run / "run.log").read_text()
     assert "WARNING distributed.nanny: Restarting worker" in log
     assert "WARNING pipeline.cluster.mapping: training subtype, umeml, " in log
-    assert ": its worker process died; it is done again, alone" in log
+    assert ": worker crashed; retrying in isolation" in log
 
 
 @pytest.mark.slow
@@ -256,8 +256,8 @@ def test_the_drafts_of_a_dead_process_are_swept_by_the_next_start(place, undistu
         undisturbed.run / "models" / f".subtype.{name}" / "model.json",
     ]
     left += [undisturbed.run / "folds" / "subtype" / "umeml" / "fold_0" / f".model.{name}" / "weights.safetensors"]
-    left += [undisturbed.store / "drafts" / name / "zarr.json"]
-    (undisturbed.store / "drafts").mkdir(exist_ok=True)
+    left += [undisturbed.store / "temporary" / name / "zarr.json"]
+    (undisturbed.store / "temporary").mkdir(exist_ok=True)
     before = undisturbed.listing("run"), undisturbed.listing("store")
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)

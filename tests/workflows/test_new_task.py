@@ -48,7 +48,7 @@ class FittedAge(FittedTask):
     def score(self, logits, targets):
         return -float(self.loss(logits, targets))
 
-    def calibrated(self, logits):
+    def calibrated(self, logits, labels):
         return self
 
     def to_json(self):

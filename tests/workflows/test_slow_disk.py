@@ -76,4 +76,4 @@ def test_two_runs_at_once_on_a_store_that_answers_late(cohort, tiny_vit, walk, t
     for key in expected["features"]:
         assert_same_features(slow, tmp_path / "fast", key)
     assert store_command(["check", str(slow), "--deep"]) == 0
-    assert stores[0].names("drafts") == []
+    assert stores[0].names("temporary") == []

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,8 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from preprocessing.features import maintenance
-from preprocessing.features.store import FORMAT, Bag, FeatureStore
+from preprocessing.features.store import Bag, FeatureStore
+from preprocessing.io.fingerprints import fingerprint
 from preprocessing.tiling.slide_stats import SlideStats
 from preprocessing.tiling.tiles import TiledSlide, TileGrid
 from workflows import store as command
@@ -27,7 +29,7 @@ def fill(store, slide, encoders=("uni",)):
     told = {"slide_id": slide, **RECIPE}
     grid = TileGrid(cells * 256, cells, 0, (256, 256), (256, 256), 256, 0.5)
     store.write_tiles(f"{slide}-t", TiledSlide(grid, np.ones((4, 4), bool), 16.0), told)
-    store.write_look(f"{slide}-t", LOOK, told)
+    store.write_slide_stats(f"{slide}-t", LOOK, told)
     for encoder in encoders:
         bag = Bag(np.ones((3, 8), np.float32), cells * 256, cells)
         store.write_features(f"{slide}-{encoder}", bag, told | {"encoder": {"name": encoder}})
@@ -53,7 +55,7 @@ def anywhere(request, tmp_path):
 
 
 def groups(store):
-    return {f"{kind}/{key}" for kind in ("tiles", "looks", "features", "parts") for key in store.names(kind)}
+    return {f"{kind}/{key}" for kind in ("tiles", "slide_stats", "features", "parts") for key in store.names(kind)}
 
 
 def lose_chunk(store, name):
@@ -66,7 +68,7 @@ def test_ls_tells_encoders_recipes_and_slides(store, capsys):
     assert re.search(r"features +uni +256 px at 0.5 µm +whole +2 +2 ", told)
     assert re.search(r"features +virchow2 +256 px at 0.5 µm +whole +2 +2 ", told)
     assert "2 slides, 8 groups" in told
-    files = [path for kind in ("tiles", "looks", "features") for path in Path(store.place, kind).rglob("*")]
+    files = [path for kind in ("tiles", "slide_stats", "features") for path in Path(store.place, kind).rglob("*")]
     size = sum(path.stat().st_size for path in files if path.is_file())
     assert f"{size / 1024:.1f} KiB" in told
 
@@ -136,16 +138,32 @@ def test_only_a_deep_check_finds_features_that_are_not_as_many_as_their_tiles(st
     assert "damaged: features/S9-uni" in capsys.readouterr().out
 
 
+def test_groups_without_checksums_get_them_by_a_deep_check(store, capsys):
+    description = Path(store.place, "features/S1-uni/zarr.json")
+    group = json.loads(description.read_text())
+    attributes = {
+        name: value for name, value in group["attributes"].items() if "checksum" not in name and name != "name"
+    }
+    description.write_text(json.dumps(group | {"attributes": attributes | {"format": 2}}))
+    assert main(["check", store.place]) == 0
+    assert "1 of an older format: without checksums, which check --deep adds" in capsys.readouterr().out
+    assert main(["check", store.place, "--deep"]) == 0
+    assert "1 of an older format: checksums of what they hold now were added" in capsys.readouterr().out
+    assert main(["check", store.place, "--deep"]) == 0
+    assert "older format" not in capsys.readouterr().out
+    assert json.loads(description.read_text())["attributes"]["checksums"].keys() == {"features", "coords", "cells"}
+
+
 def test_prune_keeps_what_a_running_process_writes(store):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    drafts = Path(store.place, "drafts")
+    drafts = Path(store.place, "temporary")
     for process in (os.getpid(), gone.pid):
         (drafts / f"{socket.gethostname()}-{process}-{'a' * 32}").mkdir(parents=True)
     elsewhere = drafts / f"elsewhere-1-{'a' * 32}"
     elsewhere.mkdir()
     assert main(["prune", store.place, "--yes"]) == 0
-    assert set(store.names("drafts")) == {f"{socket.gethostname()}-{os.getpid()}-{'a' * 32}", elsewhere.name}
+    assert set(store.names("temporary")) == {f"{socket.gethostname()}-{os.getpid()}-{'a' * 32}", elsewhere.name}
 
 
 def test_prune_removes_parts_of_finished_slides_and_keeps_those_a_run_goes_on_from(store):
@@ -166,7 +184,7 @@ def test_prune_removes_parts_of_finished_slides_and_keeps_those_a_run_goes_on_fr
     ("what", "gone"),
     [
         (("--encoder", "uni"), {"features/S1-uni", "features/S2-uni"}),
-        (("--slide", "S1"), {"tiles/S1-t", "looks/S1-t", "features/S1-uni", "features/S1-virchow2"}),
+        (("--slide", "S1"), {"tiles/S1-t", "slide_stats/S1-t", "features/S1-uni", "features/S1-virchow2"}),
         (("--slide", "S1", "--encoder", "uni"), {"features/S1-uni"}),
         (("--key", "*-virchow2"), {"features/S1-virchow2", "features/S2-virchow2"}),
     ],
@@ -177,7 +195,7 @@ def test_rm_takes_what_fits_and_nothing_else(store, what, gone):
     assert groups(store) == before
     assert main(["rm", store.place, *what, "--yes"]) == 0
     assert groups(store) == before - gone
-    assert store.names("drafts") == []
+    assert store.names("temporary") == []
 
 
 def test_rm_keeps_a_part_that_a_run_may_be_writing(store, capsys):
@@ -217,7 +235,11 @@ def test_a_folder_that_is_no_store_is_refused_and_stays(tmp_path, capsys, verb):
 
 def test_groups_of_another_format_are_told_and_stay(store, capsys):
     description = Path(store.place, "features/S1-uni/zarr.json")
-    description.write_text(description.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT - 1}'))
+    group = json.loads(description.read_text())
+    attributes = group["attributes"] | {"format": 99}
+    del attributes["own_checksum"]
+    group["attributes"] = attributes | {"own_checksum": fingerprint(attributes)}
+    description.write_text(json.dumps(group))
     assert main(["check", store.place]) == 0
     assert "other format: features/S1-uni" in capsys.readouterr().out
     assert main(["prune", store.place, "--yes"]) == 0
@@ -230,7 +252,7 @@ def test_every_command_works_where_nothing_can_be_renamed(anywhere, capsys):
     assert main(["check", anywhere.place, "--deep"]) == 0
     assert main(["prune", anywhere.place, "--yes"]) == 0
     assert main(["rm", anywhere.place, "--encoder", "uni", "--yes"]) == 0
-    assert groups(anywhere) == {"tiles/S1-t", "looks/S1-t"}
+    assert groups(anywhere) == {"tiles/S1-t", "slide_stats/S1-t"}
 
 
 def test_what_may_be_being_written_to_an_object_store_is_not_damaged(tmp_path):
@@ -247,15 +269,15 @@ def test_what_may_be_being_written_to_an_object_store_is_not_damaged(tmp_path):
 
 def test_a_group_that_was_made_anew_meanwhile_stays(store, monkeypatch, capsys):
     lose_chunk(store, "features/S1-uni")
-    look_up = maintenance.look_up
+    inspect_entry = maintenance.inspect_entry
 
     def made_anew(place, name, **options):
         fill(store, "S1")
-        return look_up(place, name, **options)
+        return inspect_entry(place, name, **options)
 
-    listed = look_up(store, "features/S1-uni", stale_hours=24)
+    listed = inspect_entry(store, "features/S1-uni", stale_hours=24)
     monkeypatch.setattr("preprocessing.features.maintenance.entries", lambda *_, **__: iter([listed]))
-    monkeypatch.setattr("preprocessing.features.maintenance.look_up", made_anew)
+    monkeypatch.setattr("preprocessing.features.maintenance.inspect_entry", made_anew)
     assert main(["prune", store.place, "--yes"]) == 0
     assert "kept: features/S1-uni is whole by now" in capsys.readouterr().out
     assert store.has_features("S1-uni")
@@ -270,5 +292,5 @@ def test_help_loads_no_library():
 
 def test_a_store_without_its_own_description_is_a_store_still(store):
     Path(store.place, "zarr.json").unlink()
-    shutil.rmtree(Path(store.place, "drafts"), ignore_errors=True)
+    shutil.rmtree(Path(store.place, "temporary"), ignore_errors=True)
     assert main(["check", store.place]) == 0

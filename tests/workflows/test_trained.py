@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from pipeline.inference.trained import load_trained
 from pipeline.training.dataset import Bags, dataset_for
 from pipeline.training.fit import predict_logits
 from pipeline.training.model_folder import hand_out, hand_out_folds, load_model, write_sums
+from preprocessing.features.groups import signed
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
 from workflows.demo import write_svs
@@ -417,6 +419,7 @@ def change_attributes(run, store, part, value):
         inner[last] = value
         if part[0] == "encoder" and above:  # one that differs has another fingerprint
             inner["fingerprint"] = "0" * 32
+        described["attributes"] = signed(f"features/{key}", described["attributes"])
         path.write_text(json.dumps(described))
 
 
@@ -488,7 +491,7 @@ def test_features_that_are_damaged_while_the_run_is_on_end_it_with_a_message(
 
     monkeypatch.setattr(prediction, "prepare_cohort", damaged)
     predict(new_cases / "slides", new_cases / "genes.csv", store=store, code=1)
-    assert "is not whole; run again, and it is made anew" in capsys.readouterr().err
+    assert re.search(r"is not whole \(.*\); run again, and it is made anew", capsys.readouterr().err)
 
 
 def test_a_model_of_imported_features_takes_such_features_and_no_slides(

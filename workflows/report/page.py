@@ -73,11 +73,15 @@ def _content(run: FinishedRun) -> dict[str, Any]:
 
 def alerts(run: FinishedRun) -> list[Alert]:
     """What went wrong, the gravest first."""
-    found = [Alert(text, "#run") for text in run.facts.get("tasks_given_up", ())]
+    found = [Alert(text, "#run") for text in run.record.get("tasks_given_up", ())]
+    shifts: dict[str, Any] = run.record.get("cohort_shift", {})
+    for task, shift in shifts.items():
+        if shift["sentence"]:
+            found.append(Alert(" ".join([f"Task {task}: {shift['sentence']}.", *shift["remedies"]]), f"#task-{task}"))
     failed = run.slides[run.slides["status"] == "failed"] if len(run.slides) else run.slides
     if len(failed):
         found.append(Alert(f"{_slides(len(failed))} of {len(run.slides)} failed; the ledger says why.", "#slides"))
-    undrawn = set(run.facts.get("thumbnails_failed", ())).difference(failed["slide_id"] if len(failed) else ())
+    undrawn = set(run.record.get("thumbnails_failed", ())).difference(failed["slide_id"] if len(failed) else ())
     if undrawn:
         found.append(Alert(f"{_slides(len(undrawn))} could not be drawn; the ledger says why.", "#slides"))
     return found
@@ -92,7 +96,7 @@ def why_no_tasks(run: FinishedRun) -> str:
     until = run.config.get("until", "train")
     if until != "train":
         return f"This run ended before training, as it was asked to (until: {until}); it has no predictions and no metrics."
-    given_up = run.facts.get("tasks_given_up", [])
+    given_up = run.record.get("tasks_given_up", [])
     return (
         f"No task was trained: {'; '.join(given_up)}" if given_up else "No task was trained, so there are no metrics."
     )
@@ -100,7 +104,7 @@ def why_no_tasks(run: FinishedRun) -> str:
 
 def _picture(run: FinishedRun, task: str, name: str) -> str | None:
     """A picture of the explanations as a data URL, as small as the page shows it; None where it is not there."""
-    path = run.path / "explain" / task / name
+    path = run.folder / "explain" / task / name
     return data_url(path, most_px=TILE_PX if path.parent.name == "atlas" else MAP_PX)
 
 

@@ -213,28 +213,28 @@ def explain_reason(run: FinishedRun) -> str | None:
 
 def settings(run: FinishedRun) -> tuple[Table, ...]:
     """Timings, versions and origin."""
-    seconds = run.facts.get("seconds", {})
+    seconds = run.record.get("seconds", {})
     total = sum(seconds.values())
     timings = [
         (Cell(name), Cell(f"{value:,.1f}", sort=float(value)), Cell(f"{value / total:.0%}" if total else "–"))
         for name, value in seconds.items()
     ]
-    versions = [(Cell(name), Cell(str(version))) for name, version in run.facts.get("versions", {}).items()]
-    encoder = run.facts.get("encoder") or {}
+    versions = [(Cell(name), Cell(str(version))) for name, version in run.record.get("versions", {}).items()]
+    encoder = run.record.get("encoder") or {}
     made = encoder.get("precision") or f"imported from {encoder.get('imported_from')} files"
     origin = {
-        "folder": str(run.path),
-        "started": run.facts.get("started"),
-        "ended": run.facts.get("ended"),
-        "seed": run.facts.get("seed"),
-        "machine": ", ".join(f"{name} {value}" for name, value in run.facts.get("machine", {}).items()),
-        "git commit": run.facts.get("git_commit"),
-        "identity": run.facts.get("identity"),
-        "store": run.facts.get("store") or run.config.get("store"),
+        "folder": str(run.folder),
+        "started": run.record.get("started"),
+        "ended": run.record.get("ended"),
+        "seed": run.record.get("seed"),
+        "machine": ", ".join(f"{name} {value}" for name, value in run.record.get("machine", {}).items()),
+        "git commit": run.record.get("git_commit"),
+        "identity": run.record.get("identity"),
+        "store": run.record.get("store") or run.config.get("store"),
         "encoder": f"{encoder['name']}, {made}, {encoder['dim']} features a tile" if encoder else None,
     }
     facts = [(Cell(name), Cell(str(value))) for name, value in origin.items() if value is not None]
-    hashes = [(Cell(name), Cell(str(value))) for name, value in run.facts.get("inputs", {}).items()]
+    hashes = [(Cell(name), Cell(str(value))) for name, value in run.record.get("inputs", {}).items()]
     return (
         Table("timings", "Time", ("stage", "#seconds", "#share"), tuple(timings)),
         Table("origin", "Origin", ("what", "value"), tuple(facts)),

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.metrics import ClassificationMetrics, Metric, PredictorReport, TaskReport
 from pipeline.run.finished import FinishedRun
+from preprocessing.slides.selection import NOTABLE_UPSAMPLING
 from workflows.report.images import thumbnail_url
 from workflows.report.words import MODALITIES, metric_name, number, other_name, plain
 
@@ -65,7 +66,7 @@ class Table:
 
 def slide_table(run: FinishedRun) -> Table:
     """The ledger of slides, with their thumbnails; those that are not used come first."""
-    undrawn: Mapping[str, str] = run.facts.get("thumbnails_failed", {})
+    undrawn: Mapping[str, str] = run.record.get("thumbnails_failed", {})
     rows = []
     good = run.slides["status"].isin(GOOD)
     for slide in pd.concat([run.slides[~good], run.slides[good]]).to_dict("records"):
@@ -80,11 +81,23 @@ def slide_table(run: FinishedRun) -> Table:
                 _count(slide["n_tiles"]),
                 Cell("–") if pd.isna(mpp) else Cell(f"{mpp:.4g}", _text(slide.get("mpp_source")), sort=float(mpp)),
                 Cell(f"{slide['seconds']:.1f}", sort=float(slide["seconds"])),
-                Cell(_text(slide["reason"]) or (f"not drawn: {undrawn[name]}" if name in undrawn else "")),
+                Cell("; ".join(filter(None, (_text(slide["reason"]), _optics(slide), _undrawn(undrawn, name))))),
             )
         )
     columns = ("", "slide", "case", "status", "#tiles", "#µm per pixel", "#seconds", "reason")
     return Table("slide-ledger", "", columns, tuple(rows))
+
+
+def _undrawn(undrawn: Mapping[str, str], name: str) -> str:
+    return f"not drawn: {undrawn[name]}" if name in undrawn else ""
+
+
+def _optics(slide: Mapping[Any, Any]) -> str:
+    """What is unusual about a slide's resolution: pixels that were enlarged, metadata that are contradicted or overridden."""
+    factor, source = slide.get("upsampling"), _text(slide.get("mpp_source"))
+    enlarged = f"coarser than the tiles: enlarged {factor:.2f} times" if factor and factor > NOTABLE_UPSAMPLING else ""
+    doubtful = f"resolution from {source}" if "doubtful" in source or "overrides" in source else ""
+    return "; ".join(filter(None, (enlarged, doubtful)))
 
 
 def _thumbnail(run: FinishedRun, slide: Mapping[Any, Any], *, is_undrawn: bool) -> Cell:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config.schema import BASELINES
+from pipeline.baselines import BASELINES
 from pipeline.metrics import Metric, TaskReport
 
 METRICS = {  # how the page calls the keys of metrics.json

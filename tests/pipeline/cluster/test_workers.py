@@ -3,6 +3,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from urllib.request import urlopen
 
 import pytest
@@ -44,8 +45,24 @@ class TestDevice:
 
     def test_asked_for_and_absent_is_refused(self, monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-        with pytest.raises(InputError, match="torch sees no CUDA device here; use --device cpu or auto"):
+        reason = "The NVIDIA driver on your system is too old (found version 11040)"
+
+        def init():
+            raise RuntimeError(f"{reason}. Please update your GPU driver by …")
+
+        monkeypatch.setattr("torch.cuda.init", init)
+        expected = f"--device cuda: torch sees no CUDA device here ({reason}); use --device cpu or auto"
+        with pytest.raises(InputError, match=re.escape(expected)):
             choose_device("cuda")
+
+    def test_a_driver_that_is_too_old_is_warned_of_where_the_cpu_takes_over(self, monkeypatch, caplog):
+        def available():
+            warnings.warn("CUDA initialization: The NVIDIA driver is too old", stacklevel=1)
+            return False
+
+        monkeypatch.setattr("torch.cuda.is_available", available)
+        assert choose_device("auto") == "cpu"
+        assert "no GPU is used: CUDA initialization: The NVIDIA driver is too old" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +126,7 @@ def test_a_worker_that_dies_while_it_starts_ends_the_run_with_the_reason(monkeyp
     def dies(**_):
         raise RuntimeError("Nanny failed to start.")
 
-    monkeypatch.setattr("pipeline.cluster.workers.LocalCluster", dies)
+    monkeypatch.setattr("dask.distributed.LocalCluster", dies)
     with (
         Workers(2, "cpu") as workers,
         pytest.raises(RunError, match=r"a worker crashed while starting \(Nanny failed to start.\)"),

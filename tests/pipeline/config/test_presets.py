@@ -21,7 +21,7 @@ def test_the_paper_as_its_authors_set_it():
     config = load_config(INPUTS | {"preset": "paper"}, sets=["models.umeml.hidden=32"])
     train = config.train
     assert (train.epochs, train.batch_cases, train.lr, train.weight_decay) == (10, 1, 2e-4, 1e-4)
-    assert (train.warmup_epochs, train.modality_dropout, train.validation_share) == (1, 0, 0)
+    assert (train.warmup_epochs, train.modality_dropout) == (1, 0)
     assert config.task == ["survival", "grade", "subtype"]
     assert train.members == 1
     assert (config.omics.scaling, config.omics.axes) == ("minmax", "genes")

@@ -198,8 +198,8 @@ def test_none_means_without_that_side():
         ({"sets": ["models.umelm.gamma=3"]}, 'unknown model "umelm": did you mean "umeml"?'),
         ({"sets": ["tiles.tissue.detectr=a"]}, 'unknown key "tiles.tissue.detectr"'),
         (
-            {"sets": ["tiles.tissue.detector=grandqc"]},
-            'unknown tissue detector "grandqc": Known: colour, tiatoolbox',
+            {"sets": ["tiles.tissue.detector=hest"]},
+            'unknown tissue detector "hest": Known: colour, grandqc, tiatoolbox',
         ),
         (
             {"sets": ["tiles.tissue.settings.min_hole=1"]},
@@ -216,7 +216,7 @@ def test_none_means_without_that_side():
         ),
         ({"flags": INPUTS | {"task": ["surviva"]}}, 'unknown task "surviva": did you mean "survival"?'),
         ({"flags": INPUTS | {"encoder.name": "phikn"}}, 'unknown name "phikn": did you mean "phikon"?'),
-        ({"flags": INPUTS | {"encoder.name": "resnet_50"}}, 'unknown name "resnet_50": did you mean "resnet50'),
+        ({"flags": INPUTS | {"encoder.name": "resnt50"}}, 'unknown name "resnt50": did you mean "resnet50'),
     ],
 )
 def test_unknown_names_are_told_with_the_nearest_known_one(arguments, expected):
@@ -317,7 +317,7 @@ OTHER_VALUES = {
     **{"folds": 3, "variants": {"a": {}}},
     **{"seed": 7, "bootstrap": 7, "tiles.tile_px": 224, "tiles.mpp": 0.4, "tiles.min_tissue": 0.25},
     **{"encoder.name": "phikon", "encoder.precision": "bfloat16", "omics.clip": 3, "omics.n_clusters": 3},
-    **{"train.epochs": 3, "train.lr": 0.5, "train.validation_share": 0.25},
+    **{"train.epochs": 3, "train.lr": 0.5, "train.modality_dropout": 0.25},
 }
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
-from models.linear import LinearOffset
+from models.linear import LinearBlend
 from models.losses import risk
 from models.types import ModelOutput
 from pipeline.config.train import TrainConfig
@@ -174,8 +174,7 @@ def linear(axes, weight):
     turned = np.concatenate(
         [(scaler.axes[i].T if scaler.axes else np.eye(4)) @ weight[:, 4 * i : 4 * i + 4].T for i in range(3)]
     )
-    zero = torch.zeros(2)
-    model = Ensemble([LinearOffset(Nothing(), torch.from_numpy(turned.T).float(), zero, zero)])
+    model = Ensemble([LinearBlend(Nothing(), torch.from_numpy(turned.T).float(), torch.zeros(2), (0.0, 0.0))])
     task = TASKS["grade"].fit(pd.DataFrame({"grade": ["2", "4"]}), ("2", "4"))
     settings = MODELS["snn"].Config()
     return TrainedModel(model, "snn", settings, "grade", task, scaler, 1, {}), data, matrix

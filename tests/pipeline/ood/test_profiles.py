@@ -15,7 +15,7 @@ def test_slides_are_read_from_the_store_one_by_one(tmp_path):
     cells = np.zeros((40, 2), np.int32)
     features = np.arange(40 * 3, dtype=np.float32).reshape(40, 3)
     store.write_features("f", Bag(features, cells, cells), {})
-    store.write_look("t", LOOK, {})
+    store.write_slide_stats("t", LOOK, {})
     one, two = read_profiles(store, {"C": [SlideKeys("S1", "f", "t"), SlideKeys("S2", "f", "")]})
     np.testing.assert_allclose(one.mean, features.mean(axis=0))
     assert len(one.tiles) == 16

@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.config.loading import load_config
 from pipeline.run.folder import open_run
-from preprocessing.io.atomic import draft_name
+from preprocessing.io.atomic import temporary_name
 from preprocessing.io.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -108,7 +108,7 @@ def test_what_dead_processes_had_begun_in_the_folder_goes_when_the_run_opens_and
     dead.wait()
     folder = tmp_path / "out" / "models"
     draft = folder / f".a.csv.{socket.gethostname()}-{dead.pid}-{'0' * 32}"
-    own = folder / f".a.csv.{draft_name()}"
+    own = folder / f".a.csv.{temporary_name()}"
     with open_run(configure()):
         folder.mkdir()
     draft.touch()

@@ -15,7 +15,8 @@ from pipeline.slides import stages
 from pipeline.slides.recipe import FeatureRecipe
 from pipeline.slides.stages import SlidePart, divide, embed, embed_all, join, tile, tile_all
 from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
-from preprocessing.features.store import FeatureStore, feature_key, tile_key
+from preprocessing.features.keys import feature_key, tile_key
+from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import SlideError
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.reader import SlideReader
@@ -78,18 +79,18 @@ def replaced_after(monkeypatch, name, path):
 class TestLook:
     def test_it_is_kept_beside_the_tiles(self, slide, tmp_path):
         tile(slide, store=tmp_path / "store", config=CONFIG)
-        look = FeatureStore(tmp_path / "store").read_look(tile_key(slide, CONFIG))
+        look = FeatureStore(tmp_path / "store").read_slide_stats(tile_key(slide, CONFIG))
         assert look.tissue_mm2 == pytest.approx(450 * 320 * 0.25 / 1e6, rel=0.1)  # x 700–1150, y 60–380, at 0.5 µm/px
 
     def test_a_slide_that_was_tiled_before_is_looked_at_and_not_tiled_again(self, slide, tmp_path, monkeypatch):
         store = FeatureStore(tmp_path / "store")
         tile(slide, store=store.place, config=CONFIG)
-        look = store.read_look(tile_key(slide, CONFIG))
-        store.remove(f"looks/{tile_key(slide, CONFIG)}")
-        assert not store.has_look(tile_key(slide, CONFIG))
+        look = store.read_slide_stats(tile_key(slide, CONFIG))
+        store.remove(f"slide_stats/{tile_key(slide, CONFIG)}")
+        assert not store.has_slide_stats(tile_key(slide, CONFIG))
         monkeypatch.setattr(stages, "tile_slide", None)  # would be called
         assert tile(slide, store=store.place, config=CONFIG).n_tiles == 35
-        assert store.read_look(tile_key(slide, CONFIG)) == look
+        assert store.read_slide_stats(tile_key(slide, CONFIG)) == look
 
 
 class TestStain:
@@ -103,8 +104,8 @@ class TestStain:
         before, after = (store.read_features(key).features.astype(float) for key in keys)
         assert plain[0].n_tiles == len(before) == len(after)
         assert np.abs(after - before).mean() > 0.05
-        assert store.described(f"features/{keys[1]}")["stain"]["method"] == "reinhard"
-        assert "stain" not in store.described(f"features/{keys[0]}")
+        assert store.attributes(f"features/{keys[1]}")["stain"]["method"] == "reinhard"
+        assert "stain" not in store.attributes(f"features/{keys[0]}")
 
     def test_a_slide_whose_stain_stays_says_so_in_the_ledger_and_in_the_store(
         self, slide, tmp_path, encoder, monkeypatch
@@ -116,7 +117,7 @@ class TestStain:
         _, outcome = run(slide, tmp_path, encoder, config=config)
         assert (outcome.status, outcome.reason) == ("done", "stain not normalised: one colour")
         key = feature_key(slide, config, load_encoder(encoder).fingerprint)
-        assert FeatureStore(tmp_path).described(f"features/{key}")["stain"]["doubt"] == outcome.reason
+        assert FeatureStore(tmp_path).attributes(f"features/{key}")["stain"]["doubt"] == outcome.reason
         unchanged = feature_key(slide, CONFIG, load_encoder(encoder).fingerprint)
         run(slide, tmp_path, encoder)
         both = [FeatureStore(tmp_path).read_features(one).features for one in (key, unchanged)]

@@ -109,5 +109,5 @@ def test_a_picture_that_is_begun_has_the_name_of_a_draft_which_is_swept_when_its
     monkeypatch.setattr(Image.Image, "save", saved)
     draw(corner_slide)
     (picture,) = (tmp_path / "t").iterdir()
-    own = rf"\.{re.escape(picture.name)}\.{re.escape(socket.gethostname())}-{os.getpid()}-[0-9a-f]{{32}}"
+    own = rf"\.{re.escape(picture.name)}\.{re.escape(socket.gethostname())}-{os.getpid()}\.\d+-[0-9a-f]{{32}}"
     assert [re.fullmatch(own, name) is not None for name in begun] == [True]

@@ -117,7 +117,7 @@ def test_risk_is_minus_the_sum_of_the_curve_and_worse_is_higher():
 
 def test_risk_groups_are_cut_at_the_median_of_the_training_cases():
     logits = logit([[0.1] * 4, [0.5] * 4, [0.9] * 4])
-    fitted = THIRDS.calibrated(logits)
+    fitted = THIRDS.calibrated(logits, None)
     assert fitted.median_risk == pytest.approx(-0.9375)
     assert fitted.decode(logits)["prediction"].tolist() == ["low risk", "low risk", "high risk"]
 
@@ -248,7 +248,7 @@ def test_a_fitted_task_comes_back_from_its_json(name):
     labels["event"] = [True, True, False]
     task = TASKS[name]
     fitted = task.fit(labels, task.vocabulary(labels))
-    fitted = fitted.calibrated(np.random.default_rng(0).normal(size=(3, fitted.n_outputs)))
+    fitted = fitted.calibrated(np.random.default_rng(0).normal(size=(3, fitted.n_outputs)), None)
     assert task.restore(json.loads(json.dumps(fitted.to_json()))) == fitted
 
 

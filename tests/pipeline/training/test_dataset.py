@@ -88,7 +88,7 @@ def test_a_cut_bag_is_a_random_sample_that_keeps_patch_and_cell_together(data):
 
 
 def test_without_a_generator_a_case_is_always_cut_to_the_same_sample(data):
-    bounded = replace(data, max_patches=5)
+    bounded = replace(data, bags=replace(data.bags, max_patches=5))
     alone, beside = bounded.batch(["two"]).bags[0], bounded.batch(["one", "two"]).bags[1]
     assert len(alone) == 5
     assert torch.equal(alone, beside)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.catalogue import MODELS
-from models.linear import LinearOffset
+from models.linear import LinearBlend
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
 from pipeline.config.train import TrainConfig
@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_predictions_to_the_last_bit(learned):
 
 
 def test_the_state_of_the_global_generators_does_not_matter(learned):
-    cut = learned[0], replace(learned[1], max_patches=2)
+    cut = learned[0], replace(learned[1], bags=replace(learned[1].bags, max_patches=2))
     first = train(cut, modality_dropout=0.5)[0].state_dict()
     np.random.seed(5)  # noqa: NPY002  # the legacy global state is what is disturbed here
     torch.rand(100)
@@ -199,7 +199,7 @@ def test_a_model_has_its_say_between_backward_and_step(learned, on_linear):
     model = inner = Outspoken(WIDTH, [3], 2, SMALL)
     before = {name: weight.clone() for name, weight in inner.state_dict().items()}
     if on_linear:
-        model = LinearOffset(inner, torch.zeros(2, 3), torch.zeros(2), torch.zeros(2))
+        model = LinearBlend(inner, torch.zeros(2, 3), torch.zeros(2))
     fit_model(
         model, task, data, cases=CASES, targets=task.encode(LABELS), validation=((), np.zeros((0, 1), int)),
         config=TrainConfig(epochs=2, batch_cases=4, modality_dropout=0.5), seed=0, device="cpu",

@@ -106,7 +106,7 @@ def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "pipeline.training.model_folder.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
     )
-    with pytest.raises(RunError, match=r"/model cannot be written \(disk full\); make room"):
+    with pytest.raises(RunError, match=r"/model cannot be written \(disk full\); free some space"):
         save_model(tmp_path / "model", trained)
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

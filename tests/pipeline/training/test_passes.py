@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.abmil import ABMIL, ABMILConfig
-from models.linear import LinearOffset
+from models.linear import LinearBlend
 from models.subspace import SubspaceConfig, SubspaceFusion
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
@@ -46,8 +46,7 @@ def out_of_memory_beyond(model, patches: int, seen: list[int] | None = None):
 def umeml():
     torch.manual_seed(0)
     model = UMEML(6, (3, 3), 3, UMEMLConfig(hidden=16, heads=2, dropout=0, attention_dropout=0)).train()
-    zero = torch.zeros(3)
-    return LinearOffset(model, torch.zeros(3, 6), zero, zero)
+    return LinearBlend(model, torch.zeros(3, 6), torch.zeros(3))
 
 
 def subspace(**settings):
@@ -130,7 +129,7 @@ def test_bags_that_are_kept_on_the_device_are_freed_first():
 
 
 def test_a_gpu_that_fails_ends_the_run_with_what_to_do():
-    failed = r"fold 3: the GPU failed \(CUDA error: launch failure\): see nvidia-smi .* the same command goes on"
+    failed = r"fold 3: the GPU failed \(CUDA error: launch failure\): see nvidia-smi .* the same command continues"
     with pytest.raises(RunError, match=failed), gpu_failures("fold 3"):
         raise torch.AcceleratorError("CUDA error: launch failure\nCUDA kernel errors might be …")
     full = r"fold 3: the GPU's memory is full \(.*\): end what else runs there"

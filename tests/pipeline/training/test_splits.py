@@ -1,10 +1,11 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.training.splits import Fold, make_folds, read_folds, with_validation, write_folds
+from pipeline.training.splits import Fold, make_folds, read_folds, write_folds
 from preprocessing.io.errors import InputError
 
 
@@ -87,27 +88,9 @@ def test_fewer_sites_than_folds():
         make_folds(own, n_folds=3, seed=0, sites=sites)
 
 
-def test_validation_cases_come_from_the_training_cases_alone():
-    own = strata(a=30, b=20)
-    fold = make_folds(own, n_folds=5, seed=0)[2]
-    divided = with_validation(fold, own, share=0.25, seed=0)
-    assert divided.test == fold.test
-    assert not set(divided.train) & set(divided.validation)
-    assert sorted([*divided.train, *divided.validation]) == list(fold.train)
-    assert own.loc[list(divided.validation)].value_counts().to_dict() == {"a": 6, "b": 4}
-
-
-def test_a_fold_that_has_validation_cases_keeps_them():
-    fold = Fold(0, ("a", "b", "c"), ("d",), ("e",))
-    own = pd.Series("x", index=list("abcde"))
-    assert with_validation(fold, own, share=0.5, seed=0) == fold
-    bare = Fold(0, ("a", "b", "c"), (), ("e",))
-    assert with_validation(bare, own, share=0, seed=0) == bare
-
-
 def test_folds_are_read_back_as_they_were_written(tmp_path):
     own = strata(a=30, b=20)
-    folds = [with_validation(fold, own, share=0.2, seed=0) for fold in make_folds(own, n_folds=12, seed=0)]
+    folds = [replace(one, train=one.train[5:], validation=one.train[:5]) for one in make_folds(own, n_folds=12, seed=0)]
     write_folds(folds, tmp_path / "new")
     assert read_folds(tmp_path / "new", list(own.index)) == folds
 

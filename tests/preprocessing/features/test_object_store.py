@@ -76,9 +76,9 @@ def test_an_interrupted_write_is_not_there_and_is_made_anew(store, monkeypatch):
 
 def test_an_object_that_is_lost_is_noticed(store):
     store.write_features("k", make_bag(), {})
-    store._files.rm_file(f"{store._root}/features/k/features/c/1/0")
+    store._files.rm_file(f"{store._root}/features/k/features/c/0/0")
     assert not store.has_features("k")
-    with pytest.raises(SlideError, match="features/k is not whole; run again"):
+    with pytest.raises(SlideError, match=r"features/k is not whole \(.*\); run again"):
         store.read_features("k")
 
 
@@ -90,7 +90,7 @@ def test_a_writer_that_was_overtaken_does_not_call_the_slide_whole(store, monkey
         if name.endswith("cells"):
             monkeypatch.setattr(FeatureStore, "_write_array", write_array)
             store.write_features("k", make_bag(seed=1), {})
-            store._files.rm_file(f"{store._root}/features/k/features/c/1/0")  # the other writes it anew at this moment
+            store._files.rm_file(f"{store._root}/features/k/features/c/0/0")  # the other writes it anew at this moment
         return write_array(self, name, array)
 
     monkeypatch.setattr(FeatureStore, "_write_array", overtaken)

@@ -13,8 +13,11 @@ import torch
 import zarr
 
 from preprocessing.features.encoders import Encoder, EncoderConfig
-from preprocessing.features.store import FORMAT, Bag, FeatureStore, feature_key, tile_key
+from preprocessing.features.groups import FORMAT
+from preprocessing.features.keys import feature_key, tile_key
+from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import InputError, RunError, SlideError
+from preprocessing.io.fingerprints import fingerprint
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.quality import QualityConfig
 from preprocessing.tiling.stain import StainConfig
@@ -37,7 +40,9 @@ def make_tiled():
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path, monkeypatch):
+    """An empty store, of small chunks."""
+    monkeypatch.setattr("preprocessing.features.arrays.CHUNK_BYTES", 4096)
     return FeatureStore(tmp_path / "store")
 
 
@@ -90,7 +95,9 @@ class TestStore:
         group = zarr.open_group(Path(store.place) / "features" / "k", mode="r")
         told = dict(group.attrs)
         assert told.pop("content")["files"] == 6  # three arrays, each a description and a chunk
-        assert told == {"format": FORMAT, "slide_id": "S1", "recipe": {"mpp": 0.5}}
+        assert set(told.pop("checksums")) == {"features", "coords", "cells"}
+        assert len(told.pop("own_checksum")) == 32
+        assert told == {"format": FORMAT, "name": "features/k", "slide_id": "S1", "recipe": {"mpp": 0.5}}
         assert group.metadata.zarr_format == 3
         assert set(group) == {"features", "coords", "cells"}
 
@@ -121,8 +128,11 @@ class TestStore:
 
     def test_another_format_is_refused(self, store):
         store.write_features("k", make_bag(), {})
-        zarr.open_group(Path(store.place) / "features" / "k", mode="r+").attrs["format"] = FORMAT + 1
-        with pytest.raises(SlideError, match=rf"features/k has format {FORMAT + 1}, not {FORMAT}"):
+        group = zarr.open_group(Path(store.place) / "features" / "k", mode="r+")
+        attributes = dict(group.attrs) | {"format": FORMAT + 1}
+        del attributes["own_checksum"]
+        group.attrs.update(attributes | {"own_checksum": fingerprint(attributes)})
+        with pytest.raises(SlideError, match=rf"features/k has format {FORMAT + 1}, this version reads 2 and {FORMAT}"):
             store.read_features("k")
 
     @pytest.mark.parametrize("harm", ["lost", "cut"])
@@ -135,7 +145,7 @@ class TestStore:
         else:
             chunk.write_bytes(chunk.read_bytes()[:-7])
         assert not store.has_features("k")
-        with pytest.raises(SlideError, match="features/k is not whole; run again"):
+        with pytest.raises(SlideError, match=r"features/k is not whole \(.*\); run again"):
             store.read_features("k")
         store.write_features("k", bag, {})
         assert store.has_features("k")
@@ -150,7 +160,7 @@ class TestPlace:
             store.prepare()
             store.check()
         told = dict(zarr.open_group(store.place, mode="r").attrs)
-        assert told == {"holds": "tiles and patch features of whole-slide images", "format": FORMAT}
+        assert told == {"content": "tiles and patch features of whole-slide images", "format": FORMAT}
 
     def test_a_store_of_a_later_format_is_refused(self, store):
         store.prepare()
@@ -190,7 +200,7 @@ class TestPlace:
 class TestWriting:
     def everything(self, store):
         """Groups and drafts."""
-        return sorted(path.name for kind in ("features", "drafts") for path in Path(store.place, kind).glob("*"))
+        return sorted(path.name for kind in ("features", "temporary") for path in Path(store.place, kind).glob("*"))
 
     def test_the_final_name_appears_last(self, store, monkeypatch):
         publish = FeatureStore._publish
@@ -238,14 +248,12 @@ class TestWriting:
         assert self.everything(store) == ["k"]
 
     def test_what_other_machines_have_begun_is_left_to_them(self, store, monkeypatch):
-        drafts = Path(store.place) / "drafts"
-        names = [f"vm-2-999999-{'a' * 32}", f"other-999999-{'a' * 32}", "something-else"]
-        recycled = f"vm-{os.getpid()}-{'b' * 32}"  # a process that lives, but is younger than the draft
+        drafts = Path(store.place) / "temporary"
+        names = [f"vm-2-999999-{'a' * 32}", f"vm-2-999999.5-{'a' * 32}", f"other-999999-{'a' * 32}", "something-else"]
+        recycled = f"vm-{os.getpid()}.1-{'b' * 32}"  # a process has its owner's number, but started later
         for name in [*names, f"vm-999999-{'a' * 32}", recycled]:
             (drafts / name).mkdir(parents=True)
-        os.utime(drafts / recycled, (1e9, 1e9))
         monkeypatch.setattr("socket.gethostname", lambda: "vm")
-        monkeypatch.setattr("psutil.pid_exists", lambda process: process == os.getpid())
         store.prepare()
         assert sorted(path.name for path in drafts.iterdir()) == sorted(names)
 
@@ -276,9 +284,9 @@ class TestWriting:
         def full(draft, final):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("preprocessing.features.store.os.rename", full)
+        monkeypatch.setattr("preprocessing.features.groups.os.rename", full)
         with pytest.raises(
-            RunError, match=r"store: features/k cannot be written \(No space left on device\); make room"
+            RunError, match=r"store: features/k cannot be written \(No space left on device\); free some space"
         ):
             store.write_features("k", make_bag(), {})
         assert self.everything(store) == []
@@ -423,7 +431,7 @@ class TestKey:
         assert tile_key(one, TileConfig()) != tile_key(other, TileConfig())
 
     def test_the_format_changes_it(self, monkeypatch):
-        monkeypatch.setattr("preprocessing.features.store.FORMAT", FORMAT + 1)
+        monkeypatch.setattr("preprocessing.features.keys.RECIPE_VERSION", FORMAT + 1)
         assert feature_key(SLIDE, TileConfig(), "encoder") != self.KEY
 
     def test_slides_whose_ids_look_alike_on_disk_do_not_share_it(self):

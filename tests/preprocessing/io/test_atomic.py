@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.io.atomic import draft_name, sweep, whole_file, whole_folder, write_text
+from preprocessing.io.atomic import atomic_file, atomic_folder, process_start, sweep, temporary_name, write_text
 from preprocessing.io.errors import RunError
 
 
@@ -21,7 +21,7 @@ def dead():
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
     path = tmp_path / "a.csv"
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_text("new")
         assert not path.exists()
     assert [one.name for one in tmp_path.iterdir()] == ["a.csv"]
@@ -30,7 +30,7 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
 def test_the_draft_itself_becomes_the_file_so_that_no_reader_meets_half_of_it(tmp_path):
     path = tmp_path / "a.csv"
     write_text(path, "old")
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_text("new and longer")
         written = draft.stat().st_ino
     with path.open() as new:
@@ -50,7 +50,7 @@ def test_what_is_interrupted_leaves_what_was_there(tmp_path, error):
     write_text(tmp_path / "a.csv", "old")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").touch()
-    for whole in (whole_file(tmp_path / "a.csv"), whole_folder(tmp_path / "model")):
+    for whole in (atomic_file(tmp_path / "a.csv"), atomic_folder(tmp_path / "model")):
         with pytest.raises(error), whole as draft:
             interrupt(draft, "new", error)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["a.csv", "model", "model/old"]
@@ -67,7 +67,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(
-        RunError, match=r"table.csv cannot be written \(disk full\); make room .* the same command goes on"
+        RunError, match=r"table.csv cannot be written \(disk full\); free some space .* the same command continues"
     ):
         write_text(path, "a new text")
     assert path.read_text() == "old"
@@ -76,14 +76,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_a_folder_takes_the_place_of_the_old_one_with_nothing_of_it(tmp_path):
     for name in ("old", "new"):
-        with whole_folder(tmp_path / "deep" / "model") as draft:
+        with atomic_folder(tmp_path / "deep" / "model") as draft:
             (draft / name).touch()
     assert [path.name for path in (tmp_path / "deep").rglob("*")] == ["model", "new"]
 
 
 def test_drafts_of_the_dead_of_this_machine_are_swept_and_nothing_else(tmp_path, dead):
     host = socket.gethostname()
-    kept = [tmp_path / draft_name(), tmp_path / f".a.csv.{draft_name()}", tmp_path / f"elsewhere-{dead}-{'0' * 32}"]
+    kept = [
+        tmp_path / temporary_name(),
+        tmp_path / f".a.csv.{temporary_name()}",
+        tmp_path / f"elsewhere-{dead}-{'0' * 32}",
+    ]
     kept += [tmp_path / f"{host}-{dead}-notes", tmp_path / "a.csv", tmp_path / f"a.{host}-{dead}-{'0' * 32}"]
     swept = [tmp_path / f"{host}-{dead}-{'0' * 32}", tmp_path / f".a.csv.{host}-{dead}-{'1' * 32}"]
     for path in [*kept, *swept]:
@@ -94,12 +98,75 @@ def test_drafts_of_the_dead_of_this_machine_are_swept_and_nothing_else(tmp_path,
     assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
-def test_a_process_that_was_given_the_number_of_a_dead_one_does_not_keep_its_drafts(tmp_path):
-    old = tmp_path / draft_name()
+def test_a_process_that_has_the_number_of_a_dead_one_does_not_keep_its_temporary_files(tmp_path):
+    """Whatever the clocks say: here the file is of this moment, and the owner's start is not that of this process."""
+    host, process = socket.gethostname(), os.getpid()
+    old = tmp_path / f"{host}-{process}.{process_start(process) - 1}-{'0' * 32}"
     old.touch()
-    os.utime(old, (time.time() - 1e6,) * 2)
     sweep([old])
     assert not old.exists()
+
+
+@pytest.mark.parametrize("age", [-1e6, 1e6])
+def test_temporary_files_of_a_living_process_stay_though_the_clock_of_the_disk_is_wrong(tmp_path, age):
+    own, unknown = tmp_path / temporary_name(), tmp_path / f"{socket.gethostname()}-{os.getpid()}-{'0' * 32}"
+    for path in (own, unknown):  # the second as an earlier version named it, without the owner's start
+        path.touch()
+        os.utime(path, (time.time() + age,) * 2)
+    sweep([own, unknown])
+    assert own.exists()
+    assert unknown.exists()
+
+
+def test_a_process_started_when_it_started():
+    first = process_start(os.getpid())
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    later = process_start(child.pid)
+    child.communicate(b"\n")
+    assert first == process_start(os.getpid())
+    assert later > first
+    assert process_start(child.pid) is None
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What reaches the disk and what is renamed, in order: the names of files and folders, and pairs of old and new name."""
+    recorded, fsync = [], os.fsync
+
+    def synced(handle):
+        recorded.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    def renamed(rename):
+        def record(old, new, **options):
+            recorded.append((Path(old), Path(new)))
+            rename(old, new, **options)
+
+        return record
+
+    monkeypatch.setattr(os, "fsync", synced)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, renamed(getattr(os, name)))
+    return recorded
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the name behind a handle")
+class TestPowerCut:
+    def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_afterwards(self, tmp_path, steps):
+        write_text(tmp_path / "a.csv", "new")
+        file, (old, new), folder = steps
+        assert (file, new, folder) == (old, tmp_path / "a.csv", tmp_path)
+
+    def test_a_folder_is_on_the_disk_with_all_it_holds_before_it_has_its_name(self, tmp_path, steps):
+        with atomic_folder(tmp_path / "model") as draft:
+            (draft / "deep").mkdir()
+            for name in ("a", "deep/b"):
+                (draft / name).write_text("content")
+        renamed = [step for step in steps if isinstance(step, tuple)]
+        assert renamed == [(draft, tmp_path / "model")]
+        where = steps.index(renamed[0])
+        assert set(steps[:where]) == {draft, draft / "a", draft / "deep", draft / "deep/b"}
+        assert steps[where + 1 :] == [tmp_path]
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root of Linux mounts a disk")
@@ -116,7 +183,9 @@ class TestFullDisk:
 
     def test_is_told_with_the_path_and_what_was_there_stays_whole(self, disk):
         write_text(disk / "a.csv", "old")
-        with pytest.raises(RunError, match=r"/disk/a.csv cannot be written \(No space left on device\); make room"):
+        with pytest.raises(
+            RunError, match=r"/disk/a.csv cannot be written \(No space left on device\); free some space"
+        ):
             write_text(disk / "a.csv", "x" * (2 << 20))
         assert [path.name for path in disk.iterdir()] == ["a.csv"]
         assert (disk / "a.csv").read_text() == "old"
@@ -127,6 +196,6 @@ class TestFullDisk:
             write_text(disk / "a.csv", "new")
         with (
             pytest.raises(RunError, match=r"/disk/model cannot be written \(Read-only file system\)"),
-            whole_folder(disk / "model"),
+            atomic_folder(disk / "model"),
         ):
             pass

@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from preprocessing.omics.leakage import defining_features, label_copies
+from preprocessing.omics.leakage import defining_features, label_copies, label_followers
+
+DATA = Path(__file__).resolve().parents[4] / "shared/data"
 
 TABLE = [
     "EGFR_cnv",
@@ -100,3 +104,34 @@ def test_a_label_under_another_name_is_found():
     assert label_copies(values[:9], names, time[:9]) == {}
     values[0, 1] = np.nan
     assert set(label_copies(values, names, time)) == {"left"}
+
+
+def test_a_feature_that_follows_the_label_more_closely_than_genes_do_is_found():
+    rng = np.random.default_rng(1)
+    n = 60
+    time, event = rng.uniform(1, 60, n), rng.random(n) < 0.6
+    grade = np.repeat([2, 3, 4], n // 3)
+    followed = np.where(event, time + rng.normal(scale=4, size=n), rng.uniform(1, 60, n))
+    columns = {"EGFR": rng.normal(size=n), "TP53": 0.3 * time + rng.normal(scale=6, size=n), "progress": followed}
+    columns |= {"MET": grade + rng.normal(scale=0.8, size=n), "KPS": (grade == 4) + rng.normal(scale=0.2, size=n)}
+    values, names = np.column_stack(list(columns.values())), list(columns)
+    survival = pd.DataFrame({"survival_months": time, "event": pd.array(event, dtype="boolean")})
+    classes = pd.DataFrame({"grade": pd.array(grade, dtype="Int64")})
+    assert set(label_followers(values, names, survival)) == {"progress"}
+    assert "rank correlation with the time of events 0.9" in label_followers(values, names, survival)["progress"]
+    assert set(label_followers(values, names, classes)) == {"KPS"}
+    assert label_followers(values, names, classes, keep=["KPS"]) == {}
+    assert label_followers(values[:12], names, classes[:12]) == {}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
+def test_real_genes_follow_no_label_too_closely_save_two_that_tell_the_study():
+    # LGG and GBM were standardised apart: of two genes that hardly any tumour expresses, the common value tells the study, and
+    # with it grade 4.
+    genes = pd.read_csv(DATA / "gbmlgg/genes.csv.gz", index_col=0)
+    cases = pd.read_csv(DATA / "gbmlgg/cases.csv", index_col=0).loc[genes.index]
+    for columns in (["survival_months", "event"], ["grade"], ["subtype"]):
+        labels = cases[columns].dropna()
+        labels = labels.astype({"grade": "Int64"}) if "grade" in labels else labels
+        found = label_followers(genes.loc[labels.index].to_numpy(), list(genes), labels)
+        assert set(found) == ({"CSHL1", "LACRT"} if "grade" in labels else set())

@@ -29,7 +29,8 @@ from pipeline.run.finished_slides import FinishedSlide, FinishedSlides
 from pipeline.slides.recipe import FeatureRecipe
 from pipeline.slides.stages import embed_all, tile_all
 from preprocessing.features.encoders import EncoderConfig, load_encoder
-from preprocessing.features.store import FeatureStore, feature_key, tile_key
+from preprocessing.features.keys import feature_key, tile_key
+from preprocessing.features.store import FeatureStore
 from preprocessing.formats.geojson import to_geojson
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.probing import probe_slides
@@ -522,7 +523,7 @@ ODD = {
     "photo.ndpi": (jpeg, "not a slide that OpenSlide can read"),
     "head.svs": (lambda path, pixels: path.write_bytes(b"II*\0\x08\0\0\0"), "not a slide|cannot be opened"),
     "cut.tif": (lambda path, pixels: path.write_bytes(b"MM\0*\0\0\x90\0"), "ends after 8 bytes, before its directory"),
-    "strips.tif": (strips, "not a slide that OpenSlide can read: it begins as a TIFF, but .* is not tiled"),
+    "strips.tif": (strips, "not a slide that OpenSlide can read: it is a TIFF that is not tiled"),
     "half.svs": (half, "not a slide|cannot be opened"),
     "circle.tif": (series, "not a slide|cannot be opened|no resolution metadata"),
     "dark.svs": (dark, "no tissue found|no tile with"),

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config.loading import load_config
-from preprocessing.features.store import feature_key, tile_key
+from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.io.errors import InputError
 from preprocessing.tiling.stain import StainConfig, fit_normaliser
 from preprocessing.tiling.tiles import TileConfig, slide_normaliser, tile_slide

@@ -3,11 +3,11 @@ import pandas as pd
 import pytest
 import torch
 
-from models.linear import LinearOffset
+from models.linear import LinearBlend
 from models.types import Batch, ModelOutput
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset
-from pipeline.training.linear_offset import fit_linear, fit_linear_part
+from pipeline.training.linear_logits import fit_linear, fit_linear_logits
 
 N = 120
 CASES = [f"c{i}" for i in range(N)]
@@ -39,17 +39,22 @@ def dataset(labels, tmp_path, *, genes=8, covariates=1):
     return Dataset(Bags(tmp_path, {}), 1, {case: i for i, case in enumerate(CASES)}, groups, covariates)
 
 
+def linear_logits(part, cases):
+    """Of cases, by a blend in which the network counts for nothing."""
+    return LinearBlend(Silent(), part.weight, part.bias, (0.0, 0.0)).eval()(cases).logits
+
+
 class Silent(torch.nn.Module):
     def forward(self, batch, *, explain=False):
-        return ModelOutput(torch.zeros(len(batch), batch.offset.shape[1] if batch.offset is not None else 4))
+        return ModelOutput(torch.zeros(len(batch), 4))
 
 
-def batch(data, rows, *, has_omics=True, offset=None):
+def batch(data, rows):
     n = len(rows)
     groups = tuple(torch.from_numpy(group[rows]) for group in data.omics)
-    has = torch.full((n,), has_omics)
+    has = torch.full((n,), True)
     none = (torch.zeros(0, 1),) * n
-    return Batch(none, none, groups, has, offset)
+    return Batch(none, none, groups, has)
 
 
 def test_what_is_linear_in_few_columns_is_found(labels):
@@ -64,12 +69,12 @@ def test_what_is_linear_in_few_columns_is_found(labels):
 def test_the_survival_part_reads_genes_and_covariates(labels, tmp_path):
     data, train = dataset(labels, tmp_path), CASES[:90]
     task = TASKS["survival"].fit(labels.loc[train], ())
-    part = fit_linear_part(task, data, train, labels, seed=0)
+    part = fit_linear_logits(task, data, train, labels, seed=0)
     assert part.weight.shape == (task.n_outputs, 12)
     assert part.weight[:, 8].sum() > 0  # age, which shortens life
-    assert part.offsets.keys() == set(train)
+    assert part.held_out.keys() == set(train)
     with torch.no_grad():
-        logits = LinearOffset(Silent(), part.weight, part.bias, part.absent)(batch(data, range(90, N))).logits.numpy()
+        logits = linear_logits(part, batch(data, range(90, N))).numpy()
     risk, late = task.decode(logits)["risk"], labels["age"].iloc[90:]
     assert np.corrcoef(risk, late)[0, 1] > 0.8
 
@@ -77,10 +82,10 @@ def test_the_survival_part_reads_genes_and_covariates(labels, tmp_path):
 def test_a_training_cases_offset_comes_from_a_reading_of_genes_that_did_not_see_it(labels, tmp_path):
     data, train = dataset(labels, tmp_path, genes=80, covariates=None), CASES[:90]
     task = TASKS["survival"].fit(labels.loc[train], ())
-    part = fit_linear_part(task, data, train, labels, seed=0)
-    held_out = np.stack([part.offsets[case] for case in train])
+    part = fit_linear_logits(task, data, train, labels, seed=0)
+    held_out = np.stack([part.held_out[case] for case in train])
     with torch.no_grad():
-        seen = LinearOffset(Silent(), part.weight, part.bias, part.absent)(batch(data, range(90))).logits.numpy()
+        seen = linear_logits(part, batch(data, range(90))).numpy()
     time = labels["survival_months"].iloc[:90]
     apart = [
         abs(
@@ -96,29 +101,14 @@ def test_a_training_cases_offset_comes_from_a_reading_of_genes_that_did_not_see_
 
 def test_classes_stand_on_covariates_alone_and_on_nothing_without_them(labels, tmp_path):
     task = TASKS["grade"].fit(labels, ("2", "4"))
-    part = fit_linear_part(task, dataset(labels, tmp_path), CASES, labels, seed=0)
+    part = fit_linear_logits(task, dataset(labels, tmp_path), CASES, labels, seed=0)
     assert (part.weight[:, 8] != 0).all()
     assert (part.weight[:, [*range(8), 9, 10, 11]] == 0).all()
-    assert fit_linear_part(task, dataset(labels, tmp_path, covariates=None), CASES, labels, seed=0) is None
+    assert fit_linear_logits(task, dataset(labels, tmp_path, covariates=None), CASES, labels, seed=0) is None
 
 
-def test_a_case_without_genes_is_given_the_mean_of_the_others(labels, tmp_path):
+def test_a_case_without_genes_has_no_linear_logits(labels, tmp_path):
     data = dataset(labels, tmp_path)
     data.rows.pop("c3")
-    data.omics[1][:] += 5  # scaled values need not be about 0
     task = TASKS["survival"].fit(labels, ())
-    part = fit_linear_part(task, data, CASES, labels, seed=0)
-    others = np.stack([part.offsets[case] for case in CASES if case != "c3"])
-    np.testing.assert_allclose(part.offsets["c3"], others.mean(axis=0), rtol=1e-5)
-    np.testing.assert_array_equal(part.offsets["c3"], part.absent.numpy())
-
-
-def test_the_linear_part_is_added_to_what_the_model_says():
-    weight, bias, absent = torch.ones(4, 2), torch.arange(4.0), torch.full((4,), -1.0)
-    data = Dataset(None, 1, {}, [np.ones((3, 2), "f")])
-    model = LinearOffset(Silent(), weight, bias, absent)
-    assert torch.equal(model(batch(data, [0, 1])).logits, (bias + 2).expand(2, 4))
-    assert torch.equal(model(batch(data, [0, 1], has_omics=False)).logits, absent.expand(2, 4))
-    given = torch.full((2, 4), 7.0)
-    assert torch.equal(model(batch(data, [0, 1], offset=given)).logits, given)
-    assert torch.equal(model(batch(data, [0, 1], has_omics=False, offset=given)).logits, absent.expand(2, 4))
+    assert fit_linear_logits(task, data, CASES, labels, seed=0).held_out.keys() == set(CASES) - {"c3"}

@@ -1,4 +1,4 @@
-"""The linear reading of covariates and genes that a model is put on; see `models.linear`."""
+"""Logits that are linear in covariates and genes, which a model is blended with; see `models.linear`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.tasks.base import FittedTask
@@ -16,44 +16,42 @@ RIDGE = 0.01  # of the mean loss: keeps rare levels of a covariate finite, moves
 
 
 @dataclass(frozen=True)
-class LinearPart:
-    """What `LinearOffset` is made of.
+class LinearLogits:
+    """K logits that are linear in the features of all gene groups side by side.
 
     Attributes:
-        weight: of all gene groups side by side, covariates among them.
+        weight: of the features, covariates among them.
         bias: intercepts.
-        absent: what a case without genes is given.
-        offsets: logits of each training case, from a reading of its genes that was fitted without it.
+        held_out: logits of each of the training cases with genes, by a risk that was fitted without the case.
     """
 
     weight: Float[Tensor, "K k"]
     bias: Float[Tensor, " K"]
-    absent: Float[Tensor, " K"]
-    offsets: dict[str, Float[np.ndarray, " K"]]
+    held_out: dict[str, Float[np.ndarray, " K"]]
 
 
-def fit_linear_part(
+def fit_linear_logits(
     task: FittedTask, data: Dataset, cases: Sequence[str], labels: pd.DataFrame, *, seed: int
-) -> LinearPart | None:
-    """The covariates and, where the task has one, the risk that is linear in the genes, stacked.
+) -> LinearLogits | None:
+    """Fit the logits to the covariates and, where the task has one, the risk that is linear in the genes.
 
     Args:
         task: fitted on the same cases.
         data: their genes and covariates.
         cases: training cases.
-        labels: theirs.
+        labels: of these cases.
         seed: of the inner folds.
 
     Returns:
-        None where there is nothing to read: no covariates, and no risk.
+        None where there are no covariates, and the task has no such risk.
     """
     known = [case for case in cases if case in data.rows]
     if not known or not data.omics:
         return None
-    rows, own = [data.rows[case] for case in known], labels.loc[known]
+    rows, known_labels = [data.rows[case] for case in known], labels.loc[known]
     is_covariate = np.repeat(np.arange(len(data.omics)) == data.covariates, data.group_dims)
     values = np.concatenate([group[rows] for group in data.omics], axis=1).astype(float)
-    risk = task.gene_risk(values[:, ~is_covariate], own, seed=seed) if not is_covariate.all() else None
+    risk = task.gene_risk(values[:, ~is_covariate], known_labels, seed=seed) if not is_covariate.all() else None
     if risk is None and data.covariates is None:
         return None
     columns = values[:, is_covariate]
@@ -64,21 +62,19 @@ def fit_linear_part(
         direction = np.zeros((1, len(is_covariate)))
         direction[0, ~is_covariate] = risk.coefficients / size
         directions = np.concatenate([directions, direction])
-    weight, bias = fit_linear(task, columns, task.encode(own))
-    offsets = (columns @ weight.T + bias).astype(np.float32)
-    absent = offsets.mean(axis=0)
+    weight, bias = fit_linear(task, columns, task.encode(known_labels))
+    held_out = (columns @ weight.T + bias).astype(np.float32)
     if risk is not None:
         bias = bias - weight[:, -1] * (risk.centre @ risk.coefficients) / size
-    return LinearPart(
+    return LinearLogits(
         weight=torch.from_numpy(weight @ directions).float(),
         bias=torch.from_numpy(bias).float(),
-        absent=torch.from_numpy(absent),
-        offsets=dict.fromkeys(cases, absent) | dict(zip(known, offsets, strict=True)),
+        held_out=dict(zip(known, held_out, strict=True)),
     )
 
 
 def fit_linear(
-    task: FittedTask, x: Float[np.ndarray, "n g"], targets: Int[np.ndarray, "n t"]
+    task: FittedTask, x: Float[np.ndarray, "n g"], targets: Float[np.ndarray, "n t"]
 ) -> tuple[Float[np.ndarray, "K g"], Float[np.ndarray, " K"]]:
     """Weight and bias of the logits that are linear in a few columns of about unit size, least in the task's own loss."""
     inputs, wanted = torch.from_numpy(x), torch.from_numpy(targets)

@@ -1,0 +1,35 @@
+"""A Dask cluster on this machine with one worker process for each GPU."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dask
+from distributed import LocalCluster
+from distributed.system import MEMORY_LIMIT
+
+from pipeline.cluster.gpus import GPU_WORKERS, VISIBLE
+from pipeline.cluster.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
+
+
+class GPUCluster(LocalCluster):
+    """One worker process for each GPU, which sees no other.
+
+    Args:
+        gpus: as `visible_gpus` names them.
+        options: of `LocalCluster`.
+    """
+
+    def __init__(self, gpus: Sequence[str], **options: Any) -> None:
+        self.gpus = list(gpus)
+        start_server()
+        dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
+            super().__init__(n_workers=0, memory_limit=MEMORY_LIMIT // len(self.gpus), **options)
+            self.scale(len(self.gpus))
+            self.sync(self._correct_state)
+
+    def new_worker_spec(self) -> dict[Any, Any]:
+        """Return the next worker's specification: that of `LocalCluster`, with its GPU in the environment."""
+        (name, spec), *_ = super().new_worker_spec().items()
+        environment = {VISIBLE: self.gpus[name % len(self.gpus)], GPU_WORKERS: str(len(self.gpus))}
+        return {name: spec | {"options": spec["options"] | {"env": environment}}}

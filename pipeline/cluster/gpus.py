@@ -1,0 +1,57 @@
+"""GPUs of this machine: which of them a run uses."""
+
+import os
+import warnings
+from collections.abc import Sequence
+
+from preprocessing.io.errors import InputError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"  # read by CUDA when a process first uses it
+GPU_WORKERS = "UMEML_PIPELINE_GPU_WORKERS"  # tells a worker among how many it shares the cores
+
+
+def select_gpus(numbers: Sequence[int] | None, *, device: str) -> None:
+    """Restrict this process, before it uses CUDA, and its workers to some of the visible GPUs; None: all of them.
+
+    Args:
+        numbers: positions among the visible GPUs, from 0: those of nvidia-smi unless CUDA_VISIBLE_DEVICES is set.
+        device: auto, cuda or cpu.
+
+    Raises:
+        InputError: a number that there is not, or --device cpu.
+    """
+    if numbers is None:
+        return
+    chosen, visible = ",".join(map(str, numbers)), os.environ.get(VISIBLE, "")
+    if device == "cpu":
+        raise InputError(f"--gpus {chosen} and --device cpu: give one of them")
+    names = [name.strip() for name in visible.split(",")] if visible else []
+    if names and max(numbers) >= len(names):
+        raise InputError(f"--gpus {chosen}: {VISIBLE}={visible} leaves {len(names)}, numbered from 0")
+    os.environ[VISIBLE] = ",".join(names[number] if names else str(number) for number in numbers)
+    import torch
+
+    if torch.cuda.device_count() < len(numbers):
+        raise InputError(f"--gpus {chosen}: CUDA finds {torch.cuda.device_count()} of them; see nvidia-smi")
+
+
+def visible_gpus() -> list[str]:
+    """Return the names by which CUDA_VISIBLE_DEVICES selects each visible GPU."""
+    import torch
+
+    count = torch.cuda.device_count()
+    names = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    return names[:count] if names else [str(number) for number in range(count)]
+
+
+def why_no_cuda() -> str:
+    """Return why torch finds no CUDA device: no driver, one that is too old, a torch built without CUDA."""
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0].split(". ")[0]
+    return "no visible device; see nvidia-smi and CUDA_VISIBLE_DEVICES"

@@ -1,0 +1,202 @@
+"""Arrays of the store's groups: written by Zarr, read without trusting what they declare, since a store may come from anyone.
+
+Zarr's own reader allocates what the metadata declare, and its codecs what a chunk declares. Here an array is read only if it
+is laid out as `write_array` does it (rows in chunks, little endian, Zstandard), a chunk is unpacked only into the room that a
+chunk has, and a large array must be backed by files that are not tiny in comparison.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import google_crc32c
+import numcodecs
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from preprocessing.io.errors import SlideError
+
+CHUNK_BYTES = 4 << 20  # about; before compression
+MAX_CHUNK_BYTES = 256 << 20  # earlier versions wrote 512 rows, whatever their width
+MAX_SHRINK = 100  # of an array beyond that, which can only be features: they shrink by a tenth, not to a hundredth
+MAX_METADATA_BYTES = 1 << 20
+READS_AT_ONCE = (
+    8  # an object store or a disk across a network answers each request late; and unpacking uses several cores
+)
+DTYPES = ("bool", "int32", "float16", "float32")
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+FOREIGN = "it was not written by this program"
+Read = Callable[
+    [str], bytes
+]  # the content of a file, by its path below the array; FileNotFoundError where there is none
+
+
+class DamagedError(SlideError):
+    """What is read from the store is not what was written."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an array's metadata declare.
+
+    Attributes:
+        shape: (rows, …).
+        dtype: one of `DTYPES`.
+        chunk_rows: rows of a chunk, which spans all other axes.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunk_rows: int
+
+    @property
+    def n_chunks(self) -> int:
+        """How many chunks hold the rows."""
+        return math.ceil(self.shape[0] / self.chunk_rows)
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        """Of every chunk: the last one is filled up."""
+        return self.chunk_rows, *self.shape[1:]
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Length of every chunk, unpacked."""
+        return math.prod(self.chunk_shape) * self.dtype.itemsize
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the array in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write_array(place: str, array: np.ndarray) -> int:
+    """Write an array; each chunk carries a checksum of its content.
+
+    Args:
+        place: folder or URL.
+        array: of one of `DTYPES`; one or two axes.
+
+    Returns:
+        The number of files.
+    """
+    row_bytes = max(1, math.prod(array.shape[1:]) * array.itemsize)
+    rows = max(1, min(len(array), CHUNK_BYTES // row_bytes))
+    written = zarr.create_array(
+        place,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=(rows, *array.shape[1:]),
+        compressors=ZstdCodec(level=3, checksum=True),
+        config={"write_empty_chunks": True},
+        overwrite=True,
+        zarr_format=3,
+    )
+    written[...] = array
+    return written.nchunks + 1
+
+
+def checksum(array: np.ndarray) -> str:
+    """CRC-32C of an array's dtype, shape and bytes, in hexadecimal digits."""
+    head = google_crc32c.value(f"{array.dtype} {array.shape}".encode())
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return f"{google_crc32c.extend(head, content):08x}"
+
+
+def read_array(read: Read, where: str, *, files: int, size_bytes: int) -> np.ndarray:
+    """Read an array of a group whose files have been counted.
+
+    Args:
+        read: gives the content of the array's files.
+        where: the array, for messages.
+        files: how many files the arrays of the group have.
+        size_bytes: of these.
+
+    Raises:
+        DamagedError: a file is missing or broken, or it is no such array as this program writes.
+    """
+    try:
+        layout = _layout(read("zarr.json"))
+    except FileNotFoundError:
+        raise DamagedError(f"{where} has lost its zarr.json") from None
+    except (ValueError, TypeError, LookupError, RecursionError, ArithmeticError) as error:
+        raise DamagedError(f"{where} cannot be understood ({error or type(error).__name__}): {FOREIGN}") from None
+    if (
+        layout.chunk_bytes > MAX_CHUNK_BYTES
+        or layout.n_chunks > files
+        or layout.size_bytes > max(MAX_CHUNK_BYTES, MAX_SHRINK * size_bytes)
+    ):
+        raise DamagedError(
+            f"{where} declares {layout.dtype} {layout.shape} in chunks of {layout.chunk_rows} rows, and the group has {files} "
+            f"files of {size_bytes} bytes: {FOREIGN}"
+        )
+    array = np.empty(layout.shape, layout.dtype)
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        list(pool.map(lambda number: _read_chunk(read, where, layout, number, array), range(layout.n_chunks)))
+    return array
+
+
+def _layout(text: bytes) -> Layout:
+    """What the metadata of an array declare; any exception where they are not as `write_array` writes them."""
+    if len(text) > MAX_METADATA_BYTES:
+        raise ValueError(f"{len(text)} bytes of metadata")
+    metadata = json.loads(text)
+    shape, chunk_shape = metadata["shape"], metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    expected = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk_shape[0], *shape[1:]]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+    }
+    if different := [name for name, value in expected.items() if metadata[name] != value]:
+        raise ValueError(f"{different[0]} {metadata[different[0]]}")
+    if not all(type(size) is int and size >= 0 for size in shape) or not 1 <= len(shape) <= 2 or chunk_shape[0] < 1:
+        raise ValueError(f"shape {shape}, chunks {chunk_shape}")
+    if metadata["data_type"] not in DTYPES:
+        raise ValueError(f"data type {metadata['data_type']}")
+    codecs = [codec["name"] for codec in metadata["codecs"]]
+    if (
+        codecs != ["bytes", "zstd"]
+        or metadata["codecs"][0].get("configuration", {}).get("endian", "little") != "little"
+    ):
+        raise ValueError(f"packed by {', '.join(map(str, codecs))}")
+    return Layout(tuple(shape), np.dtype(metadata["data_type"]).newbyteorder("<"), int(chunk_shape[0]))
+
+
+def _read_chunk(read: Read, where: str, layout: Layout, number: int, array: np.ndarray) -> None:
+    """Unpack a chunk into its rows of the array."""
+    name = "/".join(["c", str(number), *["0"] * (len(layout.shape) - 1)])
+    start = number * layout.chunk_rows
+    rows = array[start : start + layout.chunk_rows]
+    try:
+        packed = read(name)
+    except FileNotFoundError:
+        raise DamagedError(f"{where} has lost its chunk {name}") from None
+    if (declared := unpacked_bytes(packed)) != layout.chunk_bytes:
+        raise DamagedError(
+            f"{where}: chunk {name} of {layout.chunk_bytes} bytes would unpack to {declared or 'an unknown number'}: {FOREIGN}"
+        )
+    whole = rows if len(rows) == layout.chunk_rows else np.empty(layout.chunk_shape, layout.dtype)
+    try:
+        numcodecs.Zstd().decode(packed, whole)  # also compares the checksum, where the frame has one
+    except (ValueError, RuntimeError) as error:
+        raise DamagedError(f"{where}: chunk {name} cannot be unpacked ({error})") from None
+    if whole is not rows:
+        rows[...] = whole[: len(rows)]
+
+
+def unpacked_bytes(frame: bytes) -> int | None:
+    """The length to which a Zstandard frame declares that it unpacks (RFC 8878, 3.1.1.1); None: it declares none."""
+    if len(frame) < 5 or not frame.startswith(ZSTD_MAGIC):
+        return None
+    descriptor = frame[4]
+    one_segment = bool(descriptor & 0x20)  # then there is no byte for the window
+    width = (int(one_segment), 2, 4, 8)[descriptor >> 6]
+    start = 5 + (not one_segment) + (0, 1, 2, 4)[descriptor & 3]  # behind the dictionary's number
+    if width == 0 or len(frame) < start + width:
+        return None
+    return int.from_bytes(frame[start : start + width], "little") + (256 if width == 2 else 0)

@@ -1,0 +1,85 @@
+"""A new cohort on the scale of the training cohort: per-gene standardisation or rank mapping within the new cohort.
+
+Expression measured on another platform (array against RNA-seq), or prepared in another way (log2 against z-scores), has its own
+location and spread of each gene. Both methods keep the order of the cases in each gene and assume that the new cohort is
+composed like the training cohort: in a cohort of glioblastomas only, they erase what glioblastomas have in common.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import norm, rankdata
+
+from preprocessing.io.errors import InputError
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.scaler import OmicsScaler, looks_like_counts, winsorise
+
+Method = Literal["none", "cohort", "rank"]
+MIN_CASES = 20  # whose mean and spread can stand for a cohort's
+CLIP = 5.0  # robust standard deviations, as in the scaler
+
+
+class Target(NamedTuple):
+    """Location and spread of a gene among training cases, after the logarithm where it is taken."""
+
+    centre: float
+    scale: float
+    logged: bool
+
+
+def targets_of(scalers: list[OmicsScaler]) -> dict[str, Target]:
+    """Return the training distribution of each feature, from the first scaler that has it."""
+    targets: dict[str, Target] = {}
+    for scaler in scalers:
+        for position, name in enumerate(scaler.features):
+            found = Target(float(scaler.centre[position]), float(scaler.scale[position]), bool(scaler.logged[position]))
+            targets.setdefault(name, found)
+    return targets
+
+
+def rescale(matrix: OmicsMatrix, targets: Mapping[str, Target], method: Method) -> OmicsMatrix:
+    """Return the matrix with its expression values on the scale of the training cohort.
+
+    Args:
+        matrix: unscaled features of the new cohort.
+        targets: distribution of each feature in training; other features stay as they are.
+        method: cohort: (x − mean) / sd of the new cohort, outliers winsorised; rank: normal quantiles of the ranks; none: nothing.
+
+    Raises:
+        InputError: fewer than `MIN_CASES` cases, of which no mean and spread can be taken.
+    """
+    at = [i for i, name in enumerate(matrix.features) if matrix.kinds[i] == "rna" and name in targets]
+    if method == "none" or not at:
+        return matrix
+    if len(matrix.case_ids) < MIN_CASES:
+        raise InputError(
+            f"--rescale {method}: {len(matrix.case_ids)} cases are too few to stand for a cohort; give at least {MIN_CASES}, or "
+            "values on the scale of the training cohort"
+        )
+    values = matrix.values.copy()
+    block = values[:, at]
+    rna = matrix.values[:, [kind == "rna" for kind in matrix.kinds]]
+    block = np.log2(block + 1) if looks_like_counts(rna) else block
+    scores = _standardised(block) if method == "cohort" else _normal_scores(block)
+    target = [targets[matrix.features[position]] for position in at]
+    mapped = np.array([one.centre for one in target]) + np.array([one.scale for one in target]) * scores
+    logged = np.array([one.logged for one in target])
+    values[:, at] = np.where(logged, np.maximum(np.exp2(np.where(logged, mapped, 0.0)) - 1, 0), mapped)
+    return OmicsMatrix(values, matrix.case_ids, matrix.features, matrix.kinds)
+
+
+def _standardised(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
+    """Scores of mean 0 and sd 1 in each column by winsorised estimates; 0 in a constant column, NaN where missing."""
+    filled = np.where(np.isnan(values), np.nanmedian(values, axis=0, keepdims=True), values)
+    drawn_in = winsorise(filled, CLIP)
+    spread = drawn_in.std(axis=0)
+    scores = (values - drawn_in.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return np.where((spread > 0) | np.isnan(values), scores, 0.0)
+
+
+def _normal_scores(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
+    """Normal quantiles of (rank − ½) / n in each column (Blom's family), NaN where missing."""
+    ranks = rankdata(values, axis=0, nan_policy="omit")
+    return norm.ppf((ranks - 0.5) / np.maximum((~np.isnan(values)).sum(axis=0), 1))

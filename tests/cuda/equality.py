@@ -1,0 +1,197 @@
+"""Models, training, prediction and embedding on the GPU give what the CPU gives."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import pandas as pd
+import torch
+
+from models.catalogue import MODELS
+from models.ensemble import Ensemble
+from models.types import Batch
+from pipeline.config.train import TrainConfig
+from pipeline.tasks import TASKS
+from pipeline.training.dataset import Bags, Dataset
+from pipeline.training.feed import Feed
+from pipeline.training.fit import fit_model, predict, predict_logits
+from pipeline.training.passes import Passes
+from preprocessing.features.encoders import EncoderConfig, load_encoder
+from preprocessing.features.store import Bag, FeatureStore
+
+Found = dict[str, object]
+WIDTH, GROUPS, OUTPUTS = 64, (30, 20, 25), 3
+DEVICE = "cuda"  # a test of this script says cpu
+SIZES = (700, 128, 0, 1, 2000, 300)
+
+
+def checks() -> dict[str, Callable[[], Found]]:
+    """All checks of this file, by name."""
+    of_models = {f"{name}: outputs, extras, gradients": partial(same_as_cpu, name) for name in MODELS}
+    trainings = {f"{name}: training and prediction": partial(training, name) for name in MODELS}
+    return of_models | trainings | {
+        "bfloat16 projection against float32": bfloat16,
+        "deterministic algorithms: twice the same": twice_the_same,
+        "a planted out-of-memory: halved, same losses": out_of_memory,
+        "embedding: equal to the CPU": embedding,
+    }  # fmt: skip
+
+
+def batch() -> Batch:
+    """Cases of uneven bags, one without slides, one without genes."""
+    generator = torch.Generator().manual_seed(0)
+    bags = tuple(torch.randn(n, WIDTH, generator=generator).half() for n in SIZES)
+    cells = tuple(torch.stack([0 * torch.arange(n), torch.arange(n) % 40, torch.arange(n) // 40], 1) for n in SIZES)
+    omics = tuple(torch.randn(len(SIZES), genes, generator=generator) for genes in GROUPS)
+    return Batch(bags, cells, omics, torch.tensor([True, True, True, True, False, True]))
+
+
+def build(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    kind = MODELS[name]
+    return kind(WIDTH, GROUPS, OUTPUTS, kind.Config()).eval()
+
+
+def same_as_cpu(name: str) -> Found:
+    results = []
+    for device in ("cpu", DEVICE):
+        model = build(name).to(device)
+        output = model(batch().to(device), explain=True)
+        (output.logits.square().sum() + sum(output.losses.values())).backward()
+        named = {"logits": output.logits} | output.losses | output.extras
+        named |= {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+        results.append({key: x.detach().float().cpu() for key, x in named.items()})
+    worst = max(relative(results[1][key], value) for key, value in results[0].items())
+    require(worst < 1e-3, f"largest relative difference {worst:.1e}")
+    return {"largest relative difference": f"{worst:.1e}"}
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-4))
+
+
+def require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def cohort(cases: int = 24) -> tuple[Dataset, list[str], pd.DataFrame]:
+    """Cases of whose slides and genes the class can be learned."""
+    folder, rng = Path(mkdtemp(prefix="cuda-check-store-")), np.random.default_rng(0)
+    names = [f"c{i}" for i in range(cases)]
+    for i, name in enumerate(names):
+        n = int(rng.integers(50, 900))
+        features = rng.normal(i % 2, 1, (n, WIDTH)).astype(np.float32)
+        cells = np.column_stack([np.arange(n) % 30, np.arange(n) // 30]).astype(np.int32)
+        FeatureStore(folder).write_features(name, Bag(features, cells * 256, cells), {})
+    genes = tuple((rng.normal(0, 1, (cases, g)) + np.arange(cases)[:, None] % 2).astype(np.float32) for g in GROUPS)
+    data = Dataset(Bags(folder, {name: (name,) for name in names}), WIDTH, {n: i for i, n in enumerate(names)}, genes)
+    return data, names, pd.DataFrame({"grade": ["2", "3"] * (cases // 2)}, index=names)
+
+
+def fitted(model, device: str, *, data=None, seed: int = 0, **config):
+    """Losses of two epochs and the logits after them."""
+    given, names, labels = cohort()
+    data, task = data or given, TASKS["grade"].fit(labels, ("2", "3"))
+    model = model.to(device)
+    least = 2 if hasattr(model, "branches") else 1
+    history = fit_model(
+        model, task, data, cases=names, targets=task.encode(labels), validation=((), task.encode(labels)[:0]),
+        config=TrainConfig(**{"epochs": 2, "batch_cases": 6, "modality_dropout": 0.2} | config),
+        least_cases=least, seed=seed, device=device,
+    )  # fmt: skip
+    return [epoch.train for epoch in history], predict_logits(model, data, names, device=device)
+
+
+def two_outputs(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    kind = MODELS[name]
+    model = kind(WIDTH, GROUPS, 2, kind.Config())
+    for module in model.modules():  # what dropout draws differs between devices
+        for key in ("dropout", "p"):
+            if isinstance(getattr(module, key, None), float):
+                setattr(module, key, 0.0)
+    return model
+
+
+def training(name: str) -> Found:
+    (cpu, _), (gpu, logits) = (fitted(two_outputs(name), device) for device in ("cpu", DEVICE))
+    require(abs(cpu[-1] - gpu[-1]) < 0.05 * abs(cpu[-1]) + 0.01, f"losses {cpu} on the CPU, {gpu} on the GPU")
+    model, (data, names, _) = Ensemble([two_outputs(name)]).to(DEVICE), cohort()
+    together = predict_logits(model, data, names, device=DEVICE)
+    single = np.concatenate([predict_logits(model, data, [case], device=DEVICE) for case in names])
+    require(np.allclose(together, single, atol=1e-4), "a case depends on those that are predicted with it")
+    here = predict_logits(copy.deepcopy(model).cpu(), data, names, device="cpu")
+    require(np.allclose(together, here, atol=1e-3), "predictions differ from the CPU's")
+    on_gpu = [x for output in predict(model, data, names, device=DEVICE) for x in output.extras.values() if x.is_cuda]
+    require(not on_gpu, "extras stay on the GPU")
+    require(bool(np.isfinite(logits).all()), "logits are not finite")
+    return {"loss CPU": f"{cpu[-1]:.4f}", "GPU": f"{gpu[-1]:.4f}"}
+
+
+def bfloat16() -> Found:
+    losses = {p: fitted(two_outputs("umeml"), DEVICE, precision=p)[0][-1] for p in ("float32", "bfloat16")}
+    require(abs(losses["float32"] - losses["bfloat16"]) < 0.03, str(losses))
+    return {name: f"{loss:.4f}" for name, loss in losses.items()}
+
+
+def twice_the_same() -> Found:
+    first, second = (fitted(two_outputs("umeml"), DEVICE, deterministic=True)[1] for _ in range(2))
+    difference = float(np.abs(first - second).max())
+    require(difference < 1e-4, f"logits differ by {difference:.1e}")
+    return {"largest difference": f"{difference:.1e}"}
+
+
+def out_of_memory() -> Found:
+    """With so little memory that a step of all cases does not fit, and a part of it does."""
+    task = TASKS["grade"].fit(pd.DataFrame({"grade": ["2", "3"] * 3}, index=range(6)), ("2", "3"))
+    bags, cells = tuple(torch.randn(60_000, WIDTH).half() for _ in SIZES), (torch.zeros(1, 3),) * 6
+    there = replace(batch(), bags=bags, cells=cells).to(DEVICE)
+    targets, parts, losses = torch.tensor([[0], [1]] * 3).to(DEVICE), [], []
+    limit = 1.0
+    for _ in range(2):
+        model = two_outputs("umeml").to(DEVICE).train()
+        model.register_forward_pre_hook(lambda _, args: parts.append(len(args[0])))
+        passes = Passes(Feed(torch.device(DEVICE)))
+        with memory_limit(limit):
+            found = passes.gradients(model, task, there, targets, [str(number) for number in range(6)])
+        losses.append({name: x.item() for name, x in found.items()})
+        limit = needed_share()
+        del model, found
+    require(all(abs(losses[0][name] - losses[1][name]) < 1e-3 for name in losses[0]), str(losses))
+    require(min(parts) < 6, "the limit was not met: nothing was halved")
+    return {"cases a part": min(parts)}
+
+
+@contextmanager
+def memory_limit(share: float) -> Iterator[None]:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.set_per_process_memory_fraction(share)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def needed_share() -> float:
+    """Of the GPU's memory: what is held now, and two thirds of what the last step took beside it."""
+    held, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+    return (held + 2 / 3 * (peak - held)) / torch.cuda.get_device_properties(0).total_memory
+
+
+def embedding() -> Found:
+    tiles = np.random.default_rng(0).integers(0, 256, (40, 256, 256, 3), dtype=np.uint8)
+    found: Found = {}
+    expected = load_encoder(EncoderConfig(precision="float32"), "cpu").embed(tiles)
+    for precision, allowed in (("float32", 1e-3), ("bfloat16", 0.05), ("float16", 0.02)):
+        features = load_encoder(EncoderConfig(precision=precision), DEVICE).embed(tiles)
+        error = float(np.linalg.norm(features - expected) / np.linalg.norm(expected))
+        found[precision] = f"{error:.1e}"
+        require(error < allowed, f"{precision}: features differ by {error:.1e}")
+    return found

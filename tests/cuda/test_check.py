@@ -1,0 +1,57 @@
+"""The check itself, where there is no GPU: its parts on the CPU, its table, its end."""
+
+import time
+
+import pytest
+
+from tests.cuda import check, equality, rates
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    monkeypatch.setattr(equality, "DEVICE", "cpu")
+    monkeypatch.setattr(rates, "DEVICE", "cpu")
+
+
+def test_without_a_gpu_it_says_so_and_fails(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["check.py"])
+    assert check.main() == 2
+    assert "torch sees no CUDA device here; nothing was checked" in capsys.readouterr().err
+
+
+def test_every_check_is_a_line_whether_it_passed_failed_or_was_not_run():
+    def fails():
+        raise AssertionError("features differ by 0.3\nmore")
+
+    checks = {"one": lambda: {"tiles/s": 900}, "two": fails, "three": lambda: time.sleep(0.2) or {}, "four": dict}
+    results = check.run(checks, deadline=time.monotonic() + 0.1)
+    assert [one["result"] for one in results] == [
+        "passed",
+        "failed: AssertionError: features differ by 0.3",
+        "passed",
+        "not run: out of time",
+    ]
+    assert results[0]["tiles/s"] == 900
+    assert "tiles/s 900" in check.line(results[0])
+
+
+@pytest.mark.parametrize("name", ["abmil", "subspace"])
+def test_the_comparisons_of_models_pass_on_equal_devices(name):
+    assert equality.same_as_cpu(name) == {"largest relative difference": "0.0e+00"}
+    assert set(equality.training(name)) == {"loss CPU", "GPU"}
+
+
+def test_a_model_that_differs_fails(monkeypatch):
+    build = equality.build
+    models = iter([build("abmil"), build("umeml")])
+    monkeypatch.setattr(equality, "build", lambda name: next(models))
+    with pytest.raises((AssertionError, KeyError)):
+        equality.same_as_cpu("abmil")
+
+
+def test_steps_are_measured(monkeypatch):
+    monkeypatch.setattr(rates, "PATCHES", 40)
+    monkeypatch.setattr(rates.stored, "__defaults__", (2, 40))
+    assert rates.step("umeml")["compute ms"] > 0
+    assert rates.genes_alone()["steps/s"] > 0

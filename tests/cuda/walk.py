@@ -1,0 +1,85 @@
+"""The whole walk on the project's own small cohort: trained on the GPU, applied on the GPU and on the CPU."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import pandas as pd
+
+Found = dict[str, object]
+ROOT = Path(__file__).parents[2]
+
+
+def checks() -> dict[str, Callable[[], Found]]:
+    """All checks of this file, by name."""
+    return {
+        "run_pipeline --device cuda, then --trained": walk,
+        "without a visible GPU: the CPU takes over": without_a_gpu,
+        "tests marked cuda": marked_tests,
+    }
+
+
+def python(*arguments: str, **environment: str) -> str:
+    """Output of a Python process in the project; raises where it fails, with the end of what it wrote."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(
+            f"{' '.join(arguments)} ended with {done.returncode}: {(done.stderr or done.stdout)[-600:]!r}"
+        )
+    return done.stdout
+
+
+def walk() -> Found:
+    folder = Path(mkdtemp(prefix="cuda-check-walk-"))
+    python("-m", "workflows.demo", str(folder), "--size", "1024")
+    given = [str(folder / "slides"), str(folder / "genes.csv"), "--store", str(folder / "features.zarr")]
+    train = ["--gene-sets", str(folder / "gene_sets.csv"), "--epochs", "2", "--explain", "0", "--baselines", "none"]
+    for name in ("first", "second"):
+        python("-m", "workflows.run_pipeline", *given, *train, "--device", "cuda", "--out", str(folder / name))
+    for device in ("cuda", "cpu"):
+        trained = ["--trained", str(folder / "first" / "models"), "--device", device, "--explain", "0"]
+        python("-m", "workflows.run_pipeline", *given, *trained, "--out", str(folder / f"on_{device}"))
+    difference = _difference(folder / "on_cuda", folder / "on_cpu")
+    if difference > 1e-3:
+        raise AssertionError(f"predictions on the GPU and the CPU differ by {difference:.1e}")
+    return {
+        "GPU against CPU": f"{difference:.1e}",
+        "two runs of a seed": f"{_difference(folder / 'first', folder / 'second'):.1e}",
+    }
+
+
+def _difference(first: Path, second: Path) -> float:
+    """The largest difference of any probability or risk in the two runs' predictions."""
+    tables = [
+        pd.read_csv(run / "predictions.csv").sort_values(["task", "case_id"], ignore_index=True)
+        for run in (first, second)
+    ]
+    columns = [name for name in map(str, tables[0]) if name.startswith("probability_") or name == "risk"]
+    values = [table[columns].to_numpy(float) for table in tables]
+    return float(np.nanmax(np.abs(values[0] - values[1])))
+
+
+def without_a_gpu() -> Found:
+    code = "from pipeline.cluster.workers import choose_device; print(choose_device('auto'))"
+    chosen = python("-c", code, CUDA_VISIBLE_DEVICES="").strip()
+    if chosen != "cpu":
+        raise AssertionError(f"the device is {chosen}")
+    return {"device": chosen}
+
+
+def marked_tests() -> Found:
+    told = python(
+        "-m", "pytest", "-q", "-n", "0", "-m", "cuda", "tests/models", "tests/preprocessing/features", "tests/pipeline"
+    )
+    return {"pytest": told.strip().splitlines()[-1]}

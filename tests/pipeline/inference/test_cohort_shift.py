@@ -1,0 +1,61 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.inference.cohort_shift import summarise_cohort
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.scaler import OmicsScaler
+
+GENES = tuple(f"G{i}" for i in range(10))
+
+
+def matrix(values):
+    return OmicsMatrix(
+        values, tuple(f"c{i}" for i in range(len(values))), GENES[: values.shape[1]], ("rna",) * values.shape[1]
+    )
+
+
+@pytest.fixture
+def predictor():
+    scaler = OmicsScaler.fit(matrix(np.random.default_rng(0).normal(size=(60, 10))), None)
+    return SimpleNamespace(task="subtype", reads_genes=True, members=[SimpleNamespace(scaler=scaler)])
+
+
+def shift(*verdicts):
+    return SimpleNamespace(cases=pd.DataFrame({"distribution_shift": verdicts}))
+
+
+def test_a_cohort_on_another_scale_is_described_as_one_with_its_remedies(predictor, caplog):
+    values = np.linspace(3.5, 14, 4 * 6).reshape(4, 6)
+    found = summarise_cohort(
+        predictor,
+        shift(*["out-of-distribution"] * 3, "borderline"),
+        SimpleNamespace(omics=matrix(values)),
+        rescaled=False,
+    )
+    assert (found.n, found.n_out_of_distribution, found.n_borderline) == (4, 3, 1)
+    assert found.sentence.startswith(
+        "3 of 4 cases are out of distribution: values 3.6 to 13.9, trained on values around "
+    )
+    assert found.sentence.endswith("40 % of the model's genes are missing")
+    assert "--rescale cohort or --rescale rank" in found.remedies[0]
+    assert "task subtype: 3 of 4 cases are out of distribution" in caplog.text
+
+
+def test_a_cohort_like_the_training_cohort_gets_no_sentence(predictor, caplog):
+    omics = matrix(np.random.default_rng(1).normal(size=(4, 10)))
+    found = summarise_cohort(
+        predictor,
+        shift("in-distribution", "not assessed", "out-of-distribution"),
+        SimpleNamespace(omics=omics),
+        rescaled=False,
+    )
+    assert (found.n, found.sentence, found.remedies) == (2, "", ())
+    assert caplog.text == ""
+    far = summarise_cohort(predictor, shift("out-of-distribution"), SimpleNamespace(omics=omics), rescaled=True)
+    assert far.sentence == "1 of 1 cases are out of distribution"
+    assert far.remedies == (
+        "Do not use these predictions without validation: the model was not trained on such cases.",
+    )

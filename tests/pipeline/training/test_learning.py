@@ -1,0 +1,131 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.linear import LinearBlend
+from models.snn import SNNConfig
+from models.types import ModelOutput
+from pipeline.config.train import TrainConfig
+from pipeline.tasks import TASKS, Survival
+from pipeline.training import learning
+from pipeline.training.dataset import Bags, Dataset
+from pipeline.training.fit import Epoch
+from pipeline.training.learning import (
+    TrainingLogits,
+    TrainingSet,
+    learn,
+    left_out_parts,
+    model_share,
+    predict_training_cases,
+)
+from pipeline.training.linear_logits import LinearLogits
+from pipeline.training.splits import Fold
+
+N = 200
+CASES = [f"c{i:03d}" for i in range(N)]
+FOLD = Fold(0, tuple(CASES), (), ())
+RNG = np.random.default_rng(0)
+HAZARD = RNG.normal(size=N)
+TIME = RNG.exponential(30 * np.exp(-HAZARD))
+LABELS = pd.DataFrame({"survival_months": np.minimum(TIME, 80.0), "event": TIME < 80.0}, index=CASES)
+SURVIVAL = TASKS["survival"]
+
+
+def dataset(*groups):
+    return Dataset(Bags("nowhere", {}), 1, {case: i for i, case in enumerate(CASES)}, [g.astype("f") for g in groups])
+
+
+def training(*groups):
+    return TrainingSet(FOLD, dataset(*(groups or (HAZARD[:, None],))), LABELS, SURVIVAL, ())
+
+
+class Constant(torch.nn.Module):
+    """The same logits for all cases."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = float(value)
+
+    def forward(self, batch, *, explain=False):
+        return ModelOutput(torch.full((len(batch), 4), self.value))
+
+
+def test_every_training_case_is_left_out_by_one_member():
+    parts = left_out_parts(FOLD, SURVIVAL.strata(LABELS), members=4, seed=0)
+    assert sorted(case for part in parts for case in part.test) == CASES
+    for part in parts:
+        assert not set(part.train) & set(part.test)
+        assert sorted([*part.train, *part.test]) == CASES
+        assert abs(LABELS["event"].loc[list(part.test)].mean() - LABELS["event"].mean()) < 0.1
+
+
+@pytest.mark.parametrize(("members", "cases"), [(1, 200), (4, 29)])
+def test_one_member_or_few_cases_leave_none_out(members, cases):
+    fold = Fold(0, tuple(CASES[:cases]), ("v",), ())
+    parts = left_out_parts(fold, SURVIVAL.strata(LABELS[:cases]), members=members, seed=0)
+    assert [(part.train, part.validation, part.test) for part in parts] == [(fold.train, ("v",), ())] * members
+
+
+def test_a_training_case_is_predicted_by_the_member_that_left_it_out():
+    parts = left_out_parts(FOLD, SURVIVAL.strata(LABELS), members=4, seed=0)
+    members = [Constant(number) for number in range(4)]
+    outputs = predict_training_cases(members, parts, dataset(HAZARD[:, None]), device="cpu")
+    assert outputs.left_out
+    for number, part in enumerate(parts):
+        rows = [outputs.cases.index(case) for case in part.test]
+        assert (outputs.logits[rows] == number).all()
+    whole = [Fold(0, FOLD.train, (), ())] * 4
+    together = predict_training_cases(members, whole, dataset(HAZARD[:, None]), device="cpu")
+    assert not together.left_out
+    assert (together.logits == 1.5).all()
+
+
+def logits_of(risk):
+    """Of a low hazard everywhere, raised by the risk."""
+    return np.repeat(risk[:, None], 4, axis=1).astype(np.float32) - 1
+
+
+@pytest.mark.parametrize(("network", "linear", "low", "high"), [(1, 0, 0.7, 1.0), (0, 1, 0.0, 0.3)])
+def test_what_says_nothing_gets_little_weight(network, linear, low, high):
+    noise = np.random.default_rng(1).normal(size=N)
+    fitted = SURVIVAL.fit(LABELS, ())
+    outputs = TrainingLogits(CASES, logits_of(HAZARD if network else noise), True, [0] * N)
+    held_out = dict(zip(CASES, logits_of(HAZARD if linear else noise), strict=True))
+    line = LinearLogits(torch.zeros(4, 1), torch.zeros(4), held_out)
+    share = model_share(training(), fitted, outputs, line, with_slides=False)
+    assert low <= share <= high
+    assert model_share(training(), fitted, outputs, line, with_slides=True) == 0.5  # no case with slides
+    seen = TrainingLogits(CASES, outputs.logits, False, outputs.halvings)
+    assert model_share(training(), fitted, seen, line, with_slides=False) == 0.5
+
+
+def test_a_network_that_learned_nothing_costs_nothing(monkeypatch):
+    monkeypatch.setattr(learning, "fit_model", lambda *_, **__: [Epoch(1.0, {}, None)])
+    genes = np.column_stack([HAZARD, *np.random.default_rng(2).normal(size=(7, N))])
+    learned = learn(training(genes), "snn", SNNConfig(), config=TrainConfig(members=4), seed=0, device="cpu")
+    assert learned.model_share[0] <= 0.2
+    assert all(isinstance(member, LinearBlend) for member in learned.model.members)
+    risk = learned.task.decode(learned.train_logits)["risk"]
+    assert np.corrcoef(risk.rank(), HAZARD)[0, 1] > 0.9
+
+
+def test_curves_are_those_that_left_out_cases_had():
+    """Logits that are five times too sure: the curves are as wide as the hazards all the same."""
+    fitted = Survival().fit(LABELS, ())
+    too_sure = logits_of(5 * HAZARD)
+    calibrated = fitted.calibrated(too_sure, LABELS)
+    months = np.array([12.0, 24.0, 60.0, 79.0])
+    for name, group in {"low": HAZARD < -0.5, "middle": abs(HAZARD) < 0.5, "high": HAZARD > 0.5}.items():
+        expected = np.exp(-months[None] / (30 * np.exp(-HAZARD[group]))[:, None]).mean(0)
+        found = calibrated.curve(too_sure[group], months).mean(0)
+        assert abs(found - expected).max() < 0.12, name
+    mean = calibrated.curve(too_sure, months).mean(0)
+    assert abs(mean - [(month < TIME).mean() for month in months]).max() < 0.05
+    assert abs(fitted.calibrated(too_sure, None).curve(too_sure, months).mean(0) - mean).max() > 0.05
+
+
+def test_a_calibration_is_read_back_as_it_was():
+    fitted = SURVIVAL.fit(LABELS, ()).calibrated(logits_of(HAZARD), LABELS)
+    again = SURVIVAL.restore(fitted.to_json())
+    pd.testing.assert_frame_equal(again.decode(logits_of(HAZARD)), fitted.decode(logits_of(HAZARD)), check_exact=True)
