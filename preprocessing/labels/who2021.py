@@ -57,7 +57,7 @@ _GAIN7_LOSS10 = (
 _GAIN7 = ("chr7_gain", "chr_7_gain", "gain_7", "gain_chr7")
 _LOSS10 = ("chr10_loss", "chr_10_loss", "loss_10", "loss_chr10")
 
-_UNTOLD = {
+_UNKNOWN = {
     "unknown",
     "na",
     "nottested",
@@ -93,12 +93,16 @@ _NO = {
 }
 
 
-_PREDICTABLE = {"idh": "IDH", "codeleted": "1p/19q", "grade": "grade"}  # what a predicted subtype and grade tell
+_PREDICTABLE = {
+    "idh": "IDH",
+    "codeleted": "1p/19q",
+    "grade": "grade",
+}  # markers that a predicted subtype and grade imply
 
 
 @dataclass(frozen=True)
 class _Markers:
-    """What is known of one case; None: not known."""
+    """Markers of one case; None: unknown."""
 
     idh: bool | None
     idh1: bool | None
@@ -114,13 +118,13 @@ class _Markers:
 def who2021(
     frame: pd.DataFrame, *, predicted: pd.DataFrame | None = None, source: str = "clinical table"
 ) -> pd.DataFrame:
-    """Each case's diagnosis, grade and the rule that decided.
+    """Return diagnosis and grade of each case, with the rule that decided.
 
     Args:
         frame: cases in rows; molecular columns under their usual names, any of which may be missing.
         predicted: columns of the same cases that a model predicted (grade, subtype): they stand in for what is not known,
             and the rule says so.
-        source: the file, as messages name it.
+        source: name of the file in messages.
 
     Returns:
         who2021_diagnosis (string, missing where undetermined), who2021_grade (Int64), who2021_rule (string), indexed as
@@ -131,15 +135,17 @@ def who2021(
     columns = _marker_columns(frame, source)
     if predicted is not None:
         guessed = _marker_columns(predicted, "predictions")
-        guessed["idh"] = guessed["idh"].mask(columns["contradicts"])  # it does not settle what two columns dispute
+        guessed["idh"] = guessed["idh"].mask(
+            columns["contradicts"]
+        )  # it does not settle a contradiction between two columns
         stands_in = {name: columns[name].isna() & guessed[name].notna() for name in _PREDICTABLE}
         filled = columns | {name: columns[name].fillna(guessed[name]) for name in _PREDICTABLE}
-        stands_in["codeleted"] &= filled["idh"].fillna(False)  # of an IDH-wildtype tumour nobody asks for it
+        stands_in["codeleted"] &= filled["idh"].fillna(False)  # 1p/19q does not matter in an IDH-wildtype tumour
         table = _decided(frame, filled)
         names = pd.DataFrame({_PREDICTABLE[name]: flags for name, flags in stands_in.items()}, index=frame.index)
-        told = names.apply(lambda row: "; ".join(row.index[row.astype(bool)]), axis=1).astype("string")
-        mark = told.where(told == "", " (predicted: " + told + ")")
-        return table.assign(who2021_rule=table["who2021_rule"] + mark, who2021_predicted=told)
+        predicted_markers = names.apply(lambda row: "; ".join(row.index[row.astype(bool)]), axis=1).astype("string")
+        mark = predicted_markers.where(predicted_markers == "", " (predicted: " + predicted_markers + ")")
+        return table.assign(who2021_rule=table["who2021_rule"] + mark, who2021_predicted=predicted_markers)
     return _decided(frame, columns)
 
 
@@ -211,8 +217,8 @@ def _marker_columns(frame: pd.DataFrame, source: str) -> dict[str, pd.Series]:
     idh, by_subtype = flags(_IDH).fillna(either), _from_subtype(frame, r"IDH[-_ ]?(mut|wt|wild)", "mut")
     contradicts = (idh != by_subtype).fillna(False)
     if contradicts.any():
-        told = "%s: IDH status and subtype contradict each other in %d cases, whose diagnosis stays open: %s"
-        log.warning(told, source, contradicts.sum(), some(frame.index[contradicts]))
+        message = "%s: IDH status and subtype contradict each other in %d cases, whose diagnosis stays open: %s"
+        log.warning(message, source, contradicts.sum(), some(frame.index[contradicts]))
     return {
         "idh": idh.fillna(by_subtype).mask(contradicts),
         "idh1": idh1,
@@ -241,8 +247,8 @@ def _read(
         strange: list[str] = []
         for case, value in frame[column].items():
             text = "" if pd.isna(value) else " ".join(str(value).split())
-            untold = not text or re.sub(r"[^a-z0-9]", "", text.lower()) in _UNTOLD
-            understood = pd.NA if untold else read(text)
+            unknown = not text or re.sub(r"[^a-z0-9]", "", text.lower()) in _UNKNOWN
+            understood = pd.NA if unknown else read(text)
             if understood is None:
                 strange.append(f'"{value}" of case {case}')
             values.append(pd.NA if understood is None else understood)

@@ -108,8 +108,8 @@ def _row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[
         by_row.append(others[0] if others else named[0] if named else None)
     counts = pd.Series(by_row, dtype=object).value_counts()
     if set(counts.index) - {PRIMARY}:
-        told = ", ".join(f"{n} {name}" for name, n in counts.items())
-        notes.append(f"sample types: {told} (by column {', '.join(found)}; --sample-types selects)")
+        listed = ", ".join(f"{n} {name}" for name, n in counts.items())
+        notes.append(f"sample types: {listed} (by column {', '.join(found)}; --sample-types selects)")
     return by_row
 
 
