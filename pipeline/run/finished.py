@@ -29,11 +29,11 @@ class FinishedRun:
 
     Attributes:
         path: the folder.
-        facts: the content of `run.json`.
+        metadata: the content of `run.json`.
     """
 
     path: Path
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
     @cached_property
     def config_text(self) -> str:

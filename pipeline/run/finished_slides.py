@@ -262,7 +262,7 @@ def open_slides(folder: Path, *, store: str | None, task: str | None) -> Finishe
         InputError: no finished run, no store, or no explanation of that task; see also `read_run`.
     """
     run = read_run(folder)
-    address = store or str(run.facts["store"])
+    address = store or str(run.metadata["store"])
     features = FeatureStore(address)
     if not features.exists():
         raise InputError(f"--store {address}: there is no feature store; name the right one with --store")
