@@ -108,6 +108,7 @@ def import_file(
     """
     from dataclasses import asdict
 
+    from preprocessing.features.encoders import encoder_name
     from preprocessing.features.keys import imported_key
     from preprocessing.formats.h5 import read_h5
     from preprocessing.io.errors import InputError
@@ -115,10 +116,11 @@ def import_file(
     from preprocessing.tables.case_ids import case_of
 
     found = read_h5(path, layout, geometry)
-    name = encoder or found.extractor
+    name = encoder_name(encoder or found.extractor)
     if not name:
         raise InputError(f"{path}: nothing in it says which encoder made the features; give it with --encoder")
     slide_id, width = path.stem, found.bag.features.shape[1]
+    _require_width(path, name, width)
     origin = file_fingerprint(path)
     key = imported_key(slide_id, origin, layout, asdict(geometry), name)
     if not store.has_features(key):
@@ -143,6 +145,18 @@ def import_file(
         store.write_features(key, found.bag, facts, lossless=True)
     known = {"slide_id": slide_id, "case_id": case_of(slide_id), "path": str(path.absolute())}
     return known | {"n_tiles": len(found.bag.coords), "features": key, "width": width, "encoder": name}
+
+
+def _require_width(path: Path, name: str, width: int) -> None:
+    """Raise InputError where a known encoder has features of another length than the file."""
+    from preprocessing.features.encoder_table import ENCODERS
+    from preprocessing.io.errors import InputError
+
+    expected = ENCODERS[name].dim if name in ENCODERS else None
+    if expected is not None and expected != width:
+        raise InputError(
+            f"{path}: its features have length {width}, but {name} has {expected}; they are of another encoder: correct --encoder"
+        )
 
 
 def _require_writable(out: Path) -> None:

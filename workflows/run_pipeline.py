@@ -144,7 +144,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from pipeline.inference.compatibility import check_cohort
     from pipeline.inference.recipe import with_recipe
     from pipeline.inference.trained import load_trained, scalers_of
-    from pipeline.run.console import show_cohort, show_plans
+    from pipeline.run.console import show_cohort, show_encoder, show_plans
     from pipeline.run.folder import require_same_run
     from pipeline.slides.recipe import FeatureRecipe
     from preprocessing.features.store import FeatureStore
@@ -164,6 +164,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     if cohort.precomputed:
         config = config.model_copy(update={"tiles": cohort.precomputed.tiles})
     show_cohort(cohort)  # before the plans: how tables were read explains what is wrong with them
+    show_encoder(config, cohort)
     plans = [] if predictors else plan(config, cohort, cohort.used_cases())
     config = config.model_copy(update={"encoder": workers.call(config.encoder.settled, workers.device)})
     FeatureStore(paths.store).check()
@@ -203,6 +204,7 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     config, cohort, run = context.config, context.cohort, context.run
     reports: dict[str, Any] = {}
     given_up: list[str] = []
+    trained: list[TaskPlan] = []
     outcomes, features = make_features(context)
     FeatureStore(context.recipe.store).sweep()  # temporary files of workers that crashed
     failures, cases = write_ledgers(run, cohort, outcomes, features)
@@ -213,7 +215,8 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     elif config.until == "train":
         plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
         reports = train(context, plans, features, cases)
-    require_complete(run.folder, cohort, keeps_earlier=bool(predictors))
+        trained = plans
+    require_complete(run.folder, cohort, plans=trained, keeps_earlier=bool(predictors))
     failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, reports, failures, given_up)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.training.dataset import Bags, Dataset, dataset_for, known_covariates, with_covariates
 from pipeline.training.model_folder import TrainedModel
+from preprocessing.io.outputs import read_text_table
 from preprocessing.omics.matrix import OmicsMatrix
 
 
@@ -46,7 +47,7 @@ class ExplanationInputs:
             device: "cpu" or "cuda".
             max_missing: as above.
         """
-        slides = pd.read_csv(folder / "slides.csv", dtype=str, keep_default_na=False)
+        slides = read_text_table(folder / "slides.csv", "slide_id", "case_id", "features")
         slides = slides[slides["features"] != ""].sort_values("slide_id")
         return cls(store, folder / "omics.npz", labels, slides, device, max_missing)
 

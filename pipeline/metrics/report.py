@@ -7,7 +7,6 @@ tested cases pooled and, where there are folds, of each. Which metrics those are
 its own subclass of `CaseMetrics`, which its report is read with. `json_schema` gives the whole as JSON Schema.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 
 from pipeline.metrics.bootstrap import Metric
 from preprocessing.io.errors import InputError
+from preprocessing.io.outputs import read_json
 
 FORMAT = 1
 
@@ -186,12 +186,7 @@ def read_reports(path: Path, metrics_of: Mapping[str, type[CaseMetrics]]) -> dic
     Raises:
         InputError: the file is damaged, or was written by another version.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it is no JSON object")
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); repeat the command of the run") from None
+    content = read_json(path)
     if content.get("format") != FORMAT:
         found = f"format {content['format']}" if "format" in content else "no format number"
         raise InputError(

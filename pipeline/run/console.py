@@ -7,11 +7,13 @@ from typing import Any
 from rich.table import Table
 
 from pipeline.baselines import BASELINES
+from pipeline.config.schema import Config
 from pipeline.metrics import CaseMetrics, Metric, TaskReport
 from pipeline.tasks import TASKS, Task
 from pipeline.terminal.logs import WARNING, err, out, warn
 from pipeline.training.plan import TaskPlan
 from preprocessing.cohort import Cohort, describe_cases
+from preprocessing.features.encoders import resolution_warning
 from preprocessing.io.errors import some
 from preprocessing.slides.slide import LeftOut
 
@@ -33,6 +35,15 @@ def show_cohort(cohort: Cohort) -> None:
             err.print(f"  {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
     for line in _failed_slides(cohort):
         warn(line)
+
+
+def show_encoder(config: Config, cohort: Cohort) -> None:
+    """A warning where the encoder is used at another resolution or tile size than it was trained at."""
+    if not cohort.slides or (config.until == "tile" and not cohort.precomputed):
+        return
+    name = str(cohort.precomputed.encoder["name"]) if cohort.precomputed else config.encoder.name
+    if doubt := resolution_warning(name, mpp=config.tiles.mpp, tile_px=config.tiles.tile_px):
+        warn(doubt)
 
 
 def _failed_slides(cohort: Cohort) -> Iterator[str]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from preprocessing.io.atomic import write_text
 from preprocessing.io.errors import InputError
+from preprocessing.io.outputs import read_json
 
 FORMAT = 2
 
@@ -37,13 +38,8 @@ def read_explanation(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is damaged, or another version wrote it.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = content.get("format", 1)  # the first format did not say so
-    except (ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}); repeat the run's command, which explains its cases again"
-        ) from None
+    content = read_json(path, remedy="repeat the command of the run, which explains its cases again")
+    found = content.get("format", 1)  # the first format did not say so
     if found != FORMAT:
         raise InputError(
             f"{path} has format {found}, this version reads {FORMAT}; repeat the run's command, which explains its cases again "

@@ -3,7 +3,6 @@
 Any file may be missing: a run may end before training, predict a new cohort, or explain nothing.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from pipeline.metrics.report import read_reports
 from pipeline.run.explanation_file import read_explanation
 from pipeline.tasks import metrics_types
 from preprocessing.io.errors import InputError
+from preprocessing.io.outputs import damaged, read_json, read_table
 
 FORMAT = 3  # of the files in a run folder; raise it whenever a file, column or key changes
 TEXT_COLUMNS = ("case_id", "slide_id", "label", "prediction", "status", "reason", "set_90", "path", "tiles", "features")
@@ -43,7 +43,10 @@ class FinishedRun:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """The resolved configuration, nested."""
-        return yaml.safe_load(self.config_text) or {}
+        try:
+            return yaml.safe_load(self.config_text) or {}
+        except yaml.YAMLError as error:
+            raise damaged(self.path / "config.yaml", error) from None
 
     @cached_property
     def cases(self) -> pd.DataFrame:
@@ -107,7 +110,7 @@ class FinishedRun:
     def history(self, task: str, model: str) -> pd.DataFrame:
         """Return the losses of training by fold, member and epoch; empty where the folder has no folds."""
         tables = [
-            pd.read_csv(path).assign(fold=path.parent.name.removeprefix("fold_"))
+            read_table(path).assign(fold=path.parent.name.removeprefix("fold_"))
             for path in sorted((self.path / "folds" / task / model).glob("*/history.csv"))
         ]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
@@ -142,10 +145,7 @@ def _text(path: Path) -> str:
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _damaged(path, error) from None
+    return read_json(path)
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -153,16 +153,9 @@ def _table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     as_text: Callable[[str], str] = str
-    try:
-        there = set(pd.read_csv(path, nrows=0).columns)
-        converters = {name: as_text for name in TEXT_COLUMNS if name in there}
-        return pd.read_csv(path, converters=converters, low_memory=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is damaged ({error}); repeat the command of the run")
+    there = set(read_table(path, nrows=0).columns)
+    converters = {name: as_text for name in TEXT_COLUMNS if name in there}
+    return read_table(path, converters=converters, low_memory=False)
 
 
 def _warnings(log_text: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pipeline.tasks import TASKS
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.h5 import Geometry
 from preprocessing.io.errors import InputError, SlideError, some
+from preprocessing.io.outputs import read_table
 from preprocessing.omics.matrix import OmicsMatrix
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class FinishedSlides:
             return {}
         if not path.is_file():
             raise SlideError(f"{path} is missing; repeat the command of the run, which explains its cases again")
-        table = pd.read_csv(path)
+        table = read_table(path, *CORNER)
         tiles = pd.DataFrame(self.coords(slide), columns=CORNER)
         joined = tiles.merge(table, on=CORNER, how="left", indicator=True)
         if not len(table) == len(tiles) == len(joined) or (joined["_merge"] != "both").any():
@@ -223,7 +224,9 @@ class FinishedSlides:
         """Return all input cases as AnnData (cases × molecular features; NaN: none); `obs` has status, labels and predictions."""
         from anndata import AnnData
 
-        cases = pd.read_csv(self.run.path / "cases.csv", dtype={"case_id": str, "reason": object, "site": object})
+        cases = read_table(
+            self.run.path / "cases.csv", "case_id", dtype={"case_id": str, "reason": object, "site": object}
+        )
         cases = cases.set_index("case_id")
         obs = cases.join(self._predictions())
         omics = self.run.path / "omics.npz"
@@ -239,7 +242,7 @@ class FinishedSlides:
         path = self.run.path / "predictions.csv"
         if not path.is_file():
             return pd.DataFrame()
-        table = pd.read_csv(path, dtype={"case_id": str, "label": str, "prediction": str})
+        table = read_table(path, "case_id", "task", dtype={"case_id": str, "label": str, "prediction": str})
         columns = pd.DataFrame(index=pd.Index([], name="case_id"))
         truth = {column for task in TASKS.values() for column in task.truth_columns}  # which cases.csv has
         for task in dict.fromkeys(map(str, table["task"])):

@@ -30,6 +30,7 @@ from preprocessing.io.atomic import REMEDY, sweep, temporary_name, write_text
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import file_above
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
+from preprocessing.io.outputs import read_json
 from preprocessing.tables.containers import split_sheet
 
 log = logging.getLogger(__name__)
@@ -205,7 +206,7 @@ def _refuse_other(folder: Path, identity: str) -> None:
         raise InputError(f"--out {folder} is a file; name a folder")
     known = folder / "identity.json"
     if known.is_file():
-        found = json.loads(known.read_text(encoding="utf-8"))
+        found = read_json(known, remedy=f"--out {folder} cannot be resumed; name another folder")
         if found.get("format") != FORMAT:
             raise InputError(f"--out {folder} contains a run of another version of this program; name another folder")
         if found["identity"] != identity:

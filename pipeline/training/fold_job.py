@@ -1,6 +1,5 @@
 """One fold of one task, as a worker does it: it reads the joined cohort, fits, predicts and writes its folder."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +19,7 @@ from pipeline.ood.reference import ReferenceCohort
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
+from pipeline.training.finished_fold import is_finished, mark_finished
 from pipeline.training.fit import Epoch, predict
 from pipeline.training.learning import Learned, TrainingSet, learn
 from pipeline.training.modalities import used_modalities
@@ -126,10 +126,10 @@ def run_fold(job: FoldJob) -> str:
     """Fit on the fold's training cases and predict its test cases: `predictions.csv`, `baselines.csv`, `history.csv`, `model/`.
 
     Returns:
-        "done", or "reused" where the folder holds the result of this very job already.
+        "done", or "reused" where the folder holds the result of this very job already, as it was written.
     """
-    mark, done = job.fingerprint(), job.out / "done.json"
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8"))["fingerprint"] == mark:
+    fingerprint = job.fingerprint()
+    if is_finished(job.out, fingerprint):
         return "reused"
     limit_threads(job.device)
     shutil.rmtree(job.out, ignore_errors=True)
@@ -137,7 +137,7 @@ def run_fold(job: FoldJob) -> str:
         job.out.mkdir(parents=True)
     with gpu_failures(str(job)):
         _fit_and_predict(job)
-    write_text(done, json.dumps({"fingerprint": mark}))
+    mark_finished(job.out, fingerprint)
     return "done"
 
 

@@ -13,7 +13,6 @@ A folder comes from anywhere: whatever is in it, reading it runs no code, takes 
 ends in a model or in an InputError.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -37,6 +36,7 @@ from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.baselines import Baselines
 from preprocessing.io.atomic import REMEDY, atomic_folder
 from preprocessing.io.errors import InputError, RunError, some
+from preprocessing.io.fingerprints import folder_digests
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _with_target(described: Mapping[str, Any], draft: Path) -> dict[str, Any]:
 
 def write_sums(folder: Path) -> None:
     """`SHA256SUMS` of all files of a model folder, as `sha256sum --check` reads it."""
-    lines = [f"{digest}  {name}" for name, digest in _digests(folder).items()]
+    lines = [f"{digest}  {name}" for name, digest in folder_digests(folder, without=SUMS).items()]
     (folder / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -146,20 +146,11 @@ def require_sums(folder: Path) -> None:
     told = dict(
         line.split("  ", 1)[::-1] for line in path.read_text("utf-8", errors="replace").splitlines() if "  " in line
     )
-    found = _digests(folder)
+    found = folder_digests(folder, without=SUMS)
     if wrong := sorted(name for name in told.keys() | found.keys() if told.get(name) != found.get(name)):
         raise InputError(
             f"model: {folder} is not as it was handed out ({some(wrong)}: changed, lost or added); copy it again from its run"
         )
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
-    digests = {}
-    for path in files:
-        with path.open("rb") as file:
-            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """The folds' results put together: `predictions.csv`, `comparators.csv` and `metrics.json`."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from pipeline.training.fold_job import SINGLE_MODALITY, FoldJob, TaskJobs
 from pipeline.training.plan import TaskPlan
 from pipeline.training.summary import by_pattern, conformal, coverage, validated, with_sets
 from preprocessing.io.fingerprints import fingerprint
+from preprocessing.io.outputs import damaged, read_json, read_table
 
 FIRST = ["case_id", "task", "fold", "status", "label", "prediction"]  # columns of the predictions
 
@@ -116,11 +116,7 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
         labels: of the usable cases.
         cases: the audit of all cases.
     """
-    parts = [
-        pd.read_csv(job.out / "predictions.csv", dtype={"case_id": str, "prediction": str})
-        for job in jobs
-        if job.fold.test
-    ]
+    parts = [_read_predictions(job) for job in jobs if job.fold.test]
     told = pd.concat(parts) if parts else pd.DataFrame({"case_id": [], "task": [], "fold": []})
     told["status"] = np.where(told["case_id"].isin(plan.unlabelled), "unlabelled", "tested")
     told["fold"] = told["fold"].where(told["status"] == "tested").astype("Int64")
@@ -172,10 +168,21 @@ def _notes(jobs: list[FoldJob]) -> ModelNotes:
     )
 
 
+def _read_predictions(job: FoldJob) -> pd.DataFrame:
+    """The predictions of a fold's test cases; DamagedFileError where they are of other cases."""
+    path = job.out / "predictions.csv"
+    table = read_table(path, "case_id", "fold", dtype={"case_id": str, "prediction": str})
+    if sorted(table["case_id"]) != sorted(job.fold.test):
+        raise damaged(
+            path, f"{len(table)} rows of {table['case_id'].nunique()} cases for {len(job.fold.test)} test cases"
+        )
+    return table
+
+
 def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:
     """The tables of that name that the folds wrote; empty where they wrote none."""
     paths = [job.out / name for job in jobs if (job.out / name).is_file()]
-    tables = [pd.read_csv(path, dtype={"case_id": str, "prediction": str}) for path in paths]
+    tables = [read_table(path, "case_id", "fold", dtype={"case_id": str, "prediction": str}) for path in paths]
     return (
         pd.concat(tables, ignore_index=True)
         if tables
@@ -194,4 +201,4 @@ def _by_modality(evaluation: Evaluation, alone: pd.DataFrame) -> dict[str, Predi
 
 
 def _describe(job: FoldJob) -> Mapping[str, Any]:
-    return json.loads((job.out / "model" / "model.json").read_text(encoding="utf-8"))
+    return read_json(job.out / "model" / "model.json")

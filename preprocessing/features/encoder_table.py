@@ -4,6 +4,8 @@ The table's transform overrides the one in a model's config.json on the hub, sin
 architecture's ImageNet weights. Facts come from the model cards and papers; what they leave open is None: unknown.
 """
 
+import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -347,3 +349,34 @@ ENCODERS = Registry(
         "lunit-dino-s8": _lunit("patch8", "lunit-vits8", "lunit-dino-vits8"),
     },
 )
+
+
+def find_encoder(name: str) -> str | None:
+    """Return the table's name of an encoder that people and tools spell in other ways ("UNI", "MahmoodLab/UNI2-h"); else None."""
+    is_source = ":" in name  # hf-hub:…, local-dir:… name a repository or folder that is used as it is
+    return name if name in ENCODERS else None if is_source else _SPELLINGS.get(_spelling(name))
+
+
+def similar_encoder(name: str) -> str | None:
+    """Return the table's name that a misspelt one probably means; None rather than another model.
+
+    Versions are part of a name: one with other digits is never suggested.
+    """
+    spelt = _spelling(name)
+    names = {_spelling(known): known for known in ENCODERS}
+    alike = [known for known in names if re.findall(r"\d", known) == re.findall(r"\d", spelt)]
+    close = difflib.get_close_matches(spelt, alike, n=2, cutoff=0.8)
+    found = close or [known for known in names if known.startswith(spelt)]
+    return names[found[0]] if len(spelt) > 4 and len(found) == 1 else None
+
+
+def _spelling(name: str) -> str:
+    """Letters and digits only, of a repository its name: "MahmoodLab/UNI2-h" and "uni2_h" are one."""
+    return re.sub(r"[^a-z0-9]", "", name.rpartition("/")[2].lower())
+
+
+_SPELLINGS = {
+    _spelling(known): name
+    for name, spec in reversed(ENCODERS.items())
+    for known in (*([spec.hub] if spec.hub else []), *spec.aliases, name)
+}

@@ -161,7 +161,9 @@ class GroupStore:
         attributes = self._read_attributes(f"{name}/zarr.json") if problem else None
         if attributes is not None and name not in self._reported:
             self._reported.add(name)
-            log.warning("store %s: %s %s; %s", self.place, describe(name, attributes), problem, remedy(attributes))
+            log.warning(
+                "store %s: %s %s; %s", self.place, describe(name, attributes), problem, remedy(attributes, at_once=True)
+            )
         return problem is None
 
     def _loss(self, name: str, attributes: Mapping[str, Any]) -> str | None:
@@ -353,12 +355,12 @@ def describe(name: str, attributes: Mapping[str, Any] | None) -> str:
     return f"{name} (slide {slide})" if slide else name
 
 
-def remedy(attributes: Mapping[str, Any] | None) -> str:
-    """What to do about a group that does not count."""
+def remedy(attributes: Mapping[str, Any] | None, *, at_once: bool = False) -> str:
+    """What to do about a group that does not count; `at_once`: in a run that looks for it, and has not read it yet."""
     encoder = (attributes or {}).get("encoder")
     if isinstance(encoder, Mapping) and encoder.get("imported_from"):
         return f"import it again from its {encoder['imported_from']} file"
-    return "run again, and it is made anew"
+    return "it is made anew" if at_once else "run again, and it is made anew"
 
 
 def _counts(content: Any) -> str:

@@ -35,6 +35,20 @@ def file_fingerprint(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
+def folder_digests(folder: Path, *, without: str) -> dict[str, str]:
+    """SHA-256 of each file below a folder, in hexadecimal digits, by its path in it.
+
+    Args:
+        folder: which one.
+        without: name of a file that does not count, wherever it lies.
+    """
+    digests = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != without):
+        with path.open("rb") as file:
+            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
 def slide_fingerprint(path: Path) -> str:
     """Of a slide: its length and 32 evenly spread samples of 16 KiB, both ends among them.
 

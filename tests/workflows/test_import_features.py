@@ -144,7 +144,7 @@ def test_tensors_without_coordinates_are_refused(bring, tmp_path, capsys):
 
 def test_features_of_two_encoders_are_not_trained_on_together(cohort, clam, bring, walk, tmp_path, capsys):
     manifests = []
-    for encoder in ("lite", "uni"):
+    for encoder in ("lite", "other"):
         assert bring(clam, *DECLARED, "--encoder", encoder) == 0
         manifests.append(pd.read_csv(tmp_path / "imported.csv"))
     pd.concat([manifests[0][:4], manifests[1][4:]]).to_csv(tmp_path / "mixed.csv", index=False)
@@ -163,3 +163,8 @@ def test_nothing_but_a_manifest_of_an_import_is_overwritten(clam, tmp_path, caps
         assert reason in capsys.readouterr().err
     assert table.read_text() == "case_id,EGFR\na,1\n"
     assert list(tmp_path.iterdir()) == [table]
+
+
+def test_features_of_another_length_than_the_encoders_are_refused(bring, clam, capfd):
+    assert bring(clam, *DECLARED, "--encoder", "MahmoodLab/UNI") == 2
+    assert "but uni has 1024; they are of another encoder" in " ".join(capfd.readouterr().err.split())

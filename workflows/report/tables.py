@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.metrics import ClassificationMetrics, Metric, PredictorReport, TaskReport
 from pipeline.run.finished import FinishedRun
+from preprocessing.slides.selection import NOTABLE_UPSAMPLING
 from workflows.report.images import thumbnail_url
 from workflows.report.phrasing import MODALITIES, column_name, comparator_name, decimal, metric_name, number
 
@@ -80,14 +81,25 @@ def slide_table(run: FinishedRun) -> Table:
                 _count(slide["n_tiles"]),
                 Cell("–") if pd.isna(mpp) else Cell(f"{mpp:.4g}", _text(slide.get("mpp_source")), sort=float(mpp)),
                 Cell(f"{slide['seconds']:.1f}", sort=float(slide["seconds"])),
-                Cell(
-                    _text(slide["reason"])
-                    or (f"no thumbnail: {failed_thumbnails[name]}" if name in failed_thumbnails else "")
-                ),
+                Cell(_slide_notes(slide, failed_thumbnails.get(name))),
             )
         )
-    columns = ("", "slide", "case", "status", "#tiles", "#µm/px", "#seconds", "reason")
+    columns = ("", "slide", "case", "status", "#tiles", "#µm/px", "#seconds", "notes")
     return Table("slide-table", "", columns, tuple(rows))
+
+
+def _slide_notes(slide: Mapping[Any, Any], thumbnail_failure: str | None) -> str:
+    """Why a slide failed or was excluded, an unusual resolution, and why it has no thumbnail."""
+    no_thumbnail = f"no thumbnail: {thumbnail_failure}" if thumbnail_failure else ""
+    return "; ".join(filter(None, (_text(slide["reason"]), _resolution_note(slide), no_thumbnail)))
+
+
+def _resolution_note(slide: Mapping[Any, Any]) -> str:
+    """Upsampled pixels, and resolution metadata that are contradicted or overridden; empty: neither."""
+    factor, source = slide.get("upsampling"), _text(slide.get("mpp_source"))
+    upsampled = f"coarser than the tiles: upsampled {factor:.2f}-fold" if factor and factor > NOTABLE_UPSAMPLING else ""
+    doubtful = f"resolution from {source}" if "doubtful" in source or "overrides" in source else ""
+    return "; ".join(filter(None, (upsampled, doubtful)))
 
 
 def _thumbnail(run: FinishedRun, slide: Mapping[Any, Any], *, has_failed: bool) -> Cell:
@@ -108,7 +120,7 @@ def case_table(run: FinishedRun) -> Table:
         for name in run.cases.columns
         if name not in ("case_id", "status", "reason", "n_slides", "has_genes") and run.cases[name].notna().any()
     ]
-    reasons = ["reason"] if run.cases["reason"].notna().any() else []
+    reasons = ["reason"] if run.cases["reason"].map(_text).any() else []
     rows = [
         (
             Cell(str(case["case_id"])),

@@ -216,7 +216,7 @@ def test_none_means_without_that_side():
         ),
         ({"flags": INPUTS | {"task": ["surviva"]}}, 'unknown task "surviva": did you mean "survival"?'),
         ({"flags": INPUTS | {"encoder.name": "phikn"}}, 'unknown name "phikn": did you mean "phikon"?'),
-        ({"flags": INPUTS | {"encoder.name": "resnet_50"}}, 'unknown name "resnet_50": did you mean "resnet50'),
+        ({"flags": INPUTS | {"encoder.name": "resnt50"}}, 'unknown name "resnt50": did you mean "resnet50'),
     ],
 )
 def test_unknown_names_are_told_with_the_nearest_known_one(arguments, expected):

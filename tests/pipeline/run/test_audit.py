@@ -6,8 +6,11 @@ import pandas as pd
 import pytest
 
 from pipeline.run.audit import require_complete
+from pipeline.training.plan import TaskPlan
+from pipeline.training.splits import Fold
 from preprocessing.cohort import Cohort, audit_cases, ledger
 from preprocessing.io.errors import RunError
+from preprocessing.io.outputs import DamagedFileError
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 from preprocessing.tables.case_rows import Dropped
@@ -90,3 +93,53 @@ def test_an_id_of_unknown_origin_is_told(written, cohort):
     change(written / "cases.csv", lambda table: table.replace({"case_id": {"c": "x"}}))
     with pytest.raises(RunError, match=r"cases.csv: .*missing c; surplus x"):
         require_complete(written, cohort)
+
+
+class TestTasks:
+    @pytest.fixture
+    def plan(self):
+        """A task of which two folds test a and b; d has no label, e is in no fold."""
+        folds = (Fold(0, ("b",), (), ("a",)), Fold(1, ("a",), (), ("b",)))
+        return TaskPlan("grade", ("a", "b"), ("c",), ("2", "3"), "", {"case": folds}, {}, (), ())
+
+    @pytest.fixture
+    def predicted(self, written):
+        """The folder with predictions of the task."""
+        cases = pd.read_csv(written / "cases.csv", dtype=str, keep_default_na=False)["case_id"]
+        rows = pd.DataFrame({"case_id": cases, "task": "grade", "status": "left out"}).set_index("case_id")
+        rows.loc[["a", "b", "c"], "status"] = ["tested", "tested", "unlabelled"]
+        rows.loc[["a", "b"], "fold"] = [0, 1]
+        rows.loc[["a", "b", "c"], ["probability_2", "probability_3"]] = [[0.25, 0.75]] * 3
+        rows.loc[["a", "b"], "label"] = ["2", "3"]
+        rows["ensemble_sd"] = np.nan  # of one member
+        rows.reset_index().to_csv(written / "predictions.csv", index=False)
+        return written
+
+    def test_predictions_of_every_fold_pass(self, predicted, cohort, plan):
+        require_complete(predicted, cohort, plans=[plan])
+
+    @pytest.mark.parametrize(
+        ("column", "value", "message"),
+        [
+            ("status", "untested", r"predictions by fold \{1: 1\}, test cases by fold \{0: 1, 1: 1\}"),
+            ("fold", 1, r"predictions by fold \{1: 2\}"),
+            ("probability_3", np.nan, "numbers are missing in probability_3"),
+            ("probability_2", np.inf, "numbers are missing in probability_2"),
+        ],
+    )
+    def test_a_lost_fold_or_number_is_a_fault(self, predicted, cohort, plan, column, value, message):
+        def harm(table):
+            table.loc[table["case_id"] == "a", column] = str(value)
+            return table
+
+        change(predicted / "predictions.csv", harm)
+        with pytest.raises(RunError, match=message):
+            require_complete(predicted, cohort, plans=[plan])
+
+    def test_a_task_without_any_number_or_any_file_is_a_fault(self, predicted, cohort, plan):
+        change(predicted / "predictions.csv", lambda table: table.drop(columns=["probability_2", "probability_3"]))
+        with pytest.raises(RunError, match="numbers are missing in every column"):
+            require_complete(predicted, cohort, plans=[plan])
+        (predicted / "predictions.csv").unlink()
+        with pytest.raises(DamagedFileError, match=r"predictions\.csv is damaged"):
+            require_complete(predicted, cohort, plans=[plan])

@@ -1,4 +1,5 @@
 import json
+import logging
 from dataclasses import fields, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from models.linear import LinearBlend
 from pipeline.config.loading import load_config
 from pipeline.config.schema import ModelCandidate
 from pipeline.ood.reference import ReferenceCohort
+from pipeline.training import finished_fold
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import predict_logits
 from pipeline.training.fold_job import FoldJob, run_fold
@@ -19,6 +21,7 @@ from pipeline.training.plan import FINAL
 from pipeline.training.splits import Fold
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import InputError
+from preprocessing.io.fingerprints import folder_digests
 from preprocessing.omics.matrix import OmicsMatrix
 
 N, WIDTH = 18, 5
@@ -291,6 +294,60 @@ def test_a_fold_that_was_killed_is_trained_again_from_the_start(make, monkeypatc
     assert run_fold(fresh) == "done"
     assert (fresh.out / "predictions.csv").read_bytes() == expected
     assert not (fresh.out / "stale.csv").exists()
+
+
+def flip_weights(out):
+    path = out / "model" / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+HARMS = {
+    "done.json": [
+        lambda out: (out / "done.json").write_text(""),
+        lambda out: (out / "done.json").write_text("{}"),
+        lambda out: (out / "done.json").write_text("[]"),
+        lambda out: (out / "done.json").write_text('{"fingerprint": "older versions wrote no more"}'),
+        lambda out: (out / "done.json").write_bytes(bytes(400)),
+    ],
+    "predictions.csv": [
+        lambda out: (out / "predictions.csv").unlink(),
+        lambda out: (out / "predictions.csv").write_bytes((out / "predictions.csv").read_bytes()[:-30]),
+        lambda out: (out / "predictions.csv").write_text((out / "predictions.csv").read_text().replace("0.", "0.0", 1)),
+    ],
+    "model/model.json": [lambda out: (out / "model" / "model.json").unlink()],
+    "model/weights.safetensors": [flip_weights],
+    "more.csv": [lambda out: (out / "more.csv").touch()],
+}
+
+
+@pytest.mark.parametrize(("file", "harm"), [(file, harm) for file, harms in HARMS.items() for harm in harms])
+def test_a_finished_fold_that_is_not_as_it_was_written_is_trained_again_with_a_sentence(make, caplog, file, harm):
+    job = make(sets=["train.members=1"])
+    run_fold(job)
+    expected = folder_digests(job.out, without="none")
+    harm(job.out)
+    with caplog.at_level(logging.WARNING):
+        assert run_fold(job) == "done"
+    (message,) = [record.getMessage() for record in caplog.records if "trained again" in record.getMessage()]
+    assert str(job.out) in message
+    assert file in message
+    assert folder_digests(job.out, without="none") == expected
+
+
+def test_nothing_is_called_done_before_it_is_on_the_disk(make, monkeypatch):
+    job, synced = make(sets=["train.members=1"]), []
+    monkeypatch.setattr("preprocessing.io.atomic.sync", synced.append)
+    write_text = finished_fold.write_text
+
+    def checked(path, text):
+        assert {one for one in job.out.rglob("*") if one.is_file()} <= set(synced)
+        assert set(json.loads(text)["files"]) >= {"predictions.csv", "history.csv", "model/weights.safetensors"}
+        write_text(path, text)
+
+    monkeypatch.setattr("pipeline.training.finished_fold.write_text", checked)
+    run_fold(job)
 
 
 def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):

@@ -129,7 +129,7 @@ def test_bags_that_are_kept_on_the_device_are_freed_first():
 
 
 def test_a_gpu_that_fails_ends_the_run_with_what_to_do():
-    failed = r"fold 3: the GPU failed \(CUDA error: launch failure\): see nvidia-smi .* the same command goes on"
+    failed = r"fold 3: the GPU failed \(CUDA error: launch failure\): see nvidia-smi .* the same command continues"
     with pytest.raises(RunError, match=failed), gpu_failures("fold 3"):
         raise torch.AcceleratorError("CUDA error: launch failure\nCUDA kernel errors might be …")
     full = r"fold 3: the GPU's memory is full \(.*\): end what else runs there"

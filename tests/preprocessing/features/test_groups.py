@@ -118,7 +118,7 @@ def test_groups_that_were_exchanged_do_not_count(store, kind, caplog):
         assert not (store.has_tiles if kind == "tiles" else store.has_features)(key)
         with pytest.raises(DamagedError, match=rf"{kind}/{key} .* under another name; run again"):
             READERS[kind](store, key)
-    assert f"{kind}/A-k (slide B) is {kind}/B-k under another name; run again, and it is made anew" in caplog.text
+    assert f"{kind}/A-k (slide B) is {kind}/B-k under another name; it is made anew" in caplog.text
 
 
 @pytest.mark.parametrize(

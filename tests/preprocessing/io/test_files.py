@@ -65,6 +65,7 @@ def zipped(*names):
 @pytest.mark.parametrize(
     "data",
     [gzip.compress(TABLE), lzma.compress(TABLE), bz2.compress(TABLE), zipped("a.csv"), zipped("a.csv", "__MACOSX/a")],
+    ids=["gzip", "xz", "bzip2", "zip", "zip of a Mac"],
 )
 def test_compressed_tables_are_unpacked(tmp_path, data):
     path = tmp_path / "a"
@@ -101,6 +102,7 @@ def tarred():
         (pickle.dumps({"a": 1}), "is a Python pickle, which can run any code when it is read; .*pandas.read_pickle"),
         (b"ARROW1\0\0", "is a Feather file"),
     ],
+    ids=["rds", "RData", "tar", "tar.gz", "pickle", "feather"],
 )
 def test_what_is_no_table_is_named_with_the_way_to_convert_it(tmp_path, data, message):
     path = tmp_path / "a.bin"

@@ -523,7 +523,7 @@ ODD = {
     "photo.ndpi": (jpeg, "not a slide that OpenSlide can read"),
     "head.svs": (lambda path, pixels: path.write_bytes(b"II*\0\x08\0\0\0"), "not a slide|cannot be opened"),
     "cut.tif": (lambda path, pixels: path.write_bytes(b"MM\0*\0\0\x90\0"), "ends after 8 bytes, before its directory"),
-    "strips.tif": (strips, "not a slide that OpenSlide can read: it begins as a TIFF, but .* is not tiled"),
+    "strips.tif": (strips, "not a slide that OpenSlide can read: it is a TIFF that is not tiled"),
     "half.svs": (half, "not a slide|cannot be opened"),
     "circle.tif": (series, "not a slide|cannot be opened|no resolution metadata"),
     "dark.svs": (dark, "no tissue found|no tile with"),

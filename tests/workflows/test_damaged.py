@@ -1,0 +1,100 @@
+"""What is finished and is not what was written is made anew, by the same command, and the predictions are the same."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+
+@pytest.fixture(scope="module")
+def options(cohort):
+    task = ("--task", "subtype", "--baselines", "none", "--set", "train.members=1")
+    return (cohort.slides, cohort.genes, *task)
+
+
+@pytest.fixture(scope="module")
+def undamaged(walk, options, tmp_path_factory):
+    """The folder of a finished run, in `run`, and its store."""
+    folder = tmp_path_factory.mktemp("undamaged")
+    assert walk(*options, "--store", folder / "store", "--out", folder / "run") == 0
+    return folder
+
+
+@pytest.fixture
+def repeat(walk, options, undamaged, tmp_path):
+    """Runs the command again on a copy of the run and the store; the exit code."""
+    shutil.copytree(undamaged, tmp_path, dirs_exist_ok=True)
+
+    def repeat():
+        return walk(*options, "--store", tmp_path / "store", "--out", tmp_path / "run")
+
+    return repeat
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def exchange(one, other):
+    aside = one.with_name("aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+def test_features_with_a_flipped_bit_end_a_run_that_reads_them_and_the_next_makes_them_anew(
+    repeat, undamaged, tmp_path, capsys, assert_same_results
+):
+    group = min((tmp_path / "store" / "features").iterdir())
+    flip(group / "features" / "c" / "0" / "0")
+    shutil.rmtree(tmp_path / "run")
+    assert repeat() == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"features/{group.name} (slide " in error
+    assert "is damaged: array features: chunk c/0/0 cannot be unpacked" in error
+    assert "run again, and it is made anew" in error
+    assert repeat() == 0
+    status = pd.read_csv(tmp_path / "run" / "slides.csv").set_index("features")["status"]
+    assert status.pop(group.name) == "done"
+    assert set(status) == {"reused"}
+    assert_same_results(tmp_path / "run", undamaged / "run")
+
+
+def test_groups_that_were_exchanged_are_made_anew_at_once(repeat, undamaged, tmp_path, capsys, assert_same_results):
+    for kind in ("tiles", "features"):
+        one, other, *_ = sorted((tmp_path / "store" / kind).iterdir())
+        exchange(one, other)
+    assert repeat() == 0
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"features/{one.name} (slide " in error
+    assert "under another name; it is made anew" in error
+    assert_same_results(tmp_path / "run", undamaged / "run")
+
+
+@pytest.mark.parametrize(
+    "file", ["done.json", "predictions.csv", "single_modality.csv", "model/model.json", "model/weights.safetensors"]
+)
+def test_a_fold_whose_file_was_changed_is_trained_again(repeat, undamaged, tmp_path, capsys, assert_same_results, file):
+    fold = tmp_path / "run" / "folds" / "subtype" / "umeml" / "fold_1"
+    flip(fold / file)
+    assert repeat() == 0
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"{fold} is damaged" in error or f"{fold / 'done.json'} is damaged" in error
+    assert "this fold is trained again" in error
+    assert_same_results(tmp_path / "run", undamaged / "run")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", bytes(100)])
+def test_a_done_file_that_a_power_cut_has_emptied_is_not_done(repeat, tmp_path, content, capsys):
+    (tmp_path / "run" / "folds" / "subtype" / "umeml" / "fold_0" / "done.json").write_bytes(content)
+    assert repeat() == 0
+    assert "this fold is trained again" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_folder_that_cannot_say_what_it_is_is_refused(repeat, tmp_path, capsys):
+    Path(tmp_path / "run" / "identity.json").write_bytes(b"")
+    assert repeat() == 2
+    assert "identity.json is damaged" in " ".join(capsys.readouterr().err.split())
