@@ -126,6 +126,7 @@ def gene_groups(key: str, genes: Sequence[Mapping[str, Any]]) -> Chart:
         )
     )
     figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_xaxes(nticks=5)
     text = "Positive: raises the output; negative: lowers it. Point at a bar for the top genes of the group."
     return make_chart(key, title, figure, text, height=110 + 24 * len(strongest))
 

@@ -34,7 +34,7 @@ COLUMNS = {  # display names of columns of CSV files; in others, underscores bec
     "who2021_rule": "WHO 2021 rule",
     "who_grade": "WHO grade",
 }
-MODALITIES = {"both": "slides and genes", "slides": "slides only", "genes": "genes only"}
+MODALITIES = {"all": "all modalities", "both": "slides and genes", "slides": "slides only", "genes": "genes only"}
 GOOD, BAD, OPEN = "good", "bad", "open"
 
 
