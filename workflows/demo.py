@@ -1,6 +1,6 @@
 """A small cohort to try the pipeline on, made from nothing: `python -m workflows.demo OUT`.
 
-OUT/slides/*.svs are pyramidal Aperio slides of tissue-like texture, in which the nuclei tell the grade: in a higher one
+OUT/slides/*.svs are pyramidal Aperio slides of tissue-like texture, whose nuclei depend on the grade: in a higher one
 they are more, larger, darker and more unequal, and grade 4 has necrosis. OUT/genes.csv has genes that carry the
 subtype, and the labels; survival depends on both. OUT/gene_sets.csv has the genes' groups. All of it is synthetic: the
 genes' names are real, so that gene sets match, their values are not, and the sites ZZ, ZY and Z0 stand for no hospital.
@@ -54,8 +54,8 @@ STAIN_STEPS = 128  # one unit of stain in a plane of bytes
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a grade looks like under the microscope."""
+class Morphology:
+    """Appearance of a grade under the microscope."""
 
     nuclei_per_mm2: float
     radius_um: float
@@ -65,10 +65,10 @@ class Look:
     necrosis: float  # share of the tissue
 
 
-LOOKS = {
-    2: Look(1300, 3.0, 0.08, 1.15, 0.55, 0.0),
-    3: Look(2900, 3.5, 0.17, 1.30, 0.66, 0.0),
-    4: Look(5200, 3.9, 0.26, 1.55, 0.78, 0.12),
+MORPHOLOGY = {
+    2: Morphology(1300, 3.0, 0.08, 1.15, 0.55, 0.0),
+    3: Morphology(2900, 3.5, 0.17, 1.30, 0.66, 0.0),
+    4: Morphology(5200, 3.9, 0.26, 1.55, 0.78, 0.12),
 }
 
 
@@ -79,20 +79,20 @@ def draw_slide(
 
     Args:
         size_px: pixels a side.
-        grade: 2, 3 or 4; see `LOOKS`.
+        grade: 2, 3 or 4; see `MORPHOLOGY`.
         rng: the source of everything random.
         mpp: µm per pixel; the same tissue has more pixels at a smaller one.
         stain: strength of haematoxylin and of eosin.
     """
-    look = LOOKS[grade]
+    morphology = MORPHOLOGY[grade]
     field = _draw_field(size_px, 5, rng)
     axis = np.linspace(-1, 1, size_px, dtype=np.float32)
     field -= 1.6 * (axis[:, None] ** 2 + axis**2)
     tissue = field > np.quantile(field[::8, ::8], 1 - rng.uniform(0.42, 0.58))
     cellularity = _draw_field(size_px, 9, rng)
-    necrosis = tissue & (cellularity < np.quantile(cellularity[::8, ::8], look.necrosis))
+    necrosis = tissue & (cellularity < np.quantile(cellularity[::8, ::8], morphology.necrosis))
     nuclei = np.zeros((size_px, size_px), dtype=np.uint8)
-    _stamp_nuclei(nuclei, look, mpp, rng, where=tissue & ~necrosis, cellularity=cellularity)
+    _stamp_nuclei(nuclei, morphology, mpp, rng, where=tissue & ~necrosis, cellularity=cellularity)
     nuclei *= tissue  # none hangs over the edge
     stroma = _draw_stroma(size_px, mpp, rng)
     stroma = np.where(necrosis, stroma // 2 + STAIN_STEPS // 2, stroma)  # glassy: denser, with half of the texture
@@ -127,7 +127,7 @@ def _draw_stroma(size_px: int, mpp: float, rng: np.random.Generator) -> UInt8[np
 
 def _stamp_nuclei(
     plane: UInt8[np.ndarray, "H W"],
-    look: Look,
+    morphology: Morphology,
     mpp: float,
     rng: np.random.Generator,
     *,
@@ -135,12 +135,12 @@ def _stamp_nuclei(
     cellularity: Float[np.ndarray, "H W"],
 ) -> None:
     """Writes nuclei into a plane of haematoxylin, where there may be some, more of them where the field is higher."""
-    stamps = [_draw_nucleus(look, mpp, rng) for _ in range(96)]
+    stamps = [_draw_nucleus(morphology, mpp, rng) for _ in range(96)]
     margin = max(len(stamp) for stamp in stamps)
     size_px = len(plane)
     if size_px <= margin:
         return
-    count = rng.poisson(look.nuclei_per_mm2 * (size_px * mpp / 1000) ** 2)
+    count = rng.poisson(morphology.nuclei_per_mm2 * (size_px * mpp / 1000) ** 2)
     places = rng.integers(0, size_px - margin, (count, 2))
     chances = rng.random(count)
     choices = rng.integers(0, len(stamps), count)
@@ -152,17 +152,17 @@ def _stamp_nuclei(
             np.maximum(view, stamp, out=view)
 
 
-def _draw_nucleus(look: Look, mpp: float, rng: np.random.Generator) -> UInt8[np.ndarray, "h h"]:
+def _draw_nucleus(morphology: Morphology, mpp: float, rng: np.random.Generator) -> UInt8[np.ndarray, "h h"]:
     """One nucleus, an ellipse with a soft rim and mottled chromatin, in steps of stain on an empty square."""
-    radius = look.radius_um / mpp * float(np.exp(rng.normal(0, look.radius_spread)))
-    stretch = float(np.sqrt(1 + (look.elongation - 1) * rng.uniform(0, 2)))
+    radius = morphology.radius_um / mpp * float(np.exp(rng.normal(0, morphology.radius_spread)))
+    stretch = float(np.sqrt(1 + (morphology.elongation - 1) * rng.uniform(0, 2)))
     angle = rng.uniform(0, np.pi)
     half = int(np.ceil(radius * stretch)) + 1
     yy, xx = np.mgrid[-half : half + 1, -half : half + 1]
     along, across = xx * np.cos(angle) + yy * np.sin(angle), yy * np.cos(angle) - xx * np.sin(angle)
     inside = np.clip((1 - np.hypot(along / stretch, across * stretch) / radius) * radius + 0.5, 0, 1)
     chromatin = gaussian_filter(rng.standard_normal(inside.shape), 0.6 / mpp)
-    mottled = look.darkness * float(np.exp(rng.normal(0, 0.12))) * (1 + 0.15 * chromatin / chromatin.std())
+    mottled = morphology.darkness * float(np.exp(rng.normal(0, 0.12))) * (1 + 0.15 * chromatin / chromatin.std())
     return (inside * mottled * STAIN_STEPS).clip(0, 255).astype(np.uint8)
 
 
@@ -188,8 +188,8 @@ def write_svs(
     Args:
         path: the file to write.
         image: level 0.
-        mpp: µm per pixel to be told in the description; None tells nothing.
-        power: the objective's magnification to be told; None tells nothing.
+        mpp: µm per pixel in the description; None: not written.
+        power: magnification of the objective in the description; None: not written.
         tile_px: tile side of every level, a multiple of 16.
         levels: reductions of the levels; the first is 1.
     """

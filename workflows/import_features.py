@@ -1,6 +1,6 @@
-"""`python -m workflows.import_features FOLDER`: patch features that another tool made become a cohort's.
+"""`python -m workflows.import_features FOLDER`: import patch features of CLAM, TRIDENT or STAMP into the feature store.
 
-They go into the feature store, and the manifest that is written stands for the slides: `run_pipeline MANIFEST GENES`.
+The manifest that is written takes the place of the slides: `run_pipeline MANIFEST GENES`.
 """
 
 import argparse
@@ -24,32 +24,32 @@ examples:
 then
   run_pipeline uni.csv genes.csv
 
-A file is called after its slide; the case is what a TCGA barcode says, else the column case_id of what is written.
+Files are named after their slides. The case of a slide is derived from its TCGA barcode; correct others in column case_id.
 
 exit codes: 0 success; 2 invalid input, nothing was imported; 3 finished, but some files could not be used
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code (see `--help`)."""
-    said = _parser().parse_args(argv)
+    """Run the command and return its exit code (see `--help`)."""
+    arguments = _parser().parse_args(argv)
     from pipeline.terminal.logs import print_error, print_line, show_failures
     from preprocessing.features.store import FeatureStore
     from preprocessing.formats.h5 import Declared
     from preprocessing.io.errors import InputError
 
     try:
-        declared = Declared(said.mpp, said.tile_px, said.slide_mpp, said.stride_px)
-        store = FeatureStore(said.store)
+        declared = Declared(arguments.mpp, arguments.tile_px, arguments.slide_mpp, arguments.stride_px)
+        store = FeatureStore(arguments.store)
         rows, failures = import_folder(
-            said.folder, said.format, declared, store=store, encoder=said.encoder, out=said.out
+            arguments.folder, arguments.format, declared, store=store, encoder=arguments.encoder, out=arguments.out
         )
     except InputError as error:
         print_error(str(error))
         return WRONG_INPUT
     show_failures(failures)
     print_line(
-        f"{len(rows)} slides imported into {store.place}; give {said.out} as SLIDES: run_pipeline {said.out} GENES"
+        f"{len(rows)} slides imported into {store.place}; give {arguments.out} as SLIDES: run_pipeline {arguments.out} GENES"
     )
     return SOME_FAILED if failures else ALL_GOOD
 
@@ -57,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def import_folder(
     folder: Path, layout: "Format", declared: "Declared", *, store: "FeatureStore", encoder: str | None, out: Path
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Import every file of a folder, and write the manifest `out`; its rows, and by file why it could not be used.
+    """Import every file of a folder, and write the manifest `out`; returns its rows, and the reason of each failure by file.
 
     Raises:
-        InputError: no files, an encoder, a resolution or a tile size that nobody says, files that are not alike.
+        InputError: no files; unknown encoder, resolution or tile size; files of different encoders or tiles.
     """
     import pandas as pd
 
@@ -73,17 +73,15 @@ def import_folder(
     store.check()
     failures: dict[str, str] = {}
     geometries: dict[Path, Geometry] = {}
-    for path in paths:  # what is ambiguous is told before anything is written
+    for path in paths:  # before anything is written
         try:
             geometries[path] = read_geometry(path, layout, declared)
         except SlideError as error:
             failures[str(path)] = str(error)
     sizes = {(one.tile_px, round(one.mpp, 4)) for one in geometries.values()}
     if len(sizes) > 1:
-        told = some(f"{px} pixels at {mpp:g} µm" for px, mpp in sorted(sizes))
-        raise InputError(
-            f"{folder}: tiles of {len(sizes)} kinds ({told}); import those of each kind into a manifest of its own"
-        )
+        found = some(f"{px} pixels at {mpp:g} µm" for px, mpp in sorted(sizes))
+        raise InputError(f"{folder}: tiles of {len(sizes)} kinds ({found}); import each kind into a separate manifest")
     rows = []
     for path, geometry in geometries.items():
         try:
@@ -100,11 +98,11 @@ def import_folder(
 def import_file(
     path: Path, layout: "Format", geometry: "Geometry", *, store: "FeatureStore", encoder: str | None
 ) -> dict[str, Any]:
-    """Import one slide's features, unless the store has them; the slide's row of the manifest.
+    """Import the features of a slide, unless the store has them; returns its row of the manifest.
 
     Raises:
         SlideError: see `read_h5`.
-        InputError: neither the file nor `encoder` says what made the features.
+        InputError: neither the file nor `encoder` names the encoder.
     """
     from dataclasses import asdict
 
@@ -118,14 +116,14 @@ def import_file(
     found = read_h5(path, layout, geometry)
     name = encoder_name(encoder or found.extractor)
     if not name:
-        raise InputError(f"{path}: nothing in it says which encoder made the features; give it with --encoder")
+        raise InputError(f"{path}: the file does not name its encoder; give it with --encoder")
     slide_id, width = path.stem, found.bag.features.shape[1]
     _require_width(path, name, width)
     origin = file_fingerprint(path)
     key = imported_key(slide_id, origin, layout, asdict(geometry), name)
     if not store.has_features(key):
         store.prepare()
-        facts = {
+        metadata = {
             "slide_id": slide_id,
             "case_id": case_of(slide_id),
             "slide_file": path.name,
@@ -142,7 +140,7 @@ def import_file(
                 "fingerprint": fingerprint("imported", name, width),
             },
         }
-        store.write_features(key, found.bag, facts, lossless=True)
+        store.write_features(key, found.bag, metadata, lossless=True)
     known = {"slide_id": slide_id, "case_id": case_of(slide_id), "path": str(path.absolute())}
     return known | {"n_tiles": len(found.bag.coords), "features": key, "width": width, "encoder": name}
 
@@ -160,7 +158,7 @@ def _require_width(path: Path, name: str, width: int) -> None:
 
 
 def _require_writable(out: Path) -> None:
-    """Raises InputError where the manifest cannot be written, or would take the place of something else."""
+    """Raise InputError where the manifest cannot be written, or would overwrite another file."""
     from preprocessing.io.errors import InputError
 
     if not out.absolute().parent.is_dir():
@@ -177,8 +175,8 @@ def _files(folder: Path) -> list[Path]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
     stems: dict[str, Path] = {}
     for path in paths:
-        if (twin := stems.setdefault(path.stem, path)) != path:
-            raise InputError(f"{twin} and {path} are of one slide; give the folder of one of them")
+        if (other := stems.setdefault(path.stem, path)) != path:
+            raise InputError(f"{other} and {path} are of one slide; give the folder of one of them")
     if not paths and any(folder.rglob("*.pt")):
         raise InputError(
             f"{folder}: .pt files hold no coordinates, and are pickles: give CLAM's folder h5_files, which lies beside pt_files"
@@ -193,8 +191,8 @@ def _require_alike(rows: list[dict[str, Any]], folder: Path) -> None:
 
     kinds = {(row["encoder"], row["width"]) for row in rows}
     if len(kinds) > 1:
-        told = some(f"{name}, {width} wide" for name, width in sorted(kinds))
-        raise InputError(f"{folder}: features of {len(kinds)} encoders ({told}); import those of each by themselves")
+        found = some(f"{name}, length {width}" for name, width in sorted(kinds))
+        raise InputError(f"{folder}: features of {len(kinds)} encoders ({found}); import each separately")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -216,8 +214,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the manifest that is written (imported.csv)",
     )
-    add("--encoder", metavar="NAME", help="what made the features; STAMP's files say it themselves")
-    add("--mpp", type=float, metavar="MPP", help="microns per pixel of the tiles, where the files do not say it")
+    add("--encoder", metavar="NAME", help="encoder of the features; STAMP files name it")
+    add("--mpp", type=float, metavar="MPP", help="microns per pixel of the tiles, unless the files have it")
     add("--tile-px", type=int, metavar="PX", help="side of a tile in pixels at that resolution, likewise")
     add("--slide-mpp", type=float, metavar="MPP", help="microns per pixel of the slides' level 0, likewise")
     add("--stride-px", type=int, metavar="PX", help="distance of neighbouring tiles, likewise; default: edge to edge")

@@ -95,7 +95,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     inputs = check_inputs(config, workers)
     config, cohort, recipe = inputs.config, inputs.cohort, inputs.recipe
     if config.dry_run:
-        show_forecast(forecast(config, cohort, at_once=workers.expected_concurrency()))
+        show_forecast(forecast(config, cohort, concurrency=workers.expected_concurrency()))
         return ALL_GOOD
     require_usable_encoder(inputs)
     if cohort.slides:

@@ -17,6 +17,8 @@ from pipeline.terminal.progress import Effort, track
 from preprocessing.io.errors import RunError, SlideError
 
 log = logging.getLogger(__name__)
+# Raised by mistakes in code rather than by a damaged slide, whose outcome must not say that the slide is at fault.
+PROGRAM_ERRORS = (AssertionError, AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 CRASHED_AGAIN = "worker crashed again in isolation"
 S = TypeVar("S", bound="SlideWork")
 J = TypeVar("J")
@@ -161,7 +163,8 @@ def _guarded(work: Callable[..., Outcome], limit: float | None, slide: SlideWork
     except SlideError as error:
         return Outcome(slide.slide_id, "failed", str(error), seconds=time.perf_counter() - start)
     except Exception as error:  # noqa: BLE001  # any error of a slide or codec goes to the ledger, its traceback to the log
-        reason = f"{type(error).__name__}: {error}"
+        fault = " (a fault of the program: report it with run.log)" if isinstance(error, PROGRAM_ERRORS) else ""
+        reason = f"{type(error).__name__}: {error}{fault}"
         return Outcome(
             slide.slide_id, "failed", reason, seconds=time.perf_counter() - start, trace=traceback.format_exc()
         )

@@ -20,6 +20,7 @@ class Paths:
         store: feature store, a folder or a URL.
         masks: folder of tissue masks, if any.
         stain_target: image whose stain the slides get, if any.
+        detector_weights: weights of a tissue detector that has some.
         encoder_folder: folder of an encoder `local-dir:FOLDER`.
         encoder_weights: file or folder of the encoder's weights, where they are given.
     """
@@ -29,6 +30,7 @@ class Paths:
     store: str
     masks: Path | None
     stain_target: Path | None
+    detector_weights: Path | None
     encoder_folder: Path | None
     encoder_weights: Path | None
 
@@ -47,6 +49,7 @@ class Paths:
             store=absolute_store(config.store) if absolute else config.store,
             masks=resolved(config.tiles.tissue.masks),
             stain_target=resolved(config.tiles.stain.target),
+            detector_weights=getattr(config.tiles.tissue.settings, "weights", None),
             encoder_folder=resolved(Path(folder)) if folder else None,
             encoder_weights=resolved(config.encoder.weights),
         )
@@ -64,7 +67,7 @@ class Paths:
 
     def read_by_workers(self) -> list[Path]:
         """List the files and folders that workers read besides slides and the store."""
-        paths = (self.masks, self.stain_target, self.encoder_weights, self.encoder_folder)
+        paths = (self.masks, self.stain_target, self.encoder_weights, self.encoder_folder, self.detector_weights)
         return [path for path in paths if path is not None]
 
 

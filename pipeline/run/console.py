@@ -1,4 +1,4 @@
-"""What the user sees in the terminal: the cohort before, the result after, warnings and errors."""
+"""Output of a run in the terminal: the cohort, the tasks, the forecast of a dry run, the results."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from preprocessing.slides.slide import LeftOut
 
 
 def show_cohort(cohort: Cohort) -> None:
-    """The cohort as it will be used: counts, what was read as what, and what is doubtful."""
+    """Print the cohort: counts, how the input was read, and warnings."""
     failed = sum(gone.status == "failed" for gone in cohort.left_out)
     cases = cohort.used_cases()
     sides = {"both": "have both", "any": "have either", "slides": "have slides", "genes": "have genes"}
@@ -47,7 +47,7 @@ def show_encoder(config: Config, cohort: Cohort) -> None:
 
 
 def _failed_slides(cohort: Cohort) -> Iterator[str]:
-    """A line for each reason, with the slides that have it; names of files within a reason do not count."""
+    """A line for each reason of failure, with the slides that have it; reasons that differ in the file name are one."""
     by_reason: dict[str, list[LeftOut]] = {}
     for gone in cohort.left_out:
         if gone.status == "failed":
@@ -61,7 +61,7 @@ def _failed_slides(cohort: Cohort) -> Iterator[str]:
 
 
 def show_plans(plans: Sequence[TaskPlan], cohort: Cohort) -> None:
-    """The tasks: cases used, without label and left out by reason, folds and classes, and what is doubtful."""
+    """Print the tasks: cases used, without label and left out by reason, folds, classes, and warnings."""
     for plan in plans:
         labels = f", {plan.summary}" if plan.summary else ""
         further = "".join(f", {len(folds)} by {scheme}" for scheme, folds in plan.further_schemes.items())
@@ -79,8 +79,8 @@ def show_plans(plans: Sequence[TaskPlan], cohort: Cohort) -> None:
 
 
 def show_forecast(lines: Sequence[str]) -> None:
-    """What a dry run foresees."""
-    err.print("what this run would do (nothing was embedded, trained or written):", highlight=False)
+    """Print the forecast of a dry run."""
+    err.print("forecast of this run (nothing was embedded, trained or written):", highlight=False)
     for line in lines:
         style = "yellow" if line.startswith(WARNING) else ""
         err.print(f"  {line}", style=style, markup=False, highlight=False, soft_wrap=True)
@@ -89,7 +89,7 @@ def show_forecast(lines: Sequence[str]) -> None:
 def show_results(
     folder: Path, reports: Mapping[str, TaskReport[Any]], failures: Mapping[str, str], given_up: Sequence[str]
 ) -> None:
-    """The tables of the result, by task and fold scheme; then what failed, and where everything lies."""
+    """Print tables of metrics by task and fold scheme, then failures and the run folder."""
     for task, report in reports.items():
         _show_report(task, TASKS[task], report)
         for scheme, further in report.schemes.items():
@@ -98,7 +98,7 @@ def show_results(
     for message in given_up:
         err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if failures:
-        err.print(f"{len(failures)} slides failed; slides.csv has them all:", style="yellow")
+        err.print(f"{len(failures)} slides failed; all are in slides.csv:", style="yellow")
         for name, reason in list(failures.items())[:5]:
             err.print(f"  {name}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     out.print(f"results: {folder}", highlight=False, soft_wrap=True)
@@ -112,7 +112,7 @@ def _show_report(title: str, task: Task, report: TaskReport[Any]) -> None:
 
 
 def _show_gene_notes(reports: Mapping[str, TaskReport[Any]]) -> None:
-    """What was decided about the genes of the final models and of comparators: once for all of which it is the same."""
+    """Print notes on the genes of the final models and of comparators, each note once for all with the same notes."""
     tasks: dict[tuple[str, ...], list[str]] = {}
     for task, report in reports.items():
         final = report.notes.gene_notes.get("final", ())
@@ -130,13 +130,13 @@ def _show_gene_notes(reports: Mapping[str, TaskReport[Any]]) -> None:
 
 
 def _table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> Table:
-    """A row for the model, for the model on either modality alone, for each other predictor and for a trivial one."""
-    whose = (
-        "a new cohort, none of them among the model's training cases as far as it tells"
+    """A table with rows for the model, the model on either modality only, each other predictor and a trivial one."""
+    evaluation = (
+        "a new cohort, without known training cases of the model"
         if report.new_cohort
-        else "each tested by a model that has not seen it"
+        else "each tested by a model that was trained without it"
     )
-    table = Table(title=f"{title}: {report.n} cases, {whose}", title_justify="left")
+    table = Table(title=f"{title}: {report.n} cases, {evaluation}", title_justify="left")
     table.add_column("predictor")
     for name in metrics:
         table.add_column(f"{name.replace('_', ' ')} (95 % interval)")

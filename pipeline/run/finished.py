@@ -28,17 +28,17 @@ class FinishedRun:
     """A run folder that a run has finished.
 
     Attributes:
-        path: the folder.
-        metadata: the content of `run.json`.
+        folder: the run folder.
+        record: the content of `run.json`.
     """
 
-    path: Path
-    metadata: Mapping[str, Any]
+    folder: Path
+    record: Mapping[str, Any]
 
     @cached_property
     def config_text(self) -> str:
         """The resolved configuration, YAML."""
-        return _text(self.path / "config.yaml")
+        return _text(self.folder / "config.yaml")
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -46,43 +46,43 @@ class FinishedRun:
         try:
             return yaml.safe_load(self.config_text) or {}
         except yaml.YAMLError as error:
-            raise damaged(self.path / "config.yaml", error) from None
+            raise damaged(self.folder / "config.yaml", error) from None
 
     @cached_property
     def cases(self) -> pd.DataFrame:
         """`cases.csv`: a row for each case of the input."""
-        return _table(self.path / "cases.csv")
+        return _table(self.folder / "cases.csv")
 
     @cached_property
     def slides(self) -> pd.DataFrame:
         """`slides.csv`: a row for each slide file of the input."""
-        return _table(self.path / "slides.csv")
+        return _table(self.folder / "slides.csv")
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """`predictions.csv`: a row for each task and case; empty where nothing was predicted."""
-        return _table(self.path / "predictions.csv")
+        return _table(self.folder / "predictions.csv")
 
     @cached_property
     def diagnoses(self) -> pd.DataFrame:
         """`diagnoses.csv`; empty where there is none."""
-        return _table(self.path / "diagnoses.csv")
+        return _table(self.folder / "diagnoses.csv")
 
     @cached_property
     def metrics(self) -> Mapping[str, TaskReport[Any]]:
         """`metrics.json` by task; empty where there are none."""
-        path = self.path / "metrics.json"
+        path = self.folder / "metrics.json"
         return read_reports(path, metrics_types()) if path.is_file() else {}
 
     @cached_property
     def explanations(self) -> Mapping[str, Any]:
         """`explain/TASK.json` by task; empty where nothing was explained."""
-        return {task: read_explanation(self.path / "explain" / f"{task}.json") for task in self.explained_tasks()}
+        return {task: read_explanation(self.folder / "explain" / f"{task}.json") for task in self.explained_tasks()}
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """The warnings and errors in `run.log`, each once."""
-        return _warnings(_text(self.path / "run.log"))
+        return _warnings(_text(self.folder / "run.log"))
 
     def tasks(self) -> list[str]:
         """List the tasks with metrics or predictions."""
@@ -91,7 +91,7 @@ class FinishedRun:
 
     def explained_tasks(self) -> list[str]:
         """List the tasks with explanations, without reading these."""
-        return sorted(path.stem for path in (self.path / "explain").glob("*.json"))
+        return sorted(path.stem for path in (self.folder / "explain").glob("*.json"))
 
     def predicted(self, task: str, *, status: str | None = None) -> pd.DataFrame:
         """Return the predictions of one task, without columns that only other tasks have.
@@ -111,7 +111,7 @@ class FinishedRun:
         """Return the losses of training by fold, member and epoch; empty where the folder has no folds."""
         tables = [
             read_table(path).assign(fold=path.parent.name.removeprefix("fold_"))
-            for path in sorted((self.path / "folds" / task / model).glob("*/history.csv"))
+            for path in sorted((self.folder / "folds" / task / model).glob("*/history.csv"))
         ]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 

@@ -97,7 +97,7 @@ class FinishedSlides:
         if unknown := [case for case in cases if case not in set(table["case_id"])]:
             raise InputError(f"--case {some(unknown)}: no such case with features; there are {some(table['case_id'])}")
         if not found:
-            raise InputError(f"{self.run.path}: no slide of the run has features")
+            raise InputError(f"{self.run.folder}: no slide of the run has features")
         return [slide for slide in found if not cases or slide.case_id in cases]
 
     def metadata(self, slide: FinishedSlide) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class FinishedSlides:
     @cached_property
     def _tiles_files(self) -> Mapping[str, Path]:
         explained = (slide for case in self.explanation.get("cases", ()) for slide in case["slides"])
-        return {one["slide_id"]: self.run.path / "explain" / str(self.task) / one["tile_table"] for one in explained}
+        return {one["slide_id"]: self.run.folder / "explain" / str(self.task) / one["tile_table"] for one in explained}
 
     def legend(self, slide: FinishedSlide, layer: str) -> dict[str, Any]:
         """Return the legend of a map of numbers, the same for all slides of a case; raises KeyError for prototypes."""
@@ -157,7 +157,7 @@ class FinishedSlides:
         found = [slide for slide in slides if slide.slide_id in self._tiles_files]
         if not found:
             raise InputError(
-                f"{self.run.path}: none of these {len(slides)} slides is explained; run_pipeline … --explain makes explanations"
+                f"{self.run.folder}: none of these {len(slides)} slides is explained; run_pipeline … --explain makes explanations"
             )
         return found
 
@@ -225,11 +225,11 @@ class FinishedSlides:
         from anndata import AnnData
 
         cases = read_table(
-            self.run.path / "cases.csv", "case_id", dtype={"case_id": str, "reason": object, "site": object}
+            self.run.folder / "cases.csv", "case_id", dtype={"case_id": str, "reason": object, "site": object}
         )
         cases = cases.set_index("case_id")
         obs = cases.join(self._predictions())
-        omics = self.run.path / "omics.npz"
+        omics = self.run.folder / "omics.npz"
         matrix = OmicsMatrix.load(omics) if omics.is_file() else OmicsMatrix(np.zeros((0, 0)), (), (), ())
         values = pd.DataFrame(matrix.values, index=list(matrix.case_ids)).reindex(list(obs.index)).to_numpy(np.float32)
         var = pd.DataFrame({"kind": list(matrix.kinds)}, index=list(matrix.features))
@@ -239,7 +239,7 @@ class FinishedSlides:
 
     def _predictions(self) -> pd.DataFrame:
         """Predictions by case: a column for each task and each column of its predictions."""
-        path = self.run.path / "predictions.csv"
+        path = self.run.folder / "predictions.csv"
         if not path.is_file():
             return pd.DataFrame()
         table = read_table(path, "case_id", "task", dtype={"case_id": str, "label": str, "prediction": str})
@@ -265,7 +265,7 @@ def open_slides(folder: Path, *, store: str | None, task: str | None) -> Finishe
         InputError: no finished run, no store, or no explanation of that task; see also `read_run`.
     """
     run = read_run(folder)
-    address = store or str(run.metadata["store"])
+    address = store or str(run.record["store"])
     features = FeatureStore(address)
     if not features.exists():
         raise InputError(f"--store {address}: there is no feature store; name the right one with --store")

@@ -1,6 +1,6 @@
-"""What a run would do, before it does it: cases, tiles, time and room. Nothing is embedded or trained, nothing written.
+"""The forecast of a dry run: cases, tiles, time and disk space. Nothing is embedded, trained or written.
 
-Figures are estimates, and each says what it rests on.
+Numbers are estimates, each with its basis.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,19 +19,19 @@ from preprocessing.slides.slide import Slide
 from preprocessing.tiling.quality import QualityConfig
 from preprocessing.tiling.tiles import tile_slide
 
-SAMPLED = 8  # slides whose thumbnail is looked at
-BYTES_A_NUMBER = 2  # features are stored as float16
+SAMPLED = 8  # slides whose tissue is found on a thumbnail, as a sample
+BYTES_PER_VALUE = 2  # features are stored as float16
 SHOWN = 10  # slides of a kind, by name
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How many tiles a cohort has.
+    """Number of tiles of a cohort.
 
     Attributes:
-        of_slide: by slide id, as far as they are known.
-        rest: estimated, of all the others.
-        notes: what that rests on.
+        of_slide: number of tiles by slide id, where it is known.
+        rest: estimated number of tiles of all other slides.
+        notes: basis of these numbers.
     """
 
     of_slide: dict[str, int]
@@ -39,29 +39,32 @@ class Tiles:
     notes: tuple[str, ...]
 
 
-def forecast(config: Config, cohort: Cohort, *, at_once: int) -> list[str]:
-    """Lines for the terminal; warnings begin with `warning`.
+def forecast(config: Config, cohort: Cohort, *, concurrency: int) -> list[str]:
+    """Forecast a run.
 
     Args:
-        config: the run's.
-        cohort: what came in.
-        at_once: workers.
+        config: the configuration of the run.
+        cohort: the input.
+        concurrency: number of tasks that will run at the same time.
+
+    Returns:
+        Lines for the terminal; warnings begin with `warning: `.
     """
     lines = [*_ids(cohort), *_resolutions(cohort.slides), *_broken(cohort)]
     if cohort.slides:
-        lines += _work(config, cohort, at_once)
+        lines += _work(config, cohort, concurrency)
     return lines
 
 
 def _ids(cohort: Cohort) -> Iterator[str]:
-    """Cases that are not used, by what they lack, on both sides."""
+    """Counts of cases that are used, and of those that are not, by missing modality."""
     table = audit_cases(cohort, {})
     unused = table[table["status"] != "used"]
     yield f"cases: {len(table) - len(unused)} used, {len(unused)} left out"
     sides = {
         "with genes, but no usable slide": unused["has_genes"] & (unused["n_slides"] == 0),
         "with slides, but no genes": ~unused["has_genes"] & (unused["n_slides"] > 0),
-        "with neither, only labels or what is not used": ~unused["has_genes"] & (unused["n_slides"] == 0),
+        "with neither, but labels or unused slides": ~unused["has_genes"] & (unused["n_slides"] == 0),
     }
     for side, which in sides.items():
         if which.any():
@@ -87,7 +90,7 @@ def _broken(cohort: Cohort) -> Iterator[str]:
                 yield f"  … and {len(gone) - SHOWN} more"
 
 
-def _work(config: Config, cohort: Cohort, at_once: int) -> Iterator[str]:
+def _work(config: Config, cohort: Cohort, concurrency: int) -> Iterator[str]:
     store = FeatureStore(config.store)
     measured = store.measure(config.encoder.name, config.encoder.precision)
     tiles = _tiles(config, cohort, store)
@@ -106,15 +109,15 @@ def _work(config: Config, cohort: Cohort, at_once: int) -> Iterator[str]:
     left = total - sum(n for name, n in tiles.of_slide.items() if name in done)
     yield f"features: {len(done)} slides are embedded, {len(cohort.slides) - len(done)} are not: {_about(left)} tiles"
     if dim is None:
-        yield f"room: not known; nothing says how wide a feature of {config.encoder.name} is"
+        yield f"disk space: unknown; the feature length of {config.encoder.name} is unknown"
     else:
-        room, more = (n * dim * BYTES_A_NUMBER / 1e9 for n in (total, left))
-        yield f"room: about {_rough(room)} GB in the store, of which {_rough(more)} GB new (tiles × {dim:,} × 2 bytes)"
-    yield _time(left, measured, config, at_once)
+        total_gb, new_gb = (n * dim * BYTES_PER_VALUE / 1e9 for n in (total, left))
+        yield f"disk space: about {_rough(total_gb)} GB in the store, {_rough(new_gb)} GB of it new (tiles × {dim:,} × 2 bytes)"
+    yield _time(left, measured, config, concurrency)
 
 
 def _tiles(config: Config, cohort: Cohort, store: FeatureStore) -> Tiles:
-    """From the store where a slide is tiled or embedded; else from the thumbnails of some of the others, by their area."""
+    """Count tiles of slides in the store, and estimate those of the others from thumbnails of a sample, by area."""
     if cohort.precomputed:
         counts = query_all(store.count_tiles_of_features, (slide.features for slide in cohort.slides))
         ids = (slide.slide_id for slide in cohort.slides)
@@ -138,7 +141,7 @@ def _tiles(config: Config, cohort: Cohort, store: FeatureStore) -> Tiles:
 
 
 def _sampled(slides: Sequence[Slide], config: Config) -> tuple[dict[str, int], list[str]]:
-    """Tiles by slide, and which slides have none, with the reason."""
+    """Number of tiles by slide, and the reasons of slides without any."""
     unfiltered = config.tiles.model_copy(update={"quality": QualityConfig()})
     found, failed = dict[str, int](), list[str]()
     for slide in slides:
@@ -153,26 +156,26 @@ def _area_um2(slide: Slide) -> float:
     return slide.size_px[0] * slide.mpp_xy[0] * slide.size_px[1] * slide.mpp_xy[1]
 
 
-def _time(tiles: float, measured: Sequence[Measured], config: Config, at_once: int) -> str:
-    """Of embedding, by the rate at which slides in the store were embedded with this encoder."""
+def _time(tiles: float, measured: Sequence[Measured], config: Config, concurrency: int) -> str:
+    """Time of embedding, by the rate at which slides in the store were embedded with this encoder."""
     timed = [one for one in measured if one.seconds]
     if tiles < 1:
-        return "time: nothing is to be embedded; then training"
+        return "time: no slide to embed; then training"
     if not timed:
         return (
-            f"time: not known; the store has no slide that was embedded with {config.encoder.name} and timed: embed a few with "
-            "--until embed, and ask again"
+            f"time: unknown; the store has no timed slide of {config.encoder.name}: embed a few with --until embed, then repeat "
+            "the dry run"
         )
     rate = sum(one.tiles for one in timed) / sum(one.seconds for one in timed)
-    hours = tiles / (rate * at_once) / 3600
+    hours = tiles / (rate * concurrency) / 3600
     return (
-        f"time: about {_duration(hours)} of embedding ({rate:.3g} tiles a second and worker, as {len(timed)} slides of the "
-        f"store took on {timed[0].device}; {at_once} workers); then training"
+        f"time: about {_duration(hours)} of embedding ({rate:.3g} tiles/s per worker, measured on {len(timed)} "
+        f"slides of the store on {timed[0].device}; {concurrency} workers); then training"
     )
 
 
 def _about(number: float) -> str:
-    """Two digits; more would be false precision."""
+    """Two significant digits: more would be false precision."""
     return f"about {float(f'{number:.2g}'):,.0f}" if number >= 1 else "0"
 
 

@@ -13,7 +13,7 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.slides.diagnosis import unsafe_reason
 from preprocessing.slides.dicom import group_series
 from preprocessing.slides.isolated import Failure, map_files
-from preprocessing.slides.manifest import MANIFEST_SUFFIXES, read_manifest
+from preprocessing.slides.manifest import MANIFEST_SUFFIXES, has_manifest_header, read_manifest
 from preprocessing.slides.names import CHANNEL_LISTS, OTHER_FILES, OTHER_FORMATS, SUFFIXES, slide_name, unusable_name
 from preprocessing.slides.slide import FoundSlides, LeftOut, SlideFile
 from preprocessing.tables.case_ids import case_of
@@ -71,7 +71,7 @@ def _in_file(source: Path, *, isolated: bool) -> FoundSlides:
     if not source.exists():
         raise InputError(f"slides: {source} does not exist; give a folder, a slide or a manifest CSV")
     suffix = source.suffix.lower()
-    if suffix in MANIFEST_SUFFIXES:
+    if suffix in MANIFEST_SUFFIXES and (suffix != ".txt" or has_manifest_header(source)):
         return read_manifest(source)
     if suffix in (".json", ".tcia", ".s5cmd"):
         raise InputError(

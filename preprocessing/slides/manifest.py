@@ -44,6 +44,18 @@ _TRUE = frozenset({"1", "1.0", "true", "yes", "y"})
 _LISTED = 8  # columns that a message lists
 
 
+def has_manifest_header(path: Path) -> bool:
+    """Whether a text file begins with the header of a manifest, as GDC's gdc_manifest.txt does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        header = file.readline(4096).decode("utf-8", "replace").lower()
+    return bool(
+        {"path", "slide_id", "filename", "file name", "file_name"}
+        & set(re.split(r"[\t,;\s]*[\t,;][\s]*", header.strip()))
+    )
+
+
 def read_manifest(path: Path) -> FoundSlides:
     """Return the slides of a manifest, in its order.
 

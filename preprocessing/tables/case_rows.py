@@ -14,7 +14,7 @@ from preprocessing.tables.endpoint_names import survival_column
 from preprocessing.tables.id_columns import Evidence
 from preprocessing.tables.options import TableOptions
 from preprocessing.tables.reading import read_number
-from preprocessing.tables.sample_types import CLASSES, PRIMARY, sample_classes, why_excluded
+from preprocessing.tables.sample_types import CLASSES, PRIMARY, may_hold_sample_types, sample_classes, why_excluded
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def select_samples(
 def _row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[str | None]:
     """Sample class of each row by the columns that hold sample types; a type other than primary in any of them counts."""
     found: dict[str, pd.Series] = {}
-    for column in frame.columns:
+    for column in filter(may_hold_sample_types, frame.columns):
         if column != id_column and (classes := sample_classes(column, frame[column])) is not None:
             found[column] = classes
     if not found:

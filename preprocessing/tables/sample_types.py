@@ -48,15 +48,20 @@ _FLAG = re.compile(r"(.*_)?is_primary(_disease)?")
 _NEVER = {"event", "progression", "time", "days", "months", "new", "site", "age", "date", "free", "survival"}
 
 
+def may_hold_sample_types(column: str) -> bool:
+    """Whether a column of this name may hold sample types."""
+    words = words_of(column)
+    return _NAMES.fullmatch("_".join(words)) is not None and not _NEVER & set(words)
+
+
 def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
     """Return the sample class of each value (NaN where missing or not reported) if the column holds sample types.
 
     A column counts by its name and by its values, all of which must be sample types: `Recurrence` with yes and no is an event.
     """
-    words = words_of(column)
-    name = "_".join(words)
-    if not _NAMES.fullmatch(name) or _NEVER & set(words):
+    if not may_hold_sample_types(column):
         return None
+    name = "_".join(words_of(column))
     texts = values.dropna().map(lambda value: _plain(str(value)))
     if _FLAG.fullmatch(name):
         flags = {"true": PRIMARY, "yes": PRIMARY, "1": PRIMARY, "false": "other", "no": "other", "0": "other"}

@@ -23,7 +23,24 @@ from preprocessing.io.fingerprints import file_fingerprint
 from preprocessing.slides.probing import MASK_SUFFIXES
 from preprocessing.slides.slide import Slide
 
-CUT_OUT = frozenset({"ignore", "exclude", "excluded", "artefact", "artefacts", "artifact", "artifacts"})
+# Classes of regions that are no tissue to be used: in general, and as GrandQC and HistoQC name kinds of artefacts.
+CUT_OUT = frozenset(
+    {"ignore", "exclude", "excluded", "artefact", "artefacts", "artifact", "artifacts", "background", "fold", "folds"}
+    | {
+        "tissue fold",
+        "blur",
+        "blurred",
+        "blurry",
+        "out of focus",
+        "oof",
+        "pen",
+        "pen marking",
+        "pen markings",
+        "penmarking",
+    }
+    | {"pen mark", "ink", "marker", "bubble", "bubbles", "air bubble", "air bubbles", "edge & air bubble", "dust"}
+    | {"darkspot", "dark spot", "darkspot & foreign object", "foreign object", "coverslip edge", "crack", "scratch"}
+)
 ASPECT_TOLERANCE = 0.02  # a mask of other proportions belongs to another slide, or to a part of it
 MAX_MASK_PIXELS = 1 << 26  # 8192 × 8192: pixels of 3 µm on the largest of slides
 EDGES_AT_ONCE = 1024  # of an outline: bounds the memory, even where every edge crosses every row
@@ -157,7 +174,7 @@ def _is_cut(classification: Any) -> bool:
     if isinstance(classification, Mapping):
         names = classification.get("names")
         classification = classification.get("name") or (names[0] if isinstance(names, list) and names else "")
-    return str(classification or "").split(":")[0].strip(" *").lower() in CUT_OUT
+    return str(classification or "").split(":")[0].strip(" *").lower().replace("_", " ") in CUT_OUT
 
 
 def _rings(coordinates: list[Any]) -> list[Float[np.ndarray, "n 2"]]:

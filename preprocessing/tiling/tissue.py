@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from models.registry import Registry, UnknownNameError, nearest
 from models.settings import Settings
+from preprocessing.tiling.grandqc import GrandqcConfig, detect_by_grandqc, grandqc_recipe
 
 Thumbnail: TypeAlias = UInt8[np.ndarray, "H W 3"]
 Mask: TypeAlias = Bool[np.ndarray, "H W"]
@@ -71,7 +72,7 @@ class TissueConfig(Settings):
         description="origin of the masks' outlines: scan, the corner of the scanned area, as in QuPath; slide, that of the file",
     )
     mpp: float = Field(8.0, gt=0, description="resolution of the tissue mask, µm per pixel")
-    detector: str = Field("colour", description="tissue detector: colour or tiatoolbox")
+    detector: str = Field("colour", description="tissue detector: colour, tiatoolbox or grandqc")
     settings: SerializeAsAny[Settings] = Field(
         Settings(), validate_default=True, description="settings of the detector, such as min_hole_um2 of colour"
     )
@@ -190,6 +191,7 @@ DETECTORS: Registry[Detector] = Registry(
     {
         "colour": Detector(ColourConfig, detect_by_colour, colour_recipe),
         "tiatoolbox": Detector(TiatoolboxConfig, detect_by_tiatoolbox, tiatoolbox_recipe),
+        "grandqc": Detector(GrandqcConfig, detect_by_grandqc, grandqc_recipe),
     },
 )
 

@@ -1,5 +1,6 @@
 """Whatever is wrong with the input: exit code 2, one message that names file, value and remedy, and nothing is written."""
 
+import re
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from workflows.demo import write_svs
+from workflows.run_pipeline import main
 
 
 def listing(folder):
@@ -86,7 +88,12 @@ def test_masks_that_are_nowhere(refused):
 
 
 def test_a_tissue_detector_that_does_not_exist(refused):
-    names(refused("--set", "tiles.tissue.detector=grandqc"), "unknown tissue detector", "grandqc", "colour, tiatoolbox")
+    names(
+        refused("--set", "tiles.tissue.detector=hest"), "unknown tissue detector", "hest", "colour, grandqc, tiatoolbox"
+    )
+    names(
+        refused("--set", "tiles.tissue.detector=grandqc"), "grandqc: no weights", "tiles.tissue.settings.weights=FILE"
+    )
 
 
 def test_two_different_slides_of_one_name(refused, cohort, tmp_path):
@@ -140,9 +147,7 @@ def test_duplicate_cases_that_disagree(refused, cohort, write):
     table = cohort.table()
     twin = table.iloc[[0]].assign(EGFR=99.5)
     path = write(pd.concat([table, twin]))
-    names(
-        refused(genes=path), path, f"case {table['case_id'][0]} is there more than once", "EGFR", "99.5", "keep one row"
-    )
+    names(refused(genes=path), path, f"case {table['case_id'][0]} has several rows", "EGFR", "99.5", "keep one row")
     path = write(pd.concat([table, table.iloc[[0]].assign(subtype="other")]))
     names(refused(genes=path), path, "column subtype is", "keep one row of the case")
 
@@ -287,7 +292,7 @@ def test_a_flag_that_is_not_there_or_cut_short(walk, cohort, capsys):
     for flag in ("--foldz=3", "--fold=3"):
         with pytest.raises(SystemExit, match="2"):
             walk(cohort.slides, cohort.genes, flag)
-        assert f"unrecognized arguments: {flag}" in capsys.readouterr().err
+        assert f"unknown option {flag.partition('=')[0]}; did you mean --folds?" in capsys.readouterr().err
 
 
 def test_a_split_file_with_a_case_on_both_sides(refused, cohort, tmp_path):
@@ -355,3 +360,41 @@ def test_a_slide_that_is_only_glass_is_no_reason_to_stop_at_once(walk, cohort, t
     options = ("--store", tmp_path / "s", "--out", tmp_path / "run", "--until", "embed")
     assert walk(tmp_path / "slides", cohort.genes, *options) == 3
     assert "tissue" in capsys.readouterr().err
+
+
+def test_swapped_inputs_are_recognised(walk, cohort, capsys):
+    assert walk(cohort.genes, cohort.slides, "--dry-run") == 2
+    assert "are SLIDES and GENES swapped" in " ".join(capsys.readouterr().err.split())
+    assert walk(cohort.genes, "none", "--dry-run") == 2
+    error = capsys.readouterr().err
+    assert "SLIDES and GENES are swapped" in " ".join(error.split())
+    assert len(error) < 2000
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        (
+            "s3://bucket/slides",
+            "s3://bucket/slides is not on a disk, and slides are read from disk only; mount the bucket",
+        ),
+        ("https://host/a.svs", "https://host/a.svs is not on a disk"),
+        (r"C:\slides", r"C:\slides is a path of Windows"),
+    ],
+)
+def test_slides_elsewhere_are_refused_with_the_address_unharmed(walk, address, reason, capsys):
+    assert walk(address, "none") == 2
+    assert reason in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_glob_of_slides_without_a_gene_table_is_refused(cohort, capsys):
+    slides = sorted(cohort.slides.glob("*.svs"))
+    with pytest.raises(SystemExit, match="2"):
+        main([str(path) for path in slides])
+    assert "but no GENES: give the gene table after them, or none" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert re.fullmatch(r"run_pipeline \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)

@@ -71,7 +71,7 @@ def test_polygons_of_the_tissue_enclose_what_makes_a_tile_one(finished, tmp_path
 
 def test_tiles_carry_what_the_model_sees(explained, tmp_path):
     slide = explained.explained(explained.slides())[0]
-    assert run_export("geojson", explained.run.path, "--case", slide.case_id, "--out", tmp_path) == 0
+    assert run_export("geojson", explained.run.folder, "--case", slide.case_id, "--out", tmp_path) == 0
     features = json.loads((tmp_path / f"{slide.slide_id}.geojson").read_text())["features"]
     tiles = [one for one in features if one["properties"]["objectType"] == "tile"]
     coords = explained.coords(slide)
@@ -83,7 +83,7 @@ def test_tiles_carry_what_the_model_sees(explained, tmp_path):
 
 def test_heatmaps_are_written_of_what_is_explained_and_of_nothing_else(explained, tmp_path, capsys):
     slides = explained.explained(explained.slides())
-    assert run_export("heatmap", explained.run.path, "--out", tmp_path) == 0
+    assert run_export("heatmap", explained.run.folder, "--out", tmp_path) == 0
     for what in ("attention", "prototype"):
         assert {path.name for path in tmp_path.glob(f"*.{what}.tiff")} == {
             f"{one.slide_id}.{what}.tiff" for one in slides
@@ -95,14 +95,14 @@ def test_heatmaps_are_written_of_what_is_explained_and_of_nothing_else(explained
     for axis, name in enumerate(("openslide.mpp-x", "openslide.mpp-y")):
         pixel = float(drawn.properties[name])
         assert abs(drawn.dimensions[axis] * pixel - scan.dimensions[axis] * float(scan.properties[name])) < pixel
-    shutil.rmtree(explained.run.path / "explain")
-    assert run_export("heatmap", explained.run.path, "--out", tmp_path / "none") == 2
+    shutil.rmtree(explained.run.folder / "explain")
+    assert run_export("heatmap", explained.run.folder, "--out", tmp_path / "none") == 2
     assert "slides is explained" in capsys.readouterr().err
 
 
 def test_anndata_opens_cases_and_the_cohort(explained, tmp_path):
     case = explained.explained(explained.slides())[0].case_id
-    assert run_export("anndata", explained.run.path, "--out", tmp_path) == 0
+    assert run_export("anndata", explained.run.folder, "--out", tmp_path) == 0
     slides = explained.slides([case])
     tiles = anndata.read_h5ad(tmp_path / f"{case}.h5ad")
     bags = [explained.store.read_features(slide.features) for slide in slides]
@@ -111,7 +111,7 @@ def test_anndata_opens_cases_and_the_cohort(explained, tmp_path):
     assert set(tiles.obs["slide_id"]) == {slide.slide_id for slide in slides}
     assert {"prototype", "attention"} <= set(tiles.obs)
     cohort = anndata.read_h5ad(tmp_path / "cohort.h5ad")
-    told = pd.read_csv(explained.run.path / "predictions.csv")
+    told = pd.read_csv(explained.run.folder / "predictions.csv")
     risk = told[told["task"] == "survival"].set_index("case_id")["risk"]
     assert cohort.n_vars == 60
     assert np.allclose(cohort.obs["survival_risk"], risk.reindex(cohort.obs_names))
@@ -120,9 +120,9 @@ def test_anndata_opens_cases_and_the_cohort(explained, tmp_path):
 
 def test_an_explanation_of_other_tiles_is_refused(explained, tmp_path, capsys):
     slide = explained.explained(explained.slides())[0]
-    path = explained.run.path / "explain" / "grade" / f"{slide.slide_id}.csv"
+    path = explained.run.folder / "explain" / "grade" / f"{slide.slide_id}.csv"
     pd.read_csv(path)[1:].to_csv(path, index=False)
-    assert run_export("heatmap", explained.run.path, "--case", slide.case_id, "--out", tmp_path) == 3
+    assert run_export("heatmap", explained.run.folder, "--case", slide.case_id, "--out", tmp_path) == 3
     assert "is of other tiles than" in capsys.readouterr().out
 
 

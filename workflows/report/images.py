@@ -12,7 +12,7 @@ from pipeline.slides.thumbnails import thumbnail_path
 
 def thumbnail_url(run: FinishedRun, slide_id: str) -> str | None:
     """Return the thumbnail of a slide as a data URL; None where there is none."""
-    return data_url(thumbnail_path(run.path / "thumbnails", slide_id))
+    return data_url(thumbnail_path(run.folder / "thumbnails", slide_id))
 
 
 def data_url(path: Path, *, max_px: int | None = None) -> str | None:

@@ -78,8 +78,8 @@ def _content(run: FinishedRun) -> dict[str, Any]:
 
 def alerts(run: FinishedRun) -> list[Alert]:
     """Failures and warnings, most severe first."""
-    found = [Alert(text, "#run") for text in run.metadata.get("tasks_given_up", ())]
-    shifts: dict[str, Any] = run.metadata.get("cohort_shift", {})
+    found = [Alert(text, "#run") for text in run.record.get("tasks_given_up", ())]
+    shifts: dict[str, Any] = run.record.get("cohort_shift", {})
     for task, shift in shifts.items():
         if shift["sentence"]:
             found.append(Alert(" ".join([f"Task {task}: {shift['sentence']}.", *shift["remedies"]]), f"#task-{task}"))
@@ -88,7 +88,7 @@ def alerts(run: FinishedRun) -> list[Alert]:
         found.append(
             Alert(f"{_slides(len(failed))} of {len(run.slides)} failed; see the reasons in the slide table.", "#slides")
         )
-    no_thumbnail = set(run.metadata.get("thumbnails_failed", ())).difference(failed["slide_id"] if len(failed) else ())
+    no_thumbnail = set(run.record.get("thumbnails_failed", ())).difference(failed["slide_id"] if len(failed) else ())
     if no_thumbnail:
         found.append(
             Alert(f"{_slides(len(no_thumbnail))} without thumbnail; see the reasons in the slide table.", "#slides")
@@ -105,7 +105,7 @@ def why_no_tasks(run: FinishedRun) -> str:
     until = run.config.get("until", "train")
     if until != "train":
         return f"This run ended before training, as requested (until: {until}); it has no predictions and no metrics."
-    failures = run.metadata.get("tasks_given_up", [])
+    failures = run.record.get("tasks_given_up", [])
     return (
         f"No task was trained: {'; '.join(failures)}" if failures else "No task was trained, so there are no metrics."
     )
@@ -113,7 +113,7 @@ def why_no_tasks(run: FinishedRun) -> str:
 
 def _image_url(run: FinishedRun, task: str, name: str) -> str | None:
     """Image of an explanation as a data URL, scaled to its size in the page; None where the file is missing."""
-    path = run.path / "explain" / task / name
+    path = run.folder / "explain" / task / name
     return data_url(path, max_px=TILE_PX if path.parent.name == "atlas" else MAP_PX)
 
 

@@ -209,28 +209,28 @@ def explain_reason(run: FinishedRun) -> str | None:
 
 def settings(run: FinishedRun) -> tuple[Table, ...]:
     """Tables of run time, provenance, package versions and input hashes."""
-    seconds = run.metadata.get("seconds", {})
+    seconds = run.record.get("seconds", {})
     total = sum(seconds.values())
     timings = [
         (Cell(name), Cell(f"{value:,.1f}", sort=float(value)), Cell(f"{value / total:.0%}" if total else "–"))
         for name, value in seconds.items()
     ]
-    versions = [(Cell(name), Cell(str(version))) for name, version in run.metadata.get("versions", {}).items()]
-    encoder = run.metadata.get("encoder") or {}
+    versions = [(Cell(name), Cell(str(version))) for name, version in run.record.get("versions", {}).items()]
+    encoder = run.record.get("encoder") or {}
     precision = encoder.get("precision") or f"imported from {encoder.get('imported_from')} files"
     provenance = {
-        "folder": str(run.path),
-        "started": run.metadata.get("started"),
-        "ended": run.metadata.get("ended"),
-        "seed": run.metadata.get("seed"),
-        "machine": ", ".join(f"{name} {value}" for name, value in run.metadata.get("machine", {}).items()),
-        "git commit": run.metadata.get("git_commit"),
-        "identity": run.metadata.get("identity"),
-        "store": run.metadata.get("store") or run.config.get("store"),
+        "folder": str(run.folder),
+        "started": run.record.get("started"),
+        "ended": run.record.get("ended"),
+        "seed": run.record.get("seed"),
+        "machine": ", ".join(f"{name} {value}" for name, value in run.record.get("machine", {}).items()),
+        "git commit": run.record.get("git_commit"),
+        "identity": run.record.get("identity"),
+        "store": run.record.get("store") or run.config.get("store"),
         "encoder": f"{encoder['name']}, {precision}, {encoder['dim']} features per tile" if encoder else None,
     }
     properties = [(Cell(name), Cell(str(value))) for name, value in provenance.items() if value is not None]
-    hashes = [(Cell(name), Cell(str(value))) for name, value in run.metadata.get("inputs", {}).items()]
+    hashes = [(Cell(name), Cell(str(value))) for name, value in run.record.get("inputs", {}).items()]
     return (
         Table("timings", "Run time", ("stage", "#seconds", "#share"), tuple(timings)),
         Table("provenance", "Provenance", ("property", "value"), tuple(properties)),

@@ -66,7 +66,7 @@ class Table:
 
 def slide_table(run: FinishedRun) -> Table:
     """Table of slides with thumbnails, failed and excluded slides first."""
-    failed_thumbnails: Mapping[str, str] = run.metadata.get("thumbnails_failed", {})
+    failed_thumbnails: Mapping[str, str] = run.record.get("thumbnails_failed", {})
     rows = []
     usable = run.slides["status"].isin(USABLE)
     for slide in pd.concat([run.slides[~usable], run.slides[usable]]).to_dict("records"):

@@ -70,7 +70,7 @@ class TestMapSlides:
             (KeyError("k"), "KeyError: 'k'"),
             (MemoryError("8 GiB"), "MemoryError: 8 GiB"),
             (OSError(5, "Input/output error"), "OSError: [Errno 5] Input/output error"),
-            (AssertionError(), "AssertionError: "),
+            (NameError("x"), "NameError: x (a fault of the program: report it with run.log)"),
         ],
     )
     def test_any_error_fails_its_slide_alone(self, inside, error, reason):

@@ -198,8 +198,8 @@ def test_none_means_without_that_side():
         ({"sets": ["models.umelm.gamma=3"]}, 'unknown model "umelm": did you mean "umeml"?'),
         ({"sets": ["tiles.tissue.detectr=a"]}, 'unknown key "tiles.tissue.detectr"'),
         (
-            {"sets": ["tiles.tissue.detector=grandqc"]},
-            'unknown tissue detector "grandqc": Known: colour, tiatoolbox',
+            {"sets": ["tiles.tissue.detector=hest"]},
+            'unknown tissue detector "hest": Known: colour, grandqc, tiatoolbox',
         ),
         (
             {"sets": ["tiles.tissue.settings.min_hole=1"]},

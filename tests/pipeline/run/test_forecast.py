@@ -41,18 +41,18 @@ def gone(slide_id, reason):
 
 
 def test_ids_without_a_partner_are_told_on_both_sides(config, corner_slide):
-    told = forecast(config, cohort(corner_slide, genes=["a", "b", "c", "d"]), at_once=1)
+    told = forecast(config, cohort(corner_slide, genes=["a", "b", "c", "d"]), concurrency=1)
     assert told[:4] == [
         "cases: 0 used, 6 left out",
         "  4 with genes, but no usable slide: a, b, c, …",
         "  1 with slides, but no genes: corner",
-        "  1 with neither, only labels or what is not used: labelled",
+        "  1 with neither, but labels or unused slides: labelled",
     ]
 
 
 def test_slides_without_a_resolution_are_told_apart_from_broken_ones(config, corner_slide):
     left_out = [gone("x", "no resolution metadata (µm/px); set …"), gone("y", "not a slide")]
-    told = forecast(config, cohort(corner_slide, genes=["corner"], left_out=left_out), at_once=1)
+    told = forecast(config, cohort(corner_slide, genes=["corner"], left_out=left_out), concurrency=1)
     at = told.index("warning: 1 slides without a resolution:")
     assert told[at + 1].startswith("  x: no resolution metadata")
     assert told[at + 2 : at + 4] == ["warning: 1 slides that cannot be read:", "  y: not a slide"]
@@ -65,26 +65,30 @@ def test_tiles_room_and_time_are_estimated_by_what_the_store_knows_and_nothing_i
     twice = scan(paint(2400, 700, (700, 60, 1150, 380)), slide_id="twice")  # as much tissue, found on its thumbnail
     store = FeatureStore(config.store)
     assert not store.exists()
-    before = forecast(config, cohort(corner_slide, twice, genes=["corner"]), at_once=2)
+    before = forecast(config, cohort(corner_slide, twice, genes=["corner"]), concurrency=2)
     assert not store.exists()
     assert any("of 2 slides (2 by the tissue on 2 thumbnails)" in line for line in before)
-    assert before[-1].startswith("time: not known; the store has no slide that was embedded with efficientnet-lite0")
+    assert before[-1].startswith("time: unknown; the store has no timed slide of efficientnet-lite0")
 
     n = tile(corner_slide, store=config.store, config=config.tiles).n_tiles
     facts = {"encoder": {"name": "efficientnet-lite0", "precision": "float32", "fingerprint": "f", "dim": 1280}}
     facts |= {"embedding": {"tiles": n, "seconds": n / 4, "device": "cpu"}}  # four tiles a second
     bag = Bag(np.zeros((n, 1280), np.float16), np.zeros((n, 2), np.int32), np.zeros((n, 2), np.int32))
     store.write_features(feature_key(corner_slide, config.tiles, "f"), bag, facts)
-    told = forecast(config, cohort(corner_slide, twice, genes=["corner"]), at_once=2)
+    told = forecast(config, cohort(corner_slide, twice, genes=["corner"]), concurrency=2)
     assert any("1 slides as stored; 1 by the tissue on 1 thumbnails" in line for line in told)
     assert any(line.startswith("features: 1 slides are embedded, 1 are not: about") for line in told)
-    assert "4 tiles a second and worker, as 1 slides of the store took on cpu; 2 workers" in told[-1]
+    assert "4 tiles/s per worker, measured on 1 slides of the store on cpu; 2 workers" in told[-1]
 
 
 def test_of_many_slides_some_are_looked_at_and_the_others_judged_by_their_area(config, corner_slide):
     slides = [replace(corner_slide, slide_id=f"s{i}", fingerprint=str(i)) for i in range(20)]
     one, many = (
-        next(line for line in forecast(config, cohort(*some, genes=["corner"]), at_once=1) if line.startswith("tiles:"))
+        next(
+            line
+            for line in forecast(config, cohort(*some, genes=["corner"]), concurrency=1)
+            if line.startswith("tiles:")
+        )
         for some in (slides[:1], slides)
     )
     n = int(one.split()[1])

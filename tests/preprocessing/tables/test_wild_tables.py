@@ -368,7 +368,7 @@ def test_a_manifest_keeps_ids_as_they_are_written(folder, rows, style):
         else write(folder / "manifest.csv", table, Style())
     )
     found = {file.path.name: (file.slide_id, file.case_id, file.mpp) for file in find_slides(path).files}
-    assert found == {f"{i}.svs": row for i, row in enumerate(rows)}
+    assert found == {f"{i}.svs": (slide, " ".join(case.split()), mpp) for i, (slide, case, mpp) in enumerate(rows)}
 
 
 # --- any bytes at all: an answer or a refusal, never another error

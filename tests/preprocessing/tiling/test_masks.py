@@ -97,7 +97,20 @@ class TestOutlines:
     @pytest.mark.parametrize(
         "classification",
         [
-            *({"name": name} for name in ("Ignore*", "ignore", "EXCLUDE", "Artefact", "artifact", "Artifact: fold")),
+            *(
+                {"name": name}
+                for name in (
+                    "Ignore*",
+                    "ignore",
+                    "EXCLUDE",
+                    "Artefact",
+                    "Artifact: fold",
+                    "Fold",
+                    "PenMarking",
+                    "Air bubble",
+                    "out_of_focus",
+                )
+            ),
             {"names": ["Ignore*", "Necrosis"]},
             {"name": "Ignore*", "colorRGB": -5000269},
             "exclude",
