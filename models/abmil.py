@@ -82,6 +82,6 @@ class ABMIL(nn.Module):
         self.classify = nn.Linear(config.hidden, n_outputs)
 
     def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
-        """Logits and, where asked to explain, `patch_attention` (N,): the weight of each patch in its bag."""
+        """Logits and, with `explain`, `patch_attention` (N,): the weight of each patch in its bag."""
         bags, attention = self.bag(batch)
         return ModelOutput(self.classify(bags), extras={"patch_attention": attention.detach()} if explain else {})

@@ -1,4 +1,4 @@
-"""Every model by name, and what all of them have in common."""
+"""Every model by name, and what they have in common."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -28,15 +28,15 @@ class ModelClass(Protocol):
 
     @property
     def reads_slides(self) -> bool:
-        """False for a model that looks at genes only."""
+        """Whether the model reads slides; False for one of genes only."""
 
     @property
     def reads_genes(self) -> bool:
-        """False for a model that looks at slides only."""
+        """Whether the model reads genes; False for one of slides only."""
 
     @property
     def subspaces(self) -> tuple[str, ...]:
-        """Gene groups that the model is built upon: its first groups, in this order. Empty: it takes the run's gene sets."""
+        """Gene groups that the model requires as its first groups, in this order; empty: any gene groups."""
 
     def __call__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: Any) -> nn.Module:
         """A model for patches of this width, gene groups of these widths and so many outputs."""

@@ -1,8 +1,8 @@
 """Late fusion: the bag vector of attention MIL and the gene vector of a self-normalising network, side by side.
 
-The rival of Chen et al., "Multimodal Co-Attention Transformer", ICCV 2021, section 4.2, that fuses by concatenation: each
+The comparator of Chen et al., "Multimodal Co-Attention Transformer", ICCV 2021, section 4.2, that fuses by concatenation: each
 side is read by itself (`models.abmil`: Ilse et al. 2018; `models.snn`: Klambauer et al. 2017), and they meet in one
-linear layer. Its logits are thus the sum of what each side says, each with a weight that is learned; averaged logits
+linear layer. Its logits are thus the sum of both sides' logits, each with a learned weight; averaged logits
 would give both sides the same. A learned vector stands for a side that a case lacks.
 """
 
@@ -48,7 +48,7 @@ class LateFusion(nn.Module):
         self.classify = nn.Linear(config.slides.hidden + config.genes.hidden, n_outputs)
 
     def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
-        """Logits and, where asked to explain, `patch_attention` (N,): the weight of each patch in its bag."""
+        """Logits and, with `explain`, `patch_attention` (N,): the weight of each patch in its bag."""
         bags, attention = self.slides(batch)
         logits = self.classify(torch.cat([bags, self.genes(batch)], 1))
         return ModelOutput(logits, extras={"patch_attention": attention.detach()} if explain else {})

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-LEAST_PROBABILITY = 1e-7  # of what a case was seen to do; bounds its loss, and stops its gradient there
+MIN_PROBABILITY = 1e-7  # of the observed outcome of a case; bounds its loss, and stops its gradient there
 
 
 def survival_nll(
@@ -53,4 +53,4 @@ def _log_survival(logits: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
 
 
 def _log_likelihood(log_probabilities: Float[Tensor, "B T"], time_bin: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    return log_probabilities.gather(1, time_bin[:, None])[:, 0].clamp(min=math.log(LEAST_PROBABILITY))
+    return log_probabilities.gather(1, time_bin[:, None])[:, 0].clamp(min=math.log(MIN_PROBABILITY))

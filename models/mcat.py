@@ -1,4 +1,4 @@
-"""MCAT: gene groups ask, patches answer; both are then read as short sequences.
+"""MCAT: gene groups attend to patches; both are then read as short sequences.
 
 Chen, Lu, Weng, Chen, Williamson, Manz, Shady, Mahmood: "Multimodal Co-Attention Transformer for Survival Prediction in
 Gigapixel Whole Slide Images", ICCV 2021. Section 3.2: bags of patches and of gene groups; 3.3: genomic-guided
@@ -94,7 +94,7 @@ class MCAT(nn.Module):
         self.classify = nn.Linear(H, n_outputs)
 
     def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
-        """Logits and, where asked to explain, `coattention` (S, N): where each gene group looked, 1 over a case's patches."""
+        """Logits and, with `explain`, `coattention` (S, N): the attention of each gene group, 1 over a case's patches."""
         groups, packing = self._read(batch), batch.packing
         answers, extras = self.absent_answers.expand(len(batch), -1, -1), {}
         if packing.rows:

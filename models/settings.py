@@ -13,6 +13,6 @@ class ModelSettings(Settings):
     """The settings of a model."""
 
     @property
-    def least_cases(self) -> int:
+    def min_cases(self) -> int:
         """How many cases a training step must have."""
         return 1

@@ -47,7 +47,7 @@ class SelfNormalising(nn.Sequential):
 
 
 class GeneVector(nn.Module):
-    """All genes of a case as one vector, or the learned vector that says that there are none."""
+    """All genes of a case as one vector, or a learned vector for a case without genes."""
 
     def __init__(self, group_dims: Sequence[int], config: SNNConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Subspace fusion: tumour and microenvironment, each read from the same patches under the lead of its own genes.
+"""Subspace fusion: tumour and microenvironment, each read from the same patches, each guided by its gene group.
 
 Zhang, Wang, Meng, Tang, Li: "Knowledge-driven Subspace Fusion and Gradient Coordination for Multi-modal Learning", MICCAI
 2024 (arXiv 2406.13979). Section 2.1, the two subspaces: `GeneEncoder`, `Branch` and, in a file of its own,
@@ -13,7 +13,7 @@ Where this departs from the paper or its released code, and why:
   where there is none; the mean is over the real patches of all of them.
 - A map that would keep more memory than `memory_mib` is pooled by 2, its cells becoming means, until it does not. A cell
   then counts as often in the mean over the case as it has patches, and a slide keeps its weight. That
-  is logged once a process, and `extras["halvings"]` tells it of each case.
+  is logged once a process; `extras["halvings"]` has it for each case.
 - Slides, hence cases, go through the attention one by one, and its position bias in chunks. What fills the memory as
   released, the bias, then takes the same however large the batch is; what a case keeps is some 30 KiB a patch
   (`SubspaceFusion.kept_mib`). And a case's output does not depend on the others.
@@ -25,7 +25,7 @@ Where this departs from the paper or its released code, and why:
   have both.
 
 The ablations are settings: `branches="tumour"` or `"microenvironment"`; `attention="plain"`, where every patch of a slide
-looks at all others and there are no offsets to be consistent; `consistency=0`; `coordination=False`.
+attends to all others and there are no offsets to be consistent; `consistency=0`; `coordination=False`.
 """
 
 import logging
@@ -62,13 +62,13 @@ class SubspaceConfig(ModelSettings):
     gene_dropout: float = Field(0.1, ge=0, lt=1, description="alpha dropout of the gene encoder")
     heads: int = Field(8, ge=1, description="heads of the attention")
     head_width: int = Field(64, ge=1, description="channels of a head; plain attention splits `hidden` instead")
-    offset_groups: int = Field(8, ge=1, description="groups of channels with offsets of their own")
-    stride: int = Field(4, ge=1, description="cells from one point that is looked from to the next")
+    offset_groups: int = Field(8, ge=1, description="groups of channels, each with its offsets")
+    stride: int = Field(4, ge=1, description="cells from one sampling point to the next")
     kernel: int = Field(6, ge=1, description="cells a side that decide on an offset")
     reach: float = Field(4.0, gt=0, description="the largest offset, in strides")
     attention_dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the attention")
     branches: Literal["both", "tumour", "microenvironment"] = Field("both", description="which branches there are")
-    attention: Literal["deformable", "plain"] = Field("deformable", description="how patches look at each other")
+    attention: Literal["deformable", "plain"] = Field("deformable", description="how patches attend to each other")
     consistency: float = Field(0.5, ge=0, description="weight of each branch's gene-guided consistency")
     consistency_side: int = Field(12, ge=1, description="points a side of the grid that offsets are averaged to")
     small_batches: Literal["refuse", "skip"] = Field(
@@ -97,18 +97,18 @@ class SubspaceConfig(ModelSettings):
         return self.consistency > 0 and self.attention == "deformable"
 
     @property
-    def least_side(self) -> int:
-        """Cells a side of the smallest map, which has two points a side that are looked from."""
+    def min_side(self) -> int:
+        """Cells a side of the smallest map, which has two sampling points a side."""
         return 2 * self.stride
 
     @property
-    def least_cases(self) -> int:
+    def min_cases(self) -> int:
         """Consistency compares the cases of a step."""
         return 2 if self.is_consistent and self.small_batches == "refuse" else 1
 
 
 @cache
-def say_pooled(memory_mib: float) -> None:
+def warn_pooled(memory_mib: float) -> None:
     """Warn that maps are pooled, once in a process for each such setting."""
     log.warning(
         "subspace: slides that would keep more than models.subspace.memory_mib = %g are pooled by 2 until they do not; "
@@ -148,13 +148,13 @@ class GeneEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class BranchOutput:
-    """What a branch says of each case.
+    """The output of a branch for each case.
 
     Attributes:
         features: for the head.
         genes: encoded.
-        offsets: where the attention looked, by group, on one small grid for all cases; zero where a case has no tissue.
-        attention: of each slide of each case, how much each of its patches was looked at; see `Looked.attention`.
+        offsets: of the attention, by group, on one small grid for all cases; zero where a case has no tissue.
+        attention: of each slide of each case, the attention to each of its patches; see `DeformableOutput.attention`.
     """
 
     features: Float[Tensor, "B H"]
@@ -168,10 +168,10 @@ class ReadMap:
     """What a branch reads from one slide.
 
     Attributes:
-        values: what each patch says once it has seen the others.
-        offsets: where the attention looked.
+        values: of each patch, updated by attention to the others.
+        offsets: of the attention.
         has_tissue: whether there is tissue to each offset.
-        attention: how much each patch of the slide was looked at; None where not asked for, and of plain attention.
+        attention: to each patch of the slide; None where it was not requested, and for plain attention.
     """
 
     values: Float[Tensor, "n H"]
@@ -181,7 +181,7 @@ class ReadMap:
 
 
 class Branch(nn.Module):
-    """Patches, read under the lead of one gene group.
+    """Patches, read together with one gene group.
 
     Args:
         patch_dim: width of a patch feature.
@@ -212,17 +212,17 @@ class Branch(nn.Module):
         precision: torch.dtype | None = None,
         explain: bool = False,
     ) -> BranchOutput:
-        """The feature of each case; a case without a slide is read as one learned patch that looks nowhere."""
+        """The feature of each case; a case without a slide is read as one learned patch without offsets."""
         o = self.absent_genes.expand(len(cases), -1)
         if self.encode is not None and genes is not None:
             o = torch.where(has_omics[:, None], self.encode(genes), o)
         means, offsets, attention = [], [], []
-        for maps, own in zip(cases, o, strict=True):
-            read = [self._read(one, own, precision=precision, explain=explain) for one in maps]
-            h = [one.values for one in read] or [self.join(torch.cat([self.absent_patch, own]))[None]]
-            counts = [one.counts for one in maps] or [torch.ones(1, device=own.device)]
+        for maps, genes_of_case in zip(cases, o, strict=True):
+            read = [self._read(one, genes_of_case, precision=precision, explain=explain) for one in maps]
+            h = [one.values for one in read] or [self.join(torch.cat([self.absent_patch, genes_of_case]))[None]]
+            counts = [one.counts for one in maps] or [torch.ones(1, device=o.device)]
             means.append(weighted_mean(self.pooled_norm(torch.cat(h)), torch.cat(counts)[:, None]))
-            offsets.append(self._over_slides(maps, read) if read else self._nowhere(own))
+            offsets.append(self._over_slides(maps, read) if read else self._nowhere(genes_of_case))
             attention.append([one.attention for one in read])
         return BranchOutput(self.summarise(torch.stack(means)), o, torch.stack(offsets), attention)
 
@@ -237,11 +237,11 @@ class Branch(nn.Module):
         packing = ByCase([len(one.patches)], one.patches.device)  # a single bag is the same in either form
         p = self.project([one.patches], packing, precision)  # (n, H)
         f = self.join(torch.cat([p, genes.to(p.dtype).expand_as(p)], 1))
-        asking, seen = self.norm(f), self.norm(p)
+        queries, source = self.norm(f), self.norm(p)
         if isinstance(self.attention, Attention):
             nowhere = self._nowhere(genes)
-            return ReadMap(f + self.attention(asking[None], seen[None])[0], nowhere, nowhere[0] > 0)
-        looked = self.attention(one.laid_out(asking), one.laid_out(seen), one.layout.mask(), explain=explain)
+            return ReadMap(f + self.attention(queries[None], source[None])[0], nowhere, nowhere[0] > 0)
+        looked = self.attention(one.laid_out(queries), one.laid_out(source), one.layout.mask(), explain=explain)
         side = self.config.consistency_side
         share = adaptive_avg_pool2d(looked.has_tissue[None], side)  # of the points that have tissue; others add zeros
         offsets = adaptive_avg_pool2d(looked.offsets, side) / share.masked_fill(share == 0, 1)
@@ -254,7 +254,7 @@ class Branch(nn.Module):
         maps: Sequence[SlideMap],
         read: Sequence[ReadMap],
     ) -> Float[Tensor, "groups o"]:
-        """Where the attention looked in a case: the mean over the slides that have tissue there, by their patches."""
+        """The offsets of a case: the mean over the slides that have tissue there, weighted by their patches."""
         sizes = torch.stack([one.counts.sum() for one in maps])
         there = torch.stack([one.has_tissue for one in read])
         return weighted_mean(torch.stack([one.offsets for one in read]), (sizes[:, None] * there)[:, None])
@@ -287,7 +287,7 @@ def _plain(config: SubspaceConfig) -> Attention:
 def consistency(
     genes: Float[Tensor, "B H"], offsets: Float[Tensor, "B groups o"], counted: Bool[Tensor, " B"] | None = None
 ) -> Float[Tensor, ""]:
-    """How far the cases' similarity in genes is from their similarity in where attention looked (section 2.2).
+    """How far the cases' similarity in genes is from their similarity in offsets (section 2.2).
 
     Both are Gram matrices whose rows are divided by their norm, that of the offsets averaged over the groups. The value is
     their squared Frobenius distance, divided by the number of cases.
@@ -301,9 +301,9 @@ def consistency(
         genes, offsets = genes * counted[:, None], offsets * counted[:, None, None]
     similar = normalize(genes @ genes.T, dim=1)
     by_group = offsets.transpose(0, 1)  # (groups, B, o)
-    looked_similar = normalize(by_group @ by_group.mT, dim=2).mean(0)
+    offsets_similar = normalize(by_group @ by_group.mT, dim=2).mean(0)
     cases = len(genes) if counted is None else counted.sum().clamp(min=1)
-    return (similar - looked_similar).square().sum() / cases
+    return (similar - offsets_similar).square().sum() / cases
 
 
 def coordinated(gives_way: Float[Tensor, "K H"], other: Float[Tensor, "K H"]) -> Float[Tensor, "K H"]:
@@ -322,7 +322,7 @@ def coordinated(gives_way: Float[Tensor, "K H"], other: Float[Tensor, "K H"]) ->
 
 
 def mean_over_processes(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """The mean over all training processes, which hold different cases of a step; of one process, its own scores."""
+    """The mean over all training processes, which hold different cases of a step; of a single process, its scores."""
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized()):
@@ -363,14 +363,14 @@ class SubspaceFusion(nn.Module):
         """Logits and the weighted consistency loss.
 
         Extras: `branch_logits` (branches, B, K), the logits of each branch alone; in evaluation `halvings` (B,), how often a
-        case's maps were pooled by 2; where asked to explain deformable attention `branch_attention` (branches, N), how much
-        a branch looks at each patch: a slide has its share of the case's patches, which sums to 1 over a case, and of that
-        its `Looked.attention`.
+        case's maps were pooled by 2; with `explain` and deformable attention `branch_attention` (branches, N), the attention
+        of a branch to each patch: a slide has its share of the case's patches, which sums to 1 over a case, and of that
+        its `DeformableOutput.attention`.
 
         Raises:
             ValueError: a training step of a single case, where consistency is to refuse it; patches without places.
         """
-        if self.training and len(batch) < self.config.least_cases:
+        if self.training and len(batch) < self.config.min_cases:
             raise ValueError(
                 f"subspace: a training step of {len(batch)} case, and consistency compares cases with each other; let "
                 "train.batch_cases be 2 or more, or set models.subspace.small_batches to skip, or consistency to 0"
@@ -395,7 +395,7 @@ class SubspaceFusion(nn.Module):
     def after_backward(self, output: ModelOutput, score: Score) -> None:
         """Gradient coordination, in the gradient of the head: the branch that is right less often gives way to the other.
 
-        Whatever stands beside the branches in the logits, as a linear part, stands beside each of them when it is scored.
+        Whatever stands beside the branches in the logits, as a linear offset, stands beside each of them when it is scored.
         Nothing happens where scores are equal, or where the cases of the step define none.
         """
         gradient = self.head.weight.grad
@@ -403,7 +403,7 @@ class SubspaceFusion(nn.Module):
             return
         alone = output.extras["branch_logits"]
         rest = output.logits.detach() - alone.sum(0)
-        scores = [score((own + rest).float()) for own in alone]
+        scores = [score((logits + rest).float()) for logits in alone]
         tumour, microenvironment = mean_over_processes(torch.tensor(scores, device=gradient.device)).tolist()
         t, m = gradient.split(self.config.hidden, 1)  # views: what is copied into them is in the gradient
         if tumour < microenvironment:
@@ -416,7 +416,7 @@ class SubspaceFusion(nn.Module):
         """The logits of each branch alone, by its columns of the head and its share of the bias."""
         columns = self.head.weight.split(self.config.hidden, 1)
         bias = self.head.bias / len(outputs)
-        return torch.stack([linear(one.features, own, bias) for one, own in zip(outputs, columns, strict=True)])
+        return torch.stack([linear(one.features, weight, bias) for one, weight in zip(outputs, columns, strict=True)])
 
     def _consistency(self, outputs: Sequence[BranchOutput], batch: Batch) -> Float[Tensor, ""]:
         """The loss of all branches over the cases that have both modalities; zero where fewer than two have."""
@@ -439,11 +439,11 @@ class SubspaceFusion(nn.Module):
         if self.config.attention == "plain":
             places = torch.arange(len(patches))
             return SlideMap(Layout(places, torch.ones_like(places), places, 1, len(patches)), patches)
-        one = lay_out(cells, least_side=self.config.least_side)
+        one = lay_out(cells, min_side=self.config.min_side)
         while self.kept_mib(len(one.places), one.height * one.width) > self.config.memory_mib and len(one.places) > 1:
-            one = lay_out(cells, least_side=self.config.least_side, halvings=one.halvings + 1)
+            one = lay_out(cells, min_side=self.config.min_side, halvings=one.halvings + 1)
         if one.halvings:
-            say_pooled(self.config.memory_mib)
+            warn_pooled(self.config.memory_mib)
         return SlideMap(one, patches)
 
     def kept_mib(self, patches: int, area: int) -> float:
@@ -465,7 +465,7 @@ def _by_patch(branch: BranchOutput, batch: Batch) -> Float[Tensor, " N"]:
         for slide, shares in zip(cells[:, 0].unique(), by_slide, strict=True):
             rows = (cells[:, 0] == slide).nonzero()[:, 0]
             if shares is not None:
-                own = shares.to(attention.dtype) * (len(rows) / len(cells))
-                attention = attention.index_copy(0, on_device(rows, attention.device), own)
+                share = shares.to(attention.dtype) * (len(rows) / len(cells))
+                attention = attention.index_copy(0, on_device(rows, attention.device), share)
         parts.append(attention)
     return torch.cat(parts)

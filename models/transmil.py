@@ -162,7 +162,7 @@ class TransMIL(nn.Module):
         self.classify = nn.Linear(H, n_outputs)
 
     def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
-        """Logits; cases go one by one, each as a square of its own side. There is nothing that explains them."""
+        """Logits; cases go one by one, each as its square. There is nothing that explains them."""
         packing = batch.packing
         patches = self.project(batch.bags, packing, batch.precision)
         read = [

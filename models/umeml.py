@@ -1,4 +1,4 @@
-"""UMEML: slides and genes, each told in a few prototypes, read together by one decoder.
+"""UMEML: slides and genes, each summarised by a few prototypes, read together by one decoder.
 
 Yi, Wang, Li, Li: "Unified Modeling Enhanced Multimodal Learning for Precision Neuro-Oncology", MICCAI 2024
 (arXiv 2406.07078). The paper's hierarchical attention: `PathologyEncoder`, `GenomicEncoder` and the modularity loss
@@ -64,7 +64,7 @@ class UMEMLConfig(ModelSettings):
 
 @dataclass(frozen=True)
 class Tokens:
-    """A sequence whose first token sums it up; `mask` is True where a token may be seen."""
+    """A sequence whose first token summarises it; `mask` is True where a token may be attended to."""
 
     x: Float[Tensor, "B L H"]
     mask: Bool[Tensor, "B L"]
@@ -82,7 +82,7 @@ class SelfAttentionBlock(nn.Module):
         self.attention = Attention(config.hidden, heads=config.heads, dropout=config.attention_dropout)
 
     def forward(self, x: Float[Tensor, "B L H"], mask: Bool[Tensor, "B L"] | None = None) -> Float[Tensor, "B L H"]:
-        """The tokens, each having seen those where `mask` is True."""
+        """The tokens, updated by attention to those where `mask` is True."""
         normed = self.norm(x)
         return x + self.attention(normed, normed, mask)
 
@@ -98,7 +98,7 @@ class PrototypeBlock(nn.Module):
     def forward(
         self, c: Float[Tensor, "B P H"], patches: Float[Tensor, "R H"], packing: Packing
     ) -> Float[Tensor, "B P H"]:
-        """The prototypes after one more look at the patches."""
+        """The prototypes, updated by attention to the patches."""
         return c + self.norm(self.attention(c, patches, packing))
 
 
@@ -215,7 +215,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(SelfAttentionBlock(config) for _ in range(config.blocks))
 
     def forward(self, slides: Tokens, genes: Tokens) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
-        """The class tokens of slides and genes, each having seen both sides."""
+        """The class tokens of slides and genes, updated by attention to both sides."""
         registers = self.registers.expand(len(slides.x), -1, -1)
         x = torch.cat([slides.x, registers, genes.x], 1)
         mask = torch.cat([slides.mask, slides.mask.new_ones(registers.shape[:2]), genes.mask], 1)
@@ -238,7 +238,7 @@ class ConcatFusion(nn.Module):
 
 
 class GatedSide(nn.Module):
-    """One class token, reduced to an eighth, each number let through as far as both tokens say."""
+    """One class token, reduced to an eighth, gated by both tokens."""
 
     def __init__(self, config: UMEMLConfig) -> None:
         super().__init__()
@@ -247,9 +247,9 @@ class GatedSide(nn.Module):
         self.gate = nn.Linear(2 * H, h)
         self.mix = nn.Sequential(nn.Linear(h, h), nn.ReLU(), nn.Dropout(config.dropout))
 
-    def forward(self, own: Float[Tensor, "B H"], both: Float[Tensor, "B 2H"]) -> Float[Tensor, "B h+1"]:
+    def forward(self, token: Float[Tensor, "B H"], both: Float[Tensor, "B 2H"]) -> Float[Tensor, "B h+1"]:
         """The gated vector, with a 1 appended: its outer product then holds each side alone as well."""
-        gated = self.mix(torch.sigmoid(self.gate(both)) * self.reduce(own))
+        gated = self.mix(torch.sigmoid(self.gate(both)) * self.reduce(token))
         return nn.functional.pad(gated, (0, 1), value=1.0)
 
 
@@ -300,7 +300,7 @@ class UMEML(nn.Module):
         self.classify = nn.Linear(config.hidden, n_outputs)
 
     def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
-        """Logits, the weighted modularity loss and, where asked to explain, the extras of `_explain`.
+        """Logits, the weighted modularity loss and, with `explain`, the extras of `_explain`.
 
         The slide side of a batch without any patch, and so of a run without slides, is not computed.
         """

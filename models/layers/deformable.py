@@ -1,21 +1,21 @@
-"""Deformable cross-attention on a map of cells: queries look at a few places of another map, which they choose.
+"""Deformable cross-attention on a map of cells: queries attend to a few learned positions of another map.
 
 Xia, Pan, Song, Li, Huang: "Vision Transformer with Deformable Attention", CVPR 2022 (arXiv 2201.00520), section 3.2, in
 the form that Zhang et al. 2024 (see `models.subspace`) use across two maps, with the continuous position bias of Liu et
 al., "Swin Transformer V2", CVPR 2022, section 3.3.
 
-A strided grid is laid over the map of the queries; each of its points says, for each group of channels, how far off it
-wants to look (the offsets). The other map is sampled there, and every query attends to all samples: the product of
+A strided grid is laid over the map of the queries; each of its points predicts, for each group of channels, how far
+off it samples (the offsets). The other map is sampled there, and every query attends to all samples: the product of
 query and key, and a bias that a small network reads from how far the sample lies from the query.
 
 Where this departs from the released code, and why:
 
 - x is divided by the width and y by the height when positions are brought to [−1, 1]; as released, the two are swapped,
   which is harmless on squares alone.
-- Maps may have holes (`mask`): cells without tissue are no queries, and they are not looked at. A sample is the mean of
+- Maps may have holes (`mask`): cells without tissue are neither queries nor sources. A sample is the mean of
   the real cells under it and counts by their share, so that it fades as it moves off the tissue, and beyond the map's
   border alike. Without a mask, what lies beyond the border is a zero vector that takes its share, as released.
-- The position bias ends without a bias of its own, which would add the same number to all logits of a query.
+- The position bias ends without a bias, which would add the same number to all logits of a query.
 - The bias of every query for every sample is what fills the memory: (queries · samples · groups · 64) numbers. Queries
   are therefore read in chunks, which the backward pass computes again: the same values, and memory that depends on the
   chunk alone.
@@ -41,17 +41,17 @@ FAINTEST = 1e-6  # the share by which a sample without a real cell counts: next 
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What the queries saw.
+class DeformableOutput:
+    """The output of deformable attention.
 
     Attributes:
         values: of each query, row by row over the map; cells without tissue are none.
-        offsets: where each point of the strided grid looked, (x, y) in steps of that grid, by group; zero where there
+        offsets: of each point of the strided grid, (x, y) in steps of that grid, by group; zero where there
             is no tissue under the point.
         has_tissue: 1 for the points of the strided grid that have a cell under their kernel, 0 for the others.
-        attention: how much each cell of the other map is looked at, the mean over queries and heads: samples count for the
+        attention: to each cell of the other map, the mean over queries and heads: samples count for the
             cells that they are read from. It sums to 1, or is zero where no sample meets a cell. None where it was not
-            asked for, and without a mask.
+            requested, and without a mask.
     """
 
     values: Float[Tensor, "n D"]
@@ -61,13 +61,13 @@ class Looked:
 
 
 class DeformableCrossAttention(nn.Module):
-    """The cells of one map look at samples of another map of the same extent.
+    """The cells of one map attend to samples of another map of the same extent.
 
     Args:
         width: D of both maps and of what is gathered.
         heads: of attention.
         head_width: channels of a head.
-        groups: of channels, each with its own offsets; heads are split over them.
+        groups: of channels, each with its offsets; heads are split over them.
         stride: cells from one point of the strided grid to the next.
         kernel: cells a side that decide on the offset of a point.
         reach: the largest offset, in steps of the strided grid.
@@ -123,15 +123,15 @@ class DeformableCrossAttention(nn.Module):
         mask: Bool[Tensor, "H W"] | None = None,
         *,
         explain: bool = False,
-    ) -> Looked:
+    ) -> DeformableOutput:
         """What every cell of the first map gathers from the second.
 
         Args:
-            queries: the map that asks.
-            source: the map that is looked at.
+            queries: the map of the queries.
+            source: the map that is sampled.
             mask: True where there is a cell; None: everywhere, and what lies beyond the border counts as zeros. It may
                 stay in main memory: the host need then not wait for a GPU to count the cells.
-            explain: whether `Looked.attention` is computed.
+            explain: whether `DeformableOutput.attention` is computed.
         """
         cells = None
         if mask is not None:
@@ -145,20 +145,20 @@ class DeformableCrossAttention(nn.Module):
         read, shares = self._sample(source, samples, mask)
         k, v = (self._by_head(project(read[None])[0]) for project in (self.key, self.value))  # (S, heads, d)
         places = _normalised(_grid(*queries.shape[:2], like=samples)).flatten(0, 1)  # (H · W, 2)
-        asked, has_tissue = self._by_head(q), torch.ones_like(samples[0, ..., 0])
+        q_rows, has_tissue = self._by_head(q), torch.ones_like(samples[0, ..., 0])
         if mask is not None:
-            asked, places = asked[cells], places[cells]
+            q_rows, places = q_rows[cells], places[cells]
             has_tissue = self._has_tissue(mask).to(exact)
             offsets = offsets * has_tissue
         tally = None if mask is None or not explain else samples.new_zeros(self.heads, len(k))
-        values = self._in_chunks(asked, places, k, v, samples.flatten(1, 2), shares, tally=tally)
+        values = self._in_chunks(q_rows, places, k, v, samples.flatten(1, 2), shares, tally=tally)
         attention = None if mask is None or tally is None else self._carried_back(tally, samples, mask)
-        return Looked(self.output(values), offsets, has_tissue, attention)
+        return DeformableOutput(self.output(values), offsets, has_tissue, attention)
 
     def _sample(
         self, source: Float[Tensor, "H W D"], samples: Float[Tensor, "groups h w 2"], mask: Bool[Tensor, "H W"] | None
     ) -> tuple[Float[Tensor, "D h w"], Float[Tensor, "groups S"] | None]:
-        """The source at the samples, bilinear, and how much of each sample is real; None where that is not asked."""
+        """The source at the samples, bilinear, and how much of each sample is real; None without a mask."""
         by_group = source.to(samples.dtype).permute(2, 0, 1).unflatten(0, (self.groups, -1))
         read = grid_sample(by_group, samples, align_corners=False)
         if mask is None:
@@ -196,12 +196,12 @@ class DeformableCrossAttention(nn.Module):
         size = max(1, int(self._chunk_bytes(samples.device) / (numbers * samples.element_size())))
         seed = int(torch.randint(2**31, ())) if self.training and self.dropout else None
         gathered: Tensor = _InChunks.apply(
-            partial(self._look, seed, tally=tally), size, tuple(self.position.parameters()), q, places, k, v, samples, shares,
+            partial(self._attend, seed, tally=tally), size, tuple(self.position.parameters()), q, places, k, v, samples, shares,
             *self.position.parameters(),
         )  # fmt: skip
         return gathered
 
-    def _look(
+    def _attend(
         self,
         seed: int | None,
         chunk: int,
@@ -214,7 +214,7 @@ class DeformableCrossAttention(nn.Module):
         *,
         tally: Float[Tensor, "heads S"] | None = None,
     ) -> Float[Tensor, "n inner"]:
-        """What a chunk of the queries gathers; the seed, if there is one, says which of its attention is dropped.
+        """What a chunk of the queries gathers; the seed, if there is one, decides which of its attention is dropped.
 
         Their attention is added to the tally, but not when it is computed once more for the gradient.
         """
@@ -266,7 +266,7 @@ class _InChunks(torch.autograd.Function):
     """`look(number, q[rows], places[rows], *seen)` for a few rows at a time, and so again for the gradient.
 
     What `torch.utils.checkpoint` would do for each chunk; but sums of gradients, made once, are all that stays between two
-    chunks, and so the next one takes the memory that the last one has left. `look` must give the same when asked again.
+    chunks, and so the next one takes the memory that the last one has left. `look` must give the same when called again.
     """
 
     @staticmethod
@@ -279,7 +279,7 @@ class _InChunks(torch.autograd.Function):
         places: Tensor,
         *seen: Any,
     ) -> Tensor:
-        """Args: the function, rows at a time, what else it learns, queries, their places; what all rows share, weights."""
+        """Args: the function, rows at a time, what else is learned, queries, their places; what all rows share, weights."""
         shared = seen[: len(seen) - len(weights)]
         ctx.look, ctx.size, ctx.weights = look, size, weights
         ctx.autocast = _autocast_now(q.device.type)
@@ -296,18 +296,18 @@ class _InChunks(torch.autograd.Function):
         q, places, *shared = ctx.saved_tensors
         shared = [None if x is None else x.detach().requires_grad_() for x in shared]
         learned = [*(x for x in shared if x is not None), *ctx.weights]
-        own = torch.empty_like(q)
+        to_q = torch.empty_like(q)
         # In half precision a sum over many chunks would lose more with every one.
         sums = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in learned]
         for number, rows in enumerate(_rows(len(q), ctx.size)):
             with torch.enable_grad(), ctx.autocast():
-                asked = q[rows].detach().requires_grad_()
-                gathered = ctx.look(number, asked, places[rows], *shared)
-            own[rows], *others = torch.autograd.grad(gathered, [asked, *learned], grad[rows].to(gathered.dtype))
+                queries = q[rows].detach().requires_grad_()
+                gathered = ctx.look(number, queries, places[rows], *shared)
+            to_q[rows], *others = torch.autograd.grad(gathered, [queries, *learned], grad[rows].to(gathered.dtype))
             for total, other in zip(sums, others, strict=True):
                 total += other
         gradients = (total.to(x.dtype) for total, x in zip(sums, learned, strict=True))
-        return None, None, None, own, None, *(x if x is None else next(gradients) for x in shared), *gradients
+        return None, None, None, to_q, None, *(x if x is None else next(gradients) for x in shared), *gradients
 
 
 def _autocast_now(device: str) -> Callable[[], AbstractContextManager[object]]:

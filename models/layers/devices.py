@@ -25,7 +25,7 @@ def computes_in_bfloat16(device: torch.device | str) -> bool:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """In it, no product is rounded to half precision, even where the caller has asked torch for that."""
+    """In it, no product is rounded to half precision, even under the caller's autocast."""
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

@@ -63,7 +63,7 @@ def similarity(
 
 
 class _Modularity(torch.autograd.Function):
-    """−s W sᵀ / 2e of each column s of S. A function of its own because the forward pass already holds the gradient."""
+    """−s W sᵀ / 2e of each column s of S. An autograd function because the forward pass already holds the gradient."""
 
     @staticmethod
     def forward(

@@ -65,13 +65,13 @@ class _Project(torch.autograd.Function):
     ) -> Float[Tensor, "R H"]:
         ctx.precision, ctx.packing, ctx.scale = precision or weight.dtype, packing, 256 / (256 - chance)
         tokens = weight.new_empty(packing.rows, len(weight))
-        turned = weight.to(ctx.precision).T
-        for rows, block in packing.blocks(bags, _rows_at_once(weight)):
+        turned, convert = weight.to(ctx.precision).T, _Converter(weight, ctx.precision)
+        for rows, block in packing.blocks(bags, convert.rows):
             part = tokens[rows]
             if ctx.precision == weight.dtype:
-                torch.addmm(bias, block.to(weight.dtype), turned, out=part)
+                torch.addmm(bias, convert(block), turned, out=part)
             else:
-                torch.add(bias, _converted(block, ctx.precision) @ turned, out=part)
+                torch.add(bias, convert(block) @ turned, out=part)
             part.relu_()
             if chance:
                 part.mul_(_random_bytes(part) >= chance).mul_(ctx.scale)
@@ -86,13 +86,14 @@ class _Project(torch.autograd.Function):
         to_weight, to_bias = torch.zeros_like(weight), torch.zeros_like(weight[:, 0])
         wanted = any(ctx.needs_input_grad[5:])
         to_rows = tokens.new_empty(len(tokens), weight.shape[1]) if wanted else None
-        for rows, block in ctx.packing.blocks(bags, _rows_at_once(weight)):
+        convert = _Converter(weight, ctx.precision)
+        for rows, block in ctx.packing.blocks(bags, convert.rows):
             part = (grad[rows] * (tokens[rows] > 0)).mul_(ctx.scale)
             to_bias += part.sum(0)
             if ctx.precision == weight.dtype:
-                to_weight.addmm_(part.T, block.to(weight.dtype))
+                to_weight.addmm_(part.T, convert(block))
             else:
-                to_weight += part.to(ctx.precision).T @ _converted(block, ctx.precision)
+                to_weight += part.to(ctx.precision).T @ convert(block)
             if to_rows is not None:
                 torch.mm(part, weight, out=to_rows[rows])
         if to_rows is None:
@@ -101,14 +102,29 @@ class _Project(torch.autograd.Function):
         return to_weight, to_bias, None, None, None, *to_bags
 
 
-def _rows_at_once(weight: Float[Tensor, "H P"]) -> int:
-    at_once = CPU_BLOCK_BYTES if weight.device.type == "cpu" else GPU_BLOCK_BYTES
-    return max(16, at_once // (weight.element_size() * weight.shape[1]))
+class _Converter:
+    """Blocks of stored features in another type, one after another in the same memory: fresh pages cost as much as the copy.
 
+    Half precision becomes bfloat16 by way of float32: the direct way is ten times slower on the CPU.
+    """
 
-def _converted(block: Tensor, dtype: torch.dtype) -> Tensor:
-    """By way of float32 on the CPU, where the direct way from half precision is ten times slower."""
-    return block.float().to(dtype) if block.dtype == torch.float16 else block.to(dtype)
+    def __init__(self, weight: Float[Tensor, "H P"], precision: torch.dtype) -> None:
+        at_once = CPU_BLOCK_BYTES if weight.device.type == "cpu" else GPU_BLOCK_BYTES
+        self.rows = max(16, at_once // (weight.element_size() * weight.shape[1]))
+        self._weight = weight
+        self._memory: list[Tensor] = []
+        self._steps = [weight.dtype] if precision == weight.dtype else [torch.float32, precision]
+
+    def __call__(self, block: Float[Tensor, "r P"]) -> Float[Tensor, "r P"]:
+        """The block; what was returned before is overwritten."""
+        if block.dtype == self._steps[-1]:
+            return block
+        if not self._memory:
+            rows = max(self.rows, len(block))
+            self._memory = [self._weight.new_empty(rows, self._weight.shape[1], dtype=step) for step in self._steps]
+        for memory in self._memory:
+            block = memory[: len(block)].copy_(block)
+        return block
 
 
 def _random_bytes(like: Tensor) -> Tensor:

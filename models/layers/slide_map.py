@@ -69,12 +69,12 @@ class SlideMap:
         return (shares.flatten()[self.places] / self.counts)[self._cell_of]
 
 
-def lay_out(cells: Int[Tensor, "N 2"], *, least_side: int, halvings: int = 0) -> Layout:
+def lay_out(cells: Int[Tensor, "N 2"], *, min_side: int, halvings: int = 0) -> Layout:
     """The layout of one slide's patches, of at least so many cells a side.
 
     Args:
         cells: column and row of each on the slide's tile grid.
-        least_side: what is smaller gets empty cells at its right and lower side.
+        min_side: what is smaller gets empty cells at its right and lower side.
         halvings: by 2 to this power, rows and columns are pooled: a cell becomes the mean of its patches.
 
     Raises:
@@ -82,11 +82,11 @@ def lay_out(cells: Int[Tensor, "N 2"], *, least_side: int, halvings: int = 0) ->
     """
     inside = (cells - cells.amin(0)).long()  # where tissue begins is cell 0, whatever lies before it
     pooled = inside >> halvings
-    width, height = (max(int(side) + 1, least_side) for side in pooled.amax(0))
+    width, height = (max(int(side) + 1, min_side) for side in pooled.amax(0))
     places, cell_of, count = (pooled[:, 1] * width + pooled[:, 0]).unique(return_inverse=True, return_counts=True)
     if not halvings and len(places) < len(cells):
         raise ValueError(
-            f"subspace: {len(cells)} patches of a slide share {len(places)} cells: the features do not say where each "
-            "patch lies; embed the slides again, or set models.subspace.attention to plain, which needs no places"
+            f"subspace: {len(cells)} patches of a slide share {len(places)} cells: their features have no positions; "
+            "embed the slides again, or set models.subspace.attention to plain, which needs no positions"
         )
     return Layout(places, count, cell_of, height, width, halvings)

@@ -328,7 +328,7 @@ class Config(Settings):
                 f"--model {candidate.model} requires gene groups ({' and '.join(model.subspaces)}), and GENES is none: "
                 "give a gene table"
             )
-        cases, least = self.train.batch_cases, candidate.settings.least_cases
+        cases, least = self.train.batch_cases, candidate.settings.min_cases
         if cases is not None and cases < least:
             raise InputError(
                 f"train.batch_cases = {cases}: {candidate.name} compares the cases of a training step with each other and "

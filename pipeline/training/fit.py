@@ -43,7 +43,7 @@ def fit_model(
     targets: Int[np.ndarray, "n t"],
     validation: tuple[Sequence[str], Int[np.ndarray, "v t"]],
     config: TrainConfig,
-    least_cases: int = 1,
+    min_cases: int = 1,
     seed: int,
     device: str,
 ) -> list[Epoch]:
@@ -59,7 +59,7 @@ def fit_model(
         targets: theirs, as `task.encode` gives them.
         validation: cases and targets to choose the epoch on; may be empty.
         config: how long and how fast.
-        least_cases: that a training step must have; it has them unless there are fewer altogether.
+        min_cases: that a training step must have; it has them unless there are fewer altogether.
         seed: of the order of the cases, of dropped modalities and of dropout.
         device: "cpu" or "cuda".
 
@@ -75,9 +75,9 @@ def fit_model(
     torch.manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     size = config.batch_cases or min(16, max(4, len(cases) // 20))
-    steps = max(1, min(math.ceil(len(cases) / size), len(cases) // least_cases))
+    steps = max(1, min(math.ceil(len(cases) / size), len(cases) // min_cases))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_then_cosine(config, steps))
-    passes = Passes(Feed(torch.device(device), data.bags.max_patches), least_cases)
+    passes = Passes(Feed(torch.device(device), data.bags.max_patches), min_cases)
     precision = _precision(config, device)
     history: list[Epoch] = []
     best: tuple[float, dict[str, Tensor]] | None = None

@@ -124,7 +124,7 @@ def learn(
             targets=training.targets(fitted, part.train),
             validation=(part.validation, training.targets(fitted, part.validation)),
             config=config,
-            least_cases=settings.least_cases,
+            min_cases=settings.min_cases,
             seed=member_seed,
             device=device,
         )

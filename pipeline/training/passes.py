@@ -25,13 +25,13 @@ class Passes:
 
     Attributes:
         feed: what may be freed before a batch is halved.
-        least_cases: that a part of a training step must have; the loss of a model that needs several compares them, and
+        min_cases: that a part of a training step must have; the loss of a model that needs several compares them, and
             its batches cannot be halved.
         at_once: patches that fit at once, as far as is known.
     """
 
     feed: Feed
-    least_cases: int = 1
+    min_cases: int = 1
     at_once: int | None = None
 
     def gradients(
@@ -103,12 +103,12 @@ class Passes:
         parts = self._parts(batch)
         start, stop = max(parts, key=lambda part: sum(sizes[slice(*part)]))
         largest = sum(sizes[start:stop])
-        if stop - start == 1 or self.least_cases > 1 or not largest:
+        if stop - start == 1 or self.min_cases > 1 or not largest:
             worst = max(range(start, stop), key=lambda number: sizes[number])
             raise RunError(
                 f"case {cases[worst]} with {sizes[worst]:,} tiles{_beside(stop - start)} does not fit in the GPU's memory "
                 f"({reason}); read fewer of a case's tiles with --set train.max_patches={max(1, sizes[worst] // 2)}"
-                + (", or fewer cases at once with --set train.batch_cases" if stop - start > self.least_cases else "")
+                + (", or fewer cases at once with --set train.batch_cases" if stop - start > self.min_cases else "")
             )
         if self.at_once is None:
             log.warning(

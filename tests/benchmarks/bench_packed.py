@@ -10,8 +10,8 @@ of the epoch: how near the epoch is to the arithmetic that it must do. `genes al
 """
 
 import argparse
+import ctypes
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -90,11 +90,20 @@ def memory(form: str, arguments: argparse.Namespace) -> float:
 
 
 def memory_here(form: str, stored: list[torch.Tensor]) -> float:
+    """MiB of a step above what is resident before it; memory that was freed is given back first."""
     Training(form, [torch.randn(64, WIDTH).half() for _ in range(16)], 16).epoch()
     training = Training(form, stored, 16)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the highest resident memory starts anew
+    before = status("VmRSS")
     training.epoch()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (status("VmHWM") - before) / 1024
+
+
+def status(key: str) -> int:
+    """KiB, as the kernel counts them for this process."""
+    (line,) = (one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(key))
+    return int(line.split()[1])
 
 
 def compare(stored: list[torch.Tensor], size: int, repeats: int) -> dict[str, float]:

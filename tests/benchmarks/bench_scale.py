@@ -40,10 +40,10 @@ class Watch:
 
     def __init__(self, pid: int) -> None:
         self.main, self.samples = psutil.Process(pid), list[tuple[float, ...]]()
-        self.thread = threading.Thread(target=self._look, daemon=True)
+        self.thread = threading.Thread(target=self._attend, daemon=True)
         self.thread.start()
 
-    def _look(self) -> None:
+    def _attend(self) -> None:
         start, spent = time.perf_counter(), dict[int, float]()
         while self.main.is_running():
             try:

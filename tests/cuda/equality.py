@@ -103,7 +103,7 @@ def fitted(model, device: str, *, data=None, seed: int = 0, **config):
     history = fit_model(
         model, task, data, cases=names, targets=task.encode(labels), validation=((), task.encode(labels)[:0]),
         config=TrainConfig(**{"epochs": 2, "batch_cases": 6, "modality_dropout": 0.2} | config),
-        least_cases=least, seed=seed, device=device,
+        min_cases=least, seed=seed, device=device,
     )  # fmt: skip
     return [epoch.train for epoch in history], predict_logits(model, data, names, device=device)
 

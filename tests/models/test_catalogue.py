@@ -193,7 +193,7 @@ def test_both_devices_give_the_same_outputs_and_gradients(name, batch):
 
 def test_settings_say_how_many_cases_a_step_needs(name, make_batch):
     """So many are enough, and none that is satisfied with one refuses it."""
-    least = MODELS[name].Config().least_cases
+    least = MODELS[name].Config().min_cases
     assert build(name).train()(make_batch([5] * least)).logits.shape == (least, OUTPUTS)
 
 

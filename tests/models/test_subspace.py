@@ -188,7 +188,7 @@ def test_patches_that_share_a_cell_are_refused_where_places_matter(make_batch):
 def test_pooled_cells_are_means_of_their_patches():
     patches = torch.arange(10.0)[:, None]
     cells = torch.tensor([[i % 5, i // 5] for i in range(10)]) + 3
-    layout = lay_out(cells, least_side=2, halvings=1)
+    layout = lay_out(cells, min_side=2, halvings=1)
     assert (layout.height, layout.width) == (2, 3)
     assert layout.places.tolist() == [0, 1, 2]
     one = SlideMap(layout, patches)
@@ -203,8 +203,8 @@ def test_patches_and_slides_count_alike_however_often_a_map_was_pooled():
     large, small = (torch.randn(n, PATCH_DIM, generator=generator, dtype=torch.float64) for n in (10, 3))
     cells = torch.tensor([[i % 5, i // 5] for i in range(10)])
     maps = [
-        SlideMap(lay_out(cells, least_side=8, halvings=1), large),
-        SlideMap(lay_out(cells[:3], least_side=8), small),
+        SlideMap(lay_out(cells, min_side=8, halvings=1), large),
+        SlideMap(lay_out(cells[:3], min_side=8), small),
     ]
     own = branch.absent_genes
     first, second = (branch._read(one, own) for one in maps)
@@ -215,7 +215,7 @@ def test_patches_and_slides_count_alike_however_often_a_map_was_pooled():
 
 
 def test_maps_that_are_too_large_are_pooled_until_they_fit_and_that_is_said(make_batch, caplog):
-    subspace.say_pooled.cache_clear()
+    subspace.warn_pooled.cache_clear()
     model, batch = build(memory_mib=0.5), make_batch([1600, 9, 1200])
     needed = [model.kept_mib(1600, 8 * 200), model.kept_mib(400, 8 * 100), model.kept_mib(100, 8 * 50)]
     assert needed[0] > needed[1] > 0.5 > needed[2]
@@ -247,7 +247,7 @@ def test_attention_that_looks_alike_is_alike_whatever_the_silhouettes():
     branch.attention.offset.register_forward_hook(lambda _, args, out: same.expand_as(out))
     across, down = (torch.tensor([[i, 0] for i in range(24)]), torch.tensor([[0, i] for i in range(24)]))
     shapes = [torch.cat([across, down[1:]]), torch.cat([across, down[23:] + torch.tensor([9, 0])])]
-    maps = [SlideMap(lay_out(cells, least_side=8), torch.zeros(len(cells), PATCH_DIM).double()) for cells in shapes]
+    maps = [SlideMap(lay_out(cells, min_side=8), torch.zeros(len(cells), PATCH_DIM).double()) for cells in shapes]
     told = branch(None, torch.zeros(3, dtype=torch.bool), [[maps[0]], [maps[1]], maps])
     offsets = told.offsets.unflatten(2, (2, 3, 3))
     # 24 cells a side are 6 points, of which 2 a side become one of the small grid; kernels reach one cell beyond.
@@ -284,8 +284,8 @@ def test_a_training_step_of_one_case_is_refused_or_skips_consistency(make_batch)
     assert build(small_batches="skip").train()(batch).losses["consistency"] == 0
     for settings in ({"consistency": 0}, {"attention": "plain"}):
         assert build(**settings).train()(batch).losses == {}
-        assert SubspaceConfig(**settings).least_cases == 1
-    assert SubspaceConfig().least_cases == 2
+        assert SubspaceConfig(**settings).min_cases == 1
+    assert SubspaceConfig().min_cases == 2
 
 
 # Coordination
@@ -445,6 +445,6 @@ def test_where_each_branch_looks_is_given_for_every_patch(make_batch):
 
 def test_patches_that_were_pooled_share_the_attention_of_their_cell():
     cells = torch.tensor([[0, 0], [1, 0], [2, 0], [3, 0], [0, 1]])
-    one = SlideMap(lay_out(cells, least_side=2, halvings=1), torch.ones(5, PATCH_DIM).double())
+    one = SlideMap(lay_out(cells, min_side=2, halvings=1), torch.ones(5, PATCH_DIM).double())
     shares = one.by_patch(torch.tensor([[0.6, 0.4], [0.0, 0.0]]))
     torch.testing.assert_close(shares, torch.tensor([0.2, 0.2, 0.2, 0.2, 0.2]))

@@ -196,12 +196,12 @@ def test_dropout_drops_weights_of_the_attention_and_stretches_the_others():
     q, k = torch.randn(2, 200, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     k, v = k[:40], torch.eye(40, dtype=torch.float64)[:, None]
     places, samples = torch.zeros(200, 2).double(), torch.zeros(1, 40, 2).double()
-    whole = layer._look(None, 0, q, places, k, v, samples, None)
-    dropped = layer._look(1, 0, q, places, k, v, samples, None)
+    whole = layer._attend(None, 0, q, places, k, v, samples, None)
+    dropped = layer._attend(1, 0, q, places, k, v, samples, None)
     kept = dropped != 0
     assert kept.double().mean().item() == pytest.approx(0.75, abs=0.02)
     torch.testing.assert_close(dropped[kept], whole[kept] / 0.75, rtol=0, atol=1e-12)
-    assert not torch.equal(layer._look(1, 1, q, places, k, v, samples, None), dropped)  # another chunk drops others
+    assert not torch.equal(layer._attend(1, 1, q, places, k, v, samples, None), dropped)  # another chunk drops others
 
 
 def test_attention_is_dropped_in_training_alone():

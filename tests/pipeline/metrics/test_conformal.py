@@ -83,3 +83,30 @@ def test_coverage_is_counted_by_hand():
     told = coverage(SETS, rows, n_boot=20, seed=0)
     assert told.coverage.value == 0.75
     assert told.mean_size.value == 7 / 4
+
+
+def test_a_cases_set_is_calibrated_on_cases_predicted_from_the_same_modalities():
+    """The true class has 0.55 from slides, where the next has 0.41, and 0.4 from genes: by slides' own limit one is enough."""
+    labels = np.array(CLASSES)[np.arange(60) % 3]
+    truth = np.eye(3)[np.arange(60) % 3]
+    first, second = np.roll(truth, 1, axis=1), np.roll(truth, 2, axis=1)
+    slides, genes = 0.55 * truth + 0.41 * first + 0.04 * second, 0.4 * truth + 0.5 * first + 0.1 * second
+    parts = [
+        pd.DataFrame(values, columns=[f"probability_{name}" for name in CLASSES]).assign(
+            label=labels,
+            prediction=np.array(CLASSES)[values.argmax(1)],
+            case_id=[f"{name}{i}" for i in range(60)],
+            modalities=name,
+            fold=np.arange(60) % 5,
+        )
+        for name, values in (("slides", slides), ("genes", genes))
+    ]
+    frame = pd.concat(parts, ignore_index=True)
+    sets = (
+        with_sets(SETS, frame, frame)
+        .groupby("modalities")["set_90"]
+        .apply(lambda column: set(column.str.count(";") + 1))
+    )
+    assert sets.to_dict() == {"slides": {1}, "genes": {2}}
+    thresholds = {name: one["threshold"] for name, one in conformal(SETS, frame)["thresholds"].items()}
+    assert thresholds == {"slides": pytest.approx(0.45), "genes": pytest.approx(0.6)}

@@ -156,16 +156,16 @@ def test_modality_dropout_never_takes_both_and_only_from_cases_with_both():
 
 
 @pytest.mark.parametrize(
-    ("batch_cases", "least_cases", "expected"),
+    ("batch_cases", "min_cases", "expected"),
     [(3, 1, [3, 2, 2]), (2, 1, [2, 2, 2, 1]), (2, 2, [3, 2, 2]), (4, 4, [7]), (4, 8, [7])],
 )
-def test_no_training_step_has_fewer_cases_than_the_model_needs(learned, batch_cases, least_cases, expected):
+def test_no_training_step_has_fewer_cases_than_the_model_needs(learned, batch_cases, min_cases, expected):
     task, data = learned
     model, cases, seen = UMEML(WIDTH, [3], 2, SMALL), CASES[:7], []
     model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     fit_model(
         model, task, data, cases=cases, targets=task.encode(LABELS.loc[cases]), validation=((), np.zeros((0, 1), int)),
-        config=TrainConfig(epochs=1, batch_cases=batch_cases), least_cases=least_cases, seed=0, device="cpu",
+        config=TrainConfig(epochs=1, batch_cases=batch_cases), min_cases=min_cases, seed=0, device="cpu",
     )  # fmt: skip
     assert seen == expected
 

@@ -219,6 +219,21 @@ def test_every_test_case_is_predicted_once_and_those_with_both_sides_from_either
     assert history["train"].nunique() == 10
 
 
+def test_predictions_from_one_modality_follow_that_modality_only(make):
+    """Other genes of the test cases: predictions from genes only follow, those from slides only stay to the last digit."""
+    _, genes = cohort()
+    genes.loc[list(TEST), GENES[:8]] += 3.0
+    before, after = (
+        told(job, "single_modality.csv").set_index(["modality", "case_id"]) for job in (make(), make(genes=genes))
+    )
+    pd.testing.assert_frame_equal(before.loc["slides"], after.loc["slides"], check_exact=True)
+    assert not np.isclose(before.loc["genes", "probability_4"], after.loc["genes", "probability_4"], atol=1e-6).any()
+    assert {name: set(rows["modalities"]) for name, rows in before.groupby("modality")} == {
+        "slides": {"slides"},
+        "genes": {"genes"},
+    }
+
+
 def test_slides_alone(make):
     job = make(genes=pd.DataFrame(index=CASES[:0]), fold=Fold(0, TRAIN, (), TEST[:-1]), sets=["baselines=all"])
     assert told(job)["case_id"].tolist() == list(TEST[:-1])

@@ -92,7 +92,7 @@ def test_cases_that_are_compared_with_each_other_are_not_taken_apart():
     with pytest.raises(
         RunError, match=r"case c3 with 45 tiles, and the 3 cases of its step that it is compared with, .*batch_cases"
     ):
-        step(out_of_memory_beyond(subspace(), 60), Passes(Feed(torch.device("cpu")), least_cases=2))
+        step(out_of_memory_beyond(subspace(), 60), Passes(Feed(torch.device("cpu")), min_cases=2))
 
 
 def test_a_step_without_any_tile_that_does_not_fit_ends():

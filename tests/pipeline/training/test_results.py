@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from pipeline.metrics.report import to_json
+from pipeline.tasks.survival_baselines import CURVE_COLUMNS
 from pipeline.training.fold_job import TaskJobs
 from pipeline.training.plan import TaskPlan
 from pipeline.training.results import collect_predictions, conclude
@@ -19,6 +20,7 @@ GRADE = pd.Series(["2", "3", "2", "3", "2", "3", "2", "3"], LABELLED)
 P3 = {"c0": 0.1, "c1": 0.8, "c2": 0.6, "c3": 0.7, "c4": 0.72, "c5": 0.78, "c6": 0.85, "c7": 0.95}
 OTHER = {case: 0.5 for case in LABELLED}
 VARIANT = {"c0": 0.3, "c1": 0.2, "c2": 0.3, "c3": 0.2, "c4": 0.1, "c5": 0.9, "c6": 0.1, "c7": 0.9}  # 4 of 8 pairs
+FITTED = {"column": "grade", "classes": ["2", "3"], "counts": [4, 4]}
 
 
 def frame(cases, probability, fold):
@@ -28,19 +30,33 @@ def frame(cases, probability, fold):
     return pd.DataFrame(told | {"probability_2": 1 - p, "probability_3": p})
 
 
-def write_job(folder, fold, known, *, notes=(), omics=True, name="umeml", model="umeml", groups=(), slide_notes=()):
+def write_job(
+    folder,
+    fold,
+    known,
+    *,
+    notes=(),
+    omics=True,
+    name="umeml",
+    model="umeml",
+    groups=(),
+    slide_notes=(),
+    fitted=FITTED,
+    table=None,
+):
     """A job as one leaves it that is finished."""
     job = SimpleNamespace(
         fold=fold, out=folder, is_final=fold.number == -1, candidate=SimpleNamespace(name=name, model=model)
     )
     (job.out / "model").mkdir(parents=True)
     described = {
-        "fitted": {"column": "grade", "classes": ["2", "3"], "counts": [4, 4]},
+        "fitted": fitted,
         "omics": {"notes": list(notes), "groups": dict(groups)} if omics else None,
         "slide_notes": list(slide_notes),
     }
     (job.out / "model" / "model.json").write_text(json.dumps(described))
-    frame(list(fold.test), known, fold.number).to_csv(job.out / "predictions.csv", index=False)
+    table = frame(list(fold.test), known, fold.number) if table is None else table
+    table.to_csv(job.out / "predictions.csv", index=False)
     return job
 
 
@@ -139,6 +155,52 @@ def test_a_comparator_is_reported_as_a_baseline_and_compared_with_the_model(fini
     assert one["probability_3"].to_dict() == pytest.approx(VARIANT)
     assert one["label"].to_dict() == GRADE.to_dict()
     json.dumps(to_json({"grade": report}), allow_nan=False)
+
+
+def test_metrics_by_modality_are_those_of_the_rows_of_that_modality(finished):
+    """From slides every pair is in order, from genes none is; of c7, which has genes only, both say nothing."""
+    _, jobs, *_ = finished
+    for job in jobs[:-1]:
+        cases = [case for case in job.fold.test if case != "c7"]
+        truth = {case: 0.9 if GRADE[case] == "3" else 0.1 for case in cases}
+        slides = frame(cases, truth, job.fold.number).assign(modality="slides", modalities="slides")
+        genes = frame(cases, {case: 1 - p for case, p in truth.items()}, job.fold.number)
+        pd.concat([slides, genes.assign(modality="genes", modalities="genes")]).to_csv(
+            job.out / "single_modality.csv", index=False
+        )
+    report = report_of(finished)
+    found = {name: one.pooled for name, one in report.by_modality.items()}
+    assert {name: (one.n, one.macro_auc.value) for name, one in found.items() if name != "both"} == {
+        "slides": (7, 1.0),
+        "genes": (7, 0.0),
+    }
+    assert found["both"].n == 7
+    assert report.model.pooled.n == 8
+
+
+def test_each_folds_cases_are_cut_at_the_median_risk_of_their_own_model(tmp_path):
+    """Fold 0: risks −3 and −1 around −2; fold 1: −9 and −7 around −8. By one median for all, one or three were high."""
+    cases = tuple(f"c{i}" for i in range(4))
+    folds = (Fold(0, cases[2:], (), cases[:2]), Fold(1, cases[:2], (), cases[2:]))
+    plan = TaskPlan("survival", cases, (), (), "", {"case": folds}, {}, (), ())
+    jobs = []
+    for fold, risks, median in zip(
+        (*folds, plan.final), ([-3.0, -1.0], [-9.0, -7.0], []), (-2.0, -8.0, 5.0), strict=True
+    ):
+        fitted = {"edges_months": [12.0], "last_month": 60.0, "median_risk": median}
+        job = write_job(tmp_path / str(fold.number), fold, {}, fitted=fitted, table=survival_frame(fold, risks))
+        jobs.append(job)
+    labels = pd.DataFrame({"survival_months": [4.0, 1.0, 3.0, 2.0], "event": True}, cases)
+    audit = pd.DataFrame({"case_id": cases, "status": "used"})
+    report, _, _ = conclude(plan, TaskJobs(jobs, {}, {}), labels, audit, n_boot=10, seed=0)
+    groups = report.model.pooled.risk_groups
+    assert (groups.n_high, groups.n_low) == (2, 2)
+    assert report.model.pooled.c_index.value == 1  # the higher risk died first, within each fold
+
+
+def survival_frame(fold, risks):
+    table = pd.DataFrame({"case_id": fold.test, "task": "survival", "fold": fold.number, "modalities": "genes"})
+    return table.assign(prediction="low risk", risk=risks, **dict.fromkeys(CURVE_COLUMNS, 0.5))
 
 
 def test_a_further_scheme_has_a_report_of_its_own(finished, tmp_path):
