@@ -67,9 +67,9 @@ def _clusters(values: np.ndarray, names: list[str], config: OmicsConfig) -> dict
     from scipy.spatial.distance import squareform
 
     unit = values - values.mean(axis=0)
-    spread = np.sqrt((unit**2).sum(axis=0))
-    unit = unit / spread  # (cases, genes): columns of length 1, whose products are correlations
-    core = np.sort(np.argsort(-spread, kind="stable")[:MAX_CLUSTERED])
+    length = np.sqrt((unit**2).sum(axis=0))
+    unit = unit / length  # (cases, genes): columns of length 1, whose products are correlations
+    core = np.sort(np.argsort(-length, kind="stable")[:MAX_CLUSTERED])
     distance = np.sqrt(np.clip(2 - 2 * (unit[:, core].T @ unit[:, core]), 0, None))
     np.fill_diagonal(distance, 0)
     labels = fcluster(linkage(squareform(distance, checks=False), "ward"), config.n_clusters, "maxclust")

@@ -118,9 +118,9 @@ def _rank_correlations(values: Float[np.ndarray, "n g"], time: Float[np.ndarray,
     ranks = rankdata(values, axis=0, nan_policy="propagate")
     ranks = ranks - ranks.mean(axis=0)
     target = rankdata(time) - (len(time) + 1) / 2
-    spread = np.sqrt((ranks**2).sum(axis=0) * (target**2).sum())
+    scale = np.sqrt((ranks**2).sum(axis=0) * (target**2).sum())
     with np.errstate(invalid="ignore", divide="ignore"):
-        rho = np.nan_to_num(np.abs(target @ ranks) / spread)
+        rho = np.nan_to_num(np.abs(target @ ranks) / scale)
     chance = np.tanh(norm.isf(0.005 / values.shape[1]) * 1.03 / np.sqrt(len(time) - 3))  # Fisher's z
     return np.where(rho > chance, rho, 0.0)
 

@@ -74,9 +74,9 @@ def _standardised(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
     """Scores of mean 0 and sd 1 in each column by winsorised estimates; 0 in a constant column, NaN where missing."""
     filled = np.where(np.isnan(values), np.nanmedian(values, axis=0, keepdims=True), values)
     drawn_in = winsorise(filled, CLIP)
-    spread = drawn_in.std(axis=0)
-    scores = (values - drawn_in.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    return np.where((spread > 0) | np.isnan(values), scores, 0.0)
+    sd = drawn_in.std(axis=0)
+    scores = (values - drawn_in.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
+    return np.where((sd > 0) | np.isnan(values), scores, 0.0)
 
 
 def _normal_scores(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:

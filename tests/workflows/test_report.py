@@ -19,7 +19,7 @@ from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
 from pipeline.run.explanation_file import write_explanation
 from pipeline.run.finished import read_run
 from preprocessing.io.errors import InputError
-from workflows.report import words, write_report
+from workflows.report import phrasing, write_report
 from workflows.report.sections import flow
 from workflows.run_pipeline import main
 
@@ -44,11 +44,11 @@ def browser():
 
 @dataclass(frozen=True)
 class Visit:
-    """A page whose charts are drawn, and what it said and asked for on the way."""
+    """A page with all charts drawn, its console messages and the URLs it requested."""
 
     page: Page
-    said: list[str]
-    asked: list[str]
+    messages: list[str]
+    requests: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,9 @@ def visit(browser):
 
     def visit(path, *, width=1280):
         seen = Visit(browser.new_page(viewport={"width": width, "height": 800}, color_scheme="light"), [], [])
-        seen.page.on("console", lambda message: seen.said.append(message.text))
-        seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
-        seen.page.on("request", lambda request: seen.asked.append(request.url))
+        seen.page.on("console", lambda message: seen.messages.append(message.text))
+        seen.page.on("pageerror", lambda error: seen.messages.append(str(error)))
+        seen.page.on("request", lambda request: seen.requests.append(request.url))
         seen.page.goto(path.as_uri())
         seen.page.wait_for_selector("html[data-drawn]", timeout=180_000)
         return seen
@@ -110,9 +110,9 @@ class Cells(HTMLParser):
             self.found[self.path] += f" {data}"
 
 
-def metrics_in(told, path=()):
-    """Path and content of each metric, those of charts and folds of rivals aside."""
-    for key, value in enumerate(told) if isinstance(told, list) else told.items():
+def metrics_in(content, path=()):
+    """Path and content of each metric, except calibration curves and confusion matrices."""
+    for key, value in enumerate(content) if isinstance(content, list) else content.items():
         where = (*path, str(key))
         if isinstance(value, dict) and set(value) == {"value", "low", "high", "reason"}:
             yield "/".join(where), value
@@ -137,8 +137,8 @@ def test_the_numbers_of_the_page_are_those_of_metrics_json(finished):
     pooled = {path for path in known if "/folds/" not in path and "/per_class/" not in path and "/trivial/" not in path}
     for task in ("grade", "subtype"):
         covered, size = (known[f"tasks/{task}/prediction_sets/{name}"] for name in ("coverage", "mean_size"))
-        assert f"coverage promised: {covered['value']:.3f} " in page
-        assert f"mean set has size {size['value']:.3f} " in page
+        assert f"observed coverage {covered['value']:.3f} " in page
+        assert f"mean set size {size['value']:.3f} " in page
     redundant = {
         path for path in pooled if "/by_modality/both/" in path or "/prediction_sets/" in path
     }  # every case has both: the model itself
@@ -150,12 +150,12 @@ def test_the_numbers_of_the_page_are_those_of_metrics_json(finished):
 
 def test_the_areas_beside_the_roc_curves_are_those_of_the_predictions(finished):
     page = (finished / "report.html").read_text()
-    told = re.search(r'id="grade-roc".*?application/json">(.*?)</script>', page, re.DOTALL)[1]
-    names = [trace["name"] for trace in json.loads(told)["data"]]
+    content = re.search(r'id="grade-roc".*?application/json">(.*?)</script>', page, re.DOTALL)[1]
+    names = [trace["name"] for trace in json.loads(content)["data"]]
     table = pd.read_csv(finished / "predictions.csv", dtype={"label": str})
     table = table[(table["task"] == "grade") & (table["status"] == "tested")]
     expected = [
-        f"{name}: {roc_auc_score(table['label'] == name, table[f'probability_{name}']):.3f}"
+        f"{name}: AUC {roc_auc_score(table['label'] == name, table[f'probability_{name}']):.3f}"
         for name in sorted(table["label"].unique())
     ]
     assert names == expected
@@ -163,8 +163,8 @@ def test_the_areas_beside_the_roc_curves_are_those_of_the_predictions(finished):
 
 def test_the_risk_groups_of_the_kaplan_meier_chart_are_those_of_the_log_rank_test(finished):
     page = (finished / "report.html").read_text()
-    told = re.search(r'id="survival-kaplan-meier".*?application/json">(.*?)</script>', page, re.DOTALL)[1]
-    names = [trace["name"] for trace in json.loads(told)["data"] if "cases" in trace.get("name", "")]
+    content = re.search(r'id="survival-kaplan-meier".*?application/json">(.*?)</script>', page, re.DOTALL)[1]
+    names = [trace["name"] for trace in json.loads(content)["data"] if "cases" in trace.get("name", "")]
     sizes = {name.partition(" (")[0]: int(re.search(r"\((\d+) cases", name)[1]) for name in names}
     groups = json.loads((finished / "metrics.json").read_text())["tasks"]["survival"]["model"]["pooled"]["risk_groups"]
     assert sizes == {"high risk": groups["n_high"], "low risk": groups["n_low"]}
@@ -173,26 +173,36 @@ def test_the_risk_groups_of_the_kaplan_meier_chart_are_those_of_the_log_rank_tes
 @pytest.mark.parametrize(
     ("difference", "mark", "summary", "sentence"),
     [
-        ((0.08, 0.02, 0.14), "good", "better than every comparator", "umeml is better by 0.080 (0.020–0.140)"),
+        (
+            (0.08, 0.02, 0.14),
+            "good",
+            "significantly better than every comparator",
+            "umeml is significantly better, difference 0.080 (0.020–0.140)",
+        ),
         (
             (0.08, 0.0, 0.14),
             "open",
             NO_DIFFERENCE,
-            "no significant difference, 0.080 (0.000–0.140)",
+            "no significant difference: 0.080 (0.000–0.140)",
         ),
         (
             (0.0, 0.0, 0.0),
             "open",
             NO_DIFFERENCE,
-            "the same in every resample; umeml adds nothing to it",
+            "identical to umeml in every bootstrap resample",
         ),
         (
             (-0.08, -0.2, 0.1),
             "open",
             NO_DIFFERENCE,
-            "lower (difference not significant)",
+            "umeml is lower (difference not significant): −0.080 (−0.200 to 0.100)",
         ),
-        ((-0.08, -0.14, -0.02), "bad", "worse than clinical model", "umeml is worse by 0.080 (0.020–0.140)"),
+        (
+            (-0.08, -0.14, -0.02),
+            "bad",
+            "significantly worse than clinical model",
+            "umeml is significantly worse, difference −0.080 (−0.140 to −0.020)",
+        ),
     ],
 )
 def test_a_difference_is_called_significant_only_where_its_interval_is_on_one_side_of_zero(
@@ -210,10 +220,10 @@ def test_a_difference_is_called_significant_only_where_its_interval_is_on_one_si
         baselines={"clinical": predictor},
         differences={"clinical": Metric(*difference)},
     )
-    verdict = words.judge(report)
+    verdict = phrasing.verdict_of(report)
     assert (verdict.mark, verdict.summary) == (mark, summary)
     assert sentence in verdict.sentences[1]
-    assert verdict.sentences[0].endswith("better than chance, which is 0.5.")
+    assert verdict.sentences[0].endswith("; significantly above chance (0.5).")
 
 
 def test_the_flow_of_cases_counts_each_once_under_its_kind_of_reason(copied):
@@ -226,10 +236,10 @@ def test_the_flow_of_cases_counts_each_once_under_its_kind_of_reason(copied):
         return table
 
     rewrite(copied / "cases.csv", lose)
-    told = flow(read_run(copied))
-    assert (told.came_in, told.used) == (12, 10)
-    assert told.left_out == {"no usable slide, no genes": 1, "no genes": 1}
-    assert told.tasks["grade"] == {"tested": 12}
+    counts = flow(read_run(copied))
+    assert (counts.n_input, counts.n_used) == (12, 10)
+    assert counts.excluded == {"no usable slide, no genes": 1, "no genes": 1}
+    assert counts.tasks["grade"] == {"tested": 12}
 
 
 @pytest.mark.parametrize(
@@ -253,8 +263,8 @@ def test_explanations_of_an_earlier_format_are_refused(copied, capsys):
     del content["format"]
     path.write_text(json.dumps(content))
     assert main(["--report-only", str(copied)]) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "grade.json has format 1, this version reads 2; repeat the run's command" in told
+    message = " ".join(capsys.readouterr().err.split())
+    assert "grade.json has format 1, this version reads 2; repeat the run's command" in message
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.csv"])
@@ -287,7 +297,7 @@ def test_nothing_in_the_page_points_outside(finished):
     page = (finished / "report.html").read_text()
     ours = re.sub(
         r"<script>.*?</script>", "", page, flags=re.DOTALL
-    )  # plotly.js holds addresses of maps; none is asked
+    )  # plotly.js contains URLs of maps, never requested
     assert "://" not in re.sub(r"<pre>.*?</pre>", "", ours, flags=re.DOTALL)
     assert re.search(r"""(?:src|href)=["'](?!data:|#)""", ours) is None
     assert "default-src 'none'" in page
@@ -297,8 +307,8 @@ def test_nothing_in_the_page_points_outside(finished):
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_chart_is_drawn_in_a_browser_and_the_page_fits(finished, seen, visit, width):
     here = seen if width == 1280 else visit(finished / "report.html", width=width)
-    assert here.said == []
-    assert [url for url in here.asked if not url.startswith("data:")] == [(finished / "report.html").as_uri()]
+    assert here.messages == []
+    assert [url for url in here.requests if not url.startswith("data:")] == [(finished / "report.html").as_uri()]
     here.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")  # charts wait there
     here.page.wait_for_function("document.querySelectorAll('.plot:not(.js-plotly-plot)').length === 0")
     charts = here.page.eval_on_selector_all(
@@ -316,20 +326,20 @@ def test_every_chart_is_drawn_in_a_browser_and_the_page_fits(finished, seen, vis
 def test_tables_sort_and_search(finished, seen):
     def column(number):
         return seen.page.eval_on_selector_all(
-            "#slide-ledger tbody tr",
+            "#slide-table tbody tr",
             f"all => all.filter(row => !row.hidden).map(row => row.cells[{number}].innerText)",
         )
 
     slides = pd.read_csv(finished / "slides.csv")
-    by_tiles = seen.page.locator("#slide-ledger th button", has_text="tiles")
+    by_tiles = seen.page.locator("#slide-table th button", has_text="tiles")
     by_tiles.click()
     assert [int(text) for text in column(4)] == sorted(slides["n_tiles"])
     by_tiles.click()
     assert [int(text) for text in column(4)] == sorted(slides["n_tiles"], reverse=True)
-    seen.page.locator("#slide-ledger input").fill(slides["slide_id"][3].lower())
+    seen.page.locator("#slide-table input").fill(slides["slide_id"][3].lower())
     assert column(1) == [slides["slide_id"][3]]
-    assert seen.page.locator("#slide-ledger .found").inner_text() == "1 of 13"
-    seen.page.locator("#slide-ledger input").fill("")
+    assert seen.page.locator("#slide-table .found").inner_text() == "1 of 13"
+    seen.page.locator("#slide-table input").fill("")
     assert len(column(1)) == 13
 
 
@@ -364,7 +374,7 @@ def test_the_page_and_its_charts_follow_the_theme(seen):
     becomes(False)
 
 
-def test_users_text_is_shown_and_never_run(copied, visit):
+def test_text_from_the_user_is_displayed_and_never_executed(copied, visit):
     def rename(name):
         def change(table):
             table.loc[0, [column for column in table if column in (name, "reason")]] = HOSTILE
@@ -383,35 +393,35 @@ def test_users_text_is_shown_and_never_run(copied, visit):
     (copied / "metrics.json").write_text(json.dumps(metrics))
     (copied / "config.yaml").write_text((copied / "config.yaml").read_text() + f"# {HOSTILE}\n")
     opened = visit(write_report(copied))
-    assert opened.said == []
+    assert opened.messages == []
     assert opened.page.evaluate("window.taken === undefined")
-    assert HOSTILE in opened.page.locator("#slide-ledger").inner_text()
+    assert HOSTILE in opened.page.locator("#slide-table").inner_text()
     assert HOSTILE in opened.page.locator("#case-table").inner_text()
     assert HOSTILE in opened.page.locator("#grade-values .plot").inner_text()
     assert HOSTILE in opened.page.locator("#survival-curves select").inner_text()
 
 
-def test_a_slide_that_was_not_drawn_says_why(copied):
-    facts = json.loads((copied / "run.json").read_text())
+def test_a_missing_thumbnail_is_explained(copied):
+    metadata = json.loads((copied / "run.json").read_text())
     first, second = pd.read_csv(copied / "slides.csv")["slide_id"][:2]
     for name in (first, second):
         next((copied / "thumbnails").glob(f"{name[:12]}*.jpg")).unlink(missing_ok=True)
-    facts["thumbnails_failed"] = {first: "its pixels are damaged"}
-    (copied / "run.json").write_text(json.dumps(facts))
+    metadata["thumbnails_failed"] = {first: "its pixels are damaged"}
+    (copied / "run.json").write_text(json.dumps(metadata))
     page = write_report(copied).read_text()
-    assert "1 slide could not be drawn" in page
-    assert "not drawn: its pixels are damaged" in page
-    assert "the run&#39;s command, given again, draws it" in page  # the other one
+    assert "1 slide without thumbnail" in page
+    assert "no thumbnail: its pixels are damaged" in page
+    assert "repeat the run&#39;s command to make it" in page  # the other one
     assert pd.read_csv(copied / "slides.csv")["status"].tolist()[0] in ("done", "reused")
 
 
-def test_a_run_that_ends_before_training_says_so(finished, cohort, walk, visit, tmp_path):
+def test_a_run_that_ends_before_training_is_reported_as_such(finished, cohort, walk, visit, tmp_path):
     assert walk(cohort.slides, cohort.genes, "--until", "embed", "--out", tmp_path / "run") == 0
     opened = visit(tmp_path / "run" / "report.html")
-    assert opened.said == []
+    assert opened.messages == []
     assert "ended before training" in opened.page.locator("#summary").inner_text()
     assert opened.page.locator(".plot").count() == 0
-    assert opened.page.locator("#slide-ledger tbody tr").count() == 13
+    assert opened.page.locator("#slide-table tbody tr").count() == 13
 
 
 def test_a_new_cohort_without_labels_and_folds_is_reported(copied, visit):
@@ -432,10 +442,12 @@ def test_a_new_cohort_without_labels_and_folds_is_reported(copied, visit):
 
     rewrite(copied / "predictions.csv", unlabelled)
     opened = visit(write_report(copied))
-    assert opened.said == []
+    assert opened.messages == []
     text = opened.page.locator("#grade-predictions").inner_text()
-    assert all(word in text for word in ("modalities", "other stain", "3;4", "90 % set", "distribution shift"))
-    assert "There are no metrics" in opened.page.locator("#task-grade").inner_text()
+    assert all(
+        word in text for word in ("modalities", "other stain", "3;4", "90% prediction set", "distribution shift")
+    )
+    assert "No metrics" in opened.page.locator("#task-grade").inner_text()
     assert opened.page.locator("#survival-curves .main-svg").count() > 0
 
 
@@ -469,31 +481,31 @@ def explained(copied):
     return copied
 
 
-def test_explanations_are_shown_and_a_lost_picture_is_named(explained, visit):
+def test_explanations_are_displayed_and_a_missing_image_is_named(explained, visit):
     opened = visit(write_report(explained))
-    assert opened.said == []
+    assert opened.messages == []
     opened.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     opened.page.wait_for_function("document.querySelectorAll('.plot:not(.js-plotly-plot)').length === 0")
-    told = opened.page.locator("#seen").inner_text()
+    text_of_section = opened.page.locator("#explanations").inner_text()
     for text in (
         "Fold 0 explains it.",
         "most certain, right",
-        "certainty 91 %",
+        "certainty 91%",
         "slides only",
         "prototype 2",
-        "21.0 %",
+        "21.0%",
     ):
-        assert text in told
+        assert text in text_of_section
     assert all(
-        text in told
-        for text in ("0.910", "0.660", "slides only", "EGFR, TP53", "12.5 %", "share of attention; nearly even")
+        text in text_of_section
+        for text in ("0.910", "0.660", "slides only", "EGFR, TP53", "12.5%", "share of attention; nearly even")
     )
-    assert "lost.jpg is not in explain/grade" in told
-    assert opened.page.locator("#seen img").count() == 3
-    ramp = opened.page.locator("#seen .ramp").evaluate("one => getComputedStyle(one).backgroundImage")
+    assert "lost.jpg is missing in explain/grade" in text_of_section
+    assert opened.page.locator("#explanations img").count() == 3
+    ramp = opened.page.locator("#explanations .ramp").evaluate("one => getComputedStyle(one).backgroundImage")
     assert ramp == "linear-gradient(90deg, rgb(68, 1, 84), rgb(253, 231, 37))"
-    assert opened.page.locator("#seen .main-svg").count() > 0
-    assert HOSTILE in told
+    assert opened.page.locator("#explanations .main-svg").count() > 0
+    assert HOSTILE in text_of_section
     opened.page.set_viewport_size({"width": 390, "height": 800})
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
 

@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML file, drawn from the files of the run folder only."""
+"""The HTML report of a run: one self-contained file, made only from the files of the run folder."""
 
 from pathlib import Path
 
@@ -6,10 +6,16 @@ NAME = "report.html"
 
 
 def write_report(folder: Path) -> Path:
-    """Draw `report.html` of a finished run, and return its path.
+    """Write `report.html` of a finished run.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        Absolute path of the report.
 
     Raises:
-        InputError: no run has finished in the folder, or one of its files is damaged or of another version.
+        InputError: the folder contains no finished run, or one of its files is damaged or has another format.
     """
     from pipeline.run.finished import read_run
     from preprocessing.io.atomic import write_text

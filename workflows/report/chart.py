@@ -1,7 +1,7 @@
-"""A chart of the report: a plotly figure or the reason why there is none, and what all charts share.
+"""A chart of the report: a plotly figure or the reason why there is none, and the style common to all charts.
 
-Colours are told apart on a light ground and on a dark one, and by those who are red-green blind (Okabe & Ito 2008, made a
-little stronger); what is not data takes its colour from the page.
+Colours are distinguishable on light and dark backgrounds and in red-green colour blindness (after Okabe & Ito 2008, more
+saturated); axes, grid and text take their colours from the page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ HIGH, LOW = COLOURS[1], COLOURS[0]
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure with its title.
+    """A figure with title and caption.
 
     Attributes:
-        key: its id in the page.
-        title: above it.
-        figure: data and layout as plotly reads them; None where it cannot be drawn.
-        text: what is to be known to read it, or why it cannot be drawn.
-        picks: names of the traces that the reader may choose one of; empty for most.
+        key: HTML id.
+        title: heading.
+        figure: plotly data and layout; None where the chart cannot be drawn.
+        text: caption, or the reason why the chart cannot be drawn.
+        picks: names of the traces among which the reader can select one; empty: no selection.
     """
 
     key: str
@@ -38,7 +38,7 @@ class Chart:
 
 
 def missing(key: str, title: str, reason: str) -> Chart:
-    """No chart, and why."""
+    """A chart without figure, with the reason."""
     return Chart(key, title, None, reason)
 
 
@@ -52,9 +52,19 @@ def make_chart(
     picks: tuple[str, ...] = (),
     legend_above: bool = False,
 ) -> Chart:
-    """A chart of a plotly figure, in the look that all have."""
-    place = {"y": 1.02, "yanchor": "bottom"} if legend_above else {"y": -0.22, "yanchor": "top"}
-    legend = {"orientation": "h", "x": 0, **place}
+    """A chart of a plotly figure in the common style.
+
+    Args:
+        key: HTML id.
+        title: heading.
+        figure: plotly figure; its layout is updated.
+        text: caption.
+        height: pixels.
+        picks: see `Chart`.
+        legend_above: legend above the plot instead of below.
+    """
+    position = {"y": 1.02, "yanchor": "bottom"} if legend_above else {"y": -0.22, "yanchor": "top"}
+    legend = {"orientation": "h", "x": 0, **position}
     figure.update_layout(
         template="none",
         height=height,
@@ -71,39 +81,39 @@ def make_chart(
 
 
 def bars(metrics: Sequence[Metric], colour: str) -> dict[str, Any]:
-    """The intervals of some metrics, as plotly's error bars."""
-    down, up = zip(*map(reach, metrics), strict=True)
+    """Confidence intervals of metrics as plotly error bars."""
+    down, up = zip(*map(extent, metrics), strict=True)
     return {"type": "data", "array": list(up), "arrayminus": list(down), "color": colour, "thickness": 1.4, "width": 4}
 
 
-def reach(metric: Metric) -> tuple[float, float]:
-    """How far the interval of a metric reaches below and above its value; 0 without an interval."""
+def extent(metric: Metric) -> tuple[float, float]:
+    """Extent of the confidence interval below and above the value; 0 without an interval."""
     if metric.value is None or metric.low is None or metric.high is None:
         return 0.0, 0.0
     return max(0.0, metric.value - metric.low), max(0.0, metric.high - metric.value)
 
 
 def add_diagonal(figure: Any) -> None:
-    """A dotted line from 0, 0 to 1, 1."""
+    """Add a dotted line from (0, 0) to (1, 1)."""
     figure.add_shape(type="line", x0=0, y0=0, x1=1, y1=1, line={"dash": "dot", "width": 1, "color": OTHER})
 
 
 def colour_of(i: int) -> str:
-    """The colour of the i-th of several things; after the eighth they come again."""
+    """Colour of the i-th series; colours repeat after the eighth."""
     return COLOURS[i % len(COLOURS)]
 
 
 def numbers(values: Any) -> list[float | None]:
-    """Plain numbers; None where there is none, which leaves a gap."""
+    """Values rounded to five decimals; None (a gap in the line) where not finite."""
     return [None if value is None or not np.isfinite(value) else round(float(value), 5) for value in values]
 
 
 def faint(colour: str) -> str:
-    """The colour for areas, through which lines are seen."""
+    """Translucent version of a colour, for areas."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.16)"
 
 
-def shown(text: object) -> str:
-    """A user's text as plotly shows it, which else reads tags in it."""
+def escaped(text: object) -> str:
+    """Escape text from the user, in which plotly would interpret tags and templates."""
     return escape(str(text), quote=False).replace("%{", "%&#123;")

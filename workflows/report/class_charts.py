@@ -1,4 +1,4 @@
-"""The charts of predicted classes, each against the others; all are computed from `predictions.csv`."""
+"""Charts of classification tasks, one class versus the rest, computed from `predictions.csv`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,115 +8,108 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pipeline.metrics import Metric
-from workflows.report.chart import Chart, add_diagonal, bars, colour_of, make_chart, missing, numbers, shown
-from workflows.report.words import listed
+from workflows.report.chart import Chart, add_diagonal, bars, colour_of, escaped, make_chart, missing, numbers
+from workflows.report.phrasing import listed
 
-LEAST_CASES_A_BIN, MOST_BINS = 5, 10
+MIN_CASES_PER_BIN, MAX_BINS = 5, 10
 
 
 def roc(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> Chart:
-    """The ROC curve of each class against the others."""
+    """ROC curve of each class versus the rest."""
     from sklearn.metrics import auc, roc_curve
 
-    title = "ROC, each class against the others"
+    title = "ROC curves, one versus rest"
     figure = go.Figure()
-    lost: list[str] = []
-    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, lost)):
-        below, above, _ = roc_curve(truth, score, drop_intermediate=False)
+    skipped: list[str] = []
+    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped)):
+        fpr, tpr, _ = roc_curve(truth, score, drop_intermediate=False)
         _add_curve(
             figure,
-            below,
-            above,
-            f"{name}: {auc(below, above):.3f}",
+            fpr,
+            tpr,
+            f"{name}: AUC {auc(fpr, tpr):.3f}",
             colour_of(i),
-            "false positives %{x:.0%}<br>found %{y:.0%}",
+            "false-positive rate %{x:.0%}<br>sensitivity %{y:.0%}",
         )
     if not figure.data:
-        return missing(key, title, _lost(lost))
+        return missing(key, title, _not_drawn(skipped))
     add_diagonal(figure)
     figure.update_xaxes(range=[-0.02, 1.02], title_text="false-positive rate", tickformat=".0%")
     figure.update_yaxes(range=[-0.02, 1.03], title_text="sensitivity", tickformat=".0%")
-    text = "Folds pooled, so pairs across folds count too: the mean of these areas is the macro AUC across folds."
-    return make_chart(key, title, figure, text + _not_shown(lost), height=430)
+    text = "Test cases pooled, including pairs across folds; the mean of these AUCs is the macro AUC incl. pairs across folds."
+    return make_chart(key, title, figure, text + _omitted(skipped), height=430)
 
 
 def precision_recall(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> Chart:
-    """The precision-recall curve of each class against the others."""
+    """Precision–recall curve of each class versus the rest."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    title = "Precision and recall, each class against the others"
+    title = "Precision–recall curves, one versus rest"
     figure = go.Figure()
-    lost: list[str] = []
-    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, lost)):
+    skipped: list[str] = []
+    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped)):
         precision, recall, _ = precision_recall_curve(truth, score)
-        mean, share = average_precision_score(truth, score), float(truth.mean())
-        hover = "found %{x:.0%}<br>right %{y:.0%}"
-        _add_curve(
-            figure, recall, precision, f"{name}: {mean:.3f}, by chance {share:.3f}", colour_of(i), hover, shape="vh"
-        )
+        average_precision, prevalence = average_precision_score(truth, score), float(truth.mean())
+        hover = "recall %{x:.0%}<br>precision %{y:.0%}"
+        label = f"{name}: AP {average_precision:.3f} (chance {prevalence:.3f})"
+        _add_curve(figure, recall, precision, label, colour_of(i), hover, shape="vh")
     if not figure.data:
-        return missing(key, title, _lost(lost))
+        return missing(key, title, _not_drawn(skipped))
     figure.update_xaxes(range=[-0.02, 1.02], title_text="recall", tickformat=".0%")
     figure.update_yaxes(range=[-0.02, 1.03], title_text="precision", tickformat=".0%")
-    text = "Beside each class its average precision; chance is the class's share of the cases. Folds pooled."
-    return make_chart(key, title, figure, text + _not_shown(lost), height=430)
+    text = "AP: average precision; chance: prevalence of the class. Test cases pooled."
+    return make_chart(key, title, figure, text + _omitted(skipped), height=430)
 
 
 def reliability(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> Chart:
-    """How often a class is true where its probability is so and so, in bins of as many cases each."""
-    title = "Calibration: predicted and observed share"
+    """Observed frequency of each class against its predicted probability, in quantile bins."""
+    title = "Calibration, one versus rest"
     figure = go.Figure()
-    lost: list[str] = []
-    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, lost)):
-        bins = np.array_split(np.argsort(score), max(1, min(MOST_BINS, len(score) // LEAST_CASES_A_BIN)))
-        shares, ends = (
-            [float(truth[own].mean()) for own in bins],
-            [_wilson(int(truth[own].sum()), len(own)) for own in bins],
-        )
+    skipped: list[str] = []
+    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped)):
+        bins = np.array_split(np.argsort(score), max(1, min(MAX_BINS, len(score) // MIN_CASES_PER_BIN)))
+        counts = [(int(truth[rows].sum()), len(rows)) for rows in bins]
         figure.add_scatter(
-            x=[float(score[own].mean()) for own in bins],
-            y=shares,
+            x=[float(score[rows].mean()) for rows in bins],
+            y=[hits / n for hits, n in counts],
             mode="markers+lines",
-            name=shown(name),
+            name=escaped(name),
             line={"color": colour_of(i), "width": 1.5},
             marker={"size": 8},
-            error_y=bars(
-                [Metric(share, low, high) for share, (low, high) in zip(shares, ends, strict=True)],
-                colour_of(i),
-            ),
-            text=[f"{int(truth[own].sum())} of {len(own)} cases" for own in bins],
-            hovertemplate="predicted %{x:.0%}<br>observed %{y:.0%}<br>%{text}<extra>" + shown(name) + "</extra>",
+            error_y=bars([Metric(hits / n, *_wilson(hits, n)) for hits, n in counts], colour_of(i)),
+            text=[f"{hits} of {n} cases" for hits, n in counts],
+            hovertemplate="predicted %{x:.0%}<br>observed %{y:.0%}<br>%{text}<extra>" + escaped(name) + "</extra>",
         )
     if not figure.data:
-        return missing(key, title, _lost(lost))
+        return missing(key, title, _not_drawn(skipped))
     add_diagonal(figure)
-    figure.update_xaxes(range=[-0.03, 1.03], title_text="mean probability", tickformat=".0%")
-    figure.update_yaxes(range=[-0.03, 1.03], title_text="share that is of the class", tickformat=".0%")
-    text = f"Bins of {LEAST_CASES_A_BIN} cases or more, with Wilson's 95 % intervals; on the dotted line both agree."
-    return make_chart(key, title, figure, text + _not_shown(lost), height=430)
+    figure.update_xaxes(range=[-0.03, 1.03], title_text="mean predicted probability", tickformat=".0%")
+    figure.update_yaxes(range=[-0.03, 1.03], title_text="observed frequency", tickformat=".0%")
+    text = f"Quantile bins of at least {MIN_CASES_PER_BIN} cases, with Wilson 95% intervals; dotted line: perfect calibration."
+    return make_chart(key, title, figure, text + _omitted(skipped), height=430)
 
 
 def _one_against_rest(
-    tested: pd.DataFrame, classes: Sequence[str], lost: list[str]
+    tested: pd.DataFrame, classes: Sequence[str], skipped: list[str]
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Class, truth and probability of each class that has cases on both sides; the others are added to `lost`."""
+    """Name, truth and predicted probability of each class with positive and negative cases; others are added to `skipped`."""
     found = []
     for name in classes:
         column = f"probability_{name}"
         if column not in tested:
-            lost.append(f"{name}: predictions.csv has no probability of it")
+            skipped.append(f"{name}: predictions.csv has no probability of this class")
             continue
         known = tested[(tested["label"] != "") & tested[column].notna()]
         truth = (known["label"] == name).to_numpy()
         if truth.any() and not truth.all():
             found.append((name, truth, known[column].to_numpy(float)))
         else:
-            lost.append(f"{name}: {int(truth.sum())} of {len(truth)} tested cases are of the class")
+            skipped.append(f"{name}: {int(truth.sum())} of {len(truth)} tested cases are of the class")
     return found
 
 
 def _wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
+    """95% score interval of a proportion (Wilson 1927)."""
     z, share = 1.959964, hits / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
@@ -128,15 +121,15 @@ def _add_curve(figure: Any, x: Any, y: Any, name: str, colour: str, hover: str, 
         x=numbers(x),
         y=numbers(y),
         mode="lines",
-        name=shown(name),
+        name=escaped(name),
         line={"color": colour, "width": 2.2, "shape": shape},
-        hovertemplate=f"{hover}<extra>{shown(name)}</extra>",
+        hovertemplate=f"{hover}<extra>{escaped(name)}</extra>",
     )
 
 
-def _lost(lost: Sequence[str]) -> str:
-    return f"It cannot be drawn. {'; '.join(lost)}."
+def _not_drawn(skipped: Sequence[str]) -> str:
+    return f"Cannot be drawn: {'; '.join(skipped)}."
 
 
-def _not_shown(lost: Sequence[str]) -> str:
-    return f" Not shown: {listed(list(lost))}." if lost else ""
+def _omitted(skipped: Sequence[str]) -> str:
+    return f" Omitted: {listed(list(skipped))}." if skipped else ""

@@ -1,4 +1,4 @@
-"""Images of a run as text that a page can hold."""
+"""Images of a run as data URLs."""
 
 import base64
 import io
@@ -15,18 +15,18 @@ def thumbnail_url(run: FinishedRun, slide_id: str) -> str | None:
     return data_url(thumbnail_path(run.folder / "thumbnails", slide_id))
 
 
-def data_url(path: Path, *, most_px: int | None = None) -> str | None:
-    """Return a JPEG file as a data URL, scaled down to `most_px` pixels a side; None where there is no file."""
+def data_url(path: Path, *, max_px: int | None = None) -> str | None:
+    """Return a JPEG file as a data URL, its longest side at most `max_px` pixels; None where there is no file."""
     if not path.is_file():
         return None
-    content = path.read_bytes() if most_px is None else _smaller(path, most_px)
+    content = path.read_bytes() if max_px is None else _downscaled(path, max_px)
     return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 
 
-def _smaller(path: Path, most_px: int) -> bytes:
+def _downscaled(path: Path, max_px: int) -> bytes:
     with Image.open(path) as image:
         small = image.convert("RGB")
-    small.thumbnail((most_px, most_px))
+    small.thumbnail((max_px, max_px))
     content = io.BytesIO()
     small.save(content, "JPEG", quality=75)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""How each kind of task is drawn: the one place where the report tells tasks apart, by `Task.kind`."""
+"""Views of each kind of task: the only place where the report depends on `Task.kind`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,20 @@ from pipeline.tasks.classification import PROBABILITY
 from pipeline.tasks.survival import outcome
 from workflows.report import class_charts, survival_charts
 from workflows.report.chart import Chart, missing
+from workflows.report.phrasing import MODALITIES, comparator_name
 from workflows.report.tables import Table, class_table
-from workflows.report.words import MODALITIES, other_name
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How many cases of each class (rows) were predicted as each class."""
+    """Confusion matrix of one predictor.
+
+    Attributes:
+        name: display name of the predictor.
+        classes: class names.
+        counts: number of cases by true class (rows) and predicted class; None where it could not be computed.
+        reason: why it could not be computed; else empty.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -28,7 +35,7 @@ class Confusion:
 
     @property
     def shares(self) -> list[list[float]]:
-        """Of each row's cases, 0 to 1."""
+        """Counts as shares of the true class (row), 0 to 1."""
         return [[count / max(1, sum(row)) for count in row] for row in self.counts or ()]
 
 
@@ -40,7 +47,7 @@ def _nothing(*_: object) -> tuple[Any, ...]:
     return ()
 
 
-def _no_words(tested: pd.DataFrame) -> str:
+def _no_summary(tested: pd.DataFrame) -> str:
     return ""
 
 
@@ -54,34 +61,34 @@ def _no_titles(columns: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class KindView:
-    """What is drawn of a kind of task, beside what is drawn of every task.
+    """Charts and tables specific to a kind of task.
 
     Attributes:
-        charts: of the run, the task's name, its report (None without metrics) and the cases whose predictions count.
-        table: of the task's pooled metrics, its key and the path in metrics.json; None for no table.
-        confusions: of its report.
-        about: the tested cases in a few words; may be empty.
-        outputs: titles of the columns of predictions.csv that the table of cases shows as numbers, from all column names.
-        hidden: those that it does not show.
-        is_decided: whether a prediction is right or wrong as compared with the label.
+        charts: from the run, the name of the task, its report (None without metrics) and its test cases.
+        table: further table from its key, the path of the pooled metrics in metrics.json and these metrics; None: none.
+        confusions: confusion matrices from the report.
+        summarise: summary of the test cases in a few words; may be empty.
+        outputs: headers of the numeric output columns of predictions.csv by column name, from all column names.
+        hidden: columns of predictions.csv omitted from the table of predictions, from all column names.
+        is_decided: whether a prediction is either correct or incorrect.
     """
 
     charts: Callable[[FinishedRun, str, TaskReport[Any] | None, pd.DataFrame], tuple[Chart, ...]] = _nothing
     table: Callable[[str, str, Any], Table | None] = _no_table
     confusions: Callable[[TaskReport[Any]], tuple[Confusion, ...]] = _nothing
-    about: Callable[[pd.DataFrame], str] = _no_words
+    summarise: Callable[[pd.DataFrame], str] = _no_summary
     outputs: Callable[[Sequence[str]], dict[str, str]] = _no_titles
     hidden: Callable[[Sequence[str]], list[str]] = _no_columns
     is_decided: bool = False
 
 
 def kind_of(task: str) -> KindView:
-    """How a task of this name is drawn; one that this version does not know as plain tables."""
+    """View of the task of this name; one without specific charts where this version does not know the task."""
     return KINDS.get(TASKS[task].kind, KindView()) if task in TASKS else KindView()
 
 
 def truth_of(task: str) -> list[str]:
-    """The columns of predictions.csv that hold the truth of a task, as the table of cases shows it."""
+    """Columns of predictions.csv with the true outcome or label of a task."""
     return list(TASKS[task].truth_columns) or ["label"] if task in TASKS else ["label"]
 
 
@@ -89,12 +96,16 @@ def _survival_charts(
     run: FinishedRun, name: str, report: TaskReport[SurvivalMetrics] | None, tested: pd.DataFrame
 ) -> tuple[Chart, ...]:
     if "risk" not in tested:
-        return (missing(f"{name}-kaplan-meier", "Kaplan–Meier, AUC and calibration", "No case has a risk."),)
+        return (
+            missing(
+                f"{name}-kaplan-meier", "Kaplan–Meier curves, AUC and calibration", "No case has a predicted risk."
+            ),
+        )
     groups = report.model.pooled.risk_groups if report else None
-    no_labels = "It needs outcomes, and this run has no metrics."
+    no_labels = "Needs outcomes; this run has no metrics."
     return (
         survival_charts.kaplan_meier(f"{name}-kaplan-meier", tested, groups),
-        survival_charts.single_curves(f"{name}-curves", run.predicted(name)),
+        survival_charts.survival_curves(f"{name}-curves", run.predicted(name)),
         survival_charts.auc_over_time(f"{name}-auc", tested, report)
         if report
         else missing(f"{name}-auc", "AUC over time", no_labels),
@@ -104,8 +115,8 @@ def _survival_charts(
     )
 
 
-def _deaths(tested: pd.DataFrame) -> str:
-    known = survival_charts.followed(tested)
+def _events(tested: pd.DataFrame) -> str:
+    known = survival_charts.evaluable(tested)
     return f"{int(outcome(known)[1].sum())} events" if len(known) else ""
 
 
@@ -113,7 +124,7 @@ def _class_charts(
     run: FinishedRun, name: str, report: TaskReport[ClassificationMetrics] | None, tested: pd.DataFrame
 ) -> tuple[Chart, ...]:
     if not report or "label" not in tested:
-        return (missing(f"{name}-roc", "ROC, precision and recall, calibration", "They need labels; there are none."),)
+        return (missing(f"{name}-roc", "ROC, precision–recall and calibration curves", "Need labels; there are none."),)
     classes = report.model.pooled.confusion.classes
     return (
         class_charts.roc(f"{name}-roc", tested, classes),
@@ -129,7 +140,7 @@ def _confusions(report: TaskReport[ClassificationMetrics]) -> tuple[Confusion, .
         for modality in ("slides", "genes")
         if modality in report.by_modality
     }
-    predictors |= {other_name(other): one for other, one in report.others().items()}
+    predictors |= {comparator_name(other): one for other, one in report.others().items()}
     found = {name: one.pooled.confusion for name, one in predictors.items()}
     return tuple(Confusion(name, one.classes, one.counts, one.reason or "") for name, one in found.items())
 
@@ -141,7 +152,7 @@ def _probabilities(columns: Sequence[str]) -> dict[str, str]:
 KINDS: Mapping[str, KindView] = {
     "survival": KindView(
         charts=_survival_charts,
-        about=_deaths,
+        summarise=_events,
         outputs=lambda columns: {"risk": "risk"},
         hidden=lambda columns: [name for name in columns if name.startswith("survival_") and name != "survival_months"],
     ),

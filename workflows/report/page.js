@@ -4,7 +4,7 @@
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
-  // Charts take the colours of what is no data from the page.
+  // Axes, grid and text of the charts take their colours from the page.
   const themed = (layout) => {
     const changes = {
       "font.color": colour("--ink"), "hoverlabel.bgcolor": colour("--card"),
@@ -33,16 +33,16 @@
   };
   (async () => {
     for (const plot of plots) {
-      if (plot.closest("details:not([open])")) continue; // it has no width yet
+      if (plot.closest("details:not([open])")) continue; // no width while closed
       await draw(plot);
-      await new Promise((go) => setTimeout(go, 0)); // the page answers in between
+      await new Promise((resolve) => setTimeout(resolve, 0)); // keeps the page responsive
     }
     root.dataset.drawn = drawn().length;
   })();
-  for (const fold of document.querySelectorAll("details")) {
-    fold.addEventListener("toggle", async () => {
-      if (!fold.open) return;
-      for (const plot of fold.querySelectorAll(".plot:not(.js-plotly-plot)")) await draw(plot);
+  for (const details of document.querySelectorAll("details")) {
+    details.addEventListener("toggle", async () => {
+      if (!details.open) return;
+      for (const plot of details.querySelectorAll(".plot:not(.js-plotly-plot)")) await draw(plot);
       root.dataset.drawn = drawn().length;
     });
   }
@@ -57,7 +57,7 @@
     });
   }
 
-  // Tables: a click on a column's name sorts by it, a second one the other way round; empty cells stay last.
+  // Tables: a click on a header sorts ascending, a second click descending; empty cells stay last.
   const value = (row, column) => {
     const cell = row.cells[column];
     const text = cell.textContent.trim();
@@ -80,10 +80,10 @@
     const rows = [...field.closest(".table").querySelectorAll("tbody tr")];
     const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
     field.addEventListener("input", () => {
-      const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
-      rows.forEach((row) => { row.hidden = !words.every((word) => texts.get(row).includes(word)); });
-      const left = rows.filter((row) => !row.hidden).length;
-      field.parentElement.querySelector(".found").textContent = words.length ? `${left} of ${rows.length}` : "";
+      const terms = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+      rows.forEach((row) => { row.hidden = !terms.every((term) => texts.get(row).includes(term)); });
+      const matches = rows.filter((row) => !row.hidden).length;
+      field.parentElement.querySelector(".found").textContent = terms.length ? `${matches} of ${rows.length}` : "";
     });
   }
 
@@ -97,7 +97,7 @@
     });
   }
 
-  // On paper: light, with everything unfolded.
+  // Print in the light theme with all details open.
   let before = null;
   window.addEventListener("beforeprint", () => {
     before = root.dataset.theme;

@@ -1,56 +1,58 @@
-"""The table of a task's predictions, case by case."""
+"""Table of the predictions of a task by case."""
 
 from collections.abc import Mapping
 
 import pandas as pd
 
 from workflows.report.kinds import kind_of, truth_of
+from workflows.report.phrasing import column_name, decimal
 from workflows.report.tables import Cell, Table, status_cell, value_cell
-from workflows.report.words import plain
 
-UNSHOWN = (
+HIDDEN = (
     "case_id",
     "task",
     "label",
     "input_fingerprint",
-)  # of predictions.csv: said elsewhere, or of use to programs alone
+)  # columns of predictions.csv in other columns, or not for readers
 NEW_COHORT = ("modalities", "cross_validation", "distribution_shift", "distribution_shift_reason")
-NAMES = {"survival_months": "#months", "set_90": "90 % set", "fold": "#fold"}
+NUMERIC = ("fold", "survival_months", "ensemble_sd")
 
 
 def prediction_table(key: str, task: str, predicted: pd.DataFrame) -> Table:
-    """What was predicted for each case, and on what it rests.
+    """Table of the predictions by case, with the modalities they are based on.
 
     Args:
-        key: id of the table in the page.
-        task: its name.
-        predicted: its rows of predictions.csv.
+        key: HTML id of the table.
+        task: name of the task.
+        predicted: rows of predictions.csv of the task.
     """
     kind, columns = kind_of(task), list(map(str, predicted.columns))
-    outputs, hidden = kind.outputs(columns), {*UNSHOWN, *kind.hidden(columns)}
+    outputs, hidden = kind.outputs(columns), {*HIDDEN, *kind.hidden(columns)}
     first = ["fold", "status", *truth_of(task), "prediction", *outputs, "set_90", *NEW_COHORT]
-    there = [
-        name for name in (*first, *(name for name in columns if name not in {*first, *hidden})) if name in predicted
-    ]
-    shown = [name for name in there if (predicted[name].astype(str) != "").any()]
+    ordered = [*first, *(name for name in columns if name not in {*first, *hidden})]
+    visible = [name for name in ordered if name in predicted and (predicted[name].astype(str) != "").any()]
     rows = []
     for case in predicted.to_dict("records"):
-        cells = [_cell(name, case[name], outputs) for name in shown]
+        cells = [_cell(name, case[name], outputs) for name in visible]
         if kind.is_decided and case.get("label") and case.get("prediction"):
-            right = case["label"] == case["prediction"]
-            at = shown.index("prediction")
-            cells[at] = Cell(str(case["prediction"]), "" if right else "wrong", mark="" if right else "bad")
+            is_correct = case["label"] == case["prediction"]
+            at = visible.index("prediction")
+            cells[at] = Cell(
+                str(case["prediction"]), "" if is_correct else "incorrect", mark="" if is_correct else "bad"
+            )
         rows.append((Cell(str(case["case_id"])), *cells))
-    return Table(key, "", ("case", *(_title(name, outputs) for name in shown)), tuple(rows))
+    return Table(key, "", ("case", *(_title(name, outputs) for name in visible)), tuple(rows))
 
 
 def _cell(name: str, value: object, outputs: Mapping[str, str]) -> Cell:
     if name == "status":
         return status_cell(value)
     if isinstance(value, float) and name in outputs and not pd.isna(value):
-        return Cell(plain(value), sort=value)
+        return Cell(decimal(value), sort=value)
     return value_cell(value)
 
 
 def _title(name: str, outputs: Mapping[str, str]) -> str:
-    return f"#{outputs[name]}" if name in outputs else NAMES.get(name) or name.replace("_", " ")
+    if name in outputs:
+        return f"#{outputs[name]}"
+    return f"#{column_name(name)}" if name in NUMERIC else column_name(name)

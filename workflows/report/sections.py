@@ -1,4 +1,4 @@
-"""The sections of the report: the flow of cases, a section a task, explanations, and how the run was made."""
+"""Content of the sections of the report: flow of cases, one section per task, explanations, provenance of the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,39 +11,39 @@ from pipeline.run.finished import FinishedRun
 from workflows.report import charts
 from workflows.report.chart import Chart
 from workflows.report.kinds import Confusion, KindView, kind_of
+from workflows.report.phrasing import Verdict, number, reason_category, verdict_of
 from workflows.report.prediction_table import prediction_table
 from workflows.report.tables import Cell, Table, fold_table, metric_table
-from workflows.report.words import Verdict, judge, number, why_left_out
 
 
 @dataclass(frozen=True)
 class Flow:
-    """How many cases came in, and what became of them.
+    """Numbers of cases and slides through the run (CONSORT-style flow diagram).
 
     Attributes:
-        came_in: cases that any input named.
-        left_out: how many for each reason.
-        used: how many were left.
-        tasks: of each task, how many by status.
-        slides: how many slides by status.
+        n_input: cases named in any input.
+        excluded: number of excluded cases by reason.
+        n_used: cases used.
+        tasks: number of cases by status, for each task.
+        slides: number of slides by status.
     """
 
-    came_in: int
-    left_out: Mapping[str, int]
-    used: int
+    n_input: int
+    excluded: Mapping[str, int]
+    n_used: int
     tasks: Mapping[str, Mapping[str, int]]
     slides: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model and what it is compared with on the same folds.
+    """The model against its comparators and baselines on the same folds.
 
     Attributes:
-        title: which folds.
-        charts: values and differences.
-        tables: metrics, folds, classes.
-        verdict: in words.
+        title: the fold scheme; empty for the main one.
+        charts: headline metric of each predictor, and differences from the model.
+        tables: metrics by predictor, by fold and by class.
+        verdict: the conclusion in words.
     """
 
     title: str
@@ -54,27 +54,26 @@ class Comparison:
 
 @dataclass(frozen=True)
 class TaskView:
-    """What the page tells of a task.
+    """The section of one task.
 
     Attributes:
-        name: the task.
-        title: with a capital.
-        about: cases, events, classes.
-        headline: key of its main metric; empty without metrics.
-        verdict: None where there are no metrics.
-        no_metrics: why; None where there are.
-        comparisons: the main fold scheme's, and those of others.
-        charts: of the model's own predictions.
-        confusions: one a predictor.
-        predictions: None where nothing was predicted.
-        left_out: features that define the label, with the reason.
-        notes: on genes and slides.
-        explanation: what explain/TASK.json says; None where there is none.
+        name: name of the task.
+        title: heading of the section.
+        description: numbers of cases, events and folds.
+        headline: key of the headline metric; empty without metrics.
+        verdict: the main result; None without metrics.
+        no_metrics: reason why there are no metrics; None where there are.
+        comparisons: one per fold scheme, the main scheme first.
+        charts: charts of the predictions of the model, and its training history.
+        confusions: one confusion matrix per predictor.
+        predictions: predictions by case; None where there are none.
+        excluded_features: features excluded because they define the label, with the reason.
+        notes: notes on genes, slides and prediction sets.
     """
 
     name: str
     title: str
-    about: str
+    description: str
     headline: str
     verdict: Verdict | None
     no_metrics: str | None
@@ -82,29 +81,28 @@ class TaskView:
     charts: tuple[Chart, ...]
     confusions: tuple[Confusion, ...]
     predictions: Table | None
-    left_out: Mapping[str, str]
+    excluded_features: Mapping[str, str]
     notes: tuple[str, ...]
-    explanation: Mapping[str, Any] | None
 
 
 def flow(run: FinishedRun) -> Flow:
-    """The flow of cases through the run."""
+    """Count the cases and slides through the run."""
     cases = run.cases
-    left_out = (
-        cases.loc[cases["status"] == "left out", "reason"].map(why_left_out) if len(cases) else pd.Series(dtype=str)
+    reasons = (
+        cases.loc[cases["status"] == "left out", "reason"].map(reason_category) if len(cases) else pd.Series(dtype=str)
     )
     tasks = {name: _by_status(run.predicted(name)) for name in run.tasks()}
     return Flow(
-        came_in=len(cases),
-        left_out=_counted(left_out),
-        used=int((cases["status"] == "used").sum()) if len(cases) else 0,
+        n_input=len(cases),
+        excluded=_counted(reasons),
+        n_used=int((cases["status"] == "used").sum()) if len(cases) else 0,
         tasks=tasks,
         slides=_counted(run.slides["status"]) if len(run.slides) else {},
     )
 
 
 def _by_status(predicted: pd.DataFrame) -> dict[str, int]:
-    """How many cases have each status; those that were left out are told before."""
+    """Number of cases by status, without the excluded cases, which the flow diagram counts before."""
     if "status" not in predicted:
         return {"predicted": predicted["case_id"].nunique()} if len(predicted) else {}
     used = predicted[predicted["status"] != "left out"]
@@ -112,43 +110,40 @@ def _by_status(predicted: pd.DataFrame) -> dict[str, int]:
 
 
 def _counted(values: pd.Series) -> dict[str, int]:
-    """How often each value occurs, the most frequent first."""
+    """Frequency of each value, in descending order."""
     return {str(name): int(n) for name, n in values.value_counts().items()}
 
 
 def task_view(run: FinishedRun, name: str) -> TaskView:
-    """The section of one task."""
+    """Assemble the section of one task."""
     report, predicted = run.metrics.get(name), run.predicted(name)
     return TaskView(
         name=name,
         title=name.capitalize(),
-        about=_about(run, name, report),
+        description=_description(run, name, report),
         headline=report.headline if report else "",
-        verdict=judge(report) if report else None,
-        no_metrics=None
-        if report
-        else "There are no metrics: metrics.json has no report of this task, as without labels.",
+        verdict=verdict_of(report) if report else None,
+        no_metrics=None if report else "No metrics: metrics.json contains no report of this task; metrics need labels.",
         comparisons=_comparisons(name, report) if report else (),
         charts=_charts(run, name, report),
         confusions=kind_of(name).confusions(report) if report else (),
         predictions=prediction_table(f"{name}-predictions", name, predicted) if len(predicted) else None,
-        left_out=report.excluded_features if report else {},
+        excluded_features=report.excluded_features if report else {},
         notes=_notes(report) if report else (),
-        explanation=run.explanations.get(name),
     )
 
 
 def _tested(run: FinishedRun, name: str) -> pd.DataFrame:
-    """The cases whose predictions count: of a new cohort, all that were predicted."""
+    """Test cases with their out-of-fold predictions; of a new cohort, all predicted cases."""
     tested = run.predicted(name, status="tested")
     return tested if len(tested) else run.predicted(name, status="predicted")
 
 
-def _about(run: FinishedRun, name: str, report: TaskReport[Any] | None) -> str:
+def _description(run: FinishedRun, name: str, report: TaskReport[Any] | None) -> str:
     tested = _tested(run, name)
     parts = [f"{report.n} cases tested" if report else f"{len(run.predicted(name))} cases predicted"]
-    if about := kind_of(name).about(tested):
-        parts.append(about)
+    if summary := kind_of(name).summarise(tested):
+        parts.append(summary)
     if report and report.model.folds:
         parts.append(f"{len(report.model.folds)} folds")
     return ", ".join(parts)
@@ -156,10 +151,11 @@ def _about(run: FinishedRun, name: str, report: TaskReport[Any] | None) -> str:
 
 def _comparisons(name: str, report: TaskReport[Any]) -> tuple[Comparison, ...]:
     kind, path = kind_of(name), f"tasks/{name}"
-    found = [_comparison(kind, name, path, "", report)]
-    for scheme, further in report.schemes.items():
-        found.append(_comparison(kind, f"{name}-{scheme}", f"{path}/schemes/{scheme}", f"Folds by {scheme}", further))
-    return tuple(found)
+    comparisons = [_comparison(kind, name, path, "", report)]
+    for scheme, other in report.schemes.items():
+        key, title = f"{name}-{scheme}", f"Folds by {scheme}"
+        comparisons.append(_comparison(kind, key, f"{path}/schemes/{scheme}", title, other))
+    return tuple(comparisons)
 
 
 def _comparison(kind: KindView, key: str, path: str, title: str, report: TaskReport[Any]) -> Comparison:
@@ -172,7 +168,7 @@ def _comparison(kind: KindView, key: str, path: str, title: str, report: TaskRep
         title=title,
         charts=(charts.comparison(f"{key}-values", report), charts.differences(f"{key}-differences", report)),
         tables=tuple(table for table in tables if table),
-        verdict=judge(report),
+        verdict=verdict_of(report),
     )
 
 
@@ -188,31 +184,31 @@ def _model(run: FinishedRun) -> str:
 
 
 def _notes(report: TaskReport[Any]) -> tuple[str, ...]:
-    """On genes and slides, for the final model; of folds where they differ."""
-    found = []
+    """Notes on genes, slides and prediction sets: of the final model, and of folds that differ from it."""
+    lines = []
     for by_job in (report.notes.gene_notes, report.notes.slide_notes):
         for job, notes in by_job.items():
             name = "final model" if job == "final" else job.replace("_", " ")
-            found += [f"{name}: {note}" for note in notes]
+            lines += [f"{name}: {note}" for note in notes]
     if sets := report.prediction_sets:
-        found.append(
-            f"prediction sets, {sets.promised:.0%} coverage promised: {number(sets.coverage)} of {sets.n} cases are covered, "
-            f"and the mean set has size {number(sets.mean_size)}"
+        lines.append(
+            f"prediction sets: nominal coverage {sets.promised:.0%}, observed coverage {number(sets.coverage)} in "
+            f"{sets.n} cases, mean set size {number(sets.mean_size)}"
         )
     for name, genes in report.notes.subspaces.items():
-        found.append(f"{name}: {len(genes)} genes")
-    return tuple(found)
+        lines.append(f"gene group {name}: {len(genes)} genes")
+    return tuple(lines)
 
 
 def explain_reason(run: FinishedRun) -> str | None:
-    """Why there are no explanations; None where there are."""
+    """Reason why the run has no explanations; None where it has."""
     if run.explanations:
         return None
-    return "This run made no explanations; there is no folder explain/ in it."
+    return "No explanations: the run folder contains no explain/."
 
 
 def settings(run: FinishedRun) -> tuple[Table, ...]:
-    """Timings, versions and origin."""
+    """Tables of run time, provenance, package versions and input hashes."""
     seconds = run.record.get("seconds", {})
     total = sum(seconds.values())
     timings = [
@@ -221,8 +217,8 @@ def settings(run: FinishedRun) -> tuple[Table, ...]:
     ]
     versions = [(Cell(name), Cell(str(version))) for name, version in run.record.get("versions", {}).items()]
     encoder = run.record.get("encoder") or {}
-    made = encoder.get("precision") or f"imported from {encoder.get('imported_from')} files"
-    origin = {
+    precision = encoder.get("precision") or f"imported from {encoder.get('imported_from')} files"
+    provenance = {
         "folder": str(run.folder),
         "started": run.record.get("started"),
         "ended": run.record.get("ended"),
@@ -231,13 +227,13 @@ def settings(run: FinishedRun) -> tuple[Table, ...]:
         "git commit": run.record.get("git_commit"),
         "identity": run.record.get("identity"),
         "store": run.record.get("store") or run.config.get("store"),
-        "encoder": f"{encoder['name']}, {made}, {encoder['dim']} features a tile" if encoder else None,
+        "encoder": f"{encoder['name']}, {precision}, {encoder['dim']} features per tile" if encoder else None,
     }
-    facts = [(Cell(name), Cell(str(value))) for name, value in origin.items() if value is not None]
+    properties = [(Cell(name), Cell(str(value))) for name, value in provenance.items() if value is not None]
     hashes = [(Cell(name), Cell(str(value))) for name, value in run.record.get("inputs", {}).items()]
     return (
-        Table("timings", "Time", ("stage", "#seconds", "#share"), tuple(timings)),
-        Table("origin", "Origin", ("what", "value"), tuple(facts)),
-        Table("versions", "Versions", ("package", "version"), tuple(versions)),
-        Table("inputs", "Hashes of the inputs", ("input", "hash"), tuple(hashes)),
+        Table("timings", "Run time", ("stage", "#seconds", "#share"), tuple(timings)),
+        Table("provenance", "Provenance", ("property", "value"), tuple(properties)),
+        Table("versions", "Package versions", ("package", "version"), tuple(versions)),
+        Table("input-hashes", "Input hashes", ("input", "hash"), tuple(hashes)),
     )

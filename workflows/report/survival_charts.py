@@ -1,4 +1,4 @@
-"""The charts of survival. Values are those of `metrics.json`; curves that it does not hold come from `predictions.csv`."""
+"""Charts of survival tasks: values from `metrics.json`, curves that it does not contain from `predictions.csv`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,45 +20,45 @@ from workflows.report.chart import (
     add_diagonal,
     bars,
     colour_of,
+    escaped,
     faint,
     make_chart,
     missing,
     numbers,
-    shown,
 )
-from workflows.report.words import number, other_name, p_value
+from workflows.report.phrasing import comparator_name, number, p_value
 
 RISK_GROUPS = {"high risk": HIGH, "low risk": LOW}
-AUC_POINTS = 40  # of the curve between the horizons of metrics.json
+AUC_POINTS = 40  # points of the curve between the horizons of metrics.json
 TICK_MONTHS = (3, 6, 12, 24, 36, 60, 120)
 
 
 def kaplan_meier(key: str, tested: pd.DataFrame, groups: RiskGroups | None) -> Chart:
-    """Survival by predicted risk group, with its band and the numbers at risk."""
-    title = "Kaplan–Meier by predicted risk group"
-    known = followed(tested)
+    """Kaplan–Meier curves by predicted risk group, with confidence bands and numbers at risk."""
+    title = "Kaplan–Meier curves by predicted risk group"
+    known = evaluable(tested)
     if known.empty:
         return missing(key, title, "No tested case has a follow-up time and a predicted risk group.")
     last = float(known["survival_months"].max())
     figure = make_subplots(rows=2, cols=1, row_heights=[0.8, 0.2], vertical_spacing=0.13, shared_xaxes=True)
     for group, colour in RISK_GROUPS.items():
-        own = known[known["prediction"] == group]
-        if len(own):
-            _add_group(figure, own, group, colour)
-            _add_at_risk(figure, own, group, colour, _ticks(last))
-    figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title_text="alive", row=1, col=1)
+        cases = known[known["prediction"] == group]
+        if len(cases):
+            _add_group(figure, cases, group, colour)
+            _add_at_risk(figure, cases, group, colour, _ticks(last))
+    figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title_text="overall survival", row=1, col=1)
     figure.update_yaxes(range=[1.5, -0.7], showgrid=False, showline=False, row=2, col=1)
     figure.update_xaxes(tickvals=_ticks(last), range=[-0.03 * last, 1.04 * last])
-    figure.update_xaxes(title_text="months; below: cases at risk", showticklabels=True, row=1, col=1)
+    figure.update_xaxes(title_text="months; below: number at risk", showticklabels=True, row=1, col=1)
     figure.update_xaxes(visible=False, row=2, col=1)
     return make_chart(key, title, figure, _log_rank(groups), height=430, legend_above=True)
 
 
-def _add_group(figure: Any, own: pd.DataFrame, group: str, colour: str) -> None:
-    """The curve of a risk group, its band, and ticks where cases are censored."""
+def _add_group(figure: Any, cases: pd.DataFrame, group: str, colour: str) -> None:
+    """Add the curve of a risk group, its confidence band, and ticks at censored cases."""
     from lifelines import KaplanMeierFitter
 
-    fitter = KaplanMeierFitter().fit(own["survival_months"], own["event"])
+    fitter = KaplanMeierFitter().fit(cases["survival_months"], cases["event"])
     months = fitter.survival_function_.index.to_list()
     low, high = fitter.confidence_interval_survival_function_.to_numpy(float).T
     band = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False}
@@ -68,13 +68,13 @@ def _add_group(figure: Any, own: pd.DataFrame, group: str, colour: str) -> None:
         x=months,
         y=numbers(fitter.survival_function_.iloc[:, 0]),
         mode="lines",
-        name=f"{group} ({len(own)} cases, {int(own['event'].sum())} events)",
+        name=f"{group} ({len(cases)} cases, {int(cases['event'].sum())} events)",
         line={"color": colour, "width": 2.5, "shape": "hv"},
-        hovertemplate="%{x:.1f} months: %{y:.0%} alive<extra>" + group + "</extra>",
+        hovertemplate="%{x:.1f} months: survival %{y:.0%}<extra>" + group + "</extra>",
         row=1,
         col=1,
     )
-    censored = own.loc[~own["event"], "survival_months"]
+    censored = cases.loc[~cases["event"], "survival_months"]
     figure.add_scatter(
         x=numbers(censored),
         y=numbers(fitter.predict(censored))
@@ -89,12 +89,12 @@ def _add_group(figure: Any, own: pd.DataFrame, group: str, colour: str) -> None:
     )
 
 
-def _add_at_risk(figure: Any, own: pd.DataFrame, group: str, colour: str, ticks: list[int]) -> None:
+def _add_at_risk(figure: Any, cases: pd.DataFrame, group: str, colour: str, ticks: list[int]) -> None:
     figure.add_scatter(
         x=ticks,
         y=[group] * len(ticks),
         mode="text",
-        text=[str(int((own["survival_months"] >= tick).sum())) for tick in ticks],
+        text=[str(int((cases["survival_months"] >= tick).sum())) for tick in ticks],
         textfont={"color": colour, "size": 12},
         cliponaxis=False,
         hovertemplate=f"%{{text}} of {group} at risk at %{{x}} months<extra></extra>",
@@ -105,25 +105,25 @@ def _add_at_risk(figure: Any, own: pd.DataFrame, group: str, colour: str, ticks:
 
 
 def _log_rank(groups: RiskGroups | None) -> str:
-    how = "Groups are cut at the median risk of each fold's training cases. Bands are 95 % intervals, ticks censored cases."
+    caption = "Cut-off: median risk of the training cases of each fold. Bands: 95% confidence intervals; ticks: censored cases."
     if groups is None:
-        return how + " No log-rank test: this run has no metrics."
+        return caption + " No log-rank test: this run has no metrics."
     if groups.p_value.value is None:
-        return f"{how} No log-rank test: {groups.p_value.reason}."
+        return f"{caption} No log-rank test: {groups.p_value.reason}."
     ratio = groups.hazard_ratio
     hazard = f"hazard ratio {number(ratio)}" if ratio.value is not None else f"no hazard ratio: {ratio.reason}"
-    return f"Log-rank test: {p_value(groups.p_value)}; {hazard}. {how}"
+    return f"Log-rank test: {p_value(groups.p_value)}; {hazard}. {caption}"
 
 
 def auc_over_time(key: str, tested: pd.DataFrame, report: TaskReport[SurvivalMetrics]) -> Chart:
-    """The AUC of dying by each month: that of metrics.json with intervals, and between its months from the predictions."""
+    """Cumulative/dynamic AUC by month: with intervals at the horizons of metrics.json, and a curve from the predictions."""
     title = "AUC over time"
     auc = report.model.pooled.auc
     if all(metric.value is None for metric in auc.values()):
         reasons = {str(metric.reason) for metric in auc.values()}
-        return missing(key, title, f"It could not be computed: {'; '.join(sorted(reasons))}.")
+        return missing(key, title, f"Not computed: {'; '.join(sorted(reasons))}.")
     figure = go.Figure()
-    months, curve = _auc_curve(followed(tested))
+    months, curve = _auc_curve(evaluable(tested))
     figure.add_scatter(
         x=months,
         y=curve,
@@ -133,20 +133,23 @@ def auc_over_time(key: str, tested: pd.DataFrame, report: TaskReport[SurvivalMet
         hoverinfo="skip",
         showlegend=False,
     )
-    predictors = {report.model_name: report.model} | {other_name(other): one for other, one in report.others().items()}
+    predictors = {report.model_name: report.model} | {
+        comparator_name(other): one for other, one in report.others().items()
+    }
     for i, (name, predictor) in enumerate(predictors.items()):
         _add_months(figure, i, name, predictor.pooled.auc)
     figure.add_hline(y=0.5, line={"dash": "dot", "width": 1, "color": OTHER})
     figure.update_yaxes(range=[-0.03, 1.05], title_text="AUC")
     figure.update_xaxes(title_text="months", rangemode="tozero")
     text = (
-        "Who dies by that month against who lives beyond it; the dotted line is chance. Click a name to see the others."
+        "Cumulative/dynamic AUC: cases with an event by that month against cases event-free beyond it. Dotted line: chance. "
+        "Click a name in the legend to show or hide it."
     )
     return make_chart(key, title, figure, text)
 
 
 def _add_months(figure: Any, i: int, name: str, auc: Mapping[str, Metric]) -> None:
-    """The AUCs of the i-th predictor, each a little to the side of the others; all but the first are shown when asked for."""
+    """Add the AUCs of the i-th predictor, shifted against overlap; all but the first are hidden until selected in the legend."""
     known = {int(month): metric for month, metric in auc.items() if metric.value is not None}
     if not known:
         return
@@ -154,11 +157,11 @@ def _add_months(figure: Any, i: int, name: str, auc: Mapping[str, Metric]) -> No
         x=[month + 0.45 * i for month in known],
         y=[metric.value for metric in known.values()],
         mode="markers",
-        name=shown(name),
+        name=escaped(name),
         visible=True if i == 0 else "legendonly",
         marker={"color": colour_of(i), "size": 9},
         error_y=bars(list(known.values()), colour_of(i)),
-        text=[f"{shown(name)}, {month} months: {number(metric)}" for month, metric in known.items()],
+        text=[f"{escaped(name)}, {month} months: {number(metric)}" for month, metric in known.items()],
         hovertemplate="%{text}<extra></extra>",
     )
 
@@ -177,20 +180,20 @@ def _auc_curve(known: pd.DataFrame) -> tuple[list[float | None], list[float | No
 
 
 def _folds(tested: pd.DataFrame) -> np.ndarray | None:
-    """Of cases that one model predicted, and not one a fold, all pairs count."""
+    """Fold of each case, for pairs within folds; None where one model predicted all cases, so that all pairs count."""
     if "fold" not in tested or tested["fold"].isna().any():
         return None
     return tested["fold"].to_numpy(int)
 
 
 def survival_calibration(key: str, report: TaskReport[SurvivalMetrics]) -> Chart:
-    """Predicted against observed survival by thirds of the prediction, as in metrics.json."""
-    title = "Calibration: predicted and observed survival"
-    figure, unseen = go.Figure(), []
+    """Observed against predicted survival by tertiles of the prediction, from metrics.json."""
+    title = "Calibration: observed against predicted survival"
+    figure, skipped = go.Figure(), []
     for i, (month, known) in enumerate(report.model.pooled.calibration.items()):
         thirds = [third for third in known.thirds if third.observed.value is not None]
-        lost = {str(third.observed.reason) for third in known.thirds if third not in thirds}
-        unseen += sorted(lost) or ([] if known.thirds else [str(known.slope.reason)])
+        reasons = {str(third.observed.reason) for third in known.thirds if third not in thirds}
+        skipped += sorted(reasons) or ([] if known.thirds else [str(known.slope.reason)])
         if not thirds:
             continue
         figure.add_scatter(
@@ -208,21 +211,18 @@ def survival_calibration(key: str, report: TaskReport[SurvivalMetrics]) -> Chart
             hovertemplate="%{text}<extra>" + f"{month} months</extra>",
         )
     if not figure.data:
-        return missing(
-            key, title, f"It could not be computed: {'; '.join(dict.fromkeys(unseen)) or 'no survival curves'}."
-        )
+        return missing(key, title, f"Not computed: {'; '.join(dict.fromkeys(skipped)) or 'no survival curves'}.")
     add_diagonal(figure)
-    figure.update_xaxes(range=[-0.03, 1.03], title_text="predicted share alive", tickformat=".0%")
-    figure.update_yaxes(range=[-0.03, 1.03], title_text="observed share alive", tickformat=".0%")
-    more = f" Not shown: {'; '.join(dict.fromkeys(unseen))}." if unseen else ""
-    return make_chart(
-        key, title, figure, f"A third of the cases each; on the dotted line both agree.{more}", height=430
-    )
+    figure.update_xaxes(range=[-0.03, 1.03], title_text="predicted survival", tickformat=".0%")
+    figure.update_yaxes(range=[-0.03, 1.03], title_text="observed survival", tickformat=".0%")
+    more = f" Omitted: {'; '.join(dict.fromkeys(skipped))}." if skipped else ""
+    text = f"Tertiles of predicted survival; dotted line: perfect calibration.{more}"
+    return make_chart(key, title, figure, text, height=430)
 
 
-def single_curves(key: str, predicted: pd.DataFrame) -> Chart:
-    """The predicted survival curve of every case; one may be picked."""
-    title = "Survival curve of a single case"
+def survival_curves(key: str, predicted: pd.DataFrame) -> Chart:
+    """Predicted survival curves of all cases, of which one can be selected."""
+    title = "Predicted survival curves"
     months = sorted(
         int(name[9:-1]) for name in predicted.columns if name.startswith("survival_") and name[9:-1].isdigit()
     )
@@ -238,15 +238,15 @@ def single_curves(key: str, predicted: pd.DataFrame) -> Chart:
             x=[0, *months],
             y=[1.0, *(float(row[f"survival_{month}m"]) for month in months)],
             mode="lines",
-            name=shown(names[-1]),
+            name=escaped(names[-1]),
             line={"color": colour, "width": 1},
             opacity=0.45,
-            hovertemplate=f"{shown(row['case_id'])}, {row['prediction']}<br>%{{x}} months: %{{y:.0%}} alive<extra></extra>",
+            hovertemplate=f"{escaped(row['case_id'])}, {row['prediction']}<br>%{{x}} months: survival %{{y:.0%}}<extra></extra>",
         )
-    figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title_text="predicted share alive")
+    figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title_text="predicted survival")
     figure.update_xaxes(title_text="months", tickvals=_ticks(float(months[-1])))
     figure.update_layout(showlegend=False)
-    text = "Each case by the model that had not seen it; orange: high risk, blue: low risk. Pick one to bring it out."
+    text = "Each case predicted by a model not trained on it; orange: high risk, blue: low risk. Select a case to highlight it."
     return make_chart(key, title, figure, text, picks=tuple(names))
 
 
@@ -254,12 +254,12 @@ def _curve_name(row: Mapping[Any, Any]) -> str:
     name = f"{row['case_id']}: {row['prediction']}"
     if pd.isna(row.get("survival_months")):
         return f"{name}, outcome unknown"
-    fate = "died" if row["event"] else "alive"
-    return f"{name}, {fate} at {row['survival_months']:.1f} months"
+    outcome_name = "died" if row["event"] else "censored"
+    return f"{name}, {outcome_name} at {row['survival_months']:.1f} months"
 
 
-def followed(tested: pd.DataFrame) -> pd.DataFrame:
-    """Cases whose outcome and risk are known; events as booleans."""
+def evaluable(tested: pd.DataFrame) -> pd.DataFrame:
+    """Cases with known outcome and predicted risk; events as booleans."""
     needed = ["survival_months", "event", "risk"]
     if any(name not in tested for name in needed):
         return tested.iloc[:0]

@@ -1,4 +1,4 @@
-"""The tables of the report, as rows of cells that know how they are sorted."""
+"""Tables of the report, with the sort key and the path in metrics.json of each cell."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from pipeline.metrics import ClassificationMetrics, Metric, PredictorReport, Tas
 from pipeline.run.finished import FinishedRun
 from preprocessing.slides.selection import NOTABLE_UPSAMPLING
 from workflows.report.images import thumbnail_url
-from workflows.report.words import MODALITIES, metric_name, number, other_name, plain
+from workflows.report.phrasing import MODALITIES, column_name, comparator_name, decimal, metric_name, number
 
-LONG_FROM_ROWS = 12  # shorter tables are seen at a glance
+MIN_ROWS_LONG = 12  # from here on a table scrolls and has a search field
 STATUS_MARKS = {"failed": "bad", "left out": "bad", "excluded": "open", "untested": "open"}
-GOOD = ("done", "reused")  # what a slide is that is used
+USABLE = ("done", "reused")  # status of slides with features
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
+    """One cell of a table.
 
     Attributes:
-        text: what is read.
-        small: beneath it, smaller.
-        sort: what is sorted by; None: the text.
-        path: of the value in metrics.json, its keys joined by slashes.
-        title: what is shown when one points at it.
-        mark: good, bad or open; empty for most.
-        picture: a data URL instead of text.
+        text: the main text.
+        small: a second line in small type.
+        sort: the sort key; None: the text.
+        path: path of the value in metrics.json, keys joined by slashes.
+        title: tooltip.
+        mark: good, bad or open (colour of the text); empty: none.
+        picture: data URL of an image that replaces the text.
     """
 
     text: str = ""
@@ -42,14 +42,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under names.
+    """A table.
 
     Attributes:
-        key: its id in the page.
-        title: above it; may be empty.
-        columns: their names; those that begin with "#" hold numbers.
-        rows: cells, as many as columns.
-        notes: beneath it: why cells are empty.
+        key: HTML id.
+        title: heading; may be empty.
+        columns: column headers; a leading "#" marks a numeric column.
+        rows: cells by row, one per column.
+        notes: footnotes, such as reasons for missing values.
     """
 
     key: str
@@ -60,64 +60,67 @@ class Table:
 
     @property
     def is_long(self) -> bool:
-        """Whether it is scrolled in a frame of its own, and has a field for searching."""
-        return len(self.rows) >= LONG_FROM_ROWS
+        """Whether the table scrolls in a frame and has a search field."""
+        return len(self.rows) >= MIN_ROWS_LONG
 
 
 def slide_table(run: FinishedRun) -> Table:
-    """The ledger of slides, with their thumbnails; those that are not used come first."""
-    undrawn: Mapping[str, str] = run.record.get("thumbnails_failed", {})
+    """Table of slides with thumbnails, failed and excluded slides first."""
+    failed_thumbnails: Mapping[str, str] = run.record.get("thumbnails_failed", {})
     rows = []
-    good = run.slides["status"].isin(GOOD)
-    for slide in pd.concat([run.slides[~good], run.slides[good]]).to_dict("records"):
+    usable = run.slides["status"].isin(USABLE)
+    for slide in pd.concat([run.slides[~usable], run.slides[usable]]).to_dict("records"):
         name = str(slide["slide_id"])
         mpp = slide.get("mpp")
         rows.append(
             (
-                _thumbnail(run, slide, is_undrawn=name in undrawn),
+                _thumbnail(run, slide, has_failed=name in failed_thumbnails),
                 Cell(name, title=str(slide.get("path", ""))),
                 Cell(str(slide["case_id"])),
                 status_cell(slide["status"]),
                 _count(slide["n_tiles"]),
                 Cell("–") if pd.isna(mpp) else Cell(f"{mpp:.4g}", _text(slide.get("mpp_source")), sort=float(mpp)),
                 Cell(f"{slide['seconds']:.1f}", sort=float(slide["seconds"])),
-                Cell("; ".join(filter(None, (_text(slide["reason"]), _optics(slide), _undrawn(undrawn, name))))),
+                Cell(_slide_notes(slide, failed_thumbnails.get(name))),
             )
         )
-    columns = ("", "slide", "case", "status", "#tiles", "#µm per pixel", "#seconds", "reason")
-    return Table("slide-ledger", "", columns, tuple(rows))
+    columns = ("", "slide", "case", "status", "#tiles", "#µm/px", "#seconds", "notes")
+    return Table("slide-table", "", columns, tuple(rows))
 
 
-def _undrawn(undrawn: Mapping[str, str], name: str) -> str:
-    return f"not drawn: {undrawn[name]}" if name in undrawn else ""
+def _slide_notes(slide: Mapping[Any, Any], thumbnail_failure: str | None) -> str:
+    """Why a slide failed or was excluded, an unusual resolution, and why it has no thumbnail."""
+    no_thumbnail = f"no thumbnail: {thumbnail_failure}" if thumbnail_failure else ""
+    return "; ".join(filter(None, (_text(slide["reason"]), _resolution_note(slide), no_thumbnail)))
 
 
-def _optics(slide: Mapping[Any, Any]) -> str:
-    """What is unusual about a slide's resolution: pixels that were enlarged, metadata that are contradicted or overridden."""
+def _resolution_note(slide: Mapping[Any, Any]) -> str:
+    """Upsampled pixels, and resolution metadata that are contradicted or overridden; empty: neither."""
     factor, source = slide.get("upsampling"), _text(slide.get("mpp_source"))
-    enlarged = f"coarser than the tiles: enlarged {factor:.2f} times" if factor and factor > NOTABLE_UPSAMPLING else ""
+    upsampled = f"coarser than the tiles: upsampled {factor:.2f}-fold" if factor and factor > NOTABLE_UPSAMPLING else ""
     doubtful = f"resolution from {source}" if "doubtful" in source or "overrides" in source else ""
-    return "; ".join(filter(None, (enlarged, doubtful)))
+    return "; ".join(filter(None, (upsampled, doubtful)))
 
 
-def _thumbnail(run: FinishedRun, slide: Mapping[Any, Any], *, is_undrawn: bool) -> Cell:
+def _thumbnail(run: FinishedRun, slide: Mapping[Any, Any], *, has_failed: bool) -> Cell:
     name = str(slide["slide_id"])
     picture = thumbnail_url(run, name)
     if picture:
-        outlined = "its tissue outlined" if slide["n_tiles"] else "no tissue outlined: it has no tiles"
-        return Cell(picture=picture, title=f"{name}, {outlined}")
-    if is_undrawn or slide["status"] not in GOOD:
-        return Cell("not drawn", mark="open")
-    return Cell("not drawn", "the run's command, given again, draws it")
+        outline = "tissue outlined" if slide["n_tiles"] else "no tissue outline: no tiles"
+        return Cell(picture=picture, title=f"{name}, {outline}")
+    if has_failed or slide["status"] not in USABLE:
+        return Cell("no thumbnail", mark="open")
+    return Cell("no thumbnail", "repeat the run's command to make it")
 
 
 def case_table(run: FinishedRun) -> Table:
-    """Every case that came in: used or left out, with the reason, and its labels."""
+    """Table of all input cases: status, data available, labels, and the reason for exclusion."""
     labels = [
         name
         for name in run.cases.columns
         if name not in ("case_id", "status", "reason", "n_slides", "has_genes") and run.cases[name].notna().any()
     ]
+    reasons = ["reason"] if run.cases["reason"].map(_text).any() else []
     rows = [
         (
             Cell(str(case["case_id"])),
@@ -125,37 +128,51 @@ def case_table(run: FinishedRun) -> Table:
             _count(case["n_slides"]),
             Cell("yes" if case["has_genes"] else "no"),
             *(value_cell(case[name]) for name in labels),
-            Cell(_text(case["reason"])),
+            *(Cell(_text(case[name])) for name in reasons),
         )
         for case in run.cases.to_dict("records")
     ]
-    columns = ("case", "status", "#slides", "genes", *(name.replace("_", " ") for name in labels), "reason")
+    columns = ("case", "status", "#slides", "genes", *map(column_name, labels), *reasons)
     return Table("case-table", "", columns, tuple(rows))
 
 
 def diagnosis_table(run: FinishedRun) -> Table:
-    """The integrated diagnosis of each case, and the rule that led to it."""
+    """Table of the integrated diagnosis of each case and the rule applied."""
     columns = [name for name in run.diagnoses.columns if name not in ("case_id", "use")]
     rows = [
         (Cell(str(case["case_id"])), *(value_cell(case[name]) for name in columns))
         for case in run.diagnoses.to_dict("records")
     ]
-    return Table("diagnosis-table", "", ("case", *(name.replace("_", " ") for name in columns)), tuple(rows))
+    return Table("diagnosis-table", "", ("case", *(column_name(name) for name in columns)), tuple(rows))
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A predictor in the table of metrics; `path` is its own in metrics.json, `other` its key if it is compared with."""
+    """A predictor in the table of metrics.
+
+    Attributes:
+        label: display name.
+        path: path of its metrics in metrics.json.
+        metrics: metrics by path below `path`.
+        comparator: key of a comparator or baseline; empty for the model.
+        small: second line beneath the label.
+    """
 
     label: str
     path: str
     metrics: Mapping[str, Metric]
-    other: str = ""
+    comparator: str = ""
     small: str = ""
 
 
 def metric_table(key: str, path: str, report: TaskReport[Any]) -> Table:
-    """Each predictor with all its metrics, and the model's difference from it; `path` is the report's in metrics.json."""
+    """Table of all metrics by predictor, with the difference from the model.
+
+    Args:
+        key: HTML id.
+        path: path of the report in metrics.json.
+        report: the report of the task.
+    """
     predictors = _predictors(path, report)
     metrics = list(dict.fromkeys(metric for row in predictors for metric in row.metrics))
     if trivial := report.model.pooled.trivial:
@@ -164,13 +181,14 @@ def metric_table(key: str, path: str, report: TaskReport[Any]) -> Table:
     rows = []
     for row in predictors:
         cells = [metric_cell(row.metrics.get(metric), f"{row.path}/{metric}") for metric in metrics]
-        rows.append((Cell(row.label, row.small), _difference(report, row.other, path), *cells))
+        rows.append((Cell(row.label, row.small), _difference(report, row.comparator, path), *cells))
     columns = (
         "predictor",
-        f"#{metric_name(report.headline)}: {report.model_name} minus it",
+        f"#Δ {metric_name(report.headline)}: {report.model_name} − predictor",
         *(f"#{_metric_title(name)}" for name in metrics),
     )
-    return Table(key, "All predictors, pooled over the folds", columns, tuple(rows), _reasons(predictors))
+    title = "All predictors" if report.new_cohort else "All predictors, test cases of all folds pooled"
+    return Table(key, title, columns, tuple(rows), _reasons(predictors))
 
 
 def _predictors(path: str, report: TaskReport[Any]) -> list[_Row]:
@@ -186,18 +204,18 @@ def _predictors(path: str, report: TaskReport[Any]) -> list[_Row]:
     for part, others in (("comparators", report.comparators), ("baselines", report.baselines)):
         for other, one in others.items():
             where = f"{path}/{part}/{other}/pooled"
-            rows.append(_Row(other_name(other), where, dict(one.pooled.scalars()), other))
+            rows.append(_Row(comparator_name(other), where, dict(one.pooled.scalars()), other))
     return rows
 
 
-def _difference(report: TaskReport[Any], other: str, path: str) -> Cell:
-    if other not in report.differences:
+def _difference(report: TaskReport[Any], comparator: str, path: str) -> Cell:
+    if comparator not in report.differences:
         return Cell()
-    return metric_cell(report.differences[other], f"{path}/differences/{other}")
+    return metric_cell(report.differences[comparator], f"{path}/differences/{comparator}")
 
 
 def _reasons(rows: Iterable[_Row]) -> tuple[str, ...]:
-    """Why there are dashes, each reason once."""
+    """Reasons for missing values and intervals, each once with its predictors."""
     found: dict[str, list[str]] = {}
     for row in rows:
         for name, metric in row.metrics.items():
@@ -207,7 +225,7 @@ def _reasons(rows: Iterable[_Row]) -> tuple[str, ...]:
 
 
 def fold_table(key: str, path: str, headline: str, model: PredictorReport[Any]) -> Table | None:
-    """The model's metrics by fold; None where there are no folds."""
+    """Table of the metrics of the model by fold; None where there are no folds."""
     if not model.folds:
         return None
     by_fold = [dict(fold.metrics.scalars()) for fold in model.folds]
@@ -218,14 +236,14 @@ def fold_table(key: str, path: str, headline: str, model: PredictorReport[Any]) 
         rows.append((Cell(str(fold.fold), sort=float(fold.fold)), _count(fold.metrics.n), *cells))
     notes = []
     if model.mean is not None:
-        sd = f", standard deviation {plain(model.sd)}" if model.sd is not None else ""
-        notes.append(f"{metric_name(headline)}: mean over {model.n_folds} folds {plain(model.mean)}{sd}.")
+        sd = f", standard deviation {decimal(model.sd)}" if model.sd is not None else ""
+        notes.append(f"{metric_name(headline)}: mean over {model.n_folds} folds {decimal(model.mean)}{sd}.")
     columns = ("fold", "#cases", *(f"#{_metric_title(name)}" for name in metrics))
     return Table(key, "By fold", columns, tuple(rows), tuple(notes))
 
 
 def class_table(key: str, path: str, pooled: ClassificationMetrics) -> Table:
-    """Sensitivity and specificity by class."""
+    """Table of sensitivity and specificity by class."""
     rows = [
         (
             Cell(name),
@@ -246,7 +264,7 @@ def _metric_title(path: str) -> str:
 
 
 def metric_cell(metric: Metric | None, path: str) -> Cell:
-    """A value with its interval beneath; a dash that says why where there is none."""
+    """Cell with a value and its confidence interval; a dash with the reason as tooltip where there is no value."""
     if metric is None:
         return Cell()
     value, _, interval = number(metric).partition(" ")
@@ -256,7 +274,7 @@ def metric_cell(metric: Metric | None, path: str) -> Cell:
 
 
 def status_cell(status: object) -> Cell:
-    """A status, marked good or bad."""
+    """Cell with a status, coloured where it needs attention."""
     return Cell(str(status), mark=STATUS_MARKS.get(str(status), ""))
 
 
@@ -265,7 +283,7 @@ def _count(value: float) -> Cell:
 
 
 def value_cell(value: object) -> Cell:
-    """A cell of a table of the run: numbers short, what is missing a dash."""
+    """Cell with a value of a CSV table: numbers rounded, missing values as a dash."""
     if value is None or value == "" or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
         return Cell("–")
     if isinstance(value, bool):
