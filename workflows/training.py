@@ -73,7 +73,7 @@ def evaluate(
     Returns:
         The report of `metrics.json`, the predictions of the model, and those of each comparator.
     """
-    from pipeline.training.model_folder import hand_out, hand_out_folds
+    from pipeline.training.model_folder import export_fold_models, export_model
     from pipeline.training.results import conclude, summarise
     from pipeline.training.splits import write_folds
 
@@ -84,8 +84,8 @@ def evaluate(
     report, predictions, comparators = conclude(plan, jobs, labels, cases, n_boot=config.bootstrap, seed=config.seed)
     summary = summarise(plan, jobs, predictions, n_boot=config.bootstrap, seed=config.seed)
     *by_folds, final = (job.out / "model" for job in jobs.model)
-    hand_out(final, folder / "models" / plan.name, summary)
-    hand_out_folds(by_folds, final, folder / "models" / f"{plan.name}-folds", summary)
+    export_model(final, folder / "models" / plan.name, summary)
+    export_fold_models(by_folds, final, folder / "models" / f"{plan.name}-folds", summary)
     return report, predictions, comparators
 
 

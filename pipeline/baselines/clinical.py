@@ -1,4 +1,4 @@
-"""What clinical columns say by themselves: models of age and sex and, for survival, of grade and subtype."""
+"""Clinical baselines: models of age and sex and, for survival, of grade and subtype."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ CLINICAL_RIDGE = 0.01  # of lifelines' mean log-likelihood: steadies rare levels
 
 @dataclass(frozen=True)
 class ClinicalDesign:
-    """Numeric columns for a linear model, made from training cases alone.
+    """Numeric columns for a linear model, learned from training cases only.
 
     Numbers: a missing value is the training median. Categories: an indicator for each training level but the first; a
     case whose level is missing, or unknown to the training cases, gets the indicators' training means, so that it stands
@@ -76,7 +76,7 @@ class ClinicalDesign:
     @property
     def columns(self) -> list[str]:
         """Names of the columns."""
-        return [*self.medians, *(f"{name}={level}" for name, own in self.levels.items() for level in own)]
+        return [*self.medians, *(f"{name}={level}" for name, levels in self.levels.items() for level in levels)]
 
     def of(self, cases: "pd.DataFrame") -> Float[np.ndarray, "n g"]:
         """The columns of any cases; a clinical column that they lack counts as missing."""
@@ -84,10 +84,12 @@ class ClinicalDesign:
         for name, median in self.medians.items():
             values = _as_numbers(cases[name]).fillna(median) if name in cases.columns else np.full(len(cases), median)
             found.append(np.asarray(values, float)[:, None])
-        for name, own in self.levels.items():
+        for name, means in self.levels.items():
             words = _words(cases[name]).to_numpy(object) if name in cases.columns else np.full(len(cases), None, object)
-            told = np.isin(words.astype(str), self.known[name])
-            found += [np.where(told, words == level, mean).astype(float)[:, None] for level, mean in own.items()]
+            recognised = np.isin(words.astype(str), self.known[name])
+            found += [
+                np.where(recognised, words == level, mean).astype(float)[:, None] for level, mean in means.items()
+            ]
         return np.concatenate(found, axis=1)
 
     def to_json(self) -> dict[str, Any]:
@@ -95,14 +97,14 @@ class ClinicalDesign:
         return {"medians": dict(self.medians), "levels": dict(self.levels), "known": dict(self.known)}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> "ClinicalDesign":
-        """What `to_json` gave."""
-        medians = {str(name): float(numbers(value)) for name, value in told["medians"].items()}
+    def from_json(cls, described: Mapping[str, Any]) -> "ClinicalDesign":
+        """What `to_json` returned, read back; ValueError or LookupError where it is unsound."""
+        medians = {str(name): float(numbers(value)) for name, value in described["medians"].items()}
         levels = {
-            str(name): {str(level): float(numbers(mean)) for level, mean in own.items()}
-            for name, own in told["levels"].items()
+            str(name): {str(level): float(numbers(mean)) for level, mean in means.items()}
+            for name, means in described["levels"].items()
         }
-        return cls(medians, levels, {name: tuple(map(str, told["known"][name])) for name in levels})
+        return cls(medians, levels, {name: tuple(map(str, described["known"][name])) for name in levels})
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,9 @@ class ClinicalRisk:
         return {"design": self.design.to_json(), "linear": self.linear.to_json()}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> "ClinicalRisk":
-        """What `to_json` gave."""
-        return cls(ClinicalDesign.from_json(told["design"]), LinearRisk.from_json(told["linear"]))
+    def from_json(cls, described: Mapping[str, Any]) -> "ClinicalRisk":
+        """What `to_json` returned, read back; ValueError or LookupError where it is unsound."""
+        return cls(ClinicalDesign.from_json(described["design"]), LinearRisk.from_json(described["linear"]))
 
 
 @dataclass(frozen=True)
@@ -144,9 +146,9 @@ class ClinicalClasses:
         return {"design": self.design.to_json(), "linear": self.linear.to_json()}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> "ClinicalClasses":
-        """What `to_json` gave."""
-        return cls(ClinicalDesign.from_json(told["design"]), LinearClasses.from_json(told["linear"]))
+    def from_json(cls, described: Mapping[str, Any]) -> "ClinicalClasses":
+        """What `to_json` returned, read back; ValueError or LookupError where it is unsound."""
+        return cls(ClinicalDesign.from_json(described["design"]), LinearClasses.from_json(described["linear"]))
 
 
 def fit_clinical_cox(

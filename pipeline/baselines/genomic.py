@@ -1,4 +1,4 @@
-"""What genes say by themselves: ridge models of all features, fitted on training cases.
+"""Genomic baselines: ridge models of all features, fitted on training cases.
 
 They work on all principal components of the training cases: a ridge solution is a combination of the training rows
 (Hastie & Tibshirani 2004, "Efficient quadratic regularization for expression arrays"), hence nothing is lost by it, and
@@ -96,7 +96,7 @@ def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, 
     """The ridge Cox model behind `fit_omics_cox`, with the same arguments.
 
     Raises:
-        NotConvergedError: it cannot be fitted; says why.
+        NotConvergedError: it cannot be fitted; the message gives the reason.
     """
     scores, centre, axes = principal_components(train)
     if reason := unfit_for_cox(event, scores.shape[1]):

@@ -1,6 +1,6 @@
-"""What a model has to beat: forms of the simple predictors, which are fitted on training cases and travel with the model.
+"""Baselines that a model is compared with: linear predictors, fitted on training cases and kept in the model folder.
 
-A predictor is fitted once (`clinical.py`, `genomic.py`) and then asked about any cases; it never sees a label of theirs. A
+A predictor is fitted once (`clinical.py`, `genomic.py`) and then predicts any cases, without their labels. A
 fit that fails (too few events, no convergence) gives NaN predictions with the reason, from which the metrics become None
 with a reason.
 """
@@ -28,7 +28,7 @@ Events = Bool[np.ndarray, " m"]
 
 @dataclass(frozen=True)
 class SurvivalPrediction:
-    """What a survival predictor says of n test cases.
+    """Prediction of survival for n cases.
 
     Attributes:
         risk: higher is worse; NaN if the fit failed.
@@ -48,7 +48,7 @@ class SurvivalPrediction:
 
 @dataclass(frozen=True)
 class ClassPrediction:
-    """What a classifier says of n test cases.
+    """Prediction of classes for n cases.
 
     Attributes:
         probabilities: of the K classes; rows add up to 1; NaN if the fit failed.
@@ -99,7 +99,7 @@ class LinearRisk:
 
     @classmethod
     def failed(cls, n_train: int, reason: str) -> "LinearRisk":
-        """A predictor that says nothing, and why."""
+        """Return a predictor whose predictions are NaN, with the reason."""
         logger.warning("baseline left empty: %s", reason)
         nothing = np.zeros(0)
         return cls(nothing, nothing, 1.0, nothing, nothing, np.full(n_train, np.nan), reason)
@@ -123,18 +123,20 @@ class LinearRisk:
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> "LinearRisk":
-        """What `to_json` gave."""
-        if told["reason"] is not None:
+    def from_json(cls, described: Mapping[str, Any]) -> "LinearRisk":
+        """What `to_json` returned, read back; ValueError or LookupError where it is unsound."""
+        if described["reason"] is not None:
             nothing = np.zeros(0)
-            return cls(nothing, nothing, 1.0, nothing, nothing, np.full(int(told["n_train"]), np.nan), told["reason"])
+            return cls(
+                nothing, nothing, 1.0, nothing, nothing, np.full(int(described["n_train"]), np.nan), described["reason"]
+            )
         return cls(
-            coefficients=numbers(told["coefficients"]),
-            centre=numbers(told["centre"]),
-            slope=float(told["slope"]),
-            steps=numbers(told["steps"]),
-            hazard=numbers(told["hazard"]),
-            train_risk=numbers(told["train_risk"]),
+            coefficients=numbers(described["coefficients"]),
+            centre=numbers(described["centre"]),
+            slope=float(described["slope"]),
+            steps=numbers(described["steps"]),
+            hazard=numbers(described["hazard"]),
+            train_risk=numbers(described["train_risk"]),
         )
 
 
@@ -160,7 +162,7 @@ class LinearClasses:
 
     @classmethod
     def failed(cls, n_classes: int, reason: str) -> "LinearClasses":
-        """A predictor that says nothing, and why."""
+        """Return a predictor whose predictions are NaN, with the reason."""
         logger.warning("baseline left empty: %s", reason)
         return cls(n_classes, (), np.zeros((0, 0)), np.zeros(0), np.zeros(0), reason)
 
@@ -180,15 +182,21 @@ class LinearClasses:
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> "LinearClasses":
-        """What `to_json` gave."""
-        n_classes = int(told["n_classes"])
-        if told["reason"] is not None:
-            return cls(n_classes, (), np.zeros((0, 0)), np.zeros(0), np.zeros(0), str(told["reason"]))
-        seen = tuple(int(k) for k in told["seen"])
+    def from_json(cls, described: Mapping[str, Any]) -> "LinearClasses":
+        """What `to_json` returned, read back; ValueError or LookupError where it is unsound."""
+        n_classes = int(described["n_classes"])
+        if described["reason"] is not None:
+            return cls(n_classes, (), np.zeros((0, 0)), np.zeros(0), np.zeros(0), str(described["reason"]))
+        seen = tuple(int(k) for k in described["seen"])
         if not all(0 <= k < n_classes for k in seen):
             raise ValueError(f"classes {seen} of {n_classes}")
-        return cls(n_classes, seen, numbers(told["coefficients"]), numbers(told["intercepts"]), numbers(told["centre"]))
+        return cls(
+            n_classes,
+            seen,
+            numbers(described["coefficients"]),
+            numbers(described["intercepts"]),
+            numbers(described["centre"]),
+        )
 
 
 def numbers(values: Any) -> Float[np.ndarray, "..."]:
@@ -234,7 +242,7 @@ def fit_logistic(
         cv=inner_folds(labels, seed),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of the fit that is used it is asked below
+        warnings.simplefilter("ignore", ConvergenceWarning)  # convergence of the fit that is used is checked below
         search.fit(x, labels)
     best = search.best_estimator_
     if best.n_iter_.max() >= MAX_LOGISTIC_STEPS:

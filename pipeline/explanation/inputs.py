@@ -58,7 +58,7 @@ class ExplanationInputs:
     def omics_matrix(self, trained: TrainedModel, cases: Sequence[str]) -> OmicsMatrix:
         """Join the unscaled genes and covariates that a model reads, of those of the cases that have any."""
         known = trained.scaler.features if trained.scaler else None
-        columns = known_covariates(self.labels, trained.facts.get("covariates", ()))
+        columns = known_covariates(self.labels, trained.metadata.get("covariates", ()))
         matrix = with_covariates(OmicsMatrix.load(self.omics), self.labels, columns, features=known)
         available = set(matrix.case_ids)
         return matrix.take([case for case in dict.fromkeys(cases) if case in available])

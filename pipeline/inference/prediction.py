@@ -18,7 +18,7 @@ from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for,
 from pipeline.training.fit import predict
 from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel
-from pipeline.training.summary import told_validated
+from pipeline.training.summary import describe_validation
 from preprocessing.cohort import Cohort
 from preprocessing.io.errors import InputError, some
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
@@ -242,7 +242,7 @@ def _predict_case(
     pattern = used_modalities(slides=bool(len(features)), genes=predictor.reads_genes and case in first.data.rows)
     validated = {name: one.model_dump() for name, one in predictor.metadata.training.validated.items()}
     row: dict[str, Any] = {"case_id": case, "status": "predicted", "reason": "", "modalities": pattern}
-    row["cross_validation"] = told_validated(validated, pattern)
+    row["cross_validation"] = describe_validation(validated, pattern)
     row["missing_gene_share"] = first.missing.get(case, math.nan)
     row["missing_gene_groups"] = ";".join(first.absent.get(case, ()))
     if not pattern:

@@ -146,7 +146,7 @@ def _load(folder: Path) -> Predictor:
     path = folder / ENSEMBLE
     if not path.is_file():
         trained = load_model(folder)
-        return _predictor(folder, (trained,), trained.facts, [folder], trained.scaler)
+        return _predictor(folder, (trained,), trained.metadata, [folder], trained.scaler)
     described = read_json(path)
     require_format(described, path)
     names = described.get("members")
@@ -164,7 +164,7 @@ def _load(folder: Path) -> Predictor:
         scaler = OmicsScaler.from_json(described["omics"]) if described.get("omics") else None
     except UNSOUND as error:
         raise InputError(f"model: {path} is damaged ({error}); copy the model folder from its run again") from None
-    return _predictor(folder, members, members[0].facts | described, member_folders, scaler)
+    return _predictor(folder, members, members[0].metadata | described, member_folders, scaler)
 
 
 def _is_plain(name: str) -> bool:

@@ -3,7 +3,7 @@
 Drawing n cases with replacement is the same as giving each case a count. A metric is therefore written once, as a
 function of such counts (a `Statistic`), and all resamples are computed together: as ratios of sums over cases, w·x /
 w·y, or over pairs of cases, wᵀAw / wᵀCw. Intervals are percentile intervals (Efron & Tibshirani 1993, chapter 13). What
-was fitted on training cases (models, thresholds, censoring weights) stays fixed: the interval tells the uncertainty of
+was fitted on training cases (models, thresholds, censoring weights) stays fixed: the interval is the uncertainty of
 these cases, not of training (for cross-validated values it is therefore somewhat too narrow: Bates, Hastie & Tibshirani
 2023).
 """

@@ -1,4 +1,4 @@
-"""How good predicted class probabilities are.
+"""Metrics of predicted class probabilities.
 
 A class that no case belongs to leaves the averages over classes undefined: they are None with that reason, never a mean
 over the others.
@@ -150,9 +150,9 @@ def micro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.nda
     reason = _not_finite(probabilities)
     if reason:
         return undefined(n, reason)
-    own = probabilities[np.arange(n), labels]
+    of_truth = probabilities[np.arange(n), labels]
     same = _same_fold(n, folds)
-    wins = same * sum(agreement(own, probabilities[:, k]) * (labels != k)[None, :] for k in range(n_classes))
+    wins = same * sum(agreement(of_truth, probabilities[:, k]) * (labels != k)[None, :] for k in range(n_classes))
     return ratio_of_pairs(wins, same * (n_classes - 1))
 
 

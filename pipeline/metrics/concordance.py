@@ -1,4 +1,4 @@
-"""How well risks rank cases under censoring.
+"""Concordance: how well risks rank cases under censoring.
 
 Conventions. `event` True: it happened. A higher risk is a worse outcome. Times are months. A pair of cases is
 comparable if the one with the shorter time had its event; a case that is censored at that very time has outlived it.
@@ -142,7 +142,7 @@ def not_finite(what: str, values: np.ndarray) -> str | None:
 
 
 def no_horizon(dead: Bool[np.ndarray, " n"], alive: Bool[np.ndarray, " n"], horizon: float) -> str | None:
-    """Why nothing can be told at this horizon (months): nobody died by then, or nobody is followed beyond; else None."""
+    """Why a horizon (months) cannot be evaluated: no death by then, or no case followed beyond; None where it can."""
     if not dead.any():
         return f"no event by {horizon:g} months among {len(dead)} cases"
     if not alive.any():

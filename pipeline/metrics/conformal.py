@@ -1,4 +1,4 @@
-"""Conformal prediction sets: the classes that a case may have, at a coverage that is promised.
+"""Conformal prediction sets: the classes that a case may have, with a promised coverage.
 
 The score of a class is 1 − its probability (LAC: Sadinle, Lei & Wasserman 2019, "Least ambiguous set-valued classifiers
 with bounded error levels", JASA 114), and a set holds every class whose score is at most the threshold: the
@@ -6,7 +6,7 @@ with bounded error levels", JASA 114), and a set holds every class whose score i
 scored by the same model, at least 90 % of the sets hold the true class, over all cases, not within each class.
 
 Calibration cases are out-of-fold: each was scored by a model that had not seen it. A tested case of a training run is
-calibrated on the cases of the other folds. For new cases the model that is handed out stands in for the folds' models: it
+calibrated on the cases of the other folds. For new cases the final model replaces the fold models: it
 was trained on more cases than each of them, and the coverage then holds as far as it scores new cases no worse than they
 did; this is checked, not proven (cf. Vovk 2015, "Cross-conformal predictors", Ann. Math. Artif. Intell. 74).
 
@@ -41,13 +41,13 @@ def prediction_sets(
         thresholds: of each case.
         classes: their names.
     """
-    told = []
+    sets = []
     for row, limit in zip(probabilities, thresholds, strict=True):
         order = np.argsort(-row, kind="stable")
-        told.append(";".join(classes[k] for i, k in enumerate(order) if i == 0 or 1 - row[k] <= limit))
-    return told
+        sets.append(";".join(classes[k] for i, k in enumerate(order) if i == 0 or 1 - row[k] <= limit))
+    return sets
 
 
-def holds(told: str, label: str) -> bool:
-    """Whether a set, as it is told, has the class."""
-    return label in told.split(";")
+def contains(classes: str, label: str) -> bool:
+    """Whether a set, written as `prediction_sets` returns it, contains the class."""
+    return label in classes.split(";")

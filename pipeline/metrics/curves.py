@@ -1,4 +1,4 @@
-"""How well survival curves foretell the share of cases alive, under censoring."""
+"""Accuracy and calibration of predicted survival curves under censoring."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -145,14 +145,14 @@ def kaplan_meier_at(time: Months, event: Events, months: float) -> Statistic:
 def survival_at(
     curves: Float[np.ndarray, "n t"], curve_times: Float[np.ndarray, " t"], months: Float[np.ndarray, " m"]
 ) -> Float[np.ndarray, "n m"]:
-    """The curves at other times, straight between two of their own, from 1 at 0 months (Kvamme & Borgan 2021)."""
+    """Interpolate curves at other times (months), linearly, from 1 at 0 months (Kvamme & Borgan 2021)."""
     times = np.concatenate([[0.0], curve_times[curve_times > 0]])
     known = np.column_stack([np.ones(len(curves)), curves[:, curve_times > 0]])
     return np.stack([np.interp(months, times, curve) for curve in known])
 
 
 def beyond(curve_times: Float[np.ndarray, " t"], horizon: float) -> str | None:
-    """Why the curves tell nothing at this horizon (months): they end before it; else None."""
+    """Why curves cannot be evaluated at a horizon (months): they end before it; None where they can."""
     if curve_times[-1] < horizon:
         return f"the survival curves end at {curve_times[-1]:g} months, before {horizon:g}"
     return None

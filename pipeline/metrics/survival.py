@@ -209,7 +209,7 @@ def risk_groups(
         time: months to event or censoring.
         event: whether the event happened.
         risk: higher is worse; high is above the median.
-        train_risk_median: one for all, or one a case; None: nothing can be said.
+        train_risk_median: one for all, or one a case; None: no metric.
         weights: resamples.
     """
     reason = "no median of the training risks was given" if train_risk_median is None else not_finite("risks", risk)

@@ -21,7 +21,7 @@ from pipeline.metrics import (
     classification_metrics,
     macro_auc,
 )
-from pipeline.metrics.conformal import holds, prediction_sets
+from pipeline.metrics.conformal import contains, prediction_sets
 from pipeline.tasks.base import OUTCOME, FittedTask, PredictionSets, Task
 from pipeline.tasks.class_baselines import ClassBaselines
 from preprocessing.io.errors import InputError
@@ -200,7 +200,9 @@ class ClassSets(PredictionSets):
 
     def covered(self, sets: Sequence[str], cases: pd.DataFrame) -> Bool[np.ndarray, " n"]:
         """Whether each set contains the case's class."""
-        return np.array([holds(one, label) for one, label in zip(sets, cases["label"].astype(str), strict=True)], bool)
+        return np.array(
+            [contains(one, label) for one, label in zip(sets, cases["label"].astype(str), strict=True)], bool
+        )
 
     def sizes(self, sets: Sequence[str]) -> Float[np.ndarray, " n"]:
         """Number of classes in each set."""

@@ -36,8 +36,8 @@ from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
 
-SLIDES_ALONE = "abmil"  # the baseline that looks at slides only
-SINGLE_MODALITY = "single_modality.csv"  # predictions of cases with both modalities, from either alone
+SLIDES_ONLY = "abmil"  # model of the baseline on slides only
+SINGLE_MODALITY = "single_modality.csv"  # predictions of cases with both modalities, from slides only and genes only
 WITHOUT = {"slides": {"omics": False}, "genes": {"slides": False}}  # by the modality that is left
 
 
@@ -47,14 +47,14 @@ class FoldJob:
 
     Attributes:
         task: name.
-        fold: its cases; `number` FINAL is the model that is handed out.
+        fold: its cases; `number` FINAL: the final model.
         labels: labels and covariates, indexed by case id.
         vocabulary: the task's classes.
         omics: file of the joined molecular features.
         defining: those of them that define the label and are left out.
         covariates: columns of `labels` that become one more group.
         gene_sets: genes by set, or None; of a model with subspaces, theirs.
-        gene_notes: what is to be said about these sets.
+        gene_notes: notes on these sets.
         bags: feature groups of each case.
         encoder: what the features are made of, for the model folder; None without slides.
         config: the run's.
@@ -108,7 +108,7 @@ class TaskJobs:
     """The jobs of one task.
 
     Attributes:
-        model: the folds of the model, and last the one that is handed out.
+        model: the folds of the model, and last the final model.
         comparators: the same folds of each comparator, by its name.
         schemes: the model's folds of each further scheme, by its name.
     """
@@ -150,9 +150,9 @@ def _fit_and_predict(job: FoldJob) -> None:
     if fold.test:
         write_predictions(job, fold, data, learned)
         if baselines:
-            told = baselines.predict(job.labels, data, fold.test, device=job.device)
-            told.insert(1, "fold", fold.number)
-            _write(job.out / "baselines.csv", told)
+            predictions = baselines.predict(job.labels, data, fold.test, device=job.device)
+            predictions.insert(1, "fold", fold.number)
+            _write(job.out / "baselines.csv", predictions)
     write_history(job.out / "history.csv", learned.histories)
     save_model(job.out / "model", _trained(job, data, learned, scaler, baselines))
     if job.is_final:
@@ -163,7 +163,7 @@ def _trained(
     job: FoldJob, data: Dataset, learned: Learned, scaler: OmicsScaler | None, baselines: Baselines | None
 ) -> TrainedModel:
     """What a model folder holds."""
-    facts = {
+    metadata = {
         "encoder": job.encoder,
         "tiles": job.config.tiles.model_dump(mode="json"),
         "slide_kind": job.config.slide_kind,
@@ -181,13 +181,13 @@ def _trained(
         task=learned.task,
         scaler=scaler,
         patch_dim=data.patch_dim,
-        facts=facts,
+        metadata=metadata,
         baselines=baselines,
     )
 
 
 def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
-    """Bags and scaled gene groups of the fold's cases, and the scaler, fitted on training cases alone.
+    """Bags and scaled gene groups of the fold's cases, and the scaler, fitted on training cases only.
 
     Raises:
         InputError: no training case has genes, and the model is led by them; see `fit_scaler` for more.
@@ -224,7 +224,7 @@ def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> ReferenceCohort:
 
 
 def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
-    """The scaler of the training cases' genes, in the groups that the job's model is shown.
+    """The scaler of the training cases' genes, in the groups that the job's model reads.
 
     Raises:
         InputError: a subspace of which no gene is left.
@@ -233,7 +233,7 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
     if not names:
         return OmicsScaler.fit(train, job.gene_sets, job.config.omics)
     chosen = fit_subspaces(train, job.gene_sets, job.config.omics)
-    config = job.config.omics.model_copy(update={"empty_sets": "drop"})  # whether one is empty is told below
+    config = job.config.omics.model_copy(update={"empty_sets": "drop"})  # empty subspaces raise an error below
     scaler = OmicsScaler.fit(train, chosen.genes, config)
     require_subspaces(scaler, names)
     notes = [*job.gene_notes, *chosen.notes, *scaler.notes]
@@ -249,7 +249,7 @@ def _learn(job: FoldJob, data: Dataset, model: str, settings: ModelSettings) -> 
 
 
 def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> None:
-    """`predictions.csv` of the test cases; `single_modality.csv`: those with slides and genes, from either alone."""
+    """`predictions.csv` of the test cases; `single_modality.csv`: those with slides and genes, from slides only and genes only."""
     reads = MODELS[job.candidate.model]
 
     def predicted(cases: list[str], **without: bool) -> pd.DataFrame:
@@ -289,7 +289,7 @@ def _write(path: Path, table: pd.DataFrame) -> None:
 
 def fit_baselines(job: FoldJob, fold: Fold, data: Dataset, task: FittedTask) -> Baselines | None:
     """What the model has to beat, fitted on the same training cases; None for a task without baselines."""
-    mil = _learn(job, data, SLIDES_ALONE, MODELS[SLIDES_ALONE].Config()) if _slides_are_another_view(job) else None
+    mil = _learn(job, data, SLIDES_ONLY, MODELS[SLIDES_ONLY].Config()) if _slides_are_another_view(job) else None
     simple = task.fit_baselines(
         job.labels.loc[list(fold.train)],
         data.genes(fold.train) if data.omics else None,
@@ -302,15 +302,15 @@ def fit_baselines(job: FoldJob, fold: Fold, data: Dataset, task: FittedTask) -> 
 def _mil_baseline(job: FoldJob, data: Dataset, mil: Learned) -> TrainedModel:
     return TrainedModel(
         model=mil.model,
-        model_name=SLIDES_ALONE,
-        settings=MODELS[SLIDES_ALONE].Config(),
+        model_name=SLIDES_ONLY,
+        settings=MODELS[SLIDES_ONLY].Config(),
         task_name=job.task,
         task=mil.task,
         scaler=None,
         patch_dim=data.patch_dim,
-        facts={},
+        metadata={},
     )
 
 
 def _slides_are_another_view(job: FoldJob) -> bool:
-    return job.candidate.model != SLIDES_ALONE and any(job.bags.values())
+    return job.candidate.model != SLIDES_ONLY and any(job.bags.values())

@@ -1,4 +1,4 @@
-"""The gene groups that each candidate of a run is shown: the run's gene sets, or those that a model is built upon."""
+"""The gene groups that each candidate of a run reads: the run's gene sets, or those that the model requires."""
 
 import logging
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 def gene_groups(
     config: Config, omics: OmicsMatrix, candidate: ModelCandidate
 ) -> tuple[Mapping[str, list[str]] | None, tuple[str, ...]]:
-    """Genes by group, None where the training cases decide, and what is to be said about them.
+    """Genes by group, None where the training cases decide, and notes on them.
 
     Raises:
         InputError: see `preprocessing.omics.subspaces`.
@@ -27,7 +27,7 @@ def gene_groups(
 
 
 def check_gene_groups(config: Config, omics: OmicsMatrix) -> None:
-    """Raise InputError where the subspaces cannot be; say where they are named and nobody asks for them."""
+    """Raise InputError where the subspaces cannot be; warn where they are named and no model requires them."""
     if any(MODELS[candidate.model].subspaces for candidate in config.candidates()):
         _subspaces(config, omics)
     elif config.tumour_genes or config.microenvironment_genes:

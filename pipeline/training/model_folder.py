@@ -1,16 +1,16 @@
-"""A trained model as a folder: `weights.safetensors` and `model.json`, which together are all that prediction needs.
+"""A trained model as a folder: `weights.safetensors` and `model.json`, which are all that prediction needs.
 
     MODEL/model.json            the model, its task, genes and their scaling, encoder and tile recipe, how well it did
     MODEL/weights.safetensors   its members' weights, and the axes of its gene groups
-    MODEL/SHA256SUMS            of all its files, where it was handed out
-    MODEL/slides/               the same of the baseline that looks at slides alone, where there is one
+    MODEL/SHA256SUMS            checksums of all its files, in exported models
+    MODEL/slides/               the same of the baseline that reads slides only, where there is one
     MODEL/reference.*           reference cohort, to detect distribution shift; see `pipeline.ood.reference`
     MODEL/stain_target.*        the image whose stain slides get, where the user gave one
 
-The models of a task's folds, which answer together, are a folder of such folders, with `ensemble.json` beside them.
+The fold models of a task, whose predictions are averaged, are a folder of such folders with `ensemble.json`.
 
-A folder comes from anywhere: whatever is in it, reading it runs no code, takes no more memory than its files are long, and
-ends in a model or in an InputError.
+A folder may come from anywhere: reading it runs no code, takes no more memory than its files are long, and ends in a model
+or in an InputError, whatever it contains.
 """
 
 import json
@@ -40,31 +40,31 @@ from preprocessing.io.fingerprints import folder_digests
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
-FORMAT = 4
+FORMAT = 5
 AXES = "axes."  # of a gene group, by its number: beside the weights
 ENSEMBLE = "ensemble.json"
 SUMS = "SHA256SUMS"
 STAIN_TARGET = "stain_target"  # an image, where the stain is normalised to one of the user's
-SLIDES = "slides"  # folder of the baseline that looks at slides alone
+SLIDES = "slides"  # folder of the baseline that reads slides only
 MAX_DESCRIPTION_BYTES = 256 << 20  # 20,000 genes take 5 MB
-# What taking an unsound description for a sound one ends with.
+# What reading an unsound description raises.
 UNSOUND = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model with what was fitted along with it.
+    """A model with all that was fitted on its training cases.
 
     Attributes:
-        model: its members, on the CPU.
-        model_name: its name in the registry.
-        settings: its own, the same for each member.
-        task_name: its task's name.
+        model: the ensemble, on the CPU.
+        model_name: name in the catalogue.
+        settings: of each member of the ensemble.
+        task_name: name in the registry of tasks.
         task: the fitted task.
-        scaler: turns a gene table into the model's groups; None where it was trained without genes.
+        scaler: turns a gene table into the model's groups; None for a model that was trained without genes.
         patch_dim: width of a patch feature.
-        facts: where it comes from: encoder, tile recipe, training summary; see `pipeline.inference.metadata`.
-        baselines: what it had to beat, fitted on the same cases; None where they were not asked for.
+        metadata: provenance: encoder, tile recipe, training summary; see `pipeline.inference.metadata`.
+        baselines: fitted on the same cases; None if they were not requested.
     """
 
     model: Ensemble
@@ -74,12 +74,12 @@ class TrainedModel:
     task: FittedTask
     scaler: OmicsScaler | None
     patch_dim: int
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     baselines: Baselines | None = None
 
 
 def save_model(folder: Path, trained: TrainedModel) -> None:
-    """Write the folder, whole or not at all."""
+    """Write a model folder, complete or not at all; raises RunError where it cannot be written."""
     with atomic_folder(folder) as draft:
         try:
             save_file(_arrays(trained), draft / "weights.safetensors")
@@ -90,38 +90,44 @@ def save_model(folder: Path, trained: TrainedModel) -> None:
             save_model(draft / SLIDES, trained.baselines.slides)
 
 
-def hand_out(made: Path, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Copy a model folder and add to what it says of itself; whole or not at all."""
-    described = read_json(made / "model.json")
+def export_model(source: Path, folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Copy a model folder and add metadata to its `model.json`; complete or not at all.
+
+    Args:
+        source: folder of the model.
+        folder: destination; replaced if it exists.
+        metadata: added to `model.json`.
+    """
+    described = read_json(source / "model.json")
     with atomic_folder(folder) as draft:
-        shutil.copytree(made, draft, dirs_exist_ok=True)
-        _write_json(draft / "model.json", described | _with_target(described, draft) | dict(facts))
+        shutil.copytree(source, draft, dirs_exist_ok=True)
+        _write_json(draft / "model.json", described | _with_target(described, draft) | dict(metadata))
         write_sums(draft)
 
 
-def hand_out_folds(made: Sequence[Path], final: Path, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Copy the folds' model folders into one, an ensemble of them all: `ensemble.json` names them; whole or not at all.
+def export_fold_models(sources: Sequence[Path], final: Path, folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Copy fold models into one folder, an ensemble that `ensemble.json` describes; complete or not at all.
 
     Args:
-        made: the folds' models.
-        final: the model of all labelled cases; what a new cohort is compared with is these, as its scaler shows their genes.
-        folder: where to.
-        facts: added to what `ensemble.json` says.
+        sources: folders of the fold models.
+        final: folder of the final model; its reference cohort, all labelled cases, is that of the ensemble.
+        folder: destination; replaced if it exists.
+        metadata: added to `ensemble.json`.
     """
     described = read_json(final / "model.json")
     with atomic_folder(folder) as draft:
-        names = [f"fold_{number}" for number in range(len(made))]
-        for name, model in zip(names, made, strict=True):
+        names = [f"fold_{number}" for number in range(len(sources))]
+        for name, model in zip(names, sources, strict=True):
             shutil.copytree(model, draft / name)
         for path in final.glob("reference.*"):
             shutil.copy(path, draft / path.name)
-        told = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, draft)
-        _write_json(draft / ENSEMBLE, told | dict(facts))
+        content = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, draft)
+        _write_json(draft / ENSEMBLE, content | dict(metadata))
         write_sums(draft)
 
 
 def _with_target(described: Mapping[str, Any], draft: Path) -> dict[str, Any]:
-    """The tile recipe; an image whose stain all slides get comes along, and is named by its place in the folder."""
+    """The tile recipe; a target image of stain normalisation is copied into the folder, and named relative to it."""
     tiles = described["tiles"]
     target = tiles["stain"]["target"]
     if target is None or tiles["stain"]["method"] == "none":
@@ -132,24 +138,24 @@ def _with_target(described: Mapping[str, Any], draft: Path) -> dict[str, Any]:
 
 
 def write_sums(folder: Path) -> None:
-    """`SHA256SUMS` of all files of a model folder, as `sha256sum --check` reads it."""
+    """Write `SHA256SUMS` of all files of a model folder, as `sha256sum --check` reads it."""
     lines = [f"{digest}  {name}" for name, digest in folder_digests(folder, without=SUMS).items()]
     (folder / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def require_sums(folder: Path) -> None:
-    """Raise InputError where a file of a model folder that was handed out is not what it was then: damaged, or of another model."""
+    """Raise InputError where a file of an exported model folder is damaged, missing or of another model."""
     path = folder / SUMS
     if not path.is_file():
-        log.warning("model %s: it has no %s, so nobody can tell whether it is as it was made", folder, SUMS)
+        log.warning("model %s: no %s, so that damage cannot be detected; export the model again", folder, SUMS)
         return
-    told = dict(
+    expected = dict(
         line.split("  ", 1)[::-1] for line in path.read_text("utf-8", errors="replace").splitlines() if "  " in line
     )
     found = folder_digests(folder, without=SUMS)
-    if wrong := sorted(name for name in told.keys() | found.keys() if told.get(name) != found.get(name)):
+    if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
         raise InputError(
-            f"model: {folder} is not as it was handed out ({some(wrong)}: changed, lost or added); copy it again from its run"
+            f"model: {folder} differs from its checksums ({some(wrong)}: changed, missing or added); copy it from its run again"
         )
 
 
@@ -175,11 +181,11 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
         "fitted": trained.task.to_json(),
         "omics": trained.scaler.to_json() if trained.scaler else None,
         "baselines": trained.baselines.to_json() if trained.baselines else None,
-    } | trained.facts
+    } | trained.metadata
 
 
 def load_model(folder: Path) -> TrainedModel:
-    """The model of a folder; raises InputError if it is not one, or of another format."""
+    """Return the model of a folder; raises InputError if the folder contains none, a damaged one or one of another format."""
     described = _read_description(folder)
     arrays = _read_arrays(folder / "weights.safetensors")
     try:
@@ -206,7 +212,7 @@ def _restored(
         task=task,
         scaler=scaler,
         patch_dim=described["patch_dim"],
-        facts={name: described[name] for name in described.keys() - set(_OWN_FIELDS)},
+        metadata={name: described[name] for name in described.keys() - set(_OWN_FIELDS)},
         baselines=Baselines.from_json(task, described["baselines"], slides),
     )
 
@@ -286,7 +292,7 @@ def _read_arrays(path: Path) -> dict[str, torch.Tensor]:
 
 def _broken(path: Path, error: BaseException) -> InputError:
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return InputError(f"model: {path} is broken ({reason[:200]}); copy it again from its run")
+    return InputError(f"model: {path} is broken ({reason[:200]}); copy it from its run again")
 
 
 _OWN_FIELDS = (
@@ -306,11 +312,13 @@ _OWN_FIELDS = (
 def _read_description(folder: Path) -> Mapping[str, Any]:
     path = folder / "model.json"
     if not path.is_file() or not (folder / "weights.safetensors").is_file():
-        raise InputError(f"model: {folder} holds no model.json and weights.safetensors; name a model folder of a run")
+        raise InputError(
+            f"model: {folder} contains no model.json and weights.safetensors; name a model folder of a run"
+        )
     described = read_json(path)
     require_format(described, path)
     if missing := [name for name in _OWN_FIELDS if name not in described]:
-        raise _broken(path, ValueError(f"it says no {missing[0]}"))
+        raise _broken(path, ValueError(f"{missing[0]} is missing"))
     return described
 
 
@@ -331,5 +339,6 @@ def require_format(described: Mapping[str, Any], path: Path) -> None:
     """Raise InputError for a description that this version cannot read."""
     if (found := described.get("format")) != FORMAT:
         raise InputError(
-            f"model: {path} has format {found}, this version reads {FORMAT}; install the version that made it, or train again"
+            f"model: {path} has format {found}, this version reads format {FORMAT}; use the version that wrote it, or train the "
+            "model again with this one"
         )

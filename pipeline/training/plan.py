@@ -17,7 +17,7 @@ from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as check_covariates
 
 log = logging.getLogger(__name__)
-FINAL = -1  # number of the fold whose model is handed out: trained on every labelled case, tested on none
+FINAL = -1  # number of the final model's fold: trained on all labelled cases, tested on none
 GIVEN = "given"  # the scheme of folds that were read from files
 
 
@@ -63,12 +63,12 @@ class TaskPlan:
 
     @property
     def final(self) -> Fold:
-        """The division behind the model that the run hands out."""
+        """The fold of the final model."""
         return Fold(FINAL, self.labelled, (), self.unlabelled)
 
 
 def plan_tasks(config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> list[TaskPlan]:
-    """The tasks asked for, or all whose labels are there.
+    """Plan the requested tasks, or those by default whose labels are present.
 
     Args:
         config: the run's.
@@ -87,7 +87,7 @@ def plan_tasks(config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> list
         _require_columns(labels, config.covariates)
         check_covariates(labels, config.covariates)
         if blind := [one.name for one in config.candidates() if not MODELS[one.model].reads_genes]:
-            log.warning("covariates %s: %s looks at slides only", ", ".join(config.covariates), ", ".join(blind))
+            log.warning("covariates %s: %s reads slides only", ", ".join(config.covariates), ", ".join(blind))
     return [_plan(name, config, labels, omics) for name in wanted]
 
 
@@ -156,14 +156,14 @@ def _check_folds(task: Task, labels: pd.DataFrame, schemes: Mapping[str, Sequenc
 def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> TaskPlan:
     task = TASKS[name]
     has_label = task.labelled(labels)
-    own = labels[has_label].sort_index()
-    warnings = task.check(own, folds=2 if config.splits else config.folds)
+    labelled = labels[has_label].sort_index()
+    warnings = task.check(labelled, folds=2 if config.splits else config.folds)
     defining: dict[str, str] = {}
     if not config.allow_defining_features:
-        cases = [case for case in own.index if case in set(omics.case_ids)]
+        cases = [case for case in labelled.index if case in set(omics.case_ids)]
         values = omics.take(cases).values
         defining = defining_features(name, omics.features)
-        columns = own.loc[cases, list(task.label_columns)]
+        columns = labelled.loc[cases, list(task.label_columns)]
         defining |= label_followers(values, omics.features, columns, keep=config.omics.keep)
         defining |= label_copies(values, omics.features, columns.iloc[:, 0])
     covariates = tuple(
@@ -179,16 +179,16 @@ def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -
         )
     if gone := [column for column in config.covariates if column not in covariates]:
         warnings.append(f"task {name}: covariates {', '.join(gone)} are left out: they are, define or follow the label")
-    schemes = _schemes(config, task.strata(own), own)
+    schemes = _schemes(config, task.strata(labelled), labelled)
     if config.splits and config.split_by[0] != "case":
         warnings.append(f"task {name}: the folds of --splits take the place of --split-by {config.split_by[0]}")
-    warnings += _check_folds(task, own, schemes)
+    warnings += _check_folds(task, labelled, schemes)
     return TaskPlan(
         name=name,
-        labelled=tuple(own.index),
+        labelled=tuple(labelled.index),
         unlabelled=tuple(sorted(labels.index[~has_label])),
-        vocabulary=task.vocabulary(own),
-        summary=task.summary(own),
+        vocabulary=task.vocabulary(labelled),
+        summary=task.summary(labelled),
         schemes=schemes,
         defining=defining,
         covariates=covariates,

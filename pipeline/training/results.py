@@ -59,7 +59,7 @@ def conclude(
 def _compared(
     plan: TaskPlan, evaluation: Evaluation, report: TaskReport[Any], jobs: TaskJobs, others: Mapping[str, pd.DataFrame]
 ) -> dict[str, Any]:
-    """What a report says of comparators: their metrics, the differences and their notes."""
+    """Fields of a report on comparators: their metrics, the differences and their notes."""
     rows = {
         name: _evaluation(plan, jobs.comparators[name], table, evaluation.n_boot, evaluation.seed).cases
         for name, table in others.items()
@@ -85,7 +85,7 @@ def _with_sets(task: FittedTask, jobs: list[FoldJob], predictions: pd.DataFrame)
 
 
 def summarise(plan: TaskPlan, jobs: TaskJobs, predictions: pd.DataFrame, *, n_boot: int, seed: int) -> dict[str, Any]:
-    """What the model folder says of the training: who was in it, how well each pattern of inputs did, thresholds of sets."""
+    """Metadata of the model folder on the training: hashed cases, validation by modalities, thresholds of prediction sets."""
     out_of_fold, task = _out_of_fold(jobs.model, predictions), _fitted(plan, jobs.model[-1])
     salt = jobs.model[-1].fingerprint()
     return {
@@ -105,7 +105,7 @@ def _out_of_fold(jobs: list[FoldJob], predictions: pd.DataFrame) -> pd.DataFrame
 
 
 def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
-    """A row for every case that came in.
+    """Return a row for each input case (several where several folds test it).
 
     `status` is `tested` (predicted by the fold that did not train on it), `unlabelled` (no label: predicted by the final
     model), `untested` (in no fold's test set) or `left out` (`cases.csv` says why).
@@ -117,20 +117,20 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
         cases: the audit of all cases.
     """
     parts = [_read_predictions(job) for job in jobs if job.fold.test]
-    told = pd.concat(parts) if parts else pd.DataFrame({"case_id": [], "task": [], "fold": []})
-    told["status"] = np.where(told["case_id"].isin(plan.unlabelled), "unlabelled", "tested")
-    told["fold"] = told["fold"].where(told["status"] == "tested").astype("Int64")
-    silent = cases.loc[~cases["case_id"].isin(told["case_id"]), ["case_id", "status"]].copy()
-    silent["status"] = silent["status"].where(silent["status"] == "left out", "untested")
-    told = pd.concat([told, silent], ignore_index=True)
+    table = pd.concat(parts) if parts else pd.DataFrame({"case_id": [], "task": [], "fold": []})
+    table["status"] = np.where(table["case_id"].isin(plan.unlabelled), "unlabelled", "tested")
+    table["fold"] = table["fold"].where(table["status"] == "tested").astype("Int64")
+    absent = cases.loc[~cases["case_id"].isin(table["case_id"]), ["case_id", "status"]].copy()
+    absent["status"] = absent["status"].where(absent["status"] == "left out", "untested")
+    table = pd.concat([table, absent], ignore_index=True)
     for column, values in TASKS[plan.name].truth(labels.loc[list(plan.labelled)]).items():
-        told[column] = told["case_id"].map(values)
-    told["task"] = plan.name
-    return told[FIRST + [name for name in told if name not in FIRST]].sort_values(["case_id", "fold"])
+        table[column] = table["case_id"].map(values)
+    table["task"] = plan.name
+    return table[FIRST + [name for name in table if name not in FIRST]].sort_values(["case_id", "fold"])
 
 
 def evaluate(plan: TaskPlan, evaluation: Evaluation, jobs: list[FoldJob]) -> TaskReport[Any]:
-    """Metrics of the model, from each modality alone and of each baseline on the same test cases, and their differences."""
+    """Metrics of the model, from each modality only and of each baseline on the same test cases, and their differences."""
     folds = [job for job in jobs if not job.is_final]
     kind, name = TASKS[plan.name].kind, jobs[0].candidate.name
     report = evaluation.report(kind, name, _read_all(folds, "baselines.csv"))
@@ -190,13 +190,13 @@ def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:
     )
 
 
-def _by_modality(evaluation: Evaluation, alone: pd.DataFrame) -> dict[str, PredictorReport[Any]]:
+def _by_modality(evaluation: Evaluation, single: pd.DataFrame) -> dict[str, PredictorReport[Any]]:
     """The same model on the cases that have slides and genes: from both, from slides only, from genes only."""
-    if alone.empty:
+    if single.empty:
         return {}
-    both = evaluation.among(alone)
+    both = evaluation.among(single)
     return {"both": both.of(both.cases)} | {
-        str(name): both.of(both.matched(rows)) for name, rows in alone.groupby("modality", sort=False)
+        str(name): both.of(both.matched(rows)) for name, rows in single.groupby("modality", sort=False)
     }
 
 

@@ -1,4 +1,4 @@
-"""What a training run knows of its own model from out-of-fold predictions: how well it does, and thresholds of its sets."""
+"""Validation of a model by its out-of-fold predictions: the headline by modalities, and thresholds of prediction sets."""
 
 import math
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from pipeline.tasks import FittedTask, PredictionSets
 from pipeline.training.modalities import PATTERNS
 
 
-def by_pattern(tested: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
-    """Out-of-fold predictions by what they rest on: those that count, and of cases with both those from either alone.
+def by_pattern(tested: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
+    """Out-of-fold predictions by modalities: as tested, and for cases with both modalities also from slides only and genes only.
 
     Args:
         tested: the rows of the predictions that count, with their truth.
-        alone: the folds' `single_modality.csv` in one table; may be empty.
+        single: the folds' `single_modality.csv` in one table; may be empty.
     """
-    if alone.empty:
+    if single.empty:
         return tested
-    truth = [name for name in tested if name not in alone or name in ("case_id", "fold")]
-    known = tested[[*truth, "modalities"]].rename(columns={"modalities": "told"})
-    more = alone.merge(known, on=["case_id", "fold"])
-    return pd.concat([tested, more[more["modalities"].isin(PATTERNS) & (more["modalities"] != more["told"])]])
+    truth = [name for name in tested if name not in single or name in ("case_id", "fold")]
+    known = tested[[*truth, "modalities"]].rename(columns={"modalities": "tested_with"})
+    more = single.merge(known, on=["case_id", "fold"])
+    return pd.concat([tested, more[more["modalities"].isin(PATTERNS) & (more["modalities"] != more["tested_with"])]])
 
 
 def validated(task: FittedTask, out_of_fold: pd.DataFrame, *, n_boot: int, seed: int) -> dict[str, dict[str, Any]]:
@@ -40,7 +40,7 @@ def validated(task: FittedTask, out_of_fold: pd.DataFrame, *, n_boot: int, seed:
 
 
 def conformal(sets: PredictionSets, out_of_fold: pd.DataFrame) -> dict[str, Any]:
-    """The thresholds for new cases by what a prediction rests on; null where any class must be let in."""
+    """Return the thresholds for new cases by modalities; null where every class must be included."""
     thresholds = {}
     for pattern, rows in out_of_fold.groupby("modalities"):
         limit = threshold(sets.scores(rows))
@@ -73,8 +73,8 @@ def coverage(sets: PredictionSets, rows: pd.DataFrame, *, n_boot: int, seed: int
     )
 
 
-def told_validated(summary: Mapping[str, Any], pattern: str) -> str:
-    """One phrase: the metric that the model had out of fold on this pattern of inputs."""
+def describe_validation(summary: Mapping[str, Any], pattern: str) -> str:
+    """Describe the out-of-fold headline metric for these modalities in one phrase."""
     known = summary.get(pattern)
     if known is None:
         return f"not validated: no case of the training run was predicted from {pattern or 'nothing'}"

@@ -12,7 +12,7 @@ from pipeline.inference import prediction
 from pipeline.inference.trained import load_trained
 from pipeline.training.dataset import Bags, dataset_for
 from pipeline.training.fit import predict_logits
-from pipeline.training.model_folder import hand_out, hand_out_folds, load_model, write_sums
+from pipeline.training.model_folder import export_fold_models, export_model, load_model, write_sums
 from preprocessing.features.groups import signed
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
@@ -545,7 +545,7 @@ def test_a_model_that_is_not_as_it_was_handed_out_is_refused(
     alter(tmp_path / "model")
     predict("none", new_cases / "genes.csv", model=tmp_path / "model", code=2)
     told = " ".join(capsys.readouterr().err.split())
-    assert f"is not as it was handed out ({name}: changed, lost or added); copy it again from its run" in told
+    assert f"differs from its checksums ({name}: changed, missing or added); copy it from its run again" in told
 
 
 def test_the_image_whose_stain_slides_get_is_part_of_the_model(trained, tmp_path):
@@ -557,8 +557,8 @@ def test_the_image_whose_stain_slides_get_is_part_of_the_model(trained, tmp_path
     described["tiles"]["stain"] = {"method": "reinhard", "target": str(image)}
     (made[0] / "model.json").write_text(json.dumps(described))
     facts = {"training": described["training"]}
-    hand_out(made[0], tmp_path / "handed", facts)
-    hand_out_folds(made[1:], made[0], tmp_path / "folds", facts)
+    export_model(made[0], tmp_path / "handed", facts)
+    export_fold_models(made[1:], made[0], tmp_path / "folds", facts)
     image.unlink()
     for folder in (tmp_path / "handed", tmp_path / "folds"):
         moved = folder.rename(folder.with_name(f"{folder.name}-moved"))
@@ -567,7 +567,7 @@ def test_the_image_whose_stain_slides_get_is_part_of_the_model(trained, tmp_path
         assert (stain.method, stain.target) == ("reinhard", moved / "stain_target.png")
         assert stain.target.read_bytes() == b"an image"
         stain.target.unlink()
-        with pytest.raises(InputError, match=r"is not as it was handed out \(stain_target\.png"):
+        with pytest.raises(InputError, match=r"differs from its checksums \(stain_target\.png"):
             load_trained(moved, [])
         write_sums(moved)
         with pytest.raises(InputError, match=r"lacks the image to which it normalises the stain, stain_target\.png"):

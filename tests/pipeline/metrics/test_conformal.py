@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from pipeline.metrics.conformal import holds, prediction_sets, threshold
+from pipeline.metrics.conformal import contains, prediction_sets, threshold
 from pipeline.tasks.classification import FittedClassification
-from pipeline.training.summary import conformal, coverage, told_validated, with_sets
+from pipeline.training.summary import conformal, coverage, describe_validation, with_sets
 
 CLASSES = ("a", "b", "c")
 SETS = FittedClassification("x", CLASSES, (1, 1, 1)).sets
@@ -40,8 +40,8 @@ def test_with_few_cases_a_set_holds_every_class():
 def test_a_set_is_never_empty_and_names_the_likeliest_first():
     told = prediction_sets(np.array([[0.3, 0.4, 0.3], [0.1, 0.3, 0.6]]), np.array([0.1, 0.7]), CLASSES)
     assert told == ["b", "c;b"]
-    assert holds("c;b", "b")
-    assert not holds("IDHmut-non-codel", "IDHmut-codel")
+    assert contains("c;b", "b")
+    assert not contains("IDHmut-non-codel", "IDHmut-codel")
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 2.0, 6.0])
@@ -51,7 +51,7 @@ def test_coverage_on_exchangeable_cases_is_as_promised_within_binomial_error(sha
     new = draw(m, 2, sharpness)
     limits = np.full(m, told["threshold"])
     sets = prediction_sets(new[[f"probability_{name}" for name in CLASSES]].to_numpy(), limits, CLASSES)
-    covered = sum(holds(one, label) for one, label in zip(sets, new["label"], strict=True))
+    covered = sum(contains(one, label) for one, label in zip(sets, new["label"], strict=True))
     # The coverage of a calibration set of 400 varies itself: its standard deviation is √(0.9 · 0.1 / 402) = 0.015.
     low = binom.ppf(0.001, m, 0.9 - 3 * 0.015)
     high = binom.ppf(0.999, m, 0.9 + 3 * 0.015)
@@ -75,7 +75,7 @@ def test_a_pattern_that_was_never_tested_gets_every_class_and_is_said_to_be_not_
     new = pd.DataFrame(frame.iloc[:1].assign(modalities="slides", fold=pd.NA, status="unlabelled", case_id="new"))
     told = with_sets(SETS, pd.concat([frame, new], ignore_index=True), frame)
     assert set(told["set_90"].iloc[-1].split(";")) == set(CLASSES)
-    assert told_validated({}, "slides") == "not validated: no case of the training run was predicted from slides"
+    assert describe_validation({}, "slides") == "not validated: no case of the training run was predicted from slides"
 
 
 def test_coverage_is_counted_by_hand():

@@ -59,7 +59,7 @@ def test_a_saved_model_gives_the_same_predictions(trained, matrix, tmp_path):
     assert loaded.scaler.groups == trained.scaler.groups
     assert loaded.scaler.group_dims == [2, 3, 1]  # the sixth gene is in no set
     assert (loaded.model_name, loaded.task_name, loaded.patch_dim) == ("umeml", "grade", WIDTH)
-    assert loaded.facts == trained.facts
+    assert loaded.metadata == trained.metadata
     assert not loaded.model.training
 
 
@@ -124,7 +124,9 @@ def test_a_model_appears_only_when_all_of_it_is_written(trained, tmp_path, monke
 
 
 def test_a_folder_without_a_model(tmp_path):
-    with pytest.raises(InputError, match=r"holds no model.json and weights.safetensors; name a model folder of a run"):
+    with pytest.raises(
+        InputError, match=r"contains no model.json and weights.safetensors; name a model folder of a run"
+    ):
         load_model(tmp_path)
 
 
@@ -133,7 +135,7 @@ def test_a_later_format_is_refused(trained, tmp_path):
     path = tmp_path / "m" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     with pytest.raises(
-        InputError, match=r"model.json has format 99, this version reads 4; install the version that made"
+        InputError, match=r"model.json has format 99, this version reads format 5; use the version that made"
     ):
         load_model(tmp_path / "m")
 
@@ -206,7 +208,7 @@ def test_broken_weights_are_refused(trained, tmp_path):
     save_model(tmp_path / "m", trained)
     weights = tmp_path / "m" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"weights.safetensors is broken .*; copy it again from its run"):
+    with pytest.raises(InputError, match=r"weights.safetensors is broken .*; copy it from its run again"):
         load_model(tmp_path / "m")
 
 
