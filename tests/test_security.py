@@ -26,6 +26,8 @@ from models.ensemble import Ensemble
 from models.umeml import UMEML, UMEMLConfig
 from pipeline.tasks.survival import FittedSurvival
 from pipeline.training.model_folder import TrainedModel, load_model, save_model
+from preprocessing.case_tables.clinical_table import read_clinical
+from preprocessing.case_tables.gene_table import read_genes
 from preprocessing.features.arrays import unpacked_bytes
 from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.groups import signed
@@ -35,8 +37,6 @@ from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.probing import probe_slide, probe_slides
 from preprocessing.slides.slide import Slide
-from preprocessing.tables.clinical_table import read_clinical
-from preprocessing.tables.gene_table import read_genes
 from preprocessing.tiling.masks import mask_files, read_mask
 from workflows.demo import write_svs
 from workflows.run_pipeline import main

@@ -214,6 +214,12 @@ def _add_slides(parser: argparse.ArgumentParser) -> None:
         help="DX: TCGA diagnostic slides only (default); all: every slide",
     )
     add(
+        "--hash",
+        dest="slide_hash",
+        metavar="sampled|full",
+        help="bytes by which a slide is recognised as unchanged: its length and 32 samples of 16 KiB (sampled), or all (full)",
+    )
+    add(
         "--max-upsample",
         dest="max_upsample",
         metavar="FACTOR",

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from pipeline.config.paths import Paths
     from pipeline.config.schema import Config
     from pipeline.inference.trained import Predictor
+    from pipeline.planning.plan import TaskPlan
     from pipeline.run.context import RunContext
     from pipeline.run.folder import Run
     from pipeline.slides.recipe import FeatureRecipe
-    from pipeline.training.plan import TaskPlan
     from preprocessing.cohort import Cohort
 
 log = logging.getLogger("run_pipeline")
@@ -195,10 +195,10 @@ def require_shared_paths(context: "RunContext", paths: "Paths") -> None:
 
 def execute(context: "RunContext", predictors: list["Predictor"], plans: list["TaskPlan"]) -> int:
     """Make features, train or predict, and write ledgers, audit and report; returns the exit code."""
+    from pipeline.planning.plan import without_lost_cases
     from pipeline.run.audit import require_complete
     from pipeline.run.console import show_results
     from pipeline.terminal.logs import show_warnings
-    from pipeline.training.plan import without_lost_cases
     from preprocessing.features.store import FeatureStore
 
     config, cohort, run = context.config, context.cohort, context.run
@@ -275,8 +275,8 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
     Raises:
         InputError: gene sets that do not match the genes, or labels that no task can be trained on.
     """
-    from pipeline.training.gene_groups import check_gene_groups
-    from pipeline.training.plan import plan_tasks
+    from pipeline.planning.gene_groups import check_gene_groups
+    from pipeline.planning.plan import plan_tasks
     from preprocessing.io.errors import InputError
     from preprocessing.omics.gene_sets import match_sets, read_gene_sets
 

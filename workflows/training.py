@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.config.schema import ModelCandidate
+    from pipeline.planning.plan import TaskPlan
     from pipeline.run.context import RunContext
     from pipeline.training.fold_job import TaskJobs
-    from pipeline.training.plan import TaskPlan
 
 
 def train(
@@ -73,9 +73,9 @@ def evaluate(
     Returns:
         The report of `metrics.json`, the predictions of the model, and those of each comparator.
     """
+    from pipeline.evaluation.results import conclude, summarise
+    from pipeline.planning.splits import write_folds
     from pipeline.training.model_folder import export_fold_models, export_model
-    from pipeline.training.results import conclude, summarise
-    from pipeline.training.splits import write_folds
 
     config, folder = context.config, context.run.folder
     for scheme, folds in plan.schemes.items():
@@ -107,8 +107,8 @@ def explain(context: "RunContext", jobs: Mapping[str, "TaskJobs"], predictions: 
 
 def fold_jobs(context: "RunContext", plan: "TaskPlan", features: Mapping[str, str]) -> "TaskJobs":
     """Make the jobs of a task: each fold of each model, the folds of further schemes, and the final model."""
+    from pipeline.planning.gene_groups import gene_groups
     from pipeline.training.fold_job import FoldJob, TaskJobs
-    from pipeline.training.gene_groups import gene_groups
     from preprocessing.features.keys import tile_key
 
     config, cohort, run, device = context.config, context.cohort, context.run, context.workers.device

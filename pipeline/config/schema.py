@@ -18,6 +18,8 @@ from pipeline.config.messages import describe_problems
 from pipeline.config.presets import PRESETS
 from pipeline.config.train import TrainConfig
 from pipeline.tasks import TASKS
+from preprocessing.case_tables.endpoint_names import ENDPOINTS
+from preprocessing.case_tables.options import TableOptions
 from preprocessing.features.encoders import EncoderConfig, encoder_spec
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import why_no_file
@@ -25,8 +27,6 @@ from preprocessing.omics.config import OmicsConfig
 from preprocessing.slides.resolution import MPP_RANGE
 from preprocessing.slides.selection import SlideOptions
 from preprocessing.tables.case_ids import case_of
-from preprocessing.tables.endpoint_names import ENDPOINTS
-from preprocessing.tables.options import TableOptions
 from preprocessing.tables.sample_types import parse_sample_types
 from preprocessing.tiling.tiles import TileConfig
 
@@ -103,6 +103,10 @@ class Config(Settings):
     )
     trust_manifest_mpp: bool = Field(
         False, description="the mpp column of the manifest overrides the metadata of slides"
+    )
+    slide_hash: Literal["sampled", "full"] = Field(
+        "sampled",
+        description="bytes by which a slide is recognised: its length and 32 samples of 16 KiB, or all of them",
     )
     max_upsample: float = Field(
         1.25,
@@ -345,6 +349,7 @@ class Config(Settings):
             tile_mpp=self.tiles.mpp,
             max_upsample=self.max_upsample,
             masks=masks,
+            hashed=self.slide_hash,
         )
 
     def candidates(self) -> tuple[ModelCandidate, ...]:

@@ -7,14 +7,14 @@ from typing import Any
 import pandas as pd
 
 from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL
+from pipeline.evaluation.reports import Evaluation
+from pipeline.evaluation.summary import coverage
 from pipeline.inference.previous_table import FINGERPRINT
 from pipeline.inference.trained import Predictor
 from pipeline.metrics import TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.ood.reference import VERDICT, DistributionShift
 from pipeline.tasks import TASKS
-from pipeline.training.evaluation import Evaluation
-from pipeline.training.summary import coverage
 from preprocessing.io.errors import some
 from preprocessing.io.fingerprints import fingerprint
 

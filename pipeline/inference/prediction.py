@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from pipeline.evaluation.summary import describe_validation
 from pipeline.inference.trained import Predictor
 from pipeline.metrics.conformal import COLUMN
 from pipeline.terminal.progress import track
@@ -18,7 +19,6 @@ from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for,
 from pipeline.training.fit import predict
 from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel
-from pipeline.training.summary import describe_validation
 from preprocessing.cohort import Cohort
 from preprocessing.io.errors import InputError, some
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix

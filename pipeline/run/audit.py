@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.planning.plan import TaskPlan
 from pipeline.tasks import TASKS
-from pipeline.training.plan import TaskPlan
 from preprocessing.cohort import Cohort
 from preprocessing.io.errors import RunError, some
 from preprocessing.io.outputs import read_table, read_text_table

@@ -9,9 +9,9 @@ from rich.table import Table
 from pipeline.baselines import BASELINES
 from pipeline.config.schema import Config
 from pipeline.metrics import CaseMetrics, Metric, TaskReport
+from pipeline.planning.plan import TaskPlan
 from pipeline.tasks import TASKS, Task
 from pipeline.terminal.logs import WARNING, err, out, warn
-from pipeline.training.plan import TaskPlan
 from preprocessing.cohort import Cohort, describe_cases
 from preprocessing.features.encoders import resolution_warning
 from preprocessing.io.errors import some

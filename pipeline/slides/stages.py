@@ -222,7 +222,7 @@ def _readers(device: str) -> int:
 def _require_unchanged(slide: Slide) -> None:
     """Raise SlideError where the file is no longer the one with the fingerprint of the slide."""
     try:
-        found = slide_fingerprint(slide.path)
+        found = slide_fingerprint(slide.path, slide.hashed)
     except FileNotFoundError:
         raise SlideError(f"{slide.path} was removed during the run; restore it and run again") from None
     if found != slide.fingerprint:
@@ -242,6 +242,7 @@ def provenance(slide: Slide, config: TileConfig) -> dict[str, Any]:
         "case_id": slide.case_id,
         "slide_file": slide.path.name,
         "slide_fingerprint": slide.fingerprint,
+        "slide_hash": slide.hashed,
         "slide_mpp_xy": slide.mpp_xy,
         "slide_mpp_source": slide.mpp_source,
         "slide_size_px": slide.size_px,

@@ -1,1 +1,1 @@
-"""Training: folds, fitting, fold jobs, cross-validated results, model folders."""
+"""Training: data of a fold, networks and ensembles, fold jobs, model folders."""

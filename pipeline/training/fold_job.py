@@ -16,6 +16,8 @@ from pipeline.cluster.threads import limit_threads
 from pipeline.config.schema import CANDIDATE_KEYS, Config, ModelCandidate, identity
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import ReferenceCohort
+from pipeline.planning.plan import FINAL
+from pipeline.planning.splits import Fold
 from pipeline.tasks import TASKS, FittedTask
 from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
@@ -24,8 +26,6 @@ from pipeline.training.fit import Epoch, predict
 from pipeline.training.learning import Learned, TrainingSet, learn
 from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel, save_model
-from pipeline.training.plan import FINAL
-from pipeline.training.splits import Fold
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.atomic import write_text, writing
 from preprocessing.io.code_fingerprint import code_fingerprint

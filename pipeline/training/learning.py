@@ -20,11 +20,11 @@ from models.ensemble import Ensemble
 from models.linear import LinearBlend
 from models.settings import ModelSettings
 from pipeline.config.train import TrainConfig
+from pipeline.planning.splits import Fold, make_folds
 from pipeline.tasks import FittedTask, Task
 from pipeline.training.dataset import Dataset
 from pipeline.training.fit import Epoch, fit_model, predict
 from pipeline.training.linear_logits import LinearLogits, fit_linear_logits
-from pipeline.training.splits import Fold, make_folds
 
 SHARES = np.linspace(0, 1, 21)  # of the network in the blend
 FEWEST_CASES = 30  # with fewer left-out cases of a kind, network and linear logits weigh the same

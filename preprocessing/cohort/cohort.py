@@ -6,13 +6,13 @@ from typing import Literal
 
 import pandas as pd
 
+from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.features.precomputed import PrecomputedRecipe
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.rescale import Method, rescale, targets_of
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 from preprocessing.tables.case_ids import case_of
-from preprocessing.tables.case_rows import Dropped
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
+from preprocessing.case_tables.endpoint_names import ENDPOINTS
 from preprocessing.cohort.cohort import Cohort
 from preprocessing.labels.survival import follow_up
-from preprocessing.tables.endpoint_names import ENDPOINTS
 
 ALL_LOST = 3  # cases of a class at least, before its loss is warned of
 

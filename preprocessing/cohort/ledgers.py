@@ -66,7 +66,8 @@ def ledger(
     for slide in cohort.slides:
         known = {"slide_id": slide.slide_id, "case_id": slide.case_id, "mpp": slide.mpp, "mpp_source": slide.mpp_source}
         known["upsampling"] = np.nan if tile_mpp is None else round(upsampling(slide, tile_mpp), 3)
-        rows.append(known | {"path": str(slide.path.absolute())} | dict(outcomes[slide.slide_id]))
+        known |= {"path": str(slide.path.absolute()), "hash": slide.hashed}
+        rows.append(known | dict(outcomes[slide.slide_id]))
     for gone in cohort.left_out:
         known = {"slide_id": gone.file.slide_id, "case_id": gone.file.case_id, "mpp": np.nan, "mpp_source": ""}
         outcome = {
@@ -76,8 +77,9 @@ def ledger(
             "seconds": 0.0,
             "tiles": "",
             "features": "",
+            "hash": "",
         }
         rows.append(known | {"path": gone.file.location} | outcome)
     columns = ["slide_id", "case_id", "status", "reason", "n_tiles", "mpp", "mpp_source", "seconds", "path"]
-    columns += ["tiles", "features", "upsampling"]
+    columns += ["tiles", "features", "upsampling", "hash"]
     return pd.DataFrame(rows, columns=columns).sort_values(["slide_id", "path"])

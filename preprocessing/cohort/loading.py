@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from preprocessing.case_tables.options import TableOptions
 from preprocessing.cohort.cohort import Cohort
 from preprocessing.cohort.matching import match_cases, spellings
 from preprocessing.cohort.molecular import read_tables
@@ -22,7 +23,6 @@ from preprocessing.slides.resolution import doubtful_resolutions
 from preprocessing.slides.selection import SlideOptions, select_resolutions, select_slides
 from preprocessing.slides.slide import FoundSlides, LeftOut, Slide, SlideFile
 from preprocessing.tables.case_ids import source_site
-from preprocessing.tables.options import TableOptions
 
 
 def load_cohort(
@@ -125,6 +125,7 @@ def _open_slides(
         files,
         default_mpp=options.default_mpp,
         trust_manifest=options.trust_manifest_mpp,
+        hashed=options.hashed,
         precomputed=precomputed,
         isolated=isolated,
     )

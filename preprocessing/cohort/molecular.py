@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from preprocessing.case_tables.case_rows import Dropped
+from preprocessing.case_tables.clinical_table import read_clinical
+from preprocessing.case_tables.gene_names import FEATURE_KINDS
+from preprocessing.case_tables.gene_table import GeneTable, read_genes
+from preprocessing.case_tables.id_columns import Evidence, possible_ids
+from preprocessing.case_tables.options import TableOptions
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix, concatenate
 from preprocessing.omics.value_scale import describe_features
 from preprocessing.tables import case_ids
-from preprocessing.tables.case_rows import Dropped
-from preprocessing.tables.clinical_table import read_clinical
-from preprocessing.tables.gene_names import FEATURE_KINDS
-from preprocessing.tables.gene_table import GeneTable, read_genes
-from preprocessing.tables.id_columns import Evidence, possible_ids
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
-from preprocessing.tables.options import TableOptions
 
 
 @dataclass

@@ -70,6 +70,7 @@ def precomputed_slide(file: SlideFile, store: FeatureStore) -> Slide:
         tuple(metadata["slide_size_px"] or NO_SIZE),
         metadata["slide_fingerprint"],
         file.features,
+        str(metadata.get("slide_hash", "sampled")),
     )
 
 

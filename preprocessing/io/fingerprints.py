@@ -49,12 +49,19 @@ def folder_digests(folder: Path, *, without: str) -> dict[str, str]:
     return digests
 
 
-def slide_fingerprint(path: Path) -> str:
-    """Of a slide: its length and 32 evenly spread samples of 16 KiB, both ends among them.
+def slide_fingerprint(path: Path, hashed: str = "sampled") -> str:
+    """Of a slide: its length and 32 evenly spread samples of 16 KiB, both ends among them; or all its bytes.
 
-    A slide that was moved, copied or touched keeps its fingerprint; a slide that was scanned again or cut off does not.
-    What lies beside the file (the data folder of a `.mrxs`, the other files of a DICOM series) counts by name and length.
+    A slide that was moved, copied or touched keeps its fingerprint; a slide that was scanned again or cut off does not. One
+    of which bytes between the samples were changed in place does only where all are hashed. Of what lies beside the file (the
+    data folder of a `.mrxs`, the other files of a DICOM series) name and length count, or name and all bytes.
+
+    Args:
+        path: the file.
+        hashed: "sampled" or "full".
     """
+    if hashed == "full":
+        return fingerprint(file_fingerprint(path), [(one.name, file_fingerprint(one)) for one in _companions(path)])
     digest = hashlib.sha256()
     length = path.stat().st_size
     digest.update(str(length).encode())

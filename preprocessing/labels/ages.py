@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from preprocessing.case_tables.column_names import AgeColumn, age_column
 from preprocessing.labels.columns import LabelTable, text_of
-from preprocessing.tables.column_names import AgeColumn, age_column
 from preprocessing.tables.reading import read_number, words_of
 
 DAYS_PER_YEAR = 365.25

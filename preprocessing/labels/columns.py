@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
+from preprocessing.case_tables.column_names import plain_name
 from preprocessing.io.errors import InputError
-from preprocessing.tables.column_names import plain_name
 from preprocessing.tables.reading import read_number
 
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4}

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from preprocessing.case_tables.column_names import GRADE, SEX, SITE, SUBTYPE, plain_name
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of, yes_no
 from preprocessing.labels.survival import OS, Survival, read_survival
 from preprocessing.tables import case_ids
-from preprocessing.tables.column_names import GRADE, SEX, SITE, SUBTYPE, plain_name
 
 _FEMALE = {"female", "f", "woman"}
 _MALE = {"male", "m", "man"}

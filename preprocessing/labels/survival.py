@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from preprocessing.case_tables.column_names import plain_name
+from preprocessing.case_tables.endpoint_names import ENDPOINTS, Role, SurvivalColumn, survival_column
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.columns import LabelTable, is_binary, read_flag, text_of, yes_no
 from preprocessing.labels.flips import require_direction
-from preprocessing.tables.column_names import plain_name
-from preprocessing.tables.endpoint_names import ENDPOINTS, Role, SurvivalColumn, survival_column
 from preprocessing.tables.reading import names_in, read_number
 
 DAYS_PER_MONTH = 365.25 / 12

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from preprocessing.case_tables.column_names import GRADE, plain_name
 from preprocessing.io.errors import some
 from preprocessing.labels.columns import read_grade
-from preprocessing.tables.column_names import GRADE, plain_name
 from preprocessing.tables.reading import read_number
 
 log = logging.getLogger(__name__)

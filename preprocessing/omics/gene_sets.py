@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from preprocessing.case_tables.gene_names import feature_kind
 from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import read_text
 from preprocessing.omics.matrix import COVARIATE
-from preprocessing.tables.gene_names import feature_kind
 from preprocessing.tables.reading import read_table
 
 UNGROUPED = "ungrouped"

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import norm, rankdata
 
-from preprocessing.tables.gene_names import feature_kind, is_gene_name
+from preprocessing.case_tables.gene_names import feature_kind, is_gene_name
 
 _MUTATIONS = {
     "IDH1": "IDH mutation defines the subtype",

@@ -9,9 +9,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from models.registry import nearest
+from preprocessing.case_tables.gene_names import SUFFIX_OF_KIND, feature_kind, has_suffix
 from preprocessing.io.atomic import atomic_file
 from preprocessing.io.errors import InputError, some
-from preprocessing.tables.gene_names import SUFFIX_OF_KIND, feature_kind, has_suffix
 
 COVARIATE = "covariate"
 

@@ -26,6 +26,7 @@ def probe_slides(
     *,
     default_mpp: float | None,
     trust_manifest: bool = False,
+    hashed: str = "sampled",
     precomputed: Callable[[SlideFile], Slide] | None = None,
     isolated: bool = False,
 ) -> tuple[list[Slide], list[LeftOut]]:
@@ -35,6 +36,7 @@ def probe_slides(
         files: the slides that were found.
         default_mpp: fallback µm/px for slides without resolution metadata.
         trust_manifest: whether the manifest's resolution overrides the metadata.
+        hashed: which bytes a fingerprint is of, "sampled" or "full".
         precomputed: looks up a slide whose precomputed features are used; then no file is opened.
         isolated: open files in isolated processes, so that one that crashes the library, or hangs it, fails alone.
 
@@ -44,7 +46,7 @@ def probe_slides(
     if precomputed:
         results = _look_up_each(precomputed, files)
     else:
-        probe = partial(probe_slide, default_mpp=default_mpp, trust_manifest=trust_manifest)
+        probe = partial(probe_slide, default_mpp=default_mpp, trust_manifest=trust_manifest, hashed=hashed)
         results = map_files(probe, files, isolated=isolated)
     slides: dict[str, Slide] = {}
     left_out = []
@@ -73,13 +75,16 @@ def _look_up_each(precomputed: Callable[[SlideFile], Slide], files: Sequence[Sli
         return list(pool.map(attempt, files))
 
 
-def probe_slide(file: SlideFile, *, default_mpp: float | None, trust_manifest: bool = False) -> Slide:
+def probe_slide(
+    file: SlideFile, *, default_mpp: float | None, trust_manifest: bool = False, hashed: str = "sampled"
+) -> Slide:
     """Return the slide with its size, resolution and fingerprint.
 
     Args:
         file: the slide that was found.
         default_mpp: fallback µm/px for slides without resolution metadata.
         trust_manifest: whether the manifest's resolution overrides the metadata.
+        hashed: which bytes the fingerprint is of, "sampled" or "full".
 
     Raises:
         SlideError: why the slide cannot be used, and the remedy.
@@ -89,7 +94,7 @@ def probe_slide(file: SlideFile, *, default_mpp: float | None, trust_manifest: b
     try:
         with SlideReader(file.path) as reader:
             size_px, properties = reader.size_px, reader.properties
-        fingerprint = slide_fingerprint(file.path)
+        fingerprint = slide_fingerprint(file.path, hashed)
     except openslide.OpenSlideUnsupportedFormatError:
         raise SlideError(f"not a slide that OpenSlide can read{unsupported_reason(file.path)}") from None
     except (openslide.OpenSlideError, OSError) as error:
@@ -98,7 +103,7 @@ def probe_slide(file: SlideFile, *, default_mpp: float | None, trust_manifest: b
         properties, manifest_mpp=file.mpp, default_mpp=default_mpp, trust_manifest=trust_manifest or file.trust_mpp
     )
     _require_possible_size(size_px, mpp_xy, source)
-    return Slide(file.slide_id, file.case_id, file.path, mpp_xy, source, size_px, fingerprint)
+    return Slide(file.slide_id, file.case_id, file.path, mpp_xy, source, size_px, fingerprint, hashed=hashed)
 
 
 def _require_possible_size(size_px: tuple[int, int], mpp_xy: tuple[float, float], source: str) -> None:

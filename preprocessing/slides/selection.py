@@ -25,6 +25,7 @@ class SlideOptions:
         tile_mpp: microns per pixel of the tiles.
         max_upsample: largest factor by which pixels may be enlarged to become tiles.
         masks: folder of the user's tissue masks, or None.
+        hashed: which bytes of a slide its fingerprint is of, "sampled" or "full".
     """
 
     kind: Literal["DX", "all"] = "DX"
@@ -34,6 +35,7 @@ class SlideOptions:
     tile_mpp: float = 0.5
     max_upsample: float = 1.25
     masks: Path | None = None
+    hashed: Literal["sampled", "full"] = "sampled"
 
 
 def select_slides(files: Iterable[SlideFile], options: SlideOptions) -> tuple[list[SlideFile], list[LeftOut]]:

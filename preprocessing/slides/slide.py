@@ -48,6 +48,7 @@ class Slide:
         size_px: width and height of level 0.
         fingerprint: of the file's bytes (see `slide_fingerprint`).
         features: group of precomputed features in the store, or ""; with features the file is never opened.
+        hashed: which bytes the fingerprint is of, "sampled" or "full".
     """
 
     slide_id: str
@@ -58,6 +59,7 @@ class Slide:
     size_px: tuple[int, int]
     fingerprint: str
     features: str = ""
+    hashed: str = "sampled"
 
     @property
     def mpp(self) -> float:

@@ -1,1 +1,1 @@
-"""Tables of genes and labels: reading, case ids, which columns are what, one row per case."""
+"""Files of tables: containers, layouts, reading into data frames, case ids and sample types."""

@@ -98,3 +98,20 @@ def test_a_run_folder_that_cannot_say_what_it_is_is_refused(repeat, tmp_path, ca
     Path(tmp_path / "run" / "identity.json").write_bytes(b"")
     assert repeat() == 2
     assert "identity.json is damaged" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_slide_that_was_changed_between_the_samples_is_noticed_with_a_full_hash(walk, cohort, tmp_path):
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    path = shutil.copy(min(cohort.slides.glob("*.svs")), slides)
+    with Path(path).open("ab") as file:
+        file.write(bytes(2 << 20))  # behind the picture, so that there are bytes between the samples
+    command = (slides, "none", "--until", "tile", "--store", tmp_path / "store", "--hash", "full")
+    for number, expected in enumerate(["done", "reused", "done"]):
+        if number == 2:
+            with Path(path).open("r+b") as file:
+                file.seek(-40_000, 2)
+                file.write(b"\1")
+        assert walk(*command, "--out", tmp_path / f"run{number}") == 0
+        ledger = pd.read_csv(tmp_path / f"run{number}" / "slides.csv")
+        assert ledger[["status", "hash"]].to_numpy().tolist() == [[expected, "full"]]

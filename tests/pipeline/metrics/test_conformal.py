@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
+from pipeline.evaluation.summary import conformal, coverage, describe_validation, with_sets
 from pipeline.metrics.conformal import contains, prediction_sets, threshold
 from pipeline.tasks.classification import FittedClassification
-from pipeline.training.summary import conformal, coverage, describe_validation, with_sets
 
 CLASSES = ("a", "b", "c")
 SETS = FittedClassification("x", CLASSES, (1, 1, 1)).sets

@@ -5,15 +5,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.planning.plan import TaskPlan
+from pipeline.planning.splits import Fold
 from pipeline.run.audit import require_complete
-from pipeline.training.plan import TaskPlan
-from pipeline.training.splits import Fold
+from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.cohort import Cohort, audit_cases, ledger
 from preprocessing.io.errors import RunError
 from preprocessing.io.outputs import DamagedFileError
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
-from preprocessing.tables.case_rows import Dropped
 
 FILES = [SlideFile(f"{case}-DX{n}", case, Path(f"/s/{case}-DX{n}.svs")) for case in ("a", "b", "NA") for n in (1, 2)]
 

@@ -108,7 +108,7 @@ def test_warnings_are_told_once_more_at_the_end_each_once(capsys):
     start_logging(verbose=False)
     warn("only 8 deaths")
     for _ in range(2):
-        logging.getLogger("pipeline.training.plan").warning("cases are %s", "lost")
+        logging.getLogger("pipeline.planning.plan").warning("cases are %s", "lost")
     logging.getLogger("distributed").warning("another's")
     logging.getLogger("pipeline.cluster.mapping").warning("tiling S: failed, which is told with the results")
     capsys.readouterr()

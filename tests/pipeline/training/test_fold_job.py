@@ -12,13 +12,13 @@ from models.linear import LinearBlend
 from pipeline.config.loading import load_config
 from pipeline.config.schema import ModelCandidate
 from pipeline.ood.reference import ReferenceCohort
+from pipeline.planning.plan import FINAL
+from pipeline.planning.splits import Fold
 from pipeline.training import finished_fold
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import predict_logits
 from pipeline.training.fold_job import FoldJob, run_fold
 from pipeline.training.model_folder import load_model
-from pipeline.training.plan import FINAL
-from pipeline.training.splits import Fold
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import folder_digests

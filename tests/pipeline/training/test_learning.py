@@ -7,6 +7,7 @@ from models.linear import LinearBlend
 from models.snn import SNNConfig
 from models.types import ModelOutput
 from pipeline.config.train import TrainConfig
+from pipeline.planning.splits import Fold
 from pipeline.tasks import TASKS, Survival
 from pipeline.training import learning
 from pipeline.training.dataset import Bags, Dataset
@@ -20,7 +21,6 @@ from pipeline.training.learning import (
     predict_training_cases,
 )
 from pipeline.training.linear_logits import LinearLogits
-from pipeline.training.splits import Fold
 
 N = 200
 CASES = [f"c{i:03d}" for i in range(N)]

@@ -11,9 +11,9 @@ import openpyxl
 import pandas as pd
 import pytest
 
+from preprocessing.case_tables.options import TableOptions
 from preprocessing.cohort import describe_cases, load_cohort
 from preprocessing.io.errors import InputError
-from preprocessing.tables.options import TableOptions
 from preprocessing.tables.sample_types import parse_sample_types
 
 N = 24

@@ -72,6 +72,17 @@ class TestSlide:
         large.write_bytes(np.random.default_rng(1).bytes(large.stat().st_size))
         assert slide_fingerprint(large) != before
 
+    def test_every_byte_counts_where_all_are_hashed(self, large):
+        between = SAMPLE_BYTES + 1
+        before = slide_fingerprint(large), slide_fingerprint(large, "full")
+        with large.open("r+b") as file:
+            file.seek(between)
+            byte = file.read(1)
+            file.seek(between)
+            file.write(bytes([byte[0] ^ 1]))
+        assert slide_fingerprint(large) == before[0]
+        assert slide_fingerprint(large, "full") not in before
+
     def test_a_cut_off_or_lengthened_file_changes_it(self, large):
         before = slide_fingerprint(large)
         data = large.read_bytes()

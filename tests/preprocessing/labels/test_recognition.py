@@ -3,10 +3,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from preprocessing.case_tables.clinical_table import read_clinical
+from preprocessing.case_tables.column_names import is_label
 from preprocessing.io.errors import InputError
 from preprocessing.labels.recognition import recognise
-from preprocessing.tables.clinical_table import read_clinical
-from preprocessing.tables.column_names import is_label
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
 MONTH = 30.4375

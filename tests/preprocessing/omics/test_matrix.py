@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from preprocessing.case_tables.gene_names import feature_kind
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix, concatenate, covariates
-from preprocessing.tables.gene_names import feature_kind
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")

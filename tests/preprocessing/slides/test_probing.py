@@ -40,7 +40,7 @@ def manifest(folder, text):
     return path
 
 
-def probe_but(file, *, default_mpp):
+def probe_but(file, *, default_mpp, **_):
     """As `probe_slide`, where a library does not do by some slides what it should."""
     if file.slide_id == "odd":
         raise KeyError("odd")
@@ -194,7 +194,7 @@ class TestProbe:
 
         original = module.slide_fingerprint
 
-        def stale(path):
+        def stale(path, *_):
             if path.stem == "bad":
                 raise OSError(116, "Stale file handle")
             return original(path)

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from preprocessing.case_tables.clinical_table import read_clinical
+from preprocessing.case_tables.gene_table import read_genes
+from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.labels.recognition import recognise
 from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.slide import Slide
-from preprocessing.tables.clinical_table import read_clinical
-from preprocessing.tables.gene_table import read_genes
-from preprocessing.tables.id_columns import Evidence
 from preprocessing.tiling.masks import read_mask
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}

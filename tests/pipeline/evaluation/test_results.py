@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from pipeline.evaluation.results import collect_predictions, conclude
 from pipeline.metrics.report import to_json
+from pipeline.planning.plan import TaskPlan
+from pipeline.planning.splits import Fold
 from pipeline.tasks.survival_baselines import CURVE_COLUMNS
 from pipeline.training.fold_job import TaskJobs
-from pipeline.training.plan import TaskPlan
-from pipeline.training.results import collect_predictions, conclude
-from pipeline.training.splits import Fold
 
 LABELLED = tuple(f"c{i}" for i in range(8))
 GRADE = pd.Series(["2", "3", "2", "3", "2", "3", "2", "3"], LABELLED)

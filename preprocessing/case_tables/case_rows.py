@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from preprocessing.case_tables.column_names import is_label
+from preprocessing.case_tables.endpoint_names import survival_column
+from preprocessing.case_tables.id_columns import Evidence
+from preprocessing.case_tables.options import TableOptions
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables import case_ids
-from preprocessing.tables.column_names import is_label
-from preprocessing.tables.endpoint_names import survival_column
-from preprocessing.tables.id_columns import Evidence
-from preprocessing.tables.options import TableOptions
 from preprocessing.tables.reading import read_number
 from preprocessing.tables.sample_types import CLASSES, PRIMARY, may_hold_sample_types, sample_classes, why_excluded
 

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.evaluation.reports import Evaluation
 from pipeline.metrics import survival_metrics
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival, outcome
 from pipeline.tasks.survival_baselines import CURVE_COLUMNS
-from pipeline.training.evaluation import Evaluation
 
 SURVIVAL = FittedSurvival((12.0,), 60.0, -1.0)
 GRADE = FittedClassification("grade", ("2", "3"), (5, 3))

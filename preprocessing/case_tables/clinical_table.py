@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from preprocessing.tables.case_rows import Dropped, merge_columns, one_row_per_case, select_samples
-from preprocessing.tables.column_names import is_label
-from preprocessing.tables.gene_names import is_counter
-from preprocessing.tables.id_columns import Evidence, choose_id_column
+from preprocessing.case_tables.case_rows import Dropped, merge_columns, one_row_per_case, select_samples
+from preprocessing.case_tables.column_names import is_label
+from preprocessing.case_tables.gene_names import is_counter
+from preprocessing.case_tables.id_columns import Evidence, choose_id_column
+from preprocessing.case_tables.options import TableOptions
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
-from preprocessing.tables.options import TableOptions
 from preprocessing.tables.reading import read_number, text_columns
 
 _SECOND_HEADERS = ("composite element ref",)  # of Firehose: a row that repeats "value" in every column

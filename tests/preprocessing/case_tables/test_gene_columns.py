@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from preprocessing.tables.gene_columns import is_annotation
+from preprocessing.case_tables.gene_columns import is_annotation
 
 GENE_SETS = Path(__file__).resolve().parents[4] / "shared/data/gene_sets"
 

@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from preprocessing.io.errors import InputError, some
-from preprocessing.tables import case_ids
-from preprocessing.tables.case_rows import (
+from preprocessing.case_tables.case_rows import (
     Dropped,
     merge_columns,
     mismatch,
@@ -16,13 +14,15 @@ from preprocessing.tables.case_rows import (
     require_agreement,
     select_samples,
 )
-from preprocessing.tables.column_names import plain_name
-from preprocessing.tables.gene_columns import gene_columns
-from preprocessing.tables.gene_names import SURE_GENE_NAMES
-from preprocessing.tables.id_columns import Evidence, choose_id_column
+from preprocessing.case_tables.column_names import plain_name
+from preprocessing.case_tables.gene_columns import gene_columns
+from preprocessing.case_tables.gene_names import SURE_GENE_NAMES
+from preprocessing.case_tables.id_columns import Evidence, choose_id_column
+from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.orientation import cases_in_rows
+from preprocessing.io.errors import InputError, some
+from preprocessing.tables import case_ids
 from preprocessing.tables.loading import LoadedTable, load_table
-from preprocessing.tables.options import TableOptions
-from preprocessing.tables.orientation import cases_in_rows
 from preprocessing.tables.reading import names_in, read_number, text_columns
 
 # What STAR and HTSeq count beside the genes.

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.training.splits import Fold, make_folds, read_folds, write_folds
+from pipeline.planning.splits import Fold, make_folds, read_folds, write_folds
 from preprocessing.io.errors import InputError
 
 

@@ -61,7 +61,7 @@ def has_suffix(name: str) -> bool:
 
 @cache
 def _patterns() -> frozenset[str]:
-    text = files("preprocessing.tables").joinpath("gene_symbols.txt").read_text(encoding="utf-8")
+    text = files("preprocessing.case_tables").joinpath("gene_symbols.txt").read_text(encoding="utf-8")
     return frozenset(word.upper() for line in text.splitlines() if not line.startswith("#") for word in line.split())
 
 

@@ -3,11 +3,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from preprocessing.case_tables.clinical_table import read_clinical
+from preprocessing.case_tables.gene_table import read_genes
+from preprocessing.case_tables.id_columns import Evidence
+from preprocessing.case_tables.options import TableOptions
 from preprocessing.io.errors import InputError
-from preprocessing.tables.clinical_table import read_clinical
-from preprocessing.tables.gene_table import read_genes
-from preprocessing.tables.id_columns import Evidence
-from preprocessing.tables.options import TableOptions
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from preprocessing.case_tables.column_names import is_label
+from preprocessing.case_tables.gene_names import are_integers, is_accession, is_counter, is_gene_name
 from preprocessing.io.errors import InputError, some
-from preprocessing.tables.column_names import is_label
-from preprocessing.tables.gene_names import are_integers, is_accession, is_counter, is_gene_name
 from preprocessing.tables.reading import names_in, text_columns, words_of
 
 ROW_NUMBERS = re.compile(r"|index|row(_?names?|_?num(ber)?s?)?|nr|no|s_?no|unnamed(_\d+)*|x(_\d+)?")

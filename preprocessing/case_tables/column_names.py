@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from preprocessing.tables.endpoint_names import survival_column
+from preprocessing.case_tables.endpoint_names import survival_column
 from preprocessing.tables.reading import names_in, words_of
 
 # The most specific name last. Names are compared as `plain_name` writes them.

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from preprocessing.io.errors import InputError, some
-from preprocessing.tables.column_names import is_label, plain_name
-from preprocessing.tables.gene_columns import DATED_GENE, FROM_DATES
-from preprocessing.tables.gene_names import (
+from preprocessing.case_tables.column_names import is_label, plain_name
+from preprocessing.case_tables.gene_columns import DATED_GENE, FROM_DATES
+from preprocessing.case_tables.gene_names import (
     GENE_METADATA,
     GENE_NAMES,
     SURE_GENE_NAMES,
@@ -21,8 +20,9 @@ from preprocessing.tables.gene_names import (
     gene_share,
     is_counter,
 )
-from preprocessing.tables.id_columns import SURE_KINDS, Evidence, has_measurement, id_kind
-from preprocessing.tables.options import TableOptions
+from preprocessing.case_tables.id_columns import SURE_KINDS, Evidence, has_measurement, id_kind
+from preprocessing.case_tables.options import TableOptions
+from preprocessing.io.errors import InputError, some
 from preprocessing.tables.reading import text_columns
 
 MOST = 0.5  # of the names are genes, where the names are those of genes

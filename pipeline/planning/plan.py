@@ -9,8 +9,8 @@ import pandas as pd
 from models.catalogue import MODELS
 from models.registry import nearest
 from pipeline.config.schema import Config
+from pipeline.planning.splits import Fold, make_folds, read_folds
 from pipeline.tasks import BY_DEFAULT, TASKS, Task
-from pipeline.training.splits import Fold, make_folds, read_folds
 from preprocessing.io.errors import InputError
 from preprocessing.omics.leakage import defining_features, label_copies, label_followers
 from preprocessing.omics.matrix import OmicsMatrix

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from pipeline.config.loading import load_config
-from pipeline.training.gene_groups import check_gene_groups, gene_groups
+from pipeline.planning.gene_groups import check_gene_groups, gene_groups
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
 

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 
 from models.catalogue import MODELS
+from pipeline.evaluation.reports import Evaluation
+from pipeline.evaluation.summary import by_pattern, conformal, coverage, validated, with_sets
 from pipeline.metrics import PredictorReport, TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.metrics.report import ModelNotes
+from pipeline.planning.plan import TaskPlan
 from pipeline.tasks import TASKS, FittedTask
-from pipeline.training.evaluation import Evaluation
 from pipeline.training.fold_job import SINGLE_MODALITY, FoldJob, TaskJobs
-from pipeline.training.plan import TaskPlan
-from pipeline.training.summary import by_pattern, conformal, coverage, validated, with_sets
 from preprocessing.io.fingerprints import fingerprint
 from preprocessing.io.outputs import damaged, read_json, read_table
 

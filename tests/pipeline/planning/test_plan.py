@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from pipeline.config.loading import load_config
-from pipeline.training.plan import FINAL, plan_tasks, without_lost_cases
-from pipeline.training.splits import Fold, write_folds
+from pipeline.planning.plan import FINAL, plan_tasks, without_lost_cases
+from pipeline.planning.splits import Fold, write_folds
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
 

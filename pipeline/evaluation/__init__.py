@@ -1,0 +1,1 @@
+"""Predictions of all folds against their truth: the reports of a run."""
