@@ -75,7 +75,7 @@ def test_everything_that_is_promised_is_there(finished):
 
 def test_a_run_that_loses_a_slide_says_so_and_ends_with_1(cohort, finished, walk, tmp_path, monkeypatch, capsys):
     whole = preprocessing.cohort.ledger
-    monkeypatch.setattr(preprocessing.cohort, "ledger", lambda *given: whole(*given).iloc[1:])
+    monkeypatch.setattr(preprocessing.cohort, "ledger", lambda *given, **named: whole(*given, **named).iloc[1:])
     lost = read(finished / "slides.csv")["slide_id"][0]
     assert walk(cohort.slides, cohort.genes, "--until", "tile", "--out", tmp_path / "run") == 1
     told = capsys.readouterr().err
