@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help install demo test test-slow lint docs reference pins bench cuda-check clean
+.PHONY: help install demo test test-slow lint docs reference pins cuda-check bench clean
 
 help:  ## print these lines
 	@grep -E '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 14

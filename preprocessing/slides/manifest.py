@@ -111,9 +111,17 @@ def _read_row(manifest: Path, number: int, row: Mapping[Hashable, Any]) -> tuple
     )
     if features:
         return file, None
-    if not problem and not path.exists() and (reason := unusable_name(name)):
+    if not problem and not _exists(path) and (reason := unusable_name(name)):
         problem = f"{name}: {reason}"
     return file, problem
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a file; a name that no file system takes has none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _expanded(text: str) -> Path:

@@ -154,10 +154,13 @@ def test_workers_of_a_scheduler_in_processes_of_their_own_give_what_one_process_
 @pytest.mark.parametrize(
     ("victim", "told"),
     [
-        ("worker", r"no worker is left \(none for 0\.02 minutes\): .*start the same command again, with a longer"),
+        (
+            "worker",
+            r"no worker is left \(none for 0\.02 minutes\): .*run the same command again to resume, with a longer",
+        ),
         (
             "scheduler",
-            r"the Dask scheduler is gone \(scheduler-connection-lost\); start the same command again, and it goes on",
+            r"the Dask scheduler is gone \(scheduler-connection-lost\); run the same command again to resume",
         ),
     ],
 )

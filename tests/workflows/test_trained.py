@@ -432,7 +432,7 @@ def test_features_that_another_tool_made_with_an_encoder_of_that_name_are_taken_
     change_attributes(first, store, ("encoder",), encoder)
     second = predict(first / "slides.csv", new_cases / "genes.csv", store=store, out="second")
     assert "weights and preprocessing of imported features cannot be verified" in (second / "run.log").read_text()
-    assert "imported from clam files, 1280 features a tile" in (second / "report.html").read_text()
+    assert "imported from clam files, 1280 features per tile" in (second / "report.html").read_text()
     pd.testing.assert_frame_equal(read(first)[PROBABILITIES], read(second)[PROBABILITIES])
 
 

@@ -187,7 +187,7 @@ def test_each_folds_cases_are_cut_at_the_median_risk_of_their_own_model(tmp_path
     for fold, risks, median in zip(
         (*folds, plan.final), ([-3.0, -1.0], [-9.0, -7.0], []), (-2.0, -8.0, 5.0), strict=True
     ):
-        fitted = {"edges_months": [12.0], "last_month": 60.0, "median_risk": median}
+        fitted = {"edges_months": [12.0], "last_month": 60.0, "median_risk": median, "calibration": None}
         job = write_job(tmp_path / str(fold.number), fold, {}, fitted=fitted, table=survival_frame(fold, risks))
         jobs.append(job)
     labels = pd.DataFrame({"survival_months": [4.0, 1.0, 3.0, 2.0], "event": True}, cases)

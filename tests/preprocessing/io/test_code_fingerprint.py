@@ -48,7 +48,7 @@ def test_a_comment_a_docstring_and_layout_do_not_count(program, of_fold, edit):
     edit("models/umeml.py", "\nimport ", "\n# a comment\n\n\nimport ")
     edit("models/umeml.py", '"""', '"""Other words. ')
     edit("pipeline/training/fit.py", "def fit_model(", "def fit_model(\n    # here too\n")
-    edit("pipeline/training/splits.py", 'class Fold:\n    """', 'class Fold:\n    """Other words. ')
+    edit("pipeline/planning/splits.py", 'class Fold:\n    """', 'class Fold:\n    """Other words. ')
     assert changed(program, of_fold) == set()
 
 
