@@ -8,7 +8,7 @@ import tifffile
 from preprocessing.io.file_types import file_type
 from preprocessing.io.files import why_no_file
 from preprocessing.slides.dicom import read_header
-from preprocessing.slides.jpeg_tiles import PARSING_ERRORS
+from preprocessing.slides.jpeg_tiles import PARSING_ERRORS, tiff_pages
 from preprocessing.slides.names import unusable_name
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -110,7 +110,7 @@ def _tiff_reason(path: Path, beginning: bytes, length: int) -> str | None:
         return f"a TIFF that ends after {length:,} bytes, before its directory; copy it again"
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+            pages = list(tiff_pages(tiff))
             if not pages:
                 return f"a TIFF without images in its {length:,} bytes; copy it again"
             return _page_reason(pages, order, length)

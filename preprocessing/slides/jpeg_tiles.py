@@ -5,6 +5,7 @@ Here a row of native tiles is decoded once for all regions that lie in it, as lo
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def _read_layout(path: Path, size_px: tuple[int, int]) -> LevelLayout | None:
     with path.open("rb") as file:
         try:
             with tifffile.TiffFile(file) as tiff:
-                pages = (page for page in tiff.pages if isinstance(page, tifffile.TiffPage))
+                pages = tiff_pages(tiff)
                 return next((_layout_of(page) for page in pages if _is_plain(page, size_px)), None)
         except PARSING_ERRORS:
             return None
@@ -169,3 +170,14 @@ def _is_plain(page: tifffile.TiffPage, size_px: tuple[int, int]) -> bool:
         and len(page.dataoffsets) == len(page.databytecounts)
         and len(page.dataoffsets) == -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
     )
+
+
+def tiff_pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
+    """Yield the pages of a TIFF once each: in a damaged file the list of directories may run in a circle."""
+    seen = set[int]()
+    for page in tiff.pages:
+        if page.offset in seen:
+            return
+        seen.add(page.offset)
+        if isinstance(page, tifffile.TiffPage):
+            yield page
