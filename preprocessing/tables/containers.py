@@ -36,7 +36,7 @@ def workbook_rows(path: Path, data: bytes, sheet: str | None) -> Iterator[list[s
 
     try:
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-    except Exception as error:
+    except Exception as error:  # a broken file ends in whatever its library raises; the cause is kept
         raise InputError(f"{path}: cannot be read as an Excel workbook: {error}") from error
     if sheet is not None and sheet not in book.sheetnames:
         raise InputError(f'{path}: no sheet "{sheet}"; it has {", ".join(book.sheetnames)}')
@@ -95,7 +95,7 @@ def read_anndata(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     try:
         data = anndata.read_h5ad(path)
-    except Exception as error:
+    except Exception as error:  # a broken file ends in whatever its library raises; the cause is kept
         raise InputError(f"{path}: cannot be read as AnnData: {error}") from error
     if data.X is None or data.n_obs * data.n_vars > MAX_VALUES or not data.n_vars:
         raise InputError(f"{path}: X has {data.n_obs:,} × {data.n_vars:,} values; give one row per case or sample")
