@@ -142,7 +142,7 @@ def run_fold(job: FoldJob) -> str:
 
 
 def _fit_and_predict(job: FoldJob) -> None:
-    """The files of a fold, but for the one that says that it is done."""
+    """The files of a fold, except the one that marks it as done."""
     fold = job.fold
     data, scaler = load_data(job, fold)
     learned = _learn(job, data, job.candidate.model, job.candidate.settings)
