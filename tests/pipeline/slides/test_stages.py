@@ -247,7 +247,7 @@ class TestEmbed:
         )
 
     def test_features_that_are_not_finite_are_not_stored(self, slide, tmp_path, encoder, monkeypatch):
-        monkeypatch.setattr(stages, "embed_tiles", lambda path, grid, *_, **__: np.full((len(grid), 16), np.nan))
+        monkeypatch.setattr(stages, "embed_tiles", lambda tiles, *_, **__: np.full((len(tiles.grid), 16), np.nan))
         with pytest.raises(SlideError, match="not finite"):
             run(slide, tmp_path / "store", encoder)
         assert not (tmp_path / "store" / "features").exists()
@@ -315,10 +315,10 @@ class TestShared:
     def test_fails_with_its_part(self, slide, tmp_path, encoder, small_parts, monkeypatch):
         embed_tiles = stages.embed_tiles
 
-        def fails_late(path, grid, backbone, rows, **options):
+        def fails_late(tiles, backbone, rows, **options):
             if rows.start == 32:
                 raise SlideError("the last tiles cannot be read")
-            return embed_tiles(path, grid, backbone, rows, **options)
+            return embed_tiles(tiles, backbone, rows, **options)
 
         monkeypatch.setattr(stages, "embed_tiles", fails_late)
         made = recipe(tmp_path / "store", encoder)
