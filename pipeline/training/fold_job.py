@@ -238,7 +238,7 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
     require_subspaces(scaler, names)
     notes = [*job.gene_notes, *chosen.notes, *scaler.notes]
     if others := [name for name in scaler.groups if name not in names]:
-        notes.append(f"neither branch reads {', '.join(others)}; where there is a linear part, it may (train.linear)")
+        notes.append(f"neither branch reads {', '.join(others)}; the linear logits (train.linear) may")
     return replace(scaler, notes=notes)
 
 

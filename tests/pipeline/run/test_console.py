@@ -120,7 +120,7 @@ def test_warnings_are_reported_once_more_at_the_end_each_once(capsys):
     for _ in range(2):
         logging.getLogger("pipeline.planning.plan").warning("cases are %s", "lost")
     logging.getLogger("distributed").warning("another's")
-    logging.getLogger("pipeline.cluster.mapping").warning("tiling S: failed, which is told with the results")
+    logging.getLogger("pipeline.cluster.mapping").warning("tiling S: failed, which is reported with the results")
     capsys.readouterr()
     show_warnings()
     assert capsys.readouterr().err.splitlines() == ["2 warnings of this run:", "  only 8 deaths", "  cases are lost"]

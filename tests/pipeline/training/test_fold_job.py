@@ -423,7 +423,7 @@ def test_the_final_model_is_trained_on_every_labelled_case(make):
 
 @pytest.mark.parametrize("task", ["grade", "survival"])
 def test_a_model_with_subspaces_is_led_by_its_two_groups_of_genes(make, task):
-    """The third group reaches the linear part alone, and that only where the task has a risk that is linear in genes."""
+    """The third group reaches the linear logits alone, and that only where the task has a risk that is linear in genes."""
     given = {"gene_sets": {"tumour": ["G0", "G1", "G4"], "microenvironment": ["G1", "G2"]}, "gene_notes": ("a",)}
     job = make(task=task, sets=SUBSPACE, **given)
     predictions = read_output(job)
