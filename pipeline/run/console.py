@@ -10,9 +10,10 @@ from pipeline.baselines import BASELINES
 from pipeline.config.schema import Config
 from pipeline.metrics import CaseMetrics, Metric, TaskReport
 from pipeline.planning.plan import TaskPlan
-from pipeline.tasks import TASKS, Task
+from pipeline.tasks import Task
 from pipeline.terminal.logs import WARNING, err, out, warn
-from preprocessing.cohort import Cohort, describe_cases
+from preprocessing.case_tables.endpoint_names import ENDPOINTS
+from preprocessing.cohort import Cohort, describe_gaps
 from preprocessing.features.encoders import resolution_warning
 from preprocessing.io.errors import some
 from preprocessing.slides.slide import LeftOut
@@ -68,8 +69,9 @@ def show_plans(plans: Sequence[TaskPlan], cohort: Cohort) -> None:
         err.print(
             f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{further}{labels}", highlight=False
         )
-        columns = TASKS[plan.name].label_columns
-        for sentence in describe_cases(cohort, columns, plan.labelled, plan.unlabelled):
+        gaps = describe_gaps(cohort, plan.task.label_columns[0], plan.unlabelled)
+        known, endpoint = plan.task.prepare(cohort.labels), ENDPOINTS[cohort.endpoint]
+        for sentence in (*gaps, *plan.task.on_cases(known, plan.labelled, endpoint=endpoint)):
             if sentence.startswith(WARNING):
                 warn(sentence.removeprefix(WARNING))
             else:
@@ -87,13 +89,17 @@ def show_forecast(lines: Sequence[str]) -> None:
 
 
 def show_results(
-    folder: Path, reports: Mapping[str, TaskReport[Any]], failures: Mapping[str, str], given_up: Sequence[str]
+    folder: Path,
+    tasks: Mapping[str, Task],
+    reports: Mapping[str, TaskReport[Any]],
+    failures: Mapping[str, str],
+    given_up: Sequence[str],
 ) -> None:
     """Print tables of metrics by task and fold scheme, then failures and the run folder."""
     for task, report in reports.items():
-        _show_report(task, TASKS[task], report)
+        _show_report(task, tasks[task], report)
         for scheme, further in report.schemes.items():
-            _show_report(f"{task}, split by {scheme}", TASKS[task], further)
+            _show_report(f"{task}, split by {scheme}", tasks[task], further)
     _show_gene_notes(reports)
     for message in given_up:
         err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)

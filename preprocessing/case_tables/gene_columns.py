@@ -86,6 +86,7 @@ def gene_columns(
     *,
     keep: Collection[str] = (),
     features: Collection[str] = (),
+    labels: Collection[str] = (),
 ) -> tuple[list[str], list[str]]:
     """Return the columns that are features, and the others except the ids.
 
@@ -96,12 +97,13 @@ def gene_columns(
         notes: what was left out, and warnings of odd names.
         keep: columns that are features, whatever they are called.
         features: of a trained model, likewise.
+        labels: columns that hold labels of the run.
 
     Raises:
         InputError: no features, or features that are row numbers.
     """
     columns, kept = [column for column in frame.columns if column != id_column], {*keep, *features}
-    named = [column for column in columns if column not in kept and is_annotation(column)]
+    named = [column for column in columns if column in labels or (column not in kept and is_annotation(column))]
     rest = frame.drop(columns=[id_column, *named])
     words = [column for column in text_columns(rest) if _is_words(rest[column])]
     counters = [column for column in _row_counters(rest) if column not in kept]

@@ -91,6 +91,7 @@ def load_cohort(
         gaps=labels.gaps,
         excluded=read.excluded,
         endpoint=labels.endpoint,
+        label_source=source,
     )
     _require_cases(cohort, genes)
     return cohort

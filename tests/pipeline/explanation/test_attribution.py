@@ -78,7 +78,7 @@ def train(model_name, signal, *, epochs=25, seed=0):
             seed=seed,
             device="cpu",
         )
-    trained = TrainedModel(Ensemble(members), model_name, settings, "grade", task, scaler, WIDTH, {})
+    trained = TrainedModel(Ensemble(members), model_name, settings, TASKS["grade"], task, scaler, WIDTH, {})
     return trained, replace(trained, model=untrained), data, matrix
 
 
@@ -177,7 +177,7 @@ def linear(axes, weight):
     model = Ensemble([LinearBlend(Nothing(), torch.from_numpy(turned.T).float(), torch.zeros(2), (0.0, 0.0))])
     task = TASKS["grade"].fit(pd.DataFrame({"grade": ["2", "4"]}), ("2", "4"))
     settings = MODELS["snn"].Config()
-    return TrainedModel(model, "snn", settings, "grade", task, scaler, 1, {}), data, matrix
+    return TrainedModel(model, "snn", settings, TASKS["grade"], task, scaler, 1, {}), data, matrix
 
 
 @pytest.mark.parametrize("axes", ["principal", "genes"])

@@ -112,7 +112,7 @@ def test_a_network_that_learned_nothing_costs_nothing(monkeypatch):
 
 def test_curves_are_those_that_left_out_cases_had():
     """Logits that are five times too sure: the curves are as wide as the hazards all the same."""
-    fitted = Survival().fit(LABELS, ())
+    fitted = TASKS["survival"].fit(LABELS, ())
     too_sure = logits_of(5 * HAZARD)
     calibrated = fitted.calibrated(too_sure, LABELS)
     months = np.array([12.0, 24.0, 60.0, 79.0])
