@@ -63,9 +63,7 @@ class LinearNumber:
         """What `to_json` returned, read back; ValueError or LookupError where it is unsound."""
         if described["reason"] is not None:
             return cls(np.zeros(0), np.zeros(0), float("nan"), str(described["reason"]))
-        return cls(
-            numbers(described["coefficients"]), numbers(described["centre"]), float(numbers(described["mean"]))
-        )
+        return cls(numbers(described["coefficients"]), numbers(described["centre"]), float(numbers(described["mean"])))
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Metrics of predicted numbers."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pipeline.metrics.bootstrap import (
-    N_BOOT,
+    BOOTSTRAP,
+    Bootstrap,
     Draws,
     Metric,
     Statistic,
@@ -15,7 +15,6 @@ from pipeline.metrics.bootstrap import (
     divide,
     measure,
     ratio_of_sums,
-    resample,
     undefined,
 )
 from pipeline.metrics.report import CaseMetrics, PredictorReport, Trivial, report_by_fold
@@ -92,7 +91,7 @@ def mean_absolute_error(truth: Numbers, predicted: Numbers) -> Statistic:
 
 
 def regression_metrics(
-    truth: Numbers, predicted: Numbers, *, train_mean: Numbers, n_boot: int = N_BOOT, seed: int = 0
+    truth: Numbers, predicted: Numbers, train_mean: Numbers, *, bootstrap: Bootstrap = BOOTSTRAP
 ) -> RegressionMetrics:
     """Metrics of one set of cases with 95 % intervals.
 
@@ -100,10 +99,9 @@ def regression_metrics(
         truth: labels.
         predicted: of the same cases.
         train_mean: mean label of the training cases of the model that predicted each case: the trivial prediction.
-        n_boot: number of resamples.
-        seed: of the resamples.
+        bootstrap: resamples behind the intervals.
     """
-    weights = resample(len(truth), n_boot=n_boot, seed=seed)
+    weights = bootstrap.weights(len(truth))
     trivial = {name: measure(one, weights) for name, one in _scores(truth, train_mean).items()}
     return RegressionMetrics(
         n=len(truth),
@@ -114,13 +112,16 @@ def regression_metrics(
 
 
 def regression_by_fold(
-    truth: Numbers, predicted: Numbers, folds: Int[np.ndarray, " n"], **given: Any
+    truth: Numbers,
+    predicted: Numbers,
+    train_mean: Numbers,
+    folds: Int[np.ndarray, " n"],
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> PredictorReport[RegressionMetrics]:
-    """Metrics of each fold's test cases and of all pooled; see `regression_metrics` for the further arguments."""
-    train_mean = given.pop("train_mean")
+    """Metrics of each fold's test cases and of all pooled; see `regression_metrics`."""
 
     def compute(chosen: Bool[np.ndarray, " n"], fold: int | None) -> RegressionMetrics:
-        return regression_metrics(truth[chosen], predicted[chosen], train_mean=train_mean[chosen], **given)
+        return regression_metrics(truth[chosen], predicted[chosen], train_mean[chosen], bootstrap=bootstrap)
 
     return report_by_fold(compute, folds, headline="r2")
 

@@ -50,7 +50,9 @@ def read_labels(cohort: Cohort, specs: Mapping[str, TaskSpec]) -> LabelledCohort
         for column in task.label_columns:
             found[column], gaps[column] = values[column], reasons
         columns = f"column{'s' if len(spec.column) > 1 else ''} {', '.join(spec.column)}"
-        table.notes.append(f"task {name}: {task.kind}, {columns}{ground}; {int(task.labelled(values).sum())} cases with a label")
+        table.notes.append(
+            f"task {name}: {task.kind}, {columns}{ground}; {int(task.labelled(values).sum())} cases with a label"
+        )
         tasks[name] = task
     if not found:
         return LabelledCohort(cohort, tasks)
@@ -87,7 +89,8 @@ def _require_columns(name: str, spec: TaskSpec, table: LabelTable) -> None:
     for column in spec.column:
         if column not in known:
             raise InputError(
-                f'task {name}: {table.source} has no column "{column}": {nearest(column, known)}; correct it in --task {name}=COLUMN'
+                f'task {name}: {table.source} has no column "{column}": {nearest(column, known)}; correct it in '
+                f"--task {name}=COLUMN"
             )
         if table.frame[column].isna().all():
             raise InputError(
@@ -117,4 +120,6 @@ def _reasons(task: Task, table: LabelTable, values: pd.DataFrame) -> pd.Series:
     reasons = pd.Series(empty, index=values.index, dtype="string")
     full = written.notna().all(axis=1)
     other = written[full].map(text_of).agg(", ".join, axis=1) if full.any() else pd.Series(dtype=str)
-    return reasons.mask(full, other.map(lambda text: f'label "{text}" is not used').reindex(values.index)).where(without)
+    return reasons.mask(full, other.map(lambda text: f'label "{text}" is not used').reindex(values.index)).where(
+        without
+    )

@@ -72,9 +72,7 @@ class TaskPlan:
         return Fold(FINAL, self.labelled, (), self.unlabelled)
 
 
-def plan_tasks(
-    config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, omics: OmicsMatrix
-) -> list[TaskPlan]:
+def plan_tasks(config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, omics: OmicsMatrix) -> list[TaskPlan]:
     """Plan the requested tasks, or those by default whose labels are present.
 
     Args:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.layers.devices import on_device
 from pipeline.metrics import (
+    Bootstrap,
     ClassificationMetrics,
     PredictorReport,
     Statistic,
@@ -132,15 +133,14 @@ class FittedClassification(FittedTask):
         predictions: pd.DataFrame,
         *,
         folds: Int[np.ndarray, " n"] | None,
-        n_boot: int,
-        seed: int,
+        bootstrap: Bootstrap,
     ) -> PredictorReport[Any]:
         """See `classification_by_fold`; without folds the trivial prediction is the training cases' most frequent class."""
         truth, probabilities = self._numbers(cases["label"]), self._probabilities(predictions)
         if folds is not None:
-            return classification_by_fold(truth, probabilities, self.classes, folds, n_boot=n_boot, seed=seed)
+            return classification_by_fold(truth, probabilities, self.classes, folds, bootstrap)
         majority = np.full(len(truth), int(np.argmax(self.counts)))
-        pooled = classification_metrics(truth, probabilities, self.classes, majority=majority, n_boot=n_boot, seed=seed)
+        pooled = classification_metrics(truth, probabilities, self.classes, majority=majority, bootstrap=bootstrap)
         return PredictorReport(pooled=pooled, folds=())
 
     def headline_statistic(
@@ -321,9 +321,7 @@ class Classification(Task):
         if not gone:
             return []
         classes = ", ".join(f"{name} ({n} cases)" for name, n in gone.items())
-        return [
-            f"warning: task {self.name}: every case of {classes} is left out or without inputs: the class is gone"
-        ]
+        return [f"warning: task {self.name}: every case of {classes} is left out or without inputs: the class is gone"]
 
     def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
         """The most and the least certain cases, among those that are right and those that are wrong where that is known."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.baselines.genomic import OmicsRisk
 from pipeline.baselines.numbers import ridge_number
 from pipeline.metrics import (
+    Bootstrap,
     PredictorReport,
     RegressionMetrics,
     Statistic,
@@ -113,15 +114,16 @@ class FittedRegression(FittedTask):
         predictions: pd.DataFrame,
         *,
         folds: Int[np.ndarray, " n"] | None,
-        n_boot: int,
-        seed: int,
+        bootstrap: Bootstrap,
     ) -> PredictorReport[Any]:
         """See `regression_metrics`."""
-        truth, predicted = true_numbers(cases), predictions[VALUE].to_numpy(float)
-        given: dict[str, Any] = {"train_mean": predictions["train_mean"].to_numpy(float), "n_boot": n_boot, "seed": seed}
+        truth, predicted, train_mean = (
+            true_numbers(cases),
+            *(predictions[name].to_numpy(float) for name in (VALUE, "train_mean")),
+        )
         if folds is not None:
-            return regression_by_fold(truth, predicted, folds, **given)
-        return PredictorReport(pooled=regression_metrics(truth, predicted, **given), folds=())
+            return regression_by_fold(truth, predicted, train_mean, folds, bootstrap)
+        return PredictorReport(pooled=regression_metrics(truth, predicted, train_mean, bootstrap=bootstrap), folds=())
 
     def headline_statistic(
         self, cases: pd.DataFrame, predictions: pd.DataFrame, *, folds: Int[np.ndarray, " n"] | None
@@ -219,8 +221,8 @@ class Regression(Task):
         different = labels[self.name].nunique()
         if different < 2:
             raise InputError(
-                f"task {self.name}: every one of the {len(labels)} labelled cases has {labels[self.name].iloc[0]:g}: nothing to learn; "
-                "leave the task out by naming the others with --task"
+                f"task {self.name}: every one of the {len(labels)} labelled cases has {labels[self.name].iloc[0]:g}: nothing to "
+                "learn; leave the task out by naming the others with --task"
             )
         if different < QUANTILES:
             return [
@@ -233,8 +235,8 @@ class Regression(Task):
         """Raise InputError where all training cases have the same number; warn where all test cases have."""
         if train[self.name].nunique() < 2:
             raise InputError(
-                f"task {self.name}: every training case of fold {number} has {train[self.name].iloc[0]:g}; use other splits, or fewer "
-                "folds"
+                f"task {self.name}: every training case of fold {number} has {train[self.name].iloc[0]:g}; use other splits, "
+                "or fewer folds"
             )
         if test[self.name].nunique() < 2:
             return [f"task {self.name}: all test cases of fold {number} have the same number: no R² of its own"]

@@ -14,10 +14,14 @@ NAME = re.compile(r"\w[\w.+-]*")  # it names folders, columns and headings
 class TaskSpec(Settings):
     """What a task predicts (keys under `tasks.NAME`); `--task NAME=COLUMN[:KIND]` is short for the first two."""
 
-    column: tuple[str, ...] = Field(min_length=1, description="column of the label; several for survival and multilabel")
+    column: tuple[str, ...] = Field(
+        min_length=1, description="column of the label; several for survival and multilabel"
+    )
     kind: str | None = Field(None, description="kind of label; default: by the values of the column")
     classes: tuple[str, ...] = Field((), description="classes in their order; default: those that occur, sorted")
-    positive: str | None = Field(None, description="of two classes, the one that is predicted to occur; default: the last")
+    positive: str | None = Field(
+        None, description="of two classes, the one that is predicted to occur; default: the last"
+    )
     unit: str = Field("", description="unit of a number, or of a time (days, months, years); for reports")
     excludes: tuple[str, ...] = Field(
         (), description="clinical columns that define or follow the label: never a covariate of this task"
@@ -37,7 +41,8 @@ class TaskSpec(Settings):
         if self.positive is None:
             return self
         if self.classes and (len(self.classes) != 2 or self.positive not in self.classes):
-            raise ValueError(f'positive "{self.positive}" needs two classes, of which it is one; classes are {", ".join(self.classes)}')
+            there = ", ".join(self.classes)
+            raise ValueError(f'positive "{self.positive}" needs two classes, of which it is one; classes are {there}')
         return self
 
 
@@ -56,5 +61,7 @@ def parse_task(text: str) -> tuple[str, TaskSpec | None]:
     columns, _, kind = rest.partition(":")
     listed = [column.strip() for column in columns.split(",")]
     if not name or not all(listed):
-        raise InputError(f"--task {text}: give NAME=COLUMN or NAME=COLUMN:KIND, as in --task mgmt=MGMT_status:classification")
+        raise InputError(
+            f"--task {text}: give NAME=COLUMN or NAME=COLUMN:KIND, as in --task mgmt=MGMT_status:classification"
+        )
     return name, TaskSpec(column=tuple(listed), kind=kind.strip() or None)

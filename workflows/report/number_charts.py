@@ -38,7 +38,9 @@ def calibration(key: str, tested: pd.DataFrame, unit: str) -> Chart:
     title = "Calibration"
     known = evaluable(tested)
     if len(known) < 2 * MIN_CASES_PER_BIN:
-        return missing(key, title, f"Needs {2 * MIN_CASES_PER_BIN} cases with label and prediction; there are {len(known)}.")
+        return missing(
+            key, title, f"Needs {2 * MIN_CASES_PER_BIN} cases with label and prediction; there are {len(known)}."
+        )
     known = known.sort_values(VALUE)
     truth, predicted = known["label"].astype(float).to_numpy(), known[VALUE].astype(float).to_numpy()
     bins = np.array_split(np.arange(len(known)), min(MAX_BINS, len(known) // MIN_CASES_PER_BIN))

@@ -136,7 +136,7 @@ def test_a_later_format_is_refused(trained, tmp_path):
     path = tmp_path / "m" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     with pytest.raises(
-        InputError, match=r"model.json has format 99, this version reads format 5; use the version that wrote"
+        InputError, match=r"model.json has format 99, this version reads format 6; use the version that wrote"
     ):
         load_model(tmp_path / "m")
 
