@@ -242,22 +242,18 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Se
         paths: the paths that workers use.
         trained: whether the run predicts with trained models, which may start with slides that have no genes yet.
     """
-    from preprocessing.cohort import load_cohort
+    from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort
     from preprocessing.features.store import FeatureStore
 
-    return load_cohort(
-        paths.slides,
-        config.genes,
-        clinical=config.clinical,
-        further_tables=config.further_tables,
+    files = CohortFiles(paths.slides, config.genes, config.clinical, config.further_tables)
+    options = CohortOptions(
         cases=config.cases,
-        slide_options=config.slide_options(masks=paths.masks),
+        slides=config.slide_options(masks=paths.masks),
         tables=config.table_options(),
-        features=features,
-        store=FeatureStore(paths.store),
+        features=frozenset(features),
         must_share=not trained,
-        isolated=config.workers != 0,
     )
+    return load_cohort(files, options, store=FeatureStore(paths.store), isolated=config.workers != 0)
 
 
 def write_ledgers(
