@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "run_pipeline",
         usage=USAGE,
-        description="Predict survival, grade, subtype and labels of your own from whole-slide images and genes.",
+        description="Predict survival, grade, subtype or any label from slides and genes.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
