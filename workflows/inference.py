@@ -33,10 +33,10 @@ def predict(
     from pipeline.cluster.workers import choose_device
     from pipeline.inference.cohort_shift import summarise_cohort
     from pipeline.inference.diagnoses import write_diagnoses
-    from pipeline.inference.distribution_shift import TABLE, assess_cases, shift_table
+    from pipeline.inference.distribution_shift import TABLE, assess_cases, not_assessed, shift_table
     from pipeline.inference.new_cohort import prediction_rows, with_labels
     from pipeline.inference.prediction import log_missing_genes, predict_cases, prepare_cohort
-    from pipeline.inference.previous_table import PreviousTable
+    from pipeline.inference.previous_table import PreviousTable, with_checksums
     from preprocessing.features.store import FeatureStore
 
     config, cohort, run, workers = context.config, context.cohort, context.run, context.workers
@@ -56,10 +56,11 @@ def predict(
             one.task: log_missing_genes(one, prepared.members[one.task], cohort) for one in predictors
         }
         previous = PreviousTable(run.folder / "predictions.csv", ("task", "case_id"))
-        pending = previous.pending(prepared.fingerprints)
+        keys = slide_keys(context, features)
+        unassessed = not_assessed(run.folder, predictors, keys, prepared.fingerprints)
+        pending = previous.pending(prepared.fingerprints, incomplete=unassessed)
         predicted = predict_cases(pending, predictors, prepared, device=device)
     with run.stage("distribution shift"):
-        keys = slide_keys(context, features)
         shifts = assess_cases(pending, predictors, prepared, cohort, keys, store=store)
         run.write_table(TABLE, shift_table(run.folder, shifts, pending, prepared.fingerprints))
     rescaled = config.rescale != "none"
@@ -74,7 +75,7 @@ def predict(
         for one in predictors
     ]
     predictions = with_labels(previous.updated(pd.concat(rows)), cohort.labels)
-    run.write_table("predictions.csv", predictions)
+    run.write_table("predictions.csv", with_checksums(predictions))
     write_diagnoses(run, predictions, cohort.annotations)
     present = predictions[predictions["case_id"].isin(cases["case_id"])]  # without cases of earlier calls only
     with run.stage("evaluation"):
@@ -138,12 +139,12 @@ def validate(
 
     from pipeline.inference.new_cohort import baseline_fingerprints, evaluate
     from pipeline.inference.prediction import predict_baselines
-    from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_numbers
+    from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_checksums, with_numbers
     from pipeline.metrics.report import to_json
 
     config, cohort, run = context.config, context.cohort, context.run
     previous = PreviousTable(run.folder / "baselines.csv", ("task", "case_id", "baseline"))
-    known = {(task, case): mark for (task, case, _), mark in previous.fingerprints().items()}
+    known = previous.case_fingerprints()
     rows = []
     for one in predictors:
         fingerprints = baseline_fingerprints(prepared.fingerprints[one.task], cohort.labels)
@@ -152,7 +153,7 @@ def validate(
         predicted["task"], predicted[FINGERPRINT] = one.task, predicted["case_id"].map(fingerprints)
         rows.append(predicted)
     baselines = previous.updated(pd.concat(rows, ignore_index=True))
-    run.write_table("baselines.csv", baselines)
+    run.write_table("baselines.csv", with_checksums(baselines))
     tables = with_numbers(predictions), with_numbers(baselines)
     found = {one.task: evaluate(one, *tables, n_boot=config.bootstrap, seed=config.seed) for one in predictors}
     reports = {
