@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pipeline.baselines.genomic import OmicsRisk
-from pipeline.metrics import CaseMetrics, Metric, PredictorReport, Statistic, paired_difference
+from pipeline.metrics import Bootstrap, CaseMetrics, Metric, PredictorReport, Statistic, paired_difference
 from preprocessing.io.errors import InputError
 
 OUTCOME = ("survival_months", "event")  # known years after the diagnosis; never an input
@@ -162,8 +162,7 @@ class FittedTask(ABC):
         predictions: pd.DataFrame,
         *,
         folds: Int[np.ndarray, " n"] | None,
-        n_boot: int,
-        seed: int,
+        bootstrap: Bootstrap,
     ) -> PredictorReport[Any]:
         """Metrics with 95 % intervals over cases, pooled and by fold.
 
@@ -171,8 +170,7 @@ class FittedTask(ABC):
             cases: the truth.
             predictions: of the same cases in the same order, `training_columns` included.
             folds: the fold that tested each case; None where one model predicted all.
-            n_boot: number of resamples.
-            seed: of the resamples.
+            bootstrap: resamples behind the intervals.
         """
 
     @abstractmethod
@@ -188,16 +186,14 @@ class FittedTask(ABC):
         second: pd.DataFrame,
         *,
         folds: Int[np.ndarray, " n"] | None,
-        n_boot: int,
-        seed: int,
+        bootstrap: Bootstrap,
     ) -> Metric:
         """How much higher the headline metric of the first predictions is than the second's, on the same resamples."""
         return paired_difference(
             lambda predictions: self.headline_statistic(cases, predictions, folds=folds),
             first,
             second,
-            n_boot=n_boot,
-            seed=seed,
+            bootstrap=bootstrap,
         )
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.layers.devices import on_device
 from pipeline.metrics import (
+    Bootstrap,
     ClassificationMetrics,
     PredictorReport,
     Statistic,
@@ -130,15 +131,14 @@ class FittedClassification(FittedTask):
         predictions: pd.DataFrame,
         *,
         folds: Int[np.ndarray, " n"] | None,
-        n_boot: int,
-        seed: int,
+        bootstrap: Bootstrap,
     ) -> PredictorReport[Any]:
         """See `classification_by_fold`; without folds the trivial prediction is the training cases' most frequent class."""
         truth, probabilities = self._numbers(cases["label"]), self._probabilities(predictions)
         if folds is not None:
-            return classification_by_fold(truth, probabilities, self.classes, folds, n_boot=n_boot, seed=seed)
+            return classification_by_fold(truth, probabilities, self.classes, folds, bootstrap)
         majority = np.full(len(truth), int(np.argmax(self.counts)))
-        pooled = classification_metrics(truth, probabilities, self.classes, majority=majority, n_boot=n_boot, seed=seed)
+        pooled = classification_metrics(truth, probabilities, self.classes, majority=majority, bootstrap=bootstrap)
         return PredictorReport(pooled=pooled, folds=())
 
     def headline_statistic(
