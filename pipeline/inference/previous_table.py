@@ -9,6 +9,7 @@ import io
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -112,12 +113,12 @@ def with_checksums(rows: pd.DataFrame) -> pd.DataFrame:
         rows: with columns `task` and `case_id`; an empty cell counts as one that is not there.
     """
     rows = rows.drop(columns=CHECKSUM, errors="ignore")
-    names = list(rows)
-    digests = {}
+    names = [str(name) for name in rows]
+    digests: dict[tuple[str, ...], Any] = {}
     for *case, cells in zip(*(rows[name] for name in CASE), rows.itertuples(index=False, name=None), strict=True):
         digest = digests.setdefault(tuple(case), hashlib.sha256())
-        filled = sorted((name, cell) for name, cell in zip(names, cells, strict=True) if cell)
-        digest.update("\0".join("\0".join(pair) for pair in filled).encode() + b"\1")
+        filled = sorted(f"{name}\0{cell}" for name, cell in zip(names, cells, strict=True) if cell)
+        digest.update("\0".join(filled).encode() + b"\1")
     sums = [digests[case].hexdigest()[:16] for case in rows[CASE].itertuples(index=False, name=None)]
     return rows.assign(**{CHECKSUM: sums})
 
