@@ -63,16 +63,18 @@ class PreviousTable:
         Returns:
             By task, the cases without a row and those whose fingerprint changed.
         """
-        known = {key: mark for key, mark in self.fingerprints().items() if key not in incomplete}
+        known = self.fingerprints()
         pending = {
-            task: [case for case, mark in by_case.items() if mark != known.get((task, case))]
+            task: [
+                case for case, mark in by_case.items() if mark != known.get((task, case)) or (task, case) in incomplete
+            ]
             for task, by_case in fingerprints.items()
         }
         for task, cases in pending.items() if known else ():
-            changed = [case for case in cases if known.get((task, case))]
+            again = [case for case in cases if known.get((task, case))]
+            changed = [case for case in again if known[task, case] != fingerprints[task][case]]
             n_known = sum(name == task and bool(mark) for (name, _), mark in known.items())
-            n_new, n_unchanged = len(cases) - len(changed), n_known - len(changed)
-            log.info("task %s: %d new cases; %d predictions kept", task, n_new, n_unchanged)
+            log.info("task %s: %d new cases; %d predictions kept", task, len(cases) - len(again), n_known - len(again))
             if changed:
                 message = "task %s: slides or genes of %d cases changed; they are predicted again: %s"
                 log.warning(message, task, len(changed), some(changed))
