@@ -24,6 +24,7 @@ from jaxtyping import Float, Int32, Num
 from preprocessing.features.store import Bag
 from preprocessing.io.atomic import atomic_file
 from preprocessing.io.errors import InputError, SlideError
+from preprocessing.io.extras import extra
 from preprocessing.slides.resolution import MPP_RANGE, POWER_TIMES_MPP
 
 Format = Literal["clam", "trident", "stamp"]
@@ -138,7 +139,8 @@ def write_h5(
         dtypes: of features and coords, where they were imported from such a file; default: the tool's. Float32 features are
             always written as float32.
     """
-    import h5py
+    with extra("exchange", f"{layout} files"):
+        import h5py
 
     feature_dtype, coord_dtype = dtypes or DTYPES[layout]
     wide = bag.features.dtype == np.float32
@@ -323,7 +325,8 @@ def _steps(coords: Float[np.ndarray, "N 2"], axis: int) -> list[float]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    import h5py
+    with extra("exchange", str(path)):
+        import h5py
 
     try:
         with h5py.File(path, "r") as file:
@@ -334,7 +337,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _datasets(path: Path, file: Any, layout: Format) -> tuple[Any, Any]:
     """Features and coords, checked for shape and completeness before any values are read."""
-    import h5py
+    with extra("exchange", str(path)):
+        import h5py
 
     names = (FEATURES[layout], "coords")
     for name in names:
