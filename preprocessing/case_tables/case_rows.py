@@ -49,8 +49,6 @@ def select_samples(
     evidence: Evidence,
     options: TableOptions,
     notes: list[str],
-    *,
-    must_share: bool = True,
 ) -> CaseRows:
     """Return the rows of samples of the wanted types, one sample per case.
 
@@ -63,7 +61,7 @@ def select_samples(
     raw = frame[id_column].tolist()
     ids = [case_ids.normalise(value) if isinstance(value, str) else "" for value in raw]
     cases = {case_ids.case_of(identifier) for identifier in ids if identifier}
-    if must_share and evidence.cases is not None and not evidence.cases & cases:
+    if evidence.must_share and evidence.cases is not None and not evidence.cases & cases:
         raise InputError(f"{path}: not one case in common: {mismatch(id_column, ids, evidence.cases)}")
     keys = [_sample_key(identifier) for identifier in ids]
     classes = _row_classes(frame, id_column, notes)

@@ -59,7 +59,6 @@ def read_genes(
     options: TableOptions | None = None,
     *,
     loaded: LoadedTable | None = None,
-    must_share: bool = True,
 ) -> GeneTable:
     """Return the features of each case, whichever way round the table is.
 
@@ -68,7 +67,6 @@ def read_genes(
         evidence: what other inputs say of ids and genes.
         options: what the user says.
         loaded: the content of the file, if it was read before.
-        must_share: whether a table without any of the known cases is refused; otherwise a warning.
 
     Raises:
         InputError: what `load_table` refuses, no case in common, values that are no numbers, rows of a case that disagree, or two
@@ -86,7 +84,7 @@ def read_genes(
         notes.append(f"columns left out by omics.ignore: {some(ignored)}")
     if frame is as_written:
         _refuse_long(path, frame.drop(columns=[*ignored, id_column]))
-    rows = select_samples(path, frame.drop(columns=ignored), id_column, evidence, options, notes, must_share=must_share)
+    rows = select_samples(path, frame.drop(columns=ignored), id_column, evidence, options, notes)
     if evidence.cases is not None and not evidence.cases & set(map(case_ids.case_of, rows.ids)):
         notes.append(
             f"warning: {path}: not one case in common with the slides: {mismatch(id_column, rows.ids, evidence.cases)}"

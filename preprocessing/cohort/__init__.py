@@ -5,5 +5,15 @@ from preprocessing.cohort.flow import describe_cases
 from preprocessing.cohort.ledgers import audit_cases, ledger
 from preprocessing.cohort.loading import load_cohort
 from preprocessing.cohort.molecular import further_table
+from preprocessing.cohort.options import CohortFiles, CohortOptions
 
-__all__ = ["Cohort", "audit_cases", "describe_cases", "further_table", "ledger", "load_cohort"]
+__all__ = [
+    "Cohort",
+    "CohortFiles",
+    "CohortOptions",
+    "audit_cases",
+    "describe_cases",
+    "further_table",
+    "ledger",
+    "load_cohort",
+]

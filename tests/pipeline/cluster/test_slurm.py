@@ -124,7 +124,8 @@ def test_without_dask_jobqueue_its_installation_is_told(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(
-        InputError, match=r"needs dask_jobqueue, which is not installed; install it with `pip install 'umeml-pipeline\[cluster\]'`"
+        InputError,
+        match=r"needs dask_jobqueue, which is not installed; install it with `pip install 'umeml-pipeline\[cluster\]'`",
     ):
         start(SlurmConfig())
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from preprocessing.case_tables.options import TableOptions
-from preprocessing.cohort import describe_cases, load_cohort
+from preprocessing.cohort import CohortFiles, CohortOptions, describe_cases, load_cohort
 from preprocessing.io.errors import InputError
 from preprocessing.tables.sample_types import parse_sample_types
 
@@ -53,8 +53,8 @@ def read(tmp_path):
                 table.to_csv(paths[-1], index=False)
             else:
                 paths[-1].write_bytes(table if isinstance(table, bytes) else table.encode())
-        tables = TableOptions(**options)
-        return load_cohort(None, paths[0], clinical=paths[1], further_tables=further, tables=tables)
+        files = CohortFiles(None, paths[0], paths[1], further)
+        return load_cohort(files, CohortOptions(tables=TableOptions(**options)))
 
     return load
 
@@ -394,11 +394,11 @@ def test_a_sheet_of_a_workbook_and_names_that_excel_turned_into_dates(tmp_path):
     for case, row in zip(OTHER, VALUES.tolist(), strict=True):
         sheet.append([case, *row, 1.5 * row[0]])
     book.save(tmp_path / "s.xlsx")
-    cohort = load_cohort(None, tmp_path / "s.xlsx:Expression")
+    cohort = load_cohort(CohortFiles(genes=tmp_path / "s.xlsx:Expression"))
     assert cohort.omics.features[: len(GENES)] == tuple(GENES)
     assert any("1 genes are called like dates (2024-09-02)" in note for note in warnings(cohort))
     with pytest.raises(InputError, match='no sheet "Other"; it has Sheet, Expression'):
-        load_cohort(None, tmp_path / "s.xlsx:Other")
+        load_cohort(CohortFiles(genes=tmp_path / "s.xlsx:Other"))
 
 
 # --- Cases that leave -------------------------------------------------------------------------------------------------
@@ -536,7 +536,7 @@ def test_an_event_by_which_age_lengthens_survival_is_warned_of(tmp_path):
             {"case_id": ids, "survival_months": np.minimum(death, censoring), "event": event, "age": age}
         )
         frame.to_csv(tmp_path / "c.csv", index=False)
-        cohort = load_cohort(None, tmp_path / "g.csv", clinical=tmp_path / "c.csv")
+        cohort = load_cohort(CohortFiles(genes=tmp_path / "g.csv", clinical=tmp_path / "c.csv"))
         assert len([note for note in warnings(cohort) if "if 1 means alive, call it censorship" in note]) == n_warnings
 
 
