@@ -119,7 +119,7 @@ def test_without_dask_jobqueue_its_installation_is_told(monkeypatch):
 
     def without(name, *rest):
         if name == "dask_jobqueue":
-            raise ModuleNotFoundError(name)
+            raise ModuleNotFoundError(name, name=name)
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
