@@ -64,7 +64,9 @@ def predict(
         prediction_rows(one, predicted.get(one.task), prepared.fingerprints[one.task], cases, shifts.get(one.task))
         for one in predictors
     ]
-    predictions = with_labels(previous.updated(pd.concat(rows)), cohort.labels)
+    predictions = with_labels(
+        previous.updated(pd.concat(rows)), cohort.labels, {one.task: one.definition for one in predictors}
+    )
     run.write_table("predictions.csv", with_checksums(predictions))
     write_diagnoses(run, predictions, cohort.annotations)
     present = predictions[predictions["case_id"].isin(cases["case_id"])]  # without cases of earlier calls only

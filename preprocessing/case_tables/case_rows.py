@@ -1,6 +1,6 @@
 """From the rows of a table to one row per case: samples of the wanted type, one sample per case, every dropped row named."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -197,12 +197,18 @@ def require_agreement(
 
 
 def merge_columns(
-    path: Path, frame: pd.DataFrame, cases: list[str], firsts: list[int], notes: list[str]
+    path: Path,
+    frame: pd.DataFrame,
+    cases: list[str],
+    firsts: list[int],
+    notes: list[str],
+    *,
+    labels: Collection[str] = (),
 ) -> pd.DataFrame:
     """Return the columns with one row per case, in the order of first appearance.
 
     Labels of one case must agree, save the last follow-up, of which the latest counts; other columns that differ are joined
-    by ";".
+    by ";". `labels` are further columns that hold labels.
 
     Raises:
         InputError: rows of one case have different labels.
@@ -218,7 +224,7 @@ def merge_columns(
             distinct = list(dict.fromkeys(values.dropna()))
             if len(distinct) > 1 and (latest := _latest_follow_up(column, distinct)) is not None:
                 distinct = [latest]
-            elif len(distinct) > 1 and is_label(column):
+            elif len(distinct) > 1 and (column in labels or is_label(column)):
                 raise InputError(
                     f"{path}: case {case} has several rows, and column {column} is {distinct[0]} in one row and "
                     f"{distinct[1]} in another; keep one row of the case"

@@ -89,11 +89,11 @@ def read_genes(
         notes.append(
             f"warning: {path}: not one case in common with the slides: {mismatch(id_column, rows.ids, evidence.cases)}"
         )
-    genes, others = gene_columns(path, rows.frame, id_column, notes, keep=options.keep, features=evidence.features)
+    genes, others = gene_columns(path, rows.frame, id_column, notes, options, features=evidence.features)
     values = pd.DataFrame(_numbers(path, rows.frame, genes, rows.ids), columns=genes)
     cases, firsts = one_row_per_case(rows.ids)
     require_agreement(path, values, rows.ids, cases, firsts, notes)
-    annotations = merge_columns(path, rows.frame[others], cases, firsts, notes)
+    annotations = merge_columns(path, rows.frame[others], cases, firsts, notes, labels=options.labels)
     values = values.iloc[firsts].set_axis(annotations.index, axis=0)
     return GeneTable(values, annotations, notes, rows.dropped, rows.excluded)
 

@@ -1,7 +1,7 @@
 """The cohort: slides, genes and labels joined by case, and the audit of every case of the input."""
 
 from preprocessing.cohort.cohort import Cohort
-from preprocessing.cohort.flow import describe_cases
+from preprocessing.cohort.flow import describe_gaps
 from preprocessing.cohort.ledgers import audit_cases, ledger
 from preprocessing.cohort.loading import load_cohort
 from preprocessing.cohort.molecular import further_table
@@ -12,7 +12,7 @@ __all__ = [
     "CohortFiles",
     "CohortOptions",
     "audit_cases",
-    "describe_cases",
+    "describe_gaps",
     "further_table",
     "ledger",
     "load_cohort",

@@ -71,6 +71,7 @@ def load_cohort(
         gaps=labels.gaps,
         excluded=tables.excluded,
         endpoint=labels.endpoint,
+        label_source=source,
     )
     _require_cases(cohort, files.genes)
     return cohort

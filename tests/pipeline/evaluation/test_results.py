@@ -12,6 +12,7 @@ from pipeline.metrics import Bootstrap
 from pipeline.metrics.report import to_json
 from pipeline.planning.plan import TaskPlan
 from pipeline.planning.splits import Fold
+from pipeline.tasks import TASKS
 from pipeline.tasks.survival_baselines import CURVE_COLUMNS
 from pipeline.training.fold_job import TaskJobs
 
@@ -65,7 +66,7 @@ def write_job(
 def finished(tmp_path):
     """Two folds of four cases, and a final model that predicted the one case without a label."""
     folds = (Fold(0, LABELLED[4:], (), LABELLED[:4]), Fold(1, LABELLED[:4], (), LABELLED[4:]))
-    plan = TaskPlan("grade", LABELLED, ("u0",), ("2", "3"), "", {"case": folds}, {}, (), ())
+    plan = TaskPlan(TASKS["grade"], LABELLED, ("u0",), ("2", "3"), "", {"case": folds}, {}, (), ())
     jobs = []
     for fold in (*folds, plan.final):
         out = tmp_path / ("final" if fold.number == -1 else f"fold_{fold.number}")
@@ -183,7 +184,7 @@ def test_each_folds_cases_are_cut_at_the_median_risk_of_their_own_model(tmp_path
     """Fold 0: risks −3 and −1 around −2; fold 1: −9 and −7 around −8. By one median for all, one or three were high."""
     cases = tuple(f"c{i}" for i in range(4))
     folds = (Fold(0, cases[2:], (), cases[:2]), Fold(1, cases[:2], (), cases[2:]))
-    plan = TaskPlan("survival", cases, (), (), "", {"case": folds}, {}, (), ())
+    plan = TaskPlan(TASKS["survival"], cases, (), (), "", {"case": folds}, {}, (), ())
     jobs = []
     for fold, risks, median in zip(
         (*folds, plan.final), ([-3.0, -1.0], [-9.0, -7.0], []), (-2.0, -8.0, 5.0), strict=True

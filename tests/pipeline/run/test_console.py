@@ -6,6 +6,7 @@ import pytest
 from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
 from pipeline.metrics.report import ModelNotes, Trivial
 from pipeline.run.console import show_results
+from pipeline.tasks import TASKS
 from pipeline.terminal.logs import show_warnings, start_logging, warn
 
 NAMES = ("macro_auc", "accuracy", "balanced_accuracy")
@@ -44,7 +45,7 @@ def report(*, comparators=(), baselines=(), notes=(), **more):
 @pytest.fixture
 def show(tmp_path, capsys):
     def show(**reports):
-        show_results(tmp_path, reports, {}, [])
+        show_results(tmp_path, TASKS, reports, {}, [])
         return capsys.readouterr().out
 
     return show

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from preprocessing.case_tables.options import TableOptions
-from preprocessing.cohort import CohortFiles, CohortOptions, describe_cases, load_cohort
+from preprocessing.cohort import CohortFiles, CohortOptions, describe_gaps, load_cohort
 from preprocessing.io.errors import InputError
 from preprocessing.tables.sample_types import parse_sample_types
 
@@ -454,7 +454,7 @@ def test_other_samples_are_counted_and_left_out_unless_selected(read, column, pr
     assert any(
         f"sample types: 18 primary, 6 {name} (by column {column}; --sample-types selects)" in n for n in cohort.notes
     )
-    sentences = describe_cases(cohort, ("survival_months", "event"), OTHER[:18], [])
+    sentences = describe_gaps(cohort, "survival_months", [])
     assert f"6 cases left out: 6 sample type {name}, not primary" in sentences
     everything = read(matrix(OTHER).reset_index(names="case_id"), clinical, sample_types=parse_sample_types("all"))
     assert everything.used_cases() == OTHER
@@ -483,7 +483,7 @@ def test_cases_without_a_label_are_counted_by_reason(read):
     (warning,) = warnings(cohort)
     assert "2 of 15 dead have no date and 3 of 8 living no follow-up; of the 18 cases that remain 13 died" in warning
     labelled = cohort.labels.index[cohort.labels[["survival_months", "event"]].notna().all(axis=1)]
-    sentences = describe_cases(cohort, ("survival_months", "event"), labelled, sorted(set(TCGA) - set(labelled)))
+    sentences = describe_gaps(cohort, "survival_months", sorted(set(TCGA) - set(labelled)))
     assert sentences[0] == (
         "6 usable cases without label: 3 living without follow-up; 2 dead without a date; 1 no vital status and no time"
     )
