@@ -142,10 +142,10 @@ def _stamp_nuclei(
     if size_px <= margin:
         return
     count = rng.poisson(morphology.nuclei_per_mm2 * (size_px * mpp / 1000) ** 2)
-    places = rng.integers(0, size_px - margin, (count, 2))
+    corners = rng.integers(0, size_px - margin, (count, 2))
     chances = rng.random(count)
     choices = rng.integers(0, len(stamps), count)
-    for (y, x), chance, choice in zip(places.tolist(), chances.tolist(), choices.tolist(), strict=True):
+    for (y, x), chance, choice in zip(corners.tolist(), chances.tolist(), choices.tolist(), strict=True):
         stamp = stamps[choice]
         half = len(stamp) // 2
         if where[y + half, x + half] and chance < 0.85 + 0.25 * cellularity[y + half, x + half]:
@@ -200,8 +200,8 @@ def write_svs(
 
     height, width = image.shape[:2]
     head = f"Aperio Image Library v12.0.15 \r\n{width}x{height} [0,0 {width}x{height}] ({tile_px}x{tile_px})"
-    facts = {"AppMag": None if power is None else f"{power:g}", "MPP": None if mpp is None else f"{mpp:g}"}
-    tail = "".join(f"|{key} = {value}" for key, value in facts.items() if value) + f"|Filename = {path.stem}"
+    metadata = {"AppMag": None if power is None else f"{power:g}", "MPP": None if mpp is None else f"{mpp:g}"}
+    tail = "".join(f"|{key} = {value}" for key, value in metadata.items() if value) + f"|Filename = {path.stem}"
     text = f"{head} JPEG/RGB Q=80{tail}"
     jpeg: dict[str, Any] = {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": 80}}
     full = Image.fromarray(image)

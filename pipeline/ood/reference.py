@@ -45,7 +45,7 @@ FORMAT = 2
 IN_DISTRIBUTION, BORDERLINE, OUT_OF_DISTRIBUTION = FLAGS = ("in-distribution", "borderline", "out-of-distribution")
 NOT_ASSESSED = "not assessed"
 SEVERITY = (IN_DISTRIBUTION, NOT_ASSESSED, BORDERLINE, OUT_OF_DISTRIBUTION)  # of several verdicts the last counts
-MIN_CASES = 8  # fewer training cases do not say where the next one may lie
+MIN_CASES = 8  # fewer training cases define no reference distribution
 VERDICT = ["distribution_shift", "distribution_shift_reason"]  # columns, as in predictions.csv
 JSON_FILE, ARRAYS_FILE = "reference.json", "reference.safetensors"
 JSON_FILE_1, ARRAYS_FILE_1 = "likeness.json", "likeness.safetensors"  # of format 1

@@ -86,14 +86,14 @@ class TrainedModel:
 
 def save_model(folder: Path, trained: TrainedModel) -> None:
     """Write a model folder, complete or not at all; raises RunError where it cannot be written."""
-    with atomic_folder(folder) as draft:
+    with atomic_folder(folder) as temporary:
         try:
-            save_file(_arrays(trained), draft / "weights.safetensors")
+            save_file(_arrays(trained), temporary / "weights.safetensors")
         except SafetensorError as error:  # also what the system says, as of a full disk
             raise RunError(f"{folder}/weights.safetensors cannot be written ({error}); {REMEDY}") from error
-        _write_json(draft / "model.json", _describe(trained))
+        _write_json(temporary / "model.json", _describe(trained))
         if trained.baselines and isinstance(trained.baselines.slides, TrainedModel):
-            save_model(draft / SLIDES, trained.baselines.slides)
+            save_model(temporary / SLIDES, trained.baselines.slides)
 
 
 def export_model(source: Path, folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -105,10 +105,10 @@ def export_model(source: Path, folder: Path, metadata: Mapping[str, Any]) -> Non
         metadata: added to `model.json`.
     """
     described = read_json(source / "model.json", remedy=COPY)
-    with atomic_folder(folder) as draft:
-        shutil.copytree(source, draft, dirs_exist_ok=True)
-        _write_json(draft / "model.json", described | _with_target(described, draft) | dict(metadata))
-        write_sums(draft)
+    with atomic_folder(folder) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
+        _write_json(temporary / "model.json", described | _with_target(described, temporary) | dict(metadata))
+        write_sums(temporary)
 
 
 def export_fold_models(sources: Sequence[Path], final: Path, folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -121,25 +121,25 @@ def export_fold_models(sources: Sequence[Path], final: Path, folder: Path, metad
         metadata: added to `ensemble.json`.
     """
     described = read_json(final / "model.json", remedy=COPY)
-    with atomic_folder(folder) as draft:
+    with atomic_folder(folder) as temporary:
         names = [f"fold_{number}" for number in range(len(sources))]
         for name, model in zip(names, sources, strict=True):
-            shutil.copytree(model, draft / name)
+            shutil.copytree(model, temporary / name)
         for path in final.glob("reference.*"):
-            shutil.copy(path, draft / path.name)
-        content = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, draft)
-        _write_json(draft / ENSEMBLE, content | dict(metadata))
-        write_sums(draft)
+            shutil.copy(path, temporary / path.name)
+        content = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, temporary)
+        _write_json(temporary / ENSEMBLE, content | dict(metadata))
+        write_sums(temporary)
 
 
-def _with_target(described: Mapping[str, Any], draft: Path) -> dict[str, Any]:
+def _with_target(described: Mapping[str, Any], temporary: Path) -> dict[str, Any]:
     """The tile recipe; a target image of stain normalisation is copied into the folder, and named relative to it."""
     tiles = described["tiles"]
     target = tiles["stain"]["target"]
     if target is None or tiles["stain"]["method"] == "none":
         return {"tiles": tiles}
     name = f"{STAIN_TARGET}{Path(target).suffix}"
-    shutil.copy(target, draft / name)
+    shutil.copy(target, temporary / name)
     return {"tiles": tiles | {"stain": tiles["stain"] | {"target": name}}}
 
 

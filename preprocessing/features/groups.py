@@ -188,7 +188,7 @@ class GroupStore:
         return problem is None
 
     def _loss(self, name: str, attributes: Mapping[str, Any]) -> str | None:
-        """What says that files are missing or truncated, which Zarr would read as zeros without a word."""
+        """The reason why files are missing or truncated, which Zarr would silently read as zeros."""
         declared, found = attributes.get("content"), self._content(name)
         if found is None:
             return "is not whole (it has files longer than this program writes)"

@@ -133,7 +133,7 @@ def write_h5(path: Path, layout: Format, content: FeatureFile, *, slide_id: str)
     feature_dtype, coord_dtype = content.dtypes
     wide = bag.features.dtype == np.float32
     coords = _to_um(bag.coords, geometry) if layout == "stamp" else bag.coords
-    with atomic_file(path) as draft, h5py.File(draft, "w") as file:
+    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
         file[FEATURES[layout]] = bag.features.astype("float32" if wide else feature_dtype)
         file["coords"] = coords.astype(coord_dtype)
         file.attrs.update({one.name: getattr(geometry, one.name) for one in fields(Geometry)})

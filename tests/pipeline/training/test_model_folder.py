@@ -114,8 +114,8 @@ def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
 
 
 def test_a_model_appears_only_when_all_of_it_is_written(trained, tmp_path, monkeypatch):
-    def stopped(draft, folder):
-        assert sorted(path.name for path in draft.iterdir()) == ["model.json", "weights.safetensors"]
+    def stopped(temporary, folder):
+        assert sorted(path.name for path in temporary.iterdir()) == ["model.json", "weights.safetensors"]
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pathlib.Path.rename", stopped)
@@ -181,7 +181,7 @@ def test_whatever_a_description_says_it_ends_in_a_model_or_in_an_input_error(tra
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"members": 10**12}, "1000000000000 members of"),
         ({"settings": {"blocks": 10**9, "hidden": 8, "heads": 2}}, "the model has more weights than the"),
@@ -189,11 +189,11 @@ def test_whatever_a_description_says_it_ends_in_a_model_or_in_an_input_error(tra
         ({"patch_dim": 1 << 40}, "weights do not fit the model"),
     ],
 )
-def test_a_description_that_asks_for_absurd_memory_is_refused(trained, tmp_path, change, told):
+def test_a_description_that_asks_for_absurd_memory_is_refused(trained, tmp_path, change, message):
     save_model(tmp_path / "m", trained)
     path = tmp_path / "m" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load_model(tmp_path / "m")
 
 
