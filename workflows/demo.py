@@ -22,6 +22,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from preprocessing.io.errors import InputError
+from preprocessing.io.extras import extra
 
 SITES = ("ZZ", "ZY", "Z0")
 SUBTYPES = ("IDHwt", "IDHmut-non-codel", "IDHmut-codel")
@@ -193,6 +194,8 @@ def write_svs(
         tile_px: tile side of every level, a multiple of 16.
         levels: reductions of the levels; the first is 1.
     """
+    with extra("demo", "the demo"):
+        import imagecodecs  # noqa: F401  # tifffile compresses by it
     import tifffile
 
     height, width = image.shape[:2]

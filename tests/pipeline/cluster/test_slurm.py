@@ -119,12 +119,13 @@ def test_without_dask_jobqueue_its_installation_is_reported(monkeypatch):
 
     def without(name, *rest):
         if name == "dask_jobqueue":
-            raise ModuleNotFoundError(name)
+            raise ModuleNotFoundError(name, name=name)
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(
-        InputError, match=r"needs dask-jobqueue; install it with `pip install 'umeml-pipeline\[cluster\]'`"
+        InputError,
+        match=r"needs dask_jobqueue, which is not installed; install it with `pip install 'umeml-pipeline\[cluster\]'`",
     ):
         start(SlurmConfig())
 

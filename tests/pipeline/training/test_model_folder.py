@@ -145,7 +145,7 @@ def test_a_later_format_is_refused(trained, tmp_path):
 def test_a_broken_description_is_refused(trained, tmp_path, text):
     save_model(tmp_path / "m", trained)
     (tmp_path / "m" / "model.json").write_text(text)
-    with pytest.raises(InputError, match=r"model.json is broken"):
+    with pytest.raises(InputError, match=r"model.json is damaged"):
         load_model(tmp_path / "m")
 
 
@@ -185,7 +185,7 @@ def test_whatever_a_description_says_it_ends_in_a_model_or_in_an_input_error(tra
     [
         ({"members": 10**12}, "1000000000000 members of"),
         ({"settings": {"blocks": 10**9, "hidden": 8, "heads": 2}}, "the model has more weights than the"),
-        ({"settings": {"hidden": 1 << 40, "heads": 2}}, "is broken"),
+        ({"settings": {"hidden": 1 << 40, "heads": 2}}, "is damaged"),
         ({"patch_dim": 1 << 40}, "weights do not fit the model"),
     ],
 )
@@ -209,7 +209,7 @@ def test_broken_weights_are_refused(trained, tmp_path):
     save_model(tmp_path / "m", trained)
     weights = tmp_path / "m" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"weights.safetensors is broken .*; copy it from its run again"):
+    with pytest.raises(InputError, match=r"weights.safetensors is damaged .*; copy it from its run again"):
         load_model(tmp_path / "m")
 
 
