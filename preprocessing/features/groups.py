@@ -353,7 +353,7 @@ class GroupStore:
         return not self._files.cat_file(f"{self._root}/zarr.json", start=0, end=MAX_ATTRIBUTE_BYTES).strip(b"\0")
 
     def _read_attributes(self, path: str) -> dict[str, Any] | None:
-        """As they stand in a zarr.json, whatever they are; None where there are none or they cannot be understood."""
+        """Attributes of a zarr.json as they are; None where there are none or they cannot be parsed."""
         attributes = self._read_group(path).get("attributes")
         return attributes if isinstance(attributes, dict) else None
 
@@ -433,7 +433,7 @@ def describe(name: str, attributes: Mapping[str, Any] | None) -> str:
 
 
 def remedy(attributes: Mapping[str, Any] | None, *, at_once: bool = False) -> str:
-    """What to do about a group that does not count; `at_once`: in a run that looks for it, and has not read it yet."""
+    """The remedy for a group that is not usable; `at_once`: in a run that looks for it, and has not read it yet."""
     encoder = (attributes or {}).get("encoder")
     if isinstance(encoder, Mapping) and encoder.get("imported_from"):
         return f"import it again from its {encoder['imported_from']} file"
