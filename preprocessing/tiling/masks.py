@@ -71,7 +71,9 @@ def read_mask(
     except MaskError as error:
         raise SlideError(f"tissue mask {path}: {error}") from None
     if not mask.any():
-        hint = "; its outlines cover no pixel: are they in level-0 pixels?" if path.name.endswith(OUTLINE_SUFFIXES) else ""
+        hint = (
+            "; its outlines cover no pixel: are they in level-0 pixels?" if path.name.endswith(OUTLINE_SUFFIXES) else ""
+        )
         raise SlideError(f"tissue mask {path}: it contains no tissue{hint}")
     return mask
 
@@ -93,7 +95,8 @@ def _rasterise(
     if all(outline.cut for outline in outlines):
         classes = some(dict.fromkeys(outline.name for outline in outlines if outline.name))
         raise MaskError(
-            f"{len(outlines)} outlines, none of them of tissue" + (f"; all are of classes to be cut out: {classes}" if classes else "")
+            f"{len(outlines)} outlines, none of them of tissue"
+            + (f"; all are of classes to be cut out: {classes}" if classes else "")
         )
     _require_inside(outlines, size_px, corner_px)
     scale = np.array([shape[1] / size_px[0], shape[0] / size_px[1]])

@@ -128,7 +128,7 @@ def _class_name(classification: Any) -> str:
 
 def _is_cut(name: str) -> bool:
     """Whether a class marks a region to be ignored. QuPath's built-in class is `Ignore*`; a subclass follows a colon."""
-    return name.split(":")[0].strip(" *").lower().replace("_", " ") in CUT_OUT
+    return name.split(":", maxsplit=1)[0].strip(" *").lower().replace("_", " ") in CUT_OUT
 
 
 def _rings(coordinates: Any) -> list[Float[np.ndarray, "n 2"]]:

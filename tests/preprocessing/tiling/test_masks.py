@@ -376,7 +376,8 @@ class TestFiles:
     def test_a_slide_without_a_mask_fails_with_the_expected_names(self, tmp_path):
         self.touch(tmp_path, "S2.geojson")
         with pytest.raises(
-            SlideError, match=r"no tissue mask in .*: expected S1 or file-7 with the suffix \.geojson, \.geojson\.gz, \.png, \.tif"
+            SlideError,
+            match=r"no tissue mask in .*: expected S1 or file-7 with the suffix \.geojson, \.geojson\.gz, \.png, \.tif",
         ):
             read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
 
