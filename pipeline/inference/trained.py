@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from models.catalogue import MODELS
 from pipeline.inference.metadata import ModelMetadata
 from pipeline.ood.reference import JSON_FILE, ReferenceCohort, has_reference
-from pipeline.tasks import FittedTask
+from pipeline.tasks import FittedTask, Task
 from pipeline.training.model_folder import (
     ENSEMBLE,
     STAIN_TARGET,
@@ -53,6 +53,11 @@ class Predictor:
     member_folders: tuple[Path, ...]
     reference: ReferenceCohort | None
     reference_scaler: OmicsScaler | None
+
+    @property
+    def definition(self) -> Task:
+        """The task before it was fitted."""
+        return self.members[0].definition
 
     @property
     def model_name(self) -> str:
@@ -155,7 +160,7 @@ def _load(folder: Path) -> Predictor:
     member_folders = [folder / name for name in names]
     members = tuple(map(load_model, member_folders))
     first = members[0]
-    alike = len({(one.task_name, one.model_name, one.patch_dim) for one in members}) == 1
+    alike = len({(one.definition, one.model_name, one.patch_dim) for one in members}) == 1
     if not alike or not all(first.task.agrees_with(one.task) for one in members):
         raise InputError(
             f"model: {folder} contains models of different tasks or architectures; copy it from its run again"

@@ -11,7 +11,6 @@ import pandas as pd
 from jaxtyping import Int32
 
 from pipeline.run.finished import FinishedRun, read_run
-from pipeline.tasks import TASKS
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.h5 import Geometry
 from preprocessing.io.errors import InputError, SlideError, some
@@ -244,7 +243,9 @@ class FinishedSlides:
             return pd.DataFrame()
         table = read_table(path, "case_id", "task", dtype={"case_id": str, "label": str, "prediction": str})
         columns = pd.DataFrame(index=pd.Index([], name="case_id"))
-        truth = {column for task in TASKS.values() for column in task.truth_columns}  # which cases.csv has
+        truth = {
+            column for task in self.run.definitions.values() for column in task.truth_columns
+        }  # which cases.csv has
         for task in dict.fromkeys(map(str, table["task"])):
             rows = table[table["task"] == task].set_index("case_id").drop(columns=["task", *truth], errors="ignore")
             rows = rows.dropna(axis="columns", how="all")

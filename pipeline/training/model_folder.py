@@ -32,7 +32,7 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.linear import LinearBlend
 from models.settings import Settings
-from pipeline.tasks import TASKS, FittedTask
+from pipeline.tasks import FittedTask, Task, restore_task
 from pipeline.training.baselines import Baselines
 from preprocessing.io.atomic import REMEDY, atomic_folder
 from preprocessing.io.errors import InputError, RunError, some
@@ -40,7 +40,7 @@ from preprocessing.io.fingerprints import folder_digests
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
-FORMAT = 5
+FORMAT = 6
 AXES = "axes."  # of a gene group, by its number: beside the weights
 ENSEMBLE = "ensemble.json"
 SUMS = "SHA256SUMS"
@@ -59,7 +59,7 @@ class TrainedModel:
         model: the ensemble, on the CPU.
         model_name: name in the catalogue.
         settings: of each member of the ensemble.
-        task_name: name in the registry of tasks.
+        definition: the task before it was fitted: name, kind and columns.
         task: the fitted task.
         scaler: turns a gene table into the model's groups; None for a model that was trained without genes.
         patch_dim: width of a patch feature.
@@ -70,12 +70,17 @@ class TrainedModel:
     model: Ensemble
     model_name: str
     settings: Settings
-    task_name: str
+    definition: Task
     task: FittedTask
     scaler: OmicsScaler | None
     patch_dim: int
     metadata: dict[str, Any]
     baselines: Baselines | None = None
+
+    @property
+    def task_name(self) -> str:
+        """Name of the task."""
+        return self.definition.name
 
 
 def save_model(folder: Path, trained: TrainedModel) -> None:
@@ -177,7 +182,7 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
         "members": len(trained.model.members),
         "linear_logits": isinstance(trained.model.members[0], LinearBlend),
         "patch_dim": trained.patch_dim,
-        "task": trained.task_name,
+        "task": trained.definition.to_json(),
         "fitted": trained.task.to_json(),
         "omics": trained.scaler.to_json() if trained.scaler else None,
         "baselines": trained.baselines.to_json() if trained.baselines else None,
@@ -201,14 +206,15 @@ def _restored(
     described: Mapping[str, Any], arrays: Mapping[str, torch.Tensor], slides: TrainedModel | None
 ) -> TrainedModel:
     settings = MODELS[described["model"]].Config(**described["settings"])
-    task = TASKS[described["task"]].restore(described["fitted"])
+    definition = restore_task(described["task"])
+    task = definition.restore(described["fitted"])
     scaler = _scaler(described["omics"], arrays)
     weights = {name: array for name, array in arrays.items() if not name.startswith(AXES)}
     return TrainedModel(
         model=_model(described, settings, scaler, task.n_outputs, weights),
         model_name=described["model"],
         settings=settings,
-        task_name=described["task"],
+        definition=definition,
         task=task,
         scaler=scaler,
         patch_dim=described["patch_dim"],

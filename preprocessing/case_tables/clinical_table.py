@@ -63,7 +63,8 @@ def read_clinical(
     id_column = choose_id_column(path, frame, evidence, options, notes, samples=False)
     rows = select_samples(path, frame, id_column, evidence, options, notes)
     cases, firsts = one_row_per_case(rows.ids)
-    merged = merge_columns(path, rows.frame.drop(columns=id_column), cases, firsts, notes)
+    columns = rows.frame.drop(columns=id_column)
+    merged = merge_columns(path, columns, cases, firsts, notes, labels=options.labels)
     return ClinicalTable(merged, notes, rows.dropped, rows.excluded)
 
 

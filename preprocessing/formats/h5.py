@@ -106,7 +106,7 @@ class FeatureFile:
     Attributes:
         bag: features, and corners in level-0 pixels.
         geometry: size and spacing of the tiles.
-        dtypes: of features and coords in the file.
+        dtypes: of features and coords in the file; those of the tool itself are in `DTYPES`.
         extractor: name of the encoder according to the file, or "".
     """
 
@@ -116,31 +116,19 @@ class FeatureFile:
     extractor: str
 
 
-def write_h5(
-    path: Path,
-    layout: Format,
-    bag: Bag,
-    geometry: Geometry,
-    *,
-    slide_id: str,
-    encoder: str,
-    dtypes: tuple[str, str] | None = None,
-) -> None:
+def write_h5(path: Path, layout: Format, content: FeatureFile, *, slide_id: str) -> None:
     """Write a slide's features as CLAM, TRIDENT or STAMP would, atomically.
 
     Args:
         path: the file.
         layout: the tool's.
-        bag: features, and corners in level-0 pixels.
-        geometry: size and spacing of the tiles.
+        content: of the file; float32 features are always written as float32.
         slide_id: the slide.
-        encoder: name of the encoder.
-        dtypes: of features and coords, where they were imported from such a file; default: the tool's. Float32 features are
-            always written as float32.
     """
     import h5py
 
-    feature_dtype, coord_dtype = dtypes or DTYPES[layout]
+    bag, geometry, encoder = content.bag, content.geometry, content.extractor
+    feature_dtype, coord_dtype = content.dtypes
     wide = bag.features.dtype == np.float32
     coords = _to_um(bag.coords, geometry) if layout == "stamp" else bag.coords
     with atomic_file(path) as draft, h5py.File(draft, "w") as file:

@@ -59,7 +59,7 @@ def read_outlines(path: Path) -> list[Outline]:
 
     The file may be compressed. Geometries that are null or empty outline nothing (RFC 7946, section 3.1). Where QuPath exports
     its hierarchy, objects within an annotation are its children; they count like all others. Objects of the type `tile`, which
-    `python -m workflows.export geojson` writes beside the tissue, are not outlines and are skipped.
+    `run_pipeline export geojson` writes beside the tissue, are not outlines and are skipped.
 
     Raises:
         MaskError: not GeoJSON, a geometry other than polygons, or coordinates that are no pixels of a slide.

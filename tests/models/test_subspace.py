@@ -9,8 +9,9 @@ import torch
 from torch.nn.functional import cosine_similarity, elu
 
 from models import subspace
+from models.layers.coordination import coordinated, mean_over_processes
 from models.layers.slide_map import SlideMap, lay_out
-from models.subspace import GeneEncoder, SubspaceConfig, SubspaceFusion, consistency, coordinated
+from models.subspace import GeneEncoder, SubspaceConfig, SubspaceFusion, consistency
 
 REFERENCES = Path(__file__).parents[3] / "shared/data/reference"
 with_references = pytest.mark.skipif(not REFERENCES.is_dir(), reason="the reference numbers are not there")
@@ -190,7 +191,7 @@ def test_pooled_cells_are_means_of_their_patches():
     cells = torch.tensor([[i % 5, i // 5] for i in range(10)]) + 3
     layout = lay_out(cells, min_side=2, halvings=1)
     assert (layout.height, layout.width) == (2, 3)
-    assert layout.places.tolist() == [0, 1, 2]
+    assert layout.occupied.tolist() == [0, 1, 2]
     one = SlideMap(layout, patches)
     assert one.patches[:, 0].tolist() == [3, 5, 6.5]  # of 0, 1, 5, 6; 2, 3, 7, 8; 4, 9
     assert one.counts.tolist() == [4, 4, 2]
@@ -355,7 +356,7 @@ def test_what_stands_beside_the_branches_is_scored_with_each(make_batch):
 
 def _one_process(rank: int, address: str, answers) -> None:
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    answers.put(subspace.mean_over_processes(torch.tensor([1.0 + rank, 4.0])).tolist())
+    answers.put(mean_over_processes(torch.tensor([1.0 + rank, 4.0])).tolist())
     torch.distributed.destroy_process_group()
 
 

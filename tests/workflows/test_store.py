@@ -17,8 +17,8 @@ from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.fingerprints import fingerprint
 from preprocessing.tiling.slide_stats import SlideStats
 from preprocessing.tiling.tiles import TiledSlide, TileGrid
-from workflows import store as command
-from workflows.store import main
+from workflows.commands import store as command
+from workflows.commands.store import main
 
 LOOK = SlideStats(1.0, 0.0, 0.1, 3.0, 0.2, 0.1, 0.2, 0.1, 0.2)
 RECIPE = {"recipe": {"tile_px": 256, "mpp": 0.5}}
@@ -69,7 +69,7 @@ def test_ls_tells_encoders_recipes_and_slides(store, capsys):
     assert re.search(r"features +virchow2 +256 px at 0.5 µm +whole +2 +2 ", told)
     assert "2 slides, 8 groups" in told
     files = [path for kind in ("tiles", "slide_stats", "features") for path in Path(store.place, kind).rglob("*")]
-    size = sum(path.stat().st_size for path in files if path.is_file())
+    size = sum(path.stat().st_size for path in files if path.is_file() and path.parent.parent != Path(store.place))
     assert f"{size / 1024:.1f} KiB" in told
 
 
@@ -284,7 +284,10 @@ def test_a_group_that_was_made_anew_meanwhile_stays(store, monkeypatch, capsys):
 
 
 def test_help_loads_no_library():
-    code = "import sys\nfrom workflows.store import main\ntry:\n    main(['--help'])\nfinally:\n    print('LOADED', *sys.modules)"
+    code = (
+        "import sys\nfrom workflows.commands.store import main\n"
+        "try:\n    main(['--help'])\nfinally:\n    print('LOADED', *sys.modules)"
+    )
     root = Path(__file__).resolve().parents[2]
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert not {"numpy", "zarr", "rich", "torch", "pydantic"} & set(told.partition("LOADED")[2].split())
@@ -294,3 +297,18 @@ def test_a_store_without_its_own_description_is_a_store_still(store):
     Path(store.place, "zarr.json").unlink()
     shutil.rmtree(Path(store.place, "temporary"), ignore_errors=True)
     assert main(["check", store.place]) == 0
+
+
+def test_upgrade_writes_groups_of_earlier_versions_again(store, capsys):
+    description = Path(store.place, "features/S1-uni/zarr.json")
+    group = json.loads(description.read_text())
+    for key in ("name", "checksums", "own_checksum"):
+        del group["attributes"][key]
+    group["attributes"]["format"] = 2
+    description.write_text(json.dumps(group))
+    before = FeatureStore(store.place).read_features("S1-uni")
+    assert main(["upgrade", store.place]) == 0
+    assert "1 of 8 groups written again, 0 failed" in capsys.readouterr().out
+    assert store.attributes("features/S1-uni")["format"] == 3
+    np.testing.assert_array_equal(store.read_features("S1-uni").features, before.features)
+    assert main(["check", store.place, "--deep"]) == 0

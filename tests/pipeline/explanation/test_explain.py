@@ -84,7 +84,7 @@ def make_model(inputs, tmp_path_factory):
         dims = scaler.group_dims if scaler else []
         members = Ensemble([MODELS[name](WIDTH, dims, 2, config) for _ in range(2)])
         task = TASKS["grade"].fit(inputs.labels, ("2", "4"))
-        save_model(folder, TrainedModel(members, name, config, "grade", task, scaler, WIDTH, {"covariates": []}))
+        save_model(folder, TrainedModel(members, name, config, TASKS["grade"], task, scaler, WIDTH, {"covariates": []}))
         return folder
 
     return make
@@ -97,7 +97,7 @@ def explain(workers, inputs, tmp_path):
     def explain(model, which=tuple(CASES), *, inputs=inputs, table=None, **models):
         table = predictions() if table is None else table
         by_case = {name.replace("_", " "): ExplainingModel(folder, tuple(CASES)) for name, folder in models.items()}
-        task = TaskPredictions("grade", "a model", table, ExplainingModel(model, tuple(CASES)), by_case)
+        task = TaskPredictions(TASKS["grade"], "a model", table, ExplainingModel(model, tuple(CASES)), by_case)
         explain_tasks(workers, [task], inputs, which, folder=tmp_path / "explain", seed=0)
         return json.loads((tmp_path / "explain" / "grade.json").read_text()), tmp_path / "explain" / "grade"
 

@@ -5,6 +5,7 @@ import pytest
 from pipeline.config.loading import load_config
 from pipeline.planning.plan import FINAL, plan_tasks, without_lost_cases
 from pipeline.planning.splits import Fold, write_folds
+from pipeline.tasks import TASKS
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
 
@@ -31,7 +32,7 @@ def plan(labels=None, features=("EGFR", "IDH1_mut", "CDKN2A_cnv"), **flags):
     config = load_config({"slides": "slides", "genes": "genes.csv", "folds": 3} | flags)
     kinds = ["mutation" if "mut" in name else "cnv" if "cnv" in name else "rna" for name in features]
     omics = OmicsMatrix(np.zeros((N, len(features))), tuple(CASES), tuple(features), tuple(kinds))
-    return plan_tasks(config, table() if labels is None else labels, omics)
+    return plan_tasks(config, TASKS, table() if labels is None else labels, omics)
 
 
 def test_every_task_whose_labels_are_there_but_diagnosis():

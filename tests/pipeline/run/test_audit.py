@@ -8,6 +8,7 @@ import pytest
 from pipeline.planning.plan import TaskPlan
 from pipeline.planning.splits import Fold
 from pipeline.run.audit import require_complete
+from pipeline.tasks import TASKS
 from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.cohort import Cohort, audit_cases, ledger
 from preprocessing.io.errors import RunError
@@ -100,7 +101,7 @@ class TestTasks:
     def plan(self):
         """A task of which two folds test a and b; d has no label, e is in no fold."""
         folds = (Fold(0, ("b",), (), ("a",)), Fold(1, ("a",), (), ("b",)))
-        return TaskPlan("grade", ("a", "b"), ("c",), ("2", "3"), "", {"case": folds}, {}, (), ())
+        return TaskPlan(TASKS["grade"], ("a", "b"), ("c",), ("2", "3"), "", {"case": folds}, {}, (), ())
 
     @pytest.fixture
     def predicted(self, written):

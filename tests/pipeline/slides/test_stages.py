@@ -247,7 +247,7 @@ class TestEmbed:
         )
 
     def test_features_that_are_not_finite_are_not_stored(self, slide, tmp_path, encoder, monkeypatch):
-        monkeypatch.setattr(stages, "embed_tiles", lambda path, grid, *_, **__: np.full((len(grid), 16), np.nan))
+        monkeypatch.setattr(stages, "embed_tiles", lambda tiles, *_, **__: np.full((len(tiles.grid), 16), np.nan))
         with pytest.raises(SlideError, match="not finite"):
             run(slide, tmp_path / "store", encoder)
         assert not (tmp_path / "store" / "features").exists()
@@ -310,15 +310,15 @@ class TestShared:
         shared, alone = (FeatureStore(tmp_path / name).read_features(key) for name in ("store", "other"))
         for name in ("features", "coords", "cells"):
             np.testing.assert_array_equal(getattr(shared, name), getattr(alone, name))
-        assert not list((tmp_path / "store" / "parts").iterdir())
+        assert FeatureStore(tmp_path / "store").names("parts") == []
 
     def test_fails_with_its_part(self, slide, tmp_path, encoder, small_parts, monkeypatch):
         embed_tiles = stages.embed_tiles
 
-        def fails_late(path, grid, backbone, rows, **options):
+        def fails_late(tiles, backbone, rows, **options):
             if rows.start == 32:
                 raise SlideError("the last tiles cannot be read")
-            return embed_tiles(path, grid, backbone, rows, **options)
+            return embed_tiles(tiles, backbone, rows, **options)
 
         monkeypatch.setattr(stages, "embed_tiles", fails_late)
         made = recipe(tmp_path / "store", encoder)
@@ -360,7 +360,7 @@ class TestShared:
         tile(slide, store=made.store, config=CONFIG)
         embed(SlidePart(slide, range(0, 16), 35), recipe=made)
         embed(whole(slide), recipe=made)
-        assert not list((tmp_path / "store" / "parts").iterdir())
+        assert FeatureStore(tmp_path / "store").names("parts") == []
 
 
 def test_bad_slides_fail_with_their_reason_and_the_others_go_on(slide, tmp_path, paint, scan, encoder):

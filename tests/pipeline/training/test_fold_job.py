@@ -14,6 +14,7 @@ from pipeline.config.schema import ModelCandidate
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
+from pipeline.tasks import TASKS
 from pipeline.training import finished_fold
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import predict_logits
@@ -80,7 +81,7 @@ def make(store, tmp_path):
         given = {"slides": "slides", "genes": "genes.csv", "store": str(store)}
         config = load_config(given, sets=[*SETTINGS, *sets])
         job = FoldJob(
-            task=task,
+            task=TASKS[task],
             fold=Fold(0, TRAIN, (), TEST),
             labels=labels,
             vocabulary=("2", "3", "4") if task == "grade" else (),
@@ -371,7 +372,7 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
     labels.loc[TRAIN[0], "survival_months"] += 1e-9
     genes.loc[TRAIN[0], "G0"] += 1e-9
     changed = {
-        "task": replace(job, task="survival"),
+        "task": replace(job, task=TASKS["survival"]),
         "fold": replace(job, fold=Fold(0, TRAIN[1:], (), TEST)),
         "labels": replace(job, labels=labels),
         "vocabulary": replace(job, vocabulary=("2", "4", "3")),

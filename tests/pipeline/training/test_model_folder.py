@@ -9,6 +9,7 @@ import torch
 from models.ensemble import Ensemble
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
+from pipeline.tasks import TASKS
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
 from pipeline.training.model_folder import TrainedModel, load_model, save_model
@@ -34,7 +35,7 @@ def trained(matrix):
     model = Ensemble([UMEML(WIDTH, scaler.group_dims, 3, config) for _ in range(2)]).eval()
     task = FittedClassification("grade", ("2", "3", "4"), (8, 4, 2))
     facts = {"encoder": {"name": "x"}, "covariates": []}
-    return TrainedModel(model, "umeml", config, "grade", task, scaler, WIDTH, facts)
+    return TrainedModel(model, "umeml", config, TASKS["grade"], task, scaler, WIDTH, facts)
 
 
 def predict(trained, matrix):
@@ -76,7 +77,7 @@ def test_a_model_without_genes_and_with_survival(tmp_path):
     config = UMEMLConfig(hidden=8, heads=2, blocks=1)
     task = FittedSurvival((1 / 3,), 60.1, -0.7)
     model = Ensemble([UMEML(WIDTH, [], 2, config)])
-    save_model(tmp_path / "m", TrainedModel(model, "umeml", config, "survival", task, None, WIDTH, {}))
+    save_model(tmp_path / "m", TrainedModel(model, "umeml", config, TASKS["survival"], task, None, WIDTH, {}))
     loaded = load_model(tmp_path / "m")
     assert loaded.scaler is None
     assert loaded.task == task
@@ -135,7 +136,7 @@ def test_a_later_format_is_refused(trained, tmp_path):
     path = tmp_path / "m" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     with pytest.raises(
-        InputError, match=r"model.json has format 99, this version reads format 5; use the version that wrote"
+        InputError, match=r"model.json has format 99, this version reads format 6; use the version that wrote"
     ):
         load_model(tmp_path / "m")
 

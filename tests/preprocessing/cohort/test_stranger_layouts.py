@@ -12,7 +12,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from preprocessing.cohort import load_cohort
+from preprocessing.cohort import CohortFiles, load_cohort
 from preprocessing.io.errors import InputError
 
 N = 15
@@ -59,7 +59,7 @@ def load(folder: Path, genes, clinical=None):
         content = content.to_csv(index=False) if isinstance(content, pd.DataFrame) else content
         paths.append(folder / name)
         paths[-1].write_bytes(content if isinstance(content, bytes) else content.encode())
-    return load_cohort(None, paths[0], clinical=paths[1])
+    return load_cohort(CohortFiles(genes=paths[0], clinical=paths[1]))
 
 
 def check(cohort, ids=OTHER, genes=GENES):

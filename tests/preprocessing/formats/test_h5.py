@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from preprocessing.features.store import Bag
-from preprocessing.formats.h5 import Declared, Geometry, read_geometry, read_h5, write_h5
+from preprocessing.formats.h5 import DTYPES, Declared, FeatureFile, Geometry, read_geometry, read_h5, write_h5
 from preprocessing.io.errors import InputError, SlideError
 
 ON_GRID = Geometry(256, 0.5, 256, (0.25, 0.25))  # a 40x slide: a tile is 512 level-0 pixels wide
@@ -19,9 +19,10 @@ def bag(geometry, *, columns=4, rows=3, width=5, dtype=np.float16):
 
 @pytest.fixture
 def written(tmp_path):
-    def write(layout, geometry=ON_GRID, **options):
+    def write(layout, geometry=ON_GRID):
         path = tmp_path / "S.h5"
-        write_h5(path, layout, bag(geometry), geometry, slide_id="S", encoder="uni", **options)
+        content = FeatureFile(bag(geometry), geometry, DTYPES[layout], "uni")
+        write_h5(path, layout, content, slide_id="S")
         return path
 
     return write
@@ -73,7 +74,7 @@ def test_layouts_are_those_of_the_tools(written):
 
 def test_features_that_float16_does_not_hold_stay_float32(tmp_path):
     wide = Bag(np.full((1, 2), 1e-9, np.float32), np.zeros((1, 2), np.int32), np.zeros((1, 2), np.int32))
-    write_h5(tmp_path / "S.h5", "stamp", wide, ON_GRID, slide_id="S", encoder="uni")
+    write_h5(tmp_path / "S.h5", "stamp", FeatureFile(wide, ON_GRID, DTYPES["stamp"], "uni"), slide_id="S")
     with h5py.File(tmp_path / "S.h5") as h5:
         assert np.array_equal(h5["feats"][...], wide.features)
 

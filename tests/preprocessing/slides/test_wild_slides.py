@@ -31,7 +31,7 @@ from pipeline.slides.stages import embed_all, tile_all
 from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore
-from preprocessing.formats.geojson import to_geojson
+from preprocessing.formats.geojson import TileObjects, to_geojson
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.probing import probe_slides
 from preprocessing.slides.resolution import MPP_RANGE
@@ -313,13 +313,10 @@ def stages(tiny_vit, tmp_path_factory):
         )
         return to_geojson(
             "S",
-            finished.coords(own),
-            finished.geometry(own).span_px,
+            TileObjects(finished.coords(own), finished.geometry(own).span_px),
             mask=store.read_tiles(own.tiles).mask,
             size_px=finished.size_px(own),
             corner_px=own.corner_px(),
-            values={},
-            colours={},
         )
 
     yield run, export, load_encoder(encoder, "cpu")
