@@ -209,7 +209,7 @@ def test_rows_named_by_slide_alone_are_merged(write):
         ("case_id,EGFR\np1,12 345\np2,67 890\n", 'row p1, column EGFR: "12 345"'),
         ("case_id,EGFR\np1,−1.5\np2,−2\n", 'row p1, column EGFR: "−1.5"'),
         (
-            "Table S1. Genes\ncase_id-EGFR\np1-1\n",
+            "Table_S1\ncase_id-EGFR\np1-1\n",
             "only one column, .* and the header its first line",
         ),
         ("case_id:EGFR\np1:1\n", "only one column, .* is the file separated by commas"),
