@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.io.errors import InputError, some
+from preprocessing.io.extras import extra
 
 XLSX = (".xlsx", ".xlsm")
 _SEEN_ROWS = 30  # from the beginning, to tell a title from the header
@@ -97,7 +98,8 @@ def read_anndata(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         InputError: the file cannot be read, has no X, or more values than fit in memory.
     """
-    import anndata
+    with extra("exchange", str(path)):
+        import anndata
 
     try:
         data = anndata.read_h5ad(path)
