@@ -58,6 +58,14 @@ def select_samples(
     The type is that of the barcode, and that of columns such as `sample_type`; a row without either counts as primary. Of several
     samples of a case the first by type and id is kept.
 
+    Args:
+        path: the table, for messages.
+        frame: its rows.
+        id_column: column of ids.
+        evidence: from other inputs, on the ids.
+        options: of the user.
+        notes: to which what was decided is added.
+
     Raises:
         InputError: no case in common with other inputs, or no row of the wanted types.
     """

@@ -13,16 +13,6 @@ DATA = Path(__file__).resolve().parents[4] / "shared/data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(text, name="genes.csv"):
-        path = tmp_path / name
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return path
-
-    return write_file
-
-
 # --- genes ---
 
 

@@ -9,16 +9,6 @@ from preprocessing.tables import reading
 from preprocessing.tables.reading import read_number, read_table
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(text, name="genes.csv"):
-        path = tmp_path / name
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return path
-
-    return write_file
-
-
 @pytest.mark.parametrize("text", ["1_000", "١٢", "0x10", "inf", "nan", "1e999", ""])
 def test_what_is_no_plain_decimal_is_no_number(text):
     assert read_number(text) is None
