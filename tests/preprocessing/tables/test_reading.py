@@ -58,7 +58,6 @@ def test_header_without_the_first_name_as_r_writes_it(write):
         ('case_id,EGFR,note\na,1,"x\ny, ""z""\n"\nb,1', "row 5 has 2 fields, the header 3"),
         ('# one\ncase_id,note,EGFR\na,"x\n\ny",1\n\n"b",1\n', "row 7 has 2 fields, the header 3"),
         (b"case_id,EGFR\n\xff\xfe,1\n", "is not UTF-8"),
-        ("Table 1,,\ncase_id,EGFR,TP53\na,1,2\n", "is there a title above the header"),
         (",,\n,,\n", "is empty: no column has a name or a value"),
         (b"PK\x03\x04rest", "File is not a zip file"),
         (
