@@ -191,9 +191,9 @@ class GroupStore:
         """The reason why files are missing or truncated, which Zarr would silently read as zeros."""
         declared, found = attributes.get("content"), self._content(name)
         if found is None:
-            return "is not whole (it has files longer than this program writes)"
+            return "is incomplete (it has files longer than this program writes)"
         if declared != found:
-            return f"is not whole (files and bytes: {_counts(declared)} written, {_counts(found)} found)"
+            return f"is incomplete (files and bytes: {_counts(declared)} written, {_counts(found)} found)"
         return None
 
     def read(self, name: str, arrays: tuple[str, ...]) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -437,7 +437,7 @@ def remedy(attributes: Mapping[str, Any] | None, *, at_once: bool = False) -> st
     encoder = (attributes or {}).get("encoder")
     if isinstance(encoder, Mapping) and encoder.get("imported_from"):
         return f"import it again from its {encoder['imported_from']} file"
-    return "it is made anew" if at_once else "run again, and it is made anew"
+    return "it is recomputed" if at_once else "run again, and it is recomputed"
 
 
 def _counts(content: Any) -> str:

@@ -91,7 +91,7 @@ def test_no_flipped_bit_changes_what_is_read(store, kind, file):
         try:
             found = read(store, "A-k")
         except DamagedError as error:
-            noticed += "run again, and it is made anew" in str(error)
+            noticed += "run again, and it is recomputed" in str(error)
         else:
             assert same(found, before)
     assert noticed >= (40 if "/c/" in file else 10)  # blanks and unused words of a description change nothing
@@ -118,7 +118,7 @@ def test_groups_that_were_exchanged_do_not_count(store, kind, caplog):
         assert not (store.has_tiles if kind == "tiles" else store.has_features)(key)
         with pytest.raises(DamagedError, match=rf"{kind}/{key} .* under another name; run again"):
             READERS[kind](store, key)
-    assert f"{kind}/A-k (slide B) is {kind}/B-k under another name; it is made anew" in caplog.text
+    assert f"{kind}/A-k (slide B) is {kind}/B-k under another name; it is recomputed" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_exchanged_chunks_and_arrays_are_noticed(store, one, other):
     one.rename(aside)
     other.rename(one)
     aside.rename(other)
-    with pytest.raises(DamagedError, match=r"does not have the checksum|is not whole"):
+    with pytest.raises(DamagedError, match=r"does not have the checksum|is incomplete"):
         store.read_features("A-k")
 
 
