@@ -14,6 +14,7 @@ from pipeline.run.finished import FinishedRun, read_run
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.h5 import Geometry
 from preprocessing.io.errors import InputError, SlideError, some
+from preprocessing.io.extras import extra
 from preprocessing.io.outputs import read_table
 from preprocessing.omics.matrix import OmicsMatrix
 
@@ -186,7 +187,8 @@ class FinishedSlides:
         `obs` has slide, case, column and row on the grid and the values of the explanation; `obsm["spatial"]` the corners (x, y)
         in level-0 pixels of each tile's slide; `uns["slides"]` the resolution and size of the slides.
         """
-        from anndata import AnnData
+        with extra("exchange", "the export to AnnData"):
+            from anndata import AnnData
 
         bags = [self.store.read_features(slide.features) for slide in slides]
         frames = [
@@ -221,7 +223,8 @@ class FinishedSlides:
 
     def cohort(self) -> "AnnData":
         """Return all input cases as AnnData (cases × molecular features; NaN: none); `obs` has status, labels and predictions."""
-        from anndata import AnnData
+        with extra("exchange", "the export to AnnData"):
+            from anndata import AnnData
 
         cases = read_table(
             self.run.folder / "cases.csv", "case_id", dtype={"case_id": str, "reason": object, "site": object}

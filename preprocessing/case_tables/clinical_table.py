@@ -44,8 +44,8 @@ def read_clinical(
 
     Args:
         path: the table; cases in rows, or attributes in rows (Firehose, LinkedOmics); any layout of `load_table`.
-        evidence: what other inputs say of the ids.
-        options: what the user says.
+        evidence: from other inputs, on the ids.
+        options: of the user.
         loaded: the content of the file, if it was read before.
 
     Raises:

@@ -46,7 +46,7 @@ _SCORES = re.compile(
 )
 ENOUGH_GENES = 10  # with names, to tell by them that others are none
 FEW_UNNAMED, FEW_UNNAMED_SHARE = 20, 0.02
-TOLD = 30
+LISTED = 30
 FROM_DATES = "a spreadsheet made dates of names such as SEPT2 or MARCH1"
 _RENAMED_GENE = re.compile(r"(.+)\.\d{1,2}")  # what pandas and R make of a second EGFR: EGFR.1
 # No gene is called so: words with blanks between them, or in small letters and without a digit.
@@ -148,7 +148,7 @@ def _without_unnamed(genes: list[str], kept: Collection[str], notes: list[str]) 
     if unknown and few:
         notes.append(
             f"warning: {len(unknown)} columns carry no gene name among {len(known)} that do, and are left out: "
-            f"{', '.join(unknown[:TOLD])}{', …' if len(unknown) > TOLD else ''}; omics.keep keeps those that are genes"
+            f"{', '.join(unknown[:LISTED])}{', …' if len(unknown) > LISTED else ''}; omics.keep keeps those that are genes"
         )
         return [name for name in genes if name not in set(unknown)]
     if unknown:

@@ -64,8 +64,8 @@ def read_genes(
 
     Args:
         path: the table; cases or samples in rows and genes in columns, or transposed; any layout of `load_table`.
-        evidence: what other inputs say of ids and genes.
-        options: what the user says.
+        evidence: from other inputs, on ids and genes.
+        options: of the user.
         loaded: the content of the file, if it was read before.
 
     Raises:

@@ -32,7 +32,7 @@ _HOW = "add one called case_id, or name one with --id-column"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What other inputs of the run say about a table.
+    """Evidence from other inputs of the run on the ids and genes of a table.
 
     Attributes:
         cases: of slides, or of tables read before; None without such an input.

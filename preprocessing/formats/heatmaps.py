@@ -61,7 +61,7 @@ def write_heatmap(
         legend = {"colours": {str(int(one)): colour_of(int(one), palette) for one in np.unique(values)}}
     mpp_xy = (size_px[i] * geometry.slide_mpp_xy[i] / image.shape[1 - i] for i in (0, 1))
     x, y = (UM_IN_CM / mpp for mpp in mpp_xy)  # pixels per centimetre
-    with atomic_file(path) as draft, tifffile.TiffWriter(draft) as tiff:
+    with atomic_file(path) as temporary, tifffile.TiffWriter(temporary) as tiff:
         for number, level in enumerate(_pyramid(image)):
             tiff.write(
                 level,
