@@ -192,6 +192,8 @@ class ClassSets(PredictionSets):
 
     task: FittedClassification
 
+    method: ClassVar[str] = "LAC, calibrated on out-of-fold predictions"
+
     def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, " n"]:
         """1 − the probability of each case's own class, 0 to 1."""
         truth = self.task._numbers(cases["label"])

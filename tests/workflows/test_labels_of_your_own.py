@@ -9,7 +9,7 @@ import yaml
 
 from workflows.run_pipeline import main
 
-N = 60
+N = 90
 CASES = [f"case-{i:02d}" for i in range(N)]
 KINDS = {
     "response": "classification",
@@ -40,7 +40,7 @@ def tables(tmp_path_factory):
             "PFI_days": (600 * np.exp(-signal)).clip(5, 5000).round(),
             "PFI_event": rng.integers(0, 2, N),
             "Constant": 1.5,
-            "Lonely": ["a"] * 30 + ["b"] * 29 + ["c"],
+            "Lonely": ["a"] * 45 + ["b"] * 44 + ["c"],
         },
         index=genes.index,
     )
@@ -129,7 +129,7 @@ def test_its_models_predict_another_cohort_and_are_evaluated_where_the_column_is
     ("options", "message"),
     [
         (["--task", "p=Puritty"], 'has no column "Puritty": did you mean "Purity"?'),
-        (["--task", "c=Constant"], "every one of the 59 labelled cases"),
+        (["--task", "c=Constant"], "every one of the 89 labelled cases"),
         (["--task", "l=Lonely"], 'class "c" has one case'),
         (["--task", "r=Response:regression"], "is not understood; give a plain number"),
         (["--task", "a=Purity", "--task", "b=Purity"], "tasks a and b have the column Purity in common"),
@@ -181,5 +181,5 @@ def test_a_label_in_the_gene_table_is_no_gene(tables, tmp_path, capsys):
     )
     assert main([str(part) for part in arguments]) == 0
     told = " ".join(capsys.readouterr().err.split())
-    assert "60 cases with 12 genes" in told
+    assert "90 cases with 12 genes" in told
     assert "task score: regression, column Score" in told
