@@ -260,7 +260,7 @@ class GroupStore:
 
         Args:
             name: its path in the store.
-            arrays: by name.
+            arrays: by name, one or two axes each, of one of `arrays.DTYPES`.
             attributes: what describes them; plain JSON values.
             replace: take the place of a group that is whole; else that one stays, since its content is the same.
 
