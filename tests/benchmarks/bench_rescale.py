@@ -94,7 +94,7 @@ def measure(genes: pd.DataFrame, labels: pd.DataFrame, seed: int) -> list[dict[s
         given = {"training scale": ("none", matrix(z, chosen))}
         for name, assay in ASSAYS.items():
             foreign = matrix(assay(z, np.random.default_rng(seed)), chosen)
-            given |= {f"{name}; {m}": (m, rescale(foreign, targets_of([scaler]), m)) for m in METHODS}  # type: ignore[arg-type]
+            given |= {f"{name}; {m}": (m, rescale(foreign, targets_of([scaler]), m)) for m in METHODS}
         for name, (_, omics) in given.items():
             try:
                 values = scaler.scaled(omics)
