@@ -33,9 +33,10 @@ def predict(
     from pipeline.cluster.threads import limit_threads
     from pipeline.cluster.workers import choose_device
     from pipeline.inference.diagnoses import write_diagnoses
+    from pipeline.inference.distribution_shift import not_assessed
     from pipeline.inference.new_cohort import prediction_rows, with_labels
     from pipeline.inference.prediction import log_missing_genes, predict_cases, prepare_cohort
-    from pipeline.inference.previous_table import PreviousTable
+    from pipeline.inference.previous_table import PreviousTable, with_checksums
 
     config, cohort, run, workers = context.config, context.cohort, context.run, context.workers
     device = workers.device if config.scheduler is None else choose_device("auto")
@@ -53,10 +54,12 @@ def predict(
             one.task: log_missing_genes(one, prepared.members[one.task], cohort) for one in predictors
         }
         previous = PreviousTable(run.folder / "predictions.csv", ("task", "case_id"))
-        pending = previous.pending(prepared.fingerprints)
+        keys = slide_keys(context, features)
+        unassessed = not_assessed(run.folder, predictors, keys, prepared.fingerprints)
+        pending = previous.pending(prepared.fingerprints, incomplete=unassessed)
         predicted = predict_cases(pending, predictors, prepared, device=device)
     with run.stage("distribution shift"):
-        shifts, by_task = assess_shift(context, predictors, prepared, pending, slide_keys(context, features))
+        shifts, by_task = assess_shift(context, predictors, prepared, pending, keys)
     rows = [
         prediction_rows(one, predicted.get(one.task), prepared.fingerprints[one.task], cases, shifts.get(one.task))
         for one in predictors
@@ -64,7 +67,7 @@ def predict(
     predictions = with_labels(
         previous.updated(pd.concat(rows)), cohort.labels, {one.task: one.definition for one in predictors}
     )
-    run.write_table("predictions.csv", predictions)
+    run.write_table("predictions.csv", with_checksums(predictions))
     write_diagnoses(run, predictions, cohort.annotations)
     present = predictions[predictions["case_id"].isin(cases["case_id"])]  # without cases of earlier calls only
     with run.stage("evaluation"):
@@ -163,13 +166,13 @@ def validate(
 
     from pipeline.inference.new_cohort import baseline_fingerprints, evaluate
     from pipeline.inference.prediction import predict_baselines
-    from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_numbers
+    from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_checksums, with_numbers
     from pipeline.metrics import Bootstrap
     from pipeline.metrics.report import to_json
 
     config, cohort, run = context.config, context.cohort, context.run
     previous = PreviousTable(run.folder / "baselines.csv", ("task", "case_id", "baseline"))
-    known = {(task, case): mark for (task, case, _), mark in previous.fingerprints().items()}
+    known = previous.case_fingerprints()
     rows = []
     for one in predictors:
         fingerprints = baseline_fingerprints(prepared.fingerprints[one.task], cohort.labels)
@@ -178,7 +181,7 @@ def validate(
         predicted["task"], predicted[FINGERPRINT] = one.task, predicted["case_id"].map(fingerprints)
         rows.append(predicted)
     baselines = previous.updated(pd.concat(rows, ignore_index=True))
-    run.write_table("baselines.csv", baselines)
+    run.write_table("baselines.csv", with_checksums(baselines))
     tables = with_numbers(predictions), with_numbers(baselines)
     bootstrap = Bootstrap(config.bootstrap, config.seed)
     found = {one.task: evaluate(one, *tables, bootstrap=bootstrap) for one in predictors}

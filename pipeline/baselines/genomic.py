@@ -93,7 +93,16 @@ class OmicsRisk:
 
 
 def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, seed: int) -> OmicsRisk:
-    """The ridge Cox model behind `fit_omics_cox`, with the same arguments.
+    """The ridge Cox model behind `fit_omics_cox`.
+
+    Args:
+        train: scaled genes of the m training cases.
+        time: of these cases, months to event or censoring.
+        event: True where the event happened.
+        seed: of the inner folds by which the penalty is chosen.
+
+    Returns:
+        Coefficients per gene, and the risk of each training case from the inner fold that held it out; higher is worse.
 
     Raises:
         NotConvergedError: it cannot be fitted; the message gives the reason.

@@ -74,7 +74,7 @@ PRESETS: Registry[Preset] = Registry(
             {"train": {"members": 10}},
         ),
         "ablation": Preset(
-            "UMEML without each of its parts, all without linear offset",
+            "UMEML without each of its parts, all without linear logits",
             {
                 "train": {"linear": False},  # which would mask the effect of a part
                 "variants": {
@@ -86,7 +86,7 @@ PRESETS: Registry[Preset] = Registry(
             },
         ),
         "subspace-ablation": Preset(
-            "subspace fusion without each of its parts, all without linear offset",
+            "subspace fusion without each of its parts, all without linear logits",
             {
                 "model": ["subspace"],
                 "train": {"linear": False},

@@ -107,7 +107,7 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
     """Return a row for each input case (several where several folds test it).
 
     `status` is `tested` (predicted by the fold that did not train on it), `unlabelled` (no label: predicted by the final
-    model), `untested` (in no fold's test set) or `left out` (`cases.csv` says why).
+    model), `untested` (in no fold's test set) or `left out` (`cases.csv` has the reason).
 
     Args:
         plan: the task.

@@ -135,7 +135,7 @@ def read_run(folder: Path) -> FinishedRun:
             else f"{folder} contains no run (there is no run.json): name the folder that a run was written to"
         )
     record = _json(folder / "run.json")
-    if (found := record.get("format", 1)) != FORMAT:  # the first format did not say so
+    if (found := record.get("format", 1)) != FORMAT:  # the first format has no number
         raise InputError(
             f"{folder / 'run.json'} has format {found}, this version reads {FORMAT}; use the version that wrote it, or run "
             "its command again with another --out"

@@ -15,6 +15,7 @@ from pipeline.slides.thumbnails import thumbnail_path
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.h5 import Geometry
 from preprocessing.io.errors import InputError, SlideError, some
+from preprocessing.io.extras import extra
 from preprocessing.io.outputs import read_table
 from preprocessing.omics.matrix import OmicsMatrix
 
@@ -213,7 +214,8 @@ class FinishedSlides:
         each tile in level-0 pixels of its slide; `uns["slides"]` the resolution and size of the slides; `uns["spatial"]` the
         picture of each slide and its scale, as scanpy and squidpy expect it.
         """
-        from anndata import AnnData
+        with extra("exchange", "the export to AnnData"):
+            from anndata import AnnData
 
         bags = [self.store.read_features(slide.features) for slide in slides]
         frames = [
@@ -261,7 +263,8 @@ class FinishedSlides:
 
     def cohort(self) -> "AnnData":
         """Return all input cases as AnnData (cases × molecular features; NaN: none); `obs` has status, labels and predictions."""
-        from anndata import AnnData
+        with extra("exchange", "the export to AnnData"):
+            from anndata import AnnData
 
         cases = read_table(
             self.run.folder / "cases.csv", "case_id", dtype={"case_id": str, "reason": object, "site": object}

@@ -143,7 +143,7 @@ def run_fold(job: FoldJob) -> str:
 
 
 def _fit_and_predict(job: FoldJob) -> None:
-    """The files of a fold, but for the one that says that it is done."""
+    """The files of a fold, except the one that marks it as done."""
     fold = job.fold
     data, scaler = load_data(job, fold)
     learned = _learn(job, data, job.candidate.model, job.candidate.settings)
@@ -239,7 +239,7 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
     require_subspaces(scaler, names)
     notes = [*job.gene_notes, *chosen.notes, *scaler.notes]
     if others := [name for name in scaler.groups if name not in names]:
-        notes.append(f"neither branch reads {', '.join(others)}; where there is a linear part, it may (train.linear)")
+        notes.append(f"neither branch reads {', '.join(others)}; the linear logits (train.linear) may")
     return replace(scaler, notes=notes)
 
 

@@ -1,4 +1,4 @@
-"""What the user says about the tables of a run, where their content leaves two readings."""
+"""Options of the user on the tables of a run, where their content can be read in two ways."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -63,7 +63,12 @@ class GroupStore:
     def __init__(self, place: str | Path, kinds: tuple[str, ...]) -> None:
         self.place = str(place).rstrip("/")
         self.kinds = (*kinds, TEMPORARY, OLD_TEMPORARY)
-        self._files, self._root = fsspec.core.url_to_fs(self.place)
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self.place)
+        except ImportError as error:
+            raise InputError(
+                f"--store {self.place}: {error}; for s3:// install it with `pip install 'umeml-pipeline[s3]'`"
+            ) from None
         self.can_rename = isinstance(self._files, LocalFileSystem)
         if self.can_rename:
             self.place = self._root  # without ~ or file://, which Zarr reads otherwise
@@ -183,7 +188,7 @@ class GroupStore:
         return problem is None
 
     def _loss(self, name: str, attributes: Mapping[str, Any]) -> str | None:
-        """What says that files are missing or truncated, which Zarr would read as zeros without a word."""
+        """The reason why files are missing or truncated, which Zarr would silently read as zeros."""
         declared, found = attributes.get("content"), self._content(name)
         if found is None:
             return "is not whole (it has files longer than this program writes)"
@@ -255,7 +260,7 @@ class GroupStore:
 
         Args:
             name: its path in the store.
-            arrays: by name.
+            arrays: by name, one or two axes each, of one of `arrays.DTYPES`.
             attributes: what describes them; plain JSON values.
             replace: take the place of a group that is whole; else that one stays, since its content is the same.
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from preprocessing.formats.colours import prototype_colour, rgb
+from preprocessing.io.extras import extra
 
 TISSUE_COLOUR = (150, 150, 150)
 TILE_COLOUR = (90, 130, 180)
@@ -72,7 +73,8 @@ def _tissue(
 
 def outline(mask: Bool[np.ndarray, "h w"]) -> list[Any]:
     """Return the shapely polygons, with holes, that cover the mask's pixels exactly, in mask pixels, from left to right."""
-    import shapely
+    with extra("exchange", "the export of outlines"):
+        import shapely
 
     padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
     rows, starts = np.nonzero(np.diff(padded, axis=1) == 1)

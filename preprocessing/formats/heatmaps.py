@@ -61,7 +61,7 @@ def write_heatmap(
         legend = {"colours": {str(int(one)): colour_of(int(one), palette) for one in np.unique(values)}}
     mpp_xy = (size_px[i] * geometry.slide_mpp_xy[i] / image.shape[1 - i] for i in (0, 1))
     x, y = (UM_IN_CM / mpp for mpp in mpp_xy)  # pixels per centimetre
-    with atomic_file(path) as draft, tifffile.TiffWriter(draft) as tiff:
+    with atomic_file(path) as temporary, tifffile.TiffWriter(temporary) as tiff:
         for number, level in enumerate(_pyramid(image)):
             tiff.write(
                 level,
@@ -79,7 +79,14 @@ def write_heatmap(
 def draw(
     layer: TileValues, coords: Int32[np.ndarray, "N 2"], geometry: Geometry, *, size_px: tuple[int, int]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Return the finest level, RGB uint8: each tile a rectangle of its colour; of overlapping tiles the highest is on top."""
+    """Return the finest level, RGB: each tile a rectangle of its colour; of overlapping tiles the highest is on top.
+
+    Args:
+        layer: the values and their colours.
+        coords: the tiles' upper left corners, level-0 pixels (x, y).
+        geometry: size and spacing of the tiles.
+        size_px: width and height of the slide's level 0.
+    """
     values, palette = layer.values, layer.palette
     shrink = [max(1.0, MPP / mpp) for mpp in geometry.slide_mpp_xy]
     width, height = (max(1, round(size / by)) for size, by in zip(size_px, shrink, strict=True))

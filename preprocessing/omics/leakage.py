@@ -56,7 +56,7 @@ def label_copies(values: Float[np.ndarray, "n g"], features: Sequence[str], labe
     """Return the features that are the label under another name, whatever they are called, each with the reason.
 
     A number that rises, or falls, with the label without exception over all cases and has as many values; or a value for
-    each class. Genuine measurements never do so with ten cases or more; with fewer nothing is said.
+    each class. Genuine measurements never do so with ten cases or more; with fewer cases nothing is reported.
 
     Args:
         values: unscaled features of the labelled cases.

@@ -64,7 +64,7 @@ def ls(store: "FeatureStore", arguments: argparse.Namespace) -> int:
 
 
 def check(store: "FeatureStore", arguments: argparse.Namespace) -> int:
-    """Print what is not whole; the exit code tells whether anything is damaged. A deep check adds missing checksums."""
+    """Print what is not whole; the exit code is 0 only if nothing is damaged. A deep check adds missing checksums."""
     from pipeline.terminal.logs import print_line
     from preprocessing.features.maintenance import WASTE, add_checksums, entries
 
@@ -129,7 +129,7 @@ def rm(store: "FeatureStore", arguments: argparse.Namespace) -> int:
 
     wanted = {name: getattr(arguments, name) for name in ("encoder", "slide", "key") if getattr(arguments, name)}
     if not wanted:
-        raise InputError("rm: say what is to go, with --encoder, --slide or --key")
+        raise InputError("rm: select what to delete with --encoder, --slide or --key")
     fitting = [
         entry
         for entry in entries(store, stale_hours=arguments.stale_hours)
@@ -139,8 +139,8 @@ def rm(store: "FeatureStore", arguments: argparse.Namespace) -> int:
     for entry in busy:
         print_line(f"kept: {entry.name}: a run may be writing it, or go on from it")
     if not fitting:
-        told = " ".join(f"--{name} {value}" for name, value in wanted.items())
-        raise InputError(f"rm: nothing in {store.place} fits {told}; see ls")
+        options = " ".join(f"--{name} {value}" for name, value in wanted.items())
+        raise InputError(f"rm: nothing in {store.place} fits {options}; see ls")
     return _remove(store, [entry for entry in fitting if entry not in busy], arguments)
 
 
@@ -239,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
                 "--deep", action="store_true", help="read every array too, and compare it with its checksum"
             )
         if name in ("prune", "rm"):
-            command.add_argument("--dry-run", action="store_true", help="only say what would go")
+            command.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
             command.add_argument("--yes", action="store_true", help="do not ask")
     for name, text in (("encoder", "name"), ("slide", "slide id"), ("key", "key in the store")):
         command.add_argument(f"--{name}", metavar="PATTERN", help=f"by {text}; * stands for anything")

@@ -14,6 +14,7 @@ HIDDEN = (
     "task",
     "label",
     "input_fingerprint",
+    "checksum",
 )  # columns of predictions.csv in other columns, or not for readers
 NEW_COHORT = ("modalities", "cross_validation", "distribution_shift", "distribution_shift_reason")
 NUMERIC = ("fold", "survival_months", "ensemble_sd")

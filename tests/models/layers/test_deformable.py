@@ -102,9 +102,9 @@ def test_cells_without_tissue_change_nothing_whatever_stands_in_them():
     assert expected.values.shape == (mask.sum(), 8)
     for stain in (7.0, float("nan")):
         stained = [x.masked_fill(~mask[..., None], stain) for x in (queries, source)]
-        told = layer(*stained, mask)
-        assert torch.equal(told.values, expected.values)
-        assert torch.equal(told.offsets, expected.offsets)
+        masked = layer(*stained, mask)
+        assert torch.equal(masked.values, expected.values)
+        assert torch.equal(masked.offsets, expected.offsets)
 
 
 def test_tissue_moved_by_whole_strides_looks_at_the_same_tissue_but_at_the_borders():

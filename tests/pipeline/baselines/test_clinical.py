@@ -20,7 +20,9 @@ def test_design_imputes_and_codes_by_training_cases_alone() -> None:
     assert design.of(pd.DataFrame(index=["a"])).tolist() == [[50, pytest.approx(2 / 3)]]  # a cohort without any of them
 
 
-def test_a_covariate_missing_everywhere_is_left_out_and_said(cohort: tuple, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_covariate_missing_everywhere_is_left_out_and_reported(
+    cohort: tuple, caplog: pytest.LogCaptureFixture
+) -> None:
     clinical, time, event, *_ = cohort
     clinical = clinical.assign(age=np.nan)
     with caplog.at_level(logging.WARNING):

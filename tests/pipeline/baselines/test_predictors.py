@@ -80,7 +80,7 @@ def test_predictions_are_of_one_form_and_range(cohort: tuple) -> None:
 
 def test_a_predictor_read_back_says_the_same(cohort: tuple) -> None:
     clinical, time, event, features, classes = cohort
-    for fitted, asked in (
+    for fitted, inputs in (
         (fit_clinical_cox(clinical[:90], time[:90], event[:90]), clinical[90:]),
         (fit_omics_cox(features[:90], time[:90], event[:90]), features[90:]),
         (fit_clinical_logistic(clinical[:90], classes[:90], n_classes=3), clinical[90:]),
@@ -90,7 +90,7 @@ def test_a_predictor_read_back_says_the_same(cohort: tuple) -> None:
     ):
         again = type(fitted).from_json(json.loads(json.dumps(fitted.to_json(), allow_nan=False)))
         assert again.to_json() == fitted.to_json()
-        for one, other in zip(vars(fitted.predict(asked)).values(), vars(again.predict(asked)).values(), strict=True):
+        for one, other in zip(vars(fitted.predict(inputs)).values(), vars(again.predict(inputs)).values(), strict=True):
             if isinstance(one, np.ndarray):
                 np.testing.assert_allclose(one, other, rtol=1e-12)  # float64
             else:
@@ -104,10 +104,10 @@ def test_two_classes_are_those_of_scikit_learn(cohort: tuple) -> None:
     penalties = [1 / (penalty * (x**2).sum(axis=1).mean()) for penalty in PENALTIES]
     losses = []
     for penalty in penalties:  # of five inner folds
-        told = cross_val_predict(
+        held_out = cross_val_predict(
             LogisticRegression(C=penalty, max_iter=5000), x, two, cv=inner_folds(two, 0), method="predict_proba"
         )
-        losses.append(np.mean([log_loss(two[held], told[held]) for _, held in inner_folds(two, 0)]))
+        losses.append(np.mean([log_loss(two[held], held_out[held]) for _, held in inner_folds(two, 0)]))
     expected = LogisticRegression(C=penalties[int(np.argmin(losses))], max_iter=5000).fit(x, two).predict_proba(x)
     np.testing.assert_allclose(made.probabilities, expected, atol=1e-12)
 

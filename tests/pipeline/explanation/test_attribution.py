@@ -152,7 +152,7 @@ def test_outputs_from_all_modalities_and_from_each_only(on_genes):
 
 
 class Nothing(torch.nn.Module):
-    """A model that leaves everything to the linear part."""
+    """A model that leaves everything to the linear logits."""
 
     def forward(self, batch, *, explain=False):
         return ModelOutput(torch.zeros(len(batch), 2))

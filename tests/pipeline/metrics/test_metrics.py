@@ -260,7 +260,7 @@ def test_degenerate_survival_folds_are_none_with_a_reason() -> None:
     assert all(metric.value is None for metric in values(lost))
 
 
-def test_short_follow_up_and_short_curves_are_told() -> None:
+def test_short_follow_up_and_short_curves_are_reported() -> None:
     time, event, risk = simulate(200, 10)
     event &= time <= 30
     time = np.minimum(time, 30)

@@ -125,7 +125,7 @@ class TestStain:
 
 
 class TestTile:
-    def test_stores_the_grid_and_tells_how_many(self, slide, tmp_path):
+    def test_stores_the_grid_and_reports_how_many(self, slide, tmp_path):
         outcome = tile(slide, store=tmp_path / "store", config=CONFIG)
         key = tile_key(slide, CONFIG)
         assert outcome == Outcome("corner", "done", n_tiles=35, tiles=key)  # 7 columns, 5 rows
@@ -133,7 +133,7 @@ class TestTile:
         assert len(tiled.grid) == 35
         assert tiled.mask.shape == (round(700 / 16), round(1200 / 16))
 
-    def test_tells_the_recipe_and_the_origin(self, slide, tmp_path):
+    def test_reports_the_recipe_and_the_origin(self, slide, tmp_path):
         tile(slide, store=tmp_path / "store", config=CONFIG)
         attributes = dict(zarr.open_group(tmp_path / "store" / "tiles" / tile_key(slide, CONFIG), mode="r").attrs)
         assert attributes["slide_id"] == "corner"
@@ -141,7 +141,7 @@ class TestTile:
         assert attributes["slide_mpp_xy"] == [0.5, 0.5]
         assert attributes["recipe"] == CONFIG.model_dump(mode="json")
 
-    def test_tells_whose_mask_it_was_and_what_was_dropped(self, slide, tmp_path):
+    def test_reports_whose_mask_it_was_and_what_was_dropped(self, slide, tmp_path):
         tile(slide, store=tmp_path / "store", config=CONFIG)
         group = tmp_path / "store" / "tiles"
         attributes = dict(zarr.open_group(group / tile_key(slide, CONFIG), mode="r").attrs)
@@ -152,11 +152,11 @@ class TestTile:
         )
         outcome = tile(slide, store=tmp_path / "store", config=config)
         stored = zarr.open_group(group / tile_key(slide, config), mode="r")
-        told = dict(stored.attrs)
-        assert told["tissue_mask"] == {"corner.geojson": hashlib.sha256(OUTLINE.encode()).hexdigest()[:32]}
-        assert told["dropped"]["empty"] > 0
+        attributes = dict(stored.attrs)
+        assert attributes["tissue_mask"] == {"corner.geojson": hashlib.sha256(OUTLINE.encode()).hexdigest()[:32]}
+        assert attributes["dropped"]["empty"] > 0
         whole_tiles = (1152 // 64 - 640 // 64) * (384 // 64)  # columns 10–17, rows 0–5
-        assert outcome.n_tiles + sum(told["dropped"].values()) == whole_tiles
+        assert outcome.n_tiles + sum(attributes["dropped"].values()) == whole_tiles
         mask = np.asarray(stored["mask"][...])
         assert mask.shape == (44, 75)
         assert mask.sum() == 32 * 24  # 640 … 1152 by 0 … 384, in pixels of 16
@@ -220,7 +220,7 @@ class TestEmbed:
         apart = np.abs(bag.features[1:].astype(float) - bag.features[:-1]).max(1)
         assert apart.min() > 0.02  # each tile has its own feature, so an exchange would be seen
 
-    def test_tells_the_encoder_in_the_attributes(self, slide, tmp_path, encoder):
+    def test_reports_the_encoder_in_the_attributes(self, slide, tmp_path, encoder):
         run(slide, tmp_path / "store", encoder)
         backbone = load_encoder(encoder)
         group = zarr.open_group(

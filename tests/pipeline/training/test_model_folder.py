@@ -114,8 +114,8 @@ def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
 
 
 def test_a_model_appears_only_when_all_of_it_is_written(trained, tmp_path, monkeypatch):
-    def stopped(draft, folder):
-        assert sorted(path.name for path in draft.iterdir()) == ["model.json", "weights.safetensors"]
+    def stopped(temporary, folder):
+        assert sorted(path.name for path in temporary.iterdir()) == ["model.json", "weights.safetensors"]
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pathlib.Path.rename", stopped)
@@ -145,7 +145,7 @@ def test_a_later_format_is_refused(trained, tmp_path):
 def test_a_broken_description_is_refused(trained, tmp_path, text):
     save_model(tmp_path / "m", trained)
     (tmp_path / "m" / "model.json").write_text(text)
-    with pytest.raises(InputError, match=r"model.json is broken"):
+    with pytest.raises(InputError, match=r"model.json is damaged"):
         load_model(tmp_path / "m")
 
 
@@ -181,19 +181,19 @@ def test_whatever_a_description_says_it_ends_in_a_model_or_in_an_input_error(tra
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"members": 10**12}, "1000000000000 members of"),
         ({"settings": {"blocks": 10**9, "hidden": 8, "heads": 2}}, "the model has more weights than the"),
-        ({"settings": {"hidden": 1 << 40, "heads": 2}}, "is broken"),
+        ({"settings": {"hidden": 1 << 40, "heads": 2}}, "is damaged"),
         ({"patch_dim": 1 << 40}, "weights do not fit the model"),
     ],
 )
-def test_a_description_that_asks_for_absurd_memory_is_refused(trained, tmp_path, change, told):
+def test_a_description_that_asks_for_absurd_memory_is_refused(trained, tmp_path, change, message):
     save_model(tmp_path / "m", trained)
     path = tmp_path / "m" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load_model(tmp_path / "m")
 
 
@@ -209,7 +209,7 @@ def test_broken_weights_are_refused(trained, tmp_path):
     save_model(tmp_path / "m", trained)
     weights = tmp_path / "m" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"weights.safetensors is broken .*; copy it from its run again"):
+    with pytest.raises(InputError, match=r"weights.safetensors is damaged .*; copy it from its run again"):
         load_model(tmp_path / "m")
 
 

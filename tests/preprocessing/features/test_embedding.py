@@ -113,7 +113,7 @@ class Stream:
 
 
 def test_the_next_batch_is_queued_before_the_last_is_fetched(corner_slide, grid, pixels, monkeypatch):
-    """With streams that only write down what is asked of them; where there is no pinned memory, in ordinary memory."""
+    """With streams that only write down what is queued; where there is no pinned memory, in ordinary memory."""
     Stream.events.clear()
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)

@@ -124,7 +124,7 @@ def test_a_feature_that_follows_the_label_more_closely_than_genes_do_is_found():
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
-def test_real_genes_follow_no_label_too_closely_save_two_that_tell_the_study():
+def test_real_genes_follow_no_label_too_closely_save_two_that_report_the_study():
     # LGG and GBM were standardised apart: of two genes that hardly any tumour expresses, the common value tells the study, and
     # with it grade 4.
     genes = pd.read_csv(DATA / "gbmlgg/genes.csv.gz", index_col=0)

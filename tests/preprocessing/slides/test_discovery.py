@@ -5,7 +5,6 @@ import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline.cluster.worker_processes import start_server
@@ -16,24 +15,11 @@ from preprocessing.slides.names import slide_name
 from preprocessing.slides.probing import probe_slides
 from preprocessing.slides.selection import SlideOptions, select_slides
 from preprocessing.slides.slide import SlideFile
-from workflows.demo import write_svs
+from tests.preprocessing.slides.small_files import small_svs, touch
 
 SLIDES = Path(__file__).parents[3].parent / "shared" / "data" / "slides"
 needs_data = pytest.mark.skipif(not SLIDES.is_dir(), reason="real and broken slides are not at ../shared/data")
 UUID = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
-
-
-def touch(folder, *names):
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-
-
-def small_svs(path, *, grey=200, mpp=0.5, power=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_svs(path, np.full((64, 96, 3), grey, np.uint8), mpp=mpp, power=power, levels=(1,))
-    return path
 
 
 def header_but(path):

@@ -1,25 +1,12 @@
 import re
 
-import numpy as np
 import pytest
 
 from preprocessing.io.errors import InputError
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.probing import probe_slide, probe_slides
 from preprocessing.slides.slide import SlideFile
-from workflows.demo import write_svs
-
-
-def small_svs(path, *, grey=200, mpp=0.5, power=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_svs(path, np.full((64, 96, 3), grey, np.uint8), mpp=mpp, power=power, levels=(1,))
-    return path
-
-
-def manifest(folder, text):
-    path = folder / "manifest.csv"
-    path.write_text(text)
-    return path
+from tests.preprocessing.slides.small_files import manifest, small_svs
 
 
 class TestManifest:

@@ -15,29 +15,11 @@ from preprocessing.io.errors import InputError, SlideError
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.probing import probe_slide, probe_slides, same_scans
 from preprocessing.slides.slide import SlideFile
+from tests.preprocessing.slides.small_files import manifest, small_svs, touch
 from workflows.demo import write_svs
 
 SLIDES = Path(__file__).parents[3].parent / "shared" / "data" / "slides"
 needs_data = pytest.mark.skipif(not SLIDES.is_dir(), reason="real and broken slides are not at ../shared/data")
-
-
-def touch(folder, *names):
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-
-
-def small_svs(path, *, grey=200, mpp=0.5, power=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_svs(path, np.full((64, 96, 3), grey, np.uint8), mpp=mpp, power=power, levels=(1,))
-    return path
-
-
-def manifest(folder, text):
-    path = folder / "manifest.csv"
-    path.write_text(text)
-    return path
 
 
 def probe_but(file, *, default_mpp, **_):

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from preprocessing.case_tables.clinical_table import read_clinical
 from preprocessing.case_tables.gene_table import read_genes
 from preprocessing.case_tables.id_columns import Evidence
+from preprocessing.case_tables.options import TableOptions
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.labels.recognition import recognise
 from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.slide import Slide
+from preprocessing.tables.case_ids import case_of
 from preprocessing.tiling.masks import read_mask
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
@@ -113,8 +115,8 @@ FRAMES = st.builds(
 
 def rows_of(frame: pd.DataFrame, style: Style) -> list[list[object]]:
     """The table's cells, header first, as a program would lay them out."""
-    told = [[style.missing if np.isnan(v) else repr(v) for v in row] for row in frame.to_numpy().tolist()]
-    rows = [["case_id", *frame.columns], *([case, *row] for case, row in zip(frame.index, told, strict=True))]
+    written = [[style.missing if np.isnan(v) else repr(v) for v in row] for row in frame.to_numpy().tolist()]
+    rows = [["case_id", *frame.columns], *([case, *row] for case, row in zip(frame.index, written, strict=True))]
     if style.transposed:
         rows = [list(column) for column in zip(*rows, strict=True)]
         rows[0][0] = "gene"
@@ -140,9 +142,11 @@ def folder(tmp_path_factory):
 
 def check_read_as_written(folder, frame, style):
     path = write(folder / "genes.csv", rows_of(frame, style), style)
-    table = read_genes(path, Evidence(cases=frozenset(list(frame.index))))
+    cases = list(map(case_of, frame.index))  # with single blanks
+    table = read_genes(path, Evidence(cases=frozenset(cases)))
     assert table.dropped == []
-    assert table.values.index.tolist() == frame.index.tolist()
+    assert table.values.index.tolist() == cases
+    frame = frame.set_axis(cases, axis=0)
     pd.testing.assert_frame_equal(table.values, frame, check_names=False, check_exact=True)
 
 
@@ -170,10 +174,10 @@ def plain_rows() -> list[list[object]]:
 
 
 def refused(path: Path, *parts: str) -> None:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as error:
         read_genes(path, Evidence(cases=frozenset(IDS)))
-    missing = [part for part in (str(path), *parts) if part not in str(told.value)]
-    assert not missing, f"{missing} not in: {told.value}"
+    missing = [part for part in (str(path), *parts) if part not in str(error.value)]
+    assert not missing, f"{missing} not in: {error.value}"
 
 
 @pytest.mark.parametrize("value", VALUE_FAULTS)
@@ -188,12 +192,12 @@ def test_a_value_that_is_no_finite_number_is_refused_by_row_and_column(folder, v
         refused(path, f"row {IDS[row]}", f"column {GENES[gene]}", "is not a finite number")
 
 
-@pytest.mark.parametrize(("more", "told"), [(-1, "has 3 fields, the header 4"), (1, "has 5 fields, the header 4")])
-def test_a_row_that_lost_or_won_a_field_is_refused_by_its_number(folder, more, told):
+@pytest.mark.parametrize(("more", "message"), [(-1, "has 3 fields, the header 4"), (1, "has 5 fields, the header 4")])
+def test_a_row_that_lost_or_won_a_field_is_refused_by_its_number(folder, more, message):
     for row in (2, 4):
         rows = plain_rows()
         rows[row] = rows[row][:more] if more < 0 else [*rows[row], "1"]
-        refused(write(folder / "genes.csv", rows, Style()), f"row {row + 1} {told}")
+        refused(write(folder / "genes.csv", rows, Style()), f"row {row + 1} {message}")
 
 
 NOTES = ["plain", "two\nlines", 'a "word"', "a, b; c\td", "\n\n", '5"', "#", '"\n"']
@@ -222,7 +226,7 @@ def line_of(data: bytes, marker: str, style: Style) -> int:
         quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     ),
 )
-def test_the_line_of_a_bad_row_is_told_among_comments_empty_lines_and_quoted_line_ends(
+def test_the_line_of_a_bad_row_is_reported_among_comments_empty_lines_and_quoted_line_ends(
     folder, above, notes, blanks, at, damage, style
 ):
     rows = [[f"case{i}", note, f"{i}.5", "2"] for i, note in enumerate(notes)]
@@ -247,13 +251,13 @@ def test_the_line_of_a_bad_row_is_told_among_comments_empty_lines_and_quoted_lin
         return
     path.write_bytes(data)
     if damage == "longer" and at == 0:  # then the first column may be one without a name, as R writes it
-        told_line = line_of(data, "case1", style)
-        refused(path, f"row {told_line} has 4 fields, the header 5, with the first, which has no name")
+        first_line = line_of(data, "case1", style)
+        refused(path, f"row {first_line} has 4 fields, the header 5, with the first, which has no name")
         return
-    told = {"cut": f"row {line} has 3 fields, the header 4", "longer": f"row {line} has 5 fields, the header 4"}
+    messages = {"cut": f"row {line} has 3 fields, the header 4", "longer": f"row {line} has 5 fields, the header 4"}
     with pytest.raises(InputError) as error:
         read_genes(path)
-    assert told.get(damage, f'row case{at}, column EGFR: "1,5" is not a finite number') in str(error.value)
+    assert messages.get(damage, f'row case{at}, column EGFR: "1,5" is not a finite number') in str(error.value)
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "mac-roman", "shift-jis"])
@@ -287,11 +291,17 @@ def test_separators_at_the_end_of_the_rows_alone_do_not_shift_the_columns(folder
     refused(path, "row 2 ends with a separator that the header does not have")
 
 
-def test_names_that_a_spreadsheet_turned_into_dates_are_told(folder):
+def test_names_that_a_spreadsheet_turned_into_dates_are_refused_unless_kept_or_ignored(folder):
     names = ["case_id", "2-Sep", "1-Mar", "Dec-01", "EGFR", "MARCHF1", "SEPTIN2"]
     path = write(folder / "genes.csv", [names, ["p1", *"123456"]], Style())
-    (note,) = [note for note in read_genes(path, Evidence(cases=frozenset(["p1"]))).notes if note.startswith("warning")]
-    assert "3 genes are called like dates (2-Sep, 1-Mar, Dec-01)" in note
+    evidence = Evidence(cases=frozenset(["p1"]))
+    with pytest.raises(
+        InputError, match=r"3 genes are called like dates \(2-Sep, 1-Mar, Dec-01\).*omics.ignore.*omics.keep"
+    ):
+        read_genes(path, evidence)
+    dates = ("2-Sep", "1-Mar", "Dec-01")
+    assert read_genes(path, evidence, TableOptions(keep=dates)).values.columns.tolist() == names[1:]
+    assert read_genes(path, evidence, TableOptions(ignore=dates)).values.columns.tolist() == names[4:]
 
 
 def test_an_id_with_leading_zeros_keeps_them_whatever_its_column_is_called(folder):
