@@ -77,11 +77,9 @@ def export(
     from preprocessing.formats.h5 import DTYPES
     from preprocessing.io.errors import InputError
     from workflows.commands.projects import write_features, write_tables
-    from workflows.commands.spatial import require_spatialdata, write_spatialdata
+    from workflows.commands.spatial import write_spatialdata
 
     slides = run.slides(cases)
-    if name == "spatialdata":
-        require_spatialdata()
     if name == "heatmap":
         slides = run.explained(slides)
     try:

@@ -85,14 +85,13 @@ def write_tables(run: "FinishedSlides", out: Path, layout: str, slides: Sequence
 
 
 def _clam_tables(run: "FinishedSlides", out: Path, task: str, slides: pd.DataFrame) -> list[Path]:
-    predictions = run.run.predicted(task)
-    if "label" not in predictions:
+    report = run.run.metrics.get(task)
+    if report is None or report.kind != "classification":  # CLAM classifies
         return []
+    predictions = run.run.predicted(task)
     labels = predictions.drop_duplicates("case_id").set_index("case_id")["label"]
     table = slides.assign(label=slides["case_id"].map(labels))
     table = table[table["label"].notna() & (table["label"] != "")]
-    if table.empty:  # survival: CLAM classifies
-        return []
     paths = [_write(out / "dataset_csv" / f"{task}.csv", table)]
     for path in sorted((run.run.folder / "splits" / task).glob("splits_*.csv")):
         folds = read_table(path, dtype=str)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from preprocessing.formats.geojson import outline
-from preprocessing.io.errors import InputError
+from preprocessing.io.extras import extra
 from preprocessing.tables.case_ids import file_name
 
 if TYPE_CHECKING:
@@ -15,25 +15,18 @@ if TYPE_CHECKING:
 SYSTEM = "level0"  # the coordinate system of all elements: level-0 pixels (x, y)
 
 
-def require_spatialdata() -> None:
-    """Raise InputError where the package spatialdata is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("spatialdata") is None:
-        raise InputError("export spatialdata needs a further package: pip install 'umeml-pipeline[spatialdata]'")
-
-
 def write_spatialdata(run: "FinishedSlides", slide: "FinishedSlide", out: Path) -> list[Path]:
     """Write `SLIDE.zarr`: image `thumbnail`, shapes `tissue` and `tiles`, table `features` of the tiles; returns the folder.
 
     Raises:
         SlideError: the features are missing or damaged.
     """
-    import geopandas
-    import shapely
-    from spatialdata import SpatialData
-    from spatialdata.models import Image2DModel, ShapesModel, TableModel
-    from spatialdata.transformations import Identity, Scale
+    with extra("spatialdata", "the export to SpatialData"):
+        import geopandas
+        import shapely
+        from spatialdata import SpatialData
+        from spatialdata.models import Image2DModel, ShapesModel, TableModel
+        from spatialdata.transformations import Identity, Scale
 
     whole = {SYSTEM: Identity()}
     table, (width, height) = run.tiles_of_case([slide]), run.size_px(slide)
