@@ -133,7 +133,8 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME[=COLUMN[:KIND]]",
         help="survival, grade, subtype, …, or a task of your own: a name, a column of the table of labels and its kind "
-        "(classification, regression, survival with TIME,EVENT; default: by the values), as in mgmt=MGMT_status; repeatable; "
+        "(classification, ordinal, regression, multilabel with A,B,…, survival with TIME,EVENT; default: by the values), as in "
+        "mgmt=MGMT_status; repeatable; "
         "default: survival, grade and subtype, where there are labels",
     )
     add("--clinical", metavar="FILE", help="table of labels by case; default: label columns of GENES")
