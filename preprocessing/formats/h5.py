@@ -150,7 +150,7 @@ def write_coords(path: Path, coords: Int32[np.ndarray, "N 2"], geometry: Geometr
         geometry: size and spacing of the tiles.
         slide_id: the slide.
     """
-    with extra("exchange", "TRIDENT files"):
+    with extra("exchange", "trident files"):
         import h5py
 
     with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
