@@ -196,6 +196,11 @@ class Config(Settings):
     def _or_none(cls, value: Any, info: ValidationInfo) -> Any:
         return read_slides(value) if info.field_name == "slides" else read_path(value, "genes")
 
+    @field_validator("clinical", "gene_sets", "splits", "trained", mode="before")
+    @classmethod
+    def _on_disk(cls, value: Any, info: ValidationInfo) -> Any:
+        return read_path(value, f"--{str(info.field_name).replace('_', '-')}")
+
     @field_validator("genes")
     @classmethod
     def _is_table(cls, value: Path | None) -> Path | None:
