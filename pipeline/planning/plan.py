@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from models.catalogue import MODELS
@@ -15,6 +16,8 @@ from preprocessing.io.errors import InputError
 from preprocessing.omics.leakage import defining_features, label_copies, label_followers
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as check_covariates
+from preprocessing.omics.named_features import named_features
+from preprocessing.tables.case_ids import file_name
 
 log = logging.getLogger(__name__)
 FINAL = -1  # number of the final model's fold: trained on all labelled cases, tested on none
@@ -64,7 +67,7 @@ class TaskPlan:
 
     def folder(self, scheme: str) -> str:
         """Name of a scheme's folders: that of the task, and for a further scheme its name after a hyphen."""
-        return f"{self.name}-{scheme}" if scheme in self.further_schemes else self.name
+        return f"{self.name}-{file_name(scheme)}" if scheme in self.further_schemes else self.name
 
     @property
     def final(self) -> Fold:
@@ -179,6 +182,7 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
     has_label = task.labelled(labels)
     labelled = labels[has_label].sort_index()
     warnings = task.check(labelled, folds=2 if config.splits else config.folds)
+    _refuse_copies(task, config, labelled, omics)
     defining: dict[str, str] = {}
     if not config.allow_defining_features:
         cases = [case for case in labelled.index if case in set(omics.case_ids)]
@@ -187,6 +191,8 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
         columns = labelled.loc[cases, list(task.truth_columns or task.label_columns)]
         defining |= label_followers(values, omics.features, columns, keep=config.omics.keep)
         defining |= label_copies(values, omics.features, columns.iloc[:, 0])
+        if config.defining_features:
+            defining |= named_features(config.defining_features, name, omics.features)
     covariates = tuple(
         column
         for column in config.covariates
@@ -217,6 +223,26 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
     )
 
 
+def _refuse_copies(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> None:
+    """Raise InputError where a feature or a covariate is the label: a column in two tables, or a copy of it."""
+    label = labels[(task.truth_columns or task.label_columns)[0]]
+    cases = [case for case in labels.index if case in set(omics.case_ids)]
+    same = [name for name in task.spec.column if name in omics.features]
+    columns = omics.take(cases).values[:, [omics.features.index(name) for name in same]]
+    if same and label_copies(columns, same, label[cases]):
+        raise InputError(
+            f"task {task.name}: its column {same[0]} is also among the genes, with the same values; "
+            f"leave it out there with --set 'omics.ignore=[{same[0]}]'"
+        )
+    covariates = [name for name in config.covariates if name not in task.excluded_covariates]
+    codes = [pd.factorize(labels[name], sort=True)[0].astype(float) for name in covariates if name in labels]
+    for name in label_copies(np.column_stack(codes), covariates, label) if codes else ():
+        raise InputError(
+            f"task {task.name}: covariate {name} has one value for each value of the label: it is the label under another name; "
+            "leave it out of --covariates"
+        )
+
+
 def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:
     """A column without any value counts as one that is not there: nothing was recognised in it."""
     if absent := [column for column in columns if column not in labels]:
@@ -237,13 +263,14 @@ def _schemes(config: Config, strata: pd.Series, labels: pd.DataFrame) -> dict[st
 def _draw_folds(scheme: str, config: Config, strata: pd.Series, labels: pd.DataFrame) -> list[Fold]:
     if scheme == "case":
         return make_folds(strata, n_folds=config.folds, seed=config.seed)
-    if "site" not in labels or labels["site"].isna().any():
-        unknown = list(labels.index) if "site" not in labels else list(labels.index[labels["site"].isna()])
+    if scheme not in labels or labels[scheme].isna().any():
+        unknown = list(labels.index) if scheme not in labels else list(labels.index[labels[scheme].isna()])
+        what = "tissue source site" if scheme == "site" else scheme
         raise InputError(
-            f"--split-by site: {len(unknown)} cases have no tissue source site, {unknown[0]} among them; "
-            "add a site column to the clinical table, or split by case"
+            f"--split-by {scheme}: {len(unknown)} cases have no {what}, {unknown[0]} among them; "
+            f"add a {scheme} column to the clinical table, or fill it in, or split by case"
         )
-    return make_folds(strata, n_folds=config.folds, seed=config.seed, sites=labels["site"])
+    return make_folds(strata, n_folds=config.folds, seed=config.seed, groups=labels[scheme].rename(scheme))
 
 
 def _no_labels(missing: list[str], known: list[str], tasks: Mapping[str, Task]) -> str:

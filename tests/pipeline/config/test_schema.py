@@ -231,7 +231,6 @@ def test_unknown_names_are_reported_with_the_nearest_known_one(arguments, expect
         ({"flags": INPUTS | {"until": "emb"}}, "configuration: until = 'emb': Input should be 'tile', 'embed', 'join'"),
         ({"flags": {}}, "configuration: slides is missing; usage: run_pipeline SLIDES GENES"),
         ({"flags": INPUTS | {"model": ","}}, "configuration: model = (): Tuple should have at least 1 item"),
-        ({"flags": INPUTS | {"split_by": "case,sit"}}, "configuration: split_by.1 = 'sit': Input should be 'case' or"),
         ({"sets": ["variants.a.heads=7"]}, "heads = 7; choose a divisor"),
         ({"sets": ["variants.a=7"]}, "configuration: variants.a = 7: Input should be a valid dictionary"),
         ({"sets": ["preset=7"]}, 'unknown preset "7"'),
@@ -377,6 +376,8 @@ def test_steps_of_one_case_are_refused_only_where_cases_are_compared(setting):
         ("TCGA-06-0125-01Z-00-DX1,b", ("TCGA-06-0125", "b")),
         (["x", "x"], ("x",)),
         ("7,", ("7",)),
+        ("all", ("all",)),
+        (" ALL", ("all",)),
     ],
 )
 def test_cases_to_explain_are_a_number_of_each_kind_or_ids(given, meant):

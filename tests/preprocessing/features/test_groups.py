@@ -97,10 +97,10 @@ def test_no_flipped_bit_changes_what_is_read(store, kind, file):
     assert noticed >= (40 if "/c/" in file else 10)  # blanks and unused words of a description change nothing
 
 
-def test_a_group_whose_chunk_was_changed_does_not_count_any_more_and_is_made_anew(store):
+def test_a_group_whose_chunk_was_changed_does_not_count_any_more_and_is_recomputed(store):
     flip(Path(store.place, "features/A-k/features/c/0/0"), 8000)
     assert store.has_features("A-k")  # nobody has read it
-    message = r"features/A-k \(slide A\) is damaged: array features: chunk c/0/0 cannot be unpacked .*; run again, and it is made"
+    message = r"features/A-k \(slide A\) is damaged: array features: chunk c/0/0 cannot be unpacked .*; run again, and it is rec"
     with pytest.raises(DamagedError, match=message):
         store.read_features("A-k")
     assert not store.has_features("A-k")
