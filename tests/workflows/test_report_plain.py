@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
 from pipeline.metrics.report import ModelNotes
-from workflows.report.images import anchor_of
 from workflows.report.plain.answers import answer_of
+from workflows.report.plain.images import anchor_of
 
 RUN = SimpleNamespace(config={"slides": "slides", "genes": "genes.csv"})
 
@@ -41,7 +41,7 @@ def report(value, difference, *, n=60):
         (Metric(0.9, 0.8, 0.95), Metric(0.2, 0.1, 0.3), "good", "yes, and better than every simpler model"),
         (Metric(0.9, 0.8, 0.95), Metric(0.0, -0.1, 0.1), "open", "yes, but not better than every simpler model"),
         (Metric(0.9, 0.8, 0.95), Metric(-0.2, -0.3, -0.1), "bad", "a simpler model does better"),
-        (Metric(0.6, 0.45, 0.75), Metric(0.2, 0.1, 0.3), "unsure", "not shown: chance cannot be excluded"),
+        (Metric(0.6, 0.45, 0.75), Metric(0.2, 0.1, 0.3), "unsure", "open: chance cannot be excluded"),
     ],
 )
 def test_the_colour_is_the_meaning(value, difference, mark, headline):

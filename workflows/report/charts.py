@@ -20,7 +20,7 @@ from workflows.report.chart import (
     missing,
     numbers,
 )
-from workflows.report.phrasing import MODALITIES, comparator_name, metric_name, number
+from workflows.report.plain.phrasing import MODALITIES, comparator_name, metric_name, number
 
 
 def comparison(key: str, report: TaskReport[Any]) -> Chart:

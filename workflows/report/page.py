@@ -9,10 +9,10 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.run.finished import FinishedRun
-from workflows.report import phrasing
 from workflows.report.charts import gene_groups
-from workflows.report.images import data_url
+from workflows.report.plain import phrasing
 from workflows.report.plain.answers import GLOSSARY, SMALL_COHORT
+from workflows.report.plain.images import data_url
 from workflows.report.plain.panels import explanation_anchor, panels
 from workflows.report.sections import Flow, TaskView, explain_reason, flow, settings, task_view
 from workflows.report.tables import Table, case_table, diagnosis_table, slide_table

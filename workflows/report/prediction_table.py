@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.run.finished import FinishedRun
 from workflows.report.kinds import kind_of, truth_of
-from workflows.report.phrasing import column_name, decimal
+from workflows.report.plain.phrasing import column_name, decimal
 from workflows.report.tables import Cell, Table, case_cell, status_cell, value_cell
 
 HIDDEN = (

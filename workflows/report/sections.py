@@ -11,8 +11,8 @@ from pipeline.run.finished import FinishedRun
 from workflows.report import charts
 from workflows.report.chart import Chart
 from workflows.report.kinds import Confusion, KindView, kind_of
-from workflows.report.phrasing import Verdict, number, reason_category, verdict_of
 from workflows.report.plain.answers import Answer, answer_of
+from workflows.report.plain.phrasing import Verdict, number, reason_category, verdict_of
 from workflows.report.prediction_table import prediction_table
 from workflows.report.tables import Cell, Table, fold_table, metric_table
 

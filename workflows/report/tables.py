@@ -9,8 +9,8 @@ import pandas as pd
 from pipeline.metrics import ClassificationMetrics, Metric, PredictorReport, TaskReport
 from pipeline.run.finished import FinishedRun
 from preprocessing.slides.selection import NOTABLE_UPSAMPLING
-from workflows.report.images import anchor_of, thumbnail_url
-from workflows.report.phrasing import MODALITIES, column_name, comparator_name, decimal, metric_name, number
+from workflows.report.plain.images import anchor_of, thumbnail_url
+from workflows.report.plain.phrasing import MODALITIES, column_name, comparator_name, decimal, metric_name, number
 
 MIN_ROWS_LONG = 12  # from here on a table scrolls and has a search field
 STATUS_MARKS = {"failed": "bad", "left out": "bad", "excluded": "open", "untested": "open"}

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.metrics import Metric, TaskReport
 from pipeline.run.finished import FinishedRun
-from workflows.report.phrasing import BAD, GOOD, OPEN, decimal, metric_name, verdict_of
+from workflows.report.plain.phrasing import BAD, GOOD, OPEN, decimal, metric_name, verdict_of
 
 UNSURE = "unsure"
 SMALL_COHORT = 50  # cases; below it, bootstrap intervals are approximate
@@ -66,7 +66,7 @@ def answer_of(run: FinishedRun, name: str, report: TaskReport[Any]) -> Answer:
         GOOD: "yes, and better than every simpler model",
         OPEN: "yes, but not better than every simpler model",
         BAD: "a simpler model does better",
-        UNSURE: "not shown: chance cannot be excluded",
+        UNSURE: "open: chance cannot be excluded",
     }[mark]
     inputs = " and ".join(word for key, word in (("slides", "slides"), ("genes", "genes")) if run.config.get(key))
     where = " of a new cohort" if report.new_cohort else " that the model was not trained on"

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.run.finished import FinishedRun
-from workflows.report.images import anchor_of, thumbnail_url
-from workflows.report.phrasing import decimal
+from workflows.report.plain.images import anchor_of, thumbnail_url
+from workflows.report.plain.phrasing import decimal
 
 CURVE = re.compile(r"survival_(\d+)m")
 WIDTH, HEIGHT = 260, 120  # of a survival curve, CSS pixels
