@@ -157,6 +157,18 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     add("--covariates", metavar="NAMES", help="clinical columns as an additional gene group, such as age,is_female")
     add("--cases", metavar="WHICH", help="both: a case needs slides and genes (default); any: either is enough")
     add(
+        "--tumour",
+        metavar="KIND",
+        help="glioma: WHO 2021 diagnoses and the rules on features that define them; other: neither; default: recognised in "
+        "the tables",
+    )
+    add(
+        "--defining-features",
+        dest="defining_features",
+        metavar="FILE",
+        help="CSV of features that define a label, to be left out: feature, and optionally reason and task",
+    )
+    add(
         "--allow-defining-features",
         action="store_true",
         help="let features that define a label predict it, such as IDH1 mutation for the subtype",
@@ -272,7 +284,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add(
         "--split-by",
         metavar="SCHEME",
-        help="case (default); site: tissue source sites are kept in one fold; case,site: both schemes",
+        help="case (default); site: tissue source sites are kept in one fold; or a column, such as scanner, whose values are; "
+        "case,site: both schemes",
+    )
+    add(
+        "--site-column",
+        dest="site_column",
+        metavar="NAME",
+        help="column of sites; default: recognised, else of the barcode",
     )
     add(
         "--splits",
