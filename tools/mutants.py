@@ -215,12 +215,12 @@ def is_noticed(root: Path, mutant: Mutant, *, seconds: float) -> str | None:
 
 def _run(root: Path, tests: Sequence[str], seconds: float) -> str | None:
     """Run tests in a fork of this process, which has the libraries loaded; the first that fails, or None."""
-    told = root / "pytest.txt"
+    log = root / "pytest.txt"
     child = os.fork()
     if child == 0:
         os.setsid()
         os.chdir(root)
-        output = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
         import pytest
@@ -236,7 +236,7 @@ def _run(root: Path, tests: Sequence[str], seconds: float) -> str | None:
         time.sleep(0.05)
     if os.waitstatus_to_exitcode(state[1]) == 0:
         return None
-    failed = [line for line in told.read_text(errors="replace").splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed = [line for line in log.read_text(errors="replace").splitlines() if line.startswith(("FAILED", "ERROR"))]
     return failed[0][:160] if failed else "the tests cannot be collected"
 
 
