@@ -2,8 +2,8 @@
 
 A fault ("mutant") is one change of an expression: a comparison, sign or constant, a dropped `not`, exchanged arguments or branches,
 an option that is not passed on, training cases in the place of test cases, one modality in the place of the other. The sample
-is seeded and spread evenly over the files. For each fault the tests that mirror its module run, then those of its folder, and last
-the tests of the wiring between modules. Slow tests and shared data are left out.
+is seeded and spread evenly over the files. For each fault the tests that mirror its module run (where there are none, those of
+its folder), then tests of the wiring between modules: the whole suite may notice more. Slow tests and shared data are left out.
 """
 
 import argparse
@@ -189,13 +189,13 @@ def sample(root: Path, under: Sequence[str], count: int, seed: int) -> list[Muta
 
 
 def tests_of(root: Path, file: str) -> list[list[str]]:
-    """The test files to run for a module, in groups: its mirror, its folder's, those of the wiring."""
+    """The test files to run for a module, in groups: its mirror or, where it has none, all of its folder; those of the wiring."""
     path = Path(file)
     mirror = Path("tests") / path.parent / f"test_{path.name}"
     beside = sorted(one.relative_to(root).as_posix() for one in (root / "tests" / path.parent).glob("test_*.py"))
-    first = [mirror.as_posix()] if (root / mirror).is_file() else []
+    first = [mirror.as_posix()] if (root / mirror).is_file() else beside
     wiring = next((tests for prefix, tests in WIRING.items() if file.startswith(prefix)), ())
-    groups = [first, [one for one in beside if one not in first], *([one] for one in wiring)]
+    groups = [first, *([one] for one in wiring)]
     return [group for group in groups if group]
 
 
