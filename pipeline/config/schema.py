@@ -74,6 +74,15 @@ class Config(Settings):
     cases: Literal["both", "any"] = Field(
         "both", description="both: a case needs slides and genes; any: either is enough"
     )
+    tumour: Literal["glioma", "other"] | None = Field(
+        None,
+        description="glioma: WHO 2021 diagnoses and the rules on features that define them; other: neither; default: recognised "
+        "in the tables",
+    )
+    defining_features: Path | None = Field(
+        None, description="CSV file of molecular features that define a label: feature, and optionally reason and task"
+    )
+    site_column: str | None = Field(None, description="column of sites for split_by: site; default: recognised")
     allow_defining_features: bool = Field(False, description="let features that define a label predict it")
     gene_sets: Path | None = Field(
         None, description="gene sets, CSV with a column per set or GMT; default: groups of co-expressed genes"
@@ -120,10 +129,11 @@ class Config(Settings):
         le=16,
         description="largest factor by which the pixels of a coarser slide are enlarged to become tiles",
     )
-    split_by: tuple[Literal["case", "site"], ...] = Field(
+    split_by: tuple[str, ...] = Field(
         ("case",),
         min_length=1,
-        description="fold schemes; site keeps each tissue source site in one fold; predictions.csv has the first scheme",
+        description="fold schemes; site keeps each tissue source site in one fold, a column (scanner, batch, hospital) each of its "
+        "values; predictions.csv has the first scheme",
     )
     baselines: Literal["all", "none"] = Field("all", description="baselines trained on the same folds: all or none")
     folds: int = Field(5, ge=2, le=50, description="number of cross-validation folds")
@@ -185,6 +195,11 @@ class Config(Settings):
     @classmethod
     def _or_none(cls, value: Any, info: ValidationInfo) -> Any:
         return read_slides(value) if info.field_name == "slides" else read_path(value, "genes")
+
+    @field_validator("clinical", "gene_sets", "splits", "trained", mode="before")
+    @classmethod
+    def _on_disk(cls, value: Any, info: ValidationInfo) -> Any:
+        return read_path(value, f"--{str(info.field_name).replace('_', '-')}")
 
     @field_validator("genes")
     @classmethod
@@ -306,6 +321,8 @@ class Config(Settings):
             ignore=self.omics.ignore,
             keep=self.omics.keep,
             endpoint=self.endpoint,
+            site_column=self.site_column,
+            tumour=self.tumour,
             labels=tuple(dict.fromkeys(column for spec in self.tasks.values() for column in spec.column)),
         )
 

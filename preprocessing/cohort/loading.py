@@ -16,6 +16,7 @@ from preprocessing.features.precomputed import precomputed_recipe, precomputed_s
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.recognition import recognise
+from preprocessing.labels.tumour import GLIOMA, recognise_tumour
 from preprocessing.labels.who2021 import who2021
 from preprocessing.slides.discovery import SlideSource, find_slides
 from preprocessing.slides.probing import probe_slides, same_scans
@@ -49,7 +50,8 @@ def load_cohort(
     found = find_slides(files.slides, isolated=isolated) if files.slides else FoundSlides(())
     tables = read_tables(files, _evidence_of(found, options), options.tables)
     source = str(files.clinical or files.genes)
-    labels = recognise(tables.annotations, source=source, endpoint=options.tables.endpoint)
+    tumour = options.tables.tumour or recognise_tumour(tables.annotations)
+    labels = recognise(tables.annotations, source=source, options=options.tables)
     found, matching = _with_table_names(found, {*tables.omics.case_ids, *map(str, labels.frame.index)})
     # Last, since it takes longest.
     usable, left_out, doubts = (
@@ -62,7 +64,9 @@ def load_cohort(
         slides=tuple(usable),
         left_out=tuple(left_out),
         omics=tables.omics,
-        labels=_with_sites(_with_diagnosis(labels.frame, tables.annotations, source)),
+        labels=_with_sites(
+            _with_diagnosis(labels.frame, tables.annotations, source) if tumour == GLIOMA else labels.frame
+        ),
         annotations=tables.annotations,
         rows_dropped=tuple(tables.dropped),
         notes=tuple(dict.fromkeys(notes)),
@@ -71,6 +75,7 @@ def load_cohort(
         gaps=labels.gaps,
         excluded=tables.excluded,
         endpoint=labels.endpoint,
+        tumour=tumour,
         label_source=source,
     )
     _require_cases(cohort, files.genes)
