@@ -119,7 +119,7 @@ class TestStore:
     def test_a_part_that_is_not_whole_is_not_read(self, store):
         store.write_part("k", range(0, 5), make_bag().features)
         (Path(store.place) / "parts" / "k" / "0-5" / "features" / "c" / "0" / "0").unlink()
-        with pytest.raises(SlideError, match="parts/k/0-5 is not whole"):
+        with pytest.raises(SlideError, match="parts/k/0-5 is incomplete"):
             store.read_parts("k", [range(0, 5)])
 
     def test_tiles_and_features_of_one_key_are_two_things(self, store):
@@ -145,7 +145,7 @@ class TestStore:
         else:
             chunk.write_bytes(chunk.read_bytes()[:-7])
         assert not store.has_features("k")
-        with pytest.raises(SlideError, match=r"features/k is not whole \(.*\); run again"):
+        with pytest.raises(SlideError, match=r"features/k is incomplete \(.*\); run again"):
             store.read_features("k")
         store.write_features("k", bag, {})
         assert store.has_features("k")
