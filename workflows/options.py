@@ -208,6 +208,13 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
     add("--id-column", metavar="NAME", help="column of case ids; default: recognised")
     add("--genes-in", metavar="SIDE", help="rows or columns of the gene tables; default: recognised")
     add(
+        "--case-pattern",
+        dest="case_pattern",
+        metavar="REGEX",
+        help="finds the case in ids of slides, samples and tables (group 1, if there is one), such as '([A-Z]+-[0-9]+)'; default: "
+        "TCGA, GLASS, TARGET and CPTAC barcodes, else the whole id",
+    )
+    add(
         "--sample-types",
         metavar="TYPES",
         help="samples that are used, by barcode or by a column such as sample_type or PRS_type: primary (default), all, or "

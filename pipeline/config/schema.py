@@ -27,7 +27,7 @@ from preprocessing.io.files import why_no_file
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.slides.resolution import MPP_RANGE
 from preprocessing.slides.selection import SlideOptions
-from preprocessing.tables.case_ids import case_of
+from preprocessing.tables.case_ids import case_of, pattern_scheme
 from preprocessing.tables.sample_types import parse_sample_types
 from preprocessing.tiling.tiles import TileConfig
 
@@ -81,6 +81,11 @@ class Config(Settings):
     )
     defining_features: Path | None = Field(
         None, description="CSV file of molecular features that define a label: feature, and optionally reason and task"
+    )
+    case_pattern: str | None = Field(
+        None,
+        description="regular expression that finds the case in ids of slides, samples and tables (group 1, if there is one), as "
+        "(\\w+-\\d+); default: TCGA, GLASS, TARGET and CPTAC barcodes, else the whole id",
     )
     site_column: str | None = Field(None, description="column of sites for split_by: site; default: recognised")
     allow_defining_features: bool = Field(False, description="let features that define a label predict it")
@@ -170,7 +175,7 @@ class Config(Settings):
     )
     cluster: Literal["slurm"] | None = Field(None, description="submit jobs to this batch system, see slurm")
     slurm: SlurmConfig = SlurmConfig()
-    gpu_tiles: int = Field(128, ge=1, description="tiles per batch on a GPU; halved where its memory is short")
+    gpu_tiles: int = Field(128, ge=1, description="tiles per batch on a GPU; halved when GPU memory runs out")
 
     tiles: TileConfig = TileConfig()
     encoder: EncoderConfig = EncoderConfig()
@@ -300,6 +305,13 @@ class Config(Settings):
             )
         return value
 
+    @field_validator("case_pattern")
+    @classmethod
+    def _case_pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            pattern_scheme(value)
+        return value
+
     @field_validator("endpoint")
     @classmethod
     def _endpoint(cls, value: str) -> str:
@@ -321,6 +333,7 @@ class Config(Settings):
             ignore=self.omics.ignore,
             keep=self.omics.keep,
             endpoint=self.endpoint,
+            case_pattern=self.case_pattern,
             site_column=self.site_column,
             tumour=self.tumour,
             labels=tuple(dict.fromkeys(column for spec in self.tasks.values() for column in spec.column)),

@@ -57,7 +57,7 @@ class TaskPlan:
 
     @property
     def folds(self) -> tuple[Fold, ...]:
-        """Those of the main scheme."""
+        """The folds of the main scheme."""
         return next(iter(self.schemes.values()))
 
     @property
@@ -66,7 +66,7 @@ class TaskPlan:
         return dict(list(self.schemes.items())[1:])
 
     def folder(self, scheme: str) -> str:
-        """What a scheme's folders are called: as the task; those of a further scheme with its name behind."""
+        """Name of a scheme's folders: that of the task, and for a further scheme its name after a hyphen."""
         return f"{self.name}-{file_name(scheme)}" if scheme in self.further_schemes else self.name
 
     @property
@@ -152,7 +152,7 @@ def _without(plan: TaskPlan, labels: pd.DataFrame, lost: set[str]) -> TaskPlan:
 
 
 def _check_folds(task: Task, labels: pd.DataFrame, schemes: Mapping[str, Sequence[Fold]]) -> list[str]:
-    """What is thin about the folds; InputError where one cannot be learned from. Of a further scheme, its name comes first."""
+    """Warnings about the folds' labels, with the name of a further scheme first; InputError where a fold cannot be learned from."""
     found = []
     for scheme, folds in schemes.items():
         which = "" if scheme == next(iter(schemes)) else f"split by {scheme}: "

@@ -23,7 +23,7 @@ from preprocessing.slides.probing import probe_slides, same_scans
 from preprocessing.slides.resolution import doubtful_resolutions
 from preprocessing.slides.selection import SlideOptions, select_resolutions, select_slides
 from preprocessing.slides.slide import FoundSlides, LeftOut, Slide, SlideFile
-from preprocessing.tables.case_ids import case_of, source_site
+from preprocessing.tables.case_ids import case_of, source_site, use_pattern
 
 
 def load_cohort(
@@ -47,6 +47,7 @@ def load_cohort(
     if files.slides is None and files.genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
     options = options or CohortOptions()
+    use_pattern(options.tables.case_pattern)
     found = find_slides(files.slides, isolated=isolated) if files.slides else FoundSlides(())
     tables = read_tables(files, _evidence_of(found, options), options.tables)
     source = str(files.clinical or files.genes)
