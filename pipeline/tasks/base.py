@@ -19,6 +19,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from models.loss_config import LossConfig
 from pipeline.baselines.genomic import OmicsRisk
 from pipeline.metrics import CaseMetrics, Metric, PredictorReport, Statistic, paired_difference
 from preprocessing.io.errors import InputError
@@ -92,6 +93,10 @@ class FittedTask(ABC):
     @abstractmethod
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B t"]) -> Float[Tensor, ""]:
         """Mean loss of a batch."""
+
+    def trained_with(self, loss: LossConfig) -> "FittedTask":
+        """The same task with these settings of its loss; those that are another task's leave it as it is."""
+        return self
 
     @abstractmethod
     def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B t"]) -> float:

@@ -1,7 +1,7 @@
 """Classes: tumour grade, WHO subtype, or any other column of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.special import softmax
 from torch import Tensor
 
 from models.layers.devices import on_device
+from models.loss_config import LossConfig
 from pipeline.metrics import (
     ClassificationMetrics,
     PredictorReport,
@@ -39,11 +40,13 @@ class FittedClassification(FittedTask):
         column: the label's column.
         classes: in the order of the model's outputs.
         counts: training cases of each class.
+        weighted: whether the loss weighs classes; of no account once the model is trained.
     """
 
     column: str
     classes: tuple[str, ...]
     counts: tuple[int, ...]
+    weighted: bool = True
 
     headline: ClassVar[str] = "macro_auc"
     chance: ClassVar[float | None] = 0.5
@@ -57,8 +60,10 @@ class FittedClassification(FittedTask):
     def weights(self) -> tuple[float, ...]:
         """Of each class in the loss, inverse to its share of the training cases; mean 1 over those cases.
 
-        A class without training cases has weight 1, which is never used.
+        A class without training cases has weight 1, which is never used; so has each class of an unweighted loss.
         """
+        if not self.weighted:
+            return (1.0,) * len(self.counts)
         n, present = sum(self.counts), sum(count > 0 for count in self.counts)
         return tuple(float(n / (present * count)) if count else 1.0 for count in self.counts)
 
@@ -72,9 +77,13 @@ class FittedClassification(FittedTask):
         return self._numbers(labels[self.column])[:, None].astype(float)
 
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 1"]) -> Float[Tensor, ""]:
-        """Weighted cross-entropy, divided by the number of cases: a case weighs the same in any batch."""
+        """Cross-entropy, weighted unless set otherwise, divided by the number of cases: a case weighs the same in any batch."""
         weights = on_device(torch.tensor(self.weights, dtype=logits.dtype), logits.device)
         return F.cross_entropy(logits, targets[:, 0].long(), weight=weights, reduction="sum") / len(logits)
+
+    def trained_with(self, loss: LossConfig) -> "FittedClassification":
+        """With or without class weights."""
+        return replace(self, weighted=loss.class_weights)
 
     def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 1"]) -> float:
         """The probabilities of the true classes, summed over the batch."""
@@ -86,7 +95,7 @@ class FittedClassification(FittedTask):
 
     def to_json(self) -> dict[str, Any]:
         """Column, classes and counts."""
-        return asdict(self)
+        return {"column": self.column, "classes": self.classes, "counts": self.counts}
 
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
         """The likeliest class and the probability of each."""

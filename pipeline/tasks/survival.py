@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from models.loss_config import LossConfig
 from models.losses import risk, survival_nll
 from pipeline.baselines.genomic import SLOPE_PENALTY, NotConvergedError, OmicsRisk, omics_risk, ridge_cox
 from pipeline.baselines.predictors import LinearRisk
@@ -34,12 +35,14 @@ class FittedSurvival(FittedTask):
         median_risk: of the training cases; a higher risk is the high-risk group. NaN until calibrated.
         calibration: survival curves by risk; None where no case was predicted without having been trained on: then curves
             are those of the hazards of the bins.
+        alpha: what the loss takes off the weight of censored cases; of no account once the model is trained.
     """
 
     edges_months: tuple[float, ...]
     last_month: float
     median_risk: float = float("nan")
     calibration: LinearRisk | None = None
+    alpha: float = 0.5
 
     headline: ClassVar[str] = "c_index"
     chance: ClassVar[float | None] = 0.5
@@ -57,7 +60,11 @@ class FittedSurvival(FittedTask):
 
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> Float[Tensor, ""]:
         """Negative log-likelihood of the hazards."""
-        return survival_nll(logits, targets[:, TIME_BIN].long(), targets[:, EVENT].bool()).mean()
+        return survival_nll(logits, targets[:, TIME_BIN].long(), targets[:, EVENT].bool(), self.alpha).mean()
+
+    def trained_with(self, loss: LossConfig) -> "FittedSurvival":
+        """With that weight of censored cases."""
+        return replace(self, alpha=loss.alpha)
 
     def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> float:
         """The c-index of the risks within the batch; NaN where no two of its cases can be compared."""
