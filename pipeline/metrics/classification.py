@@ -23,9 +23,11 @@ from pipeline.metrics.bootstrap import (
     ratio_of_pairs,
     ratio_of_sums,
     resample,
+    shuffled_ratio,
     undefined,
 )
 from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
+from pipeline.metrics.small_samples import Ranking
 
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 4
 
@@ -78,6 +80,10 @@ class ClassificationMetrics(CaseMetrics):
     per_class: dict[str, ClassRates]
     confusion: ConfusionMatrix
 
+    def basis(self) -> str:
+        """Cases, and how many of each class."""
+        return f"{self.n} cases: " + ", ".join(f"{rates.n} of class {name}" for name, rates in self.per_class.items())
+
 
 def accuracy(labels: Labels, predicted: Labels) -> Statistic:
     """The share of cases whose class is the predicted one."""
@@ -124,11 +130,21 @@ def macro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.nda
     if reason:
         return undefined(n, reason)
     same = _same_fold(n, folds)
-    areas = []
-    for k in range(n_classes):
-        pairs = (labels == k)[:, None] * (labels != k)[None, :] * same
-        areas.append(ratio_of_pairs(agreement(probabilities[:, k], probabilities[:, k]) * pairs, pairs))
-    statistic = Statistic(lambda weights: np.mean([area.of(weights) for area in areas], axis=0), n)
+    agree = [agreement(probabilities[:, k], probabilities[:, k]) for k in range(n_classes)]
+    pairs = [(labels == k)[:, None] * (labels != k)[None, :] * same for k in range(n_classes)]
+    areas = [ratio_of_pairs(*both) for both in zip(agree, pairs, strict=True)]
+    counts = np.bincount(labels, minlength=n_classes)
+    ranking = Ranking(
+        positives=int(counts.min()),
+        negatives=n - int(counts.min()),
+        pairs=int(min(one.sum() for one in pairs)),
+        shuffled=lambda order: float(
+            np.mean([shuffled_ratio(*both, order) for both in zip(agree, pairs, strict=True)])
+        ),
+        groups=np.zeros(n, int) if folds is None else folds,
+        positive="cases of the rarest class",
+    )
+    statistic = Statistic(lambda weights: np.mean([area.of(weights) for area in areas], axis=0), n, ranking=ranking)
     if not np.isfinite(statistic.value):
         return undefined(n, "a class and the others never meet in one fold")
     if folds is not None:
@@ -152,8 +168,8 @@ def micro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.nda
         return undefined(n, reason)
     of_truth = probabilities[np.arange(n), labels]
     same = _same_fold(n, folds)
-    wins = same * sum(agreement(of_truth, probabilities[:, k]) * (labels != k)[None, :] for k in range(n_classes))
-    return ratio_of_pairs(wins, same * (n_classes - 1))
+    wins = sum(agreement(of_truth, probabilities[:, k]) * (labels != k)[None, :] for k in range(n_classes))
+    return ratio_of_pairs(wins / (n_classes - 1), same)
 
 
 def brier(labels: Labels, probabilities: Probabilities) -> Statistic:

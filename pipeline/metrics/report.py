@@ -41,6 +41,10 @@ class CaseMetrics(Part):
     n: int = Field(description="cases")
     trivial: Trivial | None = None
 
+    def basis(self) -> str:
+        """What the metrics are computed from, in a few words."""
+        return f"{self.n} cases"
+
     def scalars(self) -> Iterator[tuple[str, Metric]]:
         """Each metric with its path in JSON below this object; those of single classes or of parts of the cases aside."""
         for name in type(self).model_fields:

@@ -446,8 +446,8 @@ def test_by_fold_averages_only_the_folds_that_could_be_computed() -> None:
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_does_not() -> None:
-    time, event, risk = simulate(50, 15)
-    intervals = [measure(c_index(time, event, risk), resample(50, seed=seed)) for seed in (1, 1, 2)]
+    time, event, risk = simulate(150, 15)
+    intervals = [measure(c_index(time, event, risk), resample(150, seed=seed)) for seed in (1, 1, 2)]
     assert intervals[0] == intervals[1]
     assert intervals[0].low != intervals[2].low
 
