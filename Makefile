@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install  ## make a small synthetic cohort and run the whole pipeline on it
-	$(BIN)/python -m workflows.demo $(DEMO) --size 2048
+	$(BIN)/run_pipeline demo $(DEMO) --size 2048
 	$(BIN)/run_pipeline $(DEMO)/slides $(DEMO)/genes.csv --gene-sets $(DEMO)/gene_sets.csv --epochs 10 \
 		--store $(DEMO)/features.zarr --out $(DEMO)/run
 

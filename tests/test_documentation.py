@@ -13,7 +13,8 @@ import yaml
 from pipeline.config.loading import load_config
 from pipeline.metrics.report import TaskReport
 from tools import reference
-from workflows import demo, export, import_features, options, store
+from workflows import demo, options
+from workflows.commands import COMMANDS, docs, find_command
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -22,8 +23,7 @@ PAGES = {
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if path.name not in reference.PAGES
 }
-TEXT = "\n".join([*PAGES.values(), MAKEFILE, options.EPILOG]).replace("\\\n", " ")
-MODULES = {"export": export, "import_features": import_features, "store": store}
+TEXT = "\n".join([*PAGES.values(), MAKEFILE, options.EPILOG.replace(options.FURTHER, "")]).replace("\\\n", " ")
 
 
 def commands(start):
@@ -40,15 +40,27 @@ def test_readme_is_short():
     assert len(PAGES["README.md"].split()) <= 900
 
 
+def of_runs():
+    return [command for command in commands("run_pipeline") if command.split()[0] not in COMMANDS]
+
+
+def further():
+    return [command for command in commands("run_pipeline") if command.split()[0] in COMMANDS]
+
+
+def parser_of(name):
+    """The parser of a further command."""
+    return sys.modules[find_command(name).__module__]._parser()
+
+
 def test_commands_are_found():
-    assert len(commands("run_pipeline")) > 20
+    assert len(of_runs()) > 20
+    assert {command.split()[0] for command in further()} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", commands("run_pipeline"))
+@pytest.mark.parametrize("command", of_runs())
 def test_every_command_of_the_docs_is_a_valid_configuration(command):
     arguments = options.parse(shlex.split(command))
-    if arguments.report_only:
-        return
     assert "slides" in arguments.flags or arguments.file
     files = {"clinical", "gene_sets", "out", "store", "splits", "tiles.tissue.masks", "encoder.weights"}
     given = {key: value for key, value in arguments.flags.items() if key not in files}
@@ -56,17 +68,25 @@ def test_every_command_of_the_docs_is_a_valid_configuration(command):
     load_config(given, sets=sets)
 
 
-@pytest.mark.parametrize(
-    ("name", "command"), [(name, command) for name in MODULES for command in commands(f"python -m workflows.{name}")]
-)
-def test_every_other_command_of_the_docs_is_understood(name, command):
-    MODULES[name]._parser().parse_args(shlex.split(command))
+@pytest.mark.parametrize("command", further())
+def test_every_further_command_of_the_docs_is_understood(command):
+    name, *arguments = shlex.split(command.partition(" | ")[0])
+    parsed = parser_of(name).parse_args([word for word in arguments if word not in ("--help", "--version")])
+    assert getattr(parsed, "page", None) in {None, *docs.find_pages()}
+
+
+@pytest.mark.parametrize("name", [None, *COMMANDS])
+def test_help_fits_80_columns(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    parser = parser_of(name) if name else options._parser()
+    longest = max((parser.format_help(), *(sub.format_help() for sub in subcommands(parser))), key=len)
+    assert [line for line in longest.splitlines() if len(line) > 80] == []
 
 
 def test_every_option_that_the_docs_name_exists():
-    parsers = [options._parser(), export._parser(), import_features._parser(), *subcommands(store._parser())]
+    parsers = [options._parser(), *map(parser_of, COMMANDS), *subcommands(parser_of("store"))]
     known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
-    elsewhere = {"--file", "--gres", "--size", "--cases"}  # of conda, Slurm, the demo
+    elsewhere = {"--file", "--gres"}  # of conda, Slurm
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", "\n".join(PAGES.values())))
     assert named - known - elsewhere == set()
 
@@ -111,10 +131,10 @@ def test_the_tutorial_runs(tmp_path):
         next(
             line.strip() for line in PAGES["docs/tutorial/first-run.md"].splitlines() if line.strip().startswith(start)
         )
-        for start in ("python -m workflows.demo", "run_pipeline demo/slides")
+        for start in ("run_pipeline demo demo", "run_pipeline demo/slides")
     )
     demo.main(
-        [*shlex.split(made.replace("demo --size", f"{tmp_path}/demo --size"))[3:], "--cases", "6", "--size", "512"]
+        [*shlex.split(made.replace("demo --size", f"{tmp_path}/demo --size"))[2:], "--cases", "6", "--size", "512"]
     )
     done = subprocess.run(
         [sys.executable, "-m", "workflows.run_pipeline", *shlex.split(run)[1:], "--folds", "2", "--dry-run"],

@@ -1,4 +1,4 @@
-"""A small cohort to try the pipeline on, made from nothing: `python -m workflows.demo OUT`.
+"""A small cohort to try the pipeline on, made from nothing: `run_pipeline demo OUT`.
 
 OUT/slides/*.svs are pyramidal Aperio slides of tissue-like texture, whose nuclei depend on the grade: in a higher one
 they are more, larger, darker and more unequal, and grade 4 has necrosis. OUT/genes.csv has genes that carry the
@@ -276,16 +276,10 @@ def _draw_uuid(rng: np.random.Generator) -> uuid.UUID:
     return uuid.UUID(bytes=rng.bytes(16), version=4)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command: `python -m workflows.demo OUT`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m workflows.demo", description="A small synthetic cohort to try out."
-    )
-    parser.add_argument("out", type=Path, help="folder to write slides/, genes.csv and gene_sets.csv into")
-    parser.add_argument("--cases", type=int, default=24, help="cases, from 1 to 999; default %(default)s")
-    parser.add_argument("--size", type=int, default=3072, help="pixels a side of a 20× slide; default %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files; default %(default)s")
-    given = parser.parse_args(arguments)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command: `run_pipeline demo OUT`; returns the exit code."""
+    parser = _parser()
+    given = parser.parse_args(argv)
     if not 1 <= given.cases <= 999:
         parser.error(f"--cases {given.cases}: give 1 to 999")
     if not 64 <= given.size <= 30_000:
@@ -297,7 +291,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         parser.error(str(error))
     sys.stdout.write(f"{given.cases} cases, {len(paths)} slides in {given.out}\n")
+    return 0
 
 
-if __name__ == "__main__":
-    main()
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run_pipeline demo", description="A small synthetic cohort to try out.")
+    parser.add_argument("out", type=Path, help="folder to write slides/, genes.csv and gene_sets.csv into")
+    parser.add_argument("--cases", type=int, default=24, help="cases, from 1 to 999; default %(default)s")
+    parser.add_argument("--size", type=int, default=3072, help="pixels a side of a 20× slide; default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files; default %(default)s")
+    return parser

@@ -139,6 +139,7 @@ def validate(
     from pipeline.inference.new_cohort import baseline_fingerprints, evaluate
     from pipeline.inference.prediction import predict_baselines
     from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_numbers
+    from pipeline.metrics import Bootstrap
     from pipeline.metrics.report import to_json
 
     config, cohort, run = context.config, context.cohort, context.run
@@ -154,7 +155,8 @@ def validate(
     baselines = previous.updated(pd.concat(rows, ignore_index=True))
     run.write_table("baselines.csv", baselines)
     tables = with_numbers(predictions), with_numbers(baselines)
-    found = {one.task: evaluate(one, *tables, n_boot=config.bootstrap, seed=config.seed) for one in predictors}
+    bootstrap = Bootstrap(config.bootstrap, config.seed)
+    found = {one.task: evaluate(one, *tables, bootstrap=bootstrap) for one in predictors}
     reports = {
         task: report.model_copy(update={"cohort_shift": shifts.get(task)}) for task, report in found.items() if report
     }

@@ -10,18 +10,25 @@ from typing import Any
 
 from pipeline.config.presets import PRESETS
 from preprocessing.slides.names import SUFFIXES
+from workflows.commands import COMMANDS
 
 USAGE = "run_pipeline SLIDES GENES [options]"
-EPILOG = """\
+FURTHER = "\n".join(f"  run_pipeline {name:<8}{text}" for name, (_, text) in COMMANDS.items())
+EPILOG = f"""\
 examples:
   run_pipeline slides/ genes.csv
-  run_pipeline slides/ genes.csv --clinical clinical.tsv --gene-sets hallmark.gmt --task survival
-  run_pipeline manifest.csv genes.csv.gz --encoder uni --device cuda --out runs/uni
-  run_pipeline new_slides/ new_genes.csv --trained runs/uni/models --out runs/new
+  run_pipeline slides/ genes.csv --clinical clinical.tsv --task survival
+  run_pipeline manifest.csv genes.csv.gz --encoder uni --out runs/uni
+  run_pipeline new_slides/ new_genes.csv --trained runs/uni/models
 
-exit codes: 0 success; 1 failed while running (training diverged, disk full, workers crashed, fault of the program);
-  2 invalid input, nothing was computed; 3 finished, but some slides failed (see slides.csv) or a task was given up;
-  130 stopped by the user; 143 stopped by SIGTERM; after a failure or a stop, the same command resumes the run
+further commands, each with its own --help:
+{FURTHER}
+
+exit codes: 0 success; 1 failed while running (training diverged, disk full,
+  workers crashed, fault of the program); 2 invalid input, nothing was computed;
+  3 finished, but some slides failed (see slides.csv) or a task was given up;
+  130 stopped by the user; 143 stopped by SIGTERM;
+  after a failure or a stop, the same command resumes the run
 """
 
 
@@ -34,19 +41,17 @@ class Arguments:
         file: configuration file of `--config`.
         sets: texts of `--set`.
         verbose: whether each slide is logged in the terminal.
-        report_only: finished run whose report is drawn again, instead of a run.
     """
 
     flags: dict[str, Any]
     file: Path | None
     sets: list[str]
     verbose: bool
-    report_only: Path | None = None
 
     @property
     def needs_processes(self) -> bool:
         """Whether this machine will run other processes, if only to open slides, as far as the options show."""
-        return not (self.report_only or self.flags.get("workers") == "0")
+        return self.flags.get("workers") != "0"
 
     @property
     def needs_workers(self) -> bool:
@@ -63,10 +68,7 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     values = vars(parsed)
     values |= _inputs(parser, values.pop("inputs", []))
     file, sets, verbose = values.pop("config", None), values.pop("set", []), values.pop("verbose", False)
-    report_only = values.pop("report_only", None)
-    if report_only and (values or file or sets):
-        parser.error("--report-only RUN takes no inputs and no other options: it draws the report of a finished run")
-    return Arguments(values, file, sets, verbose, report_only)
+    return Arguments(values, file, sets, verbose)
 
 
 def _inputs(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "run_pipeline",
         usage=USAGE,
-        description="Predict glioma grade, subtype and survival from whole-slide images and a gene table.",
+        description="Predict glioma grade, subtype and survival from whole-slide images and genes.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
@@ -307,13 +309,6 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     )
     add("--until", metavar="STAGE", help="last stage: tile, embed, join or train (default)")
     add("--dry-run", dest="dry_run", action="store_true", help="check the input and estimate the work; compute nothing")
-    add(
-        "--report-only",
-        dest="report_only",
-        type=Path,
-        metavar="RUN",
-        help="draw report.html of a finished run again; takes no SLIDES and GENES",
-    )
     add("--verbose", action="store_true", help="log every slide")
 
 

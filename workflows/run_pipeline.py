@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workflows.commands import COMMANDS, find_command
 from workflows.features import make_features
 from workflows.inference import predict
 from workflows.options import parse
 from workflows.training import train
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
     from pipeline.cluster.mapping import Outcome
@@ -41,6 +40,9 @@ class Terminated(KeyboardInterrupt):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (see `--help`)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in COMMANDS:
+        return find_command(argv[0])(argv[1:])
     arguments = parse(argv)
     if arguments.needs_processes:
         from pipeline.cluster.worker_processes import IMPORTED, OPENING, start_server
@@ -52,8 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_logging(verbose=arguments.verbose)
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        if arguments.report_only:
-            return draw_report(arguments.report_only)
         from pipeline.cluster.gpus import select_gpus
         from pipeline.cluster.workers import Workers
         from pipeline.config.loading import load_config
@@ -200,6 +200,7 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     from pipeline.run.console import show_results
     from pipeline.terminal.logs import show_warnings
     from preprocessing.features.store import FeatureStore
+    from workflows.report import write_report
 
     config, cohort, run = context.config, context.cohort, context.run
     reports: dict[str, Any] = {}
@@ -220,7 +221,7 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, reports, failures, given_up)
-    draw_report(run.folder)
+    log.info("report: %s", write_report(run.folder))
     show_warnings()
     return SOME_FAILED if failures or given_up else ALL_GOOD
 
@@ -291,14 +292,6 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
         return []
     check_gene_groups(config, cohort.omics)
     return plan_tasks(config, cohort.labels.reindex(list(usable_cases)), cohort.omics)
-
-
-def draw_report(folder: "Path") -> int:
-    """Write `report.html` of a finished run from the files in its folder."""
-    from workflows.report import write_report
-
-    log.info("report: %s", write_report(folder))
-    return ALL_GOOD
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def evaluate(
         The report of `metrics.json`, the predictions of the model, and those of each comparator.
     """
     from pipeline.evaluation.results import conclude, summarise
+    from pipeline.metrics import Bootstrap
     from pipeline.planning.splits import write_folds
     from pipeline.training.model_folder import export_fold_models, export_model
 
@@ -81,8 +82,9 @@ def evaluate(
     for scheme, folds in plan.schemes.items():
         write_folds(folds, folder / "splits" / plan.folder(scheme))
     labels = context.cohort.labels
-    report, predictions, comparators = conclude(plan, jobs, labels, cases, n_boot=config.bootstrap, seed=config.seed)
-    summary = summarise(plan, jobs, predictions, n_boot=config.bootstrap, seed=config.seed)
+    bootstrap = Bootstrap(config.bootstrap, config.seed)
+    report, predictions, comparators = conclude(plan, jobs, labels, cases, bootstrap=bootstrap)
+    summary = summarise(plan, jobs, predictions, bootstrap=bootstrap)
     *by_folds, final = (job.out / "model" for job in jobs.model)
     export_model(final, folder / "models" / plan.name, summary)
     export_fold_models(by_folds, final, folder / "models" / f"{plan.name}-folds", summary)

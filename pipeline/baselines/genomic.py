@@ -17,6 +17,8 @@ from pipeline.baselines.predictors import (
     LinearClasses,
     LinearRisk,
     Months,
+    NotConvergedError,
+    best_logistic,
     fit_logistic,
     inner_folds,
     unfit_for_cox,
@@ -47,12 +49,12 @@ def fit_omics_cox(train: Float[np.ndarray, "m g"], time: Months, event: Events, 
     """
     try:
         fitted = omics_risk(train, time, event, seed=seed)
-        held_out = fitted.held_out
+        held_out = fitted.held_out[:, 0]
         slope = ridge_cox(held_out[:, None], time, event, penalty=SLOPE_PENALTY)[0].clip(0)
     except NotConvergedError as failure:
         return LinearRisk.failed(len(train), str(failure))
     return LinearRisk.of(
-        fitted.coefficients, fitted.centre, train_risk=held_out, time=time, event=event, slope=float(slope)
+        fitted.coefficients[0], fitted.centre, train_risk=held_out, time=time, event=event, slope=float(slope)
     )
 
 
@@ -74,26 +76,26 @@ def fit_omics_logistic(
 
 
 @dataclass(frozen=True)
-class OmicsRisk:
-    """A ridge Cox model's log hazard, linear in the features.
+class GeneScores:
+    """Scores that a ridge model gives to cases, linear in their features: a log hazard, or the logits of classes.
 
     Attributes:
-        coefficients: of each feature.
-        centre: mean of each feature over the training cases, whose risk is 0.
-        held_out: risk of each training case, from the inner fold that did not see it.
+        coefficients: of each score and feature.
+        centre: mean of each feature over the training cases, whose scores are 0.
+        held_out: scores of each training case, from the inner fold that did not see it.
     """
 
-    coefficients: Float[np.ndarray, " g"]
+    coefficients: Float[np.ndarray, "s g"]
     centre: Float[np.ndarray, " g"]
-    held_out: Float[np.ndarray, " m"]
+    held_out: Float[np.ndarray, "m s"]
 
-    def of(self, x: Float[np.ndarray, "n g"]) -> Float[np.ndarray, " n"]:
-        """The risk of other cases."""
-        return (x - self.centre) @ self.coefficients
+    def of(self, x: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n s"]:
+        """The scores of other cases."""
+        return (x - self.centre) @ self.coefficients.T
 
 
-def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, seed: int) -> OmicsRisk:
-    """The ridge Cox model behind `fit_omics_cox`, with the same arguments.
+def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, seed: int) -> GeneScores:
+    """The one score of the ridge Cox model behind `fit_omics_cox`, a log hazard; the same arguments.
 
     Raises:
         NotConvergedError: it cannot be fitted; the message gives the reason.
@@ -106,7 +108,27 @@ def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, 
     best = int(np.nan_to_num(concordances).argmax())
     coefficients = _path(scores, time, event, penalties[: best + 1])[-1]
     logger.debug("ridge Cox: penalty %.3g of %.3g…%.3g", penalties[best], penalties[-1], penalties[0])
-    return OmicsRisk(coefficients @ axes, centre, held_out[best])
+    return GeneScores((coefficients @ axes)[None], centre, held_out[best][:, None])
+
+
+def omics_logits(train: Float[np.ndarray, "m g"], labels: Int[np.ndarray, " m"], *, seed: int) -> GeneScores:
+    """Logits of the classes, less their intercepts, of the model behind `fit_omics_logistic`; of two classes, one logit.
+
+    Raises:
+        NotConvergedError: it cannot be fitted; the message gives the reason.
+    """
+    from sklearn.base import clone
+
+    scores, centre, axes = principal_components(train)
+    if scores.shape[1] == 0:
+        raise NotConvergedError("no feature varies among the training cases")
+    best = best_logistic(scores, labels, seed=seed)
+    held_out = np.zeros((len(scores), len(best.coef_)))
+    for fitted, held in inner_folds(labels, seed):
+        # The penalty counts for as many cases as are fitted: the same stiffness at a smaller size.
+        model = clone(best).set_params(C=best.C * len(scores) / len(fitted)).fit(scores[fitted], labels[fitted])
+        held_out[held] = scores[held] @ model.coef_.T
+    return GeneScores(best.coef_ @ axes, centre, held_out)
 
 
 def principal_components(
@@ -117,10 +139,6 @@ def principal_components(
     left, size, axes = np.linalg.svd(train - mean, full_matrices=False)
     kept = size > size.max(initial=0) * max(train.shape) * np.finfo(float).eps
     return left[:, kept] * size[kept], mean, axes[kept]
-
-
-class NotConvergedError(ArithmeticError):
-    """Newton's method did not reach the maximum of the penalised partial likelihood."""
 
 
 def ridge_cox(

@@ -9,11 +9,14 @@ import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,10 @@ MAX_LOGISTIC_STEPS = 5000
 
 Months = Float[np.ndarray, " m"]
 Events = Bool[np.ndarray, " m"]
+
+
+class NotConvergedError(ArithmeticError):
+    """A baseline cannot be fitted to these cases."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +233,27 @@ def fit_logistic(
         directions: of each of the r in the columns: x is (columns − centre) @ directions.T.
         centre: of the columns.
     """
+    try:
+        best = best_logistic(x, labels, seed=seed)
+    except NotConvergedError as failure:
+        return LinearClasses.failed(n_classes, str(failure))
+    weights, intercepts = best.coef_ @ directions, best.intercept_
+    if len(best.classes_) == 2:  # one logit, that of the second class
+        weights, intercepts = np.vstack([0 * weights, weights]), np.array([0.0, intercepts[0]])
+    return LinearClasses(n_classes, tuple(int(k) for k in best.classes_), weights, intercepts, centre)
+
+
+def best_logistic(x: Float[np.ndarray, "m r"], labels: Int[np.ndarray, " m"], *, seed: int) -> "LogisticRegression":
+    """Scikit-learn's multinomial ridge logistic regression with the penalty of the best inner cross-validated log-loss.
+
+    Args:
+        x: columns of the training cases.
+        labels: class numbers.
+        seed: of the inner folds.
+
+    Raises:
+        NotConvergedError: it cannot be fitted; the message gives the reason.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
@@ -233,7 +261,7 @@ def fit_logistic(
     seen, counts = np.unique(labels, return_counts=True)
     if len(seen) < 2 or counts.min() < 2:
         smallest = f"class number {seen[counts.argmin()]} has {counts.min()} training cases" if len(seen) else "no case"
-        return LinearClasses.failed(n_classes, f"too few training cases in {len(seen)} classes: {smallest}")
+        raise NotConvergedError(f"too few training cases in {len(seen)} classes: {smallest}")
     penalties = PENALTIES * (x**2).sum(axis=1).mean()
     search = GridSearchCV(
         LogisticRegression(max_iter=MAX_LOGISTIC_STEPS),
@@ -246,11 +274,8 @@ def fit_logistic(
         search.fit(x, labels)
     best = search.best_estimator_
     if best.n_iter_.max() >= MAX_LOGISTIC_STEPS:
-        return LinearClasses.failed(n_classes, f"the logistic model did not converge in {MAX_LOGISTIC_STEPS} steps")
-    weights, intercepts = best.coef_ @ directions, best.intercept_
-    if len(seen) == 2:  # one logit, that of the second class
-        weights, intercepts = np.vstack([0 * weights, weights]), np.array([0.0, intercepts[0]])
-    return LinearClasses(n_classes, tuple(int(k) for k in seen), weights, intercepts, centre)
+        raise NotConvergedError(f"the logistic model did not converge in {MAX_LOGISTIC_STEPS} steps")
+    return best
 
 
 def fuse_risks(a: SurvivalPrediction, b: SurvivalPrediction) -> SurvivalPrediction:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from pipeline.metrics import Metric, PredictorReport, TaskReport
+from pipeline.metrics import Bootstrap, Metric, PredictorReport, TaskReport
 from pipeline.tasks import FittedTask
 
 
@@ -19,15 +19,13 @@ class Evaluation:
         task: of the model; of several models, what they share is used, and `FittedTask.training_columns` are in `cases`.
         cases: predictions with truth, one row a case and fold, in the order of all tables that are compared.
         by_fold: whether each case was predicted by the model of its fold.
-        n_boot: resamples behind each interval.
-        seed: of the resamples.
+        bootstrap: resamples behind the intervals.
     """
 
     task: FittedTask
     cases: pd.DataFrame
     by_fold: bool
-    n_boot: int
-    seed: int
+    bootstrap: Bootstrap
 
     @property
     def keys(self) -> list[str]:
@@ -46,13 +44,11 @@ class Evaluation:
 
     def of(self, predictions: pd.DataFrame) -> PredictorReport[Any]:
         """Metrics of a predictor of these cases, in their order."""
-        return self.task.evaluate(self.cases, predictions, folds=self.folds, n_boot=self.n_boot, seed=self.seed)
+        return self.task.evaluate(self.cases, predictions, folds=self.folds, bootstrap=self.bootstrap)
 
     def difference(self, predictions: pd.DataFrame) -> Metric:
         """How much higher the model's headline metric is than that of another predictor, on the same resamples."""
-        return self.task.difference(
-            self.cases, self.cases, predictions, folds=self.folds, n_boot=self.n_boot, seed=self.seed
-        )
+        return self.task.difference(self.cases, self.cases, predictions, folds=self.folds, bootstrap=self.bootstrap)
 
     def among(self, chosen: pd.DataFrame) -> "Evaluation":
         """The same of some of the cases: those whose keys are in this table."""
@@ -60,8 +56,7 @@ class Evaluation:
             self.task,
             self.cases.merge(chosen[self.keys].drop_duplicates(), on=self.keys).reset_index(drop=True),
             self.by_fold,
-            self.n_boot,
-            self.seed,
+            self.bootstrap,
         )
 
     def report(self, kind: str, model_name: str, baselines: pd.DataFrame) -> TaskReport[Any]:

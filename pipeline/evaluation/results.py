@@ -9,7 +9,7 @@ import pandas as pd
 from models.catalogue import MODELS
 from pipeline.evaluation.reports import Evaluation
 from pipeline.evaluation.summary import by_pattern, conformal, coverage, validated, with_sets
-from pipeline.metrics import PredictorReport, TaskReport
+from pipeline.metrics import Bootstrap, PredictorReport, TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.metrics.report import ModelNotes
 from pipeline.planning.plan import TaskPlan
@@ -22,7 +22,7 @@ FIRST = ["case_id", "task", "fold", "status", "label", "prediction"]  # columns 
 
 
 def conclude(
-    plan: TaskPlan, jobs: TaskJobs, labels: pd.DataFrame, cases: pd.DataFrame, *, n_boot: int, seed: int
+    plan: TaskPlan, jobs: TaskJobs, labels: pd.DataFrame, cases: pd.DataFrame, *, bootstrap: Bootstrap
 ) -> tuple[TaskReport[Any], pd.DataFrame, list[pd.DataFrame]]:
     """The report of a task, its model's predictions, and those of each comparator for the cases that were tested.
 
@@ -31,23 +31,22 @@ def conclude(
         jobs: its jobs, finished.
         labels: of the usable cases.
         cases: the audit of all cases.
-        n_boot: resamples behind each interval.
-        seed: of the resamples.
+        bootstrap: resamples behind the intervals.
     """
     predictions = collect_predictions(plan, jobs.model, labels, cases)
-    evaluation = _evaluation(plan, jobs.model, predictions, n_boot, seed)
+    evaluation = _evaluation(plan, jobs.model, predictions, bootstrap)
     report = evaluate(plan, evaluation, jobs.model)
     predictions = _with_sets(evaluation.task, jobs.model, predictions)
     found: dict[str, Any] = {"notes": _notes(jobs.model), "excluded_features": plan.defining}
     if sets := evaluation.task.sets:
         tested = predictions[predictions["status"] == "tested"]
-        found["prediction_sets"] = coverage(sets, tested, n_boot=n_boot, seed=seed)
+        found["prediction_sets"] = coverage(sets, tested, bootstrap=bootstrap)
     others = {name: collect_predictions(plan, folds, labels, cases) for name, folds in jobs.comparators.items()}
     found |= _compared(plan, evaluation, report, jobs, others)
     found["schemes"] = {}
     for name, folds in jobs.schemes.items():
         further = collect_predictions(plan, folds, labels, cases)
-        found["schemes"][name] = evaluate(plan, _evaluation(plan, folds, further, n_boot, seed), folds)
+        found["schemes"][name] = evaluate(plan, _evaluation(plan, folds, further, bootstrap), folds)
     tables = []
     for name, table in others.items():
         table = _with_sets(evaluation.task, jobs.comparators[name], table)
@@ -61,7 +60,7 @@ def _compared(
 ) -> dict[str, Any]:
     """Fields of a report on comparators: their metrics, the differences and their notes."""
     rows = {
-        name: _evaluation(plan, jobs.comparators[name], table, evaluation.n_boot, evaluation.seed).cases
+        name: _evaluation(plan, jobs.comparators[name], table, evaluation.bootstrap).cases
         for name, table in others.items()
     }
     notes = {name: _notes(folds) for name, folds in jobs.comparators.items()}
@@ -84,14 +83,14 @@ def _with_sets(task: FittedTask, jobs: list[FoldJob], predictions: pd.DataFrame)
     ]
 
 
-def summarise(plan: TaskPlan, jobs: TaskJobs, predictions: pd.DataFrame, *, n_boot: int, seed: int) -> dict[str, Any]:
+def summarise(plan: TaskPlan, jobs: TaskJobs, predictions: pd.DataFrame, *, bootstrap: Bootstrap) -> dict[str, Any]:
     """Metadata of the model folder on the training: hashed cases, validation by modalities, thresholds of prediction sets."""
     out_of_fold, task = _out_of_fold(jobs.model, predictions), _fitted(plan, jobs.model[-1])
     salt = jobs.model[-1].fingerprint()
     return {
         "training": {
             "n": len(plan.labelled),
-            "validated": validated(task, out_of_fold, n_boot=n_boot, seed=seed),
+            "validated": validated(task, out_of_fold, bootstrap=bootstrap),
             "conformal": conformal(task.sets, out_of_fold) if task.sets else None,
             "cases": {"salt": salt, "hashes": sorted(fingerprint(salt, case) for case in plan.labelled)},
         }
@@ -137,14 +136,14 @@ def evaluate(plan: TaskPlan, evaluation: Evaluation, jobs: list[FoldJob]) -> Tas
     return report.model_copy(update={"by_modality": _by_modality(evaluation, _read_all(folds, SINGLE_MODALITY))})
 
 
-def _evaluation(plan: TaskPlan, jobs: list[FoldJob], predictions: pd.DataFrame, n_boot: int, seed: int) -> Evaluation:
+def _evaluation(plan: TaskPlan, jobs: list[FoldJob], predictions: pd.DataFrame, bootstrap: Bootstrap) -> Evaluation:
     """The predictions that count, in one order for all predictors of the same folds, with what each fold's model fitted."""
     tested = predictions[predictions["status"] == "tested"].sort_values(["case_id", "fold"]).reset_index(drop=True)
     fitted = {job.fold.number: _fitted(plan, job) for job in jobs if not job.is_final}
     by_fold = pd.DataFrame({number: task.training_columns() for number, task in fitted.items()}).T
     for column in by_fold:
         tested[column] = tested["fold"].map(by_fold[column])
-    return Evaluation(next(iter(fitted.values())), tested, by_fold=True, n_boot=n_boot, seed=seed)
+    return Evaluation(next(iter(fitted.values())), tested, by_fold=True, bootstrap=bootstrap)
 
 
 def _fitted(plan: TaskPlan, job: FoldJob) -> FittedTask:
@@ -165,6 +164,7 @@ def _notes(jobs: list[FoldJob]) -> ModelNotes:
         subspaces={name: omics["groups"][name] for name in names} if omics else {},
         gene_notes={name: notes for name, notes in genes.items() if name == last or notes != genes[last]},
         slide_notes={name: notes for name, notes in slides.items() if notes},
+        model_shares={name: one["model_share"] for name, one in described.items() if one["model_share"]},
     )
 
 

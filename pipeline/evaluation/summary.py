@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.metrics.bootstrap import measure, ratio_of_sums, resample
+from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
 from pipeline.metrics.conformal import COLUMN, COVERAGE, METHOD, threshold
 from pipeline.metrics.report import SetsReport
 from pipeline.tasks import FittedTask, PredictionSets
@@ -29,12 +29,12 @@ def by_pattern(tested: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([tested, more[more["modalities"].isin(PATTERNS) & (more["modalities"] != more["tested_with"])]])
 
 
-def validated(task: FittedTask, out_of_fold: pd.DataFrame, *, n_boot: int, seed: int) -> dict[str, dict[str, Any]]:
+def validated(task: FittedTask, out_of_fold: pd.DataFrame, *, bootstrap: Bootstrap) -> dict[str, dict[str, Any]]:
     """The headline metric of each pattern of inputs that was tested, with its 95 % interval over `n` cases."""
     found = {}
     for pattern, rows in out_of_fold.groupby("modalities"):
         statistic = task.headline_statistic(rows, rows, folds=rows["fold"].to_numpy(int))
-        metric = measure(statistic, resample(len(rows), n_boot=n_boot, seed=seed))
+        metric = measure(statistic, bootstrap.weights(len(rows)))
         found[str(pattern)] = {"metric": task.headline, "n": len(rows), **metric.to_json()}
     return found
 
@@ -60,9 +60,9 @@ def with_sets(sets: PredictionSets, predictions: pd.DataFrame, out_of_fold: pd.D
     return predictions.assign(**{COLUMN: column})
 
 
-def coverage(sets: PredictionSets, rows: pd.DataFrame, *, n_boot: int, seed: int) -> SetsReport:
+def coverage(sets: PredictionSets, rows: pd.DataFrame, *, bootstrap: Bootstrap) -> SetsReport:
     """How many of the sets contain the case's label, and how large a set is, of cases whose label is known."""
-    weights = resample(len(rows), n_boot=n_boot, seed=seed)
+    weights = bootstrap.weights(len(rows))
     found = rows[COLUMN].astype(str).tolist()
     return SetsReport(
         promised=COVERAGE,

@@ -89,7 +89,7 @@ def _require_features(config: Config, predictor: Predictor, stored: PrecomputedR
     elif encoder.imported_from:
         raise InputError(
             f"--trained {predictor.folder}: the model was trained on imported features ({encoder.summary()}), which cannot be "
-            "computed here; give a manifest of features from the same tool, as python -m workflows.import_features writes it"
+            "computed here; give a manifest of features from the same tool, as run_pipeline import writes it"
         )
     elif (weights := config.encoder.weights) and not weights.exists():
         raise InputError(

@@ -11,7 +11,7 @@ from pipeline.evaluation.reports import Evaluation
 from pipeline.evaluation.summary import coverage
 from pipeline.inference.previous_table import FINGERPRINT
 from pipeline.inference.trained import Predictor
-from pipeline.metrics import TaskReport
+from pipeline.metrics import Bootstrap, TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.ood.reference import VERDICT, DistributionShift
 from pipeline.tasks import TASKS
@@ -102,7 +102,7 @@ def with_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def evaluate(
-    predictor: Predictor, predictions: pd.DataFrame, baselines: pd.DataFrame, *, n_boot: int, seed: int
+    predictor: Predictor, predictions: pd.DataFrame, baselines: pd.DataFrame, *, bootstrap: Bootstrap
 ) -> TaskReport[Any] | None:
     """The metrics of a model and of the baselines that came with it, on cases of a new cohort whose label is known.
 
@@ -110,8 +110,7 @@ def evaluate(
         predictor: of the task.
         predictions: all rows of `predictions.csv`, with numbers.
         baselines: all rows of `baselines.csv`, with numbers.
-        n_boot: bootstrap resamples of each interval.
-        seed: of the resamples.
+        bootstrap: resamples behind the intervals.
 
     Returns:
         A report as of a training run, without folds; None if no case is labelled except training cases, which are excluded.
@@ -119,13 +118,13 @@ def evaluate(
     tested = _tested(predictor, predictions)
     if not len(tested):
         return None
-    evaluation = Evaluation(predictor.fitted, tested, by_fold=False, n_boot=n_boot, seed=seed)
+    evaluation = Evaluation(predictor.fitted, tested, by_fold=False, bootstrap=bootstrap)
     own = baselines[baselines["task"] == predictor.task]
     report = evaluation.report(TASKS[predictor.task].kind, predictor.model_name, own)
     parts = {str(name): evaluation.among(rows) for name, rows in tested.groupby("modalities")}
     found: dict[str, Any] = {"modalities": {name: part.of(part.cases) for name, part in parts.items()}}
     if (sets := predictor.fitted.sets) and COLUMN in tested:
-        found["prediction_sets"] = coverage(sets, tested, n_boot=n_boot, seed=seed)
+        found["prediction_sets"] = coverage(sets, tested, bootstrap=bootstrap)
     return report.model_copy(update=found)
 
 

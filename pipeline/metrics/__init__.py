@@ -1,23 +1,26 @@
 """Metrics with bootstrap intervals: survival, classification, by fold and pooled, differences of predictors; the report."""
 
-from pipeline.metrics.bootstrap import Metric, Statistic, paired_difference
+from pipeline.metrics.bootstrap import Bootstrap, Metric, Statistic, paired_difference
 from pipeline.metrics.classification import (
     ClassificationMetrics,
     classification_by_fold,
     classification_metrics,
     macro_auc,
 )
-from pipeline.metrics.concordance import c_index
+from pipeline.metrics.concordance import FollowUp, c_index
 from pipeline.metrics.report import CaseMetrics, PredictorReport, TaskReport, report_by_fold
-from pipeline.metrics.survival import SurvivalMetrics, survival_by_fold, survival_metrics
+from pipeline.metrics.survival import SurvivalMetrics, SurvivalPredictions, survival_by_fold, survival_metrics
 
 __all__ = [
+    "Bootstrap",
     "CaseMetrics",
     "ClassificationMetrics",
+    "FollowUp",
     "Metric",
     "PredictorReport",
     "Statistic",
     "SurvivalMetrics",
+    "SurvivalPredictions",
     "TaskReport",
     "c_index",
     "classification_by_fold",

@@ -81,6 +81,26 @@ class Statistic:
         return self.point if self.point is not None else float(self.of(np.ones((1, self.n)))[0])
 
 
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are computed.
+
+    Attributes:
+        n_boot: number of resamples; 0: no intervals.
+        seed: of the resamples: with the same seed and as many cases they are the same.
+    """
+
+    n_boot: int = N_BOOT
+    seed: int = 0
+
+    def weights(self, n: int) -> Weights:
+        """How often each of n cases is drawn in each resample of n cases with replacement, (n_boot, n)."""
+        return np.random.default_rng(self.seed).multinomial(n, np.full(n, 1 / n), size=self.n_boot).astype(float)
+
+
+BOOTSTRAP = Bootstrap()
+
+
 def unavailable(reason: str) -> Metric:
     """A metric that could not be computed, and why."""
     return Metric(None, reason=reason)
@@ -89,11 +109,6 @@ def unavailable(reason: str) -> Metric:
 def undefined(n: int, reason: str) -> Statistic:
     """A statistic of n cases that cannot be computed, and why."""
     return Statistic(lambda weights: np.full(len(weights), np.nan), n, reason=reason)
-
-
-def resample(n: int, *, n_boot: int = N_BOOT, seed: int = 0) -> Weights:
-    """How often each of n cases is drawn in each of n_boot resamples of n cases with replacement."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_boot).astype(float)
 
 
 def measure(statistic: Statistic, weights: Weights) -> Metric:
@@ -159,9 +174,7 @@ def paired_difference(
     statistic: Callable[[Output], Statistic],
     a: Output,
     b: Output,
-    *,
-    n_boot: int = N_BOOT,
-    seed: int = 0,
+    bootstrap: Bootstrap,
 ) -> Metric:
     """How much predictor a exceeds predictor b on the same cases, with its interval; positive if a is the higher.
 
@@ -172,8 +185,7 @@ def paired_difference(
             `lambda risk: c_index(time, event, risk, folds=folds)`.
         a: first predictor's output, a row for each case (risks, class probabilities, or a table of them).
         b: second predictor's output for the same cases in the same order.
-        n_boot: number of resamples.
-        seed: of the resamples.
+        bootstrap: the resamples, which both share.
 
     Raises:
         ValueError: if a and b do not have as many cases.
@@ -188,12 +200,12 @@ def paired_difference(
     ranking = first.ranking
     if ranking and (few := ranking.too_few()):
         return Metric(value, reason=few)
-    weights = resample(len(a), n_boot=n_boot, seed=seed)
+    weights = bootstrap.weights(len(a))
     metric = _with_interval(value, first.of(weights) - second.of(weights))
     if metric.low is None or metric.high is None or not ranking or not ranking.is_small:
         return metric
     if not metric.low <= 0 <= metric.high:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(bootstrap.seed)
         swaps = rng.random((SHUFFLES, len(a))) < 0.5
         draws = [statistic(_exchanged(a, b, swap)).value - statistic(_exchanged(b, a, swap)).value for swap in swaps]
         if reached(np.array(draws), value) > 1 - LEVEL:

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pipeline.metrics.bootstrap import (
-    N_BOOT,
+    BOOTSTRAP,
+    Bootstrap,
     Draws,
     Metric,
     Statistic,
@@ -22,7 +23,6 @@ from pipeline.metrics.bootstrap import (
     measure,
     ratio_of_pairs,
     ratio_of_sums,
-    resample,
     shuffled_ratio,
     undefined,
 )
@@ -201,11 +201,9 @@ def classification_metrics(
     probabilities: Probabilities,
     classes: Sequence[str],
     *,
-    train_labels: Int[np.ndarray, " m"] | None = None,
     majority: Labels | None = None,
     folds: Int[np.ndarray, " n"] | None = None,
-    n_boot: int = N_BOOT,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> ClassificationMetrics:
     """All classification metrics of n cases with 95 % intervals over cases.
 
@@ -214,15 +212,14 @@ def classification_metrics(
         probabilities: of the K classes, rows add up to 1; NaN where a model failed makes the metrics None with that
             reason.
         classes: names.
-        train_labels: of the training cases: the most frequent one is the trivial prediction.
-        majority: instead of train_labels, the trivial prediction of each case (pooled folds have one each).
+        majority: for each case the most frequent class among the training cases of its model: the trivial prediction;
+            None: no metrics of it.
         folds: given for pooled out-of-fold cases: AUCs compare pairs of cases within a fold only. Across folds a model
             that has learnt nothing but the classes' shares is below chance, since a fold rich in a class leaves few of
             it for training.
-        n_boot: number of resamples.
-        seed: of the resamples.
+        bootstrap: resamples behind the intervals.
     """
-    weights = resample(len(labels), n_boot=n_boot, seed=seed)
+    weights = bootstrap.weights(len(labels))
     reason = _not_finite(probabilities)
     predicted = np.zeros_like(labels) if reason else probabilities.argmax(axis=1)
     soft = {
@@ -237,7 +234,7 @@ def classification_metrics(
     counts = None if reason else confusion(labels, predicted, len(classes)).tolist()
     return ClassificationMetrics(
         n=len(labels),
-        trivial=_majority(labels, classes, train_labels, majority, weights),
+        trivial=None if majority is None else _trivial(labels, classes, majority, weights),
         per_class={name: _per_class(labels == k, predicted == k, weights, reason) for k, name in enumerate(classes)},
         confusion=ConfusionMatrix(classes=tuple(classes), counts=counts, reason=reason),
         **_hard_metrics(labels, predicted, len(classes), weights, reason),
@@ -250,9 +247,7 @@ def classification_by_fold(
     probabilities: Probabilities,
     classes: Sequence[str],
     folds: Int[np.ndarray, " n"],
-    *,
-    n_boot: int = N_BOOT,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> PredictorReport[ClassificationMetrics]:
     """Classification metrics of each fold's test cases and of all out-of-fold cases pooled.
 
@@ -263,8 +258,7 @@ def classification_by_fold(
         probabilities: out-of-fold, of the K classes.
         classes: names.
         folds: the fold in which each case was a test case.
-        n_boot: number of resamples.
-        seed: of the resamples.
+        bootstrap: resamples behind the intervals.
     """
     majority = np.zeros_like(labels)
     for fold in np.unique(folds):
@@ -277,8 +271,7 @@ def classification_by_fold(
             classes,
             majority=majority[chosen],
             folds=folds if fold is None else None,
-            n_boot=n_boot,
-            seed=seed,
+            bootstrap=bootstrap,
         )
 
     return report_by_fold(compute, folds, headline="macro_auc")
@@ -325,17 +318,7 @@ def _per_class(
     )
 
 
-def _majority(
-    labels: Labels,
-    classes: Sequence[str],
-    train_labels: Int[np.ndarray, " m"] | None,
-    majority: Labels | None,
-    weights: Weights,
-) -> Trivial | None:
-    if majority is None:
-        if train_labels is None:
-            return None
-        majority = np.full_like(labels, most_frequent(train_labels))
+def _trivial(labels: Labels, classes: Sequence[str], majority: Labels, weights: Weights) -> Trivial:
     names = ", ".join(classes[k] for k in np.unique(majority))
     return Trivial(
         description=f"the most frequent class of the training cases ({names})",

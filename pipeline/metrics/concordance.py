@@ -21,6 +21,27 @@ Folds = Int[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
+class FollowUp:
+    """What is known of n cases: until when they were followed, and whether the event happened then.
+
+    Attributes:
+        time_months: months to event or censoring, above 0.
+        event: True where it happened, False where the case was censored.
+    """
+
+    time_months: Months
+    event: Events
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.time_months)
+
+    def of(self, chosen: Bool[np.ndarray, " n"]) -> "FollowUp":
+        """That of the chosen cases."""
+        return FollowUp(self.time_months[chosen], self.event[chosen])
+
+
+@dataclass(frozen=True)
 class CensoringDistribution:
     """The chance to be still uncensored after t months, G(t), as the training cases show it.
 

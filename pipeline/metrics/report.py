@@ -90,6 +90,11 @@ class ModelNotes(Part):
     subspaces: dict[str, tuple[str, ...]] = Field({}, description="genes of each group that the model is built upon")
     gene_notes: dict[str, tuple[str, ...]] = {}
     slide_notes: dict[str, tuple[str, ...]] = {}
+    model_shares: dict[str, tuple[float, float]] = Field(
+        {},
+        description="weight of the network beside the linear logits of genes and covariates, 0 to 1, learned from left-out "
+        "training cases: of cases with genes only, and with slides and genes; empty without linear logits",
+    )
 
 
 class SetsReport(Part):

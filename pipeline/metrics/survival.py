@@ -7,7 +7,8 @@ fold with many deaths leaves few for training. Unlike the mean over folds it has
 weigh what they hold. The comparison of all pairs, `c_index_across_folds`, is given beside it, since others report it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,14 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 
 from pipeline.metrics.bootstrap import (
-    N_BOOT,
+    BOOTSTRAP,
+    Bootstrap,
     Draws,
     Metric,
     Statistic,
     Weights,
     divide,
     measure,
-    resample,
     unavailable,
     undefined,
 )
@@ -30,6 +31,7 @@ from pipeline.metrics.concordance import (
     CensoringDistribution,
     Events,
     Folds,
+    FollowUp,
     Months,
     Risks,
     c_index,
@@ -40,7 +42,7 @@ from pipeline.metrics.concordance import (
 from pipeline.metrics.curves import Calibration, beyond, calibration, integrated_brier, survival_at
 from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
 
-HORIZONS = (12.0, 24.0, 36.0, 60.0)  # months
+HORIZONS = (12.0, 24.0, 36.0, 60.0)  # months, ascending
 TRIVIAL = Trivial(description="any order of the cases", metrics={"c_index": Metric(0.5), "uno_c_index": Metric(0.5)})
 
 
@@ -100,73 +102,76 @@ class SurvivalMetrics(CaseMetrics):
             yield f"risk_groups/{name}", getattr(self.risk_groups, name)
 
 
+@dataclass(frozen=True)
+class SurvivalPredictions:
+    """What a model predicts of n cases.
+
+    Attributes:
+        risk: higher is worse; NaN where a model failed.
+        curves: probability to be alive at curve_times, 0 to 1; None: no Brier score and no calibration.
+        curve_times: months, ascending.
+        train_risk_median: of the training cases of each case's model, where risk groups are cut; None: no risk groups.
+    """
+
+    risk: Risks
+    curves: Float[np.ndarray, "n t"] | None = None
+    curve_times: Float[np.ndarray, " t"] | None = None
+    train_risk_median: Float[np.ndarray, " n"] | None = None
+
+    def of(self, chosen: Bool[np.ndarray, " n"]) -> "SurvivalPredictions":
+        """Those of the chosen cases."""
+        return replace(
+            self,
+            risk=self.risk[chosen],
+            curves=None if self.curves is None else self.curves[chosen],
+            train_risk_median=None if self.train_risk_median is None else self.train_risk_median[chosen],
+        )
+
+
 def survival_metrics(
-    time_months: Months,
-    event: Events,
-    risk: Risks,
+    known: FollowUp,
+    predicted: SurvivalPredictions,
     *,
-    train_time: Float[np.ndarray, " m"],
-    train_event: Bool[np.ndarray, " m"],
-    curves: Float[np.ndarray, "n t"] | None = None,
-    curve_times: Float[np.ndarray, " t"] | None = None,
-    train_risk_median: float | Float[np.ndarray, " n"] | None = None,
+    train: FollowUp,
     folds: Folds | None = None,
-    horizons: Sequence[float] = HORIZONS,
-    n_boot: int = N_BOOT,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> SurvivalMetrics:
     """All survival metrics of n cases with 95 % intervals over cases.
 
     Args:
-        time_months: months to event or censoring.
-        event: True if it happened.
-        risk: higher is worse; NaN where a model failed makes the metrics None with that reason.
-        train_time: months of the training cases: the censoring distribution comes from them.
-        train_event: events of the training cases.
-        curves: probability to be alive at curve_times; None: no Brier score, no calibration.
-        curve_times: months, ascending.
-        train_risk_median: what cuts the risk groups; one for all, or one a case (that of the case's own fold).
+        known: of the n cases.
+        predicted: of the same cases; a risk of NaN makes the metrics None with that reason.
+        train: of the training cases: the censoring distribution comes from them.
         folds: given for pooled out-of-fold cases: concordances compare pairs within a fold only.
-        horizons: months.
-        n_boot: number of resamples.
-        seed: of the resamples.
+        bootstrap: resamples behind the intervals.
     """
-    weights = resample(len(time_months), n_boot=n_boot, seed=seed)
-    censoring = CensoringDistribution(train_time, train_event)
-    uno = uno_c_index(time_months, event, risk, censoring=censoring, tau=max(horizons), folds=folds)
+    weights = bootstrap.weights(len(known))
+    time, event, risk = known.time_months, known.event, predicted.risk
+    censoring = CensoringDistribution(train.time_months, train.event)
+    uno = uno_c_index(time, event, risk, censoring=censoring, tau=max(HORIZONS), folds=folds)
     auc = {
         f"{horizon:g}": measure(
-            dynamic_auc(time_months, event, risk, censoring=censoring, horizon=horizon, folds=folds), weights
+            dynamic_auc(time, event, risk, censoring=censoring, horizon=horizon, folds=folds), weights
         )
-        for horizon in horizons
+        for horizon in HORIZONS
     }
-    concordance = c_index(time_months, event, risk, folds=folds)
+    concordance = c_index(time, event, risk, folds=folds)
     return SurvivalMetrics(
-        n=len(time_months),
+        n=len(known),
         n_events=int(event.sum()),
         n_pairs=concordance.ranking.pairs if concordance.ranking else 0,
         trivial=TRIVIAL,
         c_index=measure(concordance, weights),
-        c_index_across_folds=None if folds is None else measure(c_index(time_months, event, risk), weights),
+        c_index_across_folds=None if folds is None else measure(c_index(time, event, risk), weights),
         uno_c_index=measure(uno, weights),
         auc=auc,
-        risk_groups=risk_groups(time_months, event, risk, train_risk_median=train_risk_median, weights=weights),
-        **_curve_metrics(time_months, event, curves, curve_times, censoring, horizons, weights),
+        risk_groups=risk_groups(time, event, risk, train_risk_median=predicted.train_risk_median, weights=weights),
+        **_curve_metrics(known, predicted, censoring, weights),
     )
 
 
 def survival_by_fold(
-    time_months: Months,
-    event: Events,
-    risk: Risks,
-    folds: Folds,
-    *,
-    curves: Float[np.ndarray, "n t"] | None = None,
-    curve_times: Float[np.ndarray, " t"] | None = None,
-    train_risk_median: Float[np.ndarray, " n"] | None = None,
-    horizons: Sequence[float] = HORIZONS,
-    n_boot: int = N_BOOT,
-    seed: int = 0,
+    known: FollowUp, predicted: SurvivalPredictions, folds: Folds, bootstrap: Bootstrap = BOOTSTRAP
 ) -> PredictorReport[SurvivalMetrics]:
     """Survival metrics of each fold's test cases and of all out-of-fold cases pooled.
 
@@ -174,33 +179,19 @@ def survival_by_fold(
     of them is a training case of some fold.
 
     Args:
-        time_months: months to event or censoring.
-        event: True if it happened.
-        risk: out-of-fold risk, higher is worse.
+        known: of the n cases.
+        predicted: out-of-fold, of the same cases.
         folds: the fold in which each case was a test case.
-        curves: out-of-fold probability to be alive at curve_times.
-        curve_times: months, ascending.
-        train_risk_median: for each case the median risk of its fold's training cases.
-        horizons: months.
-        n_boot: number of resamples.
-        seed: of the resamples.
+        bootstrap: resamples behind the intervals.
     """
 
     def compute(chosen: Bool[np.ndarray, " n"], fold: int | None) -> SurvivalMetrics:
-        train = np.ones(len(folds), dtype=bool) if fold is None else ~chosen
         return survival_metrics(
-            time_months[chosen],
-            event[chosen],
-            risk[chosen],
-            train_time=time_months[train],
-            train_event=event[train],
-            curves=None if curves is None else curves[chosen],
-            curve_times=curve_times,
-            train_risk_median=None if train_risk_median is None else train_risk_median[chosen],
+            known.of(chosen),
+            predicted.of(chosen),
+            train=known if fold is None else known.of(~chosen),
             folds=folds if fold is None else None,
-            horizons=horizons,
-            n_boot=n_boot,
-            seed=seed,
+            bootstrap=bootstrap,
         )
 
     return report_by_fold(compute, folds, headline="c_index")
@@ -247,49 +238,30 @@ def risk_groups(
 
 
 def _curve_metrics(
-    time: Months,
-    event: Events,
-    curves: Float[np.ndarray, "n t"] | None,
-    curve_times: Float[np.ndarray, " t"] | None,
-    censoring: CensoringDistribution,
-    horizons: Sequence[float],
-    weights: Weights,
+    known: FollowUp, predicted: SurvivalPredictions, censoring: CensoringDistribution, weights: Weights
 ) -> dict[str, Any]:
     """The fields of `SurvivalMetrics` that need curves."""
+    time, event, curves, curve_times = known.time_months, known.event, predicted.curves, predicted.curve_times
     if curves is None or curve_times is None:
         return {"integrated_brier": unavailable("no survival curves were given")}
+
+    def calibrated_at(horizon: float) -> Calibration:
+        reason = beyond(curve_times, horizon)
+        if reason:
+            return Calibration.unavailable(reason)
+        alive = survival_at(curves, curve_times, np.array([horizon]))[:, 0]
+        return calibration(time, event, alive, censoring=censoring, horizon=horizon, weights=weights)
+
     brier = {
         horizon: integrated_brier(time, event, curves, curve_times=curve_times, censoring=censoring, until=horizon)
-        for horizon in sorted(horizons)
+        for horizon in HORIZONS
     }
-    until = max((horizon for horizon, statistic in brier.items() if not statistic.reason), default=max(horizons))
+    until = max((horizon for horizon, statistic in brier.items() if not statistic.reason), default=max(HORIZONS))
     return {
         "integrated_brier": measure(brier[until], weights),
         "integrated_brier_until_months": until,
-        "calibration": {
-            f"{horizon:g}": _calibration_where_known(
-                time, event, curves, curve_times, censoring=censoring, horizon=horizon, weights=weights
-            )
-            for horizon in horizons
-        },
+        "calibration": {f"{horizon:g}": calibrated_at(horizon) for horizon in HORIZONS},
     }
-
-
-def _calibration_where_known(
-    time: Months,
-    event: Events,
-    curves: Float[np.ndarray, "n t"],
-    curve_times: Float[np.ndarray, " t"],
-    *,
-    censoring: CensoringDistribution,
-    horizon: float,
-    weights: Weights,
-) -> Calibration:
-    reason = beyond(curve_times, horizon)
-    if reason:
-        return Calibration.unavailable(reason)
-    predicted = survival_at(curves, curve_times, np.array([horizon]))[:, 0]
-    return calibration(time, event, predicted, censoring=censoring, horizon=horizon, weights=weights)
 
 
 def _hazard_ratio(time: Months, event: Events, high: Bool[np.ndarray, " n"]) -> Statistic:

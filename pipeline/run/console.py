@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from pipeline.baselines import BASELINES
 from pipeline.config.schema import Config
-from pipeline.metrics import CaseMetrics, Metric, TaskReport
+from pipeline.metrics import Metric, PredictorReport, TaskReport
 from pipeline.planning.plan import TaskPlan
 from pipeline.tasks import TASKS, Task
-from pipeline.terminal.logs import WARNING, err, out, warn
+from pipeline.terminal.logs import WARNING, columns, out, print_line, print_note, warn
+from pipeline.terminal.tables import format_table
 from preprocessing.cohort import Cohort, describe_cases
 from preprocessing.features.encoders import resolution_warning
 from preprocessing.io.errors import some
@@ -23,16 +22,15 @@ def show_cohort(cohort: Cohort) -> None:
     failed = sum(gone.status == "failed" for gone in cohort.left_out)
     cases = cohort.used_cases()
     sides = {"both": "have both", "any": "have either", "slides": "have slides", "genes": "have genes"}
-    err.print(
+    print_note(
         f"{len(cohort.slides)} slides to use, {len(cohort.left_out) - failed} left out, {failed} broken; "
-        f"{len(cohort.omics.case_ids)} cases with {len(cohort.omics.features)} genes; {len(cases)} cases {sides[cohort.needs]}",
-        highlight=False,
+        f"{len(cohort.omics.case_ids)} cases with {len(cohort.omics.features)} genes; {len(cases)} cases {sides[cohort.needs]}"
     )
     for note in cohort.notes:
         if note.startswith(WARNING):
             warn(note.removeprefix(WARNING))
         else:
-            err.print(f"  {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+            print_note(f"  {note}", style="dim")
     for line in _failed_slides(cohort):
         warn(line)
 
@@ -65,25 +63,23 @@ def show_plans(plans: Sequence[TaskPlan], cohort: Cohort) -> None:
     for plan in plans:
         labels = f", {plan.summary}" if plan.summary else ""
         further = "".join(f", {len(folds)} by {scheme}" for scheme, folds in plan.further_schemes.items())
-        err.print(
-            f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{further}{labels}", highlight=False
-        )
+        print_note(f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{further}{labels}")
         columns = TASKS[plan.name].label_columns
         for sentence in describe_cases(cohort, columns, plan.labelled, plan.unlabelled):
             if sentence.startswith(WARNING):
                 warn(sentence.removeprefix(WARNING))
             else:
-                err.print(f"  {sentence}", style="dim", markup=False, highlight=False, soft_wrap=True)
+                print_note(f"  {sentence}", style="dim")
         for warning in plan.warnings:
             warn(warning)
 
 
 def show_forecast(lines: Sequence[str]) -> None:
     """Print the forecast of a dry run."""
-    err.print("forecast of this run (nothing was embedded, trained or written):", highlight=False)
+    print_note("forecast of this run (nothing was embedded, trained or written):")
     for line in lines:
         style = "yellow" if line.startswith(WARNING) else ""
-        err.print(f"  {line}", style=style, markup=False, highlight=False, soft_wrap=True)
+        print_note(f"  {line}", style=style)
 
 
 def show_results(
@@ -96,19 +92,19 @@ def show_results(
             _show_report(f"{task}, split by {scheme}", TASKS[task], further)
     _show_gene_notes(reports)
     for message in given_up:
-        err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        print_note(f"warning: {message}", style="yellow")
     if failures:
-        err.print(f"{len(failures)} slides failed; all are in slides.csv:", style="yellow")
+        print_note(f"{len(failures)} slides failed; all are in slides.csv:", style="yellow")
         for name, reason in list(failures.items())[:5]:
-            err.print(f"  {name}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"results: {folder}", highlight=False, soft_wrap=True)
+            print_note(f"  {name}: {reason}", style="yellow")
+    print_line(f"results: {folder}")
 
 
 def _show_report(title: str, task: Task, report: TaskReport[Any]) -> None:
-    out.print(_table(title, task.summary_metrics, report))
+    _show_table(title, task.summary_metrics, report)
     for name, baseline in report.baselines.items():
         if baseline.reason:
-            out.print(f"  {BASELINES[name]}: {baseline.reason}", style="dim", markup=False, soft_wrap=True)
+            print_line(f"  {BASELINES[name]}: {baseline.reason}", style="dim")
 
 
 def _show_gene_notes(reports: Mapping[str, TaskReport[Any]]) -> None:
@@ -124,37 +120,43 @@ def _show_gene_notes(reports: Mapping[str, TaskReport[Any]]) -> None:
                 tasks.setdefault(notes, []).append(f"{task}, {name}")
     for notes, names in tasks.items():
         for note in notes:
-            out.print(
-                f"  genes ({'; '.join(names)}): {note}", style="dim", markup=False, highlight=False, soft_wrap=True
-            )
+            print_line(f"  genes ({'; '.join(names)}): {note}", style="dim")
 
 
-def _table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> Table:
-    """A table with rows for the model, the model on either modality only, each other predictor and a trivial one."""
+def _show_table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> None:
+    """Print rows for the model, the model on either modality only, each other predictor and a trivial one."""
     evaluation = (
         "a new cohort, without known training cases of the model"
         if report.new_cohort
         else "each tested by a model that was trained without it"
     )
-    table = Table(title=f"{title}: {report.n} cases, {evaluation}", title_justify="left")
-    table.add_column("predictor")
-    for name in metrics:
-        table.add_column(f"{name.replace('_', ' ')} (95 % interval)")
-    table.add_column(f"difference: {report.model_name} − predictor")
-    table.add_row(report.model_name, *_values(report.model.pooled, metrics), style="bold")
+    print_line(f"{title}: {report.n} cases, {evaluation}", style="italic")
+    head = ["predictor", _title(report.headline), f"{report.model_name} − predictor"]
+    further = [name for name in metrics if name != report.headline]
+    rows = [[report.model_name, *_values(report, report.model, further, "")]]
     for modality in ("slides", "genes"):
         if modality in report.by_modality:
-            table.add_row(f"  {modality} only", *_values(report.by_modality[modality].pooled, metrics))
+            rows.append([f"  {modality} only", *_values(report, report.by_modality[modality], further, "")])
     for name, other in report.others().items():
-        difference = _number(report.differences[name])
-        table.add_row(BASELINES.get(name, name), *_values(other.pooled, metrics), difference)
+        number = _number(report.differences[name])
+        rows.append([BASELINES.get(name, name), *_values(report, other, further, number)])
     if trivial := report.model.pooled.trivial:
-        table.add_row("trivial", *(_number(trivial.metrics[name]) for name in metrics))
-    return table
+        values = [_number(trivial.metrics[name]) for name in (report.headline, *further)]
+        rows.append(["trivial", values[0], "", *values[1:]])
+    for line in format_table([*head, *map(_title, further)], rows, width=columns(out)):
+        print_line(line, style="bold" if line.split("  ")[0] == report.model_name else "")
 
 
-def _values(pooled: CaseMetrics, metrics: Sequence[str]) -> list[str]:
-    return [_number(pooled.scalar(name)) for name in metrics]
+def _title(metric: str) -> str:
+    return f"{metric.replace('_', ' ')} (95 % interval)"
+
+
+def _values(
+    report: TaskReport[Any], predictor: PredictorReport[Any], further: Sequence[str], difference: str
+) -> list[str]:
+    """The headline, the difference to it, and the other metrics."""
+    headline, *others = (_number(predictor.pooled.scalar(name)) for name in (report.headline, *further))
+    return [headline, difference, *others]
 
 
 def _number(metric: Metric) -> str:

@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.loss_config import LossConfig
-from pipeline.baselines.genomic import OmicsRisk
-from pipeline.metrics import CaseMetrics, Metric, PredictorReport, Statistic, paired_difference
+from pipeline.baselines.genomic import GeneScores
+from pipeline.metrics import Bootstrap, CaseMetrics, Metric, PredictorReport, Statistic, paired_difference
 from preprocessing.io.errors import InputError
 
 OUTCOME = ("survival_months", "event")  # known years after the diagnosis; never an input
@@ -111,8 +111,8 @@ class FittedTask(ABC):
             labels: of these cases, where each was predicted without having been trained on; None where it was trained on.
         """
 
-    def gene_risk(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> OmicsRisk | None:
-        """A risk that is linear in the genes of training cases; None for a task that has none."""
+    def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
+        """Scores that are linear in the genes of training cases; None for a task that has none, or where they cannot be fitted."""
         return None
 
     @abstractmethod
@@ -167,8 +167,7 @@ class FittedTask(ABC):
         predictions: pd.DataFrame,
         *,
         folds: Int[np.ndarray, " n"] | None,
-        n_boot: int,
-        seed: int,
+        bootstrap: Bootstrap,
     ) -> PredictorReport[Any]:
         """Metrics with 95 % intervals over cases, pooled and by fold.
 
@@ -176,8 +175,7 @@ class FittedTask(ABC):
             cases: the truth.
             predictions: of the same cases in the same order, `training_columns` included.
             folds: the fold that tested each case; None where one model predicted all.
-            n_boot: number of resamples.
-            seed: of the resamples.
+            bootstrap: resamples behind the intervals.
         """
 
     @abstractmethod
@@ -193,16 +191,14 @@ class FittedTask(ABC):
         second: pd.DataFrame,
         *,
         folds: Int[np.ndarray, " n"] | None,
-        n_boot: int,
-        seed: int,
+        bootstrap: Bootstrap,
     ) -> Metric:
         """How much higher the headline metric of the first predictions is than the second's, on the same resamples."""
         return paired_difference(
             lambda predictions: self.headline_statistic(cases, predictions, folds=folds),
             first,
             second,
-            n_boot=n_boot,
-            seed=seed,
+            bootstrap=bootstrap,
         )
 
     @property

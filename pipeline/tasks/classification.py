@@ -1,5 +1,6 @@
 """Classes: tumour grade, WHO subtype, or any other column of them."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -14,7 +15,10 @@ from torch import Tensor
 
 from models.layers.devices import on_device
 from models.loss_config import LossConfig
+from pipeline.baselines.genomic import GeneScores, omics_logits
+from pipeline.baselines.predictors import NotConvergedError
 from pipeline.metrics import (
+    Bootstrap,
     ClassificationMetrics,
     PredictorReport,
     Statistic,
@@ -27,6 +31,7 @@ from pipeline.tasks.base import OUTCOME, FittedTask, PredictionSets, Task
 from pipeline.tasks.class_baselines import ClassBaselines
 from preprocessing.io.errors import InputError
 
+log = logging.getLogger(__name__)
 PROBABILITY = "probability_"  # and the class: a column of predictions.csv
 # By WHO 2021 they define one another: none of them is an input of a model of another.
 DEFINE_ONE_ANOTHER = ("grade", "subtype", "diagnosis")
@@ -93,6 +98,14 @@ class FittedClassification(FittedTask):
         """The same: outputs of training cases add nothing."""
         return self
 
+    def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
+        """The logits of a ridge logistic model."""
+        try:
+            return omics_logits(genes, self._numbers(labels[self.column]), seed=seed)
+        except NotConvergedError as failure:
+            log.warning("%s: no logits linear in the genes beside the model: %s", self.column, failure)
+            return None
+
     def to_json(self) -> dict[str, Any]:
         """Column, classes and counts."""
         return {"column": self.column, "classes": self.classes, "counts": self.counts}
@@ -139,15 +152,14 @@ class FittedClassification(FittedTask):
         predictions: pd.DataFrame,
         *,
         folds: Int[np.ndarray, " n"] | None,
-        n_boot: int,
-        seed: int,
+        bootstrap: Bootstrap,
     ) -> PredictorReport[Any]:
         """See `classification_by_fold`; without folds the trivial prediction is the training cases' most frequent class."""
         truth, probabilities = self._numbers(cases["label"]), self._probabilities(predictions)
         if folds is not None:
-            return classification_by_fold(truth, probabilities, self.classes, folds, n_boot=n_boot, seed=seed)
+            return classification_by_fold(truth, probabilities, self.classes, folds, bootstrap)
         majority = np.full(len(truth), int(np.argmax(self.counts)))
-        pooled = classification_metrics(truth, probabilities, self.classes, majority=majority, n_boot=n_boot, seed=seed)
+        pooled = classification_metrics(truth, probabilities, self.classes, majority=majority, bootstrap=bootstrap)
         return PredictorReport(pooled=pooled, folds=())
 
     def headline_statistic(

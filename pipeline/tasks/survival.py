@@ -12,9 +12,19 @@ from torch import Tensor
 
 from models.loss_config import LossConfig
 from models.losses import risk, survival_nll
-from pipeline.baselines.genomic import SLOPE_PENALTY, NotConvergedError, OmicsRisk, omics_risk, ridge_cox
-from pipeline.baselines.predictors import LinearRisk
-from pipeline.metrics import PredictorReport, Statistic, SurvivalMetrics, c_index, survival_by_fold, survival_metrics
+from pipeline.baselines.genomic import SLOPE_PENALTY, GeneScores, omics_risk, ridge_cox
+from pipeline.baselines.predictors import LinearRisk, NotConvergedError
+from pipeline.metrics import (
+    Bootstrap,
+    FollowUp,
+    PredictorReport,
+    Statistic,
+    SurvivalMetrics,
+    SurvivalPredictions,
+    c_index,
+    survival_by_fold,
+    survival_metrics,
+)
 from pipeline.tasks.base import OUTCOME, FittedTask, Task
 from pipeline.tasks.survival_baselines import CURVE_COLUMNS, CURVE_TIMES, SurvivalBaselines
 from preprocessing.io.errors import InputError
@@ -133,8 +143,8 @@ class FittedSurvival(FittedTask):
         curves = LinearRisk.of(np.ones(1), np.zeros(1), train_risk=risk, time=months, event=event, slope=float(slope))
         return replace(fitted, calibration=curves)
 
-    def gene_risk(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> OmicsRisk | None:
-        """That of a ridge Cox model: it ranks cases better than logits of each bin, which are linear apart, would."""
+    def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
+        """The log hazard of a ridge Cox model: it ranks cases better than logits of each bin, which are linear apart, would."""
         time, event = labels["survival_months"].to_numpy(float), labels["event"].to_numpy(bool)
         try:
             return omics_risk(genes, time, event, seed=seed)
@@ -194,22 +204,19 @@ class FittedSurvival(FittedTask):
         predictions: pd.DataFrame,
         *,
         folds: Int[np.ndarray, " n"] | None,
-        n_boot: int,
-        seed: int,
+        bootstrap: Bootstrap,
     ) -> PredictorReport[Any]:
         """See `survival_by_fold`; without folds the censoring distribution is that of the cases themselves."""
-        months, event = outcome(cases)
-        risks = predictions["risk"].to_numpy(float)
-        given: dict[str, Any] = {
-            "curves": predictions[CURVE_COLUMNS].to_numpy(float),
-            "curve_times": CURVE_TIMES,
-            "train_risk_median": predictions["train_risk_median"].to_numpy(float),
-            "n_boot": n_boot,
-            "seed": seed,
-        }
+        known = FollowUp(*outcome(cases))
+        predicted = SurvivalPredictions(
+            predictions["risk"].to_numpy(float),
+            curves=predictions[CURVE_COLUMNS].to_numpy(float),
+            curve_times=CURVE_TIMES,
+            train_risk_median=predictions["train_risk_median"].to_numpy(float),
+        )
         if folds is not None:
-            return survival_by_fold(months, event, risks, folds, **given)
-        pooled = survival_metrics(months, event, risks, train_time=months, train_event=event, **given)
+            return survival_by_fold(known, predicted, folds, bootstrap)
+        pooled = survival_metrics(known, predicted, train=known, bootstrap=bootstrap)
         return PredictorReport(pooled=pooled, folds=())
 
     def headline_statistic(

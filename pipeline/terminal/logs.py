@@ -1,15 +1,16 @@
-"""The terminal and the log of a run: lines, warnings (each once more at the end) and errors."""
+"""The terminal and the log of a run: lines, warnings (each once more at the end) and errors.
+
+In a terminal lines are wrapped between words; a file or a pipe gets each of them in one piece, without colours or padding.
+"""
 
 import logging
+import textwrap
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.logging import RichHandler
 
 out, err = Console(), Console(stderr=True)
-for console in (out, err):
-    if not console.is_terminal:
-        console.width = 140  # a log file has no width of its own
+PIPE_COLUMNS = 80  # of tables in a file, which has no width of its own
 FAILURES_SHOWN = 10
 SCREEN_CHARACTERS = 2400  # 24 lines of 100
 WARNING = "warning: "  # prefix of a note that is a warning
@@ -52,26 +53,72 @@ class WarningCollector(logging.Handler):
 collected = WarningCollector()
 
 
+class LineHandler(logging.Handler):
+    """Prints each record to stderr as a line that begins with the time of day."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        try:
+            print_to(err, self.format(record), indent=len("00:00:00 "))
+        except (OSError, ValueError):  # the terminal is gone
+            self.handleError(record)
+
+
+def columns(console: Console) -> int:
+    """Return how many characters a line of a table may have: the width of the terminal, 80 in a file or a pipe."""
+    return console.width if console.is_terminal else PIPE_COLUMNS
+
+
+def print_to(console: Console, message: str, *, style: str = "", indent: int = 2) -> None:
+    """Print a message; in a terminal it is wrapped between words, and further lines are indented.
+
+    Args:
+        console: `out` or `err`.
+        message: one or more lines.
+        style: colour and weight in a terminal.
+        indent: blanks before the further lines of a wrapped one.
+    """
+    for line in message.splitlines() or [""]:
+        text = line
+        if console.is_terminal and len(line) > console.width:
+            kept = line[: len(line) - len(line.lstrip())]
+            text = textwrap.fill(
+                line,
+                console.width,
+                subsequent_indent=kept + " " * indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_note(message: str, *, style: str = "") -> None:
+    """Print a line about the run to stderr."""
+    print_to(err, message, style=style)
+
+
 def warn(message: str) -> None:
     """Print a warning, and repeat it at the end of the run."""
     message = fit_screen(message)
     collected.messages.setdefault(message)
-    err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    print_note(f"warning: {message}", style="yellow")
 
 
 def show_warnings() -> None:
     """Repeat all warnings of the run, each once."""
     if collected.messages:
-        err.print(f"{len(collected.messages)} warnings of this run:", style="yellow", highlight=False)
+        print_note(f"{len(collected.messages)} warnings of this run:", style="yellow")
         for message in collected.messages:
-            err.print(f"  {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+            print_note(f"  {message}", style="yellow")
 
 
 def start_logging(*, verbose: bool) -> None:
     """Log the lines of the run in the terminal; with `verbose`, those of each slide too. `run.log` has all of them."""
-    handler = RichHandler(
-        console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S", markup=False, highlighter=None
-    )
+    handler = LineHandler()
     handler.setLevel(logging.DEBUG if verbose else logging.INFO)
     handler.addFilter(is_of_program)
     handler.addFilter(OnceFromWorkers())
@@ -88,7 +135,17 @@ def is_of_program(record: logging.LogRecord) -> bool:
 
 def print_line(message: str, *, style: str = "") -> None:
     """Print a line of a result to stdout."""
-    out.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+    print_to(out, message, style=style)
+
+
+def print_markdown(text: str) -> None:
+    """Print a page of documentation to stdout: laid out in a terminal, as it is written in a file or a pipe."""
+    if out.is_terminal:
+        from rich.markdown import Markdown
+
+        out.print(Markdown(text))
+    else:
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_failures(failures: Mapping[str, str]) -> None:
@@ -109,4 +166,4 @@ def fit_screen(message: str) -> str:
 
 def print_error(message: str) -> None:
     """Print an error message to stderr; the middle of one that is longer than a screen is left out."""
-    err.print(f"error: {fit_screen(message)}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    print_note(f"error: {fit_screen(message)}", style="bold red")

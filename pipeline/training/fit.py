@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.layers.devices import computes_in_bfloat16, on_device
@@ -26,6 +26,45 @@ GPU_CASES, GPU_PATCHES = 32, 1 << 18  # predicted at once on a GPU
 
 
 @dataclass(frozen=True)
+class LabelledCases:
+    """Cases to learn from, or to choose the epoch on.
+
+    Attributes:
+        data: their slides and genes.
+        names: case ids; may be empty.
+        targets: of these cases in the same order, as `FittedTask.encode` returns them.
+    """
+
+    data: Dataset
+    names: Sequence[str]
+    targets: Float[np.ndarray, "n t"]
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a model is trained.
+
+    Attributes:
+        config: how long and how fast.
+        device: "cpu" or "cuda".
+        min_cases: that a training step must have; it has them unless there are fewer altogether.
+    """
+
+    config: TrainConfig
+    device: str
+    min_cases: int = 1
+
+    def steps(self, n: int) -> int:
+        """The number of training steps in an epoch of n cases."""
+        size = self.config.batch_cases or min(16, max(4, n // 20))
+        return max(1, min(math.ceil(n / size), n // self.min_cases))
+
+
+@dataclass(frozen=True)
 class Epoch:
     """Mean losses of an epoch: the task's on training cases, each auxiliary one, and the task's on validation cases."""
 
@@ -37,31 +76,23 @@ class Epoch:
 def fit_model(
     model: nn.Module,
     task: FittedTask,
-    data: Dataset,
+    train: LabelledCases,
+    validation: LabelledCases,
+    settings: FitSettings,
     *,
-    cases: Sequence[str],
-    targets: Int[np.ndarray, "n t"],
-    validation: tuple[Sequence[str], Int[np.ndarray, "v t"]],
-    config: TrainConfig,
-    min_cases: int = 1,
     seed: int,
-    device: str,
 ) -> list[Epoch]:
     """Train the model in place; with validation cases it ends with the weights of the epoch that was best on them.
 
     On a GPU nothing waits for it within an epoch, unless a model compares scores in its `after_backward`.
 
     Args:
-        model: already on `device`.
+        model: already on the device of the settings.
         task: fitted on the same training cases.
-        data: where the cases come from.
-        cases: training cases.
-        targets: theirs, as `task.encode` gives them.
-        validation: cases and targets to choose the epoch on; may be empty.
-        config: how long and how fast.
-        min_cases: that a training step must have; it has them unless there are fewer altogether.
+        train: training cases.
+        validation: on which the epoch is chosen; may be empty.
+        settings: of the training.
         seed: of the order of the cases, of dropped modalities and of dropout.
-        device: "cpu" or "cuda".
 
     Returns:
         The history, one entry an epoch.
@@ -70,32 +101,32 @@ def fit_model(
         FloatingPointError: a loss is not finite.
         RunError: a case does not fit in the memory of the GPU.
     """
+    config, device = settings.config, settings.device
     limit_threads(device)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
+    steps = settings.steps(len(train))
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    size = config.batch_cases or min(16, max(4, len(cases) // 20))
-    steps = max(1, min(math.ceil(len(cases) / size), len(cases) // min_cases))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate_of_step(config, steps))
-    passes = Passes(Feed(torch.device(device), data.bags.max_patches), min_cases)
+    passes = Passes(Feed(torch.device(device), train.data.bags.max_patches), settings.min_cases)
     precision = _precision(config, device)
     history: list[Epoch] = []
     best: tuple[float, dict[str, Tensor]] | None = None
     for _ in range(config.epochs):
-        parts = np.array_split(rng.permutation(len(cases)), steps)
+        parts = np.array_split(rng.permutation(len(train)), steps)
         model.train()
         losses = []
         with _deterministic(config.deterministic and device == "cuda"):
-            batches = passes.feed.bring(_training_batches(data, cases, parts, config, rng))
+            batches = passes.feed.bring(_training_batches(train, parts, config, rng))
             for chosen, batch in zip(parts, batches, strict=True):
-                expected = on_device(torch.from_numpy(targets[chosen]), passes.feed.device)
-                names = [cases[i] for i in chosen]
+                expected = on_device(torch.from_numpy(train.targets[chosen]), passes.feed.device)
+                names = [train.names[i] for i in chosen]
                 losses.append(passes.gradients(model, task, replace(batch, precision=precision), expected, names))
                 if config.clip_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
                 optimiser.step()
                 schedule.step()
-        history.append(_epoch(losses, validation_loss(model, task, data, *validation, device=device)))
+        history.append(_epoch(losses, validation_loss(model, task, validation, device=device)))
         score = history[-1].validation
         if score is not None and (best is None or score < best[0]):
             best = score, {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -105,11 +136,11 @@ def fit_model(
 
 
 def _training_batches(
-    data: Dataset, cases: Sequence[str], parts: Sequence[np.ndarray], config: TrainConfig, rng: np.random.Generator
+    train: LabelledCases, parts: Sequence[np.ndarray], config: TrainConfig, rng: np.random.Generator
 ) -> Iterator[tuple[list[str], Batch]]:
     for chosen in parts:
-        names = [cases[i] for i in chosen]
-        yield names, drop_modalities(data.batch(names, rng=rng), chance=config.modality_dropout, rng=rng)
+        names = [train.names[i] for i in chosen]
+        yield names, drop_modalities(train.data.batch(names, rng=rng), chance=config.modality_dropout, rng=rng)
 
 
 def _precision(config: TrainConfig, device: str) -> torch.dtype | None:
@@ -250,11 +281,9 @@ def predict_logits(
     return np.concatenate([output.logits.numpy() for output in outputs])
 
 
-def validation_loss(
-    model: nn.Module, task: FittedTask, data: Dataset, cases: Sequence[str], targets: np.ndarray, *, device: str
-) -> float | None:
+def validation_loss(model: nn.Module, task: FittedTask, cases: LabelledCases, *, device: str) -> float | None:
     """The task's loss on cases that were not trained on; None without cases."""
     if not len(cases):
         return None
-    logits = torch.from_numpy(predict_logits(model, data, cases, device=device))
-    return float(task.loss(logits, torch.from_numpy(targets)))
+    logits = torch.from_numpy(predict_logits(model, cases.data, cases.names, device=device))
+    return float(task.loss(logits, torch.from_numpy(cases.targets)))

@@ -23,7 +23,7 @@ from pipeline.config.train import TrainConfig
 from pipeline.planning.splits import Fold, make_folds
 from pipeline.tasks import FittedTask, Task
 from pipeline.training.dataset import Dataset
-from pipeline.training.fit import Epoch, fit_model, predict
+from pipeline.training.fit import Epoch, FitSettings, LabelledCases, fit_model, predict
 from pipeline.training.linear_logits import LinearLogits, fit_linear_logits
 
 SHARES = np.linspace(0, 1, 21)  # of the network in the blend
@@ -52,6 +52,10 @@ class TrainingSet:
     def targets(self, fitted: FittedTask, cases: Sequence[str]) -> Float[np.ndarray, "n t"]:
         """The targets of the cases."""
         return fitted.encode(self.labels.loc[list(cases)])
+
+    def labelled(self, fitted: FittedTask, cases: Sequence[str]) -> LabelledCases:
+        """Some of the cases, with their targets."""
+        return LabelledCases(self.data, cases, self.targets(fitted, cases))
 
 
 @dataclass(frozen=True)
@@ -116,18 +120,9 @@ def learn(
         torch.manual_seed(member_seed)
         network = MODELS[model](training.data.patch_dim, training.data.group_dims, fitted.n_outputs, settings)
         network.to(device)
-        history = fit_model(
-            network,
-            fitted,
-            training.data,
-            cases=part.train,
-            targets=training.targets(fitted, part.train),
-            validation=(part.validation, training.targets(fitted, part.validation)),
-            config=config,
-            min_cases=settings.min_cases,
-            seed=member_seed,
-            device=device,
-        )
+        train, validation = (training.labelled(fitted, cases) for cases in (part.train, part.validation))
+        fit_settings = FitSettings(config, device, settings.min_cases)
+        history = fit_model(network, fitted, train, validation, fit_settings, seed=member_seed)
         members.append(network)
         histories.append(history)
     outputs, share = predict_training_cases(members, parts, training.data, device=device), None

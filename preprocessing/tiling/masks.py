@@ -126,7 +126,7 @@ def read_outlines(path: Path) -> list[Outline]:
     """Return the polygons of a GeoJSON file: a collection, a list of features or geometries, or a single one.
 
     Where QuPath exports its hierarchy, objects within an annotation are its children; they count like all others. Objects of
-    the type `tile`, which `python -m workflows.export geojson` writes beside the tissue, are not outlines and are skipped.
+    the type `tile`, which `run_pipeline export geojson` writes beside the tissue, are not outlines and are skipped.
 
     Raises:
         MaskError: not JSON, or a geometry other than a polygon.

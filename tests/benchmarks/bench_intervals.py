@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from pipeline.metrics import Metric, Statistic, c_index, macro_auc, paired_difference
-from pipeline.metrics.bootstrap import measure, resample
+from pipeline.metrics.bootstrap import Bootstrap, measure
 
 SKILL = 1.19  # distance of two normal distributions whose AUC is 0.8
 TRUTH = 0.8
@@ -63,11 +63,12 @@ def main() -> None:
                 rng = np.random.default_rng([n, trial])
                 statistic, skilled = simulate(rng, n)
                 first, second = rng.normal(size=(2, n))
-                weights = resample(n, n_boot=N_BOOT, seed=trial)
+                bootstrap = Bootstrap(N_BOOT, trial)
+                weights = bootstrap.weights(n)
                 metric = measure(statistic(first), weights)
                 silent += metric.low is None
                 wrong += claims(metric, 0.5)
-                apart += claims(paired_difference(statistic, first, second, n_boot=N_BOOT, seed=trial), 0.0)
+                apart += claims(paired_difference(statistic, first, second, bootstrap=bootstrap), 0.0)
                 missed += claims(measure(statistic(skilled), weights), TRUTH)
             contains = f"{1 - missed / trials:.1%}" if name == "AUC" else "–"
             print(

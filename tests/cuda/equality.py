@@ -19,7 +19,7 @@ from pipeline.config.train import TrainConfig
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.feed import Feed
-from pipeline.training.fit import fit_model, predict, predict_logits
+from pipeline.training.fit import FitSettings, LabelledCases, fit_model, predict, predict_logits
 from pipeline.training.passes import Passes
 from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.store import Bag, FeatureStore
@@ -100,11 +100,10 @@ def fitted(model, device: str, *, data=None, seed: int = 0, **config):
     data, task = data or given, TASKS["grade"].fit(labels, ("2", "3"))
     model = model.to(device)
     least = 2 if hasattr(model, "branches") else 1
-    history = fit_model(
-        model, task, data, cases=names, targets=task.encode(labels), validation=((), task.encode(labels)[:0]),
-        config=TrainConfig(**{"epochs": 2, "batch_cases": 6, "modality_dropout": 0.2} | config),
-        min_cases=least, seed=seed, device=device,
-    )  # fmt: skip
+    targets = task.encode(labels)
+    train, nobody = LabelledCases(data, names, targets), LabelledCases(data, (), targets[:0])
+    settings = TrainConfig(**{"epochs": 2, "batch_cases": 6, "modality_dropout": 0.2} | config)
+    history = fit_model(model, task, train, nobody, FitSettings(settings, device, least), seed=seed)
     return [epoch.train for epoch in history], predict_logits(model, data, names, device=device)
 
 

@@ -42,7 +42,7 @@ def python(*arguments: str, **environment: str) -> str:
 
 def walk() -> Found:
     folder = Path(mkdtemp(prefix="cuda-check-walk-"))
-    python("-m", "workflows.demo", str(folder), "--size", "1024")
+    python("-m", "workflows.run_pipeline", "demo", str(folder), "--size", "1024")
     given = [str(folder / "slides"), str(folder / "genes.csv"), "--store", str(folder / "features.zarr")]
     train = ["--gene-sets", str(folder / "gene_sets.csv"), "--epochs", "2", "--explain", "0", "--baselines", "none"]
     for name in ("first", "second"):

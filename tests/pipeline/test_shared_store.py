@@ -13,7 +13,7 @@ from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key
 from preprocessing.features.store import FeatureStore
 from preprocessing.tiling.tiles import TileConfig
-from workflows.store import main
+from workflows.commands.store import main
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = TileConfig(tile_px=64)

@@ -15,7 +15,7 @@ from preprocessing.formats.colours import SHARES, Scale
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.slide import SlideFile
 from preprocessing.tiling.masks import read_mask
-from workflows import export
+from workflows.commands import export
 
 SCALE = Scale(0.0, 0.01, 0.05, SHARES)
 

@@ -10,23 +10,19 @@ from pipeline.config.loading import load_config
 from pipeline.config.presets import PRESETS
 from preprocessing.io.errors import RunError
 from workflows import options, run_pipeline
+from workflows.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "pandas", "numpy", "pydantic", "dask", "distributed", "zarr", "openslide", "timm", "sklearn", "rich"}
 
 
-@pytest.mark.parametrize(
-    ("program", "usage"),
-    [
-        ("run_pipeline", "run_pipeline SLIDES GENES [options]"),
-        ("export", "python -m workflows.export"),
-        ("import_features", "python -m workflows.import_features"),
-    ],
-)
-def test_help_loads_no_library(program, usage):
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS if name != "demo")], ids=" ".join)
+def test_help_loads_no_library(words):
+    usage = " ".join(["usage: run_pipeline", *(words or ["SLIDES GENES [options]"])])
     code = (
-        f"import sys\nfrom workflows.{program} import main\n"
-        "try:\n    main(['--help'])\nfinally:\n    print('LOADED', *sorted({name.split('.')[0] for name in sys.modules}))"
+        "import sys\nfrom workflows.run_pipeline import main\n"
+        f"try:\n    main([*{words}, '--help'])\n"
+        "finally:\n    print('LOADED', *sorted({name.split('.')[0] for name in sys.modules}))"
     )
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     shown, _, loaded = told.partition("LOADED")

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.run.finished_slides import open_slides
 from preprocessing.features.store import FeatureStore
-from workflows import export, import_features
+from workflows.commands import export, import_features
 
 DECLARED = ("--mpp", "0.5", "--tile-px", "256", "--slide-mpp", "0.5")
 

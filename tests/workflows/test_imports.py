@@ -44,7 +44,7 @@ def test_a_dry_run_on_genes_imports_no_encoder(cohort, tmp_path):
 
 
 def test_a_report_is_drawn_without_slides_store_or_workers(finished):
-    modules = loaded("--report-only", finished)
+    modules = loaded("report", finished)
     charts = {"lifelines"}  # for Kaplan-Meier curves
     assert not modules & ({*MODELS_AND_WORKERS, "openslide", "zarr"} - charts)
     assert "plotly" in modules

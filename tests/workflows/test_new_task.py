@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.metrics import CaseMetrics, Metric, PredictorReport, Statistic, report_by_fold
-from pipeline.metrics.bootstrap import divide, measure, resample
+from pipeline.metrics.bootstrap import divide, measure
 from pipeline.tasks import TASKS, FittedTask, Task
 from workflows.report import write_report
 from workflows.report.chart import missing
@@ -71,10 +71,10 @@ class FittedAge(FittedTask):
     def agrees_with(self, other):
         return isinstance(other, FittedAge)
 
-    def evaluate(self, cases, predictions, *, folds, n_boot, seed):
+    def evaluate(self, cases, predictions, *, folds, bootstrap):
         def compute(chosen, fold):
             truth, predicted = cases["age"].to_numpy(float)[chosen], predictions["years"].to_numpy()[chosen]
-            weights = resample(len(truth), n_boot=n_boot, seed=seed)
+            weights = bootstrap.weights(len(truth))
             return AgeMetrics(n=len(truth), explained_variance=measure(explained_variance(truth, predicted), weights))
 
         if folds is not None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from preprocessing.features.store import FeatureStore
-from workflows.store import main as store_command
+from workflows.commands.store import main as store_command
 
 ROOT = Path(__file__).resolve().parents[2]
 # Python imports it when it starts, in worker processes too: whatever is opened, listed, moved or removed below a folder

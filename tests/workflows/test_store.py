@@ -17,8 +17,8 @@ from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.fingerprints import fingerprint
 from preprocessing.tiling.slide_stats import SlideStats
 from preprocessing.tiling.tiles import TiledSlide, TileGrid
-from workflows import store as command
-from workflows.store import main
+from workflows.commands import store as command
+from workflows.commands.store import main
 
 LOOK = SlideStats(1.0, 0.0, 0.1, 3.0, 0.2, 0.1, 0.2, 0.1, 0.2)
 RECIPE = {"recipe": {"tile_px": 256, "mpp": 0.5}}
@@ -284,7 +284,10 @@ def test_a_group_that_was_made_anew_meanwhile_stays(store, monkeypatch, capsys):
 
 
 def test_help_loads_no_library():
-    code = "import sys\nfrom workflows.store import main\ntry:\n    main(['--help'])\nfinally:\n    print('LOADED', *sys.modules)"
+    code = (
+        "import sys\nfrom workflows.commands.store import main\n"
+        "try:\n    main(['--help'])\nfinally:\n    print('LOADED', *sys.modules)"
+    )
     root = Path(__file__).resolve().parents[2]
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert not {"numpy", "zarr", "rich", "torch", "pydantic"} & set(told.partition("LOADED")[2].split())

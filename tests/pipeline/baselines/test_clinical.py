@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pipeline.baselines.clinical import ClinicalDesign, fit_clinical_cox, fit_clinical_logistic
-from pipeline.metrics import survival_by_fold
+from pipeline.metrics import Bootstrap, FollowUp, SurvivalPredictions, survival_by_fold
 
 
 def test_design_imputes_and_codes_by_training_cases_alone() -> None:
@@ -48,5 +48,6 @@ def test_clinical_cox_on_the_real_table(real: tuple, five_folds) -> None:
             .predict(cases[test])
             .risk
         )
-    assert survival_by_fold(time, event, everything, folds, n_boot=10).mean == pytest.approx(0.86, abs=0.02)
-    assert survival_by_fold(time, event, age_and_sex, folds, n_boot=10).mean == pytest.approx(0.768, abs=0.02)
+    for risk, expected in ((everything, 0.86), (age_and_sex, 0.768)):
+        report = survival_by_fold(FollowUp(time, event), SurvivalPredictions(risk), folds, Bootstrap(10))
+        assert report.mean == pytest.approx(expected, abs=0.02)

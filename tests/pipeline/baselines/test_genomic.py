@@ -10,7 +10,15 @@ from pipeline.baselines.genomic import (
     principal_components,
     ridge_cox,
 )
-from pipeline.metrics import Metric, classification_by_fold, survival_by_fold, survival_metrics
+from pipeline.metrics import (
+    Bootstrap,
+    FollowUp,
+    Metric,
+    SurvivalPredictions,
+    classification_by_fold,
+    survival_by_fold,
+    survival_metrics,
+)
 
 
 def test_partial_likelihood_of_a_hand_counted_table() -> None:
@@ -53,7 +61,7 @@ def out_of_fold(features: np.ndarray, time: np.ndarray, event: np.ndarray, class
         made = fit_omics_logistic(features[train], classes[train], n_classes=3).predict(features[test])
         probabilities[test] = made.probabilities
     return [
-        survival_by_fold(time, event, risk, folds).pooled.c_index,
+        survival_by_fold(FollowUp(time, event), SurvivalPredictions(risk), folds).pooled.c_index,
         classification_by_fold(classes, probabilities, ["a", "b", "c"], folds).pooled.macro_auc,
     ]
 
@@ -80,16 +88,8 @@ def test_curves_of_omics_cox_are_calibrated_on_new_cases() -> None:
     time = np.minimum(time, 60)
     train = np.arange(500) < 250
     made = fit_omics_cox(features[train], time[train], event[train]).predict(features[~train])
-    report = survival_metrics(
-        time[~train],
-        event[~train],
-        made.risk,
-        train_time=time[train],
-        train_event=event[train],
-        curves=made.curves,
-        curve_times=made.curve_times,
-        n_boot=200,
-    )
+    known, predicted = FollowUp(time, event), SurvivalPredictions(made.risk, made.curves, made.curve_times)
+    report = survival_metrics(known.of(~train), predicted, train=known.of(train), bootstrap=Bootstrap(200))
     at_two_years = report.calibration["24"]
     assert at_two_years.slope.low < 1 < at_two_years.slope.high
     assert at_two_years.mean_difference.low < 0 < at_two_years.mean_difference.high
@@ -116,7 +116,8 @@ def test_ridge_cox_on_the_real_genes(real: tuple, five_folds) -> None:
         train, test = folds != fold, folds == fold
         x = scaled(genes, train)
         risk[test] = fit_omics_cox(x[train], time[train], event[train]).predict(x[test]).risk
-    assert survival_by_fold(time, event, risk, folds, n_boot=10).mean == pytest.approx(0.808, abs=0.024)
+    report = survival_by_fold(FollowUp(time, event), SurvivalPredictions(risk), folds, Bootstrap(10))
+    assert report.mean == pytest.approx(0.808, abs=0.024)
 
 
 @pytest.mark.slow
@@ -132,6 +133,6 @@ def test_logistic_regression_on_the_real_genes(
         train, test = folds != fold, folds == fold
         x = scaled(genes[known], train)
         probabilities[test] = fit_omics_logistic(x[train], labels[train], n_classes=3).predict(x[test]).probabilities
-    report = classification_by_fold(labels, probabilities, [str(name) for name in classes], folds, n_boot=10)
+    report = classification_by_fold(labels, probabilities, [str(name) for name in classes], folds, Bootstrap(10))
     assert report.pooled.accuracy.value == pytest.approx(accuracy, abs=0.025)
     assert report.pooled.macro_auc.value == pytest.approx(area, abs=0.025)

@@ -13,10 +13,11 @@ from sklearn.model_selection import cross_val_predict
 from pipeline.baselines import genomic
 from pipeline.baselines import predictors as baselines
 from pipeline.baselines.clinical import fit_clinical_cox, fit_clinical_logistic
-from pipeline.baselines.genomic import NotConvergedError, fit_omics_cox, fit_omics_logistic, ridge_cox
+from pipeline.baselines.genomic import fit_omics_cox, fit_omics_logistic, ridge_cox
 from pipeline.baselines.predictors import (
     PENALTIES,
     ClassPrediction,
+    NotConvergedError,
     SurvivalPrediction,
     fit_logistic,
     fuse_probabilities,

@@ -153,7 +153,7 @@ def test_help_tells_the_same_order():
 
 @pytest.mark.parametrize("action", flags(), ids=lambda action: action.dest)
 def test_every_flag_is_a_key_of_the_configuration(action):
-    elsewhere = {"report_only", "version", "inputs"}  # no run, hence no configuration; inputs become slides and genes
+    elsewhere = {"version", "inputs"}  # no run, hence no configuration; inputs become slides and genes
     assert action.dest in {*leaves(Config), *elsewhere}, f"{action.option_strings} goes nowhere"
 
 

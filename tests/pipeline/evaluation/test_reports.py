@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.reports import Evaluation
-from pipeline.metrics import survival_metrics
+from pipeline.metrics import Bootstrap, FollowUp, SurvivalPredictions, survival_metrics
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival, outcome
 from pipeline.tasks.survival_baselines import CURVE_COLUMNS
@@ -22,7 +22,7 @@ def survival(risk, *, months=None, event=True, fold=0, median=-1.0):
 
 
 def evaluation(task, cases, *, by_fold=True):
-    return Evaluation(task, cases, by_fold=by_fold, n_boot=20, seed=0)
+    return Evaluation(task, cases, by_fold=by_fold, bootstrap=Bootstrap(20))
 
 
 def test_risk_groups_are_cut_at_the_median_of_each_cases_own_fold():
@@ -65,13 +65,11 @@ def test_the_censoring_distribution_of_a_fold_is_that_of_the_other_folds():
     report = evaluation(SURVIVAL, cases).of(cases)
     for one in report.folds:
         test, train = fold == one.fold, fold != one.fold
+        known, predicted = FollowUp(months, event), SurvivalPredictions(cases["risk"].to_numpy()[test])
         expected, all_cases = (
-            survival_metrics(
-                months[test], event[test], cases["risk"].to_numpy()[test],
-                train_time=months[which], train_event=event[which], n_boot=2,
-            ).uno_c_index.value
+            survival_metrics(known.of(test), predicted, train=known.of(which), bootstrap=Bootstrap(2)).uno_c_index.value
             for which in (train, np.ones(90, bool))
-        )  # fmt: skip
+        )
         assert one.metrics.uno_c_index.value == pytest.approx(expected, rel=1e-12)
         assert one.metrics.uno_c_index.value != pytest.approx(all_cases, rel=1e-6)
 

@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from pipeline.evaluation.results import collect_predictions, conclude
+from pipeline.metrics import Bootstrap
 from pipeline.metrics.report import to_json
 from pipeline.planning.plan import TaskPlan
 from pipeline.planning.splits import Fold
@@ -80,7 +81,7 @@ def finished(tmp_path):
 
 def report_of(finished, *, n_boot=50):
     plan, jobs, labels, cases = finished
-    return conclude(plan, TaskJobs(jobs, {}, {}), labels, cases, n_boot=n_boot, seed=0)[0]
+    return conclude(plan, TaskJobs(jobs, {}, {}), labels, cases, bootstrap=Bootstrap(n_boot, 0))[0]
 
 
 def test_every_case_that_came_in_is_a_row(finished):
@@ -136,7 +137,7 @@ def test_a_comparator_is_reported_as_a_baseline_and_compared_with_the_model(fini
         name: [write_job(tmp_path / name / str(fold.number), fold, known) for fold in plan.folds]
         for name, known in (("one", VARIANT), ("two", OTHER))
     }
-    report, told, parts = conclude(plan, TaskJobs(jobs, comparators, {}), labels, cases, n_boot=50, seed=0)
+    report, told, parts = conclude(plan, TaskJobs(jobs, comparators, {}), labels, cases, bootstrap=Bootstrap(50, 0))
     pd.testing.assert_frame_equal(told.drop(columns="set_90"), collect_predictions(*finished))
     assert set(told["set_90"].dropna()) == {"2;3", "3;2"}  # four calibration cases in the other fold: any class may be
     alone = report_of(finished)
@@ -192,7 +193,7 @@ def test_each_folds_cases_are_cut_at_the_median_risk_of_their_own_model(tmp_path
         jobs.append(job)
     labels = pd.DataFrame({"survival_months": [4.0, 1.0, 3.0, 2.0], "event": True}, cases)
     audit = pd.DataFrame({"case_id": cases, "status": "used"})
-    report, _, _ = conclude(plan, TaskJobs(jobs, {}, {}), labels, audit, n_boot=10, seed=0)
+    report, _, _ = conclude(plan, TaskJobs(jobs, {}, {}), labels, audit, bootstrap=Bootstrap(10, 0))
     groups = report.model.pooled.risk_groups
     assert (groups.n_high, groups.n_low) == (2, 2)
     assert report.model.pooled.c_index.value == 1  # the higher risk died first, within each fold
@@ -208,7 +209,9 @@ def test_a_further_scheme_has_a_report_of_its_own(finished, tmp_path):
     folds = (Fold(0, LABELLED[2:], (), LABELLED[:2]), Fold(1, LABELLED[:2], (), LABELLED[2:]))
     plan = replace(plan, schemes=dict(plan.schemes) | {"site": folds})
     by_site = [write_job(tmp_path / "site" / str(fold.number), fold, VARIANT) for fold in folds]
-    report, told, comparators = conclude(plan, TaskJobs(jobs, {}, {"site": by_site}), labels, cases, n_boot=50, seed=0)
+    report, told, comparators = conclude(
+        plan, TaskJobs(jobs, {}, {"site": by_site}), labels, cases, bootstrap=Bootstrap(50, 0)
+    )
     assert comparators == []
     assert report.comparators == {}
     assert report.model.pooled.macro_auc.value == pytest.approx(7 / 8)
@@ -221,10 +224,10 @@ def test_a_further_scheme_has_a_report_of_its_own(finished, tmp_path):
 
 def test_notes_on_the_genes_are_those_of_the_final_model_and_of_folds_that_differ(finished, tmp_path):
     plan, jobs, labels, cases = finished
-    report, _, _ = conclude(plan, TaskJobs(jobs, {}, {}), labels, cases, n_boot=0, seed=0)
+    report, _, _ = conclude(plan, TaskJobs(jobs, {}, {}), labels, cases, bootstrap=Bootstrap(0, 0))
     assert report.notes.gene_notes == {"final": ("a", "b"), "fold_1": ("a",)}
     without = [write_job(tmp_path / "none" / job.out.name, job.fold, P3 | {"u0": 0.9}, omics=False) for job in jobs]
-    report, _, _ = conclude(plan, TaskJobs(without, {}, {}), labels, cases, n_boot=0, seed=0)
+    report, _, _ = conclude(plan, TaskJobs(without, {}, {}), labels, cases, bootstrap=Bootstrap(0, 0))
     assert report.notes.gene_notes == {"final": ()}
 
 
@@ -243,7 +246,7 @@ def test_the_genes_of_a_comparators_subspaces_are_listed(finished, tmp_path):
         )
         for fold in plan.folds
     ]
-    report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, n_boot=10, seed=0)
+    report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, bootstrap=Bootstrap(10, 0))
     notes = report.comparator_notes["plain"]
     assert notes.subspaces == {"tumour": ("MKI67",), "microenvironment": ("CD3E", "CD4")}
     assert notes.gene_notes == {"1": ("x",)}  # the last fold's; the other's are the same
@@ -257,5 +260,5 @@ def test_a_model_with_subspaces_that_has_no_genes_lists_none(finished, tmp_path)
         write_job(tmp_path / "r" / str(fold.number), fold, VARIANT, model="subspace", omics=False)
         for fold in plan.folds
     ]
-    report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, n_boot=10, seed=0)
+    report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, bootstrap=Bootstrap(10, 0))
     assert report.comparator_notes == {}

@@ -19,7 +19,7 @@ from pipeline.explanation.attribution import attribute_case, gene_contributions,
 from pipeline.explanation.tile_maps import attention_maps
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset, dataset_for
-from pipeline.training.fit import fit_model
+from pipeline.training.fit import FitSettings, LabelledCases, fit_model
 from pipeline.training.model_folder import TrainedModel
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsConfig, OmicsScaler
@@ -67,17 +67,8 @@ def train(model_name, signal, *, epochs=25, seed=0):
     config = TrainConfig(epochs=epochs, lr=3e-3, batch_cases=9)
     targets = task.encode(labels.loc[TRAIN])
     for member in members:
-        fit_model(
-            member,
-            task,
-            data,
-            cases=TRAIN,
-            targets=targets,
-            validation=((), targets[:0]),
-            config=config,
-            seed=seed,
-            device="cpu",
-        )
+        cases, nobody = LabelledCases(data, TRAIN, targets), LabelledCases(data, (), targets[:0])
+        fit_model(member, task, cases, nobody, FitSettings(config, "cpu"), seed=seed)
     trained = TrainedModel(Ensemble(members), model_name, settings, "grade", task, scaler, WIDTH, {})
     return trained, replace(trained, model=untrained), data, matrix
 

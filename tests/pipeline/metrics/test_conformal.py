@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import binom
 
 from pipeline.evaluation.summary import conformal, coverage, describe_validation, with_sets
+from pipeline.metrics import Bootstrap
 from pipeline.metrics.conformal import contains, prediction_sets, threshold
 from pipeline.tasks.classification import FittedClassification
 
@@ -80,7 +81,7 @@ def test_a_pattern_that_was_never_tested_gets_every_class_and_is_said_to_be_not_
 
 def test_coverage_is_counted_by_hand():
     rows = pd.DataFrame({"set_90": ["a;b", "a", "c", "b;c;a"], "label": ["b", "b", "c", "a"]})
-    told = coverage(SETS, rows, n_boot=20, seed=0)
+    told = coverage(SETS, rows, bootstrap=Bootstrap(20))
     assert told.coverage.value == 0.75
     assert told.mean_size.value == 7 / 4
 

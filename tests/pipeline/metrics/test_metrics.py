@@ -10,8 +10,11 @@ from lifelines.utils import concordance_index
 from pydantic import BaseModel
 
 from pipeline.metrics import (
+    Bootstrap,
     CaseMetrics,
+    FollowUp,
     Metric,
+    SurvivalPredictions,
     c_index,
     classification_by_fold,
     classification_metrics,
@@ -21,8 +24,15 @@ from pipeline.metrics import (
     survival_by_fold,
     survival_metrics,
 )
-from pipeline.metrics.bootstrap import measure, resample
-from pipeline.metrics.classification import balanced_accuracy, brier, calibration_error, macro_f1, micro_auc
+from pipeline.metrics.bootstrap import measure
+from pipeline.metrics.classification import (
+    balanced_accuracy,
+    brier,
+    calibration_error,
+    macro_f1,
+    micro_auc,
+    most_frequent,
+)
 from pipeline.metrics.concordance import CensoringDistribution, dynamic_auc, uno_c_index
 from pipeline.metrics.curves import calibration, calibration_slope, integrated_brier, kaplan_meier_at
 from pipeline.metrics.survival import risk_groups
@@ -85,7 +95,7 @@ def test_c_index_and_ipcw_reference_are_reproduced() -> None:
 def test_resampled_c_index_is_lifelines_on_the_drawn_cases() -> None:
     time, event, risk = simulate(60, 1)
     time, risk = np.ceil(time), np.round(risk, 1)  # ties of both kinds
-    weights = resample(60, n_boot=20, seed=3)
+    weights = Bootstrap(20, seed=3).weights(60)
     expected = [concordance_index(time[d], -risk[d], event[d]) for d in map(drawn, weights)]
     np.testing.assert_allclose(c_index(time, event, risk).of(weights), expected, atol=1e-12)
 
@@ -159,7 +169,7 @@ def test_brier_weights_agree_with_torchsurv() -> None:
 def test_kaplan_meier_of_resamples_is_lifelines_on_the_drawn_cases() -> None:
     time, event, _ = simulate(80, 6)
     time = np.ceil(time)
-    weights = resample(80, n_boot=10, seed=1)
+    weights = Bootstrap(10, seed=1).weights(80)
     expected = [
         KaplanMeierFitter().fit(time[d], event[d]).survival_function_at_times(24.0).item() for d in map(drawn, weights)
     ]
@@ -168,7 +178,7 @@ def test_kaplan_meier_of_resamples_is_lifelines_on_the_drawn_cases() -> None:
 
 def test_true_curves_are_calibrated_and_extreme_ones_are_not() -> None:
     time, event, risk = simulate(3000, 7)
-    censoring, weights = CensoringDistribution(time, event), resample(3000, n_boot=200)
+    censoring, weights = CensoringDistribution(time, event), Bootstrap(n_boot=200).weights(3000)
     truth = np.exp(-np.exp(risk) * 24 / 30)
     good = calibration(time, event, truth, censoring=censoring, horizon=24, weights=weights)
     assert good.slope.low < 1 < good.slope.high
@@ -185,7 +195,7 @@ def test_true_curves_are_calibrated_and_extreme_ones_are_not() -> None:
 def test_calibration_slope_of_resamples_without_censoring_is_a_straight_line_fit() -> None:
     time, _, risk = simulate(80, 17)
     event, predicted = np.ones(80, dtype=bool), np.exp(-np.exp(risk) * 24 / 30)
-    weights = resample(80, n_boot=10, seed=4)
+    weights = Bootstrap(10, seed=4).weights(80)
     expected = [np.polyfit(predicted[d], time[d] > 24, 1)[0] for d in map(drawn, weights)]
     statistic = calibration_slope(time, event, predicted, CensoringDistribution(time, event), 24)
     np.testing.assert_allclose(statistic.of(weights), expected)
@@ -194,7 +204,7 @@ def test_calibration_slope_of_resamples_without_censoring_is_a_straight_line_fit
 def test_risk_groups_are_cut_at_the_training_median() -> None:
     # Deaths at 1, 2 (high), 3, 4 (low). At risk high/all: 2/4, 1/3, 0, 0: E_high = 5/6, O_high = 2; E_low = 19/6, O_low = 2.
     time, event, risk = np.array([1.0, 2, 3, 4]), np.ones(4, dtype=bool), np.array([8.0, 7, 6, 5])
-    weights = resample(4, n_boot=0)
+    weights = Bootstrap(n_boot=0).weights(4)
     groups = risk_groups(time, event, risk, train_risk_median=6.5, weights=weights)
     assert (groups.n_high, groups.n_low) == (2, 2)
     assert groups.hazard_ratio.value == pytest.approx((2 / (5 / 6)) / (2 / (19 / 6)))
@@ -215,20 +225,21 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         generator = np.random.default_rng(seed)
         risk = generator.normal(size=120)
         time = generator.exponential(np.exp(-risk))
-        metric = measure(c_index(time, np.ones(120, dtype=bool), risk), resample(120, n_boot=300, seed=seed))
+        metric = measure(c_index(time, np.ones(120, dtype=bool), risk), Bootstrap(300, seed=seed).weights(120))
         hits += metric.low <= truth <= metric.high
     assert 88 <= hits <= 100
 
 
 def test_shuffled_survival_labels_leave_chance_inside_the_intervals() -> None:
     time, event, risk = simulate(300, 8)
+    known = FollowUp(time, event)
     shuffled = np.random.default_rng(0).permutation(risk)
     folds = np.arange(300) % 5
-    report = survival_by_fold(time, event, shuffled, folds, train_risk_median=np.zeros(300)).pooled
+    report = survival_by_fold(known, SurvivalPredictions(shuffled, train_risk_median=np.zeros(300)), folds).pooled
     for metric in (report.c_index, report.c_index_across_folds, report.uno_c_index, *report.auc.values()):
         assert metric.low < 0.5 < metric.high
     assert report.risk_groups.hazard_ratio.low < 1 < report.risk_groups.hazard_ratio.high
-    honest = survival_by_fold(time, event, risk, folds).pooled
+    honest = survival_by_fold(known, SurvivalPredictions(risk), folds).pooled
     assert honest.c_index.low > 0.5
 
 
@@ -236,23 +247,14 @@ def test_degenerate_survival_folds_are_none_with_a_reason() -> None:
     time, event, risk = simulate(40, 9)
     nobody = np.zeros(40, dtype=bool)
     curves = np.tile(np.linspace(1, 0.2, 61), (40, 1))
-    report = survival_metrics(
-        time,
-        nobody,
-        risk,
-        train_time=time,
-        train_event=nobody,
-        curves=curves,
-        curve_times=np.arange(61.0),
-        train_risk_median=0.0,
-        n_boot=20,
-    )
+    known, predicted = FollowUp(time, nobody), SurvivalPredictions(risk, curves, np.arange(61.0), np.zeros(40))
+    report = survival_metrics(known, predicted, train=known, bootstrap=Bootstrap(20))
     for metric in (report.c_index, report.uno_c_index, report.auc["24"], report.risk_groups.p_value):
         assert metric.value is None
         assert "event" in metric.reason
-    lost = survival_metrics(
-        time, event, np.full(40, np.nan), train_time=time, train_event=event, train_risk_median=np.nan, n_boot=20
-    )
+    known, missing = FollowUp(time, event), np.full(40, np.nan)
+    predicted = SurvivalPredictions(missing, train_risk_median=missing)
+    lost = survival_metrics(known, predicted, train=known, bootstrap=Bootstrap(20))
     assert "risks of 40 of 40 cases" in lost.c_index.reason
     assert lost.integrated_brier.reason == "no survival curves were given"
     assert all(metric.value is None for metric in values(lost))
@@ -262,16 +264,9 @@ def test_short_follow_up_and_short_curves_are_told() -> None:
     time, event, risk = simulate(200, 10)
     event &= time <= 30
     time = np.minimum(time, 30)
-    report = survival_metrics(
-        time,
-        event,
-        risk,
-        train_time=time,
-        train_event=event,
-        curves=np.exp(-np.exp(risk)[:, None] * np.arange(49) / 30),
-        curve_times=np.arange(49.0),
-        n_boot=20,
-    )
+    known, curves = FollowUp(time, event), np.exp(-np.exp(risk)[:, None] * np.arange(49) / 30)
+    predicted = SurvivalPredictions(risk, curves, np.arange(49.0))
+    report = survival_metrics(known, predicted, train=known, bootstrap=Bootstrap(20))
     assert report.integrated_brier_until_months == 24
     assert report.auc["36"].reason == "nobody is followed beyond 36 months"
     assert report.calibration["60"].slope.reason == "the survival curves end at 48 months, before 60"
@@ -281,7 +276,7 @@ def test_short_follow_up_and_short_curves_are_told() -> None:
 def test_survival_by_fold_reports_each_fold_and_their_mean() -> None:
     time, event, risk = simulate(100, 11)
     folds = np.arange(100) % 4
-    report = survival_by_fold(time, event, risk + 100 * folds, folds, n_boot=20)
+    report = survival_by_fold(FollowUp(time, event), SurvivalPredictions(risk + 100 * folds), folds, Bootstrap(20))
     each = [concordance_index(time[folds == k], -risk[folds == k], event[folds == k]) for k in range(4)]
     assert [fold.metrics.c_index.value for fold in report.folds] == pytest.approx(each)
     assert [fold.fold for fold in report.folds] == [0, 1, 2, 3]
@@ -294,11 +289,9 @@ def test_survival_by_fold_reports_each_fold_and_their_mean() -> None:
 def test_all_survival_metrics_of_455_cases_take_seconds() -> None:
     time, event, risk = simulate(455, 12)
     curves = np.exp(-np.exp(risk)[:, None] * np.arange(61) / 30)
+    known, predicted = FollowUp(time, event), SurvivalPredictions(risk, curves, np.arange(61.0), np.zeros(455))
     begin = clock.perf_counter()
-    survival_metrics(
-        time, event, risk, train_time=time, train_event=event, curves=curves, curve_times=np.arange(61.0),
-        train_risk_median=0.0, folds=np.arange(455) % 5,
-    )  # fmt: skip
+    survival_metrics(known, predicted, train=known, folds=np.arange(455) % 5)
     assert clock.perf_counter() - begin < 30
 
 
@@ -310,7 +303,8 @@ PREDICTED = np.array([0, 0, 0, 1, 1, 1, 0, 2, 2, 2])
 
 def test_classification_metrics_of_a_hand_counted_table() -> None:
     # Truth by prediction: a 3 1 0, b 1 2 0, c 0 0 3.
-    report = classification_metrics(LABELS, np.eye(3)[PREDICTED], ["a", "b", "c"], train_labels=np.array([1, 1, 0]))
+    majority = np.full(10, most_frequent(np.array([1, 1, 0])))
+    report = classification_metrics(LABELS, np.eye(3)[PREDICTED], ["a", "b", "c"], majority=majority)
     np.testing.assert_array_equal(report.confusion.counts, [[3, 1, 0], [1, 2, 0], [0, 0, 3]])
     assert report.accuracy.value == pytest.approx(0.8)
     assert report.balanced_accuracy.value == pytest.approx((3 / 4 + 2 / 3 + 1) / 3)
@@ -338,7 +332,7 @@ def test_resampled_classification_metrics_are_scikit_learn_on_the_drawn_cases() 
     labels, probabilities = generator.integers(0, 3, 60), generator.dirichlet(np.ones(3), 60).round(2)
     probabilities[:, 2] = 1 - probabilities[:, 0] - probabilities[:, 1]
     predicted = probabilities.argmax(axis=1)
-    weights = resample(60, n_boot=15, seed=2)
+    weights = Bootstrap(15, seed=2).weights(60)
     for row, cases in enumerate(map(drawn, weights)):
         y, hard, soft = labels[cases], predicted[cases], probabilities[cases]
         truth = np.eye(3)[y]
@@ -380,7 +374,7 @@ def test_shuffled_classes_leave_chance_inside_the_intervals() -> None:
 
 def test_a_fold_with_one_class_is_none_with_a_reason() -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(2), 12)
-    report = classification_metrics(np.zeros(12, dtype=int), probabilities, ["low", "high"], n_boot=20)
+    report = classification_metrics(np.zeros(12, dtype=int), probabilities, ["low", "high"], bootstrap=Bootstrap(20))
     for name in ("balanced_accuracy", "macro_f1", "macro_auc"):
         assert report.scalar(name).value is None
         assert report.scalar(name).reason == "no case of class number 1 among 12 cases"
@@ -392,7 +386,7 @@ def test_a_fold_with_one_class_is_none_with_a_reason() -> None:
 def test_missing_probabilities_are_none_with_a_reason() -> None:
     probabilities = np.full((10, 3), 1 / 3)
     probabilities[4] = np.nan
-    report = classification_metrics(LABELS, probabilities, ["a", "b", "c"], n_boot=20)
+    report = classification_metrics(LABELS, probabilities, ["a", "b", "c"], bootstrap=Bootstrap(20))
     assert report.confusion.counts is None
     assert {metric.reason for metric in values(report)} == {"probabilities of 1 of 10 cases are missing or not finite"}
 
@@ -400,7 +394,7 @@ def test_missing_probabilities_are_none_with_a_reason() -> None:
 def test_trivial_prediction_of_pooled_folds_comes_from_outside_the_fold() -> None:
     # Fold 0 holds three a, fold 1 three b: outside fold 0 only b is seen, outside fold 1 only a. Always wrong.
     labels, folds = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 0, 1, 1, 1])
-    report = classification_by_fold(labels, np.full((6, 2), 0.5), ["a", "b"], folds, n_boot=20)
+    report = classification_by_fold(labels, np.full((6, 2), 0.5), ["a", "b"], folds, bootstrap=Bootstrap(20))
     assert report.pooled.trivial.metrics["accuracy"].value == 0
     assert report.n_folds == 0
     assert report.mean is None
@@ -413,21 +407,21 @@ def test_paired_difference_is_narrower_than_the_intervals_of_both_and_zero_for_t
     time, event, risk = simulate(200, 13)
     other = risk + np.random.default_rng(0).normal(size=200) * 0.3
     folds = np.arange(200) % 5
-    difference = paired_difference(lambda r: c_index(time, event, r, folds=folds), risk, other)
-    one, two = (measure(c_index(time, event, r, folds=folds), resample(200)) for r in (risk, other))
+    difference = paired_difference(lambda r: c_index(time, event, r, folds=folds), risk, other, bootstrap=Bootstrap())
+    one, two = (measure(c_index(time, event, r, folds=folds), Bootstrap().weights(200)) for r in (risk, other))
     assert difference.value == pytest.approx(one.value - two.value)
     assert difference.high - difference.low < (one.high - one.low) / 2
-    same = paired_difference(lambda r: c_index(time, event, r), risk, risk)
+    same = paired_difference(lambda r: c_index(time, event, r), risk, risk, bootstrap=Bootstrap())
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 def test_paired_difference_of_a_failed_predictor_says_which() -> None:
     time, event, risk = simulate(30, 14)
-    difference = paired_difference(lambda r: c_index(time, event, r), risk, np.full(30, np.nan))
+    difference = paired_difference(lambda r: c_index(time, event, r), risk, np.full(30, np.nan), bootstrap=Bootstrap())
     assert difference.value is None
     assert difference.reason.startswith("second predictor: risks of 30 of 30")
     with pytest.raises(ValueError, match="got 30 and 29"):
-        paired_difference(lambda r: c_index(time, event, r), risk, risk[1:])
+        paired_difference(lambda r: c_index(time, event, r), risk, risk[1:], bootstrap=Bootstrap())
 
 
 def test_by_fold_averages_only_the_folds_that_could_be_computed() -> None:
@@ -447,7 +441,7 @@ def test_by_fold_averages_only_the_folds_that_could_be_computed() -> None:
 
 def test_the_same_seed_gives_the_same_interval_and_another_does_not() -> None:
     time, event, risk = simulate(150, 15)
-    intervals = [measure(c_index(time, event, risk), resample(150, seed=seed)) for seed in (1, 1, 2)]
+    intervals = [measure(c_index(time, event, risk), Bootstrap(seed=seed).weights(150)) for seed in (1, 1, 2)]
     assert intervals[0] == intervals[1]
     assert intervals[0].low != intervals[2].low
 

@@ -5,10 +5,13 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.metrics import (
+    Bootstrap,
     ClassificationMetrics,
+    FollowUp,
     Metric,
     PredictorReport,
     SurvivalMetrics,
+    SurvivalPredictions,
     TaskReport,
     classification_by_fold,
     survival_by_fold,
@@ -32,11 +35,9 @@ def reports():
     months, event, folds = RNG.exponential(30, 40), RNG.random(40) < 0.7, np.arange(40) % 3
     event[folds == 2] = False
     curves = np.exp(-np.arange(61) / 30)[None] ** np.exp(RNG.normal(size=(40, 1)))
-    survival = survival_by_fold(
-        months, event, RNG.normal(size=40), folds, curves=curves, curve_times=np.arange(61.0),
-        train_risk_median=np.zeros(40), n_boot=20,
-    )  # fmt: skip
-    classes = classification_by_fold(np.arange(40) % 2, RNG.dirichlet([1, 1], 40), ["2", "3"], folds, n_boot=20)
+    predicted = SurvivalPredictions(RNG.normal(size=40), curves, np.arange(61.0), np.zeros(40))
+    survival = survival_by_fold(FollowUp(months, event), predicted, folds, Bootstrap(20))
+    classes = classification_by_fold(np.arange(40) % 2, RNG.dirichlet([1, 1], 40), ["2", "3"], folds, Bootstrap(20))
     more = {"baselines": {"clinical": survival}, "differences": {"clinical": Metric(0.1, -0.1, 0.3)}}
     scheme = task("survival", survival)
     return {
@@ -91,9 +92,8 @@ def test_a_damaged_report_names_the_key(reports, tmp_path):
 
 
 def test_no_number_that_json_lacks_gets_into_a_report():
-    nothing = survival_metrics(
-        np.ones(2), np.zeros(2, bool), np.zeros(2), train_time=np.ones(2), train_event=np.zeros(2, bool), n_boot=2
-    )
+    nobody = FollowUp(np.ones(2), np.zeros(2, bool))
+    nothing = survival_metrics(nobody, SurvivalPredictions(np.zeros(2)), train=nobody, bootstrap=Bootstrap(2))
     with pytest.raises(ValidationError, match="finite number"):
         PredictorReport(pooled=nothing, folds=(), mean=float("nan"))
 

@@ -1,4 +1,5 @@
 import logging
+import re
 
 import pytest
 
@@ -50,19 +51,28 @@ def show(tmp_path, capsys):
 
 
 def rows(text):
-    """First and last cell of each row that has numbers."""
-    cells = [[cell.strip() for cell in line.strip("│ \n").split("│")] for line in text.splitlines() if "│" in line]
-    return {first: last for first, *_, last in cells}
+    """The cells of each row of the first table by its first cell, without those that continue below."""
+    table = text.split("\n\n")[0].splitlines()
+    start = next(number for number, line in enumerate(table) if line.startswith("predictor"))
+    return {first: cells for line in table[start + 1 :] for first, *cells in [re.split(r" {2,}", line)]}
 
 
-def test_a_row_for_each_contender_and_each_baseline_with_the_lead_over_it(show):
+def test_a_row_for_each_model_and_each_baseline_with_the_difference_from_it(show):
     text = show(grade=report(comparators=("abmil", "no decoder"), baselines=("clinical",)))
-    assert "difference: umeml − predictor" in " ".join(text.split())
-    lead = "0.500 (0.400–0.600)"
-    told = rows(text)
-    assert list(told) == ["umeml", "abmil", "no decoder", "clinical model", "trivial"]
-    assert told == told | dict.fromkeys(("abmil", "no decoder", "clinical model"), lead)
-    assert "0.750 (0.650–0.850)" in text
+    assert "umeml − predictor" in text
+    found = rows(text)
+    assert list(found) == ["umeml", "abmil", "no decoder", "clinical model", "trivial"]
+    assert found["umeml"][0] == "0.750 (0.650–0.850)"
+    for name in ("abmil", "no decoder", "clinical model"):
+        assert found[name][:2] == ["0.250 (0.150–0.350)", "0.500 (0.400–0.600)"]
+
+
+def test_tables_fit_80_columns_and_have_every_number(show):
+    text = show(grade=report(comparators=("abmil", "no decoder"), baselines=("clinical", "genes")))
+    table = text[text.index("predictor") :]
+    assert max(map(len, table.splitlines()[:-1])) <= 80
+    assert table.count("(0.650–0.850)") == len(NAMES)
+    assert table.count("(0.150–0.350)") == 4 * len(NAMES)
 
 
 def test_a_new_cohort_is_not_told_as_cross_validation(show):
@@ -72,7 +82,7 @@ def test_a_new_cohort_is_not_told_as_cross_validation(show):
     assert "trained without it" not in new
 
 
-def test_a_further_scheme_is_a_table_of_its_own_below(show):
+def test_a_further_scheme_has_a_further_table_below(show):
     text = show(grade=report(comparators=("abmil",), schemes={"site": report(baselines=("genes",))}))
     above, below = text.split("grade, split by site: 20 cases")
     assert above.startswith("grade: 20 cases")

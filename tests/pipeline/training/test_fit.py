@@ -13,7 +13,14 @@ from models.umeml import UMEML, UMEMLConfig
 from pipeline.config.train import TrainConfig
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset
-from pipeline.training.fit import drop_modalities, fit_model, predict_logits, validation_loss
+from pipeline.training.fit import (
+    FitSettings,
+    LabelledCases,
+    drop_modalities,
+    fit_model,
+    predict_logits,
+    validation_loss,
+)
 from preprocessing.features.store import Bag, FeatureStore
 from tests.stand_in import StandIn
 
@@ -45,22 +52,22 @@ def learned(tmp_path_factory):
     return TASKS["grade"].fit(LABELS, ("2", "3")), data
 
 
-def train(learned, *, seed=0, validation=(), **settings):
+def labelled(learned, cases):
     task, data = learned
+    return LabelledCases(data, cases, task.encode(LABELS.loc[list(cases)]))
+
+
+def on_cpu(*, min_cases=1, **settings):
+    return FitSettings(TrainConfig(**settings), "cpu", min_cases)
+
+
+def train(learned, *, seed=0, validation=(), **settings):
+    task, _ = learned
     torch.manual_seed(seed)
     model = UMEML(WIDTH, [3], 2, SMALL)
     cases = [case for case in CASES if case not in validation]
-    history = fit_model(
-        model,
-        task,
-        data,
-        cases=cases,
-        targets=task.encode(LABELS.loc[cases]),
-        validation=(validation, task.encode(LABELS.loc[list(validation)])),
-        config=TrainConfig(**{"epochs": 3, "lr": 1e-2} | settings),
-        seed=seed,
-        device="cpu",
-    )
+    train, chosen_on = labelled(learned, cases), labelled(learned, validation)
+    history = fit_model(model, task, train, chosen_on, on_cpu(**{"epochs": 3, "lr": 1e-2} | settings), seed=seed)
     return model, history
 
 
@@ -93,16 +100,13 @@ def test_validation_ends_with_the_weights_of_the_best_epoch(learned):
     task, data = learned
     validation = ["c0", "c1"]
     targets = task.encode(LABELS.loc[validation])[::-1].copy()  # wrong on purpose: the more it learns, the worse
+    misleading = LabelledCases(data, validation, targets)
     torch.manual_seed(0)
     model = UMEML(WIDTH, [3], 2, SMALL)
-    cases = CASES[2:]
-    history = fit_model(
-        model, task, data, cases=cases, targets=task.encode(LABELS.loc[cases]), validation=(validation, targets),
-        config=TrainConfig(epochs=12, lr=2e-2), seed=0, device="cpu",
-    )  # fmt: skip
-    told = [epoch.validation for epoch in history]
-    assert min(told) < told[-1]
-    assert validation_loss(model, task, data, validation, targets, device="cpu") == pytest.approx(min(told), abs=1e-6)
+    history = fit_model(model, task, labelled(learned, CASES[2:]), misleading, on_cpu(epochs=12, lr=2e-2), seed=0)
+    losses = [epoch.validation for epoch in history]
+    assert min(losses) < losses[-1]
+    assert validation_loss(model, task, misleading, device="cpu") == pytest.approx(min(losses), abs=1e-6)
 
 
 def test_without_validation_cases_there_is_no_validation_loss(learned):
@@ -112,14 +116,10 @@ def test_without_validation_cases_there_is_no_validation_loss(learned):
 def test_validation_cases_do_not_change_how_the_others_are_learned(learned):
     """One epoch: nothing to choose, so that the weights must be those of training without them."""
     with_them = train(learned, epochs=1, validation=("c0",))[0].state_dict()
-    task, data = learned
     torch.manual_seed(0)
     model = UMEML(WIDTH, [3], 2, SMALL)
-    cases = CASES[1:]
-    fit_model(
-        model, task, data, cases=cases, targets=task.encode(LABELS.loc[cases]), validation=((), np.zeros((0, 1), int)),
-        config=TrainConfig(epochs=1, lr=1e-2), seed=0, device="cpu",
-    )  # fmt: skip
+    train_cases, nobody = labelled(learned, CASES[1:]), labelled(learned, ())
+    fit_model(model, learned[0], train_cases, nobody, on_cpu(epochs=1, lr=1e-2), seed=0)
     assert all(torch.equal(weight, with_them[name]) for name, weight in model.state_dict().items())
 
 
@@ -160,13 +160,10 @@ def test_modality_dropout_never_takes_both_and_only_from_cases_with_both():
     [(3, 1, [3, 2, 2]), (2, 1, [2, 2, 2, 1]), (2, 2, [3, 2, 2]), (4, 4, [7]), (4, 8, [7])],
 )
 def test_no_training_step_has_fewer_cases_than_the_model_needs(learned, batch_cases, min_cases, expected):
-    task, data = learned
-    model, cases, seen = UMEML(WIDTH, [3], 2, SMALL), CASES[:7], []
+    model, seen = UMEML(WIDTH, [3], 2, SMALL), []
     model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-    fit_model(
-        model, task, data, cases=cases, targets=task.encode(LABELS.loc[cases]), validation=((), np.zeros((0, 1), int)),
-        config=TrainConfig(epochs=1, batch_cases=batch_cases), min_cases=min_cases, seed=0, device="cpu",
-    )  # fmt: skip
+    settings = on_cpu(epochs=1, batch_cases=batch_cases, min_cases=min_cases)
+    fit_model(model, learned[0], labelled(learned, CASES[:7]), labelled(learned, ()), settings, seed=0)
     assert seen == expected
 
 
@@ -194,16 +191,13 @@ class Outspoken(UMEML):
 
 @pytest.mark.parametrize("on_linear", [False, True])
 def test_a_model_has_its_say_between_backward_and_step(learned, on_linear):
-    task, data = learned
     torch.manual_seed(0)
     model = inner = Outspoken(WIDTH, [3], 2, SMALL)
     before = {name: weight.clone() for name, weight in inner.state_dict().items()}
     if on_linear:
         model = LinearBlend(inner, torch.zeros(2, 3), torch.zeros(2))
-    fit_model(
-        model, task, data, cases=CASES, targets=task.encode(LABELS), validation=((), np.zeros((0, 1), int)),
-        config=TrainConfig(epochs=2, batch_cases=4, modality_dropout=0.5), seed=0, device="cpu",
-    )  # fmt: skip
+    settings = on_cpu(epochs=2, batch_cases=4, modality_dropout=0.5)
+    fit_model(model, learned[0], labelled(learned, CASES), labelled(learned, ()), settings, seed=0)
     assert [cases for cases, _, _ in inner.scores] == [4] * 4
     assert [score for _, score, _ in inner.scores] == pytest.approx([true for _, _, true in inner.scores], abs=1e-6)
     assert all(torch.equal(weight, before[name]) for name, weight in inner.state_dict().items())
@@ -223,7 +217,7 @@ def test_training_and_prediction_use_one_thread_whatever_the_process_had(learned
 @pytest.mark.parametrize("name", ["umeml", "abmil", "snn"])
 def test_training_on_another_device_gives_the_same_and_waits_once_an_epoch(learned, name, monkeypatch):
     """See `tests.stand_in`: no tensor of the CPU is mixed in, and the host waits for nothing but the losses of an epoch."""
-    task, data = learned
+    cases = labelled(learned, CASES), labelled(learned, ())
     adam = torch.optim.Adam
     monkeypatch.setattr(torch.optim, "Adam", lambda *args, fused, **options: adam(*args, **options))  # fused: CUDA, CPU
     settings = {"umeml": SMALL.model_copy(update={"dropout": 0.0, "attention_dropout": 0.0})}
@@ -234,12 +228,8 @@ def test_training_on_another_device_gives_the_same_and_waits_once_an_epoch(learn
         model = kind(WIDTH, [3], 2, settings.get(name) or kind.Config.model_validate({"dropout": 0.0}))
         with StandIn() as there:
             model.to(device)
-            histories.append(
-                fit_model(
-                    model, task, data, cases=CASES, targets=task.encode(LABELS), validation=((), np.zeros((0, 1), int)),
-                    config=TrainConfig(epochs=2, batch_cases=3, modality_dropout=0.3), seed=0, device=device,
-                )
-            )  # fmt: skip
+            fit_settings = FitSettings(TrainConfig(epochs=2, batch_cases=3, modality_dropout=0.3), device)
+            histories.append(fit_model(model, learned[0], *cases, fit_settings, seed=0))
             if device == "meta":
                 assert there.waits == ["copy to the CPU"] * 2
             weights.append({key: x.detach().to("cpu") for key, x in model.state_dict().items()})

@@ -1,4 +1,4 @@
-"""`python -m workflows.store ls|check|prune|rm STORE`: what a feature store holds, whether it is whole, and how it gets smaller."""
+"""`run_pipeline store ls|check|prune|rm STORE`: what a feature store holds, whether it is whole, and how it gets smaller."""
 
 import argparse
 import sys
@@ -7,77 +7,77 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from preprocessing.features.maintenance import Entry
     from preprocessing.features.store import FeatureStore
 
 ALL_GOOD, DAMAGED, WRONG_INPUT = 0, 1, 2
 EPILOG = """\
 examples:
-  python -m workflows.store ls features.zarr
-  python -m workflows.store check s3://bucket/features.zarr --deep
-  python -m workflows.store prune features.zarr --dry-run
-  python -m workflows.store rm features.zarr --encoder uni --yes
+  run_pipeline store ls features.zarr
+  run_pipeline store check s3://bucket/features.zarr --deep
+  run_pipeline store prune features.zarr --dry-run
+  run_pipeline store rm features.zarr --encoder uni --yes
 
-exit codes: 0 success; 1 check found groups that are damaged or cannot be read; 2 invalid input, nothing was changed
+exit codes: 0 success; 1 check found groups that are damaged or cannot be read;
+  2 invalid input, nothing was changed
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (see `--help`)."""
     arguments = _parser().parse_args(argv)
-    from rich.console import Console
-
+    from pipeline.terminal.logs import print_error
     from preprocessing.features.store import FeatureStore
     from preprocessing.io.errors import InputError
 
-    out = Console(highlight=False, markup=False, soft_wrap=True)
     try:
         store = FeatureStore(arguments.store)
         store.require()
-        return {"ls": ls, "check": check, "prune": prune, "rm": rm}[arguments.command](store, arguments, out)
+        return {"ls": ls, "check": check, "prune": prune, "rm": rm}[arguments.command](store, arguments)
     except InputError as error:
-        Console(stderr=True).print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        print_error(str(error))
         return WRONG_INPUT
 
 
-def ls(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
+def ls(store: "FeatureStore", arguments: argparse.Namespace) -> int:
     """Print what is there: by recipe and encoder, or with `--slides` group by group."""
+    from pipeline.terminal.logs import columns, out, print_line
     from preprocessing.features.maintenance import entries
 
     found = list(entries(store, stale_hours=arguments.stale_hours))
     if arguments.slides:
-        _table(out, ("group", "slide", "encoder", "recipe", "state", "size"), map(_row, found))
+        names = ("group", "slide", "encoder", "recipe", "state", "size")
+        _print_rows(names, list(map(_row, found)), width=columns(out) if out.is_terminal else sys.maxsize)
     else:
         together: dict[tuple[str, str, str, str], list[Entry]] = {}
         for entry in found:
             together.setdefault((entry.kind, entry.encoder, entry.recipe, entry.state), []).append(entry)
-        rows = (
+        rows = [
             (*head, str(len({e.slide_id for e in group if not e.is_temporary}) or ""), str(len(group)), _size(group))
             for head, group in sorted(together.items())
-        )
-        _table(out, ("kind", "encoder", "recipe", "state", "slides", "groups", "size"), rows)
+        ]
+        _print_rows(("kind", "encoder", "recipe", "state", "slides", "groups", "size"), rows, width=columns(out))
     slides = {entry.slide_id for entry in found if not entry.is_temporary}
-    out.print(f"{store.place}: {len(slides)} slides, {len(found)} groups, {_size(found)}")
+    print_line(f"{store.place}: {len(slides)} slides, {len(found)} groups, {_size(found)}")
     return ALL_GOOD
 
 
-def check(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
+def check(store: "FeatureStore", arguments: argparse.Namespace) -> int:
     """Print what is not whole; the exit code tells whether anything is damaged. A deep check adds missing checksums."""
+    from pipeline.terminal.logs import print_line
     from preprocessing.features.maintenance import WASTE, add_checksums, entries
 
     found = list(entries(store, stale_hours=arguments.stale_hours, deep=arguments.deep))
     for entry in found:
         if entry.state != "whole":
-            out.print(f"{entry.state}: {entry.name} ({_size([entry])})")
+            print_line(f"{entry.state}: {entry.name} ({_size([entry])})")
     damaged, unreadable = (sum(entry.state == state for entry in found) for state in ("damaged", "unreadable"))
     waste = sum(entry.state in WASTE for entry in found)
     unchecked = [entry for entry in found if entry.state == "whole" and not entry.has_checksums]
     if arguments.deep:
         for entry in unchecked:
             add_checksums(store, entry)
-    out.print(
+    print_line(
         f"{store.place}: {sum(entry.state == 'whole' for entry in found)} groups whole, {damaged} damaged, "
         + (f"{unreadable} unreadable, " if unreadable else "")
         + f"{waste - damaged} left behind"
@@ -91,16 +91,17 @@ def _on_checksums(deep: bool) -> str:
     return "checksums of what they hold now were added" if deep else "without checksums, which check --deep adds"
 
 
-def prune(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
+def prune(store: "FeatureStore", arguments: argparse.Namespace) -> int:
     """Remove what no run can use: damaged groups, parts of finished slides, temporary files and parts whose run died."""
     from preprocessing.features.maintenance import WASTE, entries
 
     found = entries(store, stale_hours=arguments.stale_hours, deep=arguments.deep)
-    return _remove(store, [entry for entry in found if entry.state in WASTE], arguments, out)
+    return _remove(store, [entry for entry in found if entry.state in WASTE], arguments)
 
 
-def rm(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> int:
+def rm(store: "FeatureStore", arguments: argparse.Namespace) -> int:
     """Remove the groups of an encoder, a slide or a key; all that is given must fit."""
+    from pipeline.terminal.logs import print_line
     from preprocessing.features.maintenance import entries
     from preprocessing.io.errors import InputError
 
@@ -114,11 +115,11 @@ def rm(store: "FeatureStore", arguments: argparse.Namespace, out: "Console") -> 
     ]
     busy = [entry for entry in fitting if entry.state == "busy"]
     for entry in busy:
-        out.print(f"kept: {entry.name}: a run may be writing it, or go on from it")
+        print_line(f"kept: {entry.name}: a run may be writing it, or go on from it")
     if not fitting:
         told = " ".join(f"--{name} {value}" for name, value in wanted.items())
         raise InputError(f"rm: nothing in {store.place} fits {told}; see ls")
-    return _remove(store, [entry for entry in fitting if entry not in busy], arguments, out)
+    return _remove(store, [entry for entry in fitting if entry not in busy], arguments)
 
 
 def _fits(entry: "Entry", wanted: dict[str, str]) -> bool:
@@ -126,23 +127,24 @@ def _fits(entry: "Entry", wanted: dict[str, str]) -> bool:
     return all(fnmatchcase(has[name], pattern) for name, pattern in wanted.items())
 
 
-def _remove(store: "FeatureStore", gone: list["Entry"], arguments: argparse.Namespace, out: "Console") -> int:
+def _remove(store: "FeatureStore", gone: list["Entry"], arguments: argparse.Namespace) -> int:
     """Remove them once the user agrees; what has changed since it was listed stays."""
+    from pipeline.terminal.logs import print_line
     from preprocessing.features.maintenance import inspect_entry
     from preprocessing.io.errors import InputError
 
     for entry in gone:
-        out.print(
+        print_line(
             f"{'would remove' if arguments.dry_run else 'to remove'}: {entry.name} ({entry.state}, {_size([entry])})"
         )
     if not gone or arguments.dry_run:
-        out.print(f"{store.place}: {len(gone)} groups, {_size(gone)}, {'would go' if gone else 'nothing to remove'}")
+        print_line(f"{store.place}: {len(gone)} groups, {_size(gone)}, {'would go' if gone else 'nothing to remove'}")
         return ALL_GOOD
     if not arguments.yes:
         if not sys.stdin.isatty():
             raise InputError(f"{len(gone)} groups would be removed; give --yes, or look first with --dry-run")
         if input(f"remove {len(gone)} groups, {_size(gone)}? [y/N] ").strip().lower() != "y":
-            out.print("nothing removed")
+            print_line("nothing removed")
             return ALL_GOOD
     removed = []
     for entry in gone:
@@ -153,8 +155,8 @@ def _remove(store: "FeatureStore", gone: list["Entry"], arguments: argparse.Name
             store.remove(entry.name)
             removed.append(entry)
         else:
-            out.print(f"kept: {entry.name} is {now.state} by now")
-    out.print(f"{store.place}: {len(removed)} groups removed, {_size(removed)} freed")
+            print_line(f"kept: {entry.name} is {now.state} by now")
+    print_line(f"{store.place}: {len(removed)} groups removed, {_size(removed)} freed")
     return ALL_GOOD
 
 
@@ -171,17 +173,17 @@ def _size(found: Iterable["Entry"]) -> str:
     return f"{size:.1f} TiB"
 
 
-def _table(out: "Console", head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns side by side; the text of a cell is never cut."""
-    table = [tuple(head), *map(tuple, rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-    for row in table:
-        out.print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def _print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> None:
+    from pipeline.terminal.logs import print_line
+    from pipeline.terminal.tables import format_list
+
+    for line in format_list(head, rows, width=width):
+        print_line(line)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m workflows.store",
+        "run_pipeline store",
         description="What a feature store holds, whether it is whole, and how it gets smaller.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -216,7 +218,3 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (("encoder", "name"), ("slide", "slide id"), ("key", "key in the store")):
         command.add_argument(f"--{name}", metavar="PATTERN", help=f"by {text}; * stands for anything")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,9 @@
-"""`python -m workflows.import_features FOLDER`: import patch features of CLAM, TRIDENT or STAMP into the feature store.
+"""`run_pipeline import FOLDER`: import patch features of CLAM, TRIDENT or STAMP into the feature store.
 
 The manifest that is written takes the place of the slides: `run_pipeline MANIFEST GENES`.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +17,19 @@ SUFFIXES = (".h5", ".hdf5")
 COLUMNS = ["slide_id", "case_id", "path", "n_tiles", "features"]  # of the manifest
 EPILOG = """\
 examples:
-  python -m workflows.import_features features/h5_files --format clam --encoder uni --mpp 0.5 --tile-px 256 --out uni.csv
-  python -m workflows.import_features trident/20x_256px/features_uni_v1 --format trident --encoder uni --out uni.csv
-  python -m workflows.import_features stamp/virchow2 --format stamp --out virchow2.csv
+  run_pipeline import clam/h5_files --format clam --encoder uni --mpp 0.5 \\
+      --tile-px 256 --out uni.csv
+  run_pipeline import trident/20x_256px/features_uni_v1 --format trident \\
+      --encoder uni --out uni.csv
+  run_pipeline import stamp/virchow2 --format stamp --out virchow2.csv
 then
   run_pipeline uni.csv genes.csv
 
-Files are named after their slides. The case of a slide is derived from its TCGA barcode; correct others in column case_id.
+Files are named after their slides. The case of a slide is derived from its TCGA
+barcode; correct others in column case_id.
 
-exit codes: 0 success; 2 invalid input, nothing was imported; 3 finished, but some files could not be used
+exit codes: 0 success; 2 invalid input, nothing was imported;
+  3 finished, but some files could not be used
 """
 
 
@@ -197,7 +200,7 @@ def _require_alike(rows: list[dict[str, Any]], folder: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m workflows.import_features",
+        "run_pipeline import",
         description="Take patch features that CLAM, TRIDENT or STAMP made into the feature store.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -220,7 +223,3 @@ def _parser() -> argparse.ArgumentParser:
     add("--slide-mpp", type=float, metavar="MPP", help="microns per pixel of the slides' level 0, likewise")
     add("--stride-px", type=int, metavar="PX", help="distance of neighbouring tiles, likewise; default: edge to edge")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,16 @@
-"""`python -m workflows.export FORMAT RUN`: results of a run in the formats of other tools.
+"""`run_pipeline export FORMAT RUN`: results of a run in the formats of other tools.
 
-geojson    for QuPath: tissue outlines and tiles, with attention, contribution and prototype if the case is explained
-heatmap    pyramidal TIFF of attention, contribution and prototypes, for every explained slide
-clam, trident, stamp    HDF5 files of patch features, in the layout of these tools
-anndata    .h5ad: one file per case (tiles × features), and cohort.h5ad (cases × genes, with labels and predictions)
+geojson    for QuPath: tissue outlines and tiles, with attention, contribution
+           and prototype if the case is explained
+heatmap    pyramidal TIFF of attention, contribution and prototypes, for every
+           explained slide
+clam, trident, stamp
+           HDF5 files of patch features, in the layout of these tools
+anndata    .h5ad: one file per case (tiles × features), and cohort.h5ad
+           (cases × genes, with labels and predictions)
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,12 +24,13 @@ ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
 FORMATS = ("geojson", "heatmap", "clam", "trident", "stamp", "anndata")
 EPILOG = """\
 examples:
-  python -m workflows.export geojson runs/first
-  python -m workflows.export heatmap runs/first --task grade
-  python -m workflows.export trident runs/first --out features/trident
-  python -m workflows.export anndata runs/first --case TCGA-06-0211
+  run_pipeline export geojson runs/first
+  run_pipeline export heatmap runs/first --task grade
+  run_pipeline export trident runs/first --out features/trident
+  run_pipeline export anndata runs/first --case TCGA-06-0211
 
-exit codes: 0 success; 2 invalid input, nothing was written; 3 finished, but some slides were not exported
+exit codes: 0 success; 2 invalid input, nothing was written;
+  3 finished, but some slides were not exported
 """
 
 
@@ -181,7 +185,7 @@ def _export_anndata(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m workflows.export",
+        "run_pipeline export",
         description=__doc__.partition("\n")[2],
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -200,7 +204,3 @@ def _parser() -> argparse.ArgumentParser:
         help="geojson: origin of coordinates, the corner of the scanned area (QuPath) or of the file; default: that of the run",
     )
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,42 @@
+"""`run_pipeline report RUN`: draw `report.html` of a finished run again, from the files in its folder."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+ALL_GOOD, WRONG_INPUT = 0, 2
+EPILOG = """\
+example:
+  run_pipeline report runs/first
+
+exit codes: 0 success; 2 the folder contains no finished run
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code (see `--help`)."""
+    arguments = _parser().parse_args(argv)
+    from pipeline.terminal.logs import print_error, print_line, start_logging
+    from preprocessing.io.errors import InputError
+    from workflows.report import write_report
+
+    start_logging(verbose=False)
+    try:
+        path = write_report(arguments.run)
+    except InputError as error:
+        print_error(str(error))
+        return WRONG_INPUT
+    print_line(f"report: {path}")
+    return ALL_GOOD
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "run_pipeline report",
+        description="Draw report.html of a finished run again.\nThe run folder is all that is needed, on any machine.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    return parser
