@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help install demo test test-slow lint docs reference pins cuda-check bench clean
+.PHONY: help install demo test test-slow mutants lint docs reference pins licences cuda-check bench clean
 
 help:  ## print these lines
 	@grep -E '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 14
@@ -26,6 +26,9 @@ test: install  ## run the fast tests and print their coverage
 test-slow: install  ## run the slow tests too
 	$(BIN)/python -m pytest -n 2 -m "not cuda"
 
+mutants: install  ## plant 100 small faults and count those that the fast tests notice; an hour
+	$(BIN)/python -m tools.mutants
+
 lint: install  ## ruff, mypy and import-linter, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,6 +44,9 @@ reference: install  ## write the generated pages of docs/reference/
 pins: install  ## resolve pyproject.toml and all its extras anew, into constraints.txt
 	$(BIN)/uv pip compile --quiet --upgrade --all-extras --no-annotate --custom-compile-command "make pins" \
 		--python $(BIN)/python --output-file constraints.txt pyproject.toml
+
+licences: install  ## list the licences of what is installed, and of the encoders' weights
+	$(BIN)/python -m tools.licences
 
 cuda-check: install  ## on a machine with a GPU: equality with the CPU, rates, memory; ten minutes, a table and cuda-check.json
 	$(BIN)/python tests/cuda/check.py

@@ -3,8 +3,8 @@
 Zhang, Wang, Meng, Tang, Li: "Knowledge-driven Subspace Fusion and Gradient Coordination for Multi-modal Learning", MICCAI
 2024 (arXiv 2406.13979). Section 2.1, the two subspaces: `GeneEncoder`, `Branch` and, in a file of its own,
 `DeformableCrossAttention`. Section 2.2, gene-guided consistency: `consistency`. Section 2.3, gradient coordination:
-`coordinated`, which training reaches through `SubspaceFusion.after_backward`. The gene encoder is the one of Chen et al.,
-"Pathomic Fusion", 2020.
+`models.layers.coordination`, which training reaches through `SubspaceFusion.after_backward`. The gene encoder is the one
+of Chen et al., "Pathomic Fusion", 2020.
 
 Where this departs from the paper or its released code, and why:
 
@@ -42,7 +42,8 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, linear, normalize
 
 from models.layers.attention import Attention
-from models.layers.deformable import DeformableCrossAttention
+from models.layers.coordination import coordinated, mean_over_processes
+from models.layers.deformable import DeformableCrossAttention, DeformableSettings
 from models.layers.devices import on_device, without_autocast
 from models.layers.packed import ByCase
 from models.layers.projection import PatchProjection
@@ -241,13 +242,13 @@ class Branch(nn.Module):
         if isinstance(self.attention, Attention):
             nowhere = self._nowhere(genes)
             return ReadMap(f + self.attention(queries[None], source[None])[0], nowhere, nowhere[0] > 0)
-        looked = self.attention(one.laid_out(queries), one.laid_out(source), one.layout.mask(), explain=explain)
+        attended = self.attention(one.laid_out(queries), one.laid_out(source), one.layout.mask(), explain=explain)
         side = self.config.consistency_side
-        share = adaptive_avg_pool2d(looked.has_tissue[None], side)  # of the points that have tissue; others add zeros
-        offsets = adaptive_avg_pool2d(looked.offsets, side) / share.masked_fill(share == 0, 1)
+        share = adaptive_avg_pool2d(attended.has_tissue[None], side)  # of the points that have tissue; others add zeros
+        offsets = adaptive_avg_pool2d(attended.offsets, side) / share.masked_fill(share == 0, 1)
         has_tissue = (share > 0).expand(2, -1, -1).flatten()
-        attention = None if looked.attention is None else one.by_patch(looked.attention)
-        return ReadMap(f + looked.values, offsets.flatten(1), has_tissue, attention)
+        attention = None if attended.attention is None else one.by_patch(attended.attention)
+        return ReadMap(f + attended.values, offsets.flatten(1), has_tissue, attention)
 
     def _over_slides(
         self,
@@ -264,8 +265,7 @@ class Branch(nn.Module):
 
 
 def _deformable(config: SubspaceConfig) -> DeformableCrossAttention:
-    return DeformableCrossAttention(
-        config.hidden,
+    settings = DeformableSettings(
         heads=config.heads,
         head_width=config.head_width,
         groups=config.offset_groups,
@@ -275,13 +275,14 @@ def _deformable(config: SubspaceConfig) -> DeformableCrossAttention:
         dropout=config.attention_dropout,
         chunk_mib=config.chunk_mib,
     )
+    return DeformableCrossAttention(config.hidden, settings)
 
 
 def _plain(config: SubspaceConfig) -> Attention:
     return Attention(config.hidden, heads=config.heads, dropout=config.attention_dropout)
 
 
-# Losses and gradients
+# The consistency loss
 
 
 def consistency(
@@ -304,32 +305,6 @@ def consistency(
     offsets_similar = normalize(by_group @ by_group.mT, dim=2).mean(0)
     cases = len(genes) if counted is None else counted.sum().clamp(min=1)
     return (similar - offsets_similar).square().sum() / cases
-
-
-def coordinated(gives_way: Float[Tensor, "K H"], other: Float[Tensor, "K H"]) -> Float[Tensor, "K H"]:
-    """The first gradient, freed of what works against the second (section 2.3).
-
-    Row by row: where the two are at an obtuse angle, the first loses its component along the second and is stretched to
-    the length it had. A row that points straight against the other has nothing left: it becomes zero.
-    """
-    dot = (gives_way * other).sum(1, keepdim=True)
-    before = gives_way.norm(dim=1, keepdim=True)
-    left = gives_way - dot / other.square().sum(1, keepdim=True).clamp(min=torch.finfo(dot.dtype).tiny) * other
-    length = left.norm(dim=1, keepdim=True)
-    is_left = length > before * torch.finfo(dot.dtype).eps ** 0.5  # less is rounding
-    stretched = torch.where(is_left, left * before / length.clamp(min=torch.finfo(dot.dtype).tiny), 0)
-    return torch.where(dot < 0, stretched, gives_way)
-
-
-def mean_over_processes(scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """The mean over all training processes, which hold different cases of a step; of a single process, its scores."""
-    from torch import distributed
-
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return scores
-    total = scores.clone()
-    distributed.all_reduce(total)
-    return total / distributed.get_world_size()
 
 
 # The model
@@ -368,7 +343,7 @@ class SubspaceFusion(nn.Module):
         its `DeformableOutput.attention`.
 
         Raises:
-            ValueError: a training step of a single case, where consistency is to refuse it; patches without places.
+            ValueError: a training step of a single case, where consistency is to refuse it; patches without positions.
         """
         if self.training and len(batch) < self.config.min_cases:
             raise ValueError(
@@ -395,7 +370,7 @@ class SubspaceFusion(nn.Module):
     def after_backward(self, output: ModelOutput, score: Score) -> None:
         """Gradient coordination, in the gradient of the head: the branch that is right less often gives way to the other.
 
-        Whatever stands beside the branches in the logits, as a linear offset, stands beside each of them when it is scored.
+        Whatever else adds to the logits, beside the branches, is added to each of them when it is scored.
         Nothing happens where scores are equal, or where the cases of the step define none.
         """
         gradient = self.head.weight.grad
@@ -437,10 +412,12 @@ class SubspaceFusion(nn.Module):
 
     def _map(self, patches: Float[Tensor, "n P"], cells: Int[Tensor, "n 2"]) -> SlideMap:
         if self.config.attention == "plain":
-            places = torch.arange(len(patches))
-            return SlideMap(Layout(places, torch.ones_like(places), places, 1, len(patches)), patches)
+            cell = torch.arange(len(patches))
+            return SlideMap(Layout(cell, torch.ones_like(cell), cell, 1, len(patches)), patches)
         one = lay_out(cells, min_side=self.config.min_side)
-        while self.kept_mib(len(one.places), one.height * one.width) > self.config.memory_mib and len(one.places) > 1:
+        while (
+            self.kept_mib(len(one.occupied), one.height * one.width) > self.config.memory_mib and len(one.occupied) > 1
+        ):
             one = lay_out(cells, min_side=self.config.min_side, halvings=one.halvings + 1)
         if one.halvings:
             warn_pooled(self.config.memory_mib)

@@ -144,7 +144,7 @@ class MeanPatch(nn.Module):
     def forward(self, patches: Float[Tensor, "R H"], packing: Packing) -> Float[Tensor, "B 1 H"]:
         """The mean over each case's patches; zero where there are none."""
         shares = torch.tensor([1 / max(size, 1) for size in packing.sizes], dtype=patches.dtype)
-        return packing.gather(packing.spread(on_device(shares[:, None], patches.device)), patches)
+        return packing.gather(packing.broadcast(on_device(shares[:, None], patches.device)), patches)
 
 
 class GenomicEncoder(nn.Module):
@@ -368,7 +368,7 @@ class UMEML(nn.Module):
             seen = list(self.pathology.attentions(patches, packing))
             of_class = self.slide_side.attention(prototypes)  # (B, P)
             extras["patch_attention"] = packing.real(seen[-1]).T
-            carried = torch.stack(seen).mean(0) * packing.spread(of_class / of_class.sum(1, keepdim=True))
+            carried = torch.stack(seen).mean(0) * packing.broadcast(of_class / of_class.sum(1, keepdim=True))
             extras["class_attention"] = packing.real(carried).sum(1)
         if isinstance(self.gene_side, Side) and groups is not None:
             extras["group_prototypes"] = groups.detach() * batch.has_omics[:, None, None]

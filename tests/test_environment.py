@@ -1,6 +1,9 @@
+import ast
 import re
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,61 @@ def test_citation_names_the_version_and_both_papers():
     assert citation["version"] in (ROOT / "CHANGELOG.md").read_text()
     assert citation["license"] == PROJECT["license"]
     assert len(citation["references"]) == 2
+
+
+NOT_IMPORTED = {"openslide-bin"}  # the library behind openslide-python
+OPTIONAL = {
+    canonicalize_name(Requirement(text).name)
+    for name, texts in PROJECT["optional-dependencies"].items()
+    if name not in ("dev", "docs")
+    for text in texts
+}
+CORE = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+
+
+def imports(node, *, guarded=False):
+    """Names of the packages imported below a node, and whether an import stands within `extra(…)` or for type checkers only."""
+    for child in ast.iter_child_nodes(node):
+        inside = guarded
+        if isinstance(child, ast.With):
+            inside |= any(ast.unparse(item.context_expr).startswith("extra(") for item in child.items)
+        if isinstance(child, ast.If):
+            inside |= ast.unparse(child.test) == "TYPE_CHECKING"
+        names = [alias.name for alias in child.names] if isinstance(child, ast.Import) else []
+        names += [child.module] if isinstance(child, ast.ImportFrom) else []
+        yield from ((name.partition(".")[0], inside) for name in names)
+        yield from imports(child, guarded=inside)
+
+
+@pytest.fixture(scope="module")
+def imported():
+    """Packages that the program imports, and those of them that it imports without a guard."""
+    of_module = {
+        module: {canonicalize_name(name) for name in names} for module, names in packages_distributions().items()
+    }
+    found, unguarded = set(), set()
+    for path in (path for package in PROJECT_PACKAGES for path in (ROOT / package).rglob("*.py")):
+        for module, is_guarded in imports(ast.parse(path.read_text())):
+            packages = of_module.get(module, set()) - {PROJECT["name"]}
+            if module in PROJECT_PACKAGES or module in sys.stdlib_module_names or not packages:
+                continue
+            found |= packages
+            unguarded |= set() if is_guarded else packages
+    return found, unguarded
+
+
+def test_what_is_imported_everywhere_is_required_and_what_is_required_is_imported(imported):
+    found, unguarded = imported
+    assert unguarded <= CORE
+    assert found >= CORE - NOT_IMPORTED
+
+
+def test_what_is_optional_is_imported_where_its_absence_is_said(imported):
+    found, _ = imported
+    assert found - CORE <= OPTIONAL
+    assert not CORE & OPTIONAL
+
+
+def test_all_extras_but_that_of_gpus_are_installed_for_the_tests():
+    (within,) = (Requirement(text) for text in PROJECT["optional-dependencies"]["dev"] if PROJECT["name"] in text)
+    assert within.extras == set(PROJECT["optional-dependencies"]) - {"dev", "cuda"}

@@ -22,6 +22,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from preprocessing.io.errors import InputError
+from preprocessing.io.extras import extra
 
 SITES = ("ZZ", "ZY", "Z0")
 SUBTYPES = ("IDHwt", "IDHmut-non-codel", "IDHmut-codel")
@@ -141,10 +142,10 @@ def _stamp_nuclei(
     if size_px <= margin:
         return
     count = rng.poisson(morphology.nuclei_per_mm2 * (size_px * mpp / 1000) ** 2)
-    places = rng.integers(0, size_px - margin, (count, 2))
+    corners = rng.integers(0, size_px - margin, (count, 2))
     chances = rng.random(count)
     choices = rng.integers(0, len(stamps), count)
-    for (y, x), chance, choice in zip(places.tolist(), chances.tolist(), choices.tolist(), strict=True):
+    for (y, x), chance, choice in zip(corners.tolist(), chances.tolist(), choices.tolist(), strict=True):
         stamp = stamps[choice]
         half = len(stamp) // 2
         if where[y + half, x + half] and chance < 0.85 + 0.25 * cellularity[y + half, x + half]:
@@ -193,12 +194,14 @@ def write_svs(
         tile_px: tile side of every level, a multiple of 16.
         levels: reductions of the levels; the first is 1.
     """
+    with extra("demo", "the demo"):
+        import imagecodecs  # noqa: F401  # tifffile compresses by it
     import tifffile
 
     height, width = image.shape[:2]
     head = f"Aperio Image Library v12.0.15 \r\n{width}x{height} [0,0 {width}x{height}] ({tile_px}x{tile_px})"
-    facts = {"AppMag": None if power is None else f"{power:g}", "MPP": None if mpp is None else f"{mpp:g}"}
-    tail = "".join(f"|{key} = {value}" for key, value in facts.items() if value) + f"|Filename = {path.stem}"
+    metadata = {"AppMag": None if power is None else f"{power:g}", "MPP": None if mpp is None else f"{mpp:g}"}
+    tail = "".join(f"|{key} = {value}" for key, value in metadata.items() if value) + f"|Filename = {path.stem}"
     text = f"{head} JPEG/RGB Q=80{tail}"
     jpeg: dict[str, Any] = {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": 80}}
     full = Image.fromarray(image)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline.inference.distribution_shift import DistributionShift
     from pipeline.inference.prediction import PreparedCohort
     from pipeline.inference.trained import Predictor
     from pipeline.metrics.report import CohortShift
@@ -31,16 +32,13 @@ def predict(
 
     from pipeline.cluster.threads import limit_threads
     from pipeline.cluster.workers import choose_device
-    from pipeline.inference.cohort_shift import summarise_cohort
     from pipeline.inference.diagnoses import write_diagnoses
-    from pipeline.inference.distribution_shift import TABLE, assess_cases, shift_table
+    from pipeline.inference.distribution_shift import not_assessed
     from pipeline.inference.new_cohort import prediction_rows, with_labels
     from pipeline.inference.prediction import log_missing_genes, predict_cases, prepare_cohort
-    from pipeline.inference.previous_table import PreviousTable
-    from preprocessing.features.store import FeatureStore
+    from pipeline.inference.previous_table import PreviousTable, with_checksums
 
     config, cohort, run, workers = context.config, context.cohort, context.run, context.workers
-    store = FeatureStore(config.store)
     device = workers.device if config.scheduler is None else choose_device("auto")
     limit_threads(device)  # as in training, so that the numbers agree
     with run.stage("prediction"):
@@ -56,31 +54,61 @@ def predict(
             one.task: log_missing_genes(one, prepared.members[one.task], cohort) for one in predictors
         }
         previous = PreviousTable(run.folder / "predictions.csv", ("task", "case_id"))
-        pending = previous.pending(prepared.fingerprints)
+        keys = slide_keys(context, features)
+        unassessed = not_assessed(run.folder, predictors, keys, prepared.fingerprints)
+        pending = previous.pending(prepared.fingerprints, incomplete=unassessed)
         predicted = predict_cases(pending, predictors, prepared, device=device)
     with run.stage("distribution shift"):
-        keys = slide_keys(context, features)
-        shifts = assess_cases(pending, predictors, prepared, cohort, keys, store=store)
-        run.write_table(TABLE, shift_table(run.folder, shifts, pending, prepared.fingerprints))
-    rescaled = config.rescale != "none"
-    by_task = {
-        one.task: summarise_cohort(one, shifts[one.task], cohort, rescaled=rescaled)
-        for one in predictors
-        if one.task in shifts
-    }
-    run.record["cohort_shift"] = {task: summary.model_dump() for task, summary in by_task.items()}
+        shifts, by_task = assess_shift(context, predictors, prepared, pending, keys)
     rows = [
         prediction_rows(one, predicted.get(one.task), prepared.fingerprints[one.task], cases, shifts.get(one.task))
         for one in predictors
     ]
-    predictions = with_labels(previous.updated(pd.concat(rows)), cohort.labels)
-    run.write_table("predictions.csv", predictions)
+    predictions = with_labels(
+        previous.updated(pd.concat(rows)), cohort.labels, {one.task: one.definition for one in predictors}
+    )
+    run.write_table("predictions.csv", with_checksums(predictions))
     write_diagnoses(run, predictions, cohort.annotations)
     present = predictions[predictions["case_id"].isin(cases["case_id"])]  # without cases of earlier calls only
     with run.stage("evaluation"):
         reports = validate(context, predictors, prepared, present, by_task, device=device)
     explain(context, predictors, prepared, predictions)
     return reports
+
+
+def assess_shift(
+    context: "RunContext",
+    predictors: Sequence["Predictor"],
+    prepared: "PreparedCohort",
+    pending: Mapping[str, Sequence[str]],
+    keys: Mapping[str, Sequence["SlideKeys"]],
+) -> tuple[dict[str, "DistributionShift"], dict[str, "CohortShift"]]:
+    """Compare the pending cases, and the cohort, with the models' reference cohorts; write `distribution_shift.csv`.
+
+    Args:
+        context: the run.
+        predictors: the trained models, one per task.
+        prepared: the inputs of the models.
+        pending: ids of new and changed cases, by task.
+        keys: of the slides of each case in the store.
+
+    Returns:
+        The shift of each pending case, and that of the cohort, by task.
+    """
+    from pipeline.inference.cohort_shift import summarise_cohort
+    from pipeline.inference.distribution_shift import TABLE, assess_cases, shift_table
+    from preprocessing.features.store import FeatureStore
+
+    config, cohort, run = context.config, context.cohort, context.run
+    shifts = assess_cases(pending, predictors, prepared, cohort, keys, store=FeatureStore(config.store))
+    run.write_table(TABLE, shift_table(run.folder, shifts, pending, prepared.fingerprints))
+    by_task = {
+        one.task: summarise_cohort(one, shifts[one.task], cohort, rescaled=config.rescale != "none")
+        for one in predictors
+        if one.task in shifts
+    }
+    run.record["cohort_shift"] = {task: summary.model_dump() for task, summary in by_task.items()}
+    return shifts, by_task
 
 
 def slide_keys(context: "RunContext", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:
@@ -138,13 +166,13 @@ def validate(
 
     from pipeline.inference.new_cohort import baseline_fingerprints, evaluate
     from pipeline.inference.prediction import predict_baselines
-    from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_numbers
+    from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_checksums, with_numbers
     from pipeline.metrics import Bootstrap
     from pipeline.metrics.report import to_json
 
     config, cohort, run = context.config, context.cohort, context.run
     previous = PreviousTable(run.folder / "baselines.csv", ("task", "case_id", "baseline"))
-    known = {(task, case): mark for (task, case, _), mark in previous.fingerprints().items()}
+    known = previous.case_fingerprints()
     rows = []
     for one in predictors:
         fingerprints = baseline_fingerprints(prepared.fingerprints[one.task], cohort.labels)
@@ -153,7 +181,7 @@ def validate(
         predicted["task"], predicted[FINGERPRINT] = one.task, predicted["case_id"].map(fingerprints)
         rows.append(predicted)
     baselines = previous.updated(pd.concat(rows, ignore_index=True))
-    run.write_table("baselines.csv", baselines)
+    run.write_table("baselines.csv", with_checksums(baselines))
     tables = with_numbers(predictions), with_numbers(baselines)
     bootstrap = Bootstrap(config.bootstrap, config.seed)
     found = {one.task: evaluate(one, *tables, bootstrap=bootstrap) for one in predictors}

@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "run_pipeline",
         usage=USAGE,
-        description="Predict glioma grade, subtype and survival from whole-slide images and genes.",
+        description="Predict survival, grade, subtype or any label from slides and genes.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
@@ -131,8 +131,10 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     add(
         "--task",
         action="append",
-        metavar="NAME",
-        help="survival, grade, subtype, …; repeatable; default: all with labels",
+        metavar="NAME[=COLUMN[:KIND]]",
+        help="survival, grade, subtype, …, or a task of your own: a name, a column of the table of labels and its kind "
+        "(classification, regression, survival with TIME,EVENT; default: by the values), as in mgmt=MGMT_status; repeatable; "
+        "default: survival, grade and subtype, where there are labels",
     )
     add("--clinical", metavar="FILE", help="table of labels by case; default: label columns of GENES")
     add(

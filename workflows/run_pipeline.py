@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.run.context import RunContext
     from pipeline.run.folder import Run
     from pipeline.slides.recipe import FeatureRecipe
+    from pipeline.tasks import Task
     from preprocessing.cohort import Cohort
 
 log = logging.getLogger("run_pipeline")
@@ -144,6 +145,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from pipeline.inference.compatibility import check_cohort
     from pipeline.inference.recipe import with_recipe
     from pipeline.inference.trained import load_trained, scalers_of
+    from pipeline.planning.labels import read_known_labels, read_labels
     from pipeline.run.console import show_cohort, show_encoder, show_plans
     from pipeline.run.folder import require_same_run
     from pipeline.slides.recipe import FeatureRecipe
@@ -156,8 +158,12 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
     features = sorted({name for one in predictors for name in one.features})
     cohort = read_cohort(config, paths, trained=bool(predictors), features=features)
+    tasks = {one.task: one.definition for one in predictors}
     if predictors:
-        cohort = cohort.rescaled(scalers_of(predictors), config.rescale)
+        cohort = read_known_labels(cohort, tasks.values()).rescaled(scalers_of(predictors), config.rescale)
+    elif config.until == "train":
+        labelled = read_labels(cohort, config.task_specs())
+        cohort, tasks = labelled.cohort, labelled.tasks
     check_cohort(config, predictors, cohort)
     if config.until == "train":
         require_cases(config.explain, cohort.used_cases())
@@ -165,7 +171,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
         config = config.model_copy(update={"tiles": cohort.precomputed.tiles})
     show_cohort(cohort)  # before the plans: how tables were read explains what is wrong with them
     show_encoder(config, cohort)
-    plans = [] if predictors else plan(config, cohort, cohort.used_cases())
+    plans = [] if predictors else plan(config, cohort, tasks, cohort.used_cases())
     config = config.model_copy(update={"encoder": workers.call(config.encoder.settled, workers.device)})
     FeatureStore(paths.store).check()
     recipe = FeatureRecipe.from_config(config, paths, workers.device)
@@ -219,8 +225,10 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
         trained = plans
     require_complete(run.folder, cohort, plans=trained, keeps_earlier=bool(predictors))
     failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
+    tasks = {one.name: one for one in (*(plan.task for plan in trained), *(one.definition for one in predictors))}
+    run.record["tasks"] = {name: task.to_json() for name, task in tasks.items()}
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
-    show_results(run.folder, reports, failures, given_up)
+    show_results(run.folder, tasks, reports, failures, given_up)
     log.info("report: %s", write_report(run.folder))
     show_warnings()
     return SOME_FAILED if failures or given_up else ALL_GOOD
@@ -234,22 +242,18 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Se
         paths: the paths that workers use.
         trained: whether the run predicts with trained models, which may start with slides that have no genes yet.
     """
-    from preprocessing.cohort import load_cohort
+    from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort
     from preprocessing.features.store import FeatureStore
 
-    return load_cohort(
-        paths.slides,
-        config.genes,
-        clinical=config.clinical,
-        further_tables=config.further_tables,
+    files = CohortFiles(paths.slides, config.genes, config.clinical, config.further_tables)
+    options = CohortOptions(
         cases=config.cases,
-        slide_options=config.slide_options(masks=paths.masks),
+        slides=config.slide_options(masks=paths.masks),
         tables=config.table_options(),
-        features=features,
-        store=FeatureStore(paths.store),
+        features=frozenset(features),
         must_share=not trained,
-        isolated=config.workers != 0,
     )
+    return load_cohort(files, options, store=FeatureStore(paths.store), isolated=config.workers != 0)
 
 
 def write_ledgers(
@@ -270,7 +274,9 @@ def write_ledgers(
     return failures, cases
 
 
-def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> list["TaskPlan"]:
+def plan(
+    config: "Config", cohort: "Cohort", tasks: Mapping[str, "Task"], usable_cases: Sequence[str]
+) -> list["TaskPlan"]:
     """Plan the tasks with their folds; none where the run ends before training.
 
     Raises:
@@ -291,7 +297,7 @@ def plan(config: "Config", cohort: "Cohort", usable_cases: Sequence[str]) -> lis
     if config.until != "train":
         return []
     check_gene_groups(config, cohort.omics)
-    return plan_tasks(config, cohort.labels.reindex(list(usable_cases)), cohort.omics)
+    return plan_tasks(config, tasks, cohort.labels.reindex(list(usable_cases)), cohort.omics)
 
 
 if __name__ == "__main__":

@@ -119,9 +119,9 @@ def fold_jobs(context: "RunContext", plan: "TaskPlan", features: Mapping[str, st
     model, *comparators = config.candidates()
     gene_sets, gene_notes = gene_groups(config, cohort.omics, model)
     final = FoldJob(
-        task=plan.name,
+        task=plan.task,
         fold=plan.final,
-        labels=cohort.labels.reindex(cases),
+        labels=plan.task.prepare(cohort.labels.reindex(cases)),
         vocabulary=plan.vocabulary,
         omics=run.folder / "omics.npz",
         gene_sets=gene_sets,

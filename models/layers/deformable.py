@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -60,11 +60,11 @@ class DeformableOutput:
     attention: Float[Tensor, "H W"] | None = None
 
 
-class DeformableCrossAttention(nn.Module):
-    """The cells of one map attend to samples of another map of the same extent.
+@dataclass(frozen=True)
+class DeformableSettings:
+    """Settings of the attention; the defaults are those of the released code.
 
-    Args:
-        width: D of both maps and of what is gathered.
+    Attributes:
         heads: of attention.
         head_width: channels of a head.
         groups: of channels, each with its offsets; heads are split over them.
@@ -75,26 +75,51 @@ class DeformableCrossAttention(nn.Module):
         chunk_mib: memory for the position bias at a time; None: `CPU_CHUNK_MIB`, or a share of what a GPU has free.
     """
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        heads: int = 8,
-        head_width: int = 64,
-        groups: int = 8,
-        stride: int = 4,
-        kernel: int = 6,
-        reach: float = 4.0,
-        dropout: float = 0.1,
-        chunk_mib: float | None = None,
-    ) -> None:
+    heads: int = 8
+    head_width: int = 64
+    groups: int = 8
+    stride: int = 4
+    kernel: int = 6
+    reach: float = 4.0
+    dropout: float = 0.1
+    chunk_mib: float | None = None
+
+
+class _Samples(NamedTuple):
+    """What all queries attend to: S samples of the other map.
+
+    Attributes:
+        keys: of each sample.
+        values: likewise.
+        positions: (x, y) of the samples of each group, −1 to 1 over the map.
+        shares: how much of each sample is real, 0 to 1; None without a mask.
+    """
+
+    keys: Float[Tensor, "S heads d"]
+    values: Float[Tensor, "S heads d"]
+    positions: Float[Tensor, "groups S 2"]
+    shares: Float[Tensor, "groups S"] | None
+
+
+class DeformableCrossAttention(nn.Module):
+    """The cells of one map attend to samples of another map of the same extent.
+
+    Args:
+        width: D of both maps and of what is gathered.
+        settings: of the attention.
+    """
+
+    def __init__(self, width: int, settings: DeformableSettings | None = None) -> None:
         super().__init__()
-        inner, hidden = heads * head_width, width // 4
+        settings = settings or DeformableSettings()
+        heads, groups, stride, kernel = settings.heads, settings.groups, settings.stride, settings.kernel
+        inner, hidden = heads * settings.head_width, width // 4
         if heads % groups or width % groups:
             raise ValueError(f"{heads} heads and a width of {width} cannot be split over {groups} groups")
         if kernel < stride or (kernel - stride) % 2:
             raise ValueError(f"a kernel of {kernel} has no even margin about a stride of {stride}; choose {stride + 2}")
-        self.heads, self.groups, self.hidden, self.reach, self.chunk_mib = heads, groups, hidden, reach, chunk_mib
+        self.heads, self.groups, self.hidden = heads, groups, hidden
+        self.reach, self.chunk_mib, self.dropout = settings.reach, settings.chunk_mib, settings.dropout
         self.stride, self.kernel, self.margin = stride, kernel, (kernel - stride) // 2
         self.query = nn.Conv2d(width, inner, 1, groups=groups, bias=False)
         self.key = nn.Conv2d(width, inner, 1, groups=groups, bias=False)
@@ -114,7 +139,6 @@ class DeformableCrossAttention(nn.Module):
             nn.ReLU(inplace=True),
             nn.Linear(hidden, heads // groups, bias=False),
         )
-        self.dropout = dropout
 
     def forward(
         self,
@@ -144,14 +168,14 @@ class DeformableCrossAttention(nn.Module):
         samples = _normalised(_grid(*offsets.shape[-2:], like=offsets.to(exact)) + offsets.movedim(1, -1).to(exact))
         read, shares = self._sample(source, samples, mask)
         k, v = (self._by_head(project(read[None])[0]) for project in (self.key, self.value))  # (S, heads, d)
-        places = _normalised(_grid(*queries.shape[:2], like=samples)).flatten(0, 1)  # (H · W, 2)
+        positions = _normalised(_grid(*queries.shape[:2], like=samples)).flatten(0, 1)  # (H · W, 2)
         q_rows, has_tissue = self._by_head(q), torch.ones_like(samples[0, ..., 0])
         if mask is not None:
-            q_rows, places = q_rows[cells], places[cells]
+            q_rows, positions = q_rows[cells], positions[cells]
             has_tissue = self._has_tissue(mask).to(exact)
             offsets = offsets * has_tissue
         tally = None if mask is None or not explain else samples.new_zeros(self.heads, len(k))
-        values = self._in_chunks(q_rows, places, k, v, samples.flatten(1, 2), shares, tally=tally)
+        values = self._in_chunks(q_rows, positions, _Samples(k, v, samples.flatten(1, 2), shares), tally=tally)
         attention = None if mask is None or tally is None else self._carried_back(tally, samples, mask)
         return DeformableOutput(self.output(values), offsets, has_tissue, attention)
 
@@ -184,46 +208,40 @@ class DeformableCrossAttention(nn.Module):
     def _in_chunks(
         self,
         q: Float[Tensor, "n heads d"],
-        places: Float[Tensor, "n 2"],
-        k: Float[Tensor, "S heads d"],
-        v: Float[Tensor, "S heads d"],
-        samples: Float[Tensor, "groups S 2"],
-        shares: Float[Tensor, "groups S"] | None,
+        positions: Float[Tensor, "n 2"],
+        samples: _Samples,
         *,
         tally: Float[Tensor, "heads S"] | None,
     ) -> Float[Tensor, "n inner"]:
-        numbers = self.groups * len(k) * (4 + 2 * self.hidden)  # that a query's bias takes
-        size = max(1, int(self._chunk_bytes(samples.device) / (numbers * samples.element_size())))
+        numbers = self.groups * len(samples.keys) * (4 + 2 * self.hidden)  # that a query's bias takes
+        size = max(1, int(self._chunk_bytes(q.device) / (numbers * samples.positions.element_size())))
         seed = int(torch.randint(2**31, ())) if self.training and self.dropout else None
         gathered: Tensor = _InChunks.apply(
-            partial(self._attend, seed, tally=tally), size, tuple(self.position.parameters()), q, places, k, v, samples, shares,
+            partial(self._attend, seed=seed, tally=tally), size, tuple(self.position.parameters()), q, positions, *samples,
             *self.position.parameters(),
         )  # fmt: skip
         return gathered
 
     def _attend(
         self,
-        seed: int | None,
         chunk: int,
         q: Float[Tensor, "n heads d"],
-        places: Float[Tensor, "n 2"],
-        k: Float[Tensor, "S heads d"],
-        v: Float[Tensor, "S heads d"],
-        samples: Float[Tensor, "groups S 2"],
-        shares: Float[Tensor, "groups S"] | None,
+        positions: Float[Tensor, "n 2"],
+        samples: _Samples,
         *,
-        tally: Float[Tensor, "heads S"] | None = None,
+        seed: int | None,
+        tally: Float[Tensor, "heads S"] | None,
     ) -> Float[Tensor, "n inner"]:
         """What a chunk of the queries gathers; the seed, if there is one, decides which of its attention is dropped.
 
         Their attention is added to the tally, but not when it is computed once more for the gradient.
         """
-        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
-        away = places[:, None] - samples[:, None]  # (groups, n, S, 2)
+        q, k, v = (x.transpose(0, 1) for x in (q, samples.keys, samples.values))
+        away = positions[:, None] - samples.positions[:, None]  # (groups, n, S, 2)
         bias = self.position(away.sign() * away.abs().log1p())  # (groups, n, S, heads of a group)
         logits = (q * q.shape[-1] ** -0.5) @ k.mT + bias.movedim(-1, 1).flatten(0, 1)  # (heads, n, S)
-        if shares is not None:
-            logits = logits + shares.log().repeat_interleave(self.heads // self.groups, 0)[:, None]
+        if samples.shares is not None:
+            logits = logits + samples.shares.log().repeat_interleave(self.heads // self.groups, 0)[:, None]
         weights = logits.softmax(-1)
         if tally is not None and not torch.is_grad_enabled():
             tally += weights.sum(1)
@@ -263,37 +281,37 @@ def _normalised(points: Float[Tensor, "*group h w 2"]) -> Float[Tensor, "*group 
 
 
 class _InChunks(torch.autograd.Function):
-    """`look(number, q[rows], places[rows], *seen)` for a few rows at a time, and so again for the gradient.
+    """`attend(number, q[rows], positions[rows], samples)` for a few rows at a time, and so again for the gradient.
 
     What `torch.utils.checkpoint` would do for each chunk; but sums of gradients, made once, are all that stays between two
-    chunks, and so the next one takes the memory that the last one has left. `look` must give the same when called again.
+    chunks, and so the next one takes the memory that the last one has left. `attend` must give the same when called again.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        look: Callable[..., Tensor],
+        attend: Callable[..., Tensor],
         size: int,
         weights: tuple[Tensor, ...],
         q: Tensor,
-        places: Tensor,
-        *seen: Any,
+        positions: Tensor,
+        *samples_and_weights: Any,
     ) -> Tensor:
-        """Args: the function, rows at a time, what else is learned, queries, their places; what all rows share, weights."""
-        shared = seen[: len(seen) - len(weights)]
-        ctx.look, ctx.size, ctx.weights = look, size, weights
+        """Args: the function, rows at a time, what else is learned, queries, their positions; the samples, the weights again."""
+        samples = _Samples(*samples_and_weights[: len(_Samples._fields)])
+        ctx.attend, ctx.size, ctx.weights = attend, size, weights
         ctx.autocast = _autocast_now(q.device.type)
-        ctx.save_for_backward(q, places, *shared)
+        ctx.save_for_backward(q, positions, *samples)
         gathered = q.new_empty(len(q), q.shape[1] * q.shape[2])
         for number, rows in enumerate(_rows(len(q), size)):
-            gathered[rows] = look(number, q[rows], places[rows], *shared)
+            gathered[rows] = attend(number, q[rows], positions[rows], samples)
         return gathered
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of queries, of what all rows share, and of the weights."""
-        q, places, *shared = ctx.saved_tensors
+        """Gradients of queries, of the samples, and of the weights."""
+        q, positions, *shared = ctx.saved_tensors
         shared = [None if x is None else x.detach().requires_grad_() for x in shared]
         learned = [*(x for x in shared if x is not None), *ctx.weights]
         to_q = torch.empty_like(q)
@@ -302,7 +320,7 @@ class _InChunks(torch.autograd.Function):
         for number, rows in enumerate(_rows(len(q), ctx.size)):
             with torch.enable_grad(), ctx.autocast():
                 queries = q[rows].detach().requires_grad_()
-                gathered = ctx.look(number, queries, places[rows], *shared)
+                gathered = ctx.attend(number, queries, positions[rows], _Samples(*shared))
             to_q[rows], *others = torch.autograd.grad(gathered, [queries, *learned], grad[rows].to(gathered.dtype))
             for total, other in zip(sums, others, strict=True):
                 total += other

@@ -77,7 +77,7 @@ class _Modularity(torch.autograd.Function):
         is_node = (scale > 0).to(S.dtype)
         nodes = packing.sum(is_node)  # (B, 1)
         mean = packing.sum(S) / nodes.clamp(min=1)
-        s = (S - packing.spread(mean)) * is_node  # near s̃, so that no digits are lost below
+        s = (S - packing.broadcast(mean)) * is_node  # near s̃, so that no digits are lost below
         product = _times_affinity if non_negative else _times_affinity_by_blocks
         degree, sA = product(torch.cat([is_node, s], 1), H, scale, packing).split([1, s.shape[1]], 1)
 
@@ -87,9 +87,9 @@ class _Modularity(torch.autograd.Function):
         per_edge = has_edges / edges.where(has_edges, 1.0)
 
         # s̃A, whose sum over the nodes is 0: s and s̃ have one product with it.
-        sA = sA - packing.spread(packing.sum(s * degree) * per_edge) * degree
+        sA = sA - packing.broadcast(packing.sum(s * degree) * per_edge) * degree
         value = -packing.sum(s * sA) * per_edge
-        ctx.save_for_backward(sA.mul_(packing.spread(-2 * per_edge)))
+        ctx.save_for_backward(sA.mul_(packing.broadcast(-2 * per_edge)))
         ctx.packing = packing
         return value
 
@@ -97,7 +97,7 @@ class _Modularity(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Float[Tensor, "B K"]) -> tuple[Float[Tensor, "R K"], None, None, None, None]:
         (slope,) = ctx.saved_tensors
-        return ctx.packing.spread(gradient) * slope, None, None, None, None
+        return ctx.packing.broadcast(gradient) * slope, None, None, None, None
 
 
 def _times_affinity(

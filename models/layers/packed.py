@@ -85,7 +85,7 @@ class Packing(ABC):
         """The sum over each case's rows; 0 for a case without any. Rows that are no case's must be 0."""
 
     @abstractmethod
-    def spread(self, x: Float[Tensor, "B K"]) -> Float[Tensor, "R K"]:
+    def broadcast(self, x: Float[Tensor, "B K"]) -> Float[Tensor, "R K"]:
         """What each case has, for each of its rows; no gradient flows back."""
 
     @abstractmethod
@@ -136,8 +136,8 @@ class ByCase(Packing):
         """See `Packing.sum`."""
         return torch.stack([x[rows].sum(0) for rows in self.slices])
 
-    def spread(self, x: Float[Tensor, "B K"]) -> Float[Tensor, "R K"]:
-        """See `Packing.spread`."""
+    def broadcast(self, x: Float[Tensor, "B K"]) -> Float[Tensor, "R K"]:
+        """See `Packing.broadcast`."""
         return x.detach().repeat_interleave(torch.tensor(self.sizes), 0, output_size=self.rows)
 
     def products(self, x: Float[Tensor, "R D"], vectors: Float[Tensor, "B K D"]) -> Float[Tensor, "R K"]:
@@ -228,8 +228,8 @@ class ByTile(Packing):
         """See `Packing.sum`."""
         return self._is_of_case.to(x.dtype) @ x.unflatten(0, (sum(self.tiles), TILE)).sum(1)
 
-    def spread(self, x: Float[Tensor, "B K"]) -> Float[Tensor, "R K"]:
-        """See `Packing.spread`."""
+    def broadcast(self, x: Float[Tensor, "B K"]) -> Float[Tensor, "R K"]:
+        """See `Packing.broadcast`."""
         return x.detach()[self._case_of_tile].repeat_interleave(TILE, 0, output_size=self.rows)
 
     def products(self, x: Float[Tensor, "R D"], vectors: Float[Tensor, "B K D"]) -> Float[Tensor, "R K"]:
@@ -248,7 +248,7 @@ class ByTile(Packing):
         scores = scores.masked_fill(~self._is_real, float("-inf"))
         of_tiles = scores.detach().unflatten(0, (sum(self.tiles), TILE)).amax(1)  # (T, K)
         padded = torch.cat([of_tiles, torch.full_like(scores[:1], float("-inf"))])[self._tiles_of_case]
-        shares = (scores - self.spread(padded.amax(1))).exp() if self.rows else scores
+        shares = (scores - self.broadcast(padded.amax(1))).exp() if self.rows else scores
         total = self.sum(shares)
         return shares * self._carried(1 / total.where(self.filled[:, None], 1.0))
 

@@ -14,14 +14,14 @@ class Layout:
     """Where the N patches of one slide lie, cut to the tissue; in main memory.
 
     Attributes:
-        places: number of each of the n cells that have patches, row · width + column.
+        occupied: flat index of each of the n cells that have patches, row · width + column.
         counts: patches of each.
         cell_of: which of the cells each patch is part of.
         height, width: of the map.
         halvings: how often the map was pooled by 2.
     """
 
-    places: Int[Tensor, " n"]
+    occupied: Int[Tensor, " n"]
     counts: Int[Tensor, " n"]
     cell_of: Int[Tensor, " N"]
     height: int
@@ -31,7 +31,7 @@ class Layout:
     def mask(self) -> Bool[Tensor, "H W"]:
         """True where there is a patch."""
         empty = torch.zeros(self.height * self.width, dtype=torch.bool)
-        empty[self.places] = True
+        empty[self.occupied] = True
         return empty.unflatten(0, (self.height, self.width))
 
 
@@ -49,8 +49,8 @@ class SlideMap:
 
     def __init__(self, layout: Layout, patches: Float[Tensor, "N P"]) -> None:
         self.layout, device = layout, patches.device
-        self.places, self.counts, self._cell_of = (
-            on_device(x, device) for x in (layout.places, layout.counts, layout.cell_of)
+        self.occupied, self.counts, self._cell_of = (
+            on_device(x, device) for x in (layout.occupied, layout.counts, layout.cell_of)
         )
         if layout.halvings:
             exact = patches.to(torch.promote_types(patches.dtype, torch.float32))
@@ -62,11 +62,11 @@ class SlideMap:
     def laid_out(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "H W D"]:
         """A vector for each cell with patches as a map; zero elsewhere."""
         empty = x.new_zeros(self.layout.height * self.layout.width, x.shape[1])
-        return empty.index_copy(0, self.places, x).unflatten(0, (self.layout.height, self.layout.width))
+        return empty.index_copy(0, self.occupied, x).unflatten(0, (self.layout.height, self.layout.width))
 
     def by_patch(self, shares: Float[Tensor, "H W"]) -> Float[Tensor, " N"]:
         """A map's shares by patch; those of one cell have equal parts of it."""
-        return (shares.flatten()[self.places] / self.counts)[self._cell_of]
+        return (shares.flatten()[self.occupied] / self.counts)[self._cell_of]
 
 
 def lay_out(cells: Int[Tensor, "N 2"], *, min_side: int, halvings: int = 0) -> Layout:
@@ -83,10 +83,10 @@ def lay_out(cells: Int[Tensor, "N 2"], *, min_side: int, halvings: int = 0) -> L
     inside = (cells - cells.amin(0)).long()  # where tissue begins is cell 0, whatever lies before it
     pooled = inside >> halvings
     width, height = (max(int(side) + 1, min_side) for side in pooled.amax(0))
-    places, cell_of, count = (pooled[:, 1] * width + pooled[:, 0]).unique(return_inverse=True, return_counts=True)
-    if not halvings and len(places) < len(cells):
+    occupied, cell_of, count = (pooled[:, 1] * width + pooled[:, 0]).unique(return_inverse=True, return_counts=True)
+    if not halvings and len(occupied) < len(cells):
         raise ValueError(
-            f"subspace: {len(cells)} patches of a slide share {len(places)} cells: their features have no positions; "
+            f"subspace: {len(cells)} patches of a slide share {len(occupied)} cells: their features have no positions; "
             "embed the slides again, or set models.subspace.attention to plain, which needs no positions"
         )
-    return Layout(places, count, cell_of, height, width, halvings)
+    return Layout(occupied, count, cell_of, height, width, halvings)

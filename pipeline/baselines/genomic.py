@@ -6,6 +6,7 @@ They work on all principal components of the training cases: a ridge solution is
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,20 +60,20 @@ def fit_omics_cox(train: Float[np.ndarray, "m g"], time: Months, event: Events, 
 
 
 def fit_omics_logistic(
-    train: Float[np.ndarray, "m g"], labels: Int[np.ndarray, " m"], *, n_classes: int, seed: int = 0
+    train: Float[np.ndarray, "m g"], labels: Int[np.ndarray, " m"], classes: Sequence[str], *, seed: int = 0
 ) -> LinearClasses:
     """Multinomial ridge logistic regression on all features, its penalty chosen by inner cross-validated log-loss.
 
     Args:
         train: training cases' features, scaled by training statistics, without missing values.
         labels: class numbers.
-        n_classes: K; a class without training cases gets probability 0.
+        classes: names of the K classes; one without training cases gets probability 0.
         seed: of the inner folds.
     """
     scores, centre, axes = principal_components(train)
     if scores.shape[1] == 0:
-        return LinearClasses.failed(n_classes, "no feature varies among the training cases")
-    return fit_logistic(scores, labels, n_classes=n_classes, seed=seed, directions=axes, centre=centre)
+        return LinearClasses.failed(len(classes), "no feature varies among the training cases")
+    return fit_logistic(scores, labels, classes=classes, seed=seed, directions=axes, centre=centre)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, 
     return GeneScores((coefficients @ axes)[None], centre, held_out[best][:, None])
 
 
-def omics_logits(train: Float[np.ndarray, "m g"], labels: Int[np.ndarray, " m"], *, seed: int) -> GeneScores:
+def omics_logits(
+    train: Float[np.ndarray, "m g"], labels: Int[np.ndarray, " m"], classes: Sequence[str], *, seed: int
+) -> GeneScores:
     """Logits of the classes, less their intercepts, of the model behind `fit_omics_logistic`; of two classes, one logit.
 
     Raises:
@@ -122,7 +125,7 @@ def omics_logits(train: Float[np.ndarray, "m g"], labels: Int[np.ndarray, " m"],
     scores, centre, axes = principal_components(train)
     if scores.shape[1] == 0:
         raise NotConvergedError("no feature varies among the training cases")
-    best = best_logistic(scores, labels, seed=seed)
+    best = best_logistic(scores, labels, classes, seed=seed)
     held_out = np.zeros((len(scores), len(best.coef_)))
     for fitted, held in inner_folds(labels, seed):
         # The penalty counts for as many cases as are fitted: the same stiffness at a smaller size.

@@ -7,7 +7,7 @@ with a reason.
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -218,7 +218,7 @@ def fit_logistic(
     x: Float[np.ndarray, "m r"],
     labels: Int[np.ndarray, " m"],
     *,
-    n_classes: int,
+    classes: Sequence[str],
     seed: int,
     directions: Float[np.ndarray, "r g"],
     centre: Float[np.ndarray, " g"],
@@ -228,27 +228,30 @@ def fit_logistic(
     Args:
         x: training cases as the regression sees them: (columns − centre) turned by `directions`.
         labels: class numbers.
-        n_classes: K.
+        classes: names of the K classes.
         seed: of the inner folds.
         directions: of each of the r in the columns: x is (columns − centre) @ directions.T.
         centre: of the columns.
     """
     try:
-        best = best_logistic(x, labels, seed=seed)
+        best = best_logistic(x, labels, classes, seed=seed)
     except NotConvergedError as failure:
-        return LinearClasses.failed(n_classes, str(failure))
+        return LinearClasses.failed(len(classes), str(failure))
     weights, intercepts = best.coef_ @ directions, best.intercept_
     if len(best.classes_) == 2:  # one logit, that of the second class
         weights, intercepts = np.vstack([0 * weights, weights]), np.array([0.0, intercepts[0]])
-    return LinearClasses(n_classes, tuple(int(k) for k in best.classes_), weights, intercepts, centre)
+    return LinearClasses(len(classes), tuple(int(k) for k in best.classes_), weights, intercepts, centre)
 
 
-def best_logistic(x: Float[np.ndarray, "m r"], labels: Int[np.ndarray, " m"], *, seed: int) -> "LogisticRegression":
+def best_logistic(
+    x: Float[np.ndarray, "m r"], labels: Int[np.ndarray, " m"], classes: Sequence[str], *, seed: int
+) -> "LogisticRegression":
     """Scikit-learn's multinomial ridge logistic regression with the penalty of the best inner cross-validated log-loss.
 
     Args:
         x: columns of the training cases.
         labels: class numbers.
+        classes: their names, for messages.
         seed: of the inner folds.
 
     Raises:
@@ -260,8 +263,8 @@ def best_logistic(x: Float[np.ndarray, "m r"], labels: Int[np.ndarray, " m"], *,
 
     seen, counts = np.unique(labels, return_counts=True)
     if len(seen) < 2 or counts.min() < 2:
-        smallest = f"class number {seen[counts.argmin()]} has {counts.min()} training cases" if len(seen) else "no case"
-        raise NotConvergedError(f"too few training cases in {len(seen)} classes: {smallest}")
+        rarest = f"class {classes[seen[counts.argmin()]]} has {counts.min()} training cases" if len(seen) else "no case"
+        raise NotConvergedError(f"too few training cases in {len(seen)} classes: {rarest}")
     penalties = PENALTIES * (x**2).sum(axis=1).mean()
     search = GridSearchCV(
         LogisticRegression(max_iter=MAX_LOGISTIC_STEPS),

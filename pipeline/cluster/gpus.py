@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from preprocessing.io.errors import InputError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"  # read by CUDA when a process first uses it
-GPU_WORKERS = "UMEML_PIPELINE_GPU_WORKERS"  # tells a worker among how many it shares the cores
+GPU_WORKERS = "UMEML_PIPELINE_GPU_WORKERS"  # number of workers among which a worker's host shares its cores
 
 
 def select_gpus(numbers: Sequence[int] | None, *, device: str) -> None:

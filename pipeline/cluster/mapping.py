@@ -17,7 +17,7 @@ from pipeline.terminal.progress import Effort, track
 from preprocessing.io.errors import RunError, SlideError
 
 log = logging.getLogger(__name__)
-# Raised by mistakes in code rather than by a damaged slide, whose outcome must not say that the slide is at fault.
+# Raised by mistakes in code, not by a damaged slide: its outcome must not blame the slide.
 PROGRAM_ERRORS = (AssertionError, AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 CRASHED_AGAIN = "worker crashed again in isolation"
 S = TypeVar("S", bound="SlideWork")

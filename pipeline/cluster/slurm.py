@@ -12,6 +12,7 @@ from pydantic import Field
 
 from models.settings import Settings
 from preprocessing.io.errors import InputError
+from preprocessing.io.extras import extra
 
 TEST_SECONDS = 60
 
@@ -48,11 +49,8 @@ def slurm_cluster(
     """
     ctrl_c = signal.getsignal(signal.SIGINT)
     try:
-        from dask_jobqueue import SLURMCluster
-    except ModuleNotFoundError:
-        raise InputError(
-            "--cluster slurm needs dask-jobqueue; install it with `pip install 'umeml-pipeline[cluster]'`"
-        ) from None
+        with extra("cluster", "--cluster slurm"):
+            from dask_jobqueue import SLURMCluster
     finally:
         signal.signal(signal.SIGINT, ctrl_c)  # importing it makes Ctrl-C end the process with exit code 0
     if shutil.which("sbatch") is None:

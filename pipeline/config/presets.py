@@ -105,7 +105,7 @@ PRESETS: Registry[Preset] = Registry(
             {"train": {"members": 10}},
         ),
         "ablation": Preset(
-            "UMEML without each of its parts, none blended with linear logits",
+            "UMEML without each of its parts, all without linear logits",
             {
                 "train": {"linear": False},  # linear logits would mask the effect of a part
                 "variants": {
@@ -117,7 +117,7 @@ PRESETS: Registry[Preset] = Registry(
             },
         ),
         "subspace-ablation": Preset(
-            "subspace fusion without each of its parts, none blended with linear logits",
+            "subspace fusion without each of its parts, all without linear logits",
             {
                 "model": ["subspace"],
                 "train": {"linear": False},

@@ -16,8 +16,9 @@ from pipeline.cluster.slurm import SlurmConfig
 from pipeline.config.inputs import read_path, read_slides, require_table
 from pipeline.config.messages import describe_problems
 from pipeline.config.presets import PRESETS
+from pipeline.config.task_names import require_task_name
 from pipeline.config.train import TrainConfig
-from pipeline.tasks import TASKS
+from pipeline.tasks import BUILT_IN, KINDS, TaskSpec, parse_task
 from preprocessing.case_tables.endpoint_names import ENDPOINTS
 from preprocessing.case_tables.options import TableOptions
 from preprocessing.features.encoders import EncoderConfig, encoder_spec
@@ -91,7 +92,12 @@ class Config(Settings):
     )
 
     preset: tuple[str, ...] = Field((), description="named groups of settings; later ones override earlier ones")
-    task: list[str] = Field([], description="tasks; default: every task with labels")
+    task: list[str] = Field(
+        [],
+        description="tasks to learn, by name, or NAME=COLUMN[:KIND]; default: survival, grade, subtype where there are labels, "
+        "and tasks",
+    )
+    tasks: dict[str, TaskSpec] = Field({}, description="tasks of your own, by name: their columns, kind and classes")
     model: tuple[str, ...] = Field(
         ("umeml",), min_length=1, description="models; the first is exported, the others are comparators"
     )
@@ -173,7 +179,7 @@ class Config(Settings):
         merged: dict[str, Any] = {}
         for name in _names(values.get("preset")):
             merged = _merged(merged, PRESETS[name].values)
-        return _merged(merged, values)
+        return _with_task_definitions(_merged(merged, values))
 
     @field_validator("slides", "genes", mode="before")
     @classmethod
@@ -231,12 +237,27 @@ class Config(Settings):
             raise ValueError("give the number of cases of each kind, 0 for none, or case ids")
         return value
 
-    @field_validator("task")
+    @field_validator("tasks")
     @classmethod
-    def _tasks(cls, value: list[str]) -> list[str]:
-        for name in value:
-            TASKS[name]
+    def _tasks(cls, value: dict[str, TaskSpec]) -> dict[str, TaskSpec]:
+        for name, spec in value.items():
+            require_task_name(name)
+            if spec.kind is not None:
+                KINDS[spec.kind]
         return value
+
+    @model_validator(mode="after")
+    def _known_tasks(self) -> "Config":
+        if self.trained is None and (unknown := [name for name in self.task if name not in self.task_specs()]):
+            raise InputError(
+                f'unknown task "{unknown[0]}": {nearest(unknown[0], self.task_specs())}; a task of your own is --task '
+                f"{unknown[0]}=COLUMN"
+            )
+        return self
+
+    def task_specs(self) -> dict[str, TaskSpec]:
+        """Return the definitions of all tasks, built-in ones first."""
+        return {**BUILT_IN, **self.tasks}
 
     @field_validator("model")
     @classmethod
@@ -285,6 +306,7 @@ class Config(Settings):
             ignore=self.omics.ignore,
             keep=self.omics.keep,
             endpoint=self.endpoint,
+            labels=tuple(dict.fromkeys(column for spec in self.tasks.values() for column in spec.column)),
         )
 
     @field_validator("tiles")
@@ -378,6 +400,22 @@ WITHOUT_EFFECT = {
 def identity(config: Config) -> dict[str, Any]:
     """Return the part of the configuration that decides the result, without where and how far the run goes."""
     return config.model_dump(mode="json", exclude=WITHOUT_EFFECT)
+
+
+def _with_task_definitions(values: dict[str, Any]) -> dict[str, Any]:
+    """Move each `NAME=COLUMN[:KIND]` among the requested tasks to the definitions, and leave its name."""
+    given = values.get("task") or ()
+    texts = [given] if isinstance(given, str) else [str(text) for text in given]
+    parsed = [parse_task(name) for text in texts for name in ((text,) if "=" in text else _names_in_text(text))]
+    defined = {name: spec for name, spec in parsed if spec is not None}
+    if not defined:
+        return values
+    earlier = values.get("tasks") or {}
+    if again := sorted(defined.keys() & earlier.keys()):
+        raise InputError(f"--task {again[0]}=…: the configuration file defines tasks.{again[0]}; give one of them")
+    if len(defined) < sum(spec is not None for _, spec in parsed):
+        raise InputError("--task: two tasks have the same name; give each one of its own")
+    return {**values, "task": [name for name, _ in parsed], "tasks": {**earlier, **defined}}
 
 
 def _names(value: Any) -> tuple[str, ...]:

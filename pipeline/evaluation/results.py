@@ -13,7 +13,7 @@ from pipeline.metrics import Bootstrap, PredictorReport, TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.metrics.report import ModelNotes
 from pipeline.planning.plan import TaskPlan
-from pipeline.tasks import TASKS, FittedTask
+from pipeline.tasks import FittedTask
 from pipeline.training.fold_job import SINGLE_MODALITY, FoldJob, TaskJobs
 from preprocessing.io.fingerprints import fingerprint
 from preprocessing.io.outputs import damaged, read_json, read_table
@@ -107,7 +107,7 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
     """Return a row for each input case (several where several folds test it).
 
     `status` is `tested` (predicted by the fold that did not train on it), `unlabelled` (no label: predicted by the final
-    model), `untested` (in no fold's test set) or `left out` (`cases.csv` says why).
+    model), `untested` (in no fold's test set) or `left out` (`cases.csv` has the reason).
 
     Args:
         plan: the task.
@@ -122,7 +122,7 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
     absent = cases.loc[~cases["case_id"].isin(table["case_id"]), ["case_id", "status"]].copy()
     absent["status"] = absent["status"].where(absent["status"] == "left out", "untested")
     table = pd.concat([table, absent], ignore_index=True)
-    for column, values in TASKS[plan.name].truth(labels.loc[list(plan.labelled)]).items():
+    for column, values in plan.task.truth(plan.task.prepare(labels.loc[list(plan.labelled)])).items():
         table[column] = table["case_id"].map(values)
     table["task"] = plan.name
     return table[FIRST + [name for name in table if name not in FIRST]].sort_values(["case_id", "fold"])
@@ -131,7 +131,7 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
 def evaluate(plan: TaskPlan, evaluation: Evaluation, jobs: list[FoldJob]) -> TaskReport[Any]:
     """Metrics of the model, from each modality only and of each baseline on the same test cases, and their differences."""
     folds = [job for job in jobs if not job.is_final]
-    kind, name = TASKS[plan.name].kind, jobs[0].candidate.name
+    kind, name = plan.task.kind, jobs[0].candidate.name
     report = evaluation.report(kind, name, _read_all(folds, "baselines.csv"))
     return report.model_copy(update={"by_modality": _by_modality(evaluation, _read_all(folds, SINGLE_MODALITY))})
 
@@ -147,7 +147,7 @@ def _evaluation(plan: TaskPlan, jobs: list[FoldJob], predictions: pd.DataFrame, 
 
 
 def _fitted(plan: TaskPlan, job: FoldJob) -> FittedTask:
-    return TASKS[plan.name].restore(_describe(job)["fitted"])
+    return plan.task.restore(_describe(job)["fitted"])
 
 
 def _notes(jobs: list[FoldJob]) -> ModelNotes:

@@ -2,7 +2,7 @@
 
 Gradient × input: Shrikumar, Greenside, Kundaje, "Learning important features", ICML 2017, section 2. For a linear model it is
 weight × input; for others it describes the model locally. Permutation: Breiman, "Random forests", 2001, section 10, here for a
-single case. All refer to the trained model as a whole, with its linear offset and all members of its ensemble, and to
+single case. All refer to the trained model as a whole, with its linear logits and all members of its ensemble, and to
 `FittedTask.evidence` or `FittedTask.output`. Following Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018, tests
 compare them with those of an untrained model.
 """

@@ -7,7 +7,7 @@ from models.catalogue import MODELS
 from models.linear import LinearBlend
 from pipeline.explanation.attribution import N_DONORS
 from pipeline.explanation.selection import TaskPredictions
-from pipeline.tasks import TASKS, Task
+from pipeline.tasks import Task
 from pipeline.training.model_folder import TrainedModel, load_model
 from preprocessing.formats.colours import NEARLY_EVEN, NEARLY_EVEN_NOTE
 
@@ -31,11 +31,11 @@ def method_notes(
         notes += _on_tiles(predictions, trained)
         notes += _on_attention(cases)
     if kind.reads_genes and trained.scaler is not None:
-        notes += _on_genes(TASKS[predictions.task], trained)
+        notes += _on_genes(predictions.definition, trained)
     if kind.reads_slides and kind.reads_genes:
         notes.append(
             "Modalities: predictions of the same model from all modalities of the case, from slides only and from genes only; the "
-            f"output is {TASKS[predictions.task].output_name}."
+            f"output is {predictions.definition.output_name}."
         )
     return [
         *notes,
@@ -59,7 +59,7 @@ def _on_models(predictions: TaskPredictions, members: int) -> str:
 
 
 def _on_tiles(predictions: TaskPredictions, trained: TrainedModel) -> list[str]:
-    effect = TASKS[predictions.task].evidence_effect
+    effect = predictions.definition.evidence_effect
     notes = [f"Contribution of a tile: gradient × input of its patch feature; a positive contribution {effect}."]
     if getattr(trained.settings, "prototypes", 0):
         model = "the final model, trained on all labelled cases" if predictions.by_case else "the trained model"

@@ -23,7 +23,6 @@ from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.one_case import CaseJob, describe_case, explain_case
 from pipeline.explanation.selection import TaskPredictions
 from pipeline.run.explanation_file import write_explanation
-from pipeline.tasks import TASKS
 
 
 def explain_tasks(
@@ -48,14 +47,14 @@ def explain_tasks(
     shutil.rmtree(folder, ignore_errors=True)
     if which == 0 or not tasks:
         return
-    chosen = {one.task: choose_cases(TASKS[one.task], one.predictions, which) for one in tasks}
+    chosen = {one.task: choose_cases(one.definition, one.predictions, which) for one in tasks}
     jobs = [
-        CaseJob(one.task, case, one.model_of(case), one.final.folder, inputs, folder / one.task, seed)
+        CaseJob(one.definition, case, one.model_of(case), one.final.folder, inputs, folder / one.task, seed)
         for one in tasks
         for case in chosen[one.task]
     ]
     explained = map_jobs(workers, explain_case, jobs, stage="explaining", things="cases")
-    found = {(job.task, job.case): one for job, one in zip(jobs, explained, strict=True)}
+    found = {(job.task.name, job.case): one for job, one in zip(jobs, explained, strict=True)}
     groups = group_cases(tasks, inputs.labels)
     atlases = draw_atlases(workers, tasks, inputs, groups, folder=folder)
     for one, atlas in zip(tasks, atlases, strict=True):
@@ -72,7 +71,7 @@ def group_cases(tasks: Sequence[TaskPredictions], labels: pd.DataFrame) -> pd.Da
     """Group the cases of the atlas by grade and subtype as labelled, and by predictions as the risk group; indexed by case id."""
     groups = labels[[name for name in ("grade", "subtype") if name in labels]].copy()
     for one in tasks:
-        if column := TASKS[one.task].atlas_column:
+        if column := one.definition.atlas_column:
             first = (
                 one.predictions[one.predictions["prediction"].notna()].drop_duplicates("case_id").set_index("case_id")
             )

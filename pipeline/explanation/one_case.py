@@ -24,7 +24,7 @@ from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.overlays import draw_thumbnail, over_tissue, save_jpeg
 from pipeline.explanation.selection import ExplainingModel, TaskPredictions
 from pipeline.explanation.tile_maps import TileLayer, prototype_similarity, tile_layers
-from pipeline.tasks import TASKS
+from pipeline.tasks import Task
 from pipeline.training.dataset import Dataset
 from pipeline.training.model_folder import TrainedModel, load_model
 from preprocessing.features.store import FeatureStore
@@ -53,7 +53,7 @@ class CaseJob:
         seed: of donors and sampled tiles.
     """
 
-    task: str
+    task: Task
     case: str
     model: ExplainingModel
     prototypes: Path
@@ -62,7 +62,7 @@ class CaseJob:
     seed: int
 
     def __str__(self) -> str:
-        return f"{self.task}, {self.case}"
+        return f"{self.task.name}, {self.case}"
 
 
 def describe_case(of_task: TaskPredictions, case: str, selection: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def describe_case(of_task: TaskPredictions, case: str, selection: str) -> dict[s
         "fold": None if pd.isna(fold) else int(fold),
         "label": None if pd.isna(label) else str(label),
         "prediction": str(row["prediction"].iloc[0]),
-        "certainty": _number(TASKS[of_task.task].certainty(row.dropna(axis=1, how="all")).iloc[0]),
+        "certainty": _number(of_task.definition.certainty(row.dropna(axis=1, how="all")).iloc[0]),
     }
 
 
@@ -156,7 +156,7 @@ def layers_of(job: CaseJob, trained: TrainedModel, attribution: CaseAttribution)
         attribution,
         None if similarity is None else similarity.argmax(0),
         n_prototypes=0 if similarity is None else len(similarity),
-        unit=f"gradient × input, of {TASKS[job.task].evidence_name}",
+        unit=f"gradient × input, of {job.task.evidence_name}",
     )
 
 

@@ -66,5 +66,5 @@ def save_jpeg(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=88, subsampling=0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as draft:
-        draft.write_bytes(buffer.getvalue())
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())

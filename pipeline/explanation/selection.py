@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.inference.prediction import MemberInputs
 from pipeline.inference.trained import Predictor
+from pipeline.tasks import Task
 from pipeline.training.fold_job import FoldJob
 
 
@@ -29,7 +30,7 @@ class TaskPredictions:
     """The predictions of one task, and the models that explain them.
 
     Attributes:
-        task: its name.
+        definition: the task.
         model: name of the model in reports.
         predictions: rows of `predictions.csv` of this task.
         final: the final model: it defines the prototypes of maps and atlas, and explains cases without a fold.
@@ -37,12 +38,17 @@ class TaskPredictions:
         n_models: number of models whose mean was predicted and of which `final` is the first; 1 for a single model.
     """
 
-    task: str
+    definition: Task
     model: str
     predictions: pd.DataFrame
     final: ExplainingModel
     by_case: Mapping[str, ExplainingModel] = field(default_factory=dict)
     n_models: int = 1
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.definition.name
 
     def model_of(self, case: str) -> ExplainingModel:
         """Return the model that explains a case."""
@@ -78,4 +84,4 @@ class TaskPredictions:
         predicted = set(predictions["case_id"])
         donors = tuple(case for case in members[0].data.rows if case in predicted)
         final = ExplainingModel(predictor.member_folders[0].absolute(), donors)
-        return cls(predictor.task, predictor.model_name, predictions, final, n_models=len(predictor.members))
+        return cls(predictor.definition, predictor.model_name, predictions, final, n_models=len(predictor.members))

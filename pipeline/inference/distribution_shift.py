@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.inference.prediction import PreparedCohort, omics_matrix
-from pipeline.inference.previous_table import FINGERPRINT, PreviousTable
+from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_checksums
 from pipeline.inference.trained import Predictor
 from pipeline.ood.profiles import GeneProfiles, SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import DistributionShift
@@ -15,6 +15,7 @@ from preprocessing.cohort import Cohort
 from preprocessing.features.store import FeatureStore
 
 TABLE = "distribution_shift.csv"
+KEYS = ("task", "slide_id")
 CASES_AT_ONCE = 32  # of which some tiles each are in memory
 
 
@@ -73,6 +74,30 @@ def _concatenated(shifts: Sequence[DistributionShift]) -> DistributionShift:
     return DistributionShift(*(pd.concat(tables, ignore_index=True) for tables in (slides, cases)))
 
 
+def not_assessed(
+    folder: Path,
+    predictors: Sequence[Predictor],
+    slides: Mapping[str, Sequence[SlideKeys]],
+    fingerprints: Mapping[str, Mapping[str, str]],
+) -> set[tuple[str, str]]:
+    """Pairs of task and case whose slides must be assessed, and are not in the table that an earlier call wrote.
+
+    Args:
+        folder: the run folder.
+        predictors: one for each task.
+        slides: store keys of the slides, by case.
+        fingerprints: of each case's inputs, by task.
+    """
+    known = PreviousTable(folder / TABLE, KEYS).case_fingerprints()
+    return {
+        (one.task, case)
+        for one in predictors
+        if one.reference and one.reads_slides
+        for case, mark in fingerprints[one.task].items()
+        if slides.get(case) and known.get((one.task, case)) != mark
+    }
+
+
 def shift_table(
     folder: Path,
     shifts: Mapping[str, DistributionShift],
@@ -87,10 +112,10 @@ def shift_table(
         requested: the cases that were assessed now, by task; rows of other cases are kept.
         fingerprints: of each case's inputs, by task.
     """
-    previous = PreviousTable(folder / TABLE, ("task", "slide_id")).without(requested)
+    previous = PreviousTable(folder / TABLE, KEYS).without(requested)
     tables = [pd.DataFrame(columns=["task", "slide_id", "case_id", FINGERPRINT])]
     for task, shift in shifts.items():
         rows = shift.slides.assign(**{FINGERPRINT: shift.slides["case_id"].map(fingerprints[task])})
         rows.insert(0, "task", task)
         tables.append(rows)
-    return previous.updated(pd.concat([one for one in tables if len(one)] or tables))
+    return with_checksums(previous.updated(pd.concat([one for one in tables if len(one)] or tables)))

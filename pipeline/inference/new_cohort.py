@@ -14,7 +14,7 @@ from pipeline.inference.trained import Predictor
 from pipeline.metrics import Bootstrap, TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.ood.reference import VERDICT, DistributionShift
-from pipeline.tasks import TASKS
+from pipeline.tasks import Task
 from preprocessing.io.errors import some
 from preprocessing.io.fingerprints import fingerprint
 
@@ -74,7 +74,7 @@ def prediction_rows(
     return table[FIRST + [name for name in table if name not in FIRST]]
 
 
-def with_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+def with_labels(rows: pd.DataFrame, labels: pd.DataFrame, tasks: Mapping[str, Task]) -> pd.DataFrame:
     """Update the labels in a table of text to those known now.
 
     Cases in the label table get its labels, and lose labels that it no longer contains, so that nothing is evaluated on a
@@ -83,15 +83,16 @@ def with_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: of `predictions.csv`, as text.
         labels: the current labels, indexed by case id.
+        tasks: by name; rows of other tasks are unchanged.
     """
     rows = rows.copy()
     named = rows["case_id"].isin(labels.index)
-    for task in rows["task"].unique():
-        withdrawn = {"label", *TASKS[task].truth_columns} & set(rows)
-        rows.loc[named & (rows["task"] == task), sorted(withdrawn)] = ""
-        labelled = labels[TASKS[task].labelled(labels)]
-        for name, values in TASKS[task].truth(labelled).items() if len(labelled) else ():
-            known = (rows["task"] == task) & rows["case_id"].isin(values.index)
+    for task in tasks.values():
+        withdrawn = {"label", *task.truth_columns} & set(rows)
+        rows.loc[named & (rows["task"] == task.name), sorted(withdrawn)] = ""
+        labelled = task.prepare(labels[task.labelled(labels)])
+        for name, values in task.truth(labelled).items() if len(labelled) else ():
+            known = (rows["task"] == task.name) & rows["case_id"].isin(values.index)
             if name not in rows:
                 rows[name] = ""
             rows.loc[known, name] = rows.loc[known, "case_id"].map(values.astype(object)).astype(str)
@@ -120,7 +121,7 @@ def evaluate(
         return None
     evaluation = Evaluation(predictor.fitted, tested, by_fold=False, bootstrap=bootstrap)
     own = baselines[baselines["task"] == predictor.task]
-    report = evaluation.report(TASKS[predictor.task].kind, predictor.model_name, own)
+    report = evaluation.report(predictor.definition.kind, predictor.model_name, own)
     parts = {str(name): evaluation.among(rows) for name, rows in tested.groupby("modalities")}
     found: dict[str, Any] = {"modalities": {name: part.of(part.cases) for name, part in parts.items()}}
     if (sets := predictor.fitted.sets) and COLUMN in tested:

@@ -272,13 +272,13 @@ def _with_predictions(predictor: Predictor, rows: pd.DataFrame, logits: Sequence
         parts.append(member.task.decode(np.concatenate(found.mean)))
         each += [member.task.decode(one) for one in np.concatenate(found.each, axis=1)]
     task, conformal = predictor.fitted, predictor.metadata.training.conformal
-    told = task.with_ensemble_sd(task.pool(parts), each)
+    pooled = task.with_ensemble_sd(task.pool(parts), each)
     if task.sets and conformal:
         limits = [conformal.thresholds.get(pattern) for pattern in rows.loc[predicted, "modalities"]]
         numbers = np.array([math.inf if one is None or one.threshold is None else one.threshold for one in limits])
-        told.insert(1, COLUMN, task.sets.sets(told, numbers))
-    told.index = rows.index[predicted]
-    return rows.join(told)
+        pooled.insert(1, COLUMN, task.sets.sets(pooled, numbers))
+    pooled.index = rows.index[predicted]
+    return rows.join(pooled)
 
 
 def predict_baselines(

@@ -11,19 +11,20 @@ from pydantic import ValidationError
 from models.catalogue import MODELS
 from pipeline.inference.metadata import ModelMetadata
 from pipeline.ood.reference import JSON_FILE, ReferenceCohort, has_reference
-from pipeline.tasks import FittedTask
+from pipeline.tasks import FittedTask, Task
 from pipeline.training.model_folder import (
+    COPY,
     ENSEMBLE,
     STAIN_TARGET,
     UNSOUND,
     TrainedModel,
     load_model,
-    read_json,
     require_format,
     require_sums,
 )
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
+from preprocessing.io.outputs import damaged, read_json
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.tiling.stain import stain_recipe
 
@@ -53,6 +54,11 @@ class Predictor:
     member_folders: tuple[Path, ...]
     reference: ReferenceCohort | None
     reference_scaler: OmicsScaler | None
+
+    @property
+    def definition(self) -> Task:
+        """The task before it was fitted."""
+        return self.members[0].definition
 
     @property
     def model_name(self) -> str:
@@ -147,7 +153,7 @@ def _load(folder: Path) -> Predictor:
     if not path.is_file():
         trained = load_model(folder)
         return _predictor(folder, (trained,), trained.metadata, [folder], trained.scaler)
-    described = read_json(path)
+    described = read_json(path, remedy=COPY)
     require_format(described, path)
     names = described.get("members")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and _is_plain(name) for name in names):
@@ -155,7 +161,7 @@ def _load(folder: Path) -> Predictor:
     member_folders = [folder / name for name in names]
     members = tuple(map(load_model, member_folders))
     first = members[0]
-    alike = len({(one.task_name, one.model_name, one.patch_dim) for one in members}) == 1
+    alike = len({(one.definition, one.model_name, one.patch_dim) for one in members}) == 1
     if not alike or not all(first.task.agrees_with(one.task) for one in members):
         raise InputError(
             f"model: {folder} contains models of different tasks or architectures; copy it from its run again"
@@ -163,7 +169,7 @@ def _load(folder: Path) -> Predictor:
     try:
         scaler = OmicsScaler.from_json(described["omics"]) if described.get("omics") else None
     except UNSOUND as error:
-        raise InputError(f"model: {path} is damaged ({error}); copy the model folder from its run again") from None
+        raise damaged(path, error, COPY) from None
     return _predictor(folder, members, members[0].metadata | described, member_folders, scaler)
 
 
@@ -188,7 +194,7 @@ def _predictor(
             "finished run"
         ) from None
     except UNSOUND as error:
-        raise InputError(f"model: {folder} is damaged ({error}); copy it from its run again") from None
+        raise damaged(folder, error, COPY) from None
     first = members[0]
     reads_slides = MODELS[first.model_name].reads_slides
     if metadata.encoder and reads_slides and metadata.encoder.dim != first.patch_dim:

@@ -1,4 +1,4 @@
-"""Metrics with bootstrap intervals: survival, classification, by fold and pooled, differences of predictors; the report."""
+"""Metrics with bootstrap intervals: survival, classes, numbers, by fold and pooled, differences of predictors; the report."""
 
 from pipeline.metrics.bootstrap import Bootstrap, Metric, Statistic, paired_difference
 from pipeline.metrics.classification import (
@@ -8,6 +8,7 @@ from pipeline.metrics.classification import (
     macro_auc,
 )
 from pipeline.metrics.concordance import FollowUp, c_index
+from pipeline.metrics.regression import RegressionMetrics, r_squared, regression_by_fold, regression_metrics
 from pipeline.metrics.report import CaseMetrics, PredictorReport, TaskReport, report_by_fold
 from pipeline.metrics.survival import SurvivalMetrics, SurvivalPredictions, survival_by_fold, survival_metrics
 
@@ -18,6 +19,7 @@ __all__ = [
     "FollowUp",
     "Metric",
     "PredictorReport",
+    "RegressionMetrics",
     "Statistic",
     "SurvivalMetrics",
     "SurvivalPredictions",
@@ -27,6 +29,9 @@ __all__ = [
     "classification_metrics",
     "macro_auc",
     "paired_difference",
+    "r_squared",
+    "regression_by_fold",
+    "regression_metrics",
     "report_by_fold",
     "survival_by_fold",
     "survival_metrics",

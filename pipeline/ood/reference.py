@@ -39,15 +39,17 @@ from pipeline.ood.profiles import GeneProfiles, SlideProfile
 from pipeline.ood.reference_space import ReferenceSpace
 from preprocessing.io.atomic import write_text
 from preprocessing.io.errors import InputError
+from preprocessing.io.outputs import damaged, read_json
 
 FORMAT = 2
 IN_DISTRIBUTION, BORDERLINE, OUT_OF_DISTRIBUTION = FLAGS = ("in-distribution", "borderline", "out-of-distribution")
 NOT_ASSESSED = "not assessed"
 SEVERITY = (IN_DISTRIBUTION, NOT_ASSESSED, BORDERLINE, OUT_OF_DISTRIBUTION)  # of several verdicts the last counts
-MIN_CASES = 8  # fewer training cases do not say where the next one may lie
+MIN_CASES = 8  # fewer training cases define no reference distribution
 VERDICT = ["distribution_shift", "distribution_shift_reason"]  # columns, as in predictions.csv
 JSON_FILE, ARRAYS_FILE = "reference.json", "reference.safetensors"
 JSON_FILE_1, ARRAYS_FILE_1 = "likeness.json", "likeness.safetensors"  # of format 1
+COPY = "copy the model folder from its run again"
 UNSOUND = (ValueError, TypeError, LookupError, AttributeError)  # what reading a damaged file ends with
 
 
@@ -223,24 +225,23 @@ class ReferenceCohort:
         """
         is_old = not (folder / JSON_FILE).exists() and (folder / JSON_FILE_1).exists()
         json_file, arrays_file = (JSON_FILE_1, ARRAYS_FILE_1) if is_old else (JSON_FILE, ARRAYS_FILE)
-        try:
-            content = json.loads((folder / json_file).read_text(encoding="utf-8"))
-            arrays = load_file(folder / arrays_file)
-            if content.get("format") not in (1, FORMAT):
+        for name in (json_file, arrays_file):
+            if not (folder / name).is_file():
                 raise InputError(
-                    f"model: {folder / json_file} has format {content.get('format')}, this version reads 1 and {FORMAT}; "
-                    "install the version that wrote it"
+                    f"model: {folder} contains no {name}, with which new cases are compared; copy the whole model folder from "
+                    "its run again, or train the model again"
                 )
+        content = read_json(folder / json_file, remedy=COPY)
+        if content.get("format") not in (1, FORMAT):
+            raise InputError(
+                f"model: {folder / json_file} has format {content.get('format')}, this version reads 1 and {FORMAT}; "
+                "install the version that wrote it"
+            )
+        try:
+            arrays = load_file(folder / arrays_file)
             return cls.from_json(_upgraded(content) if content["format"] == 1 else content, arrays)
-        except FileNotFoundError:
-            raise InputError(
-                f"model: {folder} contains no {json_file} and {arrays_file}, with which new cases are compared; copy the whole "
-                "model folder from its run again, or train the model again"
-            ) from None
         except (*UNSOUND, SafetensorError) as error:
-            raise InputError(
-                f"model: {folder / json_file} or {arrays_file} is damaged ({error}); copy the model folder from its run again"
-            ) from None
+            raise damaged(folder / json_file, f"it or {arrays_file}: {error}", COPY) from None
 
 
 def has_reference(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from models.catalogue import MODELS
 from models.registry import nearest
 from pipeline.config.schema import Config
 from pipeline.planning.splits import Fold, make_folds, read_folds
-from pipeline.tasks import BY_DEFAULT, TASKS, Task
+from pipeline.tasks import BY_DEFAULT, Task
 from preprocessing.io.errors import InputError
 from preprocessing.omics.leakage import defining_features, label_copies, label_followers
 from preprocessing.omics.matrix import OmicsMatrix
@@ -26,7 +26,7 @@ class TaskPlan:
     """One task of a run.
 
     Attributes:
-        name: the task.
+        task: what is predicted.
         labelled: cases with a label, sorted.
         unlabelled: usable cases without one; the final model predicts them.
         vocabulary: see `Task.vocabulary`.
@@ -37,7 +37,7 @@ class TaskPlan:
         warnings: what is thin about the labels, what is left out.
     """
 
-    name: str
+    task: Task
     labelled: tuple[str, ...]
     unlabelled: tuple[str, ...]
     vocabulary: tuple[str, ...]
@@ -46,6 +46,11 @@ class TaskPlan:
     defining: dict[str, str]
     covariates: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        return self.task.name
 
     @property
     def folds(self) -> tuple[Fold, ...]:
@@ -67,28 +72,31 @@ class TaskPlan:
         return Fold(FINAL, self.labelled, (), self.unlabelled)
 
 
-def plan_tasks(config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> list[TaskPlan]:
+def plan_tasks(config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, omics: OmicsMatrix) -> list[TaskPlan]:
     """Plan the requested tasks, or those by default whose labels are present.
 
     Args:
         config: the run's.
+        tasks: that are defined, by name.
         labels: of the usable cases, indexed by case id.
         omics: the molecular features, of which some may define a label.
 
     Raises:
         InputError: no labels, a label that is missing, constant or too rare, folds or covariates that do not fit.
     """
-    known = [name for name, task in TASKS.items() if task.labelled(labels).any()]
-    wanted = config.task or [name for name in BY_DEFAULT if name in known]
+    known = [name for name, task in tasks.items() if task.labelled(labels).any()]
+    wanted = config.task or [name for name in (*BY_DEFAULT, *config.tasks) if name in known]
     missing = [name for name in wanted if name not in known]
     if missing or not wanted:
-        raise InputError(_no_labels(missing, known))
+        raise InputError(_no_labels(missing, known, tasks))
+    chosen = [tasks[name] for name in wanted]
+    _require_separate_columns(chosen)
     if config.covariates:
         _require_columns(labels, config.covariates)
         check_covariates(labels, config.covariates)
         if blind := [one.name for one in config.candidates() if not MODELS[one.model].reads_genes]:
             log.warning("covariates %s: %s reads slides only", ", ".join(config.covariates), ", ".join(blind))
-    return [_plan(name, config, labels, omics) for name in wanted]
+    return [_plan(task, config, labels, omics) for task in chosen]
 
 
 def without_lost_cases(
@@ -125,7 +133,8 @@ def _without(plan: TaskPlan, labels: pd.DataFrame, lost: set[str]) -> TaskPlan:
     def remaining_fold(fold: Fold) -> Fold:
         return Fold(fold.number, remaining(fold.train), remaining(fold.validation), remaining(fold.test))
 
-    task, labelled = TASKS[plan.name], remaining(plan.labelled)
+    task, labelled = plan.task, remaining(plan.labelled)
+    labels = task.prepare(labels)
     schemes = {
         name: tuple(fold for fold in map(remaining_fold, folds) if fold.test) for name, folds in plan.schemes.items()
     }
@@ -153,8 +162,20 @@ def _check_folds(task: Task, labels: pd.DataFrame, schemes: Mapping[str, Sequenc
     return found
 
 
-def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> TaskPlan:
-    task = TASKS[name]
+def _require_separate_columns(tasks: Sequence[Task]) -> None:
+    """Raise InputError where two tasks of a run have a column in common."""
+    seen: dict[str, str] = {}
+    for task in tasks:
+        for column in task.spec.column:
+            if (other := seen.setdefault(column, task.name)) != task.name:
+                raise InputError(
+                    f"tasks {other} and {task.name} have the column {column} in common; name one of them with --task, or give "
+                    "each a column of its own"
+                )
+
+
+def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> TaskPlan:
+    name, labels = task.name, task.prepare(labels)
     has_label = task.labelled(labels)
     labelled = labels[has_label].sort_index()
     warnings = task.check(labelled, folds=2 if config.splits else config.folds)
@@ -162,8 +183,8 @@ def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -
     if not config.allow_defining_features:
         cases = [case for case in labelled.index if case in set(omics.case_ids)]
         values = omics.take(cases).values
-        defining = defining_features(name, omics.features)
-        columns = labelled.loc[cases, list(task.label_columns)]
+        defining = defining_features(task.spec.defined_by, omics.features)
+        columns = labelled.loc[cases, list(task.truth_columns or task.label_columns)]
         defining |= label_followers(values, omics.features, columns, keep=config.omics.keep)
         defining |= label_copies(values, omics.features, columns.iloc[:, 0])
     covariates = tuple(
@@ -184,7 +205,7 @@ def _plan(name: str, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -
         warnings.append(f"task {name}: the folds of --splits take the place of --split-by {config.split_by[0]}")
     warnings += _check_folds(task, labelled, schemes)
     return TaskPlan(
-        name=name,
+        task=task,
         labelled=tuple(labelled.index),
         unlabelled=tuple(sorted(labels.index[~has_label])),
         vocabulary=task.vocabulary(labelled),
@@ -225,13 +246,13 @@ def _draw_folds(scheme: str, config: Config, strata: pd.Series, labels: pd.DataF
     return make_folds(strata, n_folds=config.folds, seed=config.seed, sites=labels["site"])
 
 
-def _no_labels(missing: list[str], known: list[str]) -> str:
+def _no_labels(missing: list[str], known: list[str], tasks: Mapping[str, Task]) -> str:
     what = (
         f"no case that has slides and genes has a label for {', '.join(missing)}"
         if missing
         else "there are no labels to learn from"
     )
-    columns = {name: " and ".join(task.label_columns) for name, task in TASKS.items()}
+    columns = {name: " and ".join(task.label_columns) for name, task in tasks.items()}
     ways = [
         f"name another task with --task; labels are there for {', '.join(known)}" if known else "",
         "give a table of labels by case with --clinical FILE",

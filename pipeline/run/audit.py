@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.planning.plan import TaskPlan
-from pipeline.tasks import TASKS
 from preprocessing.cohort import Cohort
 from preprocessing.io.errors import RunError, some
 from preprocessing.io.outputs import read_table, read_text_table
@@ -61,7 +60,7 @@ def _require_tasks(path: Path, plans: Sequence[TaskPlan]) -> None:
         if tested != expected:
             raise RunError(f"{path}, {plan.name}: predictions by fold {tested}, test cases by fold {expected}. {FAULT}")
         predicted = rows[rows["status"].isin(("tested", "unlabelled"))]
-        truth = [name for name in ("label", *TASKS[plan.name].truth_columns) if name in predicted]
+        truth = [name for name in ("label", *plan.task.truth_columns) if name in predicted]
         numbers = predicted.drop(columns=["fold", *truth]).select_dtypes("number").dropna(axis="columns", how="all")
         if numbers.empty or not np.isfinite(numbers.to_numpy(float)).all():
             bad = [str(name) for name in numbers if not np.isfinite(numbers[name]).all()]

@@ -8,10 +8,11 @@ from pipeline.baselines import BASELINES
 from pipeline.config.schema import Config
 from pipeline.metrics import Metric, PredictorReport, TaskReport
 from pipeline.planning.plan import TaskPlan
-from pipeline.tasks import TASKS, Task
+from pipeline.tasks import Task
 from pipeline.terminal.logs import WARNING, columns, out, print_line, print_note, warn
 from pipeline.terminal.tables import format_table
-from preprocessing.cohort import Cohort, describe_cases
+from preprocessing.case_tables.endpoint_names import ENDPOINTS
+from preprocessing.cohort import Cohort, describe_gaps
 from preprocessing.features.encoders import resolution_warning
 from preprocessing.io.errors import some
 from preprocessing.slides.slide import LeftOut
@@ -64,8 +65,9 @@ def show_plans(plans: Sequence[TaskPlan], cohort: Cohort) -> None:
         labels = f", {plan.summary}" if plan.summary else ""
         further = "".join(f", {len(folds)} by {scheme}" for scheme, folds in plan.further_schemes.items())
         print_note(f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{further}{labels}")
-        columns = TASKS[plan.name].label_columns
-        for sentence in describe_cases(cohort, columns, plan.labelled, plan.unlabelled):
+        gaps = describe_gaps(cohort, plan.task.label_columns[0], plan.unlabelled)
+        known, endpoint = plan.task.prepare(cohort.labels), ENDPOINTS[cohort.endpoint]
+        for sentence in (*gaps, *plan.task.on_cases(known, plan.labelled, endpoint=endpoint)):
             if sentence.startswith(WARNING):
                 warn(sentence.removeprefix(WARNING))
             else:
@@ -83,13 +85,17 @@ def show_forecast(lines: Sequence[str]) -> None:
 
 
 def show_results(
-    folder: Path, reports: Mapping[str, TaskReport[Any]], failures: Mapping[str, str], given_up: Sequence[str]
+    folder: Path,
+    tasks: Mapping[str, Task],
+    reports: Mapping[str, TaskReport[Any]],
+    failures: Mapping[str, str],
+    given_up: Sequence[str],
 ) -> None:
     """Print tables of metrics by task and fold scheme, then failures and the run folder."""
     for task, report in reports.items():
-        _show_report(task, TASKS[task], report)
+        _show_report(task, tasks[task], report)
         for scheme, further in report.schemes.items():
-            _show_report(f"{task}, split by {scheme}", TASKS[task], further)
+            _show_report(f"{task}, split by {scheme}", tasks[task], further)
     _show_gene_notes(reports)
     for message in given_up:
         print_note(f"warning: {message}", style="yellow")

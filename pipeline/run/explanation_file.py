@@ -39,7 +39,7 @@ def read_explanation(path: Path) -> dict[str, Any]:
         InputError: the file is damaged, or another version wrote it.
     """
     content = read_json(path, remedy="repeat the command of the run, which explains its cases again")
-    found = content.get("format", 1)  # the first format did not say so
+    found = content.get("format", 1)  # the first format has no number
     if found != FORMAT:
         raise InputError(
             f"{path} has format {found}, this version reads {FORMAT}; repeat the run's command, which explains its cases again "

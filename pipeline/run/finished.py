@@ -15,11 +15,11 @@ import yaml
 from pipeline.metrics import TaskReport
 from pipeline.metrics.report import read_reports
 from pipeline.run.explanation_file import read_explanation
-from pipeline.tasks import metrics_types
+from pipeline.tasks import Task, metrics_types, restore_task
 from preprocessing.io.errors import InputError
 from preprocessing.io.outputs import damaged, read_json, read_table
 
-FORMAT = 3  # of the files in a run folder; raise it whenever a file, column or key changes
+FORMAT = 4  # of the files in a run folder; raise it whenever a file, column or key changes
 TEXT_COLUMNS = ("case_id", "slide_id", "label", "prediction", "status", "reason", "set_90", "path", "tiles", "features")
 
 
@@ -84,6 +84,11 @@ class FinishedRun:
         """The warnings and errors in `run.log`, each once."""
         return _warnings(_text(self.folder / "run.log"))
 
+    @cached_property
+    def definitions(self) -> Mapping[str, Task]:
+        """The tasks of the run, by name."""
+        return {name: restore_task(described) for name, described in self.record.get("tasks", {}).items()}
+
     def tasks(self) -> list[str]:
         """List the tasks with metrics or predictions."""
         predicted = self.predictions["task"].unique() if len(self.predictions) else ()
@@ -130,7 +135,7 @@ def read_run(folder: Path) -> FinishedRun:
             else f"{folder} contains no run (there is no run.json): name the folder that a run was written to"
         )
     record = _json(folder / "run.json")
-    if (found := record.get("format", 1)) != FORMAT:  # the first format did not say so
+    if (found := record.get("format", 1)) != FORMAT:  # the first format has no number
         raise InputError(
             f"{folder / 'run.json'} has format {found}, this version reads {FORMAT}; use the version that wrote it, or run "
             "its command again with another --out"

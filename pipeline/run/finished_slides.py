@@ -11,10 +11,10 @@ import pandas as pd
 from jaxtyping import Int32
 
 from pipeline.run.finished import FinishedRun, read_run
-from pipeline.tasks import TASKS
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.h5 import Geometry
 from preprocessing.io.errors import InputError, SlideError, some
+from preprocessing.io.extras import extra
 from preprocessing.io.outputs import read_table
 from preprocessing.omics.matrix import OmicsMatrix
 
@@ -187,7 +187,8 @@ class FinishedSlides:
         `obs` has slide, case, column and row on the grid and the values of the explanation; `obsm["spatial"]` the corners (x, y)
         in level-0 pixels of each tile's slide; `uns["slides"]` the resolution and size of the slides.
         """
-        from anndata import AnnData
+        with extra("exchange", "the export to AnnData"):
+            from anndata import AnnData
 
         bags = [self.store.read_features(slide.features) for slide in slides]
         frames = [
@@ -222,7 +223,8 @@ class FinishedSlides:
 
     def cohort(self) -> "AnnData":
         """Return all input cases as AnnData (cases × molecular features; NaN: none); `obs` has status, labels and predictions."""
-        from anndata import AnnData
+        with extra("exchange", "the export to AnnData"):
+            from anndata import AnnData
 
         cases = read_table(
             self.run.folder / "cases.csv", "case_id", dtype={"case_id": str, "reason": object, "site": object}
@@ -244,7 +246,9 @@ class FinishedSlides:
             return pd.DataFrame()
         table = read_table(path, "case_id", "task", dtype={"case_id": str, "label": str, "prediction": str})
         columns = pd.DataFrame(index=pd.Index([], name="case_id"))
-        truth = {column for task in TASKS.values() for column in task.truth_columns}  # which cases.csv has
+        truth = {
+            column for task in self.run.definitions.values() for column in task.truth_columns
+        }  # which cases.csv has
         for task in dict.fromkeys(map(str, table["task"])):
             rows = table[table["task"] == task].set_index("case_id").drop(columns=["task", *truth], errors="ignore")
             rows = rows.dropna(axis="columns", how="all")

@@ -1,4 +1,4 @@
-"""How the features of slides are made, as workers are told once for all slides."""
+"""How the features of slides are made: what workers need to know, once for all slides."""
 
 from dataclasses import dataclass
 

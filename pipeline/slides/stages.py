@@ -19,7 +19,7 @@ from pipeline.cluster.mapping import Outcome, map_slides
 from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from pipeline.slides.recipe import FeatureRecipe
-from preprocessing.features.embedding import embed_tiles
+from preprocessing.features.embedding import SlideTiles, embed_tiles
 from preprocessing.features.encoders import CPU_TILES, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import Bag, FeatureStore
@@ -130,9 +130,8 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe) -> Outcome:
     normalise, doubt = slide_normaliser(slide.path, grid, recipe.tiles.stain)
     start = time.perf_counter()
     with gpu_failures(f"embedding {slide.slide_id}"):
-        features = embed_tiles(
-            slide.path, grid, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, normalise=normalise
-        )
+        tiles = SlideTiles(slide.path, grid, normalise)
+        features = embed_tiles(tiles, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers)
     _require_unchanged(slide)
     if part.is_whole:
         seconds = round(time.perf_counter() - start, 3)

@@ -85,9 +85,9 @@ def draw(picture: Picture, *, store: str, folder: Path) -> "Outcome":
         pixels = reader.thumbnail(max(1.0, max(reader.size_px) / LONG_SIDE_PX))
     if picture.tiles:
         pixels = _outlined(pixels, FeatureStore(store).read_tiles(picture.tiles).mask)
-    with atomic_file(thumbnail_path(folder, picture.slide_id)) as draft:
+    with atomic_file(thumbnail_path(folder, picture.slide_id)) as temporary:
         Image.fromarray(pixels).save(
-            draft, "JPEG", quality=JPEG_QUALITY, subsampling=0, comment=picture.made_from.encode()
+            temporary, "JPEG", quality=JPEG_QUALITY, subsampling=0, comment=picture.made_from.encode()
         )  # chroma subsampling would blur thin coloured lines
     return Outcome(picture.slide_id, "done", tiles=picture.tiles)
 

@@ -11,7 +11,7 @@ Tables. `labels` are clinical columns, a row a case, indexed by case id. `predic
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +22,9 @@ from torch import Tensor
 from models.loss_config import LossConfig
 from pipeline.baselines.genomic import GeneScores
 from pipeline.metrics import Bootstrap, CaseMetrics, Metric, PredictorReport, Statistic, paired_difference
+from pipeline.tasks.spec import TaskSpec
 from preprocessing.io.errors import InputError
+from preprocessing.labels.columns import LabelTable
 
 OUTCOME = ("survival_months", "event")  # known years after the diagnosis; never an input
 
@@ -242,15 +244,20 @@ class FittedTask(ABC):
 
 
 class Task(ABC):
-    """What is predicted, before any case was seen."""
+    """What is predicted, before any case was seen.
 
-    name: str
-    kind: ClassVar[str]  # of its report: which charts and tables are drawn
-    label_columns: tuple[str, ...]
+    A kind of task is a subclass, registered by its `kind`; a task of that kind is made of a name and a definition.
+
+    Args:
+        name: of the task.
+        spec: its columns, and how they are read.
+    """
+
+    kind: ClassVar[str]  # by which definitions name it; also of its report: which charts and tables are drawn
+    label_columns: tuple[str, ...]  # of the table of labels
     truth_columns: tuple[
         str, ...
     ] = ()  # of predictions.csv, which hold the truth as `evaluate` needs it, besides `label`
-    excluded_covariates: frozenset[str]  # clinical columns that are, define or follow the label: never its inputs
     metrics_type: ClassVar[type[CaseMetrics]]  # of the reports of `FittedTask.evaluate`
     summary_metrics: ClassVar[tuple[str, ...]]  # of those, for the table in the terminal
     atlas_column: ClassVar[str | None] = (
@@ -260,6 +267,49 @@ class Task(ABC):
     evidence_name: ClassVar[str]  # what `FittedTask.evidence` is
     evidence_definition: ClassVar[str]  # how it is computed
     evidence_effect: ClassVar[str]  # what a positive contribution to the evidence does
+
+    def __init__(self, name: str, spec: TaskSpec) -> None:
+        self.name, self.spec = name, spec
+        self.label_columns = (name,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and (self.name, self.kind, self.spec) == (other.name, other.kind, other.spec)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.kind, self.spec))
+
+    @property
+    def excluded_covariates(self) -> frozenset[str]:
+        """Clinical columns that are, define or follow the label: never inputs of the task."""
+        return frozenset((*OUTCOME, *self.label_columns, *self.spec.column, *self.spec.excludes))
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, kind and definition as JSON, of which `pipeline.tasks.restore_task` makes the task again."""
+        return {"name": self.name, **self.spec.model_dump(mode="json"), "kind": self.kind}
+
+    # --- reading labels
+
+    @classmethod
+    def recognise(cls, columns: pd.DataFrame) -> str | None:
+        """Say why the values of these columns are labels of this kind, in a few words; None where they are not."""
+        return None
+
+    @abstractmethod
+    def read(self, table: LabelTable) -> pd.DataFrame:
+        """Read the columns of the definition; raises InputError where values are not of this kind.
+
+        Args:
+            table: all columns of the clinical table, those of the definition among them.
+
+        Returns:
+            `label_columns`, indexed as the table; missing where a case has no label.
+        """
+
+    # --- planning
+
+    def prepare(self, labels: pd.DataFrame) -> pd.DataFrame:
+        """The table of labels with the task's under the names that the other methods read."""
+        return labels
 
     def labelled(self, labels: pd.DataFrame) -> pd.Series:
         """True for the cases whose label is known."""
@@ -302,6 +352,16 @@ class Task(ABC):
     def summary(self, labels: pd.DataFrame) -> str:
         """The labels of a run in a few words, for the terminal; may be empty."""
         return ""
+
+    def on_cases(self, labels: pd.DataFrame, labelled: Collection[str], *, endpoint: str) -> list[str]:
+        """Sentences on the cases that are used, for the terminal; those that begin with "warning: " are doubts.
+
+        Args:
+            labels: of every case of the input, prepared.
+            labelled: ids of the usable cases with a label.
+            endpoint: survival endpoint of the recognised columns.
+        """
+        return []
 
     @abstractmethod
     def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:

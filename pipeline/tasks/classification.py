@@ -1,7 +1,7 @@
 """Classes: tumour grade, WHO subtype, or any other column of them."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -27,14 +27,16 @@ from pipeline.metrics import (
     macro_auc,
 )
 from pipeline.metrics.conformal import contains, prediction_sets
-from pipeline.tasks.base import OUTCOME, FittedTask, PredictionSets, Task
+from pipeline.tasks.base import FittedTask, PredictionSets, Task
 from pipeline.tasks.class_baselines import ClassBaselines
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, some
+from preprocessing.labels.columns import LabelTable, text_of
+from preprocessing.tables.reading import read_number
 
 log = logging.getLogger(__name__)
 PROBABILITY = "probability_"  # and the class: a column of predictions.csv
-# By WHO 2021 they define one another: none of them is an input of a model of another.
-DEFINE_ONE_ANOTHER = ("grade", "subtype", "diagnosis")
+ALL_LOST = 3  # cases of a class at least, before its loss is warned of
+MOST_CLASSES = 12  # that numbers are taken for, where no kind is given
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class FittedClassification(FittedTask):
     def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
         """The logits of a ridge logistic model."""
         try:
-            return omics_logits(genes, self._numbers(labels[self.column]), seed=seed)
+            return omics_logits(genes, self._numbers(labels[self.column]), self.classes, seed=seed)
         except NotConvergedError as failure:
             log.warning("%s: no logits linear in the genes beside the model: %s", self.column, failure)
             return None
@@ -166,7 +168,9 @@ class FittedClassification(FittedTask):
         self, cases: pd.DataFrame, predictions: pd.DataFrame, *, folds: Int[np.ndarray, " n"] | None
     ) -> Statistic:
         """The macro AUC."""
-        return macro_auc(self._numbers(cases["label"]), self._probabilities(predictions), folds=folds)
+        return macro_auc(
+            self._numbers(cases["label"]), self._probabilities(predictions), self.classes, folds=folds
+        )
 
     @property
     def sets(self) -> "ClassSets":
@@ -241,11 +245,30 @@ class Classification(Task):
     evidence_definition = "the logit of the predicted class minus the mean of all classes' logits"
     evidence_effect = "speaks for the predicted class, against the others"
 
-    def __init__(self, column: str) -> None:
-        self.name = column
-        self.label_columns = (column,)
-        related = DEFINE_ONE_ANOTHER if column in DEFINE_ONE_ANOTHER else (column,)
-        self.excluded_covariates = frozenset((*OUTCOME, *related))
+    @classmethod
+    def recognise(cls, columns: pd.DataFrame) -> str | None:
+        """One column of words, or of few whole numbers."""
+        values = columns.iloc[:, 0].dropna().map(class_name)
+        found = values.nunique()
+        if columns.shape[1] > 1 or not found:
+            return None
+        if any(read_number(value) is None for value in values):
+            return f"{found} different words" if found > 1 else "one word"
+        whole = values.map(lambda value: float(value).is_integer()).all()
+        return f"{found} different whole numbers" if whole and found <= MOST_CLASSES else None
+
+    def read(self, table: LabelTable) -> pd.DataFrame:
+        """The class of each case as text; missing for a class that is not among those of the definition."""
+        (column,) = self.spec.column
+        values = table.frame[column].map(class_name, na_action="ignore").astype("string")
+        wanted = self.spec.classes
+        if unknown := sorted(set(wanted) - set(values.dropna())):
+            there = some(sorted(values.dropna().unique()))
+            raise InputError(
+                f"task {self.name}: no case has the class {some(unknown)} in column {column} of {table.source}, which has {there}; "
+                f"correct tasks.{self.name}.classes"
+            )
+        return pd.DataFrame({self.name: values.where(values.isin(wanted)) if wanted else values})
 
     def check(self, labels: pd.DataFrame, *, folds: int) -> list[str]:
         """Warn of classes with fewer cases than folds; raise InputError if there is one class only."""
@@ -280,8 +303,16 @@ class Classification(Task):
         return labels[self.name].astype(str)
 
     def vocabulary(self, labels: pd.DataFrame) -> tuple[str, ...]:
-        """The classes, sorted."""
-        return tuple(sorted(labels[self.name].dropna().astype(str).unique()))
+        """The classes in the order of the definition, else sorted; of two, the positive one last."""
+        classes = list(self.spec.classes or sorted(labels[self.name].dropna().astype(str).unique(), key=_order))
+        if (positive := self.spec.positive) is None:
+            return tuple(classes)
+        if positive not in classes or len(classes) != 2:
+            raise InputError(
+                f'task {self.name}: positive class "{positive}" needs two classes, of which it is one; there are '
+                f"{', '.join(classes)}"
+            )
+        return (*(name for name in classes if name != positive), positive)
 
     def fit(self, labels: pd.DataFrame, vocabulary: tuple[str, ...]) -> FittedClassification:
         """The classes with their number of training cases."""
@@ -305,6 +336,16 @@ class Classification(Task):
         """The classes."""
         return f"classes {', '.join(self.vocabulary(labels))}"
 
+    def on_cases(self, labels: pd.DataFrame, labelled: Collection[str], *, endpoint: str) -> list[str]:
+        """A warning of classes that the tables have and the used cases have not."""
+        every = labels[self.name].dropna()
+        there = set(every.loc[every.index.isin(list(labelled))])
+        gone = {name: n for name, n in every.value_counts().items() if name not in there and n >= ALL_LOST}
+        if not gone:
+            return []
+        classes = ", ".join(f"{name} ({n} cases)" for name, n in gone.items())
+        return [f"warning: task {self.name}: every case of {classes} is left out or without inputs: the class is gone"]
+
     def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
         """The most and the least certain cases, among those that are right and those that are wrong where that is known."""
         by_certainty = self.certainty(predictions).sort_values(ascending=False, kind="stable").index
@@ -321,3 +362,16 @@ class Classification(Task):
         """The probability of the likeliest class of each row."""
         columns = [name for name in map(str, predictions.columns) if name.startswith(PROBABILITY)]
         return predictions[columns].max(axis=1)
+
+
+def class_name(value: object) -> str:
+    """A cell as the name of a class: whole numbers without a point, so that 1.0 is "1"."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return text_of(value)
+
+
+def _order(name: str) -> tuple[float, str]:
+    """Numbers by size, before words."""
+    number = read_number(name)
+    return (float("inf") if number is None else number), name

@@ -1,7 +1,7 @@
 """Survival: a hazard for each of a few time bins; the risk is minus the area under their survival curve."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -26,8 +26,12 @@ from pipeline.metrics import (
     survival_metrics,
 )
 from pipeline.tasks.base import OUTCOME, FittedTask, Task
+from pipeline.tasks.spec import TaskSpec
 from pipeline.tasks.survival_baselines import CURVE_COLUMNS, CURVE_TIMES, SurvivalBaselines
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, some
+from preprocessing.labels.columns import LabelTable, is_binary, read_flag, text_of
+from preprocessing.labels.survival import follow_up, read_endpoint
+from preprocessing.tables.reading import read_number
 
 log = logging.getLogger(__name__)
 N_BINS = 4
@@ -250,15 +254,44 @@ def outcome(cases: pd.DataFrame) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarr
 class Survival(Task):
     """Time to death in months, right-censored."""
 
-    name = "survival"
     kind = "survival"
     metrics_type = SurvivalMetrics
-    label_columns = truth_columns = OUTCOME
-    excluded_covariates = frozenset(OUTCOME)
+    truth_columns = OUTCOME
     summary_metrics = ("c_index", "uno_c_index")
     atlas_column = "risk"
     output_name = evidence_name = evidence_definition = "the risk"
     evidence_effect = "raises the risk"
+
+    def __init__(self, name: str, spec: TaskSpec) -> None:
+        super().__init__(name, spec)
+        self.label_columns = OUTCOME if spec.column == OUTCOME else (f"{name}_months", f"{name}_event")
+
+    @classmethod
+    def recognise(cls, columns: pd.DataFrame) -> str | None:
+        """A column of times, none negative, and one of events."""
+        if columns.shape[1] != 2:
+            return None
+        times, events = (columns[name].dropna().map(text_of) for name in columns)
+        numbers = times.map(read_number)
+        is_time = numbers.notna().all() and numbers.ge(0).all() and not is_binary(times)
+        return "a time and an event" if is_time and events.map(read_flag).notna().all() else None
+
+    def read(self, table: LabelTable) -> pd.DataFrame:
+        """Months to the event or the last follow-up, and whether it happened, from a column of each."""
+        if len(self.spec.column) != 2:
+            raise InputError(
+                f"task {self.name}: survival needs two columns, a time and an event, and has {some(self.spec.column)}; give "
+                f"--task {self.name}=TIME,EVENT:survival"
+            )
+        time, event = self.spec.column
+        months, happened = read_endpoint(table, time, event, unit=self.spec.unit)
+        return pd.DataFrame(dict(zip(self.label_columns, (months, happened), strict=True)))
+
+    def prepare(self, labels: pd.DataFrame) -> pd.DataFrame:
+        """The table with the task's outcome in the columns `survival_months` and `event`."""
+        if not set(self.label_columns) <= set(labels):
+            return labels
+        return labels.assign(**{name: labels[column] for name, column in zip(OUTCOME, self.label_columns, strict=True)})
 
     def check(self, labels: pd.DataFrame, *, folds: int) -> list[str]:
         """Raise InputError without deaths or without differing times; warn where deaths are fewer than twice the folds."""
@@ -266,23 +299,26 @@ class Survival(Task):
         deaths = int(labels["event"].sum())
         if deaths < folds:
             raise InputError(
-                f"task survival: {deaths} deaths among {len(labels)} cases for {folds} folds: every fold needs one; use fewer "
-                "folds (--folds), check that the event column is not inverted, or leave survival out by naming the other tasks"
+                f"task {self.name}: {deaths} deaths among {len(labels)} cases for {folds} folds: every fold needs one; use fewer "
+                f"folds (--folds), check that the event column is not inverted, or leave {self.name} out by naming the other tasks"
             )
         if labels["survival_months"].nunique() < 2:
             raise InputError(
-                f"task survival: every case has the same time, {labels['survival_months'].iloc[0]:g} months"
+                f"task {self.name}: every case has the same time, {labels['survival_months'].iloc[0]:g} months"
             )
-        return [f"task survival: only {deaths} deaths for {folds} folds"] if deaths < 2 * folds else []
+        return [f"task {self.name}: only {deaths} deaths for {folds} folds"] if deaths < 2 * folds else []
 
     def check_fold(self, train: pd.DataFrame, test: pd.DataFrame, *, number: int) -> list[str]:
         """Raise InputError without a death among the training cases; warn without one among the test cases."""
         if not train["event"].any():
             raise InputError(
-                f"task survival: fold {number} has no death among its {len(train)} training cases; use other splits, or fewer folds"
+                f"task {self.name}: fold {number} has no death among its {len(train)} training cases; use other "
+                "splits, or fewer folds"
             )
         if not test["event"].any():
-            return [f"task survival: fold {number} has no death among its {len(test)} test cases: no metric of its own"]
+            return [
+                f"task {self.name}: fold {number} has no death among its {len(test)} test cases: no metric of its own"
+            ]
         return []
 
     def strata(self, labels: pd.DataFrame) -> pd.Series:
@@ -316,6 +352,17 @@ class Survival(Task):
         """Months; a plus sign behind them for a case that was alive then."""
         plus = labels["event"].astype(bool).map({True: "", False: "+"})
         return labels["survival_months"].astype(float).round(2).astype(str) + plus
+
+    def on_cases(self, labels: pd.DataFrame, labelled: Collection[str], *, endpoint: str) -> list[str]:
+        """Events and follow-up of the labelled cases."""
+        months, event = outcome(labels.loc[sorted(labelled)])
+        median = follow_up(pd.Series(months), pd.Series(event))
+        reached = f"median follow-up {median:.1f} months" if pd.notna(median) else "median follow-up not reached"
+        title = endpoint if self.label_columns == OUTCOME else self.name
+        return [
+            f"{title}: {int(event.sum())} events among {len(months)} cases, {reached} (reverse Kaplan-Meier), "
+            f"longest time {months.max():.1f} months"
+        ]
 
     def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
         """The highest and the lowest risk; where outcomes are known, risks that are too high or too low for them."""

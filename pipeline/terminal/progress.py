@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -40,7 +41,7 @@ def track(
         things: plural noun for the items.
         effort: amount of work of the items; None: all alike.
     """
-    if not console.is_terminal:
+    if not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets"))):
         yield from items
         return
     columns = (

@@ -18,7 +18,7 @@ from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
-from pipeline.tasks import TASKS, FittedTask
+from pipeline.tasks import FittedTask, Task
 from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.training.finished_fold import is_finished, mark_finished
@@ -46,7 +46,7 @@ class FoldJob:
     """Everything that a fold's result depends on, and where it goes.
 
     Attributes:
-        task: name.
+        task: what is predicted.
         fold: its cases; `number` FINAL: the final model.
         labels: labels and covariates, indexed by case id.
         vocabulary: the task's classes.
@@ -66,7 +66,7 @@ class FoldJob:
         code: fingerprint of the code that fits a fold.
     """
 
-    task: str
+    task: Task
     fold: Fold
     labels: pd.DataFrame
     vocabulary: tuple[str, ...]
@@ -86,7 +86,7 @@ class FoldJob:
     code: str = field(default_factory=lambda: code_fingerprint(__name__))
 
     def __str__(self) -> str:
-        return f"{self.task}, {self.candidate.name}, {self.out.name}"
+        return f"{self.task.name}, {self.candidate.name}, {self.out.name}"
 
     @property
     def is_final(self) -> bool:
@@ -97,6 +97,7 @@ class FoldJob:
         """Of all that decides the result; other candidates of the run do not."""
         everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}
         everything |= {"fold": asdict(self.fold), "labels": self.labels.to_json(orient="split")}
+        everything |= {"task": self.task.to_json()}
         everything |= {"candidate": [self.candidate.model, self.candidate.settings]}
         config = {key: value for key, value in identity(self.config).items() if key not in CANDIDATE_KEYS}
         everything |= {"omics": file_fingerprint(self.omics), "config": config}
@@ -142,7 +143,7 @@ def run_fold(job: FoldJob) -> str:
 
 
 def _fit_and_predict(job: FoldJob) -> None:
-    """The files of a fold, but for the one that says that it is done."""
+    """The files of a fold, except the one that marks it as done."""
     fold = job.fold
     data, scaler = load_data(job, fold)
     learned = _learn(job, data, job.candidate.model, job.candidate.settings)
@@ -177,7 +178,7 @@ def _trained(
         model=learned.model.cpu(),
         model_name=job.candidate.model,
         settings=job.candidate.settings,
-        task_name=job.task,
+        definition=job.task,
         task=learned.task,
         scaler=scaler,
         patch_dim=data.patch_dim,
@@ -199,7 +200,7 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     with_genes = [case for case in fold.train if case in there]
     if not with_genes and MODELS[job.candidate.model].subspaces:
         raise InputError(
-            f"{job.task}, {job.out.name}: none of the {len(fold.train)} training cases has genes, and "
+            f"{job.task.name}, {job.out.name}: none of the {len(fold.train)} training cases has genes, and "
             f"{job.candidate.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
             "--model"
         )
@@ -238,12 +239,12 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
     require_subspaces(scaler, names)
     notes = [*job.gene_notes, *chosen.notes, *scaler.notes]
     if others := [name for name in scaler.groups if name not in names]:
-        notes.append(f"neither branch reads {', '.join(others)}; where there is a linear part, it may (train.linear)")
+        notes.append(f"neither branch reads {', '.join(others)}; the linear logits (train.linear) may")
     return replace(scaler, notes=notes)
 
 
 def _learn(job: FoldJob, data: Dataset, model: str, settings: ModelSettings) -> Learned:
-    training = TrainingSet(job.fold, data, job.labels, TASKS[job.task], job.vocabulary)
+    training = TrainingSet(job.fold, data, job.labels, job.task, job.vocabulary)
     config = job.config.train
     return learn(training, model, settings, config=config, seed=job.config.seed, device=job.device)
 
@@ -254,7 +255,7 @@ def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned)
 
     def predicted(cases: list[str], **without: bool) -> pd.DataFrame:
         outputs = list(predict(learned.model, data, cases, device=job.device, **without))
-        head = pd.DataFrame({"case_id": cases, "task": job.task, "fold": fold.number})
+        head = pd.DataFrame({"case_id": cases, "task": job.task.name, "fold": fold.number})
         head["modalities"] = [
             used_modalities(
                 slides=reads.reads_slides and bool(job.bags.get(case)) and without.get("slides", True),
@@ -304,7 +305,7 @@ def _mil_baseline(job: FoldJob, data: Dataset, mil: Learned) -> TrainedModel:
         model=mil.model,
         model_name=SLIDES_ONLY,
         settings=MODELS[SLIDES_ONLY].Config(),
-        task_name=job.task,
+        definition=job.task,
         task=mil.task,
         scaler=None,
         patch_dim=data.patch_dim,

@@ -32,21 +32,22 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.linear import LinearBlend
 from models.settings import Settings
-from pipeline.tasks import TASKS, FittedTask
+from pipeline.tasks import FittedTask, Task, restore_task
 from pipeline.training.baselines import Baselines
 from preprocessing.io.atomic import REMEDY, atomic_folder
 from preprocessing.io.errors import InputError, RunError, some
 from preprocessing.io.fingerprints import folder_digests
+from preprocessing.io.outputs import damaged, read_json
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
-FORMAT = 5
+FORMAT = 6
 AXES = "axes."  # of a gene group, by its number: beside the weights
 ENSEMBLE = "ensemble.json"
 SUMS = "SHA256SUMS"
 STAIN_TARGET = "stain_target"  # an image, where the stain is normalised to one of the user's
 SLIDES = "slides"  # folder of the baseline that reads slides only
-MAX_DESCRIPTION_BYTES = 256 << 20  # 20,000 genes take 5 MB
+COPY = "copy it from its run again"
 # What reading an unsound description raises.
 UNSOUND = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
 
@@ -59,7 +60,7 @@ class TrainedModel:
         model: the ensemble, on the CPU.
         model_name: name in the catalogue.
         settings: of each member of the ensemble.
-        task_name: name in the registry of tasks.
+        definition: the task before it was fitted: name, kind and columns.
         task: the fitted task.
         scaler: turns a gene table into the model's groups; None for a model that was trained without genes.
         patch_dim: width of a patch feature.
@@ -70,24 +71,29 @@ class TrainedModel:
     model: Ensemble
     model_name: str
     settings: Settings
-    task_name: str
+    definition: Task
     task: FittedTask
     scaler: OmicsScaler | None
     patch_dim: int
     metadata: dict[str, Any]
     baselines: Baselines | None = None
 
+    @property
+    def task_name(self) -> str:
+        """Name of the task."""
+        return self.definition.name
+
 
 def save_model(folder: Path, trained: TrainedModel) -> None:
     """Write a model folder, complete or not at all; raises RunError where it cannot be written."""
-    with atomic_folder(folder) as draft:
+    with atomic_folder(folder) as temporary:
         try:
-            save_file(_arrays(trained), draft / "weights.safetensors")
+            save_file(_arrays(trained), temporary / "weights.safetensors")
         except SafetensorError as error:  # also what the system says, as of a full disk
             raise RunError(f"{folder}/weights.safetensors cannot be written ({error}); {REMEDY}") from error
-        _write_json(draft / "model.json", _describe(trained))
+        _write_json(temporary / "model.json", _describe(trained))
         if trained.baselines and isinstance(trained.baselines.slides, TrainedModel):
-            save_model(draft / SLIDES, trained.baselines.slides)
+            save_model(temporary / SLIDES, trained.baselines.slides)
 
 
 def export_model(source: Path, folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -98,11 +104,11 @@ def export_model(source: Path, folder: Path, metadata: Mapping[str, Any]) -> Non
         folder: destination; replaced if it exists.
         metadata: added to `model.json`.
     """
-    described = read_json(source / "model.json")
-    with atomic_folder(folder) as draft:
-        shutil.copytree(source, draft, dirs_exist_ok=True)
-        _write_json(draft / "model.json", described | _with_target(described, draft) | dict(metadata))
-        write_sums(draft)
+    described = read_json(source / "model.json", remedy=COPY)
+    with atomic_folder(folder) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
+        _write_json(temporary / "model.json", described | _with_target(described, temporary) | dict(metadata))
+        write_sums(temporary)
 
 
 def export_fold_models(sources: Sequence[Path], final: Path, folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -114,26 +120,26 @@ def export_fold_models(sources: Sequence[Path], final: Path, folder: Path, metad
         folder: destination; replaced if it exists.
         metadata: added to `ensemble.json`.
     """
-    described = read_json(final / "model.json")
-    with atomic_folder(folder) as draft:
+    described = read_json(final / "model.json", remedy=COPY)
+    with atomic_folder(folder) as temporary:
         names = [f"fold_{number}" for number in range(len(sources))]
         for name, model in zip(names, sources, strict=True):
-            shutil.copytree(model, draft / name)
+            shutil.copytree(model, temporary / name)
         for path in final.glob("reference.*"):
-            shutil.copy(path, draft / path.name)
-        content = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, draft)
-        _write_json(draft / ENSEMBLE, content | dict(metadata))
-        write_sums(draft)
+            shutil.copy(path, temporary / path.name)
+        content = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, temporary)
+        _write_json(temporary / ENSEMBLE, content | dict(metadata))
+        write_sums(temporary)
 
 
-def _with_target(described: Mapping[str, Any], draft: Path) -> dict[str, Any]:
+def _with_target(described: Mapping[str, Any], temporary: Path) -> dict[str, Any]:
     """The tile recipe; a target image of stain normalisation is copied into the folder, and named relative to it."""
     tiles = described["tiles"]
     target = tiles["stain"]["target"]
     if target is None or tiles["stain"]["method"] == "none":
         return {"tiles": tiles}
     name = f"{STAIN_TARGET}{Path(target).suffix}"
-    shutil.copy(target, draft / name)
+    shutil.copy(target, temporary / name)
     return {"tiles": tiles | {"stain": tiles["stain"] | {"target": name}}}
 
 
@@ -155,7 +161,7 @@ def require_sums(folder: Path) -> None:
     found = folder_digests(folder, without=SUMS)
     if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
         raise InputError(
-            f"model: {folder} differs from its checksums ({some(wrong)}: changed, missing or added); copy it from its run again"
+            f"model: {folder} differs from its checksums ({some(wrong)}: changed, missing or added); {COPY}"
         )
 
 
@@ -177,7 +183,7 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
         "members": len(trained.model.members),
         "linear_logits": isinstance(trained.model.members[0], LinearBlend),
         "patch_dim": trained.patch_dim,
-        "task": trained.task_name,
+        "task": trained.definition.to_json(),
         "fitted": trained.task.to_json(),
         "omics": trained.scaler.to_json() if trained.scaler else None,
         "baselines": trained.baselines.to_json() if trained.baselines else None,
@@ -194,21 +200,22 @@ def load_model(folder: Path) -> TrainedModel:
     except InputError as error:
         raise InputError(f"model {folder}: {error}") from None
     except UNSOUND as error:
-        raise _broken(folder / "model.json", error) from None
+        raise damaged(folder / "model.json", error, COPY) from None
 
 
 def _restored(
     described: Mapping[str, Any], arrays: Mapping[str, torch.Tensor], slides: TrainedModel | None
 ) -> TrainedModel:
     settings = MODELS[described["model"]].Config(**described["settings"])
-    task = TASKS[described["task"]].restore(described["fitted"])
+    definition = restore_task(described["task"])
+    task = definition.restore(described["fitted"])
     scaler = _scaler(described["omics"], arrays)
     weights = {name: array for name, array in arrays.items() if not name.startswith(AXES)}
     return TrainedModel(
         model=_model(described, settings, scaler, task.n_outputs, weights),
         model_name=described["model"],
         settings=settings,
-        task_name=described["task"],
+        definition=definition,
         task=task,
         scaler=scaler,
         patch_dim=described["patch_dim"],
@@ -287,12 +294,7 @@ def _read_arrays(path: Path) -> dict[str, torch.Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # it is no mapping
     except (SafetensorError, OSError) as error:
-        raise _broken(path, error) from None
-
-
-def _broken(path: Path, error: BaseException) -> InputError:
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return InputError(f"model: {path} is broken ({reason[:200]}); copy it from its run again")
+        raise damaged(path, error, COPY) from None
 
 
 _OWN_FIELDS = (
@@ -315,23 +317,10 @@ def _read_description(folder: Path) -> Mapping[str, Any]:
         raise InputError(
             f"model: {folder} contains no model.json and weights.safetensors; name a model folder of a run"
         )
-    described = read_json(path)
+    described = read_json(path, remedy=COPY)
     require_format(described, path)
     if missing := [name for name in _OWN_FIELDS if name not in described]:
-        raise _broken(path, ValueError(f"{missing[0]} is missing"))
-    return described
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object of a model folder; raises InputError where the file holds none."""
-    try:
-        if path.stat().st_size > MAX_DESCRIPTION_BYTES:
-            raise ValueError(f"{path.stat().st_size} bytes")
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise _broken(path, error) from None
-    if not isinstance(described, dict):
-        raise _broken(path, ValueError("no JSON object"))
+        raise damaged(path, f"{missing[0]} is missing", COPY)
     return described
 
 

@@ -1,6 +1,6 @@
 """From the rows of a table to one row per case: samples of the wanted type, one sample per case, every dropped row named."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,8 +49,6 @@ def select_samples(
     evidence: Evidence,
     options: TableOptions,
     notes: list[str],
-    *,
-    must_share: bool = True,
 ) -> CaseRows:
     """Return the rows of samples of the wanted types, one sample per case.
 
@@ -63,7 +61,7 @@ def select_samples(
     raw = frame[id_column].tolist()
     ids = [case_ids.normalise(value) if isinstance(value, str) else "" for value in raw]
     cases = {case_ids.case_of(identifier) for identifier in ids if identifier}
-    if must_share and evidence.cases is not None and not evidence.cases & cases:
+    if evidence.must_share and evidence.cases is not None and not evidence.cases & cases:
         raise InputError(f"{path}: not one case in common: {mismatch(id_column, ids, evidence.cases)}")
     keys = [_sample_key(identifier) for identifier in ids]
     classes = _row_classes(frame, id_column, notes)
@@ -199,12 +197,18 @@ def require_agreement(
 
 
 def merge_columns(
-    path: Path, frame: pd.DataFrame, cases: list[str], firsts: list[int], notes: list[str]
+    path: Path,
+    frame: pd.DataFrame,
+    cases: list[str],
+    firsts: list[int],
+    notes: list[str],
+    *,
+    labels: Collection[str] = (),
 ) -> pd.DataFrame:
     """Return the columns with one row per case, in the order of first appearance.
 
     Labels of one case must agree, save the last follow-up, of which the latest counts; other columns that differ are joined
-    by ";".
+    by ";". `labels` are further columns that hold labels.
 
     Raises:
         InputError: rows of one case have different labels.
@@ -220,7 +224,7 @@ def merge_columns(
             distinct = list(dict.fromkeys(values.dropna()))
             if len(distinct) > 1 and (latest := _latest_follow_up(column, distinct)) is not None:
                 distinct = [latest]
-            elif len(distinct) > 1 and is_label(column):
+            elif len(distinct) > 1 and (column in labels or is_label(column)):
                 raise InputError(
                     f"{path}: case {case} has several rows, and column {column} is {distinct[0]} in one row and "
                     f"{distinct[1]} in another; keep one row of the case"

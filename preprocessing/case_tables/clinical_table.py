@@ -44,8 +44,8 @@ def read_clinical(
 
     Args:
         path: the table; cases in rows, or attributes in rows (Firehose, LinkedOmics); any layout of `load_table`.
-        evidence: what other inputs say of the ids.
-        options: what the user says.
+        evidence: from other inputs, on the ids.
+        options: of the user.
         loaded: the content of the file, if it was read before.
 
     Raises:
@@ -60,7 +60,8 @@ def read_clinical(
     id_column = choose_id_column(path, frame, evidence, options, notes, samples=False)
     rows = select_samples(path, frame, id_column, evidence, options, notes)
     cases, firsts = one_row_per_case(rows.ids)
-    merged = merge_columns(path, rows.frame.drop(columns=id_column), cases, firsts, notes)
+    columns = rows.frame.drop(columns=id_column)
+    merged = merge_columns(path, columns, cases, firsts, notes, labels=options.labels)
     return ClinicalTable(merged, notes, rows.dropped, rows.excluded)
 
 

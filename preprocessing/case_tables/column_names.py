@@ -32,7 +32,7 @@ _BIRTH = re.compile(r"(?P<unit>days|years)_(to|since|from)_birth")
 
 @dataclass(frozen=True)
 class AgeColumn:
-    """Unit (years, months, days; None where the name says none) of an age, and whether it counts back to birth."""
+    """Unit (years, months, days; None where the name has none) of an age, and whether it counts back to birth."""
 
     unit: str | None
     negative: bool = False
@@ -47,7 +47,7 @@ def plain_name(column: str) -> str:
 
 
 def age_column(column: str) -> AgeColumn | None:
-    """Return what the name says of an age: `Age (years at diagnosis)`, `age_at_index`, `days_to_birth`; else None."""
+    """Return unit and direction of an age by its name, as `Age (years at diagnosis)`, `days_to_birth`; else None."""
     words = words_of(column)
     while len(words) > 1 and words[0] in ("cases", "demographic", "diagnoses", "clinical", "paper"):
         words = words[1:]

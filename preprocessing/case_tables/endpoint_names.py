@@ -71,13 +71,13 @@ _SINGLE = (
 
 @dataclass(frozen=True)
 class SurvivalColumn:
-    """What the name of a survival column says.
+    """The meaning of a survival column, by its name.
 
     Attributes:
-        endpoint: a key of `ENDPOINTS`; None where the name says none (`event`, `survival_months`).
+        endpoint: a key of `ENDPOINTS`; None where the name has none (`event`, `survival_months`).
         role: time, event (1: it happened), censored (1: it did not), days to death or to the last follow-up; "time or event"
             where the values decide (`OS`).
-        unit: days, weeks, months, years; None where the name says none.
+        unit: days, weeks, months, years; None where the name has none.
         happened: the code of the event where the name states the coding (`1=dead`, `alive=0; dead=1`).
     """
 
@@ -88,7 +88,7 @@ class SurvivalColumn:
 
 
 def survival_column(name: str) -> SurvivalColumn | None:
-    """Return what the name of a column says of survival; None if it is no survival column."""
+    """Return the meaning of a survival column by its name; None if it is no survival column."""
     words = _words(name)
     words, happened = _without_coding(words)
     if not words or (len(words) == 1 and words[0] not in _SINGLE):

@@ -8,6 +8,7 @@ import pandas as pd
 
 from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.gene_names import are_integers, is_accession, is_counter, is_gene_name
+from preprocessing.case_tables.options import TableOptions
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables.reading import names_in, text_columns, words_of
 
@@ -45,7 +46,7 @@ _SCORES = re.compile(
 )
 ENOUGH_GENES = 10  # with names, to tell by them that others are none
 FEW_UNNAMED, FEW_UNNAMED_SHARE = 20, 0.02
-TOLD = 30
+LISTED = 30
 FROM_DATES = "a spreadsheet made dates of names such as SEPT2 or MARCH1"
 _RENAMED_GENE = re.compile(r"(.+)\.\d{1,2}")  # what pandas and R make of a second EGFR: EGFR.1
 # No gene is called so: words with blanks between them, or in small letters and without a digit.
@@ -83,8 +84,8 @@ def gene_columns(
     frame: pd.DataFrame,
     id_column: str,
     notes: list[str],
+    options: TableOptions,
     *,
-    keep: Collection[str] = (),
     features: Collection[str] = (),
 ) -> tuple[list[str], list[str]]:
     """Return the columns that are features, and the others except the ids.
@@ -94,14 +95,14 @@ def gene_columns(
         frame: cases in rows.
         id_column: the column of ids.
         notes: what was left out, and warnings of odd names.
-        keep: columns that are features, whatever they are called.
-        features: of a trained model, likewise.
+        options: columns that are features, or labels of the run, whatever they are called.
+        features: of a trained model.
 
     Raises:
         InputError: no features, or features that are row numbers.
     """
-    columns, kept = [column for column in frame.columns if column != id_column], {*keep, *features}
-    named = [column for column in columns if column not in kept and is_annotation(column)]
+    columns, kept = [column for column in frame.columns if column != id_column], {*options.keep, *features}
+    named = [column for column in columns if column in options.labels or (column not in kept and is_annotation(column))]
     rest = frame.drop(columns=[id_column, *named])
     words = [column for column in text_columns(rest) if _is_words(rest[column])]
     counters = [column for column in _row_counters(rest) if column not in kept]
@@ -147,7 +148,7 @@ def _without_unnamed(genes: list[str], kept: Collection[str], notes: list[str]) 
     if unknown and few:
         notes.append(
             f"warning: {len(unknown)} columns carry no gene name among {len(known)} that do, and are left out: "
-            f"{', '.join(unknown[:TOLD])}{', …' if len(unknown) > TOLD else ''}; omics.keep keeps those that are genes"
+            f"{', '.join(unknown[:LISTED])}{', …' if len(unknown) > LISTED else ''}; omics.keep keeps those that are genes"
         )
         return [name for name in genes if name not in set(unknown)]
     if unknown:

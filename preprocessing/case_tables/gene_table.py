@@ -59,16 +59,14 @@ def read_genes(
     options: TableOptions | None = None,
     *,
     loaded: LoadedTable | None = None,
-    must_share: bool = True,
 ) -> GeneTable:
     """Return the features of each case, whichever way round the table is.
 
     Args:
         path: the table; cases or samples in rows and genes in columns, or transposed; any layout of `load_table`.
-        evidence: what other inputs say of ids and genes.
-        options: what the user says.
+        evidence: from other inputs, on ids and genes.
+        options: of the user.
         loaded: the content of the file, if it was read before.
-        must_share: whether a table without any of the known cases is refused; otherwise a warning.
 
     Raises:
         InputError: what `load_table` refuses, no case in common, values that are no numbers, rows of a case that disagree, or two
@@ -86,16 +84,16 @@ def read_genes(
         notes.append(f"columns left out by omics.ignore: {some(ignored)}")
     if frame is as_written:
         _refuse_long(path, frame.drop(columns=[*ignored, id_column]))
-    rows = select_samples(path, frame.drop(columns=ignored), id_column, evidence, options, notes, must_share=must_share)
+    rows = select_samples(path, frame.drop(columns=ignored), id_column, evidence, options, notes)
     if evidence.cases is not None and not evidence.cases & set(map(case_ids.case_of, rows.ids)):
         notes.append(
             f"warning: {path}: not one case in common with the slides: {mismatch(id_column, rows.ids, evidence.cases)}"
         )
-    genes, others = gene_columns(path, rows.frame, id_column, notes, keep=options.keep, features=evidence.features)
+    genes, others = gene_columns(path, rows.frame, id_column, notes, options, features=evidence.features)
     values = pd.DataFrame(_numbers(path, rows.frame, genes, rows.ids), columns=genes)
     cases, firsts = one_row_per_case(rows.ids)
     require_agreement(path, values, rows.ids, cases, firsts, notes)
-    annotations = merge_columns(path, rows.frame[others], cases, firsts, notes)
+    annotations = merge_columns(path, rows.frame[others], cases, firsts, notes, labels=options.labels)
     values = values.iloc[firsts].set_axis(annotations.index, axis=0)
     return GeneTable(values, annotations, notes, rows.dropped, rows.excluded)
 

@@ -32,17 +32,19 @@ _HOW = "add one called case_id, or name one with --id-column"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What other inputs of the run say about a table.
+    """Evidence from other inputs of the run on the ids and genes of a table.
 
     Attributes:
         cases: of slides, or of tables read before; None without such an input.
         hints: possible case ids in tables that were not yet read.
-        features: of a trained model.
+        features: of a trained model: evidence for which names are genes.
+        must_share: whether a molecular table without any of the known cases is refused; otherwise a warning.
     """
 
     cases: frozenset[str] | None = None
     hints: frozenset[str] = field(default=frozenset())
     features: frozenset[str] = field(default=frozenset())
+    must_share: bool = True
 
     def is_known(self, value: object) -> bool:
         """Whether the value is an id of another input."""

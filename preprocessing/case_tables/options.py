@@ -1,4 +1,4 @@
-"""What the user says about the tables of a run, where their content leaves two readings."""
+"""Options of the user on the tables of a run, where their content can be read in two ways."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +17,7 @@ class TableOptions:
         ignore: columns of gene tables to leave out.
         keep: columns of gene tables that are features, whatever they are called.
         endpoint: survival endpoint, such as OS, PFI or DSS.
+        labels: columns that hold labels of the run, whatever they are called: never genes, and rows of a case must agree in them.
     """
 
     id_column: str | None = None
@@ -25,3 +26,4 @@ class TableOptions:
     ignore: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     endpoint: str = "OS"
+    labels: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 The evidence, in this order: ids that other inputs of the run know; barcodes of a known scheme; the features of a trained
 model; the names of columns; what looks like gene names and labels. A position alone is no evidence. Where two
-readings remain, the user is asked.
+readings remain, an error names the option that decides.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.tables.reading import text_columns
 
 MOST = 0.5  # of the names are genes, where the names are those of genes
-_ASK = "name the column of case ids with --id-column, or say where the genes are with --genes-in rows or --genes-in columns"
+_ASK = "name the column of case ids with --id-column, or the orientation with --genes-in rows or --genes-in columns"
 
 
 def cases_in_rows(

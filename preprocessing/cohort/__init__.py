@@ -1,9 +1,19 @@
 """The cohort: slides, genes and labels joined by case, and the audit of every case of the input."""
 
 from preprocessing.cohort.cohort import Cohort
-from preprocessing.cohort.flow import describe_cases
+from preprocessing.cohort.flow import describe_gaps
 from preprocessing.cohort.ledgers import audit_cases, ledger
 from preprocessing.cohort.loading import load_cohort
 from preprocessing.cohort.molecular import further_table
+from preprocessing.cohort.options import CohortFiles, CohortOptions
 
-__all__ = ["Cohort", "audit_cases", "describe_cases", "further_table", "ledger", "load_cohort"]
+__all__ = [
+    "Cohort",
+    "CohortFiles",
+    "CohortOptions",
+    "audit_cases",
+    "describe_gaps",
+    "further_table",
+    "ledger",
+    "load_cohort",
+]

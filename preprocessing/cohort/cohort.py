@@ -32,6 +32,7 @@ class Cohort:
         gaps: by case id, why a label is missing: columns grade, subtype, survival_months.
         excluded: cases all of whose samples are of a type that is not used, with the reason.
         endpoint: survival endpoint of the labels.
+        label_source: name of the file with the labels, in messages.
         precomputed: recipe of the features where the manifest lists precomputed features instead of slides.
     """
 
@@ -48,6 +49,7 @@ class Cohort:
     gaps: pd.DataFrame = field(default_factory=pd.DataFrame)
     excluded: Mapping[str, str] = field(default_factory=dict)
     endpoint: str = "OS"
+    label_source: str = "the table of labels"
 
     def slides_by_case(self, usable: Collection[str] | None = None) -> dict[str, list[Slide]]:
         """Slides of each case, sorted by id; only those in `usable` if given."""

@@ -4,14 +4,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
-from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.cohort.cohort import Cohort
 from preprocessing.cohort.matching import match_cases, spellings
 from preprocessing.cohort.molecular import read_tables
+from preprocessing.cohort.options import CohortFiles, CohortOptions
 from preprocessing.features.precomputed import precomputed_recipe, precomputed_slide
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError, some
@@ -22,78 +22,65 @@ from preprocessing.slides.probing import probe_slides, same_scans
 from preprocessing.slides.resolution import doubtful_resolutions
 from preprocessing.slides.selection import SlideOptions, select_resolutions, select_slides
 from preprocessing.slides.slide import FoundSlides, LeftOut, Slide, SlideFile
-from preprocessing.tables.case_ids import source_site
+from preprocessing.tables.case_ids import case_of, source_site
 
 
 def load_cohort(
-    slides: SlideSource | None,
-    genes: Path | None,
+    files: CohortFiles,
+    options: CohortOptions | None = None,
     *,
-    clinical: Path | None = None,
-    further_tables: Sequence[str] = (),
-    cases: Literal["both", "any"] = "both",
-    slide_options: SlideOptions | None = None,
-    tables: TableOptions | None = None,
-    features: Collection[str] = (),
     store: FeatureStore | None = None,
-    must_share: bool = True,
     isolated: bool = False,
 ) -> Cohort:
     """Read everything but pixels, and report everything that is wrong with the input.
 
     Args:
-        slides: folder, slides or manifest; None for a run on genes alone.
-        genes: the gene table; None for a run on slides alone.
-        clinical: table of labels; default: label columns of the gene table.
-        further_tables: more molecular tables of the same cases, `FILE` or `FILE:KIND` (cnv, mutation, …).
-        cases: whether a case needs both slides and genes, or any of them.
-        slide_options: which slides are used, and where their resolution comes from.
-        tables: what the user says of the tables.
-        features: of a trained model: evidence for which names are genes.
+        files: slides, genes, or both, and further tables.
+        options: of slides and tables.
         store: feature store with the precomputed features that a manifest lists instead of slides.
-        must_share: whether a gene table without any of the slides' cases is refused; otherwise a warning.
         isolated: whether slides are opened in isolated processes, see `probe_slides`.
 
     Raises:
         InputError: see the readers of slides and tables; or no case has what the run needs.
     """
-    if slides is None and genes is None:
+    if files.slides is None and files.genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
-    found = find_slides(slides, isolated=isolated) if slides else FoundSlides(())
-    known = spellings(file.case_id for file in found.every()) or None
-    options = tables or TableOptions()
-    read = read_tables(
-        genes, further_tables, clinical, known, options=options, features=features, must_share=must_share
-    )
-    notes, annotations, source = read.notes, read.annotations, str(clinical or genes)
-    labels = recognise(annotations, source=source, endpoint=options.endpoint)
-    found, matching = _with_table_names(found, {*read.omics.case_ids, *map(str, labels.frame.index)})
+    options = options or CohortOptions()
+    found = find_slides(files.slides, isolated=isolated) if files.slides else FoundSlides(())
+    tables = read_tables(files, _evidence_of(found, options), options.tables)
+    source = str(files.clinical or files.genes)
+    labels = recognise(tables.annotations, source=source, endpoint=options.tables.endpoint)
+    found, matching = _with_table_names(found, {*tables.omics.case_ids, *map(str, labels.frame.index)})
     # Last, since it takes longest.
     usable, left_out, doubts = (
-        _open_slides(found, slides, slide_options or SlideOptions(), store, isolated=isolated)
-        if slides
-        else ([], [], [])
+        _open_slides(found, files.slides, options.slides, store, isolated=isolated) if files.slides else ([], [], [])
     )
     recipe = precomputed_recipe(usable, store) if store and any(slide.features for slide in usable) else None
-    if recipe:
-        notes.append(recipe.summary())
+    notes = [*found.notes, *tables.notes, *([recipe.summary()] if recipe else []), *matching, *labels.notes, *doubts]
     cohort = Cohort(
         found=tuple(found.every()),
         slides=tuple(usable),
         left_out=tuple(left_out),
-        omics=read.omics,
-        labels=_with_sites(_with_diagnosis(labels.frame, annotations, source)),
-        annotations=annotations,
-        rows_dropped=tuple(read.dropped),
-        notes=tuple(dict.fromkeys([*found.notes, *notes, *matching, *labels.notes, *doubts])),
-        needs="slides" if not read.any_genes else "genes" if slides is None else cases,
+        omics=tables.omics,
+        labels=_with_sites(_with_diagnosis(labels.frame, tables.annotations, source)),
+        annotations=tables.annotations,
+        rows_dropped=tuple(tables.dropped),
+        notes=tuple(dict.fromkeys(notes)),
+        needs="slides" if not tables.any_genes else "genes" if files.slides is None else options.cases,
         precomputed=recipe,
         gaps=labels.gaps,
-        excluded=read.excluded,
+        excluded=tables.excluded,
         endpoint=labels.endpoint,
+        label_source=source,
     )
-    _require_cases(cohort, genes)
+    _require_cases(cohort, files.genes)
     return cohort
+
+
+def _evidence_of(found: FoundSlides, options: CohortOptions) -> Evidence:
+    """What is known about the tables before any of them is read."""
+    cases = frozenset(map(case_of, spellings(file.case_id for file in found.every()))) or None
+    return Evidence(cases, features=options.features, must_share=options.must_share)
 
 
 def _with_table_names(found: FoundSlides, in_tables: Collection[str]) -> tuple[FoundSlides, list[str]]:

@@ -1,7 +1,6 @@
 """Reading the gene table, further molecular tables and the clinical table together: each is evidence for the others."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,10 @@ from preprocessing.case_tables.gene_names import FEATURE_KINDS
 from preprocessing.case_tables.gene_table import GeneTable, read_genes
 from preprocessing.case_tables.id_columns import Evidence, possible_ids
 from preprocessing.case_tables.options import TableOptions
+from preprocessing.cohort.options import CohortFiles
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix, concatenate
 from preprocessing.omics.value_scale import describe_features
-from preprocessing.tables import case_ids
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
 
 
@@ -41,47 +40,33 @@ class Tables:
     any_genes: bool = False
 
 
-def read_tables(
-    genes: Path | None,
-    further: Sequence[str],
-    clinical: Path | None,
-    slide_cases: Collection[str] | None,
-    *,
-    options: TableOptions,
-    features: Collection[str] = (),
-    must_share: bool = True,
-) -> Tables:
+def read_tables(files: CohortFiles, slides: Evidence, options: TableOptions) -> Tables:
     """Return the content of all tables, joined by case.
 
     Args:
-        genes: the gene table; None without one.
-        further: more molecular tables, `FILE` or `FILE:KIND`.
-        clinical: the table of labels; None without one.
-        slide_cases: cases of the slides; None without slides.
-        options: what the user says.
-        features: of a trained model.
-        must_share: whether a gene table without any of the slides' cases is refused; otherwise a warning.
+        files: the gene table, further molecular tables and the clinical table.
+        slides: cases of the slides, and what else is known before any table is read.
+        options: of the user.
     """
+    genes, clinical = files.genes, files.clinical
     tables, matrices = Tables(), list[OmicsMatrix]()
     clinic = load_table(clinical) if clinical is not None else None
     hints = possible_ids(sample_table(clinical, clinic)) if clinical is not None and clinic is not None else frozenset()
-    known = None if slide_cases is None else frozenset(map(case_ids.case_of, slide_cases))
     if genes is not None:
-        evidence = Evidence(known, hints, frozenset(features))
-        table = read_genes(genes, evidence, options, must_share=must_share)
+        table = read_genes(genes, replace(slides, hints=hints), options)
         matrices.append(OmicsMatrix.from_frame(table.values))
         tables.annotations = table.annotations
         _add_molecular(tables, matrices[-1], table, prefix="")
-    for text in further:
+    for text in files.further_tables:
         path, kind = further_table(text)
-        cases = frozenset(matrices[0].case_ids) if matrices else known
-        table = read_genes(path, Evidence(cases, hints, frozenset(features)), options, must_share=must_share)
+        cases = frozenset(matrices[0].case_ids) if matrices else slides.cases
+        table = read_genes(path, replace(slides, cases=cases, hints=hints), options)
         matrices.append(OmicsMatrix.from_frame(table.values, kind=kind))
         _add_molecular(tables, matrices[-1], table, prefix=f"{path.name}: ")
     if matrices:
         tables.omics, tables.any_genes = concatenate(matrices), True
     if clinical is not None:
-        _add_clinical(tables, clinical, clinic, known or frozenset(), options)
+        _add_clinical(tables, clinical, clinic, slides.cases or frozenset(), options)
     _require_id_column(tables, options)
     return tables
 

@@ -27,6 +27,12 @@ MAX_METADATA_BYTES = 1 << 20
 READS_AT_ONCE = (
     8  # an object store or a disk across a network answers each request late; and unpacking uses several cores
 )
+DIMENSIONS = {  # names of the axes by name of the array, by which xarray reads it
+    "features": ("tile", "feature"),
+    "coords": ("tile", "xy"),
+    "cells": ("tile", "column_row"),
+    "mask": ("y", "x"),
+}
 DTYPES = ("bool", "int32", "float16", "float32")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 FOREIGN = "it was not written by this program"
@@ -78,7 +84,7 @@ def write_array(place: str, array: np.ndarray) -> int:
     """Write an array; each chunk carries a checksum of its content.
 
     Args:
-        place: folder or URL.
+        place: folder or URL; the last part is the name of the array.
         array: of one of `DTYPES`; one or two axes.
 
     Returns:
@@ -92,6 +98,7 @@ def write_array(place: str, array: np.ndarray) -> int:
         dtype=array.dtype,
         chunks=(rows, *array.shape[1:]),
         compressors=ZstdCodec(level=3, checksum=True),
+        dimension_names=DIMENSIONS.get(place.rsplit("/", 1)[-1]),
         config={"write_empty_chunks": True},
         overwrite=True,
         zarr_format=3,

@@ -15,7 +15,7 @@ from queue import Queue
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from models.layers.devices import pinned_empty
 from preprocessing.features.encoders import CPU_TILES, Encoder
@@ -26,60 +26,67 @@ from preprocessing.tiling.tiles import TileGrid, read_tile
 WAITING_BATCHES = 2  # per reading thread, full or being filled
 
 
+@dataclass(frozen=True)
+class SlideTiles:
+    """The tiles of a slide as an encoder gets them.
+
+    Attributes:
+        path: the slide.
+        grid: its tiles.
+        normalise: stain normaliser, applied to each tile; None: pixels as they are.
+    """
+
+    path: Path
+    grid: TileGrid
+    normalise: Normaliser | None = None
+
+    def read(self, reader: SlideReader, row: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Return the tile with this index, RGB uint8.
+
+        Args:
+            reader: of the slide, open.
+            row: index of the tile in the grid.
+        """
+        tile = read_tile(reader, self.grid, row)
+        return tile if self.normalise is None else self.normalise(tile)
+
+
 def embed_tiles(
-    path: Path,
-    grid: TileGrid,
-    encoder: Encoder,
-    rows: range,
-    *,
-    gpu_tiles: int,
-    readers: int,
-    normalise: Normaliser | None = None,
+    slide: SlideTiles, encoder: Encoder, rows: range, *, gpu_tiles: int, readers: int
 ) -> Float[np.ndarray, "N D"]:
     """Return the patch features, float32, of the selected tiles of a slide, in the order of `rows`.
 
     Args:
-        path: the slide.
-        grid: all tiles of the slide.
+        slide: all of its tiles.
         encoder: on its device.
         rows: indices of the selected tiles.
         gpu_tiles: tiles per batch on a GPU.
         readers: reading threads for a GPU.
-        normalise: stain normaliser, applied to each tile first.
     """
     if encoder.device.type == "cpu":
-        return _embed_alternately(path, grid, encoder, rows, normalise)
-    return _embed_ahead(path, grid, encoder, rows, normalise, gpu_tiles=gpu_tiles, readers=readers)
+        return _embed_alternately(slide, encoder, rows)
+    return _embed_ahead(slide, encoder, rows, gpu_tiles=gpu_tiles, readers=readers)
 
 
-def _embed_alternately(
-    path: Path, grid: TileGrid, encoder: Encoder, rows: range, normalise: Normaliser | None
-) -> Float[np.ndarray, "N D"]:
+def _embed_alternately(slide: SlideTiles, encoder: Encoder, rows: range) -> Float[np.ndarray, "N D"]:
     features = np.empty((len(rows), encoder.dim), np.float32)
-    tiles = np.empty((CPU_TILES, grid.tile_px, grid.tile_px, 3), np.uint8)
-    with SlideReader(path) as reader:
+    tiles = np.empty((CPU_TILES, slide.grid.tile_px, slide.grid.tile_px, 3), np.uint8)
+    with SlideReader(slide.path) as reader:
         for start in range(0, len(rows), CPU_TILES):
             batch = rows[start : start + CPU_TILES]
             for position, row in enumerate(batch):
-                tiles[position] = _read(reader, grid, row, normalise)
+                tiles[position] = slide.read(reader, row)
             features[start : start + len(batch)] = encoder.embed(tiles[: len(batch)])
     return features
 
 
 def _embed_ahead(
-    path: Path,
-    grid: TileGrid,
-    encoder: Encoder,
-    rows: range,
-    normalise: Normaliser | None,
-    *,
-    gpu_tiles: int,
-    readers: int,
+    slide: SlideTiles, encoder: Encoder, rows: range, *, gpu_tiles: int, readers: int
 ) -> Float[np.ndarray, "N D"]:
     features = np.empty((len(rows), encoder.dim), np.float32)
     copying = torch.cuda.Stream()
     previous: _Embedded | None = None
-    with closing(read_ahead(path, grid, rows, normalise, at_once=gpu_tiles, readers=readers, pinned=True)) as batches:
+    with closing(read_ahead(slide, rows, at_once=gpu_tiles, readers=readers, pinned=True)) as batches:
         for batch, tiles in batches:
             embedded = _Embedded.queue(batch, tiles, encoder, copying)
             if previous is not None:  # the GPU has the next batch already, and does not wait for the host
@@ -125,20 +132,8 @@ class _Embedded:
         features[start : start + len(self.batch)] = self.features.numpy()
 
 
-def _read(reader: SlideReader, grid: TileGrid, row: int, normalise: Normaliser | None) -> np.ndarray:
-    tile = read_tile(reader, grid, row)
-    return tile if normalise is None else normalise(tile)
-
-
 def read_ahead(
-    path: Path,
-    grid: TileGrid,
-    rows: range,
-    normalise: Normaliser | None = None,
-    *,
-    at_once: int,
-    readers: int,
-    pinned: bool,
+    slide: SlideTiles, rows: range, *, at_once: int, readers: int, pinned: bool
 ) -> Generator[tuple[range, torch.Tensor], None, None]:
     """Yield batches of tiles with their indices as they become ready; a batch is valid until the next one is requested.
 
@@ -146,10 +141,8 @@ def read_ahead(
     `WAITING_BATCHES` per thread.
 
     Args:
-        path: the slide.
-        grid: its tiles.
+        slide: its tiles.
         rows: indices of the selected tiles.
-        normalise: stain normaliser, applied to each tile.
         at_once: tiles per batch.
         readers: number of threads.
         pinned: whether batches lie in pinned memory, from which a GPU copies asynchronously; in ordinary memory where
@@ -159,10 +152,10 @@ def read_ahead(
         Indices of the tiles, and the tiles, uint8 (B, H, W, 3).
     """
     at_once = min(at_once, len(rows))
-    work = _Reading(path, grid, at_once, normalise)
+    work = _Reading(slide, at_once)
     allocate = pinned_empty if pinned else torch.empty
     for _ in range(WAITING_BATCHES * readers):
-        work.free.put(allocate(at_once, grid.tile_px, grid.tile_px, 3, dtype=torch.uint8))
+        work.free.put(allocate(at_once, slide.grid.tile_px, slide.grid.tile_px, 3, dtype=torch.uint8))
     bands = [rows[len(rows) * i // readers : len(rows) * (i + 1) // readers] for i in range(readers)]
     with ThreadPoolExecutor(readers) as pool:
         running = len([pool.submit(work.read, band) for band in bands])
@@ -187,10 +180,8 @@ def read_ahead(
 class _Reading:
     """State shared by the threads that read one slide."""
 
-    path: Path
-    grid: TileGrid
+    slide: SlideTiles
     at_once: int
-    normalise: Normaliser | None
     free: "Queue[torch.Tensor]" = field(default_factory=Queue)
     ready: "Queue[tuple[range, torch.Tensor] | Exception | None]" = field(default_factory=Queue)
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -198,14 +189,14 @@ class _Reading:
     def read(self, band: range) -> None:
         """Put one band's batches into `ready`, and after them None or the error."""
         try:
-            with SlideReader(self.path) as reader:
+            with SlideReader(self.slide.path) as reader:
                 for start in range(0, len(band), self.at_once):
                     batch, buffer = band[start : start + self.at_once], self.free.get()
                     if self.stopped.is_set():
                         return
                     pixels = buffer.numpy()
                     for position, row in enumerate(batch):
-                        pixels[position] = _read(reader, self.grid, row, self.normalise)
+                        pixels[position] = self.slide.read(reader, row)
                     self.ready.put((batch, buffer))
         except Exception as error:  # noqa: BLE001  # raised again by the thread that waits for the batches
             self.ready.put(error)

@@ -8,11 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
 import huggingface_hub
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float, UInt8
 from pydantic import Field, field_validator
 from safetensors import SafetensorError
@@ -29,10 +29,11 @@ from preprocessing.io.fingerprints import fingerprint, weights_fingerprint
 log = logging.getLogger(__name__)
 TRAINED_RATIO = 1.25  # of resolution or tile size; augmentation covers as much
 CPU_TILES = 16  # always computed together: with another batch size the same tile can be rounded differently
+CONNECTION_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]  # of all errors of the hub's HTTP client, httpx
 # Errors of creating a model and loading its weights: files (including the hub's errors), the connection, weights that do
 # not fit or a name that timm refuses, an invalid config.json, an invalid weight file.
 LOADING_ERRORS = (
-    OSError, httpx.HTTPError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError,
+    OSError, CONNECTION_ERROR, RuntimeError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError,
     MemoryError,
 )  # fmt: skip
 

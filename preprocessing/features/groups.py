@@ -8,6 +8,8 @@ A group is a Zarr group. Its attributes are written behind its arrays and declar
     own_checksum       of all other attributes
     damaged            why the group no longer counts, once a reader has found that its arrays are not what was written
 
+The folders that hold groups are Zarr groups, too, so that any reader of Zarr lists the store from its root.
+
 In a folder a group is moreover written under STORE/temporary, brought to the disk and renamed, so that even two writers of one
 group do not meet. An object store cannot rename, but replaces each object in one piece.
 """
@@ -24,7 +26,6 @@ from typing import Any
 
 import fsspec
 import numpy as np
-import zarr
 from fsspec.implementations.local import LocalFileSystem
 
 from preprocessing.features.arrays import (
@@ -62,7 +63,12 @@ class GroupStore:
     def __init__(self, place: str | Path, kinds: tuple[str, ...]) -> None:
         self.place = str(place).rstrip("/")
         self.kinds = (*kinds, TEMPORARY, OLD_TEMPORARY)
-        self._files, self._root = fsspec.core.url_to_fs(self.place)
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self.place)
+        except ImportError as error:
+            raise InputError(
+                f"--store {self.place}: {error}; for s3:// install it with `pip install 'umeml-pipeline[s3]'`"
+            ) from None
         self.can_rename = isinstance(self._files, LocalFileSystem)
         if self.can_rename:
             self.place = self._root  # without ~ or file://, which Zarr reads otherwise
@@ -100,8 +106,8 @@ class GroupStore:
         self.check()
 
     def names(self, folder: str) -> list[str]:
-        """Names in a folder of the store, sorted."""
-        return sorted(_listed(self._files, f"{self._root}/{folder}"))
+        """Names of the groups in a folder of the store, sorted."""
+        return sorted(_listed(self._files, f"{self._root}/{folder}") - {"zarr.json"})
 
     def extent(self, name: str) -> tuple[int, float]:
         """Bytes of all files of a group, and when the last one was written, in seconds since 1970; of none, 0 and now."""
@@ -116,18 +122,33 @@ class GroupStore:
             InputError: it cannot be made.
         """
         root, found = {"content": CONTENT, "format": FORMAT}, self._read_attributes("zarr.json")
-        if found != root:
-            try:
+        try:
+            if found != root:
                 self._files.makedirs(self._root, exist_ok=True)
                 self._replace_attributes("", root)
-            except (OSError, RunError) as error:
-                why = getattr(error.__cause__ or error, "strerror", None) or error
-                if found is None:
-                    raise InputError(f"--store {self.place} cannot be made ({why}); {REMEDY}") from None
-                log.debug(
-                    "store %s stays of format %s: it cannot be written (%s)", self.place, found.get("format"), why
-                )
+            self.make_listable()
+        except (OSError, RunError) as error:
+            why = getattr(error.__cause__ or error, "strerror", None) or error
+            if found is None:
+                raise InputError(f"--store {self.place} cannot be made ({why}); {REMEDY}") from None
+            log.debug(
+                "store %s stays as it is (format %s): it cannot be written (%s)", self.place, found.get("format"), why
+            )
         self.sweep()
+
+    def make_listable(self) -> None:
+        """Make Zarr groups of the folders that hold groups, as far as they are none yet."""
+        for kind in self.kinds:
+            if self._files.isdir(f"{self._root}/{kind}"):
+                self._make_listable(kind)
+
+    def _make_listable(self, folder: str) -> None:
+        """Make Zarr groups of a folder of the store and of those above it."""
+        parts = folder.split("/")
+        for path in ("/".join(parts[: i + 1]) for i in range(len(parts))):
+            if not self._files.exists(f"{self._root}/{path}/zarr.json"):
+                self._files.makedirs(f"{self._root}/{path}", exist_ok=True)
+                self._replace_attributes(path, {})
 
     def sweep(self) -> None:
         """Remove temporary files of processes of this machine that have ended."""
@@ -167,7 +188,7 @@ class GroupStore:
         return problem is None
 
     def _loss(self, name: str, attributes: Mapping[str, Any]) -> str | None:
-        """What says that files are missing or truncated, which Zarr would read as zeros without a word."""
+        """The reason why files are missing or truncated, which Zarr would silently read as zeros."""
         declared, found = attributes.get("content"), self._content(name)
         if found is None:
             return "is not whole (it has files longer than this program writes)"
@@ -232,8 +253,16 @@ class GroupStore:
         with writing(f"store {self.place}: {name}"):
             self._replace_attributes(name, signed(name, attributes | {"checksums": sums}))
 
-    def write(self, name: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
+    def write(
+        self, name: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any], *, replace: bool = False
+    ) -> None:
         """Write a group; it appears complete, or not at all.
+
+        Args:
+            name: its path in the store.
+            arrays: by name.
+            attributes: what describes them; plain JSON values.
+            replace: take the place of a group that is whole; else that one stays, since its content is the same.
 
         Raises:
             RunError: the system does not allow it.
@@ -241,7 +270,11 @@ class GroupStore:
         """
         written = f"{TEMPORARY}/{temporary_name()}" if self.can_rename else name
         with writing(f"store {self.place}: {name}"), self._removed_if_left(written):
-            if not self.can_rename:
+            for folder in {name.rpartition("/")[0], written.rpartition("/")[0]}:
+                self._make_listable(folder)
+            if self.can_rename:
+                Path(self._root, written).mkdir()
+            else:
                 with suppress(FileNotFoundError):
                     self._files.rm_file(f"{self._root}/{name}/zarr.json")  # from now on it is not there
             files = sum(self._write_array(f"{written}/{part}", array) for part, array in arrays.items())
@@ -250,9 +283,31 @@ class GroupStore:
                 raise SlideError(f"store {self.place}: another run writes {name} at this moment; run again")
             sums = {part: checksum(array) for part, array in arrays.items()}
             described = signed(name, {**attributes, "content": content, "checksums": sums})
-            zarr.create_group(f"{self.place}/{written}", zarr_format=3, attributes=described)
+            self._replace_attributes(written, described, arrays=tuple(arrays))
             if self.can_rename:
+                if replace:
+                    sync_tree(Path(self._root, written))
+                    self.remove(name)
                 self._publish(written, name)
+
+    def rewrite(self, name: str, arrays: tuple[str, ...]) -> None:
+        """Write a group again as this version writes it: with checksums, and names of the axes of its arrays.
+
+        In a folder the new group is complete before it takes the place of the old one.
+
+        Raises:
+            DamagedError: an array cannot be read.
+            RunError: the group cannot be written.
+        """
+        attributes, found = self.read(name, arrays)
+        self.write(name, dict(zip(arrays, found, strict=True)), attributes, replace=True)
+
+    def is_current(self, name: str, arrays: tuple[str, ...]) -> bool:
+        """Whether a group is written as this version writes it: with checksums, and names of the axes of its arrays."""
+        group = self._read_group(f"{name}/zarr.json")
+        consolidated = group.get("consolidated_metadata") or {"metadata": {}}
+        is_described = all(consolidated["metadata"].get(array, {}).get("dimension_names") for array in arrays)
+        return is_described and group.get("attributes", {}).get("format") == FORMAT
 
     def _write_array(self, name: str, array: np.ndarray) -> int:
         return write_array(f"{self.place}/{name}", array)
@@ -283,7 +338,7 @@ class GroupStore:
         gone = f"{TEMPORARY}/{temporary_name()}" if self.can_rename else name
         with suppress(FileNotFoundError):  # another run was a moment faster
             if self.can_rename:
-                Path(self._root, TEMPORARY).mkdir(exist_ok=True)
+                self._make_listable(TEMPORARY)
                 os.rename(Path(self._root, name), Path(self._root, gone))
             else:
                 self._files.rm_file(f"{self._root}/{name}/zarr.json")
@@ -299,16 +354,38 @@ class GroupStore:
 
     def _read_attributes(self, path: str) -> dict[str, Any] | None:
         """As they stand in a zarr.json, whatever they are; None where there are none or they cannot be understood."""
+        attributes = self._read_group(path).get("attributes")
+        return attributes if isinstance(attributes, dict) else None
+
+    def _read_group(self, path: str) -> dict[str, Any]:
+        """The content of a group's zarr.json; empty where there is none or it cannot be understood."""
         try:
             text = self._files.cat_file(f"{self._root}/{path}", start=0, end=MAX_ATTRIBUTE_BYTES + 1)
-            return dict(json.loads(text)["attributes"]) if len(text) <= MAX_ATTRIBUTE_BYTES else None
+            return dict(json.loads(text)) if len(text) <= MAX_ATTRIBUTE_BYTES else {}
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            return {}
         except (ValueError, LookupError, TypeError, RecursionError):  # no JSON, or none of ours
-            return None
+            return {}
 
-    def _replace_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
-        text = json.dumps({"attributes": attributes, "zarr_format": 3, "node_type": "group"}, indent=2)
+    def _replace_attributes(
+        self, name: str, attributes: Mapping[str, Any], *, arrays: tuple[str, ...] | None = None
+    ) -> None:
+        """Write the zarr.json of a group.
+
+        Args:
+            name: its path in the store; empty for the root.
+            attributes: all of them.
+            arrays: arrays whose descriptions are copied into it (consolidated metadata, by which one request opens all of
+                them); None: those that are in it already.
+        """
+        group: dict[str, Any] = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
+        if arrays is None:
+            consolidated = self._read_group(f"{name}/zarr.json" if name else "zarr.json").get("consolidated_metadata")
+        else:
+            texts = {array: self._files.cat_file(f"{self._root}/{name}/{array}/zarr.json") for array in arrays}
+            metadata = {array: json.loads(text) for array, text in texts.items()}
+            consolidated = {"kind": "inline", "must_understand": False, "metadata": metadata}
+        text = json.dumps(group | ({"consolidated_metadata": consolidated} if consolidated else {}), indent=2)
         path = f"{self._root}/{name}/zarr.json" if name else f"{self._root}/zarr.json"
         if self.can_rename:
             with atomic_file(Path(path)) as temporary:

@@ -139,6 +139,23 @@ def _state_of_arrays(store: FeatureStore, kind: str, key: str) -> str:
     return "whole"
 
 
+def upgrade(store: FeatureStore, entry: Entry) -> bool:
+    """Write a whole group of an older version again as this version does, under the same key.
+
+    Returns:
+        Whether that was necessary.
+
+    Raises:
+        SlideError: its arrays cannot be read.
+        RunError: it cannot be written.
+    """
+    arrays = ARRAYS.get(entry.kind, ())
+    if entry.kind not in GROUPS or entry.state != "whole" or store.is_current(entry.name, arrays):
+        return False
+    store.rewrite(entry.name, arrays)
+    return True
+
+
 def add_checksums(store: FeatureStore, entry: Entry) -> None:
     """Note the checksums of a whole group of an older format, so that its content can be checked from now on.
 

@@ -7,43 +7,56 @@ QuPath's origin is the corner of the scanned region, where a file declares one. 
 import json
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32
 
 from preprocessing.formats.colours import prototype_colour, rgb
+from preprocessing.io.extras import extra
 
 TISSUE_COLOUR = (150, 150, 150)
 TILE_COLOUR = (90, 130, 180)
 NAMES = uuid.UUID("0a0b2f9e-4f0e-5c39-9d0e-2d8a0c6a7d11")  # namespace of ids made from names: files are reproducible
 
 
+@dataclass(frozen=True)
+class TileObjects:
+    """The tiles of a slide as objects for QuPath.
+
+    Attributes:
+        coords: their upper left corners, level-0 pixels (x, y).
+        span_px: width and height of a tile in level-0 pixels.
+        values: values per tile by name, (N,) each; `prototype` becomes the tile's class, the others its measurements.
+        colours: colours of prototypes, as #rrggbb.
+    """
+
+    coords: Int32[np.ndarray, "N 2"]
+    span_px: tuple[float, float]
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    colours: Mapping[int, str] = field(default_factory=dict)
+
+
 def to_geojson(
     slide_id: str,
-    coords: Int32[np.ndarray, "N 2"],
-    span_px: tuple[float, float],
+    tiles: TileObjects,
     *,
     mask: Bool[np.ndarray, "h w"] | None,
     size_px: tuple[int, int],
     corner_px: tuple[int, int],
-    values: Mapping[str, np.ndarray],
-    colours: Mapping[int, str],
 ) -> str:
     """Return a feature collection for QuPath, as JSON.
 
     Args:
         slide_id: the slide.
-        coords: the tiles' upper left corners, level-0 pixels.
-        span_px: width and height of a tile on level 0.
+        tiles: its tiles.
         mask: tissue over the whole slide; None where it is unknown.
         size_px: width and height of level 0.
         corner_px: origin of the file's coordinates, level-0 pixels (x, y) of the slide.
-        values: values per tile by name; `prototype` becomes the tile's class, the others its measurements.
-        colours: colours of prototypes, as #rrggbb.
     """
     features = [] if mask is None else list(_tissue(slide_id, mask, size_px, corner_px))
-    features += _tiles(slide_id, coords - np.array(corner_px), span_px, values, colours)
+    features += _tiles(slide_id, tiles, corner_px)
     return json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False)
 
 
@@ -60,7 +73,8 @@ def _tissue(
 
 def outline(mask: Bool[np.ndarray, "h w"]) -> list[Any]:
     """Return the shapely polygons, with holes, that cover the mask's pixels exactly, in mask pixels, from left to right."""
-    import shapely
+    with extra("exchange", "the export of outlines"):
+        import shapely
 
     padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
     rows, starts = np.nonzero(np.diff(padded, axis=1) == 1)
@@ -70,21 +84,15 @@ def outline(mask: Bool[np.ndarray, "h w"]) -> list[Any]:
     return sorted(pieces, key=lambda piece: piece.bounds)
 
 
-def _tiles(
-    slide_id: str,
-    corners: np.ndarray,
-    span_px: tuple[float, float],
-    values: Mapping[str, np.ndarray],
-    colours: Mapping[int, str],
-) -> Iterator[dict[str, Any]]:
-    for i, (x, y) in enumerate(corners.tolist()):
-        right, lower = x + span_px[0], y + span_px[1]
+def _tiles(slide_id: str, tiles: TileObjects, corner_px: tuple[int, int]) -> Iterator[dict[str, Any]]:
+    for i, (x, y) in enumerate((tiles.coords - np.array(corner_px)).tolist()):
+        right, lower = x + tiles.span_px[0], y + tiles.span_px[1]
         geometry = {"type": "Polygon", "coordinates": [[[x, y], [right, y], [right, lower], [x, lower], [x, y]]]}
         name, colour = "Tile", TILE_COLOUR
-        if "prototype" in values:
-            prototype = int(values["prototype"][i])
-            name, colour = f"prototype {prototype}", rgb(colour_of(prototype, colours))
-        measured = {what: float(array[i]) for what, array in values.items() if np.isfinite(array[i])}
+        if "prototype" in tiles.values:
+            prototype = int(tiles.values["prototype"][i])
+            name, colour = f"prototype {prototype}", rgb(colour_of(prototype, tiles.colours))
+        measured = {what: float(array[i]) for what, array in tiles.values.items() if np.isfinite(array[i])}
         yield _feature(f"{slide_id} tile {i}", geometry, "tile", name, colour, measured)
 
 

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int32, Num
 from preprocessing.features.store import Bag
 from preprocessing.io.atomic import atomic_file
 from preprocessing.io.errors import InputError, SlideError
+from preprocessing.io.extras import extra
 from preprocessing.slides.resolution import MPP_RANGE, POWER_TIMES_MPP
 
 Format = Literal["clam", "trident", "stamp"]
@@ -106,7 +107,7 @@ class FeatureFile:
     Attributes:
         bag: features, and corners in level-0 pixels.
         geometry: size and spacing of the tiles.
-        dtypes: of features and coords in the file.
+        dtypes: of features and coords in the file; those of the tool itself are in `DTYPES`.
         extractor: name of the encoder according to the file, or "".
     """
 
@@ -116,34 +117,23 @@ class FeatureFile:
     extractor: str
 
 
-def write_h5(
-    path: Path,
-    layout: Format,
-    bag: Bag,
-    geometry: Geometry,
-    *,
-    slide_id: str,
-    encoder: str,
-    dtypes: tuple[str, str] | None = None,
-) -> None:
+def write_h5(path: Path, layout: Format, content: FeatureFile, *, slide_id: str) -> None:
     """Write a slide's features as CLAM, TRIDENT or STAMP would, atomically.
 
     Args:
         path: the file.
         layout: the tool's.
-        bag: features, and corners in level-0 pixels.
-        geometry: size and spacing of the tiles.
+        content: of the file; float32 features are always written as float32.
         slide_id: the slide.
-        encoder: name of the encoder.
-        dtypes: of features and coords, where they were imported from such a file; default: the tool's. Float32 features are
-            always written as float32.
     """
-    import h5py
+    with extra("exchange", f"{layout} files"):
+        import h5py
 
-    feature_dtype, coord_dtype = dtypes or DTYPES[layout]
+    bag, geometry, encoder = content.bag, content.geometry, content.extractor
+    feature_dtype, coord_dtype = content.dtypes
     wide = bag.features.dtype == np.float32
     coords = _to_um(bag.coords, geometry) if layout == "stamp" else bag.coords
-    with atomic_file(path) as draft, h5py.File(draft, "w") as file:
+    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
         file[FEATURES[layout]] = bag.features.astype("float32" if wide else feature_dtype)
         file["coords"] = coords.astype(coord_dtype)
         file.attrs.update({one.name: getattr(geometry, one.name) for one in fields(Geometry)})
@@ -323,7 +313,8 @@ def _steps(coords: Float[np.ndarray, "N 2"], axis: int) -> list[float]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    import h5py
+    with extra("exchange", str(path)):
+        import h5py
 
     try:
         with h5py.File(path, "r") as file:
@@ -334,7 +325,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _datasets(path: Path, file: Any, layout: Format) -> tuple[Any, Any]:
     """Features and coords, checked for shape and completeness before any values are read."""
-    import h5py
+    with extra("exchange", str(path)):
+        import h5py
 
     names = (FEATURES[layout], "coords")
     for name in names:

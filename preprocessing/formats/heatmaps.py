@@ -5,6 +5,7 @@ Its pixels are coarser than the slide's; its resolution tags give their size. Wh
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,37 +24,44 @@ UM_IN_CM = 10_000.0
 WHITE = 255
 
 
+@dataclass(frozen=True)
+class TileValues:
+    """One value per tile, and its colours.
+
+    Attributes:
+        name: of the values.
+        values: numbers, or prototypes counted from 1; not drawn where not finite.
+        palette: the scale of numbers, best that of the whole case; or colours of prototypes (#rrggbb), by number.
+    """
+
+    name: str
+    values: Float[np.ndarray, " N"]
+    palette: Scale | Mapping[int, str]
+
+
 def write_heatmap(
-    path: Path,
-    name: str,
-    values: Float[np.ndarray, " N"],
-    coords: Int32[np.ndarray, "N 2"],
-    geometry: Geometry,
-    *,
-    size_px: tuple[int, int],
-    palette: Scale | Mapping[int, str],
+    path: Path, layer: TileValues, coords: Int32[np.ndarray, "N 2"], geometry: Geometry, *, size_px: tuple[int, int]
 ) -> None:
     """Write the heatmap atomically. Its description contains a legend, as JSON; the scale's note stands in the picture.
 
     Args:
         path: the file.
-        name: of the values.
-        values: one per tile; numbers, or prototypes counted from 1.
+        layer: the values.
         coords: the tiles' upper left corners, level-0 pixels.
         geometry: size and spacing of the tiles.
         size_px: width and height of the slide's level 0.
-        palette: the scale of numbers, best that of the whole case; or colours of prototypes, by number.
     """
     import tifffile
 
-    image = draw(values, coords, geometry, size_px=size_px, palette=palette)
+    values, palette = layer.values, layer.palette
+    image = draw(layer, coords, geometry, size_px=size_px)
     if isinstance(palette, Scale):
         image, legend = with_label(image, palette.note), palette.legend()
     else:
         legend = {"colours": {str(int(one)): colour_of(int(one), palette) for one in np.unique(values)}}
     mpp_xy = (size_px[i] * geometry.slide_mpp_xy[i] / image.shape[1 - i] for i in (0, 1))
     x, y = (UM_IN_CM / mpp for mpp in mpp_xy)  # pixels per centimetre
-    with atomic_file(path) as draft, tifffile.TiffWriter(draft) as tiff:
+    with atomic_file(path) as temporary, tifffile.TiffWriter(temporary) as tiff:
         for number, level in enumerate(_pyramid(image)):
             tiff.write(
                 level,
@@ -62,21 +70,17 @@ def write_heatmap(
                 compression="deflate",
                 resolution=(x / 2**number, y / 2**number),
                 resolutionunit="CENTIMETER",
-                description=json.dumps({"name": name} | legend) if number == 0 else None,
+                description=json.dumps({"name": layer.name} | legend) if number == 0 else None,
                 subfiletype=int(number > 0),  # reduced resolution
                 metadata=None,
             )
 
 
 def draw(
-    values: Float[np.ndarray, " N"],
-    coords: Int32[np.ndarray, "N 2"],
-    geometry: Geometry,
-    *,
-    size_px: tuple[int, int],
-    palette: Scale | Mapping[int, str],
+    layer: TileValues, coords: Int32[np.ndarray, "N 2"], geometry: Geometry, *, size_px: tuple[int, int]
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Return the finest level, RGB uint8: each tile a rectangle of its colour; of overlapping tiles the highest is on top."""
+    values, palette = layer.values, layer.palette
     shrink = [max(1.0, MPP / mpp) for mpp in geometry.slide_mpp_xy]
     width, height = (max(1, round(size / by)) for size, by in zip(size_px, shrink, strict=True))
     scale = np.array([width / size_px[0], height / size_px[1]])

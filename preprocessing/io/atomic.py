@@ -55,7 +55,7 @@ def is_abandoned(name: str) -> bool:
     """Whether a temporary file of that name belonged to a process of this machine that has ended.
 
     A process of another machine counts as living. So does one that has the number of the owner, where the name does not
-    say when its owner started, as those of earlier versions do not.
+    contain the start of its owner, as those of earlier versions do not.
     """
     owner = re.fullmatch(
         rf"(?:\..*\.)?{re.escape(socket.gethostname())}-(?P<process>\d+)(?:\.(?P<start>\d+))?-[0-9a-f]{{32}}", name

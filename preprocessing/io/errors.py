@@ -1,4 +1,4 @@
-"""Errors that are told to the user as they stand: what, the actual value, where, and the remedy."""
+"""Errors that are shown to the user as they are: what, the actual value, where, and the remedy."""
 
 from collections.abc import Iterable
 

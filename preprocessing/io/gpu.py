@@ -1,4 +1,4 @@
-"""Failures of a GPU, as errors that say what to do."""
+"""Failures of a GPU, as errors with a remedy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -10,6 +10,7 @@ import pandas as pd
 from preprocessing.io.errors import InputError
 
 REMEDY = "repeat the command of the run"
+MAX_JSON_BYTES = 256 << 20  # a model of 20,000 genes takes 5 MB
 
 
 class DamagedFileError(InputError):
@@ -32,9 +33,11 @@ def read_json(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        DamagedFileError: the file is missing, or contains no JSON object.
+        DamagedFileError: the file is missing, too large, or contains no JSON object.
     """
     try:
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+            raise damaged(path, f"{size} bytes", remedy)
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, error, remedy) from None

@@ -215,6 +215,30 @@ def _in_months(table: LabelTable, column: str, unit: str, *, guessed: bool = Fal
     return months
 
 
+def read_endpoint(table: LabelTable, time: str, event: str, *, unit: str = "") -> tuple[pd.Series, pd.Series]:
+    """Return months and event of an endpoint from the two columns that the user names; negative times are missing.
+
+    Args:
+        table: the clinical columns.
+        time: column of times to the event or the last follow-up.
+        event: column of events, or of censorship where it is called so.
+        unit: of the time, a key of `_MONTHS_IN`; "": by the column's name, else by the longest time.
+
+    Raises:
+        InputError: a value that is not understood, or an unknown unit.
+    """
+    known, coded = survival_column(time), survival_column(event)
+    if unit and unit not in _MONTHS_IN:
+        raise InputError(f"column {time}: unit {unit} of a time is none of {', '.join(_MONTHS_IN)}")
+    if unit or (known and known.unit):
+        months = _in_months(table, time, unit or str(known and known.unit))
+    else:
+        months = _guessed_months(table, time, known or SurvivalColumn(None, "time"))
+    if coded is not None and coded.role == "censored":
+        return _without_negative(table, months), ~_censored(table, event)
+    return _without_negative(table, months), _read_event(table, event, coded or SurvivalColumn(None, "event"))
+
+
 # --- The GDC's two columns: days to death, days to the last follow-up -------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 Louis et al., Neuro-Oncology 23 (2021) 1231. Astrocytoma, IDH-mutant: no 1p/19q codeletion; a homozygous deletion of
 CDKN2A or CDKN2B makes it grade 4. Oligodendroglioma: IDH-mutant and 1p/19q-codeleted. Glioblastoma: IDH-wildtype with
 grade 4 histology, a TERT promoter mutation, EGFR amplification, or +7/−10. Where a column is missing that would decide,
-the diagnosis stays missing and the rule says why.
+the diagnosis stays missing, and the rule gives the reason.
 """
 
 import logging
@@ -123,7 +123,7 @@ def who2021(
     Args:
         frame: cases in rows; molecular columns under their usual names, any of which may be missing.
         predicted: columns of the same cases that a model predicted (grade, subtype): they stand in for what is not known,
-            and the rule says so.
+            and the rule names the prediction.
         source: name of the file in messages.
 
     Returns:
@@ -237,7 +237,7 @@ def _marker_columns(frame: pd.DataFrame, source: str) -> dict[str, pd.Series]:
 def _read(
     frame: pd.DataFrame, names: Iterable[str], read: Callable[[str], object], source: str, *, dtype: str = "boolean"
 ) -> pd.Series:
-    """The first value that any column of these names has; of flags, True if any column says so."""
+    """The first value that any column of these names has; of flags, True if any column is True."""
     wanted = {name + end for name in names for end in ("", "_status")}
     found = pd.Series(pd.NA, index=frame.index, dtype=dtype)
     for column in frame.columns:
@@ -264,7 +264,7 @@ def _read(
 
 
 def _either(a: pd.Series, b: pd.Series) -> pd.Series:
-    """True where one says so; False where at least one says no and the other does not know better."""
+    """True where either is True; False where at least one is False and the other is not True."""
     return (a | b).fillna(a).fillna(b)
 
 

@@ -28,26 +28,27 @@ _COPIES = {
 }
 MIN_CASES = 10  # fewer cases can agree with a label by chance
 MIN_CLASS = 15  # likewise, of a class and of the others
-LARGEST_RHO, DOUBTED_RHO = 0.9, 0.7  # of genes, and of features without a gene name
+LARGEST_RHO, DOUBTED_RHO = 0.9, 0.7  # with a time: of genes, and of features without a gene name
+LARGEST_COPY, DOUBTED_COPY = 0.99, 0.95  # with any other number: a score may be made of genes
 LARGEST_AUC, DOUBTED_AUC = 0.998, 0.95
 _CODELETION = "1p/19q codeletion defines oligodendroglioma"
 _GAIN7_LOSS10 = "+7/−10 defines glioblastoma, IDH-wildtype"
 _ARM = re.compile(r"(?:x|chr|arm|chrom|chromosome)?(1p|19q|7|7p|7q|10|10p|10q)(?:gain|loss|del|amp)?")
 _ALTERED = {"status", "mut", "mutation", "mutant", "mutated", "promoter", "prom"}
-_SUBTYPE_TASKS = ("subtype", "who2021", "who2021_diagnosis", "diagnosis")
+WHO2021, WHO2021_GRADE = "who2021", "who2021_grade"  # rules: of subtype and diagnosis, and of grade
 
 
-def defining_features(task: str, columns: Iterable[str], *, kind: str = "rna") -> dict[str, str]:
-    """Return the features that must not be used for the task, each with the reason.
+def defining_features(rules: str | None, columns: Iterable[str], *, kind: str = "rna") -> dict[str, str]:
+    """Return the features that define a label by these rules, each with the reason.
 
     Args:
-        task: "subtype" or "who2021_diagnosis", "grade"; anything else, survival among it, has no defining features.
+        rules: WHO2021 or WHO2021_GRADE; None: the label has no defining features, as survival.
         columns: names of features, as `EGFR_cnv`, `IDH1_mut`, `TERT_promoter`, `chr1p`.
         kind: of columns without a suffix: "mutation" for a mutation table, "cnv" for copy numbers.
     """
-    if task not in (*_SUBTYPE_TASKS, "grade"):
+    if rules is None:
         return {}
-    reasons = {column: _reason(column, kind, grade_only=task == "grade") for column in columns}
+    reasons = {column: _reason(column, kind, grade_only=rules == WHO2021_GRADE) for column in columns}
     return {column: reason for column, reason in reasons.items() if reason}
 
 
@@ -55,7 +56,7 @@ def label_copies(values: Float[np.ndarray, "n g"], features: Sequence[str], labe
     """Return the features that are the label under another name, whatever they are called, each with the reason.
 
     A number that rises, or falls, with the label without exception over all cases and has as many values; or a value for
-    each class. Genuine measurements never do so with ten cases or more; with fewer nothing is said.
+    each class. Genuine measurements never do so with ten cases or more; with fewer cases nothing is reported.
 
     Args:
         values: unscaled features of the labelled cases.
@@ -92,16 +93,18 @@ def label_followers(
     Args:
         values: unscaled features of the labelled cases.
         features: their names.
-        labels: of the same cases: a time with a column `event` (True: it happened), or classes, in the first column.
+        labels: of the same cases: a time with a column `event` (True: it happened), a number, or classes, in the first column.
         keep: features that are used whatever they follow.
     """
     label = labels.iloc[:, 0]
     if pd.api.types.is_float_dtype(label):
-        happened = labels["event"].astype(bool).to_numpy() if "event" in labels else np.ones(len(label), dtype=bool)
+        is_time = "event" in labels
+        happened = labels["event"].astype(bool).to_numpy() if is_time else np.ones(len(label), dtype=bool)
         if happened.sum() < MIN_CASES:
             return {}
         strength = _rank_correlations(values[happened], label[happened].to_numpy(float))
-        limits, measure = (LARGEST_RHO, DOUBTED_RHO), "rank correlation with the time of events"
+        limits = (LARGEST_RHO, DOUBTED_RHO) if is_time else (LARGEST_COPY, DOUBTED_COPY)
+        measure = f"rank correlation with the {'time of events' if is_time else 'label'}"
     else:
         strength = np.max([np.zeros(len(features)), *_class_aucs(values, label)], axis=0)
         limits, measure = (LARGEST_AUC, DOUBTED_AUC), "AUC for one class"

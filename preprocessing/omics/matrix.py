@@ -67,7 +67,7 @@ class OmicsMatrix:
 
     def save(self, path: Path) -> None:
         """Write plain arrays (npz) atomically."""
-        with atomic_file(path) as draft, draft.open("wb") as file:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
                 format=np.array("omics-matrix/1"),

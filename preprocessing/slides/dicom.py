@@ -1,4 +1,4 @@
-"""DICOM: which files form one slide, and what their headers say of slide and patient."""
+"""DICOM: which files form one slide, and what their headers record about slide and patient."""
 
 import re
 from collections import Counter

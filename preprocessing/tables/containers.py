@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.io.errors import InputError, some
+from preprocessing.io.extras import extra
 
 XLSX = (".xlsx", ".xlsm")
 MAX_VALUES = 600_000_000  # of a dense matrix in memory: 4.8 GB
@@ -91,7 +92,8 @@ def read_anndata(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         InputError: the file cannot be read, has no X, or more values than fit in memory.
     """
-    import anndata
+    with extra("exchange", str(path)):
+        import anndata
 
     try:
         data = anndata.read_h5ad(path)

@@ -7,7 +7,6 @@ nothing is downloaded here: the file is named by `tiles.tissue.settings.weights`
 """
 
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +17,7 @@ from pydantic import Field, field_validator
 
 from models.settings import Settings
 from preprocessing.io.errors import InputError
+from preprocessing.io.extras import extra, extra_version
 from preprocessing.io.files import why_no_file
 from preprocessing.io.fingerprints import file_fingerprint
 
@@ -55,7 +55,7 @@ def grandqc_recipe(config: GrandqcConfig) -> dict[str, Any]:
         "detector": "grandqc",
         "weights": _fingerprint(*known_by),
         "threshold": config.threshold,
-        "version": version("tiatoolbox"),
+        "version": extra_version("tiatoolbox", "stain", "the tissue detector grandqc"),
     }
 
 
@@ -119,7 +119,9 @@ def _load_network(weights: Path, _modified_ns: int) -> Any:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    from tiatoolbox.models.architecture.grandqc import GrandQCModel
+
+    with extra("stain", "the tissue detector grandqc"):
+        from tiatoolbox.models.architecture.grandqc import GrandQCModel
 
     network = GrandQCModel(num_output_channels=2)
     try:

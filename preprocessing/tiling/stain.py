@@ -13,7 +13,6 @@ are found by scikit-learn's dictionary learning over the pixels.
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -23,6 +22,7 @@ from PIL import Image
 from pydantic import Field
 
 from models.settings import Settings
+from preprocessing.io.extras import extra, extra_version
 from preprocessing.io.fingerprints import file_fingerprint
 from preprocessing.tiling.quality import find_glass
 
@@ -52,7 +52,11 @@ def stain_recipe(config: StainConfig) -> dict[str, Any] | None:
     if config.method == "none":
         return None
     target = None if config.target is None else file_fingerprint(config.target)
-    return {"method": config.method, "target": target, "tiatoolbox": version("tiatoolbox")}
+    return {
+        "method": config.method,
+        "target": target,
+        "tiatoolbox": extra_version("tiatoolbox", "stain", "stain normalisation"),
+    }
 
 
 def fit_normaliser(config: StainConfig, tiles: UInt8[np.ndarray, "n h w 3"]) -> tuple[Normaliser | None, str]:
@@ -74,7 +78,8 @@ def fit_normaliser(config: StainConfig, tiles: UInt8[np.ndarray, "n h w 3"]) -> 
 def _target(config: StainConfig) -> TileImage:
     if config.target is not None:
         return np.asarray(Image.open(config.target).convert("RGB"))
-    from tiatoolbox.data import stain_norm_target
+    with extra("stain", "stain normalisation"):
+        from tiatoolbox.data import stain_norm_target
 
     return stain_norm_target()
 
@@ -104,7 +109,8 @@ def _density(image: TileImage) -> Float[np.ndarray, "n 3"]:
 
 
 def _macenko(image: TileImage) -> Float[np.ndarray, "2 3"]:
-    from tiatoolbox.tools.stainextract import MacenkoExtractor
+    with extra("stain", "stain normalisation"):
+        from tiatoolbox.tools.stainextract import MacenkoExtractor
 
     with _library_errors():
         stains = MacenkoExtractor().get_stain_matrix(image)
@@ -115,7 +121,9 @@ def _vahadane(image: TileImage) -> Float[np.ndarray, "2 3"]:
     """Vahadane et al., "Structure-preserving color normalization", IEEE Trans. Med. Imaging 35 (2016) 1962."""
     from sklearn.decomposition import MiniBatchDictionaryLearning
     from sklearn.exceptions import ConvergenceWarning
-    from tiatoolbox.utils.misc import get_luminosity_tissue_mask
+
+    with extra("stain", "stain normalisation"):
+        from tiatoolbox.utils.misc import get_luminosity_tissue_mask
 
     with _library_errors():
         tissue = get_luminosity_tissue_mask(image, threshold=0.8)
@@ -151,7 +159,8 @@ def _require_stains(stains: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"
 
 
 def _reinhard(target: TileImage, image: TileImage) -> Normaliser:
-    from tiatoolbox.tools.stainnorm import ReinhardNormalizer
+    with extra("stain", "stain normalisation"):
+        from tiatoolbox.tools.stainnorm import ReinhardNormalizer
 
     toolbox = ReinhardNormalizer()
     stained, stained_target = _stained(image), _stained(target)

@@ -8,7 +8,6 @@ on a blank slide it would split the noise, and on a slide that is all tissue it 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -19,6 +18,7 @@ from scipy import ndimage
 
 from models.registry import Registry, UnknownNameError, nearest
 from models.settings import Settings
+from preprocessing.io.extras import extra, extra_version
 from preprocessing.tiling.grandqc import GrandqcConfig, detect_by_grandqc, grandqc_recipe
 
 Thumbnail: TypeAlias = UInt8[np.ndarray, "H W 3"]
@@ -175,7 +175,8 @@ class TiatoolboxConfig(Settings):
 
 def detect_by_tiatoolbox(thumbnail: Thumbnail, mpp: float, config: TiatoolboxConfig) -> Mask:
     """Find tissue with tiatoolbox's `MorphologicalMasker`: Otsu on grey levels, specks removed, dilated."""
-    from tiatoolbox.tools.tissuemask import MorphologicalMasker
+    with extra("stain", "the tissue detector tiatoolbox"):
+        from tiatoolbox.tools.tissuemask import MorphologicalMasker
 
     masks = MorphologicalMasker(mpp=mpp).fit_transform(thumbnail[None])
     return np.asarray(masks[0], dtype=bool)
@@ -183,7 +184,7 @@ def detect_by_tiatoolbox(thumbnail: Thumbnail, mpp: float, config: TiatoolboxCon
 
 def tiatoolbox_recipe(config: TiatoolboxConfig) -> dict[str, Any]:
     """Return what decides a mask by tiatoolbox: the version of the library."""
-    return {"detector": "tiatoolbox", "version": version("tiatoolbox")}
+    return {"detector": "tiatoolbox", "version": extra_version("tiatoolbox", "stain", "the tissue detector tiatoolbox")}
 
 
 DETECTORS: Registry[Detector] = Registry(
@@ -313,11 +314,19 @@ def _turn_to_density(rgb: Planes, glass: Float32[np.ndarray, "3"]) -> Planes:
 
 def _threshold(colour: Float32[np.ndarray, " N"]) -> float:
     """Otsu's threshold, held between the two bounds."""
-    from skimage.filters import threshold_otsu
-
     if colour.size == 0 or colour.min() == colour.max():
         return MAX_THRESHOLD
-    return float(np.clip(threshold_otsu(colour), MIN_THRESHOLD, MAX_THRESHOLD))
+    return float(np.clip(_otsu(colour), MIN_THRESHOLD, MAX_THRESHOLD))
+
+
+def _otsu(values: Float32[np.ndarray, " N"]) -> float:
+    """The centre of the bin, of 256, behind which two classes differ most (Otsu 1979, IEEE Trans. SMC 9, 62); not of one value."""
+    counts, edges = np.histogram(values, bins=256)
+    centres, counts = (edges[:-1] + edges[1:]) / 2, counts.astype(np.float32)
+    below, above = np.cumsum(counts), np.cumsum(counts[::-1])[::-1]
+    mean_below = np.cumsum(counts * centres) / below
+    mean_above = np.cumsum((counts * centres)[::-1])[::-1] / above
+    return float(centres[np.argmax(below[:-1] * above[1:] * (mean_below[:-1] - mean_above[1:]) ** 2)])
 
 
 def _find_ink(density: Planes, reach_px: int) -> Mask:

@@ -25,7 +25,7 @@ from slides import tissue_tiles, write_large_slide
 from torch import nn
 
 from pipeline.cluster.threads import limit_threads
-from preprocessing.features.embedding import embed_tiles
+from preprocessing.features.embedding import SlideTiles, embed_tiles
 from preprocessing.features.encoders import CPU_TILES, Encoder, EncoderConfig, load_encoder
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.reader import SlideReader
@@ -77,7 +77,7 @@ def against_roofline(path: Path, grid: TileGrid, rows: range, name: str, precisi
     ratios, each = [], []
     for _ in range(ROUNDS):
         first = cpu_seconds(read) + cpu_seconds(compute)
-        whole = cpu_seconds(lambda: embed_tiles(path, grid, backbone, rows, gpu_tiles=0, readers=0))
+        whole = cpu_seconds(lambda: embed_tiles(SlideTiles(path, grid), backbone, rows, gpu_tiles=0, readers=0))
         second = cpu_seconds(read) + cpu_seconds(compute)
         ratios.append((first + second) / 2 / whole)
         each.append(1000 * whole / len(rows))
@@ -112,7 +112,7 @@ def one_size(path: Path) -> None:
     grid = laid(path)
     tiling = time.process_time() - start
     start = time.process_time()
-    embed_tiles(path, grid, backbone, range(len(grid)), gpu_tiles=0, readers=0)
+    embed_tiles(SlideTiles(path, grid), backbone, range(len(grid)), gpu_tiles=0, readers=0)
     spent, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     each = f"{1000 * spent / len(grid):.2f} ms a tile"
     print(f"{path.stem:>8} px {len(grid):7} tiles   tiling {tiling:5.1f} s   {each}   {peak:5.0f} MiB")

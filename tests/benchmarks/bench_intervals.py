@@ -39,7 +39,7 @@ def classes(rng: np.random.Generator, n: int) -> tuple[Callable[[np.ndarray], St
 
     def area(x: np.ndarray) -> Statistic:
         one = norm.cdf(x)
-        return macro_auc(labels, np.column_stack([1 - one, one]))
+        return macro_auc(labels, np.column_stack([1 - one, one]), "ab")
 
     return area, score
 

@@ -59,8 +59,8 @@ def measure(path: Path, corner: tuple[int, int]) -> None:
         ratios.append(slow / fast)
         rates.append(len(corners) / fast)
     where = "aligned" if corner == (0, 0) else "unaligned"
-    told = f"{statistics.median(ratios):.1f} × ({min(ratios):.1f}–{max(ratios):.1f})"
-    print(f"{path.name[:40]:40}  {where:9}  {decoder:10}  {statistics.median(rates):6.0f} tiles/s  {told}  identical")
+    factor = f"{statistics.median(ratios):.1f} × ({min(ratios):.1f}–{max(ratios):.1f})"
+    print(f"{path.name[:40]:40}  {where:9}  {decoder:10}  {statistics.median(rates):6.0f} tiles/s  {factor}  identical")
 
 
 def main(paths: list[str]) -> None:

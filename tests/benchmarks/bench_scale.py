@@ -56,7 +56,7 @@ class Watch:
                 pass
             time.sleep(EVERY)
 
-    def told(self, begin: float, end: float) -> str:
+    def described(self, begin: float, end: float) -> str:
         """Of the time between, in seconds since the start."""
         seen = np.array(self.samples)
         part = seen[(seen[:, 0] >= begin) & (seen[:, 0] <= end)]
@@ -88,7 +88,9 @@ def run(slides: Path, folder: Path, encoder: Path, *, out: str, workers: int = 2
     seconds = json.loads((folder / out / "run.json").read_text())["seconds"]
     whole = time.perf_counter() - start
     end = whole - ENDING_SECONDS
-    return seconds | {"all": whole}, watch.told(end - sum(seconds.values()) + SETTLING * sum(seconds.values()), end)
+    return seconds | {"all": whole}, watch.described(
+        end - sum(seconds.values()) + SETTLING * sum(seconds.values()), end
+    )
 
 
 def encoder(folder: Path) -> Path:
@@ -105,9 +107,9 @@ def many_slides(folder: Path, count: int) -> None:
         with (folder / "slides" / f"S{number:05d}.svs").open("ab") as file:
             file.write(number.to_bytes(8, "little"))  # no two are the same
     for name in ("made", "reused"):
-        seconds, told = run(folder / "slides", folder, encoder(folder), out=name)
+        seconds, sizes = run(folder / "slides", folder, encoder(folder), out=name)
         stages = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
-        print(f"{count} slides, {name}: {stages}; {1000 * seconds['all'] / count:.0f} ms a slide; {told}")
+        print(f"{count} slides, {name}: {stages}; {1000 * seconds['all'] / count:.0f} ms a slide; {sizes}")
 
 
 def write_sparse_slide(path: Path, side_px: int, tiles: list[bytes], *, share: float) -> None:
@@ -138,10 +140,10 @@ def write_sparse_slide(path: Path, side_px: int, tiles: list[bytes], *, share: f
 def huge_slide(folder: Path) -> None:
     (folder / "slides").mkdir()
     write_sparse_slide(folder / "slides" / "huge.svs", 100_000, tissue_tiles(), share=0.02)
-    seconds, told = run(folder / "slides", folder, encoder(folder), out="run")
+    seconds, sizes = run(folder / "slides", folder, encoder(folder), out="run")
     n_tiles = int((folder / "run" / "slides.csv").read_text().splitlines()[1].split(",")[4])
     stages = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
-    print(f"100,000 × 100,000 pixels, {n_tiles} tiles: {stages}; {told}")
+    print(f"100,000 × 100,000 pixels, {n_tiles} tiles: {stages}; {sizes}")
 
 
 def linear(folder: Path) -> None:

@@ -79,7 +79,7 @@ def without_a_gpu() -> Found:
 
 
 def marked_tests() -> Found:
-    told = python(
+    summary = python(
         "-m", "pytest", "-q", "-n", "0", "-m", "cuda", "tests/models", "tests/preprocessing/features", "tests/pipeline"
     )
-    return {"pytest": told.strip().splitlines()[-1]}
+    return {"pytest": summary.strip().splitlines()[-1]}

@@ -186,8 +186,8 @@ def test_both_devices_give_the_same_outputs_and_gradients(name, batch):
         model = build(name).to(device)
         output = model(batch.to(device))
         total(output).backward()
-        told = [output.logits, *output.losses.values(), *(p.grad for p in model.parameters() if p.grad is not None)]
-        results.append([x.detach().cpu() for x in told])
+        tensors = [output.logits, *output.losses.values(), *(p.grad for p in model.parameters() if p.grad is not None)]
+        results.append([x.detach().cpu() for x in tensors])
     torch.testing.assert_close(*results, rtol=1e-6, atol=1e-8)
 
 

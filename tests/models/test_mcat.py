@@ -49,10 +49,10 @@ def test_answers_and_groups_are_pooled_by_gates_and_read_together(make_batch):
         gates = [part.attention(x[case]).softmax(0)[:, 0] for case in range(2)]
         pooled = torch.stack([sum(gate[i] * x[case, i] for i in range(3)) for case, gate in enumerate(gates)])
         both.append((pooled @ part.rho[0].weight.T + part.rho[0].bias).relu())
-    told = torch.cat(both, 1)
+    features = torch.cat(both, 1)
     for layer in (model.fuse[0], model.fuse[2]):
-        told = (told @ layer.weight.T + layer.bias).relu()
-    expected = told @ model.classify.weight.T + model.classify.bias
+        features = (features @ layer.weight.T + layer.bias).relu()
+    expected = features @ model.classify.weight.T + model.classify.bias
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
 
 

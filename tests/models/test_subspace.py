@@ -9,8 +9,9 @@ import torch
 from torch.nn.functional import cosine_similarity, elu
 
 from models import subspace
+from models.layers.coordination import coordinated, mean_over_processes
 from models.layers.slide_map import SlideMap, lay_out
-from models.subspace import GeneEncoder, SubspaceConfig, SubspaceFusion, consistency, coordinated
+from models.subspace import GeneEncoder, SubspaceConfig, SubspaceFusion, consistency
 
 REFERENCES = Path(__file__).parents[3] / "shared/data/reference"
 with_references = pytest.mark.skipif(not REFERENCES.is_dir(), reason="the reference numbers are not there")
@@ -70,8 +71,8 @@ def test_branches_alone_are_scored_as_in_the_reference():
     data = read("gradient_coordination.npz")
     model = SubspaceFusion(3, (2, 2), 4, SubspaceConfig(**SMALL | {"hidden": 8, "heads": 2})).double()
     model.head.load_state_dict({"weight": data["cls_weight"], "bias": data["cls_bias"]})
-    told = [subspace.BranchOutput(data[name], data[name], data[name]) for name in ("feat_t", "feat_i")]
-    for own, name in zip(model._alone(told), ("t", "i"), strict=True):
+    outputs = [subspace.BranchOutput(data[name], data[name], data[name]) for name in ("feat_t", "feat_i")]
+    for own, name in zip(model._alone(outputs), ("t", "i"), strict=True):
         torch.testing.assert_close(own, data[f"out_{name}"], rtol=0, atol=1e-12)
         true = own.softmax(1)[torch.arange(6), data["labels"]].sum()
         torch.testing.assert_close(true, data[f"score_{name}"], rtol=0, atol=1e-12)
@@ -190,7 +191,7 @@ def test_pooled_cells_are_means_of_their_patches():
     cells = torch.tensor([[i % 5, i // 5] for i in range(10)]) + 3
     layout = lay_out(cells, min_side=2, halvings=1)
     assert (layout.height, layout.width) == (2, 3)
-    assert layout.places.tolist() == [0, 1, 2]
+    assert layout.occupied.tolist() == [0, 1, 2]
     one = SlideMap(layout, patches)
     assert one.patches[:, 0].tolist() == [3, 5, 6.5]  # of 0, 1, 5, 6; 2, 3, 7, 8; 4, 9
     assert one.counts.tolist() == [4, 4, 2]
@@ -209,12 +210,12 @@ def test_patches_and_slides_count_alike_however_often_a_map_was_pooled():
     own = branch.absent_genes
     first, second = (branch._read(one, own) for one in maps)
     of_patches = branch.pooled_norm(torch.cat([first.values[[0] * 4 + [1] * 4 + [2] * 2], second.values]))
-    told = branch(None, torch.tensor([False]), [maps])
-    torch.testing.assert_close(told.features[0], branch.summarise(of_patches.mean(0)), rtol=0, atol=1e-12)
-    torch.testing.assert_close(told.offsets[0], (10 * first.offsets + 3 * second.offsets) / 13, rtol=0, atol=1e-12)
+    output = branch(None, torch.tensor([False]), [maps])
+    torch.testing.assert_close(output.features[0], branch.summarise(of_patches.mean(0)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(output.offsets[0], (10 * first.offsets + 3 * second.offsets) / 13, rtol=0, atol=1e-12)
 
 
-def test_maps_that_are_too_large_are_pooled_until_they_fit_and_that_is_said(make_batch, caplog):
+def test_maps_that_are_too_large_are_pooled_until_they_fit_and_that_is_reported(make_batch, caplog):
     subspace.warn_pooled.cache_clear()
     model, batch = build(memory_mib=0.5), make_batch([1600, 9, 1200])
     needed = [model.kept_mib(1600, 8 * 200), model.kept_mib(400, 8 * 100), model.kept_mib(100, 8 * 50)]
@@ -248,8 +249,8 @@ def test_attention_that_looks_alike_is_alike_whatever_the_silhouettes():
     across, down = (torch.tensor([[i, 0] for i in range(24)]), torch.tensor([[0, i] for i in range(24)]))
     shapes = [torch.cat([across, down[1:]]), torch.cat([across, down[23:] + torch.tensor([9, 0])])]
     maps = [SlideMap(lay_out(cells, min_side=8), torch.zeros(len(cells), PATCH_DIM).double()) for cells in shapes]
-    told = branch(None, torch.zeros(3, dtype=torch.bool), [[maps[0]], [maps[1]], maps])
-    offsets = told.offsets.unflatten(2, (2, 3, 3))
+    output = branch(None, torch.zeros(3, dtype=torch.bool), [[maps[0]], [maps[1]], maps])
+    offsets = output.offsets.unflatten(2, (2, 3, 3))
     # 24 cells a side are 6 points, of which 2 a side become one of the small grid; kernels reach one cell beyond.
     tissue = torch.tensor([[[1, 1, 1], [1, 0, 0], [1, 0, 0]], [[1, 1, 1], [0, 0, 0], [0, 1, 0]]])
     tissue = torch.cat([tissue, tissue.amax(0, keepdim=True)])
@@ -262,11 +263,11 @@ def test_consistency_is_of_the_cases_that_have_both(make_batch):
     batch = make_batch([20, 9, 6, 5], has_slides=[True, True, False, True], has_omics=[True, False, True, True])
     loss = model(batch).losses["consistency"]
     both = torch.tensor([0, 3])
-    told = [
+    similarities = [
         branch(group, batch.has_omics, [model._maps(*case) for case in zip(batch.bags, batch.cells, strict=True)])
         for branch, group in zip(model.branches.values(), batch.omics, strict=False)
     ]
-    expected = sum(0.5 * consistency(one.genes[both], one.offsets[both]) for one in told)
+    expected = sum(0.5 * consistency(one.genes[both], one.offsets[both]) for one in similarities)
     torch.testing.assert_close(loss, expected)
     assert loss > 0.01
     assert build(consistency=1)(batch).losses["consistency"].item() == pytest.approx(2 * loss.item())
@@ -320,8 +321,8 @@ def test_the_branch_with_the_lower_score_gives_way(make_batch, scores, gives_way
     output = model(batch)
     model.head.weight.grad = torch.cat(list(gradients()[:, :OUTPUTS]), 1)
     t, m = (part.clone() for part in model.head.weight.grad.split(16, 1))
-    told = iter(scores)
-    model.after_backward(output, lambda logits: next(told))
+    given = iter(scores)
+    model.after_backward(output, lambda logits: next(given))
     expected = torch.cat(
         [
             coordinated(t, m) if gives_way == "tumour" else t,
@@ -355,7 +356,7 @@ def test_what_stands_beside_the_branches_is_scored_with_each(make_batch):
 
 def _one_process(rank: int, address: str, answers) -> None:
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    answers.put(subspace.mean_over_processes(torch.tensor([1.0 + rank, 4.0])).tolist())
+    answers.put(mean_over_processes(torch.tensor([1.0 + rank, 4.0])).tolist())
     torch.distributed.destroy_process_group()
 
 
@@ -400,13 +401,13 @@ def test_dropout_of_the_gene_encoder_is_alpha_dropout():
     torch.manual_seed(0)
     block = encoder.layers[0]
     genes = torch.randn(40, 50)
-    whole, told = block[:2](genes), block(genes)
+    whole, encoded = block[:2](genes), block(genes)
     floor, kept = -1.7580993408473766, 0.9
     scale = (kept + kept * 0.1 * floor**2) ** -0.5
     low = scale * floor - scale * floor * 0.1
-    dropped = torch.isclose(told, torch.tensor(low), rtol=0, atol=1e-5)
+    dropped = torch.isclose(encoded, torch.tensor(low), rtol=0, atol=1e-5)
     assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.02)
-    torch.testing.assert_close(told[~dropped], (scale * whole - scale * floor * 0.1)[~dropped], rtol=0, atol=1e-5)
+    torch.testing.assert_close(encoded[~dropped], (scale * whole - scale * floor * 0.1)[~dropped], rtol=0, atol=1e-5)
 
 
 def test_one_branch_reads_its_own_group():

@@ -234,7 +234,7 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 # Explanations
 
 
-def test_extras_tell_which_patch_belongs_where(make_batch):
+def test_extras_report_which_patch_belongs_where(make_batch):
     model, batch = build(), make_batch([9, 4, 6], has_slides=[True, True, False], has_omics=[True, False, True])
     extras = model(batch, explain=True).extras
     H = normalize(model.project(batch.bags, batch.packing), dim=1).split([9, 4])
@@ -283,8 +283,8 @@ def test_class_attention_is_carried_to_the_patches_through_every_block(make_batc
         scores = q @ k.T / q.shape[-1] ** 0.5
         seen.append(scores.softmax(-1))
         c = c + norm(w, f"{block}.norm", attend(w, f"{block}.attention", c, H, heads=1))
-    asked = model.slide_side.attention(c[None])[0]
-    expected = (asked / asked.sum()) @ (seen[0] + seen[1]) / 2
+    attention = model.slide_side.attention(c[None])[0]
+    expected = (attention / attention.sum()) @ (seen[0] + seen[1]) / 2
     first, second = extras["class_attention"].split([9, 4])
     torch.testing.assert_close(second, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(first.sum(), torch.tensor(1.0).double())

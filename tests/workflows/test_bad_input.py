@@ -26,12 +26,12 @@ def refused(walk, cohort, tmp_path, monkeypatch, capsys):
         before = listing(tmp_path), listing(cohort.folder)
         assert walk(slides, genes, "--store", "features.zarr", "--out", out, *words) == 2
         assert (listing(tmp_path), listing(cohort.folder)) == before, "something was written"
-        told = capsys.readouterr()
-        assert told.out == ""
-        lines = [line for line in told.err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1, told.err
-        assert "Traceback" not in told.err
-        return told.err[told.err.index("error: ") :]
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        lines = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, printed.err
+        assert "Traceback" not in printed.err
+        return printed.err[printed.err.index("error: ") :]
 
     return refused
 
@@ -178,12 +178,12 @@ def test_no_labels_at_all(refused, cohort, write):
     names(refused(genes=path), "there are no labels to learn from", "--clinical FILE", "--until embed")
 
 
-def test_why_there_is_no_label_is_told_before_the_error(walk, cohort, write, capsys):
+def test_why_there_is_no_label_is_reported_before_the_error(walk, cohort, write, capsys):
     table = pd.read_csv(cohort.genes).assign(died_or_not=1)
     table = table[["case_id", "survival_months", "died_or_not"]]
     assert walk("none", cohort.genes, "--clinical", str(write(table)), "--dry-run") == 2
-    told = capsys.readouterr().err
-    assert told.index("no column of deaths") < told.index("error: there are no labels to learn from")
+    message = capsys.readouterr().err
+    assert message.index("no column of deaths") < message.index("error: there are no labels to learn from")
 
 
 def test_the_label_that_is_asked_for_is_missing(refused, cohort, write):
@@ -279,7 +279,7 @@ def test_cuda_where_there_is_none(refused, monkeypatch):
     names(refused("--device", "cuda"), "--device cuda", "use --device cpu or auto")
 
 
-def test_an_encoder_out_of_reach_is_told_before_a_slide_is_tiled(refused, monkeypatch):
+def test_an_encoder_out_of_reach_is_reported_before_a_slide_is_tiled(refused, monkeypatch):
     def offline(*_, **__):
         raise OSError("401 Client Error: gated")
 
@@ -334,7 +334,7 @@ def test_output_folders_that_are_none(refused, cohort, tmp_path):
 
 
 @pytest.mark.parametrize("words", [(), ("--dry-run",)])
-def test_folders_that_cannot_be_used_are_told_even_by_a_dry_run(refused, cohort, finished, words):
+def test_folders_that_cannot_be_used_are_reported_even_by_a_dry_run(refused, cohort, finished, words):
     names(refused("--store", f"{cohort.genes}/st", *words), "--store", "cannot be made", "genes.csv is a file")
     names(refused("--store", finished, *words), "--store", "holds something else", "name another folder")
     names(refused("--seed", "7", *words, out=finished), f"--out {finished} contains another run")

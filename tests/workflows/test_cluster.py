@@ -152,7 +152,7 @@ def test_workers_of_a_scheduler_in_processes_of_their_own_give_what_one_process_
 
 
 @pytest.mark.parametrize(
-    ("victim", "told"),
+    ("victim", "message"),
     [
         (
             "worker",
@@ -164,7 +164,7 @@ def test_workers_of_a_scheduler_in_processes_of_their_own_give_what_one_process_
         ),
     ],
 )
-def test_a_run_whose_workers_or_scheduler_vanish_ends_and_says_so(tmp_path, stack, monkeypatch, victim, told):
+def test_a_run_whose_workers_or_scheduler_vanish_ends_and_says_so(tmp_path, stack, monkeypatch, victim, message):
     monkeypatch.setattr("pipeline.cluster.workers.NO_WORKER_MINUTES", 0.02)
     with Workers(None, "cpu", start_cluster(stack, tmp_path, [()])) as workers:
         victims = [workers.client.run_on_scheduler(os.getpid)] if victim == "scheduler" else []
@@ -173,7 +173,7 @@ def test_a_run_whose_workers_or_scheduler_vanish_ends_and_says_so(tmp_path, stac
             for process in (*victims, os.getppid(), os.getpid()):  # with the nanny, which would start another worker
                 os.kill(process, signal.SIGKILL)
 
-        with pytest.raises(RunError, match=told):
+        with pytest.raises(RunError, match=message):
             map_jobs(workers, take_down, [1, 2, 3], stage="test")
 
 
@@ -198,7 +198,7 @@ def test_workers_on_other_hosts_give_what_one_process_gives(check_same, cohort, 
         ("place/store", r"--store .*/place/store/temporary: the workers on 10\.213\.1\.2 "),
     ],
 )
-def test_places_that_a_host_does_not_have_are_told_before_the_work_starts(
+def test_places_that_a_host_does_not_have_are_reported_before_the_work_starts(
     cohort, walk, options, tmp_path, stack, hosts, capsys, hidden, message
 ):
     """Ten seconds each."""
@@ -208,12 +208,14 @@ def test_places_that_a_host_does_not_have_are_told_before_the_work_starts(
     address = start_cluster(stack, tmp_path, [hosts.add(hide=tmp_path / hidden)])
     place = ("--store", tmp_path / "place" / "store", "--out", tmp_path / "place" / "run")
     assert walk(tmp_path / "slides", cohort.genes, *options, "--scheduler", address, *place) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert re.search(message, told), told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, printed), printed
     assert not list((tmp_path / "place" / "store").glob("tiles/*"))
 
 
-def test_workers_that_have_another_version_of_the_program_are_told(cohort, walk, tmp_path, stack, monkeypatch, capsys):
+def test_workers_that_have_another_version_of_the_program_are_reported(
+    cohort, walk, tmp_path, stack, monkeypatch, capsys
+):
     address = start_cluster(stack, tmp_path, [()])
     monkeypatch.setattr("pipeline.cluster.workers.code_fingerprint", os.getpid)  # another in each process
     assert walk(cohort.slides, cohort.genes, "--scheduler", address, "--out", tmp_path / "run") == 2

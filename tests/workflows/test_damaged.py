@@ -6,10 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from workflows.run_pipeline import main
+
 
 @pytest.fixture(scope="module")
 def options(cohort):
-    task = ("--task", "subtype", "--baselines", "none", "--set", "train.members=1")
+    task = ("--task", "subtype", "--set", "train.members=1")
     return (cohort.slides, cohort.genes, *task)
 
 
@@ -98,6 +100,50 @@ def test_a_run_folder_that_cannot_say_what_it_is_is_refused(repeat, tmp_path, ca
     Path(tmp_path / "run" / "identity.json").write_bytes(b"")
     assert repeat() == 2
     assert "identity.json is damaged" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(scope="module")
+def predicted(cohort, undamaged):
+    """Predicts the cohort again with the run's models, into a folder; the exit code."""
+
+    def predict(out):
+        given = (cohort.slides, cohort.genes, "--trained", undamaged / "run" / "models", "--store", undamaged / "store")
+        options = ("--workers", "0", "--device", "cpu", "--explain", "0", "--set", "bootstrap=5")
+        return main([str(part) for part in (*given, *options, "--out", out)])
+
+    return predict
+
+
+@pytest.fixture(scope="module")
+def new_cohort(predicted, tmp_path_factory):
+    """The folder of a run with trained models."""
+    folder = tmp_path_factory.mktemp("new") / "run"
+    assert predicted(folder) == 0
+    return folder
+
+
+TABLES = ("predictions.csv", "distribution_shift.csv", "baselines.csv")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [flip, Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_text(path.read_text()[:-40])],
+    ids=["flipped", "deleted", "emptied", "truncated"],
+)
+@pytest.mark.parametrize("table", TABLES)
+def test_rows_of_an_earlier_call_that_were_changed_or_lost_are_made_anew(
+    predicted, new_cohort, tmp_path, capsys, table, harm
+):
+    shutil.copytree(new_cohort, tmp_path / "run")
+    harm(tmp_path / "run" / table)
+    assert predicted(tmp_path / "run") == 0
+    assert harm is Path.unlink or "made anew" in " ".join(capsys.readouterr().err.split())
+    for name in TABLES:
+        ours, theirs = (pd.read_csv(one / name).drop(columns="checksum") for one in (tmp_path / "run", new_cohort))
+        keys = [key for key in ("case_id", "slide_id", "baseline") if key in ours]
+        pd.testing.assert_frame_equal(
+            *(rows.sort_values(keys).reset_index(drop=True) for rows in (ours, theirs)), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_a_slide_that_was_changed_between_the_samples_is_noticed_with_a_full_hash(walk, cohort, tmp_path):

@@ -119,7 +119,7 @@ def measure_nuclei(grade, seed, mpp=0.5):
     return dark[tissue].mean(), np.median(areas[areas > 5])
 
 
-def test_grade_can_be_told_from_the_nuclei():
+def test_grade_can_be_reported_from_the_nuclei():
     measured = {grade: np.array([measure_nuclei(grade, seed) for seed in range(4)]) for grade in (2, 3, 4)}
     for lower, higher in ((2, 3), (3, 4)):
         assert (measured[lower].max(axis=0) < measured[higher].min(axis=0)).all(), measured
@@ -139,7 +139,7 @@ def test_background_is_nearly_white_and_tissue_is_pink():
     assert green < 190
 
 
-def test_slide_without_resolution_tells_none(tmp_path):
+def test_slide_without_resolution_reports_none(tmp_path):
     image, _ = draw_slide(300, grade=2, rng=np.random.default_rng(0))
     write_svs(tmp_path / "a.svs", image, mpp=None, power=None, tile_px=240, levels=(1, 2))
     with openslide.OpenSlide(tmp_path / "a.svs") as slide:

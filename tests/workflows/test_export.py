@@ -111,8 +111,8 @@ def test_anndata_opens_cases_and_the_cohort(explained, tmp_path):
     assert set(tiles.obs["slide_id"]) == {slide.slide_id for slide in slides}
     assert {"prototype", "attention"} <= set(tiles.obs)
     cohort = anndata.read_h5ad(tmp_path / "cohort.h5ad")
-    told = pd.read_csv(explained.run.folder / "predictions.csv")
-    risk = told[told["task"] == "survival"].set_index("case_id")["risk"]
+    predictions = pd.read_csv(explained.run.folder / "predictions.csv")
+    risk = predictions[predictions["task"] == "survival"].set_index("case_id")["risk"]
     assert cohort.n_vars == 60
     assert np.allclose(cohort.obs["survival_risk"], risk.reindex(cohort.obs_names))
     assert len(list(tmp_path.glob("*.h5ad"))) == len({slide.case_id for slide in explained.slides()}) + 1
@@ -140,13 +140,13 @@ def test_a_run_is_exported_from_any_folder(finished, tmp_path, monkeypatch):
         (("--store", "nowhere"), "there is no feature store"),
     ],
 )
-def test_wrong_input_is_told(finished, tmp_path, capsys, options, message):
+def test_wrong_input_is_reported(finished, tmp_path, capsys, options, message):
     assert run_export("clam", finished, "--out", tmp_path / "out", *options) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_no_run_is_told(tmp_path, capsys):
+def test_a_folder_that_is_no_run_is_reported(tmp_path, capsys):
     assert run_export("clam", tmp_path) == 2
     assert "contains no run" in capsys.readouterr().err
 

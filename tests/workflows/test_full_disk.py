@@ -37,10 +37,10 @@ def groups(store):
 def test_a_store_that_fills_up_ends_the_run_and_with_more_room_it_goes_on(cohort, walk, tmp_path, disk, capsys):
     command = (cohort.slides, "none", "--until", "tile", "--store", disk / "store", "--out", tmp_path / "run")
     assert walk(*command) == 1
-    told = " ".join(capsys.readouterr().err.split())
-    assert f"error: store {disk}/store: tiles/" in told
-    assert "cannot be written (No space left on device); free some space" in told
-    assert "the same command continues from what is finished" in told
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"error: store {disk}/store: tiles/" in message
+    assert "cannot be written (No space left on device); free some space" in message
+    assert "the same command continues from what is finished" in message
     before = groups(disk / "store")
     store = FeatureStore(disk / "store")
     assert 0 < len(before) < 13
@@ -63,8 +63,8 @@ def test_a_store_that_may_only_be_read_is_refused_before_the_work_unless_all_is_
     assert set(pd.read_csv(tmp_path / "again" / "slides.csv")["status"]) == {"reused"}
     capsys.readouterr()
     assert walk(*command, "--tile-px", "128", "--out", tmp_path / "other") == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert f"error: --store {disk}/store cannot be written (Read-only file system); free some space or grant" in told
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"error: --store {disk}/store cannot be written (Read-only file system); free some space or grant" in message
 
 
 def test_a_run_folder_that_may_only_be_read_is_refused(cohort, walk, tmp_path, disk, capsys):
@@ -72,7 +72,7 @@ def test_a_run_folder_that_may_only_be_read_is_refused(cohort, walk, tmp_path, d
     command = (cohort.slides, "none", "--until", "tile", "--store", tmp_path / "store")
     assert walk(*command, "--out", disk) == 2
     assert walk(*command, "--out", disk / "run") == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert f"error: --out {disk} cannot be written (Read-only file system)" in told
-    assert f"error: --out {disk}/run cannot be made (Read-only file system)" in told
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"error: --out {disk} cannot be written (Read-only file system)" in message
+    assert f"error: --out {disk}/run cannot be made (Read-only file system)" in message
     assert not (tmp_path / "store").exists()

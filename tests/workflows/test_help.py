@@ -24,17 +24,17 @@ def test_help_loads_no_library(words):
         f"try:\n    main([*{words}, '--help'])\n"
         "finally:\n    print('LOADED', *sorted({name.split('.')[0] for name in sys.modules}))"
     )
-    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    shown, _, loaded = told.partition("LOADED")
-    assert usage in shown
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    help_text, _, loaded = printed.partition("LOADED")
+    assert usage in help_text
     assert "argparse" in loaded.split()
     assert HEAVY & set(loaded.split()) == set()
 
 
 def test_exit_codes_of_the_help_are_those_of_the_code():
     code = run_pipeline
-    told = re.search(r"exit codes: (.*)", options.EPILOG, re.DOTALL)[1]
-    numbers = {int(number): text for number, text in re.findall(r"(?:^|; *\n? *)(\d+) ([^;]+)", told)}
+    codes = re.search(r"exit codes: (.*)", options.EPILOG, re.DOTALL)[1]
+    numbers = {int(number): text for number, text in re.findall(r"(?:^|; *\n? *)(\d+) ([^;]+)", codes)}
     assert numbers.keys() == {
         *(code.ALL_GOOD, code.RUN_FAILED, code.WRONG_INPUT, code.SOME_FAILED, code.INTERRUPTED, code.TERMINATED)
     }
@@ -70,10 +70,10 @@ def test_defaults_in_the_help_are_those_of_the_configuration(flag, key):
         assert text.endswith(f"({expected})"), text
 
 
-def test_the_help_tells_every_preset():
-    told = " ".join(options._parser().format_help().split()).replace("- ", "-")  # where a line is broken
+def test_the_help_reports_every_preset():
+    text = " ".join(options._parser().format_help().split()).replace("- ", "-")  # where a line is broken
     for name, preset in PRESETS.items():
-        assert f"{name}: {preset.description}" in told
+        assert f"{name}: {preset.description}" in text
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
@@ -100,7 +100,7 @@ def test_sigterm_stops_the_run_in_order_and_is_the_callers_again_afterwards(monk
 
 
 @pytest.mark.parametrize("error", [RunError("the disk is full"), FloatingPointError("the disk is full")])
-def test_what_ends_a_run_on_its_way_is_told_without_a_traceback(monkeypatch, capsys, error):
+def test_what_ends_a_run_on_its_way_is_reported_without_a_traceback(monkeypatch, capsys, error):
     def failed(config, workers):
         raise error
 

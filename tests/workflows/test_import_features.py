@@ -93,16 +93,18 @@ def test_a_run_on_imported_features_predicts_what_the_run_on_slides_did(finished
     out = tmp_path / "run"
     options = ("--gene-sets", cohort.sets, "--store", tmp_path / "new.zarr", "--baselines", "none", "--task", "grade")
     assert walk(tmp_path / "imported.csv", cohort.genes, *options, "--out", out) == 0
-    told, before = (
+    predictions, before = (
         pd.read_csv(folder / "predictions.csv", dtype={"label": str, "prediction": str}).set_index("case_id")
         for folder in (out, finished)
     )
-    pd.testing.assert_frame_equal(told, before.loc[before["task"] == "grade", list(told)], check_exact=True)
+    pd.testing.assert_frame_equal(
+        predictions, before.loc[before["task"] == "grade", list(predictions)], check_exact=True
+    )
     ledger = pd.read_csv(out / "slides.csv")
     assert set(ledger["status"]) == {"reused"}
     assert ledger["n_tiles"].tolist() == pd.read_csv(finished / "slides.csv")["n_tiles"].tolist()
-    told = pd.read_json(out / "run.json", typ="series")
-    assert (told["encoder"]["name"], told["encoder"]["imported_from"]) == ("lite", "clam")
+    record = pd.read_json(out / "run.json", typ="series")
+    assert (record["encoder"]["name"], record["encoder"]["imported_from"]) == ("lite", "clam")
 
 
 def test_the_ledger_of_a_run_stands_for_slides_that_are_gone(finished, cohort, walk, tmp_path, capsys):
@@ -114,14 +116,16 @@ def test_the_ledger_of_a_run_stands_for_slides_that_are_gone(finished, cohort, w
     assert "nothing is tiled or embedded" in capsys.readouterr().err
 
 
-def test_features_that_are_not_in_the_store_are_told_before_anything_is_done(finished, cohort, walk, tmp_path, capsys):
+def test_features_that_are_not_in_the_store_are_reported_before_anything_is_done(
+    finished, cohort, walk, tmp_path, capsys
+):
     options = ("--store", tmp_path / "other.zarr", "--out", tmp_path / "run")
     assert walk(finished / "slides.csv", cohort.genes, *options) == 2
     assert "are not there, or not whole; name the right --store" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_broken_file_is_told_and_the_others_are_imported(clam, bring, tmp_path, capsys):
+def test_a_broken_file_is_reported_and_the_others_are_imported(clam, bring, tmp_path, capsys):
     folder = tmp_path / "in"
     shutil.copytree(clam, folder)
     broken, infinite, *others = sorted(folder.glob("*.h5"))
@@ -129,9 +133,9 @@ def test_a_broken_file_is_told_and_the_others_are_imported(clam, bring, tmp_path
     with h5py.File(infinite, "a") as file:
         file["features"][0, 0] = np.inf
     assert bring(folder, *DECLARED, "--encoder", "lite") == 3
-    told = capsys.readouterr().out
-    assert f"warning: {broken}" in told
-    assert f"warning: {infinite}" in told
+    printed = capsys.readouterr().out
+    assert f"warning: {broken}" in printed
+    assert f"warning: {infinite}" in printed
     assert len(pd.read_csv(tmp_path / "imported.csv")) == len(others)
 
 

@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
+QUICK = ("--workers", "0", "--device", "cpu", "--folds", "2", "--epochs", "1", "--explain", "0", "--set", "bootstrap=5")
 CODE = """
 import sys
 from workflows.run_pipeline import main
@@ -48,3 +51,64 @@ def test_a_report_is_drawn_without_slides_store_or_workers(finished):
     charts = {"lifelines"}  # for Kaplan-Meier curves
     assert not modules & ({*MODELS_AND_WORKERS, "openslide", "zarr"} - charts)
     assert "plotly" in modules
+
+
+OPTIONAL = (
+    "tiatoolbox",
+    "skimage",
+    "cv2",
+    "imagecodecs",
+    "anndata",
+    "h5py",
+    "shapely",
+    "s3fs",
+    "bokeh",
+    "dask_jobqueue",
+)
+WITHOUT = f"""
+import sys
+from importlib.abc import MetaPathFinder
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {OPTIONAL}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import importlib.metadata
+version = importlib.metadata.version
+def missing(name):
+    if name == "tiatoolbox":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+importlib.metadata.version = missing
+"""
+
+
+def without_extras(cohort, out, *options):
+    command = (cohort.slides, cohort.genes, *QUICK, "--task", "grade", "--store", out / "store", "--out", out / "run")
+    code = WITHOUT + "from workflows.run_pipeline import main; sys.exit(main(sys.argv[1:]))"
+    arguments = [sys.executable, "-c", code, *map(str, (*command, *options))]
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_whole_run_needs_no_extra(cohort, tmp_path):
+    result = without_extras(cohort, tmp_path, "--baselines", "none", "--set", "train.members=1")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--set", "tiles.stain.method=macenko"), "stain normalisation needs tiatoolbox, which is not installed"),
+        (("--set", "tiles.tissue.detector=tiatoolbox"), "the tissue detector tiatoolbox needs tiatoolbox"),
+        (("--store", "s3://bucket/store"), "pip install 'umeml-pipeline[s3]'"),
+    ],
+)
+def test_what_needs_an_extra_names_it(cohort, tmp_path, options, message):
+    result = without_extras(cohort, tmp_path, *options)
+    said = " ".join(result.stderr.split())
+    assert (result.returncode, "Traceback" in said) == (2, False), said
+    assert message in said
+    assert "pip install 'umeml-pipeline[" in said

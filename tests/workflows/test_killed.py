@@ -72,10 +72,10 @@ class Place:
 
     def start(self) -> psutil.Popen:
         own = ("--store", str(self.store), "--out", str(self.run))
-        with (self.folder / "told.txt").open("ab") as told:
+        with (self.folder / "output.txt").open("ab") as output:
             return psutil.Popen(
                 [*self.command, *own],
-                stdout=told,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 start_new_session=True,
@@ -117,7 +117,7 @@ def place(cohort, tiny_vit, tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(place):
     there = place()
-    assert there.start().wait(PATIENCE) == 0, (there.folder / "told.txt").read_text()
+    assert there.start().wait(PATIENCE) == 0, (there.folder / "output.txt").read_text()
     return there
 
 
@@ -184,7 +184,7 @@ def disturb(place, moments, rng):
             assert now.items() >= known.items(), "a finished slide was done again"
             known = now
             process = place.start()
-        assert process.wait(PATIENCE) == 0, (place.folder / "told.txt").read_text()
+        assert process.wait(PATIENCE) == 0, (place.folder / "output.txt").read_text()
         assert place.finished_groups().items() >= known.items(), "a finished slide was done again"
     finally:
         if process.is_running():
@@ -227,7 +227,7 @@ def test_killed_while_slides_are_opened_the_result_is_the_same(place, undisturbe
             kill_run(process)
         else:
             opener.kill()
-            assert process.wait(PATIENCE) == 0, (there.folder / "told.txt").read_text()
+            assert process.wait(PATIENCE) == 0, (there.folder / "output.txt").read_text()
             check(there, undisturbed)
             shutil.rmtree(there.run)
             shutil.rmtree(there.store)
@@ -240,7 +240,7 @@ def test_predictions_of_a_trained_model_that_are_killed_on_the_way_are_the_same(
     slides, genes = place().command[3:5]
     command = (*place().command[:3], slides, genes, "--trained", str(undisturbed.run / "models"), *OPTIONS[:4])
     alone, there = (Place(tmp_path_factory.mktemp("place"), command) for _ in range(2))
-    assert alone.start().wait(PATIENCE) == 0, (alone.folder / "told.txt").read_text()
+    assert alone.start().wait(PATIENCE) == 0, (alone.folder / "output.txt").read_text()
     moments = ("run", "tiling"), ("worker", "embedding"), ("run", "drawing"), ("run", "writing"), ("run", "explaining")
     disturb(there, moments, random.Random(0))
     check(there, alone)
@@ -280,6 +280,6 @@ def test_a_run_that_is_stopped_takes_its_workers_with_it_and_says_how_to_go_on(p
     os.killpg(process.pid, sent)
     assert process.wait(PATIENCE) == code
     assert not psutil.wait_procs(family, timeout=20)[1]
-    told = (there.folder / "told.txt").read_text()
-    assert told.rstrip().endswith("error: stopped; run the same command again to resume")
-    assert "Traceback" not in told
+    output = (there.folder / "output.txt").read_text()
+    assert output.rstrip().endswith("error: stopped; run the same command again to resume")
+    assert "Traceback" not in output

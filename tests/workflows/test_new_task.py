@@ -1,4 +1,4 @@
-"""A task that the pipeline does not ship, age in years as a real number, through a whole run: training, metrics, report."""
+"""A kind of task that the pipeline does not ship, quantity, through a whole run: training, metrics, report."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,10 +9,11 @@ import pytest
 
 from pipeline.metrics import CaseMetrics, Metric, PredictorReport, Statistic, report_by_fold
 from pipeline.metrics.bootstrap import divide, measure
-from pipeline.tasks import TASKS, FittedTask, Task
+from pipeline.tasks import KINDS, FittedTask, Task
 from workflows.report import write_report
 from workflows.report.chart import missing
-from workflows.report.kinds import KINDS, KindView
+from workflows.report.kinds import KINDS as VIEWS
+from workflows.report.kinds import KindView
 from workflows.run_pipeline import main
 
 
@@ -40,7 +41,7 @@ class FittedAge(FittedTask):
     n_outputs = 1
 
     def encode(self, labels):
-        return labels[["age"]].to_numpy(float)
+        return labels[["ageing"]].to_numpy(float)
 
     def loss(self, logits, targets):
         return (logits - (targets - self.mean) / self.sd).square().mean()
@@ -73,7 +74,7 @@ class FittedAge(FittedTask):
 
     def evaluate(self, cases, predictions, *, folds, bootstrap):
         def compute(chosen, fold):
-            truth, predicted = cases["age"].to_numpy(float)[chosen], predictions["years"].to_numpy()[chosen]
+            truth, predicted = cases["ageing"].to_numpy(float)[chosen], predictions["years"].to_numpy()[chosen]
             weights = bootstrap.weights(len(truth))
             return AgeMetrics(n=len(truth), explained_variance=measure(explained_variance(truth, predicted), weights))
 
@@ -82,7 +83,7 @@ class FittedAge(FittedTask):
         return PredictorReport(pooled=compute(np.ones(len(cases), bool), None), folds=())
 
     def headline_statistic(self, cases, predictions, *, folds):
-        return explained_variance(cases["age"].to_numpy(float), predictions["years"].to_numpy(float))
+        return explained_variance(cases["ageing"].to_numpy(float), predictions["years"].to_numpy(float))
 
     def evidence(self, logits, of):
         return logits[:, 0]
@@ -91,12 +92,14 @@ class FittedAge(FittedTask):
 
 
 class Age(Task):
-    name, kind, metrics_type = "age", "number", AgeMetrics
-    label_columns = truth_columns = ("age",)
-    excluded_covariates = frozenset({"age"})
+    kind, metrics_type = "quantity", AgeMetrics
+    truth_columns = ("ageing",)
     summary_metrics = ("explained_variance",)
     output_name = evidence_name = evidence_definition = "the age"
     evidence_effect = "raises the age"
+
+    def read(self, table):
+        return pd.DataFrame({"ageing": table.numbers(*self.spec.column)})
 
     def check(self, labels, *, folds):
         return []
@@ -105,16 +108,16 @@ class Age(Task):
         return []
 
     def strata(self, labels):
-        return (labels["age"] > labels["age"].median()).map({True: "old", False: "young"})
+        return (labels["ageing"] > labels["ageing"].median()).map({True: "old", False: "young"})
 
     def fit(self, labels, vocabulary):
-        return FittedAge(float(labels["age"].mean()), float(labels["age"].std()))
+        return FittedAge(float(labels["ageing"].mean()), float(labels["ageing"].std()))
 
     def restore(self, fitted):
         return FittedAge(**fitted)
 
     def describe(self, labels):
-        return labels["age"].astype(str)
+        return labels["ageing"].astype(str)
 
     def worth_explaining(self, predictions):
         yield "oldest", list(predictions["years"].sort_values(ascending=False).index)
@@ -126,28 +129,39 @@ def chart(run, name, report, tested):
 
 @pytest.fixture
 def registered(monkeypatch):
-    monkeypatch.setitem(TASKS, "age", Age())
-    monkeypatch.setitem(KINDS, "number", KindView(charts=chart, outputs=lambda columns: {"years": "years"}))
+    monkeypatch.setitem(KINDS, "quantity", Age)
+    monkeypatch.setitem(VIEWS, "quantity", KindView(charts=chart, outputs=lambda columns: {"years": "years"}))
 
 
 def test_a_task_with_real_valued_targets_runs_from_training_to_the_report(registered, cohort, walk, tmp_path, capsys):
     out = tmp_path / "run"
-    options = ("--task", "age,grade", "--explain", "1", "--set", "train.members=2", "--out", out)
+    options = (
+        "--task",
+        "ageing=age:quantity",
+        "--task",
+        "grade",
+        "--explain",
+        "1",
+        "--set",
+        "train.members=2",
+        "--out",
+        out,
+    )
     assert walk(cohort.slides, cohort.genes, *options) == 0
-    predicted = pd.read_csv(out / "predictions.csv").query("task == 'age'")
+    predicted = pd.read_csv(out / "predictions.csv").query("task == 'ageing'")
     assert predicted["years"].notna().all()
-    report = json.loads((out / "metrics.json").read_text())["tasks"]["age"]
-    true, years = predicted["age"].to_numpy(), predicted["years"].to_numpy()
+    report = json.loads((out / "metrics.json").read_text())["tasks"]["ageing"]
+    true, years = predicted["ageing"].to_numpy(), predicted["years"].to_numpy()
     expected = 1 - ((true - years) ** 2).sum() / ((true - true.mean()) ** 2).sum()
     assert report["model"]["pooled"]["explained_variance"]["value"] == pytest.approx(expected)
     assert len(report["model"]["folds"]) == 2
     assert report["baselines"] == {}  # it has none
     assert "explained variance" in " ".join(capsys.readouterr().out.split())
-    explained = json.loads((out / "explain" / "age.json").read_text())
+    explained = json.loads((out / "explain" / "ageing.json").read_text())
     assert explained["cases"][0]["selection"] == "oldest"
     assert any("raises the age" in sentence for sentence in explained["notes"])
     page = write_report(out).read_text()
-    assert 'id="age-scatter"' in page
+    assert 'id="ageing-scatter"' in page
     assert ">years<" in page
 
 
@@ -156,15 +170,15 @@ def test_its_model_predicts_another_cohort_and_is_evaluated_there(registered, co
     table = cohort.table()
     table.iloc[:6].to_csv(tmp_path / "first.csv", index=False)
     table.iloc[6:].to_csv(tmp_path / "second.csv", index=False)
-    options = ("--task", "age", "--set", "train.members=2")
+    options = ("--task", "ageing=age:quantity", "--set", "train.members=2")
     assert walk(cohort.slides, tmp_path / "first.csv", *options, "--out", out) == 0
-    for model in ("age", "age-folds"):
+    for model in ("ageing", "ageing-folds"):
         elsewhere = tmp_path / model
         inputs = (cohort.slides, tmp_path / "second.csv", "--trained", out / "models" / model)
         options = ("--workers", "0", "--device", "cpu", "--set", "bootstrap=20", "--explain", "0")
         arguments = (*inputs, "--store", cohort.store, "--out", elsewhere, *options)
         assert main([str(part) for part in arguments]) == 0
-        report = json.loads((elsewhere / "metrics.json").read_text())["tasks"]["age"]
+        report = json.loads((elsewhere / "metrics.json").read_text())["tasks"]["ageing"]
         assert report["n"] == 6
         assert report["model"]["folds"] == []
         assert report["model"]["pooled"]["explained_variance"]["value"] is not None

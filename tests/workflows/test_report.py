@@ -513,6 +513,6 @@ def test_explanations_are_displayed_and_a_missing_image_is_named(explained, visi
 def test_a_run_folder_of_another_version_is_refused(tmp_path):
     (tmp_path / "run.json").write_text('{"store": "f.zarr"}')
     with pytest.raises(
-        InputError, match=r"run\.json has format 1, this version reads 3; use the version that wrote it"
+        InputError, match=r"run\.json has format 1, this version reads 4; use the version that wrote it"
     ):
         read_run(tmp_path)

@@ -25,8 +25,8 @@ def read(path):
 
 
 def predictions(out, task="subtype"):
-    told = read(out / "predictions.csv")
-    return told[told["task"] == task].set_index("case_id").dropna(axis=1, how="all")
+    table = read(out / "predictions.csv")
+    return table[table["task"] == task].set_index("case_id").dropna(axis=1, how="all")
 
 
 def listing(folder):
@@ -78,16 +78,16 @@ def test_a_run_that_loses_a_slide_says_so_and_ends_with_1(cohort, finished, walk
     monkeypatch.setattr(preprocessing.cohort, "ledger", lambda *given, **named: whole(*given, **named).iloc[1:])
     lost = read(finished / "slides.csv")["slide_id"][0]
     assert walk(cohort.slides, cohort.genes, "--until", "tile", "--out", tmp_path / "run") == 1
-    told = capsys.readouterr().err
-    assert f"slides.csv: not every id of the input is there exactly once: missing ('{lost}'" in told
+    message = capsys.readouterr().err
+    assert f"slides.csv: not every id of the input is there exactly once: missing ('{lost}'" in message
     assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_every_case_and_slide_that_came_in_goes_out_once(finished, cohort):
     cases = sorted(cohort.table()["case_id"])
-    told = read(finished / "predictions.csv")
+    table = read(finished / "predictions.csv")
     for task in TASKS:
-        own = told[told["task"] == task]
+        own = table[table["task"] == task]
         assert sorted(own["case_id"]) == cases
         assert set(own["status"]) == {"tested"}
     assert sorted(read(finished / "cases.csv")["case_id"]) == cases
@@ -114,11 +114,11 @@ def test_predictions_come_from_the_fold_that_did_not_train_on_the_case(finished)
 
 def test_labels_and_probabilities_are_those_of_the_case(finished, cohort):
     table = cohort.table().set_index("case_id")
-    told = predictions(finished, "grade")
-    assert told["label"].to_dict() == table["grade"].astype(str).to_dict()
-    probabilities = told[[f"probability_{grade}" for grade in (2, 3, 4)]]
+    grades = predictions(finished, "grade")
+    assert grades["label"].to_dict() == table["grade"].astype(str).to_dict()
+    probabilities = grades[[f"probability_{grade}" for grade in (2, 3, 4)]]
     assert probabilities.sum(axis=1).to_numpy() == pytest.approx(np.ones(12), abs=1e-6)
-    assert (probabilities.idxmax(axis=1).str.removeprefix("probability_") == told["prediction"]).all()
+    assert (probabilities.idxmax(axis=1).str.removeprefix("probability_") == grades["prediction"]).all()
     survival = predictions(finished, "survival")
     assert survival["survival_months"].to_dict() == table["survival_months"].to_dict()
     assert survival["event"].astype(int).to_dict() == table["event"].to_dict()
@@ -128,34 +128,34 @@ def test_labels_and_probabilities_are_those_of_the_case(finished, cohort):
 
 @pytest.mark.parametrize("task", ["grade", "subtype"])
 def test_classification_metrics_agree_with_scikit_learn(finished, task):
-    told, report = predictions(finished, task), metrics(finished, task)
-    columns = sorted(name for name in told if name.startswith("probability_"))
+    table, report = predictions(finished, task), metrics(finished, task)
+    columns = sorted(name for name in table if name.startswith("probability_"))
     pooled = report["model"]["pooled"]
-    auc = roc_auc_score(told["label"], told[columns], multi_class="ovr", labels=[name[12:] for name in columns])
+    auc = roc_auc_score(table["label"], table[columns], multi_class="ovr", labels=[name[12:] for name in columns])
     assert pooled["macro_auc_across_folds"]["value"] == pytest.approx(auc, abs=1e-9)
-    same_fold = told["fold"].to_numpy()[:, None] == told["fold"].to_numpy()
+    same_fold = table["fold"].to_numpy()[:, None] == table["fold"].to_numpy()
     areas = []
     for column in columns:
-        own, p = (told["label"] == column[12:]).to_numpy(), told[column].to_numpy()
+        own, p = (table["label"] == column[12:]).to_numpy(), table[column].to_numpy()
         pairs = own[:, None] & ~own & same_fold
         areas.append(((np.sign(p[:, None] - p) + 1) / 2)[pairs].mean())
     assert pooled["macro_auc"]["value"] == pytest.approx(np.mean(areas))
-    assert pooled["accuracy"]["value"] == pytest.approx(accuracy_score(told["label"], told["prediction"]))
-    balanced = balanced_accuracy_score(told["label"], told["prediction"])
+    assert pooled["accuracy"]["value"] == pytest.approx(accuracy_score(table["label"], table["prediction"]))
+    balanced = balanced_accuracy_score(table["label"], table["prediction"])
     assert pooled["balanced_accuracy"]["value"] == pytest.approx(balanced)
     for fold in report["model"]["folds"]:
-        own = told[told["fold"] == fold["fold"]]
+        own = table[table["fold"] == fold["fold"]]
         assert fold["metrics"]["n"] == len(own)
         assert fold["metrics"]["accuracy"]["value"] == pytest.approx((own["label"] == own["prediction"]).mean())
 
 
 def test_survival_metrics_agree_with_lifelines_and_compare_within_folds_only(finished):
-    told, report = predictions(finished, "survival"), metrics(finished, "survival")["model"]
-    time, event = told["survival_months"].to_numpy(float), told["event"].astype(bool).to_numpy()
+    table, report = predictions(finished, "survival"), metrics(finished, "survival")["model"]
+    time, event = table["survival_months"].to_numpy(float), table["event"].astype(bool).to_numpy()
     agree = count = 0.0
     for fold in report["folds"]:
-        own = (told["fold"] == fold["fold"]).to_numpy()
-        risk = told["risk"].to_numpy(float)
+        own = (table["fold"] == fold["fold"]).to_numpy()
+        risk = table["risk"].to_numpy(float)
         expected = concordance_index(time[own], -risk[own], event[own])
         assert fold["metrics"]["c_index"]["value"] == pytest.approx(expected)
         for i in np.flatnonzero(own & event):
@@ -251,7 +251,7 @@ def test_comparators_of_two_tasks_share_a_table(finished, cohort, walk, tmp_path
         ]
 
 
-def test_what_was_decided_about_the_genes_is_told(finished, cohort, walk, genes, tmp_path, capsys):
+def test_what_was_decided_about_the_genes_is_reported(finished, cohort, walk, genes, tmp_path, capsys):
     table = cohort.table().assign(EGFR=1.0)
     assert walk("none", genes(table), *ONE_TASK, "--gene-sets", cohort.sets, "--out", tmp_path / "run") == 0
     note = "1 features left out, constant in the training cases: EGFR"
@@ -311,17 +311,17 @@ def test_own_masks_are_obeyed_and_a_slide_without_one_fails(finished, cohort, wa
         code = walk(cohort.slides, cohort.genes, "--until", "tile", "--tissue-masks", masks, "--out", tmp_path / out)
         return code, pd.read_csv(tmp_path / out / "slides.csv").set_index("slide_id")
 
-    code, told = tile("one")
+    code, ledger = tile("one")
     assert code == 3
-    assert told["status"].to_dict() == {first: "done", second: "done"} | dict.fromkeys(others, "failed")
-    assert told.loc[first, "n_tiles"] == 2  # of 256 × 256 pixels at 0.5 µm
-    assert told.loc[second, "n_tiles"] == 4  # all that the slide of 640 × 640 has room for
-    assert told.loc[others, "reason"].str.startswith("no tissue mask in ").all()
+    assert ledger["status"].to_dict() == {first: "done", second: "done"} | dict.fromkeys(others, "failed")
+    assert ledger.loc[first, "n_tiles"] == 2  # of 256 × 256 pixels at 0.5 µm
+    assert ledger.loc[second, "n_tiles"] == 4  # all that the slide of 640 × 640 has room for
+    assert ledger.loc[others, "reason"].str.startswith("no tissue mask in ").all()
     corner["coordinates"][0][1:3] = [[270, 0], [270, 270]]
     (masks / f"{first}.geojson").write_text(json.dumps(corner))
-    code, told = tile("two")
-    assert told["status"].to_dict() == {first: "done", second: "reused"} | dict.fromkeys(others, "failed")
-    assert told.loc[first, "n_tiles"] == 1
+    code, ledger = tile("two")
+    assert ledger["status"].to_dict() == {first: "done", second: "reused"} | dict.fromkeys(others, "failed")
+    assert ledger.loc[first, "n_tiles"] == 1
 
 
 def test_a_killed_run_goes_on_at_the_fold_it_was_in(finished, cohort, walk, tmp_path):
@@ -351,11 +351,11 @@ def test_a_case_whose_only_slide_fails_leaves_the_others_in_their_folds(finished
     write_svs(blank, np.full((600, 600, 3), 243, np.uint8), mpp=0.5, power=20)
     options = ("--gene-sets", cohort.sets, *ONE_TASK, "--out", tmp_path / "run")
     assert walk(slides, cohort.genes, *options) == 3
-    told, before = predictions(tmp_path / "run"), predictions(finished)
-    assert told.loc[case, "status"] == "left out"
-    others = told.index.drop(case)
-    assert (told.loc[others, "status"] == "tested").all()
-    assert (told.loc[others, "fold"] == before.loc[others, "fold"]).all()
+    table, before = predictions(tmp_path / "run"), predictions(finished)
+    assert table.loc[case, "status"] == "left out"
+    others = table.index.drop(case)
+    assert (table.loc[others, "status"] == "tested").all()
+    assert (table.loc[others, "fold"] == before.loc[others, "fold"]).all()
 
 
 def test_broken_slides_end_in_the_ledger_and_change_nothing_for_the_others(finished, cohort, walk, tmp_path, capsys):
@@ -390,10 +390,10 @@ def test_broken_slides_end_in_the_ledger_and_change_nothing_for_the_others(finis
     assert cases.loc[case, "status"] == "used"
     assert cases.loc["TCGA-ZZ-9002", "status"] == "left out"
     assert "no usable slide (TCGA-ZZ-9002-01Z-00-DX1: " in cases.loc["TCGA-ZZ-9002", "reason"]
-    told = predictions(tmp_path / "run")
-    assert sorted(told.index[told["status"] == "left out"]) == [f"TCGA-ZZ-900{i}" for i in range(1, 6)]
+    table = predictions(tmp_path / "run")
+    assert sorted(table.index[table["status"] == "left out"]) == [f"TCGA-ZZ-900{i}" for i in range(1, 6)]
     expected = predictions(finished)
-    pd.testing.assert_frame_equal(told.loc[expected.index], expected, check_exact=True, check_dtype=False)
+    pd.testing.assert_frame_equal(table.loc[expected.index], expected, check_exact=True, check_dtype=False)
     assert "6 slides failed" in capsys.readouterr().err
 
 
@@ -405,7 +405,7 @@ def test_broken_slides_end_in_the_ledger_and_change_nothing_for_the_others(finis
         ("join", {"slides.csv", "cases.csv", "run.json", "omics.npz"}),
     ],
 )
-def test_the_walk_ends_where_it_is_told_to(finished, cohort, walk, tmp_path, stage, there):
+def test_the_walk_ends_where_it_is_reported_to(finished, cohort, walk, tmp_path, stage, there):
     assert walk(cohort.slides, cohort.genes, "--until", stage, "--out", tmp_path / "run") == 0
     outputs = {"slides.csv", "cases.csv", "run.json", "omics.npz", "predictions.csv", "metrics.json", "models"}
     assert {path.name for path in (tmp_path / "run").iterdir()} & outputs == there
@@ -450,10 +450,10 @@ def test_a_dry_run_shows_the_cohort_and_writes_nothing(finished, cohort, walk, t
     assert walk(cohort.slides, cohort.genes, "--dry-run", "--out", tmp_path / "run") == 0
     assert list(tmp_path.iterdir()) == []
     assert listing(cohort.folder) == before
-    told = capsys.readouterr().err
-    assert "13 slides to use, 0 left out, 0 broken; 12 cases with 60 genes; 12 cases have both" in told
-    assert "task grade: 12 cases, 2 folds, classes 2, 3, 4" in told
-    assert "survival_months: column survival_months" in told
+    message = capsys.readouterr().err
+    assert "13 slides to use, 0 left out, 0 broken; 12 cases with 60 genes; 12 cases have both" in message
+    assert "task grade: 12 cases, 2 folds, classes 2, 3, 4" in message
+    assert "survival_months: column survival_months" in message
 
 
 # --- what the models see
@@ -461,10 +461,10 @@ def test_a_dry_run_shows_the_cohort_and_writes_nothing(finished, cohort, walk, t
 
 @pytest.mark.parametrize("task", TASKS)
 def test_chosen_cases_are_explained_by_the_model_that_predicted_them(finished, task):
-    told = json.loads((finished / "explain" / f"{task}.json").read_text())
+    explained = json.loads((finished / "explain" / f"{task}.json").read_text())
     rows = predictions(finished, task)
-    assert 2 <= len(told["cases"]) <= 4
-    for case in told["cases"]:
+    assert 2 <= len(explained["cases"]) <= 4
+    for case in explained["cases"]:
         row = rows.loc[case["case_id"]]
         assert (case["fold"], case["prediction"]) == (row["fold"], row["prediction"])
         expected = row["risk"] if task == "survival" else row[f"probability_{row['prediction']}"]
@@ -474,8 +474,8 @@ def test_chosen_cases_are_explained_by_the_model_that_predicted_them(finished, t
         files += [overlay["image"] for slide in case["slides"] for overlay in slide["overlays"]]
         assert len(files) >= 4
         assert all((finished / "explain" / task / name).is_file() for name in files)
-    assert [one["prototype"] for one in told["atlas"]] == [1, 2, 3, 4, 5]
-    assert told["atlas"][0]["share_by_group"].keys() == {"grade", "subtype", "risk"}
+    assert [one["prototype"] for one in explained["atlas"]] == [1, 2, 3, 4, 5]
+    assert explained["atlas"][0]["share_by_group"].keys() == {"grade", "subtype", "risk"}
 
 
 # --- one side, or more
@@ -486,9 +486,9 @@ def test_genes_alone_with_covariates_and_a_defining_feature(finished, cohort, wa
     table["IDH1_mut"] = (table["subtype"] != "IDHwt").astype(int)
     options = (*ONE_TASK, "--covariates", "age,is_female,grade", "--explain", "1", "--out", tmp_path / "run")
     assert walk("none", genes(table), *options) == 0
-    told = capsys.readouterr().err
-    assert "task subtype: 1 features are left out since they define the label: IDH1_mut (IDH mutation" in told
-    assert "covariates grade are left out" in told
+    message = capsys.readouterr().err
+    assert "task subtype: 1 features are left out since they define the label: IDH1_mut (IDH mutation" in message
+    assert "covariates grade are left out" in message
     assert metrics(tmp_path / "run", "subtype")["excluded_features"].keys() == {"IDH1_mut"}
     model = json.loads((tmp_path / "run" / "models" / "subtype" / "model.json").read_text())
     assert model["omics"]["groups"]["covariate"] == ["age", "is_female"]
@@ -496,7 +496,7 @@ def test_genes_alone_with_covariates_and_a_defining_feature(finished, cohort, wa
     assert model["encoder"] is None
     assert len(pd.read_csv(tmp_path / "run" / "slides.csv")) == 0
     assert set(predictions(tmp_path / "run")["status"]) == {"tested"}
-    assert "have genes" in told
+    assert "have genes" in message
     explained = json.loads((tmp_path / "run" / "explain" / "subtype.json").read_text())
     assert explained["atlas"] == []
     for case in explained["cases"]:
@@ -520,9 +520,9 @@ def test_defining_features_can_be_allowed(finished, cohort, walk, genes, tmp_pat
 def test_slides_alone_with_labels_from_a_clinical_table(finished, cohort, walk, genes, tmp_path):
     clinical = genes(cohort.table()[["case_id", "subtype", "age"]])
     assert walk(cohort.slides, "none", "--clinical", clinical, *ONE_TASK, "--out", tmp_path / "run") == 0
-    told = predictions(tmp_path / "run")
-    assert set(told["status"]) == {"tested"}
-    assert sorted(told.index) == sorted(cohort.table()["case_id"])
+    table = predictions(tmp_path / "run")
+    assert set(table["status"]) == {"tested"}
+    assert sorted(table.index) == sorted(cohort.table()["case_id"])
     assert json.loads((tmp_path / "run" / "models" / "subtype" / "model.json").read_text())["omics"] is None
 
 
@@ -546,8 +546,7 @@ def test_cases_without_a_label_are_predicted_by_the_final_model(finished, cohort
     table = cohort.table()
     table.loc[0, "subtype"] = None
     assert walk(cohort.slides, genes(table), *ONE_TASK, "--out", tmp_path / "run") == 0
-    told = predictions(tmp_path / "run")
-    row = told.loc[table["case_id"][0]]
+    row = predictions(tmp_path / "run").loc[table["case_id"][0]]
     assert row["status"] == "unlabelled"
     assert pd.isna(row["fold"])
     assert pd.isna(row["label"])

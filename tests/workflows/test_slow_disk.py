@@ -51,8 +51,8 @@ def test_two_runs_at_once_on_a_store_that_answers_late(cohort, tiny_vit, walk, t
     (code / "sitecustomize.py").write_text(LATE)
     environment = {"PYTHONPATH": str(code), "LATE_FOLDER": str(slow), "LATE_WITNESSES": str(witnesses)}
     runs = [start(cohort, tiny_vit, slow, tmp_path / name, environment) for name in ("one", "other")]
-    told = [run.communicate(timeout=120)[1] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], told
+    messages = [run.communicate(timeout=120)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], messages
     late = {int(path.name) for path in witnesses.iterdir()}
     assert len(late) >= 4  # both runs and a worker of each
     assert {run.pid for run in runs} <= late

@@ -87,15 +87,15 @@ def without_genes(share):
 def test_predictions_elsewhere_are_those_of_the_training_run(trained, new_cases, predict, tmp_path):
     expected = read(trained / "gone").query("status == 'unlabelled'").set_index("case_id")
     out = predict(new_cases / "slides", new_cases / "genes.csv", store=tmp_path / "own.zarr")
-    told = read(out).set_index("case_id")
-    assert told.index.tolist() == expected.index.tolist()
-    assert set(told["status"]) == {"predicted"}
-    assert told["prediction"].tolist() == expected["prediction"].tolist()
+    table = read(out).set_index("case_id")
+    assert table.index.tolist() == expected.index.tolist()
+    assert set(table["status"]) == {"predicted"}
+    assert table["prediction"].tolist() == expected["prediction"].tolist()
     numbers = [*PROBABILITIES, "ensemble_sd"]
-    np.testing.assert_allclose(told[numbers], expected[numbers], rtol=FLOAT32, atol=FLOAT32)
-    assert told["set_90"].tolist() == expected["set_90"].tolist()
-    assert set(told["modalities"]) == {"slides+genes"}
-    assert told["cross_validation"].str.fullmatch(r"macro_auc 0\.\d{3} \(.*\) in 9 cases out of fold").all()
+    np.testing.assert_allclose(table[numbers], expected[numbers], rtol=FLOAT32, atol=FLOAT32)
+    assert table["set_90"].tolist() == expected["set_90"].tolist()
+    assert set(table["modalities"]) == {"slides+genes"}
+    assert table["cross_validation"].str.fullmatch(r"macro_auc 0\.\d{3} \(.*\) in 9 cases out of fold").all()
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["thumbnails"]
     run = json.loads((out / "run.json").read_text())
     assert run["trained"][TASK]["trained_on_cases"] == 9
@@ -116,32 +116,34 @@ def test_labels_never_change_a_prediction(new_cases, predict, tmp_path):
     one = read(predict(new_cases / "slides", new_cases / "genes.csv"))
     other = read(predict(new_cases / "slides", changed(new_cases, tmp_path, shuffled), out="other"))
     assert one["label"].tolist() != other["label"].tolist()
-    pd.testing.assert_frame_equal(one.drop(columns="label"), other.drop(columns="label"))
+    pd.testing.assert_frame_equal(*(table.drop(columns=["label", "checksum"]) for table in (one, other)))
 
 
-def test_an_ensemble_of_folds_tells_the_mean_of_its_models(trained, new_cases, cohort, predict):
+def test_an_ensemble_of_folds_reports_the_mean_of_its_models(trained, new_cases, cohort, predict):
     out = predict(new_cases / "slides", new_cases / "genes.csv", model=f"models/{TASK}-folds")
-    told, ledger = read(out).set_index("case_id"), pd.read_csv(out / "slides.csv")
+    table, ledger = read(out).set_index("case_id"), pd.read_csv(out / "slides.csv")
     keys = {case: tuple(own["features"]) for case, own in ledger.groupby("case_id")}
     each = []
     for fold in (0, 1):
         model = load_model(trained / "models" / f"{TASK}-folds" / f"fold_{fold}")
         omics = OmicsMatrix.load(out / "omics.npz")
         data = dataset_for(model.scaler, omics, Bags(cohort.store, keys), patch_dim=model.patch_dim)
-        each.append(model.task.decode(predict_logits(model.model, data, list(told.index), device="cpu"))[PROBABILITIES])
-    np.testing.assert_allclose(told[PROBABILITIES], (each[0].to_numpy() + each[1].to_numpy()) / 2, atol=1e-6)
-    assert (told["ensemble_sd"] > 0).all()
+        each.append(
+            model.task.decode(predict_logits(model.model, data, list(table.index), device="cpu"))[PROBABILITIES]
+        )
+    np.testing.assert_allclose(table[PROBABILITIES], (each[0].to_numpy() + each[1].to_numpy()) / 2, atol=1e-6)
+    assert (table["ensemble_sd"] > 0).all()
     alone = read(predict(new_cases / "slides", new_cases / "genes.csv", out="alone")).set_index("case_id")
     assert (
-        told["distribution_shift"].tolist() == alone["distribution_shift"].tolist()
+        table["distribution_shift"].tolist() == alone["distribution_shift"].tolist()
     )  # compared with the same training cohort
 
 
 def test_genes_missing_by_thirds(new_cases, predict, tmp_path):
     third = predict(new_cases / "slides", changed(new_cases, tmp_path, without_genes(1 / 3)), "--baselines", "none")
-    told = read(third)
-    assert told["missing_gene_share"].tolist() == pytest.approx([1 / 3] * NEW, abs=0.03)
-    assert set(told["modalities"]) == {"slides+genes"}
+    table = read(third)
+    assert table["missing_gene_share"].tolist() == pytest.approx([1 / 3] * NEW, abs=0.03)
+    assert set(table["modalities"]) == {"slides+genes"}
     run = json.loads((third / "run.json").read_text())
     assert len(run["genes"][TASK]["missing_genes"]) > 0
     most = predict(new_cases / "slides", changed(new_cases, tmp_path, without_genes(0.9)), out="most")
@@ -157,11 +159,11 @@ def test_genes_alone_and_nothing_at_all(new_cases, predict, tmp_path):
         table.loc[table["case_id"] == table["case_id"].max(), genes] = np.nan
         return table
 
-    told = read(predict("none", changed(new_cases, tmp_path, empty_last)))
-    assert told["modalities"].fillna("").tolist() == ["genes", "genes", ""]
-    assert told["status"].tolist() == ["predicted", "predicted", "not predicted"]
-    assert told["reason"].iloc[-1] == "no slide, and too many genes of the model are missing"
-    assert told.iloc[-1][["prediction", *PROBABILITIES]].isna().all()
+    table = read(predict("none", changed(new_cases, tmp_path, empty_last)))
+    assert table["modalities"].fillna("").tolist() == ["genes", "genes", ""]
+    assert table["status"].tolist() == ["predicted", "predicted", "not predicted"]
+    assert table["reason"].iloc[-1] == "no slide, and too many genes of the model are missing"
+    assert table.iloc[-1][["prediction", *PROBABILITIES]].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -285,34 +287,34 @@ def blurred(path, new):
     write_svs(new, gaussian_filter(image, (3, 3, 0)), mpp=0.5, power=20)
 
 
-def test_a_slide_out_of_focus_is_told_and_others_are_like_the_training_slides(new_cases, predict, tmp_path):
+def test_a_slide_out_of_focus_is_reported_and_others_are_like_the_training_slides(new_cases, predict, tmp_path):
     slides = tmp_path / "slides"
     shutil.copytree(new_cases / "slides", slides)
     one = min(slides.glob("*.svs"))
     blurred(one, slides / "TCGA-ZZ-0001-01Z-00-DX1.svs")
     out = predict(slides, "none", store=tmp_path / "own.zarr")
-    told = read(out).set_index("case_id")
-    assert told.loc["TCGA-ZZ-0001", "distribution_shift"] in (
+    table = read(out).set_index("case_id")
+    assert table.loc["TCGA-ZZ-0001", "distribution_shift"] in (
         "borderline",
         "out-of-distribution",
     )  # nine training cases leave wide limits
-    assert "blurrier" in told.loc["TCGA-ZZ-0001", "distribution_shift_reason"]
-    assert (told.drop("TCGA-ZZ-0001")["distribution_shift"] == "in-distribution").sum() >= NEW - 1
+    assert "blurrier" in table.loc["TCGA-ZZ-0001", "distribution_shift_reason"]
+    assert (table.drop("TCGA-ZZ-0001")["distribution_shift"] == "in-distribution").sum() >= NEW - 1
     judged = read(out, "distribution_shift.csv").set_index("slide_id")
     assert len(judged) == len(list(slides.glob("*.svs")))
     assert judged.loc["TCGA-ZZ-0001-01Z-00-DX1", "sharpness_z"] < -3
     assert judged.loc["TCGA-ZZ-0001-01Z-00-DX1", "sharpness_flag"] in ("borderline", "out-of-distribution")
 
 
-def test_genes_unlike_those_of_the_training_cases_are_told(new_cases, predict, tmp_path):
+def test_genes_unlike_those_of_the_training_cases_are_reported(new_cases, predict, tmp_path):
     def scaled(table):
         genes = [name for name in table if table[name].dtype == float and name not in ("survival_months", "age")]
         table.loc[table["case_id"] == table["case_id"].min(), genes] *= -5
         return table
 
-    told = read(predict("none", changed(new_cases, tmp_path, scaled)))
-    assert told["distribution_shift"].iloc[0] == "out-of-distribution"
-    assert told["distribution_shift_reason"].iloc[0].startswith("gene profile ")
+    table = read(predict("none", changed(new_cases, tmp_path, scaled)))
+    assert table["distribution_shift"].iloc[0] == "out-of-distribution"
+    assert table["distribution_shift_reason"].iloc[0].startswith("gene profile ")
     missing = read(predict("none", changed(new_cases, tmp_path, without_genes(1 / 3)), out="third"))
     assert missing["distribution_shift_reason"].str.contains("missing genes .* SD more frequent").all()
 
@@ -323,9 +325,9 @@ def test_a_model_that_does_not_say_what_it_was_trained_on_says_so_once(trained, 
         path.unlink()
     write_sums(tmp_path / "model")
     out = predict(new_cases / "slides", new_cases / "genes.csv", model=tmp_path / "model")
-    told = read(out)
-    assert told["distribution_shift"].isna().all()
-    assert set(told["status"]) == {"predicted"}
+    table = read(out)
+    assert table["distribution_shift"].isna().all()
+    assert set(table["status"]) == {"predicted"}
     assert (out / "run.log").read_text().count("so distribution shift is not assessed") == 1
 
 
@@ -342,15 +344,15 @@ def test_what_a_trained_model_sees_is_shown(new_cases, predict, tmp_path, model)
         model=model,
         store=tmp_path / "s",
     )
-    told, shown = read(out).set_index("case_id"), json.loads((out / "explain" / f"{TASK}.json").read_text())
-    certain = told[PROBABILITIES].max(axis=1)
+    table, shown = read(out).set_index("case_id"), json.loads((out / "explain" / f"{TASK}.json").read_text())
+    certain = table[PROBABILITIES].max(axis=1)
     by_selection = {case["selection"]: case for case in shown["cases"]}
     assert {selection: case["case_id"] for selection, case in by_selection.items()} == {
         "most certain": certain.idxmax(),
         "least certain": certain.idxmin(),
     }
     case = by_selection["most certain"]
-    assert case["prediction"] == told.loc[case["case_id"], "prediction"]
+    assert case["prediction"] == table.loc[case["case_id"], "prediction"]
     assert (case["label"], case["fold"]) == (None, None)
     assert len(case["genes"]) > 0
     assert {path.name for path in (out / "explain" / TASK).iterdir()} == {"atlas", "slides"}
@@ -365,10 +367,10 @@ def test_what_a_trained_model_sees_is_shown(new_cases, predict, tmp_path, model)
 def test_an_explanation_shows_the_genes_as_the_prediction_took_them(new_cases, predict, tmp_path):
     genes = changed(new_cases, tmp_path, without_genes(0.9))
     out = predict(new_cases / "slides", genes, "--explain", "1", model=f"models/{TASK}")
-    told, shown = read(out).set_index("case_id"), json.loads((out / "explain" / f"{TASK}.json").read_text())
+    table, shown = read(out).set_index("case_id"), json.loads((out / "explain" / f"{TASK}.json").read_text())
     for case in shown["cases"]:
         assert case["genes"] == []  # too many are missing: they had no say
-        known = told.loc[case["case_id"]]
+        known = table.loc[case["case_id"]]
         own = case["by_modality"].get("slides") or case["by_modality"]["all"]
         assert own["output"] == pytest.approx(known[f"probability_{known['prediction']}"], abs=1e-6)
 
@@ -445,24 +447,24 @@ def test_on_a_first_day_slides_and_genes_may_be_of_other_cases(new_cases, predic
         return table[table["case_id"] != one.name[:12]]
 
     out = predict(tmp_path / "day", changed(new_cases, tmp_path, others))
-    told = read(out).set_index("case_id")["modalities"]
-    assert told.pop(one.name[:12]) == "slides"
-    assert told.tolist() == ["genes"] * (NEW - 1)
+    modalities = read(out).set_index("case_id")["modalities"]
+    assert modalities.pop(one.name[:12]) == "slides"
+    assert modalities.tolist() == ["genes"] * (NEW - 1)
     assert "not one case in common with the slides" in (out / "run.log").read_text()
 
 
-def test_training_cases_are_told_and_never_evaluated(new_cases, cohort, predict, capsys):
+def test_training_cases_are_reported_and_never_evaluated(new_cases, cohort, predict, capsys):
     out = predict(cohort.slides, cohort.genes)
-    told = read(out)
-    seen = told["reason"].fillna("") == "training case of this model: excluded from the metrics"
-    assert (len(told), seen.sum()) == (12, 9)
-    assert set(told["status"]) == {"predicted"}
-    assert set(told.loc[~seen, "case_id"]) == set(pd.read_csv(new_cases / "genes.csv")["case_id"])
+    table = read(out)
+    seen = table["reason"].fillna("") == "training case of this model: excluded from the metrics"
+    assert (len(table), seen.sum()) == (12, 9)
+    assert set(table["status"]) == {"predicted"}
+    assert set(table.loc[~seen, "case_id"]) == set(pd.read_csv(new_cases / "genes.csv")["case_id"])
     assert json.loads((out / "metrics.json").read_text())["tasks"][TASK]["n"] == NEW
     assert "task subtype: 9 cases were in the model's training set" in capsys.readouterr().err
 
 
-def test_a_model_that_does_not_say_who_trained_it_is_told(trained, new_cases, predict, tmp_path, capsys):
+def test_a_model_that_does_not_say_who_trained_it_is_reported(trained, new_cases, predict, tmp_path, capsys):
     shutil.copytree(trained / "models" / TASK, tmp_path / "model")
     described = json.loads((tmp_path / "model" / "model.json").read_text())
     del described["training"]["cases"]
@@ -509,9 +511,9 @@ def test_a_model_of_imported_features_takes_such_features_and_no_slides(
     )
     expected = read(run).query("status == 'unlabelled'").set_index("case_id")
     out = predict(slides, new_cases / "genes.csv", model=run / "models", store=store)
-    told = read(out).set_index("case_id").loc[expected.index]
-    np.testing.assert_allclose(told[PROBABILITIES], expected[PROBABILITIES], rtol=FLOAT32, atol=FLOAT32)
-    assert told["distribution_shift"].isin(["in-distribution", "borderline", "out-of-distribution"]).all()
+    table = read(out).set_index("case_id").loc[expected.index]
+    np.testing.assert_allclose(table[PROBABILITIES], expected[PROBABILITIES], rtol=FLOAT32, atol=FLOAT32)
+    assert table["distribution_shift"].isin(["in-distribution", "borderline", "out-of-distribution"]).all()
     predict(new_cases / "slides", new_cases / "genes.csv", model=run / "models", store=store, out="no", code=2)
     assert "imported features (virchow, 1280 features, imported from stamp files)" in capsys.readouterr().err
 
@@ -544,8 +546,8 @@ def test_a_model_that_is_not_as_it_was_handed_out_is_refused(
     shutil.copytree(trained / "models" / form, tmp_path / "model")
     alter(tmp_path / "model")
     predict("none", new_cases / "genes.csv", model=tmp_path / "model", code=2)
-    told = " ".join(capsys.readouterr().err.split())
-    assert f"differs from its checksums ({name}: changed, missing or added); copy it from its run again" in told
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"differs from its checksums ({name}: changed, missing or added); copy it from its run again" in message
 
 
 def test_the_image_whose_stain_slides_get_is_part_of_the_model(trained, tmp_path):

@@ -47,7 +47,7 @@ def test_held_back_cases_are_predicted_as_well_as_in_cross_validation(reports, t
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["grade", "subtype"])
 def test_sets_cover_held_back_cases_as_promised(reports, task):
-    told = reports[1][task]["prediction_sets"]
-    covered = round(told["coverage"]["value"] * told["n"])
-    assert covered >= binom.ppf(0.001, told["n"], 0.9)
-    assert told["mean_size"]["value"] < 3
+    sets = reports[1][task]["prediction_sets"]
+    covered = round(sets["coverage"]["value"] * sets["n"])
+    assert covered >= binom.ppf(0.001, sets["n"], 0.9)
+    assert sets["mean_size"]["value"] < 3

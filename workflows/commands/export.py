@@ -106,59 +106,45 @@ def _each(
 
 
 def _write_features(run: "FinishedSlides", out: Path, layout: "Format", slide: "FinishedSlide") -> list[Path]:
-    from preprocessing.formats.h5 import write_h5
+    from preprocessing.formats.h5 import DTYPES, FeatureFile, write_h5
     from preprocessing.tables.case_ids import file_name
 
     path = out / f"{file_name(slide.slide_id)}.h5"
     metadata = run.metadata(slide)
     imported = metadata.get("imported") or {}
-    found = imported["dtypes"] if imported.get("from") == layout else None
+    features, coords = imported["dtypes"] if imported.get("from") == layout else DTYPES[layout]
     bag, encoder = run.store.read_features(slide.features), metadata["encoder"]["name"]
-    dtypes = found and (found[0], found[1])
-    write_h5(path, layout, bag, run.geometry(slide), slide_id=slide.slide_id, encoder=encoder, dtypes=dtypes)
+    content = FeatureFile(bag, run.geometry(slide), (features, coords), encoder)
+    write_h5(path, layout, content, slide_id=slide.slide_id)
     return [path]
 
 
 def _write_geojson(run: "FinishedSlides", slide: "FinishedSlide", out: Path, origin: str) -> Path:
-    from preprocessing.formats.geojson import to_geojson
+    from preprocessing.formats.geojson import TileObjects, to_geojson
     from preprocessing.io.atomic import write_text
     from preprocessing.tables.case_ids import file_name
 
     path = out / f"{file_name(slide.slide_id)}.geojson"
     corner = slide.corner_px() if origin == "scan" else (0, 0)
     mask = run.store.read_tiles(slide.tiles).mask if slide.tiles else None
-    text = to_geojson(
-        slide.slide_id,
-        run.coords(slide),
-        run.geometry(slide).span_px,
-        mask=mask,
-        size_px=run.size_px(slide),
-        corner_px=corner,
-        values=run.tile_values(slide),
-        colours=run.colours,
-    )
+    tiles = TileObjects(run.coords(slide), run.geometry(slide).span_px, run.tile_values(slide), run.colours)
+    text = to_geojson(slide.slide_id, tiles, mask=mask, size_px=run.size_px(slide), corner_px=corner)
     write_text(path, text)
     return path
 
 
 def _write_heatmaps(run: "FinishedSlides", slide: "FinishedSlide", out: Path) -> list[Path]:
     from preprocessing.formats.colours import Scale
-    from preprocessing.formats.heatmaps import write_heatmap
+    from preprocessing.formats.heatmaps import TileValues, write_heatmap
     from preprocessing.tables.case_ids import file_name
 
     layers = run.tile_values(slide)
     paths = []
     for what, values in layers.items():
         path = out / f"{file_name(slide.slide_id)}.{what}.tiff"
-        write_heatmap(
-            path,
-            what,
-            values,
-            run.coords(slide),
-            run.geometry(slide),
-            size_px=run.size_px(slide),
-            palette=run.colours if what == "prototype" else Scale.from_legend(run.legend(slide, what)),
-        )
+        palette = run.colours if what == "prototype" else Scale.from_legend(run.legend(slide, what))
+        layer = TileValues(what, values, palette)
+        write_heatmap(path, layer, run.coords(slide), run.geometry(slide), size_px=run.size_px(slide))
         paths.append(path)
     return paths
 

@@ -1,4 +1,4 @@
-"""`run_pipeline store ls|check|prune|rm STORE`: what a feature store holds, whether it is whole, and how it gets smaller."""
+"""`run_pipeline store ls|check|upgrade|prune|rm STORE`: content and state of a feature store, and how it gets smaller."""
 
 import argparse
 import sys
@@ -15,10 +15,11 @@ EPILOG = """\
 examples:
   run_pipeline store ls features.zarr
   run_pipeline store check s3://bucket/features.zarr --deep
+  run_pipeline store upgrade features.zarr
   run_pipeline store prune features.zarr --dry-run
   run_pipeline store rm features.zarr --encoder uni --yes
 
-exit codes: 0 success; 1 check found groups that are damaged or cannot be read;
+exit codes: 0 success; 1 groups are damaged, or cannot be read or upgraded;
   2 invalid input, nothing was changed
 """
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         store = FeatureStore(arguments.store)
         store.require()
-        return {"ls": ls, "check": check, "prune": prune, "rm": rm}[arguments.command](store, arguments)
+        return COMMANDS[arguments.command](store, arguments)
     except InputError as error:
         print_error(str(error))
         return WRONG_INPUT
@@ -63,7 +64,7 @@ def ls(store: "FeatureStore", arguments: argparse.Namespace) -> int:
 
 
 def check(store: "FeatureStore", arguments: argparse.Namespace) -> int:
-    """Print what is not whole; the exit code tells whether anything is damaged. A deep check adds missing checksums."""
+    """Print what is not whole; the exit code is 0 only if nothing is damaged. A deep check adds missing checksums."""
     from pipeline.terminal.logs import print_line
     from preprocessing.features.maintenance import WASTE, add_checksums, entries
 
@@ -91,6 +92,27 @@ def _on_checksums(deep: bool) -> str:
     return "checksums of what they hold now were added" if deep else "without checksums, which check --deep adds"
 
 
+def upgrade(store: "FeatureStore", arguments: argparse.Namespace) -> int:
+    """Write groups of older versions again as this version does; keys and content stay."""
+    from pipeline.terminal.logs import print_line
+    from preprocessing.features import maintenance
+    from preprocessing.io.errors import RunError, SlideError
+
+    store.prepare()
+    found = list(maintenance.entries(store, stale_hours=arguments.stale_hours))
+    failures: list[str] = []
+    written = 0
+    for entry in found:
+        try:
+            written += maintenance.upgrade(store, entry)
+        except (SlideError, RunError) as error:
+            failures.append(str(error))
+    for failure in failures:
+        print_line(f"warning: {failure}", style="yellow")
+    print_line(f"{store.place}: {written} of {len(found)} groups written again, {len(failures)} failed")
+    return DAMAGED if failures else ALL_GOOD
+
+
 def prune(store: "FeatureStore", arguments: argparse.Namespace) -> int:
     """Remove what no run can use: damaged groups, parts of finished slides, temporary files and parts whose run died."""
     from preprocessing.features.maintenance import WASTE, entries
@@ -107,7 +129,7 @@ def rm(store: "FeatureStore", arguments: argparse.Namespace) -> int:
 
     wanted = {name: getattr(arguments, name) for name in ("encoder", "slide", "key") if getattr(arguments, name)}
     if not wanted:
-        raise InputError("rm: say what is to go, with --encoder, --slide or --key")
+        raise InputError("rm: select what to delete with --encoder, --slide or --key")
     fitting = [
         entry
         for entry in entries(store, stale_hours=arguments.stale_hours)
@@ -117,8 +139,8 @@ def rm(store: "FeatureStore", arguments: argparse.Namespace) -> int:
     for entry in busy:
         print_line(f"kept: {entry.name}: a run may be writing it, or go on from it")
     if not fitting:
-        told = " ".join(f"--{name} {value}" for name, value in wanted.items())
-        raise InputError(f"rm: nothing in {store.place} fits {told}; see ls")
+        options = " ".join(f"--{name} {value}" for name, value in wanted.items())
+        raise InputError(f"rm: nothing in {store.place} fits {options}; see ls")
     return _remove(store, [entry for entry in fitting if entry not in busy], arguments)
 
 
@@ -181,6 +203,9 @@ def _print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], *, width: in
         print_line(line)
 
 
+COMMANDS = {"ls": ls, "check": check, "upgrade": upgrade, "prune": prune, "rm": rm}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "run_pipeline store",
@@ -189,10 +214,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ls|check|prune|rm")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     helps = {
         "ls": "slides, recipes, encoders, sizes",
         "check": "whether every group is whole",
+        "upgrade": "write groups of older versions as this version does; keys and content stay",
         "prune": "remove what no run can use",
         "rm": "remove the groups of an encoder, a slide or a key",
     }
@@ -213,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
                 "--deep", action="store_true", help="read every array too, and compare it with its checksum"
             )
         if name in ("prune", "rm"):
-            command.add_argument("--dry-run", action="store_true", help="only say what would go")
+            command.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
             command.add_argument("--yes", action="store_true", help="do not ask")
     for name, text in (("encoder", "name"), ("slide", "slide id"), ("key", "key in the store")):
         command.add_argument(f"--{name}", metavar="PATTERN", help=f"by {text}; * stands for anything")

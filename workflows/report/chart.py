@@ -49,7 +49,6 @@ def make_chart(
     text: str,
     *,
     height: int = 380,
-    picks: tuple[str, ...] = (),
     legend_above: bool = False,
 ) -> Chart:
     """A chart of a plotly figure in the common style.
@@ -60,7 +59,6 @@ def make_chart(
         figure: plotly figure; its layout is updated.
         text: caption.
         height: pixels.
-        picks: see `Chart`.
         legend_above: legend above the plot instead of below.
     """
     position = {"y": 1.02, "yanchor": "bottom"} if legend_above else {"y": -0.22, "yanchor": "top"}
@@ -77,7 +75,7 @@ def make_chart(
     )
     figure.update_xaxes(automargin=True, zeroline=False, showline=True, title_standoff=8, fixedrange=False)
     figure.update_yaxes(automargin=True, zeroline=False, title_standoff=8)
-    return Chart(key, title, figure.to_plotly_json(), text, picks)
+    return Chart(key, title, figure.to_plotly_json(), text)
 
 
 def bars(metrics: Sequence[Metric], colour: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Charts of classification tasks, one class versus the rest, computed from `predictions.csv`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,8 @@ def roc(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> Chart:
     skipped: list[str] = []
     for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped)):
         fpr, tpr, _ = roc_curve(truth, score, drop_intermediate=False)
-        _add_curve(
-            figure,
-            fpr,
-            tpr,
-            f"{name}: AUC {auc(fpr, tpr):.3f}",
-            colour_of(i),
-            "false-positive rate %{x:.0%}<br>sensitivity %{y:.0%}",
-        )
+        hover = "false-positive rate %{x:.0%}<br>sensitivity %{y:.0%}"
+        _add_curve(figure, fpr, tpr, f"{name}: AUC {auc(fpr, tpr):.3f}", hover, line={"color": colour_of(i)})
     if not figure.data:
         return missing(key, title, _not_drawn(skipped))
     add_diagonal(figure)
@@ -52,7 +46,7 @@ def precision_recall(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> 
         average_precision, prevalence = average_precision_score(truth, score), float(truth.mean())
         hover = "recall %{x:.0%}<br>precision %{y:.0%}"
         label = f"{name}: AP {average_precision:.3f} (chance {prevalence:.3f})"
-        _add_curve(figure, recall, precision, label, colour_of(i), hover, shape="vh")
+        _add_curve(figure, recall, precision, label, hover, line={"color": colour_of(i), "shape": "vh"})
     if not figure.data:
         return missing(key, title, _not_drawn(skipped))
     figure.update_xaxes(range=[-0.02, 1.02], title_text="recall", tickformat=".0%")
@@ -116,13 +110,13 @@ def _wilson(hits: int, n: int) -> tuple[float, float]:
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
-def _add_curve(figure: Any, x: Any, y: Any, name: str, colour: str, hover: str, *, shape: str = "linear") -> None:
+def _add_curve(figure: Any, x: Any, y: Any, name: str, hover: str, *, line: Mapping[str, str]) -> None:
     figure.add_scatter(
         x=numbers(x),
         y=numbers(y),
         mode="lines",
         name=escaped(name),
-        line={"color": colour, "width": 2.2, "shape": shape},
+        line={"width": 2.2, **line},
         hovertemplate=f"{hover}<extra>{escaped(name)}</extra>",
     )
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.metrics import ClassificationMetrics, SurvivalMetrics, TaskReport
+from pipeline.metrics import ClassificationMetrics, RegressionMetrics, SurvivalMetrics, TaskReport
 from pipeline.run.finished import FinishedRun
-from pipeline.tasks import TASKS
 from pipeline.tasks.classification import PROBABILITY
+from pipeline.tasks.number_baselines import VALUE
 from pipeline.tasks.survival import outcome
-from workflows.report import class_charts, survival_charts
+from workflows.report import class_charts, number_charts, survival_charts
 from workflows.report.chart import Chart, missing
 from workflows.report.phrasing import MODALITIES, comparator_name
 from workflows.report.tables import Table, class_table
@@ -82,14 +82,14 @@ class KindView:
     is_decided: bool = False
 
 
-def kind_of(task: str) -> KindView:
-    """View of the task of this name; one without specific charts where this version does not know the task."""
-    return KINDS.get(TASKS[task].kind, KindView()) if task in TASKS else KindView()
+def kind_of(run: FinishedRun, task: str) -> KindView:
+    """View of the task of this name; one without specific charts where this version does not know its kind."""
+    return KINDS.get(run.definitions[task].kind, KindView()) if task in run.definitions else KindView()
 
 
-def truth_of(task: str) -> list[str]:
+def truth_of(run: FinishedRun, task: str) -> list[str]:
     """Columns of predictions.csv with the true outcome or label of a task."""
-    return list(TASKS[task].truth_columns) or ["label"] if task in TASKS else ["label"]
+    return list(run.definitions[task].truth_columns) or ["label"] if task in run.definitions else ["label"]
 
 
 def _survival_charts(
@@ -149,6 +149,17 @@ def _probabilities(columns: Sequence[str]) -> dict[str, str]:
     return {name: f"p({name.removeprefix(PROBABILITY)})" for name in columns if name.startswith(PROBABILITY)}
 
 
+def _number_charts(
+    run: FinishedRun, name: str, report: TaskReport[RegressionMetrics] | None, tested: pd.DataFrame
+) -> tuple[Chart, ...]:
+    unit = run.definitions[name].spec.unit
+    return (
+        number_charts.scatter(f"{name}-scatter", tested, unit),
+        number_charts.calibration(f"{name}-calibration", tested, unit),
+        number_charts.errors(f"{name}-errors", tested, unit),
+    )
+
+
 KINDS: Mapping[str, KindView] = {
     "survival": KindView(
         charts=_survival_charts,
@@ -163,4 +174,5 @@ KINDS: Mapping[str, KindView] = {
         outputs=_probabilities,
         is_decided=True,
     ),
+    "regression": KindView(charts=_number_charts, outputs=lambda columns: {VALUE: "predicted"}),
 }

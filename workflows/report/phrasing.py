@@ -24,6 +24,10 @@ METRICS = {  # display names of the keys of metrics.json
     "log_rank": "log-rank χ²",
     "p_value": "p-value",
     "calibration_error": "expected calibration error",
+    "calibration_slope": "calibration slope",
+    "mae": "mean absolute error",
+    "r2": "R²",
+    "spearman": "Spearman's ρ",
 }
 COLUMNS = {  # display names of columns of CSV files; in others, underscores become spaces
     "cross_validation": "cross-validation",

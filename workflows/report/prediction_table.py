@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from pipeline.run.finished import FinishedRun
 from workflows.report.kinds import kind_of, truth_of
 from workflows.report.phrasing import column_name, decimal
 from workflows.report.tables import Cell, Table, status_cell, value_cell
@@ -13,22 +14,24 @@ HIDDEN = (
     "task",
     "label",
     "input_fingerprint",
+    "checksum",
 )  # columns of predictions.csv in other columns, or not for readers
 NEW_COHORT = ("modalities", "cross_validation", "distribution_shift", "distribution_shift_reason")
 NUMERIC = ("fold", "survival_months", "ensemble_sd")
 
 
-def prediction_table(key: str, task: str, predicted: pd.DataFrame) -> Table:
+def prediction_table(key: str, run: FinishedRun, task: str, predicted: pd.DataFrame) -> Table:
     """Table of the predictions by case, with the modalities they are based on.
 
     Args:
         key: HTML id of the table.
+        run: the run.
         task: name of the task.
         predicted: rows of predictions.csv of the task.
     """
-    kind, columns = kind_of(task), list(map(str, predicted.columns))
+    kind, columns = kind_of(run, task), list(map(str, predicted.columns))
     outputs, hidden = kind.outputs(columns), {*HIDDEN, *kind.hidden(columns)}
-    first = ["fold", "status", *truth_of(task), "prediction", *outputs, "set_90", *NEW_COHORT]
+    first = ["fold", "status", *truth_of(run, task), "prediction", *outputs, "set_90", *NEW_COHORT]
     ordered = [*first, *(name for name in columns if name not in {*first, *hidden})]
     visible = [name for name in ordered if name in predicted and (predicted[name].astype(str) != "").any()]
     rows = []

@@ -124,10 +124,10 @@ def task_view(run: FinishedRun, name: str) -> TaskView:
         headline=report.headline if report else "",
         verdict=verdict_of(report) if report else None,
         no_metrics=None if report else "No metrics: metrics.json contains no report of this task; metrics need labels.",
-        comparisons=_comparisons(name, report) if report else (),
+        comparisons=_comparisons(run, name, report) if report else (),
         charts=_charts(run, name, report),
-        confusions=kind_of(name).confusions(report) if report else (),
-        predictions=prediction_table(f"{name}-predictions", name, predicted) if len(predicted) else None,
+        confusions=kind_of(run, name).confusions(report) if report else (),
+        predictions=prediction_table(f"{name}-predictions", run, name, predicted) if len(predicted) else None,
         excluded_features=report.excluded_features if report else {},
         notes=_notes(report) if report else (),
     )
@@ -142,15 +142,15 @@ def _tested(run: FinishedRun, name: str) -> pd.DataFrame:
 def _description(run: FinishedRun, name: str, report: TaskReport[Any] | None) -> str:
     tested = _tested(run, name)
     parts = [f"{report.n} cases tested" if report else f"{len(run.predicted(name))} cases predicted"]
-    if summary := kind_of(name).summarise(tested):
+    if summary := kind_of(run, name).summarise(tested):
         parts.append(summary)
     if report and report.model.folds:
         parts.append(f"{len(report.model.folds)} folds")
     return ", ".join(parts)
 
 
-def _comparisons(name: str, report: TaskReport[Any]) -> tuple[Comparison, ...]:
-    kind, path = kind_of(name), f"tasks/{name}"
+def _comparisons(run: FinishedRun, name: str, report: TaskReport[Any]) -> tuple[Comparison, ...]:
+    kind, path = kind_of(run, name), f"tasks/{name}"
     comparisons = [_comparison(kind, name, path, "", report)]
     for scheme, other in report.schemes.items():
         key, title = f"{name}-{scheme}", f"Folds by {scheme}"
@@ -175,7 +175,7 @@ def _comparison(kind: KindView, key: str, path: str, title: str, report: TaskRep
 def _charts(run: FinishedRun, name: str, report: TaskReport[Any] | None) -> tuple[Chart, ...]:
     tested = _tested(run, name)
     history = charts.training(f"{name}-training", run.history(name, report.model_name if report else _model(run)))
-    return (*kind_of(name).charts(run, name, report, tested), history)
+    return (*kind_of(run, name).charts(run, name, report, tested), history)
 
 
 def _model(run: FinishedRun) -> str:

@@ -1,6 +1,7 @@
 """Charts of survival tasks: values from `metrics.json`, curves that it does not contain from `predictions.csv`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -247,7 +248,7 @@ def survival_curves(key: str, predicted: pd.DataFrame) -> Chart:
     figure.update_xaxes(title_text="months", tickvals=_ticks(float(months[-1])))
     figure.update_layout(showlegend=False)
     text = "Each case predicted by a model not trained on it; orange: high risk, blue: low risk. Select a case to highlight it."
-    return make_chart(key, title, figure, text, picks=tuple(names))
+    return replace(make_chart(key, title, figure, text), picks=tuple(names))
 
 
 def _curve_name(row: Mapping[Any, Any]) -> str:

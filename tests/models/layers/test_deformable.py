@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import grid_sample
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.layers.deformable import DeformableCrossAttention
+from models.layers.deformable import DeformableCrossAttention, DeformableSettings, _Samples
 
 REFERENCE = Path(__file__).parents[4] / "shared/data/reference/deform2d_7x13_dim16_h2_g2_fixedgrid.npz"
 NAMES = {  # of the reference's weights
@@ -29,7 +29,7 @@ NAMES = {  # of the reference's weights
 def small(**options) -> DeformableCrossAttention:
     torch.manual_seed(0)
     sizes = {"heads": 4, "head_width": 3, "groups": 2, "reach": 1.5, "dropout": 0.0} | options
-    return DeformableCrossAttention(8, **sizes).double()
+    return DeformableCrossAttention(8, DeformableSettings(**sizes)).double()
 
 
 def maps(height: int, width: int, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -43,10 +43,8 @@ def maps(height: int, width: int, seed: int = 1) -> tuple[torch.Tensor, torch.Te
 def test_outputs_and_gradients_are_those_of_the_reference(chunk_mib):
     data = {name: torch.from_numpy(array) for name, array in np.load(REFERENCE).items()}
     H, W, D, head_width, heads, groups, stride, kernel, reach = data["hparams"].tolist()
-    layer = DeformableCrossAttention(
-        D, heads=heads, head_width=head_width, groups=groups, stride=stride, kernel=kernel, reach=reach, dropout=0,
-        chunk_mib=chunk_mib,
-    ).double()  # fmt: skip
+    settings = DeformableSettings(heads, head_width, groups, stride, kernel, reach, dropout=0, chunk_mib=chunk_mib)
+    layer = DeformableCrossAttention(D, settings).double()
     state = layer.state_dict()
     layer.load_state_dict({own: data[f"w/{name}"].view_as(state[own]) for own, name in NAMES.items()})
     x1, x2, cotangent = (data[name].unflatten(2, (H, W)).permute(0, 2, 3, 1) for name in ("x1", "x2", "cotangent"))
@@ -104,9 +102,9 @@ def test_cells_without_tissue_change_nothing_whatever_stands_in_them():
     assert expected.values.shape == (mask.sum(), 8)
     for stain in (7.0, float("nan")):
         stained = [x.masked_fill(~mask[..., None], stain) for x in (queries, source)]
-        told = layer(*stained, mask)
-        assert torch.equal(told.values, expected.values)
-        assert torch.equal(told.offsets, expected.offsets)
+        masked = layer(*stained, mask)
+        assert torch.equal(masked.values, expected.values)
+        assert torch.equal(masked.offsets, expected.offsets)
 
 
 def test_tissue_moved_by_whole_strides_looks_at_the_same_tissue_but_at_the_borders():
@@ -195,13 +193,14 @@ def test_dropout_drops_weights_of_the_attention_and_stretches_the_others():
     layer = small(groups=1, heads=1, dropout=0.25)
     q, k = torch.randn(2, 200, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     k, v = k[:40], torch.eye(40, dtype=torch.float64)[:, None]
-    places, samples = torch.zeros(200, 2).double(), torch.zeros(1, 40, 2).double()
-    whole = layer._attend(None, 0, q, places, k, v, samples, None)
-    dropped = layer._attend(1, 0, q, places, k, v, samples, None)
+    positions, samples = torch.zeros(200, 2).double(), _Samples(k, v, torch.zeros(1, 40, 2).double(), None)
+    whole = layer._attend(0, q, positions, samples, seed=None, tally=None)
+    dropped = layer._attend(0, q, positions, samples, seed=1, tally=None)
     kept = dropped != 0
     assert kept.double().mean().item() == pytest.approx(0.75, abs=0.02)
     torch.testing.assert_close(dropped[kept], whole[kept] / 0.75, rtol=0, atol=1e-12)
-    assert not torch.equal(layer._attend(1, 1, q, places, k, v, samples, None), dropped)  # another chunk drops others
+    other_chunk = layer._attend(1, q, positions, samples, seed=1, tally=None)
+    assert not torch.equal(other_chunk, dropped)
 
 
 def test_attention_is_dropped_in_training_alone():

@@ -55,7 +55,7 @@ def test_sums_and_what_is_spread_are_of_the_case(form):
     sums = torch.stack([bag.sum(0) for bag in bags])
     torch.testing.assert_close(packing.sum(x), sums, rtol=0, atol=1e-12)
     expected = torch.cat([own.expand(n, -1) for own, n in zip(sums, SIZES, strict=True)])
-    torch.testing.assert_close(packing.real(packing.spread(sums)), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(packing.real(packing.broadcast(sums)), expected, rtol=0, atol=1e-12)
     assert packing.filled.tolist() == [True, False, True, True, True]
 
 

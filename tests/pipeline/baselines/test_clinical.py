@@ -20,7 +20,9 @@ def test_design_imputes_and_codes_by_training_cases_alone() -> None:
     assert design.of(pd.DataFrame(index=["a"])).tolist() == [[50, pytest.approx(2 / 3)]]  # a cohort without any of them
 
 
-def test_a_covariate_missing_everywhere_is_left_out_and_said(cohort: tuple, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_covariate_missing_everywhere_is_left_out_and_reported(
+    cohort: tuple, caplog: pytest.LogCaptureFixture
+) -> None:
     clinical, time, event, *_ = cohort
     clinical = clinical.assign(age=np.nan)
     with caplog.at_level(logging.WARNING):
@@ -32,8 +34,8 @@ def test_a_covariate_missing_everywhere_is_left_out_and_said(cohort: tuple, capl
 def test_clinical_models_of_classes_do_not_use_grade_or_subtype(cohort: tuple) -> None:
     clinical, _, _, _, classes = cohort
     leaky = clinical.assign(subtype=classes.astype(str), grade=classes)
-    made = fit_clinical_logistic(leaky[:90], classes[:90], n_classes=3).predict(leaky[90:])
-    plain = fit_clinical_logistic(clinical[:90], classes[:90], n_classes=3).predict(clinical[90:])
+    made = fit_clinical_logistic(leaky[:90], classes[:90], "abc").predict(leaky[90:])
+    plain = fit_clinical_logistic(clinical[:90], classes[:90], "abc").predict(clinical[90:])
     np.testing.assert_array_equal(made.probabilities, plain.probabilities)
 
 

@@ -15,7 +15,7 @@ from preprocessing.slides.slide import Slide
 
 
 def make_slides(*names, sizes=None):
-    """Slides of no file; the first is the largest unless told otherwise."""
+    """Slides of no file; the first is the largest by default."""
     sizes = sizes or range(1000, 1000 - len(names), -1)
     return [
         Slide(name, name, Path(f"{name}.svs"), (0.5, 0.5), "metadata", (size, 100), "f" * 32)
@@ -46,7 +46,7 @@ class TestOutcome:
         assert good.combined(good) == Outcome("s", "done", "", 14, 3.0)
         assert good.combined(bad) == bad.combined(good) == Outcome("s", "failed", "why", 7, 3.5)
 
-    def test_tells_the_columns_of_the_ledger(self):
+    def test_reports_the_columns_of_the_ledger(self):
         row = Outcome("s", "done", "", 7, 1.2345, tiles="s-1", trace="long").as_row()
         assert row == {"status": "done", "reason": "", "n_tiles": 7, "seconds": 1.23, "tiles": "s-1"}
 
@@ -274,7 +274,7 @@ def warn_twice(job):
 
 
 @pytest.mark.parametrize(("place", "times"), [("inside", 14), ("two", 1)])
-def test_a_warning_of_every_slide_and_every_fold_is_told_once(place, times, request, caplog):
+def test_a_warning_of_every_slide_and_every_fold_is_reported_once(place, times, request, caplog):
     """Inside the run's process the log has it from where it was said; what is gathered for the end has it once anyhow."""
     workers = request.getfixturevalue(place)
     caplog.handler.addFilter(OnceFromWorkers())  # as the handlers of a run have it

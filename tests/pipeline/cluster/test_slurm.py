@@ -33,12 +33,12 @@ exec {python} {folder}/end.py {folder} "$@"
 """
 END = """
 import os, signal, sys
-folder, *asked = sys.argv[1:]
+folder, *requested = sys.argv[1:]
 try:
     started = open(f"{folder}/jobs").read().split()
 except FileNotFoundError:
     started = []
-for job in map(int, set(asked) & set(started)):
+for job in map(int, set(requested) & set(started)):
     if job > 1:  # 0 is this process's own group, and 1 stands for all processes
         os.killpg(job, signal.SIGTERM)
 """
@@ -97,34 +97,35 @@ class TestJob:
         assert "--nthreads 8 --memory-limit 6.00GiB" in worker or "--nthreads 1" in worker
         assert "--nworkers" not in worker
 
-    def test_that_slurm_refuses_is_told_in_its_words(self, slurm):
+    def test_that_slurm_refuses_is_reported_in_its_words(self, slurm):
         write_command(slurm, "sbatch", "#!/bin/bash\necho 'invalid partition specified: long' >&2\nexit 1\n")
         with pytest.raises(InputError, match=r"sbatch refuses the job \(invalid partition specified: long\)"):
             start(SlurmConfig(queue="long"))
 
-    def test_that_does_not_start_is_told(self, slurm):
+    def test_that_does_not_start_is_reported(self, slurm):
         write_command(slurm, "sbatch", f"#!/bin/bash\necho {NO_JOB}\n")
         with pytest.raises(InputError, match=r"no job started within 0.01 minutes; see squeue"):
             Workers(None, "cpu", slurm=SlurmConfig(wait_minutes=0.01)).concurrency()
 
 
-def test_where_there_is_no_slurm_is_told(monkeypatch, tmp_path):
+def test_where_there_is_no_slurm_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="sbatch was not found; start the run on a machine that submits Slurm jobs"):
         start(SlurmConfig())
 
 
-def test_without_dask_jobqueue_its_installation_is_told(monkeypatch):
+def test_without_dask_jobqueue_its_installation_is_reported(monkeypatch):
     real = builtins.__import__
 
     def without(name, *rest):
         if name == "dask_jobqueue":
-            raise ModuleNotFoundError(name)
+            raise ModuleNotFoundError(name, name=name)
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(
-        InputError, match=r"needs dask-jobqueue; install it with `pip install 'umeml-pipeline\[cluster\]'`"
+        InputError,
+        match=r"needs dask_jobqueue, which is not installed; install it with `pip install 'umeml-pipeline\[cluster\]'`",
     ):
         start(SlurmConfig())
 

@@ -13,12 +13,12 @@ from pipeline.cluster.workers import Workers, choose_device
 from preprocessing.io.errors import InputError, RunError
 
 
-def test_dasks_dashboard_is_told(caplog):
+def test_dasks_dashboard_is_reported(caplog):
     caplog.set_level(logging.INFO, "pipeline.cluster.workers")
     with Workers(0, "cpu") as workers:
         assert workers.client
-        (told,) = (record.getMessage() for record in caplog.records if record.name == "pipeline.cluster.workers")
-        link = re.fullmatch(r"Dask dashboard: (http://127\.0\.0\.1:\d+/status)", told)[1]
+        (message,) = (record.getMessage() for record in caplog.records if record.name == "pipeline.cluster.workers")
+        link = re.fullmatch(r"Dask dashboard: (http://127\.0\.0\.1:\d+/status)", message)[1]
         with urlopen(link) as page:
             assert b"Dask" in page.read()
 
@@ -99,12 +99,12 @@ class TestScheduler:
                     assert workers.call(os.getpid) != os.getpid()
                     assert workers.device == "cpu"
 
-    def test_that_does_not_answer_is_told(self, monkeypatch):
+    def test_that_does_not_answer_is_reported(self, monkeypatch):
         monkeypatch.setattr("pipeline.cluster.workers.CONNECT_SECONDS", 1)
         with pytest.raises(InputError, match=r"--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
             Workers(None, "cpu", "tcp://127.0.0.1:9").concurrency()
 
-    def test_without_workers_is_told(self):
+    def test_without_workers_is_reported(self):
         with LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
             workers = Workers(None, "cpu", cluster.scheduler_address)
             with pytest.raises(InputError, match="it has no workers; start some with `dask worker tcp://"):

@@ -68,12 +68,12 @@ def test_the_paper_learns_at_its_authors_rates():
 
 def test_each_ablation_takes_one_part_away_from_the_model_as_it_is_set():
     config = load_config(INPUTS | {"preset": "paper,ablation"}, sets=["models.umeml.hidden=32"])
-    model, *rivals = config.candidates()
+    model, *comparators = config.candidates()
     lacks = {"modularity": False, "registers": 0, "decoder": False, "prototypes": 0}
-    assert [rival.name for rival in rivals] == [f"no {part}" for part in lacks]
-    for rival, (part, value) in zip(rivals, lacks.items(), strict=True):
-        assert rival.model == "umeml"
-        assert rival.settings == model.settings.model_copy(update={part: value}) != model.settings
+    assert [comparator.name for comparator in comparators] == [f"no {part}" for part in lacks]
+    for comparator, (part, value) in zip(comparators, lacks.items(), strict=True):
+        assert comparator.model == "umeml"
+        assert comparator.settings == model.settings.model_copy(update={part: value}) != model.settings
     assert config.train.batch_cases == 1
 
 
@@ -90,6 +90,9 @@ def test_subspace_fusion_as_its_authors_set_it():
 
 def test_each_ablation_of_subspace_fusion_differs_in_one_setting():
     config = load_config(INPUTS | {"preset": "subspace-paper,subspace-ablation"})
-    model, *rivals = config.candidates()
-    differing = [{name for name, value in rival.settings if getattr(model.settings, name) != value} for rival in rivals]
+    model, *comparators = config.candidates()
+    differing = [
+        {name for name, value in comparator.settings if getattr(model.settings, name) != value}
+        for comparator in comparators
+    ]
     assert differing == [{"branches"}, {"branches"}, {"attention"}, {"consistency"}, {"coordination"}]

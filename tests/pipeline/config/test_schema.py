@@ -145,7 +145,7 @@ def test_a_variant_is_called_what_a_folder_can_be_called(name):
     )
 
 
-def test_help_tells_the_same_order():
+def test_help_reports_the_same_order():
     text = " ".join(options._parser().format_help().split())
     assert "options override it" in text
     assert "overrides all other options" in text
@@ -219,7 +219,7 @@ def test_none_means_without_that_side():
         ({"flags": INPUTS | {"encoder.name": "resnt50"}}, 'unknown name "resnt50": did you mean "resnet50'),
     ],
 )
-def test_unknown_names_are_told_with_the_nearest_known_one(arguments, expected):
+def test_unknown_names_are_reported_with_the_nearest_known_one(arguments, expected):
     assert expected in refuse(**arguments)
 
 
@@ -252,11 +252,11 @@ def test_unknown_names_are_told_with_the_nearest_known_one(arguments, expected):
         ),
     ],
 )
-def test_values_that_do_not_fit_are_told_with_their_key(arguments, expected):
+def test_values_that_do_not_fit_are_reported_with_their_key(arguments, expected):
     assert expected in refuse(**arguments)
 
 
-def test_a_wrong_setting_of_a_model_is_told_once_by_its_own_key():
+def test_a_wrong_setting_of_a_model_is_reported_once_by_its_own_key():
     message = refuse(sets=["models.umeml.hidden=3"])
     assert message.startswith("configuration: models.umeml.hidden = 3: ")
     message = refuse(sets=["models.umeml.heads=7"])
@@ -327,8 +327,8 @@ def test_whatever_decides_the_result_is_part_of_the_runs_identity(key, value):
 
 
 def test_no_key_but_where_and_how_far_is_left_out_of_the_identity():
-    told = identity(load_config(INPUTS)).keys() | WITHOUT_EFFECT
-    assert told == Config.model_fields.keys()
+    keys = identity(load_config(INPUTS)).keys() | WITHOUT_EFFECT
+    assert keys == Config.model_fields.keys()
     elsewhere = {
         "out": "o",
         "store": "s",

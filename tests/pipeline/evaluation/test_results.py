@@ -12,6 +12,7 @@ from pipeline.metrics import Bootstrap
 from pipeline.metrics.report import to_json
 from pipeline.planning.plan import TaskPlan
 from pipeline.planning.splits import Fold
+from pipeline.tasks import TASKS
 from pipeline.tasks.survival_baselines import CURVE_COLUMNS
 from pipeline.training.fold_job import TaskJobs
 
@@ -26,9 +27,9 @@ FITTED = {"column": "grade", "classes": ["2", "3"], "counts": [4, 4]}
 
 def frame(cases, probability, fold):
     p = np.array([probability[case] for case in cases])
-    told = {"case_id": cases, "task": "grade", "fold": fold, "prediction": np.where(p > 0.5, "3", "2")}
-    told["modalities"] = "slides+genes"
-    return pd.DataFrame(told | {"probability_2": 1 - p, "probability_3": p})
+    columns = {"case_id": cases, "task": "grade", "fold": fold, "prediction": np.where(p > 0.5, "3", "2")}
+    columns["modalities"] = "slides+genes"
+    return pd.DataFrame(columns | {"probability_2": 1 - p, "probability_3": p})
 
 
 def write_job(
@@ -65,7 +66,7 @@ def write_job(
 def finished(tmp_path):
     """Two folds of four cases, and a final model that predicted the one case without a label."""
     folds = (Fold(0, LABELLED[4:], (), LABELLED[:4]), Fold(1, LABELLED[:4], (), LABELLED[4:]))
-    plan = TaskPlan("grade", LABELLED, ("u0",), ("2", "3"), "", {"case": folds}, {}, (), ())
+    plan = TaskPlan(TASKS["grade"], LABELLED, ("u0",), ("2", "3"), "", {"case": folds}, {}, (), ())
     jobs = []
     for fold in (*folds, plan.final):
         out = tmp_path / ("final" if fold.number == -1 else f"fold_{fold.number}")
@@ -85,24 +86,24 @@ def report_of(finished, *, n_boot=50):
 
 
 def test_every_case_that_came_in_is_a_row(finished):
-    told = collect_predictions(*finished).set_index("case_id")
-    assert sorted(told.index) == sorted([*LABELLED, "lost", "u0"])
-    assert set(told.loc[list(LABELLED), "status"]) == {"tested"}
-    assert told.loc["u0", "status"] == "unlabelled"
-    assert told.loc["lost", "status"] == "left out"
-    assert told["task"].unique().tolist() == ["grade"]
-    assert told.loc[list(LABELLED), "label"].tolist() == GRADE.tolist()
-    assert told.loc[list(LABELLED), "fold"].tolist() == [0] * 4 + [1] * 4
-    assert told.loc[["u0", "lost"], ["fold", "label"]].isna().all(axis=None)
-    assert told.loc["u0", "probability_3"] == 0.99
-    assert told.loc[["lost"], ["prediction", "probability_2"]].isna().all(axis=None)
+    predictions = collect_predictions(*finished).set_index("case_id")
+    assert sorted(predictions.index) == sorted([*LABELLED, "lost", "u0"])
+    assert set(predictions.loc[list(LABELLED), "status"]) == {"tested"}
+    assert predictions.loc["u0", "status"] == "unlabelled"
+    assert predictions.loc["lost", "status"] == "left out"
+    assert predictions["task"].unique().tolist() == ["grade"]
+    assert predictions.loc[list(LABELLED), "label"].tolist() == GRADE.tolist()
+    assert predictions.loc[list(LABELLED), "fold"].tolist() == [0] * 4 + [1] * 4
+    assert predictions.loc[["u0", "lost"], ["fold", "label"]].isna().all(axis=None)
+    assert predictions.loc["u0", "probability_3"] == 0.99
+    assert predictions.loc[["lost"], ["prediction", "probability_2"]].isna().all(axis=None)
 
 
-def test_a_case_that_no_fold_tests_is_told_so(finished):
+def test_a_case_that_no_fold_tests_is_reported_so(finished):
     plan, jobs, labels, cases = finished
-    told = collect_predictions(plan, [jobs[0], jobs[2]], labels, cases).set_index("case_id")
-    assert set(told.loc[list(LABELLED[4:]), "status"]) == {"untested"}
-    assert told.index.is_unique
+    predictions = collect_predictions(plan, [jobs[0], jobs[2]], labels, cases).set_index("case_id")
+    assert set(predictions.loc[list(LABELLED[4:]), "status"]) == {"untested"}
+    assert predictions.index.is_unique
 
 
 def test_metrics_agree_with_scikit_learn_and_ignore_cases_without_a_label(finished):
@@ -137,9 +138,14 @@ def test_a_comparator_is_reported_as_a_baseline_and_compared_with_the_model(fini
         name: [write_job(tmp_path / name / str(fold.number), fold, known) for fold in plan.folds]
         for name, known in (("one", VARIANT), ("two", OTHER))
     }
-    report, told, parts = conclude(plan, TaskJobs(jobs, comparators, {}), labels, cases, bootstrap=Bootstrap(50, 0))
-    pd.testing.assert_frame_equal(told.drop(columns="set_90"), collect_predictions(*finished))
-    assert set(told["set_90"].dropna()) == {"2;3", "3;2"}  # four calibration cases in the other fold: any class may be
+    report, predictions, parts = conclude(
+        plan, TaskJobs(jobs, comparators, {}), labels, cases, bootstrap=Bootstrap(50, 0)
+    )
+    pd.testing.assert_frame_equal(predictions.drop(columns="set_90"), collect_predictions(*finished))
+    assert set(predictions["set_90"].dropna()) == {
+        "2;3",
+        "3;2",
+    }  # four calibration cases in the other fold: any class may be
     alone = report_of(finished)
     assert (report.model, report.baselines, report.by_modality) == (alone.model, alone.baselines, alone.by_modality)
     assert report.differences["clinical"] == alone.differences["clinical"]
@@ -149,7 +155,7 @@ def test_a_comparator_is_reported_as_a_baseline_and_compared_with_the_model(fini
     assert report.comparators["one"].pooled.macro_auc.value == 4 / 8
     assert report.differences["one"].value == pytest.approx(7 / 8 - 4 / 8)
     rows = pd.concat(parts)
-    assert rows.columns.drop("model").tolist() == told.columns.tolist()
+    assert rows.columns.drop("model").tolist() == predictions.columns.tolist()
     assert rows.groupby("model")["case_id"].apply(sorted).to_dict() == {"one": list(LABELLED), "two": list(LABELLED)}
     assert set(rows["status"]) == {"tested"}
     one = rows[rows["model"] == "one"].set_index("case_id")
@@ -183,7 +189,7 @@ def test_each_folds_cases_are_cut_at_the_median_risk_of_their_own_model(tmp_path
     """Fold 0: risks −3 and −1 around −2; fold 1: −9 and −7 around −8. By one median for all, one or three were high."""
     cases = tuple(f"c{i}" for i in range(4))
     folds = (Fold(0, cases[2:], (), cases[:2]), Fold(1, cases[:2], (), cases[2:]))
-    plan = TaskPlan("survival", cases, (), (), "", {"case": folds}, {}, (), ())
+    plan = TaskPlan(TASKS["survival"], cases, (), (), "", {"case": folds}, {}, (), ())
     jobs = []
     for fold, risks, median in zip(
         (*folds, plan.final), ([-3.0, -1.0], [-9.0, -7.0], []), (-2.0, -8.0, 5.0), strict=True
@@ -209,13 +215,13 @@ def test_a_further_scheme_has_a_report_of_its_own(finished, tmp_path):
     folds = (Fold(0, LABELLED[2:], (), LABELLED[:2]), Fold(1, LABELLED[:2], (), LABELLED[2:]))
     plan = replace(plan, schemes=dict(plan.schemes) | {"site": folds})
     by_site = [write_job(tmp_path / "site" / str(fold.number), fold, VARIANT) for fold in folds]
-    report, told, comparators = conclude(
+    report, predictions, comparators = conclude(
         plan, TaskJobs(jobs, {}, {"site": by_site}), labels, cases, bootstrap=Bootstrap(50, 0)
     )
     assert comparators == []
     assert report.comparators == {}
     assert report.model.pooled.macro_auc.value == pytest.approx(7 / 8)
-    assert set(told.loc[told["status"] == "tested", "fold"]) == {0, 1}
+    assert set(predictions.loc[predictions["status"] == "tested", "fold"]) == {0, 1}
     own = report.schemes["site"]
     assert own.n == 8
     # In folds of two and of six cases 0 of 1 and 8 of 9 pairs are in order.

@@ -69,7 +69,7 @@ def train(model_name, signal, *, epochs=25, seed=0):
     for member in members:
         cases, nobody = LabelledCases(data, TRAIN, targets), LabelledCases(data, (), targets[:0])
         fit_model(member, task, cases, nobody, FitSettings(config, "cpu"), seed=seed)
-    trained = TrainedModel(Ensemble(members), model_name, settings, "grade", task, scaler, WIDTH, {})
+    trained = TrainedModel(Ensemble(members), model_name, settings, TASKS["grade"], task, scaler, WIDTH, {})
     return trained, replace(trained, model=untrained), data, matrix
 
 
@@ -152,7 +152,7 @@ def test_outputs_from_all_modalities_and_from_each_only(on_genes):
 
 
 class Nothing(torch.nn.Module):
-    """A model that leaves everything to the linear part."""
+    """A model that leaves everything to the linear logits."""
 
     def forward(self, batch, *, explain=False):
         return ModelOutput(torch.zeros(len(batch), 2))
@@ -168,7 +168,7 @@ def linear(axes, weight):
     model = Ensemble([LinearBlend(Nothing(), torch.from_numpy(turned.T).float(), torch.zeros(2), (0.0, 0.0))])
     task = TASKS["grade"].fit(pd.DataFrame({"grade": ["2", "4"]}), ("2", "4"))
     settings = MODELS["snn"].Config()
-    return TrainedModel(model, "snn", settings, "grade", task, scaler, 1, {}), data, matrix
+    return TrainedModel(model, "snn", settings, TASKS["grade"], task, scaler, 1, {}), data, matrix
 
 
 @pytest.mark.parametrize("axes", ["principal", "genes"])

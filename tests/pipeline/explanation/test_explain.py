@@ -84,7 +84,7 @@ def make_model(inputs, tmp_path_factory):
         dims = scaler.group_dims if scaler else []
         members = Ensemble([MODELS[name](WIDTH, dims, 2, config) for _ in range(2)])
         task = TASKS["grade"].fit(inputs.labels, ("2", "4"))
-        save_model(folder, TrainedModel(members, name, config, "grade", task, scaler, WIDTH, {"covariates": []}))
+        save_model(folder, TrainedModel(members, name, config, TASKS["grade"], task, scaler, WIDTH, {"covariates": []}))
         return folder
 
     return make
@@ -97,7 +97,7 @@ def explain(workers, inputs, tmp_path):
     def explain(model, which=tuple(CASES), *, inputs=inputs, table=None, **models):
         table = predictions() if table is None else table
         by_case = {name.replace("_", " "): ExplainingModel(folder, tuple(CASES)) for name, folder in models.items()}
-        task = TaskPredictions("grade", "a model", table, ExplainingModel(model, tuple(CASES)), by_case)
+        task = TaskPredictions(TASKS["grade"], "a model", table, ExplainingModel(model, tuple(CASES)), by_case)
         explain_tasks(workers, [task], inputs, which, folder=tmp_path / "explain", seed=0)
         return json.loads((tmp_path / "explain" / "grade.json").read_text()), tmp_path / "explain" / "grade"
 
@@ -117,13 +117,13 @@ def predictions():
     )
 
 
-def tables(told, folder):
-    return [pd.read_csv(folder / slide["tile_table"]) for slide in told["slides"]]
+def tables(explained, folder):
+    return [pd.read_csv(folder / slide["tile_table"]) for slide in explained["slides"]]
 
 
 def test_the_content_of_each_case(explain, make_model, inputs):
-    told, folder = explain(make_model("umeml"))
-    by_case = {case["case_id"]: case for case in told["cases"]}
+    explained, folder = explain(make_model("umeml"))
+    by_case = {case["case_id"]: case for case in explained["cases"]}
     assert list(by_case) == CASES
     first = by_case["c0"]
     expected = {"selection": "requested", "fold": 0, "label": "2", "prediction": "2", "certainty": 0.9}
@@ -150,9 +150,9 @@ def test_the_content_of_each_case(explain, make_model, inputs):
 def test_the_tile_table_has_every_tile_where_it_was_read_and_attention_adds_up_over_the_case(
     explain, make_model, inputs
 ):
-    told, folder = explain(make_model("umeml"), ("two",))
+    explained, folder = explain(make_model("umeml"), ("two",))
     grid = FeatureStore(inputs.store).read_tiles("t-e").grid
-    read = tables(told["cases"][0], folder)
+    read = tables(explained["cases"][0], folder)
     for table in read:
         assert table[["x", "y"]].to_numpy().tolist() == grid.coords.tolist()
         assert table[["column", "row"]].to_numpy().tolist() == grid.cells.tolist()
@@ -162,16 +162,16 @@ def test_the_tile_table_has_every_tile_where_it_was_read_and_attention_adds_up_o
 
 
 def test_the_colour_at_a_tiles_place_is_that_of_its_prototype(explain, make_model, inputs):
-    told, folder = explain(make_model("umeml"), ("c1",))
-    slide = told["cases"][0]["slides"][0]
+    explained, folder = explain(make_model("umeml"), ("c1",))
+    slide = explained["cases"][0]["slides"][0]
     overlay = next(one for one in slide["overlays"] if one["layer"] == "prototype")
-    legend = told["cases"][0]["legends"]["prototype"]
+    legend = explained["cases"][0]["legends"]["prototype"]
     assert legend == [[f"prototype {k + 1}", PROTOTYPES[k]] for k in range(5)]
     legend = {int(name.split()[1]): colour for name, colour in legend}
     with Image.open(folder / overlay["image"]) as image, Image.open(folder / slide["thumbnail"]) as plain:
         assert image.size == plain.size == (1024, 614)
         shown, tissue = np.asarray(image).astype(float), np.asarray(plain).astype(float)
-    for tile in tables(told["cases"][0], folder)[0].itertuples():
+    for tile in tables(explained["cases"][0], folder)[0].itertuples():
         left, top = (round(at * 1024 / 2000) for at in (tile.x, tile.y))
         square = np.s_[top + 8 : top + 58, left + 8 : left + 58]  # of 66 px: 128 level-0 px, less its border
         colour = legend[tile.prototype]
@@ -184,27 +184,27 @@ def test_a_case_is_explained_by_the_model_of_its_fold_and_prototypes_are_those_o
     explain, make_model, inputs
 ):
     final, own = make_model("umeml", seed=1), make_model("umeml", seed=2)
-    told, folder = explain(final, ("c0", "c1"), c1=own)
-    for case, model in zip(told["cases"], (final, own), strict=True):
+    explained, folder = explain(final, ("c0", "c1"), c1=own)
+    for case, model in zip(explained["cases"], (final, own), strict=True):
         trained = load_model(model)
         data = inputs.dataset(trained, [case["case_id"]], inputs.omics_matrix(trained, [case["case_id"]]))
         decoded = trained.task.decode(predict_logits(trained.model, data, [case["case_id"]], device="cpu"))
         output = case["by_modality"]["all"]
         assert output["prediction"] == decoded["prediction"][0]
         assert output["output"] == pytest.approx(decoded.filter(like="probability_").max(axis=1)[0], rel=1e-5)
-    maps = tables(told["cases"][1], folder)[0]["prototype"]
+    maps = tables(explained["cases"][1], folder)[0]["prototype"]
     by_final, _ = explain(final, ("c1",))
     assert tables(by_final["cases"][0], folder)[0]["prototype"].equals(maps)
-    assert "which was not trained on the case" in told["notes"][0]
+    assert "which was not trained on the case" in explained["notes"][0]
     assert "come from the trained model given" in by_final["notes"][0]
 
 
 def test_the_atlas_is_of_all_cases_with_slides(explain, make_model):
-    told, folder = explain(make_model("umeml"), ("c0",))
-    assert [one["prototype"] for one in told["atlas"]] == [1, 2, 3, 4, 5]
-    assert sum(one["share"] for one in told["atlas"]) == pytest.approx(1)
-    assert sum(one["share_by_group"]["grade"]["2"] for one in told["atlas"]) == pytest.approx(1)
-    names = [name for one in told["atlas"] for name in one["images"]]
+    explained, folder = explain(make_model("umeml"), ("c0",))
+    assert [one["prototype"] for one in explained["atlas"]] == [1, 2, 3, 4, 5]
+    assert sum(one["share"] for one in explained["atlas"]) == pytest.approx(1)
+    assert sum(one["share_by_group"]["grade"]["2"] for one in explained["atlas"]) == pytest.approx(1)
+    names = [name for one in explained["atlas"] for name in one["images"]]
     assert 8 <= len(names) == len(set(names))
     for name in names:
         with Image.open(folder / name) as image:
@@ -222,9 +222,9 @@ def test_the_atlas_is_of_all_cases_with_slides(explain, make_model):
     ],
 )
 def test_models_without_prototypes_have_the_other_maps(explain, make_model, name, columns):
-    told, folder = explain(make_model(name), ("two", "c0"))
-    assert told["atlas"] == []
-    for case in told["cases"]:
+    explained, folder = explain(make_model(name), ("two", "c0"))
+    assert explained["atlas"] == []
+    for case in explained["cases"]:
         read = tables(case, folder)
         assert [list(table)[4:] for table in read] == [columns] * len(read)
         for column in columns[:-1]:
@@ -238,14 +238,14 @@ def test_models_without_prototypes_have_the_other_maps(explain, make_model, name
 
 def test_genes_only_and_slides_only(explain, make_model, inputs):
     nothing = replace(inputs, slides=inputs.slides.iloc[:0])
-    told, _ = explain(make_model("snn"), ("c0",), inputs=nothing)
-    assert told["cases"][0]["slides"] == told["atlas"] == []
-    assert len(told["cases"][0]["genes"]) == 3
-    told, _ = explain(make_model("umeml", genes=False), ("c0",))
-    assert told["cases"][0]["genes"] == []
-    assert len(told["atlas"]) == 5
-    told, _ = explain(make_model("umeml", prototypes=0), ("c0",))
-    assert told["atlas"] == []
+    explained, _ = explain(make_model("snn"), ("c0",), inputs=nothing)
+    assert explained["cases"][0]["slides"] == explained["atlas"] == []
+    assert len(explained["cases"][0]["genes"]) == 3
+    explained, _ = explain(make_model("umeml", genes=False), ("c0",))
+    assert explained["cases"][0]["genes"] == []
+    assert len(explained["atlas"]) == 5
+    explained, _ = explain(make_model("umeml", prototypes=0), ("c0",))
+    assert explained["atlas"] == []
 
 
 def test_attention_that_is_nearly_even_is_labelled_in_the_picture(explain, make_model, monkeypatch):
@@ -274,8 +274,8 @@ def test_a_slide_that_is_gone_is_reported_and_the_others_are_drawn(explain, make
     gone = replace(
         inputs, slides=inputs.slides.assign(path=lambda t: t["path"].where(t["slide_id"] != "e", "gone.svs"))
     )
-    told, folder = explain(make_model("umeml"), ("two",), inputs=gone)
-    first, second = told["cases"][0]["slides"]
+    explained, folder = explain(make_model("umeml"), ("two",), inputs=gone)
+    first, second = explained["cases"][0]["slides"]
     assert first["overlays"] == []
     assert not (folder / first["thumbnail"]).exists()
     assert "cannot be read any more" in first["reason"]
@@ -287,15 +287,15 @@ def test_a_slide_that_is_gone_is_reported_and_the_others_are_drawn(explain, make
 def test_the_folder_contains_the_last_request_only(explain, make_model, workers, inputs, tmp_path):
     model = make_model("abmil")
     explain(model, ("c0",))
-    told, folder = explain(model, 1, table=predictions().iloc[:4])
-    assert [case["selection"].split(";")[0] for case in told["cases"]] == [
+    explained, folder = explain(model, 1, table=predictions().iloc[:4])
+    assert [case["selection"].split(";")[0] for case in explained["cases"]] == [
         "most certain, right",
         "least certain, right",
         "most certain, wrong",
         "least certain, wrong",
     ]
-    told, _ = explain(model, ("c0", "two"), table=predictions().iloc[:4])
-    assert any("without a prediction in this task: two" in sentence for sentence in told["notes"])
+    explained, _ = explain(model, ("c0", "two"), table=predictions().iloc[:4])
+    assert any("without a prediction in this task: two" in sentence for sentence in explained["notes"])
     assert sorted(path.name for path in folder.parent.iterdir()) == ["grade", "grade.json"]
     explain_tasks(workers, [], inputs, 0, folder=folder.parent, seed=0)
     assert not folder.parent.exists()

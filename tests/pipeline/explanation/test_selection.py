@@ -1,12 +1,13 @@
 import pandas as pd
 
 from pipeline.explanation.selection import ExplainingModel, TaskPredictions
+from pipeline.tasks import TASKS
 
 
 def test_each_fold_explains_its_test_cases_by_its_training_cases(tmp_path):
     class Job:
         def __init__(self, name, train, test):
-            self.task, self.out, self.candidate = "grade", tmp_path / name, type("C", (), {"name": "umeml"})
+            self.task, self.out, self.candidate = TASKS["grade"], tmp_path / name, type("C", (), {"name": "umeml"})
             self.fold = type("F", (), {"train": train, "test": test})
 
     jobs = [Job("fold_0", ("b", "c"), ("a",)), Job("fold_1", ("a", "c"), ("b",)), Job("final", ("a", "b", "c"), ("u",))]

@@ -1,9 +1,11 @@
+import io
 import logging
+import random
 
 import pandas as pd
 import pytest
 
-from pipeline.inference.previous_table import PreviousTable, with_numbers
+from pipeline.inference.previous_table import PreviousTable, with_checksums, with_numbers
 from preprocessing.io.errors import InputError
 
 KEYS = ("task", "case_id")
@@ -20,10 +22,15 @@ def rows(**by_case):
 
 @pytest.fixture
 def path(tmp_path):
-    (tmp_path / "predictions.csv").write_text(
-        "case_id,task,value,input_fingerprint\nb,grade,0.10,x\na,grade,1e-3,y\n",
+    return written(
+        tmp_path / "predictions.csv", "case_id,task,value,input_fingerprint\nb,grade,0.10,x\na,grade,1e-3,y\n"
     )
-    return tmp_path / "predictions.csv"
+
+
+def written(path, text):
+    """A table as the program writes it, with checksums."""
+    with_checksums(pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)).to_csv(path, index=False)
+    return path
 
 
 def test_previous_rows_stay_to_the_letter_and_new_ones_follow(path):
@@ -54,23 +61,60 @@ def test_on_a_first_call_every_case_is_pending(tmp_path):
     assert previous.updated(rows(a=(0.25, "y")))["value"].tolist() == ["0.25"]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "case_id,task\na,grade\n",
-            r"predictions.csv was edited: it has no column input_fingerprint; give another --out",
-        ),
-        (
-            "case_id,task,inputs\na,grade,x\n",
-            r"predictions.csv was written by an earlier version .*; give another --out",
-        ),
-    ],
-)
-def test_a_table_without_fingerprints_is_refused(path, text, message):
-    path.write_text(text)
-    with pytest.raises(InputError, match=message):
+@pytest.mark.parametrize("lost", ["input_fingerprint", "checksum", "case_id"])
+def test_a_table_that_lacks_one_of_its_columns_is_refused(path, lost):
+    pd.read_csv(path).drop(columns=lost).to_csv(path, index=False)
+    with pytest.raises(
+        InputError, match=rf"written by an earlier version: it has no column {lost}; give another --out"
+    ):
         PreviousTable(path, KEYS)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", bytes(100), b"\xff\xfe\xa0"])
+def test_a_table_that_is_none_is_made_anew(path, content, caplog):
+    path.write_bytes(content)
+    assert PreviousTable(path, KEYS).pending({"grade": {"a": "y"}}) == {"grade": ["a"]}
+    assert "predictions.csv is damaged (" in caplog.text
+    assert "; all its rows are made anew" in caplog.text
+
+
+def test_a_flipped_bit_of_any_row_makes_its_case_anew_and_no_other(path, caplog):
+    """400 bits; a bit may also break the table, or spoil a name of a column."""
+    original, chance, expected = path.read_bytes(), random.Random(0), PreviousTable(path, KEYS).rows
+    for _ in range(400):
+        content = bytearray(original)
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+        try:
+            rows = PreviousTable(path, KEYS).rows
+        except InputError:  # the name of one of its own columns
+            continue
+        kept = expected.iloc[:0] if rows is None else rows
+        pd.testing.assert_frame_equal(kept, expected[expected["case_id"].isin(kept["case_id"])].reset_index(drop=True))
+        assert len(kept) < len(expected)
+    assert "rows of 1 cases are not what was written and are made anew: " in caplog.text
+
+
+def test_the_rows_of_a_case_count_together(tmp_path):
+    text = "case_id,task,baseline,value,input_fingerprint\na,grade,x,1,m\na,grade,y,2,m\nb,grade,x,3,m\nb,grade,y,4,m\n"
+    path = written(tmp_path / "baselines.csv", text)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))  # truncated: a baseline of case b is lost
+    previous = PreviousTable(path, (*KEYS, "baseline"))
+    assert previous.case_fingerprints() == {("grade", "a"): "m"}
+    assert previous.rows["value"].tolist() == ["1", "2"]
+
+
+def test_checksums_do_not_change_with_a_column_that_is_empty(path):
+    before = PreviousTable(path, KEYS).rows
+    after = with_checksums(before.assign(more=["", ""]))
+    assert after["checksum"].tolist() == before["checksum"].tolist()
+    assert list(after)[-1] == "checksum"
+
+
+def test_a_case_that_is_incomplete_elsewhere_is_pending(path):
+    pending = PreviousTable(path, KEYS).pending({"grade": {"a": "y", "b": "x"}}, incomplete={("grade", "b")})
+    assert pending == {"grade": ["b"]}
 
 
 def test_numbers_become_numbers_and_names_stay_text(path):

@@ -39,8 +39,8 @@ def test_with_few_cases_a_set_holds_every_class():
 
 
 def test_a_set_is_never_empty_and_names_the_likeliest_first():
-    told = prediction_sets(np.array([[0.3, 0.4, 0.3], [0.1, 0.3, 0.6]]), np.array([0.1, 0.7]), CLASSES)
-    assert told == ["b", "c;b"]
+    sets = prediction_sets(np.array([[0.3, 0.4, 0.3], [0.1, 0.3, 0.6]]), np.array([0.1, 0.7]), CLASSES)
+    assert sets == ["b", "c;b"]
     assert contains("c;b", "b")
     assert not contains("IDHmut-non-codel", "IDHmut-codel")
 
@@ -48,9 +48,9 @@ def test_a_set_is_never_empty_and_names_the_likeliest_first():
 @pytest.mark.parametrize("sharpness", [0.5, 2.0, 6.0])
 def test_coverage_on_exchangeable_cases_is_as_promised_within_binomial_error(sharpness):
     n, m = 400, 2000
-    told = conformal(SETS, draw(n, 1, sharpness))["thresholds"]["genes"]
+    thresholds = conformal(SETS, draw(n, 1, sharpness))["thresholds"]["genes"]
     new = draw(m, 2, sharpness)
-    limits = np.full(m, told["threshold"])
+    limits = np.full(m, thresholds["threshold"])
     sets = prediction_sets(new[[f"probability_{name}" for name in CLASSES]].to_numpy(), limits, CLASSES)
     covered = sum(contains(one, label) for one, label in zip(sets, new["label"], strict=True))
     # The coverage of a calibration set of 400 varies itself: its standard deviation is √(0.9 · 0.1 / 402) = 0.015.
@@ -71,19 +71,19 @@ def test_a_tested_cases_set_does_not_depend_on_its_own_folds_labels():
     assert again.loc[~first, "set_90"].tolist() != own.loc[~first, "set_90"].tolist()
 
 
-def test_a_pattern_that_was_never_tested_gets_every_class_and_is_said_to_be_not_validated():
+def test_a_pattern_that_was_never_tested_gets_every_class_and_is_reported_to_be_not_validated():
     frame = draw(100, 3).assign(status="tested")
     new = pd.DataFrame(frame.iloc[:1].assign(modalities="slides", fold=pd.NA, status="unlabelled", case_id="new"))
-    told = with_sets(SETS, pd.concat([frame, new], ignore_index=True), frame)
-    assert set(told["set_90"].iloc[-1].split(";")) == set(CLASSES)
+    predictions = with_sets(SETS, pd.concat([frame, new], ignore_index=True), frame)
+    assert set(predictions["set_90"].iloc[-1].split(";")) == set(CLASSES)
     assert describe_validation({}, "slides") == "not validated: no case of the training run was predicted from slides"
 
 
 def test_coverage_is_counted_by_hand():
     rows = pd.DataFrame({"set_90": ["a;b", "a", "c", "b;c;a"], "label": ["b", "b", "c", "a"]})
-    told = coverage(SETS, rows, bootstrap=Bootstrap(20))
-    assert told.coverage.value == 0.75
-    assert told.mean_size.value == 7 / 4
+    report = coverage(SETS, rows, bootstrap=Bootstrap(20))
+    assert report.coverage.value == 0.75
+    assert report.mean_size.value == 7 / 4
 
 
 def test_a_cases_set_is_calibrated_on_cases_predicted_from_the_same_modalities():

@@ -108,8 +108,8 @@ def test_the_schema_describes_every_kind_of_task(reports):
 
 def test_scalars_are_named_by_their_path_below_the_metrics(reports):
     pooled = reports["survival"].model.pooled
-    told = dict(pooled.scalars())
-    assert {"c_index", "auc/24", "risk_groups/p_value", "integrated_brier"} <= told.keys()
+    scalars = dict(pooled.scalars())
+    assert {"c_index", "auc/24", "risk_groups/p_value", "integrated_brier"} <= scalars.keys()
     assert pooled.scalar("auc/24") == pooled.auc["24"]
     with pytest.raises(KeyError):
         pooled.scalar("accuracy")

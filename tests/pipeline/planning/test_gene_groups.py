@@ -48,12 +48,12 @@ def test_flags_name_sets_with_commas_or_semicolons(config, omics):
     assert again.tumour_genes == one.tumour_genes
 
 
-def test_what_is_wrong_is_told_before_anything_is_computed(config, omics):
+def test_what_is_wrong_is_reported_before_anything_is_computed(config, omics):
     with pytest.raises(InputError, match=r'"Mitotc" is neither a gene set .* did you mean "Mitotic"'):
         check_gene_groups(config(model="abmil,subspace", tumour_genes="Mitotc", microenvironment_genes="Immune"), omics)
 
 
-def test_subspaces_that_no_model_asks_for_are_said(config, omics, caplog):
+def test_subspaces_that_no_model_asks_for_are_reported(config, omics, caplog):
     with caplog.at_level(logging.WARNING):
         check_gene_groups(config(tumour_genes="Mitotic", microenvironment_genes="Immune"), omics)
     assert "--tumour-genes and --microenvironment-genes: no model of this run is built upon them" in caplog.text

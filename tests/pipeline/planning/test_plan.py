@@ -5,6 +5,7 @@ import pytest
 from pipeline.config.loading import load_config
 from pipeline.planning.plan import FINAL, plan_tasks, without_lost_cases
 from pipeline.planning.splits import Fold, write_folds
+from pipeline.tasks import TASKS
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
 
@@ -31,7 +32,7 @@ def plan(labels=None, features=("EGFR", "IDH1_mut", "CDKN2A_cnv"), **flags):
     config = load_config({"slides": "slides", "genes": "genes.csv", "folds": 3} | flags)
     kinds = ["mutation" if "mut" in name else "cnv" if "cnv" in name else "rna" for name in features]
     omics = OmicsMatrix(np.zeros((N, len(features))), tuple(CASES), tuple(features), tuple(kinds))
-    return plan_tasks(config, table() if labels is None else labels, omics)
+    return plan_tasks(config, TASKS, table() if labels is None else labels, omics)
 
 
 def test_every_task_whose_labels_are_there_but_diagnosis():
@@ -123,7 +124,7 @@ def test_two_schemes_are_what_each_alone_is():
     assert (other.folds, other.further_schemes) == (by_site.folds, {"case": by_case.folds})
 
 
-def test_what_is_thin_about_a_further_scheme_is_told_with_its_name():
+def test_what_is_thin_about_a_further_scheme_is_reported_with_its_name():
     labels = table()
     labels["grade"] = pd.array([4 if case[5] == "A" else 2 + i // 4 % 2 for i, case in enumerate(CASES)], dtype="Int64")
     (one,) = plan(labels, task="grade", split_by="case,site")
@@ -133,7 +134,7 @@ def test_what_is_thin_about_a_further_scheme_is_told_with_its_name():
     assert any(text.startswith('task grade: class "4" has no training case') for text in one.warnings)
 
 
-def test_a_fold_of_a_further_scheme_that_cannot_be_learned_from_is_told_with_its_name():
+def test_a_fold_of_a_further_scheme_that_cannot_be_learned_from_is_reported_with_its_name():
     labels = table()
     labels["grade"] = pd.array([4 if case[5] == "A" else 2 for case in CASES], dtype="Int64")
     with pytest.raises(InputError, match=r'split by site: task grade: every training case of fold \d is "2"'):

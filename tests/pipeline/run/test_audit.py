@@ -8,6 +8,7 @@ import pytest
 from pipeline.planning.plan import TaskPlan
 from pipeline.planning.splits import Fold
 from pipeline.run.audit import require_complete
+from pipeline.tasks import TASKS
 from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.cohort import Cohort, audit_cases, ledger
 from preprocessing.io.errors import RunError
@@ -40,8 +41,8 @@ def cohort():
 @pytest.fixture
 def written(cohort, tmp_path):
     """The folder of a run, with its files as they should be."""
-    told = {slide.slide_id: {"status": "done", "reason": "", "n_tiles": 1} for slide in cohort.slides}
-    ledger(cohort, told).to_csv(tmp_path / "slides.csv", index=False)
+    outcomes = {slide.slide_id: {"status": "done", "reason": "", "n_tiles": 1} for slide in cohort.slides}
+    ledger(cohort, outcomes).to_csv(tmp_path / "slides.csv", index=False)
     cases = audit_cases(cohort, {})
     cases.to_csv(tmp_path / "cases.csv", index=False)
     both = pd.concat([cases[["case_id"]].assign(task=task) for task in ("grade", "survival")])
@@ -61,7 +62,7 @@ def test_a_run_that_lost_nothing_passes(written, cohort):
 
 @pytest.mark.parametrize("name", ["slides.csv", "cases.csv", "predictions.csv"])
 @pytest.mark.parametrize("row", [0, 2, -1])
-def test_a_row_that_is_missing_or_there_twice_is_told(written, cohort, name, row):
+def test_a_row_that_is_missing_or_there_twice_is_reported(written, cohort, name, row):
     frame = pd.read_csv(written / name, dtype=str, keep_default_na=False)
     column = "slide_id" if name == "slides.csv" else "case_id"
     lost = frame.iloc[row][column]
@@ -73,23 +74,23 @@ def test_a_row_that_is_missing_or_there_twice_is_told(written, cohort, name, row
         require_complete(written, cohort)
 
 
-def test_a_slide_that_the_cohort_itself_forgot_is_told(written, cohort):
+def test_a_slide_that_the_cohort_itself_forgot_is_reported(written, cohort):
     forgetful = replace(cohort, slides=cohort.slides[1:])
-    told = {slide.slide_id: {"status": "done"} for slide in forgetful.slides}
-    ledger(forgetful, told).to_csv(written / "slides.csv", index=False)
+    outcomes = {slide.slide_id: {"status": "done"} for slide in forgetful.slides}
+    ledger(forgetful, outcomes).to_csv(written / "slides.csv", index=False)
     with pytest.raises(RunError, match=r"slides.csv: .* missing \('a-DX1', '/s/a-DX1.svs'\); surplus none"):
         require_complete(written, forgetful)
 
 
 @pytest.mark.parametrize("lost", ["b", "c", "d", "e", "NA"])
-def test_a_case_that_the_audit_forgot_is_told_whoever_named_it(written, cohort, lost):
+def test_a_case_that_the_audit_forgot_is_reported_whoever_named_it(written, cohort, lost):
     for name in ("cases.csv", "predictions.csv"):
         change(written / name, lambda table: table[table["case_id"] != lost])
     with pytest.raises(RunError, match=f"cases.csv: .*missing {lost}; surplus none"):
         require_complete(written, cohort)
 
 
-def test_an_id_of_unknown_origin_is_told(written, cohort):
+def test_an_id_of_unknown_origin_is_reported(written, cohort):
     change(written / "cases.csv", lambda table: table.replace({"case_id": {"c": "x"}}))
     with pytest.raises(RunError, match=r"cases.csv: .*missing c; surplus x"):
         require_complete(written, cohort)
@@ -100,7 +101,7 @@ class TestTasks:
     def plan(self):
         """A task of which two folds test a and b; d has no label, e is in no fold."""
         folds = (Fold(0, ("b",), (), ("a",)), Fold(1, ("a",), (), ("b",)))
-        return TaskPlan("grade", ("a", "b"), ("c",), ("2", "3"), "", {"case": folds}, {}, (), ())
+        return TaskPlan(TASKS["grade"], ("a", "b"), ("c",), ("2", "3"), "", {"case": folds}, {}, (), ())
 
     @pytest.fixture
     def predicted(self, written):

@@ -6,6 +6,7 @@ import pytest
 from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
 from pipeline.metrics.report import ModelNotes, Trivial
 from pipeline.run.console import show_results
+from pipeline.tasks import TASKS
 from pipeline.terminal.logs import show_warnings, start_logging, warn
 
 NAMES = ("macro_auc", "accuracy", "balanced_accuracy")
@@ -44,7 +45,7 @@ def report(*, comparators=(), baselines=(), notes=(), **more):
 @pytest.fixture
 def show(tmp_path, capsys):
     def show(**reports):
-        show_results(tmp_path, reports, {}, [])
+        show_results(tmp_path, TASKS, reports, {}, [])
         return capsys.readouterr().out
 
     return show
@@ -75,7 +76,7 @@ def test_tables_fit_80_columns_and_have_every_number(show):
     assert table.count("(0.150–0.350)") == 4 * len(NAMES)
 
 
-def test_a_new_cohort_is_not_told_as_cross_validation(show):
+def test_a_new_cohort_is_not_reported_as_cross_validation(show):
     own, new = (" ".join(show(grade=report(new_cohort=new)).split()) for new in (False, True))
     assert "grade: 20 cases, each tested by a model that was trained without it" in own
     assert "grade: 20 cases, a new cohort" in new
@@ -100,7 +101,7 @@ def test_notes_on_the_genes_are_shown_once_where_tasks_agree(show):
 
 
 def test_notes_on_the_genes_of_a_rival_are_shown_where_they_are_its_own(show):
-    def told(subspace):
+    def printed(subspace):
         notes = {"subspace": subspace, "no offsets": {"fold_1": ("tumour: 3 genes",)}}
         return report(
             comparators=("mcat", "subspace", "no offsets"),
@@ -108,19 +109,19 @@ def test_notes_on_the_genes_of_a_rival_are_shown_where_they_are_its_own(show):
             comparator_notes={name: ModelNotes(gene_notes=by_job) for name, by_job in notes.items()},
         )
 
-    text = show(grade=told({"fold_0": ("x",), "fold_1": ("tumour: 3 genes",)}))
+    text = show(grade=printed({"fold_0": ("x",), "fold_1": ("tumour: 3 genes",)}))
     assert "genes (grade): 2 genes in no set\n" in text
     assert "genes (grade, subspace; grade, no offsets): tumour: 3 genes\n" in text
-    assert show(grade=told({"fold_1": ("2 genes in no set",)})).count("2 genes in no set") == 1
+    assert show(grade=printed({"fold_1": ("2 genes in no set",)})).count("2 genes in no set") == 1
 
 
-def test_warnings_are_told_once_more_at_the_end_each_once(capsys):
+def test_warnings_are_reported_once_more_at_the_end_each_once(capsys):
     start_logging(verbose=False)
     warn("only 8 deaths")
     for _ in range(2):
         logging.getLogger("pipeline.planning.plan").warning("cases are %s", "lost")
     logging.getLogger("distributed").warning("another's")
-    logging.getLogger("pipeline.cluster.mapping").warning("tiling S: failed, which is told with the results")
+    logging.getLogger("pipeline.cluster.mapping").warning("tiling S: failed, which is reported with the results")
     capsys.readouterr()
     show_warnings()
     assert capsys.readouterr().err.splitlines() == ["2 warnings of this run:", "  only 8 deaths", "  cases are lost"]

@@ -107,18 +107,18 @@ def test_what_dead_processes_had_begun_in_the_folder_goes_when_the_run_opens_and
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     folder = tmp_path / "out" / "models"
-    draft = folder / f".a.csv.{socket.gethostname()}-{dead.pid}-{'0' * 32}"
+    temporary = folder / f".a.csv.{socket.gethostname()}-{dead.pid}-{'0' * 32}"
     own = folder / f".a.csv.{temporary_name()}"
     with open_run(configure()):
         folder.mkdir()
-    draft.touch()
+    temporary.touch()
     own.touch()
     with open_run(configure()) as run:
-        assert not draft.exists()
+        assert not temporary.exists()
         assert own.exists()  # this process may be at it
-        draft.touch()
+        temporary.touch()
         run.finish()
-        assert not draft.exists()
+        assert not temporary.exists()
         assert own.exists()
 
 
@@ -192,18 +192,18 @@ def test_paths_that_cannot_be_folders(configure, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_run_json_tells_versions_seed_inputs_and_times(configure, tmp_path):
+def test_run_json_reports_versions_seed_inputs_and_times(configure, tmp_path):
     run = open_run(configure(seed=5))
     with run.stage("tiling"):
         pass
     run.finish(failed_slides=2)
-    told = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert told["seed"] == 5
-    assert told["failed_slides"] == 2
-    assert {"python", "torch", "timm", "zarr", "dask", "openslide-bin", "umeml-pipeline"} <= told["versions"].keys()
-    assert told["seconds"].keys() == {"tiling"}
-    assert len(told["inputs"]["genes"]) == 32
-    assert {"started", "ended", "git_commit", "machine"} <= told.keys()
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["seed"] == 5
+    assert record["failed_slides"] == 2
+    assert {"python", "torch", "timm", "zarr", "dask", "openslide-bin", "umeml-pipeline"} <= record["versions"].keys()
+    assert record["seconds"].keys() == {"tiling"}
+    assert len(record["inputs"]["genes"]) == 32
+    assert {"started", "ended", "git_commit", "machine"} <= record.keys()
 
 
 def test_json_without_nan_and_never_half_written(configure, tmp_path):
@@ -237,8 +237,8 @@ def test_a_stage_is_logged_with_its_time_counts_and_rates(configure, tmp_path, c
     with run.stage("evaluation"):
         pass
     lines = [record.getMessage() for record in caplog.records]
-    (told,) = (line for line in lines if line.startswith("embedding: 0.0 s"))
-    assert "; 2 slides, 500 tiles; " in told
-    assert " slides/h, " in told
-    assert " tiles/s" in told
+    (line,) = (line for line in lines if line.startswith("embedding: 0.0 s"))
+    assert "; 2 slides, 500 tiles; " in line
+    assert " slides/h, " in line
+    assert " tiles/s" in line
     assert "evaluation: 0.0 s" in lines

@@ -40,9 +40,9 @@ def gone(slide_id, reason):
     return LeftOut(SlideFile(slide_id, slide_id, None), "failed", reason)
 
 
-def test_ids_without_a_partner_are_told_on_both_sides(config, corner_slide):
-    told = forecast(config, cohort(corner_slide, genes=["a", "b", "c", "d"]), concurrency=1)
-    assert told[:4] == [
+def test_ids_without_a_partner_are_reported_on_both_sides(config, corner_slide):
+    lines = forecast(config, cohort(corner_slide, genes=["a", "b", "c", "d"]), concurrency=1)
+    assert lines[:4] == [
         "cases: 0 used, 6 left out",
         "  4 with genes, but no usable slide: a, b, c, …",
         "  1 with slides, but no genes: corner",
@@ -50,13 +50,13 @@ def test_ids_without_a_partner_are_told_on_both_sides(config, corner_slide):
     ]
 
 
-def test_slides_without_a_resolution_are_told_apart_from_broken_ones(config, corner_slide):
+def test_slides_without_a_resolution_are_reported_apart_from_broken_ones(config, corner_slide):
     left_out = [gone("x", "no resolution metadata (µm/px); set …"), gone("y", "not a slide")]
-    told = forecast(config, cohort(corner_slide, genes=["corner"], left_out=left_out), concurrency=1)
-    at = told.index("warning: 1 slides without a resolution:")
-    assert told[at + 1].startswith("  x: no resolution metadata")
-    assert told[at + 2 : at + 4] == ["warning: 1 slides that cannot be read:", "  y: not a slide"]
-    assert "microns per pixel: 1 from metadata" in told
+    lines = forecast(config, cohort(corner_slide, genes=["corner"], left_out=left_out), concurrency=1)
+    at = lines.index("warning: 1 slides without a resolution:")
+    assert lines[at + 1].startswith("  x: no resolution metadata")
+    assert lines[at + 2 : at + 4] == ["warning: 1 slides that cannot be read:", "  y: not a slide"]
+    assert "microns per pixel: 1 from metadata" in lines
 
 
 def test_tiles_room_and_time_are_estimated_by_what_the_store_knows_and_nothing_is_written(
@@ -75,10 +75,10 @@ def test_tiles_room_and_time_are_estimated_by_what_the_store_knows_and_nothing_i
     facts |= {"embedding": {"tiles": n, "seconds": n / 4, "device": "cpu"}}  # four tiles a second
     bag = Bag(np.zeros((n, 1280), np.float16), np.zeros((n, 2), np.int32), np.zeros((n, 2), np.int32))
     store.write_features(feature_key(corner_slide, config.tiles, "f"), bag, facts)
-    told = forecast(config, cohort(corner_slide, twice, genes=["corner"]), concurrency=2)
-    assert any("1 slides as stored; 1 by the tissue on 1 thumbnails" in line for line in told)
-    assert any(line.startswith("features: 1 slides are embedded, 1 are not: about") for line in told)
-    assert "4 tiles/s per worker, measured on 1 slides of the store on cpu; 2 workers" in told[-1]
+    lines = forecast(config, cohort(corner_slide, twice, genes=["corner"]), concurrency=2)
+    assert any("1 slides as stored; 1 by the tissue on 1 thumbnails" in line for line in lines)
+    assert any(line.startswith("features: 1 slides are embedded, 1 are not: about") for line in lines)
+    assert "4 tiles/s per worker, measured on 1 slides of the store on cpu; 2 workers" in lines[-1]
 
 
 def test_of_many_slides_some_are_looked_at_and_the_others_judged_by_their_area(config, corner_slide):

@@ -125,7 +125,7 @@ class TestStain:
 
 
 class TestTile:
-    def test_stores_the_grid_and_tells_how_many(self, slide, tmp_path):
+    def test_stores_the_grid_and_reports_how_many(self, slide, tmp_path):
         outcome = tile(slide, store=tmp_path / "store", config=CONFIG)
         key = tile_key(slide, CONFIG)
         assert outcome == Outcome("corner", "done", n_tiles=35, tiles=key)  # 7 columns, 5 rows
@@ -133,7 +133,7 @@ class TestTile:
         assert len(tiled.grid) == 35
         assert tiled.mask.shape == (round(700 / 16), round(1200 / 16))
 
-    def test_tells_the_recipe_and_the_origin(self, slide, tmp_path):
+    def test_reports_the_recipe_and_the_origin(self, slide, tmp_path):
         tile(slide, store=tmp_path / "store", config=CONFIG)
         attributes = dict(zarr.open_group(tmp_path / "store" / "tiles" / tile_key(slide, CONFIG), mode="r").attrs)
         assert attributes["slide_id"] == "corner"
@@ -141,7 +141,7 @@ class TestTile:
         assert attributes["slide_mpp_xy"] == [0.5, 0.5]
         assert attributes["recipe"] == CONFIG.model_dump(mode="json")
 
-    def test_tells_whose_mask_it_was_and_what_was_dropped(self, slide, tmp_path):
+    def test_reports_whose_mask_it_was_and_what_was_dropped(self, slide, tmp_path):
         tile(slide, store=tmp_path / "store", config=CONFIG)
         group = tmp_path / "store" / "tiles"
         attributes = dict(zarr.open_group(group / tile_key(slide, CONFIG), mode="r").attrs)
@@ -152,11 +152,11 @@ class TestTile:
         )
         outcome = tile(slide, store=tmp_path / "store", config=config)
         stored = zarr.open_group(group / tile_key(slide, config), mode="r")
-        told = dict(stored.attrs)
-        assert told["tissue_mask"] == {"corner.geojson": hashlib.sha256(OUTLINE.encode()).hexdigest()[:32]}
-        assert told["dropped"]["empty"] > 0
+        attributes = dict(stored.attrs)
+        assert attributes["tissue_mask"] == {"corner.geojson": hashlib.sha256(OUTLINE.encode()).hexdigest()[:32]}
+        assert attributes["dropped"]["empty"] > 0
         whole_tiles = (1152 // 64 - 640 // 64) * (384 // 64)  # columns 10–17, rows 0–5
-        assert outcome.n_tiles + sum(told["dropped"].values()) == whole_tiles
+        assert outcome.n_tiles + sum(attributes["dropped"].values()) == whole_tiles
         mask = np.asarray(stored["mask"][...])
         assert mask.shape == (44, 75)
         assert mask.sum() == 32 * 24  # 640 … 1152 by 0 … 384, in pixels of 16
@@ -220,7 +220,7 @@ class TestEmbed:
         apart = np.abs(bag.features[1:].astype(float) - bag.features[:-1]).max(1)
         assert apart.min() > 0.02  # each tile has its own feature, so an exchange would be seen
 
-    def test_tells_the_encoder_in_the_attributes(self, slide, tmp_path, encoder):
+    def test_reports_the_encoder_in_the_attributes(self, slide, tmp_path, encoder):
         run(slide, tmp_path / "store", encoder)
         backbone = load_encoder(encoder)
         group = zarr.open_group(
@@ -247,7 +247,7 @@ class TestEmbed:
         )
 
     def test_features_that_are_not_finite_are_not_stored(self, slide, tmp_path, encoder, monkeypatch):
-        monkeypatch.setattr(stages, "embed_tiles", lambda path, grid, *_, **__: np.full((len(grid), 16), np.nan))
+        monkeypatch.setattr(stages, "embed_tiles", lambda tiles, *_, **__: np.full((len(tiles.grid), 16), np.nan))
         with pytest.raises(SlideError, match="not finite"):
             run(slide, tmp_path / "store", encoder)
         assert not (tmp_path / "store" / "features").exists()
@@ -310,15 +310,15 @@ class TestShared:
         shared, alone = (FeatureStore(tmp_path / name).read_features(key) for name in ("store", "other"))
         for name in ("features", "coords", "cells"):
             np.testing.assert_array_equal(getattr(shared, name), getattr(alone, name))
-        assert not list((tmp_path / "store" / "parts").iterdir())
+        assert FeatureStore(tmp_path / "store").names("parts") == []
 
     def test_fails_with_its_part(self, slide, tmp_path, encoder, small_parts, monkeypatch):
         embed_tiles = stages.embed_tiles
 
-        def fails_late(path, grid, backbone, rows, **options):
+        def fails_late(tiles, backbone, rows, **options):
             if rows.start == 32:
                 raise SlideError("the last tiles cannot be read")
-            return embed_tiles(path, grid, backbone, rows, **options)
+            return embed_tiles(tiles, backbone, rows, **options)
 
         monkeypatch.setattr(stages, "embed_tiles", fails_late)
         made = recipe(tmp_path / "store", encoder)
@@ -360,7 +360,7 @@ class TestShared:
         tile(slide, store=made.store, config=CONFIG)
         embed(SlidePart(slide, range(0, 16), 35), recipe=made)
         embed(whole(slide), recipe=made)
-        assert not list((tmp_path / "store" / "parts").iterdir())
+        assert FeatureStore(tmp_path / "store").names("parts") == []
 
 
 def test_bad_slides_fail_with_their_reason_and_the_others_go_on(slide, tmp_path, paint, scan, encoder):

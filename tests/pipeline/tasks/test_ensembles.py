@@ -15,9 +15,9 @@ def predict(task, *cases):
 
 
 def test_ensemble_sd_is_the_standard_deviation_of_the_predicted_classs_probability():
-    told = predict(GRADE, [[0.0, np.log(3)], [0.0, np.log(9)]], [[0.0, -1.0], [0.0, -1.0]])
-    assert told["prediction"].tolist() == ["3", "2"]
-    np.testing.assert_allclose(told["ensemble_sd"], [np.std([0.75, 0.9], ddof=1), 0], atol=1e-7)
+    predictions = predict(GRADE, [[0.0, np.log(3)], [0.0, np.log(9)]], [[0.0, -1.0], [0.0, -1.0]])
+    assert predictions["prediction"].tolist() == ["3", "2"]
+    np.testing.assert_allclose(predictions["ensemble_sd"], [np.std([0.75, 0.9], ddof=1), 0], atol=1e-7)
 
 
 def test_one_member_has_no_ensemble_sd():
@@ -26,14 +26,14 @@ def test_one_member_has_no_ensemble_sd():
 
 def test_survival_curves_lie_between_the_lowest_and_the_highest_members():
     task = FittedSurvival((12.0,), 60.0, -1.0)
-    told = predict(task, [[0.0, 0.0], [2.0, -1.0]])
+    predictions = predict(task, [[0.0, 0.0], [2.0, -1.0]])
     each = [task.decode(np.array([logits])) for logits in ([0.0, 0.0], [2.0, -1.0])]
     for month in (6, 24, 120):
         own = [one[f"survival_{month}m"][0] for one in each]
-        low, high, middle = (told[f"survival_{month}m{end}"][0] for end in ("_low", "_high", ""))
+        low, high, middle = (predictions[f"survival_{month}m{end}"][0] for end in ("_low", "_high", ""))
         assert low == min(*own, middle)
         assert high == max(*own, middle)
-    np.testing.assert_allclose(told["ensemble_sd"], np.std([one["risk"][0] for one in each], ddof=1))
+    np.testing.assert_allclose(predictions["ensemble_sd"], np.std([one["risk"][0] for one in each], ddof=1))
 
 
 def test_models_of_several_folds_are_averaged():

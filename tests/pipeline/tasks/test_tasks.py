@@ -129,7 +129,7 @@ def test_extreme_logits_stay_finite():
     assert decoded["risk"].tolist() == [0, -4]
 
 
-def test_strata_of_survival_tell_event_and_half():
+def test_strata_of_survival_report_event_and_half():
     strata = SURVIVAL.strata(survival([1, 2, 3, 4, 5, 6, 7, 8], [True] * 4 + [False] * 4))
     assert strata.tolist() == ["died early"] * 2 + ["died late"] * 2 + ["censored early"] * 2 + ["censored late"] * 2
 

@@ -9,11 +9,11 @@ from pipeline.terminal.progress import Effort, rates, track
 
 
 @pytest.mark.parametrize(
-    ("seconds", "count", "told"),
+    ("seconds", "count", "rate"),
     [(10, 25, "2.5 tiles/s"), (10, 5000, "500 tiles/s"), (60, 30, "30.0 tiles/min"), (3600, 2, "2.0 tiles/h")],
 )
-def test_a_rate_is_told_in_a_time_in_which_something_comes(seconds, count, told):
-    assert rates(seconds, {"tiles": count}) == told
+def test_a_rate_is_reported_in_a_time_in_which_something_comes(seconds, count, rate):
+    assert rates(seconds, {"tiles": count}) == rate
 
 
 def test_where_there_is_no_terminal_items_pass_and_nothing_is_shown(monkeypatch):

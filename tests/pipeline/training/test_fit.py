@@ -88,7 +88,7 @@ def test_the_state_of_the_global_generators_does_not_matter(learned):
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_training_lowers_the_loss_and_tells_the_classes(learned):
+def test_training_lowers_the_loss_and_reports_the_classes(learned):
     model, history = train(learned, epochs=25)
     assert len(history) == 25
     assert history[-1].train < 0.5 * history[0].train
@@ -167,7 +167,7 @@ def test_no_training_step_has_fewer_cases_than_the_model_needs(learned, batch_ca
     assert seen == expected
 
 
-def test_training_that_diverges_is_told_with_a_remedy(learned):
+def test_training_that_diverges_is_reported_with_a_remedy(learned):
     broken = SimpleNamespace(n_outputs=2, encode=learned[0].encode, loss=lambda logits, targets: logits.sum() * np.nan)
     with pytest.raises(FloatingPointError, match=r"training diverged: task nan.*a lower learning rate \(train.lr\)"):
         train((broken, learned[1]))

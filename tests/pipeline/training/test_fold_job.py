@@ -14,6 +14,7 @@ from pipeline.config.schema import ModelCandidate
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
+from pipeline.tasks import TASKS
 from pipeline.training import finished_fold
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import predict_logits
@@ -80,7 +81,7 @@ def make(store, tmp_path):
         given = {"slides": "slides", "genes": "genes.csv", "store": str(store)}
         config = load_config(given, sets=[*SETTINGS, *sets])
         job = FoldJob(
-            task=task,
+            task=TASKS[task],
             fold=Fold(0, TRAIN, (), TEST),
             labels=labels,
             vocabulary=("2", "3", "4") if task == "grade" else (),
@@ -103,7 +104,7 @@ def make(store, tmp_path):
     return make
 
 
-def told(job, name="predictions.csv"):
+def read_output(job, name="predictions.csv"):
     run_fold(job)
     return pd.read_csv(job.out / name, dtype={"case_id": str}, float_precision="round_trip")
 
@@ -128,27 +129,29 @@ def test_labels_of_test_cases_never_influence_predictions(make, task):
         other[["survival_months", "event"]] = labels[["survival_months", "event"]]
     first, second = make(task=task, sets=baselines), make(task=task, sets=baselines, labels=other)
     assert not first.labels.equals(second.labels)
-    pd.testing.assert_frame_equal(told(first), told(second), check_exact=True)
-    pd.testing.assert_frame_equal(told(first, "baselines.csv"), told(second, "baselines.csv"), check_exact=True)
+    pd.testing.assert_frame_equal(read_output(first), read_output(second), check_exact=True)
     pd.testing.assert_frame_equal(
-        told(first, "single_modality.csv"), told(second, "single_modality.csv"), check_exact=True
+        read_output(first, "baselines.csv"), read_output(second, "baselines.csv"), check_exact=True
+    )
+    pd.testing.assert_frame_equal(
+        read_output(first, "single_modality.csv"), read_output(second, "single_modality.csv"), check_exact=True
     )
 
 
 def test_labels_of_training_cases_do(make):
-    assert not told(make()).equals(told(make(labels=other_labels(TRAIN))))
+    assert not read_output(make()).equals(read_output(make(labels=other_labels(TRAIN))))
 
 
 def test_scaling_is_learned_from_training_cases_alone(make):
     _, genes = cohort()
     genes.loc[TEST[0], GENES[:8]] = 1000.0
-    first, second = told(make()).set_index("case_id"), told(make(genes=genes)).set_index("case_id")
+    first, second = read_output(make()).set_index("case_id"), read_output(make(genes=genes)).set_index("case_id")
     others = list(TEST[1:])
     pd.testing.assert_frame_equal(first.loc[others], second.loc[others], check_exact=True)
     assert not first.loc[TEST[0]].equals(second.loc[TEST[0]])
     _, genes = cohort()
     genes.loc[TRAIN[0], "G5"] = 3.0
-    assert not told(make(genes=genes)).set_index("case_id").loc[others].equals(first.loc[others])
+    assert not read_output(make(genes=genes)).set_index("case_id").loc[others].equals(first.loc[others])
 
 
 def test_the_same_job_gives_the_same_predictions_to_the_last_digit(make):
@@ -163,22 +166,22 @@ def test_the_same_job_gives_the_same_predictions_to_the_last_digit(make):
 def test_defining_features_are_not_looked_at(make):
     _, genes = cohort()
     genes["IDH1_mut"] = 1 - genes["IDH1_mut"]
-    pd.testing.assert_frame_equal(told(make()), told(make(genes=genes)), check_exact=True)
-    assert not told(make(defining=())).equals(told(make(genes=genes, defining=())))
+    pd.testing.assert_frame_equal(read_output(make()), read_output(make(genes=genes)), check_exact=True)
+    assert not read_output(make(defining=())).equals(read_output(make(genes=genes, defining=())))
 
 
 def test_covariates_become_one_more_group(make):
     job = make(covariates=("age",))
     labels, _ = cohort()
     labels.loc[list(TEST), "age"] = labels.loc[list(TEST), "age"].to_numpy()[::-1]
-    first, second = told(job), told(make(covariates=("age",), labels=labels))
+    first, second = read_output(job), read_output(make(covariates=("age",), labels=labels))
     assert load_model(job.out / "model").scaler.groups["covariate"] == ["age"]
     assert not np.allclose(first["probability_2"], second["probability_2"], atol=0)
 
 
 def test_members_are_apart_and_answer_together(make):
     three, one = make(), make(sets=["train.members=1"])
-    assert not told(three).equals(told(one))
+    assert not read_output(three).equals(read_output(one))
     first, *others = load_model(three.out / "model").model.members
     (alone,) = load_model(one.out / "model").model.members
     for name, weight in alone.state_dict().items():
@@ -190,14 +193,14 @@ def test_a_model_is_put_on_what_is_linear_in_the_covariates(make):
     labels, _ = cohort()
     labels["age"] = np.where(labels["grade"] == "4", 70.0, 30.0) + np.arange(len(labels)) % 3
     untrained = {"covariates": ("age",), "labels": labels}
-    told_of_4 = {}
+    probability_of_4 = {}
     for linear in ("true", "false"):
         job = make(sets=["train.lr=1e-9", f"train.linear={linear}"], **untrained)
-        told_of_4[linear] = told(job).set_index("case_id")["probability_4"]
+        probability_of_4[linear] = read_output(job).set_index("case_id")["probability_4"]
         assert isinstance(load_model(job.out / "model").model.members[0], LinearBlend) == (linear == "true")
     old = labels.loc[list(TEST), "age"] > 50
-    assert told_of_4["true"][old].min() > told_of_4["true"][~old].max()
-    gap = {linear: p[old].mean() - p[~old].mean() for linear, p in told_of_4.items()}
+    assert probability_of_4["true"][old].min() > probability_of_4["true"][~old].max()
+    gap = {linear: p[old].mean() - p[~old].mean() for linear, p in probability_of_4.items()}
     assert gap["true"] > 10 * abs(gap["false"])  # an untrained network knows nothing of age
 
 
@@ -205,16 +208,16 @@ def test_slides_alone_are_read_without_genes(make):
     _, genes = cohort()
     sets = ["model=abmil", "train.epochs=1"]
     one, other = make(task="survival", sets=sets), make(task="survival", sets=sets, genes=genes * -2)
-    pd.testing.assert_frame_equal(told(one), told(other), check_exact=True)
+    pd.testing.assert_frame_equal(read_output(one), read_output(other), check_exact=True)
 
 
 def test_every_test_case_is_predicted_once_and_those_with_both_sides_from_either(make):
     job = make()
-    assert told(job)["case_id"].tolist() == list(TEST)
-    alone = told(job, "single_modality.csv")
+    assert read_output(job)["case_id"].tolist() == list(TEST)
+    alone = read_output(job, "single_modality.csv")
     assert alone["modality"].value_counts().to_dict() == {"slides": 5, "genes": 5}
     assert TEST[-1] not in set(alone["case_id"])
-    history = told(job, "history.csv")
+    history = read_output(job, "history.csv")
     assert list(zip(history["member"], history["epoch"], strict=True)) == [(m, e) for m in range(5) for e in (1, 2)]
     assert history["train"].nunique() == 10
 
@@ -224,7 +227,8 @@ def test_predictions_from_one_modality_follow_that_modality_only(make):
     _, genes = cohort()
     genes.loc[list(TEST), GENES[:8]] += 3.0
     before, after = (
-        told(job, "single_modality.csv").set_index(["modality", "case_id"]) for job in (make(), make(genes=genes))
+        read_output(job, "single_modality.csv").set_index(["modality", "case_id"])
+        for job in (make(), make(genes=genes))
     )
     pd.testing.assert_frame_equal(before.loc["slides"], after.loc["slides"], check_exact=True)
     assert not np.isclose(before.loc["genes", "probability_4"], after.loc["genes", "probability_4"], atol=1e-6).any()
@@ -236,26 +240,26 @@ def test_predictions_from_one_modality_follow_that_modality_only(make):
 
 def test_slides_alone(make):
     job = make(genes=pd.DataFrame(index=CASES[:0]), fold=Fold(0, TRAIN, (), TEST[:-1]), sets=["baselines=all"])
-    assert told(job)["case_id"].tolist() == list(TEST[:-1])
-    assert set(told(job, "baselines.csv")["baseline"]) == {"clinical", "slides"}
+    assert read_output(job)["case_id"].tolist() == list(TEST[:-1])
+    assert set(read_output(job, "baselines.csv")["baseline"]) == {"clinical", "slides"}
     assert load_model(job.out / "model").scaler is None
 
 
 def test_genes_alone(make):
     job = make(bags={}, encoder=None, sets=["baselines=all"])
-    assert told(job)["case_id"].tolist() == list(TEST)
-    assert set(told(job, "baselines.csv")["baseline"]) == {"clinical", "genes"}
+    assert read_output(job)["case_id"].tolist() == list(TEST)
+    assert set(read_output(job, "baselines.csv")["baseline"]) == {"clinical", "genes"}
     assert not (job.out / "single_modality.csv").exists()
 
 
 def test_the_job_trains_its_contender_with_its_settings(make):
-    rival = make(sets=["model=[umeml,abmil]", "models.abmil.attention=3"])
-    rival = replace(rival, candidate=rival.config.candidates()[1])
+    comparator = make(sets=["model=[umeml,abmil]", "models.abmil.attention=3"])
+    comparator = replace(comparator, candidate=comparator.config.candidates()[1])
     alone = make(sets=["model=abmil", "models.abmil.attention=3"])
-    pd.testing.assert_frame_equal(told(rival), told(alone), check_exact=True)
-    assert load_model(rival.out / "model").model_name == "abmil"
-    assert load_model(rival.out / "model").settings.attention == 3
-    assert not told(rival).equals(told(make()))
+    pd.testing.assert_frame_equal(read_output(comparator), read_output(alone), check_exact=True)
+    assert load_model(comparator.out / "model").model_name == "abmil"
+    assert load_model(comparator.out / "model").settings.attention == 3
+    assert not read_output(comparator).equals(read_output(make()))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +268,7 @@ def test_the_job_trains_its_contender_with_its_settings(make):
 )
 def test_the_baseline_on_slides_is_left_out_where_it_is_the_model_itself(make, models, expected):
     job = make(sets=[f"model={models}", "baselines=all"])
-    assert set(told(job, "baselines.csv")["baseline"]) == expected
+    assert set(read_output(job, "baselines.csv")["baseline"]) == expected
 
 
 def test_a_rival_has_no_baselines(make):
@@ -371,7 +375,7 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
     labels.loc[TRAIN[0], "survival_months"] += 1e-9
     genes.loc[TRAIN[0], "G0"] += 1e-9
     changed = {
-        "task": replace(job, task="survival"),
+        "task": replace(job, task=TASKS["survival"]),
         "fold": replace(job, fold=Fold(0, TRAIN[1:], (), TEST)),
         "labels": replace(job, labels=labels),
         "vocabulary": replace(job, vocabulary=("2", "4", "3")),
@@ -420,10 +424,10 @@ def test_the_final_model_is_trained_on_every_labelled_case(make):
 
 @pytest.mark.parametrize("task", ["grade", "survival"])
 def test_a_model_with_subspaces_is_led_by_its_two_groups_of_genes(make, task):
-    """The third group reaches the linear part alone, and that only where the task has a risk that is linear in genes."""
+    """The third group reaches the linear logits alone, and that only where the task has a risk that is linear in genes."""
     given = {"gene_sets": {"tumour": ["G0", "G1", "G4"], "microenvironment": ["G1", "G2"]}, "gene_notes": ("a",)}
     job = make(task=task, sets=SUBSPACE, **given)
-    predictions = told(job)
+    predictions = read_output(job)
     assert predictions["case_id"].tolist() == list(TEST)
     trained = load_model(job.out / "model")
     assert list(trained.scaler.groups) == ["tumour", "microenvironment", "ungrouped"]
@@ -433,7 +437,7 @@ def test_a_model_with_subspaces_is_led_by_its_two_groups_of_genes(make, task):
     assert "consistency" in pd.read_csv(job.out / "history.csv")
     _, genes = cohort()
     genes[["G3", "G5", "G6", "G7"]] = genes[["G3", "G5", "G6", "G7"]].to_numpy()[::-1]
-    same = told(make(task=task, sets=SUBSPACE, genes=genes, **given)).equals(predictions)
+    same = read_output(make(task=task, sets=SUBSPACE, genes=genes, **given)).equals(predictions)
     assert same == (task == "grade")
 
 
@@ -479,7 +483,7 @@ def test_how_many_cases_were_pooled_is_noted(make):
     assert notes == {128: [], 1e-4: ["subspace: 12 of 12 training cases pooled, up to 4 times by 2"]}
 
 
-def test_a_subspace_that_is_lost_in_a_fold_is_told(make):
+def test_a_subspace_that_is_lost_in_a_fold_is_reported(make):
     _, genes = cohort()
     genes.loc[list(TRAIN), "G2"] = 1.0
     job = make(sets=SUBSPACE, genes=genes, gene_sets={"tumour": ["G0", "G1"], "microenvironment": ["G2"]})
@@ -505,7 +509,7 @@ def test_every_model_is_trained_and_handed_out_for_every_task(make, name):
     own = {"subspace": SUBSPACE, "transmil": ["models.transmil.hidden=16"], "mcat": ["models.mcat.hidden=16"]}
     for task in ("grade", "survival"):
         job = make(task=task, sets=[*own.get(name, ()), f"model={name}", "train.members=1", "train.epochs=1"])
-        predictions = told(job)
+        predictions = read_output(job)
         assert predictions["case_id"].tolist() == list(TEST)
         outputs = [column for column in predictions if column.startswith("probability_") or column == "risk"]
         assert predictions[outputs].notna().all(axis=None)

@@ -8,7 +8,7 @@ from models.snn import SNNConfig
 from models.types import ModelOutput
 from pipeline.config.train import TrainConfig
 from pipeline.planning.splits import Fold
-from pipeline.tasks import TASKS, Survival
+from pipeline.tasks import BUILT_IN, TASKS, Survival
 from pipeline.training import learning
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import Epoch
@@ -112,7 +112,7 @@ def test_a_network_that_learned_nothing_costs_nothing(monkeypatch):
 
 def test_curves_are_those_that_left_out_cases_had():
     """Logits that are five times too sure: the curves are as wide as the hazards all the same."""
-    fitted = Survival().fit(LABELS, ())
+    fitted = Survival("survival", BUILT_IN["survival"]).fit(LABELS, ())
     too_sure = logits_of(5 * HAZARD)
     calibrated = fitted.calibrated(too_sure, LABELS)
     months = np.array([12.0, 24.0, 60.0, 79.0])

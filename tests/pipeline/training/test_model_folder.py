@@ -9,6 +9,7 @@ import torch
 from models.ensemble import Ensemble
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
+from pipeline.tasks import TASKS
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
 from pipeline.training.model_folder import TrainedModel, load_model, save_model
@@ -34,7 +35,7 @@ def trained(matrix):
     model = Ensemble([UMEML(WIDTH, scaler.group_dims, 3, config) for _ in range(2)]).eval()
     task = FittedClassification("grade", ("2", "3", "4"), (8, 4, 2))
     facts = {"encoder": {"name": "x"}, "covariates": []}
-    return TrainedModel(model, "umeml", config, "grade", task, scaler, WIDTH, facts)
+    return TrainedModel(model, "umeml", config, TASKS["grade"], task, scaler, WIDTH, facts)
 
 
 def predict(trained, matrix):
@@ -76,7 +77,7 @@ def test_a_model_without_genes_and_with_survival(tmp_path):
     config = UMEMLConfig(hidden=8, heads=2, blocks=1)
     task = FittedSurvival((1 / 3,), 60.1, -0.7)
     model = Ensemble([UMEML(WIDTH, [], 2, config)])
-    save_model(tmp_path / "m", TrainedModel(model, "umeml", config, "survival", task, None, WIDTH, {}))
+    save_model(tmp_path / "m", TrainedModel(model, "umeml", config, TASKS["survival"], task, None, WIDTH, {}))
     loaded = load_model(tmp_path / "m")
     assert loaded.scaler is None
     assert loaded.task == task
@@ -113,8 +114,8 @@ def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
 
 
 def test_a_model_appears_only_when_all_of_it_is_written(trained, tmp_path, monkeypatch):
-    def stopped(draft, folder):
-        assert sorted(path.name for path in draft.iterdir()) == ["model.json", "weights.safetensors"]
+    def stopped(temporary, folder):
+        assert sorted(path.name for path in temporary.iterdir()) == ["model.json", "weights.safetensors"]
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pathlib.Path.rename", stopped)
@@ -135,7 +136,7 @@ def test_a_later_format_is_refused(trained, tmp_path):
     path = tmp_path / "m" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     with pytest.raises(
-        InputError, match=r"model.json has format 99, this version reads format 5; use the version that wrote"
+        InputError, match=r"model.json has format 99, this version reads format 6; use the version that wrote"
     ):
         load_model(tmp_path / "m")
 
@@ -144,7 +145,7 @@ def test_a_later_format_is_refused(trained, tmp_path):
 def test_a_broken_description_is_refused(trained, tmp_path, text):
     save_model(tmp_path / "m", trained)
     (tmp_path / "m" / "model.json").write_text(text)
-    with pytest.raises(InputError, match=r"model.json is broken"):
+    with pytest.raises(InputError, match=r"model.json is damaged"):
         load_model(tmp_path / "m")
 
 
@@ -180,19 +181,19 @@ def test_whatever_a_description_says_it_ends_in_a_model_or_in_an_input_error(tra
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"members": 10**12}, "1000000000000 members of"),
         ({"settings": {"blocks": 10**9, "hidden": 8, "heads": 2}}, "the model has more weights than the"),
-        ({"settings": {"hidden": 1 << 40, "heads": 2}}, "is broken"),
+        ({"settings": {"hidden": 1 << 40, "heads": 2}}, "is damaged"),
         ({"patch_dim": 1 << 40}, "weights do not fit the model"),
     ],
 )
-def test_a_description_that_asks_for_absurd_memory_is_refused(trained, tmp_path, change, told):
+def test_a_description_that_asks_for_absurd_memory_is_refused(trained, tmp_path, change, message):
     save_model(tmp_path / "m", trained)
     path = tmp_path / "m" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load_model(tmp_path / "m")
 
 
@@ -208,7 +209,7 @@ def test_broken_weights_are_refused(trained, tmp_path):
     save_model(tmp_path / "m", trained)
     weights = tmp_path / "m" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"weights.safetensors is broken .*; copy it from its run again"):
+    with pytest.raises(InputError, match=r"weights.safetensors is damaged .*; copy it from its run again"):
         load_model(tmp_path / "m")
 
 

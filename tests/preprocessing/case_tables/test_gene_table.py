@@ -54,7 +54,7 @@ def test_counts_of_reads_are_no_genes(write, name):
         assert any(f"left out: {name}" in note for note in table.notes)
 
 
-def test_the_line_of_a_row_is_told_though_others_were_left_out_above_it(write):
+def test_the_line_of_a_row_is_reported_though_others_were_left_out_above_it(write):
     text = "# v36\ngene_id,gene_name,TCGA-06-0125\nN_unmapped,,9\nN_noFeature,,8\nE1,EGFR,1\n,,2\n"
     with pytest.raises(InputError, match="row 6 has no gene name in column gene_name"):
         read_genes(write(text))
@@ -62,7 +62,7 @@ def test_the_line_of_a_row_is_told_though_others_were_left_out_above_it(write):
     assert [row.id for row in read_genes(write(upright)).dropped] == ["row 6"]
 
 
-def test_genes_that_share_a_symbol_or_have_none_are_told_apart_by_another_name(write):
+def test_genes_that_share_a_symbol_or_have_none_are_reported_apart_by_another_name(write):
     text = (
         "Hugo_Symbol\tEntrez_Gene_Id\tTCGA-06-0125-01\nEGFR\t1956\t1\n\t100\t2\nSLC35E2\t728661\t3\nSLC35E2\t9906\t4\n"
     )
@@ -124,7 +124,7 @@ def test_a_firehose_table_is_read_with_its_second_header(write):
     assert read_genes(write(text)).values.to_dict("list") == {"?|100130426": [0], "EGFR|1956": [7.5]}
 
 
-def test_a_column_that_r_renamed_is_dropped_and_said(write):
+def test_a_column_that_r_renamed_is_dropped_and_reported(write):
     table = read_genes(write("gene,TCGA.06.0125.01A,TCGA.06.0125.1\nEGFR,1,2\nTP53,3,4\n"))
     assert table.values.index.tolist() == ["TCGA-06-0125"]
     assert [(drop.id, drop.reason) for drop in table.dropped] == [

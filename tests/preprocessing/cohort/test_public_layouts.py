@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from preprocessing.case_tables.options import TableOptions
-from preprocessing.cohort import describe_cases, load_cohort
+from preprocessing.cohort import CohortFiles, CohortOptions, describe_gaps, load_cohort
 from preprocessing.io.errors import InputError
 from preprocessing.tables.sample_types import parse_sample_types
 
@@ -53,8 +53,8 @@ def read(tmp_path):
                 table.to_csv(paths[-1], index=False)
             else:
                 paths[-1].write_bytes(table if isinstance(table, bytes) else table.encode())
-        tables = TableOptions(**options)
-        return load_cohort(None, paths[0], clinical=paths[1], further_tables=further, tables=tables)
+        files = CohortFiles(None, paths[0], paths[1], further)
+        return load_cohort(files, CohortOptions(tables=TableOptions(**options)))
 
     return load
 
@@ -394,11 +394,11 @@ def test_a_sheet_of_a_workbook_and_names_that_excel_turned_into_dates(tmp_path):
     for case, row in zip(OTHER, VALUES.tolist(), strict=True):
         sheet.append([case, *row, 1.5 * row[0]])
     book.save(tmp_path / "s.xlsx")
-    cohort = load_cohort(None, tmp_path / "s.xlsx:Expression")
+    cohort = load_cohort(CohortFiles(genes=tmp_path / "s.xlsx:Expression"))
     assert cohort.omics.features[: len(GENES)] == tuple(GENES)
     assert any("1 genes are called like dates (2024-09-02)" in note for note in warnings(cohort))
     with pytest.raises(InputError, match='no sheet "Other"; it has Sheet, Expression'):
-        load_cohort(None, tmp_path / "s.xlsx:Other")
+        load_cohort(CohortFiles(genes=tmp_path / "s.xlsx:Other"))
 
 
 # --- Cases that leave -------------------------------------------------------------------------------------------------
@@ -454,7 +454,7 @@ def test_other_samples_are_counted_and_left_out_unless_selected(read, column, pr
     assert any(
         f"sample types: 18 primary, 6 {name} (by column {column}; --sample-types selects)" in n for n in cohort.notes
     )
-    sentences = describe_cases(cohort, ("survival_months", "event"), OTHER[:18], [])
+    sentences = describe_gaps(cohort, "survival_months", [])
     assert f"6 cases left out: 6 sample type {name}, not primary" in sentences
     everything = read(matrix(OTHER).reset_index(names="case_id"), clinical, sample_types=parse_sample_types("all"))
     assert everything.used_cases() == OTHER
@@ -483,7 +483,7 @@ def test_cases_without_a_label_are_counted_by_reason(read):
     (warning,) = warnings(cohort)
     assert "2 of 15 dead have no date and 3 of 8 living no follow-up; of the 18 cases that remain 13 died" in warning
     labelled = cohort.labels.index[cohort.labels[["survival_months", "event"]].notna().all(axis=1)]
-    sentences = describe_cases(cohort, ("survival_months", "event"), labelled, sorted(set(TCGA) - set(labelled)))
+    sentences = describe_gaps(cohort, "survival_months", sorted(set(TCGA) - set(labelled)))
     assert sentences[0] == (
         "6 usable cases without label: 3 living without follow-up; 2 dead without a date; 1 no vital status and no time"
     )
@@ -536,7 +536,7 @@ def test_an_event_by_which_age_lengthens_survival_is_warned_of(tmp_path):
             {"case_id": ids, "survival_months": np.minimum(death, censoring), "event": event, "age": age}
         )
         frame.to_csv(tmp_path / "c.csv", index=False)
-        cohort = load_cohort(None, tmp_path / "g.csv", clinical=tmp_path / "c.csv")
+        cohort = load_cohort(CohortFiles(genes=tmp_path / "g.csv", clinical=tmp_path / "c.csv"))
         assert len([note for note in warnings(cohort) if "if 1 means alive, call it censorship" in note]) == n_warnings
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from preprocessing.features import embedding
-from preprocessing.features.embedding import WAITING_BATCHES, embed_tiles, read_ahead
+from preprocessing.features.embedding import WAITING_BATCHES, SlideTiles, embed_tiles, read_ahead
 from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.tiles import TileConfig, read_tile, tile_slide
@@ -37,7 +37,7 @@ def pixels(corner_slide, grid):
 
 class TestOnTheCPU:
     def embed(self, slide, grid, encoder, rows):
-        return embed_tiles(slide.path, grid, encoder, rows, gpu_tiles=0, readers=0)
+        return embed_tiles(SlideTiles(slide.path, grid), encoder, rows, gpu_tiles=0, readers=0)
 
     def test_features_are_those_of_each_tile_in_order(self, corner_slide, grid, encoder, pixels):
         features = self.embed(corner_slide, grid, encoder, range(35))
@@ -58,7 +58,7 @@ class TestReadingAhead:
     def test_brings_every_tile_once(self, corner_slide, grid, pixels, readers, at_once):
         seen = []
         for batch, tiles in read_ahead(
-            corner_slide.path, grid, range(2, 35), at_once=at_once, readers=readers, pinned=False
+            SlideTiles(corner_slide.path, grid), range(2, 35), at_once=at_once, readers=readers, pinned=False
         ):
             assert 1 <= len(batch) == len(tiles) <= at_once
             np.testing.assert_array_equal(tiles, pixels[batch.start : batch.stop])
@@ -76,7 +76,9 @@ class TestReadingAhead:
             return read_tile(reader, grid, row)
 
         monkeypatch.setattr(embedding, "read_tile", noted)
-        with closing(read_ahead(corner_slide.path, grid, range(35), at_once=3, readers=2, pinned=False)) as batches:
+        with closing(
+            read_ahead(SlideTiles(corner_slide.path, grid), range(35), at_once=3, readers=2, pinned=False)
+        ) as batches:
             next(batches)
             assert waiting.wait(20)
             time.sleep(0.3)  # in which the threads would go on
@@ -91,7 +93,7 @@ class TestReadingAhead:
 
         monkeypatch.setattr(embedding, "read_tile", fails)
         with pytest.raises(openslide.OpenSlideError, match="torn tile"):
-            for _ in read_ahead(corner_slide.path, grid, range(35), at_once=4, readers=3, pinned=False):
+            for _ in read_ahead(SlideTiles(corner_slide.path, grid), range(35), at_once=4, readers=3, pinned=False):
                 pass
 
 
@@ -111,7 +113,7 @@ class Stream:
 
 
 def test_the_next_batch_is_queued_before_the_last_is_fetched(corner_slide, grid, pixels, monkeypatch):
-    """With streams that only write down what is asked of them; where there is no pinned memory, in ordinary memory."""
+    """With streams that only write down what is queued; where there is no pinned memory, in ordinary memory."""
     Stream.events.clear()
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
@@ -126,7 +128,7 @@ def test_the_next_batch_is_queued_before_the_last_is_fetched(corner_slide, grid,
             return tiles.float().mean((1, 2))
 
     monkeypatch.setattr(torch.Tensor, "to", lambda x, device, non_blocking: x.clone())
-    found = embed_tiles(corner_slide.path, grid, Encoder(), range(35), gpu_tiles=10, readers=1)
+    found = embed_tiles(SlideTiles(corner_slide.path, grid), Encoder(), range(35), gpu_tiles=10, readers=1)
     monkeypatch.undo()
     np.testing.assert_allclose(found, pixels.mean((1, 2)), rtol=1e-5)
     assert Stream.events.count("queued") == 4
@@ -137,7 +139,9 @@ def test_the_next_batch_is_queued_before_the_last_is_fetched(corner_slide, grid,
 @pytest.mark.cuda
 def test_on_a_gpu_features_are_nearly_those_of_the_cpu(corner_slide, grid, encoder, tiny_vit):
     config = EncoderConfig(name=f"local-dir:{tiny_vit}", precision="float32")
-    there = embed_tiles(corner_slide.path, grid, load_encoder(config, "cuda"), range(35), gpu_tiles=8, readers=2)
-    here = embed_tiles(corner_slide.path, grid, encoder, range(35), gpu_tiles=8, readers=2)
+    there = embed_tiles(
+        SlideTiles(corner_slide.path, grid), load_encoder(config, "cuda"), range(35), gpu_tiles=8, readers=2
+    )
+    here = embed_tiles(SlideTiles(corner_slide.path, grid), encoder, range(35), gpu_tiles=8, readers=2)
     np.testing.assert_allclose(there, here, atol=0.01 * np.abs(here).max())
     assert torch.cuda.is_available()

@@ -258,10 +258,10 @@ class TestDinov2OfTransformers:
         name, spec, state = small_dinov2
         file = tmp_path / "model.safetensors"
         save_file(state, file)
-        asked = []
+        requested = []
 
         def download(repository, filename):
-            asked.append((repository, filename))
+            requested.append((repository, filename))
             return str(file)
 
         monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
@@ -270,7 +270,7 @@ class TestDinov2OfTransformers:
             for w in (None, file, tmp_path)
         }
         assert len(prints) == 1
-        assert asked == [(spec.hub, "model.safetensors")]
+        assert requested == [(spec.hub, "model.safetensors")]
 
     def test_that_lacks_weights_is_refused_with_their_names(self, small_dinov2, tmp_path):
         name, _, state = small_dinov2
@@ -338,10 +338,10 @@ class TestConch:
 
     def test_comes_from_the_hub_as_from_the_file(self, small, monkeypatch):
         file = small[3]
-        asked = []
-        monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *where: asked.append(where) or str(file))
+        requested = []
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *where: requested.append(where) or str(file))
         hub = load_encoder(EncoderConfig(precision="float32", name="conch"))
-        assert asked == [("MahmoodLab/CONCH", "pytorch_model.bin")]
+        assert requested == [("MahmoodLab/CONCH", "pytorch_model.bin")]
         tiles = tiles_of(48)
         np.testing.assert_array_equal(
             hub.embed(tiles),

@@ -70,7 +70,7 @@ def packaged():
 class TestDefault:
     def test_needs_no_network(self, monkeypatch):
         def refused(*arguments, **options):
-            raise AssertionError("a connection was asked for")
+            raise AssertionError("a connection was requested for")
 
         monkeypatch.setattr("socket.socket.connect", refused)
         load_encoder.cache_clear()
@@ -244,15 +244,15 @@ class TestNamedEncoder:
 
     def test_comes_from_the_hub_through_timm(self, monkeypatch, tiny, tiny_vit, named):
         named(hub="owner/tiny", options={"dynamic_img_size": False})
-        create, asked = timm.create_model, []
+        create, requested = timm.create_model, []
 
         def stand_in(name, **options):
-            asked.append((name, options))
+            requested.append((name, options))
             return create(f"local-dir:{tiny_vit}", **options)
 
         monkeypatch.setattr(timm, "create_model", stand_in)
         encoder = load_encoder(EncoderConfig(name="named", precision="float32"))
-        assert asked == [("hf-hub:owner/tiny", {"pretrained": True, "dynamic_img_size": False})]
+        assert requested == [("hf-hub:owner/tiny", {"pretrained": True, "dynamic_img_size": False})]
         np.testing.assert_array_equal(encoder.embed(make_tiles(2)), tiny.embed(make_tiles(2)))
 
     def test_has_the_transform_of_the_table_before_that_of_the_folder(self, tiny_vit, named):
@@ -458,13 +458,13 @@ class TestHubOutOfReach:
     )
 
     def test_ends_at_once_where_the_hub_is_switched_off(self, monkeypatch):
-        """What the hub's own library does without a connection, told before it tries one."""
+        """What the hub's own library does without a connection, before it tries one."""
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         with pytest.raises(InputError, match=rf"encoder: uni could not be loaded \(.*MahmoodLab/UNI .*{self.WAYS_OUT}"):
             load_encoder(EncoderConfig(name="uni"))
 
     @pytest.mark.parametrize(
-        ("error", "told"),
+        ("error", "message"),
         [
             (httpx.ConnectError("Name or service not known"), "ConnectError: Name or service not known"),
             (httpx.ReadTimeout("timed out"), "ReadTimeout: timed out"),
@@ -480,14 +480,14 @@ class TestHubOutOfReach:
         ],
     )
     @pytest.mark.parametrize("name", ["virchow", "hf-hub:owner/model", "resnet18"])
-    def test_tells_the_reason_and_the_ways_out(self, monkeypatch, name, error, told):
+    def test_reports_the_reason_and_the_ways_out(self, monkeypatch, name, error, message):
         def failing(*arguments, **options):
             raise error
 
         monkeypatch.setattr(timm, "create_model", failing)
         with pytest.raises(InputError, match=self.WAYS_OUT) as caught:
             load_encoder(EncoderConfig(name=name))
-        assert f"encoder: {name} could not be loaded ({told})" in str(caught.value)
+        assert f"encoder: {name} could not be loaded ({message})" in str(caught.value)
 
     def test_a_fault_of_the_program_is_not_taken_for_a_missing_network(self, monkeypatch):
         def failing(*arguments, **options):
@@ -538,7 +538,7 @@ class TestPrecision:
         config = EncoderConfig(precision=precision)
         assert config.settled("cpu") is config
 
-    def test_that_was_settled_is_told(self, tiny_vit):
+    def test_that_was_settled_is_reported(self, tiny_vit):
         assert load_encoder(tiny_config(tiny_vit, precision="auto")).describe()["precision"] in ("float32", "bfloat16")
 
 

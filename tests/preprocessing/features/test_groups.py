@@ -176,14 +176,14 @@ def test_imported_features_that_are_damaged_are_to_be_imported_again(store):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_damage_in_a_store_that_cannot_be_written_is_told(store):
+def test_damage_in_a_store_that_cannot_be_written_is_reported(store):
     flip(Path(store.place, "features/A-k/coords/c/0/0"), 900)
     Path(store.place, "features/A-k").chmod(0o500)
     with pytest.raises(DamagedError, match="remove it: it could not be marked"):
         store.read_features("A-k")
 
 
-def test_damage_that_cannot_be_marked_is_told(store, monkeypatch):
+def test_damage_that_cannot_be_marked_is_reported(store, monkeypatch):
     def fails(*_):
         raise OSError(30, "Read-only file system")
 

@@ -105,4 +105,4 @@ def test_parts_are_forgotten_together(store):
     assert store.read_parts("k", [range(0, 3), range(3, 9)]).shape == (9, 6)
     store.drop_parts("k")
     store.drop_parts("k")
-    assert not [name for name in files(store) if name.startswith("parts")]
+    assert not [name for name in files(store) if name.startswith("parts/k")]

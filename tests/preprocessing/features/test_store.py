@@ -90,14 +90,14 @@ class TestStore:
             store.write_features("k", bag, {})
         assert not store.has_features("k")
 
-    def test_attributes_tell_the_origin_in_a_plain_zarr_group(self, store):
+    def test_attributes_report_the_origin_in_a_plain_zarr_group(self, store):
         store.write_features("k", make_bag(), {"slide_id": "S1", "recipe": {"mpp": 0.5}})
         group = zarr.open_group(Path(store.place) / "features" / "k", mode="r")
-        told = dict(group.attrs)
-        assert told.pop("content")["files"] == 6  # three arrays, each a description and a chunk
-        assert set(told.pop("checksums")) == {"features", "coords", "cells"}
-        assert len(told.pop("own_checksum")) == 32
-        assert told == {"format": FORMAT, "name": "features/k", "slide_id": "S1", "recipe": {"mpp": 0.5}}
+        attributes = dict(group.attrs)
+        assert attributes.pop("content")["files"] == 6  # three arrays, each a description and a chunk
+        assert set(attributes.pop("checksums")) == {"features", "coords", "cells"}
+        assert len(attributes.pop("own_checksum")) == 32
+        assert attributes == {"format": FORMAT, "name": "features/k", "slide_id": "S1", "recipe": {"mpp": 0.5}}
         assert group.metadata.zarr_format == 3
         assert set(group) == {"features", "coords", "cells"}
 
@@ -159,8 +159,8 @@ class TestPlace:
         for _ in range(2):
             store.prepare()
             store.check()
-        told = dict(zarr.open_group(store.place, mode="r").attrs)
-        assert told == {"content": "tiles and patch features of whole-slide images", "format": FORMAT}
+        attributes = dict(zarr.open_group(store.place, mode="r").attrs)
+        assert attributes == {"content": "tiles and patch features of whole-slide images", "format": FORMAT}
 
     def test_a_store_of_a_later_format_is_refused(self, store):
         store.prepare()
@@ -199,16 +199,16 @@ class TestPlace:
 
 class TestWriting:
     def everything(self, store):
-        """Groups and drafts."""
-        return sorted(path.name for kind in ("features", "temporary") for path in Path(store.place, kind).glob("*"))
+        """Groups and temporary ones."""
+        return sorted(name for kind in ("features", "temporary") for name in store.names(kind))
 
     def test_the_final_name_appears_last(self, store, monkeypatch):
         publish = FeatureStore._publish
 
         def checked(self, written, name):
             assert not Path(self.place, name).exists()
-            draft = zarr.open_group(Path(self.place, written), mode="r")
-            np.testing.assert_array_equal(draft["cells"][...], make_bag().cells)
+            temporary = zarr.open_group(Path(self.place, written), mode="r")
+            np.testing.assert_array_equal(temporary["cells"][...], make_bag().cells)
             publish(self, written, name)
 
         monkeypatch.setattr(FeatureStore, "_publish", checked)
@@ -255,7 +255,7 @@ class TestWriting:
             (drafts / name).mkdir(parents=True)
         monkeypatch.setattr("socket.gethostname", lambda: "vm")
         store.prepare()
-        assert sorted(path.name for path in drafts.iterdir()) == sorted(names)
+        assert store.names("temporary") == sorted(names)
 
     def test_what_living_writers_have_begun_is_left_to_them(self, store, monkeypatch):
         def during(self, written, name):
@@ -281,7 +281,7 @@ class TestWriting:
         np.testing.assert_array_equal(store.read_features("k").coords, make_bag().coords)
 
     def test_a_store_that_cannot_be_written_says_so(self, store, monkeypatch):
-        def full(draft, final):
+        def full(temporary, final):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("preprocessing.features.groups.os.rename", full)

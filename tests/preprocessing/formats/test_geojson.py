@@ -6,7 +6,7 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
-from preprocessing.formats.geojson import outline, to_geojson
+from preprocessing.formats.geojson import TileObjects, outline, to_geojson
 from preprocessing.tiling.masks import read_mask
 
 CORNER = (30, 50)  # of the scanned part
@@ -22,16 +22,8 @@ def mask():
 
 
 def write(mask, *, size_px=(1200, 700), corner_px=CORNER, values=None, coords=((700, 60), (828, 60))):
-    text = to_geojson(
-        "S",
-        np.array(coords),
-        (128.0, 128.0),
-        mask=mask,
-        size_px=size_px,
-        corner_px=corner_px,
-        values=values or {},
-        colours={2: "#010203"},
-    )
+    tiles = TileObjects(np.array(coords), (128.0, 128.0), values or {}, {2: "#010203"})
+    text = to_geojson("S", tiles, mask=mask, size_px=size_px, corner_px=corner_px)
     return json.loads(text)["features"]
 
 
@@ -76,6 +68,6 @@ def test_the_same_slide_gives_the_same_file_and_no_id_twice(mask):
 
 
 def test_tiles_of_a_scan_that_is_finer_along_one_side_are_longer_there():
-    options = {"mask": None, "size_px": (1200, 700), "corner_px": (0, 0), "values": {}, "colours": {}}
-    (tile,) = json.loads(to_geojson("S", np.array([(100, 50)]), (256.0, 128.0), **options))["features"]
+    tiles = TileObjects(np.array([(100, 50)]), (256.0, 128.0))
+    (tile,) = json.loads(to_geojson("S", tiles, mask=None, size_px=(1200, 700), corner_px=(0, 0)))["features"]
     assert shape(tile["geometry"]).bounds == (100, 50, 356, 178)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from preprocessing.features.store import Bag
-from preprocessing.formats.h5 import Declared, Geometry, read_geometry, read_h5, write_h5
+from preprocessing.formats.h5 import DTYPES, Declared, FeatureFile, Geometry, read_geometry, read_h5, write_h5
 from preprocessing.io.errors import InputError, SlideError
 
 ON_GRID = Geometry(256, 0.5, 256, (0.25, 0.25))  # a 40x slide: a tile is 512 level-0 pixels wide
@@ -19,9 +19,10 @@ def bag(geometry, *, columns=4, rows=3, width=5, dtype=np.float16):
 
 @pytest.fixture
 def written(tmp_path):
-    def write(layout, geometry=ON_GRID, **options):
+    def write(layout, geometry=ON_GRID):
         path = tmp_path / "S.h5"
-        write_h5(path, layout, bag(geometry), geometry, slide_id="S", encoder="uni", **options)
+        content = FeatureFile(bag(geometry), geometry, DTYPES[layout], "uni")
+        write_h5(path, layout, content, slide_id="S")
         return path
 
     return write
@@ -61,9 +62,9 @@ def test_layouts_are_those_of_the_tools(written):
         assert h5["coords"][1].tolist() == [512, 0]
         assert (h5["coords"].attrs["patch_size"], h5["coords"].attrs["patch_level"]) == (512, 0)
     with h5py.File(written("trident")) as h5:
-        told = dict(h5["coords"].attrs)
-        assert (told["patch_size"], told["patch_size_level0"], told["overlap"]) == (256, 512, 0)
-        assert (told["level0_magnification"], told["target_magnification"]) == (40, 20)
+        attributes = dict(h5["coords"].attrs)
+        assert (attributes["patch_size"], attributes["patch_size_level0"], attributes["overlap"]) == (256, 512, 0)
+        assert (attributes["level0_magnification"], attributes["target_magnification"]) == (40, 20)
     with h5py.File(written("stamp")) as h5:
         assert h5["feats"].dtype == np.float16
         assert h5["coords"][1].tolist() == [128.0, 0.0]  # 512 pixels of 0.25 µm
@@ -73,12 +74,12 @@ def test_layouts_are_those_of_the_tools(written):
 
 def test_features_that_float16_does_not_hold_stay_float32(tmp_path):
     wide = Bag(np.full((1, 2), 1e-9, np.float32), np.zeros((1, 2), np.int32), np.zeros((1, 2), np.int32))
-    write_h5(tmp_path / "S.h5", "stamp", wide, ON_GRID, slide_id="S", encoder="uni")
+    write_h5(tmp_path / "S.h5", "stamp", FeatureFile(wide, ON_GRID, DTYPES["stamp"], "uni"), slide_id="S")
     with h5py.File(tmp_path / "S.h5") as h5:
         assert np.array_equal(h5["feats"][...], wide.features)
 
 
-def test_a_file_of_clam_is_refused_until_resolution_and_tile_size_are_said(foreign):
+def test_a_file_of_clam_is_refused_until_resolution_and_tile_size_are_reported(foreign):
     path = foreign(np.ones((12, 5), np.float32), bag(ON_GRID).coords)
     with pytest.raises(InputError, match=r"the side of a tile \(pixels\) is not recorded in the file; set --tile-px"):
         read_geometry(path, "clam", Declared(mpp=0.5))
@@ -90,8 +91,8 @@ def test_a_file_of_clam_is_refused_until_resolution_and_tile_size_are_said(forei
 
 
 def test_what_clams_file_of_patches_says_is_believed(foreign):
-    told = {"patch_size": 256, "patch_level": 1, "downsample": (4.0, 4.0)}
-    path = foreign(np.ones((1, 5), np.float32), np.array([(1024, 0)]), on_coords=told)
+    attributes = {"patch_size": 256, "patch_level": 1, "downsample": (4.0, 4.0)}
+    path = foreign(np.ones((1, 5), np.float32), np.array([(1024, 0)]), on_coords=attributes)
     assert read_geometry(path, "clam", Declared(mpp=1.0)) == Geometry(256, 1.0, 256, (0.25, 0.25))
     with pytest.raises(InputError, match="--mpp"):
         read_geometry(path, "clam", Declared())
@@ -99,19 +100,19 @@ def test_what_clams_file_of_patches_says_is_believed(foreign):
         read_geometry(path, "clam", Declared(mpp=1.0, tile_px=512))
 
 
-def test_tiles_that_lie_closer_than_they_are_wide_are_refused_until_the_overlap_is_said(foreign):
+def test_tiles_that_lie_closer_than_they_are_wide_are_refused_until_the_overlap_is_reported(foreign):
     coords = np.array([(0, 0), (128, 0), (256, 0)])
     path = foreign(np.ones((3, 5), np.float32), coords)
     with pytest.raises(InputError, match=r"lie 128 level-0 pixels apart.*--stride-px.*--slide-mpp"):
         read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256))
-    told = read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256, stride_px=128))
-    assert (told.slide_mpp_xy, told.span_px) == ((0.5, 0.5), (256.0, 256.0))
-    told = read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256, slide_mpp=1.0))
-    assert told.span_px == (128.0, 128.0)
-    assert read_h5(path, "clam", told).bag.cells[:, 0].tolist() == [0, 1, 2]
+    geometry = read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256, stride_px=128))
+    assert (geometry.slide_mpp_xy, geometry.span_px) == ((0.5, 0.5), (256.0, 256.0))
+    geometry = read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256, slide_mpp=1.0))
+    assert geometry.span_px == (128.0, 128.0)
+    assert read_h5(path, "clam", geometry).bag.cells[:, 0].tolist() == [0, 1, 2]
 
 
-def test_a_slide_of_a_single_tile_does_not_tell_its_resolution(foreign):
+def test_a_slide_of_a_single_tile_does_not_report_its_resolution(foreign):
     path = foreign(np.ones((1, 5), np.float32), np.array([(512, 0)]))
     with pytest.raises(SlideError, match=r"no two of its tiles are neighbours.*--slide-mpp"):
         read_geometry(path, "clam", Declared(mpp=0.5, tile_px=256))
@@ -119,17 +120,17 @@ def test_a_slide_of_a_single_tile_does_not_tell_its_resolution(foreign):
 
 
 def test_trident_says_everything_itself(foreign):
-    told = {"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40, "target_magnification": 20}
-    path = foreign(np.ones((12, 5), np.float32), bag(ON_GRID).coords, on_coords=told | {"overlap": 0})
+    attributes = {"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40, "target_magnification": 20}
+    path = foreign(np.ones((12, 5), np.float32), bag(ON_GRID).coords, on_coords=attributes | {"overlap": 0})
     assert read_geometry(path, "trident", Declared()) == ON_GRID
     with pytest.raises(InputError, match=r"0.5 in the file and 1 by --mpp"):
         read_geometry(path, "trident", Declared(mpp=1.0))
 
 
-def test_stamp_needs_no_slide_its_coordinates_are_told_in_pixels_of_the_tiles(foreign):
+def test_stamp_needs_no_slide_its_coordinates_are_reported_in_pixels_of_the_tiles(foreign):
     coords = np.array([(0.0, 0.0), (256.0, 0.0), (256.0, 512.0)])
-    told = {"unit": "um", "tile_size_um": 256.0, "tile_size_px": 224, "extractor": "virchow2-abc"}
-    path = foreign(np.ones((3, 5), np.float16), coords, name="feats", file=told)
+    attributes = {"unit": "um", "tile_size_um": 256.0, "tile_size_px": 224, "extractor": "virchow2-abc"}
+    path = foreign(np.ones((3, 5), np.float16), coords, name="feats", file=attributes)
     geometry = read_geometry(path, "stamp", Declared())
     found = read_h5(path, "stamp", geometry)
     assert geometry.mpp == pytest.approx(256 / 224)

@@ -6,7 +6,7 @@ import tifffile
 
 from preprocessing.formats.colours import SHARES, SIGNED, Scale, rgb
 from preprocessing.formats.h5 import Geometry
-from preprocessing.formats.heatmaps import draw, write_heatmap
+from preprocessing.formats.heatmaps import TileValues, draw, write_heatmap
 
 GEOMETRY = Geometry(256, 0.5, 256, (0.25, 0.26))
 SIZE = (9001, 7003)
@@ -19,7 +19,7 @@ def test_openslide_opens_it_at_the_slides_physical_size(tmp_path):
     path = tmp_path / "h.tiff"
     shares = np.array([0.1, 0.2, 0.7])
     scale = Scale.of_shares(shares, even=1 / 3)
-    write_heatmap(path, "attention", shares, COORDS, GEOMETRY, size_px=SIZE, palette=scale)
+    write_heatmap(path, TileValues("attention", shares, scale), COORDS, GEOMETRY, size_px=SIZE)
     with openslide.OpenSlide(path) as slide:
         mpp = [float(slide.properties[f"openslide.mpp-{axis}"]) for axis in "xy"]
         for axis in (0, 1):
@@ -39,7 +39,7 @@ def test_openslide_opens_it_at_the_slides_physical_size(tmp_path):
 def test_prototypes_have_the_colours_that_are_given(tmp_path):
     path = tmp_path / "p.tiff"
     seen = np.array([1, 2, 2])
-    write_heatmap(path, "prototype", seen, COORDS, GEOMETRY, size_px=SIZE, palette={1: "#010203", 2: "#0a0b0c"})
+    write_heatmap(path, TileValues("prototype", seen, {1: "#010203", 2: "#0a0b0c"}), COORDS, GEOMETRY, size_px=SIZE)
     picture = tifffile.imread(path)
     assert {tuple(colour) for colour in np.unique(picture.reshape(-1, 3), axis=0)} == {
         (1, 2, 3),
@@ -54,8 +54,8 @@ def test_of_tiles_that_overlap_the_higher_value_is_on_top():
     geometry = Geometry(256, 0.5, 128, (0.5, 0.5))
     coords = np.array([(0, 0), (128, 0)])
     scale = Scale(0.0, 0.5, 1.0, SHARES)
-    low_first = draw(np.array([0.1, 1.0]), coords, geometry, size_px=(512, 512), palette=scale)
-    high_first = draw(np.array([1.0, 0.1]), coords, geometry, size_px=(512, 512), palette=scale)
+    low_first = draw(TileValues("attention", np.array([0.1, 1.0]), scale), coords, geometry, size_px=(512, 512))
+    high_first = draw(TileValues("attention", np.array([1.0, 0.1]), scale), coords, geometry, size_px=(512, 512))
     middle = (slice(4, 28), slice(18, 30))  # of both tiles: level-0 pixels 144 to 240, at 8 a pixel
     assert (low_first[middle] == rgb(SHARES[-1])).all()
     assert (high_first[middle] == rgb(SHARES[-1])).all()
@@ -63,7 +63,9 @@ def test_of_tiles_that_overlap_the_higher_value_is_on_top():
 
 def test_contributions_that_are_all_zero_are_white():
     palette = Scale.signed(np.zeros(1))
-    picture = draw(np.zeros(1), np.zeros((1, 2), np.int32), GEOMETRY, size_px=(512, 512), palette=palette)
+    picture = draw(
+        TileValues("attention", np.zeros(1), palette), np.zeros((1, 2), np.int32), GEOMETRY, size_px=(512, 512)
+    )
     assert picture[0, 0].tolist() == list(rgb(SIGNED[1]))
 
 
@@ -73,7 +75,7 @@ def test_attention_that_is_nearly_even_has_nearly_one_colour_and_says_so_in_the_
     coords, size = np.rint(cells * SPAN).astype(np.int32), tuple(np.ceil(20 * SPAN).astype(int).tolist())
     shares = even * np.linspace(0.97, 1.03, 400)
     scale = Scale.of_shares(shares, even=even)
-    write_heatmap(path, "attention", shares, coords, GEOMETRY, size_px=size, palette=scale)
+    write_heatmap(path, TileValues("attention", shares, scale), coords, GEOMETRY, size_px=size)
     with tifffile.TiffFile(path) as tiff:
         picture = tiff.pages[0].asarray()
         assert json.loads(tiff.pages[0].description)["note"] == "nearly even: not informative"

@@ -21,8 +21,8 @@ def dead():
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
     path = tmp_path / "a.csv"
-    with atomic_file(path) as draft:
-        draft.write_text("new")
+    with atomic_file(path) as temporary:
+        temporary.write_text("new")
         assert not path.exists()
     assert [one.name for one in tmp_path.iterdir()] == ["a.csv"]
 
@@ -30,9 +30,9 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
 def test_the_draft_itself_becomes_the_file_so_that_no_reader_meets_half_of_it(tmp_path):
     path = tmp_path / "a.csv"
     write_text(path, "old")
-    with atomic_file(path) as draft:
-        draft.write_text("new and longer")
-        written = draft.stat().st_ino
+    with atomic_file(path) as temporary:
+        temporary.write_text("new and longer")
+        written = temporary.stat().st_ino
     with path.open() as new:
         assert (os.fstat(new.fileno()).st_ino, new.read()) == (written, "new and longer")
     with path.open() as reader:
@@ -40,8 +40,8 @@ def test_the_draft_itself_becomes_the_file_so_that_no_reader_meets_half_of_it(tm
         assert reader.read() == "new and longer"  # who had opened it reads on in what it was
 
 
-def interrupt(draft, name, error):
-    (draft / name if draft.is_dir() else draft).write_text("half")
+def interrupt(temporary, name, error):
+    (temporary / name if temporary.is_dir() else temporary).write_text("half")
     raise error
 
 
@@ -51,8 +51,8 @@ def test_what_is_interrupted_leaves_what_was_there(tmp_path, error):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").touch()
     for whole in (atomic_file(tmp_path / "a.csv"), atomic_folder(tmp_path / "model")):
-        with pytest.raises(error), whole as draft:
-            interrupt(draft, "new", error)
+        with pytest.raises(error), whole as temporary:
+            interrupt(temporary, "new", error)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["a.csv", "model", "model/old"]
     assert (tmp_path / "a.csv").read_text() == "old"
 
@@ -76,8 +76,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_a_folder_takes_the_place_of_the_old_one_with_nothing_of_it(tmp_path):
     for name in ("old", "new"):
-        with atomic_folder(tmp_path / "deep" / "model") as draft:
-            (draft / name).touch()
+        with atomic_folder(tmp_path / "deep" / "model") as temporary:
+            (temporary / name).touch()
     assert [path.name for path in (tmp_path / "deep").rglob("*")] == ["model", "new"]
 
 
@@ -158,14 +158,14 @@ class TestPowerCut:
         assert (file, new, folder) == (old, tmp_path / "a.csv", tmp_path)
 
     def test_a_folder_is_on_the_disk_with_all_it_holds_before_it_has_its_name(self, tmp_path, steps):
-        with atomic_folder(tmp_path / "model") as draft:
-            (draft / "deep").mkdir()
+        with atomic_folder(tmp_path / "model") as temporary:
+            (temporary / "deep").mkdir()
             for name in ("a", "deep/b"):
-                (draft / name).write_text("content")
+                (temporary / name).write_text("content")
         renamed = [step for step in steps if isinstance(step, tuple)]
-        assert renamed == [(draft, tmp_path / "model")]
+        assert renamed == [(temporary, tmp_path / "model")]
         where = steps.index(renamed[0])
-        assert set(steps[:where]) == {draft, draft / "a", draft / "deep", draft / "deep/b"}
+        assert set(steps[:where]) == {temporary, temporary / "a", temporary / "deep", temporary / "deep/b"}
         assert steps[where + 1 :] == [tmp_path]
 
 
@@ -181,7 +181,7 @@ class TestFullDisk:
         yield disk
         subprocess.run(["umount", "--lazy", disk], check=True)
 
-    def test_is_told_with_the_path_and_what_was_there_stays_whole(self, disk):
+    def test_is_reported_with_the_path_and_what_was_there_stays_whole(self, disk):
         write_text(disk / "a.csv", "old")
         with pytest.raises(
             RunError, match=r"/disk/a.csv cannot be written \(No space left on device\); free some space"
@@ -190,7 +190,7 @@ class TestFullDisk:
         assert [path.name for path in disk.iterdir()] == ["a.csv"]
         assert (disk / "a.csv").read_text() == "old"
 
-    def test_that_may_only_be_read_is_told(self, disk):
+    def test_that_may_only_be_read_is_reported(self, disk):
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         with pytest.raises(RunError, match=r"/disk/a.csv cannot be written \(Read-only file system\)"):
             write_text(disk / "a.csv", "new")

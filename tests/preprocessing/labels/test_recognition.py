@@ -120,10 +120,10 @@ def test_days_that_are_few_enough_for_months_are_warned_of():
 
 
 @pytest.mark.parametrize(("name", "value"), [("survival_months", "13,7"), ("age", ">90"), ("age", "90+")])
-def test_a_number_that_is_not_understood_is_told_with_what_to_write(name, value):
-    with pytest.raises(InputError, match=r'decimals take a point, ">90" is 90') as told:
+def test_a_number_that_is_not_understood_is_reported_with_what_to_write(name, value):
+    with pytest.raises(InputError, match=r'decimals take a point, ">90" is 90') as refused:
         labels(**{name: ["50", value]})
-    assert f'column {name}, case p1: "{value}"' in str(told.value)
+    assert f'column {name}, case p1: "{value}"' in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["overall_survival", "OS", "survival"])
@@ -160,30 +160,30 @@ def test_a_living_case_with_days_to_death():
         labels(vital_status=["Alive"], days_to_death=[5], days_to_last_follow_up=[5])
 
 
-def test_negative_times_are_missing_and_said():
+def test_negative_times_are_missing_and_reported():
     found = labels(survival_months=[-1, 5])
     assert found.frame["survival_months"].isna().tolist() == [True, False]
-    (told,) = (note for note in found.notes if "negative in 1 cases" in note)
-    assert told.startswith("warning: clinical.csv: ")
-    assert "p0" in told
+    (note,) = (note for note in found.notes if "negative in 1 cases" in note)
+    assert note.startswith("warning: clinical.csv: ")
+    assert "p0" in note
 
 
 def test_a_vital_status_that_says_otherwise_than_the_event_is_warned_of():
     found = labels(survival_months=["5", "6"], event=["1", "0"], vital_status=["Dead", "Dead"])
     assert found.frame["event"].tolist() == [True, False]
-    (told,) = (note for note in found.notes if "event: column event" in note)
-    assert told == "warning: clinical.csv: event: column event; also there, not used: vital_status (differs in 1 cases)"
+    (note,) = (note for note in found.notes if "event: column event" in note)
+    assert note == "warning: clinical.csv: event: column event; also there, not used: vital_status (differs in 1 cases)"
 
 
-def test_times_in_another_unit_that_tell_otherwise_are_warned_of():
+def test_times_in_another_unit_that_report_otherwise_are_warned_of():
     agreed = labels(
         survival_months=["10", "20"], survival_days=["304", "609"], survival_years=["1", "2"], event=["1", "0"]
     )
     assert not any("warning" in note for note in agreed.notes)
     apart = labels(survival_months=["10", "20"], survival_days=["100", "609"], event=["1", "0"])
     assert apart.frame["survival_months"].tolist() == [10, 20]
-    (told,) = (note for note in apart.notes if "warning" in note)
-    assert told.endswith("column survival_days has other times than survival_months, which is used, in 1 cases: p0")
+    (note,) = (note for note in apart.notes if "warning" in note)
+    assert note.endswith("column survival_days has other times than survival_months, which is used, in 1 cases: p0")
 
 
 def test_event_and_censorship_that_contradict_each_other():
@@ -218,19 +218,19 @@ def test_sex():
         labels(sex=["q"])
 
 
-def test_the_plainest_name_wins_and_the_others_are_said():
+def test_the_plainest_name_wins_and_the_others_are_reported():
     found = labels(who2021_grade=[4, 3], grade=[2, 3], subtype_ceccarelli=["a", "b"], subtype=["a", "c"])
     assert found.frame["grade"].tolist() == [2, 3]
     assert found.frame["subtype"].tolist() == ["a", "c"]
-    told = "warning: clinical.csv: grade: column grade; also there, not used: who2021_grade (differs in 1 cases)"
-    assert told in found.notes
+    note = "warning: clinical.csv: grade: column grade; also there, not used: who2021_grade (differs in 1 cases)"
+    assert note in found.notes
 
 
 def test_columns_are_compared_by_what_they_mean():
     found = labels(OS=[1, 0], vital_status=["Dead", "Alive"], grade=["2", "3"], who2021_grade=[4.0, 3.0])
     assert "event: column OS; also there, not used: vital_status (differs in 0 cases)" in found.notes
-    told = "warning: clinical.csv: grade: column grade; also there, not used: who2021_grade (differs in 1 cases)"
-    assert told in found.notes
+    note = "warning: clinical.csv: grade: column grade; also there, not used: who2021_grade (differs in 1 cases)"
+    assert note in found.notes
 
 
 def test_an_empty_column_does_not_win():

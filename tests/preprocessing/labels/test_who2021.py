@@ -104,8 +104,8 @@ def test_markers_as_laboratories_write_them():
 
 @pytest.mark.parametrize("marker", [{"CDKN2A_homdel": 0}, {"CDKN2A_cnv": 0}])
 def test_a_cdkn2a_that_is_known_to_be_there_is_not_called_unknown(marker):
-    told = diagnose(IDH_status="mutant", codel="non-codel", grade=2, **marker)
-    assert told == ("Astrocytoma, IDH-mutant", 2, "IDH-mutant, not 1p/19q-codeleted; grade by histology")
+    diagnosis = diagnose(IDH_status="mutant", codel="non-codel", grade=2, **marker)
+    assert diagnosis == ("Astrocytoma, IDH-mutant", 2, "IDH-mutant, not 1p/19q-codeleted; grade by histology")
 
 
 def test_an_astrocytoma_of_grade_1_does_not_exist():
@@ -121,13 +121,13 @@ def test_an_idh_status_that_the_subtype_contradicts_leaves_the_case_open(caplog)
 
 def test_a_predicted_subtype_does_not_settle_what_two_columns_dispute():
     given = pd.DataFrame({"IDH_status": ["WT"], "subtype": ["IDHmut-codel"], "grade": [4]}, index=["p1"])
-    told = who2021(given, predicted=pd.DataFrame({"subtype": ["IDHwt"]}, index=["p1"])).iloc[0]
-    assert pd.isna(told["who2021_diagnosis"])
-    assert told["who2021_rule"] == "undetermined: IDH status and subtype contradict each other"
-    assert told["who2021_predicted"] == ""
+    diagnosis = who2021(given, predicted=pd.DataFrame({"subtype": ["IDHwt"]}, index=["p1"])).iloc[0]
+    assert pd.isna(diagnosis["who2021_diagnosis"])
+    assert diagnosis["who2021_rule"] == "undetermined: IDH status and subtype contradict each other"
+    assert diagnosis["who2021_predicted"] == ""
 
 
-def test_a_marker_that_is_not_understood_is_told_and_counts_as_not_known(caplog):
+def test_a_marker_that_is_not_understood_is_reported_and_counts_as_not_known(caplog):
     assert diagnose(IDH_status="WT", TERT_promoter="perhaps", grade=4)[:2] == (GBM, 4)
     assert diagnose(IDH_status="perhaps")[2] == "undetermined: IDH status is not known"
     for name, message in zip(("TERT_promoter", "IDH_status"), caplog.messages, strict=True):

@@ -77,8 +77,8 @@ def test_classes_of_real_tumours_survive_another_platform_once_rescaled(method):
     model = LogisticRegression(C=0.01, max_iter=500).fit(scaler.scaled(table(z_scores, train)), subtype.iloc[train])
 
     def auc(given):
-        told = model.predict_proba(scaler.scaled(given))
-        return roc_auc_score(subtype.iloc[test], told, multi_class="ovr")
+        probabilities = model.predict_proba(scaler.scaled(given))
+        return roc_auc_score(subtype.iloc[test], probabilities, multi_class="ovr")
 
     same, foreign = auc(table(z_scores, test)), auc(table(array, test))
     rescaled = auc(rescale(table(array, test), targets_of([scaler]), method))

@@ -225,7 +225,7 @@ def test_logged_values_are_refused_by_a_model_of_counts(matrix):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"fill": [0.0]}, "features, arrays of"),
         ({"scale": [0.0, 1.0]}, "or a scale of 0"),
@@ -233,7 +233,7 @@ def test_logged_values_are_refused_by_a_model_of_counts(matrix):
         ({"groups": {"s": ["A", "X"]}}, "groups of unknown features: X"),
     ],
 )
-def test_a_scaler_whose_parts_do_not_fit_is_refused(matrix, change, told):
+def test_a_scaler_whose_parts_do_not_fit_is_refused(matrix, change, message):
     scaler = OmicsScaler.fit(matrix(A=[1, 2, 3], B=[3, 1, 7]), {"s": ["A", "B"]})
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         OmicsScaler.from_json(scaler.to_json() | change, scaler.axes)

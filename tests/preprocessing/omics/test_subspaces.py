@@ -85,10 +85,10 @@ def test_without_sets_the_data_are_to_say_it():
 )
 def test_the_usual_gene_sets_have_both(file, tumour, microenvironment):
     sources = choose(read_gene_sets(GENE_SETS / file)).sources
-    told = {which: {name.removeprefix("HALLMARK_") for name in names} for which, names in sources.items()}
-    assert set(tumour) <= told["tumour"]
-    assert set(microenvironment) <= told["microenvironment"]
-    assert not told["tumour"] & told["microenvironment"]
+    shortened = {which: {name.removeprefix("HALLMARK_") for name in names} for which, names in sources.items()}
+    assert set(tumour) <= shortened["tumour"]
+    assert set(microenvironment) <= shortened["microenvironment"]
+    assert not shortened["tumour"] & shortened["microenvironment"]
 
 
 @pytest.mark.skipif(not GENE_SETS.is_dir(), reason="the gene sets are not there")
@@ -141,7 +141,7 @@ def check(genes, features, kinds=None):
     )
 
 
-def test_what_is_shared_and_what_no_table_has_is_said():
+def test_what_is_shared_and_what_no_table_has_is_reported():
     checked = check({"tumour": ["A", "B", "X", "Y"], "microenvironment": ["B", "C"]}, ["A", "B", "C", "D"])
     assert checked.notes == (
         "tumour: 2 genes, of a, b; 2 more are in no table: X, Y",

@@ -142,7 +142,7 @@ class TestLeftToOpenSlide:
             by_reader(slide.path, 0, 0, 0, (64, 64)), by_openslide(slide.path, 0, 0, 0, (64, 64))
         )
 
-    def test_colours_that_the_head_tells_wrongly(self, copy):
+    def test_colours_that_the_head_reports_wrongly(self, copy):
         """The tiles are YCbCr, which OpenSlide sees by a mark in them; a head that calls them RGB would mislead us."""
         path, page = copy
         overwrite(path, page.tags["PhotometricInterpretation"].valueoffset, (2).to_bytes(2, "little"))
@@ -218,14 +218,14 @@ class TestDamage:
         assert tiles.region(300, 0, 10, 10).shape == (10, 10, 3)
         tiles.close()
 
-    def test_a_table_that_tells_a_tile_of_gigabytes_reserves_no_memory(self, copy):
+    def test_a_table_that_reports_a_tile_of_gigabytes_reserves_no_memory(self, copy):
         path, page = copy
         overwrite(path, page.tags["TileByteCounts"].valueoffset, (0xFFFFFFF0).to_bytes(4, "little"))
         level = open_level(path, (1000, 700))
         level._file = None  # would be read from
         assert level.region(0, 0, 10, 10) is None
 
-    def test_a_tile_of_another_size_than_the_head_tells_is_not_taken(self, copy, paint, tmp_path):
+    def test_a_tile_of_another_size_than_the_head_reports_is_not_taken(self, copy, paint, tmp_path):
         path, page = copy
         small = tmp_path / "small.svs"
         write_svs(small, paint(128, 128, (0, 0, 128, 128)), mpp=0.5, power=None, tile_px=128, levels=(1,))

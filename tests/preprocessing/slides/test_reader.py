@@ -97,7 +97,7 @@ def test_the_coarsest_level_that_is_fine_enough_is_best(flat, wanted, level):
 
 
 class TestBounds:
-    def test_of_a_slide_that_does_not_tell_are_the_whole(self, flat):
+    def test_of_a_slide_that_does_not_report_are_the_whole(self, flat):
         with SlideReader(flat.path) as reader:
             assert reader.bounds_px == (0, 0, 900, 620)
 
@@ -139,7 +139,7 @@ class TestThumbnail:
         """Level and number of pixels of each region that a thumbnail is drawn from."""
         seen = []
         with SlideReader(slide.path) as reader:
-            reader._plain_tiles = lambda level: None  # so that OpenSlide is asked for everything
+            reader._plain_tiles = lambda level: None  # so that OpenSlide is used for everything
             original = reader._slide.read_region
 
             class Spy:
@@ -178,7 +178,7 @@ def test_a_slide_holds_no_open_handle(corner_slide):
 
 
 @pytest.mark.parametrize(
-    ("told", "bounds"),
+    ("declared", "bounds"),
     [
         (("-10", "20", "500", "10000"), (0, 20, 490, 680)),
         (("100", "50", "200", "300"), (100, 50, 200, 300)),
@@ -186,10 +186,10 @@ def test_a_slide_holds_no_open_handle(corner_slide):
         (("x", "0", "100", "100"), (0, 0, 1200, 700)),
     ],
 )
-def test_the_scanned_part_never_reaches_beyond_the_slide(corner_slide, told, bounds):
+def test_the_scanned_part_never_reaches_beyond_the_slide(corner_slide, declared, bounds):
     with SlideReader(corner_slide.path) as reader:
         names = [f"openslide.bounds-{name}" for name in ("x", "y", "width", "height")]
-        reader.properties |= dict(zip(names, told, strict=True))
+        reader.properties |= dict(zip(names, declared, strict=True))
         assert reader.bounds_px == bounds
 
 

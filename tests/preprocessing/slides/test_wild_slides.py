@@ -31,7 +31,7 @@ from pipeline.slides.stages import embed_all, tile_all
 from preprocessing.features.encoders import EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore
-from preprocessing.formats.geojson import to_geojson
+from preprocessing.formats.geojson import TileObjects, to_geojson
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.probing import probe_slides
 from preprocessing.slides.resolution import MPP_RANGE
@@ -259,14 +259,14 @@ def write_level(tiff: tifffile.TiffWriter, spec: Spec, pixels: np.ndarray, **hea
 
 def expected_mpp(spec: Spec) -> object:
     """(x, y), or ... where the slide is to be refused."""
-    told: Any = (MPP_TOLD[spec.mpp],) * 2 if spec.vendor == "aperio" else spec.mpp_xy
+    declared: Any = (MPP_TOLD[spec.mpp],) * 2 if spec.vendor == "aperio" else spec.mpp_xy
     if spec.vendor == "aperio" and MPP_TOLD[spec.mpp] is ...:
         return ...
-    if told in (None, (None, None)):
+    if declared in (None, (None, None)):
         power = None if spec.vendor == "generic" else spec.power
         mpp = 10 / power if power else 0
         return (mpp, mpp) if MPP_RANGE[0] <= mpp <= MPP_RANGE[1] else ...
-    return told if all(MPP_RANGE[0] <= mpp <= MPP_RANGE[1] for mpp in told) else ...
+    return declared if all(MPP_RANGE[0] <= mpp <= MPP_RANGE[1] for mpp in declared) else ...
 
 
 def reread(path: Path, corner: tuple[int, int], span: tuple[float, float]) -> np.ndarray:
@@ -313,13 +313,10 @@ def stages(tiny_vit, tmp_path_factory):
         )
         return to_geojson(
             "S",
-            finished.coords(own),
-            finished.geometry(own).span_px,
+            TileObjects(finished.coords(own), finished.geometry(own).span_px),
             mask=store.read_tiles(own.tiles).mask,
             size_px=finished.size_px(own),
             corner_px=own.corner_px(),
-            values={},
-            colours={},
         )
 
     yield run, export, load_encoder(encoder, "cpu")
@@ -356,8 +353,8 @@ def check_invariants(stages, workers, folder, spec, pixels):
 def scanned_part(path: Path) -> tuple[int, ...]:
     """x, y, width, height as OpenSlide tells them; the whole where it does not."""
     with openslide.OpenSlide(str(path)) as slide:
-        told = [slide.properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
-        return (0, 0, *slide.dimensions) if None in told else tuple(map(int, told))
+        bounds = [slide.properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
+        return (0, 0, *slide.dimensions) if None in bounds else tuple(map(int, bounds))
 
 
 def check_expected(spec: Spec, slide: Slide | None, outcome: Outcome) -> None:
@@ -451,7 +448,7 @@ LEICA_SPEC = Spec(vendor="leica", offset=(130, 77), compression="none", power=20
 @example(Spec(form="grey", associated=True))
 @example(Spec(strips=True))
 @given(spec=SOUND)
-def test_a_sound_slide_is_done_or_told_why_not(stages, here, image, tmp_path_factory, spec):
+def test_a_sound_slide_is_done_or_reported_why_not(stages, here, image, tmp_path_factory, spec):
     check_invariants(stages, here, tmp_path_factory.mktemp("s"), spec, image(spec.size, spec.tissue))
 
 

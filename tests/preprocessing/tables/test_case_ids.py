@@ -50,7 +50,7 @@ def test_what_is_no_barcode_is_its_own_case(identifier):
     assert case_ids.source_site(identifier) is None
 
 
-def test_other_sample_types_are_told_apart():
+def test_other_sample_types_are_reported_apart():
     assert case_ids.sample_type("TCGA-06-0125-02A-11R") == "02"
     assert case_ids.sample_type("TCGA-06-0125-11A") == "11"
     assert case_ids.sample_type("TCGA-06-0125") is None

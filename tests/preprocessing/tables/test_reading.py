@@ -86,7 +86,7 @@ def test_unreadable_tables(write, text, message):
 
 
 @pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;", "sep=;;;", "# by hand\n\nsep=;\n# more"])
-def test_the_line_that_tells_excel_the_separator_is_heeded(write, first):
+def test_the_line_that_reports_excel_the_separator_is_heeded(write, first):
     table = read_table(write(f"{first}\nx,y;EGFR\na,b;1.5\nc,d;2\n"))
     assert table["x,y"].tolist() == ["a,b", "c,d"]
     assert table["EGFR"].tolist() == [1.5, 2]
@@ -125,7 +125,7 @@ def test_missing_values_in_any_capitals(write):
     assert table["EGFR"].astype(float).dropna().tolist() == [1.5]
 
 
-def test_cells_that_excel_was_told_to_take_as_text_are_what_they_hold(write):
+def test_cells_that_excel_was_reported_to_take_as_text_are_what_they_hold(write):
     table = read_table(write('case_id,EGFR\n="007",1.5\n"=""TCGA-06-0125""",2\n="NA",3\n'))
     assert table["case_id"].tolist()[:2] == ["007", "TCGA-06-0125"]
     assert table["case_id"].isna().tolist() == [False, False, True]

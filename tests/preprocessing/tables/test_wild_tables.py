@@ -113,8 +113,8 @@ FRAMES = st.builds(
 
 def rows_of(frame: pd.DataFrame, style: Style) -> list[list[object]]:
     """The table's cells, header first, as a program would lay them out."""
-    told = [[style.missing if np.isnan(v) else repr(v) for v in row] for row in frame.to_numpy().tolist()]
-    rows = [["case_id", *frame.columns], *([case, *row] for case, row in zip(frame.index, told, strict=True))]
+    written = [[style.missing if np.isnan(v) else repr(v) for v in row] for row in frame.to_numpy().tolist()]
+    rows = [["case_id", *frame.columns], *([case, *row] for case, row in zip(frame.index, written, strict=True))]
     if style.transposed:
         rows = [list(column) for column in zip(*rows, strict=True)]
         rows[0][0] = "gene"
@@ -170,10 +170,10 @@ def plain_rows() -> list[list[object]]:
 
 
 def refused(path: Path, *parts: str) -> None:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as error:
         read_genes(path, Evidence(cases=frozenset(IDS)))
-    missing = [part for part in (str(path), *parts) if part not in str(told.value)]
-    assert not missing, f"{missing} not in: {told.value}"
+    missing = [part for part in (str(path), *parts) if part not in str(error.value)]
+    assert not missing, f"{missing} not in: {error.value}"
 
 
 @pytest.mark.parametrize("value", VALUE_FAULTS)
@@ -188,12 +188,12 @@ def test_a_value_that_is_no_finite_number_is_refused_by_row_and_column(folder, v
         refused(path, f"row {IDS[row]}", f"column {GENES[gene]}", "is not a finite number")
 
 
-@pytest.mark.parametrize(("more", "told"), [(-1, "has 3 fields, the header 4"), (1, "has 5 fields, the header 4")])
-def test_a_row_that_lost_or_won_a_field_is_refused_by_its_number(folder, more, told):
+@pytest.mark.parametrize(("more", "message"), [(-1, "has 3 fields, the header 4"), (1, "has 5 fields, the header 4")])
+def test_a_row_that_lost_or_won_a_field_is_refused_by_its_number(folder, more, message):
     for row in (2, 4):
         rows = plain_rows()
         rows[row] = rows[row][:more] if more < 0 else [*rows[row], "1"]
-        refused(write(folder / "genes.csv", rows, Style()), f"row {row + 1} {told}")
+        refused(write(folder / "genes.csv", rows, Style()), f"row {row + 1} {message}")
 
 
 NOTES = ["plain", "two\nlines", 'a "word"', "a, b; c\td", "\n\n", '5"', "#", '"\n"']
@@ -222,7 +222,7 @@ def line_of(data: bytes, marker: str, style: Style) -> int:
         quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     ),
 )
-def test_the_line_of_a_bad_row_is_told_among_comments_empty_lines_and_quoted_line_ends(
+def test_the_line_of_a_bad_row_is_reported_among_comments_empty_lines_and_quoted_line_ends(
     folder, above, notes, blanks, at, damage, style
 ):
     rows = [[f"case{i}", note, f"{i}.5", "2"] for i, note in enumerate(notes)]
@@ -247,13 +247,13 @@ def test_the_line_of_a_bad_row_is_told_among_comments_empty_lines_and_quoted_lin
         return
     path.write_bytes(data)
     if damage == "longer" and at == 0:  # then the first column may be one without a name, as R writes it
-        told_line = line_of(data, "case1", style)
-        refused(path, f"row {told_line} has 4 fields, the header 5, with the first, which has no name")
+        first_line = line_of(data, "case1", style)
+        refused(path, f"row {first_line} has 4 fields, the header 5, with the first, which has no name")
         return
-    told = {"cut": f"row {line} has 3 fields, the header 4", "longer": f"row {line} has 5 fields, the header 4"}
+    messages = {"cut": f"row {line} has 3 fields, the header 4", "longer": f"row {line} has 5 fields, the header 4"}
     with pytest.raises(InputError) as error:
         read_genes(path)
-    assert told.get(damage, f'row case{at}, column EGFR: "1,5" is not a finite number') in str(error.value)
+    assert messages.get(damage, f'row case{at}, column EGFR: "1,5" is not a finite number') in str(error.value)
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "mac-roman", "shift-jis"])
@@ -287,7 +287,7 @@ def test_separators_at_the_end_of_the_rows_alone_do_not_shift_the_columns(folder
     refused(path, "row 2 ends with a separator that the header does not have")
 
 
-def test_names_that_a_spreadsheet_turned_into_dates_are_told(folder):
+def test_names_that_a_spreadsheet_turned_into_dates_are_reported(folder):
     names = ["case_id", "2-Sep", "1-Mar", "Dec-01", "EGFR", "MARCHF1", "SEPTIN2"]
     path = write(folder / "genes.csv", [names, ["p1", *"123456"]], Style())
     (note,) = [note for note in read_genes(path, Evidence(cases=frozenset(["p1"]))).notes if note.startswith("warning")]

@@ -55,8 +55,8 @@ def test_filters_are_off_by_default(settings, on):
 
 @needs_data
 def test_real_glioma_has_the_sharpness_that_the_settings_tell():
-    told = {0: (510, 2863), 1: (64, 197), 2: (10.5, 20), 4: (2.6, 4)}
-    for sigma, (low, high) in told.items():
+    ranges = {0: (510, 2863), 1: (64, 197), 2: (10.5, 20), 4: (2.6, 4)}
+    for sigma, (low, high) in ranges.items():
         values = [measure_sharpness(t) for p in (DATA / "rois/glioma").glob("*.png") for t in tiles(p, sigma=sigma)]
         assert len(values) == 48
         assert low <= min(values) <= 1.05 * low, sigma

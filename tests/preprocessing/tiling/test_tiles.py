@@ -184,7 +184,7 @@ class TestOwnMasks:
 
     @pytest.fixture
     def config(self, tmp_path, monkeypatch):
-        """Takes masks from the test's folder; the detector must not be asked."""
+        """Takes masks from the test's folder; the detector must not be called."""
 
         def config(**tissue):
             return self.CONFIG.model_copy(update={"tissue": TissueConfig(masks=tmp_path, **tissue)})

@@ -1,0 +1,125 @@
+"""The labels of a run: each task's columns found in the tables, its kind settled, its values read."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from models.registry import nearest
+from pipeline.tasks import BUILT_IN, KINDS, TASKS, Task, TaskSpec, make_task
+from preprocessing.cohort import Cohort
+from preprocessing.io.errors import InputError
+from preprocessing.labels.columns import LabelTable, text_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LabelledCohort:
+    """A cohort with the labels of all tasks that are defined.
+
+    Attributes:
+        cohort: its table of labels, the reasons of gaps and its notes include those of the tasks.
+        tasks: by name, built-in ones first.
+    """
+
+    cohort: Cohort
+    tasks: dict[str, Task]
+
+
+def read_labels(cohort: Cohort, specs: Mapping[str, TaskSpec]) -> LabelledCohort:
+    """Find and read the columns of each definition; built-in labels were recognised with the tables.
+
+    Args:
+        cohort: its annotations hold the columns.
+        specs: definitions by name; built-in ones are passed over.
+
+    Raises:
+        InputError: a column that is not there, or without a value; values that are not of the task's kind.
+    """
+    table = _all_columns(cohort)
+    tasks, found, gaps = dict(TASKS), dict[str, pd.Series](), dict[str, pd.Series]()
+    for name, spec in specs.items():
+        if name in BUILT_IN:
+            continue
+        _require_columns(name, spec, table)
+        task, ground = _with_kind(name, spec, table)
+        values = task.read(table)
+        reasons = _reasons(task, table, values)
+        for column in task.label_columns:
+            found[column], gaps[column] = values[column], reasons
+        columns = f"column{'s' if len(spec.column) > 1 else ''} {', '.join(spec.column)}"
+        table.notes.append(
+            f"task {name}: {task.kind}, {columns}{ground}; {int(task.labelled(values).sum())} cases with a label"
+        )
+        tasks[name] = task
+    if not found:
+        return LabelledCohort(cohort, tasks)
+    labels, reasons_of = pd.DataFrame(found), pd.DataFrame(gaps)
+    return LabelledCohort(
+        replace(
+            cohort,
+            labels=cohort.labels.join(labels, how="left"),
+            gaps=cohort.gaps.join(reasons_of, how="outer"),
+            notes=(*cohort.notes, *table.notes),
+        ),
+        tasks,
+    )
+
+
+def read_known_labels(cohort: Cohort, tasks: Iterable[Task]) -> Cohort:
+    """Read the labels of the tasks of trained models, as far as the tables have their columns; nothing else is required."""
+    table = _all_columns(cohort)
+    there = {task.name: task.spec for task in tasks if set(task.spec.column) <= set(table.frame.columns)}
+    for task in tasks:
+        if task.name not in there and task.name not in BUILT_IN:
+            log.info("task %s: no column %s, so predictions are not evaluated", task.name, ", ".join(task.spec.column))
+    return read_labels(cohort, there).cohort
+
+
+def _all_columns(cohort: Cohort) -> LabelTable:
+    """The columns as in the file; those that were recognised as a label or covariate, as they were read."""
+    as_written = cohort.annotations.drop(columns=list(cohort.labels), errors="ignore")
+    return LabelTable(cohort.labels.join(as_written, how="left"), cohort.label_source)
+
+
+def _require_columns(name: str, spec: TaskSpec, table: LabelTable) -> None:
+    known = [str(column) for column in table.frame.columns]
+    for column in spec.column:
+        if column not in known:
+            raise InputError(
+                f'task {name}: {table.source} has no column "{column}": {nearest(column, known)}; correct it in '
+                f"--task {name}=COLUMN"
+            )
+        if table.frame[column].isna().all():
+            raise InputError(
+                f"task {name}: column {column} of {table.source} is empty; fill it in, or leave the task out"
+            )
+
+
+def _with_kind(name: str, spec: TaskSpec, table: LabelTable) -> tuple[Task, str]:
+    """The task, and on what ground it is of its kind; "" where the definition names the kind."""
+    if spec.kind is not None:
+        return make_task(name, spec), ""
+    columns = table.frame[list(spec.column)]
+    for kind in KINDS.values():
+        if ground := kind.recognise(columns):
+            return make_task(name, spec.model_copy(update={"kind": kind.kind})), f" (by its values: {ground})"
+    raise InputError(
+        f"task {name}: the values of {', '.join(spec.column)} are labels of no kind; name one with --task "
+        f"{name}={','.join(spec.column)}:KIND, KIND one of {', '.join(KINDS)}"
+    )
+
+
+def _reasons(task: Task, table: LabelTable, values: pd.DataFrame) -> pd.Series:
+    """Why each case without a label has none; missing for those that have one."""
+    written = table.frame[list(task.spec.column)]
+    without = ~task.labelled(values)
+    empty = "no value in " + " or ".join(task.spec.column)
+    reasons = pd.Series(empty, index=values.index, dtype="string")
+    full = written.notna().all(axis=1)
+    other = written[full].map(text_of).agg(", ".join, axis=1) if full.any() else pd.Series(dtype=str)
+    return reasons.mask(full, other.map(lambda text: f'label "{text}" is not used').reindex(values.index)).where(
+        without
+    )

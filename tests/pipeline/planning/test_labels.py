@@ -1,0 +1,102 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.planning.labels import read_known_labels, read_labels
+from pipeline.tasks import TASKS, TaskSpec, make_task
+from preprocessing.cohort import Cohort
+from preprocessing.io.errors import InputError
+from preprocessing.omics.matrix import OmicsMatrix
+
+CASES = ["a", "b", "c", "d"]
+
+
+def cohort(**columns):
+    annotations = pd.DataFrame(columns, index=pd.Index(CASES, name="case_id"))
+    labels = pd.DataFrame(
+        {"age": [50.0, 60, 70, 80], "grade": pd.array([2, 3, 4, 4], dtype="Int64")}, index=annotations.index
+    )
+    nothing = OmicsMatrix(np.zeros((0, 0)), (), (), ())
+    gaps = pd.DataFrame(index=annotations.index)
+    return Cohort((), (), (), nothing, labels, annotations, (), (), "genes", gaps=gaps, label_source="clinical.csv")
+
+
+def spec(*column, **more):
+    return TaskSpec(column=column, **more)
+
+
+def test_a_column_becomes_the_label_of_its_task_with_reasons_for_gaps():
+    given = cohort(MGMT=["yes", "no", None, "unclear"], Purity=[0.5, None, 0.25, 1])
+    found = read_labels(given, {"mgmt": spec("MGMT", classes=("yes", "no")), "purity": spec("Purity")})
+    labels = found.cohort.labels
+    assert labels["mgmt"].tolist()[:2] == ["yes", "no"]
+    assert labels["mgmt"].isna().tolist() == [False, False, True, True]
+    assert labels["purity"].tolist()[::2] == [0.5, 0.25]
+    assert list(labels.columns[:2]) == ["age", "grade"]
+    assert found.cohort.gaps["mgmt"].tolist()[2:] == ["no value in MGMT", 'label "unclear" is not used']
+    assert found.cohort.gaps["purity"].isna().tolist() == [True, False, True, True]
+    assert {name: task.kind for name, task in found.tasks.items() if name not in TASKS} == {
+        "mgmt": "classification",
+        "purity": "regression",
+    }
+    assert (
+        "task purity: regression, column Purity (by its values: 3 different numbers); 3 cases with a label"
+        in found.cohort.notes
+    )
+
+
+def test_a_recognised_column_is_taken_as_it_was_read():
+    found = read_labels(cohort(grade=["II", "III", "IV", "IV"]), {"rank": spec("grade", kind="classification")})
+    assert found.cohort.labels["rank"].tolist() == ["2", "3", "4", "4"]
+
+
+def test_whole_numbers_are_classes_without_a_point():
+    found = read_labels(cohort(pcr=[1.0, 0.0, None, 1.0]), {"pcr": spec("pcr", positive="0")})
+    assert found.cohort.labels["pcr"].dropna().tolist() == ["1", "0", "1"]
+    assert found.tasks["pcr"].vocabulary(found.cohort.labels) == ("1", "0")
+    found = read_labels(cohort(n=[10, 9, 2, 2]), {"n": spec("n", kind="classification")})
+    assert found.tasks["n"].vocabulary(found.cohort.labels) == ("2", "9", "10")
+
+
+def test_an_endpoint_of_two_columns_is_read_in_months():
+    given = cohort(**{"PFI.time": [365.25, 730.5, 30, -1], "PFI": [1, 0, 1, 1]})
+    found = read_labels(given, {"pfi": spec("PFI.time", "PFI", kind="survival")})
+    prepared = found.tasks["pfi"].prepare(found.cohort.labels)
+    assert prepared["survival_months"].round(2).tolist()[:3] == [12, 24, 0.99]
+    assert prepared["event"].tolist() == [True, False, True, True]
+    assert pd.isna(prepared["survival_months"].iloc[3])
+    assert found.tasks["pfi"].labelled(found.cohort.labels).tolist() == [True, True, True, False]
+    years = read_labels(given, {"pfi": spec("PFI.time", "PFI", kind="survival", unit="days")})
+    assert years.cohort.labels["pfi_months"].iloc[0] == pytest.approx(12)
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        (spec("MGNT"), 'task t: clinical.csv has no column "MGNT": did you mean "MGMT"'),
+        (spec("empty"), "column empty of clinical.csv is empty"),
+        (spec("MGMT", kind="regression"), 'column MGMT, case a: "yes" is not understood; give a plain number'),
+        (
+            spec("MGMT", classes=("yes", "maybe")),
+            "no case has the class maybe in column MGMT of clinical.csv, which has no, yes",
+        ),
+        (spec("MGMT", "Purity"), "are labels of no kind; name one with --task t=MGMT,Purity:KIND"),
+        (spec("Purity", kind="survival"), "survival needs two columns, a time and an event"),
+        (spec("Purity", "MGMT", kind="survival", unit="fortnights"), "unit fortnights of a time is none of months"),
+    ],
+)
+def test_columns_that_cannot_be_a_label_are_named_with_the_remedy(definition, message):
+    given = cohort(MGMT=["yes", "no", "no", "no"], Purity=[0.5, 1, 2, 0.25], empty=[None] * 4)
+    with pytest.raises(InputError, match=message):
+        read_labels(given, {"t": definition})
+
+
+def test_tasks_of_trained_models_are_read_as_far_as_their_columns_are_there():
+    tasks = [
+        make_task("mgmt", spec("MGMT", kind="classification")),
+        make_task("other", spec("gone", kind="regression")),
+    ]
+    found = read_known_labels(cohort(MGMT=["yes", "no", None, "no"]), [*tasks, TASKS["grade"]])
+    assert found.labels["mgmt"].notna().sum() == 3
+    assert "other" not in found.labels
+    assert isinstance(found, Cohort)
