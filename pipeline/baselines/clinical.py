@@ -205,9 +205,7 @@ def fit_clinical_logistic(
             design, LinearClasses.failed(len(classes), "no clinical covariate varies among the training cases")
         )
     mean, sd = x.mean(axis=0), x.std(axis=0)
-    linear = fit_logistic(
-        (x - mean) / sd, labels, classes=classes, seed=seed, directions=np.diag(1 / sd), centre=mean
-    )
+    linear = fit_logistic((x - mean) / sd, labels, classes=classes, seed=seed, directions=np.diag(1 / sd), centre=mean)
     return ClinicalClasses(design, linear)
 
 

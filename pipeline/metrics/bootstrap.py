@@ -219,7 +219,8 @@ def _exchanged(a: Output, b: Output, swap: Bool[np.ndarray, " n"]) -> Output:
     """The first predictor's output, where not swapped, else the second's."""
     if isinstance(a, pd.DataFrame):
         shared = [name for name in a if name in b]
-        return a[shared].reset_index(drop=True).where(~swap[:, None], b[shared].reset_index(drop=True))
+        mine, others = (table[shared].reset_index(drop=True) for table in (a, b))
+        return mine.where(np.broadcast_to(~swap[:, None], mine.shape), others)
     return np.where(swap.reshape(-1, *[1] * (a.ndim - 1)), b, a)
 
 

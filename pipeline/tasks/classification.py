@@ -168,9 +168,7 @@ class FittedClassification(FittedTask):
         self, cases: pd.DataFrame, predictions: pd.DataFrame, *, folds: Int[np.ndarray, " n"] | None
     ) -> Statistic:
         """The macro AUC."""
-        return macro_auc(
-            self._numbers(cases["label"]), self._probabilities(predictions), self.classes, folds=folds
-        )
+        return macro_auc(self._numbers(cases["label"]), self._probabilities(predictions), self.classes, folds=folds)
 
     @property
     def sets(self) -> "ClassSets":

@@ -169,9 +169,7 @@ def test_constant_inputs_give_a_reason(cohort: tuple) -> None:
         fit_omics_cox(flat[:90], time[:90], event[:90]).predict(flat[90:]).reason
         == "no covariate varies among the training cases"
     )
-    assert "no feature varies" in str(
-        fit_omics_logistic(flat[:90], classes[:90], "abc").predict(flat[90:]).reason
-    )
+    assert "no feature varies" in str(fit_omics_logistic(flat[:90], classes[:90], "abc").predict(flat[90:]).reason)
     none = clinical.assign(age=1.0, is_female=1.0, grade=2.0)
     assert "no covariate varies" in str(fit_clinical_cox(none[:90], time[:90], event[:90]).predict(none[90:]).reason)
     assert "no clinical covariate" in str(
