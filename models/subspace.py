@@ -213,7 +213,15 @@ class Branch(nn.Module):
         precision: torch.dtype | None = None,
         explain: bool = False,
     ) -> BranchOutput:
-        """The feature of each case; a case without a slide is read as one learned patch without offsets."""
+        """The feature of each case; a case without a slide is read as one learned patch without offsets.
+
+        Args:
+            genes: scaled genes of the group; None where a run has no such group.
+            has_omics: whether each case has genes.
+            cases: the slides of each case; may be none.
+            precision: of the product with patch features; None: that of the weights.
+            explain: whether `BranchOutput.attention` is computed.
+        """
         o = self.absent_genes.expand(len(cases), -1)
         if self.encode is not None and genes is not None:
             o = torch.where(has_omics[:, None], self.encode(genes), o)

@@ -26,7 +26,11 @@ FILES = (
     *("pipeline/training", "pipeline/evaluation", "pipeline/inference", "pipeline/tasks", "pipeline/baselines"),
     *("preprocessing/features", "preprocessing/slides", "preprocessing/tiling"),
 )
-WIRING = ("tests/workflows/test_wiring.py", "tests/workflows/test_damaged.py", "tests/workflows/test_trained.py")
+WIRING = {
+    "pipeline/inference": ("tests/workflows/test_wiring.py", "tests/workflows/test_trained.py"),
+    "pipeline": ("tests/workflows/test_wiring.py",),
+    "preprocessing": ("tests/pipeline/slides/test_stages.py",),
+}
 LIBRARIES = (
     "numpy",
     "pandas",
@@ -190,7 +194,8 @@ def tests_of(root: Path, file: str) -> list[list[str]]:
     mirror = Path("tests") / path.parent / f"test_{path.name}"
     beside = sorted(one.relative_to(root).as_posix() for one in (root / "tests" / path.parent).glob("test_*.py"))
     first = [mirror.as_posix()] if (root / mirror).is_file() else []
-    groups = [first, [one for one in beside if one not in first], [one for one in WIRING if (root / one).is_file()]]
+    wiring = next((tests for prefix, tests in WIRING.items() if file.startswith(prefix)), ())
+    groups = [first, [one for one in beside if one not in first], *([one] for one in wiring)]
     return [group for group in groups if group]
 
 

@@ -188,5 +188,5 @@ def validate(
     reports = {
         task: report.model_copy(update={"cohort_shift": shifts.get(task)}) for task, report in found.items() if report
     }
-    run.write_json("metrics.json", to_json(reports))
+    run.write_json("metrics.json", to_json(reports, shifts))
     return reports

@@ -133,7 +133,8 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME[=COLUMN[:KIND]]",
         help="survival, grade, subtype, …, or a task of your own: a name, a column of the table of labels and its kind "
-        "(classification, regression, survival with TIME,EVENT; default: by the values), as in mgmt=MGMT_status; repeatable; "
+        "(classification, ordinal, regression, multilabel with A,B,…, survival with TIME,EVENT; default: by the values), as in "
+        "mgmt=MGMT_status; repeatable; "
         "default: survival, grade and subtype, where there are labels",
     )
     add("--clinical", metavar="FILE", help="table of labels by case; default: label columns of GENES")
@@ -148,7 +149,6 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     add("--cases", metavar="WHICH", help="both: a case needs slides and genes (default); any: either is enough")
     add(
         "--allow-defining-features",
-        dest="allow_defining_features",
         action="store_true",
         help="let features that define a label predict it, such as IDH1 mutation for the subtype",
     )
@@ -160,20 +160,17 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--gene-sets",
-        dest="gene_sets",
         metavar="FILE",
         help="gene sets: CSV with a column per set, or GMT; default: groups of co-expressed genes",
     )
     add(
         "--tumour-genes",
-        dest="tumour_genes",
         metavar="NAMES",
         help="model subspace: tumour gene sets, by name, separated by commas or semicolons, or files of gene names; default: "
         "sets named after proliferation, repair and oncogenic signalling; without --gene-sets, co-expressed genes",
     )
     add(
         "--microenvironment-genes",
-        dest="microenvironment_genes",
         metavar="NAMES",
         help="model subspace: microenvironment gene sets; default: sets named after immune cells, vessels and stroma",
     )
@@ -187,11 +184,10 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
 
 def _add_tables(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("how tables are read").add_argument
-    add("--id-column", dest="id_column", metavar="NAME", help="column of case ids; default: recognised")
-    add("--genes-in", dest="genes_in", metavar="SIDE", help="rows or columns of the gene tables; default: recognised")
+    add("--id-column", metavar="NAME", help="column of case ids; default: recognised")
+    add("--genes-in", metavar="SIDE", help="rows or columns of the gene tables; default: recognised")
     add(
         "--sample-types",
-        dest="sample_types",
         metavar="TYPES",
         help="samples that are used, by barcode or by a column such as sample_type or PRS_type: primary (default), all, or "
         "several of recurrent, secondary, metastatic, normal; TCGA codes such as 01,02 are understood",
@@ -213,7 +209,6 @@ def _add_slides(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("slides, tiles and features").add_argument
     add(
         "--slide-kind",
-        dest="slide_kind",
         metavar="KIND",
         help="DX: TCGA diagnostic slides only (default); all: every slide",
     )
@@ -225,19 +220,15 @@ def _add_slides(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--max-upsample",
-        dest="max_upsample",
         metavar="FACTOR",
         help="largest factor by which the pixels of a slide coarser than the tiles are enlarged (1.25)",
     )
     add(
         "--trust-manifest-mpp",
-        dest="trust_manifest_mpp",
         action="store_true",
         help="the mpp column of the manifest overrides the metadata of slides",
     )
-    add(
-        "--default-mpp", dest="default_mpp", metavar="MPP", help="fallback µm/px for slides without resolution metadata"
-    )
+    add("--default-mpp", metavar="MPP", help="fallback µm/px for slides without resolution metadata")
     add("--mpp", dest="tiles.mpp", metavar="MPP", help="resolution of tiles in µm/px (0.5)")
     add("--tile-px", dest="tiles.tile_px", metavar="PX", help="side of a tile in pixels (256)")
     add(
@@ -271,7 +262,6 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--folds", metavar="N", help="number of cross-validation folds (5)")
     add(
         "--split-by",
-        dest="split_by",
         metavar="SCHEME",
         help="case (default); site: tissue source sites are kept in one fold; case,site: both schemes",
     )
@@ -310,7 +300,7 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         help="slurm: submit jobs that run the workers; configure them with --set slurm.KEY=VALUE",
     )
     add("--until", metavar="STAGE", help="last stage: tile, embed, join or train (default)")
-    add("--dry-run", dest="dry_run", action="store_true", help="check the input and estimate the work; compute nothing")
+    add("--dry-run", action="store_true", help="check the input and estimate the work; compute nothing")
     add("--verbose", action="store_true", help="log every slide")
 
 

@@ -253,7 +253,7 @@ class ByTile(Packing):
         return shares * self._carried(1 / total.where(self.filled[:, None], 1.0))
 
     def _carried(self, x: Float[Tensor, "B K"]) -> Float[Tensor, "R K"]:
-        """As `spread`, with gradients."""
+        """As `broadcast`, with gradients."""
         return (self._is_of_case.to(x.dtype).T @ x).repeat_interleave(TILE, 0, output_size=self.rows)
 
 

@@ -96,7 +96,16 @@ class GeneScores:
 
 
 def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, seed: int) -> GeneScores:
-    """The one score of the ridge Cox model behind `fit_omics_cox`, a log hazard; the same arguments.
+    """The one score of the ridge Cox model behind `fit_omics_cox`.
+
+    Args:
+        train: scaled genes of the m training cases.
+        time: of these cases, months to event or censoring.
+        event: True where the event happened.
+        seed: of the inner folds by which the penalty is chosen.
+
+    Returns:
+        Coefficients of the one score per gene, (1, g), and the score of each training case from the inner fold that held it out; higher is worse.
 
     Raises:
         NotConvergedError: it cannot be fitted; the message gives the reason.

@@ -99,7 +99,16 @@ class LinearRisk:
         event: Events,
         slope: float = 1.0,
     ) -> "LinearRisk":
-        """With Breslow's cumulative hazard of the training cases."""
+        """With Breslow's cumulative hazard of the training cases (Breslow 1972).
+
+        Args:
+            coefficients: of each column, per unit.
+            centre: where the risk is 0.
+            train_risk: risk of each training case, higher is worse.
+            time: of the training cases, months to event or censoring.
+            event: True where the event happened.
+            slope: curves are those of slope × risk.
+        """
         steps, deaths = np.unique(time[event], return_counts=True)
         rises = deaths / ((time >= steps[:, None]) @ np.exp(slope * train_risk))
         return cls(coefficients, centre, slope, steps, np.cumsum(rises), train_risk)
@@ -307,7 +316,15 @@ def fuse_probabilities(a: ClassPrediction, b: ClassPrediction) -> ClassPredictio
 
 
 def inner_folds(labels: Int[np.ndarray, " m"], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Fitted and held-out cases' numbers, stratified by label; fewer than five folds where a label has fewer cases."""
+    """Five inner folds, stratified by label; fewer where a label has fewer cases.
+
+    Args:
+        labels: class numbers of the m cases.
+        seed: of the folds.
+
+    Returns:
+        For each fold the indices of the fitted cases, int (a,), and of the held-out cases, int (m − a,).
+    """
     from sklearn.model_selection import StratifiedKFold
 
     smallest = int(np.unique(labels, return_counts=True)[1].min())

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
-from pipeline.metrics.conformal import COLUMN, COVERAGE, METHOD, threshold
+from pipeline.metrics.conformal import COLUMN, COVERAGE, threshold
 from pipeline.metrics.report import SetsReport
 from pipeline.tasks import FittedTask, PredictionSets
 from pipeline.training.modalities import PATTERNS
@@ -45,7 +45,7 @@ def conformal(sets: PredictionSets, out_of_fold: pd.DataFrame) -> dict[str, Any]
     for pattern, rows in out_of_fold.groupby("modalities"):
         limit = threshold(sets.scores(rows))
         thresholds[str(pattern)] = {"n": len(rows), "threshold": None if math.isinf(limit) else limit}
-    return {"coverage": COVERAGE, "method": METHOD, "thresholds": thresholds}
+    return {"coverage": COVERAGE, "method": sets.method, "thresholds": thresholds}
 
 
 def with_sets(sets: PredictionSets, predictions: pd.DataFrame, out_of_fold: pd.DataFrame) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def coverage(sets: PredictionSets, rows: pd.DataFrame, *, bootstrap: Bootstrap) 
     found = rows[COLUMN].astype(str).tolist()
     return SetsReport(
         promised=COVERAGE,
-        method=METHOD,
+        method=sets.method,
         n=len(rows),
         coverage=measure(ratio_of_sums(sets.covered(found, rows).astype(float)), weights),
         mean_size=measure(ratio_of_sums(sets.sizes(found)), weights),

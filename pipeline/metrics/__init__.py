@@ -8,6 +8,13 @@ from pipeline.metrics.classification import (
     macro_auc,
 )
 from pipeline.metrics.concordance import FollowUp, c_index
+from pipeline.metrics.multilabel import (
+    MultilabelMetrics,
+    macro_label_auc,
+    multilabel_by_fold,
+    multilabel_metrics,
+)
+from pipeline.metrics.ordinal import OrdinalMetrics, with_rank_metrics
 from pipeline.metrics.regression import RegressionMetrics, r_squared, regression_by_fold, regression_metrics
 from pipeline.metrics.report import CaseMetrics, PredictorReport, TaskReport, report_by_fold
 from pipeline.metrics.survival import SurvivalMetrics, SurvivalPredictions, survival_by_fold, survival_metrics
@@ -18,6 +25,8 @@ __all__ = [
     "ClassificationMetrics",
     "FollowUp",
     "Metric",
+    "MultilabelMetrics",
+    "OrdinalMetrics",
     "PredictorReport",
     "RegressionMetrics",
     "Statistic",
@@ -28,6 +37,9 @@ __all__ = [
     "classification_by_fold",
     "classification_metrics",
     "macro_auc",
+    "macro_label_auc",
+    "multilabel_by_fold",
+    "multilabel_metrics",
     "paired_difference",
     "r_squared",
     "regression_by_fold",
@@ -35,4 +47,5 @@ __all__ = [
     "report_by_fold",
     "survival_by_fold",
     "survival_metrics",
+    "with_rank_metrics",
 ]

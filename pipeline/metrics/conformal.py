@@ -22,7 +22,6 @@ from jaxtyping import Float
 
 COVERAGE = 0.9
 COLUMN = f"set_{100 * COVERAGE:.0f}"
-METHOD = "LAC, calibrated on out-of-fold predictions"
 
 
 def threshold(scores: Float[np.ndarray, " n"], *, coverage: float = COVERAGE) -> float:

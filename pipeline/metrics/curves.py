@@ -161,7 +161,15 @@ def beyond(curve_times: Float[np.ndarray, " t"], horizon: float) -> str | None:
 def calibration_slope(
     time: Months, event: Events, predicted: Float[np.ndarray, " n"], censoring: CensoringDistribution, horizon: float
 ) -> Statistic:
-    """The slope of being alive at the horizon (months) on the predicted probability; 1 is best, see `calibration`."""
+    """The slope of being alive at the horizon on the predicted probability; 1 is best, see `calibration`.
+
+    Args:
+        time: months to event or censoring.
+        event: True where the event happened.
+        predicted: probability to be alive at the horizon, 0 to 1.
+        censoring: of the training cases.
+        horizon: months.
+    """
     dead, alive = event & (time <= horizon), time > horizon
     reason = no_horizon(dead, alive, horizon)
     if not reason and np.ptp(predicted) == 0:

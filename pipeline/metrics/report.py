@@ -180,9 +180,18 @@ def report_by_fold(
     )
 
 
-def to_json(reports: Mapping[str, TaskReport[Any]]) -> dict[str, Any]:
-    """`metrics.json`, from the reports by task."""
-    return {"format": FORMAT, "tasks": {name: report.model_dump(mode="json") for name, report in reports.items()}}
+def to_json(
+    reports: Mapping[str, TaskReport[Any]], cohort_shift: Mapping[str, CohortShift] | None = None
+) -> dict[str, Any]:
+    """`metrics.json`, from the reports by task.
+
+    Args:
+        reports: tasks with labels.
+        cohort_shift: of a new cohort, by task; also of tasks without labels, which have no report.
+    """
+    content = {"format": FORMAT, "tasks": {name: report.model_dump(mode="json") for name, report in reports.items()}}
+    shifts = {name: shift.model_dump(mode="json") for name, shift in (cohort_shift or {}).items()}
+    return content | ({"cohort_shift": shifts} if shifts else {})
 
 
 def read_reports(path: Path, metrics_of: Mapping[str, type[CaseMetrics]]) -> dict[str, TaskReport[Any]]:

@@ -180,7 +180,11 @@ class ReferenceCohort:
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Collect the arrays of both spaces, float32, by names as `slides.centre` and `genes.axes`."""
+        """Collect the arrays of both spaces, float32, by name.
+
+        Returns:
+            Of d features and r axes `slides.centre` (d,), `slides.axes` (r, d), `slides.variances` (r,); likewise `genes.…`.
+        """
         return {
             f"{kind}.{name}": np.ascontiguousarray(getattr(space, name), dtype=np.float32)
             for kind, space in self._spaces().items()

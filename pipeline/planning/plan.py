@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from models.catalogue import MODELS
@@ -199,6 +200,7 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
     has_label = task.labelled(labels)
     labelled = labels[has_label].sort_index()
     warnings = task.check(labelled, folds=2 if config.splits else config.folds)
+    _refuse_copies(task, config, labelled, omics)
     defining: dict[str, str] = {}
     if not config.allow_defining_features:
         cases = [case for case in labelled.index if case in set(omics.case_ids)]
@@ -235,6 +237,26 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
         covariates=covariates,
         warnings=tuple(warnings),
     )
+
+
+def _refuse_copies(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> None:
+    """Raise InputError where a feature or a covariate is the label: a column in two tables, or a copy of it."""
+    label = labels[(task.truth_columns or task.label_columns)[0]]
+    cases = [case for case in labels.index if case in set(omics.case_ids)]
+    same = [name for name in task.spec.column if name in omics.features]
+    columns = omics.take(cases).values[:, [omics.features.index(name) for name in same]]
+    if same and label_copies(columns, same, label[cases]):
+        raise InputError(
+            f"task {task.name}: its column {same[0]} is also among the genes, with the same values; "
+            f"leave it out there with --set 'omics.ignore=[{same[0]}]'"
+        )
+    covariates = [name for name in config.covariates if name not in task.excluded_covariates]
+    codes = [pd.factorize(labels[name], sort=True)[0].astype(float) for name in covariates if name in labels]
+    for name in label_copies(np.column_stack(codes), covariates, label) if codes else ():
+        raise InputError(
+            f"task {task.name}: covariate {name} has one value for each value of the label: it is the label under another name; "
+            "leave it out of --covariates"
+        )
 
 
 def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:

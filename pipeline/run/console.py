@@ -91,7 +91,15 @@ def show_results(
     failures: Mapping[str, str],
     given_up: Sequence[str],
 ) -> None:
-    """Print tables of metrics by task and fold scheme, then failures and the run folder."""
+    """Print tables of metrics by task and fold scheme, then failures and the run folder.
+
+    Args:
+        folder: of the run.
+        tasks: by name.
+        reports: of `metrics.json`, by task.
+        failures: reason by id of each failed slide.
+        given_up: tasks without enough cases after slides failed, each with the reason.
+    """
     for task, report in reports.items():
         _show_report(task, tasks[task], report)
         for scheme, further in report.schemes.items():

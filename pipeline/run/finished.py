@@ -3,6 +3,7 @@
 Any file may be missing: a run may end before training, predict a new cohort, or explain nothing.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +17,11 @@ from pipeline.metrics import TaskReport
 from pipeline.metrics.report import read_reports
 from pipeline.run.explanation_file import read_explanation
 from pipeline.tasks import Task, metrics_types, restore_task
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, some
+from preprocessing.io.fingerprints import file_fingerprint
 from preprocessing.io.outputs import damaged, read_json, read_table
 
+log = logging.getLogger(__name__)
 FORMAT = 4  # of the files in a run folder; raise it whenever a file, column or key changes
 TEXT_COLUMNS = ("case_id", "slide_id", "label", "prediction", "status", "reason", "set_90", "path", "tiles", "features")
 
@@ -140,7 +143,26 @@ def read_run(folder: Path) -> FinishedRun:
             f"{folder / 'run.json'} has format {found}, this version reads {FORMAT}; use the version that wrote it, or run "
             "its command again with another --out"
         )
+    _warn_of_changes(folder, record)
     return FinishedRun(folder, record)
+
+
+def result_hashes(folder: Path) -> dict[str, str]:
+    """Hash each table and JSON file that reports and exports read, by its path in the run folder, for `run.json`."""
+    paths = [*folder.glob("*.csv"), folder / "metrics.json", *folder.glob("explain/*.json")]
+    return {path.relative_to(folder).as_posix(): file_fingerprint(path) for path in sorted(paths) if path.is_file()}
+
+
+def _warn_of_changes(folder: Path, record: Mapping[str, Any]) -> None:
+    """Log the files that are not what the run wrote: what is drawn or exported from them is not its result."""
+    written = record.get("files")
+    if not isinstance(written, Mapping):
+        return
+    found = result_hashes(folder)
+    if changed := sorted(name for name in written if written[name] != found.get(name)):
+        log.warning(
+            "%s: %s changed or lost since the run wrote it; repeat the command of the run", folder, some(changed)
+        )
 
 
 def _text(path: Path) -> str:

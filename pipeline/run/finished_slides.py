@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int32
+from jaxtyping import Bool, Float, Int32, UInt8
 
 from pipeline.run.finished import FinishedRun, read_run
+from pipeline.slides.thumbnails import thumbnail_path
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.h5 import Geometry
 from preprocessing.io.errors import InputError, SlideError, some
@@ -181,11 +182,37 @@ class FinishedSlides:
             )
         return {layer: joined[layer].to_numpy() for layer in LAYERS if layer in joined}
 
+    def tile_measurements(self, slide: FinishedSlide) -> dict[str, np.ndarray]:
+        """Return what is known of each tile without a model, by name (N,).
+
+        `column` and `row` are its cell on the grid, `tissue` the share that is tissue, 0 to 1.
+
+        Precomputed features have no tissue mask, hence no share.
+        """
+        bag = self.store.read_features(slide.features)
+        measured = {"column": bag.cells[:, 0], "row": bag.cells[:, 1]}
+        if slide.tiles:
+            mask, (width, height) = self.store.read_tiles(slide.tiles).mask, self.size_px(slide)
+            scale = np.array([mask.shape[1] / width, mask.shape[0] / height])
+            measured["tissue"] = _shares(mask, bag.coords * scale, np.array(self.geometry(slide).span_px) * scale)
+        return measured
+
+    def thumbnail(self, slide: FinishedSlide) -> UInt8[np.ndarray, "h w 3"] | None:
+        """Return the thumbnail of a slide, RGB; None where there is none."""
+        from PIL import Image
+
+        path = thumbnail_path(self.run.folder / "thumbnails", slide.slide_id)
+        if not path.is_file():
+            return None
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+
     def tiles_of_case(self, slides: Sequence[FinishedSlide]) -> "AnnData":
         """Return the tiles of a case as AnnData (tiles × features).
 
-        `obs` has slide, case, column and row on the grid and the values of the explanation; `obsm["spatial"]` the corners (x, y)
-        in level-0 pixels of each tile's slide; `uns["slides"]` the resolution and size of the slides.
+        `obs` has slide, case, column and row on the grid and the values of the explanation; `obsm["spatial"]` the centre (x, y) of
+        each tile in level-0 pixels of its slide; `uns["slides"]` the resolution and size of the slides; `uns["spatial"]` the
+        picture of each slide and its scale, as scanpy and squidpy expect it.
         """
         with extra("exchange", "the export to AnnData"):
             from anndata import AnnData
@@ -206,10 +233,23 @@ class FinishedSlides:
         obs = pd.concat(frames).astype({"slide_id": "category", "case_id": "category"})
         table = AnnData(np.concatenate([bag.features for bag in bags]).astype(np.float32), obs=obs)
         table.var_names = [f"feature_{i}" for i in range(table.n_vars)]
-        table.obsm["spatial"] = np.concatenate([bag.coords for bag in bags]).astype(float)
+        spans = [np.array(self.geometry(slide).span_px) for slide in slides]
+        centres = [bag.coords + span / 2 for bag, span in zip(bags, spans, strict=True)]
+        table.obsm["spatial"] = np.concatenate(centres).astype(float)
+        table.uns["spatial"] = {slide.slide_id: self._picture(slide) for slide in slides}
         table.uns["slides"] = {slide.slide_id: self._described(slide) for slide in slides}
         table.uns["encoder"] = str(self.metadata(slides[0])["encoder"]["name"])
         return table
+
+    def _picture(self, slide: FinishedSlide) -> dict[str, Any]:
+        """The picture of a slide and its scale, in the form of `uns["spatial"]`."""
+        picture, diameter = self.thumbnail(slide), float(np.mean(self.geometry(slide).span_px))
+        scale = 1.0 if picture is None else picture.shape[1] / self.size_px(slide)[0]
+        factors = {"tissue_hires_scalef": scale, "tissue_lowres_scalef": scale}
+        return {
+            "images": {} if picture is None else {"hires": picture, "lowres": picture},
+            "scalefactors": factors | {"spot_diameter_fullres": diameter, "fiducial_diameter_fullres": diameter},
+        }
 
     def _described(self, slide: FinishedSlide) -> dict[str, Any]:
         geometry = self.geometry(slide)
@@ -255,6 +295,25 @@ class FinishedSlides:
             names = {name: f"{task}_{name.removeprefix(f'{task}_')}" for name in map(str, rows)}
             columns = columns.join(rows.rename(columns=names), how="outer")
         return columns
+
+
+def _shares(
+    mask: Bool[np.ndarray, "h w"], corners: Float[np.ndarray, "N 2"], span: Float[np.ndarray, " 2"]
+) -> Float[np.ndarray, " N"]:
+    """The share of each tile that is tissue, from the pixels of the mask that the tile covers.
+
+    Args:
+        mask: tissue.
+        corners: upper left corners of the tiles (x, y), mask pixels.
+        span: width and height of a tile, mask pixels.
+    """
+    height, width = mask.shape
+    sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    first = np.clip(np.rint(corners).astype(int), 0, (width - 1, height - 1))
+    last = np.clip(np.rint(corners + span).astype(int), first + 1, (width, height))
+    inside = sums[last[:, 1], last[:, 0]] - sums[first[:, 1], last[:, 0]]
+    inside = inside - sums[last[:, 1], first[:, 0]] + sums[first[:, 1], first[:, 0]]
+    return np.asarray(inside / np.prod(last - first, axis=1))
 
 
 def open_slides(folder: Path, *, store: str | None, task: str | None) -> FinishedSlides:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.config.paths import absolute_store
 from pipeline.config.schema import Config, identity
-from pipeline.run.finished import FORMAT
+from pipeline.run.finished import FORMAT, result_hashes
 from pipeline.terminal.logs import collected, is_of_program
 from pipeline.terminal.progress import HOUR, rates
 from preprocessing.cohort import Cohort, further_table
@@ -134,7 +134,8 @@ class Run:
         """Remove temporary files of crashed workers, and write `run.json` with these keys added."""
         sweep(self.folder.rglob(".*"))
         ended = datetime.now().astimezone().isoformat(timespec="seconds")
-        self.write_json("run.json", self.record | {"ended": ended} | record)
+        files = {"files": result_hashes(self.folder)}
+        self.write_json("run.json", self.record | {"ended": ended} | record | files)
 
 
 def _throughput(done: dict[str, float], seconds: float) -> list[str]:

@@ -85,7 +85,17 @@ def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
 
 
 def tile_all(workers: Workers, slides: Sequence[Slide], *, store: str, config: TileConfig) -> list[Outcome]:
-    """Call `tile` for each slide; returns an outcome for each."""
+    """Call `tile` for each slide.
+
+    Args:
+        workers: on whose CPUs the slides are tiled.
+        slides: all that are not tiled yet.
+        store: folder or URL of the feature store.
+        config: of the tiles.
+
+    Returns:
+        An outcome for each slide; one that failed has the status `failed` and a reason.
+    """
     with workers.for_cpu() as cpu_workers:
         return map_slides(cpu_workers, tile, slides, stage="tiling", size=_area_px, store=store, config=config)
 
@@ -188,7 +198,17 @@ def _store(
 def embed_all(
     workers: Workers, slides: Sequence[Slide], n_tiles: Mapping[str, int], *, recipe: FeatureRecipe
 ) -> list[Outcome]:
-    """Call `embed` for each slide, very large ones in parts; `n_tiles` is by slide id. Returns an outcome for each slide."""
+    """Call `embed` for each slide, very large ones in parts.
+
+    Args:
+        workers: that embed.
+        slides: tiled slides.
+        n_tiles: number of tiles by slide id.
+        recipe: of the features, with the store.
+
+    Returns:
+        An outcome for each slide; one that failed has the status `failed` and a reason.
+    """
     if not slides:
         return []
     work = divide(slides, n_tiles, workers.concurrency())

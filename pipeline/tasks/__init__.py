@@ -11,13 +11,15 @@ from models.registry import Registry
 from pipeline.metrics import CaseMetrics
 from pipeline.tasks.base import OUTCOME, FittedTask, PredictionSets, Task, TaskBaselines
 from pipeline.tasks.classification import Classification
+from pipeline.tasks.multilabel import Multilabel
+from pipeline.tasks.ordinal import Ordinal
 from pipeline.tasks.regression import Regression
 from pipeline.tasks.spec import TaskSpec, parse_task
 from pipeline.tasks.survival import Survival
 
 # A definition without a kind gets the first that recognises its columns.
 KINDS: Registry[type[Task]] = Registry(
-    "kind of task", {kind.kind: kind for kind in (Survival, Classification, Regression)}
+    "kind of task", {kind.kind: kind for kind in (Survival, Multilabel, Classification, Ordinal, Regression)}
 )
 
 # `diagnosis` is built from markers (WHO 2021) and close to `subtype`: it is learned only when requested by name.
@@ -63,6 +65,8 @@ __all__ = [
     "TASKS",
     "Classification",
     "FittedTask",
+    "Multilabel",
+    "Ordinal",
     "PredictionSets",
     "Regression",
     "Survival",

@@ -32,6 +32,8 @@ OUTCOME = ("survival_months", "event")  # known years after the diagnosis; never
 class PredictionSets(ABC):
     """Conformal sets of a task: what a case may be, at a promised coverage; see `pipeline.metrics.conformal`."""
 
+    method: ClassVar[str]  # how they are made, in a few words
+
     @abstractmethod
     def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, " n"]:
         """Nonconformity of each case's true label; higher: further from what was predicted."""

@@ -19,6 +19,7 @@ from pipeline.baselines.genomic import GeneScores, omics_logits
 from pipeline.baselines.predictors import NotConvergedError
 from pipeline.metrics import (
     Bootstrap,
+    CaseMetrics,
     ClassificationMetrics,
     PredictorReport,
     Statistic,
@@ -212,6 +213,8 @@ class ClassSets(PredictionSets):
 
     task: FittedClassification
 
+    method: ClassVar[str] = "LAC, calibrated on out-of-fold predictions"
+
     def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, " n"]:
         """1 − the probability of each case's own class, 0 to 1."""
         truth = self.task._numbers(cases["label"])
@@ -236,7 +239,8 @@ class Classification(Task):
     """A column of classes."""
 
     kind = "classification"
-    metrics_type = ClassificationMetrics
+    fitted_type: ClassVar[type[FittedClassification]] = FittedClassification
+    metrics_type: ClassVar[type[CaseMetrics]] = ClassificationMetrics
     summary_metrics = ("macro_auc", "accuracy", "balanced_accuracy")
     output_name = "the probability of the class that is predicted from all inputs"
     evidence_name = "the evidence for the predicted class"
@@ -277,6 +281,11 @@ class Classification(Task):
                 f'task {self.name}: every one of the {len(labels)} labelled cases is "{counts.index[0]}": nothing to learn; '
                 "leave the task out by naming the others with --task"
             )
+        if single := [name for name, n in counts.items() if n == 1]:
+            raise InputError(
+                f'task {self.name}: class "{single[0]}" has one case, which cannot be both learned and tested; merge the class '
+                f"with another, or leave it empty (of a task of your own, name the classes to be used as tasks.{self.name}.classes)"
+            )
         return [
             f'task {self.name}: class "{name}" has {n} cases for {folds} folds, so some folds test none of it; '
             "use fewer folds (--folds) or merge classes"
@@ -315,7 +324,7 @@ class Classification(Task):
     def fit(self, labels: pd.DataFrame, vocabulary: tuple[str, ...]) -> FittedClassification:
         """The classes with their number of training cases."""
         counts = labels[self.name].astype(str).value_counts()
-        return FittedClassification(self.name, vocabulary, tuple(int(counts.get(name, 0)) for name in vocabulary))
+        return self.fitted_type(self.name, vocabulary, tuple(int(counts.get(name, 0)) for name in vocabulary))
 
     def restore(self, fitted: Mapping[str, Any]) -> FittedClassification:
         """From a model folder."""
@@ -324,7 +333,7 @@ class Classification(Task):
             raise ValueError(f"{len(classes)} classes of {fitted['column']} with {len(counts)} counts")
         if min(counts) < 0 or sum(counts) == 0:
             raise ValueError(f"training cases of the classes: {counts}")
-        return FittedClassification(self.name, classes, counts)
+        return self.fitted_type(self.name, classes, counts)
 
     def describe(self, labels: pd.DataFrame) -> pd.Series:
         """The class."""

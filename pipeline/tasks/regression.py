@@ -28,6 +28,7 @@ from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.tables.reading import read_number
 
 QUANTILES = 5  # of the label, by which folds are stratified
+ERROR = "expected_error"  # column of predictions: root mean square error of the model on left-out training cases
 TO = " to "  # between the ends of an interval
 ANY = "any"  # the interval where too few calibration cases promise nothing
 
@@ -40,11 +41,13 @@ class FittedRegression(FittedTask):
         column: the label's column.
         mean: of the training cases.
         sd: of the training cases.
+        error: root mean square error of left-out training cases, in standard deviations; 1 where none was left out.
     """
 
     column: str
     mean: float
     sd: float
+    error: float = 1.0
 
     headline: ClassVar[str] = "r2"
     chance: ClassVar[float | None] = 0.0
@@ -67,20 +70,23 @@ class FittedRegression(FittedTask):
         return float((-(logits.detach().float() - targets.float()).square() / 2).exp().sum())
 
     def calibrated(self, logits: Float[np.ndarray, "n 1"], labels: pd.DataFrame | None) -> "FittedRegression":
-        """The same: outputs of training cases add nothing."""
-        return self
+        """With the error of the left-out training cases, by which intervals of different models become comparable."""
+        if labels is None:
+            return self
+        error = float(np.sqrt(np.mean((logits - self.encode(labels)) ** 2)))
+        return replace(self, error=error or 1.0)
 
     def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
         """The number, less its mean, by a ridge regression."""
         return ridge_number(genes, self.encode(labels)[:, 0], seed=seed)
 
     def to_json(self) -> dict[str, Any]:
-        """Column, mean and standard deviation."""
+        """Column, mean, standard deviation and error."""
         return asdict(self)
 
     def decode(self, logits: Float[np.ndarray, "n 1"]) -> pd.DataFrame:
-        """The number, in the label's unit."""
-        return _predictions(self.mean + self.sd * logits[:, 0].astype(float))
+        """The number and the model's error on left-out training cases, in the label's unit."""
+        return _predictions(self.mean + self.sd * logits[:, 0].astype(float), self.sd * self.error)
 
     def with_ensemble_sd(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
         """With `ensemble_sd`, the standard deviation of the members' numbers."""
@@ -95,10 +101,11 @@ class FittedRegression(FittedTask):
         return replace(self, mean=float(np.mean(means)))
 
     def pool(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """The mean number; one model's as it is."""
+        """The mean number and error; one model's as they are."""
         if len(parts) == 1:
             return parts[0]
-        return _predictions(np.mean([part[VALUE].to_numpy(float) for part in parts], axis=0))
+        values, errors = (np.mean([part[name].to_numpy(float) for part in parts], axis=0) for name in (VALUE, ERROR))
+        return _predictions(values, errors)
 
     def agrees_with(self, other: FittedTask) -> bool:
         """Whether the other predicts a number."""
@@ -161,22 +168,25 @@ class FittedRegression(FittedTask):
 
 
 class Intervals(PredictionSets):
-    """Split-conformal intervals of the same width for cases with the same modalities; the score is |label − prediction|.
+    """Split-conformal intervals; the score is |label − prediction| over the model's error on left-out training cases.
 
-    Lei et al. 2018, "Distribution-free predictive inference for regression", JASA 113; calibrated on out-of-fold predictions
-    as in the cross-conformal method (see `pipeline.metrics.conformal`). An interval is text, `LOW to HIGH`.
+    Lei et al. 2018, "Distribution-free predictive inference for regression", JASA 113, section 5; calibrated on out-of-fold
+    predictions (see `pipeline.metrics.conformal`). Dividing by the error makes the scores of fold models alike, of which one
+    may be better than another. An interval is text, `LOW to HIGH`.
     """
 
+    method = "error over the model's own error, calibrated on out-of-fold predictions"
+
     def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, " n"]:
-        """The absolute error of each case."""
-        return np.abs(true_numbers(cases) - cases[VALUE].to_numpy(float))
+        """The absolute error of each case over that of its model."""
+        return np.abs(true_numbers(cases) - cases[VALUE].to_numpy(float)) / cases[ERROR].to_numpy(float)
 
     def sets(self, predictions: pd.DataFrame, thresholds: Float[np.ndarray, " n"]) -> list[str]:
-        """The prediction ± the threshold; `any` where the threshold is infinite."""
-        values = predictions[VALUE].to_numpy(float)
+        """The prediction ± the threshold times the model's error; `any` where the threshold is infinite."""
+        values, widths = predictions[VALUE].to_numpy(float), thresholds * predictions[ERROR].to_numpy(float)
         return [
-            f"{value - limit:.6g}{TO}{value + limit:.6g}" if math.isfinite(limit) else ANY
-            for value, limit in zip(values, thresholds, strict=True)
+            f"{value - width:.6g}{TO}{value + width:.6g}" if math.isfinite(width) else ANY
+            for value, width in zip(values, widths, strict=True)
         ]
 
     def covered(self, sets: Sequence[str], cases: pd.DataFrame) -> Bool[np.ndarray, " n"]:
@@ -254,10 +264,10 @@ class Regression(Task):
 
     def restore(self, fitted: Mapping[str, Any]) -> FittedRegression:
         """From a model folder."""
-        mean, sd = float(fitted["mean"]), float(fitted["sd"])
-        if fitted["column"] != self.name or not math.isfinite(mean) or not 0 < sd < math.inf:
-            raise ValueError(f"a label {fitted['column']} with mean {mean} and standard deviation {sd}")
-        return FittedRegression(self.name, mean, sd)
+        mean, sd, error = (float(fitted[name]) for name in ("mean", "sd", "error"))
+        if fitted["column"] != self.name or not math.isfinite(mean) or not (0 < sd < math.inf and 0 < error < math.inf):
+            raise ValueError(f"a label {fitted['column']} with mean {mean}, standard deviation {sd} and error {error}")
+        return FittedRegression(self.name, mean, sd, error)
 
     def describe(self, labels: pd.DataFrame) -> pd.Series:
         """The number, as short as it is exact."""
@@ -286,8 +296,8 @@ def true_numbers(cases: pd.DataFrame) -> Float[np.ndarray, " n"]:
     return cases["label"].astype(float).to_numpy()
 
 
-def _predictions(values: Float[np.ndarray, " n"]) -> pd.DataFrame:
-    return pd.DataFrame({"prediction": [f"{value:.5g}" for value in values], VALUE: values})
+def _predictions(values: Float[np.ndarray, " n"], error: float | Float[np.ndarray, " n"]) -> pd.DataFrame:
+    return pd.DataFrame({"prediction": [f"{value:.5g}" for value in values], VALUE: values, ERROR: error})
 
 
 def _ends(sets: Sequence[str]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:

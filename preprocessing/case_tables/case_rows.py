@@ -1,5 +1,6 @@
 """From the rows of a table to one row per case: samples of the wanted type, one sample per case, every dropped row named."""
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.tables import case_ids
 from preprocessing.tables.reading import read_number
 from preprocessing.tables.sample_types import CLASSES, PRIMARY, may_hold_sample_types, sample_classes, why_excluded
+
+_SUMMARY = re.compile(r"(grand )?total|sum|mean|average|median|std\.? ?dev\.?|standard deviation", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,14 @@ def select_samples(
     The type is that of the barcode, and that of columns such as `sample_type`; a row without either counts as primary. Of several
     samples of a case the first by type and id is kept.
 
+    Args:
+        path: the table, for messages.
+        frame: its rows.
+        id_column: column of ids.
+        evidence: from other inputs, on the ids.
+        options: of the user.
+        notes: to which what was decided is added.
+
     Raises:
         InputError: no case in common with other inputs, or no row of the wanted types.
     """
@@ -65,7 +76,7 @@ def select_samples(
         raise InputError(f"{path}: not one case in common: {mismatch(id_column, ids, evidence.cases)}")
     keys = [_sample_key(identifier) for identifier in ids]
     classes = _row_classes(frame, id_column, notes)
-    reasons = [_reason(key, of_row, options) for key, of_row in zip(keys, classes, strict=True)]
+    reasons = [_reason(key, of_row, evidence, options) for key, of_row in zip(keys, classes, strict=True)]
     kept_sample = _one_sample_per_case(keys, classes, reasons)
     for row, key in enumerate(keys):
         if reasons[row] is None and key != (kept := kept_sample[case_ids.case_of(key)]):
@@ -97,6 +108,11 @@ def _row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[
     for column in filter(may_hold_sample_types, frame.columns):
         if column != id_column and (classes := sample_classes(column, frame[column])) is not None:
             found[column] = classes
+            if (unknown := frame[column].notna() & classes.isna()).any():
+                notes.append(
+                    f"warning: column {column}: {some(frame[column][unknown].unique())} is no known sample type; the "
+                    f"{int(unknown.sum())} rows are used"
+                )
     if not found:
         return [None] * len(frame)
     by_row: list[str | None] = []
@@ -116,10 +132,12 @@ def _sample_key(identifier: str) -> str:
     return case_ids.case_of(identifier) if case_ids.slide_kind(identifier) else identifier
 
 
-def _reason(key: str, of_row: str | None, options: TableOptions) -> str | None:
+def _reason(key: str, of_row: str | None, evidence: Evidence, options: TableOptions) -> str | None:
     """Why a row is left out whatever the other rows are; None if it may be used."""
     if not key:
         return "no id"
+    if _SUMMARY.fullmatch(key) and not evidence.is_known(key):
+        return "a summary of the cases, not a case"
     if case_ids.is_doubtful(key):
         return "begins like a TCGA barcode, but is none"
     code = case_ids.sample_type(key)
@@ -160,11 +178,26 @@ def _note_rows(
 
 def mismatch(id_column: str, ids: Iterable[str], known: frozenset[str]) -> str:
     """Return the sentence that sets the ids of a table against those of the other inputs."""
+    given = [identifier for identifier in ids if identifier]
     return (
-        f"column {id_column or '(unnamed)'} has {some([identifier for identifier in ids if identifier])}; the slides (or genes) "
-        f"are of {some(sorted(known))}; write the ids the same way (a manifest can give the slides' cases), or name another "
+        f"column {id_column or '(unnamed)'} has {some(given)}; the slides (or genes) are of {some(sorted(known))}"
+        f"{_likely_difference(given, known)}; write the ids the same way (a manifest can give the slides' cases), or name another "
         "column with --id-column"
     )
+
+
+def _likely_difference(given: Sequence[str], known: frozenset[str]) -> str:
+    """By what most ids seem to differ from the others, as part of a sentence; "" if that is not seen."""
+    longer = {other.rsplit(mark, n)[0] for other in known for mark in "-_." for n in (1, 2)}
+    shorter = {one.rsplit(mark, n)[0] for one in given for mark in "-_." for n in (1, 2)}
+    plain = {re.sub(r"[\W_]+|(?<!\d)0+(?=\d)", "", other).lower() for other in known}
+    if sum(one in longer for one in given) > len(given) / 2:
+        return " (which continue after the ids of the table, as ids of samples do)"
+    if len(shorter & known) > len(known) / 2:
+        return " (after which the ids of the table continue, as ids of samples do)"
+    if sum(re.sub(r"[\W_]+|(?<!\d)0+(?=\d)", "", one).lower() in plain for one in given) > len(given) / 2:
+        return " (the same but for capitals, separators or leading zeros)"
+    return ""
 
 
 def one_row_per_case(ids: Sequence[str]) -> tuple[list[str], list[int]]:

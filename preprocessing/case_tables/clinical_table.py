@@ -8,12 +8,13 @@ import pandas as pd
 from preprocessing.case_tables.case_rows import Dropped, merge_columns, one_row_per_case, select_samples
 from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.gene_names import is_counter
-from preprocessing.case_tables.id_columns import Evidence, choose_id_column
+from preprocessing.case_tables.id_columns import Evidence, choose_id_column, id_kind, with_whole_numbers
 from preprocessing.case_tables.options import TableOptions
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
 from preprocessing.tables.reading import read_number, text_columns
 
 _SECOND_HEADERS = ("composite element ref",)  # of Firehose: a row that repeats "value" in every column
+_MOST_SUBHEADERS = 3
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,52 @@ def read_clinical(
     loaded = loaded or load_table(path)
     if loaded.layout:
         notes.append(f"layout: {loaded.layout}")
-    frame = _cases_in_rows(sample_table(path, loaded), evidence, options, notes)
+    frame = _without_subheaders(_with_ids_as_header(sample_table(path, loaded), evidence, notes), notes)
+    frame = _cases_in_rows(frame, evidence, options, notes)
+    frame = with_whole_numbers(frame, notes)
     id_column = choose_id_column(path, frame, evidence, options, notes, samples=False)
     rows = select_samples(path, frame, id_column, evidence, options, notes)
     cases, firsts = one_row_per_case(rows.ids)
     columns = rows.frame.drop(columns=id_column)
     merged = merge_columns(path, columns, cases, firsts, notes, labels=options.labels)
     return ClinicalTable(merged, notes, rows.dropped, rows.excluded)
+
+
+def _with_ids_as_header(frame: pd.DataFrame, evidence: Evidence, notes: list[str]) -> pd.DataFrame:
+    """A table of attributes in rows whose ids are one of them, under a header of V1, V2, … (Firehose's clin.merged)."""
+    if len(frame.columns) < 3 or any(map(evidence.is_id, frame.columns)):
+        return frame
+    names = frame.columns[0]
+    likely = [row for row, value in enumerate(frame[names]) if isinstance(value, str) and id_kind(value)]
+    for row in likely:
+        ids = frame.iloc[row, 1:].tolist()
+        if (
+            sum(map(evidence.is_id, ids)) > len(ids) / 2
+            and len(set(ids)) == len(ids)
+            and all(isinstance(i, str) for i in ids)
+        ):
+            notes.append(f"header: the row {frame.iloc[row, 0]}, which has the ids")
+            return frame.drop(index=frame.index[row]).set_axis([names, *ids], axis=1)
+    return frame
+
+
+def _without_subheaders(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The table without rows below the header that describe the columns, as TCGA's biotab files have two of."""
+    kept = 0
+    while kept < min(_MOST_SUBHEADERS, len(frame) - 1) and _is_subheader(frame.iloc[kept]):
+        kept += 1
+    if not kept:
+        return frame
+    notes.append(f"{kept} rows below the header, which describe the columns, left out")
+    return frame.iloc[kept:]
+
+
+def _is_subheader(row: pd.Series) -> bool:
+    """Whether the cells name their columns (as themselves or by other label names), or give codes of common data elements."""
+    cells = {str(name): value for name, value in row.items() if isinstance(value, str)}
+    named = sum(value == name or (is_label(value) and is_label(name)) for name, value in cells.items())
+    coded = sum(value.startswith("CDE_ID:") for value in cells.values())
+    return max(named, coded) > len(row) / 2
 
 
 def _cases_in_rows(frame: pd.DataFrame, evidence: Evidence, options: TableOptions, notes: list[str]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from preprocessing.case_tables.endpoint_names import survival_column
+from preprocessing.case_tables.endpoint_names import survival_column, without_table
 from preprocessing.tables.reading import names_in, words_of
 
 # The most specific name last. Names are compared as `plain_name` writes them.
@@ -16,12 +16,18 @@ SUBTYPE = names_in(
     "subtype who_subtype molecular_subtype who2021_subtype who_2021_subtype subtype_who2021 idh_codel_subtype "
     "who2021_diagnosis who_2021_diagnosis integrated_diagnosis subtype_ceccarelli original_subtype"
 )
-SEX = names_in("is_female female sex gender patient_sex patient_gender sex_at_birth is_male male")
+SEX_WORDS = frozenset(names_in("sex gender"))
+_SEX_FILLER = frozenset(
+    names_in(
+        "patient donor subject reported self biological at birth assigned of the legal clinical demographic recorded"
+    )
+)
+SEX = names_in("is_female female sex gender is_male male")
 SITE = names_in("site tissue_source_site tissue_source_site_code tss")
 LABEL_NAMES = frozenset().union(GRADE, SUBTYPE, SEX, SITE)
 
 # Tables that are named before a column: demographic.vital_status (GDC), paper_Grade (TCGAbiolinks).
-_FROM_TABLES = re.compile(r"^(cases?|demographic|diagnos[ie]s|clinical|patient|follow_ups?|paper)_")
+_FROM_TABLES = re.compile(r"^((gdc|cases?|demographic|diagnos[ie]s|clinical|patient|donor|follow_ups?|paper)_)+")
 _AGE_WORDS = frozenset(
     names_in(
         "age ages years year yrs yr y months days day in at of the patient initial pathologic diagnosis dx index surgery"
@@ -40,16 +46,36 @@ class AgeColumn:
 
 def plain_name(column: str) -> str:
     """Return the name in lower case with words joined by `_`, without the table that the GDC or TCGAbiolinks names first."""
-    words = re.sub(r"([a-z])([A-Z])", r"\1_\2", column)
-    name = re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
-    short = _FROM_TABLES.sub("", name)
-    return short if short in LABEL_NAMES else name
+    name = _snake_case(column)
+    short = _FROM_TABLES.sub("", _snake_case(without_table(column)))
+    if short in LABEL_NAMES:
+        return short
+    return "sex" if _is_sex(short) else name
+
+
+def _snake_case(text: str) -> str:
+    words = re.sub(r"([a-z])([A-Z])", r"\1_\2", text)
+    return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
+
+
+def _is_sex(name: str) -> bool:
+    words = set(name.split("_"))
+    return bool(words & SEX_WORDS) and words <= SEX_WORDS | _SEX_FILLER
 
 
 def age_column(column: str) -> AgeColumn | None:
     """Return unit and direction of an age by its name, as `Age (years at diagnosis)`, `days_to_birth`; else None."""
-    words = words_of(column)
-    while len(words) > 1 and words[0] in ("cases", "demographic", "diagnoses", "clinical", "paper"):
+    words = words_of(without_table(column))
+    while len(words) > 1 and words[0] in (
+        "gdc",
+        "case",
+        "cases",
+        "demographic",
+        "diagnoses",
+        "clinical",
+        "paper",
+        "donor",
+    ):
         words = words[1:]
     if found := _BIRTH.fullmatch("_".join(words)):
         return AgeColumn(found["unit"], negative=found["unit"] == "days")

@@ -62,7 +62,11 @@ _RUN_TOGETHER = {
     "daystolastfollowup": "days to last followup",
 }
 _STATES = _DEAD | _ALIVE | _CENSORED | {"event", "yes", "no"}
-_TABLES = frozenset(names_in("cases case demographic diagnoses diagnosis clinical paper exposures"))
+_TABLES = frozenset(names_in("gdc cases case demographic diagnoses diagnosis clinical paper exposures donor"))
+# The GDC's tables as UCSC Xena appends them: days_to_death.demographic, tumor_grade.diagnoses.
+_TABLE_AT_END = re.compile(
+    r"\.(demographic|diagnoses|exposures|treatments|samples|follow_ups|family_histories|annotations|project|cases)$"
+)
 # Names of one word that say enough; EFS is a gene, and counts with a second word only.
 _SINGLE = (
     frozenset(names_in("time survival event dead death died deceased status os pfs pfi dfs dfi dss rfs")) | _CENSORED
@@ -103,8 +107,13 @@ def survival_column(name: str) -> SurvivalColumn | None:
     return _column(endpoint, rest, next(iter(units), None), happened)
 
 
+def without_table(name: str) -> str:
+    """Return the name of a column without the table of the GDC that follows it (`gender.demographic`)."""
+    return _TABLE_AT_END.sub("", name)
+
+
 def _words(name: str) -> list[str]:
-    words = words_of(name)
+    words = words_of(without_table(name))
     while len(words) > 1 and words[0] in _TABLES and words[:2] not in (["diagnosis", "to"],):
         words = words[1:]
     if (
@@ -169,6 +178,8 @@ def _column(endpoint: str | None, rest: set[str], unit: str | None, happened: st
     if rest & _CENSORED:
         return SurvivalColumn(endpoint, "event" if happened else "censored", None, happened) if not unit else None
     if rest & _DEAD and (unit or "time" in rest):
+        if "of" in rest and unit and not rest & {"to", "until", *_TIME}:
+            return None  # a date of the calendar, as year_of_death
         return SurvivalColumn(endpoint or "OS", "death time", unit)
     follows = rest & _FOLLOW_UP
     if unit and follows and ({"to", "last"} & rest) and "survival" not in rest:

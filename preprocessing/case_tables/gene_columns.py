@@ -45,14 +45,14 @@ _SCORES = re.compile(
     r"absolute|os|lgg|gbm|gbmlgg|race|msi|hrd|tmb"
 )
 ENOUGH_GENES = 10  # with names, to tell by them that others are none
-FEW_UNNAMED, FEW_UNNAMED_SHARE = 20, 0.02
+FEW_UNNAMED, FEW_UNNAMED_SHARE, MOST_UNNAMED_SHARE = 20, 0.02, 0.4
 LISTED = 30
 FROM_DATES = "a spreadsheet made dates of names such as SEPT2 or MARCH1"
 _RENAMED_GENE = re.compile(r"(.+)\.\d{1,2}")  # what pandas and R make of a second EGFR: EGFR.1
 # No gene is called so: words with blanks between them, or in small letters and without a digit.
 _ODD_GENE = re.compile(r"\w+ .*|[a-z][a-z_.]*")
 _NUMBER_LIKE = re.compile(
-    r"[-+−]?([\d.,]*\d[\d.,]*(e[-+]?\d+)?|\d{1,3}([ \u00a0\u202f'’]\d{3})+([.,]\d+)?)", re.IGNORECASE
+    r"[-+−]?([\d.,]*\d[\d.,]*(e[-+]?\d+)?\s*%?|\d{1,3}([ \u00a0\u202f'’]\d{3})+([.,]\d+)?)", re.IGNORECASE
 )
 
 
@@ -114,14 +114,20 @@ def gene_columns(
         notes.append(f"read as annotations, since they contain words: {', '.join(words)}")
     if counters:
         notes.append(f"read as row numbers, not as genes: {', '.join(counters)}")
-    _require_names(path, frame, genes)
+    _require_names(path, frame, genes, kept)
     genes = _without_unnamed(genes, kept, notes)
     _warn_of_names(genes, notes)
     left = set(genes)
     return genes, [column for column in columns if column not in left]
 
 
-def _require_names(path: Path, frame: pd.DataFrame, genes: list[str]) -> None:
+def _require_names(path: Path, frame: pd.DataFrame, genes: list[str], kept: Collection[str]) -> None:
+    if dated := [name for name in genes if DATED_GENE.fullmatch(name) and name not in kept]:
+        raise InputError(
+            f"{path}: {len(dated)} genes are called like dates ({some(dated)}): {FROM_DATES}, "
+            "and no gene set or trained model would find them; correct the names, leave the genes out with omics.ignore, "
+            "or keep them as they are with omics.keep"
+        )
     if not genes:
         remedy = (
             "is it separated by commas, semicolons or tabs, and the header its first line?"
@@ -141,10 +147,10 @@ def _require_names(path: Path, frame: pd.DataFrame, genes: list[str]) -> None:
 def _without_unnamed(genes: list[str], kept: Collection[str], notes: list[str]) -> list[str]:
     """The features without those that carry no gene name among many that do: labels and scores rather than genes."""
     known = [name for name in genes if name in kept or is_gene_name(name)]
-    unknown = sorted(set(genes) - set(known) - {name for name in genes if DATED_GENE.fullmatch(name)}, key=genes.index)
+    unknown = sorted(set(genes) - set(known), key=genes.index)
     if len(known) < max(ENOUGH_GENES, len(genes) / 2):
         return genes
-    few = len(unknown) <= max(FEW_UNNAMED, FEW_UNNAMED_SHARE * len(genes))
+    few = len(unknown) <= max(min(FEW_UNNAMED, MOST_UNNAMED_SHARE * len(genes)), FEW_UNNAMED_SHARE * len(genes))
     if unknown and few:
         notes.append(
             f"warning: {len(unknown)} columns carry no gene name among {len(known)} that do, and are left out: "
@@ -166,11 +172,6 @@ def _row_counters(frame: pd.DataFrame) -> list[str]:
 
 
 def _warn_of_names(genes: list[str], notes: list[str]) -> None:
-    if dated := [name for name in genes if DATED_GENE.fullmatch(name)]:
-        notes.append(
-            f"warning: {len(dated)} genes are called like dates ({some(dated)}): {FROM_DATES}, and no gene set will find "
-            "them; correct the names"
-        )
     if are_integers(genes):
         notes.append(
             f"warning: the genes are called by bare integers ({some(genes)}), read as Entrez ids; check that they are"

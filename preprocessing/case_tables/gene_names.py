@@ -12,12 +12,14 @@ from preprocessing.tables.reading import names_in
 # Names of columns of gene names, the best first, and of other metadata of genes.
 GENE_NAMES = names_in(
     "hugo_symbol gene_symbol symbol genesymbol gene_name genename gene genes hgnc_symbol external_gene_name gene_id geneid "
-    "ensembl_gene_id ensembl_id ensembl attrib_name id_ref name id hybridization_ref probe_id probe entrez_gene_id entrez"
+    "ensembl_gene_id ensembl_id ensembl attrib_name identifier id_ref name id hybridization_ref probe_id probe "
+    "entrez_gene_id entrez"
 )
-# A table may be read by these as genes in rows though no gene name is recognised; `id` and `name` say too little.
-SURE_GENE_NAMES = frozenset(GENE_NAMES[: GENE_NAMES.index("id_ref")])
+# A table may be read by these as genes in rows though no gene name is recognised; the others say too little.
+SURE_GENE_NAMES = frozenset(GENE_NAMES[: GENE_NAMES.index("identifier")]) | {"entrez_gene_id"}
 GENE_METADATA = frozenset(GENE_NAMES) | {
-    *names_in("entrez_id locus_id hgnc_id description gene_type gene_biotype biotype"),
+    *names_in("entrez_id locus_id hgnc_id ncbigene_id ncbi_gene_id description gene_type gene_biotype biotype"),
+    *names_in("organism authority locus"),
     *names_in("chr chrom chromosome start end length strand cytoband"),
 }
 SAMPLED = 2_000  # names that are looked at to judge what the names of a table are
@@ -82,13 +84,24 @@ def is_gene_name(name: str) -> bool:
     Names in two parts count by either: `EGFR|1956` (Firehose), `ENSG00000146648.18|EGFR`.
     """
     plain = feature_kind(name.strip())[0]
-    parts = [plain, *plain.split("|"), *([found[1]] if (found := _RENAMED.fullmatch(plain)) else [])]
+    parts = [
+        plain,
+        *plain.split("|"),
+        *symbols_in(plain),
+        *([found[1]] if (found := _RENAMED.fullmatch(plain)) else []),
+    ]
     return any(is_symbol(part) or _ACCESSION.fullmatch(part) is not None for part in parts if part)
 
 
 def is_accession(name: str) -> bool:
     """Whether the name is an accession or a probe, as ENSG00000146648, NM_000546, cg00000029, 1007_s_at or LOC100130426."""
     return _ACCESSION.fullmatch(name) is not None
+
+
+def symbols_in(name: str) -> list[str]:
+    """Return the symbols in a name of two parts: EGFR of `EGFR|1956` (Firehose), `ENSG…|EGFR` and `EGFR (1956)` (DepMap)."""
+    parts = re.split(r"\||\s+\(", feature_kind(name.strip())[0].rstrip(")"))
+    return [part for part in parts if is_symbol(part)] if len(parts) > 1 else []
 
 
 def gene_share(names: Sequence[object]) -> float:

@@ -17,7 +17,7 @@ from preprocessing.case_tables.case_rows import (
 from preprocessing.case_tables.column_names import plain_name
 from preprocessing.case_tables.gene_columns import gene_columns
 from preprocessing.case_tables.gene_names import SURE_GENE_NAMES
-from preprocessing.case_tables.id_columns import Evidence, choose_id_column
+from preprocessing.case_tables.id_columns import Evidence, choose_id_column, with_whole_numbers
 from preprocessing.case_tables.options import TableOptions
 from preprocessing.case_tables.orientation import cases_in_rows
 from preprocessing.io.errors import InputError, some
@@ -25,6 +25,7 @@ from preprocessing.tables import case_ids
 from preprocessing.tables.loading import LoadedTable, load_table
 from preprocessing.tables.reading import names_in, read_number, text_columns
 
+_MOST_SUBHEADERS = 3
 # What STAR and HTSeq count beside the genes.
 _READ_COUNTS = frozenset(
     names_in(
@@ -75,14 +76,15 @@ def read_genes(
     path, notes = Path(path), list[str]()
     evidence, options = evidence or Evidence(), options or TableOptions()
     loaded = loaded or load_table(path)
-    as_written = _without_read_counts(_matrix(path, loaded, notes), notes)
+    as_written = _without_subheaders(_without_read_counts(_matrix(path, loaded, notes), notes), notes)
     frame = cases_in_rows(path, as_written, evidence, _with_layout(options, loaded), notes)
-    frame = _with_sample_attributes(frame, loaded)
+    turned = frame is not as_written
+    frame = with_whole_numbers(_with_sample_attributes(frame, loaded), notes)
     id_column = choose_id_column(path, frame, evidence, options, notes, samples=True)
     ignored = [column for column in frame.columns if column in set(options.ignore)]
     if ignored:
         notes.append(f"columns left out by omics.ignore: {some(ignored)}")
-    if frame is as_written:
+    if not turned:
         _refuse_long(path, frame.drop(columns=[*ignored, id_column]))
     rows = select_samples(path, frame.drop(columns=ignored), id_column, evidence, options, notes)
     if evidence.cases is not None and not evidence.cases & set(map(case_ids.case_of, rows.ids)):
@@ -134,6 +136,31 @@ def _without_read_counts(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
         return frame
     notes.append(f"counts of reads outside genes, left out: {some(names)}")
     return frame.loc[~rows].drop(columns=columns)
+
+
+def _without_subheaders(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The table without rows below the header that give the genes' further names, as tables of the package cptac have.
+
+    In such a row no column but the first holds a number, while below it nearly all of them do.
+    """
+    texts = text_columns(frame)[1:]
+    if len(texts) < len(frame.columns) / 2 or len(frame) < _MOST_SUBHEADERS + 2:
+        return frame
+    top, below = frame[texts].iloc[:_MOST_SUBHEADERS], frame[texts].iloc[_MOST_SUBHEADERS:]
+    of_names = [not any(isinstance(v, str) and read_number(v) is not None for v in row) for row in top.to_numpy()]
+    n_rows = of_names.index(False) if False in of_names else len(of_names)
+    sample = below.iloc[:20].to_numpy().ravel()
+    if not n_rows or np.mean([isinstance(v, str) and read_number(v) is None for v in sample]) > 0.1:
+        return frame
+    notes.append(f"{n_rows} rows below the header, which give further names of the genes, left out")
+    rest = frame.iloc[n_rows:]
+    return rest.assign(**{column: _as_numbers(rest[column]) for column in texts})
+
+
+def _as_numbers(values: pd.Series) -> pd.Series:
+    """The column as float if it holds nothing but numbers, else as it is."""
+    numbers = values.map(lambda value: read_number(str(value)), na_action="ignore")
+    return numbers.astype(float) if numbers.notna().equals(values.notna()) else values
 
 
 def _refuse_long(path: Path, frame: pd.DataFrame) -> None:

@@ -1,5 +1,6 @@
 """Which column of a table holds the ids of cases or samples: judged by the ids of other inputs, barcodes, and names."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ SAMPLE_NAMES = names_in(
 )
 SLIDE_NAMES = names_in("slide_id slide_ids slide filename file_name file")
 ID_WORDS = frozenset(names_in("id ids idx barcode case patient sample subject participant donor specimen accession"))
+_NAMED = frozenset(names_in("tumor tumour sample patient case subject specimen donor slide"))  # tumor_name
 # Kinds of id columns by their names, the best first. An unnamed column of distinct words is how R and pandas write ids.
 KINDS = ("case", "unnamed", "sample", "id", "slide", "")
 SURE_KINDS = ("case", "sample")
@@ -80,7 +82,25 @@ def id_kind(column: str) -> str:
         if name in names:
             return kind
     words = words_of(column)
+    if len(words) > 1 and words[-1] == "name" and words[0] in _NAMED:
+        return "id"
     return "id" if words and ID_WORDS & {words[-1], words[0]} and not is_label(column) else ""
+
+
+def with_whole_numbers(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Return the table with ids that a program wrote as decimals (10001.0) as whole numbers, noted."""
+    changed = {}
+    for column in text_columns(frame):
+        values = frame[column].dropna()
+        if id_kind(column) and len(values) > 1 and values.map(_is_whole_decimal).all():
+            changed[column] = frame[column].str.removesuffix(".0")
+    if changed:
+        notes.append(f"ids written as decimals are read as whole numbers: column {some(changed)}")
+    return frame.assign(**changed) if changed else frame
+
+
+def _is_whole_decimal(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\d+\.0", value) is not None
 
 
 def has_measurement(values: Iterable[object]) -> bool:
@@ -102,8 +122,10 @@ def _may_be_ids(frame: pd.DataFrame, column: str, evidence: Evidence) -> bool:
     values = [value for value in frame[column] if isinstance(value, str)]
     if any(map(evidence.is_id, values)):
         return True
-    if not values or has_measurement(values) or is_counter(values):
+    if not values or has_measurement(values):
         return False
+    if is_counter(values):  # patients 1, 2, 3 under a sure name; row numbers otherwise
+        return id_kind(column) == "case" and plain_name(column) != "case"
     if id_kind(column):
         return True
     if _is_unnamed(column):

@@ -11,15 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from preprocessing.case_tables.column_names import is_label, plain_name
-from preprocessing.case_tables.gene_columns import DATED_GENE, FROM_DATES
-from preprocessing.case_tables.gene_names import (
-    GENE_METADATA,
-    GENE_NAMES,
-    SURE_GENE_NAMES,
-    are_integers,
-    gene_share,
-    is_counter,
-)
+from preprocessing.case_tables.gene_names import SURE_GENE_NAMES, gene_share, is_counter
+from preprocessing.case_tables.gene_rows import transposed
 from preprocessing.case_tables.id_columns import SURE_KINDS, Evidence, has_measurement, id_kind
 from preprocessing.case_tables.options import TableOptions
 from preprocessing.io.errors import InputError, some
@@ -52,7 +45,7 @@ def cases_in_rows(
         notes.append(f"orientation: cases in rows, genes in columns ({ground})")
         return frame
     notes.append(f"orientation: genes in rows, cases in columns ({ground}): transposed")
-    return _transposed(path, frame, evidence, notes)
+    return transposed(path, frame, evidence, notes)
 
 
 def _side_of_genes(path: Path, frame: pd.DataFrame, evidence: Evidence, options: TableOptions) -> tuple[str, str]:
@@ -113,78 +106,3 @@ def _by_gene_names(path: Path, frame: pd.DataFrame, texts: Sequence[str], eviden
         f"{path}: neither gene names nor case ids are recognised, in the header ({some(header)}) or in the column "
         f"{texts[0] or '(unnamed)'} ({some(frame[texts[0]].dropna())}); {_ASK}"
     )
-
-
-def _transposed(path: Path, frame: pd.DataFrame, evidence: Evidence, notes: list[str]) -> pd.DataFrame:
-    """The table with cases in rows under `case_id`, and the genes' names as columns."""
-    recognised = {column for column in frame.columns if evidence.is_id(column)}
-    metadata = [c for c in frame.columns if c not in recognised and _is_gene_metadata(frame, c)]
-    samples = [column for column in frame.columns if column not in set(metadata)]
-    if not samples:
-        raise InputError(f"{path}: genes are in rows, but there is no column of numbers for a case beside their names")
-    names = _gene_names(path, frame, metadata, evidence, notes)
-    turned = pd.DataFrame(frame[samples].to_numpy().T, columns=names)
-    if turned.shape[1] and "case_id" in turned:
-        turned = turned.drop(columns="case_id")
-    turned.insert(0, "case_id", samples)
-    return turned
-
-
-def _is_gene_metadata(frame: pd.DataFrame, column: str) -> bool:
-    """Whether a column of a transposed table describes the genes: by its name, as text or as a counter."""
-    if plain_name(column) in GENE_METADATA:
-        return True
-    values = frame[column]
-    if values.dtype.kind == "O":
-        return bool(pd.to_numeric(values, errors="coerce").isna().all()) or is_counter(list(values)) or column == ""
-    return not column or (column == frame.columns[0] and is_counter(values.astype("Int64").astype(str).tolist()))
-
-
-def _gene_names(
-    path: Path, frame: pd.DataFrame, metadata: Sequence[str], evidence: Evidence, notes: list[str]
-) -> list[str]:
-    """The gene of each row, by symbol; where rows share one or have none, another name is appended."""
-    texts = [c for c in metadata if frame[c].dtype.kind == "O" or plain_name(c) in GENE_METADATA]
-    candidates = [c for c in texts if not is_counter(_texts(frame[c])) and frame[c].notna().any()]
-    candidates = [c for c in candidates if not has_measurement(_texts(frame[c].dropna()))]
-    if not candidates:
-        raise InputError(
-            f"{path}: cases are in columns, but no column names the genes (row numbers are no gene names); add one, as the first"
-        )
-
-    def rank(column: str) -> tuple[float, bool, float, int]:
-        values, name = _texts(frame[column].dropna()), plain_name(column)
-        place = GENE_NAMES.index(name) if name in GENE_NAMES else len(GENE_NAMES)
-        share = sum(value in evidence.features for value in values) / len(values) if evidence.features else 0.0
-        return -round(share, 1), are_integers(values), place, list(frame.columns).index(column)
-
-    best, *others = sorted(candidates, key=rank)
-    names = pd.Series(_texts(frame[best]), index=frame.index, dtype="string").mask(frame[best].isna())
-    unique = [c for c in (*[best], *others) if frame[c].notna().all() and frame[c].is_unique]
-    if not unique:
-        _refuse_names(path, best, names)
-    shared = names.fillna("?").duplicated(keep=False) | names.isna()
-    notes.append(f"gene names: column {best or '(unnamed)'}")
-    left_out = [column or "(unnamed)" for column in metadata if column != best]
-    names = names.fillna("?")
-    if shared.any():
-        names = names.mask(shared, names + "|" + pd.Series(_texts(frame[unique[0]]), index=frame.index, dtype="string"))
-        left_out = [column for column in left_out if column != unique[0]]
-        notes[-1] += (
-            f", with {unique[0]} appended in {shared.sum()} rows without a name of their own: {some(names[shared])}"
-        )
-    notes[-1] += f"; not used: {some(left_out)}" if left_out else ""
-    return names.tolist()
-
-
-def _texts(values: pd.Series) -> list[str]:
-    """Values as texts, whole numbers without a point."""
-    return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values]
-
-
-def _refuse_names(path: Path, column: str, names: pd.Series) -> None:
-    if names.isna().any():
-        raise InputError(f"{path}: row {names.index[names.isna()][0]} has no gene name in column {column}")
-    twice = sorted(set(names[names.duplicated()].astype(str)))
-    dated = f" ({FROM_DATES}: then correct them)" if any(DATED_GENE.fullmatch(name) for name in twice) else ""
-    raise InputError(f"{path}: {len(twice)} duplicate genes: {some(twice)}; keep one row of each{dated}")

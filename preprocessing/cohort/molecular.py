@@ -53,7 +53,9 @@ def read_tables(files: CohortFiles, slides: Evidence, options: TableOptions) -> 
     clinic = load_table(clinical) if clinical is not None else None
     hints = possible_ids(sample_table(clinical, clinic)) if clinical is not None and clinic is not None else frozenset()
     if genes is not None:
-        table = read_genes(genes, replace(slides, hints=hints), options)
+        # The columns of the run's labels are in the clinical table, if there is one: a gene of that name is a gene.
+        of_genes = options if clinical is None else replace(options, labels=())
+        table = read_genes(genes, replace(slides, hints=hints), of_genes)
         matrices.append(OmicsMatrix.from_frame(table.values))
         tables.annotations = table.annotations
         _add_molecular(tables, matrices[-1], table, prefix="")

@@ -123,6 +123,9 @@ def read_array(read: Read, where: str, *, files: int, size_bytes: int) -> np.nda
         files: how many files the arrays of the group have.
         size_bytes: of these.
 
+    Returns:
+        The array as it was written: shape (rows,) or (rows, columns), of one of `DTYPES`.
+
     Raises:
         DamagedError: a file is missing or broken, or it is no such array as this program writes.
     """

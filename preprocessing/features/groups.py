@@ -260,7 +260,7 @@ class GroupStore:
 
         Args:
             name: its path in the store.
-            arrays: by name.
+            arrays: by name, one or two axes each, of one of `arrays.DTYPES`.
             attributes: what describes them; plain JSON values.
             replace: take the place of a group that is whole; else that one stays, since its content is the same.
 
@@ -387,7 +387,9 @@ class GroupStore:
             consolidated = {"kind": "inline", "must_understand": False, "metadata": metadata}
         text = json.dumps(group | ({"consolidated_metadata": consolidated} if consolidated else {}), indent=2)
         path = f"{self._root}/{name}/zarr.json" if name else f"{self._root}/zarr.json"
-        if self.can_rename:
+        if name.startswith(f"{TEMPORARY}/"):  # the whole group is brought to the disk before it gets its name
+            Path(path).write_text(text, encoding="utf-8")
+        elif self.can_rename:
             with atomic_file(Path(path)) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         else:

@@ -94,7 +94,14 @@ def entries(store: FeatureStore, *, stale_hours: float, deep: bool = False) -> I
 
 
 def inspect_entry(store: FeatureStore, name: str, *, stale_hours: float, deep: bool = False) -> Entry:
-    """One entry as it is at this moment; see `entries`."""
+    """One entry as it is at this moment; see `entries`.
+
+    Args:
+        store: the store.
+        name: path of the entry in the store, as `features/KEY`.
+        stale_hours: age from which a temporary file or part counts as abandoned.
+        deep: whether checksums of the content are compared, which reads all of it.
+    """
     try:
         return _inspect(store, name, stale_hours=stale_hours, deep=deep)
     except OSError:  # its files are listed, and not read

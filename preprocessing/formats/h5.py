@@ -141,26 +141,44 @@ def write_h5(path: Path, layout: Format, content: FeatureFile, *, slide_id: str)
         _ATTRIBUTES[layout](file, geometry, slide_id, encoder)
 
 
+def write_coords(path: Path, coords: Int32[np.ndarray, "N 2"], geometry: Geometry, *, slide_id: str) -> None:
+    """Write the coordinates of a slide's tiles as TRIDENT keeps them beside the features, atomically.
+
+    Args:
+        path: the file.
+        coords: corners in level-0 pixels.
+        geometry: size and spacing of the tiles.
+        slide_id: the slide.
+    """
+    with extra("exchange", "trident files"):
+        import h5py
+
+    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
+        file["coords"] = coords.astype(DTYPES["trident"][1])
+        file["coords"].attrs.update(_trident_coords(geometry, slide_id))
+
+
 def _clam_attributes(file: Any, geometry: Geometry, slide_id: str, _encoder: str) -> None:
     span = round(geometry.span_px[0])
     file["coords"].attrs.update({"patch_size": span, "patch_level": 0, "downsample": [1.0, 1.0], "name": slide_id})
 
 
 def _trident_attributes(file: Any, geometry: Geometry, slide_id: str, _encoder: str) -> None:
-    power = POWER_TIMES_MPP / geometry.slide_mpp_xy[0]
-    target = POWER_TIMES_MPP / geometry.mpp
     file["features"].attrs.update({"name": slide_id, "savetodir": ""})
-    file["coords"].attrs.update(
-        {
-            "patch_size": geometry.tile_px,
-            "patch_size_level0": round(geometry.span_px[0]),
-            "level0_magnification": min(MAGNIFICATIONS, key=lambda nominal: abs(np.log(nominal / power))),
-            "target_magnification": round(target) if abs(target - round(target)) < TOLERANCE else target,
-            "overlap": geometry.tile_px - geometry.stride_px,
-            "name": slide_id,
-            "savetodir": "",
-        }
-    )
+    file["coords"].attrs.update(_trident_coords(geometry, slide_id))
+
+
+def _trident_coords(geometry: Geometry, slide_id: str) -> dict[str, Any]:
+    power, target = POWER_TIMES_MPP / geometry.slide_mpp_xy[0], POWER_TIMES_MPP / geometry.mpp
+    return {
+        "patch_size": geometry.tile_px,
+        "patch_size_level0": round(geometry.span_px[0]),
+        "level0_magnification": min(MAGNIFICATIONS, key=lambda nominal: abs(np.log(nominal / power))),
+        "target_magnification": round(target) if abs(target - round(target)) < TOLERANCE else target,
+        "overlap": geometry.tile_px - geometry.stride_px,
+        "name": slide_id,
+        "savetodir": "",
+    }
 
 
 def _stamp_attributes(file: Any, geometry: Geometry, _slide_id: str, encoder: str) -> None:

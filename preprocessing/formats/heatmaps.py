@@ -79,7 +79,14 @@ def write_heatmap(
 def draw(
     layer: TileValues, coords: Int32[np.ndarray, "N 2"], geometry: Geometry, *, size_px: tuple[int, int]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Return the finest level, RGB uint8: each tile a rectangle of its colour; of overlapping tiles the highest is on top."""
+    """Return the finest level, RGB: each tile a rectangle of its colour; of overlapping tiles the highest is on top.
+
+    Args:
+        layer: the values and their colours.
+        coords: the tiles' upper left corners, level-0 pixels (x, y).
+        geometry: size and spacing of the tiles.
+        size_px: width and height of the slide's level 0.
+    """
     values, palette = layer.values, layer.palette
     shrink = [max(1.0, MPP / mpp) for mpp in geometry.slide_mpp_xy]
     width, height = (max(1, round(size / by)) for size, by in zip(size_px, shrink, strict=True))

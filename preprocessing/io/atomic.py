@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -147,5 +148,12 @@ def sync(path: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Bring a folder and everything in it to the disk."""
-    with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
-        list(pool.map(sync, [*folder.rglob("*"), folder]))
+    paths = [Path(parent, name) for parent, _, files in os.walk(folder) for name in ("", *files)]
+    list(_syncing_threads().map(sync, paths))
+
+
+@cache
+def _syncing_threads() -> ThreadPoolExecutor:
+    """The threads of this process: to start some for each folder takes as long as to sync a small one."""
+    os.register_at_fork(after_in_child=_syncing_threads.cache_clear)  # a child has none of its parent's threads
+    return ThreadPoolExecutor(SYNCS_AT_ONCE, "sync")

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+LONGEST_NAME = 200  # signs of one name in a message
+
 
 class InputError(ValueError):
     """The run cannot start: a file, a table or an option is wrong. Exit code 2."""
@@ -16,6 +18,6 @@ class SlideError(ValueError):
 
 
 def some(names: Iterable[object]) -> str:
-    """The first three of the names, and an ellipsis where there are more: how a message names many things."""
-    every = [str(name) for name in names]
+    """The first three of the names, shortened, and an ellipsis where there are more: how a message names many things."""
+    every = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in map(str, names)]
     return ", ".join(every[:3]) + (", …" if len(every) > 3 else "")

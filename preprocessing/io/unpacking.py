@@ -17,6 +17,13 @@ MAX_BYTES = 4 << 30  # of a table, unpacked; genes and methylation of a thousand
 MAX_RATIO, UNSUSPECTED_BYTES = 200, 256 << 20
 PART_BYTES = 16 << 20
 ZIP = b"PK\x03\x04"
+# What office programs pack in a zip archive, by the name of a part.
+_OFFICE = {
+    "word/": "a Word document (.docx)",
+    "ppt/": "a PowerPoint presentation (.pptx)",
+    "content.xml": "an OpenDocument file (.ods)",
+    "Index/Document.iwa": "a spreadsheet of Numbers",
+}
 _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"\xfd7zXZ\x00": lzma.LZMAFile,
@@ -51,9 +58,13 @@ def unpack(path: Path, data: bytes) -> bytes:
 def _unzip(path: Path, data: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = [one.filename for one in archive.infolist() if not one.is_dir()]
-        if any(name == "[Content_Types].xml" or name.endswith(".npy") for name in names):
+        if any(name.startswith("xl/") or name.endswith(".npy") for name in names):
             return data
         names = [name for name in names if not name.startswith("__MACOSX/")]
+        if office := next(
+            (kind for part, kind in _OFFICE.items() if any(name.startswith(part) for name in names)), None
+        ):
+            raise InputError(f"{path}: is {office}; save the table as .xlsx or CSV")
         if len(names) != 1:
             raise InputError(
                 f"{path}: is a zip archive of {len(names)} files ({some(names)}); unpack it and give one of them"

@@ -49,7 +49,14 @@ class LabelTable:
         accept: Callable[[str, pd.Series], bool] = lambda name, values: True,
         read: Callable[[str], Any] = str,
     ) -> str | None:
-        """Return the first acceptable column for the label, and note the others and in how many cases they differ."""
+        """Return the first acceptable column for the label, and note the others and in how many cases they differ.
+
+        Args:
+            names: plain names of columns, in order of preference.
+            label: name of the label, for the note.
+            accept: whether a column of this plain name and these values can be the label.
+            read: parses a cell, so that equal values in different spellings do not differ.
+        """
         columns = [column for column in self.named(names) if accept(plain_name(column), self.frame[column])]
         if not columns:
             return None
@@ -79,7 +86,17 @@ class LabelTable:
         raise InputError(f'{self.source}: column {column}, case {case}: "{value}" is not understood; {remedy}')
 
     def parse(self, column: str, read: Callable[[str], Any], *, dtype: Any, remedy: str) -> pd.Series:
-        """Return the column's values as parsed by `read`; a value for which it returns None is refused."""
+        """Return the column's values, parsed.
+
+        Args:
+            column: its name.
+            read: parses a cell; returns None for what it does not understand.
+            dtype: of the result.
+            remedy: what to write instead, for the error.
+
+        Raises:
+            InputError: a value is not understood.
+        """
         values = {}
         for case, value in self.frame[column].dropna().items():
             values[case] = read(text_of(value))

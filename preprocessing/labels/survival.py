@@ -11,7 +11,7 @@ from preprocessing.case_tables.endpoint_names import ENDPOINTS, Role, SurvivalCo
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.columns import LabelTable, is_binary, read_flag, text_of, yes_no
 from preprocessing.labels.flips import require_direction
-from preprocessing.tables.reading import names_in, read_number
+from preprocessing.tables.reading import names_in, read_number, words_of
 
 DAYS_PER_MONTH = 365.25 / 12
 LONGEST_MONTHS = 400  # 33 years: a longer follow-up is counted in days
@@ -24,6 +24,7 @@ OS = "OS"
 
 _MONTHS_IN = {"months": 1.0, "days": 1 / DAYS_PER_MONTH, "weeks": 7 / DAYS_PER_MONTH, "years": 12.0}
 _TIME_WORDS = frozenset(names_in("date dates day days month months year years time followup followed follow"))
+_SURVIVAL_WORDS = frozenset(names_in("survival death dead deceased died vital"))
 _EVENT_REMEDY = "write 1 (it happened), 0 (it did not), Dead or Alive, or leave it empty"
 _CENSORED_REMEDY = "write 1 (censored: no event seen) or 0 (it happened)"
 
@@ -247,7 +248,7 @@ def _dates(table: LabelTable, columns: Mapping[str, SurvivalColumn], role: str) 
     names = [name for name, column in columns.items() if column.role == role]
     if not names:
         return None, pd.Series(float("nan"), index=table.frame.index)
-    months = pd.concat([table.numbers(name) * _MONTHS_IN[columns[name].unit or "days"] for name in names], axis=1)
+    months = pd.concat([_in_months(table, name, columns[name].unit or "days", guessed=True) for name in names], axis=1)
     return names[0], months.max(axis=1)
 
 
@@ -376,6 +377,12 @@ def _note_missing_columns(
     table: LabelTable, columns: Mapping[str, SurvivalColumn], months: pd.Series | None, event: pd.Series | None
 ) -> None:
     dated_deaths = any(column.role == "death time" for column in columns.values())
+    unread = [name for name in table.frame.columns if _SURVIVAL_WORDS & set(words_of(name)) and name not in columns]
+    if months is None and event is None and unread:
+        table.notes.append(
+            f"warning: {table.source}: survival: not read from {some(unread)}; call the columns survival_months or survival_days, "
+            "and event (1: died, 0: alive at the last follow-up)"
+        )
     if months is None and (event is not None or dated_deaths):
         dated = [name for name in table.frame.columns if _TIME_WORDS & set(plain_name(name).split("_"))]
         unused = f" (not used: {some(dated)})" if dated else ""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from preprocessing.case_tables.gene_names import feature_kind
+from preprocessing.case_tables.gene_names import feature_kind, symbols_in
 from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import read_text
 from preprocessing.omics.matrix import COVARIATE
@@ -52,7 +52,8 @@ def features_by_name(features: Sequence[str], kinds: Sequence[str]) -> dict[str,
     by_name: dict[str, list[str]] = {}
     for feature, kind in zip(features, kinds, strict=True):
         if kind == "rna" or ("rna" not in kinds and kind != COVARIATE):
-            by_name.setdefault(feature_kind(feature)[0], []).append(feature)
+            for name in (feature_kind(feature)[0], *symbols_in(feature)):
+                by_name.setdefault(name, []).append(feature)
     return by_name | {feature: [feature] for feature in features}
 
 

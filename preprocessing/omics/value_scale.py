@@ -84,4 +84,10 @@ def describe_features(matrix: OmicsMatrix) -> list[str]:
             f"{kind}: {len(matrix.case_ids)} cases ({some(matrix.case_ids)}) × {len(at)} features ({some(names)}), "
             + scale.describe()
         )
+        empty = np.isnan(block)
+        for what, n in (("cases", int(empty.all(axis=1).sum())), ("features", int(empty.all(axis=0).sum()))):
+            if n:
+                sentences.append(
+                    f"warning: {kind}: {n} of {block.shape[what == 'features']} {what} have no value at all"
+                )
     return sentences

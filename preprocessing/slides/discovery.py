@@ -14,7 +14,15 @@ from preprocessing.slides.diagnosis import unsafe_reason
 from preprocessing.slides.dicom import group_series
 from preprocessing.slides.isolated import Failure, map_files
 from preprocessing.slides.manifest import MANIFEST_SUFFIXES, has_manifest_header, read_manifest
-from preprocessing.slides.names import CHANNEL_LISTS, OTHER_FILES, OTHER_FORMATS, SUFFIXES, slide_name, unusable_name
+from preprocessing.slides.names import (
+    CHANNEL_LISTS,
+    OTHER_FILES,
+    OTHER_FORMATS,
+    SUFFIXES,
+    copy_reason,
+    slide_name,
+    unusable_name,
+)
 from preprocessing.slides.slide import FoundSlides, LeftOut, SlideFile
 from preprocessing.tables.case_ids import case_of
 
@@ -157,14 +165,14 @@ def _classify(listing: _Listing, *, isolated: bool) -> FoundSlides:
             candidates.append(path)
         elif reason and suffix not in OTHER_FORMATS:  # those are tried: a later OpenSlide may read them
             unusable.append((path, reason))
-        elif suffix in OTHER_FILES or path.is_dir():
+        elif (suffix in OTHER_FILES and not copy_reason(path.name)) or path.is_dir():
             others[suffix] += 1
         else:
             unknown.append(path)
     for path, vendor in zip(unknown, map_files(_vendor_of, unknown, isolated=isolated), strict=True):
         if vendor and not isinstance(vendor, Failure):
             candidates.append(path)
-        elif reason := unusable_name(path.name):
+        elif reason := unusable_name(path.name) or copy_reason(path.name):
             unusable.append((path, reason))
         else:
             others[path.suffix.lower() or "without suffix"] += 1

@@ -74,7 +74,17 @@ class JpegTiles:
         self._file.close()
 
     def region(self, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "H W 3"] | None:
-        """Return the rectangle whose upper left corner is (x, y), all in pixels of this level, or None."""
+        """Return a rectangle of this level, RGB.
+
+        Args:
+            x: left edge, in pixels of this level.
+            y: upper edge, likewise.
+            width: pixels.
+            height: pixels.
+
+        Returns:
+            (height, width, 3); None where the rectangle reaches beyond the level, or a tile of it cannot be decoded here.
+        """
         if x < 0 or y < 0 or x + width > self.size_px[0] or y + height > self.size_px[1]:
             return None
         tile_width, tile_height = self.tile_px

@@ -14,7 +14,7 @@ from preprocessing.slides.resolution import is_plausible, plausible_range
 from preprocessing.slides.slide import FoundSlides, LeftOut, SlideFile
 from preprocessing.tables.case_ids import case_of
 from preprocessing.tables.reading import read_table
-from preprocessing.tables.sample_types import class_of_name
+from preprocessing.tables.sample_types import PRIMARY, class_of_name, may_hold_sample_types, sample_classes
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 # The columns of a manifest, and names that probably mean one of them: these are neither guessed nor ignored.
@@ -75,6 +75,8 @@ def read_manifest(path: Path) -> FoundSlides:
     if names := _gdc_names(table):
         return _read_gdc(path, table.rename(columns=names))
     table = _with_standard_columns(path, table)
+    if "sample_type" not in table and any(samples := _sample_classes(table)):
+        table = table.assign(sample_type=samples)
     if "path" not in table:
         table = _with_paths(path, table)
     files, left_out = list[SlideFile](), list[LeftOut]()
@@ -135,6 +137,19 @@ def _is_trusted(row: Mapping[Hashable, Any]) -> bool:
 
 def _sample_class(value: Any) -> str:
     return "" if pd.isna(value) else class_of_name(str(value)) or ""
+
+
+def _sample_classes(table: pd.DataFrame) -> list[str]:
+    """The class of each row's sample by columns such as Tissue Type and Tumor Descriptor (GDC) or Specimen_Type (CPTAC), or "".
+
+    A class other than primary in any of them counts.
+    """
+    found: list[list[str]] = [[] for _ in range(len(table))]
+    for column in filter(may_hold_sample_types, map(str, table.columns)):
+        classes = sample_classes(column, table[column].map(lambda value: str(value).split(",")[0], na_action="ignore"))
+        for row, name in enumerate(classes if classes is not None else ()):
+            found[row] += [name] if isinstance(name, str) else []
+    return [next((name for name in names if name != PRIMARY), names[0] if names else "") for names in found]
 
 
 def _with_standard_columns(path: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -206,8 +221,8 @@ def _gdc_names(table: pd.DataFrame) -> dict[str, str] | None:
 def _read_gdc(path: Path, table: pd.DataFrame) -> FoundSlides:
     """The slides of a GDC manifest or sample sheet; files of other kinds in it are counted."""
     identifier, name = ("file_id", "file_name") if "file_id" in table else ("id", "filename")
-    files, others = list[SlideFile](), 0
-    for row in table.to_dict("records"):
+    files, others, samples = list[SlideFile](), 0, _sample_classes(table)
+    for number, row in enumerate(table.to_dict("records")):
         file_name = str(row[name]).strip()
         if PurePath(file_name).suffix.lower() not in SUFFIXES:
             others += 1
@@ -216,7 +231,7 @@ def _read_gdc(path: Path, table: pd.DataFrame) -> FoundSlides:
         inside, beside = path.parent / str(row[identifier]) / file_name, path.parent / file_name
         listed = str(row.get("case_id") or row.get("cases") or "") if pd.notna(row.get("case_id")) else ""
         case = case_of(clean_id(listed.split(",")[0]) or slide_id)
-        sample = _sample_class(str(row.get("sample_type", "")).split(",")[0])
+        sample = _sample_class(str(row.get("sample_type", "")).split(",")[0]) or samples[number]
         files.append(SlideFile(slide_id, case, beside if beside.exists() else inside, sample_class=sample))
     if not files:
         raise InputError(f"slides: {path} is a GDC table of {others} files, none of which is a slide")

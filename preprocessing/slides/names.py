@@ -42,6 +42,12 @@ INCOMPLETE = (
     *(".aria2", ".tmp", ".temp", ".!ut", ".aspx", ".aspera-ckpt"),
 )
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z", ".rar", ".tar", ".tgz")
+# What programs append to the name of a copy: "S1.svs (1)", S1.svs.1, S1.svs~, S1.svs_old, S1.svs.bak.
+_COPY = re.compile(
+    r"(.+)\.(?:svs|ndpi|mrxs|scn|svslide|bif|czi|tiff?)"
+    r"(?: ?\(\d+\)|\.\d+|~|[._ -](?:old|bak|backup|orig|copy|new)\d*)",
+    re.IGNORECASE,
+)
 # Never slides: not tried with OpenSlide.
 OTHER_FILES = frozenset(
     {
@@ -114,6 +120,8 @@ OTHER_FILES = frozenset(
 def slide_name(name: str) -> str:
     """Return the id of a slide from its file name: without suffixes of downloads, archives and formats (`.ome.tif`)."""
     inner = _without(_without(name, INCOMPLETE), COMPRESSED)
+    if copied := _COPY.fullmatch(inner):
+        return clean_id(copied[1])
     suffix = PurePath(inner).suffix
     if suffix.lower() in SUFFIXES or suffix.lower() in OTHER_FORMATS or inner == name:
         inner = inner[: len(inner) - len(suffix)] if suffix else inner
@@ -137,6 +145,13 @@ def unusable_name(name: str) -> str | None:
         return "a compressed slide; unpack it"
     suffix = PurePath(name).suffix.lower()
     return CHANNEL_LISTS.get(suffix) or OTHER_FORMATS.get(suffix)
+
+
+def copy_reason(name: str) -> str | None:
+    """Return what is said of a file named like a copy of a slide (`S1.svs (1)`) that is none; None for any other name."""
+    if not _COPY.fullmatch(name):
+        return None
+    return "named like a copy or an older version of a slide, but no format that OpenSlide reads; remove it"
 
 
 def _has_slide_suffix(name: str) -> bool:

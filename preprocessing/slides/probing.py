@@ -17,7 +17,8 @@ from preprocessing.slides.resolution import resolve_mpp
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 
 log = logging.getLogger(__name__)
-MASK_SUFFIXES = (".geojson", ".png", ".tif", ".tiff")
+OUTLINE_SUFFIXES = (".geojson", ".geojson.gz")
+MASK_SUFFIXES = (*OUTLINE_SUFFIXES, ".png", ".tif", ".tiff")
 MAX_SIDE_MM = 400  # whole-organ glass has 200; a damaged header can contain any number
 
 

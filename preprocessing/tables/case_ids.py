@@ -107,8 +107,8 @@ SCHEMES = (TCGA, GLASS, TARGET, CPTAC)
 
 
 def _recognise(identifier: str) -> tuple[CaseIdScheme | None, str]:
-    """The scheme of an id, if any, and the id as the scheme spells it, else without outer blanks."""
-    text = unicodedata.normalize("NFC", identifier.strip())
+    """The scheme of an id, if any, and the id as the scheme spells it, else with single blanks within and none outside."""
+    text = " ".join(unicodedata.normalize("NFC", identifier).split())  # of blanks of any kind within, one stays
     for scheme in SCHEMES:
         if normalised := scheme.normalise(text):
             return scheme, normalised
@@ -116,7 +116,7 @@ def _recognise(identifier: str) -> tuple[CaseIdScheme | None, str]:
 
 
 def normalise(identifier: str) -> str:
-    """Return a barcode with dashes and in capitals (a slide's uuid unchanged); any other id without outer blanks."""
+    """Return a barcode with dashes and in capitals (a slide's uuid unchanged); any other id with single blanks within."""
     return _recognise(identifier)[1]
 
 

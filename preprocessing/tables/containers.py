@@ -1,7 +1,8 @@
 """Tables in binary files: Excel workbooks, Parquet, AnnData."""
 
 import io
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.io.extras import extra
 
 XLSX = (".xlsx", ".xlsm")
+_SEEN_ROWS = 30  # from the beginning, to tell a title from the header
 MAX_VALUES = 600_000_000  # of a dense matrix in memory: 4.8 GB
 
 
@@ -42,16 +44,20 @@ def workbook_rows(path: Path, data: bytes, sheet: str | None) -> Iterator[list[s
     if sheet is not None and sheet not in book.sheetnames:
         raise InputError(f'{path}: no sheet "{sheet}"; it has {", ".join(book.sheetnames)}')
     found = book[sheet] if sheet is not None else book.worksheets[0]
-    width = 0
-    for row in found.iter_rows(values_only=True):
-        cells = [_cell_text(value) for value in row]
-        if not any(cells) and not width:
-            continue
-        width = width or max(position + 1 for position, cell in enumerate(cells) if cell)
+    rows = filter(any, ([_cell_text(value) for value in row] for row in found.iter_rows(values_only=True)))
+    first = list(itertools.islice(rows, _SEEN_ROWS))
+    width = _header_width(first)
+    for cells in itertools.chain(first, rows):
         while len(cells) > width and not cells[-1]:
             cells.pop()
-        if any(cells):
-            yield cells + [""] * (width - len(cells))
+        yield cells + [""] * (width - len(cells))
+
+
+def _header_width(rows: Sequence[Sequence[str]]) -> int:
+    """The columns of the header: the first row that fills more than half of the fullest one; a title above it does not."""
+    filled = [sum(map(bool, row)) for row in rows]
+    header = next((row for row, n in zip(rows, filled, strict=True) if n > max(filled) / 2), ())
+    return max((position + 1 for position, cell in enumerate(header) if cell), default=0)
 
 
 def _cell_text(value: Any) -> str:

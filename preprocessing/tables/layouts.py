@@ -3,7 +3,8 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -11,9 +12,15 @@ import pandas as pd
 from preprocessing.io.errors import InputError
 
 _BEGIN, _END = "!series_matrix_table_begin", "!series_matrix_table_end"
+DATASET_BEGIN, _DATASET_END = "!dataset_table_begin", "!dataset_table_end"
 _GCT = re.compile(r"#1\.[23][^\n]*\n(?P<sizes>[\d\t ,]+)\n")
 _CHARACTERISTIC = re.compile(r"([^:]{1,60}):\s*(.*)", re.DOTALL)
 _SAMPLE = "!Sample_"
+_SEEN_LINES, _MOST_TITLES = 30, 10  # from the beginning, to tell a title from the header
+_SENTENCE = 3  # words of a remark below a table
+_QUOTED = re.compile('"[^"\\n]*"')
+_COMMA_NUMBER = re.compile(r"[-+]?\d+(,\d+)?(e[-+]?\d+)?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[-+]?([1-9]\d{0,2}(,\d{3})?|\d+)")  # 1,234: a decimal or a thousand
 # Of a series matrix: the lines that describe each sample; others describe protocols and files.
 _SAMPLE_LINES = ("title", "geo_accession", "source_name_ch1", "description", "type")
 
@@ -42,6 +49,19 @@ def series_matrix(path: Path, text: str) -> tuple[str, pd.DataFrame]:
         raise InputError(f"{path}: is a GEO series matrix without {_END}: the file is cut short; fetch it again")
     matrix = text[text.index("\n", start) + 1 : end]
     return (matrix if matrix.count("\n") > 1 else ""), attributes
+
+
+def dataset_table(path: Path, text: str) -> str:
+    """Return the table of a GEO dataset (GDS, SOFT): probes in rows, with their gene as IDENTIFIER.
+
+    Raises:
+        InputError: a table that does not end.
+    """
+    start = text.index("\n", text.index(DATASET_BEGIN)) + 1
+    end = text.find(_DATASET_END, start)
+    if end < 0:
+        raise InputError(f"{path}: is a GEO dataset without {_DATASET_END}: the file is cut short; fetch it again")
+    return text[start:end].replace("\r", "")
 
 
 def _sample_attributes(path: Path, text: str) -> pd.DataFrame:
@@ -84,6 +104,67 @@ def without_gct_head(text: str) -> str:
     """Return the table of a GCT 1.2 or 1.3 file; any other text as it is."""
     found = _GCT.match(text)
     return text[found.end() :] if found else text
+
+
+def header_start(text: str, start: int) -> int:
+    """Return where the header begins: behind a title and other lines of few cells above the table, or `start` itself.
+
+    A title is a line whose cells fill at most half of the columns that most of the following lines have.
+    """
+    lines, at = list[tuple[int, str]](), start
+    while len(lines) < _SEEN_LINES and (end := text.find("\n", at)) >= 0:
+        lines.append((at, _QUOTED.sub("q", text[at:end])))
+        at = end + 1
+    rows = [(position, line) for position, line in lines if line.strip(" \t,;")]
+    sep, n_columns = max((_usual_width([line for _, line in rows], sep), sep) for sep in "\t,;")[::-1]
+    for position, line in rows[:_MOST_TITLES] if n_columns > 1 else ():
+        n_cells = sum(bool(cell.strip()) for cell in line.split(sep))
+        if n_cells > n_columns / 2:
+            return position
+    return start
+
+
+def _usual_width(lines: list[str], sep: str) -> int:
+    """The number of cells that at least half of the lines have; 0 where there is none."""
+    counted = Counter(line.count(sep) + 1 for line in lines).most_common(1)
+    return counted[0][0] if counted and counted[0][1] >= max(2, len(lines) / 2) else 0
+
+
+def footnotes(frame: pd.DataFrame) -> int:
+    """Return how many of the last rows are remarks below the table: a sentence in the first column, nothing in the others."""
+    found = 0
+    while frame.shape[1] > 2 and found < len(frame) - 1:
+        first, others = frame.iloc[-1 - found, 0], frame.iloc[-1 - found, 1:]
+        if not isinstance(first, str) or len(first.split()) < _SENTENCE or others.notna().any():
+            break
+        found += 1
+    return found
+
+
+def with_decimal_points(frame: pd.DataFrame, columns: Collection[int]) -> list[int]:
+    """Read columns of numbers with decimal commas, in place; nothing where a comma may separate thousands.
+
+    Args:
+        frame: cells by position.
+        columns: positions of columns that may hold numbers.
+
+    Returns:
+        Positions of the columns that were changed.
+    """
+    found: dict[int, pd.Series] = {}
+    for position in columns:
+        values = frame[position].dropna()
+        if len(values) and values.map(_is_number_with_comma).all() and values.str.contains(",").any():
+            found[position] = values
+    if all(_THOUSANDS.fullmatch(value) for values in found.values() for value in values):
+        return []
+    for position, values in found.items():
+        frame[position] = values.str.replace(",", ".").astype(float).reindex(frame.index)
+    return sorted(found)
+
+
+def _is_number_with_comma(value: object) -> bool:
+    return isinstance(value, str) and _COMMA_NUMBER.fullmatch(value) is not None
 
 
 def csv_text(rows: Iterator[list[str]]) -> str:

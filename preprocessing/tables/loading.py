@@ -9,7 +9,7 @@ import pandas as pd
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import decode, read_bytes, why_no_file
 from preprocessing.tables.containers import read_anndata, read_parquet
-from preprocessing.tables.layouts import is_series_matrix, series_matrix
+from preprocessing.tables.layouts import DATASET_BEGIN, dataset_table, is_series_matrix, series_matrix
 from preprocessing.tables.reading import parse_table, read_table
 
 PARQUET, HDF5 = b"PAR1", b"\x89HDF"
@@ -39,7 +39,7 @@ def load_table(path: Path) -> LoadedTable:
         InputError: see the readers; a file that is no table is named as what it is, with the way to convert it.
     """
     if why_no_file(path):
-        return LoadedTable(read_table(path))  # a sheet of a workbook, or the error
+        return _plain(read_table(path))  # a sheet of a workbook, or the error
     with path.open("rb") as file:
         beginning = file.read(8)
     if beginning.startswith(PARQUET):
@@ -48,12 +48,19 @@ def load_table(path: Path) -> LoadedTable:
         frame, samples = read_anndata(path)
         return LoadedTable(frame, samples, "columns", "AnnData, X and obs")
     data = read_bytes(path)
+    if data[:1] == b"^" and DATASET_BEGIN.encode() in data:
+        frame = parse_table(path, dataset_table(path, data.decode("utf-8", "replace")))
+        return LoadedTable(frame, None, "rows", "GEO dataset (SOFT)")
     if data[:1] == b"!":
         text = decode(path, data)
         if is_series_matrix(text):
             matrix, samples = series_matrix(path, text)
             return LoadedTable(parse_table(path, matrix) if matrix else None, samples, "rows", "GEO series matrix")
-    return LoadedTable(read_table(path))
+    return _plain(read_table(path))
+
+
+def _plain(frame: pd.DataFrame) -> LoadedTable:
+    return LoadedTable(frame, layout="; ".join(frame.attrs.pop("remarks", ())))
 
 
 def sample_table(path: Path, loaded: LoadedTable) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import decode, read_bytes
 from preprocessing.io.unpacking import ZIP
 from preprocessing.tables.containers import split_sheet, workbook_rows
-from preprocessing.tables.layouts import csv_text, without_gct_head
+from preprocessing.tables.layouts import csv_text, footnotes, header_start, with_decimal_points, without_gct_head
 
 
 def names_in(text: str) -> tuple[str, ...]:
@@ -86,7 +86,24 @@ def parse_table(path: Path, whole: str, *, as_text: bool = False) -> pd.DataFram
     for position in [i for i, dtype in enumerate(frame.dtypes) if dtype.kind == "O"]:
         frame[position] = frame[position].map(_cell).astype(object)
     frame.index = pd.Index(lines)  # in place: a large table is not copied
-    return _named(path, frame, names)
+    return _named(path, frame, names) if as_text else _tidied(path, frame, names, sep, text)
+
+
+def _tidied(path: Path, frame: pd.DataFrame, names: list[str], sep: str, text: set[int]) -> pd.DataFrame:
+    """The table under its names, without remarks below it and with decimal points; `attrs["remarks"]` says what was done."""
+    remarks = list[str]()
+    if (above := int(frame.index[0]) - 2) > 0:
+        remarks.append(f"{above} lines above the header ignored")
+    if below := footnotes(frame):
+        remarks.append(f"{below} remarks below the table ignored: {some(frame.iloc[-below:, 0])}")
+        frame = frame.iloc[:-below]
+    if sep != ",":
+        texts = [position for position, dtype in enumerate(frame.dtypes) if dtype.kind == "O" and position not in text]
+        if changed := with_decimal_points(frame, texts):
+            remarks.append(f"decimal commas read as points: {some(names[position] for position in changed)}")
+    frame = _named(path, frame, names)
+    frame.attrs["remarks"] = remarks
+    return frame
 
 
 def _cell(value: Any) -> Any:
@@ -119,7 +136,7 @@ def read_number(text: str) -> float | None:
 def _header(path: Path, text: str) -> tuple[list[str], str, bytes]:
     """The columns' names, the separator, and what follows the header."""
     above = _ABOVE.match(text)
-    start = above.end() if above else 0
+    start = header_start(text, above.end() if above else 0)
     line, _, body = text[start:].partition("\n")
     if not line.strip() or not body.strip():
         raise InputError(f"{path}: is empty: a header and at least one row are needed")
@@ -127,6 +144,8 @@ def _header(path: Path, text: str) -> tuple[list[str], str, bytes]:
         raise InputError(f"{path}: the header has a quote that does not end in its line; write each name on one line")
     body = body.lstrip("\n")
     sep, names, first = _separator(path, line, body, (above and above["sep"]) or "\t,;")
+    if len(names) == len(first) == 1:  # as R writes tables by default, and databases
+        sep, names, first = _separator(path, line, body, "| ")
     _check_header(path, text[:start], names, sep)
     body = body if body.endswith("\n") else body + "\n"
     if len(first) == len(names) + 1:

@@ -21,9 +21,10 @@ _VALUES = (
         ),
         "normal",
     ),
-    (re.compile(r"(prior|subsequent|synchronous|additional).*"), "other"),
+    (re.compile(r"(prior|subsequent|synchronous|additional|second (malignancy|primary)).*"), "other"),
+    (re.compile(r"deceased|autops.*|post ?mortem.*"), "other"),
     (re.compile(r"cell ?lines?.*|xenograft.*|organoid.*|premalignant.*"), "other"),
-    (re.compile(r".*\b(recurrent|recurrence|relapsed?|rec)\b.*|progression|tr|r\d*"), "recurrent"),
+    (re.compile(r".*\b(recurrent|recurrence|relapsed?|rec)\b.*|progressi(on|ve).*|tr|r\d*"), "recurrent"),
     (re.compile(r"secondary.*"), "secondary"),
     (re.compile(r".*metasta.*|tm|m\d*"), "metastatic"),
     (re.compile(r"(new |de novo )?primary.*|initial.*|untreated primary.*|tp|tb|p"), PRIMARY),
@@ -45,6 +46,9 @@ _NAMES = re.compile(
     r"(.*_)?is_primary(_disease)?|(primary|tumou?r)_(recurrent|or_recurrent)(_.*)?|type|primary_recurrent|disease_status"
 )
 _FLAG = re.compile(r"(.*_)?is_primary(_disease)?")
+# Names that promise sample types so clearly that a few other values among them are no reason to pass the column over.
+_SURE_NAMES = re.compile(r"(.*_)?(sample|prs)_?type|sampletype|tumou?r_?descriptor|short_?letter_?code")
+MOST = 0.5  # of the rows have a known type then
 _NEVER = {"event", "progression", "time", "days", "months", "new", "site", "age", "date", "free", "survival"}
 
 
@@ -57,7 +61,8 @@ def may_hold_sample_types(column: str) -> bool:
 def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
     """Return the sample class of each value (NaN where missing or not reported) if the column holds sample types.
 
-    A column counts by its name and by its values, all of which must be sample types: `Recurrence` with yes and no is an event.
+    A column counts by its name and by its values, which must be sample types: `Recurrence` with yes and no is an event. In a
+    column with a sure name, such as `sample_type`, most must be; the others have no class.
     """
     if not may_hold_sample_types(column):
         return None
@@ -70,7 +75,8 @@ def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
         found = texts.map(_CODES)
     else:
         found = texts.map({text: _class_of(text) for text in texts.unique()})
-    if not len(texts) or found.isna().any() or (set(texts) <= {"p", "r", "n", "t", "m"} and len(set(texts)) < 2):
+    enough = found.notna().mean() >= MOST if _SURE_NAMES.fullmatch(name) else found.notna().all()
+    if not len(texts) or not enough or (set(texts) <= {"p", "r", "n", "t", "m"} and len(set(texts)) < 2):
         return None
     return found.reindex(values.index)
 

@@ -1,16 +1,13 @@
 """Tissue masks of the user, which replace the detector: a folder with a file for each slide.
 
-    SLIDE.geojson          outlines, as QuPath exports them: polygons in level-0 pixels, with holes
+    SLIDE.geojson[.gz]     outlines, as QuPath exports them: polygons in level-0 pixels, with holes
     SLIDE.png, SLIDE.tif   an image of the whole slide in any size: every pixel other than zero is tissue
 
 SLIDE is the slide's id or, where no file has that name, the stem of the slide's file.
 """
 
-import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +15,17 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
 
-from preprocessing.io.errors import SlideError
+from preprocessing.io.errors import SlideError, some
 from preprocessing.io.fingerprints import file_fingerprint
-from preprocessing.slides.probing import MASK_SUFFIXES
+from preprocessing.slides.probing import MASK_SUFFIXES, OUTLINE_SUFFIXES
 from preprocessing.slides.slide import Slide
+from preprocessing.tiling.outlines import MaskError, Outline, read_outlines
 
-# Classes of regions that are no tissue to be used: in general, and as GrandQC and HistoQC name kinds of artefacts.
-CUT_OUT = frozenset(
-    {"ignore", "exclude", "excluded", "artefact", "artefacts", "artifact", "artifacts", "background", "fold", "folds"}
-    | {
-        "tissue fold",
-        "blur",
-        "blurred",
-        "blurry",
-        "out of focus",
-        "oof",
-        "pen",
-        "pen marking",
-        "pen markings",
-        "penmarking",
-    }
-    | {"pen mark", "ink", "marker", "bubble", "bubbles", "air bubble", "air bubbles", "edge & air bubble", "dust"}
-    | {"darkspot", "dark spot", "darkspot & foreign object", "foreign object", "coverslip edge", "crack", "scratch"}
-)
 ASPECT_TOLERANCE = 0.02  # a mask of other proportions belongs to another slide, or to a part of it
 MAX_MASK_PIXELS = 1 << 26  # 8192 × 8192: pixels of 3 µm on the largest of slides
 EDGES_AT_ONCE = 1024  # of an outline: bounds the memory, even where every edge crosses every row
 # Errors of Pillow and tifffile on damaged images; they are caught around the libraries' reading alone.
 READING_ERRORS = (ValueError, TypeError, OSError, SyntaxError, AttributeError, LookupError, ArithmeticError)
-
-
-class MaskError(ValueError):
-    """A mask cannot be used, for the reason that the message gives."""
-
-
-@dataclass(frozen=True)
-class Outline:
-    """A polygon.
-
-    Attributes:
-        rings: vertices (x, y); the first ring is the boundary, the others are holes.
-        cut: whether it marks an artefact or another region to be ignored, rather than tissue.
-    """
-
-    rings: list[Float[np.ndarray, "n 2"]]
-    cut: bool
 
 
 def mask_files(slide: Slide, folder: Path) -> list[Path]:
@@ -101,14 +64,17 @@ def read_mask(
     """
     path = _only_file(slide, folder)
     try:
-        if path.suffix == ".geojson":
+        if path.name.endswith(OUTLINE_SUFFIXES):
             mask = _rasterise(read_outlines(path), slide.size_px, shape, corner_px)
         else:
             mask = _sample(_read_image(path, shape), slide.size_px, shape)
     except MaskError as error:
         raise SlideError(f"tissue mask {path}: {error}") from None
     if not mask.any():
-        raise SlideError(f"tissue mask {path}: it contains no tissue")
+        hint = (
+            "; its outlines cover no pixel: are they in level-0 pixels?" if path.name.endswith(OUTLINE_SUFFIXES) else ""
+        )
+        raise SlideError(f"tissue mask {path}: it contains no tissue{hint}")
     return mask
 
 
@@ -122,80 +88,16 @@ def _only_file(slide: Slide, folder: Path) -> Path:
     return found[0]
 
 
-def read_outlines(path: Path) -> list[Outline]:
-    """Return the polygons of a GeoJSON file: a collection, a list of features or geometries, or a single one.
-
-    Where QuPath exports its hierarchy, objects within an annotation are its children; they count like all others. Objects of
-    the type `tile`, which `run_pipeline export geojson` writes beside the tissue, are not outlines and are skipped.
-
-    Raises:
-        MaskError: not JSON, or a geometry other than a polygon.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
-        raise MaskError(str(error)) from None
-    return list(_outlines(content if isinstance(content, list) else [content], cut=False))
-
-
-def _outlines(members: Iterable[Any], *, cut: bool) -> Iterator[Outline]:
-    for member in members:
-        kind = member.get("type") if isinstance(member, dict) else None
-        if kind == "FeatureCollection":
-            yield from _outlines(_members(member, "features"), cut=False)
-        elif kind == "Feature":
-            properties = member.get("properties") or {}
-            if not isinstance(properties, dict):
-                raise MaskError(f"the properties of a feature are {type(properties).__name__}, not an object")
-            if properties.get("objectType") == "tile":
-                continue
-            yield from _outlines([member.get("geometry")], cut=_is_cut(properties.get("classification")))
-            yield from _outlines(_members(properties, "childObjects"), cut=False)
-        elif kind == "Polygon":
-            yield Outline(_rings(_members(member, "coordinates")), cut)
-        elif kind == "MultiPolygon":
-            polygons = _members(member, "coordinates")
-            yield from (Outline(_rings(polygon if isinstance(polygon, list) else []), cut) for polygon in polygons)
-        else:
-            raise MaskError(
-                f"a geometry of type {kind}; only Polygon and MultiPolygon outline tissue, remove the others"
-            )
-
-
-def _members(parent: dict[str, Any], key: str) -> list[Any]:
-    found = parent.get(key) or []
-    if not isinstance(found, list):
-        raise MaskError(f"{key} of a {parent.get('type', 'feature')} is {type(found).__name__}, not a list")
-    return found
-
-
-def _is_cut(classification: Any) -> bool:
-    """Whether a class marks a region to be ignored. QuPath's built-in class is `Ignore*`; a subclass follows a colon."""
-    if isinstance(classification, Mapping):
-        names = classification.get("names")
-        classification = classification.get("name") or (names[0] if isinstance(names, list) and names else "")
-    return str(classification or "").split(":")[0].strip(" *").lower().replace("_", " ") in CUT_OUT
-
-
-def _rings(coordinates: list[Any]) -> list[Float[np.ndarray, "n 2"]]:
-    try:
-        rings = [np.asarray(ring, dtype=float) for ring in coordinates]
-    except (ValueError, TypeError) as error:
-        raise MaskError(f"a polygon's ring is not a list of three or more points [x, y]: {error}") from None
-    if not rings:
-        raise MaskError("a polygon without coordinates")
-    for ring in rings:
-        if ring.ndim != 2 or len(ring) < 3 or ring.shape[1] < 2 or not np.isfinite(ring).all():
-            raise MaskError("a polygon's ring is not a list of three or more points [x, y]")
-    return [ring[:, :2] for ring in rings]
-
-
 def _rasterise(
     outlines: list[Outline], size_px: tuple[int, int], shape: tuple[int, int], corner_px: tuple[int, int]
 ) -> Bool[np.ndarray, "h w"]:
     """The pixels within an outline of tissue and outside all that are cut out."""
     if all(outline.cut for outline in outlines):
-        raise MaskError(f"{len(outlines)} outlines, none of them of tissue")
+        classes = some(dict.fromkeys(outline.name for outline in outlines if outline.name))
+        raise MaskError(
+            f"{len(outlines)} outlines, none of them of tissue"
+            + (f"; all are of classes to be cut out: {classes}" if classes else "")
+        )
     _require_inside(outlines, size_px, corner_px)
     scale = np.array([shape[1] / size_px[0], shape[0] / size_px[1]])
     mask = np.zeros(shape, bool)

@@ -36,7 +36,9 @@ def measure(side: int, batch: int, unchunked: bool, layer: bool) -> dict[str, fl
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if unchunked:
-        DeformableCrossAttention._in_chunks = lambda self, *inputs, tally: self._attend(None, 0, *inputs, tally=tally)
+        DeformableCrossAttention._in_chunks = lambda self, *inputs, tally: self._attend(
+            0, *inputs, seed=None, tally=tally
+        )
     step = prepare_layer(side, batch) if layer else prepare_model(side, batch)
     baseline, start = megabytes(), time.perf_counter()
     step()

@@ -1,6 +1,7 @@
-"""Tables of genes for tests."""
+"""Tables for tests."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,3 +18,15 @@ def matrix() -> Callable[..., OmicsMatrix]:
         return OmicsMatrix.from_frame(pd.DataFrame(columns, index=cases, dtype=float), kind=kind)
 
     return build
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file of text or bytes, by default `genes.csv`."""
+
+    def write_file(text: str | bytes, name: str = "genes.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return write_file

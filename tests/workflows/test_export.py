@@ -107,7 +107,7 @@ def test_anndata_opens_cases_and_the_cohort(explained, tmp_path):
     tiles = anndata.read_h5ad(tmp_path / f"{case}.h5ad")
     bags = [explained.store.read_features(slide.features) for slide in slides]
     assert np.array_equal(tiles.X, np.concatenate([bag.features for bag in bags]).astype(np.float32))
-    assert np.array_equal(tiles.obsm["spatial"], np.concatenate([bag.coords for bag in bags]))
+    assert np.array_equal(tiles.obsm["spatial"], np.concatenate([bag.coords + 128 for bag in bags]))  # centres
     assert set(tiles.obs["slide_id"]) == {slide.slide_id for slide in slides}
     assert {"prototype", "attention"} <= set(tiles.obs)
     cohort = anndata.read_h5ad(tmp_path / "cohort.h5ad")
@@ -129,7 +129,7 @@ def test_an_explanation_of_other_tiles_is_refused(explained, tmp_path, capsys):
 def test_a_run_is_exported_from_any_folder(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run_export("trident", finished, "--out", "here") == 0
-    assert len(list((tmp_path / "here").glob("*.h5"))) == 13
+    assert len(list((tmp_path / "here").rglob("features_*/*.h5"))) == 13
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def clam(finished, tmp_path_factory):
     """The finished run's features in CLAM's own files, which say nothing of themselves."""
     out = tmp_path_factory.mktemp("clam")
     assert export.main(["clam", str(finished), "--out", str(out)]) == 0
-    for path in out.glob("*.h5"):
+    for path in out.rglob("*.h5"):
         with h5py.File(path, "a") as file:
             for attributes in (file.attrs, file["coords"].attrs):
                 for name in list(attributes):
@@ -82,7 +82,7 @@ def test_a_foreign_file_of_true_float32_comes_back_bit_for_bit(bring, walk, coho
     assert walk(tmp_path / "imported.csv", cohort.genes, *options) == 0
     assert export.main(["clam", str(run)]) == 0
     for path in folder.glob("*.h5"):
-        with h5py.File(path) as before, h5py.File(run / "export" / "clam" / path.name) as after:
+        with h5py.File(path) as before, h5py.File(run / "export" / "clam" / "h5_files" / path.name) as after:
             for name in ("features", "coords"):
                 assert before[name].dtype == after[name].dtype
                 assert before[name][...].tobytes() == after[name][...].tobytes()
@@ -128,7 +128,7 @@ def test_features_that_are_not_in_the_store_are_reported_before_anything_is_done
 def test_a_broken_file_is_reported_and_the_others_are_imported(clam, bring, tmp_path, capsys):
     folder = tmp_path / "in"
     shutil.copytree(clam, folder)
-    broken, infinite, *others = sorted(folder.glob("*.h5"))
+    broken, infinite, *others = sorted(folder.rglob("*.h5"))
     broken.write_bytes(broken.read_bytes()[:-2000])
     with h5py.File(infinite, "a") as file:
         file["features"][0, 0] = np.inf

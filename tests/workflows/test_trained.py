@@ -19,6 +19,7 @@ from preprocessing.omics.matrix import OmicsMatrix
 from workflows.demo import write_svs
 from workflows.run_pipeline import main
 
+LABELS = ["grade", "subtype", "survival_months", "event"]
 TASK, NEW = "subtype", 3  # cases without a label: the run's final model predicts them itself
 FLOAT32 = 1e-5  # relative: what two orders of the same float32 sums may differ by
 PROBABILITIES = [f"probability_{name}" for name in ("IDHmut-codel", "IDHmut-non-codel", "IDHwt")]
@@ -137,6 +138,34 @@ def test_an_ensemble_of_folds_reports_the_mean_of_its_models(trained, new_cases,
     assert (
         table["distribution_shift"].tolist() == alone["distribution_shift"].tolist()
     )  # compared with the same training cohort
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_cohort_on_another_scale_is_reported_in_console_report_and_metrics(
+    new_cases, predict, tmp_path, capsys, labelled
+):
+    """Three cases as another assay would give them: as a cohort, and not case by case; with labels and without."""
+
+    def on_another_scale(table):
+        genes = table.columns.difference(["case_id", *LABELS, "age", "is_female", "histology"])
+        table[genes] = 9 + 1.5 * table[genes].select_dtypes("number")
+        return table if labelled else table.drop(columns=table.columns.intersection(LABELS))
+
+    out = predict("none", changed(new_cases, tmp_path, on_another_scale))
+    expected = "3 of 3 cases are out of distribution: values "
+    metrics = json.loads((out / "metrics.json").read_text())
+    shift = metrics["cohort_shift"][TASK]
+    assert (shift["n"], shift["n_out_of_distribution"]) == (3, 3)
+    assert shift["sentence"].startswith(expected)
+    assert "--rescale cohort or --rescale rank" in shift["remedies"][0]
+    assert (TASK in metrics["tasks"]) == labelled
+    if labelled:
+        assert metrics["tasks"][TASK]["cohort_shift"] == shift
+    assert expected in " ".join((out / "run.log").read_text().split())
+    assert expected in " ".join(capsys.readouterr().err.split())
+    page = (out / "report.html").read_text()
+    alert = page.index(f"Task {TASK}: {expected}")
+    assert alert < page.index(f'id="task-{TASK}"')
 
 
 def test_genes_missing_by_thirds(new_cases, predict, tmp_path):

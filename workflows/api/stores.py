@@ -10,6 +10,7 @@ import pandas as pd
 
 from preprocessing.features.store import FEATURES, Bag, FeatureStore, query_all
 from preprocessing.io.errors import InputError, some
+from preprocessing.io.extras import extra
 from workflows.api.pages import table_page
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Store:
 
     def xarray(self, slide_id: str, *, encoder: str | None = None) -> "xarray.Dataset":
         """Open the features of a slide with named axes; they are read when they are used. Needs the package xarray."""
-        import xarray
+        with extra("exchange", "a dataset of xarray"):
+            import xarray
 
         return xarray.open_zarr(f"{self.files.place}/{FEATURES}/{self.key(slide_id, encoder=encoder)}")
 

@@ -1,13 +1,17 @@
 """`run_pipeline export FORMAT RUN`: results of a run in the formats of other tools.
 
-geojson    for QuPath: tissue outlines and tiles, with attention, contribution
-           and prototype if the case is explained
-heatmap    pyramidal TIFF of attention, contribution and prototypes, for every
-           explained slide
-clam, trident, stamp
-           HDF5 files of patch features, in the layout of these tools
-anndata    .h5ad: one file per case (tiles × features), and cohort.h5ad
-           (cases × genes, with labels and predictions)
+geojson      for QuPath: tissue outlines and tiles with measurements; those of
+             explained cases with attention, contribution and prototype
+heatmap      pyramidal TIFF of attention, contribution and prototypes, for
+             every explained slide
+clam         h5_files/, pt_files/, dataset_csv/TASK.csv, splits/TASK/
+trident      a job folder: 20x_256px_0px_overlap/features_ENCODER/, patches/
+stamp        features/, slide.csv, clini.csv
+anndata      .h5ad: one file per case (tiles × features) with pictures, and
+             cohort.h5ad (cases × genes, with labels and predictions)
+spatialdata  a .zarr per slide: picture, tissue, tiles, features
+
+Run with --explain all, and every case is explained.
 """
 
 import argparse
@@ -18,10 +22,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline.run.finished_slides import FinishedSlide, FinishedSlides
-    from preprocessing.formats.h5 import Format
 
 ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
-FORMATS = ("geojson", "heatmap", "clam", "trident", "stamp", "anndata")
+FORMATS = ("geojson", "heatmap", "clam", "trident", "stamp", "anndata", "spatialdata")
 EPILOG = """\
 examples:
   run_pipeline export geojson runs/first
@@ -73,6 +76,8 @@ def export(
     """
     from preprocessing.formats.h5 import DTYPES
     from preprocessing.io.errors import InputError
+    from workflows.commands.projects import write_features, write_tables
+    from workflows.commands.spatial import write_spatialdata
 
     slides = run.slides(cases)
     if name == "heatmap":
@@ -86,9 +91,13 @@ def export(
     writers: dict[str, Callable[[FinishedSlide], list[Path]]] = {
         "geojson": lambda slide: [_write_geojson(run, slide, out, origin or run.outline_origin)],
         "heatmap": lambda slide: _write_heatmaps(run, slide, out),
-        **{layout: partial(_write_features, run, out, layout) for layout in DTYPES},
+        "spatialdata": lambda slide: write_spatialdata(run, slide, out),
+        **{layout: partial(write_features, run, out, layout) for layout in DTYPES},
     }
-    return _each(slides, writers[name])
+    written, failures = _each(slides, writers[name])
+    if name in DTYPES:
+        written += write_tables(run, out, name, [slide for slide in slides if slide.slide_id not in failures])
+    return written, failures
 
 
 def _each(
@@ -105,20 +114,6 @@ def _each(
     return written, failures
 
 
-def _write_features(run: "FinishedSlides", out: Path, layout: "Format", slide: "FinishedSlide") -> list[Path]:
-    from preprocessing.formats.h5 import DTYPES, FeatureFile, write_h5
-    from preprocessing.tables.case_ids import file_name
-
-    path = out / f"{file_name(slide.slide_id)}.h5"
-    metadata = run.metadata(slide)
-    imported = metadata.get("imported") or {}
-    features, coords = imported["dtypes"] if imported.get("from") == layout else DTYPES[layout]
-    bag, encoder = run.store.read_features(slide.features), metadata["encoder"]["name"]
-    content = FeatureFile(bag, run.geometry(slide), (features, coords), encoder)
-    write_h5(path, layout, content, slide_id=slide.slide_id)
-    return [path]
-
-
 def _write_geojson(run: "FinishedSlides", slide: "FinishedSlide", out: Path, origin: str) -> Path:
     from preprocessing.formats.geojson import TileObjects, to_geojson
     from preprocessing.io.atomic import write_text
@@ -127,7 +122,8 @@ def _write_geojson(run: "FinishedSlides", slide: "FinishedSlide", out: Path, ori
     path = out / f"{file_name(slide.slide_id)}.geojson"
     corner = slide.corner_px() if origin == "scan" else (0, 0)
     mask = run.store.read_tiles(slide.tiles).mask if slide.tiles else None
-    tiles = TileObjects(run.coords(slide), run.geometry(slide).span_px, run.tile_values(slide), run.colours)
+    values = run.tile_values(slide) | run.tile_measurements(slide)
+    tiles = TileObjects(run.coords(slide), run.geometry(slide).span_px, values, run.colours)
     text = to_geojson(slide.slide_id, tiles, mask=mask, size_px=run.size_px(slide), corner_px=corner)
     write_text(path, text)
     return path

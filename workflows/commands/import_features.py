@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
 SUFFIXES = (".h5", ".hdf5")
+PATCHES = "patches"  # folder of coordinates without features, of CLAM and TRIDENT
 COLUMNS = ["slide_id", "case_id", "path", "n_tiles", "features"]  # of the manifest
 EPILOG = """\
 examples:
@@ -175,7 +176,11 @@ def _files(folder: Path) -> list[Path]:
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; give the one with the .h5 files")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in SUFFIXES and not path.name.startswith(".") and path.parent.name != PATCHES
+    )
     stems: dict[str, Path] = {}
     for path in paths:
         if (other := stems.setdefault(path.stem, path)) != path:

@@ -1,6 +1,6 @@
 """Charts of classification tasks, one class versus the rest, computed from `predictions.csv`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,22 @@ from workflows.report.chart import Chart, add_diagonal, bars, colour_of, escaped
 from workflows.report.phrasing import listed
 
 MIN_CASES_PER_BIN, MAX_BINS = 5, 10
+Holds = Callable[[pd.Series, str], pd.Series]  # whether a class holds, from labels and its name; missing: unknown
 
 
-def roc(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> Chart:
+def is_class(labels: pd.Series, name: str) -> pd.Series:
+    """Whether each label is the class."""
+    return labels == name
+
+
+def roc(key: str, tested: pd.DataFrame, classes: Sequence[str], *, holds: Holds = is_class) -> Chart:
     """ROC curve of each class versus the rest."""
     from sklearn.metrics import auc, roc_curve
 
     title = "ROC curves, one versus rest"
     figure = go.Figure()
     skipped: list[str] = []
-    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped)):
+    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped, holds)):
         fpr, tpr, _ = roc_curve(truth, score, drop_intermediate=False)
         hover = "false-positive rate %{x:.0%}<br>sensitivity %{y:.0%}"
         _add_curve(figure, fpr, tpr, f"{name}: AUC {auc(fpr, tpr):.3f}", hover, line={"color": colour_of(i)})
@@ -34,14 +40,14 @@ def roc(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> Chart:
     return make_chart(key, title, figure, text + _omitted(skipped), height=430)
 
 
-def precision_recall(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> Chart:
+def precision_recall(key: str, tested: pd.DataFrame, classes: Sequence[str], *, holds: Holds = is_class) -> Chart:
     """Precision–recall curve of each class versus the rest."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     title = "Precision–recall curves, one versus rest"
     figure = go.Figure()
     skipped: list[str] = []
-    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped)):
+    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped, holds)):
         precision, recall, _ = precision_recall_curve(truth, score)
         average_precision, prevalence = average_precision_score(truth, score), float(truth.mean())
         hover = "recall %{x:.0%}<br>precision %{y:.0%}"
@@ -55,12 +61,12 @@ def precision_recall(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> 
     return make_chart(key, title, figure, text + _omitted(skipped), height=430)
 
 
-def reliability(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> Chart:
+def reliability(key: str, tested: pd.DataFrame, classes: Sequence[str], *, holds: Holds = is_class) -> Chart:
     """Observed frequency of each class against its predicted probability, in quantile bins."""
     title = "Calibration, one versus rest"
     figure = go.Figure()
     skipped: list[str] = []
-    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped)):
+    for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped, holds)):
         bins = np.array_split(np.argsort(score), max(1, min(MAX_BINS, len(score) // MIN_CASES_PER_BIN)))
         counts = [(int(truth[rows].sum()), len(rows)) for rows in bins]
         figure.add_scatter(
@@ -84,7 +90,7 @@ def reliability(key: str, tested: pd.DataFrame, classes: Sequence[str]) -> Chart
 
 
 def _one_against_rest(
-    tested: pd.DataFrame, classes: Sequence[str], skipped: list[str]
+    tested: pd.DataFrame, classes: Sequence[str], skipped: list[str], holds: Holds
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Name, truth and predicted probability of each class with positive and negative cases; others are added to `skipped`."""
     found = []
@@ -94,7 +100,8 @@ def _one_against_rest(
             skipped.append(f"{name}: predictions.csv has no probability of this class")
             continue
         known = tested[(tested["label"] != "") & tested[column].notna()]
-        truth = (known["label"] == name).to_numpy()
+        answers = holds(known["label"].astype(str), name)
+        known, truth = known[answers.notna()], answers.dropna().to_numpy(bool)
         if truth.any() and not truth.all():
             found.append((name, truth, known[column].to_numpy(float)))
         else:

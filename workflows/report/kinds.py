@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.metrics import ClassificationMetrics, RegressionMetrics, SurvivalMetrics, TaskReport
+from pipeline.metrics import ClassificationMetrics, MultilabelMetrics, RegressionMetrics, SurvivalMetrics, TaskReport
 from pipeline.run.finished import FinishedRun
 from pipeline.tasks.classification import PROBABILITY
 from pipeline.tasks.number_baselines import VALUE
@@ -149,6 +149,25 @@ def _probabilities(columns: Sequence[str]) -> dict[str, str]:
     return {name: f"p({name.removeprefix(PROBABILITY)})" for name in columns if name.startswith(PROBABILITY)}
 
 
+def _label_charts(
+    run: FinishedRun, name: str, report: TaskReport[MultilabelMetrics] | None, tested: pd.DataFrame
+) -> tuple[Chart, ...]:
+    if not report or "label" not in tested:
+        return (missing(f"{name}-roc", "ROC, precision–recall and calibration curves", "Need labels; there are none."),)
+    labels = tuple(report.model.pooled.label_auc)
+    return (
+        class_charts.roc(f"{name}-roc", tested, labels, holds=_holds),
+        class_charts.precision_recall(f"{name}-precision-recall", tested, labels, holds=_holds),
+        class_charts.reliability(f"{name}-calibration", tested, labels, holds=_holds),
+    )
+
+
+def _holds(labels: pd.Series, name: str) -> pd.Series:
+    """Whether one of several labels holds, from `A=1;B=0;C=?`; missing where unknown."""
+    answer = ";" + labels + ";"
+    return answer.str.contains(f";{name}=1;", regex=False).where(~answer.str.contains(f";{name}=?;", regex=False))
+
+
 def _number_charts(
     run: FinishedRun, name: str, report: TaskReport[RegressionMetrics] | None, tested: pd.DataFrame
 ) -> tuple[Chart, ...]:
@@ -160,6 +179,13 @@ def _number_charts(
     )
 
 
+_CLASSES = KindView(
+    charts=_class_charts,
+    table=class_table,
+    confusions=_confusions,
+    outputs=_probabilities,
+    is_decided=True,
+)
 KINDS: Mapping[str, KindView] = {
     "survival": KindView(
         charts=_survival_charts,
@@ -167,12 +193,8 @@ KINDS: Mapping[str, KindView] = {
         outputs=lambda columns: {"risk": "risk"},
         hidden=lambda columns: [name for name in columns if name.startswith("survival_") and name != "survival_months"],
     ),
-    "classification": KindView(
-        charts=_class_charts,
-        table=class_table,
-        confusions=_confusions,
-        outputs=_probabilities,
-        is_decided=True,
-    ),
+    "classification": _CLASSES,
+    "ordinal": _CLASSES,
+    "multilabel": KindView(charts=_label_charts, outputs=_probabilities),
     "regression": KindView(charts=_number_charts, outputs=lambda columns: {VALUE: "predicted"}),
 }

@@ -25,7 +25,11 @@ METRICS = {  # display names of the keys of metrics.json
     "p_value": "p-value",
     "calibration_error": "expected calibration error",
     "calibration_slope": "calibration slope",
+    "exact_match": "all labels right",
+    "label_accuracy": "labels right",
     "mae": "mean absolute error",
+    "rank_error": "mean rank error",
+    "weighted_kappa": "quadratic weighted κ",
     "r2": "R²",
     "spearman": "Spearman's ρ",
 }

@@ -260,6 +260,8 @@ def _metric_title(path: str) -> str:
     part, _, month = path.partition("/")
     if part == "auc":
         return f"AUC at {month} months"
+    if part == "label_auc":
+        return f"AUC of {month}"
     return metric_name(month or part)
 
 

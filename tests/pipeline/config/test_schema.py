@@ -377,6 +377,8 @@ def test_steps_of_one_case_are_refused_only_where_cases_are_compared(setting):
         ("TCGA-06-0125-01Z-00-DX1,b", ("TCGA-06-0125", "b")),
         (["x", "x"], ("x",)),
         ("7,", ("7",)),
+        ("all", ("all",)),
+        (" ALL", ("all",)),
     ],
 )
 def test_cases_to_explain_are_a_number_of_each_kind_or_ids(given, meant):

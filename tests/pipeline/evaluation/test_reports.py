@@ -113,3 +113,17 @@ def test_another_predictors_rows_are_matched_by_case_and_fold_whatever_their_ord
     assert one.of(one.matched(shuffled)).pooled == one.of(cases).pooled
     some = one.among(shuffled.iloc[:2])
     assert some.cases["case_id"].tolist() == ["c1", "c3"]
+
+
+def test_the_censoring_distribution_of_a_new_cohort_is_that_of_all_its_cases():
+    rng = np.random.default_rng(1)
+    months, event = rng.exponential(30, 60), rng.random(60) < 0.5
+    cases = survival(rng.normal(size=60), months=months, event=event)
+    known, predicted = FollowUp(months, event), SurvivalPredictions(cases["risk"].to_numpy())
+    expected, of_deaths = (
+        survival_metrics(known, predicted, train=known.of(which), bootstrap=Bootstrap(2)).uno_c_index.value
+        for which in (np.ones(60, bool), event)
+    )
+    found = evaluation(SURVIVAL, cases, by_fold=False).of(cases).pooled.uno_c_index.value
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert found != pytest.approx(of_deaths, rel=1e-6)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from pipeline.evaluation.results import collect_predictions, conclude
+from pipeline.evaluation.results import collect_predictions, conclude, summarise
 from pipeline.metrics import Bootstrap
 from pipeline.metrics.report import to_json
 from pipeline.planning.plan import TaskPlan
@@ -15,6 +15,7 @@ from pipeline.planning.splits import Fold
 from pipeline.tasks import TASKS
 from pipeline.tasks.survival_baselines import CURVE_COLUMNS
 from pipeline.training.fold_job import TaskJobs
+from preprocessing.io.fingerprints import fingerprint
 
 LABELLED = tuple(f"c{i}" for i in range(8))
 GRADE = pd.Series(["2", "3", "2", "3", "2", "3", "2", "3"], LABELLED)
@@ -202,6 +203,44 @@ def test_each_folds_cases_are_cut_at_the_median_risk_of_their_own_model(tmp_path
     groups = report.model.pooled.risk_groups
     assert (groups.n_high, groups.n_low) == (2, 2)
     assert report.model.pooled.c_index.value == 1  # the higher risk died first, within each fold
+
+
+def test_a_comparator_and_a_further_scheme_are_cut_at_their_own_medians(tmp_path):
+    """By the median of the model, 0, all of their cases would be low; by their own, −5, half of them are high."""
+    cases = tuple(f"c{i}" for i in range(4))
+    folds = (Fold(0, cases[2:], (), cases[:2]), Fold(1, cases[:2], (), cases[2:]))
+    plan = TaskPlan(TASKS["survival"], cases, (), (), "", {"case": folds, "site": folds}, {}, (), ())
+
+    def write(name, risks, median, folds):
+        fitted = {"edges_months": [12.0], "last_month": 60.0, "median_risk": median, "calibration": None}
+        tables = [survival_frame(fold, risks[: len(fold.test)]) for fold in folds]
+        places = [tmp_path / name / str(fold.number) for fold in folds]
+        return [
+            write_job(place, fold, {}, fitted=fitted, table=table)
+            for place, fold, table in zip(places, folds, tables, strict=True)
+        ]
+
+    model = write("model", [-1.0, 1.0], 0.0, (*folds, plan.final))
+    others, by_site = (write(name, [-6.0, -4.0], -5.0, folds) for name in ("other", "site"))
+    labels = pd.DataFrame({"survival_months": [4.0, 1.0, 3.0, 2.0], "event": True}, cases)
+    audit = pd.DataFrame({"case_id": cases, "status": "used"})
+    jobs = TaskJobs(model, {"other": others}, {"site": by_site})
+    report, _, _ = conclude(plan, jobs, labels, audit, bootstrap=Bootstrap(10, 0))
+    for found in (report.model, report.comparators["other"], report.schemes["site"].model):
+        assert (found.pooled.risk_groups.n_high, found.pooled.risk_groups.n_low) == (2, 2)
+
+
+def test_the_summary_in_the_model_folder_is_of_out_of_fold_predictions(finished):
+    plan, jobs, *_ = finished
+    for job in jobs:
+        job.fingerprint = lambda: "salt"
+    predictions = collect_predictions(*finished)
+    summary = summarise(plan, TaskJobs(jobs, {}, {}), predictions, bootstrap=Bootstrap(50, 0))["training"]
+    assert summary["n"] == 8
+    assert summary["validated"]["slides+genes"]["value"] == pytest.approx(7 / 8)
+    assert summary["conformal"]["thresholds"]["slides+genes"]["n"] == 8  # without the case that has no label
+    assert summary["cases"]["salt"] == "salt"
+    assert summary["cases"]["hashes"] == sorted(fingerprint("salt", case) for case in LABELLED)
 
 
 def survival_frame(fold, risks):

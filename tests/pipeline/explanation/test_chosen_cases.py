@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.config.schema import ALL_CASES
 from pipeline.explanation import chosen_cases
 from pipeline.explanation.chosen_cases import require_cases
 from pipeline.tasks import TASKS
@@ -32,6 +33,12 @@ SURVIVAL = pd.DataFrame(
 def choose_cases(predictions, which):
     name = "grade" if "label" in predictions else "survival"
     return chosen_cases.choose_cases(TASKS[name], predictions, which)
+
+
+def test_all_explains_every_predicted_case_once():
+    twice = pd.concat([GRADES, GRADES.head(2), GRADES.assign(case_id="unpredicted", prediction=None).head(1)])
+    assert choose_cases(twice, ALL_CASES) == dict.fromkeys("abcdef", "all cases")
+    assert choose_cases(SURVIVAL, ALL_CASES) == dict.fromkeys("abcde", "all cases")
 
 
 def test_of_classes_the_most_and_least_certain_that_are_right_and_wrong():

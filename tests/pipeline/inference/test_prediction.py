@@ -8,9 +8,13 @@ import pandas as pd
 import pytest
 
 from pipeline.inference.metadata import ConformalCalibration
-from pipeline.inference.prediction import _MemberLogits, _with_predictions
+from pipeline.inference.prediction import _MemberLogits, _with_predictions, prepare_cohort
+from pipeline.inference.trained import Predictor
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
+from preprocessing.omics.config import OmicsConfig
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.scaler import OmicsScaler
 
 GRADE = FittedClassification("grade", ("2", "3", "4"), (1, 1, 1))
 THRESHOLDS = {
@@ -62,3 +66,88 @@ def test_risk_groups_of_an_ensemble_of_folds_are_cut_at_the_mean_median(medians)
     found = _with_predictions(predictor(*tasks), rows(["genes"]), [logits(1, [0.0, 0.0])] * 2)
     assert found["risk"].tolist() == pytest.approx([-0.75])
     assert found["prediction"].tolist() == ["high risk"]
+
+
+# What a new cohort is prepared to
+
+GENES = ["G0", "G1", "G2", "G3"]
+TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(6, 4)), [f"t{i}" for i in range(6)], GENES)
+
+
+def member(scaler):
+    return SimpleNamespace(scaler=scaler, patch_dim=5)
+
+
+def trained(task, *, reads_slides=True, members=1, fingerprint="f"):
+    scaler = OmicsScaler.fit(OmicsMatrix.from_frame(TABLE), {"all": GENES}, OmicsConfig())
+    return SimpleNamespace(
+        task=task,
+        members=[member(scaler)] * members,
+        reads_slides=reads_slides,
+        fingerprint=fingerprint,
+        metadata=SimpleNamespace(defining=(), covariates=()),
+    )
+
+
+@pytest.fixture
+def new_cohort():
+    """Case a has two slides and genes, b a slide and 3 of 4 genes missing, c genes only."""
+    values = pd.DataFrame([[1.0, 2, 3, 4], [np.nan, np.nan, np.nan, 1], [4, 3, 2, 1]], list("abc"), GENES)
+    slides = {
+        "a": [SimpleNamespace(slide_id="a1"), SimpleNamespace(slide_id="a2")],
+        "b": [SimpleNamespace(slide_id="b1")],
+    }
+    return SimpleNamespace(
+        slides_by_case=lambda usable: slides,
+        used_cases=lambda usable: ["a", "b", "c"],
+        omics=OmicsMatrix.from_frame(values),
+        labels=pd.DataFrame(index=["a"]),
+    )
+
+
+FEATURES = {"a1": "key of a1", "a2": "key of a2", "b1": "key of b1"}
+
+
+def prepare(new_cohort, *predictors, max_missing=0.5, max_patches=None):
+    return prepare_cohort(
+        predictors, new_cohort, FEATURES, store="store", max_missing=max_missing, max_patches=max_patches
+    )
+
+
+def test_every_slide_of_a_case_is_read_up_to_the_number_of_tiles_that_is_set(new_cohort):
+    (inputs,) = prepare(new_cohort, trained("grade"), max_patches=33).members["grade"]
+    assert inputs.data.bags.keys == {"a": ("key of a1", "key of a2"), "b": ("key of b1",)}
+    assert (inputs.data.bags.max_patches, inputs.data.patch_dim) == (33, 5)
+
+
+def test_a_model_that_reads_no_slides_gets_none(new_cohort):
+    prepared = prepare(new_cohort, trained("grade", reads_slides=False), trained("subtype"))
+    assert prepared.members["grade"][0].data.bags.keys == {}
+    assert prepared.members["subtype"][0].data.bags.keys
+
+
+def test_a_case_with_too_few_genes_counts_as_one_without_as_the_limit_says(new_cohort):
+    for limit, with_genes in ((0.5, {"a", "c"}), (0.8, {"a", "b", "c"})):
+        (inputs,) = prepare(new_cohort, trained("grade"), max_missing=limit).members["grade"]
+        assert set(inputs.data.rows) == with_genes
+        assert inputs.missing == {"a": 0, "b": 0.75, "c": 0}
+        assert inputs.absent["b"] == (("all",) if limit < 0.75 else ())
+
+
+def test_the_fingerprint_of_a_prediction_changes_with_model_slides_genes_and_limits(new_cohort):
+    def marks(**options):
+        return prepare(new_cohort, trained("grade", fingerprint=options.pop("model", "f")), **options).fingerprints[
+            "grade"
+        ]
+
+    before = marks()
+    assert len(set(before.values())) == 3
+    assert not set(before.values()) & set(marks(model="g").values())
+    assert not set(before.values()) & set(marks(max_patches=9).values())
+    changed = {case for case, mark in marks(max_missing=0.8).items() if mark != before[case]}
+    assert changed == {"b"}
+
+
+def test_the_task_of_several_members_is_what_they_fitted_together():
+    members = [SimpleNamespace(task=FittedSurvival((12.0,), 60.0, median)) for median in (-1.0, -3.0)]
+    assert Predictor.fitted.fget(SimpleNamespace(members=members)).median_risk == -2

@@ -19,7 +19,12 @@ def labels(*values):
 
 def predictions(truth, predicted):
     return pd.DataFrame(
-        {"label": [repr(float(t)) for t in truth], "value": np.array(predicted, float), "train_mean": 50.0}
+        {
+            "label": [repr(float(t)) for t in truth],
+            "value": np.array(predicted, float),
+            "train_mean": 50.0,
+            "expected_error": 1.0,
+        }
     )
 
 
@@ -112,6 +117,18 @@ def test_intervals_cover_nine_of_ten_new_cases():
     assert FITTED.sets.sets(predictions([0], [-4.0]), np.array([2.0])) == ["-6 to -2"]
 
 
+def test_intervals_are_as_wide_as_the_errors_of_left_out_training_cases():
+    """Of a model that is twice as wrong, the same threshold gives intervals twice as wide."""
+    left_out = labels(40, 60)
+    better, worse = (FITTED.calibrated(np.array([[-1 + off], [1 + off]]), left_out) for off in (0.1, 0.2))
+    assert (better.error, worse.error) == (pytest.approx(0.1), pytest.approx(0.2))
+    widths = [
+        one.sets.sizes(one.sets.sets(one.decode(np.zeros((1, 1))), np.array([1.5])))[0] for one in (better, worse)
+    ]
+    assert widths == [pytest.approx(2 * 1.5 * 1), pytest.approx(2 * 1.5 * 2)]
+    assert FITTED.calibrated(np.zeros((2, 1)), None) == FITTED
+
+
 def test_the_baselines_find_a_number_that_is_linear_in_genes_and_come_back_from_json():
     rng = np.random.default_rng(4)
     genes = rng.normal(size=(120, 30))
@@ -138,7 +155,7 @@ def test_the_linear_risk_of_a_case_comes_from_a_fit_without_it():
 
 def test_an_unsound_description_is_refused():
     assert TASK.restore(FITTED.to_json()) == FITTED
-    for changed in ({"sd": 0}, {"mean": float("nan")}, {"column": "other"}):
+    for changed in ({"sd": 0}, {"mean": float("nan")}, {"column": "other"}, {"error": 0}):
         with pytest.raises(ValueError, match="standard deviation"):
             TASK.restore(FITTED.to_json() | changed)
 

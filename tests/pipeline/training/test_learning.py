@@ -110,6 +110,37 @@ def test_a_network_that_learned_nothing_costs_nothing(monkeypatch):
     assert np.corrcoef(risk.rank(), HAZARD)[0, 1] > 0.9
 
 
+def test_each_member_trains_on_its_part_with_a_seed_of_its_own_and_the_models_fewest_cases(monkeypatch):
+    given = []
+
+    def fit_model(network, task, train, validation, settings, *, seed):
+        given.append((tuple(train.names), settings.min_cases, settings.device, seed))
+        np.testing.assert_array_equal(train.targets, task.encode(LABELS.loc[list(train.names)]))
+        return [Epoch(1.0, {}, None)]
+
+    monkeypatch.setattr(learning, "fit_model", fit_model)
+    settings = SNNConfig()
+    learn(training(), "snn", settings, config=TrainConfig(members=3, linear=False), seed=5, device="cpu")
+    parts = left_out_parts(FOLD, SURVIVAL.strata(LABELS), members=3, seed=5)
+    assert [names for names, *_ in given] == [part.train for part in parts]
+    assert {fewest for _, fewest, *_ in given} == {settings.min_cases}
+    assert len({seed for *_, seed in given}) == 3
+
+
+def test_predictions_are_calibrated_on_the_outcomes_of_the_same_cases(monkeypatch):
+    """The cases with the higher logits of dying die first; in any other order the curves of high and low risk would meet."""
+    monkeypatch.setattr(learning, "fit_model", lambda *_, **__: [Epoch(1.0, {}, None)])
+
+    def outputs(members, parts, data, *, device, slides=True):
+        cases = CASES[1::2] + CASES[::2]
+        return TrainingLogits(cases, logits_of(HAZARD)[[CASES.index(case) for case in cases]], True, [0] * N)
+
+    monkeypatch.setattr(learning, "predict_training_cases", outputs)
+    learned = learn(training(), "snn", SNNConfig(), config=TrainConfig(members=3, linear=False), seed=0, device="cpu")
+    assert learned.task.calibration.slope > 0.5
+    np.testing.assert_array_equal(learned.train_logits, logits_of(HAZARD))
+
+
 def test_curves_are_those_that_left_out_cases_had():
     """Logits that are five times too sure: the curves are as wide as the hazards all the same."""
     fitted = Survival("survival", BUILT_IN["survival"]).fit(LABELS, ())

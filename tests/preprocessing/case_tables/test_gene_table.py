@@ -13,16 +13,6 @@ DATA = Path(__file__).resolve().parents[4] / "shared/data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(text, name="genes.csv"):
-        path = tmp_path / name
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return path
-
-    return write_file
-
-
 # --- genes ---
 
 
@@ -56,8 +46,11 @@ def test_counts_of_reads_are_no_genes(write, name):
 
 def test_the_line_of_a_row_is_reported_though_others_were_left_out_above_it(write):
     text = "# v36\ngene_id,gene_name,TCGA-06-0125\nN_unmapped,,9\nN_noFeature,,8\nE1,EGFR,1\n,,2\n"
-    with pytest.raises(InputError, match="row 6 has no gene name in column gene_name"):
-        read_genes(write(text))
+    table = read_genes(write(text))
+    assert any("1 rows without a gene name are left out: row 6" in note for note in table.notes)
+    assert table.values.columns.tolist() == ["EGFR"]
+    with pytest.raises(InputError, match="2 of 3 rows have no gene name in column gene_name, such as row 6"):
+        read_genes(write(text + ",,3\n"))
     upright = '# by hand\nsample,note,EGFR\nTCGA-06-0125,"x\ny",1\n\n,z,2\n'
     assert [row.id for row in read_genes(write(upright)).dropped] == ["row 6"]
 
@@ -80,13 +73,17 @@ def test_a_column_called_gene_turns_a_table_of_ids_that_nobody_knows(write):
 
 
 def test_a_sums_row_or_a_footnote_among_barcodes_is_warned_of(write):
-    text = "case_id,EGFR,grade\nTCGA-06-0125,1,2\nTCGA-06-0130,3,2\nTCGA-06-0131,3,2\nTotal,7,2\n"
-    for notes in (read_genes(write(text)).notes, read_clinical(write(text)).notes):
+    text = "case_id,EGFR,grade\nTCGA-06-0125,1,2\nTCGA-06-0130,3,2\nTCGA-06-0131,3,2\n{},7,2\n"
+    for table in (read_genes(write(text.format("Sources"))), read_clinical(write(text.format("Sources")))):
         assert any(
-            note.startswith("warning: 1 ids are no barcodes as the others are") and "Total" in note for note in notes
+            note.startswith("warning: 1 ids are no barcodes as the others are") and "Sources" in note
+            for note in table.notes
         )
-    known = read_genes(write(text), Evidence(cases=frozenset(["TCGA-06-0125", "Total"]))).notes
-    assert not any("no barcodes" in note for note in known)
+    for table in (read_genes(write(text.format("Total"))), read_clinical(write(text.format("Total")))):
+        assert [(row.id, row.reason) for row in table.dropped] == [("Total", "a summary of the cases, not a case")]
+    known = read_genes(write(text.format("Total")), Evidence(cases=frozenset(["TCGA-06-0125", "Total"])))
+    assert not any("no barcodes" in note for note in known.notes)
+    assert "Total" in known.values.index
 
 
 def test_two_samples_of_a_case_are_one_case_whatever_their_ids(write):
@@ -192,7 +189,7 @@ def test_rows_named_by_slide_alone_are_merged(write):
         ("case_id,EGFR,TP53\np1,1,2\np2,1_000,3\n", 'row p2, column EGFR: "1_000"'),
         ("case_id,EGFR,TP53\np1,1,2\np2,١٢,3\n", 'row p2, column EGFR: "١٢"'),
         ("case_id,EGFR,TP53\np1,1,2\np2,inf,3\n", 'row p2, column EGFR: "inf"'),
-        ("case_id;EGFR;TP53\np1;1,5;2\np2;2,5;3\n", 'row p1, column EGFR: "1,5".*decimals take a point'),
+        ("case_id;EGFR;TP53\np1;1.234,5;2\np2;2,5;3\n", 'row p1, column EGFR: "1.234,5".*decimals take a point'),
         ("case_id,grade\np1,2\n", "no column of numbers that could be a gene"),
         ("gene,TCGA-06-0125\nEGFR,1\nEGFR,2\n", "1 duplicate genes: EGFR; keep one row of each$"),
         (
@@ -202,10 +199,10 @@ def test_rows_named_by_slide_alone_are_merged(write):
         ("case_id,EGFR\np1,12 345\np2,67 890\n", 'row p1, column EGFR: "12 345"'),
         ("case_id,EGFR\np1,−1.5\np2,−2\n", 'row p1, column EGFR: "−1.5"'),
         (
-            "Table S1. Genes\ncase_id,EGFR\np1,1\n",
+            "Table_S1\ncase_id-EGFR\np1-1\n",
             "only one column, .* and the header its first line",
         ),
-        ("case_id|EGFR\np1|1\n", "only one column, .* is the file separated by commas"),
+        ("case_id:EGFR\np1:1\n", "only one column, .* is the file separated by commas"),
         ("case_id,EGFR,MET\np1,WT,R132H\n", "no column of numbers .* mutations as 1 and 0"),
         (
             "Hugo_Symbol,Tumor_Sample_Barcode,depth\nEGFR,TCGA-06-0125-01A,9\n",

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.io.atomic import atomic_file, atomic_folder, process_start, sweep, temporary_name, write_text
+from preprocessing.io.atomic import (
+    atomic_file,
+    atomic_folder,
+    process_start,
+    sweep,
+    sync_tree,
+    temporary_name,
+    write_text,
+)
 from preprocessing.io.errors import RunError
 
 
@@ -167,6 +175,20 @@ class TestPowerCut:
         where = steps.index(renamed[0])
         assert set(steps[:where]) == {temporary, temporary / "a", temporary / "deep", temporary / "deep/b"}
         assert steps[where + 1 :] == [tmp_path]
+
+
+def test_a_child_that_is_forked_after_a_folder_was_synced_syncs_by_threads_of_its_own(tmp_path):
+    (tmp_path / "file").touch()
+    sync_tree(tmp_path)
+    child = os.fork()
+    if child == 0:
+        sync_tree(tmp_path)
+        os._exit(0)
+    end = time.monotonic() + 20
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        assert time.monotonic() < end, "the child waits for its parent's threads"
+        time.sleep(0.01)
+    assert ended[1] == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root of Linux mounts a disk")

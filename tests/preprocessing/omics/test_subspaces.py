@@ -184,6 +184,7 @@ def test_other_kinds_of_features_are_the_tumours_unless_they_are_named():
     [
         (["A", "B", "C", "D", "CD68", "CD3E"], {"CD68", "CD3E"}, "has the larger share of immune and stromal markers"),
         (["CD68", "CD3E", "C", "D", "E", "F"], {"CD68", "CD3E", "C", "D"}, "has the larger share"),
+        (["CD68", "CD3E", "C", "D", "PECAM1", "VWF"], {"PECAM1", "VWF"}, "has the larger share"),  # as many, of fewer
         (["A", "B", "C", "D", "E", "F"], {"E", "F"}, "is the smaller one, since no marker is among the genes"),
     ],
 )

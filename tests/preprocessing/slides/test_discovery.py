@@ -5,7 +5,6 @@ import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline.cluster.worker_processes import start_server
@@ -16,24 +15,12 @@ from preprocessing.slides.names import slide_name
 from preprocessing.slides.probing import probe_slides
 from preprocessing.slides.selection import SlideOptions, select_slides
 from preprocessing.slides.slide import SlideFile
-from workflows.demo import write_svs
+from tests.preprocessing.slides.small_files import small_svs, touch
 
 SLIDES = Path(__file__).parents[3].parent / "shared" / "data" / "slides"
 needs_data = pytest.mark.skipif(not SLIDES.is_dir(), reason="real and broken slides are not at ../shared/data")
+DICOM = SLIDES / "openslide" / "dicom"
 UUID = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
-
-
-def touch(folder, *names):
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-
-
-def small_svs(path, *, grey=200, mpp=0.5, power=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_svs(path, np.full((64, 96, 3), grey, np.uint8), mpp=mpp, power=power, levels=(1,))
-    return path
 
 
 def header_but(path):
@@ -176,6 +163,46 @@ class TestNothingIsInvisible:
             assert reasons[name][0] == ("excluded" if name == "x" else "failed")
         (note,) = found.notes
         assert note == "5 files ignored that are no slide: 2 .csv, 1 .parcel, 1 .txt, 1 without suffix"
+
+    @pytest.mark.parametrize("name", ["S1.svs (1)", "S1.svs.1", "S1.svs~", "S1.svs_old", "S1.ndpi.bak", "S1.tiff.orig"])
+    def test_a_copy_under_another_suffix_is_named_and_read_if_it_is_a_slide(self, tmp_path, name):
+        small_svs(tmp_path / "good.svs")
+        touch(tmp_path, name, "S1.svs.md5")
+        (gone,) = find_slides(tmp_path).left_out
+        assert gone.file.slide_id == "S1"
+        assert gone.reason == (
+            f"only {name}: named like a copy or an older version of a slide, but no format that OpenSlide reads; remove it"
+        )
+        shutil.copy(tmp_path / "good.svs", tmp_path / name)
+        assert [file.slide_id for file in find_slides(tmp_path).files] == ["S1", "good"]
+
+    def test_downloads_of_gdc_client_and_tcia_are_read_as_they_lie(self, tmp_path):
+        """Folders named by uuid with logs and annotations, a broken download, TCIA's series and licence, litter of systems."""
+        name = "TCGA-06-{}-{}.3C2E2C5B"
+        small_svs(tmp_path / "1f4bb6e" / f"{name.format('0125', '01Z-00-DX1')}.svs")
+        small_svs(tmp_path / "2f4bb6e" / f"{name.format('0126', '02Z-00-DX1')}.svs")
+        small_svs(tmp_path / "GBM" / "C3L-00104-21.svs")
+        touch(
+            tmp_path,
+            f"1f4bb6e/logs/{name.format('0125', '01Z-00-DX1')}.svs.parcel",
+            "1f4bb6e/annotations.txt",
+            f"3f4bb6e/{name.format('0127', '01Z-00-DX1')}.svs.partial",
+            "MANIFEST.txt",
+            "metadata.csv",
+            "manifest-1.tcia",
+            "GBM/LICENSE",
+            "._C3L-00104-21.svs",
+            "Thumbs.db",
+        )
+        if DICOM.is_dir():
+            shutil.copytree(DICOM, tmp_path / "CPTAC" / "C3L-00105" / "01-01-2000-NA" / "1.000000-SM-1")
+        found = find_slides(tmp_path)
+        cases = {file.case_id for file in found.files}
+        assert {"TCGA-06-0125", "TCGA-06-0126", "C3L-00104"} <= cases
+        assert len(found.files) == 3 + DICOM.is_dir()
+        (gone,) = found.left_out
+        assert (gone.file.case_id, gone.status) == ("TCGA-06-0127", "failed")
+        assert "resume it" in gone.reason
 
     def test_leftovers_of_a_complete_slide_do_not_fail(self, tmp_path):
         """As gdc-client leaves a download, and a user a packed copy."""

@@ -1,25 +1,13 @@
 import re
 
-import numpy as np
 import pytest
 
 from preprocessing.io.errors import InputError
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.probing import probe_slide, probe_slides
+from preprocessing.slides.selection import SlideOptions, select_slides
 from preprocessing.slides.slide import SlideFile
-from workflows.demo import write_svs
-
-
-def small_svs(path, *, grey=200, mpp=0.5, power=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_svs(path, np.full((64, 96, 3), grey, np.uint8), mpp=mpp, power=power, levels=(1,))
-    return path
-
-
-def manifest(folder, text):
-    path = folder / "manifest.csv"
-    path.write_text(text)
-    return path
+from tests.preprocessing.slides.small_files import manifest, small_svs
 
 
 class TestManifest:
@@ -58,7 +46,7 @@ class TestManifest:
             ),
             ("path,mpp_x\na.svs,0.5\n", "has no column `mpp`; it has path, mpp_x; rename mpp_x to mpp, or remove it"),
             ("path,mpp,MPP\na.svs,0.5,0.25\n", "has the column mpp more than once, as mpp, MPP; keep one"),
-            ("path;mpp\na.svs;0,5\n", 'line 2: mpp "0,5" is not a number .use a decimal point'),
+            ('path,mpp\na.svs,"0,5"\n', 'line 2: mpp "0,5" is not a number .use a decimal point'),
             ("# by hand\n\npath,mpp\na.svs,0.5\n\nb.svs,x\n", 'line 6: mpp "x" is not a number'),
             ("path,mpp\na.svs,0.5\nb.svs,half\n", r'line 3: mpp "half" is not a number'),
             ("path,mpp\na.svs,250\n", r"line 2: mpp 250\.0 lies outside 0\.05–5\.0 µm"),
@@ -158,6 +146,28 @@ class TestGdc:
             "gdc_sample_sheet.tsv is a GDC table: 2 slides",
             "1 files of gdc_sample_sheet.tsv ignored that are not slides",
         )
+
+    def test_newer_sheets_say_the_sample_type_in_two_columns(self, tmp_path):
+        kinds = {"26": ("Tumor", "Primary"), "27": ("Tumor", "Recurrence"), "28": ("Normal", "Not Applicable")}
+        header = "File ID\tFile Name\tCase ID\tTissue Type\tTumor Descriptor\tSpecimen Type\n"
+        rows = [f"u{n}\tC3L-00016-{n}.svs\tC3L-00016\t{a}\t{b}\tSolid Tissue\n" for n, (a, b) in kinds.items()]
+        (tmp_path / "gdc_sample_sheet.tsv").write_text(header + "".join(rows))
+        small_svs(tmp_path / "u26" / "C3L-00016-26.svs")
+        found = find_slides(tmp_path / "gdc_sample_sheet.tsv").files
+        assert [file.sample_class for file in found] == ["primary", "recurrent", "normal"]
+
+    def test_a_cohort_table_of_cptac_is_a_manifest_that_knows_normal_tissue(self, tmp_path):
+        text = "Slide_ID,Case_ID,Specimen_Type\nC3L-00104-21,C3L-00104,tumor_tissue\nC3L-00104-22,C3L-00104,normal_tissue\n"
+        for number in (21, 22):
+            small_svs(tmp_path / f"C3L-00104-{number}.svs")
+        files = find_slides(manifest(tmp_path, text)).files
+        assert [(file.case_id, file.sample_class) for file in files] == [
+            ("C3L-00104", "primary"),
+            ("C3L-00104", "normal"),
+        ]
+        kept, left_out = select_slides(files, SlideOptions())
+        assert [file.slide_id for file in kept] == ["C3L-00104-21"]
+        assert left_out[0].reason.startswith("sample type normal, not primary")
 
     def test_a_download_manifest_far_from_its_files_is_named_with_the_way_out(self, tmp_path):
         (tmp_path / "gdc_manifest.txt").write_text(GDC_MANIFEST)

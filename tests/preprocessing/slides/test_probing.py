@@ -1,4 +1,5 @@
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -11,33 +12,19 @@ import pytest
 import tifffile
 
 from pipeline.cluster.worker_processes import start_server
+from preprocessing.features.keys import tile_key
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.probing import probe_slide, probe_slides, same_scans
 from preprocessing.slides.slide import SlideFile
+from preprocessing.tiling.masks import read_mask
+from preprocessing.tiling.tiles import TileConfig
+from preprocessing.tiling.tissue import TissueConfig
+from tests.preprocessing.slides.small_files import manifest, small_svs, touch
 from workflows.demo import write_svs
 
 SLIDES = Path(__file__).parents[3].parent / "shared" / "data" / "slides"
 needs_data = pytest.mark.skipif(not SLIDES.is_dir(), reason="real and broken slides are not at ../shared/data")
-
-
-def touch(folder, *names):
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-
-
-def small_svs(path, *, grey=200, mpp=0.5, power=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_svs(path, np.full((64, 96, 3), grey, np.uint8), mpp=mpp, power=power, levels=(1,))
-    return path
-
-
-def manifest(folder, text):
-    path = folder / "manifest.csv"
-    path.write_text(text)
-    return path
 
 
 def probe_but(file, *, default_mpp, **_):
@@ -114,6 +101,26 @@ class TestDuplicates:
         assert "2 slides are the same scan: a, b; they belong to different cases, so that folds are not" in warning
         assert "its tiles are counted repeatedly" in same_scans([one, again])[0]
         assert same_scans([one]) == []
+
+    def test_two_patients_on_one_glass_are_two_slides_where_each_has_its_mask(self, tmp_path):
+        """One file under two ids: without masks a warning of folds that are not independent, with masks none, and other tiles."""
+        small_svs(tmp_path / "glass.svs")
+        text = "slide_id,path,case_id\nleft,glass.svs,P1\nright,glass.svs,P2\n"
+        slides, left_out = probe_slides(find_slides(manifest(tmp_path, text)).files, default_mpp=None)
+        assert ([slide.case_id for slide in slides], left_out) == (["P1", "P2"], [])
+        assert len(same_scans(slides)) == 1
+        masks = tmp_path / "masks"
+        masks.mkdir()
+        assert len(same_scans(slides, masks=masks)) == 1
+        for name, x in (("left", 0), ("right", 48)):
+            ring = [[x, 0], [x + 48, 0], [x + 48, 64], [x, 64]]
+            (masks / f"{name}.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+        assert same_scans(slides, masks=masks) == []
+        left, right = (read_mask(slide, masks, (4, 6), corner_px=(0, 0)) for slide in slides)
+        assert left[:, :3].all()
+        assert not (left & right).any()
+        config = TileConfig(tile_px=16, tissue=TissueConfig(masks=masks))
+        assert tile_key(slides[0], config) != tile_key(slides[1], config)
 
 
 class TestProbe:

@@ -9,16 +9,6 @@ from preprocessing.tables import reading
 from preprocessing.tables.reading import read_number, read_table
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(text, name="genes.csv"):
-        path = tmp_path / name
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return path
-
-    return write_file
-
-
 @pytest.mark.parametrize("text", ["1_000", "١٢", "0x10", "inf", "nan", "1e999", ""])
 def test_what_is_no_plain_decimal_is_no_number(text):
     assert read_number(text) is None
@@ -68,7 +58,6 @@ def test_header_without_the_first_name_as_r_writes_it(write):
         ('case_id,EGFR,note\na,1,"x\ny, ""z""\n"\nb,1', "row 5 has 2 fields, the header 3"),
         ('# one\ncase_id,note,EGFR\na,"x\n\ny",1\n\n"b",1\n', "row 7 has 2 fields, the header 3"),
         (b"case_id,EGFR\n\xff\xfe,1\n", "is not UTF-8"),
-        ("Table 1,,\ncase_id,EGFR,TP53\na,1,2\n", "is there a title above the header"),
         (",,\n,,\n", "is empty: no column has a name or a value"),
         (b"PK\x03\x04rest", "File is not a zip file"),
         (

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from preprocessing.case_tables.clinical_table import read_clinical
 from preprocessing.case_tables.gene_table import read_genes
 from preprocessing.case_tables.id_columns import Evidence
+from preprocessing.case_tables.options import TableOptions
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.labels.recognition import recognise
 from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.slide import Slide
+from preprocessing.tables.case_ids import case_of
 from preprocessing.tiling.masks import read_mask
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
@@ -140,9 +142,11 @@ def folder(tmp_path_factory):
 
 def check_read_as_written(folder, frame, style):
     path = write(folder / "genes.csv", rows_of(frame, style), style)
-    table = read_genes(path, Evidence(cases=frozenset(list(frame.index))))
+    cases = list(map(case_of, frame.index))  # with single blanks
+    table = read_genes(path, Evidence(cases=frozenset(cases)))
     assert table.dropped == []
-    assert table.values.index.tolist() == frame.index.tolist()
+    assert table.values.index.tolist() == cases
+    frame = frame.set_axis(cases, axis=0)
     pd.testing.assert_frame_equal(table.values, frame, check_names=False, check_exact=True)
 
 
@@ -287,11 +291,17 @@ def test_separators_at_the_end_of_the_rows_alone_do_not_shift_the_columns(folder
     refused(path, "row 2 ends with a separator that the header does not have")
 
 
-def test_names_that_a_spreadsheet_turned_into_dates_are_reported(folder):
+def test_names_that_a_spreadsheet_turned_into_dates_are_refused_unless_kept_or_ignored(folder):
     names = ["case_id", "2-Sep", "1-Mar", "Dec-01", "EGFR", "MARCHF1", "SEPTIN2"]
     path = write(folder / "genes.csv", [names, ["p1", *"123456"]], Style())
-    (note,) = [note for note in read_genes(path, Evidence(cases=frozenset(["p1"]))).notes if note.startswith("warning")]
-    assert "3 genes are called like dates (2-Sep, 1-Mar, Dec-01)" in note
+    evidence = Evidence(cases=frozenset(["p1"]))
+    with pytest.raises(
+        InputError, match=r"3 genes are called like dates \(2-Sep, 1-Mar, Dec-01\).*omics.ignore.*omics.keep"
+    ):
+        read_genes(path, evidence)
+    dates = ("2-Sep", "1-Mar", "Dec-01")
+    assert read_genes(path, evidence, TableOptions(keep=dates)).values.columns.tolist() == names[1:]
+    assert read_genes(path, evidence, TableOptions(ignore=dates)).values.columns.tolist() == names[4:]
 
 
 def test_an_id_with_leading_zeros_keeps_them_whatever_its_column_is_called(folder):

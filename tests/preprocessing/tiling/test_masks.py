@@ -1,3 +1,4 @@
+import gzip
 import json
 import warnings
 from dataclasses import replace
@@ -84,6 +85,28 @@ class TestOutlines:
         (tmp_path / "S1.geojson").write_bytes(b"\xef\xbb\xbf" + json.dumps(polygon(LEFT)).encode())
         assert read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0)).sum() == 24
 
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gzip"])
+    @pytest.mark.parametrize("suffix", ["geojson", "geojson.gz"])
+    def test_compressed_files_and_both_encodings_are_read(self, tmp_path, encoding, suffix):
+        text = json.dumps(feature(polygon(LEFT), {"name": "Präparat"}), ensure_ascii=False)
+        data = gzip.compress(text.encode()) if encoding == "gzip" else text.encode(encoding)
+        (tmp_path / f"S1.{suffix}").write_bytes(data)
+        assert read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0)).sum() == 24
+        assert list(mask_origin(SLIDE, tmp_path)) == [f"S1.{suffix}"]
+
+    def test_geometries_without_coordinates_outline_nothing_and_collections_are_opened(self, read):
+        empty = [feature(None), feature(polygon()), feature(multi()), feature({"type": "GeometryCollection"})]
+        whole = feature({"type": "GeometryCollection", "geometries": [polygon(LEFT), multi([ISLAND])]})
+        crs = {"crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}}
+        np.testing.assert_array_equal(read(collection(*empty, whole) | crs), expect((0, 0, 3, 8), (8, 3, 10, 6)))
+
+    def test_a_ring_that_crosses_itself_is_filled_by_the_even_odd_rule(self, read):
+        tie = [[0, 0], [800, 0], [0, 800], [800, 800]]  # two triangles, above and below its middle
+        found = read(polygon(tie))
+        assert found[0, 1:7].all()
+        assert found[7, 1:7].all()
+        assert not found[3:5, :3].any()
+
     def test_holes_are_honoured_and_islands_in_them_too(self, read):
         np.testing.assert_array_equal(read(polygon(LEFT, HOLE)), expect((0, 0, 3, 8)) & ~expect((1, 2, 2, 5)))
         island = [[100, 300], [200, 300], [200, 400], [100, 400]]
@@ -167,33 +190,46 @@ class TestRefusedOutlines:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("{", "S1.geojson: Expecting property name"),
+            ("{", "S1.geojson: it is no GeoJSON: Expecting property name"),
+            ("<?xml version='1.0'?><Annotations/>", "it is XML or HTML .* not GeoJSON; export the outlines again"),
+            ("[" * 100_000, "nested too deeply"),
             (collection(), "0 outlines, none of them of tissue"),
-            (collection(feature(polygon(LEFT), {"name": "Ignore*"})), "1 outlines, none of them of tissue"),
+            (
+                collection(feature(polygon(LEFT), {"name": "Ignore*"})),
+                r"1 outlines, none of them of tissue; all are of classes to be cut out: Ignore\*",
+            ),
             (
                 feature({"type": "Point", "coordinates": [1, 2]}),
                 "a geometry of type Point; only Polygon and MultiPolygon",
             ),
             ([feature(polygon(LEFT)), feature({"type": "LineString", "coordinates": LEFT})], "of type LineString"),
-            (feature({"type": "GeometryCollection", "geometries": []}), "of type GeometryCollection"),
-            (feature(None), "of type None"),
+            (feature({"type": "GeometryCollection", "geometries": []}), "0 outlines, none of them of tissue"),
+            (feature(None), "0 outlines, none of them of tissue"),
+            ([None], "of type None"),
             ({"type": "Feature", "geometry": polygon(LEFT), "properties": [1]}, "properties of a feature are list"),
-            ({"type": "FeatureCollection", "features": 5}, "features of a FeatureCollection is int, not a list"),
+            ({"type": "FeatureCollection", "features": 5}, "features of a FeatureCollection is float, not a list"),
             ({"type": "MultiPolygon", "coordinates": [7]}, "a polygon without coordinates"),
             (polygon({"x": 1}), "not a list of three or more points"),
             ("7", "of type None"),
-            (polygon(), "a polygon without coordinates"),
-            ({"type": "Polygon"}, "a polygon without coordinates"),
+            (polygon(), "0 outlines, none of them of tissue"),
+            ({"type": "Polygon"}, "0 outlines, none of them of tissue"),
             (polygon([[0, 0], [1, 1]]), r"not a list of three or more points \[x, y\]"),
             (polygon([[0, 0], [1, None], [2, 2]]), r"not a list of three or more points \[x, y\]"),
             (polygon([0, 0, 1, 1]), r"not a list of three or more points \[x, y\]"),
-            (polygon([[0, 0], [1, 1, 3], [2]]), "S1.geojson: .*inhomogeneous"),
-            (polygon([[10, 10], [20, 10], [20, 20]]), "it contains no tissue"),  # smaller than a mask pixel
+            (polygon([[0, 0], [1, 1, 3], [2]]), r"three or more points \[x, y\]: \[2.0\] is no point"),
+            (polygon([["0", "0"], ["9", "0"], ["9", "9"]]), r'\["0", "0"\] is no point'),
+            (polygon([[True, False], [1, 0], [1, 1]]), r"\[true, false\] is no point"),
+            (polygon([[10, 10], [20, 10], [20, 20]]), "its outlines cover no pixel: are they in level-0 pixels"),
         ],
     )
     def test_content_other_than_outlines_of_tissue(self, read, content, message):
         with pytest.raises(SlideError, match=message):
             read(content)
+
+    @pytest.mark.parametrize("number", ["9" * 400, "9" * 5000, "1e999", "1e300", "-1e12", "NaN", "-Infinity"])
+    def test_a_coordinate_that_is_no_pixel_is_refused_with_its_place(self, read, number):
+        with pytest.raises(SlideError, match=r"S1.geojson: a vertex at x \S+, y 800, which is no pixel .* export"):
+            read(json.dumps(polygon(LEFT)).replace("[300, 800]", f"[{number}, 800]"))
 
     @pytest.mark.parametrize("shift", [(1200, 0), (0, 800), (-1000, 0), (0, -600)])
     def test_an_outline_entirely_outside_hints_at_the_wrong_slide(self, read, shift):
@@ -340,7 +376,8 @@ class TestFiles:
     def test_a_slide_without_a_mask_fails_with_the_expected_names(self, tmp_path):
         self.touch(tmp_path, "S2.geojson")
         with pytest.raises(
-            SlideError, match=r"no tissue mask in .*: expected S1 or file-7 with the suffix \.geojson, \.png, \.tif"
+            SlideError,
+            match=r"no tissue mask in .*: expected S1 or file-7 with the suffix \.geojson, \.geojson\.gz, \.png, \.tif",
         ):
             read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
 

@@ -1,0 +1,122 @@
+"""Metrics of several yes-or-no labels at once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from pipeline.metrics.bootstrap import (
+    BOOTSTRAP,
+    Bootstrap,
+    Metric,
+    Statistic,
+    agreement,
+    measure,
+    ratio_of_pairs,
+    ratio_of_sums,
+    undefined,
+)
+from pipeline.metrics.report import CaseMetrics, PredictorReport, Trivial, report_by_fold
+
+Truth = Float[np.ndarray, "n l"]  # 1, 0, or NaN where a label is unknown
+
+
+class MultilabelMetrics(CaseMetrics):
+    """Metrics of several labels.
+
+    Attributes:
+        macro_auc: mean of the labels' areas under the ROC curve; the headline, 0.5 is chance.
+        label_accuracy: share of the known labels that are predicted rightly.
+        exact_match: share of cases all of whose known labels are predicted rightly.
+        label_auc: by label.
+    """
+
+    macro_auc: Metric
+    label_accuracy: Metric
+    exact_match: Metric
+    label_auc: dict[str, Metric]
+
+
+def label_aucs(
+    truth: Truth, probabilities: Float[np.ndarray, "n l"], *, folds: Int[np.ndarray, " n"] | None = None
+) -> list[Statistic]:
+    """The area under the ROC curve of each label among the cases where it is known; pairs within folds if given."""
+    n = len(truth)
+    if bad := int((~np.isfinite(probabilities).all(axis=1)).sum()):
+        return [undefined(n, f"probabilities of {bad} of {n} cases are missing")] * truth.shape[1]
+    same = np.ones((n, n)) if folds is None else (folds[:, None] == folds[None, :]).astype(float)
+    found = []
+    for y, p in zip(truth.T, probabilities.T, strict=True):
+        pairs = (y == 1)[:, None] * (y == 0)[None, :] * same
+        statistic = ratio_of_pairs(agreement(p, p) * pairs, pairs)
+        missing = f"{int((y == 1).sum())} positive and {int((y == 0).sum())} negative cases"
+        found.append(statistic if pairs.any() else undefined(n, missing))
+    return found
+
+
+def macro_label_auc(
+    truth: Truth, probabilities: Float[np.ndarray, "n l"], *, folds: Int[np.ndarray, " n"] | None = None
+) -> Statistic:
+    """The mean of the labels' areas; undefined where one of them is."""
+    areas = label_aucs(truth, probabilities, folds=folds)
+    if reason := next((area.reason for area in areas if area.reason), None):
+        return undefined(len(truth), reason)
+    return Statistic(lambda weights: np.mean([area.of(weights) for area in areas], axis=0), len(truth))
+
+
+def multilabel_metrics(
+    truth: Truth,
+    probabilities: Float[np.ndarray, "n l"],
+    names: Sequence[str],
+    *,
+    folds: Int[np.ndarray, " n"] | None = None,
+    bootstrap: Bootstrap = BOOTSTRAP,
+) -> MultilabelMetrics:
+    """Metrics of one set of cases with 95 % intervals.
+
+    Args:
+        truth: 1, 0, or NaN where a label is unknown.
+        probabilities: of each label.
+        names: of the labels.
+        folds: given for pooled out-of-fold cases: AUCs compare pairs of cases within a fold only.
+        bootstrap: resamples behind the intervals.
+    """
+    weights = bootstrap.weights(len(truth))
+    known, right = np.isfinite(truth), (probabilities > 0.5) == (truth == 1)
+    areas = label_aucs(truth, probabilities, folds=folds)
+    hits = ratio_of_sums((right & known).sum(axis=1).astype(float), known.sum(axis=1).astype(float))
+    return MultilabelMetrics(
+        n=len(truth),
+        trivial=Trivial(description="chance", metrics={"macro_auc": Metric(0.5)}),
+        macro_auc=measure(macro_label_auc(truth, probabilities, folds=folds), weights),
+        label_accuracy=measure(_or_missing(hits, probabilities), weights),
+        exact_match=measure(
+            _or_missing(ratio_of_sums((right | ~known).all(axis=1).astype(float)), probabilities), weights
+        ),
+        label_auc={name: measure(area, weights) for name, area in zip(names, areas, strict=True)},
+    )
+
+
+def multilabel_by_fold(
+    truth: Truth,
+    probabilities: Float[np.ndarray, "n l"],
+    names: Sequence[str],
+    folds: Int[np.ndarray, " n"],
+    bootstrap: Bootstrap = BOOTSTRAP,
+) -> PredictorReport[MultilabelMetrics]:
+    """Metrics of each fold's test cases and of all pooled."""
+
+    def compute(chosen: Bool[np.ndarray, " n"], fold: int | None) -> MultilabelMetrics:
+        within = folds if fold is None else None
+        return multilabel_metrics(truth[chosen], probabilities[chosen], names, folds=within, bootstrap=bootstrap)
+
+    return report_by_fold(compute, folds, headline="macro_auc")
+
+
+def _or_missing(statistic: Statistic, probabilities: Float[np.ndarray, "n l"]) -> Statistic:
+    bad = int((~np.isfinite(probabilities).all(axis=1)).sum())
+    return (
+        undefined(len(probabilities), f"probabilities of {bad} of {len(probabilities)} cases are missing")
+        if bad
+        else statistic
+    )

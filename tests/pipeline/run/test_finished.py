@@ -1,0 +1,51 @@
+import json
+import logging
+
+import pytest
+
+from pipeline.run.finished import FORMAT, read_run, result_hashes
+from preprocessing.io.errors import InputError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with three files of results."""
+    (tmp_path / "explain").mkdir()
+    for name, text in (
+        ("predictions.csv", "case_id,task\na,grade\n"),
+        ("metrics.json", "{}"),
+        ("explain/grade.json", "{}"),
+    ):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "run.json").write_text(json.dumps({"format": FORMAT, "files": result_hashes(tmp_path)}))
+    return tmp_path
+
+
+def test_a_run_as_it_was_written_is_read_without_a_word(run, caplog):
+    assert result_hashes(run).keys() == {"predictions.csv", "metrics.json", "explain/grade.json"}
+    assert read_run(run).predictions["case_id"].tolist() == ["a"]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "metrics.json", "explain/grade.json"])
+@pytest.mark.parametrize(
+    "harm", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x")]
+)
+def test_a_file_that_was_changed_or_lost_is_named_with_the_remedy(run, caplog, name, harm):
+    harm(run / name)
+    with caplog.at_level(logging.WARNING):
+        read_run(run)
+    assert f"{run}: {name} changed or lost since the run wrote it; repeat the command of the run" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "[]", "\0\0", '{"format": 3'])
+def test_a_damaged_record_is_refused(run, text):
+    (run / "run.json").write_text(text)
+    with pytest.raises(InputError, match=r"run\.json is damaged .*; repeat the command of the run"):
+        read_run(run)
+
+
+@pytest.mark.parametrize("files", [None, [], 3, {"gone.csv": 1}])
+def test_a_record_whose_hashes_are_no_hashes_ends_in_no_traceback(run, files):
+    (run / "run.json").write_text(json.dumps({"format": FORMAT, "files": files}))
+    assert read_run(run).folder == run

@@ -1,0 +1,104 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline.metrics import Bootstrap
+from pipeline.tasks import TaskSpec, make_task
+from preprocessing.io.errors import InputError
+from preprocessing.labels.columns import LabelTable
+
+TASK = make_task("genes", TaskSpec(column=("TP53", "ATRX"), kind="multilabel"))
+TABLE = LabelTable(
+    pd.DataFrame({"TP53": ["yes", "no", "1", None, None], "ATRX": [1.0, 0.0, None, 1.0, None]}, index=list("abcde")),
+    "c.csv",
+)
+
+
+@pytest.fixture
+def labels():
+    return TASK.read(TABLE)
+
+
+def test_labels_may_be_missing_one_by_one(labels):
+    assert TASK.labelled(labels).tolist() == [True, True, True, True, False]
+    assert TASK.describe(labels).tolist() == [
+        "TP53=1;ATRX=1",
+        "TP53=0;ATRX=0",
+        "TP53=1;ATRX=?",
+        "TP53=?;ATRX=1",
+        "TP53=?;ATRX=?",
+    ]
+    fitted = TASK.fit(labels, ())
+    assert fitted.encode(labels).tolist() == [[1, 1], [0, 0], [1, -1], [-1, 1], [-1, -1]]
+    assert (fitted.positives, fitted.negatives) == ((2, 2), (1, 1))
+    assert TASK.restore(fitted.to_json()) == fitted
+
+
+def test_unknown_labels_have_no_part_in_the_loss(labels):
+    fitted = TASK.fit(labels, ())
+    logits = torch.tensor([[1.0, 5.0]])
+    weight = 3 / (2 * 2)  # three known answers, two of them positive
+    expected = weight * F.binary_cross_entropy_with_logits(torch.tensor(1.0), torch.tensor(1.0)) / 2
+    assert fitted.loss(logits, torch.tensor([[1.0, -1.0]])).item() == pytest.approx(expected.item())
+    assert fitted.score(logits, torch.tensor([[1.0, -1.0]])) == pytest.approx(torch.tensor(1.0).sigmoid().item() / 2)
+
+
+def test_metrics_are_those_of_the_known_labels():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, (40, 2)).astype(float)
+    p = np.clip(truth * 0.3 + rng.uniform(size=(40, 2)) * 0.7, 0, 1)
+    truth[:10, 1] = np.nan
+    text = [f"TP53={a:.0f};ATRX={'?' if np.isnan(b) else f'{b:.0f}'}" for a, b in truth]
+    cases = pd.DataFrame(p, columns=["probability_TP53", "probability_ATRX"]).assign(label=text)
+    fitted = TASK.fit(TASK.read(TABLE), ())
+    found = fitted.evaluate(cases, cases, folds=None, bootstrap=Bootstrap(30, 0)).pooled
+    first, second = roc_auc_score(truth[:, 0], p[:, 0]), roc_auc_score(truth[10:, 1], p[10:, 1])
+    assert found.label_auc["TP53"].value == pytest.approx(first)
+    assert found.label_auc["ATRX"].value == pytest.approx(second)
+    assert found.macro_auc.value == pytest.approx((first + second) / 2)
+    right = (p > 0.5) == (truth == 1)
+    assert found.label_accuracy.value == pytest.approx(right[~np.isnan(truth)].mean())
+    assert found.exact_match.value == pytest.approx((right | np.isnan(truth)).all(axis=1).mean())
+
+
+def test_predictions_name_the_labels_that_hold(labels):
+    fitted = TASK.fit(labels, ())
+    found = fitted.decode(np.array([[2.0, -2.0], [2.0, 2.0], [-1.0, -1.0]]))
+    assert found["prediction"].tolist() == ["TP53", "TP53;ATRX", "none"]
+    pooled = fitted.pool([fitted.decode(np.array([[2.0, -2.0]])), fitted.decode(np.array([[-1.0, -1.0]]))])
+    assert pooled["prediction"].tolist() == ["TP53"]
+
+
+def test_rare_labels_are_spread_over_folds():
+    rare = pd.DataFrame({"genes_TP53": [True] * 30 + [False] * 10, "genes_ATRX": [True] * 4 + [False] * 36}).astype(
+        "boolean"
+    )
+    strata = TASK.strata(rare)
+    assert (strata[:4] == "genes_ATRX").all()
+    assert strata.value_counts().to_dict() == {"genes_ATRX": 4, "genes_TP53": 26, "none": 10}
+
+
+def test_a_label_without_two_answers_is_refused(labels):
+    with pytest.raises(InputError, match="label TP53 is the same for every case"):
+        TASK.check(labels.loc[["a", "c"]], folds=2)
+    with pytest.raises(InputError, match="multilabel needs several columns"):
+        make_task("one", TaskSpec(column=("TP53",), kind="multilabel")).read(TABLE)
+    with pytest.raises(InputError, match="write 1 or 0"):
+        TASK.read(LabelTable(TABLE.frame.assign(TP53="maybe"), "c.csv"))
+
+
+def test_the_baselines_of_each_label_come_back_from_json():
+    rng = np.random.default_rng(1)
+    genes = rng.normal(size=(80, 5))
+    train = pd.DataFrame({"genes_TP53": genes[:, 0] > 0, "genes_ATRX": genes[:, 1] > 0}).astype("boolean")
+    train.loc[:9, "genes_ATRX"] = pd.NA
+    fitted = TASK.fit(train, ())
+    baselines = fitted.fit_baselines(train.assign(age=rng.uniform(20, 80, 80)), genes, None, seed=0)
+    found = baselines.predict(train.assign(age=50.0), genes, None)
+    assert ((found["genes"]["probability_TP53"] > 0.5) == train["genes_TP53"]).mean() > 0.9
+    again = fitted.restore_baselines(baselines.to_json()).predict(train.assign(age=50.0), genes, None)
+    pd.testing.assert_frame_equal(again["genes"], found["genes"])

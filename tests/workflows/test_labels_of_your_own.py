@@ -1,0 +1,185 @@
+"""Tasks of every kind, defined by the user, from a column to the report; and what is refused before any work."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from workflows.run_pipeline import main
+
+N = 90
+CASES = [f"case-{i:02d}" for i in range(N)]
+KINDS = {
+    "response": "classification",
+    "purity": "regression",
+    "stage": "ordinal",
+    "mutations": "multilabel",
+    "pfi": "survival",
+}
+QUICK = ("--workers", "0", "--device", "cpu", "--folds", "2", "--epochs", "1", "--set", "bootstrap=20")
+SMALL = ("--set", "train.members=2", "--set", "models.umeml.hidden=16", "--set", "models.umeml.blocks=1")
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Genes of which the first few decide the labels; the clinical table has a gap in every label."""
+    folder = tmp_path_factory.mktemp("labels")
+    rng = np.random.default_rng(0)
+    names = ["TP53", "EGFR", "PTEN", "RB1", "NF1", "MYC", "KRAS", "BRAF", "CDK4", "MDM2", "AKT1", "MTOR"]
+    genes = pd.DataFrame(rng.normal(size=(N, 12)), index=pd.Index(CASES, name="case_id"), columns=names)
+    signal = genes["TP53"] + genes["EGFR"]
+    clinical = pd.DataFrame(
+        {
+            "Response": np.where(signal + 0.3 * rng.normal(size=N) > 0, "yes", "no"),
+            "Purity": (50 + 10 * signal + rng.normal(size=N)).round(2),
+            "Stage": pd.qcut(signal, 3, labels=["I", "II", "III"]).astype(str),
+            "TP53_mut": (genes["PTEN"] > 0).astype(int),
+            "ATRX_mut": (genes["RB1"] > 0.2).astype(int),
+            "PFI_days": (600 * np.exp(-signal)).clip(5, 5000).round(),
+            "PFI_event": rng.integers(0, 2, N),
+            "Constant": 1.5,
+            "Lonely": ["a"] * 45 + ["b"] * 44 + ["c"],
+        },
+        index=genes.index,
+    )
+    clinical.loc["case-07", :] = None
+    genes.to_csv(folder / "genes.csv")
+    clinical.to_csv(folder / "clinical.csv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(tables):
+    path = tables / "run.yaml"
+    tasks = {
+        "response": {"column": "Response", "classes": ["no", "yes"], "positive": "yes"},
+        "purity": {"column": "Purity", "unit": "%"},
+        "stage": {"column": "Stage", "kind": "ordinal", "classes": ["I", "II", "III"]},
+        "mutations": {"column": ["TP53_mut", "ATRX_mut"]},
+        "pfi": {"column": ["PFI_days", "PFI_event"]},
+    }
+    path.write_text(yaml.safe_dump({"tasks": tasks}))
+    return path
+
+
+def run(tables, *options):
+    inputs = ("none", tables / "genes.csv", "--clinical", tables / "clinical.csv")
+    return main([str(part) for part in (*inputs, *QUICK, *SMALL, *options)])
+
+
+@pytest.fixture(scope="module")
+def finished(tables, config, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    assert run(tables, "--config", config, "--explain", "1", "--out", out) == 0
+    return out
+
+
+def test_every_kind_is_trained_evaluated_and_reported(finished):
+    reports = json.loads((finished / "metrics.json").read_text())["tasks"]
+    assert {name: one["kind"] for name, one in reports.items()} == KINDS
+    predicted = pd.read_csv(finished / "predictions.csv", low_memory=False)
+    for name, report in reports.items():
+        assert report["n"] == N - 1, name
+        assert report["baselines"]["genes"]["pooled"][report["headline"]]["value"] is not None
+        rows = predicted[predicted["task"] == name]
+        assert rows.loc[rows["case_id"] == "case-07", "status"].tolist() == ["unlabelled"]
+        assert (finished / "models" / name / "model.json").is_file()
+        assert json.loads((finished / "explain" / f"{name}.json").read_text())["cases"]
+    page = (finished / "report.html").read_text()
+    for chart in ("purity-scatter", "stage-roc", "mutations-roc", "pfi-kaplan-meier", "response-roc"):
+        assert f'id="{chart}"' in page
+
+
+def test_each_baseline_finds_what_the_genes_decide(finished):
+    reports = json.loads((finished / "metrics.json").read_text())["tasks"]
+    best = {name: one["baselines"]["genes"]["pooled"][one["headline"]]["value"] for name, one in reports.items()}
+    assert best["purity"] > 0.8
+    assert min(best["response"], best["stage"]) > 0.75
+    assert best["mutations"] > 0.6
+    assert reports["purity"]["prediction_sets"]["coverage"]["value"] >= 0.8
+
+
+def test_its_models_predict_another_cohort_and_are_evaluated_where_the_column_is(finished, tables, tmp_path):
+    arguments = (
+        "--trained",
+        finished / "models",
+        "--task",
+        "purity,mutations,pfi",
+        "--out",
+        tmp_path / "new",
+        "--explain",
+        "0",
+    )
+    assert run(tables, *arguments) == 0
+    predicted = pd.read_csv(tmp_path / "new" / "predictions.csv", low_memory=False)
+    assert set(predicted["task"]) == {"purity", "mutations", "pfi"}
+    assert predicted["prediction"].notna().all()
+    assert predicted.loc[predicted["task"] == "purity", "label"].notna().sum() == N - 1
+    clinical = pd.read_csv(tables / "clinical.csv").rename(columns={"Purity": "other"})
+    clinical.to_csv(tmp_path / "clinical.csv", index=False)
+    again = ("none", tables / "genes.csv", "--clinical", tmp_path / "clinical.csv", "--trained", finished / "models")
+    options = ("--task", "purity", "--out", tmp_path / "blind", "--explain", "0", *QUICK)
+    assert main([str(part) for part in (*again, *options)]) == 0
+    assert not json.loads((tmp_path / "blind" / "metrics.json").read_text())["tasks"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "p=Puritty"], 'has no column "Puritty": did you mean "Purity"?'),
+        (["--task", "c=Constant"], "every one of the 89 labelled cases"),
+        (["--task", "l=Lonely"], 'class "c" has one case'),
+        (["--task", "r=Response:regression"], "is not understood; give a plain number"),
+        (["--task", "a=Purity", "--task", "b=Purity"], "tasks a and b have the column Purity in common"),
+        (["--task", "survival=Purity"], 'task "survival" is built in'),
+        (["--task", "x=TP53_mut,Purity:multilabel"], "write 1 or 0, yes or no"),
+    ],
+)
+def test_a_label_that_cannot_be_is_named_with_the_remedy_before_any_work(tables, tmp_path, capsys, options, message):
+    assert run(tables, *options, "--out", tmp_path / "run") == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_label_among_the_genes_or_the_covariates_is_refused(tables, tmp_path, capsys):
+    genes, clinical = (pd.read_csv(tables / name) for name in ("genes.csv", "clinical.csv"))
+    genes.assign(Purity=clinical["Purity"].fillna(1.0)).to_csv(tmp_path / "genes.csv", index=False)
+    inputs = (
+        "none",
+        tmp_path / "genes.csv",
+        "--clinical",
+        tables / "clinical.csv",
+        *QUICK,
+        "--set",
+        "omics.keep=[Purity]",
+    )
+    assert main([*map(str, inputs), "--task", "purity=Purity", "--out", str(tmp_path / "run")]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "its column Purity is also among the genes" in message
+    assert "omics.ignore=[Purity]" in message
+    clinical.assign(age=clinical["Purity"]).to_csv(tmp_path / "clinical.csv", index=False)
+    inputs = ("none", tables / "genes.csv", "--clinical", tmp_path / "clinical.csv", *QUICK)
+    options = ("--task", "purity=Purity", "--covariates", "age", "--out", tmp_path / "run")
+    assert main([str(part) for part in (*inputs, *options)]) == 2
+    assert "covariate age has one value for each value of the label" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_label_in_the_gene_table_is_no_gene(tables, tmp_path, capsys):
+    genes, clinical = (pd.read_csv(tables / name) for name in ("genes.csv", "clinical.csv"))
+    genes.assign(Score=clinical["Purity"]).to_csv(tmp_path / "genes.csv", index=False)
+    arguments = (
+        "none",
+        tmp_path / "genes.csv",
+        *QUICK,
+        "--task",
+        "score=Score",
+        "--dry-run",
+        "--out",
+        tmp_path / "run",
+    )
+    assert main([str(part) for part in arguments]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "90 cases with 12 genes" in told
+    assert "task score: regression, column Score" in told

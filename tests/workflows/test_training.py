@@ -1,0 +1,166 @@
+"""What a run hands to the jobs of a task, to evaluation, export and explanation: each by value."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+import pipeline.evaluation.results
+import pipeline.explanation.explain
+import pipeline.explanation.inputs
+import pipeline.planning.splits
+import pipeline.training.model_folder
+from pipeline.config.loading import load_config
+from pipeline.planning.plan import TaskPlan
+from pipeline.planning.splits import Fold
+from pipeline.tasks import TASKS
+from preprocessing.omics.matrix import OmicsMatrix
+from workflows import training
+
+FOLDS = (Fold(0, ("b",), (), ("a",)), Fold(1, ("a",), (), ("b",)))
+BY_SITE = (Fold(0, ("a",), (), ("b",)),)
+PLAN = TaskPlan(
+    TASKS["grade"],
+    ("a", "b"),
+    ("u",),
+    ("2", "4"),
+    "",
+    {"case": FOLDS, "site": BY_SITE},
+    {"IDH1_mut": "why"},
+    ("age",),
+    (),
+)
+
+
+def slide(name, case):
+    return SimpleNamespace(slide_id=name, case_id=case)
+
+
+@pytest.fixture
+def context(tmp_path, monkeypatch):
+    def make(*sets):
+        flags = {
+            "slides": "slides",
+            "genes": "genes.csv",
+            "seed": 9,
+            "store": "the store",
+            "bootstrap": 12,
+            "explain": 3,
+        }
+        config = load_config(flags, sets=["model=[umeml, abmil]", *sets])
+        slides = {"a": [slide("a1", "a"), slide("a2", "a")], "u": [slide("u1", "u")]}
+        labels = pd.DataFrame({"grade": ["2", "4", None], "age": [50.0, 60.0, 70.0]}, ["a", "b", "u"])
+        cohort = SimpleNamespace(
+            slides_by_case=lambda features: slides,
+            labels=labels,
+            omics=OmicsMatrix.from_frame(pd.DataFrame({"G": [1.0, 2.0, 3.0]}, ["a", "b", "u"])),
+            precomputed=None,
+        )
+
+        @contextmanager
+        def stage(name):
+            yield {}
+
+        run = SimpleNamespace(folder=tmp_path, record={"encoder": {"name": "the encoder"}}, stage=stage)
+        return SimpleNamespace(
+            config=config,
+            cohort=cohort,
+            run=run,
+            workers=SimpleNamespace(device="the device"),
+            recipe=SimpleNamespace(tiles="tiles"),
+        )
+
+    monkeypatch.setattr("preprocessing.features.keys.tile_key", lambda slide, tiles: f"{slide.slide_id} in {tiles}")
+    return make
+
+
+FEATURES = {"a1": "key of a1", "a2": "key of a2", "u1": "key of u1"}
+
+
+def test_jobs_get_the_folds_features_covariates_and_options_of_the_run(context, tmp_path):
+    jobs = training.fold_jobs(context(), PLAN, FEATURES)
+    *folds, final = jobs.model
+    assert [job.fold for job in folds] == list(FOLDS)
+    assert (final.fold.number, final.fold.train, final.fold.test) == (-1, ("a", "b"), ("u",))
+    assert list(jobs.comparators) == ["abmil"]
+    assert [job.fold for job in jobs.comparators["abmil"]] == list(FOLDS)
+    assert {name: [job.fold for job in folds] for name, folds in jobs.schemes.items()} == {"site": list(BY_SITE)}
+    for job in jobs.all():
+        assert job.bags == {"a": ("key of a1", "key of a2"), "b": (), "u": ("key of u1",)}
+        assert job.tiles == {"a": ("a1 in tiles", "a2 in tiles"), "b": (), "u": ("u1 in tiles",)}
+        assert (job.defining, job.covariates, job.vocabulary) == (("IDH1_mut",), ("age",), ("2", "4"))
+        assert (job.encoder, job.device, job.omics) == ({"name": "the encoder"}, "the device", tmp_path / "omics.npz")
+        assert job.labels.index.tolist() == ["a", "b", "u"]
+        assert job.config.seed == 9
+    assert len({job.out for job in jobs.all()}) == len(jobs.all())
+    assert [(job.candidate.name, job.baselines) for job in jobs.all()] == [
+        *[("umeml", True)] * 3,
+        *[("abmil", False)] * 2,
+        ("umeml", True),
+    ]
+    assert {job.baselines for job in training.fold_jobs(context("baselines=none"), PLAN, FEATURES).all()} == {False}
+
+
+def test_precomputed_features_have_no_tiles(context):
+    given = context()
+    given.cohort.precomputed = "recipe"
+    assert training.fold_jobs(given, PLAN, FEATURES).model[0].tiles["a"] == ("", "")
+
+
+def test_evaluation_has_the_runs_bootstrap_and_the_final_model_is_the_one_that_is_exported(
+    context, tmp_path, monkeypatch
+):
+    given, exported, written = context(), [], {}
+
+    def conclude(plan, jobs, labels, cases, *, bootstrap):
+        given.bootstrap = bootstrap
+        return "report", "predictions", "comparators"
+
+    monkeypatch.setattr(pipeline.evaluation.results, "conclude", conclude)
+    monkeypatch.setattr(
+        pipeline.evaluation.results, "summarise", lambda plan, jobs, predictions, *, bootstrap: (predictions, bootstrap)
+    )
+    monkeypatch.setattr(
+        pipeline.planning.splits, "write_folds", lambda folds, folder: written.update({folder.name: folds})
+    )
+    monkeypatch.setattr(pipeline.training.model_folder, "export_model", lambda *args: exported.append(args))
+    monkeypatch.setattr(pipeline.training.model_folder, "export_fold_models", lambda *args: exported.append(args))
+    jobs = training.fold_jobs(given, PLAN, FEATURES)
+    assert training.evaluate(given, PLAN, jobs, "cases") == ("report", "predictions", "comparators")
+    assert (given.bootstrap.n_boot, given.bootstrap.seed) == (12, 9)
+    assert written == {"grade": FOLDS, "grade_site": BY_SITE} or written == {
+        PLAN.folder("case"): FOLDS,
+        PLAN.folder("site"): BY_SITE,
+    }
+    *folds, final = (job.out / "model" for job in jobs.model)
+    summary = ("predictions", given.bootstrap)
+    assert exported == [
+        (final, tmp_path / "models" / "grade", summary),
+        (folds, final, tmp_path / "models" / "grade-folds", summary),
+    ]
+
+
+def test_each_task_is_explained_by_its_own_predictions_and_jobs(context, monkeypatch):
+    given, asked = context(), {}
+    monkeypatch.setattr(
+        pipeline.explanation.inputs.ExplanationInputs,
+        "of_run",
+        lambda folder, store, labels, *, device: (store, device),
+    )
+    monkeypatch.setattr(
+        pipeline.explanation.explain,
+        "explain_tasks",
+        lambda workers, tasks, inputs, chosen, **options: asked.update(
+            tasks=tasks, inputs=inputs, chosen=chosen, **options
+        ),
+    )
+    jobs = training.fold_jobs(given, PLAN, FEATURES)
+    table = pd.DataFrame({"case_id": ["a", "b", "a"], "task": ["grade", "grade", "survival"]})
+    training.explain(given, {"grade": jobs}, table)
+    (task,) = asked["tasks"]
+    assert task.predictions["case_id"].tolist() == ["a", "b"]
+    assert {case: model.folder.parent.name for case, model in task.by_case.items()} == {"a": "fold_0", "b": "fold_1"}
+    assert {case: model.donors for case, model in task.by_case.items()} == {"a": ("b",), "b": ("a",)}
+    assert task.final.folder == jobs.model[-1].out / "model"
+    assert (asked["inputs"], asked["chosen"], asked["seed"]) == (("the store", "the device"), given.config.explain, 9)
