@@ -105,7 +105,8 @@ def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, 
         seed: of the inner folds by which the penalty is chosen.
 
     Returns:
-        Coefficients of the one score per gene, (1, g), and the score of each training case from the inner fold that held it out; higher is worse.
+        Coefficients per gene, (1, g), and the score of each training case from the inner fold that held it out, (m, 1);
+        higher is worse.
 
     Raises:
         NotConvergedError: it cannot be fitted; the message gives the reason.

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 
 ENOUGH = 50  # cases of the rarer kind from which the bootstrap is left alone
 MIN_POSITIVES = 5
-MIN_PAIRS = 30
+MIN_PAIRS = 25
 LEVEL = 0.95
 Z = 1.959963984540054  # of a normal distribution, 95 % within
 SHUFFLES = 499
@@ -56,7 +56,7 @@ class Ranking:
         return min(self.positives, self.negatives) < ENOUGH
 
     def too_few(self) -> str | None:
-        """Why nothing can be judged from these cases: fewer than 5 of the rarer kind, or than 30 pairs; else None."""
+        """Why nothing can be judged from these cases: fewer than 5 of the rarer kind, or than 25 pairs; else None."""
         if min(self.positives, self.negatives) >= MIN_POSITIVES and self.pairs >= MIN_PAIRS:
             return None
         return f"too few to judge ({self.pairs} comparable pairs, {self.positives} {self.positive})"

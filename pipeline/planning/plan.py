@@ -115,8 +115,8 @@ def _those_that_can_be_learned(
             failures.append((task, error))
     if not plans:
         raise failures[0][1]
-    for task, error in failures:
-        log.warning("task %s is skipped: %s", task.name, error)
+    for task, failure in failures:
+        log.warning("task %s is skipped: %s", task.name, failure)
     return plans
 
 

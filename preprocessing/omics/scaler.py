@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 COUNTS_BEYOND = 50  # log2 of any expression measure stays below 30
 LARGEST_LOG = 30
-LEAST_SPREAD = 0.02  # median standard deviation after minmax-table scaling; z-scores up to 5 keep 0.2
+LEAST_DEVIATION = 0.02  # median standard deviation after minmax-table scaling; z-scores up to 5 keep 0.2
 BINARY_SCALE = 0.5  # the largest standard deviation of a 0/1 column: a rare mutation is not blown up to 10 sd
 
 
@@ -337,11 +337,11 @@ def _squeezed(values: np.ndarray, kinds: np.ndarray, extremes: tuple[float, floa
     """A note where one minimum and maximum leave most genes next to nothing of [−1, 1]."""
     low, high = extremes
     left = float(np.median(values[:, kinds != COVARIATE].std(axis=0))) / ((high - low) / 2)
-    if left >= LEAST_SPREAD:
+    if left >= LEAST_DEVIATION:
         return []
     note = (
         f"omics.scaling = minmax-table: with values from {low:.6g} to {high:.6g}, half of the genes keep a standard deviation "
-        f"below {left:.2g} in a range from −1 to 1; with minmax-gene or standard scaling they keep what they tell apart"
+        f"below {left:.2g} in a range from −1 to 1; with minmax-gene or standard scaling they keep their variation"
     )
     logger.warning("%s", note)
     return [note]

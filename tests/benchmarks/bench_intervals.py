@@ -58,7 +58,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name, simulate in (("c-index", survival), ("AUC", classes)):
         for n in (5, 10, 20, 50, 100, 200):
-            wrong, apart, silent, missed = 0, 0, 0, 0
+            wrong, differing, silent, missed = 0, 0, 0, 0
             for trial in range(trials):
                 rng = np.random.default_rng([n, trial])
                 statistic, skilled = simulate(rng, n)
@@ -68,11 +68,11 @@ def main() -> None:
                 metric = measure(statistic(first), weights)
                 silent += metric.low is None
                 wrong += claims(metric, 0.5)
-                apart += claims(paired_difference(statistic, first, second, bootstrap=bootstrap), 0.0)
+                differing += claims(paired_difference(statistic, first, second, bootstrap=bootstrap), 0.0)
                 missed += claims(measure(statistic(skilled), weights), TRUTH)
             contains = f"{1 - missed / trials:.1%}" if name == "AUC" else "–"
             print(
-                f"| {name} | {n} | {wrong / trials:.1%} | {apart / trials:.1%} | {silent / trials:.1%} | {contains} |",
+                f"| {name} | {n} | {wrong / trials:.1%} | {differing / trials:.1%} | {silent / trials:.1%} | {contains} |",
                 flush=True,
             )
 

@@ -150,4 +150,4 @@ def test_the_fingerprint_of_a_prediction_changes_with_model_slides_genes_and_lim
 
 def test_the_task_of_several_members_is_what_they_fitted_together():
     members = [SimpleNamespace(task=FittedSurvival((12.0,), 60.0, median)) for median in (-1.0, -3.0)]
-    assert Predictor.fitted.fget(SimpleNamespace(members=members)).median_risk == -2
+    assert vars(Predictor)["fitted"].fget(SimpleNamespace(members=members)).median_risk == -2

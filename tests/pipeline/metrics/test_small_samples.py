@@ -56,7 +56,7 @@ def test_a_perfect_order_of_few_cases_has_an_interval_of_some_width():
 
 @pytest.mark.parametrize("n", [10, 20, 50])
 def test_random_predictors_are_seldom_better_than_chance_or_than_each_other(n):
-    trials, above, apart = 60, 0, 0
+    trials, above, differing = 60, 0, 0
     for trial in range(trials):
         time, event, first = survival(n, deaths=max(5, n // 2), seed=trial)
         second = np.random.default_rng([trial, n]).normal(size=n)
@@ -64,9 +64,9 @@ def test_random_predictors_are_seldom_better_than_chance_or_than_each_other(n):
         metric = measure(c_index(time, event, first), bootstrap.weights(n))
         above += metric.low is not None and not metric.low <= 0.5 <= metric.high
         difference = paired_difference(lambda x: c_index(time, event, x), first, second, bootstrap)  # noqa: B023  # at once
-        apart += difference.low is not None and not difference.low <= 0 <= difference.high
+        differing += difference.low is not None and not difference.low <= 0 <= difference.high
     assert above <= 7  # of 60 trials with a chance of 5 %, more than 7 have a chance of 1 %
-    assert apart <= 7
+    assert differing <= 7
 
 
 def test_a_predictor_with_skill_is_seen_in_few_cases():
@@ -76,9 +76,9 @@ def test_a_predictor_with_skill_is_seen_in_few_cases():
     p, guess = np.column_stack([1 - sure, sure]), np.random.default_rng(1).dirichlet([1, 1], 40)
     assert measure(macro_auc(labels, p, "ab"), Bootstrap().weights(40)).low > 0.5
     assert paired_difference(lambda x: macro_auc(labels, x, "ab"), p, guess, Bootstrap()).low > 0
-    tables = [pd.DataFrame(x, columns=["a", "b"]).assign(name="x") for x in (p, guess)]
+    good, bad = (pd.DataFrame(x, columns=["a", "b"]).assign(name="x") for x in (p, guess))
     of_tables = paired_difference(
-        lambda t: macro_auc(labels, t[["a", "b"]].to_numpy(float), "ab"), *tables, Bootstrap()
+        lambda t: macro_auc(labels, t[["a", "b"]].to_numpy(float), "ab"), good, bad, Bootstrap()
     )
     assert of_tables.low > 0
 
