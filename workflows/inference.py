@@ -68,7 +68,7 @@ def predict(
         previous.updated(pd.concat(rows)), cohort.labels, {one.task: one.definition for one in predictors}
     )
     run.write_table("predictions.csv", with_checksums(predictions))
-    write_diagnoses(run, predictions, cohort.annotations)
+    write_diagnoses(run, predictions, cohort, [one.definition for one in predictors])
     present = predictions[predictions["case_id"].isin(cases["case_id"])]  # without cases of earlier calls only
     with run.stage("evaluation"):
         reports = validate(context, predictors, prepared, present, by_task, device=device)

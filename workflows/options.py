@@ -9,9 +9,12 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pipeline.config.presets import PRESETS
+from preprocessing.io.errors import some
 from preprocessing.slides.names import SUFFIXES
 from workflows.commands import COMMANDS
 
+_DASHES = ("–", "—", "−")  # what word processors make of the hyphens of an option
+_TABLES = (".csv", ".tsv", ".txt")
 USAGE = "run_pipeline SLIDES GENES [options]"
 FURTHER = "\n".join(f"  run_pipeline {name:<8}{text}" for name, (_, text) in COMMANDS.items())
 EPILOG = f"""\
@@ -63,7 +66,7 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     """Parse the command line; values are validated later, with the configuration."""
     parser = _parser()
     parsed, unknown = parser.parse_known_intermixed_args(argv)
-    if unknown:
+    if unknown := [*unknown, *(word for word in getattr(parsed, "inputs", []) if word.startswith(_DASHES))]:
         parser.error(_unknown(parser, unknown))
     values = vars(parsed)
     values |= _inputs(parser, values.pop("inputs", []))
@@ -75,6 +78,11 @@ def _inputs(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, 
     """SLIDES and GENES; several slides, as a shell makes of `slides/*.svs`, stand before GENES."""
     if len(words) <= 2:
         return dict(zip(("slides", "genes"), words, strict=False))
+    if tables := [word for word in words if PurePath(word).suffix.lower() in _TABLES][:-1]:
+        parser.error(
+            f"{len(words)} inputs are given, {some(tables)} among them: give SLIDES and one gene table; further molecular tables "
+            "go to --omics, labels to --clinical"
+        )
     *slides, genes = words
     if PurePath(genes).suffix.lower() in SUFFIXES:
         parser.error(
@@ -87,8 +95,9 @@ def _unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
     """The message about unknown options, with the nearest known ones."""
     known = [option for action in parser._actions for option in action.option_strings]
     described = []
-    for word in words:
-        name = word.partition("=")[0]
+    for word in [word for word in words if word.startswith(("-", *_DASHES))] or words[:1]:  # others are values of those
+        name = word.partition("=")[0].lstrip("".join(_DASHES))
+        name = name if name.startswith("--") else f"--{name.lstrip('-')}" if len(name) > 2 else name
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         described.append(f"unknown option {name}" + (f"; did you mean {close[0]}?" if close else ""))
     return "; ".join(described) + " (--help lists all options)"
@@ -148,6 +157,18 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     add("--covariates", metavar="NAMES", help="clinical columns as an additional gene group, such as age,is_female")
     add("--cases", metavar="WHICH", help="both: a case needs slides and genes (default); any: either is enough")
     add(
+        "--tumour",
+        metavar="KIND",
+        help="glioma: WHO 2021 diagnoses and the rules on features that define them; other: neither; default: recognised in "
+        "the tables",
+    )
+    add(
+        "--defining-features",
+        dest="defining_features",
+        metavar="FILE",
+        help="CSV of features that define a label, to be left out: feature, and optionally reason and task",
+    )
+    add(
         "--allow-defining-features",
         action="store_true",
         help="let features that define a label predict it, such as IDH1 mutation for the subtype",
@@ -186,6 +207,13 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("how tables are read").add_argument
     add("--id-column", metavar="NAME", help="column of case ids; default: recognised")
     add("--genes-in", metavar="SIDE", help="rows or columns of the gene tables; default: recognised")
+    add(
+        "--case-pattern",
+        dest="case_pattern",
+        metavar="REGEX",
+        help="finds the case in ids of slides, samples and tables (group 1, if there is one), such as '([A-Z]+-[0-9]+)'; default: "
+        "TCGA, GLASS, TARGET and CPTAC barcodes, else the whole id",
+    )
     add(
         "--sample-types",
         metavar="TYPES",
@@ -263,7 +291,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add(
         "--split-by",
         metavar="SCHEME",
-        help="case (default); site: tissue source sites are kept in one fold; case,site: both schemes",
+        help="case (default); site: tissue source sites are kept in one fold; or a column, such as scanner, whose values are; "
+        "case,site: both schemes",
+    )
+    add(
+        "--site-column",
+        dest="site_column",
+        metavar="NAME",
+        help="column of sites; default: recognised, else of the barcode",
     )
     add(
         "--splits",

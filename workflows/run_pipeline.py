@@ -283,6 +283,7 @@ def plan(
         InputError: gene sets that do not match the genes, or labels that no task can be trained on.
     """
     from pipeline.planning.gene_groups import check_gene_groups
+    from pipeline.planning.labels import with_groups
     from pipeline.planning.plan import plan_tasks
     from preprocessing.io.errors import InputError
     from preprocessing.omics.gene_sets import match_sets, read_gene_sets
@@ -297,7 +298,8 @@ def plan(
     if config.until != "train":
         return []
     check_gene_groups(config, cohort.omics)
-    return plan_tasks(config, tasks, cohort.labels.reindex(list(usable_cases)), cohort.omics)
+    labels = with_groups(cohort.labels.reindex(list(usable_cases)), cohort, config.split_by)
+    return plan_tasks(config, tasks, labels, cohort.omics)
 
 
 if __name__ == "__main__":

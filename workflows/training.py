@@ -54,7 +54,7 @@ def train(
     if predictions:
         table = pd.concat(predictions)
         run.write_table("predictions.csv", table)
-        write_diagnoses(run, table, context.cohort.annotations)
+        write_diagnoses(run, table, context.cohort, [plan.task for plan in plans])
         explain(context, jobs, table)
     return reports
 

@@ -55,7 +55,7 @@ class ClinicalDesign:
 
     @classmethod
     def fit(cls, train: "pd.DataFrame", covariates: Sequence[str]) -> "ClinicalDesign":
-        """That of the training cases' clinical columns; covariates that are absent are passed over."""
+        """Fit medians, levels and columns on the training cases; covariates that are absent are skipped."""
         medians, levels, known = {}, {}, {}
         for name in covariates:
             if name not in train.columns:

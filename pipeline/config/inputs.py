@@ -1,5 +1,6 @@
 """The inputs of a run, SLIDES and GENES, checked for what they cannot be before anything is read."""
 
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ def read_slides(value: Any) -> Any:
     Raises:
         InputError: an address that is not on a disk of this machine.
     """
+    if isinstance(value, str) and set("*?[") & set(value) and not Path(value).exists():
+        value = sorted(glob(value, recursive=True)) or value  # in quotes, no shell has expanded it
     if isinstance(value, list | tuple):
         paths = tuple(read_slides(one) for one in value)
         return paths if len(paths) != 1 else paths[0]
@@ -27,6 +30,8 @@ def read_path(value: Any, name: str) -> Any:
     """
     if value is None or str(value).lower() == "none":
         return None
+    if not str(value).strip():
+        raise InputError(f"{name}: the path is empty; give a path, or none")
     if isinstance(value, str) and (problem := foreign_address(value)):
         raise InputError(f"{name}: {problem}")
     return Path(value).expanduser() if isinstance(value, str | Path) else value

@@ -27,7 +27,7 @@ from preprocessing.io.files import why_no_file
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.slides.resolution import MPP_RANGE
 from preprocessing.slides.selection import SlideOptions
-from preprocessing.tables.case_ids import case_of
+from preprocessing.tables.case_ids import case_of, pattern_scheme
 from preprocessing.tables.sample_types import parse_sample_types
 from preprocessing.tiling.tiles import TileConfig
 
@@ -74,6 +74,20 @@ class Config(Settings):
     cases: Literal["both", "any"] = Field(
         "both", description="both: a case needs slides and genes; any: either is enough"
     )
+    tumour: Literal["glioma", "other"] | None = Field(
+        None,
+        description="glioma: WHO 2021 diagnoses and the rules on features that define them; other: neither; default: recognised "
+        "in the tables",
+    )
+    defining_features: Path | None = Field(
+        None, description="CSV file of molecular features that define a label: feature, and optionally reason and task"
+    )
+    case_pattern: str | None = Field(
+        None,
+        description="regular expression that finds the case in ids of slides, samples and tables (group 1, if there is one), as "
+        "(\\w+-\\d+); default: TCGA, GLASS, TARGET and CPTAC barcodes, else the whole id",
+    )
+    site_column: str | None = Field(None, description="column of sites for split_by: site; default: recognised")
     allow_defining_features: bool = Field(False, description="let features that define a label predict it")
     gene_sets: Path | None = Field(
         None, description="gene sets, CSV with a column per set or GMT; default: groups of co-expressed genes"
@@ -120,10 +134,11 @@ class Config(Settings):
         le=16,
         description="largest factor by which the pixels of a coarser slide are enlarged to become tiles",
     )
-    split_by: tuple[Literal["case", "site"], ...] = Field(
+    split_by: tuple[str, ...] = Field(
         ("case",),
         min_length=1,
-        description="fold schemes; site keeps each tissue source site in one fold; predictions.csv has the first scheme",
+        description="fold schemes; site keeps each tissue source site in one fold, a column (scanner, batch, hospital) each of its "
+        "values; predictions.csv has the first scheme",
     )
     baselines: Literal["all", "none"] = Field("all", description="baselines trained on the same folds: all or none")
     folds: int = Field(5, ge=2, le=50, description="number of cross-validation folds")
@@ -160,7 +175,7 @@ class Config(Settings):
     )
     cluster: Literal["slurm"] | None = Field(None, description="submit jobs to this batch system, see slurm")
     slurm: SlurmConfig = SlurmConfig()
-    gpu_tiles: int = Field(128, ge=1, description="tiles per batch on a GPU; halved where its memory is short")
+    gpu_tiles: int = Field(128, ge=1, description="tiles per batch on a GPU; halved when GPU memory runs out")
 
     tiles: TileConfig = TileConfig()
     encoder: EncoderConfig = EncoderConfig()
@@ -185,6 +200,11 @@ class Config(Settings):
     @classmethod
     def _or_none(cls, value: Any, info: ValidationInfo) -> Any:
         return read_slides(value) if info.field_name == "slides" else read_path(value, "genes")
+
+    @field_validator("clinical", "gene_sets", "splits", "trained", mode="before")
+    @classmethod
+    def _on_disk(cls, value: Any, info: ValidationInfo) -> Any:
+        return read_path(value, f"--{str(info.field_name).replace('_', '-')}")
 
     @field_validator("genes")
     @classmethod
@@ -285,6 +305,13 @@ class Config(Settings):
             )
         return value
 
+    @field_validator("case_pattern")
+    @classmethod
+    def _case_pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            pattern_scheme(value)
+        return value
+
     @field_validator("endpoint")
     @classmethod
     def _endpoint(cls, value: str) -> str:
@@ -306,6 +333,9 @@ class Config(Settings):
             ignore=self.omics.ignore,
             keep=self.omics.keep,
             endpoint=self.endpoint,
+            case_pattern=self.case_pattern,
+            site_column=self.site_column,
+            tumour=self.tumour,
             labels=tuple(dict.fromkeys(column for spec in self.tasks.values() for column in spec.column)),
         )
 

@@ -191,7 +191,7 @@ def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:
 
 
 def _by_modality(evaluation: Evaluation, single: pd.DataFrame) -> dict[str, PredictorReport[Any]]:
-    """The same model on the cases that have slides and genes: from both, from slides only, from genes only."""
+    """Metrics of the model on the cases with slides and genes: from both, from slides only, from genes only."""
     if single.empty:
         return {}
     both = evaluation.among(single)

@@ -1,8 +1,13 @@
 """Integrated diagnosis (WHO CNS5, 2021) from known and predicted markers; for research use only."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from pipeline.run.folder import Run
+from pipeline.tasks import Task
+from preprocessing.cohort import Cohort
+from preprocessing.labels.tumour import GLIOMA
 from preprocessing.labels.who2021 import who2021
 
 PREDICTED = ("grade", "subtype")  # tasks whose classes are markers
@@ -33,8 +38,10 @@ def diagnoses(predictions: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFr
     return table.rename_axis("case_id").reset_index()
 
 
-def write_diagnoses(run: Run, predictions: pd.DataFrame, annotations: pd.DataFrame) -> None:
-    """Write `diagnoses.csv` of a run, unless no marker is known or predicted."""
-    table = diagnoses(predictions, annotations)
+def write_diagnoses(run: Run, predictions: pd.DataFrame, cohort: Cohort, tasks: Iterable[Task]) -> None:
+    """Write `diagnoses.csv` of a run of gliomas, unless no marker is known or predicted."""
+    if cohort.tumour != GLIOMA and not any(task.spec.defined_by for task in tasks):
+        return
+    table = diagnoses(predictions, cohort.annotations)
     if len(table):
         run.write_table("diagnoses.csv", table)

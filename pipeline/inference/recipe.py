@@ -21,7 +21,16 @@ FLAGS = {  # command-line options of settings that the model determines
     "model": "--model",
 }
 TRAINING_ONLY = (  # settings without effect on a trained model
-    *("allow_defining_features", "gene_sets", "tumour_genes", "microenvironment_genes", "splits", "preset", "split_by"),
+    *(
+        "allow_defining_features",
+        "defining_features",
+        "gene_sets",
+        "tumour_genes",
+        "microenvironment_genes",
+        "splits",
+        "preset",
+        "split_by",
+    ),
     *("baselines", "covariates", "folds", "omics", "train", "models", "variants"),
 )
 

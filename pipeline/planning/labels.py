@@ -11,6 +11,7 @@ from pipeline.tasks import BUILT_IN, KINDS, TASKS, Task, TaskSpec, make_task
 from preprocessing.cohort import Cohort
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable, text_of
+from preprocessing.labels.tumour import GLIOMA
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def read_labels(cohort: Cohort, specs: Mapping[str, TaskSpec]) -> LabelledCohort
         InputError: a column that is not there, or without a value; values that are not of the task's kind.
     """
     table = _all_columns(cohort)
-    tasks, found, gaps = dict(TASKS), dict[str, pd.Series](), dict[str, pd.Series]()
+    tasks, found, gaps = built_in_tasks(cohort.tumour), dict[str, pd.Series](), dict[str, pd.Series]()
     for name, spec in specs.items():
         if name in BUILT_IN:
             continue
@@ -66,6 +67,33 @@ def read_labels(cohort: Cohort, specs: Mapping[str, TaskSpec]) -> LabelledCohort
         ),
         tasks,
     )
+
+
+def built_in_tasks(tumour: str) -> dict[str, Task]:
+    """The built-in tasks; of another tumour than glioma without the rules of WHO 2021."""
+    if tumour == GLIOMA:
+        return dict(TASKS)
+    without = {"defined_by": None, "excludes": ()}
+    return {name: make_task(name, spec.model_copy(update=without)) for name, spec in BUILT_IN.items()}
+
+
+def with_groups(labels: pd.DataFrame, cohort: Cohort, schemes: Iterable[str]) -> pd.DataFrame:
+    """The labels with the columns by which folds keep cases together, besides case and site.
+
+    Raises:
+        InputError: no such column in the tables.
+    """
+    table = _all_columns(cohort)
+    for column in schemes:
+        if column in ("case", "site"):
+            continue
+        if column not in table.frame:
+            raise InputError(
+                f'--split-by {column}: {table.source} has no column "{column}": '
+                f"{nearest(column, ['case', 'site', *map(str, table.frame.columns)])}"
+            )
+        labels = labels.assign(**{column: table.frame[column].map(text_of, na_action="ignore").reindex(labels.index)})
+    return labels
 
 
 def read_known_labels(cohort: Cohort, tasks: Iterable[Task]) -> Cohort:

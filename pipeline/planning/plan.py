@@ -16,6 +16,8 @@ from preprocessing.io.errors import InputError
 from preprocessing.omics.leakage import defining_features, label_copies, label_followers
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as check_covariates
+from preprocessing.omics.named_features import named_features
+from preprocessing.tables.case_ids import file_name
 
 log = logging.getLogger(__name__)
 FINAL = -1  # number of the final model's fold: trained on all labelled cases, tested on none
@@ -55,7 +57,7 @@ class TaskPlan:
 
     @property
     def folds(self) -> tuple[Fold, ...]:
-        """Those of the main scheme."""
+        """The folds of the main scheme."""
         return next(iter(self.schemes.values()))
 
     @property
@@ -64,8 +66,8 @@ class TaskPlan:
         return dict(list(self.schemes.items())[1:])
 
     def folder(self, scheme: str) -> str:
-        """What a scheme's folders are called: as the task; those of a further scheme with its name behind."""
-        return f"{self.name}-{scheme}" if scheme in self.further_schemes else self.name
+        """Name of a scheme's folders: that of the task, and for a further scheme its name after a hyphen."""
+        return f"{self.name}-{file_name(scheme)}" if scheme in self.further_schemes else self.name
 
     @property
     def final(self) -> Fold:
@@ -170,7 +172,7 @@ def _without(plan: TaskPlan, labels: pd.DataFrame, lost: set[str]) -> TaskPlan:
 
 
 def _check_folds(task: Task, labels: pd.DataFrame, schemes: Mapping[str, Sequence[Fold]]) -> list[str]:
-    """What is thin about the folds; InputError where one cannot be learned from. Of a further scheme, its name comes first."""
+    """Warnings about the folds' labels, with the name of a further scheme first; InputError where a fold cannot be learned from."""
     found = []
     for scheme, folds in schemes.items():
         which = "" if scheme == next(iter(schemes)) else f"split by {scheme}: "
@@ -209,6 +211,8 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
         columns = labelled.loc[cases, list(task.truth_columns or task.label_columns)]
         defining |= label_followers(values, omics.features, columns, keep=config.omics.keep)
         defining |= label_copies(values, omics.features, columns.iloc[:, 0])
+        if config.defining_features:
+            defining |= named_features(config.defining_features, name, omics.features)
     covariates = tuple(
         column
         for column in config.covariates
@@ -279,13 +283,14 @@ def _schemes(config: Config, strata: pd.Series, labels: pd.DataFrame) -> dict[st
 def _draw_folds(scheme: str, config: Config, strata: pd.Series, labels: pd.DataFrame) -> list[Fold]:
     if scheme == "case":
         return make_folds(strata, n_folds=config.folds, seed=config.seed)
-    if "site" not in labels or labels["site"].isna().any():
-        unknown = list(labels.index) if "site" not in labels else list(labels.index[labels["site"].isna()])
+    if scheme not in labels or labels[scheme].isna().any():
+        unknown = list(labels.index) if scheme not in labels else list(labels.index[labels[scheme].isna()])
+        what = "tissue source site" if scheme == "site" else scheme
         raise InputError(
-            f"--split-by site: {len(unknown)} cases have no tissue source site, {unknown[0]} among them; "
-            "add a site column to the clinical table, or split by case"
+            f"--split-by {scheme}: {len(unknown)} cases have no {what}, {unknown[0]} among them; "
+            f"add a {scheme} column to the clinical table, or fill it in, or split by case"
         )
-    return make_folds(strata, n_folds=config.folds, seed=config.seed, sites=labels["site"])
+    return make_folds(strata, n_folds=config.folds, seed=config.seed, groups=labels[scheme].rename(scheme))
 
 
 def _no_labels(missing: list[str], known: list[str], tasks: Mapping[str, Task]) -> str:

@@ -27,36 +27,36 @@ class Fold:
     test: tuple[str, ...]
 
 
-def make_folds(strata: pd.Series, *, n_folds: int, seed: int, sites: pd.Series | None = None) -> list[Fold]:
+def make_folds(strata: pd.Series, *, n_folds: int, seed: int, groups: pd.Series | None = None) -> list[Fold]:
     """Stratified folds by case; each case is tested once. There are no validation cases.
 
     Args:
         strata: the stratum of each case; the index holds the case ids.
         n_folds: how many.
         seed: of the shuffling.
-        sites: the tissue source site of each case, where whole sites are to stay in one fold (Howard et al. 2021: models
-            recognise sites by their stain, and sites differ in outcome).
+        groups: of each case, where whole groups are to stay in one fold; the name says what they are: site (Howard et al. 2021:
+            models recognise sites by their stain, and sites differ in outcome), scanner, …
 
     Raises:
-        InputError: fewer sites than folds.
+        InputError: fewer groups than folds.
     """
     ordered = strata.sort_index()
     numbers = _with_thin_strata_joined(ordered, n_folds)
     cases = np.asarray(ordered.index)
-    if sites is None:
+    if groups is None:
         from sklearn.model_selection import StratifiedKFold
 
         divisions = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(cases, numbers)
     else:
-        groups = sites.loc[cases].astype(str)
-        if groups.nunique() < n_folds:
+        of_case = groups.loc[cases].astype(str)
+        if of_case.nunique() < n_folds:
             raise InputError(
-                f"--split-by site: {groups.nunique()} tissue source sites for {n_folds} folds; use fewer (--folds)"
+                f"--split-by {groups.name}: {of_case.nunique()} different values for {n_folds} folds; use fewer (--folds)"
             )
         from sklearn.model_selection import StratifiedGroupKFold
 
         splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-        divisions = splitter.split(cases, numbers, groups)
+        divisions = splitter.split(cases, numbers, of_case)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # the task warns of it in the user's terms
         return [Fold(i, tuple(cases[train]), (), tuple(cases[test])) for i, (train, test) in enumerate(divisions)]

@@ -234,6 +234,7 @@ def _make(folder: Path) -> None:
 
 def _input_fingerprints(config: Config) -> dict[str, str]:
     tables = {"genes": config.genes, "clinical": config.clinical, "gene_sets": config.gene_sets}
+    tables |= {"defining_features": config.defining_features}
     found = {name: file_fingerprint(split_sheet(path)[0]) for name, path in tables.items() if path is not None}
     for text in config.further_tables:
         found[text] = file_fingerprint(further_table(text)[0])

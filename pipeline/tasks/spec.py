@@ -1,7 +1,7 @@
 """The definition of a task: which columns of the tables hold its label, and what kind of label it is."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,8 +26,8 @@ class TaskSpec(Settings):
     excludes: tuple[str, ...] = Field(
         (), description="clinical columns that define or follow the label: never a covariate of this task"
     )
-    defined_by: str | None = Field(
-        None, description="rules by which molecular features that define the label are left out, such as who2021"
+    defined_by: Literal["who2021", "who2021_grade"] | None = Field(
+        None, description="rules of glioma by which molecular features that define the label are left out"
     )
 
     @field_validator("column", "classes", "excludes", mode="before")

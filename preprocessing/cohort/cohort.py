@@ -8,6 +8,7 @@ import pandas as pd
 
 from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.features.precomputed import PrecomputedRecipe
+from preprocessing.labels.tumour import GLIOMA
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.rescale import Method, rescale, targets_of
 from preprocessing.omics.scaler import OmicsScaler
@@ -32,6 +33,7 @@ class Cohort:
         gaps: by case id, why a label is missing: columns grade, subtype, survival_months.
         excluded: cases all of whose samples are of a type that is not used, with the reason.
         endpoint: survival endpoint of the labels.
+        tumour: glioma or other, see `preprocessing.labels.tumour`.
         label_source: name of the file with the labels, in messages.
         precomputed: recipe of the features where the manifest lists precomputed features instead of slides.
     """
@@ -49,6 +51,7 @@ class Cohort:
     gaps: pd.DataFrame = field(default_factory=pd.DataFrame)
     excluded: Mapping[str, str] = field(default_factory=dict)
     endpoint: str = "OS"
+    tumour: str = GLIOMA
     label_source: str = "the table of labels"
 
     def slides_by_case(self, usable: Collection[str] | None = None) -> dict[str, list[Slide]]:

@@ -16,13 +16,14 @@ from preprocessing.features.precomputed import precomputed_recipe, precomputed_s
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.recognition import recognise
+from preprocessing.labels.tumour import GLIOMA, recognise_tumour
 from preprocessing.labels.who2021 import who2021
 from preprocessing.slides.discovery import SlideSource, find_slides
 from preprocessing.slides.probing import probe_slides, same_scans
 from preprocessing.slides.resolution import doubtful_resolutions
 from preprocessing.slides.selection import SlideOptions, select_resolutions, select_slides
 from preprocessing.slides.slide import FoundSlides, LeftOut, Slide, SlideFile
-from preprocessing.tables.case_ids import case_of, source_site
+from preprocessing.tables.case_ids import case_of, source_site, use_pattern
 
 
 def load_cohort(
@@ -46,10 +47,12 @@ def load_cohort(
     if files.slides is None and files.genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
     options = options or CohortOptions()
+    use_pattern(options.tables.case_pattern)
     found = find_slides(files.slides, isolated=isolated) if files.slides else FoundSlides(())
     tables = read_tables(files, _evidence_of(found, options), options.tables)
     source = str(files.clinical or files.genes)
-    labels = recognise(tables.annotations, source=source, endpoint=options.tables.endpoint)
+    tumour = options.tables.tumour or recognise_tumour(tables.annotations)
+    labels = recognise(tables.annotations, source=source, options=options.tables)
     found, matching = _with_table_names(found, {*tables.omics.case_ids, *map(str, labels.frame.index)})
     # Last, since it takes longest.
     usable, left_out, doubts = (
@@ -62,7 +65,9 @@ def load_cohort(
         slides=tuple(usable),
         left_out=tuple(left_out),
         omics=tables.omics,
-        labels=_with_sites(_with_diagnosis(labels.frame, tables.annotations, source)),
+        labels=_with_sites(
+            _with_diagnosis(labels.frame, tables.annotations, source) if tumour == GLIOMA else labels.frame
+        ),
         annotations=tables.annotations,
         rows_dropped=tuple(tables.dropped),
         notes=tuple(dict.fromkeys(notes)),
@@ -71,6 +76,7 @@ def load_cohort(
         gaps=labels.gaps,
         excluded=tables.excluded,
         endpoint=labels.endpoint,
+        tumour=tumour,
         label_source=source,
     )
     _require_cases(cohort, files.genes)

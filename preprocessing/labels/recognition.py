@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from preprocessing.case_tables.column_names import GRADE, SEX, SITE, SUBTYPE, plain_name
+from preprocessing.case_tables.options import TableOptions
+from preprocessing.io.errors import InputError, some
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of, yes_no
 from preprocessing.labels.survival import OS, Survival, read_survival
@@ -40,20 +42,20 @@ class Labels:
     endpoints: tuple[str, ...] = ()
 
 
-def recognise(annotations: pd.DataFrame, *, source: str, endpoint: str = OS) -> Labels:
+def recognise(annotations: pd.DataFrame, *, source: str, options: TableOptions | None = None) -> Labels:
     """Return grade, subtype, survival, age, sex and site of each case, where there are columns for them.
 
     Args:
         annotations: one row per case, indexed by case id.
         source: name of the file in messages.
-        endpoint: of survival, a key of `endpoint_names.ENDPOINTS`.
+        options: the survival endpoint, a key of `endpoint_names.ENDPOINTS`, and the column of sites.
 
     Raises:
         InputError: a value that is not understood, columns that contradict each other, or an endpoint that is not there.
     """
-    table = LabelTable(annotations, source)
+    table, options = LabelTable(annotations, source), options or TableOptions()
     grade, age, subtype = _grade(table), read_age(table), _subtype(table)
-    survival = read_survival(table, endpoint, known={"age": age, "grade": grade})
+    survival = read_survival(table, options.endpoint, known={"age": age, "grade": grade})
     found = {
         "grade": grade,
         "subtype": subtype,
@@ -61,7 +63,7 @@ def recognise(annotations: pd.DataFrame, *, source: str, endpoint: str = OS) -> 
         "event": survival.event,
         "age": age,
         "is_female": _sex(table),
-        "site": _site(table),
+        "site": _site(table, options.site_column),
     }
     kept = {name: values for name, values in found.items() if values is not None}
     frame = pd.DataFrame(kept, index=annotations.index).rename_axis("case_id")
@@ -102,7 +104,7 @@ def _subtype(table: LabelTable) -> pd.Series | None:
     changed = values[(values != unified).fillna(False)].unique()
     if len(changed):
         spellings = "; ".join(f"{value} as {frequent[_spelling(value)]}" for value in sorted(changed))
-        table.notes.append(f"warning: {table.source}: subtype: spellings of one subtype are read as one: {spellings}")
+        table.notes.append(f"warning: {table.source}: subtype: spellings of one subtype are merged: {spellings}")
     return unified
 
 
@@ -114,7 +116,7 @@ def _sex(table: LabelTable) -> pd.Series | None:
     for name in table.named(SEX):
         if not _states_sex(plain_name(name), table.frame[name]):
             table.notes.append(
-                f"warning: {table.source}: is_female: {name} has 0 and 1 without saying which is female: not used; call it "
+                f"warning: {table.source}: is_female: {name} is coded 0/1 without stating which is female: not used; call it "
                 "is_female or is_male"
             )
     column = table.first(SEX, "is_female", accept=_states_sex)
@@ -140,8 +142,12 @@ def _is_plain_sex(name: str) -> bool:
     return any(word in name for word in _SEX_WORDS)
 
 
-def _site(table: LabelTable) -> pd.Series | None:
-    column = table.first(SITE, "site")
+def _site(table: LabelTable, named: str | None) -> pd.Series | None:
+    if named is not None and named not in table.frame:
+        raise InputError(
+            f'--site-column: {table.source} has no column "{named}", but {some(list(table.frame.columns))}'
+        )
+    column = named or table.first(SITE, "site")
     if column is not None:
         return table.frame[column].map(text_of, na_action="ignore").astype("string")
     sites = pd.Series(

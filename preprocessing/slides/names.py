@@ -171,7 +171,7 @@ def foreign_address(text: str) -> str | None:
         if scheme == "file":
             return f"{text} is a URL; give it as a plain path"
         remedy = "download it" if scheme in ("http", "https", "ftp") else "mount the bucket, or download it"
-        return f"{text} is not on a disk, and slides are read from disk only; {remedy}, and give the local path"
+        return f"{text} is not on a disk, and input is read from disk only; {remedy}, and give the local path"
     if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
         return f"{text} is a path of Windows; give the path under which this machine sees it"
     return None

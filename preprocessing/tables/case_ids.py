@@ -106,10 +106,47 @@ CPTAC = CaseIdScheme(  # C3L-00104, its normal tissue C3L-00104.N
 SCHEMES = (TCGA, GLASS, TARGET, CPTAC)
 
 
+class PatternScheme(CaseIdScheme):
+    """The ids of one cohort by a pattern of the user's, which finds the case anywhere in the id of a slide or a sample.
+
+    The case is group 1 of the pattern, or all that it matches where it has no group; an id without a match is a case itself.
+    """
+
+    def normalise(self, text: str) -> str | None:
+        """Return the id as it is; None where the pattern finds no case in it."""
+        return text if self.case.search(text) else None
+
+    def split(self, identifier: str) -> tuple[str, str]:
+        """Return the case, and what follows the match."""
+        found = self.case.search(identifier)
+        if found is None:
+            return identifier, ""
+        return (found[1] if self.case.groups else found[0]) or found[0], identifier[found.end() :]
+
+
+def pattern_scheme(pattern: str) -> PatternScheme:
+    """Return the scheme of a regular expression; raises ValueError where it is none."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern} is no regular expression ({error})") from None
+    if compiled.match(""):
+        raise ValueError(f"{pattern} matches an empty text; require at least one character of the case")
+    return PatternScheme(name="pattern", case=compiled, sample=re.compile("(?!)"), classes={})
+
+
+_in_use: list[CaseIdScheme] = list(SCHEMES)
+
+
+def use_pattern(pattern: str | None) -> None:
+    """Recognise ids by this pattern alone from now on, in this process; None: by the known schemes."""
+    _in_use[:] = SCHEMES if pattern is None else [pattern_scheme(pattern)]
+
+
 def _recognise(identifier: str) -> tuple[CaseIdScheme | None, str]:
     """The scheme of an id, if any, and the id as the scheme spells it, else with single blanks within and none outside."""
     text = " ".join(unicodedata.normalize("NFC", identifier).split())  # of blanks of any kind within, one stays
-    for scheme in SCHEMES:
+    for scheme in _in_use:
         if normalised := scheme.normalise(text):
             return scheme, normalised
     return None, text
@@ -128,7 +165,7 @@ def is_barcode(identifier: str) -> bool:
 def is_doubtful(identifier: str) -> bool:
     """Whether the id begins like a barcode with dots or underscores, but does not continue as one."""
     return not is_barcode(identifier) and any(
-        scheme.truncated is not None and scheme.truncated.match(identifier.strip()) for scheme in SCHEMES
+        scheme.truncated is not None and scheme.truncated.match(identifier.strip()) for scheme in _in_use
     )
 
 

@@ -376,7 +376,7 @@ def test_swapped_inputs_are_recognised(walk, cohort, capsys):
     [
         (
             "s3://bucket/slides",
-            "s3://bucket/slides is not on a disk, and slides are read from disk only; mount the bucket",
+            "s3://bucket/slides is not on a disk, and input is read from disk only; mount the bucket",
         ),
         ("https://host/a.svs", "https://host/a.svs is not on a disk"),
         (r"C:\slides", r"C:\slides is a path of Windows"),
@@ -398,3 +398,43 @@ def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert re.fullmatch(r"run_pipeline \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--encder", "uni"), "unknown option --encder; did you mean --encoder? (--help lists all options)"),
+        (("--dry_run",), "unknown option --dry_run; did you mean --dry-run?"),
+        (("–-dry-run",), "unknown option --dry-run; did you mean --dry-run?"),  # a dash of a word processor
+        (("—explain", "all"), "unknown option --explain; did you mean --explain?"),
+        (
+            ("more.csv",),
+            "3 inputs are given, genes.csv among them: give SLIDES and one gene table; further molecular tables go",
+        ),
+    ],
+)
+def test_a_mistyped_option_or_a_table_too_many_is_named_alone(capsys, words, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(["slides", "genes.csv", *words])
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("--clinical", "s3://bucket/c.csv", "--clinical: s3://bucket/c.csv is not on a disk"),
+        ("--gene-sets", r"C:\sets.gmt", r"--gene-sets: C:\sets.gmt is a path of Windows"),
+        ("--trained", "https://host/models", "--trained: https://host/models is not on a disk"),
+    ],
+)
+def test_other_inputs_elsewhere_are_refused_with_the_address_unharmed(walk, cohort, option, value, reason, capsys):
+    assert walk(cohort.slides, cohort.genes, option, value) == 2
+    assert reason in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_empty_path_is_refused_and_a_pattern_in_quotes_is_expanded(walk, cohort, capsys):
+    assert walk("", cohort.genes, "--dry-run") == 2
+    assert "slides: the path is empty" in " ".join(capsys.readouterr().err.split())
+    assert walk(cohort.slides / "*.svs", cohort.genes, "--dry-run") == 0
+    assert walk(cohort.slides / "*.ndpi", cohort.genes, "--dry-run") == 2
+    assert "*.ndpi does not exist" in " ".join(capsys.readouterr().err.split())

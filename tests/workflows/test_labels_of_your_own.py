@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from preprocessing.tables.case_ids import use_pattern
 from workflows.run_pipeline import main
 
 N = 90
@@ -183,3 +184,22 @@ def test_a_label_in_the_gene_table_is_no_gene(tables, tmp_path, capsys):
     told = " ".join(capsys.readouterr().err.split())
     assert "90 cases with 12 genes" in told
     assert "task score: regression, column Score" in told
+
+
+def test_ids_of_a_lab_are_matched_by_a_pattern(tables, tmp_path, capsys):
+    genes, clinical = (pd.read_csv(tables / name) for name in ("genes.csv", "clinical.csv"))
+    genes.assign(case_id="LAB_" + genes["case_id"] + "_rna").to_csv(tmp_path / "genes.csv", index=False)
+    clinical.assign(case_id=clinical["case_id"] + " (2021)").to_csv(tmp_path / "clinical.csv", index=False)
+    inputs = (
+        "none",
+        tmp_path / "genes.csv",
+        "--clinical",
+        tmp_path / "clinical.csv",
+        "--task",
+        "purity=Purity",
+        "--dry-run",
+    )
+    options = (*QUICK, "--case-pattern", r"case-\d+", "--out", tmp_path / "run")
+    assert main([str(part) for part in (*inputs, *options)]) == 0
+    assert f"task purity: {N - 1} cases" in " ".join(capsys.readouterr().err.split())
+    use_pattern(None)

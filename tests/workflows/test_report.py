@@ -19,7 +19,8 @@ from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
 from pipeline.run.explanation_file import write_explanation
 from pipeline.run.finished import read_run
 from preprocessing.io.errors import InputError
-from workflows.report import phrasing, write_report
+from workflows.report import write_report
+from workflows.report.plain import phrasing
 from workflows.report.sections import flow
 from workflows.run_pipeline import main
 

@@ -522,7 +522,7 @@ def test_features_that_are_damaged_while_the_run_is_on_end_it_with_a_message(
 
     monkeypatch.setattr(prediction, "prepare_cohort", damaged)
     predict(new_cases / "slides", new_cases / "genes.csv", store=store, code=1)
-    assert re.search(r"is not whole \(.*\); run again, and it is made anew", capsys.readouterr().err)
+    assert re.search(r"is incomplete \(.*\); run again, and it is recomputed", capsys.readouterr().err)
 
 
 def test_a_model_of_imported_features_takes_such_features_and_no_slides(

@@ -20,7 +20,7 @@ from workflows.report.chart import (
     missing,
     numbers,
 )
-from workflows.report.phrasing import MODALITIES, comparator_name, metric_name, number
+from workflows.report.plain.phrasing import MODALITIES, comparator_name, metric_name, number
 
 
 def comparison(key: str, report: TaskReport[Any]) -> Chart:
@@ -117,7 +117,7 @@ def gene_groups(key: str, genes: Sequence[Mapping[str, Any]]) -> Chart:
     figure = go.Figure(
         go.Bar(
             x=[abs(group["gradient_x_input"]) * (1 if group["direction"] == "+" else -1) for group in strongest],
-            y=[escaped(_short(group["group"])) for group in strongest],
+            y=[escaped(_named(group)) for group in strongest],
             orientation="h",
             marker={"color": [HIGH if group["direction"] == "+" else LOW for group in strongest]},
             text=[escaped(", ".join(str(gene) for gene, *_ in group["top_genes"][:6])) for group in strongest],
@@ -129,6 +129,13 @@ def gene_groups(key: str, genes: Sequence[Mapping[str, Any]]) -> Chart:
     figure.update_xaxes(nticks=5)
     text = "Positive: raises the output; negative: lowers it. Point at a bar for the top genes of the group."
     return make_chart(key, title, figure, text, height=110 + 24 * len(strongest))
+
+
+def _named(group: Mapping[str, Any]) -> str:
+    """Name of a gene group; one that has only a number is named by its top genes."""
+    genes = [str(gene) for gene, *_ in group["top_genes"][:3]]
+    is_numbered = any(letter.isdigit() for letter in group["group"]) and group["group"].lower().startswith("group")
+    return f"{group['group']}: {', '.join(genes)}" if is_numbered and genes else _short(group["group"])
 
 
 def _short(name: str) -> str:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from pipeline.metrics import Metric
 from workflows.report.chart import Chart, add_diagonal, bars, colour_of, escaped, make_chart, missing, numbers
-from workflows.report.phrasing import listed
+from workflows.report.plain.phrasing import listed
 
 MIN_CASES_PER_BIN, MAX_BINS = 5, 10
 Holds = Callable[[pd.Series, str], pd.Series]  # whether a class holds, from labels and its name; missing: unknown

@@ -13,7 +13,7 @@ from pipeline.tasks.number_baselines import VALUE
 from pipeline.tasks.survival import outcome
 from workflows.report import class_charts, number_charts, survival_charts
 from workflows.report.chart import Chart, missing
-from workflows.report.phrasing import MODALITIES, comparator_name
+from workflows.report.plain.phrasing import MODALITIES, comparator_name
 from workflows.report.tables import Table, class_table
 
 

@@ -25,10 +25,31 @@
   dark.addEventListener("change", (event) => setTheme(event.matches ? "dark" : "light"));
   document.getElementById("theme").addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
 
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  // Each chart can be saved as a picture (SVG) and as its numbers (CSV).
+  const save = (name, text) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    link.download = name;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  };
+  const list = (values) => (values === undefined ? [] : Array.isArray(values) || ArrayBuffer.isView(values) ? [...values] : []);
+  const quoted = (value) => `"${String(value ?? "").replace(/<[^>]*>/g, " ").replaceAll('"', '""')}"`;
+  const numbers = (plot) => ["trace,x,y", ...plot.data.flatMap((trace, i) => {
+    const [x, y] = [list(trace._inputArray?.x ?? trace.x), list(trace.y)];
+    return Array.from({ length: Math.max(x.length, y.length) }, (_, k) => [trace.name ?? `trace ${i + 1}`, x[k], y[k]].map(quoted).join(","));
+  })].join("\n");
+  const config = (plot) => {
+    const name = plot.closest("figure")?.id || "chart";
+    return {
+      responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+      toImageButtonOptions: { format: "svg", filename: name },
+      modeBarButtonsToAdd: [{ name: "csv", title: "Download the numbers as CSV", icon: Plotly.Icons.disk, click: (graph) => save(`${name}.csv`, numbers(graph)) }],
+    };
+  };
   const draw = async (plot) => {
     const { data, layout } = JSON.parse(plot.parentElement.querySelector("script").textContent);
-    await Plotly.newPlot(plot, data, layout, config);
+    await Plotly.newPlot(plot, data, layout, config(plot));
     await Plotly.relayout(plot, themed(layout));
   };
   (async () => {
@@ -86,6 +107,15 @@
       field.parentElement.querySelector(".found").textContent = terms.length ? `${matches} of ${rows.length}` : "";
     });
   }
+
+  // A link to what lies in a closed part opens it.
+  const open = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+    if (target) target.scrollIntoView();
+  };
+  window.addEventListener("hashchange", open);
+  open();
 
   const dialog = document.getElementById("enlarged");
   for (const button of document.querySelectorAll(".thumbnail")) {

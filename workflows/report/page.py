@@ -9,14 +9,15 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.run.finished import FinishedRun
-from workflows.report import phrasing
 from workflows.report.charts import gene_groups
-from workflows.report.images import data_url
+from workflows.report.plain import phrasing
+from workflows.report.plain.answers import GLOSSARY, SMALL_COHORT
+from workflows.report.plain.images import data_url
+from workflows.report.plain.panels import explanation_anchor, panels
 from workflows.report.sections import Flow, TaskView, explain_reason, flow, settings, task_view
 from workflows.report.tables import Table, case_table, diagnosis_table, slide_table
 
 HERE = Path(__file__).parent
-SMALL_COHORT = 50  # cases; below it, the report warns that bootstrap intervals are approximate
 MAP_PX, TILE_PX = 560, 144  # longest side of embedded images; the files in explain/ are larger
 
 
@@ -49,6 +50,8 @@ def render(run: FinishedRun) -> str:
         SMALL_COHORT=SMALL_COHORT,
         gene_groups=gene_groups,
         image_url=partial(_image_url, run),
+        glossary=GLOSSARY,
+        explanation_anchor=explanation_anchor,
         css=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),
         plotly=Markup(get_plotlyjs()),
@@ -66,6 +69,7 @@ def _content(run: FinishedRun) -> dict[str, Any]:
         "flow": cases,
         "alerts": alerts(run),
         "slides": slides,
+        "panels": panels(run),
         "cases": case_table(run) if len(run.cases) else None,
         "diagnoses": diagnosis_table(run) if len(run.diagnoses) else None,
         "is_small": any(report.n < SMALL_COHORT for report in run.metrics.values()),

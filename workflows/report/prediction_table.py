@@ -6,8 +6,8 @@ import pandas as pd
 
 from pipeline.run.finished import FinishedRun
 from workflows.report.kinds import kind_of, truth_of
-from workflows.report.phrasing import column_name, decimal
-from workflows.report.tables import Cell, Table, status_cell, value_cell
+from workflows.report.plain.phrasing import column_name, decimal
+from workflows.report.tables import Cell, Table, case_cell, status_cell, value_cell
 
 HIDDEN = (
     "case_id",
@@ -43,7 +43,7 @@ def prediction_table(key: str, run: FinishedRun, task: str, predicted: pd.DataFr
             cells[at] = Cell(
                 str(case["prediction"]), "" if is_correct else "incorrect", mark="" if is_correct else "bad"
             )
-        rows.append((Cell(str(case["case_id"])), *cells))
+        rows.append((case_cell(case["case_id"]), *cells))
     return Table(key, "", ("case", *(_title(name, outputs) for name in visible)), tuple(rows))
 
 

@@ -11,7 +11,8 @@ from pipeline.run.finished import FinishedRun
 from workflows.report import charts
 from workflows.report.chart import Chart
 from workflows.report.kinds import Confusion, KindView, kind_of
-from workflows.report.phrasing import Verdict, number, reason_category, verdict_of
+from workflows.report.plain.answers import Answer, answer_of
+from workflows.report.plain.phrasing import Verdict, number, reason_category, verdict_of
 from workflows.report.prediction_table import prediction_table
 from workflows.report.tables import Cell, Table, fold_table, metric_table
 
@@ -62,6 +63,7 @@ class TaskView:
         description: numbers of cases, events and folds.
         headline: key of the headline metric; empty without metrics.
         verdict: the main result; None without metrics.
+        answer: the main result in plain words; None without metrics.
         no_metrics: reason why there are no metrics; None where there are.
         comparisons: one per fold scheme, the main scheme first.
         charts: charts of the predictions of the model, and its training history.
@@ -76,6 +78,7 @@ class TaskView:
     description: str
     headline: str
     verdict: Verdict | None
+    answer: Answer | None
     no_metrics: str | None
     comparisons: tuple[Comparison, ...]
     charts: tuple[Chart, ...]
@@ -123,6 +126,7 @@ def task_view(run: FinishedRun, name: str) -> TaskView:
         description=_description(run, name, report),
         headline=report.headline if report else "",
         verdict=verdict_of(report) if report else None,
+        answer=answer_of(run, name, report) if report else None,
         no_metrics=None if report else "No metrics: metrics.json contains no report of this task; metrics need labels.",
         comparisons=_comparisons(run, name, report) if report else (),
         charts=_charts(run, name, report),

@@ -27,7 +27,7 @@ from workflows.report.chart import (
     missing,
     numbers,
 )
-from workflows.report.phrasing import comparator_name, number, p_value
+from workflows.report.plain.phrasing import comparator_name, number, p_value
 
 RISK_GROUPS = {"high risk": HIGH, "low risk": LOW}
 AUC_POINTS = 40  # points of the curve between the horizons of metrics.json

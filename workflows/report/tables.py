@@ -9,8 +9,8 @@ import pandas as pd
 from pipeline.metrics import ClassificationMetrics, Metric, PredictorReport, TaskReport
 from pipeline.run.finished import FinishedRun
 from preprocessing.slides.selection import NOTABLE_UPSAMPLING
-from workflows.report.images import thumbnail_url
-from workflows.report.phrasing import MODALITIES, column_name, comparator_name, decimal, metric_name, number
+from workflows.report.plain.images import anchor_of, thumbnail_url
+from workflows.report.plain.phrasing import MODALITIES, column_name, comparator_name, decimal, metric_name, number
 
 MIN_ROWS_LONG = 12  # from here on a table scrolls and has a search field
 STATUS_MARKS = {"failed": "bad", "left out": "bad", "excluded": "open", "untested": "open"}
@@ -29,6 +29,7 @@ class Cell:
         title: tooltip.
         mark: good, bad or open (colour of the text); empty: none.
         picture: data URL of an image that replaces the text.
+        link: HTML id that the text links to.
     """
 
     text: str = ""
@@ -38,6 +39,7 @@ class Cell:
     title: str = ""
     mark: str = ""
     picture: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def slide_table(run: FinishedRun) -> Table:
             (
                 _thumbnail(run, slide, has_failed=name in failed_thumbnails),
                 Cell(name, title=str(slide.get("path", ""))),
-                Cell(str(slide["case_id"])),
+                case_cell(slide["case_id"]),
                 status_cell(slide["status"]),
                 _count(slide["n_tiles"]),
                 Cell("–") if pd.isna(mpp) else Cell(f"{mpp:.4g}", _text(slide.get("mpp_source")), sort=float(mpp)),
@@ -118,12 +120,13 @@ def case_table(run: FinishedRun) -> Table:
     labels = [
         name
         for name in run.cases.columns
-        if name not in ("case_id", "status", "reason", "n_slides", "has_genes") and run.cases[name].notna().any()
+        if name not in ("case_id", "status", "reason", "n_slides", "has_genes", "who2021_rule")
+        and run.cases[name].notna().any()
     ]
     reasons = ["reason"] if run.cases["reason"].map(_text).any() else []
     rows = [
         (
-            Cell(str(case["case_id"])),
+            case_cell(case["case_id"]),
             status_cell(case["status"]),
             _count(case["n_slides"]),
             Cell("yes" if case["has_genes"] else "no"),
@@ -140,7 +143,7 @@ def diagnosis_table(run: FinishedRun) -> Table:
     """Table of the integrated diagnosis of each case and the rule applied."""
     columns = [name for name in run.diagnoses.columns if name not in ("case_id", "use")]
     rows = [
-        (Cell(str(case["case_id"])), *(value_cell(case[name]) for name in columns))
+        (case_cell(case["case_id"]), *(value_cell(case[name]) for name in columns))
         for case in run.diagnoses.to_dict("records")
     ]
     return Table("diagnosis-table", "", ("case", *(column_name(name) for name in columns)), tuple(rows))
@@ -275,6 +278,11 @@ def metric_cell(metric: Metric | None, path: str) -> Cell:
     return Cell(value, interval.strip("()"), sort=metric.value, path=path, title=_text(metric.reason))
 
 
+def case_cell(case_id: object) -> Cell:
+    """Cell with a case that links to its panel."""
+    return Cell(str(case_id), link=anchor_of(str(case_id)))
+
+
 def status_cell(status: object) -> Cell:
     """Cell with a status, coloured where it needs attention."""
     return Cell(str(status), mark=STATUS_MARKS.get(str(status), ""))
@@ -291,7 +299,7 @@ def value_cell(value: object) -> Cell:
     if isinstance(value, bool):
         return Cell("yes" if value else "no")
     if isinstance(value, int | float):
-        return Cell(f"{value:.0f}" if float(value).is_integer() else f"{value:.5g}", sort=float(value))
+        return Cell(f"{value:.0f}" if float(value).is_integer() else f"{value:.3g}", sort=float(value))
     return Cell(str(value))
 
 

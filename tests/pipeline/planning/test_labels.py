@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.planning.labels import read_known_labels, read_labels
+from pipeline.planning.labels import built_in_tasks, read_known_labels, read_labels, with_groups
 from pipeline.tasks import TASKS, TaskSpec, make_task
 from preprocessing.cohort import Cohort
 from preprocessing.io.errors import InputError
@@ -100,3 +100,19 @@ def test_tasks_of_trained_models_are_read_as_far_as_their_columns_are_there():
     assert found.labels["mgmt"].notna().sum() == 3
     assert "other" not in found.labels
     assert isinstance(found, Cohort)
+
+
+def test_folds_may_keep_the_values_of_any_column_together():
+    given = cohort(scanner=["A", "A", "B", 3.0])
+    assert with_groups(given.labels, given, ("case", "site", "scanner"))["scanner"].tolist() == ["A", "A", "B", "3.0"]
+    with pytest.raises(
+        InputError, match=r'--split-by scaner: clinical\.csv has no column "scaner": did you mean "scanner"'
+    ):
+        with_groups(given.labels, given, ("scaner",))
+
+
+def test_the_rules_of_who_2021_are_those_of_glioma():
+    assert built_in_tasks("glioma")["grade"] == TASKS["grade"]
+    other = built_in_tasks("other")
+    assert {task.spec.defined_by for task in other.values()} == {None}
+    assert "subtype" not in other["grade"].excluded_covariates

@@ -209,3 +209,33 @@ def test_a_task_is_given_up_when_what_is_left_cannot_be_learned_from():
     assert kept == []
     assert "22 cases are lost with their slides (see slides.csv)" in given_up[0]
     assert without_lost_cases(plan(task="grade"), table(), CASES) == (plan(task="grade"), [])
+
+
+def test_folds_by_a_column_keep_its_values_together_in_a_folder_of_a_safe_name():
+    labels = table().assign(**{"scanner/type": [f"s{i % 6}" for i in range(N)]})
+    (one,) = plan(labels, task="grade", split_by="case,scanner/type")
+    folds = one.further_schemes["scanner/type"]
+    scanners = [set(labels.loc[list(fold.test), "scanner/type"]) for fold in folds]
+    assert sum(map(len, scanners)) == 6
+    assert "/" not in one.folder("scanner/type")
+    labels.loc[CASES[0], "scanner/type"] = None
+    with pytest.raises(InputError, match="--split-by scanner/type: 1 cases have no scanner/type"):
+        plan(labels, task="grade", split_by="scanner/type")
+
+
+def test_features_that_a_file_names_are_left_out(tmp_path):
+    file = tmp_path / "defining.csv"
+    file.write_text("feature,reason,task\nEGFR,part of the definition,\nIDH1_mut,,survival\nother,,\n")
+    plans = {one.name: one.defining for one in plan(defining_features=str(file))}
+    assert plans["survival"] == {
+        "EGFR": "part of the definition",
+        "IDH1_mut": "named in defining.csv as defining the label",
+    }
+    assert plans["grade"]["EGFR"] == "part of the definition"
+    assert "IDH1_mut" not in plans["grade"]
+    file.write_text("gene\nEGFR\n")
+    with pytest.raises(InputError, match="needs a column feature, and may have reason and task; it has gene"):
+        plan(defining_features=str(file))
+    file.write_text("feature\nnone\n")
+    with pytest.raises(InputError, match="none of none is among the features, as EGFR, IDH1_mut, CDKN2A_cnv"):
+        plan(defining_features=str(file))

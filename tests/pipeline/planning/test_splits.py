@@ -72,7 +72,7 @@ def test_a_site_is_never_split_and_labels_stay_balanced(seed):
     rng = np.random.default_rng(seed)
     own = strata(a=60, b=40).sample(frac=1, random_state=seed)
     sites = pd.Series(rng.integers(0, 20, 100).astype(str), index=own.index)
-    folds = make_folds(own, n_folds=4, seed=seed, sites=sites)
+    folds = make_folds(own, n_folds=4, seed=seed, groups=sites)
     tested = [set(sites.loc[list(fold.test)]) for fold in folds]
     assert sum(map(len, tested)) == sites.nunique()
     assert sorted(case for fold in folds for case in fold.test) == sorted(own.index)
@@ -84,8 +84,8 @@ def test_a_site_is_never_split_and_labels_stay_balanced(seed):
 def test_fewer_sites_than_folds():
     own = strata(a=6, b=6)
     sites = pd.Series(["X", "Y"] * 6, index=own.index)
-    with pytest.raises(InputError, match=r"2 tissue source sites for 3 folds; use fewer \(--folds\)"):
-        make_folds(own, n_folds=3, seed=0, sites=sites)
+    with pytest.raises(InputError, match=r"--split-by site: 2 different values for 3 folds; use fewer \(--folds\)"):
+        make_folds(own, n_folds=3, seed=0, groups=sites.rename("site"))
 
 
 def test_folds_are_read_back_as_they_were_written(tmp_path):

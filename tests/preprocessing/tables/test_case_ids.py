@@ -76,3 +76,30 @@ def test_a_file_named_after_an_id_stays_in_its_folder(identifier, tmp_path):
 def test_files_of_different_ids_have_different_names_and_plain_ids_are_names():
     assert case_ids.file_name(SLIDE) == SLIDE
     assert len({case_ids.file_name(text) for text in ("a/b", "a_b", "a b", ".a_b", "a_b.")}) == 5
+
+
+@pytest.fixture
+def pattern():
+    yield case_ids.use_pattern
+    case_ids.use_pattern(None)
+
+
+def test_a_pattern_finds_the_case_in_slides_samples_and_tables(pattern):
+    pattern(r"LAB_(\w+-\d+)")
+    assert case_ids.case_of("LAB_AB-12_HE_2.svs") == "AB-12"
+    assert case_ids.case_of("2021_LAB_AB-12_rna") == "AB-12"
+    assert case_ids.case_of("AB-12") == "AB-12"  # without a match an id is a case
+    assert case_ids.is_barcode("LAB_AB-12")
+    assert not case_ids.is_barcode("TCGA-06-0125")
+    assert case_ids.sample_type("LAB_AB-12_01") is None
+    assert case_ids.source_site("LAB_AB-12") is None
+    pattern(r"[A-Z]{2}-\d+")
+    assert case_ids.case_of("x AB-12 y") == "AB-12"
+    pattern(None)
+    assert case_ids.case_of("TCGA-06-0125-01A") == "TCGA-06-0125"
+
+
+@pytest.mark.parametrize(("text", "message"), [("(", "is no regular expression"), (r"\d*", "matches an empty text")])
+def test_a_pattern_that_cannot_be(text, message):
+    with pytest.raises(ValueError, match=message):
+        case_ids.pattern_scheme(text)

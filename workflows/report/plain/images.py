@@ -1,7 +1,8 @@
-"""Images of a run as data URLs."""
+"""Images of a run as data URLs, and the HTML ids that parts of the page link to."""
 
 import base64
 import io
+import re
 from pathlib import Path
 
 from PIL import Image
@@ -30,3 +31,8 @@ def _downscaled(path: Path, max_px: int) -> bytes:
     content = io.BytesIO()
     small.save(content, "JPEG", quality=75)
     return content.getvalue()
+
+
+def anchor_of(case_id: str) -> str:
+    """Return the HTML id of the panel of a case."""
+    return f"case-{re.sub(r'[^A-Za-z0-9_-]', '_', case_id)}"

@@ -1,0 +1,77 @@
+"""What the report says without statistics, and its panels of cases."""
+
+import re
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
+from pipeline.metrics.report import ModelNotes
+from workflows.report.plain.answers import answer_of
+from workflows.report.plain.images import anchor_of
+
+RUN = SimpleNamespace(config={"slides": "slides", "genes": "genes.csv"})
+
+
+class Scores(CaseMetrics):
+    macro_auc: Metric
+
+
+def report(value, difference, *, n=60):
+    scores = PredictorReport(pooled=Scores(n=n, macro_auc=value), folds=())
+    return TaskReport(
+        kind="classification",
+        n=n,
+        headline="macro_auc",
+        chance=0.5,
+        model_name="umeml",
+        new_cohort=False,
+        model=scores,
+        baselines={"genes": scores},
+        comparators={},
+        differences={"genes": difference},
+        notes=ModelNotes(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "difference", "mark", "headline"),
+    [
+        (Metric(0.9, 0.8, 0.95), Metric(0.2, 0.1, 0.3), "good", "yes, and better than every simpler model"),
+        (Metric(0.9, 0.8, 0.95), Metric(0.0, -0.1, 0.1), "open", "yes, but not better than every simpler model"),
+        (Metric(0.9, 0.8, 0.95), Metric(-0.2, -0.3, -0.1), "bad", "a simpler model does better"),
+        (Metric(0.6, 0.45, 0.75), Metric(0.2, 0.1, 0.3), "unsure", "open: chance cannot be excluded"),
+    ],
+)
+def test_the_colour_is_the_meaning(value, difference, mark, headline):
+    found = answer_of(RUN, "grade", report(value, difference))
+    assert (found.mark, found.headline) == (mark, headline)
+
+
+def test_the_answer_names_question_cohort_certainty_and_chance():
+    found = answer_of(RUN, "grade", report(Metric(0.9, 0.8, 0.95), Metric(0.2, 0.1, 0.3), n=24))
+    assert found.question == "Can slides and genes predict grade? Tested on 24 cases that the model was not trained on."
+    assert "in 90 of 100 pairs (95% sure: 80 to 95); chance is 50." in found.answer
+    assert found.caution == "Only 24 cases: a trial, not a result."
+
+
+def test_every_case_has_a_panel_that_the_tables_link_to(finished):
+    page = (finished / "report.html").read_text()
+    cases = pd.read_csv(finished / "cases.csv")["case_id"]
+    for case in cases:
+        assert page.count(f'id="{anchor_of(case)}"') == 1
+        assert page.count(f'href="#{anchor_of(case)}"') >= 4  # cases, slides, and predictions of the tasks
+    linked = set(re.findall(r'href="#([^"]+)"', page))
+    assert linked <= set(re.findall(r'id="([^"]+)"', page))
+
+
+def test_panels_have_curves_and_the_prediction_of_every_task(finished):
+    page = (finished / "report.html").read_text()
+    (panel,) = re.findall(
+        rf'<details class="card case-panel" id="{anchor_of("TCGA-Z0-0003")}">(.*?)</details>', page, re.DOTALL
+    )
+    assert panel.count("<img") == 2  # the case has two slides
+    for task in ("survival", "grade", "subtype"):
+        assert f"<td>{task}<" in panel
+    assert 'class="line" d="M0.0,0.0 L' in panel

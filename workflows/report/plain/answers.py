@@ -1,0 +1,102 @@
+"""The question of each task and its answer, in words that need no statistics."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.metrics import Metric, TaskReport
+from pipeline.run.finished import FinishedRun
+from workflows.report.plain.phrasing import BAD, GOOD, OPEN, decimal, metric_name, verdict_of
+
+UNSURE = "unsure"
+SMALL_COHORT = 50  # cases; below it, bootstrap intervals are approximate
+PAIRS = {  # metrics that are a share of pairs of cases
+    "c_index": "Of two patients, it ranks the one who dies earlier as the higher risk",
+    "macro_auc": "Of two cases of different classes, it ranks the right one higher",
+    "micro_auc": "Of two cases of different classes, it ranks the right one higher",
+}
+GLOSSARY = {  # of headings and terms, on hover
+    "c-index": "concordance index: share of pairs of patients whose order of death the model ranks right; 0.5 is chance, 1 perfect",
+    "Uno's c-index": "concordance index that does not depend on how many patients were censored",
+    "integrated Brier score": "mean squared error of the predicted survival curve over time; lower is better",
+    "macro AUC": "area under the ROC curve, averaged over the classes; 0.5 is chance, 1 perfect",
+    "micro AUC": "area under the ROC curve over all pairs of case and class; 0.5 is chance, 1 perfect",
+    "accuracy": "share of cases that are predicted right",
+    "balanced accuracy": "accuracy averaged over the classes, so that rare ones count as much as frequent ones",
+    "macro F1": "harmonic mean of precision and recall, averaged over the classes",
+    "Brier score": "mean squared error of the predicted probabilities; lower is better",
+    "expected calibration error": "mean difference between predicted probability and observed frequency; lower is better",
+    "ensemble SD": "disagreement between the models of an ensemble; large where they differ",
+    "90% prediction set": "conformal set: contains the true class in at least 90 of 100 cases like the training cases",
+    "distribution shift": "how unlike the training cohort a case is: in-distribution, borderline or out-of-distribution",
+    "modalities": "which of slides and genes the prediction used",
+    "fold": "the part of the cohort that was left out when the model of this prediction was trained",
+    "risk": "relative hazard of death; higher is worse",
+    "cross-validation": "performance of the model on left-out training cases with these modalities",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of a task in plain words.
+
+    Attributes:
+        question: what the task is about, and for whom.
+        answer: how well the model does, and how sure that is.
+        against: how simpler models do.
+        mark: good: better than every simpler model; open: better than chance; bad: worse than a simpler model; unsure: neither
+            better nor worse than chance.
+        headline: the answer in a few words.
+        caution: what limits the conclusion; empty where nothing does.
+    """
+
+    question: str
+    answer: str
+    against: str
+    mark: str
+    headline: str
+    caution: str
+
+
+def answer_of(run: FinishedRun, name: str, report: TaskReport[Any]) -> Answer:
+    """Answer the question of a task from its metrics."""
+    verdict = verdict_of(report)
+    above = verdict.value.low is not None and report.chance is not None and verdict.value.low > report.chance
+    mark = verdict.mark if above or verdict.mark == BAD else UNSURE
+    headline = {
+        GOOD: "yes, and better than every simpler model",
+        OPEN: "yes, but not better than every simpler model",
+        BAD: "a simpler model does better",
+        UNSURE: "open: chance cannot be excluded",
+    }[mark]
+    inputs = " and ".join(word for key, word in (("slides", "slides"), ("genes", "genes")) if run.config.get(key))
+    where = " of a new cohort" if report.new_cohort else " that the model was not trained on"
+    caution = f"Only {report.n} cases: a trial, not a result." if report.n < SMALL_COHORT else ""
+    return Answer(
+        question=f"Can {inputs or 'the input'} predict {name.replace('_', ' ')}? Tested on {report.n} cases{where}.",
+        answer=_sentence(report.headline, verdict.value, report.chance),
+        against=f"Against simpler models: {verdict.summary}.",
+        mark=mark,
+        headline=headline,
+        caution=caution,
+    )
+
+
+def _sentence(key: str, value: Metric, chance: float | None) -> str:
+    if value.value is None:
+        return f"It could not be measured: {value.reason}."
+    if key not in PAIRS:
+        by_chance = f"; {decimal(chance)} by chance" if chance is not None else ""
+        sure = (
+            ""
+            if value.low is None or value.high is None
+            else f" (95% interval {decimal(value.low)} to {decimal(value.high)})"
+        )
+        return f"The {metric_name(key)} is {decimal(value.value)}{sure}{by_chance}."
+    sure = (
+        "" if value.low is None or value.high is None else f" (95% sure: {_of_100(value.low)} to {_of_100(value.high)})"
+    )
+    return f"{PAIRS[key]} in {_of_100(value.value)} of 100 pairs{sure}; chance is 50."
+
+
+def _of_100(share: float) -> str:
+    return f"{100 * share:.0f}"
