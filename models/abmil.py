@@ -51,7 +51,7 @@ class BagVector(nn.Module):
         self.absent = nn.Parameter(torch.randn(H) * 0.02)
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "B H"], Float[Tensor, " N"]]:
-        """One vector a case, and the weight of each patch in it, which sum to 1 over the patches of a case."""
+        """A vector (B, H) of the cases, and the weight of each patch in it, which sum to 1 over the patches of a case."""
         packing = batch.packing
         if not packing.rows:
             return self.absent.expand(len(batch), -1), self.absent[:0]

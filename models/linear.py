@@ -52,6 +52,6 @@ class LinearBlend(nn.Module):
         return ModelOutput(share * output.logits.to(linear.dtype) + (1 - share) * linear, output.losses, output.extras)
 
     def after_backward(self, output: ModelOutput, score: Score) -> None:
-        """As the model's."""
+        """Passed on to the model."""
         if isinstance(self.model, AfterBackward):
             self.model.after_backward(output, score)

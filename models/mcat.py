@@ -59,7 +59,7 @@ class Pooled(nn.Module):
         self.rho = nn.Sequential(nn.Linear(H, H), nn.ReLU(), nn.Dropout(config.dropout))
 
     def forward(self, tokens: Float[Tensor, "B S H"]) -> Float[Tensor, "B H"]:
-        """One vector a case."""
+        """A vector of width H for each case."""
         x = self.transformer(tokens)
         return self.rho((self.attention(x).softmax(1).mT @ x)[:, 0])
 

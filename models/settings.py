@@ -14,5 +14,5 @@ class ModelSettings(Settings):
 
     @property
     def min_cases(self) -> int:
-        """How many cases a training step must have."""
+        """Fewest cases of a training step."""
         return 1

@@ -59,7 +59,7 @@ class GeneVector(nn.Module):
         self.absent = nn.Parameter(torch.randn(config.hidden) * 0.02)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B H"]:
-        """One vector a case."""
+        """A vector of width H for each case."""
         absent = self.absent.expand(len(batch), -1)
         if self.read is None:
             return absent

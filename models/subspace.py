@@ -296,7 +296,7 @@ def _plain(config: SubspaceConfig) -> Attention:
 def consistency(
     genes: Float[Tensor, "B H"], offsets: Float[Tensor, "B groups o"], counted: Bool[Tensor, " B"] | None = None
 ) -> Float[Tensor, ""]:
-    """How far the cases' similarity in genes is from their similarity in offsets (section 2.2).
+    """The difference between the cases' similarity in genes and their similarity in offsets (section 2.2).
 
     Both are Gram matrices whose rows are divided by their norm, that of the offsets averaged over the groups. The value is
     their squared Frobenius distance, divided by the number of cases.

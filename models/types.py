@@ -66,12 +66,12 @@ class Batch:
         )
 
     def without(self, *, slides: bool = False, omics: bool = False) -> "Batch":
-        """The same cases with a modality taken away from all of them."""
+        """The batch without slides, or without genes, in all cases."""
         batch = self.keeping_slides([not slides] * len(self))
         return replace(batch, has_omics=self.has_omics & (not omics))
 
     def keeping_slides(self, keep: list[bool]) -> "Batch":
-        """The same with empty bags for the cases that are not to keep theirs."""
+        """The batch with empty bags for the cases whose entry of `keep` is False."""
         return replace(
             self,
             bags=tuple(bag if kept else bag[:0] for bag, kept in zip(self.bags, keep, strict=True)),

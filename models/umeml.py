@@ -195,7 +195,7 @@ class Side(AbsentSide):
         return Tokens(x, mask)
 
     def attention(self, prototypes: Float[Tensor, "B L H"]) -> Float[Tensor, "B L"]:
-        """How much the class token attends to each prototype; what is left up to 1 it gives itself."""
+        """Attention of the class token to each prototype; the remainder to 1 is its attention to itself."""
         normed = self.block.norm(self._with_class(prototypes))
         return self.block.attention.weights(normed[:, :1], normed)[:, 0, 1:]
 
@@ -233,12 +233,12 @@ class ConcatFusion(nn.Module):
         self.layers = nn.Sequential(nn.Linear(2 * H, H), nn.ReLU(), nn.Linear(H, H), nn.ReLU())
 
     def forward(self, slides: Float[Tensor, "B H"], genes: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
-        """One vector a case."""
+        """A vector of width H for each case, from both modalities."""
         return self.layers(torch.cat([slides, genes], 1))
 
 
 class GatedSide(nn.Module):
-    """One class token, reduced to an eighth, gated by both tokens."""
+    """The gated vector of one modality: its class token reduced to H / 8, gated by both class tokens."""
 
     def __init__(self, config: UMEMLConfig) -> None:
         super().__init__()
@@ -263,7 +263,7 @@ class BilinearFusion(nn.Module):
         self.layers = nn.Sequential(nn.Linear((h + 1) ** 2, H), nn.ReLU(), nn.Linear(H, H), nn.ReLU())
 
     def forward(self, slides: Float[Tensor, "B H"], genes: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
-        """One vector a case."""
+        """A vector of width H for each case, from both modalities."""
         both = torch.cat([slides, genes], 1)
         outer = self.slides(slides, both)[:, :, None] * self.genes(genes, both)[:, None]
         return self.layers(outer.flatten(1))

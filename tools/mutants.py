@@ -2,14 +2,15 @@
 
 A fault ("mutant") is one change of an expression: a comparison, sign or constant, a dropped `not`, exchanged arguments or branches,
 an option that is not passed on, training cases in the place of test cases, one modality in the place of the other. The sample
-is seeded and spread evenly over the files. For each fault the tests that mirror its module run, then those of its folder, and last
-the tests of the wiring between modules. Slow tests and shared data are left out.
+is seeded and spread evenly over the files. For each fault the tests that mirror its module run (where there are none, those of
+its folder), then tests of the wiring between modules: the whole suite may notice more. Slow tests and shared data are left out.
 """
 
 import argparse
 import ast
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -47,6 +48,7 @@ COMPARISONS = {
     **{ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is},
 }
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitAnd: ast.BitOr}
+PATIENCE = 20  # seconds of waiting for each second of computing, for what waits for ever
 NAMES = {"train": "test", "test": "train", "slides": "genes", "genes": "slides", "low": "high", "first": "last"}
 
 
@@ -188,14 +190,14 @@ def sample(root: Path, under: Sequence[str], count: int, seed: int) -> list[Muta
     return chosen[:count]
 
 
-def tests_of(root: Path, file: str) -> list[list[str]]:
-    """The test files to run for a module, in groups: its mirror, its folder's, those of the wiring."""
+def selected_tests(root: Path, file: str) -> list[list[str]]:
+    """The test files to run for a module, in groups: its mirror or, where it has none, all of its folder; those of the wiring."""
     path = Path(file)
     mirror = Path("tests") / path.parent / f"test_{path.name}"
     beside = sorted(one.relative_to(root).as_posix() for one in (root / "tests" / path.parent).glob("test_*.py"))
-    first = [mirror.as_posix()] if (root / mirror).is_file() else []
+    first = [mirror.as_posix()] if (root / mirror).is_file() else beside
     wiring = next((tests for prefix, tests in WIRING.items() if file.startswith(prefix)), ())
-    groups = [first, [one for one in beside if one not in first], *([one] for one in wiring)]
+    groups = [first, *([one] for one in wiring if (root / one).is_file())]
     return [group for group in groups if group]
 
 
@@ -205,7 +207,7 @@ def is_noticed(root: Path, mutant: Mutant, *, seconds: float) -> str | None:
     original = path.read_text(encoding="utf-8")
     try:
         path.write_text(mutant.source, encoding="utf-8")
-        for group in tests_of(root, mutant.file):
+        for group in selected_tests(root, mutant.file):
             if failed := _run(root, group, seconds):
                 return failed
     finally:
@@ -220,14 +222,18 @@ def _run(root: Path, tests: Sequence[str], seconds: float) -> str | None:
     if child == 0:
         os.setsid()
         os.chdir(root)
-        output = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))  # the load of the machine does not count
+        output = told.open("w", encoding="utf-8")
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+        sys.stdout = sys.stderr = output
         import pytest
 
         quiet = ("-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow and not cuda")
-        os._exit(int(pytest.main([*quiet, *tests])))
-    end = time.monotonic() + seconds
+        code = int(pytest.main([*quiet, *tests]))
+        output.flush()
+        os._exit(code)
+    end = time.monotonic() + PATIENCE * seconds
     while not (state := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() > end:
             os.killpg(child, signal.SIGKILL)
@@ -236,6 +242,8 @@ def _run(root: Path, tests: Sequence[str], seconds: float) -> str | None:
         time.sleep(0.05)
     if os.waitstatus_to_exitcode(state[1]) == 0:
         return None
+    if os.waitstatus_to_exitcode(state[1]) in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "timeout"
     failed = [line for line in told.read_text(errors="replace").splitlines() if line.startswith(("FAILED", "ERROR"))]
     return failed[0][:160] if failed else "the tests cannot be collected"
 
@@ -258,7 +266,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("under", nargs="*", default=FILES, metavar="PATH", help="files or folders")
     parser.add_argument("--count", type=int, default=100, metavar="N", help="how many faults (100)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sample (0)")
-    parser.add_argument("--seconds", type=float, default=180, metavar="S", help="for each group of tests (180)")
+    parser.add_argument(
+        "--seconds", type=float, default=180, metavar="S", help="of computing, for each group of tests (180)"
+    )
     arguments = parser.parse_args(argv)
     for name in LIBRARIES:
         __import__(name)

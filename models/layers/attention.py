@@ -37,7 +37,7 @@ class Attention(nn.Module):
     def forward(
         self, queries: Float[Tensor, "B Q D"], context: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B Q D"]:
-        """What the queries gather from the context tokens where `mask` is True; from none of them, they gather zero."""
+        """The attention output of the queries over the context tokens where `mask` is True; zero where none is."""
         q, k, v = (self._split(x) for x in (self.query(queries), self.key(context), self.value(context)))
         gathered = _merge(scaled_dot_product_attention(q, k, v, attn_mask=_open(mask)))
         return self.dropout(self.output(_or_zero(gathered, mask)))
@@ -75,7 +75,7 @@ class BagAttention(Attention):
     def forward(  # type: ignore[override]  # bags are packed
         self, queries: Float[Tensor, "B Q D"], patches: Float[Tensor, "R D"], packing: Packing
     ) -> Float[Tensor, "B Q D"]:
-        """What each case's queries gather from its patches; zeros, before the output layer, for an empty bag."""
+        """The attention output of each case's queries over its patches; zeros, before the output layer, for an empty bag."""
         means = packing.gather(self._weights(queries, patches, packing), patches)  # (B, heads · Q, D)
         value = self.value.weight.unflatten(0, (self.heads, -1))  # (heads, d, D)
         gathered = _merge(means.unflatten(1, (self.heads, -1)) @ value.mT) + self.value.bias

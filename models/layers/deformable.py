@@ -148,7 +148,7 @@ class DeformableCrossAttention(nn.Module):
         *,
         explain: bool = False,
     ) -> DeformableOutput:
-        """What every cell of the first map gathers from the second.
+        """The attention output of every cell of the first map over samples of the second.
 
         Args:
             queries: the map of the queries.
@@ -232,7 +232,7 @@ class DeformableCrossAttention(nn.Module):
         seed: int | None,
         tally: Float[Tensor, "heads S"] | None,
     ) -> Float[Tensor, "n inner"]:
-        """What a chunk of the queries gathers; the seed, if there is one, decides which of its attention is dropped.
+        """The attention output of a chunk of queries; the seed, if there is one, decides which of its attention is dropped.
 
         Their attention is added to the tally, but not when it is computed once more for the gradient.
         """
@@ -329,7 +329,7 @@ class _InChunks(torch.autograd.Function):
 
 
 def _autocast_now(device: str) -> Callable[[], AbstractContextManager[object]]:
-    """What makes torch round as it does now, for a later pass."""
+    """The autocast context that is active now, to enter again in the backward pass."""
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return nullcontext
     return partial(torch.autocast, device, torch.get_autocast_dtype(device))

@@ -32,7 +32,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What can still be allocated on a GPU: what its driver has free, and what this process holds without using it."""
+    """Bytes that can still be allocated on a GPU: free in its driver, or reserved by this process without being used."""
     free, _ = torch.cuda.mem_get_info(device)
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 

@@ -86,7 +86,7 @@ class Packing(ABC):
 
     @abstractmethod
     def broadcast(self, x: Float[Tensor, "B K"]) -> Float[Tensor, "R K"]:
-        """What each case has, for each of its rows; no gradient flows back."""
+        """The vector of each case, repeated for each of its rows; no gradient flows back."""
 
     @abstractmethod
     def products(self, x: Float[Tensor, "R D"], vectors: Float[Tensor, "B K D"]) -> Float[Tensor, "R K"]:
@@ -102,7 +102,7 @@ class Packing(ABC):
 
 
 class ByCase(Packing):
-    """Rows without any gap; one small product a case."""
+    """Rows without gaps; one small matrix product per case."""
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
@@ -111,7 +111,7 @@ class ByCase(Packing):
 
     @property
     def rows(self) -> int:
-        """As many as there are patches."""
+        """R: the number of patches."""
         return sum(self.sizes)
 
     def blocks(self, bags: Sequence[Float[Tensor, "n P"]], rows: int) -> Iterator[tuple[slice, Float[Tensor, "r P"]]]:
@@ -129,7 +129,7 @@ class ByCase(Packing):
         """Nothing to do: every row is a case's."""
 
     def real(self, x: Float[Tensor, "R K"]) -> Float[Tensor, "N K"]:
-        """As it is."""
+        """The input: every row belongs to a case."""
         return x
 
     def sum(self, x: Float[Tensor, "R K"]) -> Float[Tensor, "B K"]:
@@ -253,7 +253,7 @@ class ByTile(Packing):
         return shares * self._carried(1 / total.where(self.filled[:, None], 1.0))
 
     def _carried(self, x: Float[Tensor, "B K"]) -> Float[Tensor, "R K"]:
-        """As `broadcast`, with gradients."""
+        """`broadcast` with gradients."""
         return (self._is_of_case.to(x.dtype).T @ x).repeat_interleave(TILE, 0, output_size=self.rows)
 
 

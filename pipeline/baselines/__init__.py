@@ -1,4 +1,4 @@
-"""What a model has to beat."""
+"""Baselines: simple predictors of clinical columns and of genes."""
 
 BASELINES = {  # by their keys in metrics.json, as tables call them
     "clinical": "clinical model",

@@ -175,7 +175,7 @@ class Config(Settings):
     )
     cluster: Literal["slurm"] | None = Field(None, description="submit jobs to this batch system, see slurm")
     slurm: SlurmConfig = SlurmConfig()
-    gpu_tiles: int = Field(128, ge=1, description="tiles per batch on a GPU; halved where its memory is short")
+    gpu_tiles: int = Field(128, ge=1, description="tiles per batch on a GPU; halved when GPU memory runs out")
 
     tiles: TileConfig = TileConfig()
     encoder: EncoderConfig = EncoderConfig()

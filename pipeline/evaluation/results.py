@@ -164,6 +164,7 @@ def _notes(jobs: list[FoldJob]) -> ModelNotes:
         subspaces={name: omics["groups"][name] for name in names} if omics else {},
         gene_notes={name: notes for name, notes in genes.items() if name == last or notes != genes[last]},
         slide_notes={name: notes for name, notes in slides.items() if notes},
+        model_shares={name: one["model_share"] for name, one in described.items() if one["model_share"]},
     )
 
 
@@ -190,7 +191,7 @@ def _read_all(jobs: list[FoldJob], name: str) -> pd.DataFrame:
 
 
 def _by_modality(evaluation: Evaluation, single: pd.DataFrame) -> dict[str, PredictorReport[Any]]:
-    """The same model on the cases that have slides and genes: from both, from slides only, from genes only."""
+    """Metrics of the model on the cases with slides and genes: from both, from slides only, from genes only."""
     if single.empty:
         return {}
     both = evaluation.among(single)

@@ -97,7 +97,7 @@ class TileLayer:
 
     @property
     def note(self) -> str:
-        """What a viewer must know of the map, as that its attention is nearly even; empty for most."""
+        """A note for the viewer, for example that attention is nearly uniform; empty for most maps."""
         return str(self.legend["note"]) if isinstance(self.legend, dict) else ""
 
 

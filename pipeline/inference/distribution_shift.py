@@ -59,7 +59,7 @@ def assess_cases(
 
 
 def _gene_profiles(predictor: Predictor, prepared: PreparedCohort, cohort: Cohort) -> GeneProfiles | None:
-    """Of the cases whose predictions use genes; None where there are none, or covariates only."""
+    """Gene profiles of the cases whose predictions use genes; None where there are none, or covariates only."""
     scaler, rows = predictor.reference_scaler, prepared.members[predictor.task][0].data.rows
     cases = [case for case in cohort.omics.case_ids if case in rows]
     if scaler is None or not predictor.reads_genes or not cases:

@@ -133,7 +133,7 @@ def _readable(path: Path, keys: Sequence[str]) -> pd.DataFrame | None:
         if not set(columns) & set(rows):
             raise damaged(path, f"it has no column {columns[0]}")
     except DamagedFileError as error:
-        log.warning("%s; all its rows are made anew", str(error).rpartition(";")[0])
+        log.warning("%s; all its rows are recomputed", str(error).rpartition(";")[0])
         return None
     if missing := [name for name in columns if name not in rows]:
         raise InputError(
@@ -149,7 +149,9 @@ def _unchanged(path: Path, rows: pd.DataFrame | None) -> pd.DataFrame | None:
     is_unchanged = with_checksums(rows)[CHECKSUM] == rows[CHECKSUM]
     if not is_unchanged.all():
         gone = rows.loc[~is_unchanged, "case_id"].unique()
-        log.warning("%s: rows of %d cases are not what was written and are made anew: %s", path, len(gone), some(gone))
+        log.warning(
+            "%s: rows of %d cases differ from their checksums and are recomputed: %s", path, len(gone), some(gone)
+        )
     return rows[is_unchanged].reset_index(drop=True) if is_unchanged.any() else None
 
 

@@ -31,7 +31,7 @@ def check_gene_groups(config: Config, omics: OmicsMatrix) -> None:
     if any(MODELS[candidate.model].subspaces for candidate in config.candidates()):
         _subspaces(config, omics)
     elif config.tumour_genes or config.microenvironment_genes:
-        log.warning("%s: no model of this run is built upon them", " and ".join(FLAGS.values()))
+        log.warning("%s: no model of this run uses them", " and ".join(FLAGS.values()))
 
 
 def _subspaces(config: Config, omics: OmicsMatrix) -> Subspaces | None:

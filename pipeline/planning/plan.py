@@ -57,7 +57,7 @@ class TaskPlan:
 
     @property
     def folds(self) -> tuple[Fold, ...]:
-        """Those of the main scheme."""
+        """The folds of the main scheme."""
         return next(iter(self.schemes.values()))
 
     @property
@@ -66,7 +66,7 @@ class TaskPlan:
         return dict(list(self.schemes.items())[1:])
 
     def folder(self, scheme: str) -> str:
-        """What a scheme's folders are called: as the task; those of a further scheme with its name behind."""
+        """Name of a scheme's folders: that of the task, and for a further scheme its name after a hyphen."""
         return f"{self.name}-{file_name(scheme)}" if scheme in self.further_schemes else self.name
 
     @property
@@ -85,7 +85,8 @@ def plan_tasks(config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, 
         omics: the molecular features, of which some may define a label.
 
     Raises:
-        InputError: no labels, a label that is missing, constant or too rare, folds or covariates that do not fit.
+        InputError: no labels, a label that is missing, constant or too rare, folds or covariates that do not fit. Of tasks
+            that are not requested, those that cannot be learned are skipped with a warning, unless no other is left.
     """
     known = [name for name, task in tasks.items() if task.labelled(labels).any()]
     wanted = config.task or [name for name in (*BY_DEFAULT, *config.tasks) if name in known]
@@ -99,7 +100,26 @@ def plan_tasks(config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, 
         check_covariates(labels, config.covariates)
         if blind := [one.name for one in config.candidates() if not MODELS[one.model].reads_genes]:
             log.warning("covariates %s: %s reads slides only", ", ".join(config.covariates), ", ".join(blind))
-    return [_plan(task, config, labels, omics) for task in chosen]
+    if config.task:
+        return [_plan(task, config, labels, omics) for task in chosen]
+    return _those_that_can_be_learned(chosen, config, labels, omics)
+
+
+def _those_that_can_be_learned(
+    tasks: Sequence[Task], config: Config, labels: pd.DataFrame, omics: OmicsMatrix
+) -> list[TaskPlan]:
+    """The plans of tasks that nobody named; one with too few labels is skipped. InputError where that leaves none."""
+    plans, failures = [], []
+    for task in tasks:
+        try:
+            plans.append(_plan(task, config, labels, omics))
+        except InputError as error:
+            failures.append((task, error))
+    if not plans:
+        raise failures[0][1]
+    for task, failure in failures:
+        log.warning("task %s is skipped: %s", task.name, failure)
+    return plans
 
 
 def without_lost_cases(
@@ -152,7 +172,7 @@ def _without(plan: TaskPlan, labels: pd.DataFrame, lost: set[str]) -> TaskPlan:
 
 
 def _check_folds(task: Task, labels: pd.DataFrame, schemes: Mapping[str, Sequence[Fold]]) -> list[str]:
-    """What is thin about the folds; InputError where one cannot be learned from. Of a further scheme, its name comes first."""
+    """Warnings about the folds' labels, with the name of a further scheme first; InputError where a fold cannot be learned from."""
     found = []
     for scheme, folds in schemes.items():
         which = "" if scheme == next(iter(schemes)) else f"split by {scheme}: "

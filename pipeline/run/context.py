@@ -1,4 +1,4 @@
-"""What every stage of a run works with."""
+"""The context that all stages of a run share."""
 
 from dataclasses import dataclass
 

@@ -45,11 +45,17 @@ class FinishedRun:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """The resolved configuration, nested."""
+        """The resolved configuration, nested; empty where the file is missing."""
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            return {}
         try:
-            return yaml.safe_load(self.config_text) or {}
-        except yaml.YAMLError as error:
-            raise damaged(self.folder / "config.yaml", error) from None
+            content = yaml.safe_load(self.config_text)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise damaged(path, error) from None
+        if not isinstance(content, dict) or not {"slides", "genes", "tiles"} <= content.keys():
+            raise damaged(path, "it contains no whole configuration")
+        return content
 
     @cached_property
     def cases(self) -> pd.DataFrame:
@@ -166,7 +172,7 @@ def _warn_of_changes(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _json(path: Path) -> dict[str, Any]:

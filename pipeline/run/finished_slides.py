@@ -16,7 +16,7 @@ from preprocessing.features.store import FeatureStore
 from preprocessing.formats.h5 import Geometry
 from preprocessing.io.errors import InputError, SlideError, some
 from preprocessing.io.extras import extra
-from preprocessing.io.outputs import read_table
+from preprocessing.io.outputs import damaged, read_table
 from preprocessing.omics.matrix import OmicsMatrix
 
 if TYPE_CHECKING:
@@ -129,7 +129,10 @@ class FinishedSlides:
     @property
     def outline_origin(self) -> str:
         """Origin of the tissue outlines of the run: scan or slide."""
-        return str(self.run.config["tiles"]["tissue"]["outline_origin"])
+        try:
+            return str(self.run.config["tiles"]["tissue"]["outline_origin"])
+        except (LookupError, TypeError) as error:
+            raise damaged(self.run.folder / "config.yaml", error) from None
 
     @cached_property
     def explanation(self) -> dict[str, Any]:

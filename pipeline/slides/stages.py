@@ -69,7 +69,7 @@ class SlidePart:
 
 
 def tile(slide: Slide, *, store: str, config: TileConfig) -> Outcome:
-    """Lay the tile grid over a slide's tissue and store it, with the slide's statistics; damaged tiles are made anew."""
+    """Lay the tile grid over a slide's tissue and store it, with the slide's statistics; damaged tiles are recomputed."""
     _require_unchanged(slide)
     place, key, made_with = FeatureStore(store), tile_key(slide, config), provenance(slide, config)
     known = place.find_tiles(key)

@@ -1,1 +1,1 @@
-"""What a run shows while it works: progress and machine usage."""
+"""Progress and log messages in the terminal."""

@@ -21,7 +21,7 @@ class SlideModel(Protocol):
 
     @property
     def task(self) -> FittedTask:
-        """What its outputs mean."""
+        """The task of the network, fitted on its training cases."""
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class Dataset:
         )
 
     def cut(self, cases: Sequence[str]) -> list[str]:
-        """Those of the cases of whose bags a sample is read."""
+        """The cases with more tiles than are read at once: a sample of them is read."""
         bound = self.bags.max_patches
         return [] if bound is None else [case for case in cases if len(self.bags.read(case)[0]) > bound]
 
@@ -168,7 +168,7 @@ def with_covariates(
 
 
 def known_covariates(labels: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Those of a model's covariates that some case has; the others are missing, as a gene may be."""
+    """The covariates of a model that some case has; the others are missing, like missing genes."""
     return [column for column in columns if column in labels and labels[column].notna().any()]
 
 

@@ -91,5 +91,5 @@ class Feed:
         had = bool(self._resident)
         self._resident.clear()
         if had:
-            log.info("the GPU's memory is short: bags are no longer kept there")
+            log.info("GPU memory is low: bags are no longer cached on the GPU")
         return had

@@ -90,11 +90,11 @@ class FoldJob:
 
     @property
     def is_final(self) -> bool:
-        """Whether this is the model that the run hands out."""
+        """Whether this is the final model, which the run exports."""
         return self.fold.number == FINAL
 
     def fingerprint(self) -> str:
-        """Of all that decides the result; other candidates of the run do not."""
+        """Fingerprint of everything that decides the result; other candidates of the run do not."""
         everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}
         everything |= {"fold": asdict(self.fold), "labels": self.labels.to_json(orient="split")}
         everything |= {"task": self.task.to_json()}
@@ -163,7 +163,7 @@ def _fit_and_predict(job: FoldJob) -> None:
 def _trained(
     job: FoldJob, data: Dataset, learned: Learned, scaler: OmicsScaler | None, baselines: Baselines | None
 ) -> TrainedModel:
-    """What a model folder holds."""
+    """The trained model with its metadata, as a model folder contains it."""
     metadata = {
         "encoder": job.encoder,
         "tiles": job.config.tiles.model_dump(mode="json"),

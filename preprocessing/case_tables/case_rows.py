@@ -171,7 +171,7 @@ def _note_rows(
     strange = [identifier for identifier in used if not evidence.is_id(identifier)]
     if 0 < len(strange) < len(used) / 2 and any(map(case_ids.is_barcode, used)):
         notes.append(
-            f"warning: {len(strange)} ids are no barcodes as the others are, and count as cases: {some(strange)}; remove them "
+            f"warning: {len(strange)} ids are not barcodes like the others, and count as cases: {some(strange)}; remove them "
             "from the table if they are none"
         )
 

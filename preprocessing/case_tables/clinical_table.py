@@ -1,4 +1,4 @@
-"""Clinical tables: brought to one row per case, whichever way round they are."""
+"""Clinical tables, in either orientation: brought to one row per case."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -124,7 +124,7 @@ def gene_columns(
 def _require_names(path: Path, frame: pd.DataFrame, genes: list[str], kept: Collection[str]) -> None:
     if dated := [name for name in genes if DATED_GENE.fullmatch(name) and name not in kept]:
         raise InputError(
-            f"{path}: {len(dated)} genes are called like dates ({some(dated)}): {FROM_DATES}, "
+            f"{path}: {len(dated)} genes have names like dates ({some(dated)}): {FROM_DATES}, "
             "and no gene set or trained model would find them; correct the names, leave the genes out with omics.ignore, "
             "or keep them as they are with omics.keep"
         )
@@ -145,7 +145,7 @@ def _require_names(path: Path, frame: pd.DataFrame, genes: list[str], kept: Coll
 
 
 def _without_unnamed(genes: list[str], kept: Collection[str], notes: list[str]) -> list[str]:
-    """The features without those that carry no gene name among many that do: labels and scores rather than genes."""
+    """The features without those that have no gene name among many that do: labels and scores rather than genes."""
     known = [name for name in genes if name in kept or is_gene_name(name)]
     unknown = sorted(set(genes) - set(known), key=genes.index)
     if len(known) < max(ENOUGH_GENES, len(genes) / 2):
@@ -153,12 +153,12 @@ def _without_unnamed(genes: list[str], kept: Collection[str], notes: list[str]) 
     few = len(unknown) <= max(min(FEW_UNNAMED, MOST_UNNAMED_SHARE * len(genes)), FEW_UNNAMED_SHARE * len(genes))
     if unknown and few:
         notes.append(
-            f"warning: {len(unknown)} columns carry no gene name among {len(known)} that do, and are left out: "
+            f"warning: {len(unknown)} columns have no gene name among {len(known)} that do, and are left out: "
             f"{', '.join(unknown[:LISTED])}{', …' if len(unknown) > LISTED else ''}; omics.keep keeps those that are genes"
         )
         return [name for name in genes if name not in set(unknown)]
     if unknown:
-        notes.append(f"{len(unknown)} of {len(genes)} features carry no known gene name: {some(unknown)}")
+        notes.append(f"{len(unknown)} of {len(genes)} features have no known gene name: {some(unknown)}")
     return genes
 
 
@@ -173,9 +173,7 @@ def _row_counters(frame: pd.DataFrame) -> list[str]:
 
 def _warn_of_names(genes: list[str], notes: list[str]) -> None:
     if are_integers(genes):
-        notes.append(
-            f"warning: the genes are called by bare integers ({some(genes)}), read as Entrez ids; check that they are"
-        )
+        notes.append(f"warning: gene names are bare integers ({some(genes)}), read as Entrez ids; check that they are")
     every = set(genes)
     if again := [name for name in genes if (found := _RENAMED_GENE.fullmatch(name)) and found[1] in every]:
         notes.append(
@@ -185,7 +183,7 @@ def _warn_of_names(genes: list[str], notes: list[str]) -> None:
     odd = [name for name in genes if _ODD_GENE.fullmatch(name)]
     if 0 < len(odd) < len(genes) / 2:
         notes.append(
-            f"warning: {len(odd)} columns are read as genes, though their names are unlike any gene's: {some(odd)}; leave "
+            f"warning: {len(odd)} columns are read as genes, though their names are unlike those of genes: {some(odd)}; leave "
             "them out with omics.ignore if they are none"
         )
 

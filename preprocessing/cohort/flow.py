@@ -1,4 +1,4 @@
-"""What becomes of the cases, task by task: used, without a label, left out, each by reason with counts."""
+"""The flow of cases, task by task: used, without a label, left out, with counts by reason."""
 
 from collections import Counter
 from collections.abc import Collection

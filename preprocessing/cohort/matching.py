@@ -37,13 +37,13 @@ def match_cases(slide_cases: Collection[str], table_cases: Collection[str]) -> t
     if matched:
         pairs = some(f"{slide} as {table}" for slide, table in sorted(matched.items()))
         notes.append(
-            f"{len(matched)} cases of slides are spelt in the tables with other capitals: {pairs}; they are one case"
+            f"{len(matched)} cases of slides are capitalised differently in the tables: {pairs}; they are treated as one case"
         )
     similar = _similar(lone_slides - matched.keys(), lone_tables - set(matched.values()))
     if similar:
         pairs = some(f"{slide} ({table}?)" for slide, table in sorted(similar.items()))
         notes.append(
-            f"warning: {len(similar)} cases of slides are in no table, but the tables have similar names: {pairs}; if they are "
+            f"warning: {len(similar)} cases of slides are missing from the tables, which have similar ids: {pairs}; if they are "
             "the same, write them alike, or give a manifest with a case_id column"
         )
     return matched, notes

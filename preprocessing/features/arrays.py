@@ -61,12 +61,12 @@ class Layout:
 
     @property
     def n_chunks(self) -> int:
-        """How many chunks hold the rows."""
+        """Number of chunks."""
         return math.ceil(self.shape[0] / self.chunk_rows)
 
     @property
     def chunk_shape(self) -> tuple[int, ...]:
-        """Of every chunk: the last one is filled up."""
+        """Shape of every chunk; the last one is padded."""
         return self.chunk_rows, *self.shape[1:]
 
     @property

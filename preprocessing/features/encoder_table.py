@@ -352,7 +352,7 @@ ENCODERS = Registry(
 
 
 def find_encoder(name: str) -> str | None:
-    """Return the table's name of an encoder that people and tools spell in other ways ("UNI", "MahmoodLab/UNI2-h"); else None."""
+    """Return the name in the table of an encoder in another spelling ("UNI", "MahmoodLab/UNI2-h"); else None."""
     is_source = ":" in name  # hf-hub:…, local-dir:… name a repository or folder that is used as it is
     return name if name in ENCODERS else None if is_source else _SPELLINGS.get(_spelling(name))
 

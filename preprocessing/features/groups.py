@@ -191,9 +191,9 @@ class GroupStore:
         """The reason why files are missing or truncated, which Zarr would silently read as zeros."""
         declared, found = attributes.get("content"), self._content(name)
         if found is None:
-            return "is not whole (it has files longer than this program writes)"
+            return "is incomplete (it has files longer than this program writes)"
         if declared != found:
-            return f"is not whole (files and bytes: {_counts(declared)} written, {_counts(found)} found)"
+            return f"is incomplete (files and bytes: {_counts(declared)} written, {_counts(found)} found)"
         return None
 
     def read(self, name: str, arrays: tuple[str, ...]) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -353,7 +353,7 @@ class GroupStore:
         return not self._files.cat_file(f"{self._root}/zarr.json", start=0, end=MAX_ATTRIBUTE_BYTES).strip(b"\0")
 
     def _read_attributes(self, path: str) -> dict[str, Any] | None:
-        """As they stand in a zarr.json, whatever they are; None where there are none or they cannot be understood."""
+        """Attributes of a zarr.json as they are; None where there are none or they cannot be parsed."""
         attributes = self._read_group(path).get("attributes")
         return attributes if isinstance(attributes, dict) else None
 
@@ -435,11 +435,11 @@ def describe(name: str, attributes: Mapping[str, Any] | None) -> str:
 
 
 def remedy(attributes: Mapping[str, Any] | None, *, at_once: bool = False) -> str:
-    """What to do about a group that does not count; `at_once`: in a run that looks for it, and has not read it yet."""
+    """The remedy for a group that is not usable; `at_once`: in a run that looks for it, and has not read it yet."""
     encoder = (attributes or {}).get("encoder")
     if isinstance(encoder, Mapping) and encoder.get("imported_from"):
         return f"import it again from its {encoder['imported_from']} file"
-    return "it is made anew" if at_once else "run again, and it is made anew"
+    return "it is recomputed" if at_once else "run again, and it is recomputed"
 
 
 def _counts(content: Any) -> str:

@@ -42,5 +42,5 @@ def _name(slide_id: str, mark: str) -> str:
 
 
 def safe_name(slide_id: str) -> str:
-    """What of a slide id can stand in the name of a file."""
+    """The slide id with other characters than letters, digits, _ and - replaced, at most 100 characters."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", slide_id)[:100]

@@ -46,12 +46,12 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Its path in the store."""
+        """Path of the entry in the store."""
         return f"{self.kind}/{self.key}"
 
     @property
     def is_temporary(self) -> bool:
-        """Whether it is what a process writes, or had begun to write."""
+        """Whether a process is writing it, or crashed while writing it."""
         return self.kind in TEMPORARIES
 
     @property

@@ -84,7 +84,7 @@ def precomputed_recipe(slides: Iterable[Slide], store: FeatureStore) -> Precompu
     for slide in slides:
         metadata = store.describe_features(slide.features)
         if metadata is None:
-            raise InputError(f"store {store.place}: {slide.features} is not whole any more; make it again")
+            raise InputError(f"store {store.place}: {slide.features} is no longer complete; import it again")
         stain = metadata.get("stain")
         recipe = PrecomputedRecipe(
             TileConfig(**metadata["recipe"]), metadata["encoder"], (stain["method"], stain["target"]) if stain else None

@@ -30,7 +30,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """Of a table or weight file: all its bytes."""
+    """Fingerprint of a table or weight file: of all its bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
@@ -50,7 +50,7 @@ def folder_digests(folder: Path, *, without: str) -> dict[str, str]:
 
 
 def slide_fingerprint(path: Path, hashed: str = "sampled") -> str:
-    """Of a slide: its length and 32 evenly spread samples of 16 KiB, both ends among them; or all its bytes.
+    """Fingerprint of a slide: of its length and 32 evenly spread samples of 16 KiB, both ends among them; or all its bytes.
 
     A slide that was moved, copied or touched keeps its fingerprint; a slide that was scanned again or cut off does not. One
     of which bytes between the samples were changed in place does only where all are hashed. Of what lies beside the file (the
@@ -87,7 +87,7 @@ def _companions(path: Path) -> list[Path]:
 
 
 def weights_fingerprint(state: Mapping[str, "Tensor"]) -> str:
-    """Of a model's weights: names, dtypes, shapes and every byte."""
+    """Fingerprint of a model's weights: of names, dtypes, shapes and every byte."""
     import torch
 
     digest = hashlib.sha256()

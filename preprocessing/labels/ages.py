@@ -54,7 +54,7 @@ def _checked(table: LabelTable, name: str, column: AgeColumn) -> pd.Series:
     years, unit = _in_years(numbers, column)
     if unit != "years" and column.unit is None:
         table.notes.append(
-            f"warning: {table.source}: age: column {name} names no unit; {unit} are assumed, since the median is "
+            f"warning: {table.source}: age: column {name} has no unit; {unit} are assumed, since the median is "
             f"{numbers.median():g}; call it age_{unit}"
         )
     elif unit != "years":

@@ -70,7 +70,9 @@ class LabelTable:
         """
         passed = ", ".join(name if n is None else f"{name} (differs in {n} cases)" for name, n in others.items())
         doubt = f"warning: {self.source}: " if any(others.values()) else ""
-        self.notes.append(f"{doubt}{label}: column {chosen}" + (f"; also there, not used: {passed}" if others else ""))
+        self.notes.append(
+            f"{doubt}{label}: column {chosen}" + (f"; also present, not used: {passed}" if others else "")
+        )
 
     def _differing(self, one: str, other: str, read: Callable[[str], Any]) -> int:
         both = self.frame[[one, other]].map(lambda value: read(text_of(value)), na_action="ignore").dropna()

@@ -104,7 +104,7 @@ def _subtype(table: LabelTable) -> pd.Series | None:
     changed = values[(values != unified).fillna(False)].unique()
     if len(changed):
         spellings = "; ".join(f"{value} as {frequent[_spelling(value)]}" for value in sorted(changed))
-        table.notes.append(f"warning: {table.source}: subtype: spellings of one subtype are read as one: {spellings}")
+        table.notes.append(f"warning: {table.source}: subtype: spellings of one subtype are merged: {spellings}")
     return unified
 
 
@@ -116,7 +116,7 @@ def _sex(table: LabelTable) -> pd.Series | None:
     for name in table.named(SEX):
         if not _states_sex(plain_name(name), table.frame[name]):
             table.notes.append(
-                f"warning: {table.source}: is_female: {name} has 0 and 1 without saying which is female: not used; call it "
+                f"warning: {table.source}: is_female: {name} is coded 0/1 without stating which is female: not used; call it "
                 "is_female or is_male"
             )
     column = table.first(SEX, "is_female", accept=_states_sex)

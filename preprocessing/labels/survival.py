@@ -174,7 +174,7 @@ def _guessed_months(table: LabelTable, name: str, column: SurvivalColumn) -> pd.
     else:
         unit, ground = ("days" if longest > LONGEST_MONTHS else "months"), "judged by the longest"
     table.notes.append(
-        f"warning: {table.source}: survival_months: column {name} names no unit; {unit} are assumed, {ground} (the longest is "
+        f"warning: {table.source}: survival_months: column {name} has no unit; {unit} are assumed, {ground} (the longest is "
         f"{longest:g}); call it survival_{unit}, or survival_{'months' if unit == 'days' else 'days'} if that is wrong"
     )
     return _in_months(table, name, unit, guessed=True)

@@ -15,7 +15,7 @@ NOTABLE_UPSAMPLING = 1.02  # nominal 20x scanners differ by as much, with 0.50 t
 
 @dataclass(frozen=True)
 class SlideOptions:
-    """What the user requests of slides.
+    """The user's selection of slides.
 
     Attributes:
         kind: "DX", diagnostic slides of TCGA only, or "all".

@@ -82,7 +82,7 @@ def _require_weights(config: GrandqcConfig) -> Path:
 
 @lru_cache(maxsize=8)
 def _fingerprint(path: Path, _modified_ns: int, _bytes: int) -> str:
-    """Of the file, read again only when it was changed: the recipe is needed for every slide."""
+    """Fingerprint of the file, which is read again only after a change, since every slide needs the recipe."""
     return file_fingerprint(path)
 
 

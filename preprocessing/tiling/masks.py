@@ -8,6 +8,7 @@ SLIDE is the slide's id or, where no file has that name, the stem of the slide's
 
 import os
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def mask_origin(slide: Slide, folder: Path | None) -> dict[str, str] | None:
 
 
 def read_mask(
-    slide: Slide, folder: Path, shape: tuple[int, int], *, corner_px: tuple[int, int]
+    slide: Slide, folder: Path, shape: tuple[int, int], *, corner_px: tuple[int, int], values: Collection[int] = ()
 ) -> Bool[np.ndarray, "h w"]:
     """Return the tissue of the whole slide according to the user's mask.
 
@@ -55,6 +56,7 @@ def read_mask(
         folder: the folder of masks.
         shape: height and width of the returned mask. A pixel is tissue if its centre is.
         corner_px: origin of the outlines' coordinates, level-0 pixels (x, y) of the slide.
+        values: pixel values of an image that are tissue; empty: every value other than 0.
 
     Returns:
         Boolean mask of that shape, True where there is tissue.
@@ -67,7 +69,7 @@ def read_mask(
         if path.name.endswith(OUTLINE_SUFFIXES):
             mask = _rasterise(read_outlines(path), slide.size_px, shape, corner_px)
         else:
-            mask = _sample(_read_image(path, shape), slide.size_px, shape)
+            mask = _tissue_of(_sample(_read_image(path, shape), slide.size_px, shape), values)
     except MaskError as error:
         raise SlideError(f"tissue mask {path}: {error}") from None
     if not mask.any():
@@ -199,8 +201,8 @@ def _too_large(size: str) -> str:
     return f"{size} pixels; save it with at most 8192 × 8192: pixels of a few µm are fine enough"
 
 
-def _sample(image: np.ndarray, size_px: tuple[int, int], shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """Whether the image is neither zero nor transparent at the centre of each pixel of the mask."""
+def _sample(image: np.ndarray, size_px: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+    """The pixels of the image at the centre of each pixel of the mask."""
     height, width = image.shape[:2]
     aspect, expected = width / height, size_px[0] / size_px[1]
     if abs(aspect / expected - 1) > ASPECT_TOLERANCE:
@@ -210,8 +212,24 @@ def _sample(image: np.ndarray, size_px: tuple[int, int], shape: tuple[int, int])
         )
     rows = ((np.arange(shape[0]) + 0.5) * height / shape[0]).astype(int)
     columns = ((np.arange(shape[1]) + 0.5) * width / shape[1]).astype(int)
-    pixels = image[np.ix_(rows, columns)]
+    return image[np.ix_(rows, columns)]
+
+
+def _tissue_of(pixels: np.ndarray, values: Collection[int]) -> Bool[np.ndarray, "h w"]:
+    """Where pixels have one of the values; without values, where they are neither zero nor transparent."""
+    if values:
+        if pixels.ndim != 2:
+            raise MaskError(
+                "it has colours, and tiles.tissue.mask_values are values of one channel; save its classes as grey levels"
+            )
+        return np.isin(pixels, list(values))
     if pixels.ndim == 2:
+        found = np.unique(pixels)
+        if len(found) > 1 and found[0] != 0:
+            raise MaskError(
+                f"no pixel is 0, so that all of it would be tissue; if its values ({some(found)}) are classes, give those of "
+                "tissue with --set tiles.tissue.mask_values=[1]"
+            )
         return pixels != 0
     if pixels.shape[2] in (2, 4):
         return (pixels[..., :-1] != 0).any(2) & (pixels[..., -1] != 0)

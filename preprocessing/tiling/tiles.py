@@ -123,7 +123,7 @@ def _find_tissue(reader: SlideReader, slide: Slide, config: TissueConfig, downsa
         return detect_tissue(reader.thumbnail(downsample), slide.mpp * downsample, config)
     width, height = (max(1, round(side / downsample)) for side in slide.size_px)  # the thumbnail's size
     corner = reader.bounds_px[:2] if config.outline_origin == "scan" else (0, 0)
-    return read_mask(slide, config.masks, (height, width), corner_px=corner)
+    return read_mask(slide, config.masks, (height, width), corner_px=corner, values=config.mask_values)
 
 
 def _lay_grid(reader: SlideReader, slide: Slide, config: TileConfig, mask: Bool[np.ndarray, "h w"]) -> TileGrid:

@@ -71,6 +71,11 @@ class TissueConfig(Settings):
         "scan",
         description="origin of the masks' outlines: scan, the corner of the scanned area, as in QuPath; slide, that of the file",
     )
+    mask_values: tuple[int, ...] = Field(
+        (),
+        description="pixel values of mask images that are tissue, where they hold classes, as those of GrandQC and HistoQC; "
+        "default: every value other than 0",
+    )
     mpp: float = Field(8.0, gt=0, description="resolution of the tissue mask, µm per pixel")
     detector: str = Field("colour", description="tissue detector: colour, tiatoolbox or grandqc")
     settings: SerializeAsAny[Settings] = Field(
@@ -121,9 +126,11 @@ def tissue_recipe(config: TissueConfig) -> dict[str, Any]:
     detector, settings = (
         (DETECTORS["colour"], ColourConfig()) if by_mask else (DETECTORS[config.detector], config.settings)
     )
+    values = {"mask_values": sorted(set(config.mask_values))} if by_mask and config.mask_values else {}
     return {
         "outline_origin": config.outline_origin if by_mask else "scan",
         "mpp": config.mpp,
+        **values,
         **detector.recipe(settings),
     }
 

@@ -1,4 +1,4 @@
-"""What is finished and is not what was written is made anew, by the same command, and the predictions are the same."""
+"""What is finished and is not what was written is recomputed by the same command, and the predictions are the same."""
 
 import shutil
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_features_with_a_flipped_bit_end_a_run_that_reads_them_and_the_next_make
     error = " ".join(capsys.readouterr().err.split())
     assert f"features/{group.name} (slide " in error
     assert "is damaged: array features: chunk c/0/0 cannot be unpacked" in error
-    assert "run again, and it is made anew" in error
+    assert "run again, and it is recomputed" in error
     assert repeat() == 0
     status = pd.read_csv(tmp_path / "run" / "slides.csv").set_index("features")["status"]
     assert status.pop(group.name) == "done"
@@ -72,7 +72,7 @@ def test_groups_that_were_exchanged_are_made_anew_at_once(repeat, undamaged, tmp
     assert repeat() == 0
     error = " ".join(capsys.readouterr().err.split())
     assert f"features/{one.name} (slide " in error
-    assert "under another name; it is made anew" in error
+    assert "under another name; it is recomputed" in error
     assert_same_results(tmp_path / "run", undamaged / "run")
 
 
@@ -137,7 +137,7 @@ def test_rows_of_an_earlier_call_that_were_changed_or_lost_are_made_anew(
     shutil.copytree(new_cohort, tmp_path / "run")
     harm(tmp_path / "run" / table)
     assert predicted(tmp_path / "run") == 0
-    assert harm is Path.unlink or "made anew" in " ".join(capsys.readouterr().err.split())
+    assert harm is Path.unlink or "recomputed" in " ".join(capsys.readouterr().err.split())
     for name in TABLES:
         ours, theirs = (pd.read_csv(one / name).drop(columns="checksum") for one in (tmp_path / "run", new_cohort))
         keys = [key for key in ("case_id", "slide_id", "baseline") if key in ours]

@@ -7,6 +7,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from pipeline.run.explanation_file import write_explanation
 from pipeline.run.finished import read_run
 from preprocessing.io.errors import InputError
 from workflows.report import write_report
+from workflows.report.page import alerts
 from workflows.report.plain import phrasing
 from workflows.report.sections import flow
 from workflows.run_pipeline import main
@@ -139,7 +141,7 @@ def test_the_numbers_of_the_page_are_those_of_metrics_json(finished):
     for task in ("grade", "subtype"):
         covered, size = (known[f"tasks/{task}/prediction_sets/{name}"] for name in ("coverage", "mean_size"))
         assert f"observed coverage {covered['value']:.3f} " in page
-        assert f"mean set size {size['value']:.3f} " in page
+        assert f"mean set size {size['value']:.3f}" in page
     redundant = {
         path for path in pooled if "/by_modality/both/" in path or "/prediction_sets/" in path
     }  # every case has both: the model itself
@@ -517,3 +519,20 @@ def test_a_run_folder_of_another_version_is_refused(tmp_path):
         InputError, match=r"run\.json has format 1, this version reads 4; use the version that wrote it"
     ):
         read_run(tmp_path)
+
+
+def test_slides_that_were_enlarged_are_an_alert_with_the_factor():
+    slides = pd.DataFrame(
+        {
+            "slide_id": list("abcd"),
+            "status": ["done", "done", "reused", "failed"],
+            "upsampling": [1.0, 1.01, 1.2, 2.0],
+        }
+    )
+    run = SimpleNamespace(record={}, slides=slides)
+    assert [alert.text for alert in alerts(run)][1] == (
+        "1 slide is coarser than the tiles and is enlarged, up to 1.20 times: features of enlarged pixels differ from those of a "
+        "finer scan."
+    )
+    assert len(alerts(SimpleNamespace(record={}, slides=slides.head(2)))) == 0
+    assert len(alerts(SimpleNamespace(record={}, slides=slides.head(2).drop(columns="upsampling")))) == 0

@@ -168,6 +168,23 @@ def test_a_cohort_on_another_scale_is_reported_in_console_report_and_metrics(
     assert alert < page.index(f'id="task-{TASK}"')
 
 
+@pytest.mark.parametrize("layout", ["other order", "genes in rows"])
+def test_genes_are_matched_by_name_whatever_their_order_and_side(new_cases, predict, tmp_path, layout):
+    def permuted(table):
+        order = np.random.default_rng(1).permutation(table.columns[1:])
+        return table[[*order, "case_id"]].iloc[::-1]
+
+    def in_rows(table):
+        turned = table.drop(columns=table.columns.intersection([*LABELS, "age", "is_female"])).set_index("case_id").T
+        return turned.sample(frac=1, random_state=0).reset_index(names="Gene_Name")
+
+    expected = read(predict("none", new_cases / "genes.csv", "--baselines", "none", out="as trained"))
+    changed_table = changed(new_cases, tmp_path, permuted if layout == "other order" else in_rows)
+    found = read(predict("none", changed_table, "--baselines", "none"))
+    assert found["case_id"].tolist() == expected["case_id"].tolist()
+    np.testing.assert_allclose(found[PROBABILITIES], expected[PROBABILITIES], rtol=FLOAT32, atol=FLOAT32)
+
+
 def test_genes_missing_by_thirds(new_cases, predict, tmp_path):
     third = predict(new_cases / "slides", changed(new_cases, tmp_path, without_genes(1 / 3)), "--baselines", "none")
     table = read(third)
@@ -522,7 +539,7 @@ def test_features_that_are_damaged_while_the_run_is_on_end_it_with_a_message(
 
     monkeypatch.setattr(prediction, "prepare_cohort", damaged)
     predict(new_cases / "slides", new_cases / "genes.csv", store=store, code=1)
-    assert re.search(r"is not whole \(.*\); run again, and it is made anew", capsys.readouterr().err)
+    assert re.search(r"is incomplete \(.*\); run again, and it is recomputed", capsys.readouterr().err)
 
 
 def test_a_model_of_imported_features_takes_such_features_and_no_slides(

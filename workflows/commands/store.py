@@ -64,7 +64,7 @@ def ls(store: "FeatureStore", arguments: argparse.Namespace) -> int:
 
 
 def check(store: "FeatureStore", arguments: argparse.Namespace) -> int:
-    """Print what is not whole; the exit code is 0 only if nothing is damaged. A deep check adds missing checksums."""
+    """Print what is incomplete; the exit code is 0 only if nothing is damaged. A deep check adds missing checksums."""
     from pipeline.terminal.logs import print_line
     from preprocessing.features.maintenance import WASTE, add_checksums, entries
 

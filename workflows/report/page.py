@@ -9,6 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.run.finished import FinishedRun
+from preprocessing.slides.selection import NOTABLE_UPSAMPLING
 from workflows.report.charts import gene_groups
 from workflows.report.plain import phrasing
 from workflows.report.plain.answers import GLOSSARY, SMALL_COHORT
@@ -92,12 +93,29 @@ def alerts(run: FinishedRun) -> list[Alert]:
         found.append(
             Alert(f"{_slides(len(failed))} of {len(run.slides)} failed; see the reasons in the slide table.", "#slides")
         )
+    if upsampled := _upsampled(run):
+        found.append(Alert(upsampled, "#slides"))
     no_thumbnail = set(run.record.get("thumbnails_failed", ())).difference(failed["slide_id"] if len(failed) else ())
     if no_thumbnail:
         found.append(
             Alert(f"{_slides(len(no_thumbnail))} without thumbnail; see the reasons in the slide table.", "#slides")
         )
     return found
+
+
+def _upsampled(run: FinishedRun) -> str:
+    """How many slides are coarser than the tiles, and by how much; "" where none is."""
+    if "upsampling" not in run.slides:
+        return ""
+    factors = run.slides.loc[run.slides["status"] != "failed", "upsampling"]
+    coarse = factors[factors > NOTABLE_UPSAMPLING]
+    if not len(coarse):
+        return ""
+    verb = "is" if len(coarse) == 1 else "are"
+    return (
+        f"{_slides(len(coarse))} {verb} coarser than the tiles and {verb} enlarged, up to {coarse.max():.2f} times: features of "
+        "enlarged pixels differ from those of a finer scan."
+    )
 
 
 def _slides(n: int) -> str:

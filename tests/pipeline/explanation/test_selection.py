@@ -1,3 +1,6 @@
+from pathlib import Path
+from types import SimpleNamespace
+
 import pandas as pd
 
 from pipeline.explanation.selection import ExplainingModel, TaskPredictions
@@ -17,3 +20,18 @@ def test_each_fold_explains_its_test_cases_by_its_training_cases(tmp_path):
         "b": ExplainingModel(tmp_path / "fold_1" / "model", ("a", "c")),
     }
     assert predictions.final == ExplainingModel(tmp_path / "final" / "model", ("a", "b", "c"))
+
+
+def test_a_new_cohort_is_explained_by_the_first_member_with_the_predicted_cases_as_donors():
+    predictor = SimpleNamespace(
+        definition=TASKS["grade"],
+        model_name="umeml",
+        members=["one", "two"],
+        member_folders=[Path("/m/fold_0"), Path("/m/fold_1")],
+    )
+    members = [SimpleNamespace(data=SimpleNamespace(rows=rows)) for rows in ({"a": 0, "b": 1, "c": 2}, {"c": 0})]
+    predictions = pd.DataFrame({"case_id": ["b", "a", "d"]})
+    found = TaskPredictions.of_predictor(predictor, members, predictions)
+    assert found.final == ExplainingModel(Path("/m/fold_0"), ("a", "b"))
+    assert (found.task, found.model, found.n_models, found.predictions is predictions) == ("grade", "umeml", 2, True)
+    assert found.model_of("a") == found.final

@@ -75,7 +75,7 @@ def test_a_table_that_is_none_is_made_anew(path, content, caplog):
     path.write_bytes(content)
     assert PreviousTable(path, KEYS).pending({"grade": {"a": "y"}}) == {"grade": ["a"]}
     assert "predictions.csv is damaged (" in caplog.text
-    assert "; all its rows are made anew" in caplog.text
+    assert "; all its rows are recomputed" in caplog.text
 
 
 def test_a_flipped_bit_of_any_row_makes_its_case_anew_and_no_other(path, caplog):
@@ -92,7 +92,7 @@ def test_a_flipped_bit_of_any_row_makes_its_case_anew_and_no_other(path, caplog)
         kept = expected.iloc[:0] if rows is None else rows
         pd.testing.assert_frame_equal(kept, expected[expected["case_id"].isin(kept["case_id"])].reset_index(drop=True))
         assert len(kept) < len(expected)
-    assert "rows of 1 cases are not what was written and are made anew: " in caplog.text
+    assert "rows of 1 cases differ from their checksums and are recomputed: " in caplog.text
 
 
 def test_the_rows_of_a_case_count_together(tmp_path):

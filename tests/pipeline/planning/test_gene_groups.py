@@ -56,4 +56,4 @@ def test_what_is_wrong_is_reported_before_anything_is_computed(config, omics):
 def test_subspaces_that_no_model_asks_for_are_reported(config, omics, caplog):
     with caplog.at_level(logging.WARNING):
         check_gene_groups(config(tumour_genes="Mitotic", microenvironment_genes="Immune"), omics)
-    assert "--tumour-genes and --microenvironment-genes: no model of this run is built upon them" in caplog.text
+    assert "--tumour-genes and --microenvironment-genes: no model of this run uses them" in caplog.text

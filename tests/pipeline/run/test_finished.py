@@ -49,3 +49,13 @@ def test_a_damaged_record_is_refused(run, text):
 def test_a_record_whose_hashes_are_no_hashes_ends_in_no_traceback(run, files):
     (run / "run.json").write_text(json.dumps({"format": FORMAT, "files": files}))
     assert read_run(run).folder == run
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"\xff\xfe", b"slides: [", bytes(40), b"slides: a\ngenet: b\ntiles: {}\n"]
+)
+def test_a_configuration_that_is_not_whole_is_refused_and_one_that_is_missing_is_empty(run, content):
+    assert read_run(run).config == {}
+    (run / "config.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=r"config\.yaml is damaged .*; repeat the command of the run"):
+        _ = read_run(run).config

@@ -76,7 +76,7 @@ def test_a_sums_row_or_a_footnote_among_barcodes_is_warned_of(write):
     text = "case_id,EGFR,grade\nTCGA-06-0125,1,2\nTCGA-06-0130,3,2\nTCGA-06-0131,3,2\n{},7,2\n"
     for table in (read_genes(write(text.format("Sources"))), read_clinical(write(text.format("Sources")))):
         assert any(
-            note.startswith("warning: 1 ids are no barcodes as the others are") and "Sources" in note
+            note.startswith("warning: 1 ids are not barcodes like the others") and "Sources" in note
             for note in table.notes
         )
     for table in (read_genes(write(text.format("Total"))), read_clinical(write(text.format("Total")))):
@@ -103,7 +103,7 @@ def test_a_column_that_counts_the_rows_is_no_gene(write, name):
 def test_columns_that_are_not_called_like_genes_are_warned_of(write):
     table = read_genes(write("case_id,EGFR,MET,C1orf12,lastfu,Cells seen\np1,1,2,3,4,5\np2,3,4,5,6,8\n"))
     (warning,) = [note for note in table.notes if note.startswith("warning")]
-    assert "2 columns are read as genes, though their names are unlike any gene's: lastfu, Cells seen;" in warning
+    assert "2 columns are read as genes, though their names are unlike those of genes: lastfu, Cells seen;" in warning
     lower = read_genes(write("case_id,egfr,met,TP53\np1,1,2,3\n"))  # another's way to write genes
     assert not any(note.startswith("warning") for note in lower.notes)
 

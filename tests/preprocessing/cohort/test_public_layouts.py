@@ -229,7 +229,7 @@ def test_linkedomics_with_ids_that_only_the_other_table_knows(read):
     check_genes(cohort, OTHER)
     check_survival(cohort, OTHER)
     (warning,) = warnings(cohort)
-    assert "overall_survival names no unit; days are assumed, judged by the longest" in warning
+    assert "overall_survival has no unit; days are assumed, judged by the longest" in warning
 
 
 def test_gliovis(read):
@@ -394,7 +394,7 @@ def test_a_sheet_of_a_workbook_and_names_that_excel_turned_into_dates(tmp_path):
     for case, row in zip(OTHER, VALUES.tolist(), strict=True):
         sheet.append([case, *row, 1.5 * row[0]])
     book.save(tmp_path / "s.xlsx")
-    with pytest.raises(InputError, match=r"1 genes are called like dates \(2024-09-02\)"):
+    with pytest.raises(InputError, match=r"1 genes have names like dates \(2024-09-02\)"):
         load_cohort(CohortFiles(genes=tmp_path / "s.xlsx:Expression"))
     options = CohortOptions(tables=TableOptions(ignore=("2024-09-02",)))
     cohort = load_cohort(CohortFiles(genes=tmp_path / "s.xlsx:Expression"), options)

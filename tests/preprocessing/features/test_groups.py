@@ -91,16 +91,16 @@ def test_no_flipped_bit_changes_what_is_read(store, kind, file):
         try:
             found = read(store, "A-k")
         except DamagedError as error:
-            noticed += "run again, and it is made anew" in str(error)
+            noticed += "run again, and it is recomputed" in str(error)
         else:
             assert same(found, before)
     assert noticed >= (40 if "/c/" in file else 10)  # blanks and unused words of a description change nothing
 
 
-def test_a_group_whose_chunk_was_changed_does_not_count_any_more_and_is_made_anew(store):
+def test_a_group_whose_chunk_was_changed_does_not_count_any_more_and_is_recomputed(store):
     flip(Path(store.place, "features/A-k/features/c/0/0"), 8000)
     assert store.has_features("A-k")  # nobody has read it
-    message = r"features/A-k \(slide A\) is damaged: array features: chunk c/0/0 cannot be unpacked .*; run again, and it is made"
+    message = r"features/A-k \(slide A\) is damaged: array features: chunk c/0/0 cannot be unpacked .*; run again, and it is rec"
     with pytest.raises(DamagedError, match=message):
         store.read_features("A-k")
     assert not store.has_features("A-k")
@@ -118,7 +118,7 @@ def test_groups_that_were_exchanged_do_not_count(store, kind, caplog):
         assert not (store.has_tiles if kind == "tiles" else store.has_features)(key)
         with pytest.raises(DamagedError, match=rf"{kind}/{key} .* under another name; run again"):
             READERS[kind](store, key)
-    assert f"{kind}/A-k (slide B) is {kind}/B-k under another name; it is made anew" in caplog.text
+    assert f"{kind}/A-k (slide B) is {kind}/B-k under another name; it is recomputed" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_exchanged_chunks_and_arrays_are_noticed(store, one, other):
     one.rename(aside)
     other.rename(one)
     aside.rename(other)
-    with pytest.raises(DamagedError, match=r"does not have the checksum|is not whole"):
+    with pytest.raises(DamagedError, match=r"does not have the checksum|is incomplete"):
         store.read_features("A-k")
 
 

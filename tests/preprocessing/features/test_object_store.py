@@ -78,7 +78,7 @@ def test_an_object_that_is_lost_is_noticed(store):
     store.write_features("k", make_bag(), {})
     store._files.rm_file(f"{store._root}/features/k/features/c/0/0")
     assert not store.has_features("k")
-    with pytest.raises(SlideError, match=r"features/k is not whole \(.*\); run again"):
+    with pytest.raises(SlideError, match=r"features/k is incomplete \(.*\); run again"):
         store.read_features("k")
 
 

@@ -119,7 +119,7 @@ class TestStore:
     def test_a_part_that_is_not_whole_is_not_read(self, store):
         store.write_part("k", range(0, 5), make_bag().features)
         (Path(store.place) / "parts" / "k" / "0-5" / "features" / "c" / "0" / "0").unlink()
-        with pytest.raises(SlideError, match="parts/k/0-5 is not whole"):
+        with pytest.raises(SlideError, match="parts/k/0-5 is incomplete"):
             store.read_parts("k", [range(0, 5)])
 
     def test_tiles_and_features_of_one_key_are_two_things(self, store):
@@ -145,7 +145,7 @@ class TestStore:
         else:
             chunk.write_bytes(chunk.read_bytes()[:-7])
         assert not store.has_features("k")
-        with pytest.raises(SlideError, match=r"features/k is not whole \(.*\); run again"):
+        with pytest.raises(SlideError, match=r"features/k is incomplete \(.*\); run again"):
             store.read_features("k")
         store.write_features("k", bag, {})
         assert store.has_features("k")
@@ -329,7 +329,7 @@ ENCODER = {"name": "other", "weights": Path("other.safetensors"), "pooling": "me
     ],
 )
 def test_changes_are_listed_for_every_field(config, changes):
-    elsewhere = {"stain", "outline_origin"}  # the first does not move tiles, the second only outlines: see below
+    elsewhere = {"stain", "outline_origin", "mask_values"}  # the first does not move tiles, the others only with masks
     assert changes.keys() == config.model_fields.keys() - elsewhere
     for name, value in changes.items():
         assert getattr(config(), name) != value, name

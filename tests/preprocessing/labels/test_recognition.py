@@ -172,7 +172,9 @@ def test_a_vital_status_that_says_otherwise_than_the_event_is_warned_of():
     found = labels(survival_months=["5", "6"], event=["1", "0"], vital_status=["Dead", "Dead"])
     assert found.frame["event"].tolist() == [True, False]
     (note,) = (note for note in found.notes if "event: column event" in note)
-    assert note == "warning: clinical.csv: event: column event; also there, not used: vital_status (differs in 1 cases)"
+    assert (
+        note == "warning: clinical.csv: event: column event; also present, not used: vital_status (differs in 1 cases)"
+    )
 
 
 def test_times_in_another_unit_that_report_otherwise_are_warned_of():
@@ -213,7 +215,7 @@ def test_sex():
     assert labels(is_male=[1, 0]).frame["is_female"].tolist() == [False, True]
     coded = labels(sex=[1, 0])
     assert "is_female" not in coded.frame
-    assert any("without saying which is female" in note for note in coded.notes)
+    assert any("without stating which is female" in note for note in coded.notes)
     with pytest.raises(InputError, match='column sex, case p0: "q"'):
         labels(sex=["q"])
 
@@ -222,14 +224,14 @@ def test_the_plainest_name_wins_and_the_others_are_reported():
     found = labels(who2021_grade=[4, 3], grade=[2, 3], subtype_ceccarelli=["a", "b"], subtype=["a", "c"])
     assert found.frame["grade"].tolist() == [2, 3]
     assert found.frame["subtype"].tolist() == ["a", "c"]
-    note = "warning: clinical.csv: grade: column grade; also there, not used: who2021_grade (differs in 1 cases)"
+    note = "warning: clinical.csv: grade: column grade; also present, not used: who2021_grade (differs in 1 cases)"
     assert note in found.notes
 
 
 def test_columns_are_compared_by_what_they_mean():
     found = labels(OS=[1, 0], vital_status=["Dead", "Alive"], grade=["2", "3"], who2021_grade=[4.0, 3.0])
-    assert "event: column OS; also there, not used: vital_status (differs in 0 cases)" in found.notes
-    note = "warning: clinical.csv: grade: column grade; also there, not used: who2021_grade (differs in 1 cases)"
+    assert "event: column OS; also present, not used: vital_status (differs in 0 cases)" in found.notes
+    note = "warning: clinical.csv: grade: column grade; also present, not used: who2021_grade (differs in 1 cases)"
     assert note in found.notes
 
 
@@ -241,7 +243,7 @@ def test_spellings_of_one_subtype_are_read_as_the_most_frequent_one():
     found = labels(subtype=["IDHwt", "idh-wt", "IDHwt", "MGMT+", "MGMT-"])
     assert found.frame["subtype"].tolist() == ["IDHwt", "IDHwt", "IDHwt", "MGMT+", "MGMT-"]
     (warning,) = [note for note in found.notes if note.startswith("warning")]
-    assert warning.endswith("spellings of one subtype are read as one: idh-wt as IDHwt")
+    assert warning.endswith("spellings of one subtype are merged: idh-wt as IDHwt")
     two_columns = labels(subtype=["IDHwt", "IDHmut-codel"], original_subtype=["LGG_idhwt", "IDHmut codel"])
     assert not any("warning" in note for note in two_columns.notes)
 

@@ -282,6 +282,25 @@ class TestPictures:
             with pytest.raises(SlideError, match="it contains no tissue"):
                 read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
 
+    @pytest.mark.parametrize("suffix", ["png", "tif"])
+    def test_classes_of_an_image_are_tissue_where_they_are_named(self, tmp_path, suffix):
+        """As GrandQC writes them: 1 is tissue, 2 to 6 are artefacts, 7 is background, and nothing is 0."""
+        classes = np.full(SHAPE, 7, np.uint8)
+        classes[2:6, 3:9] = 1
+        classes[2:4, 3:5], classes[5, 8] = 2, 6
+        save(tmp_path / f"S1.{suffix}", classes)
+        found = read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0), values=(1,))
+        np.testing.assert_array_equal(found, classes == 1)
+        with_folds = read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0), values=(1, 2))
+        np.testing.assert_array_equal(with_folds, np.isin(classes, [1, 2]))
+        with pytest.raises(
+            SlideError, match=r"no pixel is 0, .* if its values \(1, 2, 6, …\) are classes, .*mask_values=\[1\]"
+        ):
+            read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
+        save(tmp_path / f"S1.{suffix}", np.stack([classes] * 3, axis=-1))
+        with pytest.raises(SlideError, match=r"it has colours, and .*mask_values are values of one channel"):
+            read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0), values=(1,))
+
     def test_colour_and_opacity(self, tmp_path):
         pixels = np.zeros((*SHAPE, 4), np.uint8)
         pixels[:, :6, 3] = 255  # opaque, but black: nothing

@@ -227,6 +227,10 @@ class TestRecipe:
         assert tissue_recipe(TissueConfig(masks=tmp_path, detector="tiatoolbox")) == masks
         assert tissue_recipe(TissueConfig(masks=tmp_path, settings={"min_hole_um2": 1})) == masks
         assert tissue_recipe(TissueConfig(masks=tmp_path, outline_origin="slide")) != masks
+        assert tissue_recipe(TissueConfig(masks=tmp_path, mask_values=(2, 1)))["mask_values"] == [1, 2]
+        assert tissue_recipe(TissueConfig(mask_values=(1,))) == tissue_recipe(
+            TissueConfig()
+        )  # without masks they do not count
         assert tissue_recipe(TissueConfig(masks=tmp_path, mpp=4)) != masks
 
     def test_the_origin_of_outlines_counts_only_where_there_are_some(self):
