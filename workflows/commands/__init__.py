@@ -7,6 +7,7 @@ Command = Callable[[Sequence[str]], int]
 # By name: the module whose `main` runs the command, and what it does.
 COMMANDS = {
     "report": ("workflows.commands.report", "draw the report of a finished run again"),
+    "view": ("workflows.commands.view", "zoom into the slides of a run, with its maps over them"),
     "export": ("workflows.commands.export", "write results of a run in the formats of other tools"),
     "import": ("workflows.commands.import_features", "take over patch features of CLAM, TRIDENT or STAMP"),
     "store": ("workflows.commands.store", "list, check and clean a feature store"),
