@@ -313,6 +313,11 @@ class Task(ABC):
         """Clinical columns that are, define or follow the label: never inputs of the task."""
         return frozenset((*OUTCOME, *self.label_columns, *self.spec.column, *self.spec.excludes))
 
+    @property
+    def related_columns(self) -> frozenset[str]:
+        """Clinical columns from which the label is read, or that define it: no baseline sees them either."""
+        return frozenset((*self.spec.column, *self.spec.excludes)) - frozenset(self.label_columns)
+
     def to_json(self) -> dict[str, Any]:
         """Name, kind and definition as JSON, of which `pipeline.tasks.restore_task` makes the task again."""
         return {"name": self.name, **self.spec.model_dump(mode="json"), "kind": self.kind}
