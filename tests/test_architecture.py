@@ -50,7 +50,7 @@ IN_NAMES = {
 IN_TEXT = {
     "told": 0,
     "tells": 1,
-    "asked": 1,
+    "asked": 0,
     "heard": 0,
     "shown": 5,
     "likeness": 3,

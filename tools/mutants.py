@@ -217,13 +217,13 @@ def is_noticed(root: Path, mutant: Mutant, *, seconds: float) -> str | None:
 
 def _run(root: Path, tests: Sequence[str], seconds: float) -> str | None:
     """Run tests in a fork of this process, which has the libraries loaded; the first that fails, or None."""
-    told = root / "pytest.txt"
+    log = root / "pytest.txt"
     child = os.fork()
     if child == 0:
         os.setsid()
         os.chdir(root)
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))  # the load of the machine does not count
-        output = told.open("w", encoding="utf-8")
+        output = log.open("w", encoding="utf-8")
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
         sys.stdout = sys.stderr = output
@@ -244,7 +244,7 @@ def _run(root: Path, tests: Sequence[str], seconds: float) -> str | None:
         return None
     if os.waitstatus_to_exitcode(state[1]) in (-signal.SIGXCPU, -signal.SIGKILL):
         return "timeout"
-    failed = [line for line in told.read_text(errors="replace").splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed = [line for line in log.read_text(errors="replace").splitlines() if line.startswith(("FAILED", "ERROR"))]
     return failed[0][:160] if failed else "the tests cannot be collected"
 
 

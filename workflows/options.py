@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_inputs(parser)
     _add_tasks(parser)
+    _add_models(parser)
     _add_tables(parser)
     _add_slides(parser)
     _add_training(parser)
@@ -136,7 +137,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("tasks, labels and models").add_argument
+    add = parser.add_argument_group("tasks and labels").add_argument
     add(
         "--task",
         action="append",
@@ -164,7 +165,6 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--defining-features",
-        dest="defining_features",
         metavar="FILE",
         help="CSV of features that define a label, to be left out: feature, and optionally reason and task",
     )
@@ -173,6 +173,10 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let features that define a label predict it, such as IDH1 mutation for the subtype",
     )
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("models and gene groups").add_argument
     add(
         "--model",
         metavar="NAMES",

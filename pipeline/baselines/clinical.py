@@ -184,8 +184,8 @@ def fit_clinical_cox(
 def fit_clinical_logistic(
     train: "pd.DataFrame",
     labels: Int[np.ndarray, " m"],
+    classes: Sequence[str],
     *,
-    n_classes: int,
     covariates: Sequence[str] = CLINICAL_FOR_CLASSES,
     seed: int = 0,
 ) -> ClinicalClasses:
@@ -194,7 +194,7 @@ def fit_clinical_logistic(
     Args:
         train: training cases' clinical columns.
         labels: class numbers.
-        n_classes: K.
+        classes: names of the K classes.
         covariates: the columns to use, where present.
         seed: of the inner folds that choose the penalty.
     """
@@ -202,12 +202,10 @@ def fit_clinical_logistic(
     x = design.of(train)
     if x.shape[1] == 0:
         return ClinicalClasses(
-            design, LinearClasses.failed(n_classes, "no clinical covariate varies among the training cases")
+            design, LinearClasses.failed(len(classes), "no clinical covariate varies among the training cases")
         )
     mean, sd = x.mean(axis=0), x.std(axis=0)
-    linear = fit_logistic(
-        (x - mean) / sd, labels, n_classes=n_classes, seed=seed, directions=np.diag(1 / sd), centre=mean
-    )
+    linear = fit_logistic((x - mean) / sd, labels, classes=classes, seed=seed, directions=np.diag(1 / sd), centre=mean)
     return ClinicalClasses(design, linear)
 
 

@@ -6,6 +6,7 @@ They work on all principal components of the training cases: a ridge solution is
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from pipeline.baselines.predictors import (
     LinearClasses,
     LinearRisk,
     Months,
+    NotConvergedError,
+    best_logistic,
     fit_logistic,
     inner_folds,
     unfit_for_cox,
@@ -47,53 +50,53 @@ def fit_omics_cox(train: Float[np.ndarray, "m g"], time: Months, event: Events, 
     """
     try:
         fitted = omics_risk(train, time, event, seed=seed)
-        held_out = fitted.held_out
+        held_out = fitted.held_out[:, 0]
         slope = ridge_cox(held_out[:, None], time, event, penalty=SLOPE_PENALTY)[0].clip(0)
     except NotConvergedError as failure:
         return LinearRisk.failed(len(train), str(failure))
     return LinearRisk.of(
-        fitted.coefficients, fitted.centre, train_risk=held_out, time=time, event=event, slope=float(slope)
+        fitted.coefficients[0], fitted.centre, train_risk=held_out, time=time, event=event, slope=float(slope)
     )
 
 
 def fit_omics_logistic(
-    train: Float[np.ndarray, "m g"], labels: Int[np.ndarray, " m"], *, n_classes: int, seed: int = 0
+    train: Float[np.ndarray, "m g"], labels: Int[np.ndarray, " m"], classes: Sequence[str], *, seed: int = 0
 ) -> LinearClasses:
     """Multinomial ridge logistic regression on all features, its penalty chosen by inner cross-validated log-loss.
 
     Args:
         train: training cases' features, scaled by training statistics, without missing values.
         labels: class numbers.
-        n_classes: K; a class without training cases gets probability 0.
+        classes: names of the K classes; one without training cases gets probability 0.
         seed: of the inner folds.
     """
     scores, centre, axes = principal_components(train)
     if scores.shape[1] == 0:
-        return LinearClasses.failed(n_classes, "no feature varies among the training cases")
-    return fit_logistic(scores, labels, n_classes=n_classes, seed=seed, directions=axes, centre=centre)
+        return LinearClasses.failed(len(classes), "no feature varies among the training cases")
+    return fit_logistic(scores, labels, classes=classes, seed=seed, directions=axes, centre=centre)
 
 
 @dataclass(frozen=True)
-class OmicsRisk:
-    """A ridge Cox model's log hazard, linear in the features.
+class GeneScores:
+    """Scores that a ridge model gives to cases, linear in their features: a log hazard, or the logits of classes.
 
     Attributes:
-        coefficients: of each feature.
-        centre: mean of each feature over the training cases, whose risk is 0.
-        held_out: risk of each training case, from the inner fold that did not see it.
+        coefficients: of each score and feature.
+        centre: mean of each feature over the training cases, whose scores are 0.
+        held_out: scores of each training case, from the inner fold that did not see it.
     """
 
-    coefficients: Float[np.ndarray, " g"]
+    coefficients: Float[np.ndarray, "s g"]
     centre: Float[np.ndarray, " g"]
-    held_out: Float[np.ndarray, " m"]
+    held_out: Float[np.ndarray, "m s"]
 
-    def of(self, x: Float[np.ndarray, "n g"]) -> Float[np.ndarray, " n"]:
-        """The risk of other cases."""
-        return (x - self.centre) @ self.coefficients
+    def of(self, x: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n s"]:
+        """The scores of other cases."""
+        return (x - self.centre) @ self.coefficients.T
 
 
-def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, seed: int) -> OmicsRisk:
-    """The ridge Cox model behind `fit_omics_cox`.
+def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, seed: int) -> GeneScores:
+    """The one score of the ridge Cox model behind `fit_omics_cox`.
 
     Args:
         train: scaled genes of the m training cases.
@@ -102,7 +105,8 @@ def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, 
         seed: of the inner folds by which the penalty is chosen.
 
     Returns:
-        Coefficients per gene, and the risk of each training case from the inner fold that held it out; higher is worse.
+        Coefficients per gene, (1, g), and the score of each training case from the inner fold that held it out, (m, 1);
+        higher is worse.
 
     Raises:
         NotConvergedError: it cannot be fitted; the message gives the reason.
@@ -115,7 +119,29 @@ def omics_risk(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, 
     best = int(np.nan_to_num(concordances).argmax())
     coefficients = _path(scores, time, event, penalties[: best + 1])[-1]
     logger.debug("ridge Cox: penalty %.3g of %.3g…%.3g", penalties[best], penalties[-1], penalties[0])
-    return OmicsRisk(coefficients @ axes, centre, held_out[best])
+    return GeneScores((coefficients @ axes)[None], centre, held_out[best][:, None])
+
+
+def omics_logits(
+    train: Float[np.ndarray, "m g"], labels: Int[np.ndarray, " m"], classes: Sequence[str], *, seed: int
+) -> GeneScores:
+    """Logits of the classes, less their intercepts, of the model behind `fit_omics_logistic`; of two classes, one logit.
+
+    Raises:
+        NotConvergedError: it cannot be fitted; the message gives the reason.
+    """
+    from sklearn.base import clone
+
+    scores, centre, axes = principal_components(train)
+    if scores.shape[1] == 0:
+        raise NotConvergedError("no feature varies among the training cases")
+    best = best_logistic(scores, labels, classes, seed=seed)
+    held_out = np.zeros((len(scores), len(best.coef_)))
+    for fitted, held in inner_folds(labels, seed):
+        # The penalty counts for as many cases as are fitted: the same stiffness at a smaller size.
+        model = clone(best).set_params(C=best.C * len(scores) / len(fitted)).fit(scores[fitted], labels[fitted])
+        held_out[held] = scores[held] @ model.coef_.T
+    return GeneScores(best.coef_ @ axes, centre, held_out)
 
 
 def principal_components(
@@ -126,10 +152,6 @@ def principal_components(
     left, size, axes = np.linalg.svd(train - mean, full_matrices=False)
     kept = size > size.max(initial=0) * max(train.shape) * np.finfo(float).eps
     return left[:, kept] * size[kept], mean, axes[kept]
-
-
-class NotConvergedError(ArithmeticError):
-    """Newton's method did not reach the maximum of the penalised partial likelihood."""
 
 
 def ridge_cox(

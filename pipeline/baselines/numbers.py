@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL, ClinicalDesign
-from pipeline.baselines.genomic import OmicsRisk, principal_components
+from pipeline.baselines.genomic import GeneScores, principal_components
 from pipeline.baselines.predictors import INNER_FOLDS, PENALTIES, numbers
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def fit_clinical_ridge(
         return ClinicalNumber(design, LinearNumber.failed("no clinical covariate varies among the training cases"))
     mean, sd = x.mean(axis=0), x.std(axis=0)
     fitted = ridge_number((x - mean) / sd, label, seed=seed)
-    return ClinicalNumber(design, LinearNumber(fitted.coefficients / sd, mean, float(label.mean())))
+    return ClinicalNumber(design, LinearNumber(fitted.coefficients[0] / sd, mean, float(label.mean())))
 
 
 def fit_omics_ridge(train: Float[np.ndarray, "m g"], label: Float[np.ndarray, " m"], *, seed: int = 0) -> LinearNumber:
@@ -122,10 +122,10 @@ def fit_omics_ridge(train: Float[np.ndarray, "m g"], label: Float[np.ndarray, " 
     if not (train.std(axis=0) > 0).any():
         return LinearNumber.failed("no feature varies among the training cases")
     fitted = ridge_number(train, label, seed=seed)
-    return LinearNumber(fitted.coefficients, fitted.centre, float(label.mean()))
+    return LinearNumber(fitted.coefficients[0], fitted.centre, float(label.mean()))
 
 
-def ridge_number(train: Float[np.ndarray, "m g"], label: Float[np.ndarray, " m"], *, seed: int) -> OmicsRisk:
+def ridge_number(train: Float[np.ndarray, "m g"], label: Float[np.ndarray, " m"], *, seed: int) -> GeneScores:
     """Ridge regression of a number; the penalty with the least squared error on inner folds.
 
     Returns:
@@ -144,7 +144,7 @@ def ridge_number(train: Float[np.ndarray, "m g"], label: Float[np.ndarray, " m"]
         held_out[:, held] = mean + paths @ (scores[held] - middle).T
     best = int(((held_out - target) ** 2).sum(axis=1).argmin())
     coefficients = _ridge_path(scores, target, penalties[best : best + 1])[0]
-    return OmicsRisk(coefficients @ axes, centre, held_out[best])
+    return GeneScores((coefficients @ axes)[None], centre, held_out[best][:, None])
 
 
 def _ridge_path(

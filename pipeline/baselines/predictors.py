@@ -7,13 +7,16 @@ with a reason.
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,10 @@ MAX_LOGISTIC_STEPS = 5000
 
 Months = Float[np.ndarray, " m"]
 Events = Bool[np.ndarray, " m"]
+
+
+class NotConvergedError(ArithmeticError):
+    """A baseline cannot be fitted to these cases."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +227,7 @@ def fit_logistic(
     x: Float[np.ndarray, "m r"],
     labels: Int[np.ndarray, " m"],
     *,
-    n_classes: int,
+    classes: Sequence[str],
     seed: int,
     directions: Float[np.ndarray, "r g"],
     centre: Float[np.ndarray, " g"],
@@ -230,10 +237,34 @@ def fit_logistic(
     Args:
         x: training cases as the regression sees them: (columns − centre) turned by `directions`.
         labels: class numbers.
-        n_classes: K.
+        classes: names of the K classes.
         seed: of the inner folds.
         directions: of each of the r in the columns: x is (columns − centre) @ directions.T.
         centre: of the columns.
+    """
+    try:
+        best = best_logistic(x, labels, classes, seed=seed)
+    except NotConvergedError as failure:
+        return LinearClasses.failed(len(classes), str(failure))
+    weights, intercepts = best.coef_ @ directions, best.intercept_
+    if len(best.classes_) == 2:  # one logit, that of the second class
+        weights, intercepts = np.vstack([0 * weights, weights]), np.array([0.0, intercepts[0]])
+    return LinearClasses(len(classes), tuple(int(k) for k in best.classes_), weights, intercepts, centre)
+
+
+def best_logistic(
+    x: Float[np.ndarray, "m r"], labels: Int[np.ndarray, " m"], classes: Sequence[str], *, seed: int
+) -> "LogisticRegression":
+    """Scikit-learn's multinomial ridge logistic regression with the penalty of the best inner cross-validated log-loss.
+
+    Args:
+        x: columns of the training cases.
+        labels: class numbers.
+        classes: their names, for messages.
+        seed: of the inner folds.
+
+    Raises:
+        NotConvergedError: it cannot be fitted; the message gives the reason.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -241,8 +272,8 @@ def fit_logistic(
 
     seen, counts = np.unique(labels, return_counts=True)
     if len(seen) < 2 or counts.min() < 2:
-        smallest = f"class number {seen[counts.argmin()]} has {counts.min()} training cases" if len(seen) else "no case"
-        return LinearClasses.failed(n_classes, f"too few training cases in {len(seen)} classes: {smallest}")
+        rarest = f"class {classes[seen[counts.argmin()]]} has {counts.min()} training cases" if len(seen) else "no case"
+        raise NotConvergedError(f"too few training cases in {len(seen)} classes: {rarest}")
     penalties = PENALTIES * (x**2).sum(axis=1).mean()
     search = GridSearchCV(
         LogisticRegression(max_iter=MAX_LOGISTIC_STEPS),
@@ -255,11 +286,8 @@ def fit_logistic(
         search.fit(x, labels)
     best = search.best_estimator_
     if best.n_iter_.max() >= MAX_LOGISTIC_STEPS:
-        return LinearClasses.failed(n_classes, f"the logistic model did not converge in {MAX_LOGISTIC_STEPS} steps")
-    weights, intercepts = best.coef_ @ directions, best.intercept_
-    if len(seen) == 2:  # one logit, that of the second class
-        weights, intercepts = np.vstack([0 * weights, weights]), np.array([0.0, intercepts[0]])
-    return LinearClasses(n_classes, tuple(int(k) for k in seen), weights, intercepts, centre)
+        raise NotConvergedError(f"the logistic model did not converge in {MAX_LOGISTIC_STEPS} steps")
+    return best
 
 
 def fuse_risks(a: SurvivalPrediction, b: SurvivalPrediction) -> SurvivalPrediction:

@@ -31,12 +31,17 @@ PRESETS: Registry[Preset] = Registry(
                     "batch_cases": 1,
                     "lr": 2e-4,
                     "weight_decay": 1e-4,
-                    "warmup_epochs": 1,
+                    "warmup_epochs": 1,  # at 5 %, then a cosine over ten epochs, which ends at 1.9e-5
+                    "schedule": "epoch",
+                    "clip_norm": None,
+                    "loss": {"class_weights": False, "alpha": 0.5},
                     "modality_dropout": 0,
                     "members": 1,
                     "linear": False,
                 },
-                "omics": {"scaling": "minmax", "axes": "genes"},
+                # The authors scale the whole table by one minimum and maximum (minmax-table). Real outliers squeeze that to a
+                # point, which they cannot have meant.
+                "omics": {"scaling": "minmax-gene", "axes": "genes"},
                 "models": {
                     "umeml": {
                         "hidden": 256,
@@ -46,7 +51,12 @@ PRESETS: Registry[Preset] = Registry(
                         "heads": 8,
                         "dropout": 0.25,
                         "attention_dropout": 0.1,
+                        "decoder": True,
+                        "fusion": "concat",
+                        "modularity": True,
                         "gamma": 5,
+                        "alpha": 1,
+                        "beta": 1,
                     }
                 },
             },
@@ -62,11 +72,32 @@ PRESETS: Registry[Preset] = Registry(
                     "lr": 1e-3,
                     "weight_decay": 0.1,
                     "warmup_epochs": 0,
+                    "schedule": "epoch",
+                    "clip_norm": None,
+                    "loss": {"class_weights": True, "alpha": 0},
                     "modality_dropout": 0,
                     "members": 1,
                     "linear": False,
                 },
-                "omics": {"scaling": "minmax", "axes": "genes"},
+                "omics": {"scaling": "minmax-gene", "axes": "genes"},
+                "models": {
+                    "subspace": {
+                        "hidden": 128,
+                        "gene_widths": (64, 48, 32),
+                        "gene_dropout": 0.1,
+                        "heads": 8,
+                        "head_width": 64,
+                        "offset_groups": 8,
+                        "stride": 4,
+                        "kernel": 6,
+                        "reach": 4,
+                        "attention_dropout": 0.1,
+                        "branches": "both",
+                        "attention": "deformable",
+                        "consistency": 0.5,
+                        "coordination": True,
+                    }
+                },
             },
         ),
         "best": Preset(
@@ -76,7 +107,7 @@ PRESETS: Registry[Preset] = Registry(
         "ablation": Preset(
             "UMEML without each of its parts, all without linear logits",
             {
-                "train": {"linear": False},  # which would mask the effect of a part
+                "train": {"linear": False},  # linear logits would mask the effect of a part
                 "variants": {
                     "no modularity": {"modularity": False},
                     "no registers": {"registers": 0},

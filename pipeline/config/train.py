@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from models.loss_config import LossConfig
 from models.settings import Settings
 
 
@@ -20,9 +21,15 @@ class TrainConfig(Settings):
     lr: float = Field(5e-4, gt=0, description="peak learning rate of Adam")
     weight_decay: float = Field(1e-3, ge=0, description="weight decay (L2) of Adam")
     warmup_epochs: float = Field(1, ge=0, description="epochs of linear warm-up, after which the rate decays")
-    clip_norm: float = Field(
-        5.0, gt=0, description="largest norm of the gradient of a step; larger ones are scaled down"
+    schedule: Literal["step", "epoch"] = Field(
+        "step",
+        description="the learning rate rises from 5 % during the warm-up, then falls as a cosine. step: after each step, to 0 "
+        "at the last; epoch: after each epoch, along a cosine as long as all epochs, so that the last ones are not at 0",
     )
+    clip_norm: float | None = Field(
+        5.0, gt=0, description="largest norm of the gradient of a step; larger ones are scaled down; None: none are"
+    )
+    loss: LossConfig = Field(LossConfig(), description="losses of the tasks")
     modality_dropout: float = Field(
         0.1, ge=0, lt=1, description="probability that a case with both modalities is trained without one of them"
     )

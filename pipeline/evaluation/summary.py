@@ -80,5 +80,6 @@ def describe_validation(summary: Mapping[str, Any], pattern: str) -> str:
         return f"not validated: no case of the training run was predicted from {pattern or 'nothing'}"
     if known["value"] is None:
         return f"not validated: {known['reason']}"
-    interval = f" ({known['low']:.3f} to {known['high']:.3f})" if known["low"] is not None else ""
+    reason = f", {known['reason']}" if known["reason"] else ""
+    interval = f" ({known['low']:.3f} to {known['high']:.3f})" if known["low"] is not None else reason
     return f"{known['metric']} {known['value']:.3f}{interval} in {known['n']} cases out of fold"

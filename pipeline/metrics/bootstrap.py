@@ -8,20 +8,22 @@ these cases, not of training (for cross-validated values it is therefore somewha
 2023).
 """
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from pipeline.metrics.small_samples import ENOUGH, LEVEL, SHUFFLES, Ranking, reached, wilson
 
 N_BOOT = 1000
-LEVEL = 0.95
 LEAST_DEFINED = 0.5  # an interval from fewer than half of the resamples would be one of the fortunate ones only
 
 Weights = Float[np.ndarray, "b n"]
 Draws = Float[np.ndarray, " b"]
-Output = TypeVar("Output", bound=Sized)
+Output = TypeVar("Output", np.ndarray, pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,16 @@ class Statistic:
         n: number of cases.
         point: the value on all cases as a library computes it; None: `of` with every case once.
         reason: why the metric cannot be computed on these cases; else None.
+        ranking: of a metric that ranks pairs of cases; else None.
+        share_of: of a metric that is a share of cases, how many they are; else None.
     """
 
     of: Callable[[Weights], Draws]
     n: int
     point: float | None = None
     reason: str | None = None
+    ranking: Ranking | None = None
+    share_of: int | None = None
 
     @property
     def value(self) -> float:
@@ -106,21 +112,47 @@ def undefined(n: int, reason: str) -> Statistic:
 
 
 def measure(statistic: Statistic, weights: Weights) -> Metric:
-    """The statistic's value with the percentile interval of its resamples."""
+    """The statistic's value with the percentile interval of its resamples, wider where there are few cases."""
     if statistic.reason:
         return unavailable(statistic.reason)
-    return _with_interval(statistic.value, statistic.of(weights))
+    if statistic.ranking and (few := statistic.ranking.too_few()):
+        return Metric(statistic.value, reason=few)
+    metric = _with_interval(statistic.value, statistic.of(weights))
+    if metric.value is None or metric.low is None or metric.high is None:
+        return metric
+    low, high = metric.low, metric.high
+    if statistic.ranking:
+        low, high = statistic.ranking.widened(metric.value, low, high)
+    elif statistic.share_of and statistic.share_of < ENOUGH:
+        score = wilson(metric.value, statistic.share_of)
+        low, high = min(low, score[0]), max(high, score[1])
+    if low == high and statistic.n < ENOUGH:
+        return Metric(metric.value, reason=f"no interval: the same in every resample of {statistic.n} cases")
+    return Metric(metric.value, low, high)
 
 
 def ratio_of_sums(numerator: Float[np.ndarray, " n"], denominator: Float[np.ndarray, " n"] | None = None) -> Statistic:
     """Σ wᵢ·numeratorᵢ / Σ wᵢ·denominatorᵢ; without denominators the mean over cases."""
     below = np.ones(len(numerator)) if denominator is None else denominator
-    return Statistic(lambda weights: divide(weights @ numerator, weights @ below), len(numerator))
+    is_share = np.isin(numerator, (0, 1)).all() and np.isin(below, (0, 1)).all()
+    return Statistic(
+        lambda weights: divide(weights @ numerator, weights @ below),
+        len(numerator),
+        share_of=int(below.sum()) if is_share else None,
+    )
 
 
 def ratio_of_pairs(agree: Float[np.ndarray, "n n"], count: Float[np.ndarray, "n n"]) -> Statistic:
-    """Σ wᵢwⱼ·agreeᵢⱼ / Σ wᵢwⱼ·countᵢⱼ: concordance over pairs of cases (i, j). Memory grows with n²."""
-    return Statistic(lambda weights: divide(over_pairs(weights, agree), over_pairs(weights, count)), len(agree))
+    """Σ wᵢwⱼ·agreeᵢⱼ·countᵢⱼ / Σ wᵢwⱼ·countᵢⱼ: concordance over pairs of cases (i, j). Memory grows with n²."""
+    agreed = agree * count
+    return Statistic(lambda weights: divide(over_pairs(weights, agreed), over_pairs(weights, count)), len(agree))
+
+
+def shuffled_ratio(
+    agree: Float[np.ndarray, "n n"], count: Float[np.ndarray, "n n"], order: Int[np.ndarray, " n"]
+) -> float:
+    """The value of `ratio_of_pairs` where case i has the prediction of case order[i]."""
+    return float((agree[np.ix_(order, order)] * count).sum() / count.sum())
 
 
 def over_pairs(weights: Weights, pairs: Float[np.ndarray, "n n"]) -> Draws:
@@ -164,8 +196,39 @@ def paired_difference(
     for name, side in (("first", first), ("second", second)):
         if side.reason:
             return unavailable(f"{name} predictor: {side.reason}")
+    value = first.value - second.value
+    ranking = first.ranking
+    if ranking and (few := ranking.too_few()):
+        return Metric(value, reason=few)
     weights = bootstrap.weights(len(a))
-    return _with_interval(first.value - second.value, first.of(weights) - second.of(weights))
+    metric = _with_interval(value, first.of(weights) - second.of(weights))
+    if metric.low is None or metric.high is None or not ranking or not ranking.is_small:
+        return metric
+    if not metric.low <= 0 <= metric.high:
+        rng = np.random.default_rng(bootstrap.seed)
+        swaps = rng.random((SHUFFLES, len(a))) < 0.5
+        draws = [statistic(_exchanged(a, b, swap)).value - statistic(_exchanged(b, a, swap)).value for swap in swaps]
+        if reached(np.array(draws), value) > 1 - LEVEL:
+            metric = Metric(value, min(metric.low, 0.0), max(metric.high, 0.0))
+    if metric.low == metric.high and not _equal(a, b):
+        return Metric(value, reason=f"no interval: the same in every resample of {len(a)} cases")
+    return metric
+
+
+def _exchanged(a: Output, b: Output, swap: Bool[np.ndarray, " n"]) -> Output:
+    """The first predictor's output, where not swapped, else the second's."""
+    if isinstance(a, pd.DataFrame):
+        shared = [name for name in a if name in b]
+        mine, others = (table[shared].reset_index(drop=True) for table in (a, b))
+        return mine.where(np.broadcast_to(~swap[:, None], mine.shape), others)
+    return np.where(swap.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+
+
+def _equal(a: Output, b: Output) -> bool:
+    if isinstance(a, pd.DataFrame):
+        shared = [name for name in a if name in b]
+        return a[shared].reset_index(drop=True).equals(b[shared].reset_index(drop=True))
+    return np.array_equal(a, b)
 
 
 def _with_interval(value: float, draws: Draws) -> Metric:

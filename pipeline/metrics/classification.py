@@ -23,9 +23,11 @@ from pipeline.metrics.bootstrap import (
     measure,
     ratio_of_pairs,
     ratio_of_sums,
+    shuffled_ratio,
     undefined,
 )
 from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
+from pipeline.metrics.small_samples import Ranking
 
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 4
 
@@ -78,6 +80,10 @@ class ClassificationMetrics(CaseMetrics):
     per_class: dict[str, ClassRates]
     confusion: ConfusionMatrix
 
+    def basis(self) -> str:
+        """Cases, and how many of each class."""
+        return f"{self.n} cases: " + ", ".join(f"{rates.n} of class {name}" for name, rates in self.per_class.items())
+
 
 def accuracy(labels: Labels, predicted: Labels) -> Statistic:
     """The share of cases whose class is the predicted one."""
@@ -86,7 +92,7 @@ def accuracy(labels: Labels, predicted: Labels) -> Statistic:
     return replace(ratio_of_sums((labels == predicted).astype(float)), point=float(accuracy_score(labels, predicted)))
 
 
-def balanced_accuracy(labels: Labels, predicted: Labels, n_classes: int) -> Statistic:
+def balanced_accuracy(labels: Labels, predicted: Labels, classes: Sequence[str]) -> Statistic:
     """The mean of the classes' sensitivities; 1 / n_classes is chance. None if a class has no case."""
 
     def mean_recall(table: Float[np.ndarray, "b k k"]) -> Draws:
@@ -94,10 +100,10 @@ def balanced_accuracy(labels: Labels, predicted: Labels, n_classes: int) -> Stat
 
     from sklearn.metrics import balanced_accuracy_score
 
-    return _of_confusion(labels, predicted, n_classes, mean_recall, balanced_accuracy_score)
+    return _of_confusion(labels, predicted, classes, mean_recall, balanced_accuracy_score)
 
 
-def macro_f1(labels: Labels, predicted: Labels, n_classes: int) -> Statistic:
+def macro_f1(labels: Labels, predicted: Labels, classes: Sequence[str]) -> Statistic:
     """The mean over classes of 2TP / (2TP + FP + FN). None if a class has no case."""
 
     def mean_f1(table: Float[np.ndarray, "b k k"]) -> Draws:
@@ -107,28 +113,45 @@ def macro_f1(labels: Labels, predicted: Labels, n_classes: int) -> Statistic:
 
     from sklearn.metrics import f1_score
 
-    library = partial(f1_score, labels=np.arange(n_classes), average="macro", zero_division=0)
-    return _of_confusion(labels, predicted, n_classes, mean_f1, library)
+    library = partial(f1_score, labels=np.arange(len(classes)), average="macro", zero_division=0)
+    return _of_confusion(labels, predicted, classes, mean_f1, library)
 
 
-def macro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.ndarray, " n"] | None = None) -> Statistic:
+def macro_auc(
+    labels: Labels,
+    probabilities: Probabilities,
+    classes: Sequence[str],
+    *,
+    folds: Int[np.ndarray, " n"] | None = None,
+) -> Statistic:
     """The mean over classes of the one-vs-rest area under the ROC curve; 0.5 is chance. Equal probabilities count half.
 
     Args:
         labels: class numbers.
         probabilities: of the classes.
+        classes: their names.
         folds: compare pairs of cases of one fold only; None: all pairs.
     """
     n, n_classes = probabilities.shape
-    reason = _not_finite(probabilities) or _class_missing(labels, n_classes)
+    reason = _not_finite(probabilities) or _class_missing(labels, classes)
     if reason:
         return undefined(n, reason)
     same = _same_fold(n, folds)
-    areas = []
-    for k in range(n_classes):
-        pairs = (labels == k)[:, None] * (labels != k)[None, :] * same
-        areas.append(ratio_of_pairs(agreement(probabilities[:, k], probabilities[:, k]) * pairs, pairs))
-    statistic = Statistic(lambda weights: np.mean([area.of(weights) for area in areas], axis=0), n)
+    agree = [agreement(probabilities[:, k], probabilities[:, k]) for k in range(n_classes)]
+    pairs = [(labels == k)[:, None] * (labels != k)[None, :] * same for k in range(n_classes)]
+    areas = [ratio_of_pairs(*both) for both in zip(agree, pairs, strict=True)]
+    counts = np.bincount(labels, minlength=n_classes)
+    ranking = Ranking(
+        positives=int(counts.min()),
+        negatives=n - int(counts.min()),
+        pairs=int(min(one.sum() for one in pairs)),
+        shuffled=lambda order: float(
+            np.mean([shuffled_ratio(*both, order) for both in zip(agree, pairs, strict=True)])
+        ),
+        groups=np.zeros(n, int) if folds is None else folds,
+        positive="cases of the rarest class",
+    )
+    statistic = Statistic(lambda weights: np.mean([area.of(weights) for area in areas], axis=0), n, ranking=ranking)
     if not np.isfinite(statistic.value):
         return undefined(n, "a class and the others never meet in one fold")
     if folds is not None:
@@ -152,8 +175,8 @@ def micro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.nda
         return undefined(n, reason)
     of_truth = probabilities[np.arange(n), labels]
     same = _same_fold(n, folds)
-    wins = same * sum(agreement(of_truth, probabilities[:, k]) * (labels != k)[None, :] for k in range(n_classes))
-    return ratio_of_pairs(wins, same * (n_classes - 1))
+    wins = sum(agreement(of_truth, probabilities[:, k]) * (labels != k)[None, :] for k in range(n_classes))
+    return ratio_of_pairs(wins / (n_classes - 1), same)
 
 
 def brier(labels: Labels, probabilities: Probabilities) -> Statistic:
@@ -207,13 +230,13 @@ def classification_metrics(
     reason = _not_finite(probabilities)
     predicted = np.zeros_like(labels) if reason else probabilities.argmax(axis=1)
     soft = {
-        "macro_auc": macro_auc(labels, probabilities, folds=folds),
+        "macro_auc": macro_auc(labels, probabilities, classes, folds=folds),
         "micro_auc": micro_auc(labels, probabilities, folds=folds),
         "brier": brier(labels, probabilities),
         "calibration_error": calibration_error(labels, probabilities),
     }
     if folds is not None:
-        soft["macro_auc_across_folds"] = macro_auc(labels, probabilities)
+        soft["macro_auc_across_folds"] = macro_auc(labels, probabilities, classes)
         soft["micro_auc_across_folds"] = micro_auc(labels, probabilities)
     counts = None if reason else confusion(labels, predicted, len(classes)).tolist()
     return ClassificationMetrics(
@@ -221,7 +244,7 @@ def classification_metrics(
         trivial=None if majority is None else _trivial(labels, classes, majority, weights),
         per_class={name: _per_class(labels == k, predicted == k, weights, reason) for k, name in enumerate(classes)},
         confusion=ConfusionMatrix(classes=tuple(classes), counts=counts, reason=reason),
-        **_hard_metrics(labels, predicted, len(classes), weights, reason),
+        **_hard_metrics(labels, predicted, classes, weights, reason),
         **{name: measure(statistic, weights) for name, statistic in soft.items()},
     )
 
@@ -274,12 +297,12 @@ def confusion(labels: Labels, predicted: Labels, n_classes: int) -> Int[np.ndarr
 
 
 def _hard_metrics(
-    labels: Labels, predicted: Labels, n_classes: int, weights: Weights, reason: str | None = None
+    labels: Labels, predicted: Labels, classes: Sequence[str], weights: Weights, reason: str | None = None
 ) -> dict[str, Metric]:
     statistics = {
         "accuracy": accuracy(labels, predicted),
-        "balanced_accuracy": balanced_accuracy(labels, predicted, n_classes),
-        "macro_f1": macro_f1(labels, predicted, n_classes),
+        "balanced_accuracy": balanced_accuracy(labels, predicted, classes),
+        "macro_f1": macro_f1(labels, predicted, classes),
     }
     return {
         name: measure(undefined(len(labels), reason) if reason else statistic, weights)
@@ -306,19 +329,19 @@ def _trivial(labels: Labels, classes: Sequence[str], majority: Labels, weights: 
     names = ", ".join(classes[k] for k in np.unique(majority))
     return Trivial(
         description=f"the most frequent class of the training cases ({names})",
-        metrics={**_hard_metrics(labels, majority, len(classes), weights), "macro_auc": Metric(0.5)},
+        metrics={**_hard_metrics(labels, majority, classes, weights), "macro_auc": Metric(0.5)},
     )
 
 
 def _of_confusion(
     labels: Labels,
     predicted: Labels,
-    n_classes: int,
+    classes: Sequence[str],
     metric: Callable[[Float[np.ndarray, "b k k"]], Draws],
     library: Callable[[Labels, Labels], float],
 ) -> Statistic:
     """A statistic of the confusion matrix, (b, truth, predicted); its value on all cases is the library's."""
-    reason = _class_missing(labels, n_classes)
+    reason, n_classes = _class_missing(labels, classes), len(classes)
     if reason:
         return undefined(len(labels), reason)
     cells = np.eye(n_classes**2)[labels * n_classes + predicted]  # (n, k²)
@@ -329,9 +352,9 @@ def _of_confusion(
     )
 
 
-def _class_missing(labels: Labels, n_classes: int) -> str | None:
-    missing = [str(k) for k in range(n_classes) if not (labels == k).any()]
-    return f"no case of class number {', '.join(missing)} among {len(labels)} cases" if missing else None
+def _class_missing(labels: Labels, classes: Sequence[str]) -> str | None:
+    missing = [name for k, name in enumerate(classes) if not (labels == k).any()]
+    return f"no case of class {', '.join(missing)} among {len(labels)} cases" if missing else None
 
 
 def _same_fold(n: int, folds: Int[np.ndarray, " n"] | None) -> Float[np.ndarray, "n n"]:

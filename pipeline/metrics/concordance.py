@@ -5,12 +5,14 @@ comparable if the one with the shorter time had its event; a case that is censor
 Equal risks count half.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from pipeline.metrics.bootstrap import Statistic, agreement, divide, ratio_of_pairs, undefined
+from pipeline.metrics.bootstrap import Statistic, agreement, divide, ratio_of_pairs, shuffled_ratio, undefined
+from pipeline.metrics.small_samples import Ranking
 
 Months = Float[np.ndarray, " n"]
 Events = Bool[np.ndarray, " n"]
@@ -78,12 +80,12 @@ def c_index(time: Months, event: Events, risk: Risks, *, folds: Folds | None = N
     reason = not_finite("risks", risk) or _no_pairs(pairs)
     if reason:
         return undefined(len(time), reason)
-    statistic = ratio_of_pairs(agreement(risk, risk) * pairs, pairs)
+    statistic = _concordance(risk, pairs, event, folds)
     if folds is not None:
         return statistic
     from lifelines.utils import concordance_index
 
-    return Statistic(statistic.of, len(time), point=float(concordance_index(time, -risk, event)))
+    return replace(statistic, point=float(concordance_index(time, -risk, event)))
 
 
 def uno_c_index(
@@ -118,7 +120,7 @@ def uno_c_index(
     if reason:
         return undefined(len(time), reason)
     weighted = pairs * np.where(early, divide(np.ones_like(chance), chance) ** 2, 0)[:, None]
-    return ratio_of_pairs(agreement(risk, risk) * weighted, weighted)
+    return _concordance(risk, weighted, early, folds)
 
 
 def dynamic_auc(
@@ -153,7 +155,7 @@ def dynamic_auc(
     pairs = weight[:, None] * controls[None, :] * _same_fold(len(time), folds)
     if not pairs.any():
         return undefined(len(time), f"no fold has both a death by {horizon:g} months and a case followed beyond")
-    return ratio_of_pairs(agreement(risk, risk) * pairs, pairs)
+    return _concordance(risk, pairs, cases, folds)
 
 
 def not_finite(what: str, values: np.ndarray) -> str | None:
@@ -182,6 +184,23 @@ def _comparable(
 
 def _same_fold(n: int, folds: Folds | None) -> Float[np.ndarray, "n n"]:
     return np.ones((n, n)) if folds is None else (folds[:, None] == folds[None, :]).astype(float)
+
+
+def _concordance(
+    risk: Risks, pairs: Float[np.ndarray, "n n"], positive: Bool[np.ndarray, " n"], folds: Folds | None
+) -> Statistic:
+    """Concordance over weighted pairs (n, n) of one that has its event before the other."""
+    agree = agreement(risk, risk)
+    events = int(positive.sum())
+    ranking = Ranking(
+        positives=events,
+        negatives=max(len(risk) - events, events),
+        pairs=int((pairs > 0).sum()),
+        shuffled=partial(shuffled_ratio, agree, pairs),
+        groups=np.zeros(len(risk), int) if folds is None else folds,
+        positive="events",
+    )
+    return replace(ratio_of_pairs(agree, pairs), ranking=ranking)
 
 
 def _no_pairs(pairs: Float[np.ndarray, "n n"]) -> str | None:

@@ -41,6 +41,10 @@ class CaseMetrics(Part):
     n: int = Field(description="cases")
     trivial: Trivial | None = None
 
+    def basis(self) -> str:
+        """What the metrics are computed from, in a few words."""
+        return f"{self.n} cases"
+
     def scalars(self) -> Iterator[tuple[str, Metric]]:
         """Each metric with its path in JSON below this object; those of single classes or of parts of the cases aside."""
         for name in type(self).model_fields:
@@ -86,6 +90,11 @@ class ModelNotes(Part):
     subspaces: dict[str, tuple[str, ...]] = Field({}, description="genes of each group that the model is built upon")
     gene_notes: dict[str, tuple[str, ...]] = {}
     slide_notes: dict[str, tuple[str, ...]] = {}
+    model_shares: dict[str, tuple[float, float]] = Field(
+        {},
+        description="weight of the network beside the linear logits of genes and covariates, 0 to 1, learned from left-out "
+        "training cases: of cases with genes only, and with slides and genes; empty without linear logits",
+    )
 
 
 class SetsReport(Part):

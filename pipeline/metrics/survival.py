@@ -69,6 +69,8 @@ class SurvivalMetrics(CaseMetrics):
     """Survival metrics; 0.5 is chance for all concordances, higher is better.
 
     Attributes:
+        n_events: deaths among the cases.
+        n_pairs: comparable pairs behind the c-index.
         c_index: Harrell's concordance, the headline; see the module's head.
         c_index_across_folds: the same over all pairs, where the others are of pairs within a fold; else None.
         uno_c_index: of events before the last horizon.
@@ -78,6 +80,8 @@ class SurvivalMetrics(CaseMetrics):
         risk_groups: high against low risk.
     """
 
+    n_events: int
+    n_pairs: int
     c_index: Metric
     c_index_across_folds: Metric | None = None
     uno_c_index: Metric
@@ -86,6 +90,10 @@ class SurvivalMetrics(CaseMetrics):
     integrated_brier_until_months: float | None = None
     calibration: dict[str, Calibration] = Field(default_factory=dict)
     risk_groups: RiskGroups
+
+    def basis(self) -> str:
+        """Cases, events and comparable pairs."""
+        return f"{self.n} cases, {self.n_events} events, {self.n_pairs:,} comparable pairs"
 
     def scalars(self) -> Iterator[tuple[str, Metric]]:
         """Also those of the risk groups."""
@@ -147,10 +155,13 @@ def survival_metrics(
         )
         for horizon in HORIZONS
     }
+    concordance = c_index(time, event, risk, folds=folds)
     return SurvivalMetrics(
         n=len(known),
+        n_events=int(event.sum()),
+        n_pairs=concordance.ranking.pairs if concordance.ranking else 0,
         trivial=TRIVIAL,
-        c_index=measure(c_index(time, event, risk, folds=folds), weights),
+        c_index=measure(concordance, weights),
         c_index_across_folds=None if folds is None else measure(c_index(time, event, risk), weights),
         uno_c_index=measure(uno, weights),
         auc=auc,

@@ -85,7 +85,8 @@ def plan_tasks(config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, 
         omics: the molecular features, of which some may define a label.
 
     Raises:
-        InputError: no labels, a label that is missing, constant or too rare, folds or covariates that do not fit.
+        InputError: no labels, a label that is missing, constant or too rare, folds or covariates that do not fit. Of tasks
+            that are not requested, those that cannot be learned are skipped with a warning, unless no other is left.
     """
     known = [name for name, task in tasks.items() if task.labelled(labels).any()]
     wanted = config.task or [name for name in (*BY_DEFAULT, *config.tasks) if name in known]
@@ -99,7 +100,26 @@ def plan_tasks(config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, 
         check_covariates(labels, config.covariates)
         if blind := [one.name for one in config.candidates() if not MODELS[one.model].reads_genes]:
             log.warning("covariates %s: %s reads slides only", ", ".join(config.covariates), ", ".join(blind))
-    return [_plan(task, config, labels, omics) for task in chosen]
+    if config.task:
+        return [_plan(task, config, labels, omics) for task in chosen]
+    return _those_that_can_be_learned(chosen, config, labels, omics)
+
+
+def _those_that_can_be_learned(
+    tasks: Sequence[Task], config: Config, labels: pd.DataFrame, omics: OmicsMatrix
+) -> list[TaskPlan]:
+    """The plans of tasks that nobody named; one with too few labels is skipped. InputError where that leaves none."""
+    plans, failures = [], []
+    for task in tasks:
+        try:
+            plans.append(_plan(task, config, labels, omics))
+        except InputError as error:
+            failures.append((task, error))
+    if not plans:
+        raise failures[0][1]
+    for task, failure in failures:
+        log.warning("task %s is skipped: %s", task.name, failure)
+    return plans
 
 
 def without_lost_cases(

@@ -19,7 +19,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pipeline.baselines.genomic import OmicsRisk
+from models.loss_config import LossConfig
+from pipeline.baselines.genomic import GeneScores
 from pipeline.metrics import Bootstrap, CaseMetrics, Metric, PredictorReport, Statistic, paired_difference
 from pipeline.tasks.spec import TaskSpec
 from preprocessing.io.errors import InputError
@@ -97,6 +98,10 @@ class FittedTask(ABC):
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B t"]) -> Float[Tensor, ""]:
         """Mean loss of a batch."""
 
+    def trained_with(self, loss: LossConfig) -> "FittedTask":
+        """The same task with these settings of its loss; those that are another task's leave it as it is."""
+        return self
+
     @abstractmethod
     def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B t"]) -> float:
         """How right the logits of a batch are; higher is better, NaN where its cases do not define it."""
@@ -110,8 +115,8 @@ class FittedTask(ABC):
             labels: of these cases, where each was predicted without having been trained on; None where it was trained on.
         """
 
-    def gene_risk(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> OmicsRisk | None:
-        """A risk that is linear in the genes of training cases; None for a task that has none."""
+    def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
+        """Scores that are linear in the genes of training cases; None for a task that has none, or where they cannot be fitted."""
         return None
 
     @abstractmethod

@@ -47,11 +47,10 @@ class ClassBaselines(TaskBaselines):
             genes: scaled; None without.
             seed: of inner folds.
         """
-        n = len(classes)
         return cls(
             classes=classes,
-            clinical=fit_clinical_logistic(train, labels, n_classes=n, seed=seed),
-            genes=None if genes is None else fit_omics_logistic(genes, labels, n_classes=n, seed=seed),
+            clinical=fit_clinical_logistic(train, labels, classes, seed=seed),
+            genes=None if genes is None else fit_omics_logistic(genes, labels, classes, seed=seed),
         )
 
     def predict(

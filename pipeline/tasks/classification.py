@@ -1,7 +1,8 @@
 """Classes: tumour grade, WHO subtype, or any other column of them."""
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,9 @@ from scipy.special import softmax
 from torch import Tensor
 
 from models.layers.devices import on_device
+from models.loss_config import LossConfig
+from pipeline.baselines.genomic import GeneScores, omics_logits
+from pipeline.baselines.predictors import NotConvergedError
 from pipeline.metrics import (
     Bootstrap,
     CaseMetrics,
@@ -30,6 +34,7 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.tables.reading import read_number
 
+log = logging.getLogger(__name__)
 PROBABILITY = "probability_"  # and the class: a column of predictions.csv
 ALL_LOST = 3  # cases of a class at least, before its loss is warned of
 MOST_CLASSES = 12  # that numbers are taken for, where no kind is given
@@ -43,11 +48,13 @@ class FittedClassification(FittedTask):
         column: the label's column.
         classes: in the order of the model's outputs.
         counts: training cases of each class.
+        weighted: whether the loss weighs classes; of no account once the model is trained.
     """
 
     column: str
     classes: tuple[str, ...]
     counts: tuple[int, ...]
+    weighted: bool = True
 
     headline: ClassVar[str] = "macro_auc"
     chance: ClassVar[float | None] = 0.5
@@ -61,8 +68,10 @@ class FittedClassification(FittedTask):
     def weights(self) -> tuple[float, ...]:
         """Of each class in the loss, inverse to its share of the training cases; mean 1 over those cases.
 
-        A class without training cases has weight 1, which is never used.
+        A class without training cases has weight 1, which is never used; so has each class of an unweighted loss.
         """
+        if not self.weighted:
+            return (1.0,) * len(self.counts)
         n, present = sum(self.counts), sum(count > 0 for count in self.counts)
         return tuple(float(n / (present * count)) if count else 1.0 for count in self.counts)
 
@@ -76,9 +85,13 @@ class FittedClassification(FittedTask):
         return self._numbers(labels[self.column])[:, None].astype(float)
 
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 1"]) -> Float[Tensor, ""]:
-        """Weighted cross-entropy, divided by the number of cases: a case weighs the same in any batch."""
+        """Cross-entropy, weighted unless set otherwise, divided by the number of cases: a case weighs the same in any batch."""
         weights = on_device(torch.tensor(self.weights, dtype=logits.dtype), logits.device)
         return F.cross_entropy(logits, targets[:, 0].long(), weight=weights, reduction="sum") / len(logits)
+
+    def trained_with(self, loss: LossConfig) -> "FittedClassification":
+        """With or without class weights."""
+        return replace(self, weighted=loss.class_weights)
 
     def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 1"]) -> float:
         """The probabilities of the true classes, summed over the batch."""
@@ -88,9 +101,17 @@ class FittedClassification(FittedTask):
         """The same: outputs of training cases add nothing."""
         return self
 
+    def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
+        """The logits of a ridge logistic model."""
+        try:
+            return omics_logits(genes, self._numbers(labels[self.column]), self.classes, seed=seed)
+        except NotConvergedError as failure:
+            log.warning("%s: no logits linear in the genes beside the model: %s", self.column, failure)
+            return None
+
     def to_json(self) -> dict[str, Any]:
         """Column, classes and counts."""
-        return asdict(self)
+        return {"column": self.column, "classes": self.classes, "counts": self.counts}
 
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
         """The likeliest class and the probability of each."""
@@ -148,7 +169,7 @@ class FittedClassification(FittedTask):
         self, cases: pd.DataFrame, predictions: pd.DataFrame, *, folds: Int[np.ndarray, " n"] | None
     ) -> Statistic:
         """The macro AUC."""
-        return macro_auc(self._numbers(cases["label"]), self._probabilities(predictions), folds=folds)
+        return macro_auc(self._numbers(cases["label"]), self._probabilities(predictions), self.classes, folds=folds)
 
     @property
     def sets(self) -> "ClassSets":

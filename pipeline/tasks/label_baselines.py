@@ -48,11 +48,15 @@ class LabelBaselines(TaskBaselines):
             seed: of inner folds.
         """
         known = [(column >= 0, column[column >= 0].astype(np.int64)) for column in targets.T]
-        clinical = tuple(fit_clinical_logistic(train[rows], y, n_classes=2, seed=seed) for rows, y in known)
+        states = [("no " + name, name) for name in names]
+        fitted = list(zip(known, states, strict=True))
+        clinical = tuple(fit_clinical_logistic(train[rows], y, state, seed=seed) for (rows, y), state in fitted)
         if genes is None:
             return cls(names, clinical, None)
         return cls(
-            names, clinical, tuple(fit_omics_logistic(genes[rows], y, n_classes=2, seed=seed) for rows, y in known)
+            names,
+            clinical,
+            tuple(fit_omics_logistic(genes[rows], y, state, seed=seed) for (rows, y), state in fitted),
         )
 
     def predict(

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pipeline.baselines.genomic import OmicsRisk
+from pipeline.baselines.genomic import GeneScores
 from pipeline.baselines.numbers import ridge_number
 from pipeline.metrics import (
     Bootstrap,
@@ -76,8 +76,8 @@ class FittedRegression(FittedTask):
         error = float(np.sqrt(np.mean((logits - self.encode(labels)) ** 2)))
         return replace(self, error=error or 1.0)
 
-    def gene_risk(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> OmicsRisk | None:
-        """That of a ridge regression."""
+    def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
+        """The number, less its mean, by a ridge regression."""
         return ridge_number(genes, self.encode(labels)[:, 0], seed=seed)
 
     def to_json(self) -> dict[str, Any]:

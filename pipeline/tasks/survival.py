@@ -10,9 +10,10 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from models.loss_config import LossConfig
 from models.losses import risk, survival_nll
-from pipeline.baselines.genomic import SLOPE_PENALTY, NotConvergedError, OmicsRisk, omics_risk, ridge_cox
-from pipeline.baselines.predictors import LinearRisk
+from pipeline.baselines.genomic import SLOPE_PENALTY, GeneScores, omics_risk, ridge_cox
+from pipeline.baselines.predictors import LinearRisk, NotConvergedError
 from pipeline.metrics import (
     Bootstrap,
     FollowUp,
@@ -48,12 +49,14 @@ class FittedSurvival(FittedTask):
         median_risk: of the training cases; a higher risk is the high-risk group. NaN until calibrated.
         calibration: survival curves by risk; None where no case was predicted without having been trained on: then curves
             are those of the hazards of the bins.
+        alpha: what the loss takes off the weight of censored cases; of no account once the model is trained.
     """
 
     edges_months: tuple[float, ...]
     last_month: float
     median_risk: float = float("nan")
     calibration: LinearRisk | None = None
+    alpha: float = 0.5
 
     headline: ClassVar[str] = "c_index"
     chance: ClassVar[float | None] = 0.5
@@ -71,7 +74,11 @@ class FittedSurvival(FittedTask):
 
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> Float[Tensor, ""]:
         """Negative log-likelihood of the hazards."""
-        return survival_nll(logits, targets[:, TIME_BIN].long(), targets[:, EVENT].bool()).mean()
+        return survival_nll(logits, targets[:, TIME_BIN].long(), targets[:, EVENT].bool(), self.alpha).mean()
+
+    def trained_with(self, loss: LossConfig) -> "FittedSurvival":
+        """With that weight of censored cases."""
+        return replace(self, alpha=loss.alpha)
 
     def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> float:
         """The c-index of the risks within the batch; NaN where no two of its cases can be compared."""
@@ -140,8 +147,8 @@ class FittedSurvival(FittedTask):
         curves = LinearRisk.of(np.ones(1), np.zeros(1), train_risk=risk, time=months, event=event, slope=float(slope))
         return replace(fitted, calibration=curves)
 
-    def gene_risk(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> OmicsRisk | None:
-        """That of a ridge Cox model: it ranks cases better than logits of each bin, which are linear apart, would."""
+    def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
+        """The log hazard of a ridge Cox model: it ranks cases better than logits of each bin, which are linear apart, would."""
         time, event = labels["survival_months"].to_numpy(float), labels["event"].to_numpy(bool)
         try:
             return omics_risk(genes, time, event, seed=seed)

@@ -111,7 +111,7 @@ def learn(
         device: "cpu" or "cuda".
     """
     labels = training.labels.loc[list(training.fold.train)]
-    fitted = training.task.fit(labels, training.vocabulary)
+    fitted = training.task.fit(labels, training.vocabulary).trained_with(config.loss)
     parts = left_out_parts(training.fold, training.task.strata(labels), members=config.members, seed=seed)
     members: list[nn.Module] = []
     histories = []

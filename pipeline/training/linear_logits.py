@@ -22,7 +22,7 @@ class LinearLogits:
     Attributes:
         weight: of the features, covariates among them.
         bias: intercepts.
-        held_out: logits of each of the training cases with genes, by a risk that was fitted without the case.
+        held_out: logits of each of the training cases with genes, by scores that were fitted without the case.
     """
 
     weight: Float[Tensor, "K k"]
@@ -33,7 +33,10 @@ class LinearLogits:
 def fit_linear_logits(
     task: FittedTask, data: Dataset, cases: Sequence[str], labels: pd.DataFrame, *, seed: int
 ) -> LinearLogits | None:
-    """Fit the logits to the covariates and, where the task has one, the risk that is linear in the genes.
+    """Fit the logits to the covariates and, where the task has some, to scores that are linear in the genes.
+
+    Few columns are fitted: a ridge model of the genes has made a score of them, or one a class, of which the training cases
+    have held-out ones.
 
     Args:
         task: fitted on the same cases.
@@ -43,7 +46,7 @@ def fit_linear_logits(
         seed: of the inner folds.
 
     Returns:
-        None where there are no covariates, and the task has no such risk.
+        None where there are no covariates, and the task has no such scores.
     """
     known = [case for case in cases if case in data.rows]
     if not known or not data.omics:
@@ -51,21 +54,23 @@ def fit_linear_logits(
     rows, known_labels = [data.rows[case] for case in known], labels.loc[known]
     is_covariate = np.repeat(np.arange(len(data.omics)) == data.covariates, data.group_dims)
     values = np.concatenate([group[rows] for group in data.omics], axis=1).astype(float)
-    risk = task.gene_risk(values[:, ~is_covariate], known_labels, seed=seed) if not is_covariate.all() else None
-    if risk is None and data.covariates is None:
+    scores = None if is_covariate.all() else task.gene_scores(values[:, ~is_covariate], known_labels, seed=seed)
+    if scores is None and data.covariates is None:
         return None
     columns = values[:, is_covariate]
     directions = np.eye(len(is_covariate))[is_covariate]  # of each column in all features: (columns, k)
-    if risk is not None:
-        size = risk.held_out.std() or 1.0
-        columns = np.column_stack([columns, risk.held_out / size])
-        direction = np.zeros((1, len(is_covariate)))
-        direction[0, ~is_covariate] = risk.coefficients / size
-        directions = np.concatenate([directions, direction])
+    origin = np.zeros(len(directions))
+    if scores is not None:
+        sizes = scores.held_out.std(0)
+        sizes[sizes == 0] = 1
+        columns = np.column_stack([columns, scores.held_out / sizes])
+        of_genes = np.zeros((len(sizes), len(is_covariate)))
+        of_genes[:, ~is_covariate] = scores.coefficients / sizes[:, None]
+        directions = np.concatenate([directions, of_genes])
+        origin = np.append(origin, of_genes[:, ~is_covariate] @ scores.centre)
     weight, bias = fit_linear(task, columns, task.encode(known_labels))
     held_out = (columns @ weight.T + bias).astype(np.float32)
-    if risk is not None:
-        bias = bias - weight[:, -1] * (risk.centre @ risk.coefficients) / size
+    bias = bias - weight @ origin
     return LinearLogits(
         weight=torch.from_numpy(weight @ directions).float(),
         bias=torch.from_numpy(bias).float(),

@@ -10,9 +10,10 @@ from models.settings import Settings
 class OmicsConfig(Settings):
     """Scaling and grouping of molecular features (keys under `omics`)."""
 
-    scaling: Literal["standard", "minmax"] = Field(
+    scaling: Literal["standard", "minmax-gene", "minmax-table"] = Field(
         default="standard",
-        description="standard: each gene by its mean and sd; minmax: the whole table to [−1, 1], zeros kept",
+        description="standard: each gene by its mean and sd; minmax-gene: each gene to [−1, 1], zeros kept; minmax-table: the "
+        "whole table to [−1, 1] by one minimum and maximum, zeros kept, which a single outlier squeezes to a point",
     )
     clip: float = Field(default=5.0, gt=0, description="standard scaling: largest distance from the mean, in sd")
     axes: Literal["principal", "genes"] = Field(

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 COUNTS_BEYOND = 50  # log2 of any expression measure stays below 30
 LARGEST_LOG = 30
+LEAST_DEVIATION = 0.02  # median standard deviation after minmax-table scaling; z-scores up to 5 keep 0.2
 BINARY_SCALE = 0.5  # the largest standard deviation of a 0/1 column: a rare mutation is not blown up to 10 sd
 
 
@@ -92,6 +93,8 @@ class OmicsScaler:
         resolved = group_features(values, names, kinds, matched, config, notes)
         keep = np.isin(names, [name for members in resolved.values() for name in members])
         scaling = _scaling(values, kinds, config, extremes)
+        if config.scaling == "minmax-table":
+            notes += _squeezed(values, kinds, extremes)
         scaler = cls(
             groups=resolved,
             features=tuple(np.array(names)[keep].tolist()),
@@ -318,14 +321,30 @@ def _scaling(
         "limit": np.full(len(kinds), config.clip),
         "keeps_zero": np.zeros(len(kinds), dtype=bool),
     }
-    if config.scaling == "minmax":  # as in UMEML: one minimum and maximum for the whole table
-        low, high = extremes
+    if config.scaling != "standard":
         table = kinds != COVARIATE
+        low, high = (
+            extremes if config.scaling == "minmax-table" else (values.min(axis=0)[table], values.max(axis=0)[table])
+        )
         scaling["centre"][table] = (low + high) / 2
         scaling["scale"][table] = (high - low) / 2
         scaling["limit"][table] = np.inf
         scaling["keeps_zero"] = table
     return scaling
+
+
+def _squeezed(values: np.ndarray, kinds: np.ndarray, extremes: tuple[float, float]) -> list[str]:
+    """A note where one minimum and maximum leave most genes next to nothing of [−1, 1]."""
+    low, high = extremes
+    left = float(np.median(values[:, kinds != COVARIATE].std(axis=0))) / ((high - low) / 2)
+    if left >= LEAST_DEVIATION:
+        return []
+    note = (
+        f"omics.scaling = minmax-table: with values from {low:.6g} to {high:.6g}, half of the genes keep a standard deviation "
+        f"below {left:.2g} in a range from −1 to 1; with minmax-gene or standard scaling they keep their variation"
+    )
+    logger.warning("%s", note)
+    return [note]
 
 
 def winsorise(values: np.ndarray, clip: float) -> np.ndarray:

@@ -105,9 +105,9 @@ def measure(genes: pd.DataFrame, labels: pd.DataFrame, seed: int) -> list[dict[s
             row: dict[str, object] = {"cohort": cohort, "assay; --rescale": name}
             row["c-index"] = c_index(months[chosen], event[chosen], risk).value
             row["Spearman"] = float(spearmanr(risk, reference)[0]) if np.ptp(risk) > 0 else np.nan
-            truth, told = labels["subtype"].iloc[chosen], classes.predict_proba(values)
-            row["AUC"] = roc_auc_score(truth, told, multi_class="ovr") if truth.nunique() > 2 else np.nan
-            row["right class"] = float((classes.classes_[told.argmax(axis=1)] == truth.to_numpy()).mean())
+            truth, probabilities = labels["subtype"].iloc[chosen], classes.predict_proba(values)
+            row["AUC"] = roc_auc_score(truth, probabilities, multi_class="ovr") if truth.nunique() > 2 else np.nan
+            row["right class"] = float((classes.classes_[probabilities.argmax(axis=1)] == truth.to_numpy()).mean())
             rows.append(row)
     return rows
 

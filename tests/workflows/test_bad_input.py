@@ -266,7 +266,7 @@ def test_covariates_that_cannot_be_used(refused, cohort, write):
         (("--config", "nowhere.yaml"), ("--config nowhere.yaml does not exist",)),
         (("--encoder-weights", "nowhere.pt"), ("weights nowhere.pt: the path does not exist", "--encoder-weights")),
         (("--splits", "nowhere"), ("no splits_0.csv, splits_1.csv, … in nowhere",)),
-        (("--split-by", "site", "--folds", "4"), ("3 tissue source sites for 4 folds", "--folds")),
+        (("--split-by", "site", "--folds", "4"), ("3 different values for 4 folds", "--folds")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value[0], str) and value[0].startswith("--") else "",
 )
@@ -346,9 +346,9 @@ def test_a_store_that_cannot_be_made(refused):
 
 def test_thin_classes_are_named_and_the_run_goes_on(walk, cohort, write, tmp_path, capsys):
     table = cohort.table()
-    table["grade"] = [4, *[2, 3] * 5, 2]
-    assert walk(cohort.slides, write(table), "--task", "grade", "--dry-run") == 0
-    assert 'class "4" has 1 cases for 2 folds, so some folds test none of it' in capsys.readouterr().err
+    table["grade"] = [4, 4, *[2, 3] * 5]
+    assert walk(cohort.slides, write(table), "--task", "grade", "--folds", "3", "--dry-run") == 0
+    assert 'class "4" has 2 cases for 3 folds, so some folds test none of it' in capsys.readouterr().err
 
 
 def test_a_slide_that_is_only_glass_is_no_reason_to_stop_at_once(walk, cohort, tmp_path, capsys):

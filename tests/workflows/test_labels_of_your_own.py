@@ -181,9 +181,9 @@ def test_a_label_in_the_gene_table_is_no_gene(tables, tmp_path, capsys):
         tmp_path / "run",
     )
     assert main([str(part) for part in arguments]) == 0
-    told = " ".join(capsys.readouterr().err.split())
-    assert "90 cases with 12 genes" in told
-    assert "task score: regression, column Score" in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "90 cases with 12 genes" in printed
+    assert "task score: regression, column Score" in printed
 
 
 def test_ids_of_a_lab_are_matched_by_a_pattern(tables, tmp_path, capsys):

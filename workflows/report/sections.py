@@ -199,6 +199,10 @@ def _notes(report: TaskReport[Any]) -> tuple[str, ...]:
             f"prediction sets: nominal coverage {sets.promised:.0%}, observed coverage {number(sets.coverage)} in "
             f"{sets.n} cases, mean set size {number(sets.mean_size)}"
         )
+    if shares := report.notes.model_shares:
+        for position, inputs in enumerate(("genes only", "slides and genes")):
+            weights = ", ".join(f"{pair[position]:.0%} ({job.replace('_', ' ')})" for job, pair in shares.items())
+            lines.append(f"weight of the network beside the linear model, cases with {inputs}: {weights}")
     for name, genes in report.notes.subspaces.items():
         lines.append(f"gene group {name}: {len(genes)} genes")
     return tuple(lines)

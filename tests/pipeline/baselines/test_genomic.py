@@ -58,7 +58,7 @@ def out_of_fold(features: np.ndarray, time: np.ndarray, event: np.ndarray, class
     for fold in range(3):
         train, test = folds != fold, folds == fold
         risk[test] = fit_omics_cox(features[train], time[train], event[train]).predict(features[test]).risk
-        made = fit_omics_logistic(features[train], classes[train], n_classes=3).predict(features[test])
+        made = fit_omics_logistic(features[train], classes[train], "abc").predict(features[test])
         probabilities[test] = made.probabilities
     return [
         survival_by_fold(FollowUp(time, event), SurvivalPredictions(risk), folds).pooled.c_index,
@@ -98,7 +98,7 @@ def test_curves_of_omics_cox_are_calibrated_on_new_cases() -> None:
 def test_a_class_unseen_in_training_gets_no_probability(cohort: tuple) -> None:
     *_, features, classes = cohort
     seen = classes < 2
-    made = fit_omics_logistic(features[seen], classes[seen], n_classes=3).predict(features[~seen])
+    made = fit_omics_logistic(features[seen], classes[seen], "abc").predict(features[~seen])
     np.testing.assert_array_equal(made.probabilities[:, 2], 0)
     np.testing.assert_allclose(made.probabilities.sum(axis=1), 1)
 
@@ -132,7 +132,7 @@ def test_logistic_regression_on_the_real_genes(
     for fold in range(5):
         train, test = folds != fold, folds == fold
         x = scaled(genes[known], train)
-        probabilities[test] = fit_omics_logistic(x[train], labels[train], n_classes=3).predict(x[test]).probabilities
+        probabilities[test] = fit_omics_logistic(x[train], labels[train], "abc").predict(x[test]).probabilities
     report = classification_by_fold(labels, probabilities, [str(name) for name in classes], folds, Bootstrap(10))
     assert report.pooled.accuracy.value == pytest.approx(accuracy, abs=0.025)
     assert report.pooled.macro_auc.value == pytest.approx(area, abs=0.025)

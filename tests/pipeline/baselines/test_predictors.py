@@ -13,10 +13,11 @@ from sklearn.model_selection import cross_val_predict
 from pipeline.baselines import genomic
 from pipeline.baselines import predictors as baselines
 from pipeline.baselines.clinical import fit_clinical_cox, fit_clinical_logistic
-from pipeline.baselines.genomic import NotConvergedError, fit_omics_cox, fit_omics_logistic, ridge_cox
+from pipeline.baselines.genomic import fit_omics_cox, fit_omics_logistic, ridge_cox
 from pipeline.baselines.predictors import (
     PENALTIES,
     ClassPrediction,
+    NotConvergedError,
     SurvivalPrediction,
     fit_logistic,
     fuse_probabilities,
@@ -33,8 +34,8 @@ def predict_all(cohort: tuple, train: np.ndarray, test: np.ndarray) -> list[np.n
     ]
     survival.append(fuse_risks(survival[0], survival[1]))
     probabilities = [
-        fit_clinical_logistic(clinical[train], classes[train], n_classes=3).predict(clinical[test]),
-        fit_omics_logistic(features[train], classes[train], n_classes=3).predict(features[test]),
+        fit_clinical_logistic(clinical[train], classes[train], "abc").predict(clinical[test]),
+        fit_omics_logistic(features[train], classes[train], "abc").predict(features[test]),
     ]
     return [array for p in survival for array in (p.risk, p.curves, p.train_risk)] + [
         p.probabilities for p in probabilities
@@ -83,10 +84,10 @@ def test_a_predictor_read_back_says_the_same(cohort: tuple) -> None:
     for fitted, inputs in (
         (fit_clinical_cox(clinical[:90], time[:90], event[:90]), clinical[90:]),
         (fit_omics_cox(features[:90], time[:90], event[:90]), features[90:]),
-        (fit_clinical_logistic(clinical[:90], classes[:90], n_classes=3), clinical[90:]),
-        (fit_omics_logistic(features[:90], classes[:90], n_classes=3), features[90:]),
+        (fit_clinical_logistic(clinical[:90], classes[:90], "abc"), clinical[90:]),
+        (fit_omics_logistic(features[:90], classes[:90], "abc"), features[90:]),
         (fit_omics_cox(features[:90], time[:90], np.zeros(90, bool)), features[90:]),
-        (fit_omics_logistic(features[:90], np.ones(90, int), n_classes=3), features[90:]),
+        (fit_omics_logistic(features[:90], np.ones(90, int), "abc"), features[90:]),
     ):
         again = type(fitted).from_json(json.loads(json.dumps(fitted.to_json(), allow_nan=False)))
         assert again.to_json() == fitted.to_json()
@@ -100,7 +101,7 @@ def test_a_predictor_read_back_says_the_same(cohort: tuple) -> None:
 def test_two_classes_are_those_of_scikit_learn(cohort: tuple) -> None:
     *_, features, classes = cohort
     two, x = (classes > 0).astype(int), features[:, :5]
-    made = fit_logistic(x, two, n_classes=2, seed=0, directions=np.eye(5), centre=np.zeros(5)).predict(x)
+    made = fit_logistic(x, two, classes="ab", seed=0, directions=np.eye(5), centre=np.zeros(5)).predict(x)
     penalties = [1 / (penalty * (x**2).sum(axis=1).mean()) for penalty in PENALTIES]
     losses = []
     for penalty in penalties:  # of five inner folds
@@ -154,8 +155,8 @@ def test_one_training_class_gives_a_reason(cohort: tuple) -> None:
     clinical, _, _, features, _ = cohort
     same = np.ones(90, dtype=int)
     for made in (
-        fit_clinical_logistic(clinical[:90], same, n_classes=3).predict(clinical[90:]),
-        fit_omics_logistic(features[:90], same, n_classes=3).predict(features[90:]),
+        fit_clinical_logistic(clinical[:90], same, "abc").predict(clinical[90:]),
+        fit_omics_logistic(features[:90], same, "abc").predict(features[90:]),
     ):
         assert "too few training cases in 1 classes" in str(made.reason)
         assert np.isnan(made.probabilities).all()
@@ -168,13 +169,11 @@ def test_constant_inputs_give_a_reason(cohort: tuple) -> None:
         fit_omics_cox(flat[:90], time[:90], event[:90]).predict(flat[90:]).reason
         == "no covariate varies among the training cases"
     )
-    assert "no feature varies" in str(
-        fit_omics_logistic(flat[:90], classes[:90], n_classes=3).predict(flat[90:]).reason
-    )
+    assert "no feature varies" in str(fit_omics_logistic(flat[:90], classes[:90], "abc").predict(flat[90:]).reason)
     none = clinical.assign(age=1.0, is_female=1.0, grade=2.0)
     assert "no covariate varies" in str(fit_clinical_cox(none[:90], time[:90], event[:90]).predict(none[90:]).reason)
     assert "no clinical covariate" in str(
-        fit_clinical_logistic(none[:90], classes[:90], n_classes=3).predict(none[90:]).reason
+        fit_clinical_logistic(none[:90], classes[:90], "abc").predict(none[90:]).reason
     )
 
 
@@ -195,11 +194,11 @@ def test_a_fit_that_does_not_converge_gives_a_reason(cohort: tuple, monkeypatch:
         ridge_cox(features[:90, :5], time[:90], event[:90], penalty=0.1)
     assert "ridge Cox model" in str(fit_omics_cox(features[:90], time[:90], event[:90]).predict(features[90:]).reason)
     monkeypatch.setattr(baselines, "MAX_LOGISTIC_STEPS", 1)
-    made_classes = fit_omics_logistic(features[:90], classes[:90], n_classes=3).predict(features[90:])
+    made_classes = fit_omics_logistic(features[:90], classes[:90], "abc").predict(features[90:])
     assert made_classes.reason == "the logistic model did not converge in 1 steps"
     monkeypatch.setattr(LogisticRegression, "fit", raising(RuntimeError("another fault")))
     with pytest.raises(Exception, match="another fault"):  # only convergence is caught
-        fit_omics_logistic(features[:90], classes[:90], n_classes=3).predict(features[90:])
+        fit_omics_logistic(features[:90], classes[:90], "abc").predict(features[90:])
 
 
 def test_a_class_of_one_case_is_divided_without_a_word_from_scikit_learn() -> None:

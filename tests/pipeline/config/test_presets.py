@@ -1,9 +1,14 @@
+import numpy as np
 import pytest
 
 from models.abmil import ABMILConfig
+from models.loss_config import LossConfig
+from models.subspace import SubspaceConfig
 from models.umeml import UMEMLConfig
 from pipeline.config.loading import load_config
 from pipeline.config.presets import PRESETS
+from pipeline.config.train import TrainConfig
+from pipeline.training.fit import rate_of_step
 
 INPUTS = {"slides": "slides", "genes": "genes.csv"}
 
@@ -21,14 +26,44 @@ def test_the_paper_as_its_authors_set_it():
     config = load_config(INPUTS | {"preset": "paper"}, sets=["models.umeml.hidden=32"])
     train = config.train
     assert (train.epochs, train.batch_cases, train.lr, train.weight_decay) == (10, 1, 2e-4, 1e-4)
-    assert (train.warmup_epochs, train.modality_dropout) == (1, 0)
+    assert (train.warmup_epochs, train.modality_dropout, train.clip_norm) == (1, 0, None)
+    assert (train.loss.class_weights, train.loss.alpha) == (False, 0.5)
     assert config.task == ["survival", "grade", "subtype"]
     assert train.members == 1
-    assert (config.omics.scaling, config.omics.axes) == ("minmax", "genes")
+    assert (config.omics.scaling, config.omics.axes) == ("minmax-gene", "genes")
     assert config.models["umeml"] == UMEMLConfig(hidden=32).model_dump()
     assert config.models["abmil"] == ABMILConfig().model_dump()
-    written_out = {"hidden", "prototypes", "registers", "blocks", "heads", "dropout", "attention_dropout", "gamma"}
-    assert written_out <= PRESETS["paper"].values["models"]["umeml"].keys()
+
+
+COMPUTING = {"max_patches", "precision", "deterministic"}  # how training computes, not what
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "settings", "computing"),
+    [
+        ("paper", "umeml", UMEMLConfig, set()),
+        (
+            "subspace-paper",
+            "subspace",
+            SubspaceConfig,
+            {"small_batches", "memory_mib", "chunk_mib", "consistency_side"},
+        ),
+    ],
+)
+def test_a_paper_does_not_change_with_the_defaults(name, model, settings, computing):
+    values = PRESETS[name].values
+    assert set(values["train"]) == set(TrainConfig.model_fields) - COMPUTING
+    assert set(values["train"]["loss"]) == set(LossConfig.model_fields)
+    assert set(values["models"][model]) == set(settings.model_fields) - computing
+
+
+def test_the_paper_learns_at_its_authors_rates():
+    train = load_config(INPUTS | {"preset": "paper"}).train
+    rate = rate_of_step(train, steps_per_epoch=7)
+    rates = [train.lr * rate(7 * epoch + step) for epoch in range(train.epochs) for step in (0, 6)]
+    published = [1e-5, 2e-4, 1.951e-4, 1.809e-4, 1.588e-4, 1.309e-4, 1e-4, 6.91e-5, 4.12e-5, 1.91e-5]
+    np.testing.assert_allclose(rates[::2], published, rtol=1e-3)
+    assert rates[1::2] == rates[::2]
 
 
 def test_each_ablation_takes_one_part_away_from_the_model_as_it_is_set():
@@ -48,6 +83,7 @@ def test_subspace_fusion_as_its_authors_set_it():
     assert (train.epochs, train.batch_cases, train.lr, train.weight_decay) == (20, 8, 1e-3, 0.1)
     assert (train.members, train.linear, config.omics.axes) == (1, False, "genes")
     assert config.model == ("subspace",)
+    assert (train.loss.alpha, train.clip_norm, train.schedule) == (0, None, "epoch")
     settings = config.candidates()[0].settings
     assert (settings.consistency, settings.stride, settings.kernel, settings.reach) == (0.5, 4, 6, 4)
 

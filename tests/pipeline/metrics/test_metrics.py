@@ -40,6 +40,9 @@ from pipeline.metrics.survival import risk_groups
 REFERENCE = Path(__file__).parents[3].parent / "shared" / "data" / "reference" / "cindex.npz"
 
 
+CLASSES = ("a", "b", "c")
+
+
 def simulate(n: int, seed: int, *, effect: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Exponential survival (30 months on average) whose log hazard rises with a normal risk; censoring uniform to 120 months."""
     generator = np.random.default_rng(seed)
@@ -337,9 +340,11 @@ def test_resampled_classification_metrics_are_scikit_learn_on_the_drawn_cases() 
         y, hard, soft = labels[cases], predicted[cases], probabilities[cases]
         truth = np.eye(3)[y]
         expected = {
-            balanced_accuracy(labels, predicted, 3): sklearn.metrics.balanced_accuracy_score(y, hard),
-            macro_f1(labels, predicted, 3): sklearn.metrics.f1_score(y, hard, average="macro"),
-            macro_auc(labels, probabilities): sklearn.metrics.roc_auc_score(truth, soft, average="macro"),
+            balanced_accuracy(labels, predicted, "abc"): sklearn.metrics.balanced_accuracy_score(y, hard),
+            macro_f1(labels, predicted, "abc"): sklearn.metrics.f1_score(y, hard, average="macro"),
+            macro_auc(labels, probabilities, CLASSES[: probabilities.shape[1]]): sklearn.metrics.roc_auc_score(
+                truth, soft, average="macro"
+            ),
             micro_auc(labels, probabilities): sklearn.metrics.roc_auc_score(truth, soft, average="micro"),
             brier(labels, probabilities): ((truth - soft) ** 2).sum(axis=1).mean(),
         }
@@ -351,8 +356,8 @@ def test_macro_auc_within_folds_leaves_pairs_of_two_folds_out() -> None:
     labels, folds = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
     second = np.array([0.1, 0.2, 0.8, 0.9])  # right within each fold, wrong for case 1 against case 2
     probabilities = np.column_stack([1 - second, second])
-    assert macro_auc(labels, probabilities, folds=folds).value == 1
-    assert macro_auc(labels, probabilities).value == pytest.approx(3 / 4)
+    assert macro_auc(labels, probabilities, CLASSES[: probabilities.shape[1]], folds=folds).value == 1
+    assert macro_auc(labels, probabilities, CLASSES[: probabilities.shape[1]]).value == pytest.approx(3 / 4)
 
 
 def test_shuffled_classes_leave_chance_inside_the_intervals() -> None:
@@ -377,7 +382,7 @@ def test_a_fold_with_one_class_is_none_with_a_reason() -> None:
     report = classification_metrics(np.zeros(12, dtype=int), probabilities, ["low", "high"], bootstrap=Bootstrap(20))
     for name in ("balanced_accuracy", "macro_f1", "macro_auc"):
         assert report.scalar(name).value is None
-        assert report.scalar(name).reason == "no case of class number 1 among 12 cases"
+        assert report.scalar(name).reason == "no case of class high among 12 cases"
     assert report.per_class["high"].sensitivity.reason == "no case of the class among 12 cases"
     assert report.per_class["low"].specificity.value is None
     assert report.accuracy.value is not None
@@ -440,8 +445,8 @@ def test_by_fold_averages_only_the_folds_that_could_be_computed() -> None:
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_does_not() -> None:
-    time, event, risk = simulate(50, 15)
-    intervals = [measure(c_index(time, event, risk), Bootstrap(seed=seed).weights(50)) for seed in (1, 1, 2)]
+    time, event, risk = simulate(150, 15)
+    intervals = [measure(c_index(time, event, risk), Bootstrap(seed=seed).weights(150)) for seed in (1, 1, 2)]
     assert intervals[0] == intervals[1]
     assert intervals[0].low != intervals[2].low
 

@@ -180,6 +180,17 @@ def test_thin_labels_are_warned_of():
     assert any('class "4" has 2 cases for 3 folds' in text for text in one.warnings)
 
 
+def test_a_task_that_nobody_named_is_skipped_where_it_cannot_be_learned(caplog):
+    labels = table()
+    labels["event"] = pd.array([False] * 22 + [True] * 2, dtype="boolean")
+    assert [one.name for one in plan(labels)] == ["grade", "subtype"]
+    assert "task survival is skipped: task survival: 2 deaths among 24 cases for 3 folds" in caplog.text
+    with pytest.raises(InputError, match="2 deaths among 24 cases"):
+        plan(labels, task="survival,grade")
+    with pytest.raises(InputError, match="2 deaths among 24 cases"):
+        plan(labels[["survival_months", "event", "age", "site"]])
+
+
 def test_lost_cases_leave_the_other_cases_in_their_folds():
     before = plan(task="grade", split_by="case,site")
     usable = [case for case in CASES if case != CASES[0]]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from pipeline.metrics import Bootstrap
 from pipeline.metrics.ordinal import weighted_kappa
 from pipeline.tasks import TaskSpec, make_task
+from pipeline.tasks.ordinal import FittedOrdinal
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable
 
@@ -62,3 +63,17 @@ def test_words_need_an_order():
         TASK.read(table)
     ordered = make_task("stage", TaskSpec(column=("Stage",), kind="ordinal", classes=("low", "high")))
     assert ordered.vocabulary(ordered.read(table)) == ("low", "high")
+
+
+def test_the_loss_weighs_each_case_by_its_own_class():
+    """Two cases of unequal losses and weights, worked out one by one."""
+    fitted = FittedOrdinal("grade", ("2", "3", "4"), (1, 3, 6))
+    logits = np.array([[2.0, 0.0, -1.0], [0.5, 0.0, 0.0]])
+    truth, weights = [0, 2], np.array(fitted.weights)
+    expected = 0.0
+    for row, label in zip(logits, truth, strict=True):
+        p = np.exp(row) / np.exp(row).sum()
+        ranked = sum((p[: k + 1].sum() - (label <= k)) ** 2 for k in range(3))
+        expected += weights[label] * (ranked - np.log(p[label])) / len(truth)
+    loss = fitted.loss(torch.tensor(logits), torch.tensor([[0.0], [2.0]], dtype=torch.float64))
+    assert float(loss) == pytest.approx(expected, rel=1e-12)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
+from models.loss_config import LossConfig
 from pipeline.tasks import BY_DEFAULT, TASKS
 from pipeline.tasks.survival import FittedSurvival
 from pipeline.tasks.survival_baselines import CURVE_MONTHS
@@ -195,6 +196,20 @@ def test_loss_of_classes_by_hand():
     weights = np.array([4 / 6, 4 / 2])
     expected = -(weights[known] * log_softmax(logits, 1)[range(3), known]).sum() / 3
     assert float(fitted.loss(torch.from_numpy(logits), torch.tensor(known)[:, None])) == pytest.approx(expected)
+
+
+def test_losses_as_they_are_set():
+    labels = grades(2, 2, 2, 3)
+    fitted = GRADE.fit(labels, ("2", "3")).trained_with(LossConfig(class_weights=False))
+    logits = torch.tensor([[1.0, 3.0], [0.5, -0.5]])
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
+    assert float(fitted.loss(logits, torch.tensor([[0], [1]]))) == pytest.approx(float(expected))
+    labels = survival([1, 2, 3, 4], [True, True, True, False])
+    whole = SURVIVAL.fit(labels, ()).trained_with(LossConfig(alpha=0))
+    half = SURVIVAL.fit(labels, ()).trained_with(LossConfig(alpha=0.5))
+    censored = torch.from_numpy(whole.encode(labels)[3:])
+    logits = torch.randn(1, whole.n_outputs, dtype=torch.float64)
+    assert float(whole.loss(logits, censored)) == pytest.approx(2 * float(half.loss(logits, censored)))
 
 
 def test_a_case_weighs_the_same_in_any_batch():

@@ -139,6 +139,7 @@ def test_predictions_are_calibrated_on_the_outcomes_of_the_same_cases(monkeypatc
     monkeypatch.setattr(learning, "predict_training_cases", outputs)
     learned = learn(training(), "snn", SNNConfig(), config=TrainConfig(members=3, linear=False), seed=0, device="cpu")
     assert isinstance(learned.task, FittedSurvival)
+    assert learned.task.calibration is not None
     assert learned.task.calibration.slope > 0.5
     np.testing.assert_array_equal(learned.train_logits, logits_of(HAZARD))
 

@@ -46,7 +46,7 @@ def linear_logits(part, cases):
 
 class Silent(torch.nn.Module):
     def forward(self, batch, *, explain=False):
-        return ModelOutput(torch.zeros(len(batch), 4))
+        return ModelOutput(torch.zeros(len(batch), 1))
 
 
 def batch(data, rows):
@@ -99,7 +99,21 @@ def test_a_training_cases_offset_comes_from_a_reading_of_genes_that_did_not_see_
     assert apart[1] > apart[0] + 0.05
 
 
-def test_classes_stand_on_covariates_alone_and_on_nothing_without_them(labels, tmp_path):
+def test_logits_of_classes_read_genes_and_covariates(labels, tmp_path):
+    task = TASKS["grade"].fit(labels, ("2", "4"))
+    for covariates in (1, None):
+        data, train = dataset(labels, tmp_path, covariates=covariates), CASES[:90]
+        part = fit_linear_logits(task, data, train, labels, seed=0)
+        of_fourth = part.weight[1] - part.weight[0]
+        assert int(of_fourth.abs().argmax()) in (0, 8)  # the gene that follows age, or age
+        with torch.no_grad():
+            logits = linear_logits(part, batch(data, range(90, N))).numpy()
+        assert (task.decode(logits)["prediction"].to_numpy() == labels["grade"].iloc[90:]).mean() >= 0.75
+        assert part.held_out.keys() == set(train)
+
+
+def test_of_few_cases_of_a_class_covariates_alone_are_read(labels, tmp_path):
+    labels["grade"] = ["4", *["2"] * (N - 1)]
     task = TASKS["grade"].fit(labels, ("2", "4"))
     part = fit_linear_logits(task, dataset(labels, tmp_path), CASES, labels, seed=0)
     assert (part.weight[:, 8] != 0).all()

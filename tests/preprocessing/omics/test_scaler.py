@@ -123,7 +123,7 @@ def test_a_new_case_is_turned_by_the_training_cases_axes(matrix):
 
 def test_json_round_trip_is_exact(matrix):
     train = matrix(A=[1 / 3, 2, 3, NAN], B=[0, 1, 1, 0], C_cnv=[-2, 0, 1, 2])
-    for config in (OmicsConfig(), OmicsConfig(scaling="minmax")):
+    for config in (OmicsConfig(), OmicsConfig(scaling="minmax-table")):
         scaler = OmicsScaler.fit(train, None, config)
         again = OmicsScaler.from_json(json.loads(json.dumps(scaler.to_json(), allow_nan=False)), scaler.axes)
         np.testing.assert_array_equal(again.scaled(train), scaler.scaled(train))
@@ -143,10 +143,29 @@ def test_minmax_is_the_authors_scaling(suffix):
     def table(values):
         return OmicsMatrix(values, tuple(f"p{i}" for i in range(len(values))), names, ("rna",) * 5)
 
-    scaler = OmicsScaler.fit(table(reference[f"train{suffix}"]), None, OmicsConfig(scaling="minmax"))
+    scaler = OmicsScaler.fit(table(reference[f"train{suffix}"]), None, OmicsConfig(scaling="minmax-table"))
     for part in ("train", "val"):
         scaled = scaler.scaled(table(reference[f"{part}{suffix}"]))
         np.testing.assert_allclose(scaled, reference[f"{part}{suffix}_out"], atol=1e-12, rtol=0)
+
+
+def test_each_gene_by_its_own_minimum_and_maximum(matrix):
+    train = matrix(A=[0, 1, 4, 2], B=[-1, 3515, 0, 1])
+    scaler = OmicsScaler.fit(train, None, OmicsConfig(scaling="minmax-gene"))
+    new = matrix(A=[0, 4, 3, 6], B=[0, 3515, -1, 1757])
+    np.testing.assert_allclose(scaler.scaled(new)[:, 0], [0, 1, 0.5, 2])
+    np.testing.assert_allclose(scaler.scaled(new)[:, 1], [0, 1, -1, 0])
+
+
+def test_a_table_squeezed_by_one_outlier_is_warned_of(matrix, caplog):
+    genes = {f"G{i}": [-2, -1, 0, 1, 2, i / 9] for i in range(9)}
+    scaler = OmicsScaler.fit(matrix(**genes), None, OmicsConfig(scaling="minmax-table"))
+    assert not [note for note in scaler.notes if "minmax" in note]
+    genes["G0"][0] = 3515
+    squeezed = OmicsScaler.fit(matrix(**genes), None, OmicsConfig(scaling="minmax-table"))
+    (note,) = [note for note in squeezed.notes if "minmax" in note]
+    assert "values from -2 to 3515" in note
+    assert note in caplog.text
 
 
 def test_groups_from_sets_the_rest_and_other_kinds(matrix):

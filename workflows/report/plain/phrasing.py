@@ -107,7 +107,8 @@ def verdict_of(report: TaskReport[Any]) -> Verdict:
     key, model, others = report.headline, report.model_name, report.others()
     value = report.model.pooled.scalar(key)
     differences = {other: report.differences[other] for other in others if other in report.differences}
-    sentences = [_compare_with_chance(model, metric_name(key), value, report.chance)]
+    metric = f"{metric_name(key)} on {report.model.pooled.basis()}"
+    sentences = [_compare_with_chance(model, metric, value, report.chance)]
     sentences += [
         _compare(model, comparator_name(other), others[other].pooled.scalar(key), difference)
         for other, difference in differences.items()
@@ -115,6 +116,8 @@ def verdict_of(report: TaskReport[Any]) -> Verdict:
     mark, summary = _summary(differences)
     if value.value is None:
         mark, summary = OPEN, f"not computed: {value.reason}"
+    elif value.low is None and value.reason:
+        mark, summary = OPEN, value.reason
     return Verdict(metric_name(key), value, mark, summary, tuple(sentences))
 
 
@@ -145,7 +148,7 @@ def _summary(differences: Mapping[str, Metric]) -> tuple[str, str]:
 def _compare_with_chance(model: str, metric: str, value: Metric, chance: float | None) -> str:
     if value.value is None:
         return f"{model}: {metric} not computed ({value.reason})."
-    result = f"{model}: {metric} {number(value)}"
+    result = f"{model}: {metric}: {number(value)}"
     if value.low is None:
         return f"{result}; {value.reason or 'no confidence interval'}."
     if chance is None:
@@ -161,6 +164,8 @@ def _compare(model: str, comparator: str, value: Metric, difference: Metric) -> 
         return f"{result}; {model} is significantly better, difference {number(difference)}."
     if is_worse(difference):
         return f"{result}; {model} is significantly worse, difference {number(difference)}."
+    if difference.low is None and difference.reason:
+        return f"{result}; {difference.reason}."
     if difference.low == difference.high == 0:
         return f"{result}; identical to {model} in every bootstrap resample."
     if difference.value < 0:

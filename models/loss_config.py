@@ -1,0 +1,20 @@
+"""Settings of the losses that models are trained with."""
+
+from pydantic import Field
+
+from models.settings import Settings
+
+
+class LossConfig(Settings):
+    """Losses of the tasks (keys under `train.loss`)."""
+
+    class_weights: bool = Field(
+        default=True,
+        description="classes: weigh each case inversely to the share of its class among the training cases",
+    )
+    alpha: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="survival: what is taken off the weight of censored cases; 0: the likelihood as it is",
+    )

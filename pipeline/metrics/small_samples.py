@@ -1,0 +1,118 @@
+"""What few cases can show: intervals and tests that hold where the bootstrap does not.
+
+With a handful of cases every resample may rank them perfectly: the percentile interval of a c-index of 1 is then 1 to 1,
+and that of a random predictor leaves out chance far more often than once in twenty. So, where fewer than 50 cases of the
+rarer kind (deaths, the rarest class) are behind a metric,
+
+* a concordance or AUC below the minima of `Ranking.too_few` has no interval and no verdict;
+* its interval contains the score interval of an AUC (Newcombe 2006, "Confidence intervals for an effect size measure based on
+  the Mann–Whitney statistic. Part 2", Statistics in Medicine 25, method 5);
+* it leaves out chance only where a permutation test does: predictions dealt out among the cases (of a fold) at random;
+* that of a share contains Wilson's (1927);
+* a difference of two predictors leaves out 0 only where it does so under random exchange of their predictions.
+
+`tests/benchmarks/bench_intervals.py` counts how often random predictors pass for better than chance, or than each other.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+ENOUGH = 50  # cases of the rarer kind from which the bootstrap is left alone
+MIN_POSITIVES = 5
+MIN_PAIRS = 25
+LEVEL = 0.95
+Z = 1.959963984540054  # of a normal distribution, 95 % within
+SHUFFLES = 499
+TINY = 1e-9  # at 0 and 1 the score interval has a second root, of width 0
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Of a metric that ranks pairs of cases: how few there are, and its value once predictions are dealt out anew.
+
+    Attributes:
+        positives: cases of the rarer kind: deaths, or cases of the rarest class.
+        negatives: cases that they are compared with.
+        pairs: pairs that are compared.
+        shuffled: from an order of the cases, (n,), to the value where case i has the prediction of case order[i].
+        groups: cases of a group exchange predictions; None: all do.
+        positive: what a positive case is called, in the plural.
+    """
+
+    positives: int
+    negatives: int
+    pairs: int
+    shuffled: Callable[[Int[np.ndarray, " n"]], float]
+    groups: Int[np.ndarray, " n"] | None
+    positive: str
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the bootstrap alone is not to be trusted."""
+        return min(self.positives, self.negatives) < ENOUGH
+
+    def too_few(self) -> str | None:
+        """Why nothing can be judged from these cases: fewer than 5 of the rarer kind, or than 25 pairs; else None."""
+        if min(self.positives, self.negatives) >= MIN_POSITIVES and self.pairs >= MIN_PAIRS:
+            return None
+        return f"too few to judge ({self.pairs} comparable pairs, {self.positives} {self.positive})"
+
+    def widened(self, value: float, low: float, high: float) -> tuple[float, float]:
+        """An interval of the value that holds for few cases too: at least the given one."""
+        if not self.is_small:
+            return low, high
+        score = newcombe(value, self.positives, self.negatives)
+        low, high = min(low, score[0]), max(high, score[1])
+        if not low <= 0.5 <= high and self._chance_reaches(value):
+            low, high = min(low, 0.5), max(high, 0.5)
+        return low, high
+
+    def _chance_reaches(self, value: float) -> bool:
+        """Whether predictions dealt out at random are as far from 0.5 in more than one of twenty trials."""
+        n = self.positives + self.negatives if self.groups is None else len(self.groups)
+        rng = np.random.default_rng(n)
+        found = [self.shuffled(shuffled_within(self.groups, n, rng)) for _ in range(SHUFFLES)]
+        return reached(np.array(found) - 0.5, value - 0.5) > 1 - LEVEL
+
+
+def shuffled_within(groups: Int[np.ndarray, " n"] | None, n: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+    """A random order of n cases, in which each takes the place of one of its group."""
+    if groups is None:
+        return rng.permutation(n)
+    order = np.arange(n)
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        order[members] = rng.permutation(members)
+    return order
+
+
+def reached(draws: Float[np.ndarray, " s"], value: float) -> float:
+    """The share of draws at least as far from 0 as the value, which counts as one of them: a two-sided p-value."""
+    defined = np.abs(draws[np.isfinite(draws)])
+    return float((1 + (defined >= abs(value) - 1e-12).sum()) / (1 + len(defined)))
+
+
+def newcombe(area: float, positives: int, negatives: int) -> tuple[float, float]:
+    """Newcombe's score interval (method 5) of an area under the ROC curve, 95 %; both counts are at least 1."""
+    from scipy.optimize import brentq
+
+    mean = (positives + negatives) / 2
+
+    def error(theta: float) -> float:
+        factor = 2 * mean - 1 - (3 * mean - 3) / ((2 - theta) * (1 + theta))
+        return Z * math.sqrt(max(0.0, theta * (1 - theta) * factor / (positives * negatives)))
+
+    low = 0.0 if area <= 0 else float(brentq(lambda theta: area - theta - error(theta), 0, min(area, 1 - TINY)))
+    high = 1.0 if area >= 1 else float(brentq(lambda theta: theta - area - error(theta), max(area, TINY), 1))
+    return low, high
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's score interval of a share of n cases, 95 %."""
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    reach = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return max(0.0, centre - reach), min(1.0, centre + reach)

@@ -1,0 +1,96 @@
+"""Few cases: intervals against published numbers, and what random predictors are called."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from pipeline.metrics import c_index, macro_auc, paired_difference
+from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
+from pipeline.metrics.small_samples import Z, newcombe, reached, shuffled_within, wilson
+
+
+def survival(n, *, deaths=None, seed=0):
+    rng = np.random.default_rng(seed)
+    event = np.arange(n) < (n if deaths is None else deaths)
+    return rng.exponential(size=n), rng.permutation(event), rng.normal(size=n)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 5), (3, 7), (9, 9), (40, 45)])
+def test_a_share_has_wilsons_interval(hits, n):
+    expected = binomtest(hits, n).proportion_ci(method="wilson")
+    assert wilson(hits / n, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_an_area_is_as_far_from_the_ends_of_its_interval_as_its_error_there():
+    """Newcombe's method 5: |θ̂ − θ| = z · sqrt(V(θ)), V(θ) = θ(1 − θ)/mn · (2N − 1 − (3N − 3)/((2 − θ)(1 + θ)))."""
+    m, n, area = 10, 12, 0.8
+    for theta in newcombe(area, m, n):
+        variance = theta * (1 - theta) / (m * n) * (m + n - 1 - (1.5 * (m + n) - 3) / ((2 - theta) * (1 + theta)))
+        assert abs(area - theta) == pytest.approx(Z * variance**0.5, rel=1e-6)
+    low, high = newcombe(1.0, 10, 10)
+    assert low < 0.85
+    assert high == 1
+    assert newcombe(0.0, 10, 10) == pytest.approx((0, 1 - low))
+
+
+def test_four_deaths_are_too_few_to_judge():
+    time, event, risk = survival(16, deaths=4)
+    metric = measure(c_index(time, event, risk), Bootstrap().weights(16))
+    assert metric.value is not None
+    assert (metric.low, metric.high) == (None, None)
+    assert metric.reason.startswith("too few to judge (")
+    assert metric.reason.endswith(" comparable pairs, 4 events)")
+    difference = paired_difference(lambda x: c_index(time, event, x), risk, -risk, Bootstrap())
+    assert (difference.low, difference.reason) == (None, metric.reason)
+
+
+def test_a_perfect_order_of_few_cases_has_an_interval_of_some_width():
+    time = np.arange(1.0, 13)
+    metric = measure(c_index(time, np.ones(12, bool), -time), Bootstrap().weights(12))
+    assert metric.value == metric.high == 1
+    assert 0.5 < metric.low < 0.9
+    share = measure(ratio_of_sums(np.ones(6)), Bootstrap().weights(6))
+    assert share.low == pytest.approx(wilson(1, 6)[0])
+
+
+@pytest.mark.parametrize("n", [10, 20, 50])
+def test_random_predictors_are_seldom_better_than_chance_or_than_each_other(n):
+    trials, above, differing = 60, 0, 0
+    for trial in range(trials):
+        time, event, first = survival(n, deaths=max(5, n // 2), seed=trial)
+        second = np.random.default_rng([trial, n]).normal(size=n)
+        bootstrap = Bootstrap(200, trial)
+        metric = measure(c_index(time, event, first), bootstrap.weights(n))
+        above += metric.low is not None and not metric.low <= 0.5 <= metric.high
+        difference = paired_difference(lambda x: c_index(time, event, x), first, second, bootstrap)  # noqa: B023  # at once
+        differing += difference.low is not None and not difference.low <= 0 <= difference.high
+    assert above <= 7  # of 60 trials with a chance of 5 %, more than 7 have a chance of 1 %
+    assert differing <= 7
+
+
+def test_a_predictor_with_skill_is_seen_in_few_cases():
+    labels = np.arange(40) % 2
+    score = labels + 0.4 * np.random.default_rng(0).normal(size=40)
+    sure = 1 / (1 + np.exp(-score))
+    p, guess = np.column_stack([1 - sure, sure]), np.random.default_rng(1).dirichlet([1, 1], 40)
+    assert measure(macro_auc(labels, p, "ab"), Bootstrap().weights(40)).low > 0.5
+    assert paired_difference(lambda x: macro_auc(labels, x, "ab"), p, guess, Bootstrap()).low > 0
+    good, bad = (pd.DataFrame(x, columns=["a", "b"]).assign(name="x") for x in (p, guess))
+    of_tables = paired_difference(
+        lambda t: macro_auc(labels, t[["a", "b"]].to_numpy(float), "ab"), good, bad, Bootstrap()
+    )
+    assert of_tables.low > 0
+
+
+def test_cases_exchange_predictions_within_their_fold():
+    folds = np.array([0, 1, 0, 1, 1, 0])
+    order = shuffled_within(folds, 6, np.random.default_rng(0))
+    assert (folds[order] == folds).all()
+    assert sorted(order) == list(range(6))
+    assert (order != np.arange(6)).any()
+
+
+def test_a_p_value_counts_the_value_itself():
+    assert reached(np.zeros(99), 1.0) == pytest.approx(0.01)
+    assert reached(np.array([2.0, -2, 0, np.nan]), 1.0) == pytest.approx(3 / 4)
