@@ -145,7 +145,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from pipeline.inference.compatibility import check_cohort
     from pipeline.inference.recipe import with_recipe
     from pipeline.inference.trained import load_trained, scalers_of
-    from pipeline.planning.labels import read_known_labels, read_labels
+    from pipeline.planning.labels import read_covariates, read_known_labels, read_labels
     from pipeline.run.console import show_cohort, show_encoder, show_plans
     from pipeline.run.folder import require_same_run
     from pipeline.slides.recipe import FeatureRecipe
@@ -159,6 +159,8 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     features = sorted({name for one in predictors for name in one.features})
     cohort = read_cohort(config, paths, trained=bool(predictors), features=features)
     tasks = {one.task: one.definition for one in predictors}
+    covariates = [name for one in predictors for name in one.metadata.covariates] if predictors else config.covariates
+    cohort = read_covariates(cohort, covariates)
     if predictors:
         cohort = read_known_labels(cohort, tasks.values()).rescaled(scalers_of(predictors), config.rescale)
     elif config.until == "train":

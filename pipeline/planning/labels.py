@@ -12,6 +12,7 @@ from preprocessing.cohort import Cohort
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.labels.tumour import GLIOMA
+from preprocessing.tables.reading import read_number
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,27 @@ def with_groups(labels: pd.DataFrame, cohort: Cohort, schemes: Iterable[str]) ->
             )
         labels = labels.assign(**{column: table.frame[column].map(text_of, na_action="ignore").reindex(labels.index)})
     return labels
+
+
+def read_covariates(cohort: Cohort, names: Iterable[str]) -> Cohort:
+    """The cohort with these covariates among its labels, where they are columns of the tables: numbers, or else text.
+
+    Those that are no column stay absent: what needs them says so.
+    """
+    table = _all_columns(cohort)
+    found = {}
+    for name in dict.fromkeys(names):
+        if name in cohort.labels or name not in table.frame:
+            continue
+        written = table.frame[name].map(text_of, na_action="ignore")
+        read = written.map(read_number, na_action="ignore")
+        is_number = bool(read[written.notna()].notna().all())
+        found[name] = read.astype("Float64") if is_number else written.astype("string")
+        table.notes.append(f"covariate {name}: column {name}, {'numbers' if is_number else 'text'}")
+    if not found:
+        return cohort
+    labels = cohort.labels.join(pd.DataFrame(found), how="left")
+    return replace(cohort, labels=labels, notes=(*cohort.notes, *table.notes))
 
 
 def read_known_labels(cohort: Cohort, tasks: Iterable[Task]) -> Cohort:

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.planning.labels import built_in_tasks, read_known_labels, read_labels, with_groups
+from pipeline.planning.labels import built_in_tasks, read_covariates, read_known_labels, read_labels, with_groups
 from pipeline.tasks import TASKS, TaskSpec, make_task
 from preprocessing.cohort import Cohort
 from preprocessing.io.errors import InputError
@@ -109,6 +109,18 @@ def test_folds_may_keep_the_values_of_any_column_together():
         InputError, match=r'--split-by scaner: clinical\.csv has no column "scaner": did you mean "scanner"'
     ):
         with_groups(given.labels, given, ("scaner",))
+
+
+def test_any_column_is_a_covariate_as_numbers_or_as_text():
+    given = cohort(risk=[0.5, None, -1, 2], ward=["A", "1", None, "B"], age=["x"] * 4)
+    found = read_covariates(given, ["age", "risk", "ward", "absent"])
+    assert found.labels["risk"].isna().tolist() == [False, True, False, False]
+    assert found.labels["risk"].dropna().tolist() == [0.5, -1, 2]
+    assert found.labels["ward"].dropna().tolist() == ["A", "1", "B"]
+    assert found.labels["age"].tolist() == [50, 60, 70, 80]
+    assert "absent" not in found.labels
+    assert found.notes == ("covariate risk: column risk, numbers", "covariate ward: column ward, text")
+    assert read_covariates(given, ["age"]) is given
 
 
 def test_the_rules_of_who_2021_are_those_of_glioma():
