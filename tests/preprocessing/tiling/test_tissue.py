@@ -16,6 +16,7 @@ from preprocessing.tiling.tissue import (
     Detector,
     TiatoolboxConfig,
     TissueConfig,
+    _turn_to_density,
     detect_tissue,
     tissue_recipe,
 )
@@ -298,3 +299,12 @@ def test_real_slide_is_outlined():
 
 def test_the_glass_of_a_tiny_slide_is_no_hole_to_be_filled():
     assert not detect_tissue(np.full((6, 9, 3), 243, np.uint8), 8.0, TissueConfig()).any()
+
+
+def test_black_pixels_have_the_density_of_the_darkest_grey_and_bright_ones_none():
+    planes = np.array([[[0.0, 1.0, 100.0, 255.0]]] * 3, dtype=np.float32)
+    glass = np.array([100.0, 200.0, 240.0], dtype=np.float32)
+    found = _turn_to_density(planes, glass)
+    np.testing.assert_allclose(found[:, 0, :2], np.log10(glass)[:, None].repeat(2, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found[:, 0, 2], np.log10(glass / 100), atol=1e-6)
+    assert found[:, 0, 3].tolist() == [0, 0, 0]
