@@ -22,6 +22,7 @@ from torch import Tensor
 from models.loss_config import LossConfig
 from pipeline.baselines.genomic import GeneScores
 from pipeline.metrics import Bootstrap, CaseMetrics, Metric, PredictorReport, Statistic, paired_difference
+from pipeline.metrics.small_samples import reach_over_folds
 from pipeline.tasks.spec import TaskSpec
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable
@@ -197,13 +198,40 @@ class FittedTask(ABC):
         folds: Int[np.ndarray, " n"] | None,
         bootstrap: Bootstrap,
     ) -> Metric:
-        """How much higher the headline metric of the first predictions is than the second's, on the same resamples."""
-        return paired_difference(
+        """How much higher the headline metric of the first predictions is than the second's, on the same resamples.
+
+        Of cross-validated predictions the interval is at least that of the corrected resampled t-test over folds: what
+        another draw of training cases, or another seed, would change.
+        """
+        first, second = (self.on_common_scale(predictions, folds) for predictions in (first, second))
+        difference = paired_difference(
             lambda predictions: self.headline_statistic(cases, predictions, folds=folds),
             first,
             second,
             bootstrap=bootstrap,
         )
+        if folds is None or difference.value is None or difference.low is None or difference.high is None:
+            return difference
+        by_fold = []
+        for fold in np.unique(folds):
+            rows = np.flatnonzero(folds == fold)
+            ours, theirs = (
+                self.headline_statistic(cases.iloc[rows], predictions.iloc[rows], folds=None).value
+                for predictions in (first, second)
+            )
+            by_fold.append(ours - theirs)
+        reach = reach_over_folds(np.array(by_fold))
+        low, high = min(difference.low, difference.value - reach), max(difference.high, difference.value + reach)
+        return Metric(difference.value, low, high)
+
+    def on_common_scale(self, predictions: pd.DataFrame, folds: Int[np.ndarray, " n"] | None) -> pd.DataFrame:
+        """The predictions on a scale that all predictors share, with the same headline metric; as they are, if they have one.
+
+        Args:
+            predictions: of n cases.
+            folds: the fold that tested each case; None where one model predicted all.
+        """
+        return predictions
 
     @property
     def sets(self) -> PredictionSets | None:
@@ -284,6 +312,11 @@ class Task(ABC):
     def excluded_covariates(self) -> frozenset[str]:
         """Clinical columns that are, define or follow the label: never inputs of the task."""
         return frozenset((*OUTCOME, *self.label_columns, *self.spec.column, *self.spec.excludes))
+
+    @property
+    def related_columns(self) -> frozenset[str]:
+        """Clinical columns from which the label is read, or that define it: no baseline sees them either."""
+        return frozenset((*self.spec.column, *self.spec.excludes)) - frozenset(self.label_columns)
 
     def to_json(self) -> dict[str, Any]:
         """Name, kind and definition as JSON, of which `pipeline.tasks.restore_task` makes the task again."""

@@ -229,6 +229,11 @@ class FittedSurvival(FittedTask):
         """The c-index."""
         return c_index(*outcome(cases), predictions["risk"].to_numpy(float), folds=folds)
 
+    def on_common_scale(self, predictions: pd.DataFrame, folds: Int[np.ndarray, " n"] | None) -> pd.DataFrame:
+        """Risks as ranks, within folds: those of two models have no scale in common."""
+        of_fold = np.zeros(len(predictions)) if folds is None else folds
+        return predictions.assign(risk=predictions["risk"].astype(float).groupby(of_fold).rank())
+
     def fit_baselines(
         self,
         train: pd.DataFrame,

@@ -292,7 +292,7 @@ def fit_baselines(job: FoldJob, fold: Fold, data: Dataset, task: FittedTask) -> 
     """What the model has to beat, fitted on the same training cases; None for a task without baselines."""
     mil = _learn(job, data, SLIDES_ONLY, MODELS[SLIDES_ONLY].Config()) if _slides_are_another_view(job) else None
     simple = task.fit_baselines(
-        job.labels.loc[list(fold.train)],
+        job.labels.loc[list(fold.train)].drop(columns=sorted(job.task.related_columns), errors="ignore"),
         data.genes(fold.train) if data.omics else None,
         mil.task.decode(mil.train_logits) if mil else None,
         seed=job.config.seed,

@@ -40,6 +40,7 @@ def tables(tmp_path_factory):
             "ATRX_mut": (genes["RB1"] > 0.2).astype(int),
             "PFI_days": (600 * np.exp(-signal)).clip(5, 5000).round(),
             "PFI_event": rng.integers(0, 2, N),
+            "age": rng.integers(30, 80, N),
             "Constant": 1.5,
             "Lonely": ["a"] * 45 + ["b"] * 44 + ["c"],
         },
@@ -203,3 +204,10 @@ def test_ids_of_a_lab_are_matched_by_a_pattern(tables, tmp_path, capsys):
     assert main([str(part) for part in (*inputs, *options)]) == 0
     assert f"task purity: {N - 1} cases" in " ".join(capsys.readouterr().err.split())
     use_pattern(None)
+
+
+def test_the_clinical_baseline_does_not_see_the_column_of_the_label(tables, tmp_path):
+    out = tmp_path / "run"
+    assert run(tables, "--task", "years=age:regression", "--explain", "0", "--out", out) == 0
+    report = json.loads((out / "metrics.json").read_text())["tasks"]["years"]
+    assert report["baselines"]["clinical"]["reason"] == "no clinical covariate varies among the training cases"

@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 
 from pipeline.metrics import c_index, macro_auc, paired_difference
 from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
-from pipeline.metrics.small_samples import Z, newcombe, reached, shuffled_within, wilson
+from pipeline.metrics.small_samples import Z, newcombe, reach_over_folds, reached, shuffled_within, wilson
 
 
 def survival(n, *, deaths=None, seed=0):
@@ -94,3 +94,10 @@ def test_cases_exchange_predictions_within_their_fold():
 def test_a_p_value_counts_the_value_itself():
     assert reached(np.zeros(99), 1.0) == pytest.approx(0.01)
     assert reached(np.array([2.0, -2, 0, np.nan]), 1.0) == pytest.approx(3 / 4)
+
+
+def test_differences_of_folds_reach_as_far_as_the_corrected_t_test():
+    differences = np.array([0.03, 0.05, 0.01, 0.05, 0.01, np.nan])
+    by_hand = 2.776445 * ((1 / 5 + 1 / 4) * 0.0004) ** 0.5  # t of 4 degrees of freedom; the variance is 0.0016 / 4
+    assert reach_over_folds(differences) == pytest.approx(by_hand, rel=1e-6)
+    assert reach_over_folds(np.array([0.1, np.nan])) == 0

@@ -3,7 +3,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.config.loading import load_config
-from pipeline.tasks import KINDS, TaskSpec, make_task, parse_task, restore_task
+from pipeline.tasks import KINDS, TASKS, TaskSpec, make_task, parse_task, restore_task
 from preprocessing.io.errors import InputError
 
 
@@ -81,3 +81,12 @@ def test_a_task_of_each_kind_is_restored_from_json(kind):
 def test_the_kind_follows_from_the_values(columns, kind):
     found = [name for name, one in KINDS.items() if one.recognise(pd.DataFrame(columns))]
     assert (found[0] if found else None) == kind
+
+
+def test_no_baseline_sees_the_column_that_a_label_is_read_from():
+    assert make_task("years", TaskSpec(column=("age",), kind="regression", excludes=("grade",))).related_columns == {
+        "age",
+        "grade",
+    }
+    assert TASKS["grade"].related_columns == {"subtype", "diagnosis"}
+    assert TASKS["survival"].related_columns == frozenset()
