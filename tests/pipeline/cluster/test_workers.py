@@ -131,4 +131,4 @@ def test_a_worker_that_dies_while_it_starts_ends_the_run_with_the_reason(monkeyp
         Workers(2, "cpu") as workers,
         pytest.raises(RunError, match=r"a worker crashed while starting \(Nanny failed to start.\)"),
     ):
-        workers.concurrency()
+        workers.start(2)
