@@ -19,6 +19,7 @@ demo: install  ## make a small synthetic cohort and run the whole pipeline on it
 	$(BIN)/run_pipeline demo $(DEMO) --size 2048
 	$(BIN)/run_pipeline $(DEMO)/slides $(DEMO)/genes.csv --gene-sets $(DEMO)/gene_sets.csv --epochs 10 \
 		--store $(DEMO)/features.zarr --out $(DEMO)/run
+	$(BIN)/run_pipeline report $(DEMO)/run --open
 
 test: install  ## run the fast tests and print their coverage
 	$(BIN)/python -m slipcover -m pytest -n 2 -m "not slow and not cuda"

@@ -87,6 +87,7 @@ def test_every_option_that_the_docs_name_exists():
     parsers = [options._parser(), *map(parser_of, COMMANDS), *subcommands(parser_of("store"))]
     known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
     elsewhere = {"--file", "--gres"}  # of conda, Slurm
+    elsewhere |= {"--build-arg", "--constraint", "--gpus", "--rm", "--tag", "--volume"}  # of Docker and pip
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", "\n".join(PAGES.values())))
     assert named - known - elsewhere == set()
 

@@ -34,6 +34,7 @@ from models.linear import LinearBlend
 from models.settings import Settings
 from pipeline.tasks import FittedTask, Task, restore_task
 from pipeline.training.baselines import Baselines
+from pipeline.training.model_card import write_card
 from preprocessing.io.atomic import REMEDY, atomic_folder
 from preprocessing.io.errors import InputError, RunError, some
 from preprocessing.io.fingerprints import folder_digests
@@ -107,7 +108,9 @@ def export_model(source: Path, folder: Path, metadata: Mapping[str, Any]) -> Non
     described = read_json(source / "model.json", remedy=COPY)
     with atomic_folder(folder) as temporary:
         shutil.copytree(source, temporary, dirs_exist_ok=True)
-        _write_json(temporary / "model.json", described | _with_target(described, temporary) | dict(metadata))
+        complete = described | _with_target(described, temporary) | dict(metadata)
+        _write_json(temporary / "model.json", complete)
+        write_card(temporary, complete)
         write_sums(temporary)
 
 
@@ -129,6 +132,7 @@ def export_fold_models(sources: Sequence[Path], final: Path, folder: Path, metad
             shutil.copy(path, temporary / path.name)
         content = {"format": FORMAT, "members": names, "omics": described["omics"]} | _with_target(described, temporary)
         _write_json(temporary / ENSEMBLE, content | dict(metadata))
+        write_card(temporary, described | content | dict(metadata))
         write_sums(temporary)
 
 

@@ -194,7 +194,7 @@ def test_the_label_that_is_asked_for_is_missing(refused, cohort, write):
 
 def test_a_constant_label(refused, cohort, write):
     path = write(cohort.table().assign(grade=3))
-    names(refused(genes=path), 'task grade: every one of the 12 labelled cases is "3"', "--task")
+    names(refused("--task", "grade", genes=path), 'task grade: every one of the 12 labelled cases is "3"', "--task")
 
 
 def test_too_few_deaths(refused, cohort, write):

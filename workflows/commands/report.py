@@ -1,6 +1,7 @@
 """`run_pipeline report RUN`: draw `report.html` of a finished run again, from the files in its folder."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(str(error))
         return WRONG_INPUT
     print_line(f"report: {path}")
+    if arguments.open:
+        offer_to_open(path)
     return ALL_GOOD
+
+
+def offer_to_open(path: Path) -> None:
+    """Offer to open the report, where there is a terminal to answer in and a browser to open it in."""
+    import webbrowser
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:  # there is none
+        return
+    if input("open it in the browser? [Y/n] ").strip().lower() in ("", "y", "yes"):
+        browser.open(path.as_uri())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,4 +56,5 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("--open", action="store_true", help="offer to open it, in a terminal with a browser")
     return parser

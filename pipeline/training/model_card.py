@@ -1,0 +1,80 @@
+"""`MODEL_CARD.md` of a model folder: what the model was trained on, how well it does, its limits, and the encoder's licence."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from preprocessing.features.encoder_table import ENCODERS
+
+NAME = "MODEL_CARD.md"
+LIMITS = """- For research only; no medical device.
+- Validated on left-out cases of the training cohort alone, by cross-validation. Other scanners, stains, hospitals and gene
+  assays may lower its performance; predictions name the distribution shift of each case.
+- Trained on the classes above: a case of another entity gets one of them, too.
+- Explanations describe the model, not the disease.
+"""
+
+
+def write_card(folder: Path, described: Mapping[str, Any]) -> None:
+    """Write the model card.
+
+    Args:
+        folder: the model folder.
+        described: content of its `model.json`, or of the final model's for an ensemble, with what the export added.
+    """
+    (folder / NAME).write_text(model_card(described), encoding="utf-8")
+
+
+def model_card(described: Mapping[str, Any]) -> str:
+    """Return the model card in Markdown; see `write_card`."""
+    task, fitted, encoder = described["task"], described["fitted"], described.get("encoder")
+    omics = described.get("omics") or {}
+    genes = {gene for group in omics.get("groups", {}).values() for gene in group}
+    training: Mapping[str, Any] = described.get("training", {})
+    parts = [
+        f"# {task['name']}: {described['model']}",
+        "## Data",
+        f"- Trained on {training.get('n', described.get('trained_on_cases', '?'))} cases.",
+        f"- Target: {task['name']}, {task['kind']}{_classes(fitted)}.",
+        f"- Genes and covariates: {len(genes)} in {len(omics.get('groups', {}))} groups."
+        if genes
+        else "- It reads no genes.",
+        _encoder(encoder, described) if encoder else "- It reads no slides.",
+        "## Performance",
+        *_performance(training.get("validated", {})),
+        "## Limits",
+        LIMITS.rstrip(),
+        "## Licence",
+        _licence(encoder),
+    ]
+    return "\n".join(f"\n{part}\n" if part.startswith("#") else part for part in parts).lstrip() + "\n"
+
+
+def _classes(fitted: Mapping[str, Any]) -> str:
+    counts = zip(fitted.get("classes", ()), fitted.get("counts", ()), strict=False)
+    text = ", ".join(f"{name} ({count} cases)" for name, count in counts)
+    return f" of {text}" if text else ""
+
+
+def _encoder(encoder: Mapping[str, Any], described: Mapping[str, Any]) -> str:
+    tiles = described["tiles"]
+    size = f"{tiles['tile_px']} px at {tiles['mpp']:g} µm/px"
+    return f"- Slides: tiles of {size}, embedded by {encoder['name']} ({encoder['dim']} features)."
+
+
+def _performance(validated: Mapping[str, Any]) -> list[str]:
+    rows = [
+        f"- {modalities}: {one['metric']} {one['value']:.3f} (95% interval {one['low']:.3f} to {one['high']:.3f}), "
+        f"{one['n']} left-out cases"
+        for modalities, one in validated.items()
+        if None not in (one["value"], one["low"], one["high"])
+    ]
+    return rows or ["- Not measured."]
+
+
+def _licence(encoder: Mapping[str, Any] | None) -> str:
+    if encoder is None:
+        return "- The model has no patch encoder."
+    spec = ENCODERS.get(encoder["name"])
+    licence = spec.licence if spec and spec.licence else "unknown; see where its weights come from"
+    return f"- Licence of the patch encoder {encoder['name']}: {licence}. It also limits the use of this model."
