@@ -207,8 +207,10 @@ class Workers:
     def _join(self) -> "Client":
         """Connect to the running scheduler."""
         from dask.distributed import Client
+        from distributed.comm.addressing import get_address_host_port
 
         try:
+            get_address_host_port(self.scheduler)  # a client of a malformed address is not closed
             client = Client(self.scheduler, set_as_default=False, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             raise InputError(f"--scheduler {self.scheduler}: no Dask scheduler answers there: {error}") from None
