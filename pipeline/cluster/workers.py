@@ -182,7 +182,7 @@ class Workers:
         for name in ("distributed", "distributed.client"):  # they have handlers that write to the terminal
             logging.getLogger(name).handlers.clear()
             logging.getLogger(name).propagate = True
-        client = Client(self._cluster(), set_as_default=False) if self.scheduler is None else self._join()
+        client = Client(self._cluster(), set_as_default=False) if self.scheduler is None else self._join(self.scheduler)
         try:
             if self.slurm is not None:
                 _wait_for_a_job(client, self.slurm)
@@ -231,18 +231,18 @@ class Workers:
                 message = f"none for {minutes:g} minutes"
                 client.cancel([Future(key, client) for key in list(client.futures)], reason=NO_WORKER, msg=message)
 
-    def _join(self) -> "Client":
+    def _join(self, address: str) -> "Client":
         """Connect to the running scheduler."""
         from dask.distributed import Client
+        from distributed.comm.addressing import get_address_host_port
 
         try:
-            client = Client(self.scheduler, set_as_default=False, timeout=CONNECT_SECONDS)
+            get_address_host_port(address)  # a client of a malformed address is not closed
+            client = Client(address, set_as_default=False, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
-            raise InputError(f"--scheduler {self.scheduler}: no Dask scheduler answers there: {error}") from None
+            raise InputError(f"--scheduler {address}: no Dask scheduler answers there: {error}") from None
         if not client.nthreads():
-            raise InputError(
-                f"--scheduler {self.scheduler}: it has no workers; start some with `dask worker {self.scheduler}`"
-            )
+            raise InputError(f"--scheduler {address}: it has no workers; start some with `dask worker {address}`")
         return client
 
     def concurrency(self) -> int:
