@@ -63,6 +63,11 @@ class Arguments:
             return False
         return "out" not in self.flags or not Path(self.flags["out"]).exists()
 
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains models, as far as the options show."""
+        return self.flags.get("until", "train") == "train" and "trained" not in self.flags
+
 
 def parse(argv: Sequence[str] | None) -> Arguments:
     """Parse the command line; values are validated later, with the configuration."""

@@ -22,13 +22,15 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
 }
-IMPORTED = ["workflows.worker_server"]  # by name: it imports the stages and the fold job, which lie above this package
+# By name: they import the stages and the fold job, which lie above this package.
+TRAINING = ["workflows.training_server"]
+WORKING = ["workflows.worker_server"]  # without training
 OPENING = ["preprocessing.slides.probing"]  # all that it takes to open slides
 ENDING_SECONDS = 5.0  # a process that waits for a disk within the kernel cannot be ended
 _imported: list[str] = []  # by the server that is running
 
 
-def start_server(imported: Sequence[str] = IMPORTED) -> None:
+def start_server(imported: Sequence[str] = TRAINING) -> None:
     """Start the server, unless one that suits is running, and return while it imports these modules.
 
     A server that only opens slides is replaced once workers are needed; one for workers serves for everything.

@@ -95,7 +95,9 @@ def _sentence(key: str, value: Metric, chance: float | None) -> str:
         )
         return f"The {metric_name(key)} is {decimal(value.value)}{sure}{by_chance}."
     sure = (
-        "" if value.low is None or value.high is None else f" (95% interval: {_of_100(value.low)} to {_of_100(value.high)})"
+        ""
+        if value.low is None or value.high is None
+        else f" (95% interval: {_of_100(value.low)} to {_of_100(value.high)})"
     )
     return f"{PAIRS[key]} in {_of_100(value.value)} of 100 pairs{sure}; chance is 50."
 
