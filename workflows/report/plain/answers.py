@@ -15,7 +15,7 @@ PAIRS = {  # metrics that are a share of pairs of cases
     "micro_auc": "Of two cases of different classes, it ranks the right one higher",
 }
 GLOSSARY = {  # of headings and terms, on hover
-    "c-index": "concordance index: share of pairs of patients whose events the model ranks in the right order; 0.5 is chance, 1 perfect",
+    "c-index": "concordance index: share of pairs of patients whose events are ranked in the right order; 0.5 is chance, 1 perfect",
     "Uno's c-index": "concordance index that does not depend on how many patients were censored",
     "integrated Brier score": "mean squared error of the predicted survival curve over time; lower is better",
     "macro AUC": "area under the ROC curve, averaged over the classes; 0.5 is chance, 1 perfect",
