@@ -13,7 +13,7 @@ class UnknownNameError(ValueError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean "…"? Known: …`: the end of every message about an unknown name."""
-    names = sorted(known)
+    names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f'did you mean "{close[0]}"? ' if close else ""
     return f"{guess}Known: {', '.join(names)}"

@@ -58,8 +58,15 @@ class Arguments:
 
     @property
     def needs_workers(self) -> bool:
-        """Whether some of them will be workers."""
-        return self.needs_processes and not self.flags.keys() & {"scheduler", "cluster", "dry_run"}
+        """Whether some of them will be workers for certain: a run in a folder that exists may find all its results there."""
+        if not self.needs_processes or self.flags.keys() & {"scheduler", "cluster", "dry_run"}:
+            return False
+        return "out" not in self.flags or not Path(self.flags["out"]).exists()
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains models, as far as the options show."""
+        return self.flags.get("until", "train") == "train" and "trained" not in self.flags
 
 
 def parse(argv: Sequence[str] | None) -> Arguments:

@@ -46,9 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return find_command(argv[0])(argv[1:])
     arguments = parse(argv)
     if arguments.needs_processes:
-        from pipeline.cluster.worker_processes import IMPORTED, OPENING, start_server
+        from pipeline.cluster.worker_processes import OPENING, TRAINING, WORKING, start_server
 
-        start_server(IMPORTED if arguments.needs_workers else OPENING)  # it imports while this process does
+        working = TRAINING if arguments.trains else WORKING
+        start_server(working if arguments.needs_workers else OPENING)  # it imports while this process does
     from pipeline.terminal.logs import print_error, start_logging
     from preprocessing.io.errors import InputError, RunError, SlideError
 

@@ -37,8 +37,8 @@ def train(
     run = context.run
     jobs = {plan.name: fold_jobs(context, plan, features) for plan in plans}
     with run.stage("training") as done_now:
-        folds = [job for by_task in jobs.values() for job in by_task.all()]
-        status = map_jobs(context.workers, run_fold, folds, stage="training", things="folds")
+        folds = [job for by_task in jobs.values() for job in by_task.all() if not job.is_finished()]
+        status = map_jobs(context.workers, run_fold, folds, stage="training", things="folds", in_process=True)
         done_now.update(folds=status.count("done"))
     predictions: list[pd.DataFrame] = []
     comparators: list[pd.DataFrame] = []

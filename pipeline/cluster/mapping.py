@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
-
-from dask.distributed import Future, KilledWorker, as_completed, get_worker
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipeline.cluster.workers import CRASH_CAUSES, STARTED, Workers, translate_dask_errors
 from pipeline.terminal.progress import Effort, track
-from preprocessing.io.errors import RunError, SlideError
+from preprocessing.io.errors import RunError, SlideError, unexpected
+
+if TYPE_CHECKING:  # where all is reused, nothing needs Dask
+    from dask.distributed import Future
 
 log = logging.getLogger(__name__)
-# Raised by mistakes in code, not by a damaged slide: its outcome must not blame the slide.
-PROGRAM_ERRORS = (AssertionError, AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 CRASHED_AGAIN = "worker crashed again in isolation"
 S = TypeVar("S", bound="SlideWork")
 J = TypeVar("J")
@@ -112,6 +111,9 @@ def map_slides(
     """
     if not slides:
         return []
+    from dask.distributed import KilledWorker, as_completed
+
+    workers.start(len(slides))
     largest_first = sorted(slides, key=size, reverse=True)
     submit = partial(workers.submit, _guarded, work, workers.slide_seconds, **options)
     futures = {submit(slide): slide for slide in largest_first}
@@ -135,8 +137,10 @@ def map_slides(
     return outcomes + [_logged(_retried(workers, submit(slide), slide), stage) for slide in lost]
 
 
-def _retried(workers: Workers, future: Future, slide: SlideWork) -> Outcome:
+def _retried(workers: Workers, future: "Future", slide: SlideWork) -> Outcome:
     """Wait for a slide whose worker crashed before, while no other slide is being worked on."""
+    from dask.distributed import KilledWorker
+
     try:
         return future.result()
     except KilledWorker:
@@ -163,16 +167,20 @@ def _guarded(work: Callable[..., Outcome], limit: float | None, slide: SlideWork
     except SlideError as error:
         return Outcome(slide.slide_id, "failed", str(error), seconds=time.perf_counter() - start)
     except Exception as error:  # noqa: BLE001  # any error of a slide or codec goes to the ledger, its traceback to the log
-        fault = " (a fault of the program: report it with run.log)" if isinstance(error, PROGRAM_ERRORS) else ""
-        reason = f"{type(error).__name__}: {error}{fault}"
         return Outcome(
-            slide.slide_id, "failed", reason, seconds=time.perf_counter() - start, trace=traceback.format_exc()
+            slide.slide_id,
+            "failed",
+            unexpected(error),
+            seconds=time.perf_counter() - start,
+            trace=traceback.format_exc(),
         )
 
 
 @contextmanager
 def _time_limit(seconds: float | None) -> Iterator[None]:
     """End this worker process after so many seconds, wherever in a library it hangs; never the process of the run itself."""
+    from dask.distributed import get_worker
+
     worker = get_worker()
     worker.log_event(STARTED, worker.get_current_task())
     if seconds is None or worker.nanny is None:
@@ -187,7 +195,13 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
 
 @translate_dask_errors()
 def map_jobs(
-    workers: Workers, work: Callable[[J], R], jobs: Sequence[J], *, stage: str, things: str = "jobs"
+    workers: Workers,
+    work: Callable[[J], R],
+    jobs: Sequence[J],
+    *,
+    stage: str,
+    things: str = "jobs",
+    in_process: bool = False,
 ) -> list[R]:
     """Call `work(job)` for each job on the workers; the first error ends the run.
 
@@ -199,6 +213,8 @@ def map_jobs(
         jobs: their `str` names them in the log.
         stage: name of the stage, for progress and log.
         things: plural noun for the jobs, for progress.
+        in_process: do a single job in this process where no worker runs yet; not for jobs that open slides, since a file
+            that crashes its library would end the run.
 
     Returns:
         The results, in the order of the jobs.
@@ -208,7 +224,11 @@ def map_jobs(
     """
     if not jobs:
         return []
-    client = workers.client
+    if in_process and len(jobs) == 1 and workers.can_be_spared:
+        return [work(job) for job in track(jobs, stage=stage, total=1, things=things)]
+    from dask.distributed import KilledWorker, as_completed
+
+    client = workers.start(len(jobs))
     futures = {workers.submit(work, job): number for number, job in enumerate(jobs)}
     results: dict[int, R] = {}
     for future in track(as_completed(list(futures), loop=client.loop), stage=stage, total=len(futures), things=things):

@@ -1,6 +1,7 @@
 """Dask workers: processes on this machine, those of a running scheduler, or jobs of a Slurm cluster."""
 
 import logging
+import sys
 import threading
 import time
 import warnings
@@ -68,18 +69,25 @@ def choose_device(requested: str) -> str:
 @contextmanager
 def translate_dask_errors() -> Iterator[None]:
     """Turn the errors that Dask raises when scheduler or workers are lost into a RunError with the remedy."""
-    from distributed.client import FutureCancelledError
-    from distributed.scheduler import NoWorkerError
-
     try:
         yield
-    except (NoWorkerError, FutureCancelledError) as error:
-        if isinstance(error, FutureCancelledError) and error.reason != NO_WORKER:
-            raise RunError(f"the Dask scheduler is gone ({error.reason}); {RESUME}") from None
+    except _dask_errors() as error:
+        if (reason := getattr(error, "reason", NO_WORKER)) != NO_WORKER:
+            raise RunError(f"the Dask scheduler is gone ({reason}); {RESUME}") from None
         raise RunError(
             f"no worker is left ({getattr(error, 'msg', None) or error}): their jobs have ended, or their machines are down; "
             f"{RESUME}, with a longer walltime where it ran out"
         ) from None
+
+
+def _dask_errors() -> tuple[type[Exception], ...]:
+    """The errors of lost workers and of a lost scheduler; none where Dask has not been imported, and raised nothing."""
+    if "distributed" not in sys.modules:
+        return ()
+    from distributed.client import FutureCancelledError
+    from distributed.scheduler import NoWorkerError
+
+    return NoWorkerError, FutureCancelledError
 
 
 class Workers:
@@ -104,6 +112,7 @@ class Workers:
     ) -> None:
         self.count, self.requested_device, self.scheduler, self.slurm = count, device, scheduler, slurm
         self.slide_seconds = slide_seconds
+        self._needed: int | None = None  # processes on this machine; None: all of them
         self._started: dict[object, float] = {}  # by task, on the monotonic clock of this process
         self._closed = threading.Event()
 
@@ -145,9 +154,27 @@ class Workers:
             return nullcontext(self)
         return Workers(None, "cpu", slide_seconds=self.slide_seconds)
 
+    @property
+    def can_be_spared(self) -> bool:
+        """Whether none has started yet, and this process can do what one of them would."""
+        return "client" not in self.__dict__ and not self.remote and self.device == "cpu"
+
+    def start(self, tasks: int) -> "Client":
+        """Return the Dask client, with as many processes on this machine as so many tasks need; none is ended."""
+        if self.remote or self.device == "cuda" or self.count == 0:
+            return self.client
+        needed = min(tasks, self.expected_concurrency())
+        if "client" not in self.__dict__:
+            self._needed = needed
+        elif self._needed is not None and needed > self._needed:
+            self._needed = needed
+            cluster: Any = self.client.cluster
+            cluster.scale(needed)
+        return self.client
+
     @cached_property
     def client(self) -> "Client":
-        """The Dask client; the workers start when it is first used."""
+        """The Dask client; the workers start when it is first used: all of them, unless `start` was called before."""
         import dask
         from dask.distributed import Client
 
@@ -155,7 +182,7 @@ class Workers:
         for name in ("distributed", "distributed.client"):  # they have handlers that write to the terminal
             logging.getLogger(name).handlers.clear()
             logging.getLogger(name).propagate = True
-        client = Client(self._cluster(), set_as_default=False) if self.scheduler is None else self._join()
+        client = Client(self._cluster(), set_as_default=False) if self.scheduler is None else self._join(self.scheduler)
         try:
             if self.slurm is not None:
                 _wait_for_a_job(client, self.slurm)
@@ -204,22 +231,24 @@ class Workers:
                 message = f"none for {minutes:g} minutes"
                 client.cancel([Future(key, client) for key in list(client.futures)], reason=NO_WORKER, msg=message)
 
-    def _join(self) -> "Client":
+    def _join(self, address: str) -> "Client":
         """Connect to the running scheduler."""
         from dask.distributed import Client
+        from distributed.comm.addressing import get_address_host_port
 
         try:
-            client = Client(self.scheduler, set_as_default=False, timeout=CONNECT_SECONDS)
+            get_address_host_port(address)  # a client of a malformed address is not closed
+            client = Client(address, set_as_default=False, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
-            raise InputError(f"--scheduler {self.scheduler}: no Dask scheduler answers there: {error}") from None
+            raise InputError(f"--scheduler {address}: no Dask scheduler answers there: {error}") from None
         if not client.nthreads():
-            raise InputError(
-                f"--scheduler {self.scheduler}: it has no workers; start some with `dask worker {self.scheduler}`"
-            )
+            raise InputError(f"--scheduler {address}: it has no workers; start some with `dask worker {address}`")
         return client
 
     def concurrency(self) -> int:
         """Return the number of tasks that run at the same time."""
+        if not self.remote and self.device == "cpu":
+            return self.expected_concurrency()
         return sum(self.client.nthreads().values())
 
     def expected_concurrency(self) -> int:
@@ -241,7 +270,7 @@ class Workers:
     def _cluster(self) -> Any:
         import dask
         from dask.distributed import LocalCluster
-        from dask.system import CPU_COUNT
+        from distributed.system import MEMORY_LIMIT
 
         if self.slurm is not None:
             of_workers = {name: DASK_SETTINGS[name] for name in DASK_SETTINGS if ".worker." in name}
@@ -257,7 +286,9 @@ class Workers:
         dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
             try:
-                return LocalCluster(n_workers=self.count or CPU_COUNT, **LOCAL)
+                most = self.expected_concurrency()
+                options = {"memory_limit": MEMORY_LIMIT // most} | LOCAL  # its share, however many are needed
+                return LocalCluster(n_workers=self._needed or most, **options)
             except RuntimeError as error:
                 raise RunError(f"a worker crashed while starting ({error}): {CRASH_CAUSES}; {RESUME}") from error
 

@@ -93,7 +93,7 @@ def draw_atlases(
             jobs.append(AtlasJob(one.final.folder, tuple(cases[start : start + CASES_PER_JOB]), inputs))
             task_of_job.append(number)
     tallies: list[list[CaseTally]] = [[] for _ in tasks]
-    found = map_jobs(workers, tally_cases, jobs, stage="explaining", things="parts of the cohort")
+    found = map_jobs(workers, tally_cases, jobs, stage="explaining", things="parts of the cohort", in_process=True)
     for number, part in zip(task_of_job, found, strict=True):
         tallies[number] += part
     counts = [len(of_task[0].counts) if of_task else 0 for of_task in tallies]

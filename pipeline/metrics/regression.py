@@ -21,6 +21,7 @@ from pipeline.metrics.report import CaseMetrics, PredictorReport, Trivial, repor
 
 Numbers = Float[np.ndarray, " n"]
 SCORES = ("r2", "spearman", "mae")  # of a prediction that has learned nothing, too
+CONSTANT = "a constant has no rank correlation"  # and the training means of folds only rank them against their labels
 
 
 class RegressionMetrics(CaseMetrics):
@@ -103,6 +104,7 @@ def regression_metrics(
     """
     weights = bootstrap.weights(len(truth))
     trivial = {name: measure(one, weights) for name, one in _scores(truth, train_mean).items()}
+    trivial["spearman"] = Metric(None, reason=CONSTANT)
     return RegressionMetrics(
         n=len(truth),
         trivial=Trivial(description="the mean of the training cases", metrics=trivial),

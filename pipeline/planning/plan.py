@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from models.catalogue import MODELS
@@ -12,6 +11,7 @@ from models.registry import nearest
 from pipeline.config.schema import Config
 from pipeline.planning.splits import Fold, make_folds, read_folds
 from pipeline.tasks import BY_DEFAULT, Task
+from preprocessing.case_tables.endpoint_names import survival_column
 from preprocessing.io.errors import InputError
 from preprocessing.omics.leakage import defining_features, label_copies, label_followers
 from preprocessing.omics.matrix import OmicsMatrix
@@ -213,11 +213,8 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
         defining |= label_copies(values, omics.features, columns.iloc[:, 0])
         if config.defining_features:
             defining |= named_features(config.defining_features, name, omics.features)
-    covariates = tuple(
-        column
-        for column in config.covariates
-        if config.allow_defining_features or column not in task.excluded_covariates
-    )
+    excluded = set() if config.allow_defining_features else _excluded_covariates(task, config)
+    covariates = tuple(column for column in config.covariates if column not in excluded)
     if defining:
         some = "; ".join(f"{feature} ({why})" for feature, why in list(defining.items())[:3])
         warnings.append(
@@ -243,6 +240,12 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
     )
 
 
+def _excluded_covariates(task: Task, config: Config) -> set[str]:
+    """Covariates that are, define or follow the label, also under the names of the clinical table, or are follow-up."""
+    follow_up = {name for name in config.covariates if survival_column(name)}
+    return {*task.excluded_covariates, *follow_up, *defining_features(task.spec.defined_by, config.covariates)}
+
+
 def _refuse_copies(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> None:
     """Raise InputError where a feature or a covariate is the label: a column in two tables, or a copy of it."""
     label = labels[(task.truth_columns or task.label_columns)[0]]
@@ -254,9 +257,11 @@ def _refuse_copies(task: Task, config: Config, labels: pd.DataFrame, omics: Omic
             f"task {task.name}: its column {same[0]} is also among the genes, with the same values; "
             f"leave it out there with --set 'omics.ignore=[{same[0]}]'"
         )
-    covariates = [name for name in config.covariates if name not in task.excluded_covariates]
-    codes = [pd.factorize(labels[name], sort=True)[0].astype(float) for name in covariates if name in labels]
-    for name in label_copies(np.column_stack(codes), covariates, label) if codes else ():
+    for name in sorted(set(config.covariates) & set(labels) - _excluded_covariates(task, config)):
+        known = labels[name].notna()
+        codes = pd.factorize(labels.loc[known, name], sort=True)[0].astype(float)
+        if label[known].nunique() < 2 or not label_copies(codes[:, None], [name], label[known]):
+            continue
         raise InputError(
             f"task {task.name}: covariate {name} has one value for each value of the label: it is the label under another name; "
             "leave it out of --covariates"

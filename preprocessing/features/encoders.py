@@ -23,6 +23,7 @@ from models.settings import Settings
 from preprocessing.features.backbones import State
 from preprocessing.features.encoder_table import ENCODERS, EncoderSpec, Pooling, find_encoder, similar_encoder
 from preprocessing.features.fuse_batchnorm import fuse_batch_norm
+from preprocessing.features.timm_library import load_timm
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import fingerprint, weights_fingerprint
 
@@ -84,9 +85,7 @@ def encoder_spec(name: str) -> EncoderSpec:
         return ENCODERS[known]
     if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         return EncoderSpec(name)
-    import timm
-
-    if timm.is_model(name.split(".", maxsplit=1)[0]):
+    if load_timm().is_model(name.split(".", maxsplit=1)[0]):
         return EncoderSpec(name)
     similar = similar_encoder(name)
     guess = f'did you mean "{similar}"? ' if similar else ""
@@ -133,9 +132,7 @@ class Encoder:
     """
 
     def __init__(self, model: Any, config: EncoderConfig, pooling: Pooling, device: str = "cpu") -> None:
-        import timm
-
-        data = timm.data.resolve_model_data_config(model)
+        data = load_timm().data.resolve_model_data_config(model)
         self.config, self.pooling, self.device = config.settled(device), pooling, torch.device(device)
         self.transform: dict[str, Any] = {
             "input_px": int(data["input_size"][-1]),
@@ -286,8 +283,7 @@ def backbone(spec: EncoderSpec, source: str | None = None) -> Any:
         spec: the entry.
         source: name under which timm finds weights that it can load; None: random weights.
     """
-    import timm
-
+    timm = load_timm()
     # Created with its classifier, if any: without it timm would silently accept weights that do not fit.
     model: Any = timm.create_model(source or spec.timm_name, pretrained=source is not None, **spec.options)
     if model.num_classes:

@@ -1,8 +1,11 @@
 """Errors that are shown to the user as they are: what, the actual value, where, and the remedy."""
 
 from collections.abc import Iterable
+from traceback import walk_tb
 
 LONGEST_NAME = 200  # signs of one name in a message
+# Raised by mistakes in code, not by a damaged file: a message must not blame the file.
+PROGRAM_ERRORS = (AssertionError, AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 
 
 class InputError(ValueError):
@@ -15,6 +18,18 @@ class RunError(RuntimeError):
 
 class SlideError(ValueError):
     """One slide cannot be used: it ends in the ledger with this reason, and the run goes on."""
+
+
+def unexpected(error: Exception) -> str:
+    """Return the reason of a failure that nothing foresaw; it names a fault of the program as such."""
+    fault = " (a fault of the program: report it with run.log)" if isinstance(error, PROGRAM_ERRORS) else ""
+    return f"{type(error).__name__}: {error}{fault}"
+
+
+def passed_through(error: Exception, library: str) -> bool:
+    """Whether an error was raised within a library, and not by this program's use of it."""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return any(name.partition(".")[0] == library for name in frames)
 
 
 def some(names: Iterable[object]) -> str:

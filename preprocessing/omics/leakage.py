@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import norm, rankdata
 
 from preprocessing.case_tables.gene_names import feature_kind, is_gene_name
 
@@ -118,6 +117,8 @@ def label_followers(
 
 def _rank_correlations(values: Float[np.ndarray, "n g"], time: Float[np.ndarray, " n"]) -> Float[np.ndarray, " g"]:
     """|Spearman's rho| of each feature, 0 where it is constant, has missing values, or is within chance among so many."""
+    from scipy.stats import norm, rankdata
+
     ranks = rankdata(values, axis=0, nan_policy="propagate")
     ranks = ranks - ranks.mean(axis=0)
     target = rankdata(time) - (len(time) + 1) / 2
@@ -130,6 +131,8 @@ def _rank_correlations(values: Float[np.ndarray, "n g"], time: Float[np.ndarray,
 
 def _class_aucs(values: Float[np.ndarray, "n g"], label: pd.Series) -> Iterator[Float[np.ndarray, " g"]]:
     """AUC of each feature for each class against the rest, at least 0.5; 0 where it has missing values."""
+    from scipy.stats import rankdata
+
     ranks = rankdata(values, axis=0, nan_policy="propagate")
     for name in label.unique():
         members = (label == name).to_numpy(dtype=bool)

@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import norm, rankdata
 
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
@@ -81,5 +80,7 @@ def _standardised(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
 
 def _normal_scores(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
     """Normal quantiles of (rank − ½) / n in each column (Blom's family), NaN where missing."""
+    from scipy.stats import norm, rankdata
+
     ranks = rankdata(values, axis=0, nan_policy="omit")
     return norm.ppf((ranks - 0.5) / np.maximum((~np.isnan(values)).sum(axis=0), 1))

@@ -5,6 +5,7 @@ from typing import Literal
 
 import tifffile
 
+from preprocessing.io.errors import passed_through
 from preprocessing.io.file_types import file_type
 from preprocessing.io.files import why_no_file
 from preprocessing.slides.dicom import read_header
@@ -115,6 +116,8 @@ def _tiff_reason(path: Path, beginning: bytes, length: int) -> str | None:
                 return f"a TIFF without images in its {length:,} bytes; copy it again"
             return _page_reason(pages, order, length)
     except PARSING_ERRORS as error:
+        if isinstance(error, AttributeError) and not passed_through(error, "tifffile"):
+            raise
         return f"a damaged TIFF ({error}); copy it again"
 
 

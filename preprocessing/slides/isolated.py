@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from preprocessing.io.errors import SlideError
+from preprocessing.io.errors import SlideError, unexpected
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 TRIES = 2  # where memory is short, the kernel may kill a process for what another has allocated
@@ -89,7 +89,7 @@ def _attempt(work: Callable[[T], R], item: T) -> R | Failure:
     except SlideError as error:
         return Failure(str(error))
     except Exception as error:  # noqa: BLE001  # whatever a library raises ends in the ledger, its traceback in the log
-        return Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+        return Failure(unexpected(error), traceback.format_exc())
 
 
 def _serve(work: Callable[[T], R], connection: Connection) -> None:

@@ -14,6 +14,8 @@ import simplejpeg
 import tifffile
 from jaxtyping import UInt8
 
+from preprocessing.io.errors import passed_through
+
 JPEG, RGB, YCBCR, CONTIGUOUS = 7, 2, 6, 1  # compression, photometric interpretations and planar configuration of TIFF
 # Decoded tiles; rows of tiles that need more, on the widest slides, are decoded more than once.
 KEPT_BYTES = 256 << 20
@@ -154,7 +156,9 @@ def _read_layout(path: Path, size_px: tuple[int, int]) -> LevelLayout | None:
             with tifffile.TiffFile(file) as tiff:
                 pages = tiff_pages(tiff)
                 return next((_layout_of(page) for page in pages if _is_plain(page, size_px)), None)
-        except PARSING_ERRORS:
+        except PARSING_ERRORS as error:
+            if isinstance(error, AttributeError) and not passed_through(error, "tifffile"):
+                raise  # a slip of this module, which must not end in reading through OpenSlide
             return None
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from workflows.run_pipeline import main
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--workers", "0", "--device", "cpu", "--folds", "2", "--epochs", "1", "--explain", "0", "--set", "bootstrap=5")
 CODE = """
@@ -44,6 +46,27 @@ def test_a_dry_run_imports_no_encoder_and_no_workers(cohort, tmp_path):
 def test_a_dry_run_on_genes_imports_no_encoder(cohort, tmp_path):
     command = ("none", cohort.genes, "--model", "snn", "--task", "grade", "--out", tmp_path / "run")
     assert not loaded(*command, "--dry-run") & {*MODELS_AND_WORKERS, "plotly"}
+
+
+def test_a_run_that_finds_all_its_folds_finished_starts_no_workers_and_imports_no_encoder(cohort, tmp_path):
+    """Two runs, of which the second is the test: a worker or an encoder costs more than all that it does."""
+    command = (
+        "none",
+        cohort.genes,
+        "--task",
+        "grade",
+        "--model",
+        "snn",
+        "--baselines",
+        "none",
+        "--out",
+        tmp_path / "run",
+    )
+    assert main([str(part) for part in (*command, *QUICK, "--store", cohort.store, "--set", "train.members=1")]) == 0
+    predictions = (tmp_path / "run" / "predictions.csv").read_bytes()
+    again = (*command, *QUICK, "--store", cohort.store, "--set", "train.members=1", "--workers", "2")
+    assert not loaded(*again) & MODELS_AND_WORKERS
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == predictions
 
 
 def test_a_report_is_drawn_without_slides_store_or_workers(finished):

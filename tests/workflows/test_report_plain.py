@@ -42,6 +42,8 @@ def report(value, difference, *, n=60):
         (Metric(0.9, 0.8, 0.95), Metric(0.0, -0.1, 0.1), "open", "yes, but not better than every simpler model"),
         (Metric(0.9, 0.8, 0.95), Metric(-0.2, -0.3, -0.1), "bad", "a simpler model does better"),
         (Metric(0.6, 0.45, 0.75), Metric(0.2, 0.1, 0.3), "unsure", "open: chance cannot be excluded"),
+        (Metric(0.9, reason="few"), Metric(0.2, reason="few"), "unsure", "open: no verdict without an interval"),
+        (Metric(None, reason="one class"), Metric(None, reason="one class"), "unsure", "open: not measured"),
     ],
 )
 def test_the_colour_is_the_meaning(value, difference, mark, headline):
@@ -52,7 +54,7 @@ def test_the_colour_is_the_meaning(value, difference, mark, headline):
 def test_the_answer_names_question_cohort_certainty_and_chance():
     found = answer_of(RUN, "grade", report(Metric(0.9, 0.8, 0.95), Metric(0.2, 0.1, 0.3), n=24))
     assert found.question == "Can slides and genes predict grade? Tested on 24 cases that the model was not trained on."
-    assert "in 90 of 100 pairs (95% sure: 80 to 95); chance is 50." in found.answer
+    assert "in 90 of 100 pairs (95% interval: 80 to 95); chance is 50." in found.answer
     assert found.caution == "Only 24 cases: a trial, not a result."
 
 

@@ -1,4 +1,4 @@
-"""`run_pipeline store ls|check|upgrade|prune|rm STORE`: content and state of a feature store, and how it gets smaller."""
+"""`run_pipeline store ls|check|upgrade|prune|rm STORE`: list, check, upgrade and clean a feature store."""
 
 import argparse
 import sys
@@ -209,7 +209,7 @@ COMMANDS = {"ls": ls, "check": check, "upgrade": upgrade, "prune": prune, "rm": 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "run_pipeline store",
-        description="What a feature store holds, whether it is whole, and how it gets smaller.",
+        description="List, check, upgrade and clean a feature store.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

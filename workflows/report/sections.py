@@ -202,7 +202,7 @@ def _notes(report: TaskReport[Any]) -> tuple[str, ...]:
     if shares := report.notes.model_shares:
         for position, inputs in enumerate(("genes only", "slides and genes")):
             weights = ", ".join(f"{pair[position]:.0%} ({job.replace('_', ' ')})" for job, pair in shares.items())
-            lines.append(f"weight of the network beside the linear model, cases with {inputs}: {weights}")
+            lines.append(f"weight of the network beside the linear logits, cases with {inputs}: {weights}")
     for name, genes in report.notes.subspaces.items():
         lines.append(f"gene group {name}: {len(genes)} genes")
     return tuple(lines)

@@ -224,7 +224,7 @@ def _reasons(rows: Iterable[_Row]) -> tuple[str, ...]:
         for name, metric in row.metrics.items():
             if metric.reason:
                 found.setdefault(f"{_metric_title(name)}: {metric.reason}", []).append(row.label)
-    return tuple(f"{reason} ({', '.join(labels)})" for reason, labels in found.items())
+    return tuple(f"{reason} ({'; '.join(labels)})" for reason, labels in found.items())
 
 
 def fold_table(key: str, path: str, headline: str, model: PredictorReport[Any]) -> Table | None:

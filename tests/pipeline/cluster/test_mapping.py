@@ -117,6 +117,27 @@ class TestMapSlides:
         assert "client" not in workers.__dict__
 
 
+def process(_):
+    return os.getpid()
+
+
+def test_a_single_job_is_done_in_this_process():
+    with Workers(2, "cpu") as workers:
+        assert map_jobs(workers, process, ["fold"], stage="test", in_process=True) == [os.getpid()]
+        assert "client" not in workers.__dict__
+
+
+def test_as_many_processes_start_as_there_is_work_for():
+    """A job that opens slides is never done in this process, which a damaged slide could end."""
+    with Workers(2, "cpu") as workers:
+        assert map_jobs(workers, process, ["picture"], stage="test") != [os.getpid()]
+        (limit,) = (one["memory_limit"] for one in workers.client.scheduler_info()["workers"].values())
+        map_jobs(workers, process, ["a", "b", "c"], stage="test")
+        workers.client.wait_for_workers(2, timeout=60)
+        limits = [one["memory_limit"] for one in workers.client.scheduler_info()["workers"].values()]
+    assert limits == [limit, limit]
+
+
 class FakeWorkers:
     """Workers whose processes die in a given way: `deaths` is how often each slide is lost before it is done."""
 
@@ -124,6 +145,9 @@ class FakeWorkers:
 
     def __init__(self, deaths):
         self.client, self.deaths, self.log = self, deaths, []
+
+    def start(self, tasks):
+        return self
 
     def submit(self, guarded, work, limit, slide):
         self.log.append(f"submit {slide.slide_id}")
@@ -150,7 +174,7 @@ class FakeFuture:
 
 
 def test_slides_that_lost_their_worker_are_tried_again_each_alone_when_the_others_are_done(monkeypatch):
-    monkeypatch.setattr("pipeline.cluster.mapping.as_completed", lambda futures, loop: futures)
+    monkeypatch.setattr("dask.distributed.as_completed", lambda futures, loop: futures)
     workers = FakeWorkers({"neighbour": 1, "culprit": 2})
     slides = make_slides("culprit", "neighbour", "other")
     outcomes = map_slides(workers, lambda slide: Outcome(slide.slide_id, "done"), slides, stage="test", size=width)
@@ -274,10 +298,10 @@ def warn_twice(job):
 
 
 @pytest.mark.parametrize(("place", "times"), [("inside", 14), ("two", 1)])
-def test_a_warning_of_every_slide_and_every_fold_is_reported_once(place, times, request, caplog):
+def test_a_warning_of_every_slide_and_every_fold_is_reported_once(place, times, request, caplog, monkeypatch):
     """Inside the run's process the log has it from where it was said; what is gathered for the end has it once anyhow."""
     workers = request.getfixturevalue(place)
-    caplog.handler.addFilter(OnceFromWorkers())  # as the handlers of a run have it
+    monkeypatch.setattr(caplog.handler, "filters", [OnceFromWorkers()])  # as the handlers of a run have it
     map_slides(workers, warn_twice, make_slides("a", "b", "c"), stage="test", size=width)
     assert map_jobs(workers, warn_twice, [1, 2, 3, 4], stage="test") == [1, 2, 3, 4]
     said = [(one.name, one.getMessage()) for one in caplog.records if one.levelno == logging.WARNING]

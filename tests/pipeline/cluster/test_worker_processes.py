@@ -1,8 +1,27 @@
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 from pipeline.cluster.worker_processes import WORKER_ENVIRONMENT, start_server
 from pipeline.cluster.workers import Workers
+
+ROOT = Path(__file__).resolve().parents[3]
+REPLACED = """
+import os
+from pipeline.cluster.worker_processes import OPENING, start_server
+from pipeline.cluster.workers import Workers
+from preprocessing.slides.isolated import map_isolated
+
+def imported():
+    import sys
+    return ["timm" in sys.modules, "torch._dynamo" in sys.modules]
+
+start_server(OPENING)
+print(map_isolated(len, ["four"], at_once=1, minutes=5))
+with Workers(1, "cpu") as workers:
+    print(*workers.client.submit(imported, pure=False).result())
+"""
 
 
 def state():
@@ -23,3 +42,9 @@ def test_workers_have_their_environment_and_what_they_need_in_memory():
     assert environment == WORKER_ENVIRONMENT
     assert imported
     assert parent != os.getpid()  # but the server
+
+
+def test_a_server_that_only_opens_slides_is_replaced_once_workers_are_needed():
+    """In a process of its own: here the server for workers is running already."""
+    done = subprocess.run([sys.executable, "-c", REPLACED], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["[4]", "True", "True"], done.stderr

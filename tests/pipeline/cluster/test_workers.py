@@ -104,6 +104,10 @@ class TestScheduler:
         with pytest.raises(InputError, match=r"--scheduler tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
             Workers(None, "cpu", "tcp://127.0.0.1:9").concurrency()
 
+    def test_of_a_malformed_address_is_reported_at_once(self):
+        with pytest.raises(InputError, match=r"--scheduler foo: no Dask scheduler answers there: missing port number"):
+            Workers(None, "cpu", "foo").concurrency()
+
     def test_without_workers_is_reported(self):
         with LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
             workers = Workers(None, "cpu", cluster.scheduler_address)
@@ -131,4 +135,4 @@ def test_a_worker_that_dies_while_it_starts_ends_the_run_with_the_reason(monkeyp
         Workers(2, "cpu") as workers,
         pytest.raises(RunError, match=r"a worker crashed while starting \(Nanny failed to start.\)"),
     ):
-        workers.concurrency()
+        workers.start(2)

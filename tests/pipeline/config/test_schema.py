@@ -205,7 +205,7 @@ def test_none_means_without_that_side():
             {"sets": ["tiles.tissue.settings.min_hole=1"]},
             'unknown setting "min_hole" of the tissue detector colour: did you mean "min_hole_um2"?',
         ),
-        ({"sets": ["tiles.stain.method=mackenko"]}, "Input should be 'none', 'macenko', 'vahadane' or 'reinhard'"),
+        ({"sets": ["tiles.stain.method=mackenko"]}, "must be 'none', 'macenko', 'vahadane' or 'reinhard'"),
         ({"flags": INPUTS | {"model": "umelm"}}, 'unknown model "umelm": did you mean "umeml"?'),
         ({"flags": INPUTS | {"model": "umeml,abml"}}, 'unknown model "abml": did you mean "abmil"?'),
         ({"flags": INPUTS | {"preset": "papr"}}, 'unknown preset "papr": did you mean "paper"?'),
@@ -226,13 +226,15 @@ def test_unknown_names_are_reported_with_the_nearest_known_one(arguments, expect
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"flags": INPUTS | {"folds": "one"}}, "configuration: folds = 'one': Input should be a valid integer"),
-        ({"flags": INPUTS | {"folds": "1"}}, "configuration: folds = '1': Input should be greater than or equal to 2"),
-        ({"flags": INPUTS | {"until": "emb"}}, "configuration: until = 'emb': Input should be 'tile', 'embed', 'join'"),
-        ({"flags": {}}, "configuration: slides is missing; usage: run_pipeline SLIDES GENES"),
+        ({"flags": INPUTS | {"folds": "one"}}, "configuration: folds = 'one': must be a valid integer"),
+        ({"flags": INPUTS | {"folds": "1"}}, "configuration: folds = '1': must be greater than or equal to 2"),
+        ({"flags": INPUTS | {"until": "emb"}}, "configuration: until = 'emb': must be 'tile', 'embed', 'join'"),
+        ({"flags": {}}, "SLIDES and GENES are missing; usage: run_pipeline SLIDES GENES"),
+        ({"flags": {"slides": "a"}}, "GENES is missing (none: without genes); usage: run_pipeline SLIDES GENES"),
+        ({"sets": ["tasks.mgmt.kind=ordinal"]}, "configuration: tasks.mgmt.column is missing"),
         ({"flags": INPUTS | {"model": ","}}, "configuration: model = (): Tuple should have at least 1 item"),
         ({"sets": ["variants.a.heads=7"]}, "heads = 7; choose a divisor"),
-        ({"sets": ["variants.a=7"]}, "configuration: variants.a = 7: Input should be a valid dictionary"),
+        ({"sets": ["variants.a=7"]}, "configuration: variants.a = 7: must be a valid dictionary"),
         ({"sets": ["preset=7"]}, 'unknown preset "7"'),
         ({"sets": ["epochs"]}, "--set epochs: give it as key=value, as in --set train.epochs=10"),
         ({"sets": ["task=[grade"]}, "--set task=[grade: the value is not YAML"),
@@ -244,7 +246,7 @@ def test_unknown_names_are_reported_with_the_nearest_known_one(arguments, expect
             {"flags": INPUTS | {"tiles.tissue.masks": "nowhere"}},
             "tissue masks: nowhere is not a folder; give one with SLIDE",
         ),
-        ({"sets": ["tiles.stride_px=0"]}, "configuration: tiles.stride_px = 0: Input should be greater than or equal"),
+        ({"sets": ["tiles.stride_px=0"]}, "configuration: tiles.stride_px = 0: must be greater than or equal"),
         (
             {"flags": INPUTS | {"tiles.mpp": 0.5}, "sets": ["tiles.mpp.x=1"]},
             '"tiles.mpp.x": "mpp" has no keys below it',
@@ -253,6 +255,12 @@ def test_unknown_names_are_reported_with_the_nearest_known_one(arguments, expect
 )
 def test_values_that_do_not_fit_are_reported_with_their_key(arguments, expected):
     assert expected in refuse(**arguments)
+
+
+def test_a_problem_within_a_list_is_reported_once():
+    assert refuse(
+        flags=INPUTS | {"gpus": "a"}
+    ) == "configuration: gpus.0 = 'a': must be a valid integer, unable to parse " + ("string as an integer")
 
 
 def test_a_wrong_setting_of_a_model_is_reported_once_by_its_own_key():

@@ -89,6 +89,33 @@ def test_covariates_that_are_the_label_or_define_it_are_left_out():
     assert any("covariates grade, subtype, event are left out" in text for text in plans["grade"].warnings)
 
 
+def test_columns_of_the_follow_up_and_of_defining_markers_are_no_covariates():
+    labels = table().assign(
+        **{
+            "days_to_death": np.where(table()["event"], table()["survival_months"] * 30.4, np.nan),
+            "vital_status": np.where(table()["event"], "Dead", "Alive"),
+            "PFI.time": np.arange(N) * 10.0,
+            "IDH_status": ["Mutant", "WT"] * 12,
+            "karnofsky": np.arange(N) % 7 * 10.0,
+        }
+    )
+    names = "days_to_death,vital_status,PFI.time,IDH_status,karnofsky"
+    plans = {one.name: one for one in plan(labels, covariates=names)}
+    assert plans["survival"].covariates == ("IDH_status", "karnofsky")
+    assert plans["grade"].covariates == ("IDH_status", "karnofsky")
+    assert plans["subtype"].covariates == ("karnofsky",)
+    kept = plan(labels, covariates="days_to_death", allow_defining_features=True, task="grade")
+    assert kept[0].covariates == ("days_to_death",)
+
+
+def test_a_covariate_that_is_the_label_where_it_is_known_is_refused():
+    copy = table()["grade"].map({2: "low", 3: "middle", 4: "high"}).where(np.arange(N) > 3)
+    with pytest.raises(InputError, match="task grade: covariate degree has one value for each value of the label"):
+        plan(table().assign(degree=copy), covariates="degree", task="grade")
+    of_one_class = pd.Series("yes", index=CASES).where(table()["grade"] == 4)
+    plan(table().assign(resected=of_one_class), covariates="resected", task="survival")
+
+
 def test_covariates_that_are_not_there_or_empty():
     with pytest.raises(InputError, match=r'no column "agee" that holds a value; leave it out, .* did you mean "age"\?'):
         plan(covariates="agee")

@@ -85,6 +85,14 @@ def test_metrics_are_those_of_the_libraries():
     assert len(by_fold.folds) == by_fold.n_folds == 2
 
 
+def test_a_constant_of_each_fold_has_no_rank_correlation_over_the_folds():
+    cases = predictions(np.arange(40.0), np.arange(40.0)).assign(train_mean=np.arange(40) % 2)
+    found = FITTED.evaluate(cases, cases, folds=np.arange(40) % 2, bootstrap=Bootstrap(50, 0)).pooled.trivial
+    assert found.metrics["spearman"].value is None
+    assert found.metrics["spearman"].reason == "a constant has no rank correlation"
+    assert found.metrics["mae"].value is not None
+
+
 def test_a_resample_counts_a_case_as_often_as_it_is_drawn():
     from scipy.stats import spearmanr
 

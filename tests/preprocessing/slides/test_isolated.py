@@ -31,6 +31,8 @@ def work(word):
         ctypes.PyDLL(None).sleep(60)  # and lets no other thread run
     if word == "refused":
         raise SlideError("no slide")
+    if word == "slip":
+        raise AttributeError(word)
     if word == "odd":
         raise KeyError(word)
     return word.upper(), os.getpid()
@@ -165,3 +167,9 @@ def test_an_error_fails_its_item_alone_and_an_unexpected_one_leaves_its_tracebac
     assert odd.reason == "KeyError: 'odd'"
     assert odd.trace.endswith("KeyError: 'odd'\n")
     assert fine[0] == "FINE"
+
+
+def test_a_fault_of_the_program_is_not_blamed_on_the_file():
+    (failure,) = map_in_threads(work, ["slip"], at_once=1)
+    assert failure.reason == "AttributeError: slip (a fault of the program: report it with run.log)"
+    assert "in work" in failure.trace

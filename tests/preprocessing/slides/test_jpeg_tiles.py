@@ -292,6 +292,15 @@ def test_an_error_of_the_program_is_not_taken_for_a_damaged_file(slide, monkeypa
     """Only tifffile's parsing of the file may fail without an error."""
     with pytest.raises(AttributeError):
         open_level(str(slide.path), (1000, 700))
-    monkeypatch.setattr(jpeg_tiles.JpegTiles, "__init__", lambda self, path: None)
-    with pytest.raises(TypeError):
+    with monkeypatch.context() as patch:
+        patch.setattr(jpeg_tiles.JpegTiles, "__init__", lambda self, path: None)
+        with pytest.raises(TypeError):
+            open_level(slide.path, (1000, 700))
+    monkeypatch.setattr(jpeg_tiles, "_layout_of", lambda page: page.no_such_attribute)
+    with pytest.raises(AttributeError, match="no_such_attribute"):
         open_level(slide.path, (1000, 700))
+
+
+def test_an_attribute_error_of_the_library_is_a_damaged_file(slide, monkeypatch):
+    monkeypatch.setattr(jpeg_tiles, "_layout_of", lambda page: jpeg_tiles.tifffile.TiffPages(object()))
+    assert open_level(slide.path, (1000, 700)) is None

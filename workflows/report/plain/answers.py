@@ -10,12 +10,12 @@ from workflows.report.plain.phrasing import BAD, GOOD, OPEN, decimal, metric_nam
 UNSURE = "unsure"
 SMALL_COHORT = 50  # cases; below it, bootstrap intervals are approximate
 PAIRS = {  # metrics that are a share of pairs of cases
-    "c_index": "Of two patients, it ranks the one who dies earlier as the higher risk",
+    "c_index": "Of two patients, it ranks the one with the earlier event as the higher risk",
     "macro_auc": "Of two cases of different classes, it ranks the right one higher",
     "micro_auc": "Of two cases of different classes, it ranks the right one higher",
 }
 GLOSSARY = {  # of headings and terms, on hover
-    "c-index": "concordance index: share of pairs of patients whose order of death the model ranks right; 0.5 is chance, 1 perfect",
+    "c-index": "concordance index: share of pairs of patients whose events are ranked in the right order; 0.5 is chance, 1 perfect",
     "Uno's c-index": "concordance index that does not depend on how many patients were censored",
     "integrated Brier score": "mean squared error of the predicted survival curve over time; lower is better",
     "macro AUC": "area under the ROC curve, averaged over the classes; 0.5 is chance, 1 perfect",
@@ -30,7 +30,7 @@ GLOSSARY = {  # of headings and terms, on hover
     "distribution shift": "how unlike the training cohort a case is: in-distribution, borderline or out-of-distribution",
     "modalities": "which of slides and genes the prediction used",
     "fold": "the part of the cohort that was left out when the model of this prediction was trained",
-    "risk": "relative hazard of death; higher is worse",
+    "risk": "relative hazard of the event (death, or progression); higher is worse",
     "cross-validation": "performance of the model on left-out training cases with these modalities",
 }
 
@@ -43,8 +43,8 @@ class Answer:
         question: what the task is about, and for whom.
         answer: how well the model does, and how sure that is.
         against: how simpler models do.
-        mark: good: better than every simpler model; open: better than chance; bad: worse than a simpler model; unsure: neither
-            better nor worse than chance.
+        mark: good: better than every simpler model; open: better than chance; bad: worse than a simpler model; unsure: chance
+            cannot be excluded, or there is no interval to judge by.
         headline: the answer in a few words.
         caution: what limits the conclusion; empty where nothing does.
     """
@@ -71,6 +71,8 @@ def answer_of(run: FinishedRun, name: str, report: TaskReport[Any]) -> Answer:
     inputs = " and ".join(word for key, word in (("slides", "slides"), ("genes", "genes")) if run.config.get(key))
     where = " of a new cohort" if report.new_cohort else " that the model was not trained on"
     caution = f"Only {report.n} cases: a trial, not a result." if report.n < SMALL_COHORT else ""
+    if mark == UNSURE and verdict.value.low is None:
+        headline = "open: not measured" if verdict.value.value is None else "open: no verdict without an interval"
     return Answer(
         question=f"Can {inputs or 'the input'} predict {name.replace('_', ' ')}? Tested on {report.n} cases{where}.",
         answer=_sentence(report.headline, verdict.value, report.chance),
@@ -93,7 +95,9 @@ def _sentence(key: str, value: Metric, chance: float | None) -> str:
         )
         return f"The {metric_name(key)} is {decimal(value.value)}{sure}{by_chance}."
     sure = (
-        "" if value.low is None or value.high is None else f" (95% sure: {_of_100(value.low)} to {_of_100(value.high)})"
+        ""
+        if value.low is None or value.high is None
+        else f" (95% interval: {_of_100(value.low)} to {_of_100(value.high)})"
     )
     return f"{PAIRS[key]} in {_of_100(value.value)} of 100 pairs{sure}; chance is 50."
 
