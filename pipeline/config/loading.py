@@ -49,7 +49,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     if problem := why_no_file(file):
         raise InputError(f"--config {file} {problem}")
     try:
-        values = yaml.safe_load(read_text(file)) or {}
+        values = yaml.safe_load(read_text(file, as_table=False)) or {}
     except yaml.YAMLError as error:
         raise InputError(f"--config {file} is not YAML: {error}") from None
     if not isinstance(values, dict):

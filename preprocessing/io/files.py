@@ -49,20 +49,24 @@ def read_bytes(path: Path) -> bytes:
     return unpacking.unpack(path, data)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, as_table: bool = True) -> str:
     """Return the text of a file in UTF-8, or in UTF-16 with a byte order mark; lines end with a line feed.
 
     Invisible characters (a byte order mark in the middle, a zero-width blank) are removed.
 
+    Args:
+        path: the file.
+        as_table: whether text that is no table, such as JSON, is refused with what converts it.
+
     Raises:
         InputError: what `read_bytes` refuses; not text, with row and column.
     """
-    return decode(path, read_bytes(path))
+    return decode(path, read_bytes(path), as_table=as_table)
 
 
-def decode(path: Path, data: bytes) -> str:
+def decode(path: Path, data: bytes, *, as_table: bool = True) -> str:
     """Return the text of a file's content; see `read_text`."""
-    if found := file_type(data[:512]):
+    if as_table and (found := file_type(data[:512])):
         raise InputError(f"{path}: is {found.name}; {found.remedy.replace('FILE', str(path))}")
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:

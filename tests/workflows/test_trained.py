@@ -96,7 +96,11 @@ def test_predictions_elsewhere_are_those_of_the_training_run(trained, new_cases,
     np.testing.assert_allclose(table[numbers], expected[numbers], rtol=FLOAT32, atol=FLOAT32)
     assert table["set_90"].tolist() == expected["set_90"].tolist()
     assert set(table["modalities"]) == {"slides+genes"}
-    assert table["cross_validation"].str.fullmatch(r"macro_auc 0\.\d{3} \(.*\) in 9 cases out of fold").all()
+    assert (
+        table["cross_validation"]
+        .str.fullmatch(r"macro_auc 0\.\d{3}, too few to judge \(.*\) in 9 cases out of fold")
+        .all()
+    )
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["thumbnails"]
     run = json.loads((out / "run.json").read_text())
     assert run["trained"][TASK]["trained_on_cases"] == 9

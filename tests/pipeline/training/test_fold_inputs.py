@@ -27,7 +27,7 @@ def job(tmp_path):
     config = SimpleNamespace(seed=7, store="store", omics=OmicsConfig(), train=train)
     bags = {"a": ("a-k",), "b": ("b-k", "b-l"), "e": ("e-k",), "c": ()}
     return SimpleNamespace(
-        task=SimpleNamespace(name="grade"),
+        task=SimpleNamespace(name="grade", related_columns=frozenset({"grade"})),
         fold=FOLD,
         labels=pd.DataFrame({"age": [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]}, list(CASES)),
         vocabulary=("2", "3"),
