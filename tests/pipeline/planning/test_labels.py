@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -121,6 +123,15 @@ def test_any_column_is_a_covariate_as_numbers_or_as_text():
     assert "absent" not in found.labels
     assert found.notes == ("covariate risk: column risk, numbers", "covariate ward: column ward, text")
     assert read_covariates(given, ["age"]) is given
+
+
+def test_a_covariate_of_many_words_is_refused_by_the_first_that_is_no_number():
+    index = [f"C{i}" for i in range(22)]
+    given = replace(
+        cohort(), labels=pd.DataFrame(index=index), annotations=pd.DataFrame({"size": [*range(21), "big"]}, index=index)
+    )
+    with pytest.raises(InputError, match='has 22 different values, of which 1 are no numbers, as "big" of case C21'):
+        read_covariates(given, ["size"])
 
 
 def test_the_rules_of_who_2021_are_those_of_glioma():
