@@ -118,7 +118,7 @@ def read_covariates(cohort: Cohort, names: Iterable[str]) -> Cohort:
         if not is_number and written.nunique() > MOST_WORDS:
             raise InputError(
                 f"covariates: column {name} of {table.source} has {written.nunique()} different values, of which "
-                f"{words.nunique()} are no numbers, as \"{words.iloc[0]}\" of case {words.index[0]}; a covariate is a number, or "
+                f'{words.nunique()} are no numbers, as "{words.iloc[0]}" of case {words.index[0]}; a covariate is a number, or '
                 f"text of at most {MOST_WORDS} values: correct it, or leave it out"
             )
         found[name] = read.astype("Float64") if is_number else written.astype("string")
