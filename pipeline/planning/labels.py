@@ -101,7 +101,7 @@ def with_groups(labels: pd.DataFrame, cohort: Cohort, schemes: Iterable[str]) ->
 def read_covariates(cohort: Cohort, names: Iterable[str]) -> Cohort:
     """The cohort with these covariates among its labels, where they are columns of the tables: numbers, or else text.
 
-    Those that are no column stay absent: what needs them says so.
+    Those that are no column, or hold no value, stay absent: what needs them says so.
 
     Raises:
         InputError: a column of text with more than `MOST_WORDS` values, as free text or ids.
@@ -109,7 +109,7 @@ def read_covariates(cohort: Cohort, names: Iterable[str]) -> Cohort:
     table = _all_columns(cohort)
     found = {}
     for name in dict.fromkeys(names):
-        if name in cohort.labels or name not in table.frame:
+        if name in cohort.labels or name not in table.frame or table.frame[name].isna().all():
             continue
         written = table.frame[name].map(text_of, na_action="ignore")
         read = written.map(read_number, na_action="ignore")

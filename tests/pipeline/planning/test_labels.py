@@ -114,8 +114,9 @@ def test_folds_may_keep_the_values_of_any_column_together():
 
 
 def test_any_column_is_a_covariate_as_numbers_or_as_text():
-    given = cohort(risk=[0.5, None, -1, 2], ward=["A", "1", None, "B"], age=["x"] * 4)
-    found = read_covariates(given, ["age", "risk", "ward", "absent"])
+    given = cohort(risk=[0.5, None, -1, 2], ward=["A", "1", None, "B"], age=["x"] * 4, empty=[None] * 4)
+    found = read_covariates(given, ["age", "risk", "ward", "absent", "empty"])
+    assert "empty" not in found.labels
     assert found.labels["risk"].isna().tolist() == [False, True, False, False]
     assert found.labels["risk"].dropna().tolist() == [0.5, -1, 2]
     assert found.labels["ward"].dropna().tolist() == ["A", "1", "B"]
