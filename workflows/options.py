@@ -72,6 +72,8 @@ class Arguments:
 def parse(argv: Sequence[str] | None) -> Arguments:
     """Parse the command line; values are validated later, with the configuration."""
     parser = _parser()
+    if argv and (close := _similar_command(argv[0])):
+        parser.error(f"{argv[0]} is neither a command nor a file; did you mean run_pipeline {close}?")
     parsed, unknown = parser.parse_known_intermixed_args(argv)
     if unknown := [*unknown, *(word for word in getattr(parsed, "inputs", []) if word.startswith(_DASHES))]:
         parser.error(_unknown(parser, unknown))
@@ -79,6 +81,12 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     values |= _inputs(parser, values.pop("inputs", []))
     file, sets, verbose = values.pop("config", None), values.pop("set", []), values.pop("verbose", False)
     return Arguments(values, file, sets, verbose)
+
+
+def _similar_command(word: str) -> str | None:
+    """The command of which a word that is no file looks like a misspelling; None where there is none."""
+    close = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.75)
+    return close[0] if close and not PurePath(word).suffix and not Path(word).exists() else None
 
 
 def _inputs(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:

@@ -285,12 +285,23 @@ class Workers:
         start_server()
         dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
-            try:
-                most = self.expected_concurrency()
-                options = {"memory_limit": MEMORY_LIMIT // most} | LOCAL  # its share, however many are needed
-                return LocalCluster(n_workers=self._needed or most, **options)
-            except RuntimeError as error:
-                raise RunError(f"a worker crashed while starting ({error}): {CRASH_CAUSES}; {RESUME}") from error
+            return self._local_cluster(LocalCluster, {"memory_limit": self._share(MEMORY_LIMIT)} | LOCAL)
+
+    def _share(self, memory: int) -> int:
+        """Return a process's share of the memory, however many of the processes are needed."""
+        return memory // self.expected_concurrency()
+
+    def _local_cluster(self, cluster: Callable[..., Any], options: dict[str, Any]) -> Any:
+        """Start processes on this machine; once more where one of them is ended meanwhile."""
+        processes = self._needed or self.expected_concurrency()
+        try:
+            return cluster(n_workers=processes, **options)
+        except RuntimeError as error:
+            log.warning("a worker crashed while starting (%s); the workers are started again", error)
+        try:
+            return cluster(n_workers=processes, **options)
+        except RuntimeError as error:
+            raise RunError(f"a worker crashed while starting ({error}): {CRASH_CAUSES}; {RESUME}") from error
 
 
 def _wait_for_a_job(client: "Client", slurm: SlurmConfig) -> None:

@@ -15,6 +15,7 @@ from preprocessing.labels.tumour import GLIOMA
 from preprocessing.tables.reading import read_number
 
 log = logging.getLogger(__name__)
+MOST_WORDS = 20  # of a covariate that is text: each becomes a feature
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,10 @@ def with_groups(labels: pd.DataFrame, cohort: Cohort, schemes: Iterable[str]) ->
 def read_covariates(cohort: Cohort, names: Iterable[str]) -> Cohort:
     """The cohort with these covariates among its labels, where they are columns of the tables: numbers, or else text.
 
-    Those that are no column, or an empty one, stay absent: what needs them raises an error.
+    Those that are no column, or hold no value, stay absent: what needs them raises an error.
+
+    Raises:
+        InputError: a column of text with more than `MOST_WORDS` values, as free text or ids.
     """
     table = _all_columns(cohort)
     found = {}
@@ -109,7 +113,14 @@ def read_covariates(cohort: Cohort, names: Iterable[str]) -> Cohort:
             continue
         written = table.frame[name].map(text_of, na_action="ignore")
         read = written.map(read_number, na_action="ignore")
-        is_number = bool(read[written.notna()].notna().all())
+        words = written[written.notna() & read.isna()]
+        is_number = words.empty
+        if not is_number and written.nunique() > MOST_WORDS:
+            raise InputError(
+                f"covariates: column {name} of {table.source} has {written.nunique()} different values, of which "
+                f'{words.nunique()} are no numbers, as "{words.iloc[0]}" of case {words.index[0]}; a covariate is a number, or '
+                f"text of at most {MOST_WORDS} values: correct it, or leave it out"
+            )
         found[name] = read.astype("Float64") if is_number else written.astype("string")
         table.notes.append(f"covariate {name}: column {name}, {'numbers' if is_number else 'text'}")
     if not found:

@@ -394,6 +394,16 @@ def test_a_glob_of_slides_without_a_gene_table_is_refused(cohort, capsys):
     assert "but no GENES: give the gene table after them, or none" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_mistyped_command_is_named_with_the_nearest(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(["reprot", "run"])
+    assert "reprot is neither a command nor a file; did you mean run_pipeline report?" in capsys.readouterr().err
+    (tmp_path / "reprot").mkdir()  # a folder of slides may have any name
+    assert main(["reprot", "genes.csv"]) == 2
+    assert "no slide in reprot" in capsys.readouterr().err
+
+
 def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,8 +114,9 @@ def test_folds_may_keep_the_values_of_any_column_together():
 
 
 def test_any_column_is_a_covariate_as_numbers_or_as_text():
-    given = cohort(risk=[0.5, None, -1, 2], ward=["A", "1", None, "B"], age=["x"] * 4)
-    found = read_covariates(given, ["age", "risk", "ward", "absent"])
+    given = cohort(risk=[0.5, None, -1, 2], ward=["A", "1", None, "B"], age=["x"] * 4, empty=[None] * 4)
+    found = read_covariates(given, ["age", "risk", "ward", "absent", "empty"])
+    assert "empty" not in found.labels
     assert found.labels["risk"].isna().tolist() == [False, True, False, False]
     assert found.labels["risk"].dropna().tolist() == [0.5, -1, 2]
     assert found.labels["ward"].dropna().tolist() == ["A", "1", "B"]
@@ -121,6 +124,15 @@ def test_any_column_is_a_covariate_as_numbers_or_as_text():
     assert "absent" not in found.labels
     assert found.notes == ("covariate risk: column risk, numbers", "covariate ward: column ward, text")
     assert read_covariates(given, ["age"]) is given
+
+
+def test_a_covariate_of_many_words_is_refused_by_the_first_that_is_no_number():
+    index = [f"C{i}" for i in range(22)]
+    given = replace(
+        cohort(), labels=pd.DataFrame(index=index), annotations=pd.DataFrame({"size": [*range(21), "big"]}, index=index)
+    )
+    with pytest.raises(InputError, match='has 22 different values, of which 1 are no numbers, as "big" of case C21'):
+        read_covariates(given, ["size"])
 
 
 def test_the_rules_of_who_2021_are_those_of_glioma():

@@ -253,7 +253,7 @@ def test_genes_alone(make):
     assert not (job.out / "single_modality.csv").exists()
 
 
-def test_the_job_trains_its_contender_with_its_settings(make):
+def test_the_job_trains_its_candidate_with_its_settings(make):
     comparator = make(sets=["model=[umeml,abmil]", "models.abmil.attention=3"])
     comparator = replace(comparator, candidate=comparator.config.candidates()[1])
     alone = make(sets=["model=abmil", "models.abmil.attention=3"])
