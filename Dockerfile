@@ -10,7 +10,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends libgl1 libgl
 WORKDIR /opt/umeml-pipeline
 COPY . .
 RUN if [ "$TORCH" = cpu ] && [ -n "$TORCH_INDEX" ]; then \
-        pip install --no-cache-dir --constraint constraints.txt --index-url "$TORCH_INDEX" torch torchvision; \
+        PIP_INDEX_URL="$TORCH_INDEX" pip install --no-cache-dir --constraint constraints.txt torch torchvision; \
     fi \
     && pip install --no-cache-dir --constraint constraints.txt ".[demo,exchange,stain,s3]"
 WORKDIR /data
