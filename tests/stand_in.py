@@ -48,7 +48,7 @@ class There(Tensor):
     def __init__(self, inner: Tensor) -> None:
         self.inner = inner
 
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch passes keywords of its own
         return f"There({self.inner!r})"
 
     __torch_function__ = torch._C._disabled_torch_function_impl

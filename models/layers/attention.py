@@ -81,7 +81,7 @@ class BagAttention(Attention):
         gathered = _merge(means.unflatten(1, (self.heads, -1)) @ value.mT) + self.value.bias
         return self.dropout(self.output(gathered * packing.filled[:, None, None]))
 
-    def weights(  # type: ignore[override]
+    def weights(  # type: ignore[override]  # bags are packed
         self, queries: Float[Tensor, "B Q D"], patches: Float[Tensor, "R D"], packing: Packing
     ) -> Float[Tensor, "R Q"]:
         """How much each query attends to each patch: sums to 1 over a case's patches, mean over the heads."""

@@ -238,7 +238,7 @@ def map_jobs(
             log.debug("%s %s: done", stage, jobs[number])
         except KilledWorker:
             log.warning("%s %s: worker crashed; retrying in isolation", stage, jobs[number])
-        except Exception:
+        except Exception:  # whatever ends the stage; raised again once the jobs that still wait are cancelled
             client.cancel(list(futures))
             raise
         future.release()

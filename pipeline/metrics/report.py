@@ -237,7 +237,7 @@ def json_schema(metrics_of: Mapping[str, type[CaseMetrics]]) -> dict[str, Any]:
 
     kinds = [_typed(metrics) for metrics in metrics_of.values()]
     inputs = [(index, "validation", TypeAdapter(kind)) for index, kind in enumerate(kinds)]
-    schemas, definitions = TypeAdapter.json_schemas(inputs)  # type: ignore[arg-type]
+    schemas, definitions = TypeAdapter.json_schemas(inputs)  # type: ignore[arg-type]  # "validation" is taken for any str
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "metrics.json",

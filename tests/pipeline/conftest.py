@@ -27,7 +27,7 @@ def cohort() -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray, np.ndarr
 def real() -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
     """Clinical table, months, events and genes of TCGA's GBM-LGG cases with RNA."""
     if not REAL.exists():
-        pytest.skip(f"{REAL} is not there")
+        pytest.skip(f"needs the real cohort, which lies beside the checkout: {REAL} is absent")
     genes = pd.read_csv(REAL / "genes.csv.gz").set_index("case_id").clip(-5, 5)
     cases = pd.read_csv(REAL / "cases.csv").set_index("case_id").loc[genes.index]
     return cases, cases["survival_months"].to_numpy(), cases["event"].to_numpy() == 1, genes.to_numpy()

@@ -12,7 +12,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch):
         pytest.raises(InputError, match=r"the export needs shapely, .* `pip install 'umeml-pipeline\[exchange\]'`"),
         extra("exchange", "the export"),
     ):
-        import shapely.geometry  # noqa: F401
+        import shapely.geometry  # noqa: F401  # the import alone is what must fail
 
 
 def test_a_package_that_is_there_is_imported():
