@@ -22,7 +22,8 @@ demo: install  ## make a small synthetic cohort and run the whole pipeline on it
 	$(BIN)/run_pipeline report $(DEMO)/run --open
 
 test: install  ## run the fast tests and print their coverage
-	$(BIN)/python -m slipcover -m pytest -n 2 -m "not slow and not cuda"
+	$(BIN)/python -m slipcover --out .coverage -m pytest -n 2 -m "not slow and not cuda"
+	@cat .coverage
 
 test-slow: install  ## run the slow tests too
 	$(BIN)/python -m pytest -n 2 -m "not cuda"
