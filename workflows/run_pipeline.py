@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.cluster.mapping import Outcome
     from pipeline.cluster.workers import Workers
+    from pipeline.config.cohorts import CohortInput
     from pipeline.config.paths import Paths
     from pipeline.config.schema import Config
     from pipeline.inference.trained import Predictor
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.slides.recipe import FeatureRecipe
     from pipeline.tasks import Task
     from preprocessing.cohort import Cohort
+    from preprocessing.slides.discovery import SlideSource
 
 log = logging.getLogger("run_pipeline")
 ALL_GOOD, RUN_FAILED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -238,17 +240,16 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
 
 
 def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Sequence[str] = ()) -> "Cohort":
-    """Read slides, with paths as the workers see them, and tables.
+    """Read slides, with paths as the workers see them, and tables; several cohorts are pooled.
 
     Args:
         config: the run's.
         paths: the paths that workers use.
         trained: whether the run predicts with trained models, which may start with slides that have no genes yet.
     """
-    from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort
+    from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort, pool_cohorts
     from preprocessing.features.store import FeatureStore
 
-    files = CohortFiles(paths.slides, config.genes, config.clinical, config.further_tables)
     options = CohortOptions(
         cases=config.cases,
         slides=config.slide_options(masks=paths.masks),
@@ -256,7 +257,15 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Se
         features=frozenset(features),
         must_share=not trained,
     )
-    return load_cohort(files, options, store=FeatureStore(paths.store), isolated=config.workers != 0)
+
+    def load(slides: "SlideSource | None", inputs: "Config | CohortInput") -> "Cohort":
+        files = CohortFiles(slides, inputs.genes, inputs.clinical, inputs.further_tables)
+        return load_cohort(files, options, store=FeatureStore(paths.store), isolated=config.workers != 0)
+
+    if not config.cohorts:
+        return load(paths.slides, config)
+    cohorts = {name: load(paths.cohorts[name], one) for name, one in config.cohorts.items()}
+    return pool_cohorts(cohorts, cases=config.cases)
 
 
 def write_ledgers(
@@ -297,7 +306,13 @@ def plan(
             raise InputError(
                 f"--gene-sets {config.gene_sets}: the run has no genes; give a gene table, or leave --gene-sets out"
             )
-        match_sets(sets, omics.features, omics.kinds, table=str(config.genes), empty=config.omics.empty_sets)
+        match_sets(
+            sets,
+            omics.features,
+            omics.kinds,
+            table=str(config.genes or "the gene tables"),
+            empty=config.omics.empty_sets,
+        )
     if config.until != "train":
         return []
     check_gene_groups(config, cohort.omics)

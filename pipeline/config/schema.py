@@ -13,6 +13,7 @@ from models.registry import nearest
 from models.settings import ModelSettings, Settings
 from pipeline.baselines import BASELINES
 from pipeline.cluster.slurm import SlurmConfig
+from pipeline.config.cohorts import CohortInput, with_cohorts
 from pipeline.config.inputs import read_path, read_slides, require_table
 from pipeline.config.messages import describe_problems
 from pipeline.config.presets import PRESETS
@@ -57,6 +58,10 @@ class Config(Settings):
     genes: Path | None = Field(description="gene table; none: slides only")
     clinical: Path | None = Field(None, description="table of labels by case; default: label columns of the gene table")
     further_tables: tuple[str, ...] = Field((), description="more molecular tables, FILE or FILE:KIND")
+    cohorts: dict[str, CohortInput] = Field(
+        {},
+        description="two or more cohorts by name, pooled; each has slides, genes, clinical and further_tables of its own",
+    )
     id_column: str | None = Field(None, description="column of case ids in the tables; default: recognised")
     genes_in: Literal["rows", "columns"] | None = Field(
         None, description="side of the genes in the gene tables: rows or columns; default: recognised"
@@ -138,7 +143,8 @@ class Config(Settings):
         ("case",),
         min_length=1,
         description="fold schemes; site keeps each tissue source site in one fold, a column (scanner, batch, hospital) each of its "
-        "values; predictions.csv has the first scheme",
+        "values; of several cohorts, cohort leaves one out, and cohort-pairs trains on each one and tests on each other; "
+        "predictions.csv has the first scheme",
     )
     baselines: Literal["all", "none"] = Field("all", description="baselines trained on the same folds: all or none")
     folds: int = Field(5, ge=2, le=50, description="number of cross-validation folds")
@@ -194,7 +200,7 @@ class Config(Settings):
         merged: dict[str, Any] = {}
         for name in _names(values.get("preset")):
             merged = _merged(merged, PRESETS[name].values)
-        return _with_task_definitions(_merged(merged, values))
+        return _with_task_definitions(with_cohorts(_merged(merged, values)))
 
     @field_validator("slides", "genes", mode="before")
     @classmethod
@@ -374,8 +380,9 @@ class Config(Settings):
 
     def _check(self, candidate: ModelCandidate) -> None:
         """Raise InputError where a candidate cannot be trained on the given inputs."""
-        model, no_genes = MODELS[candidate.model], self.genes is None and not self.further_tables
-        if self.slides is None and not model.reads_genes:
+        inputs: list[CohortInput | Config] = [*self.cohorts.values()] or [self]
+        model, no_genes = MODELS[candidate.model], not any(one.genes or one.further_tables for one in inputs)
+        if not any(one.slides for one in inputs) and not model.reads_genes:
             raise InputError(f"--model {candidate.model} reads slides only, and SLIDES is none: give slides")
         if no_genes and not model.reads_slides:
             raise InputError(f"--model {candidate.model} reads genes only, and GENES is none: give a gene table")

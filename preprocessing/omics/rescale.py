@@ -69,12 +69,17 @@ def rescale(matrix: OmicsMatrix, targets: Mapping[str, Target], method: Method) 
     return OmicsMatrix(values, matrix.case_ids, matrix.features, matrix.kinds)
 
 
-def _standardised(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
-    """Scores of mean 0 and sd 1 in each column by winsorised estimates; 0 in a constant column, NaN where missing."""
+def location_and_spread(values: Float[np.ndarray, "n g"]) -> tuple[Float[np.ndarray, " g"], Float[np.ndarray, " g"]]:
+    """Return mean and sd of each column by winsorised estimates; missing values count as the median."""
     filled = np.where(np.isnan(values), np.nanmedian(values, axis=0, keepdims=True), values)
     drawn_in = winsorise(filled, CLIP)
-    sd = drawn_in.std(axis=0)
-    scores = (values - drawn_in.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
+    return drawn_in.mean(axis=0), drawn_in.std(axis=0)
+
+
+def _standardised(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
+    """Scores of mean 0 and sd 1 in each column by winsorised estimates; 0 in a constant column, NaN where missing."""
+    mean, sd = location_and_spread(values)
+    scores = (values - mean) / np.where(sd > 0, sd, 1.0)
     return np.where((sd > 0) | np.isnan(values), scores, 0.0)
 
 
