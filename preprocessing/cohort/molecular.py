@@ -12,8 +12,8 @@ from preprocessing.case_tables.gene_names import FEATURE_KINDS
 from preprocessing.case_tables.gene_table import GeneTable, read_genes
 from preprocessing.case_tables.id_columns import Evidence, possible_ids
 from preprocessing.case_tables.options import TableOptions
-from preprocessing.case_tables.sample_sheets import read_sample_sheet
 from preprocessing.cohort.options import CohortFiles
+from preprocessing.cohort.sample_sheets import read_sample_sheet
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix, concatenate
 from preprocessing.omics.value_scale import describe_features

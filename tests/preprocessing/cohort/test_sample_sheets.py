@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from preprocessing.case_tables.options import TableOptions
-from preprocessing.case_tables.sample_sheets import read_sample_sheet
 from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort
+from preprocessing.cohort.sample_sheets import read_sample_sheet
 from preprocessing.io.errors import InputError
 from preprocessing.tables import case_ids
 from preprocessing.tables.sample_types import parse_sample_types
