@@ -15,7 +15,7 @@ from workflows.commands import COMMANDS
 
 _DASHES = ("–", "—", "−")  # what word processors make of the hyphens of an option
 _TABLES = (".csv", ".tsv", ".txt")
-USAGE = "run_pipeline SLIDES GENES [options]\n       run_pipeline --cohort NAME=SLIDES,GENES --cohort NAME=SLIDES,GENES [options]"
+USAGE = "run_pipeline SLIDES GENES [options]\n       run_pipeline --cohort NAME=SLIDES,GENES --cohort … [options]"
 FURTHER = "\n".join(f"  run_pipeline {name:<8}{text}" for name, (_, text) in COMMANDS.items())
 EPILOG = f"""\
 examples:

@@ -13,34 +13,34 @@ import numpy as np
 from jaxtyping import Float
 
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.omics.rescale import location_and_spread
-from preprocessing.omics.scaler import looks_like_counts
+from preprocessing.omics.rescale import robust_mean_sd
+from preprocessing.omics.scaler import are_counts
 
 
 class GeneScale(NamedTuple):
     """Mean and sd of each gene in one cohort, after log2(x + 1) where its values are counts."""
 
     centre: Float[np.ndarray, " genes"]
-    spread: Float[np.ndarray, " genes"]
+    sd: Float[np.ndarray, " genes"]
     logged: bool
 
     @classmethod
     def of(cls, values: Float[np.ndarray, "cases genes"]) -> "GeneScale":
         """Estimate the scale from unscaled values, outliers winsorised; a gene without a value, or that is constant, has sd 1."""
-        logged = looks_like_counts(values)
+        logged = are_counts(values)
         known = ~np.isnan(values).all(axis=0)
-        centre, spread = np.zeros(values.shape[1]), np.ones(values.shape[1])
-        centre[known], found = location_and_spread((np.log2(values + 1) if logged else values)[:, known])
-        spread[known] = np.where(found > 0, found, 1.0)
-        return cls(centre, spread, logged)
+        centre, sd = np.zeros(values.shape[1]), np.ones(values.shape[1])
+        centre[known], found = robust_mean_sd((np.log2(values + 1) if logged else values)[:, known])
+        sd[known] = np.where(found > 0, found, 1.0)
+        return cls(centre, sd, logged)
 
     def standardised(self, values: Float[np.ndarray, "cases genes"]) -> Float[np.ndarray, "cases genes"]:
         """Return the values in sd from the mean."""
-        return ((np.log2(values + 1) if self.logged else values) - self.centre) / self.spread
+        return ((np.log2(values + 1) if self.logged else values) - self.centre) / self.sd
 
     def restored(self, scores: Float[np.ndarray, "cases genes"]) -> Float[np.ndarray, "cases genes"]:
         """Return values of this cohort's scale from scores in sd."""
-        values = self.centre + self.spread * scores
+        values = self.centre + self.sd * scores
         return np.maximum(np.exp2(values) - 1, 0) if self.logged else values
 
 
@@ -94,7 +94,7 @@ class CohortScales:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, of which `from_json` makes the same scales."""
         scales = {
-            name: {"centre": one.centre.tolist(), "spread": one.spread.tolist(), "logged": one.logged}
+            name: {"centre": one.centre.tolist(), "sd": one.sd.tolist(), "logged": one.logged}
             for name, one in self.scales.items()
         }
         return {"features": list(self.features), "reference": self.reference, "scales": scales}
@@ -103,7 +103,7 @@ class CohortScales:
     def from_json(cls, described: Mapping[str, Any]) -> "CohortScales":
         """Restore the scales from `to_json`."""
         scales = {
-            name: GeneScale(np.array(one["centre"]), np.array(one["spread"]), bool(one["logged"]))
+            name: GeneScale(np.array(one["centre"]), np.array(one["sd"]), bool(one["logged"]))
             for name, one in described["scales"].items()
         }
         return cls(tuple(described["features"]), described["reference"], scales)
