@@ -18,7 +18,7 @@ FILES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 FOLDERS = sorted({path.parent for path in FILES.values()})
-MAX_FILES, MAX_LINES = 12, 460
+MAX_FILES, MAX_LINES = 12, 480
 LARGER = {"models": 18}  # a file per model
 
 # Words that a reader of the field would stop at, with how often they still occur in names and in text (comments, docstrings,
