@@ -21,7 +21,7 @@ from pipeline.config.train import TrainConfig
 from pipeline.tasks import BUILT_IN, KINDS, TaskSpec, parse_task
 from preprocessing.case_tables.endpoint_names import ENDPOINTS
 from preprocessing.case_tables.options import TableOptions
-from preprocessing.features.encoders import EncoderConfig, encoder_spec
+from preprocessing.features.encoder_config import EncoderConfig, encoder_spec
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import why_no_file
 from preprocessing.omics.config import OmicsConfig

@@ -151,7 +151,7 @@ def linear(folder: Path) -> None:
     from pipeline.cluster.threads import limit_threads
     from pipeline.slides.recipe import FeatureRecipe
     from pipeline.slides.stages import SlidePart, embed, tile
-    from preprocessing.features.encoders import EncoderConfig
+    from preprocessing.features.encoder_config import EncoderConfig
     from preprocessing.slides.probing import probe_slide
     from preprocessing.slides.slide import SlideFile
     from preprocessing.tiling.tiles import TileConfig

@@ -110,7 +110,7 @@ def import_file(
     """
     from dataclasses import asdict
 
-    from preprocessing.features.encoders import encoder_name
+    from preprocessing.features.encoder_config import encoder_name
     from preprocessing.features.keys import imported_key
     from preprocessing.formats.h5 import read_h5
     from preprocessing.io.errors import InputError
