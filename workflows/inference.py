@@ -59,7 +59,7 @@ def predict(
         pending = previous.pending(prepared.fingerprints, incomplete=unassessed)
         predicted = predict_cases(pending, predictors, prepared, device=device)
     with run.stage("distribution shift"):
-        shifts, by_task = assess_shift(context, predictors, prepared, pending, keys)
+        shifts = assess_shift(context, predictors, prepared, pending, keys)
     rows = [
         prediction_rows(one, predicted.get(one.task), prepared.fingerprints[one.task], cases, shifts.get(one.task))
         for one in predictors
@@ -70,6 +70,7 @@ def predict(
     run.write_table("predictions.csv", with_checksums(predictions))
     write_diagnoses(run, predictions, cohort, [one.definition for one in predictors])
     present = predictions[predictions["case_id"].isin(cases["case_id"])]  # without cases of earlier calls only
+    by_task = summarise_shift(context, predictors, present)
     with run.stage("evaluation"):
         reports = validate(context, predictors, prepared, present, by_task, device=device)
     explain(context, predictors, prepared, predictions)
@@ -82,8 +83,8 @@ def assess_shift(
     prepared: "PreparedCohort",
     pending: Mapping[str, Sequence[str]],
     keys: Mapping[str, Sequence["SlideKeys"]],
-) -> tuple[dict[str, "DistributionShift"], dict[str, "CohortShift"]]:
-    """Compare the pending cases, and the cohort, with the models' reference cohorts; write `distribution_shift.csv`.
+) -> dict[str, "DistributionShift"]:
+    """Compare the pending cases with the models' reference cohorts; write `distribution_shift.csv`.
 
     Args:
         context: the run.
@@ -93,22 +94,40 @@ def assess_shift(
         keys: of the slides of each case in the store.
 
     Returns:
-        The shift of each pending case, and that of the cohort, by task.
+        The shift of each pending case, by task.
     """
-    from pipeline.inference.cohort_shift import summarise_cohort
     from pipeline.inference.distribution_shift import TABLE, assess_cases, shift_table
     from preprocessing.features.store import FeatureStore
 
     config, cohort, run = context.config, context.cohort, context.run
     shifts = assess_cases(pending, predictors, prepared, cohort, keys, store=FeatureStore(config.store))
     run.write_table(TABLE, shift_table(run.folder, shifts, pending, prepared.fingerprints))
+    return shifts
+
+
+def summarise_shift(
+    context: "RunContext", predictors: Sequence["Predictor"], predictions: "pd.DataFrame"
+) -> dict[str, "CohortShift"]:
+    """Summarise the distribution shift of the whole cohort by task, whenever its cases were assessed.
+
+    Args:
+        context: the run.
+        predictors: the trained models, one per task; those without a reference cohort are skipped.
+        predictions: the cohort's rows of `predictions.csv`, with the verdict of each case.
+    """
+    from pipeline.inference.cohort_shift import summarise_cohort
+    from pipeline.ood.reference import VERDICT
+
+    is_rescaled = context.config.rescale != "none"
+    predicted = predictions[predictions["status"] == "predicted"]
+    verdicts = {one.task: predicted.loc[predicted["task"] == one.task, VERDICT[0]] for one in predictors}
     by_task = {
-        one.task: summarise_cohort(one, shifts[one.task], cohort, rescaled=config.rescale != "none")
+        one.task: summarise_cohort(one, verdicts[one.task], context.cohort, rescaled=is_rescaled)
         for one in predictors
-        if one.task in shifts
+        if one.reference and len(verdicts[one.task])
     }
-    run.record["cohort_shift"] = {task: summary.model_dump() for task, summary in by_task.items()}
-    return shifts, by_task
+    context.run.record["cohort_shift"] = {task: summary.model_dump() for task, summary in by_task.items()}
+    return by_task
 
 
 def slide_keys(context: "RunContext", features: Mapping[str, str]) -> dict[str, list["SlideKeys"]]:

@@ -3,10 +3,11 @@
 import logging
 
 import numpy as np
+import pandas as pd
 
 from pipeline.inference.trained import Predictor
 from pipeline.metrics.report import CohortShift
-from pipeline.ood.reference import IN_DISTRIBUTION, NOT_ASSESSED, OUT_OF_DISTRIBUTION, VERDICT, DistributionShift
+from pipeline.ood.reference import BORDERLINE, NOT_ASSESSED, OUT_OF_DISTRIBUTION, SEVERITY
 from preprocessing.cohort import Cohort
 from preprocessing.omics.matrix import COVARIATE
 from preprocessing.omics.scaler import LARGEST_LOG
@@ -18,19 +19,17 @@ FEW_GENES = 0.2  # share of the model's genes that are missing
 SPREAD = (1, 99)  # percentiles that describe the range of values
 
 
-def summarise_cohort(predictor: Predictor, shift: DistributionShift, cohort: Cohort, *, rescaled: bool) -> CohortShift:
+def summarise_cohort(predictor: Predictor, verdicts: pd.Series, cohort: Cohort, *, rescaled: bool) -> CohortShift:
     """Return what a cohort's cases have in common that the training cohort has not, and log it where most of them deviate.
 
     Args:
         predictor: of one task.
-        shift: of its cases.
+        verdicts: one of `SEVERITY` for each predicted case, those of earlier calls among them; others count as not assessed.
         cohort: the new cases.
         rescaled: whether expression was already rescaled to the training cohort.
     """
-    verdicts = shift.cases[VERDICT[0]] if len(shift.cases) else shift.cases.reindex(columns=VERDICT)[VERDICT[0]]
-    n_out = int((verdicts == OUT_OF_DISTRIBUTION).sum())
-    n_assessed = int((verdicts != NOT_ASSESSED).sum())
-    n_borderline = n_assessed - n_out - int((verdicts == IN_DISTRIBUTION).sum())
+    n_out, n_borderline = int((verdicts == OUT_OF_DISTRIBUTION).sum()), int((verdicts == BORDERLINE).sum())
+    n_assessed = int(verdicts.isin([name for name in SEVERITY if name != NOT_ASSESSED]).sum())
     sentence, remedies = "", tuple[str, ...]()
     differences = _gene_differences(predictor, cohort)
     if n_assessed and n_out > MANY * n_assessed:

@@ -110,7 +110,7 @@ class SetsReport(Part):
 class CohortShift(Part):
     """A new cohort as a whole against the training cohort."""
 
-    n: int = Field(description="cases that were assessed in this call")
+    n: int = Field(description="cases of the cohort that were assessed, in this call or an earlier one")
     n_out_of_distribution: int
     n_borderline: int
     sentence: str = Field(

@@ -75,7 +75,7 @@ def select_samples(
     if evidence.must_share and evidence.cases is not None and not evidence.cases & cases:
         raise InputError(f"{path}: not one case in common: {mismatch(id_column, ids, evidence.cases)}")
     keys = [_sample_key(identifier) for identifier in ids]
-    classes = _row_classes(frame, id_column, notes)
+    classes = row_classes(frame, id_column, notes)
     reasons = [_reason(key, of_row, evidence, options) for key, of_row in zip(keys, classes, strict=True)]
     kept_sample = _one_sample_per_case(keys, classes, reasons)
     for row, key in enumerate(keys):
@@ -102,8 +102,14 @@ def select_samples(
     return CaseRows(frame.iloc[keep].reset_index(drop=True), [ids[row] for row in keep], dropped, excluded)
 
 
-def _row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[str | None]:
-    """Sample class of each row by the columns that hold sample types; a type other than primary in any of them counts."""
+def row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[str | None]:
+    """Return the sample class of each row by the columns that hold sample types; a type other than primary in any counts.
+
+    Args:
+        frame: the rows.
+        id_column: column of ids.
+        notes: to which the counts, and unknown types, are added.
+    """
     found: dict[str, pd.Series] = {}
     for column in filter(may_hold_sample_types, frame.columns):
         if column != id_column and (classes := sample_classes(column, frame[column])) is not None:
@@ -179,10 +185,16 @@ def _note_rows(
 def mismatch(id_column: str, ids: Iterable[str], known: frozenset[str]) -> str:
     """Return the sentence that sets the ids of a table against those of the other inputs."""
     given = [identifier for identifier in ids if identifier]
+    difference = _likely_difference(given, known)
+    remedy = "write the ids the same way (a manifest can give the slides' cases)"
+    if "samples" in difference:
+        remedy = (
+            "name the case of each sample in the clinical table (columns patient_id and sample_id, a row for each sample), or "
+            "give --case-pattern"
+        )
     return (
-        f"column {id_column or '(unnamed)'} has {some(given)}; the slides (or genes) are of {some(sorted(known))}"
-        f"{_likely_difference(given, known)}; write the ids the same way (a manifest can give the slides' cases), or name another "
-        "column with --id-column"
+        f"column {id_column or '(unnamed)'} has {some(given)}; the slides (or genes) are of {some(sorted(known))}{difference}; "
+        f"{remedy}, or name another column with --id-column"
     )
 
 

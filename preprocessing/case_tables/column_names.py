@@ -32,7 +32,7 @@ _AGE_WORDS = frozenset(
     names_in(
         "age ages years year yrs yr y months days day in at of the patient initial pathologic diagnosis dx index surgery"
     )
-) | frozenset(names_in("sampling presentation inclusion enrollment onset when"))
+) | frozenset(names_in("sampling presentation inclusion enrollment onset when sequencing seq report procurement"))
 _BIRTH = re.compile(r"(?P<unit>days|years)_(to|since|from)_birth")
 
 

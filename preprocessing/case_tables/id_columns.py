@@ -25,6 +25,10 @@ SAMPLE_NAMES = names_in(
 )
 SLIDE_NAMES = names_in("slide_id slide_ids slide filename file_name file")
 ID_WORDS = frozenset(names_in("id ids idx barcode case patient sample subject participant donor specimen accession"))
+_OWNERS = {
+    **dict.fromkeys(names_in("patient donor subject participant individual"), "case"),
+    **dict.fromkeys(names_in("sample specimen biospecimen aliquot"), "sample"),
+}
 _NAMED = frozenset(names_in("tumor tumour sample patient case subject specimen donor slide"))  # tumor_name
 # Kinds of id columns by their names, the best first. An unnamed column of distinct words is how R and pandas write ids.
 KINDS = ("case", "unnamed", "sample", "id", "slide", "")
@@ -82,6 +86,8 @@ def id_kind(column: str) -> str:
         if name in names:
             return kind
     words = words_of(column)
+    if words[-1:] in (["id"], ["barcode"]) and (of := next((w for w in reversed(words[:-1]) if w in _OWNERS), None)):
+        return _OWNERS[of]  # icgc_donor_id, HTAN Biospecimen ID
     if len(words) > 1 and words[-1] == "name" and words[0] in _NAMED:
         return "id"
     return "id" if words and ID_WORDS & {words[-1], words[0]} and not is_label(column) else ""

@@ -10,7 +10,7 @@ import pandas as pd
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.cohort.cohort import Cohort
 from preprocessing.cohort.matching import match_cases, spellings
-from preprocessing.cohort.molecular import read_tables
+from preprocessing.cohort.molecular import load_clinical, read_tables
 from preprocessing.cohort.options import CohortFiles, CohortOptions
 from preprocessing.features.precomputed import precomputed_recipe, precomputed_slide
 from preprocessing.features.store import FeatureStore
@@ -23,7 +23,7 @@ from preprocessing.slides.probing import probe_slides, same_scans
 from preprocessing.slides.resolution import doubtful_resolutions
 from preprocessing.slides.selection import SlideOptions, select_resolutions, select_slides
 from preprocessing.slides.slide import FoundSlides, LeftOut, Slide, SlideFile
-from preprocessing.tables.case_ids import case_of, source_site, use_pattern
+from preprocessing.tables.case_ids import case_of, source_site
 
 
 def load_cohort(
@@ -47,9 +47,9 @@ def load_cohort(
     if files.slides is None and files.genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
     options = options or CohortOptions()
-    use_pattern(options.tables.case_pattern)
+    clinic, sheet = load_clinical(files.clinical, options.tables)  # first: it may name the cases of samples
     found = find_slides(files.slides, isolated=isolated) if files.slides else FoundSlides(())
-    tables = read_tables(files, _evidence_of(found, options), options.tables)
+    tables = read_tables(files, _evidence_of(found, options), options.tables, clinic=clinic)
     source = str(files.clinical or files.genes)
     tumour = options.tables.tumour or recognise_tumour(tables.annotations)
     labels = recognise(tables.annotations, source=source, options=options.tables)
@@ -59,7 +59,15 @@ def load_cohort(
         _open_slides(found, files.slides, options.slides, store, isolated=isolated) if files.slides else ([], [], [])
     )
     recipe = precomputed_recipe(usable, store) if store and any(slide.features for slide in usable) else None
-    notes = [*found.notes, *tables.notes, *([recipe.summary()] if recipe else []), *matching, *labels.notes, *doubts]
+    notes = [
+        *found.notes,
+        *sheet,
+        *tables.notes,
+        *([recipe.summary()] if recipe else []),
+        *matching,
+        *labels.notes,
+        *doubts,
+    ]
     cohort = Cohort(
         found=tuple(found.every()),
         slides=tuple(usable),

@@ -13,9 +13,11 @@ from preprocessing.case_tables.gene_table import GeneTable, read_genes
 from preprocessing.case_tables.id_columns import Evidence, possible_ids
 from preprocessing.case_tables.options import TableOptions
 from preprocessing.cohort.options import CohortFiles
+from preprocessing.cohort.sample_sheets import read_sample_sheet
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix, concatenate
 from preprocessing.omics.value_scale import describe_features
+from preprocessing.tables.case_ids import use_pattern, use_sample_sheet
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
 
 
@@ -40,17 +42,37 @@ class Tables:
     any_genes: bool = False
 
 
-def read_tables(files: CohortFiles, slides: Evidence, options: TableOptions) -> Tables:
+def load_clinical(path: Path | None, options: TableOptions) -> tuple[LoadedTable | None, list[str]]:
+    """Return the clinical table as in its file, with a note on its samples; from then on their ids lead to their cases.
+
+    Args:
+        path: the table, if there is one.
+        options: of the user; a pattern of case ids takes the place of a sample sheet.
+    """
+    use_pattern(options.case_pattern)
+    if path is None:
+        return None, []
+    loaded = load_table(path)
+    sheet = read_sample_sheet(sample_table(path, loaded)) if options.case_pattern is None else None
+    if sheet is None:
+        return loaded, []
+    use_sample_sheet(sheet.samples)
+    return loaded, [f"{path.name}: {sheet.describe()}"]
+
+
+def read_tables(
+    files: CohortFiles, slides: Evidence, options: TableOptions, *, clinic: LoadedTable | None = None
+) -> Tables:
     """Return the content of all tables, joined by case.
 
     Args:
         files: the gene table, further molecular tables and the clinical table.
         slides: cases of the slides, and what else is known before any table is read.
         options: of the user.
+        clinic: the clinical table as `load_clinical` returns it.
     """
     genes, clinical = files.genes, files.clinical
     tables, matrices = Tables(), list[OmicsMatrix]()
-    clinic = load_table(clinical) if clinical is not None else None
     hints = possible_ids(sample_table(clinical, clinic)) if clinical is not None and clinic is not None else frozenset()
     if genes is not None:
         # The columns of the run's labels are in the clinical table, if there is one: a gene of that name is a gene.

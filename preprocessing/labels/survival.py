@@ -75,6 +75,8 @@ def read_survival(table: LabelTable, endpoint: str = OS, *, known: Mapping[str, 
             event, event_column = _event_of_dates(table, columns), used
         months = _without_dateless_deaths(table, columns, months, event)
     _note_missing_columns(table, columns, months, event)
+    if months is not None and event is not None and used:
+        months = _with_follow_up(table, columns, months, event, used)
     if months is not None:
         months = _without_negative(table, months)
     if months is not None and event is not None:
@@ -139,6 +141,7 @@ def _time(
     """Survival in months, and the column that gave it."""
     ours = {name: c for name, c in columns.items() if c.endpoint == endpoint or (c.endpoint is None and endpoint == OS)}
     times = [name for name, column in ours.items() if column.role == "time"]
+    times = [name for name in times if not _is_follow_up(name, ours[name])] or times
     for unit in ("months", "days", "years", "weeks"):
         with_unit = sorted((n for n in times if ours[n].unit == unit), key=lambda n: ours[n].endpoint != endpoint)
         if with_unit:
@@ -146,7 +149,8 @@ def _time(
             months = _in_months(table, name, unit)
             _compare_units(table, ours, name, months)
             return months, name
-    if any(column.role == "follow-up time" for column in ours.values()):
+    roles = {column.role for column in ours.values()}
+    if "follow-up time" in roles and ("death time" in roles or not times):
         return _months_of_dates(table, ours)
     if not times:
         return None, None
@@ -167,17 +171,46 @@ def _first(table: LabelTable, names: list[str]) -> str:
 
 def _guessed_months(table: LabelTable, name: str, column: SurvivalColumn) -> pd.Series:
     """Times of a column without a unit: those of TCGA (`OS.time`) are days, others are judged by the longest."""
-    values = table.numbers(name)
-    longest = values.max()
-    if column.endpoint is not None and plain_name(name).endswith("time"):
-        unit, ground = "days", "as in the TCGA clinical data resource"
-    else:
-        unit, ground = ("days" if longest > LONGEST_MONTHS else "months"), "judged by the longest"
+    longest = table.numbers(name).max()
+    unit, ground = _guessed_unit(name, column, longest)
     table.notes.append(
         f"warning: {table.source}: survival_months: column {name} has no unit; {unit} are assumed, {ground} (the longest is "
         f"{longest:g}); call it survival_{unit}, or survival_{'months' if unit == 'days' else 'days'} if that is wrong"
     )
     return _in_months(table, name, unit, guessed=True)
+
+
+def _guessed_unit(name: str, column: SurvivalColumn, longest: float) -> tuple[str, str]:
+    """The unit of a column that names none, and the ground."""
+    if column.endpoint is not None and plain_name(name).endswith("time"):
+        return "days", "as in the TCGA clinical data resource"
+    if name.lower().startswith("donor_"):
+        return "days", "as in the tables of ICGC"
+    return ("days" if longest > LONGEST_MONTHS else "months"), "judged by the longest"
+
+
+def _is_follow_up(name: str, column: SurvivalColumn) -> bool:
+    """Whether the column has the time to the last follow-up: the survival of the living, and of nobody else."""
+    words = set(words_of(name))
+    is_last = "last" in words and bool({"followup", "follow", "contact"} & words) and "survival" not in words
+    return column.role == "follow-up time" or (column.role == "time" and is_last)
+
+
+def _with_follow_up(
+    table: LabelTable, columns: Mapping[str, SurvivalColumn], months: pd.Series, event: pd.Series, used: str
+) -> pd.Series:
+    """Times with that of the last follow-up where a living case has none, as in ICGC's tables of donors."""
+    living = months.isna() & event.eq(False).fillna(False)
+    used_unit = columns[used].unit or _guessed_unit(used, columns[used], table.numbers(used).max())[0]
+    for name, column in columns.items():
+        if name == used or not _is_follow_up(name, column) or not living.any():
+            continue
+        followed = _in_months(table, name, column.unit or used_unit, guessed=True)
+        filled = living & followed.notna()
+        if filled.any():
+            table.notes.append(f"survival_months: {name} in {int(filled.sum())} living cases without {used}")
+        months, living = months.mask(filled, followed), living & ~filled
+    return months
 
 
 def _compare_units(table: LabelTable, columns: Mapping[str, SurvivalColumn], used: str, months: pd.Series) -> None:

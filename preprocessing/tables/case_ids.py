@@ -8,7 +8,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,71 @@ def pattern_scheme(pattern: str) -> PatternScheme:
     return PatternScheme(name="pattern", case=compiled, sample=re.compile("(?!)"), classes={})
 
 
+@dataclass(frozen=True)
+class SheetScheme(CaseIdScheme):
+    """The ids of one cohort by its sample sheet, which names the patient of each sample, and may name its class.
+
+    Attributes:
+        patients: the case of each id of a sample, by `_sheet_key` (as written by R, or in other capitals, it is found too).
+        sample_classes: the class of each such sample, where the sheet has one.
+    """
+
+    patients: Mapping[str, str] = field(default_factory=dict)
+    sample_classes: Mapping[str, str] = field(default_factory=dict)
+
+    def normalise(self, text: str) -> str | None:
+        """Return the id as it is; None where it is neither a sample nor a patient of the sheet."""
+        return text if _sheet_key(text) in self.patients else None
+
+    def split(self, identifier: str) -> tuple[str, str]:
+        """Return the case, and the class of the sample as its code."""
+        key = _sheet_key(identifier)
+        return self.patients.get(key, identifier), self.sample_classes.get(key, "")
+
+
+def _sheet_key(identifier: str) -> str:
+    return re.sub(r"[._-]+", "-", identifier).upper()
+
+
+def sheet_scheme(samples: Mapping[str, tuple[str, str | None]]) -> SheetScheme:
+    """Return the scheme of a sample sheet.
+
+    Args:
+        samples: case and sample class (None: unknown) of each sample.
+    """
+    patients = {_sheet_key(case): case for case, _ in samples.values()}
+    patients |= {_sheet_key(sample): case for sample, (case, _) in samples.items()}
+    classes = {_sheet_key(sample): name for sample, (_, name) in samples.items() if name}
+    return SheetScheme(
+        name="sample sheet",
+        case=re.compile("(?!)"),
+        sample=re.compile(r"(\w+)"),
+        classes={name.upper(): name for name in classes.values()},
+        patients=patients,
+        sample_classes=classes,
+    )
+
+
 _in_use: list[CaseIdScheme] = list(SCHEMES)
 
 
 def use_pattern(pattern: str | None) -> None:
     """Recognise ids by this pattern alone from now on, in this process; None: by the known schemes."""
     _in_use[:] = SCHEMES if pattern is None else [pattern_scheme(pattern)]
+
+
+def use_sample_sheet(samples: Mapping[str, tuple[str, str | None]]) -> None:
+    """Recognise the ids of these samples besides those of the known schemes, in this process, until the next `use_pattern`.
+
+    Args:
+        samples: case and sample class (None: unknown) of each sample.
+    """
+    _in_use.append(sheet_scheme(samples))
+
+
+def has_sample_sheet() -> bool:
+    """Whether the ids of a sample sheet are recognised."""
+    return any(isinstance(scheme, SheetScheme) for scheme in _in_use)
 
 
 def _recognise(identifier: str) -> tuple[CaseIdScheme | None, str]:

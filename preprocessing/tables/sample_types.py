@@ -118,5 +118,5 @@ def why_excluded(sample_class: str | None, code: str | None, allowed: Collection
     """Return why a sample is left out; None if its class is among those allowed, or unknown."""
     if sample_class is None or sample_class in allowed:
         return None
-    label = f"{code} ({sample_class})" if code else sample_class
+    label = f"{code} ({sample_class})" if code and code.lower() != sample_class else sample_class
     return f"sample type {label}, not {' or '.join(sorted(allowed))}"

@@ -155,7 +155,8 @@ def test_a_cohort_on_another_scale_is_reported_in_console_report_and_metrics(
         table[genes] = 9 + 1.5 * table[genes].select_dtypes("number")
         return table if labelled else table.drop(columns=table.columns.intersection(LABELS))
 
-    out = predict("none", changed(new_cases, tmp_path, on_another_scale))
+    genes = changed(new_cases, tmp_path, on_another_scale)
+    out = predict("none", genes)
     expected = "3 of 3 cases are out of distribution: values "
     metrics = json.loads((out / "metrics.json").read_text())
     shift = metrics["cohort_shift"][TASK]
@@ -170,6 +171,9 @@ def test_a_cohort_on_another_scale_is_reported_in_console_report_and_metrics(
     page = (out / "report.html").read_text()
     alert = page.index(f"Task {TASK}: {expected}")
     assert alert < page.index(f'id="task-{TASK}"')
+    predict("none", genes)  # again: every prediction is kept, and the cohort is what it was
+    assert json.loads((out / "metrics.json").read_text())["cohort_shift"] == {TASK: shift}
+    assert f"Task {TASK}: {expected}" in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize("layout", ["other order", "genes in rows"])

@@ -23,15 +23,15 @@ def predictor():
     return SimpleNamespace(task="subtype", reads_genes=True, members=[SimpleNamespace(scaler=scaler)])
 
 
-def shift(*verdicts):
-    return SimpleNamespace(cases=pd.DataFrame({"distribution_shift": verdicts}))
+def cases(*verdicts):
+    return pd.Series(verdicts, dtype=object)
 
 
 def test_a_cohort_on_another_scale_is_described_as_one_with_its_remedies(predictor, caplog):
     values = np.linspace(3.5, 14, 4 * 6).reshape(4, 6)
     found = summarise_cohort(
         predictor,
-        shift(*["out-of-distribution"] * 3, "borderline"),
+        cases(*["out-of-distribution"] * 3, "borderline"),
         SimpleNamespace(omics=matrix(values)),
         rescaled=False,
     )
@@ -48,13 +48,13 @@ def test_a_cohort_like_the_training_cohort_gets_no_sentence(predictor, caplog):
     omics = matrix(np.random.default_rng(1).normal(size=(4, 10)))
     found = summarise_cohort(
         predictor,
-        shift("in-distribution", "not assessed", "out-of-distribution"),
+        cases("in-distribution", "not assessed", "out-of-distribution", ""),
         SimpleNamespace(omics=omics),
         rescaled=False,
     )
     assert (found.n, found.sentence, found.remedies) == (2, "", ())
     assert caplog.text == ""
-    far = summarise_cohort(predictor, shift("out-of-distribution"), SimpleNamespace(omics=omics), rescaled=True)
+    far = summarise_cohort(predictor, cases("out-of-distribution"), SimpleNamespace(omics=omics), rescaled=True)
     assert far.sentence == "1 of 1 cases are out of distribution"
     assert far.remedies == (
         "Do not use these predictions without validation: the model was not trained on such cases.",

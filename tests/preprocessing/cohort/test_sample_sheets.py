@@ -1,0 +1,137 @@
+"""Clinical tables that name the patient of each sample: genes and slides under ids of samples count for the patient."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from preprocessing.case_tables.options import TableOptions
+from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort
+from preprocessing.cohort.sample_sheets import read_sample_sheet
+from preprocessing.io.errors import InputError
+from preprocessing.tables import case_ids
+from preprocessing.tables.sample_types import parse_sample_types
+
+N = 12
+GENES = ["A1BG", "A1CF", "AKT1", "ATM", "BRAF", "EGFR", "GFAP", "IDH1", "MET", "OLIG2", "PTEN", "TP53"]
+PATIENTS = [f"GENIE-DFCI-{i:06d}" for i in range(N)]
+SAMPLES = [f"{patient}-{1000 + i}" for i, patient in enumerate(PATIENTS)]
+METASTASIS, SECOND = f"{PATIENTS[0]}-0001", f"{PATIENTS[1]}-9999"
+VALUES = np.random.default_rng(1).normal(size=(N + 2, len(GENES))).round(4)
+
+
+@pytest.fixture(autouse=True)
+def _known_schemes():
+    """Which ids are recognised is a matter of the process."""
+    case_ids.use_pattern(None)
+    yield
+    case_ids.use_pattern(None)
+
+
+def sheet() -> pd.DataFrame:
+    """The clinical sample sheet of GENIE, in which the first patient has a metastasis too, and the second two primaries."""
+    table = pd.DataFrame({"PATIENT_ID": [*PATIENTS, *PATIENTS[:2]], "SAMPLE_ID": [*SAMPLES, METASTASIS, SECOND]})
+    months = np.arange(N) + 1.5
+    return table.assign(
+        SAMPLE_TYPE=["Primary"] * N + ["Metastasis", "Primary"],
+        OS_MONTHS=[*months, *months[:2]],
+        OS_STATUS=["1:DECEASED", "0:LIVING"] * (N // 2 + 1),
+    )
+
+
+def copies(ids) -> pd.DataFrame:
+    return pd.DataFrame(VALUES[: len(ids)].T, index=GENES, columns=ids).reset_index(names="Hugo_Symbol")
+
+
+def load(folder: Path, genes: pd.DataFrame, clinical: pd.DataFrame, **options):
+    genes.to_csv(folder / "genes.csv", index=False)
+    clinical.to_csv(folder / "clinical.csv", index=False)
+    tables = TableOptions(**options)
+    return load_cohort(
+        CohortFiles(genes=folder / "genes.csv", clinical=folder / "clinical.csv"), CohortOptions(tables=tables)
+    )
+
+
+def test_genes_of_samples_count_for_the_patient_of_the_sheet(tmp_path):
+    cohort = load(tmp_path, copies([*SAMPLES, METASTASIS, SECOND]), sheet())
+    assert sorted(cohort.omics.case_ids) == PATIENTS
+    rows = dict(zip(cohort.omics.case_ids, cohort.omics.values, strict=True))
+    np.testing.assert_allclose([rows[case] for case in PATIENTS], VALUES[:N])  # of two primaries the first by id
+    assert cohort.labels.loc[PATIENTS, "survival_months"].tolist() == list(np.arange(N) + 1.5)
+    reasons = {row.id: row.reason for row in cohort.rows_dropped}
+    assert reasons[METASTASIS] == "sample type metastatic, not primary"
+    assert reasons[SECOND] == f"another sample of the case is kept: {SAMPLES[1]}"
+    assert any(
+        f"14 ids of samples ({SAMPLES[0]}, " in note
+        and "belong to 12 cases, by the columns PATIENT_ID and SAMPLE_ID" in note
+        for note in cohort.notes
+    )
+
+
+def test_the_sample_type_of_the_sheet_decides_for_the_genes_too(tmp_path):
+    genes = copies([METASTASIS, *SAMPLES[1:]])
+    assert sorted(load(tmp_path, genes, sheet()).omics.case_ids) == PATIENTS[1:]
+    chosen = load(tmp_path, genes, sheet(), sample_types=parse_sample_types("metastatic"))
+    assert chosen.omics.case_ids == (PATIENTS[0],)
+
+
+def test_ids_of_samples_as_r_writes_them_are_found(tmp_path):
+    cohort = load(tmp_path, copies([sample.replace("-", ".") for sample in SAMPLES]), sheet())
+    assert list(cohort.omics.case_ids) == PATIENTS
+
+
+def test_without_a_sheet_the_difference_and_the_remedies_are_named(tmp_path):
+    patients = sheet().drop(columns=["SAMPLE_ID", "SAMPLE_TYPE"]).drop_duplicates("PATIENT_ID")
+    expected = (
+        r"continue after the ids of the table, as ids of samples do\); name the case of each sample .*--case-pattern"
+    )
+    with pytest.raises(InputError, match=expected):
+        load(tmp_path, copies(SAMPLES), patients)
+    cohort = load(tmp_path, copies(SAMPLES), patients, case_pattern=r"^(GENIE-\w+-\d+)")
+    assert list(cohort.omics.case_ids) == PATIENTS
+
+
+def test_a_column_that_is_no_sheet_changes_no_id():
+    """A type for every row, a counter, samples under the names of other patients, and barcodes, which need no sheet."""
+    barcodes = [f"TCGA-06-{i:04d}" for i in range(N)]
+    for patients, samples in (
+        (PATIENTS, ["Tumor"] * N),
+        ([str(i) for i in range(N)], SAMPLES),
+        (PATIENTS, [*PATIENTS[1:], PATIENTS[0]]),
+        (barcodes, [f"{barcode}-01A" for barcode in barcodes]),
+    ):
+        assert read_sample_sheet(pd.DataFrame({"patient_id": patients, "sample_id": samples}, dtype=object)) is None
+
+
+def test_a_sheet_ends_with_the_cohort_that_it_belongs_to(tmp_path):
+    load(tmp_path, copies(SAMPLES), sheet())
+    assert case_ids.case_of(SAMPLES[0]) == PATIENTS[0]
+    case_ids.use_pattern(None)
+    assert case_ids.case_of(SAMPLES[0]) == SAMPLES[0]
+
+
+def test_icgc_donors_have_the_time_of_death_or_of_the_last_follow_up(tmp_path):
+    donors, days = [f"DO{4000 + i}" for i in range(N)], np.arange(N) * 40 + 100
+    died = np.arange(N) % 3 > 0
+    table = pd.DataFrame(
+        {
+            "icgc_donor_id": donors,
+            "submitted_donor_id": [f"X{i}" for i in range(N)],
+            "icgc_specimen_id": [f"SP{i}" for i in range(N)],
+            "donor_vital_status": np.where(died, "deceased", "alive"),
+            "donor_survival_time": np.where(died, days, np.nan),
+            "donor_interval_of_last_followup": np.where(died, np.nan, days),
+        }
+    )
+    table.loc[1, "donor_survival_time"] = np.nan  # dead without a date: the last follow-up is not that time
+    table.loc[1, "donor_interval_of_last_followup"] = 50
+    cohort = load(tmp_path, copies(table["icgc_specimen_id"]), table)
+    months = cohort.labels.loc[donors, "survival_months"].astype(float)
+    expected = pd.Series(days / (365.25 / 12), index=donors).drop(donors[1])
+    np.testing.assert_allclose(months.drop(donors[1]), expected)
+    assert np.isnan(months[donors[1]])
+    assert cohort.labels.loc[donors, "event"].tolist() == died.tolist()
+    assert any(
+        "donor_interval_of_last_followup in 4 living cases without donor_survival_time" in n for n in cohort.notes
+    )
