@@ -1,4 +1,4 @@
-"""The settings of every model, apart from the models: to read and check a configuration, torch is not needed."""
+"""The settings of every model, without the models' code: to read and check a configuration, torch is not needed."""
 
 from typing import Literal
 

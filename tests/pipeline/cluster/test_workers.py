@@ -136,6 +136,7 @@ class TestOnCores:
             assert cores is workers
 
     def test_beside_gpu_workers_there_are_others_for_the_cores(self, monkeypatch):
+        monkeypatch.setattr("pipeline.cluster.workers.may_have_gpu", lambda: True)
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
         with Workers(1, "auto") as workers, workers.for_cpu() as cores:
             assert (workers.device, cores.device, cores.count) == ("cuda", "cpu", None)
