@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Where what was computed well is handed on, and where pixels become features.
 FILES = (
     *("pipeline/training", "pipeline/evaluation", "pipeline/inference", "pipeline/tasks", "pipeline/baselines"),
-    *("preprocessing/features", "preprocessing/slides", "preprocessing/tiling"),
+    *("preprocessing/encoders", "preprocessing/features", "preprocessing/slides", "preprocessing/tiling"),
 )
 WIRING = {
     "pipeline/inference": ("tests/workflows/test_wiring.py", "tests/workflows/test_trained.py"),

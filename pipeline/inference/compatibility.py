@@ -13,7 +13,7 @@ from preprocessing.tiling.stain import stain_recipe
 
 if TYPE_CHECKING:  # a run that trains, or a dry run, loads neither; both need torch
     from pipeline.inference.trained import Predictor
-    from preprocessing.features.encoders import Encoder
+    from preprocessing.encoders.encoder import Encoder
 
 log = logging.getLogger(__name__)
 ENCODER_PARTS = {  # by which two encoders of the same name may differ; names in messages and in the metadata

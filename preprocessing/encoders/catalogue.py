@@ -15,7 +15,7 @@ from models.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-    from preprocessing.features.backbones import State
+    from preprocessing.encoders.backbones import State
 
 Pooling = Literal["default", "cls", "mean", "cls+mean"]
 
@@ -74,13 +74,13 @@ _5X_TO_40X = (0.25, 0.5, 1.0, 2.0)
 
 
 def _backbone_part(name: str) -> Callable[..., Any]:
-    """Return the function or class of `preprocessing.features.backbones`, which is imported when it is first called.
+    """Return the function or class of `preprocessing.encoders.backbones`, which is imported when it is first called.
 
     So the table is read without torch, which takes seconds to import; as without timm in `_swiglu`.
     """
 
     def call(*arguments: Any, **options: Any) -> Any:
-        from preprocessing.features import backbones
+        from preprocessing.encoders import backbones
 
         return getattr(backbones, name)(*arguments, **options)
 

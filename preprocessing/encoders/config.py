@@ -8,8 +8,8 @@ from pydantic import Field, field_validator
 
 from models.layers.processor import cpu_computes_in_bfloat16
 from models.settings import Settings
-from preprocessing.features.encoder_table import ENCODERS, EncoderSpec, Pooling, find_encoder, similar_encoder
-from preprocessing.features.timm_library import load_timm
+from preprocessing.encoders.catalogue import ENCODERS, EncoderSpec, Pooling, find_encoder, similar_encoder
+from preprocessing.encoders.timm_library import load_timm
 from preprocessing.io.errors import InputError
 
 TRAINED_RATIO = 1.25  # of resolution or tile size; augmentation covers as much

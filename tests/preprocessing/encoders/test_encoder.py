@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.registry import UnknownNameError
-from preprocessing.features.encoder_table import ENCODERS, EncoderSpec
-from preprocessing.features.encoders import Encoder, EncoderConfig, encoder_spec, load_encoder
+from preprocessing.encoders.catalogue import ENCODERS, EncoderSpec
+from preprocessing.encoders.encoder import Encoder, EncoderConfig, encoder_spec, load_encoder
 from preprocessing.io.errors import InputError
 
 FLOAT32 = 1e-5  # of the largest number: where in a batch a tile lies may change the last digits
@@ -514,7 +514,7 @@ def test_an_encoder_is_loaded_once(tiny_vit):
 class TestPrecision:
     @pytest.mark.parametrize(("there", "expected"), [(False, "float32"), (True, "bfloat16")])
     def test_is_short_where_the_processor_computes_in_it(self, monkeypatch, there, expected):
-        monkeypatch.setattr("preprocessing.features.encoder_config.cpu_computes_in_bfloat16", lambda: there)
+        monkeypatch.setattr("preprocessing.encoders.config.cpu_computes_in_bfloat16", lambda: there)
         assert EncoderConfig().settled("cpu") == EncoderConfig(precision=expected)
 
     @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from preprocessing.features.backbones import State, fuse_batch_norm
-from preprocessing.features.encoder_config import EncoderConfig, encoder_spec
-from preprocessing.features.encoder_table import EncoderSpec, Pooling
-from preprocessing.features.timm_library import load_timm
+from preprocessing.encoders.backbones import State
+from preprocessing.encoders.catalogue import EncoderSpec, Pooling
+from preprocessing.encoders.config import EncoderConfig, encoder_spec
+from preprocessing.encoders.fuse_batchnorm import fuse_batch_norm
+from preprocessing.encoders.timm_library import load_timm
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import fingerprint, weights_fingerprint
 
