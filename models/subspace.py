@@ -47,7 +47,7 @@ from models.layers.deformable import DeformableCrossAttention, DeformableSetting
 from models.layers.devices import on_device, without_autocast
 from models.layers.packed import ByCase
 from models.layers.projection import PatchProjection
-from models.layers.slide_map import Layout, SlideMap, lay_out
+from models.layers.slide_map import Layout, SlideMap, lay_out_within, rows_by_slide
 from models.settings import ModelSettings
 from models.types import Batch, ModelOutput, Score
 
@@ -412,24 +412,22 @@ class SubspaceFusion(nn.Module):
 
     def _maps(self, patches: Float[Tensor, "n P"], cells: Int[Tensor, "n 3"]) -> list[SlideMap]:
         """The slides of a case, each small enough for the memory that it may take."""
-        slides = cells[:, 0].unique()
+        slides = rows_by_slide(cells)
         if len(slides) == 1:
             return [self._map(patches, cells[:, 1:])]
-        each = ((cells[:, 0] == slide).nonzero()[:, 0] for slide in slides)
-        return [self._map(patches[on_device(rows, patches.device)], cells[rows, 1:]) for rows in each]
+        return [self._map(patches[on_device(rows, patches.device)], cells[rows, 1:]) for rows in slides]
 
     def _map(self, patches: Float[Tensor, "n P"], cells: Int[Tensor, "n 2"]) -> SlideMap:
         if self.config.attention == "plain":
             cell = torch.arange(len(patches))
             return SlideMap(Layout(cell, torch.ones_like(cell), cell, 1, len(patches)), patches)
-        one = lay_out(cells, min_side=self.config.min_side)
-        while (
-            self.kept_mib(len(one.occupied), one.height * one.width) > self.config.memory_mib and len(one.occupied) > 1
-        ):
-            one = lay_out(cells, min_side=self.config.min_side, halvings=one.halvings + 1)
-        if one.halvings:
+        layout = lay_out_within(cells, min_side=self.config.min_side, fits=self._fits)
+        if layout.halvings:
             warn_pooled(self.config.memory_mib)
-        return SlideMap(one, patches)
+        return SlideMap(layout, patches)
+
+    def _fits(self, layout: Layout) -> bool:
+        return self.kept_mib(len(layout.occupied), layout.height * layout.width) <= self.config.memory_mib
 
     def kept_mib(self, patches: int, area: int) -> float:
         """About what a slide of so many patches on a map of so many cells keeps for its gradients, in float32.
@@ -447,8 +445,7 @@ def _by_patch(branch: BranchOutput, batch: Batch) -> Float[Tensor, " N"]:
     parts = []
     for cells, by_slide in zip(batch.cells, branch.attention, strict=True):
         attention = branch.features.new_zeros(len(cells))
-        for slide, shares in zip(cells[:, 0].unique(), by_slide, strict=True):
-            rows = (cells[:, 0] == slide).nonzero()[:, 0]
+        for rows, shares in zip(rows_by_slide(cells), by_slide, strict=True):
             if shares is not None:
                 share = shares.to(attention.dtype) * (len(rows) / len(cells))
                 attention = attention.index_copy(0, on_device(rows, attention.device), share)

@@ -18,7 +18,7 @@ FILES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 FOLDERS = sorted({path.parent for path in FILES.values()})
-MAX_FILES, MAX_LINES = 12, 500
+MAX_FILES, MAX_LINES = 12, 480
 LARGER = {"models": 18}  # a file per model
 
 # Words that a reader of the field would stop at, with how often they still occur in names and in text (comments, docstrings,
@@ -27,8 +27,8 @@ IN_NAMES = {
     "told": 0,
     "asked": 0,
     "heard": 0,
-    "shown": 6,
-    "own": 5,
+    "shown": 0,
+    "own": 0,
     "likeness": 0,
     "contender": 0,
     "contenders": 0,
@@ -38,21 +38,21 @@ IN_NAMES = {
     "leads": 0,
     "rests": 0,
     "places": 0,
-    "facts": 4,
+    "facts": 0,
     "folding": 0,
     "draft": 0,
     "drafts": 0,
     "apart": 0,
-    "look": 2,
+    "look": 0,
     "looks": 5,
-    "spread": 10,
+    "spread": 0,
 }
 IN_TEXT = {
     "told": 0,
     "tells": 1,
     "asked": 0,
     "heard": 0,
-    "shown": 5,
+    "shown": 3,
     "likeness": 3,
     "contender": 0,
     "contenders": 0,

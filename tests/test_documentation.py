@@ -13,7 +13,7 @@ import yaml
 from pipeline.config.loading import load_config
 from pipeline.metrics.report import TaskReport
 from tools import reference
-from workflows import demo, options
+from workflows import command_line, demo
 from workflows.commands import COMMANDS, docs, find_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +23,9 @@ PAGES = {
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if path.name not in reference.PAGES
 }
-TEXT = "\n".join([*PAGES.values(), MAKEFILE, options.EPILOG.replace(options.FURTHER, "")]).replace("\\\n", " ")
+TEXT = "\n".join([*PAGES.values(), MAKEFILE, command_line.EPILOG.replace(command_line.FURTHER, "")]).replace(
+    "\\\n", " "
+)
 
 
 def commands(start):
@@ -60,7 +62,7 @@ def test_commands_are_found():
 
 @pytest.mark.parametrize("command", of_runs())
 def test_every_command_of_the_docs_is_a_valid_configuration(command):
-    arguments = options.parse(shlex.split(command))
+    arguments = command_line.parse(shlex.split(command))
     assert "slides" in arguments.flags or arguments.file
     files = {"clinical", "gene_sets", "out", "store", "splits", "tiles.tissue.masks", "encoder.weights"}
     given = {key: value for key, value in arguments.flags.items() if key not in files}
@@ -78,13 +80,13 @@ def test_every_further_command_of_the_docs_is_understood(command):
 @pytest.mark.parametrize("name", [None, *COMMANDS])
 def test_help_fits_80_columns(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    parser = parser_of(name) if name else options._parser()
+    parser = parser_of(name) if name else command_line._parser()
     longest = max((parser.format_help(), *(sub.format_help() for sub in subcommands(parser))), key=len)
     assert [line for line in longest.splitlines() if len(line) > 80] == []
 
 
 def test_every_option_that_the_docs_name_exists():
-    parsers = [options._parser(), *map(parser_of, COMMANDS), *subcommands(parser_of("store"))]
+    parsers = [command_line._parser(), *map(parser_of, COMMANDS), *subcommands(parser_of("store"))]
     known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
     elsewhere = {"--file", "--gres"}  # of conda, Slurm
     elsewhere |= {"--build-arg", "--constraint", "--gpus", "--rm", "--tag", "--volume"}  # of Docker and pip

@@ -29,9 +29,9 @@ from pipeline.tasks.survival import FittedSurvival
 from pipeline.training.model_folder import TrainedModel, load_model, save_model
 from preprocessing.case_tables.clinical_table import read_clinical
 from preprocessing.case_tables.gene_table import read_genes
+from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.features.arrays import unpacked_bytes
-from preprocessing.features.encoders import EncoderConfig, load_encoder
-from preprocessing.features.groups import signed
+from preprocessing.features.group_attributes import signed
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.omics.gene_sets import read_gene_sets

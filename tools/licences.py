@@ -3,7 +3,7 @@
 import sys
 from importlib.metadata import Distribution, distributions
 
-from preprocessing.features.encoder_table import ENCODERS
+from preprocessing.encoders.catalogue import ENCODERS
 
 UNKNOWN = "not stated"
 NO_LICENCE = ("", "UNKNOWN")

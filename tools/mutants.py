@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Where what was computed well is handed on, and where pixels become features.
 FILES = (
     *("pipeline/training", "pipeline/evaluation", "pipeline/inference", "pipeline/tasks", "pipeline/baselines"),
-    *("preprocessing/features", "preprocessing/slides", "preprocessing/tiling"),
+    *("preprocessing/encoders", "preprocessing/features", "preprocessing/slides", "preprocessing/tiling"),
 )
 WIRING = {
     "pipeline/inference": ("tests/workflows/test_wiring.py", "tests/workflows/test_trained.py"),
@@ -207,11 +207,13 @@ def _run(root: Path, tests: Sequence[str], seconds: float) -> str | None:
     """Run tests in a process of their own; the first that fails, or None."""
     quiet = ("-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow and not cuda")
     log = root / "pytest.txt"
+    # What a run of pytest and its coverage tell their own worker processes is not meant for these tests.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "SLIPCOVER_"))}
     with log.open("w", encoding="utf-8") as output:
         run = subprocess.Popen(
             [sys.executable, "-m", "pytest", *quiet, *tests],
             cwd=root,
-            env={**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**inherited, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -60,7 +60,7 @@ class Morphology:
 
     nuclei_per_mm2: float
     radius_um: float
-    radius_spread: float  # standard deviation of the radius' logarithm: pleomorphism
+    radius_sd: float  # standard deviation of the radius' logarithm: pleomorphism
     elongation: float
     darkness: float  # units of haematoxylin
     necrosis: float  # share of the tissue
@@ -155,7 +155,7 @@ def _stamp_nuclei(
 
 def _draw_nucleus(morphology: Morphology, mpp: float, rng: np.random.Generator) -> UInt8[np.ndarray, "h h"]:
     """One nucleus, an ellipse with a soft rim and mottled chromatin, in steps of stain on an empty square."""
-    radius = morphology.radius_um / mpp * float(np.exp(rng.normal(0, morphology.radius_spread)))
+    radius = morphology.radius_um / mpp * float(np.exp(rng.normal(0, morphology.radius_sd)))
     stretch = float(np.sqrt(1 + (morphology.elongation - 1) * rng.uniform(0, 2)))
     angle = rng.uniform(0, np.pi)
     half = int(np.ceil(radius * stretch)) + 1

@@ -58,7 +58,7 @@ def embed_slides(context: "RunContext", tiled: Mapping[str, "Outcome"]) -> tuple
     """
     from pipeline.cluster.shared_paths import require_shared_store
     from pipeline.slides.stages import embed_all
-    from preprocessing.features.encoders import load_encoder
+    from preprocessing.encoders.encoder import load_encoder
     from preprocessing.features.keys import feature_key
     from preprocessing.features.store import FeatureStore, query_all
 

@@ -153,8 +153,8 @@ def explain(
 ) -> None:
     """Explain the predictions of selected cases in `explain/`."""
     from pipeline.explanation.explain import explain_tasks
+    from pipeline.explanation.explained_predictions import TaskPredictions
     from pipeline.explanation.inputs import ExplanationInputs
-    from pipeline.explanation.selection import TaskPredictions
     from pipeline.inference.previous_table import with_numbers
 
     config, cohort, run, workers = context.config, context.cohort, context.run, context.workers

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workflows.command_line import parse
 from workflows.commands import COMMANDS, find_command
 from workflows.features import make_features
 from workflows.inference import predict
-from workflows.options import parse
 from workflows.training import train
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.planning.plan import TaskPlan
     from pipeline.run.context import RunContext
     from pipeline.run.folder import Run
-    from pipeline.slides.recipe import FeatureRecipe
+    from pipeline.slides.feature_recipe import FeatureRecipe
     from pipeline.tasks import Task
     from preprocessing.cohort import Cohort
 
@@ -144,12 +144,12 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from pipeline.config.paths import Paths
     from pipeline.explanation.chosen_cases import require_cases
     from pipeline.inference.compatibility import check_cohort
-    from pipeline.inference.recipe import with_recipe
+    from pipeline.inference.fixed_settings import with_recipe
     from pipeline.inference.trained import load_trained, scalers_of
     from pipeline.planning.labels import read_covariates, read_known_labels, read_labels
     from pipeline.run.console import show_cohort, show_encoder, show_plans
     from pipeline.run.folder import require_same_run
-    from pipeline.slides.recipe import FeatureRecipe
+    from pipeline.slides.feature_recipe import FeatureRecipe
     from preprocessing.features.store import FeatureStore
 
     predictors = load_trained(config.trained, config.task) if config.trained else []
@@ -187,7 +187,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
 def require_usable_encoder(inputs: CheckedInputs) -> None:
     """Raise InputError, before a slide is tiled, where the encoder cannot be loaded or is not that of the trained models."""
     from pipeline.inference.compatibility import require_encoder
-    from preprocessing.features.encoders import load_encoder
+    from preprocessing.encoders.encoder import load_encoder
 
     if inputs.cohort.slides and not inputs.cohort.precomputed and inputs.config.until != "tile":
         require_encoder(inputs.predictors, load_encoder(inputs.recipe.encoder))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.config.schema import ModelCandidate
+    from pipeline.config.candidates import ModelCandidate
     from pipeline.planning.plan import TaskPlan
     from pipeline.run.context import RunContext
     from pipeline.training.fold_job import TaskJobs
@@ -94,8 +94,8 @@ def evaluate(
 def explain(context: "RunContext", jobs: Mapping[str, "TaskJobs"], predictions: "pd.DataFrame") -> None:
     """Explain the predictions of selected cases of each task in `explain/`."""
     from pipeline.explanation.explain import explain_tasks
+    from pipeline.explanation.explained_predictions import TaskPredictions
     from pipeline.explanation.inputs import ExplanationInputs
-    from pipeline.explanation.selection import TaskPredictions
 
     config, run, workers = context.config, context.run, context.workers
     with run.stage("explaining"):

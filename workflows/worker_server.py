@@ -15,7 +15,7 @@ import distributed  # noqa: E402, F401
 
 import pipeline.slides.stages  # noqa: E402
 import pipeline.training.fold_job  # noqa: E402, F401
-from preprocessing.features.timm_library import load_timm  # noqa: E402
+from preprocessing.encoders.timm_library import load_timm  # noqa: E402
 
 load_timm()  # which encoders need when they are made
 

@@ -1,5 +1,6 @@
 """The patches of a slide on its tile grid, cut to the tissue: what attention that presupposes neighbours reads."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +68,23 @@ class SlideMap:
     def by_patch(self, shares: Float[Tensor, "H W"]) -> Float[Tensor, " N"]:
         """A map's shares by patch; those of one cell have equal parts of it."""
         return (shares.flatten()[self.occupied] / self.counts)[self._cell_of]
+
+
+def rows_by_slide(cells: Int[Tensor, "N 3"]) -> list[Int[Tensor, " n"]]:
+    """The rows of each slide of a case, slides by their number.
+
+    Args:
+        cells: of each patch the number of its slide in the case, then its column and row on the slide's tile grid.
+    """
+    return [(cells[:, 0] == slide).nonzero()[:, 0] for slide in cells[:, 0].unique()]
+
+
+def lay_out_within(cells: Int[Tensor, "N 2"], *, min_side: int, fits: Callable[[Layout], bool]) -> Layout:
+    """The layout of one slide's patches, pooled by 2 until it fits or is a single cell; see `lay_out`."""
+    layout = lay_out(cells, min_side=min_side)
+    while not fits(layout) and len(layout.occupied) > 1:
+        layout = lay_out(cells, min_side=min_side, halvings=layout.halvings + 1)
+    return layout
 
 
 def lay_out(cells: Int[Tensor, "N 2"], *, min_side: int, halvings: int = 0) -> Layout:

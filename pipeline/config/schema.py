@@ -1,27 +1,26 @@
 """The configuration of a run: every key with its default, its range and a description."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from models.catalogue import MODELS
 from models.registry import nearest
-from models.settings import ModelSettings, Settings
+from models.settings import Settings
 from pipeline.baselines import BASELINES
 from pipeline.cluster.slurm import SlurmConfig
+from pipeline.config.candidates import ModelCandidate, model_candidates, model_settings, require_trainable
 from pipeline.config.inputs import read_path, read_slides, require_table
-from pipeline.config.messages import describe_problems
 from pipeline.config.presets import PRESETS
 from pipeline.config.task_names import require_task_name
 from pipeline.config.train import TrainConfig
-from pipeline.tasks import BUILT_IN, KINDS, TaskSpec, parse_task
+from pipeline.config.values import merge, split_names, split_text, with_task_definitions
+from pipeline.tasks import BUILT_IN, KINDS, TaskSpec
 from preprocessing.case_tables.endpoint_names import ENDPOINTS
-from preprocessing.case_tables.options import TableOptions
-from preprocessing.features.encoders import EncoderConfig, encoder_spec
+from preprocessing.case_tables.table_options import TableOptions
+from preprocessing.encoders.encoder import EncoderConfig, encoder_spec
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import why_no_file
 from preprocessing.omics.config import OmicsConfig
@@ -33,21 +32,6 @@ from preprocessing.tiling.tiles import TileConfig
 
 ALL_CASES = ("all",)  # the value of `explain` for every case
 Stage = Literal["tile", "embed", "join", "train"]
-
-
-@dataclass(frozen=True)
-class ModelCandidate:
-    """A model with its settings, trained on every fold.
-
-    Attributes:
-        name: its name in reports, tables and folders.
-        model: its name in the registry.
-        settings: the model's configuration.
-    """
-
-    name: str
-    model: str
-    settings: ModelSettings
 
 
 class Config(Settings):
@@ -192,9 +176,9 @@ class Config(Settings):
     @classmethod
     def _over_presets(cls, values: dict[str, Any]) -> dict[str, Any]:
         merged: dict[str, Any] = {}
-        for name in _names(values.get("preset")):
-            merged = _merged(merged, PRESETS[name].values)
-        return _with_task_definitions(_merged(merged, values))
+        for name in split_names(values.get("preset")):
+            merged = merge(merged, PRESETS[name].values)
+        return with_task_definitions(merge(merged, values))
 
     @field_validator("slides", "genes", mode="before")
     @classmethod
@@ -221,18 +205,18 @@ class Config(Settings):
     @field_validator("covariates", "further_tables", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        return _names_in_text(value)
+        return split_text(value)
 
     @field_validator("tumour_genes", "microenvironment_genes", mode="before")
     @classmethod
     def _listed_genes(cls, value: Any) -> Any:
         """Split at semicolons where there are any, since names of gene sets may contain commas."""
-        return _names_in_text(value, separator=";" if ";" in str(value) else ",")
+        return split_text(value, separator=";" if ";" in str(value) else ",")
 
     @field_validator("preset", "task", "model", "split_by", mode="before")
     @classmethod
     def _listed_once(cls, value: Any) -> Any:
-        return tuple(dict.fromkeys(_names(value)))
+        return tuple(dict.fromkeys(split_names(value)))
 
     @field_validator("gpus", mode="before")
     @classmethod
@@ -248,7 +232,7 @@ class Config(Settings):
             return ALL_CASES
         if isinstance(value, int) or str(value).strip().isdecimal():
             return int(value)
-        return tuple(dict.fromkeys(case_of(name) for name in _names(value)))
+        return tuple(dict.fromkeys(case_of(name) for name in split_names(value)))
 
     @field_validator("explain")
     @classmethod
@@ -292,7 +276,8 @@ class Config(Settings):
         for name in value:
             MODELS[name]
         return {
-            name: _settings(name, value.get(name, {}), key=f"models.{name}").model_dump(mode="json") for name in MODELS
+            name: model_settings(name, value.get(name, {}), key=f"models.{name}").model_dump(mode="json")
+            for name in MODELS
         }
 
     @field_validator("encoder")
@@ -322,7 +307,7 @@ class Config(Settings):
     @field_validator("sample_types", mode="before")
     @classmethod
     def _sample_types(cls, value: Any) -> str:
-        return ",".join(sorted(parse_sample_types(",".join(_names(value)))))
+        return ",".join(sorted(parse_sample_types(",".join(split_names(value)))))
 
     def table_options(self) -> TableOptions:
         """How the tables of the run are read."""
@@ -369,27 +354,13 @@ class Config(Settings):
                     f'configuration: variants: "{name}" must be usable as a folder name: letters, digits, spaces and . , + = - _'
                 )
         for candidate in self.candidates():
-            self._check(candidate)
+            require_trainable(
+                candidate,
+                has_slides=self.slides is not None,
+                has_genes=self.genes is not None or bool(self.further_tables),
+                batch_cases=self.train.batch_cases,
+            )
         return self
-
-    def _check(self, candidate: ModelCandidate) -> None:
-        """Raise InputError where a candidate cannot be trained on the given inputs."""
-        model, no_genes = MODELS[candidate.model], self.genes is None and not self.further_tables
-        if self.slides is None and not model.reads_genes:
-            raise InputError(f"--model {candidate.model} reads slides only, and SLIDES is none: give slides")
-        if no_genes and not model.reads_slides:
-            raise InputError(f"--model {candidate.model} reads genes only, and GENES is none: give a gene table")
-        if no_genes and model.subspaces:
-            raise InputError(
-                f"--model {candidate.model} requires gene groups ({' and '.join(model.subspaces)}), and GENES is none: "
-                "give a gene table"
-            )
-        cases, least = self.train.batch_cases, candidate.settings.min_cases
-        if cases is not None and cases < least:
-            raise InputError(
-                f"train.batch_cases = {cases}: {candidate.name} compares the cases of a training step with each other and "
-                f"needs at least {least}; give more with --set train.batch_cases=8, or change models.{candidate.model}"
-            )
 
     def slide_options(self, *, masks: Path | None) -> SlideOptions:
         """Return what is requested of slides, with the folder of masks as this process sees it."""
@@ -406,15 +377,7 @@ class Config(Settings):
 
     def candidates(self) -> tuple[ModelCandidate, ...]:
         """Return the model, and after it its comparators: the further models, and the variants of the first."""
-        first = self.model[0]
-        models = [
-            ModelCandidate(name, name, _settings(name, self.models[name], key=f"models.{name}")) for name in self.model
-        ]
-        variants = [
-            ModelCandidate(name, first, _settings(first, self.models[first] | changed, key=f"variants.{name}"))
-            for name, changed in self.variants.items()
-        ]
-        return (*models, *variants)
+        return model_candidates(self.model, self.models, self.variants)
 
 
 # Keys that decide which models are trained and on which gene groups: each fold job has its own.
@@ -430,49 +393,3 @@ WITHOUT_EFFECT = {
 def identity(config: Config) -> dict[str, Any]:
     """Return the part of the configuration that decides the result, without where and how far the run goes."""
     return config.model_dump(mode="json", exclude=WITHOUT_EFFECT)
-
-
-def _with_task_definitions(values: dict[str, Any]) -> dict[str, Any]:
-    """Move each `NAME=COLUMN[:KIND]` among the requested tasks to the definitions, and leave its name."""
-    given = values.get("task") or ()
-    texts = [given] if isinstance(given, str) else [str(text) for text in given]
-    parsed = [parse_task(name) for text in texts for name in ((text,) if "=" in text else _names_in_text(text))]
-    defined = {name: spec for name, spec in parsed if spec is not None}
-    if not defined:
-        return values
-    earlier = values.get("tasks") or {}
-    if again := sorted(defined.keys() & earlier.keys()):
-        raise InputError(f"--task {again[0]}=…: the configuration file defines tasks.{again[0]}; give one of them")
-    if len(defined) < sum(spec is not None for _, spec in parsed):
-        raise InputError("--task: two tasks have the same name; give each one of its own")
-    return {**values, "task": [name for name, _ in parsed], "tasks": {**earlier, **defined}}
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    """Split a text at commas, or each text of a list."""
-    items = value if isinstance(value, list | tuple) else [value]
-    return tuple(name for item in items for name in _names_in_text(item))
-
-
-def _names_in_text(value: Any, *, separator: str = ",") -> tuple[str, ...]:
-    """Split a text at the separator; a list is taken as it is, since names in it may contain commas."""
-    if isinstance(value, list | tuple):
-        return tuple(str(name) for name in value)
-    return tuple(name.strip() for name in str(value or "").split(separator) if name.strip())
-
-
-def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested values; those of `high` win."""
-    return {**low, **high} | {
-        key: _merged(low[key], high[key])
-        for key in low.keys() & high.keys()
-        if isinstance(low[key], dict) and isinstance(high[key], dict)
-    }
-
-
-def _settings(model: str, values: Mapping[str, Any], *, key: str) -> ModelSettings:
-    """Build the configuration of a model; errors name its key in that of the run."""
-    try:
-        return MODELS[model].Config(**values)
-    except ValidationError as error:
-        raise InputError(describe_problems(error, MODELS[model].Config, prefix=key)) from None

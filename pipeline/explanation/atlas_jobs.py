@@ -13,9 +13,9 @@ from pipeline.cluster.mapping import map_jobs
 from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from pipeline.explanation.atlas import CaseTally, TypicalTile, describe_atlas, most_typical, tally_case
+from pipeline.explanation.explained_predictions import TaskPredictions
 from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.overlays import save_jpeg
-from pipeline.explanation.selection import TaskPredictions
 from pipeline.explanation.tile_maps import prototype_similarity
 from pipeline.training.model_folder import load_model
 from preprocessing.features.store import FeatureStore

@@ -6,7 +6,7 @@ from typing import Any
 from models.catalogue import MODELS
 from models.linear import LinearBlend
 from pipeline.explanation.attribution import N_DONORS
-from pipeline.explanation.selection import TaskPredictions
+from pipeline.explanation.explained_predictions import TaskPredictions
 from pipeline.tasks import Task
 from pipeline.training.model_folder import TrainedModel, load_model
 from preprocessing.formats.colours import NEARLY_EVEN, NEARLY_EVEN_NOTE

@@ -19,9 +19,9 @@ from pipeline.cluster.workers import Workers
 from pipeline.explanation.atlas_jobs import draw_atlases
 from pipeline.explanation.captions import method_notes
 from pipeline.explanation.chosen_cases import choose_cases
+from pipeline.explanation.explained_predictions import TaskPredictions
 from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.one_case import CaseJob, describe_case, explain_case
-from pipeline.explanation.selection import TaskPredictions
 from pipeline.run.explanation_file import write_explanation
 
 

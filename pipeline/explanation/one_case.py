@@ -20,9 +20,9 @@ from pipeline.explanation.attribution import (
     outputs_by_modality,
     permuted_drops,
 )
+from pipeline.explanation.explained_predictions import ExplainingModel, TaskPredictions
 from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.overlays import draw_thumbnail, over_tissue, save_jpeg
-from pipeline.explanation.selection import ExplainingModel, TaskPredictions
 from pipeline.explanation.tile_maps import TileLayer, prototype_similarity, tile_layers
 from pipeline.tasks import Task
 from pipeline.training.dataset import Dataset

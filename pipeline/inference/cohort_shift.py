@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 MANY = 0.5  # share of the cases out of distribution, beyond which the cohort is at fault rather than cases
 ANOTHER_SCALE = 1.0  # median of the scaled values, in standard deviations of the training cases
 FEW_GENES = 0.2  # share of the model's genes that are missing
-SPREAD = (1, 99)  # percentiles that describe the range of values
+PERCENTILES = (1, 99)  # percentiles that describe the range of values
 
 
 def summarise_cohort(predictor: Predictor, verdicts: pd.Series, cohort: Cohort, *, rescaled: bool) -> CohortShift:
@@ -53,7 +53,7 @@ def _gene_differences(predictor: Predictor, cohort: Cohort) -> list[str]:
     phrases = []
     if shared:
         values = cohort.omics.values[:, [positions[name] for name in shared]]
-        low, high = np.nanpercentile(values, SPREAD)
+        low, high = np.nanpercentile(values, PERCENTILES)
         at = np.isin(scaler.features, shared)
         centre = np.where(scaler.logged, np.exp2(np.minimum(scaler.centre, LARGEST_LOG)) - 1, scaler.centre)[at]
         if abs(np.nanmedian(scaler.scaled(cohort.omics)[:, at])) > ANOTHER_SCALE:

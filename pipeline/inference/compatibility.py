@@ -8,7 +8,7 @@ from pipeline.config.schema import Config
 from pipeline.inference.metadata import EncoderMetadata
 from pipeline.inference.trained import Predictor
 from preprocessing.cohort import Cohort
-from preprocessing.features.encoders import Encoder
+from preprocessing.encoders.encoder import Encoder
 from preprocessing.features.precomputed import PrecomputedRecipe
 from preprocessing.io.errors import InputError, some
 from preprocessing.tiling.stain import stain_recipe

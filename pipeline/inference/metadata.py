@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from preprocessing.features.encoder_table import Pooling
+from preprocessing.encoders.catalogue import Pooling
 from preprocessing.tiling.tiles import TileConfig
 
 

@@ -120,8 +120,8 @@ def evaluate(
     if not len(tested):
         return None
     evaluation = Evaluation(predictor.fitted, tested, by_fold=False, bootstrap=bootstrap)
-    own = baselines[baselines["task"] == predictor.task]
-    report = evaluation.report(predictor.definition.kind, predictor.model_name, own)
+    of_task = baselines[baselines["task"] == predictor.task]
+    report = evaluation.report(predictor.definition.kind, predictor.model_name, of_task)
     parts = {str(name): evaluation.among(rows) for name, rows in tested.groupby("modalities")}
     found: dict[str, Any] = {"modalities": {name: part.of(part.cases) for name, part in parts.items()}}
     if (sets := predictor.fitted.sets) and COLUMN in tested:

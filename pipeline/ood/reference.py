@@ -255,12 +255,12 @@ def has_reference(folder: Path) -> bool:
 
 def _upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
     """A description of format 1 in this format; the arrays are the same in both."""
-    facts = content["facts"]
+    metadata = content["facts"]
     return {
-        "n_cases": facts["cases"],
-        "n_slides": facts["slides"],
+        "n_cases": metadata["cases"],
+        "n_slides": metadata["slides"],
         "held_out": {
-            flag: facts[f"held_out_{old}"] for flag, old in zip(FLAGS, ("in", "doubtful", "out"), strict=True)
+            flag: metadata[f"held_out_{old}"] for flag, old in zip(FLAGS, ("in", "doubtful", "out"), strict=True)
         },
         "thresholds": content["limits"],
         "scales": {name: {"centre": one["centre"], "sd": one["spread"]} for name, one in content["scales"].items()},

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Mapping
 
 from models.catalogue import MODELS
-from pipeline.config.schema import Config, ModelCandidate
+from pipeline.config.candidates import ModelCandidate
+from pipeline.config.schema import Config
 from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.subspaces import FLAGS, Subspaces, check_subspaces, choose_subspaces

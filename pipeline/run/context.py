@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pipeline.cluster.workers import Workers
 from pipeline.config.schema import Config
 from pipeline.run.folder import Run
-from pipeline.slides.recipe import FeatureRecipe
+from pipeline.slides.feature_recipe import FeatureRecipe
 from preprocessing.cohort import Cohort
 
 

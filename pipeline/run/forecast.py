@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.config.schema import Config
 from preprocessing.cohort import Cohort, audit_cases
-from preprocessing.features.encoders import encoder_spec
+from preprocessing.encoders.encoder import encoder_spec
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore, Measured, query_all
 from preprocessing.io.errors import SlideError, some
@@ -21,7 +21,7 @@ from preprocessing.tiling.tiles import tile_slide
 
 SAMPLED = 8  # slides whose tissue is found on a thumbnail, as a sample
 BYTES_PER_VALUE = 2  # features are stored as float16
-SHOWN = 10  # slides of a kind, by name
+MAX_NAMED = 10  # slides of a kind, by name
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def _broken(cohort: Cohort) -> Iterator[str]:
     for what, gone in (("without a resolution", no_mpp), ("that cannot be read", others)):
         if gone:
             yield f"warning: {len(gone)} slides {what}:"
-            yield from (f"  {one.file.slide_id}: {one.reason}" for one in gone[:SHOWN])
-            if len(gone) > SHOWN:
-                yield f"  … and {len(gone) - SHOWN} more"
+            yield from (f"  {one.file.slide_id}: {one.reason}" for one in gone[:MAX_NAMED])
+            if len(gone) > MAX_NAMED:
+                yield f"  … and {len(gone) - MAX_NAMED} more"
 
 
 def _work(config: Config, cohort: Cohort, concurrency: int) -> Iterator[str]:

@@ -17,9 +17,9 @@ from pipeline.cluster.gpus import GPU_WORKERS
 from pipeline.cluster.mapping import Outcome, map_slides
 from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
-from pipeline.slides.recipe import FeatureRecipe
-from preprocessing.features.embedding import SlideTiles, embed_tiles
-from preprocessing.features.encoders import CPU_TILES, load_encoder
+from pipeline.slides.feature_recipe import FeatureRecipe
+from preprocessing.encoders.embedding import SlideTiles, embed_tiles
+from preprocessing.encoders.encoder import CPU_TILES, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import SlideError

@@ -11,7 +11,7 @@ from rich.console import Console
 
 out, err = Console(), Console(stderr=True)
 PIPE_COLUMNS = 80  # of tables in a file, which has no width of its own
-FAILURES_SHOWN = 10
+MAX_FAILURES = 10
 SCREEN_CHARACTERS = 2400  # 24 lines of 100
 WARNING = "warning: "  # prefix of a note that is a warning
 PROGRAM = ("run_pipeline", "workflows", "pipeline", "preprocessing", "models")  # loggers of this program
@@ -151,10 +151,10 @@ def print_markdown(text: str) -> None:
 
 def show_failures(failures: Mapping[str, str]) -> None:
     """Print failures with their reasons; of many, the first."""
-    for name, reason in list(failures.items())[:FAILURES_SHOWN]:
+    for name, reason in list(failures.items())[:MAX_FAILURES]:
         print_line(f"warning: {name}: {reason}", style="yellow")
-    if len(failures) > FAILURES_SHOWN:
-        print_line(f"warning: … and {len(failures) - FAILURES_SHOWN} more", style="yellow")
+    if len(failures) > MAX_FAILURES:
+        print_line(f"warning: … and {len(failures) - MAX_FAILURES} more", style="yellow")
 
 
 def fit_screen(message: str) -> str:

@@ -13,7 +13,8 @@ import pandas as pd
 from models.catalogue import MODELS
 from models.settings import ModelSettings
 from pipeline.cluster.threads import limit_threads
-from pipeline.config.schema import CANDIDATE_KEYS, Config, ModelCandidate, identity
+from pipeline.config.candidates import ModelCandidate
+from pipeline.config.schema import CANDIDATE_KEYS, Config, identity
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preprocessing.features.encoder_table import ENCODERS
+from preprocessing.encoders.catalogue import ENCODERS
 
 NAME = "MODEL_CARD.md"
 LIMITS = """\

@@ -223,7 +223,7 @@ def _restored(
         task=task,
         scaler=scaler,
         patch_dim=described["patch_dim"],
-        metadata={name: described[name] for name in described.keys() - set(_OWN_FIELDS)},
+        metadata={name: described[name] for name in described.keys() - set(_FIELDS)},
         baselines=Baselines.from_json(task, described["baselines"], slides),
     )
 
@@ -301,7 +301,7 @@ def _read_arrays(path: Path) -> dict[str, torch.Tensor]:
         raise damaged(path, error, COPY) from None
 
 
-_OWN_FIELDS = (
+_FIELDS = (
     "format",
     "model",
     "settings",
@@ -323,7 +323,7 @@ def _read_description(folder: Path) -> Mapping[str, Any]:
         )
     described = read_json(path, remedy=COPY)
     require_format(described, path)
-    if missing := [name for name in _OWN_FIELDS if name not in described]:
+    if missing := [name for name in _FIELDS if name not in described]:
         raise damaged(path, f"{missing[0]} is missing", COPY)
     return described
 

@@ -11,7 +11,7 @@ import pandas as pd
 from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.endpoint_names import survival_column
 from preprocessing.case_tables.id_columns import Evidence
-from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables import case_ids
 from preprocessing.tables.reading import read_number

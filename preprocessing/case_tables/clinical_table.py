@@ -9,7 +9,7 @@ from preprocessing.case_tables.case_rows import Dropped, merge_columns, one_row_
 from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.gene_names import is_counter
 from preprocessing.case_tables.id_columns import Evidence, choose_id_column, id_kind, with_whole_numbers
-from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.tables import case_ids
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
 from preprocessing.tables.reading import read_number, text_columns

@@ -8,7 +8,7 @@ import pandas as pd
 
 from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.gene_names import are_integers, is_accession, is_counter, is_gene_name
-from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables.reading import names_in, text_columns, words_of
 

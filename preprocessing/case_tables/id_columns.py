@@ -10,7 +10,7 @@ import pandas as pd
 from preprocessing.case_tables.column_names import is_label, plain_name
 from preprocessing.case_tables.gene_columns import ROW_NUMBERS, is_annotation
 from preprocessing.case_tables.gene_names import GENE_METADATA, are_integers, is_counter, is_measurement
-from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables import case_ids
 from preprocessing.tables.reading import names_in, text_columns, words_of

@@ -14,7 +14,7 @@ from preprocessing.case_tables.column_names import is_label, plain_name
 from preprocessing.case_tables.gene_names import SURE_GENE_NAMES, gene_share, is_counter
 from preprocessing.case_tables.gene_rows import transposed
 from preprocessing.case_tables.id_columns import SURE_KINDS, Evidence, has_measurement, id_kind
-from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables.reading import text_columns
 

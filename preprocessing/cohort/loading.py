@@ -9,9 +9,9 @@ import pandas as pd
 
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.cohort.cohort import Cohort
+from preprocessing.cohort.cohort_inputs import CohortFiles, CohortOptions
 from preprocessing.cohort.matching import match_cases, spellings
 from preprocessing.cohort.molecular import load_clinical, read_tables
-from preprocessing.cohort.options import CohortFiles, CohortOptions
 from preprocessing.features.precomputed import precomputed_recipe, precomputed_slide
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError, some

@@ -1,1 +1,1 @@
-"""Patch features: encoders, embedding, and the Zarr store that holds them."""
+"""The feature store: tiles and patch features in Zarr, complete and unaltered or not used."""

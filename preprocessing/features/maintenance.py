@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from preprocessing.features.groups import FORMAT, OLD_TEMPORARY, READABLE, TEMPORARY
+from preprocessing.features.group_attributes import FORMAT, READABLE
+from preprocessing.features.groups import OLD_TEMPORARY, TEMPORARY
 from preprocessing.features.store import ARRAYS, FEATURES, PARTS, SLIDE_STATS, TILES, FeatureStore
 from preprocessing.io.atomic import is_abandoned
 from preprocessing.io.errors import SlideError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from preprocessing.case_tables.column_names import GRADE, SEX, SITE, SUBTYPE, plain_name
-from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of, yes_no

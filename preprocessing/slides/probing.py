@@ -45,7 +45,7 @@ def probe_slides(
         InputError: two different slides have the same id.
     """
     if precomputed:
-        results = _look_up_each(precomputed, files)
+        results = _find_each(precomputed, files)
     else:
         probe = partial(probe_slide, default_mpp=default_mpp, trust_manifest=trust_manifest, hashed=hashed)
         results = map_files(probe, files, isolated=isolated)
@@ -63,7 +63,7 @@ def probe_slides(
     return list(slides.values()), left_out
 
 
-def _look_up_each(precomputed: Callable[[SlideFile], Slide], files: Sequence[SlideFile]) -> list[Slide | Failure]:
+def _find_each(precomputed: Callable[[SlideFile], Slide], files: Sequence[SlideFile]) -> list[Slide | Failure]:
     """In this process: errors of the store other than a missing slide are errors of the run."""
 
     def attempt(file: SlideFile) -> Slide | Failure:

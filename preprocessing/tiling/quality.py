@@ -13,7 +13,7 @@ Tile: TypeAlias = UInt8[np.ndarray, "h w 3"]
 
 # Grey levels, 0 to 255. Of bare glass in real slides at 0.5 µm/px, at least 97 % of the pixels pass the first two.
 GLASS_MIN_LEVEL = 210  # minimum of every channel
-GLASS_MAX_SPREAD = 20  # difference between the channels
+GLASS_MAX_CHROMA = 20  # difference between the channels
 BLACK_MAX_LEVEL = 25  # maximum of every channel; less than 0.2 % of the pixels of real tissue are as dark
 
 
@@ -63,4 +63,4 @@ def find_glass(pixels: UInt8[np.ndarray, "*shape 3"]) -> Bool[np.ndarray, "*shap
     """Return which pixels are near-white and colourless, as bare glass is."""
     red, green, blue = np.moveaxis(pixels, -1, 0)  # many times faster than `min` and `max` over triplets
     lowest, highest = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
-    return (lowest >= GLASS_MIN_LEVEL) & (highest - lowest <= GLASS_MAX_SPREAD)
+    return (lowest >= GLASS_MIN_LEVEL) & (highest - lowest <= GLASS_MAX_CHROMA)

@@ -205,7 +205,7 @@ DETECTORS: Registry[Detector] = Registry(
 
 
 def _find_coloured(density: Planes, usable: Mask) -> Mask:
-    colour = _spread(density)
+    colour = _chroma(density)
     return usable & (colour > _threshold(colour[usable]))
 
 
@@ -280,8 +280,8 @@ def _highest(planes: Planes) -> Plane:
     return np.maximum(np.maximum(planes[0], planes[1]), planes[2])
 
 
-def _spread(density: Planes) -> Plane:
-    """Colour: the densest channel beyond the least dense."""
+def _chroma(density: Planes) -> Plane:
+    """Chroma: the densest channel beyond the least dense."""
     return _highest(density) - _lowest(density)
 
 
@@ -303,7 +303,7 @@ def _estimate_glass(rgb: Planes, padding: Mask) -> Float32[np.ndarray, "3"]:
     candidate = ~padding & (level > GLASS_MIN_LEVEL) & (variance < GLASS_MAX_SD**2)
     level, colours = level[candidate], rgb[:, candidate]  # (N,), (3, N)
     density = np.log10(255.0 / colours)
-    glass = (_spread(density) < GLASS_MAX_TINT) & (density[1] - density[2] < GLASS_MAX_PINK)
+    glass = (_chroma(density) < GLASS_MAX_TINT) & (density[1] - density[2] < GLASS_MAX_PINK)
     if np.count_nonzero(glass) < GLASS_MIN_SHARE * padding.size:
         return np.full(3, WHITE_LEVEL, dtype=np.float32)
     counts = np.bincount(level[glass].astype(int), minlength=256)
@@ -343,7 +343,7 @@ def _find_ink(density: Planes, reach_px: int) -> Mask:
     ink absorb red most; red ink absorbs blue nearly as much as green, and little red; black ink absorbs everything.
     """
     red, green, blue = density
-    mean, colour = (red + green + blue) / 3, _spread(density)
+    mean, colour = (red + green + blue) / 3, _chroma(density)
     cold = (red > 0.15) & (green < 0.75 * red)
     warm = (green > 0.25) & (blue > 0.80 * green) & (red < 0.30 * green)
     warm |= (green > 0.30) & (blue > 0.65 * green) & (red < 0.12 * green)

@@ -25,8 +25,8 @@ from slides import tissue_tiles, write_large_slide
 from torch import nn
 
 from pipeline.cluster.threads import limit_threads
-from preprocessing.features.embedding import SlideTiles, embed_tiles
-from preprocessing.features.encoders import CPU_TILES, Encoder, EncoderConfig, load_encoder
+from preprocessing.encoders.embedding import SlideTiles, embed_tiles
+from preprocessing.encoders.encoder import CPU_TILES, Encoder, EncoderConfig, load_encoder
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.reader import SlideReader
 from preprocessing.slides.slide import SlideFile

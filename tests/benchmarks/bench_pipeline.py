@@ -31,9 +31,9 @@ def dask_against_process(folder: Path) -> None:
     """Workers of the same number on both sides: one."""
     from pipeline.cluster.threads import limit_threads
     from pipeline.cluster.workers import Workers
-    from pipeline.slides.recipe import FeatureRecipe
+    from pipeline.slides.feature_recipe import FeatureRecipe
     from pipeline.slides.stages import SlidePart, embed, embed_all, tile
-    from preprocessing.features.encoders import EncoderConfig
+    from preprocessing.encoders.encoder import EncoderConfig
     from preprocessing.slides.probing import probe_slide
     from preprocessing.slides.slide import SlideFile
     from preprocessing.tiling.tiles import TileConfig
@@ -100,7 +100,7 @@ def clam_loop(path: Path, folder: Path) -> int:
     import torch
     from torchvision import transforms
 
-    from preprocessing.features.encoder_table import ENCODERS
+    from preprocessing.encoders.catalogue import ENCODERS
 
     class Tiles(torch.utils.data.Dataset):
         def __init__(self) -> None:

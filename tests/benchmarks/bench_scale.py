@@ -149,9 +149,9 @@ def huge_slide(folder: Path) -> None:
 def linear(folder: Path) -> None:
     """In CPU time, since others may share the machine."""
     from pipeline.cluster.threads import limit_threads
-    from pipeline.slides.recipe import FeatureRecipe
+    from pipeline.slides.feature_recipe import FeatureRecipe
     from pipeline.slides.stages import SlidePart, embed, tile
-    from preprocessing.features.encoders import EncoderConfig
+    from preprocessing.encoders.encoder import EncoderConfig
     from preprocessing.slides.probing import probe_slide
     from preprocessing.slides.slide import SlideFile
     from preprocessing.tiling.tiles import TileConfig

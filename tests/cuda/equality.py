@@ -21,7 +21,7 @@ from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.feed import Feed
 from pipeline.training.fit import FitSettings, LabelledCases, fit_model, predict, predict_logits
 from pipeline.training.passes import Passes
-from preprocessing.features.encoders import EncoderConfig, load_encoder
+from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.features.store import Bag, FeatureStore
 
 Found = dict[str, object]

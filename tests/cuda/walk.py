@@ -80,6 +80,6 @@ def without_a_gpu() -> Found:
 
 def marked_tests() -> Found:
     summary = python(
-        "-m", "pytest", "-q", "-n", "0", "-m", "cuda", "tests/models", "tests/preprocessing/features", "tests/pipeline"
+        "-m", "pytest", "-q", "-n", "0", "-m", "cuda", "tests/models", "tests/preprocessing/encoders", "tests/pipeline"
     )
     return {"pytest": summary.strip().splitlines()[-1]}

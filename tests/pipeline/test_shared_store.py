@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.slides.recipe import FeatureRecipe
+from pipeline.slides.feature_recipe import FeatureRecipe
 from pipeline.slides.stages import SlidePart, embed, tile
-from preprocessing.features.encoders import EncoderConfig, load_encoder
+from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key
 from preprocessing.features.store import FeatureStore
 from preprocessing.tiling.tiles import TileConfig
@@ -20,9 +20,9 @@ CONFIG = TileConfig(tile_px=64)
 WORK = """
 import sys
 from pathlib import Path
-from pipeline.slides.recipe import FeatureRecipe
+from pipeline.slides.feature_recipe import FeatureRecipe
 from pipeline.slides.stages import SlidePart, embed, tile
-from preprocessing.features.encoders import EncoderConfig, load_encoder
+from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.features.store import FeatureStore
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.slide import SlideFile

@@ -9,7 +9,7 @@ import pytest
 from pipeline.config.loading import load_config
 from pipeline.config.presets import PRESETS
 from preprocessing.io.errors import RunError
-from workflows import options, run_pipeline
+from workflows import command_line, run_pipeline
 from workflows.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def test_help_loads_no_library(words):
 
 def test_exit_codes_of_the_help_are_those_of_the_code():
     code = run_pipeline
-    codes = re.search(r"exit codes: (.*)", options.EPILOG, re.DOTALL)[1]
+    codes = re.search(r"exit codes: (.*)", command_line.EPILOG, re.DOTALL)[1]
     numbers = {int(number): text for number, text in re.findall(r"(?:^|; *\n? *)(\d+) ([^;]+)", codes)}
     assert numbers.keys() == {
         *(code.ALL_GOOD, code.RUN_FAILED, code.WRONG_INPUT, code.SOME_FAILED, code.INTERRUPTED, code.TERMINATED)
@@ -61,7 +61,7 @@ def test_defaults_in_the_help_are_those_of_the_configuration(flag, key):
     value = load_config({"slides": "s", "genes": "g"})
     for name in key.split("."):
         value = getattr(value, name)
-    (text,) = (action.help for action in options._parser()._actions if flag in action.option_strings)
+    (text,) = (action.help for action in command_line._parser()._actions if flag in action.option_strings)
     expected = ",".join(value) if isinstance(value, tuple) else str(value)
     if "(default)" in text:  # "baselines: all (default) or none", "both: a case needs … (default); any: …"
         clause = text.partition(" (default)")[0].split("; ")[-1]
@@ -71,7 +71,7 @@ def test_defaults_in_the_help_are_those_of_the_configuration(flag, key):
 
 
 def test_the_help_reports_every_preset():
-    text = " ".join(options._parser().format_help().split()).replace("- ", "-")  # where a line is broken
+    text = " ".join(command_line._parser().format_help().split()).replace("- ", "-")  # where a line is broken
     for name, preset in PRESETS.items():
         assert f"{name}: {preset.description}" in text
 

@@ -13,7 +13,7 @@ from pipeline.inference.trained import load_trained
 from pipeline.training.dataset import Bags, dataset_for
 from pipeline.training.fit import predict_logits
 from pipeline.training.model_folder import export_fold_models, export_model, load_model, write_sums
-from preprocessing.features.groups import signed
+from preprocessing.features.group_attributes import signed
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
 from workflows.demo import write_svs

@@ -110,7 +110,7 @@ def import_file(
     """
     from dataclasses import asdict
 
-    from preprocessing.features.encoders import encoder_name
+    from preprocessing.encoders.encoder import encoder_name
     from preprocessing.features.keys import imported_key
     from preprocessing.formats.h5 import read_h5
     from preprocessing.io.errors import InputError
@@ -151,7 +151,7 @@ def import_file(
 
 def _require_width(path: Path, name: str, width: int) -> None:
     """Raise InputError where a known encoder has features of another length than the file."""
-    from preprocessing.features.encoder_table import ENCODERS
+    from preprocessing.encoders.catalogue import ENCODERS
     from preprocessing.io.errors import InputError
 
     expected = ENCODERS[name].dim if name in ENCODERS else None

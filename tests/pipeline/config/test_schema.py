@@ -8,19 +8,20 @@ from pydantic import BaseModel
 from models.catalogue import MODELS
 from models.settings import Settings
 from models.umeml import UMEMLConfig
+from pipeline.config.candidates import ModelCandidate
 from pipeline.config.loading import load_config
 from pipeline.config.presets import PRESETS, Preset
-from pipeline.config.schema import WITHOUT_EFFECT, Config, ModelCandidate, identity
+from pipeline.config.schema import WITHOUT_EFFECT, Config, identity
 from preprocessing.io.errors import InputError
 from preprocessing.tiling.tissue import DETECTORS
-from workflows import options
+from workflows import command_line
 
 INPUTS = {"slides": "slides", "genes": "genes.csv"}
 NOT_CONFIGURATION = {"help", "config", "set", "verbose"}
 
 
 def flags():
-    return [action for action in options._parser()._actions if action.dest not in NOT_CONFIGURATION]
+    return [action for action in command_line._parser()._actions if action.dest not in NOT_CONFIGURATION]
 
 
 def lookup(config, dotted):
@@ -146,7 +147,7 @@ def test_a_variant_is_called_what_a_folder_can_be_called(name):
 
 
 def test_help_reports_the_same_order():
-    text = " ".join(options._parser().format_help().split())
+    text = " ".join(command_line._parser().format_help().split())
     assert "options override it" in text
     assert "overrides all other options" in text
 
@@ -174,13 +175,13 @@ def test_every_flag_is_a_key_of_the_configuration(action):
     ],
 )
 def test_what_a_flag_says_arrives(argument, key, value):
-    said = options.parse(["slides", "genes.csv", argument])
+    said = command_line.parse(["slides", "genes.csv", argument])
     assert lookup(load_config(said.flags), key) == value
 
 
 def test_a_flag_that_is_not_given_leaves_the_file_its_say(tmp_path):
     """An argument with a default of its own would silently override the file."""
-    assert options.parse([]).flags == {}
+    assert command_line.parse([]).flags == {}
     assert all(action.default in (None, argparse.SUPPRESS) for action in flags())
 
 

@@ -13,8 +13,8 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from pipeline.cluster.workers import Workers
 from pipeline.explanation.explain import explain_tasks
+from pipeline.explanation.explained_predictions import ExplainingModel, TaskPredictions
 from pipeline.explanation.inputs import ExplanationInputs
-from pipeline.explanation.selection import ExplainingModel, TaskPredictions
 from pipeline.tasks import TASKS
 from pipeline.training.fit import predict_logits
 from pipeline.training.model_folder import TrainedModel, load_model, save_model

@@ -12,9 +12,9 @@ import zarr
 from pipeline.cluster.mapping import Outcome
 from pipeline.cluster.workers import Workers
 from pipeline.slides import stages
-from pipeline.slides.recipe import FeatureRecipe
+from pipeline.slides.feature_recipe import FeatureRecipe
 from pipeline.slides.stages import SlidePart, divide, embed, embed_all, join, tile, tile_all
-from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
+from preprocessing.encoders.encoder import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import SlideError

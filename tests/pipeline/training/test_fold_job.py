@@ -9,8 +9,8 @@ import torch
 
 from models.catalogue import MODELS
 from models.linear import LinearBlend
+from pipeline.config.candidates import ModelCandidate
 from pipeline.config.loading import load_config
-from pipeline.config.schema import ModelCandidate
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold

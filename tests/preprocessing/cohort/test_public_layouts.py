@@ -11,7 +11,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.cohort import CohortFiles, CohortOptions, describe_gaps, load_cohort
 from preprocessing.io.errors import InputError
 from preprocessing.tables.sample_types import parse_sample_types

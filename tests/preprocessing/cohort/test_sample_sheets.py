@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort
 from preprocessing.cohort.sample_sheets import read_sample_sheet
 from preprocessing.io.errors import InputError

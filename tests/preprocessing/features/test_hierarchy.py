@@ -9,7 +9,7 @@ import pytest
 import xarray
 import zarr
 
-from preprocessing.features.groups import signed
+from preprocessing.features.group_attributes import signed
 from preprocessing.features.maintenance import entries, upgrade
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.tiling.tiles import TiledSlide, TileGrid

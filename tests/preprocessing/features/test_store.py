@@ -12,8 +12,8 @@ import timm
 import torch
 import zarr
 
-from preprocessing.features.encoders import Encoder, EncoderConfig
-from preprocessing.features.groups import FORMAT
+from preprocessing.encoders.encoder import Encoder, EncoderConfig
+from preprocessing.features.group_attributes import FORMAT
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import InputError, RunError, SlideError

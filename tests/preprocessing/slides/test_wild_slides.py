@@ -26,9 +26,9 @@ from pipeline.cluster.mapping import Outcome
 from pipeline.cluster.workers import Workers
 from pipeline.run.finished import FinishedRun
 from pipeline.run.finished_slides import FinishedSlide, FinishedSlides
-from pipeline.slides.recipe import FeatureRecipe
+from pipeline.slides.feature_recipe import FeatureRecipe
 from pipeline.slides.stages import embed_all, tile_all
-from preprocessing.features.encoders import EncoderConfig, load_encoder
+from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.geojson import TileObjects, to_geojson

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from preprocessing.case_tables.clinical_table import read_clinical
 from preprocessing.case_tables.gene_table import read_genes
 from preprocessing.case_tables.id_columns import Evidence
-from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.labels.recognition import recognise
 from preprocessing.omics.gene_sets import read_gene_sets

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from pipeline.explanation.selection import ExplainingModel, TaskPredictions
+from pipeline.explanation.explained_predictions import ExplainingModel, TaskPredictions
 from pipeline.tasks import TASKS
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from preprocessing.case_tables.options import TableOptions
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.slides.discovery import SlideSource
 from preprocessing.slides.selection import SlideOptions
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from preprocessing.features.timm_library import load_timm
+from preprocessing.encoders.timm_library import load_timm
 
 State = dict[str, Tensor]  # weights by name
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.registry import UnknownNameError
-from preprocessing.features.encoder_table import ENCODERS, EncoderSpec
-from preprocessing.features.encoders import Encoder, EncoderConfig, encoder_spec, load_encoder
+from preprocessing.encoders.catalogue import ENCODERS, EncoderSpec
+from preprocessing.encoders.encoder import Encoder, EncoderConfig, encoder_spec, load_encoder
 from preprocessing.io.errors import InputError
 
 FLOAT32 = 1e-5  # of the largest number: where in a batch a tile lies may change the last digits

@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from preprocessing.features.fuse_batchnorm import fuse_batch_norm
+from preprocessing.encoders.fuse_batchnorm import fuse_batch_norm
 
 
 def trained(model):

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from models.layers.devices import pinned_empty
-from preprocessing.features.encoders import CPU_TILES, Encoder
+from preprocessing.encoders.encoder import CPU_TILES, Encoder
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.stain import Normaliser
 from preprocessing.tiling.tiles import TileGrid, read_tile

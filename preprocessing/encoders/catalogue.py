@@ -13,7 +13,7 @@ from typing import Any, Literal
 from torch import nn
 
 from models.registry import Registry
-from preprocessing.features.backbones import (
+from preprocessing.encoders.backbones import (
     ConvStem,
     State,
     drop_last_stage,

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from preprocessing.features.backbones import AttentionPooled, ConvStem, _conch_v1_5_positions
-from preprocessing.features.encoder_table import ENCODERS
-from preprocessing.features.encoders import EncoderConfig, backbone, encoder_spec, load_encoder
+from preprocessing.encoders.backbones import AttentionPooled, ConvStem, _conch_v1_5_positions
+from preprocessing.encoders.catalogue import ENCODERS
+from preprocessing.encoders.encoder import EncoderConfig, backbone, encoder_spec, load_encoder
 from preprocessing.io.errors import InputError
 
 # Millions of parameters, as the model cards and LazySlide's catalogue have them, or the size of the weight file over four.

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from models.layers.devices import computes_in_bfloat16
 from models.settings import Settings
-from preprocessing.features.backbones import State
-from preprocessing.features.encoder_table import ENCODERS, EncoderSpec, Pooling, find_encoder, similar_encoder
-from preprocessing.features.fuse_batchnorm import fuse_batch_norm
-from preprocessing.features.timm_library import load_timm
+from preprocessing.encoders.backbones import State
+from preprocessing.encoders.catalogue import ENCODERS, EncoderSpec, Pooling, find_encoder, similar_encoder
+from preprocessing.encoders.fuse_batchnorm import fuse_batch_norm
+from preprocessing.encoders.timm_library import load_timm
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import fingerprint, weights_fingerprint
 

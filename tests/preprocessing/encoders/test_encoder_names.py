@@ -1,7 +1,7 @@
 import pytest
 
-from preprocessing.features.encoder_table import ENCODERS, find_encoder, similar_encoder
-from preprocessing.features.encoders import EncoderConfig, encoder_spec, resolution_warning
+from preprocessing.encoders.catalogue import ENCODERS, find_encoder, similar_encoder
+from preprocessing.encoders.encoder import EncoderConfig, encoder_spec, resolution_warning
 from preprocessing.io.errors import InputError
 
 

@@ -8,9 +8,9 @@ import openslide
 import pytest
 import torch
 
-from preprocessing.features import embedding
-from preprocessing.features.embedding import WAITING_BATCHES, SlideTiles, embed_tiles, read_ahead
-from preprocessing.features.encoders import CPU_TILES, EncoderConfig, load_encoder
+from preprocessing.encoders import embedding
+from preprocessing.encoders.embedding import WAITING_BATCHES, SlideTiles, embed_tiles, read_ahead
+from preprocessing.encoders.encoder import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.tiles import TileConfig, read_tile, tile_slide
 

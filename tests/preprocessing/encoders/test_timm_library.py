@@ -5,7 +5,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 CODE = """
 import sys
-from preprocessing.features.timm_library import load_timm
+from preprocessing.encoders.timm_library import load_timm
 timm = load_timm()
 timm.create_model("efficientnet_lite0")
 vain = [name for name in sys.modules if name.startswith(("torch._dynamo", "torchvision.models.resnet"))]

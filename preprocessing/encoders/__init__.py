@@ -1,0 +1,1 @@
+"""Patch encoders: tiles become patch features."""
