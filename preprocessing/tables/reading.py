@@ -111,7 +111,7 @@ def _parse_chosen(
     for position in [i for i in frame.columns if frame[i].dtype.kind == "O"]:
         frame[position] = frame[position].map(_cell).astype(object)
     frame.index = pd.Index(lines[1:])
-    frame.columns = pd.Index([chosen.ids.get(position, names[position]) for position in frame.columns])
+    frame.columns = pd.Index([chosen.ids.get(position, names[position]) for position in chosen.positions])
     frame.attrs["remarks"] = [chosen.describe()]
     return frame
 
