@@ -146,17 +146,13 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from pipeline.config.paths import Paths
     from pipeline.explanation.chosen_cases import require_cases
     from pipeline.inference.compatibility import check_cohort
-    from pipeline.inference.fixed_settings import with_recipe
-    from pipeline.inference.trained import load_trained, scalers_of
     from pipeline.planning.labels import read_covariates, read_known_labels, read_labels
     from pipeline.run.console import show_cohort, show_encoder, show_plans
     from pipeline.run.folder import require_same_run
     from pipeline.slides.feature_recipe import FeatureRecipe
     from preprocessing.features.store import FeatureStore
 
-    predictors = load_trained(config.trained, config.task) if config.trained else []
-    if predictors:
-        config = with_recipe(config, predictors)
+    config, predictors = load_predictors(config)
     paths = Paths.from_config(config, absolute=workers.remote)
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
     features = sorted({name for one in predictors for name in one.features})
@@ -165,6 +161,8 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     covariates = [name for one in predictors for name in one.metadata.covariates] if predictors else config.covariates
     cohort = read_covariates(cohort, covariates)
     if predictors:
+        from pipeline.inference.trained import scalers_of
+
         cohort = read_known_labels(cohort, tasks.values()).rescaled(scalers_of(predictors), config.rescale)
     elif config.until == "train":
         labelled = read_labels(cohort, config.task_specs())
@@ -172,6 +170,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     check_cohort(config, predictors, cohort)
     if config.until == "train":
         require_cases(config.explain, cohort.used_cases())
+    config = with_batch(config, cohort)
     if cohort.precomputed:
         config = config.model_copy(update={"tiles": cohort.precomputed.tiles})
     show_cohort(cohort)  # before the plans: how tables were read explains what is wrong with them
@@ -184,6 +183,35 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     require_same_run(config, inputs.trained)
     show_plans(plans, cohort)
     return inputs
+
+
+def load_predictors(config: "Config") -> tuple["Config", list["Predictor"]]:
+    """Load the trained models, if there are any, and return the configuration with their recipe."""
+    if not config.trained:
+        return config, []
+    from pipeline.inference.fixed_settings import with_recipe
+    from pipeline.inference.trained import load_trained
+
+    predictors = load_trained(config.trained, config.task)
+    return with_recipe(config, predictors), predictors
+
+
+def with_batch(config: "Config", cohort: "Cohort") -> "Config":
+    """Return the configuration with `omics.batch` settled: whether genes of several cohorts are brought to one scale."""
+    from preprocessing.cohort import cohorts_by_case
+    from preprocessing.omics.batch import scales_differ
+
+    if not config.cohorts or config.omics.batch != "auto":
+        return config
+    reason = scales_differ(cohort.omics, cohorts_by_case(cohort.labels)) if cohort.omics.case_ids else ""
+    if reason:
+        log.info(
+            "genes of the cohorts are on different scales (%s), and brought to one (omics.batch: per-cohort)", reason
+        )
+    else:
+        log.info("genes of the cohorts are on one scale, and stay as they are (omics.batch: none)")
+    omics = config.omics.model_copy(update={"batch": "per-cohort" if reason else "none"})
+    return config.model_copy(update={"omics": omics})
 
 
 def require_usable_encoder(inputs: CheckedInputs) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.schema import Config
-from preprocessing.encoders.encoder import EncoderConfig
+from preprocessing.encoders.config import EncoderConfig
 from preprocessing.slides.discovery import SlideSource
 from preprocessing.tiling.tiles import TileConfig
 

@@ -16,6 +16,9 @@ from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.rescale import robust_mean_sd
 from preprocessing.omics.scaler import are_counts
 
+FAR_APART = 0.5  # sd: at the median gene, between means on different scales; LGG and GBM of the TCGA on one: 0.13
+OTHER_SD = 2.0  # ratio of sds at the median gene
+
 
 class GeneScale(NamedTuple):
     """Mean and sd of each gene in one cohort, after log2(x + 1) where its values are counts."""
@@ -42,6 +45,28 @@ class GeneScale(NamedTuple):
         """Return values of this cohort's scale from scores in sd."""
         values = self.centre + self.sd * scores
         return np.maximum(np.exp2(values) - 1, 0) if self.logged else values
+
+
+def scales_differ(matrix: OmicsMatrix, cohort_of: Mapping[str, str]) -> str:
+    """Say how expression is on another scale in some cohort than in the largest one; "" where all are on one scale.
+
+    Args:
+        matrix: unscaled features of all cases.
+        cohort_of: the cohort of each case.
+    """
+    if "rna" not in matrix.kinds:
+        return ""
+    found = CohortScales.fit(matrix, cohort_of, matrix.case_ids)
+    largest = found.scales[found.reference]
+    for name, scale in found.scales.items():
+        if scale.logged != largest.logged:
+            with_counts, without = (name, found.reference) if scale.logged else (found.reference, name)
+            return f"{with_counts} has counts, {without} has not"
+        distance = np.median(np.abs(scale.centre - largest.centre) / np.sqrt((scale.sd**2 + largest.sd**2) / 2))
+        ratio = np.exp2(np.median(np.abs(np.log2(scale.sd / largest.sd))))
+        if distance > FAR_APART or ratio > OTHER_SD:
+            return f"means of {found.reference} and {name} differ by {distance:.2g} sd at the median gene, sds by a factor of {ratio:.2g}"
+    return ""
 
 
 @dataclass(frozen=True)

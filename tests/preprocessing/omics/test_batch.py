@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preprocessing.omics.batch import CohortScales
+from preprocessing.omics.batch import CohortScales, scales_differ
 from preprocessing.omics.matrix import OmicsMatrix
 
 N = 40
@@ -77,6 +77,23 @@ def test_a_gene_that_is_constant_or_empty_in_a_cohort_stays_finite(values):
     np.testing.assert_allclose(found[B, 0], found[:31, 0].mean())
     assert np.isnan(found[B, 1]).all()
     assert np.isfinite(found[:, 2:]).all()
+
+
+def test_cohorts_on_one_scale_are_recognised_and_others_described(values):
+    assert scales_differ(matrix(values), COHORT_OF) == ""
+    composed = values.copy()
+    composed[B] += np.array([2, 0.2, 0, 0, 0, -2])  # two genes that a tumour type decides
+    assert scales_differ(matrix(composed), COHORT_OF) == ""
+    shifted = values.copy()
+    shifted[B] += 2
+    assert "means of a and b differ by 1." in scales_differ(matrix(shifted), COHORT_OF)
+    wider = values.copy()
+    wider[B] = 5 + 3 * (wider[B] - 5)
+    assert "by a factor of 3" in scales_differ(matrix(wider), COHORT_OF)
+    counts = values.copy()
+    counts[B] = np.exp2(values[B] * 1.5 + 1) - 1
+    assert scales_differ(matrix(counts), COHORT_OF) == "b has counts, a has not"
+    assert scales_differ(matrix(shifted, kinds=("cnv",) * 6), COHORT_OF) == ""
 
 
 def test_scales_are_restored_from_json(values):
