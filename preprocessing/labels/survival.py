@@ -18,6 +18,7 @@ LONGEST_MONTHS = 400  # 33 years: a longer follow-up is counted in days
 TOO_MANY_MONTHS = 600  # 50 years: longer than any follow-up
 FEW_DAYS = 400  # a cohort with a shorter follow-up may have been counted in months
 TOLERANCE = 0.02  # relative difference of times in two units that agree
+ENOUGH_WORDS = 5  # cases whose vital status in words decides on a column of 0 and 1
 ENOUGH_TIMES = 10  # to judge by the longest of them
 MANY_LOST = 0.05  # share of the dead or the living without a time beyond which the rest is no random sample
 OS = "OS"
@@ -380,6 +381,16 @@ def _read_censored(text: str) -> bool | None:
 def _with_censorship(table: LabelTable, event: pd.Series, column: str, opposite: str) -> pd.Series:
     censored = _censored(table, opposite)
     contradicted = event.index[(event == censored).fillna(False)]
+    if (
+        len(contradicted)
+        and len(contradicted) == (event.notna() & censored.notna()).sum() >= ENOUGH_WORDS
+        and (not is_binary(table.frame[column]) and is_binary(table.frame[opposite]))
+    ):
+        table.notes.append(
+            f"warning: {table.source}: {opposite} is 1 for the dead and 0 for the living in all {len(contradicted)} cases by "
+            f"{column}, the opposite of its name: not used"
+        )
+        return event
     if len(contradicted):
         case = contradicted[0]
         raise InputError(
