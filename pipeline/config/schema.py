@@ -20,7 +20,7 @@ from pipeline.config.values import merge, split_names, split_text, with_task_def
 from pipeline.tasks import BUILT_IN, KINDS, TaskSpec
 from preprocessing.case_tables.endpoint_names import ENDPOINTS
 from preprocessing.case_tables.table_options import TableOptions
-from preprocessing.encoders.encoder import EncoderConfig, encoder_spec
+from preprocessing.encoders.config import EncoderConfig, encoder_spec
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import why_no_file
 from preprocessing.omics.config import OmicsConfig

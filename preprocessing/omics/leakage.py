@@ -172,23 +172,27 @@ def _strength_of_complete(values: Float[np.ndarray, "n g"], labels: pd.DataFrame
 
 def _rank_correlations(values: Float[np.ndarray, "n g"], time: Float[np.ndarray, " n"]) -> Float[np.ndarray, " g"]:
     """|Spearman's rho| of each feature, 0 where it is constant, has missing values, or is within chance among so many."""
-    from scipy.stats import norm, rankdata
+    from scipy.special import ndtri  # scipy.stats takes long to import
 
-    ranks = rankdata(values, axis=0, nan_policy="propagate")
+    ranks = _ranks(values)
     ranks = ranks - ranks.mean(axis=0)
-    target = rankdata(time) - (len(time) + 1) / 2
+    target = _ranks(time[:, None])[:, 0] - (len(time) + 1) / 2
     scale = np.sqrt((ranks**2).sum(axis=0) * (target**2).sum())
     with np.errstate(invalid="ignore", divide="ignore"):
         rho = np.nan_to_num(np.abs(target @ ranks) / scale)
-    chance = np.tanh(norm.isf(0.005 / values.shape[1]) * 1.03 / np.sqrt(len(time) - 3))  # Fisher's z
+    chance = np.tanh(-ndtri(0.005 / values.shape[1]) * 1.03 / np.sqrt(len(time) - 3))  # Fisher's z
     return np.where(rho > chance, rho, 0.0)
+
+
+def _ranks(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
+    """Ranks within each column from 1, ties share their mean; all NaN in a column with missing values."""
+    ranks = pd.DataFrame(values).rank().to_numpy()
+    return np.where(np.isnan(ranks).any(axis=0), np.nan, ranks)
 
 
 def _class_aucs(values: Float[np.ndarray, "n g"], label: pd.Series) -> Iterator[Float[np.ndarray, " g"]]:
     """AUC of each feature for each class against the rest, at least 0.5; 0 where it has missing values."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(values, axis=0, nan_policy="propagate")
+    ranks = _ranks(values)
     for name in label.unique():
         members = (label == name).to_numpy(dtype=bool)
         n, rest = int(members.sum()), int((~members).sum())

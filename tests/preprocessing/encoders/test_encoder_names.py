@@ -1,7 +1,7 @@
 import pytest
 
 from preprocessing.encoders.catalogue import ENCODERS, find_encoder, similar_encoder
-from preprocessing.encoders.encoder import EncoderConfig, encoder_spec, resolution_warning
+from preprocessing.encoders.config import EncoderConfig, encoder_spec, resolution_warning
 from preprocessing.io.errors import InputError
 
 
