@@ -65,7 +65,10 @@ def scales_differ(matrix: OmicsMatrix, cohort_of: Mapping[str, str]) -> str:
         distance = np.median(np.abs(scale.centre - largest.centre) / np.sqrt((scale.sd**2 + largest.sd**2) / 2))
         ratio = np.exp2(np.median(np.abs(np.log2(scale.sd / largest.sd))))
         if distance > FAR_APART or ratio > OTHER_SD:
-            return f"means of {found.reference} and {name} differ by {distance:.2g} sd at the median gene, sds by a factor of {ratio:.2g}"
+            return (
+                f"means of {found.reference} and {name} differ by {distance:.2g} sd at the median gene, sds by a factor of "
+                f"{ratio:.2g}"
+            )
     return ""
 
 

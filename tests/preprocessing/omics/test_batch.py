@@ -89,7 +89,7 @@ def test_cohorts_on_one_scale_are_recognised_and_others_described(values):
     assert "means of a and b differ by 1." in scales_differ(matrix(shifted), COHORT_OF)
     wider = values.copy()
     wider[B] = 5 + 3 * (wider[B] - 5)
-    assert "by a factor of 3" in scales_differ(matrix(wider), COHORT_OF)
+    assert "sds by a factor of 2.7" in scales_differ(matrix(wider), COHORT_OF)
     counts = values.copy()
     counts[B] = np.exp2(values[B] * 1.5 + 1) - 1
     assert scales_differ(matrix(counts), COHORT_OF) == "b has counts, a has not"
