@@ -16,7 +16,7 @@ from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.rescale import robust_mean_sd
 from preprocessing.omics.scaler import are_counts
 
-FAR_APART = 0.5  # sd: at the median gene, between means on different scales; LGG and GBM of the TCGA on one: 0.13
+OTHER_MEAN = 0.5  # sd: at the median gene, between means on different scales; LGG and GBM of the TCGA on one: 0.13
 OTHER_SD = 2.0  # ratio of sds at the median gene
 
 
@@ -64,7 +64,7 @@ def scales_differ(matrix: OmicsMatrix, cohort_of: Mapping[str, str]) -> str:
             return f"{with_counts} has counts, {without} has not"
         distance = np.median(np.abs(scale.centre - largest.centre) / np.sqrt((scale.sd**2 + largest.sd**2) / 2))
         ratio = np.exp2(np.median(np.abs(np.log2(scale.sd / largest.sd))))
-        if distance > FAR_APART or ratio > OTHER_SD:
+        if distance > OTHER_MEAN or ratio > OTHER_SD:
             return (
                 f"means of {found.reference} and {name} differ by {distance:.2g} sd at the median gene, sds by a factor of "
                 f"{ratio:.2g}"
