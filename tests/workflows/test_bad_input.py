@@ -414,6 +414,7 @@ def test_the_version_is_printed(capsys):
     ("words", "message"),
     [
         (("--encder", "uni"), "unknown option --encder; did you mean --encoder? (--help lists all options)"),
+        (("--masks", "m"), "unknown option --masks; did you mean --tissue-masks?"),
         (("--dry_run",), "unknown option --dry_run; did you mean --dry-run?"),
         (("–-dry-run",), "unknown option --dry-run; did you mean --dry-run?"),  # a dash of a word processor
         (("—explain", "all"), "unknown option --explain; did you mean --explain?"),
