@@ -32,7 +32,12 @@ def read_slides(value: Any) -> Any:
         InputError: an address that is not on a disk of this machine.
     """
     if isinstance(value, str) and set("*?[") & set(value) and not Path(value).exists():
-        value = sorted(glob(value, recursive=True)) or value  # in quotes, no shell has expanded it
+        pattern, value = (
+            value,
+            sorted(glob(os.path.expanduser(value), recursive=True)),
+        )  # in quotes, no shell has expanded it
+        if not value:
+            raise InputError(f"slides: no file matches {pattern}; give a folder, a slide or a manifest CSV")
     if isinstance(value, list | tuple):
         paths = tuple(read_slides(one) for one in value)
         return paths if len(paths) != 1 else paths[0]
