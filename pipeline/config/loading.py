@@ -7,13 +7,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from pipeline.config.inputs import read_path, read_paths
 from pipeline.config.messages import describe_problems
 from pipeline.config.schema import Config
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import read_text, why_no_file
 
 
-def load_config(flags: Mapping[str, Any], *, file: Path | None = None, sets: Iterable[str] = ()) -> Config:
+def load_config(flags: Mapping[str, Any], *, file: Path | str | None = None, sets: Iterable[str] = ()) -> Config:
     """Read the configuration: defaults < presets < `--config FILE` < flags < `--set`.
 
     Args:
@@ -24,7 +25,7 @@ def load_config(flags: Mapping[str, Any], *, file: Path | None = None, sets: Ite
     Raises:
         InputError: an unknown key, with the nearest known one, or a value that does not fit.
     """
-    values = _read_yaml(file) if file else {}
+    values = _read_yaml(read_path(file, "--config")) if file else {}
     for key, value in flags.items():
         _put(values, key, value)
     for text in sets:
@@ -33,7 +34,7 @@ def load_config(flags: Mapping[str, Any], *, file: Path | None = None, sets: Ite
             raise InputError(f"--set {text}: give it as key=value, as in --set train.epochs=10")
         _put(values, key.strip(), _read_value(text, value))
     try:
-        return Config(**values)
+        return Config(**read_paths(values, Config))
     except ValidationError as error:
         raise InputError(describe_problems(error, Config)) from None
 
