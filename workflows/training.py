@@ -127,8 +127,8 @@ def fold_jobs(
         others: tasks that joint training learns along with it.
     """
     from pipeline.planning.gene_groups import gene_groups
+    from pipeline.tasks.joint import OtherTask
     from pipeline.training.fold_job import FoldJob, TaskJobs
-    from pipeline.training.joint import OtherTask
     from preprocessing.features.keys import tile_key
 
     config, cohort, run, device = context.config, context.cohort, context.run, context.workers.device

@@ -20,11 +20,11 @@ from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
 from pipeline.tasks import FittedTask, Task
+from pipeline.tasks.joint import OtherTask
 from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.training.finished_fold import is_finished, mark_finished
 from pipeline.training.fit import Epoch, predict
-from pipeline.training.joint import OtherTask
 from pipeline.training.learning import Learned, TrainingSet, learn
 from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel, save_model

@@ -23,9 +23,9 @@ from models.settings import ModelSettings
 from pipeline.config.train import TrainConfig
 from pipeline.planning.splits import Fold, make_folds
 from pipeline.tasks import FittedTask, Task
+from pipeline.tasks.joint import OtherTask, fit_heads
 from pipeline.training.dataset import Dataset
 from pipeline.training.fit import Epoch, FitSettings, LabelledCases, fit_model, predict
-from pipeline.training.joint import OtherTask, fit_heads
 from pipeline.training.linear_logits import LinearLogits, fit_linear_logits
 
 SHARES = np.linspace(0, 1, 21)  # of the network in the blend

@@ -13,8 +13,8 @@ from models.types import ModelOutput
 from pipeline.config.train import TrainConfig
 from pipeline.planning.splits import Fold
 from pipeline.tasks import TaskSpec, make_task
+from pipeline.tasks.joint import OtherTask, fit_heads
 from pipeline.training.dataset import Bags, Dataset
-from pipeline.training.joint import OtherTask, fit_heads
 from pipeline.training.learning import TrainingSet, learn
 
 CASES = tuple(f"c{i:02d}" for i in range(40))
