@@ -41,12 +41,14 @@ class Arguments:
 
     Attributes:
         flags: values by dotted key of the configuration.
+        options: the option of each of these keys, for messages.
         file: configuration file of `--config`.
         sets: texts of `--set`.
         verbose: whether each slide is logged in the terminal.
     """
 
     flags: dict[str, Any]
+    options: dict[str, str]
     file: Path | None
     sets: list[str]
     verbose: bool
@@ -80,7 +82,9 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     values = vars(parsed)
     values |= _inputs(parser, values.pop("inputs", []))
     file, sets, verbose = values.pop("config", None), values.pop("set", []), values.pop("verbose", False)
-    return Arguments(values, file, sets, verbose)
+    options = {"slides": "SLIDES", "genes": "GENES"}
+    options |= {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+    return Arguments(values, options, file, sets, verbose)
 
 
 def _similar_command(word: str) -> str | None:

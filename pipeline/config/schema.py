@@ -286,7 +286,7 @@ class Config(Settings):
         encoder_spec(value.name)
         if value.weights is not None and not value.weights.is_dir() and (problem := why_no_file(value.weights)):
             raise InputError(
-                f"encoder: weights {value.weights}: the path {problem}; give a file or folder with --encoder-weights"
+                f"--encoder-weights {value.weights}: the path {problem}; give a file or folder"
             )
         return value
 
@@ -329,10 +329,10 @@ class Config(Settings):
     def _tiles(cls, value: TileConfig) -> TileConfig:
         masks, target = value.tissue.masks, value.stain.target
         if target is not None and not target.is_file():
-            raise InputError(f"tiles.stain.target: {target} is not a file; give an image of stained tissue")
+            raise InputError(f"--set tiles.stain.target={target}: it is not a file; give an image of stained tissue")
         if masks is not None and not masks.is_dir():
             raise InputError(
-                f"tissue masks: {masks} is not a folder; give one with SLIDE_ID.geojson, .png or .tif by --tissue-masks"
+                f"--tissue-masks {masks}: it is not a folder; give one with SLIDE_ID.geojson, .png or .tif"
             )
         return value
 
@@ -347,11 +347,11 @@ class Config(Settings):
         for name in self.variants:
             if name in {*self.model, *BASELINES}:
                 raise InputError(
-                    f'configuration: variants: "{name}" is the name of a model or baseline; choose another name'
+                    f'variants: "{name}" is the name of a model or baseline; choose another name'
                 )
             if not re.fullmatch(r"\w[\w .,+=-]*", name):
                 raise InputError(
-                    f'configuration: variants: "{name}" must be usable as a folder name: letters, digits, spaces and . , + = - _'
+                    f'variants: "{name}" must be usable as a folder name: letters, digits, spaces and . , + = - _'
                 )
         for candidate in self.candidates():
             require_trainable(

@@ -113,7 +113,7 @@ class Passes:
         if self.at_once is None:
             log.warning(
                 "the GPU's memory is too small for %d cases with %s tiles together: they are read in parts, and their "
-                "gradients added; fewer cases a step (train.batch_cases) or tiles a case (train.max_patches) would fit",
+                "gradients added; fewer cases a step (--set train.batch_cases) or tiles a case (--set train.max_patches) would fit",
                 stop - start, f"{largest:,}",
             )  # fmt: skip
         self.at_once = largest // 2
