@@ -114,12 +114,26 @@ def _unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
     """The message about unknown options, with the nearest known ones."""
     known = [option for action in parser._actions for option in action.option_strings]
     described = []
-    for word in [word for word in words if word.startswith(("-", *_DASHES))] or words[:1]:  # others are values of those
+    options = [word for word in words if word.startswith(("-", *_DASHES)) and not word.lstrip("-").isdecimal()]
+    for word in options or words[:1]:  # others are values of those
         name = word.partition("=")[0].lstrip("".join(_DASHES))
         name = name if name.startswith("--") else f"--{name.lstrip('-')}" if len(name) > 2 else name
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-        described.append(f"unknown option {name}" + (f"; did you mean {close[0]}?" if close else ""))
+        close = _option_of_key(parser, name) or next(
+            iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None
+        )
+        described.append(f"unknown option {name}" + (f"; did you mean {close}?" if close else ""))
     return "; ".join(described) + " (--help lists all options)"
+
+
+def _option_of_key(parser: argparse.ArgumentParser, name: str) -> str | None:
+    """How to give a key of the configuration that was given as an option; None for what is no key."""
+    from pipeline.config.schema import Config
+
+    key = name.lstrip("-").replace("-", "_")
+    for action in parser._actions:
+        if action.dest == key and action.option_strings:
+            return action.option_strings[0]
+    return f"--set {key}=VALUE" if key in Config.model_fields else None
 
 
 def _parser() -> argparse.ArgumentParser:

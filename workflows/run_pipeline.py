@@ -60,9 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeline.cluster.workers import Workers
         from pipeline.config.loading import load_config
 
-        config = load_config(
-            arguments.flags, file=arguments.file, sets=arguments.sets, options=arguments.options
-        )
+        config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets, options=arguments.options)
         select_gpus(config.gpus, device=config.device)  # before anything uses CUDA
         limit = 60 * config.slide_minutes
         slurm = config.slurm if config.cluster == "slurm" else None
@@ -146,17 +144,13 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from pipeline.config.paths import Paths
     from pipeline.explanation.chosen_cases import require_cases
     from pipeline.inference.compatibility import check_cohort
-    from pipeline.inference.fixed_settings import with_recipe
-    from pipeline.inference.trained import load_trained, scalers_of
     from pipeline.planning.labels import read_covariates, read_known_labels, read_labels
     from pipeline.run.console import show_cohort, show_encoder, show_plans
     from pipeline.run.folder import require_same_run
     from pipeline.slides.feature_recipe import FeatureRecipe
     from preprocessing.features.store import FeatureStore
 
-    predictors = load_trained(config.trained, config.task) if config.trained else []
-    if predictors:
-        config = with_recipe(config, predictors)
+    config, predictors = load_predictors(config)
     paths = Paths.from_config(config, absolute=workers.remote)
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
     features = sorted({name for one in predictors for name in one.features})
@@ -165,6 +159,8 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     covariates = [name for one in predictors for name in one.metadata.covariates] if predictors else config.covariates
     cohort = read_covariates(cohort, covariates)
     if predictors:
+        from pipeline.inference.trained import scalers_of
+
         cohort = read_known_labels(cohort, tasks.values()).rescaled(scalers_of(predictors), config.rescale)
     elif config.until == "train":
         labelled = read_labels(cohort, config.task_specs())
@@ -184,6 +180,17 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     require_same_run(config, inputs.trained)
     show_plans(plans, cohort)
     return inputs
+
+
+def load_predictors(config: "Config") -> tuple["Config", list["Predictor"]]:
+    """Load the trained models, if there are any, and return the configuration with their recipe."""
+    if not config.trained:
+        return config, []
+    from pipeline.inference.fixed_settings import with_recipe
+    from pipeline.inference.trained import load_trained
+
+    predictors = load_trained(config.trained, config.task)
+    return with_recipe(config, predictors), predictors
 
 
 def require_usable_encoder(inputs: CheckedInputs) -> None:

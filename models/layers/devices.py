@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from models.layers.processor import cpu_computes_in_bfloat16
+
 log = logging.getLogger(__name__)
 
 
@@ -22,7 +24,7 @@ def computes_in_bfloat16(device: torch.device | str) -> bool:
     """Whether the processor or GPU multiplies in bfloat16 by itself; what emulates it is slower than float32."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return cpu_computes_in_bfloat16()
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -72,7 +72,8 @@ def _describe(problem: Any, root: type[BaseModel], prefix: str, given: Mapping[s
     parts = [*([prefix] if prefix else []), *where]
     key = ".".join(parts)
     if problem["type"] == "extra_forbidden":
-        return f'configuration: unknown key "{key}": {nearest(where[-1], _known_keys(root, where[:-1]))}'
+        at = next((text for name, text in given.items() if f"{name}.".startswith(f"{key}.")), "configuration")
+        return f'{at}: unknown key "{key}": {nearest(where[-1], _known_keys(root, where[:-1]))}'
     if problem["type"] == "missing":
         return f"configuration: {key} is missing"
     written = next((given[name] for name in _and_above(parts) if name in given), None)

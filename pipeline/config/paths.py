@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.schema import Config
-from preprocessing.encoders.encoder import EncoderConfig
+from preprocessing.encoders.config import EncoderConfig
 from preprocessing.tiling.tiles import TileConfig
 
 LOCAL = "local-dir:"  # how the name of an encoder in a folder begins

@@ -20,7 +20,7 @@ from pipeline.config.values import merge, split_names, split_text, with_task_def
 from pipeline.tasks import BUILT_IN, KINDS, TaskSpec
 from preprocessing.case_tables.endpoint_names import ENDPOINTS
 from preprocessing.case_tables.table_options import TableOptions
-from preprocessing.encoders.encoder import EncoderConfig, encoder_spec
+from preprocessing.encoders.config import EncoderConfig, encoder_spec
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import why_no_file
 from preprocessing.omics.config import OmicsConfig
@@ -285,9 +285,7 @@ class Config(Settings):
     def _encoder(cls, value: EncoderConfig) -> EncoderConfig:
         encoder_spec(value.name)
         if value.weights is not None and not value.weights.is_dir() and (problem := why_no_file(value.weights)):
-            raise InputError(
-                f"--encoder-weights {value.weights}: the path {problem}; give a file or folder"
-            )
+            raise InputError(f"--encoder-weights {value.weights}: the path {problem}; give a file or folder")
         return value
 
     @field_validator("case_pattern")
@@ -347,11 +345,11 @@ class Config(Settings):
         for name in self.variants:
             if name in {*self.model, *BASELINES}:
                 raise InputError(
-                    f'variants: "{name}" is the name of a model or baseline; choose another name'
+                    f'configuration: variants: "{name}" is the name of a model or baseline; choose another name'
                 )
             if not re.fullmatch(r"\w[\w .,+=-]*", name):
                 raise InputError(
-                    f'variants: "{name}" must be usable as a folder name: letters, digits, spaces and . , + = - _'
+                    f'configuration: variants: "{name}" must be usable as a folder name: letters, digits, spaces and . , + = - _'
                 )
         for candidate in self.candidates():
             require_trainable(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from models.subspace import SUBSPACES
+from models.configs import SUBSPACES
 from pipeline.explanation.attribution import CaseAttribution
 from pipeline.training.dataset import Dataset
 from pipeline.training.model_folder import TrainedModel

@@ -9,14 +9,12 @@ import pandas as pd
 from models.catalogue import MODELS
 from models.registry import nearest
 from pipeline.config.schema import Config
+from pipeline.planning.left_out_inputs import covariates_left_out, features_left_out, refuse_copies
 from pipeline.planning.splits import Fold, make_folds, read_folds
 from pipeline.tasks import BY_DEFAULT, Task
-from preprocessing.case_tables.endpoint_names import survival_column
 from preprocessing.io.errors import InputError
-from preprocessing.omics.leakage import defining_features, label_copies, label_followers
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as check_covariates
-from preprocessing.omics.named_features import named_features
 from preprocessing.tables.case_ids import file_name
 
 log = logging.getLogger(__name__)
@@ -202,27 +200,17 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
     has_label = task.labelled(labels)
     labelled = labels[has_label].sort_index()
     warnings = task.check(labelled, folds=2 if config.splits else config.folds)
-    _refuse_copies(task, config, labelled, omics)
-    defining: dict[str, str] = {}
-    if not config.allow_defining_features:
-        cases = [case for case in labelled.index if case in set(omics.case_ids)]
-        values = omics.take(cases).values
-        defining = defining_features(task.spec.defined_by, omics.features)
-        columns = labelled.loc[cases, list(task.truth_columns or task.label_columns)]
-        defining |= label_followers(values, omics.features, columns, keep=config.omics.keep)
-        defining |= label_copies(values, omics.features, columns.iloc[:, 0])
-        if config.defining_features:
-            defining |= named_features(config.defining_features, name, omics.features)
-    excluded = set() if config.allow_defining_features else _excluded_covariates(task, config)
-    covariates = tuple(column for column in config.covariates if column not in excluded)
+    refuse_copies(task, config, labelled, omics)
+    defining = features_left_out(task, config, labelled, omics)
+    without, doubts = covariates_left_out(task, config, labelled, omics.features)
+    covariates = tuple(column for column in config.covariates if column not in without)
+    warnings += doubts
     if defining:
         some = "; ".join(f"{feature} ({why})" for feature, why in list(defining.items())[:3])
         warnings.append(
             f"task {name}: {len(defining)} features are left out since they define the label: {some}"
             f"{', …' if len(defining) > 3 else ''}; --allow-defining-features keeps them"
         )
-    if gone := [column for column in config.covariates if column not in covariates]:
-        warnings.append(f"task {name}: covariates {', '.join(gone)} are left out: they are, define or follow the label")
     schemes = _schemes(config, task.strata(labelled), labelled)
     if config.splits and config.split_by[0] != "case":
         warnings.append(f"task {name}: the folds of --splits take the place of --split-by {config.split_by[0]}")
@@ -238,34 +226,6 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
         covariates=covariates,
         warnings=tuple(warnings),
     )
-
-
-def _excluded_covariates(task: Task, config: Config) -> set[str]:
-    """Covariates that are, define or follow the label, also under the names of the clinical table, or are follow-up."""
-    follow_up = {name for name in config.covariates if survival_column(name)}
-    return {*task.excluded_covariates, *follow_up, *defining_features(task.spec.defined_by, config.covariates)}
-
-
-def _refuse_copies(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> None:
-    """Raise InputError where a feature or a covariate is the label: a column in two tables, or a copy of it."""
-    label = labels[(task.truth_columns or task.label_columns)[0]]
-    cases = [case for case in labels.index if case in set(omics.case_ids)]
-    same = [name for name in task.spec.column if name in omics.features]
-    columns = omics.take(cases).values[:, [omics.features.index(name) for name in same]]
-    if same and label_copies(columns, same, label[cases]):
-        raise InputError(
-            f"task {task.name}: its column {same[0]} is also among the genes, with the same values; "
-            f"leave it out there with --set 'omics.ignore=[{same[0]}]'"
-        )
-    for name in sorted(set(config.covariates) & set(labels) - _excluded_covariates(task, config)):
-        known = labels[name].notna()
-        codes = pd.factorize(labels.loc[known, name], sort=True)[0].astype(float)
-        if label[known].nunique() < 2 or not label_copies(codes[:, None], [name], label[known]):
-            continue
-        raise InputError(
-            f"task {task.name}: covariate {name} has one value for each value of the label: it is the label under another name; "
-            "leave it out of --covariates"
-        )
 
 
 def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from pipeline.terminal.logs import WARNING, columns, out, print_line, print_note
 from pipeline.terminal.tables import format_table
 from preprocessing.case_tables.endpoint_names import ENDPOINTS
 from preprocessing.cohort import Cohort, describe_gaps
-from preprocessing.encoders.encoder import resolution_warning
+from preprocessing.encoders.config import resolution_warning
 from preprocessing.io.errors import some
 from preprocessing.slides.slide import LeftOut
 

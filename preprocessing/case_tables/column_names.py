@@ -22,6 +22,12 @@ _SEX_FILLER = frozenset(
         "patient donor subject reported self biological at birth assigned of the legal clinical demographic recorded"
     )
 )
+_GRADE_WORDS = frozenset(
+    names_in(
+        "grade who cns tumor tumour glioma histologic histological histology pathologic pathological neoplasm tcga cgga "
+        "final initial integrated of the at diagnosis 2000 2007 2016 2021 cns5 revised central"
+    )
+)
 SEX = names_in("is_female female sex gender is_male male")
 SITE = names_in("site tissue_source_site tissue_source_site_code tss")
 LABEL_NAMES = frozenset().union(GRADE, SUBTYPE, SEX, SITE)
@@ -50,6 +56,8 @@ def plain_name(column: str) -> str:
     short = _FROM_TABLES.sub("", _snake_case(without_table(column)))
     if short in LABEL_NAMES:
         return short
+    if {"grade"} <= set(short.split("_")) <= _GRADE_WORDS:
+        return "who2021_grade" if "2021" in short else "grade"
     return "sex" if _is_sex(short) else name
 
 

@@ -183,7 +183,8 @@ class SlideReader:
         if width * height > MAX_THUMBNAIL_PIXELS:
             raise SlideError(
                 f"its thumbnail would have {width} × {height} pixels: {self.size_px[0]} × {self.size_px[1]} pixels are more "
-                "than a slide has, or its resolution is wrong; otherwise detect tissue at a coarser resolution, as in --set tiles.tissue.mpp=16"
+                "than a slide has, or its resolution is wrong; otherwise detect tissue at a coarser resolution, as in "
+                "--set tiles.tissue.mpp=16"
             )
         scale = (self.size_px[0] / width, self.size_px[1] / height)
         level = self.best_level(downsample)

@@ -4,6 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold
 
 from pipeline.planning.splits import Fold, make_folds, read_folds, write_folds
 from preprocessing.io.errors import InputError
@@ -31,6 +34,23 @@ def test_folds_are_disjoint_and_test_every_case_once(n_folds, seed):
         assert {*fold.train, *fold.test} == set(own.index)
         assert list(fold.train) == sorted(fold.train)
         assert fold.validation == ()
+
+
+@given(
+    labels=st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=8, max_size=60),
+    n_folds=st.integers(2, 7),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_folds_are_those_of_scikit_learn(labels, n_folds, seed):
+    own = pd.Series(labels, index=[f"case-{i:03d}" for i in range(len(labels))])
+    counts = own.value_counts()
+    thin = own.isin(counts.index[counts < n_folds])
+    joined = own.where(~thin, "joined") if (counts >= n_folds).any() else pd.Series("one", own.index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the thin stratum
+        expected = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(own.index, joined)
+        tested = [tuple(own.index[rows]) for _, rows in expected]
+    assert [fold.test for fold in make_folds(own, n_folds=n_folds, seed=seed)] == tested
 
 
 def test_folds_hold_the_same_share_of_each_stratum():

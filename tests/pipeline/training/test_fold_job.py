@@ -459,7 +459,7 @@ def test_without_gene_sets_the_training_cases_say_which_genes_go_together(make):
 
 def test_gradients_are_coordinated_in_training(make, monkeypatch):
     calls = []
-    original = MODELS["subspace"].after_backward
+    original = MODELS["subspace"].load().after_backward
     monkeypatch.setattr(
         "models.subspace.SubspaceFusion.after_backward", lambda *inputs: calls.append(inputs) or original(*inputs)
     )
