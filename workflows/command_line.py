@@ -15,7 +15,7 @@ from workflows.commands import COMMANDS
 
 _DASHES = ("–", "—", "−")  # what word processors make of the hyphens of an option
 _TABLES = (".csv", ".tsv", ".txt")
-USAGE = "run_pipeline SLIDES GENES [options]"
+USAGE = "run_pipeline SLIDES GENES [options]\n       run_pipeline --cohort NAME=SLIDES,GENES --cohort … [options]"
 FURTHER = "\n".join(f"  run_pipeline {name:<8}{text}" for name, (_, text) in COMMANDS.items())
 EPILOG = f"""\
 examples:
@@ -165,6 +165,13 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="SLIDES GENES",
         help="SLIDES: folder (searched recursively), slides, or a manifest CSV with slide_id, path, case_id and mpp; none: "
         "genes only. GENES: CSV or TSV, optionally .gz: cases or samples × genes, or genes × samples; none: slides only",
+    )
+    add(
+        "--cohort",
+        dest="cohorts",
+        action="append",
+        metavar="NAME=SLIDES,GENES[,CLINICAL]",
+        help="two or more times, in place of SLIDES and GENES: cohorts that are pooled; --split-by cohort leaves one out",
     )
     add("--version", action="version", version=f"run_pipeline {version('umeml-pipeline')}", help="print the version")
 
@@ -329,7 +336,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--split-by",
         metavar="SCHEME",
         help="case (default); site: tissue source sites are kept in one fold; or a column, such as scanner, whose values are; "
-        "case,site: both schemes",
+        "case,site: both schemes; of several cohorts, cohort leaves each out once, cohort-pairs trains on each one alone",
     )
     add(
         "--site-column",
