@@ -118,9 +118,7 @@ def _unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
     for word in options or words[:1]:  # others are values of those
         name = word.partition("=")[0].lstrip("".join(_DASHES))
         name = name if name.startswith("--") else f"--{name.lstrip('-')}" if len(name) > 2 else name
-        close = _option_of_key(parser, name) or next(
-            iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None
-        )
+        close = _option_of_key(parser, name) or _nearest_option(name, known)
         described.append(f"unknown option {name}" + (f"; did you mean {close}?" if close else ""))
     return "; ".join(described) + " (--help lists all options)"
 
@@ -134,6 +132,14 @@ def _option_of_key(parser: argparse.ArgumentParser, name: str) -> str | None:
         if action.dest == key and action.option_strings:
             return action.option_strings[0]
     return f"--set {key}=VALUE" if key in Config.model_fields else None
+
+
+def _nearest_option(name: str, known: Sequence[str]) -> str | None:
+    """The shortest option with all words of the name (--masks: --tissue-masks), else one in a similar spelling, if any."""
+    words = set(name.strip("-").split("-"))
+    containing = [option for option in known if words <= set(option.strip("-").split("-"))]
+    close = sorted(containing, key=len) or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return next(iter(close), None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -387,7 +393,7 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("configuration").add_argument
     presets = "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
     add("--preset", metavar="NAMES", help=f"named groups of settings, overridden by all other options; {presets}")
-    add("--config", type=Path, metavar="FILE", help="YAML file with any keys of the configuration; options override it")
+    add("--config", metavar="FILE", help="YAML file with any keys of the configuration; options override it")
     add(
         "--set",
         action="append",

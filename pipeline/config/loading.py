@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from pipeline.config.inputs import read_path, read_paths
 from pipeline.config.messages import describe_problems
 from pipeline.config.schema import Config
 from preprocessing.io.errors import InputError
@@ -16,7 +17,7 @@ from preprocessing.io.files import read_text, why_no_file
 def load_config(
     flags: Mapping[str, Any],
     *,
-    file: Path | None = None,
+    file: Path | str | None = None,
     sets: Iterable[str] = (),
     options: Mapping[str, str] | None = None,
 ) -> Config:
@@ -31,7 +32,7 @@ def load_config(
     Raises:
         InputError: an unknown key, with the nearest known one, or a value that does not fit.
     """
-    values = _read_yaml(file) if file else {}
+    values = _read_yaml(read_path(file, "--config")) if file else {}
     given = {key: f"--config {file}: {key}: {value}" for key, value in _leaves(values)}
     for key, value in flags.items():
         _put(values, key, value)
@@ -43,7 +44,7 @@ def load_config(
         _put(values, key.strip(), _read_value(text, value))
         given[key.strip()] = f"--set {text}"
     try:
-        return Config(**values)
+        return Config(**read_paths(values, Config))
     except ValidationError as error:
         raise InputError(describe_problems(error, Config, given=given)) from None
 

@@ -13,7 +13,7 @@ from pipeline.baselines import BASELINES
 from pipeline.cluster.slurm import SlurmConfig
 from pipeline.config.candidates import ModelCandidate, model_candidates, model_settings, require_trainable
 from pipeline.config.cohorts import CohortInput, with_cohorts
-from pipeline.config.inputs import read_path, read_slides, require_table
+from pipeline.config.inputs import read_further_table, read_path, read_slides, read_store, require_table
 from pipeline.config.presets import PRESETS
 from pipeline.config.task_names import require_task_name
 from pipeline.config.train import TrainConfig
@@ -206,12 +206,13 @@ class Config(Settings):
     @field_validator("store", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, Path) else value
+        return read_store(value)
 
     @field_validator("covariates", "further_tables", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return split_text(value)
+    def _listed(cls, value: Any, info: ValidationInfo) -> Any:
+        texts = split_text(value)
+        return tuple(map(read_further_table, texts)) if info.field_name == "further_tables" else texts
 
     @field_validator("tumour_genes", "microenvironment_genes", mode="before")
     @classmethod

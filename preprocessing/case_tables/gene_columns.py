@@ -134,6 +134,8 @@ def _require_names(path: Path, frame: pd.DataFrame, genes: list[str], kept: Coll
             if len(frame.columns) == 1
             else "write each gene's values as plain numbers, mutations as 1 and 0"
         )
+        if any(map(is_label, frame.columns)):
+            remedy = "a table of labels is given with --clinical, and GENES is the gene table, or none"
         raise InputError(
             f"{path}: no column of numbers that could be a gene, among {some(list(frame.columns))}; {remedy}"
         )
