@@ -293,9 +293,7 @@ class Config(Settings):
     def _encoder(cls, value: EncoderConfig) -> EncoderConfig:
         encoder_spec(value.name)
         if value.weights is not None and not value.weights.is_dir() and (problem := why_no_file(value.weights)):
-            raise InputError(
-                f"encoder: weights {value.weights}: the path {problem}; give a file or folder with --encoder-weights"
-            )
+            raise InputError(f"--encoder-weights {value.weights}: the path {problem}; give a file or folder")
         return value
 
     @field_validator("case_pattern")
@@ -337,10 +335,10 @@ class Config(Settings):
     def _tiles(cls, value: TileConfig) -> TileConfig:
         masks, target = value.tissue.masks, value.stain.target
         if target is not None and not target.is_file():
-            raise InputError(f"tiles.stain.target: {target} is not a file; give an image of stained tissue")
+            raise InputError(f"--set tiles.stain.target={target}: it is not a file; give an image of stained tissue")
         if masks is not None and not masks.is_dir():
             raise InputError(
-                f"tissue masks: {masks} is not a folder; give one with SLIDE_ID.geojson, .png or .tif by --tissue-masks"
+                f"--tissue-masks {masks}: it is not a folder; give one with SLIDE_ID.geojson, .png or .tif"
             )
         return value
 

@@ -247,7 +247,7 @@ def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:
     """A column without any value counts as one that is not there: nothing was recognised in it."""
     if absent := [column for column in columns if column not in labels]:
         raise InputError(
-            f'covariates: no column "{absent[0]}" that holds a value; leave it out, or fill it in: '
+            f'--covariates: no column "{absent[0]}" that holds a value; leave it out, or fill it in: '
             f"{nearest(absent[0], map(str, labels.columns))}"
         )
 
