@@ -6,24 +6,14 @@ learned vector stands for the bag of a case without slides, so that such a case 
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
+from models.configs import ABMILConfig
 from models.layers.projection import PatchProjection
-from models.settings import ModelSettings
 from models.types import Batch, ModelOutput
-
-
-class ABMILConfig(ModelSettings):
-    """Sizes of the model; `attention` is the paper's 128."""
-
-    hidden: int = Field(256, ge=1, description="width of projected patches")
-    attention: int = Field(128, ge=1, description="width inside the attention")
-    dropout: float = Field(0.25, ge=0, lt=1, description="dropout of projected patches")
 
 
 class GatedAttention(nn.Module):
@@ -70,11 +60,6 @@ class ABMIL(nn.Module):
         n_outputs: K.
         config: everything else.
     """
-
-    Config: ClassVar[type[ABMILConfig]] = ABMILConfig
-    reads_slides: ClassVar[bool] = True
-    reads_genes: ClassVar[bool] = False
-    subspaces: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: ABMILConfig) -> None:
         super().__init__()

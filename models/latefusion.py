@@ -7,23 +7,14 @@ would give both sides the same. A learned vector stands for a side that a case l
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from models.abmil import ABMILConfig, BagVector
-from models.settings import ModelSettings
-from models.snn import GeneVector, SNNConfig
+from models.abmil import BagVector
+from models.configs import LateFusionConfig
+from models.snn import GeneVector
 from models.types import Batch, ModelOutput
-
-
-class LateFusionConfig(ModelSettings):
-    """The settings of both sides."""
-
-    slides: ABMILConfig = Field(ABMILConfig(), description="of attention MIL")
-    genes: SNNConfig = Field(SNNConfig(), description="of the self-normalising network")
 
 
 class LateFusion(nn.Module):
@@ -35,11 +26,6 @@ class LateFusion(nn.Module):
         n_outputs: K.
         config: of both sides.
     """
-
-    Config: ClassVar[type[LateFusionConfig]] = LateFusionConfig
-    reads_slides: ClassVar[bool] = True
-    reads_genes: ClassVar[bool] = True
-    subspaces: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: LateFusionConfig) -> None:
         super().__init__()

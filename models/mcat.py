@@ -15,36 +15,17 @@ Where this departs from the paper or its released code, and why:
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from models.abmil import ABMILConfig, GatedAttention
+from models.abmil import GatedAttention
+from models.configs import ABMILConfig, MCATConfig
 from models.layers.attention import BagAttention
 from models.layers.projection import PatchProjection
-from models.settings import ModelSettings
 from models.snn import SelfNormalising
 from models.types import Batch, ModelOutput
-
-
-class MCATConfig(ModelSettings):
-    """The sizes of the paper's small model."""
-
-    hidden: int = Field(256, ge=1, description="width of every token")
-    gene_layers: int = Field(2, ge=1, description="self-normalising layers of each gene group")
-    blocks: int = Field(2, ge=1, description="transformer layers of each modality")
-    heads: int = Field(8, ge=1, description="their heads; the co-attention has one")
-    feed_forward: int = Field(512, ge=1, description="width inside the transformer layers")
-    dropout: float = Field(0.25, ge=0, lt=1, description="dropout of patches, gene groups, transformers and pooling")
-
-    @model_validator(mode="after")
-    def _heads_divide_hidden(self) -> "MCATConfig":
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden = {self.hidden} cannot be split over heads = {self.heads}; choose a divisor")
-        return self
 
 
 class Pooled(nn.Module):
@@ -73,11 +54,6 @@ class MCAT(nn.Module):
         n_outputs: K.
         config: everything else.
     """
-
-    Config: ClassVar[type[MCATConfig]] = MCATConfig
-    reads_slides: ClassVar[bool] = True
-    reads_genes: ClassVar[bool] = True
-    subspaces: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: MCATConfig) -> None:
         super().__init__()

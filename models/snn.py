@@ -7,23 +7,13 @@ SELU's place. All gene groups are read side by side, and a learned vector stands
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from models.settings import ModelSettings
+from models.configs import SNNConfig
 from models.types import Batch, ModelOutput
-
-
-class SNNConfig(ModelSettings):
-    """The sizes of Chen et al.'s small model."""
-
-    hidden: int = Field(256, ge=1, description="width of every layer")
-    layers: int = Field(4, ge=1, description="how many there are")
-    dropout: float = Field(0.25, ge=0, lt=1, description="alpha dropout behind each")
 
 
 class SelfNormalising(nn.Sequential):
@@ -75,11 +65,6 @@ class SNN(nn.Module):
         n_outputs: K.
         config: everything else.
     """
-
-    Config: ClassVar[type[SNNConfig]] = SNNConfig
-    reads_slides: ClassVar[bool] = False
-    reads_genes: ClassVar[bool] = True
-    subspaces: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: SNNConfig) -> None:
         super().__init__()

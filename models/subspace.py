@@ -33,14 +33,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, linear, normalize
 
+from models.configs import SUBSPACES, SubspaceConfig
 from models.layers.attention import Attention
 from models.layers.coordination import coordinated, mean_over_processes
 from models.layers.deformable import DeformableCrossAttention, DeformableSettings
@@ -48,64 +47,9 @@ from models.layers.devices import on_device, without_autocast
 from models.layers.packed import ByCase
 from models.layers.projection import PatchProjection
 from models.layers.slide_map import Layout, SlideMap, lay_out_within, rows_by_slide
-from models.settings import ModelSettings
 from models.types import Batch, ModelOutput, Score
 
 log = logging.getLogger(__name__)
-SUBSPACES = ("tumour", "microenvironment")
-
-
-class SubspaceConfig(ModelSettings):
-    """The paper's values. The file's head names the ablations."""
-
-    hidden: int = Field(128, ge=4, description="width of patches, of genes and of each branch's feature")
-    gene_widths: tuple[int, ...] = Field((64, 48, 32), description="inner layers of the gene encoder")
-    gene_dropout: float = Field(0.1, ge=0, lt=1, description="alpha dropout of the gene encoder")
-    heads: int = Field(8, ge=1, description="heads of the attention")
-    head_width: int = Field(64, ge=1, description="channels of a head; plain attention splits `hidden` instead")
-    offset_groups: int = Field(8, ge=1, description="groups of channels, each with its offsets")
-    stride: int = Field(4, ge=1, description="cells from one sampling point to the next")
-    kernel: int = Field(6, ge=1, description="cells a side that decide on an offset")
-    reach: float = Field(4.0, gt=0, description="the largest offset, in strides")
-    attention_dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the attention")
-    branches: Literal["both", "tumour", "microenvironment"] = Field("both", description="which branches there are")
-    attention: Literal["deformable", "plain"] = Field("deformable", description="how patches attend to each other")
-    consistency: float = Field(0.5, ge=0, description="weight of each branch's gene-guided consistency")
-    consistency_side: int = Field(12, ge=1, description="points a side of the grid that offsets are averaged to")
-    small_batches: Literal["refuse", "skip"] = Field(
-        "refuse", description="what consistency does in a training step of a single case"
-    )
-    coordination: bool = Field(True, description="the branch with the lower score gives way where gradients conflict")
-    memory_mib: float = Field(128, gt=0, description="what a slide may keep for its gradients; larger maps are pooled")
-    chunk_mib: float | None = Field(
-        None, gt=0, description="memory for the position bias at a time; None: 8 on the CPU, a share of a GPU's"
-    )
-
-    @model_validator(mode="after")
-    def _divisible(self) -> "SubspaceConfig":
-        if self.hidden % self.heads or self.hidden % self.offset_groups or self.heads % self.offset_groups:
-            raise ValueError(
-                f"hidden = {self.hidden} must be divisible by heads = {self.heads} and by offset_groups = "
-                f"{self.offset_groups}, and so must heads by offset_groups"
-            )
-        if self.kernel < self.stride or (self.kernel - self.stride) % 2:
-            raise ValueError(f"kernel = {self.kernel} must be stride = {self.stride} or more by an even number")
-        return self
-
-    @property
-    def is_consistent(self) -> bool:
-        """Whether there is a consistency loss."""
-        return self.consistency > 0 and self.attention == "deformable"
-
-    @property
-    def min_side(self) -> int:
-        """Cells a side of the smallest map, which has two sampling points a side."""
-        return 2 * self.stride
-
-    @property
-    def min_cases(self) -> int:
-        """Consistency compares the cases of a step."""
-        return 2 if self.is_consistent and self.small_batches == "refuse" else 1
 
 
 @cache
@@ -328,11 +272,6 @@ class SubspaceFusion(nn.Module):
         n_outputs: K.
         config: everything else.
     """
-
-    Config: ClassVar[type[SubspaceConfig]] = SubspaceConfig
-    reads_slides: ClassVar[bool] = True
-    reads_genes: ClassVar[bool] = True
-    subspaces: ClassVar[tuple[str, ...]] = SUBSPACES
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: SubspaceConfig) -> None:
         super().__init__()

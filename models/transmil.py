@@ -18,34 +18,16 @@ Where this departs from the paper or its released code, and why:
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from models.configs import TransMILConfig
 from models.layers.devices import on_device, without_autocast
 from models.layers.projection import PatchProjection
-from models.settings import ModelSettings
 from models.types import Batch, ModelOutput
-
-
-class TransMILConfig(ModelSettings):
-    """The paper's values."""
-
-    hidden: int = Field(512, ge=1, description="width of every token")
-    heads: int = Field(8, ge=1, description="of self-attention")
-    landmarks: int = Field(256, ge=1, description="longer sequences are attended to by way of so many means")
-    iterations: int = Field(6, ge=1, description="towards the pseudoinverse")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout of what self-attention adds")
-
-    @model_validator(mode="after")
-    def _heads_divide_hidden(self) -> "TransMILConfig":
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden = {self.hidden} cannot be split over heads = {self.heads}; choose a divisor")
-        return self
 
 
 def nystrom_attention(
@@ -145,11 +127,6 @@ class TransMIL(nn.Module):
         n_outputs: K.
         config: everything else.
     """
-
-    Config: ClassVar[type[TransMILConfig]] = TransMILConfig
-    reads_slides: ClassVar[bool] = True
-    reads_genes: ClassVar[bool] = False
-    subspaces: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: TransMILConfig) -> None:
         super().__init__()

@@ -22,44 +22,19 @@ fusion; `prototypes=0`, where patches are mean-pooled into one token, and withou
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from models.configs import UMEMLConfig
 from models.layers.attention import Attention, BagAttention
 from models.layers.devices import on_device
 from models.layers.modularity import modularity_terms, similarity
 from models.layers.packed import Packing
 from models.layers.projection import PatchProjection
-from models.settings import ModelSettings
 from models.types import Batch, ModelOutput
-
-
-class UMEMLConfig(ModelSettings):
-    """The paper's values, but for narrower tokens: a few hundred cases teach no more. The file's head names the ablations."""
-
-    hidden: int = Field(64, ge=8, description="width of every token; the paper's is 256")
-    prototypes: int = Field(5, ge=0, description="pathology prototypes; 0: patches are mean-pooled")
-    registers: int = Field(3, ge=0, description="register tokens in the decoder")
-    blocks: int = Field(2, ge=1, description="attention blocks in each encoder and in the decoder")
-    heads: int = Field(8, ge=1, description="heads of self-attention; the pathology encoder has one")
-    dropout: float = Field(0.25, ge=0, lt=1, description="dropout of patch features, gene groups and bilinear fusion")
-    attention_dropout: float = Field(0.1, ge=0, lt=1, description="dropout of what self-attention adds")
-    decoder: bool = Field(True, description="both sides are read together before they are fused")
-    fusion: Literal["concat", "bilinear"] = Field("concat", description="how the two class tokens become one")
-    modularity: bool = Field(True, description="the modularity loss, with the three weights below")
-    gamma: float = Field(5.0, ge=0, description="weight of the modularity loss")
-    alpha: float = Field(1.0, ge=0, description="share of the pathology prototypes in it")
-    beta: float = Field(1.0, ge=0, description="share of the genomic prototypes in it")
-
-    @model_validator(mode="after")
-    def _heads_divide_hidden(self) -> "UMEMLConfig":
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden = {self.hidden} cannot be split over heads = {self.heads}; choose a divisor")
-        return self
 
 
 @dataclass(frozen=True)
@@ -281,11 +256,6 @@ class UMEML(nn.Module):
         n_outputs: K.
         config: everything else.
     """
-
-    Config: ClassVar[type[UMEMLConfig]] = UMEMLConfig
-    reads_slides: ClassVar[bool] = True
-    reads_genes: ClassVar[bool] = True
-    subspaces: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: UMEMLConfig) -> None:
         super().__init__()

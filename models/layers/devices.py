@@ -5,12 +5,15 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
+
+from models.layers.processor import cpu_computes_in_bfloat16
 
 log = logging.getLogger(__name__)
 
 
-def on_device(x: Tensor, device: torch.device) -> Tensor:
+def on_device(x: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
     """The tensor on that device. To CUDA it goes through pinned memory, and the host does not wait for the copy."""
     if device.type != "cuda" or x.device.type != "cpu":
         return x.to(device)
@@ -21,7 +24,7 @@ def computes_in_bfloat16(device: torch.device | str) -> bool:
     """Whether the processor or GPU multiplies in bfloat16 by itself; what emulates it is slower than float32."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return cpu_computes_in_bfloat16()
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -37,7 +40,7 @@ def free_bytes(device: torch.device) -> int:
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
-def pinned(x: Tensor) -> Tensor:
+def pinned(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     """A copy in memory that a GPU copies from by itself; the tensor itself where there is no such memory left."""
     if not torch.cuda.is_available():
         return x
@@ -48,7 +51,7 @@ def pinned(x: Tensor) -> Tensor:
         return x
 
 
-def pinned_empty(*shape: int, dtype: torch.dtype) -> Tensor:
+def pinned_empty(*shape: int, dtype: torch.dtype) -> Shaped[Tensor, "*shape"]:
     """An uninitialised tensor in such memory; in ordinary memory where there is no such memory left."""
     try:
         return torch.empty(*shape, dtype=dtype, pin_memory=True)

@@ -1,12 +1,16 @@
 """GPUs of this machine: which of them a run uses."""
 
 import os
+import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from preprocessing.io.errors import InputError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"  # read by CUDA when a process first uses it
+DEVICES = Path("/dev")
+DEVICE_FILES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")  # of drivers: NVIDIA (and on Jetson), Windows' Linux, AMD
 GPU_WORKERS = "UMEML_PIPELINE_GPU_WORKERS"  # number of workers among which a worker's host shares its cores
 
 
@@ -33,6 +37,11 @@ def select_gpus(numbers: Sequence[int] | None, *, device: str) -> None:
 
     if torch.cuda.device_count() < len(numbers):
         raise InputError(f"--gpus {chosen}: CUDA finds {torch.cuda.device_count()} of them; see nvidia-smi")
+
+
+def may_have_gpu() -> bool:
+    """Return whether torch, which takes seconds to import, could find a GPU here; False: no driver has made a device file."""
+    return sys.platform != "linux" or any(any(DEVICES.glob(name)) for name in DEVICE_FILES)
 
 
 def visible_gpus() -> list[str]:

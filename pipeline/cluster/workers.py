@@ -11,7 +11,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pipeline.cluster.gpus import visible_gpus, why_no_cuda
+from pipeline.cluster.gpus import may_have_gpu, visible_gpus, why_no_cuda
 from pipeline.cluster.slurm import SlurmConfig, slurm_cluster
 from pipeline.cluster.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
 from preprocessing.io.code_fingerprint import code_fingerprint
@@ -51,7 +51,7 @@ R = TypeVar("R")
 
 def choose_device(requested: str) -> str:
     """Return "cuda" or "cpu" for auto, cuda or cpu; raises InputError where CUDA is requested and absent."""
-    if requested == "cpu":
+    if requested == "cpu" or (requested == "auto" and not may_have_gpu()):
         return "cpu"
     import torch
 

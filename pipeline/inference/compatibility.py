@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import Config
 from pipeline.inference.metadata import EncoderMetadata
-from pipeline.inference.trained import Predictor
 from preprocessing.cohort import Cohort
-from preprocessing.encoders.encoder import Encoder
 from preprocessing.features.precomputed import PrecomputedRecipe
 from preprocessing.io.errors import InputError, some
 from preprocessing.tiling.stain import stain_recipe
+
+if TYPE_CHECKING:  # a run that trains, or a dry run, loads neither; both need torch
+    from pipeline.inference.trained import Predictor
+    from preprocessing.encoders.encoder import Encoder
 
 log = logging.getLogger(__name__)
 ENCODER_PARTS = {  # by which two encoders of the same name may differ; names in messages and in the metadata
@@ -23,7 +25,7 @@ ENCODER_PARTS = {  # by which two encoders of the same name may differ; names in
 }
 
 
-def check_cohort(config: Config, predictors: list[Predictor], cohort: Cohort) -> None:
+def check_cohort(config: Config, predictors: "list[Predictor]", cohort: Cohort) -> None:
     """Check that every model can predict this cohort; warn of inputs that are ignored and of training cases.
 
     Args:
@@ -42,7 +44,7 @@ def check_cohort(config: Config, predictors: list[Predictor], cohort: Cohort) ->
         _require_features(config, predictors[0], cohort.precomputed)
 
 
-def _require_modalities(predictors: list[Predictor], cohort: Cohort) -> None:
+def _require_modalities(predictors: "list[Predictor]", cohort: Cohort) -> None:
     has_slides, has_genes = bool(cohort.slides or cohort.left_out), bool(cohort.omics.features)
     for one in predictors:
         if has_slides and not has_genes and not one.reads_slides:
@@ -63,7 +65,7 @@ def _require_modalities(predictors: list[Predictor], cohort: Cohort) -> None:
         log.warning("the model was trained without genes: the gene table is ignored")
 
 
-def _warn_of_training_cases(predictors: list[Predictor], cohort: Cohort) -> None:
+def _warn_of_training_cases(predictors: "list[Predictor]", cohort: Cohort) -> None:
     for one in predictors:
         if one.metadata.training.cases is None:
             log.warning(
@@ -78,7 +80,7 @@ def _warn_of_training_cases(predictors: list[Predictor], cohort: Cohort) -> None
             )
 
 
-def _require_features(config: Config, predictor: Predictor, stored: PrecomputedRecipe | None) -> None:
+def _require_features(config: Config, predictor: "Predictor", stored: PrecomputedRecipe | None) -> None:
     """Raise InputError unless the cohort's features are compatible, or compatible features can be computed here."""
     encoder = predictor.metadata.encoder
     if encoder is None:
@@ -98,7 +100,7 @@ def _require_features(config: Config, predictor: Predictor, stored: PrecomputedR
         )
 
 
-def _require_same_tiles(predictor: Predictor, stored: PrecomputedRecipe) -> None:
+def _require_same_tiles(predictor: "Predictor", stored: PrecomputedRecipe) -> None:
     model, given = predictor.metadata.tiles, stored.tiles
     stain = stain_recipe(model.stain)
     expected = {"tile size": f"{model.tile_px} px", "resolution": f"{model.mpp:g} µm/px"}
@@ -117,7 +119,7 @@ def _require_same_tiles(predictor: Predictor, stored: PrecomputedRecipe) -> None
             )
 
 
-def _require_same_encoder(predictor: Predictor, expected: EncoderMetadata, stored: Mapping[str, Any]) -> None:
+def _require_same_encoder(predictor: "Predictor", expected: EncoderMetadata, stored: Mapping[str, Any]) -> None:
     found = EncoderMetadata(**stored)
     if found.fingerprint == expected.fingerprint:
         return
@@ -143,7 +145,7 @@ def _require_same_encoder(predictor: Predictor, expected: EncoderMetadata, store
             )
 
 
-def require_encoder(predictors: list[Predictor], encoder: Encoder) -> None:
+def require_encoder(predictors: "list[Predictor]", encoder: "Encoder") -> None:
     """Check that an encoder is the one that the models were trained with.
 
     Args:

@@ -3,14 +3,16 @@
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.settings import Settings
 from pipeline.config.schema import Config
 from pipeline.inference.metadata import EncoderMetadata
-from pipeline.inference.trained import Predictor
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint
+
+if TYPE_CHECKING:  # it needs torch
+    from pipeline.inference.trained import Predictor
 
 log = logging.getLogger(__name__)
 FLAGS = {  # command-line options of settings that the model determines
@@ -35,7 +37,7 @@ TRAINING_ONLY = (  # settings without effect on a trained model
 )
 
 
-def with_recipe(config: Config, predictors: list[Predictor]) -> Config:
+def with_recipe(config: Config, predictors: "list[Predictor]") -> Config:
     """Replace tiles, encoder, slide kind and model of a configuration by those of trained models.
 
     Warns of options that concern training only.
@@ -72,7 +74,7 @@ def _encoder(config: Config, metadata: EncoderMetadata) -> Any:
     return config.encoder.model_copy(update=changed)
 
 
-def _refuse_conflicts(explicit: Mapping[str, Any], predictor: Predictor) -> None:
+def _refuse_conflicts(explicit: Mapping[str, Any], predictor: "Predictor") -> None:
     metadata = predictor.metadata
     fixed: dict[str, Any] = {f"tiles.{key}": value for key, value in _leaves(metadata.tiles)}
     fixed |= {"slide_kind": metadata.slide_kind, "model": (predictor.model_name,)}

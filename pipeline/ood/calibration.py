@@ -113,12 +113,12 @@ def fit_thresholds(largest: Float[np.ndarray, " n"]) -> tuple[float, float]:
     Returns:
         The two thresholds, in standard deviations; the second is no smaller than the first.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit  # scipy.stats takes long to import
 
     n, ordered, logs = len(largest), np.sort(largest), np.log(np.maximum(largest, 1e-3))
     thresholds = []
     for level in LEVELS:
         rank = math.ceil((n + 1) * level)
-        margin = t.ppf(level, n - 1) * logs.std(ddof=1) * math.sqrt(1 + 1 / n)
+        margin = stdtrit(n - 1, level) * logs.std(ddof=1) * math.sqrt(1 + 1 / n)
         thresholds.append(float(ordered[rank - 1] if rank <= n else math.exp(logs.mean() + margin)))
     return thresholds[0], max(thresholds)

@@ -1,7 +1,7 @@
 """What is to be learned: the tasks whose labels are there, each with its cases and folds."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -9,14 +9,13 @@ import pandas as pd
 from models.catalogue import MODELS
 from models.registry import nearest
 from pipeline.config.schema import Config
-from pipeline.planning.splits import Fold, make_folds, read_folds
+from pipeline.planning.left_out_inputs import covariates_left_out, features_left_out, refuse_copies
+from pipeline.planning.splits import COHORT_SCHEMES, Fold, make_cohort_folds, make_folds, read_folds
 from pipeline.tasks import BY_DEFAULT, Task
-from preprocessing.case_tables.endpoint_names import survival_column
+from preprocessing.cohort import COHORT
 from preprocessing.io.errors import InputError
-from preprocessing.omics.leakage import defining_features, label_copies, label_followers
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as check_covariates
-from preprocessing.omics.named_features import named_features
 from preprocessing.tables.case_ids import file_name
 
 log = logging.getLogger(__name__)
@@ -101,8 +100,12 @@ def plan_tasks(config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, 
         if blind := [one.name for one in config.candidates() if not MODELS[one.model].reads_genes]:
             log.warning("covariates %s: %s reads slides only", ", ".join(config.covariates), ", ".join(blind))
     if config.task:
-        return [_plan(task, config, labels, omics) for task in chosen]
-    return _those_that_can_be_learned(chosen, config, labels, omics)
+        plans = [_plan(task, config, labels, omics) for task in chosen]
+    else:
+        plans = _those_that_can_be_learned(chosen, config, labels, omics)
+    if config.train.joint and len(plans) < 2:
+        raise InputError(f"--joint: {plans[0].name} is the only task; name others with --task, or leave --joint out")
+    return plans
 
 
 def _those_that_can_be_learned(
@@ -202,31 +205,21 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
     has_label = task.labelled(labels)
     labelled = labels[has_label].sort_index()
     warnings = task.check(labelled, folds=2 if config.splits else config.folds)
-    _refuse_copies(task, config, labelled, omics)
-    defining: dict[str, str] = {}
-    if not config.allow_defining_features:
-        cases = [case for case in labelled.index if case in set(omics.case_ids)]
-        values = omics.take(cases).values
-        defining = defining_features(task.spec.defined_by, omics.features)
-        columns = labelled.loc[cases, list(task.truth_columns or task.label_columns)]
-        defining |= label_followers(values, omics.features, columns, keep=config.omics.keep)
-        defining |= label_copies(values, omics.features, columns.iloc[:, 0])
-        if config.defining_features:
-            defining |= named_features(config.defining_features, name, omics.features)
-    excluded = set() if config.allow_defining_features else _excluded_covariates(task, config)
-    covariates = tuple(column for column in config.covariates if column not in excluded)
+    refuse_copies(task, config, labelled, omics)
+    defining = features_left_out(task, config, labelled, omics)
+    without, doubts = covariates_left_out(task, config, labelled, omics.features)
+    covariates = tuple(column for column in config.covariates if column not in without)
+    warnings += doubts
     if defining:
         some = "; ".join(f"{feature} ({why})" for feature, why in list(defining.items())[:3])
         warnings.append(
             f"task {name}: {len(defining)} features are left out since they define the label: {some}"
             f"{', …' if len(defining) > 3 else ''}; --allow-defining-features keeps them"
         )
-    if gone := [column for column in config.covariates if column not in covariates]:
-        warnings.append(f"task {name}: covariates {', '.join(gone)} are left out: they are, define or follow the label")
     schemes = _schemes(config, task.strata(labelled), labelled)
     if config.splits and config.split_by[0] != "case":
         warnings.append(f"task {name}: the folds of --splits take the place of --split-by {config.split_by[0]}")
-    warnings += _check_folds(task, labelled, schemes)
+    warnings += [*_check_folds(task, labelled, schemes), *_unlabelled_cohorts(task, config, labelled)]
     return TaskPlan(
         task=task,
         labelled=tuple(labelled.index),
@@ -240,39 +233,21 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
     )
 
 
-def _excluded_covariates(task: Task, config: Config) -> set[str]:
-    """Covariates that are, define or follow the label, also under the names of the clinical table, or are follow-up."""
-    follow_up = {name for name in config.covariates if survival_column(name)}
-    return {*task.excluded_covariates, *follow_up, *defining_features(task.spec.defined_by, config.covariates)}
-
-
-def _refuse_copies(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> None:
-    """Raise InputError where a feature or a covariate is the label: a column in two tables, or a copy of it."""
-    label = labels[(task.truth_columns or task.label_columns)[0]]
-    cases = [case for case in labels.index if case in set(omics.case_ids)]
-    same = [name for name in task.spec.column if name in omics.features]
-    columns = omics.take(cases).values[:, [omics.features.index(name) for name in same]]
-    if same and label_copies(columns, same, label[cases]):
-        raise InputError(
-            f"task {task.name}: its column {same[0]} is also among the genes, with the same values; "
-            f"leave it out there with --set 'omics.ignore=[{same[0]}]'"
-        )
-    for name in sorted(set(config.covariates) & set(labels) - _excluded_covariates(task, config)):
-        known = labels[name].notna()
-        codes = pd.factorize(labels.loc[known, name], sort=True)[0].astype(float)
-        if label[known].nunique() < 2 or not label_copies(codes[:, None], [name], label[known]):
-            continue
-        raise InputError(
-            f"task {task.name}: covariate {name} has one value for each value of the label: it is the label under another name; "
-            "leave it out of --covariates"
-        )
+def _unlabelled_cohorts(task: Task, config: Config, labelled: pd.DataFrame) -> Iterator[str]:
+    """A warning for each of several cohorts of which no case has a label."""
+    for name in config.cohorts:
+        if not (labelled[COHORT] == name).any():
+            yield (
+                f"task {task.name}: no case of cohort {name} has a label, so the others alone are learned from and tested; add its "
+                "labels, in a column of the same name, to its table"
+            )
 
 
 def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:
     """A column without any value counts as one that is not there: nothing was recognised in it."""
     if absent := [column for column in columns if column not in labels]:
         raise InputError(
-            f'covariates: no column "{absent[0]}" that holds a value; leave it out, or fill it in: '
+            f'--covariates: no column "{absent[0]}" that holds a value; leave it out, or fill it in: '
             f"{nearest(absent[0], map(str, labels.columns))}"
         )
 
@@ -286,6 +261,10 @@ def _schemes(config: Config, strata: pd.Series, labels: pd.DataFrame) -> dict[st
 
 
 def _draw_folds(scheme: str, config: Config, strata: pd.Series, labels: pd.DataFrame) -> list[Fold]:
+    if config.cohorts and scheme in COHORT_SCHEMES:
+        return make_cohort_folds(labels[COHORT], pairs=scheme != COHORT)
+    if config.cohorts:
+        strata = strata.astype(str) + ", " + labels[COHORT]
     if scheme == "case":
         return make_folds(strata, n_folds=config.folds, seed=config.seed)
     if scheme not in labels or labels[scheme].isna().any():

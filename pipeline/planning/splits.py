@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from preprocessing.io.atomic import write_text
 from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import read_text
 from preprocessing.tables.case_ids import case_of
 
+COHORT_SCHEMES = (
+    "cohort",
+    "cohort-pairs",
+)  # of several cohorts: one is left out; one is trained on, another one tested
 _FLAGS = {"true", "false", "0", "1"}  # as in CLAM's splits_0_bool.csv
 
 
@@ -44,9 +49,8 @@ def make_folds(strata: pd.Series, *, n_folds: int, seed: int, groups: pd.Series 
     numbers = _with_thin_strata_joined(ordered, n_folds)
     cases = np.asarray(ordered.index)
     if groups is None:
-        from sklearn.model_selection import StratifiedKFold
-
-        divisions = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(cases, numbers)
+        tested_by = _stratified(numbers, n_folds, seed)
+        divisions = [(np.flatnonzero(tested_by != fold), np.flatnonzero(tested_by == fold)) for fold in range(n_folds)]
     else:
         of_case = groups.loc[cases].astype(str)
         if of_case.nunique() < n_folds:
@@ -56,10 +60,56 @@ def make_folds(strata: pd.Series, *, n_folds: int, seed: int, groups: pd.Series 
         from sklearn.model_selection import StratifiedGroupKFold
 
         splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-        divisions = splitter.split(cases, numbers, of_case)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # the task warns of it in the user's terms
-        return [Fold(i, tuple(cases[train]), (), tuple(cases[test])) for i, (train, test) in enumerate(divisions)]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The least populated class")  # the task warns of it in the user's terms
+            divisions = list(splitter.split(cases, numbers, of_case))
+    return [Fold(i, tuple(cases[train]), (), tuple(cases[test])) for i, (train, test) in enumerate(divisions)]
+
+
+def _stratified(strata: pd.Series, n_folds: int, seed: int) -> Int[np.ndarray, " n"]:
+    """The fold that tests each case: those of scikit-learn's `StratifiedKFold`, whose import takes half of a dry run.
+
+    Sorted by stratum, in the order of their first cases, the cases are counted off to the folds, which fixes how many of a
+    stratum a fold tests; which of them, is drawn.
+    """
+    codes, _ = pd.factorize(strata)
+    counted_off = np.arange(len(codes)) % n_folds  # of the sorted cases
+    in_order, tested_by = np.sort(codes), np.empty(len(codes), dtype=np.int64)
+    draw = np.random.RandomState(seed)
+    for code in range(codes.max() + 1):
+        folds = np.sort(counted_off[in_order == code])
+        draw.shuffle(folds)
+        tested_by[codes == code] = folds
+    return tested_by
+
+
+def make_cohort_folds(cohorts: pd.Series, *, pairs: bool) -> list[Fold]:
+    """A fold for each cohort, tested by a model of the others; or for each pair, tested by a model of one other cohort.
+
+    Args:
+        cohorts: the cohort of each case; the index holds the case ids.
+        pairs: whether to train on single cohorts.
+
+    Raises:
+        InputError: cases of one cohort only.
+    """
+    members = {str(name): tuple(sorted(cases.index)) for name, cases in cohorts.groupby(cohorts)}
+    if len(members) < 2:
+        raise InputError(
+            f"--split-by cohort: all cases with a label are of cohort {next(iter(members))}; label cases of another "
+            "one, or split by case"
+        )
+    divisions = [
+        (sources, test)
+        for test in members
+        for sources in (
+            [[one] for one in members if one != test] if pairs else [[one for one in members if one != test]]
+        )
+    ]
+    return [
+        Fold(number, tuple(sorted(case for one in sources for case in members[one])), (), members[test])
+        for number, (sources, test) in enumerate(divisions)
+    ]
 
 
 def _with_thin_strata_joined(strata: pd.Series, n_folds: int) -> pd.Series:

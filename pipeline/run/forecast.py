@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.config.schema import Config
 from preprocessing.cohort import Cohort, audit_cases
-from preprocessing.encoders.encoder import encoder_spec
+from preprocessing.encoders.config import encoder_spec
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore, Measured, query_all
 from preprocessing.io.errors import SlideError, some

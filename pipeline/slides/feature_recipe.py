@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pipeline.config.paths import Paths
 from pipeline.config.schema import Config
-from preprocessing.encoders.encoder import EncoderConfig
+from preprocessing.encoders.config import EncoderConfig
 from preprocessing.tiling.tiles import TileConfig
 
 

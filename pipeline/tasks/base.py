@@ -10,14 +10,15 @@ Tables. `labels` are clinical columns, a row a case, indexed by case id. `predic
 `cases` are predictions of cases whose label is known, with the columns `label` and `Task.truth_columns`.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from models.loss_config import LossConfig
 from pipeline.baselines.genomic import GeneScores
@@ -26,6 +27,9 @@ from pipeline.metrics.small_samples import reach_over_folds
 from pipeline.tasks.spec import TaskSpec
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable
+
+if TYPE_CHECKING:  # a plan needs no torch, which takes seconds to import
+    from torch import Tensor
 
 OUTCOME = ("survival_months", "event")  # known years after the diagnosis; never an input
 
@@ -99,7 +103,7 @@ class FittedTask(ABC):
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B t"]) -> Float[Tensor, ""]:
         """Mean loss of a batch."""
 
-    def trained_with(self, loss: LossConfig) -> "FittedTask":
+    def trained_with(self, loss: LossConfig) -> FittedTask:
         """The same task with these settings of its loss; those that are another task's leave it as it is."""
         return self
 
@@ -108,7 +112,7 @@ class FittedTask(ABC):
         """How right the logits of a batch are; higher is better, NaN where its cases do not define it."""
 
     @abstractmethod
-    def calibrated(self, logits: Float[np.ndarray, "n K"], labels: pd.DataFrame | None) -> "FittedTask":
+    def calibrated(self, logits: Float[np.ndarray, "n K"], labels: pd.DataFrame | None) -> FittedTask:
         """The same task once the model's outputs for training cases are known: where risk groups are cut, scale of curves.
 
         Args:
@@ -140,7 +144,7 @@ class FittedTask(ABC):
         """
 
     @abstractmethod
-    def joined(self, others: Sequence["FittedTask"]) -> "FittedTask":
+    def joined(self, others: Sequence[FittedTask]) -> FittedTask:
         """The task of several models that answer together: what was fitted, averaged over this one and the others."""
 
     @abstractmethod
@@ -148,7 +152,7 @@ class FittedTask(ABC):
         """The mean of several models' predictions of the same cases, decided by this (`joined`) task."""
 
     @abstractmethod
-    def agrees_with(self, other: "FittedTask") -> bool:
+    def agrees_with(self, other: FittedTask) -> bool:
         """Whether models of both can answer together: their predictions have the same columns."""
 
     def predict(self, logits: Float[np.ndarray, "n K"], members: Float[np.ndarray, "E n K"]) -> pd.DataFrame:

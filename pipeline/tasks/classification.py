@@ -1,19 +1,17 @@
 """Classes: tumour grade, WHO subtype, or any other column of them."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
-from torch import Tensor
 
-from models.layers.devices import on_device
 from models.loss_config import LossConfig
 from pipeline.baselines.genomic import GeneScores, omics_logits
 from pipeline.baselines.predictors import NotConvergedError
@@ -33,6 +31,9 @@ from pipeline.tasks.class_baselines import ClassBaselines
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.tables.reading import read_number
+
+if TYPE_CHECKING:  # a plan needs no torch, which takes seconds to import
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 PROBABILITY = "probability_"  # and the class: a column of predictions.csv
@@ -86,10 +87,15 @@ class FittedClassification(FittedTask):
 
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 1"]) -> Float[Tensor, ""]:
         """Cross-entropy, weighted unless set otherwise, divided by the number of cases: a case weighs the same in any batch."""
+        import torch
+        import torch.nn.functional as F
+
+        from models.layers.devices import on_device
+
         weights = on_device(torch.tensor(self.weights, dtype=logits.dtype), logits.device)
         return F.cross_entropy(logits, targets[:, 0].long(), weight=weights, reduction="sum") / len(logits)
 
-    def trained_with(self, loss: LossConfig) -> "FittedClassification":
+    def trained_with(self, loss: LossConfig) -> FittedClassification:
         """With or without class weights."""
         return replace(self, weighted=loss.class_weights)
 
@@ -97,7 +103,7 @@ class FittedClassification(FittedTask):
         """The probabilities of the true classes, summed over the batch."""
         return float(logits.detach().float().softmax(1).gather(1, targets.long()).sum())
 
-    def calibrated(self, logits: Float[np.ndarray, "n K"], labels: pd.DataFrame | None) -> "FittedClassification":
+    def calibrated(self, logits: Float[np.ndarray, "n K"], labels: pd.DataFrame | None) -> FittedClassification:
         """The same: outputs of training cases add nothing."""
         return self
 
@@ -128,7 +134,7 @@ class FittedClassification(FittedTask):
         each = np.stack([self._probabilities(one)[rows, predicted] for one in members])
         return predictions.assign(ensemble_sd=each.std(axis=0, ddof=1))
 
-    def joined(self, others: Sequence[FittedTask]) -> "FittedClassification":
+    def joined(self, others: Sequence[FittedTask]) -> FittedClassification:
         """With the training cases of all models."""
         counts = np.array([one.counts for one in (self, *others) if isinstance(one, FittedClassification)])
         return replace(self, counts=tuple(int(n) for n in counts.sum(axis=0)))
@@ -172,7 +178,7 @@ class FittedClassification(FittedTask):
         return macro_auc(self._numbers(cases["label"]), self._probabilities(predictions), self.classes, folds=folds)
 
     @property
-    def sets(self) -> "ClassSets":
+    def sets(self) -> ClassSets:
         """Sets of classes."""
         return ClassSets(self)
 

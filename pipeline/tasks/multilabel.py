@@ -1,18 +1,16 @@
 """Several yes-or-no labels at once, such as mutations: any number of them may hold for a case, and some be unknown."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from scipy.special import expit
-from torch import Tensor
 
-from models.layers.devices import on_device
 from pipeline.metrics import (
     Bootstrap,
     MultilabelMetrics,
@@ -28,6 +26,9 @@ from pipeline.tasks.label_baselines import LabelBaselines
 from pipeline.tasks.spec import TaskSpec
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable, read_flag, text_of
+
+if TYPE_CHECKING:  # a plan needs no torch, which takes seconds to import
+    from torch import Tensor
 
 UNKNOWN = "?"
 NONE = "none"  # the prediction that no label holds
@@ -68,6 +69,11 @@ class FittedMultilabel(FittedTask):
 
     def loss(self, logits: Float[Tensor, "B L"], targets: Float[Tensor, "B L"]) -> Float[Tensor, ""]:
         """Binary cross-entropy of the known labels, either answer of a label weighted inversely to its share."""
+        import torch
+        import torch.nn.functional as F
+
+        from models.layers.devices import on_device
+
         known = (targets >= 0).to(logits.dtype)
         total = np.array(self.positives) + np.array(self.negatives)
         scale = [
@@ -80,10 +86,12 @@ class FittedMultilabel(FittedTask):
 
     def score(self, logits: Float[Tensor, "B L"], targets: Float[Tensor, "B L"]) -> float:
         """The mean probability of the right answers to a case's labels, summed over the batch."""
+        import torch
+
         right = torch.where(targets > 0, logits.detach().float(), -logits.detach().float()).sigmoid()
         return float((right * (targets >= 0)).mean(1).sum())
 
-    def calibrated(self, logits: Float[np.ndarray, "n L"], labels: pd.DataFrame | None) -> "FittedMultilabel":
+    def calibrated(self, logits: Float[np.ndarray, "n L"], labels: pd.DataFrame | None) -> FittedMultilabel:
         """The same: outputs of training cases add nothing."""
         return self
 
@@ -102,7 +110,7 @@ class FittedMultilabel(FittedTask):
         each = np.stack([self._probabilities(one) for one in members])
         return predictions.assign(ensemble_sd=each.std(axis=0, ddof=1).mean(axis=1))
 
-    def joined(self, others: Sequence[FittedTask]) -> "FittedMultilabel":
+    def joined(self, others: Sequence[FittedTask]) -> FittedMultilabel:
         """With the training cases of all models."""
         every = [one for one in (self, *others) if isinstance(one, FittedMultilabel)]
         positives, negatives = (
@@ -159,11 +167,11 @@ class FittedMultilabel(FittedTask):
 
     def evidence(self, logits: Float[Tensor, "B L"], of: Float[Tensor, " L"]) -> Float[Tensor, " B"]:
         """The mean over the labels of the logit of the predicted answer."""
-        return (logits * torch.where(of > 0, 1.0, -1.0)).mean(1)
+        return (logits * _signs(of)).mean(1)
 
     def output(self, logits: Float[Tensor, "B L"], of: Float[Tensor, " L"]) -> Float[Tensor, " B"]:
         """The mean over the labels of the probability of the predicted answer."""
-        return (logits * torch.where(of > 0, 1.0, -1.0)).sigmoid().mean(1)
+        return (logits * _signs(of)).sigmoid().mean(1)
 
     def _table(self, probabilities: Float[np.ndarray, "n L"]) -> pd.DataFrame:
         names = np.array(self.names)
@@ -178,6 +186,13 @@ class FittedMultilabel(FittedTask):
         """1, 0 or NaN, from the labels as `Multilabel.describe` writes them."""
         answers = [[one.rpartition("=")[2] for one in text.split(";")] for text in cases["label"].astype(str)]
         return np.array([[np.nan if one == UNKNOWN else float(one) for one in row] for row in answers])
+
+
+def _signs(of: Float[Tensor, " L"]) -> Float[Tensor, " L"]:
+    """1 for labels that are predicted to hold, else −1."""
+    import torch
+
+    return torch.where(of > 0, 1.0, -1.0)
 
 
 class Multilabel(Task):

@@ -1,21 +1,22 @@
 """Ordered classes, such as a grade or a stage: classes whose loss and metrics also count how far a prediction is off."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
 
-from models.layers.devices import on_device
 from pipeline.metrics import Bootstrap, CaseMetrics, OrdinalMetrics, PredictorReport, with_rank_metrics
 from pipeline.tasks.classification import Classification, FittedClassification
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable
 from preprocessing.tables.reading import read_number
+
+if TYPE_CHECKING:  # a plan needs no torch, which takes seconds to import
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class FittedOrdinal(FittedClassification):
         The ranked probability score (Epstein 1969) is Σ over thresholds of (P(class ≤ k) − [truth ≤ k])²: neighbouring
         classes cost less than distant ones.
         """
+        import torch
+        import torch.nn.functional as F
+
+        from models.layers.devices import on_device
+
         truth = targets[:, 0].long()
         weights = on_device(torch.tensor(self.weights, dtype=logits.dtype), logits.device)[truth]
         reached = logits.softmax(1).cumsum(1)

@@ -1,14 +1,15 @@
 """Regression: a number, such as a purity or a score; the model predicts it in standard deviations of the training cases."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from pipeline.baselines.genomic import GeneScores
 from pipeline.baselines.numbers import ridge_number
@@ -26,6 +27,9 @@ from pipeline.tasks.number_baselines import VALUE, NumberBaselines
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.tables.reading import read_number
+
+if TYPE_CHECKING:  # a plan needs no torch, which takes seconds to import
+    from torch import Tensor
 
 QUANTILES = 5  # of the label, by which folds are stratified
 ERROR = "expected_error"  # column of predictions: root mean square error of the model on left-out training cases
@@ -69,7 +73,7 @@ class FittedRegression(FittedTask):
         """exp(−error² / 2) of each case, summed over the batch: one for a perfect prediction."""
         return float((-(logits.detach().float() - targets.float()).square() / 2).exp().sum())
 
-    def calibrated(self, logits: Float[np.ndarray, "n 1"], labels: pd.DataFrame | None) -> "FittedRegression":
+    def calibrated(self, logits: Float[np.ndarray, "n 1"], labels: pd.DataFrame | None) -> FittedRegression:
         """With the error of the left-out training cases, by which intervals of different models become comparable."""
         if labels is None:
             return self
@@ -95,7 +99,7 @@ class FittedRegression(FittedTask):
         each = np.stack([one[VALUE].to_numpy(float) for one in members])
         return predictions.assign(ensemble_sd=each.std(axis=0, ddof=1))
 
-    def joined(self, others: Sequence[FittedTask]) -> "FittedRegression":
+    def joined(self, others: Sequence[FittedTask]) -> FittedRegression:
         """With the mean of the models' means."""
         means = [one.mean for one in (self, *others) if isinstance(one, FittedRegression)]
         return replace(self, mean=float(np.mean(means)))
@@ -139,7 +143,7 @@ class FittedRegression(FittedTask):
         return r_squared(true_numbers(cases), predictions[VALUE].to_numpy(float))
 
     @property
-    def sets(self) -> "Intervals":
+    def sets(self) -> Intervals:
         """Intervals around the predicted number."""
         return Intervals()
 

@@ -1,17 +1,17 @@
 """Survival: a hazard for each of a few time bins; the risk is minus the area under their survival curve."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from models.loss_config import LossConfig
-from models.losses import risk, survival_nll
 from pipeline.baselines.genomic import SLOPE_PENALTY, GeneScores, omics_risk, ridge_cox
 from pipeline.baselines.predictors import LinearRisk, NotConvergedError
 from pipeline.metrics import (
@@ -32,6 +32,9 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.labels.columns import LabelTable, is_binary, read_flag, text_of
 from preprocessing.labels.survival import follow_up, read_endpoint
 from preprocessing.tables.reading import read_number
+
+if TYPE_CHECKING:  # a plan needs no torch, which takes seconds to import
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 N_BINS = 4
@@ -74,24 +77,32 @@ class FittedSurvival(FittedTask):
 
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> Float[Tensor, ""]:
         """Negative log-likelihood of the hazards."""
+        from models.losses import survival_nll
+
         return survival_nll(logits, targets[:, TIME_BIN].long(), targets[:, EVENT].bool(), self.alpha).mean()
 
-    def trained_with(self, loss: LossConfig) -> "FittedSurvival":
+    def trained_with(self, loss: LossConfig) -> FittedSurvival:
         """With that weight of censored cases."""
         return replace(self, alpha=loss.alpha)
 
     def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> float:
         """The c-index of the risks within the batch; NaN where no two of its cases can be compared."""
+        from models.losses import risk
+
         risks, known = risk(logits.detach()).cpu().numpy(), targets.cpu().numpy()
         value = c_index(known[:, MONTHS].astype(float), known[:, EVENT].astype(bool), risks.astype(float)).point
         return float("nan") if value is None else value
 
     def evidence(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
         """The risk."""
+        from models.losses import risk
+
         return risk(logits)
 
     def output(self, logits: Float[Tensor, "B K"], of: Float[Tensor, " K"]) -> Float[Tensor, " B"]:
         """The risk."""
+        from models.losses import risk
+
         return risk(logits)
 
     def curve(self, logits: Float[np.ndarray, "n K"], months: Float[np.ndarray, " T"]) -> Float[np.ndarray, "n T"]:
@@ -133,7 +144,7 @@ class FittedSurvival(FittedTask):
     def _log_survival(logits: Float[np.ndarray, "n K"]) -> Float[np.ndarray, "n K"]:
         return -np.logaddexp(0, logits.astype(float)).cumsum(1)  # log(1 − sigmoid(x)) = −log(1 + exp(x))
 
-    def calibrated(self, logits: Float[np.ndarray, "n K"], labels: pd.DataFrame | None) -> "FittedSurvival":
+    def calibrated(self, logits: Float[np.ndarray, "n K"], labels: pd.DataFrame | None) -> FittedSurvival:
         """With the median risk of the training cases, and curves by risk where the cases were not trained on."""
         risk = self._risk(logits)
         fitted = replace(self, median_risk=float(np.median(risk)))
@@ -181,7 +192,7 @@ class FittedSurvival(FittedTask):
             table[f"{name}_high"] = curves.max(axis=0) if several else np.nan
         return table
 
-    def joined(self, others: Sequence[FittedTask]) -> "FittedSurvival":
+    def joined(self, others: Sequence[FittedTask]) -> FittedSurvival:
         """With the mean of the models' median risks: that of the mean of their risks, as near as they tell."""
         medians = [one.median_risk for one in (self, *others) if isinstance(one, FittedSurvival)]
         return replace(self, median_risk=float(np.mean(medians)))

@@ -15,9 +15,9 @@ from preprocessing.cohort.molecular import load_clinical, read_tables
 from preprocessing.features.precomputed import precomputed_recipe, precomputed_slide
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError, some
+from preprocessing.labels.glioma import with_who2021
 from preprocessing.labels.recognition import recognise
 from preprocessing.labels.tumour import GLIOMA, recognise_tumour
-from preprocessing.labels.who2021 import who2021
 from preprocessing.slides.discovery import SlideSource, find_slides
 from preprocessing.slides.probing import probe_slides, same_scans
 from preprocessing.slides.resolution import doubtful_resolutions
@@ -53,6 +53,8 @@ def load_cohort(
     source = str(files.clinical or files.genes)
     tumour = options.tables.tumour or recognise_tumour(tables.annotations)
     labels = recognise(tables.annotations, source=source, options=options.tables)
+    if tumour == GLIOMA:
+        labels = with_who2021(labels, tables.annotations, source=source)
     found, matching = _with_table_names(found, {*tables.omics.case_ids, *map(str, labels.frame.index)})
     # Last, since it takes longest.
     usable, left_out, doubts = (
@@ -73,9 +75,7 @@ def load_cohort(
         slides=tuple(usable),
         left_out=tuple(left_out),
         omics=tables.omics,
-        labels=_with_sites(
-            _with_diagnosis(labels.frame, tables.annotations, source) if tumour == GLIOMA else labels.frame
-        ),
+        labels=_with_sites(labels.frame),
         annotations=tables.annotations,
         rows_dropped=tuple(tables.dropped),
         notes=tuple(dict.fromkeys(notes)),
@@ -151,14 +151,6 @@ def _reasons(left_out: Sequence[LeftOut]) -> str:
         by_reason.setdefault(gone.reason, gone.file.slide_id)
     first = [f"{slide_id}: {reason}" for reason, slide_id in list(by_reason.items())[:3]]
     return "; ".join(first) + ("; …" if len(by_reason) > 3 else "")
-
-
-def _with_diagnosis(frame: pd.DataFrame, annotations: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Add the WHO 2021 diagnosis and its rule, where the columns include the markers that decide it."""
-    decided = who2021(annotations, source=source)
-    if decided["who2021_diagnosis"].isna().all():
-        return frame
-    return frame.join(decided[["who2021_diagnosis", "who2021_rule"]].rename(columns={"who2021_diagnosis": "diagnosis"}))
 
 
 def _with_sites(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from models.registry import nearest
 from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.case_tables.clinical_table import read_clinical
 from preprocessing.case_tables.gene_names import FEATURE_KINDS
@@ -18,6 +19,7 @@ from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix, concatenate
 from preprocessing.omics.value_scale import describe_features
 from preprocessing.tables.case_ids import use_pattern, use_sample_sheet
+from preprocessing.tables.containers import XLSX
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
 
 
@@ -119,6 +121,14 @@ def _require_id_column(tables: Tables, options: TableOptions) -> None:
 
 
 def further_table(text: str) -> tuple[Path, str]:
-    """Return file and feature kind of `FILE` (rna) or `FILE:KIND`; the kind applies to columns without a suffix."""
+    """Return file and feature kind of `FILE` (rna) or `FILE:KIND`; the kind applies to columns without a suffix.
+
+    Raises:
+        InputError: an unknown kind.
+    """
     path, _, kind = text.rpartition(":")
-    return (Path(path), kind) if kind in FEATURE_KINDS else (Path(text), "rna")
+    if kind in FEATURE_KINDS:
+        return Path(path), kind
+    if path and Path(path).is_file() and not Path(text).exists() and not path.lower().endswith(XLSX):
+        raise InputError(f'--omics {text}: unknown kind "{kind}": {nearest(kind, FEATURE_KINDS)}')
+    return Path(text), "rna"

@@ -8,24 +8,14 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from models.registry import Registry
-from preprocessing.encoders.backbones import (
-    ConvStem,
-    State,
-    drop_last_stage,
-    lite0_weights,
-    pool_as_conch,
-    pool_as_conch_v1_5,
-    rename_conch,
-    rename_conch_v1_5,
-    rename_dinov2,
-    rename_swin,
-    without_last_stage,
-)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from preprocessing.encoders.backbones import State
 
 Pooling = Literal["default", "cls", "mean", "cls+mean"]
 
@@ -57,8 +47,8 @@ class EncoderSpec:
     pooling: Pooling = "default"
     hub: str | None = None
     file: str | None = None
-    rename: Callable[[State], State] | None = None
-    adapt: Callable[[Any], nn.Module] | None = None
+    rename: Callable[["State"], "State"] | None = None
+    adapt: Callable[[Any], "nn.Module"] | None = None
     transform: dict[str, Any] = field(default_factory=dict)
     dim: int | None = None
     mpp: tuple[float, ...] = ()
@@ -66,7 +56,7 @@ class EncoderSpec:
     licence: str | None = None
     paper: str | None = None
     aliases: tuple[str, ...] = ()
-    packaged_weights: Callable[[], State] | None = None
+    packaged_weights: Callable[[], "State"] | None = None
 
 
 def _transform(side: int, interpolation: str, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
@@ -83,14 +73,28 @@ _20X: tuple[float, ...] = (0.5,)
 _5X_TO_40X = (0.25, 0.5, 1.0, 2.0)
 
 
-def _swiglu(*arguments: Any, **options: Any) -> nn.Module:
-    """timm's packed SwiGLU; a function, so that the table is read without importing timm, which takes seconds."""
+def _backbone_part(name: str) -> Callable[..., Any]:
+    """Return the function or class of `preprocessing.encoders.backbones`, which is imported when it is first called.
+
+    So the table is read without torch, which takes seconds to import; as without timm in `_swiglu`.
+    """
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        from preprocessing.encoders import backbones
+
+        return getattr(backbones, name)(*arguments, **options)
+
+    return call
+
+
+def _swiglu(*arguments: Any, **options: Any) -> "nn.Module":
+    """timm's packed SwiGLU."""
     from timm.layers import SwiGLUPacked
 
     return SwiGLUPacked(*arguments, **options)
 
 
-_SWIGLU = {"mlp_layer": _swiglu, "act_layer": nn.SiLU}
+_SWIGLU = {"mlp_layer": _swiglu, "act_layer": "silu"}
 _UNI2_H = _SWIGLU | dict(
     img_size=224, patch_size=14, depth=24, num_heads=24, init_values=1e-5, embed_dim=1536, mlp_ratio=2.66667 * 2,
     num_classes=0, no_embed_class=True, reg_tokens=8, dynamic_img_size=True,
@@ -135,7 +139,7 @@ def _hibou(name: str, hub: str, dim: int, mlp_ratio: float, *aliases: str) -> En
         _SWIGLU | {"img_size": 224, "mlp_ratio": mlp_ratio},
         hub=hub,
         file="model.safetensors",
-        rename=rename_dinov2,
+        rename=_backbone_part("rename_dinov2"),
         transform=_transform(224, "bicubic", *_HIBOU),
         dim=dim,
         licence="Apache-2.0",
@@ -152,13 +156,13 @@ ENCODERS = Registry(
             dim=1280,
             licence="Apache-2.0",
             paper="Tan & Le, ICML 2019, arXiv:1905.11946",
-            packaged_weights=lite0_weights,
+            packaged_weights=_backbone_part("lite0_weights"),
         ),
         # CLAM (Lu et al., Nature Biomedical Engineering 2021): ImageNet, cut off after the third stage.
         "resnet50": EncoderSpec(
             "resnet50.tv_in1k",
-            rename=drop_last_stage,
-            adapt=without_last_stage,
+            rename=_backbone_part("drop_last_stage"),
+            adapt=_backbone_part("without_last_stage"),
             dim=1024,
             licence="BSD-3-Clause",
             paper="He et al., CVPR 2016, arXiv:1512.03385",
@@ -195,8 +199,8 @@ ENCODERS = Registry(
             {"img_size": 448},
             hub="MahmoodLab/CONCH",
             file="pytorch_model.bin",
-            rename=rename_conch,
-            adapt=pool_as_conch,
+            rename=_backbone_part("rename_conch"),
+            adapt=_backbone_part("pool_as_conch"),
             transform=_transform(448, "bicubic", *_CLIP),
             dim=512,
             licence="CC-BY-NC-ND-4.0",
@@ -209,8 +213,8 @@ ENCODERS = Registry(
             {"img_size": 448, "init_values": 1.0},
             hub="MahmoodLab/conchv1_5",
             file="pytorch_model_vision.bin",
-            rename=rename_conch_v1_5,
-            adapt=pool_as_conch_v1_5,
+            rename=_backbone_part("rename_conch_v1_5"),
+            adapt=_backbone_part("pool_as_conch_v1_5"),
             transform=_transform(448, "bilinear", *_IMAGENET),
             dim=768,
             mpp=_20X,
@@ -314,7 +318,7 @@ ENCODERS = Registry(
             {"img_size": 224, "init_values": 1.0},
             hub="owkin/phikon-v2",
             file="model.safetensors",
-            rename=rename_dinov2,
+            rename=_backbone_part("rename_dinov2"),
             transform=_transform(224, "bicubic", *_IMAGENET),
             dim=1024,
             mpp=_20X,
@@ -335,10 +339,10 @@ ENCODERS = Registry(
         # github.com/Xiyue-Wang/TransPath; the repository is its ctranspath.pth.
         "ctranspath": EncoderSpec(
             "swin_tiny_patch4_window7_224",
-            {"embed_layer": ConvStem},
+            {"embed_layer": _backbone_part("ConvStem")},
             hub="1aurent/swin_tiny_patch4_window7_224.CTransPath",
             file="model.safetensors",
-            rename=rename_swin,
+            rename=_backbone_part("rename_swin"),
             transform=_transform(224, "bilinear", *_IMAGENET),
             dim=768,
             licence="GPL-3.0",

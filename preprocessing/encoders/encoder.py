@@ -1,12 +1,11 @@
 """Patch encoders: a backbone and the transform it was trained with turn a tile into a patch feature."""
 
 import logging
-import math
 import pickle
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -14,21 +13,18 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float, UInt8
-from pydantic import Field, field_validator
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from models.layers.devices import computes_in_bfloat16
-from models.settings import Settings
 from preprocessing.encoders.backbones import State
-from preprocessing.encoders.catalogue import ENCODERS, EncoderSpec, Pooling, find_encoder, similar_encoder
+from preprocessing.encoders.catalogue import EncoderSpec, Pooling
+from preprocessing.encoders.config import EncoderConfig, encoder_spec
 from preprocessing.encoders.fuse_batchnorm import fuse_batch_norm
 from preprocessing.encoders.timm_library import load_timm
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import fingerprint, weights_fingerprint
 
 log = logging.getLogger(__name__)
-TRAINED_RATIO = 1.25  # of resolution or tile size; augmentation covers as much
 CPU_TILES = 16  # always computed together: with another batch size the same tile can be rounded differently
 CONNECTION_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]  # of all errors of the hub's HTTP client, httpx
 # Errors of creating a model and loading its weights: files (including the hub's errors), the connection, weights that do
@@ -37,89 +33,6 @@ LOADING_ERRORS = (
     OSError, CONNECTION_ERROR, RuntimeError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError,
     MemoryError,
 )  # fmt: skip
-
-
-class EncoderConfig(Settings):
-    """Which encoder is used, and how. All of it is part of a feature's recipe."""
-
-    name: str = Field("efficientnet-lite0", description="name of the encoder: an entry of the table, or a timm model")
-    weights: Path | None = Field(
-        None,
-        description="weights: a file (safetensors or state dict), or a folder copied from a model hub's repository",
-    )
-    pooling: Pooling | None = Field(
-        None, description="how tokens become one vector; default: as the encoder's authors do"
-    )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto",
-        description="precision of convolutions and linear layers; auto: bfloat16 where processor or GPU compute in it, "
-        "float16 on older GPUs with tensor cores, else float32",
-    )
-
-    @field_validator("name")
-    @classmethod
-    def _standard_name(cls, name: str) -> str:
-        return encoder_name(name)
-
-    def settled(self, device: str) -> "EncoderConfig":
-        """Return the configuration with the precision that this device uses, which identifies the features."""
-        if self.precision != "auto":
-            return self
-        return self.model_copy(update={"precision": _fastest_precision(device)})
-
-
-def _fastest_precision(device: str) -> str:
-    """Return what the device computes fastest in; only GPUs from Volta on have tensor cores, for float16 at first."""
-    if computes_in_bfloat16(device):
-        return "bfloat16"
-    return "float16" if device == "cuda" and torch.cuda.get_device_capability() >= (7, 0) else "float32"
-
-
-def encoder_spec(name: str) -> EncoderSpec:
-    """Return the table's entry of an encoder, or one for any name that timm knows.
-
-    Raises:
-        InputError: an unknown name, with the nearest known one.
-    """
-    if known := find_encoder(name):
-        return ENCODERS[known]
-    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
-        return EncoderSpec(name)
-    if load_timm().is_model(name.split(".", maxsplit=1)[0]):
-        return EncoderSpec(name)
-    similar = similar_encoder(name)
-    guess = f'did you mean "{similar}"? ' if similar else ""
-    raise InputError(
-        f'encoder: unknown name "{name}": {guess}Encoders: {", ".join(ENCODERS)}; or the name of any timm model, or '
-        "hf-hub:OWNER/NAME of a model hub's repository in timm's format"
-    )
-
-
-def encoder_name(name: str) -> str:
-    """Return the name that identifies an encoder: the table's for all spellings, any other as it is."""
-    return find_encoder(name) or name
-
-
-def resolution_warning(name: str, *, mpp: float, tile_px: int) -> str | None:
-    """Return a warning if an encoder of the table is used at another resolution or tile size than it was trained at; else None.
-
-    Args:
-        name: of the encoder.
-        mpp: microns per pixel of the tiles.
-        tile_px: side of the tiles in pixels.
-    """
-    spec = ENCODERS.get(find_encoder(name) or "")
-    if spec is None:
-        return None
-    trained = " or ".join(f"{value:g}" for value in spec.mpp)
-    if spec.mpp and min(abs(math.log(mpp / value)) for value in spec.mpp) > math.log(TRAINED_RATIO):
-        return f"encoder {name} was trained on tiles at {trained} µm/px, but the tiles have {mpp:g} µm/px; set --mpp"
-    if spec.tile_px and abs(math.log(tile_px / spec.tile_px)) > math.log(TRAINED_RATIO):
-        return (
-            f"encoder {name} was trained on tiles of {spec.tile_px} px at {trained} µm/px, but the tiles have {tile_px} px; "
-            "set --tile-px"
-        )
-    return None
 
 
 class Encoder:

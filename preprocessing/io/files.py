@@ -1,5 +1,6 @@
 """Files that somebody else wrote: regular ones only, and none is read or unpacked without an end."""
 
+import difflib
 import stat
 from pathlib import Path
 
@@ -7,6 +8,9 @@ from preprocessing.io import unpacking
 from preprocessing.io.errors import InputError
 from preprocessing.io.file_types import file_type
 
+_BEGINNING = 512  # bytes, by which the encoding is judged
+_MOSTLY_ZERO = 0.9  # share of zeros among the upper bytes of UTF-16 in Latin letters
+_SIMILAR = 0.75  # ratio of common letters from which a name may be a typing error
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
 
@@ -26,6 +30,16 @@ def why_no_file(path: Path) -> str | None:
     return f"is {next((what for fits, what in KINDS if fits(mode)), 'a device')}, not a file"
 
 
+def similar_name(path: Path) -> str:
+    """Return `; did you mean NAME?` where a file or folder beside a path that does not exist has a similar name; else ""."""
+    try:
+        names = [] if path.exists() else [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=_SIMILAR)
+    return f"; did you mean {path.with_name(close[0])}?" if close else ""
+
+
 def file_above(folder: Path) -> Path | None:
     """The file in whose place the folder would need a folder; None where there is none."""
     return next((above for above in folder.parents if above.is_file()), None)
@@ -38,7 +52,7 @@ def read_bytes(path: Path) -> bytes:
         InputError: not a file, unreadable, or larger than any table.
     """
     if problem := why_no_file(path):
-        raise InputError(f"{path}: cannot be read: it {problem}")
+        raise InputError(f"{path}: cannot be read: it {problem}{similar_name(path)}")
     try:
         too_large = path.stat().st_size > unpacking.MAX_BYTES
         data = b"" if too_large else path.read_bytes()
@@ -50,7 +64,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path, *, as_table: bool = True) -> str:
-    """Return the text of a file in UTF-8, or in UTF-16 with a byte order mark; lines end with a line feed.
+    """Return the text of a file in UTF-8, or in UTF-16 with or without a byte order mark; lines end with a line feed.
 
     Invisible characters (a byte order mark in the middle, a zero-width blank) are removed.
 
@@ -68,7 +82,7 @@ def decode(path: Path, data: bytes, *, as_table: bool = True) -> str:
     """Return the text of a file's content; see `read_text`."""
     if as_table and (found := file_type(data[:512])):
         raise InputError(f"{path}: is {found.name}; {found.remedy.replace('FILE', str(path))}")
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = _encoding(data)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -82,6 +96,17 @@ def decode(path: Path, data: bytes, *, as_table: bool = True) -> str:
     for sign, instead in (("\r\n", "\n"), ("\r", "\n"), ("\ufeff", ""), ("\u200b", "")):
         text = text.replace(sign, instead)
     return text
+
+
+def _encoding(data: bytes) -> str:
+    """UTF-16 by its byte order mark, or where every other byte of the beginning is zero and no byte between is; else UTF-8."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    even, odd = data[:_BEGINNING:2], data[1:_BEGINNING:2]
+    for encoding, signs, zeros in (("utf-16-le", even, odd), ("utf-16-be", odd, even)):
+        if len(zeros) > 1 and 0 not in signs and zeros.count(0) > _MOSTLY_ZERO * len(zeros):
+            return encoding
+    return "utf-8-sig"
 
 
 def _place(before: str) -> str:

@@ -23,15 +23,21 @@ log = logging.getLogger(__name__)
 ASTROCYTOMA = "Astrocytoma, IDH-mutant"
 OLIGODENDROGLIOMA = "Oligodendroglioma, IDH-mutant, 1p/19q-codeleted"
 GLIOBLASTOMA = "Glioblastoma, IDH-wildtype"
+SUBTYPES = ("IDHwt", "IDHmut-codel", "IDHmut-non-codel")  # as TCGA writes them
 
 # Columns by plain name; a name holds for itself and with "_status" behind. A bare symbol is expression, and not here.
-_IDH = ("idh", "idh_mut", "idh_mutation", "idh_mutant", "idh1_idh2", "idh1_2_mut", "idh1_2_mutation")
+_IDH, _CODELETION = ("idh",), ("codel",)  # in every spelling of `_MARKERS`
 _IDH1 = ("idh1_mut", "idh1_mutation")
 _IDH2 = ("idh2_mut", "idh2_mutation")
-_CODELETION = (
-    *("codel", "codeletion", "1p19q", "1p_19q", "codel_1p19q", "codel_1p_19q", "1p19q_codel", "1p_19q_codel"),
-    *("1p19q_codeletion", "1p_19q_codeletion", "x1p19q_codeletion", "x1p_19q_codeletion"),
+_MARKERS = (
+    (
+        re.compile(r"idh(1_?(2|(and|or)?_?idh_?2))?(_(r132|r172)\w*)?(_(mut|mutation|mutant|mutated))?"),
+        "idh",
+    ),
+    (re.compile(r"(loss_of_)?x?1p_?(x?(and_)?)?19q(_(loss|(co_?)?del(eted|etion)?))?"), "codel"),
+    (re.compile(r"co_?del(eted|etion)?(_(of_)?x?1p_?(and_)?19q)?"), "codel"),
 )
+_FILLER = re.compile(r"^((tcga|paper|cgga|molecular|who)_)+|(_(status|state|maf|wgs|wes|tcga|ihc|ngs|fish))+$")
 _SUBTYPE = ("idh_codel_subtype", "subtype", "subtype_ceccarelli", "original_subtype")
 _TERT = (
     "tert_mut",
@@ -70,7 +76,7 @@ _UNKNOWN = {
 }
 _YES = {
     *("1", "true", "yes", "y", "positive", "pos", "present"),
-    *("mutant", "mutated", "mut", "mutation", "codel", "codeleted"),
+    *("mutant", "mutated", "mut", "mutation", "codel", "codeleted", "codeletion"),
     *("amplified", "amplification", "amp", "deleted", "deletion", "homdel", "gain", "loss", "gainchr7losschr10"),
 }
 _NO = {
@@ -89,7 +95,7 @@ _NO = {
         "noncodel",
         "noncodeleted",
     ),
-    *("notcodeleted", "intact", "notamplified", "notdeleted", "neutral", "nocombinedcna"),
+    *("notcodeleted", "noncodeletion", "retained", "intact", "notamplified", "notdeleted", "neutral", "nocombinedcna"),
 }
 
 
@@ -127,8 +133,9 @@ def who2021(
         source: name of the file in messages.
 
     Returns:
-        who2021_diagnosis (string, missing where undetermined), who2021_grade (Int64), who2021_rule (string), indexed as
-        the frame; with `predicted` also who2021_predicted (string): the markers that are predicted, separated by `;`.
+        who2021_diagnosis (string, missing where undetermined), who2021_grade (Int64), who2021_rule (string), who2021_subtype
+        (string, one of `SUBTYPES`: by IDH and 1p/19q alone), indexed as the frame; with `predicted` also who2021_predicted
+        (string): the markers that are predicted, separated by `;`.
 
     A value that is not understood is warned of and counts as not known: a marker must not stop a run that may not need it.
     """
@@ -158,7 +165,23 @@ def _decided(frame: pd.DataFrame, columns: dict[str, pd.Series]) -> pd.DataFrame
         decided.append(_diagnose(markers))
     names = ("who2021_diagnosis", "who2021_grade", "who2021_rule")
     table = pd.DataFrame(decided, columns=list(names), index=frame.index)
-    return table.astype({"who2021_diagnosis": "string", "who2021_grade": "Int64", "who2021_rule": "string"})
+    table = table.astype({"who2021_diagnosis": "string", "who2021_grade": "Int64", "who2021_rule": "string"})
+    return table.assign(who2021_subtype=_subtype(columns["idh"], columns["codeleted"]))
+
+
+def _subtype(idh: pd.Series, codeleted: pd.Series) -> pd.Series:
+    """One of `SUBTYPES`; missing where IDH is not known, or 1p/19q of an IDH-mutant tumour."""
+    wildtype, codel, non_codel = (flags.fillna(False) for flags in (~idh, idh & codeleted, idh & ~codeleted))
+    found = pd.Series(pd.NA, index=idh.index, dtype="string")
+    for name, flags in zip(SUBTYPES, (wildtype, codel, non_codel), strict=True):
+        found = found.mask(flags.astype(bool), name)
+    return found
+
+
+def subtype_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of IDH status and of 1p/19q codeletion, in their order."""
+    markers = {*_IDH, *_IDH1, *_IDH2, *_CODELETION}
+    return [column for column in frame.columns if _marker(column) in markers and frame[column].notna().any()]
 
 
 def _diagnose(m: _Markers) -> tuple[str | None, int | None, str]:
@@ -238,10 +261,9 @@ def _read(
     frame: pd.DataFrame, names: Iterable[str], read: Callable[[str], object], source: str, *, dtype: str = "boolean"
 ) -> pd.Series:
     """The first value that any column of these names has; of flags, True if any column is True."""
-    wanted = {name + end for name in names for end in ("", "_status")}
     found = pd.Series(pd.NA, index=frame.index, dtype=dtype)
     for column in frame.columns:
-        if plain_name(column) not in wanted:
+        if _marker(column) not in set(names):
             continue
         values: list[object] = []
         strange: list[str] = []
@@ -263,14 +285,22 @@ def _read(
     return found
 
 
+def _marker(column: str) -> str:
+    """The plain name of a column without its filler; one name for all spellings of IDH status, and of 1p/19q codeletion."""
+    name = plain_name(column)
+    short = _FILLER.sub("", name)
+    return next((marker for spelling, marker in _MARKERS if spelling.fullmatch(short)), short or name)
+
+
 def _either(a: pd.Series, b: pd.Series) -> pd.Series:
     """True where either is True; False where at least one is False and the other is not True."""
     return (a | b).fillna(a).fillna(b)
 
 
 def _flag(text: str) -> bool | None:
-    word = re.sub(r"[^a-z0-9]", "", re.sub(r"\.0$", "", text.lower()))
-    word = re.sub(r"^idh[12]?(?=[a-z])", "", word)  # IDH-mutant, IDH1 R132H
+    text = re.sub(r"\s*\([^()]*\)$", "", text.lower())  # WT (maf): by which assay
+    word = re.sub(r"[^a-z0-9]", "", re.sub(r"\.0$", "", text))
+    word = re.sub(r"^idh[12]?(?=[a-z])|1p19q", "", word)  # IDH-mutant, IDH1 R132H, 1p/19q-codeleted
     if word in _YES or re.match(r"p?r1(32|72|40)|c(228|250)t", word):  # of IDH1 and IDH2; of TERT's promoter
         return True
     return False if word in _NO else None

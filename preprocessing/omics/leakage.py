@@ -5,12 +5,14 @@ Only mutations, copy numbers and chromosome arms define a diagnosis; the express
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from preprocessing.case_tables.gene_names import feature_kind, is_gene_name
+from preprocessing.omics.matrix import OmicsMatrix
 
 _MUTATIONS = {
     "IDH1": "IDH mutation defines the subtype",
@@ -95,45 +97,102 @@ def label_followers(
         labels: of the same cases: a time with a column `event` (True: it happened), a number, or classes, in the first column.
         keep: features that are used whatever they follow.
     """
-    label = labels.iloc[:, 0]
-    if pd.api.types.is_float_dtype(label):
-        is_time = "event" in labels
-        happened = labels["event"].astype(bool).to_numpy() if is_time else np.ones(len(label), dtype=bool)
-        if happened.sum() < MIN_CASES:
-            return {}
-        strength = _rank_correlations(values[happened], label[happened].to_numpy(float))
-        limits = (LARGEST_RHO, DOUBTED_RHO) if is_time else (LARGEST_COPY, DOUBTED_COPY)
-        measure = f"rank correlation with the {'time of events' if is_time else 'label'}"
-    else:
-        strength = np.max([np.zeros(len(features)), *_class_aucs(values, label)], axis=0)
-        limits, measure = (LARGEST_AUC, DOUBTED_AUC), "AUC for one class"
     found = {}
-    for position in np.flatnonzero(strength > limits[1]).tolist():
+    strength = _strength(values, features, labels)
+    for position in np.flatnonzero(strength.values > strength.doubted).tolist():
         name = features[position]
-        if name not in keep and strength[position] > limits[0 if is_gene_name(name) else 1]:
-            found[name] = f"{measure} {strength[position]:.3f}, more than genes reach; omics.keep keeps it"
+        limit = strength.largest if is_gene_name(name) else strength.doubted
+        if name not in keep and strength.values[position] > limit:
+            found[name] = f"{strength.describe(position)}, more than genes reach; omics.keep keeps it"
     return found
+
+
+def following_covariates(matrix: OmicsMatrix, labels: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the covariates that follow a label beyond any measurement, and those that do so doubtfully, each with the reason.
+
+    Args:
+        matrix: covariates of the labelled cases; a column of text is there with a feature for each of its values.
+        labels: as for `label_followers`.
+    """
+    strength = _strength(matrix.values, matrix.features, labels)
+    beyond: dict[str, str] = {}
+    doubtful: dict[str, str] = {}
+    for position in np.flatnonzero(strength.values > strength.doubted).tolist():
+        found = beyond if strength.values[position] > strength.largest else doubtful
+        found.setdefault(matrix.features[position].split("=", 1)[0], strength.describe(position))
+    return beyond, {name: reason for name, reason in doubtful.items() if name not in beyond}
+
+
+@dataclass(frozen=True)
+class _Strength:
+    """How closely each feature follows a label, by which measure, and what genes reach at most.
+
+    Attributes:
+        values: (features), 0 where nothing can be said.
+        measure: its name.
+        largest: more than any gene reaches.
+        doubted: more than what has no gene's name may reach.
+    """
+
+    values: Float[np.ndarray, " g"]
+    measure: str
+    largest: float
+    doubted: float
+
+    def describe(self, position: int) -> str:
+        return f"{self.measure} {self.values[position]:.3f}"
+
+
+def _strength(values: Float[np.ndarray, "n g"], features: Sequence[str], labels: pd.DataFrame) -> _Strength:
+    """The strength of each feature; of one that is no gene and has missing values, in the cases that have one."""
+    all_cases = _strength_of_complete(values, labels)
+    gaps = np.isnan(values)
+    for position in np.flatnonzero(gaps.any(axis=0)).tolist():
+        known = ~gaps[:, position]
+        if known.any() and not is_gene_name(features[position]):
+            one = _strength_of_complete(values[known, position : position + 1], labels[known])
+            all_cases.values[position] = one.values[0]
+    return all_cases
+
+
+def _strength_of_complete(values: Float[np.ndarray, "n g"], labels: pd.DataFrame) -> _Strength:
+    label, nothing = labels.iloc[:, 0], np.zeros(values.shape[1])
+    if not pd.api.types.is_float_dtype(label):
+        return _Strength(
+            np.max([nothing, *_class_aucs(values, label)], axis=0), "AUC for one class", LARGEST_AUC, DOUBTED_AUC
+        )
+    is_time = "event" in labels
+    happened = labels["event"].astype(bool).to_numpy() if is_time else np.ones(len(label), dtype=bool)
+    limits = (LARGEST_RHO, DOUBTED_RHO) if is_time else (LARGEST_COPY, DOUBTED_COPY)
+    measure = f"rank correlation with the {'time of events' if is_time else 'label'}"
+    if happened.sum() < MIN_CASES:
+        return _Strength(nothing, measure, *limits)
+    return _Strength(_rank_correlations(values[happened], label[happened].to_numpy(float)), measure, *limits)
 
 
 def _rank_correlations(values: Float[np.ndarray, "n g"], time: Float[np.ndarray, " n"]) -> Float[np.ndarray, " g"]:
     """|Spearman's rho| of each feature, 0 where it is constant, has missing values, or is within chance among so many."""
-    from scipy.stats import norm, rankdata
+    from scipy.special import ndtri  # scipy.stats takes long to import
 
-    ranks = rankdata(values, axis=0, nan_policy="propagate")
+    ranks = _ranks(values)
     ranks = ranks - ranks.mean(axis=0)
-    target = rankdata(time) - (len(time) + 1) / 2
+    target = _ranks(time[:, None])[:, 0] - (len(time) + 1) / 2
     scale = np.sqrt((ranks**2).sum(axis=0) * (target**2).sum())
     with np.errstate(invalid="ignore", divide="ignore"):
         rho = np.nan_to_num(np.abs(target @ ranks) / scale)
-    chance = np.tanh(norm.isf(0.005 / values.shape[1]) * 1.03 / np.sqrt(len(time) - 3))  # Fisher's z
+    chance = np.tanh(-ndtri(0.005 / values.shape[1]) * 1.03 / np.sqrt(len(time) - 3))  # Fisher's z
     return np.where(rho > chance, rho, 0.0)
+
+
+def _ranks(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
+    """Ranks within each column from 1, ties share their mean; all NaN in a column with missing values."""
+    ranks = pd.DataFrame(values).rank().to_numpy()
+    return np.where(np.isnan(ranks).any(axis=0), np.nan, ranks)
 
 
 def _class_aucs(values: Float[np.ndarray, "n g"], label: pd.Series) -> Iterator[Float[np.ndarray, " g"]]:
     """AUC of each feature for each class against the rest, at least 0.5; 0 where it has missing values."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(values, axis=0, nan_policy="propagate")
+    ranks = _ranks(values)
     for name in label.unique():
         members = (label == name).to_numpy(dtype=bool)
         n, rest = int(members.sum()), int((~members).sum())

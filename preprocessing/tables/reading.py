@@ -17,6 +17,7 @@ from preprocessing.io.files import decode, read_bytes
 from preprocessing.io.unpacking import ZIP
 from preprocessing.tables.containers import split_sheet, workbook_rows
 from preprocessing.tables.layouts import csv_text, footnotes, header_start, with_decimal_points, without_gct_head
+from preprocessing.tables.repeated_samples import ValueColumns, may_repeat_samples, value_columns
 
 
 def names_in(text: str) -> tuple[str, ...]:
@@ -79,6 +80,8 @@ def parse_table(path: Path, whole: str, *, as_text: bool = False) -> pd.DataFram
     """Return the columns of a text; see `read_table`. `path` names the file in messages."""
     names, sep, body = _header(path, without_gct_head(whole))
     lines = _check_fields(path, body, sep, names, first_line=_first_line(whole, body))
+    if (chosen := _chosen_columns(path, names, sep, body)) is not None:
+        return _parse_chosen(path, names, sep, body, lines, chosen)
     text = set(range(len(names))) if as_text else _text_positions(names, sep, body)
     frame = _read_large(names, sep, body, text) if (len(body) > LARGE or len(names) > WIDE) and not as_text else None
     if frame is None:
@@ -87,6 +90,30 @@ def parse_table(path: Path, whole: str, *, as_text: bool = False) -> pd.DataFram
         frame[position] = frame[position].map(_cell).astype(object)
     frame.index = pd.Index(lines)  # in place: a large table is not copied
     return _named(path, frame, names) if as_text else _tidied(path, frame, names, sep, text)
+
+
+def _chosen_columns(path: Path, names: list[str], sep: str, body: bytes) -> ValueColumns | None:
+    """The columns of values where each sample has several columns, and the row below the header names them."""
+    if not may_repeat_samples(names):
+        return None
+    return value_columns(path, names, next(_rows(body, sep)))
+
+
+def _parse_chosen(
+    path: Path, names: list[str], sep: str, body: bytes, lines: list[int], chosen: ValueColumns
+) -> pd.DataFrame:
+    """The columns of values only, as numbers; the row below the header, which names the measures, is left out."""
+    frame = pd.read_csv(
+        io.BytesIO(body[body.index(b"\n") + 1 :]), sep=sep, header=None, names=range(len(names)), index_col=False,
+        usecols=chosen.positions, dtype={0: str}, skipinitialspace=True, keep_default_na=False, na_values=_SPELT, low_memory=False,
+        float_precision="round_trip",
+    )  # fmt: skip
+    for position in [i for i in frame.columns if frame[i].dtype.kind == "O"]:
+        frame[position] = frame[position].map(_cell).astype(object)
+    frame.index = pd.Index(lines[1:])
+    frame.columns = pd.Index([chosen.ids.get(position, names[position]) for position in chosen.positions])
+    frame.attrs["remarks"] = [chosen.describe()]
+    return frame
 
 
 def _tidied(path: Path, frame: pd.DataFrame, names: list[str], sep: str, text: set[int]) -> pd.DataFrame:

@@ -151,7 +151,7 @@ def linear(folder: Path) -> None:
     from pipeline.cluster.threads import limit_threads
     from pipeline.slides.feature_recipe import FeatureRecipe
     from pipeline.slides.stages import SlidePart, embed, tile
-    from preprocessing.encoders.encoder import EncoderConfig
+    from preprocessing.encoders.config import EncoderConfig
     from preprocessing.slides.probing import probe_slide
     from preprocessing.slides.slide import SlideFile
     from preprocessing.tiling.tiles import TileConfig

@@ -110,7 +110,7 @@ def import_file(
     """
     from dataclasses import asdict
 
-    from preprocessing.encoders.encoder import encoder_name
+    from preprocessing.encoders.config import encoder_name
     from preprocessing.features.keys import imported_key
     from preprocessing.formats.h5 import read_h5
     from preprocessing.io.errors import InputError

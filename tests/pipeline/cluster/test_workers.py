@@ -35,6 +35,21 @@ def test_dask_does_not_write_to_the_terminal_by_itself(monkeypatch, name):
 
 
 class TestDevice:
+    @pytest.fixture(autouse=True)
+    def device_files(self, monkeypatch, tmp_path):
+        (tmp_path / "nvidia0").touch()
+        monkeypatch.setattr("pipeline.cluster.gpus.DEVICES", tmp_path)
+        return tmp_path
+
+    def test_without_a_driver_torch_is_not_imported_to_find_that_out(self, monkeypatch, device_files):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        assert choose_device("auto") == "cuda"
+        (device_files / "nvidia0").unlink()
+        monkeypatch.setitem(sys.modules, "torch", None)
+        assert choose_device("auto") == "cpu"
+        with pytest.raises(ModuleNotFoundError):
+            choose_device("cuda")
+
     @pytest.mark.parametrize(
         ("wanted", "there", "chosen"),
         [("cpu", True, "cpu"), ("auto", True, "cuda"), ("auto", False, "cpu"), ("cuda", True, "cuda")],
@@ -121,6 +136,7 @@ class TestOnCores:
             assert cores is workers
 
     def test_beside_gpu_workers_there_are_others_for_the_cores(self, monkeypatch):
+        monkeypatch.setattr("pipeline.cluster.workers.may_have_gpu", lambda: True)
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
         with Workers(1, "auto") as workers, workers.for_cpu() as cores:
             assert (workers.device, cores.device, cores.count) == ("cuda", "cpu", None)

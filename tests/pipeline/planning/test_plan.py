@@ -86,7 +86,9 @@ def test_covariates_that_are_the_label_or_define_it_are_left_out():
     assert plans["survival"].covariates == ("age", "grade", "subtype")
     assert plans["grade"].covariates == ("age",)  # whether a case died is known too late
     assert plans["subtype"].covariates == ("age",)
-    assert any("covariates grade, subtype, event are left out" in text for text in plans["grade"].warnings)
+    (warning,) = (text for text in plans["grade"].warnings if "covariates left out" in text)
+    assert warning.startswith("task grade: covariates left out: grade (it is, defines or follows the label); subtype (")
+    assert warning.endswith("--allow-defining-features keeps them")
 
 
 def test_columns_of_the_follow_up_and_of_defining_markers_are_no_covariates():

@@ -4,8 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold
 
-from pipeline.planning.splits import Fold, make_folds, read_folds, write_folds
+from pipeline.planning.splits import Fold, make_cohort_folds, make_folds, read_folds, write_folds
 from preprocessing.io.errors import InputError
 
 
@@ -31,6 +34,23 @@ def test_folds_are_disjoint_and_test_every_case_once(n_folds, seed):
         assert {*fold.train, *fold.test} == set(own.index)
         assert list(fold.train) == sorted(fold.train)
         assert fold.validation == ()
+
+
+@given(
+    labels=st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=8, max_size=60),
+    n_folds=st.integers(2, 7),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_folds_are_those_of_scikit_learn(labels, n_folds, seed):
+    own = pd.Series(labels, index=[f"case-{i:03d}" for i in range(len(labels))])
+    counts = own.value_counts()
+    thin = own.isin(counts.index[counts < n_folds])
+    joined = own.where(~thin, "joined") if (counts >= n_folds).any() else pd.Series("one", own.index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the thin stratum
+        expected = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(own.index, joined)
+        tested = [tuple(own.index[rows]) for _, rows in expected]
+    assert [fold.test for fold in make_folds(own, n_folds=n_folds, seed=seed)] == tested
 
 
 def test_folds_hold_the_same_share_of_each_stratum():
@@ -158,3 +178,27 @@ def test_flags_in_the_place_of_ids_are_refused(tmp_path, flags):
     (tmp_path / "splits_0.csv").write_text(f",train,val\nA,{flags}\nB,{flags}\n")
     with pytest.raises(InputError, match=r"splits_0.csv: column train holds .* where case ids should be; list the ids"):
         read_folds(tmp_path, ["A", "B"])
+
+
+def cohorts(**counts):
+    return strata(**counts).rename("cohort")
+
+
+def test_each_of_three_cohorts_is_left_out_once():
+    folds = make_cohort_folds(cohorts(a=4, b=3, c=2), pairs=False)
+    assert [len(fold.test) for fold in folds] == [4, 3, 2]
+    assert [len(fold.train) for fold in folds] == [5, 6, 7]
+    assert all(not set(fold.train) & set(fold.test) for fold in folds)
+
+
+def test_pairs_of_cohorts_train_on_one_and_test_on_another():
+    own = cohorts(a=4, b=3, c=2)
+    folds = make_cohort_folds(own, pairs=True)
+    found = {("".join(set(own[list(fold.train)])), "".join(set(own[list(fold.test)]))) for fold in folds}
+    assert found == {("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b")}
+    assert [fold.number for fold in folds] == list(range(6))
+
+
+def test_a_single_cohort_cannot_be_left_out():
+    with pytest.raises(InputError, match=r"all cases with a label are of cohort a"):
+        make_cohort_folds(cohorts(a=4), pairs=False)

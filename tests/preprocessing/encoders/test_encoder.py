@@ -438,7 +438,7 @@ class TestWeightFile:
 
 class TestNames:
     def test_an_unknown_one_is_refused_with_the_nearest(self):
-        with pytest.raises(InputError, match='unknown name "efficientnet-lite": did you mean "efficientnet-lite0"'):
+        with pytest.raises(InputError, match='unknown encoder "efficientnet-lite": did you mean "efficientnet-lite0"'):
             encoder_spec("efficientnet-lite")
 
     def test_timm_names_with_and_without_tags_are_known(self):
@@ -512,10 +512,9 @@ def test_an_encoder_is_loaded_once(tiny_vit):
 
 
 class TestPrecision:
-    @pytest.mark.parametrize(("avx512", "amx", "expected"), [(0, 0, "float32"), (1, 0, "bfloat16"), (0, 1, "bfloat16")])
-    def test_is_short_where_the_processor_computes_in_it(self, monkeypatch, avx512, amx, expected):
-        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512)
-        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    @pytest.mark.parametrize(("there", "expected"), [(False, "float32"), (True, "bfloat16")])
+    def test_is_short_where_the_processor_computes_in_it(self, monkeypatch, there, expected):
+        monkeypatch.setattr("preprocessing.encoders.config.cpu_computes_in_bfloat16", lambda: there)
         assert EncoderConfig().settled("cpu") == EncoderConfig(precision=expected)
 
     @pytest.mark.parametrize(

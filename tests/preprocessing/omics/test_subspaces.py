@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.subspace import SUBSPACES
+from models.configs import SUBSPACES
 from preprocessing.io.errors import InputError
 from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.omics.matrix import OmicsMatrix

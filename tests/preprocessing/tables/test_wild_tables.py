@@ -267,9 +267,14 @@ def test_text_of_another_encoding_is_refused_with_the_place(folder, encoding):
     refused(path, "is not UTF-8 text (row 6, column 1", "save it as text in UTF-8")
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
-def test_wide_text_without_a_mark_is_refused(folder, encoding):
-    refused(write(folder / "genes.csv", plain_rows(), Style(encoding=encoding)), "row 1", "UTF-8")
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_read(folder, encoding):
+    plain, wide = (write(folder / name, plain_rows(), Style(encoding=name)) for name in ("utf-8", encoding))
+    pd.testing.assert_frame_equal(read_genes(wide).values, read_genes(plain).values)
+
+
+def test_utf_32_is_refused(folder):
+    refused(write(folder / "genes.csv", plain_rows(), Style(encoding="utf-32")), "row 1", "UTF-8")
 
 
 def test_a_zero_byte_is_refused_with_the_place(folder):

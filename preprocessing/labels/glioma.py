@@ -1,0 +1,40 @@
+"""Labels of gliomas that follow from molecular markers: the WHO 2021 diagnosis, and the subtype where no column has it."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from preprocessing.io.errors import some
+from preprocessing.labels.recognition import Labels
+from preprocessing.labels.who2021 import subtype_columns, who2021
+
+
+def with_who2021(labels: Labels, annotations: pd.DataFrame, *, source: str) -> Labels:
+    """Return the labels with diagnosis and rule, where the columns have the markers, and with the subtype if it was absent.
+
+    Args:
+        labels: as recognised among the columns.
+        annotations: the columns, one row per case.
+        source: name of the file in messages.
+    """
+    decided = who2021(annotations, source=source)
+    frame = labels.frame
+    if decided["who2021_diagnosis"].notna().any():
+        known = decided[["who2021_diagnosis", "who2021_rule"]].rename(columns={"who2021_diagnosis": "diagnosis"})
+        labels = replace(labels, frame=frame.join(known))
+    has_mutants = decided["who2021_subtype"].str.startswith("IDHmut").any()
+    return _with_subtype(labels, annotations, decided) if has_mutants and "subtype" not in frame else labels
+
+
+def _with_subtype(labels: Labels, annotations: pd.DataFrame, decided: pd.DataFrame) -> Labels:
+    """The labels with the subtype by IDH status and 1p/19q codeletion, and a note on the rule with the number of cases."""
+    subtype = decided["who2021_subtype"]
+    counts = ", ".join(f"{name} {n}" for name, n in subtype.value_counts().items())
+    undecided = f"; undetermined in {subtype.isna().sum()} cases" if subtype.isna().any() else ""
+    note = (
+        f"subtype: no such column; derived from {some(subtype_columns(annotations))} by the rule of WHO 2021 (IDH-wildtype; "
+        f"IDH-mutant with and without 1p/19q codeletion): {counts}{undecided}"
+    )
+    reasons = decided["who2021_rule"].where(decided["who2021_rule"].str.startswith("undetermined"), "no subtype")
+    gaps = labels.gaps.assign(subtype=reasons.mask(subtype.notna()))
+    return replace(labels, frame=labels.frame.assign(subtype=subtype), gaps=gaps, notes=[*labels.notes, note])
