@@ -15,7 +15,7 @@ from workflows.commands import COMMANDS
 
 _DASHES = ("–", "—", "−")  # what word processors make of the hyphens of an option
 _TABLES = (".csv", ".tsv", ".txt")
-USAGE = "run_pipeline SLIDES GENES [options]"
+USAGE = "run_pipeline SLIDES GENES [options]\n       run_pipeline --cohort NAME=SLIDES,GENES --cohort … [options]"
 FURTHER = "\n".join(f"  run_pipeline {name:<8}{text}" for name, (_, text) in COMMANDS.items())
 EPILOG = f"""\
 examples:
@@ -41,12 +41,14 @@ class Arguments:
 
     Attributes:
         flags: values by dotted key of the configuration.
+        options: the option of each of these keys, for messages.
         file: configuration file of `--config`.
         sets: texts of `--set`.
         verbose: whether each slide is logged in the terminal.
     """
 
     flags: dict[str, Any]
+    options: dict[str, str]
     file: Path | None
     sets: list[str]
     verbose: bool
@@ -80,7 +82,9 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     values = vars(parsed)
     values |= _inputs(parser, values.pop("inputs", []))
     file, sets, verbose = values.pop("config", None), values.pop("set", []), values.pop("verbose", False)
-    return Arguments(values, file, sets, verbose)
+    options = {"slides": "SLIDES", "genes": "GENES"}
+    options |= {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+    return Arguments(values, options, file, sets, verbose)
 
 
 def _similar_command(word: str) -> str | None:
@@ -110,12 +114,32 @@ def _unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
     """The message about unknown options, with the nearest known ones."""
     known = [option for action in parser._actions for option in action.option_strings]
     described = []
-    for word in [word for word in words if word.startswith(("-", *_DASHES))] or words[:1]:  # others are values of those
+    options = [word for word in words if word.startswith(("-", *_DASHES)) and not word.lstrip("-").isdecimal()]
+    for word in options or words[:1]:  # others are values of those
         name = word.partition("=")[0].lstrip("".join(_DASHES))
         name = name if name.startswith("--") else f"--{name.lstrip('-')}" if len(name) > 2 else name
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-        described.append(f"unknown option {name}" + (f"; did you mean {close[0]}?" if close else ""))
+        close = _option_of_key(parser, name) or _nearest_option(name, known)
+        described.append(f"unknown option {name}" + (f"; did you mean {close}?" if close else ""))
     return "; ".join(described) + " (--help lists all options)"
+
+
+def _option_of_key(parser: argparse.ArgumentParser, name: str) -> str | None:
+    """How to give a key of the configuration that was given as an option; None for what is no key."""
+    from pipeline.config.schema import Config
+
+    key = name.lstrip("-").replace("-", "_")
+    for action in parser._actions:
+        if action.dest == key and action.option_strings:
+            return action.option_strings[0]
+    return f"--set {key}=VALUE" if key in Config.model_fields else None
+
+
+def _nearest_option(name: str, known: Sequence[str]) -> str | None:
+    """The shortest option with all words of the name (--masks: --tissue-masks), else one in a similar spelling, if any."""
+    words = set(name.strip("-").split("-"))
+    containing = [option for option in known if words <= set(option.strip("-").split("-"))]
+    close = sorted(containing, key=len) or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return next(iter(close), None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,6 +171,13 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="SLIDES GENES",
         help="SLIDES: folder (searched recursively), slides, or a manifest CSV with slide_id, path, case_id and mpp; none: "
         "genes only. GENES: CSV or TSV, optionally .gz: cases or samples × genes, or genes × samples; none: slides only",
+    )
+    add(
+        "--cohort",
+        dest="cohorts",
+        action="append",
+        metavar="NAME=SLIDES,GENES[,CLINICAL]",
+        help="two or more times, in place of SLIDES and GENES: cohorts that are pooled; --split-by cohort leaves one out",
     )
     add("--version", action="version", version=f"run_pipeline {version('umeml-pipeline')}", help="print the version")
 
@@ -311,7 +342,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--split-by",
         metavar="SCHEME",
         help="case (default); site: tissue source sites are kept in one fold; or a column, such as scanner, whose values are; "
-        "case,site: both schemes",
+        "case,site: both schemes; of several cohorts, cohort leaves each out once, cohort-pairs trains on each one alone",
     )
     add(
         "--site-column",
@@ -362,7 +393,7 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("configuration").add_argument
     presets = "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
     add("--preset", metavar="NAMES", help=f"named groups of settings, overridden by all other options; {presets}")
-    add("--config", type=Path, metavar="FILE", help="YAML file with any keys of the configuration; options override it")
+    add("--config", metavar="FILE", help="YAML file with any keys of the configuration; options override it")
     add(
         "--set",
         action="append",

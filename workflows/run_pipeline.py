@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.cluster.mapping import Outcome
     from pipeline.cluster.workers import Workers
+    from pipeline.config.cohorts import CohortInput
     from pipeline.config.paths import Paths
     from pipeline.config.schema import Config
     from pipeline.inference.trained import Predictor
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.slides.feature_recipe import FeatureRecipe
     from pipeline.tasks import Task
     from preprocessing.cohort import Cohort
+    from preprocessing.slides.discovery import SlideSource
 
 log = logging.getLogger("run_pipeline")
 ALL_GOOD, RUN_FAILED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeline.cluster.workers import Workers
         from pipeline.config.loading import load_config
 
-        config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
+        config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets, options=arguments.options)
         select_gpus(config.gpus, device=config.device)  # before anything uses CUDA
         limit = 60 * config.slide_minutes
         slurm = config.slurm if config.cluster == "slurm" else None
@@ -168,6 +170,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     check_cohort(config, predictors, cohort)
     if config.until == "train":
         require_cases(config.explain, cohort.used_cases())
+    config = with_batch(config, cohort)
     if cohort.precomputed:
         config = config.model_copy(update={"tiles": cohort.precomputed.tiles})
     show_cohort(cohort)  # before the plans: how tables were read explains what is wrong with them
@@ -191,6 +194,24 @@ def load_predictors(config: "Config") -> tuple["Config", list["Predictor"]]:
 
     predictors = load_trained(config.trained, config.task)
     return with_recipe(config, predictors), predictors
+
+
+def with_batch(config: "Config", cohort: "Cohort") -> "Config":
+    """Return the configuration with `omics.batch` settled: whether genes of several cohorts are brought to one scale."""
+    from preprocessing.cohort import cohorts_by_case
+    from preprocessing.omics.batch import scales_differ
+
+    if not config.cohorts or config.omics.batch != "auto":
+        return config
+    reason = scales_differ(cohort.omics, cohorts_by_case(cohort.labels)) if cohort.omics.case_ids else ""
+    if reason:
+        log.info(
+            "genes of the cohorts are on different scales (%s), and brought to one (omics.batch: per-cohort)", reason
+        )
+    else:
+        log.info("genes of the cohorts are on one scale, and stay as they are (omics.batch: none)")
+    omics = config.omics.model_copy(update={"batch": "per-cohort" if reason else "none"})
+    return config.model_copy(update={"omics": omics})
 
 
 def require_usable_encoder(inputs: CheckedInputs) -> None:
@@ -247,17 +268,16 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
 
 
 def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Sequence[str] = ()) -> "Cohort":
-    """Read slides, with paths as the workers see them, and tables.
+    """Read slides, with paths as the workers see them, and tables; several cohorts are pooled.
 
     Args:
         config: the run's.
         paths: the paths that workers use.
         trained: whether the run predicts with trained models, which may start with slides that have no genes yet.
     """
-    from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort
+    from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort, pool_cohorts
     from preprocessing.features.store import FeatureStore
 
-    files = CohortFiles(paths.slides, config.genes, config.clinical, config.further_tables)
     options = CohortOptions(
         cases=config.cases,
         slides=config.slide_options(masks=paths.masks),
@@ -265,7 +285,15 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Se
         features=frozenset(features),
         must_share=not trained,
     )
-    return load_cohort(files, options, store=FeatureStore(paths.store), isolated=config.workers != 0)
+
+    def load(slides: "SlideSource | None", inputs: "Config | CohortInput") -> "Cohort":
+        files = CohortFiles(slides, inputs.genes, inputs.clinical, inputs.further_tables)
+        return load_cohort(files, options, store=FeatureStore(paths.store), isolated=config.workers != 0)
+
+    if not config.cohorts:
+        return load(paths.slides, config)
+    cohorts = {name: load(paths.cohorts[name], one) for name, one in config.cohorts.items()}
+    return pool_cohorts(cohorts, cases=config.cases)
 
 
 def write_ledgers(
@@ -306,7 +334,13 @@ def plan(
             raise InputError(
                 f"--gene-sets {config.gene_sets}: the run has no genes; give a gene table, or leave --gene-sets out"
             )
-        match_sets(sets, omics.features, omics.kinds, table=str(config.genes), empty=config.omics.empty_sets)
+        match_sets(
+            sets,
+            omics.features,
+            omics.kinds,
+            table=str(config.genes or "the gene tables"),
+            empty=config.omics.empty_sets,
+        )
     if config.until != "train":
         return []
     check_gene_groups(config, cohort.omics)

@@ -30,6 +30,7 @@ def train(
     import pandas as pd
 
     from pipeline.cluster.mapping import map_jobs
+    from pipeline.evaluation.cohort_transfer import transfer_table
     from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.metrics.report import to_json
     from pipeline.training.fold_job import run_fold
@@ -50,6 +51,8 @@ def train(
             comparators += of_comparators
     if comparators:
         run.write_table("comparators.csv", pd.concat(comparators))
+    if len(transfers := transfer_table(reports)):
+        run.write_table("cohort_transfer.csv", transfers)
     run.write_json("metrics.json", to_json(reports))
     if predictions:
         table = pd.concat(predictions)
@@ -96,6 +99,7 @@ def explain(context: "RunContext", jobs: Mapping[str, "TaskJobs"], predictions: 
     from pipeline.explanation.explain import explain_tasks
     from pipeline.explanation.explained_predictions import TaskPredictions
     from pipeline.explanation.inputs import ExplanationInputs
+    from preprocessing.cohort import cohorts_by_case
 
     config, run, workers = context.config, context.run, context.workers
     with run.stage("explaining"):
@@ -103,7 +107,8 @@ def explain(context: "RunContext", jobs: Mapping[str, "TaskJobs"], predictions: 
             TaskPredictions.of_folds(one.model, predictions[predictions["task"] == name]) for name, one in jobs.items()
         ]
         labels = next(iter(jobs.values())).model[-1].labels
-        inputs = ExplanationInputs.of_run(run.folder, config.store, labels, device=workers.device)
+        cohort_of = cohorts_by_case(labels) if config.cohorts else {}
+        inputs = ExplanationInputs.of_run(run.folder, config.store, labels, device=workers.device, cohort_of=cohort_of)
         explain_tasks(workers, tasks, inputs, config.explain, folder=run.folder / "explain", seed=config.seed)
 
 

@@ -315,7 +315,7 @@ def fuse_probabilities(a: ClassPrediction, b: ClassPrediction) -> ClassPredictio
     return ClassPrediction((a.probabilities + b.probabilities) / 2, a.reason or b.reason)
 
 
-def inner_folds(labels: Int[np.ndarray, " m"], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def inner_folds(labels: Int[np.ndarray, " m"], seed: int) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
     """Five inner folds, stratified by label; fewer where a label has fewer cases.
 
     Args:
@@ -323,7 +323,7 @@ def inner_folds(labels: Int[np.ndarray, " m"], seed: int) -> list[tuple[np.ndarr
         seed: of the folds.
 
     Returns:
-        For each fold the indices of the fitted cases, int (a,), and of the held-out cases, int (m − a,).
+        For each fold the indices of the a fitted cases and of the b = m − a held-out cases.
     """
     from sklearn.model_selection import StratifiedKFold
 

@@ -1,10 +1,12 @@
 """The paths of a run as its workers see them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.schema import Config
 from preprocessing.encoders.config import EncoderConfig
+from preprocessing.slides.discovery import SlideSource
 from preprocessing.tiling.tiles import TileConfig
 
 LOCAL = "local-dir:"  # how the name of an encoder in a folder begins
@@ -16,6 +18,7 @@ class Paths:
 
     Attributes:
         slides: folder, slides or manifest; None in a run on genes only.
+        cohorts: the same of each of several cohorts, by name.
         out: run folder; None: a new one.
         store: feature store, a folder or a URL.
         masks: folder of tissue masks, if any.
@@ -25,7 +28,8 @@ class Paths:
         encoder_weights: file or folder of the encoder's weights, where they are given.
     """
 
-    slides: Path | tuple[Path, ...] | None
+    slides: SlideSource | None
+    cohorts: Mapping[str, SlideSource | None]
     out: Path | None
     store: str
     masks: Path | None
@@ -41,10 +45,15 @@ class Paths:
         def resolved(path: Path | None) -> Path | None:
             return path.absolute() if path is not None and absolute else path
 
-        slides = config.slides
+        def resolved_slides(slides: SlideSource | None) -> SlideSource | None:
+            if isinstance(slides, tuple):
+                return tuple(path.absolute() for path in slides) if absolute else slides
+            return resolved(slides)
+
         folder = config.encoder.name.removeprefix(LOCAL) if config.encoder.name.startswith(LOCAL) else None
         return cls(
-            slides=tuple(path.absolute() for path in slides) if isinstance(slides, tuple) else resolved(slides),
+            slides=resolved_slides(config.slides),
+            cohorts={name: resolved_slides(one.slides) for name, one in config.cohorts.items()},
             out=resolved(config.out),
             store=absolute_store(config.store) if absolute else config.store,
             masks=resolved(config.tiles.tissue.masks),

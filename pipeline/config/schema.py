@@ -12,7 +12,8 @@ from models.settings import Settings
 from pipeline.baselines import BASELINES
 from pipeline.cluster.slurm import SlurmConfig
 from pipeline.config.candidates import ModelCandidate, model_candidates, model_settings, require_trainable
-from pipeline.config.inputs import read_path, read_slides, require_table
+from pipeline.config.cohorts import CohortInput, with_cohorts
+from pipeline.config.inputs import read_further_table, read_path, read_slides, read_store, require_table
 from pipeline.config.presets import PRESETS
 from pipeline.config.task_names import require_task_name
 from pipeline.config.train import TrainConfig
@@ -41,6 +42,10 @@ class Config(Settings):
     genes: Path | None = Field(description="gene table; none: slides only")
     clinical: Path | None = Field(None, description="table of labels by case; default: label columns of the gene table")
     further_tables: tuple[str, ...] = Field((), description="more molecular tables, FILE or FILE:KIND")
+    cohorts: dict[str, CohortInput] = Field(
+        {},
+        description="two or more cohorts by name, pooled; each has slides, genes, clinical and further_tables of its own",
+    )
     id_column: str | None = Field(None, description="column of case ids in the tables; default: recognised")
     genes_in: Literal["rows", "columns"] | None = Field(
         None, description="side of the genes in the gene tables: rows or columns; default: recognised"
@@ -122,7 +127,8 @@ class Config(Settings):
         ("case",),
         min_length=1,
         description="fold schemes; site keeps each tissue source site in one fold, a column (scanner, batch, hospital) each of its "
-        "values; predictions.csv has the first scheme",
+        "values; of several cohorts, cohort leaves one out, and cohort-pairs trains on each one and tests on each other; "
+        "predictions.csv has the first scheme",
     )
     baselines: Literal["all", "none"] = Field("all", description="baselines trained on the same folds: all or none")
     folds: int = Field(5, ge=2, le=50, description="number of cross-validation folds")
@@ -178,7 +184,7 @@ class Config(Settings):
         merged: dict[str, Any] = {}
         for name in split_names(values.get("preset")):
             merged = merge(merged, PRESETS[name].values)
-        return with_task_definitions(merge(merged, values))
+        return with_task_definitions(with_cohorts(merge(merged, values)))
 
     @field_validator("slides", "genes", mode="before")
     @classmethod
@@ -200,12 +206,13 @@ class Config(Settings):
     @field_validator("store", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, Path) else value
+        return read_store(value)
 
     @field_validator("covariates", "further_tables", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return split_text(value)
+    def _listed(cls, value: Any, info: ValidationInfo) -> Any:
+        texts = split_text(value)
+        return tuple(map(read_further_table, texts)) if info.field_name == "further_tables" else texts
 
     @field_validator("tumour_genes", "microenvironment_genes", mode="before")
     @classmethod
@@ -285,9 +292,7 @@ class Config(Settings):
     def _encoder(cls, value: EncoderConfig) -> EncoderConfig:
         encoder_spec(value.name)
         if value.weights is not None and not value.weights.is_dir() and (problem := why_no_file(value.weights)):
-            raise InputError(
-                f"encoder: weights {value.weights}: the path {problem}; give a file or folder with --encoder-weights"
-            )
+            raise InputError(f"--encoder-weights {value.weights}: the path {problem}; give a file or folder")
         return value
 
     @field_validator("case_pattern")
@@ -329,10 +334,10 @@ class Config(Settings):
     def _tiles(cls, value: TileConfig) -> TileConfig:
         masks, target = value.tissue.masks, value.stain.target
         if target is not None and not target.is_file():
-            raise InputError(f"tiles.stain.target: {target} is not a file; give an image of stained tissue")
+            raise InputError(f"--set tiles.stain.target={target}: it is not a file; give an image of stained tissue")
         if masks is not None and not masks.is_dir():
             raise InputError(
-                f"tissue masks: {masks} is not a folder; give one with SLIDE_ID.geojson, .png or .tif by --tissue-masks"
+                f"--tissue-masks {masks}: it is not a folder; give one with SLIDE_ID.geojson, .png or .tif"
             )
         return value
 
@@ -353,11 +358,12 @@ class Config(Settings):
                 raise InputError(
                     f'configuration: variants: "{name}" must be usable as a folder name: letters, digits, spaces and . , + = - _'
                 )
+        inputs: list[CohortInput | Config] = [*self.cohorts.values()] or [self]
         for candidate in self.candidates():
             require_trainable(
                 candidate,
-                has_slides=self.slides is not None,
-                has_genes=self.genes is not None or bool(self.further_tables),
+                has_slides=any(one.slides for one in inputs),
+                has_genes=any(one.genes or one.further_tables for one in inputs),
                 batch_cases=self.train.batch_cases,
             )
         return self

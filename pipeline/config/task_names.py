@@ -6,7 +6,7 @@ from preprocessing.io.errors import InputError
 
 # Columns of the table of labels and of cases.csv.
 TAKEN = (
-    *("survival_months", "event", "age", "is_female", "site", "who2021_rule"),
+    *("survival_months", "event", "age", "is_female", "site", "who2021_rule", "cohort"),
     *("case_id", "status", "reason", "n_slides", "has_genes"),
 )
 

@@ -7,14 +7,16 @@ import numpy as np
 import pandas as pd
 
 from models.catalogue import MODELS
+from pipeline.evaluation.cohort_transfer import cohort_transfer
 from pipeline.evaluation.reports import Evaluation
 from pipeline.evaluation.summary import by_pattern, conformal, coverage, validated, with_sets
-from pipeline.metrics import Bootstrap, PredictorReport, TaskReport
+from pipeline.metrics import Bootstrap, CohortTransfer, PredictorReport, TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.metrics.report import ModelNotes
 from pipeline.planning.plan import TaskPlan
 from pipeline.tasks import FittedTask
 from pipeline.training.fold_job import SINGLE_MODALITY, FoldJob, TaskJobs
+from preprocessing.cohort import COHORT, cohorts_by_case
 from preprocessing.io.fingerprints import fingerprint
 from preprocessing.io.outputs import damaged, read_json, read_table
 
@@ -43,10 +45,11 @@ def conclude(
         found["prediction_sets"] = coverage(sets, tested, bootstrap=bootstrap)
     others = {name: collect_predictions(plan, folds, labels, cases) for name, folds in jobs.comparators.items()}
     found |= _compared(plan, evaluation, report, jobs, others)
-    found["schemes"] = {}
+    found["schemes"], found["transfer"] = {}, _transfer(plan, evaluation, next(iter(plan.schemes)), jobs.model)
     for name, folds in jobs.schemes.items():
-        further = collect_predictions(plan, folds, labels, cases)
-        found["schemes"][name] = evaluate(plan, _evaluation(plan, folds, further, bootstrap), folds)
+        further = _evaluation(plan, folds, collect_predictions(plan, folds, labels, cases), bootstrap)
+        found["schemes"][name] = evaluate(plan, further, folds)
+        found["transfer"] += _transfer(plan, further, name, folds)
     tables = []
     for name, table in others.items():
         table = _with_sets(evaluation.task, jobs.comparators[name], table)
@@ -77,7 +80,7 @@ def _with_sets(task: FittedTask, jobs: list[FoldJob], predictions: pd.DataFrame)
         predictions = with_sets(task.sets, predictions, _out_of_fold(jobs, predictions))
     else:
         predictions[COLUMN] = pd.NA
-    first = [*FIRST, "modalities", COLUMN, "ensemble_sd"]
+    first = [FIRST[0], COHORT, *FIRST[1:], "modalities", COLUMN, "ensemble_sd"]
     return predictions[
         [name for name in first if name in predictions] + [name for name in predictions if name not in first]
     ]
@@ -125,6 +128,8 @@ def collect_predictions(plan: TaskPlan, jobs: list[FoldJob], labels: pd.DataFram
     for column, values in plan.task.truth(plan.task.prepare(labels.loc[list(plan.labelled)])).items():
         table[column] = table["case_id"].map(values)
     table["task"] = plan.name
+    if COHORT in labels:
+        table.insert(1, COHORT, table["case_id"].map(labels[COHORT]))
     return table[FIRST + [name for name in table if name not in FIRST]].sort_values(["case_id", "fold"])
 
 
@@ -132,8 +137,22 @@ def evaluate(plan: TaskPlan, evaluation: Evaluation, jobs: list[FoldJob]) -> Tas
     """Metrics of the model, from each modality only and of each baseline on the same test cases, and their differences."""
     folds = [job for job in jobs if not job.is_final]
     kind, name = plan.task.kind, jobs[0].candidate.name
-    report = evaluation.report(kind, name, _read_all(folds, "baselines.csv"))
+    report = evaluation.report(kind, name, _baselines(folds))
     return report.model_copy(update={"by_modality": _by_modality(evaluation, _read_all(folds, SINGLE_MODALITY))})
+
+
+def _transfer(plan: TaskPlan, evaluation: Evaluation, scheme: str, jobs: list[FoldJob]) -> tuple[CohortTransfer, ...]:
+    """The headline by cohorts of training and test; nothing where there is a single cohort."""
+    if COHORT not in evaluation.cases:
+        return ()
+    cohort_of, name = cohorts_by_case(jobs[0].labels), jobs[0].candidate.name
+    return cohort_transfer(
+        evaluation, plan.schemes[scheme], _baselines(jobs), cohort_of, scheme=scheme, model_name=name
+    )
+
+
+def _baselines(jobs: list[FoldJob]) -> pd.DataFrame:
+    return _read_all([job for job in jobs if not job.is_final], "baselines.csv")
 
 
 def _evaluation(plan: TaskPlan, jobs: list[FoldJob], predictions: pd.DataFrame, bootstrap: Bootstrap) -> Evaluation:

@@ -1,8 +1,9 @@
 """What explanations are computed from: slides, patch features, genes and labels of the cases, as a model reads them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from pipeline.training.dataset import Bags, Dataset, dataset_for, known_covariates, with_covariates
 from pipeline.training.model_folder import TrainedModel
 from preprocessing.io.outputs import read_text_table
+from preprocessing.omics.batch import CohortScales
 from preprocessing.omics.matrix import OmicsMatrix
 
 
@@ -25,6 +27,7 @@ class ExplanationInputs:
             slides of a case sorted by id.
         device: "cpu" or "cuda".
         max_missing: share of missing genes, 0 to 1, above which a gene group counts as absent; see `dataset_for`.
+        cohort_of: the cohort of each case, of several cohorts whose genes each model has brought to one scale.
     """
 
     store: str
@@ -33,10 +36,18 @@ class ExplanationInputs:
     slides: pd.DataFrame
     device: str
     max_missing: float = 1.0
+    cohort_of: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_run(
-        cls, folder: Path, store: str, labels: pd.DataFrame, *, device: str, max_missing: float = 1.0
+        cls,
+        folder: Path,
+        store: str,
+        labels: pd.DataFrame,
+        *,
+        device: str,
+        max_missing: float = 1.0,
+        cohort_of: Mapping[str, str] = MappingProxyType({}),
     ) -> "ExplanationInputs":
         """Read `slides.csv` of a run that has joined its slides and genes.
 
@@ -46,10 +57,11 @@ class ExplanationInputs:
             labels: labels and covariates, indexed by case id.
             device: "cpu" or "cuda".
             max_missing: as above.
+            cohort_of: as above.
         """
         slides = read_text_table(folder / "slides.csv", "slide_id", "case_id", "features")
         slides = slides[slides["features"] != ""].sort_values("slide_id")
-        return cls(store, folder / "omics.npz", labels, slides, device, max_missing)
+        return cls(store, folder / "omics.npz", labels, slides, device, max_missing, cohort_of)
 
     def slides_of(self, case: str) -> pd.DataFrame:
         """Select the slides of a case."""
@@ -59,7 +71,11 @@ class ExplanationInputs:
         """Join the unscaled genes and covariates that a model reads, of those of the cases that have any."""
         known = trained.scaler.features if trained.scaler else None
         columns = known_covariates(self.labels, trained.metadata.get("covariates", ()))
-        matrix = with_covariates(OmicsMatrix.load(self.omics), self.labels, columns, features=known)
+        matrix = OmicsMatrix.load(self.omics)
+        if self.cohort_of and (scales := trained.metadata.get("cohort_scales")):
+            matrix = matrix.take([case for case in matrix.case_ids if case in self.cohort_of])
+            matrix = CohortScales.from_json(scales).apply(matrix, self.cohort_of)
+        matrix = with_covariates(matrix, self.labels, columns, features=known)
         available = set(matrix.case_ids)
         return matrix.take([case for case in dict.fromkeys(cases) if case in available])
 

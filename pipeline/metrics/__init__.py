@@ -1,6 +1,6 @@
 """Metrics with bootstrap intervals: survival, classes, numbers, by fold and pooled, differences of predictors; the report."""
 
-from pipeline.metrics.bootstrap import Bootstrap, Metric, Statistic, paired_difference
+from pipeline.metrics.bootstrap import Bootstrap, Metric, Statistic, measure, paired_difference
 from pipeline.metrics.classification import (
     ClassificationMetrics,
     classification_by_fold,
@@ -16,13 +16,14 @@ from pipeline.metrics.multilabel import (
 )
 from pipeline.metrics.ordinal import OrdinalMetrics, with_rank_metrics
 from pipeline.metrics.regression import RegressionMetrics, r_squared, regression_by_fold, regression_metrics
-from pipeline.metrics.report import CaseMetrics, PredictorReport, TaskReport, report_by_fold
+from pipeline.metrics.report import CaseMetrics, CohortTransfer, PredictorReport, TaskReport, report_by_fold
 from pipeline.metrics.survival import SurvivalMetrics, SurvivalPredictions, survival_by_fold, survival_metrics
 
 __all__ = [
     "Bootstrap",
     "CaseMetrics",
     "ClassificationMetrics",
+    "CohortTransfer",
     "FollowUp",
     "Metric",
     "MultilabelMetrics",
@@ -38,6 +39,7 @@ __all__ = [
     "classification_metrics",
     "macro_auc",
     "macro_label_auc",
+    "measure",
     "multilabel_by_fold",
     "multilabel_metrics",
     "paired_difference",

@@ -119,6 +119,16 @@ class CohortShift(Part):
     remedies: tuple[str, ...] = ()
 
 
+class CohortTransfer(Part):
+    """Cases of one cohort, predicted by models of these cohorts."""
+
+    scheme: str = Field(description="how the folds were split: case: by cases of all cohorts; cohort, cohort-pairs")
+    train: tuple[str, ...] = Field(description="cohorts with training cases")
+    test: str
+    n: int = Field(description="tested cases")
+    headline: dict[str, Metric] = Field(description="headline metric of the model and of each baseline, by name")
+
+
 class TaskReport(Part, Generic[M]):
     """A task: the model and all that it is compared with, on the same test cases."""
 
@@ -143,6 +153,7 @@ class TaskReport(Part, Generic[M]):
         {}, description="headline of the model minus that of each other predictor, paired"
     )
     schemes: dict[str, "TaskReport[M]"] = Field({}, description="the same by further ways of splitting")
+    transfer: tuple[CohortTransfer, ...] = Field((), description="of several cohorts: by cohorts of training and test")
     prediction_sets: SetsReport | None = None
     cohort_shift: CohortShift | None = Field(None, description="of a new cohort, against the training cohort")
     notes: ModelNotes = ModelNotes()

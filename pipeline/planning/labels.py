@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from models.registry import nearest
+from pipeline.planning.splits import COHORT_SCHEMES
 from pipeline.tasks import BUILT_IN, KINDS, TASKS, Task, TaskSpec, make_task
-from preprocessing.cohort import Cohort
+from preprocessing.cohort import COHORT, Cohort
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.labels.tumour import GLIOMA
@@ -87,7 +88,7 @@ def with_groups(labels: pd.DataFrame, cohort: Cohort, schemes: Iterable[str]) ->
     """
     table = _all_columns(cohort)
     for column in schemes:
-        if column in ("case", "site"):
+        if column in ("case", "site") or (column in COHORT_SCHEMES and COHORT in cohort.labels):
             continue
         if column not in table.frame:
             raise InputError(

@@ -1,7 +1,7 @@
 """What is to be learned: the tasks whose labels are there, each with its cases and folds."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -10,8 +10,9 @@ from models.catalogue import MODELS
 from models.registry import nearest
 from pipeline.config.schema import Config
 from pipeline.planning.left_out_inputs import covariates_left_out, features_left_out, refuse_copies
-from pipeline.planning.splits import Fold, make_folds, read_folds
+from pipeline.planning.splits import COHORT_SCHEMES, Fold, make_cohort_folds, make_folds, read_folds
 from pipeline.tasks import BY_DEFAULT, Task
+from preprocessing.cohort import COHORT
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as check_covariates
@@ -214,7 +215,7 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
     schemes = _schemes(config, task.strata(labelled), labelled)
     if config.splits and config.split_by[0] != "case":
         warnings.append(f"task {name}: the folds of --splits take the place of --split-by {config.split_by[0]}")
-    warnings += _check_folds(task, labelled, schemes)
+    warnings += [*_check_folds(task, labelled, schemes), *_unlabelled_cohorts(task, config, labelled)]
     return TaskPlan(
         task=task,
         labelled=tuple(labelled.index),
@@ -228,11 +229,21 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
     )
 
 
+def _unlabelled_cohorts(task: Task, config: Config, labelled: pd.DataFrame) -> Iterator[str]:
+    """A warning for each of several cohorts of which no case has a label."""
+    for name in config.cohorts:
+        if not (labelled[COHORT] == name).any():
+            yield (
+                f"task {task.name}: no case of cohort {name} has a label, so the others alone are learned from and tested; add its "
+                "labels, in a column of the same name, to its table"
+            )
+
+
 def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:
     """A column without any value counts as one that is not there: nothing was recognised in it."""
     if absent := [column for column in columns if column not in labels]:
         raise InputError(
-            f'covariates: no column "{absent[0]}" that holds a value; leave it out, or fill it in: '
+            f'--covariates: no column "{absent[0]}" that holds a value; leave it out, or fill it in: '
             f"{nearest(absent[0], map(str, labels.columns))}"
         )
 
@@ -246,6 +257,10 @@ def _schemes(config: Config, strata: pd.Series, labels: pd.DataFrame) -> dict[st
 
 
 def _draw_folds(scheme: str, config: Config, strata: pd.Series, labels: pd.DataFrame) -> list[Fold]:
+    if config.cohorts and scheme in COHORT_SCHEMES:
+        return make_cohort_folds(labels[COHORT], pairs=scheme != COHORT)
+    if config.cohorts:
+        strata = strata.astype(str) + ", " + labels[COHORT]
     if scheme == "case":
         return make_folds(strata, n_folds=config.folds, seed=config.seed)
     if scheme not in labels or labels[scheme].isna().any():

@@ -15,6 +15,10 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import read_text
 from preprocessing.tables.case_ids import case_of
 
+COHORT_SCHEMES = (
+    "cohort",
+    "cohort-pairs",
+)  # of several cohorts: one is left out; one is trained on, another one tested
 _FLAGS = {"true", "false", "0", "1"}  # as in CLAM's splits_0_bool.csv
 
 
@@ -77,6 +81,35 @@ def _stratified(strata: pd.Series, n_folds: int, seed: int) -> Int[np.ndarray, "
         draw.shuffle(folds)
         tested_by[codes == code] = folds
     return tested_by
+
+
+def make_cohort_folds(cohorts: pd.Series, *, pairs: bool) -> list[Fold]:
+    """A fold for each cohort, tested by a model of the others; or for each pair, tested by a model of one other cohort.
+
+    Args:
+        cohorts: the cohort of each case; the index holds the case ids.
+        pairs: whether to train on single cohorts.
+
+    Raises:
+        InputError: cases of one cohort only.
+    """
+    members = {str(name): tuple(sorted(cases.index)) for name, cases in cohorts.groupby(cohorts)}
+    if len(members) < 2:
+        raise InputError(
+            f"--split-by cohort: all cases with a label are of cohort {next(iter(members))}; label cases of another "
+            "one, or split by case"
+        )
+    divisions = [
+        (sources, test)
+        for test in members
+        for sources in (
+            [[one] for one in members if one != test] if pairs else [[one for one in members if one != test]]
+        )
+    ]
+    return [
+        Fold(number, tuple(sorted(case for one in sources for case in members[one])), (), members[test])
+        for number, (sources, test) in enumerate(divisions)
+    ]
 
 
 def _with_thin_strata_joined(strata: pd.Series, n_folds: int) -> pd.Series:

@@ -102,6 +102,7 @@ def show_results(
     """
     for task, report in reports.items():
         _show_report(task, tasks[task], report)
+        _show_transfer(task, report)
         for scheme, further in report.schemes.items():
             _show_report(f"{task}, split by {scheme}", tasks[task], further)
     _show_gene_notes(reports)
@@ -119,6 +120,21 @@ def _show_report(title: str, task: Task, report: TaskReport[Any]) -> None:
     for name, baseline in report.baselines.items():
         if baseline.reason:
             print_line(f"  {BASELINES[name]}: {baseline.reason}", style="dim")
+
+
+def _show_transfer(task: str, report: TaskReport[Any]) -> None:
+    """Print the headline metric by cohorts of training and test, of a run of several cohorts."""
+    if not report.transfer:
+        return
+    print_line(f"{task} by cohorts: {_title(report.headline)}", style="italic")
+    names = list(report.transfer[0].headline)
+    rows = [
+        [f"{'+'.join(one.train)} → {one.test}", str(one.n), *(_number(one.headline[name]) for name in names)]
+        for one in report.transfer
+    ]
+    titles = [BASELINES.get(name, name) for name in names]
+    for line in format_table(["trained on → tested on", "cases", *titles], rows, width=columns(out)):
+        print_line(line)
 
 
 def _show_gene_notes(reports: Mapping[str, TaskReport[Any]]) -> None:

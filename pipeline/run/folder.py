@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -235,8 +236,10 @@ def _make(folder: Path) -> None:
 def _input_fingerprints(config: Config) -> dict[str, str]:
     tables = {"genes": config.genes, "clinical": config.clinical, "gene_sets": config.gene_sets}
     tables |= {"defining_features": config.defining_features}
+    for name, one in config.cohorts.items():
+        tables |= {f"{name}: genes": one.genes, f"{name}: clinical": one.clinical}
     found = {name: file_fingerprint(split_sheet(path)[0]) for name, path in tables.items() if path is not None}
-    for text in config.further_tables:
+    for text in [*config.further_tables, *chain(*(one.further_tables for one in config.cohorts.values()))]:
         found[text] = file_fingerprint(further_table(text)[0])
     for name in (*config.tumour_genes, *config.microenvironment_genes):
         if Path(name).is_file():

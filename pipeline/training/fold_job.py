@@ -27,12 +27,14 @@ from pipeline.training.fit import Epoch, predict
 from pipeline.training.learning import Learned, TrainingSet, learn
 from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel, save_model
+from preprocessing.cohort import cohorts_by_case
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.atomic import write_text, writing
 from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.gpu import gpu_failures
+from preprocessing.omics.batch import CohortScales
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
@@ -150,7 +152,8 @@ def run_fold(job: FoldJob) -> str:
 def _fit_and_predict(job: FoldJob) -> None:
     """The files of a fold, except the one that marks it as done."""
     fold = job.fold
-    data, scaler = load_data(job, fold)
+    scales = cohort_scales(job)
+    data, scaler = load_data(job, fold, scales)
     learned = _learn(job, data, job.candidate.model, job.candidate.settings)
     baselines = fit_baselines(job, fold, data, learned.task) if job.baselines else None
     if fold.test:
@@ -160,13 +163,18 @@ def _fit_and_predict(job: FoldJob) -> None:
             predictions.insert(1, "fold", fold.number)
             _write(job.out / "baselines.csv", predictions)
     write_history(job.out / "history.csv", learned.histories)
-    save_model(job.out / "model", _trained(job, data, learned, scaler, baselines))
+    save_model(job.out / "model", _trained(job, data, learned, scaler, baselines, scales))
     if job.is_final:
-        fit_reference(job, scaler).save(job.out / "model")
+        fit_reference(job, scaler, scales).save(job.out / "model")
 
 
 def _trained(
-    job: FoldJob, data: Dataset, learned: Learned, scaler: OmicsScaler | None, baselines: Baselines | None
+    job: FoldJob,
+    data: Dataset,
+    learned: Learned,
+    scaler: OmicsScaler | None,
+    baselines: Baselines | None,
+    scales: CohortScales | None,
 ) -> TrainedModel:
     """The trained model with its metadata, as a model folder contains it."""
     metadata = {
@@ -178,6 +186,7 @@ def _trained(
         "trained_on_cases": len(job.fold.train),
         "model_share": learned.model_share,
         "slide_notes": list(learned.notes),
+        "cohort_scales": scales.to_json() if scales else None,
     }
     return TrainedModel(
         model=learned.model.cpu(),
@@ -192,15 +201,14 @@ def _trained(
     )
 
 
-def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
+def load_data(job: FoldJob, fold: Fold, scales: CohortScales | None = None) -> tuple[Dataset, OmicsScaler | None]:
     """Bags and scaled gene groups of the fold's cases, and the scaler, fitted on training cases only.
 
     Raises:
         InputError: no training case has genes, and the model is led by them; see `fit_scaler` for more.
     """
     bags = Bags(job.config.store, job.bags, max_patches=job.config.train.max_patches)
-    molecular = OmicsMatrix.load(job.omics).without(job.defining)
-    matrix = with_covariates(molecular, job.labels, job.covariates)
+    matrix = read_matrix(job, scales)
     there = set(matrix.case_ids)
     with_genes = [case for case in fold.train if case in there]
     if not with_genes and MODELS[job.candidate.model].subspaces:
@@ -213,7 +221,28 @@ def load_data(job: FoldJob, fold: Fold) -> tuple[Dataset, OmicsScaler | None]:
     return dataset_for(scaler, matrix, bags, patch_dim=bags.width()), scaler
 
 
-def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> ReferenceCohort:
+def cohort_scales(job: FoldJob) -> CohortScales | None:
+    """The scale of each cohort's genes among the fold's training cases; None for a single cohort, or with `omics.batch: none`."""
+    if not job.config.cohorts or job.config.omics.batch == "none":
+        return None
+    cohort_of = cohorts_by_case(job.labels)
+    matrix = OmicsMatrix.load(job.omics).without(job.defining)
+    known = [case for case in matrix.case_ids if case in cohort_of]
+    if not set(known) & set(job.fold.train):
+        return None
+    return CohortScales.fit(matrix.take(known), cohort_of, job.fold.train)
+
+
+def read_matrix(job: FoldJob, scales: CohortScales | None) -> OmicsMatrix:
+    """The unscaled genes and covariates of the fold's cases, those of several cohorts on one scale."""
+    matrix = OmicsMatrix.load(job.omics).without(job.defining)
+    if scales:
+        cohort_of = cohorts_by_case(job.labels)
+        matrix = scales.apply(matrix.take([case for case in matrix.case_ids if case in cohort_of]), cohort_of)
+    return with_covariates(matrix, job.labels, job.covariates)
+
+
+def fit_reference(job: FoldJob, scaler: OmicsScaler | None, scales: CohortScales | None = None) -> ReferenceCohort:
     """Fit the reference cohort, with which new cases are compared, to the slides and genes of the fold's training cases."""
     train = job.fold.train
     slides = {
@@ -224,7 +253,7 @@ def fit_reference(job: FoldJob, scaler: OmicsScaler | None) -> ReferenceCohort:
     profiles = read_profiles(FeatureStore(job.config.store), slides)
     if scaler is None:
         return ReferenceCohort.fit(profiles, None)
-    matrix = with_covariates(OmicsMatrix.load(job.omics), job.labels, job.covariates)
+    matrix = read_matrix(job, scales)
     there = set(matrix.case_ids)
     return ReferenceCohort.fit(profiles, read_genes(scaler, matrix.take([case for case in train if case in there])))
 

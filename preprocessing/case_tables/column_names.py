@@ -33,12 +33,17 @@ SITE = names_in("site tissue_source_site tissue_source_site_code tss")
 LABEL_NAMES = frozenset().union(GRADE, SUBTYPE, SEX, SITE)
 
 # Tables that are named before a column: demographic.vital_status (GDC), paper_Grade (TCGAbiolinks).
-_FROM_TABLES = re.compile(r"^((gdc|cases?|demographic|diagnos[ie]s|clinical|patient|donor|follow_ups?|paper)_)+")
+_FROM_TABLES = re.compile(
+    r"^((gdc|cases?|demographic|diagnos[ie]s|clinical|patient|donor|follow_ups?|paper|tcga|xml|cgc)_)+"
+)
 _AGE_WORDS = frozenset(
     names_in(
-        "age ages years year yrs yr y months days day in at of the patient initial pathologic diagnosis dx index surgery"
+        "age ages years year yrs yr y months month days day in at of the patient initial pathologic diagnosis dx index surgery "
+        "sampling presentation inclusion enrollment onset when sequencing seq report procurement scan mri imaging operation "
+        "resection"
     )
-) | frozenset(names_in("sampling presentation inclusion enrollment onset when sequencing seq report procurement"))
+)
+_TABLES = frozenset(names_in("gdc case cases demographic diagnoses clinical paper donor tcga xml cgc"))
 _BIRTH = re.compile(r"(?P<unit>days|years)_(to|since|from)_birth")
 
 
@@ -74,16 +79,7 @@ def _is_sex(name: str) -> bool:
 def age_column(column: str) -> AgeColumn | None:
     """Return unit and direction of an age by its name, as `Age (years at diagnosis)`, `days_to_birth`; else None."""
     words = words_of(without_table(column))
-    while len(words) > 1 and words[0] in (
-        "gdc",
-        "case",
-        "cases",
-        "demographic",
-        "diagnoses",
-        "clinical",
-        "paper",
-        "donor",
-    ):
+    while len(words) > 1 and words[0] in _TABLES:
         words = words[1:]
     if found := _BIRTH.fullmatch("_".join(words)):
         return AgeColumn(found["unit"], negative=found["unit"] == "days")

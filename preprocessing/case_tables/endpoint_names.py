@@ -37,7 +37,7 @@ _TIME = frozenset(names_in("time survival duration interval"))
 _FOLLOW_UP = frozenset(names_in("followup follow up last contact known seen visit"))
 _FILLER = frozenset(
     names_in(
-        "to of in at from since the and or until diagnosis diag dx initial pathologic path surgery patient is code cr was"
+        "to of in at from since the and or until diagnosis diag dx initial pathologic path surgery patient is code cr was updated"
     )
 )
 _OUTCOMES = {  # words of endpoints, which count with free, specific or a status only
@@ -62,11 +62,15 @@ _RUN_TOGETHER = {
     "daystolastfollowup": "days to last followup",
 }
 _STATES = _DEAD | _ALIVE | _CENSORED | {"event", "yes", "no"}
-_TABLES = frozenset(names_in("gdc cases case demographic diagnoses diagnosis clinical paper exposures donor"))
+_TABLES = frozenset(
+    names_in("gdc cases case demographic diagnoses diagnosis clinical paper exposures donor tcga xml cgc")
+)
 # The GDC's tables as UCSC Xena appends them: days_to_death.demographic, tumor_grade.diagnoses.
 _TABLE_AT_END = re.compile(
     r"\.(demographic|diagnoses|exposures|treatments|samples|follow_ups|family_histories|annotations|project|cases)$"
 )
+# Forms of CPTAC before a column: consent/age, follow-up/vital_status_at_date_of_last_contact.
+_FORM = re.compile(r"^[A-Za-z][A-Za-z_-]{3,}/(?=[A-Za-z][A-Za-z_]{2})")
 # Names of one word that say enough; EFS is a gene, and counts with a second word only.
 _SINGLE = (
     frozenset(names_in("time survival event dead death died deceased status os pfs pfi dfs dfi dss rfs")) | _CENSORED
@@ -108,8 +112,8 @@ def survival_column(name: str) -> SurvivalColumn | None:
 
 
 def without_table(name: str) -> str:
-    """Return the name of a column without the table of the GDC that follows it (`gender.demographic`)."""
-    return _TABLE_AT_END.sub("", name)
+    """Return the name of a column without the table that follows it (`gender.demographic`) or precedes it (`consent/age`)."""
+    return _TABLE_AT_END.sub("", _FORM.sub("", name))
 
 
 def _words(name: str) -> list[str]:
@@ -123,6 +127,10 @@ def _words(name: str) -> list[str]:
         and words[2] in ("days", "follow")
     ):
         words = words[2:]  # the GDC's table follow_ups
+    if "date" in words and ("vital" in words or set(words) & set(_UNITS)):
+        words = [
+            word for word in words if word not in ("date", "number")
+        ]  # number of days from date of … to date of death
     split: list[str] = []
     for word in words:
         parts = _JOINED.fullmatch(word) or _CODED.fullmatch(word)

@@ -27,7 +27,7 @@ SLIDE_NAMES = names_in("slide_id slide_ids slide filename file_name file")
 ID_WORDS = frozenset(names_in("id ids idx barcode case patient sample subject participant donor specimen accession"))
 _OWNERS = {
     **dict.fromkeys(names_in("patient donor subject participant individual"), "case"),
-    **dict.fromkeys(names_in("sample specimen biospecimen aliquot"), "sample"),
+    **dict.fromkeys(names_in("sample specimen biospecimen aliquot model"), "sample"),
 }
 _NAMED = frozenset(names_in("tumor tumour sample patient case subject specimen donor slide"))  # tumor_name
 # Kinds of id columns by their names, the best first. An unnamed column of distinct words is how R and pandas write ids.

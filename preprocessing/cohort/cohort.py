@@ -15,6 +15,13 @@ from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 from preprocessing.tables.case_ids import case_of
 
+COHORT = "cohort"  # column of the labels: which of several cohorts a case is from
+
+
+def cohorts_by_case(labels: pd.DataFrame) -> dict[str, str]:
+    """Return the cohort of each case, where several are pooled; of a single one, nothing."""
+    return {str(case): str(name) for case, name in labels[COHORT].items()} if COHORT in labels else {}
+
 
 @dataclass(frozen=True)
 class Cohort:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from preprocessing.cohort.cohort import Cohort
+from preprocessing.cohort.cohort import COHORT, Cohort
 from preprocessing.slides.selection import upsampling
 from preprocessing.tables.case_ids import case_of
 
@@ -48,8 +48,10 @@ def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:
                 "has_genes": case in with_genes,
             }
         )
-    table = pd.DataFrame(rows)
-    return table.join(cohort.labels, on="case_id")
+    table = pd.DataFrame(rows).join(cohort.labels, on="case_id")
+    if COHORT in table:
+        table.insert(1, COHORT, table.pop(COHORT))
+    return table
 
 
 def ledger(
@@ -82,4 +84,7 @@ def ledger(
         rows.append(known | {"path": gone.file.location} | outcome)
     columns = ["slide_id", "case_id", "status", "reason", "n_tiles", "mpp", "mpp_source", "seconds", "path"]
     columns += ["tiles", "features", "upsampling", "hash"]
-    return pd.DataFrame(rows, columns=columns).sort_values(["slide_id", "path"])
+    table = pd.DataFrame(rows, columns=columns).sort_values(["slide_id", "path"])
+    if COHORT in cohort.labels:
+        table.insert(2, COHORT, table["case_id"].map(cohort.labels[COHORT]))
+    return table

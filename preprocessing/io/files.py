@@ -1,5 +1,6 @@
 """Files that somebody else wrote: regular ones only, and none is read or unpacked without an end."""
 
+import difflib
 import stat
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from preprocessing.io.file_types import file_type
 
 _BEGINNING = 512  # bytes, by which the encoding is judged
 _MOSTLY_ZERO = 0.9  # share of zeros among the upper bytes of UTF-16 in Latin letters
+_SIMILAR = 0.75  # ratio of common letters from which a name may be a typing error
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
 
@@ -28,6 +30,16 @@ def why_no_file(path: Path) -> str | None:
     return f"is {next((what for fits, what in KINDS if fits(mode)), 'a device')}, not a file"
 
 
+def similar_name(path: Path) -> str:
+    """Return `; did you mean NAME?` where a file or folder beside a path that does not exist has a similar name; else ""."""
+    try:
+        names = [] if path.exists() else [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=_SIMILAR)
+    return f"; did you mean {path.with_name(close[0])}?" if close else ""
+
+
 def file_above(folder: Path) -> Path | None:
     """The file in whose place the folder would need a folder; None where there is none."""
     return next((above for above in folder.parents if above.is_file()), None)
@@ -40,7 +52,7 @@ def read_bytes(path: Path) -> bytes:
         InputError: not a file, unreadable, or larger than any table.
     """
     if problem := why_no_file(path):
-        raise InputError(f"{path}: cannot be read: it {problem}")
+        raise InputError(f"{path}: cannot be read: it {problem}{similar_name(path)}")
     try:
         too_large = path.stat().st_size > unpacking.MAX_BYTES
         data = b"" if too_large else path.read_bytes()

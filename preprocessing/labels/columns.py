@@ -14,8 +14,23 @@ from preprocessing.tables.reading import read_number
 
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4}
 _GRADE = re.compile(r"(?:cns )?(?:who )?(?:grade )?g? ?(iv|i{1,3}|[1-4])(?:\.0+)?")
-_YES = {"1", "1.0", "true", "yes", "dead", "deceased", "died", "death", "event", "progressed", "recurred", "relapsed"}
-_NO = {"0", "0.0", "false", "no", "alive", "living", "censored"}
+_YES = {
+    "1",
+    "1.0",
+    "true",
+    "yes",
+    "dead",
+    "deceased",
+    "died",
+    "death",
+    "dod",
+    "doc",
+    "event",
+    "progressed",
+    "recurred",
+    "relapsed",
+}
+_NO = {"0", "0.0", "false", "no", "alive", "living", "censored", "awd", "ned"}
 _PLAIN = 'give a plain number (decimals take a point, ">90" is 90), or leave it empty'
 
 
@@ -128,6 +143,8 @@ def read_grade(text: str) -> Any:
 def read_flag(text: str) -> bool | None:
     """Return True for "1", "Dead", "1:DECEASED", "yes"; False for "0", "Alive", "0:LIVING", "no"; else None."""
     word = re.sub(r"^([01]):.*", r"\1", text.lower())  # 1:DECEASED, 0:CENSORED, 1:PROGRESSION (cBioPortal)
+    state = re.match(r"(died|dead|death|deceased|alive|living) (of|from|by|due to|with|without|in|at|after|-) ", word)
+    word = state[1] if state else word  # Died of Other Causes, Alive with disease (METABRIC, CPTAC)
     return True if word in _YES else False if word in _NO else None
 
 

@@ -11,18 +11,21 @@ from preprocessing.case_tables.endpoint_names import ENDPOINTS, Role, SurvivalCo
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.columns import LabelTable, is_binary, read_flag, text_of, yes_no
 from preprocessing.labels.flips import require_direction
+from preprocessing.labels.survival_times import (
+    MONTHS_IN,
+    OS,
+    guessed_months,
+    in_months,
+    read_dates,
+    read_time,
+    with_follow_up,
+    without_negative,
+)
 from preprocessing.tables.reading import names_in, read_number, words_of
 
-DAYS_PER_MONTH = 365.25 / 12
-LONGEST_MONTHS = 400  # 33 years: a longer follow-up is counted in days
-TOO_MANY_MONTHS = 600  # 50 years: longer than any follow-up
-FEW_DAYS = 400  # a cohort with a shorter follow-up may have been counted in months
-TOLERANCE = 0.02  # relative difference of times in two units that agree
-ENOUGH_TIMES = 10  # to judge by the longest of them
+ENOUGH_WORDS = 5  # cases whose vital status in words decides on a column of 0 and 1
 MANY_LOST = 0.05  # share of the dead or the living without a time beyond which the rest is no random sample
-OS = "OS"
 
-_MONTHS_IN = {"months": 1.0, "days": 1 / DAYS_PER_MONTH, "weeks": 7 / DAYS_PER_MONTH, "years": 12.0}
 _TIME_WORDS = frozenset(names_in("date dates day days month months year years time followup followed follow"))
 _SURVIVAL_WORDS = frozenset(names_in("survival death dead deceased died vital"))
 _EVENT_REMEDY = "write 1 (it happened), 0 (it did not), Dead or Alive, or leave it empty"
@@ -68,7 +71,7 @@ def read_survival(table: LabelTable, endpoint: str = OS, *, known: Mapping[str, 
             f"{table.source}: --endpoint {endpoint}: no columns of its time and event; endpoints here: {there}"
         )
     _note_endpoints(table, columns, available, endpoint)
-    months, used = _time(table, columns, endpoint)
+    months, used = read_time(table, columns, endpoint)
     event, event_column = _event(table, columns, endpoint, with_time=used)
     if used and columns[used].role == "follow-up time":
         if event is None:
@@ -76,9 +79,9 @@ def read_survival(table: LabelTable, endpoint: str = OS, *, known: Mapping[str, 
         months = _without_dateless_deaths(table, columns, months, event)
     _note_missing_columns(table, columns, months, event)
     if months is not None and event is not None and used:
-        months = _with_follow_up(table, columns, months, event, used)
+        months = with_follow_up(table, columns, months, event, used)
     if months is not None:
-        months = _without_negative(table, months)
+        months = without_negative(table, months)
     if months is not None and event is not None:
         vital = _vital_status(table, columns, event_column) if endpoint == OS else None
         require_direction(table, event_column or "event", event, months, known, vital=vital)
@@ -135,120 +138,6 @@ def _note_endpoints(
         )
 
 
-def _time(
-    table: LabelTable, columns: Mapping[str, SurvivalColumn], endpoint: str
-) -> tuple[pd.Series | None, str | None]:
-    """Survival in months, and the column that gave it."""
-    ours = {name: c for name, c in columns.items() if c.endpoint == endpoint or (c.endpoint is None and endpoint == OS)}
-    times = [name for name, column in ours.items() if column.role == "time"]
-    times = [name for name in times if not _is_follow_up(name, ours[name])] or times
-    for unit in ("months", "days", "years", "weeks"):
-        with_unit = sorted((n for n in times if ours[n].unit == unit), key=lambda n: ours[n].endpoint != endpoint)
-        if with_unit:
-            name = _first(table, with_unit)
-            months = _in_months(table, name, unit)
-            _compare_units(table, ours, name, months)
-            return months, name
-    roles = {column.role for column in ours.values()}
-    if "follow-up time" in roles and ("death time" in roles or not times):
-        return _months_of_dates(table, ours)
-    if not times:
-        return None, None
-    name = _first(table, sorted(times, key=lambda n: ours[n].endpoint != endpoint))
-    return _guessed_months(table, name, ours[name]), name
-
-
-def _first(table: LabelTable, names: list[str]) -> str:
-    """The first of the columns, noted with the others and in how many cases they differ."""
-    values = {n: table.frame[n].map(lambda value: read_number(text_of(value)), na_action="ignore") for n in names}
-    both = {name: values[names[0]].notna() & values[name].notna() for name in names[1:]}
-    differing: dict[str, int | None] = {
-        n: int((values[names[0]] != values[n])[there].sum()) for n, there in both.items()
-    }
-    table.note_choice("survival_months", names[0], differing)
-    return names[0]
-
-
-def _guessed_months(table: LabelTable, name: str, column: SurvivalColumn) -> pd.Series:
-    """Times of a column without a unit: those of TCGA (`OS.time`) are days, others are judged by the longest."""
-    longest = table.numbers(name).max()
-    unit, ground = _guessed_unit(name, column, longest)
-    table.notes.append(
-        f"warning: {table.source}: survival_months: column {name} has no unit; {unit} are assumed, {ground} (the longest is "
-        f"{longest:g}); call it survival_{unit}, or survival_{'months' if unit == 'days' else 'days'} if that is wrong"
-    )
-    return _in_months(table, name, unit, guessed=True)
-
-
-def _guessed_unit(name: str, column: SurvivalColumn, longest: float) -> tuple[str, str]:
-    """The unit of a column that names none, and the ground."""
-    if column.endpoint is not None and plain_name(name).endswith("time"):
-        return "days", "as in the TCGA clinical data resource"
-    if name.lower().startswith("donor_"):
-        return "days", "as in the tables of ICGC"
-    return ("days" if longest > LONGEST_MONTHS else "months"), "judged by the longest"
-
-
-def _is_follow_up(name: str, column: SurvivalColumn) -> bool:
-    """Whether the column has the time to the last follow-up: the survival of the living, and of nobody else."""
-    words = set(words_of(name))
-    is_last = "last" in words and bool({"followup", "follow", "contact"} & words) and "survival" not in words
-    return column.role == "follow-up time" or (column.role == "time" and is_last)
-
-
-def _with_follow_up(
-    table: LabelTable, columns: Mapping[str, SurvivalColumn], months: pd.Series, event: pd.Series, used: str
-) -> pd.Series:
-    """Times with that of the last follow-up where a living case has none, as in ICGC's tables of donors."""
-    living = months.isna() & event.eq(False).fillna(False)
-    used_unit = columns[used].unit or _guessed_unit(used, columns[used], table.numbers(used).max())[0]
-    for name, column in columns.items():
-        if name == used or not _is_follow_up(name, column) or not living.any():
-            continue
-        followed = _in_months(table, name, column.unit or used_unit, guessed=True)
-        filled = living & followed.notna()
-        if filled.any():
-            table.notes.append(f"survival_months: {name} in {int(filled.sum())} living cases without {used}")
-        months, living = months.mask(filled, followed), living & ~filled
-    return months
-
-
-def _compare_units(table: LabelTable, columns: Mapping[str, SurvivalColumn], used: str, months: pd.Series) -> None:
-    """Warn of columns in other units whose times differ."""
-    used_unit = columns[used].unit or "months"
-    for name, column in columns.items():
-        unit = column.unit
-        if column.role != "time" or unit is None or unit == used_unit or column.endpoint != columns[used].endpoint:
-            continue
-        numbers = table.frame[name].map(lambda value: read_number(text_of(value)), na_action="ignore").astype(float)
-        difference = (numbers * _MONTHS_IN[unit] - months).abs()
-        rounded = max(1.0, _MONTHS_IN[unit], _MONTHS_IN[used_unit])  # as whole years are
-        differing = difference.index[difference > rounded + TOLERANCE * months]
-        if len(differing):
-            table.notes.append(
-                f"warning: {table.source}: survival_months: column {name} has other times than {used}, which is used, in "
-                f"{len(differing)} cases: {some(differing)}"
-            )
-
-
-def _in_months(table: LabelTable, column: str, unit: str, *, guessed: bool = False) -> pd.Series:
-    """The column in months; a follow-up longer than any is refused."""
-    numbers = table.numbers(column)
-    months = numbers * _MONTHS_IN[unit]
-    absurd = months.index[months > TOO_MANY_MONTHS]
-    if len(absurd):
-        remedy = "days go into a column survival_days, months into survival_months, and an unknown time is left empty"
-        table.refuse(column, absurd[0], f"that is {months[absurd[0]]:,.0f} months; {remedy}")
-    if unit != "months" and not guessed:
-        table.notes.append(f"survival_months: {column} is in {unit} (a month has {DAYS_PER_MONTH} days)")
-    if unit == "days" and not guessed and numbers.count() >= ENOUGH_TIMES and numbers.max() <= FEW_DAYS:
-        table.notes.append(
-            f"warning: {table.source}: the longest of {numbers.count()} times in column {column} is {numbers.max():g} days; if "
-            "it counts months or years, call it survival_months or survival_years"
-        )
-    return months
-
-
 def read_endpoint(table: LabelTable, time: str, event: str, *, unit: str = "") -> tuple[pd.Series, pd.Series]:
     """Return months and event of an endpoint from the two columns that the user names; negative times are missing.
 
@@ -256,46 +145,29 @@ def read_endpoint(table: LabelTable, time: str, event: str, *, unit: str = "") -
         table: the clinical columns.
         time: column of times to the event or the last follow-up.
         event: column of events, or of censorship where it is called so.
-        unit: of the time, a key of `_MONTHS_IN`; "": by the column's name, else by the longest time.
+        unit: of the time, a key of `MONTHS_IN`; "": by the column's name, else by the longest time.
 
     Raises:
         InputError: a value that is not understood, or an unknown unit.
     """
     known, coded = survival_column(time), survival_column(event)
-    if unit and unit not in _MONTHS_IN:
-        raise InputError(f"column {time}: unit {unit} of a time is none of {', '.join(_MONTHS_IN)}")
+    if unit and unit not in MONTHS_IN:
+        raise InputError(f"column {time}: unit {unit} of a time is none of {', '.join(MONTHS_IN)}")
     if unit or (known and known.unit):
-        months = _in_months(table, time, unit or str(known and known.unit))
+        months = in_months(table, time, unit or str(known and known.unit))
     else:
-        months = _guessed_months(table, time, known or SurvivalColumn(None, "time"))
+        months = guessed_months(table, time, known or SurvivalColumn(None, "time"))
     if coded is not None and coded.role == "censored":
-        return _without_negative(table, months), ~_censored(table, event)
-    return _without_negative(table, months), _read_event(table, event, coded or SurvivalColumn(None, "event"))
+        return without_negative(table, months), ~_censored(table, event)
+    return without_negative(table, months), _read_event(table, event, coded or SurvivalColumn(None, "event"))
 
 
 # --- The GDC's two columns: days to death, days to the last follow-up -------------------------------------------------
 
 
-def _dates(table: LabelTable, columns: Mapping[str, SurvivalColumn], role: str) -> tuple[str | None, pd.Series]:
-    """The first column of this role, and its times in months; where several are there, the latest follow-up of each case."""
-    names = [name for name, column in columns.items() if column.role == role]
-    if not names:
-        return None, pd.Series(float("nan"), index=table.frame.index)
-    months = pd.concat([_in_months(table, name, columns[name].unit or "days", guessed=True) for name in names], axis=1)
-    return names[0], months.max(axis=1)
-
-
-def _months_of_dates(table: LabelTable, columns: Mapping[str, SurvivalColumn]) -> tuple[pd.Series, str]:
-    followed_by, followed = _dates(table, columns, "follow-up time")
-    died_by, died = _dates(table, columns, "death time")
-    first = f"{died_by} where there is one, else " if died_by else ""
-    table.notes.append(f"survival_months: {first}{followed_by}")
-    return died.fillna(followed), str(followed_by)
-
-
 def _event_of_dates(table: LabelTable, columns: Mapping[str, SurvivalColumn]) -> pd.Series:
-    _, followed = _dates(table, columns, "follow-up time")
-    name, died = _dates(table, columns, "death time")
+    _, followed = read_dates(table, columns, "follow-up time")
+    name, died = read_dates(table, columns, "death time")
     table.notes.append(f"event: happened where {name or 'days to death'} has a value")
     return died.notna().astype("boolean").mask(died.isna() & followed.isna())
 
@@ -304,7 +176,7 @@ def _without_dateless_deaths(
     table: LabelTable, columns: Mapping[str, SurvivalColumn], months: pd.Series | None, event: pd.Series
 ) -> pd.Series | None:
     """A death without its date happened at an unknown time: the last follow-up is not that time."""
-    name, died = _dates(table, columns, "death time")
+    name, died = read_dates(table, columns, "death time")
     living = event.eq(False).fillna(False)
     contradicted = event.index[living & died.notna()]
     if len(contradicted):
@@ -380,6 +252,16 @@ def _read_censored(text: str) -> bool | None:
 def _with_censorship(table: LabelTable, event: pd.Series, column: str, opposite: str) -> pd.Series:
     censored = _censored(table, opposite)
     contradicted = event.index[(event == censored).fillna(False)]
+    if (
+        len(contradicted)
+        and len(contradicted) == (event.notna() & censored.notna()).sum() >= ENOUGH_WORDS
+        and (not is_binary(table.frame[column]) and is_binary(table.frame[opposite]))
+    ):
+        table.notes.append(
+            f"warning: {table.source}: {opposite} is 1 for the dead and 0 for the living in all {len(contradicted)} cases by "
+            f"{column}, the opposite of its name: not used"
+        )
+        return event
     if len(contradicted):
         case = contradicted[0]
         raise InputError(
@@ -428,15 +310,6 @@ def _note_missing_columns(
             f"warning: {table.source}: there is a survival time, but no column of deaths, so survival cannot be learned; give "
             "a column event (1: died, 0: alive at the last follow-up)"
         )
-
-
-def _without_negative(table: LabelTable, months: pd.Series) -> pd.Series:
-    negative = months.index[months < 0]
-    if len(negative):
-        table.notes.append(
-            f"warning: {table.source}: survival_months: negative in {len(negative)} cases, taken as missing: {some(negative)}"
-        )
-    return months.mask(months < 0)
 
 
 def _gaps(table: LabelTable, months: pd.Series | None, event: pd.Series | None) -> pd.Series:

@@ -23,6 +23,12 @@ class OmicsConfig(Settings):
     log: Literal["auto", "always", "never"] = Field(
         default="auto", description="log2(x + 1) of expression; auto: of counts"
     )
+    batch: Literal["auto", "per-cohort", "none"] = Field(
+        default="auto",
+        description="of several cohorts: per-cohort brings mean and sd of each gene in each cohort to those of the largest one, by "
+        "training cases; a cohort without any (leave-one-cohort-out) by all its cases. none: values stay as they are. auto: "
+        "per-cohort if the cohorts are on different scales",
+    )
     ungrouped: Literal["group", "drop"] = Field(
         default="group", description="genes in no set: a group of their own, or left out"
     )

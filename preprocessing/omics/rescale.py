@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.omics.scaler import OmicsScaler, looks_like_counts, winsorise
+from preprocessing.omics.scaler import OmicsScaler, are_counts, winsorise
 
 Method = Literal["none", "cohort", "rank"]
 MIN_CASES = 20  # whose mean and spread can stand for a cohort's
@@ -61,7 +61,7 @@ def rescale(matrix: OmicsMatrix, targets: Mapping[str, Target], method: Method) 
     values = matrix.values.copy()
     block = values[:, at]
     rna = matrix.values[:, [kind == "rna" for kind in matrix.kinds]]
-    block = np.log2(block + 1) if looks_like_counts(rna) else block
+    block = np.log2(block + 1) if are_counts(rna) else block
     scores = _standardised(block) if method == "cohort" else _normal_scores(block)
     target = [targets[matrix.features[position]] for position in at]
     mapped = np.array([one.centre for one in target]) + np.array([one.scale for one in target]) * scores
@@ -70,12 +70,17 @@ def rescale(matrix: OmicsMatrix, targets: Mapping[str, Target], method: Method) 
     return OmicsMatrix(values, matrix.case_ids, matrix.features, matrix.kinds)
 
 
-def _standardised(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
-    """Scores of mean 0 and sd 1 in each column by winsorised estimates; 0 in a constant column, NaN where missing."""
+def robust_mean_sd(values: Float[np.ndarray, "n g"]) -> tuple[Float[np.ndarray, " g"], Float[np.ndarray, " g"]]:
+    """Return mean and sd of each column by winsorised estimates; missing values count as the median."""
     filled = np.where(np.isnan(values), np.nanmedian(values, axis=0, keepdims=True), values)
     drawn_in = winsorise(filled, CLIP)
-    sd = drawn_in.std(axis=0)
-    scores = (values - drawn_in.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
+    return drawn_in.mean(axis=0), drawn_in.std(axis=0)
+
+
+def _standardised(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
+    """Scores of mean 0 and sd 1 in each column by winsorised estimates; 0 in a constant column, NaN where missing."""
+    mean, sd = robust_mean_sd(values)
+    scores = (values - mean) / np.where(sd > 0, sd, 1.0)
     return np.where((sd > 0) | np.isnan(values), scores, 0.0)
 
 

@@ -77,7 +77,7 @@ class OmicsScaler:
             groups, matrix.features, matrix.kinds, table="the gene table", empty=config.empty_sets
         )
         kinds, values = np.array(matrix.kinds), matrix.values.copy()
-        counts = looks_like_counts(values[:, kinds == "rna"])
+        counts = are_counts(values[:, kinds == "rna"])
         logged = (kinds == "rna") & (config.log == "always" or (config.log == "auto" and counts))
         _log(values, logged, np.array(matrix.features))
         if logged.any():
@@ -185,7 +185,7 @@ class OmicsScaler:
         rna = matrix.values[:, np.array(matrix.kinds) == "rna"]
         if not rna.size or np.isnan(rna).all():
             return
-        if self.expects_counts is False and looks_like_counts(rna) and np.nanquantile(rna, 0.99) > 2 * COUNTS_BEYOND:
+        if self.expects_counts is False and are_counts(rna) and np.nanquantile(rna, 0.99) > 2 * COUNTS_BEYOND:
             raise InputError(
                 f"genes: the table contains counts (up to {np.nanmax(rna):g}), but the model was trained on log-transformed or "
                 f"standardised values; give a table on the same scale, or use --rescale cohort"
@@ -256,7 +256,7 @@ def principal_axes(group: Float[np.ndarray, "cases g"]) -> Float[np.ndarray, "g 
     return np.ascontiguousarray((axes * signs[:, None]).T.astype(np.float32))
 
 
-def looks_like_counts(values: Float[np.ndarray, "cases genes"]) -> bool:
+def are_counts(values: Float[np.ndarray, "cases genes"]) -> bool:
     """Whether expression values are counts, TPM or similar: never negative, large, right-skewed."""
     if not values.size or np.isnan(values).all() or np.nanmin(values) < 0 or np.nanmax(values) <= COUNTS_BEYOND:
         return False
@@ -347,17 +347,17 @@ def _squeezed(values: np.ndarray, kinds: np.ndarray, extremes: tuple[float, floa
     return [note]
 
 
-def winsorise(values: np.ndarray, clip: float) -> np.ndarray:
+def winsorise(values: Float[np.ndarray, "n g"], clip: float) -> Float[np.ndarray, "n g"]:
     """Return the values, each column winsorised at `clip` × 1.4826 median absolute deviations from its median.
 
     Columns with more than half their values equal have no such deviation and stay as they are.
 
     Args:
-        values: (cases, genes).
+        values: g genes of n cases.
         clip: in estimated standard deviations: 1.4826 × the median absolute deviation is that of a normal distribution.
 
     Returns:
-        Of the same shape and unit.
+        In the same unit.
     """
     median = np.median(values, axis=0)
     deviation = 1.4826 * np.median(np.abs(values - median), axis=0)

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import openslide
 
 from preprocessing.io.errors import InputError, some
+from preprocessing.io.files import similar_name
 from preprocessing.slides.diagnosis import unsafe_reason
 from preprocessing.slides.dicom import group_series
 from preprocessing.slides.isolated import Failure, map_files
@@ -55,6 +56,8 @@ def find_slides(source: SlideSource, *, isolated: bool = False) -> FoundSlides:
 
 def _several(sources: Sequence[Path], *, isolated: bool) -> FoundSlides:
     """All given files and folders together."""
+    if absent := [path for path in sources if not path.exists() and not path.is_symlink()]:
+        raise InputError(f"slides: {some(absent)} does not exist{similar_name(absent[0])}")
     folders = [find_slides(path, isolated=isolated) for path in sources if path.is_dir()]
     others = [path for path in sources if not path.is_dir()]
     if manifests := [path for path in others if path.suffix.lower() in MANIFEST_SUFFIXES]:
@@ -77,7 +80,9 @@ def _several(sources: Sequence[Path], *, isolated: bool) -> FoundSlides:
 
 def _in_file(source: Path, *, isolated: bool) -> FoundSlides:
     if not source.exists():
-        raise InputError(f"slides: {source} does not exist; give a folder, a slide or a manifest CSV")
+        raise InputError(
+            f"slides: {source} does not exist{similar_name(source) or '; give a folder, a slide or a manifest CSV'}"
+        )
     suffix = source.suffix.lower()
     if suffix in MANIFEST_SUFFIXES and (suffix != ".txt" or has_manifest_header(source)):
         return read_manifest(source)

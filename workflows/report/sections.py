@@ -14,7 +14,7 @@ from workflows.report.kinds import Confusion, KindView, kind_of
 from workflows.report.plain.answers import Answer, answer_of
 from workflows.report.plain.phrasing import Verdict, number, reason_category, verdict_of
 from workflows.report.prediction_table import prediction_table
-from workflows.report.tables import Cell, Table, fold_table, metric_table
+from workflows.report.tables import Cell, Table, fold_table, metric_table, transfer_table
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ def _comparison(kind: KindView, key: str, path: str, title: str, report: TaskRep
         metric_table(f"{key}-metrics", path, report),
         fold_table(f"{key}-folds", f"{path}/model", report.headline, report.model),
         kind.table(f"{key}-classes", f"{path}/model/pooled", report.model.pooled),
+        transfer_table(f"{key}-transfer", path, report),
     )
     return Comparison(
         title=title,

@@ -245,6 +245,21 @@ def fold_table(key: str, path: str, headline: str, model: PredictorReport[Any]) 
     return Table(key, "By fold", columns, tuple(rows), tuple(notes))
 
 
+def transfer_table(key: str, path: str, report: TaskReport[Any]) -> Table | None:
+    """Table of the headline metric by cohorts of training and test; None for a single cohort."""
+    if not report.transfer:
+        return None
+    names = list(report.transfer[0].headline)
+    rows = []
+    for i, one in enumerate(report.transfer):
+        where = f"{path}/transfer/{i}/headline"
+        cells = [metric_cell(one.headline[name], f"{where}/{name}") for name in names]
+        rows.append((Cell(one.scheme), Cell(" + ".join(one.train)), Cell(one.test), _count(one.n), *cells))
+    columns = ("folds by", "trained on", "tested on", "#cases", *(f"#{comparator_name(name)}" for name in names))
+    title = f"By cohorts: {metric_name(report.headline)}"
+    return Table(key, title, columns, tuple(rows))
+
+
 def class_table(key: str, path: str, pooled: ClassificationMetrics) -> Table:
     """Table of sensitivity and specificity by class."""
     rows = [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 
-from pipeline.planning.splits import Fold, make_folds, read_folds, write_folds
+from pipeline.planning.splits import Fold, make_cohort_folds, make_folds, read_folds, write_folds
 from preprocessing.io.errors import InputError
 
 
@@ -178,3 +178,27 @@ def test_flags_in_the_place_of_ids_are_refused(tmp_path, flags):
     (tmp_path / "splits_0.csv").write_text(f",train,val\nA,{flags}\nB,{flags}\n")
     with pytest.raises(InputError, match=r"splits_0.csv: column train holds .* where case ids should be; list the ids"):
         read_folds(tmp_path, ["A", "B"])
+
+
+def cohorts(**counts):
+    return strata(**counts).rename("cohort")
+
+
+def test_each_of_three_cohorts_is_left_out_once():
+    folds = make_cohort_folds(cohorts(a=4, b=3, c=2), pairs=False)
+    assert [len(fold.test) for fold in folds] == [4, 3, 2]
+    assert [len(fold.train) for fold in folds] == [5, 6, 7]
+    assert all(not set(fold.train) & set(fold.test) for fold in folds)
+
+
+def test_pairs_of_cohorts_train_on_one_and_test_on_another():
+    own = cohorts(a=4, b=3, c=2)
+    folds = make_cohort_folds(own, pairs=True)
+    found = {("".join(set(own[list(fold.train)])), "".join(set(own[list(fold.test)]))) for fold in folds}
+    assert found == {("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b")}
+    assert [fold.number for fold in folds] == list(range(6))
+
+
+def test_a_single_cohort_cannot_be_left_out():
+    with pytest.raises(InputError, match=r"all cases with a label are of cohort a"):
+        make_cohort_folds(cohorts(a=4), pairs=False)

@@ -211,6 +211,16 @@ def spaced(text: str) -> pd.DataFrame:
     return survival([text.format(i) for i in range(N)])
 
 
+CPTAC = [f"C3L-{i:05d}" for i in range(N)]
+
+
+def cptac() -> pd.DataFrame:
+    since = "follow-up/number_of_days_from_date_of_initial_pathologic_diagnosis_to_date_of_"
+    return pd.DataFrame({"Patient_ID": CPTAC, "consent/age": AGES, f"{since}death": DEATH}).assign(
+        **{f"{since}last_contact": FOLLOWED, "follow-up/vital_status_at_date_of_last_contact": VITAL}
+    )
+
+
 CLINICAL = {
     "GDC, tables before": (gdc("{0}.{1}"), TCGA),
     "GDC, tables behind (UCSC Xena)": (gdc("{1}.{0}"), TCGA),
@@ -229,6 +239,15 @@ CLINICAL = {
     "GLASS": (survival([f"GLSS-SF-{i:04d}" for i in range(N)]).set_axis(
         ["case_barcode", "case_overall_survival_days", "case_vital_status", "case_age_diagnosis_years"], axis=1),
         [f"GLSS-SF-{i:04d}" for i in range(N)]),
+    "recount3, of the clinical XML": (gdc("tcga.xml_{1}").assign(**{"tcga.xml_gender": SEXES}), TCGA),
+    "CPTAC, a form before each column": (cptac(), CPTAC),
+    "UPENN-GBM": (survival().set_axis(
+        ["ID", "Survival_from_surgery_days_UPDATED", "Survival_Status", "Age_at_scan_years"], axis=1), OTHER),
+    "UCSF-PDGM": (survival().assign(OS_status=DIED.astype(int)).set_axis(
+        ["ID", "OS days", "1-dead 0-alive", "Age at MRI"], axis=1), OTHER),
+    "METABRIC": (survival().assign(OS_status=np.where(DIED, np.where(AGES > 50, "Died of Disease", "Died of Other Causes"),
+        "Living")), OTHER),
+    "dead or alive with what": (survival().assign(OS_status=np.where(DIED, "Dead due to tumor", "Alive with disease")), OTHER),
 }  # fmt: skip
 
 
@@ -244,6 +263,33 @@ def test_clinical_tables_of_others_give_the_same_survival(tmp_path, name):
         assert cohort.labels.loc[ids, "is_female"].tolist() == [sex == "female" for sex in SEXES]
     guessed = "days are assumed, since the median"  # of an age that no human reaches: a warning, as every guessed unit
     assert not [note for note in cohort.notes if note.startswith("warning") and guessed not in note]
+
+
+def test_a_date_is_no_event_and_no_time(tmp_path):
+    dates = survival().assign(date_of_death="2020-01-01", date_of_last_contact="2020-01-01")
+    check_survival(load(tmp_path, upright(), dates))
+    assert "event" not in load(tmp_path, upright(), dates[["patient_id", "date_of_death", "age"]]).labels
+
+
+def test_a_censorship_that_is_1_for_all_dead_is_warned_of_and_not_used(tmp_path):
+    """Of UPENN-GBM: Survival_Censor is 1 for the dead. The words of the vital status decide."""
+    cohort = load(tmp_path, upright(), survival().assign(Survival_Censor=DIED.astype(int)))
+    check_survival(cohort)
+    assert any(
+        "Survival_Censor is 1 for the dead and 0 for the living in all 15 cases" in note for note in cohort.notes
+    )
+    once = survival().assign(Survival_Censor=DIED.astype(int) ^ (np.arange(N) == 3))
+    with pytest.raises(InputError, match="contradict each other"):
+        load(tmp_path, upright(), once)
+
+
+def test_models_of_depmap_count_for_their_patient(tmp_path):
+    models = [f"ACH-{i:06d}" for i in range(N)]
+    genes = upright(models, name="ModelID")
+    genes.insert(0, "SequencingID", [f"CDS-{i}" for i in range(N)])
+    assert list(load(tmp_path, genes).omics.case_ids) == models
+    clinical = pd.DataFrame({"ModelID": models, "PatientID": [f"PT-{i // 2}" for i in range(N)], "Age": AGES})
+    assert len(load(tmp_path, genes, clinical).omics.case_ids) == 8
 
 
 def test_a_workbook_with_title_rows_and_remarks_is_read_from_its_header(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from preprocessing.io import unpacking
 from preprocessing.io.errors import InputError
-from preprocessing.io.files import read_bytes, read_text, why_no_file
+from preprocessing.io.files import read_bytes, read_text, similar_name, why_no_file
 
 
 def test_a_file_and_a_link_to_one_are_files(tmp_path):
@@ -109,3 +109,13 @@ def test_what_is_no_table_is_named_with_the_way_to_convert_it(tmp_path, data, me
     path.write_bytes(data)
     with pytest.raises(InputError, match=message):
         read_text(path)
+
+
+def test_a_name_beside_that_is_similar_is_suggested(tmp_path):
+    (tmp_path / "genes.csv").touch()
+    assert similar_name(tmp_path / "gene.csv") == f"; did you mean {tmp_path / 'genes.csv'}?"
+    assert similar_name(tmp_path / "clinical.tsv") == ""
+    assert similar_name(tmp_path / "genes.csv") == ""
+    assert similar_name(tmp_path / "nowhere" / "genes.csv") == ""
+    with pytest.raises(InputError, match=r"cannot be read: it does not exist; did you mean .*genes\.csv\?"):
+        read_text(tmp_path / "gene.csv")

@@ -82,6 +82,14 @@ class TestFolder:
         assert [file.slide_id for file in found] == ["boxes_0"]
 
 
+def test_a_word_before_the_slides_that_is_no_file_does_not_exist(tmp_path):
+    (tmp_path / "slides").mkdir()
+    with pytest.raises(InputError, match=r"train does not exist"):
+        find_slides((tmp_path / "train", tmp_path / "slides"))
+    with pytest.raises(InputError, match=r"slide does not exist; did you mean .*slides\?"):
+        find_slides(tmp_path / "slide")
+
+
 def test_one_slide_may_be_given(tmp_path):
     touch(tmp_path, "a.svs", "b.svs")
     assert [file.slide_id for file in find_slides(tmp_path / "a.svs").files] == ["a"]

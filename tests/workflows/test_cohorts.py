@@ -1,0 +1,207 @@
+"""Several cohorts in one run: pooled, left out one by one, and what is refused before any work."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workflows.run_pipeline import main
+
+N = 36
+NAMES = ["TP53", "EGFR", "PTEN", "RB1", "NF1", "MYC", "KRAS", "BRAF", "CDK4", "MDM2", "AKT1", "MTOR"]
+QUICK = (
+    "--workers",
+    "0",
+    "--device",
+    "cpu",
+    "--folds",
+    "2",
+    "--epochs",
+    "1",
+    "--set",
+    "bootstrap=20",
+    "--explain",
+    "0",
+)
+SMALL = ("--set", "train.members=1", "--set", "models.umeml.hidden=16", "--set", "models.umeml.blocks=1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two cohorts with the same signal; genes of the second are on another scale, and it has one gene less and one more."""
+    folder = tmp_path_factory.mktemp("cohorts")
+    rng = np.random.default_rng(0)
+    for name, shift, scale in (("one", 0.0, 1.0), ("two", 30.0, 4.0)):
+        cases = pd.Index([f"{name}-{i:02d}" for i in range(N)], name="case_id")
+        genes = pd.DataFrame(rng.normal(size=(N, len(NAMES))), index=cases, columns=NAMES)
+        signal = genes["TP53"] + genes["EGFR"]
+        clinical = pd.DataFrame(
+            {"Response": np.where(signal > 0, "yes", "no"), "Purity": 50 + 10 * signal}, index=cases
+        )
+        clinical["Only"] = rng.choice(["x", "y"], N) if name == "one" else None
+        genes = genes * scale + shift
+        genes = genes.drop(columns="MTOR").assign(ATM=1 + genes["MTOR"]) if name == "two" else genes
+        genes.to_csv(folder / f"{name}.csv")
+        clinical.to_csv(folder / f"{name}_clinical.csv")
+    return folder
+
+
+def flags_of(folder, name):
+    return "--cohort", f"{name}=none,{folder / name}.csv,{folder / name}_clinical.csv"
+
+
+def run(folder, *options):
+    both = (*flags_of(folder, "one"), *flags_of(folder, "two"))
+    return main([str(part) for part in (*both, *QUICK, *SMALL, *options)])
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    tasks = ("--task", "response=Response", "--split-by", "case,cohort,cohort-pairs", "--explain", "1")
+    assert run(folder, *tasks, "--out", out) == 0
+    return out
+
+
+def test_every_row_of_the_output_has_its_cohort(finished):
+    for name in ("predictions.csv", "cases.csv"):
+        table = pd.read_csv(finished / name, dtype=str)
+        assert len(table) == 2 * N
+        assert (table["cohort"] == table["case_id"].str[:3]).all()
+
+
+def test_folds_are_stratified_over_cohorts_and_each_cohort_is_left_out_once(finished):
+    for number in range(2):
+        test = pd.read_csv(finished / "splits" / "response" / f"splits_{number}.csv")["test"].dropna()
+        assert test.str[:3].value_counts().between(N // 2 - 1, N // 2 + 1).all()
+    for scheme in ("cohort", "cohort-pairs"):
+        for path in (finished / "splits" / f"response-{scheme}").glob("splits_*.csv"):
+            split = pd.read_csv(path)
+            train, test = (set(split[side].dropna().str[:3]) for side in ("train", "test"))
+            assert {*train, *test} == {"one", "two"}
+            assert len(train) == len(test) == 1
+
+
+def test_every_pair_of_training_and_test_cohort_is_evaluated(finished):
+    report = json.loads((finished / "metrics.json").read_text())["tasks"]["response"]
+    rows = {(one["scheme"], "+".join(one["train"]), one["test"]): one for one in report["transfer"]}
+    assert set(rows) == {
+        ("case", "one+two", "one"),
+        ("case", "one+two", "two"),
+        *((scheme, *pair) for scheme in ("cohort", "cohort-pairs") for pair in (("one", "two"), ("two", "one"))),
+    }
+    table = pd.read_csv(finished / "cohort_transfer.csv").set_index(["split_by", "train", "test", "predictor"])
+    for key, one in rows.items():
+        assert one["n"] == N
+        for name, metric in one["headline"].items():
+            if metric["value"] is not None:
+                assert table.loc[(*key, name), "value"] == pytest.approx(metric["value"])
+    assert table.loc[("cohort", "one", "two", "genes"), "value"] > 0.8  # across the scales
+    page = (finished / "report.html").read_text()
+    assert 'id="response-transfer"' in page
+
+
+def test_explanations_read_the_genes_as_the_model_did(finished):
+    """What is explained of a case of either cohort is what was predicted of it."""
+    predicted = pd.read_csv(finished / "predictions.csv", index_col="case_id")
+    cases = json.loads((finished / "explain" / "response.json").read_text())["cases"]
+    assert {case["case_id"][:3] for case in cases} == {"one", "two"}
+    for case in cases:
+        row = predicted.loc[case["case_id"]]
+        output = case["by_modality"]["all"]["output"]
+        assert output == pytest.approx(row[f"probability_{row['prediction']}"], abs=1e-4)
+
+
+def test_genes_on_another_scale_do_not_transfer_as_they_are(folder, tmp_path):
+    options = (
+        "--task",
+        "response=Response",
+        "--split-by",
+        "cohort",
+        "--set",
+        "omics.batch=none",
+        "--out",
+        tmp_path / "r",
+    )
+    assert run(folder, *options) == 0
+    table = pd.read_csv(tmp_path / "r" / "cohort_transfer.csv").set_index(["train", "predictor"])
+    assert table.loc[("one", "genes"), "value"] < 0.6
+
+
+def test_the_model_predicts_one_cohort(finished, folder, tmp_path):
+    inputs = ("none", folder / "two.csv", "--clinical", folder / "two_clinical.csv", "--rescale", "cohort")
+    trained = ("--trained", finished / "models", "--workers", "0", "--device", "cpu", "--out", tmp_path / "new")
+    assert main([str(part) for part in (*inputs, *trained)]) == 0
+    predicted = pd.read_csv(tmp_path / "new" / "predictions.csv")
+    assert predicted["prediction"].notna().all()
+
+
+def test_a_dry_run_counts_each_cohort_and_the_genes_that_they_share(folder, tmp_path, capsys):
+    assert run(folder, "--task", "response=Response", "--dry-run", "--out", tmp_path / "run") == 0
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "cohort one: 36 usable cases, 0 slides, 36 cases with 12 genes" in printed
+    assert "cohort two: 36 usable cases" in printed
+    assert "features in all cohorts: 11 (12 in one, 12 in two)" in printed
+    assert "72 cases have genes" in printed
+
+
+def test_labels_of_one_cohort_alone_are_warned_of_and_cannot_be_split_by_cohort(folder, tmp_path, capsys):
+    assert run(folder, "--task", "only=Only", "--dry-run", "--out", tmp_path / "run") == 0
+    assert "no case of cohort two has a label" in " ".join(capsys.readouterr().err.split())
+    assert run(folder, "--task", "only=Only", "--split-by", "cohort", "--dry-run", "--out", tmp_path / "run") == 2
+    assert "all cases with a label are of cohort one" in " ".join(capsys.readouterr().err.split())
+
+
+BAD = {
+    "one": (["one=none,{f}/one.csv"], "several cohorts are pooled, and one is given"),
+    "twice": (["one=none,{f}/one.csv", "one=none,{f}/two.csv"], "two cohorts have this name"),
+    "form": (["one=none", "two=none,{f}/two.csv"], "give NAME=SLIDES,GENES"),
+    "missing": (["one=none,{f}/one.csv", "two=none,{f}/gone.csv"], "gone.csv"),
+    "cases": (["one=none,{f}/one.csv", "two=none,{f}/one.csv"], "36 case ids are in two cohorts"),
+    "genes": (["one=none,{f}/one.csv", "two=none,{f}/other.csv"], "0 features are in all cohorts"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_is_named_before_any_work(name, folder, tmp_path, capsys):
+    other = pd.read_csv(folder / "two.csv", index_col=0)
+    other.columns = [f"ENSG{i:011d}" for i in range(len(other.columns))]
+    other.to_csv(folder / "other.csv")
+    texts, message = BAD[name]
+    flags = [part for text in texts for part in ("--cohort", text.format(f=folder))]
+    assert main([*flags, *QUICK, "--out", str(tmp_path / "run")]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("besides", "message"),
+    [
+        (["none", "genes.csv"], "GENES and --cohort"),
+        (["--clinical", "labels.csv"], "--clinical and --cohort"),
+        (["--omics", "cnv.csv:cnv"], "--omics and --cohort"),
+        (["--trained", "models"], "--trained predicts one cohort a run"),
+    ],
+    ids=["genes", "clinical", "omics", "trained"],
+)
+def test_inputs_besides_cohorts_are_refused(besides, message, folder, tmp_path, capsys):
+    assert run(folder, *besides, "--out", tmp_path / "run") == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_slides_of_two_cohorts_are_pooled(cohort, finished, tmp_path):
+    """Half of the demonstration cohort each, by manifests."""
+    table = cohort.table()
+    slides = sorted((cohort.slides).glob("*.svs")) or sorted(cohort.slides.glob("*.tif*"))
+    assert slides
+    flags = []
+    for name, cases in (("a", table["case_id"][:6]), ("b", table["case_id"][6:])):
+        rows = [(path.stem, path, case) for path in slides for case in cases if path.name.startswith(case)]
+        pd.DataFrame(rows, columns=["slide_id", "path", "case_id"]).to_csv(tmp_path / f"{name}.csv", index=False)
+        table[table["case_id"].isin(cases)].to_csv(tmp_path / f"{name}_genes.csv", index=False)
+        flags += ["--cohort", f"{name}={tmp_path / name}.csv,{tmp_path / name}_genes.csv"]
+    options = (*flags, *QUICK, *SMALL, "--task", "survival", "--store", cohort.store, "--out", tmp_path / "run")
+    assert main([str(part) for part in (*options, "--set", "encoder.precision=float32")]) == 0
+    ledger = pd.read_csv(tmp_path / "run" / "slides.csv", dtype=str)
+    assert ledger.groupby("cohort")["case_id"].nunique().to_dict() == {"a": 6, "b": 6}
