@@ -213,7 +213,7 @@ def several(*, n=200, seed=0):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_several_labels_are_spread_evenly_at_once(seed):
+def test_each_fold_has_its_share_of_several_labels(seed):
     labels = several()
     folds = make_folds(labels, n_folds=5, seed=seed)
     assert sorted(case for fold in folds for case in fold.test) == sorted(labels.index)
@@ -225,7 +225,7 @@ def test_several_labels_are_spread_evenly_at_once(seed):
     assert folds != make_folds(labels, n_folds=5, seed=seed + 10)
 
 
-def test_several_labels_are_spread_over_folds_of_whole_groups():
+def test_folds_of_whole_groups_have_a_share_of_several_labels():
     labels = several()
     groups = pd.Series([f"site {i % 40}" for i in range(200)], labels.index, name="site")
     folds = make_folds(labels, n_folds=5, seed=0, groups=groups)
