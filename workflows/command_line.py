@@ -355,6 +355,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="predefined folds: splits_0.csv, splits_1.csv, … with columns train, val[, test]",
     )
+    add(
+        "--joint",
+        dest="train.joint",
+        action="store_true",
+        help="train the model of each task on the labels of all tasks at once, one trunk with a head for each",
+    )
     add("--baselines", metavar="WHICH", help="baselines on the same folds: all (default) or none")
     add("--epochs", dest="train.epochs", metavar="N", help="passes over the training cases")
     add("--seed", metavar="N", help="seed of everything random (0)")

@@ -20,11 +20,16 @@ class ModelCandidate:
         name: its name in reports, tables and folders.
         model: its name in the registry.
         settings: the model's configuration.
+        joint: whether it is trained on the labels of all tasks at once.
     """
 
     name: str
     model: str
     settings: ModelSettings
+    joint: bool = False
+
+
+SINGLE_TASK = "single-task"  # the first model, trained on one task only, beside that of a joint training
 
 
 def model_candidates(

@@ -1,6 +1,7 @@
 """The configuration of a run: every key with its default, its range and a description."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from models.registry import nearest
 from models.settings import Settings
 from pipeline.baselines import BASELINES
 from pipeline.cluster.slurm import SlurmConfig
-from pipeline.config.candidates import ModelCandidate, model_candidates, model_settings, require_trainable
+from pipeline.config.candidates import SINGLE_TASK, ModelCandidate, model_candidates, model_settings, require_trainable
 from pipeline.config.cohorts import CohortInput, with_cohorts
 from pipeline.config.inputs import read_further_table, read_path, read_slides, read_store, require_table
 from pipeline.config.presets import PRESETS
@@ -350,7 +351,7 @@ class Config(Settings):
     @model_validator(mode="after")
     def _variants(self) -> "Config":
         for name in self.variants:
-            if name in {*self.model, *BASELINES}:
+            if name in {*self.model, *BASELINES, SINGLE_TASK}:
                 raise InputError(
                     f'configuration: variants: "{name}" is the name of a model or baseline; choose another name'
                 )
@@ -382,8 +383,12 @@ class Config(Settings):
         )
 
     def candidates(self) -> tuple[ModelCandidate, ...]:
-        """Return the model, and after it its comparators: the further models, and the variants of the first."""
-        return model_candidates(self.model, self.models, self.variants)
+        """Return the model, and after it its comparators: further models, variants of the first, and its single-task training."""
+        candidates = model_candidates(self.model, self.models, self.variants)
+        if not self.train.joint:
+            return candidates
+        alone = [replace(candidates[0], name=SINGLE_TASK)] if self.baselines == "all" else []
+        return (*(replace(one, joint=True) for one in candidates), *alone)
 
 
 # Keys that decide which models are trained and on which gene groups: each fold job has its own.

@@ -100,8 +100,12 @@ def plan_tasks(config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, 
         if blind := [one.name for one in config.candidates() if not MODELS[one.model].reads_genes]:
             log.warning("covariates %s: %s reads slides only", ", ".join(config.covariates), ", ".join(blind))
     if config.task:
-        return [_plan(task, config, labels, omics) for task in chosen]
-    return _those_that_can_be_learned(chosen, config, labels, omics)
+        plans = [_plan(task, config, labels, omics) for task in chosen]
+    else:
+        plans = _those_that_can_be_learned(chosen, config, labels, omics)
+    if config.train.joint and len(plans) < 2:
+        raise InputError(f"--joint: {plans[0].name} is the only task; name others with --task, or leave --joint out")
+    return plans
 
 
 def _those_that_can_be_learned(
