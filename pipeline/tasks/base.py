@@ -300,6 +300,7 @@ class Task(ABC):
     truth_columns: tuple[
         str, ...
     ] = ()  # of predictions.csv, which hold the truth as `evaluate` needs it, besides `label`
+    partial_columns: ClassVar[tuple[str, ...]] = ()  # of predictions, which may lack numbers
     metrics_type: ClassVar[type[CaseMetrics]]  # of the reports of `FittedTask.evaluate`
     summary_metrics: ClassVar[tuple[str, ...]]  # of those, for the table in the terminal
     atlas_column: ClassVar[str | None] = (

@@ -48,7 +48,7 @@ class FittedSurvival(FittedTask):
 
     Attributes:
         edges_months: the inner edges; a time equal to an edge belongs to the later bin.
-        last_month: the longest time of a training case, where the curve ends.
+        last_month: the longest time of a training case, where curves end.
         median_risk: of the training cases; a higher risk is the high-risk group. NaN until calibrated.
         calibration: survival curves by risk; None where no case was predicted without having been trained on: then curves
             are those of the hazards of the bins.
@@ -106,7 +106,7 @@ class FittedSurvival(FittedTask):
         return risk(logits)
 
     def curve(self, logits: Float[np.ndarray, "n K"], months: Float[np.ndarray, " T"]) -> Float[np.ndarray, "n T"]:
-        """Probability to be alive at the given months, by the risk; level beyond the longest time of a training case.
+        """Probability to be alive at the given months, by the risk; NaN beyond the longest time of a training case.
 
         Four bins with level hazards between quartiles of the times of death say too little of late years, and a network is
         surer of its training cases than of others. Curves are therefore those of a Cox model of the risk alone, with
@@ -124,7 +124,8 @@ class FittedSurvival(FittedTask):
         log_survival = self._log_survival(logits)
         knots = np.array([0.0, *self.edges_months, max(self.last_month, *self.edges_months)])
         values = np.pad(log_survival, ((0, 0), (1, 0)))
-        return np.exp(np.stack([np.interp(months, knots, row) for row in values]).reshape(len(logits), len(months)))
+        by_time = [np.interp(months, knots, row, right=np.nan) for row in values]
+        return np.exp(np.array(by_time).reshape(len(logits), len(months)))
 
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
         """Risk group, risk (minus the sum of the survival curve over the bins, −K to 0) and the curve at a few months."""
@@ -274,6 +275,8 @@ class Survival(Task):
     kind = "survival"
     metrics_type = SurvivalMetrics
     truth_columns = OUTCOME
+    # Curves end with the follow-up of the training cases.
+    partial_columns = tuple(f"{name}{end}" for name in CURVE_COLUMNS for end in ("", "_low", "_high"))
     summary_metrics = ("c_index", "uno_c_index")
     atlas_column = "risk"
     output_name = evidence_name = evidence_definition = "the risk"
