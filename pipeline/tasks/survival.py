@@ -184,23 +184,24 @@ class FittedSurvival(FittedTask):
         curve among the members (and the ensemble), which is no confidence interval.
         """
         several = len(members) > 1
-        risks = np.stack([one["risk"].to_numpy(float) for one in members])
-        table = predictions.assign(ensemble_sd=risks.std(axis=0, ddof=1) if several else np.nan)
+        table = super().with_ensemble_sd(predictions, members)
         for name in CURVE_COLUMNS:
             curves = np.stack([one[name].to_numpy(float) for one in (predictions, *members)])
             table[f"{name}_low"] = curves.min(axis=0) if several else np.nan
             table[f"{name}_high"] = curves.max(axis=0) if several else np.nan
         return table
 
+    def disagreement(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> Float[np.ndarray, " n"]:
+        """Standard deviation of the members' risks."""
+        return np.stack([one["risk"].to_numpy(float) for one in members]).std(axis=0, ddof=1)
+
     def joined(self, others: Sequence[FittedTask]) -> FittedSurvival:
         """With the mean of the models' median risks: that of the mean of their risks, as near as they tell."""
         medians = [one.median_risk for one in (self, *others) if isinstance(one, FittedSurvival)]
         return replace(self, median_risk=float(np.mean(medians)))
 
-    def pool(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """The mean risks and curves, and risk groups by them; one model's as they are."""
-        if len(parts) == 1:
-            return parts[0]
+    def mean_prediction(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The mean risks and curves, and risk groups by them."""
         numbers = ["risk", *CURVE_COLUMNS]
         mean = pd.DataFrame(np.mean([part[numbers].to_numpy(float) for part in parts], axis=0), columns=numbers)
         mean.insert(0, "prediction", self._groups(mean["risk"].to_numpy()))
