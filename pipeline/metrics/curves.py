@@ -168,7 +168,7 @@ def d_calibration(
 ) -> Metric:
     """P-value of the hypothesis that predicted survival at each case's own time is uniform, as that of true curves is.
 
-    Small where curves are not those of the cases as a whole; it does not tell how well they tell cases apart. Survival at
+    Small where curves are not those of the cases as a whole; it says nothing about how well they rank cases. Survival at
     the time of death counts for one of ten intervals; a censored case is spread over those that it may still reach. Cases
     are censored where curves end.
 
