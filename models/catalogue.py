@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from models.configs import (
@@ -29,14 +28,14 @@ class ModelEntry:
     A model may also have a method `after_backward`, which training calls in every step: see `models.types.AfterBackward`.
 
     Attributes:
-        source: where its class is, as module:class.
+        name: of the model.
         Config: the settings that the constructor takes.
         reads_slides: whether the model reads slides; False for one of genes only.
         reads_genes: whether the model reads genes; False for one of slides only.
         subspaces: gene groups that the model requires as its first groups, in this order; empty: any gene groups.
     """
 
-    source: str
+    name: str
     Config: type[ModelSettings]
     reads_slides: bool = True
     reads_genes: bool = True
@@ -44,8 +43,7 @@ class ModelEntry:
 
     def load(self) -> Any:
         """Import the model's class."""
-        module, _, name = self.source.partition(":")
-        return getattr(import_module(module), name)
+        return _classes()[self.name]
 
     def __call__(self, patch_dim: int, group_dims: Sequence[int], n_outputs: int, config: Any) -> "nn.Module":
         """Build a model for patches of this width, gene groups of these widths and so many outputs."""
@@ -53,15 +51,34 @@ class ModelEntry:
         return model
 
 
-MODELS: Registry[ModelEntry] = Registry(
-    "model",
-    {
-        "umeml": ModelEntry("models.umeml:UMEML", UMEMLConfig),
-        "subspace": ModelEntry("models.subspace:SubspaceFusion", SubspaceConfig, subspaces=SUBSPACES),
-        "mcat": ModelEntry("models.mcat:MCAT", MCATConfig),
-        "latefusion": ModelEntry("models.latefusion:LateFusion", LateFusionConfig),
-        "snn": ModelEntry("models.snn:SNN", SNNConfig, reads_slides=False),
-        "abmil": ModelEntry("models.abmil:ABMIL", ABMILConfig, reads_genes=False),
-        "transmil": ModelEntry("models.transmil:TransMIL", TransMILConfig, reads_genes=False),
-    },
+def _classes() -> dict[str, Any]:
+    """Import the code of all models, whose fingerprint follows these imports."""
+    from models.abmil import ABMIL
+    from models.latefusion import LateFusion
+    from models.mcat import MCAT
+    from models.snn import SNN
+    from models.subspace import SubspaceFusion
+    from models.transmil import TransMIL
+    from models.umeml import UMEML
+
+    return {
+        "umeml": UMEML,
+        "subspace": SubspaceFusion,
+        "mcat": MCAT,
+        "latefusion": LateFusion,
+        "snn": SNN,
+        "abmil": ABMIL,
+        "transmil": TransMIL,
+    }
+
+
+_ENTRIES = (
+    ModelEntry("umeml", UMEMLConfig),
+    ModelEntry("subspace", SubspaceConfig, subspaces=SUBSPACES),
+    ModelEntry("mcat", MCATConfig),
+    ModelEntry("latefusion", LateFusionConfig),
+    ModelEntry("snn", SNNConfig, reads_slides=False),
+    ModelEntry("abmil", ABMILConfig, reads_genes=False),
+    ModelEntry("transmil", TransMILConfig, reads_genes=False),
 )
+MODELS: Registry[ModelEntry] = Registry("model", {entry.name: entry for entry in _ENTRIES})

@@ -24,9 +24,9 @@ class LinearBlend(nn.Module):
         model_share: the weight of the model's logits, 0 to 1: of cases with genes alone, and of cases with slides and genes.
     """
 
-    weight: Tensor
-    bias: Tensor
-    model_share: Tensor
+    weight: Float[Tensor, "K k"]
+    bias: Float[Tensor, " K"]
+    model_share: Float[Tensor, "2"]
 
     def __init__(
         self,

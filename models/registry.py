@@ -12,11 +12,11 @@ class UnknownNameError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean "…"? Known: …`: the end of every message about an unknown name."""
+    """`did you mean "…"? Known: …`, or `known are …` where none is near: the end of every message about an unknown name."""
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    guess = f'did you mean "{close[0]}"? ' if close else ""
-    return f"{guess}Known: {', '.join(names)}"
+    listed = ", ".join(names)
+    return f'did you mean "{close[0]}"? Known: {listed}' if close else f"known are {listed}"
 
 
 class Registry(dict[str, T]):

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from models.layers.devices import on_device
@@ -93,7 +93,7 @@ class ModelOutput:
 
     logits: Float[Tensor, "B K"]
     losses: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
-    extras: dict[str, Tensor] = field(default_factory=dict)
+    extras: dict[str, Shaped[Tensor, "..."]] = field(default_factory=dict)
 
 
 Score = Callable[[Float[Tensor, "B K"]], float]  # how right logits are on the cases of a step; higher is better

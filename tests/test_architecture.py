@@ -5,6 +5,7 @@ import io
 import re
 import tokenize
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -148,3 +149,48 @@ def test_names_are_in_the_words_of_the_field(word):
 @pytest.mark.parametrize("word", IN_TEXT)
 def test_text_is_in_the_words_of_the_field(word):
     assert words()[1][word] <= IN_TEXT[word]
+
+
+def has_shape(annotation: ast.expr | None) -> bool:
+    """Whether each array in an annotation has a shape, as in `Float[Tensor, "B N D"]`."""
+    if annotation is None:
+        return True
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return has_shape(ast.parse(annotation.value, mode="eval").body)
+    if isinstance(annotation, ast.Subscript) and isinstance(annotation.slice, ast.Tuple):
+        first, *others = annotation.slice.elts
+        if is_array(first) and len(others) == 1 and isinstance(others[0], ast.Constant):
+            return True
+    return not is_array(annotation) and all(
+        has_shape(part) for part in ast.iter_child_nodes(annotation) if isinstance(part, ast.expr)
+    )
+
+
+def is_array(annotation: ast.expr) -> bool:
+    return ast.unparse(annotation).rpartition(".")[2] in {"ndarray", "Tensor"}
+
+
+def public_annotations(node: ast.Module | ast.ClassDef) -> Iterator[tuple[str, ast.expr | None]]:
+    """The annotations of public functions, methods and attributes of classes, by name."""
+    for part in node.body:
+        match part:
+            case ast.ClassDef(name=name) if not name.startswith("_"):
+                yield from ((f"{name}.{inner}", annotation) for inner, annotation in public_annotations(part))
+            case ast.FunctionDef(name=name) if not name.startswith("_") or name.startswith("__"):
+                arguments = [*part.args.posonlyargs, *part.args.args, *part.args.kwonlyargs]
+                yield from ((f"{name}({one.arg})", one.annotation) for one in arguments)
+                yield name, part.returns
+            case ast.AnnAssign(target=ast.Name(id=name)) if isinstance(node, ast.ClassDef) and not name.startswith("_"):
+                yield name, part.annotation
+
+
+def test_an_array_without_a_shape_is_found():
+    code = 'class A:\n    x: Tensor\n    def f(self, a: dict[str, np.ndarray], b: Float[Tensor, "n"]) -> "Tensor | None": ...'
+    found = [name for name, annotation in public_annotations(ast.parse(code)) if not has_shape(annotation)]
+    assert found == ["A.x", "A.f(a)", "A.f"]
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_every_array_of_a_public_signature_has_its_shape(module):
+    tree = ast.parse(FILES[module].read_text())
+    assert [name for name, annotation in public_annotations(tree) if not has_shape(annotation)] == []

@@ -41,12 +41,14 @@ class Arguments:
 
     Attributes:
         flags: values by dotted key of the configuration.
+        options: the option of each of these keys, for messages.
         file: configuration file of `--config`.
         sets: texts of `--set`.
         verbose: whether each slide is logged in the terminal.
     """
 
     flags: dict[str, Any]
+    options: dict[str, str]
     file: Path | None
     sets: list[str]
     verbose: bool
@@ -80,7 +82,9 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     values = vars(parsed)
     values |= _inputs(parser, values.pop("inputs", []))
     file, sets, verbose = values.pop("config", None), values.pop("set", []), values.pop("verbose", False)
-    return Arguments(values, file, sets, verbose)
+    options = {"slides": "SLIDES", "genes": "GENES"}
+    options |= {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+    return Arguments(values, options, file, sets, verbose)
 
 
 def _similar_command(word: str) -> str | None:
@@ -110,12 +114,24 @@ def _unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
     """The message about unknown options, with the nearest known ones."""
     known = [option for action in parser._actions for option in action.option_strings]
     described = []
-    for word in [word for word in words if word.startswith(("-", *_DASHES))] or words[:1]:  # others are values of those
+    options = [word for word in words if word.startswith(("-", *_DASHES)) and not word.lstrip("-").isdecimal()]
+    for word in options or words[:1]:  # others are values of those
         name = word.partition("=")[0].lstrip("".join(_DASHES))
         name = name if name.startswith("--") else f"--{name.lstrip('-')}" if len(name) > 2 else name
-        close = _nearest_option(name, known)
+        close = _option_of_key(parser, name) or _nearest_option(name, known)
         described.append(f"unknown option {name}" + (f"; did you mean {close}?" if close else ""))
     return "; ".join(described) + " (--help lists all options)"
+
+
+def _option_of_key(parser: argparse.ArgumentParser, name: str) -> str | None:
+    """How to give a key of the configuration that was given as an option; None for what is no key."""
+    from pipeline.config.schema import Config
+
+    key = name.lstrip("-").replace("-", "_")
+    for action in parser._actions:
+        if action.dest == key and action.option_strings:
+            return action.option_strings[0]
+    return f"--set {key}=VALUE" if key in Config.model_fields else None
 
 
 def _nearest_option(name: str, known: Sequence[str]) -> str | None:
@@ -338,6 +354,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--splits",
         metavar="DIR",
         help="predefined folds: splits_0.csv, splits_1.csv, … with columns train, val[, test]",
+    )
+    add(
+        "--joint",
+        dest="train.joint",
+        action="store_true",
+        help="train the model of each task on the labels of all tasks at once, one trunk with a head for each",
     )
     add("--baselines", metavar="WHICH", help="baselines on the same folds: all (default) or none")
     add("--epochs", dest="train.epochs", metavar="N", help="passes over the training cases")

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeline.cluster.workers import Workers
         from pipeline.config.loading import load_config
 
-        config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets)
+        config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets, options=arguments.options)
         select_gpus(config.gpus, device=config.device)  # before anything uses CUDA
         limit = 60 * config.slide_minutes
         slurm = config.slurm if config.cluster == "slurm" else None

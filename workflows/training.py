@@ -36,7 +36,10 @@ def train(
     from pipeline.training.fold_job import run_fold
 
     run = context.run
-    jobs = {plan.name: fold_jobs(context, plan, features) for plan in plans}
+    jobs = {
+        plan.name: fold_jobs(context, plan, features, others=[one for one in plans if one is not plan])
+        for plan in plans
+    }
     with run.stage("training") as done_now:
         folds = [job for by_task in jobs.values() for job in by_task.all() if not job.is_finished()]
         status = map_jobs(context.workers, run_fold, folds, stage="training", things="folds", in_process=True)
@@ -112,9 +115,19 @@ def explain(context: "RunContext", jobs: Mapping[str, "TaskJobs"], predictions: 
         explain_tasks(workers, tasks, inputs, config.explain, folder=run.folder / "explain", seed=config.seed)
 
 
-def fold_jobs(context: "RunContext", plan: "TaskPlan", features: Mapping[str, str]) -> "TaskJobs":
-    """Make the jobs of a task: each fold of each model, the folds of further schemes, and the final model."""
+def fold_jobs(
+    context: "RunContext", plan: "TaskPlan", features: Mapping[str, str], *, others: Sequence["TaskPlan"] = ()
+) -> "TaskJobs":
+    """Make the jobs of a task: each fold of each model, the folds of further schemes, and the final model.
+
+    Args:
+        context: the run.
+        plan: the task.
+        features: keys of the features in the store, by slide id.
+        others: tasks that joint training learns along with it.
+    """
     from pipeline.planning.gene_groups import gene_groups
+    from pipeline.tasks.joint import OtherTask
     from pipeline.training.fold_job import FoldJob, TaskJobs
     from preprocessing.features.keys import tile_key
 
@@ -123,6 +136,7 @@ def fold_jobs(context: "RunContext", plan: "TaskPlan", features: Mapping[str, st
     cases = [*plan.labelled, *plan.unlabelled]
     model, *comparators = config.candidates()
     gene_sets, gene_notes = gene_groups(config, cohort.omics, model)
+    joint = tuple(OtherTask(one.task, one.vocabulary, one.task.prepare(cohort.labels.reindex(cases))) for one in others)
     final = FoldJob(
         task=plan.task,
         fold=plan.final,
@@ -140,6 +154,7 @@ def fold_jobs(context: "RunContext", plan: "TaskPlan", features: Mapping[str, st
         baselines=config.baselines == "all",
         device=device,
         out=run.folder / "folds" / plan.name / model.name / "final",
+        others=joint if model.joint else (),
         tiles={
             case: tuple(
                 "" if cohort.precomputed else tile_key(slide, context.recipe.tiles) for slide in by_case.get(case, ())
@@ -151,7 +166,10 @@ def fold_jobs(context: "RunContext", plan: "TaskPlan", features: Mapping[str, st
     def by_fold(scheme: str, candidate: "ModelCandidate", *, baselines: bool = final.baselines) -> list[FoldJob]:
         out = run.folder / "folds" / plan.folder(scheme) / candidate.name
         sets, notes = gene_groups(config, cohort.omics, candidate)
-        template = replace(final, candidate=candidate, baselines=baselines, gene_sets=sets, gene_notes=notes)
+        learned_along = joint if candidate.joint else ()
+        template = replace(
+            final, candidate=candidate, baselines=baselines, gene_sets=sets, gene_notes=notes, others=learned_along
+        )
         return [replace(template, fold=fold, out=out / f"fold_{fold.number}") for fold in plan.schemes[scheme]]
 
     main, *further = plan.schemes

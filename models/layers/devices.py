@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from models.layers.processor import cpu_computes_in_bfloat16
@@ -12,7 +13,7 @@ from models.layers.processor import cpu_computes_in_bfloat16
 log = logging.getLogger(__name__)
 
 
-def on_device(x: Tensor, device: torch.device) -> Tensor:
+def on_device(x: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
     """The tensor on that device. To CUDA it goes through pinned memory, and the host does not wait for the copy."""
     if device.type != "cuda" or x.device.type != "cpu":
         return x.to(device)
@@ -39,7 +40,7 @@ def free_bytes(device: torch.device) -> int:
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
-def pinned(x: Tensor) -> Tensor:
+def pinned(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     """A copy in memory that a GPU copies from by itself; the tensor itself where there is no such memory left."""
     if not torch.cuda.is_available():
         return x
@@ -50,7 +51,7 @@ def pinned(x: Tensor) -> Tensor:
         return x
 
 
-def pinned_empty(*shape: int, dtype: torch.dtype) -> Tensor:
+def pinned_empty(*shape: int, dtype: torch.dtype) -> Shaped[Tensor, "*shape"]:
     """An uninitialised tensor in such memory; in ordinary memory where there is no such memory left."""
     try:
         return torch.empty(*shape, dtype=dtype, pin_memory=True)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from models.catalogue import MODELS
 from models.settings import ModelSettings
-from pipeline.config.messages import describe_problems
+from pipeline.config.messages import SettingsError
 from preprocessing.io.errors import InputError
 
 
@@ -20,11 +20,16 @@ class ModelCandidate:
         name: its name in reports, tables and folders.
         model: its name in the registry.
         settings: the model's configuration.
+        joint: whether it is trained on the labels of all tasks at once.
     """
 
     name: str
     model: str
     settings: ModelSettings
+    joint: bool = False
+
+
+SINGLE_TASK = "single-task"  # the first model, trained on one task only, beside that of a joint training
 
 
 def model_candidates(
@@ -60,7 +65,7 @@ def require_trainable(candidate: ModelCandidate, *, has_slides: bool, has_genes:
         )
     if batch_cases is not None and batch_cases < least:
         raise InputError(
-            f"train.batch_cases = {batch_cases}: {candidate.name} compares the cases of a training step with each other and "
+            f"--set train.batch_cases={batch_cases}: {candidate.name} compares the cases of a training step with each other and "
             f"needs at least {least}; give more with --set train.batch_cases=8, or change models.{candidate.model}"
         )
 
@@ -70,4 +75,4 @@ def model_settings(model: str, values: Mapping[str, Any], *, key: str) -> ModelS
     try:
         return MODELS[model].Config(**values)
     except ValidationError as error:
-        raise InputError(describe_problems(error, MODELS[model].Config, prefix=key)) from None
+        raise SettingsError(error, MODELS[model].Config, key) from None

@@ -1,6 +1,6 @@
 """Reading the configuration of a run from the command line and a YAML file."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +14,39 @@ from preprocessing.io.errors import InputError
 from preprocessing.io.files import read_text, why_no_file
 
 
-def load_config(flags: Mapping[str, Any], *, file: Path | str | None = None, sets: Iterable[str] = ()) -> Config:
+def load_config(
+    flags: Mapping[str, Any],
+    *,
+    file: Path | str | None = None,
+    sets: Iterable[str] = (),
+    options: Mapping[str, str] | None = None,
+) -> Config:
     """Read the configuration: defaults < presets < `--config FILE` < flags < `--set`.
 
     Args:
         flags: values by dotted key ("tiles.mpp"), from the command line.
         file: a YAML file of the same keys, nested.
         sets: `key=value` texts, the value in YAML.
+        options: the option by which the user gave a flag, by its key, for messages; of Python's callers, none.
 
     Raises:
         InputError: an unknown key, with the nearest known one, or a value that does not fit.
     """
     values = _read_yaml(read_path(file, "--config")) if file else {}
+    given = {key: f"--config {file}: {key}: {value}" for key, value in _leaves(values)}
     for key, value in flags.items():
         _put(values, key, value)
+        given |= {key: f"{options[key]} {_text(value)}"} if options and key in options else {}
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--set {text}: give it as key=value, as in --set train.epochs=10")
         _put(values, key.strip(), _read_value(text, value))
+        given[key.strip()] = f"--set {text}"
     try:
         return Config(**read_paths(values, Config))
     except ValidationError as error:
-        raise InputError(describe_problems(error, Config)) from None
+        raise InputError(describe_problems(error, Config, given=given)) from None
 
 
 def _read_value(text: str, value: str) -> Any:
@@ -65,3 +75,16 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(values, dict):
             raise InputError(f'configuration: "{dotted}": "{parent}" has no keys below it')
     values[last] = value
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All values of a file by dotted key."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

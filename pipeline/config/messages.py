@@ -1,6 +1,6 @@
-"""Messages about a configuration that does not validate, each with its key, value and remedy."""
+"""Messages about a configuration that does not validate: what the user gave, and what to give instead."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -8,14 +8,43 @@ from pydantic import BaseModel, ValidationError
 from models.registry import UnknownNameError, nearest
 from preprocessing.io.errors import InputError
 
+PLAIN = {  # what pydantic writes, and what is meant
+    "Value error, ": "",
+    "Input should": "must",
+    "be greater than or equal to": "be at least",
+    "be less than or equal to": "be at most",
+    "be a valid integer, unable to parse string as an integer": "be a whole number",
+    "be a valid number, unable to parse string as a number": "be a number",
+    "be a valid boolean, unable to interpret input": "be true or false",
+    "be a valid dictionary": "be keys with values, as in models.umeml.hidden=64",
+    "Tuple should have": "must have",
+}
 
-def describe_problems(error: ValidationError, root: type[BaseModel], *, prefix: str = "") -> str:
+
+class SettingsError(InputError):
+    """Settings of a model that do not validate.
+
+    Args:
+        error: raised by the class of the settings.
+        root: that class.
+        prefix: dotted key of the settings in the configuration of the run.
+    """
+
+    def __init__(self, error: ValidationError, root: type[BaseModel], prefix: str) -> None:
+        super().__init__(describe_problems(error, root, prefix=prefix))
+        self.error, self.root, self.prefix = error, root, prefix
+
+
+def describe_problems(
+    error: ValidationError, root: type[BaseModel], *, prefix: str = "", given: Mapping[str, str] | None = None
+) -> str:
     """Describe each problem of a configuration in a line.
 
     Args:
         error: raised by the class of the configuration.
         root: that class, whose keys are suggested for an unknown one.
         prefix: dotted key of the class in the configuration of the run.
+        given: what the user wrote for a dotted key, such as `--folds 1`; other keys are named as they are.
     """
     problems = error.errors()
     inner = {problem["loc"][:length] for problem in problems for length in range(1, len(problem["loc"]))}
@@ -23,7 +52,9 @@ def describe_problems(error: ValidationError, root: type[BaseModel], *, prefix: 
         name for name in ("slides", "genes") if ((name,), "missing") in [(one["loc"], one["type"]) for one in problems]
     ]:
         return _missing_inputs(absent)
-    return "\n".join(_describe(problem, root, prefix) for problem in problems if problem["loc"] not in inner)
+    return "\n".join(
+        _describe(problem, root, prefix, given or {}) for problem in problems if problem["loc"] not in inner
+    )
 
 
 def _missing_inputs(names: Sequence[str]) -> str:
@@ -36,18 +67,36 @@ def _missing_inputs(names: Sequence[str]) -> str:
     return f"{words}; usage: run_pipeline SLIDES GENES [options]; run_pipeline --help explains them"
 
 
-def _describe(problem: Any, root: type[BaseModel], prefix: str) -> str:
+def _describe(problem: Any, root: type[BaseModel], prefix: str, given: Mapping[str, str]) -> str:
     where = [str(part) for part in problem["loc"]]
-    key = ".".join([prefix, *where] if prefix else where)
-    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    parts = [*([prefix] if prefix else []), *where]
+    key = ".".join(parts)
     if problem["type"] == "extra_forbidden":
-        return f'configuration: unknown key "{key}": {nearest(where[-1], _known_keys(root, where[:-1]))}'
+        at = next((text for name, text in given.items() if f"{name}.".startswith(f"{key}.")), "configuration")
+        return f'{at}: unknown key "{key}": {nearest(where[-1], _known_keys(root, where[:-1]))}'
     if problem["type"] == "missing":
         return f"configuration: {key} is missing"
-    if problem["type"] == "value_error":
-        is_complete = isinstance(problem["ctx"]["error"], UnknownNameError | InputError)
-        return message if is_complete else f"configuration: {key}: {message}"
-    return f"configuration: {key} = {problem['input']!r}: {message}"
+    written = next((given[name] for name in _and_above(parts) if name in given), None)
+    error = problem.get("ctx", {}).get("error")
+    if isinstance(error, SettingsError):
+        return describe_problems(error.error, error.root, prefix=error.prefix, given=given)
+    message = _plain(problem["msg"])
+    if isinstance(error, InputError) or (isinstance(error, UnknownNameError) and not written):
+        return message  # it names what is wrong by itself
+    if not written:
+        written = f"configuration: {key}" if error else f"configuration: {key} = {problem['input']!r}"
+    return f"{written}: {message}"
+
+
+def _and_above(parts: Sequence[str]) -> Iterable[str]:
+    """A key, and the keys above it."""
+    return (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+
+
+def _plain(message: str) -> str:
+    for theirs, ours in PLAIN.items():
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _known_keys(root: type[BaseModel], parents: Iterable[str]) -> list[str]:

@@ -38,6 +38,8 @@ PRESETS: Registry[Preset] = Registry(
                     "modality_dropout": 0,
                     "members": 1,
                     "linear": False,
+                    "joint": False,
+                    "joint_weights": "uncertainty",
                 },
                 # The authors scale the whole table by one minimum and maximum (minmax-table). Real outliers squeeze that to a
                 # point, which they cannot have meant.
@@ -78,6 +80,8 @@ PRESETS: Registry[Preset] = Registry(
                     "modality_dropout": 0,
                     "members": 1,
                     "linear": False,
+                    "joint": False,
+                    "joint_weights": "uncertainty",
                 },
                 "omics": {"scaling": "minmax-gene", "axes": "genes"},
                 "models": {

@@ -1,6 +1,7 @@
 """The configuration of a run: every key with its default, its range and a description."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from models.registry import nearest
 from models.settings import Settings
 from pipeline.baselines import BASELINES
 from pipeline.cluster.slurm import SlurmConfig
-from pipeline.config.candidates import ModelCandidate, model_candidates, model_settings, require_trainable
+from pipeline.config.candidates import SINGLE_TASK, ModelCandidate, model_candidates, model_settings, require_trainable
 from pipeline.config.cohorts import CohortInput, with_cohorts
 from pipeline.config.inputs import read_further_table, read_path, read_slides, read_store, require_table
 from pipeline.config.presets import PRESETS
@@ -292,9 +293,7 @@ class Config(Settings):
     def _encoder(cls, value: EncoderConfig) -> EncoderConfig:
         encoder_spec(value.name)
         if value.weights is not None and not value.weights.is_dir() and (problem := why_no_file(value.weights)):
-            raise InputError(
-                f"encoder: weights {value.weights}: the path {problem}; give a file or folder with --encoder-weights"
-            )
+            raise InputError(f"--encoder-weights {value.weights}: the path {problem}; give a file or folder")
         return value
 
     @field_validator("case_pattern")
@@ -336,10 +335,10 @@ class Config(Settings):
     def _tiles(cls, value: TileConfig) -> TileConfig:
         masks, target = value.tissue.masks, value.stain.target
         if target is not None and not target.is_file():
-            raise InputError(f"tiles.stain.target: {target} is not a file; give an image of stained tissue")
+            raise InputError(f"--set tiles.stain.target={target}: it is not a file; give an image of stained tissue")
         if masks is not None and not masks.is_dir():
             raise InputError(
-                f"tissue masks: {masks} is not a folder; give one with SLIDE_ID.geojson, .png or .tif by --tissue-masks"
+                f"--tissue-masks {masks}: it is not a folder; give one with SLIDE_ID.geojson, .png or .tif"
             )
         return value
 
@@ -352,7 +351,7 @@ class Config(Settings):
     @model_validator(mode="after")
     def _variants(self) -> "Config":
         for name in self.variants:
-            if name in {*self.model, *BASELINES}:
+            if name in {*self.model, *BASELINES, SINGLE_TASK}:
                 raise InputError(
                     f'configuration: variants: "{name}" is the name of a model or baseline; choose another name'
                 )
@@ -384,8 +383,12 @@ class Config(Settings):
         )
 
     def candidates(self) -> tuple[ModelCandidate, ...]:
-        """Return the model, and after it its comparators: the further models, and the variants of the first."""
-        return model_candidates(self.model, self.models, self.variants)
+        """Return the model, and after it its comparators: further models, variants of the first, and its single-task training."""
+        candidates = model_candidates(self.model, self.models, self.variants)
+        if not self.train.joint:
+            return candidates
+        alone = [replace(candidates[0], name=SINGLE_TASK)] if self.baselines == "all" else []
+        return (*(replace(one, joint=True) for one in candidates), *alone)
 
 
 # Keys that decide which models are trained and on which gene groups: each fold job has its own.

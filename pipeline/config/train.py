@@ -52,6 +52,14 @@ class TrainConfig(Settings):
         description="average the output of a model that reads genes with logits that are linear in genes and covariates, "
         "weighted by how well both predict cases that they were not fitted to",
     )
+    joint: bool = Field(
+        False,
+        description="train each task's model on the labels of all tasks of the run at once, one trunk with a head for each; with "
+        "baselines, the same model of the single task is a comparator",
+    )
+    joint_weights: Literal["uncertainty", "equal"] = Field(
+        "uncertainty", description="weights of the tasks' losses in joint training: by learned uncertainty, or equal"
+    )
     members: int = Field(
         5,
         ge=1,

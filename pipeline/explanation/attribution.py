@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from models.catalogue import MODELS
@@ -35,14 +35,14 @@ class CaseAttribution:
 
     Attributes:
         logits: mean over the members of the ensemble, (K,).
-        extras: further outputs of the members, stacked, as attention; see `models.ensemble`.
+        extras: further outputs of the E members, stacked, as attention; see `models.ensemble`.
         tiles: gradient × input of each patch feature, summed over its D values, (N,), in the order of the bag; in units of
             the evidence, positive raises it.
         gene_gradients: gradient along each column of each gene group, as the model reads it (axes or genes).
     """
 
     logits: Float[Tensor, " K"]
-    extras: Mapping[str, Tensor]
+    extras: Mapping[str, Shaped[Tensor, "E ..."]]
     tiles: Float[np.ndarray, " N"]
     gene_gradients: list[Float[np.ndarray, " k"]]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from models.configs import SUBSPACES
@@ -25,17 +25,19 @@ ATTENTION = {  # definition of a model's attention to tiles, by the extra output
 }
 
 
-def attention_source(extras: Mapping[str, Tensor]) -> str | None:
+def attention_source(extras: Mapping[str, Shaped[Tensor, "E ..."]]) -> str | None:
     """Return the key of `ATTENTION` among a model's extra outputs; None if the model has no attention to tiles."""
     return next((name for name in ATTENTION if name in extras), None)
 
 
-def attention_maps(trained: TrainedModel, extras: Mapping[str, Tensor]) -> dict[str, Float[np.ndarray, " N"]]:
+def attention_maps(
+    trained: TrainedModel, extras: Mapping[str, Shaped[Tensor, "E ..."]]
+) -> dict[str, Float[np.ndarray, " N"]]:
     """Extract the attention to the tiles of a case, mean over the members of the ensemble.
 
     Args:
         trained: the model.
-        extras: its extra outputs for the one case.
+        extras: extra outputs of its E members for the one case.
 
     Returns:
         `attention`, or one map for each branch of subspace fusion by its name, (N,), each normalised to a sum of 1 over the
@@ -81,13 +83,13 @@ class TileLayer:
     """One map of the tiles of a case.
 
     Attributes:
-        values: of the tiles, (N,), as in the tile table.
-        colours: of the tiles, RGB from 0 to 255, (N, 3).
+        values: of the tiles, as in the tile table: the number of a prototype, a share of attention or a contribution.
+        colours: of the tiles, RGB from 0 to 255.
         legend: `[[name, colour], …]` for prototypes; for numbers a dict with `low`, `centre`, `high`, `colours` and `note` of the
             scale, `unit`, and for attention its `definition`.
     """
 
-    values: np.ndarray
+    values: Shaped[np.ndarray, " N"]
     colours: Float[np.ndarray, "N 3"]
     legend: Any
 

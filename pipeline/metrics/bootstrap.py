@@ -165,8 +165,8 @@ def agreement(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " m"]) -
     return (np.sign(first[:, None] - second[None, :]) + 1) / 2
 
 
-def divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """above / below; NaN where below is 0."""
+def divide(above: Float[np.ndarray, "*shape"], below: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """above / below, broadcast against each other; NaN where below is 0."""
     return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below != 0)
 
 

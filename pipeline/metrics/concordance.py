@@ -158,8 +158,8 @@ def dynamic_auc(
     return _concordance(risk, pairs, cases, folds)
 
 
-def not_finite(what: str, values: np.ndarray) -> str | None:
-    """Why these values, a row for each case, cannot be used; None if all are finite."""
+def not_finite(what: str, values: Float[np.ndarray, "n ..."]) -> str | None:
+    """Why these values of n cases cannot be used; None if all are finite."""
     lost = int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum())
     return f"{what} of {lost} of {len(values)} cases are missing or not finite" if lost else None
 

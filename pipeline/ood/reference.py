@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float32
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -179,7 +180,7 @@ class ReferenceCohort:
             "residual_variances": {kind: space.residual_variance for kind, space in self._spaces().items()},
         }
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Float32[np.ndarray, "..."]]:
         """Collect the arrays of both spaces, float32, by name.
 
         Returns:
@@ -196,7 +197,9 @@ class ReferenceCohort:
         return {kind: space for kind, space in both.items() if space is not None}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "ReferenceCohort":
+    def from_json(
+        cls, content: Mapping[str, Any], arrays: Mapping[str, Float32[np.ndarray, "..."]]
+    ) -> "ReferenceCohort":
         """Restore a cohort from `to_json` and `arrays`."""
         spaces = {
             kind: ReferenceSpace(

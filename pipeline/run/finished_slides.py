@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int32, UInt8
+from jaxtyping import Bool, Float, Int32, Shaped, UInt8
 
 from pipeline.run.finished import FinishedRun, read_run
 from pipeline.slides.thumbnails import thumbnail_path
@@ -165,8 +165,8 @@ class FinishedSlides:
             )
         return found
 
-    def tile_values(self, slide: FinishedSlide) -> dict[str, np.ndarray]:
-        """Return the values of each tile in the explanation, by name of the layer (N,); empty where not explained.
+    def tile_values(self, slide: FinishedSlide) -> dict[str, Shaped[np.ndarray, " N"]]:
+        """Return the values of each tile in the explanation, by name of the layer; empty where not explained.
 
         Raises:
             SlideError: the explanation is missing, or of other tiles.
@@ -185,8 +185,8 @@ class FinishedSlides:
             )
         return {layer: joined[layer].to_numpy() for layer in LAYERS if layer in joined}
 
-    def tile_measurements(self, slide: FinishedSlide) -> dict[str, np.ndarray]:
-        """Return what is known of each tile without a model, by name (N,).
+    def tile_measurements(self, slide: FinishedSlide) -> dict[str, Shaped[np.ndarray, " N"]]:
+        """Return what is known of each tile without a model, by name.
 
         `column` and `row` are its cell on the grid, `tissue` the share that is tissue, 0 to 1.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Float32, Float64, Int32
 
 from models.types import Batch
 from preprocessing.features.store import FeatureStore
@@ -49,8 +49,8 @@ class Bags:
                 return int(features.shape[1])
         return 1
 
-    def read(self, case: str) -> tuple[np.ndarray, np.ndarray]:
-        """All patch features of a case (N, P), as stored, and their cells (N, 3): slide number, column, row."""
+    def read(self, case: str) -> tuple[Float[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]:
+        """All patch features of a case, in the type that they are stored in, and their cells: slide number, column, row."""
         if case in self._kept:
             self._kept.move_to_end(case)
             return self._kept[case]
@@ -80,14 +80,14 @@ class Dataset:
         bags: where patch features come from.
         patch_dim: their width.
         rows: row of each case in `omics`; a case without genes has none.
-        omics: one float32 (cases, g) array for each gene group, scaled.
+        omics: of each gene group the g scaled columns of n cases.
         covariates: number of the group that holds clinical covariates, if there is one.
     """
 
     bags: Bags
     patch_dim: int
     rows: Mapping[str, int]
-    omics: Sequence[np.ndarray]
+    omics: Sequence[Float32[np.ndarray, "n g"]]
     covariates: int | None = None
 
     def batch(
@@ -121,8 +121,8 @@ class Dataset:
         """Width of each gene group."""
         return [group.shape[1] for group in self.omics]
 
-    def genes(self, cases: Sequence[str]) -> np.ndarray:
-        """All groups side by side (n, sum of g), float64; a case without genes stands at the mean, which is zero."""
+    def genes(self, cases: Sequence[str]) -> Float64[np.ndarray, "n k"]:
+        """All groups side by side, k the sum of their widths g; a case without genes stands at the mean, which is zero."""
         rows = np.array([self.rows.get(case, -1) for case in cases])
         return np.concatenate([group[rows] for group in self.omics], axis=1).astype(float) * (rows >= 0)[:, None]
 

@@ -19,7 +19,7 @@ from pipeline.config.train import TrainConfig
 from pipeline.tasks.base import FittedTask
 from pipeline.training.dataset import Dataset
 from pipeline.training.feed import Feed
-from pipeline.training.passes import Passes
+from pipeline.training.passes import Objective, Passes
 
 log = logging.getLogger(__name__)
 GPU_CASES, GPU_PATCHES = 32, 1 << 18  # predicted at once on a GPU
@@ -32,12 +32,14 @@ class LabelledCases:
     Attributes:
         data: their slides and genes.
         names: case ids; may be empty.
-        targets: of these cases in the same order, as `FittedTask.encode` returns them.
+        targets: of these cases in the same order, as `FittedTask.encode` returns them, or as the objective takes them.
+        objective: what is minimised on these cases; None: the loss of the task.
     """
 
     data: Dataset
     names: Sequence[str]
     targets: Float[np.ndarray, "n t"]
+    objective: Objective | None = None
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -121,7 +123,11 @@ def fit_model(
             for chosen, batch in zip(parts, batches, strict=True):
                 expected = on_device(torch.from_numpy(train.targets[chosen]), passes.feed.device)
                 names = [train.names[i] for i in chosen]
-                losses.append(passes.gradients(model, task, replace(batch, precision=precision), expected, names))
+                losses.append(
+                    passes.gradients(
+                        model, train.objective or task, replace(batch, precision=precision), expected, names
+                    )
+                )
                 if config.clip_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
                 optimiser.step()

@@ -20,6 +20,7 @@ from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
 from pipeline.tasks import FittedTask, Task
+from pipeline.tasks.joint import OtherTask
 from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
 from pipeline.training.finished_fold import is_finished, mark_finished
@@ -65,6 +66,7 @@ class FoldJob:
         baselines: whether what the model has to beat is fitted beside it.
         device: where to train.
         out: the fold's folder.
+        others: tasks that are learned along with it, in joint training.
         tiles: tile groups of each case, as many as there are in `bags`; the final model's cohort is described by them.
         code: fingerprint of the code that fits a fold.
     """
@@ -85,6 +87,7 @@ class FoldJob:
     baselines: bool
     device: str
     out: Path
+    others: tuple[OtherTask, ...] = ()
     tiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     code: str = field(default_factory=lambda: code_fingerprint(__name__))
 
@@ -105,6 +108,9 @@ class FoldJob:
         everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}
         everything |= {"fold": asdict(self.fold), "labels": self.labels.to_json(orient="split")}
         everything |= {"task": self.task.to_json()}
+        everything["others"] = [
+            [one.task.to_json(), one.vocabulary, one.labels.to_json(orient="split")] for one in self.others
+        ]
         everything |= {"candidate": [self.candidate.model, self.candidate.settings]}
         config = {key: value for key, value in identity(self.config).items() if key not in CANDIDATE_KEYS}
         everything |= {"omics": file_fingerprint(self.omics), "config": config}
@@ -154,7 +160,7 @@ def _fit_and_predict(job: FoldJob) -> None:
     fold = job.fold
     scales = cohort_scales(job)
     data, scaler = load_data(job, fold, scales)
-    learned = _learn(job, data, job.candidate.model, job.candidate.settings)
+    learned = _learn(job, data, job.candidate.model, job.candidate.settings, others=job.others)
     baselines = fit_baselines(job, fold, data, learned.task) if job.baselines else None
     if fold.test:
         write_predictions(job, fold, data, learned)
@@ -277,8 +283,10 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
     return replace(scaler, notes=notes)
 
 
-def _learn(job: FoldJob, data: Dataset, model: str, settings: ModelSettings) -> Learned:
-    training = TrainingSet(job.fold, data, job.labels, job.task, job.vocabulary)
+def _learn(
+    job: FoldJob, data: Dataset, model: str, settings: ModelSettings, *, others: tuple[OtherTask, ...] = ()
+) -> Learned:
+    training = TrainingSet(job.fold, data, job.labels, job.task, job.vocabulary, others)
     config = job.config.train
     return learn(training, model, settings, config=config, seed=job.config.seed, device=job.device)
 

@@ -17,11 +17,13 @@ from torch import nn
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
+from models.joint import JointModel
 from models.linear import LinearBlend
 from models.settings import ModelSettings
 from pipeline.config.train import TrainConfig
 from pipeline.planning.splits import Fold, make_folds
 from pipeline.tasks import FittedTask, Task
+from pipeline.tasks.joint import OtherTask, fit_heads
 from pipeline.training.dataset import Dataset
 from pipeline.training.fit import Epoch, FitSettings, LabelledCases, fit_model, predict
 from pipeline.training.linear_logits import LinearLogits, fit_linear_logits
@@ -41,6 +43,7 @@ class TrainingSet:
         labels: their labels, indexed by case id.
         task: what is predicted.
         vocabulary: its classes.
+        others: tasks that are learned along with it, in joint training.
     """
 
     fold: Fold
@@ -48,6 +51,7 @@ class TrainingSet:
     labels: pd.DataFrame
     task: Task
     vocabulary: tuple[str, ...]
+    others: tuple[OtherTask, ...] = ()
 
     def targets(self, fitted: FittedTask, cases: Sequence[str]) -> Float[np.ndarray, "n t"]:
         """The targets of the cases."""
@@ -115,16 +119,21 @@ def learn(
     parts = left_out_parts(training.fold, training.task.strata(labels), members=config.members, seed=seed)
     members: list[nn.Module] = []
     histories = []
+    joint = fit_heads(fitted, training.labels, training.others, training.fold.train, loss=config.loss)
     for number, part in enumerate(parts):
         member_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         torch.manual_seed(member_seed)
-        network = MODELS[model](training.data.patch_dim, training.data.group_dims, fitted.n_outputs, settings)
-        network.to(device)
+        n_outputs = joint.n_outputs if joint else fitted.n_outputs
+        network = MODELS[model](training.data.patch_dim, training.data.group_dims, n_outputs, settings)
         train, validation = (training.labelled(fitted, cases) for cases in (part.train, part.validation))
+        if joint:
+            network = JointModel(network, fitted.n_outputs, joint.n_outputs, len(joint.heads))
+            objective = joint.objective(network, weighted=config.joint_weights == "uncertainty")
+            train = replace(train, targets=joint.targets(part.train), objective=objective)
+        network.to(device)
         fit_settings = FitSettings(config, device, settings.min_cases)
-        history = fit_model(network, fitted, train, validation, fit_settings, seed=member_seed)
+        histories.append(fit_model(network, fitted, train, validation, fit_settings, seed=member_seed))
         members.append(network)
-        histories.append(history)
     outputs, share = predict_training_cases(members, parts, training.data, device=device), None
     linear = None
     if config.linear and MODELS[model].reads_genes:
@@ -147,7 +156,7 @@ def learn(
     )
 
 
-def left_out_parts(fold: Fold, strata: pd.Series, *, members: int, seed: int) -> list[Fold]:
+def left_out_parts(fold: Fold, strata: pd.Series | pd.DataFrame, *, members: int, seed: int) -> list[Fold]:
     """What each member trains on (`train`), and the part of the training cases that it leaves out (`test`).
 
     Args:

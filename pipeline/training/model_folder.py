@@ -30,6 +30,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
+from models.joint import JointModel
 from models.linear import LinearBlend
 from models.settings import Settings
 from pipeline.tasks import FittedTask, Task, restore_task
@@ -186,12 +187,21 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
         "settings": trained.settings.model_dump(mode="json"),
         "members": len(trained.model.members),
         "linear_logits": isinstance(trained.model.members[0], LinearBlend),
+        "joint": _describe_joint(trained.model.members[0]),
         "patch_dim": trained.patch_dim,
         "task": trained.definition.to_json(),
         "fitted": trained.task.to_json(),
         "omics": trained.scaler.to_json() if trained.scaler else None,
         "baselines": trained.baselines.to_json() if trained.baselines else None,
     } | trained.metadata
+
+
+def _describe_joint(member: nn.Module) -> dict[str, int] | None:
+    """Outputs of all heads, and how many there are, of a member of a joint training; None of a single task."""
+    inner = member.model if isinstance(member, LinearBlend) else member
+    if not isinstance(inner, JointModel):
+        return None
+    return {"n_outputs": inner.total_outputs, "n_heads": inner.n_heads}
 
 
 def load_model(folder: Path) -> TrainedModel:
@@ -223,7 +233,7 @@ def _restored(
         task=task,
         scaler=scaler,
         patch_dim=described["patch_dim"],
-        metadata={name: described[name] for name in described.keys() - set(_FIELDS)},
+        metadata={name: described[name] for name in described.keys() - {*_FIELDS, "joint"}},
         baselines=Baselines.from_json(task, described["baselines"], slides),
     )
 
@@ -274,7 +284,10 @@ def _no_more_weights_than(most: int) -> Iterator[None]:
 def _member(described: Mapping[str, Any], settings: Settings, scaler: OmicsScaler | None, n_outputs: int) -> nn.Module:
     """One of the ensemble's models, as it was before training."""
     group_dims = scaler.group_dims if scaler else []
-    model = MODELS[described["model"]](described["patch_dim"], group_dims, n_outputs, settings)
+    joint = described.get("joint") or {"n_outputs": n_outputs}
+    model = MODELS[described["model"]](described["patch_dim"], group_dims, joint["n_outputs"], settings)
+    if "n_heads" in joint:
+        model = JointModel(model, n_outputs, joint["n_outputs"], joint["n_heads"])
     if not described["linear_logits"]:
         return model
     return LinearBlend(model, torch.zeros(n_outputs, sum(group_dims)), torch.zeros(n_outputs))

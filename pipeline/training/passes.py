@@ -4,19 +4,28 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.types import AfterBackward, Batch, ModelOutput
-from pipeline.tasks.base import FittedTask
 from pipeline.training.feed import Feed
 from preprocessing.io.errors import RunError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+class Objective(Protocol):
+    """What is minimised: the loss of a task, or of several."""
+
+    def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B t"]) -> Float[Tensor, ""]:
+        """Mean loss of a batch."""
+
+    def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B t"]) -> float:
+        """How right the logits of a batch are; higher is better, NaN where its cases do not define it."""
 
 
 @dataclass
@@ -35,9 +44,9 @@ class Passes:
     at_once: int | None = None
 
     def gradients(
-        self, model: nn.Module, task: FittedTask, batch: Batch, targets: Int[Tensor, "B t"], cases: Sequence[str]
-    ) -> dict[str, Tensor]:
-        """Losses of a training step; the gradients of their sum are in the model's parameters.
+        self, model: nn.Module, task: Objective, batch: Batch, targets: Float[Tensor, "B t"], cases: Sequence[str]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Losses of a training step by name; the gradients of their sum are in the model's parameters.
 
         In parts, the losses are weighted by the cases that they are means of, and their gradients added: up to rounding and
         to what dropout draws, the result is that of the whole batch.
@@ -113,7 +122,7 @@ class Passes:
         if self.at_once is None:
             log.warning(
                 "the GPU's memory is too small for %d cases with %s tiles together: they are read in parts, and their "
-                "gradients added; fewer cases a step (train.batch_cases) or tiles a case (train.max_patches) would fit",
+                "gradients added; fewer cases a step (--set train.batch_cases) or tiles a case (--set train.max_patches) would fit",
                 stop - start, f"{largest:,}",
             )  # fmt: skip
         self.at_once = largest // 2

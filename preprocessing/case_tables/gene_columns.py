@@ -125,8 +125,8 @@ def _require_names(path: Path, frame: pd.DataFrame, genes: list[str], kept: Coll
     if dated := [name for name in genes if DATED_GENE.fullmatch(name) and name not in kept]:
         raise InputError(
             f"{path}: {len(dated)} genes have names like dates ({some(dated)}): {FROM_DATES}, "
-            "and no gene set or trained model would find them; correct the names, leave the genes out with omics.ignore, "
-            "or keep them as they are with omics.keep"
+            "and no gene set or trained model would find them; correct the names, leave the genes out with "
+            "--set 'omics.ignore=[…]', or keep them as they are with --set 'omics.keep=[…]'"
         )
     if not genes:
         remedy = (
@@ -156,7 +156,8 @@ def _without_unnamed(genes: list[str], kept: Collection[str], notes: list[str]) 
     if unknown and few:
         notes.append(
             f"warning: {len(unknown)} columns have no gene name among {len(known)} that do, and are left out: "
-            f"{', '.join(unknown[:LISTED])}{', …' if len(unknown) > LISTED else ''}; omics.keep keeps those that are genes"
+            f"{', '.join(unknown[:LISTED])}{', …' if len(unknown) > LISTED else ''}; "
+            "--set 'omics.keep=[…]' keeps those that are genes"
         )
         return [name for name in genes if name not in set(unknown)]
     if unknown:
@@ -186,7 +187,7 @@ def _warn_of_names(genes: list[str], notes: list[str]) -> None:
     if 0 < len(odd) < len(genes) / 2:
         notes.append(
             f"warning: {len(odd)} columns are read as genes, though their names are unlike those of genes: {some(odd)}; leave "
-            "them out with omics.ignore if they are none"
+            "them out with --set 'omics.ignore=[…]' if they are none"
         )
 
 

@@ -174,7 +174,7 @@ def _refuse_long(path: Path, frame: pd.DataFrame, id_column: str) -> None:
             raise InputError(
                 f"{path}: column {column} names genes, as {some(frame[column].dropna().unique())}, in rows that are of cases: "
                 "make it one row a case and one column a gene (of a MAF: 1 where the gene is mutated, else 0), or leave the "
-                "column out with omics.ignore"
+                "column out with --set 'omics.ignore=[…]'"
             )
 
 
@@ -209,5 +209,5 @@ def _has_odd_digits(values: pd.Series) -> bool:
 def _refuse_gene(path: Path, row: str, column: str, value: object) -> None:
     raise InputError(
         f'{path}: row {row}, column {column}: "{value}" is not a finite number; correct it, leave it empty if it is missing, '
-        f"or leave the column out with omics.ignore if it is no gene (decimals take a point)"
+        f"or leave the column out with --set 'omics.ignore=[…]' if it is no gene (decimals take a point)"
     )

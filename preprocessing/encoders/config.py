@@ -70,9 +70,9 @@ def encoder_spec(name: str) -> EncoderSpec:
     if load_timm().is_model(name.split(".", maxsplit=1)[0]):
         return EncoderSpec(name)
     similar = similar_encoder(name)
-    guess = f'did you mean "{similar}"? ' if similar else ""
+    known = f'did you mean "{similar}"? Known: ' if similar else "known are "
     raise InputError(
-        f'encoder: unknown name "{name}": {guess}Encoders: {", ".join(ENCODERS)}; or the name of any timm model, or '
+        f'--encoder: unknown encoder "{name}": {known}{", ".join(ENCODERS)}; or give the name of any timm model, or '
         "hf-hub:OWNER/NAME of a model hub's repository in timm's format"
     )
 

@@ -134,7 +134,7 @@ class _Embedded:
 
 def read_ahead(
     slide: SlideTiles, rows: range, *, at_once: int, readers: int, pinned: bool
-) -> Generator[tuple[range, torch.Tensor], None, None]:
+) -> Generator[tuple[range, UInt8[torch.Tensor, "B H W 3"]], None, None]:
     """Yield batches of tiles with their indices as they become ready; a batch is valid until the next one is requested.
 
     Each thread reads its own band of the slide, so that no native tile is decoded twice. Memory is bounded by
@@ -149,7 +149,7 @@ def read_ahead(
             there is none left.
 
     Yields:
-        Indices of the tiles, and the tiles, uint8 (B, H, W, 3).
+        Indices of the tiles, and the tiles, RGB; height H and width W are the grid's `tile_px`.
     """
     at_once = min(at_once, len(rows))
     work = _Reading(slide, at_once)

@@ -16,6 +16,7 @@ import google_crc32c
 import numcodecs
 import numpy as np
 import zarr
+from jaxtyping import Shaped
 from zarr.codecs import ZstdCodec
 
 from preprocessing.io.errors import SlideError
@@ -80,7 +81,7 @@ class Layout:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def write_array(place: str, array: np.ndarray) -> int:
+def write_array(place: str, array: Shaped[np.ndarray, "rows ..."]) -> int:
     """Write an array; each chunk carries a checksum of its content.
 
     Args:
@@ -107,14 +108,14 @@ def write_array(place: str, array: np.ndarray) -> int:
     return written.nchunks + 1
 
 
-def checksum(array: np.ndarray) -> str:
+def checksum(array: Shaped[np.ndarray, "*shape"]) -> str:
     """CRC-32C of an array's dtype, shape and bytes, in hexadecimal digits."""
     head = google_crc32c.value(f"{array.dtype} {array.shape}".encode())
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return f"{google_crc32c.extend(head, content):08x}"
 
 
-def read_array(read: Read, where: str, *, files: int, size_bytes: int) -> np.ndarray:
+def read_array(read: Read, where: str, *, files: int, size_bytes: int) -> Shaped[np.ndarray, "rows ..."]:
     """Read an array of a group whose files have been counted.
 
     Args:

@@ -27,6 +27,7 @@ from typing import Any
 import fsspec
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
+from jaxtyping import Shaped
 
 from preprocessing.features.arrays import (
     MAX_CHUNK_BYTES,
@@ -193,7 +194,7 @@ class GroupStore:
             return f"is incomplete (files and bytes: {_counts(declared)} written, {_counts(found)} found)"
         return None
 
-    def read(self, name: str, arrays: tuple[str, ...]) -> tuple[dict[str, Any], list[np.ndarray]]:
+    def read(self, name: str, arrays: tuple[str, ...]) -> tuple[dict[str, Any], list[Shaped[np.ndarray, "rows ..."]]]:
         """The attributes of a group, and some of its arrays, each compared with its checksum.
 
         Raises:
@@ -251,7 +252,12 @@ class GroupStore:
             self._replace_attributes(name, signed(name, attributes | {"checksums": sums}))
 
     def write(
-        self, name: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any], *, replace: bool = False
+        self,
+        name: str,
+        arrays: Mapping[str, Shaped[np.ndarray, "rows ..."]],
+        attributes: Mapping[str, Any],
+        *,
+        replace: bool = False,
     ) -> None:
         """Write a group; it appears complete, or not at all.
 

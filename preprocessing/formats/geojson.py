@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, Shaped
 
 from preprocessing.formats.colours import prototype_colour, rgb
 from preprocessing.io.extras import extra
@@ -28,13 +28,13 @@ class TileObjects:
     Attributes:
         coords: their upper left corners, level-0 pixels (x, y).
         span_px: width and height of a tile in level-0 pixels.
-        values: values per tile by name, (N,) each; `prototype` becomes the tile's class, the others its measurements.
+        values: values per tile by name; `prototype` becomes the tile's class, the others its measurements.
         colours: colours of prototypes, as #rrggbb.
     """
 
     coords: Int32[np.ndarray, "N 2"]
     span_px: tuple[float, float]
-    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    values: Mapping[str, Shaped[np.ndarray, " N"]] = field(default_factory=dict)
     colours: Mapping[int, str] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
+    from jaxtyping import Shaped
     from torch import Tensor
 
 SAMPLES = 32
@@ -86,7 +87,7 @@ def _companions(path: Path) -> list[Path]:
     return []
 
 
-def weights_fingerprint(state: Mapping[str, "Tensor"]) -> str:
+def weights_fingerprint(state: Mapping[str, "Shaped[Tensor, '...']"]) -> str:
     """Fingerprint of a model's weights: of names, dtypes, shapes and every byte."""
     import torch
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from preprocessing.io.errors import InputError, some
 from preprocessing.omics.config import OmicsConfig
@@ -12,9 +13,9 @@ MAX_CLUSTERED = 4000  # genes whose full correlation matrix is computed; the oth
 
 
 def group_features(
-    values: np.ndarray,
+    values: Float[np.ndarray, "n g"],
     names: Sequence[str],
-    kinds: np.ndarray,
+    kinds: Shaped[np.ndarray, " g"],
     matched: Mapping[str, Sequence[str]] | None,
     config: OmicsConfig,
     notes: list[str],
@@ -22,9 +23,9 @@ def group_features(
     """Return the features of each group: gene sets or clusters, then the genes in none of them, then each other kind.
 
     Args:
-        values: (cases, features) of the training cases, nothing missing.
+        values: g features of n training cases, nothing missing.
         names: of the features.
-        kinds: of the features, see `OmicsMatrix`.
+        kinds: of the features, such as `rna`; see `OmicsMatrix`.
         matched: features by gene set; None or empty: clusters of correlated genes.
         config: number of clusters, and what becomes of genes in no set.
         notes: what was decided is appended, one sentence each.

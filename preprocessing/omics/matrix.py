@@ -114,10 +114,10 @@ def covariates(frame: pd.DataFrame, columns: Sequence[str], *, features: Sequenc
     parts = []
     for column in columns:
         if column not in frame:
-            raise InputError(f'covariates: no column "{column}"; {nearest(column, map(str, frame.columns))}')
+            raise InputError(f'--covariates: no column "{column}"; {nearest(column, map(str, frame.columns))}')
         values = frame[column]
         if values.isna().all():
-            raise InputError(f"covariates: column {column} is empty; leave it out")
+            raise InputError(f"--covariates: column {column} is empty; leave it out")
         if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
             parts.append(values.astype("Float64").rename(column).to_frame())
         else:

@@ -347,17 +347,17 @@ def _squeezed(values: np.ndarray, kinds: np.ndarray, extremes: tuple[float, floa
     return [note]
 
 
-def winsorise(values: np.ndarray, clip: float) -> np.ndarray:
+def winsorise(values: Float[np.ndarray, "n g"], clip: float) -> Float[np.ndarray, "n g"]:
     """Return the values, each column winsorised at `clip` × 1.4826 median absolute deviations from its median.
 
     Columns with more than half their values equal have no such deviation and stay as they are.
 
     Args:
-        values: (cases, genes).
+        values: g genes of n cases.
         clip: in estimated standard deviations: 1.4826 × the median absolute deviation is that of a normal distribution.
 
     Returns:
-        Of the same shape and unit.
+        In the same unit.
     """
     median = np.median(values, axis=0)
     deviation = 1.4826 * np.median(np.abs(values - median), axis=0)

@@ -170,7 +170,7 @@ class SlideReader:
         if whole[0] * whole[1] > MAX_READ_PIXELS:
             raise SlideError(
                 f"{whole[0]} × {whole[1]} pixels of level {level} would be read at once: it has no level that is coarse "
-                "enough; use a smaller tiles.mpp or tiles.tile_px, or convert it to a pyramid"
+                "enough; use a smaller --mpp or --tile-px, or convert it to a pyramid"
             )
         pixels = self._region(x, y, level, whole)
         if whole == size_px and span == (float(whole[0]), float(whole[1])):
@@ -184,7 +184,8 @@ class SlideReader:
         if width * height > MAX_THUMBNAIL_PIXELS:
             raise SlideError(
                 f"its thumbnail would have {width} × {height} pixels: {self.size_px[0]} × {self.size_px[1]} pixels are more "
-                "than a slide has, or its resolution is wrong; otherwise detect tissue at a coarser tiles.tissue.mpp"
+                "than a slide has, or its resolution is wrong; otherwise detect tissue at a coarser resolution, as in "
+                "--set tiles.tissue.mpp=16"
             )
         scale = (self.size_px[0] / width, self.size_px[1] / height)
         level = self.best_level(downsample)

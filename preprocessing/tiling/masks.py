@@ -220,7 +220,7 @@ def _tissue_of(pixels: np.ndarray, values: Collection[int]) -> Bool[np.ndarray, 
     if values:
         if pixels.ndim != 2:
             raise MaskError(
-                "it has colours, and tiles.tissue.mask_values are values of one channel; save its classes as grey levels"
+                "it has colours, and --set tiles.tissue.mask_values gives values of one channel; save its classes as grey levels"
             )
         return np.isin(pixels, list(values))
     if pixels.ndim == 2:

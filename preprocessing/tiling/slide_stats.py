@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from preprocessing.slides.reader import SlideReader
 from preprocessing.slides.slide import Slide
@@ -65,7 +65,7 @@ def measure_slide(slide: Slide, tiled: TiledSlide) -> SlideStats:
     )
 
 
-def measure_stain(pixels: np.ndarray) -> dict[str, float]:
+def measure_stain(pixels: UInt8[np.ndarray, "N 3"]) -> dict[str, float]:
     """Return density, contrast, the amounts of both stains and the share of other colours of RGB pixels (N, 3), uint8."""
     stained = pixels[~find_glass(pixels)]
     density: Float[np.ndarray, "n 3"] = np.log10(255.0 / np.maximum(stained, 1).astype(np.float32))

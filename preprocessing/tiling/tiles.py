@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32, UInt8
 from pydantic import Field
 
 from models.settings import Settings
@@ -182,7 +182,7 @@ def _without_poor(reader: SlideReader, grid: TileGrid, config: QualityConfig) ->
     if not good.any():
         raise SlideError(
             f"all {len(grid)} tiles dropped: {', '.join(f'{n} {name}' for name, n in dropped.items())} (lowest empty share "
-            f"{empty.min():.0%}, highest sharpness {sharpness.max():.1f}); relax tiles.quality"
+            f"{empty.min():.0%}, highest sharpness {sharpness.max():.1f}); relax --set tiles.quality.min_sharpness or max_empty"
         )
     return replace(grid, coords=grid.coords[good], cells=grid.cells[good]), dropped
 
@@ -238,7 +238,7 @@ def sample_rows(n: int, size: int = SAMPLE_TILES) -> Int[np.ndarray, " k"]:
     return np.unique(np.linspace(0, n - 1, min(n, size)).round().astype(int))
 
 
-def read_tile(reader: SlideReader, grid: TileGrid, index: int) -> np.ndarray:
-    """Return tile `index` of the grid, RGB uint8, (tile_px, tile_px, 3)."""
+def read_tile(reader: SlideReader, grid: TileGrid, index: int) -> UInt8[np.ndarray, "t t 3"]:
+    """Return tile `index` of the grid, RGB; its side t is `grid.tile_px`."""
     x, y = (int(value) for value in grid.coords[index])
     return reader.read(x, y, level=grid.level, span=grid.level_span_px, size_px=(grid.tile_px, grid.tile_px))

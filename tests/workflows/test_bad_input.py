@@ -84,7 +84,7 @@ def test_only_broken_slides(refused, tmp_path):
 
 
 def test_masks_that_are_nowhere(refused):
-    names(refused("--tissue-masks", "nowhere"), "tissue masks: nowhere is not a folder", "SLIDE_ID.geojson")
+    names(refused("--tissue-masks", "nowhere"), "--tissue-masks nowhere: it is not a folder", "SLIDE_ID.geojson")
 
 
 def test_a_tissue_detector_that_does_not_exist(refused):
@@ -255,16 +255,16 @@ def test_covariates_that_cannot_be_used(refused, cohort, write):
         (("--model", "umelm"), ('unknown model "umelm"', 'did you mean "umeml"?')),
         (("--preset", "papr"), ('unknown preset "papr"', 'did you mean "paper"?', "Known: ablation, best, paper")),
         (("--model", "abmil", "--preset", "ablation"), ('unknown key "variants.no modularity.modularity"',)),
-        (("--encoder", "phikn"), ('unknown name "phikn"', 'did you mean "phikon"?')),
+        (("--encoder", "phikn"), ('unknown encoder "phikn"', 'did you mean "phikon"?')),
         (("--set", "train.epoch=3"), ('unknown key "train.epoch"', 'did you mean "epochs"?')),
         (("--set", "models.umeml.gama=3"), ('unknown key "models.umeml.gama"', 'did you mean "gamma"?')),
-        (("--folds", "1"), ("folds = '1'", "greater than or equal to 2")),
+        (("--folds", "1"), ("--folds 1: must be at least 2",)),
         (("--folds", "13"), ("12 cases with a label for 13 folds", "--folds")),
-        (("--default-mpp", "50"), ("default_mpp = '50'", "less than or equal to 5")),
-        (("--tile-px", "many"), ("tiles.tile_px = 'many'", "valid integer")),
-        (("--until", "trian"), ("until = 'trian'", "'train'")),
+        (("--default-mpp", "50"), ("--default-mpp 50: must be at most 5",)),
+        (("--tile-px", "many"), ("--tile-px many: must be a whole number",)),
+        (("--until", "trian"), ("--until trian: must be", "'train'")),
         (("--config", "nowhere.yaml"), ("--config nowhere.yaml does not exist",)),
-        (("--encoder-weights", "nowhere.pt"), ("weights nowhere.pt: the path does not exist", "--encoder-weights")),
+        (("--encoder-weights", "nowhere.pt"), ("--encoder-weights nowhere.pt: the path does not exist",)),
         (("--splits", "nowhere"), ("no splits_0.csv, splits_1.csv, … in nowhere",)),
         (("--split-by", "site", "--folds", "4"), ("3 different values for 4 folds", "--folds")),
     ],
@@ -416,6 +416,8 @@ def test_the_version_is_printed(capsys):
         (("--encder", "uni"), "unknown option --encder; did you mean --encoder? (--help lists all options)"),
         (("--masks", "m"), "unknown option --masks; did you mean --tissue-masks?"),
         (("--dry_run",), "unknown option --dry_run; did you mean --dry-run?"),
+        (("--slide-hash", "full"), "unknown option --slide-hash; did you mean --hash? (--help"),
+        (("--bootstrap", "-1"), "unknown option --bootstrap; did you mean --set bootstrap=VALUE? (--help"),
         (("–-dry-run",), "unknown option --dry-run; did you mean --dry-run?"),  # a dash of a word processor
         (("—explain", "all"), "unknown option --explain; did you mean --explain?"),
         (

@@ -200,7 +200,7 @@ def test_none_means_without_that_side():
         ({"sets": ["tiles.tissue.detectr=a"]}, 'unknown key "tiles.tissue.detectr"'),
         (
             {"sets": ["tiles.tissue.detector=hest"]},
-            'unknown tissue detector "hest": Known: colour, ',
+            'unknown tissue detector "hest": known are colour, ',
         ),
         (
             {"sets": ["tiles.tissue.settings.min_hole=1"]},
@@ -216,8 +216,8 @@ def test_none_means_without_that_side():
             'unknown key "variants.no modularity.modularity"',
         ),
         ({"flags": INPUTS | {"task": ["surviva"]}}, 'unknown task "surviva": did you mean "survival"?'),
-        ({"flags": INPUTS | {"encoder.name": "phikn"}}, 'unknown name "phikn": did you mean "phikon"?'),
-        ({"flags": INPUTS | {"encoder.name": "resnt50"}}, 'unknown name "resnt50": did you mean "resnet50'),
+        ({"flags": INPUTS | {"encoder.name": "phikn"}}, 'unknown encoder "phikn": did you mean "phikon"?'),
+        ({"flags": INPUTS | {"encoder.name": "resnt50"}}, 'unknown encoder "resnt50": did you mean "resnet50'),
     ],
 )
 def test_unknown_names_are_reported_with_the_nearest_known_one(arguments, expected):
@@ -227,27 +227,27 @@ def test_unknown_names_are_reported_with_the_nearest_known_one(arguments, expect
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"flags": INPUTS | {"folds": "one"}}, "configuration: folds = 'one': must be a valid integer"),
-        ({"flags": INPUTS | {"folds": "1"}}, "configuration: folds = '1': must be greater than or equal to 2"),
+        ({"flags": INPUTS | {"folds": "one"}}, "configuration: folds = 'one': must be a whole number"),
+        ({"flags": INPUTS | {"folds": "1"}}, "configuration: folds = '1': must be at least 2"),
         ({"flags": INPUTS | {"until": "emb"}}, "configuration: until = 'emb': must be 'tile', 'embed', 'join'"),
         ({"flags": {}}, "SLIDES and GENES are missing; usage: run_pipeline SLIDES GENES"),
         ({"flags": {"slides": "a"}}, "GENES is missing (none: without genes); usage: run_pipeline SLIDES GENES"),
         ({"sets": ["tasks.mgmt.kind=ordinal"]}, "configuration: tasks.mgmt.column is missing"),
-        ({"flags": INPUTS | {"model": ","}}, "configuration: model = (): Tuple should have at least 1 item"),
+        ({"flags": INPUTS | {"model": ","}}, "configuration: model = (): must have at least 1 item"),
         ({"sets": ["variants.a.heads=7"]}, "heads = 7; choose a divisor"),
-        ({"sets": ["variants.a=7"]}, "configuration: variants.a = 7: must be a valid dictionary"),
+        ({"sets": ["variants.a=7"]}, "--set variants.a=7: must be keys with values"),
         ({"sets": ["preset=7"]}, 'unknown preset "7"'),
         ({"sets": ["epochs"]}, "--set epochs: give it as key=value, as in --set train.epochs=10"),
         ({"sets": ["task=[grade"]}, "--set task=[grade: the value is not YAML"),
         (
             {"flags": INPUTS | {"encoder.weights": "w.pt"}},
-            "encoder: weights w.pt: the path does not exist; give a file or",
+            "--encoder-weights w.pt: the path does not exist; give a file or",
         ),
         (
             {"flags": INPUTS | {"tiles.tissue.masks": "nowhere"}},
-            "tissue masks: nowhere is not a folder; give one with SLIDE",
+            "--tissue-masks nowhere: it is not a folder; give one with SLIDE",
         ),
-        ({"sets": ["tiles.stride_px=0"]}, "configuration: tiles.stride_px = 0: must be greater than or equal"),
+        ({"sets": ["tiles.stride_px=0"]}, "--set tiles.stride_px=0: must be at least"),
         (
             {"flags": INPUTS | {"tiles.mpp": 0.5}, "sets": ["tiles.mpp.x=1"]},
             '"tiles.mpp.x": "mpp" has no keys below it',
@@ -259,14 +259,32 @@ def test_values_that_do_not_fit_are_reported_with_their_key(arguments, expected)
 
 
 def test_a_problem_within_a_list_is_reported_once():
-    assert refuse(
-        flags=INPUTS | {"gpus": "a"}
-    ) == "configuration: gpus.0 = 'a': must be a valid integer, unable to parse " + ("string as an integer")
+    assert refuse(flags=INPUTS | {"gpus": "a"}) == "configuration: gpus.0 = 'a': must be a whole number"
+
+
+def test_messages_name_what_the_user_wrote(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("train: {epochs: many}\n")
+    arguments = command_line.parse(["slides", "genes.csv", "--folds", "1", "--tile-px", "x", "--gpus", "a"])
+    message = refuse(flags=arguments.flags, file=file, sets=["models.umeml.hidden=3"], options=arguments.options)
+    assert message.splitlines() == [
+        "--folds 1: must be at least 2",
+        "--gpus a: must be a whole number",
+        "--tile-px x: must be a whole number",
+        f"--config {file}: train.epochs: many: must be a whole number",
+        "--set models.umeml.hidden=3: must be at least 8",
+    ]
+
+
+def test_an_unknown_name_is_reported_with_the_option_that_gave_it():
+    arguments = command_line.parse(["slides", "genes.csv", "--model", "umelm"])
+    message = refuse(flags=arguments.flags, options=arguments.options)
+    assert message.startswith('--model umelm: unknown model "umelm": did you mean "umeml"? Known: abmil, ')
 
 
 def test_a_wrong_setting_of_a_model_is_reported_once_by_its_own_key():
     message = refuse(sets=["models.umeml.hidden=3"])
-    assert message.startswith("configuration: models.umeml.hidden = 3: ")
+    assert message == "--set models.umeml.hidden=3: must be at least 8"
     message = refuse(sets=["models.umeml.heads=7"])
     assert message.count("configuration: ") == 1
     assert "heads = 7; choose a divisor" in message
@@ -362,7 +380,7 @@ def test_no_key_but_where_and_how_far_is_left_out_of_the_identity():
             "requires gene groups .tumour and microenvironment., and GENES is none",
         ),
         ({"slides": "none", "model": "transmil"}, "--model transmil reads slides only, and SLIDES is none"),
-        ({"model": "umeml,subspace", "train.batch_cases": 1}, "train.batch_cases = 1: subspace compares the cases"),
+        ({"model": "umeml,subspace", "train.batch_cases": 1}, "--set train.batch_cases=1: subspace compares the cases"),
     ],
 )
 def test_a_model_that_cannot_be_trained_on_what_is_given_is_refused(flags, message):
@@ -394,5 +412,7 @@ def test_cases_to_explain_are_a_number_of_each_kind_or_ids(given, meant):
 
 
 def test_fewer_than_no_cases_cannot_be_explained():
-    with pytest.raises(InputError, match="explain: give the number of cases of each kind, 0 for none, or case ids"):
+    with pytest.raises(
+        InputError, match="--set explain=-1: give the number of cases of each kind, 0 for none, or case ids"
+    ):
         load_config(INPUTS, sets=["explain=-1"])

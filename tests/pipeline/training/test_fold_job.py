@@ -15,6 +15,7 @@ from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
 from pipeline.tasks import TASKS
+from pipeline.tasks.joint import OtherTask
 from pipeline.training import finished_fold
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import predict_logits
@@ -390,6 +391,7 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
         "config": make(sets=["train.lr=0.002"]),
         "candidate": replace(job, candidate=ModelCandidate("umeml", "abmil", MODELS["abmil"].Config())),
         "baselines": replace(job, baselines=True),
+        "others": replace(job, others=(OtherTask(TASKS["survival"], (), labels),)),
         "tiles": replace(job, tiles={CASES[0]: ("another",)}),
         "code": replace(job, code="another"),
     }

@@ -438,7 +438,7 @@ class TestWeightFile:
 
 class TestNames:
     def test_an_unknown_one_is_refused_with_the_nearest(self):
-        with pytest.raises(InputError, match='unknown name "efficientnet-lite": did you mean "efficientnet-lite0"'):
+        with pytest.raises(InputError, match='unknown encoder "efficientnet-lite": did you mean "efficientnet-lite0"'):
             encoder_spec("efficientnet-lite")
 
     def test_timm_names_with_and_without_tags_are_known(self):

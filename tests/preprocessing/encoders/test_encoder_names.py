@@ -62,7 +62,7 @@ def test_no_two_entries_have_a_spelling_in_common():
 def test_another_model_is_refused_with_the_table_and_never_with_a_third(typed):
     assert similar_encoder(typed) is None
     with pytest.raises(
-        InputError, match=r"Encoders: efficientnet-lite0, resnet50, uni, uni2-h, conch, conch-v1\.5"
+        InputError, match=r"known are efficientnet-lite0, resnet50, uni, uni2-h, conch, conch-v1\.5"
     ) as refused:
         encoder_spec(typed)
     assert "did you mean" not in str(refused.value)

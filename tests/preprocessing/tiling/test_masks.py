@@ -298,7 +298,7 @@ class TestPictures:
         ):
             read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0))
         save(tmp_path / f"S1.{suffix}", np.stack([classes] * 3, axis=-1))
-        with pytest.raises(SlideError, match=r"it has colours, and .*mask_values are values of one channel"):
+        with pytest.raises(SlideError, match=r"it has colours, and .*mask_values gives values of one channel"):
             read_mask(SLIDE, tmp_path, SHAPE, corner_px=(0, 0), values=(1,))
 
     def test_colour_and_opacity(self, tmp_path):

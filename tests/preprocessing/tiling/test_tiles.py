@@ -270,7 +270,7 @@ class TestQuality:
     def test_where_all_are_dropped_the_reason_has_the_numbers(self, mixed, monkeypatch):
         message = (
             r"all 40 tiles dropped: 12 empty, 28 blurred \(lowest empty share 0%, highest sharpness \d{3,4}\.\d\); "
-            r"relax tiles\.quality"
+            r"relax --set tiles\.quality"
         )
         with pytest.raises(SlideError, match=message):
             self.tile(mixed, monkeypatch, min_sharpness=1e6, max_empty=0.5)
