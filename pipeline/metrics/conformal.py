@@ -31,7 +31,7 @@ def threshold(scores: Float[np.ndarray, " n"], *, coverage: float = COVERAGE) ->
 
 
 def thresholds(scores: Float[np.ndarray, " n"] | Float[np.ndarray, "n L"]) -> Float[np.ndarray, "..."]:
-    """The threshold of each of L labels, from the cases whose label is known (scores that are not NaN); of a single one a scalar."""
+    """The threshold of each of L labels, from the cases whose label is known (no NaN); of a single one a scalar."""
     if scores.ndim == 1:
         return np.array(threshold(scores))
     return np.array([threshold(column[~np.isnan(column)]) for column in scores.T])

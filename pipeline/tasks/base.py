@@ -45,11 +45,11 @@ class PredictionSets(ABC):
         return ()
 
     @abstractmethod
-    def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, n * L]:
+    def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, "n ..."]:
         """Nonconformity of each case's true label; higher: further from what was predicted. NaN where one of several is unknown."""
 
     @abstractmethod
-    def sets(self, predictions: pd.DataFrame, thresholds: Float[np.ndarray, n * L]) -> list[str]:
+    def sets(self, predictions: pd.DataFrame, thresholds: Float[np.ndarray, "n ..."]) -> list[str]:
         """The set of each case, as text: all labels whose score is at most the case's threshold (may be infinite)."""
 
     @abstractmethod
