@@ -3,7 +3,7 @@
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from preprocessing.encoders.catalogue import Pooling
 from preprocessing.tiling.tiles import TileConfig
@@ -62,7 +62,7 @@ class ConformalThreshold(_Part):
     """
 
     n: int
-    threshold: float | tuple[float | None, ...] | None = Field(allow_inf_nan=False)
+    threshold: FiniteFloat | tuple[FiniteFloat | None, ...] | None
 
     def limits(self, n_labels: int) -> float | list[float]:
         """Return the threshold, infinite where every class is included; of several labels that of each.
