@@ -43,7 +43,9 @@ from pipeline.metrics.curves import Calibration, beyond, calibration, d_calibrat
 from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
 
 HORIZONS = (12.0, 24.0, 36.0, 60.0)  # months, ascending
-TRIVIAL = Trivial(description="a random ranking of the cases", metrics={"c_index": Metric(0.5), "uno_c_index": Metric(0.5)})
+TRIVIAL = Trivial(
+    description="a random ranking of the cases", metrics={"c_index": Metric(0.5), "uno_c_index": Metric(0.5)}
+)
 
 
 class RiskGroups(Part):
