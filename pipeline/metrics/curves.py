@@ -168,7 +168,7 @@ def d_calibration(
 ) -> Metric:
     """P-value of the hypothesis that predicted survival at each case's own time is uniform, as that of true curves is.
 
-    Small where curves are not those of the cases as a whole; it does not tell how well they tell cases apart. Survival at
+    Small where curves are not those of the cases as a whole; it says nothing about how well they rank cases. Survival at
     the time of death counts for one of ten intervals; a censored case is spread over those that it may still reach. Cases
     are censored where curves end.
 
@@ -194,9 +194,9 @@ def d_calibration(
     share = share.clip(1e-12, 1)
     upper = np.arange(1, INTERVALS + 1) / INTERVALS
     below = np.minimum(share[:, None], upper)  # of each case, the part of 0 to its share that lies below each edge
-    spread = np.diff(below, axis=1, prepend=0) / share[:, None]
+    in_several = np.diff(below, axis=1, prepend=0) / share[:, None]
     in_one = np.eye(INTERVALS)[np.searchsorted(upper[:-1], share, side="left")]
-    counts = np.where(died[:, None], in_one, spread).sum(axis=0)
+    counts = np.where(died[:, None], in_one, in_several).sum(axis=0)
     from scipy.stats import chi2
 
     expected = n / INTERVALS

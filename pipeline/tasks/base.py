@@ -374,8 +374,8 @@ class Task(ABC):
         """Warnings about one fold's labels; raises InputError where its training cases cannot be learned from."""
 
     @abstractmethod
-    def strata(self, labels: pd.DataFrame) -> pd.Series:
-        """The stratum of each case: folds contain about the same share of each."""
+    def strata(self, labels: pd.DataFrame) -> pd.Series | pd.DataFrame:
+        """The stratum of each case, or several: a boolean column each. Folds contain about the same share of each."""
 
     def vocabulary(self, labels: pd.DataFrame) -> tuple[str, ...]:
         """What all folds must agree on before they are fitted: the classes that occur; nothing for most tasks."""

@@ -260,13 +260,15 @@ class Multilabel(Task):
             if train[column].nunique() < 2
         ]
 
-    def strata(self, labels: pd.DataFrame) -> pd.Series:
-        """The rarest label that holds for a case (that with the fewest positive cases), or none of them."""
-        holds = labels[list(self.label_columns)].eq(True).fillna(False).astype(bool)
-        rarest_first = holds.sum().sort_values(kind="stable").index
-        first = holds[rarest_first].to_numpy().argmax(axis=1)
-        names = np.where(holds.any(axis=1), np.array(rarest_first)[first], NONE)
-        return pd.Series(names, labels.index)
+    def strata(self, labels: pd.DataFrame) -> pd.DataFrame:
+        """The cases with either answer to each label: `COLUMN=1`, `COLUMN=0`."""
+        return pd.DataFrame(
+            {
+                f"{column}={answer:d}": labels[column].eq(answer).fillna(False).astype(bool)
+                for column in self.label_columns
+                for answer in (True, False)
+            }
+        )
 
     def fit(self, labels: pd.DataFrame, vocabulary: tuple[str, ...]) -> FittedMultilabel:
         """The labels with their number of training cases of each answer."""
