@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from pipeline.evaluation.summary import describe_validation
+from pipeline.evaluation.validation import describe_validation
 from pipeline.inference.trained import Predictor
 from pipeline.metrics.conformal import COLUMN
 from pipeline.terminal.progress import track
