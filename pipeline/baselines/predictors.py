@@ -39,7 +39,7 @@ class SurvivalPrediction:
 
     Attributes:
         risk: higher is worse; NaN if the fit failed.
-        curves: probability to be alive at curve_times, 0–1.
+        curves: probability to be alive at curve_times, 0–1; NaN beyond the follow-up of the training cases.
         curve_times: months, ascending.
         train_risk: of the m training cases, on the same scale; its median cuts risk groups, its mean and sd
             standardise.
@@ -77,6 +77,7 @@ class LinearRisk:
         steps: months of the training cases' deaths, ascending.
         hazard: cumulative hazard of risk 0 from each step on.
         train_risk: of the training cases; see `SurvivalPrediction`.
+        last_month: the longest follow-up of a training case, beyond which there is no curve.
         reason: why the fit failed; else None.
     """
 
@@ -86,6 +87,7 @@ class LinearRisk:
     steps: Float[np.ndarray, " s"]
     hazard: Float[np.ndarray, " s"]
     train_risk: Float[np.ndarray, " m"]
+    last_month: float
     reason: str | None = None
 
     @classmethod
@@ -111,25 +113,26 @@ class LinearRisk:
         """
         steps, deaths = np.unique(time[event], return_counts=True)
         rises = deaths / ((time >= steps[:, None]) @ np.exp(slope * train_risk))
-        return cls(coefficients, centre, slope, steps, np.cumsum(rises), train_risk)
+        return cls(coefficients, centre, slope, steps, np.cumsum(rises), train_risk, float(time.max()))
 
     @classmethod
     def failed(cls, n_train: int, reason: str) -> "LinearRisk":
         """Return a predictor whose predictions are NaN, with the reason."""
         logger.warning("baseline left empty: %s", reason)
         nothing = np.zeros(0)
-        return cls(nothing, nothing, 1.0, nothing, nothing, np.full(n_train, np.nan), reason)
+        return cls(nothing, nothing, 1.0, nothing, nothing, np.full(n_train, np.nan), 0.0, reason)
 
     def predict(
         self, x: Float[np.ndarray, "n g"], *, curve_times: Float[np.ndarray, " t"] = CURVE_TIMES
     ) -> SurvivalPrediction:
-        """Risks and curves of n cases; curves begin at 1 at 0 months."""
+        """Risks and curves of n cases; curves begin at 1 at 0 months, and are NaN beyond the last month."""
         if self.reason:
             empty = np.full((len(x), len(curve_times)), np.nan)
             return SurvivalPrediction(empty[:, 0], empty, curve_times, self.train_risk, self.reason)
         risk = (x - self.centre) @ self.coefficients
         hazard = np.concatenate([[0.0], self.hazard])[np.searchsorted(self.steps, curve_times, side="right")]
         curves = np.exp(-np.exp(self.slope * risk)[:, None] * hazard)
+        curves[:, curve_times > self.last_month] = np.nan
         return SurvivalPrediction(risk, curves, curve_times, self.train_risk)
 
     def to_json(self) -> dict[str, Any]:
@@ -143,9 +146,8 @@ class LinearRisk:
         """What `to_json` returned, read back; ValueError or LookupError where it is unsound."""
         if described["reason"] is not None:
             nothing = np.zeros(0)
-            return cls(
-                nothing, nothing, 1.0, nothing, nothing, np.full(int(described["n_train"]), np.nan), described["reason"]
-            )
+            risk = np.full(int(described["n_train"]), np.nan)
+            return cls(nothing, nothing, 1.0, nothing, nothing, risk, 0.0, described["reason"])
         return cls(
             coefficients=numbers(described["coefficients"]),
             centre=numbers(described["centre"]),
@@ -153,6 +155,7 @@ class LinearRisk:
             steps=numbers(described["steps"]),
             hazard=numbers(described["hazard"]),
             train_risk=numbers(described["train_risk"]),
+            last_month=float(described["last_month"]),
         )
 
 

@@ -39,7 +39,7 @@ from pipeline.metrics.concordance import (
     not_finite,
     uno_c_index,
 )
-from pipeline.metrics.curves import Calibration, beyond, calibration, integrated_brier, survival_at
+from pipeline.metrics.curves import Calibration, beyond, calibration, d_calibration, integrated_brier, survival_at
 from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
 
 HORIZONS = (12.0, 24.0, 36.0, 60.0)  # months, ascending
@@ -77,6 +77,7 @@ class SurvivalMetrics(CaseMetrics):
         auc: by horizon, months as text.
         integrated_brier: up to `integrated_brier_until_months`, the last horizon that the data reach; 0 is best.
         calibration: by horizon.
+        d_calibration: p-value of D-calibration; small where the curves as a whole are not those of the cases. No interval.
         risk_groups: high against low risk.
     """
 
@@ -89,6 +90,7 @@ class SurvivalMetrics(CaseMetrics):
     integrated_brier: Metric
     integrated_brier_until_months: float | None = None
     calibration: dict[str, Calibration] = Field(default_factory=dict)
+    d_calibration: Metric | None = None
     risk_groups: RiskGroups
 
     def basis(self) -> str:
@@ -108,7 +110,8 @@ class SurvivalPredictions:
 
     Attributes:
         risk: higher is worse; NaN where a model failed.
-        curves: probability to be alive at curve_times, 0 to 1; None: no Brier score and no calibration.
+        curves: probability to be alive at curve_times, 0 to 1, NaN beyond the follow-up of the training cases; None: no
+            Brier score and no calibration.
         curve_times: months, ascending.
         train_risk_median: of the training cases of each case's model, where risk groups are cut; None: no risk groups.
     """
@@ -243,7 +246,8 @@ def _curve_metrics(
     """The fields of `SurvivalMetrics` that need curves."""
     time, event, curves, curve_times = known.time_months, known.event, predicted.curves, predicted.curve_times
     if curves is None or curve_times is None:
-        return {"integrated_brier": unavailable("no survival curves were given")}
+        nothing = unavailable("no survival curves were given")
+        return {"integrated_brier": nothing, "d_calibration": nothing}
 
     def calibrated_at(horizon: float) -> Calibration:
         reason = beyond(curve_times, horizon)
@@ -261,6 +265,7 @@ def _curve_metrics(
         "integrated_brier": measure(brier[until], weights),
         "integrated_brier_until_months": until,
         "calibration": {f"{horizon:g}": calibrated_at(horizon) for horizon in HORIZONS},
+        "d_calibration": d_calibration(time, event, curves, curve_times),
     }
 
 

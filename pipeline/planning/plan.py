@@ -252,7 +252,7 @@ def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:
         )
 
 
-def _schemes(config: Config, strata: pd.Series, labels: pd.DataFrame) -> dict[str, tuple[Fold, ...]]:
+def _schemes(config: Config, strata: pd.Series | pd.DataFrame, labels: pd.DataFrame) -> dict[str, tuple[Fold, ...]]:
     """Folds by what they keep together; folds that are given take the place of the first scheme."""
     schemes = {GIVEN: read_folds(config.splits, list(labels.index))} if config.splits else {}
     for scheme in config.split_by[1:] if config.splits else config.split_by:
@@ -260,11 +260,11 @@ def _schemes(config: Config, strata: pd.Series, labels: pd.DataFrame) -> dict[st
     return {scheme: tuple(folds) for scheme, folds in schemes.items()}
 
 
-def _draw_folds(scheme: str, config: Config, strata: pd.Series, labels: pd.DataFrame) -> list[Fold]:
+def _draw_folds(scheme: str, config: Config, strata: pd.Series | pd.DataFrame, labels: pd.DataFrame) -> list[Fold]:
     if config.cohorts and scheme in COHORT_SCHEMES:
         return make_cohort_folds(labels[COHORT], pairs=scheme != COHORT)
     if config.cohorts:
-        strata = strata.astype(str) + ", " + labels[COHORT]
+        strata = _with_cohorts(strata, labels[COHORT])
     if scheme == "case":
         return make_folds(strata, n_folds=config.folds, seed=config.seed)
     if scheme not in labels or labels[scheme].isna().any():
@@ -275,6 +275,13 @@ def _draw_folds(scheme: str, config: Config, strata: pd.Series, labels: pd.DataF
             f"add a {scheme} column to the clinical table, or fill it in, or split by case"
         )
     return make_folds(strata, n_folds=config.folds, seed=config.seed, groups=labels[scheme].rename(scheme))
+
+
+def _with_cohorts(strata: pd.Series | pd.DataFrame, cohorts: pd.Series) -> pd.Series | pd.DataFrame:
+    """The strata of each cohort."""
+    if isinstance(strata, pd.DataFrame):
+        return strata.join(pd.get_dummies(cohorts, prefix=COHORT))
+    return strata.astype(str) + ", " + cohorts
 
 
 def _no_labels(missing: list[str], known: list[str], tasks: Mapping[str, Task]) -> str:

@@ -32,11 +32,14 @@ class Fold:
     test: tuple[str, ...]
 
 
-def make_folds(strata: pd.Series, *, n_folds: int, seed: int, groups: pd.Series | None = None) -> list[Fold]:
+def make_folds(
+    strata: pd.Series | pd.DataFrame, *, n_folds: int, seed: int, groups: pd.Series | None = None
+) -> list[Fold]:
     """Stratified folds by case; each case is tested once. There are no validation cases.
 
     Args:
-        strata: the stratum of each case; the index holds the case ids.
+        strata: the stratum of each case, or a boolean column for each of several (see `_iteratively_stratified`); the index holds
+            the case ids.
         n_folds: how many.
         seed: of the shuffling.
         groups: of each case, where whole groups are to stay in one fold; the name says what they are: site (Howard et al. 2021:
@@ -46,24 +49,59 @@ def make_folds(strata: pd.Series, *, n_folds: int, seed: int, groups: pd.Series 
         InputError: fewer groups than folds.
     """
     ordered = strata.sort_index()
-    numbers = _with_thin_strata_joined(ordered, n_folds)
     cases = np.asarray(ordered.index)
-    if groups is None:
-        tested_by = _stratified(numbers, n_folds, seed)
-        divisions = [(np.flatnonzero(tested_by != fold), np.flatnonzero(tested_by == fold)) for fold in range(n_folds)]
+    of_case = None if groups is None else groups.loc[cases].astype(str)
+    if of_case is not None and of_case.nunique() < n_folds:
+        raise InputError(
+            f"--split-by {of_case.name}: {of_case.nunique()} different values for {n_folds} folds; use fewer (--folds)"
+        )
+    if isinstance(ordered, pd.DataFrame):
+        tested_by = _iteratively_stratified(ordered, of_case, n_folds, seed)
+    elif of_case is None:
+        tested_by = _stratified(_with_thin_strata_joined(ordered, n_folds), n_folds, seed)
     else:
-        of_case = groups.loc[cases].astype(str)
-        if of_case.nunique() < n_folds:
-            raise InputError(
-                f"--split-by {groups.name}: {of_case.nunique()} different values for {n_folds} folds; use fewer (--folds)"
-            )
-        from sklearn.model_selection import StratifiedGroupKFold
+        tested_by = _stratified_groups(_with_thin_strata_joined(ordered, n_folds), of_case, n_folds, seed)
+    return [Fold(i, tuple(cases[tested_by != i]), (), tuple(cases[tested_by == i])) for i in range(n_folds)]
 
-        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The least populated class")  # the task warns of it in the user's terms
-            divisions = list(splitter.split(cases, numbers, of_case))
-    return [Fold(i, tuple(cases[train]), (), tuple(cases[test])) for i, (train, test) in enumerate(divisions)]
+
+def _stratified_groups(strata: pd.Series, groups: pd.Series, n_folds: int, seed: int) -> Int[np.ndarray, " n"]:
+    """The fold that tests each case, all of a group in one."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    tested_by = np.empty(len(strata), dtype=np.int64)
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # the task warns of it in the user's terms
+        for fold, (_, test) in enumerate(splitter.split(strata.index, strata, groups)):
+            tested_by[test] = fold
+    return tested_by
+
+
+def _iteratively_stratified(
+    strata: pd.DataFrame, groups: pd.Series | None, n_folds: int, seed: int
+) -> Int[np.ndarray, " n"]:
+    """The fold that tests each case, by iterative stratification (Sechidis, Tsoumakas, Vlahavas, ECML PKDD 2011).
+
+    Of the strata that are left, that with the fewest cases is dealt out first, each of its cases to the fold that lacks most of it;
+    then most cases. Groups are dealt out whole, those with most of the stratum first.
+    """
+    units = np.arange(len(strata)) if groups is None else pd.factorize(groups)[0]
+    counts = np.column_stack(
+        [np.bincount(units, weights=column) for column in [np.ones(len(strata)), *strata.to_numpy().T]]
+    )
+    wanted = np.tile(counts.sum(0) / n_folds, (n_folds, 1))
+    draw, fold_of = np.random.default_rng(seed), np.full(len(counts), -1)
+    while (left := np.flatnonzero(fold_of < 0)).size:
+        remaining = counts[left].sum(0)
+        remaining[0] = remaining[0] if not remaining[1:].any() else np.inf  # all cases count as the last stratum
+        rarest = int(np.argmin(np.where(remaining > 0, remaining, np.inf)))
+        members = draw.permutation(left[counts[left, rarest] > 0])
+        for unit in members[np.argsort(-counts[members, rarest], kind="stable")]:
+            ties = draw.random(n_folds)
+            fold = np.lexsort((ties, wanted[:, 0], wanted[:, rarest]))[-1]
+            fold_of[unit] = fold
+            wanted[fold] -= counts[unit]
+    return fold_of[units]
 
 
 def _stratified(strata: pd.Series, n_folds: int, seed: int) -> Int[np.ndarray, " n"]:

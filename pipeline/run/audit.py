@@ -27,7 +27,8 @@ def require_complete(
     Args:
         folder: the run folder.
         cohort: the input.
-        plans: the tasks that were trained: each fold has as many predictions as test cases, and all numbers are finite.
+        plans: the tasks that were trained: each fold has as many predictions as test cases, and all numbers are finite,
+            but for columns that may lack some.
         keeps_earlier: whether `predictions.csv` may keep cases of earlier calls that are no longer in the input.
 
     Raises:
@@ -61,7 +62,10 @@ def _require_tasks(path: Path, plans: Sequence[TaskPlan]) -> None:
             raise RunError(f"{path}, {plan.name}: predictions by fold {tested}, test cases by fold {expected}. {FAULT}")
         predicted = rows[rows["status"].isin(("tested", "unlabelled"))]
         truth = [name for name in ("label", *plan.task.truth_columns) if name in predicted]
-        numbers = predicted.drop(columns=["fold", *truth]).select_dtypes("number").dropna(axis="columns", how="all")
+        partial = [name for name in plan.task.partial_columns if name in predicted]
+        numbers = (
+            predicted.drop(columns=["fold", *truth, *partial]).select_dtypes("number").dropna(axis="columns", how="all")
+        )
         if numbers.empty or not np.isfinite(numbers.to_numpy(float)).all():
             bad = [str(name) for name in numbers if not np.isfinite(numbers[name]).all()]
             raise RunError(f"{path}, {plan.name}: numbers are missing in {some(bad) or 'every column'}. {FAULT}")

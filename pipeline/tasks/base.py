@@ -134,7 +134,6 @@ class FittedTask(ABC):
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
         """Predictions: a row a case, `prediction` and the task's numbers: columns of `predictions.csv`."""
 
-    @abstractmethod
     def with_ensemble_sd(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
         """The predictions of an ensemble with `ensemble_sd`, the members' disagreement, beside them.
 
@@ -142,14 +141,23 @@ class FittedTask(ABC):
             predictions: of the ensemble, as `decode` or `pool` returns them.
             members: of each member for the same cases; of a single one it is missing.
         """
+        return predictions.assign(ensemble_sd=self.disagreement(predictions, members) if len(members) > 1 else np.nan)
+
+    @abstractmethod
+    def disagreement(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> Float[np.ndarray, " n"]:
+        """Standard deviation over several members of what is predicted of each of n cases."""
 
     @abstractmethod
     def joined(self, others: Sequence[FittedTask]) -> FittedTask:
         """The task of several models that answer together: what was fitted, averaged over this one and the others."""
 
-    @abstractmethod
     def pool(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """The mean of several models' predictions of the same cases, decided by this (`joined`) task."""
+        """The mean of several models' predictions of the same cases, decided by this (`joined`) task; one model's as they are."""
+        return parts[0] if len(parts) == 1 else self.mean_prediction(parts)
+
+    @abstractmethod
+    def mean_prediction(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The mean of several models' predictions, in the columns of `decode`."""
 
     @abstractmethod
     def agrees_with(self, other: FittedTask) -> bool:
@@ -292,6 +300,7 @@ class Task(ABC):
     truth_columns: tuple[
         str, ...
     ] = ()  # of predictions.csv, which hold the truth as `evaluate` needs it, besides `label`
+    partial_columns: ClassVar[tuple[str, ...]] = ()  # of predictions, which may lack numbers
     metrics_type: ClassVar[type[CaseMetrics]]  # of the reports of `FittedTask.evaluate`
     summary_metrics: ClassVar[tuple[str, ...]]  # of those, for the table in the terminal
     atlas_column: ClassVar[str | None] = (
@@ -365,8 +374,8 @@ class Task(ABC):
         """Warnings about one fold's labels; raises InputError where its training cases cannot be learned from."""
 
     @abstractmethod
-    def strata(self, labels: pd.DataFrame) -> pd.Series:
-        """The stratum of each case: folds contain about the same share of each."""
+    def strata(self, labels: pd.DataFrame) -> pd.Series | pd.DataFrame:
+        """The stratum of each case, or several: a boolean column each. Folds contain about the same share of each."""
 
     def vocabulary(self, labels: pd.DataFrame) -> tuple[str, ...]:
         """What all folds must agree on before they are fitted: the classes that occur; nothing for most tasks."""

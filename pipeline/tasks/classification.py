@@ -125,24 +125,20 @@ class FittedClassification(FittedTask):
         columns = {name: probabilities[:, k] for k, name in enumerate(self.columns)}
         return pd.DataFrame({"prediction": np.array(self.classes)[probabilities.argmax(1)], **columns})
 
-    def with_ensemble_sd(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """With `ensemble_sd`: standard deviation over the members of the predicted class's probability."""
-        if len(members) < 2:
-            return predictions.assign(ensemble_sd=np.nan)
+    def disagreement(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> Float[np.ndarray, " n"]:
+        """Standard deviation over the members of the predicted class's probability."""
         predicted = self._numbers(predictions["prediction"])
         rows = np.arange(len(predictions))
         each = np.stack([self._probabilities(one)[rows, predicted] for one in members])
-        return predictions.assign(ensemble_sd=each.std(axis=0, ddof=1))
+        return each.std(axis=0, ddof=1)
 
     def joined(self, others: Sequence[FittedTask]) -> FittedClassification:
         """With the training cases of all models."""
         counts = np.array([one.counts for one in (self, *others) if isinstance(one, FittedClassification)])
         return replace(self, counts=tuple(int(n) for n in counts.sum(axis=0)))
 
-    def pool(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """The mean probabilities and the likeliest class by them; one model's as they are."""
-        if len(parts) == 1:
-            return parts[0]
+    def mean_prediction(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The mean probabilities and the likeliest class by them."""
         mean = pd.DataFrame(np.mean([self._probabilities(part) for part in parts], axis=0), columns=self.columns)
         mean.insert(0, "prediction", np.array(self.classes)[mean.to_numpy().argmax(axis=1)])
         return mean

@@ -103,12 +103,10 @@ class FittedMultilabel(FittedTask):
         """The labels that hold more likely than not, separated by `;`, and the probability of each."""
         return self._table(expit(logits.astype(float)))
 
-    def with_ensemble_sd(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """With `ensemble_sd`: the labels' mean standard deviation of the probability over the members."""
-        if len(members) < 2:
-            return predictions.assign(ensemble_sd=np.nan)
+    def disagreement(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> Float[np.ndarray, " n"]:
+        """The labels' mean standard deviation of the probability over the members."""
         each = np.stack([self._probabilities(one) for one in members])
-        return predictions.assign(ensemble_sd=each.std(axis=0, ddof=1).mean(axis=1))
+        return each.std(axis=0, ddof=1).mean(axis=1)
 
     def joined(self, others: Sequence[FittedTask]) -> FittedMultilabel:
         """With the training cases of all models."""
@@ -119,10 +117,8 @@ class FittedMultilabel(FittedTask):
         )
         return replace(self, positives=positives, negatives=negatives)
 
-    def pool(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """The mean probabilities, and the labels by them; one model's as they are."""
-        if len(parts) == 1:
-            return parts[0]
+    def mean_prediction(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The mean probabilities, and the labels by them."""
         return self._table(np.mean([self._probabilities(part) for part in parts], axis=0))
 
     def agrees_with(self, other: FittedTask) -> bool:
@@ -264,13 +260,15 @@ class Multilabel(Task):
             if train[column].nunique() < 2
         ]
 
-    def strata(self, labels: pd.DataFrame) -> pd.Series:
-        """The rarest label that holds for a case (that with the fewest positive cases), or none of them."""
-        holds = labels[list(self.label_columns)].eq(True).fillna(False).astype(bool)
-        rarest_first = holds.sum().sort_values(kind="stable").index
-        first = holds[rarest_first].to_numpy().argmax(axis=1)
-        names = np.where(holds.any(axis=1), np.array(rarest_first)[first], NONE)
-        return pd.Series(names, labels.index)
+    def strata(self, labels: pd.DataFrame) -> pd.DataFrame:
+        """The cases with either answer to each label: `COLUMN=1`, `COLUMN=0`."""
+        return pd.DataFrame(
+            {
+                f"{column}={answer:d}": labels[column].eq(answer).fillna(False).astype(bool)
+                for column in self.label_columns
+                for answer in (True, False)
+            }
+        )
 
     def fit(self, labels: pd.DataFrame, vocabulary: tuple[str, ...]) -> FittedMultilabel:
         """The labels with their number of training cases of each answer."""

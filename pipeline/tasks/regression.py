@@ -15,6 +15,7 @@ from pipeline.baselines.genomic import GeneScores
 from pipeline.baselines.numbers import ridge_number
 from pipeline.metrics import (
     Bootstrap,
+    CaseMetrics,
     PredictorReport,
     RegressionMetrics,
     Statistic,
@@ -77,7 +78,8 @@ class FittedRegression(FittedTask):
         """With the error of the left-out training cases, by which intervals of different models become comparable."""
         if labels is None:
             return self
-        error = float(np.sqrt(np.mean((logits - self.encode(labels)) ** 2)))
+        misses = (self.numbers(logits) - labels[self.column].to_numpy(float)) / self.sd
+        error = float(np.sqrt(np.mean(misses**2)))
         return replace(self, error=error or 1.0)
 
     def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
@@ -90,24 +92,24 @@ class FittedRegression(FittedTask):
 
     def decode(self, logits: Float[np.ndarray, "n 1"]) -> pd.DataFrame:
         """The number and the model's error on left-out training cases, in the label's unit."""
-        return _predictions(self.mean + self.sd * logits[:, 0].astype(float), self.sd * self.error)
+        return _predictions(self.numbers(logits), self.sd * self.error)
 
-    def with_ensemble_sd(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """With `ensemble_sd`, the standard deviation of the members' numbers."""
-        if len(members) < 2:
-            return predictions.assign(ensemble_sd=np.nan)
+    def numbers(self, logits: Float[np.ndarray, "n 1"]) -> Float[np.ndarray, " n"]:
+        """The predicted number, in the label's unit."""
+        return self.mean + self.sd * logits[:, 0].astype(float)
+
+    def disagreement(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> Float[np.ndarray, " n"]:
+        """Standard deviation of the members' numbers, in the label's unit."""
         each = np.stack([one[VALUE].to_numpy(float) for one in members])
-        return predictions.assign(ensemble_sd=each.std(axis=0, ddof=1))
+        return each.std(axis=0, ddof=1)
 
     def joined(self, others: Sequence[FittedTask]) -> FittedRegression:
         """With the mean of the models' means."""
         means = [one.mean for one in (self, *others) if isinstance(one, FittedRegression)]
         return replace(self, mean=float(np.mean(means)))
 
-    def pool(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """The mean number and error; one model's as they are."""
-        if len(parts) == 1:
-            return parts[0]
+    def mean_prediction(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The mean number and error."""
         values, errors = (np.mean([part[name].to_numpy(float) for part in parts], axis=0) for name in (VALUE, ERROR))
         return _predictions(values, errors)
 
@@ -209,7 +211,8 @@ class Regression(Task):
     """A column of numbers."""
 
     kind = "regression"
-    metrics_type = RegressionMetrics
+    fitted_type: ClassVar[type[FittedRegression]] = FittedRegression
+    metrics_type: ClassVar[type[CaseMetrics]] = RegressionMetrics
     summary_metrics = ("r2", "spearman", "mae")
     output_name = "the predicted number"
     evidence_name = "the predicted number"
@@ -264,14 +267,14 @@ class Regression(Task):
     def fit(self, labels: pd.DataFrame, vocabulary: tuple[str, ...]) -> FittedRegression:
         """Mean and standard deviation of the training cases' label."""
         values = labels[self.name].to_numpy(float)
-        return FittedRegression(self.name, float(values.mean()), float(values.std()) or 1.0)
+        return self.fitted_type(self.name, float(values.mean()), float(values.std()) or 1.0)
 
     def restore(self, fitted: Mapping[str, Any]) -> FittedRegression:
         """From a model folder."""
         mean, sd, error = (float(fitted[name]) for name in ("mean", "sd", "error"))
         if fitted["column"] != self.name or not math.isfinite(mean) or not (0 < sd < math.inf and 0 < error < math.inf):
             raise ValueError(f"a label {fitted['column']} with mean {mean}, standard deviation {sd} and error {error}")
-        return FittedRegression(self.name, mean, sd, error)
+        return self.fitted_type(self.name, mean, sd, error)
 
     def describe(self, labels: pd.DataFrame) -> pd.Series:
         """The number, as short as it is exact."""

@@ -48,7 +48,7 @@ class FittedSurvival(FittedTask):
 
     Attributes:
         edges_months: the inner edges; a time equal to an edge belongs to the later bin.
-        last_month: the longest time of a training case, where the curve ends.
+        last_month: the longest time of a training case, where curves end.
         median_risk: of the training cases; a higher risk is the high-risk group. NaN until calibrated.
         calibration: survival curves by risk; None where no case was predicted without having been trained on: then curves
             are those of the hazards of the bins.
@@ -106,7 +106,7 @@ class FittedSurvival(FittedTask):
         return risk(logits)
 
     def curve(self, logits: Float[np.ndarray, "n K"], months: Float[np.ndarray, " T"]) -> Float[np.ndarray, "n T"]:
-        """Probability to be alive at the given months, by the risk; level beyond the longest time of a training case.
+        """Probability to be alive at the given months, by the risk; NaN beyond the longest time of a training case.
 
         Four bins with level hazards between quartiles of the times of death say too little of late years, and a network is
         surer of its training cases than of others. Curves are therefore those of a Cox model of the risk alone, with
@@ -124,7 +124,8 @@ class FittedSurvival(FittedTask):
         log_survival = self._log_survival(logits)
         knots = np.array([0.0, *self.edges_months, max(self.last_month, *self.edges_months)])
         values = np.pad(log_survival, ((0, 0), (1, 0)))
-        return np.exp(np.stack([np.interp(months, knots, row) for row in values]).reshape(len(logits), len(months)))
+        by_time = [np.interp(months, knots, row, right=np.nan) for row in values]
+        return np.exp(np.array(by_time).reshape(len(logits), len(months)))
 
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
         """Risk group, risk (minus the sum of the survival curve over the bins, −K to 0) and the curve at a few months."""
@@ -183,23 +184,24 @@ class FittedSurvival(FittedTask):
         curve among the members (and the ensemble), which is no confidence interval.
         """
         several = len(members) > 1
-        risks = np.stack([one["risk"].to_numpy(float) for one in members])
-        table = predictions.assign(ensemble_sd=risks.std(axis=0, ddof=1) if several else np.nan)
+        table = super().with_ensemble_sd(predictions, members)
         for name in CURVE_COLUMNS:
             curves = np.stack([one[name].to_numpy(float) for one in (predictions, *members)])
             table[f"{name}_low"] = curves.min(axis=0) if several else np.nan
             table[f"{name}_high"] = curves.max(axis=0) if several else np.nan
         return table
 
+    def disagreement(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> Float[np.ndarray, " n"]:
+        """Standard deviation of the members' risks."""
+        return np.stack([one["risk"].to_numpy(float) for one in members]).std(axis=0, ddof=1)
+
     def joined(self, others: Sequence[FittedTask]) -> FittedSurvival:
         """With the mean of the models' median risks: that of the mean of their risks, as near as they tell."""
         medians = [one.median_risk for one in (self, *others) if isinstance(one, FittedSurvival)]
         return replace(self, median_risk=float(np.mean(medians)))
 
-    def pool(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """The mean risks and curves, and risk groups by them; one model's as they are."""
-        if len(parts) == 1:
-            return parts[0]
+    def mean_prediction(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The mean risks and curves, and risk groups by them."""
         numbers = ["risk", *CURVE_COLUMNS]
         mean = pd.DataFrame(np.mean([part[numbers].to_numpy(float) for part in parts], axis=0), columns=numbers)
         mean.insert(0, "prediction", self._groups(mean["risk"].to_numpy()))
@@ -273,6 +275,8 @@ class Survival(Task):
     kind = "survival"
     metrics_type = SurvivalMetrics
     truth_columns = OUTCOME
+    # Curves end with the follow-up of the training cases.
+    partial_columns = tuple(f"{name}{end}" for name in CURVE_COLUMNS for end in ("", "_low", "_high"))
     summary_metrics = ("c_index", "uno_c_index")
     atlas_column = "risk"
     output_name = evidence_name = evidence_definition = "the risk"

@@ -156,7 +156,7 @@ def learn(
     )
 
 
-def left_out_parts(fold: Fold, strata: pd.Series, *, members: int, seed: int) -> list[Fold]:
+def left_out_parts(fold: Fold, strata: pd.Series | pd.DataFrame, *, members: int, seed: int) -> list[Fold]:
     """What each member trains on (`train`), and the part of the training cases that it leaves out (`test`).
 
     Args:

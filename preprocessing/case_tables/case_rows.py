@@ -99,7 +99,9 @@ def select_samples(
         if key and reason and "sample type" in reason and (case := case_ids.case_of(key)) not in present
     }
     _note_rows(ids, keep, dropped, evidence, notes)
-    return CaseRows(frame.iloc[keep].reset_index(drop=True), [ids[row] for row in keep], dropped, excluded)
+    used = frame.copy(deep=False) if len(keep) == len(frame) else frame.iloc[keep]  # the values of all are not copied
+    used.index = pd.RangeIndex(len(keep))
+    return CaseRows(used, [ids[row] for row in keep], dropped, excluded)
 
 
 def row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[str | None]:

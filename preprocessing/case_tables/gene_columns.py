@@ -103,9 +103,9 @@ def gene_columns(
     """
     columns, kept = [column for column in frame.columns if column != id_column], {*options.keep, *features}
     named = [column for column in columns if column in options.labels or (column not in kept and is_annotation(column))]
-    rest = frame.drop(columns=[id_column, *named])
-    words = [column for column in text_columns(rest) if _is_words(rest[column])]
-    counters = [column for column in _row_counters(rest) if column not in kept]
+    rest = set(columns) - set(named)
+    words = [column for column in text_columns(frame) if column in rest and _is_words(frame[column])]
+    counters = [column for column in _row_counters(frame) if column in rest and column not in kept]
     no_gene = {*named, *words, *counters}
     genes = [column for column in columns if column not in no_gene]
     if named:
@@ -167,11 +167,11 @@ def _without_unnamed(genes: list[str], kept: Collection[str], notes: list[str]) 
 
 def _row_counters(frame: pd.DataFrame) -> list[str]:
     """Columns that count the rows."""
-    numbers = frame.select_dtypes("number")
     if len(frame) < ENOUGH_ROWS:
         return []
+    numbers = frame.iloc[:2].select_dtypes("number")
     likely = numbers.columns[numbers.iloc[1].to_numpy() - numbers.iloc[0].to_numpy() == 1]
-    return [column for column in likely if (numbers[column].diff()[1:] == 1).all()]
+    return [column for column in likely if (frame[column].diff()[1:] == 1).all()]
 
 
 def _warn_of_names(genes: list[str], notes: list[str]) -> None:

@@ -76,17 +76,20 @@ def read_genes(
     path, notes = Path(path), list[str]()
     evidence, options = evidence or Evidence(), options or TableOptions()
     loaded = loaded or load_table(path)
-    as_written = _without_subheaders(_without_read_counts(_matrix(path, loaded, notes), notes), notes)
-    frame = cases_in_rows(path, as_written, evidence, _with_layout(options, loaded), notes)
-    turned = frame is not as_written
+    frame = _without_subheaders(_without_read_counts(_matrix(path, loaded, notes), notes), notes)
+    loaded, as_written = replace(loaded, frame=None), id(frame)  # a large table is held once
+    frame = cases_in_rows(path, frame, evidence, _with_layout(options, loaded), notes)
+    turned = id(frame) != as_written
     frame = with_whole_numbers(_with_sample_attributes(frame, loaded), notes)
     id_column = choose_id_column(path, frame, evidence, options, notes, samples=True)
     ignored = [column for column in frame.columns if column in set(options.ignore)]
     if ignored:
         notes.append(f"columns left out by omics.ignore: {some(ignored)}")
+        frame = frame.drop(columns=ignored)
     if not turned:
-        _refuse_long(path, frame.drop(columns=[*ignored, id_column]))
-    rows = select_samples(path, frame.drop(columns=ignored), id_column, evidence, options, notes)
+        _refuse_long(path, frame, id_column)
+    rows = select_samples(path, frame, id_column, evidence, options, notes)
+    del frame
     if evidence.cases is not None and not evidence.cases & set(map(case_ids.case_of, rows.ids)):
         notes.append(
             f"warning: {path}: not one case in common with the slides: {mismatch(id_column, rows.ids, evidence.cases)}"
@@ -96,7 +99,8 @@ def read_genes(
     cases, firsts = one_row_per_case(rows.ids)
     require_agreement(path, values, rows.ids, cases, firsts, notes)
     annotations = merge_columns(path, rows.frame[others], cases, firsts, notes, labels=options.labels)
-    values = values.iloc[firsts].set_axis(annotations.index, axis=0)
+    values = values if len(firsts) == len(values) else values.iloc[firsts]
+    values.index = annotations.index
     return GeneTable(values, annotations, notes, rows.dropped, rows.excluded)
 
 
@@ -163,10 +167,10 @@ def _as_numbers(values: pd.Series) -> pd.Series:
     return numbers.astype(float) if numbers.notna().equals(values.notna()) else values
 
 
-def _refuse_long(path: Path, frame: pd.DataFrame) -> None:
+def _refuse_long(path: Path, frame: pd.DataFrame, id_column: str) -> None:
     """A table with cases in rows has its genes in the header; a column that names them makes it a list of single values."""
     for column in text_columns(frame):
-        if plain_name(column) in SURE_GENE_NAMES and frame[column].notna().any():
+        if column != id_column and plain_name(column) in SURE_GENE_NAMES and frame[column].notna().any():
             raise InputError(
                 f"{path}: column {column} names genes, as {some(frame[column].dropna().unique())}, in rows that are of cases: "
                 "make it one row a case and one column a gene (of a MAF: 1 where the gene is mutated, else 0), or leave the "
@@ -176,10 +180,11 @@ def _refuse_long(path: Path, frame: pd.DataFrame) -> None:
 
 def _numbers(path: Path, frame: pd.DataFrame, genes: list[str], ids: list[str]) -> np.ndarray:
     """Values of the genes, float64 (rows, genes); what is not a finite number is refused by row and column."""
-    texts = text_columns(frame[genes])
+    wanted = set(genes)
+    texts = [column for column in text_columns(frame) if column in wanted]
     try:
         odd = any(_has_odd_digits(frame[column]) for column in texts)
-        values = None if odd else frame[genes].to_numpy().astype(np.float64)
+        values = None if odd else frame[genes].to_numpy().astype(np.float64, copy=False)
     except ValueError:
         values = None
     if values is None:

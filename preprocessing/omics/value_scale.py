@@ -38,12 +38,15 @@ class ValueScale:
 
 def guess_scale(values: Float[np.ndarray, "cases features"]) -> ValueScale:
     """Return range, share of missing values and probable scale of a table of one kind of features."""
-    there = values[~np.isnan(values)]
-    if not there.size:
+    n_missing = int(np.isnan(values).sum())
+    if n_missing == values.size:
         return ValueScale("unknown", float("nan"), float("nan"), 1.0 if values.size else 0.0)
-    missing = 1 - there.size / values.size
-    low, high = float(there.min()), float(there.max())
-    there = there[:: max(1, there.size // SAMPLED_VALUES)]
+    missing = n_missing / values.size
+    low, high = float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None))
+    there = np.ravel(values, order="K")[:: max(1, values.size // SAMPLED_VALUES)]
+    there = there[~np.isnan(there)]
+    if not there.size:
+        there = values[~np.isnan(values)]
     return ValueScale(_name(values, there, low, high), low, high, missing)
 
 

@@ -35,7 +35,8 @@ def unsafe_reason(path: Path) -> str | None:
     folder = companions.get(path.suffix.lower())
     if folder is None or not folder.is_dir():
         return None
-    odd = sorted(other for other in folder.iterdir() if not other.is_dir() and why_no_file(other))
+    # A link to nowhere is passed over: it may be anybody's, and OpenSlide does not wait for it.
+    odd = sorted(other for other in folder.iterdir() if other.exists() and not other.is_dir() and why_no_file(other))
     return f"{odd[0]}, which is read along with {path.name}, {why_no_file(odd[0])}" if odd else None
 
 

@@ -28,7 +28,7 @@ from preprocessing.slides.slide import FoundSlides, LeftOut, SlideFile
 from preprocessing.tables.case_ids import case_of
 
 SlideSource: TypeAlias = Path | tuple[Path, ...]
-LISTED = 8  # suffixes that a summary names
+LISTED = 20  # suffixes that a summary names
 
 
 def find_slides(source: SlideSource, *, isolated: bool = False) -> FoundSlides:

@@ -122,12 +122,13 @@ class SlideReader:
     def _is_padded(self, level: int) -> bool:
         """Whether the level was filled up to whole native tiles, as some exports of Philips do.
 
-        OpenSlide derives the downsample from the padded size, and would read such a level at wrong positions.
+        OpenSlide derives the downsample from the padded size, and would read such a level at wrong positions, unless the
+        metadata state the true one, as Philips' own do: then the level has no size of whole tiles here.
         """
         size = self._slide.level_dimensions[level]
         names = [f"openslide.level[{level}].tile-{side}" for side in ("width", "height")]
         tile = [int(self.properties.get(name, "0")) for name in names]
-        if level == 0 or self.properties.get(openslide.PROPERTY_NAME_VENDOR) not in PLAIN_VENDORS or not all(tile):
+        if level == 0 or not all(tile):
             return False
         if any(length % side for length, side in zip(size, tile, strict=True)):
             return False

@@ -10,7 +10,7 @@ from preprocessing.io.errors import InputError
 from preprocessing.io.files import decode, read_bytes, why_no_file
 from preprocessing.tables.containers import read_anndata, read_parquet
 from preprocessing.tables.layouts import DATASET_BEGIN, dataset_table, is_series_matrix, series_matrix
-from preprocessing.tables.reading import parse_table, read_table
+from preprocessing.tables.reading import parse_bytes, parse_table, read_table
 
 PARQUET, HDF5 = b"PAR1", b"\x89HDF"
 
@@ -48,6 +48,10 @@ def load_table(path: Path) -> LoadedTable:
         frame, samples = read_anndata(path)
         return LoadedTable(frame, samples, "columns", "AnnData, X and obs")
     data = read_bytes(path)
+    if data[:1] not in (b"^", b"!"):
+        content = [data]
+        del data
+        return _plain(parse_bytes(path, content))
     if data[:1] == b"^" and DATASET_BEGIN.encode() in data:
         frame = parse_table(path, dataset_table(path, data.decode("utf-8", "replace")))
         return LoadedTable(frame, None, "rows", "GEO dataset (SOFT)")
@@ -56,7 +60,7 @@ def load_table(path: Path) -> LoadedTable:
         if is_series_matrix(text):
             matrix, samples = series_matrix(path, text)
             return LoadedTable(parse_table(path, matrix) if matrix else None, samples, "rows", "GEO series matrix")
-    return _plain(read_table(path))
+    return _plain(parse_bytes(path, [data]))
 
 
 def _plain(frame: pd.DataFrame) -> LoadedTable:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from preprocessing.io.unpacking import ZIP
 from preprocessing.tables.containers import split_sheet, workbook_rows
 from preprocessing.tables.layouts import csv_text, footnotes, header_start, with_decimal_points, without_gct_head
 from preprocessing.tables.repeated_samples import ValueColumns, may_repeat_samples, value_columns
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 def names_in(text: str) -> tuple[str, ...]:
@@ -36,9 +39,13 @@ _NOTHING = {
 _SPELT = sorted(
     {"NaN", *_NOTHING, *map(str.upper, _NOTHING), *map(str.capitalize, _NOTHING), *map(str.title, _NOTHING)}
 )
+# The usual ones. Arrow holds the list once for each column, which of a wide table takes more memory than its values.
+_COMMON = ["", "NA", "NaN", "nan", "null"]
 # Bytes and columns; beyond them Arrow reads the table: as exact, and ten times faster.
 LARGE, WIDE = 20_000_000, 5_000
 FIRST_ROW = 64 << 20  # signs, among which the first row ends
+FEW_TEXTS = 20  # columns of text that are set into a table of numbers one by one, without a copy of it
+FIRST_CELL = 64  # bytes, among which the first cell ends where it is a number
 BLOCK_BYTES = 256 << 20  # of a wide table, each block of which has an array per column
 
 # Columns that are read as text whatever they look like, so that "02" stays "02".
@@ -68,18 +75,31 @@ def read_table(path: Path | str, *, as_text: bool = False) -> pd.DataFrame:
         InputError: no such file, not text, empty, a duplicate column, a row with too many or too few fields.
     """
     file, sheet = split_sheet(path)
-    data = read_bytes(file)
-    if data.startswith(ZIP):
-        return parse_table(file, csv_text(workbook_rows(file, data, sheet)), as_text=as_text)
+    return parse_bytes(file, [read_bytes(file)], sheet=sheet, as_text=as_text)
+
+
+def parse_bytes(path: Path, content: list[bytes], *, sheet: str | None = None, as_text: bool = False) -> pd.DataFrame:
+    """Return the columns of a file that was read; see `read_table`.
+
+    Args:
+        path: names the file in messages.
+        content: what it contains, as the only item of a list, which is emptied: a large table is held once.
+        sheet: of a workbook; None: the first.
+        as_text: whether every column holds names.
+    """
+    if content[0].startswith(ZIP):
+        return parse_table(path, csv_text(workbook_rows(path, content.pop(), sheet)), as_text=as_text)
     if sheet is not None:
-        raise InputError(f"{file}: is no Excel workbook, so it has no sheet {sheet}")
-    return parse_table(file, decode(file, data), as_text=as_text)
+        raise InputError(f"{path}: is no Excel workbook, so it has no sheet {sheet}")
+    return parse_table(path, decode(path, content.pop()), as_text=as_text)
 
 
 def parse_table(path: Path, whole: str, *, as_text: bool = False) -> pd.DataFrame:
     """Return the columns of a text; see `read_table`. `path` names the file in messages."""
     names, sep, body = _header(path, without_gct_head(whole))
-    lines = _check_fields(path, body, sep, names, first_line=_first_line(whole, body))
+    first_line = _first_line(whole, body)
+    del whole  # as large as the table, and not needed any more
+    lines = _check_fields(path, body, sep, names, first_line=first_line)
     if (chosen := _chosen_columns(path, names, sep, body)) is not None:
         return _parse_chosen(path, names, sep, body, lines, chosen)
     text = set(range(len(names))) if as_text else _text_positions(names, sep, body)
@@ -164,25 +184,33 @@ def _header(path: Path, text: str) -> tuple[list[str], str, bytes]:
     """The columns' names, the separator, and what follows the header."""
     above = _ABOVE.match(text)
     start = header_start(text, above.end() if above else 0)
-    line, _, body = text[start:].partition("\n")
-    if not line.strip() or not body.strip():
+    line = text[start : _line_end(text, start)]
+    at = _line_end(text, start) + 1
+    while text.startswith("\n", at):
+        at += 1
+    below = text[at : at + FIRST_ROW]  # all that decides, without a copy of a large table
+    if not line.strip() or not below.strip():
         raise InputError(f"{path}: is empty: a header and at least one row are needed")
     if line.count('"') % 2:
         raise InputError(f"{path}: the header has a quote that does not end in its line; write each name on one line")
-    body = body.lstrip("\n")
-    sep, names, first = _separator(path, line, body, (above and above["sep"]) or "\t,;")
+    sep, names, first = _separator(path, line, below, (above and above["sep"]) or "\t,;")
     if len(names) == len(first) == 1:  # as R writes tables by default, and databases
-        sep, names, first = _separator(path, line, body, "| ")
+        sep, names, first = _separator(path, line, below, "| ")
     _check_header(path, text[:start], names, sep)
-    body = body if body.endswith("\n") else body + "\n"
+    body = text[at:].encode() if text.endswith("\n") else (text[at:] + "\n").encode()
     if len(first) == len(names) + 1:
         if not first[-1]:
-            row = _first_line(text, body.encode())
+            row = _first_line(text, text[at:].encode())
             raise InputError(
                 f"{path}: row {row} ends with a separator that the header does not have; remove it, or name the first column"
             )
         names = ["", *names]
-    return names, sep, body.encode()
+    return names, sep, body
+
+
+def _line_end(text: str, start: int) -> int:
+    end = text.find("\n", start)
+    return end if end >= 0 else len(text)
 
 
 def _check_header(path: Path, above: str, names: list[str], sep: str) -> None:
@@ -244,7 +272,7 @@ def _check_fields(path: Path, body: bytes, sep: str, names: list[str], *, first_
 def _text_positions(names: list[str], sep: str, body: bytes) -> set[int]:
     """The columns that hold names, whatever they look like: the first, those that are called so, and any with a 007."""
     found = {0, *(i for i, name in enumerate(names) if _TEXT_WORDS & set(words_of(name)))}
-    if _LEADING_ZERO.search(b"\n" + body):
+    if _LEADING_ZERO.search(b"\n" + body[:FIRST_CELL]) or _LEADING_ZERO.search(body):
         for row in _rows(body, sep):
             found.update(i for i, text in enumerate(row) if len(text) > 1 and text[0] == "0" and text.isdecimal())
     return found
@@ -273,28 +301,47 @@ def _read_small(path: Path, n_names: int, sep: str, body: bytes, text: set[int])
 
 def _read_large(names: list[str], sep: str, body: bytes, known_text: set[int]) -> pd.DataFrame | None:
     """The same as `_read_small`, ten times faster; None where a column of numbers contains anything else here and there."""
-    import pyarrow
-    from pyarrow import csv as arrow_csv
-
     numeric = _numeric_positions(sep, body, known_text)
     text = sorted(set(range(len(names))) - set(numeric))
-    types = {str(at): pyarrow.float64() for at in numeric} | {str(at): pyarrow.string() for at in text}
-    try:
-        table = arrow_csv.read_csv(
-            pyarrow.BufferReader(body),
-            read_options=arrow_csv.ReadOptions(column_names=list(map(str, range(len(names)))), block_size=BLOCK_BYTES),
-            parse_options=arrow_csv.ParseOptions(delimiter=sep, newlines_in_values=b'"' in body),
-            convert_options=arrow_csv.ConvertOptions(column_types=types, null_values=_SPELT, strings_can_be_null=False),
-        )
-    except pyarrow.ArrowInvalid:
+    table = _arrow_table(sep, body, numeric, text, _COMMON)
+    if table is None:
+        table = _arrow_table(sep, body, numeric, text, _SPELT)
+    if table is None:
         return None
     values = np.empty((table.num_rows, len(numeric)), order="F")
     for place, at in enumerate(numeric):
         values[:, place] = table.column(at).to_numpy()
-    strings = pd.DataFrame({at: table.column(at).to_pylist() for at in text}, columns=text, dtype=object)
+    strings = {at: pd.Series(table.column(at).to_pylist(), dtype=object) for at in text}
     del table
-    frame = pd.concat([strings, pd.DataFrame(values, columns=numeric)], axis=1)
-    return frame if text + numeric == list(range(len(names))) else frame[list(range(len(names)))]
+    if len(text) > FEW_TEXTS:
+        return pd.concat([pd.DataFrame(strings, columns=text), pd.DataFrame(values, columns=numeric)], axis=1)[
+            list(range(len(names)))
+        ]
+    frame = pd.DataFrame(values, columns=numeric)  # the array itself
+    for at in text:  # in rising order, so that each stands at its place
+        frame.insert(at, at, strings[at])
+    return frame
+
+
+def _arrow_table(
+    sep: str, body: bytes, numeric: list[int], text: list[int], missing: list[str]
+) -> "pyarrow.Table | None":
+    """The columns as Arrow reads them; None where a number is neither that nor one of the spellings of a missing value."""
+    import pyarrow
+    from pyarrow import csv as arrow_csv
+
+    types = {str(at): pyarrow.float64() for at in numeric} | {str(at): pyarrow.string() for at in text}
+    try:
+        return arrow_csv.read_csv(
+            pyarrow.BufferReader(body),
+            read_options=arrow_csv.ReadOptions(column_names=list(map(str, range(len(types)))), block_size=BLOCK_BYTES),
+            parse_options=arrow_csv.ParseOptions(delimiter=sep, newlines_in_values=b'"' in body),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=types, null_values=missing, strings_can_be_null=False
+            ),
+        )
+    except pyarrow.ArrowInvalid:
+        return None
 
 
 def _numeric_positions(sep: str, body: bytes, known_text: set[int]) -> list[int]:

@@ -12,8 +12,7 @@ from pipeline.metrics.bootstrap import divide, measure
 from pipeline.tasks import KINDS, FittedTask, Task
 from workflows.report import write_report
 from workflows.report.chart import missing
-from workflows.report.kinds import KINDS as VIEWS
-from workflows.report.kinds import KindView
+from workflows.report.kinds import VIEWS, KindView
 from workflows.run_pipeline import main
 
 
@@ -59,13 +58,13 @@ class FittedAge(FittedTask):
         years = self.mean + self.sd * logits[:, 0].astype(float)
         return pd.DataFrame({"prediction": [f"{one:.1f}" for one in years], "years": years})
 
-    def with_ensemble_sd(self, predictions, members):
-        return predictions.assign(ensemble_sd=np.std([one["years"] for one in members], axis=0, ddof=1))
+    def disagreement(self, predictions, members):
+        return np.std([one["years"] for one in members], axis=0, ddof=1)
 
     def joined(self, others):
         return self
 
-    def pool(self, parts):
+    def mean_prediction(self, parts):
         mean = np.mean([part["years"] for part in parts], axis=0)
         return pd.DataFrame({"prediction": [f"{one:.1f}" for one in mean], "years": mean})
 
@@ -130,7 +129,7 @@ def chart(run, name, report, tested):
 @pytest.fixture
 def registered(monkeypatch):
     monkeypatch.setitem(KINDS, "quantity", Age)
-    monkeypatch.setitem(VIEWS, "quantity", KindView(charts=chart, outputs=lambda columns: {"years": "years"}))
+    monkeypatch.setitem(VIEWS, AgeMetrics, KindView(charts=chart, outputs=lambda columns: {"years": "years"}))
 
 
 def test_a_task_with_real_valued_targets_runs_from_training_to_the_report(registered, cohort, walk, tmp_path, capsys):

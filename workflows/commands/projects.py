@@ -85,8 +85,9 @@ def write_tables(run: "FinishedSlides", out: Path, layout: str, slides: Sequence
 
 
 def _clam_tables(run: "FinishedSlides", out: Path, task: str, slides: pd.DataFrame) -> list[Path]:
-    report = run.run.metrics.get(task)
-    if report is None or report.kind != "classification":  # CLAM classifies
+    from pipeline.tasks import Classification
+
+    if task not in run.run.metrics or not isinstance(run.run.definitions.get(task), Classification):  # CLAM classifies
         return []
     predictions = run.run.predicted(task)
     labels = predictions.drop_duplicates("case_id").set_index("case_id")["label"]

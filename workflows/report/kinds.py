@@ -1,4 +1,4 @@
-"""Views of each kind of task: the only place where the report depends on `Task.kind`."""
+"""Views of each kind of task, by its metrics: the only place where the report depends on the kind of a task."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,8 +83,11 @@ class KindView:
 
 
 def kind_of(run: FinishedRun, task: str) -> KindView:
-    """View of the task of this name; one without specific charts where this version does not know its kind."""
-    return KINDS.get(run.definitions[task].kind, KindView()) if task in run.definitions else KindView()
+    """View of the task of this name, that of the nearest class of its metrics; where there is none, one without charts."""
+    if task not in run.definitions:
+        return KindView()
+    classes = run.definitions[task].metrics_type.__mro__
+    return next((VIEWS[one] for one in classes if one in VIEWS), KindView())
 
 
 def truth_of(run: FinishedRun, task: str) -> list[str]:
@@ -179,22 +182,20 @@ def _number_charts(
     )
 
 
-_CLASSES = KindView(
-    charts=_class_charts,
-    table=class_table,
-    confusions=_confusions,
-    outputs=_probabilities,
-    is_decided=True,
-)
-KINDS: Mapping[str, KindView] = {
-    "survival": KindView(
+VIEWS: Mapping[type, KindView] = {
+    SurvivalMetrics: KindView(
         charts=_survival_charts,
         summarise=_events,
         outputs=lambda columns: {"risk": "risk"},
         hidden=lambda columns: [name for name in columns if name.startswith("survival_") and name != "survival_months"],
     ),
-    "classification": _CLASSES,
-    "ordinal": _CLASSES,
-    "multilabel": KindView(charts=_label_charts, outputs=_probabilities),
-    "regression": KindView(charts=_number_charts, outputs=lambda columns: {VALUE: "predicted"}),
+    ClassificationMetrics: KindView(  # of ordered classes, too
+        charts=_class_charts,
+        table=class_table,
+        confusions=_confusions,
+        outputs=_probabilities,
+        is_decided=True,
+    ),
+    MultilabelMetrics: KindView(charts=_label_charts, outputs=_probabilities),
+    RegressionMetrics: KindView(charts=_number_charts, outputs=lambda columns: {VALUE: "predicted"}),
 }

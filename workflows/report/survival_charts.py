@@ -217,8 +217,20 @@ def survival_calibration(key: str, report: TaskReport[SurvivalMetrics]) -> Chart
     figure.update_xaxes(range=[-0.03, 1.03], title_text="predicted survival", tickformat=".0%")
     figure.update_yaxes(range=[-0.03, 1.03], title_text="observed survival", tickformat=".0%")
     more = f" Omitted: {'; '.join(dict.fromkeys(skipped))}." if skipped else ""
-    text = f"Tertiles of predicted survival; dotted line: perfect calibration.{more}"
+    text = (
+        f"Tertiles of predicted survival; dotted line: perfect calibration.{more} {_whole_curves(report.model.pooled)}"
+    )
     return make_chart(key, title, figure, text, height=430)
+
+
+def _whole_curves(metrics: SurvivalMetrics) -> str:
+    """The integrated calibration index by horizon, and the p-value of D-calibration."""
+    indices = {month: known.integrated_index for month, known in metrics.calibration.items() if known.integrated_index}
+    known = [f"{number(index)} at {month}" for month, index in indices.items() if index.value is not None]
+    parts = [f"Integrated calibration index (0 is best): {', '.join(known)} months."] if known else []
+    if metrics.d_calibration and metrics.d_calibration.value is not None:
+        parts.append(f"D-calibration: {p_value(metrics.d_calibration)}; a small p-value means that curves are off.")
+    return " ".join(parts)
 
 
 def survival_curves(key: str, predicted: pd.DataFrame) -> Chart:
@@ -227,7 +239,8 @@ def survival_curves(key: str, predicted: pd.DataFrame) -> Chart:
     months = sorted(
         int(name[9:-1]) for name in predicted.columns if name.startswith("survival_") and name[9:-1].isdigit()
     )
-    known = predicted.dropna(subset=[f"survival_{month}m" for month in months]) if months else predicted.iloc[:0]
+    months = [month for month in months if predicted[f"survival_{month}m"].notna().any()]  # of the follow-up
+    known = predicted.dropna(subset=[f"survival_{month}m" for month in months[:1]]) if months else predicted.iloc[:0]
     if known.empty:
         return missing(key, title, "No case has a predicted survival curve.")
     figure, names = go.Figure(), []
@@ -237,7 +250,7 @@ def survival_curves(key: str, predicted: pd.DataFrame) -> Chart:
         names.append(_curve_name(row))
         figure.add_scatter(
             x=[0, *months],
-            y=[1.0, *(float(row[f"survival_{month}m"]) for month in months)],
+            y=[1.0, *numbers([row[f"survival_{month}m"] for month in months])],
             mode="lines",
             name=escaped(names[-1]),
             line={"color": colour, "width": 1},

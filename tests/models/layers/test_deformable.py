@@ -1,3 +1,4 @@
+from math import erf
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,105 @@ def test_one_query_by_hand():
     gathered = torch.stack(logits).softmax(0) @ torch.stack(values)
     expected = w["output.weight"] @ gathered + w["output.bias"]
     torch.testing.assert_close(looked.values[7], expected, rtol=0, atol=1e-12)
+
+
+class PlainMaskedAttention:
+    """What the layer computes with a mask, written anew in NumPy: one cell, head and sample at a time."""
+
+    def __init__(self, layer, queries, source, mask):
+        self.layer, self.weights = layer, {name: array.numpy() for name, array in layer.state_dict().items()}
+        self.queries, self.source, self.mask = (x.detach().numpy() for x in (queries, source, mask))
+        (self.height, self.width), self.groups = mask.shape, range(layer.groups)
+        self.head_width = len(self.weights["query.weight"]) // layer.heads
+
+    def project(self, name, cell):
+        """A grouped convolution of one cell."""
+        blocks = np.split(self.weights[f"{name}.weight"][:, :, 0, 0], len(self.groups))
+        parts = np.split(cell, len(self.groups))
+        return np.concatenate([block @ part for block, part in zip(blocks, parts, strict=True)])
+
+    def is_tissue(self, row, column):
+        return 0 <= row < self.height and 0 <= column < self.width and self.mask[row, column]
+
+    def offset(self, g, i, j):
+        layer, kernel = self.layer, self.weights["offset.0.weight"][:, 0]
+        total = self.weights["offset.0.bias"].copy()
+        for a, b in np.ndindex(layer.kernel, layer.kernel):
+            row, column = i * layer.stride - layer.margin + a, j * layer.stride - layer.margin + b
+            if self.is_tissue(row, column):
+                query = self.project("query", self.queries[row, column])
+                total += kernel[:, a, b] * np.split(query, len(self.groups))[g]
+        gelu = np.array([x * (1 + erf(x / 2**0.5)) / 2 for x in total])
+        return layer.reach * np.tanh(self.weights["offset.2.weight"][:, :, 0, 0] @ gelu)
+
+    def sample(self, g, x, y):
+        """The mean of the real cells under a sample, and which share of it is real."""
+        column, row = (x + 1) / 2 * self.width - 0.5, (y + 1) / 2 * self.height - 0.5
+        total, share = np.zeros(self.source.shape[2] // len(self.groups)), 0.0
+        for r, c in np.ndindex(2, 2):
+            r, c = r + int(np.floor(row)), c + int(np.floor(column))
+            if self.is_tissue(r, c):
+                near = (1 - abs(row - r)) * (1 - abs(column - c))
+                share += near
+                total += near * np.split(self.source[r, c], len(self.groups))[g]
+        return total / max(share, 1e-6), max(share, 1e-6)
+
+    def bias(self, head, dx, dy):
+        u = np.array([np.sign(dx) * np.log1p(abs(dx)), np.sign(dy) * np.log1p(abs(dy))])
+        u = np.maximum(self.weights["position.0.weight"] @ u + self.weights["position.0.bias"], 0)
+        u = np.maximum(self.weights["position.2.weight"] @ u + self.weights["position.2.bias"], 0)
+        return (self.weights["position.4.weight"] @ u)[head % (self.layer.heads // len(self.groups))]
+
+    def samples(self):
+        """Of each point of the strided grid: its position and share by group, key and value."""
+        h, wide = (
+            (side + 2 * self.layer.margin - self.layer.kernel) // self.layer.stride + 1 for side in self.mask.shape
+        )
+        for i, j in np.ndindex(h, wide):
+            moved = [np.add(self.offset(g, i, j), (j, i)) for g in self.groups]
+            positions = [(2 * x / max(wide - 1, 1) - 1, 2 * y / max(h - 1, 1) - 1) for x, y in moved]
+            cells, shares = zip(*(self.sample(g, *positions[g]) for g in self.groups), strict=True)
+            cell = np.concatenate(cells)
+            yield positions, shares, self.project("key", cell), self.project("value", cell)
+
+    def values(self):
+        samples, rows = list(self.samples()), []
+        for row, column in np.argwhere(self.mask):
+            query = self.project("query", self.queries[row, column])
+            x, y = 2 * column / max(self.width - 1, 1) - 1, 2 * row / max(self.height - 1, 1) - 1
+            heads = [self.attended(head, query, x, y, samples) for head in range(self.layer.heads)]
+            rows.append(self.weights["output.weight"] @ np.concatenate(heads) + self.weights["output.bias"])
+        return torch.tensor(np.array(rows))
+
+    def attended(self, head, query, x, y, samples):
+        g = head // (self.layer.heads // len(self.groups))
+        channels = slice(head * self.head_width, (head + 1) * self.head_width)
+        logits = [
+            query[channels] @ key[channels] / self.head_width**0.5
+            + self.bias(head, x - positions[g][0], y - positions[g][1])
+            + np.log(shares[g])
+            for positions, shares, key, _ in samples
+        ]
+        weights = np.exp(np.array(logits) - max(logits))
+        return weights / weights.sum() @ np.array([value[channels] for *_, value in samples])
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (13, 5)])
+def test_masked_attention_is_that_of_a_plain_program(shape):
+    layer, inputs = small(chunk_mib=0.002), maps(*shape)
+    torch.testing.assert_close(
+        layer(*inputs).values.detach(), PlainMaskedAttention(layer, *inputs).values(), rtol=0, atol=1e-12
+    )
+
+
+def test_gradients_of_masked_attention_are_those_of_differences():
+    layer, (queries, source, mask) = small(chunk_mib=0.002), maps(6, 7)
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+
+    def values(queries, source, *weights):
+        return torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (queries, source, mask)).values
+
+    assert torch.autograd.gradcheck(values, (queries.requires_grad_(), source.requires_grad_(), *parameters))
 
 
 def test_cells_without_tissue_change_nothing_whatever_stands_in_them():

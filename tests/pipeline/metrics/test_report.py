@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from pipeline.metrics import (
     Bootstrap,
+    CaseMetrics,
     ClassificationMetrics,
     FollowUp,
     Metric,
@@ -20,7 +21,7 @@ from pipeline.metrics import (
 from pipeline.metrics.report import FORMAT, json_schema, read_reports, to_json
 from preprocessing.io.errors import InputError
 
-KINDS = {"survival": SurvivalMetrics, "classification": ClassificationMetrics}
+KINDS: dict[str, type[CaseMetrics]] = {"survival": SurvivalMetrics, "classification": ClassificationMetrics}
 RNG = np.random.default_rng(0)
 
 

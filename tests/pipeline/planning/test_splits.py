@@ -202,3 +202,36 @@ def test_pairs_of_cohorts_train_on_one_and_test_on_another():
 def test_a_single_cohort_cannot_be_left_out():
     with pytest.raises(InputError, match=r"all cases with a label are of cohort a"):
         make_cohort_folds(cohorts(a=4), pairs=False)
+
+
+def several(*, n=200, seed=0):
+    """Five labels of 5 to 60 % of the cases, two of which exclude each other."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(rng.random((n, 5)) < [0.05, 0.1, 0.2, 0.4, 0.6], columns=list("abcde"))
+    table.index = [f"case-{i:03d}" for i in range(n)]
+    return table.assign(d=table["d"] & ~table["e"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_fold_has_its_share_of_several_labels(seed):
+    labels = several()
+    folds = make_folds(labels, n_folds=5, seed=seed)
+    assert sorted(case for fold in folds for case in fold.test) == sorted(labels.index)
+    for fold in folds:
+        tested = labels.loc[list(fold.test)]
+        assert abs(len(tested) - 40) <= 1
+        assert (tested.sum() - labels.sum() / 5).abs().max() < 2
+    assert folds == make_folds(labels, n_folds=5, seed=seed)
+    assert folds != make_folds(labels, n_folds=5, seed=seed + 10)
+
+
+def test_folds_of_whole_groups_have_a_share_of_several_labels():
+    labels = several()
+    groups = pd.Series([f"site {i % 40}" for i in range(200)], labels.index, name="site")
+    folds = make_folds(labels, n_folds=5, seed=0, groups=groups)
+    tested_by = {site: {fold.number for fold in folds if site in set(groups[list(fold.test)])} for site in groups}
+    assert all(len(numbers) == 1 for numbers in tested_by.values())
+    for fold in folds:
+        tested = labels.loc[list(fold.test)].sum()
+        share = labels.sum() / 5
+        assert ((tested - share).abs() <= np.maximum(3, 0.4 * share)).all()

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.metrics import Bootstrap
+from pipeline.planning.splits import make_folds
 from pipeline.tasks import TaskSpec, make_task
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable
@@ -77,9 +78,15 @@ def test_rare_labels_are_spread_over_folds():
     rare = pd.DataFrame({"genes_TP53": [True] * 30 + [False] * 10, "genes_ATRX": [True] * 4 + [False] * 36}).astype(
         "boolean"
     )
+    rare.loc[39, "genes_ATRX"] = pd.NA
     strata = TASK.strata(rare)
-    assert (strata[:4] == "genes_ATRX").all()
-    assert strata.value_counts().to_dict() == {"genes_ATRX": 4, "genes_TP53": 26, "none": 10}
+    assert strata.sum().to_dict() == {"genes_TP53=1": 30, "genes_TP53=0": 10, "genes_ATRX=1": 4, "genes_ATRX=0": 35}
+    for seed in range(5):
+        for fold in make_folds(strata, n_folds=4, seed=seed):
+            tested = strata.loc[list(fold.test)].sum()
+            assert tested["genes_ATRX=1"] == 1
+            assert 7 <= tested["genes_TP53=1"] <= 8
+            assert 2 <= tested["genes_TP53=0"] <= 3
 
 
 def test_a_label_without_two_answers_is_refused(labels):

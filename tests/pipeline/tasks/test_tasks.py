@@ -96,14 +96,25 @@ def test_loss_of_survival_by_hand():
 
 def test_curve_by_hand():
     curve = THIRDS.curve(np.zeros((1, 4)), np.array([0, 5, 10, 20, 30, 40, 60, 1000.0]))[0]
-    expected = [1, 0.5**0.5, 0.5, 0.25, (0.25 * 0.125) ** 0.5, 0.125, 0.0625, 0.0625]
+    expected = [1, 0.5**0.5, 0.5, 0.25, (0.25 * 0.125) ** 0.5, 0.125, 0.0625, np.nan]  # no case was followed to 1,000
     np.testing.assert_allclose(curve, expected, rtol=1e-12)
+
+
+def test_calibrated_curves_end_with_the_follow_up_of_the_training_cases():
+    generator = np.random.default_rng(0)
+    labels = survival(generator.uniform(1, 50, 60), generator.random(60) < 0.6)
+    logits = generator.normal(size=(60, 4))
+    decoded = SURVIVAL.fit(labels, ()).calibrated(logits, labels).decode(logits)
+    last = labels["survival_months"].max()
+    for month in CURVE_MONTHS:
+        assert decoded[f"survival_{month}m"].isna().all() == (month > last)
+        assert decoded[f"survival_{month}m"].notna().all() == (month <= last)
 
 
 def test_decoded_curve_falls_from_one_and_stays_a_probability():
     logits = np.random.default_rng(0).normal(0, 3, (200, 4))
     decoded = THIRDS.decode(logits)
-    curve = decoded[[f"survival_{month}m" for month in CURVE_MONTHS]].to_numpy()
+    curve = decoded[[f"survival_{month}m" for month in CURVE_MONTHS if month <= THIRDS.last_month]].to_numpy()
     assert (np.diff(curve, axis=1) <= 0).all()
     assert ((curve >= 0) & (curve <= 1)).all()
     assert (THIRDS.curve(logits, np.zeros(1)) == 1).all()

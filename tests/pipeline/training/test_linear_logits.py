@@ -66,6 +66,28 @@ def test_what_is_linear_in_few_columns_is_found(labels):
     np.testing.assert_allclose(weight[1] - weight[0], [1.0, -0.5], atol=0.15)
 
 
+def test_held_out_logits_know_nothing_of_a_case_s_label(labels, tmp_path):
+    """Twenty covariates of noise: logits of the cases they were fitted to look good, held-out ones do not."""
+    noise = np.random.default_rng(5).normal(size=(N, 20)).astype("f")
+    data = Dataset(Bags(tmp_path, {}), 1, {case: i for i, case in enumerate(CASES)}, [noise], 0)
+    labels["grade"] = np.random.default_rng(6).permutation(["2", "4"] * (N // 2))
+    task = TASKS["grade"].fit(labels, ("2", "4"))
+    part = fit_linear_logits(task, data, CASES, labels, seed=0)
+    targets = torch.from_numpy(task.encode(labels))
+    with torch.no_grad():
+        fitted = linear_logits(part, batch(data, range(N)))
+    held_out = torch.from_numpy(np.stack([part.held_out[case] for case in CASES]))
+    assert task.loss(fitted, targets) < np.log(2)
+    assert task.loss(held_out, targets) > np.log(2)
+
+
+def test_of_fewer_cases_than_parts_need_the_logits_are_those_of_all(labels, tmp_path):
+    data, few = dataset(labels, tmp_path), CASES[:9]
+    labels["grade"] = ["2", "4"] * (N // 2)
+    part = fit_linear_logits(TASKS["grade"].fit(labels.loc[few], ("2", "4")), data, few, labels, seed=0)
+    assert np.isfinite(np.stack(list(part.held_out.values()))).all()
+
+
 def test_the_survival_part_reads_genes_and_covariates(labels, tmp_path):
     data, train = dataset(labels, tmp_path), CASES[:90]
     task = TASKS["survival"].fit(labels.loc[train], ())

@@ -67,3 +67,10 @@ def test_a_dicom_image_of_another_modality_is_named(tmp_path, write_dicom):
     path = tmp_path / "S.dcm"
     write_dicom(path, modality="CT")
     assert "it is a DICOM image of modality CT, not a whole-slide image" in reason(path)
+
+
+def test_a_link_to_nowhere_beside_a_slide_does_not_hide_it(tmp_path):
+    """In a folder of many slides it belongs to none of those that are read along with their neighbours."""
+    (tmp_path / "S.dcm").write_bytes(b"x")
+    (tmp_path / "other.svs").symlink_to(tmp_path / "nowhere.svs")
+    assert diagnosis.unsafe_reason(tmp_path / "S.dcm") is None

@@ -207,8 +207,26 @@ def test_a_path_given_as_a_string_is_read_as_fast(corner_slide):
         assert reader.decoder(0) == "jpeg tiles"
 
 
-@pytest.mark.parametrize("size", [(1536, 4096), (2000, 3000)])
-def test_levels_filled_up_to_whole_tiles_are_not_read(tmp_path, paint, size):
+PHILIPS_LEVEL = (
+    '<DataObject ObjectType="PixelDataRepresentation"><Attribute Name="DICOM_PIXEL_SPACING" Group="0x0028" Element="0x0030" '
+    'PMSVR="IDoubleArray">"{spacing}" "{spacing}"</Attribute><Attribute Name="PIIM_PIXEL_DATA_REPRESENTATION_NUMBER" '
+    'Group="0x301D" Element="0x1001" PMSVR="IUInt16">{level}</Attribute></DataObject>'
+)
+PHILIPS = (
+    '<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport"><Attribute Name="PIM_DP_SCANNED_IMAGES" '
+    'Group="0x301D" Element="0x1003" PMSVR="IDataObjectArray"><Array><DataObject ObjectType="DPScannedImage">'
+    '<Attribute Name="PIM_DP_IMAGE_TYPE" Group="0x301D" Element="0x1004" PMSVR="IString">WSI</Attribute>'
+    '<Attribute Name="PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE" Group="0x1001" Element="0x8B01" PMSVR="IDataObjectArray"><Array>'
+    "{levels}</Array></Attribute></DataObject></Array></Attribute></DataObject>"
+)
+TRESTLE = {"software": "MedScan 2.0", "description": "Background Color=ffffff;OverlapsXY= 0 0 0 0 0 0 0 0"}
+
+
+@pytest.mark.parametrize(
+    ("size", "vendor", "metadata"),
+    [((1536, 4096), "generic-tiff", {}), ((2000, 3000), "generic-tiff", {}), ((2000, 3000), "trestle", TRESTLE)],
+)
+def test_levels_filled_up_to_whole_tiles_are_not_read(tmp_path, paint, size, vendor, metadata):
     """As some exports of Philips write them; OpenSlide would read them at wrong positions."""
     height, width = size
     image = paint(width, height, (0, 0, width // 2, height), seed=3)
@@ -219,15 +237,40 @@ def test_levels_filled_up_to_whole_tiles_are_not_read(tmp_path, paint, size):
             rows, columns = now.shape[:2]
             filled = np.pad(now, ((0, -rows % 512), (0, -columns % 512), (0, 0)), constant_values=255)
             now = now if level == 0 else filled
-            tiff.write(
-                now, tile=(512, 512), photometric="rgb", compression="zlib", metadata=None, subfiletype=int(level > 0)
-            )
+            kind = {"subfiletype": int(level > 0)} | (metadata if level == 0 else {})
+            tiff.write(now, tile=(512, 512), photometric="rgb", compression="zlib", metadata=None, **kind)
     with SlideReader(path) as reader:
+        assert reader.properties["openslide.vendor"] == vendor
         assert len(reader.downsamples) == 4
         assert [reader.best_level(d) for d in (1, 2, 4, 8)] == [0] * 4
         thumbnail = reader.thumbnail(8.0)
     expected = np.asarray(Image.fromarray(image).resize((width // 8, height // 8), Image.Resampling.BOX))
     assert np.abs(thumbnail.astype(int) - expected).mean() < 4
+
+
+def test_levels_of_philips_are_read_without_what_fills_them_up(tmp_path, paint):
+    """Its metadata state the spacing of each level, by which OpenSlide places them; every level is read where it lies."""
+    height, width = 2000, 3000
+    image = paint(width, height, (0, 0, width // 2, height), seed=3)
+    spacings = "".join(PHILIPS_LEVEL.format(level=level, spacing=0.0005 * 2**level) for level in range(3))
+    path = tmp_path / "philips.tiff"
+    with tifffile.TiffWriter(path) as tiff:
+        for level in range(3):
+            now = np.asarray(Image.fromarray(image).resize((width >> level, height >> level), Image.Resampling.BOX))
+            filled = np.pad(now, ((0, -len(now) % 512), (0, -now.shape[1] % 512), (0, 0)), constant_values=255)
+            first = (
+                {"software": "Philips DP v1.0", "description": PHILIPS.format(levels=spacings)} if level == 0 else {}
+            )
+            kind = {"subfiletype": int(level > 0), "photometric": "rgb", "compression": "zlib", "metadata": None}
+            tiff.write(filled, tile=(512, 512), **kind, **first)
+    with SlideReader(path) as reader:
+        assert reader.properties["openslide.vendor"] == "philips"
+        assert [reader.best_level(d) for d in (1, 2, 4)] == [0, 1, 2]
+        for level, downsample in enumerate((1, 2, 4)):
+            span = (512 / downsample, 512 / downsample)
+            pixels = reader.read(1000, 800, level=level, span=span, size_px=(128, 128)).astype(int)
+            expected = np.asarray(Image.fromarray(image[800:1312, 1000:1512]).resize((128, 128), Image.Resampling.BOX))
+            assert np.abs(pixels - expected).mean() < 12  # the coarser levels are averages, level 0 is interpolated
 
 
 def test_a_pyramid_whose_levels_happen_to_be_whole_tiles_is_read(tmp_path):

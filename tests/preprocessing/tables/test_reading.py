@@ -136,8 +136,9 @@ def test_missing_file(tmp_path):
         read_table(tmp_path / "none.csv")
 
 
-def test_large_tables_are_read_the_same(write, monkeypatch):
-    text = 'case_id,EGFR,TP53,subtype\n"a, the first",0.1234567890123456,NA,x\nb,,-3e-5,NA\nc,1,2,\n'
+@pytest.mark.parametrize("missing", ["NA", "Not Reported"])
+def test_large_tables_are_read_the_same(write, monkeypatch, missing):
+    text = f'case_id,EGFR,TP53,subtype\n"a, the first",0.1234567890123456,{missing},x\nb,,-3e-5,NA\nc,1,2,\n'
     path = write(text)
     small = read_table(path)
     monkeypatch.setattr(reading, "LARGE", 0)
