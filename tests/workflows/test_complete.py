@@ -4,12 +4,12 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from workflows.command_line import parse
 
 from pipeline.cluster.workers import Workers
 from pipeline.config.loading import load_config
 from pipeline.run.complete import RunInput, is_complete, mark_complete
 from preprocessing.encoders.config import EncoderConfig, weights_source
+from workflows.command_line import parse
 from workflows.run_pipeline import check_inputs
 
 
