@@ -60,7 +60,7 @@ def _fastest_precision(device: str) -> str:
 
 
 def weights_source(config: EncoderConfig) -> str | None:
-    """Return a fingerprint of the files that an encoder's weights are read from; None where a model hub is asked for them.
+    """Return a fingerprint of the files that an encoder's weights are read from; None where they come from a model hub.
 
     So it is known that an encoder is the one that features were made with, without building it.
     """
