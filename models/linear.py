@@ -10,7 +10,7 @@ from models.types import AfterBackward, Batch, ModelOutput, Score
 class LinearBlend(nn.Module):
     """The weighted mean of a model's logits and of fixed logits that are linear in the gene groups and covariates.
 
-    Age, grade and subtype predict survival better than any gene, but as one group beside a thousand genes they drown, and
+    Age, grade and subtype predict survival better than any gene, but as one group among a thousand genes their signal is lost, and
     with a few hundred cases a ridge model of genes is hard to beat. Neither is added to the other: both are fitted by
     themselves, and the weight, chosen on predictions of cases that neither was fitted to, may be 0 for either. So a model
     that has learned nothing beyond the linear logits costs nothing.

@@ -1,4 +1,4 @@
-"""A small cohort to try the pipeline on, made from nothing: `run_pipeline demo OUT`.
+"""A small synthetic cohort to try the pipeline on: `run_pipeline demo OUT`.
 
 OUT/slides/*.svs are pyramidal Aperio slides of tissue-like texture, whose nuclei depend on the grade: in a higher one
 they are more, larger, darker and more unequal, and grade 4 has necrosis. OUT/genes.csv has genes that carry the

@@ -79,7 +79,7 @@ def evaluate(
     Returns:
         The report of `metrics.json`, the predictions of the model, and those of each comparator.
     """
-    from pipeline.evaluation.results import conclude, summarise
+    from pipeline.evaluation.fold_results import conclude, summarise
     from pipeline.metrics import Bootstrap
     from pipeline.planning.splits import write_folds
     from pipeline.training.model_folder import export_fold_models, export_model

@@ -10,7 +10,7 @@ case, hands a case's numbers to its rows, and multiplies the rows of a case with
   the (B, T) matrix of which tile is whose. Nothing is scattered with atomic additions, so that results are
   reproducible, and the host waits for nothing.
 
-Scores and weights are (R, K), one row a patch: K prototypes, gene groups or attention heads.
+Scores and weights are (R, K), one row per patch: K prototypes, gene groups or attention heads.
 """
 
 from abc import ABC, abstractmethod

@@ -154,7 +154,7 @@ class ClinicalClasses:
 def fit_clinical_cox(
     train: "pd.DataFrame", time: Months, event: Events, *, covariates: Sequence[str] = CLINICAL_FOR_SURVIVAL
 ) -> ClinicalRisk:
-    """A Cox model of whatever of age, sex, grade and subtype there is, with a small ridge penalty (lifelines).
+    """A Cox model of age, sex, grade and subtype, as far as they are available, with a small ridge penalty (lifelines).
 
     Args:
         train: training cases' clinical columns.

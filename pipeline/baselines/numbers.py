@@ -94,7 +94,7 @@ def fit_clinical_ridge(
     covariates: Sequence[str] = CLINICAL_FOR_SURVIVAL,
     seed: int = 0,
 ) -> ClinicalNumber:
-    """A ridge model of whatever of age, sex, grade and subtype there is.
+    """A ridge model of age, sex, grade and subtype, as far as they are available.
 
     Args:
         train: training cases' clinical columns.

@@ -39,7 +39,7 @@ class SurvivalPrediction:
 
     Attributes:
         risk: higher is worse; NaN if the fit failed.
-        curves: probability to be alive at curve_times, 0–1; NaN beyond the follow-up of the training cases.
+        curves: survival probability at curve_times, 0–1; NaN beyond the follow-up of the training cases.
         curve_times: months, ascending.
         train_risk: of the m training cases, on the same scale; its median cuts risk groups, its mean and sd
             standardise.

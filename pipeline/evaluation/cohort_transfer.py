@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.evaluation.reports import Evaluation
+from pipeline.evaluation.model_evaluation import Evaluation
 from pipeline.metrics import CohortTransfer, Metric, TaskReport, measure
 from pipeline.planning.splits import Fold
 from preprocessing.cohort import COHORT

@@ -16,7 +16,7 @@ COLUMNS = ("who2021_diagnosis", "who2021_grade", "who2021_rule", "who2021_predic
 
 
 def diagnoses(predictions: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
-    """A row a case: `case_id, diagnosis, who_grade, rule, predicted, modalities, use`; empty where nothing speaks of markers.
+    """A row per case: `case_id, diagnosis, who_grade, rule, predicted, modalities, use`; empty without any marker.
 
     Known markers take precedence. Unknown grade, IDH and 1p/19q are taken from the predicted grade and subtype, and are named in
     `predicted` and in the rule. If the diagnosis remains undetermined, the rule names what is missing.

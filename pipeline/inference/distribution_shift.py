@@ -80,7 +80,7 @@ def not_assessed(
     slides: Mapping[str, Sequence[SlideKeys]],
     fingerprints: Mapping[str, Mapping[str, str]],
 ) -> set[tuple[str, str]]:
-    """Pairs of task and case whose slides must be assessed, and are not in the table that an earlier call wrote.
+    """Pairs of task and case whose slides must be assessed, and are not yet in the table of an earlier call.
 
     Args:
         folder: the run folder.

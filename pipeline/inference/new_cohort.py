@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL
-from pipeline.evaluation.reports import Evaluation
-from pipeline.evaluation.summary import coverage
+from pipeline.evaluation.model_evaluation import Evaluation
+from pipeline.evaluation.validation import coverage
 from pipeline.inference.previous_table import FINGERPRINT
 from pipeline.inference.trained import Predictor
 from pipeline.metrics import Bootstrap, TaskReport

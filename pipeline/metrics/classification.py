@@ -340,7 +340,7 @@ def _of_confusion(
     metric: Callable[[Float[np.ndarray, "b k k"]], Draws],
     library: Callable[[Labels, Labels], float],
 ) -> Statistic:
-    """A statistic of the confusion matrix, (b, truth, predicted); its value on all cases is the library's."""
+    """A statistic of the confusion matrices of b resamples, (b, truth, predicted); on all cases it equals scikit-learn's."""
     reason, n_classes = _class_missing(labels, classes), len(classes)
     if reason:
         return undefined(len(labels), reason)

@@ -67,7 +67,7 @@ def integrated_brier(
     Args:
         time: months to event or censoring.
         event: whether the event happened.
-        curves: probability to be alive at curve_times, 0–1.
+        curves: survival probability at curve_times, 0–1.
         curve_times: months, ascending.
         censoring: of the training cases.
         until: months; the end of the integral.
@@ -103,7 +103,7 @@ def calibration(
     Args:
         time: months to event or censoring.
         event: whether the event happened.
-        predicted: probability to be alive at the horizon.
+        predicted: survival probability at the horizon.
         censoring: of the training cases.
         horizon: months.
         weights: resamples.
@@ -141,7 +141,7 @@ def integrated_calibration_index(
     Args:
         time: months to event or censoring.
         event: whether the event happened.
-        predicted: probability to be alive at the horizon.
+        predicted: survival probability at the horizon.
         horizon: months.
 
     Source: Austin, Harrell & van Klaveren 2020, with the nearest-neighbour estimate of Akritas 1994 as the smoother.
@@ -175,7 +175,7 @@ def d_calibration(
     Args:
         time: months to event or censoring.
         event: whether the event happened.
-        curves: probability to be alive at curve_times, 0–1; NaN beyond the follow-up of the training cases.
+        curves: survival probability at curve_times, 0–1; NaN beyond the follow-up of the training cases.
         curve_times: months, ascending.
 
     Source: Haider, Hoehn, Davis & Greiner 2020, section 3.6.
@@ -245,7 +245,7 @@ def calibration_slope(
     Args:
         time: months to event or censoring.
         event: True where the event happened.
-        predicted: probability to be alive at the horizon, 0 to 1.
+        predicted: survival probability at the horizon, 0 to 1.
         censoring: of the training cases.
         horizon: months.
     """

@@ -43,7 +43,9 @@ from pipeline.metrics.curves import Calibration, beyond, calibration, d_calibrat
 from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
 
 HORIZONS = (12.0, 24.0, 36.0, 60.0)  # months, ascending
-TRIVIAL = Trivial(description="any order of the cases", metrics={"c_index": Metric(0.5), "uno_c_index": Metric(0.5)})
+TRIVIAL = Trivial(
+    description="a random ranking of the cases", metrics={"c_index": Metric(0.5), "uno_c_index": Metric(0.5)}
+)
 
 
 class RiskGroups(Part):
@@ -110,7 +112,7 @@ class SurvivalPredictions:
 
     Attributes:
         risk: higher is worse; NaN where a model failed.
-        curves: probability to be alive at curve_times, 0 to 1, NaN beyond the follow-up of the training cases; None: no
+        curves: survival probability at curve_times, 0 to 1, NaN beyond the follow-up of the training cases; None: no
             Brier score and no calibration.
         curve_times: months, ascending.
         train_risk_median: of the training cases of each case's model, where risk groups are cut; None: no risk groups.

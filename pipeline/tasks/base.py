@@ -1,12 +1,12 @@
 """The contract of a task: what its labels are, what is predicted, and how predictions are evaluated and explained.
 
 A task is one module with two classes. A `Task` is known before any case is: which columns hold its label, how folds are
-stratified. A `FittedTask` is what a fold's training cases make of it (time bins, classes, weights); it travels in the
+stratified. A `FittedTask` is fitted to a fold's training cases (time bins, classes, weights) and saved in the
 model folder. Everything above this package works with any task that keeps this contract:
 
     labels --encode--> targets --loss--> training;   logits --decode--> predictions --evaluate--> metrics
 
-Tables. `labels` are clinical columns, a row a case, indexed by case id. `predictions` are rows of `predictions.csv`.
+Tables. `labels` are clinical columns, a row per case, indexed by case id. `predictions` are rows of `predictions.csv`.
 `cases` are predictions of cases whose label is known, with the columns `label` and `Task.truth_columns`.
 """
 
@@ -39,21 +39,26 @@ class PredictionSets(ABC):
 
     method: ClassVar[str]  # how they are made, in a few words
 
-    @abstractmethod
-    def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, " n"]:
-        """Nonconformity of each case's true label; higher: further from what was predicted."""
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of several labels that have a set each; then scores, thresholds and coverage have a column for each. Else empty."""
+        return ()
 
     @abstractmethod
-    def sets(self, predictions: pd.DataFrame, thresholds: Float[np.ndarray, " n"]) -> list[str]:
+    def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, "n ..."]:
+        """Nonconformity of each case's true label; higher: further from what was predicted. NaN where one of several is unknown."""
+
+    @abstractmethod
+    def sets(self, predictions: pd.DataFrame, thresholds: Float[np.ndarray, "n ..."]) -> list[str]:
         """The set of each case, as text: all labels whose score is at most the case's threshold (may be infinite)."""
 
     @abstractmethod
-    def covered(self, sets: Sequence[str], cases: pd.DataFrame) -> Bool[np.ndarray, " n"]:
-        """Whether the set of each case contains its label."""
+    def covered(self, sets: Sequence[str], cases: pd.DataFrame) -> Bool[np.ndarray, " n"] | Float[np.ndarray, "n L"]:
+        """Whether the set of each case contains its label; of several labels 1, 0, or NaN where it is unknown."""
 
     @abstractmethod
     def sizes(self, sets: Sequence[str]) -> Float[np.ndarray, " n"]:
-        """Size of each set."""
+        """Size of each set; of several labels the mean over them."""
 
 
 class TaskBaselines(ABC):
@@ -63,7 +68,7 @@ class TaskBaselines(ABC):
     def predict(
         self, clinical: pd.DataFrame, genes: Float[np.ndarray, "n g"] | None, slides: pd.DataFrame | None
     ) -> dict[str, pd.DataFrame]:
-        """Predictions by baseline (`clinical`, `genes`, `slides`, `late fusion`), a row a case in the given order.
+        """Predictions by baseline (`clinical`, `genes`, `slides`, `late fusion`), a row per case in the given order.
 
         Args:
             clinical: clinical columns of the cases.
@@ -132,7 +137,7 @@ class FittedTask(ABC):
 
     @abstractmethod
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
-        """Predictions: a row a case, `prediction` and the task's numbers: columns of `predictions.csv`."""
+        """Predictions: a row per case, `prediction` and the task's numbers: columns of `predictions.csv`."""
 
     def with_ensemble_sd(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
         """The predictions of an ensemble with `ensemble_sd`, the members' disagreement, beside them.
@@ -416,7 +421,7 @@ class Task(ABC):
         """Kinds of cases from which most is learned about a model, each with its case ids, the foremost first.
 
         Args:
-            predictions: of the task, indexed by case id, one row a case; truth columns may be missing.
+            predictions: of the task, indexed by case id, one row per case; truth columns may be missing.
         """
 
     def certainty(self, predictions: pd.DataFrame) -> pd.Series:

@@ -106,7 +106,7 @@ class FittedSurvival(FittedTask):
         return risk(logits)
 
     def curve(self, logits: Float[np.ndarray, "n K"], months: Float[np.ndarray, " T"]) -> Float[np.ndarray, "n T"]:
-        """Probability to be alive at the given months, by the risk; NaN beyond the longest time of a training case.
+        """Survival probability at the given months, by the risk; NaN beyond the longest time of a training case.
 
         Four bins with level hazards between quartiles of the times of death say too little of late years, and a network is
         surer of its training cases than of others. Curves are therefore those of a Cox model of the risk alone, with
@@ -196,7 +196,7 @@ class FittedSurvival(FittedTask):
         return np.stack([one["risk"].to_numpy(float) for one in members]).std(axis=0, ddof=1)
 
     def joined(self, others: Sequence[FittedTask]) -> FittedSurvival:
-        """With the mean of the models' median risks: that of the mean of their risks, as near as they tell."""
+        """With the mean of the models' median risks: an approximation of the median of their mean risk."""
         medians = [one.median_risk for one in (self, *others) if isinstance(one, FittedSurvival)]
         return replace(self, median_risk=float(np.mean(medians)))
 

@@ -36,8 +36,8 @@ def fit_linear_logits(
 ) -> LinearLogits | None:
     """Fit the logits to the covariates and, where the task has some, to scores that are linear in the genes.
 
-    Few columns are fitted: a ridge model of the genes has made a score of them, or one a class, of which the training cases
-    have held-out ones.
+    Few columns are fitted: a ridge model has reduced the genes to a score, or to one score per class, which is held out for
+    the training cases.
 
     Args:
         task: fitted on the same cases.

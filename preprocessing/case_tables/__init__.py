@@ -1,1 +1,1 @@
-"""Tables with one row a case: which columns are ids, genes, labels, and how rows become cases."""
+"""Tables with one row per case: which columns are ids, genes, labels, and how rows become cases."""

@@ -173,7 +173,7 @@ def _refuse_long(path: Path, frame: pd.DataFrame, id_column: str) -> None:
         if column != id_column and plain_name(column) in SURE_GENE_NAMES and frame[column].notna().any():
             raise InputError(
                 f"{path}: column {column} names genes, as {some(frame[column].dropna().unique())}, in rows that are of cases: "
-                "make it one row a case and one column a gene (of a MAF: 1 where the gene is mutated, else 0), or leave the "
+                "give one row per case and one column per gene (of a MAF: 1 where the gene is mutated, else 0), or leave the "
                 "column out with --set 'omics.ignore=[…]'"
             )
 

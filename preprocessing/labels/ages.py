@@ -66,7 +66,7 @@ def _checked(table: LabelTable, name: str, column: AgeColumn) -> pd.Series:
 
 
 def _note_unused(table: LabelTable) -> None:
-    """A column that speaks of age and cannot be read as one is named, as times and events are."""
+    """A column named like an age that cannot be read as one is reported, as times and events are."""
     unread = [name for name in table.frame.columns if {"age", "ages"} & set(words_of(name))]
     if unread:
         table.notes.append(

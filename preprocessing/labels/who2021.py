@@ -204,7 +204,7 @@ def _idh_mutant(m: _Markers) -> tuple[str | None, int | None, str]:
         return OLIGODENDROGLIOMA, grade, f"IDH-mutant, 1p/19q-codeleted{odd}"
     if m.cdkn2:
         return ASTROCYTOMA, 4, "IDH-mutant, not 1p/19q-codeleted; grade 4 by homozygous deletion of CDKN2A/B"
-    unknown = "; CDKN2A/B is not known" if m.cdkn2 is None else ""
+    unknown = "; CDKN2A/B status is not known" if m.cdkn2 is None else ""
     grade = m.grade if m.grade in (2, 3, 4) else None
     odd = f"; grade {m.grade} does not exist for it" if m.grade and grade is None else ""
     return ASTROCYTOMA, grade, f"IDH-mutant, not 1p/19q-codeleted; grade by histology{unknown}{odd}"
@@ -312,7 +312,7 @@ def _copies(text: str, beyond: Callable[[float], bool]) -> bool | None:
 
 
 def _from_subtype(frame: pd.DataFrame, pattern: str, positive: str) -> pd.Series:
-    """What a subtype such as `LGG_IDHmut-non-codel` says; pd.NA where no subtype column speaks of it."""
+    """What a subtype such as `LGG_IDHmut-non-codel` implies; pd.NA where no subtype column implies it."""
     found = pd.Series(pd.NA, index=frame.index, dtype="boolean")
     for column in frame.columns:
         if plain_name(column) in _SUBTYPE:

@@ -11,7 +11,6 @@ import openslide
 
 from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import similar_name
-from preprocessing.slides.diagnosis import unsafe_reason
 from preprocessing.slides.dicom import group_series
 from preprocessing.slides.isolated import Failure, map_files
 from preprocessing.slides.manifest import MANIFEST_SUFFIXES, has_manifest_header, read_manifest
@@ -25,6 +24,7 @@ from preprocessing.slides.names import (
     unusable_name,
 )
 from preprocessing.slides.slide import FoundSlides, LeftOut, SlideFile
+from preprocessing.slides.unreadable import unsafe_reason
 from preprocessing.tables.case_ids import case_of
 
 SlideSource: TypeAlias = Path | tuple[Path, ...]

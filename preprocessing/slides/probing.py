@@ -10,11 +10,11 @@ import openslide
 
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.io.fingerprints import slide_fingerprint
-from preprocessing.slides.diagnosis import damage_reason, unsafe_reason, unsupported_reason
 from preprocessing.slides.isolated import AT_ONCE, Failure, map_files
 from preprocessing.slides.reader import SlideReader
 from preprocessing.slides.resolution import resolve_mpp
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
+from preprocessing.slides.unreadable import damage_reason, unsafe_reason, unsupported_reason
 
 log = logging.getLogger(__name__)
 OUTLINE_SUFFIXES = (".geojson", ".geojson.gz")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-import pipeline.evaluation.results
+import pipeline.evaluation.fold_results
 import pipeline.explanation.explain
 import pipeline.explanation.inputs
 import pipeline.planning.splits
@@ -117,9 +117,11 @@ def test_evaluation_has_the_runs_bootstrap_and_the_final_model_is_the_one_that_i
         given.bootstrap = bootstrap
         return "report", "predictions", "comparators"
 
-    monkeypatch.setattr(pipeline.evaluation.results, "conclude", conclude)
+    monkeypatch.setattr(pipeline.evaluation.fold_results, "conclude", conclude)
     monkeypatch.setattr(
-        pipeline.evaluation.results, "summarise", lambda plan, jobs, predictions, *, bootstrap: (predictions, bootstrap)
+        pipeline.evaluation.fold_results,
+        "summarise",
+        lambda plan, jobs, predictions, *, bootstrap: (predictions, bootstrap),
     )
     monkeypatch.setattr(
         pipeline.planning.splits, "write_folds", lambda folds, folder: written.update({folder.name: folds})
@@ -146,7 +148,7 @@ def test_each_task_is_explained_by_its_own_predictions_and_jobs(context, monkeyp
     monkeypatch.setattr(
         pipeline.explanation.inputs.ExplanationInputs,
         "of_run",
-        lambda folder, store, labels, *, device: (store, device),
+        lambda folder, store, labels, *, device, cohort_of: (store, device),
     )
     monkeypatch.setattr(
         pipeline.explanation.explain,

@@ -2,8 +2,8 @@
 
     from workflows.api import open_cohort, open_model, open_run, open_store, run
 
-The names of `__all__` are stable: they change only with a new minor version, and the changelog says so. Everything that takes long
-to import is imported when it is first used.
+The names of `__all__` are stable: they change only with a new minor version, which the changelog announces. Everything that
+takes long to import is imported when it is first used.
 """
 
 from importlib import import_module

@@ -11,7 +11,7 @@ MIN_CASES_PER_BIN, MAX_BINS = 5, 10
 
 
 def scatter(key: str, tested: pd.DataFrame, unit: str) -> Chart:
-    """Predicted against true numbers, a point a case."""
+    """Predicted against true numbers, a point per case."""
     title = "Predicted and true values"
     known = evaluable(tested)
     if known.empty:

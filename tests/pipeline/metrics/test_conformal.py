@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from pipeline.evaluation.summary import conformal, coverage, describe_validation, with_sets
+from pipeline.evaluation.validation import conformal, coverage, describe_validation, with_sets
 from pipeline.metrics import Bootstrap
 from pipeline.metrics.conformal import contains, prediction_sets, threshold
 from pipeline.tasks.classification import FittedClassification

@@ -39,7 +39,7 @@ def diagnose(**values):
         ({"IDH_status": "WT", "grade": 2, "EGFR_cnv": 2}, GBM, 4, "EGFR amplification"),
         ({"IDH_status": "WT", "grade": 2, "Chr.7.gain.Chr.10.loss": "Gain chr 7 & loss chr 10"}, GBM, 4, r"\+7/−10"),
         ({"IDH_status": "WT", "grade": 2, "chr7_gain": 1, "chr10_loss": 1}, GBM, 4, r"\+7/−10"),
-        ({"idh_codel_subtype": "LGG_IDHmut-non-codel", "grade": 2}, ASTRO, 2, "CDKN2A/B is not known"),
+        ({"idh_codel_subtype": "LGG_IDHmut-non-codel", "grade": 2}, ASTRO, 2, "CDKN2A/B status is not known"),
         ({"subtype": "IDHmut-codel", "grade": 3}, OLIGO, 3, "codeleted"),
     ],
 )

@@ -128,7 +128,7 @@ def _curve(row: Mapping[Any, Any]) -> tuple[str, str]:
         for i, (months, share) in enumerate(points)
     )
     group = f", {row['prediction']}" if _text(row.get("prediction")) else ""
-    return f"{str(row['task']).replace('_', ' ')}: probability to survive, 0 to {last} months{group}", path
+    return f"{str(row['task']).replace('_', ' ')}: predicted survival probability, 0 to {last} months{group}", path
 
 
 def _text(value: object) -> str:

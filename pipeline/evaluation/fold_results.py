@@ -8,8 +8,8 @@ import pandas as pd
 
 from models.catalogue import MODELS
 from pipeline.evaluation.cohort_transfer import cohort_transfer
-from pipeline.evaluation.reports import Evaluation
-from pipeline.evaluation.summary import by_pattern, conformal, coverage, validated, with_sets
+from pipeline.evaluation.model_evaluation import Evaluation
+from pipeline.evaluation.validation import by_pattern, conformal, coverage, validated, with_sets
 from pipeline.metrics import Bootstrap, CohortTransfer, PredictorReport, TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.metrics.report import ModelNotes

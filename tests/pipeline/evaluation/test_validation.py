@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.summary import by_pattern, conformal, coverage, describe_validation, validated, with_sets
+from pipeline.evaluation.validation import by_pattern, conformal, coverage, describe_validation, validated, with_sets
 from pipeline.metrics import Bootstrap
 from pipeline.tasks.classification import FittedClassification
 

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 from preprocessing.io.errors import SlideError
-from preprocessing.slides import diagnosis
+from preprocessing.slides import unreadable
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.slide import SlideFile
 
@@ -50,7 +50,7 @@ def test_a_tiff_whose_end_is_missing_is_incomplete(tmp_path, byteorder):
     path.write_bytes(data[: len(data) // 2])
     with tifffile.TiffFile(path) as tiff:
         assert tiff.pages[0].is_tiled
-    found = diagnosis.damage_reason(path, "")
+    found = unreadable.damage_reason(path, "")
     assert f"but it has {len(data) // 2:,} bytes; copy it again" in found
     assert "big-endian" not in found
 
@@ -73,4 +73,4 @@ def test_a_link_to_nowhere_beside_a_slide_does_not_hide_it(tmp_path):
     """In a folder of many slides it belongs to none of those that are read along with their neighbours."""
     (tmp_path / "S.dcm").write_bytes(b"x")
     (tmp_path / "other.svs").symlink_to(tmp_path / "nowhere.svs")
-    assert diagnosis.unsafe_reason(tmp_path / "S.dcm") is None
+    assert unreadable.unsafe_reason(tmp_path / "S.dcm") is None

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from pipeline.evaluation.results import collect_predictions, conclude, summarise
+from pipeline.evaluation.fold_results import collect_predictions, conclude, summarise
 from pipeline.metrics import Bootstrap
 from pipeline.metrics.report import to_json
 from pipeline.planning.plan import TaskPlan

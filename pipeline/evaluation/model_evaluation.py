@@ -17,7 +17,7 @@ class Evaluation:
 
     Attributes:
         task: of the model; of several models, what they share is used, and `FittedTask.training_columns` are in `cases`.
-        cases: predictions with truth, one row a case and fold, in the order of all tables that are compared.
+        cases: predictions with truth, one row per case and fold, in the order of all tables that are compared.
         by_fold: whether each case was predicted by the model of its fold.
         bootstrap: resamples behind the intervals.
     """

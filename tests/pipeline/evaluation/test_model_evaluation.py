@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.reports import Evaluation
+from pipeline.evaluation.model_evaluation import Evaluation
 from pipeline.metrics import Bootstrap, FollowUp, SurvivalPredictions, survival_metrics
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival, outcome
