@@ -17,6 +17,8 @@ from workflows.inference import predict
 from workflows.training import train
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from pipeline.cluster.mapping import Outcome
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.config.schema import Config
     from pipeline.inference.trained import Predictor
     from pipeline.planning.plan import TaskPlan
+    from pipeline.run.complete import RunInput
     from pipeline.run.context import RunContext
     from pipeline.run.folder import Run
     from pipeline.slides.feature_recipe import FeatureRecipe
@@ -90,6 +93,7 @@ def _terminate(*_: object) -> None:
 
 def walk(config: "Config", workers: "Workers") -> int:
     """Run all stages in order; wrong input is reported before the first of them starts."""
+    from pipeline.run.complete import is_complete, mark_complete
     from pipeline.run.console import show_forecast
     from pipeline.run.context import RunContext
     from pipeline.run.folder import open_run
@@ -101,6 +105,8 @@ def walk(config: "Config", workers: "Workers") -> int:
     if config.dry_run:
         show_forecast(forecast(config, cohort, concurrency=workers.expected_concurrency()))
         return ALL_GOOD
+    if is_complete(inputs.run.folder, inputs.all_that_counts):
+        return show_finished(inputs.run.folder)
     require_usable_encoder(inputs)
     if cohort.slides:
         FeatureStore(recipe.store).prepare()
@@ -108,7 +114,24 @@ def walk(config: "Config", workers: "Workers") -> int:
         run.log_cohort(cohort)
         context = RunContext(config, cohort, recipe, workers, run)
         require_shared_paths(context, inputs.paths)
-        return execute(context, inputs.predictors, inputs.plans)
+        code = execute(context, inputs.predictors, inputs.plans)
+        if code == ALL_GOOD and not run.record.get("thumbnails_failed"):
+            mark_complete(run.folder, inputs.all_that_counts)
+        return code
+
+
+def show_finished(folder: "Path") -> int:
+    """Print the results of a run that has nothing left to do."""
+    from pipeline.run.console import show_results
+    from pipeline.run.finished import read_run
+    from pipeline.terminal.logs import show_warnings
+
+    run = read_run(folder)
+    log.info("nothing to do: all results of this command are in the run folder, as they were written")
+    show_results(folder, run.definitions, run.metrics, {}, ())
+    log.info("report: %s", folder / "report.html")
+    show_warnings()
+    return ALL_GOOD
 
 
 @dataclass(frozen=True)
@@ -122,6 +145,7 @@ class CheckedInputs:
         cohort: the cases with their slides, genes and labels.
         predictors: the trained models; empty where the run trains its own.
         plans: the tasks to train, with their folds.
+        run: the run that these belong to, not begun.
     """
 
     config: "Config"
@@ -130,6 +154,14 @@ class CheckedInputs:
     cohort: "Cohort"
     predictors: list["Predictor"]
     plans: list["TaskPlan"]
+    run: "Run"
+
+    @property
+    def all_that_counts(self) -> "RunInput":
+        """All that decides the files of the run folder."""
+        from pipeline.run.complete import RunInput
+
+        return RunInput(self.config, self.cohort, self.recipe, self.run.record)
 
     @property
     def trained(self) -> dict[str, Mapping[str, Any]]:
@@ -179,8 +211,8 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     config = config.model_copy(update={"encoder": workers.call(config.encoder.settled, workers.device)})
     FeatureStore(paths.store).check()
     recipe = FeatureRecipe.from_config(config, paths, workers.device)
-    inputs = CheckedInputs(config, paths, recipe, cohort, predictors, plans)
-    require_same_run(config, inputs.trained)
+    run = require_same_run(config, {one.task: one.describe() for one in predictors})
+    inputs = CheckedInputs(config, paths, recipe, cohort, predictors, plans, run)
     show_plans(plans, cohort)
     return inputs
 

@@ -2,6 +2,7 @@
 
 OPTIONS = {
     "clinical": "--clinical",
+    "cohorts": "--cohort",
     "defining_features": "--defining-features",
     "encoder.name": "--encoder",
     "encoder.weights": "--encoder-weights",
@@ -17,5 +18,6 @@ OPTIONS = {
     "tiles.tile_px": "--tile-px",
     "tiles.tissue.masks": "--tissue-masks",
     "train.epochs": "--epochs",
+    "train.joint": "--joint",
     "trained": "--trained",
 }

@@ -1,6 +1,5 @@
 """Validation of a model by its out-of-fold predictions: the headline by modalities, and thresholds of prediction sets."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
-from pipeline.metrics.conformal import COLUMN, COVERAGE, threshold
+from pipeline.metrics.conformal import COLUMN, COVERAGE, thresholds
 from pipeline.metrics.report import SetsReport
 from pipeline.tasks import FittedTask, PredictionSets
 from pipeline.training.modalities import PATTERNS
@@ -40,21 +39,23 @@ def validated(task: FittedTask, out_of_fold: pd.DataFrame, *, bootstrap: Bootstr
 
 
 def conformal(sets: PredictionSets, out_of_fold: pd.DataFrame) -> dict[str, Any]:
-    """Return the thresholds for new cases by modalities; null where every class must be included."""
-    thresholds = {}
+    """Return the thresholds for new cases by modalities, of several labels a list; null where every class must be included."""
+    found = {}
     for pattern, rows in out_of_fold.groupby("modalities"):
-        limit = threshold(sets.scores(rows))
-        thresholds[str(pattern)] = {"n": len(rows), "threshold": None if math.isinf(limit) else limit}
-    return {"coverage": COVERAGE, "method": sets.method, "thresholds": thresholds}
+        limits = thresholds(sets.scores(rows))
+        described = limits.astype(object)
+        described[np.isinf(limits)] = None
+        found[str(pattern)] = {"n": len(rows), "threshold": described.tolist()}
+    return {"coverage": COVERAGE, "method": sets.method, "thresholds": found}
 
 
 def with_sets(sets: PredictionSets, predictions: pd.DataFrame, out_of_fold: pd.DataFrame) -> pd.DataFrame:
     """A training run's predictions with their sets: a tested case's from the other folds' cases, another's from all."""
     predicted = predictions["prediction"].notna()
-    limits = np.full(len(predictions), math.inf)
+    limits = np.full((len(predictions), *([len(sets.labels)] if sets.labels else [])), np.inf)
     for (pattern, fold), rows in predictions[predicted].groupby(["modalities", "fold"], dropna=False):
         others = out_of_fold[(out_of_fold["modalities"] == pattern) & ~(out_of_fold["fold"] == fold).fillna(False)]
-        limits[predictions.index.get_indexer(rows.index)] = threshold(sets.scores(others))
+        limits[predictions.index.get_indexer(rows.index)] = thresholds(sets.scores(others))
     column = pd.Series(pd.NA, index=predictions.index, dtype=object)
     column[predicted] = sets.sets(predictions[predicted], limits[predicted.to_numpy()])
     return predictions.assign(**{COLUMN: column})
@@ -64,11 +65,19 @@ def coverage(sets: PredictionSets, rows: pd.DataFrame, *, bootstrap: Bootstrap) 
     """How many of the sets contain the case's label, and how large a set is, of cases whose label is known."""
     weights = bootstrap.weights(len(rows))
     found = rows[COLUMN].astype(str).tolist()
+    covered = np.asarray(sets.covered(found, rows), float).reshape(len(rows), -1)  # a column for each label
+    known = (~np.isnan(covered)).astype(float)
+    by_label = {
+        name: measure(ratio_of_sums(np.nan_to_num(covered[:, i]), known[:, i]), weights)
+        for i, name in enumerate(sets.labels)
+        if known[:, i].any()
+    }
     return SetsReport(
         promised=COVERAGE,
         method=sets.method,
         n=len(rows),
-        coverage=measure(ratio_of_sums(sets.covered(found, rows).astype(float)), weights),
+        coverage=measure(ratio_of_sums(np.nansum(covered, axis=1), known.sum(axis=1)), weights),
+        by_label=by_label,
         mean_size=measure(ratio_of_sums(sets.sizes(found)), weights),
     )
 

@@ -23,6 +23,7 @@ from pipeline.explanation.explained_predictions import TaskPredictions
 from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.one_case import CaseJob, describe_case, explain_case
 from pipeline.run.explanation_file import write_explanation
+from preprocessing.io.atomic import atomic_folder
 
 
 def explain_tasks(
@@ -34,7 +35,7 @@ def explain_tasks(
     folder: Path,
     seed: int,
 ) -> None:
-    """Explain selected cases of all tasks; the folder is emptied first.
+    """Explain selected cases of all tasks; the folder is replaced once everything in it is there.
 
     Args:
         workers: run the jobs.
@@ -44,9 +45,22 @@ def explain_tasks(
         folder: `explain` in the run folder.
         seed: of the donors of permutations and of sampled tiles.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     if which == 0 or not tasks:
+        if folder.exists():
+            shutil.rmtree(folder)
         return
+    with atomic_folder(folder) as temporary:
+        _explain(workers, tasks, inputs, which, temporary, seed)
+
+
+def _explain(
+    workers: Workers,
+    tasks: Sequence[TaskPredictions],
+    inputs: ExplanationInputs,
+    which: int | tuple[str, ...],
+    folder: Path,
+    seed: int,
+) -> None:
     chosen = {one.task: choose_cases(one.definition, one.predictions, which) for one in tasks}
     jobs = [
         CaseJob(one.definition, case, one.model_of(case), one.final.folder, inputs, folder / one.task, seed)

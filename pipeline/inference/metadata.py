@@ -1,8 +1,9 @@
 """The metadata of a model folder, as far as prediction needs it: how features were made, and how well the model was validated."""
 
+import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from preprocessing.encoders.catalogue import Pooling
 from preprocessing.tiling.tiles import TileConfig
@@ -57,11 +58,23 @@ class ConformalThreshold(_Part):
 
     Attributes:
         n: calibration cases.
-        threshold: largest score of a class in the prediction set, 0 to 1; None includes every class.
+        threshold: largest score of a class in the prediction set, 0 to 1, of several labels of each; None includes every class.
     """
 
     n: int
-    threshold: float | None = Field(allow_inf_nan=False)
+    threshold: FiniteFloat | tuple[FiniteFloat | None, ...] | None
+
+    def limits(self, n_labels: int) -> float | list[float]:
+        """Return the threshold, infinite where every class is included; of several labels that of each.
+
+        Raises:
+            ValueError: thresholds of another number of labels.
+        """
+        if not isinstance(self.threshold, tuple):
+            return math.inf if self.threshold is None else self.threshold
+        if len(self.threshold) != n_labels:
+            raise ValueError(f"{len(self.threshold)} thresholds of {n_labels} labels")
+        return [math.inf if one is None else one for one in self.threshold]
 
 
 class ConformalCalibration(_Part):

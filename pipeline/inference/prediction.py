@@ -274,9 +274,12 @@ def _with_predictions(predictor: Predictor, rows: pd.DataFrame, logits: Sequence
     task, conformal = predictor.fitted, predictor.metadata.training.conformal
     pooled = task.with_ensemble_sd(task.pool(parts), each)
     if task.sets and conformal:
-        limits = [conformal.thresholds.get(pattern) for pattern in rows.loc[predicted, "modalities"]]
-        numbers = np.array([math.inf if one is None or one.threshold is None else one.threshold for one in limits])
-        pooled.insert(1, COLUMN, task.sets.sets(pooled, numbers))
+        n_labels = len(task.sets.labels)
+        limits = np.full((len(pooled), *([n_labels] if n_labels else [])), math.inf)
+        for row, pattern in enumerate(rows.loc[predicted, "modalities"]):
+            if pattern in conformal.thresholds:
+                limits[row] = conformal.thresholds[pattern].limits(n_labels)
+        pooled.insert(1, COLUMN, task.sets.sets(pooled, limits))
     pooled.index = rows.index[predicted]
     return rows.join(pooled)
 

@@ -30,6 +30,13 @@ def threshold(scores: Float[np.ndarray, " n"], *, coverage: float = COVERAGE) ->
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else math.inf
 
 
+def thresholds(scores: Float[np.ndarray, " n"] | Float[np.ndarray, "n L"]) -> Float[np.ndarray, "..."]:
+    """The threshold of each of L labels, from the cases whose label is known (no NaN); of a single one a scalar."""
+    if scores.ndim == 1:
+        return np.array(threshold(scores))
+    return np.array([threshold(column[~np.isnan(column)]) for column in scores.T])
+
+
 def prediction_sets(
     probabilities: Float[np.ndarray, "n k"], thresholds: Float[np.ndarray, " n"], classes: Sequence[str]
 ) -> list[str]:

@@ -103,7 +103,10 @@ class SetsReport(Part):
     promised: float = Field(description="share of the sets that contain the label, at least; 0 to 1")
     method: str
     n: int
-    coverage: Metric
+    coverage: Metric = Field(
+        description="share of the sets that contain the label; of several labels, over all known ones"
+    )
+    by_label: dict[str, Metric] = Field({}, description="of several labels, the coverage of each")
     mean_size: Metric
 
 

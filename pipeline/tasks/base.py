@@ -39,21 +39,26 @@ class PredictionSets(ABC):
 
     method: ClassVar[str]  # how they are made, in a few words
 
-    @abstractmethod
-    def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, " n"]:
-        """Nonconformity of each case's true label; higher: further from what was predicted."""
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of several labels that have a set each; then scores, thresholds and coverage have a column for each. Else empty."""
+        return ()
 
     @abstractmethod
-    def sets(self, predictions: pd.DataFrame, thresholds: Float[np.ndarray, " n"]) -> list[str]:
+    def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, "n ..."]:
+        """Nonconformity of each case's true label; higher: further from what was predicted. NaN where one of several is unknown."""
+
+    @abstractmethod
+    def sets(self, predictions: pd.DataFrame, thresholds: Float[np.ndarray, "n ..."]) -> list[str]:
         """The set of each case, as text: all labels whose score is at most the case's threshold (may be infinite)."""
 
     @abstractmethod
-    def covered(self, sets: Sequence[str], cases: pd.DataFrame) -> Bool[np.ndarray, " n"]:
-        """Whether the set of each case contains its label."""
+    def covered(self, sets: Sequence[str], cases: pd.DataFrame) -> Bool[np.ndarray, " n"] | Float[np.ndarray, "n L"]:
+        """Whether the set of each case contains its label; of several labels 1, 0, or NaN where it is unknown."""
 
     @abstractmethod
     def sizes(self, sets: Sequence[str]) -> Float[np.ndarray, " n"]:
-        """Size of each set."""
+        """Size of each set; of several labels the mean over them."""
 
 
 class TaskBaselines(ABC):

@@ -20,7 +20,7 @@ from pipeline.metrics import (
     multilabel_by_fold,
     multilabel_metrics,
 )
-from pipeline.tasks.base import FittedTask, Task
+from pipeline.tasks.base import FittedTask, PredictionSets, Task
 from pipeline.tasks.classification import PROBABILITY
 from pipeline.tasks.label_baselines import LabelBaselines
 from pipeline.tasks.spec import TaskSpec
@@ -146,6 +146,11 @@ class FittedMultilabel(FittedTask):
         """The macro AUC."""
         return macro_label_auc(self._truth(cases), self._probabilities(predictions), folds=folds)
 
+    @property
+    def sets(self) -> LabelSets:
+        """The answers that each label may have."""
+        return LabelSets(self)
+
     def fit_baselines(
         self,
         train: pd.DataFrame,
@@ -180,8 +185,49 @@ class FittedMultilabel(FittedTask):
 
     def _truth(self, cases: pd.DataFrame) -> Float[np.ndarray, "n L"]:
         """1, 0 or NaN, from the labels as `Multilabel.describe` writes them."""
-        answers = [[one.rpartition("=")[2] for one in text.split(";")] for text in cases["label"].astype(str)]
-        return np.array([[np.nan if one == UNKNOWN else float(one) for one in row] for row in answers])
+        return _answers(cases["label"].astype(str).tolist())
+
+
+@dataclass(frozen=True)
+class LabelSets(PredictionSets):
+    """The answers to each label that are possible; the score of an answer is 1 − its probability, each label has its threshold.
+
+    A set is text in the form of a label, `A=1;B=?;C=0`: ? where both answers are possible.
+    """
+
+    task: FittedMultilabel
+
+    method: ClassVar[str] = "LAC of each label, calibrated on out-of-fold predictions"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return self.task.names
+
+    def scores(self, cases: pd.DataFrame) -> Float[np.ndarray, "n L"]:
+        """1 − the probability of the true answer to each label; NaN where it is unknown."""
+        return np.abs(self.task._truth(cases) - self.task._probabilities(cases))
+
+    def sets(self, predictions: pd.DataFrame, thresholds: Float[np.ndarray, "n L"]) -> list[str]:
+        """The likelier answer to each label; ? where the score of the other is at most the threshold too."""
+        p = self.task._probabilities(predictions)
+        answers = np.where(np.maximum(p, 1 - p) <= thresholds, UNKNOWN, np.where(p > 0.5, "1", "0"))
+        return [";".join(f"{name}={one}" for name, one in zip(self.labels, row, strict=True)) for row in answers]
+
+    def covered(self, sets: Sequence[str], cases: pd.DataFrame) -> Float[np.ndarray, "n L"]:
+        """Whether the true answer to each label is possible; NaN where it is unknown."""
+        possible, truth = _answers(sets), self.task._truth(cases)
+        return np.where(np.isnan(truth), np.nan, np.isnan(possible) | (possible == truth))
+
+    def sizes(self, sets: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Mean number of possible answers over the labels, 1 to 2."""
+        return 1 + np.isnan(_answers(sets)).mean(axis=1)
+
+
+def _answers(texts: Sequence[str]) -> Float[np.ndarray, "n L"]:
+    """1, 0, or NaN for ?, from texts as `A=1;B=0;C=?`."""
+    rows = [[part.rpartition("=")[2] for part in text.split(";")] for text in texts]
+    return np.array([[np.nan if one == UNKNOWN else float(one) for one in row] for row in rows])
 
 
 def _signs(of: Float[Tensor, " L"]) -> Float[Tensor, " L"]:

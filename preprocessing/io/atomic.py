@@ -116,10 +116,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         try:
             yield temporary
             sync_tree(temporary)
+            before = _beside(folder)
             if folder.exists():
-                shutil.rmtree(folder)
+                folder.rename(before)
             temporary.rename(folder)
             sync(folder.parent)
+            shutil.rmtree(before, ignore_errors=True)  # what is left of it is swept
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
@@ -28,6 +31,41 @@ def fingerprint(*parts: Any) -> str:
     """32 hexadecimal digits of everything in `parts` (configs whole, strings, numbers, lists, dicts)."""
     text = json.dumps(parts, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def content_fingerprint(value: Any) -> str:
+    """64 hexadecimal digits of all that dataclasses, tables, arrays, mappings, sequences and plain values contain."""
+    digest = hashlib.sha256()
+    for part in _parts(value):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes | memoryview]:
+    """The content, piece by piece, each container behind its kind and length."""
+    if isinstance(value, pd.DataFrame | pd.Series):
+        yield str(value.dtypes).encode()
+        yield value.to_csv().encode()
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype} {value.shape}".encode()
+        yield np.ascontiguousarray(value).view(np.uint8).data
+    elif isinstance(value, BaseModel):
+        yield value.model_dump_json().encode()
+    elif is_dataclass(value):
+        yield from _parts({field.name: getattr(value, field.name) for field in fields(value)})
+    elif isinstance(value, Mapping):
+        yield from _parts([(key, value[key]) for key in sorted(value, key=str)])
+    elif isinstance(value, Set):
+        yield from _parts(sorted(value, key=str))
+    elif isinstance(value, list | tuple):
+        yield f"sequence of {len(value)}".encode()
+        for one in value:
+            yield from _parts(one)
+    elif value is None or isinstance(value, str | int | float | Path):
+        yield repr(value).encode()
+    else:
+        raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint")
 
 
 def file_fingerprint(path: Path) -> str:

@@ -55,6 +55,12 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 
 @pytest.fixture(scope="session")
+def quick() -> tuple[str, ...]:
+    """The options of a small run."""
+    return QUICK
+
+
+@pytest.fixture(scope="session")
 def walk(cohort: Cohort) -> Callable[..., int]:
     """Runs the command in this process, small and on the cohort's store; the exit code."""
 

@@ -64,8 +64,13 @@ def test_a_run_that_finds_all_its_folds_finished_starts_no_workers_and_imports_n
     assert main([str(part) for part in (*command, *QUICK, "--store", cohort.store, "--set", "train.members=1")]) == 0
     predictions = (tmp_path / "run" / "predictions.csv").read_bytes()
     again = (*command, *QUICK, "--store", cohort.store, "--set", "train.members=1", "--workers", "2")
-    assert not loaded(*again) & (MODELS_AND_WORKERS - {"torch"})
+    assert not loaded(*again) & MODELS_AND_WORKERS
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == predictions
+
+
+def test_a_run_with_slides_that_has_nothing_to_do_imports_no_model_no_encoder_and_no_charts(finished, cohort, quick):
+    command = (cohort.slides, cohort.genes, "--store", cohort.store, *quick, "--gene-sets", cohort.sets)
+    assert not loaded(*command, "--explain", "1", "--out", finished) & {*MODELS_AND_WORKERS, "plotly", "sklearn"}
 
 
 def test_a_report_is_drawn_without_slides_store_or_workers(finished):

@@ -101,6 +101,9 @@ def test_each_baseline_finds_what_the_genes_decide(finished):
     assert min(best["response"], best["stage"]) > 0.75
     assert best["mutations"] > 0.6
     assert reports["purity"]["prediction_sets"]["coverage"]["value"] >= 0.8
+    by_label = reports["mutations"]["prediction_sets"]["by_label"]
+    assert set(by_label) == {"TP53_mut", "ATRX_mut"}
+    assert min(one["value"] for one in by_label.values()) >= 0.8
 
 
 def test_its_models_predict_another_cohort_and_are_evaluated_where_the_column_is(finished, tables, tmp_path):
@@ -118,6 +121,9 @@ def test_its_models_predict_another_cohort_and_are_evaluated_where_the_column_is
     predicted = pd.read_csv(tmp_path / "new" / "predictions.csv", low_memory=False)
     assert set(predicted["task"]) == {"purity", "mutations", "pfi"}
     assert predicted["prediction"].notna().all()
+    assert (
+        predicted.loc[predicted["task"] == "mutations", "set_90"].str.fullmatch(r"TP53_mut=[01?];ATRX_mut=[01?]").all()
+    )
     assert predicted.loc[predicted["task"] == "purity", "label"].notna().sum() == N - 1
     clinical = pd.read_csv(tables / "clinical.csv").rename(columns={"Purity": "other"})
     clinical.to_csv(tmp_path / "clinical.csv", index=False)

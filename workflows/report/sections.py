@@ -199,6 +199,7 @@ def _notes(report: TaskReport[Any]) -> tuple[str, ...]:
         lines.append(
             f"prediction sets: nominal coverage {sets.promised:.0%}, observed coverage {number(sets.coverage)} in "
             f"{sets.n} cases, mean set size {number(sets.mean_size)}"
+            + "".join(f"; {name} {number(metric)}" for name, metric in sets.by_label.items())
         )
     if shares := report.notes.model_shares:
         for position, inputs in enumerate(("genes only", "slides and genes")):

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.metrics import Bootstrap
+from pipeline.metrics.conformal import thresholds
 from pipeline.planning.splits import make_folds
 from pipeline.tasks import TaskSpec, make_task
 from preprocessing.io.errors import InputError
@@ -109,3 +110,43 @@ def test_the_baselines_of_each_label_come_back_from_json():
     assert ((found["genes"]["probability_TP53"] > 0.5) == train["genes_TP53"]).mean() > 0.9
     again = fitted.restore_baselines(baselines.to_json()).predict(train.assign(age=50.0), genes, None)
     pd.testing.assert_frame_equal(again["genes"], found["genes"])
+
+
+def labelled_predictions(n, *, seed=0):
+    """Calibrated probabilities of two labels, the second of which is unknown for every third case."""
+    rng = np.random.default_rng(seed)
+    p = rng.random((n, 2))
+    truth = (rng.random((n, 2)) < p).astype(int)
+    second = np.where(np.arange(n) % 3 == 0, "?", truth[:, 1].astype(str))
+    text = [f"TP53={a};ATRX={b}" for a, b in zip(truth[:, 0], second, strict=True)]
+    return pd.DataFrame({"label": text, "probability_TP53": p[:, 0], "probability_ATRX": p[:, 1]})
+
+
+def test_each_label_has_a_set_with_the_coverage_that_is_promised(labels):
+    sets = TASK.fit(labels, ()).sets
+    known, new = labelled_predictions(4000), labelled_predictions(4000, seed=1)
+    limits = np.tile(thresholds(sets.scores(known)), (len(new), 1))
+    found = sets.sets(new, limits)
+    covered = sets.covered(found, new)
+    assert np.isnan(covered[::3, 1]).all()
+    np.testing.assert_allclose(np.nanmean(covered, axis=0), 0.9, atol=0.02)
+    answers = new["label"].str.extract(r"TP53=(.);ATRX=(.)")
+    possible = pd.Series(found).str.extract(r"TP53=(.);ATRX=(.)")
+    assert covered[:, 0].astype(bool).tolist() == ((possible[0] == "?") | (possible[0] == answers[0])).tolist()
+    assert sets.sizes(["TP53=1;ATRX=?", "TP53=0;ATRX=1", "TP53=?;ATRX=?"]).tolist() == [1.5, 1, 2]
+
+
+def test_a_set_leaves_open_what_the_threshold_does_not_decide(labels):
+    sets = TASK.fit(labels, ()).sets
+    one = pd.DataFrame({"probability_TP53": [0.8], "probability_ATRX": [0.3]})
+    assert sets.sets(one, np.array([[0.7, 0.7]])) == ["TP53=1;ATRX=?"]
+    assert sets.sets(one, np.array([[0.0, 0.0]])) == ["TP53=1;ATRX=0"]
+    assert sets.sets(one, np.array([[np.inf, np.inf]])) == ["TP53=?;ATRX=?"]
+
+
+def test_a_label_of_which_too_few_are_known_is_left_open(labels):
+    sets = TASK.fit(labels, ()).sets
+    known = labelled_predictions(20)
+    known["label"] = known["label"].str.replace(r"ATRX=.", "ATRX=?", regex=True)
+    assert np.isfinite(thresholds(sets.scores(known)))[0]
+    assert np.isinf(thresholds(sets.scores(known)))[1]

@@ -89,6 +89,18 @@ def test_a_folder_takes_the_place_of_the_old_one_with_nothing_of_it(tmp_path):
     assert [path.name for path in (tmp_path / "deep").rglob("*")] == ["model", "new"]
 
 
+def test_a_folder_is_whole_at_every_moment_of_its_replacement(tmp_path, monkeypatch):
+    """Until the new one has its name, the old one is there with everything in it, if under another name for a moment."""
+    with atomic_folder(tmp_path / "model") as temporary:
+        (temporary / "old").touch()
+    seen, rename = [], Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, to: seen.append(sorted(tmp_path.rglob("old"))) or rename(path, to))
+    with atomic_folder(tmp_path / "model") as temporary:
+        (temporary / "new").touch()
+    assert [len(found) for found in seen] == [1, 1]
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
 def test_drafts_of_the_dead_of_this_machine_are_swept_and_nothing_else(tmp_path, dead):
     host = socket.gethostname()
     kept = [

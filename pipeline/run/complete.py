@@ -1,0 +1,100 @@
+"""Whether a run has ended with this very input, so that its command has nothing left to do: `complete.json`.
+
+It has a fingerprint of all that decides the files of the run folder, and a hash of each of these files. A run with failed
+slides, or with a task that was given up, is never complete: what failed is tried again. Nor is one whose encoder comes from a
+model hub, which only loading the encoder can find unchanged.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.schema import Config
+from pipeline.slides.feature_recipe import FeatureRecipe
+from preprocessing.cohort import Cohort
+from preprocessing.encoders.config import weights_source
+from preprocessing.features.keys import feature_key, tile_key
+from preprocessing.features.store import FeatureStore, query_all
+from preprocessing.io.atomic import write_text
+from preprocessing.io.code_fingerprint import files_fingerprint
+from preprocessing.io.fingerprints import content_fingerprint, folder_digests
+from preprocessing.io.outputs import DamagedFileError, read_json
+
+NAME, FORMAT = "complete.json", 1
+WRITTEN_BY_EVERY_CALL = {NAME, ".lock", "run.log", "config.yaml", "identity.json"}
+REPORT = "report.html"  # `run_pipeline report` draws it anew: it must be there, whatever is in it
+
+
+@dataclass(frozen=True)
+class RunInput:
+    """All that decides the files of a run folder.
+
+    Attributes:
+        config: the configuration, settled.
+        cohort: the input.
+        recipe: how features are made.
+        record: of the run: its identity, versions and trained models.
+    """
+
+    config: Config
+    cohort: Cohort
+    recipe: FeatureRecipe
+    record: dict[str, Any]
+
+    @property
+    def embeds(self) -> bool:
+        """Whether slides are embedded, now or earlier."""
+        return bool(self.cohort.slides) and not self.cohort.precomputed and self.config.until != "tile"
+
+    def fingerprint(self) -> str | None:
+        """A fingerprint of it all; None where an encoder's weights come from a model hub."""
+        source = weights_source(self.recipe.encoder) if self.embeds else ""
+        if source is None:
+            return None
+        stages = {"until": self.config.until, "explain": self.config.explain}
+        record = {name: self.record.get(name) for name in ("identity", "versions", "trained")}
+        slides = [tile_key(slide, self.recipe.tiles) for slide in self.cohort.slides]
+        return content_fingerprint(
+            [files_fingerprint(), record, stages, source, self.recipe.encoder, slides, self.cohort]
+        )
+
+
+def is_complete(folder: Path, wanted: RunInput) -> bool:
+    """Whether the run has ended with this input, and all its files, and what it uses of the store, are there as they were."""
+    if not (folder / NAME).is_file() or not (folder / REPORT).is_file():
+        return False
+    try:
+        complete, record = read_json(folder / NAME), read_json(folder / "run.json")
+    except DamagedFileError:
+        return False
+    if complete.get("format") != FORMAT or complete.get("fingerprint") != wanted.fingerprint():
+        return False
+    written, found = complete["files"], _hashes(folder)
+    return all(found.get(name) == written[name] for name in written) and _has_features(wanted, record)
+
+
+def mark_complete(folder: Path, done: RunInput) -> None:
+    """Write `complete.json`, once everything else in the folder is there."""
+    if mark := done.fingerprint():
+        content = {"format": FORMAT, "fingerprint": mark, "files": _hashes(folder)}
+        write_text(folder / NAME, json.dumps(content, indent=1))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    digests = folder_digests(folder, without=NAME)
+    return {name: digest for name, digest in digests.items() if name not in WRITTEN_BY_EVERY_CALL | {REPORT}}
+
+
+def _has_features(wanted: RunInput, record: dict[str, Any]) -> bool:
+    """Whether the store has the tiles and features that the run made or took."""
+    store, slides = FeatureStore(wanted.recipe.store), wanted.cohort.slides
+    if wanted.cohort.precomputed:
+        return all(query_all(store.has_features, [slide.features for slide in slides]))
+    tiles = wanted.recipe.tiles
+    if not all(query_all(store.has_tiles, [tile_key(slide, tiles) for slide in slides])):
+        return False
+    if not wanted.embeds:
+        return True
+    mark = record["encoder"]["fingerprint"]
+    return all(query_all(store.has_features, [feature_key(slide, tiles, mark) for slide in slides]))

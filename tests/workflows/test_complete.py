@@ -1,0 +1,124 @@
+"""A command whose results are all there does nothing; whatever has changed since, is noticed."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from pipeline.cluster.workers import Workers
+from pipeline.config.loading import load_config
+from pipeline.run.complete import RunInput, is_complete, mark_complete
+from preprocessing.encoders.config import EncoderConfig, weights_source
+from workflows.command_line import parse
+from workflows.run_pipeline import check_inputs
+
+
+@pytest.fixture(scope="module")
+def run_input(finished, cohort, quick):
+    """What the input of that run is, found as its command finds it."""
+    command = (cohort.slides, cohort.genes, "--store", cohort.store, *quick, "--gene-sets", cohort.sets)
+    arguments = parse([str(part) for part in (*command, "--explain", "1", "--out", finished)])
+    config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets, options=arguments.options)
+    with Workers(0, "cpu") as workers:
+        return check_inputs(config, workers).all_that_counts
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def content(folder):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_repeated_command_shows_its_results_and_writes_nothing(folder, cohort, walk, capsys, monkeypatch):
+    def never(*_):
+        raise AssertionError("it computes")
+
+    before = content(folder)
+    monkeypatch.setattr("workflows.run_pipeline.execute", never)
+    assert walk(cohort.slides, cohort.genes, "--gene-sets", cohort.sets, "--explain", "1", "--out", folder) == 0
+    output = capsys.readouterr()
+    assert "nothing to do" in output.err
+    assert "macro auc" in output.out
+    assert content(folder) == before
+
+
+def test_it_is_complete_wherever_it_lies_and_wherever_it_runs(folder, run_input):
+    assert is_complete(folder, run_input)
+    config = run_input.config.model_copy(update={"workers": 7, "out": folder / "elsewhere"})
+    assert is_complete(folder, replace(run_input, config=config))
+    (folder / "notes.txt").write_text("the user's")
+    assert is_complete(folder, run_input)
+
+
+@pytest.mark.parametrize(
+    "name", ["predictions.csv", "metrics.json", "run.json", "report.html", "complete.json", "omics.npz"]
+)
+def test_a_file_that_is_gone_is_noticed(folder, run_input, name):
+    (folder / name).unlink()
+    assert not is_complete(folder, run_input)
+
+
+@pytest.mark.parametrize("pattern", ["slides.csv", "folds/*/*/final/model/*", "explain/*/slides/*/*", "thumbnails/*"])
+def test_a_file_that_is_changed_is_noticed(folder, run_input, pattern):
+    changed = min(folder.glob(pattern))
+    changed.write_bytes(changed.read_bytes() + b" ")
+    assert not is_complete(folder, run_input)
+
+
+@pytest.mark.parametrize("change", [{"explain": 2}, {"until": "join"}])
+def test_other_stages_are_noticed(folder, run_input, change):
+    assert not is_complete(folder, replace(run_input, config=run_input.config.model_copy(update=change)))
+
+
+def test_another_cohort_is_noticed(folder, run_input):
+    cohort = run_input.cohort
+    labels = cohort.labels.copy()
+    labels.iloc[0, labels.columns.get_loc("age")] += 1
+    values = cohort.omics.values.copy()
+    values[3, 4] += 1e-9
+    first, *others = cohort.slides
+    for other in (
+        replace(cohort, labels=labels),
+        replace(cohort, omics=replace(cohort.omics, values=values)),
+        replace(cohort, slides=tuple(others)),
+        replace(cohort, slides=(replace(first, fingerprint="0"), *others)),
+    ):
+        assert not is_complete(folder, replace(run_input, cohort=other))
+
+
+def test_another_identity_or_version_is_noticed(folder, run_input):
+    for name, value in {"identity": "0", "versions": {}, "trained": {"grade": {}}}.items():
+        assert not is_complete(folder, replace(run_input, record=run_input.record | {name: value}))
+
+
+def test_another_program_is_noticed(folder, run_input, monkeypatch):
+    monkeypatch.setattr("pipeline.run.complete.files_fingerprint", lambda: "0")
+    assert not is_complete(folder, run_input)
+
+
+@pytest.mark.parametrize("kind", ["features", "tiles"])
+def test_a_store_that_has_lost_a_slide_is_noticed(folder, run_input, cohort, tmp_path, kind):
+    store = shutil.copytree(cohort.store, tmp_path / "features.zarr")
+    moved = replace(run_input, recipe=replace(run_input.recipe, store=str(store)))
+    assert is_complete(folder, moved)
+    shutil.rmtree(min((store / kind).glob("*/")))
+    assert not is_complete(folder, moved)
+
+
+def test_other_weights_are_noticed_and_those_of_a_model_hub_are_not_taken_for_granted(folder, run_input, tmp_path):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"1")
+    one = weights_source(EncoderConfig(name="uni", weights=weights))
+    weights.write_bytes(b"2")
+    assert one != weights_source(EncoderConfig(name="uni", weights=weights))
+    assert weights_source(EncoderConfig(name="uni", weights=tmp_path)) is not None
+    encoder = EncoderConfig(name="uni", precision="float32")
+    assert weights_source(encoder) is None
+    from_hub: RunInput = replace(run_input, recipe=replace(run_input.recipe, encoder=encoder))
+    assert from_hub.fingerprint() is None
+    (folder / "complete.json").unlink()
+    mark_complete(folder, from_hub)
+    assert not (folder / "complete.json").exists()
