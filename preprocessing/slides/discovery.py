@@ -28,6 +28,7 @@ from preprocessing.slides.unreadable import unsafe_reason
 from preprocessing.tables.case_ids import case_of
 
 SlideSource: TypeAlias = Path | tuple[Path, ...]
+FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt")
 LISTED = 20  # suffixes that a summary names
 
 
@@ -107,8 +108,10 @@ def _in_folder(folder: Path, *, isolated: bool) -> FoundSlides:
         unusable = [f"{gone.file.path.name} ({gone.reason})" for gone in found.left_out]
         also = f"; {len(unusable)} files look like slides, but cannot be read: {some(unusable)}" if unusable else ""
         passed = f"; {found.notes[-1]}" if found.notes else ""
+        has_features = any(path.suffix.lower() in FEATURE_SUFFIXES for path in listing.paths)
+        features = "; precomputed features are imported with run_pipeline import" if has_features else ""
         known = " ".join(sorted(SUFFIXES))
-        raise InputError(f"slides: no slide in {folder} or below (formats: {known}){also}{passed}")
+        raise InputError(f"slides: no slide in {folder} or below (formats: {known}){also}{passed}{features}")
     return found
 
 

@@ -378,7 +378,7 @@ REFUSED = {
         "or the result of a comparison",
     ),
     "several values per sample": (TRIPLES, r"several values per sample \(count and fpkm and tpm\)"),
-    "ICGC, a row per value": (tsv(LONG), "make it one row a case and one column a gene"),
+    "ICGC, a row per value": (tsv(LONG), "give one row per case and one column per gene"),
     "JSON": ('[{"submitter_id": "TCGA-06-0125"}]', "is JSON; fetch the table as TSV or CSV instead"),
     "XML": ("<?xml version='1.0'?>\n<tcga_bcr/>", "is XML; .*the biotab file or clinical.tsv"),
     "VCF": ("##fileformat=VCFv4.2\n#CHROM\tPOS\n1\t5\n", "is a VCF file of variants"),

@@ -90,6 +90,12 @@ def test_a_word_before_the_slides_that_is_no_file_does_not_exist(tmp_path):
         find_slides(tmp_path / "slide")
 
 
+def test_a_folder_of_features_leads_to_their_import(tmp_path):
+    (tmp_path / "S1.h5").write_bytes(b"\x89HDF")
+    with pytest.raises(InputError, match="precomputed features are imported with run_pipeline import"):
+        find_slides(tmp_path)
+
+
 def test_one_slide_may_be_given(tmp_path):
     touch(tmp_path, "a.svs", "b.svs")
     assert [file.slide_id for file in find_slides(tmp_path / "a.svs").files] == ["a"]
