@@ -239,8 +239,8 @@ def kaplan_meier(time: Months, event: Events) -> KaplanMeier:
     at_risk = np.array([(time >= month).sum() for month in months], float)
     survival = np.cumprod(1 - died / np.maximum(at_risk, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.sqrt(np.cumsum(died / (at_risk * (at_risk - died)))) / np.log(survival)
-        ends = [np.exp(-np.exp(np.log(-np.log(survival)) + sign * Z * spread)) for sign in (-1, 1)]
+        error = np.sqrt(np.cumsum(died / (at_risk * (at_risk - died)))) / np.log(survival)
+        ends = [np.exp(-np.exp(np.log(-np.log(survival)) + sign * Z * error)) for sign in (-1, 1)]
     low, high = (np.where(survival == 1, 1.0, np.where(survival == 0, 0.0, end)) for end in ends)
     return KaplanMeier(months, survival, np.minimum(low, high), np.maximum(low, high))
 
