@@ -52,6 +52,11 @@ class TrainConfig(Settings):
         description="average the output of a model that reads genes with logits that are linear in genes and covariates, "
         "weighted by how well both predict cases that they were not fitted to",
     )
+    slides_model: bool = Field(
+        True,
+        description="of a model with linear logits that reads slides and genes: average its output also with that of a model "
+        "of slides only (abmil), weighted likewise",
+    )
     joint: bool = Field(
         False,
         description="train each task's model on the labels of all tasks of the run at once, one trunk with a head for each; with "
