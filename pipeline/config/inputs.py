@@ -9,20 +9,11 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipeline.config.option_names import OPTIONS
 from preprocessing.io.errors import InputError
 from preprocessing.slides.names import SUFFIXES, foreign_address, unusable_name
 
 _READ_BY_THEMSELVES = frozenset({"slides", "genes"})  # by validators of their own: none, several slides, swapped inputs
-_OPTIONS = {
-    "out": "--out",
-    "clinical": "--clinical",
-    "gene_sets": "--gene-sets",
-    "splits": "--splits",
-    "trained": "--trained",
-    "defining_features": "--defining-features",
-    "encoder.weights": "--encoder-weights",
-    "tiles.tissue.masks": "--tissue-masks",
-}
 
 
 def read_slides(value: Any) -> Any:
@@ -110,7 +101,7 @@ def _with_paths(value: Any, field: FieldInfo | None, key: str) -> Any:
         raise InputError(
             f"--out: {value} is not on a disk; a run folder is a local one, only --store may be an object store"
         )
-    return read_path(value, _OPTIONS.get(key, key))
+    return read_path(value, OPTIONS.get(key, key))
 
 
 def require_table(genes: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.settings import Settings
+from pipeline.config.option_names import OPTIONS
 from pipeline.config.schema import Config
 from pipeline.inference.metadata import EncoderMetadata
 from preprocessing.io.errors import InputError
@@ -15,13 +16,6 @@ if TYPE_CHECKING:  # it needs torch
     from pipeline.inference.trained import Predictor
 
 log = logging.getLogger(__name__)
-FLAGS = {  # command-line options of settings that the model determines
-    "tiles.mpp": "--mpp",
-    "tiles.tile_px": "--tile-px",
-    "encoder.name": "--encoder",
-    "slide_kind": "--slide-kind",
-    "model": "--model",
-}
 TRAINING_ONLY = (  # settings without effect on a trained model
     *(
         "allow_defining_features",
@@ -92,7 +86,7 @@ def _refuse_conflicts(explicit: Mapping[str, Any], predictor: "Predictor") -> No
         if key == "encoder.name" and value.partition(":")[0] == fixed[key].partition(":")[0] == "local-dir":
             continue  # the path may differ: the weights are compared later
         raise InputError(
-            f"{FLAGS.get(key, f'--set {key}')} is {_text(value)}, but {predictor.folder} was trained with "
+            f"{OPTIONS.get(key, f'--set {key}')} is {_text(value)}, but {predictor.folder} was trained with "
             f"{_text(fixed[key])}; omit the option, or train a model with it"
         )
 

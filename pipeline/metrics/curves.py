@@ -1,5 +1,7 @@
 """Accuracy and calibration of predicted survival curves under censoring."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -16,6 +18,7 @@ from pipeline.metrics.bootstrap import (
 )
 from pipeline.metrics.concordance import CensoringDistribution, Events, Months, no_horizon, not_finite
 from pipeline.metrics.report import Part
+from pipeline.metrics.small_samples import Z
 
 GRID_STEP = 1.0  # months between two points of the Brier integral
 NEIGHBOURS = 20  # on either side, at least, of which observed survival is smoothed
@@ -201,6 +204,45 @@ def d_calibration(
 
     expected = n / INTERVALS
     return Metric(float(chi2.sf(((counts - expected) ** 2 / expected).sum(), INTERVALS - 1)))
+
+
+@dataclass(frozen=True)
+class KaplanMeier:
+    """A Kaplan–Meier curve: a step at each time, from (0, 1) on.
+
+    Attributes:
+        months: the distinct times of events and censorings, 0 before them, ascending.
+        survival: probability to survive beyond each time, 1 to 0.
+        low: lower end of the 95 % interval at each time.
+        high: upper end.
+    """
+
+    months: Months
+    survival: Float[np.ndarray, " t"]
+    low: Float[np.ndarray, " t"]
+    high: Float[np.ndarray, " t"]
+
+    def at(self, months: Months) -> Float[np.ndarray, " n"]:
+        """Survival at these times, which are not negative."""
+        return self.survival[np.searchsorted(self.months, months, side="right") - 1]
+
+
+def kaplan_meier(time: Months, event: Events) -> KaplanMeier:
+    """The curve of n cases, with the intervals of exponential Greenwood (Kalbfleisch & Prentice 1980), as lifelines has them.
+
+    Args:
+        time: months to event or censoring.
+        event: whether the event happened.
+    """
+    months = np.unique(np.append(time, 0.0))
+    died = np.array([(event & (time == month)).sum() for month in months], float)
+    at_risk = np.array([(time >= month).sum() for month in months], float)
+    survival = np.cumprod(1 - died / np.maximum(at_risk, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.sqrt(np.cumsum(died / (at_risk * (at_risk - died)))) / np.log(survival)
+        ends = [np.exp(-np.exp(np.log(-np.log(survival)) + sign * Z * error)) for sign in (-1, 1)]
+    low, high = (np.where(survival == 1, 1.0, np.where(survival == 0, 0.0, end)) for end in ends)
+    return KaplanMeier(months, survival, np.minimum(low, high), np.maximum(low, high))
 
 
 def kaplan_meier_at(time: Months, event: Events, months: float) -> Statistic:

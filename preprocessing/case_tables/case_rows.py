@@ -22,10 +22,14 @@ _SUMMARY = re.compile(r"(grand )?total|sum|mean|average|median|std\.? ?dev\.?|st
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that is not used: its id as in the file, and the reason."""
+    """A row that is not used: its id as in the file, the reason, and its case by the schemes that its table was read with."""
 
     id: str
     reason: str
+    case_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "case_id", case_ids.case_of(self.id))
 
 
 @dataclass(frozen=True)

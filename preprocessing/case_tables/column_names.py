@@ -24,7 +24,7 @@ _SEX_FILLER = frozenset(
 )
 _GRADE_WORDS = frozenset(
     names_in(
-        "grade who cns tumor tumour glioma histologic histological histology pathologic pathological neoplasm tcga cgga "
+        "grade who cns tumor tumour glioma histologic histological pathologic pathological neoplasm tcga cgga "
         "final initial integrated of the at diagnosis 2000 2007 2016 2021 cns5 revised central"
     )
 )

@@ -70,7 +70,10 @@ _TABLE_AT_END = re.compile(
     r"\.(demographic|diagnoses|exposures|treatments|samples|follow_ups|family_histories|annotations|project|cases)$"
 )
 # Forms of CPTAC before a column: consent/age, follow-up/vital_status_at_date_of_last_contact.
-_FORM = re.compile(r"^[A-Za-z][A-Za-z_-]{3,}/(?=[A-Za-z][A-Za-z_]{2})")
+_FORM = re.compile(
+    r"^(consent|baseline|cancer_history|cortical_measures|follow-?up|general_medical_history|medications|procurement)/",
+    re.IGNORECASE,
+)
 # Names of one word that say enough; EFS is a gene, and counts with a second word only.
 _SINGLE = (
     frozenset(names_in("time survival event dead death died deceased status os pfs pfi dfs dfi dss rfs")) | _CENSORED

@@ -86,8 +86,8 @@ def id_kind(column: str) -> str:
         if name in names:
             return kind
     words = words_of(column)
-    if words[-1:] in (["id"], ["barcode"]) and (of := next((w for w in reversed(words[:-1]) if w in _OWNERS), None)):
-        return _OWNERS[of]  # icgc_donor_id, HTAN Biospecimen ID
+    if len(words) > 1 and words[-1] in ("id", "barcode") and words[-2] in _OWNERS:
+        return _OWNERS[words[-2]]  # icgc_donor_id, HTAN Biospecimen ID
     if len(words) > 1 and words[-1] == "name" and words[0] in _NAMED:
         return "id"
     return "id" if words and ID_WORDS & {words[-1], words[0]} and not is_label(column) else ""

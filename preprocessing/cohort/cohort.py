@@ -13,7 +13,6 @@ from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.rescale import Method, rescale, targets_of
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
-from preprocessing.tables.case_ids import case_of
 
 COHORT = "cohort"  # column of the labels: which of several cohorts a case is from
 
@@ -71,7 +70,7 @@ class Cohort:
 
     def named_cases(self) -> list[str]:
         """All cases of slides and tables, those of unused rows included, sorted."""
-        slides, rows = {file.case_id for file in self.found}, {case_of(row.id) for row in self.rows_dropped}
+        slides, rows = {file.case_id for file in self.found}, {row.case_id for row in self.rows_dropped}
         return sorted(slides | rows | {*self.omics.case_ids, *map(str, self.labels.index)})
 
     def rescaled(self, scalers: Sequence[OmicsScaler], method: Method) -> "Cohort":

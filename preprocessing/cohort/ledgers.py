@@ -7,7 +7,6 @@ import pandas as pd
 
 from preprocessing.cohort.cohort import COHORT, Cohort
 from preprocessing.slides.selection import upsampling
-from preprocessing.tables.case_ids import case_of
 
 
 def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:
@@ -28,7 +27,7 @@ def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:
     with_genes, used = set(cohort.omics.case_ids), set(cohort.used_cases(usable))
     why_no_genes: dict[str, str] = {}
     for row in cohort.rows_dropped:
-        why_no_genes.setdefault(case_of(row.id), f"{row.id}: {row.reason}")
+        why_no_genes.setdefault(row.case_id, f"{row.id}: {row.reason}")
     cases = sorted({*by_case, *why_no_slide, *with_genes, *cohort.labels.index, *why_no_genes})
     rows = []
     for case in cases:

@@ -78,7 +78,7 @@ def read_survival(table: LabelTable, endpoint: str = OS, *, known: Mapping[str, 
             event, event_column = _event_of_dates(table, columns), used
         months = _without_dateless_deaths(table, columns, months, event)
     _note_missing_columns(table, columns, months, event)
-    if months is not None and event is not None and used:
+    if months is not None and event is not None and used and endpoint == OS:
         months = with_follow_up(table, columns, months, event, used)
     if months is not None:
         months = without_negative(table, months)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Bool, Float
 
 from pipeline.metrics import Metric
 from workflows.report.chart import Chart, add_diagonal, bars, colour_of, escaped, make_chart, missing, numbers
@@ -20,17 +21,26 @@ def is_class(labels: pd.Series, name: str) -> pd.Series:
     return labels == name
 
 
+def counts_above(
+    truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
+    """Count the cases of the class, and the others, whose score reaches a threshold: none at first, then each score, falling."""
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # of each run of equal scores
+    hits = np.append(0.0, np.cumsum(truth[order])[last])
+    return hits, np.append(0.0, last + 1.0) - hits
+
+
 def roc(key: str, tested: pd.DataFrame, classes: Sequence[str], *, holds: Holds = is_class) -> Chart:
     """ROC curve of each class versus the rest."""
-    from sklearn.metrics import auc, roc_curve
-
     title = "ROC curves, one versus rest"
     figure = go.Figure()
     skipped: list[str] = []
     for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped, holds)):
-        fpr, tpr, _ = roc_curve(truth, score, drop_intermediate=False)
+        hits, alarms = counts_above(truth, score)
+        fpr, tpr = alarms / alarms[-1], hits / hits[-1]
         hover = "false-positive rate %{x:.0%}<br>sensitivity %{y:.0%}"
-        _add_curve(figure, fpr, tpr, f"{name}: AUC {auc(fpr, tpr):.3f}", hover, line={"color": colour_of(i)})
+        _add_curve(figure, fpr, tpr, f"{name}: AUC {np.trapezoid(tpr, fpr):.3f}", hover, line={"color": colour_of(i)})
     if not figure.data:
         return missing(key, title, _not_drawn(skipped))
     add_diagonal(figure)
@@ -42,17 +52,16 @@ def roc(key: str, tested: pd.DataFrame, classes: Sequence[str], *, holds: Holds 
 
 def precision_recall(key: str, tested: pd.DataFrame, classes: Sequence[str], *, holds: Holds = is_class) -> Chart:
     """Precision–recall curve of each class versus the rest."""
-    from sklearn.metrics import average_precision_score, precision_recall_curve
-
     title = "Precision–recall curves, one versus rest"
     figure = go.Figure()
     skipped: list[str] = []
     for i, (name, truth, score) in enumerate(_one_against_rest(tested, classes, skipped, holds)):
-        precision, recall, _ = precision_recall_curve(truth, score)
-        average_precision, prevalence = average_precision_score(truth, score), float(truth.mean())
+        hits, alarms = counts_above(truth, score)
+        recall, precision = hits / hits[-1], np.append(1.0, hits[1:] / (hits + alarms)[1:])
+        average_precision, prevalence = float(np.diff(recall) @ precision[1:]), float(truth.mean())
         hover = "recall %{x:.0%}<br>precision %{y:.0%}"
         label = f"{name}: AP {average_precision:.3f} (chance {prevalence:.3f})"
-        _add_curve(figure, recall, precision, label, hover, line={"color": colour_of(i), "shape": "vh"})
+        _add_curve(figure, recall[::-1], precision[::-1], label, hover, line={"color": colour_of(i), "shape": "vh"})
     if not figure.data:
         return missing(key, title, _not_drawn(skipped))
     figure.update_xaxes(range=[-0.02, 1.02], title_text="recall", tickformat=".0%")

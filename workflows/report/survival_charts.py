@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pipeline.metrics import Metric, SurvivalMetrics, TaskReport
+from pipeline.metrics.curves import kaplan_meier as estimate_curve
 from pipeline.metrics.survival import RiskGroups
 from pipeline.tasks.survival import outcome
 from workflows.report.chart import (
@@ -57,17 +58,14 @@ def kaplan_meier(key: str, tested: pd.DataFrame, groups: RiskGroups | None) -> C
 
 def _add_group(figure: Any, cases: pd.DataFrame, group: str, colour: str) -> None:
     """Add the curve of a risk group, its confidence band, and ticks at censored cases."""
-    from lifelines import KaplanMeierFitter
-
-    fitter = KaplanMeierFitter().fit(cases["survival_months"], cases["event"])
-    months = fitter.survival_function_.index.to_list()
-    low, high = fitter.confidence_interval_survival_function_.to_numpy(float).T
+    curve = estimate_curve(cases["survival_months"].to_numpy(float), cases["event"].to_numpy(bool))
+    months = curve.months.tolist()
     band = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False}
-    figure.add_scatter(x=months, y=numbers(high), **band, row=1, col=1)
-    figure.add_scatter(x=months, y=numbers(low), fill="tonexty", fillcolor=faint(colour), **band, row=1, col=1)
+    figure.add_scatter(x=months, y=numbers(curve.high), **band, row=1, col=1)
+    figure.add_scatter(x=months, y=numbers(curve.low), fill="tonexty", fillcolor=faint(colour), **band, row=1, col=1)
     figure.add_scatter(
         x=months,
-        y=numbers(fitter.survival_function_.iloc[:, 0]),
+        y=numbers(curve.survival),
         mode="lines",
         name=f"{group} ({len(cases)} cases, {int(cases['event'].sum())} events)",
         line={"color": colour, "width": 2.5, "shape": "hv"},
@@ -78,9 +76,7 @@ def _add_group(figure: Any, cases: pd.DataFrame, group: str, colour: str) -> Non
     censored = cases.loc[~cases["event"], "survival_months"]
     figure.add_scatter(
         x=numbers(censored),
-        y=numbers(fitter.predict(censored))
-        if len(censored) > 1
-        else [float(fitter.predict(time)) for time in censored],
+        y=numbers(curve.at(censored.to_numpy(float))),
         mode="markers",
         marker={"symbol": "line-ns-open", "size": 8, "color": colour},
         hovertemplate="censored at %{x:.1f} months<extra></extra>",

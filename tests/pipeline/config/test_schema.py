@@ -10,6 +10,7 @@ from models.settings import Settings
 from models.umeml import UMEMLConfig
 from pipeline.config.candidates import ModelCandidate
 from pipeline.config.loading import load_config
+from pipeline.config.option_names import OPTIONS
 from pipeline.config.presets import PRESETS, Preset
 from pipeline.config.schema import WITHOUT_EFFECT, Config, identity
 from preprocessing.io.errors import InputError
@@ -260,6 +261,13 @@ def test_values_that_do_not_fit_are_reported_with_their_key(arguments, expected)
 
 def test_a_problem_within_a_list_is_reported_once():
     assert refuse(flags=INPUTS | {"gpus": "a"}) == "configuration: gpus.0 = 'a': must be a whole number"
+
+
+def test_options_of_keys_are_those_of_the_command_line():
+    of_key = {action.dest: action.option_strings[0] for action in flags() if action.option_strings}
+    assert {key: of_key[key] for key in OPTIONS} == OPTIONS
+    renamed = {key for key, option in of_key.items() if option != f"--{key.replace('_', '-')}"}
+    assert renamed <= OPTIONS.keys()
 
 
 def test_messages_name_what_the_user_wrote(tmp_path):

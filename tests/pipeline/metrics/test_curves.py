@@ -6,7 +6,7 @@ from lifelines import KaplanMeierFitter
 from scipy.stats import chi2
 
 from pipeline.metrics import Bootstrap, FollowUp, SurvivalPredictions, survival_metrics
-from pipeline.metrics.curves import d_calibration, integrated_calibration_index
+from pipeline.metrics.curves import d_calibration, integrated_calibration_index, kaplan_meier
 
 MONTHS = np.arange(2.0, 121, 2)
 
@@ -21,6 +21,31 @@ def simulate(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def curves_of(hazard: np.ndarray) -> np.ndarray:
     return np.exp(-hazard[:, None] * MONTHS)
+
+
+@pytest.mark.parametrize(
+    ("months", "event"),
+    [
+        ([3, 1, 2, 2, 5, 5, 8], [1, 0, 1, 1, 1, 0, 0]),  # ties of events, and of an event with a censoring
+        ([4, 2, 9], [1, 1, 1]),  # all die
+        ([4, 2, 9], [0, 0, 0]),
+        ([0, 0, 3, 4], [1, 0, 1, 0]),  # at the start
+        ([7], [1]),
+        ([7], [0]),
+        (np.round(np.random.default_rng(0).exponential(30, 200)), np.random.default_rng(1).random(200) < 0.6),
+    ],
+)
+def test_the_kaplan_meier_curve_and_its_interval_are_those_of_lifelines(months, event):
+    time, event = np.array(months, float), np.array(event, bool)
+    fitter = KaplanMeierFitter().fit(time, event)
+    curve = kaplan_meier(time, event)
+    assert curve.months.tolist() == fitter.survival_function_.index.to_list()
+    np.testing.assert_allclose(curve.survival, fitter.survival_function_.iloc[:, 0], atol=1e-12)
+    low, high = fitter.confidence_interval_survival_function_.to_numpy(float).T
+    np.testing.assert_allclose(curve.low, low, atol=1e-12)
+    np.testing.assert_allclose(curve.high, high, atol=1e-12)
+    queries = np.array([0.0, 0.5, *time, time.max() + 10])
+    np.testing.assert_allclose(curve.at(queries), np.atleast_1d(fitter.predict(queries)), atol=1e-12)
 
 
 def test_d_calibration_by_hand():

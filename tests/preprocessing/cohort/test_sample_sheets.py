@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from preprocessing.case_tables.table_options import TableOptions
-from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort
+from preprocessing.cohort import CohortFiles, CohortOptions, audit_cases, load_cohort
 from preprocessing.cohort.sample_sheets import read_sample_sheet
 from preprocessing.io.errors import InputError
 from preprocessing.tables import case_ids
@@ -135,3 +135,14 @@ def test_icgc_donors_have_the_time_of_death_or_of_the_last_follow_up(tmp_path):
     assert any(
         "donor_interval_of_last_followup in 4 living cases without donor_survival_time" in n for n in cohort.notes
     )
+
+
+def test_the_sheet_of_a_cohort_counts_for_it_after_another_was_read(tmp_path):
+    """Two cohorts are read one after the other; rows of the first that are not used still belong to its patients."""
+    cohort = load(tmp_path, copies([*SAMPLES, METASTASIS, SECOND]), sheet())
+    assert cohort.named_cases() == PATIENTS
+    (tmp_path / "other").mkdir()
+    plain = pd.DataFrame({"PATIENT_ID": [f"P{i:02d}" for i in range(N)], "OS_MONTHS": 2.0, "OS_STATUS": "1:DECEASED"})
+    load(tmp_path / "other", copies(plain["PATIENT_ID"]), plain)
+    assert cohort.named_cases() == PATIENTS
+    assert sorted(audit_cases(cohort, {})["case_id"]) == PATIENTS

@@ -12,7 +12,8 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from preprocessing.cohort import CohortFiles, load_cohort
+from preprocessing.case_tables.table_options import TableOptions
+from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort
 from preprocessing.io.errors import InputError
 
 N = 15
@@ -269,6 +270,24 @@ def test_a_date_is_no_event_and_no_time(tmp_path):
     dates = survival().assign(date_of_death="2020-01-01", date_of_last_contact="2020-01-01")
     check_survival(load(tmp_path, upright(), dates))
     assert "event" not in load(tmp_path, upright(), dates[["patient_id", "date_of_death", "age"]]).labels
+
+
+def test_two_labels_in_one_column_are_neither_of_them(tmp_path):
+    both = survival().assign(**{"Histology/Grade": "AA III", "sample_type_id": "01"})
+    cohort = load(tmp_path, upright(), both)
+    check_survival(cohort)
+    assert "grade" not in cohort.labels
+
+
+def test_a_last_follow_up_completes_overall_survival_only(tmp_path):
+    table = survival().assign(PFS_days=[d if x else "" for d, x in zip(DAYS, DIED, strict=True)], PFS_status=DIED * 1)
+    table["days_to_last_followup"] = DAYS
+    genes, clinical = tmp_path / "genes.csv", tmp_path / "clinical.csv"
+    upright().to_csv(genes, index=False)
+    table.to_csv(clinical, index=False)
+    options = CohortOptions(tables=TableOptions(endpoint="PFS"))
+    cohort = load_cohort(CohortFiles(genes=genes, clinical=clinical), options)
+    assert cohort.labels.loc[OTHER, "survival_months"].notna().tolist() == DIED.tolist()
 
 
 def test_a_censorship_that_is_1_for_all_dead_is_warned_of_and_not_used(tmp_path):

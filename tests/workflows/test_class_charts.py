@@ -1,0 +1,21 @@
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from workflows.report.class_charts import counts_above
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_curves_are_those_of_scikit_learn(levels):
+    rng = np.random.default_rng(levels)
+    truth, score = rng.random(80) < 0.3, rng.integers(levels, size=80) / levels
+    hits, others = counts_above(truth, score)
+    fpr, tpr, _ = roc_curve(truth, score, drop_intermediate=False)
+    np.testing.assert_allclose(others / others[-1], fpr)
+    np.testing.assert_allclose(hits / hits[-1], tpr)
+    assert np.trapezoid(hits / hits[-1], others / others[-1]) == pytest.approx(roc_auc_score(truth, score))
+    precision, recall, _ = precision_recall_curve(truth, score)
+    np.testing.assert_allclose((hits / hits[-1])[::-1], recall)
+    np.testing.assert_allclose((hits[1:] / (hits + others)[1:])[::-1], precision[:-1])
+    average = np.diff(hits / hits[-1]) @ (hits[1:] / (hits + others)[1:])
+    assert average == pytest.approx(average_precision_score(truth, score))
