@@ -82,3 +82,4 @@ _ENTRIES = (
     ModelEntry("transmil", TransMILConfig, reads_genes=False),
 )
 MODELS: Registry[ModelEntry] = Registry("model", {entry.name: entry for entry in _ENTRIES})
+SLIDES_ONLY = "abmil"  # the model of slides only that others are averaged and compared with

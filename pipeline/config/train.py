@@ -49,8 +49,13 @@ class TrainConfig(Settings):
     )
     linear: bool = Field(
         True,
-        description="average the output of a model that reads genes with logits that are linear in genes and covariates, "
-        "weighted by how well both predict cases that they were not fitted to",
+        description="stand logits that are linear in genes and covariates beside a model that reads genes; the weights of both are "
+        "learned from cases that neither was fitted to",
+    )
+    slides_model: bool = Field(
+        True,
+        description="stand a network of slides only (abmil) beside these, for a model that reads slides and genes, weighted "
+        "likewise; only with train.linear",
     )
     joint: bool = Field(
         False,

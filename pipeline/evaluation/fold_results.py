@@ -183,7 +183,7 @@ def _notes(jobs: list[FoldJob]) -> ModelNotes:
         subspaces={name: omics["groups"][name] for name in names} if omics else {},
         gene_notes={name: notes for name, notes in genes.items() if name == last or notes != genes[last]},
         slide_notes={name: notes for name, notes in slides.items() if notes},
-        model_shares={name: one["model_share"] for name, one in described.items() if one["model_share"]},
+        stack={name: one["stack"] for name, one in described.items() if one["stack"]},
     )
 
 

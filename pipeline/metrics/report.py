@@ -90,10 +90,10 @@ class ModelNotes(Part):
     subspaces: dict[str, tuple[str, ...]] = Field({}, description="genes of each group that the model is built upon")
     gene_notes: dict[str, tuple[str, ...]] = {}
     slide_notes: dict[str, tuple[str, ...]] = {}
-    model_shares: dict[str, tuple[float, float]] = Field(
+    stack: dict[str, dict[str, dict[str, float]]] = Field(
         {},
-        description="weight of the network beside the linear logits of genes and covariates, 0 to 1, learned from left-out "
-        "training cases: of cases with genes only, and with slides and genes; empty without linear logits",
+        description="weights of the network, the linear logits of genes and covariates and a network of slides only, learned from "
+        "left-out training cases, by what a case has; they need not sum to 1; empty without linear logits",
     )
 
 

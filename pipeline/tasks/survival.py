@@ -203,7 +203,9 @@ class FittedSurvival(FittedTask):
     def mean_prediction(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
         """The mean risks and curves, and risk groups by them."""
         numbers = ["risk", *CURVE_COLUMNS]
-        mean = pd.DataFrame(np.mean([part[numbers].to_numpy(float) for part in parts], axis=0), columns=numbers)
+        mean = pd.DataFrame(
+            np.mean([part.reindex(columns=numbers).to_numpy(float) for part in parts], axis=0), columns=numbers
+        )
         mean.insert(0, "prediction", self._groups(mean["risk"].to_numpy()))
         return mean
 
@@ -227,7 +229,7 @@ class FittedSurvival(FittedTask):
         known = FollowUp(*outcome(cases))
         predicted = SurvivalPredictions(
             predictions["risk"].to_numpy(float),
-            curves=predictions[CURVE_COLUMNS].to_numpy(float),
+            curves=predictions.reindex(columns=CURVE_COLUMNS).to_numpy(float),
             curve_times=CURVE_TIMES,
             train_risk_median=predictions["train_risk_median"].to_numpy(float),
         )

@@ -67,7 +67,7 @@ class SurvivalBaselines(TaskBaselines):
         if self.genes is not None and genes is not None:
             found["genes"] = self.genes.predict(genes, curve_times=CURVE_TIMES)
         if slides is not None and self.slides_train_risk is not None:
-            risk, curves = slides["risk"].to_numpy(float), slides[CURVE_COLUMNS].to_numpy(float)
+            risk, curves = slides["risk"].to_numpy(float), slides.reindex(columns=CURVE_COLUMNS).to_numpy(float)
             found["slides"] = SurvivalPrediction(risk, curves, CURVE_TIMES, self.slides_train_risk)
         if {"genes", "slides"} <= found.keys():
             found["late fusion"] = fuse_risks(found["slides"], found["genes"])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.catalogue import MODELS
+from models.catalogue import MODELS, SLIDES_ONLY
 from models.settings import ModelSettings
 from pipeline.cluster.threads import limit_threads
 from pipeline.config.candidates import ModelCandidate
@@ -19,7 +19,7 @@ from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
-from pipeline.tasks import FittedTask, Task
+from pipeline.tasks import Task
 from pipeline.tasks.joint import OtherTask
 from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
@@ -40,7 +40,6 @@ from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
 
-SLIDES_ONLY = "abmil"  # model of the baseline on slides only
 SINGLE_MODALITY = "single_modality.csv"  # predictions of cases with both modalities, from slides only and genes only
 WITHOUT = {"slides": {"omics": False}, "genes": {"slides": False}}  # by the modality that is left
 
@@ -161,7 +160,7 @@ def _fit_and_predict(job: FoldJob) -> None:
     scales = cohort_scales(job)
     data, scaler = load_data(job, fold, scales)
     learned = _learn(job, data, job.candidate.model, job.candidate.settings, others=job.others)
-    baselines = fit_baselines(job, fold, data, learned.task) if job.baselines else None
+    baselines = fit_baselines(job, fold, data, learned) if job.baselines else None
     if fold.test:
         write_predictions(job, fold, data, learned)
         if baselines:
@@ -190,7 +189,7 @@ def _trained(
         "covariates": list(job.covariates),
         "defining": list(job.defining),
         "trained_on_cases": len(job.fold.train),
-        "model_share": learned.model_share,
+        "stack": learned.stack.describe(has_slides_network=learned.slides_only is not None) if learned.stack else None,
         "slide_notes": list(learned.notes),
         "cohort_scales": scales.to_json() if scales else None,
     }
@@ -330,10 +329,12 @@ def _write(path: Path, table: pd.DataFrame) -> None:
     write_text(path, table.to_csv(index=False))
 
 
-def fit_baselines(job: FoldJob, fold: Fold, data: Dataset, task: FittedTask) -> Baselines | None:
+def fit_baselines(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> Baselines | None:
     """What the model has to beat, fitted on the same training cases; None for a task without baselines."""
-    mil = _learn(job, data, SLIDES_ONLY, MODELS[SLIDES_ONLY].Config()) if _slides_are_another_view(job) else None
-    simple = task.fit_baselines(
+    mil = learned.slides_only
+    if mil is None and _slides_are_another_view(job):
+        mil = _learn(job, data, SLIDES_ONLY, MODELS[SLIDES_ONLY].Config())
+    simple = learned.task.fit_baselines(
         job.labels.loc[list(fold.train)].drop(columns=sorted(job.task.related_columns), errors="ignore"),
         data.genes(fold.train) if data.omics else None,
         mil.task.decode(mil.train_logits) if mil else None,

@@ -2,12 +2,13 @@
 
 Every training case is left out by one member (cross-fitting). What that member predicts of it is an honest prediction, from
 which three things are learned that would be far too optimistic on cases that a model was fitted to: how much weight the
-network deserves beside logits that are linear in genes and covariates (stacking: Wolpert 1992; the weight lies between 0
-and 1, so that neither can cost more than it brings), the scale on which risks become survival curves, and the median risk.
+network, logits that are linear in genes and covariates, and a network of slides only deserve (see `pipeline.training.stacking`),
+the scale on which risks become survival curves, and the median risk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from models.catalogue import MODELS
+from models.catalogue import MODELS, SLIDES_ONLY
 from models.ensemble import Ensemble
 from models.joint import JointModel
-from models.linear import LinearBlend
+from models.linear import LinearBlend, StackWeights
 from models.settings import ModelSettings
 from pipeline.config.train import TrainConfig
 from pipeline.planning.splits import Fold, make_folds
@@ -27,10 +28,7 @@ from pipeline.tasks.joint import OtherTask, fit_heads
 from pipeline.training.dataset import Dataset
 from pipeline.training.fit import Epoch, FitSettings, LabelledCases, fit_model, predict
 from pipeline.training.linear_logits import LinearLogits, fit_linear_logits
-
-SHARES = np.linspace(0, 1, 21)  # of the network in the blend
-FEWEST_CASES = 30  # with fewer left-out cases of a kind, network and linear logits weigh the same
-EQUAL_SHARE = 0.5
+from pipeline.training.stacking import FEWEST_CASES, LeftOutLogits, blended, fit_weights
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,8 @@ class Learned:
         task: fitted to the labels of the training cases, and calibrated on the members' predictions of left-out cases.
         histories: of the training of each member.
         train_logits: of the training cases, in their order in the fold.
-        model_share: weight of the network beside the linear logits, for cases with genes only and with slides and genes;
-            None without linear logits.
+        stack: weights of the network and of what stands beside it; None where nothing does.
+        slides_only: the model of slides only beside it, as it was learned by itself; None: there is none.
         notes: how slides of the training cases were read, where that differs from reading all tiles as they are.
     """
 
@@ -97,7 +95,8 @@ class Learned:
     task: FittedTask
     histories: list[list[Epoch]]
     train_logits: Float[np.ndarray, "n K"]
-    model_share: tuple[float, float] | None
+    stack: StackWeights | None
+    slides_only: "Learned | None"
     notes: tuple[str, ...]
 
 
@@ -117,42 +116,107 @@ def learn(
     labels = training.labels.loc[list(training.fold.train)]
     fitted = training.task.fit(labels, training.vocabulary).trained_with(config.loss)
     parts = left_out_parts(training.fold, training.task.strata(labels), members=config.members, seed=seed)
-    members: list[nn.Module] = []
-    histories = []
-    joint = fit_heads(fitted, training.labels, training.others, training.fold.train, loss=config.loss)
-    for number, part in enumerate(parts):
-        member_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        torch.manual_seed(member_seed)
-        n_outputs = joint.n_outputs if joint else fitted.n_outputs
-        network = MODELS[model](training.data.patch_dim, training.data.group_dims, n_outputs, settings)
-        train, validation = (training.labelled(fitted, cases) for cases in (part.train, part.validation))
-        if joint:
-            network = JointModel(network, fitted.n_outputs, joint.n_outputs, len(joint.heads))
-            objective = joint.objective(network, weighted=config.joint_weights == "uncertainty")
-            train = replace(train, targets=joint.targets(part.train), objective=objective)
-        network.to(device)
-        fit_settings = FitSettings(config, device, settings.min_cases)
-        histories.append(fit_model(network, fitted, train, validation, fit_settings, seed=member_seed))
-        members.append(network)
-    outputs, share = predict_training_cases(members, parts, training.data, device=device), None
-    linear = None
+    data = training.data
+    build = partial(_build, model, data, settings)
+    fit_settings = FitSettings(config, device, settings.min_cases)
+    members, histories = _train_members(training, fitted, build, parts, fit_settings, seed=seed)
+    predicted = partial(predict_training_cases, members, parts, data, device=device)
+    outputs = predicted()
+    linear = stack = slides_only = None
     if config.linear and MODELS[model].reads_genes:
-        linear = fit_linear_logits(fitted, training.data, training.fold.train, training.labels, seed=seed)
+        linear = fit_linear_logits(fitted, data, training.fold.train, training.labels, seed=seed)
     if linear:
-        genes_only = predict_training_cases(members, parts, training.data, device=device, slides=False)
-        share = (
-            model_share(training, fitted, genes_only, linear, with_slides=False),
-            model_share(training, fitted, outputs, linear, with_slides=True),
-        )
-        members = [LinearBlend(network, linear.weight, linear.bias, share).to(device) for network in members]
-        outputs = _blended(outputs, linear, share, training.data)
+        if (
+            config.slides_model
+            and MODELS[model].reads_slides
+            and any(_has_slides(data, case) for case in training.fold.train)
+        ):
+            alone = MODELS[SLIDES_ONLY].Config()
+            slides_only = learn(
+                replace(training, others=()), SLIDES_ONLY, alone, config=config, seed=seed, device=device
+            )
+        left_out = _left_out_logits(training, predicted, outputs, linear, slides_only)
+        stack = fit_weights(fitted, left_out, training.targets(fitted, outputs.cases))
+        outputs = replace(outputs, logits=blended(left_out, stack))
+        beside = slides_only.model.members if slides_only else [None] * len(members)
+        members = [
+            LinearBlend(network, linear.weight, linear.bias, stack, slides).to(device)
+            for network, slides in zip(members, beside, strict=True)
+        ]
     return Learned(
         model=Ensemble(members),
         task=fitted.calibrated(outputs.logits, training.labels.loc[outputs.cases] if outputs.left_out else None),
         histories=histories,
         train_logits=_in_order(outputs, training.fold.train),
-        model_share=share,
+        stack=stack,
+        slides_only=slides_only,
         notes=(*_on_pooling(model, outputs.halvings), *_on_samples(training.data, training.fold.train)),
+    )
+
+
+def _train_members(
+    training: TrainingSet,
+    fitted: FittedTask,
+    build: Callable[[int], nn.Module],
+    parts: Sequence[Fold],
+    fit_settings: FitSettings,
+    *,
+    seed: int,
+) -> tuple[list[nn.Module], list[list[Epoch]]]:
+    """Train a network on each part; see `learn`."""
+    config, members, histories = fit_settings.config, list[nn.Module](), []
+    joint = fit_heads(fitted, training.labels, training.others, training.fold.train, loss=config.loss)
+    for number, part in enumerate(parts):
+        member_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        torch.manual_seed(member_seed)
+        n_outputs = joint.n_outputs if joint else fitted.n_outputs
+        network = build(n_outputs)
+        train, validation = (training.labelled(fitted, cases) for cases in (part.train, part.validation))
+        if joint:
+            network = JointModel(network, fitted.n_outputs, joint.n_outputs, len(joint.heads))
+            objective = joint.objective(network, weighted=config.joint_weights == "uncertainty")
+            train = replace(train, targets=joint.targets(part.train), objective=objective)
+        network.to(fit_settings.device)
+        histories.append(fit_model(network, fitted, train, validation, fit_settings, seed=member_seed))
+        members.append(network)
+    return members, histories
+
+
+def _build(model: str, data: Dataset, settings: ModelSettings, n_outputs: int) -> nn.Module:
+    return MODELS[model](data.patch_dim, data.group_dims, n_outputs, settings)
+
+
+def _has_slides(data: Dataset, case: str) -> bool:
+    return len(data.bags.read(case)[0]) > 0
+
+
+def _left_out_logits(
+    training: TrainingSet,
+    predicted: Callable[..., TrainingLogits],
+    outputs: TrainingLogits,
+    linear: LinearLogits,
+    slides_only: Learned | None,
+) -> LeftOutLogits:
+    """The logits of all parts for the training cases."""
+    cases = outputs.cases
+    none = np.zeros(outputs.logits.shape[1], np.float32)
+    has_slides = np.array([_has_slides(training.data, case) for case in cases])
+    networks = {"slides+genes": outputs.logits}
+    networks["genes"] = predicted(slides=False).logits
+    networks["slides"] = networks["genes"]
+    if has_slides.any():
+        networks["slides"] = predicted(omics=False).logits
+    alone = None
+    if slides_only:
+        row = {case: i for i, case in enumerate(training.fold.train)}
+        alone = slides_only.train_logits[[row[case] for case in cases]]
+    return LeftOutLogits(
+        honest=outputs.left_out,
+        networks=networks,
+        linear=np.stack([linear.held_out.get(case, none) for case in cases]),
+        slides=alone,
+        has_slides=has_slides,
+        has_genes=np.array([case in linear.held_out for case in cases]),
     )
 
 
@@ -172,7 +236,13 @@ def left_out_parts(fold: Fold, strata: pd.Series | pd.DataFrame, *, members: int
 
 
 def predict_training_cases(
-    members: Sequence[nn.Module], parts: Sequence[Fold], data: Dataset, *, device: str, slides: bool = True
+    members: Sequence[nn.Module],
+    parts: Sequence[Fold],
+    data: Dataset,
+    *,
+    device: str,
+    slides: bool = True,
+    omics: bool = True,
 ) -> TrainingLogits:
     """Logits of each training case by the member that left it out; where none was left out, by all members together.
 
@@ -182,6 +252,7 @@ def predict_training_cases(
         data: features of the cases.
         device: "cpu" or "cuda".
         slides: whether slides are used.
+        omics: whether genes are used.
     """
     left_out = bool(parts[0].test)
     rounds: list[tuple[nn.Module, tuple[str, ...]]]
@@ -194,55 +265,13 @@ def predict_training_cases(
     halvings: list[int] = []
     for network, names in rounds:
         cases += names
-        for output in predict(network, data, names, device=device, slides=slides):
+        for output in predict(network, data, names, device=device, slides=slides, omics=omics):
             logits.append(output.logits.numpy())
             pooled = output.extras.get("halvings")
             halvings += (
                 [0] * len(output.logits) if pooled is None else pooled.reshape(-1, len(output.logits)).amax(0).tolist()
             )
     return TrainingLogits(cases, np.concatenate(logits), left_out, halvings)
-
-
-def model_share(
-    training: TrainingSet, fitted: FittedTask, outputs: TrainingLogits, linear: LinearLogits, *, with_slides: bool
-) -> float:
-    """The weight of the network beside the linear logits, 0 to 1, with which left-out cases have the least loss.
-
-    Args:
-        training: whose labels are known.
-        fitted: the task, whose loss decides.
-        outputs: of the networks.
-        linear: logits of the same cases, held out too.
-        with_slides: whether the cases with slides are looked at, or all, of which the networks did not see the slides.
-
-    Returns:
-        One half where too few cases were left out to tell.
-    """
-    has_slides = [_has_slides(training.data, case) for case in outputs.cases]
-    rows = [i for i, case in enumerate(outputs.cases) if case in linear.held_out and (has_slides[i] or not with_slides)]
-    if not outputs.left_out or len(rows) < FEWEST_CASES:
-        return EQUAL_SHARE
-    cases = [outputs.cases[i] for i in rows]
-    network, line = outputs.logits[rows], np.stack([linear.held_out[case] for case in cases])
-    targets = torch.from_numpy(training.targets(fitted, cases))
-    losses = [float(fitted.loss(torch.from_numpy(w * network + (1 - w) * line), targets)) for w in SHARES]
-    return float(SHARES[int(np.argmin(losses))])
-
-
-def _has_slides(data: Dataset, case: str) -> bool:
-    return len(data.bags.read(case)[0]) > 0
-
-
-def _blended(
-    outputs: TrainingLogits, linear: LinearLogits, share: tuple[float, float], data: Dataset
-) -> TrainingLogits:
-    """The networks' logits averaged with the held-out linear ones, as `LinearBlend` does with those of other cases."""
-    logits = outputs.logits.copy()
-    for i, case in enumerate(outputs.cases):
-        if case in linear.held_out:
-            weight = share[_has_slides(data, case)]
-            logits[i] = weight * logits[i] + (1 - weight) * linear.held_out[case]
-    return replace(outputs, logits=logits)
 
 
 def _in_order(outputs: TrainingLogits, cases: Sequence[str]) -> Float[np.ndarray, "n K"]:

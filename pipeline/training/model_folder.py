@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from models.catalogue import MODELS
+from models.catalogue import MODELS, SLIDES_ONLY
 from models.ensemble import Ensemble
 from models.joint import JointModel
 from models.linear import LinearBlend
@@ -188,12 +188,17 @@ def _describe(trained: TrainedModel) -> dict[str, Any]:
         "members": len(trained.model.members),
         "linear_logits": isinstance(trained.model.members[0], LinearBlend),
         "joint": _describe_joint(trained.model.members[0]),
+        "slides_model": SLIDES_ONLY if _has_slides_model(trained.model.members[0]) else None,
         "patch_dim": trained.patch_dim,
         "task": trained.definition.to_json(),
         "fitted": trained.task.to_json(),
         "omics": trained.scaler.to_json() if trained.scaler else None,
         "baselines": trained.baselines.to_json() if trained.baselines else None,
     } | trained.metadata
+
+
+def _has_slides_model(member: nn.Module) -> bool:
+    return isinstance(member, LinearBlend) and member.slides_model is not None
 
 
 def _describe_joint(member: nn.Module) -> dict[str, int] | None:
@@ -290,7 +295,10 @@ def _member(described: Mapping[str, Any], settings: Settings, scaler: OmicsScale
         model = JointModel(model, n_outputs, joint["n_outputs"], joint["n_heads"])
     if not described["linear_logits"]:
         return model
-    return LinearBlend(model, torch.zeros(n_outputs, sum(group_dims)), torch.zeros(n_outputs))
+    slides = None
+    if name := described["slides_model"]:
+        slides = MODELS[name](described["patch_dim"], [], n_outputs, MODELS[name].Config())
+    return LinearBlend(model, torch.zeros(n_outputs, sum(group_dims)), torch.zeros(n_outputs), slides_model=slides)
 
 
 def _scaler(described: Mapping[str, Any] | None, arrays: Mapping[str, torch.Tensor]) -> OmicsScaler | None:
@@ -320,6 +328,7 @@ _FIELDS = (
     "settings",
     "members",
     "linear_logits",
+    "slides_model",
     "patch_dim",
     "task",
     "fitted",

@@ -86,8 +86,8 @@ def describe(row: str, reports: Sequence[Mapping[str, Any]]) -> str:
             f"{name} {mean_and_sd([value(one['baselines'][name], headline) for one in reports])}" for name in baselines
         )
     )
-    shares = [pair[0] for one in reports for pair in one["notes"]["model_shares"].values()]
-    cells.append(f"{min(shares):.0%}–{max(shares):.0%}" if shares else "–")
+    weights = [one["genes"]["network"] for report in reports for one in report["notes"]["stack"].values()]
+    cells.append(f"{min(weights):.2f}–{max(weights):.2f}" if weights else "–")
     if headline == "c_index":
         errors = [
             f"{np.mean([one['model']['pooled']['calibration'][month]['mean_difference']['value'] for one in reports]):+.3f}"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.ensemble import Ensemble
-from models.linear import LinearBlend
+from models.linear import LinearBlend, StackWeights
 from models.types import Batch, ModelOutput
 from models.umeml import UMEML, UMEMLConfig
 
@@ -58,14 +58,27 @@ def test_a_model_without_after_backward_is_passed_over(members, make_batch):
     linear.after_backward(linear(make_batch([5], patch_dim=3, group_dims=[2])), lambda logits: 0.0)
 
 
-def test_logits_are_averaged_by_the_share_of_the_modalities_that_a_case_has(make_batch):
+def test_logits_are_summed_by_the_weights_of_what_a_case_has(make_batch):
     batch = make_batch([5, 0, 3], patch_dim=3, group_dims=[2])
     batch = replace(batch, has_omics=torch.tensor([True, True, False]))
     weight, bias = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]), torch.arange(4.0)
-    blend = LinearBlend(Recorder(8.0), weight, bias, (0.25, 0.75)).double().eval()
+    stack = StackWeights(
+        torch.tensor([[0.25, 0.75, 9.0], [0.5, 0.0, 0.1], [0.6, 0.8, 0.2]]),
+        torch.tensor([[0.0] * 4, [1.0] * 4, [2.0] * 4]),
+    )
+    blend = LinearBlend(Recorder(8.0), weight, bias, stack, Recorder(100.0)).double().eval()
     linear = batch.omics[0].double() @ weight.T.double() + bias.double()
     logits = blend(batch).logits
-    torch.testing.assert_close(logits[0], 0.75 * 8 + 0.25 * linear[0])  # slides and genes
-    torch.testing.assert_close(logits[1], 0.25 * 8 + 0.75 * linear[1])  # genes only
-    torch.testing.assert_close(logits[2], torch.full((4,), 8.0).double())  # slides only: the model by itself
+    exact = {"rtol": 1e-6, "atol": 1e-6}  # weights are float32
+    torch.testing.assert_close(logits[0], 0.6 * 8 + 0.8 * linear[0] + 0.2 * 100 + 2, **exact)  # slides and genes
+    torch.testing.assert_close(logits[2], torch.full((4,), 0.5 * 8 + 0.1 * 100 + 1).double(), **exact)  # slides only
     torch.testing.assert_close(blend.train()(batch).logits, torch.full((3, 4), 8.0).double(), check_dtype=False)
+    genes_only = blend.eval()(batch.without(slides=True)).logits[1]
+    torch.testing.assert_close(genes_only, 0.25 * 8 + 0.75 * linear[1], **exact)
+
+
+def test_without_weights_network_and_linear_logits_are_averaged(make_batch):
+    batch = make_batch([5, 0], patch_dim=3, group_dims=[2])
+    batch = replace(batch, has_omics=torch.tensor([False, True]))
+    logits = LinearBlend(Recorder(8.0), torch.zeros(4, 2), torch.full((4,), 2.0)).double().eval()(batch).logits
+    torch.testing.assert_close(logits, torch.tensor([[8.0] * 4, [5.0] * 4]).double())

@@ -201,10 +201,10 @@ def _notes(report: TaskReport[Any]) -> tuple[str, ...]:
             f"{sets.n} cases, mean set size {number(sets.mean_size)}"
             + "".join(f"; {name} {number(metric)}" for name, metric in sets.by_label.items())
         )
-    if shares := report.notes.model_shares:
-        for position, inputs in enumerate(("genes only", "slides and genes")):
-            weights = ", ".join(f"{pair[position]:.0%} ({job.replace('_', ' ')})" for job, pair in shares.items())
-            lines.append(f"weight of the network beside the linear logits, cases with {inputs}: {weights}")
+    for job, by_inputs in report.notes.stack.items():
+        for inputs, weights in by_inputs.items():
+            parts = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
+            lines.append(f"weights of logits, cases with {inputs} ({job.replace('_', ' ')}): {parts}")
     for name, genes in report.notes.subspaces.items():
         lines.append(f"gene group {name}: {len(genes)} genes")
     return tuple(lines)

@@ -57,7 +57,7 @@ def write_job(
         "fitted": fitted,
         "omics": {"notes": list(notes), "groups": dict(groups)} if omics else None,
         "slide_notes": list(slide_notes),
-        "model_share": share,
+        "stack": share,
     }
     (job.out / "model" / "model.json").write_text(json.dumps(described))
     table = frame(list(fold.test), known, fold.number) if table is None else table
@@ -287,7 +287,7 @@ def test_the_genes_of_a_comparators_subspaces_are_listed(finished, tmp_path):
             groups=groups,
             notes=["x"],
             slide_notes=["pooled"] if fold.number else [],
-            share=[0.25, 0.5] if fold.number else None,
+            share={"genes": {"network": 0.25, "linear": 0.5}} if fold.number else None,
         )
         for fold in plan.folds
     ]
@@ -296,7 +296,7 @@ def test_the_genes_of_a_comparators_subspaces_are_listed(finished, tmp_path):
     assert notes.subspaces == {"tumour": ("MKI67",), "microenvironment": ("CD3E", "CD4")}
     assert notes.gene_notes == {"1": ("x",)}  # the last fold's; the other's are the same
     assert notes.slide_notes == {"1": ("pooled",)}
-    assert notes.model_shares == {"1": (0.25, 0.5)}
+    assert notes.stack == {"1": {"genes": {"network": 0.25, "linear": 0.5}}}
     assert report.notes.subspaces == report.notes.slide_notes == {}
 
 

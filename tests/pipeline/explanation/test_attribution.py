@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
-from models.linear import LinearBlend
+from models.linear import LinearBlend, StackWeights
 from models.losses import risk
 from models.types import ModelOutput
 from pipeline.config.train import TrainConfig
@@ -158,6 +158,11 @@ class Nothing(torch.nn.Module):
         return ModelOutput(torch.zeros(len(batch), 2))
 
 
+def only_linear(n_outputs):
+    """The linear logits alone count."""
+    return StackWeights(torch.tensor([[0.0, 1.0, 0.0]] * 3), torch.zeros(3, n_outputs))
+
+
 def linear(axes, weight):
     _, _, matrix = cohort("genes")
     scaler = OmicsScaler.fit(matrix.take(TRAIN), SETS, OmicsConfig(axes=axes))
@@ -165,7 +170,7 @@ def linear(axes, weight):
     turned = np.concatenate(
         [(scaler.axes[i].T if scaler.axes else np.eye(4)) @ weight[:, 4 * i : 4 * i + 4].T for i in range(3)]
     )
-    model = Ensemble([LinearBlend(Nothing(), torch.from_numpy(turned.T).float(), torch.zeros(2), (0.0, 0.0))])
+    model = Ensemble([LinearBlend(Nothing(), torch.from_numpy(turned.T).float(), torch.zeros(2), only_linear(2))])
     task = TASKS["grade"].fit(pd.DataFrame({"grade": ["2", "4"]}), ("2", "4"))
     settings = MODELS["snn"].Config()
     return TrainedModel(model, "snn", settings, TASKS["grade"], task, scaler, 1, {}), data, matrix

@@ -76,7 +76,8 @@ def test_features_are_scaled_by_training_cases_and_those_that_define_the_label_l
     assert abs(found[list(FOLD.train)].mean()) < 1e-6
 
 
-def test_baselines_get_training_cases_in_their_order_and_the_runs_seed(job, monkeypatch):
+@pytest.mark.parametrize("is_learned_beside", [False, True])
+def test_baselines_get_training_cases_in_their_order_and_the_runs_seed(job, monkeypatch, is_learned_beside):
     given, decoded = {}, []
 
     class Task:
@@ -84,20 +85,22 @@ def test_baselines_get_training_cases_in_their_order_and_the_runs_seed(job, monk
             given.update(train=list(train.index), genes=genes, slides=slides, seed=seed)
             return "simple"
 
-    learned = SimpleNamespace(
+    slides_only = SimpleNamespace(
         model="network",
         train_logits="logits",
         task=SimpleNamespace(decode=lambda logits: decoded.append(logits) or "decoded"),
     )
-    monkeypatch.setattr(fold_job, "_learn", lambda job, data, model, settings: learned if model == "abmil" else None)
+    learn = {} if is_learned_beside else {"abmil": slides_only}  # a model that was learned beside is not learned again
+    monkeypatch.setattr(fold_job, "_learn", lambda job, data, model, settings: learn[model])
     data = SimpleNamespace(omics=["group"], genes=lambda cases: f"genes of {'-'.join(cases)}", patch_dim=5)
-    found = fit_baselines(job, FOLD, data, Task())
+    learned = SimpleNamespace(task=Task(), slides_only=slides_only if is_learned_beside else None)
+    found = fit_baselines(job, FOLD, data, learned)
     assert given == {"train": ["d", "b", "a"], "genes": "genes of d-b-a", "slides": "decoded", "seed": 7}
     assert decoded == ["logits"]
     assert (found.simple, found.slides.model, found.slides.task, found.slides.patch_dim) == (
         "simple",
         "network",
-        learned.task,
+        slides_only.task,
         5,
     )
 

@@ -18,10 +18,8 @@ from pipeline.training.learning import (
     TrainingSet,
     learn,
     left_out_parts,
-    model_share,
     predict_training_cases,
 )
-from pipeline.training.linear_logits import LinearLogits
 
 N = 200
 CASES = [f"c{i:03d}" for i in range(N)]
@@ -87,25 +85,11 @@ def logits_of(risk):
     return np.repeat(risk[:, None], 4, axis=1).astype(np.float32) - 1
 
 
-@pytest.mark.parametrize(("network", "linear", "low", "high"), [(1, 0, 0.7, 1.0), (0, 1, 0.0, 0.3)])
-def test_what_says_nothing_gets_little_weight(network, linear, low, high):
-    noise = np.random.default_rng(1).normal(size=N)
-    fitted = SURVIVAL.fit(LABELS, ())
-    outputs = TrainingLogits(CASES, logits_of(HAZARD if network else noise), True, [0] * N)
-    held_out = dict(zip(CASES, logits_of(HAZARD if linear else noise), strict=True))
-    line = LinearLogits(torch.zeros(4, 1), torch.zeros(4), held_out)
-    share = model_share(training(), fitted, outputs, line, with_slides=False)
-    assert low <= share <= high
-    assert model_share(training(), fitted, outputs, line, with_slides=True) == 0.5  # no case with slides
-    seen = TrainingLogits(CASES, outputs.logits, False, outputs.halvings)
-    assert model_share(training(), fitted, seen, line, with_slides=False) == 0.5
-
-
 def test_a_network_that_learned_nothing_costs_nothing(monkeypatch):
     monkeypatch.setattr(learning, "fit_model", lambda *_, **__: [Epoch(1.0, {}, None)])
     genes = np.column_stack([HAZARD, *np.random.default_rng(2).normal(size=(7, N))])
     learned = learn(training(genes), "snn", SNNConfig(), config=TrainConfig(members=4), seed=0, device="cpu")
-    assert learned.model_share[0] <= 0.2
+    assert learned.stack.describe(has_slides_network=False)["genes"]["network"] <= 0.3
     assert all(isinstance(member, LinearBlend) for member in learned.model.members)
     risk = learned.task.decode(learned.train_logits)["risk"]
     assert np.corrcoef(risk.rank(), HAZARD)[0, 1] > 0.9
@@ -132,7 +116,7 @@ def test_predictions_are_calibrated_on_the_outcomes_of_the_same_cases(monkeypatc
     """The cases with the higher logits of dying die first; in any other order the curves of high and low risk would meet."""
     monkeypatch.setattr(learning, "fit_model", lambda *_, **__: [Epoch(1.0, {}, None)])
 
-    def outputs(members, parts, data, *, device, slides=True):
+    def outputs(members, parts, data, *, device, slides=True, omics=True):
         cases = CASES[1::2] + CASES[::2]
         return TrainingLogits(cases, logits_of(HAZARD)[[CASES.index(case) for case in cases]], True, [0] * N)
 

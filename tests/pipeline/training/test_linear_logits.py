@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from models.linear import LinearBlend
+from models.linear import LinearBlend, StackWeights
 from models.types import Batch, ModelOutput
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset
@@ -41,7 +41,8 @@ def dataset(labels, tmp_path, *, genes=8, covariates=1):
 
 def linear_logits(part, cases):
     """Of cases, by a blend in which the network counts for nothing."""
-    return LinearBlend(Silent(), part.weight, part.bias, (0.0, 0.0)).eval()(cases).logits
+    alone = StackWeights(torch.tensor([[0.0, 1.0, 0.0]] * 3), torch.zeros(3, len(part.bias)))
+    return LinearBlend(Silent(), part.weight, part.bias, alone).eval()(cases).logits
 
 
 class Silent(torch.nn.Module):
