@@ -9,8 +9,8 @@ import pandas as pd
 from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
 from pipeline.metrics.conformal import COLUMN, COVERAGE, thresholds
 from pipeline.metrics.report import SetsReport
+from pipeline.planning.modalities import PATTERNS
 from pipeline.tasks import FittedTask, PredictionSets
-from pipeline.training.modalities import PATTERNS
 
 
 def by_pattern(tested: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:

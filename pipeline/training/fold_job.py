@@ -17,6 +17,7 @@ from pipeline.config.candidates import ModelCandidate
 from pipeline.config.schema import CANDIDATE_KEYS, Config, identity
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import ReferenceCohort
+from pipeline.planning.modalities import used_modalities
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
 from pipeline.tasks import Task
@@ -26,7 +27,6 @@ from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariate
 from pipeline.training.finished_fold import is_finished, mark_finished
 from pipeline.training.fit import Epoch, predict
 from pipeline.training.learning import Learned, TrainingSet, learn
-from pipeline.training.modalities import used_modalities
 from pipeline.training.model_folder import TrainedModel, save_model
 from preprocessing.cohort import cohorts_by_case
 from preprocessing.features.store import FeatureStore
