@@ -10,6 +10,7 @@ from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
 from pipeline.metrics.report import ModelNotes
 from workflows.report.plain.answers import answer_of
 from workflows.report.plain.images import anchor_of
+from workflows.report.plain.panels import _prediction
 
 RUN = SimpleNamespace(config={"slides": "slides", "genes": "genes.csv"})
 
@@ -77,3 +78,11 @@ def test_panels_have_curves_and_the_prediction_of_every_task(finished):
     for task in ("survival", "grade", "subtype"):
         assert f"<td>{task}<" in panel
     assert 'class="line" d="M0.0,0.0 L' in panel
+
+
+def test_only_a_class_is_marked_right_or_wrong_in_a_panel():
+    """A number is never the same text as the true one."""
+    row = {"task": "purity", "label": "0.71", "prediction": "0.7", "set_90": "0.5 to 0.9"}
+    assert _prediction(row, is_decided=False).mark == ""
+    assert _prediction(row | {"label": "4", "prediction": "4"}, is_decided=True).mark == "good"
+    assert _prediction(row | {"label": "4", "prediction": "2"}, is_decided=True).mark == "bad"

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from pipeline.run.finished import FinishedRun
 from preprocessing.slides.selection import NOTABLE_UPSAMPLING
 from workflows.report.charts import gene_groups
+from workflows.report.kinds import kind_of
 from workflows.report.plain import phrasing
 from workflows.report.plain.answers import GLOSSARY, SMALL_COHORT
 from workflows.report.plain.images import data_url
@@ -70,7 +71,7 @@ def _content(run: FinishedRun) -> dict[str, Any]:
         "flow": cases,
         "alerts": alerts(run),
         "slides": slides,
-        "panels": panels(run),
+        "panels": panels(run, decided={name for name in run.tasks() if kind_of(run, name).is_decided}),
         "cases": case_table(run) if len(run.cases) else None,
         "diagnoses": diagnosis_table(run) if len(run.diagnoses) else None,
         "is_small": any(report.n < SMALL_COHORT for report in run.metrics.values()),

@@ -1,7 +1,7 @@
 """One panel for each case: its slides, predictions of all tasks, modalities, distribution shift, survival curve and maps."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,8 +63,13 @@ class Panel:
     explained: Mapping[str, str] = field(default_factory=dict)
 
 
-def panels(run: FinishedRun) -> list[Panel]:
-    """Make the panels of all cases, in the order of `cases.csv`."""
+def panels(run: FinishedRun, decided: Collection[str]) -> list[Panel]:
+    """Make the panels of all cases, in the order of `cases.csv`.
+
+    Args:
+        run: the run.
+        decided: tasks whose predictions are either correct or incorrect.
+    """
     slides = run.slides.groupby("case_id")["slide_id"].agg(list).to_dict() if len(run.slides) else {}
     rows: Any = run.predictions.groupby("case_id") if len(run.predictions) else ()
     by_case = {str(case): table.to_dict("records") for case, table in rows}
@@ -79,7 +84,9 @@ def panels(run: FinishedRun) -> list[Panel]:
             anchor=anchor_of(case),
             summary=f"{row['status']}{': ' + str(row['reason']) if row.get('reason') else ''}",
             slides=tuple((name, thumbnail_url(run, name)) for name in slides.get(case, ())),
-            predictions=tuple(_prediction(one) for one in by_case.get(case, ())),
+            predictions=tuple(
+                _prediction(one, is_decided=str(one["task"]) in decided) for one in by_case.get(case, ())
+            ),
             curves=tuple(_curve(one) for one in by_case.get(case, ()) if _points(one)),
             explained=explained.get(case, {}),
         )
@@ -93,15 +100,15 @@ def explanation_anchor(task: str, case_id: str) -> str:
     return f"explain-{task}-{anchor_of(case_id)}"
 
 
-def _prediction(row: Mapping[Any, Any]) -> Prediction:
+def _prediction(row: Mapping[Any, Any], *, is_decided: bool) -> Prediction:
     label, text = _text(row.get("label")), _text(row.get("prediction"))
     if not text and _text(row.get("risk")):
         text = f"risk {decimal(float(row['risk']))}"
     shift = " – ".join(
         filter(None, (_text(row.get("distribution_shift")), _text(row.get("distribution_shift_reason"))))
     )
-    is_class = bool(label and text and _text(row.get("set_90")))
-    mark = ("good" if label == text else "bad") if is_class else ""
+    has_mark = bool(is_decided and label and text)
+    mark = ("good" if label == text else "bad") if has_mark else ""
     return Prediction(
         task=str(row["task"]),
         status=_text(row.get("status")),
