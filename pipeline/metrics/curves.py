@@ -41,7 +41,7 @@ class Calibration(Part):
         slope: of being alive on predicted survival, by least squares with inverse-probability-of-censoring weights; 1 is
             best, below 1 the predictions are too extreme.
         integrated_index: mean absolute difference of predicted and smoothed observed survival, 0 is best; smoothing alone
-            leaves some 0.03 on 450 cases with perfect curves. No interval.
+            leaves some 0.04 on 450 cases with perfect curves. No interval.
         thirds: from the worst predicted to the best; fewer than three where predictions are equal.
     """
 
@@ -138,8 +138,8 @@ def integrated_calibration_index(
 ) -> Metric:
     """Mean absolute difference of predicted and observed survival at a horizon, 0–1; 0 is best.
 
-    What was observed is Kaplan–Meier's estimate among the cases with the nearest predictions: a tenth of all on either
-    side, and 20 at least.
+    Of each case, the mean prediction and Kaplan–Meier's estimate among the cases with the nearest predictions are compared: a
+    tenth of all on either side, and 20 at least.
 
     Args:
         time: months to event or censoring.
@@ -163,7 +163,10 @@ def integrated_calibration_index(
         return unavailable(
             f"of {int(np.isnan(observed).sum())} cases none with a similar prediction is followed so long"
         )
-    return Metric(float(np.abs(predicted[order] - observed).mean()))
+    expected = (
+        near @ predicted[order] / near.sum(axis=1)
+    )  # smoothed alike: else a steep stretch would count as an error
+    return Metric(float(np.abs(expected - observed).mean()))
 
 
 def d_calibration(

@@ -94,11 +94,11 @@ def test_the_integrated_calibration_index_by_hand():
     predicted = np.exp(-hazard * 24)
     order = np.argsort(predicted)
     gaps = []
-    for rank, case in enumerate(order):
+    for rank in range(60):
         first = min(max(rank - 20, 0), 60 - 41)
         window = order[first : first + 41]
         observed = KaplanMeierFitter().fit(time[window], event[window]).predict(24)
-        gaps.append(abs(predicted[case] - observed))
+        gaps.append(abs(predicted[window].mean() - observed))
     assert integrated_calibration_index(time, event, predicted, 24).value == pytest.approx(np.mean(gaps), rel=1e-9)
 
 
