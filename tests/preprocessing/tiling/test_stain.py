@@ -35,7 +35,7 @@ def test_without_normalisation_the_key_does_not_depend_on_the_target(corner_slid
 
 
 def test_a_missing_target_is_refused_before_anything_is_computed():
-    with pytest.raises(InputError, match=r"tiles.stain.target: gone.png is not a file"):
+    with pytest.raises(InputError, match=r"tiles.stain.target=gone.png: it is not a file"):
         load_config({"slides": "s", "genes": "g", "tiles.stain.target": "gone.png"})
 
 
