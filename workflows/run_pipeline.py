@@ -231,11 +231,26 @@ def load_predictors(config: "Config") -> tuple["Config", list["Predictor"]]:
 def with_batch(config: "Config", cohort: "Cohort") -> "Config":
     """Return the configuration with `omics.batch` settled: whether genes of several cohorts are brought to one scale."""
     from preprocessing.cohort import cohorts_by_case
-    from preprocessing.omics.batch import scales_differ
+    from preprocessing.io.errors import InputError
+    from preprocessing.omics.batch import MIN_CASES, scales_differ, small_cohorts
 
-    if not config.cohorts or config.omics.batch != "auto":
+    if not config.cohorts or config.omics.batch == "none" or not cohort.omics.case_ids:
         return config
-    reason = scales_differ(cohort.omics, cohorts_by_case(cohort.labels)) if cohort.omics.case_ids else ""
+    cohort_of = cohorts_by_case(cohort.labels)
+    per_cohort = config.omics.batch == "per-cohort"
+    reason = "" if per_cohort else scales_differ(cohort.omics, cohort_of)
+    for name, cases in small_cohorts(cohort.omics, cohort_of).items():
+        if per_cohort or reason:
+            raise InputError(
+                f"--cohort {name}: {cases} cases with genes are too few to bring them to the scale of the other cohorts (at least "
+                f"{MIN_CASES}{'; ' + reason if reason else ''}); give genes on one scale and --set omics.batch=none, or leave the "
+                "cohort out"
+            )
+        log.warning(
+            "cohort %s: %d cases with genes are too few to compare their scale; they stay as they are", name, cases
+        )
+    if per_cohort:
+        return config
     if reason:
         log.info(
             "genes of the cohorts are on different scales (%s), and brought to one (omics.batch: per-cohort)", reason

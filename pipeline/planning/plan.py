@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import pandas as pd
 
@@ -204,7 +205,8 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
     name, labels = task.name, task.prepare(labels)
     has_label = task.labelled(labels)
     labelled = labels[has_label].sort_index()
-    warnings = task.check(labelled, folds=2 if config.splits else config.folds)
+    by_cohort = all(scheme in COHORT_SCHEMES for scheme in config.split_by)  # folds are as many as there are cohorts
+    warnings = task.check(labelled, folds=2 if config.splits or by_cohort else config.folds)
     refuse_copies(task, config, labelled, omics)
     defining = features_left_out(task, config, labelled, omics)
     without, doubts = covariates_left_out(task, config, labelled, omics.features)
@@ -220,6 +222,7 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
     if config.splits and config.split_by[0] != "case":
         warnings.append(f"task {name}: the folds of --splits take the place of --split-by {config.split_by[0]}")
     warnings += [*_check_folds(task, labelled, schemes), *_unlabelled_cohorts(task, config, labelled)]
+    warnings += _classes_of_cohorts(task, labelled)
     return TaskPlan(
         task=task,
         labelled=tuple(labelled.index),
@@ -231,6 +234,21 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
         covariates=covariates,
         warnings=tuple(warnings),
     )
+
+
+def _classes_of_cohorts(task: Task, labelled: pd.DataFrame) -> Iterator[str]:
+    """A warning where two cohorts have no class in common: their words may differ, and the cohort tells the class."""
+    if COHORT not in labelled or not (words := set(task.vocabulary(labelled))):
+        return
+    label = labelled[task.label_columns[0]].astype(str)
+    found = {str(name): set(label[rows.index]) & words for name, rows in labelled.groupby(COHORT)}
+    for (one, its), (other, theirs) in combinations(found.items(), 2):
+        if its and theirs and not its & theirs:
+            first, second = (f"{name} ({', '.join(sorted(found[name]))})" for name in (one, other))
+            yield (
+                f"task {task.name}: cohorts {first} and {second} have no class in common, so that the cohort alone gives the class "
+                "away: if the words mean the same, write them alike"
+            )
 
 
 def _unlabelled_cohorts(task: Task, config: Config, labelled: pd.DataFrame) -> Iterator[str]:

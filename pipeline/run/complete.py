@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, identity
 from pipeline.slides.feature_recipe import FeatureRecipe
 from preprocessing.cohort import Cohort
 from preprocessing.encoders.config import weights_source
@@ -22,8 +22,8 @@ from preprocessing.io.fingerprints import content_fingerprint, folder_digests
 from preprocessing.io.outputs import DamagedFileError, read_json
 
 NAME, FORMAT = "complete.json", 1
-WRITTEN_BY_EVERY_CALL = {NAME, ".lock", "run.log", "config.yaml", "identity.json"}
-REPORT = "report.html"  # `run_pipeline report` draws it anew: it must be there, whatever is in it
+WRITTEN_BY_EVERY_CALL = {NAME, ".lock", "run.log"}
+REPORT = "report.html"  # `run_pipeline report` draws it anew: it must be there and whole, whatever is in it
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class RunInput:
         source = weights_source(self.recipe.encoder) if self.embeds else ""
         if source is None:
             return None
-        stages = {"until": self.config.until, "explain": self.config.explain}
+        settings = identity(self.config) | {"until": self.config.until, "explain": self.config.explain}
         record = {name: self.record.get(name) for name in ("identity", "versions", "trained")}
         slides = [tile_key(slide, self.recipe.tiles) for slide in self.cohort.slides]
         return content_fingerprint(
-            [files_fingerprint(), record, stages, source, self.recipe.encoder, slides, self.cohort]
+            [files_fingerprint(), record, settings, source, self.recipe.encoder, slides, self.cohort]
         )
 
 
 def is_complete(folder: Path, wanted: RunInput) -> bool:
     """Whether the run has ended with this input, and all its files, and what it uses of the store, are there as they were."""
-    if not (folder / NAME).is_file() or not (folder / REPORT).is_file():
+    if not (folder / NAME).is_file() or not _is_whole(folder / REPORT):
         return False
     try:
         complete, record = read_json(folder / NAME), read_json(folder / "run.json")
@@ -72,6 +72,10 @@ def is_complete(folder: Path, wanted: RunInput) -> bool:
         return False
     written, found = complete["files"], _hashes(folder)
     return all(found.get(name) == written[name] for name in written) and _has_features(wanted, record)
+
+
+def _is_whole(page: Path) -> bool:
+    return page.is_file() and page.read_bytes().rstrip().endswith(b"</html>")
 
 
 def mark_complete(folder: Path, done: RunInput) -> None:

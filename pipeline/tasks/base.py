@@ -92,6 +92,7 @@ class FittedTask(ABC):
     chance: ClassVar[
         float | None
     ]  # its value for predictions that are unrelated to the label; None: there is no such value
+    difference_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)  # in which a difference of two headline metrics lies
 
     # --- training
 
@@ -238,7 +239,9 @@ class FittedTask(ABC):
             )
             by_fold.append(ours - theirs)
         reach = reach_over_folds(np.array(by_fold))
-        low, high = min(difference.low, difference.value - reach), max(difference.high, difference.value + reach)
+        least, most = self.difference_range
+        low = max(min(difference.low, difference.value - reach), least)
+        high = min(max(difference.high, difference.value + reach), most)
         return Metric(difference.value, low, high)
 
     def on_common_scale(self, predictions: pd.DataFrame, folds: Int[np.ndarray, " n"] | None) -> pd.DataFrame:

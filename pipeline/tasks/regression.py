@@ -56,6 +56,7 @@ class FittedRegression(FittedTask):
 
     headline: ClassVar[str] = "r2"
     chance: ClassVar[float | None] = 0.0
+    difference_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
 
     @property
     def n_outputs(self) -> int:

@@ -88,14 +88,14 @@ def _shared_genes(matrices: Mapping[str, OmicsMatrix]) -> tuple[OmicsMatrix, lis
         )
     doubt = WARNING if len(shared) < NOTABLE_SHARED * fewest else ""
     notes = [f"{doubt}features in all cohorts: {len(shared):,} ({counts}); the others are left out"]
-    columns = {
-        name: [{f: i for i, f in enumerate(matrix.features)}[f] for f in shared] for name, matrix in there.items()
-    }
+    positions = {name: {f: i for i, f in enumerate(matrix.features)} for name, matrix in there.items()}
+    columns = {name: [known[f] for f in shared] for name, known in positions.items()}
+    kind_of = dict(zip(first.features, first.kinds, strict=True))
     return OmicsMatrix(
         values=np.concatenate([matrix.values[:, columns[name]] for name, matrix in there.items()]),
         case_ids=tuple(case for matrix in there.values() for case in matrix.case_ids),
         features=tuple(shared),
-        kinds=tuple(dict(zip(first.features, first.kinds, strict=True))[name] for name in shared),
+        kinds=tuple(kind_of[name] for name in shared),
     ), notes
 
 

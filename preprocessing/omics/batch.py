@@ -1,8 +1,9 @@
 """Expression of several cohorts on one scale: the mean and sd of each gene in each cohort are brought to those of one of them.
 
 Location and scale by cohort are what ComBat (Johnson, Li, Rabinovic, Biostatistics 2007) adjusts, which also shrinks them over
-genes: that matters in batches of a few cases, and cohorts have at least `rescale.MIN_CASES`. As with ComBat, what cohorts differ
-in by their composition is erased too: of a cohort of glioblastomas and one of lower-grade gliomas, a part of the grade.
+genes: that matters in batches of a few cases, and a cohort on another scale needs `rescale.MIN_CASES`. As with ComBat, what
+cohorts differ in by their composition is erased too: of a cohort of glioblastomas and one of lower-grade gliomas, a part of
+the grade.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.omics.rescale import robust_mean_sd
+from preprocessing.omics.rescale import MIN_CASES, robust_mean_sd
 from preprocessing.omics.scaler import are_counts
 
 OTHER_MEAN = 0.5  # sd: at the median gene, between means on different scales; LGG and GBM of the TCGA on one: 0.13
@@ -58,10 +59,13 @@ def scales_differ(matrix: OmicsMatrix, cohort_of: Mapping[str, str]) -> str:
         return ""
     found = CohortScales.fit(matrix, cohort_of, matrix.case_ids)
     largest = found.scales[found.reference]
+    small = small_cohorts(matrix, cohort_of)
     for name, scale in found.scales.items():
         if scale.logged != largest.logged:
             with_counts, without = (name, found.reference) if scale.logged else (found.reference, name)
             return f"{with_counts} has counts, {without} has not"
+        if name in small:
+            continue
         distance = np.median(np.abs(scale.centre - largest.centre) / np.sqrt((scale.sd**2 + largest.sd**2) / 2))
         ratio = np.exp2(np.median(np.abs(np.log2(scale.sd / largest.sd))))
         if distance > OTHER_MEAN or ratio > OTHER_SD:
@@ -72,6 +76,12 @@ def scales_differ(matrix: OmicsMatrix, cohort_of: Mapping[str, str]) -> str:
     return ""
 
 
+def small_cohorts(matrix: OmicsMatrix, cohort_of: Mapping[str, str]) -> dict[str, int]:
+    """Return the number of cases of the cohorts that have too few of them to tell their scale."""
+    names, counts = np.unique([cohort_of[case] for case in matrix.case_ids], return_counts=True)
+    return {str(name): int(count) for name, count in zip(names, counts, strict=True) if count < MIN_CASES}
+
+
 @dataclass(frozen=True)
 class CohortScales:
     """Scale of each gene in each of several cohorts, estimated from training cases.
@@ -79,7 +89,7 @@ class CohortScales:
     Attributes:
         features: names of the genes.
         reference: the cohort to whose scale the others are brought: that with the most training cases.
-        scales: by cohort. A cohort without training cases has that of all its cases, as a new cohort has with `--rescale cohort`.
+        scales: by cohort. One with too few training cases has that of all its cases, as a new cohort has with `--rescale cohort`.
     """
 
     features: tuple[str, ...]
@@ -93,7 +103,7 @@ class CohortScales:
         Args:
             matrix: unscaled features of all cases.
             cohort_of: the cohort of each case.
-            train: the training cases; only they count in cohorts that have any.
+            train: the training cases; only they count in cohorts that have at least `rescale.MIN_CASES` of them.
         """
         genes = [i for i, kind in enumerate(matrix.kinds) if kind == "rna"]
         cohorts = np.array([cohort_of[case] for case in matrix.case_ids])
@@ -101,7 +111,8 @@ class CohortScales:
         names, counts = np.unique(cohorts[is_train], return_counts=True)
         scales = {}
         for name in dict.fromkeys(cohorts.tolist()):
-            rows = (cohorts == name) & (is_train if name in names else True)
+            enough = (cohorts[is_train] == name).sum() >= MIN_CASES
+            rows = (cohorts == name) & (is_train if enough else True)
             scales[name] = GeneScale.of(matrix.values[rows][:, genes])
         reference = str(names[int(np.argmax(counts))])
         return cls(tuple(matrix.features[i] for i in genes), reference, scales)

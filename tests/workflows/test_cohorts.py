@@ -205,3 +205,36 @@ def test_slides_of_two_cohorts_are_pooled(cohort, finished, tmp_path):
     assert main([str(part) for part in (*options, "--set", "encoder.precision=float32")]) == 0
     ledger = pd.read_csv(tmp_path / "run" / "slides.csv", dtype=str)
     assert ledger.groupby("cohort")["case_id"].nunique().to_dict() == {"a": 6, "b": 6}
+
+
+def few(folder, tmp_path, *, words=None):
+    """The second cohort with five cases only, its answers in other words if given."""
+    for name in ("two", "two_clinical"):
+        table = pd.read_csv(folder / f"{name}.csv", index_col=0)
+        if words and name == "two_clinical":
+            table["Response"] = table["Response"].map(words)
+        (table if words else table.head(5)).to_csv(tmp_path / f"{name}.csv")
+    return flags_of(tmp_path, "two")
+
+
+def test_a_cohort_too_small_to_tell_its_scale_is_warned_of_or_refused(folder, tmp_path, capsys):
+    flags = [*flags_of(folder, "one"), *few(folder, tmp_path), *QUICK, "--task", "response=Response", "--dry-run"]
+    assert main([str(part) for part in (*flags, "--out", tmp_path / "run")]) == 0
+    assert "cohort two: 5 cases with genes are too few to compare their scale" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert main([str(part) for part in (*flags, "--set", "omics.batch=per-cohort", "--out", tmp_path / "run")]) == 2
+    assert "5 cases with genes are too few to bring them to the scale" in " ".join(capsys.readouterr().err.split())
+
+
+def test_classes_in_other_words_are_warned_of(folder, tmp_path, capsys):
+    flags = [*flags_of(folder, "one"), *few(folder, tmp_path, words={"yes": "1", "no": "0"}), *QUICK, "--dry-run"]
+    assert main([str(part) for part in (*flags, "--task", "response=Response", "--out", tmp_path / "run")]) == 0
+    output = " ".join("".join(capsys.readouterr()).split())
+    assert "cohorts one (no, yes) and two (0, 1) have no class in common" in output
+
+
+def test_the_report_names_the_inputs_of_each_cohort(finished):
+    page = (finished / "report.html").read_text()
+    assert "one: no slides, genes" in page
+    assert "no slides · no genes" not in page

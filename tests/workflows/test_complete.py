@@ -54,14 +54,31 @@ def test_it_is_complete_wherever_it_lies_and_wherever_it_runs(folder, run_input)
 
 
 @pytest.mark.parametrize(
-    "name", ["predictions.csv", "metrics.json", "run.json", "report.html", "complete.json", "omics.npz"]
+    "name", ["predictions.csv", "metrics.json", "run.json", "report.html", "complete.json", "omics.npz", "config.yaml"]
 )
 def test_a_file_that_is_gone_is_noticed(folder, run_input, name):
     (folder / name).unlink()
     assert not is_complete(folder, run_input)
 
 
-@pytest.mark.parametrize("pattern", ["slides.csv", "folds/*/*/final/model/*", "explain/*/slides/*/*", "thumbnails/*"])
+def test_a_setting_that_a_run_with_trained_models_reads_is_noticed(folder, run_input):
+    """The identity of such a run is that of its models alone."""
+    record = run_input.record | {"identity": "that of the models"}
+    before = replace(run_input, record=record)
+    changes = ({"bootstrap": 21}, {"seed": 3}, {"max_missing_genes": 0.01})
+    marks = {replace(before, config=run_input.config.model_copy(update=one)).fingerprint() for one in changes}
+    assert len(marks | {before.fingerprint()}) == 4
+
+
+def test_a_report_that_was_cut_short_is_noticed(folder, run_input):
+    page = folder / "report.html"
+    page.write_bytes(page.read_bytes()[:-20])
+    assert not is_complete(folder, run_input)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["slides.csv", "config.yaml", "folds/*/*/final/model/*", "explain/*/slides/*/*", "thumbnails/*"]
+)
 def test_a_file_that_is_changed_is_noticed(folder, run_input, pattern):
     changed = min(folder.glob(pattern))
     changed.write_bytes(changed.read_bytes() + b" ")

@@ -127,3 +127,13 @@ def test_the_censoring_distribution_of_a_new_cohort_is_that_of_all_its_cases():
     found = evaluation(SURVIVAL, cases, by_fold=False).of(cases).pooled.uno_c_index.value
     assert found == pytest.approx(expected, rel=1e-12)
     assert found != pytest.approx(of_deaths, rel=1e-6)
+
+
+def test_the_interval_of_a_difference_of_areas_lies_within_what_is_possible():
+    """Of two folds the t-test over folds alone would allow for differences of several whole units."""
+    cases = grades(["2", "3", "2", "3"] * 2, [0.1, 0.9, 0.2, 0.7, 0.6, 0.4, 0.2, 0.9], fold=[0] * 4 + [1] * 4)
+    turned = cases.assign(probability_2=[0.9, 0.1, 0.2, 0.6, 0.5, 0.7, 0.4, 0.1])
+    turned["probability_3"] = 1 - turned["probability_2"]
+    found = evaluation(GRADE, cases).difference(turned)
+    assert found.low is not None
+    assert -1 <= found.low <= found.value <= found.high <= 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preprocessing.omics.batch import CohortScales, scales_differ
+from preprocessing.omics.batch import CohortScales, scales_differ, small_cohorts
 from preprocessing.omics.matrix import OmicsMatrix
 
 N = 40
@@ -101,3 +101,18 @@ def test_scales_are_restored_from_json(values):
     scales, found = harmonised(values)
     again = CohortScales.from_json(scales.to_json()).apply(matrix(values), COHORT_OF)
     np.testing.assert_array_equal(again.values, found)
+
+
+@pytest.mark.parametrize("few", [1, 2, 5, 19])
+def test_a_cohort_with_few_training_cases_is_scaled_by_all_its_cases(values, few):
+    """The sd of two cases may be next to nothing, and values in such sds are enormous."""
+    _, found = harmonised(values, train=[*CASES[:N], *CASES[N : N + few]])
+    assert np.abs(found[B] - found[B].mean(0)).max() < 4 * values[B].std()
+
+
+def test_cohorts_too_small_to_tell_their_scale_are_named_and_not_compared(values):
+    few = [*range(N), N, N + 1]
+    small = OmicsMatrix(values[few], tuple(CASES[i] for i in few), tuple(f"G{i}" for i in range(6)), ("rna",) * 6)
+    assert small_cohorts(small, COHORT_OF) == {"b": 2}
+    assert small_cohorts(matrix(values), COHORT_OF) == {}
+    assert scales_differ(small, COHORT_OF) == ""

@@ -25,6 +25,7 @@ METRICS = {  # display names of the keys of metrics.json
     "p_value": "p-value",
     "calibration_error": "expected calibration error",
     "calibration_slope": "calibration slope",
+    "d_calibration": "D-calibration p-value",
     "exact_match": "all labels right",
     "label_accuracy": "labels right",
     "mae": "mean absolute error",
