@@ -237,7 +237,7 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
 
 
 def _classes_of_cohorts(task: Task, labelled: pd.DataFrame) -> Iterator[str]:
-    """A warning where two cohorts have no class in common: their words may differ, and the cohort tells the class."""
+    """A warning where two cohorts have no class in common: their words may differ, and the cohort gives the class away."""
     if COHORT not in labelled or not (words := set(task.vocabulary(labelled))):
         return
     label = labelled[task.label_columns[0]].astype(str)
