@@ -53,6 +53,7 @@ class There(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
+    # torch.Tensor holds a disabled placeholder here, whose annotation lacks the operation.
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise RuntimeError(f"{function}: a tensor of the stand-in is used outside of it")
