@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.baselines.survival_baselines import CURVE_COLUMNS
 from pipeline.tasks import TASKS
-from pipeline.tasks.survival_baselines import CURVE_COLUMNS
 
 N = 60
 HALF = np.arange(N) % 2 == 1  # the cases with the planted signal

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.slides.selection import SlideOptions, select_resolutions, select_slides, upsampling
+from preprocessing.slide_lists.selection import SlideOptions, select_resolutions, select_slides, upsampling
 from preprocessing.slides.slide import Slide, SlideFile
 from preprocessing.tables.sample_types import parse_sample_types
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from models.types import ModelOutput
+from pipeline.folds import fold_job
+from pipeline.folds.fold_job import SINGLE_MODALITY, fit_baselines, fit_reference, load_data, write_predictions
 from pipeline.planning.splits import Fold
 from pipeline.tasks.classification import FittedClassification
-from pipeline.training import fold_job
-from pipeline.training.fold_job import SINGLE_MODALITY, fit_baselines, fit_reference, load_data, write_predictions
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.omics.matrix import OmicsMatrix
 

@@ -12,7 +12,7 @@ from preprocessing.io.errors import RunError
 from workflows import command_line, run_pipeline
 from workflows.commands import COMMANDS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HEAVY = {"torch", "pandas", "numpy", "pydantic", "dask", "distributed", "zarr", "openslide", "timm", "sklearn", "rich"}
 
 

@@ -288,7 +288,7 @@ def test_help_loads_no_library():
         "import sys\nfrom workflows.commands.store import main\n"
         "try:\n    main(['--help'])\nfinally:\n    print('LOADED', *sys.modules)"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     printed = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert not {"numpy", "zarr", "rich", "torch", "pydantic"} & set(printed.partition("LOADED")[2].split())
 

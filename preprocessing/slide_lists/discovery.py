@@ -11,9 +11,9 @@ import openslide
 
 from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import similar_name
+from preprocessing.slide_lists.manifest import MANIFEST_SUFFIXES, has_manifest_header, read_manifest
 from preprocessing.slides.dicom import group_series
 from preprocessing.slides.isolated import Failure, map_files
-from preprocessing.slides.manifest import MANIFEST_SUFFIXES, has_manifest_header, read_manifest
 from preprocessing.slides.names import (
     CHANNEL_LISTS,
     OTHER_FILES,

@@ -1,4 +1,4 @@
-from pipeline.training.model_card import model_card
+from pipeline.model_folders.model_card import model_card
 
 DESCRIBED = {
     "model": "umeml",

@@ -9,7 +9,7 @@ from preprocessing.case_tables.column_names import plain_name
 from preprocessing.case_tables.gene_columns import DATED_GENE, FROM_DATES
 from preprocessing.case_tables.gene_names import GENE_METADATA, GENE_NAMES, are_integers, is_counter
 from preprocessing.case_tables.id_columns import Evidence, has_measurement
-from preprocessing.case_tables.sample_columns import name_samples
+from preprocessing.gene_tables.sample_columns import name_samples
 from preprocessing.io.errors import InputError, some
 
 _SUMMARY_ROWS = frozenset({"Mean", "Median", "StdDev"})  # above the proteins in CPTAC's reports

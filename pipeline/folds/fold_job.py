@@ -15,6 +15,8 @@ from models.settings import ModelSettings
 from pipeline.cluster.threads import limit_threads
 from pipeline.config.candidates import ModelCandidate
 from pipeline.config.schema import CANDIDATE_KEYS, Config, identity
+from pipeline.folds.finished_fold import is_finished, mark_finished
+from pipeline.model_folders.model_folder import TrainedModel, save_model
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.modalities import used_modalities
@@ -24,10 +26,8 @@ from pipeline.tasks import Task
 from pipeline.tasks.joint import OtherTask
 from pipeline.training.baselines import Baselines
 from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
-from pipeline.training.finished_fold import is_finished, mark_finished
 from pipeline.training.fit import Epoch, predict
 from pipeline.training.learning import Learned, TrainingSet, learn
-from pipeline.training.model_folder import TrainedModel, save_model
 from preprocessing.cohort import cohorts_by_case
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.atomic import write_text, writing

@@ -3,9 +3,9 @@ import re
 import pytest
 
 from preprocessing.io.errors import InputError
-from preprocessing.slides.discovery import find_slides
+from preprocessing.slide_lists.discovery import find_slides
+from preprocessing.slide_lists.selection import SlideOptions, select_slides
 from preprocessing.slides.probing import probe_slide, probe_slides
-from preprocessing.slides.selection import SlideOptions, select_slides
 from preprocessing.slides.slide import SlideFile
 from tests.preprocessing.slides.small_files import manifest, small_svs
 

@@ -18,8 +18,8 @@ from preprocessing.case_tables.column_names import plain_name
 from preprocessing.case_tables.gene_columns import gene_columns
 from preprocessing.case_tables.gene_names import SURE_GENE_NAMES
 from preprocessing.case_tables.id_columns import Evidence, choose_id_column, with_whole_numbers
-from preprocessing.case_tables.orientation import cases_in_rows
 from preprocessing.case_tables.table_options import TableOptions
+from preprocessing.gene_tables.orientation import cases_in_rows
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables import case_ids
 from preprocessing.tables.loading import LoadedTable, load_table

@@ -33,9 +33,9 @@ from models.ensemble import Ensemble
 from models.joint import JointModel
 from models.linear import LinearBlend
 from models.settings import Settings
+from pipeline.model_folders.model_card import write_card
 from pipeline.tasks import FittedTask, Task, restore_task
 from pipeline.training.baselines import Baselines
-from pipeline.training.model_card import write_card
 from preprocessing.io.atomic import REMEDY, atomic_folder
 from preprocessing.io.errors import InputError, RunError, some
 from preprocessing.io.fingerprints import folder_digests

@@ -9,9 +9,9 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from pipeline.baselines.clinical import ClinicalClasses, fit_clinical_logistic
+from pipeline.baselines.contract import TaskBaselines
 from pipeline.baselines.genomic import fit_omics_logistic
 from pipeline.baselines.predictors import ClassPrediction, LinearClasses, fuse_probabilities
-from pipeline.tasks.base import TaskBaselines
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import pytest
 
 from workflows.demo import draw_slide, write_svs
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = (
     *(
         "--workers",

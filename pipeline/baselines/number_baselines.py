@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from pipeline.baselines.contract import TaskBaselines
 from pipeline.baselines.numbers import ClinicalNumber, LinearNumber, fit_clinical_ridge, fit_omics_ridge
-from pipeline.tasks.base import TaskBaselines
 
 VALUE = "value"  # column of the predicted number
 

@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.cluster.worker_processes import start_server
 from preprocessing.io.errors import InputError
+from preprocessing.slide_lists.discovery import find_slides
+from preprocessing.slide_lists.selection import SlideOptions, select_slides
 from preprocessing.slides.dicom import DicomHeader
-from preprocessing.slides.discovery import find_slides
 from preprocessing.slides.names import slide_name
 from preprocessing.slides.probing import probe_slides
-from preprocessing.slides.selection import SlideOptions, select_slides
 from preprocessing.slides.slide import SlideFile
 from tests.preprocessing.slides.small_files import small_svs, touch
 

@@ -11,7 +11,7 @@ import pytest
 
 from workflows.run_pipeline import main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = (
     *("--workers", "0", "--device", "cpu", "--task", "subtype", "--folds", "2", "--epochs", "2", "--explain", "0"),
     *("--baselines", "none", "--set", "bootstrap=5", "--set", "train.members=1", "--set", "train.batch_cases=4"),

@@ -11,16 +11,16 @@ from models.catalogue import MODELS
 from models.linear import LinearBlend
 from pipeline.config.candidates import ModelCandidate
 from pipeline.config.loading import load_config
+from pipeline.folds import finished_fold
+from pipeline.folds.fold_job import FoldJob, run_fold
+from pipeline.model_folders.model_folder import load_model
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
 from pipeline.tasks import TASKS
 from pipeline.tasks.joint import OtherTask
-from pipeline.training import finished_fold
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import predict_logits
-from pipeline.training.fold_job import FoldJob, run_fold
-from pipeline.training.model_folder import load_model
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import folder_digests
@@ -291,7 +291,7 @@ def test_a_finished_fold_is_not_trained_again(make, monkeypatch):
     job = make()
     assert run_fold(job) == "done"
     before = {path: path.stat().st_mtime_ns for path in job.out.rglob("*") if path.is_file()}
-    monkeypatch.setattr("pipeline.training.fold_job.learn", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("pipeline.folds.fold_job.learn", lambda *_: pytest.fail("trained again"))
     assert run_fold(job) == "reused"
     assert {path: path.stat().st_mtime_ns for path in job.out.rglob("*") if path.is_file()} == before
 
@@ -306,7 +306,7 @@ def test_a_fold_that_was_killed_is_trained_again_from_the_start(make, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.training.fold_job.save_model", killed)
+        patch.setattr("pipeline.folds.fold_job.save_model", killed)
         with pytest.raises(KeyboardInterrupt):
             run_fold(fresh)
     assert (fresh.out / "predictions.csv").exists()
@@ -367,7 +367,7 @@ def test_nothing_is_called_done_before_it_is_on_the_disk(make, monkeypatch):
         assert set(json.loads(text)["files"]) >= {"predictions.csv", "history.csv", "model/weights.safetensors"}
         write_text(path, text)
 
-    monkeypatch.setattr("pipeline.training.finished_fold.write_text", checked)
+    monkeypatch.setattr("pipeline.folds.finished_fold.write_text", checked)
     run_fold(job)
 
 

@@ -11,7 +11,7 @@ import pytest
 from preprocessing.features.store import FeatureStore
 from workflows.commands.store import main as store_command
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # Python imports it when it starts, in worker processes too: whatever is opened, listed, moved or removed below a folder
 # is so only after a while, and each process that had to wait leaves a file.
 LATE = """

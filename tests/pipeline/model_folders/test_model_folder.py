@@ -9,10 +9,10 @@ import torch
 from models.ensemble import Ensemble
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
+from pipeline.model_folders.model_folder import TrainedModel, load_model, save_model
 from pipeline.tasks import TASKS
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
-from pipeline.training.model_folder import TrainedModel, load_model, save_model
 from preprocessing.io.errors import InputError, RunError
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsConfig, OmicsScaler
@@ -105,7 +105,7 @@ def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
     save_model(tmp_path / "model", trained)
     before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     monkeypatch.setattr(
-        "pipeline.training.model_folder.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+        "pipeline.model_folders.model_folder.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
     )
     with pytest.raises(RunError, match=r"/model cannot be written \(disk full\); free some space"):
         save_model(tmp_path / "model", trained)

@@ -17,7 +17,7 @@ from pipeline.cluster.mapping import map_jobs
 from pipeline.cluster.workers import Workers
 from preprocessing.io.errors import RunError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PYTHON = [sys.executable, "-m"]
 PATIENCE = 180  # seconds, for what should take a few
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}

@@ -9,9 +9,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from pipeline.baselines.clinical import ClinicalRisk, fit_clinical_cox
+from pipeline.baselines.contract import TaskBaselines
 from pipeline.baselines.genomic import fit_omics_cox
 from pipeline.baselines.predictors import LinearRisk, SurvivalPrediction, fuse_risks, numbers
-from pipeline.tasks.base import TaskBaselines
 
 CURVE_MONTHS = (6, 12, 18, 24, 30, 36, 48, 60, 84, 120)  # where survival curves are tabulated
 CURVE_COLUMNS = [f"survival_{month}m" for month in CURVE_MONTHS]

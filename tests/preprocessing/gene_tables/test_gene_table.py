@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from preprocessing.case_tables.clinical_table import read_clinical
-from preprocessing.case_tables.gene_table import read_genes
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
+from preprocessing.gene_tables.gene_table import read_genes
 from preprocessing.io.errors import InputError
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"

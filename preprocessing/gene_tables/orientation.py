@@ -12,9 +12,9 @@ import pandas as pd
 
 from preprocessing.case_tables.column_names import is_label, plain_name
 from preprocessing.case_tables.gene_names import SURE_GENE_NAMES, gene_share, is_counter
-from preprocessing.case_tables.gene_rows import transposed
 from preprocessing.case_tables.id_columns import SURE_KINDS, Evidence, has_measurement, id_kind
 from preprocessing.case_tables.table_options import TableOptions
+from preprocessing.gene_tables.gene_rows import transposed
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables.reading import text_columns
 
