@@ -19,8 +19,8 @@ FILES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 FOLDERS = sorted({path.parent for path in FILES.values()})
-MAX_FILES, MAX_LINES = 12, 480
-LARGER = {"models": 18, "pipeline/training": 13}  # a file per model
+MAX_FILES, MAX_LINES = 11, 480
+LARGER = {"models": 18}  # a file per model
 
 # Words that a reader of the field would stop at, with how often they still occur in names and in text (comments, docstrings,
 # messages). The numbers may only fall; lower them along with the words.

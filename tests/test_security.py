@@ -24,18 +24,18 @@ from PIL import Image
 
 from models.ensemble import Ensemble
 from models.umeml import UMEML, UMEMLConfig
+from pipeline.model_folders.model_folder import TrainedModel, load_model, save_model
 from pipeline.tasks import TASKS
 from pipeline.tasks.survival import FittedSurvival
-from pipeline.training.model_folder import TrainedModel, load_model, save_model
 from preprocessing.case_tables.clinical_table import read_clinical
-from preprocessing.case_tables.gene_table import read_genes
 from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.features.arrays import unpacked_bytes
 from preprocessing.features.group_attributes import signed
 from preprocessing.features.store import Bag, FeatureStore
+from preprocessing.gene_tables.gene_table import read_genes
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.omics.gene_sets import read_gene_sets
-from preprocessing.slides.discovery import find_slides
+from preprocessing.slide_lists.discovery import find_slides
 from preprocessing.slides.probing import probe_slide, probe_slides
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import mask_files, read_mask
@@ -180,7 +180,7 @@ def test_giants_in_a_description_take_no_memory(model):
     code = f"""
 from pathlib import Path
 from preprocessing.io.errors import InputError
-from pipeline.training.model_folder import load_model
+from pipeline.model_folders.model_folder import load_model
 try:
     load_model(Path({str(folder)!r}))
 except InputError as error:

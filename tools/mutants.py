@@ -23,7 +23,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # Where what was computed well is handed on, and where pixels become features.
 FILES = (
-    *("pipeline/training", "pipeline/evaluation", "pipeline/inference", "pipeline/tasks", "pipeline/baselines"),
+    *(
+        "pipeline/training",
+        "pipeline/folds",
+        "pipeline/model_folders",
+        "pipeline/evaluation",
+        "pipeline/inference",
+        "pipeline/tasks",
+        "pipeline/baselines",
+    ),
     *("preprocessing/encoders", "preprocessing/features", "preprocessing/slides", "preprocessing/tiling"),
 )
 WIRING = {

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.slides.feature_recipe import FeatureRecipe
     from pipeline.tasks import Task
     from preprocessing.cohort import Cohort
-    from preprocessing.slides.discovery import SlideSource
+    from preprocessing.slide_lists.discovery import SlideSource
 
 log = logging.getLogger("run_pipeline")
 ALL_GOOD, RUN_FAILED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.config.candidates import ModelCandidate
+    from pipeline.folds.fold_job import TaskJobs
     from pipeline.planning.plan import TaskPlan
     from pipeline.run.context import RunContext
-    from pipeline.training.fold_job import TaskJobs
 
 
 def train(
@@ -31,9 +31,9 @@ def train(
 
     from pipeline.cluster.mapping import map_jobs
     from pipeline.evaluation.cohort_transfer import transfer_table
+    from pipeline.folds.fold_job import run_fold
     from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.metrics.report import to_json
-    from pipeline.training.fold_job import run_fold
 
     run = context.run
     jobs = {
@@ -81,8 +81,8 @@ def evaluate(
     """
     from pipeline.evaluation.fold_results import conclude, summarise
     from pipeline.metrics import Bootstrap
+    from pipeline.model_folders.model_folder import export_fold_models, export_model
     from pipeline.planning.splits import write_folds
-    from pipeline.training.model_folder import export_fold_models, export_model
 
     config, folder = context.config, context.run.folder
     for scheme, folds in plan.schemes.items():
@@ -126,9 +126,9 @@ def fold_jobs(
         features: keys of the features in the store, by slide id.
         others: tasks that joint training learns along with it.
     """
+    from pipeline.folds.fold_job import FoldJob, TaskJobs
     from pipeline.planning.gene_groups import gene_groups
     from pipeline.tasks.joint import OtherTask
-    from pipeline.training.fold_job import FoldJob, TaskJobs
     from preprocessing.features.keys import tile_key
 
     config, cohort, run, device = context.config, context.cohort, context.run, context.workers.device

@@ -13,8 +13,6 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 # Imported after the line above, so that Ctrl-C does not interrupt them, and only for the processes that inherit them.
 import distributed  # noqa: E402, F401
 
-import pipeline.slides.stages  # noqa: E402
-import pipeline.training.fold_job  # noqa: E402, F401
 from preprocessing.encoders.timm_library import load_timm  # noqa: E402
 
 load_timm()  # which encoders need when they are made

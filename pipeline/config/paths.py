@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.config.schema import Config
 from preprocessing.encoders.config import EncoderConfig
-from preprocessing.slides.discovery import SlideSource
+from preprocessing.slide_lists.discovery import SlideSource
 from preprocessing.tiling.tiles import TileConfig
 
 LOCAL = "local-dir:"  # how the name of an encoder in a folder begins

@@ -16,18 +16,18 @@ from pipeline.config.candidates import SINGLE_TASK, ModelCandidate, model_candid
 from pipeline.config.cohorts import CohortInput, with_cohorts
 from pipeline.config.inputs import read_further_table, read_path, read_slides, read_store, require_table
 from pipeline.config.presets import PRESETS
-from pipeline.config.task_names import require_task_name
 from pipeline.config.train import TrainConfig
 from pipeline.config.values import merge, split_names, split_text, with_task_definitions
 from pipeline.tasks import BUILT_IN, KINDS, TaskSpec
+from pipeline.tasks.task_names import require_task_name
 from preprocessing.case_tables.endpoint_names import ENDPOINTS
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.encoders.config import EncoderConfig, encoder_spec
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import why_no_file
 from preprocessing.omics.config import OmicsConfig
+from preprocessing.slide_lists.selection import SlideOptions
 from preprocessing.slides.resolution import MPP_RANGE
-from preprocessing.slides.selection import SlideOptions
 from preprocessing.tables.case_ids import case_of, pattern_scheme
 from preprocessing.tables.sample_types import parse_sample_types
 from preprocessing.tiling.tiles import TileConfig

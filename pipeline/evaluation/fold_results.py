@@ -10,12 +10,12 @@ from models.catalogue import MODELS
 from pipeline.evaluation.cohort_transfer import cohort_transfer
 from pipeline.evaluation.model_evaluation import Evaluation
 from pipeline.evaluation.validation import by_pattern, conformal, coverage, validated, with_sets
+from pipeline.folds.fold_job import SINGLE_MODALITY, FoldJob, TaskJobs
 from pipeline.metrics import Bootstrap, CohortTransfer, PredictorReport, TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.metrics.report import ModelNotes
 from pipeline.planning.plan import TaskPlan
 from pipeline.tasks import FittedTask
-from pipeline.training.fold_job import SINGLE_MODALITY, FoldJob, TaskJobs
 from preprocessing.cohort import COHORT, cohorts_by_case
 from preprocessing.io.fingerprints import fingerprint
 from preprocessing.io.outputs import damaged, read_json, read_table

@@ -17,7 +17,7 @@ from pipeline.explanation.explained_predictions import TaskPredictions
 from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.overlays import save_jpeg
 from pipeline.explanation.tile_maps import prototype_similarity
-from pipeline.training.model_folder import load_model
+from pipeline.model_folders.model_folder import load_model
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.colours import prototype_colour
 from preprocessing.io.errors import some

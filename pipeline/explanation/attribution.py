@@ -19,9 +19,9 @@ from torch import Tensor
 
 from models.catalogue import MODELS
 from models.types import Batch
+from pipeline.model_folders.model_folder import TrainedModel
 from pipeline.training.dataset import Dataset
 from pipeline.training.fit import predict_logits
-from pipeline.training.model_folder import TrainedModel
 from preprocessing.io.gpu import gpu_failures
 
 N_DONORS = 8  # cases whose values replace those of a gene group in turn

@@ -7,8 +7,8 @@ from models.catalogue import MODELS
 from models.linear import LinearBlend
 from pipeline.explanation.attribution import N_DONORS
 from pipeline.explanation.explained_predictions import TaskPredictions
+from pipeline.model_folders.model_folder import TrainedModel, load_model
 from pipeline.tasks import Task
-from pipeline.training.model_folder import TrainedModel, load_model
 from preprocessing.formats.colours import NEARLY_EVEN, NEARLY_EVEN_NOTE
 
 

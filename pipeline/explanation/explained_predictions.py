@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.folds.fold_job import FoldJob
 from pipeline.inference.prediction import MemberInputs
 from pipeline.inference.trained import Predictor
 from pipeline.tasks import Task
-from pipeline.training.fold_job import FoldJob
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
+from pipeline.model_folders.model_folder import TrainedModel
 from pipeline.training.dataset import Bags, Dataset, dataset_for, known_covariates, with_covariates
-from pipeline.training.model_folder import TrainedModel
 from preprocessing.io.outputs import read_text_table
 from preprocessing.omics.batch import CohortScales
 from preprocessing.omics.matrix import OmicsMatrix

@@ -24,9 +24,9 @@ from pipeline.explanation.explained_predictions import ExplainingModel, TaskPred
 from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.overlays import draw_thumbnail, over_tissue, save_jpeg
 from pipeline.explanation.tile_maps import TileLayer, prototype_similarity, tile_layers
+from pipeline.model_folders.model_folder import TrainedModel, load_model
 from pipeline.tasks import Task
 from pipeline.training.dataset import Dataset
-from pipeline.training.model_folder import TrainedModel, load_model
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.labels import with_label
 from preprocessing.io.atomic import write_text

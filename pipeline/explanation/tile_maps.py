@@ -11,8 +11,8 @@ from torch import Tensor
 
 from models.configs import SUBSPACES
 from pipeline.explanation.attribution import CaseAttribution
+from pipeline.model_folders.model_folder import TrainedModel
 from pipeline.training.dataset import Dataset
-from pipeline.training.model_folder import TrainedModel
 from preprocessing.formats.colours import Scale, colours_of, prototype_colour
 
 ATTENTION = {  # definition of a model's attention to tiles, by the extra output that contains it

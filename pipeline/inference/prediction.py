@@ -14,11 +14,11 @@ from jaxtyping import Float
 from pipeline.evaluation.validation import describe_validation
 from pipeline.inference.trained import Predictor
 from pipeline.metrics.conformal import COLUMN
+from pipeline.model_folders.model_folder import TrainedModel
 from pipeline.planning.modalities import used_modalities
 from pipeline.terminal.progress import track
 from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
 from pipeline.training.fit import predict
-from pipeline.training.model_folder import TrainedModel
 from preprocessing.cohort import Cohort
 from preprocessing.io.errors import InputError, some
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix

@@ -10,9 +10,7 @@ from pydantic import ValidationError
 
 from models.catalogue import MODELS
 from pipeline.inference.metadata import ModelMetadata
-from pipeline.ood.reference import JSON_FILE, ReferenceCohort, has_reference
-from pipeline.tasks import FittedTask, Task
-from pipeline.training.model_folder import (
+from pipeline.model_folders.model_folder import (
     COPY,
     ENSEMBLE,
     STAIN_TARGET,
@@ -22,6 +20,8 @@ from pipeline.training.model_folder import (
     require_format,
     require_sums,
 )
+from pipeline.ood.reference import JSON_FILE, ReferenceCohort, has_reference
+from pipeline.tasks import FittedTask, Task
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.outputs import damaged, read_json

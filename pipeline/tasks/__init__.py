@@ -9,7 +9,7 @@ from typing import Any
 
 from models.registry import Registry
 from pipeline.metrics import CaseMetrics
-from pipeline.tasks.base import OUTCOME, FittedTask, PredictionSets, Task, TaskBaselines
+from pipeline.tasks.base import OUTCOME, FittedTask, PredictionSets, Task
 from pipeline.tasks.classification import Classification
 from pipeline.tasks.multilabel import Multilabel
 from pipeline.tasks.ordinal import Ordinal
@@ -71,7 +71,6 @@ __all__ = [
     "Regression",
     "Survival",
     "Task",
-    "TaskBaselines",
     "TaskSpec",
     "make_task",
     "metrics_types",

@@ -21,6 +21,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from models.loss_config import LossConfig
+from pipeline.baselines.contract import TaskBaselines
 from pipeline.baselines.genomic import GeneScores
 from pipeline.metrics import Bootstrap, CaseMetrics, Metric, PredictorReport, Statistic, paired_difference
 from pipeline.metrics.small_samples import reach_over_folds
@@ -59,30 +60,6 @@ class PredictionSets(ABC):
     @abstractmethod
     def sizes(self, sets: Sequence[str]) -> Float[np.ndarray, " n"]:
         """Size of each set; of several labels the mean over them."""
-
-
-class TaskBaselines(ABC):
-    """Simple predictors of a task, fitted on a model's training cases."""
-
-    @abstractmethod
-    def predict(
-        self, clinical: pd.DataFrame, genes: Float[np.ndarray, "n g"] | None, slides: pd.DataFrame | None
-    ) -> dict[str, pd.DataFrame]:
-        """Predictions by baseline (`clinical`, `genes`, `slides`, `late fusion`), a row per case in the given order.
-
-        Args:
-            clinical: clinical columns of the cases.
-            genes: their genes as the model takes them; None without.
-            slides: predictions by a model of slides only, as `FittedTask.decode` returns them; None without.
-
-        Returns:
-            Tables with `reason` (why the fit failed; else missing), the columns that `decode` returns less `prediction`,
-            and the baseline's own `FittedTask.training_columns`, where there are some.
-        """
-
-    @abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, for the model folder."""
 
 
 class FittedTask(ABC):

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
 from models.loss_config import LossConfig
+from pipeline.baselines.class_baselines import ClassBaselines
 from pipeline.baselines.genomic import GeneScores, omics_logits
 from pipeline.baselines.predictors import NotConvergedError
 from pipeline.metrics import (
@@ -27,7 +28,6 @@ from pipeline.metrics import (
 )
 from pipeline.metrics.conformal import contains, prediction_sets
 from pipeline.tasks.base import FittedTask, PredictionSets, Task
-from pipeline.tasks.class_baselines import ClassBaselines
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.tables.reading import read_number

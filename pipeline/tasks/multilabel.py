@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy.special import expit
 
+from pipeline.baselines.label_baselines import LabelBaselines
 from pipeline.metrics import (
     Bootstrap,
     MultilabelMetrics,
@@ -22,7 +23,6 @@ from pipeline.metrics import (
 )
 from pipeline.tasks.base import FittedTask, PredictionSets, Task
 from pipeline.tasks.classification import PROBABILITY
-from pipeline.tasks.label_baselines import LabelBaselines
 from pipeline.tasks.spec import TaskSpec
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable, read_flag, text_of

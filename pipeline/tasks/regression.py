@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from pipeline.baselines.genomic import GeneScores
+from pipeline.baselines.number_baselines import VALUE, NumberBaselines
 from pipeline.baselines.numbers import ridge_number
 from pipeline.metrics import (
     Bootstrap,
@@ -24,7 +25,6 @@ from pipeline.metrics import (
     regression_metrics,
 )
 from pipeline.tasks.base import FittedTask, PredictionSets, Task
-from pipeline.tasks.number_baselines import VALUE, NumberBaselines
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.tables.reading import read_number

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from models.loss_config import LossConfig
 from pipeline.baselines.genomic import SLOPE_PENALTY, GeneScores, omics_risk, ridge_cox
 from pipeline.baselines.predictors import LinearRisk, NotConvergedError
+from pipeline.baselines.survival_baselines import CURVE_COLUMNS, CURVE_TIMES, SurvivalBaselines
 from pipeline.metrics import (
     Bootstrap,
     FollowUp,
@@ -27,7 +28,6 @@ from pipeline.metrics import (
 )
 from pipeline.tasks.base import OUTCOME, FittedTask, Task
 from pipeline.tasks.spec import TaskSpec
-from pipeline.tasks.survival_baselines import CURVE_COLUMNS, CURVE_TIMES, SurvivalBaselines
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.columns import LabelTable, is_binary, read_flag, text_of
 from preprocessing.labels.survival import follow_up, read_endpoint

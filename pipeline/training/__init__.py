@@ -1,1 +1,1 @@
-"""Training: data of a fold, networks and ensembles, fold jobs, model folders."""
+"""Training: data of a fold, networks and ensembles, what they are blended with."""

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import pandas as pd
 from torch import nn
 
-from pipeline.tasks import FittedTask, TaskBaselines
+from pipeline.baselines.contract import TaskBaselines
+from pipeline.tasks import FittedTask
 from pipeline.training.dataset import Dataset
 from pipeline.training.fit import predict_logits
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from preprocessing.case_tables.table_options import TableOptions
-from preprocessing.slides.discovery import SlideSource
-from preprocessing.slides.selection import SlideOptions
+from preprocessing.slide_lists.discovery import SlideSource
+from preprocessing.slide_lists.selection import SlideOptions
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.cohort.cohort import COHORT, Cohort
-from preprocessing.slides.selection import upsampling
+from preprocessing.slide_lists.selection import upsampling
 
 
 def audit_cases(cohort: Cohort, failures: Mapping[str, str]) -> pd.DataFrame:

@@ -18,10 +18,10 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.labels.glioma import with_who2021
 from preprocessing.labels.recognition import recognise
 from preprocessing.labels.tumour import GLIOMA, recognise_tumour
-from preprocessing.slides.discovery import SlideSource, find_slides
+from preprocessing.slide_lists.discovery import SlideSource, find_slides
+from preprocessing.slide_lists.selection import SlideOptions, select_resolutions, select_slides
 from preprocessing.slides.probing import probe_slides, same_scans
 from preprocessing.slides.resolution import doubtful_resolutions
-from preprocessing.slides.selection import SlideOptions, select_resolutions, select_slides
 from preprocessing.slides.slide import FoundSlides, LeftOut, Slide, SlideFile
 from preprocessing.tables.case_ids import case_of, source_site
 

@@ -10,11 +10,11 @@ from models.registry import nearest
 from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.case_tables.clinical_table import read_clinical
 from preprocessing.case_tables.gene_names import FEATURE_KINDS
-from preprocessing.case_tables.gene_table import GeneTable, read_genes
 from preprocessing.case_tables.id_columns import Evidence, possible_ids
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.cohort.cohort_inputs import CohortFiles
 from preprocessing.cohort.sample_sheets import read_sample_sheet
+from preprocessing.gene_tables.gene_table import GeneTable, read_genes
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix, concatenate
 from preprocessing.omics.value_scale import describe_features

@@ -1,1 +1,1 @@
-"""Whole-slide images: discovery, manifests, probing, resolution, reading."""
+"""Whole-slide images: files, probing, resolution, reading."""

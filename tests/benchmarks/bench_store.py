@@ -18,7 +18,7 @@ import torch
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
 from preprocessing.features.store import Bag, FeatureStore
-from preprocessing.slides.discovery import find_slides
+from preprocessing.slide_lists.discovery import find_slides
 from preprocessing.slides.probing import probe_slides
 from preprocessing.tiling.tiles import TileConfig, TiledSlide, TileGrid
 from workflows.demo import draw_slide, write_svs

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from preprocessing.case_tables.gene_table import read_genes
+from preprocessing.gene_tables.gene_table import read_genes
 
 TABLES = {  # name: cases, features, prefix of the features, whether features are in rows
     "genes in rows": (1_000, 60_000, "ENSG{:011d}", True),

@@ -10,9 +10,9 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.inference import prediction
 from pipeline.inference.trained import load_trained
+from pipeline.model_folders.model_folder import export_fold_models, export_model, load_model, write_sums
 from pipeline.training.dataset import Bags, dataset_for
 from pipeline.training.fit import predict_logits
-from pipeline.training.model_folder import export_fold_models, export_model, load_model, write_sums
 from preprocessing.features.group_attributes import signed
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix

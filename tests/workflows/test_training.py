@@ -9,8 +9,8 @@ import pytest
 import pipeline.evaluation.fold_results
 import pipeline.explanation.explain
 import pipeline.explanation.inputs
+import pipeline.model_folders.model_folder
 import pipeline.planning.splits
-import pipeline.training.model_folder
 from pipeline.config.loading import load_config
 from pipeline.planning.plan import TaskPlan
 from pipeline.planning.splits import Fold
@@ -126,8 +126,8 @@ def test_evaluation_has_the_runs_bootstrap_and_the_final_model_is_the_one_that_i
     monkeypatch.setattr(
         pipeline.planning.splits, "write_folds", lambda folds, folder: written.update({folder.name: folds})
     )
-    monkeypatch.setattr(pipeline.training.model_folder, "export_model", lambda *args: exported.append(args))
-    monkeypatch.setattr(pipeline.training.model_folder, "export_fold_models", lambda *args: exported.append(args))
+    monkeypatch.setattr(pipeline.model_folders.model_folder, "export_model", lambda *args: exported.append(args))
+    monkeypatch.setattr(pipeline.model_folders.model_folder, "export_fold_models", lambda *args: exported.append(args))
     jobs = training.fold_jobs(given, PLAN, FEATURES)
     assert training.evaluate(given, PLAN, jobs, "cases") == ("report", "predictions", "comparators")
     assert (given.bootstrap.n_boot, given.bootstrap.seed) == (12, 9)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.baselines.number_baselines import VALUE
 from pipeline.metrics import ClassificationMetrics, MultilabelMetrics, RegressionMetrics, SurvivalMetrics, TaskReport
 from pipeline.run.finished import FinishedRun
 from pipeline.tasks.classification import PROBABILITY
-from pipeline.tasks.number_baselines import VALUE
 from pipeline.tasks.survival import outcome
 from workflows.report import class_charts, number_charts, survival_charts
 from workflows.report.chart import Chart, missing

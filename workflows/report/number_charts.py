@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pipeline.tasks.number_baselines import VALUE
+from pipeline.baselines.number_baselines import VALUE
 from workflows.report.chart import MODEL, OTHER, Chart, escaped, make_chart, missing, numbers
 
 MIN_CASES_PER_BIN, MAX_BINS = 5, 10

@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.run.finished import FinishedRun
-from preprocessing.slides.selection import NOTABLE_UPSAMPLING
+from preprocessing.slide_lists.selection import NOTABLE_UPSAMPLING
 from workflows.report.charts import gene_groups
 from workflows.report.kinds import kind_of
 from workflows.report.plain import phrasing

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.metrics import ClassificationMetrics, Metric, PredictorReport, TaskReport
 from pipeline.run.finished import FinishedRun
-from preprocessing.slides.selection import NOTABLE_UPSAMPLING
+from preprocessing.slide_lists.selection import NOTABLE_UPSAMPLING
 from workflows.report.plain.images import anchor_of, thumbnail_url
 from workflows.report.plain.phrasing import MODALITIES, column_name, comparator_name, decimal, metric_name, number
 

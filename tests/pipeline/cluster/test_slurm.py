@@ -165,5 +165,7 @@ def test_jobs_bring_workers_and_where_all_have_ended_the_run_does_not_wait_for_e
         (job,) = map(int, (slurm / "jobs").read_text().split())
         workers.client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "no_workers_timeout", 2))
         threading.Timer(1, end_job, (slurm, job)).start()
-        with pytest.raises(RunError, match=r"no worker is left .*the same command again, with a longer walltime"):
+        with pytest.raises(
+            RunError, match=r"no worker is left .*the same command again to resume, with a longer walltime"
+        ):
             map_jobs(workers, wait, [600], stage="training")

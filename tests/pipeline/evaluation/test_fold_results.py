@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from pipeline.baselines.survival_baselines import CURVE_COLUMNS
 from pipeline.evaluation.fold_results import collect_predictions, conclude, summarise
+from pipeline.folds.fold_job import TaskJobs
 from pipeline.metrics import Bootstrap
 from pipeline.metrics.report import to_json
 from pipeline.planning.plan import TaskPlan
 from pipeline.planning.splits import Fold
 from pipeline.tasks import TASKS
-from pipeline.tasks.survival_baselines import CURVE_COLUMNS
-from pipeline.training.fold_job import TaskJobs
 from preprocessing.io.fingerprints import fingerprint
 
 LABELLED = tuple(f"c{i}" for i in range(8))

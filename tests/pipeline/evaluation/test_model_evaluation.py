@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.baselines.survival_baselines import CURVE_COLUMNS
 from pipeline.evaluation.model_evaluation import Evaluation
 from pipeline.metrics import Bootstrap, FollowUp, SurvivalPredictions, survival_metrics
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival, outcome
-from pipeline.tasks.survival_baselines import CURVE_COLUMNS
 
 SURVIVAL = FittedSurvival((12.0,), 60.0, -1.0)
 GRADE = FittedClassification("grade", ("2", "3"), (5, 3))

@@ -17,10 +17,10 @@ from models.types import ModelOutput
 from pipeline.config.train import TrainConfig
 from pipeline.explanation.attribution import attribute_case, gene_contributions, outputs_by_modality, permuted_drops
 from pipeline.explanation.tile_maps import attention_maps
+from pipeline.model_folders.model_folder import TrainedModel
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset, dataset_for
 from pipeline.training.fit import FitSettings, LabelledCases, fit_model
-from pipeline.training.model_folder import TrainedModel
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsConfig, OmicsScaler
 

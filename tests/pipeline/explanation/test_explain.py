@@ -15,9 +15,9 @@ from pipeline.cluster.workers import Workers
 from pipeline.explanation.explain import explain_tasks
 from pipeline.explanation.explained_predictions import ExplainingModel, TaskPredictions
 from pipeline.explanation.inputs import ExplanationInputs
+from pipeline.model_folders.model_folder import TrainedModel, load_model, save_model
 from pipeline.tasks import TASKS
 from pipeline.training.fit import predict_logits
-from pipeline.training.model_folder import TrainedModel, load_model, save_model
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.formats.colours import PROTOTYPES
 from preprocessing.omics.matrix import OmicsMatrix

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.baselines.survival_baselines import CURVE_COLUMNS
 from pipeline.inference.new_cohort import TRAINING_CASE, baseline_fingerprints, evaluate, prediction_rows, with_labels
 from pipeline.inference.prediction import predict_baselines
 from pipeline.metrics import Bootstrap
 from pipeline.tasks import TASKS
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
-from pipeline.tasks.survival_baselines import CURVE_COLUMNS
 
 GRADE = FittedClassification("grade", ("2", "3"), (5, 3))
 BOOTSTRAP = Bootstrap(10, 0)

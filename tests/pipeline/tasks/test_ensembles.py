@@ -1,9 +1,9 @@
 import numpy as np
 import pandas as pd
 
+from pipeline.baselines.survival_baselines import CURVE_COLUMNS
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
-from pipeline.tasks.survival_baselines import CURVE_COLUMNS
 
 GRADE = FittedClassification("grade", ("2", "3"), (1, 1))
 

@@ -8,9 +8,9 @@ import torch
 from scipy.special import log_softmax
 
 from models.loss_config import LossConfig
+from pipeline.baselines.survival_baselines import CURVE_MONTHS
 from pipeline.tasks import BY_DEFAULT, TASKS
 from pipeline.tasks.survival import FittedSurvival
-from pipeline.tasks.survival_baselines import CURVE_MONTHS
 from preprocessing.io.errors import InputError
 
 REFERENCE = Path(__file__).resolve().parents[4] / "shared/data/reference/survival_bins.npz"

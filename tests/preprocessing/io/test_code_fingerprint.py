@@ -5,7 +5,7 @@ import pytest
 
 from preprocessing.io.code_fingerprint import PACKAGES, ROOT, tree_fingerprints
 
-FOLD_JOB = "pipeline.training.fold_job"
+FOLD_JOB = "pipeline.folds.fold_job"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_the_code_of_every_model_counts(program, of_fold, edit, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["pipeline/training/fold_job.py", "pipeline/tasks/base.py", "preprocessing/omics/scaler.py"]
+    "name", ["pipeline/folds/fold_job.py", "pipeline/tasks/base.py", "preprocessing/omics/scaler.py"]
 )
 def test_a_new_statement_counts(program, of_fold, edit, name):
     edit(name, "\nfrom ", "\nANOTHER = 1\nfrom ")

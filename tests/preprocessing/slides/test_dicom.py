@@ -1,4 +1,4 @@
-from preprocessing.slides.discovery import find_slides
+from preprocessing.slide_lists.discovery import find_slides
 
 
 def test_a_series_is_one_slide_named_by_its_file_or_where_that_is_a_number_by_its_label(tmp_path, write_dicom):

@@ -14,7 +14,7 @@ import tifffile
 from pipeline.cluster.worker_processes import start_server
 from preprocessing.features.keys import tile_key
 from preprocessing.io.errors import InputError, SlideError
-from preprocessing.slides.discovery import find_slides
+from preprocessing.slide_lists.discovery import find_slides
 from preprocessing.slides.probing import probe_slide, probe_slides, same_scans
 from preprocessing.slides.slide import SlideFile
 from preprocessing.tiling.masks import read_mask

@@ -32,7 +32,7 @@ from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.geojson import TileObjects, to_geojson
-from preprocessing.slides.discovery import find_slides
+from preprocessing.slide_lists.discovery import find_slides
 from preprocessing.slides.probing import probe_slides
 from preprocessing.slides.resolution import MPP_RANGE
 from preprocessing.slides.slide import Slide, SlideFile

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preprocessing.case_tables.gene_table import read_genes
+from preprocessing.gene_tables.gene_table import read_genes
 from preprocessing.io.errors import InputError
 
 SAMPLES = [f"TCGA-06-{i:04d}-01A-11D-A100-05" for i in range(6)]

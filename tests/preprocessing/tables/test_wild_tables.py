@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from preprocessing.case_tables.clinical_table import read_clinical
-from preprocessing.case_tables.gene_table import read_genes
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
+from preprocessing.gene_tables.gene_table import read_genes
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.labels.recognition import recognise
 from preprocessing.omics.gene_sets import read_gene_sets
-from preprocessing.slides.discovery import find_slides
+from preprocessing.slide_lists.discovery import find_slides
 from preprocessing.slides.slide import Slide
 from preprocessing.tables.case_ids import case_of
 from preprocessing.tiling.masks import read_mask

@@ -1,0 +1,102 @@
+"""What a task passes to its baselines: planted signals come out in the right direction, from the right input."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.baselines.survival_baselines import CURVE_COLUMNS
+from pipeline.tasks import TASKS
+
+N = 60
+HALF = np.arange(N) % 2 == 1  # the cases with the planted signal
+
+
+@pytest.fixture
+def deaths():
+    """The old die within a year, the young are lost to follow-up within a year; all others are followed for years.
+
+    Were events inverted, the young would be those who die.
+    """
+    early = np.arange(N) % 4 < 2
+    months = np.where(early, 1.0 + np.arange(N) % 10, 30.0 + np.arange(N))
+    return pd.DataFrame({"age": np.where(HALF, 70.0, 40.0), "survival_months": months, "event": early & HALF})
+
+
+def genes(signal):
+    """Four genes, the third of which is the signal, with a little noise."""
+    table = np.random.default_rng(0).normal(size=(N, 4))
+    table[:, 2] = signal + 0.1 * table[:, 2]
+    return table
+
+
+def slides(risk):
+    return pd.DataFrame({"risk": risk} | dict.fromkeys(CURVE_COLUMNS, 0.5))
+
+
+def test_those_who_die_have_the_higher_risk_by_every_baseline_of_survival(deaths):
+    task = TASKS["survival"].fit(deaths, ())
+    signal = HALF * 2.0 - 1
+    fitted = task.fit_baselines(deaths, genes(signal), slides(signal), seed=0)
+    for name, table in fitted.predict(deaths, genes(signal), slides(signal)).items():
+        risk = table["risk"].to_numpy()
+        assert risk[HALF].min() > risk[~HALF].max(), name
+        alive = table["survival_24m"].to_numpy()
+        assert name == "slides" or alive[HALF].max() < alive[~HALF].min(), name
+
+
+def test_each_baseline_of_survival_reads_its_own_input(deaths):
+    """Genes and slides are turned round after the fit: only what reads them follows."""
+    task = TASKS["survival"].fit(deaths, ())
+    signal = HALF * 2.0 - 1
+    fitted = task.fit_baselines(deaths, genes(signal), slides(signal), seed=0)
+    before = fitted.predict(deaths, genes(signal), slides(signal))
+    changed = {
+        "clinical": fitted.predict(deaths.assign(age=deaths["age"].to_numpy()[::-1]), genes(signal), slides(signal)),
+        "genes": fitted.predict(deaths, genes(-signal), slides(signal)),
+        "slides": fitted.predict(deaths, genes(signal), slides(-signal)),
+    }
+    for name, after in changed.items():
+        moved = {other for other in before if not np.allclose(before[other]["risk"], after[other]["risk"])}
+        assert moved == ({"clinical"} if name == "clinical" else {name, "late fusion"})
+
+
+def test_risk_groups_of_each_baseline_are_cut_at_the_median_of_its_own_training_risks(deaths):
+    task = TASKS["survival"].fit(deaths, ())
+    fitted = task.fit_baselines(deaths, None, slides(np.arange(N) + 100.0), seed=0)
+    found = fitted.predict(deaths.iloc[:3], None, slides(np.zeros(3)))
+    assert found.keys() == {"clinical", "slides"}
+    assert found["slides"]["train_risk_median"].tolist() == [100 + (N - 1) / 2] * 3
+    assert abs(found["clinical"]["train_risk_median"].iloc[0]) < 10
+
+
+def test_baselines_of_classes_give_the_planted_class_the_higher_probability():
+    labels = pd.DataFrame({"grade": np.where(HALF, "4", "2"), "age": np.where(HALF, 70.0, 40.0) + np.arange(N) % 7})
+    task = TASKS["grade"].fit(labels, ("2", "4"))
+    signal = HALF * 2.0 - 1
+    probabilities = pd.DataFrame({"probability_2": np.where(HALF, 0.3, 0.7), "probability_4": np.where(HALF, 0.7, 0.3)})
+    fitted = task.fit_baselines(labels, genes(signal), probabilities, seed=0)
+    for name, table in fitted.predict(labels, genes(signal), probabilities).items():
+        assert (table.loc[HALF, "probability_4"] > 0.5).all(), name
+        assert (table.loc[~HALF, "probability_2"] > 0.5).all(), name
+    turned = fitted.predict(labels, genes(-signal), probabilities)
+    assert (turned["genes"].loc[HALF, "probability_2"] > 0.5).all()
+    assert (turned["slides"].loc[HALF, "probability_4"] > 0.5).all()
+
+
+@pytest.mark.parametrize("name", ["survival", "grade"])
+def test_baselines_come_back_from_the_model_folder_as_they_were(name, deaths):
+    labels = deaths.assign(grade=np.where(HALF, "4", "2"))
+    task = TASKS[name].fit(labels, TASKS[name].vocabulary(labels))
+    own = (
+        slides(np.arange(N))
+        if name == "survival"
+        else pd.DataFrame({"probability_2": 0.4, "probability_4": 0.6}, range(N))
+    )
+    fitted = task.fit_baselines(labels, genes(HALF * 1.0), own, seed=0)
+    restored = task.restore_baselines(json.loads(json.dumps(fitted.to_json())))
+    before, after = (one.predict(labels, genes(HALF * 0.5), own) for one in (fitted, restored))
+    assert before.keys() == after.keys() == {"clinical", "genes", "slides", "late fusion"}
+    for baseline in before:
+        pd.testing.assert_frame_equal(before[baseline], after[baseline], check_exact=True)
