@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workflows.command_line import parse
-from workflows.commands import COMMANDS, find_command
+from workflows.commands import COMMANDS, run_command
 from workflows.features import make_features
 from workflows.inference import predict
 from workflows.training import train
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (see `--help`)."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in COMMANDS:
-        return find_command(argv[0])(argv[1:])
+        return run_command(argv[0], argv[1:])
     arguments = parse(argv)
     if arguments.needs_processes:
         from pipeline.cluster.worker_processes import OPENING, TRAINING, WORKING, start_server

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+MAX_NAME_BYTES = 200  # of 255 that a file system allows: endings follow
+
 
 @dataclass(frozen=True)
 class CaseIdScheme:
@@ -188,3 +190,12 @@ def file_name(identifier: str) -> str:
     if plain and plain == identifier:
         return plain
     return f"{plain}-{hashlib.sha256(identifier.encode()).hexdigest()[:12]}"
+
+
+def kept_name(identifier: str) -> str:
+    """Return a file name for an id that others know: the id itself where common file systems allow it, else `file_name`'s.
+
+    Spaces and letters of any alphabet are kept, so that a file can be matched with its slide by name.
+    """
+    allowed = re.fullmatch(r"[^\x00-\x1f\x7f<>:\"/\\|?*]+", identifier) and identifier == identifier.strip(" .")
+    return identifier if allowed and len(identifier.encode()) <= MAX_NAME_BYTES else file_name(identifier)
