@@ -9,12 +9,11 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from models.catalogue import MODELS
 from models.registry import nearest
-from models.settings import Settings
 from pipeline.baselines import BASELINES
 from pipeline.cluster.slurm import SlurmConfig
 from pipeline.config.candidates import SINGLE_TASK, ModelCandidate, model_candidates, model_settings, require_trainable
 from pipeline.config.cohorts import CohortInput, with_cohorts
-from pipeline.config.inputs import read_further_table, read_path, read_slides, read_store, require_table
+from pipeline.config.inputs import InputSettings, read_path, read_store
 from pipeline.config.presets import PRESETS
 from pipeline.config.train import TrainConfig
 from pipeline.config.values import merge, split_names, split_text, with_task_definitions
@@ -28,7 +27,7 @@ from preprocessing.io.files import why_no_file
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.slide_lists.selection import SlideOptions
 from preprocessing.slides.resolution import MPP_RANGE
-from preprocessing.tables.case_ids import case_of, pattern_scheme
+from preprocessing.tables.identity import IdentityScheme, identity_scheme
 from preprocessing.tables.sample_types import parse_sample_types
 from preprocessing.tiling.tiles import TileConfig
 
@@ -36,20 +35,13 @@ ALL_CASES = ("all",)  # the value of `explain` for every case
 Stage = Literal["tile", "embed", "join", "train"]
 
 
-class Config(Settings):
+class Config(InputSettings):
     """All settings of a run: what decides its result, and where it runs."""
 
-    slides: Path | tuple[Path, ...] | None = Field(description="folder, slides or manifest; none: genes only")
-    genes: Path | None = Field(description="gene table; none: slides only")
-    clinical: Path | None = Field(None, description="table of labels by case; default: label columns of the gene table")
-    further_tables: tuple[str, ...] = Field((), description="more molecular tables, FILE or FILE:KIND")
     cohorts: dict[str, CohortInput] = Field(
         {},
-        description="two or more cohorts by name, pooled; each has slides, genes, clinical and further_tables of its own",
-    )
-    id_column: str | None = Field(None, description="column of case ids in the tables; default: recognised")
-    genes_in: Literal["rows", "columns"] | None = Field(
-        None, description="side of the genes in the gene tables: rows or columns; default: recognised"
+        description="two or more cohorts by name, pooled; each with its slides, genes, clinical and further_tables, and where its "
+        "tables differ in layout, with id_column, genes_in, case_pattern and site_column",
     )
     sample_types: str = Field(
         "primary",
@@ -72,12 +64,6 @@ class Config(Settings):
     defining_features: Path | None = Field(
         None, description="CSV file of molecular features that define a label: feature, and optionally reason and task"
     )
-    case_pattern: str | None = Field(
-        None,
-        description="regular expression that finds the case in ids of slides, samples and tables (group 1, if there is one), as "
-        "(\\w+-\\d+); default: TCGA, GLASS, TARGET and CPTAC barcodes, else the whole id",
-    )
-    site_column: str | None = Field(None, description="column of sites for split_by: site; default: recognised")
     allow_defining_features: bool = Field(False, description="let features that define a label predict it")
     gene_sets: Path | None = Field(
         None, description="gene sets, CSV with a column per set or GMT; default: groups of co-expressed genes"
@@ -187,33 +173,20 @@ class Config(Settings):
             merged = merge(merged, PRESETS[name].values)
         return with_task_definitions(with_cohorts(merge(merged, values)))
 
-    @field_validator("slides", "genes", mode="before")
-    @classmethod
-    def _or_none(cls, value: Any, info: ValidationInfo) -> Any:
-        return read_slides(value) if info.field_name == "slides" else read_path(value, "genes")
-
-    @field_validator("clinical", "gene_sets", "splits", "trained", mode="before")
+    @field_validator("gene_sets", "splits", "trained", mode="before")
     @classmethod
     def _on_disk(cls, value: Any, info: ValidationInfo) -> Any:
         return read_path(value, f"--{str(info.field_name).replace('_', '-')}")
-
-    @field_validator("genes")
-    @classmethod
-    def _is_table(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            require_table(value)
-        return value
 
     @field_validator("store", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         return read_store(value)
 
-    @field_validator("covariates", "further_tables", mode="before")
+    @field_validator("covariates", mode="before")
     @classmethod
-    def _listed(cls, value: Any, info: ValidationInfo) -> Any:
-        texts = split_text(value)
-        return tuple(map(read_further_table, texts)) if info.field_name == "further_tables" else texts
+    def _listed(cls, value: Any) -> Any:
+        return split_text(value)
 
     @field_validator("tumour_genes", "microenvironment_genes", mode="before")
     @classmethod
@@ -235,12 +208,12 @@ class Config(Settings):
     @field_validator("explain", mode="before")
     @classmethod
     def _cases(cls, value: Any) -> Any:
-        """Read a number, all, or case ids; of longer barcodes the case counts."""
+        """Read a number, all, or ids of cases, samples or slides."""
         if str(value).strip().lower() == "all":
             return ALL_CASES
-        if isinstance(value, int) or str(value).strip().isdecimal():
+        if isinstance(value, int) or re.fullmatch(r"\s*-?\d+\s*", str(value)):
             return int(value)
-        return tuple(dict.fromkeys(case_of(name) for name in split_names(value)))
+        return tuple(dict.fromkeys(split_names(value)))
 
     @field_validator("explain")
     @classmethod
@@ -296,13 +269,6 @@ class Config(Settings):
             raise InputError(f"--encoder-weights {value.weights}: the path {problem}; give a file or folder")
         return value
 
-    @field_validator("case_pattern")
-    @classmethod
-    def _case_pattern(cls, value: str | None) -> str | None:
-        if value is not None:
-            pattern_scheme(value)
-        return value
-
     @field_validator("endpoint")
     @classmethod
     def _endpoint(cls, value: str) -> str:
@@ -315,8 +281,15 @@ class Config(Settings):
     def _sample_types(cls, value: Any) -> str:
         return ",".join(sorted(parse_sample_types(",".join(split_names(value)))))
 
+    def for_cohort(self, name: str) -> "Config":
+        """Return the configuration of one of several cohorts by itself; what the cohort lacks is that of the run."""
+        given = {key: getattr(self.cohorts[name], key) for key in InputSettings.model_fields}
+        return self.model_copy(
+            update={"cohorts": {}} | {key: value for key, value in given.items() if value is not None}
+        )
+
     def table_options(self) -> TableOptions:
-        """How the tables of the run are read."""
+        """Return how the tables of the run are read."""
         return TableOptions(
             id_column=self.id_column,
             genes_in=self.genes_in,
@@ -324,11 +297,13 @@ class Config(Settings):
             ignore=self.omics.ignore,
             keep=self.omics.keep,
             endpoint=self.endpoint,
-            case_pattern=self.case_pattern,
-            site_column=self.site_column,
             tumour=self.tumour,
             labels=tuple(dict.fromkeys(column for spec in self.tasks.values() for column in spec.column)),
         )
+
+    def identity_scheme(self) -> IdentityScheme:
+        """Return how ids of slides, samples and tables are spelt."""
+        return identity_scheme(self.case_pattern, site_column=self.site_column)
 
     @field_validator("tiles")
     @classmethod
@@ -359,7 +334,7 @@ class Config(Settings):
                 raise InputError(
                     f'configuration: variants: "{name}" must be usable as a folder name: letters, digits, spaces and . , + = - _'
                 )
-        inputs: list[CohortInput | Config] = [*self.cohorts.values()] or [self]
+        inputs: list[InputSettings] = [*self.cohorts.values()] or [self]
         for candidate in self.candidates():
             require_trainable(
                 candidate,
