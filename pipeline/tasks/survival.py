@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from models.loss_config import LossConfig
+from pipeline.baselines.clinical_scores import clinical_scores, side_by_side
 from pipeline.baselines.genomic import SLOPE_PENALTY, GeneScores, omics_risk, ridge_cox
 from pipeline.baselines.predictors import LinearRisk, NotConvergedError
 from pipeline.baselines.survival_baselines import CURVE_COLUMNS, CURVE_TIMES, SurvivalBaselines
@@ -160,13 +161,17 @@ class FittedSurvival(FittedTask):
         return replace(fitted, calibration=curves)
 
     def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
-        """The log hazard of a ridge Cox model: it ranks cases better than logits of each bin, which are linear apart, would."""
+        """The log hazard of a ridge Cox model, and scores of age, grade and subtype where `labels` has them.
+
+        The log hazard ranks cases better than separate linear logits of each bin would.
+        """
         time, event = labels["survival_months"].to_numpy(float), labels["event"].to_numpy(bool)
         try:
-            return omics_risk(genes, time, event, seed=seed)
+            risk = omics_risk(genes, time, event, seed=seed)
         except NotConvergedError as failure:
             log.warning("survival: no linear risk of the genes beside the model: %s", failure)
             return None
+        return side_by_side([risk, *clinical_scores(genes, labels, seed=seed)])
 
     def to_json(self) -> dict[str, Any]:
         """Edges, end, median risk, and the calibration where there is one."""
