@@ -54,6 +54,7 @@ class FittedSurvival(FittedTask):
         calibration: survival curves by risk; None where no case was predicted without having been trained on: then curves
             are those of the hazards of the bins.
         alpha: what the loss takes off the weight of censored cases; of no account once the model is trained.
+        cox: share of Cox's partial likelihood in the loss; likewise.
     """
 
     edges_months: tuple[float, ...]
@@ -61,6 +62,7 @@ class FittedSurvival(FittedTask):
     median_risk: float = float("nan")
     calibration: LinearRisk | None = None
     alpha: float = 0.5
+    cox: float = 0.0
 
     headline: ClassVar[str] = "c_index"
     chance: ClassVar[float | None] = 0.5
@@ -77,14 +79,18 @@ class FittedSurvival(FittedTask):
         return np.column_stack([bins, labels["event"].to_numpy(bool), months]).astype(float)
 
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> Float[Tensor, ""]:
-        """Negative log-likelihood of the hazards."""
-        from models.losses import survival_nll
+        """Negative log-likelihood of the hazards, and a share of Cox's partial one."""
+        from models.losses import cox_loss, survival_nll
 
-        return survival_nll(logits, targets[:, TIME_BIN].long(), targets[:, EVENT].bool(), self.alpha).mean()
+        event = targets[:, EVENT].bool()
+        loss = survival_nll(logits, targets[:, TIME_BIN].long(), event, self.alpha).mean()
+        if self.cox:
+            loss = (1 - self.cox) * loss + self.cox * cox_loss(logits, targets[:, MONTHS], event)
+        return loss
 
     def trained_with(self, loss: LossConfig) -> FittedSurvival:
-        """With that weight of censored cases."""
-        return replace(self, alpha=loss.alpha)
+        """With that weight of censored cases, and that share of Cox's likelihood."""
+        return replace(self, alpha=loss.alpha, cox=loss.cox)
 
     def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> float:
         """The c-index of the risks within the batch; NaN where no two of its cases can be compared."""

@@ -221,6 +221,10 @@ def test_losses_as_they_are_set():
     censored = torch.from_numpy(whole.encode(labels)[3:])
     logits = torch.randn(1, whole.n_outputs, dtype=torch.float64)
     assert float(whole.loss(logits, censored)) == pytest.approx(2 * float(half.loss(logits, censored)))
+    targets, logits = torch.from_numpy(whole.encode(labels)), torch.randn(4, whole.n_outputs, dtype=torch.float64)
+    bins, cox = float(whole.loss(logits, targets)), SURVIVAL.fit(labels, ()).trained_with(LossConfig(cox=1))
+    mixed = SURVIVAL.fit(labels, ()).trained_with(LossConfig(alpha=0, cox=0.25))
+    assert float(mixed.loss(logits, targets)) == pytest.approx(0.75 * bins + 0.25 * float(cox.loss(logits, targets)))
 
 
 def test_a_case_weighs_the_same_in_any_batch():
