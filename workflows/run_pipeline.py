@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workflows.command_line import parse
-from workflows.commands import COMMANDS, find_command
+from workflows.commands import COMMANDS, run_command
 from workflows.features import make_features
 from workflows.inference import predict
 from workflows.training import train
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (see `--help`)."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in COMMANDS:
-        return find_command(argv[0])(argv[1:])
+        return run_command(argv[0], argv[1:])
     arguments = parse(argv)
     if arguments.needs_processes:
         from pipeline.cluster.worker_processes import OPENING, TRAINING, WORKING, start_server
@@ -176,7 +176,7 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
         InputError: whatever is wrong with configuration, tables, slides, trained models, store or run folder.
     """
     from pipeline.config.paths import Paths
-    from pipeline.explanation.chosen_cases import require_cases
+    from pipeline.explanation.chosen_cases import requested_cases
     from pipeline.inference.compatibility import check_cohort
     from pipeline.planning.labels import read_covariates, read_known_labels, read_labels
     from pipeline.run.console import show_cohort, show_encoder, show_plans
@@ -201,7 +201,8 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
         cohort, tasks = labelled.cohort, labelled.tasks
     check_cohort(config, predictors, cohort)
     if config.until == "train":
-        require_cases(config.explain, cohort.used_cases())
+        requested = requested_cases(config.explain, cohort.used_cases(), cohort.identity)
+        config = config.model_copy(update={"explain": requested})
     config = with_batch(config, cohort)
     if cohort.precomputed:
         config = config.model_copy(update={"tiles": cohort.precomputed.tiles})
@@ -331,6 +332,7 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Se
         tables=config.table_options(),
         features=frozenset(features),
         must_share=not trained,
+        identity=config.identity_scheme(),
     )
 
     def load(slides: "SlideSource | None", inputs: "Config | CohortInput") -> "Cohort":
@@ -392,7 +394,7 @@ def plan(
         return []
     check_gene_groups(config, cohort.omics)
     labels = with_groups(cohort.labels.reindex(list(usable_cases)), cohort, config.split_by)
-    return plan_tasks(config, tasks, labels, cohort.omics)
+    return plan_tasks(config, tasks, labels, cohort.omics, cohort.identity)
 
 
 if __name__ == "__main__":

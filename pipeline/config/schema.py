@@ -28,7 +28,7 @@ from preprocessing.io.files import why_no_file
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.slide_lists.selection import SlideOptions
 from preprocessing.slides.resolution import MPP_RANGE
-from preprocessing.tables.case_ids import case_of, pattern_scheme
+from preprocessing.tables.identity import IdentityScheme, identity_scheme
 from preprocessing.tables.sample_types import parse_sample_types
 from preprocessing.tiling.tiles import TileConfig
 
@@ -235,12 +235,12 @@ class Config(Settings):
     @field_validator("explain", mode="before")
     @classmethod
     def _cases(cls, value: Any) -> Any:
-        """Read a number, all, or case ids; of longer barcodes the case counts."""
+        """Read a number, all, or ids of cases, samples or slides."""
         if str(value).strip().lower() == "all":
             return ALL_CASES
-        if isinstance(value, int) or str(value).strip().isdecimal():
+        if isinstance(value, int) or re.fullmatch(r"\s*-?\d+\s*", str(value)):
             return int(value)
-        return tuple(dict.fromkeys(case_of(name) for name in split_names(value)))
+        return tuple(dict.fromkeys(split_names(value)))
 
     @field_validator("explain")
     @classmethod
@@ -300,7 +300,7 @@ class Config(Settings):
     @classmethod
     def _case_pattern(cls, value: str | None) -> str | None:
         if value is not None:
-            pattern_scheme(value)
+            identity_scheme(value)
         return value
 
     @field_validator("endpoint")
@@ -324,11 +324,13 @@ class Config(Settings):
             ignore=self.omics.ignore,
             keep=self.omics.keep,
             endpoint=self.endpoint,
-            case_pattern=self.case_pattern,
-            site_column=self.site_column,
             tumour=self.tumour,
             labels=tuple(dict.fromkeys(column for spec in self.tasks.values() for column in spec.column)),
         )
+
+    def identity_scheme(self) -> IdentityScheme:
+        """How ids of slides, samples and tables are spelt."""
+        return identity_scheme(self.case_pattern, site_column=self.site_column)
 
     @field_validator("tiles")
     @classmethod

@@ -7,22 +7,32 @@ import pandas as pd
 from pipeline.config.schema import ALL_CASES
 from pipeline.tasks import Task
 from preprocessing.io.errors import InputError, some
+from preprocessing.tables.identity import IdentityScheme
 
 
-def require_cases(which: int | tuple[str, ...], known: Sequence[str]) -> None:
-    """Raise InputError if a requested case is not among the cases used.
+def requested_cases(
+    which: int | tuple[str, ...], known: Sequence[str], identity: IdentityScheme
+) -> int | tuple[str, ...]:
+    """Return the requested cases as the run spells them; of samples and slides the case.
 
     Args:
-        which: requested ids; a number requests none by id.
+        which: requested ids; a number, or `ALL_CASES`, requests none by id.
         known: the cases used.
+        identity: how ids are spelt.
+
+    Raises:
+        InputError: a requested case is not among the cases used.
     """
-    named = which if isinstance(which, tuple) and which != ALL_CASES else ()
+    if not isinstance(which, tuple) or which == ALL_CASES:
+        return which
+    named = tuple(dict.fromkeys(identity.case_among(one, frozenset(known)) for one in which))
     unknown = [case for case in named if case not in set(known)]
     if unknown:
         raise InputError(
             f"--explain: {some(unknown)}: not among the {len(known)} cases used ({some(known)}); --dry-run lists excluded cases "
             "with the reason"
         )
+    return named
 
 
 def choose_cases(task: Task, predictions: pd.DataFrame, which: int | tuple[str, ...]) -> dict[str, str]:

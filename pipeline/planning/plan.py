@@ -18,6 +18,7 @@ from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as check_covariates
 from preprocessing.tables.case_ids import file_name
+from preprocessing.tables.identity import IdentityScheme
 
 log = logging.getLogger(__name__)
 FINAL = -1  # number of the final model's fold: trained on all labelled cases, tested on none
@@ -75,7 +76,13 @@ class TaskPlan:
         return Fold(FINAL, self.labelled, (), self.unlabelled)
 
 
-def plan_tasks(config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, omics: OmicsMatrix) -> list[TaskPlan]:
+def plan_tasks(
+    config: Config,
+    tasks: Mapping[str, Task],
+    labels: pd.DataFrame,
+    omics: OmicsMatrix,
+    identity: IdentityScheme,
+) -> list[TaskPlan]:
     """Plan the requested tasks, or those by default whose labels are present.
 
     Args:
@@ -83,6 +90,7 @@ def plan_tasks(config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, 
         tasks: that are defined, by name.
         labels: of the usable cases, indexed by case id.
         omics: the molecular features, of which some may define a label.
+        identity: how the ids of predefined folds are spelt.
 
     Raises:
         InputError: no labels, a label that is missing, constant or too rare, folds or covariates that do not fit. Of tasks
@@ -101,22 +109,22 @@ def plan_tasks(config: Config, tasks: Mapping[str, Task], labels: pd.DataFrame, 
         if blind := [one.name for one in config.candidates() if not MODELS[one.model].reads_genes]:
             log.warning("covariates %s: %s reads slides only", ", ".join(config.covariates), ", ".join(blind))
     if config.task:
-        plans = [_plan(task, config, labels, omics) for task in chosen]
+        plans = [_plan(task, config, labels, omics, identity) for task in chosen]
     else:
-        plans = _those_that_can_be_learned(chosen, config, labels, omics)
+        plans = _those_that_can_be_learned(chosen, config, labels, omics, identity)
     if config.train.joint and len(plans) < 2:
         raise InputError(f"--joint: {plans[0].name} is the only task; name others with --task, or leave --joint out")
     return plans
 
 
 def _those_that_can_be_learned(
-    tasks: Sequence[Task], config: Config, labels: pd.DataFrame, omics: OmicsMatrix
+    tasks: Sequence[Task], config: Config, labels: pd.DataFrame, omics: OmicsMatrix, identity: IdentityScheme
 ) -> list[TaskPlan]:
     """The plans of tasks that nobody named; one with too few labels is skipped. InputError where that leaves none."""
     plans, failures = [], []
     for task in tasks:
         try:
-            plans.append(_plan(task, config, labels, omics))
+            plans.append(_plan(task, config, labels, omics, identity))
         except InputError as error:
             failures.append((task, error))
     if not plans:
@@ -201,7 +209,7 @@ def _require_separate_columns(tasks: Sequence[Task]) -> None:
                 )
 
 
-def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> TaskPlan:
+def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix, identity: IdentityScheme) -> TaskPlan:
     name, labels = task.name, task.prepare(labels)
     has_label = task.labelled(labels)
     labelled = labels[has_label].sort_index()
@@ -218,7 +226,7 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) 
             f"task {name}: {len(defining)} features are left out since they define the label: {some}"
             f"{', …' if len(defining) > 3 else ''}; --allow-defining-features keeps them"
         )
-    schemes = _schemes(config, task.strata(labelled), labelled)
+    schemes = _schemes(config, task.strata(labelled), labelled, identity)
     if config.splits and config.split_by[0] != "case":
         warnings.append(f"task {name}: the folds of --splits take the place of --split-by {config.split_by[0]}")
     warnings += [*_check_folds(task, labelled, schemes), *_unlabelled_cohorts(task, config, labelled)]
@@ -270,9 +278,11 @@ def _require_columns(labels: pd.DataFrame, columns: Sequence[str]) -> None:
         )
 
 
-def _schemes(config: Config, strata: pd.Series | pd.DataFrame, labels: pd.DataFrame) -> dict[str, tuple[Fold, ...]]:
+def _schemes(
+    config: Config, strata: pd.Series | pd.DataFrame, labels: pd.DataFrame, identity: IdentityScheme
+) -> dict[str, tuple[Fold, ...]]:
     """Folds by what they keep together; folds that are given take the place of the first scheme."""
-    schemes = {GIVEN: read_folds(config.splits, list(labels.index))} if config.splits else {}
+    schemes = {GIVEN: read_folds(config.splits, list(labels.index), identity)} if config.splits else {}
     for scheme in config.split_by[1:] if config.splits else config.split_by:
         schemes[scheme] = _draw_folds(scheme, config, strata, labels)
     return {scheme: tuple(folds) for scheme, folds in schemes.items()}

@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxtyping import Int
 from preprocessing.io.atomic import write_text
 from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import read_text
-from preprocessing.tables.case_ids import case_of
+from preprocessing.tables.identity import IdentityScheme
 
 COHORT_SCHEMES = (
     "cohort",
@@ -157,7 +158,7 @@ def _with_thin_strata_joined(strata: pd.Series, n_folds: int) -> pd.Series:
     return strata.where(~strata.isin(thin), "(thin)") if len(thin) < len(counts) else pd.Series("all", strata.index)
 
 
-def read_folds(folder: Path, cases: Sequence[str]) -> list[Fold]:
+def read_folds(folder: Path, cases: Sequence[str], identity: IdentityScheme) -> list[Fold]:
     """Published folds: `splits_0.csv`, `splits_1.csv`, … with columns `train`, `val` and, as some have, `test`.
 
     Without a test column `val` holds the test cases, as in the published five-fold files. Cases that the run does not have
@@ -166,7 +167,7 @@ def read_folds(folder: Path, cases: Sequence[str]) -> list[Fold]:
     paths = sorted(folder.glob("splits_*.csv"), key=lambda path: (len(path.stem), path.stem))
     if not paths:
         raise InputError(f"splits: no splits_0.csv, splits_1.csv, … in {folder}")
-    folds = [_read_fold(path, number, set(cases)) for number, path in enumerate(paths)]
+    folds = [_read_fold(path, number, set(cases), identity) for number, path in enumerate(paths)]
     _refuse_tested_twice(paths, folds)
     return folds
 
@@ -182,8 +183,8 @@ def _refuse_tested_twice(paths: Sequence[Path], folds: Sequence[Fold]) -> None:
         tested |= dict.fromkeys(fold.test, path)
 
 
-def _read_fold(path: Path, number: int, cases: set[str]) -> Fold:
-    table = _read_ids(path)
+def _read_fold(path: Path, number: int, cases: set[str], identity: IdentityScheme) -> Fold:
+    table = _read_ids(path).map(partial(identity.case_among, cases=cases), na_action="ignore")
     sides = {name: table[name].dropna().tolist() for name in ("train", "val", "test") if name in table}
     if "train" not in sides or not sides.keys() & {"val", "test"}:
         raise InputError(
@@ -208,13 +209,12 @@ def _read_fold(path: Path, number: int, cases: set[str]) -> Fold:
 
 
 def _read_ids(path: Path) -> pd.DataFrame:
-    """The file's columns as text, so that case 007 stays 007; of a sample's or a slide's barcode the case."""
+    """The file's columns as text, so that case 007 stays 007."""
     text = read_text(path)
     try:
-        table = pd.read_csv(io.StringIO(text), dtype=str, skipinitialspace=True)
+        return pd.read_csv(io.StringIO(text), dtype=str, skipinitialspace=True)
     except ValueError as error:
         raise InputError(f"splits: {path} cannot be read as a table: {error}") from None
-    return table.map(case_of, na_action="ignore")
 
 
 def _refuse_shared(path: Path, sides: dict[str, list[str]]) -> None:

@@ -13,7 +13,7 @@ from preprocessing.case_tables.endpoint_names import survival_column
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, some
-from preprocessing.tables import case_ids
+from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.reading import read_number
 from preprocessing.tables.sample_types import CLASSES, PRIMARY, may_hold_sample_types, sample_classes, why_excluded
 
@@ -22,14 +22,11 @@ _SUMMARY = re.compile(r"(grand )?total|sum|mean|average|median|std\.? ?dev\.?|st
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that is not used: its id as in the file, the reason, and its case by the schemes that its table was read with."""
+    """A row that is not used: its id as in the file, the reason, and its case."""
 
     id: str
     reason: str
-    case_id: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "case_id", case_ids.case_of(self.id))
+    case_id: str
 
 
 @dataclass(frozen=True)
@@ -73,21 +70,21 @@ def select_samples(
     Raises:
         InputError: no case in common with other inputs, or no row of the wanted types.
     """
-    raw = frame[id_column].tolist()
-    ids = [case_ids.normalise(value) if isinstance(value, str) else "" for value in raw]
-    cases = {case_ids.case_of(identifier) for identifier in ids if identifier}
+    raw, identity = frame[id_column].tolist(), evidence.identity
+    ids = [identity.normalise(value) if isinstance(value, str) else "" for value in raw]
+    cases = {identity.case_of(identifier) for identifier in ids if identifier}
     if evidence.must_share and evidence.cases is not None and not evidence.cases & cases:
         raise InputError(f"{path}: not one case in common: {mismatch(id_column, ids, evidence.cases)}")
-    keys = [_sample_key(identifier) for identifier in ids]
+    keys = [_sample_key(identifier, identity) for identifier in ids]
     classes = row_classes(frame, id_column, notes)
     reasons = [_reason(key, of_row, evidence, options) for key, of_row in zip(keys, classes, strict=True)]
-    kept_sample = _one_sample_per_case(keys, classes, reasons)
+    kept_sample = _one_sample_per_case(keys, classes, reasons, identity)
     for row, key in enumerate(keys):
-        if reasons[row] is None and key != (kept := kept_sample[case_ids.case_of(key)]):
+        if reasons[row] is None and key != (kept := kept_sample[identity.case_of(key)]):
             reasons[row] = f"another sample of the case is kept: {kept}"
     keep = [row for row, reason in enumerate(reasons) if reason is None]
     dropped = [
-        Dropped(str(raw[row]) if keys[row] else f"row {frame.index[row]}", reason)
+        Dropped(name := str(raw[row]) if keys[row] else f"row {frame.index[row]}", reason, identity.case_of(name))
         for row, reason in enumerate(reasons)
         if reason is not None
     ]
@@ -96,11 +93,11 @@ def select_samples(
         raise InputError(
             f"{path}: no row of a {wanted} sample among {len(raw)}, as {some(raw)}; --sample-types all uses every type"
         )
-    present = {case_ids.case_of(keys[row]) for row in keep}
+    present = {identity.case_of(keys[row]) for row in keep}
     excluded = {
         case: reason
         for key, reason in zip(keys, reasons, strict=True)
-        if key and reason and "sample type" in reason and (case := case_ids.case_of(key)) not in present
+        if key and reason and "sample type" in reason and (case := identity.case_of(key)) not in present
     }
     _note_rows(ids, keep, dropped, evidence, notes)
     used = frame.copy(deep=False) if len(keep) == len(frame) else frame.iloc[keep]  # the values of all are not copied
@@ -139,9 +136,9 @@ def row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[s
     return by_row
 
 
-def _sample_key(identifier: str) -> str:
+def _sample_key(identifier: str, identity: IdentityScheme) -> str:
     """What a row describes: a slide's row stands for its case, any other for the sample that it names."""
-    return case_ids.case_of(identifier) if case_ids.slide_kind(identifier) else identifier
+    return identity.case_of(identifier) if identity.slide_kind(identifier) else identifier
 
 
 def _reason(key: str, of_row: str | None, evidence: Evidence, options: TableOptions) -> str | None:
@@ -150,26 +147,27 @@ def _reason(key: str, of_row: str | None, evidence: Evidence, options: TableOpti
         return "no id"
     if _SUMMARY.fullmatch(key) and not evidence.is_known(key):
         return "a summary of the cases, not a case"
-    if case_ids.is_doubtful(key):
+    identity = evidence.identity
+    if identity.is_doubtful(key):
         return "begins like a TCGA barcode, but is none"
-    code = case_ids.sample_type(key)
-    return why_excluded(case_ids.sample_class(key), code, options.sample_types) or why_excluded(
+    code = identity.sample_type(key)
+    return why_excluded(identity.sample_class(key), code, options.sample_types) or why_excluded(
         of_row, None, options.sample_types
     )
 
 
 def _one_sample_per_case(
-    keys: Sequence[str], classes: Sequence[str | None], reasons: Sequence[str | None]
+    keys: Sequence[str], classes: Sequence[str | None], reasons: Sequence[str | None], identity: IdentityScheme
 ) -> dict[str, str]:
     """The sample of each case that is kept: the first by type, then by id."""
 
     def rank(row: int) -> tuple[int, str]:
-        name = case_ids.sample_class(keys[row]) or classes[row] or PRIMARY
+        name = identity.sample_class(keys[row]) or classes[row] or PRIMARY
         return CLASSES.index(name), keys[row]
 
     kept: dict[str, str] = {}
     for row in sorted((row for row, reason in enumerate(reasons) if reason is None), key=rank):
-        kept.setdefault(case_ids.case_of(keys[row]), keys[row])
+        kept.setdefault(identity.case_of(keys[row]), keys[row])
     return kept
 
 
@@ -181,7 +179,7 @@ def _note_rows(
         notes.append(f"{len(dropped)} rows left out: {some(f'{row.id} ({row.reason})' for row in dropped)}")
     used = [ids[row] for row in keep]
     strange = [identifier for identifier in used if not evidence.is_id(identifier)]
-    if 0 < len(strange) < len(used) / 2 and any(map(case_ids.is_barcode, used)):
+    if 0 < len(strange) < len(used) / 2 and any(map(evidence.identity.is_barcode, used)):
         notes.append(
             f"warning: {len(strange)} ids are not barcodes like the others, and count as cases: {some(strange)}; remove them "
             "from the table if they are none"
@@ -218,9 +216,9 @@ def _likely_difference(given: Sequence[str], known: frozenset[str]) -> str:
     return ""
 
 
-def one_row_per_case(ids: Sequence[str]) -> tuple[list[str], list[int]]:
+def one_row_per_case(ids: Sequence[str], identity: IdentityScheme) -> tuple[list[str], list[int]]:
     """Return the case of each row, and the position of each case's first row."""
-    cases = [case_ids.case_of(identifier) for identifier in ids]
+    cases = [identity.case_of(identifier) for identifier in ids]
     firsts: dict[str, int] = {}
     for row, case in enumerate(cases):
         firsts.setdefault(case, row)

@@ -10,7 +10,6 @@ from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.gene_names import is_counter
 from preprocessing.case_tables.id_columns import Evidence, choose_id_column, id_kind, with_whole_numbers
 from preprocessing.case_tables.table_options import TableOptions
-from preprocessing.tables import case_ids
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
 from preprocessing.tables.reading import read_number, text_columns
 
@@ -62,10 +61,10 @@ def read_clinical(
     frame = _cases_in_rows(frame, evidence, options, notes)
     frame = with_whole_numbers(frame, notes)
     # Of a sample sheet the samples count, so that one of each case is chosen; barcodes of samples are as good as their cases'.
-    is_sheet = case_ids.has_sample_sheet()
+    is_sheet = evidence.identity.has_sample_sheet
     id_column = choose_id_column(path, frame, evidence, options, notes, samples=is_sheet)
     rows = select_samples(path, frame, id_column, evidence, options, notes)
-    cases, firsts = one_row_per_case(rows.ids)
+    cases, firsts = one_row_per_case(rows.ids, evidence.identity)
     columns = rows.frame.drop(columns=id_column)
     merged = merge_columns(path, columns, cases, firsts, notes, labels=options.labels)
     return ClinicalTable(merged, notes, rows.dropped, rows.excluded)

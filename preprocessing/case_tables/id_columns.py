@@ -12,7 +12,7 @@ from preprocessing.case_tables.gene_columns import ROW_NUMBERS, is_annotation
 from preprocessing.case_tables.gene_names import GENE_METADATA, are_integers, is_counter, is_measurement
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, some
-from preprocessing.tables import case_ids
+from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.reading import names_in, text_columns, words_of
 
 CASE_NAMES = names_in(
@@ -45,34 +45,36 @@ class Evidence:
         hints: possible case ids in tables that were not yet read.
         features: of a trained model: evidence for which names are genes.
         must_share: whether a molecular table without any of the known cases is refused; otherwise a warning.
+        identity: how ids are spelt.
     """
 
     cases: frozenset[str] | None = None
     hints: frozenset[str] = field(default=frozenset())
     features: frozenset[str] = field(default=frozenset())
     must_share: bool = True
+    identity: IdentityScheme = field(default_factory=IdentityScheme)
 
     def is_known(self, value: object) -> bool:
         """Whether the value is an id of another input."""
         if not isinstance(value, str):
             return False
-        case = case_ids.case_of(value)
+        case = self.identity.case_of(value)
         return case in (self.cases or ()) or case in self.hints or value.strip() in (self.cases or ())
 
     def is_id(self, value: object) -> bool:
         """Whether the value is an id of another input, or a barcode."""
-        return isinstance(value, str) and (case_ids.is_barcode(value) or self.is_known(value))
+        return isinstance(value, str) and (self.identity.is_barcode(value) or self.is_known(value))
 
 
-def possible_ids(frame: pd.DataFrame) -> frozenset[str]:
+def possible_ids(frame: pd.DataFrame, identity: IdentityScheme) -> frozenset[str]:
     """Return every value of a table that may be a case id: distinct texts of a column or of the header, as cases."""
     found: set[str] = set()
     for column in text_columns(frame):
         values = [value for value in frame[column] if isinstance(value, str)]
         if len(values) > 1 and (_is_distinct(values) or id_kind(column)) and not has_measurement(values):
-            found.update(map(case_ids.case_of, values))
+            found.update(map(identity.case_of, values))
     named = (c for c in frame.columns if not (is_label(c) or id_kind(c) or plain_name(c) in GENE_METADATA))
-    found.update(map(case_ids.case_of, named))
+    found.update(map(identity.case_of, named))
     return frozenset(found)
 
 
@@ -187,7 +189,7 @@ def _named(frame: pd.DataFrame, id_column: str) -> str | None:
 def _rank(frame: pd.DataFrame, column: str, evidence: Evidence, *, samples: bool) -> tuple[int, int, int, int, int]:
     """Lower is better: ids known elsewhere, barcodes, kind of column, place among the names of its kind, position."""
     values = [value for value in frame[column] if isinstance(value, str)]
-    n_known, n_barcodes = sum(map(evidence.is_known, values)), sum(map(case_ids.is_barcode, values))
+    n_known, n_barcodes = sum(map(evidence.is_known, values)), sum(map(evidence.identity.is_barcode, values))
     kind, name = id_kind(column), plain_name(column).removeprefix("cases_")
     place = next((names.index(name) for names in (CASE_NAMES, SAMPLE_NAMES, SLIDE_NAMES) if name in names), 0)
     if not kind and _is_unnamed(column) and _is_distinct(values):

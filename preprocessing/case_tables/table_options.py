@@ -18,8 +18,6 @@ class TableOptions:
         keep: columns of gene tables that are features, whatever they are called.
         endpoint: survival endpoint, such as OS, PFI or DSS.
         labels: columns that hold labels of the run, whatever they are called: never genes, and rows of a case must agree in them.
-        site_column: column of the sites; None: recognised, else of the barcode.
-        case_pattern: regular expression that finds the case in ids of slides and samples; None: by the known schemes.
         tumour: "glioma" or "other"; None: recognised.
     """
 
@@ -30,6 +28,4 @@ class TableOptions:
     keep: tuple[str, ...] = ()
     endpoint: str = "OS"
     labels: tuple[str, ...] = ()
-    site_column: str | None = None
     tumour: Literal["glioma", "other"] | None = None
-    case_pattern: str | None = None

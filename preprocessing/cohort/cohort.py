@@ -13,6 +13,7 @@ from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.rescale import Method, rescale, targets_of
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
+from preprocessing.tables.identity import IdentityScheme
 
 COHORT = "cohort"  # column of the labels: which of several cohorts a case is from
 
@@ -41,6 +42,7 @@ class Cohort:
         endpoint: survival endpoint of the labels.
         tumour: glioma or other, see `preprocessing.labels.tumour`.
         label_source: name of the file with the labels, in messages.
+        identity: how ids of slides, samples and tables are spelt.
         precomputed: recipe of the features where the manifest lists precomputed features instead of slides.
     """
 
@@ -59,6 +61,7 @@ class Cohort:
     endpoint: str = "OS"
     tumour: str = GLIOMA
     label_source: str = "the table of labels"
+    identity: IdentityScheme = field(default_factory=IdentityScheme)
 
     def slides_by_case(self, usable: Collection[str] | None = None) -> dict[str, list[Slide]]:
         """Slides of each case, sorted by id; only those in `usable` if given."""

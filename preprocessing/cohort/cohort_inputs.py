@@ -7,6 +7,7 @@ from typing import Literal
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.slide_lists.discovery import SlideSource
 from preprocessing.slide_lists.selection import SlideOptions
+from preprocessing.tables.identity import IdentityScheme
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class CohortOptions:
         tables: where the content of tables leaves two readings.
         features: of a trained model: evidence for which names are genes.
         must_share: whether a gene table without any of the slides' cases is refused; otherwise a warning.
+        identity: how ids of slides, samples and tables are spelt.
     """
 
     cases: Literal["both", "any"] = "both"
@@ -43,3 +45,4 @@ class CohortOptions:
     tables: TableOptions = field(default_factory=TableOptions)
     features: frozenset[str] = frozenset()
     must_share: bool = True
+    identity: IdentityScheme = field(default_factory=IdentityScheme)

@@ -1,29 +1,26 @@
 """Loading a cohort: slides, tables and labels, with everything that is wrong with them reported before any computation."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-
-import pandas as pd
 
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.cohort.cohort import Cohort
 from preprocessing.cohort.cohort_inputs import CohortFiles, CohortOptions
 from preprocessing.cohort.matching import match_cases, spellings
-from preprocessing.cohort.molecular import load_clinical, read_tables
+from preprocessing.cohort.molecular import Tables, load_clinical, read_tables
 from preprocessing.features.precomputed import precomputed_recipe, precomputed_slide
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import InputError, some
 from preprocessing.labels.glioma import with_who2021
-from preprocessing.labels.recognition import recognise
+from preprocessing.labels.recognition import Labels, recognise
 from preprocessing.labels.tumour import GLIOMA, recognise_tumour
 from preprocessing.slide_lists.discovery import SlideSource, find_slides
-from preprocessing.slide_lists.selection import SlideOptions, select_resolutions, select_slides
+from preprocessing.slide_lists.selection import select_resolutions, select_slides
 from preprocessing.slides.probing import probe_slides, same_scans
 from preprocessing.slides.resolution import doubtful_resolutions
 from preprocessing.slides.slide import FoundSlides, LeftOut, Slide, SlideFile
-from preprocessing.tables.case_ids import case_of, source_site
 
 
 def load_cohort(
@@ -47,35 +44,27 @@ def load_cohort(
     if files.slides is None and files.genes is None:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
     options = options or CohortOptions()
-    clinic, sheet = load_clinical(files.clinical, options.tables)  # first: it may name the cases of samples
-    found = find_slides(files.slides, isolated=isolated) if files.slides else FoundSlides(())
-    tables = read_tables(files, _evidence_of(found, options), options.tables, clinic=clinic)
+    clinic, identity, sheet = load_clinical(files.clinical, options.identity)  # first: it may name the cases of samples
+    options = replace(options, identity=identity)
+    slides = FoundSlides(())
+    if files.slides:
+        slides = find_slides(files.slides, isolated=isolated, identity=identity)
+    tables = read_tables(files, _evidence_of(slides, options), options.tables, clinic=clinic)
     source = str(files.clinical or files.genes)
-    tumour = options.tables.tumour or recognise_tumour(tables.annotations)
-    labels = recognise(tables.annotations, source=source, options=options.tables)
-    if tumour == GLIOMA:
-        labels = with_who2021(labels, tables.annotations, source=source)
-    found, matching = _with_table_names(found, {*tables.omics.case_ids, *map(str, labels.frame.index)})
-    # Last, since it takes longest.
-    usable, left_out, doubts = (
-        _open_slides(found, files.slides, options.slides, store, isolated=isolated) if files.slides else ([], [], [])
-    )
-    recipe = precomputed_recipe(usable, store) if store and any(slide.features for slide in usable) else None
-    notes = [
-        *found.notes,
-        *sheet,
-        *tables.notes,
-        *([recipe.summary()] if recipe else []),
-        *matching,
-        *labels.notes,
-        *doubts,
-    ]
+    tumour, labels = _read_labels(tables, options, source)
+    slides, matching = _with_table_names(slides, {*tables.omics.case_ids, *map(str, labels.frame.index)})
+    opened = _OpenedSlides()
+    if files.slides:  # last, since it takes longest
+        opened = _open_slides(slides, files.slides, options, store, isolated=isolated)
+    recipe = precomputed_recipe(opened.usable, store) if store and any(one.features for one in opened.usable) else None
+    summary = [recipe.summary()] if recipe else []
+    notes = [*slides.notes, *sheet, *tables.notes, *summary, *matching, *labels.notes, *opened.warnings]
     cohort = Cohort(
-        found=tuple(found.every()),
-        slides=tuple(usable),
-        left_out=tuple(left_out),
+        found=tuple(slides.every()),
+        slides=tuple(opened.usable),
+        left_out=tuple(opened.left_out),
         omics=tables.omics,
-        labels=_with_sites(labels.frame),
+        labels=labels.frame,
         annotations=tables.annotations,
         rows_dropped=tuple(tables.dropped),
         notes=tuple(dict.fromkeys(notes)),
@@ -86,6 +75,7 @@ def load_cohort(
         endpoint=labels.endpoint,
         tumour=tumour,
         label_source=source,
+        identity=identity,
     )
     _require_cases(cohort, files.genes)
     return cohort
@@ -93,8 +83,15 @@ def load_cohort(
 
 def _evidence_of(found: FoundSlides, options: CohortOptions) -> Evidence:
     """What is known about the tables before any of them is read."""
-    cases = frozenset(map(case_of, spellings(file.case_id for file in found.every()))) or None
-    return Evidence(cases, features=options.features, must_share=options.must_share)
+    cases = frozenset(map(options.identity.case_of, spellings(file.case_id for file in found.every()))) or None
+    return Evidence(cases, features=options.features, must_share=options.must_share, identity=options.identity)
+
+
+def _read_labels(tables: Tables, options: CohortOptions, source: str) -> tuple[str, Labels]:
+    """The tumour, glioma or other, and the labels with the diagnoses of a glioma."""
+    tumour = options.tables.tumour or recognise_tumour(tables.annotations)
+    labels = recognise(tables.annotations, source=source, options=options.tables, identity=options.identity)
+    return tumour, with_who2021(labels, tables.annotations, source=source) if tumour == GLIOMA else labels
 
 
 def _with_table_names(found: FoundSlides, in_tables: Collection[str]) -> tuple[FoundSlides, list[str]]:
@@ -111,11 +108,21 @@ def _with_table_names(found: FoundSlides, in_tables: Collection[str]) -> tuple[F
     return replace(found, files=files, left_out=left_out), notes
 
 
-def _open_slides(
-    found: FoundSlides, source: SlideSource, options: SlideOptions, store: FeatureStore | None, *, isolated: bool
-) -> tuple[list[Slide], list[LeftOut], list[str]]:
+@dataclass(frozen=True)
+class _OpenedSlides:
     """Usable slides, those left out with the reason, and warnings."""
-    files, excluded = select_slides(found.files, options)
+
+    usable: list[Slide] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def _open_slides(
+    found: FoundSlides, source: SlideSource, settings: CohortOptions, store: FeatureStore | None, *, isolated: bool
+) -> _OpenedSlides:
+    """Open the slides that the options select; raises InputError where none of them can be used."""
+    options = settings.slides
+    files, excluded = select_slides(found.files, options, settings.identity)
     if not files:
         unusable = [*found.left_out, *excluded]
         raise InputError(
@@ -137,7 +144,7 @@ def _open_slides(
             f"slides: none of the {len(unusable)} slides in {_describe(source)} can be used: {_reasons(unusable)}"
         )
     warnings += [*same_scans(usable, masks=options.masks), *doubtful_resolutions(usable)]
-    return usable, [*found.left_out, *excluded, *broken, *coarse], warnings
+    return _OpenedSlides(usable, [*found.left_out, *excluded, *broken, *coarse], warnings)
 
 
 def _describe(source: SlideSource) -> str:
@@ -151,14 +158,6 @@ def _reasons(left_out: Sequence[LeftOut]) -> str:
         by_reason.setdefault(gone.reason, gone.file.slide_id)
     first = [f"{slide_id}: {reason}" for reason, slide_id in list(by_reason.items())[:3]]
     return "; ".join(first) + ("; …" if len(by_reason) > 3 else "")
-
-
-def _with_sites(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add the tissue source site of the barcode, unless there is a site column."""
-    if "site" in frame:
-        return frame
-    sites = pd.Series([source_site(str(case)) for case in frame.index], index=frame.index, dtype=object)
-    return frame.assign(site=sites) if sites.notna().any() else frame
 
 
 def _require_cases(cohort: Cohort, genes: Path | None) -> None:

@@ -18,8 +18,8 @@ from preprocessing.gene_tables.gene_table import GeneTable, read_genes
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix, concatenate
 from preprocessing.omics.value_scale import describe_features
-from preprocessing.tables.case_ids import use_pattern, use_sample_sheet
 from preprocessing.tables.containers import XLSX
+from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
 
 
@@ -44,22 +44,20 @@ class Tables:
     any_genes: bool = False
 
 
-def load_clinical(path: Path | None, options: TableOptions) -> tuple[LoadedTable | None, list[str]]:
-    """Return the clinical table as in its file, with a note on its samples; from then on their ids lead to their cases.
+def load_clinical(path: Path | None, identity: IdentityScheme) -> tuple[LoadedTable | None, IdentityScheme, list[str]]:
+    """Return the clinical table as in its file, the identity scheme with the samples that it lists, and a note on them.
 
     Args:
         path: the table, if there is one.
-        options: of the user; a pattern of case ids takes the place of a sample sheet.
+        identity: of the cohort; a pattern of case ids takes the place of a sample sheet.
     """
-    use_pattern(options.case_pattern)
     if path is None:
-        return None, []
+        return None, identity, []
     loaded = load_table(path)
-    sheet = read_sample_sheet(sample_table(path, loaded)) if options.case_pattern is None else None
+    sheet = None if identity.by_pattern else read_sample_sheet(sample_table(path, loaded), identity)
     if sheet is None:
-        return loaded, []
-    use_sample_sheet(sheet.samples)
-    return loaded, [f"{path.name}: {sheet.describe()}"]
+        return loaded, identity, []
+    return loaded, identity.with_samples(sheet.samples), [f"{path.name}: {sheet.describe()}"]
 
 
 def read_tables(
@@ -75,7 +73,9 @@ def read_tables(
     """
     genes, clinical = files.genes, files.clinical
     tables, matrices = Tables(), list[OmicsMatrix]()
-    hints = possible_ids(sample_table(clinical, clinic)) if clinical is not None and clinic is not None else frozenset()
+    hints = frozenset[str]()
+    if clinical is not None and clinic is not None:
+        hints = possible_ids(sample_table(clinical, clinic), slides.identity)
     if genes is not None:
         # The columns of the run's labels are in the clinical table, if there is one: a gene of that name is a gene.
         of_genes = options if clinical is None else replace(options, labels=())
@@ -92,7 +92,7 @@ def read_tables(
     if matrices:
         tables.omics, tables.any_genes = concatenate(matrices), True
     if clinical is not None:
-        _add_clinical(tables, clinical, clinic, slides.cases or frozenset(), options)
+        _add_clinical(tables, clinical, clinic, slides, options)
     _require_id_column(tables, options)
     return tables
 
@@ -104,9 +104,10 @@ def _add_molecular(tables: Tables, matrix: OmicsMatrix, table: GeneTable, *, pre
 
 
 def _add_clinical(
-    tables: Tables, path: Path, loaded: LoadedTable | None, slide_cases: frozenset[str], options: TableOptions
+    tables: Tables, path: Path, loaded: LoadedTable | None, slides: Evidence, options: TableOptions
 ) -> None:
-    evidence = Evidence(frozenset(tables.omics.case_ids) | slide_cases or None)
+    known = frozenset(tables.omics.case_ids) | (slides.cases or frozenset())
+    evidence = Evidence(known or None, identity=slides.identity)
     clinic = read_clinical(path, evidence, options, loaded=loaded)
     tables.annotations = clinic.frame
     tables.notes += [f"{path.name}: {note}" if not note.startswith("warning: ") else note for note in clinic.notes]

@@ -13,6 +13,7 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.labels.tumour import GLIOMA, OTHER
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.slides.probing import same_scans
+from preprocessing.tables.identity import pooled_identity
 
 FEWEST_SHARED = 0.1  # of the genes of the smallest table; below, gene names are of different kinds rather than panels
 NOTABLE_SHARED = 0.5
@@ -54,6 +55,7 @@ def pool_cohorts(cohorts: Mapping[str, Cohort], *, cases: Literal["both", "any"]
         endpoint=parts[0].endpoint,
         tumour=GLIOMA if any(one.tumour == GLIOMA for one in parts) else OTHER,
         label_source=" and ".join(one.label_source for one in parts),
+        identity=pooled_identity(one.identity for one in parts),
     )
 
 

@@ -8,7 +8,7 @@ from preprocessing.case_tables.case_rows import row_classes
 from preprocessing.case_tables.gene_names import is_counter
 from preprocessing.case_tables.id_columns import has_measurement, id_kind
 from preprocessing.io.errors import some
-from preprocessing.tables import case_ids
+from preprocessing.tables.identity import IdentityScheme
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SampleSheet:
         )
 
 
-def read_sample_sheet(frame: pd.DataFrame) -> SampleSheet | None:
+def read_sample_sheet(frame: pd.DataFrame, identity: IdentityScheme) -> SampleSheet | None:
     """Return the samples of a clinical table that has a column of patients and one of samples; None for any other table.
 
     An id that several patients share is no sample, and one in which a known scheme finds the case needs no sheet.
@@ -45,7 +45,7 @@ def read_sample_sheet(frame: pd.DataFrame) -> SampleSheet | None:
     samples: dict[str, tuple[str, str | None]] = {}
     used = []
     for column in columns:
-        found = _samples_of(frame[column], frame[patients], classes)
+        found = _samples_of(frame[column], frame[patients], classes, identity)
         if found:
             used.append(column)
         samples = found | samples
@@ -58,7 +58,7 @@ def _are_ids(values: pd.Series) -> bool:
 
 
 def _samples_of(
-    samples: pd.Series, patients: pd.Series, classes: list[str | None]
+    samples: pd.Series, patients: pd.Series, classes: list[str | None], identity: IdentityScheme
 ) -> dict[str, tuple[str, str | None]]:
     """Patient and class of each sample of a column; empty where a patient has the id of another's sample."""
     known: dict[str, set[str]] = {}
@@ -71,7 +71,7 @@ def _samples_of(
     if known.keys() & named:
         return {}
     return {
-        sample: (case_ids.case_of(next(iter(of))), class_of[sample])
+        sample: (identity.case_of(next(iter(of))), class_of[sample])
         for sample, of in known.items()
-        if len(of) == 1 and not case_ids.is_barcode(sample)
+        if len(of) == 1 and not identity.is_barcode(sample)
     }

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int32, Num
 
 from preprocessing.features.store import Bag
+from preprocessing.formats.encoder_names import name_in
 from preprocessing.io.atomic import atomic_file
 from preprocessing.io.errors import InputError, SlideError
 from preprocessing.io.extras import extra
@@ -183,7 +184,12 @@ def _trident_coords(geometry: Geometry, slide_id: str) -> dict[str, Any]:
 
 def _stamp_attributes(file: Any, geometry: Geometry, _slide_id: str, encoder: str) -> None:
     size_um = round(geometry.tile_px * geometry.mpp, UM_DECIMALS)
-    attributes = {"unit": "um", "tile_size_um": size_um, "tile_size_px": geometry.tile_px, "extractor": encoder}
+    attributes = {
+        "unit": "um",
+        "tile_size_um": size_um,
+        "tile_size_px": geometry.tile_px,
+        "extractor": name_in("stamp", encoder),
+    }
     file.attrs.update(attributes | {"feat_type": "tile", "stamp_version": STAMP_LAYOUT})
 
 

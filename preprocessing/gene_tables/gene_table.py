@@ -21,7 +21,6 @@ from preprocessing.case_tables.id_columns import Evidence, choose_id_column, wit
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.gene_tables.orientation import cases_in_rows
 from preprocessing.io.errors import InputError, some
-from preprocessing.tables import case_ids
 from preprocessing.tables.loading import LoadedTable, load_table
 from preprocessing.tables.reading import names_in, read_number, text_columns
 
@@ -90,13 +89,13 @@ def read_genes(
         _refuse_long(path, frame, id_column)
     rows = select_samples(path, frame, id_column, evidence, options, notes)
     del frame
-    if evidence.cases is not None and not evidence.cases & set(map(case_ids.case_of, rows.ids)):
+    if evidence.cases is not None and not evidence.cases & set(map(evidence.identity.case_of, rows.ids)):
         notes.append(
             f"warning: {path}: not one case in common with the slides: {mismatch(id_column, rows.ids, evidence.cases)}"
         )
     genes, others = gene_columns(path, rows.frame, id_column, notes, options, features=evidence.features)
     values = pd.DataFrame(_numbers(path, rows.frame, genes, rows.ids), columns=genes)
-    cases, firsts = one_row_per_case(rows.ids)
+    cases, firsts = one_row_per_case(rows.ids, evidence.identity)
     require_agreement(path, values, rows.ids, cases, firsts, notes)
     annotations = merge_columns(path, rows.frame[others], cases, firsts, notes, labels=options.labels)
     values = values if len(firsts) == len(values) else values.iloc[firsts]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -62,10 +63,17 @@ def _parts(value: Any) -> Iterator[bytes | memoryview]:
         yield f"sequence of {len(value)}".encode()
         for one in value:
             yield from _parts(one)
-    elif value is None or isinstance(value, str | int | float | Path):
-        yield repr(value).encode()
     else:
-        raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint")
+        yield _as_text(value).encode()
+
+
+def _as_text(value: Any) -> str:
+    """A value without parts."""
+    if isinstance(value, re.Pattern):
+        return f"{value.pattern} {value.flags}"  # its repr ends after 200 characters
+    if value is None or isinstance(value, str | int | float | Path | slice):
+        return repr(value)
+    raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint")
 
 
 def file_fingerprint(path: Path) -> str:

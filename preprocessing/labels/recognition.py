@@ -14,7 +14,7 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of, yes_no
 from preprocessing.labels.survival import OS, Survival, read_survival
-from preprocessing.tables import case_ids
+from preprocessing.tables.identity import IdentityScheme
 
 _FEMALE = {"female", "f", "woman"}
 _MALE = {"male", "m", "man"}
@@ -42,13 +42,20 @@ class Labels:
     endpoints: tuple[str, ...] = ()
 
 
-def recognise(annotations: pd.DataFrame, *, source: str, options: TableOptions | None = None) -> Labels:
+def recognise(
+    annotations: pd.DataFrame,
+    *,
+    source: str,
+    options: TableOptions | None = None,
+    identity: IdentityScheme | None = None,
+) -> Labels:
     """Return grade, subtype, survival, age, sex and site of each case, where there are columns for them.
 
     Args:
         annotations: one row per case, indexed by case id.
         source: name of the file in messages.
-        options: the survival endpoint, a key of `endpoint_names.ENDPOINTS`, and the column of sites.
+        options: the survival endpoint, a key of `endpoint_names.ENDPOINTS`.
+        identity: sites of cases, or the column of sites.
 
     Raises:
         InputError: a value that is not understood, columns that contradict each other, or an endpoint that is not there.
@@ -63,7 +70,7 @@ def recognise(annotations: pd.DataFrame, *, source: str, options: TableOptions |
         "event": survival.event,
         "age": age,
         "is_female": _sex(table),
-        "site": _site(table, options.site_column),
+        "site": _site(table, identity or IdentityScheme()),
     }
     kept = {name: values for name, values in found.items() if values is not None}
     frame = pd.DataFrame(kept, index=annotations.index).rename_axis("case_id")
@@ -142,7 +149,8 @@ def _is_plain_sex(name: str) -> bool:
     return any(word in name for word in _SEX_WORDS)
 
 
-def _site(table: LabelTable, named: str | None) -> pd.Series | None:
+def _site(table: LabelTable, identity: IdentityScheme) -> pd.Series | None:
+    named = identity.site_column
     if named is not None and named not in table.frame:
         raise InputError(
             f'--site-column: {table.source} has no column "{named}", but {some(list(table.frame.columns))}'
@@ -151,7 +159,7 @@ def _site(table: LabelTable, named: str | None) -> pd.Series | None:
     if column is not None:
         return table.frame[column].map(text_of, na_action="ignore").astype("string")
     sites = pd.Series(
-        [case_ids.source_site(str(case)) for case in table.frame.index], index=table.frame.index, dtype="string"
+        [identity.source_site(str(case)) for case in table.frame.index], index=table.frame.index, dtype="string"
     )
     if sites.isna().all():
         return None

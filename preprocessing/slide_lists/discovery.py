@@ -25,14 +25,14 @@ from preprocessing.slides.names import (
 )
 from preprocessing.slides.slide import FoundSlides, LeftOut, SlideFile
 from preprocessing.slides.unreadable import unsafe_reason
-from preprocessing.tables.case_ids import case_of
+from preprocessing.tables.identity import IdentityScheme
 
 SlideSource: TypeAlias = Path | tuple[Path, ...]
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt")
 LISTED = 20  # suffixes that a summary names
 
 
-def find_slides(source: SlideSource, *, isolated: bool = False) -> FoundSlides:
+def find_slides(source: SlideSource, *, isolated: bool = False, identity: IdentityScheme | None = None) -> FoundSlides:
     """Return every slide of a folder (searched recursively), of a manifest, or of the given files, sorted by id.
 
     Without a manifest, the slide id is the file's name without its suffix, and the case is that of a TCGA barcode or the id
@@ -41,31 +41,33 @@ def find_slides(source: SlideSource, *, isolated: bool = False) -> FoundSlides:
     Args:
         source: a folder, a slide, several of them, or a manifest (see `read_manifest`).
         isolated: open files in isolated processes (see `probe_slides`).
+        identity: how ids are spelt; None: by the known schemes.
 
     Raises:
         InputError: `source` does not exist, contains no slide, or is something else; or see `read_manifest`.
     """
+    identity = identity or IdentityScheme()
     if isinstance(source, tuple):
-        found = _several(source, isolated=isolated)
+        found = _several(source, isolated=isolated, identity=identity)
     elif source.is_dir():
-        found = _in_folder(source, isolated=isolated)
+        found = _in_folder(source, isolated=isolated, identity=identity)
     else:
-        found = _in_file(source, isolated=isolated)
+        found = _in_file(source, isolated=isolated, identity=identity)
     files = sorted(found.files, key=lambda file: (file.slide_id, str(file.path)))
     return FoundSlides(tuple(files), found.left_out, found.notes)
 
 
-def _several(sources: Sequence[Path], *, isolated: bool) -> FoundSlides:
+def _several(sources: Sequence[Path], *, isolated: bool, identity: IdentityScheme) -> FoundSlides:
     """All given files and folders together."""
     if absent := [path for path in sources if not path.exists() and not path.is_symlink()]:
         raise InputError(f"slides: {some(absent)} does not exist{similar_name(absent[0])}")
-    folders = [find_slides(path, isolated=isolated) for path in sources if path.is_dir()]
+    folders = [find_slides(path, isolated=isolated, identity=identity) for path in sources if path.is_dir()]
     others = [path for path in sources if not path.is_dir()]
     if manifests := [path for path in others if path.suffix.lower() in MANIFEST_SUFFIXES]:
         raise InputError(
             f"slides: {some(manifests)} among {len(sources)} files: give either slides, or one manifest, as SLIDES"
         )
-    given = _classify(_Listing(paths=others), isolated=isolated)
+    given = _classify(_Listing(paths=others), isolated=isolated, identity=identity)
     known = {file.path for file in given.every()}
     if strange := [path for path in others if path not in known and path.suffix.lower() != ".dcm"]:
         raise InputError(
@@ -79,20 +81,20 @@ def _several(sources: Sequence[Path], *, isolated: bool) -> FoundSlides:
     )
 
 
-def _in_file(source: Path, *, isolated: bool) -> FoundSlides:
+def _in_file(source: Path, *, isolated: bool, identity: IdentityScheme) -> FoundSlides:
     if not source.exists():
         raise InputError(
             f"slides: {source} does not exist{similar_name(source) or '; give a folder, a slide or a manifest CSV'}"
         )
     suffix = source.suffix.lower()
     if suffix in MANIFEST_SUFFIXES and (suffix != ".txt" or has_manifest_header(source)):
-        return read_manifest(source)
+        return read_manifest(source, identity)
     if suffix in (".json", ".tcia", ".s5cmd"):
         raise InputError(
             f"slides: {source} lists files to download (GDC, TCIA or IDC) and is not read; give the folder that they were "
             "downloaded to, or a gdc_manifest or gdc_sample_sheet in it"
         )
-    found = _classify(_Listing(paths=[source]), isolated=isolated)
+    found = _classify(_Listing(paths=[source]), isolated=isolated, identity=identity)
     if not found.files:
         reason = found.left_out[0].reason if found.left_out else "no format that OpenSlide reads"
         raise InputError(
@@ -101,9 +103,9 @@ def _in_file(source: Path, *, isolated: bool) -> FoundSlides:
     return found
 
 
-def _in_folder(folder: Path, *, isolated: bool) -> FoundSlides:
+def _in_folder(folder: Path, *, isolated: bool, identity: IdentityScheme) -> FoundSlides:
     listing = _list_below(folder)
-    found = _classify(listing, isolated=isolated)
+    found = _classify(listing, isolated=isolated, identity=identity)
     if not found.files:
         unusable = [f"{gone.file.path.name} ({gone.reason})" for gone in found.left_out]
         also = f"; {len(unusable)} files look like slides, but cannot be read: {some(unusable)}" if unusable else ""
@@ -162,7 +164,7 @@ def _note_mirax(folder: Path, listing: _Listing) -> None:
         listing.parts.append((folder, reason))
 
 
-def _classify(listing: _Listing, *, isolated: bool) -> FoundSlides:
+def _classify(listing: _Listing, *, isolated: bool, identity: IdentityScheme) -> FoundSlides:
     """Sort the files: slides, files that look like slides but are unusable, and others, which are counted."""
     candidates, unusable = list[Path](), list(listing.parts)
     unknown, others = list[Path](), Counter(listing.others)
@@ -185,16 +187,16 @@ def _classify(listing: _Listing, *, isolated: bool) -> FoundSlides:
         else:
             others[path.suffix.lower() or "without suffix"] += 1
     is_dicom = {path for path in candidates if path.suffix.lower() in (".dcm", ".dicom") or _has_dicom_prefix(path)}
-    slides = [_from_path(path) for path in candidates if path not in is_dicom]
-    series, other_series = group_series(sorted(is_dicom), isolated=isolated)
+    slides = [_from_path(path, identity) for path in candidates if path not in is_dicom]
+    series, other_series = group_series(sorted(is_dicom), isolated=isolated, identity=identity)
     files = (*slides, *series)
-    left_out = (*_unusable(_without_logs(unusable, files, others), files), *other_series)
+    left_out = (*_unusable(_without_logs(unusable, files, others), files, identity), *other_series)
     return FoundSlides(files, left_out, tuple(_summary(others)))
 
 
-def _from_path(path: Path) -> SlideFile:
+def _from_path(path: Path, identity: IdentityScheme) -> SlideFile:
     name = slide_name(path.name)
-    return SlideFile(name, case_of(name), path)
+    return SlideFile(name, identity.case_of(name), path)
 
 
 def _vendor_of(path: Path) -> str | None:
@@ -210,12 +212,12 @@ def _has_dicom_prefix(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _unusable(paths: Sequence[tuple[Path, str]], files: Sequence[SlideFile]) -> list[LeftOut]:
+def _unusable(paths: Sequence[tuple[Path, str]], files: Sequence[SlideFile], identity: IdentityScheme) -> list[LeftOut]:
     """Files that look like slides: failed, or excluded where the complete slide is there too."""
     complete = {file.slide_id: file.path.name for file in files}
     left_out = []
     for path, reason in sorted(paths):
-        file = _from_path(path)
+        file = _from_path(path, identity)
         if file.slide_id in complete:
             left_out.append(LeftOut(file, "excluded", f"{path.name}: {complete[file.slide_id]} is used instead"))
         elif path.suffix.lower() in CHANNEL_LISTS:

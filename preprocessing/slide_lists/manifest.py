@@ -12,7 +12,7 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.slides.names import SUFFIXES, address_name, clean_id, foreign_address, slide_name, unusable_name
 from preprocessing.slides.resolution import is_plausible, plausible_range
 from preprocessing.slides.slide import FoundSlides, LeftOut, SlideFile
-from preprocessing.tables.case_ids import case_of
+from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.reading import read_table
 from preprocessing.tables.sample_types import PRIMARY, class_of_name, may_hold_sample_types, sample_classes
 
@@ -56,7 +56,7 @@ def has_manifest_header(path: Path) -> bool:
     )
 
 
-def read_manifest(path: Path) -> FoundSlides:
+def read_manifest(path: Path, identity: IdentityScheme | None = None) -> FoundSlides:
     """Return the slides of a manifest, in its order.
 
     A manifest has the column `path` and optionally `slide_id`, `case_id`, `mpp` (microns per level-0 pixel), `trust_mpp`
@@ -71,9 +71,9 @@ def read_manifest(path: Path) -> FoundSlides:
         InputError: no usable column, an ambiguous or duplicate column, a row without a path or with an mpp that is not a
             plausible number, no row at all, or none of GDC's files.
     """
-    table = read_table(path)
+    table, identity = read_table(path), identity or IdentityScheme()
     if names := _gdc_names(table):
-        return _read_gdc(path, table.rename(columns=names))
+        return _read_gdc(path, table.rename(columns=names), identity)
     table = _with_standard_columns(path, table)
     if "sample_type" not in table and any(samples := _sample_classes(table)):
         table = table.assign(sample_type=samples)
@@ -81,7 +81,7 @@ def read_manifest(path: Path) -> FoundSlides:
         table = _with_paths(path, table)
     files, left_out = list[SlideFile](), list[LeftOut]()
     for number, row in zip(table.index, table.to_dict("records"), strict=True):
-        file, problem = _read_row(path, number, row)
+        file, problem = _read_row(path, number, row, identity)
         if problem:
             left_out.append(LeftOut(file, "failed", problem))
         else:
@@ -91,7 +91,9 @@ def read_manifest(path: Path) -> FoundSlides:
     return FoundSlides(tuple(files), tuple(left_out))
 
 
-def _read_row(manifest: Path, number: int, row: Mapping[Hashable, Any]) -> tuple[SlideFile, str | None]:
+def _read_row(
+    manifest: Path, number: int, row: Mapping[Hashable, Any], identity: IdentityScheme
+) -> tuple[SlideFile, str | None]:
     """The slide of a row, and why its path cannot be used, if it cannot."""
     if pd.isna(row["path"]):
         raise InputError(f"slides: manifest {manifest}, line {number}: no path")
@@ -103,7 +105,7 @@ def _read_row(manifest: Path, number: int, row: Mapping[Hashable, Any]) -> tuple
     features = str(row["features"]) if pd.notna(row.get("features")) else ""
     file = SlideFile(
         slide_id,
-        case_of(clean_id(str(row["case_id"])) if pd.notna(row.get("case_id")) else slide_id),
+        identity.case_of(clean_id(str(row["case_id"])) if pd.notna(row.get("case_id")) else slide_id),
         path,
         _read_mpp(row.get("mpp"), manifest, number),
         features,
@@ -218,7 +220,7 @@ def _gdc_names(table: pd.DataFrame) -> dict[str, str] | None:
     return names if is_gdc and "path" not in names.values() else None
 
 
-def _read_gdc(path: Path, table: pd.DataFrame) -> FoundSlides:
+def _read_gdc(path: Path, table: pd.DataFrame, identity: IdentityScheme) -> FoundSlides:
     """The slides of a GDC manifest or sample sheet; files of other kinds in it are counted."""
     identifier, name = ("file_id", "file_name") if "file_id" in table else ("id", "filename")
     files, others, samples = list[SlideFile](), 0, _sample_classes(table)
@@ -230,7 +232,7 @@ def _read_gdc(path: Path, table: pd.DataFrame) -> FoundSlides:
         slide_id = slide_name(file_name)
         inside, beside = path.parent / str(row[identifier]) / file_name, path.parent / file_name
         listed = str(row.get("case_id") or row.get("cases") or "") if pd.notna(row.get("case_id")) else ""
-        case = case_of(clean_id(listed.split(",")[0]) or slide_id)
+        case = identity.case_of(clean_id(listed.split(",")[0]) or slide_id)
         sample = _sample_class(str(row.get("sample_type", "")).split(",")[0]) or samples[number]
         files.append(SlideFile(slide_id, case, beside if beside.exists() else inside, sample_class=sample))
     if not files:

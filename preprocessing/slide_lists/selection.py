@@ -7,7 +7,7 @@ from typing import Literal
 
 from preprocessing.io.errors import some
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
-from preprocessing.tables.case_ids import sample_class, sample_type, slide_kind
+from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.sample_types import PRIMARY, why_excluded
 
 NOTABLE_UPSAMPLING = 1.02  # nominal 20x scanners differ by as much, with 0.50 to 0.51 µm/px
@@ -38,11 +38,13 @@ class SlideOptions:
     hashed: Literal["sampled", "full"] = "sampled"
 
 
-def select_slides(files: Iterable[SlideFile], options: SlideOptions) -> tuple[list[SlideFile], list[LeftOut]]:
+def select_slides(
+    files: Iterable[SlideFile], options: SlideOptions, identity: IdentityScheme
+) -> tuple[list[SlideFile], list[LeftOut]]:
     """Split slides into those of the requested kind and sample types, and those left out. Ids without a code stay."""
     kept, left_out = [], []
     for file in files:
-        reason = _other_kind(file, options.kind) or _other_sample(file, options.sample_types)
+        reason = _other_kind(file, options.kind, identity) or _other_sample(file, options.sample_types, identity)
         if reason:
             left_out.append(LeftOut(file, "excluded", reason))
         else:
@@ -50,16 +52,16 @@ def select_slides(files: Iterable[SlideFile], options: SlideOptions) -> tuple[li
     return kept, left_out
 
 
-def _other_kind(file: SlideFile, kind: str) -> str | None:
-    found = slide_kind(file.slide_id)
+def _other_kind(file: SlideFile, kind: str, identity: IdentityScheme) -> str | None:
+    found = identity.slide_kind(file.slide_id)
     if kind == "all" or found is None or found.startswith(kind):
         return None
     return f"slide kind {found}; only {kind} slides are used (--slide-kind all uses every slide)"
 
 
-def _other_sample(file: SlideFile, allowed: frozenset[str]) -> str | None:
-    found = sample_class(file.slide_id) or file.sample_class or None
-    reason = why_excluded(found, sample_type(file.slide_id), allowed)
+def _other_sample(file: SlideFile, allowed: frozenset[str], identity: IdentityScheme) -> str | None:
+    found = identity.sample_class(file.slide_id) or file.sample_class or None
+    reason = why_excluded(found, identity.sample_type(file.slide_id), allowed)
     return f"{reason} (--sample-types {','.join(sorted({*allowed, str(found)}))} adds it)" if reason else None
 
 

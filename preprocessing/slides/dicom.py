@@ -11,7 +11,7 @@ from preprocessing.io.files import why_no_file
 from preprocessing.slides.isolated import Failure, map_files
 from preprocessing.slides.names import clean_id, slide_name
 from preprocessing.slides.slide import LeftOut, SlideFile
-from preprocessing.tables.case_ids import case_of, is_barcode
+from preprocessing.tables.identity import IdentityScheme
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # SOP class "VL Whole Slide Microscopy Image Storage"
 LAST_TAG = 0x00400512  # ContainerIdentifier; everything that is needed lies before it
@@ -65,7 +65,9 @@ def read_header(path: Path) -> DicomHeader:
     )
 
 
-def group_series(paths: Sequence[Path], *, isolated: bool) -> tuple[list[SlideFile], list[LeftOut]]:
+def group_series(
+    paths: Sequence[Path], *, isolated: bool, identity: IdentityScheme
+) -> tuple[list[SlideFile], list[LeftOut]]:
     """Return one slide per DICOM series, represented by its first file, and the series that are no slides.
 
     A file that cannot be read stays a slide of its own, so that it is reported. The id is the file's name; where several
@@ -84,7 +86,7 @@ def group_series(paths: Sequence[Path], *, isolated: bool) -> tuple[list[SlideFi
         header, name = headers[series], slide_name(files[0].name)
         if header and (file_names[name] > 1 or GENERIC_NAME.fullmatch(name.lower())):
             name = header.container if header.container and labels[header.container] == 1 else header.series
-        file = SlideFile(name, _case_of(name, header), files[0])
+        file = SlideFile(name, _case_of(name, header, identity), files[0])
         if header is None or header.is_slide:
             found.append(file)
         else:
@@ -93,6 +95,8 @@ def group_series(paths: Sequence[Path], *, isolated: bool) -> tuple[list[SlideFi
     return found, left_out
 
 
-def _case_of(name: str, header: DicomHeader | None) -> str:
-    """The case of a TCGA barcode, else the patient of the header, else the name."""
-    return case_of(name) if header is None or not header.patient or is_barcode(name) else case_of(header.patient)
+def _case_of(name: str, header: DicomHeader | None, identity: IdentityScheme) -> str:
+    """The case of a barcode, else the patient of the header, else the name."""
+    if header is None or not header.patient or identity.is_barcode(name):
+        return identity.case_of(name)
+    return identity.case_of(header.patient)

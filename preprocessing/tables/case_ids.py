@@ -1,14 +1,15 @@
 """Case ids: how a cohort spells cases, samples and slides, and safe file names of ids.
 
-`TCGA-06-0125-01Z-00-DX1.uuid` is slide DX1 of sample 01Z (01: primary tumour) of case TCGA-06-0125, from site 06. An id that
-no scheme recognises is a case of its own. A cohort with structured ids is one more entry of `SCHEMES`.
+`TCGA-06-0125-01Z-00-DX1.uuid` is slide DX1 of sample 01Z (01: primary tumour) of case TCGA-06-0125, from site 06. A cohort
+with structured ids is one more entry of `SCHEMES`; see `identity.py` for the schemes by which a run reads ids.
 """
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+MAX_NAME_BYTES = 200  # of 255 that a file system allows: endings follow
 
 
 @dataclass(frozen=True)
@@ -180,86 +181,6 @@ def sheet_scheme(samples: Mapping[str, tuple[str, str | None]]) -> SheetScheme:
     )
 
 
-_in_use: list[CaseIdScheme] = list(SCHEMES)
-
-
-def use_pattern(pattern: str | None) -> None:
-    """Recognise ids by this pattern alone from now on, in this process; None: by the known schemes."""
-    _in_use[:] = SCHEMES if pattern is None else [pattern_scheme(pattern)]
-
-
-def use_sample_sheet(samples: Mapping[str, tuple[str, str | None]]) -> None:
-    """Recognise the ids of these samples besides those of the known schemes, in this process, until the next `use_pattern`.
-
-    Args:
-        samples: case and sample class (None: unknown) of each sample.
-    """
-    _in_use.append(sheet_scheme(samples))
-
-
-def has_sample_sheet() -> bool:
-    """Whether the ids of a sample sheet are recognised."""
-    return any(isinstance(scheme, SheetScheme) for scheme in _in_use)
-
-
-def _recognise(identifier: str) -> tuple[CaseIdScheme | None, str]:
-    """The scheme of an id, if any, and the id as the scheme spells it, else with single blanks within and none outside."""
-    text = " ".join(unicodedata.normalize("NFC", identifier).split())  # of blanks of any kind within, one stays
-    for scheme in _in_use:
-        if normalised := scheme.normalise(text):
-            return scheme, normalised
-    return None, text
-
-
-def normalise(identifier: str) -> str:
-    """Return a barcode with dashes and in capitals (a slide's uuid unchanged); any other id with single blanks within."""
-    return _recognise(identifier)[1]
-
-
-def is_barcode(identifier: str) -> bool:
-    """Whether a scheme recognises the id as that of a case, or of a sample or slide of one."""
-    return _recognise(identifier)[0] is not None
-
-
-def is_doubtful(identifier: str) -> bool:
-    """Whether the id begins like a barcode with dots or underscores, but does not continue as one."""
-    return not is_barcode(identifier) and any(
-        scheme.truncated is not None and scheme.truncated.match(identifier.strip()) for scheme in _in_use
-    )
-
-
-def case_of(identifier: str) -> str:
-    """Return the case: of a barcode its beginning (`TCGA-06-0125`), else the id itself."""
-    scheme, text = _recognise(identifier)
-    return scheme.split(text)[0] if scheme else text
-
-
-def sample_type(identifier: str) -> str | None:
-    """Return the sample code ("01": primary tumour, "11": normal tissue); None where the id names no sample."""
-    scheme, text = _recognise(identifier)
-    found = scheme.sample.match(scheme.split(text)[1]) if scheme else None
-    return found[1].upper() if found else None
-
-
-def sample_class(identifier: str) -> str | None:
-    """Return primary, recurrent, metastatic, normal or other; None where the id names no sample."""
-    scheme, code = _recognise(identifier)[0], sample_type(identifier)
-    return scheme.class_of(code) if scheme and code else None
-
-
-def slide_kind(identifier: str) -> str | None:
-    """Return DX (diagnostic, paraffin), TS, BS or MS (top, bottom, middle; frozen); None where the id names no slide."""
-    scheme, text = _recognise(identifier)
-    found = scheme.slide.match(scheme.split(text)[1]) if scheme and scheme.slide else None
-    return found[1].upper() if found else None
-
-
-def source_site(identifier: str) -> str | None:
-    """Return the two characters of the tissue source site; None where the id has none."""
-    scheme, text = _recognise(identifier)
-    return text[scheme.site] if scheme and scheme.site else None
-
-
 def file_name(identifier: str) -> str:
     """Return a file name for an id: the id itself if that is a safe name, else a shortened one with a hash.
 
@@ -269,3 +190,12 @@ def file_name(identifier: str) -> str:
     if plain and plain == identifier:
         return plain
     return f"{plain}-{hashlib.sha256(identifier.encode()).hexdigest()[:12]}"
+
+
+def kept_name(identifier: str) -> str:
+    """Return a file name for an id that others know: the id itself where common file systems allow it, else `file_name`'s.
+
+    Spaces and letters of any alphabet are kept, so that a file can be matched with its slide by name.
+    """
+    allowed = re.fullmatch(r"[^\x00-\x1f\x7f<>:\"/\\|?*]+", identifier) and identifier == identifier.strip(" .")
+    return identifier if allowed and len(identifier.encode()) <= MAX_NAME_BYTES else file_name(identifier)

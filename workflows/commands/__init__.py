@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+RUN_FAILED, INTERRUPTED = 1, 130
 Command = Callable[[Sequence[str]], int]
 # By name: the module whose `main` runs the command, and what it does.
 COMMANDS = {
@@ -24,3 +25,21 @@ def find_command(name: str) -> Command:
     """
     command: Command = import_module(COMMANDS[name][0]).main
     return command
+
+
+def run_command(name: str, argv: Sequence[str]) -> int:
+    """Run a command and return its exit code; 1 with a message where the system stops it, 130 where the user does.
+
+    Args:
+        name: one of `COMMANDS`.
+        argv: the arguments behind the command's name.
+    """
+    from preprocessing.io.errors import RunError, SlideError
+
+    try:
+        return find_command(name)(argv)
+    except (RunError, SlideError, KeyboardInterrupt) as error:
+        from pipeline.terminal.logs import print_error
+
+        print_error(str(error) or "stopped")
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else RUN_FAILED

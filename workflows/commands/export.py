@@ -4,7 +4,8 @@ geojson      for QuPath: tissue outlines and tiles with measurements; those of
              explained cases with attention, contribution and prototype
 heatmap      pyramidal TIFF of attention, contribution and prototypes, for
              every explained slide
-clam         h5_files/, pt_files/, dataset_csv/TASK.csv, splits/TASK/
+clam         h5_files/, pt_files/, dataset_csv/TASK.csv, splits/TASK/, and
+             main_tasks.txt: the lines that CLAM's main.py needs
 trident      a job folder: 20x_256px_0px_overlap/features_ENCODER/, patches/
 stamp        features/, slide.csv, clini.csv
 anndata      .h5ad: one file per case (tiles × features) with pictures, and
@@ -18,10 +19,11 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from pipeline.run.finished_slides import FinishedSlide, FinishedSlides
+    from preprocessing.formats.h5 import Format
 
 ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
 FORMATS = ("geojson", "heatmap", "clam", "trident", "stamp", "anndata", "spatialdata")
@@ -32,7 +34,8 @@ examples:
   run_pipeline export trident runs/first --out features/trident
   run_pipeline export anndata runs/first --case TCGA-06-0211
 
-exit codes: 0 success; 2 invalid input, nothing was written;
+exit codes: 0 success; 1 the folder cannot be written;
+  2 invalid input, nothing was written;
   3 finished, but some slides were not exported
 """
 
@@ -42,12 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     from pipeline.run.finished_slides import open_slides
     from pipeline.terminal.logs import print_error, print_line, show_failures
+    from preprocessing.io.atomic import writing
     from preprocessing.io.errors import InputError
 
     try:
         run = open_slides(arguments.run, store=arguments.store, task=arguments.task)
         out = arguments.out or arguments.run / "export" / arguments.format
-        written, failures = export(arguments.format, run, out, cases=arguments.case, origin=arguments.origin)
+        with writing(out):
+            written, failures = export(arguments.format, run, out, cases=arguments.case, origin=arguments.origin)
     except InputError as error:
         print_error(str(error))
         return WRONG_INPUT
@@ -76,7 +81,6 @@ def export(
     """
     from preprocessing.formats.h5 import DTYPES
     from preprocessing.io.errors import InputError
-    from workflows.commands.projects import write_features, write_tables
     from workflows.commands.spatial import write_spatialdata
 
     slides = run.slides(cases)
@@ -88,16 +92,25 @@ def export(
         raise InputError(f"--out {out} cannot be made ({error.strerror}); name another folder") from None
     if name == "anndata":
         return _export_anndata(run, slides, out, whole=not cases)
+    if name in DTYPES:
+        return _export_project(run, slides, out, cast("Format", name))
     writers: dict[str, Callable[[FinishedSlide], list[Path]]] = {
         "geojson": lambda slide: [_write_geojson(run, slide, out, origin or run.outline_origin)],
         "heatmap": lambda slide: _write_heatmaps(run, slide, out),
         "spatialdata": lambda slide: write_spatialdata(run, slide, out),
-        **{layout: partial(write_features, run, out, layout) for layout in DTYPES},
     }
-    written, failures = _each(slides, writers[name])
-    if name in DTYPES:
-        written += write_tables(run, out, name, [slide for slide in slides if slide.slide_id not in failures])
-    return written, failures
+    return _each(slides, writers[name])
+
+
+def _export_project(
+    run: "FinishedSlides", slides: Sequence["FinishedSlide"], out: Path, layout: "Format"
+) -> tuple[list[Path], dict[str, str]]:
+    from workflows.commands.projects import slide_names, write_features, write_tables
+
+    names = slide_names(layout, run.slides())
+    written, failures = _each(slides, partial(write_features, run, out, layout, names))
+    exported = [slide for slide in slides if slide.slide_id not in failures]
+    return written + write_tables(run, out, layout, names, exported), failures
 
 
 def _each(
@@ -117,9 +130,9 @@ def _each(
 def _write_geojson(run: "FinishedSlides", slide: "FinishedSlide", out: Path, origin: str) -> Path:
     from preprocessing.formats.geojson import TileObjects, to_geojson
     from preprocessing.io.atomic import write_text
-    from preprocessing.tables.case_ids import file_name
+    from preprocessing.tables.case_ids import kept_name
 
-    path = out / f"{file_name(slide.slide_id)}.geojson"
+    path = out / f"{kept_name(slide.slide_id)}.geojson"
     corner = slide.corner_px() if origin == "scan" else (0, 0)
     mask = run.store.read_tiles(slide.tiles).mask if slide.tiles else None
     values = run.tile_values(slide) | run.tile_measurements(slide)
@@ -132,12 +145,12 @@ def _write_geojson(run: "FinishedSlides", slide: "FinishedSlide", out: Path, ori
 def _write_heatmaps(run: "FinishedSlides", slide: "FinishedSlide", out: Path) -> list[Path]:
     from preprocessing.formats.colours import Scale
     from preprocessing.formats.heatmaps import TileValues, write_heatmap
-    from preprocessing.tables.case_ids import file_name
+    from preprocessing.tables.case_ids import kept_name
 
     layers = run.tile_values(slide)
     paths = []
     for what, values in layers.items():
-        path = out / f"{file_name(slide.slide_id)}.{what}.tiff"
+        path = out / f"{kept_name(slide.slide_id)}.{what}.tiff"
         palette = run.colours if what == "prototype" else Scale.from_legend(run.legend(slide, what))
         layer = TileValues(what, values, palette)
         write_heatmap(path, layer, run.coords(slide), run.geometry(slide), size_px=run.size_px(slide))
@@ -149,12 +162,12 @@ def _export_anndata(
     run: "FinishedSlides", slides: Sequence["FinishedSlide"], out: Path, *, whole: bool
 ) -> tuple[list[Path], dict[str, str]]:
     from preprocessing.io.errors import SlideError
-    from preprocessing.tables.case_ids import file_name
+    from preprocessing.tables.case_ids import kept_name
 
     written, failures = list[Path](), dict[str, str]()
     for case in dict.fromkeys(slide.case_id for slide in slides):
         try:
-            path = out / f"{file_name(case)}.h5ad"
+            path = out / f"{kept_name(case)}.h5ad"
             run.tiles_of_case([slide for slide in slides if slide.case_id == case]).write_h5ad(path)
             written.append(path)
         except SlideError as error:

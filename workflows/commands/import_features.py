@@ -115,13 +115,14 @@ def import_file(
     from preprocessing.formats.h5 import read_h5
     from preprocessing.io.errors import InputError
     from preprocessing.io.fingerprints import file_fingerprint, fingerprint
-    from preprocessing.tables.case_ids import case_of
+    from preprocessing.tables.identity import IdentityScheme
 
     found = read_h5(path, layout, geometry)
     name = encoder_name(encoder or found.extractor)
     if not name:
         raise InputError(f"{path}: the file does not name its encoder; give it with --encoder")
     slide_id, width = path.stem, found.bag.features.shape[1]
+    case_id = IdentityScheme().case_of(slide_id)
     _require_width(path, name, width)
     origin = file_fingerprint(path)
     key = imported_key(slide_id, origin, layout, asdict(geometry), name)
@@ -129,7 +130,7 @@ def import_file(
         store.prepare()
         metadata = {
             "slide_id": slide_id,
-            "case_id": case_of(slide_id),
+            "case_id": case_id,
             "slide_file": path.name,
             "slide_fingerprint": origin,
             "slide_mpp_xy": geometry.slide_mpp_xy,
@@ -145,7 +146,7 @@ def import_file(
             },
         }
         store.write_features(key, found.bag, metadata, lossless=True)
-    known = {"slide_id": slide_id, "case_id": case_of(slide_id), "path": str(path.absolute())}
+    known = {"slide_id": slide_id, "case_id": case_id, "path": str(path.absolute())}
     return known | {"n_tiles": len(found.bag.coords), "features": key, "width": width, "encoder": name}
 
 

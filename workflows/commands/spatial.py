@@ -7,7 +7,7 @@ import numpy as np
 
 from preprocessing.formats.geojson import outline
 from preprocessing.io.extras import extra
-from preprocessing.tables.case_ids import file_name
+from preprocessing.tables.case_ids import kept_name
 
 if TYPE_CHECKING:
     from pipeline.run.finished_slides import FinishedSlide, FinishedSlides
@@ -50,6 +50,6 @@ def write_spatialdata(run: "FinishedSlides", slide: "FinishedSlide", out: Path) 
     table.obs["region"] = table.obs["region"].astype("category")
     del table.uns["spatial"]  # the picture is an image
     features = TableModel.parse(table, region="tiles", region_key="region", instance_key="tile")
-    path = out / f"{file_name(slide.slide_id)}.zarr"
+    path = out / f"{kept_name(slide.slide_id)}.zarr"
     SpatialData(images=images, shapes=shapes, tables={"features": features}).write(path, overwrite=True)
     return [path]

@@ -408,7 +408,7 @@ def test_steps_of_one_case_are_refused_only_where_cases_are_compared(setting):
         ("0", 0),
         ("3", 3),
         (2, 2),
-        ("TCGA-06-0125-01Z-00-DX1,b", ("TCGA-06-0125", "b")),
+        ("TCGA-06-0125-01Z-00-DX1,b", ("TCGA-06-0125-01Z-00-DX1", "b")),  # its case is found with the cohort
         (["x", "x"], ("x",)),
         ("7,", ("7",)),
         ("all", ("all",)),
@@ -424,3 +424,7 @@ def test_fewer_than_no_cases_cannot_be_explained():
         InputError, match="--set explain=-1: give the number of cases of each kind, 0 for none, or case ids"
     ):
         load_config(INPUTS, sets=["explain=-1"])
+    with pytest.raises(
+        InputError, match="--explain -1: give the number of cases of each kind, 0 for none, or case ids"
+    ):
+        load_config(INPUTS | {"explain": "-1"}, options={"explain": "--explain"})

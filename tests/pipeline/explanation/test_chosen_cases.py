@@ -4,9 +4,10 @@ import pytest
 
 from pipeline.config.schema import ALL_CASES
 from pipeline.explanation import chosen_cases
-from pipeline.explanation.chosen_cases import require_cases
+from pipeline.explanation.chosen_cases import requested_cases
 from pipeline.tasks import TASKS
 from preprocessing.io.errors import InputError
+from preprocessing.tables.identity import IdentityScheme, identity_scheme
 
 GRADES = pd.DataFrame(
     {
@@ -87,10 +88,18 @@ def test_cases_by_name_are_those_with_a_prediction():
 
 
 def test_a_case_that_is_not_used_is_refused():
-    require_cases(3, ["a"])
-    require_cases(("a",), ["a", "b"])
+    known = IdentityScheme()
+    assert requested_cases(3, ["a"], known) == 3
+    assert requested_cases(("a",), ["a", "b"], known) == ("a",)
     with pytest.raises(InputError, match=r"--explain: x, y: not among the 2 cases used \(a, b\); --dry-run lists"):
-        require_cases(("a", "x", "y"), ["a", "b"])
+        requested_cases(("a", "x", "y"), ["a", "b"], known)
+
+
+def test_a_case_is_requested_by_the_id_of_a_sample_or_a_slide():
+    barcodes = ("TCGA-06-0125-01A", "tcga.06.0125", "TCGA-06-0126")
+    cases = ["TCGA-06-0125", "TCGA-06-0126"]
+    assert requested_cases(barcodes, cases, IdentityScheme()) == tuple(cases)
+    assert requested_cases(("LAB_A-1_HE",), ["A-1"], identity_scheme(r"[A-Z]-\d+")) == ("A-1",)
 
 
 def test_certainty_is_the_likeliest_class_probability():

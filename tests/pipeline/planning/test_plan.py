@@ -8,6 +8,7 @@ from pipeline.planning.splits import Fold, write_folds
 from pipeline.tasks import TASKS
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.tables.identity import IdentityScheme
 
 N = 24
 CASES = [f"TCGA-{'ABCD'[i % 4]}0-{i:04d}" for i in range(N)]
@@ -32,7 +33,7 @@ def plan(labels=None, features=("EGFR", "IDH1_mut", "CDKN2A_cnv"), **flags):
     config = load_config({"slides": "slides", "genes": "genes.csv", "folds": 3} | flags)
     kinds = ["mutation" if "mut" in name else "cnv" if "cnv" in name else "rna" for name in features]
     omics = OmicsMatrix(np.zeros((N, len(features))), tuple(CASES), tuple(features), tuple(kinds))
-    return plan_tasks(config, TASKS, table() if labels is None else labels, omics)
+    return plan_tasks(config, TASKS, table() if labels is None else labels, omics, IdentityScheme())
 
 
 def test_every_task_whose_labels_are_there_but_diagnosis():

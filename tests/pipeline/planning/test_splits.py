@@ -10,6 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from pipeline.planning.splits import Fold, make_cohort_folds, make_folds, read_folds, write_folds
 from preprocessing.io.errors import InputError
+from preprocessing.tables.identity import IdentityScheme, identity_scheme
 
 
 def strata(**counts):
@@ -112,19 +113,19 @@ def test_folds_are_read_back_as_they_were_written(tmp_path):
     own = strata(a=30, b=20)
     folds = [replace(one, train=one.train[5:], validation=one.train[:5]) for one in make_folds(own, n_folds=12, seed=0)]
     write_folds(folds, tmp_path / "new")
-    assert read_folds(tmp_path / "new", list(own.index)) == folds
+    assert read_folds(tmp_path / "new", list(own.index), IdentityScheme()) == folds
 
 
 @pytest.mark.parametrize("validation", [(), ("003",)])
 def test_ids_that_look_like_numbers_stay_text(tmp_path, validation):
     folds = [Fold(0, ("001", "002"), validation, ("010",)), Fold(1, ("002", "010"), validation, ("001",))]
     write_folds(folds, tmp_path)
-    assert read_folds(tmp_path, ["001", "002", "003", "010"]) == folds
+    assert read_folds(tmp_path, ["001", "002", "003", "010"], IdentityScheme()) == folds
 
 
 def test_published_files_without_a_test_column_test_on_val(tmp_path):
     (tmp_path / "splits_0.csv").write_text(",train,val\n0,A,B\n1,C,\n2,Z,\n")
-    assert read_folds(tmp_path, ["A", "B", "C"]) == [Fold(0, ("A", "C"), (), ("B",))]
+    assert read_folds(tmp_path, ["A", "B", "C"], IdentityScheme()) == [Fold(0, ("A", "C"), (), ("B",))]
 
 
 @pytest.mark.parametrize(
@@ -141,23 +142,23 @@ def test_published_files_without_a_test_column_test_on_val(tmp_path):
 def test_wrong_split_files_are_refused_by_name(tmp_path, text, expected):
     (tmp_path / "splits_0.csv").write_text(text)
     with pytest.raises(InputError) as caught:
-        read_folds(tmp_path, ["A", "B", "C"])
+        read_folds(tmp_path, ["A", "B", "C"], IdentityScheme())
     assert str(tmp_path / "splits_0.csv") in str(caught.value)
     assert expected in str(caught.value)
 
 
 def test_a_folder_without_split_files(tmp_path):
     with pytest.raises(InputError, match=r"no splits_0.csv, splits_1.csv, … in "):
-        read_folds(tmp_path, ["A"])
+        read_folds(tmp_path, ["A"], IdentityScheme())
 
 
 def test_a_case_that_two_files_test_is_refused(tmp_path):
     (tmp_path / "splits_0.csv").write_text("train,val\nA,B\nC,Z\n")
     (tmp_path / "splits_1.csv").write_text("train,val\nB,A\nC,Z\n")
-    assert len(read_folds(tmp_path, ["A", "B", "C"])) == 2  # Z is no case of the run
+    assert len(read_folds(tmp_path, ["A", "B", "C"], IdentityScheme())) == 2  # Z is no case of the run
     (tmp_path / "splits_1.csv").write_text("train,val\nA,C\n,B\n")
     with pytest.raises(InputError) as caught:
-        read_folds(tmp_path, ["A", "B", "C"])
+        read_folds(tmp_path, ["A", "B", "C"], IdentityScheme())
     assert f"{tmp_path / 'splits_1.csv'} tests 1 cases that other files test too, B of splits_0.csv" in str(
         caught.value
     )
@@ -167,17 +168,23 @@ def test_ids_of_samples_and_slides_stand_for_their_cases(tmp_path):
     text = "train,val\ntcga-06-0125-01A,TCGA.06.0130\nTCGA-06-0126-01Z-00-DX1,TCGA-06-0131 \n"
     (tmp_path / "splits_0.csv").write_text(text)
     cases = ["TCGA-06-0125", "TCGA-06-0126", "TCGA-06-0130", "TCGA-06-0131"]
-    assert read_folds(tmp_path, cases) == [Fold(0, tuple(cases[:2]), (), tuple(cases[2:]))]
+    assert read_folds(tmp_path, cases, IdentityScheme()) == [Fold(0, tuple(cases[:2]), (), tuple(cases[2:]))]
     (tmp_path / "splits_0.csv").write_text("train,val\nTCGA-06-0125-01Z-00-DX1,TCGA-06-0125-01Z-00-DX2\n")
     with pytest.raises(InputError, match="1 cases are in both train and val, TCGA-06-0125 among them"):
-        read_folds(tmp_path, cases)
+        read_folds(tmp_path, cases, IdentityScheme())
+
+
+def test_ids_by_a_pattern_of_the_users_stand_for_their_cases(tmp_path):
+    (tmp_path / "splits_0.csv").write_text("train,val\nLAB_A-1_rna,LAB_A-2_HE\nA-3,\n")
+    found = read_folds(tmp_path, ["A-1", "A-2", "A-3"], identity_scheme(r"[A-Z]-\d+"))
+    assert found == [Fold(0, ("A-1", "A-3"), (), ("A-2",))]
 
 
 @pytest.mark.parametrize("flags", ["True,False", "1,0"])
 def test_flags_in_the_place_of_ids_are_refused(tmp_path, flags):
     (tmp_path / "splits_0.csv").write_text(f",train,val\nA,{flags}\nB,{flags}\n")
     with pytest.raises(InputError, match=r"splits_0.csv: column train holds .* where case ids should be; list the ids"):
-        read_folds(tmp_path, ["A", "B"])
+        read_folds(tmp_path, ["A", "B"], IdentityScheme())
 
 
 def cohorts(**counts):

@@ -32,7 +32,7 @@ def cohort():
         omics=OmicsMatrix(np.zeros((2, 1)), ("a", "c"), ("G",), ("rna",)),
         labels=pd.DataFrame({"grade": ["2"]}, index=["d"]),
         annotations=pd.DataFrame(),
-        rows_dropped=(Dropped("e", "a second sample"),),
+        rows_dropped=(Dropped("e", "a second sample", "e"),),
         notes=(),
         needs="any",
     )

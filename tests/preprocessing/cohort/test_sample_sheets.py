@@ -10,7 +10,7 @@ from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.cohort import CohortFiles, CohortOptions, audit_cases, load_cohort
 from preprocessing.cohort.sample_sheets import read_sample_sheet
 from preprocessing.io.errors import InputError
-from preprocessing.tables import case_ids
+from preprocessing.tables.identity import IdentityScheme, identity_scheme
 from preprocessing.tables.sample_types import parse_sample_types
 
 N = 12
@@ -19,14 +19,6 @@ PATIENTS = [f"GENIE-DFCI-{i:06d}" for i in range(N)]
 SAMPLES = [f"{patient}-{1000 + i}" for i, patient in enumerate(PATIENTS)]
 METASTASIS, SECOND = f"{PATIENTS[0]}-0001", f"{PATIENTS[1]}-9999"
 VALUES = np.random.default_rng(1).normal(size=(N + 2, len(GENES))).round(4)
-
-
-@pytest.fixture(autouse=True)
-def _known_schemes():
-    """Which ids are recognised is a matter of the process."""
-    case_ids.use_pattern(None)
-    yield
-    case_ids.use_pattern(None)
 
 
 def sheet() -> pd.DataFrame:
@@ -44,13 +36,11 @@ def copies(ids) -> pd.DataFrame:
     return pd.DataFrame(VALUES[: len(ids)].T, index=GENES, columns=ids).reset_index(names="Hugo_Symbol")
 
 
-def load(folder: Path, genes: pd.DataFrame, clinical: pd.DataFrame, **options):
+def load(folder: Path, genes: pd.DataFrame, clinical: pd.DataFrame, *, case_pattern: str | None = None, **options):
     genes.to_csv(folder / "genes.csv", index=False)
     clinical.to_csv(folder / "clinical.csv", index=False)
-    tables = TableOptions(**options)
-    return load_cohort(
-        CohortFiles(genes=folder / "genes.csv", clinical=folder / "clinical.csv"), CohortOptions(tables=tables)
-    )
+    chosen = CohortOptions(tables=TableOptions(**options), identity=identity_scheme(case_pattern))
+    return load_cohort(CohortFiles(genes=folder / "genes.csv", clinical=folder / "clinical.csv"), chosen)
 
 
 def test_genes_of_samples_count_for_the_patient_of_the_sheet(tmp_path):
@@ -101,14 +91,14 @@ def test_a_column_that_is_no_sheet_changes_no_id():
         (PATIENTS, [*PATIENTS[1:], PATIENTS[0]]),
         (barcodes, [f"{barcode}-01A" for barcode in barcodes]),
     ):
-        assert read_sample_sheet(pd.DataFrame({"patient_id": patients, "sample_id": samples}, dtype=object)) is None
+        frame = pd.DataFrame({"patient_id": patients, "sample_id": samples}, dtype=object)
+        assert read_sample_sheet(frame, IdentityScheme()) is None
 
 
 def test_a_sheet_ends_with_the_cohort_that_it_belongs_to(tmp_path):
-    load(tmp_path, copies(SAMPLES), sheet())
-    assert case_ids.case_of(SAMPLES[0]) == PATIENTS[0]
-    case_ids.use_pattern(None)
-    assert case_ids.case_of(SAMPLES[0]) == SAMPLES[0]
+    cohort = load(tmp_path, copies(SAMPLES), sheet())
+    assert cohort.identity.case_of(SAMPLES[0]) == PATIENTS[0]
+    assert IdentityScheme().case_of(SAMPLES[0]) == SAMPLES[0]
 
 
 def test_icgc_donors_have_the_time_of_death_or_of_the_last_follow_up(tmp_path):

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import torch
 from preprocessing.io.fingerprints import (
     SAMPLE_BYTES,
     SAMPLES,
+    content_fingerprint,
     file_fingerprint,
     fingerprint,
     slide_fingerprint,
     weights_fingerprint,
 )
+from preprocessing.tables.identity import identity_scheme
 from preprocessing.tiling.tiles import TileConfig
 
 
@@ -165,3 +168,13 @@ class TestWeights:
     def test_short_floats_are_taken_as_they_are(self):
         state = {"a": torch.arange(4, dtype=torch.bfloat16)}
         assert weights_fingerprint(state) != weights_fingerprint({"a": state["a"].half()})
+
+
+def test_identity_schemes_differ_in_their_patterns_however_long_these_are():
+    """What `re` prints of a pattern ends after 200 characters."""
+    long = "x" * 300
+    schemes = [identity_scheme(), *(identity_scheme(pattern) for pattern in (long + "a", long + "b"))]
+    sheets = [identity_scheme().with_samples({"S-1": (case, None)}) for case in ("P1", "P2")]
+    assert len({content_fingerprint(one) for one in (*schemes, *sheets)}) == 5
+    patterns = [re.compile("a"), re.compile("a", re.IGNORECASE), slice(1, 2), slice(1, 3)]
+    assert len({content_fingerprint(one) for one in patterns}) == 4

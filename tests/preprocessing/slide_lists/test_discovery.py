@@ -15,6 +15,7 @@ from preprocessing.slides.dicom import DicomHeader
 from preprocessing.slides.names import slide_name
 from preprocessing.slides.probing import probe_slides
 from preprocessing.slides.slide import SlideFile
+from preprocessing.tables.identity import IdentityScheme
 from tests.preprocessing.slides.small_files import small_svs, touch
 
 SLIDES = Path(__file__).parents[3].parent / "shared" / "data" / "slides"
@@ -120,7 +121,7 @@ class TestKind:
         return [SlideFile(name, name[:12], Path(f"{name}.svs")) for name in self.IDS]
 
     def test_diagnostic_slides_and_those_of_no_known_kind_stay(self):
-        kept, left_out = select_slides(self.files(), SlideOptions())
+        kept, left_out = select_slides(self.files(), SlideOptions(), IdentityScheme())
         assert [file.slide_id for file in kept] == [self.IDS[0], self.IDS[3]]
         assert [(gone.file.slide_id, gone.status) for gone in left_out] == [
             (self.IDS[1], "excluded"),
@@ -129,7 +130,7 @@ class TestKind:
         assert left_out[0].reason == "slide kind TS; only DX slides are used (--slide-kind all uses every slide)"
 
     def test_all_takes_every_slide(self):
-        kept, left_out = select_slides(self.files(), SlideOptions(kind="all"))
+        kept, left_out = select_slides(self.files(), SlideOptions(kind="all"), IdentityScheme())
         assert (len(kept), left_out) == (4, [])
 
 

@@ -7,6 +7,7 @@ from preprocessing.slide_lists.discovery import find_slides
 from preprocessing.slide_lists.selection import SlideOptions, select_slides
 from preprocessing.slides.probing import probe_slide, probe_slides
 from preprocessing.slides.slide import SlideFile
+from preprocessing.tables.identity import IdentityScheme
 from tests.preprocessing.slides.small_files import manifest, small_svs
 
 
@@ -165,7 +166,7 @@ class TestGdc:
             ("C3L-00104", "primary"),
             ("C3L-00104", "normal"),
         ]
-        kept, left_out = select_slides(files, SlideOptions())
+        kept, left_out = select_slides(files, SlideOptions(), IdentityScheme())
         assert [file.slide_id for file in kept] == ["C3L-00104-21"]
         assert left_out[0].reason.startswith("sample type normal, not primary")
 

@@ -6,6 +6,7 @@ import pytest
 
 from preprocessing.slide_lists.selection import SlideOptions, select_resolutions, select_slides, upsampling
 from preprocessing.slides.slide import Slide, SlideFile
+from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.sample_types import parse_sample_types
 
 
@@ -24,7 +25,7 @@ IDS = {
 
 @pytest.mark.parametrize("kind", ["DX", "all"])
 def test_samples_other_than_primary_tumours_are_excluded_by_default(kind):
-    kept, left_out = select_slides(map(file, IDS), SlideOptions(kind=kind))
+    kept, left_out = select_slides(map(file, IDS), SlideOptions(kind=kind), IdentityScheme())
     assert [one.slide_id for one in kept] == [name for name, reason in IDS.items() if reason is None]
     assert all(gone.status == "excluded" for gone in left_out)
     for gone in left_out:
@@ -33,19 +34,19 @@ def test_samples_other_than_primary_tumours_are_excluded_by_default(kind):
 
 def test_requested_samples_are_used_by_name_or_code():
     for text in ("primary,recurrent", "01,02"):
-        kept, _ = select_slides(map(file, IDS), SlideOptions(sample_types=parse_sample_types(text)))
+        kept, _ = select_slides(map(file, IDS), SlideOptions(sample_types=parse_sample_types(text)), IdentityScheme())
         assert [one.slide_id[13:15] for one in kept] == ["01", "02", ""]
 
 
 def test_normal_tissue_frozen_slides_are_not_pooled_unasked():
     frozen = ["TCGA-06-0125-01A-01-TS1", "TCGA-06-0125-11A-01-TS1"]
-    kept, (gone,) = select_slides(map(file, frozen), SlideOptions(kind="all"))
+    kept, (gone,) = select_slides(map(file, frozen), SlideOptions(kind="all"), IdentityScheme())
     assert [one.slide_id for one in kept] == frozen[:1]
     assert gone.file.slide_id == frozen[1]
 
 
 def test_a_manifest_can_name_the_sample_type_of_any_slide():
-    kept, (gone,) = select_slides([file("C3L-1-21"), file("C3L-1-26", "normal")], SlideOptions())
+    kept, (gone,) = select_slides([file("C3L-1-21"), file("C3L-1-26", "normal")], SlideOptions(), IdentityScheme())
     assert [one.slide_id for one in kept] == ["C3L-1-21"]
     assert gone.reason.startswith("sample type normal, not primary")
 

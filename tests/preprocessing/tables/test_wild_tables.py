@@ -23,7 +23,7 @@ from preprocessing.labels.recognition import recognise
 from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.slide_lists.discovery import find_slides
 from preprocessing.slides.slide import Slide
-from preprocessing.tables.case_ids import case_of
+from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tiling.masks import read_mask
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
@@ -142,7 +142,7 @@ def folder(tmp_path_factory):
 
 def check_read_as_written(folder, frame, style):
     path = write(folder / "genes.csv", rows_of(frame, style), style)
-    cases = list(map(case_of, frame.index))  # with single blanks
+    cases = list(map(IdentityScheme().case_of, frame.index))  # with single blanks
     table = read_genes(path, Evidence(cases=frozenset(cases)))
     assert table.dropped == []
     assert table.values.index.tolist() == cases

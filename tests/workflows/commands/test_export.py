@@ -15,6 +15,7 @@ from preprocessing.formats.colours import SHARES, Scale
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.slide import SlideFile
 from preprocessing.tiling.masks import read_mask
+from workflows import run_pipeline
 from workflows.commands import export
 
 SCALE = Scale(0.0, 0.01, 0.05, SHARES)
@@ -160,3 +161,17 @@ def test_outlines_need_the_slide_or_the_users_word_of_where_it_starts(finished, 
     assert run_export("geojson", folder, "--case", case) == 3
     assert "use --origin slide" in capsys.readouterr().out
     assert run_export("geojson", folder, "--case", case, "--origin", "slide") == 0
+
+
+@pytest.mark.parametrize("layout", ["clam", "trident", "spatialdata", "anndata", "heatmap", "geojson"])
+def test_a_folder_that_cannot_be_written_is_reported(explained, layout, capsys):
+    case = explained.explained(explained.slides())[0].case_id
+    command = ["export", layout, str(explained.run.folder), "--case", case, "--out", "/proc/self"]
+    assert run_pipeline.main(command) == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_folder_is_reported(finished, tmp_path, capsys):
+    (tmp_path / "out").touch()
+    assert run_export("clam", finished, "--out", tmp_path / "out") == 2
+    assert "out cannot be made (File exists); name another folder" in capsys.readouterr().err

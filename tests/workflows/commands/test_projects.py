@@ -5,6 +5,11 @@ The readers below follow what CLAM (`Generic_MIL_Dataset`), TRIDENT (`read_coord
 """
 
 import json
+import os
+import re
+import textwrap
+from types import SimpleNamespace
+from typing import Any
 
 import anndata
 import geopandas
@@ -16,7 +21,12 @@ import spatialdata
 import torch
 
 from pipeline.run.finished_slides import open_slides
+from preprocessing.encoders.catalogue import find_encoder
+from preprocessing.formats.encoder_names import NAMES
+from preprocessing.tables.case_ids import kept_name
 from workflows.commands import export
+from workflows.commands.clam_tables import _validation_cases, clam_slide_names
+from workflows.commands.projects import slide_names, write_tables
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +62,72 @@ def test_clam_finds_features_labels_and_folds(exported, run, finished):
         parts = [table[table["slide_id"].isin(folds[part].dropna())] for part in ("train", "val", "test")]
         assert sum(map(len, parts)) == len(table)
         assert len(parts[0]) > 0 < len(parts[2])
+        train, validation, test = (set(part["case_id"]) for part in parts)
         before = pd.read_csv(finished / "splits" / "grade" / f"splits_{number}.csv")
-        assert {part: set(rows["case_id"]) for part, rows in zip(before, parts, strict=True)} == {
-            part: set(before[part].dropna()) for part in before
-        }
+        assert before["val"].isna().all()
+        assert (train | validation, test) == (set(before["train"].dropna()), set(before["test"].dropna()))
+        assert not train & validation
+        assert set(parts[1]["label"]) == set(parts[0]["label"])  # CLAM computes an AUC on validation cases
     assert not (folder / "dataset_csv" / "survival.csv").exists()
+
+
+def test_the_lines_for_clams_program_build_the_dataset_that_was_exported(exported):
+    folder = exported("clam")
+    text = (folder / "main_tasks.txt").read_text()
+    blocks = re.findall(r"^(if|elif) args.task == '(\w+)':\n((?: .*\n)+)", text, re.MULTILINE)
+    assert [task for _, task, _ in blocks] == ["grade", "subtype"]
+    for _, task, body in blocks:
+        arguments = SimpleNamespace(data_root_dir=str(folder), task=task)
+        names: dict[str, Any] = {"args": arguments, "os": os, "Generic_MIL_Dataset": dict}
+        exec(textwrap.dedent(body), names)
+        built = names["dataset"]
+        labels = pd.read_csv(built["csv_path"])["label"]
+        assert set(labels) == set(built["label_dict"])
+        assert sorted(built["label_dict"].values()) == list(range(arguments.n_classes))
+        assert built["data_dir"] == str(folder)
+        assert f"--split_dir {folder}/splits/{task} \\\n    --k 2 --embed_dim 1280" in text
+
+
+@pytest.mark.parametrize(
+    ("ids", "names"),
+    [
+        (("007", "12"), ("slide_007", "slide_12")),
+        (("1e3", "2"), ("slide_1e3", "slide_2")),
+        (("007", "a"), ("007", "a")),
+    ],
+)
+def test_clam_is_given_no_slides_that_it_would_read_as_numbers(ids, names):
+    assert tuple(clam_slide_names(ids).values()) == names
+
+
+def test_validation_cases_are_a_tenth_of_each_class_and_at_least_one_of_those_with_more():
+    labels = pd.Series(["a"] * 25 + ["b"] * 2 + ["c"], index=[f"case_{i:02d}" for i in range(28)])
+    assert _validation_cases(labels) == {"case_00", "case_10", "case_20", "case_25"}
+
+
+def test_stamp_is_given_the_slides_of_a_patient_in_consecutive_rows(run, tmp_path):
+    slides = sorted(run.slides(), key=lambda slide: slide.slide_id[::-1])
+    names = slide_names("stamp", slides)
+    write_tables(run, tmp_path, "stamp", names, slides)
+    patients = pd.read_csv(tmp_path / "slide.csv")["PATIENT"]
+    assert (patients != patients.shift()).sum() == patients.nunique() < len(patients)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [pair for names in NAMES.values() for pair in names.items()])
+def test_the_name_of_an_encoder_in_another_tool_is_one_of_its_aliases(ours, theirs):
+    assert find_encoder(theirs.removesuffix("-full")) == ours
+
+
+@pytest.mark.parametrize(
+    ("identifier", "kept"),
+    [("Fall 12 ä", True), ("S-12.a", True), ("a/b", False), ("a\\b", False), ("..", False), (".x", False), ("x.", False),
+     ("", False), ("a:b", False), ("a\nb", False), ("ä" * 120, False)],
+)  # fmt: skip
+def test_files_keep_the_id_of_their_slide_wherever_a_file_system_allows_it(identifier, kept, tmp_path):
+    name = kept_name(identifier)
+    assert (name == identifier) is kept
+    assert (tmp_path / f"{name}_patches.h5").resolve().parent == tmp_path.resolve()
+    (tmp_path / f"{name}_patches.h5").touch()
 
 
 def test_trident_finds_its_job_folder(exported, run):

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from preprocessing.tables.case_ids import use_pattern
 from workflows.run_pipeline import main
 
 N = 90
@@ -209,7 +208,6 @@ def test_ids_of_a_lab_are_matched_by_a_pattern(tables, tmp_path, capsys):
     options = (*QUICK, "--case-pattern", r"case-\d+", "--out", tmp_path / "run")
     assert main([str(part) for part in (*inputs, *options)]) == 0
     assert f"task purity: {N - 1} cases" in " ".join(capsys.readouterr().err.split())
-    use_pattern(None)
 
 
 def test_the_clinical_baseline_does_not_see_the_column_of_the_label(tables, tmp_path):
