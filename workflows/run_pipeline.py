@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipeline.cluster.mapping import Outcome
     from pipeline.cluster.workers import Workers
-    from pipeline.config.cohorts import CohortInput
+    from pipeline.config.inputs import InputSettings
     from pipeline.config.paths import Paths
     from pipeline.config.schema import Config
     from pipeline.inference.trained import Predictor
@@ -325,24 +325,29 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Se
     """
     from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort, pool_cohorts
     from preprocessing.features.store import FeatureStore
+    from preprocessing.io.errors import InputError
 
-    options = CohortOptions(
-        cases=config.cases,
-        slides=config.slide_options(masks=paths.masks),
-        tables=config.table_options(),
-        features=frozenset(features),
-        must_share=not trained,
-        identity=config.identity_scheme(),
-    )
-
-    def load(slides: "SlideSource | None", inputs: "Config | CohortInput") -> "Cohort":
+    def load(slides: "SlideSource | None", inputs: "InputSettings") -> "Cohort":
+        options = CohortOptions(
+            cases=config.cases,
+            slides=config.slide_options(masks=paths.masks),
+            tables=config.table_options(inputs),
+            features=frozenset(features),
+            must_share=not trained,
+            identity=config.identity_scheme(inputs),
+        )
         files = CohortFiles(slides, inputs.genes, inputs.clinical, inputs.further_tables)
         return load_cohort(files, options, store=FeatureStore(paths.store), isolated=config.workers != 0)
 
+    def load_one(name: str) -> "Cohort":
+        try:
+            return load(paths.cohorts[name], config.cohorts[name])
+        except InputError as error:
+            raise InputError(f"cohort {name}: {error}") from None
+
     if not config.cohorts:
         return load(paths.slides, config)
-    cohorts = {name: load(paths.cohorts[name], one) for name, one in config.cohorts.items()}
-    return pool_cohorts(cohorts, cases=config.cases)
+    return pool_cohorts({name: load_one(name) for name in config.cohorts}, cases=config.cases)
 
 
 def write_ledgers(

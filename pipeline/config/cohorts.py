@@ -2,38 +2,20 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationInfo, field_validator
-
-from models.settings import Settings
-from pipeline.config.inputs import read_path, read_slides, require_table
+from pipeline.config.inputs import InputSettings
 from preprocessing.io.errors import InputError
 
 NAME = re.compile(r"\w[\w.+-]*")
 EXAMPLE = "--cohort tcga=slides/,genes.csv --cohort cptac=none,cptac.csv,clinical.csv"
 
 
-class CohortInput(Settings):
-    """The inputs of one of several cohorts (keys under `cohorts.NAME`), for which `--cohort` is short."""
+class CohortInput(InputSettings):
+    """The inputs of one of several cohorts (keys under `cohorts.NAME`), for which `--cohort` is short.
 
-    slides: Path | tuple[Path, ...] | None = Field(description="folder, slides or manifest; none: genes only")
-    genes: Path | None = Field(description="gene table; none: slides only")
-    clinical: Path | None = Field(None, description="table of labels by case; default: label columns of the gene table")
-    further_tables: tuple[str, ...] = Field((), description="more molecular tables, FILE or FILE:KIND")
-
-    @field_validator("slides", "genes", "clinical", mode="before")
-    @classmethod
-    def _paths(cls, value: Any, info: ValidationInfo) -> Any:
-        return read_slides(value) if info.field_name == "slides" else read_path(value, str(info.field_name))
-
-    @field_validator("genes")
-    @classmethod
-    def _is_table(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            require_table(value)
-        return value
+    Where the layout of its tables is not given, that of the run counts.
+    """
 
 
 def with_cohorts(values: Mapping[str, Any]) -> dict[str, Any]:

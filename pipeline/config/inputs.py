@@ -1,17 +1,20 @@
-"""The inputs of a run, SLIDES and GENES, checked for what they cannot be before anything is read."""
+"""The inputs of a run, or of one of its cohorts, checked for what they cannot be before anything is read."""
 
 import os
 from collections.abc import Mapping
 from glob import glob
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from models.settings import Settings
 from pipeline.config.option_names import OPTIONS
+from pipeline.config.values import split_text
 from preprocessing.io.errors import InputError
 from preprocessing.slides.names import SUFFIXES, foreign_address, unusable_name
+from preprocessing.tables.identity import identity_scheme
 
 _READ_BY_THEMSELVES = frozenset({"slides", "genes"})  # by validators of their own: none, several slides, swapped inputs
 
@@ -116,3 +119,46 @@ def require_table(genes: Path) -> None:
 
 def _is_slide(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES or unusable_name(path.name) is not None
+
+
+class InputSettings(Settings):
+    """Slides and tables of a run, or of one of its cohorts, and where their layout leaves a choice."""
+
+    slides: Path | tuple[Path, ...] | None = Field(description="folder, slides or manifest; none: genes only")
+    genes: Path | None = Field(description="gene table; none: slides only")
+    clinical: Path | None = Field(None, description="table of labels by case; default: label columns of the gene table")
+    further_tables: tuple[str, ...] = Field((), description="more molecular tables, FILE or FILE:KIND")
+    id_column: str | None = Field(None, description="column of case ids in the tables; default: recognised")
+    genes_in: Literal["rows", "columns"] | None = Field(
+        None, description="side of the genes in the gene tables: rows or columns; default: recognised"
+    )
+    case_pattern: str | None = Field(
+        None,
+        description="regular expression that finds the case in ids of slides, samples and tables (group 1, if there is one), as "
+        "(\\w+-\\d+); default: TCGA, GLASS, TARGET and CPTAC barcodes, else the whole id",
+    )
+    site_column: str | None = Field(None, description="column of sites for split_by: site; default: recognised")
+
+    @field_validator("slides", "genes", "clinical", mode="before")
+    @classmethod
+    def _paths(cls, value: Any, info: ValidationInfo) -> Any:
+        name = str(info.field_name)
+        return read_slides(value) if name == "slides" else read_path(value, OPTIONS.get(name, name))
+
+    @field_validator("genes")
+    @classmethod
+    def _is_table(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            require_table(value)
+        return value
+
+    @field_validator("further_tables", mode="before")
+    @classmethod
+    def _further_tables(cls, value: Any) -> Any:
+        return tuple(map(read_further_table, split_text(value)))
+
+    @field_validator("case_pattern")
+    @classmethod
+    def _case_pattern(cls, value: str | None) -> str | None:
+        identity_scheme(value)
+        return value

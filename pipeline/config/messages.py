@@ -1,7 +1,7 @@
 """Messages about a configuration that does not validate: what the user gave, and what to give instead."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -101,8 +101,12 @@ def _plain(message: str) -> str:
 
 def _known_keys(root: type[BaseModel], parents: Iterable[str]) -> list[str]:
     for name in parents:
+        if name not in root.model_fields:
+            continue  # a name of the user's, such as that of a cohort
         annotation = root.model_fields[name].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        classes = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+        inner = next((one for one in classes if issubclass(one, BaseModel)), None)
+        if inner is None:
             break
-        root = annotation
+        root = inner
     return list(root.model_fields)

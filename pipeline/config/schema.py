@@ -9,12 +9,11 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from models.catalogue import MODELS
 from models.registry import nearest
-from models.settings import Settings
 from pipeline.baselines import BASELINES
 from pipeline.cluster.slurm import SlurmConfig
 from pipeline.config.candidates import SINGLE_TASK, ModelCandidate, model_candidates, model_settings, require_trainable
 from pipeline.config.cohorts import CohortInput, with_cohorts
-from pipeline.config.inputs import read_further_table, read_path, read_slides, read_store, require_table
+from pipeline.config.inputs import InputSettings, read_path, read_store
 from pipeline.config.presets import PRESETS
 from pipeline.config.train import TrainConfig
 from pipeline.config.values import merge, split_names, split_text, with_task_definitions
@@ -36,20 +35,13 @@ ALL_CASES = ("all",)  # the value of `explain` for every case
 Stage = Literal["tile", "embed", "join", "train"]
 
 
-class Config(Settings):
+class Config(InputSettings):
     """All settings of a run: what decides its result, and where it runs."""
 
-    slides: Path | tuple[Path, ...] | None = Field(description="folder, slides or manifest; none: genes only")
-    genes: Path | None = Field(description="gene table; none: slides only")
-    clinical: Path | None = Field(None, description="table of labels by case; default: label columns of the gene table")
-    further_tables: tuple[str, ...] = Field((), description="more molecular tables, FILE or FILE:KIND")
     cohorts: dict[str, CohortInput] = Field(
         {},
-        description="two or more cohorts by name, pooled; each has slides, genes, clinical and further_tables of its own",
-    )
-    id_column: str | None = Field(None, description="column of case ids in the tables; default: recognised")
-    genes_in: Literal["rows", "columns"] | None = Field(
-        None, description="side of the genes in the gene tables: rows or columns; default: recognised"
+        description="two or more cohorts by name, pooled; each with its slides, genes, clinical and further_tables, and where its "
+        "tables differ in layout, with id_column, genes_in, case_pattern and site_column",
     )
     sample_types: str = Field(
         "primary",
@@ -72,12 +64,6 @@ class Config(Settings):
     defining_features: Path | None = Field(
         None, description="CSV file of molecular features that define a label: feature, and optionally reason and task"
     )
-    case_pattern: str | None = Field(
-        None,
-        description="regular expression that finds the case in ids of slides, samples and tables (group 1, if there is one), as "
-        "(\\w+-\\d+); default: TCGA, GLASS, TARGET and CPTAC barcodes, else the whole id",
-    )
-    site_column: str | None = Field(None, description="column of sites for split_by: site; default: recognised")
     allow_defining_features: bool = Field(False, description="let features that define a label predict it")
     gene_sets: Path | None = Field(
         None, description="gene sets, CSV with a column per set or GMT; default: groups of co-expressed genes"
@@ -187,33 +173,20 @@ class Config(Settings):
             merged = merge(merged, PRESETS[name].values)
         return with_task_definitions(with_cohorts(merge(merged, values)))
 
-    @field_validator("slides", "genes", mode="before")
-    @classmethod
-    def _or_none(cls, value: Any, info: ValidationInfo) -> Any:
-        return read_slides(value) if info.field_name == "slides" else read_path(value, "genes")
-
-    @field_validator("clinical", "gene_sets", "splits", "trained", mode="before")
+    @field_validator("gene_sets", "splits", "trained", mode="before")
     @classmethod
     def _on_disk(cls, value: Any, info: ValidationInfo) -> Any:
         return read_path(value, f"--{str(info.field_name).replace('_', '-')}")
-
-    @field_validator("genes")
-    @classmethod
-    def _is_table(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            require_table(value)
-        return value
 
     @field_validator("store", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         return read_store(value)
 
-    @field_validator("covariates", "further_tables", mode="before")
+    @field_validator("covariates", mode="before")
     @classmethod
-    def _listed(cls, value: Any, info: ValidationInfo) -> Any:
-        texts = split_text(value)
-        return tuple(map(read_further_table, texts)) if info.field_name == "further_tables" else texts
+    def _listed(cls, value: Any) -> Any:
+        return split_text(value)
 
     @field_validator("tumour_genes", "microenvironment_genes", mode="before")
     @classmethod
@@ -296,13 +269,6 @@ class Config(Settings):
             raise InputError(f"--encoder-weights {value.weights}: the path {problem}; give a file or folder")
         return value
 
-    @field_validator("case_pattern")
-    @classmethod
-    def _case_pattern(cls, value: str | None) -> str | None:
-        if value is not None:
-            identity_scheme(value)
-        return value
-
     @field_validator("endpoint")
     @classmethod
     def _endpoint(cls, value: str) -> str:
@@ -315,11 +281,12 @@ class Config(Settings):
     def _sample_types(cls, value: Any) -> str:
         return ",".join(sorted(parse_sample_types(",".join(split_names(value)))))
 
-    def table_options(self) -> TableOptions:
-        """How the tables of the run are read."""
+    def table_options(self, inputs: InputSettings | None = None) -> TableOptions:
+        """Return how the tables of the run, or of one of its cohorts, are read."""
+        inputs = inputs or self
         return TableOptions(
-            id_column=self.id_column,
-            genes_in=self.genes_in,
+            id_column=self.id_column if inputs.id_column is None else inputs.id_column,
+            genes_in=inputs.genes_in or self.genes_in,
             sample_types=parse_sample_types(self.sample_types),
             ignore=self.omics.ignore,
             keep=self.omics.keep,
@@ -328,9 +295,12 @@ class Config(Settings):
             labels=tuple(dict.fromkeys(column for spec in self.tasks.values() for column in spec.column)),
         )
 
-    def identity_scheme(self) -> IdentityScheme:
-        """How ids of slides, samples and tables are spelt."""
-        return identity_scheme(self.case_pattern, site_column=self.site_column)
+    def identity_scheme(self, inputs: InputSettings | None = None) -> IdentityScheme:
+        """Return how ids of slides, samples and tables of the run, or of one of its cohorts, are spelt."""
+        inputs = inputs or self
+        return identity_scheme(
+            inputs.case_pattern or self.case_pattern, site_column=inputs.site_column or self.site_column
+        )
 
     @field_validator("tiles")
     @classmethod
@@ -361,7 +331,7 @@ class Config(Settings):
                 raise InputError(
                     f'configuration: variants: "{name}" must be usable as a folder name: letters, digits, spaces and . , + = - _'
                 )
-        inputs: list[CohortInput | Config] = [*self.cohorts.values()] or [self]
+        inputs: list[InputSettings] = [*self.cohorts.values()] or [self]
         for candidate in self.candidates():
             require_trainable(
                 candidate,

@@ -5,26 +5,15 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-from workflows.run_pipeline import main
+from pipeline.config.loading import load_config
+from pipeline.config.paths import Paths
+from tests.workflows.tasks.small_runs import SMALL, quick, random_genes, run_pipeline
+from workflows.run_pipeline import read_cohort
 
 N = 36
-NAMES = ["TP53", "EGFR", "PTEN", "RB1", "NF1", "MYC", "KRAS", "BRAF", "CDK4", "MDM2", "AKT1", "MTOR"]
-QUICK = (
-    "--workers",
-    "0",
-    "--device",
-    "cpu",
-    "--folds",
-    "2",
-    "--epochs",
-    "1",
-    "--set",
-    "bootstrap=20",
-    "--explain",
-    "0",
-)
-SMALL = ("--set", "train.members=1", "--set", "models.umeml.hidden=16", "--set", "models.umeml.blocks=1")
+QUICK = quick()
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +22,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohorts")
     rng = np.random.default_rng(0)
     for name, shift, scale in (("one", 0.0, 1.0), ("two", 30.0, 4.0)):
-        cases = pd.Index([f"{name}-{i:02d}" for i in range(N)], name="case_id")
-        genes = pd.DataFrame(rng.normal(size=(N, len(NAMES))), index=cases, columns=NAMES)
+        genes = random_genes([f"{name}-{i:02d}" for i in range(N)], seed=len(name) + int(shift))
         signal = genes["TP53"] + genes["EGFR"]
         clinical = pd.DataFrame(
-            {"Response": np.where(signal > 0, "yes", "no"), "Purity": 50 + 10 * signal}, index=cases
+            {"Response": np.where(signal > 0, "yes", "no"), "Purity": 50 + 10 * signal}, index=genes.index
         )
         clinical["Only"] = rng.choice(["x", "y"], N) if name == "one" else None
         genes = genes * scale + shift
@@ -53,7 +41,7 @@ def flags_of(folder, name):
 
 def run(folder, *options):
     both = (*flags_of(folder, "one"), *flags_of(folder, "two"))
-    return main([str(part) for part in (*both, *QUICK, *SMALL, *options)])
+    return run_pipeline(*both, *QUICK, *SMALL, *options)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +120,7 @@ def test_genes_on_another_scale_do_not_transfer_as_they_are(folder, tmp_path):
 def test_the_model_predicts_one_cohort(finished, folder, tmp_path):
     inputs = ("none", folder / "two.csv", "--clinical", folder / "two_clinical.csv", "--rescale", "cohort")
     trained = ("--trained", finished / "models", "--workers", "0", "--device", "cpu", "--out", tmp_path / "new")
-    assert main([str(part) for part in (*inputs, *trained)]) == 0
+    assert run_pipeline(*inputs, *trained) == 0
     predicted = pd.read_csv(tmp_path / "new" / "predictions.csv")
     assert predicted["prediction"].notna().all()
 
@@ -153,6 +141,73 @@ def test_labels_of_one_cohort_alone_are_warned_of_and_cannot_be_split_by_cohort(
     assert "all cases with a label are of cohort one" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.fixture
+def layouts(folder, tmp_path):
+    """The inputs of both cohorts for a configuration file; the second has genes in rows, and ids and sites of a laboratory."""
+    genes, clinical = (pd.read_csv(folder / f"two{end}.csv", index_col=0) for end in ("", "_clinical"))
+    samples = genes.set_axis("LAB_" + genes.index + "_rna", axis=0).T.rename_axis("Symbol")
+    samples.to_csv(tmp_path / "genes.csv")
+    clinical = clinical.assign(
+        Ward="w" + clinical.index.str[-2:], Code=clinical.index + " (2021)", Centre=["a", "b"] * (N // 2)
+    )
+    clinical.to_csv(tmp_path / "clinical.csv", index=False)
+    one = {"slides": "none", "genes": f"{folder}/one.csv", "clinical": f"{folder}/one_clinical.csv"}
+    two = {"slides": "none", "genes": f"{tmp_path}/genes.csv", "clinical": f"{tmp_path}/clinical.csv"}
+    layout = {"case_pattern": r"two-\d+", "id_column": "Code", "genes_in": "rows", "site_column": "Centre"}
+    return {"one": one, "two": two | layout}
+
+
+def write_layouts(cohorts, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"cohorts": cohorts}))
+    return path
+
+
+def run_layouts(cohorts, tmp_path, *options):
+    file = write_layouts(cohorts, tmp_path)
+    arguments = ("--config", file, *QUICK, "--task", "response=Response", "--dry-run", *options)
+    return run_pipeline(*arguments, "--out", tmp_path / "run")
+
+
+def test_each_cohort_has_the_layout_of_its_own_tables(layouts, tmp_path, capsys):
+    assert run_layouts(layouts, tmp_path) == 0
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "cohort one: 36 usable cases" in printed
+    assert "cohort two: 36 usable cases" in printed
+    assert "two: orientation: genes in rows, cases in columns (genes in rows, as given)" in printed
+    assert "two: clinical.csv: ids: column Code (--id-column)" in printed
+    assert "72 cases with a label" in printed
+
+
+def test_the_pattern_of_one_cohort_does_not_reach_the_other(layouts, tmp_path):
+    """Under the pattern of the second cohort, all barcodes of the first would be one case."""
+    for end in ("", "_clinical"):
+        table = pd.read_csv(layouts["one"]["genes"].replace(".csv", f"{end}.csv"), dtype=str)
+        table["case_id"] = [f"TCGA-{site}-{i:04d}" for i, site in enumerate(["06", "08"] * (N // 2))]
+        table.to_csv(tmp_path / f"one{end}.csv", index=False)
+    layouts["one"] |= {"genes": f"{tmp_path}/one.csv", "clinical": f"{tmp_path}/one_clinical.csv"}
+    layouts["two"]["case_pattern"] = r"two-\d+|TCGA"
+    config = load_config({}, file=write_layouts(layouts, tmp_path))
+    pooled = read_cohort(config, Paths.from_config(config, absolute=False), trained=False)
+    assert pooled.labels["site"].value_counts().to_dict() == {"06": 18, "08": 18, "a": 18, "b": 18}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"id_column": "Codes"}, "cohort two: --id-column Codes: no table has a column of this name"),
+        ({"case_pattern": "("}, "( is no regular expression"),
+        ({"case_patern": "x"}, 'unknown key "cohorts.two.case_patern": did you mean "case_pattern"?'),
+        ({"clinical": "gone.csv"}, "cohort two: gone.csv: cannot be read: it does not exist"),
+    ],
+    ids=["column", "pattern", "key", "table"],
+)
+def test_a_layout_that_cannot_be_is_named_with_its_cohort(changed, message, layouts, tmp_path, capsys):
+    layouts["two"] |= changed
+    assert run_layouts(layouts, tmp_path) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 BAD = {
     "one": (["one=none,{f}/one.csv"], "several cohorts are pooled, and one is given"),
     "twice": (["one=none,{f}/one.csv", "one=none,{f}/two.csv"], "two cohorts have this name"),
@@ -170,7 +225,7 @@ def test_what_is_wrong_is_named_before_any_work(name, folder, tmp_path, capsys):
     other.to_csv(folder / "other.csv")
     texts, message = BAD[name]
     flags = [part for text in texts for part in ("--cohort", text.format(f=folder))]
-    assert main([*flags, *QUICK, "--out", str(tmp_path / "run")]) == 2
+    assert run_pipeline(*flags, *QUICK, "--out", str(tmp_path / "run")) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
 
@@ -202,7 +257,7 @@ def test_slides_of_two_cohorts_are_pooled(cohort, finished, tmp_path):
         table[table["case_id"].isin(cases)].to_csv(tmp_path / f"{name}_genes.csv", index=False)
         flags += ["--cohort", f"{name}={tmp_path / name}.csv,{tmp_path / name}_genes.csv"]
     options = (*flags, *QUICK, *SMALL, "--task", "survival", "--store", cohort.store, "--out", tmp_path / "run")
-    assert main([str(part) for part in (*options, "--set", "encoder.precision=float32")]) == 0
+    assert run_pipeline(*options, "--set", "encoder.precision=float32") == 0
     ledger = pd.read_csv(tmp_path / "run" / "slides.csv", dtype=str)
     assert ledger.groupby("cohort")["case_id"].nunique().to_dict() == {"a": 6, "b": 6}
 
@@ -219,17 +274,17 @@ def few(folder, tmp_path, *, words=None):
 
 def test_a_cohort_too_small_to_tell_its_scale_is_warned_of_or_refused(folder, tmp_path, capsys):
     flags = [*flags_of(folder, "one"), *few(folder, tmp_path), *QUICK, "--task", "response=Response", "--dry-run"]
-    assert main([str(part) for part in (*flags, "--out", tmp_path / "run")]) == 0
+    assert run_pipeline(*flags, "--out", tmp_path / "run") == 0
     assert "cohort two: 5 cases with genes are too few to compare their scale" in " ".join(
         capsys.readouterr().err.split()
     )
-    assert main([str(part) for part in (*flags, "--set", "omics.batch=per-cohort", "--out", tmp_path / "run")]) == 2
+    assert run_pipeline(*flags, "--set", "omics.batch=per-cohort", "--out", tmp_path / "run") == 2
     assert "5 cases with genes are too few to bring them to the scale" in " ".join(capsys.readouterr().err.split())
 
 
 def test_classes_in_other_words_are_warned_of(folder, tmp_path, capsys):
     flags = [*flags_of(folder, "one"), *few(folder, tmp_path, words={"yes": "1", "no": "0"}), *QUICK, "--dry-run"]
-    assert main([str(part) for part in (*flags, "--task", "response=Response", "--out", tmp_path / "run")]) == 0
+    assert run_pipeline(*flags, "--task", "response=Response", "--out", tmp_path / "run") == 0
     output = " ".join("".join(capsys.readouterr()).split())
     assert "cohorts one (no, yes) and two (0, 1) have no class in common" in output
 

@@ -6,33 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workflows.run_pipeline import main
+from tests.workflows.tasks.small_runs import SMALL, quick, random_genes, run_pipeline
 
 N = 40
-CASES = pd.Index([f"case-{i:02d}" for i in range(N)], name="case_id")
-NAMES = ["TP53", "EGFR", "PTEN", "RB1", "NF1", "MYC", "KRAS", "BRAF"]
-QUICK = (
-    "--workers",
-    "0",
-    "--device",
-    "cpu",
-    "--folds",
-    "2",
-    "--epochs",
-    "2",
-    "--set",
-    "bootstrap=20",
-    "--explain",
-    "1",
-)
-SMALL = ("--set", "train.members=1", "--set", "models.umeml.hidden=16", "--set", "models.umeml.blocks=1")
+CASES = [f"case-{i:02d}" for i in range(N)]
+QUICK = quick(epochs=2, explain=1)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("joint")
-    rng = np.random.default_rng(0)
-    genes = pd.DataFrame(rng.normal(size=(N, len(NAMES))), index=CASES, columns=NAMES)
+    genes = random_genes(CASES)
     signal = genes["TP53"] + genes["EGFR"]
     table = genes.assign(Response=np.where(signal > 0, "yes", "no"), Purity=(50 + 10 * signal).round(2))
     table.loc[CASES[:8], "Purity"] = None
@@ -42,7 +26,7 @@ def folder(tmp_path_factory):
 
 def run(folder, *options):
     tasks = () if "--trained" in options else ("--task", "response=Response", "--task", "purity=Purity", *QUICK, *SMALL)
-    return main([str(part) for part in ("none", folder / "genes.csv", *tasks, *options)])
+    return run_pipeline("none", folder / "genes.csv", *tasks, *options)
 
 
 @pytest.fixture(scope="module")
@@ -82,5 +66,5 @@ def test_without_baselines_the_single_task_is_not_trained(folder, tmp_path):
 
 def test_a_single_task_has_nothing_to_be_trained_with(folder, tmp_path, capsys):
     options = ("--joint", "--dry-run", "--out", tmp_path / "run", *QUICK)
-    assert main([str(part) for part in ("none", folder / "genes.csv", "--task", "response=Response", *options)]) == 2
+    assert run_pipeline("none", folder / "genes.csv", "--task", "response=Response", *options) == 2
     assert "--joint: response is the only task" in " ".join(capsys.readouterr().err.split())

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from workflows.run_pipeline import main
+from tests.workflows.tasks.small_runs import quick, random_genes, run_pipeline
 
 N = 90
 CASES = [f"case-{i:02d}" for i in range(N)]
@@ -18,7 +18,7 @@ KINDS = {
     "mutations": "multilabel",
     "pfi": "survival",
 }
-QUICK = ("--workers", "0", "--device", "cpu", "--folds", "2", "--epochs", "1", "--set", "bootstrap=20")
+QUICK = quick()
 SMALL = ("--set", "train.members=2", "--set", "models.umeml.hidden=16", "--set", "models.umeml.blocks=1")
 
 
@@ -27,8 +27,7 @@ def tables(tmp_path_factory):
     """Genes of which the first few decide the labels; the clinical table has a gap in every label."""
     folder = tmp_path_factory.mktemp("labels")
     rng = np.random.default_rng(0)
-    names = ["TP53", "EGFR", "PTEN", "RB1", "NF1", "MYC", "KRAS", "BRAF", "CDK4", "MDM2", "AKT1", "MTOR"]
-    genes = pd.DataFrame(rng.normal(size=(N, 12)), index=pd.Index(CASES, name="case_id"), columns=names)
+    genes = random_genes(CASES)
     signal = genes["TP53"] + genes["EGFR"]
     clinical = pd.DataFrame(
         {
@@ -67,7 +66,7 @@ def config(tables):
 
 def run(tables, *options):
     inputs = ("none", tables / "genes.csv", "--clinical", tables / "clinical.csv")
-    return main([str(part) for part in (*inputs, *QUICK, *SMALL, *options)])
+    return run_pipeline(*inputs, *QUICK, *SMALL, *options)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +127,7 @@ def test_its_models_predict_another_cohort_and_are_evaluated_where_the_column_is
     clinical.to_csv(tmp_path / "clinical.csv", index=False)
     again = ("none", tables / "genes.csv", "--clinical", tmp_path / "clinical.csv", "--trained", finished / "models")
     options = ("--task", "purity", "--out", tmp_path / "blind", "--explain", "0", *QUICK)
-    assert main([str(part) for part in (*again, *options)]) == 0
+    assert run_pipeline(*again, *options) == 0
     assert not json.loads((tmp_path / "blind" / "metrics.json").read_text())["tasks"]
 
 
@@ -162,14 +161,14 @@ def test_a_label_among_the_genes_or_the_covariates_is_refused(tables, tmp_path, 
         "--set",
         "omics.keep=[Purity]",
     )
-    assert main([*map(str, inputs), "--task", "purity=Purity", "--out", str(tmp_path / "run")]) == 2
+    assert run_pipeline(*inputs, "--task", "purity=Purity", "--out", str(tmp_path / "run")) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert "its column Purity is also among the genes" in message
     assert "omics.ignore=[Purity]" in message
     clinical.assign(age=clinical["Purity"]).to_csv(tmp_path / "clinical.csv", index=False)
     inputs = ("none", tables / "genes.csv", "--clinical", tmp_path / "clinical.csv", *QUICK)
     options = ("--task", "purity=Purity", "--covariates", "age", "--out", tmp_path / "run")
-    assert main([str(part) for part in (*inputs, *options)]) == 2
+    assert run_pipeline(*inputs, *options) == 2
     assert "covariate age has one value for each value of the label" in " ".join(capsys.readouterr().err.split())
 
 
@@ -186,7 +185,7 @@ def test_a_label_in_the_gene_table_is_no_gene(tables, tmp_path, capsys):
         "--out",
         tmp_path / "run",
     )
-    assert main([str(part) for part in arguments]) == 0
+    assert run_pipeline(*arguments) == 0
     printed = " ".join(capsys.readouterr().err.split())
     assert "90 cases with 12 genes" in printed
     assert "task score: regression, column Score" in printed
@@ -206,7 +205,7 @@ def test_ids_of_a_lab_are_matched_by_a_pattern(tables, tmp_path, capsys):
         "--dry-run",
     )
     options = (*QUICK, "--case-pattern", r"case-\d+", "--out", tmp_path / "run")
-    assert main([str(part) for part in (*inputs, *options)]) == 0
+    assert run_pipeline(*inputs, *options) == 0
     assert f"task purity: {N - 1} cases" in " ".join(capsys.readouterr().err.split())
 
 

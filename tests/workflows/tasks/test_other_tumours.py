@@ -7,35 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workflows.run_pipeline import main
+from tests.workflows.tasks.small_runs import SMALL, quick, random_genes, run_pipeline
 
 N = 48
 CASES = [f"TCGA-{site}-A{i:03d}" for i, site in enumerate(["A1", "A2", "BH", "E2"] * 12)]
 GENES = ["ESR1", "PGR", "ERBB2", "MKI67", "KRT5", "FOXA1", "GATA3", "TP53", "EGFR", "MYC", "CDH1", "PTEN"]
 MARKERS = ["IDH1_mut", "CDKN2A_cnv", "EGFR_cnv", "TERT_mut", "PIK3CA_mut"]
 FOREIGN = re.compile(r"gliom|glioblast|astrocyt|oligodendro|idh-|1p/19q|who 2021|who cns", re.IGNORECASE)
-QUICK = (
-    "--workers",
-    "0",
-    "--device",
-    "cpu",
-    "--folds",
-    "2",
-    "--epochs",
-    "1",
-    "--set",
-    "bootstrap=20",
-    "--explain",
-    "1",
-)
-SMALL = ("--set", "train.members=1", "--set", "models.umeml.hidden=16", "--set", "models.umeml.blocks=1")
+QUICK = quick(explain=1)
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("brca")
     rng = np.random.default_rng(0)
-    genes = pd.DataFrame(rng.normal(size=(N, len(GENES))), index=pd.Index(CASES, name="case_id"), columns=GENES)
+    genes = random_genes(CASES, GENES)
     for name in MARKERS:
         genes[name] = rng.integers(0, 2, N)
     clinical = pd.DataFrame(
@@ -68,7 +54,7 @@ def test_a_run_says_not_a_word_of_glioma(tables, tmp_path, capsys):
         tables / "defining.csv",
     )
     tasks = ("--task", "survival,grade,subtype", "--task", "her2=HER2_score", "--split-by", "case,site")
-    assert main([str(part) for part in (*inputs, *tasks, *QUICK, *SMALL, "--out", out)]) == 0
+    assert run_pipeline(*inputs, *tasks, *QUICK, *SMALL, "--out", out) == 0
     printed = "".join(capsys.readouterr())
     report, metrics = (out / "report.html").read_text(), json.loads((out / "metrics.json").read_text())
     visible = re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL)
@@ -93,5 +79,5 @@ def test_the_rules_of_glioma_can_be_requested(tables, tmp_path, capsys):
         "--task",
         "subtype",
     )
-    assert main([str(part) for part in (*inputs, *QUICK, "--dry-run", "--out", tmp_path / "run")]) == 0
+    assert run_pipeline(*inputs, *QUICK, "--dry-run", "--out", tmp_path / "run") == 0
     assert "IDH mutation defines the subtype" in " ".join(capsys.readouterr().err.split())
