@@ -177,7 +177,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         dest="cohorts",
         action="append",
         metavar="NAME=SLIDES,GENES[,CLINICAL]",
-        help="two or more times, in place of SLIDES and GENES: cohorts that are pooled; --split-by cohort leaves one out",
+        help="two or more times, in place of SLIDES and GENES: cohorts that are pooled; --split-by cohort leaves one out; with "
+        "--trained, cohorts that are predicted one by one, each in a folder of its name below --out",
     )
     add("--version", action="version", version=f"run_pipeline {version('umeml-pipeline')}", help="print the version")
 

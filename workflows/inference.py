@@ -51,7 +51,8 @@ def predict(
             max_patches=config.train.max_patches,
         )
         run.record["genes"] = {
-            one.task: log_missing_genes(one, prepared.members[one.task], cohort) for one in predictors
+            one.task: log_missing_genes(one, prepared.members[one.task], cohort, max_missing=config.max_missing_genes)
+            for one in predictors
         }
         previous = PreviousTable(run.folder / "predictions.csv", ("task", "case_id"))
         keys = slide_keys(context, features)

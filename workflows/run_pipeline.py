@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from pipeline.cluster.mapping import Outcome
     from pipeline.cluster.workers import Workers
-    from pipeline.config.inputs import InputSettings
     from pipeline.config.paths import Paths
     from pipeline.config.schema import Config
     from pipeline.inference.trained import Predictor
@@ -93,6 +92,46 @@ def _terminate(*_: object) -> None:
 
 def walk(config: "Config", workers: "Workers") -> int:
     """Run all stages in order; wrong input is reported before the first of them starts."""
+    if config.trained and config.cohorts:
+        return predict_cohorts(config, workers)
+    return carry_out(check_inputs(config, workers), workers)
+
+
+def predict_cohorts(config: "Config", workers: "Workers") -> int:
+    """Predict each of several cohorts with trained models, in a run folder of its own below that of the command."""
+    from pipeline.run.console import show_cohorts
+    from pipeline.run.folder import run_folder
+    from pipeline.run.new_cohorts import TABLE, require_no_run, summarise_cohorts
+    from pipeline.terminal.logs import collected
+    from preprocessing.io.atomic import write_text
+    from preprocessing.io.errors import InputError
+
+    folder, checked = run_folder(config), dict[str, tuple[CheckedInputs, list[str]]]()
+    require_no_run(folder)
+    for name in config.cohorts:
+        log.info("cohort %s:", name)
+        try:
+            inputs = check_inputs(config.for_cohort(name).model_copy(update={"out": folder / name}), workers)
+        except InputError as error:
+            raise InputError(f"cohort {name}: {error}") from None
+        checked[name] = inputs, list(collected.messages)
+        collected.messages.clear()
+    codes = []
+    for name, (inputs, warnings) in checked.items():
+        log.info("cohort %s:", name)
+        collected.messages |= dict.fromkeys(warnings)
+        codes.append(carry_out(inputs, workers))
+        collected.messages.clear()
+    if not config.dry_run:
+        table = summarise_cohorts({name: folder / name for name in checked})
+        write_text(folder / TABLE, table.to_csv(index=False))
+        show_cohorts(table)
+        log.info("all cohorts: %s", folder / TABLE)
+    return max(codes)
+
+
+def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
+    """Run all stages on checked inputs; returns the exit code."""
     from pipeline.run.complete import is_complete, mark_complete
     from pipeline.run.console import show_forecast
     from pipeline.run.context import RunContext
@@ -100,7 +139,6 @@ def walk(config: "Config", workers: "Workers") -> int:
     from pipeline.run.forecast import forecast
     from preprocessing.features.store import FeatureStore
 
-    inputs = check_inputs(config, workers)
     config, cohort, recipe = inputs.config, inputs.cohort, inputs.recipe
     if config.dry_run:
         show_forecast(forecast(config, cohort, concurrency=workers.expected_concurrency()))
@@ -233,7 +271,7 @@ def with_batch(config: "Config", cohort: "Cohort") -> "Config":
     """Return the configuration with `omics.batch` settled: whether genes of several cohorts are brought to one scale."""
     from preprocessing.cohort import cohorts_by_case
     from preprocessing.io.errors import InputError
-    from preprocessing.omics.batch import MIN_CASES, scales_differ, small_cohorts
+    from preprocessing.omics.harmonisation.batch import MIN_CASES, scales_differ, small_cohorts
 
     if not config.cohorts or config.omics.batch == "none" or not cohort.omics.case_ids:
         return config
@@ -327,21 +365,21 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Se
     from preprocessing.features.store import FeatureStore
     from preprocessing.io.errors import InputError
 
-    def load(slides: "SlideSource | None", inputs: "InputSettings") -> "Cohort":
+    def load(slides: "SlideSource | None", inputs: "Config") -> "Cohort":
         options = CohortOptions(
             cases=config.cases,
             slides=config.slide_options(masks=paths.masks),
-            tables=config.table_options(inputs),
+            tables=inputs.table_options(),
             features=frozenset(features),
             must_share=not trained,
-            identity=config.identity_scheme(inputs),
+            identity=inputs.identity_scheme(),
         )
         files = CohortFiles(slides, inputs.genes, inputs.clinical, inputs.further_tables)
         return load_cohort(files, options, store=FeatureStore(paths.store), isolated=config.workers != 0)
 
     def load_one(name: str) -> "Cohort":
         try:
-            return load(paths.cohorts[name], config.cohorts[name])
+            return load(paths.cohorts[name], config.for_cohort(name))
         except InputError as error:
             raise InputError(f"cohort {name}: {error}") from None
 

@@ -33,10 +33,10 @@ def with_cohorts(values: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"--cohort {name}: a name has letters, digits and . + - _ only, as in {EXAMPLE}")
     if len(cohorts) < 2:
         raise InputError(
-            f"--cohort {', '.join(cohorts)}: several cohorts are pooled, and one is given; add another one, or give its inputs as "
+            f"--cohort {', '.join(cohorts)}: only one cohort is given; add another one, or give its inputs as "
             "run_pipeline SLIDES GENES"
         )
-    besides = ("slides", "genes", "clinical", "further_tables", "trained")
+    besides = ("slides", "genes", "clinical", "further_tables")
     for name in besides:
         if str(values.get(name) or "none").lower() != "none":
             raise InputError(_besides(name))
@@ -60,8 +60,6 @@ def _parsed(texts: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _besides(name: str) -> str:
-    if name == "trained":
-        return "--trained predicts one cohort a run; give its inputs as run_pipeline SLIDES GENES --trained DIR"
     if name == "further_tables":
         return "--omics and --cohort: give the further tables of each cohort as cohorts.NAME.further_tables in a configuration file"
     where = "SLIDES,GENES,CLINICAL" if name == "clinical" else "SLIDES,GENES"

@@ -281,12 +281,18 @@ class Config(InputSettings):
     def _sample_types(cls, value: Any) -> str:
         return ",".join(sorted(parse_sample_types(",".join(split_names(value)))))
 
-    def table_options(self, inputs: InputSettings | None = None) -> TableOptions:
-        """Return how the tables of the run, or of one of its cohorts, are read."""
-        inputs = inputs or self
+    def for_cohort(self, name: str) -> "Config":
+        """Return the configuration of one of several cohorts by itself; what the cohort lacks is that of the run."""
+        given = {key: getattr(self.cohorts[name], key) for key in InputSettings.model_fields}
+        return self.model_copy(
+            update={"cohorts": {}} | {key: value for key, value in given.items() if value is not None}
+        )
+
+    def table_options(self) -> TableOptions:
+        """Return how the tables of the run are read."""
         return TableOptions(
-            id_column=self.id_column if inputs.id_column is None else inputs.id_column,
-            genes_in=inputs.genes_in or self.genes_in,
+            id_column=self.id_column,
+            genes_in=self.genes_in,
             sample_types=parse_sample_types(self.sample_types),
             ignore=self.omics.ignore,
             keep=self.omics.keep,
@@ -295,12 +301,9 @@ class Config(InputSettings):
             labels=tuple(dict.fromkeys(column for spec in self.tasks.values() for column in spec.column)),
         )
 
-    def identity_scheme(self, inputs: InputSettings | None = None) -> IdentityScheme:
-        """Return how ids of slides, samples and tables of the run, or of one of its cohorts, are spelt."""
-        inputs = inputs or self
-        return identity_scheme(
-            inputs.case_pattern or self.case_pattern, site_column=inputs.site_column or self.site_column
-        )
+    def identity_scheme(self) -> IdentityScheme:
+        """Return how ids of slides, samples and tables are spelt."""
+        return identity_scheme(self.case_pattern, site_column=self.site_column)
 
     @field_validator("tiles")
     @classmethod

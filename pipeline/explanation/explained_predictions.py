@@ -8,8 +8,10 @@ import pandas as pd
 
 from pipeline.folds.fold_job import FoldJob
 from pipeline.inference.prediction import MemberInputs
-from pipeline.inference.trained import Predictor
+from pipeline.inference.trained import Predictor, with_imputer
+from pipeline.model_folders.model_folder import TrainedModel, load_model
 from pipeline.tasks import Task
+from preprocessing.omics.imputation import GeneImputer
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,16 @@ class ExplainingModel:
     Attributes:
         folder: its model folder.
         donors: cases whose genes replace those of the explained case in permutations.
+        imputer: estimates their missing genes, as in their predictions; None: the training median.
     """
 
     folder: Path
     donors: tuple[str, ...]
+    imputer: GeneImputer | None = None
+
+    def load(self) -> TrainedModel:
+        """Load the model as it predicted the cases."""
+        return with_imputer(load_model(self.folder), self.imputer)
 
 
 @dataclass(frozen=True)
@@ -83,5 +91,6 @@ class TaskPredictions:
         """
         predicted = set(predictions["case_id"])
         donors = tuple(case for case in members[0].data.rows if case in predicted)
-        final = ExplainingModel(predictor.member_folders[0].absolute(), donors)
+        scaler = predictor.members[0].scaler
+        final = ExplainingModel(predictor.member_folders[0].absolute(), donors, scaler.imputer if scaler else None)
         return cls(predictor.definition, predictor.model_name, predictions, final, n_models=len(predictor.members))

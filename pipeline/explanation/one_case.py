@@ -84,7 +84,7 @@ def explain_case(job: CaseJob) -> dict[str, Any]:
     """Write the tile tables and pictures of a case; returns its part of `TASK.json`, see `pipeline.run.explanation_file`."""
     device = job.inputs.device
     limit_threads(device)
-    trained = load_model(job.model.folder)
+    trained = job.model.load()
     cases = [job.case, *job.model.donors]
     matrix = job.inputs.omics_matrix(trained, cases)
     data = job.inputs.dataset(trained, cases, matrix)

@@ -35,7 +35,7 @@ from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.gpu import gpu_failures
-from preprocessing.omics.batch import CohortScales
+from preprocessing.omics.harmonisation.batch import CohortScales
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces

@@ -34,7 +34,7 @@ class MemberInputs:
     Attributes:
         model: the model.
         data: bags and scaled genes; a case that lacks too many genes has none.
-        missing: share of the model's genes that were imputed, 0 to 1, of each case in the gene table.
+        missing: share of the model's genes that are missing and were estimated, 0 to 1, of each case in the gene table.
         absent: gene groups with too many missing genes, likewise; they are set to the mean of the training cases.
         fingerprints: hash of the genes as the model reads them, likewise.
     """
@@ -142,8 +142,16 @@ def _fingerprint(predictor: Predictor, members: Sequence[MemberInputs], case: st
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def log_missing_genes(predictor: Predictor, members: Sequence[MemberInputs], cohort: Cohort) -> dict[str, Any]:
+def log_missing_genes(
+    predictor: Predictor, members: Sequence[MemberInputs], cohort: Cohort, *, max_missing: float
+) -> dict[str, Any]:
     """Warn of model genes that the gene table lacks, and of cases in which a gene group or all genes count as absent.
+
+    Args:
+        predictor: of one task.
+        members: the cohort as its members read it.
+        cohort: the new cases.
+        max_missing: share of missing genes, 0 to 1, above which a gene group counted as absent.
 
     Returns:
         The same for run.json: names of the missing genes and numbers of cases; empty if genes play no part.
@@ -157,11 +165,15 @@ def log_missing_genes(predictor: Predictor, members: Sequence[MemberInputs], coh
     without_genes = [case for case in first.fingerprints if case not in first.data.rows]
     without_group = [case for case, groups in first.absent.items() if groups and case not in without_genes]
     if missing:
-        message = "task %s: %d of the model's genes are missing from the gene table and are imputed: %s"
-        log.warning(message, predictor.task, len(missing), some(missing))
+        message = "task %s: %d of the model's genes are missing from the gene table and are %s: %s"
+        source = "estimated from the others" if scaler.imputer else "set to the training median"
+        log.warning(message, predictor.task, len(missing), source, some(missing))
     if without_genes:
-        message = "task %s: %d cases lack too many of the model's genes and are treated as cases without genes: %s"
-        log.warning(message, predictor.task, len(without_genes), some(without_genes))
+        message = (
+            "task %s: %d cases lack too many of the model's genes and are treated as cases without genes: %s; "
+            "--set max_missing_genes=… allows a larger share of each gene group than %g"
+        )
+        log.warning(message, predictor.task, len(without_genes), some(without_genes), max_missing)
     if without_group:
         message = "task %s: in %d cases at least one gene group lacks too many genes and counts as absent: %s"
         log.warning(message, predictor.task, len(without_group), some(without_group))
@@ -256,7 +268,7 @@ def _predict_case(
 
 
 def _why_not_predicted(case: str, predictor: Predictor, inputs: MemberInputs) -> str:
-    genes = "too many genes of the model are missing" if case in inputs.fingerprints else "no genes"
+    genes = "too many genes of the model are missing (max_missing_genes)" if case in inputs.fingerprints else "no genes"
     if not predictor.reads_slides:
         return f"the model reads genes only: {genes}"
     return f"no slide, and {genes}" if predictor.reads_genes else "the model reads slides only: no slide"

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from pipeline.tasks import FittedTask, Task
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.outputs import damaged, read_json
+from preprocessing.omics.imputation import GeneImputer
+from preprocessing.omics.matrix import COVARIATE
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.tiling.stain import stain_recipe
 
@@ -202,17 +204,46 @@ def _predictor(
             f"model: {folder} reads patch features of {first.patch_dim} values, and its encoder {metadata.encoder.name} computes "
             f"{metadata.encoder.dim}; copy it from its run again"
         )
+    reference = _load_reference(folder)
+    imputer = gene_imputer(reference, scaler)
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors"))
     return Predictor(
         task=first.task_name,
-        members=members,
+        members=tuple(with_imputer(member, imputer) for member in members),
         metadata=metadata,
         fingerprint=fingerprint([(str(path.relative_to(folder)), file_fingerprint(path)) for path in files]),
         folder=folder,
         member_folders=tuple(member_folders),
-        reference=_load_reference(folder),
+        reference=reference,
         reference_scaler=scaler,
     )
+
+
+def gene_imputer(reference: ReferenceCohort | None, scaler: OmicsScaler | None) -> GeneImputer | None:
+    """Return what estimates missing genes by the covariance of a reference cohort; None without genes in it.
+
+    Args:
+        reference: the training cohort.
+        scaler: the one by which its genes were scaled.
+    """
+    if reference is None or reference.genes is None or scaler is None:
+        return None
+    space, covariates = reference.genes, set(scaler.groups.get(COVARIATE, ()))
+    genes = [position for position, name in enumerate(scaler.features) if name not in covariates]
+    return GeneImputer(
+        features=tuple(scaler.features[position] for position in genes),
+        centre=scaler.centre[genes],
+        scale=scaler.scale[genes],
+        mean=space.centre.astype(float),
+        axes=space.axes,
+        variances=space.variances.astype(float),
+        residual_variance=space.residual_variance,
+    )
+
+
+def with_imputer(member: TrainedModel, imputer: GeneImputer | None) -> TrainedModel:
+    """Return the model with what estimates missing genes; a model without genes stays as it is."""
+    return replace(member, scaler=replace(member.scaler, imputer=imputer)) if member.scaler else member
 
 
 def _with_stain_target(metadata: ModelMetadata, folder: Path) -> ModelMetadata:

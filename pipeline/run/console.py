@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pipeline.baselines import BASELINES
 from pipeline.config.schema import Config
 from pipeline.metrics import Metric, PredictorReport, TaskReport
@@ -113,6 +115,21 @@ def show_results(
         for name, reason in list(failures.items())[:5]:
             print_note(f"  {name}: {reason}", style="yellow")
     print_line(f"results: {folder}")
+
+
+def show_cohorts(table: pd.DataFrame) -> None:
+    """Print the table of `summarise_cohorts`, one row per cohort and task."""
+    there = table.notna().to_dict("records")
+    rows = []
+    for row, known in zip(table.to_dict("records"), there, strict=True):
+        shift = [f"{row[name]:.0f}" if known[name] else "–" for name in ("out_of_distribution", "borderline")]
+        interval = f" ({row['low']:.3f}–{row['high']:.3f})" if known["low"] else ""
+        value = f"{row['value']:.3f}{interval}" if known["value"] else "–"
+        metric = row["metric"].replace("_", " ") if known["metric"] else "–"
+        rows.append([row["cohort"], row["task"], str(row["predicted"]), *shift, metric, value])
+    head = ["cohort", "task", "predicted", "out-of-distribution", "borderline", "metric", "value (95 % interval)"]
+    for line in format_table(head, rows, width=columns(out)):
+        print_line(line)
 
 
 def _show_report(title: str, task: Task, report: TaskReport[Any]) -> None:

@@ -187,10 +187,15 @@ def open_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingP
 
 def require_same_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> Run:
     """Return the run that `open_run` would open, without writing anything; raises InputError where it would."""
-    folder = (config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")).absolute()
+    folder = run_folder(config)
     run = Run(folder, config, _input_fingerprints(config), trained)
     _refuse_other(folder, run.record["identity"])
     return run
+
+
+def run_folder(config: Config) -> Path:
+    """Return the run folder of a configuration; without one, a new folder under runs/ by the time of day."""
+    return (config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")).absolute()
 
 
 def _refuse_other(folder: Path, identity: str) -> None:
@@ -249,8 +254,15 @@ def _input_fingerprints(config: Config) -> dict[str, str]:
     return found
 
 
+class _RunLog(logging.FileHandler):
+    """The log of a run; of several runs in one process, the last one is written to."""
+
+
 def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    for earlier in [one for one in logging.getLogger().handlers if isinstance(one, _RunLog)]:
+        logging.getLogger().removeHandler(earlier)
+        earlier.close()
+    handler = _RunLog(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.DEBUG)
     handler.addFilter(lambda record: is_of_program(record) or record.levelno >= logging.WARNING)

@@ -17,6 +17,7 @@ from preprocessing.io.errors import InputError, some
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.omics.gene_sets import match_sets
 from preprocessing.omics.grouping import group_features
+from preprocessing.omics.imputation import GeneImputer
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class OmicsScaler:
         notes: what was decided, one sentence each.
         axes: of each group, orthonormal directions (g, k) onto which its scaled features are projected; None where models
             read the features themselves.
+        imputer: estimates missing genes of a new cohort from the measured ones; None: the training median.
     """
 
     groups: dict[str, list[str]]
@@ -57,6 +59,7 @@ class OmicsScaler:
     expects_counts: bool | None
     notes: list[str]
     axes: tuple[Float[np.ndarray, "g k"], ...] | None = None
+    imputer: GeneImputer | None = None
 
     @classmethod
     def fit(
@@ -159,7 +162,7 @@ class OmicsScaler:
         if missing := self.missing(matrix):
             logger.debug("genes: %d missing, imputed: %s", len(missing), some(missing))
         _log(values, self.logged, np.array(self.features))
-        return self._imputed(values)
+        return self._imputed(self.imputer.filled(values, self.features) if self.imputer else values)
 
     def transform(self, matrix: OmicsMatrix) -> list[Float[np.ndarray, "cases k"]]:
         """Model inputs: one float32 array (cases, k) per group, in the order of `groups`; scaled, then projected onto `axes`."""
@@ -197,13 +200,13 @@ class OmicsScaler:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values without `axes`; `from_json` restores the same scaler exactly."""
-        without_axes = replace(self, axes=None)
+        """Plain JSON values without `axes` and `imputer`; `from_json` restores the same scaler exactly."""
+        without_axes = replace(self, axes=None, imputer=None)
         values = {
             name: value.tolist() if isinstance(value, np.ndarray) else value
             for name, value in asdict(without_axes).items()
         }
-        del values["axes"]
+        del values["axes"], values["imputer"]
         return {"format": "omics-scaler/1", **values, "features": list(self.features), "limit": _finite(self.limit)}
 
     @classmethod

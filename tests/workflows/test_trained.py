@@ -216,7 +216,7 @@ def test_genes_alone_and_nothing_at_all(new_cases, predict, tmp_path):
     table = read(predict("none", changed(new_cases, tmp_path, empty_last)))
     assert table["modalities"].fillna("").tolist() == ["genes", "genes", ""]
     assert table["status"].tolist() == ["predicted", "predicted", "not predicted"]
-    assert table["reason"].iloc[-1] == "no slide, and too many genes of the model are missing"
+    assert table["reason"].iloc[-1] == "no slide, and too many genes of the model are missing (max_missing_genes)"
     assert table.iloc[-1][["prediction", *PROBABILITIES]].isna().all()
 
 

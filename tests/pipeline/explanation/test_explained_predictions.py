@@ -26,12 +26,12 @@ def test_a_new_cohort_is_explained_by_the_first_member_with_the_predicted_cases_
     predictor = SimpleNamespace(
         definition=TASKS["grade"],
         model_name="umeml",
-        members=["one", "two"],
+        members=[SimpleNamespace(scaler=SimpleNamespace(imputer="of one")), "two"],
         member_folders=[Path("/m/fold_0"), Path("/m/fold_1")],
     )
     members = [SimpleNamespace(data=SimpleNamespace(rows=rows)) for rows in ({"a": 0, "b": 1, "c": 2}, {"c": 0})]
     predictions = pd.DataFrame({"case_id": ["b", "a", "d"]})
     found = TaskPredictions.of_predictor(predictor, members, predictions)
-    assert found.final == ExplainingModel(Path("/m/fold_0"), ("a", "b"))
+    assert found.final == ExplainingModel(Path("/m/fold_0"), ("a", "b"), "of one")
     assert (found.task, found.model, found.n_models, found.predictions is predictions) == ("grade", "umeml", 2, True)
     assert found.model_of("a") == found.final

@@ -1,6 +1,7 @@
 """Several cohorts in one run: pooled, left out one by one, and what is refused before any work."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -125,6 +126,56 @@ def test_the_model_predicts_one_cohort(finished, folder, tmp_path):
     assert predicted["prediction"].notna().all()
 
 
+@pytest.fixture(scope="module")
+def predicted(finished, folder, tmp_path_factory):
+    """Two new cohorts: the first under other case ids, and the second as it was trained on."""
+    out = tmp_path_factory.mktemp("new")
+    for end in ("", "_clinical"):
+        table = pd.read_csv(folder / f"one{end}.csv")
+        table.assign(case_id="new" + table["case_id"]).to_csv(out / f"new{end}.csv", index=False)
+    new = (*flags_of(out, "new"), *flags_of(folder, "two"))
+    trained = ("--trained", finished / "models", "--rescale", "cohort", "--workers", "0", "--device", "cpu")
+    assert run_pipeline(*new, *trained, "--explain", "0", "--out", out / "run") == 0
+    return out / "run"
+
+
+def test_several_new_cohorts_are_predicted_each_in_a_folder_of_its_own(predicted, finished, folder, tmp_path):
+    """Each one as in a command of its own: on its scale, with its distribution shift, and its metrics where it has labels."""
+    inputs = ("none", folder / "two.csv", "--clinical", folder / "two_clinical.csv", "--rescale", "cohort")
+    trained = ("--trained", finished / "models", "--workers", "0", "--device", "cpu", "--explain", "0")
+    assert run_pipeline(*inputs, *trained, "--out", tmp_path / "run") == 0
+    alone, together = (pd.read_csv(one / "predictions.csv") for one in (tmp_path / "run", predicted / "two"))
+    pd.testing.assert_frame_equal(alone, together)
+    new = pd.read_csv(predicted / "new" / "predictions.csv")
+    assert new["case_id"].str.startswith("newone-").all()
+    assert new["prediction"].notna().all()
+    for name in ("new", "two"):
+        logged = (predicted / name / "run.log").read_text()
+        assert re.findall(r"report: (.*)", logged) == [str(predicted / name / "report.html")]
+
+
+def test_new_cohorts_are_listed_side_by_side(predicted):
+    table = pd.read_csv(predicted / "cohorts.csv").set_index("cohort")
+    assert (table["predicted"] == N).all()
+    report = json.loads((predicted / "new" / "metrics.json").read_text())["tasks"]["response"]
+    assert table.loc["new", ["task", "metric", "labelled"]].tolist() == ["response", "macro_auc", N]
+    assert table.loc["new", "value"] == pytest.approx(report["model"]["pooled"]["macro_auc"]["value"])
+    shift = report["cohort_shift"]
+    assert table.loc["new", "out_of_distribution"] == shift["n_out_of_distribution"]
+    assert np.isnan(table.loc["two", "value"])  # all its cases were trained on
+
+
+def test_what_is_wrong_with_the_last_of_several_new_cohorts_is_named_before_any_is_predicted(
+    finished, folder, tmp_path, capsys
+):
+    trained = ("--trained", finished / "models", "--workers", "0", "--device", "cpu", "--out", tmp_path / "run")
+    flags = (*flags_of(folder, "one"), "--cohort", f"two=none,{tmp_path}/gone.csv")
+    assert run_pipeline(*flags, *trained) == 2
+    assert "cohort two: " in (message := " ".join(capsys.readouterr().err.split()))
+    assert "gone.csv" in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_dry_run_counts_each_cohort_and_the_genes_that_they_share(folder, tmp_path, capsys):
     assert run(folder, "--task", "response=Response", "--dry-run", "--out", tmp_path / "run") == 0
     printed = " ".join(capsys.readouterr().err.split())
@@ -209,7 +260,7 @@ def test_a_layout_that_cannot_be_is_named_with_its_cohort(changed, message, layo
 
 
 BAD = {
-    "one": (["one=none,{f}/one.csv"], "several cohorts are pooled, and one is given"),
+    "one": (["one=none,{f}/one.csv"], "--cohort one: only one cohort is given; add another one"),
     "twice": (["one=none,{f}/one.csv", "one=none,{f}/two.csv"], "two cohorts have this name"),
     "form": (["one=none", "two=none,{f}/two.csv"], "give NAME=SLIDES,GENES"),
     "missing": (["one=none,{f}/one.csv", "two=none,{f}/gone.csv"], "gone.csv"),
@@ -236,9 +287,8 @@ def test_what_is_wrong_is_named_before_any_work(name, folder, tmp_path, capsys):
         (["none", "genes.csv"], "GENES and --cohort"),
         (["--clinical", "labels.csv"], "--clinical and --cohort"),
         (["--omics", "cnv.csv:cnv"], "--omics and --cohort"),
-        (["--trained", "models"], "--trained predicts one cohort a run"),
     ],
-    ids=["genes", "clinical", "omics", "trained"],
+    ids=["genes", "clinical", "omics"],
 )
 def test_inputs_besides_cohorts_are_refused(besides, message, folder, tmp_path, capsys):
     assert run(folder, *besides, "--out", tmp_path / "run") == 2
