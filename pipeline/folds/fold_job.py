@@ -284,7 +284,7 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
 def _learn(
     job: FoldJob, data: Dataset, model: str, settings: ModelSettings, *, others: tuple[OtherTask, ...] = ()
 ) -> Learned:
-    training = TrainingSet(job.fold, data, job.labels, job.task, job.vocabulary, others)
+    training = TrainingSet(job.fold, data, job.labels, job.task, job.vocabulary, others, job.covariates)
     config = job.config.train
     return learn(training, model, settings, config=config, seed=job.config.seed, device=job.device)
 

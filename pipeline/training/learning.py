@@ -42,6 +42,7 @@ class TrainingSet:
         task: what is predicted.
         vocabulary: its classes.
         others: tasks that are learned along with it, in joint training.
+        covariates: columns of the labels that the features hold.
     """
 
     fold: Fold
@@ -50,6 +51,7 @@ class TrainingSet:
     task: Task
     vocabulary: tuple[str, ...]
     others: tuple[OtherTask, ...] = ()
+    covariates: tuple[str, ...] = ()
 
     def targets(self, fitted: FittedTask, cases: Sequence[str]) -> Float[np.ndarray, "n t"]:
         """The targets of the cases."""
@@ -124,7 +126,8 @@ def learn(
     outputs = predicted()
     linear = stack = slides_only = None
     if config.linear and MODELS[model].reads_genes:
-        linear = fit_linear_logits(fitted, data, training.fold.train, training.labels, seed=seed)
+        unused = training.labels.drop(columns=list(training.covariates), errors="ignore")
+        linear = fit_linear_logits(fitted, data, training.fold.train, unused, seed=seed)
     if linear:
         if (
             config.slides_model
