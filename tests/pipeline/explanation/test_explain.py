@@ -170,14 +170,14 @@ def test_the_colour_at_a_tiles_place_is_that_of_its_prototype(explain, make_mode
     legend = {int(name.split()[1]): colour for name, colour in legend}
     with Image.open(folder / overlay["image"]) as image, Image.open(folder / slide["thumbnail"]) as plain:
         assert image.size == plain.size == (1024, 614)
-        shown, tissue = np.asarray(image).astype(float), np.asarray(plain).astype(float)
+        drawn, tissue = np.asarray(image).astype(float), np.asarray(plain).astype(float)
     for tile in tables(explained["cases"][0], folder)[0].itertuples():
         left, top = (round(at * 1024 / 2000) for at in (tile.x, tile.y))
         square = np.s_[top + 8 : top + 58, left + 8 : left + 58]  # of 66 px: 128 level-0 px, less its border
         colour = legend[tile.prototype]
         rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
         mixed = 0.4 * tissue[square].mean((0, 1)) + 0.6 * rgb
-        np.testing.assert_allclose(shown[square].mean((0, 1)), mixed, atol=3)
+        np.testing.assert_allclose(drawn[square].mean((0, 1)), mixed, atol=3)
 
 
 def test_a_case_is_explained_by_the_model_of_its_fold_and_prototypes_are_those_of_the_final_model(
