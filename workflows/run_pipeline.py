@@ -271,7 +271,7 @@ def with_batch(config: "Config", cohort: "Cohort") -> "Config":
     """Return the configuration with `omics.batch` settled: whether genes of several cohorts are brought to one scale."""
     from preprocessing.cohort import cohorts_by_case
     from preprocessing.io.errors import InputError
-    from preprocessing.omics.batch import MIN_CASES, scales_differ, small_cohorts
+    from preprocessing.omics.harmonisation.batch import MIN_CASES, scales_differ, small_cohorts
 
     if not config.cohorts or config.omics.batch == "none" or not cohort.omics.case_ids:
         return config

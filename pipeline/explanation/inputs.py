@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.model_folders.model_folder import TrainedModel
 from pipeline.training.dataset import Bags, Dataset, dataset_for, known_covariates, with_covariates
 from preprocessing.io.outputs import read_text_table
-from preprocessing.omics.batch import CohortScales
+from preprocessing.omics.harmonisation.batch import CohortScales
 from preprocessing.omics.matrix import OmicsMatrix
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.features.precomputed import PrecomputedRecipe
 from preprocessing.labels.tumour import GLIOMA
+from preprocessing.omics.harmonisation.rescale import Method, rescale, targets_of
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.omics.rescale import Method, rescale, targets_of
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 from preprocessing.tables.identity import IdentityScheme

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from pipeline.baselines.genomic import fit_omics_cox
 from pipeline.metrics import c_index
 from preprocessing.io.errors import InputError
+from preprocessing.omics.harmonisation.rescale import rescale, targets_of
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.omics.rescale import rescale, targets_of
 from preprocessing.omics.scaler import OmicsScaler
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "gbmlgg"

@@ -7,11 +7,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from preprocessing.io.errors import InputError
+from preprocessing.omics.harmonisation.rescale import rescale, targets_of
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.omics.rescale import rescale, targets_of
 from preprocessing.omics.scaler import OmicsScaler
 
-DATA = Path(__file__).resolve().parents[4] / "shared/data"
+DATA = Path(__file__).resolve().parents[5] / "shared/data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
 
 

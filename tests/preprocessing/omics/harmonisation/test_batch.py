@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preprocessing.omics.batch import CohortScales, scales_differ, small_cohorts
+from preprocessing.omics.harmonisation.batch import CohortScales, scales_differ, small_cohorts
 from preprocessing.omics.matrix import OmicsMatrix
 
 N = 40

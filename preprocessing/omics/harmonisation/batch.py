@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from preprocessing.omics.harmonisation.rescale import MIN_CASES, robust_mean_sd
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.omics.rescale import MIN_CASES, robust_mean_sd
 from preprocessing.omics.scaler import are_counts
 
 OTHER_MEAN = 0.5  # sd: at the median gene, between means on different scales; LGG and GBM of the TCGA on one: 0.13
