@@ -222,7 +222,9 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from pipeline.run.folder import require_same_run
     from pipeline.slides.feature_recipe import FeatureRecipe
     from preprocessing.features.store import FeatureStore
+    from workflows.tracking import require_tracker
 
+    require_tracker(config.track)
     config, predictors = load_predictors(config)
     paths = Paths.from_config(config, absolute=workers.remote)
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
@@ -338,6 +340,7 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     from pipeline.terminal.logs import show_warnings
     from preprocessing.features.store import FeatureStore
     from workflows.report import write_report
+    from workflows.tracking import track
 
     config, cohort, run = context.config, context.cohort, context.run
     reports: dict[str, Any] = {}
@@ -361,6 +364,8 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, tasks, reports, failures, given_up)
     log.info("report: %s", write_report(run.folder))
+    if config.track != "none":
+        log.info("tracked: %s", track(config.track, run.folder))
     show_warnings()
     return SOME_FAILED if failures or given_up else ALL_GOOD
 
