@@ -275,7 +275,8 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
         "--rescale",
         metavar="METHOD",
         help="with --trained, for genes on another scale: cohort standardises each gene within the new cohort, rank maps its "
-        "ranks, to the training cohort; none (default); at least 20 cases, composed like the training cohort",
+        "ranks, to the training cohort, like which the cohort must be composed; matched standardises it to training cases of the "
+        "same grades or subtypes, by the labels of the cohort; none (default); at least 20 cases",
     )
     add(
         "--endpoint",
