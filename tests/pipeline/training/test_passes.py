@@ -1,6 +1,7 @@
 """Memory that is too small, planted: forward passes of more than so many patches fail as on a GPU."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -164,8 +165,9 @@ def test_batches_on_a_gpu_are_there_before_they_are_used_and_as_long_as_they_are
     with late_streams(monkeypatch) as computing:
         parts = (([NAMES[i]], whole.part(i, i + 1)) for i in (0, 2, 3))
         for one in Feed(torch.device("cuda")).bring(parts):
-            computing.queue(read([x.numbers for x in (*one.bags, *one.omics)]))
-            del one
+            late: Any = (*one.bags, *one.omics)
+            computing.queue(read([x.numbers for x in late]))
+            del one, late
         computing.synchronize()
     expected = [sum(float(x.sum()) for x in (whole.bags[i], *(group[i] for group in whole.omics))) for i in (0, 2, 3)]
     assert sums == pytest.approx(expected, abs=1e-4)
