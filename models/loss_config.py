@@ -18,3 +18,10 @@ class LossConfig(Settings):
         le=1,
         description="survival: what is taken off the weight of censored cases; 0: the likelihood as it is",
     )
+    cox: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="survival: share of Cox's partial likelihood, over the deaths of each batch, in the loss; the rest is the "
+        "likelihood of the time bins",
+    )

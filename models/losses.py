@@ -1,4 +1,4 @@
-"""The discrete-time survival likelihood: time is cut into T bins, and the logits are those of each bin's hazard.
+"""Survival likelihoods of a model whose logits are those of the hazard in each of T time bins: discrete-time, and Cox's partial.
 
 Zadeh and Schmid (2020), with the weight of censored cases of Chen et al. (2022); everything is computed on
 logarithms, whence no product underflows.
@@ -46,6 +46,30 @@ def survival_curve(logits: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
 def risk(logits: Float[Tensor, "B T"]) -> Float[Tensor, " B"]:
     """Minus the area under the survival curve, from −T to 0: higher is worse."""
     return -survival_curve(logits).sum(1)
+
+
+def cox_loss(logits: Float[Tensor, "B T"], time: Float[Tensor, " B"], event: Bool[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Cox's negative log partial likelihood per death, each death's risk set taken from the batch; ties as Efron (1977) has them.
+
+    The log hazard of a case is the logarithm of its cumulative hazard over all bins: hazards that are proportional in each
+    bin differ in it by their log ratio.
+
+    Args:
+        logits: of the hazards.
+        time: to event or censoring, in any unit.
+        event: True where the event happened.
+
+    Returns:
+        The mean over the deaths of the batch; 0 where nobody died.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    log_hazard = (-_log_survival(logits)[:, -1]).clamp(min=MIN_PROBABILITY).log()
+    weight = (log_hazard - log_hazard.max().detach()).exp()
+    at_risk = (time >= time[:, None]).to(weight.dtype) @ weight
+    tied = (time == time[:, None]) & event & event[:, None]
+    earlier = tied.tril(-1).sum(1) / tied.sum(1).clamp(min=1)  # share of the tied deaths that have left the risk set
+    terms = log_hazard - log_hazard.max().detach() - (at_risk - earlier * (tied.to(weight.dtype) @ weight)).log()
+    return -(terms * event).sum() / event.sum().clamp(min=1)
 
 
 def _log_survival(logits: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:

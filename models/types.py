@@ -65,6 +65,20 @@ class Batch:
             has_omics=self.has_omics[start:stop],
         )
 
+    def filled_up(self, size: int) -> "Batch":
+        """The batch with cases behind it that have neither slides nor genes, so that there are `size` in all."""
+        n = size - len(self)
+        if n <= 0:
+            return self
+        first, cells = self.bags[0], self.cells[0]
+        return replace(
+            self,
+            bags=(*self.bags, *(first[:0],) * n),
+            cells=(*self.cells, *(cells[:0],) * n),
+            omics=tuple(torch.cat([group, group.new_zeros(n, group.shape[1])]) for group in self.omics),
+            has_omics=torch.cat([self.has_omics, self.has_omics.new_zeros(n)]),
+        )
+
     def without(self, *, slides: bool = False, omics: bool = False) -> "Batch":
         """The batch without slides, or without genes, in all cases."""
         batch = self.keeping_slides([not slides] * len(self))

@@ -272,7 +272,8 @@ class UMEML(nn.Module):
     def forward(self, batch: Batch, *, explain: bool = False) -> ModelOutput:
         """Logits, the weighted modularity loss and, with `explain`, the extras of `_explain`.
 
-        The slide side of a batch without any patch, and so of a run without slides, is not computed.
+        The slide side of a batch without any patch, and so of a run without slides, is not computed; nor is the loss where no
+        gradients are, as in prediction.
         """
         packing, has_omics = batch.packing, batch.has_omics
         patches = prototypes = groups = None
@@ -288,7 +289,7 @@ class UMEML(nn.Module):
         pair = self.decoder(slides, genes) if self.decoder else (slides.x[:, 0], genes.x[:, 0])
         logits = self.classify(self.fuse(*pair))
         losses, extras = {}, {}
-        if self.config.modularity and self.config.prototypes:
+        if self.config.modularity and self.config.prototypes and torch.is_grad_enabled():
             losses["modularity"] = logits.new_zeros(())
         if patches is not None and prototypes is not None:
             if losses:

@@ -36,6 +36,8 @@ FILES = (
 )
 WIRING = {
     "pipeline/inference": ("tests/workflows/test_wiring.py", "tests/workflows/test_trained.py"),
+    "pipeline/tasks": ("tests/pipeline/baselines", "tests/pipeline/evaluation", "tests/workflows/test_wiring.py"),
+    "pipeline/baselines": ("tests/pipeline/tasks", "tests/pipeline/evaluation", "tests/workflows/test_wiring.py"),
     "pipeline": ("tests/workflows/test_wiring.py",),
     "preprocessing": ("tests/pipeline/slides/test_stages.py",),
 }
@@ -193,7 +195,7 @@ def selected_tests(root: Path, file: str) -> list[list[str]]:
     beside = sorted(one.relative_to(root).as_posix() for one in (root / "tests" / path.parent).glob("test_*.py"))
     first = [mirror.as_posix()] if (root / mirror).is_file() else beside
     wiring = next((tests for prefix, tests in WIRING.items() if file.startswith(prefix)), ())
-    groups = [first, *([one] for one in wiring if (root / one).is_file())]
+    groups = [first, *([one] for one in wiring if (root / one).exists())]
     return [group for group in groups if group]
 
 

@@ -60,7 +60,7 @@ class Arguments:
 
     @property
     def needs_workers(self) -> bool:
-        """Whether some of them will be workers for certain: a run in a folder that exists may find all its results there."""
+        """Whether a run certainly starts workers; one whose run folder exists may find all its results in it."""
         if not self.needs_processes or self.flags.keys() & {"scheduler", "cluster", "dry_run"}:
             return False
         return "out" not in self.flags or not Path(self.flags["out"]).exists()

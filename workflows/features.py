@@ -58,19 +58,16 @@ def embed_slides(context: "RunContext", tiled: Mapping[str, "Outcome"]) -> tuple
     """
     from pipeline.cluster.shared_paths import require_shared_store
     from pipeline.slides.stages import embed_all
-    from preprocessing.encoders.encoder import load_encoder
     from preprocessing.features.keys import feature_key
     from preprocessing.features.store import FeatureStore, query_all
 
     if not context.cohort.slides:
         return {}, {}
     recipe, run = context.recipe, context.run
-    store = FeatureStore(recipe.store)
+    store, mark = FeatureStore(recipe.store), run.record["encoder"]["fingerprint"]
     with run.stage("embedding") as done_now:
-        encoder = load_encoder(recipe.encoder)
-        run.record["encoder"] = encoder.describe()
         usable = [slide for slide in context.cohort.slides if tiled[slide.slide_id].status != "failed"]
-        keys = {slide.slide_id: feature_key(slide, recipe.tiles, encoder.fingerprint) for slide in usable}
+        keys = {slide.slide_id: feature_key(slide, recipe.tiles, mark) for slide in usable}
         found = query_all(store.has_features, keys.values())
         missing = [slide for slide, there in zip(usable, found, strict=True) if not there]
         if missing:

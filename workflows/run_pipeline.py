@@ -145,11 +145,12 @@ def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
         return ALL_GOOD
     if is_complete(inputs.run.folder, inputs.all_that_counts):
         return show_finished(inputs.run.folder)
-    require_usable_encoder(inputs)
+    encoder = describe_encoder(inputs)
     if cohort.slides:
         FeatureStore(recipe.store).prepare()
     with open_run(config, inputs.trained) as run:
         run.log_cohort(cohort)
+        run.record |= encoder
         context = RunContext(config, cohort, recipe, workers, run)
         require_shared_paths(context, inputs.paths)
         code = execute(context, inputs.predictors, inputs.plans)
@@ -301,13 +302,24 @@ def with_batch(config: "Config", cohort: "Cohort") -> "Config":
     return config.model_copy(update={"omics": omics})
 
 
-def require_usable_encoder(inputs: CheckedInputs) -> None:
-    """Raise InputError, before a slide is tiled, where the encoder cannot be loaded or is not that of the trained models."""
-    from pipeline.inference.compatibility import require_encoder
-    from preprocessing.encoders.encoder import load_encoder
+def describe_encoder(inputs: CheckedInputs) -> dict[str, Any]:
+    """Return the entries of `run.json` that describe the encoder; empty where no slide is embedded.
 
-    if inputs.cohort.slides and not inputs.cohort.precomputed and inputs.config.until != "tile":
-        require_encoder(inputs.predictors, load_encoder(inputs.recipe.encoder))
+    Raises:
+        InputError: before a slide is tiled, where the encoder cannot be loaded or is not that of the trained models.
+    """
+    from pipeline.inference.compatibility import require_encoder
+    from pipeline.slides.known_encoder import DESCRIPTION, SOURCE, encoder_source, known_encoder
+
+    if not inputs.cohort.slides or inputs.cohort.precomputed or inputs.config.until == "tile":
+        return {}
+    description = known_encoder(inputs.run.folder, encoder_source(inputs.recipe))
+    if description is None:
+        from preprocessing.encoders.encoder import load_encoder
+
+        description = load_encoder(inputs.recipe.encoder).describe()
+    require_encoder(inputs.predictors, description)
+    return {DESCRIPTION: description, SOURCE: encoder_source(inputs.recipe)}  # files are there once it is loaded
 
 
 def require_shared_paths(context: "RunContext", paths: "Paths") -> None:

@@ -142,12 +142,12 @@ class ByCase(Packing):
 
     def products(self, x: Float[Tensor, "R D"], vectors: Float[Tensor, "B K D"]) -> Float[Tensor, "R K"]:
         """See `Packing.products`."""
-        result: Tensor = _Products.apply(x, vectors, self.slices)
+        result: Tensor = _Products.apply(x, vectors, self.slices, Deferred.of(x, self.slices, vectors))
         return result
 
     def gather(self, weights: Float[Tensor, "R K"], x: Float[Tensor, "R D"]) -> Float[Tensor, "B K D"]:
         """See `Packing.gather`."""
-        result: Tensor = _Gather.apply(weights, x, self.slices)
+        result: Tensor = _Gather.apply(weights, x, self.slices, Deferred.of(x, self.slices, weights.T))
         return result
 
     def softmax(self, scores: Float[Tensor, "R K"]) -> Float[Tensor, "R K"]:
@@ -257,38 +257,76 @@ class ByTile(Packing):
         return (self._is_of_case.to(x.dtype).T @ x).repeat_interleave(TILE, 0, output_size=self.rows)
 
 
+class Deferred:
+    """Gradients of projected patches, left to the projection's own backward pass, which multiplies them out block by block.
+
+    What reads a bag with a few vectors leaves a gradient of low rank: weights of the rows times vectors of their case. As matrices
+    of the patches' size these gradients, and their sum, would cost more time in memory than the products that they come from.
+    A function whose output is read so has one as `deferred` on its context; its readers return no gradient for what they add here.
+    """
+
+    def __init__(self, slices: Sequence[slice]) -> None:
+        self._slices = slices
+        self._of_pass: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    @staticmethod
+    def of(x: Float[Tensor, "R D"], slices: Sequence[slice], few: Tensor) -> "Deferred | None":
+        """Return that of the function whose output `x` is, if it has one for these cases and `few` are few vectors."""
+        found: Deferred | None = getattr(x.grad_fn, "deferred", None)
+        return found if found and found._slices == slices and few.shape[-2] * 8 <= x.shape[1] else None
+
+    def add(self, weights: Float[Tensor, "R K"], vectors: Float[Tensor, "B K D"]) -> None:
+        """Add the gradient of which each row is its weights times the vectors of its case, in the backward pass that runs."""
+        self._of_pass.setdefault(torch._C._current_graph_task_id(), []).append((weights, vectors))
+
+    def take(self) -> tuple[Float[Tensor, "R K"], Float[Tensor, "B K D"]] | None:
+        """Take what was added in the backward pass that runs, as one such gradient; None where nothing was."""
+        parts = self._of_pass.pop(torch._C._current_graph_task_id(), None)
+        if not parts:
+            return None
+        return torch.cat([weights for weights, _ in parts], 1), torch.cat([vectors for _, vectors in parts], 1)
+
+
 class _Products(torch.autograd.Function):
     """`Packing.products`, case by case into one result."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, vectors: Tensor, slices: Sequence[slice]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, vectors: Tensor, slices: Sequence[slice], deferred: Deferred | None) -> Tensor:
         ctx.save_for_backward(x, vectors)
-        ctx.slices = slices
+        ctx.slices, ctx.deferred_to = slices, deferred
         return _each_row(x, vectors.mT, slices)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, vectors = ctx.saved_tensors
-        to_x = _each_row(grad, vectors, ctx.slices) if ctx.needs_input_grad[0] else None
-        return to_x, _each_case(grad, x, ctx.slices) if ctx.needs_input_grad[1] else None, None
+        to_x = _to_rows(ctx, grad, vectors) if ctx.needs_input_grad[0] else None
+        return to_x, _each_case(grad, x, ctx.slices) if ctx.needs_input_grad[1] else None, None, None
 
 
 class _Gather(torch.autograd.Function):
     """`Packing.gather`, case by case into one result."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, x: Tensor, slices: Sequence[slice]) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, x: Tensor, slices: Sequence[slice], deferred: Deferred | None) -> Tensor:
         ctx.save_for_backward(weights, x)
-        ctx.slices = slices
+        ctx.slices, ctx.deferred_to = slices, deferred
         return _each_case(weights, x, slices)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         weights, x = ctx.saved_tensors
         to_weights = _each_row(x, grad.mT, ctx.slices) if ctx.needs_input_grad[0] else None
-        return to_weights, _each_row(weights, grad, ctx.slices) if ctx.needs_input_grad[1] else None, None
+        return to_weights, _to_rows(ctx, weights, grad) if ctx.needs_input_grad[1] else None, None, None
+
+
+def _to_rows(ctx: Any, weights: Float[Tensor, "R K"], vectors: Float[Tensor, "B K D"]) -> Tensor | None:
+    """The gradient of the rows, or None where it was deferred."""
+    if ctx.deferred_to is None:
+        return _each_row(weights, vectors, ctx.slices)
+    ctx.deferred_to.add(weights, vectors)
+    return None
 
 
 class _Softmax(torch.autograd.Function):

@@ -6,6 +6,7 @@ are one function that keeps nothing but its result: where a token is zero, it wa
 passes. Everything behind this layer is in the precision of the weights.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.layers.packed import Packing
+from models.layers.packed import ByCase, Deferred, Packing
 
 CPU_BLOCK_BYTES = 1 << 20  # of converted features at a time: stays in a core's cache
 GPU_BLOCK_BYTES = 1 << 27
@@ -64,31 +65,36 @@ class _Project(torch.autograd.Function):
         *bags: Float[Tensor, "n P"],
     ) -> Float[Tensor, "R H"]:
         ctx.precision, ctx.packing, ctx.scale = precision or weight.dtype, packing, 256 / (256 - chance)
+        ctx.deferred = Deferred(packing.slices) if isinstance(packing, ByCase) else None
+        ctx.set_materialize_grads(False)
         tokens = weight.new_empty(packing.rows, len(weight))
-        turned, convert = weight.to(ctx.precision).T, _Converter(weight, ctx.precision)
+        turned, shift = (ctx.scale * weight).to(ctx.precision).T, ctx.scale * bias
+        convert = _Converter(weight, ctx.precision)
+        keep = weight.new_empty(convert.rows, len(weight)) if chance else None
         for rows, block in packing.blocks(bags, convert.rows):
             part = tokens[rows]
             if ctx.precision == weight.dtype:
-                torch.addmm(bias, convert(block), turned, out=part)
+                torch.addmm(shift, convert(block), turned, out=part)
             else:
-                torch.add(bias, convert(block) @ turned, out=part)
+                torch.add(shift, convert(block) @ turned, out=part)
             part.relu_()
-            if chance:
-                part.mul_(_random_bytes(part) >= chance).mul_(ctx.scale)
+            if keep is not None:
+                part.mul_(torch.ge(_random_bytes(part), chance, out=keep[: len(part)]))
         packing.clear(tokens)
         ctx.save_for_backward(weight, tokens, *bags)
         return tokens
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Float[Tensor, "R H"]) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Float[Tensor, "R H"] | None) -> tuple[Tensor | None, ...]:
         weight, tokens, *bags = ctx.saved_tensors
         to_weight, to_bias = torch.zeros_like(weight), torch.zeros_like(weight[:, 0])
         wanted = any(ctx.needs_input_grad[5:])
         to_rows = tokens.new_empty(len(tokens), weight.shape[1]) if wanted else None
         convert = _Converter(weight, ctx.precision)
+        gradient = _BlockGradient(ctx, tokens, grad, convert.rows)
         for rows, block in ctx.packing.blocks(bags, convert.rows):
-            part = (grad[rows] * (tokens[rows] > 0)).mul_(ctx.scale)
+            part = gradient(rows)
             to_bias += part.sum(0)
             if ctx.precision == weight.dtype:
                 to_weight.addmm_(part.T, convert(block))
@@ -96,10 +102,43 @@ class _Project(torch.autograd.Function):
                 to_weight += part.to(ctx.precision).T @ convert(block)
             if to_rows is not None:
                 torch.mm(part, weight, out=to_rows[rows])
+        to_weight, to_bias = to_weight.mul_(ctx.scale), to_bias.mul_(ctx.scale)
         if to_rows is None:
             return to_weight, to_bias, None, None, None, *(None for _ in bags)
+        to_rows.mul_(ctx.scale)
         to_bags = (to_rows[rows].to(bag.dtype) for rows, bag in zip(ctx.packing.slices, bags, strict=True))
         return to_weight, to_bias, None, None, None, *to_bags
+
+
+class _BlockGradient:
+    """The gradient of the linear layer's output, but for the scale of dropout, block by block in the same memory.
+
+    Args:
+        ctx: of `_Project`.
+        tokens: its result; no gradient passes where they are 0.
+        grad: of the tokens, but for what was deferred; None: there is no other.
+        rows: of a block.
+    """
+
+    def __init__(self, ctx: Any, tokens: Float[Tensor, "R H"], grad: Float[Tensor, "R H"] | None, rows: int) -> None:
+        self._tokens, self._grad, self._starts = tokens, grad, ctx.packing.starts
+        self._deferred = ctx.deferred.take() if ctx.deferred else None
+        self._memory = tokens.new_empty(rows, tokens.shape[1])
+
+    def __call__(self, rows: slice) -> Float[Tensor, "r H"]:
+        """The gradient of these rows, which are of one case if any gradient was deferred; the next call overwrites it."""
+        tokens = self._tokens[rows]
+        part = self._memory[: len(tokens)]
+        whole = part.zero_() if self._grad is None else self._grad[rows]
+        if self._deferred is not None:
+            weights, vectors = self._deferred
+            case = bisect_right(self._starts, rows.start) - 1
+            if self._grad is None:
+                whole = torch.mm(weights[rows], vectors[case], out=part)
+            else:
+                whole = torch.addmm(whole, weights[rows], vectors[case], out=part)
+        torch.ops.aten.threshold_backward.grad_input(whole, tokens, 0, grad_input=part)
+        return part
 
 
 class _Converter:

@@ -61,12 +61,12 @@ class ClinicalDesign:
             if name not in train.columns:
                 continue
             if name in CATEGORICAL:
-                words = _words(train[name])
+                words = as_words(train[name])
                 there = words.dropna()
                 known[name] = tuple(sorted(there.unique()))
                 means = {level: float((there == level).mean()) for level in known[name][1:]}
                 levels[name] = means if len(known[name]) > 1 else {}
-            elif (values := _as_numbers(train[name])).notna().any():
+            elif (values := as_numbers(train[name])).notna().any():
                 if values.min() < values.max():
                     medians[name] = float(values.median())
             else:
@@ -82,10 +82,12 @@ class ClinicalDesign:
         """The columns of any cases; a clinical column that they lack counts as missing."""
         found = [np.zeros((len(cases), 0))]
         for name, median in self.medians.items():
-            values = _as_numbers(cases[name]).fillna(median) if name in cases.columns else np.full(len(cases), median)
+            values = as_numbers(cases[name]).fillna(median) if name in cases.columns else np.full(len(cases), median)
             found.append(np.asarray(values, float)[:, None])
         for name, means in self.levels.items():
-            words = _words(cases[name]).to_numpy(object) if name in cases.columns else np.full(len(cases), None, object)
+            words = (
+                as_words(cases[name]).to_numpy(object) if name in cases.columns else np.full(len(cases), None, object)
+            )
             recognised = np.isin(words.astype(str), self.known[name])
             found += [
                 np.where(recognised, words == level, mean).astype(float)[:, None] for level, mean in means.items()
@@ -209,13 +211,14 @@ def fit_clinical_logistic(
     return ClinicalClasses(design, linear)
 
 
-def _as_numbers(column: "pd.Series") -> "pd.Series":
+def as_numbers(column: "pd.Series") -> "pd.Series":
+    """A column as floats; what is no number is missing."""
     import pandas as pd
 
     return pd.to_numeric(column, errors="coerce").astype(float)
 
 
-def _words(column: "pd.Series") -> "pd.Series":
+def as_words(column: "pd.Series") -> "pd.Series":
     """A category's levels as text, whole numbers without a point: grade 3 is "3", whatever a table makes of its column."""
     import pandas as pd
 

@@ -100,7 +100,7 @@ def map_slides(
         slides: slides, or parts of slides.
         stage: name of the stage, for progress and log.
         size: amount of work of a slide.
-        unit: unit of `size`, to show its rate; empty: not shown.
+        unit: unit of `size`, to print its rate; empty: no rate.
         options: keyword arguments of `work`.
 
     Returns:

@@ -34,7 +34,7 @@ PRESETS: Registry[Preset] = Registry(
                     "warmup_epochs": 1,  # at 5 %, then a cosine over ten epochs, which ends at 1.9e-5
                     "schedule": "epoch",
                     "clip_norm": None,
-                    "loss": {"class_weights": False, "alpha": 0.5},
+                    "loss": {"class_weights": False, "alpha": 0.5, "cox": 0},
                     "modality_dropout": 0,
                     "members": 1,
                     "linear": False,
@@ -77,7 +77,7 @@ PRESETS: Registry[Preset] = Registry(
                     "warmup_epochs": 0,
                     "schedule": "epoch",
                     "clip_norm": None,
-                    "loss": {"class_weights": True, "alpha": 0},
+                    "loss": {"class_weights": True, "alpha": 0, "cox": 0},
                     "modality_dropout": 0,
                     "members": 1,
                     "linear": False,

@@ -60,7 +60,10 @@ def _on_models(predictions: TaskPredictions, members: int) -> str:
 
 def _on_tiles(predictions: TaskPredictions, trained: TrainedModel) -> list[str]:
     effect = predictions.definition.evidence_effect
-    notes = [f"Contribution of a tile: gradient × input of its patch feature; a positive contribution {effect}."]
+    notes = [
+        f"Contribution of a tile: gradient × input of its patch feature; a positive contribution {effect}. The colours of a "
+        "map reach to the largest contributions of its case, however small: compare cases by the numbers in the legends."
+    ]
     if getattr(trained.settings, "prototypes", 0):
         model = "the final model, trained on all labelled cases" if predictions.by_case else "the trained model"
         notes.append(

@@ -2,6 +2,7 @@
 
     FOLDER/TASK.json       cases, gene groups, modalities, atlas, and notes on how to read them; see `pipeline.run.explanation_file`
     FOLDER/TASK/slides/    for each slide a table of its tiles, a thumbnail, and overlays
+    FOLDER/TASK/tiles/     the tiles that contribute most to the prediction of each case
     FOLDER/TASK/atlas/     the most typical tiles of each prototype
 
 Each case, and each part of the cohort for the atlas, is a job, which reads the store and the slides, writes pictures and

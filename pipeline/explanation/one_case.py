@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import openslide
 import pandas as pd
+from jaxtyping import Float, Int
 
 from models.catalogue import MODELS
 from pipeline.cluster.threads import limit_threads
@@ -28,15 +29,18 @@ from pipeline.model_folders.model_folder import TrainedModel, load_model
 from pipeline.tasks import Task
 from pipeline.training.dataset import Dataset
 from preprocessing.features.store import FeatureStore
+from preprocessing.formats.colours import NEARLY_EVEN_NOTE
 from preprocessing.formats.labels import with_label
 from preprocessing.io.atomic import write_text
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tables.case_ids import file_name
+from preprocessing.tiling.tiles import read_tile
 
 log = logging.getLogger(__name__)
 NO_TILES = "imported features: the positions of their tiles in the slide file are unknown"
 TOP_GENES = 10  # listed for each group
+TOP_TILES = 6  # pictured for each case
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def explain_case(job: CaseJob) -> dict[str, Any]:
         "genes": gene_groups(job, trained, data, matrix, attribution),
         "legends": {name: layer.legend for name, layer in layers.items()},
         "slides": draw_slides(job, layers) if MODELS[trained.model_name].reads_slides else [],
+        "top_tiles": draw_top_tiles(job.inputs, job.case, layers, job.folder),
     }
 
 
@@ -207,3 +212,67 @@ def _draw_slide(job: CaseJob, slide: Any, layers: Mapping[str, TileLayer]) -> di
         overlay = with_label(over_tissue(thumbnail, grid, layer.colours), layer.note)
         save_jpeg(job.folder / subfolder / f"{name}.jpg", overlay)
     return entry | {"overlays": [{"layer": name, "image": f"{subfolder}/{name}.jpg"} for name in layers]}
+
+
+def ranking_layer(layers: Mapping[str, TileLayer]) -> str | None:
+    """Return the map that ranks tiles: the contribution, else an attention that distinguishes tiles; None: neither."""
+    if "contribution" in layers:
+        return "contribution"
+    attention = [name for name, layer in layers.items() if name != "prototype" and layer.note != NEARLY_EVEN_NOTE]
+    return attention[0] if attention else None
+
+
+def top_rows(values: Float[np.ndarray, " N"]) -> Int[np.ndarray, " n"]:
+    """Return the numbers of up to `TOP_TILES` tiles with the largest absolute values, the largest first; none with 0."""
+    first = np.argsort(-np.abs(values), kind="stable")[:TOP_TILES]
+    return first[values[first] != 0]
+
+
+def draw_top_tiles(
+    inputs: ExplanationInputs, case: str, layers: Mapping[str, TileLayer], folder: Path
+) -> list[dict[str, Any]]:
+    """Write the pictures of the tiles with the largest values of `ranking_layer`.
+
+    Args:
+        inputs: the cohort.
+        case: the case.
+        layers: maps of all its tiles, slide by slide.
+        folder: of the task; the pictures go to its subfolder `tiles`.
+
+    Returns:
+        `layer`, `value`, `slide_id`, `x`, `y` (level-0 pixels) and `image` of each tile, the largest first, without those that
+        cannot be read.
+    """
+    name = ranking_layer(layers)
+    if name is None:
+        return []
+    values, store, drawn = layers[name].values, FeatureStore(inputs.store), []
+    slides = inputs.slides_of(case).to_dict("records")
+    bags = [store.read_features(slide["features"]) for slide in slides]
+    of_slide = np.repeat(np.arange(len(bags)), [len(bag.coords) for bag in bags])
+    starts = np.cumsum([0, *(len(bag.coords) for bag in bags)])
+    (folder / "tiles").mkdir(exist_ok=True)
+    for number, row in enumerate(top_rows(values), 1):
+        slide, bag = slides[of_slide[row]], bags[of_slide[row]]
+        tile = int(row - starts[of_slide[row]])
+        image = f"tiles/{file_name(case)}_{number}.jpg"
+        if not _draw(store, slide, tile, folder / image):
+            continue
+        x, y = bag.coords[tile].tolist()
+        drawn.append(
+            {"layer": name, "value": float(values[row]), "slide_id": slide["slide_id"], "x": x, "y": y, "image": image}
+        )
+    return drawn
+
+
+def _draw(store: FeatureStore, slide: Mapping[Any, Any], tile: int, path: Path) -> bool:
+    """Write the picture of a tile; False where it cannot be read, as with imported features."""
+    if not slide["tiles"]:
+        return False
+    try:
+        with SlideReader(Path(str(slide["path"]))) as reader:
+            save_jpeg(path, read_tile(reader, store.read_tiles(str(slide["tiles"])).grid, tile))
+    except (openslide.OpenSlideError, OSError) as error:
+        log.warning("top tiles: tile %d of slide %s cannot be read: %s", tile, slide["slide_id"], error)
+        return False
+    return True

@@ -136,7 +136,6 @@ def tile_layers(
         layers[name] = TileLayer(shares, scale.colours(shares), legend)
     if attribution.tiles.any():
         scale = Scale.signed(attribution.tiles)
-        layers["contribution"] = TileLayer(
-            attribution.tiles, scale.colours(attribution.tiles), scale.legend() | {"unit": unit}
-        )
+        legend = scale.legend() | {"unit": f"{unit}; sum over the tiles of the case {attribution.tiles.sum():+.3g}"}
+        layers["contribution"] = TileLayer(attribution.tiles, scale.colours(attribution.tiles), legend)
     return layers

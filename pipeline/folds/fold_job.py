@@ -7,7 +7,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from models.catalogue import MODELS, SLIDES_ONLY
@@ -286,7 +285,7 @@ def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:
 def _learn(
     job: FoldJob, data: Dataset, model: str, settings: ModelSettings, *, others: tuple[OtherTask, ...] = ()
 ) -> Learned:
-    training = TrainingSet(job.fold, data, job.labels, job.task, job.vocabulary, others)
+    training = TrainingSet(job.fold, data, job.labels, job.task, job.vocabulary, others, job.covariates)
     config = job.config.train
     return learn(training, model, settings, config=config, seed=job.config.seed, device=job.device)
 
@@ -296,7 +295,7 @@ def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned)
     reads = MODELS[job.candidate.model]
 
     def predicted(cases: list[str], **without: bool) -> pd.DataFrame:
-        outputs = list(predict(learned.model, data, cases, device=job.device, **without))
+        outputs = predict(learned.model, data, cases, device=job.device, **without)
         head = pd.DataFrame({"case_id": cases, "task": job.task.name, "fold": fold.number})
         head["modalities"] = [
             used_modalities(
@@ -305,9 +304,7 @@ def write_predictions(job: FoldJob, fold: Fold, data: Dataset, learned: Learned)
             )
             for case in cases
         ]
-        logits = np.concatenate([output.logits.numpy() for output in outputs])
-        members = np.concatenate([output.extras["logits"].float().cpu().numpy() for output in outputs], axis=1)
-        return pd.concat([head, learned.task.predict(logits, members)], axis=1)
+        return pd.concat([head, learned.task.predict(outputs.logits, outputs.members)], axis=1)
 
     _write(job.out / "predictions.csv", predicted(list(fold.test)))
     both = [case for case in fold.test if case in data.rows and job.bags.get(case)]

@@ -13,7 +13,6 @@ from preprocessing.tiling.stain import stain_recipe
 
 if TYPE_CHECKING:  # a run that trains, or a dry run, loads neither; both need torch
     from pipeline.inference.trained import Predictor
-    from preprocessing.encoders.encoder import Encoder
 
 log = logging.getLogger(__name__)
 ENCODER_PARTS = {  # by which two encoders of the same name may differ; names in messages and in the metadata
@@ -145,12 +144,12 @@ def _require_same_encoder(predictor: "Predictor", expected: EncoderMetadata, sto
             )
 
 
-def require_encoder(predictors: "list[Predictor]", encoder: "Encoder") -> None:
+def require_encoder(predictors: "list[Predictor]", found: Mapping[str, Any]) -> None:
     """Check that an encoder is the one that the models were trained with.
 
     Args:
         predictors: with the same encoder, as `load_trained` ensures.
-        encoder: the encoder that is to compute the new features.
+        found: the description of the encoder that is to compute the new features.
 
     Raises:
         InputError: other weights, transform, pooling, width or precision.
@@ -158,14 +157,13 @@ def require_encoder(predictors: "list[Predictor]", encoder: "Encoder") -> None:
     expected = predictors[0].metadata.encoder if predictors else None
     if expected is None:
         return
-    found = encoder.describe()
     for name, key in ENCODER_PARTS.items():
         if found[key] != getattr(expected, key):
             raise InputError(
                 f"encoder: {expected.name} has other {name} here ({found[key]}) than the model was trained with "
                 f"({getattr(expected, key)}); give the same weights as --encoder-weights, or train a model with these"
             )
-    if encoder.fingerprint != expected.fingerprint:
+    if found["fingerprint"] != expected.fingerprint:
         log.warning(
             "encoder: %s has the model's weights, but the installed version of timm defines the network differently; features "
             "may differ slightly",

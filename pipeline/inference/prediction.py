@@ -1,15 +1,14 @@
-"""Predictions of trained models for a new cohort, case by case; one bag of patch features is in memory at a time."""
+"""Predictions of trained models for a new cohort, a few cases at a time: only their bags are in memory."""
 
 import hashlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from pipeline.evaluation.validation import describe_validation
 from pipeline.inference.trained import Predictor
@@ -18,13 +17,14 @@ from pipeline.model_folders.model_folder import TrainedModel
 from pipeline.planning.modalities import used_modalities
 from pipeline.terminal.progress import track
 from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
-from pipeline.training.fit import predict
+from pipeline.training.fit import Predicted, cases_at_once, predict
 from preprocessing.cohort import Cohort
 from preprocessing.io.errors import InputError, some
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
+BAG_BYTES = 1 << 29  # of bags in memory, unless a single case has more: those of the cases that are predicted together
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,12 @@ class PreparedCohort:
     """A new cohort as all predictors read it.
 
     Attributes:
+        bags: of all cases; empty where no predictor reads slides.
         members: by task, the inputs of each member of the predictor.
         fingerprints: by task and usable case, a hash of everything its prediction depends on: model, slides and genes.
     """
 
+    bags: Bags
     members: Mapping[str, Sequence[MemberInputs]]
     fingerprints: Mapping[str, Mapping[str, str]]
 
@@ -68,7 +70,7 @@ def prepare_cohort(
     max_missing: float,
     max_patches: int | None = None,
 ) -> PreparedCohort:
-    """Prepare a cohort for all predictors; bags are read on demand and not kept.
+    """Prepare a cohort for all predictors; bags are read on demand and kept while their cases are predicted.
 
     Args:
         predictors: one for each task.
@@ -83,7 +85,7 @@ def prepare_cohort(
     """
     by_case = cohort.slides_by_case(features)
     keys = {case: tuple(features[slide.slide_id] for slide in slides) for case, slides in by_case.items()}
-    bags, no_bags = Bags(store, keys, keep_bytes=0, max_patches=max_patches), Bags(store, {})
+    bags, no_bags = Bags(store, keys, keep_bytes=BAG_BYTES, max_patches=max_patches), Bags(store, {})
     members = {
         one.task: [
             _member_inputs(one, member, cohort, bags if one.reads_slides else no_bags, max_missing)
@@ -97,7 +99,8 @@ def prepare_cohort(
         one.task: {case: _fingerprint(one, members[one.task], case, (*keys.get(case, ()), *bound)) for case in used}
         for one in predictors
     }
-    return PreparedCohort(members, fingerprints)
+    read = bags if any(one.reads_slides for one in predictors) else no_bags
+    return PreparedCohort(read, members, fingerprints)
 
 
 def _member_inputs(
@@ -191,14 +194,6 @@ def _gene_names(groups: Mapping[str, list[str]]) -> list[str]:
 # --- Predictions ------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _MemberLogits:
-    """The logits of one member so far, case by case: of its ensemble, and of each model in it."""
-
-    mean: list[Float[np.ndarray, "1 K"]]
-    each: list[Float[np.ndarray, "E 1 K"]]
-
-
 def predict_cases(
     requested: Mapping[str, Sequence[str]],
     predictors: Sequence[Predictor],
@@ -222,49 +217,54 @@ def predict_cases(
     Raises:
         InputError: patch features of another width than the model's.
     """
-    wanted = {task: set(cases) for task, cases in requested.items()}
     every = list(dict.fromkeys(case for cases in requested.values() for case in cases))
-    logits = {one.task: [_MemberLogits([], []) for _ in one.members] for one in predictors}
-    rows: dict[str, list[dict[str, Any]]] = {one.task: [] for one in predictors}
     for one in predictors:
         for member in one.members:
             member.model.to(device)
-    for case in track(every, stage="prediction", total=len(every)):
-        for one in predictors:
-            if case in wanted.get(one.task, ()):
-                rows[one.task].append(_predict_case(case, one, prepared.members[one.task], logits[one.task], device))
+    rows: dict[str, list[dict[str, Any]]] = {one.task: [] for one in predictors}
+    outputs: dict[str, list[list[Predicted]]] = {one.task: [] for one in predictors}
+
+    def predicted() -> Iterator[str]:
+        for together in cases_at_once(prepared.bags, every, device=device):
+            for one in predictors:
+                wanted, members = set(requested.get(one.task, ())), prepared.members[one.task]
+                found = [_describe_case(case, one, members[0]) for case in together if case in wanted]
+                rows[one.task] += found
+                if cases := [row["case_id"] for row in found if row["status"] == "predicted"]:
+                    outputs[one.task].append([predict(m.model.model, m.data, cases, device=device) for m in members])
+            yield from together
+
+    for case in track(predicted(), stage="prediction", total=len(every), things="cases"):
+        log.debug("prediction %s: done", case)
     return {
-        one.task: _with_predictions(one, pd.DataFrame(rows[one.task]), logits[one.task])
+        one.task: _with_predictions(one, pd.DataFrame(rows[one.task]), outputs[one.task])
         for one in predictors
         if rows[one.task]
     }
 
 
-def _predict_case(
-    case: str, predictor: Predictor, members: Sequence[MemberInputs], logits: Sequence[_MemberLogits], device: str
-) -> dict[str, Any]:
-    """Append the members' logits of a case, unless it cannot be predicted; returns its row."""
-    first = members[0]
-    features, _ = first.data.bags.read(case)
-    if len(features) and features.shape[1] != first.data.patch_dim:
+def _describe_case(case: str, predictor: Predictor, inputs: MemberInputs) -> dict[str, Any]:
+    """The row of a case, but for its predictions."""
+    data = inputs.data
+    features, _ = data.bags.read(case)
+    if len(features) and features.shape[1] != data.patch_dim:
         raise InputError(
             f"case {case}: its patch features have {features.shape[1]} values, and the model {predictor.folder} reads "
-            f"{first.data.patch_dim}; give features of the model's encoder"
+            f"{data.patch_dim}; give features of the model's encoder"
         )
-    pattern = used_modalities(slides=bool(len(features)), genes=predictor.reads_genes and case in first.data.rows)
+    pattern = used_modalities(slides=bool(len(features)), genes=predictor.reads_genes and case in data.rows)
     validated = {name: one.model_dump() for name, one in predictor.metadata.training.validated.items()}
     row: dict[str, Any] = {"case_id": case, "status": "predicted", "reason": "", "modalities": pattern}
     row["cross_validation"] = describe_validation(validated, pattern)
-    row["missing_gene_share"] = first.missing.get(case, math.nan)
-    row["missing_gene_groups"] = ";".join(first.absent.get(case, ()))
-    if not pattern:
-        reason = _why_not_predicted(case, predictor, first)
-        return row | {"status": "not predicted", "reason": reason, "cross_validation": ""}
-    for one, found in zip(members, logits, strict=True):
-        (output,) = predict(one.model.model, one.data, [case], device=device)
-        found.mean.append(output.logits.float().cpu().numpy())
-        found.each.append(output.extras["logits"].float().cpu().numpy())
-    return row
+    row["missing_gene_share"] = inputs.missing.get(case, math.nan)
+    row["missing_gene_groups"] = ";".join(inputs.absent.get(case, ()))
+    if pattern:
+        return row
+    return row | {
+        "status": "not predicted",
+        "reason": _why_not_predicted(case, predictor, inputs),
+        "cross_validation": "",
+    }
 
 
 def _why_not_predicted(case: str, predictor: Predictor, inputs: MemberInputs) -> str:
@@ -274,15 +274,22 @@ def _why_not_predicted(case: str, predictor: Predictor, inputs: MemberInputs) ->
     return f"no slide, and {genes}" if predictor.reads_genes else "the model reads slides only: no slide"
 
 
-def _with_predictions(predictor: Predictor, rows: pd.DataFrame, logits: Sequence[_MemberLogits]) -> pd.DataFrame:
-    """The rows joined with the decoded predictions and, for classes, the prediction sets."""
+def _with_predictions(predictor: Predictor, rows: pd.DataFrame, outputs: Sequence[Sequence[Predicted]]) -> pd.DataFrame:
+    """The rows joined with the decoded predictions and, for classes, the prediction sets.
+
+    Args:
+        predictor: of the task.
+        rows: of all cases.
+        outputs: of those that are predicted, a few at a time, each by all members.
+    """
     predicted = rows["status"] == "predicted"
     if not predicted.any():
         return rows
     parts, each = [], []
-    for member, found in zip(predictor.members, logits, strict=True):
-        parts.append(member.task.decode(np.concatenate(found.mean)))
-        each += [member.task.decode(one) for one in np.concatenate(found.each, axis=1)]
+    for member, found in zip(predictor.members, zip(*outputs, strict=True), strict=True):
+        joined = Predicted.joined(found)
+        parts.append(member.task.decode(joined.logits))
+        each += [member.task.decode(one) for one in joined.members]
     task, conformal = predictor.fitted, predictor.metadata.training.conformal
     pooled = task.with_ensemble_sd(task.pool(parts), each)
     if task.sets and conformal:

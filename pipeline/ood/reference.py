@@ -50,7 +50,6 @@ SEVERITY = (IN_DISTRIBUTION, NOT_ASSESSED, BORDERLINE, OUT_OF_DISTRIBUTION)  # o
 MIN_CASES = 8  # fewer training cases define no reference distribution
 VERDICT = ["distribution_shift", "distribution_shift_reason"]  # columns, as in predictions.csv
 JSON_FILE, ARRAYS_FILE = "reference.json", "reference.safetensors"
-JSON_FILE_1, ARRAYS_FILE_1 = "likeness.json", "likeness.safetensors"  # of format 1
 COPY = "copy the model folder from its run again"
 UNSOUND = (ValueError, TypeError, LookupError, AttributeError)  # what reading a damaged file ends with
 
@@ -236,50 +235,32 @@ class ReferenceCohort:
 
     @classmethod
     def load(cls, folder: Path) -> "ReferenceCohort":
-        """Read the reference cohort of a model folder, of this format or of format 1 (`likeness.json`).
+        """Read the reference cohort of a model folder.
 
         Raises:
             InputError: a file is missing or damaged, or of an unknown format.
         """
-        is_old = not (folder / JSON_FILE).exists() and (folder / JSON_FILE_1).exists()
-        json_file, arrays_file = (JSON_FILE_1, ARRAYS_FILE_1) if is_old else (JSON_FILE, ARRAYS_FILE)
-        for name in (json_file, arrays_file):
+        for name in (JSON_FILE, ARRAYS_FILE):
             if not (folder / name).is_file():
                 raise InputError(
                     f"model: {folder} contains no {name}, with which new cases are compared; copy the whole model folder from "
                     "its run again, or train the model again"
                 )
-        content = read_json(folder / json_file, remedy=COPY)
-        if content.get("format") not in (1, FORMAT):
+        content = read_json(folder / JSON_FILE, remedy=COPY)
+        if content.get("format") != FORMAT:
             raise InputError(
-                f"model: {folder / json_file} has format {content.get('format')}, this version reads 1 and {FORMAT}; "
+                f"model: {folder / JSON_FILE} has format {content.get('format')}, this version reads format {FORMAT}; "
                 "install the version that wrote it"
             )
         try:
-            arrays = load_file(folder / arrays_file)
-            return cls.from_json(_upgraded(content) if content["format"] == 1 else content, arrays)
+            return cls.from_json(content, load_file(folder / ARRAYS_FILE))
         except (*UNSOUND, SafetensorError) as error:
-            raise damaged(folder / json_file, f"it or {arrays_file}: {error}", COPY) from None
+            raise damaged(folder / JSON_FILE, f"it or {ARRAYS_FILE}: {error}", COPY) from None
 
 
 def has_reference(folder: Path) -> bool:
-    """Whether a model folder contains a reference cohort, whole or in part, of any format."""
-    return any((folder / name).exists() for name in (JSON_FILE, ARRAYS_FILE, JSON_FILE_1, ARRAYS_FILE_1))
-
-
-def _upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A description of format 1 in this format; the arrays are the same in both."""
-    metadata = content["facts"]
-    return {
-        "n_cases": metadata["cases"],
-        "n_slides": metadata["slides"],
-        "held_out": {
-            flag: metadata[f"held_out_{old}"] for flag, old in zip(FLAGS, ("in", "doubtful", "out"), strict=True)
-        },
-        "thresholds": content["limits"],
-        "scales": {name: {"centre": one["centre"], "sd": one["spread"]} for name, one in content["scales"].items()},
-        "residual_variances": content["rest"],
-    }
+    """Whether a model folder contains a reference cohort, whole or in part."""
+    return any((folder / name).exists() for name in (JSON_FILE, ARRAYS_FILE))
 
 
 def _fit_slides(slides: Sequence[SlideProfile], parts: Mapping[str, int]) -> tuple[ReferenceSpace | None, pd.DataFrame]:

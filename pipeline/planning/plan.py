@@ -14,9 +14,10 @@ from pipeline.planning.left_out_inputs import covariates_left_out, features_left
 from pipeline.planning.splits import COHORT_SCHEMES, Fold, make_cohort_folds, make_folds, read_folds
 from pipeline.tasks import BY_DEFAULT, Task
 from preprocessing.cohort import COHORT
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, some
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as check_covariates
+from preprocessing.omics.named_features import unknown_names
 from preprocessing.tables.case_ids import file_name
 from preprocessing.tables.identity import IdentityScheme
 
@@ -108,6 +109,8 @@ def plan_tasks(
         check_covariates(labels, config.covariates)
         if blind := [one.name for one in config.candidates() if not MODELS[one.model].reads_genes]:
             log.warning("covariates %s: %s reads slides only", ", ".join(config.covariates), ", ".join(blind))
+    if config.defining_features and (unknown := unknown_names(config.defining_features, _inputs(config, omics))):
+        log.warning("--defining-features %s: no feature is called %s", config.defining_features, some(unknown))
     if config.task:
         plans = [_plan(task, config, labels, omics, identity) for task in chosen]
     else:
@@ -115,6 +118,10 @@ def plan_tasks(
     if config.train.joint and len(plans) < 2:
         raise InputError(f"--joint: {plans[0].name} is the only task; name others with --task, or leave --joint out")
     return plans
+
+
+def _inputs(config: Config, omics: OmicsMatrix) -> set[str]:
+    return {*omics.features, *config.covariates}
 
 
 def _those_that_can_be_learned(

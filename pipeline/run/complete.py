@@ -1,8 +1,8 @@
 """Whether a run has ended with this very input, so that its command has nothing left to do: `complete.json`.
 
 It has a fingerprint of all that decides the files of the run folder, and a hash of each of these files. A run with failed
-slides, or with a task that was given up, is never complete: what failed is tried again. Nor is one whose encoder comes from a
-model hub, which only loading the encoder can find unchanged.
+slides, or with a task that was given up, is never complete: what failed is tried again. Nor is one of whose encoder no weights
+are found on this machine.
 """
 
 import json
@@ -48,7 +48,7 @@ class RunInput:
         return bool(self.cohort.slides) and not self.cohort.precomputed and self.config.until != "tile"
 
     def fingerprint(self) -> str | None:
-        """A fingerprint of it all; None where an encoder's weights come from a model hub."""
+        """A fingerprint of it all; None where an encoder's weights are not found on this machine."""
         source = weights_source(self.recipe.encoder) if self.embeds else ""
         if source is None:
             return None

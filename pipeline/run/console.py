@@ -150,7 +150,7 @@ def _show_transfer(task: str, report: TaskReport[Any]) -> None:
         for one in report.transfer
     ]
     titles = [BASELINES.get(name, name) for name in names]
-    for line in format_table(["trained on → tested on", "cases", *titles], rows, width=columns(out)):
+    for line in format_table(["train → test", "cases", *titles], rows, width=columns(out)):
         print_line(line)
 
 
@@ -183,7 +183,8 @@ def _show_table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> 
     rows = [[report.model_name, *_values(report, report.model, further, "")]]
     for modality in ("slides", "genes"):
         if modality in report.by_modality:
-            rows.append([f"  {modality} only", *_values(report, report.by_modality[modality], further, "")])
+            one = report.by_modality[modality]
+            rows.append([f"  {modality} only{_cases(one, report)}", *_values(report, one, further, "")])
     for name, other in report.others().items():
         number = _number(report.differences[name])
         rows.append([BASELINES.get(name, name), *_values(report, other, further, number)])
@@ -192,6 +193,11 @@ def _show_table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> 
         rows.append(["trivial", values[0], "", *values[1:]])
     for line in format_table([*head, *map(_title, further)], rows, width=columns(out)):
         print_line(line, style="bold" if line.split("  ")[0] == report.model_name else "")
+
+
+def _cases(predictor: PredictorReport[Any], report: TaskReport[Any]) -> str:
+    """The number of cases, where it is not that of the model: others have no such modality."""
+    return "" if predictor.pooled.n == report.n else f", {predictor.pooled.n} cases"
 
 
 def _title(metric: str) -> str:

@@ -10,6 +10,7 @@ cases       for each explained case:
     genes           gene groups: attention, permutation and its sd, gradient × input, direction, top_genes
     legends         of each map of its tiles
     slides          slide_id, tile_table, thumbnail, overlays (layer, image); reason why there are no pictures
+    top_tiles       layer, value, slide_id, x, y, image of the tiles that contribute most; older folders have none
 atlas       for each prototype: colour, images, share of the tiles, share_by_group
 """
 

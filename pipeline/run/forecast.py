@@ -107,7 +107,7 @@ def _work(config: Config, cohort: Cohort, concurrency: int) -> Iterator[str]:
     }
     done = set(compress(keys.values(), query_all(store.has_features, keys)))
     left = total - sum(n for name, n in tiles.of_slide.items() if name in done)
-    yield f"features: {len(done)} slides are embedded, {len(cohort.slides) - len(done)} are not: {_about(left)} tiles"
+    yield f"features: {len(done)} of {len(cohort.slides)} slides are embedded, {_about(left)} tiles are left"
     if dim is None:
         yield f"disk space: unknown; the feature length of {config.encoder.name} is unknown"
     else:

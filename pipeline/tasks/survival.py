@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from models.loss_config import LossConfig
+from pipeline.baselines.clinical_scores import clinical_scores, side_by_side
 from pipeline.baselines.genomic import SLOPE_PENALTY, GeneScores, omics_risk, ridge_cox
 from pipeline.baselines.predictors import LinearRisk, NotConvergedError
 from pipeline.baselines.survival_baselines import CURVE_COLUMNS, CURVE_TIMES, SurvivalBaselines
@@ -53,6 +54,7 @@ class FittedSurvival(FittedTask):
         calibration: survival curves by risk; None where no case was predicted without having been trained on: then curves
             are those of the hazards of the bins.
         alpha: what the loss takes off the weight of censored cases; of no account once the model is trained.
+        cox: share of Cox's partial likelihood in the loss; likewise.
     """
 
     edges_months: tuple[float, ...]
@@ -60,6 +62,7 @@ class FittedSurvival(FittedTask):
     median_risk: float = float("nan")
     calibration: LinearRisk | None = None
     alpha: float = 0.5
+    cox: float = 0.0
 
     headline: ClassVar[str] = "c_index"
     chance: ClassVar[float | None] = 0.5
@@ -76,14 +79,18 @@ class FittedSurvival(FittedTask):
         return np.column_stack([bins, labels["event"].to_numpy(bool), months]).astype(float)
 
     def loss(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> Float[Tensor, ""]:
-        """Negative log-likelihood of the hazards."""
-        from models.losses import survival_nll
+        """Negative log-likelihood of the hazards, and a share of Cox's partial one."""
+        from models.losses import cox_loss, survival_nll
 
-        return survival_nll(logits, targets[:, TIME_BIN].long(), targets[:, EVENT].bool(), self.alpha).mean()
+        event = targets[:, EVENT].bool()
+        loss = survival_nll(logits, targets[:, TIME_BIN].long(), event, self.alpha).mean()
+        if self.cox:
+            loss = (1 - self.cox) * loss + self.cox * cox_loss(logits, targets[:, MONTHS], event)
+        return loss
 
     def trained_with(self, loss: LossConfig) -> FittedSurvival:
-        """With that weight of censored cases."""
-        return replace(self, alpha=loss.alpha)
+        """With that weight of censored cases, and that share of Cox's likelihood."""
+        return replace(self, alpha=loss.alpha, cox=loss.cox)
 
     def score(self, logits: Float[Tensor, "B K"], targets: Float[Tensor, "B 3"]) -> float:
         """The c-index of the risks within the batch; NaN where no two of its cases can be compared."""
@@ -160,13 +167,17 @@ class FittedSurvival(FittedTask):
         return replace(fitted, calibration=curves)
 
     def gene_scores(self, genes: Float[np.ndarray, "n g"], labels: pd.DataFrame, *, seed: int) -> GeneScores | None:
-        """The log hazard of a ridge Cox model: it ranks cases better than logits of each bin, which are linear apart, would."""
+        """The log hazard of a ridge Cox model, and scores of age, grade and subtype where `labels` has them.
+
+        The log hazard ranks cases better than separate linear logits of each bin would.
+        """
         time, event = labels["survival_months"].to_numpy(float), labels["event"].to_numpy(bool)
         try:
-            return omics_risk(genes, time, event, seed=seed)
+            risk = omics_risk(genes, time, event, seed=seed)
         except NotConvergedError as failure:
             log.warning("survival: no linear risk of the genes beside the model: %s", failure)
             return None
+        return side_by_side([risk, *clinical_scores(genes, labels, seed=seed)])
 
     def to_json(self) -> dict[str, Any]:
         """Edges, end, median risk, and the calibration where there is one."""

@@ -21,7 +21,7 @@ class Effort:
     Attributes:
         of: amount of work of an item.
         total: of all items together.
-        unit: plural noun for what is counted, to show its rate; empty: not shown.
+        unit: plural noun for what is counted, to print its rate; empty: no rate.
     """
 
     of: Callable[[Any], float]

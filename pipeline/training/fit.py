@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.layers.devices import computes_in_bfloat16, on_device
@@ -17,12 +18,13 @@ from models.types import Batch, ModelOutput
 from pipeline.cluster.threads import limit_threads
 from pipeline.config.train import TrainConfig
 from pipeline.tasks.base import FittedTask
-from pipeline.training.dataset import Dataset
+from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.feed import Feed
 from pipeline.training.passes import Objective, Passes
 
 log = logging.getLogger(__name__)
-GPU_CASES, GPU_PATCHES = 32, 1 << 18  # predicted at once on a GPU
+CPU_CASES, CPU_PATCHES = 16, 1 << 15  # predicted together; a single case may have more patches
+GPU_CASES, GPU_PATCHES = 32, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -227,23 +229,60 @@ def drop_modalities(batch: Batch, *, chance: float, rng: np.random.Generator) ->
     return replace(batch, has_omics=batch.has_omics & ~torch.from_numpy(lose_omics))
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """The outputs of a model for n cases, in main memory.
+
+    Attributes:
+        logits: of an ensemble the mean over its members.
+        members: logits of each of the E members of an ensemble; E is 1 for a single network.
+        halvings: how often the slides of each case were pooled by 2, at most.
+    """
+
+    logits: Float[np.ndarray, "n K"]
+    members: Float[np.ndarray, "E n K"]
+    halvings: Int[np.ndarray, " n"]
+
+    @classmethod
+    def of_output(cls, output: ModelOutput, cases: int) -> "Predicted":
+        """Take the first cases of a model's output."""
+        logits = output.logits[:cases].cpu()
+        members = output.extras["logits"][:, :cases].float().cpu() if "logits" in output.extras else logits[None]
+        halvings = output.extras.get("halvings", torch.zeros(len(output.logits), dtype=torch.int64))
+        most = halvings.reshape(-1, len(output.logits)).amax(0)[:cases]
+        return cls(logits.numpy(), members.numpy(), most.cpu().numpy())
+
+    @classmethod
+    def joined(cls, parts: Sequence["Predicted"]) -> "Predicted":
+        """Join the outputs for consecutive cases."""
+        return cls(
+            np.concatenate([one.logits for one in parts]),
+            np.concatenate([one.members for one in parts], axis=1),
+            np.concatenate([one.halvings for one in parts]),
+        )
+
+    def take(self, rows: Sequence[int]) -> "Predicted":
+        """Select cases by their number."""
+        return Predicted(self.logits[rows], self.members[:, rows], self.halvings[rows])
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module, data: Dataset, cases: Sequence[str], *, device: str, slides: bool = True, omics: bool = True
-) -> Iterator[ModelOutput]:
-    """The model's outputs in main memory, without the slides or without the genes if so chosen.
+) -> Predicted:
+    """Return the model's outputs for some cases, without the slides or without the genes if so chosen.
+
+    Cases are computed in batches. On the CPU all batches are filled up with empty cases to one size, so that the logits of a
+    case are rounded alike, whichever cases are predicted with it; but for models with dense layers behind the projection of
+    patches (abmil, latefusion), whose last digits may differ.
 
     Args:
         model: on `device`.
         data: where the cases come from.
-        cases: ids.
-        device: "cpu", where cases are computed one by one, so that none depends on the others in its last digit; or "cuda",
-            where many go together.
+        cases: ids, at least one.
+        device: "cpu" or "cuda".
         slides: whether slides are used.
         omics: whether genes are used.
-
-    Yields:
-        Outputs of consecutive cases: one on the CPU, several on a GPU.
 
     Raises:
         RunError: a case does not fit in the memory of the GPU.
@@ -251,26 +290,36 @@ def predict(
     limit_threads(device)
     model.eval()
     passes = Passes(Feed(torch.device(device), data.bags.max_patches))
+    # Models do not compute the slide side of a batch without any slide, which rounds otherwise than an empty one.
+    by_slides = [[case for case in cases if bool(data.bags.keys.get(case)) == has] for has in (True, False)]
     groups: list[list[str]] = []
 
     def batches() -> Iterator[tuple[list[str], Batch]]:
-        for names in _predicted_together(data, cases, device):
-            groups.append(names)
-            yield names, data.batch(names).without(slides=not slides, omics=not omics)
+        for some in by_slides:
+            for names in cases_at_once(data.bags, some, device=device):
+                groups.append(names)
+                yield names, data.batch(names).without(slides=not slides, omics=not omics)
 
+    found = []
     for number, batch in enumerate(passes.feed.bring(batches())):
-        for output in passes.outputs(model, batch, groups[number]):
-            yield ModelOutput(output.logits.cpu(), {}, {name: x.cpu() for name, x in output.extras.items()})
+        names = groups[number]
+        left = len(names)
+        batch = batch if device == "cuda" else batch.filled_up(CPU_CASES)
+        for output in passes.outputs(model, batch, names):
+            found.append(Predicted.of_output(output, left))
+            left -= len(found[-1].logits)
+    row = {case: number for number, case in enumerate(chain(*groups))}
+    return Predicted.joined(found).take([row[case] for case in cases])
 
 
-def _predicted_together(data: Dataset, cases: Sequence[str], device: str) -> Iterator[list[str]]:
-    """Consecutive cases of so many patches together as a GPU reads at once; single cases on the CPU."""
+def cases_at_once(bags: Bags, cases: Sequence[str], *, device: str) -> Iterator[list[str]]:
+    """Group consecutive cases that are predicted together: a number of cases, of a number of patches unless it is one case."""
+    most_cases, most_patches = (GPU_CASES, GPU_PATCHES) if device == "cuda" else (CPU_CASES, CPU_PATCHES)
     names: list[str] = []
     patches = 0
     for case in cases:
-        size = len(data.bags.read(case)[0]) if device == "cuda" else 0
-        full = device != "cuda" or len(names) == GPU_CASES or patches + size > GPU_PATCHES
-        if names and full:
+        size = len(bags.read(case)[0])
+        if names and (len(names) == most_cases or patches + size > most_patches):
             yield names
             names, patches = [], 0
         names.append(case)
@@ -282,9 +331,8 @@ def _predicted_together(data: Dataset, cases: Sequence[str], device: str) -> Ite
 def predict_logits(
     model: nn.Module, data: Dataset, cases: Sequence[str], *, device: str, slides: bool = True, omics: bool = True
 ) -> Float[np.ndarray, "n K"]:
-    """The logits of `predict`."""
-    outputs = predict(model, data, cases, device=device, slides=slides, omics=omics)
-    return np.concatenate([output.logits.numpy() for output in outputs])
+    """Return the logits of `predict`."""
+    return predict(model, data, cases, device=device, slides=slides, omics=omics).logits
 
 
 def validation_loss(model: nn.Module, task: FittedTask, cases: LabelledCases, *, device: str) -> float | None:

@@ -26,7 +26,7 @@ from pipeline.planning.splits import Fold, make_folds
 from pipeline.tasks import FittedTask, Task
 from pipeline.tasks.joint import OtherTask, fit_heads
 from pipeline.training.dataset import Dataset
-from pipeline.training.fit import Epoch, FitSettings, LabelledCases, fit_model, predict
+from pipeline.training.fit import Epoch, FitSettings, LabelledCases, Predicted, fit_model, predict
 from pipeline.training.linear_logits import LinearLogits, fit_linear_logits
 from pipeline.training.stacking import FEWEST_CASES, LeftOutLogits, blended, fit_weights
 
@@ -42,6 +42,7 @@ class TrainingSet:
         task: what is predicted.
         vocabulary: its classes.
         others: tasks that are learned along with it, in joint training.
+        covariates: columns of the labels that the features hold.
     """
 
     fold: Fold
@@ -50,6 +51,7 @@ class TrainingSet:
     task: Task
     vocabulary: tuple[str, ...]
     others: tuple[OtherTask, ...] = ()
+    covariates: tuple[str, ...] = ()
 
     def targets(self, fitted: FittedTask, cases: Sequence[str]) -> Float[np.ndarray, "n t"]:
         """The targets of the cases."""
@@ -124,7 +126,8 @@ def learn(
     outputs = predicted()
     linear = stack = slides_only = None
     if config.linear and MODELS[model].reads_genes:
-        linear = fit_linear_logits(fitted, data, training.fold.train, training.labels, seed=seed)
+        unused = training.labels.drop(columns=list(training.covariates), errors="ignore")
+        linear = fit_linear_logits(fitted, data, training.fold.train, unused, seed=seed)
     if linear:
         if (
             config.slides_model
@@ -260,18 +263,10 @@ def predict_training_cases(
         rounds = [(member, part.test) for member, part in zip(members, parts, strict=True)]
     else:
         rounds = [(Ensemble(members), parts[0].train)]
-    cases: list[str] = []
-    logits: list[np.ndarray] = []
-    halvings: list[int] = []
-    for network, names in rounds:
-        cases += names
-        for output in predict(network, data, names, device=device, slides=slides, omics=omics):
-            logits.append(output.logits.numpy())
-            pooled = output.extras.get("halvings")
-            halvings += (
-                [0] * len(output.logits) if pooled is None else pooled.reshape(-1, len(output.logits)).amax(0).tolist()
-            )
-    return TrainingLogits(cases, np.concatenate(logits), left_out, halvings)
+    found = [predict(network, data, names, device=device, slides=slides, omics=omics) for network, names in rounds]
+    every = Predicted.joined(found)
+    cases = [case for _, names in rounds for case in names]
+    return TrainingLogits(cases, every.logits, left_out, every.halvings.tolist())
 
 
 def _in_order(outputs: TrainingLogits, cases: Sequence[str]) -> Float[np.ndarray, "n K"]:

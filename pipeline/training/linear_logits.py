@@ -37,13 +37,13 @@ def fit_linear_logits(
     """Fit the logits to the covariates and, where the task has some, to scores that are linear in the genes.
 
     Few columns are fitted: a ridge model has reduced the genes to a score, or to one score per class, which is held out for
-    the training cases.
+    the training cases. For survival there are scores of age, grade and subtype beside it, of those that are no covariates.
 
     Args:
         task: fitted on the same cases.
         data: their genes and covariates.
         cases: training cases.
-        labels: of these cases.
+        labels: of these cases, with such clinical columns as scores may be fitted to.
         seed: of the inner folds.
 
     Returns:

@@ -34,7 +34,8 @@ _SUFFIXES = {
 FEATURE_KINDS = frozenset(_SUFFIXES)
 SUFFIX_OF_KIND = {kind: suffixes[0] for kind, suffixes in _SUFFIXES.items()}
 _KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes}
-_SUFFIX = re.compile(r"(.+)[_. ](" + "|".join(_KIND_OF_SUFFIX) + ")", re.IGNORECASE)
+_AFTER_DASHES = [name for name in _KIND_OF_SUFFIX if name not in ("beta", "cn", "rna")]  # TGF-beta is a protein
+_SUFFIX = re.compile(rf"(.+)(?:[_. ]({'|'.join(_KIND_OF_SUFFIX)})|-({'|'.join(_AFTER_DASHES)}))", re.IGNORECASE)
 
 _SYMBOL = re.compile(r"([A-Z-]*[A-Z])(\d[A-Z0-9.-]*)?")
 _ONE_LETTER = re.compile(r"\d+[A-Z]")  # of A1CF and C1ORF12; P1, T2 and S07 are no genes
@@ -53,7 +54,7 @@ _DECIMAL = re.compile(r"[-+]?(\d+[.,]\d*|[.,]\d+)(e[-+]?\d+)?|[-+]?\d+e[-+]?\d+|
 def feature_kind(name: str, *, default: str = "rna") -> tuple[str, str]:
     """Return gene symbol and feature kind: ("EGFR", "cnv") for `EGFR_cnv`; the default kind without a suffix."""
     found = _SUFFIX.fullmatch(name)
-    return (found[1], _KIND_OF_SUFFIX[found[2].lower()]) if found else (name, default)
+    return (found[1], _KIND_OF_SUFFIX[(found[2] or found[3]).lower()]) if found else (name, default)
 
 
 def has_suffix(name: str) -> bool:

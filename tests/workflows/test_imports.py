@@ -1,5 +1,6 @@
 """What a command imports is what it uses: start-up is most of a short run."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,16 @@ def test_a_run_that_finds_all_its_folds_finished_starts_no_workers_and_imports_n
 def test_a_run_with_slides_that_has_nothing_to_do_imports_no_model_no_encoder_and_no_charts(finished, cohort, quick):
     command = (cohort.slides, cohort.genes, "--store", cohort.store, *quick, "--gene-sets", cohort.sets)
     assert not loaded(*command, "--explain", "1", "--out", finished) & {*MODELS_AND_WORKERS, "plotly", "sklearn"}
+
+
+def test_a_run_that_was_not_complete_builds_no_encoder_where_all_features_are_there(finished, cohort, quick, tmp_path):
+    """As after a failed slide: what the encoder is, is known from the last call."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "complete.json").unlink()
+    command = (cohort.slides, cohort.genes, "--store", cohort.store, *quick, "--gene-sets", cohort.sets)
+    assert "timm" not in loaded(*command, "--explain", "1", "--out", out)
+    assert (out / "predictions.csv").read_bytes() == (finished / "predictions.csv").read_bytes()
 
 
 def test_a_report_is_drawn_without_slides_store_or_workers(finished):

@@ -398,9 +398,9 @@ def test_what_a_trained_model_sees_is_shown(new_cases, predict, tmp_path, model)
         model=model,
         store=tmp_path / "s",
     )
-    table, shown = read(out).set_index("case_id"), json.loads((out / "explain" / f"{TASK}.json").read_text())
+    table, explained = read(out).set_index("case_id"), json.loads((out / "explain" / f"{TASK}.json").read_text())
     certain = table[PROBABILITIES].max(axis=1)
-    by_selection = {case["selection"]: case for case in shown["cases"]}
+    by_selection = {case["selection"]: case for case in explained["cases"]}
     assert {selection: case["case_id"] for selection, case in by_selection.items()} == {
         "most certain": certain.idxmax(),
         "least certain": certain.idxmin(),
@@ -410,19 +410,19 @@ def test_what_a_trained_model_sees_is_shown(new_cases, predict, tmp_path, model)
     assert (case["label"], case["fold"]) == (None, None)
     assert len(case["genes"]) > 0
     assert {path.name for path in (out / "explain" / TASK).iterdir()} == {"atlas", "slides"}
-    assert len(shown["atlas"]) > 0
+    assert len(explained["atlas"]) > 0
     if model.endswith("-folds"):
-        assert shown["notes"][0].startswith("Predictions are the mean of 2 fold models; attention")
+        assert explained["notes"][0].startswith("Predictions are the mean of 2 fold models; attention")
     else:
-        assert shown["notes"][0].startswith("Predictions and explanations come from the trained model given")
+        assert explained["notes"][0].startswith("Predictions and explanations come from the trained model given")
         assert case["by_modality"]["all"]["output"] == pytest.approx(certain.max(), abs=1e-6)
 
 
 def test_an_explanation_shows_the_genes_as_the_prediction_took_them(new_cases, predict, tmp_path):
     genes = changed(new_cases, tmp_path, without_genes(0.9))
     out = predict(new_cases / "slides", genes, "--explain", "1", model=f"models/{TASK}")
-    table, shown = read(out).set_index("case_id"), json.loads((out / "explain" / f"{TASK}.json").read_text())
-    for case in shown["cases"]:
+    table, explained = read(out).set_index("case_id"), json.loads((out / "explain" / f"{TASK}.json").read_text())
+    for case in explained["cases"]:
         assert case["genes"] == []  # too many are missing: they had no say
         known = table.loc[case["case_id"]]
         own = case["by_modality"].get("slides") or case["by_modality"]["all"]

@@ -144,7 +144,7 @@ def test_evaluation_has_the_runs_bootstrap_and_the_final_model_is_the_one_that_i
 
 
 def test_each_task_is_explained_by_its_own_predictions_and_jobs(context, monkeypatch):
-    given, asked = context(), {}
+    given, explained = context(), {}
     monkeypatch.setattr(
         pipeline.explanation.inputs.ExplanationInputs,
         "of_run",
@@ -153,16 +153,20 @@ def test_each_task_is_explained_by_its_own_predictions_and_jobs(context, monkeyp
     monkeypatch.setattr(
         pipeline.explanation.explain,
         "explain_tasks",
-        lambda workers, tasks, inputs, chosen, **options: asked.update(
+        lambda workers, tasks, inputs, chosen, **options: explained.update(
             tasks=tasks, inputs=inputs, chosen=chosen, **options
         ),
     )
     jobs = training.fold_jobs(given, PLAN, FEATURES)
     table = pd.DataFrame({"case_id": ["a", "b", "a"], "task": ["grade", "grade", "survival"]})
     training.explain(given, {"grade": jobs}, table)
-    (task,) = asked["tasks"]
+    (task,) = explained["tasks"]
     assert task.predictions["case_id"].tolist() == ["a", "b"]
     assert {case: model.folder.parent.name for case, model in task.by_case.items()} == {"a": "fold_0", "b": "fold_1"}
     assert {case: model.donors for case, model in task.by_case.items()} == {"a": ("b",), "b": ("a",)}
     assert task.final.folder == jobs.model[-1].out / "model"
-    assert (asked["inputs"], asked["chosen"], asked["seed"]) == (("the store", "the device"), given.config.explain, 9)
+    assert (explained["inputs"], explained["chosen"], explained["seed"]) == (
+        ("the store", "the device"),
+        given.config.explain,
+        9,
+    )

@@ -43,8 +43,12 @@ def offer_to_open(path: Path) -> None:
         browser = webbrowser.get()
     except webbrowser.Error:  # there is none
         return
-    if input("open it in the browser? [Y/n] ").strip().lower() in ("", "y", "yes"):
-        browser.open(path.as_uri())
+    try:
+        answer = input("open it in the browser? [Y/n] ")
+    except (EOFError, KeyboardInterrupt):  # the report is drawn; make demo must not fail
+        return
+    if answer.strip().lower() in ("", "y", "yes"):
+        browser.open(path.absolute().as_uri())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -75,7 +75,7 @@ def _intervals(
         figure.add_vline(x=reference, line={"dash": "dot", "width": 1, "color": OTHER})
     figure.update_yaxes(range=[len(known) - 0.4, -0.6], type="category", ticksuffix=" ")
     figure.update_xaxes(nticks=6)
-    more = f" Omitted: {'; '.join(skipped)}." if skipped else ""
+    more = f" Not drawn: {'; '.join(skipped)}." if skipped else ""
     return make_chart(key, title, figure, text + more, height=110 + 34 * len(known))
 
 

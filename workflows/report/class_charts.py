@@ -142,4 +142,4 @@ def _not_drawn(skipped: Sequence[str]) -> str:
 
 
 def _omitted(skipped: Sequence[str]) -> str:
-    return f" Omitted: {listed(list(skipped))}." if skipped else ""
+    return f" Not drawn: {listed(list(skipped))}." if skipped else ""

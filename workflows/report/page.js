@@ -31,7 +31,7 @@
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
     link.download = name;
     link.click();
-    URL.revokeObjectURL(link.href);
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000); // once it is saved
   };
   const list = (values) => (values === undefined ? [] : Array.isArray(values) || ArrayBuffer.isView(values) ? [...values] : []);
   const quoted = (value) => `"${String(value ?? "").replace(/<[^>]*>/g, " ").replaceAll('"', '""')}"`;
@@ -42,14 +42,15 @@
   const config = (plot) => {
     const name = plot.closest("figure")?.id || "chart";
     return {
-      responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+      responsive: true, displaylogo: false, plotlyServerURL: "",
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"], // data of patients are sent nowhere
       toImageButtonOptions: { format: "svg", filename: name },
       modeBarButtonsToAdd: [{ name: "csv", title: "Download the numbers as CSV", icon: Plotly.Icons.disk, click: (graph) => save(`${name}.csv`, numbers(graph)) }],
     };
   };
-  const draw = async (plot) => {
+  const draw = async (plot, width) => {
     const { data, layout } = JSON.parse(plot.parentElement.querySelector("script").textContent);
-    await Plotly.newPlot(plot, data, layout, config(plot));
+    await Plotly.newPlot(plot, data, width ? { ...layout, width } : layout, config(plot));
     await Plotly.relayout(plot, themed(layout));
   };
   (async () => {
@@ -60,9 +61,15 @@
     }
     root.dataset.drawn = drawn().length;
   })();
+  // The panel of a case repeats pictures of its explanation, which the page contains only once.
+  const fill = (part) => part.querySelectorAll("img[data-from]:not([src])").forEach((image) => {
+    const source = document.getElementById(image.dataset.from);
+    if (source) image.src = source.src;
+  });
   for (const details of document.querySelectorAll("details")) {
     details.addEventListener("toggle", async () => {
       if (!details.open) return;
+      fill(details);
       for (const plot of details.querySelectorAll(".plot:not(.js-plotly-plot)")) await draw(plot);
       root.dataset.drawn = drawn().length;
     });
@@ -128,11 +135,17 @@
   }
 
   // Print in the light theme with all details open.
+  const PRINTED = 460; // px: half of an A4 page in landscape, within its card
   let before = null;
   window.addEventListener("beforeprint", () => {
     before = root.dataset.theme;
     setTheme("light");
+    fill(document);
     document.querySelectorAll("details").forEach((part) => { part.open = true; });
+    plots.forEach((plot) => (drawn().includes(plot) ? Plotly.relayout(plot, { width: PRINTED }) : draw(plot, PRINTED)));
   });
-  window.addEventListener("afterprint", () => { if (before) setTheme(before); });
+  window.addEventListener("afterprint", () => {
+    if (before) setTheme(before);
+    drawn().forEach((plot) => Plotly.relayout(plot, { width: null, autosize: true }));
+  });
 })();

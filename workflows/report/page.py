@@ -15,7 +15,7 @@ from workflows.report.kinds import kind_of
 from workflows.report.plain import phrasing
 from workflows.report.plain.answers import GLOSSARY, SMALL_COHORT
 from workflows.report.plain.images import data_url
-from workflows.report.plain.panels import explanation_anchor, panels
+from workflows.report.plain.panels import explanation_anchor, panels, tile_caption
 from workflows.report.sections import Flow, TaskView, explain_reason, flow, settings, task_view
 from workflows.report.tables import Table, case_table, diagnosis_table, slide_table
 
@@ -54,6 +54,8 @@ def render(run: FinishedRun) -> str:
         image_url=partial(_image_url, run),
         glossary=GLOSSARY,
         explanation_anchor=explanation_anchor,
+        tile_caption=tile_caption,
+        signed=phrasing.signed,
         css=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),
         plotly=Markup(get_plotlyjs()),
@@ -137,7 +139,7 @@ def why_no_tasks(run: FinishedRun) -> str:
 def _image_url(run: FinishedRun, task: str, name: str) -> str | None:
     """Image of an explanation as a data URL, scaled to its size in the page; None where the file is missing."""
     path = run.folder / "explain" / task / name
-    return data_url(path, max_px=TILE_PX if path.parent.name == "atlas" else MAP_PX)
+    return data_url(path, max_px=TILE_PX if path.parent.name in ("atlas", "tiles") else MAP_PX)
 
 
 def _asset(name: str) -> str:

@@ -14,7 +14,7 @@ from workflows.report.kinds import Confusion, KindView, kind_of
 from workflows.report.plain.answers import Answer, answer_of
 from workflows.report.plain.phrasing import Verdict, number, reason_category, verdict_of
 from workflows.report.prediction_table import prediction_table
-from workflows.report.tables import Cell, Table, fold_table, metric_table, transfer_table
+from workflows.report.tables import Cell, Table, fold_table, metric_table, transfer_table, weight_table
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class TaskView:
         predictions: predictions by case; None where there are none.
         excluded_features: features excluded because they define the label, with the reason.
         notes: notes on genes, slides and prediction sets.
+        weights: weights of the logits of the model's parts; None where it has one part.
     """
 
     name: str
@@ -86,6 +87,7 @@ class TaskView:
     predictions: Table | None
     excluded_features: Mapping[str, str]
     notes: tuple[str, ...]
+    weights: Table | None
 
 
 def flow(run: FinishedRun) -> Flow:
@@ -134,6 +136,7 @@ def task_view(run: FinishedRun, name: str) -> TaskView:
         predictions=prediction_table(f"{name}-predictions", run, name, predicted) if len(predicted) else None,
         excluded_features=report.excluded_features if report else {},
         notes=_notes(report) if report else (),
+        weights=weight_table(f"{name}-weights", report.notes.stack) if report else None,
     )
 
 
@@ -201,10 +204,6 @@ def _notes(report: TaskReport[Any]) -> tuple[str, ...]:
             f"{sets.n} cases, mean set size {number(sets.mean_size)}"
             + "".join(f"; {name} {number(metric)}" for name, metric in sets.by_label.items())
         )
-    for job, by_inputs in report.notes.stack.items():
-        for inputs, weights in by_inputs.items():
-            parts = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
-            lines.append(f"weights of logits, cases with {inputs} ({job.replace('_', ' ')}): {parts}")
     for name, genes in report.notes.subspaces.items():
         lines.append(f"gene group {name}: {len(genes)} genes")
     return tuple(lines)

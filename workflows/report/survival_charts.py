@@ -212,7 +212,7 @@ def survival_calibration(key: str, report: TaskReport[SurvivalMetrics]) -> Chart
     add_diagonal(figure)
     figure.update_xaxes(range=[-0.03, 1.03], title_text="predicted survival", tickformat=".0%")
     figure.update_yaxes(range=[-0.03, 1.03], title_text="observed survival", tickformat=".0%")
-    more = f" Omitted: {'; '.join(dict.fromkeys(skipped))}." if skipped else ""
+    more = f" Not drawn: {'; '.join(dict.fromkeys(skipped))}." if skipped else ""
     text = (
         f"Tertiles of predicted survival; dotted line: perfect calibration.{more} {_whole_curves(report.model.pooled)}"
     )

@@ -200,15 +200,23 @@ def _predictors(path: str, report: TaskReport[Any]) -> list[_Row]:
     for modality, one in report.by_modality.items():
         if one.pooled != pooled:  # "both" is the model itself where every case has both
             where = f"{path}/by_modality/{modality}/pooled"
-            rows.append(_Row(f"{name}, {MODALITIES[modality]}", where, dict(one.pooled.scalars())))
+            rows.append(
+                _Row(f"{name}, {MODALITIES[modality]}", where, dict(one.pooled.scalars()), small=_cases(one, report))
+            )
     for modalities, one in report.modalities.items():
         where = f"{path}/modalities/{modalities}/pooled"
-        rows.append(_Row(f"{name}, cases with {modalities}", where, dict(one.pooled.scalars())))
+        label = f"{name}, cases with {modalities}"
+        rows.append(_Row(label, where, dict(one.pooled.scalars()), small=_cases(one, report)))
     for part, others in (("comparators", report.comparators), ("baselines", report.baselines)):
         for other, one in others.items():
             where = f"{path}/{part}/{other}/pooled"
             rows.append(_Row(comparator_name(other), where, dict(one.pooled.scalars()), other))
     return rows
+
+
+def _cases(predictor: PredictorReport[Any], report: TaskReport[Any]) -> str:
+    """The number of cases, where it is not that of the model."""
+    return "" if predictor.pooled.n == report.n else f"{predictor.pooled.n} of {report.n} cases"
 
 
 def _difference(report: TaskReport[Any], comparator: str, path: str) -> Cell:
@@ -258,6 +266,31 @@ def transfer_table(key: str, path: str, report: TaskReport[Any]) -> Table | None
     columns = ("folds by", "trained on", "tested on", "#cases", *(f"#{comparator_name(name)}" for name in names))
     title = f"By cohorts: {metric_name(report.headline)}"
     return Table(key, title, columns, tuple(rows))
+
+
+def weight_table(key: str, stack: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table | None:
+    """Table of the weights of the model's parts, by the modalities of a case and by fold; None without parts.
+
+    Args:
+        key: HTML id.
+        stack: weight of each part, by fold (or final model) and modalities.
+    """
+    parts = list(dict.fromkeys(part for by_inputs in stack.values() for one in by_inputs.values() for part in one))
+    inputs = list(dict.fromkeys(name for by_inputs in stack.values() for name in by_inputs))
+    if not parts:
+        return None
+    rows = [
+        (
+            Cell(name),
+            Cell(job.replace("_", " ")),
+            *(Cell("–") if part not in weights else Cell(f"{weights[part]:.2f}", sort=weights[part]) for part in parts),
+        )
+        for name in inputs
+        for job, by_inputs in stack.items()
+        if (weights := by_inputs.get(name))
+    ]
+    title = "Weights of the logits of each part of the model"
+    return Table(key, title, ("cases with", "trained in", *(f"#{part}" for part in parts)), tuple(rows))
 
 
 def class_table(key: str, path: str, pooled: ClassificationMetrics) -> Table:

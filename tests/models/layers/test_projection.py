@@ -3,7 +3,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.layers import projection
-from models.layers.packed import ByCase, ByTile
+from models.layers.packed import ByCase, ByTile, Deferred
 from models.layers.projection import PatchProjection
 
 FORMS = pytest.mark.parametrize("form", [ByCase, ByTile])
@@ -83,3 +83,53 @@ def test_features_are_never_converted_as_a_whole():
     with Widest() as seen:
         layer(stored, ByCase(SIZES, torch.device("cpu"))).sum().backward()
     assert seen.numbers == 64 * 16
+
+
+def reading(project, bags, packing, queries):
+    """A loss that reads the tokens with few vectors, twice, and once as they are."""
+    tokens = project(bags, packing)
+    scores = packing.products(tokens, queries)
+    gathered = packing.gather(packing.softmax(scores), tokens)
+    return gathered.square().sum() + 0.1 * packing.products(tokens, gathered).sum() + 0.01 * tokens.square().sum()
+
+
+def by_autograd(project, bags, queries):
+    """The same, case by case, by torch's own functions."""
+    total = torch.zeros((), dtype=torch.float64)
+    for bag, of_case in zip(bags, queries, strict=True):
+        tokens = (bag @ project[0].weight.T + project[0].bias).relu()
+        if len(bag):
+            gathered = (tokens @ of_case.T).softmax(0).T @ tokens
+            total = total + gathered.square().sum() + 0.1 * (tokens @ gathered.T).sum()
+        total = total + 0.01 * tokens.square().sum()
+    return total
+
+
+@pytest.mark.parametrize("hidden", [16, 40])
+def test_gradients_that_few_vectors_leave_to_the_projection_are_those_of_autograd(hidden, monkeypatch):
+    """Of width 40, three vectors are few, of width 16 they are many: then the gradient is not left to the projection."""
+    monkeypatch.setattr("models.layers.projection.CPU_BLOCK_BYTES", 8 * 7 * 16)  # of 16 rows
+    torch.manual_seed(0)
+    project = PatchProjection(7, hidden).double()
+    bags = [torch.randn(n, 7, dtype=torch.float64) for n in (0, 40, 0, 0, 5, 17, 0)]
+    queries = torch.randn(len(bags), 3, hidden, dtype=torch.float64, requires_grad=True)
+    packing = ByCase([len(bag) for bag in bags], torch.device("cpu"))
+    tokens = project(bags, packing)
+    assert (Deferred.of(tokens, packing.slices, queries) is None) == (hidden == 16)
+    inputs = [*project.parameters(), queries]
+    found = torch.autograd.grad(reading(project, bags, packing, queries), inputs)
+    torch.testing.assert_close(found, torch.autograd.grad(by_autograd(project, bags, queries), inputs))
+
+
+def test_gradients_that_were_left_by_another_backward_pass_are_not_added():
+    """The first pass stops before the projection; the second and third are whole."""
+    torch.manual_seed(0)
+    project, bags = PatchProjection(7, 40).double(), [torch.randn(9, 7, dtype=torch.float64)]
+    queries = torch.randn(1, 3, 40, dtype=torch.float64, requires_grad=True)
+    loss = reading(project, bags, ByCase([9], torch.device("cpu")), queries)
+    torch.autograd.grad(loss, [queries], retain_graph=True)
+    first, second = (torch.autograd.grad(loss, list(project.parameters()), retain_graph=True) for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    torch.testing.assert_close(
+        first, torch.autograd.grad(by_autograd(project, bags, queries), list(project.parameters()))
+    )

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.baselines import BASELINES
 from pipeline.baselines.survival_baselines import CURVE_COLUMNS
-from pipeline.tasks import TASKS
+from pipeline.tasks import TASKS, TaskSpec, make_task
 
 N = 60
 HALF = np.arange(N) % 2 == 1  # the cases with the planted signal
@@ -83,6 +84,25 @@ def test_baselines_of_classes_give_the_planted_class_the_higher_probability():
     turned = fitted.predict(labels, genes(-signal), probabilities)
     assert (turned["genes"].loc[HALF, "probability_2"] > 0.5).all()
     assert (turned["slides"].loc[HALF, "probability_4"] > 0.5).all()
+
+
+def test_baselines_of_several_labels_find_the_gene_and_the_age_of_each():
+    """One label follows age, the other the third gene; slides know both."""
+    old, third = np.where(HALF, 70.0, 40.0) + np.arange(N) % 7, np.random.default_rng(1).permutation(HALF)
+    labels = pd.DataFrame({"both_a": HALF.astype(int), "both_b": third.astype(int), "age": old})
+    spec = make_task("both", TaskSpec(column=("a", "b"), kind="multilabel"))
+    task = spec.fit(labels, spec.vocabulary(labels))
+    known = pd.DataFrame({"probability_a": np.where(HALF, 0.8, 0.2), "probability_b": np.where(third, 0.8, 0.2)})
+    found = task.fit_baselines(labels, genes(third * 2.0 - 1), known, seed=0).predict(
+        labels, genes(third * 2.0 - 1), known
+    )
+    assert found.keys() == BASELINES.keys()
+    assert ((found["clinical"]["probability_a"] > 0.5) == HALF).all()
+    assert ((found["genes"]["probability_b"] > 0.5) == third).all()
+    assert ((found["slides"]["probability_a"] > 0.5) == HALF).all()
+    fused = (found["genes"]["probability_b"] + known["probability_b"]) / 2
+    np.testing.assert_allclose(found["late fusion"]["probability_b"], fused)
+    assert all(table["reason"].isna().all() for table in found.values())
 
 
 @pytest.mark.parametrize("name", ["survival", "grade"])

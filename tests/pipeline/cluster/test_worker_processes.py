@@ -25,7 +25,7 @@ with Workers(1, "cpu") as workers:
 
 
 def state():
-    """Of the process that is asked."""
+    """Of the process that runs it."""
     return {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}, "timm" in sys.modules, os.getppid()
 
 

@@ -9,6 +9,7 @@ GIVEN = {"slides": "slides", "genes": "genes.csv"}
 ADDRESSES = {
     "s3://bucket/x.csv": "is not on a disk, and input is read from disk only; mount the bucket, or download it, and give the",
     "https://host/x.csv": "is not on a disk, and input is read from disk only; download it, and give the local path",
+    "ftp://host/x.csv": "is not on a disk, and input is read from disk only; download it, and give the local path",
     "file:///data/x.csv": "is a URL; give it as a plain path",
     r"C:\data\x.csv": "is a path of Windows; give the path under which this machine sees it",
     r"\\server\share\x.csv": "is a path of Windows",

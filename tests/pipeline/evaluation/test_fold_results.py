@@ -97,6 +97,7 @@ def test_every_case_that_came_in_is_a_row(finished):
     assert predictions["task"].unique().tolist() == ["grade"]
     assert predictions.loc[list(LABELLED), "label"].tolist() == GRADE.tolist()
     assert predictions.loc[list(LABELLED), "fold"].tolist() == [0] * 4 + [1] * 4
+    assert set(predictions.loc[list(LABELLED), "prediction"]) == {"2", "3"}  # text, as labels are
     assert predictions.loc[["u0", "lost"], ["fold", "label"]].isna().all(axis=None)
     assert predictions.loc["u0", "probability_3"] == 0.99
     assert predictions.loc[["lost"], ["prediction", "probability_2"]].isna().all(axis=None)

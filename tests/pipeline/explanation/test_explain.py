@@ -1,9 +1,11 @@
 """Explanations of a few cases by each kind of model, with slides and genes, either only, or two slides."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
+import openslide
 import pandas as pd
 import pytest
 import torch
@@ -15,11 +17,13 @@ from pipeline.cluster.workers import Workers
 from pipeline.explanation.explain import explain_tasks
 from pipeline.explanation.explained_predictions import ExplainingModel, TaskPredictions
 from pipeline.explanation.inputs import ExplanationInputs
+from pipeline.explanation.one_case import ranking_layer, top_rows
+from pipeline.explanation.tile_maps import TileLayer
 from pipeline.model_folders.model_folder import TrainedModel, load_model, save_model
 from pipeline.tasks import TASKS
 from pipeline.training.fit import predict_logits
 from preprocessing.features.store import Bag, FeatureStore
-from preprocessing.formats.colours import PROTOTYPES
+from preprocessing.formats.colours import NEARLY_EVEN_NOTE, PROTOTYPES
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsConfig, OmicsScaler
 from preprocessing.tables.case_ids import file_name
@@ -170,14 +174,14 @@ def test_the_colour_at_a_tiles_place_is_that_of_its_prototype(explain, make_mode
     legend = {int(name.split()[1]): colour for name, colour in legend}
     with Image.open(folder / overlay["image"]) as image, Image.open(folder / slide["thumbnail"]) as plain:
         assert image.size == plain.size == (1024, 614)
-        shown, tissue = np.asarray(image).astype(float), np.asarray(plain).astype(float)
+        drawn, tissue = np.asarray(image).astype(float), np.asarray(plain).astype(float)
     for tile in tables(explained["cases"][0], folder)[0].itertuples():
         left, top = (round(at * 1024 / 2000) for at in (tile.x, tile.y))
         square = np.s_[top + 8 : top + 58, left + 8 : left + 58]  # of 66 px: 128 level-0 px, less its border
         colour = legend[tile.prototype]
         rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
         mixed = 0.4 * tissue[square].mean((0, 1)) + 0.6 * rgb
-        np.testing.assert_allclose(shown[square].mean((0, 1)), mixed, atol=3)
+        np.testing.assert_allclose(drawn[square].mean((0, 1)), mixed, atol=3)
 
 
 def test_a_case_is_explained_by_the_model_of_its_fold_and_prototypes_are_those_of_the_final_model(
@@ -230,10 +234,43 @@ def test_models_without_prototypes_have_the_other_maps(explain, make_model, name
         for column in columns[:-1]:
             assert sum(table[column].sum() for table in read) == pytest.approx(1, abs=1e-4)
         assert [one["layer"] for one in case["slides"][0]["overlays"]] == columns
-        units = [case["legends"][one["layer"]]["unit"].split(" (")[0] for one in case["slides"][0]["overlays"]]
+        units = [re.split(r" \(|; ", case["legends"][one["layer"]]["unit"])[0] for one in case["slides"][0]["overlays"]]
+        total = sum(table["contribution"].sum() for table in read)
+        assert case["legends"]["contribution"]["unit"].endswith(f"sum over the tiles of the case {total:+.3g}")
         contribution = "gradient × input, of the evidence for the predicted class"
         assert units == ["share of attention"] * (len(columns) - 1) + [contribution]
         assert bool(case["genes"]) == MODELS[name].reads_genes
+
+
+def test_the_tiles_with_the_largest_contributions_of_either_sign_are_pictured(explain, make_model, inputs):
+    explained, folder = explain(make_model("abmil"), ("two", "genes alone"))
+    case, without_slides = explained["cases"]
+    assert without_slides["top_tiles"] == []
+    ids = [slide["slide_id"] for slide in case["slides"]]
+    named = [table.assign(slide_id=name) for name, table in zip(ids, tables(case, folder), strict=True)]
+    every = pd.concat(named).set_index(["slide_id", "x", "y"])["contribution"]
+    span = max(round(table["x"].max() / table["column"].max()) for table in named)  # of a tile, level-0 pixels
+    largest = every.abs().sort_values(ascending=False)[: len(case["top_tiles"])]
+    assert 1 < len(case["top_tiles"]) <= 6
+    assert {one["layer"] for one in case["top_tiles"]} == {"contribution"}
+    assert [abs(one["value"]) for one in case["top_tiles"]] == pytest.approx(list(largest), rel=1e-6)
+    for one in case["top_tiles"]:
+        assert every[one["slide_id"], one["x"], one["y"]] == pytest.approx(one["value"], rel=1e-6)
+        with Image.open(folder / one["image"]) as picture:
+            path = inputs.slides.set_index("slide_id").loc[one["slide_id"], "path"]
+            region = openslide.OpenSlide(path).read_region((one["x"], one["y"]), 0, (span, span))
+            expected = region.convert("RGB").resize(picture.size, Image.Resampling.BOX)
+            assert np.abs(np.asarray(picture, float) - np.asarray(expected, float)).mean() < 8  # JPEG
+
+
+def test_tiles_are_ranked_by_attention_only_where_it_distinguishes_them():
+    def layer(note=""):
+        return TileLayer(np.zeros(3), np.zeros((3, 3)), {"note": note})
+
+    assert ranking_layer({"attention": layer(), "contribution": layer()}) == "contribution"
+    assert ranking_layer({"prototype": layer(), "attention": layer()}) == "attention"
+    assert ranking_layer({"attention": layer(NEARLY_EVEN_NOTE)}) is None
+    assert list(top_rows(np.array([0.1, -0.5, 0.0, 0.3]))) == [1, 3, 0]
 
 
 def test_genes_only_and_slides_only(explain, make_model, inputs):

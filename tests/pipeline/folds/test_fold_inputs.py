@@ -5,13 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from models.types import ModelOutput
 from pipeline.folds import fold_job
 from pipeline.folds.fold_job import SINGLE_MODALITY, fit_baselines, fit_reference, load_data, write_predictions
 from pipeline.planning.splits import Fold
 from pipeline.tasks.classification import FittedClassification
+from pipeline.training.fit import Predicted
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.omics.matrix import OmicsMatrix
 
@@ -126,11 +125,10 @@ class TestPredictions:
         """Two members: with slides the mean logit of class 3 is 2, of genes only −1; e has slides and genes, f genes."""
 
         def predict(model, data, cases, *, device, slides=True, omics=True):
-            for case in cases:
-                value = 2.0 if slides and job.bags.get(case) else -1.0
-                logits = torch.tensor([[0.0, value]])
-                each = torch.stack([logits * 0.5, logits * 1.5])
-                yield ModelOutput(logits, {}, {"logits": each})
+            assert (model, device) == ("network", "cpu")
+            values = [2.0 if slides and job.bags.get(case) else -1.0 for case in cases]
+            logits = np.array([[0.0, value] for value in values])
+            return Predicted(logits, np.stack([logits * 0.5, logits * 1.5]), np.zeros(len(cases), int))
 
         monkeypatch.setattr(fold_job, "predict", predict)
         learned = SimpleNamespace(model="network", task=FittedClassification("grade", ("2", "3"), (1, 1)))

@@ -1,5 +1,6 @@
 """What an evaluation of a new cohort is given: planted values that a mix-up of cases, tasks or modalities would change."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,6 +49,13 @@ def predictions(labels, p3, *, modalities="slides+genes", task="grade"):
     return table.assign(
         status="predicted", modalities=modalities, prediction="2", probability_2=1 - p3, probability_3=p3, set_90="2;3"
     )
+
+
+def test_without_sets_in_the_table_or_in_the_model_there_is_no_coverage():
+    table = predictions(["2", "3"], [0.2, 0.7])
+    evaluated = partial(evaluate, baselines=NO_BASELINES, bootstrap=Bootstrap(10))
+    assert evaluated(predictor(), table).prediction_sets.n == 2
+    assert evaluated(predictor(), table.drop(columns="set_90")).prediction_sets is None
 
 
 NO_BASELINES = pd.DataFrame({"case_id": [], "task": [], "baseline": [], "reason": []})

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from pipeline.inference.metadata import ConformalCalibration
-from pipeline.inference.prediction import _MemberLogits, _with_predictions, prepare_cohort
+from pipeline.inference.prediction import _with_predictions, prepare_cohort
 from pipeline.inference.trained import Predictor
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
+from pipeline.training.fit import Predicted
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
@@ -36,16 +37,17 @@ def rows(modalities):
     return table.assign(status=np.where(table["modalities"] == "", "not predicted", "predicted"))
 
 
-def logits(n, values):
-    each = [np.array([[values]], float)] * n
-    return _MemberLogits(mean=[one[0] for one in each], each=each)
+def outputs(n, values, *, members=1):
+    """Of n cases, one by one, each by all members."""
+    logits = np.array([values], float)
+    return [[Predicted(logits, logits[None], np.zeros(1, int))] * members] * n
 
 
 def test_a_set_has_the_threshold_of_the_modalities_that_its_prediction_uses():
     conformal = ConformalCalibration(coverage=0.9, method="LAC", thresholds=THRESHOLDS)
     cases = rows(["slides+genes", "", "genes", "slides"])
     found = _with_predictions(
-        predictor(GRADE, conformal=conformal), cases, [logits(3, np.log([0.6, 0.3, 0.1]))]
+        predictor(GRADE, conformal=conformal), cases, outputs(3, np.log([0.6, 0.3, 0.1]))
     ).set_index("modalities")
     assert found["set_90"].drop("").to_dict() == {"slides+genes": "2", "genes": "2;3;4", "slides": "2;3"}
     assert math.isnan(found.loc["", "probability_2"])
@@ -54,7 +56,7 @@ def test_a_set_has_the_threshold_of_the_modalities_that_its_prediction_uses():
 def test_a_pattern_that_training_never_saw_gets_any_class():
     conformal = ConformalCalibration(coverage=0.9, method="LAC", thresholds={"slides": THRESHOLDS["slides"]})
     found = _with_predictions(
-        predictor(GRADE, conformal=conformal), rows(["genes"]), [logits(1, np.log([0.6, 0.3, 0.1]))]
+        predictor(GRADE, conformal=conformal), rows(["genes"]), outputs(1, np.log([0.6, 0.3, 0.1]))
     )
     assert found["set_90"].tolist() == ["2;3;4"]
 
@@ -63,7 +65,7 @@ def test_a_pattern_that_training_never_saw_gets_any_class():
 def test_risk_groups_of_an_ensemble_of_folds_are_cut_at_the_mean_median(medians):
     """The risk −(0.5 + 0.25) = −0.75 is above the mean median −1, and on the other side of one of the two."""
     tasks = [FittedSurvival((12.0,), 60.0, median) for median in medians]
-    found = _with_predictions(predictor(*tasks), rows(["genes"]), [logits(1, [0.0, 0.0])] * 2)
+    found = _with_predictions(predictor(*tasks), rows(["genes"]), outputs(1, [0.0, 0.0], members=2))
     assert found["risk"].tolist() == pytest.approx([-0.75])
     assert found["prediction"].tolist() == ["high risk"]
 

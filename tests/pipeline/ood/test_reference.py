@@ -1,4 +1,3 @@
-import json
 import math
 from dataclasses import replace
 
@@ -164,7 +163,7 @@ class TestFolder:
             (lambda path: path.unlink(), "contains no reference.json, with which"),
             (lambda path: path.write_text("{"), "is damaged"),
             (lambda path: path.write_text('{"format": 2}'), "is damaged"),
-            (lambda path: path.write_text('{"format": 99}'), "has format 99, this version reads 1 and 2"),
+            (lambda path: path.write_text('{"format": 99}'), "has format 99, this version reads format 2"),
         ],
     )
     def test_a_damaged_folder_is_refused(self, reference, tmp_path, harm, message):
@@ -172,24 +171,3 @@ class TestFolder:
         harm(tmp_path / "reference.json")
         with pytest.raises(InputError, match=message):
             ReferenceCohort.load(tmp_path)
-
-    def test_a_reference_of_format_1_is_read(self, reference, tmp_path):
-        reference.save(tmp_path)
-        content = json.loads((tmp_path / "reference.json").read_text())
-        held_out = zip(("in", "doubtful", "out"), content["held_out"].values(), strict=True)
-        old = {
-            "format": 1,
-            "facts": {"cases": 60, "slides": 60} | {f"held_out_{flag}": share for flag, share in held_out},
-            "limits": content["thresholds"],
-            "scales": {name: {"centre": one["centre"], "spread": one["sd"]} for name, one in content["scales"].items()},
-            "rest": content["residual_variances"],
-        }
-        (tmp_path / "reference.json").unlink()
-        (tmp_path / "likeness.json").write_text(json.dumps(old))
-        (tmp_path / "reference.safetensors").rename(tmp_path / "likeness.safetensors")
-        restored = ReferenceCohort.load(tmp_path)
-        assert restored.to_json() == content
-        new = profiles(20, seed=4)
-        assert restored.assess(new, None).slides["distribution_shift"].tolist() == (
-            reference.assess(new, None).slides["distribution_shift"].tolist()
-        )

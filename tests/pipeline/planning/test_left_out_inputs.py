@@ -8,6 +8,7 @@ from pipeline.config.loading import load_config
 from pipeline.planning.left_out_inputs import covariates_left_out, features_left_out
 from pipeline.tasks import TASKS
 from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.named_features import named_features, unknown_names
 
 N = 90
 CASES = [f"p{i:02d}" for i in range(N)]
@@ -72,6 +73,11 @@ def test_the_user_may_keep_all_or_name_more(labels, tmp_path):
     options = {"covariates": "age", "defining_features": str(file)}
     assert left_out("grade", labels, features=["EGFR"], **options)[0] == {"age": "the cohorts differ in it"}
     assert left_out("survival", labels, features=["EGFR"], **options)[0] == {}
+    file.write_text("feature,reason,task\negfr ,, grade\nHLA DRA,,\nGONE,,\n")
+    names = ("EGFR", "HLA-DRA", "TP53")
+    assert set(named_features(file, "grade", names)) == {"EGFR", "HLA-DRA"}
+    assert set(named_features(file, "survival", names)) == {"HLA-DRA"}
+    assert unknown_names(file, names) == ["GONE"]
     file.write_text("feature\nage\n")
     omics = OmicsMatrix(np.random.default_rng(1).normal(size=(N, 1)), tuple(CASES), ("EGFR",), ("rna",))
     config = load_config({"slides": "slides", "genes": "genes.csv"} | options)

@@ -90,9 +90,15 @@ def test_in_evaluation_the_logits_are_those_of_the_main_task():
 
 
 @pytest.mark.parametrize(
-    "labels", [LABELS.iloc[:, :1].assign(size=np.nan), LABELS.assign(size=[1.0] * 9 + [np.nan] * 31)]
+    "labels",
+    [
+        LABELS.iloc[:, :1].assign(size=np.nan),
+        LABELS.assign(size=[1.0] * 9 + [np.nan] * 31),
+        LABELS.assign(size=3.0),
+    ],
+    ids=["none", "few", "constant"],
 )
-def test_a_task_with_too_few_labels_is_left_out(labels):
+def test_a_task_that_cannot_be_learned_is_left_out(labels):
     assert heads(labels)[1] is None
 
 

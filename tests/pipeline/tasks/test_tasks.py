@@ -221,6 +221,10 @@ def test_losses_as_they_are_set():
     censored = torch.from_numpy(whole.encode(labels)[3:])
     logits = torch.randn(1, whole.n_outputs, dtype=torch.float64)
     assert float(whole.loss(logits, censored)) == pytest.approx(2 * float(half.loss(logits, censored)))
+    targets, logits = torch.from_numpy(whole.encode(labels)), torch.randn(4, whole.n_outputs, dtype=torch.float64)
+    bins, cox = float(whole.loss(logits, targets)), SURVIVAL.fit(labels, ()).trained_with(LossConfig(cox=1))
+    mixed = SURVIVAL.fit(labels, ()).trained_with(LossConfig(alpha=0, cox=0.25))
+    assert float(mixed.loss(logits, targets)) == pytest.approx(0.75 * bins + 0.25 * float(cox.loss(logits, targets)))
 
 
 def test_a_case_weighs_the_same_in_any_batch():
@@ -293,3 +297,18 @@ def test_a_class_that_no_used_case_has_any_more_is_warned_of():
     assert warning == "warning: task grade: every case of 4 (4 cases) is left out or without inputs: the class is gone"
     assert GRADE.on_cases(labels, [*used, "c8"], endpoint="overall survival") == []
     assert GRADE.on_cases(grades(2, 2, 3, 3, 4, 4), ["c0", "c2"], endpoint="") == []  # two cases may be lost by chance
+
+
+def test_the_cases_worth_explaining_are_the_most_and_least_certain_of_the_right_and_of_the_wrong():
+    p3 = [0.9, 0.6, 0.2, 0.45]
+    table = pd.DataFrame({"probability_2": 1 - np.array(p3), "probability_3": p3, "prediction": ["3", "3", "2", "2"]})
+    assert dict(GRADE.worth_explaining(table)) == {"most certain": [0, 2, 1, 3], "least certain": [3, 1, 2, 0]}
+    found = dict(GRADE.worth_explaining(table.assign(label=["3", "2", "2", "3"])))
+    assert found["most certain, right"] == [0, 2]
+    assert found["least certain, right"] == [2, 0]
+    assert found["most certain, wrong"] == [1, 3]
+    assert found["least certain, wrong"] == [3, 1]
+    assert dict(SURVIVAL.worth_explaining(pd.DataFrame({"risk": [-1.0, -3.0, -2.0]}))) == {
+        "highest risk": [0, 2, 1],
+        "lowest risk": [1, 2, 0],
+    }

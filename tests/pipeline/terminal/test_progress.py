@@ -17,18 +17,18 @@ def test_a_rate_is_reported_in_a_time_in_which_something_comes(seconds, count, r
 
 
 def test_where_there_is_no_terminal_items_pass_and_nothing_is_shown(monkeypatch):
-    shown = io.StringIO()
-    monkeypatch.setattr(progress, "console", Console(file=shown))
+    output = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=output))
     assert list(track(iter("abc"), stage="tiling", total=3)) == ["a", "b", "c"]
-    assert shown.getvalue() == ""
+    assert output.getvalue() == ""
 
 
 def test_in_a_terminal_there_are_counts_and_rates_and_the_time_left(monkeypatch):
-    shown, now = io.StringIO(), iter(range(0, 100, 10))
-    monkeypatch.setattr(progress, "console", Console(file=shown, force_terminal=True, width=160))
+    output, now = io.StringIO(), iter(range(0, 100, 10))
+    monkeypatch.setattr(progress, "console", Console(file=output, force_terminal=True, width=160))
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))  # rich keeps its own
     items = track([300, 100], stage="embedding", total=2, things="slides", effort=Effort(float, 400.0, "tiles"))
     assert list(items) == [300, 100]
-    last = shown.getvalue()[shown.getvalue().rindex("embedding") :]
+    last = output.getvalue()[output.getvalue().rindex("embedding") :]
     assert "2/2 slides, 6.0 slides/min, 20.0 tiles/s" in last
     assert "left" in last

@@ -7,17 +7,20 @@ import pytest
 import torch
 
 from models.catalogue import MODELS
+from models.ensemble import Ensemble
 from models.linear import LinearBlend
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
 from pipeline.config.train import TrainConfig
 from pipeline.tasks import TASKS
+from pipeline.training import fit
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import (
     FitSettings,
     LabelledCases,
     drop_modalities,
     fit_model,
+    predict,
     predict_logits,
     validation_loss,
 )
@@ -128,6 +131,46 @@ def test_predictions_of_a_case_do_not_depend_on_the_others(learned):
     every = predict_logits(model, learned[1], CASES, device="cpu")
     some = predict_logits(model, learned[1], ["c5", "c2"], device="cpu")
     np.testing.assert_array_equal(some, every[[5, 2]])
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_outputs_of_a_case_are_those_of_the_model_on_it_alone(name, monkeypatch):
+    """In three batches, one of them of cases without slides; the order of the cases is that of the call."""
+    monkeypatch.setattr(fit, "CPU_CASES", 4)
+    rng, sizes = np.random.default_rng(0), [40, 0, 9, 1, 0, 30, 25]
+    names = [f"n{i}" for i in range(len(sizes))]
+    bags = Bags("none", {case: (case,) for case, size in zip(names, sizes, strict=True) if size})
+    for case, size in zip(names, sizes, strict=True):
+        cells = np.column_stack([0 * np.arange(size), np.arange(size) % 7, np.arange(size) // 7]).astype(np.int32)
+        bags._kept[case] = (rng.normal(size=(size, WIDTH)).astype(np.float16), cells)
+    genes = tuple(rng.normal(size=(7, width)).astype(np.float32) for width in (3, 4))
+    data = Dataset(bags, WIDTH, {case: i for i, case in enumerate(names) if i != 2}, genes)
+    torch.manual_seed(0)
+    model = Ensemble([MODELS[name](WIDTH, [3, 4], 2, MODELS[name].Config()) for _ in range(2)]).eval()
+    found = predict(model, data, names, device="cpu")
+    for number, case in enumerate(names):
+        output = model(data.batch([case]))
+        np.testing.assert_allclose(found.logits[number], output.logits[0].detach(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found.members[:, number], output.extras["logits"][:, 0].detach(), rtol=0, atol=1e-5)
+        alone = predict_logits(model, data, [case], device="cpu")[0]
+        np.testing.assert_allclose(found.logits[number], alone, rtol=0, atol=0 if name == "umeml" else 1e-6)
+
+
+def test_cases_are_predicted_together_up_to_a_number_of_cases_and_of_patches(learned, monkeypatch):
+    """Case i has 3 + i patches; a case with more than fit goes alone."""
+    monkeypatch.setattr(fit, "CPU_CASES", 3)
+    monkeypatch.setattr(fit, "CPU_PATCHES", 9)
+    groups = list(fit.cases_at_once(learned[1].bags, CASES, device="cpu"))
+    assert groups == [["c0", "c1"], ["c2"], ["c3"], ["c4"], ["c5"], ["c6"], ["c7"]]
+    monkeypatch.setattr(fit, "CPU_PATCHES", 1000)
+    assert list(map(len, fit.cases_at_once(learned[1].bags, CASES, device="cpu"))) == [3, 3, 2]
+    assert list(fit.cases_at_once(learned[1].bags, (), device="cpu")) == []
+
+
+def test_prediction_does_not_compute_the_loss_that_nobody_reads(learned, monkeypatch):
+    monkeypatch.setattr("models.umeml.modularity_terms", lambda *_, **__: pytest.fail("computed"))
+    torch.manual_seed(0)
+    assert predict_logits(UMEML(WIDTH, [3], 2, SMALL), learned[1], CASES, device="cpu").shape == (8, 2)
 
 
 def test_a_side_that_is_taken_away_is_not_looked_at(learned):

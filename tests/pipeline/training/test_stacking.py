@@ -61,21 +61,21 @@ def left_out():
 
 
 def test_weights_are_learned_by_what_cases_have(left_out):
-    told = fit_weights(TASK, left_out, TARGETS).describe(has_slides_network=True)
-    assert told.keys() == set(INPUTS)
-    assert told["genes"].keys() == {"network", "linear", "slides network"}
-    assert told["genes"]["linear"] > 0.3
-    assert told["genes"]["slides network"] == 0
-    assert told["slides"]["slides network"] > 0.3
-    assert "linear" not in told["slides"]
-    assert min(told["slides+genes"]["linear"], told["slides+genes"]["slides network"]) > 0.3
-    assert max(one["network"] for one in told.values()) < 0.15
+    weights = fit_weights(TASK, left_out, TARGETS).describe(has_slides_network=True)
+    assert weights.keys() == set(INPUTS)
+    assert weights["genes"].keys() == {"network", "linear", "slides network"}
+    assert weights["genes"]["linear"] > 0.3
+    assert weights["genes"]["slides network"] == 0
+    assert weights["slides"]["slides network"] > 0.3
+    assert "linear" not in weights["slides"]
+    assert min(weights["slides+genes"]["linear"], weights["slides+genes"]["slides network"]) > 0.3
+    assert max(one["network"] for one in weights.values()) < 0.15
 
 
 def test_what_saw_its_cases_is_weighed_equally(left_out):
     dishonest = LeftOutLogits(**{**vars(left_out), "honest": False})
-    told = fit_weights(TASK, dishonest, TARGETS).describe(has_slides_network=True)
-    assert told["slides+genes"] == pytest.approx({"network": 1 / 3, "linear": 1 / 3, "slides network": 1 / 3})
+    weights = fit_weights(TASK, dishonest, TARGETS).describe(has_slides_network=True)
+    assert weights["slides+genes"] == pytest.approx({"network": 1 / 3, "linear": 1 / 3, "slides network": 1 / 3})
 
 
 def test_each_case_is_blended_by_what_it_has(left_out):

@@ -76,6 +76,7 @@ def test_another_model_is_refused_with_the_table_and_never_with_a_third(typed):
         ("phicon-v2", "phikon-v2"),
         ("gigapth", "gigapath"),
         ("virchw2", "virchow2"),
+        ("UNII", "uni"),
     ],
 )
 def test_a_misspelt_name_is_recognised(typed, name):

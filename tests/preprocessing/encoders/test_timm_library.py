@@ -10,6 +10,9 @@ timm = load_timm()
 timm.create_model("efficientnet_lite0")
 vain = [name for name in sys.modules if name.startswith(("torch._dynamo", "torchvision.models.resnet"))]
 import torch, torchvision
+from preprocessing.encoders.timm_library import _compiler_unloaded
+with _compiler_unloaded():
+    assert torch.compiler.disable(print) is print and torch.compiler.disable(recursive=False)(print) is print
 print(vain, torchvision.models.resnet18.__name__, torchvision.ops.nms.__name__, torch.compiler.disable.__module__)
 """
 

@@ -62,6 +62,9 @@ def test_nothing_defines_survival():
         "EGFR_amplification",
         "CDKN2A_homdel",
         "EGFR.cnv",
+        "EGFR-cnv",
+        "IDH1 mut",
+        "CDKN2A-homdel",
     ],
 )
 def test_other_spellings(name):

@@ -168,7 +168,7 @@ def test_a_table_with_too_few_genes_to_be_divided():
     assert check_subspaces(None, ["A", "B"], ["rna", "rna"], table="genes.csv") is None
 
 
-# What a model is shown
+# What a model reads
 
 
 def test_other_kinds_of_features_are_the_tumours_unless_they_are_named():

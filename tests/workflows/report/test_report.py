@@ -1,11 +1,9 @@
 """The report, read as text and opened in a browser."""
 
 import json
-import os
 import re
 import shutil
 import time
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -13,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
 from sklearn.metrics import roc_auc_score
 
 from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
@@ -26,54 +23,8 @@ from workflows.report.plain import phrasing
 from workflows.report.sections import flow
 from workflows.run_pipeline import main
 
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-QUIET += ("--disable-sync", "--no-first-run")
 NO_DIFFERENCE = "no significant difference from any comparator"
 HOSTILE = "<script>window.taken = 1</script>&\"'"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    if chromium is None and os.environ.get("CI"):
-        pytest.fail("chromium is not installed: apt-get install chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=list(QUIET))
-        yield browser
-        browser.close()
-
-
-@dataclass(frozen=True)
-class Visit:
-    """A page with all charts drawn, its console messages and the URLs it requested."""
-
-    page: Page
-    messages: list[str]
-    requests: list[str]
-
-
-@pytest.fixture(scope="module")
-def visit(browser):
-    """Opens a report."""
-
-    def visit(path, *, width=1280):
-        seen = Visit(browser.new_page(viewport={"width": width, "height": 800}, color_scheme="light"), [], [])
-        seen.page.on("console", lambda message: seen.messages.append(message.text))
-        seen.page.on("pageerror", lambda error: seen.messages.append(str(error)))
-        seen.page.on("request", lambda request: seen.requests.append(request.url))
-        seen.page.goto(path.as_uri())
-        seen.page.wait_for_selector("html[data-drawn]", timeout=180_000)
-        return seen
-
-    return visit
-
-
-@pytest.fixture(scope="module")
-def seen(finished, visit):
-    """The report of the finished run, 1280 px wide."""
-    return visit(finished / "report.html")
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
 from pipeline.metrics.report import ModelNotes
 from workflows.report.plain.answers import answer_of
 from workflows.report.plain.images import anchor_of
-from workflows.report.plain.panels import _prediction
+from workflows.report.plain.panels import _curve, _prediction
+from workflows.report.tables import metric_table, weight_table
 
 RUN = SimpleNamespace(config={"slides": "slides", "genes": "genes.csv"})
 
@@ -74,7 +75,7 @@ def test_panels_have_curves_and_the_prediction_of_every_task(finished):
     (panel,) = re.findall(
         rf'<details class="card case-panel" id="{anchor_of("TCGA-Z0-0003")}">(.*?)</details>', page, re.DOTALL
     )
-    assert panel.count("<img") == 2  # the case has two slides
+    assert panel.count("<img loading") == 2  # the case has two slides
     for task in ("survival", "grade", "subtype"):
         assert f"<td>{task}<" in panel
     assert 'class="line" d="M0.0,0.0 L' in panel
@@ -86,3 +87,39 @@ def test_only_a_class_is_marked_right_or_wrong_in_a_panel():
     assert _prediction(row, is_decided=False).mark == ""
     assert _prediction(row | {"label": "4", "prediction": "4"}, is_decided=True).mark == "good"
     assert _prediction(row | {"label": "4", "prediction": "2"}, is_decided=True).mark == "bad"
+
+
+def test_survival_is_known_in_words_and_its_curve_has_axes():
+    row = {"task": "survival", "label": "41.22", "risk": -0.5, "prediction": "low risk"}
+    assert _prediction(row, is_decided=False).label == "event at 41.2 months"
+    assert _prediction(row | {"label": "71.81+"}, is_decided=False).label == "no event by 71.8 months"
+    curve = _curve(row | {"survival_12m": 0.9, "survival_60m": 0.4})
+    assert curve.ticks == ((0.0, 0), (130.0, 30), (260.0, 60))
+    assert curve.path == "M0.0,0.0 L52.0,12.0 L260.0,72.0"
+
+
+def test_a_predictor_of_fewer_cases_than_the_model_says_of_how_many():
+    whole = report(Metric(0.9, 0.8, 0.95), Metric(0.2, 0.1, 0.3), n=60)
+    few = PredictorReport(pooled=Scores(n=17, macro_auc=Metric(0.8)), folds=())
+    table = metric_table("t", "tasks/grade", whole.model_copy(update={"by_modality": {"slides": few}}))
+    assert {row[0].text: row[0].small for row in table.rows} == {
+        "umeml": "",
+        "umeml, slides only": "17 of 60 cases",
+        "ridge on genes": "",
+    }
+
+
+def test_the_weights_of_the_parts_are_one_table():
+    stack = {
+        "fold_0": {"slides+genes": {"network": 0.5, "linear": 0.5}, "slides": {"network": 1.0}},
+        "final": {"slides+genes": {"network": 0.25, "linear": 0.75}},
+    }
+    table = weight_table("w", stack)
+    assert table is not None
+    assert table.columns == ("cases with", "trained in", "#network", "#linear")
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["slides+genes", "fold 0", "0.50", "0.50"],
+        ["slides+genes", "final", "0.25", "0.75"],
+        ["slides", "fold 0", "1.00", "–"],
+    ]
+    assert weight_table("w", {}) is None

@@ -125,13 +125,17 @@ def test_a_store_that_has_lost_a_slide_is_noticed(folder, run_input, cohort, tmp
     assert not is_complete(folder, moved)
 
 
-def test_other_weights_are_noticed_and_those_of_a_model_hub_are_not_taken_for_granted(folder, run_input, tmp_path):
+def test_other_weights_are_noticed(tmp_path):
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"1")
     one = weights_source(EncoderConfig(name="uni", weights=weights))
     weights.write_bytes(b"2")
     assert one != weights_source(EncoderConfig(name="uni", weights=weights))
     assert weights_source(EncoderConfig(name="uni", weights=tmp_path)) is not None
+
+
+def test_a_run_whose_weights_are_not_found_is_not_complete(folder, run_input, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     encoder = EncoderConfig(name="uni", precision="float32")
     assert weights_source(encoder) is None
     from_hub: RunInput = replace(run_input, recipe=replace(run_input.recipe, encoder=encoder))
@@ -139,3 +143,23 @@ def test_other_weights_are_noticed_and_those_of_a_model_hub_are_not_taken_for_gr
     (folder / "complete.json").unlink()
     mark_complete(folder, from_hub)
     assert not (folder / "complete.json").exists()
+
+
+def test_weights_in_the_cache_of_a_model_hub_are_known_by_their_hash(monkeypatch, tmp_path):
+    """As huggingface_hub lays them out: contents by hash, a folder of links for each commit, the commit of each branch."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--MahmoodLab--UNI"
+    for name in ("blobs", "refs", "snapshots/c1", "snapshots/c2"):
+        (repository / name).mkdir(parents=True)
+    for commit, content in (("c1", "aa"), ("c2", "bb")):
+        (repository / "blobs" / content).write_bytes(content.encode())
+        (repository / "snapshots" / commit / "pytorch_model.bin").symlink_to(repository / "blobs" / content)
+    encoder, found = EncoderConfig(name="uni", precision="float32"), []
+    for commit in ("c1", "c2", "c1"):
+        (repository / "refs" / "main").write_text(commit)
+        found.append(weights_source(encoder))
+    assert found[0] == found[2] != found[1]
+    assert None not in found
+    pinned = [weights_source(EncoderConfig(name=f"hf-hub:MahmoodLab/UNI@{commit}")) for commit in ("c1", "c2", "c3")]
+    assert pinned[:2] == found[:2]
+    assert pinned[2] is None

@@ -134,7 +134,7 @@ def worker_processes(process):
     """They are the children of the server that forks them; where the last have just died, those that come in their place."""
     start = time.monotonic()
     while True:
-        with suppress(psutil.NoSuchProcess):  # one that ended while it was asked
+        with suppress(psutil.NoSuchProcess):  # one that ended meanwhile
             if found := [child for server in process.children() for child in server.children()]:
                 return found
         assert time.monotonic() - start < PATIENCE, "no worker came back"

@@ -1,6 +1,10 @@
-"""A kind of task that the pipeline does not ship, quantity, through a whole run: training, metrics, report."""
+"""A kind of task that the pipeline does not ship, from one file, through a whole run: training, metrics, report.
+
+It extends nothing but `Task` and `FittedTask`, and has metrics of its own, for which the report has no entry.
+"""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,8 +15,6 @@ from pipeline.metrics import CaseMetrics, Metric, PredictorReport, Statistic, re
 from pipeline.metrics.bootstrap import divide, measure
 from pipeline.tasks import KINDS, FittedTask, Task
 from workflows.report import write_report
-from workflows.report.chart import missing
-from workflows.report.kinds import VIEWS, KindView
 from workflows.run_pipeline import main
 
 
@@ -122,14 +124,9 @@ class Age(Task):
         yield "oldest", list(predictions["years"].sort_values(ascending=False).index)
 
 
-def chart(run, name, report, tested):
-    return (missing(f"{name}-scatter", "Predicted and true age", f"{len(tested)} cases"),)
-
-
 @pytest.fixture
 def registered(monkeypatch):
     monkeypatch.setitem(KINDS, "quantity", Age)
-    monkeypatch.setitem(VIEWS, AgeMetrics, KindView(charts=chart, outputs=lambda columns: {"years": "years"}))
 
 
 def test_a_task_with_real_valued_targets_runs_from_training_to_the_report(registered, cohort, walk, tmp_path, capsys):
@@ -159,9 +156,27 @@ def test_a_task_with_real_valued_targets_runs_from_training_to_the_report(regist
     explained = json.loads((out / "explain" / "ageing.json").read_text())
     assert explained["cases"][0]["selection"] == "oldest"
     assert any("raises the age" in sentence for sentence in explained["notes"])
-    page = write_report(out).read_text()
-    assert 'id="ageing-scatter"' in page
-    assert ">years<" in page
+
+
+@pytest.fixture
+def page(registered, cohort, walk, tmp_path):
+    options = ("--task", "ageing=age:quantity", "--model", "umeml,abmil", "--explain", "1", "--set", "train.members=2")
+    assert walk(cohort.slides, cohort.genes, *options, "--out", tmp_path / "run") == 0
+    return tmp_path / "run", write_report(tmp_path / "run").read_text()
+
+
+def test_its_report_has_metrics_charts_and_predictions_without_an_entry_of_its_own(page):
+    """The charts of all kinds: predictors beside one another, their differences, losses of training."""
+    folder, text = page
+    for chart in ("ageing-values", "ageing-differences", "ageing-training"):
+        assert f'id="{chart}"' in text
+    assert "Can slides and genes predict ageing?" in text
+    assert "explained variance" in text
+    table = re.search(r'id="ageing-predictions".*?</table>', text, re.DOTALL)
+    assert table is not None
+    heads = [re.sub("<.*?>", "", one).strip() for one in re.findall(r"<th.*?</th>", table[0], re.DOTALL)]
+    assert {"case", "ageing", "prediction", "years"} <= set(heads)
+    assert table[0].count("<tr") == 1 + len(pd.read_csv(folder / "predictions.csv"))
 
 
 def test_its_model_predicts_another_cohort_and_is_evaluated_there(registered, cohort, walk, tmp_path):

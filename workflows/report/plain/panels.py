@@ -1,15 +1,15 @@
 """One panel for each case: its slides, predictions of all tasks, modalities, distribution shift, survival curve and maps."""
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from pipeline.run.finished import FinishedRun
 from workflows.report.plain.images import anchor_of, thumbnail_url
-from workflows.report.plain.phrasing import decimal
+from workflows.report.plain.phrasing import decimal, signed
 
 CURVE = re.compile(r"survival_(\d+)m")
 WIDTH, HEIGHT = 260, 120  # of a survival curve, CSS pixels
@@ -41,6 +41,38 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A survival curve as SVG.
+
+    Attributes:
+        title: what it is.
+        path: of the line, 260 × 120.
+        ticks: x and months of the labels of the time axis.
+    """
+
+    title: str
+    path: str
+    ticks: tuple[tuple[float, int], ...]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The explanation of a case by one task.
+
+    Attributes:
+        task: its name.
+        anchor: HTML id of the explanation, with which those of its pictures begin.
+        slides: with their overlays, as in `explain/TASK.json`.
+        top_tiles: the tiles that contribute most, likewise.
+    """
+
+    task: str
+    anchor: str
+    slides: Sequence[Mapping[str, Any]]
+    top_tiles: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Panel:
     """Everything about one case.
 
@@ -50,8 +82,8 @@ class Panel:
         summary: status and reason.
         slides: id and thumbnail (data URL or None) of each slide.
         predictions: one for each task.
-        curves: survival curve as SVG path, with its title, for each task that has one.
-        explained: tasks that explain the case, with the HTML id of the explanation.
+        curves: survival curve of each task that has one.
+        explained: the explanation of each task that explains the case.
     """
 
     case_id: str
@@ -59,8 +91,13 @@ class Panel:
     summary: str
     slides: tuple[tuple[str, str | None], ...]
     predictions: tuple[Prediction, ...]
-    curves: tuple[tuple[str, str], ...]
-    explained: Mapping[str, str] = field(default_factory=dict)
+    curves: tuple[Curve, ...]
+    explained: tuple[Explained, ...] = ()
+
+    @property
+    def has_shift(self) -> bool:
+        """Whether any prediction is compared with the training cohort."""
+        return any(one.shift for one in self.predictions)
 
 
 def panels(run: FinishedRun, decided: Collection[str]) -> list[Panel]:
@@ -73,11 +110,12 @@ def panels(run: FinishedRun, decided: Collection[str]) -> list[Panel]:
     slides = run.slides.groupby("case_id")["slide_id"].agg(list).to_dict() if len(run.slides) else {}
     rows: Any = run.predictions.groupby("case_id") if len(run.predictions) else ()
     by_case = {str(case): table.to_dict("records") for case, table in rows}
-    explained: dict[str, dict[str, str]] = {}
+    explained: dict[str, list[Explained]] = {}
     for task, explanation in run.explanations.items():
         for case in explanation["cases"]:
             key = str(case["case_id"])
-            explained.setdefault(key, {})[task] = explanation_anchor(task, key)
+            one = Explained(task, explanation_anchor(task, key), case["slides"], case.get("top_tiles", ()))
+            explained.setdefault(key, []).append(one)
     return [
         Panel(
             case_id=case,
@@ -88,11 +126,16 @@ def panels(run: FinishedRun, decided: Collection[str]) -> list[Panel]:
                 _prediction(one, is_decided=str(one["task"]) in decided) for one in by_case.get(case, ())
             ),
             curves=tuple(_curve(one) for one in by_case.get(case, ()) if _points(one)),
-            explained=explained.get(case, {}),
+            explained=tuple(explained.get(case, ())),
         )
         for row in run.cases.to_dict("records")
         for case in [str(row["case_id"])]
     ]
+
+
+def tile_caption(tile: Mapping[str, Any]) -> str:
+    """Name a tile of an explanation: its slide, corner and value."""
+    return f"{tile['slide_id']}, tile at x {tile['x']}, y {tile['y']}: {tile['layer']} {signed(tile['value'])}"
 
 
 def explanation_anchor(task: str, case_id: str) -> str:
@@ -101,7 +144,7 @@ def explanation_anchor(task: str, case_id: str) -> str:
 
 
 def _prediction(row: Mapping[Any, Any], *, is_decided: bool) -> Prediction:
-    label, text = _text(row.get("label")), _text(row.get("prediction"))
+    label, text = _known(row), _text(row.get("prediction"))
     if not text and _text(row.get("risk")):
         text = f"risk {decimal(float(row['risk']))}"
     shift = " – ".join(
@@ -126,8 +169,16 @@ def _points(row: Mapping[Any, Any]) -> list[tuple[int, float]]:
     return sorted((months, float(share)) for months, share in found.items() if _text(share))
 
 
-def _curve(row: Mapping[Any, Any]) -> tuple[str, str]:
-    """The title of a survival curve, and its SVG path."""
+def _known(row: Mapping[Any, Any]) -> str:
+    """The truth; of survival in words."""
+    label = _text(row.get("label"))
+    if not label or not _text(row.get("risk")):
+        return label
+    months = f"{float(label.rstrip('+')):.3g} months"
+    return f"no event by {months}" if label.endswith("+") else f"event at {months}"
+
+
+def _curve(row: Mapping[Any, Any]) -> Curve:
     points = [(0, 1.0), *_points(row)]
     last = points[-1][0]
     path = " ".join(
@@ -135,7 +186,8 @@ def _curve(row: Mapping[Any, Any]) -> tuple[str, str]:
         for i, (months, share) in enumerate(points)
     )
     group = f", {row['prediction']}" if _text(row.get("prediction")) else ""
-    return f"{str(row['task']).replace('_', ' ')}: predicted survival probability, 0 to {last} months{group}", path
+    ticks = tuple((round(WIDTH * months / last, 1), months) for months in (0, round(last / 2), last))
+    return Curve(f"{str(row['task']).replace('_', ' ')}: predicted survival probability{group}", path, ticks)
 
 
 def _text(value: object) -> str:

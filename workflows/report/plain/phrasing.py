@@ -82,6 +82,11 @@ def decimal(value: float) -> str:
     return "0.000" if text == "-0.000" else text.replace("-", "−")
 
 
+def signed(value: float) -> str:
+    """Format with two significant digits and a typographic sign."""
+    return f"{value:+.2g}".replace("-", "−")
+
+
 def p_value(metric: Metric) -> str:
     """Format the p-value of a test, as p = 0.027 or p < 0.001; the metric must have a value."""
     value = number(metric)
