@@ -60,7 +60,7 @@ class Arguments:
 
     @property
     def needs_workers(self) -> bool:
-        """Whether some of them will be workers for certain: a run in a folder that exists may find all its results there."""
+        """Whether a run certainly starts workers; one whose run folder exists may find all its results in it."""
         if not self.needs_processes or self.flags.keys() & {"scheduler", "cluster", "dry_run"}:
             return False
         return "out" not in self.flags or not Path(self.flags["out"]).exists()
@@ -275,7 +275,8 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
         "--rescale",
         metavar="METHOD",
         help="with --trained, for genes on another scale: cohort standardises each gene within the new cohort, rank maps its "
-        "ranks, to the training cohort; none (default); at least 20 cases, composed like the training cohort",
+        "ranks, to the training cohort, like which the cohort must be composed; matched standardises it to training cases of the "
+        "same grades or subtypes, by the labels of the cohort; none (default); at least 20 cases",
     )
     add(
         "--endpoint",

@@ -234,9 +234,10 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     covariates = [name for one in predictors for name in one.metadata.covariates] if predictors else config.covariates
     cohort = read_covariates(cohort, covariates)
     if predictors:
-        from pipeline.inference.trained import scalers_of
+        from pipeline.inference.composition import rescale_targets
 
-        cohort = read_known_labels(cohort, tasks.values()).rescaled(scalers_of(predictors), config.rescale)
+        cohort = read_known_labels(cohort, tasks.values())
+        cohort = cohort.rescaled(rescale_targets(predictors, cohort, config.rescale), config.rescale)
     elif config.until == "train":
         labelled = read_labels(cohort, config.task_specs())
         cohort, tasks = labelled.cohort, labelled.tasks

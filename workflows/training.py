@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.config.candidates import ModelCandidate
-    from pipeline.folds.fold_job import TaskJobs
+    from pipeline.folds.fold_job import FoldJob, TaskJobs
     from pipeline.planning.plan import TaskPlan
     from pipeline.run.context import RunContext
+    from pipeline.tasks.joint import OtherTask
 
 
 def train(
@@ -126,49 +127,22 @@ def fold_jobs(
         features: keys of the features in the store, by slide id.
         others: tasks that joint training learns along with it.
     """
-    from pipeline.folds.fold_job import FoldJob, TaskJobs
+    from pipeline.folds.fold_job import TaskJobs
     from pipeline.planning.gene_groups import gene_groups
-    from pipeline.tasks.joint import OtherTask
-    from preprocessing.features.keys import tile_key
 
-    config, cohort, run, device = context.config, context.cohort, context.run, context.workers.device
-    by_case = cohort.slides_by_case(features)
-    cases = [*plan.labelled, *plan.unlabelled]
+    config, final = context.config, _final_job(context, plan, features, others)
     model, *comparators = config.candidates()
-    gene_sets, gene_notes = gene_groups(config, cohort.omics, model)
-    joint = tuple(OtherTask(one.task, one.vocabulary, one.task.prepare(cohort.labels.reindex(cases))) for one in others)
-    final = FoldJob(
-        task=plan.task,
-        fold=plan.final,
-        labels=plan.task.prepare(cohort.labels.reindex(cases)),
-        vocabulary=plan.vocabulary,
-        omics=run.folder / "omics.npz",
-        gene_sets=gene_sets,
-        gene_notes=gene_notes,
-        bags={case: tuple(features[slide.slide_id] for slide in by_case.get(case, ())) for case in cases},
-        defining=tuple(plan.defining),
-        covariates=plan.covariates,
-        encoder=run.record.get("encoder"),
-        config=config,
-        candidate=model,
-        baselines=config.baselines == "all",
-        device=device,
-        out=run.folder / "folds" / plan.name / model.name / "final",
-        others=joint if model.joint else (),
-        tiles={
-            case: tuple(
-                "" if cohort.precomputed else tile_key(slide, context.recipe.tiles) for slide in by_case.get(case, ())
-            )
-            for case in cases
-        },
-    )
 
-    def by_fold(scheme: str, candidate: "ModelCandidate", *, baselines: bool = final.baselines) -> list[FoldJob]:
-        out = run.folder / "folds" / plan.folder(scheme) / candidate.name
-        sets, notes = gene_groups(config, cohort.omics, candidate)
-        learned_along = joint if candidate.joint else ()
+    def by_fold(scheme: str, candidate: "ModelCandidate", *, baselines: bool = final.baselines) -> list["FoldJob"]:
+        out = context.run.folder / "folds" / plan.folder(scheme) / candidate.name
+        sets, notes = gene_groups(config, context.cohort.omics, candidate)
         template = replace(
-            final, candidate=candidate, baselines=baselines, gene_sets=sets, gene_notes=notes, others=learned_along
+            final,
+            candidate=candidate,
+            baselines=baselines,
+            gene_sets=sets,
+            gene_notes=notes,
+            others=_learned_along(context, others, plan) if candidate.joint else (),
         )
         return [replace(template, fold=fold, out=out / f"fold_{fold.number}") for fold in plan.schemes[scheme]]
 
@@ -178,3 +152,49 @@ def fold_jobs(
         comparators={other.name: by_fold(main, other, baselines=False) for other in comparators},
         schemes={scheme: by_fold(scheme, model) for scheme in further},
     )
+
+
+def _final_job(
+    context: "RunContext", plan: "TaskPlan", features: Mapping[str, str], others: Sequence["TaskPlan"]
+) -> "FoldJob":
+    """The job of the model that the run exports, trained on all labelled cases."""
+    from pipeline.folds.fold_job import FoldJob
+    from pipeline.planning.gene_groups import gene_groups
+    from preprocessing.features.keys import tile_key
+
+    config, cohort, run = context.config, context.cohort, context.run
+    by_case, cases = cohort.slides_by_case(features), [*plan.labelled, *plan.unlabelled]
+    slides = {case: by_case.get(case, ()) for case in cases}
+    model = config.candidates()[0]
+    gene_sets, gene_notes = gene_groups(config, cohort.omics, model)
+    return FoldJob(
+        task=plan.task,
+        fold=plan.final,
+        labels=plan.task.prepare(cohort.labels.reindex(cases)),
+        vocabulary=plan.vocabulary,
+        omics=run.folder / "omics.npz",
+        gene_sets=gene_sets,
+        gene_notes=gene_notes,
+        bags={case: tuple(features[slide.slide_id] for slide in of_case) for case, of_case in slides.items()},
+        defining=tuple(plan.defining),
+        covariates=plan.covariates,
+        encoder=run.record.get("encoder"),
+        config=config,
+        candidate=model,
+        baselines=config.baselines == "all",
+        device=context.workers.device,
+        out=run.folder / "folds" / plan.name / model.name / "final",
+        others=_learned_along(context, others, plan) if model.joint else (),
+        tiles={
+            case: tuple("" if cohort.precomputed else tile_key(slide, context.recipe.tiles) for slide in of_case)
+            for case, of_case in slides.items()
+        },
+    )
+
+
+def _learned_along(context: "RunContext", others: Sequence["TaskPlan"], plan: "TaskPlan") -> tuple["OtherTask", ...]:
+    """The other tasks of joint training, with their labels of the cases of this one."""
+    from pipeline.tasks.joint import OtherTask
+
+    labels = context.cohort.labels.reindex([*plan.labelled, *plan.unlabelled])
+    return tuple(OtherTask(one.task, one.vocabulary, one.task.prepare(labels)) for one in others)

@@ -297,7 +297,10 @@ class _InChunks(torch.autograd.Function):
         positions: Tensor,
         *samples_and_weights: Any,
     ) -> Tensor:
-        """Args: the function, rows at a time, what else is learned, queries, their positions; the samples, the weights again."""
+        """Return what `attend` returns for all rows, `size` of them at a time.
+
+        `weights` holds all other tensors that gradients are taken of, so that autograd knows of them.
+        """
         samples = _Samples(*samples_and_weights[: len(_Samples._fields)])
         ctx.attend, ctx.size, ctx.weights = attend, size, weights
         ctx.autocast = _autocast_now(q.device.type)

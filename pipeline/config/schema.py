@@ -47,9 +47,10 @@ class Config(InputSettings):
         "primary",
         description="samples of slides and tables that are used: primary, or several of recurrent, metastatic, normal, …; all",
     )
-    rescale: Literal["none", "cohort", "rank"] = Field(
+    rescale: Literal["none", "cohort", "rank", "matched"] = Field(
         "none",
-        description="with trained: map expression to the training cohort by per-gene standardisation (cohort) or by ranks",
+        description="with trained: map expression to the training cohort by per-gene standardisation (cohort) or by ranks, or by "
+        "standardisation to training cases composed like this cohort by its known classes (matched)",
     )
     endpoint: str = Field("OS", description="survival endpoint: OS, DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS")
     covariates: tuple[str, ...] = Field((), description="clinical columns that become an additional gene group")

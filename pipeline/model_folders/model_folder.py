@@ -270,7 +270,7 @@ def _model(
 
 @contextmanager
 def _no_more_weights_than(most: int) -> Iterator[None]:
-    """A model of more weights than that is given up while it is made: a description may ask for a billion layers."""
+    """Stop the construction of a model once it has more weights than that: a damaged description may name a billion layers."""
     count = 0
 
     def counted(module: nn.Module, name: str, weight: object) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 from models.registry import nearest
 from pipeline.planning.splits import COHORT_SCHEMES
 from pipeline.tasks import BUILT_IN, KINDS, TASKS, Task, TaskSpec, make_task
+from pipeline.tasks.classification import why_no_classes
 from preprocessing.cohort import COHORT, Cohort
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable, text_of
@@ -64,8 +65,9 @@ def read_labels(cohort: Cohort, specs: Mapping[str, TaskSpec]) -> LabelledCohort
     return LabelledCohort(
         replace(
             cohort,
-            labels=cohort.labels.join(labels, how="left"),
-            gaps=cohort.gaps.join(reasons_of, how="outer"),
+            # A task may be defined by the very columns that were recognised, and read into the same.
+            labels=cohort.labels.drop(columns=list(labels), errors="ignore").join(labels, how="left"),
+            gaps=cohort.gaps.drop(columns=list(reasons_of), errors="ignore").join(reasons_of, how="outer"),
             notes=(*cohort.notes, *table.notes),
         ),
         tasks,
@@ -168,9 +170,10 @@ def _with_kind(name: str, spec: TaskSpec, table: LabelTable) -> tuple[Task, str]
     for kind in KINDS.values():
         if ground := kind.recognise(columns):
             return make_task(name, spec.model_copy(update={"kind": kind.kind})), f" (by its values: {ground})"
+    why = why_no_classes(columns.iloc[:, 0]) if columns.shape[1] == 1 else ""
     raise InputError(
-        f"task {name}: the values of {', '.join(spec.column)} are labels of no kind; name one with --task "
-        f"{name}={','.join(spec.column)}:KIND, KIND one of {', '.join(KINDS)}"
+        f"task {name}: the values of {', '.join(spec.column)} are labels of no kind{': ' + why if why else ''}; correct them, or "
+        f"name the kind with --task {name}={','.join(spec.column)}:KIND, KIND one of {', '.join(KINDS)}"
     )
 
 

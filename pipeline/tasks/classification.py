@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 PROBABILITY = "probability_"  # and the class: a column of predictions.csv
 ALL_LOST = 3  # cases of a class at least, before its loss is warned of
 MOST_CLASSES = 12  # that numbers are taken for, where no kind is given
+RARE_WORDS = 0.1  # of the cases at most have a word where the others have numbers, before it is doubted
+_NUMBER_LIKE = re.compile(r"[-+<>~]?[.,]?\d")
 
 
 @dataclass(frozen=True)
@@ -237,6 +240,24 @@ class ClassSets(PredictionSets):
         return np.array([one.count(";") + 1 for one in sets], float)
 
 
+def why_no_classes(values: pd.Series) -> str:
+    """Return why the values of a column are no classes, which a user did not name as such; "" where they may be.
+
+    Args:
+        values: of the cases, as written.
+    """
+    there = values.dropna().map(class_name)
+    found = there.nunique()
+    words = there[there.map(read_number).isna()]
+    if found <= MOST_CLASSES or words.empty:
+        return ""
+    if there.str.match(_NUMBER_LIKE).mean() > 0.5:
+        return f'"{words.iloc[0]}" of case {words.index[0]} is no plain number (decimals take a point)'
+    if found > len(there) / 2:
+        return f'{found} different words in {len(there)} cases, as "{words.iloc[0]}", are free text or ids'
+    return ""
+
+
 class Classification(Task):
     """A column of classes."""
 
@@ -254,7 +275,7 @@ class Classification(Task):
         """One column of words, or of few whole numbers."""
         values = columns.iloc[:, 0].dropna().map(class_name)
         found = values.nunique()
-        if columns.shape[1] > 1 or not found:
+        if columns.shape[1] > 1 or not found or why_no_classes(columns.iloc[:, 0]):
             return None
         if any(read_number(value) is None for value in values):
             return f"{found} different words" if found > 1 else "one word"
@@ -274,6 +295,11 @@ class Classification(Task):
             )
         return pd.DataFrame({self.name: values.where(values.isin(wanted)) if wanted else values})
 
+    def class_names(self, labels: pd.DataFrame) -> dict[str, str]:
+        """The class of each labelled case by its id."""
+        known = labels[self.name].dropna() if self.name in labels else pd.Series(dtype=object)
+        return {str(case): class_name(value) for case, value in known.items()}
+
     def check(self, labels: pd.DataFrame, *, folds: int) -> list[str]:
         """Warn of classes with fewer cases than folds; raise InputError if there is one class only."""
         counts = labels[self.name].astype(str).value_counts()
@@ -288,11 +314,22 @@ class Classification(Task):
                 f'task {self.name}: class "{single[0]}" has one case, which cannot be both learned and tested; merge the class '
                 f"with another, or leave it empty (of a task of your own, name the classes to be used as tasks.{self.name}.classes)"
             )
-        return [
+        few = [
             f'task {self.name}: class "{name}" has {n} cases for {folds} folds, so some folds test none of it; '
             "use fewer folds (--folds) or merge classes"
             for name, n in counts.items()
             if n < folds
+        ]
+        return few + self._words_among_numbers(counts)
+
+    def _words_among_numbers(self, counts: pd.Series) -> list[str]:
+        """A warning of classes that are words, of few cases, where the others are numbers: perhaps a missing value."""
+        words = [name for name in counts.index if read_number(name) is None]
+        if not words or counts[words].sum() > RARE_WORDS * counts.sum():
+            return []
+        return [
+            f"task {self.name}: {some(words)} counts as a class, though the other classes are numbers; leave the label empty where "
+            "it is unknown"
         ]
 
     def check_fold(self, train: pd.DataFrame, test: pd.DataFrame, *, number: int) -> list[str]:

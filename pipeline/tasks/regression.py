@@ -60,7 +60,7 @@ class FittedRegression(FittedTask):
 
     @property
     def n_outputs(self) -> int:
-        """One."""
+        """1: the predicted number."""
         return 1
 
     def encode(self, labels: pd.DataFrame) -> Float[np.ndarray, "n 1"]:

@@ -36,6 +36,15 @@ class TaskSpec(Settings):
         """Take a single column as a list of one; classes may be numbers."""
         return tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
 
+    @field_validator("classes", "positive", mode="before")
+    @classmethod
+    def _in_quotes(cls, value: Any) -> Any:
+        """Take numbers as texts; refuse what YAML has read as true or false, since the word is lost."""
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, bool) for one in values):
+            raise ValueError('write classes in quotes, as "yes" and "no", which YAML otherwise reads as true and false')
+        return value if isinstance(value, list | tuple | None) else str(value)
+
     @model_validator(mode="after")
     def _positive_of_two(self) -> "TaskSpec":
         if self.positive is None:

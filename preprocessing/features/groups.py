@@ -170,12 +170,12 @@ class GroupStore:
         return None if found is None or misfit(name, found) else found
 
     def problem(self, name: str) -> str | None:
-        """Why a group does not count; None where it does. Its arrays are not read."""
+        """Why a group cannot be used; None where it can. Its arrays are not read."""
         attributes = self._read_attributes(f"{name}/zarr.json")
         return MISSING if attributes is None else misfit(name, attributes) or self._loss(name, attributes)
 
     def is_whole(self, name: str) -> bool:
-        """Whether a group is there and counts; one that is there and does not is logged, with what happens to it."""
+        """Whether a group exists and can be used; one that exists and cannot is logged, with what happens to it."""
         problem = self.problem(name)
         attributes = self._read_attributes(f"{name}/zarr.json") if problem else None
         if attributes is not None and name not in self._reported:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from models.registry import nearest
 from preprocessing.case_tables.column_names import GRADE, SEX, SITE, SUBTYPE, plain_name
 from preprocessing.case_tables.table_options import TableOptions
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of, yes_no
 from preprocessing.labels.survival import OS, Survival, read_survival
@@ -153,7 +154,7 @@ def _site(table: LabelTable, identity: IdentityScheme) -> pd.Series | None:
     named = identity.site_column
     if named is not None and named not in table.frame:
         raise InputError(
-            f'--site-column: {table.source} has no column "{named}", but {some(list(table.frame.columns))}'
+            f'--site-column {named}: {table.source} has no column "{named}": {nearest(named, map(str, table.frame.columns))}'
         )
     column = named or table.first(SITE, "site")
     if column is not None:

@@ -104,7 +104,7 @@ def label_followers(
         limit = strength.largest if is_gene_name(name) else strength.doubted
         if name not in keep and strength.values[position] > limit:
             found[name] = (
-                f"{strength.describe(position)}, more closely than genes do; --set 'omics.keep=[{name}]' uses it nevertheless"
+                f"{strength.describe(position)}, higher than genes reach; --set 'omics.keep=[{name}]' uses it nevertheless"
             )
     return found
 

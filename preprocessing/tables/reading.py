@@ -90,7 +90,7 @@ def parse_bytes(path: Path, content: list[bytes], *, sheet: str | None = None, a
     if content[0].startswith(ZIP):
         return parse_table(path, csv_text(workbook_rows(path, content.pop(), sheet)), as_text=as_text)
     if sheet is not None:
-        raise InputError(f"{path}: is no Excel workbook, so it has no sheet {sheet}")
+        raise InputError(f"{path}: is not an Excel workbook and has no sheet {sheet}")
     return parse_table(path, decode(path, content.pop()), as_text=as_text)
 
 

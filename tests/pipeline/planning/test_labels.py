@@ -82,7 +82,10 @@ def test_an_endpoint_of_two_columns_is_read_in_months():
             spec("MGMT", classes=("yes", "maybe")),
             "no case has the class maybe in column MGMT of clinical.csv, which has no, yes",
         ),
-        (spec("MGMT", "Purity"), "are labels of no kind; name one with --task t=MGMT,Purity:KIND"),
+        (
+            spec("MGMT", "Purity"),
+            "are labels of no kind; correct them, or name the kind with --task t=MGMT,Purity:KIND",
+        ),
         (spec("Purity", kind="survival"), "survival needs two columns, a time and an event"),
         (spec("Purity", "MGMT", kind="survival", unit="fortnights"), "unit fortnights of a time is none of months"),
     ],

@@ -41,6 +41,9 @@ def tables(tmp_path_factory):
             "age": rng.integers(30, 80, N),
             "Constant": 1.5,
             "Lonely": ["a"] * 45 + ["b"] * 44 + ["c"],
+            "Comma": [f"{i},5" for i in range(N)],
+            "Notes": [f"note {i}" for i in range(N)],
+            "Score": [*map(str, range(N - 1)), "inf"],
         },
         index=genes.index,
     )
@@ -138,6 +141,12 @@ def test_its_models_predict_another_cohort_and_are_evaluated_where_the_column_is
         (["--task", "c=Constant"], "every one of the 89 labelled cases"),
         (["--task", "l=Lonely"], 'class "c" has one case'),
         (["--task", "r=Response:regression"], "is not understood; give a plain number"),
+        (["--task", "c=Comma"], 'labels of no kind: "0,5" of case case-00 is no plain number (decimals take a point)'),
+        (["--task", "n=Notes"], '89 different words in 89 cases, as "note 0", are free text or ids'),
+        (["--task", "s=Score"], '"inf" of case case-89 is no plain number'),
+        (["--task", "r=Response", "--site-column", "Stages"], "--site-column Stages: "),
+        (["--set", "tasks={r: {column: Response, classes: [no, yes]}}"], 'write classes in quotes, as "yes" and "no"'),
+        (["--set", "tasks={r: {column: Response, positive: yes}}"], 'write classes in quotes, as "yes" and "no"'),
         (["--task", "a=Purity", "--task", "b=Purity"], "tasks a and b have the column Purity in common"),
         (["--task", "survival=Purity"], 'task "survival" is built in'),
         (["--task", "x=TP53_mut,Purity:multilabel"], "write 1 or 0, yes or no"),
@@ -147,6 +156,27 @@ def test_a_label_that_cannot_be_is_named_with_the_remedy_before_any_work(tables,
     assert run(tables, *options, "--out", tmp_path / "run") == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_word_among_numbers_is_warned_of(tables, tmp_path, capsys):
+    clinical = pd.read_csv(tables / "clinical.csv", dtype=str)
+    clinical["Level"] = ["1x", "1x", *(str(i % 3) for i in range(N - 2))]
+    clinical.to_csv(tmp_path / "clinical.csv", index=False)
+    inputs = ("none", tables / "genes.csv", "--clinical", tmp_path / "clinical.csv", *QUICK, "--dry-run")
+    assert run_pipeline(*inputs, "--task", "level=Level", "--out", tmp_path / "run") == 0
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "task level: 1x counts as a class, though the other classes are numbers; leave the label empty" in printed
+
+
+def test_the_columns_that_are_recognised_as_survival_may_be_a_task_of_another_name(tables, tmp_path, capsys):
+    clinical = pd.read_csv(tables / "clinical.csv")
+    clinical["OS_months"], clinical["OS_event"] = clinical["PFI_days"] / 30, clinical["PFI_event"]
+    renamed = clinical.rename(columns={"OS_months": "survival_months", "OS_event": "event"})
+    inputs = ("none", tables / "genes.csv", "--clinical", tmp_path / "clinical.csv", *QUICK, "--dry-run")
+    renamed.to_csv(tmp_path / "clinical.csv", index=False)
+    assert run_pipeline(*inputs, "--task", "os=survival_months,event", "--out", tmp_path / "run") == 0
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "task os: survival, columns survival_months, event (by its values: a time and an event); 89 cases" in printed
 
 
 def test_a_label_among_the_genes_or_the_covariates_is_refused(tables, tmp_path, capsys):
