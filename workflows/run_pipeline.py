@@ -229,7 +229,9 @@ def check_inputs(config: "Config", predictors: list["Predictor"], workers: "Work
     from pipeline.run.folder import require_same_run
     from pipeline.slides.feature_recipe import FeatureRecipe
     from preprocessing.features.store import FeatureStore
+    from workflows.tracking import require_tracker
 
+    require_tracker(config.track)
     paths = Paths.from_config(config, absolute=workers.remote)
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
     features = sorted({name for one in predictors for name in one.features})
@@ -238,9 +240,10 @@ def check_inputs(config: "Config", predictors: list["Predictor"], workers: "Work
     covariates = [name for one in predictors for name in one.metadata.covariates] if predictors else config.covariates
     cohort = read_covariates(cohort, covariates)
     if predictors:
-        from pipeline.inference.trained import scalers_of
+        from pipeline.inference.composition import rescale_targets
 
-        cohort = read_known_labels(cohort, tasks.values()).rescaled(scalers_of(predictors), config.rescale)
+        cohort = read_known_labels(cohort, tasks.values())
+        cohort = cohort.rescaled(rescale_targets(predictors, cohort, config.rescale), config.rescale)
     elif config.until == "train":
         labelled = read_labels(cohort, config.task_specs())
         cohort, tasks = labelled.cohort, labelled.tasks
@@ -311,6 +314,7 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     from pipeline.terminal.logs import show_warnings
     from preprocessing.features.store import FeatureStore
     from workflows.report import write_report
+    from workflows.tracking import track
 
     config, cohort, run = context.config, context.cohort, context.run
     reports: dict[str, Any] = {}
@@ -334,6 +338,8 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, tasks, reports, failures, given_up)
     log.info("report: %s", write_report(run.folder))
+    if config.track != "none":
+        log.info("tracked: %s", track(config.track, run.folder))
     show_warnings()
     return SOME_FAILED if failures or given_up else ALL_GOOD
 

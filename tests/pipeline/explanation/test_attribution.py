@@ -1,5 +1,6 @@
 """A planted signal is found, an untrained model gives other explanations, and linear models are explained exactly."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipeline.training.dataset import Bags, Dataset, dataset_for
 from pipeline.training.fit import FitSettings, LabelledCases, fit_model
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsConfig, OmicsScaler
+from tests.stand_in import StandIn
 
 CASES = [f"c{i:02d}" for i in range(48)]
 TRAIN, TEST = CASES[:36], CASES[36:]
@@ -231,3 +233,25 @@ def test_a_large_bag_is_sampled_for_permutation(on_genes, monkeypatch):
     again = permuted_drops(trained, data, "c47", TRAIN, seed=0, device="cpu")
     assert sizes == [(1 << 18) // (3 * 8)]
     np.testing.assert_allclose(again, whole, atol=1e-6)
+
+
+def explanations(trained, data, device):
+    attribution = attribute_case(trained, data, TEST[1], device=device)
+    drops = permuted_drops(trained, data, TEST[1], TRAIN, seed=0, device=device)
+    outputs = outputs_by_modality(trained, data, TEST[1], device=device)
+    of_modalities = [one["output"] for one in outputs.values()]
+    extras = {name: extra.numpy() for name, extra in attribution.extras.items()}
+    numbers = {"tiles": attribution.tiles, "drops": drops, "outputs": np.array(of_modalities)} | extras
+    return numbers | {str(i): gradient for i, gradient in enumerate(attribution.gene_gradients)}
+
+
+def test_explanations_on_another_device_mix_nothing_and_are_the_same(on_tiles):
+    """See `tests.stand_in`."""
+    _, untrained, data, _ = on_tiles["umeml"]
+    expected = explanations(untrained, data, "cpu")
+    with StandIn():
+        there = replace(untrained, model=copy.deepcopy(untrained.model))
+        found = explanations(there, data, "meta")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)

@@ -1,6 +1,7 @@
 """Memory that is too small, planted: forward passes of more than so many patches fail as on a GPU."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pipeline.training.feed import Feed
 from pipeline.training.passes import Passes
 from preprocessing.io.errors import RunError
 from preprocessing.io.gpu import gpu_failures
+from tests.late_streams import late_streams
 
 TASK = FittedClassification("grade", ("2", "3", "4"), (0.5, 1.0, 2.0))
 TARGETS = torch.tensor([[0], [2], [1], [1]])
@@ -149,3 +151,23 @@ def test_a_bag_is_kept_only_where_it_is_whole(monkeypatch):
         assert set(feed._resident) == kept
         for name in kept:
             assert feed._bag(name, batch().bags[NAMES.index(name)]) is bags[name]
+
+
+def test_batches_on_a_gpu_are_there_before_they_are_used_and_as_long_as_they_are(monkeypatch):
+    """With streams that work as late as they may: see `tests.late_streams`."""
+    monkeypatch.setattr(Feed, "_has_room", lambda self: False)
+    sums: list[float] = []
+
+    def read(numbers):
+        return lambda: sums.append(sum(float(x.sum()) for x in numbers))
+
+    whole = batch()
+    with late_streams(monkeypatch) as computing:
+        parts = (([NAMES[i]], whole.part(i, i + 1)) for i in (0, 2, 3))
+        for one in Feed(torch.device("cuda")).bring(parts):
+            late: Any = (*one.bags, *one.omics)
+            computing.queue(read([x.numbers for x in late]))
+            del one, late
+        computing.synchronize()
+    expected = [sum(float(x.sum()) for x in (whole.bags[i], *(group[i] for group in whole.omics))) for i in (0, 2, 3)]
+    assert sums == pytest.approx(expected, abs=1e-4)

@@ -13,6 +13,7 @@ from preprocessing.encoders.embedding import WAITING_BATCHES, SlideTiles, embed_
 from preprocessing.encoders.encoder import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.tiles import TileConfig, read_tile, tile_slide
+from tests.late_streams import computed, late_streams
 
 FLOAT32 = 1e-5  # of the largest number: where in a batch a tile lies may change the last digits
 
@@ -134,6 +135,21 @@ def test_the_next_batch_is_queued_before_the_last_is_fetched(corner_slide, grid,
     assert Stream.events.count("queued") == 4
     assert Stream.events[:3] == ["queued", "arrived", "queued"]  # the copy of the first batch; nothing is fetched yet
     assert Stream.events[3:5] == ["arrived", "arrived"]  # the first batch's features, the second's copy
+
+
+def test_on_a_gpu_every_wait_that_features_need_is_there(corner_slide, grid, pixels, monkeypatch):
+    """With streams that work as late as they may: see `tests.late_streams`; buffers are used again and again."""
+
+    class Encoder:
+        device, dim = torch.device("cuda"), 3
+
+        def __call__(self, tiles):
+            return computed(lambda x: x.mean((1, 2)), tiles)
+
+    monkeypatch.setattr(embedding, "pinned_empty", torch.empty)
+    with late_streams(monkeypatch):
+        found = embed_tiles(SlideTiles(corner_slide.path, grid), Encoder(), range(35), gpu_tiles=2, readers=2)
+    np.testing.assert_allclose(found, pixels.mean((1, 2)), rtol=1e-5)
 
 
 @pytest.mark.cuda

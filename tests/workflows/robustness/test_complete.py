@@ -61,6 +61,21 @@ def test_a_file_that_is_gone_is_noticed(folder, run_input, name):
     assert not is_complete(folder, run_input)
 
 
+def test_the_log_names_what_is_made_again(folder, run_input, caplog):
+    (folder / "explain").mkdir(exist_ok=True)
+    (folder / "explain" / "grade.json").write_text("{}")
+    mark_complete(folder, run_input)
+    assert is_complete(folder, run_input)
+    (folder / "explain" / "grade.json").unlink()
+    (folder / "cases.csv").unlink()
+    with caplog.at_level("INFO"):
+        assert not is_complete(folder, run_input)
+    assert (
+        "changed or missing since the run ended: cases.csv, explain/grade.json; they are made again, and all explanations"
+        in (caplog.text)
+    )
+
+
 def test_a_setting_that_a_run_with_trained_models_reads_is_noticed(folder, run_input):
     """The identity of such a run is that of its models alone."""
     record = run_input.record | {"identity": "that of the models"}
