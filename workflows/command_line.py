@@ -275,7 +275,8 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
         "--rescale",
         metavar="METHOD",
         help="with --trained, for genes on another scale: cohort standardises each gene within the new cohort, rank maps its "
-        "ranks, to the training cohort; none (default); at least 20 cases, composed like the training cohort",
+        "ranks, to the training cohort, like which the cohort must be composed; matched standardises it to training cases of the "
+        "same grades or subtypes, by the labels of the cohort; none (default); at least 20 cases",
     )
     add(
         "--endpoint",
@@ -390,6 +391,11 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         "--cluster",
         metavar="SYSTEM",
         help="slurm: submit jobs that run the workers; configure them with --set slurm.KEY=VALUE",
+    )
+    add(
+        "--track",
+        metavar="TOOL",
+        help="tensorboard or mlflow, which must be installed: log settings, losses and metrics; default: none",
     )
     add("--until", metavar="STAGE", help="last stage: tile, embed, join or train (default)")
     add("--dry-run", action="store_true", help="check the input and estimate the work; compute nothing")

@@ -47,9 +47,10 @@ class Config(InputSettings):
         "primary",
         description="samples of slides and tables that are used: primary, or several of recurrent, metastatic, normal, …; all",
     )
-    rescale: Literal["none", "cohort", "rank"] = Field(
+    rescale: Literal["none", "cohort", "rank", "matched"] = Field(
         "none",
-        description="with trained: map expression to the training cohort by per-gene standardisation (cohort) or by ranks",
+        description="with trained: map expression to the training cohort by per-gene standardisation (cohort) or by ranks, or by "
+        "standardisation to training cases composed like this cohort by its known classes (matched)",
     )
     endpoint: str = Field("OS", description="survival endpoint: OS, DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS")
     covariates: tuple[str, ...] = Field((), description="clinical columns that become an additional gene group")
@@ -145,6 +146,10 @@ class Config(InputSettings):
         None, ge=0, description="worker processes; 0: work in this process; default: one per core, or one per GPU"
     )
     scheduler: str | None = Field(None, description="address of a running Dask scheduler whose workers are used")
+    track: Literal["none", "tensorboard", "mlflow"] = Field(
+        "none",
+        description="log settings, losses and metrics of the run with TensorBoard or MLflow, which must be installed",
+    )
     slide_minutes: float = Field(
         720,
         gt=0,
@@ -371,7 +376,7 @@ CANDIDATE_KEYS = {"model", "models", "variants", "tumour_genes", "microenvironme
 # Keys that do not decide the result. The values of a preset are in the configuration themselves.
 WITHOUT_EFFECT = {
     *("out", "store", "until", "dry_run", "device", "workers", "scheduler", "cluster", "slurm", "slide_minutes"),
-    *("gpu_tiles", "gpus", "preset"),
+    *("gpu_tiles", "gpus", "preset", "track"),
     "explain",  # reads the results
 }
 

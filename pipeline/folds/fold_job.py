@@ -259,7 +259,8 @@ def fit_reference(job: FoldJob, scaler: OmicsScaler | None, scales: CohortScales
         return ReferenceCohort.fit(profiles, None)
     matrix = read_matrix(job, scales)
     there = set(matrix.case_ids)
-    return ReferenceCohort.fit(profiles, read_genes(scaler, matrix.take([case for case in train if case in there])))
+    genes = read_genes(scaler, matrix.take([case for case in train if case in there]))
+    return ReferenceCohort.fit(profiles, genes, job.task.class_names(job.labels.loc[list(train)]))
 
 
 def fit_scaler(job: FoldJob, train: OmicsMatrix) -> OmicsScaler:

@@ -68,8 +68,9 @@ def _remedies(predictor: Predictor, cohort: Cohort, *, rescaled: bool) -> tuple[
     remedies = []
     if predictor.reads_genes and cohort.omics.features and not rescaled:
         remedies.append(
-            "If the genes were measured or scaled otherwise than in training, use --rescale cohort or --rescale rank (the cohort "
-            "must be composed like the training cohort), or give values on the scale of the training table."
+            "If the genes were measured or scaled otherwise than in training, use --rescale matched (with the grades or "
+            "subtypes of the cases) or --rescale cohort (the cohort must be composed like the training cohort), or give values on "
+            "the scale of the training table."
         )
     doubt = "do not use these predictions without validation: the model was not trained on such cases."
     return (*remedies, f"Otherwise {doubt}" if remedies else doubt[0].upper() + doubt[1:])

@@ -31,7 +31,8 @@ class Measure(NamedTuple):
     min_sd: float
 
 
-# Distances and areas are compared by their logarithm, shares by their square root, which makes their spread more symmetric.
+# Distances and areas are compared by their logarithm, shares of slides by their square root, which makes their spread more
+# symmetric. The share of missing genes is compared as it is: those that are estimated from the others cost little.
 SLIDE_MEASURES = {
     "features": Measure("mean patch feature", "more distant", "", 0.05),
     "tiles": Measure("single tiles", "more distant", "more uniform", 0.05),
@@ -89,8 +90,8 @@ def gene_measures(genes: GeneProfiles, space: ReferenceSpace, rows: Sequence[int
     Returns:
         A row for each of `rows`, in that order, and a column for each of `GENE_MEASURES`.
     """
-    missing = np.sqrt(genes.missing[list(rows)])
-    return pd.DataFrame({"genes": space.log_distance(genes.values[list(rows)]), "missing_genes": missing})
+    rows = list(rows)
+    return pd.DataFrame({"genes": space.log_distance(genes.values[rows]), "missing_genes": genes.missing[rows]})
 
 
 def deviation(z: Float[np.ndarray, " n"], measure: Measure) -> Float[np.ndarray, " n"]:

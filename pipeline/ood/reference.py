@@ -26,6 +26,7 @@ from pipeline.ood.calibration import (
     held_out_measures,
     largest_deviations,
 )
+from pipeline.ood.gene_classes import GeneClasses
 from pipeline.ood.measures import (
     GENE_MEASURES,
     MEASURES,
@@ -82,6 +83,7 @@ class ReferenceCohort:
         n_cases: training cases.
         n_slides: training slides.
         held_out: share of held-out training cases with each of `FLAGS`, 0 to 1.
+        gene_classes: genes of each class; None for a task without classes, and in model folders of earlier versions.
     """
 
     slides: ReferenceSpace | None
@@ -91,14 +93,18 @@ class ReferenceCohort:
     n_cases: int
     n_slides: int
     held_out: Mapping[str, float]
+    gene_classes: GeneClasses | None = None
 
     @classmethod
-    def fit(cls, profiles: Iterable[SlideProfile], genes: GeneProfiles | None) -> "ReferenceCohort":
+    def fit(
+        cls, profiles: Iterable[SlideProfile], genes: GeneProfiles | None, classes: Mapping[str, str] | None = None
+    ) -> "ReferenceCohort":
         """Fit spaces, scales and thresholds; pass training cases only.
 
         Args:
             profiles: of the training slides.
             genes: of the training cases that have genes; None for a model without genes.
+            classes: of the training cases, by id; None for a task without classes.
         """
         slides = list(profiles)
         parts = assign_parts({*(slide.case_id for slide in slides), *(genes.case_ids if genes else ())})
@@ -117,6 +123,7 @@ class ReferenceCohort:
             n_cases=len(parts),
             n_slides=len(slides),
             held_out={flag: flags.count(flag) / max(1, len(flags)) for flag in FLAGS},
+            gene_classes=GeneClasses.fit(genes, classes) if genes and gene_space and classes else None,
         )
 
     def assess(self, profiles: Iterable[SlideProfile], genes: GeneProfiles | None) -> DistributionShift:
@@ -177,19 +184,22 @@ class ReferenceCohort:
             "thresholds": list(self.thresholds),
             "scales": {name: scale._asdict() for name, scale in self.scales.items()},
             "residual_variances": {kind: space.residual_variance for kind, space in self._spaces().items()},
+            "gene_classes": self.gene_classes.to_json() if self.gene_classes else {},
         }
 
     def arrays(self) -> dict[str, Float32[np.ndarray, "..."]]:
-        """Collect the arrays of both spaces, float32, by name.
+        """Collect the arrays of both spaces and of the gene classes, float32, by name.
 
         Returns:
-            Of d features and r axes `slides.centre` (d,), `slides.axes` (r, d), `slides.variances` (r,); likewise `genes.…`.
+            Of d features and r axes `slides.centre` (d,), `slides.axes` (r, d), `slides.variances` (r,); likewise `genes.…`;
+            of K classes `gene_classes.means` and `gene_classes.sds` (K, d).
         """
-        return {
+        spaces = {
             f"{kind}.{name}": np.ascontiguousarray(getattr(space, name), dtype=np.float32)
             for kind, space in self._spaces().items()
             for name in ("centre", "axes", "variances")
         }
+        return spaces | (self.gene_classes.arrays() if self.gene_classes else {})
 
     def _spaces(self) -> dict[str, ReferenceSpace]:
         both = {"slides": self.slides, "genes": self.genes}
@@ -215,6 +225,7 @@ class ReferenceCohort:
             n_cases=content["n_cases"],
             n_slides=content["n_slides"],
             held_out=content["held_out"],
+            gene_classes=GeneClasses.from_json(content.get("gene_classes", {}), arrays),
         )
 
     def save(self, folder: Path) -> None:

@@ -362,6 +362,10 @@ class Task(ABC):
     def strata(self, labels: pd.DataFrame) -> pd.Series | pd.DataFrame:
         """The stratum of each case, or several: a boolean column each. Folds contain about the same share of each."""
 
+    def class_names(self, labels: pd.DataFrame) -> dict[str, str]:
+        """The class of each labelled case by its id; empty for a task without classes."""
+        return {}
+
     def vocabulary(self, labels: pd.DataFrame) -> tuple[str, ...]:
         """What all folds must agree on before they are fitted: the classes that occur; nothing for most tasks."""
         return ()

@@ -295,6 +295,11 @@ class Classification(Task):
             )
         return pd.DataFrame({self.name: values.where(values.isin(wanted)) if wanted else values})
 
+    def class_names(self, labels: pd.DataFrame) -> dict[str, str]:
+        """The class of each labelled case by its id."""
+        known = labels[self.name].dropna() if self.name in labels else pd.Series(dtype=object)
+        return {str(case): class_name(value) for case, value in known.items()}
+
     def check(self, labels: pd.DataFrame, *, folds: int) -> list[str]:
         """Warn of classes with fewer cases than folds; raise InputError if there is one class only."""
         counts = labels[self.name].astype(str).value_counts()

@@ -90,17 +90,21 @@ class SurvivalColumn:
             where the values decide (`OS`).
         unit: days, weeks, months, years; None where the name has none.
         happened: the code of the event where the name states the coding (`1=dead`, `alive=0; dead=1`).
+        is_first_event: whether the values name the event that came first, such as Relapse or Death, or that there was none.
     """
 
     endpoint: str | None
     role: Role
     unit: str | None = None
     happened: str | None = None
+    is_first_event: bool = False
 
 
 def survival_column(name: str) -> SurvivalColumn | None:
     """Return the meaning of a survival column by its name; None if it is no survival column."""
     words = _words(name)
+    if words == ["first", "event"]:  # TARGET
+        return SurvivalColumn("EFS", "event", is_first_event=True)
     words, happened = _without_coding(words)
     if not words or (len(words) == 1 and words[0] not in _SINGLE):
         return None

@@ -42,7 +42,7 @@ DATED_GENE = re.compile(
 # Components, scores and outcomes that are called like genes, or whose names are aliases of genes.
 _SCORES = re.compile(
     r"(pc|pca|dim|umap|tsne|component|factor)_?\d+|ttp|tte|lts|idh|ki_?67(_.*)?|(g_)?cimp(_.*)?|mdnasi|mrnasi|m_dnasi|m_rnasi|"
-    r"absolute|os|lgg|gbm|gbmlgg|race|msi|hrd|tmb"
+    r"absolute|os|lgg|gbm|gbmlgg|race|msi|hrd|tmb|p_value|(pearson_)?correlation|rmse"  # the last three: CIBERSORT
 )
 ENOUGH_GENES = 10  # with names, to tell by them that others are none
 FEW_UNNAMED, FEW_UNNAMED_SHARE, MOST_UNNAMED_SHARE = 20, 0.02, 0.4

@@ -1,6 +1,6 @@
 """The cohort: slides, molecular features and labels of all cases."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,9 +9,8 @@ import pandas as pd
 from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.features.precomputed import PrecomputedRecipe
 from preprocessing.labels.tumour import GLIOMA
-from preprocessing.omics.harmonisation.rescale import Method, rescale, targets_of
+from preprocessing.omics.harmonisation.rescale import Method, Target, rescale
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 from preprocessing.tables.identity import IdentityScheme
 
@@ -76,9 +75,9 @@ class Cohort:
         slides, rows = {file.case_id for file in self.found}, {row.case_id for row in self.rows_dropped}
         return sorted(slides | rows | {*self.omics.case_ids, *map(str, self.labels.index)})
 
-    def rescaled(self, scalers: Sequence[OmicsScaler], method: Method) -> "Cohort":
-        """Return the cohort with its expression on the scale of the training cohort of these scalers, see `rescale`."""
-        return replace(self, omics=rescale(self.omics, targets_of(list(scalers)), method)) if method != "none" else self
+    def rescaled(self, targets: Mapping[str, Target], method: Method) -> "Cohort":
+        """Return the cohort with its expression on the scale of a training cohort, see `rescale`."""
+        return replace(self, omics=rescale(self.omics, targets, method)) if method != "none" else self
 
     def used_cases(self, usable: Collection[str] | None = None) -> list[str]:
         """Cases with the inputs that the run needs, sorted; only slides in `usable` count if given."""

@@ -148,6 +148,14 @@ def read_flag(text: str) -> bool | None:
     return True if word in _YES else False if word in _NO else None
 
 
+def read_first_event(text: str) -> bool | None:
+    """Return False for "Censored" and "None", True for the name of an event, such as "Relapse"; else None."""
+    flag, word = read_flag(text), text.lower()
+    if flag is not None or word in ("none", "no event", "event free"):
+        return bool(flag)
+    return True if word != "unknown" and re.search("[a-z]", word) else None
+
+
 def yes_no(word: str) -> bool | None:
     """Return True for "1", "yes", "true" and False for "0", "no", "false" in lower case; else None."""
     words = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}

@@ -9,7 +9,7 @@ import pandas as pd
 from preprocessing.case_tables.column_names import plain_name
 from preprocessing.case_tables.endpoint_names import ENDPOINTS, Role, SurvivalColumn, survival_column
 from preprocessing.io.errors import InputError, some
-from preprocessing.labels.columns import LabelTable, is_binary, read_flag, text_of, yes_no
+from preprocessing.labels.columns import LabelTable, is_binary, read_first_event, read_flag, text_of, yes_no
 from preprocessing.labels.flips import require_direction
 from preprocessing.labels.survival_times import (
     MONTHS_IN,
@@ -18,6 +18,7 @@ from preprocessing.labels.survival_times import (
     in_months,
     read_dates,
     read_time,
+    split_living,
     with_follow_up,
     without_negative,
 )
@@ -63,8 +64,9 @@ def read_survival(table: LabelTable, endpoint: str = OS, *, known: Mapping[str, 
     Raises:
         InputError: a value that is not understood, columns that contradict each other, or an endpoint that is not there.
     """
+    table, living = split_living(table)
     columns = _columns(table)
-    available = _available(columns)
+    available = _available(columns) or ((OS,) if living is not None else ())
     if endpoint not in available and endpoint != OS:
         there = ", ".join(available) or "none"
         raise InputError(
@@ -73,6 +75,8 @@ def read_survival(table: LabelTable, endpoint: str = OS, *, known: Mapping[str, 
     _note_endpoints(table, columns, available, endpoint)
     months, used = read_time(table, columns, endpoint)
     event, event_column = _event(table, columns, endpoint, with_time=used)
+    if event is None and living is not None and living.name == used and months is not None:
+        event, event_column = (~living).astype("boolean").mask(months.isna()), used
     if used and columns[used].role == "follow-up time":
         if event is None:
             event, event_column = _event_of_dates(table, columns), used
@@ -213,6 +217,8 @@ def _event(
     differing = {name: int((flags[name] != flags[chosen]).sum()) if name in same else None for name in others}
     table.note_choice("event", chosen, differing)
     event = _read_event(table, chosen, columns[chosen])
+    if columns[chosen].is_first_event:
+        event = _with_event_free(table, event, chosen)
     return (_with_censorship(table, event, chosen, opposite) if opposite else event), chosen
 
 
@@ -227,8 +233,21 @@ def _read_event(table: LabelTable, name: str, column: SurvivalColumn) -> pd.Seri
     return table.parse(name, _flag_reader(column), dtype="boolean", remedy=_EVENT_REMEDY)
 
 
+def _with_event_free(table: LabelTable, event: pd.Series, name: str) -> pd.Series:
+    """A first event of None is read as an empty cell: an empty cell is no event."""
+    if event.notna().all():
+        return event
+    table.notes.append(
+        f"warning: {table.source}: event: column {name} names the first event; where it is None or empty "
+        f"({int(event.isna().sum())} cases), none is assumed"
+    )
+    return event.fillna(False)
+
+
 def _flag_reader(column: SurvivalColumn) -> Callable[[str], bool | None]:
     """How values are read, by the coding that the column's name states (`1=dead`) if it does."""
+    if column.is_first_event:
+        return read_first_event
     if column.happened is None:
         return read_flag
 

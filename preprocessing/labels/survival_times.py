@@ -1,11 +1,13 @@
 """Times of survival in months: from a column with its unit, one whose unit is guessed, or days to death and last follow-up."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pandas as pd
 
 from preprocessing.case_tables.column_names import plain_name
-from preprocessing.case_tables.endpoint_names import SurvivalColumn
+from preprocessing.case_tables.endpoint_names import SurvivalColumn, survival_column
 from preprocessing.io.errors import some
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.tables.reading import read_number, words_of
@@ -17,6 +19,10 @@ FEW_DAYS = 400  # a cohort with a shorter follow-up may have been counted in mon
 TOLERANCE = 0.02  # relative difference of times in two units that agree
 ENOUGH_TIMES = 10  # to judge by the longest of them
 OS = "OS"
+# A time that says so of a living case: ALIVE (361 days later).
+_ALIVE_LATER = re.compile(
+    r"(alive|living)\W+(at |after )?(?P<time>\d+(\.\d+)?) ?(?P<unit>day|week|month|year)?s?( later)?\W*"
+)
 MONTHS_IN = {"months": 1.0, "days": 1 / DAYS_PER_MONTH, "weeks": 7 / DAYS_PER_MONTH, "years": 12.0}
 
 
@@ -47,6 +53,30 @@ def read_time(
         return None, None
     name = _first(table, sorted(times, key=lambda n: ours[n].endpoint != endpoint))
     return guessed_months(table, name, ours[name]), name
+
+
+def split_living(table: LabelTable) -> tuple[LabelTable, pd.Series | None]:
+    """Return the table with plain numbers in place of cells such as "ALIVE (361 days later)", as BraTS has them.
+
+    Returns:
+        The table, and for the column of such cells who lives, named as the column; None where there is no such column. The
+        other times are of deaths.
+    """
+    for name in table.frame.columns:
+        column = survival_column(name)
+        if column is None or column.role not in ("time", "death time"):
+            continue
+        cells = table.frame[name].dropna().map(lambda value: _ALIVE_LATER.fullmatch(text_of(value).lower()))
+        found = {case: match for case, match in cells.items() if match}
+        if found and {match["unit"] for match in found.values()} <= {None, (column.unit or "").removesuffix("s")}:
+            times = pd.Series({case: match["time"] for case, match in found.items()}, dtype=object)
+            lives = pd.Series(table.frame.index.isin(times.index), table.frame.index, name=name)
+            table.notes.append(
+                f"event: alive where {name} contains the word ({len(times)} cases); its other times are of deaths"
+            )
+            written = times.reindex(table.frame.index)
+            return replace(table, frame=table.frame.assign(**{name: table.frame[name].mask(lives, written)})), lives
+    return table, None
 
 
 def _first(table: LabelTable, names: list[str]) -> str:

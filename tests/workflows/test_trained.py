@@ -162,7 +162,7 @@ def test_a_cohort_on_another_scale_is_reported_in_console_report_and_metrics(
     shift = metrics["cohort_shift"][TASK]
     assert (shift["n"], shift["n_out_of_distribution"]) == (3, 3)
     assert shift["sentence"].startswith(expected)
-    assert "--rescale cohort or --rescale rank" in shift["remedies"][0]
+    assert "--rescale matched" in shift["remedies"][0]
     assert (TASK in metrics["tasks"]) == labelled
     if labelled:
         assert metrics["tasks"][TASK]["cohort_shift"] == shift

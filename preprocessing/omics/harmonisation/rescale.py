@@ -1,8 +1,9 @@
 """A new cohort on the scale of the training cohort: per-gene standardisation or rank mapping within the new cohort.
 
 Expression measured on another platform (array against RNA-seq), or prepared in another way (log2 against z-scores), has its own
-location and spread of each gene. Both methods keep the order of the cases in each gene and assume that the new cohort is
-composed like the training cohort: in a cohort of glioblastomas only, they erase what glioblastomas have in common.
+location and spread of each gene. All methods keep the order of the cases in each gene. Two of them assume that the new cohort is
+composed like the training cohort: in a cohort of glioblastomas only, they erase what glioblastomas have in common. The third,
+`matched`, is given targets of a training cohort that is composed like the new one (`pipeline.inference.composition`).
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler, are_counts, winsorise
 
-Method = Literal["none", "cohort", "rank"]
+Method = Literal["none", "cohort", "rank", "matched"]
 MIN_CASES = 20  # whose mean and spread can stand for a cohort's
 CLIP = 5.0  # robust standard deviations, as in the scaler
 
@@ -45,7 +46,8 @@ def rescale(matrix: OmicsMatrix, targets: Mapping[str, Target], method: Method) 
     Args:
         matrix: unscaled features of the new cohort.
         targets: distribution of each feature in training; other features stay as they are.
-        method: cohort: (x − mean) / sd of the new cohort, outliers winsorised; rank: normal quantiles of the ranks; none: nothing.
+        method: cohort and matched: (x − mean) / sd of the new cohort, outliers winsorised; rank: normal quantiles of the ranks;
+            none: nothing.
 
     Raises:
         InputError: fewer than `MIN_CASES` cases, of which no mean and spread can be taken.
@@ -62,7 +64,7 @@ def rescale(matrix: OmicsMatrix, targets: Mapping[str, Target], method: Method) 
     block = values[:, at]
     rna = matrix.values[:, [kind == "rna" for kind in matrix.kinds]]
     block = np.log2(block + 1) if are_counts(rna) else block
-    scores = _standardised(block) if method == "cohort" else _normal_scores(block)
+    scores = _normal_scores(block) if method == "rank" else _standardised(block)
     target = [targets[matrix.features[position]] for position in at]
     mapped = np.array([one.centre for one in target]) + np.array([one.scale for one in target]) * scores
     logged = np.array([one.logged for one in target])

@@ -40,7 +40,7 @@ def test_a_cohort_on_another_scale_is_described_as_one_with_its_remedies(predict
         "3 of 4 cases are out of distribution: values 3.6 to 13.9, trained on values around "
     )
     assert found.sentence.endswith("40 % of the model's genes are missing")
-    assert "--rescale cohort or --rescale rank" in found.remedies[0]
+    assert "--rescale matched" in found.remedies[0]
     assert "task subtype: 3 of 4 cases are out of distribution" in caplog.text
 
 

@@ -89,3 +89,10 @@ def test_every_real_gene_is_a_gene():
     symbols = {name for name in names if isinstance(name, str)}
     assert len(symbols) > 6000
     assert [name for name in symbols if is_annotation(name)] == []
+
+
+@pytest.mark.parametrize("name", ["P-value", "P.value", "Correlation", "RMSE", "Pearson Correlation"])
+def test_the_fit_of_a_deconvolution_is_no_feature(name):
+    """CIBERSORT appends it to the fractions of each sample."""
+    assert is_annotation(name)
+    assert not is_annotation("Macrophages M2")
