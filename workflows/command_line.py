@@ -392,6 +392,11 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         metavar="SYSTEM",
         help="slurm: submit jobs that run the workers; configure them with --set slurm.KEY=VALUE",
     )
+    add(
+        "--track",
+        metavar="TOOL",
+        help="tensorboard or mlflow, which must be installed: log settings, losses and metrics; default: none",
+    )
     add("--until", metavar="STAGE", help="last stage: tile, embed, join or train (default)")
     add("--dry-run", action="store_true", help="check the input and estimate the work; compute nothing")
     add("--verbose", action="store_true", help="log every slide")

@@ -146,6 +146,10 @@ class Config(InputSettings):
         None, ge=0, description="worker processes; 0: work in this process; default: one per core, or one per GPU"
     )
     scheduler: str | None = Field(None, description="address of a running Dask scheduler whose workers are used")
+    track: Literal["none", "tensorboard", "mlflow"] = Field(
+        "none",
+        description="log settings, losses and metrics of the run with TensorBoard or MLflow, which must be installed",
+    )
     slide_minutes: float = Field(
         720,
         gt=0,
@@ -372,7 +376,7 @@ CANDIDATE_KEYS = {"model", "models", "variants", "tumour_genes", "microenvironme
 # Keys that do not decide the result. The values of a preset are in the configuration themselves.
 WITHOUT_EFFECT = {
     *("out", "store", "until", "dry_run", "device", "workers", "scheduler", "cluster", "slurm", "slide_minutes"),
-    *("gpu_tiles", "gpus", "preset"),
+    *("gpu_tiles", "gpus", "preset", "track"),
     "explain",  # reads the results
 }
 

@@ -6,6 +6,7 @@ are found on this machine.
 """
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore, query_all
 from preprocessing.io.atomic import write_text
 from preprocessing.io.code_fingerprint import files_fingerprint
+from preprocessing.io.errors import some
 from preprocessing.io.fingerprints import content_fingerprint, folder_digests
 from preprocessing.io.outputs import DamagedFileError, read_json
 
+log = logging.getLogger(__name__)
 NAME, FORMAT = "complete.json", 1
 WRITTEN_BY_EVERY_CALL = {NAME, ".lock", "run.log"}
 REPORT = "report.html"  # `run_pipeline report` draws it anew: it must be there and whole, whatever is in it
@@ -71,7 +74,11 @@ def is_complete(folder: Path, wanted: RunInput) -> bool:
     if complete.get("format") != FORMAT or complete.get("fingerprint") != wanted.fingerprint():
         return False
     written, found = complete["files"], _hashes(folder)
-    return all(found.get(name) == written[name] for name in written) and _has_features(wanted, record)
+    if changed := [name for name in written if found.get(name) != written[name]]:
+        explained = ", and all explanations" if any(name.startswith("explain/") for name in changed) else ""
+        log.info("changed or missing since the run ended: %s; they are made again%s", some(changed), explained)
+        return False
+    return _has_features(wanted, record)
 
 
 def _is_whole(page: Path) -> bool:

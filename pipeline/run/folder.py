@@ -43,10 +43,15 @@ LIBRARIES = (
     "zarr",
     "dask",
     "numpy",
+    "scipy",
     "pandas",
+    "scikit-learn",
+    "lifelines",
     "openslide-python",
     "openslide-bin",
-    "lifelines",
+    "pillow",
+    "tifffile",
+    "plotly",
 )
 
 

@@ -1,7 +1,9 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -601,3 +603,14 @@ def test_shuffled_labels_give_chance(walk, tmp_path):
     covers = [run[task]["low"] < 0.5 < run[task]["high"] for run in found for task in TASKS]
     assert sum(covers) >= 9, found
     assert headlines("as_they_are", genes.join(labels), "--task", "subtype")["subtype"]["low"] > 0.5
+
+
+def test_every_key_of_run_json_is_documented(finished):
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "outputs.md").read_text()
+    table = page.partition("## run.json")[2].partition("\n## ")[0]
+    documented = {
+        key for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", cell)
+    }
+    written = set(json.loads((finished / "run.json").read_text()))
+    only_with_trained_models = {"trained", "genes", "cohort_shift"}
+    assert written == documented - only_with_trained_models

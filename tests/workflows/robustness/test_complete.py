@@ -10,7 +10,7 @@ from pipeline.config.loading import load_config
 from pipeline.run.complete import RunInput, is_complete, mark_complete
 from preprocessing.encoders.config import EncoderConfig, weights_source
 from workflows.command_line import parse
-from workflows.run_pipeline import check_inputs
+from workflows.run_pipeline import check_inputs, load_predictors
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def run_input(finished, cohort, quick):
     arguments = parse([str(part) for part in (*command, "--explain", "1", "--out", finished)])
     config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets, options=arguments.options)
     with Workers(0, "cpu") as workers:
-        return check_inputs(config, workers).all_that_counts
+        return check_inputs(*load_predictors(config), workers).all_that_counts
 
 
 @pytest.fixture
@@ -59,6 +59,21 @@ def test_it_is_complete_wherever_it_lies_and_wherever_it_runs(folder, run_input)
 def test_a_file_that_is_gone_is_noticed(folder, run_input, name):
     (folder / name).unlink()
     assert not is_complete(folder, run_input)
+
+
+def test_the_log_names_what_is_made_again(folder, run_input, caplog):
+    (folder / "explain").mkdir(exist_ok=True)
+    (folder / "explain" / "grade.json").write_text("{}")
+    mark_complete(folder, run_input)
+    assert is_complete(folder, run_input)
+    (folder / "explain" / "grade.json").unlink()
+    (folder / "cases.csv").unlink()
+    with caplog.at_level("INFO"):
+        assert not is_complete(folder, run_input)
+    assert (
+        "changed or missing since the run ended: cases.csv, explain/grade.json; they are made again, and all explanations"
+        in (caplog.text)
+    )
 
 
 def test_a_setting_that_a_run_with_trained_models_reads_is_noticed(folder, run_input):

@@ -1,0 +1,116 @@
+"""Runs are logged with TensorBoard and MLflow: as stand-ins, which take what these packages take."""
+
+import json
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from pipeline.run.finished import read_run
+from preprocessing.io.errors import InputError, RunError
+from workflows import run_pipeline, tracking
+
+
+@pytest.fixture
+def run(finished):
+    return read_run(finished)
+
+
+def test_metrics_and_losses_are_those_of_the_run(run, finished):
+    metrics = json.loads((finished / "metrics.json").read_text())["tasks"]
+    found = tracking.metrics_of(run)
+    assert found["grade/accuracy"] == metrics["grade"]["model"]["pooled"]["accuracy"]["value"]
+    assert all(isinstance(value, float) for value in found.values())
+    losses = {(name, epoch): value for name, epoch, value in tracking.losses_of(run)}
+    history = run.history("grade", "umeml")
+    rows = history[(history["fold"] == "0") & (history["epoch"] == 2)]
+    assert losses["grade/fold 0/train", 2] == pytest.approx(rows["train"].mean())
+    assert ("grade/final model/train", 1) in losses
+    assert not any(name.endswith("validation") for name, _ in losses)  # the run has no validation cases
+
+
+def test_tensorboard_is_given_everything(run, finished, monkeypatch):
+    scalars, texts = {}, {}
+
+    class Writer:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            texts["closed"] = self.folder
+
+        def add_scalar(self, name, value, step):
+            scalars[name, step] = value
+
+        def add_text(self, name, text):
+            texts[name] = text
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    assert tracking.track("tensorboard", finished) == f"tensorboard --logdir {finished / 'tensorboard'}"
+    assert texts["closed"] == finished / "tensorboard"
+    assert "models:" in texts["configuration"]
+    assert scalars["grade/accuracy", 0] == tracking.metrics_of(run)["grade/accuracy"]
+    assert ("survival/fold 1/train", 2) in scalars
+
+
+def test_mlflow_is_given_everything(run, finished, monkeypatch):
+    logged = {}
+    entry = SimpleNamespace(info=SimpleNamespace(run_id="7"))
+
+    class Started:
+        def __init__(self, run_name):
+            logged["name"] = run_name
+
+        def __enter__(self):
+            return entry
+
+        def __exit__(self, *_):
+            logged["ended"] = True
+
+    mlflow = ModuleType("mlflow")
+    mlflow.__dict__.update(
+        set_experiment=lambda name: logged.update(experiment=name),
+        start_run=Started,
+        log_params=lambda values: logged.update(params=values),
+        set_tags=lambda values: logged.update(tags=values),
+        log_metric=lambda name, value, step: logged.update({f"{name} {step}": value}),
+        log_metrics=lambda values: logged.update(metrics=values),
+        log_artifact=lambda path: logged.update(artifact=path),
+        get_tracking_uri=lambda: "here",
+    )
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    assert tracking.track("mlflow", finished) == "MLflow run 7 at here"
+    assert (logged["name"], logged["experiment"], logged["ended"]) == (finished.name, "umeml-pipeline", True)
+    assert json.loads(logged["params"]["model"]) == ["umeml"]
+    assert logged["metrics"] == tracking.metrics_of(run)
+    assert logged["tags"] == {"run_folder": str(finished), "identity": run.record["identity"]}
+    assert logged["artifact"] == str(finished / "report.html")
+    assert "grade/fold 0/train 1" in logged
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_a_tool_that_is_not_installed_is_named_before_anything_runs(cohort, walk, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.setattr(tracking, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=f"--track {name} needs {name}, which is not installed: pip install {name}"):
+        tracking.require_tracker(name)
+    assert walk(cohort.slides, cohort.genes, "--track", name, "--out", tmp_path / "run") == run_pipeline.WRONG_INPUT
+    assert "which is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tool_that_fails_is_named_and_the_results_are_there(finished, monkeypatch):
+    def refuses(_):
+        raise ConnectionError("no answer from the server")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=refuses))
+    with pytest.raises(RunError, match="--track tensorboard: no answer from the server; the results are in"):
+        tracking.track("tensorboard", finished)
+
+
+def test_nothing_is_tracked_by_default(monkeypatch):
+    monkeypatch.setattr(tracking, "find_spec", lambda _: None)
+    tracking.require_tracker("none")
