@@ -4,13 +4,14 @@
         …                       # what uses torch.cuda.Stream and tensors on "cuda"
         computing.synchronize()
 
-A tensor that is copied to the device is a `Late`: its numbers are NaN until the copy runs. One that is freed without
-`record_stream` of a stream that still has work queued loses its numbers, as if its memory had been given to the next copy.
+A tensor that is copied to the device is a `Late`: its numbers are NaN until the copy runs. One that is freed without having been
+recorded on another stream loses its numbers in its own stream's turn, as its memory is given to the next copy.
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,14 +22,16 @@ _local = threading.local()
 
 
 class Stream:
-    """Work in its order, which is done when something waits for it."""
+    """Work in its order, which is done when something waits for it; on an early one, at once."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, early: bool = False) -> None:
         self.work: list[Callable[[], object]] = []
-        self.done = 0
+        self.done, self.early = 0, early
 
     def queue(self, work: Callable[[], object]) -> None:
         self.work.append(work)
+        if self.early:
+            self.synchronize()
 
     def run(self, until: int) -> None:
         while self.done < until:
@@ -72,8 +75,9 @@ class Late:
 
     def __del__(self) -> None:
         """Its memory goes to what is copied next on the stream that it was made on."""
-        if not any(stream.done < len(stream.work) for stream in self.streams[1:]):
-            self.numbers.fill_(-1)
+        if len(self.streams) == 1:
+            numbers = self.numbers
+            self.streams[0].queue(lambda: numbers.fill_(-1))
 
     def to(self, *_: object, **__: object) -> "Late":
         return self
@@ -108,9 +112,15 @@ def _on(stream: Stream) -> Iterator[None]:
 
 
 @contextmanager
-def late_streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
-    """Within it, torch.cuda has these streams; gives the one on which is computed."""
+def late_streams(monkeypatch: pytest.MonkeyPatch, *, early: str = "") -> Iterator[Stream]:
+    """Within it, torch.cuda has these streams; gives the one on which is computed.
+
+    Args:
+        monkeypatch: of the test.
+        early: streams that work as early as they may: "computing", or "copying" for those that the program makes.
+    """
     to, copy = Tensor.to, Tensor.copy_
+    made = partial(Stream, early=early == "copying")
 
     def to_device(x: Tensor, device: Any, *rest: Any, **options: Any) -> Any:
         if torch.device(device).type != "cuda":
@@ -130,9 +140,9 @@ def late_streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
         patch.setattr(Tensor, "to", to_device)
         patch.setattr(Tensor, "copy_", copied)
         patch.setattr(Tensor, "pin_memory", lambda x: x)
-        for name, value in {"Stream": Stream, "current_stream": current_stream, "stream": _on}.items():
+        for name, value in {"Stream": made, "current_stream": current_stream, "stream": _on}.items():
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.cuda, "is_available", lambda: True)
-        computing = Stream()
+        computing = Stream(early=early == "computing")
         with _on(computing):
             yield computing

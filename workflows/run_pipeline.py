@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workflows.cohorts import read_cohort, with_batch
 from workflows.command_line import parse
 from workflows.commands import COMMANDS, run_command
 from workflows.features import make_features
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from pipeline.slides.feature_recipe import FeatureRecipe
     from pipeline.tasks import Task
     from preprocessing.cohort import Cohort
-    from preprocessing.slide_lists.discovery import SlideSource
 
 log = logging.getLogger("run_pipeline")
 ALL_GOOD, RUN_FAILED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -94,7 +94,7 @@ def walk(config: "Config", workers: "Workers") -> int:
     """Run all stages in order; wrong input is reported before the first of them starts."""
     if config.trained and config.cohorts:
         return predict_cohorts(config, workers)
-    return carry_out(check_inputs(config, workers), workers)
+    return carry_out(check_inputs(*load_predictors(config), workers), workers)
 
 
 def predict_cohorts(config: "Config", workers: "Workers") -> int:
@@ -106,12 +106,14 @@ def predict_cohorts(config: "Config", workers: "Workers") -> int:
     from preprocessing.io.atomic import write_text
     from preprocessing.io.errors import InputError
 
+    config, predictors = load_predictors(config)
     folder, checked = run_folder(config), dict[str, tuple[CheckedInputs, list[str]]]()
     require_no_run(folder)
     for name in config.cohorts:
         log.info("cohort %s:", name)
         try:
-            inputs = check_inputs(config.for_cohort(name).model_copy(update={"out": folder / name}), workers)
+            one = config.for_cohort(name).model_copy(update={"out": folder / name})
+            inputs = check_inputs(one, predictors, workers)
         except InputError as error:
             raise InputError(f"cohort {name}: {error}") from None
         checked[name] = inputs, list(collected.messages)
@@ -208,8 +210,13 @@ class CheckedInputs:
         return {one.task: one.describe() for one in self.predictors}
 
 
-def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
+def check_inputs(config: "Config", predictors: list["Predictor"], workers: "Workers") -> CheckedInputs:
     """Read everything but pixels, and plan the tasks.
+
+    Args:
+        config: with the recipe of the trained models, as `load_predictors` returns it.
+        predictors: the trained models, if there are any.
+        workers: that compute.
 
     Raises:
         InputError: whatever is wrong with configuration, tables, slides, trained models, store or run folder.
@@ -225,7 +232,6 @@ def check_inputs(config: "Config", workers: "Workers") -> CheckedInputs:
     from workflows.tracking import require_tracker
 
     require_tracker(config.track)
-    config, predictors = load_predictors(config)
     paths = Paths.from_config(config, absolute=workers.remote)
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
     features = sorted({name for one in predictors for name in one.features})
@@ -269,39 +275,6 @@ def load_predictors(config: "Config") -> tuple["Config", list["Predictor"]]:
 
     predictors = load_trained(config.trained, config.task)
     return with_recipe(config, predictors), predictors
-
-
-def with_batch(config: "Config", cohort: "Cohort") -> "Config":
-    """Return the configuration with `omics.batch` settled: whether genes of several cohorts are brought to one scale."""
-    from preprocessing.cohort import cohorts_by_case
-    from preprocessing.io.errors import InputError
-    from preprocessing.omics.harmonisation.batch import MIN_CASES, scales_differ, small_cohorts
-
-    if not config.cohorts or config.omics.batch == "none" or not cohort.omics.case_ids:
-        return config
-    cohort_of = cohorts_by_case(cohort.labels)
-    per_cohort = config.omics.batch == "per-cohort"
-    reason = "" if per_cohort else scales_differ(cohort.omics, cohort_of)
-    for name, cases in small_cohorts(cohort.omics, cohort_of).items():
-        if per_cohort or reason:
-            raise InputError(
-                f"--cohort {name}: {cases} cases with genes are too few to bring them to the scale of the other cohorts (at least "
-                f"{MIN_CASES}{'; ' + reason if reason else ''}); give genes on one scale and --set omics.batch=none, or leave the "
-                "cohort out"
-            )
-        log.warning(
-            "cohort %s: %d cases with genes are too few to compare their scale; they stay as they are", name, cases
-        )
-    if per_cohort:
-        return config
-    if reason:
-        log.info(
-            "genes of the cohorts are on different scales (%s), and brought to one (omics.batch: per-cohort)", reason
-        )
-    else:
-        log.info("genes of the cohorts are on one scale, and stay as they are (omics.batch: none)")
-    omics = config.omics.model_copy(update={"batch": "per-cohort" if reason else "none"})
-    return config.model_copy(update={"omics": omics})
 
 
 def describe_encoder(inputs: CheckedInputs) -> dict[str, Any]:
@@ -369,41 +342,6 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
         log.info("tracked: %s", track(config.track, run.folder))
     show_warnings()
     return SOME_FAILED if failures or given_up else ALL_GOOD
-
-
-def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Sequence[str] = ()) -> "Cohort":
-    """Read slides, with paths as the workers see them, and tables; several cohorts are pooled.
-
-    Args:
-        config: the run's.
-        paths: the paths that workers use.
-        trained: whether the run predicts with trained models, which may start with slides that have no genes yet.
-    """
-    from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort, pool_cohorts
-    from preprocessing.features.store import FeatureStore
-    from preprocessing.io.errors import InputError
-
-    def load(slides: "SlideSource | None", inputs: "Config") -> "Cohort":
-        options = CohortOptions(
-            cases=config.cases,
-            slides=config.slide_options(masks=paths.masks),
-            tables=inputs.table_options(),
-            features=frozenset(features),
-            must_share=not trained,
-            identity=inputs.identity_scheme(),
-        )
-        files = CohortFiles(slides, inputs.genes, inputs.clinical, inputs.further_tables)
-        return load_cohort(files, options, store=FeatureStore(paths.store), isolated=config.workers != 0)
-
-    def load_one(name: str) -> "Cohort":
-        try:
-            return load(paths.cohorts[name], config.for_cohort(name))
-        except InputError as error:
-            raise InputError(f"cohort {name}: {error}") from None
-
-    if not config.cohorts:
-        return load(paths.slides, config)
-    return pool_cohorts({name: load_one(name) for name in config.cohorts}, cases=config.cases)
 
 
 def write_ledgers(

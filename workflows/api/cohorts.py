@@ -14,7 +14,7 @@ from pipeline.config.schema import Config
 from preprocessing.cohort import Cohort
 from workflows.api.pages import table_page
 from workflows.api.processes import hidden_main
-from workflows.run_pipeline import read_cohort
+from workflows.cohorts import read_cohort
 
 
 @dataclass(frozen=True)

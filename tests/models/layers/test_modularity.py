@@ -215,3 +215,13 @@ def test_nothing_of_the_size_of_the_graph_is_ever_made(non_negative, width):
     with LargestTensor() as largest:
         modularity_loss(patches, prototypes, mask, non_negative=non_negative).sum().backward()
     assert N <= largest.numbers <= N * width
+
+
+@pytest.mark.parametrize("non_negative", [True, False])
+def test_autocast_around_it_changes_nothing(non_negative):
+    torch.manual_seed(0)
+    patches, prototypes, packing = torch.rand(300, 8), torch.randn(1, 3, 8), ByCase([300], torch.device("cpu"))
+    expected = modularity_terms(patches, prototypes, packing, non_negative=non_negative)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = modularity_terms(patches, prototypes, packing, non_negative=non_negative)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

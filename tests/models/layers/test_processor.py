@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from models.layers import processor
+from models.layers.devices import computes_in_bfloat16
 from models.layers.processor import cpu_computes_in_bfloat16
 
 
@@ -37,3 +38,9 @@ def test_torch_is_consulted_where_there_are_no_flags(monkeypatch, tmp_path, avx5
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
     assert cpu_computes_in_bfloat16() is expected
+
+
+def test_a_processor_that_does_not_multiply_in_bfloat16_is_known_as_such(monkeypatch):
+    for known in (True, False):
+        monkeypatch.setattr("models.layers.devices.cpu_computes_in_bfloat16", lambda known=known: known)
+        assert computes_in_bfloat16("cpu") == known

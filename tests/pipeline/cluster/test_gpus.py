@@ -1,6 +1,7 @@
 import os
 
 import pytest
+from distributed import LocalCluster
 
 from pipeline.cluster.gpu_cluster import GPUCluster
 from pipeline.cluster.gpus import GPU_WORKERS, VISIBLE, select_gpus, visible_gpus, why_no_cuda
@@ -55,6 +56,17 @@ def test_each_gpu_has_a_process_that_sees_no_other(machine):
         found = workers.client.run(lambda: (os.environ[VISIBLE], os.environ[GPU_WORKERS]))
         assert sorted(found.values()) == [("0", "3"), ("2", "3"), ("3", "3")]
         assert isinstance(workers.client.cluster, GPUCluster)
+
+
+def test_each_worker_has_the_next_gpu_in_its_environment(monkeypatch):
+    numbers = iter(range(3))
+    plain = lambda _: {next(numbers): {"options": {"nthreads": 1}}}  # noqa: E731  # stands for a method
+    monkeypatch.setattr(LocalCluster, "new_worker_spec", plain)
+    cluster = object.__new__(GPUCluster)
+    cluster.gpus = ["0", "GPU-b2", "5"]
+    options = [spec["options"] for _ in range(3) for spec in cluster.new_worker_spec().values()]
+    assert [one["env"][VISIBLE] for one in options] == ["0", "GPU-b2", "5"]
+    assert all(one["env"][GPU_WORKERS] == "3" and one["nthreads"] == 1 for one in options)
 
 
 def test_fewer_workers_than_gpus_use_the_first(machine):

@@ -210,6 +210,14 @@ def test_no_training_step_has_fewer_cases_than_the_model_needs(learned, batch_ca
     assert seen == expected
 
 
+def test_without_bfloat16_in_the_processor_training_says_so_and_uses_float32(learned, monkeypatch, caplog):
+    expected = train(learned, epochs=1)[0].state_dict()
+    monkeypatch.setattr(fit, "computes_in_bfloat16", lambda device: False)
+    found = train(learned, epochs=1, precision="bfloat16")[0].state_dict()
+    assert "train.precision = bfloat16: this cpu does not compute in it; float32 is used" in caplog.text
+    assert all(torch.equal(weight, found[name]) for name, weight in expected.items())
+
+
 def test_training_that_diverges_is_reported_with_a_remedy(learned):
     broken = SimpleNamespace(n_outputs=2, encode=learned[0].encode, loss=lambda logits, targets: logits.sum() * np.nan)
     with pytest.raises(FloatingPointError, match=r"training diverged: task nan.*a lower learning rate \(train.lr\)"):

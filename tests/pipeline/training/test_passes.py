@@ -153,8 +153,9 @@ def test_a_bag_is_kept_only_where_it_is_whole(monkeypatch):
             assert feed._bag(name, batch().bags[NAMES.index(name)]) is bags[name]
 
 
-def test_batches_on_a_gpu_are_there_before_they_are_used_and_as_long_as_they_are(monkeypatch):
-    """With streams that work as late as they may: see `tests.late_streams`."""
+@pytest.mark.parametrize("early", ["", "copying", "computing"])
+def test_batches_on_a_gpu_are_there_before_they_are_used_and_as_long_as_they_are(early, monkeypatch):
+    """With streams that copy and compute as late or as early as they may: see `tests.late_streams`."""
     monkeypatch.setattr(Feed, "_has_room", lambda self: False)
     sums: list[float] = []
 
@@ -162,7 +163,7 @@ def test_batches_on_a_gpu_are_there_before_they_are_used_and_as_long_as_they_are
         return lambda: sums.append(sum(float(x.sum()) for x in numbers))
 
     whole = batch()
-    with late_streams(monkeypatch) as computing:
+    with late_streams(monkeypatch, early=early) as computing:
         parts = (([NAMES[i]], whole.part(i, i + 1)) for i in (0, 2, 3))
         for one in Feed(torch.device("cuda")).bring(parts):
             late: Any = (*one.bags, *one.omics)

@@ -137,8 +137,9 @@ def test_the_next_batch_is_queued_before_the_last_is_fetched(corner_slide, grid,
     assert Stream.events[3:5] == ["arrived", "arrived"]  # the first batch's features, the second's copy
 
 
-def test_on_a_gpu_every_wait_that_features_need_is_there(corner_slide, grid, pixels, monkeypatch):
-    """With streams that work as late as they may: see `tests.late_streams`; buffers are used again and again."""
+@pytest.mark.parametrize("early", ["", "copying", "computing"])
+def test_on_a_gpu_every_wait_that_features_need_is_there(early, corner_slide, grid, pixels, monkeypatch):
+    """With streams that copy and compute as late or as early as they may: see `tests.late_streams`."""
 
     class Encoder:
         device, dim = torch.device("cuda"), 3
@@ -147,7 +148,7 @@ def test_on_a_gpu_every_wait_that_features_need_is_there(corner_slide, grid, pix
             return computed(lambda x: x.mean((1, 2)), tiles)
 
     monkeypatch.setattr(embedding, "pinned_empty", torch.empty)
-    with late_streams(monkeypatch):
+    with late_streams(monkeypatch, early=early):
         found = embed_tiles(SlideTiles(corner_slide.path, grid), Encoder(), range(35), gpu_tiles=2, readers=2)
     np.testing.assert_allclose(found, pixels.mean((1, 2)), rtol=1e-5)
 

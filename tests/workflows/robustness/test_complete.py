@@ -10,7 +10,7 @@ from pipeline.config.loading import load_config
 from pipeline.run.complete import RunInput, is_complete, mark_complete
 from preprocessing.encoders.config import EncoderConfig, weights_source
 from workflows.command_line import parse
-from workflows.run_pipeline import check_inputs
+from workflows.run_pipeline import check_inputs, load_predictors
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def run_input(finished, cohort, quick):
     arguments = parse([str(part) for part in (*command, "--explain", "1", "--out", finished)])
     config = load_config(arguments.flags, file=arguments.file, sets=arguments.sets, options=arguments.options)
     with Workers(0, "cpu") as workers:
-        return check_inputs(config, workers).all_that_counts
+        return check_inputs(*load_predictors(config), workers).all_that_counts
 
 
 @pytest.fixture

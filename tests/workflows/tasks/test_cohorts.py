@@ -11,7 +11,7 @@ import yaml
 from pipeline.config.loading import load_config
 from pipeline.config.paths import Paths
 from tests.workflows.tasks.small_runs import SMALL, quick, random_genes, run_pipeline
-from workflows.run_pipeline import read_cohort
+from workflows.cohorts import read_cohort
 
 N = 36
 QUICK = quick()
@@ -173,6 +173,10 @@ def test_what_is_wrong_with_the_last_of_several_new_cohorts_is_named_before_any_
     assert run_pipeline(*flags, *trained) == 2
     assert "cohort two: " in (message := " ".join(capsys.readouterr().err.split()))
     assert "gone.csv" in message
+    elsewhere = ("--trained", tmp_path / "gone", *trained[2:])
+    assert run_pipeline(*flags_of(folder, "one"), *flags_of(folder, "two"), *elsewhere) == 2
+    assert "cohort one: " not in capsys.readouterr().err.partition("error: ")[2]  # it is no matter of the cohort
+    assert run_pipeline(*flags_of(folder, "one"), *flags_of(folder, "two"), *trained, "--dry-run") == 0
     assert not (tmp_path / "run").exists()
 
 
