@@ -1,6 +1,6 @@
 # docker build --tag umeml-pipeline --build-arg TORCH_INDEX=INDEX .   CPU only; INDEX from the selector on pytorch.org
 # docker build --tag umeml-pipeline --build-arg TORCH=cuda .   with CUDA
-# docker run --rm --volume "$PWD:/data" umeml-pipeline slides/ genes.csv
+# docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/data" umeml-pipeline slides/ genes.csv
 # apptainer build umeml.sif docker-daemon://umeml-pipeline:latest
 FROM python:3.11-slim
 ARG TORCH=cpu
@@ -13,5 +13,7 @@ RUN if [ "$TORCH" = cpu ] && [ -n "$TORCH_INDEX" ]; then \
         PIP_INDEX_URL="$TORCH_INDEX" pip install --no-cache-dir --constraint constraints.txt torch torchvision; \
     fi \
     && pip install --no-cache-dir --constraint constraints.txt ".[demo,exchange,stain,s3]"
+# Any user may run it (--user): caches go where everyone can write.
+ENV HOME=/tmp
 WORKDIR /data
 ENTRYPOINT ["run_pipeline"]

@@ -90,6 +90,7 @@ def test_every_option_that_the_docs_name_exists():
     known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
     elsewhere = {"--file", "--gres"}  # of conda, Slurm
     elsewhere |= {"--build-arg", "--constraint", "--gpus", "--rm", "--tag", "--volume"}  # of Docker and pip
+    elsewhere |= {"--nv", "--user"}  # of Apptainer and Docker
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", "\n".join(PAGES.values())))
     assert named - known - elsewhere == set()
 
@@ -148,6 +149,23 @@ def test_the_tutorial_runs(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "demo" / "run").exists()
+
+
+@pytest.mark.parametrize(("code", "succeeds"), [(0, True), (1, False), (2, False), (3, True), (143, False)])
+@pytest.mark.parametrize("start", ["    shell: ", "    script: "])
+def test_the_snippets_of_workflow_systems_take_failed_slides_as_success(tmp_path, start, code, succeeds):
+    page = PAGES["docs/reference/exit-codes.md"]
+    (line,) = (line for line in page.splitlines() if line.startswith(start))
+    command = line.removeprefix(start).strip('"').replace("\\$", "$")
+    program = tmp_path / "run_pipeline"
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", re.sub(r"\{input\.\w+\}|\$\{?\w[\w.]*\}?", "x", command)],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=False,
+    )
+    assert (done.returncode == 0) is succeeds
 
 
 def test_every_key_of_metrics_json_is_documented():

@@ -1,4 +1,5 @@
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -146,3 +147,22 @@ def test_what_is_optional_is_imported_where_its_absence_is_said(imported):
 def test_all_extras_but_that_of_gpus_are_installed_for_the_tests():
     (within,) = (Requirement(text) for text in PROJECT["optional-dependencies"]["dev"] if PROJECT["name"] in text)
     assert within.extras == set(PROJECT["optional-dependencies"]) - {"dev", "cuda"}
+
+
+def test_the_container_recipe_is_one():
+    """Its instructions, shell commands, files, extras and command exist; no image can be built here."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    instructions = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
+    known = {"FROM", "ARG", "RUN", "ENV", "WORKDIR", "COPY", "ENTRYPOINT"}
+    assert {name for name, _ in instructions} == known
+    assert instructions[0][0] == "FROM"
+    assert SpecifierSet(PROJECT["requires-python"]).contains(Version(re.search(r"python:([\d.]+)", text)[1] + ".0"))
+    arguments = {value.partition("=")[0] for name, value in instructions if name == "ARG"}
+    for command in (value for name, value in instructions if name == "RUN"):
+        subprocess.run(["sh", "-n", "-c", command], check=True)
+        assert set(re.findall(r"\$(\w+)", command)) <= arguments
+    (extras,) = re.findall(r"\.\[([\w,]+)\]", text)
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+    assert json.loads(instructions[-1][1]) == ["run_pipeline"]
+    assert "run_pipeline" in PROJECT["scripts"]
+    assert {".git", ".venv", "*.zarr"} <= set((ROOT / ".dockerignore").read_text().split())

@@ -270,7 +270,7 @@ class Deferred:
         self._of_pass: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     @staticmethod
-    def of(x: Float[Tensor, "R D"], slices: Sequence[slice], few: Tensor) -> "Deferred | None":
+    def of(x: Float[Tensor, "R D"], slices: Sequence[slice], few: Float[Tensor, "*B K D"]) -> "Deferred | None":
         """Return that of the function whose output `x` is, if it has one for these cases and `few` are few vectors."""
         found: Deferred | None = getattr(x.grad_fn, "deferred", None)
         return found if found and found._slices == slices and few.shape[-2] * 8 <= x.shape[1] else None

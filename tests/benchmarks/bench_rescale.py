@@ -22,14 +22,16 @@ from sklearn.metrics import roc_auc_score
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from pipeline.baselines.genomic import fit_omics_cox
 from pipeline.metrics import c_index
+from pipeline.ood.gene_classes import GeneClasses
+from pipeline.ood.profiles import read_genes
 from preprocessing.io.errors import InputError
-from preprocessing.omics.harmonisation.rescale import rescale, targets_of
+from preprocessing.omics.harmonisation.rescale import Target, rescale, targets_of
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "gbmlgg"
 N_TRAIN = 300
-METHODS = ("none", "cohort", "rank")
+METHODS = ("none", "cohort", "rank", "matched")
 
 
 def log_values(z: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -71,6 +73,15 @@ def load(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return genes[known], labels[known]
 
 
+def matched_targets(scaler: OmicsScaler, classes: GeneClasses | None, subtypes: pd.Series) -> dict[str, Target]:
+    """The distribution of each gene in training cases of the same subtypes."""
+    if classes is None:
+        raise ValueError("fewer than two subtypes among the training cases")
+    mean, sd = classes.mixture(subtypes.value_counts(normalize=True).to_dict())
+    moments = zip(scaler.features, scaler.centre + scaler.scale * mean, scaler.scale * sd, strict=True)
+    return {name: Target(float(centre), float(scale), logged=False) for name, centre, scale in moments}
+
+
 def measure(genes: pd.DataFrame, labels: pd.DataFrame, seed: int) -> list[dict[str, object]]:
     """One row per cohort, assay and method; without values where the scale is refused."""
     random = np.random.default_rng(seed)
@@ -87,14 +98,17 @@ def measure(genes: pd.DataFrame, labels: pd.DataFrame, seed: int) -> list[dict[s
     months, event = labels["survival_months"].to_numpy(float), labels["event"].to_numpy() == 1
     cox = fit_omics_cox(scaled, months[train], event[train])
     classes = LogisticRegression(C=0.01, max_iter=500).fit(scaled, labels["subtype"].iloc[train])
+    of_class = GeneClasses.fit(read_genes(scaler, matrix(z, train)), labels["subtype"].iloc[train].to_dict())
     cohorts = {"as in training": test, "glioblastomas only": test[(labels["subtype"] == "IDHwt").to_numpy()[test]]}
     rows: list[dict[str, object]] = []
     for cohort, chosen in cohorts.items():
         reference = cox.predict(scaler.scaled(matrix(z, chosen))).risk
         given = {"training scale": ("none", matrix(z, chosen))}
+        matched = matched_targets(scaler, of_class, labels["subtype"].iloc[chosen])
         for name, assay in ASSAYS.items():
             foreign = matrix(assay(z, np.random.default_rng(seed)), chosen)
-            given |= {f"{name}; {m}": (m, rescale(foreign, targets_of([scaler]), m)) for m in METHODS}
+            target = {m: targets_of([scaler]) if m != "matched" else matched for m in METHODS}
+            given |= {f"{name}; {m}": (m, rescale(foreign, target[m], m)) for m in METHODS}
         for name, (_, omics) in given.items():
             try:
                 values = scaler.scaled(omics)

@@ -1,6 +1,7 @@
 """The pipeline from Python, as a script or a notebook uses it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,19 @@ def test_a_script_without_a_guard_runs_with_worker_processes(cohort, tmp_path):
         "1 case",
         "['done']",
     ]
+
+
+def test_the_example_of_the_docs_runs(finished, cohort, store, tmp_path):
+    page = (ROOT / "docs" / "how-to" / "python.md").read_text()
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1].partition("results = run(")[0]
+    paths = {"demo/run": finished, "demo/features.zarr": cohort.store, "new_slides": cohort.slides}
+    paths |= {"new_genes.csv": cohort.genes, "clinical.tsv": tmp_path / "clinical.tsv"}
+    cohort.table()[["case_id", "grade"]].to_csv(tmp_path / "clinical.tsv", sep="\t", index=False)
+    for written, path in paths.items():
+        assert f'"{written}"' in example
+        example = example.replace(f'"{written}"', repr(str(path)))
+    cases = list(cohort.table()["case_id"])
+    names = {"slide_id": store.slides["slide_id"][0], "case_id": cases[0], "other_case_id": cases[1]}
+    exec(example, names)
+    predicted = names["results"].model("grade").predict(names["cohort"])
+    assert set(predicted["case_id"]) == set(cases)
