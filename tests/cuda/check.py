@@ -29,6 +29,10 @@ NEEDED = {  # module: package
     "jaxtyping": "jaxtyping",
     "simplejpeg": "simplejpeg",
     "timm": "timm",
+    "lifelines": "lifelines",
+    "plotly": "plotly",
+    "pytest": "pytest",
+    "rich": "rich",
 }
 
 

@@ -1,10 +1,15 @@
 """The check itself, where there is no GPU: its parts on the CPU, its table, its end."""
 
 import time
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from tests.cuda import check, equality, rates
+from tests.cuda import check, collect_wheels, equality, rates
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +60,29 @@ def test_steps_are_measured(monkeypatch):
     monkeypatch.setattr(rates.stored, "__defaults__", (2, 40))
     assert rates.step("umeml")["compute ms"] > 0
     assert rates.genes_alone()["steps/s"] > 0
+
+
+MACHINE = {"extra": "", "python_version": "3.12", "python_full_version": "3.12.0"}
+
+
+def required(packages: Iterable[str]) -> set[str]:
+    """The packages and all that they require with Python 3.12, without extras; of one that is not installed, itself."""
+    found, waiting = set[str](), list(packages)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in found:
+            continue
+        found.add(name)
+        with suppress(PackageNotFoundError):
+            needed = [Requirement(text) for text in requires(name) or ()]
+            waiting += [one.name for one in needed if one.marker is None or one.marker.evaluate(MACHINE)]
+    return found
+
+
+def test_collected_wheels_require_nothing_that_is_neither_collected_nor_there():
+    """`lifelines` imports matplotlib only to plot."""
+    collected = required(collect_wheels.PACKAGES)
+    assert collected - set(collect_wheels.PACKAGES) - required(collect_wheels.THERE) <= {
+        "matplotlib",
+        *required(["matplotlib"]),
+    }

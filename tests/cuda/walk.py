@@ -10,6 +10,8 @@ from tempfile import mkdtemp
 import numpy as np
 import pandas as pd
 
+from tests.cuda.collect_wheels import DEMO
+
 Found = dict[str, object]
 ROOT = Path(__file__).parents[2]
 
@@ -42,9 +44,12 @@ def python(*arguments: str, **environment: str) -> str:
 
 def walk() -> Found:
     folder = Path(mkdtemp(prefix="cuda-check-walk-"))
-    python("-m", "workflows.run_pipeline", "demo", str(folder), "--size", "1024")
-    given = [str(folder / "slides"), str(folder / "genes.csv"), "--store", str(folder / "features.zarr")]
-    train = ["--gene-sets", str(folder / "gene_sets.csv"), "--epochs", "2", "--explain", "0", "--baselines", "none"]
+    cohort = DEMO
+    if not DEMO.is_dir():
+        cohort = folder / "demo"
+        python("-m", "workflows.run_pipeline", "demo", str(cohort), "--size", "640")
+    given = [str(cohort / "slides"), str(cohort / "genes.csv"), "--store", str(folder / "features.zarr")]
+    train = ["--gene-sets", str(cohort / "gene_sets.csv"), "--epochs", "2", "--explain", "0", "--baselines", "none"]
     for name in ("first", "second"):
         python("-m", "workflows.run_pipeline", *given, *train, "--device", "cuda", "--out", str(folder / name))
     for device in ("cuda", "cpu"):
