@@ -38,10 +38,7 @@ def rescale_targets(predictors: Sequence[Predictor], cohort: Cohort, method: Met
     found = _best_known(predictors, cohort)
     if found is None:
         if method == "matched":
-            raise InputError(
-                f"--rescale matched: the class of fewer than half of the {len(cohort.omics.case_ids)} cases is known in "
-                f"{cohort.label_source} ({_usable_tasks(predictors)}); add it (--clinical), or use --rescale cohort"
-            )
+            raise InputError(_why_not_matched(predictors, cohort))
         return targets
     predictor, classes, counts = found
     shares = {name: count / sum(counts.values()) for name, count in counts.items()}
@@ -108,6 +105,14 @@ def _percentages(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{name}: {share:.0%}".replace("%", " %") for name, share in shares.items())
 
 
-def _usable_tasks(predictors: Sequence[Predictor]) -> str:
+def _why_not_matched(predictors: Sequence[Predictor], cohort: Cohort) -> str:
     names = [one.task for one in predictors if one.reference and one.reference.gene_classes]
-    return f"tasks with classes: {', '.join(names)}" if names else "the models have no task with classes of genes"
+    if not names:
+        return (
+            "--rescale matched: no model of --trained contains the genes of its classes; train a task with classes, such as "
+            "grade or subtype, with this version, or use --rescale cohort"
+        )
+    return (
+        f"--rescale matched: the {' or '.join(names)} of fewer than half of the {len(cohort.omics.case_ids)} cases is known in "
+        f"{cohort.label_source}; add it (--clinical), or use --rescale cohort"
+    )

@@ -369,7 +369,8 @@ def test_genes_unlike_those_of_the_training_cases_are_reported(new_cases, predic
     table = read(predict("none", changed(new_cases, tmp_path, scaled)))
     assert table["distribution_shift"].iloc[0] == "out-of-distribution"
     assert table["distribution_shift_reason"].iloc[0].startswith("gene profile ")
-    missing = read(predict("none", changed(new_cases, tmp_path, without_genes(1 / 3)), out="third"))
+    fewer = changed(new_cases, tmp_path, without_genes(3 / 4))
+    missing = read(predict("none", fewer, "--set", "max_missing_genes=1", out="fewer"))
     assert missing["distribution_shift_reason"].str.contains("missing genes .* SD more frequent").all()
 
 
@@ -409,7 +410,7 @@ def test_what_a_trained_model_sees_is_shown(new_cases, predict, tmp_path, model)
     assert case["prediction"] == table.loc[case["case_id"], "prediction"]
     assert (case["label"], case["fold"]) == (None, None)
     assert len(case["genes"]) > 0
-    assert {path.name for path in (out / "explain" / TASK).iterdir()} == {"atlas", "slides"}
+    assert {path.name for path in (out / "explain" / TASK).iterdir()} == {"atlas", "slides", "tiles"}
     assert len(explained["atlas"]) > 0
     if model.endswith("-folds"):
         assert explained["notes"][0].startswith("Predictions are the mean of 2 fold models; attention")

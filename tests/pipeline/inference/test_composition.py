@@ -75,12 +75,13 @@ def test_whose_grade_is_which_changes_nothing_and_unknown_ones_do_not_count():
 def test_without_known_grades_matched_says_what_it_needs():
     genes = tumours([4.0] * 30)
     new = cohort(genes, [4.0] * 10 + [np.nan] * 20)
-    needs = (
-        r"fewer than half of the 30 cases is known in clinical.csv \(tasks with classes: grade\); add it \(--clinical\)"
-    )
+    needs = r"the grade of fewer than half of the 30 cases is known in clinical.csv; add it \(--clinical\)"
     with pytest.raises(InputError, match=needs):
         rescale_targets([TRAINED], new, "matched")
     assert rescale_targets([TRAINED], new, "cohort")["G0"].centre == TRAINED.reference_scaler.centre[0]
+    older = SimpleNamespace(**{**vars(TRAINED), "reference": None})
+    with pytest.raises(InputError, match="no model of --trained contains the genes of its classes"):
+        rescale_targets([older], cohort(genes, [4.0] * 30), "matched")
 
 
 def test_a_cohort_known_to_be_composed_otherwise_is_warned_of(caplog):
