@@ -153,7 +153,7 @@ def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
         show_forecast(forecast(config, cohort, concurrency=workers.expected_concurrency()))
         return ALL_GOOD
     if is_complete(inputs.run.folder, inputs.all_that_counts):
-        return show_finished(inputs.run.folder)
+        return show_finished(inputs.run.folder, tracker=config.track)
     encoder = describe_encoder(inputs)
     if cohort.slides:
         FeatureStore(recipe.store).prepare()
@@ -168,16 +168,18 @@ def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
         return code
 
 
-def show_finished(folder: "Path") -> int:
-    """Print the results of a run that has nothing left to do."""
+def show_finished(folder: "Path", *, tracker: str) -> int:
+    """Print the results of a run that has nothing left to do; a tool that has not logged it yet does."""
     from pipeline.run.console import show_results
     from pipeline.run.finished import read_run
     from pipeline.terminal.logs import show_warnings
+    from workflows.tracking import track
 
     run = read_run(folder)
     log.info("nothing to do: all results of this command are in the run folder, as they were written")
     show_results(folder, run.definitions, run.metrics, {}, ())
     log.info("report: %s", folder / "report.html")
+    track(tracker, folder, again=False)
     show_warnings()
     return ALL_GOOD
 
@@ -345,8 +347,7 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     run.finish(failed_slides=len(failures), tasks_given_up=given_up)
     show_results(run.folder, tasks, reports, failures, given_up)
     log.info("report: %s", write_report(run.folder))
-    if config.track != "none":
-        log.info("tracked: %s", track(config.track, run.folder))
+    track(config.track, run.folder, again=True)
     show_warnings()
     return SOME_FAILED if failures or given_up else ALL_GOOD
 

@@ -1,19 +1,37 @@
 """Runs are logged with TensorBoard and MLflow: as stand-ins, which take what these packages take."""
 
 import json
+import re
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from pipeline.run.finished import read_run
-from preprocessing.io.errors import InputError, RunError
+from preprocessing.io.errors import InputError
 from workflows import run_pipeline, tracking
+
+
+@pytest.fixture(autouse=True)
+def untracked(finished):
+    yield
+    (finished / tracking.TRACKED).unlink(missing_ok=True)
 
 
 @pytest.fixture
 def run(finished):
     return read_run(finished)
+
+
+def tracked(folder):
+    path = folder / tracking.TRACKED
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def allowed(name):
+    """A name as MLflow takes it."""
+    assert re.fullmatch(r"[/\w.\- ]*", name)
+    return name
 
 
 def test_metrics_and_losses_are_those_of_the_run(run, finished):
@@ -49,7 +67,8 @@ def test_tensorboard_is_given_everything(run, finished, monkeypatch):
             texts[name] = text
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
-    assert tracking.track("tensorboard", finished) == f"tensorboard --logdir {finished / 'tensorboard'}"
+    tracking.track("tensorboard", finished, again=True)
+    assert tracked(finished) == {"tensorboard": f"tensorboard --logdir {finished / 'tensorboard'}"}
     assert texts["closed"] == finished / "tensorboard"
     assert "models:" in texts["configuration"]
     assert scalars["grade/accuracy", 0] == tracking.metrics_of(run)["grade/accuracy"]
@@ -61,8 +80,8 @@ def test_mlflow_is_given_everything(run, finished, monkeypatch):
     entry = SimpleNamespace(info=SimpleNamespace(run_id="7"))
 
     class Started:
-        def __init__(self, run_name):
-            logged["name"] = run_name
+        def __init__(self, run_id, run_name):
+            logged["name"], logged["earlier"] = run_name, run_id
 
         def __enter__(self):
             return entry
@@ -76,20 +95,39 @@ def test_mlflow_is_given_everything(run, finished, monkeypatch):
         start_run=Started,
         log_params=lambda values: logged.update(params=values),
         set_tags=lambda values: logged.update(tags=values),
-        log_metric=lambda name, value, step: logged.update({f"{name} {step}": value}),
-        log_metrics=lambda values: logged.update(metrics=values),
+        log_metric=lambda name, value, step: logged.update({f"{allowed(name)} {step}": value}),
+        log_metrics=lambda values: logged.update(metrics={allowed(name): value for name, value in values.items()}),
         log_artifact=lambda path: logged.update(artifact=path),
         get_tracking_uri=lambda: "here",
     )
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-    assert tracking.track("mlflow", finished) == "MLflow run 7 at here"
+    tracking.track("mlflow", finished, again=True)
+    assert tracked(finished)["mlflow"] == "MLflow run 7 at here"
+    assert logged["earlier"] is None
     assert (logged["name"], logged["experiment"], logged["ended"]) == (finished.name, "umeml-pipeline", True)
     assert json.loads(logged["params"]["model"]) == ["umeml"]
     assert logged["metrics"] == tracking.metrics_of(run)
     assert logged["tags"] == {"run_folder": str(finished), "identity": run.record["identity"]}
     assert logged["artifact"] == str(finished / "report.html")
     assert "grade/fold 0/train 1" in logged
+    logged.clear()
+    tracking.track("mlflow", finished, again=False)
+    assert logged == {}  # MLflow has it already
+    tracking.track("mlflow", finished, again=True)
+    assert logged["earlier"] == "7"  # in the place of the first
+    monkeypatch.setattr(tracking, "metrics_of", lambda run: {"1p+19q/accuracy": 0.5})
+    tracking.track("mlflow", finished, again=True)
+    assert logged["metrics"] == {"1p_19q/accuracy": 0.5}
+
+
+def test_a_finished_run_is_tracked_by_the_same_command_with_track(finished, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tracking, "_to_tensorboard", lambda run, earlier: calls.append(run.folder) or "there")
+    for _ in range(2):
+        assert run_pipeline.show_finished(finished, tracker="tensorboard") == run_pipeline.ALL_GOOD
+    assert calls == [finished]
+    assert run_pipeline.show_finished(finished, tracker="none") == run_pipeline.ALL_GOOD
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
@@ -102,13 +140,14 @@ def test_a_tool_that_is_not_installed_is_named_before_anything_runs(cohort, walk
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tool_that_fails_is_named_and_the_results_are_there(finished, monkeypatch):
+def test_a_tool_that_fails_is_a_warning_and_the_results_are_there(finished, monkeypatch, caplog):
     def refuses(_):
         raise ConnectionError("no answer from the server")
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=refuses))
-    with pytest.raises(RunError, match="--track tensorboard: no answer from the server; the results are in"):
-        tracking.track("tensorboard", finished)
+    tracking.track("tensorboard", finished, again=True)
+    assert "--track tensorboard: no answer from the server; the results are in" in caplog.text
+    assert tracked(finished) == {}
 
 
 def test_nothing_is_tracked_by_default(monkeypatch):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SAMPLED = 8  # tiles of high and of low attention, by which CLAM clusters; its default, and at most the tiles of a slide
 VALIDATION = 10  # every tenth training case of a class, and at least one, validates
 HEAD = """\
-CLAM's tasks are part of its program. Add the lines that begin with elif to main.py (and to eval.py), before the `else:` that
+CLAM's tasks are part of its program. Add each block that begins with elif to main.py (and to eval.py), before the `else:` that
 raises NotImplementedError, and the names of the tasks to the choices of --task; then run the commands in CLAM's folder.
 """
 TASK = """
