@@ -274,9 +274,9 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
     add(
         "--rescale",
         metavar="METHOD",
-        help="with --trained, for genes on another scale: cohort standardises each gene within the new cohort, rank maps its "
-        "ranks, to the training cohort, like which the cohort must be composed; matched standardises it to training cases of the "
-        "same grades or subtypes, by the labels of the cohort; none (default); at least 20 cases",
+        help="with --trained, for genes on another scale: cohort standardises each gene within the new cohort, rank maps "
+        "ranks to the training cohort (both assume a cohort composed like the training cohort); matched standardises to training "
+        "cases of the same grades or subtypes, by the labels of the cohort; none (default); at least 20 cases",
     )
     add(
         "--endpoint",

@@ -20,7 +20,7 @@ PERCENTILES = (1, 99)  # percentiles that describe the range of values
 
 
 def summarise_cohort(predictor: Predictor, verdicts: pd.Series, cohort: Cohort, *, rescaled: bool) -> CohortShift:
-    """Return what a cohort's cases have in common that the training cohort has not, and log it where most of them deviate.
+    """Return how a cohort's cases differ from the training cohort, and log it where most of them deviate.
 
     Args:
         predictor: of one task.

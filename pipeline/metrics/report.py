@@ -116,9 +116,7 @@ class CohortShift(Part):
     n: int = Field(description="cases of the cohort that were assessed, in this call or an earlier one")
     n_out_of_distribution: int
     n_borderline: int
-    sentence: str = Field(
-        "", description="what most cases have in common that the training cohort has not; empty: nothing"
-    )
+    sentence: str = Field("", description="how most cases differ from the training cohort; empty: they do not")
     remedies: tuple[str, ...] = ()
 
 

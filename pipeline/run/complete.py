@@ -75,8 +75,10 @@ def is_complete(folder: Path, wanted: RunInput) -> bool:
         return False
     written, found = complete["files"], _hashes(folder)
     if changed := [name for name in written if found.get(name) != written[name]]:
-        explained = ", and all explanations" if any(name.startswith("explain/") for name in changed) else ""
-        log.info("changed or missing since the run ended: %s; they are made again%s", some(changed), explained)
+        explained = "; all cases are explained again" if any(name.startswith("explain/") for name in changed) else ""
+        log.info(
+            "changed or missing since the run ended: %s; the same command writes them anew%s", some(changed), explained
+        )
         return False
     return _has_features(wanted, record)
 

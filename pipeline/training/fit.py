@@ -273,8 +273,8 @@ def predict(
     """Return the model's outputs for some cases, without the slides or without the genes if so chosen.
 
     Cases are computed in batches. On the CPU all batches are filled up with empty cases to one size, so that the logits of a
-    case are rounded alike, whichever cases are predicted with it; but for models with dense layers behind the projection of
-    patches (abmil, latefusion), whose last digits may differ.
+    case are rounded alike, whichever cases are predicted with it. Models with dense layers behind the projection of patches
+    (abmil, latefusion) are the exception: their last digits may differ.
 
     Args:
         model: on `device`.

@@ -72,7 +72,7 @@ def split_living(table: LabelTable) -> tuple[LabelTable, pd.Series | None]:
             times = pd.Series({case: match["time"] for case, match in found.items()}, dtype=object)
             lives = pd.Series(table.frame.index.isin(times.index), table.frame.index, name=name)
             table.notes.append(
-                f"event: alive where {name} contains the word ({len(times)} cases); its other times are of deaths"
+                f"event: alive where a cell of {name} begins with ALIVE ({len(times)} cases); its other times are of deaths"
             )
             written = times.reindex(table.frame.index)
             return replace(table, frame=table.frame.assign(**{name: table.frame[name].mask(lives, written)})), lives

@@ -71,8 +71,8 @@ def test_the_log_names_what_is_made_again(folder, run_input, caplog):
     with caplog.at_level("INFO"):
         assert not is_complete(folder, run_input)
     assert (
-        "changed or missing since the run ended: cases.csv, explain/grade.json; they are made again, and all explanations"
-        in (caplog.text)
+        "changed or missing since the run ended: cases.csv, explain/grade.json; the same command writes them anew; all cases are "
+        "explained again" in (caplog.text)
     )
 
 
