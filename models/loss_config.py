@@ -22,6 +22,6 @@ class LossConfig(Settings):
         default=0.0,
         ge=0,
         le=1,
-        description="survival: share of Cox's partial likelihood, over the deaths of each batch, in the loss; the rest is the "
-        "likelihood of the time bins",
+        description="survival: share of Cox's partial likelihood in the loss, each death compared with the cases of its step; the "
+        "rest is the likelihood of the time bins",
     )

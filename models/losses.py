@@ -64,11 +64,20 @@ def cox_loss(logits: Float[Tensor, "B T"], time: Float[Tensor, " B"], event: Boo
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     log_hazard = (-_log_survival(logits)[:, -1]).clamp(min=MIN_PROBABILITY).log()
-    weight = (log_hazard - log_hazard.max().detach()).exp()
-    at_risk = (time >= time[:, None]).to(weight.dtype) @ weight
-    tied = (time == time[:, None]) & event & event[:, None]
-    earlier = tied.tril(-1).sum(1) / tied.sum(1).clamp(min=1)  # share of the tied deaths that have left the risk set
-    terms = log_hazard - log_hazard.max().detach() - (at_risk - earlier * (tied.to(weight.dtype) @ weight)).log()
+    order = time.argsort(descending=True, stable=True)
+    event, relative = event[order], (log_hazard - log_hazard.max().detach())[order]
+    weight = relative.exp()
+    _, group, sizes = torch.unique_consecutive(
+        time[order], return_inverse=True, return_counts=True
+    )  # cases of one time
+    at_risk = weight.cumsum(0)[sizes.cumsum(0) - 1]
+    dying = torch.zeros_like(at_risk).index_add(0, group, weight * event)
+    deaths = event.cumsum(0)
+    before = torch.cat([deaths.new_zeros(1), deaths[sizes.cumsum(0) - 1]])  # deaths at later times, by group
+    gone = (deaths - 1 - before[group]) / before.diff()[group].clamp(
+        min=1
+    )  # share of the tied deaths that left the risk set
+    terms = relative - (at_risk[group] - gone.clamp(min=0) * dying[group]).log()
     return -(terms * event).sum() / event.sum().clamp(min=1)
 
 

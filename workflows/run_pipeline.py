@@ -99,13 +99,19 @@ def walk(config: "Config", workers: "Workers") -> int:
 
 def predict_cohorts(config: "Config", workers: "Workers") -> int:
     """Predict each of several cohorts with trained models, in a run folder of its own below that of the command."""
+    from pipeline.config.schema import ALL_CASES
     from pipeline.run.console import show_cohorts
-    from pipeline.run.folder import run_folder
+    from pipeline.run.folder import close_log, run_folder
     from pipeline.run.new_cohorts import TABLE, require_no_run, summarise_cohorts
     from pipeline.terminal.logs import collected
     from preprocessing.io.atomic import write_text
     from preprocessing.io.errors import InputError
 
+    if isinstance(config.explain, tuple) and config.explain != ALL_CASES:
+        raise InputError(
+            f"--explain {','.join(config.explain)}: with several new cohorts give a number or all, or predict the cohort of these "
+            "cases in a command of its own"
+        )
     config, predictors = load_predictors(config)
     folder, checked = run_folder(config), dict[str, tuple[CheckedInputs, list[str]]]()
     require_no_run(folder)
@@ -120,6 +126,7 @@ def predict_cohorts(config: "Config", workers: "Workers") -> int:
         collected.messages.clear()
     codes = []
     for name, (inputs, warnings) in checked.items():
+        close_log()
         log.info("cohort %s:", name)
         collected.messages |= dict.fromkeys(warnings)
         codes.append(carry_out(inputs, workers))

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.loss_config import LossConfig
 from models.settings import Settings
@@ -71,3 +71,11 @@ class TrainConfig(Settings):
         description="size of the ensemble: models of other random initialisations, each trained without another part of the "
         "training cases, whose outputs are averaged",
     )
+
+    @model_validator(mode="after")
+    def _cox_compares_cases(self) -> "TrainConfig":
+        if self.loss.cox and self.batch_cases == 1:
+            raise ValueError(
+                "loss.cox compares the cases of a step, and batch_cases is 1; set batch_cases to 2 or more"
+            )
+        return self

@@ -263,10 +263,15 @@ class _RunLog(logging.FileHandler):
     """The log of a run; of several runs in one process, the last one is written to."""
 
 
-def _log_to(path: Path) -> None:
+def close_log() -> None:
+    """Stop writing into the log of the last run."""
     for earlier in [one for one in logging.getLogger().handlers if isinstance(one, _RunLog)]:
         logging.getLogger().removeHandler(earlier)
         earlier.close()
+
+
+def _log_to(path: Path) -> None:
+    close_log()
     handler = _RunLog(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.DEBUG)

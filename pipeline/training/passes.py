@@ -49,7 +49,8 @@ class Passes:
         """Losses of a training step by name; the gradients of their sum are in the model's parameters.
 
         In parts, the losses are weighted by the cases that they are means of, and their gradients added: up to rounding and
-        to what dropout draws, the result is that of the whole batch.
+        to what dropout draws, the result is that of the whole batch (save for a share of Cox's likelihood, which compares the
+        cases of a part).
 
         Args:
             model: in training mode.

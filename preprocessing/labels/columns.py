@@ -13,6 +13,9 @@ from preprocessing.io.errors import InputError
 from preprocessing.tables.reading import read_number
 
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4}
+_FIRST_EVENT = re.compile(
+    r"\b(relapse|recur|progress|death|died|second malignan|smn|induction failure|treatment failure|metasta|event$)"
+)
 _GRADE = re.compile(r"(?:cns )?(?:who )?(?:grade )?g? ?(iv|i{1,3}|[1-4])(?:\.0+)?")
 _YES = {
     "1",
@@ -149,11 +152,13 @@ def read_flag(text: str) -> bool | None:
 
 
 def read_first_event(text: str) -> bool | None:
-    """Return False for "Censored" and "None", True for the name of an event, such as "Relapse"; else None."""
-    flag, word = read_flag(text), text.lower()
-    if flag is not None or word in ("none", "no event", "event free"):
-        return bool(flag)
-    return True if word != "unknown" and re.search("[a-z]", word) else None
+    """Return False for "Censored" and "No relapse", True for the name of an event, such as "Relapse"; else None."""
+    flag, word = read_flag(text), re.sub(r"[\s_-]+", " ", text.lower())
+    if flag is not None:
+        return flag
+    if re.match(r"(no|none|without)\b", word) or word == "event free":
+        return False
+    return True if _FIRST_EVENT.search(word) else None
 
 
 def yes_no(word: str) -> bool | None:

@@ -234,12 +234,16 @@ def _read_event(table: LabelTable, name: str, column: SurvivalColumn) -> pd.Seri
 
 
 def _with_event_free(table: LabelTable, event: pd.Series, name: str) -> pd.Series:
-    """A first event of None is read as an empty cell: an empty cell is no event."""
-    if event.notna().all():
+    """Fill in the cases without an event in a column that has a word for events only.
+
+    "None" is read as an empty cell, as are words for what is unknown. Where other cells state that nothing happened
+    ("Censored"), an empty one stays unknown.
+    """
+    if event.notna().all() or (event == False).any():  # noqa: E712  # some are missing
         return event
     table.notes.append(
-        f"warning: {table.source}: event: column {name} names the first event; where it is None or empty "
-        f"({int(event.isna().sum())} cases), none is assumed"
+        f"warning: {table.source}: event: column {name} names the first event and has no word for cases without one; where it "
+        f"is None, empty or unknown ({int(event.isna().sum())} cases), no event is assumed"
     )
     return event.fillna(False)
 

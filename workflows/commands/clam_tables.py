@@ -14,6 +14,7 @@ from preprocessing.io.outputs import read_table
 if TYPE_CHECKING:
     from pipeline.run.finished_slides import FinishedSlides
 
+SAMPLED = 8  # tiles of high and of low attention, by which CLAM clusters; its default, and at most the tiles of a slide
 VALIDATION = 10  # every tenth training case of a class, and at least one, validates
 HEAD = """\
 CLAM's tasks are part of its program. Add the lines that begin with elif to main.py (and to eval.py), before the `else:` that
@@ -27,7 +28,7 @@ elif args.task == {task!r}:
                             label_dict={classes!r}, patient_strat=False, ignore=[])
 
 python main.py --task {task} --data_root_dir {root} --split_dir {root}/splits/{task} \\
-    --k {k} --embed_dim {dim} --model_type clam_sb --exp_code {task}
+    --k {k} --embed_dim {dim} --model_type clam_sb --exp_code {task} --B {sampled}
 """
 
 
@@ -45,6 +46,7 @@ def write_clam_tables(run: "FinishedSlides", out: Path, slides: pd.DataFrame, *,
     """
     from pipeline.tasks import Classification
 
+    tiles = run.run.slides.loc[run.run.slides["features"] != "", "n_tiles"]
     paths, lines = list[Path](), [HEAD]
     for task in run.run.tasks():
         if task not in run.run.metrics or not isinstance(run.run.definitions.get(task), Classification):
@@ -57,8 +59,9 @@ def write_clam_tables(run: "FinishedSlides", out: Path, slides: pd.DataFrame, *,
         paths.append(write_csv(out / "dataset_csv" / f"{task}.csv", table))
         paths += [write_csv(out / "splits" / task / name, fold) for name, fold in folds.items()]
         classes = {label: i for i, label in enumerate(sorted(set(_as_clam_reads(table)["label"].tolist())))}
-        lines.append(TASK.format(task=task, file=f"{task}.csv", n_classes=len(classes), classes=classes,
-                                 root=quote(str(out.absolute())), k=len(folds), dim=dim))  # fmt: skip
+        settings = {"n_classes": len(classes), "classes": classes, "k": len(folds), "dim": dim}
+        sampled, root = min(SAMPLED, int(tiles.min())), quote(str(out.absolute()))
+        lines.append(TASK.format(task=task, file=f"{task}.csv", root=root, sampled=sampled, **settings))
     if paths:
         write_text(out / "main_tasks.txt", "".join(lines))
         paths.append(out / "main_tasks.txt")

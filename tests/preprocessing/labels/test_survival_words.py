@@ -34,17 +34,35 @@ def test_words_in_another_unit_or_without_a_number_are_refused(cell):
         labels(Survival_days=["289", cell])
 
 
-def test_the_first_event_of_target_is_that_of_event_free_survival():
-    found = labels(
+def first_events(*events):
+    count = len(events)
+    return labels(
         "EFS",
         **{
-            "First Event": ["Relapse", "Censored", None, "Death", "Second Malignant Neoplasm"],
-            "Event Free Survival Time in Days": [100, 200, 300, 400, 500],
-            "Vital Status": ["Dead", "Alive", "Alive", "Dead", "Alive"],
-            "Overall Survival Time in Days": [200, 200, 300, 400, 900],
+            "First Event": events,
+            "Event Free Survival Time in Days": [100 * (i + 1) for i in range(count)],
+            "Vital Status": (["Dead", "Alive"] * count)[:count],
+            "Overall Survival Time in Days": [1000] * count,
         },
     )
-    assert found.frame["event"].tolist() == [True, False, False, True, True]
+
+
+def test_the_first_event_of_target_is_that_of_event_free_survival():
+    found = first_events("Relapse", None, "Death", "Second Malignant Neoplasm")
+    assert found.frame["event"].tolist() == [True, False, True, True]
     assert found.frame["survival_months"].iloc[0] == pytest.approx(100 / MONTH)
-    expected = "column First Event names the first event; where it is None or empty (1 cases), none is assumed"
+    expected = "has no word for cases without one; where it is None, empty or unknown (1 cases), no event is assumed"
     assert any(expected in note for note in found.notes)
+
+
+def test_where_a_first_event_is_stated_to_be_none_an_empty_cell_is_unknown():
+    found = first_events("Relapse", "Censored", None, "Event-free", "No relapse")
+    assert found.frame["event"].isna().tolist() == [False, False, True, False, False]
+    assert found.frame["event"].dropna().tolist() == [True, False, False, False]
+    assert not any("First Event names" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("cell", ["Pending", "Remission", "Lost to follow-up", "CR"])
+def test_words_that_name_no_event_are_refused(cell):
+    with pytest.raises(InputError, match=rf"column First Event, case p1: .*{cell}.* is not understood"):
+        first_events("Relapse", cell)

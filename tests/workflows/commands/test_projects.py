@@ -74,6 +74,9 @@ def test_clam_finds_features_labels_and_folds(exported, run, finished):
 def test_the_lines_for_clams_program_build_the_dataset_that_was_exported(exported):
     folder = exported("clam")
     text = (folder / "main_tasks.txt").read_text()
+    fewest = min(len(torch.load(path, weights_only=True)) for path in (folder / "pt_files").iterdir())
+    assert fewest < 8
+    assert text.count(f" --B {fewest}\n") == 2  # CLAM takes as many tiles of each slide
     blocks = re.findall(r"^(if|elif) args.task == '(\w+)':\n((?: .*\n)+)", text, re.MULTILINE)
     assert [task for _, task, _ in blocks] == ["grade", "subtype"]
     for _, task, body in blocks:

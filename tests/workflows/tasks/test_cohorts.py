@@ -152,6 +152,7 @@ def test_several_new_cohorts_are_predicted_each_in_a_folder_of_its_own(predicted
     for name in ("new", "two"):
         logged = (predicted / name / "run.log").read_text()
         assert re.findall(r"report: (.*)", logged) == [str(predicted / name / "report.html")]
+        assert "cohort two" not in logged
 
 
 def test_new_cohorts_are_listed_side_by_side(predicted):
@@ -177,6 +178,8 @@ def test_what_is_wrong_with_the_last_of_several_new_cohorts_is_named_before_any_
     assert run_pipeline(*flags_of(folder, "one"), *flags_of(folder, "two"), *elsewhere) == 2
     assert "cohort one: " not in capsys.readouterr().err.partition("error: ")[2]  # it is no matter of the cohort
     assert run_pipeline(*flags_of(folder, "one"), *flags_of(folder, "two"), *trained, "--dry-run") == 0
+    assert run_pipeline(*flags_of(folder, "one"), *flags_of(folder, "two"), *trained, "--explain", "one-001") == 2
+    assert "--explain one-001: with several new cohorts" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
 
 
