@@ -221,11 +221,16 @@ class ReferenceCohort:
         genes, classes = spaces.get("genes"), GeneClasses.from_json(content["gene_classes"], arrays)
         if classes and (genes is None or classes.means.shape[1] != len(genes.centre)):
             raise ValueError(f"genes of classes, {classes.means.shape[1]}, are not those of the cohort")
-        low, high = content["thresholds"]
+        low, high = map(float, content["thresholds"])
+        scales = {name: Scale(**scale) for name, scale in content["scales"].items() if name in MEASURES}
+        if not np.isfinite([low, high, *(number for scale in scales.values() for number in scale)]).all():
+            raise ValueError("scales or thresholds that are not finite")
+        if any(scale.sd <= 0 for scale in scales.values()):
+            raise ValueError("a scale that is not positive")
         return cls(
             slides=spaces.get("slides"),
             genes=genes,
-            scales={name: Scale(**scale) for name, scale in content["scales"].items() if name in MEASURES},
+            scales=scales,
             thresholds=(low, high),
             n_cases=content["n_cases"],
             n_slides=content["n_slides"],

@@ -175,6 +175,9 @@ class TestFolder:
                 "has format 2, .* use the version that wrote it, or train the model again",
             ),
             (lambda path: change(path, residual_variances={"slides": 0.1, "genes": "much"}), "is damaged"),
+            (lambda path: change(path, thresholds=["low", "high"]), "is damaged"),
+            (lambda path: change(path, scales={"genes": {"centre": "far", "sd": 1.0}}), "is damaged"),
+            (lambda path: change(path, scales={"genes": {"centre": 0.0, "sd": 0.0}}), "is damaged"),
             (lambda path: change(path, residual_variances={"slides": 0.1, "genes": float("nan")}), "is damaged"),
         ],
     )
