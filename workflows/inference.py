@@ -1,5 +1,6 @@
 """A new cohort: predicted by models that were trained before, and evaluated where its labels are known."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from pipeline.metrics.report import CohortShift
     from pipeline.ood.profiles import SlideKeys
     from pipeline.run.context import RunContext
+
+log = logging.getLogger(__name__)
 
 
 def predict(
@@ -184,6 +187,7 @@ def validate(
     """Evaluate the model and its baselines on labelled cases of a new cohort; write `baselines.csv` and `metrics.json`."""
     import pandas as pd
 
+    from pipeline.inference.composition import caveats
     from pipeline.inference.new_cohort import baseline_fingerprints, evaluate
     from pipeline.inference.prediction import predict_baselines
     from pipeline.inference.previous_table import FINGERPRINT, PreviousTable, with_checksums, with_numbers
@@ -205,8 +209,14 @@ def validate(
     tables = with_numbers(predictions), with_numbers(baselines)
     bootstrap = Bootstrap(config.bootstrap, config.seed)
     found = {one.task: evaluate(one, *tables, bootstrap=bootstrap) for one in predictors}
+    limits = caveats(predictors, cohort, config.rescale)
     reports = {
-        task: report.model_copy(update={"cohort_shift": shifts.get(task)}) for task, report in found.items() if report
+        task: report.model_copy(update={"cohort_shift": shifts.get(task), "caveats": limits.get(task, ())})
+        for task, report in found.items()
+        if report
     }
+    for task, report in reports.items():
+        for caveat in report.caveats:
+            log.warning("task %s: %s", task, caveat)
     run.write_json("metrics.json", to_json(reports, shifts))
     return reports

@@ -2,7 +2,7 @@
 
 Standardised within itself, a cohort of glioblastomas looks like any other cohort, and a third of it like lower-grade gliomas.
 Where grade or subtype of the new cases are known, their shares decide what mean and standard deviation each gene should have. No
-prediction depends on whose label is which.
+prediction depends on whose label is which, but all depend on how many there are of each: metrics by the same labels have a caveat.
 """
 
 import logging
@@ -13,12 +13,16 @@ import numpy as np
 from pipeline.inference.trained import Predictor, scalers_of
 from pipeline.ood.gene_classes import GeneClasses
 from preprocessing.cohort import Cohort
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, some
 from preprocessing.omics.harmonisation.rescale import Method, Target, targets_of
 from preprocessing.omics.matrix import COVARIATE
 
 log = logging.getLogger(__name__)
 KNOWN = 0.5  # share of the cases whose class must be known
+NOT_INDEPENDENT = (
+    "--rescale matched: the shares of these labels set the scale of the genes, so metrics of the predicted classes (accuracy, "
+    "calibration, prediction sets) are not independent of the labels; in a cohort of one class they evaluate nothing."
+)
 DIFFERENT = 0.25  # share of the cases that would have to change class for the compositions to agree
 
 
@@ -45,7 +49,16 @@ def rescale_targets(predictors: Sequence[Predictor], cohort: Cohort, method: Met
     if method == "matched":
         listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
         log.info("--rescale matched: composed by %s: %s", predictor.task, listed)
-        return targets | _mixed(predictor, classes, shares)
+        mixed = _mixed(predictor, classes, shares)
+        if unmatched := [name for name in cohort.omics.features if name in targets and name not in mixed]:
+            log.warning(
+                "--rescale matched: %d genes that the %s model does not read are brought to their distribution in the whole "
+                "training cohort: %s",
+                len(unmatched),
+                predictor.task,
+                some(unmatched),
+            )
+        return targets | mixed
     if method != "none" and _distance(shares, classes.shares) > DIFFERENT:
         log.warning(
             "--rescale %s takes the cohort to be composed like the training cohort, but by %s it is %s (training: %s); use "
@@ -56,6 +69,20 @@ def rescale_targets(predictors: Sequence[Predictor], cohort: Cohort, method: Met
             _percentages(classes.shares),
         )
     return targets
+
+
+def caveats(predictors: Sequence[Predictor], cohort: Cohort, method: Method) -> dict[str, tuple[str, ...]]:
+    """Return what limits the metrics of a cohort that was rescaled by its labels, by task; empty for other methods.
+
+    Args:
+        predictors: the trained models.
+        cohort: as it was given to `rescale_targets`, or rescaled.
+        method: by which it was rescaled.
+    """
+    found = _best_known(predictors, cohort) if method == "matched" else None
+    if found is None:
+        return {}
+    return {found[0].task: (NOT_INDEPENDENT,)}
 
 
 def _best_known(

@@ -24,6 +24,7 @@ from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
+PROCEDURE = 2  # raise it whenever the same inputs get another prediction or distribution shift; 1 filled missing genes by medians
 BAG_BYTES = 1 << 29  # of bags in memory, unless a single case has more: those of the cases that are predicted together
 
 
@@ -53,7 +54,8 @@ class PreparedCohort:
     Attributes:
         bags: of all cases; empty where no predictor reads slides.
         members: by task, the inputs of each member of the predictor.
-        fingerprints: by task and usable case, a hash of everything its prediction depends on: model, slides and genes.
+        fingerprints: by task and usable case, a hash of everything its prediction depends on: `PROCEDURE`, model, slides
+            and genes.
     """
 
     bags: Bags
@@ -141,7 +143,7 @@ def omics_matrix(predictor: Predictor, scaler: OmicsScaler, cohort: Cohort) -> O
 
 
 def _fingerprint(predictor: Predictor, members: Sequence[MemberInputs], case: str, features: Sequence[str]) -> str:
-    parts = [predictor.fingerprint, *features, *(one.fingerprints.get(case, "") for one in members)]
+    parts = [str(PROCEDURE), predictor.fingerprint, *features, *(one.fingerprints.get(case, "") for one in members)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

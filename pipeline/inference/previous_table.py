@@ -76,7 +76,9 @@ class PreviousTable:
             n_known = sum(name == task and bool(mark) for (name, _), mark in known.items())
             log.info("task %s: %d new cases; %d predictions kept", task, len(cases) - len(again), n_known - len(again))
             if changed:
-                message = "task %s: slides or genes of %d cases changed; they are predicted again: %s"
+                message = (
+                    "task %s: slides, genes or the way of prediction changed for %d cases; they are predicted again: %s"
+                )
                 log.warning(message, task, len(changed), some(changed))
         return pending
 

@@ -205,7 +205,11 @@ def _predictor(
             f"{metadata.encoder.dim}; copy it from its run again"
         )
     reference = _load_reference(folder)
-    imputer = gene_imputer(reference, scaler)
+    try:
+        _require_width(reference, first.patch_dim if metadata.encoder and reads_slides else None)
+        imputer = gene_imputer(reference, scaler)
+    except ValueError as error:
+        raise damaged(folder / JSON_FILE, error, COPY) from None
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors"))
     return Predictor(
         task=first.task_name,
@@ -225,15 +229,21 @@ def gene_imputer(reference: ReferenceCohort | None, scaler: OmicsScaler | None) 
     Args:
         reference: the training cohort.
         scaler: the one by which its genes were scaled.
+
+    Raises:
+        ValueError: the reference cohort has another number of genes.
     """
     if reference is None or reference.genes is None or scaler is None:
         return None
     space, covariates = reference.genes, set(scaler.groups.get(COVARIATE, ()))
     genes = [position for position, name in enumerate(scaler.features) if name not in covariates]
+    if len(space.centre) != len(genes):
+        raise ValueError(f"the reference cohort has {len(space.centre)} genes, the model {len(genes)}")
     return GeneImputer(
         features=tuple(scaler.features[position] for position in genes),
         centre=scaler.centre[genes],
         scale=scaler.scale[genes],
+        keeps_zero=scaler.keeps_zero[genes],
         mean=space.centre.astype(float),
         axes=space.axes,
         variances=space.variances.astype(float),
@@ -266,6 +276,13 @@ def _load_reference(folder: Path) -> ReferenceCohort | None:
         return ReferenceCohort.load(folder)
     log.warning("model: %s contains no %s, so distribution shift is not assessed", folder, JSON_FILE)
     return None
+
+
+def _require_width(reference: ReferenceCohort | None, width: int | None) -> None:
+    """Raise ValueError where the patch features of the reference cohort are not as wide as the model's; None: it reads none."""
+    slides = reference.slides if reference else None
+    if slides is not None and width is not None and len(slides.centre) != width:
+        raise ValueError(f"the reference cohort has patch features of {len(slides.centre)} values, the model {width}")
 
 
 def _require_one_recipe(predictors: list[Predictor]) -> None:

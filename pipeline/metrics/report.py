@@ -157,6 +157,7 @@ class TaskReport(Part, Generic[M]):
     transfer: tuple[CohortTransfer, ...] = Field((), description="of several cohorts: by cohorts of training and test")
     prediction_sets: SetsReport | None = None
     cohort_shift: CohortShift | None = Field(None, description="of a new cohort, against the training cohort")
+    caveats: tuple[str, ...] = Field((), description="what limits these metrics, a sentence each")
     notes: ModelNotes = ModelNotes()
     comparator_notes: dict[str, ModelNotes] = {}
     excluded_features: dict[str, str] = Field(

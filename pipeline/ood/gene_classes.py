@@ -86,8 +86,18 @@ class GeneClasses:
     def from_json(
         cls, content: Mapping[str, Any], arrays: Mapping[str, Float32[np.ndarray, "..."]]
     ) -> "GeneClasses | None":
-        """Restore from `to_json` and `arrays`; None where the content is empty, as in older model folders."""
+        """Restore from `to_json` and `arrays`; None where the content is empty, as of a task without classes.
+
+        Raises:
+            ValueError: names, counts and arrays do not fit together, or numbers are not finite.
+        """
         if not content:
             return None
         means, sds = arrays["gene_classes.means"].astype(float), arrays["gene_classes.sds"].astype(float)
-        return cls(tuple(content["names"]), tuple(content["counts"]), means, sds)
+        names, counts = tuple(content["names"]), tuple(content["counts"])
+        if means.ndim != 2 or means.shape != sds.shape or not len(means) == len(names) == len(counts):
+            shapes = f"{means.shape} and {sds.shape}"
+            raise ValueError(f"{len(names)} classes with {len(counts)} counts have gene arrays of {shapes}")
+        if not np.isfinite([means, sds]).all() or not all(count > 0 for count in counts):
+            raise ValueError("genes of classes that are not finite, or classes without cases")
+        return cls(names, counts, means, sds)

@@ -43,7 +43,7 @@ from preprocessing.io.atomic import write_text
 from preprocessing.io.errors import InputError
 from preprocessing.io.outputs import damaged, read_json
 
-FORMAT = 2
+FORMAT = 3  # 2 had the scale of the square root of the share of missing genes
 IN_DISTRIBUTION, BORDERLINE, OUT_OF_DISTRIBUTION = FLAGS = ("in-distribution", "borderline", "out-of-distribution")
 NOT_ASSESSED = "not assessed"
 SEVERITY = (IN_DISTRIBUTION, NOT_ASSESSED, BORDERLINE, OUT_OF_DISTRIBUTION)  # of several verdicts the last counts
@@ -83,7 +83,7 @@ class ReferenceCohort:
         n_cases: training cases.
         n_slides: training slides.
         held_out: share of held-out training cases with each of `FLAGS`, 0 to 1.
-        gene_classes: genes of each class; None for a task without classes, and in model folders of earlier versions.
+        gene_classes: genes of each class; None for a task without classes.
     """
 
     slides: ReferenceSpace | None
@@ -209,23 +209,33 @@ class ReferenceCohort:
     def from_json(
         cls, content: Mapping[str, Any], arrays: Mapping[str, Float32[np.ndarray, "..."]]
     ) -> "ReferenceCohort":
-        """Restore a cohort from `to_json` and `arrays`."""
+        """Restore a cohort from `to_json` and `arrays`; ValueError where they do not fit together."""
         spaces = {
             kind: ReferenceSpace(
                 arrays[f"{kind}.centre"], arrays[f"{kind}.axes"], arrays[f"{kind}.variances"], residual
             )
             for kind, residual in content["residual_variances"].items()
         }
-        low, high = content["thresholds"]
+        for space in spaces.values():
+            space.require_sound()
+        genes, classes = spaces.get("genes"), GeneClasses.from_json(content["gene_classes"], arrays)
+        if classes and (genes is None or classes.means.shape[1] != len(genes.centre)):
+            raise ValueError(f"genes of classes, {classes.means.shape[1]}, are not those of the cohort")
+        low, high = map(float, content["thresholds"])
+        scales = {name: Scale(**scale) for name, scale in content["scales"].items() if name in MEASURES}
+        if not np.isfinite([low, high, *(number for scale in scales.values() for number in scale)]).all():
+            raise ValueError("scales or thresholds that are not finite")
+        if any(scale.sd <= 0 for scale in scales.values()):
+            raise ValueError("a scale that is not positive")
         return cls(
             slides=spaces.get("slides"),
-            genes=spaces.get("genes"),
-            scales={name: Scale(**scale) for name, scale in content["scales"].items() if name in MEASURES},
+            genes=genes,
+            scales=scales,
             thresholds=(low, high),
             n_cases=content["n_cases"],
             n_slides=content["n_slides"],
             held_out=content["held_out"],
-            gene_classes=GeneClasses.from_json(content.get("gene_classes", {}), arrays),
+            gene_classes=classes,
         )
 
     def save(self, folder: Path) -> None:
@@ -249,8 +259,8 @@ class ReferenceCohort:
         content = read_json(folder / JSON_FILE, remedy=COPY)
         if content.get("format") != FORMAT:
             raise InputError(
-                f"model: {folder / JSON_FILE} has format {content.get('format')}, this version reads format {FORMAT}; "
-                "install the version that wrote it"
+                f"model: {folder / JSON_FILE} has format {content.get('format')}, this version reads format {FORMAT}; use the "
+                "version that wrote it, or train the model again with this one"
             )
         try:
             return cls.from_json(content, load_file(folder / ARRAYS_FILE))

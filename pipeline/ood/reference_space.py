@@ -74,3 +74,12 @@ class ReferenceSpace:
         off_axes = np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0)
         squared = (along**2 / self.variances).sum(axis=1) + off_axes / self.residual_variance
         return np.log(np.sqrt(squared / vectors.shape[1]) + 1e-6)
+
+    def require_sound(self) -> None:
+        """Raise ValueError where shapes do not fit together, or numbers are not finite or variances not positive."""
+        shapes = self.centre.shape, self.axes.shape, self.variances.shape
+        if self.axes.ndim != 2 or shapes != ((self.axes.shape[1],), self.axes.shape, (len(self.axes),)):
+            raise ValueError(f"centre, axes and variances have the shapes {shapes}")
+        variances = np.append(self.variances, float(self.residual_variance))
+        if not (variances > 0).all() or not np.isfinite([*variances, self.centre.sum(), self.axes.sum()]).all():
+            raise ValueError("numbers that are not finite, or variances that are not positive")

@@ -21,6 +21,7 @@ class GeneImputer:
         features: names of the G genes.
         centre: (G,) subtracted from each value, after the logarithm where it is taken.
         scale: (G,) divides the centred value; the attributes below are in this unit.
+        keeps_zero: (G,) whether a 0 stays 0 in this unit (min-max scaling).
         mean: (G,) mean vector.
         axes: (k, G) orthonormal principal axes.
         variances: (k,) variance along each axis.
@@ -30,6 +31,7 @@ class GeneImputer:
     features: tuple[str, ...]
     centre: Float[np.ndarray, " G"]
     scale: Float[np.ndarray, " G"]
+    keeps_zero: Bool[np.ndarray, " G"]
     mean: Float[np.ndarray, " G"]
     axes: Float[np.ndarray, "k G"]
     variances: Float[np.ndarray, " k"]
@@ -52,6 +54,7 @@ class GeneImputer:
         columns = [column[self.features[position]] for position in shared]
         centre, scale = self.centre[shared], self.scale[shared]
         z = np.clip((values[:, columns] - centre) / scale, -LIMIT, LIMIT)
+        z = np.where(self.keeps_zero[shared] & (values[:, columns] == 0), 0.0, z)
         patterns, group = np.unique(np.isnan(z), axis=0, return_inverse=True)
         estimated = z.copy()
         for number, missing in enumerate(patterns):

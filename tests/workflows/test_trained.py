@@ -6,6 +6,7 @@ import numpy as np
 import openslide
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 from scipy.ndimage import gaussian_filter
 
 from pipeline.inference import prediction
@@ -311,7 +312,10 @@ def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
     assert wednesday[2:] == tuesday[2:]
     assert wednesday[1].startswith(first)
     assert wednesday[1] != tuesday[1]
-    assert f"slides or genes of 1 cases changed; they are predicted again: {first}" in (out / "run.log").read_text()
+    assert (
+        f"slides, genes or the way of prediction changed for 1 cases; they are predicted again: {first}"
+        in (out / "run.log").read_text()
+    )
 
     predict(days, some(NEW, "changed.csv", factor=-1.0))  # nothing is new
     assert (out / "predictions.csv").read_text().splitlines() == wednesday
@@ -603,6 +607,19 @@ def test_a_model_that_is_not_as_it_was_handed_out_is_refused(
     predict("none", new_cases / "genes.csv", model=tmp_path / "model", code=2)
     message = " ".join(capsys.readouterr().err.split())
     assert f"differs from its checksums ({name}: changed, missing or added); copy it from its run again" in message
+
+
+@pytest.mark.parametrize(("kind", "message"), [("genes", "genes, the model"), ("slides", "values, the model")])
+def test_a_reference_cohort_of_another_model_is_refused(trained, tmp_path, kind, message):
+    folder = tmp_path / "model"
+    shutil.copytree(trained / "models" / TASK, folder)
+    path = folder / "reference.safetensors"
+    arrays = load_file(path)
+    names = [f"{kind}.centre", f"{kind}.axes", *(f"gene_classes.{one}" for one in ("means", "sds") if kind == "genes")]
+    save_file(arrays | {name: np.ascontiguousarray(arrays[name][..., 1:]) for name in names if name in arrays}, path)
+    write_sums(folder)
+    with pytest.raises(InputError, match=rf"reference\.json is damaged \(the reference cohort has .* {message}"):
+        load_trained(folder, [])
 
 
 def test_the_image_whose_stain_slides_get_is_part_of_the_model(trained, tmp_path):

@@ -91,6 +91,8 @@ def alerts(run: FinishedRun) -> list[Alert]:
     for task, shift in shifts.items():
         if shift["sentence"]:
             found.append(Alert(" ".join([f"Task {task}: {shift['sentence']}.", *shift["remedies"]]), f"#task-{task}"))
+    for task, report in run.metrics.items():
+        found += [Alert(f"Task {task}: {caveat}", f"#task-{task}") for caveat in report.caveats]
     failed = run.slides[run.slides["status"] == "failed"] if len(run.slides) else run.slides
     if len(failed):
         found.append(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.inference.composition import rescale_targets
+from pipeline.inference.composition import caveats, rescale_targets
 from pipeline.ood.profiles import read_genes
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.tasks import TASKS
@@ -107,3 +107,28 @@ def test_of_two_tasks_the_one_counts_that_more_cases_are_known_of_then_the_one_t
     assert matched == rescale_targets([TRAINED], new, "matched")
     new.labels.loc[new.labels.index[:3], "grade"] = np.nan
     assert rescale_targets([by_noise, TRAINED], new, "matched") != matched
+
+
+def test_genes_that_the_model_of_the_classes_lacks_are_logged_as_not_matched(caplog):
+    genes = tumours(TRAINING)
+    fewer = predictor(genes.drop(columns=["G0", "G7"]), TRAINING)
+    of_survival = SimpleNamespace(**{**vars(predictor(genes, TRAINING)), "task": "survival", "reference": None})
+    new = cohort(tumours([4.0] * 30), [4.0] * 30)
+    with caplog.at_level(logging.WARNING):
+        rescale_targets([fewer, of_survival], new, "matched")
+    assert "--rescale matched: 2 genes that the grade model does not read" in caplog.text
+    assert "G0, G7" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        rescale_targets([TRAINED], new, "matched")
+    assert not caplog.text
+
+
+def test_metrics_of_the_task_whose_labels_set_the_scale_have_a_caveat():
+    new = cohort(tumours([4.0] * 30), [4.0] * 30)
+    found = caveats([TRAINED], new, "matched")
+    assert list(found) == ["grade"]
+    (sentence,) = found["grade"]
+    assert "not independent" in sentence
+    assert caveats([TRAINED], new, "cohort") == {}
+    assert caveats([TRAINED], cohort(tumours([4.0] * 30), [np.nan] * 30), "none") == {}

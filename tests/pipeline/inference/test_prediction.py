@@ -150,6 +150,14 @@ def test_the_fingerprint_of_a_prediction_changes_with_model_slides_genes_and_lim
     assert changed == {"b"}
 
 
+def test_the_fingerprint_of_a_prediction_changes_with_the_procedure(new_cohort, monkeypatch):
+    before = prepare(new_cohort, trained("grade")).fingerprints["grade"]
+    monkeypatch.setattr("pipeline.inference.prediction.PROCEDURE", 99)
+    after = prepare(new_cohort, trained("grade")).fingerprints["grade"]
+    assert before.keys() == after.keys()
+    assert not set(before.values()) & set(after.values())
+
+
 def test_the_task_of_several_members_is_what_they_fitted_together():
     members = [SimpleNamespace(task=FittedSurvival((12.0,), 60.0, median)) for median in (-1.0, -3.0)]
     assert vars(Predictor)["fitted"].fget(SimpleNamespace(members=members)).median_risk == -2

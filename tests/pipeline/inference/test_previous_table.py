@@ -52,7 +52,10 @@ def test_only_new_and_changed_cases_are_pending(path, caplog):
         )
     assert pending == {"grade": ["b", "c"], "subtype": ["a"]}
     assert "task grade: 1 new cases; 1 predictions kept" in caplog.text
-    assert "task grade: slides or genes of 1 cases changed; they are predicted again: b" in caplog.text
+    assert (
+        "task grade: slides, genes or the way of prediction changed for 1 cases; they are predicted again: b"
+        in caplog.text
+    )
 
 
 def test_on_a_first_call_every_case_is_pending(tmp_path):

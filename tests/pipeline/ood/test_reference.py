@@ -1,9 +1,11 @@
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from pipeline.ood.profiles import GeneProfiles, SlideProfile
 from pipeline.ood.reference import FLAGS, MIN_CASES, ReferenceCohort
@@ -148,6 +150,10 @@ class TestFaults:
         assert row.distribution_shift_reason == f"the model was trained on fewer than {MIN_CASES} cases with slides"
 
 
+def change(path, **entries):
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
 class TestFolder:
     def test_a_saved_reference_assesses_alike(self, reference, tmp_path):
         reference.save(tmp_path)
@@ -162,12 +168,49 @@ class TestFolder:
         [
             (lambda path: path.unlink(), "contains no reference.json, with which"),
             (lambda path: path.write_text("{"), "is damaged"),
-            (lambda path: path.write_text('{"format": 2}'), "is damaged"),
-            (lambda path: path.write_text('{"format": 99}'), "has format 99, this version reads format 2"),
+            (lambda path: path.write_text('{"format": 3}'), "is damaged"),
+            (lambda path: path.write_text('{"format": 99}'), "has format 99, this version reads format 3"),
+            (
+                lambda path: change(path, format=2),
+                "has format 2, .* use the version that wrote it, or train the model again",
+            ),
+            (lambda path: change(path, residual_variances={"slides": 0.1, "genes": "much"}), "is damaged"),
+            (lambda path: change(path, thresholds=["low", "high"]), "is damaged"),
+            (lambda path: change(path, scales={"genes": {"centre": "far", "sd": 1.0}}), "is damaged"),
+            (lambda path: change(path, scales={"genes": {"centre": 0.0, "sd": 0.0}}), "is damaged"),
+            (lambda path: change(path, residual_variances={"slides": 0.1, "genes": float("nan")}), "is damaged"),
         ],
     )
     def test_a_damaged_folder_is_refused(self, reference, tmp_path, harm, message):
         reference.save(tmp_path)
         harm(tmp_path / "reference.json")
         with pytest.raises(InputError, match=message):
+            ReferenceCohort.load(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("name", "shape"),
+        [
+            ("slides.centre", (WIDTH - 1,)),
+            ("slides.variances", (3,)),
+            ("genes.axes", (5, 59)),
+            ("genes.centre", (60, 1)),
+            ("gene_classes.means", (2, 59)),
+            ("gene_classes.sds", (3, 60)),
+        ],
+    )
+    def test_arrays_of_other_shapes_are_refused(self, tmp_path, name, shape):
+        classes = {f"C{i}": "low" if i < 30 else "high" for i in range(60)}
+        ReferenceCohort.fit(profiles(60, seed=1), genes(60, seed=1), classes).save(tmp_path)
+        path = tmp_path / "reference.safetensors"
+        arrays = load_file(path)
+        assert name in arrays
+        save_file(arrays | {name: np.ones(shape, dtype=np.float32)}, path)
+        with pytest.raises(InputError, match=r"reference\.json is damaged"):
+            ReferenceCohort.load(tmp_path)
+
+    def test_numbers_that_are_not_finite_are_refused(self, reference, tmp_path):
+        reference.save(tmp_path)
+        path = tmp_path / "reference.safetensors"
+        save_file(load_file(path) | {"genes.variances": np.full(len(reference.genes.variances), np.nan, "f")}, path)
+        with pytest.raises(InputError, match="is damaged"):
             ReferenceCohort.load(tmp_path)

@@ -13,7 +13,14 @@ def imputer():
     """Of four genes in two directions that two pairs share, with another centre and scale of each."""
     axes = np.array([[1.0, 1, 0, 0], [0, 0, 1, -1]]) / np.sqrt(2)
     return GeneImputer(
-        NAMES, np.array([5.0, 0, 2, 1]), np.array([2.0, 1, 3, 1]), np.full(4, 0.1), axes, np.array([3.0, 2.0]), 0.2
+        features=NAMES,
+        centre=np.array([5.0, 0, 2, 1]),
+        scale=np.array([2.0, 1, 3, 1]),
+        keeps_zero=np.zeros(4, dtype=bool),
+        mean=np.full(4, 0.1),
+        axes=axes,
+        variances=np.array([3.0, 2.0]),
+        residual_variance=0.2,
     )
 
 
