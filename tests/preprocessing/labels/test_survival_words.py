@@ -20,7 +20,7 @@ def test_a_time_that_says_alive_is_of_a_living_case_and_the_others_died():
     found = labels(Survival_days=["289", "ALIVE (361 days later)", None, 616])
     assert found.frame["event"].tolist() == [True, False, pd.NA, True]
     assert found.frame["survival_months"].dropna().tolist() == pytest.approx([289 / MONTH, 361 / MONTH, 616 / MONTH])
-    assert any('alive where a cell of Survival_days begins with "ALIVE" (1 cases)' in note for note in found.notes)
+    assert any("alive where a cell of Survival_days begins with ALIVE (1 cases)" in note for note in found.notes)
 
 
 def test_a_column_of_events_counts_before_the_word_alive():
