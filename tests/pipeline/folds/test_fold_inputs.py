@@ -26,7 +26,11 @@ def job(tmp_path):
     config = SimpleNamespace(seed=7, store="store", omics=OmicsConfig(), train=train)
     bags = {"a": ("a-k",), "b": ("b-k", "b-l"), "e": ("e-k",), "c": ()}
     return SimpleNamespace(
-        task=SimpleNamespace(name="grade", related_columns=frozenset({"grade"})),
+        task=SimpleNamespace(
+            name="grade",
+            related_columns=frozenset({"grade"}),
+            class_names=lambda labels: dict.fromkeys(labels.index, "2"),
+        ),
         fold=FOLD,
         labels=pd.DataFrame({"age": [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]}, list(CASES)),
         vocabulary=("2", "3"),
@@ -109,8 +113,8 @@ def test_the_reference_cohort_is_that_of_the_training_cases(job, monkeypatch):
     monkeypatch.setattr(fold_job, "FeatureStore", lambda place: place)
     monkeypatch.setattr(fold_job, "read_profiles", lambda store, slides: given.update(slides=slides) or "profiles")
     monkeypatch.setattr(fold_job, "read_genes", lambda scaler, matrix: given.update(genes=matrix) or "genes")
-    monkeypatch.setattr(fold_job.ReferenceCohort, "fit", lambda profiles, genes: (profiles, genes))
-    assert fit_reference(job, "scaler") == ("profiles", "genes")
+    monkeypatch.setattr(fold_job.ReferenceCohort, "fit", lambda *given: given)
+    assert fit_reference(job, "scaler") == ("profiles", "genes", dict.fromkeys(FOLD.train, "2"))
     assert given["genes"].case_ids == FOLD.train
     assert {case: [(one.features, one.tiles) for one in keys] for case, keys in given["slides"].items()} == {
         "b": [("b-k", "tiles of b-k"), ("b-l", "tiles of b-l")],
