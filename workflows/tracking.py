@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.io.atomic import write_text
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import PROGRAM_ERRORS, InputError
 from preprocessing.io.outputs import read_json
 
 if TYPE_CHECKING:
@@ -48,9 +48,12 @@ def track(name: str, folder: Path, *, again: bool) -> None:
     known = _tracked(folder)
     if name == "none" or (name in known and not again):
         return
+    run = read_run(folder)
     try:
-        known[name] = {"tensorboard": _to_tensorboard, "mlflow": _to_mlflow}[name](read_run(folder), known.get(name))
-    except Exception as error:  # whatever a tool or its server raises
+        known[name] = {"tensorboard": _to_tensorboard, "mlflow": _to_mlflow}[name](run, known.get(name))
+    except PROGRAM_ERRORS:
+        raise
+    except Exception as error:  # whatever a tool or its server raises becomes a warning, its traceback goes to the log
         log.warning("--track %s: %s; the results are in %s, and the same command tries again", name, error, folder)
         log.debug("tracking failed", exc_info=True)
         return

@@ -239,7 +239,7 @@ def _with_event_free(table: LabelTable, event: pd.Series, name: str) -> pd.Serie
     "None" is read as an empty cell, as are words for what is unknown. Where other cells state that nothing happened
     ("Censored"), an empty one stays unknown.
     """
-    if event.notna().all() or (event == False).any():  # noqa: E712  # some are missing
+    if event.notna().all() or not event.dropna().all():
         return event
     table.notes.append(
         f"warning: {table.source}: event: column {name} names the first event and has no word for cases without one; where it "

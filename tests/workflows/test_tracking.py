@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from types import ModuleType, SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -148,6 +149,13 @@ def test_a_tool_that_fails_is_a_warning_and_the_results_are_there(finished, monk
     tracking.track("tensorboard", finished, again=True)
     assert "--track tensorboard: no answer from the server; the results are in" in caplog.text
     assert tracked(finished) == {}
+
+
+def test_an_error_of_the_program_itself_is_not_taken_for_one_of_the_tool(finished, monkeypatch):
+    monkeypatch.setattr(tracking, "metrics_of", lambda run: run.no_such_attribute)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=MagicMock()))
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        tracking.track("tensorboard", finished, again=True)
 
 
 def test_nothing_is_tracked_by_default(monkeypatch):
