@@ -1,8 +1,8 @@
 """`python -m tools.mutants`: plants small faults in a copy of the tree, one at a time, and counts those that the tests notice.
 
 The fast tests run once, without shared data, and the lines that each reaches are recorded. Then, for each fault, the tests that
-reach its line run until one fails: first those of its folder, then the others, the quickest first; last, a few that start programs
-of their own, whose lines are not seen. The sample is seeded and spread evenly over the files.
+reach its line run until one fails: first those of its folder, then the others, the quickest first; last, tests that start programs,
+whose lines are not seen, and that compare documents with the code. The sample is seeded and spread evenly over the files.
 """
 
 import argparse
@@ -23,10 +23,12 @@ from tools.faults import Mutant, compiles, mutants_of
 from tools.reached_lines import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAMS = (
+ALWAYS = (  # for every fault: what the pages of the documentation print of the code, and tests that start programs
+    "tests/test_documentation.py::test_generated_pages_are_those_of_the_code",
+    "tests/preprocessing/encoders/test_timm_library.py",
     "tests/pipeline/cluster/test_worker_processes.py",
-    "tests/workflows/test_run_pipeline.py",
-)  # run for every fault
+    "tests/workflows/test_wiring.py",
+)
 FAST = ("-n", "0", "-p", "no:cacheprovider", "-m", "not slow and not cuda")
 BUDGET = 240  # seconds of the recorded time of the tests that run for a fault
 PATIENCE = 20  # seconds of waiting for each second of computing, for what waits for ever
@@ -45,21 +47,20 @@ class Reached:
     lines: Mapping[str, Mapping[str, Sequence[str]]]
 
     def tests(self, mutant: Mutant) -> list[list[str]]:
-        """The tests that may notice a fault, in groups: of its folder, others within the budget, and those that start programs."""
+        """The tests that may notice a fault, in groups: of its folder, others within the budget, and those that always run."""
         folder = f"tests/{Path(mutant.file).parent.as_posix()}/"
         mirror = f"{folder}test_{Path(mutant.file).name}"
         lines = self.lines.get(mutant.file, {})
-        if mutant.reach is None:
-            reaching = {test for tests in lines.values() for test in tests} | {mirror}
-        else:
-            first, last = mutant.reach
-            reaching = {test for line in range(first, last + 1) for test in lines.get(str(line), ())}
+        first, last = mutant.reach or (1, max(map(int, lines), default=0))
+        reaching = {test for line in range(first, last + 1) for test in lines.get(str(line), ())}
+        if mutant.reach is None or not reaching:  # at import, which a test that runs later is not seen to need
+            reaching |= {test for test in self.seconds if test.startswith(folder)}
         tests = [test for test in self.seconds if test in reaching or test.partition("::")[0] in reaching]
         tests.sort(key=lambda test: (not test.startswith(mirror), self.seconds[test]))
         near = self._affordable([test for test in tests if test.startswith(folder)])
         far = self._affordable([test for test in tests if not test.startswith(folder)])
-        programs = [test for test in self.seconds if test.startswith(PROGRAMS) and test not in {*near, *far}]
-        return [group for group in (near, far, programs) if group]
+        always = [test for test in self.seconds if test.startswith(ALWAYS) and test not in {*near, *far}]
+        return [group for group in (near, far, always) if group]
 
     def _affordable(self, tests: Sequence[str]) -> list[str]:
         """The first of the tests, as many as fit the budget."""
@@ -155,7 +156,9 @@ def _run(root: Path, tests: Sequence[str], seconds: float) -> str | None:
         return None
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
         return "timeout"
-    failed = [line for line in log.read_text(errors="replace").splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed = [
+        line for line in log.read_text(errors="replace").splitlines() if line.startswith(("FAILED ", "ERROR tests"))
+    ]
     return failed[0][:160] if failed else "the tests cannot be collected"
 
 
