@@ -114,7 +114,7 @@ def explain(context: "RunContext", jobs: Mapping[str, "TaskJobs"], predictions: 
         ]
         labels = next(iter(jobs.values())).model[-1].labels
         cohort_of = cohorts_by_case(labels) if config.cohorts else {}
-        inputs = ExplanationInputs.of_run(run.folder, config.store, labels, device=workers.device, cohort_of=cohort_of)
+        inputs = ExplanationInputs.of_run(run.folder, config, labels, device=workers.device, cohort_of=cohort_of)
         explain_tasks(workers, tasks, inputs, config.explain, folder=run.folder / "explain", seed=config.seed)
 
 

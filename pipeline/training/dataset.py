@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int32
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 
 from models.types import Batch
 from pipeline.training.bag_files import BagFiles
@@ -142,8 +142,23 @@ def _sampled(
     if size is None or len(features) <= size:
         return bag
     _warn_of_samples(size)
-    chosen = np.sort(rng.choice(len(features), size, replace=False))
+    chosen = _sample(len(features), size, rng)
     return features[chosen], cells[chosen]
+
+
+def rows_read(case: str, n: int, max_patches: int | None) -> Int64[np.ndarray, " m"]:
+    """The numbers of the tiles of a case that a model reads outside of training: all n, or always the same sample.
+
+    Args:
+        case: its id.
+        n: number of its tiles.
+        max_patches: see `Bags`.
+    """
+    return np.arange(n) if max_patches is None or n <= max_patches else _sample(n, max_patches, _generator_of(case))
+
+
+def _sample(n: int, size: int, rng: np.random.Generator) -> Int64[np.ndarray, " size"]:
+    return np.sort(rng.choice(n, size, replace=False))
 
 
 @cache
