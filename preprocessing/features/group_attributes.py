@@ -7,8 +7,9 @@ from typing import Any
 from preprocessing.features.keys import safe_name
 from preprocessing.io.fingerprints import fingerprint
 
-FORMAT = 3  # of the attributes; 2, without name and checksums, is read
-READABLE = (2, FORMAT)
+FORMAT = 4
+CHECKED = (3, FORMAT)  # formats with names and checksums; 3 has no arrays that are not packed
+READABLE = (2, *CHECKED)
 
 
 def signed(name: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def misfit(name: str, attributes: Mapping[str, Any]) -> str | None:
     """Why a group with these attributes does not count under that name; None where nothing speaks against it."""
     if attributes.get("damaged"):
         return f"was found damaged ({attributes['damaged']})"
-    if attributes.get("format") == FORMAT or "own_checksum" in attributes:
+    if attributes.get("format") in CHECKED or "own_checksum" in attributes:
         others = {key: value for key, value in attributes.items() if key != "own_checksum"}
         if attributes.get("own_checksum") != fingerprint(others):
             return "has attributes that are not those with which it was written"

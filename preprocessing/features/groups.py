@@ -31,12 +31,13 @@ from jaxtyping import Shaped
 
 from preprocessing.features.arrays import (
     MAX_CHUNK_BYTES,
+    ArrayFiles,
     DamagedError,
     checksum,
     read_array,
     write_array,
 )
-from preprocessing.features.group_attributes import FORMAT, READABLE, describe, misfit, remedy, signed
+from preprocessing.features.group_attributes import CHECKED, FORMAT, READABLE, describe, misfit, remedy, signed
 from preprocessing.io.atomic import REMEDY, atomic_file, sweep, sync, sync_tree, temporary_name, writing
 from preprocessing.io.errors import InputError, RunError, SlideError
 from preprocessing.io.files import file_above
@@ -207,7 +208,7 @@ class GroupStore:
         if attributes.get("format") not in READABLE:
             raise SlideError(
                 f"store {self.place}: {name} has format {attributes.get('format')}, this version reads "
-                f"{' and '.join(map(str, READABLE))}; use the version that wrote it, or remove the group"
+                f"{READABLE[0]} to {READABLE[-1]}; use the version that wrote it, or remove the group"
             )
         try:
             return attributes, [self._read_array(name, array, attributes) for array in arrays]
@@ -218,16 +219,10 @@ class GroupStore:
             raise DamagedError(message) from None
 
     def _read_array(self, name: str, array: str, attributes: Mapping[str, Any]) -> np.ndarray:
-        folder = f"{self._root}/{name}/{array}"
-        content = attributes["content"]
-        found = read_array(
-            lambda file: self._files.cat_file(f"{folder}/{file}"),
-            f"array {array}",
-            files=content["files"],
-            size_bytes=content["bytes"],
-        )
+        files, content = ArrayFiles(self._files, f"{self._root}/{name}/{array}"), attributes["content"]
+        found, crc = read_array(files, f"array {array}", files=content["files"], size_bytes=content["bytes"])
         expected = attributes.get("checksums", {}).get(array)
-        if attributes["format"] != min(READABLE) and checksum(found) != expected:
+        if attributes["format"] in CHECKED and crc != expected:
             raise DamagedError(f"array {array} does not have the checksum {expected} with which it was written")
         return found
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from preprocessing.features.group_attributes import FORMAT, READABLE
+from preprocessing.features.group_attributes import CHECKED, READABLE
 from preprocessing.features.groups import OLD_TEMPORARY, TEMPORARY
 from preprocessing.features.store import ARRAYS, FEATURES, PARTS, SLIDE_STATS, TILES, FeatureStore
 from preprocessing.io.atomic import is_abandoned
@@ -115,7 +115,7 @@ def _inspect(store: FeatureStore, name: str, *, stale_hours: float, deep: bool) 
     size, newest = store.extent(name)
     stale = time.time() - newest > 3600 * stale_hours
     attributes = store.attributes(name) or {}
-    has_checksums = attributes.get("format") == FORMAT
+    has_checksums = attributes.get("format") in CHECKED
     if kind in TEMPORARIES:
         state = "abandoned" if stale or is_abandoned(key) else "busy"
     elif kind == PARTS:

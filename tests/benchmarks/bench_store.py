@@ -3,17 +3,21 @@
 python tests/benchmarks/bench_store.py
 """
 
+import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
 import h5py
+import numcodecs
 import numpy as np
 import torch
+import zarr
 
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
@@ -23,7 +27,7 @@ from preprocessing.slides.probing import probe_slides
 from preprocessing.tiling.tiles import TileConfig, TiledSlide, TileGrid
 from workflows.demo import draw_slide, write_svs
 
-ROWS, DIM, ROUNDS, SLIDES = 20_000, 1_024, 5, 200
+ROWS, DIM, ROUNDS, READS, SLIDES = 20_000, 1_024, 5, 15, 200
 
 
 def seconds(work, rounds: int = ROUNDS) -> float:
@@ -36,12 +40,89 @@ def seconds(work, rounds: int = ROUNDS) -> float:
     return statistics.median(times)
 
 
-def make_bag(rows: int) -> Bag:
+def make_bag(rows: int, *, is_sparse: bool = False) -> Bag:
+    """Features of which nearly no bit can be saved, or as those of a ReLU: three of five are zero."""
     cells = np.column_stack([np.arange(rows) % 200, np.arange(rows) // 200]).astype(np.int32)
-    return Bag(np.random.default_rng(0).standard_normal((rows, DIM), np.float32), 256 * cells, cells)
+    features = np.random.default_rng(0).standard_normal((rows, DIM), np.float32)
+    return Bag(np.maximum(features - 0.25, 0) if is_sparse else features, 256 * cells, cells)
 
 
-def against_hdf5(folder: Path) -> None:
+HDF5 = {  # how the features lie in the file
+    "HDF5, in one piece": {},
+    "HDF5, chunks of 512 rows": {"chunks": (512, DIM)},
+    "HDF5 as CLAM writes it, chunks of one row": {"chunks": (1, DIM), "maxshape": (None, DIM)},
+    "HDF5, gzip": {"chunks": (512, DIM), "compression": "gzip"},
+}
+
+
+def reading(folder: Path) -> None:
+    """A bag from our store, HDF5 and plain Zarr, in turn; all with coordinates, ours with checksums too."""
+    for name, bag in (("dense", make_bag(ROWS)), ("sparse", make_bag(ROWS, is_sparse=True))):
+        place, half = folder / name, bag.features.astype(np.float16)
+        readers = {"our store": our_reader(place / "store", bag)}
+        readers |= {kind: hdf5_reader(place / f"{kind}.h5", half, bag.coords, how) for kind, how in HDF5.items()}
+        readers["Zarr, not packed"] = zarr_reader(place / "plain.zarr", half, bag.coords)
+        best = least_bytes(half)
+        print(f"\na bag of {ROWS} × {DIM}, float16, {name}     CPU-ms to read   wall-ms   room against the best codec")
+        times = in_turn({kind: read for kind, (read, _) in readers.items()})
+        for kind, (_, size_bytes) in readers.items():
+            cpu, wall = (1e3 * statistics.median(clock) for clock in zip(*times[kind], strict=True))
+            print(f"{kind:45} {cpu:12.1f} {wall:12.1f} {size_bytes / best:12.2f}")
+    print(f"n = {READS} in turn; load average {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
+
+
+def in_turn(readers: dict[str, Callable[[], object]]) -> dict[str, list[tuple[float, float]]]:
+    """CPU and wall time of each reader in each round but the first."""
+    times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in readers}
+    for number in range(READS + 1):
+        for kind, read in readers.items():
+            start, cpu_start = time.perf_counter(), time.process_time()
+            read()
+            if number:
+                times[kind].append((time.process_time() - cpu_start, time.perf_counter() - start))
+    return times
+
+
+def our_reader(place: Path, bag: Bag) -> tuple[Callable[[], object], int]:
+    store = FeatureStore(place)
+    store.write_features("0", bag, {})
+    return lambda: store.read_features("0"), store.extent("features/0")[0]
+
+
+def hdf5_reader(path: Path, features, coords, how) -> tuple[Callable[[], object], int]:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", data=features, **how)
+        file.create_dataset("coords", data=coords)
+
+    def read() -> None:
+        with h5py.File(path) as file:
+            file["features"][...], file["coords"][...]
+
+    return read, path.stat().st_size
+
+
+def zarr_reader(place: Path, features, coords) -> tuple[Callable[[], object], int]:
+    group = zarr.create_group(place)
+    for name, array in (("features", features), ("coords", coords)):
+        group.create_array(name, data=array, chunks=(2048, array.shape[1]), compressors=None)
+
+    def read() -> None:
+        found = zarr.open_group(place, mode="r")
+        found["features"][...], found["coords"][...]
+
+    return read, sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+
+
+def least_bytes(features) -> int:
+    """What the best of some codecs make of the features, in chunks of 4 MiB."""
+    codecs = [numcodecs.Zstd(3), numcodecs.Zstd(9)]
+    codecs += [numcodecs.Blosc("zstd", level, shuffle) for level in (3, 5) for shuffle in (1, 2)]
+    chunks = np.array_split(features, -(-features.nbytes >> 22))
+    return min(sum(len(codec.encode(np.ascontiguousarray(chunk))) for chunk in chunks) for codec in codecs)
+
+
+def writing_and_rows(folder: Path) -> None:
+    """Writing, and rows at random."""
     store, bag, h5 = FeatureStore(folder / "store"), make_bag(ROWS), folder / "bag.h5"
     rng, numbers = np.random.default_rng(0), iter(range(1000))
 
@@ -49,10 +130,6 @@ def against_hdf5(folder: Path) -> None:
         with h5py.File(h5, "w") as file:
             file.create_dataset("features", data=bag.features.astype(np.float16), chunks=(512, DIM))
             file.create_dataset("coords", data=bag.coords)
-
-    def read_h5() -> None:
-        with h5py.File(h5) as file:
-            file["features"][...], file["coords"][...]
 
     def read_some_h5() -> None:
         with h5py.File(h5) as file:
@@ -62,10 +139,9 @@ def against_hdf5(folder: Path) -> None:
         found = store.read_features("0").features
         found[np.sort(rng.choice(ROWS, 4_096, replace=False))]
 
-    print(f"a bag of {ROWS} × {DIM}, float16, seconds    store    HDF5")
+    print(f"\na bag of {ROWS} × {DIM}, float16, seconds    store    HDF5")
     table = {
         "write": (lambda: store.write_features(str(next(numbers)), bag, {}), write_h5),
-        "read": (lambda: store.read_features("0"), read_h5),
         "read 4,096 random rows": (read_some, read_some_h5),
     }
     for what, (ours, theirs) in table.items():
@@ -116,7 +192,8 @@ def finished_work(folder: Path) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        against_hdf5(Path(folder))
+        reading(Path(folder))
+        writing_and_rows(Path(folder))
         finished_work(Path(folder))
 
 

@@ -11,9 +11,11 @@ import pytest
 import zarr
 
 from preprocessing.features.arrays import DamagedError, checksum
+from preprocessing.features.group_attributes import FORMAT
 from preprocessing.features.groups import GroupStore
-from preprocessing.features.maintenance import add_checksums, entries
+from preprocessing.features.maintenance import add_checksums, entries, upgrade
 from preprocessing.features.store import Bag, FeatureStore
+from preprocessing.io.fingerprints import fingerprint
 from preprocessing.tiling.tiles import TiledSlide, TileGrid
 
 N = 700
@@ -100,7 +102,9 @@ def test_no_flipped_bit_changes_what_is_read(store, kind, file):
 def test_a_group_whose_chunk_was_changed_does_not_count_any_more_and_is_recomputed(store):
     flip(Path(store.place, "features/A-k/features/c/0/0"), 8000)
     assert store.has_features("A-k")  # nobody has read it
-    message = r"features/A-k \(slide A\) is damaged: array features: chunk c/0/0 cannot be unpacked .*; run again, and it is rec"
+    message = (
+        r"features/A-k \(slide A\) is damaged: array features does not have the checksum .*; run again, and it is rec"
+    )
     with pytest.raises(DamagedError, match=message):
         store.read_features("A-k")
     assert not store.has_features("A-k")
@@ -231,8 +235,29 @@ class TestOlderFormat:
 
     def test_is_raised_when_a_run_prepares_the_store(self, older):
         older.prepare()
-        assert dict(zarr.open_group(older.place, mode="r").attrs)["format"] == 3
+        assert dict(zarr.open_group(older.place, mode="r").attrs)["format"] == FORMAT
         assert older.has_features("A-k")
+
+
+def test_a_group_of_format_3_is_read_and_upgraded_to_bytes_that_are_not_packed(tmp_path, monkeypatch):
+    """It had names and checksums, and all of its arrays were packed."""
+    store = FeatureStore(tmp_path / "store.zarr")
+    with monkeypatch.context() as earlier:
+        earlier.setattr("preprocessing.features.arrays._is_worth_packing", lambda array: True)
+        store.write_features("A-k", make_bag(0), {"slide_id": "A"})
+    path = Path(store.place, "features/A-k/zarr.json")
+    group = json.loads(path.read_text())
+    attributes = {name: value for name, value in group["attributes"].items() if name != "own_checksum"} | {"format": 3}
+    path.write_text(json.dumps(group | {"attributes": attributes | {"own_checksum": fingerprint(attributes)}}))
+    before = store.read_features("A-k")
+    (entry,) = entries(store, stale_hours=24, deep=True)
+    assert (entry.state, entry.has_checksums) == ("whole", True)
+    assert upgrade(store, entry)
+    assert store.attributes("features/A-k")["format"] == FORMAT
+    array = json.loads(Path(store.place, "features/A-k/features/zarr.json").read_text())
+    assert [codec["name"] for codec in array["codecs"]] == ["bytes", "crc32c"]
+    np.testing.assert_array_equal(store.read_features("A-k").features, before.features)
+    assert not upgrade(store, next(entries(store, stale_hours=24)))
 
 
 def test_a_store_whose_description_a_power_cut_has_emptied_is_a_store_still(store):
@@ -240,7 +265,7 @@ def test_a_store_whose_description_a_power_cut_has_emptied_is_a_store_still(stor
         Path(store.place, "zarr.json").write_bytes(content)
         store.check()
         store.prepare()
-        assert dict(zarr.open_group(store.place, mode="r").attrs)["format"] == 3
+        assert dict(zarr.open_group(store.place, mode="r").attrs)["format"] == FORMAT
         assert store.has_features("A-k")
 
 

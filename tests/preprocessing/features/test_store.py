@@ -132,7 +132,7 @@ class TestStore:
         attributes = dict(group.attrs) | {"format": FORMAT + 1}
         del attributes["own_checksum"]
         group.attrs.update(attributes | {"own_checksum": fingerprint(attributes)})
-        with pytest.raises(SlideError, match=rf"features/k has format {FORMAT + 1}, this version reads 2 and {FORMAT}"):
+        with pytest.raises(SlideError, match=rf"features/k has format {FORMAT + 1}, this version reads 2 to {FORMAT}"):
             store.read_features("k")
 
     @pytest.mark.parametrize("harm", ["lost", "cut"])

@@ -13,6 +13,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from preprocessing.features import maintenance
+from preprocessing.features.group_attributes import FORMAT
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.fingerprints import fingerprint
 from preprocessing.tiling.slide_stats import SlideStats
@@ -309,6 +310,6 @@ def test_upgrade_writes_groups_of_earlier_versions_again(store, capsys):
     before = FeatureStore(store.place).read_features("S1-uni")
     assert main(["upgrade", store.place]) == 0
     assert "1 of 8 groups written again, 0 failed" in capsys.readouterr().out
-    assert store.attributes("features/S1-uni")["format"] == 3
+    assert store.attributes("features/S1-uni")["format"] == FORMAT
     np.testing.assert_array_equal(store.read_features("S1-uni").features, before.features)
     assert main(["check", store.place, "--deep"]) == 0
