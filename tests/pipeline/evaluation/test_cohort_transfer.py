@@ -1,6 +1,7 @@
 """Cases of one cohort, predicted by models of others: each row has the metric of its own cases."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,8 @@ def test_there_is_a_row_for_each_tested_cohort_and_the_cohorts_it_was_learned_fr
 
 def test_the_table_has_a_row_for_each_of_them_and_predictor(rows):
     report = SimpleNamespace(transfer=rows, headline="macro_auc")
-    table = transfer_table({"grade": report, "os": SimpleNamespace(transfer=())})
+    reports: Any = {"grade": report, "os": SimpleNamespace(transfer=())}
+    table = transfer_table(reports)
     assert list(table) == ["task", "split_by", "train", "test", "n", "predictor", "metric", "value", "low", "high"]
     assert len(table) == 6
     assert table.iloc[2].to_dict() == {
