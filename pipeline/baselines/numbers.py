@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL, ClinicalDesign
 from pipeline.baselines.genomic import GeneScores, principal_components
-from pipeline.baselines.predictors import INNER_FOLDS, PENALTIES, numbers
+from pipeline.baselines.predictors import PENALTIES, numbers
+from pipeline.baselines.stratification import INNER_FOLDS
 
 if TYPE_CHECKING:
     import pandas as pd
