@@ -61,6 +61,7 @@ bench: install  ## measure reading, embedding, Dask, the store and scale against
 	$(BIN)/python tests/benchmarks/bench_pipeline.py tools
 	$(BIN)/python tests/benchmarks/bench_store.py
 	$(BIN)/python tests/benchmarks/bench_packed.py
+	$(BIN)/python tests/benchmarks/bench_bags.py
 	$(BIN)/python tests/benchmarks/bench_scale.py slides
 	$(BIN)/python tests/benchmarks/bench_scale.py huge
 	$(BIN)/python tests/benchmarks/bench_scale.py linear

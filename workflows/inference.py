@@ -171,7 +171,7 @@ def explain(
             for one in predictors
         ]
         labels, missing = cohort.labels.reindex(used), config.max_missing_genes
-        inputs = ExplanationInputs.of_run(run.folder, config.store, labels, device=workers.device, max_missing=missing)
+        inputs = ExplanationInputs.of_run(run.folder, config, labels, device=workers.device, max_missing=missing)
         explain_tasks(workers, tasks, inputs, config.explain, folder=run.folder / "explain", seed=config.seed)
 
 

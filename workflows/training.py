@@ -35,14 +35,16 @@ def train(
     from pipeline.folds.fold_job import run_fold
     from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.metrics.report import to_json
+    from pipeline.training.bag_files import bag_folder
 
     run = context.run
     jobs = {
         plan.name: fold_jobs(context, plan, features, others=[one for one in plans if one is not plan])
         for plan in plans
     }
-    with run.stage("training") as done_now:
-        folds = [job for by_task in jobs.values() for job in by_task.all() if not job.is_finished()]
+    with run.stage("training") as done_now, bag_folder(run.folder / "folds") as folder:
+        unfinished = [job for by_task in jobs.values() for job in by_task.all() if not job.is_finished()]
+        folds = [replace(job, bag_folder=folder) for job in unfinished]
         status = map_jobs(context.workers, run_fold, folds, stage="training", things="folds", in_process=True)
         done_now.update(folds=status.count("done"))
     predictions: list[pd.DataFrame] = []
@@ -112,7 +114,7 @@ def explain(context: "RunContext", jobs: Mapping[str, "TaskJobs"], predictions: 
         ]
         labels = next(iter(jobs.values())).model[-1].labels
         cohort_of = cohorts_by_case(labels) if config.cohorts else {}
-        inputs = ExplanationInputs.of_run(run.folder, config.store, labels, device=workers.device, cohort_of=cohort_of)
+        inputs = ExplanationInputs.of_run(run.folder, config, labels, device=workers.device, cohort_of=cohort_of)
         explain_tasks(workers, tasks, inputs, config.explain, folder=run.folder / "explain", seed=config.seed)
 
 

@@ -20,9 +20,9 @@ from pipeline.baselines.predictors import (
     LinearRisk,
     Months,
     NotConvergedError,
+    inner_folds,
     unfit_for_cox,
 )
-from pipeline.baselines.stratification import inner_folds
 from pipeline.metrics import c_index
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Multinomial ridge logistic regression along a path of penalties, from stiff to loose: each fit begins at the last one.
 
 The same model as scikit-learn's `LogisticRegression` with its lbfgs solver, of which the tests compare coefficients, closer
-to the optimum and in about half of the time: coefficients are scaled by the curvature that an even spread over the
+to the optimum and in about half of the time: coefficients are scaled by the curvature that equally likely
 classes would give them, which leaves L-BFGS few steps to go (Nocedal & Wright 2006, "Numerical optimization", chapter 7).
 """
 
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.baselines.predictors import PENALTIES, LinearClasses, NotConvergedError
-from pipeline.baselines.stratification import inner_folds
+from pipeline.baselines.predictors import PENALTIES, LinearClasses, NotConvergedError, inner_folds
 
 MAX_STEPS = 5000
 TOLERANCE = 1e-7  # of the largest slope of the mean loss, by a coefficient in units of its curvature
@@ -58,17 +57,17 @@ def fit_logits(x: Float[np.ndarray, "m r"], labels: Int[np.ndarray, " m"], penal
         penalties: above 0, descending: each fit begins at the last one.
 
     Returns:
-        A fit for each penalty; its slope tells whether it has converged.
+        A fit for each penalty; its slope is small where it has converged.
     """
     from scipy.optimize import minimize
 
     seen, codes = np.unique(labels, return_inverse=True)
     n_logits = 1 if len(seen) == 2 else len(seen)
     is_class = codes[:, None] == (np.ones(1) if n_logits == 1 else np.arange(n_logits))
-    spread = (x**2).sum(axis=0) / 4
+    curvature = (x**2).sum(axis=0) / 4
     weights, fits = np.zeros((n_logits, x.shape[1] + 1)), []
     for penalty in penalties:
-        scale = np.append(np.sqrt(len(x) / (spread + penalty)), 1.0)
+        scale = np.append(np.sqrt(len(x) / (curvature + penalty)), 1.0)
         found = minimize(
             _loss,
             (weights / scale).ravel(),

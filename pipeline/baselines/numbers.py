@@ -10,8 +10,7 @@ from jaxtyping import Float
 
 from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL, ClinicalDesign
 from pipeline.baselines.genomic import GeneScores, principal_components
-from pipeline.baselines.predictors import PENALTIES, numbers
-from pipeline.baselines.stratification import INNER_FOLDS
+from pipeline.baselines.predictors import INNER_FOLDS, PENALTIES, numbers
 
 if TYPE_CHECKING:
     import pandas as pd

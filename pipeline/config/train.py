@@ -36,7 +36,7 @@ class TrainConfig(Settings):
     max_patches: int | None = Field(
         None,
         ge=1,
-        description="tiles of a case that are read at once, in training and in prediction: a seeded random sample of a "
+        description="tiles of a case that are read, in training, prediction and explanations: a seeded random sample of a "
         "larger case; None: all. For cases that do not fit in memory",
     )
     precision: Literal["float32", "bfloat16"] = Field(

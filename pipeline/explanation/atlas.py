@@ -42,24 +42,26 @@ class CaseTally:
     typical: list[list[TypicalTile]]
 
 
-def tally_case(case_id: str, similarity: Float[np.ndarray, "P N"], slides: Sequence[tuple[str, int]]) -> CaseTally:
+def tally_case(
+    case_id: str, similarity: Float[np.ndarray, "P N"], slides: Sequence[tuple[str, Int[np.ndarray, " n"]]]
+) -> CaseTally:
     """Tally the tiles of a case.
 
     Args:
         case_id: the case.
         similarity: of its tiles to the prototypes, (P, N); a tile is assigned to the most similar one.
-        slides: id and number of tiles of each of its slides, in the order of the tiles.
+        slides: id of each of its slides, and the numbers of its tiles among all tiles of the slide, in the order of the tiles.
     """
     assigned, best = similarity.argmax(0), similarity.max(0)
     typical: list[list[TypicalTile]] = [[] for _ in similarity]
     start = 0
-    for slide_id, n in slides:
-        of_slide = slice(start, start + n)
+    for slide_id, numbers in slides:
+        of_slide = slice(start, start + len(numbers))
         for k, found in enumerate(typical):
             rows = np.flatnonzero(assigned[of_slide] == k)
             first = rows[np.argsort(-best[of_slide][rows], kind="stable")[:MAX_PER_SLIDE]]
-            found += [TypicalTile(float(best[of_slide][row]), slide_id, int(row)) for row in first]
-        start += n
+            found += [TypicalTile(float(best[of_slide][row]), slide_id, int(numbers[row])) for row in first]
+        start += len(numbers)
     return CaseTally(case_id, np.bincount(assigned, minlength=len(similarity)), typical)
 
 

@@ -16,11 +16,12 @@ from pipeline.explanation.atlas import CaseTally, TypicalTile, describe_atlas, m
 from pipeline.explanation.explained_predictions import TaskPredictions
 from pipeline.explanation.inputs import ExplanationInputs
 from pipeline.explanation.overlays import save_jpeg
-from pipeline.explanation.tile_maps import prototype_similarity
+from pipeline.explanation.tile_maps import prototype_similarities
 from pipeline.model_folders.model_folder import load_model
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.colours import prototype_colour
 from preprocessing.io.errors import some
+from preprocessing.io.gpu import gpu_failures
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.tiles import read_tile
 
@@ -107,19 +108,16 @@ def draw_atlases(
 
 
 def tally_cases(job: AtlasJob) -> list[CaseTally]:
-    """Tally the cases of a job; one bag at a time is in memory. Empty for a model without prototypes."""
-    limit_threads(job.inputs.device)
+    """Tally the cases of a job; a few bags at a time are in memory. Empty for a model without prototypes."""
+    inputs = job.inputs
+    limit_threads(inputs.device)
     trained = load_model(job.model)
-    tallies = []
-    for case in job.cases:
-        data = job.inputs.slides_only(trained, [case])
-        similarity = prototype_similarity(trained, data, case, device=job.inputs.device)
-        if similarity is None:
-            return []
-        store, slides = FeatureStore(job.inputs.store), job.inputs.slides_of(case)
-        sizes = [len(store.read_features(key).coords) for key in slides["features"]]
-        tallies.append(tally_case(case, similarity, list(zip(slides["slide_id"], sizes, strict=True))))
-    return tallies
+    with gpu_failures(f"explaining {job}"):
+        found = prototype_similarities(trained, inputs.slides_only(trained, job.cases), job.cases, device=inputs.device)
+        return [
+            tally_case(case, similarity, [(slide.slide_id, slide.rows) for slide in inputs.tiles_of(case)])
+            for case, similarity in zip(job.cases, found, strict=False)  # none is found without prototypes
+        ]
 
 
 def draw_tiles(job: PictureJob) -> dict[int, list[str]]:

@@ -9,24 +9,26 @@ compare them with those of an untrained model.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.catalogue import MODELS
-from models.types import Batch
+from models.types import Batch, ModelOutput
 from pipeline.model_folders.model_folder import TrainedModel
 from pipeline.training.dataset import Dataset
-from pipeline.training.fit import predict_logits
-from preprocessing.io.gpu import gpu_failures
+from pipeline.training.feed import Feed
+from pipeline.training.fit import GPU_PATCHES, predict_logits
+from pipeline.training.passes import Passes
 
 N_DONORS = 8  # cases whose values replace those of a gene group in turn
 MAX_PATCHES = 1 << 18  # patch features that all permutations of a case read together; a larger bag is sampled
-BATCH_PATCHES = 1 << 14  # patch features in one forward pass
+BATCH_PATCHES = 1 << 14  # patch features in one forward pass on the CPU
 
 
 @dataclass(frozen=True)
@@ -59,28 +61,45 @@ def attribute_case(trained: TrainedModel, data: Dataset, case: str, *, device: s
     Raises:
         RunError: the case does not fit in the memory of the GPU.
     """
-    batch = data.batch([case]).to(device)
+    model, batch = trained.model.to(device), data.batch([case]).to(device)
+    logits = torch.from_numpy(predict_logits(model, data, [case], device=device)).to(device).requires_grad_()
+    (along,) = torch.autograd.grad(trained.task.evidence(logits, logits[0].detach())[0], logits)
+    passes = Passes(Feed(torch.device(device)))
+    found = []
+    for member in model.members:  # one at a time: what a gradient needs is in memory for a single one
+        found += passes.outputs(partial(_attribute, member, along / len(model.members)), batch, [case])
+    extras, tiles, *of_genes = zip(*found, strict=True)
+    return CaseAttribution(
+        logits=logits[0].detach().cpu(),
+        extras={name: torch.stack([one[name] for one in extras]) for name in extras[0]},
+        tiles=np.sum(tiles, axis=0),
+        gene_gradients=[np.sum(gradients, axis=0)[0] for gradients in of_genes],
+    )
+
+
+def _attribute(
+    member: nn.Module, along: Float[Tensor, "1 K"], batch: Batch
+) -> tuple[dict[str, Tensor] | Float[np.ndarray, "..."], ...]:
+    """Of a batch of one case: the member's extra outputs, gradient × input of each tile, and the gradient of each gene group.
+
+    Args:
+        member: of an ensemble.
+        along: gradient of the evidence along the member's logits.
+        batch: the case.
+    """
     bag = batch.bags[0].to(torch.promote_types(batch.bags[0].dtype, torch.float32))
-    batch = replace(batch, bags=(bag,))
-    inputs = [bag, *batch.omics]
-    for x in inputs:
-        x.requires_grad_()
-    with gpu_failures(f"case {case} with {len(bag):,} tiles"):
-        output = trained.model.to(device).eval()(batch, explain=True)
-        evidence = trained.task.evidence(output.logits, output.logits[0].detach())[0]
-        found = (
-            torch.autograd.grad(evidence, inputs, allow_unused=True) if evidence.requires_grad else [None] * len(inputs)
-        )
+    inputs = [x.detach().requires_grad_() for x in (bag, *batch.omics)]
+    bag, *omics = inputs
+    output: ModelOutput = member(replace(batch, bags=(bag,), omics=tuple(omics)), explain=True)
+    found: Sequence[Tensor | None] = [None] * len(inputs)
+    if output.logits.requires_grad:
+        found = torch.autograd.grad(output.logits, inputs, along, allow_unused=True)
     of_patches, *of_genes = (
         torch.zeros_like(x) if gradient is None else gradient for x, gradient in zip(inputs, found, strict=True)
     )
+    extras = {name: extra.detach().cpu() for name, extra in output.extras.items()}
     tiles = (of_patches * bag.detach()).sum(1)
-    return CaseAttribution(
-        logits=output.logits[0].detach().cpu(),
-        extras={name: extra.detach().cpu() for name, extra in output.extras.items()},
-        tiles=tiles.cpu().numpy().astype(float),
-        gene_gradients=[gradient[0].cpu().numpy().astype(float) for gradient in of_genes],
-    )
+    return extras, *(x.cpu().numpy().astype(float) for x in (tiles, *of_genes))
 
 
 def gene_contributions(
@@ -128,6 +147,9 @@ def permuted_drops(
     Returns:
         Output before minus output after, for each gene group and donor, (S, n): a probability between -1 and 1, or a risk;
         positive if the group supports the prediction. n is 0 without donors.
+
+    Raises:
+        RunError: the case does not fit in the memory of the GPU.
     """
     rng = np.random.default_rng(seed)
     rows = [data.rows[other] for other in donors if other in data.rows and other != case]
@@ -136,16 +158,18 @@ def permuted_drops(
         return np.empty((len(data.omics), 0))
     tiles = max(256, MAX_PATCHES // (len(data.omics) * len(drawn)))
     batch = data.batch([case], max_patches=tiles, rng=rng).to(device)
-    model = trained.model.to(device).eval()
-    logits = model(batch).logits
+    model, passes = trained.model.to(device).eval(), Passes(Feed(torch.device(device)))
+    logits = passes.outputs(model, batch, [case])[0].logits
     before = float(trained.task.output(logits, logits[0])[0])
     others = [torch.from_numpy(values[drawn]).to(device) for values in data.omics]
     swaps = list(product(range(len(others)), range(len(drawn))))
-    batch_size = max(1, BATCH_PATCHES // max(1, len(batch.bags[0])))
+    patches = GPU_PATCHES if device == "cuda" else BATCH_PATCHES
+    batch_size = max(1, patches // max(1, len(batch.bags[0])))
     after = []
     for start in range(0, len(swaps), batch_size):
         swapped = _swapped(batch, others, swaps[start : start + batch_size])
-        after.append(trained.task.output(model(swapped).logits, logits[0]).cpu().numpy())
+        for output in passes.outputs(model, swapped, [case] * len(swapped)):
+            after.append(trained.task.output(output.logits, logits[0]).cpu().numpy())
     return before - np.concatenate(after).reshape(len(others), len(drawn))
 
 

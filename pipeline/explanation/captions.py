@@ -13,7 +13,11 @@ from preprocessing.formats.colours import NEARLY_EVEN, NEARLY_EVEN_NOTE
 
 
 def method_notes(
-    predictions: TaskPredictions, cases: Sequence[Mapping[str, Any]], not_predicted: Sequence[str]
+    predictions: TaskPredictions,
+    cases: Sequence[Mapping[str, Any]],
+    not_predicted: Sequence[str],
+    *,
+    max_patches: int | None = None,
 ) -> list[str]:
     """Write the notes of a task, a sentence or two each.
 
@@ -21,6 +25,7 @@ def method_notes(
         predictions: of the task.
         cases: the explained cases, as in `TASK.json`.
         not_predicted: requested cases without a prediction.
+        max_patches: tiles that the model reads of a case; None: all.
     """
     trained = load_model(predictions.final.folder)
     kind, members = MODELS[trained.model_name], len(trained.model.members)
@@ -29,6 +34,11 @@ def method_notes(
         notes.append(f"Requested, but without a prediction in this task: {', '.join(not_predicted)}.")
     if kind.reads_slides:
         notes += _on_tiles(predictions, trained)
+        if max_patches is not None:
+            notes.append(
+                f"Of a case with more than {max_patches:,} tiles (train.max_patches), maps have the random sample of so many that "
+                "the model reads for its prediction."
+            )
         notes += _on_attention(cases)
     if kind.reads_genes and trained.scaler is not None:
         notes += _on_genes(predictions.definition, trained)

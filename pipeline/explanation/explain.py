@@ -77,7 +77,7 @@ def _explain(
             describe_case(one, case, selection) | found[one.task, case] for case, selection in chosen[one.task].items()
         ]
         not_predicted = [case for case in which if case not in chosen[one.task]] if isinstance(which, tuple) else []
-        notes = method_notes(one, cases, not_predicted)
+        notes = method_notes(one, cases, not_predicted, max_patches=inputs.max_patches)
         content = {"task": one.task, "model": one.model, "notes": notes, "cases": cases, "atlas": atlas}
         write_explanation(folder / f"{one.task}.json", content)
 

@@ -4,15 +4,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int32, Int64
 
+from pipeline.config.schema import Config
+from pipeline.inference.prediction import BAG_BYTES
 from pipeline.model_folders.model_folder import TrainedModel
-from pipeline.training.dataset import Bags, Dataset, dataset_for, known_covariates, with_covariates
+from pipeline.training.dataset import Bags, Dataset, dataset_for, known_covariates, rows_read, with_covariates
+from preprocessing.features.store import FeatureStore
 from preprocessing.io.outputs import read_text_table
 from preprocessing.omics.harmonisation.batch import CohortScales
 from preprocessing.omics.matrix import OmicsMatrix
+
+
+@dataclass(frozen=True)
+class ReadTiles:
+    """The tiles of a slide that a model reads: all, or those that are in the sample of a larger case.
+
+    Attributes:
+        slide_id: the slide.
+        path: its file.
+        tiles: key of its tiles in the store; empty for imported features.
+        rows: numbers of the read tiles among all tiles of the slide, from 0.
+        coords: their upper left corners, level-0 pixels (x, y).
+        cells: their columns and rows on the tile grid.
+    """
+
+    slide_id: str
+    path: Path
+    tiles: str
+    rows: Int64[np.ndarray, " n"]
+    coords: Int32[np.ndarray, "n 2"]
+    cells: Int32[np.ndarray, "n 2"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +54,7 @@ class ExplanationInputs:
         device: "cpu" or "cuda".
         max_missing: share of missing genes, 0 to 1, above which a gene group counts as absent; see `dataset_for`.
         cohort_of: the cohort of each case, of several cohorts whose genes each model has brought to one scale.
+        max_patches: tiles that models read of a case; see `Bags`.
     """
 
     store: str
@@ -37,12 +64,13 @@ class ExplanationInputs:
     device: str
     max_missing: float = 1.0
     cohort_of: Mapping[str, str] = field(default_factory=dict)
+    max_patches: int | None = None
 
     @classmethod
     def of_run(
         cls,
         folder: Path,
-        store: str,
+        config: Config,
         labels: pd.DataFrame,
         *,
         device: str,
@@ -53,7 +81,7 @@ class ExplanationInputs:
 
         Args:
             folder: the run folder.
-            store: the feature store.
+            config: the configuration of the run.
             labels: labels and covariates, indexed by case id.
             device: "cpu" or "cuda".
             max_missing: as above.
@@ -61,11 +89,25 @@ class ExplanationInputs:
         """
         slides = read_text_table(folder / "slides.csv", "slide_id", "case_id", "features")
         slides = slides[slides["features"] != ""].sort_values("slide_id")
-        return cls(store, folder / "omics.npz", labels, slides, device, max_missing, cohort_of)
+        bound = config.train.max_patches
+        return cls(config.store, folder / "omics.npz", labels, slides, device, max_missing, cohort_of, bound)
 
     def slides_of(self, case: str) -> pd.DataFrame:
         """Select the slides of a case."""
         return self.slides[self.slides["case_id"] == case]
+
+    def tiles_of(self, case: str) -> list[ReadTiles]:
+        """Find the tiles of each slide of a case that models read, in the order of its bag."""
+        slides: list[Any] = list(self.slides_of(case).itertuples())
+        bags = [FeatureStore(self.store).read_features(slide.features) for slide in slides]
+        starts = np.cumsum([0, *(len(bag.coords) for bag in bags)])
+        read = rows_read(case, int(starts[-1]), self.max_patches)
+        found = []
+        for slide, bag, start in zip(slides, bags, starts, strict=False):
+            rows = read[(read >= start) & (read < start + len(bag.coords))] - start
+            tiles = ReadTiles(slide.slide_id, Path(slide.path), slide.tiles, rows, bag.coords[rows], bag.cells[rows])
+            found.append(tiles)
+        return found
 
     def omics_matrix(self, trained: TrainedModel, cases: Sequence[str]) -> OmicsMatrix:
         """Join the unscaled genes and covariates that a model reads, of those of the cases that have any."""
@@ -81,7 +123,8 @@ class ExplanationInputs:
 
     def slides_only(self, trained: TrainedModel, cases: Sequence[str]) -> Dataset:
         """Make a dataset of the cases' slides, without genes; it keeps in memory the bags that it has read."""
-        bags = Bags(self.store, {case: tuple(self.slides_of(case)["features"]) for case in cases})
+        keys = {case: tuple(self.slides_of(case)["features"]) for case in cases}
+        bags = Bags(self.store, keys, keep_bytes=BAG_BYTES, max_patches=self.max_patches)
         dims = trained.scaler.group_dims if trained.scaler else []
         no_case = [np.zeros((1, width), np.float32) for width in dims]  # a row of genes that belongs to no case
         return Dataset(bags, trained.patch_dim, {}, no_case)

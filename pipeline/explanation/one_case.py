@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from pipeline.explanation.attribution import (
     permuted_drops,
 )
 from pipeline.explanation.explained_predictions import ExplainingModel, TaskPredictions
-from pipeline.explanation.inputs import ExplanationInputs
+from pipeline.explanation.inputs import ExplanationInputs, ReadTiles
 from pipeline.explanation.overlays import draw_thumbnail, over_tissue, save_jpeg
-from pipeline.explanation.tile_maps import TileLayer, prototype_similarity, tile_layers
+from pipeline.explanation.tile_maps import TileLayer, prototype_similarities, tile_layers
 from pipeline.model_folders.model_folder import TrainedModel, load_model
 from pipeline.tasks import Task
 from pipeline.training.dataset import Dataset
@@ -32,6 +32,7 @@ from preprocessing.features.store import FeatureStore
 from preprocessing.formats.colours import NEARLY_EVEN_NOTE
 from preprocessing.formats.labels import with_label
 from preprocessing.io.atomic import write_text
+from preprocessing.io.gpu import gpu_failures
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tables.case_ids import file_name
@@ -86,9 +87,13 @@ def describe_case(of_task: TaskPredictions, case: str, selection: str) -> dict[s
 
 def explain_case(job: CaseJob) -> dict[str, Any]:
     """Write the tile tables and pictures of a case; returns its part of `TASK.json`, see `pipeline.run.explanation_file`."""
-    device = job.inputs.device
-    limit_threads(device)
-    trained = job.model.load()
+    limit_threads(job.inputs.device)
+    with gpu_failures(f"explaining {job}"):
+        return _explain(job)
+
+
+def _explain(job: CaseJob) -> dict[str, Any]:
+    trained, device = job.model.load(), job.inputs.device
     cases = [job.case, *job.model.donors]
     matrix = job.inputs.omics_matrix(trained, cases)
     data = job.inputs.dataset(trained, cases, matrix)
@@ -155,7 +160,7 @@ def layers_of(job: CaseJob, trained: TrainedModel, attribution: CaseAttribution)
         return {}
     shared = load_model(job.prototypes)
     data = job.inputs.slides_only(shared, [job.case])
-    similarity = prototype_similarity(shared, data, job.case, device=job.inputs.device)
+    similarity = next(prototype_similarities(shared, data, [job.case], device=job.inputs.device), None)
     return tile_layers(
         trained,
         attribution,
@@ -176,23 +181,20 @@ def draw_slides(job: CaseJob, layers: Mapping[str, TileLayer]) -> list[dict[str,
         An entry for each slide with its file names, and the `reason` if it has no pictures.
     """
     entries, start = [], 0
-    slide: Any
-    for slide in job.inputs.slides_of(job.case).itertuples():
-        stop = start + len(FeatureStore(job.inputs.store).read_features(slide.features).coords)
+    for slide in job.inputs.tiles_of(job.case):
+        stop = start + len(slide.rows)
         entries.append(_draw_slide(job, slide, {name: one.take(slice(start, stop)) for name, one in layers.items()}))
         start = stop
     return entries
 
 
-def _draw_slide(job: CaseJob, slide: Any, layers: Mapping[str, TileLayer]) -> dict[str, Any]:
-    store = FeatureStore(job.inputs.store)
-    bag = store.read_features(slide.features)
+def _draw_slide(job: CaseJob, slide: ReadTiles, layers: Mapping[str, TileLayer]) -> dict[str, Any]:
     subfolder = f"slides/{file_name(slide.slide_id)}"
     (job.folder / subfolder).mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(np.column_stack([bag.coords, bag.cells]), columns=["x", "y", "column", "row"])
+    table = pd.DataFrame(np.column_stack([slide.coords, slide.cells]), columns=["x", "y", "column", "row"])
     table = table.assign(**{name: layer.values for name, layer in layers.items()})
     write_text(job.folder / subfolder / "tiles.csv", table.to_csv(index=False, float_format="%.8g"))
-    entry = {
+    entry: dict[str, Any] = {
         "slide_id": slide.slide_id,
         "tile_table": f"{subfolder}/tiles.csv",
         "thumbnail": f"{subfolder}/thumbnail.jpg",
@@ -200,9 +202,10 @@ def _draw_slide(job: CaseJob, slide: Any, layers: Mapping[str, TileLayer]) -> di
     }
     if not slide.tiles:
         return entry | {"reason": NO_TILES}
-    grid = store.read_tiles(slide.tiles).grid
+    grid = FeatureStore(job.inputs.store).read_tiles(slide.tiles).grid
+    grid = replace(grid, coords=grid.coords[slide.rows], cells=grid.cells[slide.rows])
     try:
-        with SlideReader(Path(slide.path)) as reader:
+        with SlideReader(slide.path) as reader:
             thumbnail = draw_thumbnail(reader)
     except (openslide.OpenSlideError, OSError) as error:
         log.warning("explaining %s: no pictures of slide %s: %s", job.case, slide.slide_id, error)
@@ -246,33 +249,29 @@ def draw_top_tiles(
     name = ranking_layer(layers)
     if name is None:
         return []
-    values, store, drawn = layers[name].values, FeatureStore(inputs.store), []
-    slides = inputs.slides_of(case).to_dict("records")
-    bags = [store.read_features(slide["features"]) for slide in slides]
-    of_slide = np.repeat(np.arange(len(bags)), [len(bag.coords) for bag in bags])
-    starts = np.cumsum([0, *(len(bag.coords) for bag in bags)])
+    values, drawn = layers[name].values, []
+    tiles = [(slide, number) for slide in inputs.tiles_of(case) for number in range(len(slide.rows))]
     (folder / "tiles").mkdir(exist_ok=True)
     for number, row in enumerate(top_rows(values), 1):
-        slide, bag = slides[of_slide[row]], bags[of_slide[row]]
-        tile = int(row - starts[of_slide[row]])
+        slide, tile = tiles[row]
         image = f"tiles/{file_name(case)}_{number}.jpg"
-        if not _draw(store, slide, tile, folder / image):
+        if not _draw(FeatureStore(inputs.store), slide, int(slide.rows[tile]), folder / image):
             continue
-        x, y = bag.coords[tile].tolist()
+        x, y = slide.coords[tile].tolist()
         drawn.append(
-            {"layer": name, "value": float(values[row]), "slide_id": slide["slide_id"], "x": x, "y": y, "image": image}
+            {"layer": name, "value": float(values[row]), "slide_id": slide.slide_id, "x": x, "y": y, "image": image}
         )
     return drawn
 
 
-def _draw(store: FeatureStore, slide: Mapping[Any, Any], tile: int, path: Path) -> bool:
+def _draw(store: FeatureStore, slide: ReadTiles, tile: int, path: Path) -> bool:
     """Write the picture of a tile; False where it cannot be read, as with imported features."""
-    if not slide["tiles"]:
+    if not slide.tiles:
         return False
     try:
-        with SlideReader(Path(str(slide["path"]))) as reader:
-            save_jpeg(path, read_tile(reader, store.read_tiles(str(slide["tiles"])).grid, tile))
+        with SlideReader(slide.path) as reader:
+            save_jpeg(path, read_tile(reader, store.read_tiles(slide.tiles).grid, tile))
     except (openslide.OpenSlideError, OSError) as error:
-        log.warning("top tiles: tile %d of slide %s cannot be read: %s", tile, slide["slide_id"], error)
+        log.warning("top tiles: tile %d of slide %s cannot be read: %s", tile, slide.slide_id, error)
         return False
     return True

@@ -1,7 +1,8 @@
 """Maps of the tiles of a case: attention, contribution to the prediction, and assignment to prototypes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from models.configs import SUBSPACES
 from pipeline.explanation.attribution import CaseAttribution
 from pipeline.model_folders.model_folder import TrainedModel
 from pipeline.training.dataset import Dataset
+from pipeline.training.feed import Feed
+from pipeline.training.fit import cases_at_once
+from pipeline.training.passes import Passes
 from preprocessing.formats.colours import Scale, colours_of, prototype_colour
 
 ATTENTION = {  # definition of a model's attention to tiles, by the extra output that contains it
@@ -56,26 +60,35 @@ def attention_maps(
 
 
 @torch.no_grad()
-def prototype_similarity(
-    trained: TrainedModel, data: Dataset, case: str, *, device: str
-) -> Float[np.ndarray, "P N"] | None:
-    """Compute the similarity of each tile of a case to each prototype of the model's first member.
+def prototype_similarities(
+    trained: TrainedModel, data: Dataset, cases: Sequence[str], *, device: str
+) -> Iterator[Float[np.ndarray, "P N"]]:
+    """Compute the similarity of each tile of each case to each prototype of the model's first member.
 
     Only the first member is used, since prototypes of different members do not correspond. Unlike attention, which compares the
     tiles of a case with each other, this rates each tile by itself; it is the measure of the modularity loss.
 
     Args:
         trained: the model.
-        data: contains the case.
-        case: its id.
+        data: contains the cases.
+        cases: ids; a few are computed together.
         device: "cpu" or "cuda".
 
-    Returns:
-        Similarity, 0 to 1, (P, N); None for a model without prototypes.
+    Yields:
+        Similarity, 0 to 1, (P, N), of each case in turn; nothing for a model without prototypes.
+
+    Raises:
+        RunError: a case does not fit in the memory of the GPU.
     """
-    member = trained.model.members[0].to(device).eval()
-    extras = member(data.batch([case]).to(device), explain=True).extras
-    return extras["prototype_similarity"].cpu().numpy() if "prototype_similarity" in extras else None
+    explained = partial(trained.model.members[0].to(device).eval(), explain=True)
+    passes = Passes(Feed(torch.device(device)))
+    for names in cases_at_once(data.bags, cases, device=device):
+        batch = data.batch(names).to(device)
+        extras = [output.extras for output in passes.outputs(explained, batch, names)]
+        if "prototype_similarity" not in extras[0]:
+            return
+        together = torch.cat([one["prototype_similarity"].cpu() for one in extras], 1)
+        yield from (of_case.numpy() for of_case in together.split([len(bag) for bag in batch.bags], 1))
 
 
 @dataclass(frozen=True)

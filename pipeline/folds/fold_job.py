@@ -11,6 +11,7 @@ import pandas as pd
 
 from models.catalogue import MODELS, SLIDES_ONLY
 from models.settings import ModelSettings
+from pipeline.cluster.memory import memory_share
 from pipeline.cluster.threads import limit_threads
 from pipeline.config.candidates import ModelCandidate
 from pipeline.config.schema import CANDIDATE_KEYS, Config, identity
@@ -23,8 +24,9 @@ from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
 from pipeline.tasks import Task
 from pipeline.tasks.joint import OtherTask
+from pipeline.training.bag_files import BagFiles
 from pipeline.training.baselines import Baselines
-from pipeline.training.dataset import Bags, Dataset, dataset_for, with_covariates
+from pipeline.training.dataset import CACHE_BYTES, Bags, Dataset, dataset_for, with_covariates
 from pipeline.training.fit import Epoch, predict
 from pipeline.training.learning import Learned, TrainingSet, learn
 from preprocessing.cohort import cohorts_by_case
@@ -39,7 +41,9 @@ from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
 
+BAGS_SHARE = 1 / 4  # of a process's memory; mapped files count as its memory, too
 SINGLE_MODALITY = "single_modality.csv"  # predictions of cases with both modalities, from slides only and genes only
+ELSEWHERE = {"out", "device", "config", "bag_folder"}  # fields of a job that its result does not depend on, or in parts
 WITHOUT = {"slides": {"omics": False}, "genes": {"slides": False}}  # by the modality that is left
 
 
@@ -66,6 +70,7 @@ class FoldJob:
         out: the fold's folder.
         others: tasks that are learned along with it, in joint training.
         tiles: tile groups of each case, as many as there are in `bags`; the final model's cohort is described by them.
+        bag_folder: for the bags that memory has no room for, which all jobs share; None: they are read from the store again.
         code: fingerprint of the code that fits a fold.
     """
 
@@ -87,6 +92,7 @@ class FoldJob:
     out: Path
     others: tuple[OtherTask, ...] = ()
     tiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    bag_folder: Path | None = None
     code: str = field(default_factory=lambda: code_fingerprint(__name__))
 
     def __str__(self) -> str:
@@ -103,7 +109,7 @@ class FoldJob:
 
     def fingerprint(self) -> str:
         """Fingerprint of everything that decides the result; other candidates of the run do not."""
-        everything = {name: value for name, value in self.__dict__.items() if name not in {"out", "device", "config"}}
+        everything = {name: value for name, value in self.__dict__.items() if name not in ELSEWHERE}
         everything |= {"fold": asdict(self.fold), "labels": self.labels.to_json(orient="split")}
         everything |= {"task": self.task.to_json()}
         everything["others"] = [
@@ -211,7 +217,13 @@ def load_data(job: FoldJob, fold: Fold, scales: CohortScales | None = None) -> t
     Raises:
         InputError: no training case has genes, and the model is led by them; see `fit_scaler` for more.
     """
-    bags = Bags(job.config.store, job.bags, max_patches=job.config.train.max_patches)
+    bags = Bags(
+        job.config.store,
+        job.bags,
+        keep_bytes=min(CACHE_BYTES, int(BAGS_SHARE * memory_share())),
+        max_patches=job.config.train.max_patches,
+        files=BagFiles(job.bag_folder) if job.bag_folder else None,
+    )
     matrix = read_matrix(job, scales)
     there = set(matrix.case_ids)
     with_genes = [case for case in fold.train if case in there]

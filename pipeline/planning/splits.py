@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from pipeline.baselines.stratification import stratified_folds
+from pipeline.baselines.predictors import stratified_folds
 from preprocessing.io.atomic import write_text
 from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import read_text

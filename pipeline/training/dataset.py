@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int32
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64
 
 from models.types import Batch
+from pipeline.training.bag_files import BagFiles
 from preprocessing.features.store import FeatureStore
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix, concatenate, covariates
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
-CACHE_BYTES = 4 << 30  # bags kept in memory by one process
+CACHE_BYTES = 4 << 30  # bags kept in memory by one process, unless that is more than its share of the memory
 
 
 @dataclass
@@ -32,12 +33,14 @@ class Bags:
         keep_bytes: what may be kept; the bag that was read last always is.
         max_patches: of larger bags, models read a random sample of this size: in a training step a new one, else always the
             same of a case. None: all patches.
+        files: where bags go that are not kept any longer, to be read again from there; None: they are read from the store.
     """
 
     store: str | Path
     keys: Mapping[str, tuple[str, ...]]
     keep_bytes: int = CACHE_BYTES
     max_patches: int | None = None
+    files: BagFiles | None = None
     _kept: "OrderedDict[str, tuple[np.ndarray, np.ndarray]]" = field(default_factory=OrderedDict)
     _bytes: int = 0
 
@@ -54,22 +57,27 @@ class Bags:
         if case in self._kept:
             self._kept.move_to_end(case)
             return self._kept[case]
-        bags = [FeatureStore(self.store).read_features(key) for key in self.keys.get(case, ())]
-        if bags:
-            features = np.concatenate([bag.features for bag in bags])
-            numbers = np.repeat(np.arange(len(bags), dtype=np.int32), [len(bag.features) for bag in bags])
-            cells = np.column_stack([numbers, np.concatenate([bag.cells for bag in bags])])
-        else:
-            features, cells = np.zeros((0, 1), np.float16), np.zeros((0, 3), np.int32)
-        self._keep(case, (features, cells))
-        return features, cells
+        keys = self.keys.get(case, ())
+        bag = (self.files.read(keys) if self.files else None) or self._of_store(keys)
+        self._keep(case, bag)
+        return bag
+
+    def _of_store(self, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        bags = [FeatureStore(self.store).read_features(key) for key in keys]
+        if not bags:
+            return np.zeros((0, 1), np.float16), np.zeros((0, 3), np.int32)
+        numbers = np.repeat(np.arange(len(bags), dtype=np.int32), [len(bag.features) for bag in bags])
+        cells = np.column_stack([numbers, np.concatenate([bag.cells for bag in bags])])
+        return np.concatenate([bag.features for bag in bags]), cells
 
     def _keep(self, case: str, bag: tuple[np.ndarray, np.ndarray]) -> None:
         self._kept[case] = bag
         self._bytes += bag[0].nbytes + bag[1].nbytes
         while self._bytes > self.keep_bytes and len(self._kept) > 1:
-            _, (features, cells) = self._kept.popitem(last=False)
+            oldest, (features, cells) = self._kept.popitem(last=False)
             self._bytes -= features.nbytes + cells.nbytes
+            if self.files:
+                self.files.write(self.keys.get(oldest, ()), (features, cells))
 
 
 @dataclass(frozen=True)
@@ -134,8 +142,23 @@ def _sampled(
     if size is None or len(features) <= size:
         return bag
     _warn_of_samples(size)
-    chosen = np.sort(rng.choice(len(features), size, replace=False))
+    chosen = _sample(len(features), size, rng)
     return features[chosen], cells[chosen]
+
+
+def rows_read(case: str, n: int, max_patches: int | None) -> Int64[np.ndarray, " m"]:
+    """The numbers of the tiles of a case that a model reads outside of training: all n, or always the same sample.
+
+    Args:
+        case: its id.
+        n: number of its tiles.
+        max_patches: see `Bags`.
+    """
+    return np.arange(n) if max_patches is None or n <= max_patches else _sample(n, max_patches, _generator_of(case))
+
+
+def _sample(n: int, size: int, rng: np.random.Generator) -> Int64[np.ndarray, " size"]:
+    return np.sort(rng.choice(n, size, replace=False))
 
 
 @cache

@@ -79,8 +79,17 @@ class Passes:
             model.after_backward(_joined([output for output, _ in results]), partial(task.score, targets=targets))
         return {name: torch.stack([losses[name] for _, losses in results]).sum() for name in results[0][1]}
 
-    def outputs(self, model: nn.Module, batch: Batch, cases: Sequence[str]) -> list[ModelOutput]:
-        """The outputs of a batch, or of its parts, one after another. Args and errors are those of `gradients`."""
+    def outputs(self, model: Callable[[Batch], T], batch: Batch, cases: Sequence[str]) -> list[T]:
+        """What a model, or any other function, returns of a batch, or of its parts one after another.
+
+        Args:
+            model: of a batch.
+            batch: on the model's device.
+            cases: ids of its cases, for messages.
+
+        Raises:
+            RunError: a single case does not fit.
+        """
         return self._in_parts(lambda _, part: model(part), batch, cases, restart=lambda: None)
 
     def _in_parts(
@@ -122,8 +131,8 @@ class Passes:
             )
         if self.at_once is None:
             log.warning(
-                "the GPU's memory is too small for %d cases with %s tiles together: they are read in parts, and their "
-                "gradients added; fewer cases a step (--set train.batch_cases) or tiles a case (--set train.max_patches) would fit",
+                "the GPU's memory is too small for %d cases with %s tiles together: they are computed in parts, with the same "
+                "result; fewer cases a step (--set train.batch_cases) or tiles a case (--set train.max_patches) would fit",
                 stop - start, f"{largest:,}",
             )  # fmt: skip
         self.at_once = largest // 2

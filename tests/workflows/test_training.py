@@ -148,7 +148,7 @@ def test_each_task_is_explained_by_its_own_predictions_and_jobs(context, monkeyp
     monkeypatch.setattr(
         pipeline.explanation.inputs.ExplanationInputs,
         "of_run",
-        lambda folder, store, labels, *, device, cohort_of: (store, device),
+        lambda folder, config, labels, *, device, cohort_of: (config.store, device),
     )
     monkeypatch.setattr(
         pipeline.explanation.explain,

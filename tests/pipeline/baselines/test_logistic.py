@@ -8,12 +8,11 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_pre
 
 from pipeline.baselines.genomic import principal_components
 from pipeline.baselines.logistic import best_logits, fit_logistic, fit_logits
-from pipeline.baselines.predictors import PENALTIES
-from pipeline.baselines.stratification import inner_folds, stratified_folds
+from pipeline.baselines.predictors import PENALTIES, inner_folds, stratified_folds
 
 
 def cases(n_classes, columns=400, n=90):
-    """Cases on their principal components, and classes of which some columns know."""
+    """Cases on their principal components, and their classes."""
     rng = np.random.default_rng(n_classes)
     labels = rng.integers(0, n_classes, n)
     signal = np.eye(n_classes)[labels] @ rng.standard_normal((n_classes, columns))

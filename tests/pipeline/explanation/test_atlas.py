@@ -6,7 +6,8 @@ from pipeline.explanation.atlas import TypicalTile, describe_atlas, most_typical
 # Case a: slides a1 (4 tiles), a2 (1); case b: slide b1 (2). The prototype of each tile: 0 0 0 1 | 0 and 1 1.
 A = np.array([[0.5, 0.9, 0.7, 0.1, 0.6], [0.2, 0.3, 0.4, 0.8, 0.5]])
 B = np.array([[0.1, 0.2], [0.3, 0.95]])
-TALLIES = [tally_case("a", A, [("a1", 4), ("a2", 1)]), tally_case("b", B, [("b1", 2)])]
+ALL = np.arange(4)
+TALLIES = [tally_case("a", A, [("a1", ALL), ("a2", ALL[:1])]), tally_case("b", B, [("b1", ALL[:2])])]
 
 
 def test_tiles_are_assigned_to_the_most_similar_prototype():
@@ -22,14 +23,20 @@ def test_typical_tiles_are_the_most_similar_ones_at_most_two_per_slide():
     ]
 
 
+def test_typical_tiles_of_a_sample_have_their_numbers_among_all_tiles_of_the_slide():
+    tally = tally_case("a", A, [("a1", np.array([3, 5, 8, 9])), ("a2", np.array([7]))])
+    assert [(tile.slide_id, tile.row) for tile in tally.typical[0]] == [("a1", 5), ("a1", 8), ("a2", 7)]
+    assert [(tile.slide_id, tile.row) for tile in tally.typical[1]] == [("a1", 9)]
+
+
 def test_at_most_eight_tiles_are_typical():
-    many = [tally_case(f"c{i}", np.full((1, 3), i / 10), [(f"s{i}", 3)]) for i in range(6)]
+    many = [tally_case(f"c{i}", np.full((1, 3), i / 10), [(f"s{i}", ALL[:3])]) for i in range(6)]
     assert [tile.slide_id for tile in most_typical(many, 0)] == ["s5", "s5", "s4", "s4", "s3", "s3", "s2", "s2"]
 
 
 def test_shares_are_means_over_cases_by_their_groups():
     """Case a: 4/5 and 1/5; case b: 0 and 1; a third case, 1/2 and 1/2, has no grade."""
-    third = tally_case("c", np.array([[0.9, 0.1], [0.1, 0.9]]), [("c1", 2)])
+    third = tally_case("c", np.array([[0.9, 0.1], [0.1, 0.9]]), [("c1", ALL[:2])])
     groups = pd.DataFrame({"grade": ["2", "4", None], "risk": ["low risk", "high risk", "high risk"]}, ["a", "b", "c"])
     overall, by = shares_by_group([*TALLIES, third], groups)
     np.testing.assert_allclose(overall, [(0.8 + 0 + 0.5) / 3, (0.2 + 1 + 0.5) / 3])

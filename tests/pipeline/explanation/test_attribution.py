@@ -1,6 +1,7 @@
 """A planted signal is found, an untrained model gives other explanations, and linear models are explained exactly."""
 
 import copy
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -17,11 +18,12 @@ from models.losses import risk
 from models.types import ModelOutput
 from pipeline.config.train import TrainConfig
 from pipeline.explanation.attribution import attribute_case, gene_contributions, outputs_by_modality, permuted_drops
-from pipeline.explanation.tile_maps import attention_maps
+from pipeline.explanation.tile_maps import attention_maps, prototype_similarities
 from pipeline.model_folders.model_folder import TrainedModel
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import Bags, Dataset, dataset_for
 from pipeline.training.fit import FitSettings, LabelledCases, fit_model
+from preprocessing.io.errors import RunError
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsConfig, OmicsScaler
 from tests.stand_in import StandIn
@@ -255,3 +257,75 @@ def test_explanations_on_another_device_mix_nothing_and_are_the_same(on_tiles):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+# Memory
+
+
+def test_gradients_of_the_members_one_by_one_are_those_of_the_ensemble(on_tiles):
+    trained, _, data, _ = on_tiles["umeml"]
+    batch = data.batch([TEST[1]])
+    inputs = [x.float().requires_grad_() for x in (batch.bags[0], *batch.omics)]
+    output = trained.model.eval()(replace(batch, bags=(inputs[0],), omics=tuple(inputs[1:])))
+    evidence = trained.task.evidence(output.logits, output.logits[0].detach())[0]
+    of_patches, *of_genes = torch.autograd.grad(evidence, inputs)
+    found = attribute_case(trained, data, TEST[1], device="cpu")
+    np.testing.assert_allclose(found.tiles, (of_patches * inputs[0]).sum(1).detach(), rtol=1e-4, atol=1e-7)
+    for gradient, expected in zip(found.gene_gradients, of_genes, strict=True):
+        np.testing.assert_allclose(gradient, expected[0], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found.logits, output.logits[0].detach(), rtol=1e-5, atol=1e-6)
+    assert all(len(extra) == 2 for extra in found.extras.values())  # members
+
+
+@contextmanager
+def out_of_memory_beyond(trained, tiles):
+    """A GPU that so many tiles fit in, in any pass of a member; gives the numbers of tiles of all passes."""
+    seen = []
+
+    def check(module, args):
+        seen.append(sum(len(bag) for bag in args[0].bags))
+        if seen[-1] > tiles:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    handles = [member.register_forward_pre_hook(check) for member in trained.model.members]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("limit", [3 * TILES, TILES])
+def test_explanations_that_do_not_fit_together_are_computed_in_parts_with_the_same_result(on_tiles, limit):
+    _, untrained, data, _ = on_tiles["umeml"]
+
+    def every():
+        similarities = prototype_similarities(untrained, data, TEST[:4], device="cpu")
+        return explanations(untrained, data, "cpu") | {f"of {i}": one for i, one in enumerate(similarities)}
+
+    expected = every()
+    with out_of_memory_beyond(untrained, limit) as seen:
+        found = every()
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert max(seen) > limit  # it was met
+    assert {f"of {i}" for i in range(4)} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    "explain",
+    [
+        lambda trained, data: attribute_case(trained, data, "c47", device="cpu"),
+        lambda trained, data: permuted_drops(trained, data, "c47", TRAIN, seed=0, device="cpu"),
+        lambda trained, data: outputs_by_modality(trained, data, "c47", device="cpu"),
+        lambda trained, data: list(prototype_similarities(trained, data, ["c47"], device="cpu")),
+    ],
+)
+def test_a_case_that_does_not_fit_is_named_with_its_tiles_and_a_sample_of_them_is_explained(on_tiles, explain):
+    _, untrained, data, _ = on_tiles["umeml"]
+    named = r"case c47 with 40 tiles does not fit in the GPU's memory \(.*2.00 GiB.\); .* --set train.max_patches=20$"
+    with out_of_memory_beyond(untrained, TILES - 1):
+        with pytest.raises(RunError, match=named):
+            explain(untrained, data)
+        explain(untrained, replace(data, bags=replace(data.bags, max_patches=20)))

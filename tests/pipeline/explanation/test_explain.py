@@ -336,3 +336,36 @@ def test_the_folder_contains_the_last_request_only(explain, make_model, workers,
     assert sorted(path.name for path in folder.parent.iterdir()) == ["grade", "grade.json"]
     explain_tasks(workers, [], inputs, 0, folder=folder.parent, seed=0)
     assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize("name", ["umeml", "abmil"])
+def test_of_a_large_case_the_sample_that_its_prediction_reads_is_explained(explain, make_model, inputs, name):
+    model, bound = make_model(name), 12
+    explained, folder = explain(model, ("two", "c0"), inputs=replace(inputs, max_patches=bound))
+    trained, store = load_model(model), FeatureStore(inputs.store)
+    case = explained["cases"][0]
+    data = replace(inputs, max_patches=bound).dataset(trained, ["two"], inputs.omics_matrix(trained, ["two"]))
+    batch = data.batch(["two"])
+    assert len(batch.bags[0]) == bound
+    read = tables(case, folder)
+    expected = [batch.cells[0][batch.cells[0][:, 0] == number, 1:].tolist() for number in range(2)]
+    assert [table[["column", "row"]].to_numpy().tolist() for table in read] == expected
+    corners = {tuple(cell): tuple(at) for cell, at in zip(*_grid_of(store, "f-e"), strict=True)}
+    for table in read:
+        for tile in table.itertuples():
+            assert corners[tile.column, tile.row] == (tile.x, tile.y)
+    assert sum(table["attention"].sum() for table in read) == pytest.approx(1, abs=1e-4)
+    decoded = trained.task.decode(predict_logits(trained.model, data, ["two"], device="cpu"))
+    assert case["by_modality"]["all"]["output"] == pytest.approx(decoded.filter(like="probability_").max(axis=1)[0])
+    assert any(f"more than {bound} tiles (train.max_patches)" in note for note in explained["notes"])
+    pictured = {(one["slide_id"], one["x"], one["y"]) for one in case["top_tiles"]}
+    drawn = {(name, row.x, row.y) for name, table in zip("ef", read, strict=True) for row in table.itertuples()}
+    assert pictured
+    assert pictured <= drawn
+    if name == "umeml":
+        assert sum(one["share"] for one in explained["atlas"]) == pytest.approx(1)
+
+
+def _grid_of(store, key):
+    bag = store.read_features(key)
+    return bag.cells.tolist(), bag.coords.tolist()

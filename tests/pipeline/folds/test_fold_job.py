@@ -317,6 +317,23 @@ def test_a_fold_that_was_killed_is_trained_again_from_the_start(make, monkeypatc
     assert not (fresh.out / "stale.csv").exists()
 
 
+def test_a_fold_whose_bags_do_not_fit_in_memory_has_the_same_result(make, monkeypatch, tmp_path):
+    """Its worker has a share of the memory that a few of its bags fit in; the others go to files, and come from there."""
+    expected, small = make(sets=["baselines=all"]), make(sets=["baselines=all"])
+    run_fold(expected)
+    of_a_bag = 5 * (2 * WIDTH + 3 * 4)
+    monkeypatch.setattr("pipeline.folds.fold_job.memory_share", lambda: 4 * 3 * of_a_bag)
+    reads, original = [], FeatureStore.read_features
+    monkeypatch.setattr(FeatureStore, "read_features", lambda self, key: reads.append(key) or original(self, key))
+    (tmp_path / "bags").mkdir()
+    small = replace(small, bag_folder=tmp_path / "bags")
+    assert small.fingerprint() == expected.fingerprint()
+    assert run_fold(small) == "done"
+    assert sorted(reads) == CASES[:-1]  # each bag is read once from the store
+    assert len(list((tmp_path / "bags").glob("*.features.npy"))) >= N - 1 - 3
+    assert folder_digests(small.out, without="done.json") == folder_digests(expected.out, without="done.json")
+
+
 def flip_weights(out):
     path = out / "model" / "weights.safetensors"
     content = bytearray(path.read_bytes())
@@ -395,7 +412,7 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
         "tiles": replace(job, tiles={CASES[0]: ("another",)}),
         "code": replace(job, code="another"),
     }
-    assert changed.keys() | {"device", "out"} == {field.name for field in fields(FoldJob)}
+    assert changed.keys() | {"device", "out", "bag_folder"} == {field.name for field in fields(FoldJob)}
     for name, other in changed.items():
         assert other.fingerprint() != job.fingerprint(), name
     assert make().fingerprint() == job.fingerprint()
