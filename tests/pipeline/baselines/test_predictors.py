@@ -206,3 +206,14 @@ def test_a_class_of_one_case_is_divided_without_a_word_from_scikit_learn() -> No
         warnings.simplefilter("error")
         folds = inner_folds(np.array([0, 0, 0, 1]), 0)
     assert sorted(held for _, part in folds for held in part) == [0, 1, 2, 3]
+
+
+def test_every_inner_fold_has_its_share_of_each_class_and_there_are_as_many_as_the_rarest_allows() -> None:
+    labels = np.repeat([0, 1], [40, 5])
+    folds = inner_folds(labels, 0)
+    assert [np.bincount(labels[held]).tolist() for _, held in folds] == [[8, 1]] * 5
+    assert [np.bincount(labels[fitted]).tolist() for fitted, _ in folds] == [[32, 4]] * 5
+    assert sorted(held for _, part in folds for held in part) == list(range(45))
+    assert len(inner_folds(np.repeat([0, 1], [40, 3]), 0)) == 3
+    assert [list(held) for _, held in folds] == [list(held) for _, held in inner_folds(labels, 0)]
+    assert [list(held) for _, held in folds] != [list(held) for _, held in inner_folds(labels, 1)]
