@@ -195,7 +195,7 @@ def _trained(
         "defining": list(job.defining),
         "trained_on_cases": len(job.fold.train),
         "stack": learned.stack.describe(has_slides_network=learned.slides_only is not None) if learned.stack else None,
-        "slide_notes": list(learned.notes),
+        "training_notes": list(learned.notes),
         "cohort_scales": scales.to_json() if scales else None,
     }
     return TrainedModel(

@@ -89,7 +89,7 @@ class ModelNotes(Part):
 
     subspaces: dict[str, tuple[str, ...]] = Field({}, description="genes of each group that the model is built upon")
     gene_notes: dict[str, tuple[str, ...]] = {}
-    slide_notes: dict[str, tuple[str, ...]] = {}
+    training_notes: dict[str, tuple[str, ...]] = {}
     stack: dict[str, dict[str, dict[str, float]]] = Field(
         {},
         description="weights of the network, the linear logits of genes and covariates and a network of slides only, learned from "

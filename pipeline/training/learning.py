@@ -28,7 +28,7 @@ from pipeline.tasks.joint import OtherTask, fit_heads
 from pipeline.training.dataset import Dataset
 from pipeline.training.fit import Epoch, FitSettings, LabelledCases, Predicted, fit_model, predict
 from pipeline.training.linear_logits import LinearLogits, fit_linear_logits
-from pipeline.training.stacking import FEWEST_CASES, LeftOutLogits, blended, fit_weights
+from pipeline.training.stacking import FEWEST_CASES, LeftOutLogits, blended, fit_weights, on_equal_weights
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class Learned:
         train_logits: of the training cases, in their order in the fold.
         stack: weights of the network and of what stands beside it; None where nothing does.
         slides_only: the model of slides only beside it, as it was learned by itself; None: there is none.
-        notes: how slides of the training cases were read, where that differs from reading all tiles as they are.
+        notes: how slides of the training cases were read, where that differs from reading all tiles as they are, and for which
+            cases no weights were learned.
     """
 
     model: Ensemble
@@ -125,6 +126,7 @@ def learn(
     predicted = partial(predict_training_cases, members, parts, data, device=device)
     outputs = predicted()
     linear = stack = slides_only = None
+    notes = [*_on_pooling(model, outputs.halvings), *_on_samples(training.data, training.fold.train)]
     if config.linear and MODELS[model].reads_genes:
         unused = training.labels.drop(columns=list(training.covariates), errors="ignore")
         linear = fit_linear_logits(fitted, data, training.fold.train, unused, seed=seed)
@@ -140,6 +142,7 @@ def learn(
             )
         left_out = _left_out_logits(training, predicted, outputs, linear, slides_only)
         stack = fit_weights(fitted, left_out, training.targets(fitted, outputs.cases))
+        notes += on_equal_weights(left_out)
         outputs = replace(outputs, logits=blended(left_out, stack))
         beside = slides_only.model.members if slides_only else [None] * len(members)
         members = [
@@ -153,7 +156,7 @@ def learn(
         train_logits=_in_order(outputs, training.fold.train),
         stack=stack,
         slides_only=slides_only,
-        notes=(*_on_pooling(model, outputs.halvings), *_on_samples(training.data, training.fold.train)),
+        notes=tuple(notes),
     )
 
 

@@ -1,5 +1,6 @@
 """The weights of several predictors of a case, chosen on cases that none of them was fitted to (stacking: Wolpert 1992)."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,9 @@ from jaxtyping import Bool, Float
 from models.linear import INPUTS, PARTS, StackWeights
 from pipeline.tasks.base import FittedTask
 
+log = logging.getLogger(__name__)
 FEWEST_CASES = 30  # of which weights are learned; with fewer all parts weigh the same
+MOST_STEPS = 1000  # of the optimiser
 PENALTY = 0.01  # of the mean loss: on squared distances from equal weights without offsets
 
 
@@ -47,8 +50,10 @@ def fit_stack(
     from scipy.optimize import minimize
 
     bounds = [(0, None)] * parts + [(None, None)] * outputs
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-    return found[:parts], found[parts:]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": MOST_STEPS})
+    if not found.success:
+        log.warning("the weights of the model's parts may not be the best: %s", found.message)
+    return found.x[:parts], found.x[parts:]
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,18 @@ def fit_weights(task: FittedTask, left_out: LeftOutLogits, targets: Float[np.nda
             found, offsets[row] = fit_stack(task, [logits[there] for logits in parts.values()], targets[there])
         weights[row, [PARTS.index(name) for name in parts]] = found
     return StackWeights(torch.from_numpy(weights).float(), torch.from_numpy(offsets).float())
+
+
+def on_equal_weights(left_out: LeftOutLogits) -> list[str]:
+    """A note for the report on cases with whose inputs too few training cases were left out to learn weights; else nothing."""
+    counts = {inputs: int(left_out.have(inputs).sum()) for inputs in INPUTS if len(left_out.parts(inputs)) > 1}
+    equal = [name for name, count in counts.items() if count and (count < FEWEST_CASES or not left_out.honest)]
+    if not equal:
+        return []
+    return [
+        f"the parts of the model count alike for cases with {', '.join(equal)}: their weights are learned from {FEWEST_CASES} or "
+        "more training cases that were left out by a member of the ensemble"
+    ]
 
 
 def blended(left_out: LeftOutLogits, stack: StackWeights) -> Float[np.ndarray, "n K"]:

@@ -194,7 +194,7 @@ def _model(run: FinishedRun) -> str:
 def _notes(report: TaskReport[Any]) -> tuple[str, ...]:
     """Notes on genes, slides and prediction sets: of the final model, and of folds that differ from it."""
     lines = []
-    for by_job in (report.notes.gene_notes, report.notes.slide_notes):
+    for by_job in (report.notes.gene_notes, report.notes.training_notes):
         for job, notes in by_job.items():
             name = "final model" if job == "final" else job.replace("_", " ")
             lines += [f"{name}: {note}" for note in notes]

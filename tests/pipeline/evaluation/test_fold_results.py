@@ -43,7 +43,7 @@ def write_job(
     name="umeml",
     model="umeml",
     groups=(),
-    slide_notes=(),
+    training_notes=(),
     fitted=FITTED,
     table=None,
     share=None,
@@ -56,7 +56,7 @@ def write_job(
     described = {
         "fitted": fitted,
         "omics": {"notes": list(notes), "groups": dict(groups)} if omics else None,
-        "slide_notes": list(slide_notes),
+        "training_notes": list(training_notes),
         "stack": share,
     }
     (job.out / "model" / "model.json").write_text(json.dumps(described))
@@ -287,7 +287,7 @@ def test_the_genes_of_a_comparators_subspaces_are_listed(finished, tmp_path):
             model="subspace",
             groups=groups,
             notes=["x"],
-            slide_notes=["pooled"] if fold.number else [],
+            training_notes=["pooled"] if fold.number else [],
             share={"genes": {"network": 0.25, "linear": 0.5}} if fold.number else None,
         )
         for fold in plan.folds
@@ -296,9 +296,9 @@ def test_the_genes_of_a_comparators_subspaces_are_listed(finished, tmp_path):
     notes = report.comparator_notes["plain"]
     assert notes.subspaces == {"tumour": ("MKI67",), "microenvironment": ("CD3E", "CD4")}
     assert notes.gene_notes == {"1": ("x",)}  # the last fold's; the other's are the same
-    assert notes.slide_notes == {"1": ("pooled",)}
+    assert notes.training_notes == {"1": ("pooled",)}
     assert notes.stack == {"1": {"genes": {"network": 0.25, "linear": 0.5}}}
-    assert report.notes.subspaces == report.notes.slide_notes == {}
+    assert report.notes.subspaces == report.notes.training_notes == {}
 
 
 def test_a_model_with_subspaces_that_has_no_genes_lists_none(finished, tmp_path):

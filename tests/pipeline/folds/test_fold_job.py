@@ -498,9 +498,9 @@ def test_how_many_cases_were_pooled_is_noted(make):
     """Five patches of each case lie on a diagonal, two cells from one to the next."""
     notes = {}
     for mib in (128, 1e-4):
-        job = make(sets=[*SUBSPACE, f"models.subspace.memory_mib={mib}"])
+        job = make(sets=[*SUBSPACE, "train.linear=false", f"models.subspace.memory_mib={mib}"])
         run_fold(job)
-        notes[mib] = json.loads((job.out / "model" / "model.json").read_text())["slide_notes"]
+        notes[mib] = json.loads((job.out / "model" / "model.json").read_text())["training_notes"]
     # Cells 0, 2, 4, 6 and 8 of columns and rows: on one cell together once they are halved four times.
     assert notes == {128: [], 1e-4: ["subspace: 12 of 12 training cases pooled, up to 4 times by 2"]}
 

@@ -93,6 +93,9 @@ def test_a_cohort_known_to_be_composed_otherwise_is_warned_of(caplog):
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         rescale_targets([TRAINED], cohort(genes, [2.0] * 20 + [4.0] * 10), "rank")
+        rescale_targets(
+            [TRAINED], cohort(genes, [2.0] * 30), "cohort"
+        )  # a quarter would have to change class: the most allowed
         rescale_targets([TRAINED], cohort(genes, [4.0] * 30), "none")
     assert not caplog.text
 

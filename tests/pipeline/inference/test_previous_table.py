@@ -124,3 +124,10 @@ def test_numbers_become_numbers_and_names_stay_text(path):
     table = with_numbers(PreviousTable(path, KEYS).updated(rows(c=(0.5, "z"))).assign(label="4"))
     assert table["value"].tolist() == [0.1, 0.001, 0.5]
     assert table["label"].tolist() == ["4", "4", "4"]
+
+
+def test_numbers_are_read_to_the_last_digit_and_names_stay_text_in_the_same_columns():
+    text = pd.DataFrame({"case_id": ["007"], "label": ["4"], "value": ["0.1000000000000000055"], "n": ["3"]})
+    found = with_numbers(text)
+    assert list(found) == list(text)
+    assert found.iloc[0].to_dict() == {"case_id": "007", "label": "4", "value": 0.1, "n": 3}

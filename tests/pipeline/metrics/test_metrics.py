@@ -214,6 +214,9 @@ def test_risk_groups_are_cut_at_the_training_median() -> None:
     variance = 1 / 4 + 2 / 9  # hypergeometric, of the first two deaths
     assert groups.log_rank.value == pytest.approx((2 - 5 / 6) ** 2 / variance)
     assert risk_groups(time, event, risk, train_risk_median=7.5, weights=weights).n_high == 1
+    assert (
+        risk_groups(time, event, risk, train_risk_median=7.0, weights=weights).n_high == 1
+    )  # the median itself is not above it
     a_case = risk_groups(time, event, risk, train_risk_median=np.array([9.0, 0, 9, 0]), weights=weights)
     assert a_case.n_high == 2
     assert "one side" in risk_groups(time, event, risk, train_risk_median=1.0, weights=weights).p_value.reason

@@ -5,7 +5,7 @@ import torch
 
 from models.linear import INPUTS
 from pipeline.tasks import TASKS
-from pipeline.training.stacking import LeftOutLogits, blended, fit_stack, fit_weights
+from pipeline.training.stacking import LeftOutLogits, blended, fit_stack, fit_weights, on_equal_weights
 
 N = 400
 RNG = np.random.default_rng(0)
@@ -76,6 +76,40 @@ def test_what_saw_its_cases_is_weighed_equally(left_out):
     dishonest = LeftOutLogits(**{**vars(left_out), "honest": False})
     weights = fit_weights(TASK, dishonest, TARGETS).describe(has_slides_network=True)
     assert weights["slides+genes"] == pytest.approx({"network": 1 / 3, "linear": 1 / 3, "slides network": 1 / 3})
+
+
+def first(left_out, count):
+    """The first cases of them."""
+    networks = {name: values[:count] for name, values in left_out.networks.items()}
+    several = {name: getattr(left_out, name)[:count] for name in ("linear", "slides", "has_slides", "has_genes")}
+    return LeftOutLogits(left_out.honest, networks, **several)
+
+
+def test_cases_whose_weights_were_not_learned_are_noted(left_out):
+    """Of 60 cases 20 have slides only, 20 genes only and 20 both: 40 with slides, 40 with genes."""
+    assert on_equal_weights(left_out) == []
+    (note,) = on_equal_weights(first(left_out, 60))
+    assert "for cases with slides+genes:" in note
+    (note,) = on_equal_weights(first(left_out, 12))
+    assert "for cases with genes, slides, slides+genes:" in note
+    (note,) = on_equal_weights(LeftOutLogits(**{**vars(left_out), "honest": False}))
+    assert "for cases with genes, slides, slides+genes:" in note
+
+
+def test_weights_that_no_training_case_needs_are_not_noted(left_out):
+    """All have genes only; and a network of slides by itself has no weight to learn."""
+    genes_only = {"has_slides": np.zeros(N, bool), "has_genes": np.ones(N, bool), "honest": False, "slides": None}
+    (note,) = on_equal_weights(LeftOutLogits(**{**vars(left_out), **genes_only}))
+    assert "for cases with genes:" in note
+    slides_only = {"has_slides": np.ones(N, bool), "has_genes": np.zeros(N, bool), "honest": False, "slides": None}
+    assert on_equal_weights(LeftOutLogits(**{**vars(left_out), **slides_only})) == []
+
+
+def test_weights_that_the_optimiser_did_not_settle_are_warned_of(monkeypatch, caplog):
+    monkeypatch.setattr("pipeline.training.stacking.MOST_STEPS", 1)
+    weights, _ = fit_stack(TASK, [logits(ONE), logits(3 * NOISE)], TARGETS)
+    assert np.isfinite(weights).all()
+    assert "weights of the model's parts may not be the best" in caplog.text
 
 
 def test_each_case_is_blended_by_what_it_has(left_out):

@@ -3,7 +3,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from preprocessing.case_tables.gene_columns import is_annotation
+from preprocessing.case_tables.gene_columns import gene_columns, is_annotation
+from preprocessing.case_tables.table_options import TableOptions
+from preprocessing.io.errors import InputError
 
 GENE_SETS = Path(__file__).resolve().parents[4] / "shared/data/gene_sets"
 
@@ -96,3 +98,84 @@ def test_the_fit_of_a_deconvolution_is_no_feature(name):
     """CIBERSORT appends it to the fractions of each sample."""
     assert is_annotation(name)
     assert not is_annotation("Macrophages M2")
+
+
+def divided(named, unnamed=(), *, columns=None, **options):
+    """What is left out of a table of so many probes with these further columns, and the notes."""
+    names = [*(f"cg{i:08d}" for i in range(named)), *unnamed]
+    frame = pd.DataFrame(1.5, [0, 1, 2], names).assign(case=["a", "b", "c"], **(columns or {}))
+    notes = []
+    genes, others = gene_columns(Path("g.csv"), frame, "case", notes, TableOptions(**options))
+    assert genes == [name for name in frame if name != "case" and name not in others]
+    return others, notes
+
+
+@pytest.mark.parametrize(
+    ("named", "most"),
+    [
+        (24, 16),  # two fifths of 40
+        (1000, 20),  # twenty of 1 020; a fiftieth would be 20.4
+        (2450, 50),  # a fiftieth of 2 500
+    ],
+)
+def test_few_columns_without_a_gene_name_among_many_are_left_out(named, most):
+    unnamed = [f"Q_{i}z" for i in range(most)]
+    others, notes = divided(named, unnamed)
+    assert others == unnamed
+    assert notes[0].startswith(
+        f"warning: {most} columns have no gene name among {named} that do, and are left out: Q_0z, "
+    )
+    assert (", …; " in notes[0]) == (most > 30)
+    others, notes = divided(named - 1, [*unnamed, "R_z"])
+    assert others == []
+    assert notes[0].startswith(f"{most + 1} of {named + most} features have no known gene name: ")
+
+
+def test_where_fewer_than_ten_or_half_have_gene_names_all_columns_stay():
+    assert divided(9, ["Q_z"])[0] == []
+    assert divided(10, ["Q_z"])[0] == ["Q_z"]
+    assert divided(10, [f"Q_{i}z" for i in range(6)])[0] == [f"Q_{i}z" for i in range(6)]
+    assert divided(10, [f"Q_{i}z" for i in range(11)]) == ([], [])
+
+
+def test_features_that_the_user_keeps_stay_and_labels_of_the_run_do_not():
+    assert divided(12, ["age", "Q_z"], keep=("age", "Q_z"))[0] == []
+    assert divided(12, ["Q_z"], labels=("Q_z",)) == (["Q_z"], ["read as labels or annotations, not as genes: Q_z"])
+
+
+def test_words_and_row_numbers_are_no_genes_and_ten_rows_are_needed_to_see_that_one_counts():
+    others, notes = divided(12, columns={"TP53": ["high", "low", None], "EGFR": ["1,5", "2 %", None]})
+    assert others == ["TP53"]
+    assert notes == ["read as annotations, since they contain words: TP53"]
+    for rows, expected in ((10, ["KIT"]), (9, [])):
+        frame = pd.DataFrame(1.5, range(rows), [f"cg{i:08d}" for i in range(12)])
+        frame = frame.assign(case=[f"c{i}" for i in range(rows)], KIT=range(5, rows + 5), MET=[0, 1, *[7] * (rows - 2)])
+        assert gene_columns(Path("g.csv"), frame, "case", [], TableOptions())[1] == expected
+        assert gene_columns(Path("g.csv"), frame, "case", [], TableOptions(keep=("KIT",)))[1] == []
+
+
+def test_names_that_are_dates_or_none_are_refused_with_the_remedy():
+    with pytest.raises(InputError, match=r"g.csv: 1 genes have names like dates \(2-Sep\)"):
+        divided(12, ["2-Sep"])
+    assert divided(12, ["2-Sep"], keep=("2-Sep",))[0] == []
+    with pytest.raises(InputError, match="a table of labels is given with --clinical"):
+        divided(0, ["grade"])
+    with pytest.raises(
+        InputError, match=r"no column of numbers that could be a gene.*write each gene's values as plain"
+    ):
+        divided(0, ["purity"])
+    with pytest.raises(InputError, match="the genes are called 0, 1, 2, which are row numbers"):
+        divided(0, ["0", "1", "2"])
+
+
+def test_odd_and_doubled_names_are_warned_of():
+    _, notes = divided(0, ["EGFR", "EGFR.1", "TP53", "KIT", "my gene"])
+    assert notes == [
+        "warning: 1 genes seem to be duplicates that a program renamed (EGFR.1), and count as separate genes; keep one of each",
+        "warning: 1 columns are read as genes, though their names are unlike those of genes: my gene; leave them out with "
+        "--set 'omics.ignore=[…]' if they are none",
+    ]
+    assert divided(0, ["EGFR.1", "TP53", "KIT"]) == ([], [])
+    assert divided(0, ["1956", "7157"])[1] == [
+        "warning: gene names are bare integers (1956, 7157), read as Entrez ids; check that they are"
+    ]

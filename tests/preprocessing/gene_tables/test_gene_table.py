@@ -135,6 +135,14 @@ def test_orientation_by_the_slides_cases(write):
     assert table.values["TP53"].tolist() == [4, 5, 6]
 
 
+def test_orientation_by_gene_names_of_which_half_are_enough(write):
+    assert read_genes(write("zz,EGFR,TP53,Q_z\np1,1,2,3\np2,4,5,6\n")).values.index.tolist() == ["p1", "p2"]
+    table = read_genes(write("zz,Q_p,R_p,S_p\nEGFR,1,2,3\nTP53,4,5,6\nQ_z,7,8,9\nR_z,7,8,9\n"))
+    assert table.values.index.tolist() == ["Q_p", "R_p", "S_p"]
+    with pytest.raises(InputError, match="neither gene names nor case ids are recognised"):
+        read_genes(write("zz,EGFR,R_z,Q_z\np1,1,2,3\np2,4,5,6\n"))
+
+
 def test_primary_samples_only_and_one_a_case(write):
     text = "sample,EGFR\nTCGA-06-0125-02A,9\nTCGA-06-0125-01B,8\nTCGA-06-0125-01A,1\nTCGA-06-0130-11A,7\nTCGA-06-0131-01A,2\n,5\n"
     table = read_genes(write(text))
