@@ -2,6 +2,7 @@
 
 import faulthandler
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # where all is reused, nothing needs Dask
 
 log = logging.getLogger(__name__)
 CRASHED_AGAIN = "worker crashed again in isolation"
+_slot = threading.local()  # whether the slide of this thread has left its slot to the next; see `free_slot`
 S = TypeVar("S", bound="SlideWork")
 J = TypeVar("J")
 R = TypeVar("R")
@@ -187,10 +189,21 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         yield
         return
     faulthandler.dump_traceback_later(seconds, exit=True)
+    _slot.is_free = False
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        if not _slot.is_free:  # else the limit is that of the next slide
+            faulthandler.cancel_dump_traceback_later()
+
+
+def free_slot() -> None:
+    """Let the worker begin its next slide while the calling one, of which nothing is left to read, ends without a time limit."""
+    from dask.distributed import secede
+
+    faulthandler.cancel_dump_traceback_later()
+    _slot.is_free = True
+    secede()
 
 
 @translate_dask_errors()
