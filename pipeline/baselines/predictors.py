@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import softmax
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +183,8 @@ class LinearClasses:
         """Probabilities of n cases."""
         if self.reason:
             return ClassPrediction(np.full((len(x), self.n_classes), np.nan), self.reason)
+        from scipy.special import softmax
+
         probabilities = np.zeros((len(x), self.n_classes))
         logits = (x - self.centre) @ self.coefficients.T + self.intercepts
         probabilities[:, list(self.seen)] = softmax(logits, axis=1)
