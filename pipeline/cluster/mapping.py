@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pipeline.cluster.workers import CRASH_CAUSES, STARTED, Workers, translate_dask_errors
 from pipeline.terminal.progress import Effort, track
 from preprocessing.io.errors import RunError, SlideError, unexpected
+from preprocessing.io.gpu import gpu_failures
 
 if TYPE_CHECKING:  # where all is reused, nothing needs Dask
     from dask.distributed import Future
@@ -109,7 +110,7 @@ def map_slides(
         An outcome for each slide or part, in no particular order.
 
     Raises:
-        RunError: an error that is not of a slide, such as a full disk.
+        RunError: an error that is not of a slide, such as a full disk, or a GPU that failed.
     """
     if not slides:
         return []
@@ -162,7 +163,7 @@ def _guarded(work: Callable[..., Outcome], limit: float | None, slide: SlideWork
     """Turn an error of a slide into its outcome, the one place that does so: it must not stop the others."""
     start = time.perf_counter()
     try:
-        with _time_limit(limit):
+        with _time_limit(limit), gpu_failures(f"slide {slide.slide_id}"):
             return replace(work(slide, **options), seconds=time.perf_counter() - start)
     except RunError:
         raise
@@ -233,16 +234,16 @@ def map_jobs(
         The results, in the order of the jobs.
 
     Raises:
-        RunError: a job crashed its worker in isolation.
+        RunError: a job crashed its worker in isolation, or its GPU failed.
     """
     if not jobs:
         return []
     if in_process and len(jobs) == 1 and workers.can_be_spared:
-        return [work(job) for job in track(jobs, stage=stage, total=1, things=things)]
+        return [_named(work, stage, job) for job in track(jobs, stage=stage, total=1, things=things)]
     from dask.distributed import KilledWorker, as_completed
 
     client = workers.start(len(jobs))
-    futures = {workers.submit(work, job): number for number, job in enumerate(jobs)}
+    futures = {workers.submit(_named, work, stage, job): number for number, job in enumerate(jobs)}
     results: dict[int, R] = {}
     for future in track(as_completed(list(futures), loop=client.loop), stage=stage, total=len(futures), things=things):
         number = futures[future]
@@ -257,8 +258,14 @@ def map_jobs(
         future.release()
     for number in sorted(set(futures.values()) - results.keys()):
         try:
-            results[number] = workers.submit(work, jobs[number]).result()
+            results[number] = workers.submit(_named, work, stage, jobs[number]).result()
         except KilledWorker:
             reason = f"{CRASHED_AGAIN}: {CRASH_CAUSES}"
             raise RunError(f"{stage} {jobs[number]}: {reason}") from None
     return [results[number] for number in range(len(jobs))]
+
+
+def _named(work: Callable[[J], R], stage: str, job: J) -> R:
+    """Call `work(job)`; a failure of the GPU is a RunError that names the job."""
+    with gpu_failures(f"{stage} {job}"):
+        return work(job)

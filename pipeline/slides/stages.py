@@ -24,7 +24,6 @@ from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import SlideError
 from preprocessing.io.fingerprints import slide_fingerprint
-from preprocessing.io.gpu import gpu_failures
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import mask_origin
 from preprocessing.tiling.slide_stats import measure_slide
@@ -144,11 +143,8 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None
     readers = _readers(recipe.device)
     normalise, doubt = slide_normaliser(slide.path, grid, recipe.tiles.stain)
     start = time.perf_counter()
-    with gpu_failures(f"embedding {slide.slide_id}"):
-        tiles = SlideTiles(slide.path, grid, normalise)
-        features = embed_tiles(
-            tiles, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, all_read=all_read
-        )
+    tiles = SlideTiles(slide.path, grid, normalise)
+    features = embed_tiles(tiles, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, all_read=all_read)
     _require_unchanged(slide)
     if part.is_whole:
         seconds = round(time.perf_counter() - start, 3)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from distributed import KilledWorker
 
 from pipeline.cluster import mapping
@@ -228,6 +229,36 @@ def test_a_slide_that_hangs_fails_alone_and_is_not_tried_again(monkeypatch):
     assert {one.slide_id: one.status for one in outcomes} == {"hangs": "failed"} | dict.fromkeys("abc", "done")
     (reason,) = (one.reason for one in outcomes if one.status == "failed")
     assert reason == "took longer than 0.05 minutes; raise the limit with --set slide_minutes=0.1"
+
+
+BROKEN = "CUDA error: device-side assert triggered"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [(BROKEN, rf"the GPU failed \({BROKEN}\)"), ("CUDA error: out of memory", "the GPU's memory is full")],
+)
+def test_a_gpu_that_fails_ends_the_run_with_the_slide_or_job_that_it_worked_at(inside, message, expected):
+
+    def work(one):
+        name = one if isinstance(one, str) else one.slide_id
+        if name == "b":
+            raise torch.AcceleratorError(message)
+        return Outcome(name, "done")
+
+    with pytest.raises(RunError, match=f"^slide b: {expected}.*; the same command continues from what is finished"):
+        map_slides(inside, work, make_slides("a", "b", "c"), stage="embedding", size=width)
+    with pytest.raises(RunError, match=f"^training b: {expected}.*; the same command continues from what is finished"):
+        map_jobs(inside, work, ["a", "b", "c"], stage="training")
+
+
+def test_a_gpu_that_fails_in_this_process_does_too(monkeypatch):
+    def work(job):
+        raise torch.AcceleratorError(BROKEN)
+
+    monkeypatch.setattr(Workers, "can_be_spared", True)
+    with Workers(0, "cpu") as workers, pytest.raises(RunError, match=r"^training one: the GPU failed"):
+        map_jobs(workers, work, ["one"], stage="training", in_process=True)
 
 
 def test_a_slide_that_frees_its_slot_ends_beside_the_next(inside, tmp_path):
