@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from pipeline.baselines.logistic import fit_logistic
 from pipeline.baselines.predictors import (
     CURVE_TIMES,
     ClassPrediction,
@@ -16,7 +17,6 @@ from pipeline.baselines.predictors import (
     LinearRisk,
     Months,
     SurvivalPrediction,
-    fit_logistic,
     numbers,
     unfit_for_cox,
 )

@@ -6,24 +6,18 @@ with a reason.
 """
 
 import logging
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import softmax
-
-if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
 
 logger = logging.getLogger(__name__)
 
 CURVE_TIMES = np.arange(0.0, 61.0)  # months
-PENALTIES = np.logspace(-2, 2, 9)  # times the mean squared norm of a training row
 INNER_FOLDS = 5
-MAX_LOGISTIC_STEPS = 5000
+PENALTIES = np.logspace(-2, 2, 9)  # times the mean squared norm of a training row
 
 Months = Float[np.ndarray, " m"]
 Events = Bool[np.ndarray, " m"]
@@ -189,6 +183,8 @@ class LinearClasses:
         """Probabilities of n cases."""
         if self.reason:
             return ClassPrediction(np.full((len(x), self.n_classes), np.nan), self.reason)
+        from scipy.special import softmax
+
         probabilities = np.zeros((len(x), self.n_classes))
         logits = (x - self.centre) @ self.coefficients.T + self.intercepts
         probabilities[:, list(self.seen)] = softmax(logits, axis=1)
@@ -226,73 +222,6 @@ def numbers(values: Any) -> Float[np.ndarray, "..."]:
     return array
 
 
-def fit_logistic(
-    x: Float[np.ndarray, "m r"],
-    labels: Int[np.ndarray, " m"],
-    *,
-    classes: Sequence[str],
-    seed: int,
-    directions: Float[np.ndarray, "r g"],
-    centre: Float[np.ndarray, " g"],
-) -> LinearClasses:
-    """Ridge logistic regression, its penalty chosen by inner cross-validated log-loss.
-
-    Args:
-        x: training cases as the regression sees them: (columns − centre) turned by `directions`.
-        labels: class numbers.
-        classes: names of the K classes.
-        seed: of the inner folds.
-        directions: of each of the r in the columns: x is (columns − centre) @ directions.T.
-        centre: of the columns.
-    """
-    try:
-        best = best_logistic(x, labels, classes, seed=seed)
-    except NotConvergedError as failure:
-        return LinearClasses.failed(len(classes), str(failure))
-    weights, intercepts = best.coef_ @ directions, best.intercept_
-    if len(best.classes_) == 2:  # one logit, that of the second class
-        weights, intercepts = np.vstack([0 * weights, weights]), np.array([0.0, intercepts[0]])
-    return LinearClasses(len(classes), tuple(int(k) for k in best.classes_), weights, intercepts, centre)
-
-
-def best_logistic(
-    x: Float[np.ndarray, "m r"], labels: Int[np.ndarray, " m"], classes: Sequence[str], *, seed: int
-) -> "LogisticRegression":
-    """Scikit-learn's multinomial ridge logistic regression with the penalty of the best inner cross-validated log-loss.
-
-    Args:
-        x: columns of the training cases.
-        labels: class numbers.
-        classes: their names, for messages.
-        seed: of the inner folds.
-
-    Raises:
-        NotConvergedError: it cannot be fitted; the message gives the reason.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-
-    seen, counts = np.unique(labels, return_counts=True)
-    if len(seen) < 2 or counts.min() < 2:
-        rarest = f"class {classes[seen[counts.argmin()]]} has {counts.min()} training cases" if len(seen) else "no case"
-        raise NotConvergedError(f"too few training cases in {len(seen)} classes: {rarest}")
-    penalties = PENALTIES * (x**2).sum(axis=1).mean()
-    search = GridSearchCV(
-        LogisticRegression(max_iter=MAX_LOGISTIC_STEPS),
-        {"C": list(1 / penalties)},
-        scoring="neg_log_loss",
-        cv=inner_folds(labels, seed),
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # convergence of the fit that is used is checked below
-        search.fit(x, labels)
-    best = search.best_estimator_
-    if best.n_iter_.max() >= MAX_LOGISTIC_STEPS:
-        raise NotConvergedError(f"the logistic model did not converge in {MAX_LOGISTIC_STEPS} steps")
-    return best
-
-
 def fuse_risks(a: SurvivalPrediction, b: SurvivalPrediction) -> SurvivalPrediction:
     """Late fusion: risks standardised by their training mean and sd, then averaged; curves averaged as they are.
 
@@ -318,6 +247,29 @@ def fuse_probabilities(a: ClassPrediction, b: ClassPrediction) -> ClassPredictio
     return ClassPrediction((a.probabilities + b.probabilities) / 2, a.reason or b.reason)
 
 
+def stratified_folds(strata: Int[np.ndarray, " n"], n_folds: int, seed: int) -> Int[np.ndarray, " n"]:
+    """The fold that tests each case: those of scikit-learn's `StratifiedKFold`, whose import takes half of a dry run.
+
+    Sorted by stratum, in the order of their first cases, the cases are counted off to the folds, which fixes how many of a
+    stratum a fold tests; which of them, is drawn.
+
+    Args:
+        strata: the stratum of each case, as a number.
+        n_folds: how many.
+        seed: of the drawing.
+    """
+    first, codes = np.unique(strata, return_index=True, return_inverse=True)[1:]
+    codes = np.argsort(np.argsort(first))[codes]  # numbered in the order of their first cases
+    counted_off = np.arange(len(codes)) % n_folds  # of the sorted cases
+    in_order, tested_by = np.sort(codes), np.empty(len(codes), dtype=np.int64)
+    draw = np.random.RandomState(seed)
+    for code in range(len(first)):
+        folds = np.sort(counted_off[in_order == code])
+        draw.shuffle(folds)
+        tested_by[codes == code] = folds
+    return tested_by
+
+
 def inner_folds(labels: Int[np.ndarray, " m"], seed: int) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
     """Five inner folds, stratified by label; fewer where a label has fewer cases.
 
@@ -328,13 +280,10 @@ def inner_folds(labels: Int[np.ndarray, " m"], seed: int) -> list[tuple[Int[np.n
     Returns:
         For each fold the indices of the a fitted cases and of the b = m − a held-out cases.
     """
-    from sklearn.model_selection import StratifiedKFold
-
     smallest = int(np.unique(labels, return_counts=True)[1].min())
-    folds = StratifiedKFold(max(2, min(INNER_FOLDS, smallest)), shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # the task warns of it in the user's terms
-        return list(folds.split(np.zeros(len(labels)), labels))
+    n_folds = max(2, min(INNER_FOLDS, smallest))
+    held_by = stratified_folds(labels, n_folds, seed)
+    return [(np.flatnonzero(held_by != fold), np.flatnonzero(held_by == fold)) for fold in range(n_folds)]
 
 
 def _standardise(prediction: SurvivalPrediction) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:

@@ -2,6 +2,7 @@
 
 import faulthandler
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from pipeline.cluster.workers import CRASH_CAUSES, STARTED, Workers, translate_dask_errors
 from pipeline.terminal.progress import Effort, track
 from preprocessing.io.errors import RunError, SlideError, unexpected
+from preprocessing.io.gpu import gpu_failures
 
 if TYPE_CHECKING:  # where all is reused, nothing needs Dask
     from dask.distributed import Future
 
 log = logging.getLogger(__name__)
 CRASHED_AGAIN = "worker crashed again in isolation"
+_slot = threading.local()  # whether the slide of this thread has left its slot to the next; see `free_slot`
 S = TypeVar("S", bound="SlideWork")
 J = TypeVar("J")
 R = TypeVar("R")
@@ -107,7 +110,7 @@ def map_slides(
         An outcome for each slide or part, in no particular order.
 
     Raises:
-        RunError: an error that is not of a slide, such as a full disk.
+        RunError: an error that is not of a slide, such as a full disk, or a GPU that failed.
     """
     if not slides:
         return []
@@ -160,7 +163,7 @@ def _guarded(work: Callable[..., Outcome], limit: float | None, slide: SlideWork
     """Turn an error of a slide into its outcome, the one place that does so: it must not stop the others."""
     start = time.perf_counter()
     try:
-        with _time_limit(limit):
+        with _time_limit(limit), gpu_failures(f"slide {slide.slide_id}"):
             return replace(work(slide, **options), seconds=time.perf_counter() - start)
     except RunError:
         raise
@@ -187,10 +190,21 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         yield
         return
     faulthandler.dump_traceback_later(seconds, exit=True)
+    _slot.is_free = False
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        if not _slot.is_free:  # else the limit is that of the next slide
+            faulthandler.cancel_dump_traceback_later()
+
+
+def free_slot() -> None:
+    """Let the worker begin its next slide while the calling one, of which nothing is left to read, ends without a time limit."""
+    from dask.distributed import secede
+
+    faulthandler.cancel_dump_traceback_later()
+    _slot.is_free = True
+    secede()
 
 
 @translate_dask_errors()
@@ -220,16 +234,16 @@ def map_jobs(
         The results, in the order of the jobs.
 
     Raises:
-        RunError: a job crashed its worker in isolation.
+        RunError: a job crashed its worker in isolation, or its GPU failed.
     """
     if not jobs:
         return []
     if in_process and len(jobs) == 1 and workers.can_be_spared:
-        return [work(job) for job in track(jobs, stage=stage, total=1, things=things)]
+        return [_named(work, stage, job) for job in track(jobs, stage=stage, total=1, things=things)]
     from dask.distributed import KilledWorker, as_completed
 
     client = workers.start(len(jobs))
-    futures = {workers.submit(work, job): number for number, job in enumerate(jobs)}
+    futures = {workers.submit(_named, work, stage, job): number for number, job in enumerate(jobs)}
     results: dict[int, R] = {}
     for future in track(as_completed(list(futures), loop=client.loop), stage=stage, total=len(futures), things=things):
         number = futures[future]
@@ -244,8 +258,14 @@ def map_jobs(
         future.release()
     for number in sorted(set(futures.values()) - results.keys()):
         try:
-            results[number] = workers.submit(work, jobs[number]).result()
+            results[number] = workers.submit(_named, work, stage, jobs[number]).result()
         except KilledWorker:
             reason = f"{CRASHED_AGAIN}: {CRASH_CAUSES}"
             raise RunError(f"{stage} {jobs[number]}: {reason}") from None
     return [results[number] for number in range(len(jobs))]
+
+
+def _named(work: Callable[[J], R], stage: str, job: J) -> R:
+    """Call `work(job)`; a failure of the GPU is a RunError that names the job."""
+    with gpu_failures(f"{stage} {job}"):
+        return work(job)

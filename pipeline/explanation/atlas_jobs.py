@@ -21,7 +21,6 @@ from pipeline.model_folders.model_folder import load_model
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.colours import prototype_colour
 from preprocessing.io.errors import some
-from preprocessing.io.gpu import gpu_failures
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.tiles import read_tile
 
@@ -112,12 +111,11 @@ def tally_cases(job: AtlasJob) -> list[CaseTally]:
     inputs = job.inputs
     limit_threads(inputs.device)
     trained = load_model(job.model)
-    with gpu_failures(f"explaining {job}"):
-        found = prototype_similarities(trained, inputs.slides_only(trained, job.cases), job.cases, device=inputs.device)
-        return [
-            tally_case(case, similarity, [(slide.slide_id, slide.rows) for slide in inputs.tiles_of(case)])
-            for case, similarity in zip(job.cases, found, strict=False)  # none is found without prototypes
-        ]
+    found = prototype_similarities(trained, inputs.slides_only(trained, job.cases), job.cases, device=inputs.device)
+    return [
+        tally_case(case, similarity, [(slide.slide_id, slide.rows) for slide in inputs.tiles_of(case)])
+        for case, similarity in zip(job.cases, found, strict=False)  # none is found without prototypes
+    ]
 
 
 def draw_tiles(job: PictureJob) -> dict[int, list[str]]:

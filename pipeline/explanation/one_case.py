@@ -32,7 +32,6 @@ from preprocessing.features.store import FeatureStore
 from preprocessing.formats.colours import NEARLY_EVEN_NOTE
 from preprocessing.formats.labels import with_label
 from preprocessing.io.atomic import write_text
-from preprocessing.io.gpu import gpu_failures
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tables.case_ids import file_name
@@ -87,13 +86,9 @@ def describe_case(of_task: TaskPredictions, case: str, selection: str) -> dict[s
 
 def explain_case(job: CaseJob) -> dict[str, Any]:
     """Write the tile tables and pictures of a case; returns its part of `TASK.json`, see `pipeline.run.explanation_file`."""
-    limit_threads(job.inputs.device)
-    with gpu_failures(f"explaining {job}"):
-        return _explain(job)
-
-
-def _explain(job: CaseJob) -> dict[str, Any]:
-    trained, device = job.model.load(), job.inputs.device
+    device = job.inputs.device
+    limit_threads(device)
+    trained = job.model.load()
     cases = [job.case, *job.model.donors]
     matrix = job.inputs.omics_matrix(trained, cases)
     data = job.inputs.dataset(trained, cases, matrix)

@@ -35,7 +35,6 @@ from preprocessing.io.atomic import write_text, writing
 from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
-from preprocessing.io.gpu import gpu_failures
 from preprocessing.omics.harmonisation.batch import CohortScales
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
@@ -153,8 +152,7 @@ def run_fold(job: FoldJob) -> str:
     shutil.rmtree(job.out, ignore_errors=True)
     with writing(job.out):
         job.out.mkdir(parents=True)
-    with gpu_failures(str(job)):
-        _fit_and_predict(job)
+    _fit_and_predict(job)
     mark_finished(job.out, fingerprint)
     return "done"
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from pipeline.baselines.predictors import stratified_folds
 from preprocessing.io.atomic import write_text
 from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import read_text
@@ -59,7 +60,7 @@ def make_folds(
     if isinstance(ordered, pd.DataFrame):
         tested_by = _iteratively_stratified(ordered, of_case, n_folds, seed)
     elif of_case is None:
-        tested_by = _stratified(_with_thin_strata_joined(ordered, n_folds), n_folds, seed)
+        tested_by = stratified_folds(pd.factorize(_with_thin_strata_joined(ordered, n_folds))[0], n_folds, seed)
     else:
         tested_by = _stratified_groups(_with_thin_strata_joined(ordered, n_folds), of_case, n_folds, seed)
     return [Fold(i, tuple(cases[tested_by != i]), (), tuple(cases[tested_by == i])) for i in range(n_folds)]
@@ -103,23 +104,6 @@ def _iteratively_stratified(
             fold_of[unit] = fold
             wanted[fold] -= counts[unit]
     return fold_of[units]
-
-
-def _stratified(strata: pd.Series, n_folds: int, seed: int) -> Int[np.ndarray, " n"]:
-    """The fold that tests each case: those of scikit-learn's `StratifiedKFold`, whose import takes half of a dry run.
-
-    Sorted by stratum, in the order of their first cases, the cases are counted off to the folds, which fixes how many of a
-    stratum a fold tests; which of them, is drawn.
-    """
-    codes, _ = pd.factorize(strata)
-    counted_off = np.arange(len(codes)) % n_folds  # of the sorted cases
-    in_order, tested_by = np.sort(codes), np.empty(len(codes), dtype=np.int64)
-    draw = np.random.RandomState(seed)
-    for code in range(codes.max() + 1):
-        folds = np.sort(counted_off[in_order == code])
-        draw.shuffle(folds)
-        tested_by[codes == code] = folds
-    return tested_by
 
 
 def make_cohort_folds(cohorts: pd.Series, *, pairs: bool) -> list[Fold]:

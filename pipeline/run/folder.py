@@ -31,6 +31,7 @@ from preprocessing.io.atomic import REMEDY, sweep, temporary_name, write_text
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import file_above
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
+from preprocessing.io.gpu import gpu_failures
 from preprocessing.io.outputs import read_json
 from preprocessing.tables.containers import split_sheet
 
@@ -120,10 +121,14 @@ class Run:
 
         Yields:
             Counts of what was done, by plural noun such as `slides`; filled by the caller, for the log.
+
+        Raises:
+            RunError: the GPU failed.
         """
         log.info("%s …", name)
         start, done = time.perf_counter(), dict[str, float]()
-        yield done
+        with gpu_failures(name):  # in this process; what workers raise names their work
+            yield done
         seconds = time.perf_counter() - start
         self.record["seconds"][name] = round(seconds, 2)
         log.info("%s: %s", name, "; ".join([f"{seconds:.1f} s", *_throughput(done, seconds)]))

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -14,17 +14,16 @@ import openslide
 from jaxtyping import Float
 
 from pipeline.cluster.gpus import GPU_WORKERS
-from pipeline.cluster.mapping import Outcome, map_slides
+from pipeline.cluster.mapping import Outcome, free_slot, map_slides
 from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from pipeline.slides.feature_recipe import FeatureRecipe
-from preprocessing.encoders.embedding import SlideTiles, embed_tiles
+from preprocessing.encoders.embedding import SlideTiles, embed_tiles, nothing
 from preprocessing.encoders.encoder import CPU_TILES, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import SlideError
 from preprocessing.io.fingerprints import slide_fingerprint
-from preprocessing.io.gpu import gpu_failures
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import mask_origin
 from preprocessing.tiling.slide_stats import measure_slide
@@ -124,8 +123,14 @@ def divide(slides: Sequence[Slide], n_tiles: Mapping[str, int], concurrency: int
     return parts
 
 
-def embed(part: SlidePart, *, recipe: FeatureRecipe) -> Outcome:
-    """Embed tiles of a slide and store their features; those of a part are kept in the store until all parts are done."""
+def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None] = nothing) -> Outcome:
+    """Embed tiles of a slide and store their features; those of a part are kept in the store until all parts are done.
+
+    Args:
+        part: which tiles.
+        recipe: of the features, with the store.
+        all_read: on a GPU, called when the last tile is read.
+    """
     limit_threads(recipe.device)
     slide, store = part.slide, FeatureStore(recipe.store)
     _require_unchanged(slide)
@@ -138,9 +143,8 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe) -> Outcome:
     readers = _readers(recipe.device)
     normalise, doubt = slide_normaliser(slide.path, grid, recipe.tiles.stain)
     start = time.perf_counter()
-    with gpu_failures(f"embedding {slide.slide_id}"):
-        tiles = SlideTiles(slide.path, grid, normalise)
-        features = embed_tiles(tiles, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers)
+    tiles = SlideTiles(slide.path, grid, normalise)
+    features = embed_tiles(tiles, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, all_read=all_read)
     _require_unchanged(slide)
     if part.is_whole:
         seconds = round(time.perf_counter() - start, 3)
@@ -199,6 +203,9 @@ def embed_all(
 ) -> list[Outcome]:
     """Call `embed` for each slide, very large ones in parts.
 
+    On a GPU the reading of a slide begins when all tiles of the slide before are read: the last batches of that are computed, and
+    its features stored, meanwhile.
+
     Args:
         workers: that embed.
         slides: tiled slides.
@@ -213,7 +220,14 @@ def embed_all(
     work = divide(slides, n_tiles, workers.concurrency())
     by_slide: dict[str, Outcome] = {}
     for outcome in map_slides(
-        workers, embed, work, stage="embedding", size=lambda part: len(part.rows), unit="tiles", recipe=recipe
+        workers,
+        embed,
+        work,
+        stage="embedding",
+        size=lambda part: len(part.rows),
+        unit="tiles",
+        recipe=recipe,
+        all_read=free_slot,
     ):
         by_slide[outcome.slide_id] = outcome.combined(by_slide.get(outcome.slide_id))
     shared = {

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from scipy.special import softmax
 
 from models.loss_config import LossConfig
 from pipeline.baselines.class_baselines import ClassBaselines
@@ -124,6 +123,8 @@ class FittedClassification(FittedTask):
 
     def decode(self, logits: Float[np.ndarray, "n K"]) -> pd.DataFrame:
         """The likeliest class and the probability of each."""
+        from scipy.special import softmax
+
         probabilities = softmax(logits.astype(float), axis=1)
         columns = {name: probabilities[:, k] for k, name in enumerate(self.columns)}
         return pd.DataFrame({"prediction": np.array(self.classes)[probabilities.argmax(1)], **columns})

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from scipy.special import expit
 
 from pipeline.baselines.label_baselines import LabelBaselines
 from pipeline.metrics import (
@@ -101,6 +100,8 @@ class FittedMultilabel(FittedTask):
 
     def decode(self, logits: Float[np.ndarray, "n L"]) -> pd.DataFrame:
         """The labels that hold more likely than not, separated by `;`, and the probability of each."""
+        from scipy.special import expit
+
         return self._table(expit(logits.astype(float)))
 
     def disagreement(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> Float[np.ndarray, " n"]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.types import AfterBackward, Batch, ModelOutput
 from pipeline.training.feed import Feed
 from preprocessing.io.errors import RunError
+from preprocessing.io.gpu import is_memory_full
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -99,7 +100,9 @@ class Passes:
             restart()
             try:
                 return [run(start, batch.part(start, stop)) for start, stop in self._parts(batch)]
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_memory_full(error):
+                    raise
                 reason = str(error).splitlines()[0]
             # Behind the error, which holds on to what was being computed.
             torch.cuda.empty_cache()

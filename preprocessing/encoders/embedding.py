@@ -2,11 +2,12 @@
 
 On the CPU, reading and computing share the cores: one thread alternates between them, in one process per core. On a GPU
 they overlap: threads read ahead into pinned memory, and a separate stream copies the next batch to the GPU while the
-current one is computed.
+current one is computed. Once all tiles of a slide are read, the caller may begin the next slide, whose reading overlaps with
+the last batches of this one.
 """
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from preprocessing.tiling.stain import Normaliser
 from preprocessing.tiling.tiles import TileGrid, read_tile
 
 WAITING_BATCHES = 2  # per reading thread, full or being filled
+COMPUTING = threading.Lock()  # of two slides that overlap, one at a time needs memory of the GPU
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,18 @@ class SlideTiles:
         return tile if self.normalise is None else self.normalise(tile)
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 def embed_tiles(
-    slide: SlideTiles, encoder: Encoder, rows: range, *, gpu_tiles: int, readers: int
+    slide: SlideTiles,
+    encoder: Encoder,
+    rows: range,
+    *,
+    gpu_tiles: int,
+    readers: int,
+    all_read: Callable[[], None] = nothing,
 ) -> Float[np.ndarray, "N D"]:
     """Return the patch features, float32, of the selected tiles of a slide, in the order of `rows`.
 
@@ -62,10 +74,14 @@ def embed_tiles(
         rows: indices of the selected tiles.
         gpu_tiles: tiles per batch on a GPU.
         readers: reading threads for a GPU.
+        all_read: for a GPU, called when the last tile is read; the last batches may still be on their way.
     """
     if encoder.device.type == "cpu":
         return _embed_alternately(slide, encoder, rows)
-    return _embed_ahead(slide, encoder, rows, gpu_tiles=gpu_tiles, readers=readers)
+    with closing(
+        read_ahead(slide, rows, at_once=gpu_tiles, readers=readers, pinned=True, all_read=all_read)
+    ) as batches:
+        return _embed_ahead(batches, encoder, rows)
 
 
 def _embed_alternately(slide: SlideTiles, encoder: Encoder, rows: range) -> Float[np.ndarray, "N D"]:
@@ -81,20 +97,19 @@ def _embed_alternately(slide: SlideTiles, encoder: Encoder, rows: range) -> Floa
 
 
 def _embed_ahead(
-    slide: SlideTiles, encoder: Encoder, rows: range, *, gpu_tiles: int, readers: int
+    batches: Iterable[tuple[range, UInt8[torch.Tensor, "B H W 3"]]], encoder: Encoder, rows: range
 ) -> Float[np.ndarray, "N D"]:
     features = np.empty((len(rows), encoder.dim), np.float32)
     copying = torch.cuda.Stream()
     previous: _Embedded | None = None
-    with closing(read_ahead(slide, rows, at_once=gpu_tiles, readers=readers, pinned=True)) as batches:
-        for batch, tiles in batches:
-            embedded = _Embedded.queue(batch, tiles, encoder, copying)
-            if previous is not None:  # the GPU has the next batch already, and does not wait for the host
-                previous.fetch(features, rows)
-            previous = embedded
-            copying.synchronize()  # the buffer can be filled again
-        if previous is not None:
+    for batch, tiles in batches:
+        embedded = _Embedded.queue(batch, tiles, encoder, copying)
+        if previous is not None:  # the GPU has the next batch already, and does not wait for the host
             previous.fetch(features, rows)
+        previous = embedded
+        copying.synchronize()  # the buffer can be filled again
+    if previous is not None:
+        previous.fetch(features, rows)
     return features
 
 
@@ -120,7 +135,8 @@ class _Embedded:
             on_gpu = tiles.to(encoder.device, non_blocking=True)
         computing.wait_stream(copying)
         on_gpu.record_stream(computing)
-        embedded = encoder(on_gpu)
+        with COMPUTING:
+            embedded = encoder(on_gpu)
         features = pinned_empty(*embedded.shape, dtype=embedded.dtype)
         features.copy_(embedded, non_blocking=True)
         return cls(batch, features, computing.record_event())
@@ -133,7 +149,13 @@ class _Embedded:
 
 
 def read_ahead(
-    slide: SlideTiles, rows: range, *, at_once: int, readers: int, pinned: bool
+    slide: SlideTiles,
+    rows: range,
+    *,
+    at_once: int,
+    readers: int,
+    pinned: bool,
+    all_read: Callable[[], None] = nothing,
 ) -> Generator[tuple[range, UInt8[torch.Tensor, "B H W 3"]], None, None]:
     """Yield batches of tiles with their indices as they become ready; a batch is valid until the next one is requested.
 
@@ -147,6 +169,7 @@ def read_ahead(
         readers: number of threads.
         pinned: whether batches lie in pinned memory, from which a GPU copies asynchronously; in ordinary memory where
             there is none left.
+        all_read: called when the last tile is read.
 
     Yields:
         Indices of the tiles, and the tiles, RGB; height H and width W are the grid's `tile_px`.
@@ -158,7 +181,8 @@ def read_ahead(
         work.free.put(allocate(at_once, slide.grid.tile_px, slide.grid.tile_px, 3, dtype=torch.uint8))
     bands = [rows[len(rows) * i // readers : len(rows) * (i + 1) // readers] for i in range(readers)]
     with ThreadPoolExecutor(readers) as pool:
-        running = len([pool.submit(work.read, band) for band in bands])
+        threads = [pool.submit(work.read, band) for band in bands]
+        running, announced = readers, False
         try:
             while running:
                 filled = work.ready.get()
@@ -167,9 +191,14 @@ def read_ahead(
                 if filled is None:
                     running -= 1
                     continue
+                if not announced and all(thread.done() for thread in threads):
+                    announced = True
+                    all_read()
                 batch, buffer = filled
                 yield batch, buffer[: len(batch)]
                 work.free.put(buffer)
+            if not announced:
+                all_read()
         finally:
             work.stopped.set()
             for _ in bands:

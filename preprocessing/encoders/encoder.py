@@ -23,6 +23,7 @@ from preprocessing.encoders.fuse_batchnorm import fuse_batch_norm
 from preprocessing.encoders.timm_library import load_timm
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import fingerprint, weights_fingerprint
+from preprocessing.io.gpu import is_memory_full
 
 log = logging.getLogger(__name__)
 CPU_TILES = 16  # always computed together: with another batch size the same tile can be rounded differently
@@ -122,8 +123,8 @@ class Encoder:
             at_once = min(self._at_once, len(tiles))
             try:
                 return torch.cat([self._features(part) for part in tiles.split(at_once)])
-            except torch.OutOfMemoryError:
-                if at_once == 1:
+            except RuntimeError as error:
+                if at_once == 1 or not is_memory_full(error):
                     raise
                 self._at_once = at_once // 2
                 log.warning("GPU out of memory: the batch is reduced to %d tiles", self._at_once)

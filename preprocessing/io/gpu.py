@@ -1,11 +1,23 @@
 """Failures of a GPU, as errors with a remedy."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from preprocessing.io.errors import RunError
 
 AGAIN = "the same command continues from what is finished"
+OF_A_GPU = re.compile("CUDA|CUBLAS|CUDNN|cuDNN|NVIDIA")  # in the message of a plain RuntimeError of torch
+MEMORY = re.compile(
+    "out of memory|ALLOC_FAILED|NOT_INITIALIZED|busy or unavailable"
+)  # libraries of CUDA name it in their ways
+
+
+def is_memory_full(error: RuntimeError) -> bool:
+    """Whether torch raised it as there is no memory left on the GPU, under any of the names that this has."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    return _is_of_gpu(error) and MEMORY.search(str(error)) is not None
 
 
 @contextmanager
@@ -22,23 +34,34 @@ def gpu_failures(work: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        kind = type(error).__name__
-        if kind == "OutOfMemoryError":
+        reason = _first_line(error)
+        if is_memory_full(error):
             raise RunError(
-                f"{work}: the GPU's memory is full ({_memory()}): end what else runs there, or choose another with --gpus; {AGAIN}"
+                f"{work}: the GPU's memory is full ({_memory() or reason}): end what else runs there, or choose another with "
+                f"--gpus; {AGAIN}"
             ) from error
-        if kind == "AcceleratorError":
-            reason = str(error).splitlines()[0]
+        if _is_of_gpu(error):
             raise RunError(
-                f"{work}: the GPU failed ({reason}): see nvidia-smi and the system's log; {AGAIN}, or with --device cpu"
+                f"{work}: the GPU failed ({reason}): see nvidia-smi and the system's log; {AGAIN}, also with another of --gpus; "
+                "--device cpu, with another --out, needs none"
             ) from error
         raise
 
 
+def _is_of_gpu(error: RuntimeError) -> bool:
+    return type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") or bool(OF_A_GPU.search(_first_line(error)))
+
+
+def _first_line(error: RuntimeError) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _memory() -> str:
+    """What the GPU's memory holds; empty where it does not answer, as one on which there is no room for this process."""
     import torch
 
-    if not torch.cuda.is_available():
-        return "unknown"
-    free, total = torch.cuda.mem_get_info()
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except (RuntimeError, AssertionError):  # AssertionError: a torch without CUDA
+        return ""
     return f"{free >> 20:,} of {total >> 20:,} MiB free; this process holds {torch.cuda.memory_reserved() >> 20:,}"

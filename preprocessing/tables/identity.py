@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from preprocessing.io.errors import some
 from preprocessing.tables.case_ids import (
     SCHEMES,
     CaseIdScheme,
@@ -90,6 +91,14 @@ class IdentityScheme:
         """Return the two characters of the tissue source site; None where the id has none."""
         scheme, text = self._recognise(identifier)
         return text[scheme.site] if scheme and scheme.site else None
+
+    def on_pattern(self, identifiers: Collection[str], source: object) -> list[str]:
+        """Return a note that the user's pattern matches none of these ids, which are then cases themselves; else nothing."""
+        if not identifiers or not self.by_pattern or any(map(self.is_barcode, identifiers)):
+            return []
+        return [
+            f"{source}: --case-pattern matches none of the {len(identifiers)} ids, which are used whole: {some(identifiers)}"
+        ]
 
     def _recognise(self, identifier: str) -> tuple[CaseIdScheme | None, str]:
         """The scheme of an id, if any, and the id as the scheme spells it, else with single blanks within and none outside."""

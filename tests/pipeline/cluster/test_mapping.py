@@ -1,13 +1,17 @@
 import ctypes
 import logging
 import os
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from distributed import KilledWorker
 
-from pipeline.cluster.mapping import Outcome, map_jobs, map_slides
+from pipeline.cluster import mapping
+from pipeline.cluster.mapping import Outcome, free_slot, map_jobs, map_slides
 from pipeline.cluster.workers import LOCAL, Workers
 from pipeline.terminal.logs import OnceFromWorkers
 from preprocessing.io.errors import InputError, RunError, SlideError
@@ -225,6 +229,77 @@ def test_a_slide_that_hangs_fails_alone_and_is_not_tried_again(monkeypatch):
     assert {one.slide_id: one.status for one in outcomes} == {"hangs": "failed"} | dict.fromkeys("abc", "done")
     (reason,) = (one.reason for one in outcomes if one.status == "failed")
     assert reason == "took longer than 0.05 minutes; raise the limit with --set slide_minutes=0.1"
+
+
+BROKEN = "CUDA error: device-side assert triggered"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [(BROKEN, rf"the GPU failed \({BROKEN}\)"), ("CUDA error: out of memory", "the GPU's memory is full")],
+)
+def test_a_gpu_that_fails_ends_the_run_with_the_slide_or_job_that_it_worked_at(inside, message, expected):
+
+    def work(one):
+        name = one if isinstance(one, str) else one.slide_id
+        if name == "b":
+            raise torch.AcceleratorError(message)
+        return Outcome(name, "done")
+
+    with pytest.raises(RunError, match=f"^slide b: {expected}.*; the same command continues from what is finished"):
+        map_slides(inside, work, make_slides("a", "b", "c"), stage="embedding", size=width)
+    with pytest.raises(RunError, match=f"^training b: {expected}.*; the same command continues from what is finished"):
+        map_jobs(inside, work, ["a", "b", "c"], stage="training")
+
+
+def test_a_gpu_that_fails_in_this_process_does_too(monkeypatch):
+    def work(job):
+        raise torch.AcceleratorError(BROKEN)
+
+    monkeypatch.setattr(Workers, "can_be_spared", True)
+    with Workers(0, "cpu") as workers, pytest.raises(RunError, match=r"^training one: the GPU failed"):
+        map_jobs(workers, work, ["one"], stage="training", in_process=True)
+
+
+def test_a_slide_that_frees_its_slot_ends_beside_the_next(inside, tmp_path):
+    """There is one slot."""
+
+    def work(slide):
+        (tmp_path / slide.slide_id).touch()
+        start = time.monotonic()
+        if slide.slide_id == "first":
+            free_slot()
+        while not (tmp_path / "next").exists():
+            assert time.monotonic() - start < 20
+            time.sleep(0.01)
+        return Outcome(slide.slide_id, "done")
+
+    outcomes = map_slides(inside, work, make_slides("first", "next"), stage="test", size=width)
+    assert {one.slide_id: one.reason for one in outcomes} == {"first": "", "next": ""}
+
+
+def test_the_time_limit_of_a_slide_ends_with_its_slot_and_that_of_the_next_stays(monkeypatch):
+    calls = []
+    worker = SimpleNamespace(nanny="one", log_event=lambda *_: None, get_current_task=lambda: None)
+    monkeypatch.setattr("dask.distributed.get_worker", lambda: worker)
+    monkeypatch.setattr("dask.distributed.secede", lambda: calls.append("next"))
+    monkeypatch.setattr(mapping.faulthandler, "dump_traceback_later", lambda seconds, exit: calls.append(seconds))
+    monkeypatch.setattr(mapping.faulthandler, "cancel_dump_traceback_later", lambda: calls.append("cancelled"))
+    with mapping._time_limit(5):
+        pass
+    assert calls == [5, "cancelled"]
+    calls.clear()
+
+    def next_slide():
+        with mapping._time_limit(7):
+            pass
+
+    with mapping._time_limit(6):
+        free_slot()
+        thread = threading.Thread(target=next_slide)
+        thread.start()
+        thread.join()
+    assert calls == [6, "cancelled", "next", 7, "cancelled"]
 
 
 def test_in_the_process_of_the_run_itself_nothing_is_ended(inside, monkeypatch):

@@ -43,6 +43,7 @@ def job(tmp_path):
         config=config,
         candidate=SimpleNamespace(model="umeml", name="umeml", settings="settings"),
         device="cpu",
+        bag_folder=tmp_path / "bags",
         out=tmp_path,
     )
 
@@ -71,6 +72,7 @@ def test_features_are_scaled_by_training_cases_and_those_that_define_the_label_l
     data, scaler = load_data(job, FOLD)
     assert scaler.features == ("G",)
     assert (data.bags.keys, data.bags.max_patches, data.patch_dim) == (job.bags, 77, 5)
+    assert data.bags.files.folder == job.bag_folder
     assert data.rows.keys() == set(CASES) - {"c"}
     train = GENES["G"].loc[list(FOLD.train)]
     expected = (GENES["G"] - train.mean()) / train.std(ddof=0)

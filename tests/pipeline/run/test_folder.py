@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from pipeline.config.loading import load_config
 from pipeline.run.folder import open_run
 from preprocessing.io.atomic import temporary_name
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, RunError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -227,6 +228,12 @@ def test_it_says_where_the_features_are_whatever_folder_it_was_started_in(config
     monkeypatch.chdir(tmp_path)
     open_run(configure(store="f.zarr")).finish()
     assert json.loads((tmp_path / "out" / "run.json").read_text())["store"] == str(tmp_path / "f.zarr")
+
+
+def test_a_gpu_that_fails_in_a_stage_ends_the_run_with_its_name(configure):
+    expected = "^prediction: the GPU failed .CUDA error: unspecified launch failure.: see nvidia-smi"
+    with pytest.raises(RunError, match=expected), open_run(configure()).stage("prediction"):
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nmore")
 
 
 def test_a_stage_is_logged_with_its_time_counts_and_rates(configure, tmp_path, caplog):

@@ -1,8 +1,12 @@
 import hashlib
 import re
 import shutil
+import threading
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +18,8 @@ from pipeline.cluster.workers import Workers
 from pipeline.slides import stages
 from pipeline.slides.feature_recipe import FeatureRecipe
 from pipeline.slides.stages import SlidePart, divide, embed, embed_all, join, tile, tile_all
+from preprocessing.encoders import embedding
+from preprocessing.encoders.embedding import SlideTiles
 from preprocessing.encoders.encoder import CPU_TILES, EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore
@@ -382,6 +388,78 @@ def test_bad_slides_fail_with_their_reason_and_the_others_go_on(slide, tmp_path,
     assert tiled["small"].reason.startswith("smaller than one tile: 48 × 48 pixels")
     assert "gone.svs" in tiled["gone"].reason
     assert [(outcome.slide_id, outcome.status, outcome.n_tiles) for outcome in embedded] == [("corner", "done", 35)]
+
+
+class GPUEncoder:
+    """A GPU by name, and its streams; the last batch of the first slide arrives when the next slide is being read."""
+
+    device, dim, fingerprint = torch.device("cuda"), 3, "f" * 8
+
+    def __init__(self):
+        self.reading, self.batches, self.events = threading.Event(), 0, []
+
+    def describe(self):
+        return {"fingerprint": self.fingerprint}
+
+    def __call__(self, tiles):
+        self.batches += 1
+        return tiles.float().mean((1, 2))
+
+    def stream(self, *_):
+        return SimpleNamespace(
+            synchronize=lambda: None,
+            wait_stream=lambda other: None,
+            record_event=lambda: SimpleNamespace(synchronize=partial(self.arrive, self.batches)),
+        )
+
+    def arrive(self, batch):
+        if batch == 4:
+            assert self.reading.wait(20)
+        self.events.append("arrived")
+
+
+def test_on_a_gpu_the_next_slide_is_read_while_the_last_batches_are_computed(
+    corner_slide, tmp_path, encoder, monkeypatch
+):
+    """One worker with one slot."""
+    slides, store = [], tmp_path / "store"
+    for name in ("first", "next"):
+        (tmp_path / name).mkdir()
+        slides.append(replace(corner_slide, slide_id=name, path=tmp_path / name / "S.svs"))
+        shutil.copy(corner_slide.path, slides[-1].path)
+        tile(slides[-1], store=str(store), config=CONFIG)
+    gpu, read, write = GPUEncoder(), SlideTiles.read, FeatureStore.write_features
+    events = gpu.events
+
+    def noted(self, reader, row):
+        if self.path == slides[1].path and not gpu.reading.is_set():
+            events.append("next is read")
+            gpu.reading.set()
+        return read(self, reader, row)
+
+    monkeypatch.setattr(SlideTiles, "read", noted)
+    monkeypatch.setattr(FeatureStore, "write_features", lambda *a, **k: events.append("stored") or write(*a, **k))
+    monkeypatch.setattr(stages, "load_encoder", lambda *_: gpu)
+    monkeypatch.setattr(stages, "_readers", lambda device: 1)
+    monkeypatch.setattr(embedding, "pinned_empty", torch.empty)
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, gpu.stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda x, stream: None)
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, device, non_blocking: x.clone())
+    made = replace(recipe(store, encoder), device="cuda", gpu_tiles=10)
+    with Workers(0, "cpu") as workers:
+        outcomes = embed_all(workers, slides, {"first": 35, "next": 35}, recipe=made)
+    monkeypatch.undo()
+    assert {one.slide_id: (one.status, one.reason) for one in outcomes} == dict.fromkeys(
+        ("first", "next"), ("done", "")
+    )
+    assert events.index("next is read") <= 3  # of four batches
+    assert events.index("stored") > 3
+    keys = [feature_key(slide, CONFIG, gpu.fingerprint) for slide in slides]
+    features = [FeatureStore(store).read_features(key).features for key in keys]
+    np.testing.assert_array_equal(features[0], features[1])
+    assert np.abs(np.diff(features[0], axis=0)).max() > 0
 
 
 @pytest.mark.skipif(not SLIDES.is_dir(), reason="real and broken slides are not at ../shared/data")

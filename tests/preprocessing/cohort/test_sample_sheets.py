@@ -82,6 +82,16 @@ def test_without_a_sheet_the_difference_and_the_remedies_are_named(tmp_path):
     assert list(cohort.omics.case_ids) == PATIENTS
 
 
+@pytest.mark.parametrize("pattern", [r"^(GENIE-\w+-\d+)", r"LAB_\d+"])
+def test_a_pattern_that_matches_no_id_is_noted(tmp_path, pattern):
+    patients = sheet().drop(columns=["SAMPLE_ID", "SAMPLE_TYPE"]).drop_duplicates("PATIENT_ID")
+    cohort = load(tmp_path, copies(PATIENTS), patients, case_pattern=pattern)
+    notes = [note for note in cohort.notes if "--case-pattern" in note]
+    assert len(notes) == (2 if pattern.startswith("LAB") else 0)
+    assert all(f"matches none of the {N} ids, which are used whole: {PATIENTS[0]}" in note for note in notes)
+    assert list(cohort.omics.case_ids) == PATIENTS
+
+
 def test_a_column_that_is_no_sheet_changes_no_id():
     """A type for every row, a counter, samples under the names of other patients, and barcodes, which need no sheet."""
     barcodes = [f"TCGA-06-{i:04d}" for i in range(N)]

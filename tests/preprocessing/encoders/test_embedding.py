@@ -86,6 +86,41 @@ class TestReadingAhead:
             assert len(read) <= 2 * WAITING_BATCHES * 3
         assert threading.active_count() == before
 
+    def test_the_end_of_reading_is_announced_once_and_before_the_last_batches_are_taken(
+        self, corner_slide, grid, monkeypatch
+    ):
+        read, every = [], threading.Event()
+
+        def noted(reader, grid, row):
+            read.append(row)
+            if len(read) == 35:
+                every.set()
+            return read_tile(reader, grid, row)
+
+        monkeypatch.setattr(embedding, "read_tile", noted)
+        seen = []
+        for batch, _ in read_ahead(
+            SlideTiles(corner_slide.path, grid),
+            range(35),
+            at_once=10,
+            readers=2,
+            pinned=False,
+            all_read=lambda: seen.append("all read"),
+        ):
+            assert every.wait(20)  # there is room for all of them
+            time.sleep(0.1)  # in which the threads end
+            seen.append(len(batch))
+        assert sum(one for one in seen if one != "all read") == 35
+        assert seen.index("all read") == 1
+        assert seen.count("all read") == 1
+
+    @pytest.mark.parametrize(("readers", "at_once"), [(1, 4), (3, 4), (50, 1)])
+    def test_the_end_of_reading_is_announced_however_slow_it_is(self, corner_slide, grid, readers, at_once):
+        calls = []
+        read = {"at_once": at_once, "readers": readers, "pinned": False, "all_read": lambda: calls.append(1)}
+        assert len(list(read_ahead(SlideTiles(corner_slide.path, grid), range(35), **read))) >= 35 // at_once
+        assert calls == [1]
+
     def test_an_error_in_a_thread_is_raised(self, corner_slide, grid, monkeypatch):
         def fails(reader, grid, row):
             if row == 30:

@@ -26,10 +26,9 @@ def data_url(path: Path, *, max_px: int | None = None) -> str | None:
 
 def _downscaled(path: Path, max_px: int) -> bytes:
     with Image.open(path) as image:
-        small = image.convert("RGB")
-    small.thumbnail((max_px, max_px))
-    content = io.BytesIO()
-    small.save(content, "JPEG", quality=75)
+        image.thumbnail((max_px, max_px))  # of a large JPEG only the frequencies that remain are decoded
+        content = io.BytesIO()
+        image.convert("RGB").save(content, "JPEG", quality=75)
     return content.getvalue()
 
 
