@@ -10,7 +10,7 @@ from preprocessing.slide_lists.selection import SlideOptions
 INPUTS = {"slides": "slides", "genes": "genes.csv"}
 
 
-def test_tables_are_read_as_the_configuration_says():
+def test_tables_are_read_as_configured():
     tasks = {"a": {"column": ["X", "Y"], "kind": "multilabel"}, "b": {"column": "Y", "kind": "classification"}}
     config = load_config(
         INPUTS
@@ -33,7 +33,7 @@ def test_tables_are_read_as_the_configuration_says():
     assert asdict(load_config(INPUTS).table_options()) == defaults
 
 
-def test_slides_are_selected_as_the_configuration_says():
+def test_slides_are_selected_as_configured():
     config = load_config(
         INPUTS
         | {"slide_kind": "all", "sample_types": "recurrent,primary", "default_mpp": 0.3, "trust_manifest_mpp": True}
@@ -49,7 +49,7 @@ def test_slides_are_selected_as_the_configuration_says():
     assert load_config(INPUTS).slide_options(masks=None) == defaults
 
 
-def test_ids_are_spelt_as_the_configuration_says():
+def test_ids_are_spelt_as_configured():
     scheme = load_config(INPUTS | {"case_pattern": r"(P\d+)"}).identity_scheme()
     assert scheme.case_of("P12-x") == "P12"
     assert load_config(INPUTS).identity_scheme().case_of("TCGA-06-0125-01A") == "TCGA-06-0125"
