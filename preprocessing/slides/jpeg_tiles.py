@@ -157,7 +157,7 @@ def _read_layout(path: Path, size_px: tuple[int, int]) -> LevelLayout | None:
                 pages = tiff_pages(tiff)
                 return next((_layout_of(page) for page in pages if _is_plain(page, size_px)), None)
         except PARSING_ERRORS as error:
-            if isinstance(error, AttributeError) and not passed_through(error, "tifffile"):
+            if not passed_through(error, "tifffile"):
                 raise  # a slip of this module, which must not end in reading through OpenSlide
             return None
 
@@ -174,15 +174,18 @@ def _layout_of(page: tifffile.TiffPage) -> LevelLayout:
 
 
 def _is_plain(page: tifffile.TiffPage, size_px: tuple[int, int]) -> bool:
+    sides = (page.imagewidth, page.imagelength, page.tilewidth, page.tilelength)
+    kind = (page.compression, page.planarconfig, page.samplesperpixel, page.bitspersample, page.imagedepth)
+    if not all(isinstance(number, int) for number in (*sides, *kind, page.photometric)):
+        return False  # damaged: some numbers, or a text, in the place of one
     return (
-        (page.imagewidth, page.imagelength) == size_px
+        sides[:2] == size_px
         and page.is_tiled
-        and page.compression == JPEG
+        and min(sides[2:]) > 0
+        and kind == (JPEG, CONTIGUOUS, 3, 8, 1)
         and page.photometric in (RGB, YCBCR)
-        and page.planarconfig == CONTIGUOUS
-        and (page.samplesperpixel, page.bitspersample, page.imagedepth) == (3, 8, 1)
         and len(page.dataoffsets) == len(page.databytecounts)
-        and len(page.dataoffsets) == -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
+        and len(page.dataoffsets) == -(-sides[0] // sides[2]) * -(-sides[1] // sides[3])
     )
 
 

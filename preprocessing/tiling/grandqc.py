@@ -6,6 +6,7 @@ pixel. The architecture is TIAToolbox's. The authors license their weights for n
 nothing is downloaded here: the file is named by `tiles.tissue.settings.weights`.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -128,9 +129,11 @@ def _load_network(weights: Path, _modified_ns: int) -> Any:
         is_safetensors = weights.suffix == ".safetensors"
         state = load_file(weights) if is_safetensors else torch.load(weights, map_location="cpu", weights_only=True)
         for key in ("state_dict", "model_state_dict", "model"):
-            state = state.get(key, state)
+            state = state[key] if isinstance(state, Mapping) and key in state else state
+        if not isinstance(state, Mapping):
+            raise InputError(f"tissue detector grandqc: weights {weights}: no table of weights; {REMEDY}")
         network.load_state_dict(state)
-    except (OSError, RuntimeError, AttributeError, pickle.UnpicklingError, SafetensorError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
         reason = str(error).splitlines()[0][:300]
         raise InputError(f"tissue detector grandqc: weights {weights} cannot be used: {reason}; {REMEDY}") from None
     return network.eval().requires_grad_(False)

@@ -477,3 +477,15 @@ def test_real_files_that_cannot_be_tiled_fail_with_a_reason(tmp_path, name, reas
         (outcome,) = tile_all(workers, [slide], store=str(tmp_path), config=TileConfig())
     assert (outcome.status, outcome.n_tiles) == ("failed", 0)
     assert re.match(reason, outcome.reason)
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "gpus", "expected"),
+    [(24, None, 2, 12), (24, None, 1, 16), (24, "8", 1, 3), (2, "8", 1, 1), (24, "", 4, 6)],
+)
+def test_the_cores_of_a_machine_are_shared_by_its_gpus(monkeypatch, cores, workers, gpus, expected):
+    monkeypatch.setattr("dask.system.CPU_COUNT", cores)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setenv("UMEML_PIPELINE_GPU_WORKERS", workers or "")
+    assert stages._readers("cuda") == expected
+    assert stages._readers("cpu") == 0

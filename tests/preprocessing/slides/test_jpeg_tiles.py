@@ -299,6 +299,21 @@ def test_an_error_of_the_program_is_not_taken_for_a_damaged_file(slide, monkeypa
     monkeypatch.setattr(jpeg_tiles, "_layout_of", lambda page: page.no_such_attribute)
     with pytest.raises(AttributeError, match="no_such_attribute"):
         open_level(slide.path, (1000, 700))
+    monkeypatch.setattr(jpeg_tiles, "_layout_of", lambda page, forgotten: None)
+    with pytest.raises(TypeError, match="forgotten"):
+        open_level(slide.path, (1000, 700))
+
+
+@pytest.mark.parametrize("tag", ["ImageWidth", "TileLength", "SamplesPerPixel"])
+@pytest.mark.parametrize("change", ["zero", "two numbers"])
+def test_a_level_whose_tags_are_damaged_is_left_to_openslide(copy, tag, change):
+    path, page = copy
+    found = page.tags[tag]
+    if change == "zero":
+        overwrite(path, found.valueoffset, bytes(2))
+    else:
+        overwrite(path, found.offset + 4, (2).to_bytes(4, "little"))  # the count
+    assert open_level(path, (1000, 700)) is None
 
 
 def test_an_attribute_error_of_the_library_is_a_damaged_file(slide, monkeypatch):

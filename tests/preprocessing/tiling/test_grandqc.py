@@ -107,6 +107,18 @@ def test_weights_that_do_not_fit_are_refused(weights, content):
         detect_by_grandqc(np.zeros((9, 9, 3), np.uint8), 8.0, GrandqcConfig(weights=weights))
 
 
+def test_a_file_of_something_else_than_a_table_of_weights_is_refused(weights):
+    torch.save([torch.zeros(3)], weights)
+    with pytest.raises(InputError, match=r"weights\.pth: no table of weights"):
+        detect_by_grandqc(np.zeros((9, 9, 3), np.uint8), 8.0, GrandqcConfig(weights=weights))
+
+
+def test_an_error_of_the_program_is_not_taken_for_one_of_the_weights(weights, monkeypatch):
+    monkeypatch.setattr(StandIn, "load_state_dict", lambda self, state: state.no_such_attribute)
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        detect_by_grandqc(np.zeros((9, 9, 3), np.uint8), 8.0, GrandqcConfig(weights=weights))
+
+
 @pytest.mark.slow  # TIAToolbox takes half a minute to import
 def test_the_real_network_takes_weights_of_its_own_architecture(tmp_path):
     from tiatoolbox.models.architecture.grandqc import GrandQCModel
