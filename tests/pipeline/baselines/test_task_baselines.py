@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.baselines import BASELINES
-from pipeline.baselines.survival_baselines import CURVE_COLUMNS, CURVE_MONTHS
+from pipeline.baselines.survival_baselines import CURVE_COLUMNS, CURVE_MONTHS, SurvivalBaselines
 from pipeline.tasks import TASKS, TaskSpec, make_task
 
 N = 60
@@ -52,6 +52,8 @@ def test_the_curve_of_a_baseline_is_that_of_the_months_its_columns_name(deaths):
     task = TASKS["survival"].fit(deaths, ())
     signal = HALF * 2.0 - 1
     fitted = task.fit_baselines(deaths, genes(signal), slides(signal), seed=0)
+    assert isinstance(fitted, SurvivalBaselines)
+    assert fitted.genes is not None
     found = fitted.predict(deaths, genes(signal), slides(signal))
     assert [f"survival_{month}m" for month in CURVE_MONTHS] == CURVE_COLUMNS
     for month in CURVE_MONTHS:

@@ -1,5 +1,6 @@
 import io
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from rich.console import Console
@@ -36,6 +37,8 @@ def test_in_a_terminal_there_are_counts_and_rates_and_the_time_left(monkeypatch)
 
 class Bar:
     """Records what a bar of rich would be given."""
+
+    calls: ClassVar[list[tuple[object, ...]]] = []
 
     def __init__(self, *_, **__):
         Bar.calls = []
