@@ -315,3 +315,19 @@ def test_the_rate_by_step_rises_over_the_warm_up_and_ends_at_zero():
     assert [rate(24), rate(30)] == pytest.approx([0, 0], abs=1e-12)
     assert rate_of_step(TrainConfig(epochs=2, warmup_epochs=0, schedule="step"), 4)(0) == 1.0
     assert rate_of_step(TrainConfig(epochs=2, warmup_epochs=2, schedule="step"), 4)(8) == 1.0  # nothing but warm-up
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_cases", "min_cases", "steps"),
+    [
+        (30, None, 1, 8),  # batches of 4 at least
+        (200, None, 1, 20),  # a twentieth of the cases
+        (400, None, 1, 25),  # 16 at most
+        (33, 8, 1, 5),
+        (33, 1, 2, 16),  # no batch of fewer cases than the loss needs
+        (3, 8, 4, 1),
+    ],
+)
+def test_an_epoch_has_batches_of_4_to_16_cases_unless_the_size_is_given(n, batch_cases, min_cases, steps):
+    settings = FitSettings(TrainConfig(batch_cases=batch_cases), device="cpu", min_cases=min_cases)
+    assert settings.steps(n) == steps
