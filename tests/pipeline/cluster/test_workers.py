@@ -152,3 +152,8 @@ def test_a_worker_that_dies_while_it_starts_ends_the_run_with_the_reason(monkeyp
         pytest.raises(RunError, match=r"a worker crashed while starting \(Nanny failed to start.\)"),
     ):
         workers.start(2)
+
+
+def test_what_all_processes_share_is_counted_once_in_their_shares_of_the_memory(monkeypatch):
+    monkeypatch.setattr("pipeline.cluster.workers.SHARED_BYTES", 400)
+    assert [Workers(count, "cpu")._share(16_000) for count in (1, 4, 16)] == [16_000, 4_300, 1_375]
