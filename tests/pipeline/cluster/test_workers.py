@@ -154,6 +154,11 @@ def test_a_worker_that_dies_while_it_starts_ends_the_run_with_the_reason(monkeyp
         workers.start(2)
 
 
+def test_what_all_processes_share_is_counted_once_in_their_shares_of_the_memory(monkeypatch):
+    monkeypatch.setattr("pipeline.cluster.workers.SHARED_BYTES", 400)
+    assert [Workers(count, "cpu")._share(16_000) for count in (1, 4, 16)] == [16_000, 4_300, 1_375]
+
+
 def test_errors_of_a_lost_scheduler_or_lost_workers_say_what_to_do_and_others_stay():
     from distributed.client import FutureCancelledError
     from distributed.scheduler import NoWorkerError
