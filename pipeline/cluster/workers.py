@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pipeline.cluster.gpus import may_have_gpu, visible_gpus, why_no_cuda
 from pipeline.cluster.slurm import SlurmConfig, slurm_cluster
-from pipeline.cluster.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
+from pipeline.cluster.worker_processes import METHOD, SHARED_BYTES, WORKER_ENVIRONMENT, start_server
 from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError, RunError, some
 
@@ -288,8 +288,8 @@ class Workers:
             return self._local_cluster(LocalCluster, {"memory_limit": self._share(MEMORY_LIMIT)} | LOCAL)
 
     def _share(self, memory: int) -> int:
-        """Return a process's share of the memory, however many of the processes are needed."""
-        return memory // self.expected_concurrency()
+        """Return a process's share of the memory, however many of the processes are needed; each counts what all share."""
+        return (memory - SHARED_BYTES) // self.expected_concurrency() + SHARED_BYTES
 
     def _local_cluster(self, cluster: Callable[..., Any], options: dict[str, Any]) -> Any:
         """Start processes on this machine; once more where one of them is ended meanwhile."""
