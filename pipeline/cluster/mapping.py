@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pipeline.cluster.workers import CRASH_CAUSES, STARTED, Workers, translate_dask_errors
+from pipeline.cluster.workers import CRASH_CAUSES, STARTED, UNLIMITED, Workers, translate_dask_errors
 from pipeline.terminal.progress import Effort, track
 from preprocessing.io.errors import RunError, SlideError, unexpected
 from preprocessing.io.gpu import gpu_failures
@@ -200,9 +200,11 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
 
 def free_slot() -> None:
     """Let the worker begin its next slide while the calling one, of which nothing is left to read, ends without a time limit."""
-    from dask.distributed import secede
+    from dask.distributed import get_worker, secede
 
     faulthandler.cancel_dump_traceback_later()
+    worker = get_worker()
+    worker.log_event(UNLIMITED, worker.get_current_task())
     _slot.is_free = True
     secede()
 
