@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pipeline.cluster.workers import CRASH_CAUSES, STARTED, Workers, translate_dask_errors
+from pipeline.cluster.workers import CRASH_CAUSES, STARTED, UNLIMITED, Workers, translate_dask_errors
 from pipeline.terminal.progress import Effort, track
 from preprocessing.io.errors import RunError, SlideError, unexpected
 from preprocessing.io.gpu import gpu_failures
@@ -206,11 +206,13 @@ def free_slot() -> None:
     The batches that are left to compute have no time limit. Where the slide before this one is not at its end yet, the worker
     keeps its slot: at most two slides are in work.
     """
-    from dask.distributed import secede
+    from dask.distributed import get_worker, secede
 
     if not _overlap.acquire(blocking=False):
         return
     faulthandler.cancel_dump_traceback_later()
+    worker = get_worker()
+    worker.log_event(UNLIMITED, worker.get_current_task())
     _slot.is_free = True
     secede()
 
