@@ -18,7 +18,7 @@ from pipeline.cluster.mapping import Outcome, free_slot, map_slides
 from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from pipeline.slides.feature_recipe import FeatureRecipe
-from preprocessing.encoders.embedding import SlideTiles, embed_tiles, nothing
+from preprocessing.encoders.embedding import SlideTiles, embed_tiles
 from preprocessing.encoders.encoder import CPU_TILES, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import Bag, FeatureStore
@@ -123,7 +123,7 @@ def divide(slides: Sequence[Slide], n_tiles: Mapping[str, int], concurrency: int
     return parts
 
 
-def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None] = nothing) -> Outcome:
+def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None] | None = None) -> Outcome:
     """Embed tiles of a slide and store their features; those of a part are kept in the store until all parts are done.
 
     Args:
