@@ -53,18 +53,25 @@ licences: install  ## list the licences of what is installed, and of the encoder
 cuda-check: install  ## on a machine with a GPU: equality with the CPU, rates, memory; ten minutes, a table and cuda-check.json
 	$(BIN)/python tests/cuda/check.py
 
-bench: install  ## measure reading, embedding, Dask, the store and scale against other tools; an hour
+bench: export BENCH_TABLE = docs/measurements.md
+bench: install  ## measure reading, embedding, Dask, the store, training and scale, an hour; TOOLS=FOLDER: other tools too; writes docs/measurements.md
+	$(BIN)/python tests/benchmarks/table.py
 	$(BIN)/python tests/benchmarks/bench_reader.py
 	$(BIN)/python tests/benchmarks/bench_embedding.py
 	$(BIN)/python tests/benchmarks/bench_embedding.py --sizes
-	$(BIN)/python tests/benchmarks/bench_pipeline.py dask
-	$(BIN)/python tests/benchmarks/bench_pipeline.py tools
+	$(BIN)/python tests/benchmarks/bench_dask.py
 	$(BIN)/python tests/benchmarks/bench_store.py
 	$(BIN)/python tests/benchmarks/bench_packed.py
 	$(BIN)/python tests/benchmarks/bench_bags.py
 	$(BIN)/python tests/benchmarks/bench_scale.py slides
 	$(BIN)/python tests/benchmarks/bench_scale.py huge
 	$(BIN)/python tests/benchmarks/bench_scale.py linear
+ifdef TOOLS
+	$(BIN)/python tests/benchmarks/bench_tools.py $(TOOLS) --allocator
+	$(BIN)/python tests/benchmarks/bench_tools.py $(TOOLS) --backbone vit-s
+	$(BIN)/python tests/benchmarks/bench_tools.py $(TOOLS) --kind 40x
+	$(BIN)/python tests/benchmarks/bench_tools.py $(TOOLS) --kind cohort
+endif
 
 clean:  ## remove .venv, the demo and all caches
 	rm -rf $(VENV) $(DEMO) site .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
