@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: help install demo test test-slow mutants lint docs reference pins licences cuda-check bench clean
+.PHONY: help install demo test test-slow mutants lint docs reference pins licences cuda-check cuda-rehearsal bench clean
 
 help:  ## print these lines
 	@grep -E '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 14
@@ -52,6 +52,9 @@ licences: install  ## list the licences of what is installed, and of the encoder
 
 cuda-check: install  ## on a machine with a GPU: equality with the CPU, rates, memory; ten minutes, a table and cuda-check.json
 	$(BIN)/python tests/cuda/check.py
+
+cuda-rehearsal: install  ## the same checks on the CPU, with little of everything: they run; nothing is measured
+	$(BIN)/python tests/cuda/check.py --rehearse --minutes 30
 
 bench: export BENCH_TABLE = docs/measurements.md
 bench: install  ## measure reading, embedding, Dask, the store, training and scale, an hour; TOOLS=FOLDER: other tools too; writes docs/measurements.md

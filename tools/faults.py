@@ -75,7 +75,7 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
         begin = starts[node.lineno - 1] + node.col_offset
         end = starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
         before = source.encode()[begin:end].decode()
-        for after in _changed(node):
+        for after in filter(ast.unparse(node).__ne__, _changed(node)):
             text = source.encode()[:begin] + f"({after})".encode() + source.encode()[end:]
             found.append(Mutant(file, node.lineno, " ".join(before.split()), after, text.decode(), reach))
     return found

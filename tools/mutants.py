@@ -31,7 +31,7 @@ ALWAYS = (  # for every fault: what the pages of the documentation print of the 
 )
 FAST = ("-n", "0", "-p", "no:cacheprovider", "-m", "not slow and not cuda")
 BUDGET = 240  # seconds of the recorded time of the tests that run for a fault
-PATIENCE = 20  # seconds of waiting for each second of computing, for what waits for ever
+PATIENCE = 5  # seconds of waiting for each second of computing, for what waits for ever
 
 
 @dataclass(frozen=True)

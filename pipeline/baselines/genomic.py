@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.baselines.logistic import best_logits, fit_logistic, fit_logits
+from pipeline.baselines.logistic import best_logistic, fit_logistic
 from pipeline.baselines.predictors import (
     PENALTIES,
     Events,
@@ -129,16 +129,18 @@ def omics_logits(
     Raises:
         NotConvergedError: it cannot be fitted; the message gives the reason.
     """
+    from sklearn.base import clone
+
     scores, centre, axes = principal_components(train)
     if scores.shape[1] == 0:
         raise NotConvergedError("no feature varies among the training cases")
-    best = best_logits(scores, labels, classes, seed=seed)
-    held_out = np.zeros((len(scores), len(best.coefficients)))
+    best = best_logistic(scores, labels, classes, seed=seed)
+    held_out = np.zeros((len(scores), len(best.coef_)))
     for fitted, held in inner_folds(labels, seed):
         # The penalty counts for as many cases as are fitted: the same stiffness at a smaller size.
-        (fit,) = fit_logits(scores[fitted], labels[fitted], [best.penalty * len(fitted) / len(scores)])
-        held_out[held] = scores[held] @ fit.coefficients.T
-    return GeneScores(best.coefficients @ axes, centre, held_out)
+        model = clone(best).set_params(C=best.C * len(scores) / len(fitted)).fit(scores[fitted], labels[fitted])
+        held_out[held] = scores[held] @ model.coef_.T
+    return GeneScores(best.coef_ @ axes, centre, held_out)
 
 
 def principal_components(

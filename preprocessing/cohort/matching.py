@@ -60,7 +60,7 @@ def _similar(slides: set[str], tables: set[str]) -> Mapping[str, str]:
     similar = {}
     for case in sorted(slides)[:COMPARED]:
         partners = by_key.get(_key(case)) or [other for key in _shortened(case) for other in by_key.get(key, ())]
-        partners = partners or [other for other in tables if _key(case) in _shortened(other)][:1]
+        partners = partners or [other for other in sorted(tables) if _key(case) in _shortened(other)]
         partners = partners or difflib.get_close_matches(case, by_digits.get(_digits(case), ()), n=1, cutoff=SIMILAR)
         if partners:
             similar[case] = partners[0]

@@ -25,8 +25,9 @@ from table import record, spread
 from torch import nn
 
 from pipeline.cluster.threads import limit_threads
+from preprocessing.encoders.config import CPU_TILES
 from preprocessing.encoders.embedding import SlideTiles, embed_tiles
-from preprocessing.encoders.encoder import CPU_TILES, Encoder, EncoderConfig, load_encoder
+from preprocessing.encoders.encoder import Encoder, EncoderConfig, load_encoder
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.reader import SlideReader
 from preprocessing.slides.slide import SlideFile

@@ -59,7 +59,7 @@ def clam_features(slides: Path, out: Path, weights: str, source: str) -> int:
     sys.path.insert(0, source)
     import models
 
-    models.get_encoder = lambda name, target_img_size: (backbone(weights), transform())
+    vars(models)["get_encoder"] = lambda name, target_img_size: (backbone(weights), transform())
     sys.argv = ["extract_features_fp.py", "--data_h5_dir", str(out), "--data_slide_dir", str(slides)]
     sys.argv += ["--csv_path", str(out / "process_list_autogen.csv"), "--feat_dir", str(out / "features")]
     runpy.run_path(f"{source}/extract_features_fp.py", run_name="__main__")

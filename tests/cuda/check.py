@@ -1,10 +1,11 @@
 """Does everything work on a GPU, and how fast? Ten minutes at most; one table, one JSON file, nothing skipped silently.
 
-    python tests/cuda/check.py [--json cuda-check.json] [--minutes 10]
+    python tests/cuda/check.py [--json cuda-check.json] [--minutes 9] [--rehearse]
 
 It runs from the tree of the project alone: what the Python that runs it lacks is taken from tests/cuda/wheels, which
 `collect_wheels.py` fills where there is a network. It ends with 0 where every check passed, 1 where one failed or there was no
-time for it, 2 where there is no CUDA device.
+time for it, 2 where there is no CUDA device. The file is written after each check. `--rehearse` runs every check on the CPU, with
+little of everything: it shows that they work, before a machine with a GPU is at hand, and measures nothing.
 """
 
 import argparse
@@ -54,8 +55,13 @@ def use_wheels() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), target, os.environ.get("PYTHONPATH", "")])
 
 
-def run(checks: dict[str, Callable[[], dict[str, object]]], *, deadline: float) -> list[dict[str, object]]:
-    """The result of each check: what it measured, and `passed`, `failed: …` or `not run: …`."""
+def run(
+    checks: dict[str, Callable[[], dict[str, object]]],
+    *,
+    deadline: float,
+    write: Callable[[list[dict[str, object]]], object] = len,
+) -> list[dict[str, object]]:
+    """The result of each check: what it measured, and `passed`, `failed: …` or `not run: …`; all so far are written each time."""
     results: list[dict[str, object]] = []
     for name, check in checks.items():
         start = time.monotonic()
@@ -70,6 +76,7 @@ def run(checks: dict[str, Callable[[], dict[str, object]]], *, deadline: float) 
             found = {"result": f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
         results.append({"check": name, **found, "seconds": round(time.monotonic() - start, 1)})
         print(line(results[-1]), flush=True)
+        write(results)
     return results
 
 
@@ -79,33 +86,56 @@ def line(result: dict[str, object]) -> str:
     return f"{result['check']:44} {result['seconds']:>6} s  {result['result']!s:8} {'; '.join(values)}"
 
 
+def machine(*, rehearsal: bool) -> dict[str, object]:
+    """The card and the versions."""
+    import torch
+
+    card: dict[str, object] = {"card": "none: a rehearsal on the CPU"}
+    if not rehearsal:
+        memory = torch.cuda.get_device_properties(0).total_memory >> 20
+        card = {"card": torch.cuda.get_device_name(), "memory_mib": memory}
+    return card | {"torch": torch.__version__, "cuda": torch.version.cuda, "python": sys.version.split()[0]}
+
+
+def rehearse() -> None:
+    """Make all checks run on the CPU, with little of everything."""
+    from tests.cuda import equality, rates, walk
+
+    equality.DEVICE = rates.DEVICE = walk.DEVICE = "cpu"
+    rates.CASES, rates.PATCHES, rates.REPEATS = 4, 200, 1
+    rates.BACKBONES = {"efficientnet-lite0": rates.BACKBONES["efficientnet-lite0"]}
+    rates.TILES, rates.BATCHES = 4, 2
+
+
 def main() -> int:
     """Run all checks; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--json", type=Path, default=Path("cuda-check.json"))
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=9, help="no check begins later; the last may take another")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU, with little of everything")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     sys.path.insert(0, str(ROOT))
     import torch
 
-    if not torch.cuda.is_available():
+    if not options.rehearse and not torch.cuda.is_available():
         print("cuda-check: torch sees no CUDA device here; nothing was checked", file=sys.stderr)
         return 2
     use_wheels()
     from tests.cuda import equality, rates, walk
 
-    card = {
-        "card": torch.cuda.get_device_name(),
-        "memory_mib": torch.cuda.get_device_properties(0).total_memory >> 20,
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "python": sys.version.split()[0],
-    }
+    if options.rehearse:
+        rehearse()
+    card = machine(rehearsal=options.rehearse)
     print("; ".join(f"{key} {value}" for key, value in card.items()))
-    results = run(equality.checks() | rates.checks() | walk.checks(), deadline=deadline)
+
+    def write(results: list[dict[str, object]]) -> None:
+        content = {"machine": card, "checks": results}
+        options.json.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
+
+    results = run(equality.checks() | rates.checks() | walk.checks(), deadline=deadline, write=write)
+    write(results)
     print(f"\n{card['card']}\n" + "\n".join(map(line, results)))
-    options.json.write_text(json.dumps({"machine": card, "checks": results}, indent=1, default=str), encoding="utf-8")
     wrong = [result for result in results if result["result"] != "passed"]
     print(f"\n{len(results) - len(wrong)} of {len(results)} checks passed; {options.json}")
     return 1 if wrong else 0

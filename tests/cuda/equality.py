@@ -16,7 +16,11 @@ from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from models.types import Batch
 from pipeline.config.train import TrainConfig
+from pipeline.explanation.attribution import attribute_case, permuted_drops
+from pipeline.explanation.tile_maps import prototype_similarities
+from pipeline.model_folders.model_folder import TrainedModel
 from pipeline.tasks import TASKS
+from pipeline.training.bag_files import BagFiles
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.feed import Feed
 from pipeline.training.fit import FitSettings, LabelledCases, fit_model, predict_logits
@@ -26,7 +30,7 @@ from preprocessing.features.store import Bag, FeatureStore
 
 Found = dict[str, object]
 WIDTH, GROUPS, OUTPUTS = 64, (30, 20, 25), 3
-DEVICE = "cuda"  # a test of this script says cpu
+DEVICE = "cuda"  # a test of this script, and a rehearsal, say cpu
 SIZES = (700, 128, 0, 1, 2000, 300)
 
 
@@ -38,6 +42,8 @@ def checks() -> dict[str, Callable[[], Found]]:
         "bfloat16 projection against float32": bfloat16,
         "deterministic algorithms: twice the same": twice_the_same,
         "a planted out-of-memory: halved, same losses": out_of_memory,
+        "bags from files, in little memory: same losses": from_files,
+        "explanations: equal to the CPU": explanations,
         "embedding: equal to the CPU": embedding,
     }  # fmt: skip
 
@@ -147,7 +153,8 @@ def twice_the_same() -> Found:
 def out_of_memory() -> Found:
     """With so little memory that a step of all cases does not fit, and a part of it does."""
     task = TASKS["grade"].fit(pd.DataFrame({"grade": ["2", "3"] * 3}, index=range(6)), ("2", "3"))
-    bags, cells = tuple(torch.randn(60_000, WIDTH).half() for _ in SIZES), (torch.zeros(1, 3),) * 6
+    tiles = 60_000 if DEVICE == "cuda" else 600
+    bags, cells = tuple(torch.randn(tiles, WIDTH).half() for _ in SIZES), (torch.zeros(1, 3),) * 6
     there = replace(batch(), bags=bags, cells=cells).to(DEVICE)
     targets, parts, losses = torch.tensor([[0], [1]] * 3).to(DEVICE), [], []
     limit = 1.0
@@ -155,7 +162,7 @@ def out_of_memory() -> Found:
         model = two_outputs("umeml").to(DEVICE).train()
         model.register_forward_pre_hook(lambda _, args: parts.append(len(args[0])))
         passes = Passes(Feed(torch.device(DEVICE)))
-        with memory_limit(limit):
+        with memory_limit(limit, model):
             found = passes.gradients(model, task, there, targets, [str(number) for number in range(6)])
         losses.append({name: x.item() for name, x in found.items()})
         limit = needed_share()
@@ -166,7 +173,17 @@ def out_of_memory() -> Found:
 
 
 @contextmanager
-def memory_limit(share: float) -> Iterator[None]:
+def memory_limit(share: float, model: torch.nn.Module) -> Iterator[None]:
+    """On the CPU, where memory has no limit, a model that refuses more than half of the cases where the share is below 1."""
+    if DEVICE == "cpu":
+
+        def refuse(_: object, args: tuple[Batch]) -> None:
+            if share < 1 and len(args[0]) > len(SIZES) // 2:
+                raise torch.OutOfMemoryError("planted")
+
+        model.register_forward_pre_hook(refuse)
+        yield
+        return
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     torch.cuda.set_per_process_memory_fraction(share)
@@ -178,8 +195,46 @@ def memory_limit(share: float) -> Iterator[None]:
 
 def needed_share() -> float:
     """Of the GPU's memory: what is held now, and two thirds of what the last step took beside it."""
+    if DEVICE == "cpu":
+        return 2 / 3
     held, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
     return (held + 2 / 3 * (peak - held)) / torch.cuda.get_device_properties(0).total_memory
+
+
+def from_files() -> Found:
+    """Bags that are mapped from files and do not stay in memory, against bags that do."""
+    data, _, _ = cohort()
+    files = BagFiles(Path(mkdtemp(prefix="cuda-check-bags-")))
+    small = replace(data, bags=Bags(data.bags.store, data.bags.keys, keep_bytes=1 << 18, files=files))
+    (kept, _), (mapped, _) = (fitted(two_outputs("umeml"), DEVICE, data=one) for one in (data, small))
+    require(len(list(files.folder.iterdir())) > 0, "no bag went to a file")
+    difference = max(abs(one - other) for one, other in zip(kept, mapped, strict=True))
+    require(difference < 1e-3, f"losses {kept} from memory, {mapped} from files")
+    return {"largest difference": f"{difference:.1e}"}
+
+
+def explanations() -> Found:
+    """Gradients, permutations and prototypes of an ensemble of two."""
+    data, names, labels = cohort()
+    task, settings = TASKS["grade"].fit(labels, ("2", "3")), MODELS["umeml"].Config()
+    found = []
+    for device in ("cpu", DEVICE):
+        model = Ensemble([two_outputs("umeml") for _ in range(2)])
+        trained = TrainedModel(model, "umeml", settings, TASKS["grade"], task, None, WIDTH, {})
+        attribution = attribute_case(trained, data, names[0], device=device)
+        drops = permuted_drops(trained, data, names[0], names, seed=0, device=device)
+        similarities = np.concatenate(list(prototype_similarities(trained, data, names[:6], device=device)), 1)
+        parts = [
+            attribution.tiles,
+            drops,
+            similarities,
+            attribution.extras["class_attention"],
+            *attribution.gene_gradients,
+        ]
+        found.append([torch.as_tensor(np.asarray(part, float)) for part in parts])
+    worst = max(relative(there, here) for here, there in zip(*found, strict=True))
+    require(worst < 1e-2, f"largest relative difference {worst:.1e}")
+    return {"largest relative difference": f"{worst:.1e}"}
 
 
 def embedding() -> Found:

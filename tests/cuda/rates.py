@@ -1,7 +1,7 @@
 """How fast a GPU embeds and trains, by part, against the model alone and against the CPU."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -9,24 +9,31 @@ import timm
 import torch
 
 from models.catalogue import MODELS
+from models.layers.devices import pinned
 from models.types import Batch
 from pipeline.training.feed import Feed
+from preprocessing.encoders.config import EncoderConfig
+from preprocessing.encoders.embedding import _embed_ahead
+from preprocessing.encoders.encoder import Encoder
 
 Found = dict[str, object]
-DEVICE = "cuda"  # a test of this script says cpu
+DEVICE = "cuda"  # a test of this script, and a rehearsal, say cpu
 CASES, PATCHES, WIDTH, GROUPS = 16, 10_000, 1024, (50,) * 6
+BACKBONES = {
+    "efficientnet-lite0": "tf_efficientnet_lite0",
+    "ViT-S": "vit_small_patch16_224",
+    "ViT-L": "vit_large_patch16_224",
+}
+TILES, BATCHES = 128, 8  # of a batch; of a slide
+REPEATS = 3
 
 
 def checks() -> dict[str, Callable[[], Found]]:
     """All measurements, by name."""
-    backbones = {
-        "efficientnet-lite0": "tf_efficientnet_lite0",
-        "ViT-S": "vit_small_patch16_224",
-        "ViT-L": "vit_large_patch16_224",
-    }
-    return {f"tiles/s, {name}": partial(embedding_rate, model) for name, model in backbones.items()} | {
-        "a step of umeml, 16 × 10,000 × 1,024": partial(step, "umeml"),
-        "a step of subspace, 16 × 10,000 × 1,024": partial(step, "subspace"),
+    size = f"{CASES} × {PATCHES:,} × {WIDTH:,}"
+    return {f"tiles/s, {name}": partial(embedding_rate, model) for name, model in BACKBONES.items()} | {
+        f"a step of umeml, {size}": partial(step, "umeml"),
+        f"a step of subspace, {size}": partial(step, "subspace"),
         "umeml: cases/s of an epoch, resident": epoch,
         "genes alone: steps/s, umeml": genes_alone,
     }
@@ -50,32 +57,29 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def embedding_rate(name: str, tiles: int = 128, batches: int = 8) -> Found:
-    """Through copy, normalisation and backbone with the copy of the next batch beside it, and the backbone alone."""
-    model = timm.create_model(name, num_classes=0).eval().cuda().to(memory_format=torch.channels_last)
-    pinned = [torch.randint(0, 256, (tiles, 224, 224, 3), dtype=torch.uint8).pin_memory() for _ in range(3)]
-    copying = torch.cuda.Stream()
+def embedding_rate(name: str) -> Found:
+    """As the program embeds a slide of which all tiles are read, and the encoder alone with tiles that are on the GPU."""
+    encoder = Encoder(timm.create_model(name, num_classes=0), EncoderConfig(name=name), "default", DEVICE)
+    buffers = [pinned(torch.randint(0, 256, (TILES, 256, 256, 3), dtype=torch.uint8)) for _ in range(3)]
+    there, rows = buffers[0].to(DEVICE), range(BATCHES * TILES)
 
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
-            return model(x.permute(0, 3, 1, 2).float().div_(255))
+    def batches() -> Iterator[tuple[range, torch.Tensor]]:
+        for number in range(BATCHES):
+            yield rows[number * TILES : (number + 1) * TILES], buffers[number % 3]
 
     def through() -> None:
-        for number in range(batches):
-            with torch.cuda.stream(copying):
-                there = pinned[number % 3].to("cuda", non_blocking=True)
-            torch.cuda.current_stream().wait_stream(copying)
-            there.record_stream(torch.cuda.current_stream())
-            forward(there)
+        if DEVICE == "cuda":
+            _embed_ahead(batches(), encoder, rows)
+        else:
+            for _, tiles in batches():
+                encoder.embed(tiles.numpy())
 
-    there = pinned[0].cuda()
-    alone, whole = (
-        batches * tiles / seconds(work, 3) for work in (lambda: [forward(there) for _ in range(batches)], through)
-    )
-    return {"tiles/s": round(whole), "of the model alone": round(whole / alone, 2)}
+    works: list[Callable[[], object]] = [lambda: [encoder(there) for _ in range(BATCHES)], through]
+    alone, whole = (len(rows) / seconds(work, REPEATS) for work in works)
+    return {"tiles/s": round(whole), "of the encoder alone": round(whole / alone, 2), "in": encoder.config.precision}
 
 
-def stored(cases: int = CASES, patches: int = PATCHES) -> Batch:
+def stored(cases: int, patches: int) -> Batch:
     bags = tuple(torch.randn(patches, WIDTH).half() for _ in range(cases))
     number = torch.arange(patches)
     cells = (torch.stack([0 * number, number % 100, number // 100], 1),) * cases
@@ -98,11 +102,11 @@ def trainer(name: str, device: str) -> Callable[[Batch], None]:
 
 
 def step(name: str) -> Found:
-    here = stored()
+    here = stored(CASES, PATCHES)
     there, train = here.to(DEVICE), trainer(name, DEVICE)
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    compute, copy = seconds(lambda: train(there), 3), seconds(lambda: here.to(DEVICE), 3)
+    compute, copy = seconds(lambda: train(there), REPEATS), seconds(lambda: here.to(DEVICE), REPEATS)
     start = time.perf_counter()
     train(there)
     queued = time.perf_counter() - start  # the host's part: launches
@@ -116,9 +120,9 @@ def step(name: str) -> Found:
 
 
 def epoch() -> Found:
-    """64 cases of 4,000 patches, the second epoch, when bags are on the GPU; and the CPU's rate on four of them."""
+    """64 cases of 4,000 patches (of a rehearsal fewer), the second epoch, when bags are on the GPU; and the CPU's rate on four."""
     names = [f"c{i}" for i in range(64)]
-    every = stored(64, 4000)
+    every = stored(64, 2 * PATCHES // 5)
     feed, train = Feed(torch.device(DEVICE)), trainer("umeml", DEVICE)
 
     def work() -> None:
@@ -126,7 +130,7 @@ def epoch() -> Found:
         for batch in feed.bring(parts):
             train(batch)
 
-    gpu, few = 64 / seconds(work, 3), every.part(0, 4)
+    gpu, few = 64 / seconds(work, REPEATS), every.part(0, 4)
     on_cpu = trainer("umeml", "cpu")
     start = time.perf_counter()
     on_cpu(few)

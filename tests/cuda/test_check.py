@@ -1,5 +1,6 @@
 """The check itself, where there is no GPU: its parts on the CPU, its table, its end."""
 
+import json
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -9,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.cuda import check, collect_wheels, equality, rates
+from tests.cuda import check, collect_wheels, equality, rates, walk
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,34 @@ def test_the_comparisons_of_models_pass_on_equal_devices(name):
     assert set(equality.training(name)) == {"loss CPU", "GPU"}
 
 
+@pytest.mark.parametrize("check", [equality.explanations, equality.from_files, equality.out_of_memory])
+def test_the_other_comparisons_pass_on_equal_devices(check):
+    assert check()
+
+
+def test_a_rehearsal_runs_every_check_with_little_and_names_no_card(monkeypatch, tmp_path, capsys):
+    """The checks themselves take minutes there: here each is a name."""
+    for module in (equality, rates, walk):
+        for name in [key for key in vars(module) if key.isupper()]:
+            monkeypatch.setattr(module, name, getattr(module, name))  # put back afterwards
+        names = list(module.checks())
+        monkeypatch.setattr(module, "checks", lambda names=names: {name: dict for name in names})
+    file = tmp_path / "check.json"
+    monkeypatch.setattr("sys.argv", ["check.py", "--rehearse", "--json", str(file)])
+    assert check.main() == 0
+    assert {equality.DEVICE, rates.DEVICE, walk.DEVICE} == {"cpu"}
+    content = json.loads(file.read_text())
+    assert content["machine"]["card"] == "none: a rehearsal on the CPU"
+    assert len(content["checks"]) > 25
+    assert f"{len(content['checks'])} of {len(content['checks'])} checks passed" in capsys.readouterr().out
+
+
+def test_what_was_found_is_written_after_each_check():
+    written = []
+    check.run({"one": dict, "two": dict}, deadline=time.monotonic() + 9, write=lambda found: written.append(len(found)))
+    assert written == [1, 2]
+
+
 def test_a_model_that_differs_fails(monkeypatch):
     build = equality.build
     models = iter([build("abmil"), build("umeml")])
@@ -57,7 +86,7 @@ def test_a_model_that_differs_fails(monkeypatch):
 
 def test_steps_are_measured(monkeypatch):
     monkeypatch.setattr(rates, "PATCHES", 40)
-    monkeypatch.setattr(rates.stored, "__defaults__", (2, 40))
+    monkeypatch.setattr(rates, "CASES", 2)
     assert rates.step("umeml")["compute ms"] > 0
     assert rates.genes_alone()["steps/s"] > 0
 

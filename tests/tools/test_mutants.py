@@ -21,6 +21,7 @@ def faults(source):
         ("x = b if a else c", {"x = (c if a else b)"}),
         ("x = f(a, b)", {"x = (f(b, a))"}),
         ("x = max(a, b)", set()),
+        ("x = f(a, a)", set()),
         ("x = f(a=b)", {"x = (f())"}),
         ("x = f(a=b, c=d)", {"x = (f(a=d, c=b))", "x = (f(a=b))", "x = (f(c=d))"}),
         ("x = fold.train", {"x = (fold.test)"}),

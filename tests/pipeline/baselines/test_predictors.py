@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from lifelines import CoxPHFitter
 from lifelines.exceptions import ConvergenceError
+from sklearn.linear_model import LogisticRegression
 
 from pipeline.baselines import genomic, logistic
 from pipeline.baselines.clinical import fit_clinical_cox, fit_clinical_logistic
@@ -173,6 +174,6 @@ def test_a_fit_that_does_not_converge_gives_a_reason(cohort: tuple, monkeypatch:
     monkeypatch.setattr(logistic, "MAX_STEPS", 1)
     made_classes = fit_omics_logistic(features[:90], classes[:90], "abc").predict(features[90:])
     assert made_classes.reason == "the logistic model did not converge in 1 steps"
-    monkeypatch.setattr("scipy.optimize.minimize", raising(RuntimeError("another fault")))
+    monkeypatch.setattr(LogisticRegression, "fit", raising(RuntimeError("another fault")))
     with pytest.raises(RuntimeError, match="another fault"):  # only convergence is caught
         fit_omics_logistic(features[:90], classes[:90], "abc").predict(features[90:])

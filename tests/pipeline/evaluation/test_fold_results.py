@@ -309,3 +309,35 @@ def test_a_model_with_subspaces_that_has_no_genes_lists_none(finished, tmp_path)
     ]
     report, _, _ = conclude(plan, TaskJobs(jobs, {"plain": folds}, {}), labels, cases, bootstrap=Bootstrap(10, 0))
     assert report.comparator_notes == {}
+
+
+def test_of_several_cohorts_every_scheme_has_its_transfer_and_predictions_name_the_cohort(finished, tmp_path):
+    plan, jobs, labels, cases = finished
+    labels = labels.assign(cohort=[*["x"] * 4, *["y"] * 4, "x", "y"])
+    mixed = (Fold(0, LABELLED[1::2], (), LABELLED[::2]), Fold(1, LABELLED[::2], (), LABELLED[1::2]))
+    further = [write_job(tmp_path / "mixed" / str(fold.number), fold, OTHER) for fold in mixed]
+    plan = replace(plan, schemes={"cohort": plan.folds, "case": mixed})
+    for job in [*jobs, *further]:
+        job.labels = labels
+    report, predictions, _ = conclude(
+        plan, TaskJobs(jobs, {}, {"case": further}), labels, cases, bootstrap=Bootstrap(20, 0)
+    )
+    by_case = predictions.set_index("case_id")["cohort"]
+    assert by_case[["c0", "c4", "u0", "lost"]].tolist() == ["x", "y", "x", "y"]
+    assert list(predictions)[:2] == ["case_id", "cohort"]
+    found = {(one.scheme, one.train, one.test): one for one in report.transfer}
+    assert list(found) == [
+        ("cohort", ("x",), "y"),
+        ("cohort", ("y",), "x"),
+        ("case", ("x", "y"), "x"),
+        ("case", ("x", "y"), "y"),
+    ]
+    assert {key[0]: set(one.headline) for key, one in found.items()} == {
+        "cohort": {"umeml", "clinical"},
+        "case": {"umeml"},
+    }
+    assert found["cohort", ("y",), "x"].headline["umeml"].value == 1
+    assert found["cohort", ("x",), "y"].headline["umeml"].value == 3 / 4
+    assert found["case", ("x", "y"), "x"].headline["umeml"].reason  # in a fold all its cases have one class
+    assert report.schemes["case"].model.pooled.accuracy.value == 0.5
+    assert report_of(finished).transfer == ()

@@ -138,3 +138,24 @@ def test_the_interval_of_a_difference_of_areas_lies_within_what_is_possible():
     found = evaluation(GRADE, cases).difference(turned)
     assert found.low is not None
     assert (found.value, found.low, found.high) == (pytest.approx(0.5), -1, 1)
+
+
+@pytest.mark.parametrize("by_fold", [True, False])
+def test_the_report_names_the_model_and_puts_every_baseline_beside_it_with_its_reason(by_fold):
+    cases = grades(["2", "3", "2", "3"], [0.1, 0.9, 0.2, 0.7], fold=0)
+    half = cases.drop(columns="label").assign(probability_2=0.5, probability_3=0.5, reason=[None, "no genes"] * 2)
+    turned = cases.drop(columns="label").assign(
+        probability_2=cases["probability_3"], probability_3=cases["probability_2"], reason=None
+    )
+    baselines = pd.concat([half.assign(baseline="genes"), turned.assign(baseline="clinical")])
+    report = evaluation(GRADE, cases, by_fold=by_fold).report("class", "umeml", baselines.iloc[::-1])
+    assert (report.kind, report.n, report.headline, report.chance) == ("class", 4, "macro_auc", 0.5)
+    assert (report.model_name, report.new_cohort) == ("umeml", not by_fold)
+    assert report.model.pooled.macro_auc.value == 1
+    values = {name: one.pooled.macro_auc.value for name, one in report.baselines.items()}
+    assert values == {"clinical": 0, "genes": 0.5}
+    assert {name: one.reason for name, one in report.baselines.items()} == {"clinical": None, "genes": "no genes"}
+    assert {name: one.value for name, one in report.differences.items()} == {"clinical": 1, "genes": 0.5}
+    assert bool(report.model.folds) == by_fold
+    nothing = evaluation(GRADE, cases, by_fold=by_fold).report("class", "umeml", baselines.iloc[:0])
+    assert (nothing.baselines, nothing.differences) == ({}, {})

@@ -269,3 +269,47 @@ def test_features_that_a_file_names_are_left_out(tmp_path):
     file.write_text("feature\nnone\n")
     with pytest.raises(InputError, match="none of none is among the features, as EGFR, IDH1_mut, CDKN2A_cnv"):
         plan(defining_features=str(file))
+
+
+# Several cohorts
+
+COHORTS = {"cohorts": ["one=none,a.csv", "two=none,b.csv"], "slides": None, "genes": None}
+
+
+def pooled(**columns):
+    names = np.array(["one", "two"])[np.arange(N) // 3 % 2]
+    return table().assign(cohort=names, **columns)
+
+
+def test_folds_of_several_cohorts_have_a_share_of_each():
+    (one,) = plan(pooled(), task="grade", folds=2, **COHORTS)
+    for fold in one.folds:
+        counts = pooled().loc[list(fold.test)].value_counts(["cohort", "grade"])
+        assert counts.to_dict() == {(cohort, grade): 2 for cohort in ("one", "two") for grade in (2, 3, 4)}
+
+
+def test_each_cohort_is_tested_by_models_of_the_others():
+    (one,) = plan(pooled(), task="grade", split_by="cohort", **COHORTS)
+    tested = [set(pooled().loc[list(fold.test), "cohort"]) for fold in one.folds]
+    trained = [set(pooled().loc[list(fold.train), "cohort"]) for fold in one.folds]
+    assert tested == [{"one"}, {"two"}]
+    assert trained == [{"two"}, {"one"}]
+
+
+def test_cohorts_without_a_class_in_common_are_warned_of():
+    words = np.where(pooled()["cohort"] == "one", pooled()["subtype"], pooled()["subtype"].str.upper())
+    (one,) = plan(pooled(subtype=words), task="subtype", **COHORTS)
+    (warning,) = [text for text in one.warnings if "no class in common" in text]
+    assert warning.startswith(
+        "task subtype: cohorts one (x, y) and two (X, Y) have no class in common, so that the cohort"
+    )
+    (one,) = plan(pooled(), task="subtype", **COHORTS)
+    assert not [text for text in one.warnings if "in common" in text]
+
+
+def test_a_cohort_without_a_label_is_warned_of():
+    labels = pooled()
+    labels.loc[labels["cohort"] == "two", "subtype"] = None
+    (one,) = plan(labels, task="subtype", **COHORTS)
+    (warning,) = [text for text in one.warnings if "has a label" in text]
+    assert warning.startswith("task subtype: no case of cohort two has a label, so the others alone are learned from")

@@ -150,3 +150,90 @@ def test_a_label_of_which_too_few_are_known_is_left_open(labels):
     known["label"] = known["label"].str.replace(r"ATRX=.", "ATRX=?", regex=True)
     assert np.isfinite(thresholds(sets.scores(known)))[0]
     assert np.isinf(thresholds(sets.scores(known)))[1]
+
+
+def probabilities(*rows):
+    return pd.DataFrame(rows, columns=["probability_TP53", "probability_ATRX"])
+
+
+def test_members_are_averaged_and_their_spread_is_that_of_the_labels(labels):
+    fitted = TASK.fit(labels, ())
+    parts = [probabilities([0.9, 0.2]), probabilities([0.3, 0.4])]
+    mean = fitted.mean_prediction(parts)
+    assert mean[["probability_TP53", "probability_ATRX"]].to_numpy().tolist() == [
+        [pytest.approx(0.6), pytest.approx(0.3)]
+    ]
+    assert mean["prediction"].tolist() == ["TP53"]
+    spread = (np.std([0.9, 0.3], ddof=1) + np.std([0.2, 0.4], ddof=1)) / 2
+    assert fitted.disagreement(mean, parts) == pytest.approx([spread])
+
+
+def test_models_of_folds_are_joined_with_all_their_training_cases(labels):
+    fitted = TASK.fit(labels, ())
+    other = TASK.fit(labels.iloc[:2], ())
+    joined = fitted.joined([other])
+    assert (joined.positives, joined.negatives) == ((3, 3), (2, 2))
+    assert joined.names == fitted.names
+    assert fitted.agrees_with(other)
+    renamed = make_task("genes", TaskSpec(column=("TP53", "IDH1"), kind="multilabel"))
+    table = LabelTable(TABLE.frame.rename(columns={"ATRX": "IDH1"}), "c.csv")
+    assert not fitted.agrees_with(renamed.fit(renamed.read(table), ()))
+    assert not fitted.agrees_with(make_task("x", TaskSpec(column=("TP53",), kind="classification")))
+
+
+def test_ranks_are_compared_within_folds():
+    fitted = TASK.fit(TASK.read(TABLE), ())
+    cases = probabilities([0.1, 0.6], [0.2, 0.7], [0.8, 0.1], [0.9, 0.2]).assign(
+        label=["TP53=0;ATRX=0", "TP53=1;ATRX=1", "TP53=0;ATRX=0", "TP53=1;ATRX=1"]
+    )
+    folds = np.array([0, 0, 1, 1])
+    report = fitted.evaluate(cases, cases, folds=folds, bootstrap=Bootstrap(5, 0))
+    assert report.pooled.macro_auc.value == 1
+    assert [one.metrics.macro_auc.value for one in report.folds] == [1, 1]
+    whole = fitted.evaluate(cases, cases, folds=None, bootstrap=Bootstrap(5, 0))
+    assert whole.pooled.macro_auc.value == 0.75  # for either label three of four pairs are in order
+    assert whole.folds == ()
+    ones = np.ones((1, 4))
+    assert fitted.headline_statistic(cases, cases, folds=folds).of(ones) == pytest.approx([1])
+    assert fitted.headline_statistic(cases, cases, folds=None).of(ones) == pytest.approx([0.75])
+
+
+def test_evidence_and_output_speak_of_the_answers_that_are_predicted(labels):
+    fitted = TASK.fit(labels, ())
+    logits, of = torch.tensor([[2.0, -1.0], [-3.0, 0.5]]), torch.tensor([0.7, -0.1])
+    assert fitted.evidence(logits, of).tolist() == pytest.approx([(2 + 1) / 2, (-3 - 0.5) / 2])
+    expected = [torch.tensor(pair).sigmoid().mean().item() for pair in ([2.0, 1.0], [-3.0, -0.5])]
+    assert fitted.output(logits, of).tolist() == pytest.approx(expected)
+
+
+def test_rare_answers_are_warned_of_and_a_constant_label_of_a_fold_too():
+    labels = pd.DataFrame({"genes_TP53": [True] * 7 + [False] * 3, "genes_ATRX": [True] * 5 + [False] * 5})
+    labels = labels.astype("boolean")
+    assert TASK.check(labels, folds=3) == []
+    (rare,) = TASK.check(labels, folds=4)
+    assert rare.startswith("task genes: label TP53 has 3 cases of one answer for 4 folds, so some folds test none;")
+    train = labels.iloc[:6]
+    assert TASK.check_fold(train, labels, number=2) == [
+        "task genes: every training case of fold 2 has the same answer to TP53"
+    ]
+    assert TASK.summary(labels) == "TP53 7, ATRX 5"
+
+
+def test_the_most_and_the_least_certain_cases_are_worth_explaining():
+    predictions = probabilities([0.6, 0.5], [0.1, 0.9], [0.9, 0.1], [0.7, 0.8])
+    assert TASK.certainty(predictions).tolist() == pytest.approx([0.55, 0.9, 0.9, 0.75])
+    assert dict(TASK.worth_explaining(predictions)) == {"most certain": [1, 2, 3, 0], "least certain": [0, 3, 2, 1]}
+
+
+def test_one_column_is_no_multilabel_task_and_unlike_fitted_labels_are_refused(labels):
+    one = make_task("genes", TaskSpec(column=("TP53",), kind="multilabel"))
+    with pytest.raises(InputError, match="multilabel needs several columns"):
+        one.read(TABLE)
+    fitted = TASK.fit(labels, ()).to_json()
+    for change in ({"names": ("TP53", "IDH1")}, {"columns": ("a", "b")}, {"positives": (2,)}, {"negatives": (1, 1, 1)}):
+        with pytest.raises(ValueError, match="labels"):
+            TASK.restore(fitted | change)
+    with pytest.raises(ValueError, match="training cases of the labels"):
+        TASK.restore(fitted | {"positives": (2, -1)})
+    assert TASK.restore(fitted | {"positives": (0, 2)}).positives == (0, 2)
+    assert TASK.labelled(labels.drop(columns="genes_TP53")).tolist() == [False] * 5

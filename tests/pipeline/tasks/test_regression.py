@@ -184,3 +184,20 @@ def test_the_cases_worth_explaining_are_extreme_or_wrong():
     assert found["lowest prediction"][0] == "c"
     assert found["prediction too high"] == ["a"]
     assert found["prediction too low"] == ["c"]
+
+
+def test_late_fusion_is_the_mean_of_slides_and_genes():
+    rng = np.random.default_rng(0)
+    train = labels(*rng.normal(50, 10, 60)).assign(age=rng.normal(60, 9, 60))
+    genes = rng.normal(size=(64, 5))
+    baselines = FITTED.fit_baselines(train, genes[:60], None, seed=0)
+    slides = pd.DataFrame({"value": [10.0, 20, 30, 40]})
+    found = baselines.predict(train.head(4), genes[60:], slides)
+    assert list(found) == ["clinical", "genes", "slides", "late fusion"]
+    assert found["slides"]["value"].tolist() == [10, 20, 30, 40]
+    expected = (found["genes"]["value"] + [10, 20, 30, 40]) / 2
+    assert found["late fusion"]["value"].tolist() == pytest.approx(expected.tolist())
+    assert list(baselines.predict(train.head(4), None, slides)) == ["clinical", "slides"]
+    without = FITTED.fit_baselines(train, None, None, seed=0)
+    assert list(without.predict(train.head(4), genes[60:], slides)) == ["clinical", "slides"]
+    assert FITTED.restore_baselines(without.to_json()).genes is None

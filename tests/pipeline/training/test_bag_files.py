@@ -163,3 +163,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "folds").touch()
     with pytest.raises(RunError, match=r"\.bags\..* cannot be written"), bag_folder(tmp_path / "folds"):
         pass
+
+
+def test_the_folder_of_bags_is_made_where_the_run_folder_is_not_there_yet_and_goes_in_the_end(tmp_path):
+    with bag_folder(tmp_path / "run" / "folds") as folder:
+        assert folder.is_dir()
+        assert folder.parent == tmp_path / "run" / "folds"
+        (folder / "a.npy").touch()
+    assert not folder.exists()

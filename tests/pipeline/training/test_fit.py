@@ -22,6 +22,7 @@ from pipeline.training.fit import (
     fit_model,
     predict,
     predict_logits,
+    rate_of_step,
     validation_loss,
 )
 from preprocessing.features.store import Bag, FeatureStore
@@ -287,3 +288,46 @@ def test_training_on_another_device_gives_the_same_and_waits_once_an_epoch(learn
     assert histories[0][-1].train == pytest.approx(histories[1][-1].train, rel=1e-4)
     for key, weight in weights[0].items():
         torch.testing.assert_close(weights[1][key], weight, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+def test_the_rate_by_epoch_is_that_of_torchs_schedulers(warmup):
+    config = TrainConfig(epochs=10, warmup_epochs=warmup, schedule="epoch")
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    parts = [torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=10)]
+    if warmup:
+        warming = torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=0.05, total_iters=warmup)
+        parts.insert(0, warming)
+    scheduler = torch.optim.lr_scheduler.SequentialLR(optimiser, parts, milestones=[warmup] if warmup else [])
+    expected = []
+    for _ in range(10):
+        expected += [optimiser.param_groups[0]["lr"]] * 4
+        optimiser.step()
+        scheduler.step()
+    rate = rate_of_step(config, 4)
+    np.testing.assert_allclose([rate(step) for step in range(40)], expected, atol=1e-6)
+
+
+def test_the_rate_by_step_rises_over_the_warm_up_and_ends_at_zero():
+    rate = rate_of_step(TrainConfig(epochs=6, warmup_epochs=1.5, schedule="step"), 4)  # 24 steps, 6 of warm-up
+    assert [rate(step) for step in (0, 3, 6)] == pytest.approx([0.05, 0.525, 1.0])
+    assert rate(15) == pytest.approx(0.5)  # in the middle of the 18 others
+    assert [rate(24), rate(30)] == pytest.approx([0, 0], abs=1e-12)
+    assert rate_of_step(TrainConfig(epochs=2, warmup_epochs=0, schedule="step"), 4)(0) == 1.0
+    assert rate_of_step(TrainConfig(epochs=2, warmup_epochs=2, schedule="step"), 4)(8) == 1.0  # nothing but warm-up
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_cases", "min_cases", "steps"),
+    [
+        (30, None, 1, 8),  # batches of 4 at least
+        (200, None, 1, 20),  # a twentieth of the cases
+        (400, None, 1, 25),  # 16 at most
+        (33, 8, 1, 5),
+        (33, 1, 2, 16),  # no batch of fewer cases than the loss needs
+        (3, 8, 4, 1),
+    ],
+)
+def test_an_epoch_has_batches_of_4_to_16_cases_unless_the_size_is_given(n, batch_cases, min_cases, steps):
+    settings = FitSettings(TrainConfig(batch_cases=batch_cases), device="cpu", min_cases=min_cases)
+    assert settings.steps(n) == steps

@@ -179,3 +179,7 @@ def test_odd_and_doubled_names_are_warned_of():
     assert divided(0, ["1956", "7157"])[1] == [
         "warning: gene names are bare integers (1956, 7157), read as Entrez ids; check that they are"
     ]
+
+
+def test_a_short_word_with_a_number_may_be_a_gene_and_a_long_one_is_not():
+    assert [is_annotation(name) for name in ("type", "TYPE1", "grade", "GRADE1")] == [True, False, True, True]

@@ -72,6 +72,28 @@ def test_layouts_are_those_of_the_tools(written):
         assert h5.attrs["extractor"] == "uni"
 
 
+def test_of_pixels_that_are_not_square_the_width_counts(written):
+    oblong = Geometry(256, 0.5, 128, (0.25, 0.125))
+    with h5py.File(written("clam", oblong)) as h5:
+        assert h5["coords"].attrs["patch_size"] == 512
+    with h5py.File(written("trident", oblong)) as h5:
+        attributes = dict(h5["coords"].attrs)
+        assert (attributes["patch_size_level0"], attributes["level0_magnification"], attributes["overlap"]) == (
+            512,
+            40,
+            128,
+        )
+
+
+def test_a_power_that_is_no_whole_number_is_written_as_it_is(written):
+    with h5py.File(written("trident", Geometry(256, 0.7, 256, (0.35, 0.35)))) as h5:
+        attributes = dict(h5["coords"].attrs)
+    assert attributes["target_magnification"] == pytest.approx(10 / 0.7)
+    assert (
+        attributes["level0_magnification"] == 40
+    )  # 28.6 is nearer to it by their ratio, though not by their difference
+
+
 def test_features_that_float16_does_not_hold_stay_float32(tmp_path):
     wide = Bag(np.full((1, 2), 1e-9, np.float32), np.zeros((1, 2), np.int32), np.zeros((1, 2), np.int32))
     write_h5(tmp_path / "S.h5", "stamp", FeatureFile(wide, ON_GRID, DTYPES["stamp"], "uni"), slide_id="S")

@@ -168,6 +168,17 @@ def test_a_table_squeezed_by_one_outlier_is_warned_of(matrix, caplog):
     assert note in caplog.text
 
 
+@pytest.mark.parametrize(("sd", "warned"), [(1.9, True), (2.1, False)])
+def test_a_table_is_squeezed_where_half_of_the_genes_keep_less_than_a_fiftieth(matrix, sd, warned):
+    genes = {"A": [-100, 100], "B": [-sd, sd], "C": [-sd, sd]}
+    scaler = OmicsScaler.fit(matrix(**genes), None, OmicsConfig(scaling="minmax-table"))
+    notes = [note for note in scaler.notes if "minmax" in note]
+    assert bool(notes) == warned
+    assert all(
+        "half of the genes keep a standard deviation below 0.019 in a range from −1 to 1" in note for note in notes
+    )
+
+
 def test_groups_from_sets_the_rest_and_other_kinds(matrix):
     table = matrix(A=[1, 2, 4], B_rnaseq=[3, 1, 2], C=[5, 1, 3], A_cnv=[0, 1, 2], T_mut=[0, 1, 1])
     scaler = OmicsScaler.fit(table, {"one": ["A", "B", "X"], "two": ["A", "A"]})

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from preprocessing.tiling.tissue import (
     TiatoolboxConfig,
     TissueConfig,
     _turn_to_density,
+    detect_by_tiatoolbox,
     detect_tissue,
     tissue_recipe,
 )
@@ -241,6 +243,25 @@ class TestRecipe:
 def test_import_does_not_load_tiatoolbox():
     code = "import sys, preprocessing.tiling.tissue; sys.exit('tiatoolbox' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
+
+
+def test_the_detector_tiatoolbox_is_given_the_thumbnail_at_its_resolution(truth, monkeypatch):
+    """With a stand-in for the library, which takes half a minute to import."""
+
+    class Masker:
+        def __init__(self, mpp):
+            self.mpp = mpp
+
+        def fit_transform(self, thumbnails):
+            return [(one.mean(axis=-1) < 25 * self.mpp).astype(np.uint8) for one in thumbnails]
+
+    thumbnail = stain(truth)
+    for name in ("tiatoolbox", "tiatoolbox.tools", "tiatoolbox.tools.tissuemask"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(MorphologicalMasker=Masker))
+    for mpp in (6.0, 8.0):
+        found = detect_by_tiatoolbox(thumbnail, mpp, TiatoolboxConfig())
+        assert found.dtype == bool
+        np.testing.assert_array_equal(found, thumbnail.mean(axis=-1) < 25 * mpp)
 
 
 @pytest.mark.slow

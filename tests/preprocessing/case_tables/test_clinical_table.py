@@ -1,0 +1,32 @@
+from preprocessing.case_tables.clinical_table import read_clinical
+from preprocessing.case_tables.id_columns import Evidence
+from preprocessing.case_tables.table_options import TableOptions
+
+TURNED = "name,TCGA-06-0125,TCGA-02-0003\ngrade,4,3\nage,50,60\n"
+
+
+def write(tmp_path, text):
+    path = tmp_path / "clinical.csv"
+    path.write_text(text)
+    return path
+
+
+def test_attributes_in_rows_are_turned_unless_the_column_of_ids_is_named(tmp_path):
+    path = write(tmp_path, TURNED)
+    turned = read_clinical(path)
+    assert sorted(turned.frame.index) == ["TCGA-02-0003", "TCGA-06-0125"]
+    assert turned.frame.loc["TCGA-06-0125", "age"] == 50
+    assert "orientation: attributes in rows, cases in columns (2 ids in the header): transposed" in turned.notes
+    kept = read_clinical(path, Evidence(), TableOptions(id_column="name"))
+    assert sorted(kept.frame.index) == ["age", "grade"]
+    assert not any("transposed" in note for note in kept.notes)
+    elsewhere = read_clinical(path, Evidence(), TableOptions(id_column="case_id"))  # of another table
+    assert elsewhere.frame.loc["TCGA-02-0003", "age"] == 60
+
+
+def test_attributes_in_rows_are_seen_by_two_labels_where_no_id_is_known(tmp_path):
+    turned = read_clinical(write(tmp_path, "name,p1,p2\ngrade,4,3\nsurvival_months,5,6\nsize,7,8\n"))
+    assert turned.frame.loc["p1", ["survival_months", "size"]].tolist() == [5, 7]
+    assert any("(2 labels in column name): transposed" in note for note in turned.notes)
+    one = read_clinical(write(tmp_path, "name,p1,p2\ngrade,4,3\nsize,7,8\n"))
+    assert "p1" not in one.frame.index
