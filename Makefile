@@ -6,7 +6,7 @@ DEMO := demo
 .PHONY: help install demo test test-slow mutants lint docs reference pins licences cuda-check cuda-rehearsal bench clean
 
 help:  ## print these lines
-	@grep -E '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 16
 
 install: $(VENV)/installed  ## set up .venv with the versions of constraints.txt
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pipeline.cluster.gpus import may_have_gpu, visible_gpus, why_no_cuda
 from pipeline.cluster.slurm import SlurmConfig, slurm_cluster
-from pipeline.cluster.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
+from pipeline.cluster.worker_processes import METHOD, SHARED_BYTES, WORKER_ENVIRONMENT, start_server
 from preprocessing.io.code_fingerprint import code_fingerprint
 from preprocessing.io.errors import InputError, RunError, some
 
@@ -38,6 +38,7 @@ DASK_SETTINGS = {
 # A process has a share of the machine's memory, and is ended when it uses 95 % of that.
 LOCAL: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}
 STARTED = "umeml-pipeline-started"  # Dask topic of the tasks that a worker has started
+UNLIMITED = "umeml-pipeline-unlimited"  # and of those whose time limit has ended before they have
 CONNECT_SECONDS = 10
 NO_WORKER_MINUTES = 10.0  # a run waits as long for workers to return to a scheduler
 NO_WORKER = "no-worker"  # reason with which Dask cancels tasks that no worker is left for
@@ -192,6 +193,7 @@ class Workers:
             self._close(client)
             raise
         client.subscribe_topic(STARTED, self._note_start)
+        client.subscribe_topic(UNLIMITED, self._note_unlimited)
         if self.remote or self.count != 0:  # inside this process the log has them already
             for name in FORWARDED:
                 client.forward_logging(name, level=logging.WARNING)
@@ -206,6 +208,9 @@ class Workers:
 
     def _note_start(self, event: tuple[float, str]) -> None:
         self._started[event[1]] = time.monotonic()
+
+    def _note_unlimited(self, event: tuple[float, str]) -> None:
+        self._started.pop(event[1], None)
 
     def timeout_reason(self, task: object) -> str:
         """Return the reason where the worker of a task was ended at the time limit; "" where it crashed otherwise."""
@@ -288,8 +293,8 @@ class Workers:
             return self._local_cluster(LocalCluster, {"memory_limit": self._share(MEMORY_LIMIT)} | LOCAL)
 
     def _share(self, memory: int) -> int:
-        """Return a process's share of the memory, however many of the processes are needed."""
-        return memory // self.expected_concurrency()
+        """Return a process's share of the memory, however many of the processes are needed; each counts what all share."""
+        return (memory - SHARED_BYTES) // self.expected_concurrency() + SHARED_BYTES
 
     def _local_cluster(self, cluster: Callable[..., Any], options: dict[str, Any]) -> Any:
         """Start processes on this machine; once more where one of them is ended meanwhile."""

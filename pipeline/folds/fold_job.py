@@ -11,7 +11,7 @@ import pandas as pd
 
 from models.catalogue import MODELS, SLIDES_ONLY
 from models.settings import ModelSettings
-from pipeline.cluster.memory import memory_share
+from pipeline.cluster.memory import memory_left
 from pipeline.cluster.threads import limit_threads
 from pipeline.config.candidates import ModelCandidate
 from pipeline.config.schema import CANDIDATE_KEYS, Config, identity
@@ -40,7 +40,7 @@ from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
 
-BAGS_SHARE = 1 / 4  # of a process's memory; mapped files count as its memory, too
+BAGS_SHARE = 1 / 4  # of the memory that is left to a process; mapped files count as its memory, too
 SINGLE_MODALITY = "single_modality.csv"  # predictions of cases with both modalities, from slides only and genes only
 ELSEWHERE = {"out", "device", "config", "bag_folder"}  # fields of a job that its result does not depend on, or in parts
 WITHOUT = {"slides": {"omics": False}, "genes": {"slides": False}}  # by the modality that is left
@@ -218,7 +218,7 @@ def load_data(job: FoldJob, fold: Fold, scales: CohortScales | None = None) -> t
     bags = Bags(
         job.config.store,
         job.bags,
-        keep_bytes=min(CACHE_BYTES, int(BAGS_SHARE * memory_share())),
+        keep_bytes=min(CACHE_BYTES, int(BAGS_SHARE * memory_left())),
         max_patches=job.config.train.max_patches,
         files=BagFiles(job.bag_folder) if job.bag_folder else None,
     )

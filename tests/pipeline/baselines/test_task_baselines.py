@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.baselines import BASELINES
-from pipeline.baselines.survival_baselines import CURVE_COLUMNS
+from pipeline.baselines.survival_baselines import CURVE_COLUMNS, CURVE_MONTHS, SurvivalBaselines
 from pipeline.tasks import TASKS, TaskSpec, make_task
 
 N = 60
@@ -45,6 +45,26 @@ def test_those_who_die_have_the_higher_risk_by_every_baseline_of_survival(deaths
         assert risk[HALF].min() > risk[~HALF].max(), name
         alive = table["survival_24m"].to_numpy()
         assert name == "slides" or alive[HALF].max() < alive[~HALF].min(), name
+
+
+def test_the_curve_of_a_baseline_is_that_of_the_months_its_columns_name(deaths):
+    """Half of the cases die within a year, the others never: what is left after a month is not what is left after a year."""
+    task = TASKS["survival"].fit(deaths, ())
+    signal = HALF * 2.0 - 1
+    fitted = task.fit_baselines(deaths, genes(signal), slides(signal), seed=0)
+    assert isinstance(fitted, SurvivalBaselines)
+    assert fitted.genes is not None
+    found = fitted.predict(deaths, genes(signal), slides(signal))
+    assert [f"survival_{month}m" for month in CURVE_MONTHS] == CURVE_COLUMNS
+    for month in CURVE_MONTHS:
+        at = np.array([float(month)])
+        expected = {
+            "clinical": fitted.clinical.predict(deaths, curve_times=at),
+            "genes": fitted.genes.predict(genes(signal), curve_times=at),
+        }
+        for name, prediction in expected.items():
+            np.testing.assert_allclose(found[name][f"survival_{month}m"], prediction.curves[:, 0], err_msg=name)
+    assert (found["slides"][CURVE_COLUMNS].to_numpy() == 0.5).all()
 
 
 def test_each_baseline_of_survival_reads_its_own_input(deaths):

@@ -12,7 +12,7 @@ from distributed import KilledWorker
 
 from pipeline.cluster import mapping
 from pipeline.cluster.mapping import Outcome, free_slot, map_jobs, map_slides
-from pipeline.cluster.workers import LOCAL, Workers
+from pipeline.cluster.workers import LOCAL, STARTED, UNLIMITED, Workers
 from pipeline.terminal.logs import OnceFromWorkers
 from preprocessing.io.errors import InputError, RunError, SlideError
 from preprocessing.slides.slide import Slide
@@ -278,9 +278,46 @@ def test_a_slide_that_frees_its_slot_ends_beside_the_next(inside, tmp_path):
     assert {one.slide_id: one.reason for one in outcomes} == {"first": "", "next": ""}
 
 
+def test_no_more_than_two_slides_are_in_work(inside, tmp_path):
+    """Each frees its slot at once, and gives a third one time to begin before it ends."""
+
+    def work(slide):
+        (tmp_path / f"{slide.slide_id}.begun").touch()
+        free_slot()
+        most, start = 0, time.monotonic()
+        while most <= 2 and time.monotonic() - start < 0.3:
+            most = max(most, len(list(tmp_path.glob("*.begun"))))
+            time.sleep(0.01)
+        (tmp_path / f"{slide.slide_id}.begun").unlink()
+        return Outcome(slide.slide_id, "done", str(most))
+
+    outcomes = map_slides(inside, work, make_slides(*"abcdef"), stage="test", size=width)
+    assert {one.reason for one in outcomes} <= {"1", "2"}
+    assert "2" in {one.reason for one in outcomes}
+
+
+@pytest.mark.slow
+def test_a_slide_that_has_freed_its_slot_does_not_fail_with_the_next_that_hangs(monkeypatch):
+    """Ten seconds: the limit passes, and the worker is started again."""
+
+    def work(slide):
+        if slide.slide_id == "hangs":
+            return hang(slide)
+        free_slot()
+        time.sleep(1)
+        return Outcome(slide.slide_id, "done")
+
+    monkeypatch.setattr("pipeline.cluster.workers.CLOSE_SECONDS", 1)
+    with Workers(1, "cpu", slide_seconds=3) as workers:
+        outcomes = map_slides(workers, work, make_slides("a", "hangs", "b"), stage="test", size=width)
+    assert {one.slide_id: one.status for one in outcomes} == {"hangs": "failed", "a": "done", "b": "done"}
+    (reason,) = (one.reason for one in outcomes if one.status == "failed")
+    assert reason.startswith("took longer than 0.05 minutes")
+
+
 def test_the_time_limit_of_a_slide_ends_with_its_slot_and_that_of_the_next_stays(monkeypatch):
-    calls = []
-    worker = SimpleNamespace(nanny="one", log_event=lambda *_: None, get_current_task=lambda: None)
+    calls, events = [], []
+    worker = SimpleNamespace(nanny="one", log_event=lambda topic, key: events.append(topic), get_current_task=str)
     monkeypatch.setattr("dask.distributed.get_worker", lambda: worker)
     monkeypatch.setattr("dask.distributed.secede", lambda: calls.append("next"))
     monkeypatch.setattr(mapping.faulthandler, "dump_traceback_later", lambda seconds, exit: calls.append(seconds))
@@ -300,6 +337,17 @@ def test_the_time_limit_of_a_slide_ends_with_its_slot_and_that_of_the_next_stays
         thread.start()
         thread.join()
     assert calls == [6, "cancelled", "next", 7, "cancelled"]
+    assert events == [STARTED, STARTED, UNLIMITED, STARTED]
+
+
+def test_a_slide_whose_worker_is_ended_took_too_long_only_while_it_had_a_limit():
+    workers = Workers(1, "cpu", slide_seconds=0)
+    for task in ("ended", "freed"):
+        workers._note_start((0.0, task))
+    workers._note_unlimited((0.0, "freed"))
+    workers._note_unlimited((0.0, "never started"))
+    assert workers.timeout_reason("ended").startswith("took longer")
+    assert workers.timeout_reason("freed") == ""
 
 
 def test_in_the_process_of_the_run_itself_nothing_is_ended(inside, monkeypatch):

@@ -25,7 +25,9 @@ def machines(*, translated=None, remote=True):
         on_b = [there(path) for path in argument] if isinstance(argument, list) else there(argument)
         return {address: function(on_b if "b" in address else argument) for address in workers}
 
-    client = SimpleNamespace(scheduler_info=lambda n: {"workers": WORKERS}, run=run)
+    client = SimpleNamespace(
+        scheduler_info=lambda n: {"workers": dict([*WORKERS.items()][: None if n == -1 else n])}, run=run
+    )
     return SimpleNamespace(remote=remote, client=client, called=called)
 
 

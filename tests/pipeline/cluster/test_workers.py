@@ -9,7 +9,7 @@ from urllib.request import urlopen
 import pytest
 from distributed import LocalCluster, get_worker
 
-from pipeline.cluster.workers import Workers, choose_device
+from pipeline.cluster.workers import Workers, choose_device, translate_dask_errors
 from preprocessing.io.errors import InputError, RunError
 
 
@@ -152,3 +152,20 @@ def test_a_worker_that_dies_while_it_starts_ends_the_run_with_the_reason(monkeyp
         pytest.raises(RunError, match=r"a worker crashed while starting \(Nanny failed to start.\)"),
     ):
         workers.start(2)
+
+
+def test_what_all_processes_share_is_counted_once_in_their_shares_of_the_memory(monkeypatch):
+    monkeypatch.setattr("pipeline.cluster.workers.SHARED_BYTES", 400)
+    assert [Workers(count, "cpu")._share(16_000) for count in (1, 4, 16)] == [16_000, 4_300, 1_375]
+
+
+def test_errors_of_a_lost_scheduler_or_lost_workers_say_what_to_do_and_others_stay():
+    from distributed.client import FutureCancelledError
+    from distributed.scheduler import NoWorkerError
+
+    with pytest.raises(RunError, match=r"no worker is left \(.*\): their jobs have ended"), translate_dask_errors():
+        raise NoWorkerError("job", 9.0)
+    with pytest.raises(RunError, match=r"the Dask scheduler is gone \(it was closed\)"), translate_dask_errors():
+        raise FutureCancelledError("key", "it was closed")
+    with pytest.raises(ZeroDivisionError), translate_dask_errors():
+        _ = 1 / 0

@@ -322,7 +322,7 @@ def test_a_fold_whose_bags_do_not_fit_in_memory_has_the_same_result(make, monkey
     expected, small = make(sets=["baselines=all"]), make(sets=["baselines=all"])
     run_fold(expected)
     of_a_bag = 5 * (2 * WIDTH + 3 * 4)
-    monkeypatch.setattr("pipeline.folds.fold_job.memory_share", lambda: 4 * 3 * of_a_bag)
+    monkeypatch.setattr("pipeline.folds.fold_job.memory_left", lambda: 4 * 3 * of_a_bag)
     reads, original = [], FeatureStore.read_features
     monkeypatch.setattr(FeatureStore, "read_features", lambda self, key: reads.append(key) or original(self, key))
     (tmp_path / "bags").mkdir()

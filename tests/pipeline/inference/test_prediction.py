@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.inference.metadata import ConformalCalibration
-from pipeline.inference.prediction import _with_predictions, prepare_cohort
+from pipeline.inference.prediction import _with_predictions, omics_matrix, prepare_cohort
 from pipeline.inference.trained import Predictor
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
@@ -161,3 +161,20 @@ def test_the_fingerprint_of_a_prediction_changes_with_the_procedure(new_cohort, 
 def test_the_task_of_several_members_is_what_they_fitted_together():
     members = [SimpleNamespace(task=FittedSurvival((12.0,), 60.0, median)) for median in (-1.0, -3.0)]
     assert vars(Predictor)["fitted"].fget(SimpleNamespace(members=members)).median_risk == -2
+
+
+def test_covariates_alone_are_read_where_some_case_has_one(new_cohort):
+    scaler = OmicsScaler.fit(OmicsMatrix.from_frame(TABLE), {"all": GENES}, OmicsConfig())
+    predictor = SimpleNamespace(metadata=SimpleNamespace(defining=(), covariates=("age",)))
+    without_genes = SimpleNamespace(
+        omics=OmicsMatrix.from_frame(pd.DataFrame(index=["a"])),
+        labels=pd.DataFrame({"age": [50.0, np.nan]}, ["a", "b"]),
+    )
+    matrix = omics_matrix(predictor, scaler, without_genes)
+    assert matrix.features == ("age",)
+    assert matrix.take(["a"]).values.tolist() == [[50]]
+    unknown = SimpleNamespace(omics=without_genes.omics, labels=without_genes.labels.assign(age=np.nan))
+    assert omics_matrix(predictor, scaler, unknown) is None
+    assert omics_matrix(predictor, scaler, new_cohort).features == tuple(GENES)
+    defining = SimpleNamespace(metadata=SimpleNamespace(defining=("G1",), covariates=()))
+    assert omics_matrix(defining, scaler, new_cohort).features == ("G0", "G2", "G3")

@@ -459,3 +459,11 @@ def test_a_metric_is_never_nan() -> None:
         Metric(float("nan"))
     with pytest.raises(ValueError, match="reason"):
         Metric(None)
+
+
+def test_the_confusion_matrix_has_the_truth_in_rows_and_the_prediction_in_columns() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    predicted = np.array([0, 1, 1, 1, 0, 2])
+    report = classification_metrics(labels, np.eye(3)[predicted] * 0.8 + 0.2 / 3, "abc", bootstrap=Bootstrap(n_boot=2))
+    assert report.confusion.classes == ("a", "b", "c")
+    assert report.confusion.counts == ((1, 2, 0), (1, 1, 0), (0, 0, 1))

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import re
 import shutil
@@ -178,3 +179,14 @@ def test_identity_schemes_differ_in_their_patterns_however_long_these_are():
     assert len({content_fingerprint(one) for one in (*schemes, *sheets)}) == 5
     patterns = [re.compile("a"), re.compile("a", re.IGNORECASE), slice(1, 2), slice(1, 3)]
     assert len({content_fingerprint(one) for one in patterns}) == 4
+
+
+def test_fingerprints_stay_what_they_are_so_that_what_earlier_versions_finished_is_recognised():
+    assert fingerprint("a", {"c": 2, "b": Path("p")}) == hashlib.sha256(b'["a", {"b": "p", "c": 2}]').hexdigest()[:32]
+    parts = [b"sequence of 2", b"'a'", b"3"]
+    content = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    assert content_fingerprint(["a", 3]) == content_fingerprint(("a", 3)) == hashlib.sha256(content).hexdigest()
+    array = np.array([1, 2], np.int16)
+    parts = [b"int16 (2,)", array.tobytes()]
+    content = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    assert content_fingerprint(array) == hashlib.sha256(content).hexdigest()

@@ -1,11 +1,14 @@
 """Firehose's files with several columns per sample: the values are read, or the choice is left to the user by name."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from preprocessing.gene_tables.gene_table import read_genes
 from preprocessing.io.errors import InputError
+from preprocessing.tables.repeated_samples import value_columns
 
 SAMPLES = [f"TCGA-06-{i:04d}-01A-11D-A100-05" for i in range(6)]
 SITES = [f"cg{i:08d}" for i in range(8)]
@@ -69,3 +72,7 @@ def test_one_sample_twice_stays_a_duplicate_column(tmp_path):
     path.write_text("id,EGFR,EGFR\np1,1.5,2\np2,3,4.5\n")
     with pytest.raises(InputError, match="1 duplicate columns: EGFR"):
         read_genes(path)
+
+
+def test_a_header_that_names_each_sample_once_is_of_no_such_table():
+    assert value_columns(Path("t.txt"), ["gene", "a", "b", "c"], ["", "count", "count", "count"]) is None

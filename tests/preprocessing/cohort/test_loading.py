@@ -1,0 +1,107 @@
+"""A small cohort of real files: what is requested of slides and tables reaches those who read them."""
+
+import pandas as pd
+import pytest
+
+from preprocessing.case_tables.table_options import TableOptions
+from preprocessing.cohort import load_cohort
+from preprocessing.cohort.cohort_inputs import CohortFiles, CohortOptions
+from preprocessing.io.errors import InputError
+from preprocessing.slide_lists.selection import SlideOptions
+from workflows.demo import write_svs
+
+DIAGNOSTIC, SECOND = "TCGA-06-0125-01Z-00-DX1", "TCGA-02-0003-01Z-00-DX1"
+FROZEN = "TCGA-06-0125-01A-01-TS1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, paint):
+    """Two diagnostic slides, one of them without its resolution, and a frozen one; genes of three cases, and labels."""
+    folder = tmp_path_factory.mktemp("cohort")
+    for slide_id, mpp, seed in ((DIAGNOSTIC, 0.5, 0), (SECOND, None, 1), (FROZEN, 0.5, 2)):
+        image = paint(320, 320, (40, 40, 280, 280), seed=seed)
+        write_svs(folder / f"{slide_id}.svs", image, mpp=mpp, power=None, levels=(1,))
+    cases = ["TCGA-06-0125", "TCGA-02-0003", "TCGA-02-0004"]
+    genes = pd.DataFrame({"case_id": cases, "EGFR": [1.5, 2.5, 3.5], "TP53": [0.5, 1.25, 7.5]})
+    genes.to_csv(folder / "genes.csv", index=False)
+    labels = {
+        "case_id": cases,
+        "grade": [4, 3, 2],
+        "idh_mutation": ["wildtype", "mutant", "mutant"],
+        "codeletion_1p19q": "no",
+    }
+    pd.DataFrame(labels | {"histology": ["glioblastoma", "astrocytoma", "astrocytoma"]}).to_csv(
+        folder / "glioma.csv", index=False
+    )
+    return folder
+
+
+def load(folder, *, clinical=None, cases="both", tables=None, **slides):
+    files = CohortFiles(folder, folder / "genes.csv", clinical and folder / clinical)
+    return load_cohort(
+        files, CohortOptions(cases=cases, slides=SlideOptions(**slides), tables=tables or TableOptions())
+    )
+
+
+def test_slides_of_the_requested_kind_are_opened_with_the_requested_resolution_and_hash(folder):
+    cohort = load(folder, default_mpp=0.25, hashed="full")
+    assert {slide.slide_id: (slide.mpp, slide.hashed) for slide in cohort.slides} == {
+        DIAGNOSTIC: (0.5, "full"),
+        SECOND: (0.25, "full"),
+    }
+    (gone,) = cohort.left_out
+    assert (gone.file.slide_id, gone.status) == (FROZEN, "excluded")
+    assert {file.slide_id for file in cohort.found} == {DIAGNOSTIC, SECOND, FROZEN}
+    assert cohort.used_cases() == ["TCGA-02-0003", "TCGA-06-0125"]
+    assert load(folder, default_mpp=0.25, cases="any").used_cases()[1] == "TCGA-02-0004"
+    everything = load(folder, default_mpp=0.25, kind="all")
+    assert len(everything.slides) == 3
+    assert {slide.hashed for slide in everything.slides} == {"sampled"}
+
+
+def test_a_slide_without_its_resolution_and_one_too_coarse_for_the_tiles_are_left_out(folder):
+    cohort = load(folder)
+    assert [slide.slide_id for slide in cohort.slides] == [DIAGNOSTIC]
+    reasons = {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
+    assert list(reasons) == [SECOND]
+    assert "no resolution metadata" in reasons[SECOND]
+    finer = load(folder, default_mpp=0.25, tile_mpp=0.25)
+    assert [slide.slide_id for slide in finer.slides] == [SECOND]
+    assert any("enlarged 2.00 times" in gone.reason for gone in finer.left_out)
+    enlarged = load(folder, default_mpp=0.25, tile_mpp=0.25, max_upsample=2.0)
+    assert len(enlarged.slides) == 2
+    assert any(f"{DIAGNOSTIC} (0.5 µm/px, 2.00 times)" in note for note in enlarged.notes)
+    with pytest.raises(InputError, match=r"slides: none of the 3 slides in .* can be used: .*; TCGA"):
+        load(folder, default_mpp=0.5, tile_mpp=0.25, kind="all")
+    with pytest.raises(InputError, match=r"slides: none of the 3 slides in .* is used: "):
+        load(folder, sample_types=frozenset({"recurrent"}))
+
+
+def test_a_manifest_decides_the_resolution_only_where_it_is_trusted(folder):
+    manifest = folder / "manifest.csv"
+    manifest.write_text(f"path,mpp\n{DIAGNOSTIC}.svs,0.3\n{SECOND}.svs,0.4\n")
+    files = CohortFiles(manifest, folder / "genes.csv")
+    found = {}
+    for trusted in (False, True):
+        options = CohortOptions(slides=SlideOptions(trust_manifest_mpp=trusted))
+        found[trusted] = {slide.slide_id: slide.mpp for slide in load_cohort(files, options).slides}
+    assert found == {False: {DIAGNOSTIC: 0.5, SECOND: 0.4}, True: {DIAGNOSTIC: 0.3, SECOND: 0.4}}
+
+
+def test_only_gliomas_have_diagnoses_of_who_2021(folder):
+    glioma = load(folder, clinical="glioma.csv", default_mpp=0.25)
+    other = load(folder, clinical="glioma.csv", default_mpp=0.25, tables=TableOptions(tumour="other"))
+    assert (glioma.tumour, other.tumour) == ("glioma", "other")
+    assert glioma.label_source.endswith("glioma.csv")
+    assert glioma.labels["grade"].tolist() == other.labels["grade"].tolist()
+    assert glioma.labels.loc["TCGA-06-0125", "grade"] == 4
+    added = set(glioma.labels) - set(other.labels)
+    assert any("diagnosis" in name for name in added), added
+
+
+def test_without_slides_or_genes_the_run_needs_what_it_has(folder):
+    assert load_cohort(CohortFiles(None, folder / "genes.csv")).needs == "genes"
+    assert load_cohort(CohortFiles(folder, None, folder / "glioma.csv")).needs == "slides"
+    assert load(folder, cases="any").needs == "any"
+    with pytest.raises(InputError, match="neither slides nor genes"):
+        load_cohort(CohortFiles())

@@ -1,0 +1,53 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from preprocessing.tables.sample_types import may_hold_sample_types, sample_classes
+
+
+def classes(column, *values):
+    found = sample_classes(column, pd.Series(values, dtype=object))
+    return None if found is None else [None if pd.isna(one) else one for one in found]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (("P", "R"), ["primary", "recurrent"]),
+        (("P", None, "N"), ["primary", None, "normal"]),
+        (("P", "P"), None),  # one letter alone may stand for anything
+        (("T", "T"), None),
+        (("Primary Tumor", "Primary Tumor"), ["primary", "primary"]),
+        (("01", "02", "11"), ["primary", "recurrent", "normal"]),
+        (("blue", "green"), None),
+        ((None, np.nan), None),
+    ],
+)
+def test_letters_words_and_codes_are_sample_types(values, expected):
+    assert classes("sample_type", *values) == expected
+
+
+def test_in_a_column_with_a_sure_name_half_is_enough_and_in_others_all_must_be_known():
+    assert classes("sample_type", "Primary Tumor", "what", "Recurrent Tumor", "else") == [
+        "primary",
+        None,
+        "recurrent",
+        None,
+    ]
+    assert classes("sample_type", "Primary Tumor", "what", "else") is None
+    assert classes("definition", "Primary Tumor", "what", "Recurrent Tumor") is None
+    assert classes("definition", "Primary Tumor", "Recurrent Tumor") == ["primary", "recurrent"]
+
+
+def test_flags_say_whether_a_sample_is_the_primary_one():
+    assert classes("is_primary", "yes", "No", True, "0") == ["primary", "other", "primary", "other"]
+
+
+def test_columns_of_events_and_times_hold_no_sample_types():
+    assert [
+        may_hold_sample_types(name) for name in ("Sample Type", "recurrence", "recurrence_time", "new_tumor_type")
+    ] == [
+        *(True, True, False, False),
+    ]
+    assert classes("recurrence", "yes", "no") is None
+    assert classes("recurrence_time", "Primary Tumor") is None
