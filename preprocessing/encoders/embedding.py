@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, UInt8
 
 from models.layers.devices import pinned_empty
-from preprocessing.encoders.encoder import CPU_TILES, Encoder
+from preprocessing.encoders.config import CPU_TILES
+from preprocessing.encoders.encoder import Encoder
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.stain import Normaliser
 from preprocessing.tiling.tiles import TileGrid, read_tile

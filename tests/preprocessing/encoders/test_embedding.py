@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from preprocessing.encoders import embedding
+from preprocessing.encoders.config import CPU_TILES
 from preprocessing.encoders.embedding import WAITING_BATCHES, SlideTiles, embed_tiles, read_ahead
-from preprocessing.encoders.encoder import CPU_TILES, EncoderConfig, load_encoder
+from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.tiles import TileConfig, read_tile, tile_slide
 from tests.late_streams import computed, late_streams
