@@ -14,7 +14,7 @@ class TrainConfig(Settings):
     The defaults were chosen by cross-validation on TCGA GBM-LGG cases with RNA, mostly within two thirds of them.
     """
 
-    epochs: int = Field(6, ge=1, description="passes over the training cases")
+    epochs: int = Field(12, ge=1, description="passes over the training cases")
     batch_cases: int | None = Field(
         None, ge=1, description="cases per step; default: a twentieth of the training cases, from 4 to 16"
     )
