@@ -56,18 +56,25 @@ cuda-check: install  ## on a machine with a GPU: equality with the CPU, rates, m
 cuda-rehearsal: install  ## the same checks on the CPU, with little of everything: they run; nothing is measured
 	$(BIN)/python tests/cuda/check.py --rehearse --minutes 30
 
-bench: install  ## measure reading, embedding, Dask, the store and scale against other tools; an hour
+bench: export BENCH_TABLE = docs/measurements.md
+bench: install  ## measure reading, embedding, Dask, the store, training and scale, an hour; TOOLS=FOLDER: other tools too; writes docs/measurements.md
+	$(BIN)/python tests/benchmarks/table.py
 	$(BIN)/python tests/benchmarks/bench_reader.py
 	$(BIN)/python tests/benchmarks/bench_embedding.py
 	$(BIN)/python tests/benchmarks/bench_embedding.py --sizes
-	$(BIN)/python tests/benchmarks/bench_pipeline.py dask
-	$(BIN)/python tests/benchmarks/bench_pipeline.py tools
+	$(BIN)/python tests/benchmarks/bench_dask.py
 	$(BIN)/python tests/benchmarks/bench_store.py
 	$(BIN)/python tests/benchmarks/bench_packed.py
 	$(BIN)/python tests/benchmarks/bench_bags.py
 	$(BIN)/python tests/benchmarks/bench_scale.py slides
 	$(BIN)/python tests/benchmarks/bench_scale.py huge
 	$(BIN)/python tests/benchmarks/bench_scale.py linear
+ifdef TOOLS
+	$(BIN)/python tests/benchmarks/bench_tools.py $(TOOLS) --allocator
+	$(BIN)/python tests/benchmarks/bench_tools.py $(TOOLS) --backbone vit-s
+	$(BIN)/python tests/benchmarks/bench_tools.py $(TOOLS) --kind 40x
+	$(BIN)/python tests/benchmarks/bench_tools.py $(TOOLS) --kind cohort
+endif
 
 clean:  ## remove .venv, the demo and all caches
 	rm -rf $(VENV) $(DEMO) site .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

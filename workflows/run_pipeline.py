@@ -154,7 +154,7 @@ def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
         return ALL_GOOD
     if is_complete(inputs.run.folder, inputs.all_that_counts):
         return show_finished(inputs.run.folder, tracker=config.track)
-    encoder = describe_encoder(inputs)
+    encoder = require_encoder_of(inputs, workers)
     if cohort.slides:
         FeatureStore(recipe.store).prepare()
     with open_run(config, inputs.trained) as run:
@@ -286,22 +286,20 @@ def load_predictors(config: "Config") -> tuple["Config", list["Predictor"]]:
     return with_recipe(config, predictors), predictors
 
 
-def describe_encoder(inputs: CheckedInputs) -> dict[str, Any]:
+def require_encoder_of(inputs: CheckedInputs, workers: "Workers") -> dict[str, Any]:
     """Return the entries of `run.json` that describe the encoder; empty where no slide is embedded.
 
     Raises:
         InputError: before a slide is tiled, where the encoder cannot be loaded or is not that of the trained models.
     """
     from pipeline.inference.compatibility import require_encoder
-    from pipeline.slides.known_encoder import DESCRIPTION, SOURCE, encoder_source, known_encoder
+    from pipeline.slides.known_encoder import DESCRIPTION, SOURCE, describe_encoder, encoder_source, known_encoder
 
     if not inputs.cohort.slides or inputs.cohort.precomputed or inputs.config.until == "tile":
         return {}
     description = known_encoder(inputs.run.folder, encoder_source(inputs.recipe))
     if description is None:
-        from preprocessing.encoders.encoder import load_encoder
-
-        description = load_encoder(inputs.recipe.encoder).describe()
+        description = describe_encoder(workers, inputs.recipe.encoder)
     require_encoder(inputs.predictors, description)
     return {DESCRIPTION: description, SOURCE: encoder_source(inputs.recipe)}  # files are there once it is loaded
 

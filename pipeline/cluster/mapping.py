@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # where all is reused, nothing needs Dask
 log = logging.getLogger(__name__)
 CRASHED_AGAIN = "worker crashed again in isolation"
 _slot = threading.local()  # whether the slide of this thread has left its slot to the next; see `free_slot`
+_overlap = threading.Semaphore(1)  # so that no more than two slides are in work at once, each with its buffers
 S = TypeVar("S", bound="SlideWork")
 J = TypeVar("J")
 R = TypeVar("R")
@@ -186,22 +187,29 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
 
     worker = get_worker()
     worker.log_event(STARTED, worker.get_current_task())
-    if seconds is None or worker.nanny is None:
-        yield
-        return
-    faulthandler.dump_traceback_later(seconds, exit=True)
+    limit = None if worker.nanny is None else seconds
+    if limit is not None:
+        faulthandler.dump_traceback_later(limit, exit=True)
     _slot.is_free = False
     try:
         yield
     finally:
-        if not _slot.is_free:  # else the limit is that of the next slide
+        if _slot.is_free:  # a limit is that of the next slide
+            _overlap.release()
+        elif limit is not None:
             faulthandler.cancel_dump_traceback_later()
 
 
 def free_slot() -> None:
-    """Let the worker begin its next slide while the calling one, of which nothing is left to read, ends without a time limit."""
+    """Let the worker begin its next slide, once nothing is left to read of this one.
+
+    The batches that are left to compute have no time limit. Where the slide before this one is not at its end yet, the worker
+    keeps its slot: at most two slides are in work.
+    """
     from dask.distributed import get_worker, secede
 
+    if not _overlap.acquire(blocking=False):
+        return
     faulthandler.cancel_dump_traceback_later()
     worker = get_worker()
     worker.log_event(UNLIMITED, worker.get_current_task())

@@ -29,6 +29,7 @@ TRAINING_ONLY = (  # settings without effect on a trained model
     ),
     *("baselines", "covariates", "folds", "omics", "train", "models", "variants"),
 )
+OF_PREDICTION_TOO = ("train.max_patches",)
 
 
 def with_recipe(config: Config, predictors: "list[Predictor]") -> Config:
@@ -47,7 +48,8 @@ def with_recipe(config: Config, predictors: "list[Predictor]") -> Config:
     explicit = dict(_leaves(config, only_explicit=True))
     for one in predictors:
         _refuse_conflicts(explicit, one)
-    if ignored := sorted({key for key in explicit if key.partition(".")[0] in TRAINING_ONLY}):
+    concern_training = {key for key in explicit if key.partition(".")[0] in TRAINING_ONLY}
+    if ignored := sorted(concern_training.difference(OF_PREDICTION_TOO)):
         log.warning("ignored with --trained, since they concern training only: %s", ", ".join(ignored))
     masks = config.tiles.tissue.masks
     tiles = metadata.tiles.model_copy(update={"tissue": metadata.tiles.tissue.model_copy(update={"masks": masks})})

@@ -19,7 +19,7 @@ from pipeline.metrics.bootstrap import Metric
 from preprocessing.io.errors import InputError
 from preprocessing.io.outputs import read_json
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Part(BaseModel):

@@ -22,7 +22,7 @@ from preprocessing.io.fingerprints import file_fingerprint
 from preprocessing.io.outputs import damaged, read_json, read_table
 
 log = logging.getLogger(__name__)
-FORMAT = 4  # of the files in a run folder; raise it whenever a file, column or key changes
+FORMAT = 5  # of the files in a run folder; raise it whenever a file, column or key changes
 TEXT_COLUMNS = ("case_id", "slide_id", "label", "prediction", "status", "reason", "set_90", "path", "tiles", "features")
 
 

@@ -1,11 +1,13 @@
-"""The encoder of a run that is repeated, known from `run.json` without building it, which takes seconds and much memory."""
+"""The encoder of a run: known from `run.json` where the run is repeated, else described by a worker, which loads it anyway."""
 
 from pathlib import Path
 from typing import Any
 
+from pipeline.cluster.workers import CRASH_CAUSES, Workers, translate_dask_errors
 from pipeline.slides.feature_recipe import FeatureRecipe
-from preprocessing.encoders.config import weights_source
+from preprocessing.encoders.config import EncoderConfig, weights_source
 from preprocessing.io.code_fingerprint import files_fingerprint
+from preprocessing.io.errors import RunError
 from preprocessing.io.fingerprints import content_fingerprint
 from preprocessing.io.outputs import DamagedFileError, read_json
 
@@ -36,3 +38,27 @@ def known_encoder(folder: Path, source: str | None) -> dict[str, Any] | None:
         return None
     described: dict[str, Any] | None = record.get(DESCRIPTION)
     return described if described and record.get(SOURCE) == source else None
+
+
+@translate_dask_errors()
+def describe_encoder(workers: Workers, config: EncoderConfig) -> dict[str, Any]:
+    """Return what `Encoder.describe` gives, of an encoder that a worker loads: this process imports neither it nor torch.
+
+    Raises:
+        InputError: it cannot be loaded.
+        RunError: the worker crashed.
+    """
+    from dask.distributed import KilledWorker
+
+    workers.start(1)
+    try:
+        described: dict[str, Any] = workers.submit(_describe, config).result()
+    except KilledWorker:
+        raise RunError(f"a worker crashed while loading the encoder {config.name}: {CRASH_CAUSES}") from None
+    return described
+
+
+def _describe(config: EncoderConfig) -> dict[str, Any]:
+    from preprocessing.encoders.encoder import load_encoder
+
+    return load_encoder(config).describe()

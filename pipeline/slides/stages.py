@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openslide
@@ -18,8 +18,7 @@ from pipeline.cluster.mapping import Outcome, free_slot, map_slides
 from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from pipeline.slides.feature_recipe import FeatureRecipe
-from preprocessing.encoders.embedding import SlideTiles, embed_tiles, nothing
-from preprocessing.encoders.encoder import CPU_TILES, load_encoder
+from preprocessing.encoders.config import CPU_TILES
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import SlideError
@@ -29,6 +28,9 @@ from preprocessing.tiling.masks import mask_origin
 from preprocessing.tiling.slide_stats import measure_slide
 from preprocessing.tiling.stain import stain_recipe
 from preprocessing.tiling.tiles import TileConfig, TileGrid, slide_normaliser, tile_slide
+
+if TYPE_CHECKING:
+    from preprocessing.encoders.encoder import Encoder
 
 PACKAGES = (
     "openslide-python",
@@ -123,7 +125,7 @@ def divide(slides: Sequence[Slide], n_tiles: Mapping[str, int], concurrency: int
     return parts
 
 
-def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None] = nothing) -> Outcome:
+def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None] | None = None) -> Outcome:
     """Embed tiles of a slide and store their features; those of a part are kept in the store until all parts are done.
 
     Args:
@@ -131,10 +133,12 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None
         recipe: of the features, with the store.
         all_read: on a GPU, called when the last tile is read.
     """
+    from preprocessing.encoders.embedding import SlideTiles, embed_tiles
+
     limit_threads(recipe.device)
     slide, store = part.slide, FeatureStore(recipe.store)
     _require_unchanged(slide)
-    backbone = load_encoder(recipe.encoder, recipe.device)
+    backbone = _encoder(recipe)
     key = feature_key(slide, recipe.tiles, backbone.fingerprint)
     done = Outcome(slide.slide_id, "done", n_tiles=len(part.rows))
     if store.has_features(key) or (not part.is_whole and store.has_part(key, part.rows)):
@@ -155,6 +159,13 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None
     return replace(done, reason=doubt)
 
 
+def _encoder(recipe: FeatureRecipe) -> "Encoder":
+    """The encoder, once per process; only workers import torch for it."""
+    from preprocessing.encoders.encoder import load_encoder
+
+    return load_encoder(recipe.encoder, recipe.device)
+
+
 def _grid(slide: Slide, recipe: FeatureRecipe) -> TileGrid:
     """A slide's tiles; where those in the store are damaged, it is tiled again."""
     store, key = FeatureStore(recipe.store), tile_key(slide, recipe.tiles)
@@ -168,7 +179,7 @@ def _grid(slide: Slide, recipe: FeatureRecipe) -> TileGrid:
 def join(whole: SlidePart, *, recipe: FeatureRecipe, parts: Mapping[str, Sequence[range]]) -> Outcome:
     """Join the features of all parts of a slide; `parts` has the rows of each part in order, by slide id."""
     store = FeatureStore(recipe.store)
-    key = feature_key(whole.slide, recipe.tiles, load_encoder(recipe.encoder, recipe.device).fingerprint)
+    key = feature_key(whole.slide, recipe.tiles, _encoder(recipe).fingerprint)
     doubt = ""
     if not store.has_features(key):
         grid = _grid(whole.slide, recipe)
@@ -187,7 +198,7 @@ def _store(
     *,
     timed: Mapping[str, Any] | None = None,
 ) -> None:
-    store, encoder = FeatureStore(recipe.store), load_encoder(recipe.encoder, recipe.device)
+    store, encoder = FeatureStore(recipe.store), _encoder(recipe)
     key = feature_key(whole.slide, recipe.tiles, encoder.fingerprint)
     made_with = provenance(whole.slide, recipe.tiles) | {"encoder": encoder.describe()}
     if stain := stain_recipe(recipe.tiles.stain):

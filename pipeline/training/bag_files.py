@@ -38,7 +38,7 @@ class BagFiles:
         try:
             # c: copy on write; torch warns of arrays that cannot be written
             features, cells = (np.load(path, mmap_mode="c", allow_pickle=False) for path in self._paths(keys))
-        except FileNotFoundError:
+        except OSError:  # not written yet, or not to be mapped: the store has it
             return None
         return features, cells
 
@@ -57,15 +57,23 @@ class BagFiles:
                 _warn_of_slow_reading(f"{self.folder.parent} has less than {LEFT_FREE >> 30} GiB left")
                 return
             for path, array in zip(paths, bag, strict=True):
-                temporary = self.folder / f"{temporary_name()}.npy"
-                np.save(temporary, array)
-                temporary.replace(path)
+                _save(path, array)
         except OSError as error:
+            paths[0].unlink(missing_ok=True)  # features without their cells
             _warn_of_slow_reading(f"{self.folder.parent}: {error.strerror or error}")
 
     def _paths(self, keys: Sequence[str]) -> list[Path]:
         name = hashlib.sha256("\n".join(keys).encode()).hexdigest()
         return [self.folder / f"{name}.{array}.npy" for array in ARRAYS]
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    temporary = path.with_name(f"{temporary_name()}.npy")
+    try:
+        np.save(temporary, array)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # where the disk, or a quota, was full
 
 
 @cache
@@ -79,11 +87,13 @@ def _warn_of_slow_reading(reason: str) -> None:
 
 @contextmanager
 def bag_folder(beside: Path) -> Iterator[Path]:
-    """Make a folder for the bags of a training, and remove it in the end; after a kill, the next run sweeps it.
+    """Make a folder for the bags of a training, and remove it in the end; after a kill, the next training does.
 
     Args:
-        beside: the folder in which it is made.
+        beside: the folder in which it is made, locked by this run: another such folder in it is of a run that was killed.
     """
+    for left in beside.glob(".bags.*"):
+        shutil.rmtree(left, ignore_errors=True)
     folder = beside / f".bags.{temporary_name()}"
     with writing(folder):
         folder.mkdir(parents=True)

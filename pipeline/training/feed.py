@@ -14,6 +14,8 @@ from torch import Tensor
 
 from models.layers.devices import free_bytes, on_device
 from models.types import Batch
+from preprocessing.io.errors import RunError
+from preprocessing.io.gpu import is_memory_full
 
 log = logging.getLogger(__name__)
 KEPT_FREE = 0.4  # of a GPU's memory: bags take no more than what is beyond this
@@ -61,7 +63,31 @@ class Feed:
             found = next(batches, None)
             if found is None:
                 return None
-            return self.place(*found), copying.record_event()
+            return self._make_room(*found), copying.record_event()
+
+    def _make_room(self, cases: Sequence[str], batch: Batch) -> Batch:
+        """The batch on the device beside the one before; where there is no room for both, bags are no longer kept there.
+
+        Raises:
+            RunError: there is none without these bags either.
+        """
+        try:
+            return self.place(cases, batch)
+        except RuntimeError as error:
+            if not is_memory_full(error):
+                raise
+        self.release()
+        torch.cuda.empty_cache()
+        try:
+            return self.place(cases, batch)
+        except RuntimeError as error:
+            if not is_memory_full(error):
+                raise
+            raise RunError(
+                f"{len(cases)} cases with {sum(map(len, batch.bags)):,} tiles, of which {cases[0]} is the first, do not fit in the "
+                f"GPU's memory beside those before ({str(error).splitlines()[0]}); fewer cases a step (--set train.batch_cases) or "
+                "tiles a case (--set train.max_patches) would fit"
+            ) from error
 
     def place(self, cases: Sequence[str], batch: Batch) -> Batch:
         """The batch on the device."""

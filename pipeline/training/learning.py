@@ -28,7 +28,7 @@ from pipeline.tasks.joint import OtherTask, fit_heads
 from pipeline.training.dataset import Dataset
 from pipeline.training.fit import Epoch, FitSettings, LabelledCases, Predicted, fit_model, predict
 from pipeline.training.linear_logits import LinearLogits, fit_linear_logits
-from pipeline.training.stacking import FEWEST_CASES, LeftOutLogits, blended, fit_weights, on_equal_weights
+from pipeline.training.stacking import FEWEST_CASES, LeftOutLogits, blended, describe_equal_weights, fit_weights
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def learn(
             )
         left_out = _left_out_logits(training, predicted, outputs, linear, slides_only)
         stack = fit_weights(fitted, left_out, training.targets(fitted, outputs.cases))
-        notes += on_equal_weights(left_out)
+        notes += describe_equal_weights(left_out)
         outputs = replace(outputs, logits=blended(left_out, stack))
         beside = slides_only.model.members if slides_only else [None] * len(members)
         members = [

@@ -134,8 +134,8 @@ class Passes:
             )
         if self.at_once is None:
             log.warning(
-                "the GPU's memory is too small for %d cases with %s tiles together: they are computed in parts, with the same "
-                "result; fewer cases a step (--set train.batch_cases) or tiles a case (--set train.max_patches) would fit",
+                "the GPU's memory is too small for %d cases with %s tiles together: they are computed in parts; fewer "
+                "cases at once (in training: --set train.batch_cases) or tiles a case (--set train.max_patches) would fit",
                 stop - start, f"{largest:,}",
             )  # fmt: skip
         self.at_once = largest // 2

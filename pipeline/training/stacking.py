@@ -13,7 +13,7 @@ from pipeline.tasks.base import FittedTask
 
 log = logging.getLogger(__name__)
 FEWEST_CASES = 30  # of which weights are learned; with fewer all parts weigh the same
-MOST_STEPS = 1000  # of the optimiser
+MOST_STEPS = 15_000  # of the optimiser
 PENALTY = 0.01  # of the mean loss: on squared distances from equal weights without offsets
 
 
@@ -111,15 +111,15 @@ def fit_weights(task: FittedTask, left_out: LeftOutLogits, targets: Float[np.nda
     return StackWeights(torch.from_numpy(weights).float(), torch.from_numpy(offsets).float())
 
 
-def on_equal_weights(left_out: LeftOutLogits) -> list[str]:
+def describe_equal_weights(left_out: LeftOutLogits) -> list[str]:
     """A note for the report on cases with whose inputs too few training cases were left out to learn weights; else nothing."""
     counts = {inputs: int(left_out.have(inputs).sum()) for inputs in INPUTS if len(left_out.parts(inputs)) > 1}
     equal = [name for name, count in counts.items() if count and (count < FEWEST_CASES or not left_out.honest)]
     if not equal:
         return []
     return [
-        f"the parts of the model count alike for cases with {', '.join(equal)}: their weights are learned from {FEWEST_CASES} or "
-        "more training cases that were left out by a member of the ensemble"
+        f"equal weights of the model's parts for cases with {', '.join(equal)}: learning them takes {FEWEST_CASES} training cases "
+        "or more that were left out by a member of the ensemble"
     ]
 
 

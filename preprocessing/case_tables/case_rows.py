@@ -75,7 +75,8 @@ def select_samples(
     cases = {identity.case_of(identifier) for identifier in ids if identifier}
     if evidence.must_share and evidence.cases is not None and not evidence.cases & cases:
         raise InputError(f"{path}: not one case in common: {mismatch(id_column, ids, evidence.cases)}")
-    notes += identity.on_pattern([identifier for identifier in ids if identifier], path.name)
+    if not cases & (evidence.cases or frozenset()):
+        notes += identity.describe_unmatched([identifier for identifier in ids if identifier], path.name)
     keys = [_sample_key(identifier, identity) for identifier in ids]
     classes = row_classes(frame, id_column, notes)
     reasons = [_reason(key, of_row, evidence, options) for key, of_row in zip(keys, classes, strict=True)]

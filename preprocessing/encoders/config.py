@@ -14,6 +14,7 @@ from preprocessing.encoders.timm_library import load_timm
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint, folder_digests
 
+CPU_TILES = 16  # always computed together: with another batch size the same tile can be rounded differently
 TRAINED_RATIO = 1.25  # of resolution or tile size; augmentation covers as much
 
 

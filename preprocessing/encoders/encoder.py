@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from preprocessing.encoders.backbones import State
 from preprocessing.encoders.catalogue import EncoderSpec, Pooling
-from preprocessing.encoders.config import EncoderConfig, encoder_spec
+from preprocessing.encoders.config import CPU_TILES, EncoderConfig, encoder_spec
 from preprocessing.encoders.fuse_batchnorm import fuse_batch_norm
 from preprocessing.encoders.timm_library import load_timm
 from preprocessing.io.errors import InputError
@@ -26,7 +26,6 @@ from preprocessing.io.fingerprints import fingerprint, weights_fingerprint
 from preprocessing.io.gpu import is_memory_full
 
 log = logging.getLogger(__name__)
-CPU_TILES = 16  # always computed together: with another batch size the same tile can be rounded differently
 CONNECTION_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]  # of all errors of the hub's HTTP client, httpx
 # Errors of creating a model and loading its weights: files (including the hub's errors), the connection, weights that do
 # not fit or a name that timm refuses, an invalid config.json, an invalid weight file.

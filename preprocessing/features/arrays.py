@@ -159,7 +159,7 @@ class ArrayFiles:
     def read_into(self, name: str, buffers: list[Shaped[np.ndarray, " n"]]) -> bool:
         """Fill the buffers, of bytes, with the content of a file; whether it has just their length."""
         if isinstance(self.files, LocalFileSystem):
-            with open(f"{self.folder}/{name}", "rb", buffering=0) as file:
+            with open(f"{self.folder}/{name}", "rb") as file:
                 return all(file.readinto(buffer.data) == len(buffer) for buffer in buffers) and not file.read(1)
         content = np.frombuffer(self.read(name), np.uint8)
         if len(content) != sum(map(len, buffers)):

@@ -8,9 +8,7 @@ from preprocessing.io.errors import RunError
 
 AGAIN = "the same command continues from what is finished"
 OF_A_GPU = re.compile("CUDA|CUBLAS|CUDNN|cuDNN|NVIDIA")  # in the message of a plain RuntimeError of torch
-MEMORY = re.compile(
-    "out of memory|ALLOC_FAILED|NOT_INITIALIZED|busy or unavailable"
-)  # libraries of CUDA name it in their ways
+MEMORY = re.compile("out of memory|ALLOC_FAILED|NOT_INITIALIZED")  # cuBLAS finds no room for itself: not initialised
 
 
 def is_memory_full(error: RuntimeError) -> bool:
@@ -33,6 +31,8 @@ def gpu_failures(work: str) -> Iterator[None]:
     """
     try:
         yield
+    except RunError:  # it names its remedy already
+        raise
     except RuntimeError as error:
         reason = _first_line(error)
         if is_memory_full(error):
@@ -42,8 +42,8 @@ def gpu_failures(work: str) -> Iterator[None]:
             ) from error
         if _is_of_gpu(error):
             raise RunError(
-                f"{work}: the GPU failed ({reason}): see nvidia-smi and the system's log; {AGAIN}, also with another of --gpus; "
-                "--device cpu, with another --out, needs none"
+                f"{work}: the GPU failed ({reason}): see nvidia-smi and the system's log; {AGAIN}, if need be on another GPU "
+                "(--gpus); to compute on the CPU: --device cpu, and another --out"
             ) from error
         raise
 

@@ -92,12 +92,13 @@ class IdentityScheme:
         scheme, text = self._recognise(identifier)
         return text[scheme.site] if scheme and scheme.site else None
 
-    def on_pattern(self, identifiers: Collection[str], source: object) -> list[str]:
-        """Return a note that the user's pattern matches none of these ids, which are then cases themselves; else nothing."""
+    def describe_unmatched(self, identifiers: Collection[str], source: object) -> list[str]:
+        """Return a note that the user's pattern matches none of these ids; nothing where it does, or there is none."""
         if not identifiers or not self.by_pattern or any(map(self.is_barcode, identifiers)):
             return []
         return [
-            f"{source}: --case-pattern matches none of the {len(identifiers)} ids, which are used whole: {some(identifiers)}"
+            f"{source}: the pattern of case ids matches none of the {len(identifiers)} ids, each of which is taken for a case: "
+            f"{some(identifiers)}"
         ]
 
     def _recognise(self, identifier: str) -> tuple[CaseIdScheme | None, str]:

@@ -9,7 +9,6 @@ ready and nothing else. The null encoder does all but the backbone: reading, res
 
 import argparse
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,11 +21,13 @@ import numpy as np
 import timm
 import torch
 from slides import tissue_tiles, write_large_slide
+from table import record, spread
 from torch import nn
 
 from pipeline.cluster.threads import limit_threads
+from preprocessing.encoders.config import CPU_TILES
 from preprocessing.encoders.embedding import SlideTiles, embed_tiles
-from preprocessing.encoders.encoder import CPU_TILES, Encoder, EncoderConfig, load_encoder
+from preprocessing.encoders.encoder import Encoder, EncoderConfig, load_encoder
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.reader import SlideReader
 from preprocessing.slides.slide import SlideFile
@@ -81,9 +82,8 @@ def against_roofline(path: Path, grid: TileGrid, rows: range, name: str, precisi
         second = cpu_seconds(read) + cpu_seconds(compute)
         ratios.append((first + second) / 2 / whole)
         each.append(1000 * whole / len(rows))
-    spread = f"({min(ratios):.2f}–{max(ratios):.2f})"
-    rate = f"{name:22} {precision:9} {statistics.median(each):7.2f} ms a tile"
-    print(f"{rate}   {statistics.median(ratios):.2f} {spread} of the roofline")
+    result = f"{spread(each, ' CPU-ms per tile', digits=2)}, {spread(ratios, '', digits=2)} of reading + computing"
+    record(f"embedding, {name}, {precision}", result, n=ROUNDS)
 
 
 def laid(path: Path) -> TileGrid:
@@ -114,8 +114,8 @@ def one_size(path: Path) -> None:
     start = time.process_time()
     embed_tiles(SlideTiles(path, grid), backbone, range(len(grid)), gpu_tiles=0, readers=0)
     spent, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    each = f"{1000 * spent / len(grid):.2f} ms a tile"
-    print(f"{path.stem:>8} px {len(grid):7} tiles   tiling {tiling:5.1f} s   {each}   {peak:5.0f} MiB")
+    each = f"tiling {tiling:.1f} CPU-s, embedding {1000 * spent / len(grid):.2f} CPU-ms per tile, {peak:.0f} MiB"
+    record(f"a slide of {path.stem}² px, {len(grid)} tiles, no backbone", each, n=1)
 
 
 def sizes() -> None:

@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import numpy as np
 import torch
+from table import record, spread
 
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
@@ -115,10 +116,10 @@ def compare(stored: list[torch.Tensor], size: int, repeats: int) -> dict[str, fl
             taken[form].append(seconds(trainings[form].epoch))
     longest = sum(size * max(map(len, stored[i : i + size])) for i in range(0, len(stored), size))
     fill = sum(map(len, stored)) / longest
-    print(f"\nbatches of {size}, filled to {fill:.2f} when padded")
     for form in forms:
-        ratio = statistics.median(a / b for a, b in zip(taken["padded"], taken[form], strict=True))
-        print(f"  {form:18} {statistics.median(taken[form]):8.2f} s   {ratio:5.2f} ×")
+        ratios = [a / b for a, b in zip(taken["padded"], taken[form], strict=True)]
+        result = f"{spread(taken[form], ' s', digits=2)}, {spread(ratios, ' ×', digits=2)} padded"
+        record(f"an epoch of UMEML in batches of {size}, filled to {fill:.2f} when padded: {form}", result, n=repeats)
     return {form: statistics.median(taken[form]) for form in forms}
 
 
@@ -132,8 +133,8 @@ def genes_alone(repeats: int) -> None:
     for _ in range(10 * repeats):
         for name, training in trainings.items():
             taken[name].append(seconds(training.epoch))
-    ratio = statistics.median(a / b for a, b in zip(taken["computed"], taken["absent"], strict=True))
-    print(f"\ngenes alone: the slide side not computed is {ratio:.2f} × as fast as with a bag of one patch")
+    ratios = [a / b for a, b in zip(taken["computed"], taken["absent"], strict=True)]
+    record("a step of genes alone, against one with bags of one patch", spread(ratios, " ×", digits=2), n=10 * repeats)
 
 
 def main() -> None:
@@ -148,16 +149,14 @@ def main() -> None:
     if options.memory_of:
         print(json.dumps(memory_here(options.memory_of, stored)))
         return
-    print(f"{len(stored)} cases, {sum(map(len, stored)):,} patches of width {WIDTH}, one thread")
     before = arithmetic(stored)
     found = compare(stored, 16, options.repeats)
     after = arithmetic(stored)
-    print(
-        f"  the products of the first layer alone are {(before + after) / 2 / found['packed']:.2f} of the packed epoch"
-    )
+    share = (before + after) / 2 / found["packed"]
+    record("the products of the first layer alone, of the packed epoch", f"{share:.2f}", n=options.repeats)
     compare(stored, 4, options.repeats)
     before, now = (memory(form, options) for form in ("padded", "packed"))
-    print(f"\nmemory of a step: padded {before:,.0f} MiB, packed {now:,.0f} MiB: {before / now:.1f} × less")
+    record("memory of a training step of 16 cases", f"padded {before:,.0f} MiB, packed {now:,.0f} MiB", n=1)
     genes_alone(options.repeats)
 
 

@@ -5,7 +5,6 @@
 Without a slide it draws one. Each line is the median of the rounds' ratios, with their range; every pixel is compared.
 """
 
-import statistics
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ import openslide
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 from slides import tissue_tiles, write_large_slide
+from table import record, spread
 
 from preprocessing.slides.reader import SlideReader
 
@@ -59,8 +59,10 @@ def measure(path: Path, corner: tuple[int, int]) -> None:
         ratios.append(slow / fast)
         rates.append(len(corners) / fast)
     where = "aligned" if corner == (0, 0) else "unaligned"
-    factor = f"{statistics.median(ratios):.1f} × ({min(ratios):.1f}–{max(ratios):.1f})"
-    print(f"{path.name[:40]:40}  {where:9}  {decoder:10}  {statistics.median(rates):6.0f} tiles/s  {factor}  identical")
+    result = (
+        f"{spread(rates, ' tiles/s of a core', digits=0)}, {spread(ratios, ' ×')} openslide-python, identical pixels"
+    )
+    record(f"reading {path.name[:40]}, tiles {where}, by {decoder}", result, n=ROUNDS)
 
 
 def main(paths: list[str]) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 import psutil
 import tifffile
 from slides import TILE_PX, tissue_tiles, write_large_slide
+from table import record
 
 EVERY = 0.5  # seconds between looks at the processes
 ENDING_SECONDS = 1.0  # of a run, when its stages are over
@@ -109,7 +110,11 @@ def many_slides(folder: Path, count: int) -> None:
     for name in ("made", "reused"):
         seconds, sizes = run(folder / "slides", folder, encoder(folder), out=name)
         stages = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
-        print(f"{count} slides, {name}: {stages}; {1000 * seconds['all'] / count:.0f} ms a slide; {sizes}")
+        record(
+            f"{count:,} tiny slides, {name}",
+            f"{stages}; {1000 * seconds['all'] / count:.0f} ms per slide; {sizes}",
+            n=1,
+        )
 
 
 def write_sparse_slide(path: Path, side_px: int, tiles: list[bytes], *, share: float) -> None:
@@ -143,7 +148,7 @@ def huge_slide(folder: Path) -> None:
     seconds, sizes = run(folder / "slides", folder, encoder(folder), out="run")
     n_tiles = int((folder / "run" / "slides.csv").read_text().splitlines()[1].split(",")[4])
     stages = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
-    print(f"100,000 × 100,000 pixels, {n_tiles} tiles: {stages}; {sizes}")
+    record(f"a slide of 100,000² px, {n_tiles} tiles", f"{stages}; {sizes}", n=1)
 
 
 def linear(folder: Path) -> None:
@@ -169,9 +174,8 @@ def linear(folder: Path) -> None:
             SlidePart(slide, range(n), n), recipe=FeatureRecipe(str(folder / "store"), TileConfig(), config, "cpu", 1)
         )
         end = time.process_time()
-        print(
-            f"{n:6} tiles: tiling {1e3 * (middle - start) / n:.2f}, embedding {1e3 * (end - middle) / n:.2f} ms a tile"
-        )
+        each = f"tiling {1e3 * (middle - start) / n:.2f}, embedding {1e3 * (end - middle) / n:.2f} CPU-ms per tile"
+        record(f"{n} tiles by a tiny encoder", each, n=1)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 python tests/benchmarks/bench_store.py
 """
 
-import os
 import statistics
 import sys
 import tempfile
@@ -11,13 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2])]
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 import h5py
 import numcodecs
 import numpy as np
 import torch
 import zarr
+from table import record, spread
 
 from models.types import Batch
 from models.umeml import UMEML, UMEMLConfig
@@ -63,12 +63,11 @@ def reading(folder: Path) -> None:
         readers |= {kind: hdf5_reader(place / f"{kind}.h5", half, bag.coords, how) for kind, how in HDF5.items()}
         readers["Zarr, not packed"] = zarr_reader(place / "plain.zarr", half, bag.coords)
         best = least_bytes(half)
-        print(f"\na bag of {ROWS} × {DIM}, float16, {name}     CPU-ms to read   wall-ms   room against the best codec")
         times = in_turn({kind: read for kind, (read, _) in readers.items()})
         for kind, (_, size_bytes) in readers.items():
-            cpu, wall = (1e3 * statistics.median(clock) for clock in zip(*times[kind], strict=True))
-            print(f"{kind:45} {cpu:12.1f} {wall:12.1f} {size_bytes / best:12.2f}")
-    print(f"n = {READS} in turn; load average {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
+            cpu, wall = (spread([1e3 * second for second in clock], "") for clock in zip(*times[kind], strict=True))
+            result = f"{cpu} CPU-ms, {wall} ms; {size_bytes / best:.2f} × the room of the best codec"
+            record(f"reading a bag of {ROWS:,} × {DIM:,}, float16, {name}: {kind}", result, n=READS)
 
 
 def in_turn(readers: dict[str, Callable[[], object]]) -> dict[str, list[tuple[float, float]]]:
@@ -139,16 +138,14 @@ def writing_and_rows(folder: Path) -> None:
         found = store.read_features("0").features
         found[np.sort(rng.choice(ROWS, 4_096, replace=False))]
 
-    print(f"\na bag of {ROWS} × {DIM}, float16, seconds    store    HDF5")
     table = {
         "write": (lambda: store.write_features(str(next(numbers)), bag, {}), write_h5),
         "read 4,096 random rows": (read_some, read_some_h5),
     }
     for what, (ours, theirs) in table.items():
-        print(f"{what:35} {seconds(ours):12.3f} {seconds(theirs):7.3f}")
-    print(
-        f"training waits {seconds(lambda: store.read_features('0')) / training_step():.0%} of a step for a bag of that size"
-    )
+        record(f"the dense bag: {what}", f"{seconds(ours):.3f} s, HDF5 {seconds(theirs):.3f} s", n=ROUNDS)
+    waits = seconds(lambda: store.read_features("0")) / training_step()
+    record("the dense bag: reading, against a training step on it", f"{waits:.1%}", n=ROUNDS)
 
 
 def training_step() -> float:
@@ -187,7 +184,7 @@ def finished_work(folder: Path) -> None:
         assert all(store.has_tiles(slide.slide_id) and store.count_tiles(slide.slide_id) for slide in slides)
         assert all(store.has_features(slide.slide_id) for slide in slides)
 
-    print(f"finished slides recognised: {SLIDES / seconds(look, 3):.0f} a second")
+    record("finished slides recognised", f"{SLIDES / seconds(look, 3):.0f} per second", n=3)
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ def tissue_tiles(count: int = 64) -> list[bytes]:
     return [simplejpeg.encode_jpeg(tile, quality=80, colorsubsampling="420") for tile in tiles]
 
 
-def write_large_slide(path: Path, side_px: int, tiles: list[bytes]) -> None:
-    """A square Aperio slide, all tissue, at 0.5 µm/px, levels 1, 4 and 16."""
+def write_large_slide(path: Path, side_px: int, tiles: list[bytes], *, mpp: float = 0.5) -> None:
+    """A square Aperio slide, all tissue, levels 1, 4 and 16."""
     text = f"Aperio Image Library v12.0.15 \r\n{side_px}x{side_px} [0,0 {side_px}x{side_px}] ({TILE_PX}x{TILE_PX}) JPEG"
 
     def repeated(side: int) -> Iterator[bytes]:
@@ -35,5 +35,5 @@ def write_large_slide(path: Path, side_px: int, tiles: list[bytes]) -> None:
             side = side_px // factor
             tiff.write(
                 repeated(side), shape=(side, side, 3), dtype=np.uint8, tile=(TILE_PX, TILE_PX), photometric="ycbcr",
-                subsampling=(2, 2), compression="jpeg", description=text + "|AppMag = 20|MPP = 0.5", metadata=None,
+                subsampling=(2, 2), compression="jpeg", description=f"{text}|AppMag = {10 / mpp:g}|MPP = {mpp}", metadata=None,
             )  # fmt: skip

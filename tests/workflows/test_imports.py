@@ -74,6 +74,14 @@ def test_a_run_with_slides_that_has_nothing_to_do_imports_no_model_no_encoder_an
     assert not loaded(*command, "--explain", "1", "--out", finished) & {*MODELS_AND_WORKERS, "plotly", "sklearn"}
 
 
+def test_slides_are_embedded_by_workers_alone_and_the_main_process_imports_no_torch(cohort, tmp_path):
+    """A worker describes the encoder, which it loads anyway: torch and timm take three seconds to import."""
+    command = (cohort.slides, cohort.genes, "--until", "embed", "--workers", "1", "--device", "cpu")
+    modules = loaded(*command, "--store", tmp_path / "f.zarr", "--out", tmp_path / "run")
+    assert not modules & {"torch", "timm", "torchvision"}
+    assert (tmp_path / "run" / "slides.csv").read_text().count("done") >= 1
+
+
 def test_a_run_that_was_not_complete_builds_no_encoder_where_all_features_are_there(finished, cohort, quick, tmp_path):
     """As after a failed slide: what the encoder is, is known from the last call."""
     out = tmp_path / "run"

@@ -278,6 +278,24 @@ def test_a_slide_that_frees_its_slot_ends_beside_the_next(inside, tmp_path):
     assert {one.slide_id: one.reason for one in outcomes} == {"first": "", "next": ""}
 
 
+def test_no_more_than_two_slides_are_in_work(inside, tmp_path):
+    """Each frees its slot at once, and gives a third one time to begin before it ends."""
+
+    def work(slide):
+        (tmp_path / f"{slide.slide_id}.begun").touch()
+        free_slot()
+        most, start = 0, time.monotonic()
+        while most <= 2 and time.monotonic() - start < 0.3:
+            most = max(most, len(list(tmp_path.glob("*.begun"))))
+            time.sleep(0.01)
+        (tmp_path / f"{slide.slide_id}.begun").unlink()
+        return Outcome(slide.slide_id, "done", str(most))
+
+    outcomes = map_slides(inside, work, make_slides(*"abcdef"), stage="test", size=width)
+    assert {one.reason for one in outcomes} <= {"1", "2"}
+    assert "2" in {one.reason for one in outcomes}
+
+
 @pytest.mark.slow
 def test_a_slide_that_has_freed_its_slot_does_not_fail_with_the_next_that_hangs(monkeypatch):
     """Ten seconds: the limit passes, and the worker is started again."""

@@ -108,5 +108,5 @@ def test_options_of_training_are_ignored_with_one_warning(caplog):
         "ignored with --trained, since they concern training only: folds, train.epochs"
     ]
     caplog.clear()
-    with_recipe(config(seed=4), [predictor()])
+    with_recipe(config("train.max_patches=500", seed=4), [predictor()])  # they apply to prediction, too
     assert not caplog.records

@@ -71,9 +71,9 @@ def test_what_is_written_is_read_back_as_it_was(reports, tmp_path):
     [
         (
             lambda content: content["tasks"],
-            "has no format number, and this version reads format 1: another version wrote it",
+            "has no format number, and this version reads format 2: another version wrote it",
         ),
-        (lambda content: content | {"format": 99}, "has format 99, and this version reads format 1"),
+        (lambda content: content | {"format": 99}, "has format 99, and this version reads format 2"),
         (lambda content: {"format": FORMAT}, "is damaged .*tasks"),
         (lambda content: [], "is damaged .*no JSON object"),
     ],

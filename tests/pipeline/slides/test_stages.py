@@ -19,8 +19,9 @@ from pipeline.slides import stages
 from pipeline.slides.feature_recipe import FeatureRecipe
 from pipeline.slides.stages import SlidePart, divide, embed, embed_all, join, tile, tile_all
 from preprocessing.encoders import embedding
+from preprocessing.encoders.config import CPU_TILES
 from preprocessing.encoders.embedding import SlideTiles
-from preprocessing.encoders.encoder import CPU_TILES, EncoderConfig, load_encoder
+from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.errors import SlideError
@@ -70,16 +71,16 @@ def run(slide, store, encoder, *, config=CONFIG):
     return first, embed(whole(slide, first.n_tiles), recipe=recipe(store, encoder, config=config))
 
 
-def replaced_after(monkeypatch, name, path):
-    """The slide's file becomes another as soon as that function of the stages has read it."""
-    work = getattr(stages, name)
+def replaced_after(monkeypatch, name, path, *, module=stages):
+    """The slide's file becomes another as soon as that function, as the stages call it, has read it."""
+    work = getattr(module, name)
 
     def works(*args, **options):
         result = work(*args, **options)
         path.write_bytes(path.read_bytes() + b"another")
         return result
 
-    monkeypatch.setattr(stages, name, works)
+    monkeypatch.setattr(module, name, works)
 
 
 class TestLook:
@@ -205,7 +206,7 @@ class TestEmbed:
         self, slide, tmp_path, encoder, monkeypatch, n_rows
     ):
         tile(slide, store=tmp_path / "store", config=CONFIG)
-        replaced_after(monkeypatch, "embed_tiles", slide.path)
+        replaced_after(monkeypatch, "embed_tiles", slide.path, module=embedding)
         with pytest.raises(SlideError, match="was replaced during the run"):
             embed(SlidePart(slide, range(n_rows), 35), recipe=recipe(tmp_path / "store", encoder))
         store = FeatureStore(tmp_path / "store")
@@ -253,7 +254,7 @@ class TestEmbed:
         )
 
     def test_features_that_are_not_finite_are_not_stored(self, slide, tmp_path, encoder, monkeypatch):
-        monkeypatch.setattr(stages, "embed_tiles", lambda tiles, *_, **__: np.full((len(tiles.grid), 16), np.nan))
+        monkeypatch.setattr(embedding, "embed_tiles", lambda tiles, *_, **__: np.full((len(tiles.grid), 16), np.nan))
         with pytest.raises(SlideError, match="not finite"):
             run(slide, tmp_path / "store", encoder)
         assert not (tmp_path / "store" / "features").exists()
@@ -319,14 +320,14 @@ class TestShared:
         assert FeatureStore(tmp_path / "store").names("parts") == []
 
     def test_fails_with_its_part(self, slide, tmp_path, encoder, small_parts, monkeypatch):
-        embed_tiles = stages.embed_tiles
+        embed_tiles = embedding.embed_tiles
 
         def fails_late(tiles, backbone, rows, **options):
             if rows.start == 32:
                 raise SlideError("the last tiles cannot be read")
             return embed_tiles(tiles, backbone, rows, **options)
 
-        monkeypatch.setattr(stages, "embed_tiles", fails_late)
+        monkeypatch.setattr(embedding, "embed_tiles", fails_late)
         made = recipe(tmp_path / "store", encoder)
         tile(slide, store=made.store, config=CONFIG)
         with Workers(0, "cpu") as workers:
@@ -340,7 +341,7 @@ class TestShared:
         parts = [SlidePart(slide, range(0, 16), 35), SlidePart(slide, range(16, 35), 35)]
         for part in parts:
             embed(part, recipe=made)
-        monkeypatch.setattr(stages, "embed_tiles", None)  # would be called
+        monkeypatch.setattr(embedding, "embed_tiles", None)  # would be called
         for part in parts:
             assert embed(part, recipe=made) == Outcome("corner", "done", n_tiles=len(part.rows))
         for _ in range(2):  # the second time as after a worker that died before it could tell
@@ -439,7 +440,7 @@ def test_on_a_gpu_the_next_slide_is_read_while_the_last_batches_are_computed(
 
     monkeypatch.setattr(SlideTiles, "read", noted)
     monkeypatch.setattr(FeatureStore, "write_features", lambda *a, **k: events.append("stored") or write(*a, **k))
-    monkeypatch.setattr(stages, "load_encoder", lambda *_: gpu)
+    monkeypatch.setattr("preprocessing.encoders.encoder.load_encoder", lambda *_: gpu)
     monkeypatch.setattr(stages, "_readers", lambda device: 1)
     monkeypatch.setattr(embedding, "pinned_empty", torch.empty)
     for name in ("Stream", "current_stream"):

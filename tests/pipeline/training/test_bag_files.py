@@ -122,7 +122,14 @@ def test_without_room_on_the_disk_bags_are_read_again_and_that_is_said_once(
     elif failure == errno.ENOENT:  # the run that made the folder has ended
         folder.rmdir()
     else:
-        monkeypatch.setattr(np, "save", lambda *_: (_ for _ in ()).throw(OSError(failure, os.strerror(failure))))
+
+        def fill(path, array):
+            """A disk or a quota that is full with the cells of a bag."""
+            path.write_bytes(b"some of it")
+            if array.dtype == np.int32:
+                raise OSError(failure, os.strerror(failure))
+
+        monkeypatch.setattr(np, "save", fill)
     bags, expected = small(store, folder), read_all(bags_of(store))
     reads.clear()
     for _ in range(2):
@@ -131,7 +138,7 @@ def test_without_room_on_the_disk_bags_are_read_again_and_that_is_said_once(
     assert len(reads) == 4 * len(CASES)
     (record,) = caplog.records
     assert "are read from the feature store again in each epoch, which takes longer" in record.getMessage()
-    assert not folder.exists() or not list(folder.glob("*.features.npy"))
+    assert not folder.exists() or not list(folder.iterdir())
 
 
 def test_the_folder_is_removed_in_the_end_also_of_a_run_that_failed(tmp_path):
@@ -157,6 +164,14 @@ def test_the_folder_of_a_run_that_was_killed_is_swept_by_the_next(tmp_path):
     assert len(list((tmp_path / "folds").rglob("x.npy"))) == 1
     sweep(tmp_path.rglob(".*"))
     assert not list((tmp_path / "folds").iterdir())
+
+
+def test_the_folder_of_a_run_that_was_killed_on_another_host_is_removed_by_the_next_training(tmp_path):
+    left = tmp_path / "folds" / ".bags.0123456789.elsewhere.1"
+    left.mkdir(parents=True)
+    (left / "x.npy").touch()
+    with bag_folder(tmp_path / "folds") as folder:
+        assert list((tmp_path / "folds").iterdir()) == [folder]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

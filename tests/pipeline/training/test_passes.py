@@ -76,8 +76,7 @@ def test_a_batch_that_does_not_fit_is_read_in_parts_with_the_same_gradients(make
     assert all(n <= limit for n in seen[after_first:])  # what has failed once is not tried again
     (record,) = [one for one in caplog.records if "too small" in one.getMessage()]
     assert (
-        "too small for 4 cases with 95 tiles together: they are computed in parts, with the same result"
-        in record.getMessage()
+        "too small for 4 cases with 95 tiles together: they are computed in parts; fewer cases" in record.getMessage()
     )
 
 
@@ -176,3 +175,34 @@ def test_batches_on_a_gpu_are_there_before_they_are_used_and_as_long_as_they_are
         computing.synchronize()
     expected = [sum(float(x.sum()) for x in (whole.bags[i], *(group[i] for group in whole.omics))) for i in (0, 2, 3)]
     assert sums == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_the_next_batch_takes_the_room_of_bags_that_are_kept_or_is_named_with_its_tiles(failures, monkeypatch):
+    """The device is one by name only: what is copied there first does not fit."""
+    left, kept = [torch.OutOfMemoryError("CUDA out of memory.\nmore")] * failures, []
+
+    def copy(x, device):
+        kept.append(set(feed._resident))
+        if left:
+            raise left.pop()
+        return x
+
+    monkeypatch.setattr("pipeline.training.feed.on_device", copy)
+    monkeypatch.setattr(Feed, "_has_room", lambda self: False)
+    feed = Feed(torch.device("cuda"))
+    feed._resident["elsewhere"] = torch.zeros(1)
+    monkeypatch.setattr(Batch, "to", lambda self, device: self)
+    if failures == 1:
+        assert feed._make_room(NAMES, batch()).bags[0].tolist() == batch().bags[0].tolist()
+        assert (kept[0], kept[-1]) == ({"elsewhere"}, set())
+        return
+    with pytest.raises(
+        RunError, match=r"^4 cases with 95 tiles, of which c0 is the first, do not fit .*memory\.\); fewer"
+    ):
+        feed._make_room(NAMES, batch())
+    monkeypatch.setattr(
+        Feed, "place", lambda *_: (_ for _ in ()).throw(torch.AcceleratorError("CUDA error: launch failure"))
+    )
+    with pytest.raises(torch.AcceleratorError):
+        feed._make_room(NAMES, batch())

@@ -5,7 +5,7 @@ import torch
 
 from models.linear import INPUTS
 from pipeline.tasks import TASKS
-from pipeline.training.stacking import LeftOutLogits, blended, fit_stack, fit_weights, on_equal_weights
+from pipeline.training.stacking import LeftOutLogits, blended, describe_equal_weights, fit_stack, fit_weights
 
 N = 400
 RNG = np.random.default_rng(0)
@@ -87,22 +87,22 @@ def first(left_out, count):
 
 def test_cases_whose_weights_were_not_learned_are_noted(left_out):
     """Of 60 cases 20 have slides only, 20 genes only and 20 both: 40 with slides, 40 with genes."""
-    assert on_equal_weights(left_out) == []
-    (note,) = on_equal_weights(first(left_out, 60))
+    assert describe_equal_weights(left_out) == []
+    (note,) = describe_equal_weights(first(left_out, 60))
     assert "for cases with slides+genes:" in note
-    (note,) = on_equal_weights(first(left_out, 12))
+    (note,) = describe_equal_weights(first(left_out, 12))
     assert "for cases with genes, slides, slides+genes:" in note
-    (note,) = on_equal_weights(LeftOutLogits(**{**vars(left_out), "honest": False}))
+    (note,) = describe_equal_weights(LeftOutLogits(**{**vars(left_out), "honest": False}))
     assert "for cases with genes, slides, slides+genes:" in note
 
 
 def test_weights_that_no_training_case_needs_are_not_noted(left_out):
     """All have genes only; and a network of slides by itself has no weight to learn."""
     genes_only = {"has_slides": np.zeros(N, bool), "has_genes": np.ones(N, bool), "honest": False, "slides": None}
-    (note,) = on_equal_weights(LeftOutLogits(**{**vars(left_out), **genes_only}))
+    (note,) = describe_equal_weights(LeftOutLogits(**{**vars(left_out), **genes_only}))
     assert "for cases with genes:" in note
     slides_only = {"has_slides": np.ones(N, bool), "has_genes": np.zeros(N, bool), "honest": False, "slides": None}
-    assert on_equal_weights(LeftOutLogits(**{**vars(left_out), **slides_only})) == []
+    assert describe_equal_weights(LeftOutLogits(**{**vars(left_out), **slides_only})) == []
 
 
 def test_weights_that_the_optimiser_did_not_settle_are_warned_of(monkeypatch, caplog):

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -9,11 +11,11 @@ FULL = [
     torch.AcceleratorError(
         "CUDA error: out of memory\nCUDA kernel errors might be …"
     ),  # no room for the process itself
-    torch.AcceleratorError("CUDA error: all CUDA-capable devices are busy or unavailable"),  # in exclusive mode
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
 ]
 FAILED = [
+    torch.AcceleratorError("CUDA error: all CUDA-capable devices are busy or unavailable"),  # in exclusive mode
     torch.AcceleratorError("CUDA error: device-side assert triggered\nmore"),
     torch.AcceleratorError("CUDA error: unspecified launch failure"),
     RuntimeError("CUDA error: device-side assert triggered"),
@@ -46,10 +48,20 @@ def test_a_gpu_that_fails_ends_the_run_with_what_to_do(error):
     assert not is_memory_full(error)
     expected = (
         r"^fold 3: the GPU failed \(.*(CUDA|cuDNN|NVIDIA).*\): see nvidia-smi and the system's log; the same command continues "
-        r"from what is finished, also with another of --gpus; --device cpu, with another --out, needs none$"
+        r"from what is finished, if need be on another GPU \(--gpus\); to compute on the CPU: --device cpu, and another --out$"
     )
     with pytest.raises(RunError, match=expected), gpu_failures("fold 3"):
         raise error
+
+
+def test_an_error_that_names_its_remedy_stays_what_it_is():
+    """A case that does not fit, and what a stage makes of a failure in one of its jobs."""
+    for message in (
+        "case a does not fit (CUDA out of memory); set train.max_patches=5",
+        "fold 3: the GPU failed (CUDA error)",
+    ):
+        with pytest.raises(RunError, match=f"^{re.escape(message)}$"), gpu_failures("training"):
+            raise RunError(message)
 
 
 @pytest.mark.parametrize("error", OTHERS)

@@ -233,7 +233,7 @@ def test_a_run_folder_of_an_earlier_version_is_refused_with_what_to_do(copied, c
     (copied / "metrics.json").write_text(json.dumps(reports))  # before it had a format, tasks stood at the top
     assert main(["report", str(copied)]) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "has no format number, and this version reads format 1: another version wrote it" in message
+    assert "has no format number, and this version reads format 2: another version wrote it" in message
     assert "draw the report with that version, or repeat the command of the run with another --out" in message
 
 
@@ -467,7 +467,7 @@ def test_explanations_are_displayed_and_a_missing_image_is_named(explained, visi
 def test_a_run_folder_of_another_version_is_refused(tmp_path):
     (tmp_path / "run.json").write_text('{"store": "f.zarr"}')
     with pytest.raises(
-        InputError, match=r"run\.json has format 1, this version reads 4; use the version that wrote it"
+        InputError, match=r"run\.json has format 1, this version reads 5; use the version that wrote it"
     ):
         read_run(tmp_path)
 
