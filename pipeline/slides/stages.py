@@ -133,7 +133,7 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None
         recipe: of the features, with the store.
         all_read: on a GPU, called when the last tile is read.
     """
-    from preprocessing.encoders.embedding import SlideTiles, embed_tiles, nothing
+    from preprocessing.encoders.embedding import SlideTiles, embed_tiles
 
     limit_threads(recipe.device)
     slide, store = part.slide, FeatureStore(recipe.store)
@@ -148,9 +148,7 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None
     normalise, doubt = slide_normaliser(slide.path, grid, recipe.tiles.stain)
     start = time.perf_counter()
     tiles = SlideTiles(slide.path, grid, normalise)
-    features = embed_tiles(
-        tiles, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, all_read=all_read or nothing
-    )
+    features = embed_tiles(tiles, backbone, part.rows, gpu_tiles=recipe.gpu_tiles, readers=readers, all_read=all_read)
     _require_unchanged(slide)
     if part.is_whole:
         seconds = round(time.perf_counter() - start, 3)

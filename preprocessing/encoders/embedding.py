@@ -54,10 +54,6 @@ class SlideTiles:
         return tile if self.normalise is None else self.normalise(tile)
 
 
-def nothing() -> None:
-    """Do nothing."""
-
-
 def embed_tiles(
     slide: SlideTiles,
     encoder: Encoder,
@@ -65,7 +61,7 @@ def embed_tiles(
     *,
     gpu_tiles: int,
     readers: int,
-    all_read: Callable[[], None] = nothing,
+    all_read: Callable[[], None] | None = None,
 ) -> Float[np.ndarray, "N D"]:
     """Return the patch features, float32, of the selected tiles of a slide, in the order of `rows`.
 
@@ -156,7 +152,7 @@ def read_ahead(
     at_once: int,
     readers: int,
     pinned: bool,
-    all_read: Callable[[], None] = nothing,
+    all_read: Callable[[], None] | None = None,
 ) -> Generator[tuple[range, UInt8[torch.Tensor, "B H W 3"]], None, None]:
     """Yield batches of tiles with their indices as they become ready; a batch is valid until the next one is requested.
 
@@ -183,7 +179,7 @@ def read_ahead(
     bands = [rows[len(rows) * i // readers : len(rows) * (i + 1) // readers] for i in range(readers)]
     with ThreadPoolExecutor(readers) as pool:
         threads = [pool.submit(work.read, band) for band in bands]
-        running, announced = readers, False
+        running, announce = readers, all_read
         try:
             while running:
                 filled = work.ready.get()
@@ -192,14 +188,14 @@ def read_ahead(
                 if filled is None:
                     running -= 1
                     continue
-                if not announced and all(thread.done() for thread in threads):
-                    announced = True
-                    all_read()
+                if announce and all(thread.done() for thread in threads):
+                    announce()
+                    announce = None
                 batch, buffer = filled
                 yield batch, buffer[: len(batch)]
                 work.free.put(buffer)
-            if not announced:
-                all_read()
+            if announce:
+                announce()
         finally:
             work.stopped.set()
             for _ in bands:
