@@ -34,6 +34,7 @@ def rows():
         Fold(2, (*CASES[:4], *CASES[4:6]), (), tuple(CASES[6:])),
     ]
     turned = predictions(1 - np.array(P3)).assign(baseline="clinical", reason=None).iloc[::-1]
+    turned = pd.concat([turned.assign(baseline="genes"), turned])
     cohort_of = {case: case[0] for case in CASES}
     return cohort_transfer(evaluation, folds, turned, cohort_of, scheme="cohort-pairs", model_name="umeml")
 
@@ -42,12 +43,13 @@ def test_there_is_a_row_for_each_tested_cohort_and_the_cohorts_it_was_learned_fr
     found = {(one.train, one.test): one for one in rows}
     assert list(found) == [(("a",), "b"), (("a", "b"), "b"), (("b",), "a")]
     assert [one.n for one in rows] == [2, 2, 4]
+    assert {tuple(one.headline) for one in rows} == {("umeml", "genes", "clinical")}  # in the order of the table
     assert {one.scheme for one in rows} == {"cohort-pairs"}
     values = {train: {name: m.value for name, m in one.headline.items()} for (train, _), one in found.items()}
     assert values == {
-        ("a",): {"umeml": 0, "clinical": 1},
-        ("a", "b"): {"umeml": 1, "clinical": 0},
-        ("b",): {"umeml": 1, "clinical": 0},
+        ("a",): {"umeml": 0, "genes": 1, "clinical": 1},
+        ("a", "b"): {"umeml": 1, "genes": 0, "clinical": 0},
+        ("b",): {"umeml": 1, "genes": 0, "clinical": 0},
     }
 
 
@@ -56,8 +58,8 @@ def test_the_table_has_a_row_for_each_of_them_and_predictor(rows):
     reports: Any = {"grade": report, "os": SimpleNamespace(transfer=())}
     table = transfer_table(reports)
     assert list(table) == ["task", "split_by", "train", "test", "n", "predictor", "metric", "value", "low", "high"]
-    assert len(table) == 6
-    assert table.iloc[2].to_dict() == {
+    assert len(table) == 9
+    assert table.iloc[3].to_dict() == {
         **{"task": "grade", "split_by": "cohort-pairs", "train": "a+b", "test": "b", "n": 2, "predictor": "umeml"},
         **{"metric": "macro_auc", "value": 1, "low": rows[1].headline["umeml"].low},
         "high": rows[1].headline["umeml"].high,

@@ -37,6 +37,7 @@ def test_previous_rows_stay_to_the_letter_and_new_ones_follow(path):
     table = PreviousTable(path, KEYS).updated(rows(c=(0.5, "z")))
     assert table["case_id"].tolist() == ["b", "a", "c"]
     assert table["value"].tolist() == ["0.10", "1e-3", "0.5"]
+    assert list(table) == list(PreviousTable(path, KEYS).rows)
 
 
 def test_a_renewed_row_is_replaced_in_place_and_new_columns_are_empty_in_old_rows(path):

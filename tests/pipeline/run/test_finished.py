@@ -3,6 +3,7 @@ import logging
 
 import pytest
 
+from pipeline.run.explanation_file import write_explanation
 from pipeline.run.finished import FORMAT, read_run, result_hashes
 from preprocessing.io.errors import InputError
 
@@ -59,3 +60,16 @@ def test_a_configuration_that_is_not_whole_is_refused_and_one_that_is_missing_is
     (run / "config.yaml").write_bytes(content)
     with pytest.raises(InputError, match=r"config\.yaml is damaged .*; repeat the command of the run"):
         _ = read_run(run).config
+
+
+def test_explanations_are_read_by_task(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"format": FORMAT, "files": {}}))
+    assert dict(read_run(tmp_path).explanations) == {}
+    for task in ("grade", "survival"):
+        write_explanation(tmp_path / "explain" / f"{task}.json", {"cases": [task]})
+    run = read_run(tmp_path)
+    assert run.explained_tasks() == ["grade", "survival"]
+    assert {task: one["cases"] for task, one in run.explanations.items()} == {
+        "grade": ["grade"],
+        "survival": ["survival"],
+    }

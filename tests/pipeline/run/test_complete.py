@@ -1,0 +1,58 @@
+"""A run is complete where its input and its files are as they were; see also tests/workflows/robustness/test_complete.py."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.run.complete import NAME, REPORT, is_complete, mark_complete
+
+
+def wanted(fingerprint="f", *, features=("k",)):
+    """The input of a run on precomputed features, which needs nothing of an encoder."""
+    slides = [SimpleNamespace(features=key) for key in features]
+    cohort = SimpleNamespace(slides=slides, precomputed=True)
+    return SimpleNamespace(fingerprint=lambda: fingerprint, cohort=cohort, recipe=SimpleNamespace(store="s"))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    store = SimpleNamespace(has_features=lambda key: key == "k")
+    monkeypatch.setattr("pipeline.run.complete.FeatureStore", lambda place: store)
+    (tmp_path / REPORT).write_text("<html>…</html>\n")
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "predictions.csv").write_text("case_id\na\n")
+    mark_complete(tmp_path, wanted())
+    return tmp_path
+
+
+def test_a_run_is_complete_with_the_same_input_and_the_same_files(folder):
+    assert is_complete(folder, wanted())
+    assert not is_complete(folder, wanted("g"))
+    assert not is_complete(folder, wanted(features=("k", "gone")))
+    (folder / "more.csv").touch()
+    assert is_complete(folder, wanted())
+    (folder / "predictions.csv").write_text("case_id\nb\n")
+    assert not is_complete(folder, wanted())
+
+
+@pytest.mark.parametrize("name", [NAME, REPORT, "run.json", "predictions.csv"])
+def test_without_one_of_its_files_it_is_not(folder, name):
+    (folder / name).unlink()
+    assert not is_complete(folder, wanted())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(NAME, "{"), ("run.json", "no JSON"), (REPORT, "<html>"), (NAME, '{"format": 0, "fingerprint": "f"}')],
+)
+def test_with_one_that_is_damaged_or_of_another_format_it_is_not(folder, name, text):
+    (folder / name).write_text(text)
+    assert not is_complete(folder, wanted())
+
+
+def test_a_run_whose_encoder_cannot_be_identified_is_not_marked(tmp_path):
+    mark_complete(tmp_path, wanted(None))
+    assert not (tmp_path / NAME).exists()
+    mark_complete(tmp_path, wanted())
+    assert json.loads((tmp_path / NAME).read_text())["fingerprint"] == "f"
