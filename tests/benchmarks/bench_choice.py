@@ -37,7 +37,7 @@ CANDIDATES = {
     "default": TrainConfig(),
     "ten members": TrainConfig(members=10),
     "half of the loss Cox's": TrainConfig(loss=LossConfig(cox=0.5)),
-    "twelve epochs": TrainConfig(epochs=12),
+    "six epochs": TrainConfig(epochs=6),
     "twenty epochs": TrainConfig(epochs=20),
     "network only": TrainConfig(linear=False),
 }
