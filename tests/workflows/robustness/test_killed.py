@@ -195,10 +195,8 @@ def test_a_run_that_is_killed_and_whose_worker_is_killed_later_ends_as_if_nothin
     there = place()
     disturb(there, [("run", "embedding"), ("worker", "training")], random.Random(0))
     check(there, undisturbed)
-    log = (there.run / "run.log").read_text()
-    assert "WARNING distributed.nanny: Restarting worker" in log
-    assert "WARNING pipeline.cluster.mapping: training subtype, umeml, " in log
-    assert ": worker crashed; retrying in isolation" in log
+    # Whether the worker had a fold at that moment, which is then reported and trained again, is left to chance.
+    assert "WARNING distributed.nanny: Restarting worker" in (there.run / "run.log").read_text()
 
 
 @pytest.mark.slow
