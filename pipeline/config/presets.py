@@ -43,8 +43,8 @@ PRESETS: Registry[Preset] = Registry(
                     "joint_weights": "uncertainty",
                 },
                 # The authors scale the whole table by one minimum and maximum (minmax-table). Real outliers squeeze that to a
-                # point, which they cannot have meant.
-                "omics": {"scaling": "minmax-gene", "axes": "genes"},
+                # point, which they cannot have meant, and those of a gene squeeze the gene (minmax-gene).
+                "omics": {"scaling": "standard", "axes": "genes"},
                 "models": {
                     "umeml": {
                         "hidden": 256,

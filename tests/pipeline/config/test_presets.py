@@ -30,7 +30,7 @@ def test_the_paper_as_its_authors_set_it():
     assert (train.loss.class_weights, train.loss.alpha) == (False, 0.5)
     assert config.task == ["survival", "grade", "subtype"]
     assert train.members == 1
-    assert (config.omics.scaling, config.omics.axes) == ("minmax-gene", "genes")
+    assert (config.omics.scaling, config.omics.axes) == ("standard", "genes")
     assert config.models["umeml"] == UMEMLConfig(hidden=32).model_dump()
     assert config.models["abmil"] == ABMILConfig().model_dump()
 
