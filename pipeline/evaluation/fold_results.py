@@ -177,12 +177,14 @@ def _notes(jobs: list[FoldJob]) -> ModelNotes:
     described = {job.out.name: _describe(job) for job in jobs}
     last = jobs[-1].out.name
     genes = {name: (one["omics"] or {"notes": []})["notes"] for name, one in described.items()}
-    slides = {name: one["training_notes"] for name, one in described.items()}
+    training = {name: one["training_notes"] for name, one in described.items()}
     names, omics = MODELS[jobs[-1].candidate.model].subspaces, described[last]["omics"]
     return ModelNotes(
         subspaces={name: omics["groups"][name] for name in names} if omics else {},
         gene_notes={name: notes for name, notes in genes.items() if name == last or notes != genes[last]},
-        training_notes={name: notes for name, notes in slides.items() if notes},
+        training_notes={
+            name: notes for name, notes in training.items() if notes and (name == last or notes != training[last])
+        },
         stack={name: one["stack"] for name, one in described.items() if one["stack"]},
     )
 

@@ -287,7 +287,7 @@ def test_the_genes_of_a_comparators_subspaces_are_listed(finished, tmp_path):
             model="subspace",
             groups=groups,
             notes=["x"],
-            training_notes=["pooled"] if fold.number else [],
+            training_notes=["pooled"],
             share={"genes": {"network": 0.25, "linear": 0.5}} if fold.number else None,
         )
         for fold in plan.folds
@@ -296,7 +296,7 @@ def test_the_genes_of_a_comparators_subspaces_are_listed(finished, tmp_path):
     notes = report.comparator_notes["plain"]
     assert notes.subspaces == {"tumour": ("MKI67",), "microenvironment": ("CD3E", "CD4")}
     assert notes.gene_notes == {"1": ("x",)}  # the last fold's; the other's are the same
-    assert notes.training_notes == {"1": ("pooled",)}
+    assert notes.training_notes == {"1": ("pooled",)}  # likewise
     assert notes.stack == {"1": {"genes": {"network": 0.25, "linear": 0.5}}}
     assert report.notes.subspaces == report.notes.training_notes == {}
 
