@@ -49,10 +49,10 @@ def unpack(path: Path, data: bytes) -> bytes:
         zlib.error,
         lzma.LZMAError,
         zipfile.BadZipFile,
-        RuntimeError,
-        NotImplementedError,
+        RuntimeError,  # a password
+        NotImplementedError,  # a compression of zip archives that Python does not read
     ) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error  # RuntimeError: a password
+        raise InputError(f"{path}: cannot be read: {error}") from error
 
 
 def _unzip(path: Path, data: bytes) -> bytes:

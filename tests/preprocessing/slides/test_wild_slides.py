@@ -408,7 +408,7 @@ def tissue_box(width: int, height: int, tissue: str) -> tuple[int, int, int, int
 
 
 def check_tissue(spec: Spec, tiled: TiledSlide) -> None:
-    """Each tile lies on what was painted, by a quarter at least: the detector sees it at 8 µm, and a half is asked for."""
+    """Each tile lies on what was painted, by a quarter at least: the detector sees it at 8 µm, and a half is required for."""
     box = np.array(tissue_box(*spec.size, spec.tissue)).reshape(2, 2) + spec.offset
     span = np.array(tiled.grid.span_px)
     upper = tiled.grid.coords

@@ -21,10 +21,10 @@ def opened(monkeypatch):
 
 @pytest.mark.parametrize(("answer", "opens"), [("", True), ("y", True), ("YES ", True), ("n", False), ("later", False)])
 def test_the_report_is_opened_where_the_answer_is_yes(opened, monkeypatch, tmp_path, answer, opens):
-    asked = []
-    monkeypatch.setattr("builtins.input", lambda question: (asked.append(question), answer)[1])
+    questions = []
+    monkeypatch.setattr("builtins.input", lambda question: (questions.append(question), answer)[1])
     offer_to_open(tmp_path / "report.html")
-    assert asked == ["open it in the browser? [Y/n] "]
+    assert questions == ["open it in the browser? [Y/n] "]
     assert opened == [(tmp_path / "report.html").as_uri()] * opens
 
 
