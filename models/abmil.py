@@ -38,7 +38,7 @@ class BagVector(nn.Module):
         H = config.hidden
         self.project = PatchProjection(patch_dim, H, config.dropout)
         self.attention = GatedAttention(config)
-        self.absent = nn.Parameter(torch.randn(H) * 0.02)
+        self.absent = nn.Parameter(torch.randn(H).mul_(0.02))
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, "B H"], Float[Tensor, " N"]]:
         """A vector (B, H) of the cases, and the weight of each patch in it, which sum to 1 over the patches of a case."""

@@ -62,8 +62,8 @@ class MCAT(nn.Module):
         self.groups = nn.ModuleList(
             SelfNormalising(genes, hidden=H, layers=config.gene_layers, dropout=config.dropout) for genes in group_dims
         )
-        self.absent_genes = nn.Parameter(torch.randn(S, H) * 0.02)
-        self.absent_answers = nn.Parameter(torch.randn(S, H) * 0.02)
+        self.absent_genes = nn.Parameter(torch.randn(S, H).mul_(0.02))
+        self.absent_answers = nn.Parameter(torch.randn(S, H).mul_(0.02))
         self.coattention = BagAttention(H)
         self.slides, self.genes = Pooled(config), Pooled(config)
         self.fuse = nn.Sequential(nn.Linear(2 * H, H), nn.ReLU(), nn.Linear(H, H), nn.ReLU())

@@ -46,7 +46,7 @@ class GeneVector(nn.Module):
             self.read = SelfNormalising(
                 sum(group_dims), hidden=config.hidden, layers=config.layers, dropout=config.dropout
             )
-        self.absent = nn.Parameter(torch.randn(config.hidden) * 0.02)
+        self.absent = nn.Parameter(torch.randn(config.hidden).mul_(0.02))
 
     def forward(self, batch: Batch) -> Float[Tensor, "B H"]:
         """A vector of width H for each case."""

@@ -139,8 +139,8 @@ class Branch(nn.Module):
         H = config.hidden
         self.config = config
         self.encode = GeneEncoder(genes, config) if genes else None
-        self.absent_genes = nn.Parameter(torch.randn(H) * 0.02)
-        self.absent_patch = nn.Parameter(torch.randn(H) * 0.02)
+        self.absent_genes = nn.Parameter(torch.randn(H).mul_(0.02))
+        self.absent_patch = nn.Parameter(torch.randn(H).mul_(0.02))
         self.project = PatchProjection(patch_dim, H)
         self.join = nn.Linear(2 * H, H)
         self.norm = nn.LayerNorm(H)

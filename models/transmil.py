@@ -132,8 +132,8 @@ class TransMIL(nn.Module):
         super().__init__()
         H = config.hidden
         self.project = PatchProjection(patch_dim, H)
-        self.token = nn.Parameter(torch.randn(1, H) * 0.02)
-        self.absent = nn.Parameter(torch.randn(H) * 0.02)
+        self.token = nn.Parameter(torch.randn(1, H).mul_(0.02))
+        self.absent = nn.Parameter(torch.randn(H).mul_(0.02))
         self.first, self.position, self.second = TransLayer(config), PositionEncoder(config), TransLayer(config)
         self.norm = nn.LayerNorm(H)
         self.classify = nn.Linear(H, n_outputs)

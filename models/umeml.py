@@ -83,7 +83,7 @@ def _gene_projection(width: int, config: UMEMLConfig) -> nn.Module:
 
 
 def _learned_tokens(count: int, config: UMEMLConfig) -> nn.Parameter:
-    return nn.Parameter(torch.randn(count, config.hidden) * 0.02)
+    return nn.Parameter(torch.randn(count, config.hidden).mul_(0.02))
 
 
 # Each modality becomes prototypes

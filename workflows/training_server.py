@@ -9,4 +9,5 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 import torch._dynamo  # noqa: E402, F401
 
+import pipeline.folds.fold_job  # noqa: E402, F401
 import workflows.worker_server  # noqa: E402, F401  # the last, since it freezes what is there

@@ -12,7 +12,10 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 # Imported after the line above, so that Ctrl-C does not interrupt them, and only for the processes that inherit them.
 import distributed  # noqa: E402, F401
+import scipy.ndimage  # noqa: E402, F401
 
+import pipeline.slides.stages  # noqa: E402, F401
+import preprocessing.encoders.embedding  # noqa: E402, F401
 from preprocessing.encoders.timm_library import load_timm  # noqa: E402
 
 load_timm()  # which encoders need when they are made

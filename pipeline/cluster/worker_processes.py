@@ -1,7 +1,7 @@
 """The server that worker processes are forked from, after it has imported what they need.
 
 Imports take seconds, most of a short run. The server imports once, in parallel with the main process, and its children share
-the memory. It imports nothing that starts a thread or initialises a GPU. Where processes cannot be forked they are spawned.
+the memory. It imports nothing that starts a thread of Python or initialises a GPU. Where processes cannot be forked they are spawned.
 """
 
 import multiprocessing
@@ -22,7 +22,7 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
 }
-# Of the resident memory of each process: what it shares with the server, and so with all others (537 MiB resident, 109 of them
+# Of the resident memory of each process: what it shares with the server, and so with all others (478 MiB resident, 26 of them
 # not shared, where nothing is computed yet).
 SHARED_BYTES = 400 << 20 if METHOD == "forkserver" else 0
 # By name: they import the stages and the fold job, which lie above this package.

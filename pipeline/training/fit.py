@@ -110,7 +110,8 @@ def fit_model(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     steps = settings.steps(len(train))
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    parameters = list(model.parameters())
+    optimiser = torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate_of_step(config, steps))
     passes = Passes(Feed(torch.device(device), train.data.bags.max_patches), settings.min_cases)
     precision = _precision(config, device)
@@ -131,7 +132,7 @@ def fit_model(
                     )
                 )
                 if config.clip_norm is not None:
-                    nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+                    nn.utils.clip_grad_norm_(parameters, config.clip_norm)
                 optimiser.step()
                 schedule.step()
         history.append(_epoch(losses, validation_loss(model, task, validation, device=device)))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ def content_fingerprint(value: Any) -> str:
 
 def _parts(value: Any) -> Iterator[bytes | memoryview]:
     """The content, piece by piece, each container behind its kind and length."""
+    import pandas as pd  # not for processes that only open slides
+
     if isinstance(value, pd.DataFrame | pd.Series):
         yield str(value.dtypes).encode()
         yield value.to_csv().encode()

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import scipy  # its packages are imported when first used
 from jaxtyping import Bool, Float32, UInt8
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
-from scipy import ndimage
 
 from models.registry import Registry, UnknownNameError, nearest
 from models.settings import Settings
@@ -290,7 +290,7 @@ def _find_padding(rgb: Planes) -> Mask:
     outside = (_highest(rgb) < BLACK_LEVEL) | (_lowest(rgb) >= PADDING_WHITE)
     if not outside.any():
         return outside
-    return ndimage.binary_dilation(ndimage.binary_opening(outside, iterations=2), iterations=2)
+    return scipy.ndimage.binary_dilation(scipy.ndimage.binary_opening(outside, iterations=2), iterations=2)
 
 
 def _estimate_glass(rgb: Planes, padding: Mask) -> Float32[np.ndarray, "3"]:
@@ -299,7 +299,7 @@ def _estimate_glass(rgb: Planes, padding: Mask) -> Float32[np.ndarray, "3"]:
     rgb, padding = rgb[:, ::step, ::step], padding[::step, ::step]
     level = (rgb[0] + rgb[1] + rgb[2]) / 3
     centred = level - 200.0  # float32 is too short for the squares of whole levels
-    variance = ndimage.uniform_filter(centred**2, 5) - ndimage.uniform_filter(centred, 5) ** 2
+    variance = scipy.ndimage.uniform_filter(centred**2, 5) - scipy.ndimage.uniform_filter(centred, 5) ** 2
     candidate = ~padding & (level > GLASS_MIN_LEVEL) & (variance < GLASS_MAX_SD**2)
     level, colours = level[candidate], rgb[:, candidate]  # (N,), (3, N)
     density = np.log10(255.0 / colours)
@@ -307,7 +307,7 @@ def _estimate_glass(rgb: Planes, padding: Mask) -> Float32[np.ndarray, "3"]:
     if np.count_nonzero(glass) < GLASS_MIN_SHARE * padding.size:
         return np.full(3, WHITE_LEVEL, dtype=np.float32)
     counts = np.bincount(level[glass].astype(int), minlength=256)
-    commonest = np.argmax(ndimage.uniform_filter1d(counts.astype(float), 3)) + 0.5
+    commonest = np.argmax(scipy.ndimage.uniform_filter1d(counts.astype(float), 3)) + 0.5
     return np.median(colours[:, glass & (np.abs(level - commonest) < 2)], axis=1).astype(np.float32)
 
 
@@ -351,17 +351,17 @@ def _find_ink(density: Planes, reach_px: int) -> Mask:
     certain = cold | warm | black
     if not certain.any():
         return certain
-    certain = ndimage.binary_opening(certain)
+    certain = scipy.ndimage.binary_opening(certain)
     doubtful = (red > 0.06) & (green < 0.88 * red)
     doubtful |= (green > 0.06) & ((blue > 0.77 * green) | ((blue > 0.60 * green) & (red < 0.15 * green)))
     doubtful |= (mean > 0.15) & (colour < 0.35 * mean)
-    grown = ndimage.binary_propagation(certain, mask=doubtful | certain)
-    return ndimage.binary_dilation(grown, iterations=reach_px) if reach_px else grown
+    grown = scipy.ndimage.binary_propagation(certain, mask=doubtful | certain)
+    return scipy.ndimage.binary_dilation(grown, iterations=reach_px) if reach_px else grown
 
 
 def _drop_small(mask: Mask, min_px: float) -> Mask:
     """The mask without its connected parts of fewer than `min_px` pixels."""
-    labels, count = ndimage.label(mask)
+    labels, count = scipy.ndimage.label(mask)
     if count == 0:
         return mask
     sizes = np.zeros(count + 1, int)

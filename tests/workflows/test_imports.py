@@ -92,6 +92,24 @@ def test_a_run_that_was_not_complete_builds_no_encoder_where_all_features_are_th
     assert (out / "predictions.csv").read_bytes() == (finished / "predictions.csv").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("code", "without"),
+    [
+        ("import preprocessing.slides.probing", "pandas torch scipy"),
+        (
+            "from pathlib import Path; from pipeline.model_folders.model_folder import load_model; load_model(Path(sys.argv[1]))",
+            "torch._dynamo timm lifelines",
+        ),
+    ],
+    ids=["opening a slide", "loading a model"],
+)
+def test_a_process_imports_nothing_for_what_it_does_not_do(finished, code, without):
+    (model,) = (finished / "models").glob("grade")
+    found = f"import sys; {code}; print(*(name for name in {without!r}.split() if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", found, model], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_a_report_is_drawn_without_slides_store_or_workers(finished):
     modules = loaded("report", finished)
     assert not modules & {*MODELS_AND_WORKERS, "sklearn", "openslide", "zarr"}
