@@ -1,7 +1,8 @@
 """The server that worker processes are forked from, after it has imported what they need.
 
 Imports take seconds, most of a short run. The server imports once, in parallel with the main process, and its children share
-the memory. It imports nothing that starts a thread of Python or initialises a GPU. Where processes cannot be forked they are spawned.
+the memory. It imports nothing that starts a thread of Python or initialises a GPU. Where processes cannot be forked they are
+spawned.
 """
 
 import multiprocessing
