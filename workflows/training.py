@@ -28,6 +28,15 @@ def train(
     Returns:
         The reports of `metrics.json`, by task.
     """
+    per_gpu = context.config.folds_per_gpu
+    with context.workers.for_folds(read_slides=bool(features), per_gpu=per_gpu) as workers:
+        return _train(replace(context, workers=workers), plans, features, cases)
+
+
+def _train(
+    context: "RunContext", plans: Sequence["TaskPlan"], features: Mapping[str, str], cases: "pd.DataFrame"
+) -> dict[str, Any]:
+    """`train` on the workers of the context."""
     import pandas as pd
 
     from pipeline.cluster.mapping import map_jobs

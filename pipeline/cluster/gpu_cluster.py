@@ -1,4 +1,4 @@
-"""A Dask cluster on this machine with one worker process for each GPU."""
+"""A Dask cluster on this machine whose worker processes have a GPU each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,15 +7,15 @@ import dask
 from distributed import LocalCluster
 from distributed.system import MEMORY_LIMIT
 
-from pipeline.cluster.gpus import GPU_WORKERS, VISIBLE
+from pipeline.cluster.gpus import GPU_SHARING, GPU_WORKERS, VISIBLE
 from pipeline.cluster.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
 
 
 class GPUCluster(LocalCluster):
-    """One worker process for each GPU, which sees no other.
+    """Worker processes that see one GPU each.
 
     Args:
-        gpus: as `visible_gpus` names them.
+        gpus: of each process, as `visible_gpus` names them; several processes may share one.
         options: of `LocalCluster`.
     """
 
@@ -31,5 +31,7 @@ class GPUCluster(LocalCluster):
     def new_worker_spec(self) -> dict[Any, Any]:
         """Return the next worker's specification: that of `LocalCluster`, with its GPU in the environment."""
         (name, spec), *_ = super().new_worker_spec().items()
-        environment = {VISIBLE: self.gpus[name % len(self.gpus)], GPU_WORKERS: str(len(self.gpus))}
+        gpu = self.gpus[name % len(self.gpus)]
+        sharing = str(self.gpus.count(gpu))
+        environment = {VISIBLE: gpu, GPU_WORKERS: str(len(self.gpus)), GPU_SHARING: sharing}
         return {name: spec | {"options": spec["options"] | {"env": environment}}}

@@ -11,7 +11,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pipeline.cluster.gpus import may_have_gpu, visible_gpus, why_no_cuda
+from pipeline.cluster.gpus import folds_per_gpu, free_gpu_memory, may_have_gpu, visible_gpus, why_no_cuda
 from pipeline.cluster.slurm import SlurmConfig, slurm_cluster
 from pipeline.cluster.worker_processes import METHOD, SHARED_BYTES, WORKER_ENVIRONMENT, start_server
 from preprocessing.io.code_fingerprint import code_fingerprint
@@ -100,6 +100,7 @@ class Workers:
         scheduler: address of a running Dask scheduler, whose workers are used as they are.
         slurm: jobs of a Slurm cluster, submitted when first needed and ended with the run.
         slide_seconds: time limit per slide or part of one, after which its worker is ended.
+        per_gpu: on CUDA, number of processes on each GPU.
     """
 
     def __init__(
@@ -110,9 +111,10 @@ class Workers:
         *,
         slurm: SlurmConfig | None = None,
         slide_seconds: float | None = None,
+        per_gpu: int = 1,
     ) -> None:
         self.count, self.requested_device, self.scheduler, self.slurm = count, device, scheduler, slurm
-        self.slide_seconds = slide_seconds
+        self.slide_seconds, self.per_gpu = slide_seconds, per_gpu
         self._needed: int | None = None  # processes on this machine; None: all of them
         self._started: dict[object, float] = {}  # by task, on the monotonic clock of this process
         self._closed = threading.Event()
@@ -154,6 +156,27 @@ class Workers:
         if self.remote or self.device == "cpu":
             return nullcontext(self)
         return Workers(None, "cpu", slide_seconds=self.slide_seconds)
+
+    def for_folds(self, *, read_slides: bool, per_gpu: int | None) -> AbstractContextManager["Workers"]:
+        """Return workers for training: several on each GPU of this machine, and for genes alone one per core.
+
+        A step on genes alone takes a core no longer than a GPU, for which it is a thousand short kernels, and there are more
+        cores; `--device cuda` takes the GPU all the same.
+
+        Args:
+            read_slides: whether any of the models does.
+            per_gpu: folds that train on a GPU at once; None: see `folds_per_gpu`.
+        """
+        if self.remote or self.device == "cpu" or self.count == 0:
+            return nullcontext(self)
+        if not read_slides and self.requested_device == "auto":
+            log.info("genes alone: training on the CPU, a fold on each core; --device cuda uses the GPU")
+            return self.for_cpu()
+        if "client" in self.__dict__:
+            self.client.run(free_gpu_memory)
+        processes = per_gpu or folds_per_gpu()
+        log.info("training: up to %d folds at once on each GPU (folds_per_gpu)", processes)
+        return Workers(self.count, self.requested_device, slide_seconds=self.slide_seconds, per_gpu=processes)
 
     @property
     def can_be_spared(self) -> bool:
@@ -262,8 +285,9 @@ class Workers:
             return self.concurrency()
         from dask.system import CPU_COUNT
 
-        most = len(visible_gpus()) if self.device == "cuda" and self.slurm is None else CPU_COUNT
-        return max(1, most if self.count is None else self.count)
+        if self.device == "cuda" and self.slurm is None:
+            return max(1, len(self._gpus()))
+        return max(1, CPU_COUNT if self.count is None else self.count)
 
     def call(self, function: Callable[..., R], *arguments: Any) -> R:
         """Call a function on a worker, or in this process where the workers are on this machine; returns its result."""
@@ -286,11 +310,15 @@ class Workers:
         if self.device == "cuda":
             from pipeline.cluster.gpu_cluster import GPUCluster
 
-            return GPUCluster(visible_gpus()[: self.count], **LOCAL)
+            return GPUCluster(self._gpus(), **LOCAL)
         start_server()
         dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
             return self._local_cluster(LocalCluster, {"memory_limit": self._share(MEMORY_LIMIT)} | LOCAL)
+
+    def _gpus(self) -> list[str]:
+        """The GPU of each process."""
+        return visible_gpus()[: self.count] * self.per_gpu
 
     def _share(self, memory: int) -> int:
         """Return a process's share of the memory, however many of the processes are needed; each counts what all share."""

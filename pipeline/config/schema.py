@@ -158,6 +158,11 @@ class Config(InputSettings):
     cluster: Literal["slurm"] | None = Field(None, description="submit jobs to this batch system, see slurm")
     slurm: SlurmConfig = SlurmConfig()
     gpu_tiles: int = Field(128, ge=1, description="tiles per batch on a GPU; halved when GPU memory runs out")
+    folds_per_gpu: int | None = Field(
+        None,
+        ge=1,
+        description="folds that train at once on a GPU; default: as many as have 8 GiB of its memory and a core, at most 4",
+    )
 
     tiles: TileConfig = TileConfig()
     encoder: EncoderConfig = EncoderConfig()
@@ -376,7 +381,7 @@ CANDIDATE_KEYS = {"model", "models", "variants", "tumour_genes", "microenvironme
 # Keys that do not decide the result. The values of a preset are in the configuration themselves.
 WITHOUT_EFFECT = {
     *("out", "store", "until", "dry_run", "device", "workers", "scheduler", "cluster", "slurm", "slide_minutes"),
-    *("gpu_tiles", "gpus", "preset", "track"),
+    *("gpu_tiles", "folds_per_gpu", "gpus", "preset", "track"),
     "explain",  # reads the results
 }
 

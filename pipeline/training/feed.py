@@ -14,11 +14,14 @@ from torch import Tensor
 
 from models.layers.devices import free_bytes, on_device
 from models.types import Batch
+from pipeline.cluster.gpus import gpu_sharing
 from preprocessing.io.errors import RunError
 from preprocessing.io.gpu import is_memory_full
 
 log = logging.getLogger(__name__)
-KEPT_FREE = 0.4  # of a GPU's memory: bags take no more than what is beyond this
+KEPT_FREE = (
+    0.4  # of a GPU's memory: bags take no more than what is beyond this; processes that share a GPU have equal shares
+)
 
 
 @dataclass
@@ -102,15 +105,17 @@ class Feed:
             return kept
         there = on_device(bag, self.device)
         is_whole = self.max_patches is None or len(bag) < self.max_patches
-        if is_whole and self._has_room():
+        if is_whole and self._has_room(there):
             self._resident[case] = there
         return there
 
-    def _has_room(self) -> bool:
+    def _has_room(self, bag: Tensor) -> bool:
+        """Whether a bag, which is on the device, may stay there."""
         if not torch.cuda.is_available():
             return False
-        total = torch.cuda.get_device_properties(self.device).total_memory
-        return free_bytes(self.device) > KEPT_FREE * total
+        share = torch.cuda.get_device_properties(self.device).total_memory / gpu_sharing()
+        taken = sum(kept.nbytes for kept in self._resident.values()) + bag.nbytes
+        return taken < (1 - KEPT_FREE) * share and free_bytes(self.device) > KEPT_FREE * share
 
     def release(self) -> bool:
         """Frees the bags that are kept; False where there are none."""

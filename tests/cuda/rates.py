@@ -1,8 +1,13 @@
 """How fast a GPU embeds and trains, by part, against the model alone and against the CPU."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import Any
 
 import numpy as np
 import timm
@@ -11,6 +16,7 @@ import torch
 from models.catalogue import MODELS
 from models.layers.devices import pinned
 from models.types import Batch
+from pipeline.cluster.threads import limit_threads
 from pipeline.training.feed import Feed
 from preprocessing.encoders.config import EncoderConfig
 from preprocessing.encoders.embedding import _embed_ahead
@@ -26,6 +32,9 @@ BACKBONES = {
 }
 TILES, BATCHES = 128, 8  # of a batch; of a slide
 REPEATS = 3
+PROCESSES, STEPS, SHARED_PATCHES = (1, 2, 4), 100, 500
+ROOT = Path(__file__).parents[2]
+PIPES: dict[str, Any] = {"cwd": ROOT, "stdin": PIPE, "stdout": PIPE, "text": True}
 
 
 def checks() -> dict[str, Callable[[], Found]]:
@@ -36,6 +45,7 @@ def checks() -> dict[str, Callable[[], Found]]:
         f"a step of subspace, {size}": partial(step, "subspace"),
         "umeml: cases/s of an epoch, resident": epoch,
         "genes alone: steps/s, umeml": genes_alone,
+        "small bags: steps/s of processes that share a GPU": sharing,
     }
 
 
@@ -139,6 +149,50 @@ def epoch() -> Found:
 
 
 def genes_alone() -> Found:
+    """On the GPU, and on one core: a run without slides trains a fold on each core."""
     batch = stored(16, 1).without(slides=True)
-    there, train = batch.to(DEVICE), trainer("umeml", DEVICE)
-    return {"steps/s": round(1 / seconds(lambda: train(there), 20))}
+    limit_threads("cpu")
+    rates = {}
+    for device in (DEVICE, "cpu"):
+        there, train = batch.to(device), trainer("umeml", device)
+        rates[device] = 1 / seconds(partial(train, there), 20)
+    return {"steps/s": round(rates[DEVICE]), "of a core": round(rates["cpu"])}
+
+
+def sharing() -> Found:
+    """Of 1, 2 and 4 processes together, each with 16 bags of 500 patches on the GPU; of a rehearsal fewer."""
+    found: Found = {}
+    for count in PROCESSES:
+        code = f"from tests.cuda.rates import steps; steps({DEVICE!r}, {STEPS}, {SHARED_PATCHES})"
+        with ExitStack() as stack:
+            running = [stack.enter_context(Popen([sys.executable, "-c", code], **PIPES)) for _ in range(count)]
+            for one in running:
+                stack.callback(one.kill)
+                _expect("ready", one)
+            start = time.perf_counter()
+            for one in running:
+                print("go", file=one.stdin, flush=True)
+            for one in running:
+                _expect("done", one)
+            found[f"of {count}"] = round(count * STEPS / (time.perf_counter() - start), 1)
+    return found
+
+
+def _expect(word: str, process: "Popen[str]") -> None:
+    if process.stdout is None or process.stdout.readline().strip() != word:
+        raise AssertionError(f"a process was not {word}; its error is above")
+
+
+def steps(device: str, count: int, patches: int) -> None:
+    """Warm up, say so, wait for a line, and train."""
+    there, train = stored(CASES, patches).to(device), trainer("umeml", device)
+    limit_threads(device)
+    for _ in range(3):
+        train(there)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for _ in range(count):
+        train(there)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    print("done", flush=True)

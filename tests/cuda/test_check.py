@@ -88,7 +88,20 @@ def test_steps_are_measured(monkeypatch):
     monkeypatch.setattr(rates, "PATCHES", 40)
     monkeypatch.setattr(rates, "CASES", 2)
     assert rates.step("umeml")["compute ms"] > 0
-    assert rates.genes_alone()["steps/s"] > 0
+    assert min(rates.genes_alone().values()) > 0
+
+
+def test_processes_that_share_a_device_are_measured_together(monkeypatch):
+    for name, value in {"DEVICE": "cpu", "PROCESSES": (2,), "STEPS": 1, "SHARED_PATCHES": 10, "CASES": 2}.items():
+        monkeypatch.setattr(rates, name, value)
+    assert rates.sharing()["of 2"] > 0
+
+
+def test_a_process_that_ends_early_fails_the_measurement(monkeypatch, capfd):
+    monkeypatch.setattr(rates, "DEVICE", "nowhere")
+    with pytest.raises(AssertionError, match="a process was not ready"):
+        rates.sharing()
+    assert "nowhere" in capfd.readouterr().err
 
 
 MACHINE = {"extra": "", "python_version": "3.12", "python_full_version": "3.12.0"}

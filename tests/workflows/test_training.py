@@ -1,6 +1,6 @@
 """What a run hands to the jobs of a task, to evaluation, export and explanation: each by value."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pandas as pd
@@ -14,6 +14,7 @@ import pipeline.planning.splits
 from pipeline.config.loading import load_config
 from pipeline.planning.plan import TaskPlan
 from pipeline.planning.splits import Fold
+from pipeline.run.context import RunContext
 from pipeline.tasks import TASKS
 from preprocessing.omics.matrix import OmicsMatrix
 from workflows import training
@@ -100,6 +101,16 @@ def test_jobs_get_the_folds_features_covariates_and_options_of_the_run(context, 
         ("umeml", True),
     ]
     assert {job.baselines for job in training.fold_jobs(context("baselines=none"), PLAN, FEATURES).all()} == {False}
+
+
+def test_training_and_explanation_have_the_workers_for_folds(context, monkeypatch):
+    given, options = context("folds_per_gpu=2"), []
+    workers = SimpleNamespace(for_folds=lambda **given: options.append(given) or nullcontext("for folds"))
+    of_run = RunContext(given.config, given.cohort, given.recipe, workers, given.run)
+    monkeypatch.setattr(training, "_train", lambda context, *rest: (context.workers, *rest))
+    assert training.train(of_run, [PLAN], FEATURES, "cases") == ("for folds", [PLAN], FEATURES, "cases")
+    training.train(of_run, [PLAN], {}, "cases")
+    assert options == [{"read_slides": True, "per_gpu": 2}, {"read_slides": False, "per_gpu": 2}]
 
 
 def test_precomputed_features_have_no_tiles(context):

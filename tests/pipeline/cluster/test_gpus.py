@@ -1,11 +1,24 @@
 import os
+from types import SimpleNamespace
 
 import pytest
 from distributed import LocalCluster
 
 from pipeline.cluster.gpu_cluster import GPUCluster
-from pipeline.cluster.gpus import GPU_WORKERS, VISIBLE, select_gpus, visible_gpus, why_no_cuda
+from pipeline.cluster.gpus import (
+    GPU_SHARING,
+    GPU_WORKERS,
+    VISIBLE,
+    folds_per_gpu,
+    free_gpu_memory,
+    gpu_sharing,
+    select_gpus,
+    visible_gpus,
+    why_no_cuda,
+)
 from pipeline.cluster.workers import Workers
+from preprocessing.encoders.config import EncoderConfig
+from preprocessing.encoders.encoder import load_encoder
 from preprocessing.io.errors import InputError
 
 
@@ -67,6 +80,65 @@ def test_each_worker_has_the_next_gpu_in_its_environment(monkeypatch):
     options = [spec["options"] for _ in range(3) for spec in cluster.new_worker_spec().values()]
     assert [one["env"][VISIBLE] for one in options] == ["0", "GPU-b2", "5"]
     assert all(one["env"][GPU_WORKERS] == "3" and one["nthreads"] == 1 for one in options)
+
+
+def test_processes_that_share_a_gpu_know_how_many_they_are(machine):
+    with Workers(2, "cuda", per_gpu=3) as workers:
+        assert workers.expected_concurrency() == 6
+        cluster = object.__new__(GPUCluster)
+        cluster.gpus = workers._gpus()
+    numbers = iter(range(6))
+    machine.setattr(LocalCluster, "new_worker_spec", lambda _: {next(numbers): {"options": {}}})
+    found = [spec["options"]["env"] for _ in range(6) for spec in cluster.new_worker_spec().values()]
+    assert [one[VISIBLE] for one in found] == ["0", "1"] * 3  # the first processes are spread over the GPUs
+    assert {(one[GPU_SHARING], one[GPU_WORKERS]) for one in found} == {("3", "6")}
+    assert gpu_sharing() == 1
+    machine.setenv(GPU_SHARING, "3")
+    assert gpu_sharing() == 3
+
+
+@pytest.mark.parametrize(
+    ("gib", "cores", "processes"), [((80,) * 4, 64, 4), ((80, 80, 16, 80), 64, 2), ((80,) * 4, 12, 3), ((6,) * 4, 2, 1)]
+)
+def test_folds_share_a_gpu_as_memory_and_cores_allow(machine, gib, cores, processes):
+    machine.setattr("torch.cuda.get_device_properties", lambda number: SimpleNamespace(total_memory=gib[number] << 30))
+    machine.setattr("dask.system.CPU_COUNT", cores)
+    assert folds_per_gpu() == processes
+    with Workers(None, "cuda").for_folds(read_slides=True, per_gpu=None) as workers:
+        assert (workers.device, workers.expected_concurrency()) == ("cuda", 4 * processes)
+
+
+@pytest.mark.parametrize(
+    ("device", "read_slides", "chosen", "folds"),
+    [("auto", True, "cuda", 8), ("auto", False, "cpu", 6), ("cuda", False, "cuda", 8), ("cpu", True, "cpu", 6)],
+)
+def test_genes_alone_train_on_the_cores_unless_the_gpu_was_requested(
+    machine, device, read_slides, chosen, folds, caplog
+):
+    machine.setattr("pipeline.cluster.workers.may_have_gpu", lambda: True)
+    machine.setattr("dask.system.CPU_COUNT", 6)
+    caplog.set_level("INFO")
+    with Workers(None, device) as workers, workers.for_folds(read_slides=read_slides, per_gpu=2) as for_folds:
+        assert (for_folds.device, for_folds.expected_concurrency()) == (chosen, folds)
+        assert (for_folds is workers) == (device == "cpu")
+    assert ("genes alone" in caplog.text) == (device == "auto" and not read_slides)
+
+
+def test_workers_that_embedded_give_their_memory_back_before_others_train(machine):
+    called = []
+    with Workers(None, "cuda") as workers:
+        workers.for_folds(read_slides=True, per_gpu=2)  # none has started
+        machine.setitem(workers.__dict__, "client", SimpleNamespace(run=called.append))
+        workers.for_folds(read_slides=True, per_gpu=2)
+        del workers.__dict__["client"]
+    assert called == [free_gpu_memory]
+
+
+def test_memory_that_is_given_back_is_that_of_the_encoder():
+    load_encoder(EncoderConfig())
+    assert load_encoder.cache_info().currsize
+    free_gpu_memory()
+    assert not load_encoder.cache_info().currsize
 
 
 def test_fewer_workers_than_gpus_use_the_first(machine):

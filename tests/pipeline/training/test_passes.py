@@ -1,6 +1,7 @@
 """Memory that is too small, planted: forward passes of more than so many patches fail as on a GPU."""
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,7 +148,7 @@ def test_memory_that_a_library_of_cuda_misses_is_memory(monkeypatch):
 def test_a_bag_is_kept_only_where_it_is_whole(monkeypatch):
     """On CUDA; here the device is one by name only, and copies are none."""
     monkeypatch.setattr("pipeline.training.feed.on_device", lambda x, device: x.clone())
-    monkeypatch.setattr(Feed, "_has_room", lambda self: True)
+    monkeypatch.setattr(Feed, "_has_room", lambda self, bag: True)
     for bound, kept in ((None, {"c0", "c2", "c3"}), (30, {"c2"})):
         feed = Feed(torch.device("cuda"), bound)
         bags = {name: feed._bag(name, bag) for name, bag in zip(NAMES, batch().bags, strict=True)}
@@ -156,10 +157,26 @@ def test_a_bag_is_kept_only_where_it_is_whole(monkeypatch):
             assert feed._bag(name, batch().bags[NAMES.index(name)]) is bags[name]
 
 
+@pytest.mark.parametrize(
+    ("sharing", "free", "kept"), [("", 100, 5), ("2", 100, 2), ("4", 100, 1), ("2", 21, 2), ("2", 20, 0), ("", 40, 0)]
+)
+def test_bags_take_a_gpus_memory_by_shares_of_the_processes_on_it(sharing, free, kept, monkeypatch):
+    """A GPU of 1,000 bytes; bags of 120. A process keeps 60 % of its share for bags, and 40 % of its share free."""
+    monkeypatch.setenv("UMEML_PIPELINE_GPU_SHARING", sharing)
+    monkeypatch.setattr("pipeline.training.feed.on_device", lambda x, device: x)
+    monkeypatch.setattr("pipeline.training.feed.free_bytes", lambda device: 10 * free)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(total_memory=1001))
+    feed = Feed(torch.device("cuda"))
+    for number in range(6):
+        feed._bag(str(number), torch.zeros(60, 1, dtype=torch.float16))
+    assert list(feed._resident) == [str(number) for number in range(kept)]
+
+
 @pytest.mark.parametrize("early", ["", "copying", "computing"])
 def test_batches_on_a_gpu_are_there_before_they_are_used_and_as_long_as_they_are(early, monkeypatch):
     """With streams that copy and compute as late or as early as they may: see `tests.late_streams`."""
-    monkeypatch.setattr(Feed, "_has_room", lambda self: False)
+    monkeypatch.setattr(Feed, "_has_room", lambda self, bag: False)
     sums: list[float] = []
 
     def read(numbers):
@@ -189,7 +206,7 @@ def test_the_next_batch_takes_the_room_of_bags_that_are_kept_or_is_named_with_it
         return x
 
     monkeypatch.setattr("pipeline.training.feed.on_device", copy)
-    monkeypatch.setattr(Feed, "_has_room", lambda self: False)
+    monkeypatch.setattr(Feed, "_has_room", lambda self, bag: False)
     feed = Feed(torch.device("cuda"))
     feed._resident["elsewhere"] = torch.zeros(1)
     monkeypatch.setattr(Batch, "to", lambda self, device: self)
