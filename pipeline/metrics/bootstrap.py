@@ -106,6 +106,12 @@ def unavailable(reason: str) -> Metric:
     return Metric(None, reason=reason)
 
 
+def not_finite(what: str, values: Float[np.ndarray, "n ..."]) -> str | None:
+    """Why these values of n cases cannot be used; None if all are finite."""
+    lost = int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum())
+    return f"{what} of {lost} of {len(values)} cases are missing or not finite" if lost else None
+
+
 def undefined(n: int, reason: str) -> Statistic:
     """A statistic of n cases that cannot be computed, and why."""
     return Statistic(lambda weights: np.full(len(weights), np.nan), n, reason=reason)

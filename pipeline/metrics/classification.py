@@ -21,6 +21,7 @@ from pipeline.metrics.bootstrap import (
     agreement,
     divide,
     measure,
+    not_finite,
     ratio_of_pairs,
     ratio_of_sums,
     shuffled_ratio,
@@ -133,7 +134,7 @@ def macro_auc(
         folds: compare pairs of cases of one fold only; None: all pairs.
     """
     n, n_classes = probabilities.shape
-    reason = _not_finite(probabilities) or _class_missing(labels, classes)
+    reason = not_finite("probabilities", probabilities) or _class_missing(labels, classes)
     if reason:
         return undefined(n, reason)
     same = _same_fold(n, folds)
@@ -170,7 +171,7 @@ def micro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.nda
         folds: compare entries of one fold only; None: all pairs.
     """
     n, n_classes = probabilities.shape
-    reason = _not_finite(probabilities)
+    reason = not_finite("probabilities", probabilities)
     if reason:
         return undefined(n, reason)
     of_truth = probabilities[np.arange(n), labels]
@@ -181,7 +182,7 @@ def micro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.nda
 
 def brier(labels: Labels, probabilities: Probabilities) -> Statistic:
     """Σ over classes of (probability − truth)², averaged over cases: 0 is best, 2 is worst (Brier 1950)."""
-    reason = _not_finite(probabilities)
+    reason = not_finite("probabilities", probabilities)
     if reason:
         return undefined(len(labels), reason)
     return ratio_of_sums(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1))
@@ -193,7 +194,7 @@ def calibration_error(labels: Labels, probabilities: Probabilities) -> Statistic
     15 bins of equal width (Guo et al. 2017, equation 3). Small samples push it up, and resamples further still: its
     interval may lie above the value.
     """
-    reason = _not_finite(probabilities)
+    reason = not_finite("probabilities", probabilities)
     if reason:
         return undefined(len(labels), reason)
     confidence = probabilities.max(axis=1)
@@ -227,7 +228,7 @@ def classification_metrics(
         bootstrap: resamples behind the intervals.
     """
     weights = bootstrap.weights(len(labels))
-    reason = _not_finite(probabilities)
+    reason = not_finite("probabilities", probabilities)
     predicted = np.zeros_like(labels) if reason else probabilities.argmax(axis=1)
     soft = {
         "macro_auc": macro_auc(labels, probabilities, classes, folds=folds),
@@ -359,8 +360,3 @@ def _class_missing(labels: Labels, classes: Sequence[str]) -> str | None:
 
 def _same_fold(n: int, folds: Int[np.ndarray, " n"] | None) -> Float[np.ndarray, "n n"]:
     return np.ones((n, n)) if folds is None else (folds[:, None] == folds[None, :]).astype(float)
-
-
-def _not_finite(probabilities: Probabilities) -> str | None:
-    lost = int((~np.isfinite(probabilities).all(axis=1)).sum())
-    return f"probabilities of {lost} of {len(probabilities)} cases are missing or not finite" if lost else None

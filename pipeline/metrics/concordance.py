@@ -11,7 +11,15 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from pipeline.metrics.bootstrap import Statistic, agreement, divide, ratio_of_pairs, shuffled_ratio, undefined
+from pipeline.metrics.bootstrap import (
+    Statistic,
+    agreement,
+    divide,
+    not_finite,
+    ratio_of_pairs,
+    shuffled_ratio,
+    undefined,
+)
 from pipeline.metrics.small_samples import Ranking
 
 Months = Float[np.ndarray, " n"]
@@ -156,12 +164,6 @@ def dynamic_auc(
     if not pairs.any():
         return undefined(len(time), f"no fold has both a death by {horizon:g} months and a case followed beyond")
     return _concordance(risk, pairs, cases, folds)
-
-
-def not_finite(what: str, values: Float[np.ndarray, "n ..."]) -> str | None:
-    """Why these values of n cases cannot be used; None if all are finite."""
-    lost = int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum())
-    return f"{what} of {lost} of {len(values)} cases are missing or not finite" if lost else None
 
 
 def no_horizon(dead: Bool[np.ndarray, " n"], alive: Bool[np.ndarray, " n"], horizon: float) -> str | None:

@@ -12,11 +12,12 @@ from pipeline.metrics.bootstrap import (
     Weights,
     divide,
     measure,
+    not_finite,
     ratio_of_sums,
     unavailable,
     undefined,
 )
-from pipeline.metrics.concordance import CensoringDistribution, Events, Months, no_horizon, not_finite
+from pipeline.metrics.concordance import CensoringDistribution, Events, Months, no_horizon
 from pipeline.metrics.report import Part
 from pipeline.metrics.small_samples import Z
 

@@ -12,6 +12,7 @@ from pipeline.metrics.bootstrap import (
     Statistic,
     agreement,
     measure,
+    not_finite,
     ratio_of_pairs,
     ratio_of_sums,
     undefined,
@@ -42,8 +43,8 @@ def label_aucs(
 ) -> list[Statistic]:
     """The area under the ROC curve of each label among the cases where it is known; pairs within folds if given."""
     n = len(truth)
-    if bad := int((~np.isfinite(probabilities).all(axis=1)).sum()):
-        return [undefined(n, f"probabilities of {bad} of {n} cases are missing")] * truth.shape[1]
+    if reason := not_finite("probabilities", probabilities):
+        return [undefined(n, reason)] * truth.shape[1]
     same = np.ones((n, n)) if folds is None else (folds[:, None] == folds[None, :]).astype(float)
     found = []
     for y, p in zip(truth.T, probabilities.T, strict=True):
@@ -85,14 +86,15 @@ def multilabel_metrics(
     known, right = np.isfinite(truth), (probabilities > 0.5) == (truth == 1)
     areas = label_aucs(truth, probabilities, folds=folds)
     hits = ratio_of_sums((right & known).sum(axis=1).astype(float), known.sum(axis=1).astype(float))
+    matches = ratio_of_sums((right | ~known).all(axis=1).astype(float))
+    if reason := not_finite("probabilities", probabilities):
+        hits = matches = undefined(len(truth), reason)
     return MultilabelMetrics(
         n=len(truth),
         trivial=Trivial(description="chance", metrics={"macro_auc": Metric(0.5)}),
         macro_auc=measure(macro_label_auc(truth, probabilities, folds=folds), weights),
-        label_accuracy=measure(_or_missing(hits, probabilities), weights),
-        exact_match=measure(
-            _or_missing(ratio_of_sums((right | ~known).all(axis=1).astype(float)), probabilities), weights
-        ),
+        label_accuracy=measure(hits, weights),
+        exact_match=measure(matches, weights),
         label_auc={name: measure(area, weights) for name, area in zip(names, areas, strict=True)},
     )
 
@@ -111,12 +113,3 @@ def multilabel_by_fold(
         return multilabel_metrics(truth[chosen], probabilities[chosen], names, folds=within, bootstrap=bootstrap)
 
     return report_by_fold(compute, folds, headline="macro_auc")
-
-
-def _or_missing(statistic: Statistic, probabilities: Float[np.ndarray, "n l"]) -> Statistic:
-    bad = int((~np.isfinite(probabilities).all(axis=1)).sum())
-    return (
-        undefined(len(probabilities), f"probabilities of {bad} of {len(probabilities)} cases are missing")
-        if bad
-        else statistic
-    )

@@ -14,6 +14,7 @@ from pipeline.metrics.bootstrap import (
     Weights,
     divide,
     measure,
+    not_finite,
     ratio_of_sums,
     undefined,
 )
@@ -86,7 +87,7 @@ def calibration_slope(truth: Numbers, predicted: Numbers) -> Statistic:
 
 def mean_absolute_error(truth: Numbers, predicted: Numbers) -> Statistic:
     """The mean of |y − ŷ|; 0 is best."""
-    if reason := _not_finite(predicted):
+    if reason := not_finite("predictions", predicted):
         return undefined(len(truth), reason)
     return ratio_of_sums(np.abs(truth - predicted))
 
@@ -137,13 +138,8 @@ def _scores(truth: Numbers, predicted: Numbers) -> dict[str, Statistic]:
     return dict(zip(SCORES, found, strict=True))
 
 
-def _not_finite(predicted: Numbers) -> str | None:
-    bad = int((~np.isfinite(predicted)).sum())
-    return f"{bad} of {len(predicted)} predictions are missing" if bad else None
-
-
 def _unusable(truth: Numbers, predicted: Numbers) -> str | None:
-    if reason := _not_finite(predicted):
+    if reason := not_finite("predictions", predicted):
         return reason
     if len(truth) < 2 or np.ptp(truth) == 0:
         return f"the labels of {len(truth)} cases do not vary"

@@ -24,6 +24,7 @@ from pipeline.metrics.bootstrap import (
     Weights,
     divide,
     measure,
+    not_finite,
     unavailable,
     undefined,
 )
@@ -36,7 +37,6 @@ from pipeline.metrics.concordance import (
     Risks,
     c_index,
     dynamic_auc,
-    not_finite,
     uno_c_index,
 )
 from pipeline.metrics.curves import Calibration, beyond, calibration, d_calibration, integrated_brier, survival_at

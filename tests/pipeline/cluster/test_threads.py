@@ -46,3 +46,20 @@ def test_the_limit_holds_though_another_part_of_the_program_raised_it():
     torch.set_num_threads(2)
     limit_threads("cpu")
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_linear_algebra_is_limited_once_in_each_thread_also_where_torch_has_one_thread_already(monkeypatch):
+    limits = []
+    monkeypatch.setattr("threadpoolctl.threadpool_limits", limits.append)
+
+    def calls():
+        torch.set_num_threads(1)
+        limit_threads("cpu")
+        limit_threads("cpu")
+
+    for _ in range(2):
+        other = threading.Thread(target=calls)
+        other.start()
+        other.join()
+    assert limits == [1, 1]

@@ -35,6 +35,8 @@ from pipeline.metrics.classification import (
 )
 from pipeline.metrics.concordance import CensoringDistribution, dynamic_auc, uno_c_index
 from pipeline.metrics.curves import calibration, calibration_slope, integrated_brier, kaplan_meier_at
+from pipeline.metrics.multilabel import multilabel_metrics
+from pipeline.metrics.regression import regression_metrics
 from pipeline.metrics.survival import risk_groups
 
 REFERENCE = Path(__file__).parents[3].parent / "shared" / "data" / "reference" / "cindex.npz"
@@ -393,10 +395,16 @@ def test_a_fold_with_one_class_is_none_with_a_reason() -> None:
 
 def test_missing_probabilities_are_none_with_a_reason() -> None:
     probabilities = np.full((10, 3), 1 / 3)
-    probabilities[4] = np.nan
+    probabilities[4], probabilities[7, 1] = np.nan, np.inf
     report = classification_metrics(LABELS, probabilities, ["a", "b", "c"], bootstrap=Bootstrap(20))
     assert report.confusion.counts is None
-    assert {metric.reason for metric in values(report)} == {"probabilities of 1 of 10 cases are missing or not finite"}
+    reasons = {"probabilities of 2 of 10 cases are missing or not finite"}
+    assert {metric.reason for metric in values(report)} == reasons
+    truth = np.tile([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]], (5, 1))
+    of_labels = multilabel_metrics(truth, probabilities, ["a", "b", "c"], bootstrap=Bootstrap(20))
+    assert {metric.reason for metric in values(of_labels)} == reasons
+    numbers = regression_metrics(np.arange(10.0), probabilities[:, 1], np.zeros(10), bootstrap=Bootstrap(20))
+    assert "predictions of 2 of 10 cases are missing or not finite" in {metric.reason for metric in values(numbers)}
 
 
 def test_trivial_prediction_of_pooled_folds_comes_from_outside_the_fold() -> None:

@@ -239,7 +239,7 @@ def test_each_tile_of_two_misaligned_grids_gets_a_cell(foreign):
     found = read_h5(path, "clam", ON_GRID)
     assert len({tuple(cell) for cell in found.bag.cells.tolist()}) == 12
     assert found.bag.cells[:10, 0].tolist() == list(range(10))
-    assert np.abs(found.bag.cells[10] - [9, 0]).max() == 1  # the nearest that is free
+    assert found.bag.cells[10].tolist() in ([10, 0], [9, 1])  # the nearest that are free
 
 
 def test_tiles_of_another_size_than_declared_are_refused(foreign):
