@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("run_pipeline")
 
 
-def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Sequence[str] = ()) -> "Cohort":
+def read_cohort(
+    config: "Config", paths: "Paths", *, trained: bool, features: Sequence[str] = (), named: Sequence[str] = ()
+) -> "Cohort":
     """Read slides, with paths as the workers see them, and tables; several cohorts are pooled.
 
     Args:
         config: the run's.
         paths: the paths that workers use.
         trained: whether the run predicts with trained models, which may start with slides that have no genes yet.
+        features: genes that these read.
+        named: columns that these read as labels or covariates.
     """
     from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort, pool_cohorts
     from preprocessing.features.store import FeatureStore
@@ -29,7 +33,7 @@ def read_cohort(config: "Config", paths: "Paths", *, trained: bool, features: Se
         options = CohortOptions(
             cases=config.cases,
             slides=config.slide_options(masks=paths.masks),
-            tables=inputs.table_options(),
+            tables=inputs.table_options(named),
             features=frozenset(features),
             must_share=not trained,
             identity=inputs.identity_scheme(),

@@ -244,9 +244,10 @@ def check_inputs(config: "Config", predictors: list["Predictor"], workers: "Work
     paths = Paths.from_config(config, absolute=workers.remote)
     config = config.model_copy(update={"out": paths.out, "store": paths.store})
     features = sorted({name for one in predictors for name in one.features})
-    cohort = read_cohort(config, paths, trained=bool(predictors), features=features)
     tasks = {one.task: one.definition for one in predictors}
     covariates = [name for one in predictors for name in one.metadata.covariates] if predictors else config.covariates
+    named = [*covariates, *(column for task in tasks.values() for column in task.spec.column)]
+    cohort = read_cohort(config, paths, trained=bool(predictors), features=features, named=named)
     cohort = read_covariates(cohort, covariates)
     if predictors:
         from pipeline.inference.composition import rescale_targets

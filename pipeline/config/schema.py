@@ -1,6 +1,7 @@
 """The configuration of a run: every key with its default, its range and a description."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -298,8 +299,13 @@ class Config(InputSettings):
             update={"cohorts": {}} | {key: value for key, value in given.items() if value is not None}
         )
 
-    def table_options(self) -> TableOptions:
-        """Return how the tables of the run are read."""
+    def table_options(self, named: Iterable[str] = ()) -> TableOptions:
+        """Return how the tables of the run are read.
+
+        Args:
+            named: columns that trained models name; none of them is a gene.
+        """
+        of_run = [*self.covariates, *self.split_by, *([self.site_column] if self.site_column else [])]
         return TableOptions(
             id_column=self.id_column,
             genes_in=self.genes_in,
@@ -309,6 +315,7 @@ class Config(InputSettings):
             endpoint=self.endpoint,
             tumour=self.tumour,
             labels=tuple(dict.fromkeys(column for spec in self.tasks.values() for column in spec.column)),
+            named=tuple(dict.fromkeys([*of_run, *named])),
         )
 
     def identity_scheme(self) -> IdentityScheme:

@@ -95,14 +95,15 @@ def gene_columns(
         frame: cases in rows.
         id_column: the column of ids.
         notes: what was left out, and warnings of odd names.
-        options: columns that are features, or labels of the run, whatever they are called.
+        options: columns that are features, or that the run names for something else, whatever they are called.
         features: of a trained model.
 
     Raises:
         InputError: no features, or features that are row numbers.
     """
     columns, kept = [column for column in frame.columns if column != id_column], {*options.keep, *features}
-    named = [column for column in columns if column in options.labels or (column not in kept and is_annotation(column))]
+    no_genes = {*options.labels, *options.named}
+    named = [column for column in columns if column in no_genes or (column not in kept and is_annotation(column))]
     rest = set(columns) - set(named)
     words = [column for column in text_columns(frame) if column in rest and _is_words(frame[column])]
     counters = [column for column in _row_counters(frame) if column in rest and column not in kept]

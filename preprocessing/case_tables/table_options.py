@@ -18,6 +18,7 @@ class TableOptions:
         keep: columns of gene tables that are features, whatever they are called.
         endpoint: survival endpoint, such as OS, PFI or DSS.
         labels: columns that hold labels of the run, whatever they are called: never genes, and rows of a case must agree in them.
+        named: further columns that the run names, as covariates, sites or groups of folds: never genes either.
         tumour: "glioma" or "other"; None: recognised.
     """
 
@@ -28,4 +29,5 @@ class TableOptions:
     keep: tuple[str, ...] = ()
     endpoint: str = "OS"
     labels: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
     tumour: Literal["glioma", "other"] | None = None

@@ -77,8 +77,8 @@ def read_tables(
     if clinical is not None and clinic is not None:
         hints = possible_ids(sample_table(clinical, clinic), slides.identity)
     if genes is not None:
-        # The columns of the run's labels are in the clinical table, if there is one: a gene of that name is a gene.
-        of_genes = options if clinical is None else replace(options, labels=())
+        # The columns that the run names are in the clinical table, if there is one: a gene of that name is a gene.
+        of_genes = options if clinical is None else replace(options, labels=(), named=())
         table = read_genes(genes, replace(slides, hints=hints), of_genes)
         matrices.append(OmicsMatrix.from_frame(table.values))
         tables.annotations = table.annotations

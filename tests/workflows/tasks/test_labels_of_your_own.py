@@ -221,6 +221,33 @@ def test_a_label_in_the_gene_table_is_no_gene(tables, tmp_path, capsys):
     assert "task score: regression, column Score" in printed
 
 
+@pytest.mark.parametrize(
+    "options", [("--site-column", "Hospital"), ("--covariates", "Hospital"), ("--split-by", "Hospital")]
+)
+def test_a_column_of_numbers_that_an_option_names_is_no_gene(tables, tmp_path, capsys, options):
+    genes, clinical = (pd.read_csv(tables / name) for name in ("genes.csv", "clinical.csv"))
+    both = genes.assign(Purity=clinical["Purity"], Hospital=np.arange(N) % 9)
+    both.to_csv(tmp_path / "genes.csv", index=False)
+    inputs = ("none", tmp_path / "genes.csv", *QUICK, "--task", "purity=Purity", "--out", tmp_path / "run")
+    assert run_pipeline(*inputs, "--dry-run", *options) == 0
+    assert "90 cases with 12 genes" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_covariate_in_a_new_cohorts_gene_table_is_read_by_a_trained_model(tables, tmp_path, capsys):
+    genes, clinical = (pd.read_csv(tables / name) for name in ("genes.csv", "clinical.csv"))
+    genes.assign(Dose=np.arange(N) % 7).to_csv(tmp_path / "genes.csv", index=False)
+    inputs = ("none", tmp_path / "genes.csv", *QUICK)
+    trained = ("--clinical", tmp_path / "clinical.csv", "--task", "response=Response", "--covariates", "Dose")
+    clinical.assign(Dose=np.arange(N) % 7).to_csv(tmp_path / "clinical.csv", index=False)
+    genes.to_csv(tmp_path / "only_genes.csv", index=False)
+    options = ("--model", "snn", "--set", "train.members=1", "--baselines", "none")
+    assert run_pipeline("none", tmp_path / "only_genes.csv", *QUICK, *trained, *options, "--out", tmp_path / "run") == 0
+    capsys.readouterr()
+    new = ("--trained", tmp_path / "run" / "models", "--out", tmp_path / "new")
+    assert run_pipeline(*inputs, *new) == 0
+    assert "covariate Dose: column Dose, numbers" in " ".join(capsys.readouterr().err.split())
+
+
 def test_ids_of_a_lab_are_matched_by_a_pattern(tables, tmp_path, capsys):
     genes, clinical = (pd.read_csv(tables / name) for name in ("genes.csv", "clinical.csv"))
     genes.assign(case_id="LAB_" + genes["case_id"] + "_rna").to_csv(tmp_path / "genes.csv", index=False)
