@@ -305,7 +305,8 @@ class Config(InputSettings):
         Args:
             named: columns that trained models name; none of them is a gene.
         """
-        of_run = [*self.covariates, *self.split_by, *([self.site_column] if self.site_column else [])]
+        groups = [name for name in self.split_by if name != "case"]
+        of_run = [*self.covariates, *groups, *([self.site_column] if self.site_column else [])]
         return TableOptions(
             id_column=self.id_column,
             genes_in=self.genes_in,

@@ -20,13 +20,17 @@ def test_tables_are_read_as_configured():
             "sample_types": "recurrent",
             "endpoint": "pfi",
             "tumour": "other",
+            "covariates": ["age", "C"],
+            "split_by": ["case", "site", "scanner"],
+            "site_column": "S",
         }
         | {"omics": {"ignore": ["I"], "keep": ["K"]}, "tasks": tasks}
     )
-    found = asdict(config.table_options())
+    found = asdict(config.table_options(["C", "Dose"]))
     assert found == {
         **{"id_column": "patient", "genes_in": "rows", "sample_types": {"recurrent"}, "endpoint": "PFI"},
         **{"tumour": "other", "ignore": ("I",), "keep": ("K",), "labels": ("X", "Y")},
+        "named": ("age", "C", "site", "scanner", "S", "Dose"),
     }
     defaults = asdict(TableOptions())
     assert not [name for name, value in found.items() if value == defaults[name]]
