@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count
 from preprocessing.io.extras import extra
 
 SITES = ("ZZ", "ZY", "Z0")
@@ -293,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths = write_cohort(given.out, cases=given.cases, size_px=given.size, seed=given.seed)
     except InputError as error:
         parser.error(str(error))
-    sys.stdout.write(f"{given.cases} cases, {len(paths)} slides in {given.out}\n")
+    sys.stdout.write(f"{given.cases} cases, {count(len(paths), 'slide')} in {given.out}\n")
     return 0
 
 

@@ -12,6 +12,7 @@ from pipeline.baselines.clinical import ClinicalClasses, fit_clinical_logistic
 from pipeline.baselines.contract import TaskBaselines
 from pipeline.baselines.genomic import fit_omics_logistic
 from pipeline.baselines.predictors import LinearClasses
+from preprocessing.io.errors import count
 
 
 @dataclass(frozen=True)
@@ -93,5 +94,5 @@ class LabelBaselines(TaskBaselines):
         clinical = tuple(map(ClinicalClasses.from_json, described["clinical"]))
         genes = tuple(map(LinearClasses.from_json, described["genes"])) if described["genes"] else None
         if len(clinical) != len(names) or (genes is not None and len(genes) != len(names)):
-            raise ValueError(f"baselines of {len(clinical)} labels for {len(names)}")
+            raise ValueError(f"baselines of {count(len(clinical), 'label')} for {len(names)}")
         return cls(names, clinical, genes)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.config.schema import ALL_CASES
 from pipeline.tasks import Task
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.tables.identity import IdentityScheme
 
 
@@ -29,7 +29,8 @@ def requested_cases(
     unknown = [case for case in named if case not in set(known)]
     if unknown:
         raise InputError(
-            f"--explain: {some(unknown)}: not among the {len(known)} cases used ({some(known)}); --dry-run lists excluded cases "
+            f"--explain: {some(unknown)}: not among the {count(len(known), 'case')} used ({some(known)}); --dry-run "
+            "lists excluded cases "
             "with the reason"
         )
     return named

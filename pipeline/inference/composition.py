@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.inference.trained import Predictor, scalers_of
 from pipeline.ood.gene_classes import GeneClasses
 from preprocessing.cohort import Cohort
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.omics.harmonisation.rescale import Method, Target, targets_of
 from preprocessing.omics.matrix import COVARIATE
 
@@ -140,6 +140,7 @@ def _why_not_matched(predictors: Sequence[Predictor], cohort: Cohort) -> str:
             "grade or subtype, with this version, or use --rescale cohort"
         )
     return (
-        f"--rescale matched: the {' or '.join(names)} of fewer than half of the {len(cohort.omics.case_ids)} cases is known in "
+        f"--rescale matched: the {' or '.join(names)} of fewer than half of the "
+        f"{count(len(cohort.omics.case_ids), 'case')} is known in "
         f"{cohort.label_source}; add it (--clinical), or use --rescale cohort"
     )

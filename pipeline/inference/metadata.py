@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from preprocessing.encoders.catalogue import Pooling
+from preprocessing.io.errors import count
 from preprocessing.tiling.tiles import TileConfig
 
 
@@ -73,7 +74,7 @@ class ConformalThreshold(_Part):
         if not isinstance(self.threshold, tuple):
             return math.inf if self.threshold is None else self.threshold
         if len(self.threshold) != n_labels:
-            raise ValueError(f"{len(self.threshold)} thresholds of {n_labels} labels")
+            raise ValueError(f"{len(self.threshold)} thresholds of {count(n_labels, 'label')}")
         return [math.inf if one is None else one for one in self.threshold]
 
 

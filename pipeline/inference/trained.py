@@ -22,7 +22,7 @@ from pipeline.model_folders.model_folder import (
 )
 from pipeline.ood.reference import JSON_FILE, ReferenceCohort, has_reference
 from pipeline.tasks import FittedTask, Task
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.outputs import damaged, read_json
 from preprocessing.omics.imputation import GeneImputer
@@ -238,7 +238,7 @@ def gene_imputer(reference: ReferenceCohort | None, scaler: OmicsScaler | None) 
     space, covariates = reference.genes, set(scaler.groups.get(COVARIATE, ()))
     genes = [position for position, name in enumerate(scaler.features) if name not in covariates]
     if len(space.centre) != len(genes):
-        raise ValueError(f"the reference cohort has {len(space.centre)} genes, the model {len(genes)}")
+        raise ValueError(f"the reference cohort has {count(len(space.centre), 'gene')}, the model {len(genes)}")
     return GeneImputer(
         features=tuple(scaler.features[position] for position in genes),
         centre=scaler.centre[genes],
@@ -282,7 +282,9 @@ def _require_width(reference: ReferenceCohort | None, width: int | None) -> None
     """Raise ValueError where the patch features of the reference cohort are not as wide as the model's; None: it reads none."""
     slides = reference.slides if reference else None
     if slides is not None and width is not None and len(slides.centre) != width:
-        raise ValueError(f"the reference cohort has patch features of {len(slides.centre)} values, the model {width}")
+        raise ValueError(
+            f"the reference cohort has patch features of {count(len(slides.centre), 'value')}, the model {width}"
+        )
 
 
 def _require_one_recipe(predictors: list[Predictor]) -> None:

@@ -17,6 +17,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from pipeline.metrics.small_samples import ENOUGH, LEVEL, SHUFFLES, Ranking, reached, wilson
+from preprocessing.io.errors import count
 
 N_BOOT = 1000
 LEAST_DEFINED = 0.5  # an interval from fewer than half of the resamples would be one of the fortunate ones only
@@ -133,7 +134,7 @@ def measure(statistic: Statistic, weights: Weights) -> Metric:
         score = wilson(metric.value, statistic.share_of)
         low, high = min(low, score[0]), max(high, score[1])
     if low == high and statistic.n < ENOUGH:
-        return Metric(metric.value, reason=f"no interval: the same in every resample of {statistic.n} cases")
+        return Metric(metric.value, reason=f"no interval: the same in every resample of {count(statistic.n, 'case')}")
     return Metric(metric.value, low, high)
 
 
@@ -217,7 +218,7 @@ def paired_difference(
         if reached(np.array(draws), value) > 1 - LEVEL:
             metric = Metric(value, min(metric.low, 0.0), max(metric.high, 0.0))
     if metric.low == metric.high and not _equal(a, b):
-        return Metric(value, reason=f"no interval: the same in every resample of {len(a)} cases")
+        return Metric(value, reason=f"no interval: the same in every resample of {count(len(a), 'case')}")
     return metric
 
 

@@ -29,6 +29,7 @@ from pipeline.metrics.bootstrap import (
 )
 from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
 from pipeline.metrics.small_samples import Ranking
+from preprocessing.io.errors import count
 
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 4
 
@@ -83,7 +84,9 @@ class ClassificationMetrics(CaseMetrics):
 
     def basis(self) -> str:
         """Cases, and how many of each class."""
-        return f"{self.n} cases: " + ", ".join(f"{rates.n} of class {name}" for name, rates in self.per_class.items())
+        return f"{count(self.n, 'case')}: " + ", ".join(
+            f"{rates.n} of class {name}" for name, rates in self.per_class.items()
+        )
 
 
 def accuracy(labels: Labels, predicted: Labels) -> Statistic:
@@ -315,7 +318,7 @@ def _per_class(
     truth: Bool[np.ndarray, " n"], predicted: Bool[np.ndarray, " n"], weights: Weights, reason: str | None
 ) -> ClassRates:
     def share(hit: Bool[np.ndarray, " n"], of: Bool[np.ndarray, " n"], whom: str) -> Metric:
-        missing = reason or (None if of.any() else f"no case {whom} the class among {len(of)} cases")
+        missing = reason or (None if of.any() else f"no case {whom} the class among {count(len(of), 'case')}")
         statistic = undefined(len(of), missing) if missing else ratio_of_sums((hit & of) * 1.0, of * 1.0)
         return measure(statistic, weights)
 
@@ -355,7 +358,7 @@ def _of_confusion(
 
 def _class_missing(labels: Labels, classes: Sequence[str]) -> str | None:
     missing = [name for k, name in enumerate(classes) if not (labels == k).any()]
-    return f"no case of class {', '.join(missing)} among {len(labels)} cases" if missing else None
+    return f"no case of class {', '.join(missing)} among {count(len(labels), 'case')}" if missing else None
 
 
 def _same_fold(n: int, folds: Int[np.ndarray, " n"] | None) -> Float[np.ndarray, "n n"]:

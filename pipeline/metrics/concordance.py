@@ -21,6 +21,7 @@ from pipeline.metrics.bootstrap import (
     undefined,
 )
 from pipeline.metrics.small_samples import Ranking
+from preprocessing.io.errors import count
 
 Months = Float[np.ndarray, " n"]
 Events = Bool[np.ndarray, " n"]
@@ -169,7 +170,7 @@ def dynamic_auc(
 def no_horizon(dead: Bool[np.ndarray, " n"], alive: Bool[np.ndarray, " n"], horizon: float) -> str | None:
     """Why a horizon (months) cannot be evaluated: no death by then, or no case followed beyond; None where it can."""
     if not dead.any():
-        return f"no event by {horizon:g} months among {len(dead)} cases"
+        return f"no event by {horizon:g} months among {count(len(dead), 'case')}"
     if not alive.any():
         return f"nobody is followed beyond {horizon:g} months"
     return None
@@ -206,4 +207,4 @@ def _concordance(
 
 
 def _no_pairs(pairs: Float[np.ndarray, "n n"]) -> str | None:
-    return None if pairs.any() else f"no comparable pair among {len(pairs)} cases: too few events"
+    return None if pairs.any() else f"no comparable pair among {count(len(pairs), 'case')}: too few events"

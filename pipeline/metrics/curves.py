@@ -20,6 +20,7 @@ from pipeline.metrics.bootstrap import (
 from pipeline.metrics.concordance import CensoringDistribution, Events, Months, no_horizon
 from pipeline.metrics.report import Part
 from pipeline.metrics.small_samples import Z
+from preprocessing.io.errors import count
 
 GRID_STEP = 1.0  # months between two points of the Brier integral
 NEIGHBOURS = 20  # on either side, at least, of which observed survival is smoothed
@@ -152,7 +153,7 @@ def integrated_calibration_index(
     """
     n = len(time)
     if n < 3 * NEIGHBOURS:
-        return unavailable(f"{n} cases, of {3 * NEIGHBOURS} that it needs at least")
+        return unavailable(f"{count(n, 'case')}, of {3 * NEIGHBOURS} that it needs at least")
     if not np.ptp(predicted):
         return unavailable("all predictions are equal")
     reach = max(NEIGHBOURS, n // 10)
@@ -162,7 +163,7 @@ def integrated_calibration_index(
     observed = kaplan_meier_at(time[order], event[order], horizon).of(near.astype(float))
     if not np.isfinite(observed).all():
         return unavailable(
-            f"of {int(np.isnan(observed).sum())} cases none with a similar prediction is followed so long"
+            f"of {count(int(np.isnan(observed).sum()), 'case')} none with a similar prediction is followed so long"
         )
     expected = (
         near @ predicted[order] / near.sum(axis=1)
@@ -189,7 +190,7 @@ def d_calibration(
     """
     n = len(time)
     if n < CASES_AN_INTERVAL * INTERVALS:
-        return unavailable(f"{n} cases, of {CASES_AN_INTERVAL * INTERVALS} that it needs at least")
+        return unavailable(f"{count(n, 'case')}, of {CASES_AN_INTERVAL * INTERVALS} that it needs at least")
     known = np.isfinite(curves).all(axis=0)
     if not known[0]:
         return unavailable(not_finite("curves", curves) or "no curves")

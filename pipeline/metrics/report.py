@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
 from pipeline.metrics.bootstrap import Metric
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count
 from preprocessing.io.outputs import read_json
 
 FORMAT = 2
@@ -43,7 +43,7 @@ class CaseMetrics(Part):
 
     def basis(self) -> str:
         """What the metrics are computed from, in a few words."""
-        return f"{self.n} cases"
+        return count(self.n, "case")
 
     def scalars(self) -> Iterator[tuple[str, Metric]]:
         """Each metric with its path in JSON below this object; those of single classes or of parts of the cases aside."""

@@ -41,6 +41,7 @@ from pipeline.metrics.concordance import (
 )
 from pipeline.metrics.curves import Calibration, beyond, calibration, d_calibration, integrated_brier, survival_at
 from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
+from preprocessing.io.errors import count
 
 HORIZONS = (12.0, 24.0, 36.0, 60.0)  # months, ascending
 TRIVIAL = Trivial(
@@ -97,7 +98,7 @@ class SurvivalMetrics(CaseMetrics):
 
     def basis(self) -> str:
         """Cases, events and comparable pairs."""
-        return f"{self.n} cases, {self.n_events} events, {self.n_pairs:,} comparable pairs"
+        return f"{count(self.n, 'case')}, {self.n_events} events, {self.n_pairs:,} comparable pairs"
 
     def scalars(self) -> Iterator[tuple[str, Metric]]:
         """Also those of the risk groups."""
@@ -225,7 +226,7 @@ def risk_groups(
     if reason:
         counts = {"n_high": 0, "n_low": 0}
     elif not event.any():
-        reason = f"no event among {len(time)} cases"
+        reason = f"no event among {count(len(time), 'case')}"
     elif high.all() or not high.any():
         reason = f"all {len(time)} cases are on one side of the training median"
     if reason:

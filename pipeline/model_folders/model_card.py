@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.encoders.catalogue import ENCODERS
+from preprocessing.io.errors import count
 
 NAME = "MODEL_CARD.md"
 LIMITS = """\
@@ -52,7 +53,7 @@ def model_card(described: Mapping[str, Any]) -> str:
 
 def _classes(fitted: Mapping[str, Any]) -> str:
     counts = zip(fitted.get("classes", ()), fitted.get("counts", ()), strict=False)
-    text = ", ".join(f"{name} ({count} cases)" for name, count in counts)
+    text = ", ".join(f"{name} ({count(n, 'case')})" for name, n in counts)
     return f": {text}" if text else ""
 
 

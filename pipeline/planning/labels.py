@@ -11,7 +11,7 @@ from pipeline.planning.splits import COHORT_SCHEMES
 from pipeline.tasks import BUILT_IN, KINDS, TASKS, Task, TaskSpec, make_task
 from pipeline.tasks.classification import why_no_classes
 from preprocessing.cohort import COHORT, Cohort
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.labels.tumour import GLIOMA
 from preprocessing.tables.reading import read_number
@@ -56,7 +56,7 @@ def read_labels(cohort: Cohort, specs: Mapping[str, TaskSpec]) -> LabelledCohort
             found[column], gaps[column] = values[column], reasons
         columns = f"column{'s' if len(spec.column) > 1 else ''} {', '.join(spec.column)}"
         table.notes.append(
-            f"task {name}: {task.kind}, {columns}{ground}; {int(task.labelled(values).sum())} cases with a label"
+            f"task {name}: {task.kind}, {columns}{ground}; {count(int(task.labelled(values).sum()), 'case')} with a label"
         )
         tasks[name] = task
     if not found:

@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from pipeline.baselines.predictors import stratified_folds
 from preprocessing.io.atomic import write_text
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.io.files import read_text
 from preprocessing.tables.identity import IdentityScheme
 
@@ -55,7 +55,7 @@ def make_folds(
     of_case = None if groups is None else groups.loc[cases].astype(str)
     if of_case is not None and of_case.nunique() < n_folds:
         raise InputError(
-            f"--split-by {of_case.name}: {of_case.nunique()} different values for {n_folds} folds; use fewer (--folds)"
+            f"--split-by {of_case.name}: {of_case.nunique()} different values for {count(n_folds, 'fold')}; use fewer (--folds)"
         )
     if isinstance(ordered, pd.DataFrame):
         tested_by = _iteratively_stratified(ordered, of_case, n_folds, seed)

@@ -16,7 +16,7 @@ from pipeline.terminal.tables import format_table
 from preprocessing.case_tables.endpoint_names import ENDPOINTS
 from preprocessing.cohort import Cohort, describe_gaps
 from preprocessing.encoders.config import resolution_warning
-from preprocessing.io.errors import some
+from preprocessing.io.errors import count, some
 from preprocessing.slides.slide import LeftOut
 
 
@@ -24,10 +24,11 @@ def show_cohort(cohort: Cohort) -> None:
     """Print the cohort: counts, how the input was read, and warnings."""
     failed = sum(gone.status == "failed" for gone in cohort.left_out)
     cases = cohort.used_cases()
-    sides = {"both": "have both", "any": "have either", "slides": "have slides", "genes": "have genes"}
+    sides = {"both": "both", "any": "either", "slides": "slides", "genes": "genes"}
     print_note(
-        f"{len(cohort.slides)} slides to use, {len(cohort.left_out) - failed} left out, {failed} broken; "
-        f"{len(cohort.omics.case_ids)} cases with {len(cohort.omics.features)} genes; {len(cases)} cases {sides[cohort.needs]}"
+        f"{count(len(cohort.slides), 'slide')} to use, {len(cohort.left_out) - failed} left out, {failed} broken; "
+        f"{count(len(cohort.omics.case_ids), 'case')} with {count(len(cohort.omics.features), 'gene')}; "
+        f"{count(len(cases), 'case')} with {sides[cohort.needs]}"
     )
     for note in cohort.notes:
         if note.startswith(WARNING):
@@ -58,7 +59,7 @@ def _failed_slides(cohort: Cohort) -> Iterator[str]:
         if len(slides) == 1:
             yield f"slide {slides[0].file.slide_id}: {slides[0].reason}"
         else:
-            yield f"{len(slides)} slides ({some(gone.file.slide_id for gone in slides)}): {reason}"
+            yield f"{count(len(slides), 'slide')} ({some(gone.file.slide_id for gone in slides)}): {reason}"
 
 
 def show_plans(plans: Sequence[TaskPlan], cohort: Cohort) -> None:
@@ -66,7 +67,9 @@ def show_plans(plans: Sequence[TaskPlan], cohort: Cohort) -> None:
     for plan in plans:
         labels = f", {plan.summary}" if plan.summary else ""
         further = "".join(f", {len(folds)} by {scheme}" for scheme, folds in plan.further_schemes.items())
-        print_note(f"task {plan.name}: {len(plan.labelled)} cases, {len(plan.folds)} folds{further}{labels}")
+        print_note(
+            f"task {plan.name}: {count(len(plan.labelled), 'case')}, {count(len(plan.folds), 'fold')}{further}{labels}"
+        )
         gaps = describe_gaps(cohort, plan.task.label_columns[0], plan.unlabelled)
         known, endpoint = plan.task.prepare(cohort.labels), ENDPOINTS[cohort.endpoint]
         for sentence in (*gaps, *plan.task.on_cases(known, plan.labelled, endpoint=endpoint)):
@@ -111,7 +114,7 @@ def show_results(
     for message in given_up:
         print_note(f"warning: {message}", style="yellow")
     if failures:
-        print_note(f"{len(failures)} slides failed; all are in slides.csv:", style="yellow")
+        print_note(f"{count(len(failures), 'slide')} failed; all are in slides.csv:", style="yellow")
         for name, reason in list(failures.items())[:5]:
             print_note(f"  {name}: {reason}", style="yellow")
     print_line(f"results: {folder}")
@@ -177,7 +180,7 @@ def _show_table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> 
         if report.new_cohort
         else "each tested by a model that was trained without it"
     )
-    print_line(f"{title}: {report.n} cases, {evaluation}", style="italic")
+    print_line(f"{title}: {count(report.n, 'case')}, {evaluation}", style="italic")
     head = ["predictor", _title(report.headline), f"{report.model_name} − predictor"]
     further = [name for name in metrics if name != report.headline]
     rows = [[report.model_name, *_values(report, report.model, further, "")]]
@@ -197,7 +200,7 @@ def _show_table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> 
 
 def _cases(predictor: PredictorReport[Any], report: TaskReport[Any]) -> str:
     """The number of cases, where it is not that of the model: others have no such modality."""
-    return "" if predictor.pooled.n == report.n else f", {predictor.pooled.n} cases"
+    return "" if predictor.pooled.n == report.n else f", {count(predictor.pooled.n, 'case')}"
 
 
 def _title(metric: str) -> str:

@@ -161,7 +161,8 @@ class FinishedSlides:
         found = [slide for slide in slides if slide.slide_id in self._tiles_files]
         if not found:
             raise InputError(
-                f"{self.run.folder}: none of these {len(slides)} slides is explained; run_pipeline … --explain makes explanations"
+                f"{self.run.folder}: none of these {len(slides)} slides is explained; run_pipeline … "
+                "--explain makes explanations"
             )
         return found
 

@@ -28,7 +28,7 @@ from pipeline.terminal.logs import collected, is_of_program
 from pipeline.terminal.progress import HOUR, rates
 from preprocessing.cohort import Cohort, further_table
 from preprocessing.io.atomic import REMEDY, sweep, temporary_name, write_text
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count
 from preprocessing.io.files import file_above
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.gpu import gpu_failures
@@ -157,7 +157,7 @@ def _throughput(done: dict[str, float], seconds: float) -> list[str]:
     per_hour = [f"{HOUR * done['slides'] / seconds:,.0f} slides/h"] if "slides" in counted else []
     others = {name: count for name, count in counted.items() if name != "slides"}
     speed = per_hour + ([rates(seconds, others)] if others else [])
-    return [", ".join(f"{count:,.0f} {name}" for name, count in counted.items()), ", ".join(speed)]
+    return [", ".join(count(round(n), name.removesuffix("s")) for name, n in counted.items()), ", ".join(speed)]
 
 
 def open_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> Run:

@@ -14,7 +14,7 @@ from preprocessing.cohort import Cohort, audit_cases
 from preprocessing.encoders.config import encoder_spec
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore, Measured, query_all
-from preprocessing.io.errors import SlideError, some
+from preprocessing.io.errors import SlideError, count, some
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.quality import QualityConfig
 from preprocessing.tiling.tiles import tile_slide
@@ -74,7 +74,7 @@ def _ids(cohort: Cohort) -> Iterator[str]:
 def _resolutions(slides: Sequence[Slide]) -> Iterator[str]:
     if slides:
         counts = pd.Series([slide.mpp_source for slide in slides]).value_counts()
-        yield "microns per pixel: " + ", ".join(f"{count} from {source}" for source, count in counts.items())
+        yield "microns per pixel: " + ", ".join(f"{n} from {source}" for source, n in counts.items())
 
 
 def _broken(cohort: Cohort) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _broken(cohort: Cohort) -> Iterator[str]:
     others = [gone for gone in failed if gone not in no_mpp]
     for what, gone in (("without a resolution", no_mpp), ("that cannot be read", others)):
         if gone:
-            yield f"warning: {len(gone)} slides {what}:"
+            yield f"warning: {count(len(gone), 'slide')} {what}:"
             yield from (f"  {one.file.slide_id}: {one.reason}" for one in gone[:MAX_NAMED])
             if len(gone) > MAX_NAMED:
                 yield f"  … and {len(gone) - MAX_NAMED} more"
@@ -96,7 +96,8 @@ def _work(config: Config, cohort: Cohort, concurrency: int) -> Iterator[str]:
     tiles = _tiles(config, cohort, store)
     known = sum(tiles.of_slide.values())
     total = known + tiles.rest
-    yield f"tiles: {_about(total) if tiles.rest else format(known, ',')} of {len(cohort.slides)} slides ({'; '.join(tiles.notes)})"
+    tiled = _about(total) if tiles.rest else format(known, ",")
+    yield f"tiles: {tiled} of {count(len(cohort.slides), 'slide')} ({'; '.join(tiles.notes)})"
     if cohort.precomputed or config.until == "tile":
         return
     dim = next((one.dim for one in measured), None) or encoder_spec(config.encoder.name).dim
@@ -125,7 +126,7 @@ def _tiles(config: Config, cohort: Cohort, store: FeatureStore) -> Tiles:
     counts = query_all(store.count_tiles, (tile_key(slide, config.tiles) for slide in cohort.slides))
     known = {slide.slide_id: n for slide, n in zip(cohort.slides, counts, strict=True) if n is not None}
     others = sorted((slide for slide in cohort.slides if slide.slide_id not in known), key=_area_um2)
-    notes = [f"{len(known)} slides as stored"] if known else []
+    notes = [f"{count(len(known), 'slide')} as stored"] if known else []
     if not others:
         return Tiles(known, 0, tuple(notes))
     sample = others[:: -(-len(others) // SAMPLED)]

@@ -26,7 +26,7 @@ from pipeline.baselines.genomic import GeneScores
 from pipeline.metrics import Bootstrap, CaseMetrics, Metric, PredictorReport, Statistic, paired_difference
 from pipeline.metrics.small_samples import reach_over_folds
 from pipeline.tasks.spec import TaskSpec
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count
 from preprocessing.labels.columns import LabelTable
 
 if TYPE_CHECKING:  # a plan needs no torch, which takes seconds to import
@@ -416,5 +416,5 @@ class Task(ABC):
         """Raise InputError if there are fewer labelled cases than folds."""
         if n < folds:
             raise InputError(
-                f"task {self.name}: {n} cases with a label for {folds} folds; give fewer with --folds, or more cases"
+                f"task {self.name}: {count(n, 'case')} with a label for {folds} folds; give fewer with --folds, or more cases"
             )

@@ -28,7 +28,7 @@ from pipeline.metrics import (
 )
 from pipeline.metrics.conformal import contains, prediction_sets
 from pipeline.tasks.base import FittedTask, PredictionSets, Task
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.tables.reading import read_number
 
@@ -390,7 +390,7 @@ class Classification(Task):
         gone = {name: n for name, n in every.value_counts().items() if name not in there and n >= ALL_LOST}
         if not gone:
             return []
-        classes = ", ".join(f"{name} ({n} cases)" for name, n in gone.items())
+        classes = ", ".join(f"{name} ({count(n, 'case')})" for name, n in gone.items())
         return [f"warning: task {self.name}: every case of {classes} is left out or without inputs: the class is gone"]
 
     def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:

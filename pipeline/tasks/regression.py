@@ -25,7 +25,7 @@ from pipeline.metrics import (
     regression_metrics,
 )
 from pipeline.tasks.base import FittedTask, PredictionSets, Task
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.tables.reading import read_number
 
@@ -244,7 +244,7 @@ class Regression(Task):
             )
         if different < QUANTILES:
             return [
-                f"task {self.name}: {different} different numbers in {len(labels)} cases; if they are classes, use "
+                f"task {self.name}: {different} different numbers in {count(len(labels), 'case')}; if they are classes, use "
                 f"--task {self.name}={self.spec.column[0]}:classification"
             ]
         return []

@@ -29,7 +29,7 @@ from pipeline.metrics import (
 )
 from pipeline.tasks.base import OUTCOME, FittedTask, Task
 from pipeline.tasks.spec import TaskSpec
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.labels.columns import LabelTable, is_binary, read_flag, text_of
 from preprocessing.labels.survival import follow_up, read_endpoint
 from preprocessing.tables.reading import read_number
@@ -332,7 +332,8 @@ class Survival(Task):
         deaths = int(labels["event"].sum())
         if deaths < folds:
             raise InputError(
-                f"task {self.name}: {deaths} deaths among {len(labels)} cases for {folds} folds: every fold needs one; use fewer "
+                f"task {self.name}: {deaths} deaths among {count(len(labels), 'case')} for {folds} folds: every fold "
+                "needs one; use fewer "
                 f"folds (--folds), check that the event column is not inverted, or leave {self.name} out by naming the other tasks"
             )
         if labels["survival_months"].nunique() < 2:
@@ -378,7 +379,7 @@ class Survival(Task):
             raise ValueError(f"time bins with edges {edges}, up to {last} months")
         calibration = LinearRisk.from_json(fitted["calibration"]) if fitted["calibration"] else None
         if calibration and len(calibration.coefficients) != 1:
-            raise ValueError(f"a calibration of {len(calibration.coefficients)} columns")
+            raise ValueError(f"a calibration of {count(len(calibration.coefficients), 'column')}")
         return FittedSurvival(edges, last, median, calibration)
 
     def describe(self, labels: pd.DataFrame) -> pd.Series:
@@ -393,7 +394,7 @@ class Survival(Task):
         reached = f"median follow-up {median:.1f} months" if pd.notna(median) else "median follow-up not reached"
         title = endpoint if self.label_columns == OUTCOME else self.name
         return [
-            f"{title}: {int(event.sum())} events among {len(months)} cases, {reached} (reverse Kaplan-Meier), "
+            f"{title}: {count(int(event.sum()), 'event')} among {len(months)} cases, {reached} (reverse Kaplan-Meier), "
             f"longest time {months.max():.1f} months"
         ]
 

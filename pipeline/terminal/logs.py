@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
+from preprocessing.io.errors import count
+
 out, err = Console(), Console(stderr=True)
 PIPE_COLUMNS = 80  # of tables in a file, which has no width of its own
 MAX_FAILURES = 10
@@ -112,7 +114,7 @@ def warn(message: str) -> None:
 def show_warnings() -> None:
     """Repeat all warnings of the run, each once."""
     if collected.messages:
-        print_note(f"{len(collected.messages)} warnings of this run:", style="yellow")
+        print_note(f"{count(len(collected.messages), 'warning')} of this run:", style="yellow")
         for message in collected.messages:
             print_note(f"  {message}", style="yellow")
 

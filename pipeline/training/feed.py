@@ -15,7 +15,7 @@ from torch import Tensor
 from models.layers.devices import free_bytes, on_device
 from models.types import Batch
 from pipeline.cluster.gpus import gpu_sharing
-from preprocessing.io.errors import RunError
+from preprocessing.io.errors import RunError, count
 from preprocessing.io.gpu import is_memory_full
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,8 @@ class Feed:
             if not is_memory_full(error):
                 raise
             raise RunError(
-                f"{len(cases)} cases with {sum(map(len, batch.bags)):,} tiles, of which {cases[0]} is the first, do not fit in the "
+                f"{count(len(cases), 'case')} with {sum(map(len, batch.bags)):,} tiles, of which {cases[0]} is the "
+                "first, do not fit in the "
                 f"GPU's memory beside those before ({str(error).splitlines()[0]}); fewer cases a step (--set train.batch_cases) or "
                 "tiles a case (--set train.max_patches) would fit"
             ) from error

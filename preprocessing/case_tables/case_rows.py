@@ -12,7 +12,7 @@ from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.endpoint_names import survival_column
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.reading import read_number
 from preprocessing.tables.sample_types import CLASSES, PRIMARY, may_hold_sample_types, sample_classes, why_excluded
@@ -178,7 +178,7 @@ def _note_rows(
 ) -> None:
     """Note the rows that are left out, and warn of ids unlike the others: a sum below the table, a column of no case."""
     if dropped:
-        notes.append(f"{len(dropped)} rows left out: {some(f'{row.id} ({row.reason})' for row in dropped)}")
+        notes.append(f"{count(len(dropped), 'row')} left out: {some(f'{row.id} ({row.reason})' for row in dropped)}")
     used = [ids[row] for row in keep]
     strange = [identifier for identifier in used if not evidence.is_id(identifier)]
     if 0 < len(strange) < len(used) / 2 and any(map(evidence.identity.is_barcode, used)):

@@ -9,7 +9,7 @@ import pandas as pd
 from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.gene_names import are_integers, is_accession, is_counter, is_gene_name
 from preprocessing.case_tables.table_options import TableOptions
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.tables.reading import names_in, text_columns, words_of
 
 ROW_NUMBERS = re.compile(r"|index|row(_?names?|_?num(ber)?s?)?|nr|no|s_?no|unnamed(_\d+)*|x(_\d+)?")
@@ -187,8 +187,8 @@ def _warn_of_names(genes: list[str], notes: list[str]) -> None:
     odd = [name for name in genes if _ODD_GENE.fullmatch(name)]
     if 0 < len(odd) < len(genes) / 2:
         notes.append(
-            f"warning: {len(odd)} columns are read as genes, though their names are unlike those of genes: {some(odd)}; leave "
-            "them out with --set 'omics.ignore=[…]' if they are none"
+            f"warning: read as genes, though named unlike genes: {some(odd)} ({count(len(odd), 'column')}); leave out what is no "
+            "gene with --set 'omics.ignore=[…]'"
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 import pandas as pd
 
 from preprocessing.cohort.cohort import Cohort
+from preprocessing.io.errors import count
 
 
 def left_out(cohort: Cohort, usable: Collection[str] | None = None) -> dict[str, str]:
@@ -42,7 +43,7 @@ def describe_gaps(cohort: Cohort, column: str, unlabelled: Collection[str]) -> l
         )
         sentences.append(f"{len(unlabelled)} usable cases without label: {_counts(reasons)}")
     if gone := left_out(cohort):
-        sentences.append(f"{len(gone)} cases left out: {_counts(Counter(gone.values()))}")
+        sentences.append(f"{count(len(gone), 'case')} left out: {_counts(Counter(gone.values()))}")
     return sentences
 
 

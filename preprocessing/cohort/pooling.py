@@ -9,7 +9,7 @@ import pandas as pd
 
 from preprocessing.cohort.cohort import COHORT, Cohort
 from preprocessing.features.precomputed import PrecomputedRecipe
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.labels.tumour import GLIOMA, OTHER
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.slides.probing import same_scans
@@ -117,8 +117,9 @@ def _notes(cohorts: Mapping[str, Cohort]) -> list[str]:
     notes = []
     for name, one in cohorts.items():
         notes.append(
-            f"cohort {name}: {len(one.used_cases())} usable cases, {len(one.slides)} slides, {len(one.omics.case_ids)} cases with "
-            f"{len(one.omics.features)} genes"
+            f"cohort {name}: {len(one.used_cases())} usable cases, {count(len(one.slides), 'slide')}, "
+            f"{len(one.omics.case_ids)} cases with "
+            f"{count(len(one.omics.features), 'gene')}"
         )
         if one.tumour != GLIOMA and any(other.tumour == GLIOMA for other in cohorts.values()):
             notes.append(

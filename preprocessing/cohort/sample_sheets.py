@@ -7,7 +7,7 @@ import pandas as pd
 from preprocessing.case_tables.case_rows import row_classes
 from preprocessing.case_tables.gene_names import is_counter
 from preprocessing.case_tables.id_columns import has_measurement, id_kind
-from preprocessing.io.errors import some
+from preprocessing.io.errors import count, some
 from preprocessing.tables.identity import IdentityScheme
 
 
@@ -27,7 +27,8 @@ class SampleSheet:
         """Return one sentence on the sheet."""
         patients = {patient for patient, _ in self.samples.values()}
         return (
-            f"samples: {len(self.samples)} ids of samples ({some(self.samples)}) belong to {len(patients)} cases, by the columns "
+            f"samples: {len(self.samples)} ids of samples ({some(self.samples)}) belong to "
+            f"{count(len(patients), 'case')}, by the columns "
             f"{' and '.join(self.columns)}"
         )
 

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int32, Num
 from preprocessing.features.store import Bag
 from preprocessing.formats.encoder_names import name_in
 from preprocessing.io.atomic import atomic_file
-from preprocessing.io.errors import InputError, SlideError
+from preprocessing.io.errors import InputError, SlideError, count
 from preprocessing.io.extras import extra
 from preprocessing.slides.resolution import MPP_RANGE, POWER_TIMES_MPP
 
@@ -364,7 +364,7 @@ def _datasets(path: Path, file: Any, layout: Format) -> tuple[Any, Any]:
             f"{path.name}: its {names[0]} have shape {features.shape}; expected (tiles, length), with at least one tile"
         )
     if coords.shape != (len(features), 2):
-        raise SlideError(f"{path.name}: {len(features)} features, but coords have shape {coords.shape}")
+        raise SlideError(f"{path.name}: {count(len(features), 'feature')}, but coords have shape {coords.shape}")
     if features.dtype not in (np.float16, np.float32) or coords.dtype.kind not in "iuf":
         raise SlideError(
             f"{path.name}: features are {features.dtype} and coords {coords.dtype}; expected float16 or float32 features"

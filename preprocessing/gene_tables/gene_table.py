@@ -20,7 +20,7 @@ from preprocessing.case_tables.gene_names import SURE_GENE_NAMES
 from preprocessing.case_tables.id_columns import Evidence, choose_id_column, with_whole_numbers
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.gene_tables.orientation import cases_in_rows
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.tables.loading import LoadedTable, load_table
 from preprocessing.tables.reading import names_in, read_number, text_columns
 
@@ -155,7 +155,7 @@ def _without_subheaders(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     sample = below.iloc[:20].to_numpy().ravel()
     if not n_rows or np.mean([isinstance(v, str) and read_number(v) is None for v in sample]) > 0.1:
         return frame
-    notes.append(f"{n_rows} rows below the header, which give further names of the genes, left out")
+    notes.append(f"{count(n_rows, 'row')} below the header, which give further names of the genes, left out")
     rest = frame.iloc[n_rows:]
     return rest.assign(**{column: _as_numbers(rest[column]) for column in texts})
 

@@ -15,7 +15,7 @@ from preprocessing.case_tables.gene_names import SURE_GENE_NAMES, gene_share, is
 from preprocessing.case_tables.id_columns import SURE_KINDS, Evidence, has_measurement, id_kind
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.gene_tables.gene_rows import transposed
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.tables.reading import text_columns
 
 MOST = 0.5  # of the names are genes, where the names are those of genes
@@ -59,7 +59,7 @@ def _side_of_genes(path: Path, frame: pd.DataFrame, evidence: Evidence, options:
     in_header = sum(evidence.is_id(column) for column in frame.columns)
     if in_rows != in_header:
         side, n = ("columns", in_rows) if in_rows > in_header else ("rows", in_header)
-        return side, f"{n} ids recognised"
+        return side, f"{count(n, 'id')} recognised"
     by_names = _by_column_names(frame, texts)
     if in_rows or by_names:
         return by_names or ("columns", f"{in_rows} ids recognised")

@@ -32,6 +32,11 @@ def passed_through(error: Exception, library: str) -> bool:
     return any(name.partition(".")[0] == library for name in frames)
 
 
+def count(n: int, noun: str) -> str:
+    """So many of a thing whose plural ends in s: `1 slide`, `1,234 slides`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def some(names: Iterable[object]) -> str:
     """The first three of the names, shortened, and an ellipsis where there are more: how a message names many things."""
     every = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in map(str, names)]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 
 MAX_BYTES = 4 << 30  # of a table, unpacked; genes and methylation of a thousand cases stay below it
 # Tables of nothing but zeros shrink to a thousandth, real ones to a tenth: a large file that unpacks so well is no table.
@@ -67,7 +67,7 @@ def _unzip(path: Path, data: bytes) -> bytes:
             raise InputError(f"{path}: is {office}; save the table as .xlsx or CSV")
         if len(names) != 1:
             raise InputError(
-                f"{path}: is a zip archive of {len(names)} files ({some(names)}); unpack it and give one of them"
+                f"{path}: is a zip archive of {count(len(names), 'file')} ({some(names)}); unpack it and give one of them"
             )
         with archive.open(names[0]) as file:
             return _read(path, file, len(data))

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from preprocessing.case_tables.column_names import plain_name
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count
 from preprocessing.tables.reading import read_number
 
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4}
@@ -86,7 +86,9 @@ class LabelTable:
 
         It is a warning if any of them differs.
         """
-        passed = ", ".join(name if n is None else f"{name} (differs in {n} cases)" for name, n in others.items())
+        passed = ", ".join(
+            name if n is None else f"{name} (differs in {count(n, 'case')})" for name, n in others.items()
+        )
         doubt = f"warning: {self.source}: " if any(others.values()) else ""
         self.notes.append(
             f"{doubt}{label}: column {chosen}" + (f"; also present, not used: {passed}" if others else "")

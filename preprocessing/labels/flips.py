@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count
 from preprocessing.labels.columns import LabelTable
 
 MOSTLY = 0.8  # share of cases whose event contradicts the vital status beyond which the column is inverted
@@ -42,7 +42,7 @@ def require_direction(
         opposite = int((event[both] != vital[both]).sum())
         if both.sum() >= 5 and opposite > MOSTLY * both.sum():
             raise InputError(
-                f"{table.source}: column {column} contradicts the vital status in {opposite} of {int(both.sum())} cases: "
+                f"{table.source}: column {column} contradicts the vital status in {opposite} of {count(int(both.sum()), 'case')}: "
                 "it seems to be 1 for the living; call it censorship if so, or correct one of the two"
             )
     for name, values in known.items():

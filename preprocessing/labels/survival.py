@@ -8,7 +8,7 @@ import pandas as pd
 
 from preprocessing.case_tables.column_names import plain_name
 from preprocessing.case_tables.endpoint_names import ENDPOINTS, Role, SurvivalColumn, survival_column
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.labels.columns import LabelTable, is_binary, read_first_event, read_flag, text_of, yes_no
 from preprocessing.labels.flips import require_direction
 from preprocessing.labels.survival_times import (
@@ -243,7 +243,7 @@ def _with_event_free(table: LabelTable, event: pd.Series, name: str) -> pd.Serie
         return event
     table.notes.append(
         f"warning: {table.source}: event: column {name} names the first event and has no word for cases without one; where it "
-        f"is None, empty or unknown ({int(event.isna().sum())} cases), no event is assumed"
+        f"is None, empty or unknown ({count(int(event.isna().sum()), 'case')}), no event is assumed"
     )
     return event.fillna(False)
 
@@ -281,7 +281,8 @@ def _with_censorship(table: LabelTable, event: pd.Series, column: str, opposite:
         and (not is_binary(table.frame[column]) and is_binary(table.frame[opposite]))
     ):
         table.notes.append(
-            f"warning: {table.source}: {opposite} is 1 for the dead and 0 for the living in all {len(contradicted)} cases by "
+            f"warning: {table.source}: {opposite} is 1 for the dead and 0 for the living in all "
+            f"{count(len(contradicted), 'case')} by "
             f"{column}, the opposite of its name: not used"
         )
         return event

@@ -8,7 +8,7 @@ import pandas as pd
 
 from preprocessing.case_tables.column_names import plain_name
 from preprocessing.case_tables.endpoint_names import SurvivalColumn, survival_column
-from preprocessing.io.errors import some
+from preprocessing.io.errors import count, some
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.tables.reading import read_number, words_of
 
@@ -72,7 +72,8 @@ def split_living(table: LabelTable) -> tuple[LabelTable, pd.Series | None]:
             times = pd.Series({case: match["time"] for case, match in found.items()}, dtype=object)
             lives = pd.Series(table.frame.index.isin(times.index), table.frame.index, name=name)
             table.notes.append(
-                f"event: alive where a cell of {name} begins with ALIVE ({len(times)} cases); its other times are of deaths"
+                f"event: alive where a cell of {name} begins with ALIVE ({count(len(times), 'case')}); its other "
+                "times are of deaths"
             )
             written = times.reindex(table.frame.index)
             return replace(table, frame=table.frame.assign(**{name: table.frame[name].mask(lives, written)})), lives
@@ -156,7 +157,7 @@ def _compare_units(table: LabelTable, columns: Mapping[str, SurvivalColumn], use
         if len(differing):
             table.notes.append(
                 f"warning: {table.source}: survival_months: column {name} has other times than {used}, which is used, in "
-                f"{len(differing)} cases: {some(differing)}"
+                f"{count(len(differing), 'case')}: {some(differing)}"
             )
 
 
@@ -190,7 +191,8 @@ def without_negative(table: LabelTable, months: pd.Series) -> pd.Series:
     negative = months.index[months < 0]
     if len(negative):
         table.notes.append(
-            f"warning: {table.source}: survival_months: negative in {len(negative)} cases, taken as missing: {some(negative)}"
+            f"warning: {table.source}: survival_months: negative in {count(len(negative), 'case')}, taken as missing: "
+            f"{some(negative)}"
         )
     return months.mask(months < 0)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.omics.gene_sets import UNGROUPED
 
@@ -45,14 +45,14 @@ def group_features(
         )
         if groups:
             notes.append(
-                f"no gene sets given: {len(groups)} groups by hierarchical clustering of the genes' correlation"
+                f"no gene sets given: {count(len(groups), 'group')} by hierarchical clustering of the genes' correlation"
             )
     grouped = {member for members in groups.values() for member in members}
     for kind in dict.fromkeys(kinds.tolist()):
         rest = [name for name, k in zip(names, kinds, strict=True) if k == kind and name not in grouped]
         if rest and kind == "rna":
             fate = "are left out" if config.ungrouped == "drop" else "form the group ungrouped"
-            notes.append(f"{len(rest)} genes in no set {fate}")
+            notes.append(f"{count(len(rest), 'gene')} in no set {fate}")
         if rest and not (kind == "rna" and config.ungrouped == "drop"):
             groups[UNGROUPED if kind == "rna" else kind] = rest
     if not groups:

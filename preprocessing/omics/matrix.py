@@ -11,7 +11,7 @@ from jaxtyping import Float
 from models.registry import nearest
 from preprocessing.case_tables.gene_names import SUFFIX_OF_KIND, feature_kind, has_suffix
 from preprocessing.io.atomic import atomic_file
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 
 COVARIATE = "covariate"
 
@@ -38,7 +38,8 @@ class OmicsMatrix:
             raise InputError(f"genes: {len(twice)} duplicate features: {some(twice)}; keep one of each")
         if self.values.shape != (len(self.case_ids), len(self.features)) or len(self.kinds) != len(self.features):
             raise ValueError(
-                f"{self.values.shape} values, {len(self.case_ids)} cases, {len(self.features)} features, {len(self.kinds)} kinds"
+                f"{self.values.shape} values, {count(len(self.case_ids), 'case')}, {len(self.features)} features, "
+                f"{len(self.kinds)} kinds"
             )
 
     @classmethod

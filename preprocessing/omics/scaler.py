@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.omics.config import OmicsConfig
 from preprocessing.omics.gene_sets import match_sets
 from preprocessing.omics.grouping import group_features
@@ -234,7 +234,7 @@ class OmicsScaler:
         arrays = (self.fill, self.centre, self.scale, self.limit, self.keeps_zero, self.logged)
         if any(array.shape != (len(self.features),) for array in arrays):
             raise ValueError(
-                f"gene scaler: {len(self.features)} features, arrays of {[len(array) for array in arrays]}"
+                f"gene scaler: {count(len(self.features), 'feature')}, arrays of {[len(array) for array in arrays]}"
             )
         if not np.isfinite(np.concatenate([self.fill, self.centre, self.scale])).all() or (self.scale == 0).any():
             raise ValueError("gene scaler: non-finite numbers, or a scale of 0")
@@ -299,7 +299,7 @@ def _varying(values: np.ndarray, names: Sequence[str], config: OmicsConfig, note
     for which, why in ((sparse, share), (constant, "constant in")):
         gone = [names[i] for i in np.flatnonzero(which).tolist()]
         if gone:
-            notes.append(f"{len(gone)} features left out, {why} the training cases: {some(gone)}")
+            notes.append(f"{count(len(gone), 'feature')} left out, {why} the training cases: {some(gone)}")
     kept = np.flatnonzero(~sparse & ~constant).tolist()
     if not kept:
         raise InputError(f"genes: not one of {len(names)} features varies among {len(values)} training cases")

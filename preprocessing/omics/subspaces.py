@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from models.registry import nearest
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.io.files import read_text
 from preprocessing.omics.gene_sets import features_by_name
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
@@ -162,7 +162,7 @@ def check_subspaces(
     for which, genes in given.genes.items():
         absent = [gene for gene in genes if gene not in by_name]
         lacks = f"; {len(absent)} more are in no table: {some(absent)}" if absent else ""
-        notes.append(f"{which}: {len(found[which])} genes, of {', '.join(given.sources[which])}{lacks}")
+        notes.append(f"{which}: {count(len(found[which]), 'gene')}, of {', '.join(given.sources[which])}{lacks}")
     if shared:
         notes.append(f"{len(shared)} genes are of tumour and microenvironment: {some(shared)}")
     return replace(given, notes=tuple(notes))
@@ -269,7 +269,8 @@ def _by_correlation(train: OmicsMatrix, config: OmicsConfig) -> Subspaces:
         which, why = int(len(clusters[1]) < len(clusters[0])), "is the smaller one, since no marker is among the genes"
     microenvironment, tumour = clusters[which], clusters[1 - which]
     note = (
-        f"no gene sets given: two clusters of correlated genes; the microenvironment's ({len(microenvironment)} genes, the "
+        "no gene sets given: two clusters of correlated genes; the microenvironment's "
+        f"({count(len(microenvironment), 'gene')}, the "
         f"tumour's {len(tumour)}) {why}"
     )
     return Subspaces({TUMOUR: tumour, MICROENVIRONMENT: microenvironment}, notes=(note,))

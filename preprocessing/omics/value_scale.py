@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from preprocessing.io.errors import some
+from preprocessing.io.errors import count, some
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
 
 SAMPLED_VALUES = 2_000_000
@@ -84,8 +84,8 @@ def describe_features(matrix: OmicsMatrix) -> list[str]:
         block = matrix.values if len(at) == len(kinds) else matrix.values[:, at]
         scale = guess_scale(block)
         sentences.append(
-            f"{kind}: {len(matrix.case_ids)} cases ({some(matrix.case_ids)}) × {len(at)} features ({some(names)}), "
-            + scale.describe()
+            f"{kind}: {count(len(matrix.case_ids), 'case')} ({some(matrix.case_ids)}) × {count(len(at), 'feature')} "
+            f"({some(names)}), " + scale.describe()
         )
         empty = np.isnan(block)
         for what, n in (("cases", int(empty.all(axis=1).sum())), ("features", int(empty.all(axis=0).sum()))):

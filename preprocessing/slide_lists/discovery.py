@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import openslide
 
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.io.files import similar_name
 from preprocessing.slide_lists.manifest import MANIFEST_SUFFIXES, has_manifest_header, read_manifest
 from preprocessing.slides.dicom import group_series
@@ -65,7 +65,7 @@ def _several(sources: Sequence[Path], *, isolated: bool, identity: IdentitySchem
     others = [path for path in sources if not path.is_dir()]
     if manifests := [path for path in others if path.suffix.lower() in MANIFEST_SUFFIXES]:
         raise InputError(
-            f"slides: {some(manifests)} among {len(sources)} files: give either slides, or one manifest, as SLIDES"
+            f"slides: {some(manifests)} among {count(len(sources), 'file')}: give either slides, or one manifest, as SLIDES"
         )
     given = _classify(_Listing(paths=others), isolated=isolated, identity=identity)
     known = {file.path for file in given.every()}

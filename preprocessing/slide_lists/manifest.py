@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.slides.names import SUFFIXES, address_name, clean_id, foreign_address, slide_name, unusable_name
 from preprocessing.slides.resolution import is_plausible, plausible_range
 from preprocessing.slides.slide import FoundSlides, LeftOut, SlideFile
@@ -183,7 +183,7 @@ def _plain(column: str) -> str:
 
 def _columns(table: pd.DataFrame) -> str:
     names = [str(column)[:40] for column in table.columns]
-    return ", ".join(names[:_LISTED]) + (f", … ({len(names):,} columns)" if len(names) > _LISTED else "")
+    return ", ".join(names[:_LISTED]) + (f", … ({count(len(names), 'column')})" if len(names) > _LISTED else "")
 
 
 def _with_paths(manifest: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -239,11 +239,11 @@ def _read_gdc(path: Path, table: pd.DataFrame, identity: IdentityScheme) -> Foun
         raise InputError(f"slides: {path} is a GDC table of {others} files, none of which is a slide")
     if not any(file.path.exists() for file in files):
         raise InputError(
-            f"slides: {path} is a GDC table of {len(files)} slides, none of which lies in {path.parent} (such as "
+            f"slides: {path} is a GDC table of {count(len(files), 'slide')}, none of which lies in {path.parent} (such as "
             f"{files[0].path.relative_to(path.parent)}); download them there with gdc-client, move the table to the download "
             "folder, or give that folder as SLIDES"
         )
-    notes = [f"{path.name} is a GDC table: {len(files)} slides"]
+    notes = [f"{path.name} is a GDC table: {count(len(files), 'slide')}"]
     if others:
         notes.append(f"{others} files of {path.name} ignored that are not slides")
     return FoundSlides(tuple(files), notes=tuple(notes))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.io.errors import SlideError
+from preprocessing.io.errors import SlideError, count
 from preprocessing.io.files import why_no_file
 from preprocessing.slides.isolated import Failure, map_files
 from preprocessing.slides.names import clean_id, slide_name
@@ -90,7 +90,9 @@ def group_series(
         if header is None or header.is_slide:
             found.append(file)
         else:
-            reason = f"a DICOM series of modality {header.modality} ({len(files)} files), not a whole-slide image"
+            reason = (
+                f"a DICOM series of modality {header.modality} ({count(len(files), 'file')}), not a whole-slide image"
+            )
             left_out.append(LeftOut(file, "excluded", reason))
     return found, left_out
 

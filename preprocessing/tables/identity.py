@@ -97,7 +97,8 @@ class IdentityScheme:
         if not identifiers or not self.by_pattern or any(map(self.is_barcode, identifiers)):
             return []
         return [
-            f"{source}: the pattern of case ids matches none of the {len(identifiers)} ids, each of which is taken for a case: "
+            f"{source}: the pattern of case ids matches none of the {len(identifiers)} ids, each of which is "
+            "taken for a case: "
             f"{some(identifiers)}"
         ]
 

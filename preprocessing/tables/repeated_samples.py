@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 
 # Measures of which one is the value of a sample, the best first; a raw count beside a scaled estimate is left to the user.
 _VALUES = ("beta_value", "normalized_count", "tpm", "fpkm", "rpkm", "reads_per_million_mirna_mapped", "log2_ratio")
@@ -70,7 +70,8 @@ def value_columns(path: Path, names: Sequence[str], below: Sequence[str]) -> Val
         chosen = values[0]
     if chosen is None:
         raise InputError(
-            f"{path}: each sample has {n} columns, {some(measures)} by the row below the header, and none of them is sure to be "
+            f"{path}: each sample has {count(n, 'column')}, {some(measures)} by the row below the header, and none of "
+            "them is sure to be "
             "its value; keep one column per sample (of Firehose's RSEM files take …RSEM_genes_normalized, which has only one)"
         )
     positions = [1 + chosen + n * sample for sample in range(n_samples)]

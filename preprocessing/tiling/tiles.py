@@ -181,7 +181,8 @@ def _without_poor(reader: SlideReader, grid: TileGrid, config: QualityConfig) ->
     dropped = {name: int(np.count_nonzero(fault)) for name, fault in faults.items()}
     if not good.any():
         raise SlideError(
-            f"all {len(grid)} tiles dropped: {', '.join(f'{n} {name}' for name, n in dropped.items())} (lowest empty share "
+            f"all {len(grid)} tiles dropped: {', '.join(f'{n} {name}' for name, n in dropped.items())} "
+            "(lowest empty share "
             f"{empty.min():.0%}, highest sharpness {sharpness.max():.1f}); relax --set tiles.quality.min_sharpness or max_empty"
         )
     return replace(grid, coords=grid.coords[good], cells=grid.cells[good]), dropped

@@ -260,7 +260,7 @@ def test_comparators_of_two_tasks_share_a_table(finished, cohort, walk, tmp_path
 def test_what_was_decided_about_the_genes_is_reported(finished, cohort, walk, genes, tmp_path, capsys):
     table = cohort.table().assign(EGFR=1.0)
     assert walk("none", genes(table), *ONE_TASK, "--gene-sets", cohort.sets, "--out", tmp_path / "run") == 0
-    note = "1 features left out, constant in the training cases: EGFR"
+    note = "1 feature left out, constant in the training cases: EGFR"
     assert f"genes (subtype): {note}\n" in capsys.readouterr().out
     assert metrics(tmp_path / "run", "subtype")["notes"]["gene_notes"] == {"final": [note]}
 
@@ -457,7 +457,7 @@ def test_a_dry_run_shows_the_cohort_and_writes_nothing(finished, cohort, walk, t
     assert list(tmp_path.iterdir()) == []
     assert listing(cohort.folder) == before
     message = capsys.readouterr().err
-    assert "13 slides to use, 0 left out, 0 broken; 12 cases with 60 genes; 12 cases have both" in message
+    assert "13 slides to use, 0 left out, 0 broken; 12 cases with 60 genes; 12 cases with both" in message
     assert "task grade: 12 cases, 2 folds, classes 2, 3, 4" in message
     assert "survival_months: column survival_months" in message
 
@@ -502,7 +502,7 @@ def test_genes_alone_with_covariates_and_a_defining_feature(finished, cohort, wa
     assert model["encoder"] is None
     assert len(pd.read_csv(tmp_path / "run" / "slides.csv")) == 0
     assert set(predictions(tmp_path / "run")["status"]) == {"tested"}
-    assert "have genes" in message
+    assert "with genes" in message
     explained = json.loads((tmp_path / "run" / "explain" / "subtype.json").read_text())
     assert explained["atlas"] == []
     for case in explained["cases"]:

@@ -12,6 +12,7 @@ from pipeline.config.loading import load_config
 from pipeline.config.paths import Paths
 from pipeline.config.schema import Config
 from preprocessing.cohort import Cohort
+from preprocessing.io.errors import count
 from workflows.api.pages import table_page
 from workflows.api.processes import hidden_main
 from workflows.cohorts import read_cohort
@@ -66,9 +67,7 @@ class InputCohort:
 
     def _repr_html_(self) -> str:
         cohort = self.cohort
-        text = (
-            f"{len(self)} usable cases of {len(self.cases)}; {len(cohort.slides)} slides; {self.genes.shape[1]} genes"
-        )
+        text = f"{len(self)} usable cases of {len(self.cases)}; {count(len(cohort.slides), 'slide')}; {self.genes.shape[1]} genes"
         return table_page("Cohort", text, self.cases)
 
 

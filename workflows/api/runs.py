@@ -14,7 +14,7 @@ from pipeline.config.loading import load_config
 from pipeline.config.schema import Config
 from pipeline.inference.trained import Predictor, load_trained
 from pipeline.run.finished import FinishedRun, read_run
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count
 from workflows.api.cohorts import InputCohort
 from workflows.api.pages import table_page
 from workflows.api.processes import hidden_main
@@ -62,7 +62,9 @@ class RunResults(FinishedRun):
         return open_store(str(self.record["store"]))
 
     def _repr_html_(self) -> str:
-        return table_page("Run", f"{self.folder}: {len(self.cases)} cases, {len(self.slides)} slides", self.summary())
+        return table_page(
+            "Run", f"{self.folder}: {count(len(self.cases), 'case')}, {len(self.slides)} slides", self.summary()
+        )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.run.finished_slides import open_slides
     from pipeline.terminal.logs import print_error, print_line, show_failures
     from preprocessing.io.atomic import writing
-    from preprocessing.io.errors import InputError
+    from preprocessing.io.errors import InputError, count
 
     try:
         run = open_slides(arguments.run, store=arguments.store, task=arguments.task)
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(str(error))
         return WRONG_INPUT
     show_failures(failures)
-    print_line(f"{len(written)} files written to {out}")
+    print_line(f"{count(len(written), 'file')} written to {out}")
     return SOME_FAILED if failures else ALL_GOOD
 
 

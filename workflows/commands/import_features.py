@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.terminal.logs import print_error, print_line, show_failures
     from preprocessing.features.store import FeatureStore
     from preprocessing.formats.h5 import Declared
-    from preprocessing.io.errors import InputError
+    from preprocessing.io.errors import InputError, count
 
     try:
         declared = Declared(arguments.mpp, arguments.tile_px, arguments.slide_mpp, arguments.stride_px)
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_INPUT
     show_failures(failures)
     print_line(
-        f"{len(rows)} slides imported into {store.place}; give {arguments.out} as SLIDES: run_pipeline {arguments.out} GENES"
+        f"{count(len(rows), 'slide')} imported into {store.place}; give {arguments.out} as SLIDES: run_pipeline "
+        f"{arguments.out} GENES"
     )
     return SOME_FAILED if failures else ALL_GOOD
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from preprocessing.io.errors import count
+
 if TYPE_CHECKING:
     from preprocessing.features.maintenance import Entry
     from preprocessing.features.store import FeatureStore
@@ -59,7 +61,7 @@ def ls(store: "FeatureStore", arguments: argparse.Namespace) -> int:
         ]
         _print_rows(("kind", "encoder", "recipe", "state", "slides", "groups", "size"), rows, width=columns(out))
     slides = {entry.slide_id for entry in found if not entry.is_temporary}
-    print_line(f"{store.place}: {len(slides)} slides, {len(found)} groups, {_size(found)}")
+    print_line(f"{store.place}: {count(len(slides), 'slide')}, {len(found)} groups, {_size(found)}")
     return ALL_GOOD
 
 
@@ -109,7 +111,7 @@ def upgrade(store: "FeatureStore", arguments: argparse.Namespace) -> int:
             failures.append(str(error))
     for failure in failures:
         print_line(f"warning: {failure}", style="yellow")
-    print_line(f"{store.place}: {written} of {len(found)} groups written again, {len(failures)} failed")
+    print_line(f"{store.place}: {written} of {count(len(found), 'group')} written again, {len(failures)} failed")
     return DAMAGED if failures else ALL_GOOD
 
 
@@ -160,12 +162,14 @@ def _remove(store: "FeatureStore", gone: list["Entry"], arguments: argparse.Name
             f"{'would remove' if arguments.dry_run else 'to remove'}: {entry.name} ({entry.state}, {_size([entry])})"
         )
     if not gone or arguments.dry_run:
-        print_line(f"{store.place}: {len(gone)} groups, {_size(gone)}, {'would go' if gone else 'nothing to remove'}")
+        print_line(
+            f"{store.place}: {count(len(gone), 'group')}, {_size(gone)}, {'would go' if gone else 'nothing to remove'}"
+        )
         return ALL_GOOD
     if not arguments.yes:
         if not sys.stdin.isatty():
-            raise InputError(f"{len(gone)} groups would be removed; give --yes, or look first with --dry-run")
-        if input(f"remove {len(gone)} groups, {_size(gone)}? [y/N] ").strip().lower() != "y":
+            raise InputError(f"{count(len(gone), 'group')} would be removed; give --yes, or look first with --dry-run")
+        if input(f"remove {count(len(gone), 'group')}, {_size(gone)}? [y/N] ").strip().lower() != "y":
             print_line("nothing removed")
             return ALL_GOOD
     removed = []
@@ -178,7 +182,7 @@ def _remove(store: "FeatureStore", gone: list["Entry"], arguments: argparse.Name
             removed.append(entry)
         else:
             print_line(f"kept: {entry.name} is {now.state} by now")
-    print_line(f"{store.place}: {len(removed)} groups removed, {_size(removed)} freed")
+    print_line(f"{store.place}: {count(len(removed), 'group')} removed, {_size(removed)} freed")
     return ALL_GOOD
 
 

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 
 from pipeline.metrics import Metric
+from preprocessing.io.errors import count
 from workflows.report.chart import Chart, add_diagonal, bars, colour_of, escaped, make_chart, missing, numbers
 from workflows.report.plain.phrasing import listed
 
@@ -86,7 +87,7 @@ def reliability(key: str, tested: pd.DataFrame, classes: Sequence[str], *, holds
             line={"color": colour_of(i), "width": 1.5},
             marker={"size": 8},
             error_y=bars([Metric(hits / n, *_wilson(hits, n)) for hits, n in counts], colour_of(i)),
-            text=[f"{hits} of {n} cases" for hits, n in counts],
+            text=[f"{hits} of {count(n, 'case')}" for hits, n in counts],
             hovertemplate="predicted %{x:.0%}<br>observed %{y:.0%}<br>%{text}<extra>" + escaped(name) + "</extra>",
         )
     if not figure.data:

@@ -11,6 +11,7 @@ from pipeline.metrics import ClassificationMetrics, MultilabelMetrics, Regressio
 from pipeline.run.finished import FinishedRun
 from pipeline.tasks.classification import PROBABILITY
 from pipeline.tasks.survival import outcome
+from preprocessing.io.errors import count
 from workflows.report import class_charts, number_charts, survival_charts
 from workflows.report.chart import Chart, missing
 from workflows.report.plain.phrasing import MODALITIES, comparator_name
@@ -120,7 +121,7 @@ def _survival_charts(
 
 def _events(tested: pd.DataFrame) -> str:
     known = survival_charts.evaluable(tested)
-    return f"{int(outcome(known)[1].sum())} events" if len(known) else ""
+    return count(int(outcome(known)[1].sum()), "event") if len(known) else ""
 
 
 def _class_charts(

@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pipeline.baselines.number_baselines import VALUE
+from preprocessing.io.errors import count
 from workflows.report.chart import MODEL, OTHER, Chart, escaped, make_chart, missing, numbers
 
 MIN_CASES_PER_BIN, MAX_BINS = 5, 10
@@ -55,7 +56,7 @@ def calibration(key: str, tested: pd.DataFrame, unit: str) -> Chart:
         line={"color": MODEL, "width": 1.5},
         marker={"size": 8},
         error_y={"type": "data", "array": numbers(error), "color": MODEL, "thickness": 1.4, "width": 4},
-        text=[f"{len(rows)} cases" for rows in bins],
+        text=[count(len(rows), "case") for rows in bins],
         hovertemplate="predicted %{x:.4g}<br>true %{y:.4g}<br>%{text}<extra></extra>",
         showlegend=False,
     )

@@ -9,6 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.run.finished import FinishedRun
+from preprocessing.io.errors import count
 from preprocessing.slide_lists.selection import NOTABLE_UPSAMPLING
 from workflows.report.charts import gene_groups
 from workflows.report.kinds import kind_of
@@ -96,14 +97,19 @@ def alerts(run: FinishedRun) -> list[Alert]:
     failed = run.slides[run.slides["status"] == "failed"] if len(run.slides) else run.slides
     if len(failed):
         found.append(
-            Alert(f"{_slides(len(failed))} of {len(run.slides)} failed; see the reasons in the slide table.", "#slides")
+            Alert(
+                f"{count(len(failed), 'slide')} of {len(run.slides)} failed; see the reasons in the slide table.",
+                "#slides",
+            )
         )
     if upsampled := _upsampled(run):
         found.append(Alert(upsampled, "#slides"))
     no_thumbnail = set(run.record.get("thumbnails_failed", ())).difference(failed["slide_id"] if len(failed) else ())
     if no_thumbnail:
         found.append(
-            Alert(f"{_slides(len(no_thumbnail))} without thumbnail; see the reasons in the slide table.", "#slides")
+            Alert(
+                f"{count(len(no_thumbnail), 'slide')} without thumbnail; see the reasons in the slide table.", "#slides"
+            )
         )
     return found
 
@@ -118,13 +124,10 @@ def _upsampled(run: FinishedRun) -> str:
         return ""
     verb = "is" if len(coarse) == 1 else "are"
     return (
-        f"{_slides(len(coarse))} {verb} coarser than the tiles and {verb} enlarged, up to {coarse.max():.2f} times: features of "
+        f"{count(len(coarse), 'slide')} {verb} coarser than the tiles and {verb} enlarged, up to {coarse.max():.2f} "
+        "times: features of "
         "enlarged pixels differ from those of a finer scan."
     )
-
-
-def _slides(n: int) -> str:
-    return f"{n} slide" if n == 1 else f"{n} slides"
 
 
 def why_no_tasks(run: FinishedRun) -> str:

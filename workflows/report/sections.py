@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.metrics import TaskReport
 from pipeline.run.finished import FinishedRun
+from preprocessing.io.errors import count
 from workflows.report import charts
 from workflows.report.chart import Chart
 from workflows.report.kinds import Confusion, KindView, kind_of
@@ -148,11 +149,11 @@ def _tested(run: FinishedRun, name: str) -> pd.DataFrame:
 
 def _description(run: FinishedRun, name: str, report: TaskReport[Any] | None) -> str:
     tested = _tested(run, name)
-    parts = [f"{report.n} cases tested" if report else f"{len(run.predicted(name))} cases predicted"]
+    parts = [f"{count(report.n, 'case')} tested" if report else f"{count(len(run.predicted(name)), 'case')} predicted"]
     if summary := kind_of(run, name).summarise(tested):
         parts.append(summary)
     if report and report.model.folds:
-        parts.append(f"{len(report.model.folds)} folds")
+        parts.append(count(len(report.model.folds), "fold"))
     return ", ".join(parts)
 
 
@@ -201,11 +202,11 @@ def _notes(report: TaskReport[Any]) -> tuple[str, ...]:
     if sets := report.prediction_sets:
         lines.append(
             f"prediction sets: nominal coverage {sets.promised:.0%}, observed coverage {number(sets.coverage)} in "
-            f"{sets.n} cases, mean set size {number(sets.mean_size)}"
+            f"{count(sets.n, 'case')}, mean set size {number(sets.mean_size)}"
             + "".join(f"; {name} {number(metric)}" for name, metric in sets.by_label.items())
         )
     for name, genes in report.notes.subspaces.items():
-        lines.append(f"gene group {name}: {len(genes)} genes")
+        lines.append(f"gene group {name}: {count(len(genes), 'gene')}")
     return tuple(lines)
 
 

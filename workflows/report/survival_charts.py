@@ -13,6 +13,7 @@ from pipeline.metrics import Metric, SurvivalMetrics, TaskReport
 from pipeline.metrics.curves import kaplan_meier as estimate_curve
 from pipeline.metrics.survival import RiskGroups
 from pipeline.tasks.survival import outcome
+from preprocessing.io.errors import count
 from workflows.report.chart import (
     HIGH,
     LOW,
@@ -67,7 +68,7 @@ def _add_group(figure: Any, cases: pd.DataFrame, group: str, colour: str) -> Non
         x=months,
         y=numbers(curve.survival),
         mode="lines",
-        name=f"{group} ({len(cases)} cases, {int(cases['event'].sum())} events)",
+        name=f"{group} ({count(len(cases), 'case')}, {int(cases['event'].sum())} events)",
         line={"color": colour, "width": 2.5, "shape": "hv"},
         hovertemplate="%{x:.1f} months: survival %{y:.0%}<extra>" + group + "</extra>",
         row=1,
@@ -202,7 +203,7 @@ def survival_calibration(key: str, report: TaskReport[SurvivalMetrics]) -> Chart
             marker={"size": 9},
             error_y=bars([third.observed for third in thirds], colour_of(i)),
             text=[
-                f"{third.n} cases<br>predicted {number(third.predicted)}<br>observed {number(third.observed)}"
+                f"{count(third.n, 'case')}<br>predicted {number(third.predicted)}<br>observed {number(third.observed)}"
                 for third in thirds
             ],
             hovertemplate="%{text}<extra>" + f"{month} months</extra>",

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.metrics import ClassificationMetrics, Metric, PredictorReport, TaskReport
 from pipeline.run.finished import FinishedRun
+from preprocessing.io.errors import count
 from preprocessing.slide_lists.selection import NOTABLE_UPSAMPLING
 from workflows.report.plain.images import anchor_of, thumbnail_url
 from workflows.report.plain.phrasing import MODALITIES, column_name, comparator_name, decimal, metric_name, number
@@ -216,7 +217,7 @@ def _predictors(path: str, report: TaskReport[Any]) -> list[_Row]:
 
 def _cases(predictor: PredictorReport[Any], report: TaskReport[Any]) -> str:
     """The number of cases, where it is not that of the model."""
-    return "" if predictor.pooled.n == report.n else f"{predictor.pooled.n} of {report.n} cases"
+    return "" if predictor.pooled.n == report.n else f"{predictor.pooled.n} of {count(report.n, 'case')}"
 
 
 def _difference(report: TaskReport[Any], comparator: str, path: str) -> Cell:

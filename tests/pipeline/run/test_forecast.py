@@ -53,9 +53,9 @@ def test_ids_without_a_partner_are_reported_on_both_sides(config, corner_slide):
 def test_slides_without_a_resolution_are_reported_apart_from_broken_ones(config, corner_slide):
     left_out = [gone("x", "no resolution metadata (µm/px); set …"), gone("y", "not a slide")]
     lines = forecast(config, cohort(corner_slide, genes=["corner"], left_out=left_out), concurrency=1)
-    at = lines.index("warning: 1 slides without a resolution:")
+    at = lines.index("warning: 1 slide without a resolution:")
     assert lines[at + 1].startswith("  x: no resolution metadata")
-    assert lines[at + 2 : at + 4] == ["warning: 1 slides that cannot be read:", "  y: not a slide"]
+    assert lines[at + 2 : at + 4] == ["warning: 1 slide that cannot be read:", "  y: not a slide"]
     assert "microns per pixel: 1 from metadata" in lines
 
 
@@ -76,7 +76,7 @@ def test_tiles_room_and_time_are_estimated_by_what_the_store_knows_and_nothing_i
     bag = Bag(np.zeros((n, 1280), np.float16), np.zeros((n, 2), np.int32), np.zeros((n, 2), np.int32))
     store.write_features(feature_key(corner_slide, config.tiles, "f"), bag, facts)
     lines = forecast(config, cohort(corner_slide, twice, genes=["corner"]), concurrency=2)
-    assert any("1 slides as stored; 1 by the tissue on 1 thumbnails" in line for line in lines)
+    assert any("1 slide as stored; 1 by the tissue on 1 thumbnails" in line for line in lines)
     assert any(line.startswith("features: 1 of 2 slides are embedded, about") for line in lines)
     assert "4 tiles/s per worker, measured on 1 slides of the store on cpu; 2 workers" in lines[-1]
 

@@ -172,8 +172,8 @@ def test_odd_and_doubled_names_are_warned_of():
     _, notes = divided(0, ["EGFR", "EGFR.1", "TP53", "KIT", "my gene"])
     assert notes == [
         "warning: 1 genes seem to be duplicates that a program renamed (EGFR.1), and count as separate genes; keep one of each",
-        "warning: 1 columns are read as genes, though their names are unlike those of genes: my gene; leave them out with "
-        "--set 'omics.ignore=[…]' if they are none",
+        "warning: read as genes, though named unlike genes: my gene (1 column); leave out what is no gene with "
+        "--set 'omics.ignore=[…]'",
     ]
     assert divided(0, ["EGFR.1", "TP53", "KIT"]) == ([], [])
     assert divided(0, ["1956", "7157"])[1] == [

@@ -103,7 +103,7 @@ def test_a_column_that_counts_the_rows_is_no_gene(write, name):
 def test_columns_that_are_not_called_like_genes_are_warned_of(write):
     table = read_genes(write("case_id,EGFR,MET,C1orf12,lastfu,Cells seen\np1,1,2,3,4,5\np2,3,4,5,6,8\n"))
     (warning,) = [note for note in table.notes if note.startswith("warning")]
-    assert "2 columns are read as genes, though their names are unlike those of genes: lastfu, Cells seen;" in warning
+    assert "read as genes, though named unlike genes: lastfu, Cells seen (2 columns);" in warning
     lower = read_genes(write("case_id,egfr,met,TP53\np1,1,2,3\n"))  # another's way to write genes
     assert not any(note.startswith("warning") for note in lower.notes)
 

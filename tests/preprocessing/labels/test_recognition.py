@@ -163,7 +163,7 @@ def test_a_living_case_with_days_to_death():
 def test_negative_times_are_missing_and_reported():
     found = labels(survival_months=[-1, 5])
     assert found.frame["survival_months"].isna().tolist() == [True, False]
-    (note,) = (note for note in found.notes if "negative in 1 cases" in note)
+    (note,) = (note for note in found.notes if "negative in 1 case" in note)
     assert note.startswith("warning: clinical.csv: ")
     assert "p0" in note
 
@@ -173,7 +173,7 @@ def test_a_vital_status_that_says_otherwise_than_the_event_is_warned_of():
     assert found.frame["event"].tolist() == [True, False]
     (note,) = (note for note in found.notes if "event: column event" in note)
     assert (
-        note == "warning: clinical.csv: event: column event; also present, not used: vital_status (differs in 1 cases)"
+        note == "warning: clinical.csv: event: column event; also present, not used: vital_status (differs in 1 case)"
     )
 
 
@@ -185,7 +185,7 @@ def test_times_in_another_unit_that_report_otherwise_are_warned_of():
     apart = labels(survival_months=["10", "20"], survival_days=["100", "609"], event=["1", "0"])
     assert apart.frame["survival_months"].tolist() == [10, 20]
     (note,) = (note for note in apart.notes if "warning" in note)
-    assert note.endswith("column survival_days has other times than survival_months, which is used, in 1 cases: p0")
+    assert note.endswith("column survival_days has other times than survival_months, which is used, in 1 case: p0")
 
 
 def test_event_and_censorship_that_contradict_each_other():
@@ -224,14 +224,14 @@ def test_the_plainest_name_wins_and_the_others_are_reported():
     found = labels(who2021_grade=[4, 3], grade=[2, 3], subtype_ceccarelli=["a", "b"], subtype=["a", "c"])
     assert found.frame["grade"].tolist() == [2, 3]
     assert found.frame["subtype"].tolist() == ["a", "c"]
-    note = "warning: clinical.csv: grade: column grade; also present, not used: who2021_grade (differs in 1 cases)"
+    note = "warning: clinical.csv: grade: column grade; also present, not used: who2021_grade (differs in 1 case)"
     assert note in found.notes
 
 
 def test_columns_are_compared_by_what_they_mean():
     found = labels(OS=[1, 0], vital_status=["Dead", "Alive"], grade=["2", "3"], who2021_grade=[4.0, 3.0])
     assert "event: column OS; also present, not used: vital_status (differs in 0 cases)" in found.notes
-    note = "warning: clinical.csv: grade: column grade; also present, not used: who2021_grade (differs in 1 cases)"
+    note = "warning: clinical.csv: grade: column grade; also present, not used: who2021_grade (differs in 1 case)"
     assert note in found.notes
 
 

@@ -20,7 +20,7 @@ def test_a_time_that_says_alive_is_of_a_living_case_and_the_others_died():
     found = labels(Survival_days=["289", "ALIVE (361 days later)", None, 616])
     assert found.frame["event"].tolist() == [True, False, pd.NA, True]
     assert found.frame["survival_months"].dropna().tolist() == pytest.approx([289 / MONTH, 361 / MONTH, 616 / MONTH])
-    assert any("alive where a cell of Survival_days begins with ALIVE (1 cases)" in note for note in found.notes)
+    assert any("alive where a cell of Survival_days begins with ALIVE (1 case)" in note for note in found.notes)
 
 
 def test_a_column_of_events_counts_before_the_word_alive():
@@ -51,7 +51,7 @@ def test_the_first_event_of_target_is_that_of_event_free_survival():
     found = first_events("Relapse", None, "Death", "Second Malignant Neoplasm")
     assert found.frame["event"].tolist() == [True, False, True, True]
     assert found.frame["survival_months"].iloc[0] == pytest.approx(100 / MONTH)
-    expected = "has no word for cases without one; where it is None, empty or unknown (1 cases), no event is assumed"
+    expected = "has no word for cases without one; where it is None, empty or unknown (1 case), no event is assumed"
     assert any(expected in note for note in found.notes)
 
 

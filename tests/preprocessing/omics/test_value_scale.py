@@ -60,5 +60,5 @@ def test_each_kind_is_described_and_what_is_empty_is_warned_of():
         "rna: 3 cases (a, b, c) × 2 features (A, B), values 1.5 to 2.5, 66.7 % missing, probably log2",
         "warning: rna: 1 of 3 cases have no value at all",
         "warning: rna: 1 of 2 features have no value at all",
-        "mutation: 3 cases (a, b, c) × 1 features (T_mut), values 0 to 1, 0.0 % missing, probably 0/1 (mutations)",
+        "mutation: 3 cases (a, b, c) × 1 feature (T_mut), values 0 to 1, 0.0 % missing, probably 0/1 (mutations)",
     ]

@@ -173,7 +173,7 @@ class TestGdc:
     def test_a_download_manifest_far_from_its_files_is_named_with_the_way_out(self, tmp_path):
         (tmp_path / "gdc_manifest.txt").write_text(GDC_MANIFEST)
         with pytest.raises(
-            InputError, match=r"is a GDC table of 1 slides, none of which lies in .*gdc-client.*give that folder"
+            InputError, match=r"is a GDC table of 1 slide, none of which lies in .*gdc-client.*give that folder"
         ):
             find_slides(tmp_path / "gdc_manifest.txt")
         small_svs(tmp_path / "u1" / "TCGA-06-0125-01Z-00-DX1.x.svs")

@@ -249,7 +249,7 @@ def test_groups_of_another_format_are_reported_and_stay(store, capsys):
 
 def test_every_command_works_where_nothing_can_be_renamed(anywhere, capsys):
     assert main(["ls", anywhere.place]) == 0
-    assert "1 slides, 3 groups" in capsys.readouterr().out
+    assert "1 slide, 3 groups" in capsys.readouterr().out
     assert main(["check", anywhere.place, "--deep"]) == 0
     assert main(["prune", anywhere.place, "--yes"]) == 0
     assert main(["rm", anywhere.place, "--encoder", "uni", "--yes"]) == 0

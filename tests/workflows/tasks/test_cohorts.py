@@ -189,7 +189,7 @@ def test_a_dry_run_counts_each_cohort_and_the_genes_that_they_share(folder, tmp_
     assert "cohort one: 36 usable cases, 0 slides, 36 cases with 12 genes" in printed
     assert "cohort two: 36 usable cases" in printed
     assert "features in all cohorts: 11 (12 in one, 12 in two)" in printed
-    assert "72 cases have genes" in printed
+    assert "72 cases with genes" in printed
 
 
 def test_labels_of_one_cohort_alone_are_warned_of_and_cannot_be_split_by_cohort(folder, tmp_path, capsys):

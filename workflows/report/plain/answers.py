@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.metrics import Metric, TaskReport
 from pipeline.run.finished import FinishedRun
+from preprocessing.io.errors import count
 from workflows.report.plain.phrasing import BAD, GOOD, OPEN, decimal, metric_name, verdict_of
 
 UNSURE = "unsure"
@@ -70,11 +71,11 @@ def answer_of(run: FinishedRun, name: str, report: TaskReport[Any]) -> Answer:
     }[mark]
     inputs = " and ".join(word for key, word in (("slides", "slides"), ("genes", "genes")) if run.config.get(key))
     where = " of a new cohort" if report.new_cohort else " that the model was not trained on"
-    caution = f"Only {report.n} cases: a trial, not a result." if report.n < SMALL_COHORT else ""
+    caution = f"Only {count(report.n, 'case')}: a trial, not a result." if report.n < SMALL_COHORT else ""
     if mark == UNSURE and verdict.value.low is None:
         headline = "open: not measured" if verdict.value.value is None else "open: no verdict without an interval"
     return Answer(
-        question=f"Can {inputs or 'the input'} predict {name.replace('_', ' ')}? Tested on {report.n} cases{where}.",
+        question=f"Can {inputs or 'the input'} predict {name.replace('_', ' ')}? Tested on {count(report.n, 'case')}{where}.",
         answer=_sentence(report.headline, verdict.value, report.chance),
         against=f"Against simpler models: {verdict.summary}.",
         mark=mark,
