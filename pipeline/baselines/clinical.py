@@ -189,7 +189,7 @@ def fit_clinical_logistic(
     classes: Sequence[str],
     *,
     covariates: Sequence[str] = CLINICAL_FOR_CLASSES,
-    seed: int = 0,
+    seed: int,
 ) -> ClinicalClasses:
     """A logistic model of age and sex; grade and subtype are left out, since they define one another.
 

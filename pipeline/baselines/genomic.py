@@ -32,7 +32,7 @@ SLOPE_PENALTY = 1e-3  # keeps the calibration slope finite where risks are all b
 TOLERANCE = 1e-6  # of Newton's decrement, in units of log-likelihood
 
 
-def fit_omics_cox(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, seed: int = 0) -> LinearRisk:
+def fit_omics_cox(train: Float[np.ndarray, "m g"], time: Months, event: Events, *, seed: int) -> LinearRisk:
     """Ridge Cox on all features, its penalty chosen by inner cross-validation on the training cases.
 
     The penalty has the best held-out c-index, pairs within an inner fold: on real RNA it ranks test cases better (0.80)
@@ -59,7 +59,7 @@ def fit_omics_cox(train: Float[np.ndarray, "m g"], time: Months, event: Events, 
 
 
 def fit_omics_logistic(
-    train: Float[np.ndarray, "m g"], labels: Int[np.ndarray, " m"], classes: Sequence[str], *, seed: int = 0
+    train: Float[np.ndarray, "m g"], labels: Int[np.ndarray, " m"], classes: Sequence[str], *, seed: int
 ) -> LinearClasses:
     """Multinomial ridge logistic regression on all features, its penalty chosen by inner cross-validated log-loss.
 

@@ -92,7 +92,7 @@ def fit_clinical_ridge(
     label: Float[np.ndarray, " m"],
     *,
     covariates: Sequence[str] = CLINICAL_FOR_SURVIVAL,
-    seed: int = 0,
+    seed: int,
 ) -> ClinicalNumber:
     """A ridge model of age, sex, grade and subtype, as far as they are available.
 
@@ -111,7 +111,7 @@ def fit_clinical_ridge(
     return ClinicalNumber(design, LinearNumber(fitted.coefficients[0] / sd, mean, float(label.mean())))
 
 
-def fit_omics_ridge(train: Float[np.ndarray, "m g"], label: Float[np.ndarray, " m"], *, seed: int = 0) -> LinearNumber:
+def fit_omics_ridge(train: Float[np.ndarray, "m g"], label: Float[np.ndarray, " m"], *, seed: int) -> LinearNumber:
     """A ridge model of all features, its penalty chosen by inner cross-validation.
 
     Args:

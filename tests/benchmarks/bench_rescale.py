@@ -96,7 +96,7 @@ def measure(genes: pd.DataFrame, labels: pd.DataFrame, seed: int) -> list[dict[s
     scaler = OmicsScaler.fit(matrix(z, train), None)
     scaled = scaler.scaled(matrix(z, train))
     months, event = labels["survival_months"].to_numpy(float), labels["event"].to_numpy() == 1
-    cox = fit_omics_cox(scaled, months[train], event[train])
+    cox = fit_omics_cox(scaled, months[train], event[train], seed=0)
     classes = LogisticRegression(C=0.01, max_iter=500).fit(scaled, labels["subtype"].iloc[train])
     of_class = GeneClasses.fit(read_genes(scaler, matrix(z, train)), labels["subtype"].iloc[train].to_dict())
     cohorts = {"as in training": test, "glioblastomas only": test[(labels["subtype"] == "IDHwt").to_numpy()[test]]}

@@ -57,8 +57,8 @@ def out_of_fold(features: np.ndarray, time: np.ndarray, event: np.ndarray, class
     risk, probabilities = np.zeros(len(time)), np.zeros((len(time), 3))
     for fold in range(3):
         train, test = folds != fold, folds == fold
-        risk[test] = fit_omics_cox(features[train], time[train], event[train]).predict(features[test]).risk
-        made = fit_omics_logistic(features[train], classes[train], "abc").predict(features[test])
+        risk[test] = fit_omics_cox(features[train], time[train], event[train], seed=0).predict(features[test]).risk
+        made = fit_omics_logistic(features[train], classes[train], "abc", seed=0).predict(features[test])
         probabilities[test] = made.probabilities
     return [
         survival_by_fold(FollowUp(time, event), SurvivalPredictions(risk), folds).pooled.c_index,
@@ -87,7 +87,7 @@ def test_curves_of_omics_cox_are_calibrated_on_new_cases() -> None:
     event = time < 60
     time = np.minimum(time, 60)
     train = np.arange(500) < 250
-    made = fit_omics_cox(features[train], time[train], event[train]).predict(features[~train])
+    made = fit_omics_cox(features[train], time[train], event[train], seed=0).predict(features[~train])
     known, predicted = FollowUp(time, event), SurvivalPredictions(made.risk, made.curves, made.curve_times)
     report = survival_metrics(known.of(~train), predicted, train=known.of(train), bootstrap=Bootstrap(200))
     at_two_years = report.calibration["24"]
@@ -98,7 +98,7 @@ def test_curves_of_omics_cox_are_calibrated_on_new_cases() -> None:
 def test_a_class_unseen_in_training_gets_no_probability(cohort: tuple) -> None:
     *_, features, classes = cohort
     seen = classes < 2
-    made = fit_omics_logistic(features[seen], classes[seen], "abc").predict(features[~seen])
+    made = fit_omics_logistic(features[seen], classes[seen], "abc", seed=0).predict(features[~seen])
     np.testing.assert_array_equal(made.probabilities[:, 2], 0)
     np.testing.assert_allclose(made.probabilities.sum(axis=1), 1)
 
@@ -115,7 +115,7 @@ def test_ridge_cox_on_the_real_genes(real: tuple, five_folds) -> None:
     for fold in range(5):
         train, test = folds != fold, folds == fold
         x = scaled(genes, train)
-        risk[test] = fit_omics_cox(x[train], time[train], event[train]).predict(x[test]).risk
+        risk[test] = fit_omics_cox(x[train], time[train], event[train], seed=0).predict(x[test]).risk
     report = survival_by_fold(FollowUp(time, event), SurvivalPredictions(risk), folds, Bootstrap(10))
     assert report.mean == pytest.approx(0.808, abs=0.024)
 
@@ -132,7 +132,7 @@ def test_logistic_regression_on_the_real_genes(
     for fold in range(5):
         train, test = folds != fold, folds == fold
         x = scaled(genes[known], train)
-        probabilities[test] = fit_omics_logistic(x[train], labels[train], "abc").predict(x[test]).probabilities
+        probabilities[test] = fit_omics_logistic(x[train], labels[train], "abc", seed=0).predict(x[test]).probabilities
     report = classification_by_fold(labels, probabilities, [str(name) for name in classes], folds, Bootstrap(10))
     assert report.pooled.accuracy.value == pytest.approx(accuracy, abs=0.025)
     assert report.pooled.macro_auc.value == pytest.approx(area, abs=0.025)

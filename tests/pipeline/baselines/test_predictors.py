@@ -23,12 +23,12 @@ def predict_all(cohort: tuple, train: np.ndarray, test: np.ndarray) -> list[np.n
     clinical, time, event, features, classes = cohort
     survival = [
         fit_clinical_cox(clinical[train], time[train], event[train]).predict(clinical[test]),
-        fit_omics_cox(features[train], time[train], event[train]).predict(features[test]),
+        fit_omics_cox(features[train], time[train], event[train], seed=0).predict(features[test]),
     ]
     survival.append(fuse_risks(survival[0], survival[1]))
     probabilities = [
-        fit_clinical_logistic(clinical[train], classes[train], "abc").predict(clinical[test]),
-        fit_omics_logistic(features[train], classes[train], "abc").predict(features[test]),
+        fit_clinical_logistic(clinical[train], classes[train], "abc", seed=0).predict(clinical[test]),
+        fit_omics_logistic(features[train], classes[train], "abc", seed=0).predict(features[test]),
     ]
     return [array for p in survival for array in (p.risk, p.curves, p.train_risk)] + [
         p.probabilities for p in probabilities
@@ -76,11 +76,11 @@ def test_a_predictor_read_back_says_the_same(cohort: tuple) -> None:
     clinical, time, event, features, classes = cohort
     for fitted, inputs in (
         (fit_clinical_cox(clinical[:90], time[:90], event[:90]), clinical[90:]),
-        (fit_omics_cox(features[:90], time[:90], event[:90]), features[90:]),
-        (fit_clinical_logistic(clinical[:90], classes[:90], "abc"), clinical[90:]),
-        (fit_omics_logistic(features[:90], classes[:90], "abc"), features[90:]),
-        (fit_omics_cox(features[:90], time[:90], np.zeros(90, bool)), features[90:]),
-        (fit_omics_logistic(features[:90], np.ones(90, int), "abc"), features[90:]),
+        (fit_omics_cox(features[:90], time[:90], event[:90], seed=0), features[90:]),
+        (fit_clinical_logistic(clinical[:90], classes[:90], "abc", seed=0), clinical[90:]),
+        (fit_omics_logistic(features[:90], classes[:90], "abc", seed=0), features[90:]),
+        (fit_omics_cox(features[:90], time[:90], np.zeros(90, bool), seed=0), features[90:]),
+        (fit_omics_logistic(features[:90], np.ones(90, int), "abc", seed=0), features[90:]),
     ):
         again = type(fitted).from_json(json.loads(json.dumps(fitted.to_json(), allow_nan=False)))
         assert again.to_json() == fitted.to_json()
@@ -122,7 +122,7 @@ def test_training_cases_without_events_give_a_reason(cohort: tuple) -> None:
     nobody = np.zeros(90, dtype=bool)
     for made in (
         fit_clinical_cox(clinical[:90], time[:90], nobody).predict(clinical[90:]),
-        fit_omics_cox(features[:90], time[:90], nobody).predict(features[90:]),
+        fit_omics_cox(features[:90], time[:90], nobody, seed=0).predict(features[90:]),
     ):
         assert made.reason == "0 events among 90 training cases: a Cox model needs two at least"
         assert np.isnan(made.risk).all()
@@ -133,8 +133,8 @@ def test_one_training_class_gives_a_reason(cohort: tuple) -> None:
     clinical, _, _, features, _ = cohort
     same = np.ones(90, dtype=int)
     for made in (
-        fit_clinical_logistic(clinical[:90], same, "abc").predict(clinical[90:]),
-        fit_omics_logistic(features[:90], same, "abc").predict(features[90:]),
+        fit_clinical_logistic(clinical[:90], same, "abc", seed=0).predict(clinical[90:]),
+        fit_omics_logistic(features[:90], same, "abc", seed=0).predict(features[90:]),
     ):
         assert "too few training cases in 1 classes" in str(made.reason)
         assert np.isnan(made.probabilities).all()
@@ -144,14 +144,16 @@ def test_constant_inputs_give_a_reason(cohort: tuple) -> None:
     clinical, time, event, features, classes = cohort
     flat = np.ones_like(features)
     assert (
-        fit_omics_cox(flat[:90], time[:90], event[:90]).predict(flat[90:]).reason
+        fit_omics_cox(flat[:90], time[:90], event[:90], seed=0).predict(flat[90:]).reason
         == "no covariate varies among the training cases"
     )
-    assert "no feature varies" in str(fit_omics_logistic(flat[:90], classes[:90], "abc").predict(flat[90:]).reason)
+    assert "no feature varies" in str(
+        fit_omics_logistic(flat[:90], classes[:90], "abc", seed=0).predict(flat[90:]).reason
+    )
     none = clinical.assign(age=1.0, is_female=1.0, grade=2.0)
     assert "no covariate varies" in str(fit_clinical_cox(none[:90], time[:90], event[:90]).predict(none[90:]).reason)
     assert "no clinical covariate" in str(
-        fit_clinical_logistic(none[:90], classes[:90], "abc").predict(none[90:]).reason
+        fit_clinical_logistic(none[:90], classes[:90], "abc", seed=0).predict(none[90:]).reason
     )
 
 
@@ -170,10 +172,12 @@ def test_a_fit_that_does_not_converge_gives_a_reason(cohort: tuple, monkeypatch:
     monkeypatch.setattr(genomic, "MAX_STEPS", 1)
     with pytest.raises(NotConvergedError, match="did not converge in 1 steps"):
         ridge_cox(features[:90, :5], time[:90], event[:90], penalty=0.1)
-    assert "ridge Cox model" in str(fit_omics_cox(features[:90], time[:90], event[:90]).predict(features[90:]).reason)
+    assert "ridge Cox model" in str(
+        fit_omics_cox(features[:90], time[:90], event[:90], seed=0).predict(features[90:]).reason
+    )
     monkeypatch.setattr(logistic, "MAX_STEPS", 1)
-    made_classes = fit_omics_logistic(features[:90], classes[:90], "abc").predict(features[90:])
+    made_classes = fit_omics_logistic(features[:90], classes[:90], "abc", seed=0).predict(features[90:])
     assert made_classes.reason == "the logistic model did not converge in 1 steps"
     monkeypatch.setattr(LogisticRegression, "fit", raising(RuntimeError("another fault")))
     with pytest.raises(RuntimeError, match="another fault"):  # only convergence is caught
-        fit_omics_logistic(features[:90], classes[:90], "abc").predict(features[90:])
+        fit_omics_logistic(features[:90], classes[:90], "abc", seed=0).predict(features[90:])
