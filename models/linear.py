@@ -29,12 +29,18 @@ class StackWeights:
         """The mean of network and linear logits; the network's alone where there are no genes."""
         return cls(torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]), torch.zeros(3, n_outputs))
 
-    def describe(self, *, has_slides_network: bool) -> dict[str, dict[str, float]]:
-        """The weights by what a case has and by part, for reports; those of parts that there are."""
+    def describe(self, *, has_slides: bool, has_slides_network: bool) -> dict[str, dict[str, float]]:
+        """The weights by what a case has and by part, for reports; those of parts and inputs that there are.
+
+        Args:
+            has_slides: whether any case has slides.
+            has_slides_network: whether there is a network of slides only.
+        """
         there = [name for name in PARTS if has_slides_network or name != "slides network"]
         return {
             inputs: {name: float(row[PARTS.index(name)]) for name in there if name != "linear" or "genes" in inputs}
             for inputs, row in zip(INPUTS, self.weights, strict=True)
+            if has_slides or "slides" not in inputs
         }
 
 

@@ -192,7 +192,11 @@ def _trained(
         "covariates": list(job.covariates),
         "defining": list(job.defining),
         "trained_on_cases": len(job.fold.train),
-        "stack": learned.stack.describe(has_slides_network=learned.slides_only is not None) if learned.stack else None,
+        "stack": learned.stack.describe(
+            has_slides=any(job.bags.values()), has_slides_network=learned.slides_only is not None
+        )
+        if learned.stack
+        else None,
         "training_notes": list(learned.notes),
         "cohort_scales": scales.to_json() if scales else None,
     }

@@ -119,7 +119,7 @@ def undefined(n: int, reason: str) -> Statistic:
 
 
 def measure(statistic: Statistic, weights: Weights) -> Metric:
-    """The statistic's value with the percentile interval of its resamples, wider where there are few cases."""
+    """The statistic's value with the percentile interval of its resamples, wider where there are few cases or all agree."""
     if statistic.reason:
         return unavailable(statistic.reason)
     if statistic.ranking and (few := statistic.ranking.too_few()):
@@ -130,12 +130,10 @@ def measure(statistic: Statistic, weights: Weights) -> Metric:
     low, high = metric.low, metric.high
     if statistic.ranking:
         low, high = statistic.ranking.widened(metric.value, low, high)
-    elif statistic.share_of and statistic.share_of < ENOUGH:
+    elif statistic.share_of and (statistic.share_of < ENOUGH or low == high):
         score = wilson(metric.value, statistic.share_of)
         low, high = min(low, score[0]), max(high, score[1])
-    if low == high and statistic.n < ENOUGH:
-        return Metric(metric.value, reason=f"no interval: the same in every resample of {count(statistic.n, 'case')}")
-    return Metric(metric.value, low, high)
+    return _constant(metric.value, statistic.n) if low == high else Metric(metric.value, low, high)
 
 
 def ratio_of_sums(numerator: Float[np.ndarray, " n"], denominator: Float[np.ndarray, " n"] | None = None) -> Statistic:
@@ -209,17 +207,20 @@ def paired_difference(
         return Metric(value, reason=few)
     weights = bootstrap.weights(len(a))
     metric = _with_interval(value, first.of(weights) - second.of(weights))
-    if metric.low is None or metric.high is None or not ranking or not ranking.is_small:
+    if metric.low is None or metric.high is None:
         return metric
-    if not metric.low <= 0 <= metric.high:
+    if ranking and ranking.is_small and not metric.low <= 0 <= metric.high:
         rng = np.random.default_rng(bootstrap.seed)
         swaps = rng.random((SHUFFLES, len(a))) < 0.5
         draws = [statistic(_exchanged(a, b, swap)).value - statistic(_exchanged(b, a, swap)).value for swap in swaps]
         if reached(np.array(draws), value) > 1 - LEVEL:
             metric = Metric(value, min(metric.low, 0.0), max(metric.high, 0.0))
-    if metric.low == metric.high and not _equal(a, b):
-        return Metric(value, reason=f"no interval: the same in every resample of {count(len(a), 'case')}")
-    return metric
+    return _constant(value, len(a)) if metric.low == metric.high and not _equal(a, b) else metric
+
+
+def _constant(value: float, n: int) -> Metric:
+    """A value that no resample of n cases changes: an interval of no width would be a certainty that they cannot give."""
+    return Metric(value, reason=f"no interval: the same in every resample of {count(n, 'case')}")
 
 
 def _exchanged(a: Output, b: Output, swap: Bool[np.ndarray, " n"]) -> Output:

@@ -264,7 +264,7 @@ def kaplan_meier_at(time: Months, event: Events, months: float) -> Statistic:
 
     statistic = Statistic(alive, len(time))
     if not np.isfinite(statistic.value):
-        return undefined(len(time), f"nobody is followed to {months:g} months")
+        return undefined(len(time), f"none of {count(len(time), 'case')} is followed to {months:g} months")
     return statistic
 
 

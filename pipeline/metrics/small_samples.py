@@ -11,6 +11,9 @@ rarer kind (deaths, the rarest class) are behind a metric,
 * that of a share contains Wilson's (1927);
 * a difference of two predictors leaves out 0 only where it does so under random exchange of their predictions.
 
+However many cases there are, an interval of no width, as that of a predictor that errs nowhere, is replaced by the score interval;
+a metric without one has no interval.
+
 `tests/benchmarks/bench_intervals.py` counts how often random predictors pass for better than chance, or than each other.
 """
 
@@ -62,12 +65,12 @@ class Ranking:
         return f"too few to judge ({self.pairs} comparable pairs, {self.positives} {self.positive})"
 
     def widened(self, value: float, low: float, high: float) -> tuple[float, float]:
-        """An interval of the value that holds for few cases too: at least the given one."""
-        if not self.is_small:
+        """An interval of the value that holds for few cases too, and has some width: at least the given one."""
+        if not self.is_small and low < high:
             return low, high
         score = newcombe(value, self.positives, self.negatives)
         low, high = min(low, score[0]), max(high, score[1])
-        if not low <= 0.5 <= high and self._chance_reaches(value):
+        if self.is_small and not low <= 0.5 <= high and self._chance_reaches(value):
             low, high = min(low, 0.5), max(high, 0.5)
         return low, high
 

@@ -170,6 +170,8 @@ def test_a_cohort_on_another_scale_is_reported_in_console_report_and_metrics(
     assert expected in " ".join((out / "run.log").read_text().split())
     assert expected in " ".join(capsys.readouterr().err.split())
     page = (out / "report.html").read_text()
+    badge = "distribution shift: 3 of 3 cases out of distribution"
+    assert page.count(f'<span class="badge bad">{badge}</span>') == 1  # beside the verdict, or in its place
     alert = page.index(f"Task {TASK}: {expected}")
     assert alert < page.index(f'id="task-{TASK}"')
     predict("none", genes)  # again: every prediction is kept, and the cohort is what it was

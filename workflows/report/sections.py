@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 
 from pipeline.metrics import TaskReport
+from pipeline.metrics.report import CohortShift
 from pipeline.run.finished import FinishedRun
 from preprocessing.io.errors import count
 from workflows.report import charts
 from workflows.report.chart import Chart
 from workflows.report.kinds import Confusion, KindView, kind_of
-from workflows.report.plain.answers import Answer, answer_of
+from workflows.report.plain.answers import Answer, answer_of, describe_shift
 from workflows.report.plain.phrasing import Verdict, number, reason_category, verdict_of
 from workflows.report.prediction_table import prediction_table
 from workflows.report.tables import Cell, Table, fold_table, metric_table, transfer_table, weight_table
@@ -65,6 +66,7 @@ class TaskView:
         headline: key of the headline metric; empty without metrics.
         verdict: the main result; None without metrics.
         answer: the main result in plain words; None without metrics.
+        shift: colour and words for the distribution shift of a new cohort; None where it was not assessed.
         no_metrics: reason why there are no metrics; None where there are.
         comparisons: one per fold scheme, the main scheme first.
         charts: charts of the predictions of the model, and its training history.
@@ -81,6 +83,7 @@ class TaskView:
     headline: str
     verdict: Verdict | None
     answer: Answer | None
+    shift: tuple[str, str] | None
     no_metrics: str | None
     comparisons: tuple[Comparison, ...]
     charts: tuple[Chart, ...]
@@ -123,6 +126,7 @@ def _counted(values: pd.Series) -> dict[str, int]:
 def task_view(run: FinishedRun, name: str) -> TaskView:
     """Assemble the section of one task."""
     report, predicted = run.metrics.get(name), run.predicted(name)
+    shift = run.record.get("cohort_shift", {}).get(name)
     return TaskView(
         name=name,
         title=name.capitalize(),
@@ -130,6 +134,7 @@ def task_view(run: FinishedRun, name: str) -> TaskView:
         headline=report.headline if report else "",
         verdict=verdict_of(report) if report else None,
         answer=answer_of(run, name, report) if report else None,
+        shift=describe_shift(CohortShift.model_validate(shift) if shift else None),
         no_metrics=None if report else "No metrics: metrics.json contains no report of this task; metrics need labels.",
         comparisons=_comparisons(run, name, report) if report else (),
         charts=_charts(run, name, report),

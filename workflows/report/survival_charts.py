@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pipeline.metrics import Metric, SurvivalMetrics, TaskReport
+from pipeline.metrics.curves import Calibration
 from pipeline.metrics.curves import kaplan_meier as estimate_curve
 from pipeline.metrics.survival import RiskGroups
 from pipeline.tasks.survival import outcome
@@ -32,6 +33,7 @@ from workflows.report.chart import (
 from workflows.report.plain.phrasing import comparator_name, number, p_value
 
 RISK_GROUPS = {"high risk": HIGH, "low risk": LOW}
+TERTILES = ("lowest tertile", "middle tertile", "highest tertile")  # of predicted survival
 AUC_POINTS = 40  # points of the curve between the horizons of metrics.json
 TICK_MONTHS = (3, 6, 12, 24, 36, 60, 120)
 
@@ -190,8 +192,7 @@ def survival_calibration(key: str, report: TaskReport[SurvivalMetrics]) -> Chart
     figure, skipped = go.Figure(), []
     for i, (month, known) in enumerate(report.model.pooled.calibration.items()):
         thirds = [third for third in known.thirds if third.observed.value is not None]
-        reasons = {str(third.observed.reason) for third in known.thirds if third not in thirds}
-        skipped += sorted(reasons) or ([] if known.thirds else [str(known.slope.reason)])
+        skipped += _not_drawn(month, known)
         if not thirds:
             continue
         figure.add_scatter(
@@ -209,15 +210,27 @@ def survival_calibration(key: str, report: TaskReport[SurvivalMetrics]) -> Chart
             hovertemplate="%{text}<extra>" + f"{month} months</extra>",
         )
     if not figure.data:
-        return missing(key, title, f"Not computed: {'; '.join(dict.fromkeys(skipped)) or 'no survival curves'}.")
+        return missing(key, title, f"Not computed: {'; '.join(skipped) or 'no survival curves'}.")
     add_diagonal(figure)
     figure.update_xaxes(range=[-0.03, 1.03], title_text="predicted survival", tickformat=".0%")
     figure.update_yaxes(range=[-0.03, 1.03], title_text="observed survival", tickformat=".0%")
-    more = f" Not drawn: {'; '.join(dict.fromkeys(skipped))}." if skipped else ""
+    more = f" Not drawn: {'; '.join(skipped)}." if skipped else ""
     text = (
         f"Tertiles of predicted survival; dotted line: perfect calibration.{more} {_whole_curves(report.model.pooled)}"
     )
     return make_chart(key, title, figure, text, height=430)
+
+
+def _not_drawn(month: str, known: Calibration) -> list[str]:
+    """What is not drawn of a horizon, and why: the horizon, or some of its thirds."""
+    if all(third.observed.value is None for third in known.thirds):
+        return [f"{month} months ({known.mean_difference.reason or known.slope.reason})"]
+    names = TERTILES if len(known.thirds) == len(TERTILES) else [f"group {i + 1}" for i in range(len(known.thirds))]
+    return [
+        f"the {name} at {month} months ({third.observed.reason})"
+        for name, third in zip(names, known.thirds, strict=True)
+        if third.observed.value is None
+    ]
 
 
 def _whole_curves(metrics: SurvivalMetrics) -> str:

@@ -544,3 +544,11 @@ def test_every_model_is_trained_and_handed_out_for_every_task(make, name):
         again = trained.task.decode(predict_logits(trained.model, data, TEST, device="cpu"))
         number = again.columns[1]
         np.testing.assert_allclose(again[number], predictions[number], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("with_slides", "expected"), [(False, {"genes"}), (True, {"genes", "slides", "slides+genes"})])
+def test_weights_of_inputs_that_no_case_has_are_not_recorded(make, with_slides, expected):
+    job = make(sets=["train.epochs=1"]) if with_slides else make(sets=["train.epochs=1"], bags={}, tiles={})
+    run_fold(job)
+    described = json.loads((job.out / "model" / "model.json").read_text())
+    assert described["stack"].keys() == expected

@@ -7,6 +7,7 @@ from scipy.stats import binomtest
 
 from pipeline.metrics import c_index, macro_auc, paired_difference
 from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
+from pipeline.metrics.classification import balanced_accuracy
 from pipeline.metrics.small_samples import Z, newcombe, reach_over_folds, reached, shuffled_within, wilson
 
 
@@ -52,6 +53,40 @@ def test_a_perfect_order_of_few_cases_has_an_interval_of_some_width():
     assert 0.5 < metric.low < 0.9
     share = measure(ratio_of_sums(np.ones(6)), Bootstrap().weights(6))
     assert share.low == pytest.approx(wilson(1, 6)[0])
+
+
+@pytest.mark.parametrize("n", [6, 80])
+def test_a_share_of_all_cases_has_wilsons_interval_however_many_they_are(n):
+    share = measure(ratio_of_sums(np.ones(n)), Bootstrap().weights(n))
+    assert (share.value, share.low, share.high) == (1, pytest.approx(wilson(1, n)[0]), 1)
+
+
+def test_a_perfect_order_of_many_cases_has_an_interval_of_some_width():
+    time = np.arange(1.0, 81)
+    metric = measure(c_index(time, np.ones(80, bool), -time), Bootstrap().weights(80))
+    low, high = newcombe(1.0, 80, 80)
+    assert (metric.value, metric.low, metric.high) == (1, pytest.approx(low), high)
+    assert metric.low < 0.99
+
+
+@pytest.mark.parametrize("n", [20, 80])
+def test_what_no_resample_changes_has_no_interval_but_the_reason(n):
+    """The most frequent class has a balanced accuracy of one half whichever cases are drawn."""
+    labels = (np.arange(n) % 3 == 0).astype(int)
+    trivial = measure(balanced_accuracy(labels, np.zeros(n, int), "ab"), Bootstrap().weights(n))
+    assert (trivial.value, trivial.low, trivial.high) == (0.5, None, None)
+    assert trivial.reason == f"no interval: the same in every resample of {n} cases"
+
+
+@pytest.mark.parametrize("n", [20, 160])
+def test_two_perfect_orders_have_no_interval_of_their_difference_unless_they_are_the_same(n):
+    labels = np.arange(n) % 2
+    first, second = (np.column_stack([1 - p, p]) for p in (0.2 + 0.6 * labels, 0.4 + 0.2 * labels))
+    difference = paired_difference(lambda x: macro_auc(labels, x, "ab"), first, second, Bootstrap())
+    assert (difference.value, difference.low) == (0, None)
+    assert difference.reason == f"no interval: the same in every resample of {n} cases"
+    same = paired_difference(lambda x: macro_auc(labels, x, "ab"), first, first.copy(), Bootstrap())
+    assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("n", [10, 20, 50])

@@ -89,7 +89,7 @@ def test_a_network_that_learned_nothing_costs_nothing(monkeypatch):
     monkeypatch.setattr(learning, "fit_model", lambda *_, **__: [Epoch(1.0, {}, None)])
     genes = np.column_stack([HAZARD, *np.random.default_rng(2).normal(size=(7, N))])
     learned = learn(training(genes), "snn", SNNConfig(), config=TrainConfig(members=4), seed=0, device="cpu")
-    assert learned.stack.describe(has_slides_network=False)["genes"]["network"] <= 0.3
+    assert learned.stack.describe(has_slides=True, has_slides_network=False)["genes"]["network"] <= 0.3
     assert all(isinstance(member, LinearBlend) for member in learned.model.members)
     risk = learned.task.decode(learned.train_logits)["risk"]
     assert np.corrcoef(risk.rank(), HAZARD)[0, 1] > 0.9

@@ -61,7 +61,7 @@ def left_out():
 
 
 def test_weights_are_learned_by_what_cases_have(left_out):
-    weights = fit_weights(TASK, left_out, TARGETS).describe(has_slides_network=True)
+    weights = fit_weights(TASK, left_out, TARGETS).describe(has_slides=True, has_slides_network=True)
     assert weights.keys() == set(INPUTS)
     assert weights["genes"].keys() == {"network", "linear", "slides network"}
     assert weights["genes"]["linear"] > 0.3
@@ -74,7 +74,7 @@ def test_weights_are_learned_by_what_cases_have(left_out):
 
 def test_what_saw_its_cases_is_weighed_equally(left_out):
     dishonest = LeftOutLogits(**{**vars(left_out), "honest": False})
-    weights = fit_weights(TASK, dishonest, TARGETS).describe(has_slides_network=True)
+    weights = fit_weights(TASK, dishonest, TARGETS).describe(has_slides=True, has_slides_network=True)
     assert weights["slides+genes"] == pytest.approx({"network": 1 / 3, "linear": 1 / 3, "slides network": 1 / 3})
 
 

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
-from pipeline.metrics.report import ModelNotes
-from workflows.report.plain.answers import answer_of
+from pipeline.metrics.report import CohortShift, ModelNotes
+from workflows.report.plain.answers import answer_of, describe_shift
 from workflows.report.plain.images import anchor_of
 from workflows.report.plain.panels import _curve, _prediction
+from workflows.report.plain.phrasing import verdict_of
 from workflows.report.tables import metric_table, weight_table
 
 RUN = SimpleNamespace(config={"slides": "slides", "genes": "genes.csv"})
@@ -44,6 +45,8 @@ def report(value, difference, *, n=60):
         (Metric(0.9, 0.8, 0.95), Metric(0.0, -0.1, 0.1), "open", "yes, but not better than every simpler model"),
         (Metric(0.9, 0.8, 0.95), Metric(-0.2, -0.3, -0.1), "bad", "a simpler model does better"),
         (Metric(0.6, 0.45, 0.75), Metric(0.2, 0.1, 0.3), "unsure", "open: chance cannot be excluded"),
+        (Metric(0.3, 0.17, 0.49), Metric(0.0, -0.1, 0.1), "bad", "no: significantly worse than chance"),
+        (Metric(0.3, 0.17, 0.49), Metric(-0.1, -0.2, -0.05), "bad", "no: significantly worse than chance"),
         (Metric(0.9, reason="few"), Metric(0.2, reason="few"), "unsure", "open: no verdict without an interval"),
         (Metric(None, reason="one class"), Metric(None, reason="one class"), "unsure", "open: not measured"),
     ],
@@ -58,6 +61,33 @@ def test_the_answer_names_question_cohort_certainty_and_chance():
     assert found.question == "Can slides and genes predict grade? Tested on 24 cases that the model was not trained on."
     assert "in 90 of 100 pairs (95% interval: 80 to 95); chance is 50." in found.answer
     assert found.caution == "Only 24 cases: a trial, not a result."
+
+
+def test_an_interval_below_chance_is_significantly_worse_than_chance_and_names_what_to_check():
+    below = report(Metric(0.306, 0.165, 0.487), Metric(-0.06, -0.1, -0.01))
+    assert (
+        verdict_of(below).sentences[0]
+        == "umeml: macro AUC on 60 cases: 0.306 (0.165–0.487); significantly below chance (0.5)."
+    )
+    caution = answer_of(RUN, "grade", below).caution
+    assert "check whether labels or events are inverted or belong to other cases" in caution
+    assert "genes" not in caution  # of a run's folds, genes have one scale
+    new = answer_of(RUN, "survival", below.model_copy(update={"new_cohort": True})).caution
+    assert "check whether the genes are on the scale of the training cohort, and whether labels or events" in new
+    within = report(Metric(0.5, 0.4, 0.6), Metric(0.0, -0.1, 0.1))
+    assert verdict_of(within).sentences[0].endswith("; not significantly above chance (0.5).")
+    assert answer_of(RUN, "grade", within).caution == ""
+
+
+def test_cases_unlike_the_training_cohort_stand_beside_the_verdict():
+    def shift(borderline, out):
+        return describe_shift(CohortShift(n=30, n_out_of_distribution=out, n_borderline=borderline))
+
+    assert shift(26, 0) == ("open", "distribution shift: 26 of 30 cases borderline")
+    assert shift(3, 1) == ("open", "distribution shift: 1 of 30 cases out of distribution, 3 borderline")
+    assert shift(3, 16) == ("bad", "distribution shift: 16 of 30 cases out of distribution, 3 borderline")
+    assert shift(0, 0) == ("good", "distribution shift: none of 30 cases")
+    assert describe_shift(None) is None
 
 
 def test_every_case_has_a_panel_that_the_tables_link_to(finished):

@@ -1,12 +1,14 @@
 """The question of each task and its answer, in words that need no statistics."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.metrics import Metric, TaskReport
+from pipeline.metrics.report import CohortShift
 from pipeline.run.finished import FinishedRun
 from preprocessing.io.errors import count
-from workflows.report.plain.phrasing import BAD, GOOD, OPEN, decimal, metric_name, verdict_of
+from workflows.report.plain.phrasing import BAD, GOOD, OPEN, decimal, is_below, metric_name, verdict_of
 
 UNSURE = "unsure"
 SMALL_COHORT = 50  # cases; below it, bootstrap intervals are approximate
@@ -44,8 +46,8 @@ class Answer:
         question: what the task is about, and for whom.
         answer: how well the model does, and how sure that is.
         against: how simpler models do.
-        mark: good: better than every simpler model; open: better than chance; bad: worse than a simpler model; unsure: chance
-            cannot be excluded, or there is no interval to judge by.
+        mark: good: better than every simpler model; open: better than chance; bad: worse than a simpler model, or than
+            chance; unsure: chance cannot be excluded, or there is no interval to judge by.
         headline: the answer in a few words.
         caution: what limits the conclusion; empty where nothing does.
     """
@@ -62,16 +64,20 @@ def answer_of(run: FinishedRun, name: str, report: TaskReport[Any]) -> Answer:
     """Answer the question of a task from its metrics."""
     verdict = verdict_of(report)
     above = verdict.value.low is not None and report.chance is not None and verdict.value.low > report.chance
-    mark = verdict.mark if above or verdict.mark == BAD else UNSURE
-    headline = {
-        GOOD: "yes, and better than every simpler model",
-        OPEN: "yes, but not better than every simpler model",
-        BAD: "a simpler model does better",
-        UNSURE: "open: chance cannot be excluded",
-    }[mark]
+    below = is_below(verdict.value, report.chance)
+    mark = BAD if below else verdict.mark if above or verdict.mark == BAD else UNSURE
+    headline = (
+        "no: significantly worse than chance"
+        if below
+        else {
+            GOOD: "yes, and better than every simpler model",
+            OPEN: "yes, but not better than every simpler model",
+            BAD: "a simpler model does better",
+            UNSURE: "open: chance cannot be excluded",
+        }[mark]
+    )
     inputs = " and ".join(word for key, word in (("slides", "slides"), ("genes", "genes")) if run.config.get(key))
     where = " of a new cohort" if report.new_cohort else " that the model was not trained on"
-    caution = f"Only {count(report.n, 'case')}: a trial, not a result." if report.n < SMALL_COHORT else ""
     if mark == UNSURE and verdict.value.low is None:
         headline = "open: not measured" if verdict.value.value is None else "open: no verdict without an interval"
     return Answer(
@@ -80,8 +86,39 @@ def answer_of(run: FinishedRun, name: str, report: TaskReport[Any]) -> Answer:
         against=f"Against simpler models: {verdict.summary}.",
         mark=mark,
         headline=headline,
-        caution=caution,
+        caution=" ".join(_cautions(run, report, is_below_chance=below)),
     )
+
+
+def describe_shift(shift: CohortShift | None) -> tuple[str, str] | None:
+    """The colour and the words for how many cases of a new cohort are unlike the training cohort; None: not assessed."""
+    if shift is None or not shift.n:
+        return None
+    n_out, n_borderline = shift.n_out_of_distribution, shift.n_borderline
+    if not n_out and not n_borderline:
+        return GOOD, f"distribution shift: none of {count(shift.n, 'case')}"
+    of_all = f"of {count(shift.n, 'case')}"
+    parts = [f"{n_out} {of_all} out of distribution"] if n_out else []
+    if n_borderline:
+        parts.append(f"{n_borderline} {'' if parts else of_all + ' '}borderline")
+    mark = BAD if n_out > shift.n / 2 else OPEN
+    return mark, f"distribution shift: {', '.join(parts)}"
+
+
+def _cautions(run: FinishedRun, report: TaskReport[Any], *, is_below_chance: bool) -> Iterator[str]:
+    """What limits the conclusion, a sentence each."""
+    if report.n < SMALL_COHORT:
+        yield f"Only {count(report.n, 'case')}: a trial, not a result."
+    if is_below_chance:
+        scale = "whether the genes are on the scale of the training cohort, and " if _has_new_genes(run, report) else ""
+        yield (
+            "Predictions are reliably wrong, which chance alone does not explain: "
+            f"check {scale}whether labels or events are inverted or belong to other cases."
+        )
+
+
+def _has_new_genes(run: FinishedRun, report: TaskReport[Any]) -> bool:
+    return report.new_cohort and bool(run.config.get("genes"))
 
 
 def _sentence(key: str, value: Metric, chance: float | None) -> str:

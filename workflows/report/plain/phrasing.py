@@ -137,6 +137,11 @@ def is_worse(difference: Metric) -> bool:
     return difference.high is not None and difference.high < 0
 
 
+def is_below(value: Metric, chance: float | None) -> bool:
+    """Whether a metric is significantly worse than chance: its confidence interval lies below it."""
+    return value.high is not None and chance is not None and value.high < chance
+
+
 def _summary(differences: Mapping[str, Metric]) -> tuple[str, str]:
     better = [comparator_name(other) for other, difference in differences.items() if is_better(difference)]
     worse = [comparator_name(other) for other, difference in differences.items() if is_worse(difference)]
@@ -159,7 +164,8 @@ def _compare_with_chance(model: str, metric: str, value: Metric, chance: float |
         return f"{result}; {value.reason or 'no confidence interval'}."
     if chance is None:
         return f"{result}."
-    return f"{result}; {'' if value.low > chance else 'not '}significantly above chance ({chance:g})."
+    significance = "significantly below" if is_below(value, chance) else "significantly above"
+    return f"{result}; {'' if value.low > chance or is_below(value, chance) else 'not '}{significance} chance ({chance:g})."
 
 
 def _compare(model: str, comparator: str, value: Metric, difference: Metric) -> str:

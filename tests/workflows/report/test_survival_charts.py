@@ -1,0 +1,37 @@
+"""What charts of survival say of what they do not show."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from pipeline.metrics.bootstrap import Bootstrap
+from pipeline.metrics.concordance import CensoringDistribution
+from pipeline.metrics.curves import calibration
+from workflows.report.survival_charts import survival_calibration
+
+
+def chart_at_60_months(time, predicted):
+    event = np.arange(len(time)) % 13 % 2 == 1  # whoever is followed longest is alive
+    known = calibration(
+        time,
+        event,
+        predicted,
+        censoring=CensoringDistribution(time, event),
+        horizon=60.0,
+        weights=Bootstrap(20).weights(len(time)),
+    )
+    pooled = SimpleNamespace(calibration={"60": known}, d_calibration=None)
+    return survival_calibration("c", SimpleNamespace(model=SimpleNamespace(pooled=pooled)))
+
+
+def test_calibration_names_the_tertile_that_nobody_is_followed_in():
+    predicted = np.linspace(0.1, 0.9, 39)
+    time = np.where(np.arange(39) < 26, 61.0 + np.arange(39) % 26, 20.0 + np.arange(39) % 13)
+    text = chart_at_60_months(time, predicted).text
+    assert "Not drawn: the highest tertile at 60 months (none of 13 cases is followed to 60 months)." in text
+
+
+def test_calibration_without_any_follow_up_names_the_horizon_once():
+    chart = chart_at_60_months(20.0 + np.arange(39) % 13, np.linspace(0.1, 0.9, 39))
+    assert chart.figure is None
+    assert chart.text == "Not computed: 60 months (none of 39 cases is followed to 60 months)."
