@@ -379,7 +379,7 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="run folder; default: a new one under runs/")
     add("--store", metavar="DIR", help="feature store shared by runs: a folder or s3://… (features.zarr)")
     add("--device", metavar="DEVICE", help="auto (default), cpu or cuda")
-    add("--gpus", metavar="NUMBERS", help="GPUs to use, such as 0,1; default: all, one worker process on each")
+    add("--gpus", metavar="NUMBERS", help="GPUs to use, such as 0,1; default: all")
     add(
         "--workers",
         metavar="N",

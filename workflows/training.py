@@ -28,8 +28,10 @@ def train(
     Returns:
         The reports of `metrics.json`, by task.
     """
-    per_gpu = context.config.folds_per_gpu
-    with context.workers.for_folds(read_slides=bool(features), per_gpu=per_gpu) as workers:
+    config = context.config
+    # Without slides, a step is a thousand short operations, which a GPU hardly shortens, and there are more cores than GPUs.
+    on_cores = not features and config.device == "auto" and config.gpus is None
+    with context.workers.for_folds(on_cores=on_cores, per_gpu=config.folds_per_gpu) as workers:
         return _train(replace(context, workers=workers), plans, features, cases)
 
 

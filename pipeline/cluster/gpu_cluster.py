@@ -7,8 +7,9 @@ import dask
 from distributed import LocalCluster
 from distributed.system import MEMORY_LIMIT
 
-from pipeline.cluster.gpus import GPU_SHARING, GPU_WORKERS, VISIBLE
+from pipeline.cluster.gpus import GPU_WORKERS, VISIBLE
 from pipeline.cluster.worker_processes import METHOD, WORKER_ENVIRONMENT, start_server
+from preprocessing.io.gpu import GPU_SHARING
 
 
 class GPUCluster(LocalCluster):

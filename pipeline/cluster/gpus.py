@@ -12,9 +12,9 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"  # read by CUDA when a process first uses it
 DEVICES = Path("/dev")
 DEVICE_FILES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")  # of drivers: NVIDIA (and on Jetson), Windows' Linux, AMD
 GPU_WORKERS = "UMEML_PIPELINE_GPU_WORKERS"  # number of workers among which a worker's host shares its cores
-GPU_SHARING = "UMEML_PIPELINE_GPU_SHARING"  # and of those that share its GPU
 MOST_FOLDS = 4  # at once on a GPU
 FOLD_BYTES = 8 << 30  # of a GPU's memory, that a fold should have at least
+FOLD_HOST_BYTES = 6 << 30  # and of main memory
 
 
 def select_gpus(numbers: Sequence[int] | None, *, device: str) -> None:
@@ -56,36 +56,22 @@ def visible_gpus() -> list[str]:
     return names[:count] if names else [str(number) for number in range(count)]
 
 
-def gpu_sharing() -> int:
-    """Return the number of processes of the run, this one included, that share the GPU of this process."""
-    return int(os.environ.get(GPU_SHARING) or 1)
-
-
-def folds_per_gpu() -> int:
-    """Return how many folds train at once on each of the visible GPUs: as many as have memory and a core, at most four.
+def folds_per_gpu(gpus: int) -> int:
+    """Return how many folds train at once on each GPU: as many as have their memory and a core, at most four.
 
     A training step on small bags is hundreds of short kernels: the GPU waits for the process that launches them, and for the
     baselines, which the process fits on the CPU.
+
+    Args:
+        gpus: number of GPUs that the run uses, the first of the visible ones.
     """
     import torch
     from dask.system import CPU_COUNT
+    from distributed.system import MEMORY_LIMIT
 
-    count = torch.cuda.device_count()
-    memory = min(torch.cuda.get_device_properties(number).total_memory for number in range(count))
-    return max(1, min(MOST_FOLDS, memory // FOLD_BYTES, CPU_COUNT // count))
-
-
-def free_gpu_memory() -> None:
-    """Give back the GPU memory of this process that it can do without: its encoder, and what torch keeps in reserve."""
-    import gc
-
-    import torch
-
-    from preprocessing.encoders.encoder import load_encoder
-
-    load_encoder.cache_clear()
-    gc.collect()
-    torch.cuda.empty_cache()
+    memory = min(torch.cuda.get_device_properties(number).total_memory for number in range(gpus))
+    host = int(MEMORY_LIMIT) // gpus
+    return max(1, min(MOST_FOLDS, memory // FOLD_BYTES, host // FOLD_HOST_BYTES, CPU_COUNT // gpus))
 
 
 def why_no_cuda() -> str:

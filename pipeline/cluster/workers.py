@@ -7,11 +7,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pipeline.cluster.gpus import folds_per_gpu, free_gpu_memory, may_have_gpu, visible_gpus, why_no_cuda
+from pipeline.cluster.gpus import folds_per_gpu, may_have_gpu, visible_gpus, why_no_cuda
 from pipeline.cluster.slurm import SlurmConfig, slurm_cluster
 from pipeline.cluster.worker_processes import METHOD, SHARED_BYTES, WORKER_ENVIRONMENT, start_server
 from preprocessing.io.code_fingerprint import code_fingerprint
@@ -42,7 +42,9 @@ UNLIMITED = "umeml-pipeline-unlimited"  # and of those whose time limit has ende
 CONNECT_SECONDS = 10
 NO_WORKER_MINUTES = 10.0  # a run waits as long for workers to return to a scheduler
 NO_WORKER = "no-worker"  # reason with which Dask cancels tasks that no worker is left for
-CRASH_CAUSES = "out of memory, or a fault in a library; fewer --workers leave more memory to each"
+CRASH_CAUSES = (
+    "out of memory, or a fault in a library; fewer --workers (on a GPU, folds_per_gpu) leave more memory to each"
+)
 RESUME = "run the same command again to resume"
 POLL_SECONDS = 10  # between checks whether there are workers
 CLOSE_SECONDS = 10  # Dask can wait for ever for a worker that crashed while starting; the rest ends with the run
@@ -157,25 +159,27 @@ class Workers:
             return nullcontext(self)
         return Workers(None, "cpu", slide_seconds=self.slide_seconds)
 
-    def for_folds(self, *, read_slides: bool, per_gpu: int | None) -> AbstractContextManager["Workers"]:
-        """Return workers for training: several on each GPU of this machine, and for genes alone one per core.
+    def for_folds(self, *, on_cores: bool, per_gpu: int | None) -> AbstractContextManager["Workers"]:
+        """Return workers for training: several on each GPU of this machine, or one per core.
 
-        A step on genes alone takes a core no longer than a GPU, for which it is a thousand short kernels, and there are more
-        cores; `--device cuda` takes the GPU all the same.
+        Workers that have embedded on GPUs are ended, unless they are those that train: they would hold memory of GPU and machine.
 
         Args:
-            read_slides: whether any of the models does.
-            per_gpu: folds that train on a GPU at once; None: see `folds_per_gpu`.
+            on_cores: whether to train on the CPU though there is a GPU.
+            per_gpu: folds that train on a GPU at once, at most; None: see `folds_per_gpu`.
         """
         if self.remote or self.device == "cpu" or self.count == 0:
             return nullcontext(self)
-        if not read_slides and self.requested_device == "auto":
-            log.info("genes alone: training on the CPU, a fold on each core; --device cuda uses the GPU")
-            return self.for_cpu()
-        if "client" in self.__dict__:
-            self.client.run(free_gpu_memory)
-        processes = per_gpu or folds_per_gpu()
+        if on_cores:
+            log.info("genes alone: folds train on the CPU, one on each core; --device cuda trains them on the GPU")
+            return Workers(self.count, "cpu", slide_seconds=self.slide_seconds)
+        processes = per_gpu or folds_per_gpu(len(self._gpus()))
+        if processes == 1:
+            return nullcontext(self)
         log.info("training: up to %d folds at once on each GPU (folds_per_gpu)", processes)
+        if "client" in self.__dict__:
+            self._close(self.__dict__.pop("client"))
+            self._needed, self._closed = None, threading.Event()
         return Workers(self.count, self.requested_device, slide_seconds=self.slide_seconds, per_gpu=processes)
 
     @property
@@ -184,13 +188,16 @@ class Workers:
         return "client" not in self.__dict__ and not self.remote and self.device == "cpu"
 
     def start(self, tasks: int) -> "Client":
-        """Return the Dask client, with as many processes on this machine as so many tasks need; none is ended."""
-        if self.remote or self.device == "cuda" or self.count == 0:
+        """Return the Dask client, with as many processes on this machine as so many tasks need; none is ended.
+
+        On a GPU that several share there are as many as the first tasks need: they divide its memory among them.
+        """
+        if self.remote or self.count == 0 or (self.device == "cuda" and self.per_gpu == 1):
             return self.client
         needed = min(tasks, self.expected_concurrency())
         if "client" not in self.__dict__:
             self._needed = needed
-        elif self._needed is not None and needed > self._needed:
+        elif self.device == "cpu" and self._needed is not None and needed > self._needed:
             self._needed = needed
             cluster: Any = self.client.cluster
             cluster.scale(needed)
@@ -310,31 +317,32 @@ class Workers:
         if self.device == "cuda":
             from pipeline.cluster.gpu_cluster import GPUCluster
 
-            return GPUCluster(self._gpus(), **LOCAL)
+            return _started(partial(GPUCluster, self._gpus()[: self._needed], **LOCAL))
         start_server()
         dask.config.set({"distributed.worker.multiprocessing-method": METHOD})
+        processes = self._needed or self.expected_concurrency()
         with dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
-            return self._local_cluster(LocalCluster, {"memory_limit": self._share(MEMORY_LIMIT)} | LOCAL)
+            return _started(partial(LocalCluster, n_workers=processes, memory_limit=self._share(MEMORY_LIMIT), **LOCAL))
 
     def _gpus(self) -> list[str]:
-        """The GPU of each process."""
+        """The GPU of each process, as many as there can be; the first ones are on different GPUs."""
         return visible_gpus()[: self.count] * self.per_gpu
 
     def _share(self, memory: int) -> int:
         """Return a process's share of the memory, however many of the processes are needed; each counts what all share."""
         return (memory - SHARED_BYTES) // self.expected_concurrency() + SHARED_BYTES
 
-    def _local_cluster(self, cluster: Callable[..., Any], options: dict[str, Any]) -> Any:
-        """Start processes on this machine; once more where one of them is ended meanwhile."""
-        processes = self._needed or self.expected_concurrency()
-        try:
-            return cluster(n_workers=processes, **options)
-        except RuntimeError as error:
-            log.warning("a worker crashed while starting (%s); the workers are started again", error)
-        try:
-            return cluster(n_workers=processes, **options)
-        except RuntimeError as error:
-            raise RunError(f"a worker crashed while starting ({error}): {CRASH_CAUSES}; {RESUME}") from error
+
+def _started(cluster: Callable[[], Any]) -> Any:
+    """Start processes on this machine; once more where one of them is ended meanwhile."""
+    try:
+        return cluster()
+    except RuntimeError as error:
+        log.warning("a worker crashed while starting (%s); the workers are started again", error)
+    try:
+        return cluster()
+    except RuntimeError as error:
+        raise RunError(f"a worker crashed while starting ({error}): {CRASH_CAUSES}; {RESUME}") from error
 
 
 def _wait_for_a_job(client: "Client", slurm: SlurmConfig) -> None:

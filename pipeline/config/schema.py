@@ -144,7 +144,9 @@ class Config(InputSettings):
         None, min_length=1, description="GPUs to use, by number as in nvidia-smi; default: all that are visible"
     )
     workers: int | None = Field(
-        None, ge=0, description="worker processes; 0: work in this process; default: one per core, or one per GPU"
+        None,
+        ge=0,
+        description="worker processes; 0: work in this process; default: one per core, or one per GPU (in training folds_per_gpu)",
     )
     scheduler: str | None = Field(None, description="address of a running Dask scheduler whose workers are used")
     track: Literal["none", "tensorboard", "mlflow"] = Field(

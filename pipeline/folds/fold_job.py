@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from models.catalogue import MODELS, SLIDES_ONLY
 from models.settings import ModelSettings
@@ -152,7 +153,11 @@ def run_fold(job: FoldJob) -> str:
     shutil.rmtree(job.out, ignore_errors=True)
     with writing(job.out):
         job.out.mkdir(parents=True)
-    _fit_and_predict(job)
+    try:
+        _fit_and_predict(job)
+    finally:
+        if job.device == "cuda":
+            torch.cuda.empty_cache()  # other processes may share the GPU
     mark_finished(job.out, fingerprint)
     return "done"
 

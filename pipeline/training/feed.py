@@ -14,9 +14,8 @@ from torch import Tensor
 
 from models.layers.devices import free_bytes, on_device
 from models.types import Batch
-from pipeline.cluster.gpus import gpu_sharing
 from preprocessing.io.errors import RunError, count
-from preprocessing.io.gpu import is_memory_full
+from preprocessing.io.gpu import ALONE, gpu_sharing, is_memory_full
 
 log = logging.getLogger(__name__)
 KEPT_FREE = (
@@ -90,7 +89,7 @@ class Feed:
                 f"{count(len(cases), 'case')} with {sum(map(len, batch.bags)):,} tiles, of which {cases[0]} is the "
                 "first, do not fit in the "
                 f"GPU's memory beside those before ({str(error).splitlines()[0]}); fewer cases a step (--set train.batch_cases) or "
-                "tiles a case (--set train.max_patches) would fit"
+                f"tiles a case (--set train.max_patches) would fit{ALONE if gpu_sharing() > 1 else ''}"
             ) from error
 
     def place(self, cases: Sequence[str], batch: Batch) -> Batch:

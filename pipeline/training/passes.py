@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.types import AfterBackward, Batch, ModelOutput
 from pipeline.training.feed import Feed
 from preprocessing.io.errors import RunError
-from preprocessing.io.gpu import is_memory_full
+from preprocessing.io.gpu import ALONE, gpu_sharing, is_memory_full
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -131,6 +131,7 @@ class Passes:
                 f"case {cases[worst]} with {sizes[worst]:,} tiles{_beside(stop - start)} does not fit in the GPU's memory "
                 f"({reason}); read fewer of a case's tiles with --set train.max_patches={max(1, sizes[worst] // 2)}"
                 + (", or fewer cases at once with --set train.batch_cases" if stop - start > self.min_cases else "")
+                + (ALONE if gpu_sharing() > 1 else "")
             )
         if self.at_once is None:
             log.warning(

@@ -1,14 +1,23 @@
 """Failures of a GPU, as errors with a remedy."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from preprocessing.io.errors import RunError
 
+GPU_SHARING = "UMEML_PIPELINE_GPU_SHARING"  # number of the run's processes that share the GPU of a worker
+ALONE = "; --set folds_per_gpu=1 gives each fold a whole GPU"
 AGAIN = "the same command continues from what is finished"
 OF_A_GPU = re.compile("CUDA|CUBLAS|CUDNN|cuDNN|NVIDIA")  # in the message of a plain RuntimeError of torch
+BUSY = re.compile("busy or unavailable")  # also of a GPU in exclusive mode, which another process has
 MEMORY = re.compile("out of memory|ALLOC_FAILED|NOT_INITIALIZED")  # cuBLAS finds no room for itself: not initialised
+
+
+def gpu_sharing() -> int:
+    """Return the number of processes of the run, this one included, that share the GPU of this process."""
+    return int(os.environ.get(GPU_SHARING) or 1)
 
 
 def is_memory_full(error: RuntimeError) -> bool:
@@ -38,8 +47,10 @@ def gpu_failures(work: str) -> Iterator[None]:
         if is_memory_full(error):
             raise RunError(
                 f"{work}: the GPU's memory is full ({_memory() or reason}): end what else runs there, or choose another with "
-                f"--gpus; {AGAIN}"
+                f"--gpus{ALONE if gpu_sharing() > 1 else ''}; {AGAIN}"
             ) from error
+        if BUSY.search(reason) and gpu_sharing() > 1:
+            raise RunError(f"{work}: the GPU admits one process at a time ({reason}){ALONE}; {AGAIN}") from error
         if _is_of_gpu(error):
             raise RunError(
                 f"{work}: the GPU failed ({reason}): see nvidia-smi and the system's log; {AGAIN}, if need be on another GPU "

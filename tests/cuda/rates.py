@@ -1,5 +1,6 @@
 """How fast a GPU embeds and trains, by part, against the model alone and against the CPU."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE, Popen
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from models.catalogue import MODELS
 from models.layers.devices import pinned
 from models.types import Batch
 from pipeline.cluster.threads import limit_threads
+from pipeline.cluster.worker_processes import WORKER_ENVIRONMENT
 from pipeline.training.feed import Feed
 from preprocessing.encoders.config import EncoderConfig
 from preprocessing.encoders.embedding import _embed_ahead
@@ -34,7 +37,14 @@ TILES, BATCHES = 128, 8  # of a batch; of a slide
 REPEATS = 3
 PROCESSES, STEPS, SHARED_PATCHES = (1, 2, 4), 100, 500
 ROOT = Path(__file__).parents[2]
-PIPES: dict[str, Any] = {"cwd": ROOT, "stdin": PIPE, "stdout": PIPE, "text": True}
+PIPES: dict[str, Any] = {
+    "cwd": ROOT,
+    "stdin": PIPE,
+    "stdout": PIPE,
+    "text": True,
+    "env": os.environ | WORKER_ENVIRONMENT,
+}
+PATIENCE = 120  # seconds
 
 
 def checks() -> dict[str, Callable[[], Found]]:
@@ -151,23 +161,31 @@ def epoch() -> Found:
 def genes_alone() -> Found:
     """On the GPU, and on one core: a run without slides trains a fold on each core."""
     batch = stored(16, 1).without(slides=True)
-    limit_threads("cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     rates = {}
     for device in (DEVICE, "cpu"):
         there, train = batch.to(device), trainer("umeml", device)
         rates[device] = 1 / seconds(partial(train, there), 20)
+    torch.set_num_threads(before)
     return {"steps/s": round(rates[DEVICE]), "of a core": round(rates["cpu"])}
 
 
 def sharing() -> Found:
     """Of 1, 2 and 4 processes together, each with 16 bags of 500 patches on the GPU; of a rehearsal fewer."""
     found: Found = {}
+    if DEVICE == "cuda":
+        torch.cuda.empty_cache()
     for count in PROCESSES:
         code = f"from tests.cuda.rates import steps; steps({DEVICE!r}, {STEPS}, {SHARED_PATCHES})"
         with ExitStack() as stack:
             running = [stack.enter_context(Popen([sys.executable, "-c", code], **PIPES)) for _ in range(count)]
             for one in running:
                 stack.callback(one.kill)
+                end = Timer(PATIENCE, one.kill)  # one that hangs ends the measurement
+                stack.callback(end.cancel)
+                end.start()
+            for one in running:
                 _expect("ready", one)
             start = time.perf_counter()
             for one in running:

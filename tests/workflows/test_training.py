@@ -104,13 +104,14 @@ def test_jobs_get_the_folds_features_covariates_and_options_of_the_run(context, 
 
 
 def test_training_and_explanation_have_the_workers_for_folds(context, monkeypatch):
-    given, options = context("folds_per_gpu=2"), []
+    options = []
     workers = SimpleNamespace(for_folds=lambda **given: options.append(given) or nullcontext("for folds"))
-    of_run = RunContext(given.config, given.cohort, given.recipe, workers, given.run)
     monkeypatch.setattr(training, "_train", lambda context, *rest: (context.workers, *rest))
-    assert training.train(of_run, [PLAN], FEATURES, "cases") == ("for folds", [PLAN], FEATURES, "cases")
-    training.train(of_run, [PLAN], {}, "cases")
-    assert options == [{"read_slides": True, "per_gpu": 2}, {"read_slides": False, "per_gpu": 2}]
+    for features, sets in ((FEATURES, ()), ({}, ()), ({}, ("device=cuda",)), ({}, ("gpus=0",))):
+        given = context("folds_per_gpu=2", *sets)
+        of_run = RunContext(given.config, given.cohort, given.recipe, workers, given.run)
+        assert training.train(of_run, [PLAN], features, "cases") == ("for folds", [PLAN], features, "cases")
+    assert options == [{"on_cores": on_cores, "per_gpu": 2} for on_cores in (False, True, False, False)]
 
 
 def test_precomputed_features_have_no_tiles(context):

@@ -6,20 +6,16 @@ from distributed import LocalCluster
 
 from pipeline.cluster.gpu_cluster import GPUCluster
 from pipeline.cluster.gpus import (
-    GPU_SHARING,
     GPU_WORKERS,
     VISIBLE,
     folds_per_gpu,
-    free_gpu_memory,
-    gpu_sharing,
     select_gpus,
     visible_gpus,
     why_no_cuda,
 )
 from pipeline.cluster.workers import Workers
-from preprocessing.encoders.config import EncoderConfig
-from preprocessing.encoders.encoder import load_encoder
 from preprocessing.io.errors import InputError
+from preprocessing.io.gpu import GPU_SHARING, gpu_sharing
 
 
 @pytest.fixture
@@ -86,59 +82,117 @@ def test_processes_that_share_a_gpu_know_how_many_they_are(machine):
     with Workers(2, "cuda", per_gpu=3) as workers:
         assert workers.expected_concurrency() == 6
         cluster = object.__new__(GPUCluster)
-        cluster.gpus = workers._gpus()
-    numbers = iter(range(6))
+        cluster.gpus = workers._gpus()[:5]
+    numbers = iter(range(5))
     machine.setattr(LocalCluster, "new_worker_spec", lambda _: {next(numbers): {"options": {}}})
-    found = [spec["options"]["env"] for _ in range(6) for spec in cluster.new_worker_spec().values()]
-    assert [one[VISIBLE] for one in found] == ["0", "1"] * 3  # the first processes are spread over the GPUs
-    assert {(one[GPU_SHARING], one[GPU_WORKERS]) for one in found} == {("3", "6")}
+    found = [spec["options"]["env"] for _ in range(5) for spec in cluster.new_worker_spec().values()]
+    assert [(one[VISIBLE], one[GPU_SHARING]) for one in found] == [
+        ("0", "3"),
+        ("1", "2"),
+        ("0", "3"),
+        ("1", "2"),
+        ("0", "3"),
+    ]
+    assert {one[GPU_WORKERS] for one in found} == {"5"}
     assert gpu_sharing() == 1
     machine.setenv(GPU_SHARING, "3")
     assert gpu_sharing() == 3
 
 
 @pytest.mark.parametrize(
-    ("gib", "cores", "processes"), [((80,) * 4, 64, 4), ((80, 80, 16, 80), 64, 2), ((80,) * 4, 12, 3), ((6,) * 4, 2, 1)]
+    ("gib", "host_gib", "cores", "gpus", "processes"),
+    [
+        ((80,) * 4, 512, 64, 4, 4),
+        ((80, 80, 16, 80), 512, 64, 4, 2),
+        ((80, 80, 16, 80), 512, 64, 2, 4),  # those that the run does not use do not count
+        ((80,) * 4, 512, 12, 4, 3),
+        ((80,) * 4, 50, 64, 4, 2),
+        ((80,) * 4, 50, 64, 1, 4),
+        ((6,) * 4, 8, 2, 4, 1),
+    ],
 )
-def test_folds_share_a_gpu_as_memory_and_cores_allow(machine, gib, cores, processes):
+def test_folds_share_a_gpu_as_memory_and_cores_allow(machine, gib, host_gib, cores, gpus, processes):
     machine.setattr("torch.cuda.get_device_properties", lambda number: SimpleNamespace(total_memory=gib[number] << 30))
     machine.setattr("dask.system.CPU_COUNT", cores)
-    assert folds_per_gpu() == processes
-    with Workers(None, "cuda").for_folds(read_slides=True, per_gpu=None) as workers:
-        assert (workers.device, workers.expected_concurrency()) == ("cuda", 4 * processes)
+    machine.setattr("distributed.system.MEMORY_LIMIT", host_gib << 30)
+    assert folds_per_gpu(gpus) == processes
+    with Workers(gpus, "cuda") as workers, workers.for_folds(on_cores=False, per_gpu=None) as for_folds:
+        assert (for_folds.device, for_folds.expected_concurrency()) == ("cuda", gpus * processes)
+        assert (for_folds is workers) == (processes == 1)
 
 
 @pytest.mark.parametrize(
-    ("device", "read_slides", "chosen", "folds"),
-    [("auto", True, "cuda", 8), ("auto", False, "cpu", 6), ("cuda", False, "cuda", 8), ("cpu", True, "cpu", 6)],
+    ("device", "count", "on_cores", "chosen", "folds"),
+    [
+        ("auto", None, False, "cuda", 8),
+        ("auto", None, True, "cpu", 6),
+        ("auto", 2, True, "cpu", 2),
+        ("auto", 2, False, "cuda", 4),
+        ("cpu", None, False, "cpu", 6),
+    ],
 )
-def test_genes_alone_train_on_the_cores_unless_the_gpu_was_requested(
-    machine, device, read_slides, chosen, folds, caplog
+def test_folds_train_on_gpus_or_on_as_many_cores_as_were_requested(
+    machine, device, count, on_cores, chosen, folds, caplog
 ):
     machine.setattr("pipeline.cluster.workers.may_have_gpu", lambda: True)
     machine.setattr("dask.system.CPU_COUNT", 6)
     caplog.set_level("INFO")
-    with Workers(None, device) as workers, workers.for_folds(read_slides=read_slides, per_gpu=2) as for_folds:
+    with Workers(count, device) as workers, workers.for_folds(on_cores=on_cores, per_gpu=2) as for_folds:
         assert (for_folds.device, for_folds.expected_concurrency()) == (chosen, folds)
         assert (for_folds is workers) == (device == "cpu")
-    assert ("genes alone" in caplog.text) == (device == "auto" and not read_slides)
+    assert ("genes alone" in caplog.text) == on_cores
 
 
-def test_workers_that_embedded_give_their_memory_back_before_others_train(machine):
-    called = []
-    with Workers(None, "cuda") as workers:
-        workers.for_folds(read_slides=True, per_gpu=2)  # none has started
-        machine.setitem(workers.__dict__, "client", SimpleNamespace(run=called.append))
-        workers.for_folds(read_slides=True, per_gpu=2)
-        del workers.__dict__["client"]
-    assert called == [free_gpu_memory]
+@pytest.fixture
+def clusters(machine):
+    """The GPUs of each cluster that would be started; a client of it does nothing."""
+    started = []
+
+    def start(gpus, **options):
+        started.append(list(gpus))
+        if len(started) == 1 and "2" in gpus:
+            raise RuntimeError("Nanny failed to start.")
+        return SimpleNamespace(close=lambda timeout: closed.append(gpus))
+
+    closed = []
+    client = SimpleNamespace(
+        close=lambda: None,
+        cluster=SimpleNamespace(close=lambda timeout: closed.append("closed")),
+        subscribe_topic=lambda *_: None,
+        forward_logging=lambda *_, **__: None,
+        scheduler_info=dict,
+    )
+    machine.setattr("pipeline.cluster.gpu_cluster.GPUCluster", start)
+    machine.setattr("dask.distributed.Client", lambda cluster, **_: client)
+    return SimpleNamespace(started=started, closed=closed)
 
 
-def test_memory_that_is_given_back_is_that_of_the_encoder():
-    load_encoder(EncoderConfig())
-    assert load_encoder.cache_info().currsize
-    free_gpu_memory()
-    assert not load_encoder.cache_info().currsize
+def test_no_more_processes_share_the_gpus_than_there_are_folds_and_all_gpus_are_used_first(clusters):
+    with Workers(2, "cuda", per_gpu=3) as workers:
+        workers.start(3)
+        workers.start(9)  # later jobs use the processes that are there
+    with Workers(2, "cuda") as workers:
+        workers.start(1)  # one on each GPU, for the slides that follow
+    assert clusters.started == [["0", "1", "0"], ["0", "1"]]
+
+
+def test_workers_that_embedded_end_before_others_train_and_stay_where_they_train_themselves(clusters):
+    with Workers(2, "cuda") as workers:
+        workers.start(1)
+        assert workers.for_folds(on_cores=False, per_gpu=1).__enter__() is workers
+        assert clusters.closed == []
+        with workers.for_folds(on_cores=False, per_gpu=2) as for_folds:
+            assert clusters.closed == ["closed"]
+            for_folds.start(4)
+        workers.start(1)  # again, where slides are embedded after training
+    assert clusters.started == [["0", "1"], ["0", "1", "0", "1"], ["0", "1"]]
+
+
+def test_workers_on_gpus_are_started_twice_before_the_run_ends(clusters, caplog):
+    with Workers(3, "cuda") as workers:
+        workers.start(1)
+    assert clusters.started == [["0", "1", "2"]] * 2
+    assert "a worker crashed while starting" in caplog.text
 
 
 def test_fewer_workers_than_gpus_use_the_first(machine):

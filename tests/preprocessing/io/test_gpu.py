@@ -43,6 +43,25 @@ def test_a_gpu_that_is_full_ends_the_run_with_what_to_do(error):
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            FULL[0],
+            r"end what else runs there, or choose another with --gpus; --set folds_per_gpu=1 gives each fold a whole",
+        ),
+        (
+            RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"),
+            r"^fold 3: the GPU admits one process at a time \(CUDA error: .*\); --set folds_per_gpu=1 gives each fold a whole ",
+        ),
+    ],
+)
+def test_where_folds_share_a_gpu_one_may_have_it_alone(error, message, monkeypatch):
+    monkeypatch.setenv("UMEML_PIPELINE_GPU_SHARING", "4")
+    with pytest.raises(RunError, match=message), gpu_failures("fold 3"):
+        raise error
+
+
 @pytest.mark.parametrize("error", FAILED)
 def test_a_gpu_that_fails_ends_the_run_with_what_to_do(error):
     assert not is_memory_full(error)
