@@ -248,7 +248,7 @@ def write_cohort(out: Path, *, cases: int = 24, size_px: int = 3072, seed: int =
     Every sixth case is scanned at 40× (0.25 µm/px, a third more pixels a side), the others at 20× (0.5 µm/px).
 
     Raises:
-        InputError: the folder holds slides that are not of this cohort.
+        InputError: the folder holds slides that are not of this cohort, or of another size.
     """
     rng = np.random.default_rng([seed, cases])
     labels = draw_labels(cases, rng)
@@ -257,6 +257,7 @@ def write_cohort(out: Path, *, cases: int = 24, size_px: int = 3072, seed: int =
     paths = [out / "slides" / f"{slide_id}.svs" for _, slide_id in slide_ids]
     if foreign := sorted(set((out / "slides").glob("*.svs")) - set(paths)):
         raise InputError(f"{foreign[0]}: the folder holds slides of another cohort; give an empty folder")
+    _require_size(paths, size_px)
     (out / "slides").mkdir(parents=True, exist_ok=True)
     grades = {str(case): int(grade) for case, grade in labels["grade"].items()}
     for number, ((case, _), path) in enumerate(zip(slide_ids, paths, strict=True)):
@@ -266,13 +267,38 @@ def write_cohort(out: Path, *, cases: int = 24, size_px: int = 3072, seed: int =
             1.0 + 0.04 * (site - 1) + slide_rng.normal(0, 0.03),
             1.0 - 0.06 * (site - 1) + slide_rng.normal(0, 0.03),
         )
-        mpp, power, side_px = (0.25, 40, size_px * 4 // 3) if number % 6 == 4 else (0.5, 20, size_px)
+        mpp, power, side_px = _resolution(number, size_px)
         image, _ = draw_slide(side_px, grade=grades[case], rng=slide_rng, mpp=mpp, stain=stain)
         write_svs(path, image, mpp=mpp, power=power)
     draw_genes(labels, rng).join(labels).to_csv(out / "genes.csv")
     sets = pd.DataFrame({name: symbols.split() for name, symbols in GENE_SETS.items()})
     sets.to_csv(out / "gene_sets.csv", index=False)
     return paths
+
+
+def _resolution(number: int, size_px: int) -> tuple[float, int, int]:
+    """µm per pixel, magnification and pixels a side of a slide."""
+    return (0.25, 40, size_px * 4 // 3) if number % 6 == 4 else (0.5, 20, size_px)
+
+
+def _require_size(paths: Sequence[Path], size_px: int) -> None:
+    """Raise InputError where a slide is there in another size; one that is not whole is replaced."""
+    import openslide
+
+    for number, path in enumerate(paths):
+        if not path.is_file():
+            continue
+        try:
+            with openslide.OpenSlide(path) as slide:
+                found = slide.dimensions[0]
+        except openslide.OpenSlideError:
+            continue
+        _, _, side_px = _resolution(number, size_px)
+        if found != side_px:
+            size = f"--size {found}" if side_px == size_px else "another --size"
+            raise InputError(
+                f"{path}: the folder has slides of {size}, not {size_px}; give that size, or an empty folder"
+            )
 
 
 def _draw_uuid(rng: np.random.Generator) -> uuid.UUID:

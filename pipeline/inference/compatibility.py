@@ -1,7 +1,7 @@
 """Whether the slides, genes and encoder of a new cohort suit trained models; checked before anything is computed."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import Config
@@ -55,6 +55,7 @@ def _require_modalities(predictors: "list[Predictor]", cohort: Cohort) -> None:
         if has_genes and one.reads_genes:
             for member in one.members:
                 if member.scaler and set(member.scaler.groups) != {"covariate"}:
+                    _refuse_other_capitals(member.scaler.features, cohort.omics.features)
                     member.scaler.aligned(cohort.omics)
     if has_slides and not any(one.reads_slides for one in predictors):
         raise InputError(
@@ -62,6 +63,19 @@ def _require_modalities(predictors: "list[Predictor]", cohort: Cohort) -> None:
         )
     if has_genes and not any(one.reads_genes for one in predictors):
         log.warning("the model was trained without genes: the gene table is ignored")
+
+
+def _refuse_other_capitals(expected: Sequence[str], found: Sequence[str]) -> None:
+    """Raise InputError where no gene has the name that the model knows, and some differ from it in capitals only."""
+    if set(expected) & set(found):
+        return
+    known = {name.casefold(): name for name in expected}
+    pairs = [f"{name} for {known[name.casefold()]}" for name in found if name.casefold() in known]
+    if pairs:
+        raise InputError(
+            f"genes: none of the {len(expected)} features that the model was trained on ({some(expected)}) is in the table, but "
+            f"{len(pairs)} of them differ in capitals only ({some(pairs)}); write them as there"
+        )
 
 
 def _warn_of_training_cases(predictors: "list[Predictor]", cohort: Cohort) -> None:

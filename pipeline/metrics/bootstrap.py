@@ -192,15 +192,19 @@ def paired_difference(
         b: second predictor's output for the same cases in the same order.
         bootstrap: the resamples, which both share.
 
+    Returns:
+        The difference; where it cannot be computed, the reason is that of b, by which differences are listed, or names the model.
+
     Raises:
         ValueError: if a and b do not have as many cases.
     """
     if len(a) != len(b):
         raise ValueError(f"a paired difference needs the same cases on both sides, got {len(a)} and {len(b)}")
     first, second = statistic(a), statistic(b)
-    for name, side in (("first", first), ("second", second)):
-        if side.reason:
-            return unavailable(f"{name} predictor: {side.reason}")
+    if first.reason and first.reason != second.reason:
+        return unavailable(f"model: {first.reason}")
+    if second.reason:
+        return unavailable(second.reason)
     value = first.value - second.value
     ranking = first.ranking
     if ranking and (few := ranking.too_few()):

@@ -44,6 +44,7 @@ from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial,
 from preprocessing.io.errors import count
 
 HORIZONS = (12.0, 24.0, 36.0, 60.0)  # months, ascending
+EVENTS_OF_A_TEST = 10  # the least in a fold, for which its log-rank test and hazard ratio are reported
 TRIVIAL = Trivial(
     description="a random ranking of the cases", metrics={"c_index": Metric(0.5), "uno_c_index": Metric(0.5)}
 )
@@ -187,20 +188,28 @@ def survival_by_fold(
     Args:
         known: of the n cases.
         predicted: out-of-fold, of the same cases.
-        folds: the fold in which each case was a test case.
+        folds: the fold in which each case was a test case; one with fewer than 10 events has no log-rank test.
         bootstrap: resamples behind the intervals.
     """
 
     def compute(chosen: Bool[np.ndarray, " n"], fold: int | None) -> SurvivalMetrics:
-        return survival_metrics(
+        found = survival_metrics(
             known.of(chosen),
             predicted.of(chosen),
             train=known if fold is None else known.of(~chosen),
             folds=folds if fold is None else None,
             bootstrap=bootstrap,
         )
+        return found if fold is None or found.n_events >= EVENTS_OF_A_TEST else _without_tests(found)
 
     return report_by_fold(compute, folds, headline="c_index")
+
+
+def _without_tests(metrics: SurvivalMetrics) -> SurvivalMetrics:
+    """Without the log-rank test and the hazard ratio, which so few events cannot carry."""
+    too_few = unavailable(f"fewer than {EVENTS_OF_A_TEST} events")
+    nothing = {"log_rank": too_few, "p_value": too_few, "hazard_ratio": too_few}
+    return metrics.model_copy(update={"risk_groups": metrics.risk_groups.model_copy(update=nothing)})
 
 
 def risk_groups(

@@ -10,6 +10,7 @@ from pipeline.baselines import BASELINES
 from pipeline.config.schema import Config
 from pipeline.metrics import Metric, PredictorReport, TaskReport
 from pipeline.planning.plan import TaskPlan
+from pipeline.run.formatting import number
 from pipeline.tasks import Task
 from pipeline.terminal.logs import WARNING, columns, out, print_line, print_note, warn
 from pipeline.terminal.tables import format_table
@@ -126,8 +127,8 @@ def show_cohorts(table: pd.DataFrame) -> None:
     rows = []
     for row, known in zip(table.to_dict("records"), there, strict=True):
         shift = [f"{row[name]:.0f}" if known[name] else "–" for name in ("out_of_distribution", "borderline")]
-        interval = f" ({row['low']:.3f}–{row['high']:.3f})" if known["low"] else ""
-        value = f"{row['value']:.3f}{interval}" if known["value"] else "–"
+        measured, low, high = (float(row[name]) if known[name] else None for name in ("value", "low", "high"))
+        value = number(Metric(measured, low, high, reason="not measured"))
         metric = row["metric"].replace("_", " ") if known["metric"] else "–"
         rows.append([row["cohort"], row["task"], str(row["predicted"]), *shift, metric, value])
     head = ["cohort", "task", "predicted", "out-of-distribution", "borderline", "metric", "value (95 % interval)"]
@@ -149,7 +150,7 @@ def _show_transfer(task: str, report: TaskReport[Any]) -> None:
     print_line(f"{task} by cohorts: {_title(report.headline)}", style="italic")
     names = list(report.transfer[0].headline)
     rows = [
-        [f"{'+'.join(one.train)} → {one.test}", str(one.n), *(_number(one.headline[name]) for name in names)]
+        [f"{'+'.join(one.train)} → {one.test}", str(one.n), *(number(one.headline[name]) for name in names)]
         for one in report.transfer
     ]
     titles = [BASELINES.get(name, name) for name in names]
@@ -189,10 +190,10 @@ def _show_table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> 
             one = report.by_modality[modality]
             rows.append([f"  {modality} only{_cases(one, report)}", *_values(report, one, further, "")])
     for name, other in report.others().items():
-        number = _number(report.differences[name])
-        rows.append([BASELINES.get(name, name), *_values(report, other, further, number)])
+        difference = number(report.differences[name])
+        rows.append([BASELINES.get(name, name), *_values(report, other, further, difference)])
     if trivial := report.model.pooled.trivial:
-        values = [_number(trivial.metrics[name]) for name in (report.headline, *further)]
+        values = [number(trivial.metrics[name]) for name in (report.headline, *further)]
         rows.append(["trivial", values[0], "", *values[1:]])
     for line in format_table([*head, *map(_title, further)], rows, width=columns(out)):
         print_line(line, style="bold" if line.split("  ")[0] == report.model_name else "")
@@ -211,12 +212,5 @@ def _values(
     report: TaskReport[Any], predictor: PredictorReport[Any], further: Sequence[str], difference: str
 ) -> list[str]:
     """The headline, the difference to it, and the other metrics."""
-    headline, *others = (_number(predictor.pooled.scalar(name)) for name in (report.headline, *further))
+    headline, *others = (number(predictor.pooled.scalar(name)) for name in (report.headline, *further))
     return [headline, difference, *others]
-
-
-def _number(metric: Metric) -> str:
-    if metric.value is None:
-        return "–"
-    interval = f" ({metric.low:.3f}–{metric.high:.3f})" if metric.low is not None else ""
-    return f"{metric.value:.3f}{interval}"

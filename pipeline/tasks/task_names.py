@@ -15,11 +15,11 @@ def require_task_name(name: str) -> None:
     """Raise InputError for a name that is taken, or that cannot name a folder and a column."""
     if name in BUILT_IN:
         raise InputError(
-            f'task "{name}" is built in: it reads the column that is recognised as {name}; call yours otherwise, as in '
+            f'task "{name}" is built in: it reads the column that is recognised as {name}; give yours another name, as in '
             f"--task my_{name}=COLUMN"
         )
     if name in TAKEN:
-        raise InputError(f'task "{name}": {name} is a column of the tables of a run; call the task otherwise')
+        raise InputError(f'task "{name}": {name} is a column of the tables of a run; give the task another name')
     if not NAME.fullmatch(name) or name.endswith("-folds"):
         raise InputError(
             f'task "{name}": a name has letters, digits and . + - _ only, and does not end in -folds, since folders are called so'

@@ -25,7 +25,8 @@ from preprocessing.labels.survival_times import (
 from preprocessing.tables.reading import names_in, read_number, words_of
 
 ENOUGH_WORDS = 5  # cases whose vital status in words decides on a column of 0 and 1
-MANY_LOST = 0.05  # share of the dead or the living without a time beyond which the rest is no random sample
+MANY_LOST = 0.05  # share of the dead or the living without a time beyond which the rest is not a random sample
+FEW_LOST = 2  # cases without a time that may be lost by chance, whatever their share
 
 _TIME_WORDS = frozenset(names_in("date dates day days month months year years time followup followed follow"))
 _SURVIVAL_WORDS = frozenset(names_in("survival death dead deceased died vital"))
@@ -345,14 +346,18 @@ def _gaps(table: LabelTable, months: pd.Series | None, event: pd.Series | None) 
     gaps = gaps.mask(event.isna(), "no vital status").mask(event.isna() & ~timed, "no vital status and no time")
     gaps = gaps.mask(dead & ~timed, "dead without a date").mask(alive & ~timed, "living without follow-up")
     lost_dead, lost_alive = int((dead & ~timed).sum()), int((alive & ~timed).sum())
-    if max(lost_dead / max(dead.sum(), 1), lost_alive / max(alive.sum(), 1)) > MANY_LOST:
+    if _are_many(lost_dead, dead.sum()) or _are_many(lost_alive, alive.sum()):
         left = timed & (dead | alive)
         table.notes.append(
             f"warning: {table.source}: survival: {lost_dead} of {dead.sum()} dead have no date and {lost_alive} of {alive.sum()} "
-            f"living no follow-up; of the {left.sum()} cases that remain {(left & dead).sum()} died: they are no random sample of "
-            "the cohort. Add the follow-up (the GDC has it in the table follow_ups), or do not compare these survival times"
+            f"living no follow-up; of the {left.sum()} cases that remain {(left & dead).sum()} died: they are not a random sample "
+            "of the cohort. Add the follow-up (the GDC has it in the table follow_ups), or do not compare these survival times"
         )
     return gaps
+
+
+def _are_many(n_lost: int, n: int) -> bool:
+    return n_lost > max(FEW_LOST, MANY_LOST * n)
 
 
 def follow_up(months: pd.Series, event: pd.Series) -> float:

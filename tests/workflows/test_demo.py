@@ -80,6 +80,22 @@ def test_writing_again_replaces_but_another_cohort_is_refused(tmp_path, capsys):
     assert digest(tmp_path) == before
 
 
+def test_slides_of_another_size_are_not_replaced(tmp_path, capsys):
+    arguments = [str(tmp_path), "--cases", "5", "--size"]
+    main([*arguments, "96"])
+    before = digest(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "128"])
+    assert "has slides of --size 96, not 128; give that size, or an empty folder" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert digest(tmp_path) == before
+    (broken := sorted((tmp_path / "slides").iterdir())[0]).write_bytes(b"II*")  # as a call that is stopped leaves one
+    main([*arguments, "96"])
+    assert digest(tmp_path) == before
+    assert broken.stat().st_size > 3
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_classes_are_balanced_and_some_die(seed):
     labels = draw_labels(24, np.random.default_rng(seed))

@@ -47,7 +47,9 @@ def roc(key: str, tested: pd.DataFrame, classes: Sequence[str], *, holds: Holds 
     add_diagonal(figure)
     figure.update_xaxes(range=[-0.02, 1.02], title_text="false-positive rate", tickformat=".0%")
     figure.update_yaxes(range=[-0.02, 1.03], title_text="sensitivity", tickformat=".0%")
-    text = "Test cases pooled, including pairs across folds; the mean of these AUCs is the macro AUC incl. pairs across folds."
+    text = "The mean of these AUCs is the macro AUC."
+    if _has_folds(tested):
+        text = "Test cases pooled, including pairs across folds; the mean of these AUCs is the macro AUC incl. pairs across folds."
     return make_chart(key, title, figure, text + _omitted(skipped), height=430)
 
 
@@ -67,7 +69,9 @@ def precision_recall(key: str, tested: pd.DataFrame, classes: Sequence[str], *, 
         return missing(key, title, _not_drawn(skipped))
     figure.update_xaxes(range=[-0.02, 1.02], title_text="recall", tickformat=".0%")
     figure.update_yaxes(range=[-0.02, 1.03], title_text="precision", tickformat=".0%")
-    text = "AP: average precision; chance: prevalence of the class. Test cases pooled."
+    text = "AP: average precision; chance: prevalence of the class." + (
+        " Test cases pooled." if _has_folds(tested) else ""
+    )
     return make_chart(key, title, figure, text + _omitted(skipped), height=430)
 
 
@@ -97,6 +101,11 @@ def reliability(key: str, tested: pd.DataFrame, classes: Sequence[str], *, holds
     figure.update_yaxes(range=[-0.03, 1.03], title_text="observed frequency", tickformat=".0%")
     text = f"Quantile bins of at least {MIN_CASES_PER_BIN} cases, with Wilson 95% intervals; dotted line: perfect calibration."
     return make_chart(key, title, figure, text + _omitted(skipped), height=430)
+
+
+def _has_folds(tested: pd.DataFrame) -> bool:
+    """Whether models of several folds predicted the cases, rather than one model all of them."""
+    return "fold" in tested and bool(tested["fold"].notna().any())
 
 
 def _one_against_rest(

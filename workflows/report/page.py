@@ -9,6 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.run.finished import FinishedRun
+from pipeline.run.formatting import decimal, number
 from preprocessing.io.errors import count
 from preprocessing.slide_lists.selection import NOTABLE_UPSAMPLING
 from workflows.report.charts import gene_groups
@@ -57,6 +58,8 @@ def render(run: FinishedRun) -> str:
         explanation_anchor=explanation_anchor,
         tile_caption=tile_caption,
         signed=phrasing.signed,
+        number=number,
+        decimal=decimal,
         css=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),
         plotly=Markup(get_plotlyjs()),

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from pipeline.run.finished import FinishedRun
+from pipeline.run.formatting import decimal
 from workflows.report.kinds import kind_of, truth_of
-from workflows.report.plain.phrasing import column_name, decimal
+from workflows.report.plain.phrasing import column_name
 from workflows.report.tables import Cell, Table, case_cell, status_cell, value_cell
 
 HIDDEN = (
@@ -50,7 +51,7 @@ def prediction_table(key: str, run: FinishedRun, task: str, predicted: pd.DataFr
 def _cell(name: str, value: object, outputs: Mapping[str, str]) -> Cell:
     if name == "status":
         return status_cell(value)
-    if isinstance(value, float) and name in outputs and not pd.isna(value):
+    if isinstance(value, float) and (name in outputs or name == "ensemble_sd") and not pd.isna(value):
         return Cell(decimal(value), sort=value)
     return value_cell(value)
 

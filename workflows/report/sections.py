@@ -9,12 +9,13 @@ import pandas as pd
 from pipeline.metrics import TaskReport
 from pipeline.metrics.report import CohortShift
 from pipeline.run.finished import FinishedRun
+from pipeline.run.formatting import number
 from preprocessing.io.errors import count
 from workflows.report import charts
 from workflows.report.chart import Chart
 from workflows.report.kinds import Confusion, KindView, kind_of
 from workflows.report.plain.answers import Answer, answer_of, describe_shift
-from workflows.report.plain.phrasing import Verdict, number, reason_category, verdict_of
+from workflows.report.plain.phrasing import Verdict, reason_category, verdict_of
 from workflows.report.prediction_table import prediction_table
 from workflows.report.tables import Cell, Table, fold_table, metric_table, transfer_table, weight_table
 

@@ -13,6 +13,7 @@ from pipeline.metrics import Metric, SurvivalMetrics, TaskReport
 from pipeline.metrics.curves import Calibration
 from pipeline.metrics.curves import kaplan_meier as estimate_curve
 from pipeline.metrics.survival import RiskGroups
+from pipeline.run.formatting import number
 from pipeline.tasks.survival import outcome
 from preprocessing.io.errors import count
 from workflows.report.chart import (
@@ -30,7 +31,7 @@ from workflows.report.chart import (
     missing,
     numbers,
 )
-from workflows.report.plain.phrasing import comparator_name, number, p_value
+from workflows.report.plain.phrasing import comparator_name, p_value
 
 RISK_GROUPS = {"high risk": HIGH, "low risk": LOW}
 TERTILES = ("lowest tertile", "middle tertile", "highest tertile")  # of predicted survival
@@ -56,7 +57,8 @@ def kaplan_meier(key: str, tested: pd.DataFrame, groups: RiskGroups | None) -> C
     figure.update_xaxes(tickvals=_ticks(last), range=[-0.03 * last, 1.04 * last])
     figure.update_xaxes(title_text="months; below: number at risk", showticklabels=True, row=1, col=1)
     figure.update_xaxes(visible=False, row=2, col=1)
-    return make_chart(key, title, figure, _log_rank(groups), height=430, legend_above=True)
+    text = _log_rank(groups, by_fold=_folds(known) is not None)
+    return make_chart(key, title, figure, text, height=430, legend_above=True)
 
 
 def _add_group(figure: Any, cases: pd.DataFrame, group: str, colour: str) -> None:
@@ -104,8 +106,9 @@ def _add_at_risk(figure: Any, cases: pd.DataFrame, group: str, colour: str, tick
     )
 
 
-def _log_rank(groups: RiskGroups | None) -> str:
-    caption = "Cut-off: median risk of the training cases of each fold. Bands: 95% confidence intervals; ticks: censored cases."
+def _log_rank(groups: RiskGroups | None, *, by_fold: bool) -> str:
+    training = "the training cases of each fold" if by_fold else "the training cases"
+    caption = f"Cut-off: median risk of {training}. Bands: 95% confidence intervals; ticks: censored cases."
     if groups is None:
         return caption + " No log-rank test: this run has no metrics."
     if groups.p_value.value is None:

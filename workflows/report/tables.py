@@ -8,10 +8,11 @@ import pandas as pd
 
 from pipeline.metrics import ClassificationMetrics, Metric, PredictorReport, TaskReport
 from pipeline.run.finished import FinishedRun
+from pipeline.run.formatting import decimal, number
 from preprocessing.io.errors import count
 from preprocessing.slide_lists.selection import NOTABLE_UPSAMPLING
 from workflows.report.plain.images import anchor_of, thumbnail_url
-from workflows.report.plain.phrasing import MODALITIES, column_name, comparator_name, decimal, metric_name, number
+from workflows.report.plain.phrasing import MODALITIES, column_name, comparator_name, metric_name
 
 MIN_ROWS_LONG = 12  # from here on a table scrolls and has a search field
 STATUS_MARKS = {"failed": "bad", "left out": "bad", "excluded": "open", "untested": "open"}
@@ -205,9 +206,10 @@ def _predictors(path: str, report: TaskReport[Any]) -> list[_Row]:
                 _Row(f"{name}, {MODALITIES[modality]}", where, dict(one.pooled.scalars()), small=_cases(one, report))
             )
     for modalities, one in report.modalities.items():
-        where = f"{path}/modalities/{modalities}/pooled"
-        label = f"{name}, cases with {modalities}"
-        rows.append(_Row(label, where, dict(one.pooled.scalars()), small=_cases(one, report)))
+        if one.pooled.n < report.n:  # with those of all cases, it is the model itself
+            where = f"{path}/modalities/{modalities}/pooled"
+            label = f"{name}, cases with {modalities}"
+            rows.append(_Row(label, where, dict(one.pooled.scalars()), small=_cases(one, report)))
     for part, others in (("comparators", report.comparators), ("baselines", report.baselines)):
         for other, one in others.items():
             where = f"{path}/{part}/{other}/pooled"
@@ -250,8 +252,14 @@ def fold_table(key: str, path: str, headline: str, model: PredictorReport[Any]) 
     if model.mean is not None:
         sd = f", standard deviation {decimal(model.sd)}" if model.sd is not None else ""
         notes.append(f"{metric_name(headline)}: mean over {model.n_folds} folds {decimal(model.mean)}{sd}.")
+    tests = [
+        _Row(
+            f"fold {fold.fold}", "", {name: metric for name, metric in known.items() if name.startswith("risk_groups/")}
+        )
+        for fold, known in zip(model.folds, by_fold, strict=True)
+    ]
     columns = ("fold", "#cases", *(f"#{_metric_title(name)}" for name in metrics))
-    return Table(key, "By fold", columns, tuple(rows), tuple(notes))
+    return Table(key, "By fold", columns, tuple(rows), (*notes, *_reasons(tests)))
 
 
 def transfer_table(key: str, path: str, report: TaskReport[Any]) -> Table | None:

@@ -105,6 +105,15 @@ def check(predictors, new, **options):
     check_cohort(load_config({"slides": "s", "genes": "g.csv", **options}), predictors, new)
 
 
+def test_genes_that_differ_in_capitals_only_are_named():
+    with pytest.raises(
+        InputError, match=r"2 of them differ in capitals only \(g0 for G0, g2 for G2\); write them as there"
+    ):
+        check([trained()], cohort(genes=GENES[["G0", "G2"]].set_axis(["g0", "g2"], axis=1)))
+    with pytest.raises(InputError, match="use the same gene names"):
+        check([trained()], cohort(genes=GENES.set_axis(["x", "y", "z"], axis=1)))
+
+
 def test_a_model_of_both_predicts_from_either(caplog):
     with caplog.at_level(logging.WARNING):
         check([], cohort(slides=False, genes=None))

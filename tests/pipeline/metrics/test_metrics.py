@@ -431,11 +431,30 @@ def test_paired_difference_is_narrower_than_the_intervals_of_both_and_zero_for_t
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
+def test_folds_with_fewer_than_ten_events_have_no_hazard_ratio() -> None:
+    time, event, risk = simulate(60, 8)
+    event[:] = np.arange(60) % 6 < 2
+    folds = np.where(np.arange(60) < 24, 0, 1)  # 8 and 12 events
+    predicted = SurvivalPredictions(risk, train_risk_median=np.zeros(60))
+    report = survival_by_fold(FollowUp(time, event), predicted, folds, Bootstrap(20))
+    few, enough = (fold.metrics.risk_groups for fold in report.folds)
+    for metric in (few.hazard_ratio, few.p_value, few.log_rank):
+        assert (metric.value, metric.reason) == (None, "fewer than 10 events")
+    assert few.n_high + few.n_low == 24
+    for groups in (enough, report.pooled.risk_groups):
+        assert groups.hazard_ratio.value is not None
+        assert groups.p_value.value is not None
+
+
 def test_paired_difference_of_a_failed_predictor_says_which() -> None:
     time, event, risk = simulate(30, 14)
     difference = paired_difference(lambda r: c_index(time, event, r), risk, np.full(30, np.nan), bootstrap=Bootstrap())
     assert difference.value is None
-    assert difference.reason.startswith("second predictor: risks of 30 of 30")
+    assert difference.reason.startswith("risks of 30 of 30")  # differences are listed by the second predictor
+    turned = paired_difference(lambda r: c_index(time, event, r), np.full(30, np.nan), risk, bootstrap=Bootstrap())
+    assert turned.reason.startswith("model: risks of 30 of 30")
+    both = paired_difference(lambda r: c_index(time, ~event & False, r), risk, -risk, bootstrap=Bootstrap())
+    assert both.reason == c_index(time, ~event & False, risk).reason
     with pytest.raises(ValueError, match="got 30 and 29"):
         paired_difference(lambda r: c_index(time, event, r), risk, risk[1:], bootstrap=Bootstrap())
 

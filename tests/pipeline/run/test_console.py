@@ -68,6 +68,11 @@ def test_a_row_for_each_model_and_each_baseline_with_the_difference_from_it(show
         assert found[name][:2] == ["0.250 (0.150–0.350)", "0.500 (0.400–0.600)"]
 
 
+def test_an_interval_with_a_negative_end_is_written_with_to_and_a_minus_sign(show):
+    text = show(grade=report(baselines=("clinical",), differences={"clinical": Metric(-0.05, -0.112, -0.003)}))
+    assert rows(text)["clinical model"][1] == "−0.050 (−0.112 to −0.003)"
+
+
 def test_tables_fit_80_columns_and_have_every_number(show):
     text = show(grade=report(comparators=("abmil", "no decoder"), baselines=("clinical", "genes")))
     table = text[text.index("predictor") :]

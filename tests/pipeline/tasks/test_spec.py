@@ -39,7 +39,7 @@ def test_tasks_of_the_command_line_become_definitions_of_the_configuration():
     ("task", "message"),
     [
         ("grade=G", 'task "grade" is built in'),
-        ("age=A", "age is a column of the tables of a run"),
+        ("age=A", "age is a column of the tables of a run; give the task another name"),
         ("a/b=A", "a name has letters, digits"),
         ("a-folds=A", "does not end in -folds"),
         ("mgmt", 'unknown task "mgmt": .*a task of your own is --task mgmt=COLUMN'),

@@ -485,11 +485,23 @@ def test_cases_without_a_label_are_counted_by_reason(read):
     cohort = read(matrix().reset_index(names="case_id"), clinical.head(24))
     (warning,) = warnings(cohort)
     assert "2 of 15 dead have no date and 3 of 8 living no follow-up; of the 18 cases that remain 13 died" in warning
+    assert "they are not a random sample of the cohort" in warning
     labelled = cohort.labels.index[cohort.labels[["survival_months", "event"]].notna().all(axis=1)]
     sentences = describe_gaps(cohort, "survival_months", sorted(set(TCGA) - set(labelled)))
     assert sentences[0] == (
         "6 usable cases without label: 3 living without follow-up; 2 dead without a date; 1 no vital status and no time"
     )
+
+
+def test_a_single_case_without_follow_up_is_no_warning(read):
+    status = ["Dead" if died else "Alive" for died in DIED]
+    first = int(np.flatnonzero(DIED == 0)[0])
+    followed = [None if died or i == first else d for i, (d, died) in enumerate(zip(DAYS, DIED, strict=True))]
+    death = [d if died else None for d, died in zip(DAYS, DIED, strict=True)]
+    clinical = clinic(TCGA, vital_status=status, days_to_death=death, days_to_last_follow_up=followed)
+    cohort = read(matrix().reset_index(names="case_id"), clinical)
+    assert warnings(cohort) == []
+    assert "1 living without follow-up" in describe_gaps(cohort, "survival_months", [TCGA[first]])[0]
 
 
 # --- Labels -----------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from workflows.report.class_charts import counts_above
+from workflows.report.class_charts import counts_above, precision_recall, roc
 
 
 @pytest.mark.parametrize("levels", [2, 5, 1000])
@@ -19,3 +20,12 @@ def test_curves_are_those_of_scikit_learn(levels):
     np.testing.assert_allclose((hits[1:] / (hits + others)[1:])[::-1], precision[:-1])
     average = np.diff(hits / hits[-1]) @ (hits[1:] / (hits + others)[1:])
     assert average == pytest.approx(average_precision_score(truth, score))
+
+
+@pytest.mark.parametrize(("folds", "has_folds"), [([0, 1, 0, 1], True), ([None] * 4, False)])
+def test_captions_speak_of_folds_only_where_there_are_some(folds, has_folds):
+    table = pd.DataFrame({"label": ["2", "3", "2", "3"], "probability_3": [0.1, 0.9, 0.4, 0.3], "fold": folds})
+    text = roc("r", table, ["3"]).text
+    assert ("pairs across folds" in text) == ("folds" in text) == has_folds
+    assert "he mean of these AUCs is the macro AUC" in text
+    assert ("pooled" in precision_recall("p", table, ["3"]).text) == has_folds

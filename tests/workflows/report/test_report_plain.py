@@ -7,18 +7,23 @@ import pandas as pd
 import pytest
 
 from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
-from pipeline.metrics.report import CohortShift, ModelNotes
+from pipeline.metrics.report import CohortShift, FoldReport, ModelNotes
 from workflows.report.plain.answers import answer_of, describe_shift
 from workflows.report.plain.images import anchor_of
 from workflows.report.plain.panels import _curve, _prediction
 from workflows.report.plain.phrasing import verdict_of
-from workflows.report.tables import metric_table, weight_table
+from workflows.report.prediction_table import _cell
+from workflows.report.tables import fold_table, metric_table, weight_table
 
 RUN = SimpleNamespace(config={"slides": "slides", "genes": "genes.csv"})
 
 
 class Scores(CaseMetrics):
     macro_auc: Metric
+
+
+class Groups(CaseMetrics):
+    risk_groups: dict[str, Metric]
 
 
 def report(value, difference, *, n=60):
@@ -119,6 +124,14 @@ def test_only_a_class_is_marked_right_or_wrong_in_a_panel():
     assert _prediction(row | {"label": "4", "prediction": "2"}, is_decided=True).mark == "bad"
 
 
+def test_the_ensemble_sd_has_fixed_decimals():
+    assert [_cell("ensemble_sd", value, {}).text for value in (5.37e-07, 2.48e-16, 0.0314)] == [
+        "0.000",
+        "0.000",
+        "0.031",
+    ]
+
+
 def test_survival_is_known_in_words_and_its_curve_has_axes():
     row = {"task": "survival", "label": "41.22", "risk": -0.5, "prediction": "low risk"}
     assert _prediction(row, is_decided=False).label == "event at 41.2 months"
@@ -137,6 +150,36 @@ def test_a_predictor_of_fewer_cases_than_the_model_says_of_how_many():
         "umeml, slides only": "17 of 60 cases",
         "ridge on genes": "",
     }
+
+
+def test_modalities_that_all_cases_have_do_not_repeat_the_row_of_the_model():
+    whole = report(Metric(0.9, 0.8, 0.95), Metric(0.2, 0.1, 0.3), n=60)
+    few = PredictorReport(pooled=Scores(n=17, macro_auc=Metric(0.8)), folds=())
+    both = metric_table(
+        "t", "tasks/grade", whole.model_copy(update={"modalities": {"slides+genes": whole.model, "genes": few}})
+    )
+    assert [row[0].text for row in both.rows] == ["umeml", "umeml, cases with genes", "ridge on genes"]
+
+
+def test_a_fold_with_few_events_has_no_hazard_ratio_and_the_table_says_why():
+    none = Metric(None, reason="fewer than 10 events")
+    folds = tuple(
+        FoldReport(fold=fold, metrics=Groups(n=8, risk_groups={"hazard_ratio": none, "p_value": none}))
+        for fold in (0, 1)
+    )
+    pooled = Groups(n=16, risk_groups={"hazard_ratio": Metric(2.0), "p_value": Metric(0.04)})
+    table = fold_table("f", "tasks/survival/model", "c_index", PredictorReport(pooled=pooled, folds=folds))
+    assert table is not None
+    assert table.notes == (
+        "hazard ratio: fewer than 10 events (fold 0; fold 1)",
+        "p-value: fewer than 10 events (fold 0; fold 1)",
+    )
+
+
+def test_a_comparison_that_fails_names_the_baseline_and_not_its_position():
+    failed = Metric(None, reason="probabilities of 5 of 12 cases are missing or not finite")
+    sentences = verdict_of(report(Metric(0.9, 0.8, 0.95), failed)).sentences
+    assert sentences[1] == f"ridge on genes: no comparison ({failed.reason})."
 
 
 def test_the_weights_of_the_parts_are_one_table():

@@ -7,8 +7,9 @@ from typing import Any
 from pipeline.metrics import Metric, TaskReport
 from pipeline.metrics.report import CohortShift
 from pipeline.run.finished import FinishedRun
+from pipeline.run.formatting import decimal
 from preprocessing.io.errors import count
-from workflows.report.plain.phrasing import BAD, GOOD, OPEN, decimal, is_below, metric_name, verdict_of
+from workflows.report.plain.phrasing import BAD, GOOD, OPEN, is_below, metric_name, verdict_of
 
 UNSURE = "unsure"
 SMALL_COHORT = 50  # cases; below it, bootstrap intervals are approximate

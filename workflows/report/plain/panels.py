@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from pipeline.run.finished import FinishedRun
+from pipeline.run.formatting import decimal
 from workflows.report.plain.images import anchor_of, thumbnail_url
-from workflows.report.plain.phrasing import decimal, signed
+from workflows.report.plain.phrasing import signed
 
 CURVE = re.compile(r"survival_(\d+)m")
 WIDTH, HEIGHT = 260, 120  # of a survival curve, CSS pixels

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.baselines import BASELINES
 from pipeline.metrics import Metric, TaskReport
+from pipeline.run.formatting import number
 
 METRICS = {  # display names of the keys of metrics.json
     "c_index": "c-index",
@@ -64,22 +65,6 @@ class Verdict:
     mark: str
     summary: str
     sentences: tuple[str, ...]
-
-
-def number(metric: Metric) -> str:
-    """Format a value with its confidence interval, as 0.853 (0.820–0.883); a dash where there is no value."""
-    if metric.value is None:
-        return "–"
-    if metric.low is None or metric.high is None:
-        return decimal(metric.value)
-    dash = " to " if metric.low < 0 else "–"
-    return f"{decimal(metric.value)} ({decimal(metric.low)}{dash}{decimal(metric.high)})"
-
-
-def decimal(value: float) -> str:
-    """Format with three decimals (none from 100 on) and a typographic minus sign."""
-    text = f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
-    return "0.000" if text == "-0.000" else text.replace("-", "−")
 
 
 def signed(value: float) -> str:
