@@ -13,12 +13,14 @@ from pipeline.config.schema import Config
 from pipeline.planning.left_out_inputs import covariates_left_out, features_left_out, refuse_copies
 from pipeline.planning.splits import COHORT_SCHEMES, Fold, make_cohort_folds, make_folds, read_folds
 from pipeline.tasks import BY_DEFAULT, Task
+from pipeline.terminal.logs import warn
 from preprocessing.cohort import COHORT
 from preprocessing.io.errors import InputError, some
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as check_covariates
 from preprocessing.omics.named_features import unknown_names
 from preprocessing.tables.case_ids import file_name
+from preprocessing.tables.containers import sheet_choice
 from preprocessing.tables.identity import IdentityScheme
 
 log = logging.getLogger(__name__)
@@ -101,7 +103,7 @@ def plan_tasks(
     wanted = config.task or [name for name in (*BY_DEFAULT, *config.tasks) if name in known]
     missing = [name for name in wanted if name not in known]
     if missing or not wanted:
-        raise InputError(_no_labels(missing, known, tasks))
+        raise InputError(_no_labels(missing, known, tasks, config))
     chosen = [tasks[name] for name in wanted]
     _require_separate_columns(chosen)
     if config.covariates:
@@ -137,7 +139,7 @@ def _those_that_can_be_learned(
     if not plans:
         raise failures[0][1]
     for task, failure in failures:
-        log.warning("task %s is skipped: %s", task.name, failure)
+        warn(f"task {task.name} skipped: {str(failure).removeprefix(f'task {task.name}: ')}")
     return plans
 
 
@@ -319,16 +321,18 @@ def _with_cohorts(strata: pd.Series | pd.DataFrame, cohorts: pd.Series) -> pd.Se
     return strata.astype(str) + ", " + cohorts
 
 
-def _no_labels(missing: list[str], known: list[str], tasks: Mapping[str, Task]) -> str:
+def _no_labels(missing: list[str], known: list[str], tasks: Mapping[str, Task], config: Config) -> str:
     what = (
         f"no case that has slides and genes has a label for {', '.join(missing)}"
         if missing
         else "there are no labels to learn from"
     )
     columns = {name: " and ".join(task.label_columns) for name, task in tasks.items()}
+    workbooks = dict.fromkeys(sheet_choice(path) for path in (config.genes, config.clinical) if path)
     ways = [
         f"name another task with --task; labels are there for {', '.join(known)}" if known else "",
         "give a table of labels by case with --clinical FILE",
+        *(f"give the sheet of labels with --clinical: {sheets}" for sheets in workbooks if sheets),
         "add label columns to GENES: " + "; ".join(f"{columns[name]} for {name}" for name in missing or columns),
         "stop before training with --until embed, which needs no labels",
     ]

@@ -87,16 +87,20 @@ class FinishedSlides:
             cases: only slides of these cases; empty: all.
 
         Raises:
-            InputError: an unknown case, or no slide has features.
+            InputError: an unknown case, a run without slides, or no slide has features.
         """
         table = self.run.slides
+        if not len(table):
+            raise _no_slides(self.run.folder)
         table = table[table["features"] != ""]
         found = [
             FinishedSlide(row["slide_id"], row["case_id"], Path(row["path"]), row["features"], row["tiles"])
             for row in table.to_dict("records")
         ]
         if unknown := [case for case in cases if case not in set(table["case_id"])]:
-            raise InputError(f"--case {some(unknown)}: no such case with features; there are {some(table['case_id'])}")
+            raise InputError(
+                f"--case {some(unknown)}: no such case with features; there are {some(table['case_id'].unique())}"
+            )
         if not found:
             raise InputError(f"{self.run.folder}: no slide of the run has features")
         return [slide for slide in found if not cases or slide.case_id in cases]
@@ -320,21 +324,30 @@ def _shares(
     return np.asarray(inside / np.prod(last - first, axis=1))
 
 
-def open_slides(folder: Path, *, store: str | None, task: str | None) -> FinishedSlides:
+def _no_slides(folder: Path) -> InputError:
+    return InputError(
+        f"{folder}: this run has no slides; run_pipeline export anndata writes its cases with genes, labels and predictions"
+    )
+
+
+def open_slides(folder: Path, *, store: str | None, task: str | None, slides_required: bool = True) -> FinishedSlides:
     """Open the slides of a finished run.
 
     Args:
         folder: the run folder.
         store: the feature store, where it has moved since the run.
         task: task whose explanation is used; None: the first task that has one.
+        slides_required: whether a run without slides is refused; otherwise its store is not needed.
 
     Raises:
-        InputError: no finished run, no store, or no explanation of that task; see also `read_run`.
+        InputError: no finished run, no slides, no store, or no explanation of that task; see also `read_run`.
     """
     run = read_run(folder)
     address = store or str(run.record["store"])
     features = FeatureStore(address)
-    if not features.exists():
+    if slides_required and not len(run.slides):
+        raise _no_slides(folder)
+    if len(run.slides) and not features.exists():
         raise InputError(f"--store {address}: there is no feature store; name the right one with --store")
     explained = run.explained_tasks()
     if task is not None and task not in explained:

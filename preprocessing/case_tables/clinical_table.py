@@ -10,6 +10,7 @@ from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.gene_names import is_counter
 from preprocessing.case_tables.id_columns import Evidence, choose_id_column, id_kind, with_whole_numbers
 from preprocessing.case_tables.table_options import TableOptions
+from preprocessing.tables.containers import naming_sheets
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
 from preprocessing.tables.reading import read_number, text_columns
 
@@ -34,6 +35,7 @@ class ClinicalTable:
     excluded: dict[str, str] = field(default_factory=dict)
 
 
+@naming_sheets
 def read_clinical(
     path: Path | str,
     evidence: Evidence | None = None,

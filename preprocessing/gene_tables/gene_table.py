@@ -21,6 +21,7 @@ from preprocessing.case_tables.id_columns import Evidence, choose_id_column, wit
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.gene_tables.orientation import cases_in_rows
 from preprocessing.io.errors import InputError, count, some
+from preprocessing.tables.containers import naming_sheets
 from preprocessing.tables.loading import LoadedTable, load_table
 from preprocessing.tables.reading import names_in, read_number, text_columns
 
@@ -53,6 +54,7 @@ class GeneTable:
     excluded: dict[str, str] = field(default_factory=dict)
 
 
+@naming_sheets
 def read_genes(
     path: Path | str,
     evidence: Evidence | None = None,

@@ -2,10 +2,11 @@
 
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,12 @@ import pandas as pd
 from preprocessing.io.errors import InputError, some
 from preprocessing.io.extras import extra
 
+if TYPE_CHECKING:
+    from openpyxl import Workbook
+
+Parameters = ParamSpec("Parameters")
+Content = TypeVar("Content")
+Source = TypeVar("Source", bound=Path | str)
 XLSX = (".xlsx", ".xlsm")
 _SEEN_ROWS = 30  # from the beginning, to tell a title from the header
 MAX_VALUES = 600_000_000  # of a dense matrix in memory: 4.8 GB
@@ -27,20 +34,60 @@ def split_sheet(path: Path | str) -> tuple[Path, str | None]:
     return Path(text), None
 
 
-def workbook_rows(path: Path, data: bytes, sheet: str | None) -> Iterator[list[str]]:
+def open_workbook(path: Path, data: bytes) -> "Workbook":
+    """Open an Excel workbook; InputError where it is broken."""
+    import openpyxl
+
+    try:
+        return openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+    except Exception as error:  # a broken file ends in whatever its library raises; the cause is kept
+        raise InputError(f"{path}: cannot be read as an Excel workbook: {error}") from error
+
+
+def sheet_choice(path: Path | str) -> str:
+    """Describe which sheet of a workbook is read, and how another is selected; "" for other files and for a single sheet.
+
+    Args:
+        path: `FILE.xlsx` or `FILE.xlsx:SHEET`.
+    """
+    file, sheet = split_sheet(path)
+    if not file.name.lower().endswith(XLSX) or not file.is_file():
+        return ""
+    names = open_workbook(file, file.read_bytes()).sheetnames
+    if len(names) == 1 or sheet not in (None, *names):
+        return ""
+    listed = f"{', '.join(names[:-1])} and {names[-1]}"
+    return (
+        f"{file} has {len(names)} sheets, {listed}, of which {sheet or names[0]} is read; {file}:SHEET selects another"
+    )
+
+
+def naming_sheets(
+    read: Callable[Concatenate[Source, Parameters], Content],
+) -> Callable[Concatenate[Source, Parameters], Content]:
+    """Let the errors of a function that reads a table name the sheets of its workbook: another may be the one that is meant."""
+
+    @wraps(read)
+    def reader(path: Source, *args: Parameters.args, **options: Parameters.kwargs) -> Content:
+        try:
+            return read(path, *args, **options)
+        except InputError as error:
+            choice = "" if ":SHEET" in str(error) or "Excel workbook" in str(error) else sheet_choice(path)
+            if not choice:
+                raise
+            raise InputError(f"{error}. {choice}") from error
+
+    return reader
+
+
+def workbook_rows(path: Path, book: "Workbook", sheet: str | None) -> Iterator[list[str]]:
     """Yield the rows of an Excel sheet as texts, as a CSV of it would have them; the first sheet by default.
 
     A date stays a date, which a gene named SEPT2 or MARCH1 became when Excel opened it.
 
     Raises:
-        InputError: a broken workbook, or no such sheet.
+        InputError: no such sheet.
     """
-    import openpyxl
-
-    try:
-        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-    except Exception as error:  # a broken file ends in whatever its library raises; the cause is kept
-        raise InputError(f"{path}: cannot be read as an Excel workbook: {error}") from error
     if sheet is not None and sheet not in book.sheetnames:
         raise InputError(f'{path}: no sheet "{sheet}"; it has {", ".join(book.sheetnames)}')
     found = book[sheet] if sheet is not None else book.worksheets[0]

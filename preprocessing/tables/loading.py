@@ -8,7 +8,7 @@ import pandas as pd
 
 from preprocessing.io.errors import InputError
 from preprocessing.io.files import decode, read_bytes, why_no_file
-from preprocessing.tables.containers import read_anndata, read_parquet
+from preprocessing.tables.containers import naming_sheets, read_anndata, read_parquet
 from preprocessing.tables.layouts import DATASET_BEGIN, dataset_table, is_series_matrix, series_matrix
 from preprocessing.tables.reading import parse_bytes, parse_table, read_table
 
@@ -32,6 +32,7 @@ class LoadedTable:
     layout: str = ""
 
 
+@naming_sheets
 def load_table(path: Path) -> LoadedTable:
     """Return the table of a file, whatever its layout.
 

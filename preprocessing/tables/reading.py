@@ -15,7 +15,7 @@ import pandas as pd
 from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import decode, read_bytes
 from preprocessing.io.unpacking import ZIP
-from preprocessing.tables.containers import split_sheet, workbook_rows
+from preprocessing.tables.containers import naming_sheets, open_workbook, split_sheet, workbook_rows
 from preprocessing.tables.layouts import csv_text, footnotes, header_start, with_decimal_points, without_gct_head
 from preprocessing.tables.repeated_samples import ValueColumns, may_repeat_samples, value_columns
 
@@ -60,6 +60,7 @@ _PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re
 _NAMELESS = re.compile(r"unnamed: ?\d+(_level_\d+)?(\.\d+)?", re.IGNORECASE)
 
 
+@naming_sheets
 def read_table(path: Path | str, *, as_text: bool = False) -> pd.DataFrame:
     """Return the columns of a file: numbers exact, missing values NaN, ids as text; the index is the line, from 1.
 
@@ -88,7 +89,12 @@ def parse_bytes(path: Path, content: list[bytes], *, sheet: str | None = None, a
         as_text: whether every column holds names.
     """
     if content[0].startswith(ZIP):
-        return parse_table(path, csv_text(workbook_rows(path, content.pop(), sheet)), as_text=as_text)
+        book = open_workbook(path, content.pop())
+        frame = parse_table(path, csv_text(workbook_rows(path, book, sheet)), as_text=as_text)
+        if len(names := book.sheetnames) > 1:
+            chosen = f"sheet {sheet or names[0]} of {', '.join(names[:-1])} and {names[-1]}"
+            frame.attrs["remarks"] = [chosen, *frame.attrs.get("remarks", ())]
+        return frame
     if sheet is not None:
         raise InputError(f"{path}: is not an Excel workbook and has no sheet {sheet}")
     return parse_table(path, decode(path, content.pop()), as_text=as_text)

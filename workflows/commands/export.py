@@ -9,7 +9,8 @@ clam         h5_files/, pt_files/, dataset_csv/TASK.csv, splits/TASK/, and
 trident      a job folder: 20x_256px_0px_overlap/features_ENCODER/, patches/
 stamp        features/, slide.csv, clini.csv
 anndata      .h5ad: one file per case (tiles × features) with pictures, and
-             cohort.h5ad (cases × genes, with labels and predictions)
+             cohort.h5ad (cases × genes, with labels and predictions);
+             of a run without slides, cohort.h5ad only
 spatialdata  a .zarr per slide: picture, tissue, tiles, features
 
 Run with --explain all, and every case is explained.
@@ -49,7 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from preprocessing.io.errors import InputError, count
 
     try:
-        run = open_slides(arguments.run, store=arguments.store, task=arguments.task)
+        run = open_slides(
+            arguments.run,
+            store=arguments.store,
+            task=arguments.task,
+            slides_required=arguments.format != "anndata",
+        )
         out = arguments.out or arguments.run / "export" / arguments.format
         with writing(out):
             written, failures = export(arguments.format, run, out, cases=arguments.case, origin=arguments.origin)
@@ -83,7 +89,7 @@ def export(
     from preprocessing.io.errors import InputError
     from workflows.commands.spatial import write_spatialdata
 
-    slides = run.slides(cases)
+    slides = [] if name == "anndata" and not cases and not len(run.run.slides) else run.slides(cases)
     if name == "heatmap":
         slides = run.explained(slides)
     try:

@@ -66,7 +66,7 @@ def ls(store: "FeatureStore", arguments: argparse.Namespace) -> int:
 
 
 def check(store: "FeatureStore", arguments: argparse.Namespace) -> int:
-    """Print what is incomplete; the exit code is 0 only if nothing is damaged. A deep check adds missing checksums."""
+    """Print what is incomplete, or with `--deep` changed; exit code 0 only if nothing is. `--deep` adds missing checksums."""
     from pipeline.terminal.logs import print_line
     from preprocessing.features.maintenance import WASTE, add_checksums, entries
 
@@ -80,8 +80,10 @@ def check(store: "FeatureStore", arguments: argparse.Namespace) -> int:
     if arguments.deep:
         for entry in unchecked:
             add_checksums(store, entry)
+    whole = count(sum(entry.state == "whole" for entry in found), "group")
+    verdict = "whole" if arguments.deep else "complete (contents not read; use --deep to verify them)"
     print_line(
-        f"{store.place}: {sum(entry.state == 'whole' for entry in found)} groups whole, {damaged} damaged, "
+        f"{store.place}: {whole} {verdict}, {damaged} damaged, "
         + (f"{unreadable} unreadable, " if unreadable else "")
         + f"{waste - damaged} left behind"
         + (f"; {len(unchecked)} of an older format: {_on_checksums(arguments.deep)}" if unchecked else "")
@@ -221,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     helps = {
         "ls": "slides, recipes, encoders, sizes",
-        "check": "whether every group is whole",
+        "check": "whether every group is complete; with --deep, whether its contents are those that were written",
         "upgrade": "write groups of older versions as this version does; keys and content stay",
         "prune": "remove what no run can use",
         "rm": "remove the groups of an encoder, a slide or a key",

@@ -6,6 +6,7 @@ from pipeline.config.loading import load_config
 from pipeline.planning.plan import FINAL, plan_tasks, without_lost_cases
 from pipeline.planning.splits import Fold, write_folds
 from pipeline.tasks import TASKS
+from pipeline.terminal.logs import collected
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.tables.identity import IdentityScheme
@@ -210,11 +211,14 @@ def test_thin_labels_are_warned_of():
     assert any('class "4" has 2 cases for 3 folds' in text for text in one.warnings)
 
 
-def test_a_task_that_nobody_named_is_skipped_where_it_cannot_be_learned(caplog):
+def test_a_task_that_nobody_named_is_skipped_where_it_cannot_be_learned(capsys, monkeypatch):
+    monkeypatch.setattr(collected, "messages", {})
     labels = table()
     labels["event"] = pd.array([False] * 22 + [True] * 2, dtype="boolean")
     assert [one.name for one in plan(labels)] == ["grade", "subtype"]
-    assert "task survival is skipped: task survival: 2 deaths among 24 cases for 3 folds" in caplog.text
+    (warning,) = collected.messages  # which are repeated at the end of the run
+    assert warning.startswith("task survival skipped: 2 deaths among 24 cases for 3 folds")
+    assert capsys.readouterr().err.count(f"warning: {warning}") == 1
     with pytest.raises(InputError, match="2 deaths among 24 cases"):
         plan(labels, task="survival,grade")
     with pytest.raises(InputError, match="2 deaths among 24 cases"):

@@ -399,6 +399,7 @@ def test_a_sheet_of_a_workbook_and_names_that_excel_turned_into_dates(tmp_path):
     options = CohortOptions(tables=TableOptions(ignore=("2024-09-02",)))
     cohort = load_cohort(CohortFiles(genes=tmp_path / "s.xlsx:Expression"), options)
     assert cohort.omics.features == tuple(GENES)
+    assert "layout: sheet Expression of Sheet and Expression" in " ".join(cohort.notes)
     with pytest.raises(InputError, match='no sheet "Other"; it has Sheet, Expression'):
         load_cohort(CohortFiles(genes=tmp_path / "s.xlsx:Other"))
 

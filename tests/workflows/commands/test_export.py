@@ -147,6 +147,36 @@ def test_wrong_input_is_reported(finished, tmp_path, capsys, options, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_unknown_case_is_refused_with_each_case_once(finished, tmp_path, capsys):
+    """One of the cases has two slides."""
+    assert run_export("anndata", finished, "--out", tmp_path / "out", "--case", "P999") == 2
+    named = capsys.readouterr().err.partition("there are")[2].replace("\n", " ").split(",")
+    assert len(named) > 2
+    assert len({name.strip() for name in named}) == len(named)
+
+
+@pytest.fixture
+def genes_only(cohort, walk, tmp_path):
+    """The folder of a run without slides, whose store was never made."""
+    assert (
+        walk("none", cohort.genes, "--until", "join", "--store", tmp_path / "none.zarr", "--out", tmp_path / "run") == 0
+    )
+    return tmp_path / "run"
+
+
+def test_a_run_without_slides_exports_its_cases_and_nothing_else(genes_only, tmp_path, capsys):
+    for command in (["export", "geojson"], ["export", "clam"], ["view"]):
+        assert run_pipeline.main([*command, str(genes_only)]) == 2
+        message = " ".join(capsys.readouterr().err.split())
+        assert "run: this run has no slides; run_pipeline export anndata" in message
+        assert "--store" not in message
+    assert run_export("anndata", genes_only, "--out", tmp_path / "out") == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cohort.h5ad"]
+    assert anndata.read_h5ad(tmp_path / "out" / "cohort.h5ad").n_obs == 12
+    assert run_export("anndata", genes_only, "--case", "TCGA-Z0-0003") == 2
+    assert "this run has no slides" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_run_is_reported(tmp_path, capsys):
     assert run_export("clam", tmp_path) == 2
     assert "contains no run" in capsys.readouterr().err

@@ -86,12 +86,25 @@ def test_check_finds_a_lost_file_and_prune_removes_that_group_alone(store, capsy
     assert main(["check", store.place]) == command.DAMAGED
     printed = capsys.readouterr().out
     assert "damaged: features/S1-uni" in printed
-    assert "7 groups whole, 1 damaged" in printed
+    assert "7 groups complete (contents not read; use --deep to verify them), 1 damaged" in printed
     assert main(["prune", store.place, "--dry-run"]) == 0
     assert groups(store) == before
     assert main(["prune", store.place, "--yes"]) == 0
     assert groups(store) == before - {"features/S1-uni"}
     assert main(["check", store.place]) == 0
+
+
+def test_check_says_that_contents_are_read_by_a_deep_check_only(store, capsys):
+    chunk = Path(store.place) / "features/S1-uni/features/c/0/0"
+    content = bytearray(chunk.read_bytes())
+    content[-4:] = b"\0\1\2\3"
+    chunk.write_bytes(content)
+    assert main(["check", store.place]) == 0
+    assert "8 groups complete (contents not read; use --deep to verify them), 0 damaged" in capsys.readouterr().out
+    assert main(["check", store.place, "--deep"]) == command.DAMAGED
+    printed = capsys.readouterr().out
+    assert "7 groups whole, 1 damaged" in printed
+    assert "not read" not in printed
 
 
 def test_what_a_disk_does_not_let_be_read_is_reported_and_never_removed(store, monkeypatch, capsys):

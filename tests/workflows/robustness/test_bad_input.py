@@ -170,6 +170,43 @@ def test_a_further_table_that_is_not_there(refused):
     names(refused("--omics", "cnv.csv:cnv"), "cnv.csv: cannot be read")
 
 
+# --- workbooks
+
+
+@pytest.fixture
+def workbook(cohort, tmp_path):
+    """Writes an Excel workbook with these sheets; its path."""
+
+    def workbook(**sheets):
+        with pd.ExcelWriter(tmp_path / "book.xlsx") as book:
+            for name, table in sheets.items():
+                table.to_excel(book, sheet_name=name, index=False)
+        return tmp_path / "book.xlsx"
+
+    return workbook
+
+
+@pytest.mark.parametrize("option", ["genes", "--clinical"])
+def test_a_workbook_that_begins_with_a_read_me_names_its_sheets(refused, workbook, cohort, option):
+    path = workbook(About=pd.DataFrame({"About": ["what", "this", "is"]}), Values=cohort.table())
+    message = refused(genes=path) if option == "genes" else refused("--clinical", path)
+    names(message, "only one column" if option == "genes" else "not one case in common")
+    names(message, f"{path} has 2 sheets, About and Values, of which About is read; {path}:SHEET selects another")
+    assert message.count("of which About is read") == 1
+
+
+def test_labels_on_another_sheet_are_searched_for_there(refused, workbook, cohort):
+    labels = ["grade", "subtype", "survival_months", "event"]
+    path = workbook(Genes=cohort.table().drop(columns=labels), Labels=cohort.table()[["case_id", *labels]])
+    message = refused(genes=path)
+    names(message, "there are no labels to learn from", "--clinical FILE")
+    names(message, f"{path} has 2 sheets, Genes and Labels, of which Genes is read; {path}:SHEET selects another")
+
+
+def test_a_workbook_of_one_sheet_has_none_to_name(refused, workbook):
+    assert ":SHEET" not in refused(genes=workbook(About=pd.DataFrame({"About": ["what", "this", "is"]})))
+
+
 # --- labels
 
 
