@@ -1,6 +1,7 @@
 """Dask workers: processes on this machine, those of a running scheduler, or jobs of a Slurm cluster."""
 
 import logging
+import signal
 import sys
 import threading
 import time
@@ -138,10 +139,11 @@ class Workers:
     def _close(self, client: "Client") -> None:
         cluster: Any = client.cluster
         self._closed.set()
-        client.close()
-        if self.scheduler is None:  # else it is another's
-            with suppress(TimeoutError):
-                cluster.close(timeout=CLOSE_SECONDS)
+        with _without_interruption():
+            client.close()
+            if self.scheduler is None:  # else it is another's
+                with suppress(TimeoutError):
+                    cluster.close(timeout=CLOSE_SECONDS)
 
     @property
     def remote(self) -> bool:
@@ -331,6 +333,19 @@ class Workers:
     def _share(self, memory: int) -> int:
         """Return a process's share of the memory, however many of the processes are needed; each counts what all share."""
         return (memory - SHARED_BYTES) // self.expected_concurrency() + SHARED_BYTES
+
+
+@contextmanager
+def _without_interruption() -> Iterator[None]:
+    """Ignore Ctrl-C, which a user who has stopped a run may press again while it ends its workers, for some seconds."""
+    if threading.current_thread() is not threading.main_thread():  # it alone receives signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _started(cluster: Callable[[], Any]) -> Any:

@@ -30,12 +30,19 @@ TRAINING_ONLY = (  # settings without effect on a trained model
     *("baselines", "covariates", "folds", "omics", "train", "models", "variants"),
 )
 OF_PREDICTION_TOO = ("train.max_patches",)
+FILES_OF_TRAINING = (
+    "defining_features",
+    "gene_sets",
+    "splits",
+    "tumour_genes",
+    "microenvironment_genes",
+)  # never opened
 
 
 def with_recipe(config: Config, predictors: "list[Predictor]") -> Config:
     """Replace tiles, encoder, slide kind and model of a configuration by those of trained models.
 
-    Warns of options that concern training only.
+    Warns of options that concern training only; files that they name are not opened.
 
     Args:
         config: with the user's options.
@@ -51,9 +58,10 @@ def with_recipe(config: Config, predictors: "list[Predictor]") -> Config:
     concern_training = {key for key in explicit if key.partition(".")[0] in TRAINING_ONLY}
     if ignored := sorted(concern_training.difference(OF_PREDICTION_TOO)):
         log.warning("ignored with --trained, since they concern training only: %s", ", ".join(ignored))
+    changed: dict[str, Any] = {name: type(config).model_fields[name].get_default() for name in FILES_OF_TRAINING}
     masks = config.tiles.tissue.masks
     tiles = metadata.tiles.model_copy(update={"tissue": metadata.tiles.tissue.model_copy(update={"masks": masks})})
-    changed: dict[str, Any] = {"tiles": tiles, "slide_kind": metadata.slide_kind}
+    changed |= {"tiles": tiles, "slide_kind": metadata.slide_kind}
     changed["model"] = tuple(dict.fromkeys(one.model_name for one in predictors))
     if "cases" not in explicit:
         changed["cases"] = "any"

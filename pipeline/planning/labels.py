@@ -10,9 +10,10 @@ from models.registry import nearest
 from pipeline.planning.splits import COHORT_SCHEMES
 from pipeline.tasks import BUILT_IN, KINDS, TASKS, Task, TaskSpec, make_task
 from pipeline.tasks.classification import why_no_classes
+from preprocessing.case_tables.endpoint_names import survival_column
 from preprocessing.cohort import COHORT, Cohort
 from preprocessing.io.errors import InputError, count
-from preprocessing.labels.columns import LabelTable, text_of
+from preprocessing.labels.columns import LabelTable, is_binary, text_of
 from preprocessing.labels.tumour import GLIOMA
 from preprocessing.tables.reading import read_number
 
@@ -58,6 +59,8 @@ def read_labels(cohort: Cohort, specs: Mapping[str, TaskSpec]) -> LabelledCohort
         table.notes.append(
             f"task {name}: {task.kind}, {columns}{ground}; {count(int(task.labelled(values).sum()), 'case')} with a label"
         )
+        if len(spec.column) == 1:
+            table.notes.extend(_time_without_event(name, spec.column[0], table))
         tasks[name] = task
     if not found:
         return LabelledCohort(cohort, tasks)
@@ -175,6 +178,24 @@ def _with_kind(name: str, spec: TaskSpec, table: LabelTable) -> tuple[Task, str]
         f"task {name}: the values of {', '.join(spec.column)} are labels of no kind{': ' + why if why else ''}; correct them, or "
         f"name the kind with --task {name}={','.join(spec.column)}:KIND, KIND one of {', '.join(KINDS)}"
     )
+
+
+def _time_without_event(name: str, column: str, table: LabelTable) -> list[str]:
+    """A warning where the labels of a task are survival times by their name: of the living they end with the follow-up."""
+    meaning = survival_column(column)
+    if meaning is None or "time" not in meaning.role or is_binary(table.frame[column]):
+        return []
+    others = {other: survival_column(str(other)) for other in table.frame.columns if other != column}
+    events = [
+        str(other)
+        for other, found in others.items()
+        if found and found.role in ("event", "time or event") and found.endpoint in (meaning.endpoint, None)
+    ]
+    remedy = f"; for survival give --task {name}={column},{events[0]}" if events else ""
+    return [
+        f"warning: task {name}: {column} is a survival time by its name; as a label, that of a living patient counts as if "
+        f"the patient had died then{remedy}"
+    ]
 
 
 def _reasons(task: Task, table: LabelTable, values: pd.DataFrame) -> pd.Series:

@@ -16,6 +16,7 @@ from preprocessing.cohort.cohort_inputs import CohortFiles
 from preprocessing.cohort.sample_sheets import read_sample_sheet
 from preprocessing.gene_tables.gene_table import GeneTable, read_genes
 from preprocessing.io.errors import InputError
+from preprocessing.omics.doubtful_values import doubts
 from preprocessing.omics.matrix import OmicsMatrix, concatenate
 from preprocessing.omics.value_scale import describe_features
 from preprocessing.tables.containers import XLSX
@@ -98,7 +99,7 @@ def read_tables(
 
 
 def _add_molecular(tables: Tables, matrix: OmicsMatrix, table: GeneTable, *, prefix: str) -> None:
-    tables.notes += [prefix + note for note in [*table.notes, *describe_features(matrix)]]
+    tables.notes += [prefix + note for note in [*table.notes, *describe_features(matrix), *doubts(matrix)]]
     tables.dropped += table.dropped
     tables.excluded |= table.excluded
 

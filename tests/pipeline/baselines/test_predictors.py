@@ -16,6 +16,7 @@ from pipeline.baselines.predictors import (
     SurvivalPrediction,
     fuse_probabilities,
     fuse_risks,
+    unfit_for_cox,
 )
 
 
@@ -181,3 +182,8 @@ def test_a_fit_that_does_not_converge_gives_a_reason(cohort: tuple, monkeypatch:
     monkeypatch.setattr(LogisticRegression, "fit", raising(RuntimeError("another fault")))
     with pytest.raises(RuntimeError, match="another fault"):  # only convergence is caught
         fit_omics_logistic(features[:90], classes[:90], "abc", seed=0).predict(features[90:])
+
+
+@pytest.mark.parametrize(("events", "columns", "fit"), [(1, 1, False), (2, 1, True), (2, 0, False), (0, 3, False)])
+def test_a_cox_model_needs_two_events_and_a_feature_that_varies(events, columns, fit):
+    assert (unfit_for_cox(np.arange(5) < events, columns) is None) == fit

@@ -57,7 +57,6 @@ def test_gpus_that_there_are_not_are_refused(machine):
         select_gpus((0,), device="cpu")
 
 
-@pytest.mark.slow
 def test_each_gpu_has_a_process_that_sees_no_other(machine):
     select_gpus((0, 2, 3), device="cuda")
     with Workers(None, "cuda") as workers:

@@ -4,6 +4,7 @@ import re
 import signal
 import sys
 import warnings
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
@@ -103,6 +104,18 @@ def test_a_worker_is_never_paused_for_its_memory():
     with Workers(1, "cpu") as workers:
         fraction = workers.client.submit(lambda: get_worker().memory_manager.memory_pause_fraction, pure=False).result()
     assert fraction is False
+
+
+def test_a_second_ctrl_c_does_not_interrupt_the_end_of_the_workers(monkeypatch):
+    ended = []
+    cluster = SimpleNamespace(close=lambda timeout: ended.append(signal.raise_signal(signal.SIGINT)))
+    client = SimpleNamespace(cluster=cluster, close=lambda: signal.raise_signal(signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
+    workers = Workers(1, "cpu")
+    monkeypatch.setitem(workers.__dict__, "client", client)
+    workers.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert ended == [None]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 class TestScheduler:

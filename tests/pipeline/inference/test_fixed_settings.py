@@ -101,6 +101,13 @@ def test_a_stain_target_is_compared_by_its_bytes(tmp_path):
         with_recipe(config(**{"tiles.stain.method": "macenko", "tiles.stain.target": other}), [trained])
 
 
+def test_files_that_only_training_reads_are_not_opened(tmp_path):
+    given = {"gene_sets": tmp_path / "no.gmt", "defining_features": tmp_path / "no.csv", "splits": tmp_path / "none"}
+    found = with_recipe(config(**given, tumour_genes=["no.txt"], microenvironment_genes=["no.txt"]), [predictor()])
+    assert (found.gene_sets, found.defining_features, found.splits) == (None, None, None)
+    assert (found.tumour_genes, found.microenvironment_genes) == ((), ())
+
+
 def test_options_of_training_are_ignored_with_one_warning(caplog):
     with caplog.at_level(logging.WARNING):
         with_recipe(config("train.epochs=3", folds=4), [predictor()])

@@ -27,6 +27,20 @@ def spec(*column, **more):
     return TaskSpec(column=column, **more)
 
 
+def test_survival_times_as_numbers_are_warned_of_with_the_way_to_survival():
+    given = cohort(
+        OS_days=[100.0, 250.0, 3.0, 44.0], OS_event=[1, 0, 0, 1], PFI=[1, 1, 0, 1], Purity=[0.5, 0.25, 0.1, 0.7]
+    )
+    notes = read_labels(given, {"os": spec("OS_days"), "purity": spec("Purity"), "pfi": spec("PFI")}).cohort.notes
+    (warning,) = (note for note in notes if note.startswith("warning"))
+    assert warning.startswith("warning: task os: OS_days is a survival time by its name; as a label, that of a living ")
+    assert warning.endswith("; for survival give --task os=OS_days,OS_event")
+    alone = read_labels(cohort(OS_days=[100.0, 250.0, 3.0, 44.0]), {"os": spec("OS_days")}).cohort.notes
+    assert any(note.endswith("counts as if the patient had died then") for note in alone)
+    both = read_labels(given, {"os": spec("OS_days", "OS_event")}).cohort.notes
+    assert not any(note.startswith("warning") for note in both)
+
+
 def test_a_column_becomes_the_label_of_its_task_with_reasons_for_gaps():
     given = cohort(MGMT=["yes", "no", None, "unclear"], Purity=[0.5, None, 0.25, 1])
     found = read_labels(given, {"mgmt": spec("MGMT", classes=("yes", "no")), "purity": spec("Purity")})
