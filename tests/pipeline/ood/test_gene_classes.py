@@ -26,7 +26,9 @@ def test_a_mixture_in_the_training_shares_has_the_moments_of_the_training_cases(
     mean, sd = classes.mixture(classes.shares)
     np.testing.assert_allclose(mean, values[:40].mean(axis=0))
     np.testing.assert_allclose(sd, values[:40].std(axis=0))
-    assert 0.5 < classes.separation < 0.9
+    of_class = 0.25 * values[30:40].mean(axis=0) ** 2 + 0.75 * values[:30].mean(axis=0) ** 2
+    between = of_class - values[:40].mean(axis=0) ** 2
+    assert classes.separation == pytest.approx(between.sum() / values[:40].var(axis=0).sum())
 
 
 def test_a_cohort_of_one_class_has_the_moments_of_that_class(low_and_high):

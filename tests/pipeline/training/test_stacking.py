@@ -88,6 +88,11 @@ def first(left_out, count):
 def test_cases_whose_weights_were_not_learned_are_noted(left_out):
     """Of 60 cases 20 have slides only, 20 genes only and 20 both: 40 with slides, 40 with genes."""
     assert describe_equal_weights(left_out) == []
+    both = left_out.has_slides & left_out.has_genes
+    enough = int(np.flatnonzero(both)[29]) + 1  # with the thirtieth case of both
+    assert describe_equal_weights(first(left_out, enough)) == []
+    (note,) = describe_equal_weights(first(left_out, enough - 1))
+    assert "for cases with slides+genes:" in note
     (note,) = describe_equal_weights(first(left_out, 60))
     assert "for cases with slides+genes:" in note
     (note,) = describe_equal_weights(first(left_out, 12))

@@ -437,3 +437,17 @@ class TestKey:
     def test_slides_whose_ids_look_alike_on_disk_do_not_share_it(self):
         one, other = replace(SLIDE, slide_id="a b"), replace(SLIDE, slide_id="a_b", fingerprint="e" * 32)
         assert tile_key(one, TileConfig()) != tile_key(other, TileConfig())
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_store_that_cannot_be_made_is_named_with_the_reason_of_the_system(tmp_path, monkeypatch, is_wrapped):
+    def fail(store):
+        error = OSError(28, "No space left on device", "/somewhere")
+        if is_wrapped:
+            raise RunError("zarr.json cannot be written") from error
+        raise error
+
+    monkeypatch.setattr(FeatureStore, "make_listable", fail)
+    monkeypatch.setattr(FeatureStore, "_replace_attributes", lambda *_: None)
+    with pytest.raises(InputError, match=r"--store .*store cannot be made \(No space left on device\); "):
+        FeatureStore(tmp_path / "store").prepare()
