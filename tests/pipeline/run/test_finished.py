@@ -73,3 +73,18 @@ def test_explanations_are_read_by_task(tmp_path):
         "grade": ["grade"],
         "survival": ["survival"],
     }
+
+
+def test_predictions_of_a_task_have_the_columns_of_which_any_case_has_a_value(run):
+    lines = (
+        "case_id,task,status,probability_2,risk,reason",
+        "a,grade,tested,0.5,,",
+        "b,grade,tested,0.25,,no genes",
+        "c,grade,predicted,,,",
+        "a,survival,tested,,1.5,",
+    )
+    (run / "predictions.csv").write_text("\n".join(lines) + "\n")
+    found = read_run(run)
+    assert list(found.predicted("grade")) == ["case_id", "task", "status", "probability_2", "reason"]
+    assert found.predicted("grade", status="tested")["case_id"].tolist() == ["a", "b"]
+    assert list(found.predicted("survival")) == ["case_id", "task", "status", "risk", "reason"]  # text is never missing
