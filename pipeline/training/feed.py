@@ -18,9 +18,7 @@ from preprocessing.io.errors import RunError, count
 from preprocessing.io.gpu import ALONE, gpu_sharing, is_memory_full
 
 log = logging.getLogger(__name__)
-KEPT_FREE = (
-    0.4  # of a GPU's memory: bags take no more than what is beyond this; processes that share a GPU have equal shares
-)
+KEPT_FREE = 0.4  # of a process's share of a GPU's memory: bags take no more than what is beyond this
 
 
 @dataclass
