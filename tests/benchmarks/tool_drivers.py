@@ -100,19 +100,21 @@ def stamp(slides: Path, out: Path, weights: str, source: str) -> int:
 
 
 def lazyslide(slides: Path, out: Path, weights: str, source: str) -> int:
-    """The three calls of its tutorial, and the store that they end in."""
+    """The three calls of its tutorial for each slide, and the store that they end in."""
     import lazyslide as zs
     from lazyslide_models._utils import get_default_transform
     from wsidata import open_wsi
 
-    (slide,) = slides.iterdir()
-    wsi = open_wsi(slide, store=str(out / "slide.zarr"))
-    zs.pp.find_tissues(wsi)
-    zs.pp.tile_tissues(wsi, TILE_PX, mpp=MPP)
-    how = get_default_transform((INPUT_PX, INPUT_PX), mean=MEAN, std=SD)
-    zs.tl.feature_extraction(wsi, backbone(weights), model_name="lite0", transform=how, device="cpu")
-    wsi.write()
-    return len(wsi["tiles"])
+    model, how = backbone(weights), get_default_transform((INPUT_PX, INPUT_PX), mean=MEAN, std=SD)
+    tiles = 0
+    for slide in sorted(slides.iterdir()):
+        wsi = open_wsi(slide, store=str(out / f"{slide.stem}.zarr"))
+        zs.pp.find_tissues(wsi)
+        zs.pp.tile_tissues(wsi, TILE_PX, mpp=MPP)
+        zs.tl.feature_extraction(wsi, model, model_name="lite0", transform=how, device="cpu")
+        wsi.write()
+        tiles += len(wsi["tiles"])
+    return tiles
 
 
 def tiatoolbox(slides: Path, out: Path, weights: str, source: str) -> int:
@@ -137,7 +139,7 @@ def tiatoolbox(slides: Path, out: Path, weights: str, source: str) -> int:
     found = engine.run(
         list(slides.iterdir()), patch_mode=False, ioconfig=settings, save_dir=out / "tia", output_type="zarr"
     )
-    return int(zarr.open_group(str(next(iter(found.values()))), mode="r")["coordinates"].shape[0])
+    return sum(zarr.open_group(str(store), mode="r")["coordinates"].shape[0] for store in found.values())
 
 
 TOOLS = {
