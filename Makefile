@@ -28,7 +28,7 @@ test: install  ## run the fast tests and print their coverage
 test-slow: install  ## run the slow tests too
 	$(BIN)/python -m pytest -n 2 -m "not cuda"
 
-mutants: install  ## plant 100 small faults and count those that the fast tests notice; an hour
+mutants: install  ## plant 100 small faults and count those that the fast tests notice; two hours
 	$(BIN)/python -m tools.mutants
 
 lint: install  ## ruff, mypy and import-linter, as CI runs them
