@@ -30,6 +30,8 @@ def write_large_slide(path: Path, side_px: int, tiles: list[bytes], *, mpp: floa
         rng, count = np.random.default_rng(side), (-(-side // TILE_PX)) ** 2
         return (tiles[i] for i in rng.integers(0, len(tiles), count))
 
+    # The tiles are encoded already; tifffile looks up its codec all the same, which a machine without imagecodecs lacks.
+    vars(tifffile.TIFF.COMPRESSORS)["_codecs"].setdefault(tifffile.COMPRESSION.JPEG, simplejpeg.encode_jpeg)
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for factor in (1, 4, 16):
             side = side_px // factor

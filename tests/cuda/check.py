@@ -105,6 +105,7 @@ def rehearse() -> None:
     rates.CASES, rates.PATCHES, rates.REPEATS = 4, 200, 1
     rates.BACKBONES = {"efficientnet-lite0": rates.BACKBONES["efficientnet-lite0"]}
     rates.TILES, rates.BATCHES = 4, 2
+    rates.SIDE_PX, rates.READERS = 2_048, (1, 2)
     rates.PROCESSES, rates.STEPS, rates.SHARED_PATCHES = (1, 2), 3, 20
 
 

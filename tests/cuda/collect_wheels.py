@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 ROOT = Path(__file__).parents[2]
 WHEELS = Path(__file__).parent / "wheels"
 DEMO = WHEELS / "demo"
@@ -77,13 +79,20 @@ PACKAGES = [
 ]
 
 
+def constraints() -> dict[str, str]:
+    """The pinned version of each package, by its normalised name: an index may write pydantic_core for pydantic-core."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = (line.split("==") for line in lines if "==" in line)
+    return {canonicalize_name(name): version for name, version in pins}
+
+
 def main() -> None:
     """Download the wheels, and say what could not be had."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", default="3.12", help="version of the Python on the GPU machine")
     version = parser.parse_args().python
     WHEELS.mkdir(exist_ok=True)
-    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    pins = constraints()
     missing = []
     for package in PACKAGES:
         pin = f"{package}=={pins[package]}" if package in pins else package

@@ -5,9 +5,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from subprocess import PIPE, Popen
+from tempfile import mkdtemp
 from threading import Timer
 from typing import Any
 
@@ -22,8 +23,12 @@ from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.worker_processes import WORKER_ENVIRONMENT
 from pipeline.training.feed import Feed
 from preprocessing.encoders.config import EncoderConfig
-from preprocessing.encoders.embedding import _embed_ahead
+from preprocessing.encoders.embedding import SlideTiles, _embed_ahead, embed_tiles, read_ahead
 from preprocessing.encoders.encoder import Encoder
+from preprocessing.slides.probing import probe_slide
+from preprocessing.slides.slide import SlideFile
+from preprocessing.tiling.tiles import TileConfig, tile_slide
+from tests.benchmarks.slides import tissue_tiles, write_large_slide
 
 Found = dict[str, object]
 DEVICE = "cuda"  # a test of this script, and a rehearsal, say cpu
@@ -34,6 +39,7 @@ BACKBONES = {
     "ViT-L": "vit_large_patch16_224",
 }
 TILES, BATCHES = 128, 8  # of a batch; of a slide
+SIDE_PX, READERS = 24_576, (1, 2, 4, 8, 16)  # of a slide that is read; of them those that have a core
 REPEATS = 3
 PROCESSES, STEPS, SHARED_PATCHES = (1, 2, 4), 100, 500
 ROOT = Path(__file__).parents[2]
@@ -50,13 +56,20 @@ PATIENCE = 120  # seconds
 def checks() -> dict[str, Callable[[], Found]]:
     """All measurements, by name."""
     size = f"{CASES} × {PATCHES:,} × {WIDTH:,}"
-    return {f"tiles/s, {name}": partial(embedding_rate, model) for name, model in BACKBONES.items()} | {
-        f"a step of umeml, {size}": partial(step, "umeml"),
-        f"a step of subspace, {size}": partial(step, "subspace"),
-        "umeml: cases/s of an epoch, resident": epoch,
-        "genes alone: steps/s, umeml": genes_alone,
-        "small bags: steps/s of processes that share a GPU": sharing,
-    }
+    return (
+        {f"tiles/s, {name}": partial(embedding_rate, model) for name, model in BACKBONES.items()}
+        | {
+            "reading: tiles/s of threads, of processes": reading,
+        }
+        | {f"tiles/s of a slide, {name}": partial(slide_rate, model) for name, model in BACKBONES.items()}
+        | {
+            f"a step of umeml, {size}": partial(step, "umeml"),
+            f"a step of subspace, {size}": partial(step, "subspace"),
+            "umeml: cases/s of an epoch, resident": epoch,
+            "genes alone: steps/s, umeml": genes_alone,
+            "small bags: steps/s of processes that share a GPU": sharing,
+        }
+    )
 
 
 def seconds(work: Callable[[], object], repeats: int = 5) -> float:
@@ -97,6 +110,58 @@ def embedding_rate(name: str) -> Found:
     works: list[Callable[[], object]] = [lambda: [encoder(there) for _ in range(BATCHES)], through]
     alone, whole = (len(rows) / seconds(work, REPEATS) for work in works)
     return {"tiles/s": round(whole), "of the encoder alone": round(whole / alone, 2), "in": encoder.config.precision}
+
+
+@cache
+def large_slide() -> SlideTiles:
+    """A slide of one pyramid, all tissue, and its tiles, on their native grid."""
+    path = Path(mkdtemp(prefix="cuda-check-slide-")) / "large.svs"
+    write_large_slide(path, SIDE_PX, tissue_tiles())
+    return SlideTiles(path, tile_slide(probe_slide(SlideFile("S", "S", path), default_mpp=None), TileConfig()).grid)
+
+
+def slide_rate(name: str) -> Found:
+    """As the program embeds a slide: a thread a core reads; and the encoder alone with tiles that are on the GPU."""
+    slide, encoder = (
+        large_slide(),
+        Encoder(timm.create_model(name, num_classes=0), EncoderConfig(name=name), "default", DEVICE),
+    )
+    readers = min(16, os.cpu_count() or 1)
+    there = torch.randint(0, 256, (TILES, 256, 256, 3), dtype=torch.uint8).to(DEVICE)
+    rows = range(len(slide.grid))
+    alone = BATCHES * TILES / seconds(lambda: [encoder(there) for _ in range(BATCHES)], REPEATS)
+    whole = len(rows) / seconds(lambda: embed_tiles(slide, encoder, rows, gpu_tiles=TILES, readers=readers), 1)
+    return {"tiles/s": round(whole), "of the encoder alone": round(whole / alone, 2), "readers": readers}
+
+
+def reading() -> Found:
+    """Whether threads, which share Python's lock, are enough for the cores: tiles/s of as many threads and processes."""
+    slide, found = large_slide(), dict[str, object]()
+    counts = [count for count in READERS if count <= (os.cpu_count() or 1)]
+    for count in counts:
+
+        def work(count: int = count) -> None:
+            for _ in read_ahead(slide, range(len(slide.grid)), at_once=TILES, readers=count, pinned=False):
+                pass
+
+        found[f"of {count}"] = round(len(slide.grid) / seconds(work, 1))
+    for count in counts[1:]:
+        codes = [
+            f"from tests.cuda.rates import read; read({str(slide.path)!r}, {part}, {count})" for part in range(count)
+        ]
+        found[f"of {count} processes"] = round(len(slide.grid) / together(codes))
+    return found
+
+
+def read(path: str, part: int, parts: int) -> None:
+    """Say so when ready, wait for a line, and read this part of a slide's tiles."""
+    grid = tile_slide(probe_slide(SlideFile("S", "S", Path(path)), default_mpp=None), TileConfig()).grid
+    rows = range(len(grid) * part // parts, len(grid) * (part + 1) // parts)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for _ in read_ahead(SlideTiles(Path(path), grid), rows, at_once=TILES, readers=1, pinned=False):
+        pass
+    print("done", flush=True)
 
 
 def stored(cases: int, patches: int) -> Batch:
@@ -178,22 +243,27 @@ def sharing() -> Found:
         torch.cuda.empty_cache()
     for count in PROCESSES:
         code = f"from tests.cuda.rates import steps; steps({DEVICE!r}, {STEPS}, {SHARED_PATCHES})"
-        with ExitStack() as stack:
-            running = [stack.enter_context(Popen([sys.executable, "-c", code], **PIPES)) for _ in range(count)]
-            for one in running:
-                stack.callback(one.kill)
-                end = Timer(PATIENCE, one.kill)  # one that hangs ends the measurement
-                stack.callback(end.cancel)
-                end.start()
-            for one in running:
-                _expect("ready", one)
-            start = time.perf_counter()
-            for one in running:
-                print("go", file=one.stdin, flush=True)
-            for one in running:
-                _expect("done", one)
-            found[f"of {count}"] = round(count * STEPS / (time.perf_counter() - start), 1)
+        found[f"of {count}"] = round(count * STEPS / together([code] * count), 1)
     return found
+
+
+def together(codes: list[str]) -> float:
+    """Seconds that Python processes take, each with its code, from the moment when all are ready until all are done."""
+    with ExitStack() as stack:
+        running = [stack.enter_context(Popen([sys.executable, "-c", code], **PIPES)) for code in codes]
+        for one in running:
+            stack.callback(one.kill)
+            end = Timer(PATIENCE, one.kill)  # one that hangs ends the measurement
+            stack.callback(end.cancel)
+            end.start()
+        for one in running:
+            _expect("ready", one)
+        start = time.perf_counter()
+        for one in running:
+            print("go", file=one.stdin, flush=True)
+        for one in running:
+            _expect("done", one)
+        return time.perf_counter() - start
 
 
 def _expect(word: str, process: "Popen[str]") -> None:
