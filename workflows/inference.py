@@ -33,7 +33,7 @@ def predict(
     """
     import pandas as pd
 
-    from pipeline.cluster.threads import limit_threads
+    from pipeline.cluster.arithmetic import settle_arithmetic
     from pipeline.cluster.workers import choose_device
     from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.inference.distribution_shift import not_assessed
@@ -43,7 +43,7 @@ def predict(
 
     config, cohort, run, workers = context.config, context.cohort, context.run, context.workers
     device = workers.device if config.scheduler is None else choose_device("auto")
-    limit_threads(device)  # as in training, so that the numbers agree
+    settle_arithmetic(device)  # as in training, so that the numbers agree
     with run.stage("prediction"):
         prepared = prepare_cohort(
             predictors,

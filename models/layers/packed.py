@@ -205,9 +205,9 @@ class ByTile(Packing):
         """Bags and the zeros between them, joined in the type that they are stored in, then cut."""
         if not self.rows:
             return
-        parts = []
+        parts, zeros = [], bags[0].new_zeros(TILE, bags[0].shape[1])
         for bag, tiles in zip(bags, self.tiles, strict=True):
-            parts += [bag, bag.new_zeros(TILE * tiles - len(bag), bag.shape[1])]
+            parts += [bag, zeros[: TILE * tiles - len(bag)]]
         for start, block in zip(range(0, self.rows, rows), torch.cat(parts).split(rows), strict=True):
             yield slice(start, start + len(block)), block
 

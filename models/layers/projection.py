@@ -69,7 +69,7 @@ class _Project(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         tokens = weight.new_empty(packing.rows, len(weight))
         turned, shift = (ctx.scale * weight).to(ctx.precision).T, ctx.scale * bias
-        convert = _Converter(weight, ctx.precision)
+        convert = _Converter(weight, ctx.precision, packing.rows)
         keep = weight.new_empty(convert.rows, len(weight)) if chance else None
         for rows, block in packing.blocks(bags, convert.rows):
             part = tokens[rows]
@@ -91,7 +91,7 @@ class _Project(torch.autograd.Function):
         to_weight, to_bias = torch.zeros_like(weight), torch.zeros_like(weight[:, 0])
         wanted = any(ctx.needs_input_grad[5:])
         to_rows = tokens.new_empty(len(tokens), weight.shape[1]) if wanted else None
-        convert = _Converter(weight, ctx.precision)
+        convert = _Converter(weight, ctx.precision, len(tokens))
         gradient = _BlockGradient(ctx, tokens, grad, convert.rows)
         for rows, block in ctx.packing.blocks(bags, convert.rows):
             part = gradient(rows)
@@ -145,11 +145,14 @@ class _Converter:
     """Blocks of stored features in another type, one after another in the same memory: fresh pages cost as much as the copy.
 
     Half precision becomes bfloat16 by way of float32: the direct way is ten times slower on the CPU.
+
+    Attributes:
+        rows: of a block; no more than there are in all.
     """
 
-    def __init__(self, weight: Float[Tensor, "H P"], precision: torch.dtype) -> None:
+    def __init__(self, weight: Float[Tensor, "H P"], precision: torch.dtype, rows: int) -> None:
         at_once = CPU_BLOCK_BYTES if weight.device.type == "cpu" else GPU_BLOCK_BYTES
-        self.rows = max(16, at_once // (weight.element_size() * weight.shape[1]))
+        self.rows = max(1, min(rows, max(16, at_once // (weight.element_size() * weight.shape[1]))))
         self._weight = weight
         self._memory: list[Tensor] = []
         self._steps = [weight.dtype] if precision == weight.dtype else [torch.float32, precision]
@@ -159,8 +162,9 @@ class _Converter:
         if block.dtype == self._steps[-1]:
             return block
         if not self._memory:
-            rows = max(self.rows, len(block))
-            self._memory = [self._weight.new_empty(rows, self._weight.shape[1], dtype=step) for step in self._steps]
+            self._memory = [
+                self._weight.new_empty(self.rows, self._weight.shape[1], dtype=step) for step in self._steps
+            ]
         for memory in self._memory:
             block = memory[: len(block)].copy_(block)
         return block

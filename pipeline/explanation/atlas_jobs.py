@@ -9,8 +9,8 @@ from typing import Any
 import openslide
 import pandas as pd
 
+from pipeline.cluster.arithmetic import settle_arithmetic
 from pipeline.cluster.mapping import map_jobs
-from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from pipeline.explanation.atlas import CaseTally, TypicalTile, describe_atlas, most_typical, tally_case
 from pipeline.explanation.explained_predictions import TaskPredictions
@@ -109,7 +109,7 @@ def draw_atlases(
 def tally_cases(job: AtlasJob) -> list[CaseTally]:
     """Tally the cases of a job; a few bags at a time are in memory. Empty for a model without prototypes."""
     inputs = job.inputs
-    limit_threads(inputs.device)
+    settle_arithmetic(inputs.device)
     trained = load_model(job.model)
     found = prototype_similarities(trained, inputs.slides_only(trained, job.cases), job.cases, device=inputs.device)
     return [

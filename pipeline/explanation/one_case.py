@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from models.catalogue import MODELS
-from pipeline.cluster.threads import limit_threads
+from pipeline.cluster.arithmetic import settle_arithmetic
 from pipeline.explanation.attribution import (
     CaseAttribution,
     attribute_case,
@@ -87,7 +87,7 @@ def describe_case(of_task: TaskPredictions, case: str, selection: str) -> dict[s
 def explain_case(job: CaseJob) -> dict[str, Any]:
     """Write the tile tables and pictures of a case; returns its part of `TASK.json`, see `pipeline.run.explanation_file`."""
     device = job.inputs.device
-    limit_threads(device)
+    settle_arithmetic(device)
     trained = job.model.load()
     cases = [job.case, *job.model.donors]
     matrix = job.inputs.omics_matrix(trained, cases)

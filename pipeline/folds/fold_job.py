@@ -12,8 +12,8 @@ import torch
 
 from models.catalogue import MODELS, SLIDES_ONLY
 from models.settings import ModelSettings
+from pipeline.cluster.arithmetic import settle_arithmetic
 from pipeline.cluster.memory import memory_left
-from pipeline.cluster.threads import limit_threads
 from pipeline.config.candidates import ModelCandidate
 from pipeline.config.schema import CANDIDATE_KEYS, Config, identity
 from pipeline.folds.finished_fold import is_finished, mark_finished
@@ -149,7 +149,7 @@ def run_fold(job: FoldJob) -> str:
     fingerprint = job.fingerprint()
     if is_finished(job.out, fingerprint):
         return "reused"
-    limit_threads(job.device)
+    settle_arithmetic(job.device)
     shutil.rmtree(job.out, ignore_errors=True)
     with writing(job.out):
         job.out.mkdir(parents=True)

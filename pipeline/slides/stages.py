@@ -13,9 +13,9 @@ import numpy as np
 import openslide
 from jaxtyping import Float
 
+from pipeline.cluster.arithmetic import settle_arithmetic
 from pipeline.cluster.gpus import GPU_WORKERS
 from pipeline.cluster.mapping import Outcome, free_slot, map_slides
-from pipeline.cluster.threads import limit_threads
 from pipeline.cluster.workers import Workers
 from pipeline.slides.feature_recipe import FeatureRecipe
 from preprocessing.encoders.config import CPU_TILES
@@ -135,7 +135,7 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None
     """
     from preprocessing.encoders.embedding import SlideTiles, embed_tiles
 
-    limit_threads(recipe.device)
+    settle_arithmetic(recipe.device)
     slide, store = part.slide, FeatureStore(recipe.store)
     _require_unchanged(slide)
     backbone = _encoder(recipe)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.layers.devices import computes_in_bfloat16, on_device
 from models.types import Batch, ModelOutput
-from pipeline.cluster.threads import limit_threads
+from pipeline.cluster.arithmetic import settle_arithmetic
 from pipeline.config.train import TrainConfig
 from pipeline.tasks.base import FittedTask
 from pipeline.training.dataset import Bags, Dataset
@@ -106,7 +106,7 @@ def fit_model(
         RunError: a case does not fit in the memory of the GPU.
     """
     config, device = settings.config, settings.device
-    limit_threads(device)
+    settle_arithmetic(device)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     steps = settings.steps(len(train))
@@ -288,7 +288,7 @@ def predict(
     Raises:
         RunError: a case does not fit in the memory of the GPU.
     """
-    limit_threads(device)
+    settle_arithmetic(device)
     model.eval()
     passes = Passes(Feed(torch.device(device), data.bags.max_patches))
     # Models do not compute the slide side of a batch without any slide, which rounds otherwise than an empty one.

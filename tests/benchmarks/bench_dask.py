@@ -18,7 +18,7 @@ ROUNDS = 5
 
 def dask_against_process(folder: Path) -> None:
     """Workers of the same number on both sides: one."""
-    from pipeline.cluster.threads import limit_threads
+    from pipeline.cluster.arithmetic import settle_arithmetic
     from pipeline.cluster.workers import Workers
     from pipeline.slides.feature_recipe import FeatureRecipe
     from pipeline.slides.stages import SlidePart, embed, embed_all, tile
@@ -40,7 +40,7 @@ def dask_against_process(folder: Path) -> None:
         n_tiles.update({slide.slide_id: tile(slide, store=made.store, config=made.tiles).n_tiles for slide in slides})
         return made
 
-    limit_threads("cpu")
+    settle_arithmetic("cpu")
     ratios = []
     with Workers(1, "cpu") as workers:
         for number in range(ROUNDS + 1):

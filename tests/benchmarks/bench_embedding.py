@@ -24,7 +24,7 @@ from slides import tissue_tiles, write_large_slide
 from table import record, spread
 from torch import nn
 
-from pipeline.cluster.threads import limit_threads
+from pipeline.cluster.arithmetic import settle_arithmetic
 from preprocessing.encoders.config import CPU_TILES
 from preprocessing.encoders.embedding import SlideTiles, embed_tiles
 from preprocessing.encoders.encoder import Encoder, EncoderConfig, load_encoder
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--sizes", action="store_true")
     parser.add_argument("--slide", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    limit_threads("cpu")
+    settle_arithmetic("cpu")
     if arguments.slide:
         one_size(arguments.slide)
     elif arguments.sizes:

@@ -153,7 +153,7 @@ def huge_slide(folder: Path) -> None:
 
 def linear(folder: Path) -> None:
     """In CPU time, since others may share the machine."""
-    from pipeline.cluster.threads import limit_threads
+    from pipeline.cluster.arithmetic import settle_arithmetic
     from pipeline.slides.feature_recipe import FeatureRecipe
     from pipeline.slides.stages import SlidePart, embed, tile
     from preprocessing.encoders.config import EncoderConfig
@@ -161,7 +161,7 @@ def linear(folder: Path) -> None:
     from preprocessing.slides.slide import SlideFile
     from preprocessing.tiling.tiles import TileConfig
 
-    limit_threads("cpu")
+    settle_arithmetic("cpu")
     config = EncoderConfig(name=f"local-dir:{encoder(folder)}", precision="float32")
     for factor in (1, 1, 2, 4, 8):  # the first loads the models
         path = folder / f"{factor}-{time.time_ns()}.svs"

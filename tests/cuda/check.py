@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,10 @@ NEEDED = {  # module: package
 
 
 def use_wheels() -> None:
-    """Install the collected wheels beside this Python's packages, for this process and its children, where some are missing."""
+    """Install the collected wheels beside this Python's packages, for this process and its children, where some are missing.
+
+    Beside them lies what a run looks up of the project itself, which is not installed: its version.
+    """
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if not missing:
         return
@@ -49,6 +53,11 @@ def use_wheels() -> None:
     target = tempfile.mkdtemp(prefix="cuda-check-")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target]
     subprocess.run([*command, *map(str, sorted(WHEELS.glob("*.whl")))], check=True)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    described = Path(target) / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    described.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (described / "METADATA").write_text(metadata, encoding="utf-8")
     sys.path.insert(0, target)
     import os
 

@@ -19,7 +19,7 @@ import torch
 from models.catalogue import MODELS
 from models.layers.devices import pinned
 from models.types import Batch
-from pipeline.cluster.threads import limit_threads
+from pipeline.cluster.arithmetic import settle_arithmetic
 from pipeline.cluster.worker_processes import WORKER_ENVIRONMENT
 from pipeline.training.feed import Feed
 from preprocessing.encoders.config import EncoderConfig
@@ -274,7 +274,7 @@ def _expect(word: str, process: "Popen[str]") -> None:
 def steps(device: str, count: int, patches: int) -> None:
     """Warm up, say so, wait for a line, and train."""
     there, train = stored(CASES, patches).to(device), trainer("umeml", device)
-    limit_threads(device)
+    settle_arithmetic(device)
     for _ in range(3):
         train(there)
     print("ready", flush=True)

@@ -40,9 +40,8 @@ def python(*arguments: str, **environment: str) -> str:
         timeout=PATIENCE,
     )
     if done.returncode:
-        raise RuntimeError(
-            f"{' '.join(arguments)} ended with {done.returncode}: {(done.stderr or done.stdout)[-600:]!r}"
-        )
+        print(done.stdout, done.stderr, file=sys.stderr)
+        raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}; what it wrote is above")
     return done.stdout
 
 

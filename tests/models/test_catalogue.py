@@ -60,7 +60,7 @@ def same(result: ModelOutput, expected: ModelOutput, tolerance: float = 1e-10) -
 
 
 def total(output: ModelOutput) -> torch.Tensor:
-    weights = torch.linspace(-1, 2, output.logits.numel()).view_as(output.logits)
+    weights = torch.linspace(-1, 2, output.logits.numel(), device=output.logits.device).view_as(output.logits)
     return (output.logits * weights).sum() + sum(output.losses.values())
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pipeline.cluster.threads import limit_threads
+from pipeline.cluster.arithmetic import settle_arithmetic
 
 
 @pytest.fixture
@@ -19,32 +19,41 @@ def two_threads():
 
 @pytest.mark.usefixtures("two_threads")
 def test_on_the_cpu_torch_and_linear_algebra_use_one_thread():
-    limit_threads("cpu")
+    settle_arithmetic("cpu")
     assert torch.get_num_threads() == 1
     assert {pool["num_threads"] for pool in threadpool_info()} == {1}
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_on_a_gpu_nothing_changes():
-    limit_threads("cuda")
+def test_on_a_gpu_convolutions_are_computed_in_float32_and_threads_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    settle_arithmetic("cuda")
+    assert not torch.backends.cudnn.allow_tf32
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("two_threads")
+def test_on_the_cpu_convolutions_of_a_gpu_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    settle_arithmetic("cpu")
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_a_limit_in_another_thread_does_not_count():
-    other = threading.Thread(target=limit_threads, args=("cpu",))
+    other = threading.Thread(target=settle_arithmetic, args=("cpu",))
     other.start()
     other.join()
     assert torch.get_num_threads() == 2
-    limit_threads("cpu")
+    settle_arithmetic("cpu")
     assert torch.get_num_threads() == 1
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_the_limit_holds_though_another_part_of_the_program_raised_it():
-    limit_threads("cpu")
+    settle_arithmetic("cpu")
     torch.set_num_threads(2)
-    limit_threads("cpu")
+    settle_arithmetic("cpu")
     assert torch.get_num_threads() == 1
 
 
@@ -55,8 +64,8 @@ def test_linear_algebra_is_limited_once_in_each_thread_also_where_torch_has_one_
 
     def calls():
         torch.set_num_threads(1)
-        limit_threads("cpu")
-        limit_threads("cpu")
+        settle_arithmetic("cpu")
+        settle_arithmetic("cpu")
 
     for _ in range(2):
         other = threading.Thread(target=calls)
