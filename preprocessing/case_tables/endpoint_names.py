@@ -156,7 +156,9 @@ def _without_coding(words: list[str]) -> tuple[list[str], str | None]:
         return words[:start], None
     word_first = start > 0 and words[start - 1] in _DEAD | _ALIVE | {"yes", "no"}
     for begin, names_first in ((start - 1, True), (start, False)) if word_first else ((start, False),):
-        pairs = [words[at : at + 2] for at in range(begin, len(words), 2)]  # Death (0=alive, 1=dead) is a name and pairs
+        pairs = [
+            words[at : at + 2] for at in range(begin, len(words), 2)
+        ]  # Death (0=alive, 1=dead) is a name and pairs
         if all(len(pair) == 2 for pair in pairs):
             states = [(pair[0], pair[1]) if names_first else (pair[1], pair[0]) for pair in pairs]
             if all(state in _STATES and code in _CODES for state, code in states):
