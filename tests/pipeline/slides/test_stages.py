@@ -18,9 +18,8 @@ from pipeline.cluster.workers import Workers
 from pipeline.slides import stages
 from pipeline.slides.feature_recipe import FeatureRecipe
 from pipeline.slides.stages import SlidePart, divide, embed, embed_all, join, tile, tile_all
-from preprocessing.encoders import embedding
+from preprocessing.encoders import embedding, tile_readers
 from preprocessing.encoders.config import CPU_TILES
-from preprocessing.encoders.embedding import SlideTiles
 from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore
@@ -429,16 +428,17 @@ def test_on_a_gpu_the_next_slide_is_read_while_the_last_batches_are_computed(
         slides.append(replace(corner_slide, slide_id=name, path=tmp_path / name / "S.svs"))
         shutil.copy(corner_slide.path, slides[-1].path)
         tile(slides[-1], store=str(store), config=CONFIG)
-    gpu, read, write = GPUEncoder(), SlideTiles.read, FeatureStore.write_features
-    events = gpu.events
+    gpu, answer, write = GPUEncoder(), tile_readers._Process.answer, FeatureStore.write_features
+    events, answers = gpu.events, []
 
-    def noted(self, reader, row):
-        if self.path == slides[1].path and not gpu.reading.is_set():
+    def noted(self):
+        answers.append(answer(self))
+        if len(answers) == 5:
             events.append("next is read")
             gpu.reading.set()
-        return read(self, reader, row)
+        return answers[-1]
 
-    monkeypatch.setattr(SlideTiles, "read", noted)
+    monkeypatch.setattr(tile_readers._Process, "answer", noted)
     monkeypatch.setattr(FeatureStore, "write_features", lambda *a, **k: events.append("stored") or write(*a, **k))
     monkeypatch.setattr("preprocessing.encoders.encoder.load_encoder", lambda *_: gpu)
     monkeypatch.setattr(stages, "_readers", lambda device: 1)
@@ -482,9 +482,11 @@ def test_real_files_that_cannot_be_tiled_fail_with_a_reason(tmp_path, name, reas
 
 @pytest.mark.parametrize(
     ("cores", "workers", "gpus", "expected"),
-    [(24, None, 2, 12), (24, None, 1, 16), (24, "8", 1, 3), (2, "8", 1, 1), (24, "", 4, 6)],
+    [(24, None, 2, 11), (24, None, 1, 16), (24, "8", 1, 2), (2, "8", 1, 1), (24, "", 4, 5)],
 )
-def test_the_cores_of_a_machine_are_shared_by_its_gpus(monkeypatch, cores, workers, gpus, expected):
+def test_the_cores_of_a_machine_are_shared_by_its_gpus_and_one_of_each_launches_kernels(
+    monkeypatch, cores, workers, gpus, expected
+):
     monkeypatch.setattr("dask.system.CPU_COUNT", cores)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setenv("UMEML_PIPELINE_GPU_WORKERS", workers or "")
