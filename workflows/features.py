@@ -33,6 +33,8 @@ def tile_slides(context: "RunContext") -> dict[str, "Outcome"]:
     from preprocessing.features.store import FeatureStore, query_all
 
     recipe, slides = context.recipe, context.cohort.slides
+    if not slides:
+        return {}
     store = FeatureStore(recipe.store)
     with context.run.stage("tiling") as done_now:
         keys = {slide.slide_id: tile_key(slide, recipe.tiles) for slide in slides}

@@ -41,7 +41,7 @@ def describe_gaps(cohort: Cohort, column: str, unlabelled: Collection[str]) -> l
         reasons = Counter(
             str(gaps.get(case) if pd.notna(gaps.get(case)) else "in no table of labels") for case in unlabelled
         )
-        sentences.append(f"{len(unlabelled)} usable cases without label: {_counts(reasons)}")
+        sentences.append(f"{count(len(unlabelled), 'usable case')} without label: {_counts(reasons)}")
     if gone := left_out(cohort):
         sentences.append(f"{count(len(gone), 'case')} left out: {_counts(Counter(gone.values()))}")
     return sentences

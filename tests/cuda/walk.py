@@ -24,6 +24,8 @@ def checks() -> dict[str, Callable[[], Found]]:
     return {
         f"run_pipeline --device {DEVICE}, then --trained": walk,
         "without a visible GPU: the CPU takes over": without_a_gpu,
+        "a GPU full of other work: named, with a remedy": full,
+        "a GPU that fails in the middle: named, with a remedy": failing,
         "tests marked cuda": marked_tests,
     }
 
@@ -90,6 +92,55 @@ def without_a_gpu() -> Found:
     if chosen != "cpu":
         raise AssertionError(f"the device is {chosen}")
     return {"device": chosen}
+
+
+def full() -> Found:
+    """A run beside a process that holds nearly all of the GPU's memory; on the CPU, whose memory is not filled, none."""
+    if DEVICE == "cpu":
+        return {"rehearsed": "nothing"}
+    import torch
+
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    held = torch.empty(free - (400 << 20), dtype=torch.uint8, device=DEVICE)  # a process needs more for itself
+    folder = Path(mkdtemp(prefix="cuda-check-full-"))
+    run = ["-m", "workflows.run_pipeline", str(cohort() / "slides"), str(cohort() / "genes.csv"), "--device", DEVICE]
+    message = failure(*run, "--store", str(folder / "features.zarr"), "--out", str(folder / "run"))
+    del held
+    return {"message": named(message, "memory is full", "--gpus")}
+
+
+def failing() -> Found:
+    """A kernel that fails: the message is that of a run, whose stages and jobs are in `gpu_failures`."""
+    plant = "torch.zeros(1, device='cuda')[torch.tensor([5], device='cuda')].sum().item()"
+    if DEVICE == "cpu":
+        plant = "exec('raise RuntimeError(\\'CUDA error: device-side assert triggered\\')')"
+    message = failure(
+        "-c", f"import torch\nfrom preprocessing.io.gpu import gpu_failures\nwith gpu_failures('training'): {plant}"
+    )
+    return {"message": named(message, "training: the GPU failed (CUDA error", "the same command continues")}
+
+
+def failure(*arguments: str) -> str:
+    """What a Python process in the project wrote to the error stream; raises where it did not fail."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    if not done.returncode:
+        raise AssertionError("the process ended as if nothing had happened")
+    return done.stderr
+
+
+def named(message: str, *parts: str) -> str:
+    """The line of a message that has the first of the parts; raises where it lacks any of the others."""
+    for line in message.splitlines():
+        if parts[0] in line:
+            missing = [part for part in parts if part not in line]
+            if missing:
+                raise AssertionError(f"{line!r} lacks {missing}")
+            return line.strip()
+    print(message, file=sys.stderr)
+    raise AssertionError(f"no line has {parts[0]!r}; what was written is above")
 
 
 def marked_tests() -> Found:
