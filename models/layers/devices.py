@@ -1,8 +1,9 @@
 """From main memory to a device, without waiting where that is possible."""
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Shaped
@@ -58,6 +59,26 @@ def pinned_empty(*shape: int, dtype: torch.dtype) -> Shaped[Tensor, "*shape"]:
     except RuntimeError as error:
         _warn_unpinned(str(error).splitlines()[0])
         return torch.empty(*shape, dtype=dtype)
+
+
+def pin_in_place(x: Shaped[Tensor, "*shape"]) -> bool:
+    """Pin the memory of a tensor that another library has allocated; False where that is impossible. See `unpin`."""
+    if not torch.cuda.is_available():
+        return False
+    runtime: Any = torch.cuda.cudart()
+    error = runtime.cudaHostRegister(x.data_ptr(), x.nbytes, 0)
+    if int(error) == 0:
+        return True
+    _warn_unpinned(runtime.cudaGetErrorString(error))
+    with suppress(RuntimeError):  # CUDA keeps the error, and torch would raise it at the next kernel: here it does
+        torch.ones(1, device="cuda")
+    return False
+
+
+def unpin(x: Shaped[Tensor, "*shape"]) -> None:
+    """Undo `pin_in_place`, before the memory is freed."""
+    runtime: Any = torch.cuda.cudart()
+    runtime.cudaHostUnregister(x.data_ptr())
 
 
 @cache

@@ -11,18 +11,8 @@ from collections.abc import Sequence
 from multiprocessing import forkserver
 from typing import Any
 
-from preprocessing.slides.isolated import METHOD
+from preprocessing.slides.isolated import METHOD, WORKER_ENVIRONMENT
 
-# Processes share the cores, so each computes with one thread. Each keeps the memory that it frees: by default a light encoder
-# spends a third of its time on requesting the same pages again. Both settings are read when a process starts.
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
-}
 # Of the resident memory of each process: what it shares with the server, and so with all others (478 MiB resident, 26 of them
 # not shared, where nothing is computed yet).
 SHARED_BYTES = 400 << 20 if METHOD == "forkserver" else 0

@@ -26,6 +26,7 @@ from preprocessing.io.fingerprints import slide_fingerprint
 from preprocessing.slides.slide import Slide
 from preprocessing.tiling.masks import mask_origin
 from preprocessing.tiling.slide_stats import measure_slide
+from preprocessing.tiling.slide_tiles import SlideTiles
 from preprocessing.tiling.stain import stain_recipe
 from preprocessing.tiling.tiles import TileConfig, TileGrid, slide_normaliser, tile_slide
 
@@ -40,7 +41,7 @@ PACKAGES = (
     "timm",
 )  # their arithmetic decides features
 PART_TILES = 16 * CPU_TILES  # fixed, so that finished parts fit a resumed run with another number of workers
-MAX_READERS = 16  # reading threads per GPU
+MAX_READERS = 16  # reading processes per GPU
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def embed(part: SlidePart, *, recipe: FeatureRecipe, all_read: Callable[[], None
         recipe: of the features, with the store.
         all_read: on a GPU, called when the last tile is read.
     """
-    from preprocessing.encoders.embedding import SlideTiles, embed_tiles
+    from preprocessing.encoders.embedding import embed_tiles
 
     settle_arithmetic(recipe.device)
     slide, store = part.slide, FeatureStore(recipe.store)
@@ -253,14 +254,14 @@ def embed_all(
 
 
 def _readers(device: str) -> int:
-    """Number of reading threads for a GPU: its share of the cores; 0 on a CPU."""
+    """Number of reading processes for a GPU: its share of the cores but one, which launches its kernels; 0 on a CPU."""
     if device != "cuda":
         return 0
     import torch
     from dask.system import CPU_COUNT
 
     sharing = int(os.environ.get(GPU_WORKERS) or torch.cuda.device_count())
-    return max(1, min(MAX_READERS, CPU_COUNT // sharing))
+    return max(1, min(MAX_READERS, CPU_COUNT // sharing - 1))
 
 
 def _require_unchanged(slide: Slide) -> None:

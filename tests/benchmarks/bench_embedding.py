@@ -26,11 +26,12 @@ from torch import nn
 
 from pipeline.cluster.arithmetic import settle_arithmetic
 from preprocessing.encoders.config import CPU_TILES
-from preprocessing.encoders.embedding import SlideTiles, embed_tiles
+from preprocessing.encoders.embedding import embed_tiles
 from preprocessing.encoders.encoder import Encoder, EncoderConfig, load_encoder
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.reader import SlideReader
 from preprocessing.slides.slide import SlideFile
+from preprocessing.tiling.slide_tiles import SlideTiles
 from preprocessing.tiling.tiles import TileConfig, TileGrid, read_tile, tile_slide
 
 ROUNDS = 5

@@ -1,6 +1,6 @@
 """Does everything work on a GPU, and how fast? Ten minutes at most; one table, one JSON file, nothing skipped silently.
 
-    python tests/cuda/check.py [--json cuda-check.json] [--minutes 9] [--rehearse]
+    python tests/cuda/check.py [--json cuda-check.json] [--minutes 9] [--only WORD …] [--rehearse]
 
 It runs from the tree of the project alone: what the Python that runs it lacks is taken from tests/cuda/wheels, which
 `collect_wheels.py` fills where there is a network. It ends with 0 where every check passed, 1 where one failed or there was no
@@ -123,6 +123,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--json", type=Path, default=Path("cuda-check.json"))
     parser.add_argument("--minutes", type=float, default=9, help="no check begins later; the last may take another")
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="the checks whose name has one of these words; the others are listed"
+    )
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with little of everything")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
@@ -144,11 +147,16 @@ def main() -> int:
         content = {"machine": card, "checks": results}
         options.json.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
 
-    results = run(equality.checks() | rates.checks() | walk.checks(), deadline=deadline, write=write)
+    checks = equality.checks() | rates.checks() | walk.checks()
+    chosen = {
+        name: one for name, one in checks.items() if not options.only or any(word in name for word in options.only)
+    }
+    results = run(chosen, deadline=deadline, write=write)
     write(results)
     print(f"\n{card['card']}\n" + "\n".join(map(line, results)))
     wrong = [result for result in results if result["result"] != "passed"]
-    print(f"\n{len(results) - len(wrong)} of {len(results)} checks passed; {options.json}")
+    left_out = "".join(f"\nnot selected: {name}" for name in checks if name not in chosen)
+    print(f"{left_out}\n{len(results) - len(wrong)} of {len(results)} checks passed; {options.json}")
     return 1 if wrong else 0
 
 

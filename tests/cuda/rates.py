@@ -21,12 +21,15 @@ from models.layers.devices import pinned
 from models.types import Batch
 from pipeline.cluster.arithmetic import settle_arithmetic
 from pipeline.cluster.worker_processes import WORKER_ENVIRONMENT
+from pipeline.slides.stages import MAX_READERS
 from pipeline.training.feed import Feed
 from preprocessing.encoders.config import EncoderConfig
-from preprocessing.encoders.embedding import SlideTiles, _embed_ahead, embed_tiles, read_ahead
+from preprocessing.encoders.embedding import _embed_ahead, embed_tiles
 from preprocessing.encoders.encoder import Encoder
+from preprocessing.encoders.tile_readers import read_ahead
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.slide import SlideFile
+from preprocessing.tiling.slide_tiles import SlideTiles
 from preprocessing.tiling.tiles import TileConfig, tile_slide
 from tests.benchmarks.slides import tissue_tiles, write_large_slide
 
@@ -59,7 +62,7 @@ def checks() -> dict[str, Callable[[], Found]]:
     return (
         {f"tiles/s, {name}": partial(embedding_rate, model) for name, model in BACKBONES.items()}
         | {
-            "reading: tiles/s of threads, of processes": reading,
+            "reading: tiles/s of processes": reading,
         }
         | {f"tiles/s of a slide, {name}": partial(slide_rate, model) for name, model in BACKBONES.items()}
         | {
@@ -121,12 +124,12 @@ def large_slide() -> SlideTiles:
 
 
 def slide_rate(name: str) -> Found:
-    """As the program embeds a slide: a thread a core reads; and the encoder alone with tiles that are on the GPU."""
+    """As the program embeds a slide, all cores but one reading; and the encoder alone with tiles that are on the GPU."""
     slide, encoder = (
         large_slide(),
         Encoder(timm.create_model(name, num_classes=0), EncoderConfig(name=name), "default", DEVICE),
     )
-    readers = min(16, os.cpu_count() or 1)
+    readers = max(1, min(MAX_READERS, (os.cpu_count() or 1) - 1))
     there = torch.randint(0, 256, (TILES, 256, 256, 3), dtype=torch.uint8).to(DEVICE)
     rows = range(len(slide.grid))
     alone = BATCHES * TILES / seconds(lambda: [encoder(there) for _ in range(BATCHES)], REPEATS)
@@ -135,33 +138,16 @@ def slide_rate(name: str) -> Found:
 
 
 def reading() -> Found:
-    """Whether threads, which share Python's lock, are enough for the cores: tiles/s of as many threads and processes."""
+    """Tiles/s of as many processes, as they read ahead of an encoder."""
     slide, found = large_slide(), dict[str, object]()
-    counts = [count for count in READERS if count <= (os.cpu_count() or 1)]
-    for count in counts:
+    for count in [count for count in READERS if count <= (os.cpu_count() or 1)]:
 
         def work(count: int = count) -> None:
-            for _ in read_ahead(slide, range(len(slide.grid)), at_once=TILES, readers=count, pinned=False):
+            for _ in read_ahead(slide, range(len(slide.grid)), at_once=TILES, readers=count, pinned=DEVICE == "cuda"):
                 pass
 
         found[f"of {count}"] = round(len(slide.grid) / seconds(work, 1))
-    for count in counts[1:]:
-        codes = [
-            f"from tests.cuda.rates import read; read({str(slide.path)!r}, {part}, {count})" for part in range(count)
-        ]
-        found[f"of {count} processes"] = round(len(slide.grid) / together(codes))
     return found
-
-
-def read(path: str, part: int, parts: int) -> None:
-    """Say so when ready, wait for a line, and read this part of a slide's tiles."""
-    grid = tile_slide(probe_slide(SlideFile("S", "S", Path(path)), default_mpp=None), TileConfig()).grid
-    rows = range(len(grid) * part // parts, len(grid) * (part + 1) // parts)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    for _ in read_ahead(SlideTiles(Path(path), grid), rows, at_once=TILES, readers=1, pinned=False):
-        pass
-    print("done", flush=True)
 
 
 def stored(cases: int, patches: int) -> Batch:

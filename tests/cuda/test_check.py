@@ -70,6 +70,20 @@ def test_a_rehearsal_runs_every_check_with_little_and_names_no_card(monkeypatch,
     assert f"{len(content['checks'])} of {len(content['checks'])} checks passed" in capsys.readouterr().out
 
 
+def test_some_checks_can_be_selected_and_the_others_are_listed(monkeypatch, tmp_path, capsys):
+    for module in (equality, rates, walk):
+        for name in [key for key in vars(module) if key.isupper()]:
+            monkeypatch.setattr(module, name, getattr(module, name))
+        monkeypatch.setattr(module, "checks", dict)
+    monkeypatch.setattr(walk, "checks", lambda: {"a walk": dict, "a run": dict})
+    monkeypatch.setattr(
+        "sys.argv", ["check.py", "--rehearse", "--json", str(tmp_path / "x.json"), "--only", "walk", "w"]
+    )
+    assert check.main() == 0
+    printed = capsys.readouterr().out
+    assert "not selected: a run\n1 of 1 checks passed" in printed
+
+
 def test_what_was_found_is_written_after_each_check():
     written = []
     check.run({"one": dict, "two": dict}, deadline=time.monotonic() + 9, write=lambda found: written.append(len(found)))

@@ -18,9 +18,8 @@ from pipeline.cluster.workers import Workers
 from pipeline.slides import stages
 from pipeline.slides.feature_recipe import FeatureRecipe
 from pipeline.slides.stages import SlidePart, divide, embed, embed_all, join, tile, tile_all
-from preprocessing.encoders import embedding
+from preprocessing.encoders import embedding, tile_readers
 from preprocessing.encoders.config import CPU_TILES
-from preprocessing.encoders.embedding import SlideTiles
 from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore
@@ -244,6 +243,18 @@ class TestEmbed:
             embed(whole(slide), recipe=recipe(tmp_path / "store", encoder))
         assert not (tmp_path / "store" / "features").exists()
 
+    def test_tiles_that_are_damaged_since_are_made_again_by_the_same_settings(self, slide, tmp_path, encoder):
+        """64 px, not the 256 that tiles have by default."""
+        tile(slide, store=tmp_path / "store", config=CONFIG)
+        key = tile_key(slide, CONFIG)
+        expected = FeatureStore(tmp_path / "store").read_tiles(key).grid
+        for chunk in (tmp_path / "store" / "tiles" / key / "coords").rglob("*"):
+            if chunk.is_file() and chunk.name != "zarr.json":
+                chunk.write_bytes(b"damaged")
+        assert FeatureStore(tmp_path / "store").find_tiles(key) is None
+        assert embed(whole(slide), recipe=recipe(tmp_path / "store", encoder)).status == "done"
+        np.testing.assert_array_equal(FeatureStore(tmp_path / "store").read_tiles(key).grid.coords, expected.coords)
+
     def test_a_moved_slide_finds_its_features(self, slide, tmp_path, encoder):
         run(slide, tmp_path / "store", encoder)
         (tmp_path / "archive").mkdir()
@@ -429,16 +440,17 @@ def test_on_a_gpu_the_next_slide_is_read_while_the_last_batches_are_computed(
         slides.append(replace(corner_slide, slide_id=name, path=tmp_path / name / "S.svs"))
         shutil.copy(corner_slide.path, slides[-1].path)
         tile(slides[-1], store=str(store), config=CONFIG)
-    gpu, read, write = GPUEncoder(), SlideTiles.read, FeatureStore.write_features
-    events = gpu.events
+    gpu, answer, write = GPUEncoder(), tile_readers._Process.answer, FeatureStore.write_features
+    events, answers = gpu.events, []
 
-    def noted(self, reader, row):
-        if self.path == slides[1].path and not gpu.reading.is_set():
+    def noted(self):
+        answers.append(answer(self))
+        if len(answers) == 5:
             events.append("next is read")
             gpu.reading.set()
-        return read(self, reader, row)
+        return answers[-1]
 
-    monkeypatch.setattr(SlideTiles, "read", noted)
+    monkeypatch.setattr(tile_readers._Process, "answer", noted)
     monkeypatch.setattr(FeatureStore, "write_features", lambda *a, **k: events.append("stored") or write(*a, **k))
     monkeypatch.setattr("preprocessing.encoders.encoder.load_encoder", lambda *_: gpu)
     monkeypatch.setattr(stages, "_readers", lambda device: 1)
@@ -482,9 +494,11 @@ def test_real_files_that_cannot_be_tiled_fail_with_a_reason(tmp_path, name, reas
 
 @pytest.mark.parametrize(
     ("cores", "workers", "gpus", "expected"),
-    [(24, None, 2, 12), (24, None, 1, 16), (24, "8", 1, 3), (2, "8", 1, 1), (24, "", 4, 6)],
+    [(24, None, 2, 11), (24, None, 1, 16), (24, "8", 1, 2), (2, "8", 1, 1), (24, "", 4, 5)],
 )
-def test_the_cores_of_a_machine_are_shared_by_its_gpus(monkeypatch, cores, workers, gpus, expected):
+def test_the_cores_of_a_machine_are_shared_by_its_gpus_and_one_of_each_launches_kernels(
+    monkeypatch, cores, workers, gpus, expected
+):
     monkeypatch.setattr("dask.system.CPU_COUNT", cores)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setenv("UMEML_PIPELINE_GPU_WORKERS", workers or "")

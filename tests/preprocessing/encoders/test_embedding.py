@@ -1,19 +1,16 @@
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from typing import ClassVar
 
 import numpy as np
-import openslide
 import pytest
 import torch
 
-from preprocessing.encoders import embedding
+from preprocessing.encoders import embedding, tile_readers
 from preprocessing.encoders.config import CPU_TILES
-from preprocessing.encoders.embedding import WAITING_BATCHES, SlideTiles, embed_tiles, read_ahead
+from preprocessing.encoders.embedding import embed_tiles
 from preprocessing.encoders.encoder import EncoderConfig, load_encoder
 from preprocessing.slides.reader import SlideReader
+from preprocessing.tiling.slide_tiles import SlideTiles
 from preprocessing.tiling.tiles import TileConfig, read_tile, tile_slide
 from tests.late_streams import computed, late_streams
 
@@ -56,82 +53,6 @@ class TestOnTheCPU:
         np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=FLOAT32 * np.abs(whole).max())
 
 
-class TestReadingAhead:
-    @pytest.mark.parametrize(("readers", "at_once"), [(1, 4), (3, 4), (4, 100), (50, 1)])
-    def test_brings_every_tile_once(self, corner_slide, grid, pixels, readers, at_once):
-        seen = []
-        for batch, tiles in read_ahead(
-            SlideTiles(corner_slide.path, grid), range(2, 35), at_once=at_once, readers=readers, pinned=False
-        ):
-            assert 1 <= len(batch) == len(tiles) <= at_once
-            np.testing.assert_array_equal(tiles, pixels[batch.start : batch.stop])
-            seen += batch
-        assert sorted(seen) == list(range(2, 35))
-
-    def test_holds_no_more_than_a_few_batches(self, corner_slide, grid, monkeypatch):
-        """With nobody taking them the threads read what there is room for, and wait."""
-        read, waiting, before = [], threading.Event(), threading.active_count()
-
-        def noted(reader, grid, row):
-            read.append(row)
-            if len(read) == 2 * WAITING_BATCHES * 3:
-                waiting.set()
-            return read_tile(reader, grid, row)
-
-        monkeypatch.setattr(embedding, "read_tile", noted)
-        with closing(
-            read_ahead(SlideTiles(corner_slide.path, grid), range(35), at_once=3, readers=2, pinned=False)
-        ) as batches:
-            next(batches)
-            assert waiting.wait(20)
-            time.sleep(0.3)  # in which the threads would go on
-            assert len(read) <= 2 * WAITING_BATCHES * 3
-        assert threading.active_count() == before
-
-    def test_the_end_of_reading_is_announced_once_and_before_the_last_batches_are_taken(
-        self, corner_slide, grid, monkeypatch
-    ):
-        threads, seen = [], []
-
-        class Pool(ThreadPoolExecutor):
-            def submit(self, *work, **options):
-                threads.append(super().submit(*work, **options))
-                return threads[-1]
-
-        monkeypatch.setattr(embedding, "ThreadPoolExecutor", Pool)
-        for batch, _ in read_ahead(
-            SlideTiles(corner_slide.path, grid),
-            range(35),
-            at_once=10,
-            readers=2,
-            pinned=False,
-            all_read=lambda: seen.append("all read"),
-        ):
-            wait(threads, timeout=20)  # there is room for all batches
-            seen.append(len(batch))
-        assert sum(one for one in seen if one != "all read") == 35
-        assert seen.count("all read") == 1
-        assert seen.index("all read") <= 1
-
-    @pytest.mark.parametrize(("readers", "at_once"), [(1, 4), (3, 4), (50, 1)])
-    def test_the_end_of_reading_is_announced_however_slow_it_is(self, corner_slide, grid, readers, at_once):
-        calls = []
-        read = {"at_once": at_once, "readers": readers, "pinned": False, "all_read": lambda: calls.append(1)}
-        assert len(list(read_ahead(SlideTiles(corner_slide.path, grid), range(35), **read))) >= 35 // at_once
-        assert calls == [1]
-
-    def test_an_error_in_a_thread_is_raised(self, corner_slide, grid, monkeypatch):
-        def fails(reader, grid, row):
-            if row == 30:
-                raise openslide.OpenSlideError("torn tile")
-            return read_tile(reader, grid, row)
-
-        monkeypatch.setattr(embedding, "read_tile", fails)
-        with pytest.raises(openslide.OpenSlideError, match="torn tile"):
-            for _ in read_ahead(SlideTiles(corner_slide.path, grid), range(35), at_once=4, readers=3, pinned=False):
-                pass
-
-
 class Stream:
     """Writes down what is queued, in place of a stream of CUDA."""
 
@@ -163,7 +84,8 @@ def test_the_next_batch_is_queued_before_the_last_is_fetched(corner_slide, grid,
             return tiles.float().mean((1, 2))
 
     monkeypatch.setattr(torch.Tensor, "to", lambda x, device, non_blocking: x.clone())
-    found = embed_tiles(SlideTiles(corner_slide.path, grid), Encoder(), range(35), gpu_tiles=10, readers=1)
+    tiles = SlideTiles(corner_slide.path, grid)
+    found = embed_tiles(tiles, Encoder(), range(35), gpu_tiles=10, readers=1)
     monkeypatch.undo()
     np.testing.assert_allclose(found, pixels.mean((1, 2)), rtol=1e-5)
     assert Stream.events.count("queued") == 4
@@ -182,6 +104,7 @@ def test_on_a_gpu_every_wait_that_features_need_is_there(early, corner_slide, gr
             return computed(lambda x: x.mean((1, 2)), tiles)
 
     monkeypatch.setattr(embedding, "pinned_empty", torch.empty)
+    monkeypatch.setattr(tile_readers, "pin_in_place", lambda x: False)
     with late_streams(monkeypatch, early=early):
         found = embed_tiles(SlideTiles(corner_slide.path, grid), Encoder(), range(35), gpu_tiles=2, readers=2)
     np.testing.assert_allclose(found, pixels.mean((1, 2)), rtol=1e-5)
