@@ -37,7 +37,7 @@ def read_thousands(frame: pd.DataFrame, read_text: Callable[[list[int]], pd.Data
     if not certain.any():
         return []
     texts = read_text([int(position) for position in numeric[may]])
-    kinds = {position: _kind(texts[position].dropna()) for position in texts.columns}
+    kinds = {int(position): _kind(texts[position].dropna()) for position in numeric[may]}
     if CERTAIN not in kinds.values():
         return []
     has_decimals = DECIMALS in kinds.values() or (~may & ~is_whole.all(axis=0)).any()
