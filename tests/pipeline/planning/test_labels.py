@@ -157,3 +157,30 @@ def test_the_rules_of_who_2021_are_those_of_glioma():
     other = built_in_tasks("other")
     assert {task.spec.defined_by for task in other.values()} == {None}
     assert "subtype" not in other["grade"].excluded_covariates
+
+
+def test_two_spellings_of_a_class_a_covariate_or_a_scanner_are_refused():
+    given = cohort(
+        MGMT=["yes", "no", "Yes", "no"], smoker=["never", "Never", "ex", "ex"], scanner=["A T2", "a t2", "B", "B"]
+    )
+    with pytest.raises(
+        InputError, match=r'task mgmt: column MGMT of clinical.csv has "Yes" .* and "yes" .*; write them alike'
+    ):
+        read_labels(given, {"mgmt": spec("MGMT")})
+    with pytest.raises(InputError, match=r'covariates: column smoker of clinical\.csv has "Never"'):
+        read_covariates(given, ["smoker"])
+    with pytest.raises(InputError, match=r'--split-by scanner: column scanner of clinical\.csv has "A T2"'):
+        with_groups(given.labels, given, ["scanner"])
+
+
+def test_a_class_that_is_spelt_almost_like_a_frequent_one_is_warned_of():
+    task = make_task("mgmt", spec("MGMT", kind="classification"))
+    names = ["Methylated"] * 12 + ["Unmethylated"] * 10 + ["Unmethylatd"] * 2
+    warnings = task.check(pd.DataFrame({"mgmt": names}), folds=2)
+    assert warnings == [
+        'task mgmt: class "Unmethylatd" (2 cases) is spelt almost like "Unmethylated" (10 cases); correct it if they are the same'
+    ]
+    with pytest.raises(
+        InputError, match=r"has one case, .*; correct it if it is meant as Unmethylated, merge the class"
+    ):
+        task.check(pd.DataFrame({"mgmt": names[:-1]}), folds=2)
