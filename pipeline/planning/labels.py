@@ -16,6 +16,7 @@ from preprocessing.io.errors import InputError, count
 from preprocessing.labels.columns import LabelTable, is_binary, text_of
 from preprocessing.labels.spelling import require_one_spelling
 from preprocessing.labels.tumour import GLIOMA
+from preprocessing.tables.missing_codes import describe_missing_code
 from preprocessing.tables.reading import read_number
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,8 @@ def read_covariates(cohort: Cohort, names: Iterable[str]) -> Cohort:
             )
         if not is_number:
             require_one_spelling(written, f"covariates: column {name} of {table.source}")
+        elif code := describe_missing_code(read.astype(float)):
+            table.notes.append(f"warning: covariate {name}: {code}")
         found[name] = read.astype("Float64") if is_number else written.astype("string")
         table.notes.append(f"covariate {name}: column {name}, {'numbers' if is_number else 'text'}")
     if not found:

@@ -31,6 +31,7 @@ from pipeline.tasks.base import FittedTask, PredictionSets, Task
 from preprocessing.io.errors import InputError, count, some
 from preprocessing.labels.columns import LabelTable, text_of
 from preprocessing.labels.spelling import misspelt, require_one_spelling
+from preprocessing.tables.missing_codes import describe_missing_code
 from preprocessing.tables.reading import read_number
 
 if TYPE_CHECKING:  # a plan needs no torch, which takes seconds to import
@@ -326,7 +327,10 @@ class Classification(Task):
             for name, n in counts.items()
             if n < folds
         ]
-        return few + self._misspelt(counts) + self._words_among_numbers(counts)
+        numbers = labels[self.name].astype(str).map(read_number)
+        code = "" if self.spec.classes or numbers.isna().any() else describe_missing_code(numbers)
+        coded = [f"task {self.name}: {code}"] if code else []
+        return few + coded + self._misspelt(counts) + self._words_among_numbers(counts)
 
     def _misspelt(self, counts: pd.Series) -> list[str]:
         """A warning of a class that may be a misspelling of one with many more cases."""

@@ -184,3 +184,25 @@ def test_a_class_that_is_spelt_almost_like_a_frequent_one_is_warned_of():
         InputError, match=r"has one case, .*; correct it if it is meant as Unmethylated, merge the class"
     ):
         task.check(pd.DataFrame({"mgmt": names[:-1]}), folds=2)
+
+
+def test_codes_for_missing_values_are_warned_of_in_labels_and_covariates():
+    cases = [f"p{i}" for i in range(12)]
+    annotations = pd.DataFrame({"kps": [60, 70, 80, 90] * 2 + [999] * 4, "sex_code": [1, 2] * 5 + [9, 9]}, index=cases)
+    labels = pd.DataFrame(
+        {"purity": [0.1 * i for i in range(11)] + [-999], "mgmt": ["0", "1"] * 5 + ["9", "9"]}, index=cases
+    )
+    nothing = OmicsMatrix(np.zeros((0, 0)), (), (), ())
+    made = Cohort(
+        (), (), (), nothing, pd.DataFrame(index=annotations.index), annotations, (), (), "genes", gaps=pd.DataFrame()
+    )
+    notes = read_covariates(made, ["kps", "sex_code"]).notes
+    assert [note[:60] for note in notes if note.startswith("warning")] == [
+        "warning: covariate sex_code: 9 in 2 cases lies far from all "
+    ]  # of kps fewer than ten others are known
+    (purity,) = make_task("purity", spec("Purity", kind="regression")).check(labels, folds=2)
+    assert purity.startswith(
+        "task purity: -999 in 1 case lies far from all other values (0 to 1); if it stands for a missing"
+    )
+    (mgmt,) = make_task("mgmt", spec("MGMT", kind="classification")).check(labels, folds=2)
+    assert mgmt.startswith("task mgmt: 9 in 2 cases lies far from all other values (0 to 1)")
