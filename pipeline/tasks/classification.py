@@ -315,7 +315,7 @@ class Classification(Task):
                 "leave the task out by naming the others with --task"
             )
         if single := [name for name, n in counts.items() if n == 1]:
-            likely = misspelt(single[0], list(counts.index))
+            likely = misspelt(str(single[0]), list(map(str, counts.index)))
             raise InputError(
                 f'task {self.name}: class "{single[0]}" has one case, which cannot be both learned and tested; '
                 f"{f'correct it if it is meant as {likely}, ' if likely else ''}merge the class "
