@@ -33,6 +33,9 @@ class Feed:
     device: torch.device
     max_patches: int | None = None
     _resident: dict[str, Tensor] = field(default_factory=dict)
+    _copying: torch.cuda.Stream | None = (
+        None  # always the same: memory that is freed is used again by its own stream alone
+    )
 
     def bring(self, batches: Iterator[tuple[Sequence[str], Batch]]) -> Iterator[Batch]:
         """The batches on the device, in their order; on a GPU the next one is under way while one is used.
@@ -44,7 +47,7 @@ class Feed:
             for cases, batch in batches:
                 yield self.place(cases, batch)
             return
-        copying = torch.cuda.Stream(self.device)
+        copying = self._copying = self._copying or torch.cuda.Stream(self.device)
         with ThreadPoolExecutor(1) as pool:
             coming = pool.submit(self._next, batches, copying)
             while (there := coming.result()) is not None:

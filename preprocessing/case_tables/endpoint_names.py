@@ -5,6 +5,7 @@ A name counts if all of its words belong to the grammar, so `OS_MONTHS`, `Surviv
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +62,7 @@ _RUN_TOGETHER = {
     "daystodeath": "days to death",
     "daystolastfollowup": "days to last followup",
 }
+_CODES = frozenset({"0", "1", "2"})
 _STATES = _DEAD | _ALIVE | _CENSORED | {"event", "yes", "no"}
 _TABLES = frozenset(
     names_in("gdc cases case demographic diagnoses diagnosis clinical paper exposures donor tcga xml cgc")
@@ -146,23 +148,29 @@ def _words(name: str) -> list[str]:
 
 
 def _without_coding(words: list[str]) -> tuple[list[str], str | None]:
-    """The words without a final statement such as `1=dead` or `alive=0; dead=1`, and the code of the event."""
-    start = next((at for at, word in enumerate(words) if word in ("0", "1", "2")), None)
+    """The words without a final statement such as `1=dead`, `alive=0; dead=1` or `0/1`, and the code of the event."""
+    start = next((at for at, word in enumerate(words) if word in _CODES), None)
     if start is None:
         return words, None
+    if len(words) - start > 1 and set(words[start:]) <= _CODES:  # Dead (0/1): which codes there are
+        return words[:start], None
     word_first = start > 0 and words[start - 1] in _DEAD | _ALIVE | {"yes", "no"}
-    start -= word_first
-    pairs = [words[at : at + 2] for at in range(start, len(words), 2)]
-    happened = None
-    for pair in pairs:
-        state, code = pair if word_first else pair[::-1] if len(pair) == 2 else ("", "")
-        if code not in ("0", "1", "2") or state not in _STATES:
-            return words, None  # a digit that is no code: the name is of no survival column
-        if state in _DEAD | {"event", "yes"}:
-            happened = code
-        elif happened is None and state in _ALIVE | _CENSORED | {"no"}:
-            happened = "1" if code == "0" else "0"
-    return words[:start] or ["dead"], happened
+    for begin, names_first in ((start - 1, True), (start, False)) if word_first else ((start, False),):
+        pairs = [
+            words[at : at + 2] for at in range(begin, len(words), 2)
+        ]  # Death (0=alive, 1=dead) is a name and pairs
+        if all(len(pair) == 2 for pair in pairs):
+            states = [(pair[0], pair[1]) if names_first else (pair[1], pair[0]) for pair in pairs]
+            if all(state in _STATES and code in _CODES for state, code in states):
+                return words[:begin] or ["dead"], _code_of_event(states)
+    return words, None  # a digit that is no code: the name is of no survival column
+
+
+def _code_of_event(states: Sequence[tuple[str, str]]) -> str | None:
+    """The code of the state that is an event; where only its opposite is named, the other of 0 and 1."""
+    happened = next((code for state, code in reversed(states) if state in _DEAD | {"event", "yes"}), None)
+    opposite = next((code for state, code in states if state in _ALIVE | _CENSORED | {"no"}), None)
+    return happened if happened or not opposite else "1" if opposite == "0" else "0"
 
 
 def _endpoint(words: list[str]) -> tuple[str | None, set[str]] | None:

@@ -15,12 +15,22 @@ def spellings(cases: Iterable[str]) -> set[str]:
     return {spelt for case in cases for spelt in (case, case.lower(), case.upper(), case.title(), case.capitalize())}
 
 
-def match_cases(slide_cases: Collection[str], table_cases: Collection[str]) -> tuple[dict[str, str], list[str]]:
+def match_cases(
+    slide_cases: Collection[str],
+    table_cases: Collection[str],
+    *,
+    noun: str = "cases of slides",
+    among: str = "the tables",
+    remedy: str = "write them alike, or give a manifest with a case_id column",
+) -> tuple[dict[str, str], list[str]]:
     """Return the table's spelling of each slide case that differs in capitals only, and notes on what was matched or is similar.
 
     Args:
-        slide_cases: cases of the slides.
+        slide_cases: cases of the slides, or of a table that is matched with another.
         table_cases: cases of the tables.
+        noun: the former in notes, in the plural.
+        among: the latter in notes.
+        remedy: what to do about similar ids that are of one case.
     """
     lone_slides, lone_tables = set(slide_cases) - set(table_cases), set(table_cases) - set(slide_cases)
     by_fold: dict[str, list[str]] = {}
@@ -37,14 +47,14 @@ def match_cases(slide_cases: Collection[str], table_cases: Collection[str]) -> t
     if matched:
         pairs = some(f"{slide} as {table}" for slide, table in sorted(matched.items()))
         notes.append(
-            f"{len(matched)} cases of slides are capitalised differently in the tables: {pairs}; they are treated as one case"
+            f"{len(matched)} {noun} are capitalised differently in {among}: {pairs}; they are treated as one case"
         )
     similar = _similar(lone_slides - matched.keys(), lone_tables - set(matched.values()))
     if similar:
         pairs = some(f"{slide} ({table}?)" for slide, table in sorted(similar.items()))
         notes.append(
-            f"warning: {len(similar)} cases of slides are missing from the tables, which have similar ids: {pairs}; if they are "
-            "the same, write them alike, or give a manifest with a case_id column"
+            f"warning: {len(similar)} {noun} are missing from {among}, which have similar ids: {pairs}; if they are "
+            f"the same, {remedy}"
         )
     return matched, notes
 

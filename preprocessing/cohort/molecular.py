@@ -1,5 +1,6 @@
 """Reading the gene table, further molecular tables and the clinical table together: each is evidence for the others."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from preprocessing.case_tables.gene_names import FEATURE_KINDS
 from preprocessing.case_tables.id_columns import Evidence, possible_ids
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.cohort.cohort_inputs import CohortFiles
+from preprocessing.cohort.matching import match_cases
 from preprocessing.cohort.sample_sheets import read_sample_sheet
 from preprocessing.gene_tables.gene_table import GeneTable, read_genes
 from preprocessing.io.errors import InputError
@@ -88,6 +90,9 @@ def read_tables(
         path, kind = further_table(text)
         cases = frozenset(matrices[0].case_ids) if matrices else slides.cases
         table = read_genes(path, replace(slides, cases=cases, hints=hints), options)
+        if matrices:
+            names = _names_of_genes(matrices[0], table.values.index, path.name, slides.identity, tables.notes)
+            table.values.index = pd.Index([names.get(case, case) for case in table.values.index])
         matrices.append(OmicsMatrix.from_frame(table.values, kind=kind))
         _add_molecular(tables, matrices[-1], table, prefix=f"{path.name}: ")
     if matrices:
@@ -110,10 +115,23 @@ def _add_clinical(
     known = frozenset(tables.omics.case_ids) | (slides.cases or frozenset())
     evidence = Evidence(known or None, identity=slides.identity)
     clinic = read_clinical(path, evidence, options, loaded=loaded)
-    tables.annotations = clinic.frame
     tables.notes += [f"{path.name}: {note}" if not note.startswith("warning: ") else note for note in clinic.notes]
+    names = _names_of_genes(tables.omics, clinic.frame.index, path.name, slides.identity, tables.notes)
+    tables.annotations = clinic.frame.rename(index=names)
     tables.dropped += clinic.dropped
-    tables.excluded |= clinic.excluded
+    tables.excluded |= {names.get(case, case): reason for case, reason in clinic.excluded.items()}
+
+
+def _names_of_genes(
+    genes: OmicsMatrix, cases: Iterable[str], name: str, identity: IdentityScheme, notes: list[str]
+) -> dict[str, str]:
+    """The gene table's spelling of cases of a further table that differ in capitals only; similar ids are noted."""
+    ids = [case for case in cases if not identity.is_barcode(case)]  # all barcodes resemble each other
+    matched, found = match_cases(
+        ids, genes.case_ids, noun=f"cases of {name}", among="the genes", remedy="write them alike"
+    )
+    notes += found
+    return matched
 
 
 def _require_id_column(tables: Tables, options: TableOptions) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def _embed_ahead(
     batches: Iterable[tuple[range, UInt8[torch.Tensor, "B H W 3"]]], encoder: Encoder, rows: range
 ) -> Float[np.ndarray, "N D"]:
     features = np.empty((len(rows), encoder.dim), np.float32)
-    copying = torch.cuda.Stream()
+    copying = _copying_stream(encoder)
     previous: _Embedded | None = None
     for batch, tiles in batches:
         embedded = _Embedded.queue(batch, tiles, encoder, copying)
@@ -89,6 +90,12 @@ def _embed_ahead(
     if previous is not None:
         previous.fetch(features, rows)
     return features
+
+
+@lru_cache(maxsize=1)
+def _copying_stream(_: Encoder) -> torch.cuda.Stream:
+    """The same for all slides: memory that is freed is used again by its own stream alone."""
+    return torch.cuda.Stream()
 
 
 @dataclass(frozen=True)

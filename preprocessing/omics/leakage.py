@@ -4,12 +4,12 @@ Only mutations, copy numbers and chromosome arms define a diagnosis; the express
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from preprocessing.case_tables.gene_names import feature_kind, is_gene_name
 from preprocessing.omics.matrix import OmicsMatrix
@@ -32,6 +32,7 @@ MIN_CLASS = 15  # likewise, of a class and of the others
 LARGEST_RHO, DOUBTED_RHO = 0.9, 0.7  # with a time: of genes, and of features without a gene name
 LARGEST_COPY, DOUBTED_COPY = 0.99, 0.95  # with any other number: a score may be made of genes
 LARGEST_AUC, DOUBTED_AUC = 0.998, 0.95
+_CLASS, _EVENT = "AUC for one class", "AUC for the event"
 _CODELETION = "1p/19q codeletion defines oligodendroglioma"
 _GAIN7_LOSS10 = "+7/−10 defines glioblastoma, IDH-wildtype"
 _ARM = re.compile(r"(?:x|chr|arm|chrom|chromosome)?(1p|19q|7|7p|7q|10|10p|10q)(?:gain|loss|del|amp)?")
@@ -97,15 +98,16 @@ def label_followers(
         labels: of the same cases: a time with a column `event` (True: it happened), a number, or classes, in the first column.
         keep: features that are used whatever they follow.
     """
-    found = {}
-    strength = _strength(values, features, labels)
-    for position in np.flatnonzero(strength.values > strength.doubted).tolist():
-        name = features[position]
-        limit = strength.largest if is_gene_name(name) else strength.doubted
-        if name not in keep and strength.values[position] > limit:
-            found[name] = (
-                f"{strength.describe(position)}, higher than genes reach; --set 'omics.keep=[{name}]' uses it nevertheless"
-            )
+    found = dict[str, str]()
+    for strength in _strengths(values, features, labels):
+        for position in np.flatnonzero(strength.values > strength.doubted).tolist():
+            name = features[position]
+            limit = strength.largest if is_gene_name(name) else strength.doubted
+            if name not in keep and strength.values[position] > limit:
+                found.setdefault(
+                    name,
+                    f"{strength.describe(position)}, higher than genes reach; --set 'omics.keep=[{name}]' uses it nevertheless",
+                )
     return found
 
 
@@ -116,12 +118,15 @@ def following_covariates(matrix: OmicsMatrix, labels: pd.DataFrame) -> tuple[dic
         matrix: covariates of the labelled cases; a column of text is there with a feature for each of its values.
         labels: as for `label_followers`.
     """
-    strength = _strength(matrix.values, matrix.features, labels)
     beyond: dict[str, str] = {}
     doubtful: dict[str, str] = {}
-    for position in np.flatnonzero(strength.values > strength.doubted).tolist():
-        found = beyond if strength.values[position] > strength.largest else doubtful
-        found.setdefault(matrix.features[position].split("=", 1)[0], strength.describe(position))
+    levels = _levels(matrix)
+    found = [(matrix.features, strength) for strength in _strengths(matrix.values, matrix.features, labels)]
+    found += [(tuple(levels), strength) for strength in _strengths_of_levels(levels, labels)]
+    for names, strength in found:
+        for position in np.flatnonzero(strength.values > strength.doubted).tolist():
+            reasons = beyond if strength.values[position] > strength.largest else doubtful
+            reasons.setdefault(names[position].split("=", 1)[0], strength.describe(position))
     return beyond, {name: reason for name, reason in doubtful.items() if name not in beyond}
 
 
@@ -145,6 +150,55 @@ class _Strength:
         return f"{self.measure} {self.values[position]:.3f}"
 
 
+def _strengths(values: Float[np.ndarray, "n g"], features: Sequence[str], labels: pd.DataFrame) -> list[_Strength]:
+    """The strength with which features follow the label, and of survival also the event: who died, whenever it was."""
+    found = [_strength(values, features, labels)]
+    if "event" in labels and len(labels.columns) > 1:
+        found.append(replace(_strength(values, features, labels[["event"]]), measure=_EVENT))
+    return found
+
+
+def _levels(matrix: OmicsMatrix) -> dict[str, Int[np.ndarray, " n"]]:
+    """The value of each text covariate as a number, and for other covariates with gaps whether there is a value."""
+    columns: dict[str, list[int]] = {}
+    for position, feature in enumerate(matrix.features):
+        columns.setdefault(feature.split("=", 1)[0], []).append(position)
+    levels = {}
+    for name, positions in columns.items():
+        values = matrix.values[:, positions]
+        missing = np.isnan(values).any(axis=1)
+        if len(positions) > 1 or missing.any():
+            levels[name] = np.where(missing, -1, np.nan_to_num(values).argmax(axis=1))
+    return levels
+
+
+def _strengths_of_levels(levels: Mapping[str, Int[np.ndarray, " n"]], labels: pd.DataFrame) -> list[_Strength]:
+    """How closely all values of a covariate together follow a class, or the event of survival, and their absence too.
+
+    The score of a case is the share of the class among the other cases with its value, so that a covariate without any
+    relation has an AUC of 0.5 at most, however many values it has.
+    """
+    is_survival = "event" in labels and len(labels.columns) > 1
+    label = labels["event"] if is_survival else labels.iloc[:, 0]
+    if not levels or pd.api.types.is_float_dtype(label):
+        return []
+    strength = np.zeros(len(levels))
+    for name in label.unique():
+        members = (label == name).to_numpy(dtype=bool)
+        scores = np.column_stack([_shares_of_others(codes, members) for codes in levels.values()])
+        strength = np.fmax(strength, _auc(scores, members))
+    measure = f"AUC of its values (or of their absence) for {'the event' if is_survival else 'one class'}"
+    return [_Strength(strength, measure, LARGEST_AUC, DOUBTED_AUC)]
+
+
+def _shares_of_others(codes: Int[np.ndarray, " n"], members: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The share of members among the other cases of each case's code; that of all cases where there is no other."""
+    _, inverse, n = np.unique(codes, return_inverse=True, return_counts=True)
+    others = n[inverse] - 1
+    n_members = np.bincount(inverse, members)[inverse] - members
+    return np.where(others > 0, n_members / np.maximum(others, 1), members.mean())
+
+
 def _strength(values: Float[np.ndarray, "n g"], features: Sequence[str], labels: pd.DataFrame) -> _Strength:
     """The strength of each feature; of one that is no gene and has missing values, in the cases that have one."""
     all_cases = _strength_of_complete(values, labels)
@@ -160,9 +214,7 @@ def _strength(values: Float[np.ndarray, "n g"], features: Sequence[str], labels:
 def _strength_of_complete(values: Float[np.ndarray, "n g"], labels: pd.DataFrame) -> _Strength:
     label, nothing = labels.iloc[:, 0], np.zeros(values.shape[1])
     if not pd.api.types.is_float_dtype(label):
-        return _Strength(
-            np.max([nothing, *_class_aucs(values, label)], axis=0), "AUC for one class", LARGEST_AUC, DOUBTED_AUC
-        )
+        return _Strength(np.max([nothing, *_class_aucs(values, label)], axis=0), _CLASS, LARGEST_AUC, DOUBTED_AUC)
     is_time = "event" in labels
     happened = labels["event"].astype(bool).to_numpy() if is_time else np.ones(len(label), dtype=bool)
     limits = (LARGEST_RHO, DOUBTED_RHO) if is_time else (LARGEST_COPY, DOUBTED_COPY)
@@ -194,13 +246,17 @@ def _ranks(values: Float[np.ndarray, "n g"]) -> Float[np.ndarray, "n g"]:
 
 def _class_aucs(values: Float[np.ndarray, "n g"], label: pd.Series) -> Iterator[Float[np.ndarray, " g"]]:
     """AUC of each feature for each class against the rest, at least 0.5; 0 where it has missing values."""
-    ranks = _ranks(values)
     for name in label.unique():
-        members = (label == name).to_numpy(dtype=bool)
-        n, rest = int(members.sum()), int((~members).sum())
-        if min(n, rest) >= MIN_CLASS:
-            auc = (ranks[members].sum(axis=0) - n * (n + 1) / 2) / (n * rest)
-            yield np.nan_to_num(np.maximum(auc, 1 - auc))
+        auc = _auc(values, (label == name).to_numpy(dtype=bool))
+        yield np.nan_to_num(np.maximum(auc, 1 - auc))
+
+
+def _auc(values: Float[np.ndarray, "n g"], members: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " g"]:
+    """AUC of each feature for the members against the rest; NaN with missing values, or too few of either."""
+    n, rest = int(members.sum()), int((~members).sum())
+    if min(n, rest) < MIN_CLASS:
+        return np.full(values.shape[1], np.nan)
+    return (_ranks(values)[members].sum(axis=0) - n * (n + 1) / 2) / (n * rest)
 
 
 def _reason(column: str, default: str, *, grade_only: bool) -> str | None:

@@ -18,6 +18,7 @@ from preprocessing.io.unpacking import ZIP
 from preprocessing.tables.containers import naming_sheets, open_workbook, split_sheet, workbook_rows
 from preprocessing.tables.layouts import csv_text, footnotes, header_start, with_decimal_points, without_gct_head
 from preprocessing.tables.repeated_samples import ValueColumns, may_repeat_samples, value_columns
+from preprocessing.tables.thousands import read_thousands
 
 if TYPE_CHECKING:
     import pyarrow
@@ -114,8 +115,9 @@ def parse_table(path: Path, whole: str, *, as_text: bool = False) -> pd.DataFram
         frame = _read_small(path, len(names), sep, body, text)
     for position in [i for i, dtype in enumerate(frame.dtypes) if dtype.kind == "O"]:
         frame[position] = frame[position].map(_cell).astype(object)
+    thousands = [] if as_text else read_thousands(frame, lambda columns: _read_as_text(len(names), sep, body, columns))
     frame.index = pd.Index(lines)  # in place: a large table is not copied
-    return _named(path, frame, names) if as_text else _tidied(path, frame, names, sep, text)
+    return _named(path, frame, names) if as_text else _tidied(path, frame, names, sep, text, thousands)
 
 
 def _chosen_columns(path: Path, names: list[str], sep: str, body: bytes) -> ValueColumns | None:
@@ -142,9 +144,13 @@ def _parse_chosen(
     return frame
 
 
-def _tidied(path: Path, frame: pd.DataFrame, names: list[str], sep: str, text: set[int]) -> pd.DataFrame:
+def _tidied(
+    path: Path, frame: pd.DataFrame, names: list[str], sep: str, text: set[int], thousands: list[int]
+) -> pd.DataFrame:
     """The table under its names, without remarks below it and with decimal points; `attrs["remarks"]` says what was done."""
     remarks = list[str]()
+    if thousands:
+        remarks.append(f"points read as separators of thousands: {some(names[position] for position in thousands)}")
     if (above := int(frame.index[0]) - 2) > 0:
         remarks.append(f"{above} lines above the header ignored")
     if below := footnotes(frame):
@@ -303,6 +309,15 @@ def _read_small(path: Path, n_names: int, sep: str, body: bytes, text: set[int])
         )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: cannot be read as a table: {error}") from error
+
+
+def _read_as_text(n_names: int, sep: str, body: bytes, columns: list[int]) -> pd.DataFrame:
+    """The cells of some columns as they are written, without outer blanks; NaN where they are missing."""
+    texts = pd.read_csv(
+        io.BytesIO(body), sep=sep, header=None, names=range(n_names), index_col=False, dtype=str, usecols=columns,
+        skipinitialspace=True, keep_default_na=False, na_values=_SPELT,
+    )  # fmt: skip
+    return texts.apply(lambda column: column.str.strip())
 
 
 def _read_large(names: list[str], sep: str, body: bytes, known_text: set[int]) -> pd.DataFrame | None:

@@ -1,6 +1,7 @@
 """Models, training, prediction and embedding on the GPU give what the CPU gives."""
 
 import copy
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -172,11 +173,14 @@ def out_of_memory() -> Found:
         return {name: x.item() for name, x in found.items()}
 
     losses(1)  # what is allocated once, for all steps, counts in no other
-    (_, half), (expected, whole) = ((losses(cases), most_reserved()) for cases in (3, 6))
-    found = losses(6, (half + whole) // 2)
+    losses(3)
+    enough, _ = most_memory()
+    expected = losses(6)
+    _, needed = most_memory()
+    found = losses(6, (enough + needed) // 2)
     require(all(abs(expected[name] - found[name]) < 1e-3 for name in expected), f"{expected}, {found}")
-    require(parts[-1] < 6, f"the limit was not met: nothing was halved; {half >> 20} and {whole >> 20} MiB")
-    return {"cases a part": min(parts[-2:]), "MiB of 3 and 6": f"{half >> 20} and {whole >> 20}"}
+    require(parts[-1] < 6, f"nothing was halved; 3 cases reserve {enough >> 20} MiB, 6 need {needed >> 20}")
+    return {"cases a part": parts[-1], "MiB that 3 reserve, that 6 need": f"{enough >> 20}, {needed >> 20}"}
 
 
 @contextmanager
@@ -191,6 +195,7 @@ def memory_limit(limit: int | None, model: torch.nn.Module) -> Iterator[None]:
         model.register_forward_pre_hook(refuse)
         yield
         return
+    gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     total = torch.cuda.get_device_properties(0).total_memory
@@ -201,9 +206,9 @@ def memory_limit(limit: int | None, model: torch.nn.Module) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def most_reserved() -> int:
-    """Bytes of the GPU, since the last `memory_limit` began."""
-    return torch.cuda.max_memory_reserved() if DEVICE == "cuda" else 0
+def most_memory() -> tuple[int, int]:
+    """Bytes of the GPU, since the last `memory_limit` began: reserved, which is surely enough, and in use."""
+    return (torch.cuda.max_memory_reserved(), torch.cuda.max_memory_allocated()) if DEVICE == "cuda" else (0, 0)
 
 
 def from_files() -> Found:
@@ -252,7 +257,7 @@ def embedding() -> Found:
 
     settle_arithmetic(DEVICE)
     expected = features("float32", "cpu")
-    allowed = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.02}
+    allowed = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
     for precision, most in allowed.items():
         error = float(np.linalg.norm(features(precision, DEVICE) - expected) / np.linalg.norm(expected))
         found[precision] = f"{error:.1e}"

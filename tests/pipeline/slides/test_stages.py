@@ -243,6 +243,18 @@ class TestEmbed:
             embed(whole(slide), recipe=recipe(tmp_path / "store", encoder))
         assert not (tmp_path / "store" / "features").exists()
 
+    def test_tiles_that_are_damaged_since_are_made_again_by_the_same_settings(self, slide, tmp_path, encoder):
+        """64 px, not the 256 that tiles have by default."""
+        tile(slide, store=tmp_path / "store", config=CONFIG)
+        key = tile_key(slide, CONFIG)
+        expected = FeatureStore(tmp_path / "store").read_tiles(key).grid
+        for chunk in (tmp_path / "store" / "tiles" / key / "coords").rglob("*"):
+            if chunk.is_file() and chunk.name != "zarr.json":
+                chunk.write_bytes(b"damaged")
+        assert FeatureStore(tmp_path / "store").find_tiles(key) is None
+        assert embed(whole(slide), recipe=recipe(tmp_path / "store", encoder)).status == "done"
+        np.testing.assert_array_equal(FeatureStore(tmp_path / "store").read_tiles(key).grid.coords, expected.coords)
+
     def test_a_moved_slide_finds_its_features(self, slide, tmp_path, encoder):
         run(slide, tmp_path / "store", encoder)
         (tmp_path / "archive").mkdir()

@@ -105,3 +105,24 @@ def test_without_slides_or_genes_the_run_needs_what_it_has(folder):
     assert load(folder, cases="any").needs == "any"
     with pytest.raises(InputError, match="neither slides nor genes"):
         load_cohort(CohortFiles())
+
+
+def test_cases_that_two_tables_spell_differently_are_matched_or_named(tmp_path):
+    """A clinical table typed by hand beside genes of a laboratory: no label is lost without a warning."""
+    genes = pd.DataFrame({"EGFR": [1.5, 2.5, 3.5, 4.5, 6.5], "TP53": [0.5, 1.25, 7.5, 2.5, 3.0]})
+    genes.insert(0, "case_id", ["P1", "P2", "P3", "P4", "P5"])
+    genes.to_csv(tmp_path / "genes.csv", index=False)
+    proteins = genes.assign(case_id=["P1", "p2", "P3", "P4", "P5"])
+    proteins.to_csv(tmp_path / "proteins.csv", index=False)
+    labels = pd.DataFrame({"case_id": ["p1", "P2", "P03", "P 4", "P5"], "grade": [2, 3, 4, 2, 3]})
+    labels.to_csv(tmp_path / "clinical.csv", index=False)
+    further = (f"{tmp_path / 'proteins.csv'}:protein",)
+    files = CohortFiles(None, tmp_path / "genes.csv", tmp_path / "clinical.csv", further_tables=further)
+    cohort = load_cohort(files)
+    assert cohort.labels["grade"].reindex(["P1", "P2", "P5"]).tolist() == [2, 3, 3]
+    assert cohort.omics.case_ids == ("P1", "P2", "P3", "P4", "P5")
+    assert (
+        "1 cases of clinical.csv are capitalised differently in the genes: p1 as P1; they are treated as one case"
+    ) in cohort.notes
+    (warning,) = [note for note in cohort.notes if note.startswith("warning: 2 cases of clinical.csv")]
+    assert "P 4 (P4?), P03 (P3?)" in warning

@@ -94,6 +94,13 @@ def test_a_power_that_is_no_whole_number_is_written_as_it_is(written):
     )  # 28.6 is nearer to it by their ratio, though not by their difference
 
 
+@pytest.mark.parametrize("power", [80, 60, 40, 20, 10, 5])
+def test_a_slide_has_the_nominal_power_of_its_objective(written, power):
+    mpp = 10.1 / power  # as scanners measure it
+    with h5py.File(written("trident", Geometry(256, 10.0, 256, (mpp, mpp)))) as h5:
+        assert h5["coords"].attrs["level0_magnification"] == power
+
+
 def test_features_that_float16_does_not_hold_stay_float32(tmp_path):
     wide = Bag(np.full((1, 2), 1e-9, np.float32), np.zeros((1, 2), np.int32), np.zeros((1, 2), np.int32))
     write_h5(tmp_path / "S.h5", "stamp", FeatureFile(wide, ON_GRID, DTYPES["stamp"], "uni"), slide_id="S")

@@ -6,7 +6,7 @@ import tifffile
 
 from preprocessing.formats.colours import SHARES, SIGNED, Scale, rgb
 from preprocessing.formats.h5 import Geometry
-from preprocessing.formats.heatmaps import TileValues, draw, write_heatmap
+from preprocessing.formats.heatmaps import SMALLEST_PX, TileValues, draw, write_heatmap
 
 GEOMETRY = Geometry(256, 0.5, 256, (0.25, 0.26))
 SIZE = (9001, 7003)
@@ -34,6 +34,17 @@ def test_openslide_opens_it_at_the_slides_physical_size(tmp_path):
         assert slide.read_region((slide.dimensions[0] - 1, 0), 0, (1, 1)).getpixel((0, 0))[:3] == (255, 255, 255)
     with tifffile.TiffFile(path) as tiff:
         assert all(page.is_tiled for page in tiff.pages)
+
+
+def test_a_picture_that_is_no_larger_than_the_smallest_level_has_no_other(tmp_path):
+    """At 8 level-0 pixels to one of the picture."""
+    geometry, side = Geometry(256, 0.5, 256, (0.5, 0.5)), 8 * SMALLEST_PX
+    values = TileValues("prototype", np.array([1]), {1: "#010203"})
+    for size, levels in ((side, 1), (side + 8, 2)):
+        path = tmp_path / f"{size}.tiff"
+        write_heatmap(path, values, np.zeros((1, 2), np.int32), geometry, size_px=(size, size))
+        with openslide.OpenSlide(path) as slide:
+            assert slide.level_count == levels
 
 
 def test_prototypes_have_the_colours_that_are_given(tmp_path):

@@ -44,6 +44,11 @@ def test_a_grade_that_is_not_understood(value):
         ("demographic.vital_status", ["Dead", "Alive", None], [True, False, pd.NA]),
         ("censorship", [0, 1, None], [True, False, pd.NA]),
         ("Censor (alive=0; dead=1)", [1, 0, None], [True, False, pd.NA]),
+        ("Death (0=alive, 1=dead)", [1, 0, None], [True, False, pd.NA]),
+        ("Death (0=yes, 1=no)", [1, 0, None], [False, True, pd.NA]),
+        ("Death (1=yes)", [1, 0, None], [True, False, pd.NA]),
+        ("Dead (0/1)", [1, 0, None], [True, False, pd.NA]),
+        ("Death, 1=yes 2=no", [1, 2, None], [True, False, pd.NA]),
         ("OS", [1, 0, None], [True, False, pd.NA]),
     ],
 )

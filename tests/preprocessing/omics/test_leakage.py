@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preprocessing.omics.leakage import defining_features, label_copies, label_followers
+from preprocessing.omics.leakage import defining_features, following_covariates, label_copies, label_followers
+from preprocessing.omics.matrix import covariates
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
 
@@ -137,3 +138,54 @@ def test_real_genes_follow_no_label_too_closely_save_two_that_report_the_study()
         labels = labels.astype({"grade": "Int64"}) if "grade" in labels else labels
         found = label_followers(genes.loc[labels.index].to_numpy(), list(genes), labels)
         assert set(found) == ({"CSHL1", "LACRT"} if "grade" in labels else set())
+
+
+def survival_with(**columns):
+    """Survival of 60 cases, 36 of them dead, and covariates: the first two arguments of `following_covariates`."""
+    rng = np.random.default_rng(1)
+    event = np.repeat([True, False], [36, 24])
+    labels = pd.DataFrame({"survival_months": rng.uniform(1, 60, 60), "event": pd.array(event, dtype="boolean")})
+    made = {name: make(event, rng) if callable(make) else make for name, make in columns.items()}
+    return covariates(pd.DataFrame(made), list(made)), labels
+
+
+def test_a_covariate_that_tells_who_died_is_left_out():
+    """Tumour status at the last visit, or a score that the dead alone have, is known only with the outcome."""
+    matrix, labels = survival_with(
+        tumor_status=lambda event, rng: np.where(event, "WITH TUMOR", "TUMOR FREE"),
+        outcome=lambda event, rng: np.where(event, rng.choice(["DOD", "DOC"], 60), rng.choice(["NED", "AWD"], 60)),
+        autopsy=lambda event, rng: np.where(event, rng.normal(size=60), np.nan),
+        treatment_at_relapse=lambda event, rng: np.where(event, rng.choice(["A", "B"], 60), None),
+        age=lambda event, rng: rng.uniform(20, 80, 60),
+        hospital=lambda event, rng: rng.choice(list("ABCDEFGHIJKL"), 60),
+    )
+    beyond, doubtful = following_covariates(matrix, labels)
+    assert set(beyond) == {"tumor_status", "outcome", "autopsy", "treatment_at_relapse"}
+    assert beyond["tumor_status"] == "AUC for the event 1.000"
+    assert beyond["autopsy"] == "AUC of its values (or of their absence) for the event 1.000"
+    assert doubtful == {}
+
+
+def test_a_covariate_that_nearly_tells_who_died_is_doubted():
+    nearly = np.array(["WITH TUMOR"] * 35 + ["TUMOR FREE"] * 25)
+    matrix, labels = survival_with(tumor_status=nearly)
+    beyond, doubtful = following_covariates(matrix, labels)
+    assert beyond == {}
+    assert doubtful == {"tumor_status": "AUC for the event 0.986"}  # (35 + 1 / 2) / 36
+
+
+def test_values_that_together_are_the_class_are_found():
+    grade = pd.DataFrame({"grade": pd.array(np.repeat([2, 3, 4], 20), dtype="Int64")})
+    codes = pd.DataFrame({"icd": np.repeat(["9400/3", "9450/3", "9401/3", "9451/3", "9440/3", "9441/3"], 10)})
+    beyond, _ = following_covariates(covariates(codes, ["icd"]), grade)
+    assert set(beyond) == {"icd"}
+
+
+def test_a_feature_that_tells_who_died_is_left_out():
+    rng = np.random.default_rng(1)
+    event = np.repeat([True, False], [36, 24])
+    survival = pd.DataFrame({"survival_months": rng.uniform(1, 60, 60), "event": pd.array(event, dtype="boolean")})
+    values = np.column_stack([event + rng.normal(scale=0.02, size=60), rng.normal(size=60)])
+    found = label_followers(values, ["relapse", "EGFR"], survival)
+    assert set(found) == {"relapse"}
+    assert found["relapse"].startswith("AUC for the event 1.000, higher than genes reach")

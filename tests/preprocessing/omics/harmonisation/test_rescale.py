@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from preprocessing.io.errors import InputError
-from preprocessing.omics.harmonisation.rescale import rescale, targets_of
+from preprocessing.omics.harmonisation.rescale import rescale, robust_mean_sd, targets_of
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 
@@ -86,3 +86,11 @@ def test_classes_of_real_tumours_survive_another_platform_once_rescaled(method):
     assert same > 0.97
     assert foreign < same - 0.1
     assert rescaled > same - 0.03
+
+
+def test_a_value_far_off_counts_as_five_robust_standard_deviations():
+    """The median is 0, the median absolute deviation 1, so that 100 is drawn in to 5 × 1.4826."""
+    values = np.array([-1.0, 1.0] * 20 + [0.0, 0.0, 100.0])[:, None]
+    expected = np.array([-1.0, 1.0] * 20 + [0.0, 0.0, 5 * 1.4826])
+    mean, sd = robust_mean_sd(values)
+    np.testing.assert_allclose([mean[0], sd[0]], [expected.mean(), expected.std()])
