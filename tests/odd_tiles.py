@@ -28,6 +28,7 @@ class TornTiles(SlideTiles):
     """One tile cannot be read: that with this corner."""
 
     torn: tuple[int, int] = (0, 0)
+    mark: Path = Path()  # a file that some write when that is tried
 
     def read(self, reader, row):
         if tuple(self.grid.coords[row]) == self.torn:
@@ -55,6 +56,14 @@ class CrashingTiles(TornTiles):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class OnceCrashingTiles(CrashingTiles):
+    def fail(self):
+        if not self.mark.exists():
+            self.mark.touch()
+            super().fail()
+
+
 class HangingTiles(TornTiles):
     def fail(self):
+        self.mark.touch()
         time.sleep(600)

@@ -6,6 +6,7 @@ current one is computed. Once all tiles of a slide are read, the caller may begi
 the last batches of this one.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -19,10 +20,11 @@ from jaxtyping import Float, UInt8
 from models.layers.devices import pinned_empty
 from preprocessing.encoders.config import CPU_TILES
 from preprocessing.encoders.encoder import Encoder
-from preprocessing.encoders.tile_readers import read_ahead
+from preprocessing.encoders.tile_readers import CrashError, read_ahead
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.slide_tiles import SlideTiles
 
+log = logging.getLogger(__name__)
 COMPUTING = threading.Lock()  # of two slides that overlap, one at a time needs memory of the GPU
 
 
@@ -47,10 +49,18 @@ def embed_tiles(
     """
     if encoder.device.type == "cpu":
         return _embed_alternately(slide, encoder, rows)
-    with closing(
-        read_ahead(slide, rows, at_once=gpu_tiles, readers=readers, pinned=True, all_read=all_read)
-    ) as batches:
-        return _embed_ahead(batches, encoder, rows)
+
+    def embedded() -> Float[np.ndarray, "N D"]:
+        with closing(
+            read_ahead(slide, rows, at_once=gpu_tiles, readers=readers, pinned=True, all_read=all_read)
+        ) as batches:
+            return _embed_ahead(batches, encoder, rows)
+
+    try:
+        return embedded()
+    except CrashError as error:  # where memory is short, the kernel may have killed it for what another has allocated
+        log.warning("%s: %s; trying again", slide.path.name, error)
+    return embedded()
 
 
 def _embed_alternately(slide: SlideTiles, encoder: Encoder, rows: range) -> Float[np.ndarray, "N D"]:

@@ -5,7 +5,6 @@ It imports what reading takes, and not torch, so that it starts in a fraction of
 
 import os
 import pickle
-import signal
 import threading
 import traceback
 from contextlib import ExitStack, suppress
@@ -23,7 +22,7 @@ Request = tuple[range, int]  # indices of tiles within the band, and the offset 
 
 
 def serve(connection_fd: int, memory_fd: int) -> None:
-    """Answer until the parent is gone, which alone handles the user's Ctrl-C.
+    """Answer until the parent is gone.
 
     A message is a band of a slide's tiles, the first one always, or a request for tiles of the band that came last. A request
     is answered, once the pixels are in the shared memory, with None or the error.
@@ -32,7 +31,6 @@ def serve(connection_fd: int, memory_fd: int) -> None:
         connection_fd: an end of a `multiprocessing.Pipe`.
         memory_fd: the file that is the shared memory.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     memory = np.frombuffer(mmap(memory_fd, 0), np.uint8)
     with suppress(EOFError, ConnectionError), Connection(connection_fd) as connection:

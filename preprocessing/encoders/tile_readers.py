@@ -34,8 +34,8 @@ from preprocessing.tiling.slide_tiles import SlideTiles
 WAITING_BATCHES = 2  # per process, full or being filled
 MAX_BYTES = 2 << 30  # of batches, all together; large tiles are read in smaller batches
 ENDING_SECONDS = 5.0  # a process that waits for a disk within the kernel cannot be ended
-SERVE = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # before imports, which take a moment
+SERVE = (  # the user's Ctrl-C, which the parent handles, is ignored before imports, which take a moment
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "from preprocessing.encoders.reading_process import serve; serve({}, {})"
 )
 _one_slide = threading.Lock()  # is read at a time, by all processes
@@ -69,7 +69,7 @@ def read_ahead(
         Indices of the tiles, and the tiles, RGB; height H and width W are the grid's `tile_px`.
 
     Raises:
-        SlideError: a process ended while it read the slide.
+        CrashError: a process ended while it read the slide; another try starts new ones.
         RunError: there is no memory for the batches.
     """
     tile_bytes = 3 * slide.grid.tile_px**2
@@ -105,11 +105,11 @@ class _Reading:
         self.filled: deque[tuple[range, int]] = deque()
         self._pool, self._side = pool, tile_px
         self._taken: int | None = None
-        count = min(pool.readers, -(-len(rows) // at_once))
-        bands = [rows[len(rows) * i // count : len(rows) * (i + 1) // count] for i in range(count)]
+        batches = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
+        count = min(pool.readers, len(batches))
         self._left = {
-            pool.process(number): deque(band[start : start + at_once] for start in range(0, len(band), at_once))
-            for number, band in enumerate(bands)
+            pool.process(i): deque(batches[len(batches) * i // count : len(batches) * (i + 1) // count])
+            for i in range(count)
         }
 
     def begin(self, slide: SlideTiles) -> None:
@@ -130,14 +130,14 @@ class _Reading:
         self._request()
 
     def take(self) -> tuple[range, UInt8[torch.Tensor, "B H W 3"]]:
-        """The next batch that is filled; its memory is used again when the reading goes on."""
+        """Return the next batch that is filled; its memory is used again when the reading goes on."""
         batch, self._taken = self.filled.popleft()
         shape = (len(batch), self._side, self._side, 3)
         return batch, self._pool.memory[self._taken :][: math.prod(shape)].view(shape)
 
     def finish(self) -> None:
         """Leave the processes to the next slide; where the reading was given up, wait for the batches that they fill."""
-        with suppress(_CrashError):
+        with suppress(CrashError):
             while (busy := self._busy()) and (ready := wait(busy, ENDING_SECONDS)):
                 for connection in ready:
                     self._pool.free.put(busy[connection].answer()[1])
@@ -170,8 +170,8 @@ class _Reading:
             process.request(self._left[process].popleft(), offset)
 
     def _idlest(self) -> "_Process | None":
-        able = [one for one, left in self._left.items() if left and len(one.requested) < WAITING_BATCHES]
-        return min(able, key=lambda one: (len(one.requested), -len(self._left[one])), default=None)
+        unread = [one for one, left in self._left.items() if left]
+        return min(unread, key=lambda one: (len(one.requested), -len(self._left[one])), default=None)
 
     def _busy(self) -> dict[Any, "_Process"]:
         return {process.connection: process for process in self._left if process.requested}
@@ -209,8 +209,8 @@ class _Pool:
     def __init__(self, readers: int, slot_bytes: int, *, pinned: bool) -> None:
         self.readers = readers
         slots = WAITING_BATCHES * readers
-        self._file = _shared_file(slots * slot_bytes)
-        self.memory = torch.frombuffer(mmap(self._file.fileno(), 0), dtype=torch.uint8)
+        self._file, memory = _shared_memory(slots * slot_bytes)
+        self.memory = torch.frombuffer(memory, dtype=torch.uint8)
         if pinned and pin_in_place(self.memory):
             weakref.finalize(self, unpin, self.memory).atexit = False
         self.free: SimpleQueue[int] = SimpleQueue()
@@ -228,24 +228,24 @@ class _Pool:
         return self._processes[number]
 
 
-def _shared_file(size: int) -> IO[bytes]:
-    """A file in memory, without a name, all of which is allocated."""
+def _shared_memory(size: int) -> tuple[IO[bytes], mmap]:
+    """Memory as a file without a name, which other processes can map; all of it is allocated."""
     try:
-        if sys.platform != "linux":
+        if sys.platform == "linux":
+            file = os.fdopen(os.memfd_create("tiles"), "r+b")
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
             file = TemporaryFile()  # noqa: SIM115  # it lives as long as the pool
             file.truncate(size)
-            return file
-        file = os.fdopen(os.memfd_create("tiles"), "r+b")
-        os.posix_fallocate(file.fileno(), 0, size)
+        return file, mmap(file.fileno(), size)
     except OSError as error:
         raise RunError(
             f"no memory for {size >> 20:,} MiB of tiles that are read ahead ({error.strerror}); end what else runs here, or set "
             "a smaller gpu_tiles"
         ) from error
-    return file
 
 
-class _CrashError(SlideError):
+class CrashError(SlideError):
     """A process ended while it read a slide."""
 
 
@@ -300,10 +300,10 @@ class _Process:
         except OSError as broken:
             raise self._crash() from broken
 
-    def _crash(self) -> _CrashError:
+    def _crash(self) -> CrashError:
         code = self.end(grace=1)
         cause = Signals(-code).name if code < 0 else f"exit code {code}"
-        return _CrashError(f"reading it crashed the process ({cause}): damaged file, or too little memory")
+        return CrashError(f"reading it crashed the process ({cause}): damaged file, or too little memory")
 
     def kill(self) -> None:
         """Let the kernel end it; see `end`."""

@@ -10,9 +10,10 @@ import torch
 from models.catalogue import MODELS
 from models.linear import LinearBlend
 from pipeline.config.candidates import ModelCandidate
+from pipeline.config.cohorts import CohortInput
 from pipeline.config.loading import load_config
 from pipeline.folds import finished_fold
-from pipeline.folds.fold_job import FoldJob, run_fold
+from pipeline.folds.fold_job import FoldJob, cohort_scales, run_fold
 from pipeline.model_folders.model_folder import load_model
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL
@@ -21,9 +22,11 @@ from pipeline.tasks import TASKS
 from pipeline.tasks.joint import OtherTask
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import predict_logits
+from preprocessing.cohort import COHORT
 from preprocessing.features.store import Bag, FeatureStore
 from preprocessing.io.errors import InputError
 from preprocessing.io.fingerprints import folder_digests
+from preprocessing.omics.harmonisation.rescale import MIN_CASES
 from preprocessing.omics.matrix import OmicsMatrix
 
 N, WIDTH = 18, 5
@@ -153,6 +156,23 @@ def test_scaling_is_learned_from_training_cases_alone(make):
     _, genes = cohort()
     genes.loc[TRAIN[0], "G5"] = 3.0
     assert not read_output(make(genes=genes)).set_index("case_id").loc[others].equals(first.loc[others])
+
+
+def test_scales_of_cohorts_are_learned_from_training_cases_alone(make):
+    """With as many of them as a cohort needs, whatever the genes of the cases that the fold tests."""
+    rng, cases = np.random.default_rng(0), [f"c{i:02d}" for i in range(2 * MIN_CASES + 6)]
+    labels = pd.DataFrame({"grade": "2", COHORT: ["a", "b"] * (len(cases) // 2)}, index=cases)
+    genes = pd.DataFrame(rng.normal(size=(len(cases), 3)), cases, GENES[:3])
+    fold = Fold(0, tuple(cases[:-6]), (), tuple(cases[-6:]))
+    other = genes.copy()
+    other.loc[list(fold.test)] += 100
+    found = []
+    for table in (genes, other):
+        job = make(labels=labels, genes=table, fold=fold, bags={})
+        config = job.config.model_copy(update={"cohorts": dict.fromkeys("ab", CohortInput(slides="s", genes="g.csv"))})
+        found.append(cohort_scales(replace(job, config=config)).to_json())
+    assert found[0] == found[1]
+    assert set(found[0]["scales"]) == {"a", "b"}
 
 
 def test_the_same_job_gives_the_same_predictions_to_the_last_digit(make):

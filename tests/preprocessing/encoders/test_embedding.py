@@ -1,4 +1,5 @@
 from contextlib import nullcontext
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -9,10 +10,12 @@ from preprocessing.encoders import embedding, tile_readers
 from preprocessing.encoders.config import CPU_TILES
 from preprocessing.encoders.embedding import embed_tiles
 from preprocessing.encoders.encoder import EncoderConfig, load_encoder
+from preprocessing.io.errors import SlideError
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.slide_tiles import SlideTiles
 from preprocessing.tiling.tiles import TileConfig, read_tile, tile_slide
 from tests.late_streams import computed, late_streams
+from tests.odd_tiles import CrashingTiles, OnceCrashingTiles
 
 FLOAT32 = 1e-5  # of the largest number: where in a batch a tile lies may change the last digits
 
@@ -93,18 +96,38 @@ def test_the_next_batch_is_queued_before_the_last_is_fetched(corner_slide, grid,
     assert Stream.events[3:5] == ["arrived", "arrived"]  # the first batch's features, the second's copy
 
 
+class Means:
+    """An encoder on a GPU of `late_streams`; features are the means of the channels."""
+
+    device, dim = torch.device("cuda"), 3
+
+    def __call__(self, tiles):
+        return computed(lambda x: x.mean((1, 2)), tiles)
+
+
 @pytest.mark.parametrize("early", ["", "copying", "computing"])
 def test_on_a_gpu_every_wait_that_features_need_is_there(early, corner_slide, grid, pixels, monkeypatch):
     """With streams that copy and compute as late or as early as they may: see `tests.late_streams`."""
-
-    class Encoder:
-        device, dim = torch.device("cuda"), 3
-
-        def __call__(self, tiles):
-            return computed(lambda x: x.mean((1, 2)), tiles)
-
     monkeypatch.setattr(embedding, "pinned_empty", torch.empty)
     monkeypatch.setattr(tile_readers, "pin_in_place", lambda x: False)
     with late_streams(monkeypatch, early=early):
-        found = embed_tiles(SlideTiles(corner_slide.path, grid), Encoder(), range(35), gpu_tiles=2, readers=2)
+        found = embed_tiles(SlideTiles(corner_slide.path, grid), Means(), range(35), gpu_tiles=2, readers=2)
     np.testing.assert_allclose(found, pixels.mean((1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_a_slide_that_crashes_a_process_is_read_once_more(
+    crashes, corner_slide, grid, pixels, tmp_path, monkeypatch, caplog
+):
+    kind = {1: partial(OnceCrashingTiles, mark=tmp_path / "crashed"), 2: CrashingTiles}[crashes]
+    tiles = kind(corner_slide.path, grid, torn=tuple(grid.coords[20]))
+    calls = []
+    read = {"gpu_tiles": 2, "readers": 2, "all_read": lambda: calls.append(1)}
+    monkeypatch.setattr(embedding, "pinned_empty", torch.empty)
+    monkeypatch.setattr(tile_readers, "pin_in_place", lambda x: False)
+    fails = pytest.raises(SlideError, match=r"reading it crashed the process \(SIGKILL\)")
+    with late_streams(monkeypatch), nullcontext() if crashes == 1 else fails:
+        found = embed_tiles(tiles, Means(), range(35), **read)
+        np.testing.assert_allclose(found, pixels.mean((1, 2)), rtol=1e-5)
+    assert len(calls) == 2 - crashes
+    assert caplog.text.count("corner.svs: reading it crashed the process (SIGKILL)") == 1

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import numpy as np
 import openslide
@@ -202,6 +202,25 @@ def test_the_next_slide_is_read_while_the_last_batches_of_one_are_taken(tiles, p
     np.testing.assert_array_equal(found[0], 255 - pixels)
 
 
+def test_where_the_last_batches_of_a_slide_fill_the_memory_the_next_one_waits_for_them(tiles, pixels, monkeypatch):
+    def late(connections, timeout):
+        time.sleep(0.2)  # by when all sixteen tiles are read, before one is taken
+        return wait(connections, timeout)
+
+    wait, found = tile_readers.wait, []
+    monkeypatch.setattr(tile_readers, "wait", late)
+    thread = threading.Thread(target=lambda: found.append(read(tiles)))
+    batches = read_ahead(tiles, range(16), **USUAL, all_read=thread.start)
+    assert len(next(batches)[1]) == 4
+    pool = tile_readers._pool(2, 4 * 3 * 64**2, False)
+    assert pool.free.empty()
+    thread.join(0.2)
+    assert thread.is_alive()
+    assert sum(len(batch) for batch, _ in batches) == 12
+    thread.join(PATIENCE)
+    np.testing.assert_array_equal(found[0], pixels)
+
+
 def test_slides_of_two_threads_are_read_one_after_the_other(tiles, pixels):
     found = []
     threads = [threading.Thread(target=lambda: found.append(read(tiles))) for _ in range(3)]
@@ -223,6 +242,14 @@ def test_an_error_is_raised_with_its_trace_and_the_next_slide_is_read_by_the_sam
     assert "in fail" in caught.value.__notes__[0]
     np.testing.assert_array_equal(read(tiles), pixels)
     assert processes() == before
+
+
+@pytest.mark.parametrize("torn", [1, 8])
+def test_a_slide_is_closed_after_its_last_tile_and_after_an_error(tiles, torn):
+    with nullcontext() if torn == 8 else pytest.raises(openslide.OpenSlideError):
+        read(TornTiles(tiles.path, tiles.grid, torn=tuple(tiles.grid.coords[torn])), range(8))
+    opened = [file.path for pid in processes() for file in psutil.Process(pid).open_files()]
+    assert str(tiles.path) not in opened
 
 
 def test_an_error_that_cannot_travel_is_named(tiles):
@@ -273,11 +300,13 @@ def test_a_process_that_was_ended_between_two_slides_is_replaced(tiles, pixels):
     assert len(processes() & before) == 1
 
 
-def test_a_process_that_hangs_is_replaced_where_the_reading_is_given_up(tiles, pixels, monkeypatch):
+def test_a_process_that_hangs_is_replaced_where_the_reading_is_given_up(tiles, pixels, tmp_path, monkeypatch):
     monkeypatch.setattr(tile_readers, "ENDING_SECONDS", 0.2)
-    hanging = HangingTiles(tiles.path, tiles.grid, torn=tuple(tiles.grid.coords[17]))
+    mark = tmp_path / "hangs"
+    hanging = HangingTiles(tiles.path, tiles.grid, torn=tuple(tiles.grid.coords[16]), mark=mark)
     batches = read_ahead(hanging, range(35), **USUAL)
     next(batches)
+    wait_until(mark.exists)
     before = processes()
     batches.close()
     np.testing.assert_array_equal(read(tiles), pixels)
@@ -296,7 +325,7 @@ from tests.odd_tiles import HangingTiles
 
 slide = probe_slide(SlideFile("S", "S", Path(sys.argv[1])), default_mpp=None)
 grid = tile_slide(slide, TileConfig(tile_px=64)).grid
-tiles = HangingTiles(slide.path, grid, torn=tuple(grid.coords[34]))
+tiles = HangingTiles(slide.path, grid, torn=tuple(grid.coords[16]), mark=Path(sys.argv[2]))
 batches = read_ahead(tiles, range(35), at_once=4, readers=2, pinned=False)
 next(batches)
 print(*(child.pid for child in psutil.Process().children()), flush=True)
@@ -305,12 +334,13 @@ sys.stdin.readline()
 
 
 @pytest.mark.parametrize("end", ["killed", "at its end"])
-def test_processes_end_with_the_one_that_started_them_whatever_they_do(corner_slide, end):
-    with subprocess.Popen(
-        [sys.executable, "-c", ORPHANS, corner_slide.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as parent:
+def test_processes_end_with_the_one_that_started_them_even_while_one_hangs(corner_slide, tmp_path, end):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", ORPHANS, corner_slide.path, tmp_path / "hangs"]
+    with subprocess.Popen(command, **pipes) as parent:
         children = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(children) == 2
+        wait_until((tmp_path / "hangs").exists)
         assert all(map(psutil.pid_exists, children))
         if end == "killed":
             parent.kill()
