@@ -220,6 +220,8 @@ def _event(
     event = _read_event(table, chosen, columns[chosen])
     if columns[chosen].is_first_event:
         event = _with_event_free(table, event, chosen)
+    elif opposite is None:
+        _note_deaths_only(table, event, chosen)
     return (_with_censorship(table, event, chosen, opposite) if opposite else event), chosen
 
 
@@ -247,6 +249,16 @@ def _with_event_free(table: LabelTable, event: pd.Series, name: str) -> pd.Serie
         f"is None, empty or unknown ({count(int(event.isna().sum()), 'case')}), no event is assumed"
     )
     return event.fillna(False)
+
+
+def _note_deaths_only(table: LabelTable, event: pd.Series, name: str) -> None:
+    """Warn of a column that is filled in for the dead only: the living, whose cells are empty, would all be left out."""
+    empty = int(event.isna().sum())
+    if event.any() and event.dropna().all() and empty > FEW_LOST:
+        table.notes.append(
+            f"warning: {table.source}: event: every value of column {name} is an event ({count(int(event.sum()), 'case')}), and "
+            f"the {count(empty, 'case')} without a value are left out of survival; if they are alive, write 0 there"
+        )
 
 
 def _flag_reader(column: SurvivalColumn) -> Callable[[str], bool | None]:

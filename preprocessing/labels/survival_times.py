@@ -45,7 +45,7 @@ def read_time(
         if with_unit:
             name = _first(table, with_unit)
             months = in_months(table, name, unit)
-            _compare_units(table, ours, name, months)
+            _compare_units(table, columns, name, months)
             return months, name
     roles = {column.role for column in ours.values()}
     if "follow-up time" in roles and ("death time" in roles or not times):
@@ -145,11 +145,12 @@ def with_follow_up(
 
 
 def _compare_units(table: LabelTable, columns: Mapping[str, SurvivalColumn], used: str, months: pd.Series) -> None:
-    """Warn of columns in other units whose times differ."""
+    """Warn of columns in other units whose times differ; one that names no endpoint is of the only one that others name."""
     used_unit = columns[used].unit or "months"
+    only = len({column.endpoint or OS for column in columns.values() if column.role == "time"}) == 1
     for name, column in columns.items():
-        unit = column.unit
-        if column.role != "time" or unit is None or unit == used_unit or column.endpoint != columns[used].endpoint:
+        unit, same = column.unit, only or column.endpoint == columns[used].endpoint
+        if column.role != "time" or unit is None or unit == used_unit or not same or _is_follow_up(name, column):
             continue
         numbers = table.frame[name].map(lambda value: read_number(text_of(value)), na_action="ignore").astype(float)
         difference = (numbers * MONTHS_IN[unit] - months).abs()

@@ -285,3 +285,28 @@ def test_a_time_that_may_be_a_code_is_warned_of():
     assert warning.startswith(
         "warning: clinical.csv: column survival_days: 9999 in 1 case lies far from all other values (30 to 330)"
     )
+
+
+@pytest.mark.parametrize("mark", ["yes", 1])
+def test_a_column_that_is_filled_in_for_the_dead_only_is_warned_of(mark):
+    given = {"survival_months": range(1, 11), "death": [mark, None] * 5}
+    found = labels(**given)
+    (warning,) = [note for note in found.notes if note.startswith("warning")]
+    assert warning == (
+        "warning: clinical.csv: event: every value of column death is an event (5 cases), and the 5 cases without a value are "
+        "left out of survival; if they are alive, write 0 there"
+    )
+    stated = labels(**given | {"death": [mark, 0, None, None, None] * 2})
+    assert not any(note.startswith("warning") for note in stated.notes)
+
+
+def test_times_in_two_units_are_compared_though_one_names_no_endpoint():
+    days = [MONTH * time for time in range(1, 11)]
+    found = labels(os_months=range(2, 21, 2), survival_days=days, event=[1, 0] * 5)
+    assert any(
+        "column survival_days has other times than os_months, which is used, in 9 cases" in n for n in found.notes
+    )
+    alike = labels(os_months=range(1, 11), survival_days=days, event=[1, 0] * 5)
+    assert not any(note.startswith("warning") for note in alike.notes)
+    another = labels(os_months=range(2, 21, 2), survival_days=days, PFS_days=days, event=[1, 0] * 5)
+    assert not any("other times" in note for note in another.notes)
