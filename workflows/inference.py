@@ -187,6 +187,7 @@ def validate(
     """Evaluate the model and its baselines on labelled cases of a new cohort; write `baselines.csv` and `metrics.json`."""
     import pandas as pd
 
+    from pipeline.inference.compatibility import profile_caveats
     from pipeline.inference.composition import caveats
     from pipeline.inference.new_cohort import baseline_fingerprints, evaluate
     from pipeline.inference.prediction import predict_baselines
@@ -209,9 +210,11 @@ def validate(
     tables = with_numbers(predictions), with_numbers(baselines)
     bootstrap = Bootstrap(config.bootstrap, config.seed)
     found = {one.task: evaluate(one, *tables, bootstrap=bootstrap) for one in predictors}
-    limits = caveats(predictors, cohort, config.rescale)
+    limits, known_genes = caveats(predictors, cohort, config.rescale), profile_caveats(predictors, cohort)
     reports = {
-        task: report.model_copy(update={"cohort_shift": shifts.get(task), "caveats": limits.get(task, ())})
+        task: report.model_copy(
+            update={"cohort_shift": shifts.get(task), "caveats": (*limits.get(task, ()), *known_genes.get(task, ()))}
+        )
         for task, report in found.items()
         if report
     }

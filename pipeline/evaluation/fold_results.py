@@ -19,6 +19,8 @@ from pipeline.tasks import FittedTask
 from preprocessing.cohort import COHORT, cohorts_by_case
 from preprocessing.io.fingerprints import fingerprint
 from preprocessing.io.outputs import damaged, read_json, read_table
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.profile_hashes import distinctive_features, profile_hashes
 
 FIRST = ["case_id", "task", "fold", "status", "label", "prediction"]  # columns of the predictions
 
@@ -95,9 +97,23 @@ def summarise(plan: TaskPlan, jobs: TaskJobs, predictions: pd.DataFrame, *, boot
             "n": len(plan.labelled),
             "validated": validated(task, out_of_fold, bootstrap=bootstrap),
             "conformal": conformal(task.sets, out_of_fold) if task.sets else None,
-            "cases": {"salt": salt, "hashes": sorted(fingerprint(salt, case) for case in plan.labelled)},
+            "cases": {
+                "salt": salt,
+                "hashes": sorted(fingerprint(salt, case) for case in plan.labelled),
+                **_hashed_profiles(plan, jobs.model[-1], salt),
+            },
         }
     }
+
+
+def _hashed_profiles(plan: TaskPlan, final: FoldJob, salt: str) -> dict[str, Any]:
+    """Features and hashes by which training cases are recognised under other ids; empty without genes."""
+    if not final.omics.is_file():
+        return {}
+    omics = OmicsMatrix.load(final.omics)
+    matrix = omics.take([case for case in plan.labelled if case in set(omics.case_ids)])
+    features = distinctive_features(matrix)
+    return {"features": features, "profiles": sorted(profile_hashes(matrix, features, salt).values())}
 
 
 def _out_of_fold(jobs: list[FoldJob], predictions: pd.DataFrame) -> pd.DataFrame:

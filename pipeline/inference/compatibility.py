@@ -8,7 +8,7 @@ from pipeline.config.schema import Config
 from pipeline.inference.metadata import EncoderMetadata
 from preprocessing.cohort import Cohort
 from preprocessing.features.precomputed import PrecomputedRecipe
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.tiling.stain import stain_recipe
 
 if TYPE_CHECKING:  # a run that trains, or a dry run, loads neither; both need torch
@@ -91,6 +91,25 @@ def _warn_of_training_cases(predictors: "list[Predictor]", cohort: Cohort) -> No
                 "task %s: %d cases were in the model's training set; they are predicted but excluded from all metrics: %s",
                 *(one.task, len(known), some(known)),
             )
+
+
+def profile_caveats(predictors: "Sequence[Predictor]", cohort: Cohort) -> dict[str, tuple[str, ...]]:
+    """Return a caveat on the metrics of each task whose training cases are in the cohort under other ids, by their genes.
+
+    Args:
+        predictors: the trained models.
+        cohort: the new cases, with genes as in their table.
+    """
+    found = {}
+    for one in predictors:
+        same = [case for case in one.same_profiles(cohort.omics) if not one.trained_on([case])]
+        if same:
+            found[one.task] = (
+                f"{len(same)} of {count(len(cohort.omics.case_ids), 'case')} have the genes of training cases of this model, under "
+                f"other ids ({some(same)}): these metrics are optimistically biased; leave the cases out of the table, or give "
+                "them the ids that they had in training",
+            )
+    return found
 
 
 def _require_features(config: Config, predictor: "Predictor", stored: PrecomputedRecipe | None) -> None:

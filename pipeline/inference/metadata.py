@@ -113,15 +113,19 @@ class ValidatedMetric(_Part):
 
 
 class TrainingCases(_Part):
-    """Salted hashes of the training cases' ids: enough to recognise a case, without a list of ids.
+    """Salted hashes of the training cases' ids and gene profiles: enough to recognise a case, without ids or values.
 
     Attributes:
         salt: of all hashes.
-        hashes: one for each case.
+        hashes: one for each case's id.
+        features: of which profiles are hashed; empty for a model without genes, and in folders of earlier versions.
+        profiles: one for each case with all of these features.
     """
 
     salt: str
     hashes: frozenset[str]
+    features: tuple[str, ...] = ()
+    profiles: frozenset[str] = frozenset()
 
 
 class TrainingSummary(_Part):

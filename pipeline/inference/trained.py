@@ -26,7 +26,8 @@ from preprocessing.io.errors import InputError, count
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.outputs import damaged, read_json
 from preprocessing.omics.imputation import GeneImputer
-from preprocessing.omics.matrix import COVARIATE
+from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
+from preprocessing.omics.profile_hashes import profile_hashes
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.tiling.stain import stain_recipe
 
@@ -92,6 +93,18 @@ class Predictor:
         """List the training cases among these cases; empty if the model folder does not identify its training cases."""
         known = self.metadata.training.cases
         return [case for case in cases if fingerprint(known.salt, case) in known.hashes] if known else []
+
+    def same_profiles(self, omics: OmicsMatrix) -> list[str]:
+        """List the cases with the genes of a training case, under whatever id; empty where the folder has no hashes of genes.
+
+        Args:
+            omics: unscaled features of the cases.
+        """
+        known = self.metadata.training.cases
+        if known is None:
+            return []
+        found = profile_hashes(omics, known.features, known.salt)
+        return sorted(case for case, mark in found.items() if mark in known.profiles)
 
     def describe(self) -> dict[str, Any]:
         """Describe the predictor for `run.json`."""

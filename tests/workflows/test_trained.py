@@ -525,6 +525,19 @@ def test_training_cases_are_reported_and_never_evaluated(new_cases, cohort, pred
     assert "task subtype: 9 cases were in the model's training set" in capsys.readouterr().err
 
 
+def test_training_cases_under_other_ids_are_recognised_by_their_genes(new_cases, cohort, predict, tmp_path, capsys):
+    """A cohort whose ids were replaced for sharing is no new cohort."""
+    table = pd.read_csv(cohort.genes)
+    table["case_id"] = [f"anonymous-{i:02d}" for i in range(len(table))]
+    table.to_csv(tmp_path / "shared.csv", index=False)
+    out = predict("none", tmp_path / "shared.csv")
+    (caveat,) = json.loads((out / "metrics.json").read_text())["tasks"][TASK]["caveats"]
+    assert caveat.startswith(
+        "9 of 12 cases have the genes of training cases of this model, under other ids (anonymous-03, "
+    )
+    assert caveat in capsys.readouterr().err
+
+
 def test_a_model_that_does_not_say_who_trained_it_is_reported(trained, new_cases, predict, tmp_path, capsys):
     shutil.copytree(trained / "models" / TASK, tmp_path / "model")
     described = json.loads((tmp_path / "model" / "model.json").read_text())

@@ -16,6 +16,8 @@ from pipeline.planning.plan import TaskPlan
 from pipeline.planning.splits import Fold
 from pipeline.tasks import TASKS
 from preprocessing.io.fingerprints import fingerprint
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.profile_hashes import profile_hashes
 
 LABELLED = tuple(f"c{i}" for i in range(8))
 GRADE = pd.Series(["2", "3", "2", "3", "2", "3", "2", "3"], LABELLED)
@@ -50,7 +52,11 @@ def write_job(
 ):
     """A job as one leaves it that is finished."""
     job = SimpleNamespace(
-        fold=fold, out=folder, is_final=fold.number == -1, candidate=SimpleNamespace(name=name, model=model)
+        fold=fold,
+        out=folder,
+        is_final=fold.number == -1,
+        candidate=SimpleNamespace(name=name, model=model),
+        omics=folder / "omics.npz",
     )
     (job.out / "model").mkdir(parents=True)
     described = {
@@ -242,6 +248,21 @@ def test_the_summary_in_the_model_folder_is_of_out_of_fold_predictions(finished)
     assert summary["conformal"]["thresholds"]["slides+genes"]["n"] == 8  # without the case that has no label
     assert summary["cases"]["salt"] == "salt"
     assert summary["cases"]["hashes"] == sorted(fingerprint("salt", case) for case in LABELLED)
+    assert "profiles" not in summary["cases"]  # without genes
+
+
+def test_the_summary_in_the_model_folder_has_hashes_of_the_training_cases_genes(finished):
+    plan, jobs, *_ = finished
+    values = np.random.default_rng(0).normal(size=(len(LABELLED) + 1, 12))
+    omics = OmicsMatrix(values, ("other", *LABELLED), tuple(f"G{i}" for i in range(12)), ("rna",) * 12)
+    omics.save(jobs[-1].omics)
+    for job in jobs:
+        job.fingerprint = lambda: "salt"
+    summary = summarise(plan, TaskJobs(jobs, {}, {}), collect_predictions(*finished), bootstrap=Bootstrap(50, 0))
+    found = summary["training"]["cases"]
+    assert set(found["features"]) == set(omics.features)
+    assert len(found["profiles"]) == len(LABELLED)
+    assert set(found["profiles"]) == set(profile_hashes(omics.take(LABELLED), found["features"], "salt").values())
 
 
 def survival_frame(fold, risks):
