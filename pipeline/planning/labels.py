@@ -14,7 +14,9 @@ from preprocessing.case_tables.endpoint_names import survival_column
 from preprocessing.cohort import COHORT, Cohort
 from preprocessing.io.errors import InputError, count
 from preprocessing.labels.columns import LabelTable, is_binary, text_of
+from preprocessing.labels.spelling import require_one_spelling
 from preprocessing.labels.tumour import GLIOMA
+from preprocessing.tables.missing_codes import describe_missing_code
 from preprocessing.tables.reading import read_number
 
 log = logging.getLogger(__name__)
@@ -100,7 +102,9 @@ def with_groups(labels: pd.DataFrame, cohort: Cohort, schemes: Iterable[str]) ->
                 f'--split-by {column}: {table.source} has no column "{column}": '
                 f"{nearest(column, ['case', 'site', *map(str, table.frame.columns)])}"
             )
-        labels = labels.assign(**{column: table.frame[column].map(text_of, na_action="ignore").reindex(labels.index)})
+        groups = table.frame[column].map(text_of, na_action="ignore")
+        require_one_spelling(groups, f"--split-by {column}: column {column} of {table.source}")
+        labels = labels.assign(**{column: groups.reindex(labels.index)})
     return labels
 
 
@@ -127,6 +131,10 @@ def read_covariates(cohort: Cohort, names: Iterable[str]) -> Cohort:
                 f'{words.nunique()} are no numbers, as "{words.iloc[0]}" of case {words.index[0]}; a covariate is a number, or '
                 f"text of at most {MOST_WORDS} values: correct it, or leave it out"
             )
+        if not is_number:
+            require_one_spelling(written, f"covariates: column {name} of {table.source}")
+        elif code := describe_missing_code(read.astype(float)):
+            table.notes.append(f"warning: covariate {name}: {code}")
         found[name] = read.astype("Float64") if is_number else written.astype("string")
         table.notes.append(f"covariate {name}: column {name}, {'numbers' if is_number else 'text'}")
     if not found:

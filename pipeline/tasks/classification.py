@@ -30,6 +30,8 @@ from pipeline.metrics.conformal import contains, prediction_sets
 from pipeline.tasks.base import FittedTask, PredictionSets, Task
 from preprocessing.io.errors import InputError, count, some
 from preprocessing.labels.columns import LabelTable, text_of
+from preprocessing.labels.spelling import misspelt, require_one_spelling
+from preprocessing.tables.missing_codes import describe_missing_code
 from preprocessing.tables.reading import read_number
 
 if TYPE_CHECKING:  # a plan needs no torch, which takes seconds to import
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 PROBABILITY = "probability_"  # and the class: a column of predictions.csv
 ALL_LOST = 3  # cases of a class at least, before its loss is warned of
 MOST_CLASSES = 12  # that numbers are taken for, where no kind is given
+MANY_MORE = 5  # times the cases of a class has the class of which it may be a misspelling
 RARE_WORDS = 0.1  # of the cases at most have a word where the others have numbers, before it is doubted
 _NUMBER_LIKE = re.compile(r"[-+<>~]?[.,]?\d")
 
@@ -288,6 +291,7 @@ class Classification(Task):
         (column,) = self.spec.column
         values = table.frame[column].map(class_name, na_action="ignore").astype("string")
         wanted = self.spec.classes
+        require_one_spelling(values, f"task {self.name}: column {column} of {table.source}", known=wanted)
         if unknown := sorted(set(wanted) - set(values.dropna())):
             there = some(sorted(values.dropna().unique()))
             raise InputError(
@@ -311,8 +315,10 @@ class Classification(Task):
                 "leave the task out by naming the others with --task"
             )
         if single := [name for name, n in counts.items() if n == 1]:
+            likely = misspelt(str(single[0]), list(map(str, counts.index)))
             raise InputError(
-                f'task {self.name}: class "{single[0]}" has one case, which cannot be both learned and tested; merge the class '
+                f'task {self.name}: class "{single[0]}" has one case, which cannot be both learned and tested; '
+                f"{f'correct it if it is meant as {likely}, ' if likely else ''}merge the class "
                 f"with another, or leave it empty (of a task of your own, name the classes to be used as tasks.{self.name}.classes)"
             )
         few = [
@@ -321,7 +327,21 @@ class Classification(Task):
             for name, n in counts.items()
             if n < folds
         ]
-        return few + self._words_among_numbers(counts)
+        numbers = labels[self.name].astype(str).map(read_number)
+        code = "" if self.spec.classes or numbers.isna().any() else describe_missing_code(numbers)
+        coded = [f"task {self.name}: {code}"] if code else []
+        return few + coded + self._misspelt(counts) + self._words_among_numbers(counts)
+
+    def _misspelt(self, counts: pd.Series) -> list[str]:
+        """A warning of a class that may be a misspelling of one with many more cases."""
+        found = []
+        for name, n in counts.items():
+            if likely := misspelt(str(name), [str(other) for other, m in counts.items() if m >= MANY_MORE * n]):
+                found.append(
+                    f'task {self.name}: class "{name}" ({count(int(n), "case")}) is spelt almost like "{likely}" '
+                    f"({count(int(counts[likely]), 'case')}); correct it if they are the same"
+                )
+        return found
 
     def _words_among_numbers(self, counts: pd.Series) -> list[str]:
         """A warning of classes that are words, of few cases, where the others are numbers: perhaps a missing value."""

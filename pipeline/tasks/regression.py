@@ -27,6 +27,7 @@ from pipeline.metrics import (
 from pipeline.tasks.base import FittedTask, PredictionSets, Task
 from preprocessing.io.errors import InputError, count
 from preprocessing.labels.columns import LabelTable, text_of
+from preprocessing.tables.missing_codes import describe_missing_code
 from preprocessing.tables.reading import read_number
 
 if TYPE_CHECKING:  # a plan needs no torch, which takes seconds to import
@@ -242,12 +243,14 @@ class Regression(Task):
                 f"task {self.name}: every one of the {len(labels)} labelled cases has {labels[self.name].iloc[0]:g}: nothing to "
                 "learn; leave the task out by naming the others with --task"
             )
+        code = describe_missing_code(labels[self.name])
+        warnings = [f"task {self.name}: {code}"] if code else []
         if different < QUANTILES:
-            return [
+            warnings.append(
                 f"task {self.name}: {different} different numbers in {count(len(labels), 'case')}; if they are classes, use "
                 f"--task {self.name}={self.spec.column[0]}:classification"
-            ]
-        return []
+            )
+        return warnings
 
     def check_fold(self, train: pd.DataFrame, test: pd.DataFrame, *, number: int) -> list[str]:
         """Raise InputError where all training cases have the same number; warn where all test cases have."""

@@ -10,6 +10,7 @@ from preprocessing.case_tables.column_names import plain_name
 from preprocessing.case_tables.endpoint_names import SurvivalColumn, survival_column
 from preprocessing.io.errors import count, some
 from preprocessing.labels.columns import LabelTable, text_of
+from preprocessing.tables.missing_codes import describe_missing_code
 from preprocessing.tables.reading import read_number, words_of
 
 DAYS_PER_MONTH = 365.25 / 12
@@ -176,6 +177,8 @@ def in_months(table: LabelTable, column: str, unit: str, *, guessed: bool = Fals
     if len(absurd):
         remedy = "days go into a column survival_days, months into survival_months, and an unknown time is left empty"
         table.refuse(column, absurd[0], f"that is {months[absurd[0]]:,.0f} months; {remedy}")
+    if code := describe_missing_code(numbers):
+        table.notes.append(f"warning: {table.source}: column {column}: {code}")
     if unit != "months" and not guessed:
         table.notes.append(f"survival_months: {column} is in {unit} (a month has {DAYS_PER_MONTH} days)")
     if unit == "days" and not guessed and numbers.count() >= ENOUGH_TIMES and numbers.max() <= FEW_DAYS:

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from functools import wraps
@@ -21,6 +22,7 @@ Parameters = ParamSpec("Parameters")
 Content = TypeVar("Content")
 Source = TypeVar("Source", bound=Path | str)
 XLSX = (".xlsx", ".xlsm")
+_LINE_ENDS = re.compile(r"\s*(?:_x000D_)?[\r\n]+\s*")  # Excel writes a carriage return as _x000D_
 _SEEN_ROWS = 30  # from the beginning, to tell a title from the header
 MAX_VALUES = 600_000_000  # of a dense matrix in memory: 4.8 GB
 
@@ -118,7 +120,7 @@ def _cell_text(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-    return str(value).strip()
+    return _LINE_ENDS.sub(" ", str(value)).strip()  # a name may be broken within its cell
 
 
 def read_parquet(path: Path) -> pd.DataFrame:

@@ -157,3 +157,52 @@ def test_the_rules_of_who_2021_are_those_of_glioma():
     other = built_in_tasks("other")
     assert {task.spec.defined_by for task in other.values()} == {None}
     assert "subtype" not in other["grade"].excluded_covariates
+
+
+def test_two_spellings_of_a_class_a_covariate_or_a_scanner_are_refused():
+    given = cohort(
+        MGMT=["yes", "no", "Yes", "no"], smoker=["never", "Never", "ex", "ex"], scanner=["A T2", "a t2", "B", "B"]
+    )
+    with pytest.raises(
+        InputError, match=r'task mgmt: column MGMT of clinical.csv has "Yes" .* and "yes" .*; write them alike'
+    ):
+        read_labels(given, {"mgmt": spec("MGMT")})
+    with pytest.raises(InputError, match=r'covariates: column smoker of clinical\.csv has "Never"'):
+        read_covariates(given, ["smoker"])
+    with pytest.raises(InputError, match=r'--split-by scanner: column scanner of clinical\.csv has "A T2"'):
+        with_groups(given.labels, given, ["scanner"])
+
+
+def test_a_class_that_is_spelt_almost_like_a_frequent_one_is_warned_of():
+    task = make_task("mgmt", spec("MGMT", kind="classification"))
+    names = ["Methylated"] * 12 + ["Unmethylated"] * 10 + ["Unmethylatd"] * 2
+    warnings = task.check(pd.DataFrame({"mgmt": names}), folds=2)
+    assert warnings == [
+        'task mgmt: class "Unmethylatd" (2 cases) is spelt almost like "Unmethylated" (10 cases); correct it if they are the same'
+    ]
+    with pytest.raises(
+        InputError, match=r"has one case, .*; correct it if it is meant as Unmethylated, merge the class"
+    ):
+        task.check(pd.DataFrame({"mgmt": names[:-1]}), folds=2)
+
+
+def test_codes_for_missing_values_are_warned_of_in_labels_and_covariates():
+    cases = [f"p{i}" for i in range(12)]
+    annotations = pd.DataFrame({"kps": [60, 70, 80, 90] * 2 + [999] * 4, "sex_code": [1, 2] * 5 + [9, 9]}, index=cases)
+    labels = pd.DataFrame(
+        {"purity": [0.1 * i for i in range(11)] + [-999], "mgmt": ["0", "1"] * 5 + ["9", "9"]}, index=cases
+    )
+    nothing = OmicsMatrix(np.zeros((0, 0)), (), (), ())
+    made = Cohort(
+        (), (), (), nothing, pd.DataFrame(index=annotations.index), annotations, (), (), "genes", gaps=pd.DataFrame()
+    )
+    notes = read_covariates(made, ["kps", "sex_code"]).notes
+    assert [note[:60] for note in notes if note.startswith("warning")] == [
+        "warning: covariate sex_code: 9 in 2 cases lies far from all "
+    ]  # of kps fewer than ten others are known
+    (purity,) = make_task("purity", spec("Purity", kind="regression")).check(labels, folds=2)
+    assert purity.startswith(
+        "task purity: -999 in 1 case lies far from all other values (0 to 1); if it stands for a missing"
+    )
+    (mgmt,) = make_task("mgmt", spec("MGMT", kind="classification")).check(labels, folds=2)
+    assert mgmt.startswith("task mgmt: 9 in 2 cases lies far from all other values (0 to 1)")

@@ -277,3 +277,11 @@ def test_real_labels():
     assert frame.loc["TCGA-02-0003", "site"] == "02"
     assert frame.loc["TCGA-02-0003", "survival_months"] == 4.7311056
     assert frame.loc["TCGA-02-0003", "age"] == 50
+
+
+def test_a_time_that_may_be_a_code_is_warned_of():
+    found = column("survival_days", [30 * i for i in range(1, 12)] + [9999])
+    (warning,) = [note for note in found.notes if "9999 in 1 case" in note]
+    assert warning.startswith(
+        "warning: clinical.csv: column survival_days: 9999 in 1 case lies far from all other values (30 to 330)"
+    )

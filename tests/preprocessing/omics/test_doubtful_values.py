@@ -50,3 +50,24 @@ def test_genes_in_logarithms_among_others_are_named():
     (warning,) = doubts(matrix(mixed))
     assert "the largest value of 20 of 40 features (G0, G1, G2, …)" in warning
     assert list(doubts(matrix(mixed[:, 11:29]))) == []  # nine of either are too few
+
+
+def test_codes_for_missing_values_are_named():
+    values = np.log2(counts() + 1)
+    values[3, 7] = values[4, 9] = -999
+    (warning,) = doubts(matrix(values))
+    assert warning.startswith(
+        "warning: 2 features (G7, G9) may have a code for missing values: of G7, -999 in 1 case lies far"
+    )
+
+
+def test_a_case_without_differences_between_its_genes_is_named():
+    values = counts()
+    values[5] = 0
+    (warning,) = doubts(matrix(values))
+    assert warning.startswith(
+        "warning: 1 case (P5) has the same value for every feature, as of a failed sample; leave the row"
+    )
+    assert list(doubts(matrix(values, "mutation"))) == []
+    values[5] = np.nan
+    assert list(doubts(matrix(values))) == []

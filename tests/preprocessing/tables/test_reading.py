@@ -146,3 +146,18 @@ def test_large_tables_are_read_the_same(write, monkeypatch, missing):
     pd.testing.assert_frame_equal(large, small, check_dtype=False)
     unquoted = write(text.replace('"a, the first"', "a"))
     assert read_table(unquoted)["subtype"].isna().tolist() == [False, True, True]
+
+
+def test_names_that_are_broken_within_a_cell_of_a_workbook_are_one_line(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (
+        ["case_id", "Overall\nsurvival\n(months)", "note_x000D_\nof x"],
+        ["p1", 12.5, "one\ntwo"],
+        ["p2", 3, "three"],
+    ):
+        book.active.append(row)
+    book.save(tmp_path / "clinical.xlsx")
+    frame = read_table(tmp_path / "clinical.xlsx")
+    assert list(frame.columns) == ["case_id", "Overall survival (months)", "note of x"]
+    assert frame["note of x"].tolist() == ["one two", "three"]
