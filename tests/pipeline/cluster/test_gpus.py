@@ -196,6 +196,7 @@ def test_workers_on_gpus_are_started_twice_before_the_run_ends(clusters, caplog)
 
 def test_fewer_workers_than_gpus_use_the_first(machine):
     assert Workers(2, "cuda").expected_concurrency() == 2
+    assert Workers(1, "cuda").expected_concurrency() == 1
 
 
 def test_why_there_is_no_cuda_is_known():

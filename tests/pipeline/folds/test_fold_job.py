@@ -18,7 +18,7 @@ from pipeline.model_folders.model_folder import load_model
 from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
-from pipeline.tasks import TASKS
+from pipeline.tasks import BUILT_IN, TASKS, make_task
 from pipeline.tasks.joint import OtherTask
 from pipeline.training.dataset import Bags, Dataset
 from pipeline.training.fit import predict_logits
@@ -435,6 +435,8 @@ def test_whatever_decides_the_result_is_part_of_a_folds_fingerprint(make):
     assert changed.keys() | {"device", "out", "bag_folder"} == {field.name for field in fields(FoldJob)}
     for name, other in changed.items():
         assert other.fingerprint() != job.fingerprint(), name
+    defined = make_task("grade", BUILT_IN["grade"].model_copy(update={"positive": "4"}))
+    assert replace(job, task=defined).fingerprint() != job.fingerprint()  # of the same name
     assert make().fingerprint() == job.fingerprint()
     assert replace(job, device="cuda", out=job.out / "x").fingerprint() == job.fingerprint()
     settings = job.candidate.settings.model_copy(update={"registers": 0})
