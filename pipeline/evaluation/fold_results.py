@@ -14,13 +14,13 @@ from pipeline.folds.fold_job import SINGLE_MODALITY, FoldJob, TaskJobs
 from pipeline.metrics import Bootstrap, CohortTransfer, PredictorReport, TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.metrics.report import ModelNotes
+from pipeline.model_folders.profile_hashes import distinctive_features, profile_hashes
 from pipeline.planning.plan import TaskPlan
 from pipeline.tasks import FittedTask
 from preprocessing.cohort import COHORT, cohorts_by_case
 from preprocessing.io.fingerprints import fingerprint
 from preprocessing.io.outputs import damaged, read_json, read_table
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.omics.profile_hashes import distinctive_features, profile_hashes
 
 FIRST = ["case_id", "task", "fold", "status", "label", "prediction"]  # columns of the predictions
 

@@ -100,7 +100,7 @@ def profile_caveats(predictors: "Sequence[Predictor]", cohort: Cohort) -> dict[s
         predictors: the trained models.
         cohort: the new cases, with genes as in their table.
     """
-    found = {}
+    found = dict[str, tuple[str, ...]]()
     for one in predictors:
         same = [case for case in one.same_profiles(cohort.omics) if not one.trained_on([case])]
         if same:

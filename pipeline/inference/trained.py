@@ -20,6 +20,7 @@ from pipeline.model_folders.model_folder import (
     require_format,
     require_sums,
 )
+from pipeline.model_folders.profile_hashes import profile_hashes
 from pipeline.ood.reference import JSON_FILE, ReferenceCohort, has_reference
 from pipeline.tasks import FittedTask, Task
 from preprocessing.io.errors import InputError, count
@@ -27,7 +28,6 @@ from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.outputs import damaged, read_json
 from preprocessing.omics.imputation import GeneImputer
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
-from preprocessing.omics.profile_hashes import profile_hashes
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.tiling.stain import stain_recipe
 

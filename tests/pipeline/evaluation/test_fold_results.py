@@ -12,12 +12,12 @@ from pipeline.evaluation.fold_results import collect_predictions, conclude, summ
 from pipeline.folds.fold_job import TaskJobs
 from pipeline.metrics import Bootstrap
 from pipeline.metrics.report import to_json
+from pipeline.model_folders.profile_hashes import profile_hashes
 from pipeline.planning.plan import TaskPlan
 from pipeline.planning.splits import Fold
 from pipeline.tasks import TASKS
 from preprocessing.io.fingerprints import fingerprint
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.omics.profile_hashes import profile_hashes
 
 LABELLED = tuple(f"c{i}" for i in range(8))
 GRADE = pd.Series(["2", "3", "2", "3", "2", "3", "2", "3"], LABELLED)

@@ -1,7 +1,7 @@
 import numpy as np
 
+from pipeline.model_folders.profile_hashes import FEWEST, N_FEATURES, distinctive_features, profile_hashes
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.omics.profile_hashes import FEWEST, N_FEATURES, distinctive_features, profile_hashes
 
 
 def matrix(values, kinds=None):
