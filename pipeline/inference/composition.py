@@ -98,7 +98,9 @@ def _best_known(
         known = [name for case, name in one.definition.class_names(cohort.labels).items() if case in cases]
         counts = {name: known.count(name) for name in classes.names if name in known}
         if unseen := sorted(set(known) - set(classes.names)):
-            log.info("task %s: %s had no or too few training cases and count in no composition", one.task, unseen)
+            log.info(
+                "task %s: no training cases, or too few, are of class %s, which is not compared", one.task, some(unseen)
+            )
         if sum(counts.values()) >= max(1, KNOWN * len(cases)):
             found.append((sum(counts.values()), classes.separation, one, classes, counts))
     if not found:

@@ -77,6 +77,7 @@ def select_samples(
         raise InputError(f"{path}: not one case in common: {mismatch(id_column, ids, evidence.cases)}")
     if not cases & (evidence.cases or frozenset()):
         notes += identity.describe_unmatched([identifier for identifier in ids if identifier], path.name)
+    notes += identity.describe_cut_numbers([identifier for identifier in ids if identifier], path.name)
     keys = [_sample_key(identifier, identity) for identifier in ids]
     classes = row_classes(frame, id_column, notes)
     reasons = [_reason(key, of_row, evidence, options) for key, of_row in zip(keys, classes, strict=True)]

@@ -49,7 +49,8 @@ def load_cohort(
     slides = FoundSlides(())
     if files.slides:
         slides = find_slides(files.slides, isolated=isolated, identity=identity)
-        sheet += identity.describe_unmatched([file.slide_id for file in slides.files], "slides")
+        names = [file.slide_id for file in slides.files]
+        sheet += identity.describe_unmatched(names, "slides") + identity.describe_cut_numbers(names, "slides")
     tables = read_tables(files, _evidence_of(slides, options), options.tables, clinic=clinic)
     source = str(files.clinical or files.genes)
     tumour, labels = _read_labels(tables, options, source)

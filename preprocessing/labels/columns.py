@@ -34,7 +34,7 @@ _YES = {
     "relapsed",
 }
 _NO = {"0", "0.0", "false", "no", "alive", "living", "censored", "awd", "ned"}
-_PLAIN = 'give a plain number (decimals take a point, ">90" is 90), or leave it empty'
+_PLAIN = "give a plain number (decimals take a point; for >90 write 90, without a unit), or leave it empty"
 
 
 @dataclass(frozen=True)

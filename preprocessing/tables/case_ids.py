@@ -124,6 +124,15 @@ class PatternScheme(CaseIdScheme):
             return identifier, ""
         return (found[1] if self.case.groups else found[0]) or found[0], identifier[found.end() :]
 
+    def with_whole_number(self, identifier: str) -> str:
+        """Return the case with the digits that follow it in the id: P12 where the pattern finds P1 in P12_HE."""
+        found = self.case.search(identifier)
+        if found is None:
+            return identifier
+        start, end = found.span(1 if self.case.groups and found[1] else 0)
+        digits = re.match(r"\d*", identifier[end:] if identifier[end - 1].isdecimal() else "")
+        return identifier[start:end] + (digits[0] if digits else "")
+
 
 def pattern_scheme(pattern: str) -> PatternScheme:
     """Return the scheme of a regular expression; raises ValueError where it is none."""

@@ -102,6 +102,21 @@ class IdentityScheme:
             f"{some(identifiers)}"
         ]
 
+    def describe_cut_numbers(self, identifiers: Collection[str], source: object) -> list[str]:
+        """Return a warning that the user's pattern finds one case in ids of several, as P1 in P12 and P13; else nothing."""
+        whole: dict[str, set[str]] = {}
+        for scheme in self.schemes:
+            for identifier in identifiers if isinstance(scheme, PatternScheme) else ():
+                whole.setdefault(self.case_of(identifier), set()).add(scheme.with_whole_number(_plain(identifier)))
+        cut = {case: sorted(names) for case, names in whole.items() if len(names) > 1}
+        if not cut:
+            return []
+        case, names = next(iter(cut.items()))
+        return [
+            f"warning: {source}: the pattern of case ids ends within a number and takes {some(names)} for one case, {case}; let it "
+            r"match whole numbers, as \d+ does"
+        ]
+
     def _recognise(self, identifier: str) -> tuple[CaseIdScheme | None, str]:
         """The scheme of an id, if any, and the id as the scheme spells it, else with single blanks within and none outside."""
         text = _plain(identifier)

@@ -125,3 +125,16 @@ def test_of_pooled_cohorts_an_id_leads_to_a_case_that_is_known():
         pooled.case_among(one, cases) for one in ("AB-12_HE", "TCGA-06-0125-01A", "TCGA-06-0125", "S-1", "P1", "Q")
     ]
     assert found == ["AB-12", "TCGA-06-0125", "TCGA-06-0125", "P1", "P1", "Q"]
+
+
+def test_a_pattern_that_ends_within_a_number_is_warned_of():
+    ids = ["LAB-1_HE", "LAB-12_HE", "LAB-13_HE", "LAB-2_HE"]
+    (warning,) = identity_scheme(r"LAB-\d").describe_cut_numbers(ids, "slides")
+    assert warning.startswith(
+        "warning: slides: the pattern of case ids ends within a number and takes LAB-1, LAB-12, LAB-13 for one"
+    )
+    assert len(identity_scheme(r"LAB-(\d)\d*_").describe_cut_numbers(ids, "slides")) == 1
+    for whole in (r"LAB-\d+", r"LAB-(\d+)_HE", r"LAB-\d+_", r"(\d+)"):
+        assert identity_scheme(whole).describe_cut_numbers([*ids, "LAB-12_HE_2", "other"], "slides") == []
+    assert identity_scheme(r"20\d\d-(\d{3})").describe_cut_numbers(["2019-0011", "2019-0021"], "slides") == []
+    assert KNOWN.describe_cut_numbers([SLIDE], "slides") == []
