@@ -28,7 +28,7 @@ from pipeline.terminal.logs import collected, is_of_program
 from pipeline.terminal.progress import HOUR, rates
 from preprocessing.cohort import Cohort, further_table
 from preprocessing.io.atomic import REMEDY, sweep, temporary_name, write_text
-from preprocessing.io.errors import InputError, count
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.io.files import file_above
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.gpu import gpu_failures
@@ -199,7 +199,7 @@ def require_same_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = 
     """Return the run that `open_run` would open, without writing anything; raises InputError where it would."""
     folder = run_folder(config)
     run = Run(folder, config, _input_fingerprints(config), trained)
-    _refuse_other(folder, run.record["identity"])
+    _refuse_other(folder, run.record)
     return run
 
 
@@ -208,7 +208,7 @@ def run_folder(config: Config) -> Path:
     return (config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")).absolute()
 
 
-def _refuse_other(folder: Path, identity: str) -> None:
+def _refuse_other(folder: Path, record: Mapping[str, Any]) -> None:
     if file := file_above(folder):
         raise InputError(f"--out {folder} cannot be made: {file} is a file; name another folder")
     above = next(one for one in (folder, *folder.parents) if one.exists())
@@ -226,13 +226,25 @@ def _refuse_other(folder: Path, identity: str) -> None:
         found = read_json(known, remedy=f"--out {folder} cannot be resumed; name another folder")
         if found.get("format") != FORMAT:
             raise InputError(f"--out {folder} contains a run of another version of this program; name another folder")
-        if found["identity"] != identity:
+        if found["identity"] != record["identity"]:
             raise InputError(
-                f"--out {folder} contains another run (its config.yaml or its tables differ from this one's); "
-                "name another folder, or give the same options to resume it"
+                f"--out {folder} contains another run ({_difference(found.get('inputs', {}), record)}); "
+                "name another folder, or give the same options and tables to resume it"
             )
     elif any(path.name != LOCK for path in folder.iterdir()):
         raise InputError(f"--out {folder} is not empty and contains no run; name another folder")
+
+
+def _difference(before: Mapping[str, str], record: Mapping[str, Any]) -> str:
+    """Name what differs from the run in the folder: its tables, by their hashes; else its options or models."""
+    now = record["inputs"]
+    names = [*before, *(name for name in now if name not in before)]
+    changed = [name for name in names if before.get(name) != now.get(name)]
+    if record.get("trained"):
+        return "trained here, or made with other models"
+    if not changed:
+        return "its config.yaml differs from these options"
+    return f"its tables had other content: {some(changed)}; its config.yaml may differ, too"
 
 
 def _make(folder: Path) -> None:

@@ -134,7 +134,8 @@ def test_a_folder_that_holds_another_run_is_refused_and_left_as_it_is(configure,
     open_run(configure())
     before = listing(tmp_path)
     with pytest.raises(
-        InputError, match=r"--out .*out contains another run .*; name another folder, or give the same opt"
+        InputError,
+        match=r"another run \(its config.yaml differs from these options\); name another folder, or give the same",
     ):
         open_run(configure(**change))
     assert listing(tmp_path) == before
@@ -143,7 +144,9 @@ def test_a_folder_that_holds_another_run_is_refused_and_left_as_it_is(configure,
 def test_the_same_options_with_another_table_are_another_run(configure, tmp_path):
     open_run(configure())
     (tmp_path / "genes.csv").write_text("case_id,G\na,2\n")
-    with pytest.raises(InputError, match="contains another run"):
+    with pytest.raises(
+        InputError, match=r"--out .*out contains another run \(its tables had other content: genes; its"
+    ):
         open_run(configure())
 
 
