@@ -105,8 +105,8 @@ class IdentityScheme:
     def describe_cut_numbers(self, identifiers: Collection[str], source: object) -> list[str]:
         """Return a warning that the user's pattern finds one case in ids of several, as P1 in P12 and P13; else nothing."""
         whole: dict[str, set[str]] = {}
-        for scheme in self.schemes:
-            for identifier in identifiers if isinstance(scheme, PatternScheme) else ():
+        for scheme in [one for one in self.schemes if isinstance(one, PatternScheme)]:
+            for identifier in identifiers:
                 whole.setdefault(self.case_of(identifier), set()).add(scheme.with_whole_number(_plain(identifier)))
         cut = {case: sorted(names) for case, names in whole.items() if len(names) > 1}
         if not cut:
