@@ -104,7 +104,11 @@ def read_tables(
 
 
 def _add_molecular(tables: Tables, matrix: OmicsMatrix, table: GeneTable, *, prefix: str) -> None:
-    tables.notes += [prefix + note for note in [*table.notes, *describe_features(matrix), *doubts(matrix)]]
+    for note in [*table.notes, *describe_features(matrix), *doubts(matrix)]:
+        warning = (
+            "warning: " if note.startswith("warning: ") else ""
+        )  # it stays first, by which a warning is recognised
+        tables.notes.append(warning + prefix + note.removeprefix(warning))
     tables.dropped += table.dropped
     tables.excluded |= table.excluded
 

@@ -126,3 +126,12 @@ def test_cases_that_two_tables_spell_differently_are_matched_or_named(tmp_path):
     ) in cohort.notes
     (warning,) = [note for note in cohort.notes if note.startswith("warning: 2 cases of clinical.csv")]
     assert "P 4 (P4?), P03 (P3?)" in warning
+
+
+def test_a_warning_of_a_further_table_is_a_warning_and_names_the_table(tmp_path):
+    genes = pd.DataFrame({"case_id": [f"P{i}" for i in range(12)], "EGFR": [0.5 * i for i in range(12)]})
+    genes.to_csv(tmp_path / "genes.csv", index=False)
+    genes.assign(EGFR=[*range(11), -999]).to_csv(tmp_path / "proteins.csv", index=False)
+    files = CohortFiles(None, tmp_path / "genes.csv", further_tables=(f"{tmp_path / 'proteins.csv'}:protein",))
+    (warning,) = [note for note in load_cohort(files).notes if "code for missing" in note]
+    assert warning.startswith("warning: proteins.csv: 1 feature (EGFR_protein) may have a code for missing values")
