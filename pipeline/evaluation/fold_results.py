@@ -111,7 +111,8 @@ def _hashed_profiles(plan: TaskPlan, final: FoldJob, salt: str) -> dict[str, Any
     if not final.omics.is_file():
         return {}
     omics = OmicsMatrix.load(final.omics)
-    matrix = omics.take([case for case in plan.labelled if case in set(omics.case_ids)])
+    there = set(omics.case_ids)
+    matrix = omics.take([case for case in plan.labelled if case in there])
     features = distinctive_features(matrix)
     return {"features": features, "profiles": sorted(profile_hashes(matrix, features, salt).values())}
 

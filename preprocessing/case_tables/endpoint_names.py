@@ -91,15 +91,32 @@ class SurvivalColumn:
         role: time, event (1: it happened), censored (1: it did not), days to death or to the last follow-up; "time or event"
             where the values decide (`OS`).
         unit: days, weeks, months, years; None where the name has none.
-        happened: the code of the event where the name states the coding (`1=dead`, `alive=0; dead=1`).
+        coding: what the values mean where the name states it (`1=dead`, `alive=0; dead=1`).
         is_first_event: whether the values name the event that came first, such as Relapse or Death, or that there was none.
     """
 
     endpoint: str | None
     role: Role
     unit: str | None = None
-    happened: str | None = None
+    coding: "Coding | None" = None
     is_first_event: bool = False
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What the codes 0, 1 and 2 of an event column mean.
+
+    Attributes:
+        happened: the code of the event; None where the name states the other only.
+        opposite: the code of cases without it, likewise.
+    """
+
+    happened: str | None
+    opposite: str | None
+
+    def is_event(self, code: str) -> bool:
+        """Whether a code is that of the event: where only one is stated, any other is its opposite."""
+        return code == self.happened if self.happened else code != self.opposite
 
 
 def survival_column(name: str) -> SurvivalColumn | None:
@@ -107,7 +124,7 @@ def survival_column(name: str) -> SurvivalColumn | None:
     words = _words(name)
     if words == ["first", "event"]:  # TARGET
         return SurvivalColumn("EFS", "event", is_first_event=True)
-    words, happened = _without_coding(words)
+    words, coding = _without_coding(words)
     if not words or (len(words) == 1 and words[0] not in _SINGLE):
         return None
     units = {_UNITS[word] for word in words if word in _UNITS}
@@ -117,7 +134,7 @@ def survival_column(name: str) -> SurvivalColumn | None:
     if found is None:
         return None
     endpoint, rest = found
-    return _column(endpoint, rest, next(iter(units), None), happened)
+    return _column(endpoint, rest, next(iter(units), None), coding)
 
 
 def without_table(name: str) -> str:
@@ -147,8 +164,8 @@ def _words(name: str) -> list[str]:
     return split
 
 
-def _without_coding(words: list[str]) -> tuple[list[str], str | None]:
-    """The words without a final statement such as `1=dead`, `alive=0; dead=1` or `0/1`, and the code of the event."""
+def _without_coding(words: list[str]) -> tuple[list[str], Coding | None]:
+    """The words without a final statement such as `1=dead`, `alive=0; dead=1` or `0/1`, and what it states."""
     start = next((at for at, word in enumerate(words) if word in _CODES), None)
     if start is None:
         return words, None
@@ -162,15 +179,14 @@ def _without_coding(words: list[str]) -> tuple[list[str], str | None]:
         if all(len(pair) == 2 for pair in pairs):
             states = [(pair[0], pair[1]) if names_first else (pair[1], pair[0]) for pair in pairs]
             if all(state in _STATES and code in _CODES for state, code in states):
-                return words[:begin] or ["dead"], _code_of_event(states)
+                return words[:begin] or ["dead"], _coding(states)
     return words, None  # a digit that is no code: the name is of no survival column
 
 
-def _code_of_event(states: Sequence[tuple[str, str]]) -> str | None:
-    """The code of the state that is an event; where only its opposite is named, the other of 0 and 1."""
+def _coding(states: Sequence[tuple[str, str]]) -> Coding | None:
     happened = next((code for state, code in reversed(states) if state in _DEAD | {"event", "yes"}), None)
     opposite = next((code for state, code in states if state in _ALIVE | _CENSORED | {"no"}), None)
-    return happened if happened or not opposite else "1" if opposite == "0" else "0"
+    return Coding(happened, opposite) if happened or opposite else None
 
 
 def _endpoint(words: list[str]) -> tuple[str | None, set[str]] | None:
@@ -195,11 +211,11 @@ def _endpoint(words: list[str]) -> tuple[str | None, set[str]] | None:
     return (named, rest) if rest <= known else None
 
 
-def _column(endpoint: str | None, rest: set[str], unit: str | None, happened: str | None) -> SurvivalColumn | None:
-    if rest & _CENSORED and rest & _STATUS and not happened:
+def _column(endpoint: str | None, rest: set[str], unit: str | None, coding: Coding | None) -> SurvivalColumn | None:
+    if rest & _CENSORED and rest & _STATUS and not coding:
         return None  # a censoring indicator is 1 for either
     if rest & _CENSORED:
-        return SurvivalColumn(endpoint, "event" if happened else "censored", None, happened) if not unit else None
+        return SurvivalColumn(endpoint, "event" if coding else "censored", None, coding) if not unit else None
     if rest & _DEAD and (unit or "time" in rest):
         if "of" in rest and unit and not rest & {"to", "until", *_TIME}:
             return None  # a date of the calendar, as year_of_death
@@ -209,7 +225,7 @@ def _column(endpoint: str | None, rest: set[str], unit: str | None, happened: st
         return SurvivalColumn(endpoint or "OS", "follow-up time", unit)
     if rest & (_STATUS | _DEAD | _ALIVE | {"vital"}) and not unit and "time" not in rest:
         specific = endpoint or ("OS" if rest & (_DEAD | _ALIVE | {"vital", "survival"}) else None)
-        return SurvivalColumn(specific, "event", None, happened)
+        return SurvivalColumn(specific, "event", None, coding)
     if unit and not (endpoint or rest & _TIME or {"follow", "followup"} & rest):
         return None  # a number of days of something
     if unit or rest & {"time", "duration"} or {"follow", "followup"} & rest:

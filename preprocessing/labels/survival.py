@@ -103,7 +103,7 @@ def _columns(table: LabelTable) -> dict[str, SurvivalColumn]:
             continue
         if column.role == "time or event":
             role = _role_of_values(table.frame[name])
-            column = SurvivalColumn(column.endpoint, role, column.unit, column.happened) if role else None
+            column = SurvivalColumn(column.endpoint, role, column.unit, column.coding) if role else None
         if column is not None and not (column.role == "time" and is_binary(table.frame[name])):
             found[name] = column
     return found
@@ -265,12 +265,13 @@ def _flag_reader(column: SurvivalColumn) -> Callable[[str], bool | None]:
     """How values are read, by the coding that the column's name states (`1=dead`) if it does."""
     if column.is_first_event:
         return read_first_event
-    if column.happened is None:
+    coding = column.coding
+    if coding is None:
         return read_flag
 
     def read(text: str) -> bool | None:
         code = text.removesuffix(".0")
-        return code == column.happened if code in ("0", "1", "2") else read_flag(text)
+        return coding.is_event(code) if code in ("0", "1", "2") else read_flag(text)
 
     return read
 

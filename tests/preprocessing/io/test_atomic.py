@@ -1,8 +1,10 @@
+import errno
 import os
 import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from preprocessing.io.atomic import (
     atomic_folder,
     process_start,
     sweep,
+    sync,
     sync_tree,
     temporary_name,
     write_text,
@@ -233,3 +236,18 @@ class TestFullDisk:
             atomic_folder(disk / "model"),
         ):
             pass
+
+
+@pytest.mark.parametrize(("number", "is_raised"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_file_system_that_cannot_sync_folders_is_passed_over_and_one_that_fails_is_not(
+    tmp_path, monkeypatch, number, is_raised
+):
+    def fails(handle):
+        raise OSError(number, "planted")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="planted") if is_raised else nullcontext():
+        sync(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="planted"):
+        sync(tmp_path / "file")
