@@ -69,6 +69,16 @@ def test_out_of_fold_rows_are_those_tested_and_those_from_one_modality_each_once
     pd.testing.assert_frame_equal(by_pattern(tested, pd.DataFrame()), tested)
 
 
+def test_cases_of_a_model_that_reads_one_modality_count_once():
+    """From genes only such a model predicts what it predicted anyway; from slides only it predicts nothing."""
+    tested = rows("genes", 4)
+    single = pd.concat(
+        [rows("genes", 4).assign(modality="genes"), rows("genes", 4).assign(modality="slides", modalities="")]
+    )
+    found = by_pattern(tested, single.drop(columns="label"))
+    assert found["case_id"].tolist() == tested["case_id"].tolist()
+
+
 def test_validation_is_the_headline_of_each_pattern():
     turned = rows("slides", 10)
     turned[["probability_2", "probability_3"]] = turned[["probability_3", "probability_2"]].to_numpy()
