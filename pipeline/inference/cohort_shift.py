@@ -37,9 +37,17 @@ def summarise_cohort(predictor: Predictor, verdicts: pd.Series, cohort: Cohort, 
         sentence = f"{n_out} of {n_assessed} cases are out of distribution{grounds}"
         remedies = _remedies(predictor, cohort, rescaled=rescaled)
         log.warning("task %s: %s. %s", predictor.task, sentence, " ".join(remedies))
-    return CohortShift(
-        n=n_assessed, n_out_of_distribution=n_out, n_borderline=n_borderline, sentence=sentence, remedies=remedies
+    found = CohortShift(
+        n=n_assessed,
+        n_out_of_distribution=n_out,
+        n_borderline=n_borderline,
+        n_reference=predictor.reference.n_cases if predictor.reference else None,
+        sentence=sentence,
+        remedies=remedies,
     )
+    if n_assessed and (limit := found.limit()):
+        log.info("task %s: distribution shift: %s", predictor.task, limit)
+    return found
 
 
 def _gene_differences(predictor: Predictor, cohort: Cohort) -> list[str]:

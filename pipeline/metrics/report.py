@@ -110,14 +110,24 @@ class SetsReport(Part):
     mean_size: Metric
 
 
+FEWEST_REFERENCE = 100  # training cases: of fewer, the 99th percentile of their distances is a guess
+
+
 class CohortShift(Part):
     """A new cohort as a whole against the training cohort."""
 
     n: int = Field(description="cases of the cohort that were assessed, in this call or an earlier one")
     n_out_of_distribution: int
     n_borderline: int
+    n_reference: int | None = Field(None, description="training cases that they were compared with; null: unknown")
     sentence: str = Field("", description="how most cases differ from the training cohort; empty: they do not")
     remedies: tuple[str, ...] = ()
+
+    def limit(self) -> str:
+        """What a comparison with few training cases cannot show, as a phrase; empty where they are enough."""
+        if self.n_reference is None or self.n_reference >= FEWEST_REFERENCE:
+            return ""
+        return f"compared with {count(self.n_reference, 'training case')} only, which show none but large differences"
 
 
 class CohortTransfer(Part):

@@ -20,7 +20,8 @@ def matrix(values):
 @pytest.fixture
 def predictor():
     scaler = OmicsScaler.fit(matrix(np.random.default_rng(0).normal(size=(60, 10))), None)
-    return SimpleNamespace(task="subtype", reads_genes=True, members=[SimpleNamespace(scaler=scaler)])
+    members, reference = [SimpleNamespace(scaler=scaler)], SimpleNamespace(n_cases=500)
+    return SimpleNamespace(task="subtype", reads_genes=True, members=members, reference=reference)
 
 
 def cases(*verdicts):
@@ -59,3 +60,15 @@ def test_a_cohort_like_the_training_cohort_gets_no_sentence(predictor, caplog):
     assert far.remedies == (
         "Do not use these predictions without validation: the model was not trained on such cases.",
     )
+
+
+@pytest.mark.parametrize(
+    ("n", "limit"), [(24, "compared with 24 training cases only, which show none but large differences"), (100, "")]
+)
+def test_few_training_cases_are_said_to_show_large_differences_only(predictor, caplog, n, limit):
+    caplog.set_level("INFO")
+    predictor.reference = SimpleNamespace(n_cases=n)
+    omics = matrix(np.random.default_rng(1).normal(size=(4, 10)))
+    found = summarise_cohort(predictor, cases("in-distribution"), SimpleNamespace(omics=omics), rescaled=False)
+    assert (found.n_reference, found.limit()) == (n, limit)
+    assert caplog.messages == ([f"task subtype: distribution shift: {limit}"] if limit else [])

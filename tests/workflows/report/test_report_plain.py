@@ -93,6 +93,11 @@ def test_cases_unlike_the_training_cohort_stand_beside_the_verdict():
     assert shift(3, 16) == ("bad", "distribution shift: 16 of 30 cases out of distribution, 3 borderline")
     assert shift(0, 0) == ("good", "distribution shift: none of 30 cases")
     assert describe_shift(None) is None
+    few = CohortShift(n=30, n_out_of_distribution=0, n_borderline=0, n_reference=24)
+    assert describe_shift(few) == (
+        "open",
+        "distribution shift: none of 30 cases; compared with 24 training cases only, which show none but large differences",
+    )
 
 
 def test_every_case_has_a_panel_that_the_tables_link_to(finished):

@@ -96,14 +96,15 @@ def describe_shift(shift: CohortShift | None) -> tuple[str, str] | None:
     if shift is None or not shift.n:
         return None
     n_out, n_borderline = shift.n_out_of_distribution, shift.n_borderline
+    limit = f"; {shift.limit()}" if shift.limit() else ""
     if not n_out and not n_borderline:
-        return GOOD, f"distribution shift: none of {count(shift.n, 'case')}"
+        return OPEN if limit else GOOD, f"distribution shift: none of {count(shift.n, 'case')}{limit}"
     of_all = f"of {count(shift.n, 'case')}"
     parts = [f"{n_out} {of_all} out of distribution"] if n_out else []
     if n_borderline:
         parts.append(f"{n_borderline} {'' if parts else of_all + ' '}borderline")
-    mark = BAD if n_out > shift.n / 2 else OPEN
-    return mark, f"distribution shift: {', '.join(parts)}"
+    found = f"distribution shift: {', '.join(parts)}"
+    return (BAD, found) if n_out > shift.n / 2 else (OPEN, found + limit)
 
 
 def _cautions(run: FinishedRun, report: TaskReport[Any], *, is_below_chance: bool) -> Iterator[str]:
