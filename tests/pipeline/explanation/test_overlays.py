@@ -67,8 +67,10 @@ def test_tiles_of_a_real_scan_lie_on_its_tissue(paint, scan, mpp, stride):
 
 
 def test_a_picture_is_written_whole(tmp_path):
-    save_jpeg(tmp_path / "new" / "a.jpg", np.full((20, 30, 3), (10, 200, 30), np.uint8))
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.jpg"]
-    with Image.open(tmp_path / "new" / "a.jpg") as image:
+    folder = tmp_path / "new" / "folder"
+    for _ in range(2):  # the second replaces the first
+        save_jpeg(folder / "a.jpg", np.full((20, 30, 3), (10, 200, 30), np.uint8))
+    assert [path.name for path in folder.iterdir()] == ["a.jpg"]
+    with Image.open(folder / "a.jpg") as image:
         assert image.size == (30, 20)
         np.testing.assert_allclose(np.asarray(image)[10, 10], (10, 200, 30), atol=3)

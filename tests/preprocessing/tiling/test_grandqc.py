@@ -53,6 +53,19 @@ def config(weights: Path) -> TissueConfig:
     return TissueConfig(detector="grandqc", settings={"weights": str(weights)})
 
 
+@pytest.mark.parametrize(("mpp", "seen"), [(5.0, (30, 50)), (10.0, (60, 100)), (20.0, (120, 200))])
+def test_the_network_sees_ten_microns_per_pixel(weights, monkeypatch, mpp, seen):
+    shapes = []
+
+    def probability(image, _):
+        shapes.append(image.shape[:2])
+        return np.zeros(image.shape[:2], np.float32)
+
+    monkeypatch.setattr(grandqc, "_tissue_probability", probability)
+    detect_by_grandqc(np.zeros((60, 100, 3), np.uint8), mpp, GrandqcConfig(weights=weights))
+    assert shapes == [seen]
+
+
 @pytest.mark.parametrize(("shape", "mpp"), [((40, 50), 8.0), ((900, 1300), 8.0), ((700, 640), 10.0), ((30, 30), 32.0)])
 def test_a_mask_of_the_thumbnails_size_is_where_the_network_sees_tissue(weights, shape, mpp):
     thumbnail = np.full((*shape, 3), 240, np.uint8)
