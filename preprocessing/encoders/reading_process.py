@@ -4,7 +4,6 @@ It imports what reading takes, and not torch, so that it starts in a fraction of
 """
 
 import os
-import pickle
 import threading
 import traceback
 from contextlib import ExitStack, suppress
@@ -14,10 +13,11 @@ from multiprocessing.connection import Connection
 import numpy as np
 from jaxtyping import UInt8
 
-from preprocessing.io.errors import unexpected
+from preprocessing.io.errors import SlideError, unexpected
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.slide_tiles import SlideTiles
 
+SENDABLE = ("builtins", "openslide", "preprocessing.io.errors")  # modules of errors that have a text and nothing else
 Request = tuple[range, int]  # indices of tiles within the band, and the offset of their pixels in the shared memory
 
 
@@ -65,7 +65,7 @@ class _Band:
         except Exception as error:  # noqa: BLE001  # raised again by the process that waits for the batch
             self._close()
             error.add_note(f"In a process that reads tiles:\n{traceback.format_exc()}")
-            return _picklable(error)
+            return _sendable(error)
         return None
 
     def _read(self, rows: range, offset: int, memory: UInt8[np.ndarray, " bytes"]) -> None:
@@ -83,9 +83,8 @@ class _Band:
         self._open.close()
 
 
-def _picklable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001  # whatever the class of the error does
-        return RuntimeError(unexpected(error))
-    return error
+def _sendable(error: Exception) -> Exception:
+    """The error itself where any process can make it from what is sent; else one with its text."""
+    if type(error).__module__.startswith(SENDABLE):
+        return error
+    return SlideError(str(error)) if isinstance(error, SlideError) else RuntimeError(unexpected(error))

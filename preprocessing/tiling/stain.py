@@ -202,7 +202,8 @@ class _ByColours:
     target_means: tuple[float, ...]
 
     def __call__(self, tile: TileImage) -> TileImage:
-        import cv2
+        with extra("stain", "stain normalisation"):
+            import cv2
 
         means, scales, target_means, unit, zero = np.array(
             [self.means, self.scales, self.target_means, LAB_UNIT, LAB_ZERO], np.float32

@@ -58,8 +58,10 @@ def test_metrics_by_labels_that_set_the_scale_of_the_genes_have_a_caveat(monkeyp
     monkeypatch.setattr(pipeline.inference.composition, "_best_known", lambda predictors, cohort: found)
     config = load_config({"slides": "none", "genes": "genes.csv", "trained": "models", "rescale": rescale})
     run = SimpleNamespace(folder=tmp_path, write_table=lambda *table: None, write_json=written.__setitem__)
-    context = SimpleNamespace(config=config, cohort=SimpleNamespace(labels=pd.DataFrame()), run=run)
-    predictors = [SimpleNamespace(task=task, members=()) for task in ("grade", "survival")]
+    context = SimpleNamespace(config=config, cohort=SimpleNamespace(labels=pd.DataFrame(), omics=None), run=run)
+    predictors = [
+        SimpleNamespace(task=task, members=(), same_profiles=lambda omics: []) for task in ("grade", "survival")
+    ]
     prepared = SimpleNamespace(fingerprints={"grade": {}, "survival": {}}, members={"grade": (), "survival": ()})
     rows = pd.DataFrame(columns=["case_id", "task"])
     inference.validate(context, predictors, prepared, rows, {}, device="cpu")

@@ -1,5 +1,6 @@
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from preprocessing.encoders import tile_readers
+from preprocessing.encoders.reading_process import _sendable
 from preprocessing.encoders.tile_readers import WAITING_BATCHES, read_ahead
 from preprocessing.io.errors import RunError, SlideError
 from preprocessing.slides.isolated import WORKER_ENVIRONMENT
@@ -347,3 +349,30 @@ def test_processes_end_with_the_one_that_started_them_even_while_one_hangs(corne
         else:
             parent.communicate("\n", timeout=PATIENCE)
     wait_until(lambda: not any(map(psutil.pid_exists, children)))
+
+
+class OddError(Exception):
+    """Cannot be made again from its text."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+class OddSlideError(SlideError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (KeyError("a"), KeyError),
+        (openslide.OpenSlideError("a"), openslide.OpenSlideError),
+        (SlideError("a"), SlideError),
+        (OddSlideError("a"), SlideError),
+        (OddError("a", "b"), RuntimeError),
+    ],
+)
+def test_an_error_is_sent_as_one_that_any_process_can_make(error, expected):
+    sent = pickle.loads(pickle.dumps(_sendable(error)))
+    assert type(sent) is expected
+    assert "a" in str(sent)
