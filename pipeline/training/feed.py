@@ -33,9 +33,8 @@ class Feed:
     device: torch.device
     max_patches: int | None = None
     _resident: dict[str, Tensor] = field(default_factory=dict)
-    _copying: torch.cuda.Stream | None = (
-        None  # always the same: memory that is freed is used again by its own stream alone
-    )
+    # Always the same: memory that is freed is used again by its own stream alone.
+    _copying: torch.cuda.Stream | None = None
 
     def bring(self, batches: Iterator[tuple[Sequence[str], Batch]]) -> Iterator[Batch]:
         """The batches on the device, in their order; on a GPU the next one is under way while one is used.

@@ -105,9 +105,8 @@ def read_tables(
 
 def _add_molecular(tables: Tables, matrix: OmicsMatrix, table: GeneTable, *, prefix: str) -> None:
     for note in [*table.notes, *describe_features(matrix), *doubts(matrix)]:
-        warning = (
-            "warning: " if note.startswith("warning: ") else ""
-        )  # it stays first, by which a warning is recognised
+        # The word stays first: by it a note is recognised as a warning.
+        warning = "warning: " if note.startswith("warning: ") else ""
         tables.notes.append(warning + prefix + note.removeprefix(warning))
     tables.dropped += table.dropped
     tables.excluded |= table.excluded

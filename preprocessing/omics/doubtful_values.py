@@ -19,6 +19,8 @@ ENOUGH = 10  # features on either side of the gap
 
 def doubts(matrix: OmicsMatrix) -> Iterator[str]:
     """Yield a warning for cases with the same values, codes for missing ones, and scales of which only some are logarithms."""
+    if not matrix.case_ids:
+        return
     kinds = np.array(matrix.kinds)
     for kind in dict.fromkeys(name for name in matrix.kinds if name != COVARIATE):
         at = np.flatnonzero(kinds == kind)

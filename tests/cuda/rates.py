@@ -125,10 +125,8 @@ def large_slide() -> SlideTiles:
 
 def slide_rate(name: str) -> Found:
     """As the program embeds a slide, all cores but one reading; and the encoder alone with tiles that are on the GPU."""
-    slide, encoder = (
-        large_slide(),
-        Encoder(timm.create_model(name, num_classes=0), EncoderConfig(name=name), "default", DEVICE),
-    )
+    slide = large_slide()
+    encoder = Encoder(timm.create_model(name, num_classes=0), EncoderConfig(name=name), "default", DEVICE)
     readers = max(1, min(MAX_READERS, (os.cpu_count() or 1) - 1))
     there = torch.randint(0, 256, (TILES, 256, 256, 3), dtype=torch.uint8).to(DEVICE)
     rows = range(len(slide.grid))

@@ -20,7 +20,9 @@ def matrix(values, kind="rna"):
     )
 
 
-@pytest.mark.parametrize("values", [counts(), np.log2(counts() + 1), counts() - counts().mean(axis=0), counts()[:, :5]])
+@pytest.mark.parametrize(
+    "values", [counts(), np.log2(counts() + 1), counts() - counts().mean(axis=0), counts()[:, :5], counts()[:0]]
+)
 def test_values_of_one_scale_raise_no_doubt(values):
     assert list(doubts(matrix(values))) == []
 
