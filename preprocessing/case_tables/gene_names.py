@@ -20,7 +20,8 @@ SURE_GENE_NAMES = frozenset(GENE_NAMES[: GENE_NAMES.index("identifier")]) | {"en
 GENE_METADATA = frozenset(GENE_NAMES) | {
     *names_in("entrez_id locus_id hgnc_id ncbigene_id ncbi_gene_id description gene_type gene_biotype biotype"),
     *names_in("organism authority locus"),
-    *names_in("chr chrom chromosome start end length strand cytoband"),
+    *names_in("chr chrom chromosome start end length gene_length width strand cytoband tss tes gc gc_content"),
+    *names_in("entrezgene entrezgene_id percentage_gene_gc_content"),
 }
 SAMPLED = 2_000  # names that are looked at to judge what the names of a table are
 
@@ -39,6 +40,7 @@ _SUFFIX = re.compile(rf"(.+)(?:[_. ]({'|'.join(_KIND_OF_SUFFIX)})|-({'|'.join(_A
 
 _SYMBOL = re.compile(r"([A-Z-]*[A-Z])(\d[A-Z0-9.-]*)?")
 _ONE_LETTER = re.compile(r"\d+[A-Z]")  # of A1CF and C1ORF12; P1, T2 and S07 are no genes
+_FILLED_WITH_ZEROS = frozenset(names_in("KIAA LINC NCRNA FLJ MGC HSPC DKFZP PRO"))  # KIAA0100; GB001 is a patient
 # What else names a gene or a probe. Clone names and accessions are those of GENCODE, GenBank and RefSeq.
 _ACCESSION = re.compile(
     r"ENS[A-Z]{0,4}[GTPE]\d{11}(\.\d+)?(_PAR_Y)?|[NX][MRP]_\d+(\.\d+)?|cg\d{8}(_\w+)?|ch\.[\dXY]+\.\d+[RF]|rs\d+|"
@@ -74,7 +76,7 @@ def is_symbol(name: str) -> bool:
     if word in _patterns():
         return True
     found = _SYMBOL.fullmatch(word)
-    if not found or not found[2]:
+    if not found or not found[2] or (found[2][0] == "0" and found[1] not in _FILLED_WITH_ZEROS):
         return False
     return f"{found[1]}#" in _patterns() and (len(found[1]) > 1 or _ONE_LETTER.match(found[2]) is not None)
 

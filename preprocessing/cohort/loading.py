@@ -1,6 +1,6 @@
 """Loading a cohort: slides, tables and labels, with everything that is wrong with them reported before any computation."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.cohort.cohort import Cohort
 from preprocessing.cohort.cohort_inputs import CohortFiles, CohortOptions
-from preprocessing.cohort.matching import match_cases, spellings
+from preprocessing.cohort.matching import describe_relatives, match_cases, spellings
 from preprocessing.cohort.molecular import Tables, load_clinical, read_tables
 from preprocessing.features.precomputed import precomputed_recipe, precomputed_slide
 from preprocessing.features.store import FeatureStore
@@ -80,7 +80,13 @@ def load_cohort(
         identity=identity,
     )
     _require_cases(cohort, files.genes)
-    return cohort
+    return replace(cohort, notes=tuple(dict.fromkeys([*cohort.notes, *_relatives(cohort)])))
+
+
+def _relatives(cohort: Cohort) -> Iterator[str]:
+    """Warnings of cases that may be samples of one patient, among those with slides and among those with genes."""
+    for cases in (cohort.slides_by_case(), cohort.omics.case_ids):
+        yield from describe_relatives([case for case in cases if not cohort.identity.is_barcode(case)])
 
 
 def _evidence_of(found: FoundSlides, options: CohortOptions) -> Evidence:
