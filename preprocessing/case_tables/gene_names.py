@@ -64,6 +64,11 @@ def has_suffix(name: str) -> bool:
     return _SUFFIX.fullmatch(name) is not None
 
 
+def with_suffix(name: str, kind: str) -> str:
+    """Return the name with the suffix of a kind: EGFR_cnv of EGFR; as it is for rna, and where it has a suffix."""
+    return name if kind == "rna" or has_suffix(name) else f"{name}_{SUFFIX_OF_KIND[kind]}"
+
+
 @cache
 def _patterns() -> frozenset[str]:
     text = files("preprocessing.case_tables").joinpath("gene_symbols.txt").read_text(encoding="utf-8")

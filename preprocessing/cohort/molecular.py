@@ -1,6 +1,6 @@
 """Reading the gene table, further molecular tables and the clinical table together: each is evidence for the others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,20 +10,22 @@ import pandas as pd
 from models.registry import nearest
 from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.case_tables.clinical_table import read_clinical
-from preprocessing.case_tables.gene_names import FEATURE_KINDS
+from preprocessing.case_tables.gene_names import FEATURE_KINDS, has_suffix, with_suffix
 from preprocessing.case_tables.id_columns import Evidence, possible_ids
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.cohort.cohort_inputs import CohortFiles
 from preprocessing.cohort.matching import match_cases
 from preprocessing.cohort.sample_sheets import read_sample_sheet
 from preprocessing.gene_tables.gene_table import GeneTable, read_genes
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.omics.doubtful_values import doubts
 from preprocessing.omics.matrix import OmicsMatrix, concatenate
-from preprocessing.omics.value_scale import describe_features
+from preprocessing.omics.value_scale import describe_features, kind_of_values
 from preprocessing.tables.containers import XLSX
 from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
+
+_MEANING = {"mutation": "mutations", "cnv": "copy numbers"}
 
 
 @dataclass
@@ -83,17 +85,20 @@ def read_tables(
         # The columns that the run names are in the clinical table, if there is one: a gene of that name is a gene.
         of_genes = options if clinical is None else replace(options, labels=(), named=())
         table = read_genes(genes, replace(slides, hints=hints), of_genes)
-        matrices.append(OmicsMatrix.from_frame(table.values))
+        matrices.append(_matrix_of(table, None, slides, path=genes))
         tables.annotations = table.annotations
         _add_molecular(tables, matrices[-1], table, prefix="")
+    paths = list[Path]()
     for text in files.further_tables:
         path, kind = further_table(text)
+        paths.append(path)
         cases = frozenset(matrices[0].case_ids) if matrices else slides.cases
         table = read_genes(path, replace(slides, cases=cases, hints=hints), options)
         if matrices:
             names = _names_of_genes(matrices[0], table.values.index, path.name, slides.identity, tables.notes)
             table.values.index = pd.Index([names.get(case, case) for case in table.values.index])
-        matrices.append(OmicsMatrix.from_frame(table.values, kind=kind))
+        matrices.append(_matrix_of(table, kind, slides, path=path))
+        _refuse_repeated_features(matrices, [*([genes] if genes else []), *paths])
         _add_molecular(tables, matrices[-1], table, prefix=f"{path.name}: ")
     if matrices:
         tables.omics, tables.any_genes = concatenate(matrices), True
@@ -101,6 +106,33 @@ def read_tables(
         _add_clinical(tables, clinical, clinic, slides, options)
     _require_id_column(tables, options)
     return tables
+
+
+def _matrix_of(table: GeneTable, kind: str | None, evidence: Evidence, *, path: Path) -> OmicsMatrix:
+    """The features of a table, of the kind that the user names, else of that of the trained model's features or of the values."""
+    plain = [name for name in table.values.columns if not has_suffix(name)]
+    if kind is None and plain:
+        known = {
+            name: sum(with_suffix(one, name) in evidence.features for one in plain) for name in ("rna", *FEATURE_KINDS)
+        }
+        kind = max(known, key=lambda name: known[name])
+        if not any(known.values()) and (found := kind_of_values(table.values[plain].to_numpy())):
+            kind = found
+            table.notes.append(
+                f"read as {_MEANING[kind]} by its values, under names as {with_suffix(plain[0], kind)}; {path}:KIND names "
+                "another kind (with --omics)"
+            )
+    return OmicsMatrix.from_frame(table.values, kind=kind or "rna")
+
+
+def _refuse_repeated_features(matrices: Sequence[OmicsMatrix], paths: Sequence[Path]) -> None:
+    """Raise InputError where the last table has a feature that an earlier one has, too."""
+    for matrix, path in zip(matrices[:-1], paths, strict=False):
+        if both := [name for name in matrices[-1].features if name in set(matrix.features)]:
+            raise InputError(
+                f"{count(len(both), 'feature')} ({some(both)}) are in {path} and in {paths[-1]}; leave one of them out, or, if the "
+                f"second is of another kind, name its kind: --omics {paths[-1]}:KIND ({', '.join(sorted(FEATURE_KINDS))})"
+            )
 
 
 def _add_molecular(tables: Tables, matrix: OmicsMatrix, table: GeneTable, *, prefix: str) -> None:
@@ -143,8 +175,8 @@ def _require_id_column(tables: Tables, options: TableOptions) -> None:
         raise InputError(f"--id-column {options.id_column}: no table has a column of this name")
 
 
-def further_table(text: str) -> tuple[Path, str]:
-    """Return file and feature kind of `FILE` (rna) or `FILE:KIND`; the kind applies to columns without a suffix.
+def further_table(text: str) -> tuple[Path, str | None]:
+    """Return file and feature kind of `FILE` (None) or `FILE:KIND`; the kind applies to columns without a suffix.
 
     Raises:
         InputError: an unknown kind.
@@ -154,4 +186,4 @@ def further_table(text: str) -> tuple[Path, str]:
         return Path(path), kind
     if path and Path(path).is_file() and not Path(text).exists() and not path.lower().endswith(XLSX):
         raise InputError(f'--omics {text}: unknown kind "{kind}": {nearest(kind, FEATURE_KINDS)}')
-    return Path(text), "rna"
+    return Path(text), None
