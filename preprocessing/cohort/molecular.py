@@ -10,6 +10,7 @@ import pandas as pd
 from models.registry import nearest
 from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.case_tables.clinical_table import read_clinical
+from preprocessing.case_tables.column_names import is_label, plain_name
 from preprocessing.case_tables.gene_names import FEATURE_KINDS, has_suffix, with_suffix
 from preprocessing.case_tables.id_columns import Evidence, possible_ids
 from preprocessing.case_tables.table_options import TableOptions
@@ -24,6 +25,7 @@ from preprocessing.omics.value_scale import describe_features, kind_of_values
 from preprocessing.tables.containers import XLSX
 from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.loading import LoadedTable, load_table, sample_table
+from preprocessing.tables.reading import read_number
 
 _MEANING = {"mutation": "mutations", "cnv": "copy numbers"}
 
@@ -152,9 +154,38 @@ def _add_clinical(
     clinic = read_clinical(path, evidence, options, loaded=loaded)
     tables.notes += [f"{path.name}: {note}" if not note.startswith("warning: ") else note for note in clinic.notes]
     names = _names_of_genes(tables.omics, clinic.frame.index, path.name, slides.identity, tables.notes)
-    tables.annotations = clinic.frame.rename(index=names)
+    labels = clinic.frame.rename(index=names)
+    tables.notes += _differing_labels(tables.annotations, labels, path.name)
+    tables.annotations = labels
     tables.dropped += clinic.dropped
     tables.excluded |= {names.get(case, case): reason for case, reason in clinic.excluded.items()}
+
+
+def _differing_labels(of_genes: pd.DataFrame, of_clinic: pd.DataFrame, name: str) -> list[str]:
+    """Warnings of labels that the gene table has, too, with other values for some cases."""
+    columns = {plain_name(column): column for column in of_genes.columns if is_label(column)}
+    notes = []
+    for other in of_clinic.columns:
+        if (column := columns.get(plain_name(other))) is None:
+            continue
+        both = pd.concat([of_genes[column], of_clinic[other]], axis=1, join="inner", keys=["genes", "clinic"]).dropna()
+        if differing := _disagreeing(both["genes"], both["clinic"]):
+            here, there = of_clinic[other][differing[0]], of_genes[column][differing[0]]
+            notes.append(
+                f"warning: {name}: {other} differs from {column} of the gene table in {count(len(differing), 'case')} "
+                f"({some(differing)}; of the first, {here} here and {there} there); {name} counts"
+            )
+    return notes
+
+
+def _disagreeing(one: pd.Series, other: pd.Series) -> list[str]:
+    """Cases of which two columns have different values: numbers, or words that are not only spelt in another way (G2 and II)."""
+    texts = [column.map(lambda value: " ".join(str(value).split())) for column in (one, other)]
+    numbers = [column.map(read_number).astype(float) for column in texts]
+    if not any(column.isna().any() for column in numbers):
+        return [str(case) for case in one.index[numbers[0] != numbers[1]]]
+    usual = texts[1].groupby(texts[0]).agg(lambda values: values.value_counts().index[0])
+    return [str(case) for case in one.index[texts[1] != texts[0].map(usual)]]
 
 
 def _names_of_genes(

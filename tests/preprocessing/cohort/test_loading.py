@@ -161,3 +161,21 @@ def test_gene_names_and_case_ids_without_a_header_as_r_writes_them_are_found_in_
     cohort = load_cohort(CohortFiles(None, tmp_path / "genes.csv", tmp_path / "clinical.csv"))
     assert (cohort.omics.features, cohort.omics.case_ids) == (("EGFR", "TP53"), tuple(cases))
     assert cohort.labels["grade"].tolist() == [2, 3, 4] * 4
+
+
+def test_labels_of_the_gene_table_that_differ_from_those_of_the_clinical_one_are_warned_of(tmp_path):
+    cases = [f"P{i}" for i in range(12)]
+    values = pd.DataFrame({"case_id": cases, "EGFR": [0.5 * i * i for i in range(12)]})
+    values = values.assign(grade=[2, 3, 4] * 4, Event=[1, 0] * 6, OS_months=range(12), MGMT=0.25)
+    values.to_csv(tmp_path / "genes.csv", index=False)
+    clinic = pd.DataFrame({"case_id": cases, "Grade": ["II", "IV", "IV"] + ["II", "III", "IV"] * 3, "MGMT": "yes"})
+    clinic = clinic.assign(event=["Dead", "Alive"] * 6, os_months=[*range(11), 11.5])
+    clinic.to_csv(tmp_path / "clinical.csv", index=False)
+    cohort = load_cohort(CohortFiles(None, tmp_path / "genes.csv", tmp_path / "clinical.csv"))
+    assert [note for note in cohort.notes if "of the gene table in" in note] == [
+        "warning: clinical.csv: Grade differs from grade of the gene table in 1 case (P1; of the first, IV here and 3 there); "
+        "clinical.csv counts",
+        "warning: clinical.csv: os_months differs from OS_months of the gene table in 1 case (P11; of the first, 11.5 here and 11 "
+        "there); clinical.csv counts",
+    ]
+    assert cohort.labels["grade"].tolist()[:3] == [2, 4, 4]
