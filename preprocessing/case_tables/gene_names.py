@@ -40,6 +40,7 @@ _SUFFIX = re.compile(rf"(.+)(?:[_. ]({'|'.join(_KIND_OF_SUFFIX)})|-({'|'.join(_A
 
 _SYMBOL = re.compile(r"([A-Z-]*[A-Z])(\d[A-Z0-9.-]*)?")
 _ONE_LETTER = re.compile(r"\d+[A-Z]")  # of A1CF and C1ORF12; P1, T2 and S07 are no genes
+_ZERO_FILLED = re.compile(r"0\d")
 _FILLED_WITH_ZEROS = frozenset(names_in("KIAA LINC NCRNA FLJ MGC HSPC DKFZP PRO"))  # KIAA0100; GB001 is a patient
 # What else names a gene or a probe. Clone names and accessions are those of GENCODE, GenBank and RefSeq.
 _ACCESSION = re.compile(
@@ -81,7 +82,7 @@ def is_symbol(name: str) -> bool:
     if word in _patterns():
         return True
     found = _SYMBOL.fullmatch(word)
-    if not found or not found[2] or (found[2][0] == "0" and found[1] not in _FILLED_WITH_ZEROS):
+    if not found or not found[2] or (_ZERO_FILLED.match(found[2]) and found[1] not in _FILLED_WITH_ZEROS):
         return False
     return f"{found[1]}#" in _patterns() and (len(found[1]) > 1 or _ONE_LETTER.match(found[2]) is not None)
 
