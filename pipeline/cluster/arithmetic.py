@@ -10,9 +10,9 @@ def settle_arithmetic(device: str) -> None:
     """Make everything that the calling thread computes in float32 agree with other devices within rounding.
 
     On the CPU in a single thread: a sum that two threads share is rounded otherwise than one that a single thread computes, so
-    that training and prediction agree only where both use the same number. On a GPU convolutions, too, are computed in float32:
-    by default cuDNN rounds what they multiply to TF32, with 10 bits of mantissa, and features differ by 1 %. Calling it again
-    costs nothing.
+    that training and prediction agree only where both use the same number. On a GPU, convolutions and products are not rounded
+    to TF32, which has 10 bits of mantissa: cuDNN does so by default, and gradients of `subspace` differ by 1 %. Calling it
+    again costs nothing.
 
     Args:
         device: where the model runs, "cpu" or "cuda".
@@ -20,7 +20,7 @@ def settle_arithmetic(device: str) -> None:
     import torch
 
     if device != "cpu":
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         return
     from threadpoolctl import threadpool_limits
 

@@ -319,6 +319,7 @@ class Config(InputSettings):
             tumour=self.tumour,
             labels=tuple(dict.fromkeys(column for spec in self.tasks.values() for column in spec.column)),
             named=tuple(dict.fromkeys([*of_run, *named])),
+            tasks=frozenset([*self.task, *self.covariates]) if self.task else None,
         )
 
     def identity_scheme(self) -> IdentityScheme:

@@ -57,6 +57,7 @@ def _require_modalities(predictors: "list[Predictor]", cohort: Cohort) -> None:
                 if member.scaler and set(member.scaler.groups) != {"covariate"}:
                     _refuse_other_capitals(member.scaler.features, cohort.omics.features)
                     member.scaler.aligned(cohort.omics)
+                    member.scaler.require_scale(cohort.omics)
     if has_slides and not any(one.reads_slides for one in predictors):
         raise InputError(
             f"--trained {predictors[0].folder}: the model was trained without slides; give none instead of SLIDES"

@@ -14,10 +14,18 @@ from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, count, some
 from preprocessing.tables.identity import IdentityScheme
-from preprocessing.tables.reading import read_number
+from preprocessing.tables.reading import names_in, read_number
 from preprocessing.tables.sample_types import CLASSES, PRIMARY, may_hold_sample_types, sample_classes, why_excluded
 
-_SUMMARY = re.compile(r"(grand )?total|sum|mean|average|median|std\.? ?dev\.?|standard deviation", re.IGNORECASE)
+# Names of rows and columns that summarise cases or compare groups of them (limma, DESeq2, edgeR), as words with "_" between.
+_SUMMARIES = frozenset(
+    names_in(
+        "total grand_total sum mean average avg median sd std stdev std_dev standard_deviation se sem var variance cv min "
+        "minimum max maximum range iqr q1 q3 n log2foldchange log2_fold_change log2fc logfc log_fc fold_change lfcse "
+        "basemean base_mean stat pvalue p_value p_val padj adj_p_val adj_p_value fdr q_value aveexpr ave_expr hazard_ratio"
+    )
+)
+_OF_GROUPS = frozenset(names_in("mean average avg median sd log2fc logfc"))  # mean_GBM, logFC_tumour_normal
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ def _reason(key: str, of_row: str | None, evidence: Evidence, options: TableOpti
     """Why a row is left out whatever the other rows are; None if it may be used."""
     if not key:
         return "no id"
-    if _SUMMARY.fullmatch(key) and not evidence.is_known(key):
+    if _is_summary(key) and not evidence.is_known(key):
         return "a summary of the cases, not a case"
     identity = evidence.identity
     if identity.is_doubtful(key):
@@ -157,6 +165,14 @@ def _reason(key: str, of_row: str | None, evidence: Evidence, options: TableOpti
     return why_excluded(identity.sample_class(key), code, options.sample_types) or why_excluded(
         of_row, None, options.sample_types
     )
+
+
+def _is_summary(name: str) -> bool:
+    """Whether a row of this name summarises the cases."""
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    if "_".join(words) in _SUMMARIES or re.fullmatch(r"n\s*=\s*\d+", name, re.IGNORECASE):
+        return True
+    return len(words) > 1 and not _OF_GROUPS.isdisjoint(words) and not any(map(str.isdecimal, words))
 
 
 def _one_sample_per_case(

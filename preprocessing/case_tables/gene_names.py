@@ -20,7 +20,8 @@ SURE_GENE_NAMES = frozenset(GENE_NAMES[: GENE_NAMES.index("identifier")]) | {"en
 GENE_METADATA = frozenset(GENE_NAMES) | {
     *names_in("entrez_id locus_id hgnc_id ncbigene_id ncbi_gene_id description gene_type gene_biotype biotype"),
     *names_in("organism authority locus"),
-    *names_in("chr chrom chromosome start end length strand cytoband"),
+    *names_in("chr chrom chromosome start end length gene_length width strand cytoband tss tes gc gc_content"),
+    *names_in("entrezgene entrezgene_id percentage_gene_gc_content"),
 }
 SAMPLED = 2_000  # names that are looked at to judge what the names of a table are
 
@@ -39,6 +40,8 @@ _SUFFIX = re.compile(rf"(.+)(?:[_. ]({'|'.join(_KIND_OF_SUFFIX)})|-({'|'.join(_A
 
 _SYMBOL = re.compile(r"([A-Z-]*[A-Z])(\d[A-Z0-9.-]*)?")
 _ONE_LETTER = re.compile(r"\d+[A-Z]")  # of A1CF and C1ORF12; P1, T2 and S07 are no genes
+_ZERO_FILLED = re.compile(r"0\d")
+_FILLED_WITH_ZEROS = frozenset(names_in("KIAA LINC NCRNA FLJ MGC HSPC DKFZP PRO"))  # KIAA0100; GB001 is a patient
 # What else names a gene or a probe. Clone names and accessions are those of GENCODE, GenBank and RefSeq.
 _ACCESSION = re.compile(
     r"ENS[A-Z]{0,4}[GTPE]\d{11}(\.\d+)?(_PAR_Y)?|[NX][MRP]_\d+(\.\d+)?|cg\d{8}(_\w+)?|ch\.[\dXY]+\.\d+[RF]|rs\d+|"
@@ -62,6 +65,11 @@ def has_suffix(name: str) -> bool:
     return _SUFFIX.fullmatch(name) is not None
 
 
+def with_suffix(name: str, kind: str) -> str:
+    """Return the name with the suffix of a kind: EGFR_cnv of EGFR; as it is for rna, and where it has a suffix."""
+    return name if kind == "rna" or has_suffix(name) else f"{name}_{SUFFIX_OF_KIND[kind]}"
+
+
 @cache
 def _patterns() -> frozenset[str]:
     text = files("preprocessing.case_tables").joinpath("gene_symbols.txt").read_text(encoding="utf-8")
@@ -74,7 +82,7 @@ def is_symbol(name: str) -> bool:
     if word in _patterns():
         return True
     found = _SYMBOL.fullmatch(word)
-    if not found or not found[2]:
+    if not found or not found[2] or (_ZERO_FILLED.match(found[2]) and found[1] not in _FILLED_WITH_ZEROS):
         return False
     return f"{found[1]}#" in _patterns() and (len(found[1]) > 1 or _ONE_LETTER.match(found[2]) is not None)
 

@@ -73,7 +73,7 @@ def possible_ids(frame: pd.DataFrame, identity: IdentityScheme) -> frozenset[str
         values = [value for value in frame[column] if isinstance(value, str)]
         if len(values) > 1 and (_is_distinct(values) or id_kind(column)) and not has_measurement(values):
             found.update(map(identity.case_of, values))
-    named = (c for c in frame.columns if not (is_label(c) or id_kind(c) or plain_name(c) in GENE_METADATA))
+    named = (c for c in frame.columns if c and not (is_label(c) or id_kind(c) or plain_name(c) in GENE_METADATA))
     found.update(map(identity.case_of, named))
     return frozenset(found)
 

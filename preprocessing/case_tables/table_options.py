@@ -20,6 +20,7 @@ class TableOptions:
         labels: columns that hold labels of the run, whatever they are called: never genes, and rows of a case must agree in them.
         named: further columns that the run names, as covariates, sites or groups of folds: never genes either.
         tumour: "glioma" or "other"; None: recognised.
+        tasks: that the run names; a column of another one that is not understood is left out. None: any may be learned.
     """
 
     id_column: str | None = None
@@ -31,3 +32,4 @@ class TableOptions:
     labels: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     tumour: Literal["glioma", "other"] | None = None
+    tasks: frozenset[str] | None = None

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import pandas as pd
 
 from preprocessing.cohort.cohort import Cohort
-from preprocessing.io.errors import count
+from preprocessing.io.errors import count, some
 
 
 def left_out(cohort: Cohort, usable: Collection[str] | None = None) -> dict[str, str]:
@@ -38,10 +38,13 @@ def describe_gaps(cohort: Cohort, column: str, unlabelled: Collection[str]) -> l
     sentences = []
     if unlabelled:
         gaps = cohort.gaps.get(column, pd.Series(dtype="string"))
-        reasons = Counter(
-            str(gaps.get(case) if pd.notna(gaps.get(case)) else "in no table of labels") for case in unlabelled
-        )
-        sentences.append(f"{count(len(unlabelled), 'usable case')} without label: {_counts(reasons)}")
+        cases: dict[str, list[str]] = {}
+        for case in unlabelled:
+            reason = str(gaps.get(case) if pd.notna(gaps.get(case)) else "in no table of labels")
+            cases.setdefault(reason, []).append(case)
+        by_number = sorted(cases.items(), key=lambda one: -len(one[1]))
+        reasons = "; ".join(f"{len(found)} {reason} ({some(found)})" for reason, found in by_number)
+        sentences.append(f"{count(len(unlabelled), 'usable case')} without label: {reasons}")
     if gone := left_out(cohort):
         sentences.append(f"{count(len(gone), 'case')} left out: {_counts(Counter(gone.values()))}")
     return sentences

@@ -1,14 +1,13 @@
 """Loading a cohort: slides, tables and labels, with everything that is wrong with them reported before any computation."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.cohort.cohort import Cohort
 from preprocessing.cohort.cohort_inputs import CohortFiles, CohortOptions
-from preprocessing.cohort.matching import match_cases, spellings
+from preprocessing.cohort.matching import describe_relatives, match_cases, spellings
 from preprocessing.cohort.molecular import Tables, load_clinical, read_tables
 from preprocessing.features.precomputed import precomputed_recipe, precomputed_slide
 from preprocessing.features.store import FeatureStore
@@ -41,7 +40,7 @@ def load_cohort(
     Raises:
         InputError: see the readers of slides and tables; or no case has what the run needs.
     """
-    if files.slides is None and files.genes is None:
+    if files.slides is None and files.genes is None and not files.further_tables:
         raise InputError("neither slides nor genes: at least one of SLIDES and GENES must not be none")
     options = options or CohortOptions()
     clinic, identity, sheet = load_clinical(files.clinical, options.identity)  # first: it may name the cases of samples
@@ -52,7 +51,7 @@ def load_cohort(
         names = [file.slide_id for file in slides.files]
         sheet += identity.describe_unmatched(names, "slides") + identity.describe_cut_numbers(names, "slides")
     tables = read_tables(files, _evidence_of(slides, options), options.tables, clinic=clinic)
-    source = str(files.clinical or files.genes)
+    source = str(files.clinical or files.genes or "the molecular tables")
     tumour, labels = _read_labels(tables, options, source)
     slides, matching = _with_table_names(slides, {*tables.omics.case_ids, *map(str, labels.frame.index)})
     opened = _OpenedSlides()
@@ -79,8 +78,14 @@ def load_cohort(
         label_source=source,
         identity=identity,
     )
-    _require_cases(cohort, files.genes)
-    return cohort
+    _require_cases(cohort, str(files.genes or "the molecular tables"))
+    return replace(cohort, notes=tuple(dict.fromkeys([*cohort.notes, *_relatives(cohort)])))
+
+
+def _relatives(cohort: Cohort) -> Iterator[str]:
+    """Warnings of cases that may be samples of one patient, among those with slides and among those with genes."""
+    for cases in (cohort.slides_by_case(), cohort.omics.case_ids):
+        yield from describe_relatives([case for case in cases if not cohort.identity.is_barcode(case)])
 
 
 def _evidence_of(found: FoundSlides, options: CohortOptions) -> Evidence:
@@ -162,7 +167,7 @@ def _reasons(left_out: Sequence[LeftOut]) -> str:
     return "; ".join(first) + ("; …" if len(by_reason) > 3 else "")
 
 
-def _require_cases(cohort: Cohort, genes: Path | None) -> None:
+def _require_cases(cohort: Cohort, genes: str) -> None:
     if not cohort.used_cases():
         with_slides, with_genes = sorted(cohort.slides_by_case()), sorted(cohort.omics.case_ids)
         raise InputError(

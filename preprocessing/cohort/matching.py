@@ -4,9 +4,11 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-from preprocessing.io.errors import some
+from preprocessing.io.errors import count, some
 
 SIMILAR = 0.8  # ratio of common letters from which two names with the same digits may be a typing error
+# A patient's id, which has a digit, and what a sample of the patient has behind it: _A, -1, .T1, _recurrent, or a letter.
+_SAMPLE_OF = re.compile(r"(.*\d)([A-Za-z]|[\s_.-]+(?:\d|[A-Za-z]+\d?))")
 COMPARED = 300  # names without a partner that are compared one by one
 
 
@@ -57,6 +59,33 @@ def match_cases(
             f"the same, {remedy}"
         )
     return matched, notes
+
+
+def describe_relatives(cases: Collection[str]) -> list[str]:
+    """Return a warning of cases whose ids begin alike and end as those of samples do (GB001_A and GB001_B); else nothing.
+
+    Args:
+        cases: that the run uses, without those whose ids a known scheme reads.
+    """
+    known, groups = set(cases), dict[str, dict[str, str]]()
+    for case in sorted(known):
+        found = _SAMPLE_OF.fullmatch(case)
+        if found and found[1] in known:
+            groups.setdefault(found[1], {"": found[1]})
+        if found:
+            groups.setdefault(found[1], {})[found[2]] = case
+    alike = {stem: names for stem, names in groups.items() if len(names) > 1}
+    ends = {end for names in alike.values() for end in names if "" not in names}
+    # Where each patient has more numbers than there are patients, they number the patients of a site.
+    alike = {stem: names for stem, names in alike.items() if "" in names or len(ends) <= len(alike)}
+    if not alike:
+        return []
+    n = sum(map(len, alike.values()))
+    return [
+        f"warning: {n} cases may be samples of {count(len(alike), 'patient')}, by their ids "
+        f"({some(' = '.join(names.values()) for names in alike.values())}); if they are, --case-pattern gives them the patient's "
+        "id: under different ids a model is tested on patients that it was trained on"
+    ]
 
 
 def _similar(slides: set[str], tables: set[str]) -> Mapping[str, str]:

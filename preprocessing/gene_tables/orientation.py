@@ -73,13 +73,13 @@ def _by_column_names(frame: pd.DataFrame, texts: Sequence[str]) -> tuple[str, st
     of_ids = next((column for column in names if id_kind(column) in SURE_KINDS), None)
     if of_genes is not None and of_ids is None and of_genes == names[0]:
         return "rows", f"column {of_genes} names genes"
-    if (
-        of_ids is not None
-        and gene_share(list(frame[of_ids])) < MOST
-        and (of_genes is None or plain_name(of_ids) != "id")
-    ):
-        return "columns", f"column {of_ids} names cases"
-    return None
+    if of_ids is None or (of_genes is not None and plain_name(of_ids) == "id"):
+        return None
+    # UCSC Xena calls its column of genes `sample`; patients may be called like genes (GB12, CT3).
+    is_of_genes = gene_share(list(frame[of_ids])) >= MOST
+    if is_of_genes and (id_kind(of_ids) != "case" or gene_share(list(frame.columns)) < MOST):
+        return None
+    return "columns", f"column {of_ids} names cases"
 
 
 def _by_gene_names(path: Path, frame: pd.DataFrame, texts: Sequence[str], evidence: Evidence) -> tuple[str, str]:
@@ -102,7 +102,10 @@ def _by_gene_names(path: Path, frame: pd.DataFrame, texts: Sequence[str], eviden
         raise InputError(
             f"{path}: no column of case ids: every column holds numbers; add one called case_id (or name one with --id-column)"
         )
+    header_names = f"the header ({some(header)})"
+    column_values = f"the column {texts[0] or '(unnamed)'} ({some(frame[texts[0]].dropna())})"
+    if of_header >= MOST:
+        raise InputError(f"{path}: gene names are recognised in both, {header_names} and {column_values}; {_ASK}")
     raise InputError(
-        f"{path}: neither gene names nor case ids are recognised, in the header ({some(header)}) or in the column "
-        f"{texts[0] or '(unnamed)'} ({some(frame[texts[0]].dropna())}); {_ASK}"
+        f"{path}: neither gene names nor case ids are recognised, in {header_names} or in {column_values}; {_ASK}"
     )

@@ -4,7 +4,9 @@ Of several columns for one label, the first of the lists in `column_names` is us
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pandas as pd
 
@@ -14,12 +16,13 @@ from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of, yes_no
-from preprocessing.labels.survival import OS, Survival, read_survival
+from preprocessing.labels.survival import OS, Survival, read_survival, without_survival
 from preprocessing.tables.identity import IdentityScheme
 
 _FEMALE = {"female", "f", "woman"}
 _MALE = {"male", "m", "man"}
 _SEX_WORDS = ("sex", "gender")
+_Read = TypeVar("_Read")
 _STUDY = re.compile(r"^(lgg|gbm|gbmlgg|tcga)[\s_-]+", re.IGNORECASE)
 
 
@@ -62,8 +65,14 @@ def recognise(
         InputError: a value that is not understood, columns that contradict each other, or an endpoint that is not there.
     """
     table, options = LabelTable(annotations, source), options or TableOptions()
-    grade, age, subtype = _grade(table), read_age(table), _subtype(table)
-    survival = read_survival(table, options.endpoint, known={"age": age, "grade": grade})
+    grade = _if_needed("grade", lambda: _grade(table), table, options)
+    age, subtype = read_age(table), _subtype(table)
+    survival = _if_needed(
+        "survival",
+        lambda: read_survival(table, options.endpoint, known={"age": age, "grade": grade}),
+        table,
+        options,
+    ) or without_survival(table)
     found = {
         "grade": grade,
         "subtype": subtype,
@@ -76,6 +85,20 @@ def recognise(
     kept = {name: values for name, values in found.items() if values is not None}
     frame = pd.DataFrame(kept, index=annotations.index).rename_axis("case_id")
     return Labels(frame, _gaps(table, frame, survival), table.notes, survival.endpoint, survival.available)
+
+
+def _if_needed(task: str, read: Callable[[], _Read], table: LabelTable, options: TableOptions) -> _Read | None:
+    """The label of a task; None, with a warning, where it is not understood and the run names other tasks only."""
+    n_notes = len(table.notes)
+    try:
+        return read()
+    except InputError as error:
+        if options.tasks is None:
+            raise InputError(f"{error}; or leave {task} out: name the tasks of the run with --task") from None
+        if task in options.tasks:
+            raise
+        table.notes[n_notes:] = [f"warning: {error}; {task} is no task of this run, and is left out"]
+        return None
 
 
 def _gaps(table: LabelTable, frame: pd.DataFrame, survival: Survival) -> pd.DataFrame:

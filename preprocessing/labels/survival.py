@@ -94,6 +94,11 @@ def read_survival(table: LabelTable, endpoint: str = OS, *, known: Mapping[str, 
     return Survival(months, event, gaps, endpoint, available)
 
 
+def without_survival(table: LabelTable) -> Survival:
+    """Return the labels of cases whose survival is not read."""
+    return Survival(None, None, _gaps(table, None, None), OS, ())
+
+
 def _columns(table: LabelTable) -> dict[str, SurvivalColumn]:
     """Survival columns with a value, by name; those called OS or PFI are times or events by their values."""
     found = {}
@@ -156,6 +161,10 @@ def read_endpoint(table: LabelTable, time: str, event: str, *, unit: str = "") -
         InputError: a value that is not understood, or an unknown unit.
     """
     known, coded = survival_column(time), survival_column(event)
+    if coded is None and is_binary(table.frame[event]) and any(word.startswith("cens") for word in words_of(event)):
+        raise InputError(
+            f"{table.source}: column {event}: 1 may stand for a censored case, or for an event; call it censored, or event"
+        )
     if unit and unit not in MONTHS_IN:
         raise InputError(f"column {time}: unit {unit} of a time is none of {', '.join(MONTHS_IN)}")
     if unit or (known and known.unit):

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from models.registry import nearest
-from preprocessing.case_tables.gene_names import SUFFIX_OF_KIND, feature_kind, has_suffix
+from preprocessing.case_tables.gene_names import feature_kind, with_suffix
 from preprocessing.io.atomic import atomic_file
 from preprocessing.io.errors import InputError, count, some
 
@@ -46,8 +46,7 @@ class OmicsMatrix:
     def from_frame(cls, frame: pd.DataFrame, *, kind: str = "rna") -> "OmicsMatrix":
         """Return the matrix of a table of cases × features; `kind` applies to features whose name has no suffix."""
         kinds = [feature_kind(name, default=kind)[1] for name in frame.columns]
-        suffix = SUFFIX_OF_KIND.get(kind, "") if kind != "rna" else ""
-        names = [name if not suffix or has_suffix(name) else f"{name}_{suffix}" for name in frame.columns]
+        names = [with_suffix(name, kind) for name in frame.columns]
         return cls(frame.to_numpy(np.float64), tuple(map(str, frame.index)), tuple(names), tuple(kinds))
 
     def take(self, case_ids: Sequence[str]) -> "OmicsMatrix":

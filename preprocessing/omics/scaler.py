@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 COUNTS_BEYOND = 50  # log2 of any expression measure stays below 30
 LARGEST_LOG = 30
+ENOUGH_VALUES, LEAST_NEGATIVE = 50, 0.2  # of standardised values about half are negative
 LEAST_DEVIATION = 0.02  # median standard deviation after minmax-table scaling; z-scores up to 5 keep 0.2
 BINARY_SCALE = 0.5  # the largest standard deviation of a 0/1 column: a rare mutation is not blown up to 10 sd
 
@@ -197,6 +198,31 @@ class OmicsScaler:
             raise InputError(
                 f"genes: no value of the table is above {np.nanmax(rna):g}, as on a log scale or after standardisation, but the "
                 "model was trained on counts and takes logarithms itself; give a table on the same scale, or use --rescale cohort"
+            )
+
+    def require_scale(self, matrix: OmicsMatrix) -> None:
+        """Raise InputError where one of the training table and this one is standardised, with values around 0, and the other not.
+
+        Args:
+            matrix: a new cohort; of fewer than `ENOUGH_VALUES` values of the model's genes nothing is said.
+        """
+        position = {name: at for at, name in enumerate(self.features)}
+        rna = [i for i, name in enumerate(matrix.features) if matrix.kinds[i] == "rna" and name in position]
+        values = matrix.values[:, rna]
+        values, medians = values[~np.isnan(values)], self.fill[[position[matrix.features[i]] for i in rna]]
+        if len(values) < ENOUGH_VALUES:
+            return
+        before, now = float((medians < 0).mean()), float((values < 0).mean())
+        remedy = "give a table on the same scale, or use --rescale matched or cohort"
+        if before > LEAST_NEGATIVE and not now:
+            raise InputError(
+                f"genes: none of the table's {len(values):,} values is below 0, but the model was trained on genes of which "
+                f"{100 * before:.0f} % have a median below 0, as after standardisation; {remedy}"
+            )
+        if now > LEAST_NEGATIVE and not before:
+            raise InputError(
+                f"genes: {100 * now:.0f} % of the table's values are below 0, as after standardisation, but the model was trained "
+                f"on genes of which none has a median below 0; {remedy}"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from preprocessing.io.errors import count, some
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
 
 SAMPLED_VALUES = 2_000_000
+FIRST_CASES = 5  # of which one value that is no small whole number shows that a table holds expression
 LARGEST_LOG = 30  # log2 of any expression measure stays below it
 PER_MILLION = 1_000_000
 
@@ -71,6 +72,19 @@ def _name(values: np.ndarray, there: np.ndarray, low: float, high: float) -> str
         "TPM"
         if values.shape[1] > 1000 and np.all(np.abs(totals / PER_MILLION - 1) < 0.1)
         else "FPKM, TPM or intensities"
+    )
+
+
+def kind_of_values(values: Float[np.ndarray, "cases features"]) -> str | None:
+    """Return mutation for values of 0 and 1, cnv for whole numbers from -2 to 2 (GISTIC); None where any kind is possible."""
+    first = values[:FIRST_CASES]
+    if not np.isin(first[~np.isnan(first)], range(-2, 3)).all():
+        return None
+    scale = guess_scale(values)
+    return (
+        {"0/1 (mutations)": "mutation", "copy numbers (GISTIC)": "cnv"}.get(scale.name)
+        if scale.low < scale.high
+        else None
     )
 
 

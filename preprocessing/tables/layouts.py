@@ -109,7 +109,8 @@ def without_gct_head(text: str) -> str:
 def header_start(text: str, start: int) -> int:
     """Return where the header begins: behind a title and other lines of few cells above the table, or `start` itself.
 
-    A title is a line whose cells fill at most half of the columns that most of the following lines have.
+    A title is a line whose cells fill at most half of the columns that most of the following lines have. In a table of two
+    columns pandas and R leave the name of the first one empty or out: `,grade` or `grade`.
     """
     lines, at = list[tuple[int, str]](), start
     while len(lines) < _SEEN_LINES and (end := text.find("\n", at)) >= 0:
@@ -118,8 +119,11 @@ def header_start(text: str, start: int) -> int:
     rows = [(position, line) for position, line in lines if line.strip(" \t,;")]
     sep, n_columns = max((_usual_width([line for _, line in rows], sep), sep) for sep in "\t,;")[::-1]
     for position, line in rows[:_MOST_TITLES] if n_columns > 1 else ():
-        n_cells = sum(bool(cell.strip()) for cell in line.split(sep))
-        if n_cells > n_columns / 2:
+        cells = [cell.strip() for cell in line.split(sep)]
+        is_name = n_columns == 2 and (
+            not cells[0] if len(cells) == 2 else " " not in text[position : position + len(line)]
+        )
+        if is_name or sum(map(bool, cells)) > n_columns / 2:
             return position
     return start
 

@@ -205,7 +205,7 @@ def _header(path: Path, text: str) -> tuple[list[str], str, bytes]:
         raise InputError(f"{path}: is empty: a header and at least one row are needed")
     if line.count('"') % 2:
         raise InputError(f"{path}: the header has a quote that does not end in its line; write each name on one line")
-    sep, names, first = _separator(path, line, below, (above and above["sep"]) or "\t,;")
+    sep, names, first = _separator(path, line, below, (above and above["sep"]) or "\t;,")
     if len(names) == len(first) == 1:  # as R writes tables by default, and databases
         sep, names, first = _separator(path, line, below, "| ")
     _check_header(path, text[:start], names, sep)
@@ -250,7 +250,7 @@ def _separator(path: Path, line: str, body: str, signs: str) -> tuple[str, list[
         raise InputError(f"{path}: the header or the row below it cannot be read: {problem}")
     for more in (0, 1):  # R leaves out the name of the first column
         for sep, names, first in found:
-            if len(first) == len(names) + more > 1 + more:
+            if len(first) == len(names) + more > 1:
                 return sep, names, first
     return found[0]
 

@@ -44,7 +44,7 @@ BACKBONES = {
 TILES, BATCHES = 128, 8  # of a batch; of a slide
 SIDE_PX, READERS = 24_576, (1, 2, 4, 8, 16)  # of a slide that is read; of them those that have a core
 REPEATS = 3
-PROCESSES, STEPS, SHARED_PATCHES = (1, 2, 4), 100, 500
+PROCESSES, STEPS, SHARED_PATCHES = (1, 2, 4, 8), 100, 500  # of processes those that have a core
 ROOT = Path(__file__).parents[2]
 PIPES: dict[str, Any] = {
     "cwd": ROOT,
@@ -221,11 +221,11 @@ def genes_alone() -> Found:
 
 
 def sharing() -> Found:
-    """Of 1, 2 and 4 processes together, each with 16 bags of 500 patches on the GPU; of a rehearsal fewer."""
+    """Of 1, 2, 4 and 8 processes together, each with 16 bags of 500 patches on the GPU; of a rehearsal fewer."""
     found: Found = {}
     if DEVICE == "cuda":
         torch.cuda.empty_cache()
-    for count in PROCESSES:
+    for count in [count for count in PROCESSES if count <= (os.cpu_count() or 1)]:
         code = f"from tests.cuda.rates import steps; steps({DEVICE!r}, {STEPS}, {SHARED_PATCHES})"
         found[f"of {count}"] = round(count * STEPS / together([code] * count), 1)
     return found

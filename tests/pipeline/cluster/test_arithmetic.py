@@ -24,19 +24,31 @@ def test_on_the_cpu_torch_and_linear_algebra_use_one_thread():
     assert {pool["num_threads"] for pool in threadpool_info()} == {1}
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_on_a_gpu_convolutions_are_computed_in_float32_and_threads_stay_as_they_are(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+@pytest.fixture
+def rounding():
+    """TF32 allowed in convolutions, as by default, and in products, as in some containers."""
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [one.allow_tf32 for one in backends]
+    for one in backends:
+        one.allow_tf32 = True
+    yield
+    for one, allowed in zip(backends, before, strict=True):
+        one.allow_tf32 = allowed
+
+
+@pytest.mark.usefixtures("two_threads", "rounding")
+def test_on_a_gpu_convolutions_are_computed_in_float32_and_threads_stay_as_they_are():
     settle_arithmetic("cuda")
     assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_on_the_cpu_convolutions_of_a_gpu_stay_as_they_are(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+@pytest.mark.usefixtures("two_threads", "rounding")
+def test_on_the_cpu_convolutions_of_a_gpu_stay_as_they_are():
     settle_arithmetic("cpu")
     assert torch.backends.cudnn.allow_tf32
+    assert torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -23,6 +23,7 @@ def test_tables_are_read_as_configured():
             "covariates": ["age", "C"],
             "split_by": ["case", "site", "scanner"],
             "site_column": "S",
+            "task": ["grade", "b"],
         }
         | {"omics": {"ignore": ["I"], "keep": ["K"]}, "tasks": tasks}
     )
@@ -31,6 +32,7 @@ def test_tables_are_read_as_configured():
         **{"id_column": "patient", "genes_in": "rows", "sample_types": {"recurrent"}, "endpoint": "PFI"},
         **{"tumour": "other", "ignore": ("I",), "keep": ("K",), "labels": ("X", "Y")},
         "named": ("age", "C", "site", "scanner", "S", "Dose"),
+        "tasks": {"grade", "b", "age", "C"},
     }
     defaults = asdict(TableOptions())
     assert not [name for name, value in found.items() if value == defaults[name]]

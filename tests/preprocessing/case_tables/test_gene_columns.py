@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from preprocessing.case_tables.gene_columns import gene_columns, is_annotation
+from preprocessing.case_tables.gene_names import is_gene_name
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError
 
@@ -183,3 +184,8 @@ def test_odd_and_doubled_names_are_warned_of():
 
 def test_a_short_word_with_a_number_may_be_a_gene_and_a_long_one_is_not():
     assert [is_annotation(name) for name in ("type", "TYPE1", "grade", "GRADE1")] == [True, False, True, True]
+
+
+def test_numbers_filled_up_with_zeros_are_of_patients_but_for_a_few_families_of_genes():
+    assert [is_gene_name(name) for name in ("RPLP0", "RPLP0P6", "H1-0", "KIAA0100", "LINC00115", "GB1")] == [True] * 6
+    assert [is_gene_name(name) for name in ("GB001", "CT01", "MB012")] == [False] * 3

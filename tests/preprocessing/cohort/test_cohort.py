@@ -91,10 +91,12 @@ def test_the_reason_names_what_is_missing(needs, usable, expected):
 
 def test_gaps_are_counted_by_reason():
     assert describe_gaps(COHORT, "grade", ["both", "genes only", "slides only"]) == [
-        "3 usable cases without label: 2 in no table of labels; 1 G5 is no grade",
+        "3 usable cases without label: 2 in no table of labels (genes only, slides only); 1 G5 is no grade (both)",
         "6 cases left out: 2 no slide and no genes; 1 no usable slide; 1 no slide; 1 sample type 11 (normal); 1 no genes",
     ]
-    assert describe_gaps(COHORT, "subtype", ["both"])[0] == "1 usable case without label: 1 in no table of labels"
+    assert (
+        describe_gaps(COHORT, "subtype", ["both"])[0] == "1 usable case without label: 1 in no table of labels (both)"
+    )
     whole = replace(COHORT, needs="any", excluded={}, labels=pd.DataFrame(), rows_dropped=())
     assert describe_gaps(whole, "grade", []) == []
 

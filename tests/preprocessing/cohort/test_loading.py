@@ -8,6 +8,7 @@ from preprocessing.cohort import load_cohort
 from preprocessing.cohort.cohort_inputs import CohortFiles, CohortOptions
 from preprocessing.io.errors import InputError
 from preprocessing.slide_lists.selection import SlideOptions
+from preprocessing.tables.identity import identity_scheme
 from workflows.demo import write_svs
 
 DIAGNOSTIC, SECOND = "TCGA-06-0125-01Z-00-DX1", "TCGA-02-0003-01Z-00-DX1"
@@ -135,3 +136,46 @@ def test_a_warning_of_a_further_table_is_a_warning_and_names_the_table(tmp_path)
     files = CohortFiles(None, tmp_path / "genes.csv", further_tables=(f"{tmp_path / 'proteins.csv'}:protein",))
     (warning,) = [note for note in load_cohort(files).notes if "code for missing" in note]
     assert warning.startswith("warning: proteins.csv: 1 feature (EGFR_protein) may have a code for missing values")
+
+
+def test_samples_of_one_patient_under_ids_of_the_laboratory_are_warned_of(tmp_path):
+    cases = [f"GB{i:03d}_{part}" for i in range(6) for part in ("pri", "rec")]
+    genes = pd.DataFrame(
+        {"case_id": cases, "EGFR": [0.5 * i for i in range(12)], "TP53": [0.25 * i for i in range(12)]}
+    )
+    genes.assign(grade=[2, 3, 4] * 4).to_csv(tmp_path / "genes.csv", index=False)
+    (warning,) = [note for note in load_cohort(CohortFiles(None, tmp_path / "genes.csv")).notes if "patients" in note]
+    assert "12 cases may be samples of 6 patients, by their ids (GB000_pri = GB000_rec, " in warning
+    patients = CohortOptions(identity=identity_scheme(r"GB\d+"))
+    cohort = load_cohort(CohortFiles(None, tmp_path / "genes.csv"), patients)
+    assert cohort.omics.case_ids == tuple(f"GB{i:03d}" for i in range(6))
+    assert not any("patients" in note for note in cohort.notes)
+
+
+def test_gene_names_and_case_ids_without_a_header_as_r_writes_them_are_found_in_two_tables(tmp_path):
+    """write.csv leaves the header of row names empty, in the table of genes and in that of labels."""
+    cases = [f"X{i}" for i in range(1001, 1013)]
+    values = pd.DataFrame([[i * i + j for i in range(12)] for j in (0.5, 7.25)], ["EGFR", "TP53"], cases)
+    values.to_csv(tmp_path / "genes.csv")
+    pd.DataFrame({"grade": [2, 3, 4] * 4}, cases).to_csv(tmp_path / "clinical.csv")
+    cohort = load_cohort(CohortFiles(None, tmp_path / "genes.csv", tmp_path / "clinical.csv"))
+    assert (cohort.omics.features, cohort.omics.case_ids) == (("EGFR", "TP53"), tuple(cases))
+    assert cohort.labels["grade"].tolist() == [2, 3, 4] * 4
+
+
+def test_labels_of_the_gene_table_that_differ_from_those_of_the_clinical_one_are_warned_of(tmp_path):
+    cases = [f"P{i}" for i in range(12)]
+    values = pd.DataFrame({"case_id": cases, "EGFR": [0.5 * i * i for i in range(12)]})
+    values = values.assign(grade=[2, 3, 4] * 4, Event=[1, 0] * 6, OS_months=range(12), MGMT=0.25)
+    values.to_csv(tmp_path / "genes.csv", index=False)
+    clinic = pd.DataFrame({"case_id": cases, "Grade": ["II", "IV", "IV"] + ["II", "III", "IV"] * 3, "MGMT": "yes"})
+    clinic = clinic.assign(event=["Dead", "Alive"] * 6, os_months=[*range(11), 11.5])
+    clinic.to_csv(tmp_path / "clinical.csv", index=False)
+    cohort = load_cohort(CohortFiles(None, tmp_path / "genes.csv", tmp_path / "clinical.csv"))
+    assert [note for note in cohort.notes if "of the gene table in" in note] == [
+        "warning: clinical.csv: Grade differs from grade of the gene table in 1 case (P1; of the first, IV here and 3 there); "
+        "clinical.csv counts",
+        "warning: clinical.csv: os_months differs from OS_months of the gene table in 1 case (P11; of the first, 11.5 here and 11 "
+        "there); clinical.csv counts",
+    ]
+    assert cohort.labels["grade"].tolist()[:3] == [2, 4, 4]

@@ -1,4 +1,6 @@
-from preprocessing.cohort.matching import match_cases, spellings
+import pytest
+
+from preprocessing.cohort.matching import describe_relatives, match_cases, spellings
 
 
 def test_names_that_differ_in_capitals_only_are_one():
@@ -31,3 +33,34 @@ def test_neighbouring_numbers_are_not_similar():
 
 def test_spellings_contain_the_usual_capitals():
     assert {"h12", "H12"} <= spellings(["h12"])
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [f"GB{i:03d}_{part}" for i in range(5) for part in "AB"],
+        [f"GB{i}-{part}" for i in range(5) for part in (1, 2)],
+        [f"GB{i}{part}" for i in range(5) for part in "ab"],
+        [f"GB{i}{part}" for i in range(5) for part in ("", "_recurrent")],
+        [f"GB{i}{part}" for i in range(5) for part in (".N1", ".T")],
+    ],
+)
+def test_ids_of_which_some_continue_others_are_perhaps_of_one_patient(ids):
+    (warning,) = describe_relatives([*ids, "X1", "X2"])
+    assert warning.startswith(f"warning: 10 cases may be samples of 5 patients, by their ids ({ids[0]} = {ids[1]}, ")
+    assert "--case-pattern" in warning
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [f"P{i:03d}" for i in range(120)],
+        [f"LAB-{i}" for i in range(9)],
+        [f"{site:02d}-{i:04d}" for site in range(5) for i in range(24)],
+        [f"S{site}-{i}" for site in range(3) for i in range(1, 9)],
+        ["GB1_A", "GB2_B", "GB3_A"],
+        [],
+    ],
+)
+def test_numbered_cases_are_no_samples_of_one_patient(ids):
+    assert describe_relatives(ids) == []

@@ -1,5 +1,8 @@
+import numpy as np
+import pandas as pd
 import pytest
 
+from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort
 from preprocessing.cohort.molecular import further_table
 from preprocessing.io.errors import InputError
 
@@ -8,7 +11,7 @@ def test_a_kind_that_is_mistyped_is_named_with_the_nearest(tmp_path):
     path = tmp_path / "copies.csv"
     path.touch()
     assert further_table(f"{path}:cnv") == (path, "cnv")
-    assert further_table(str(path)) == (path, "rna")
+    assert further_table(str(path)) == (path, None)
     with pytest.raises(InputError, match=r'copies.csv:rnaa: unknown kind "rnaa": did you mean "rna"\? Known: cnv, '):
         further_table(f"{path}:rnaa")
 
@@ -17,5 +20,70 @@ def test_colons_of_file_names_and_sheets_are_no_kinds(tmp_path):
     odd = tmp_path / "2026-01-01T10:30"
     for path in (odd, tmp_path / "2026-01-01T10", tmp_path / "book.xlsx"):
         path.touch()
-    assert further_table(str(odd)) == (odd, "rna")
-    assert further_table(f"{tmp_path}/book.xlsx:Sheet1")[1] == "rna"
+    assert further_table(str(odd)) == (odd, None)
+    assert further_table(f"{tmp_path}/book.xlsx:Sheet1")[1] is None
+
+
+CASES = [f"TCGA-06-{i:04d}" for i in range(12)]
+MUTATED = pd.DataFrame({"IDH1": [0, 1] * 6, "TP53": [0, 0, 1] * 4, "EGFR": [1, 0, 0, 0] * 3}, CASES)
+COPIES = pd.DataFrame({"EGFR": [0, 2, -1] * 4, "CDKN2A": [-2, 0, 1, 0] * 3}, CASES)
+EXPRESSED = pd.DataFrame({"EGFR": np.arange(12) ** 1.5, "TP53": np.arange(12)[::-1] * 7.25}, CASES)
+
+
+def files_of(folder, *tables, kinds=()):
+    paths = []
+    for i, table in enumerate(tables):
+        paths.append(folder / f"table{i}.csv")
+        table.to_csv(paths[-1], index_label="case_id")
+    further = [f"{path}:{kind}" if kind else str(path) for path, kind in zip(paths[1:], kinds, strict=True)]
+    return CohortFiles(None, paths[0], further_tables=tuple(further))
+
+
+@pytest.mark.parametrize(
+    ("table", "kind", "names"),
+    [
+        (MUTATED, "mutation", ("IDH1_mut", "TP53_mut", "EGFR_mut")),
+        (COPIES, "cnv", ("EGFR_cnv", "CDKN2A_cnv")),
+        (EXPRESSED, "rna", ("EGFR", "TP53")),
+        (MUTATED.add_suffix("_rna"), "rna", ("IDH1_rna", "TP53_rna", "EGFR_rna")),
+    ],
+)
+def test_a_table_without_a_kind_has_the_kind_of_its_values(tmp_path, table, kind, names):
+    """By it, the features that define a label are known: IDH1 of a table of 0 and 1 is a mutation."""
+    omics = load_cohort(files_of(tmp_path, table)).omics
+    assert omics.features == names
+    assert set(omics.kinds) == {kind}
+
+
+def test_the_kind_by_values_is_noted_and_a_named_one_goes_before(tmp_path):
+    files = files_of(tmp_path, EXPRESSED, COPIES, MUTATED, kinds=(None, None))
+    cohort = load_cohort(files)
+    assert cohort.omics.features == ("EGFR", "TP53", *COPIES.add_suffix("_cnv"), *MUTATED.add_suffix("_mut"))
+    assert (
+        "table1.csv: read as copy numbers by its values, under names as EGFR_cnv; table1.csv:KIND names another kind "
+        "(with --omics)"
+    ) in [note.replace(f"{tmp_path}/", "") for note in cohort.notes]
+    named = load_cohort(files_of(tmp_path, EXPRESSED, MUTATED, kinds=("protein",)))
+    assert named.omics.features == ("EGFR", "TP53", *MUTATED.add_suffix("_protein"))
+
+
+def test_the_features_of_a_trained_model_decide_the_kind(tmp_path):
+    """In few cases, copy numbers may be 0 and 1 only."""
+    files = files_of(tmp_path, MUTATED)
+    for suffix, kind in (("_cnv", "cnv"), ("", "rna"), ("_mut", "mutation")):
+        features = frozenset(MUTATED.add_suffix(suffix))
+        omics = load_cohort(files, CohortOptions(features=features)).omics
+        assert (set(omics.kinds), frozenset(omics.features)) == ({kind}, features)
+
+
+def test_a_feature_in_two_tables_is_refused_with_the_tables_and_the_remedy(tmp_path):
+    with pytest.raises(
+        InputError, match=r"2 features \(EGFR, TP53\) are in .*table0.csv and in .*table1.csv; .* name its kind"
+    ):
+        load_cohort(files_of(tmp_path, EXPRESSED, EXPRESSED + 0.5, kinds=(None,)))
+
+
+def test_molecular_tables_need_no_gene_table(tmp_path):
+    files = files_of(tmp_path, EXPRESSED, COPIES, kinds=("cnv",))
+    cohort = load_cohort(CohortFiles(further_tables=files.further_tables))
+    assert (cohort.needs, cohort.omics.features) == ("genes", ("EGFR_cnv", "CDKN2A_cnv"))

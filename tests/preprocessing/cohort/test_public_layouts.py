@@ -489,7 +489,8 @@ def test_cases_without_a_label_are_counted_by_reason(read):
     labelled = cohort.labels.index[cohort.labels[["survival_months", "event"]].notna().all(axis=1)]
     sentences = describe_gaps(cohort, "survival_months", sorted(set(TCGA) - set(labelled)))
     assert sentences[0] == (
-        "6 usable cases without label: 3 living without follow-up; 2 dead without a date; 1 no vital status and no time"
+        "6 usable cases without label: 3 living without follow-up (TCGA-ZX-0000, TCGA-ZX-0003, TCGA-ZX-0006); 2 dead "
+        "without a date (TCGA-ZX-0001, TCGA-ZX-0002); 1 no vital status and no time (TCGA-ZX-0023)"
     )
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from models.registry import UnknownNameError
 from preprocessing.encoders.catalogue import ENCODERS, EncoderSpec
-from preprocessing.encoders.encoder import Encoder, EncoderConfig, encoder_spec, load_encoder
+from preprocessing.encoders.encoder import Encoder, EncoderConfig, encoder_spec, load_encoder, resize
 from preprocessing.io.errors import InputError
 
 FLOAT32 = 1e-5  # of the largest number: where in a batch a tile lies may change the last digits
@@ -129,6 +129,17 @@ class TestDefault:
     def test_channels_are_red_green_blue(self, lite0):
         tile = make_tiles(1, 224)
         assert np.abs(lite0.embed(tile) - lite0.embed(tile[..., ::-1].copy())).max() > 0.1
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("side", [200, 256, 300, 512])
+def test_floats_are_resized_as_bytes_are(side, interpolation):
+    """CUDA resizes floats only. Resized by row and column at once, a fifth of the values would differ."""
+    tiles = torch.from_numpy(make_tiles(2, side)).permute(0, 3, 1, 2)
+    expected = resize(tiles, 224, interpolation).float()
+    difference = (resize(tiles.float(), 224, interpolation) - expected).abs()
+    assert difference.max() <= 2
+    assert (difference > 0).float().mean() < 0.1
 
 
 class TestHubFolder:

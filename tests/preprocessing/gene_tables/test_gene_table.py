@@ -66,10 +66,43 @@ def test_genes_that_share_a_symbol_or_have_none_are_reported_apart_by_another_na
     assert any("with Entrez_Gene_Id appended in 3 rows without a name of their own" in note for note in table.notes)
 
 
+def test_numbers_that_describe_genes_are_no_samples(write):
+    table = read_genes(
+        write("Geneid,Length,GC,TSS,P1,P2,entrezgene\nEGFR,900,0.4,55,1,2,1956\nTP53,80,0.6,66,3,4,7157\n")
+    )
+    assert table.values.to_dict("index") == {"P1": {"EGFR": 1, "TP53": 3}, "P2": {"EGFR": 2, "TP53": 4}}
+
+
 def test_a_column_called_gene_turns_a_table_of_ids_that_nobody_knows(write):
     table = read_genes(write("index,Gene_Name,CGGA_1,CGGA_2\n0,EGFR,1,2\n1,TP53,3,4\n"))
     assert table.values.to_dict("index") == {"CGGA_1": {"EGFR": 1, "TP53": 3}, "CGGA_2": {"EGFR": 2, "TP53": 4}}
     assert any("column Gene_Name names genes" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("column", ["patient_id", "Case ID"])
+def test_patients_called_like_genes_are_cases_where_the_column_names_patients(write, column):
+    rows = "".join(f"{name},{i},{i + 1},{i + 2}\n" for i, name in enumerate(["GBX1", "GBX2", "EGFR"]))
+    table = read_genes(write(f"{column},EGFR,TP53,PTEN\n{rows}"))
+    assert table.values.index.tolist() == ["GBX1", "GBX2", "EGFR"]
+    with pytest.raises(
+        InputError, match=r"gene names are recognised in both, the header .* and the column sample \(GBX1"
+    ):
+        read_genes(write(f"sample,EGFR,TP53,PTEN\n{rows}"))
+    zeros = rows.replace("GBX", "GB00").replace("EGFR", "GB003")
+    assert read_genes(write(f"sample,EGFR,TP53,PTEN\n{zeros}")).values.index.tolist() == ["GB001", "GB002", "GB003"]
+
+
+@pytest.mark.parametrize(
+    "name", ["SD", "Min", "max", "Average", "Variance", "Q1", "N=120", "mean_GBM", "logFC", "P.Value", "lfcSE", "CV"]
+)
+def test_statistics_beside_the_cases_are_no_cases(write, name):
+    upright = read_genes(write(f"case_id,EGFR,TP53\nP1,1,2\nP2,3,4\n{name},0.5,0.5\n"))
+    turned = read_genes(write(f"gene,P1,{name},P2\nEGFR,1,0.5,3\nTP53,2,0.5,4\n"))
+    for table in (upright, turned):
+        assert table.values.to_dict("list") == {"EGFR": [1, 3], "TP53": [2, 4]}
+        assert [(row.id, row.reason) for row in table.dropped] == [(name, "a summary of the cases, not a case")]
+    known = read_genes(write(f"case_id,EGFR\nP1,1\n{name},2\n"), Evidence(frozenset({"P1", name})))
+    assert known.values.index.tolist() == ["P1", name]
 
 
 def test_a_sums_row_or_a_footnote_among_barcodes_is_warned_of(write):

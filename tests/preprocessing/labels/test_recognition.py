@@ -5,6 +5,7 @@ import pytest
 
 from preprocessing.case_tables.clinical_table import read_clinical
 from preprocessing.case_tables.column_names import is_label
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError
 from preprocessing.labels.recognition import recognise
 
@@ -28,6 +29,25 @@ def test_grades_in_every_spelling():
     )
     assert found.frame["grade"].tolist() == [2, 2, 3, 4, 4, pd.NA, pd.NA, 2, 3, 4]
     assert found.frame["grade"].dtype == "Int64"
+
+
+def test_a_label_that_is_not_understood_stops_only_a_run_that_may_learn_it():
+    frame = pd.DataFrame(
+        {"WHO grade": ["high grade", "low grade"], "OS_months": [3.0, 5.0], "status": [2, 1], "subtype": ["A", "B"]},
+        ["p0", "p1"],
+    )
+    with pytest.raises(
+        InputError, match=r'"high grade" is not understood; .* or leave grade out: name the tasks .* --task'
+    ):
+        recognise(frame, source="clinical.csv")
+    for task in ("grade", "survival"):
+        with pytest.raises(InputError, match=f'"{"high grade" if task == "grade" else 2}" is not understood'):
+            recognise(frame, source="clinical.csv", options=TableOptions(tasks=frozenset({task})))
+    found = recognise(frame, source="clinical.csv", options=TableOptions(tasks=frozenset({"subtype"})))
+    assert list(found.frame) == ["subtype"]
+    warnings = [note for note in found.notes if note.startswith("warning: clinical.csv: column ")]
+    assert ["WHO grade" in warnings[0], "status" in warnings[1], len(warnings)] == [True, True, 2]
+    assert found.gaps["survival_months"].tolist() == ["no survival time"] * 2
 
 
 @pytest.mark.parametrize("value", ["high", "0", "II-III", "5", "2.5"])

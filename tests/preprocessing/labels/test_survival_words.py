@@ -1,11 +1,13 @@
-"""Survival in the words of single projects: BraTS and TARGET."""
+"""Survival in the words of single projects, BraTS and TARGET, and of columns that speak of censoring."""
 
 import pandas as pd
 import pytest
 
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError
+from preprocessing.labels.columns import LabelTable
 from preprocessing.labels.recognition import recognise
+from preprocessing.labels.survival import read_endpoint
 
 MONTH = 30.4375
 
@@ -66,3 +68,22 @@ def test_where_a_first_event_is_stated_to_be_none_an_empty_cell_is_unknown():
 def test_words_that_name_no_event_are_refused(cell):
     with pytest.raises(InputError, match=rf"column First Event, case p1: .*{cell}.* is not understood"):
         first_events("Relapse", cell)
+
+
+@pytest.mark.parametrize("name", ["cens", "censoring_status", "CensIndicator"])
+def test_a_column_of_which_1_may_be_censored_or_an_event_is_refused(name):
+    frame = pd.DataFrame({"months": [1.0, 2.0, 3.0], name: [1, 0, 1]}, ["a", "b", "c"])
+    with pytest.raises(InputError, match=f"column {name}: 1 may stand for a censored case, or for an event; call it"):
+        read_endpoint(LabelTable(frame, "clinical.csv"), "months", name, unit="months")
+    words = frame.assign(**{name: ["censored", "event", "censored"]})
+    assert read_endpoint(LabelTable(words, "clinical.csv"), "months", name, unit="months")[1].tolist() == [
+        False,
+        True,
+        False,
+    ]
+    named = frame.rename(columns={name: "censored"})
+    assert read_endpoint(LabelTable(named, "c.csv"), "months", "censored", unit="months")[1].tolist() == [
+        False,
+        True,
+        False,
+    ]

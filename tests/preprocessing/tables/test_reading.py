@@ -161,3 +161,19 @@ def test_names_that_are_broken_within_a_cell_of_a_workbook_are_one_line(tmp_path
     frame = read_table(tmp_path / "clinical.xlsx")
     assert list(frame.columns) == ["case_id", "Overall survival (months)", "note of x"]
     assert frame["note of x"].tolist() == ["one two", "three"]
+
+
+@pytest.mark.parametrize("header", [",grade", '"",grade', "grade", '"grade"', ",WHO grade of the tumour"])
+def test_the_name_of_the_only_column_beside_row_names_is_no_title(write, header):
+    frame = read_table(write(f"{header}\nP1,2\nP2,3\n"))
+    assert frame.columns.tolist() == ["", header.replace('"', "").strip(",")]
+    assert frame.iloc[:, 1].tolist() == [2, 3]
+    semicolons = read_table(write("purity\nP1;2,5\nP2;3,5\n"))
+    assert semicolons.to_dict("list") == {"": ["P1", "P2"], "purity": [2.5, 3.5]}
+
+
+@pytest.mark.parametrize("title", ["Table S1", "Table S1,", "Grades of the cohort"])
+def test_a_title_above_two_columns_is_left_out(write, title):
+    frame = read_table(write(f"{title}\npatient,grade\nP1,2\nP2,3\n"))
+    assert frame.columns.tolist() == ["patient", "grade"]
+    assert frame["grade"].tolist() == [2, 3]
