@@ -30,7 +30,7 @@ class RegressionMetrics(CaseMetrics):
 
     Attributes:
         r2: coefficient of determination, against the mean of the tested cases; 1 is best, the headline.
-        spearman: rank correlation of predictions and labels.
+        spearman: rank correlation of predictions and labels, ranked within each fold; 0 is chance.
         mae: mean absolute error, in the label's unit.
         calibration_slope: of the labels regressed on the predictions; 1 is best, less: predictions too extreme.
     """
@@ -55,15 +55,29 @@ def r_squared(truth: Numbers, predicted: Numbers) -> Statistic:
     return Statistic(of, len(truth))
 
 
-def spearman(truth: Numbers, predicted: Numbers) -> Statistic:
-    """Spearman's rank correlation, ties at their mean rank; NaN in a resample where either is constant."""
+def spearman(truth: Numbers, predicted: Numbers, folds: Int[np.ndarray, " n"] | None = None) -> Statistic:
+    """Spearman's rank correlation, ties at their mean rank; NaN in a resample where either is constant.
+
+    Over several folds, cases are ranked within their fold, and its ranks divided by its cases: predictions lie around the mean of
+    the training cases, which is low where the labels of the left-out cases are high, so that over all cases predictions of a model
+    that has learned nothing rank against the labels.
+
+    Args:
+        truth: labels.
+        predicted: of the same cases.
+        folds: number of the fold in which each was a test case; None: a single one.
+    """
     if reason := _unusable(truth, predicted):
         return undefined(len(truth), reason)
-    if np.ptp(predicted) == 0:
+    fold_of = np.zeros(len(truth), dtype=int) if folds is None else folds
+    members = [fold_of == fold for fold in np.unique(fold_of)]
+    if all(np.ptp(predicted[one]) == 0 for one in members):
         return undefined(len(truth), "every prediction is the same")
 
     def of(weights: Weights) -> Draws:
-        return _correlation(_ranks(truth, weights), _ranks(predicted, weights), weights)
+        return _correlation(
+            _centred_ranks(truth, members, weights), _centred_ranks(predicted, members, weights), weights
+        )
 
     return Statistic(of, len(truth))
 
@@ -93,7 +107,12 @@ def mean_absolute_error(truth: Numbers, predicted: Numbers) -> Statistic:
 
 
 def regression_metrics(
-    truth: Numbers, predicted: Numbers, train_mean: Numbers, *, bootstrap: Bootstrap = BOOTSTRAP
+    truth: Numbers,
+    predicted: Numbers,
+    train_mean: Numbers,
+    *,
+    folds: Int[np.ndarray, " n"] | None = None,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> RegressionMetrics:
     """Metrics of one set of cases with 95 % intervals.
 
@@ -101,16 +120,17 @@ def regression_metrics(
         truth: labels.
         predicted: of the same cases.
         train_mean: mean label of the training cases of the model that predicted each case: the trivial prediction.
+        folds: number of the fold in which each was a test case; None: a single one.
         bootstrap: resamples behind the intervals.
     """
     weights = bootstrap.weights(len(truth))
-    trivial = {name: measure(one, weights) for name, one in _scores(truth, train_mean).items()}
+    trivial = {name: measure(one, weights) for name, one in _scores(truth, train_mean, folds).items()}
     trivial["spearman"] = Metric(None, reason=CONSTANT)
     return RegressionMetrics(
         n=len(truth),
         trivial=Trivial(description="the mean of the training cases", metrics=trivial),
         calibration_slope=measure(calibration_slope(truth, predicted), weights),
-        **{name: measure(one, weights) for name, one in _scores(truth, predicted).items()},
+        **{name: measure(one, weights) for name, one in _scores(truth, predicted, folds).items()},
     )
 
 
@@ -124,15 +144,17 @@ def regression_by_fold(
     """Metrics of each fold's test cases and of all pooled; see `regression_metrics`."""
 
     def compute(chosen: Bool[np.ndarray, " n"], fold: int | None) -> RegressionMetrics:
-        return regression_metrics(truth[chosen], predicted[chosen], train_mean[chosen], bootstrap=bootstrap)
+        return regression_metrics(
+            truth[chosen], predicted[chosen], train_mean[chosen], folds=folds[chosen], bootstrap=bootstrap
+        )
 
     return report_by_fold(compute, folds, headline="r2")
 
 
-def _scores(truth: Numbers, predicted: Numbers) -> dict[str, Statistic]:
+def _scores(truth: Numbers, predicted: Numbers, folds: Int[np.ndarray, " n"] | None) -> dict[str, Statistic]:
     found: Sequence[Statistic] = (
         r_squared(truth, predicted),
-        spearman(truth, predicted),
+        spearman(truth, predicted, folds),
         mean_absolute_error(truth, predicted),
     )
     return dict(zip(SCORES, found, strict=True))
@@ -155,10 +177,20 @@ def _ranks(values: Numbers, weights: Weights) -> Float[np.ndarray, "b n"]:
     return (below + (counts + 1) / 2)[:, level]
 
 
+def _centred_ranks(
+    values: Numbers, members: Sequence[Bool[np.ndarray, " n"]], weights: Weights
+) -> Float[np.ndarray, "b n"]:
+    """The rank of each case within its fold, as a share of the fold's cases, from the mean of the fold."""
+    ranks = np.zeros_like(weights, dtype=float)
+    for one in members:
+        n = weights[:, one].sum(axis=1, keepdims=True)
+        ranks[:, one] = divide(
+            _ranks(values[one], weights[:, one]) - (n + 1) / 2, np.broadcast_to(n, weights[:, one].shape)
+        )
+    return np.nan_to_num(ranks)
+
+
 def _correlation(x: Float[np.ndarray, "b n"], y: Float[np.ndarray, "b n"], weights: Weights) -> Draws:
-    """Pearson's correlation of each row, case i counted w_i times."""
-    n = weights.sum(axis=1, keepdims=True)
-    x = x - (weights * x).sum(axis=1, keepdims=True) / n
-    y = y - (weights * y).sum(axis=1, keepdims=True) / n
+    """Pearson's correlation of each row, case i counted w_i times, of values whose weighted mean is 0."""
     scale = np.sqrt((weights * x**2).sum(axis=1) * (weights * y**2).sum(axis=1))
     return divide((weights * x * y).sum(axis=1), scale)

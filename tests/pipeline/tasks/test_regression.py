@@ -93,6 +93,37 @@ def test_a_constant_of_each_fold_has_no_rank_correlation_over_the_folds():
     assert found.metrics["mae"].value is not None
 
 
+def test_over_folds_the_rank_correlation_is_that_within_them():
+    from scipy.stats import rankdata
+
+    rng = np.random.default_rng(3)
+    folds = np.arange(30) % 3
+    truth, predicted = rng.normal(size=30) - 9 * folds, rng.normal(size=30) + 5 * folds
+    ranks = np.array([np.zeros(30)] * 2)
+    for one in (folds == 0, folds == 1, folds == 2):
+        ranks[:, one] = [rankdata(values[one]) - 5.5 for values in (truth, predicted)]
+    cases = predictions(truth, predicted)
+    found = FITTED.evaluate(cases, cases, folds=folds, bootstrap=Bootstrap(200, 0)).pooled.spearman
+    assert found.value == pytest.approx(np.corrcoef(ranks)[0, 1])
+    assert found.low < found.value < found.high
+
+
+@pytest.mark.parametrize("n", [20, 150])
+def test_a_model_that_has_learned_nothing_has_no_rank_correlation_over_folds(n):
+    """Ranked over all folds, means of the training cases are against the labels: in a third of such runs significantly."""
+    rng = np.random.default_rng(n)
+    values, below = [], 0
+    for _ in range(40):
+        truth, folds = rng.normal(size=n), rng.permutation(n) % 5
+        means = np.array([truth[folds != fold].mean() for fold in folds])
+        cases = predictions(truth, means + rng.normal(0, 0.05, n))
+        found = FITTED.evaluate(cases, cases, folds=folds, bootstrap=Bootstrap(200, 0)).pooled.spearman
+        values.append(found.value)
+        below += found.high < 0
+    assert abs(np.mean(values)) < 0.1
+    assert below <= 4
+
+
 def test_a_resample_counts_a_case_as_often_as_it_is_drawn():
     from scipy.stats import spearmanr
 

@@ -22,6 +22,10 @@ class Scores(CaseMetrics):
     macro_auc: Metric
 
 
+class Numbers(CaseMetrics):
+    r2: Metric
+
+
 class Groups(CaseMetrics):
     risk_groups: dict[str, Metric]
 
@@ -82,6 +86,20 @@ def test_an_interval_below_chance_is_significantly_worse_than_chance_and_names_w
     within = report(Metric(0.5, 0.4, 0.6), Metric(0.0, -0.1, 0.1))
     assert verdict_of(within).sentences[0].endswith("; not significantly above chance (0.5).")
     assert answer_of(RUN, "grade", within).caution == ""
+
+
+def test_an_r2_below_0_is_no_evidence_of_inverted_labels():
+    """Predictions unrelated to the label have an R² below 0."""
+    one = Numbers(n=60, r2=Metric(-0.44, -0.98, -0.18))
+    scores = PredictorReport(pooled=one, folds=())
+    found = report(Metric(0.5), Metric(0.0, -0.1, 0.1)).model_copy(
+        update={"kind": "regression", "headline": "r2", "chance": 0.0, "model": scores, "baselines": {"genes": scores}}
+    )
+    answer = answer_of(RUN, "purity", found)
+    assert (answer.mark, answer.headline) == ("unsure", "open: perhaps no better than the mean of the labels")
+    assert answer.caution == ""
+    assert "0 is that of the mean of the labels, below which unrelated predictions lie." in answer.answer
+    assert verdict_of(found).sentences[0].endswith("; not significantly above 0, that of the mean of the labels.")
 
 
 def test_cases_unlike_the_training_cohort_stand_beside_the_verdict():

@@ -65,7 +65,7 @@ def answer_of(run: FinishedRun, name: str, report: TaskReport[Any]) -> Answer:
     """Answer the question of a task from its metrics."""
     verdict = verdict_of(report)
     above = verdict.value.low is not None and report.chance is not None and verdict.value.low > report.chance
-    below = is_below(verdict.value, report.chance)
+    below = is_below(report.headline, verdict.value, report.chance)
     mark = BAD if below else verdict.mark if above or verdict.mark == BAD else UNSURE
     headline = (
         "no: significantly worse than chance"
@@ -74,7 +74,9 @@ def answer_of(run: FinishedRun, name: str, report: TaskReport[Any]) -> Answer:
             GOOD: "yes, and better than every simpler model",
             OPEN: "yes, but not better than every simpler model",
             BAD: "a simpler model does better",
-            UNSURE: "open: chance cannot be excluded",
+            UNSURE: "open: perhaps no better than the mean of the labels"
+            if report.headline == "r2"
+            else "open: chance cannot be excluded",
         }[mark]
     )
     inputs = " and ".join(word for key, word in (("slides", "slides"), ("genes", "genes")) if run.config.get(key))
@@ -128,6 +130,9 @@ def _sentence(key: str, value: Metric, chance: float | None) -> str:
         return f"It could not be measured: {value.reason}."
     if key not in PAIRS:
         by_chance = f"; {decimal(chance)} by chance" if chance is not None else ""
+        by_chance = (
+            "; 0 is that of the mean of the labels, below which unrelated predictions lie" if key == "r2" else by_chance
+        )
         sure = (
             ""
             if value.low is None or value.high is None

@@ -99,7 +99,7 @@ def verdict_of(report: TaskReport[Any]) -> Verdict:
     value = report.model.pooled.scalar(key)
     differences = {other: report.differences[other] for other in others if other in report.differences}
     metric = f"{metric_name(key)} on {report.model.pooled.basis()}"
-    sentences = [_compare_with_chance(model, metric, value, report.chance)]
+    sentences = [_compare_with_chance(key, f"{model}: {metric}", value, report.chance)]
     sentences += [
         _compare(model, comparator_name(other), others[other].pooled.scalar(key), difference)
         for other, difference in differences.items()
@@ -122,9 +122,12 @@ def is_worse(difference: Metric) -> bool:
     return difference.high is not None and difference.high < 0
 
 
-def is_below(value: Metric, chance: float | None) -> bool:
-    """Whether a metric is significantly worse than chance: its confidence interval lies below it."""
-    return value.high is not None and chance is not None and value.high < chance
+def is_below(key: str, value: Metric, chance: float | None) -> bool:
+    """Whether a headline metric is significantly worse than chance: its confidence interval lies below it.
+
+    R² never is: predictions unrelated to the label have an R² below 0, the further the more they differ from one another.
+    """
+    return key != "r2" and value.high is not None and chance is not None and value.high < chance
 
 
 def _summary(differences: Mapping[str, Metric]) -> tuple[str, str]:
@@ -141,16 +144,18 @@ def _summary(differences: Mapping[str, Metric]) -> tuple[str, str]:
     return OPEN, "no significant difference from any comparator"
 
 
-def _compare_with_chance(model: str, metric: str, value: Metric, chance: float | None) -> str:
+def _compare_with_chance(key: str, name: str, value: Metric, chance: float | None) -> str:
     if value.value is None:
-        return f"{model}: {metric} not computed ({value.reason})."
-    result = f"{model}: {metric}: {number(value)}"
+        return f"{name} not computed ({value.reason})."
+    result = f"{name}: {number(value)}"
     if value.low is None:
         return f"{result}; {value.reason or 'no confidence interval'}."
     if chance is None:
         return f"{result}."
-    significance = "significantly below" if is_below(value, chance) else "significantly above"
-    return f"{result}; {'' if value.low > chance or is_below(value, chance) else 'not '}{significance} chance ({chance:g})."
+    if is_below(key, value, chance):
+        return f"{result}; significantly below chance ({chance:g})."
+    what = "0, that of the mean of the labels" if key == "r2" else f"chance ({chance:g})"
+    return f"{result}; {'' if value.low > chance else 'not '}significantly above {what}."
 
 
 def _compare(model: str, comparator: str, value: Metric, difference: Metric) -> str:
