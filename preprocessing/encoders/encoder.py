@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub.errors import HfHubHTTPError
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -146,7 +146,7 @@ class Encoder:
         return {"cls": tokens[:, 0], "mean": mean, "cls+mean": torch.cat([tokens[:, 0], mean], 1)}[self.pooling]
 
 
-def resize(tiles: Tensor, side: int, interpolation: str) -> Tensor:
+def resize(tiles: Num[Tensor, "B 3 H W"], side: int, interpolation: str) -> Num[Tensor, "B 3 side side"]:
     """Return tiles with `side` × `side` pixels, in their dtype, with whole values from 0 to 255; antialiased.
 
     Bytes are resized by row, rounded, and resized by column, as by Pillow, with which most backbones were trained. Floats, since
@@ -154,7 +154,7 @@ def resize(tiles: Tensor, side: int, interpolation: str) -> Tensor:
     1 %. In the same two steps 1 % of the values differ in tissue, by 1 or 2, and features by 0.2 %.
 
     Args:
-        tiles: B × 3 × H × W, uint8 or float32.
+        tiles: uint8 or float32.
         side: of the encoder's input, in pixels.
         interpolation: bilinear or bicubic.
     """
