@@ -340,6 +340,21 @@ def test_the_time_limit_of_a_slide_ends_with_its_slot_and_that_of_the_next_stays
     assert events == [STARTED, STARTED, UNLIMITED, STARTED]
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_is_left_of_a_slide_that_has_freed_its_slot_has_a_time_limit_too(hangs, monkeypatch):
+    worker = SimpleNamespace(nanny="one", log_event=lambda topic, key: None, get_current_task=str)
+    monkeypatch.setattr("dask.distributed.get_worker", lambda: worker)
+    monkeypatch.setattr("dask.distributed.secede", lambda: None)
+    monkeypatch.setattr(mapping.faulthandler, "dump_traceback_later", lambda seconds, exit: None)
+    ended = threading.Event()
+    monkeypatch.setattr(mapping, "_end_process", ended.set)
+    with mapping._time_limit(0.3):
+        free_slot()
+        if hangs:
+            assert ended.wait(20)
+    assert ended.wait(0.5) == hangs
+
+
 def test_a_slide_whose_worker_is_ended_took_too_long_only_while_it_had_a_limit():
     workers = Workers(1, "cpu", slide_seconds=0)
     for task in ("ended", "freed"):
