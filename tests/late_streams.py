@@ -18,7 +18,8 @@ import pytest
 import torch
 from torch import Tensor
 
-_local = threading.local()
+_chosen = threading.local()  # streams that a thread has chosen, the last one last
+_default: dict[str, "Stream"] = {}  # of all threads that have chosen none
 
 
 class Stream:
@@ -95,20 +96,18 @@ def computed(function: Callable[[Tensor], Tensor], x: Late) -> Late:
 
 
 def current_stream(*_: object) -> Stream:
-    if not hasattr(_local, "streams"):
-        _local.streams = [Stream()]
-    found: Stream = _local.streams[-1]
-    return found
+    streams: list[Stream] = getattr(_chosen, "streams", [])
+    return streams[-1] if streams else _default["stream"]
 
 
 @contextmanager
 def _on(stream: Stream) -> Iterator[None]:
-    current_stream()
-    _local.streams.append(stream)
+    before: list[Stream] = getattr(_chosen, "streams", [])
+    _chosen.streams = [*before, stream]
     try:
         yield
     finally:
-        _local.streams.pop()
+        _chosen.streams = before
 
 
 @contextmanager
@@ -144,5 +143,5 @@ def late_streams(monkeypatch: pytest.MonkeyPatch, *, early: str = "") -> Iterato
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.cuda, "is_available", lambda: True)
         computing = Stream(early=early == "computing")
-        with _on(computing):
-            yield computing
+        patch.setitem(_default, "stream", computing)
+        yield computing

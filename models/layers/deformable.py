@@ -101,6 +101,15 @@ class _Samples(NamedTuple):
     shares: Float[Tensor, "groups S"] | None
 
 
+class _Pointwise(nn.Conv2d):
+    """A convolution of 1 × 1, without a bias, as one product: cuDNN would prepare it anew for each extent of a map."""
+
+    def forward(self, x: Float[Tensor, "*batch in h w"]) -> Float[Tensor, "*batch out h w"]:
+        weight = self.weight.flatten(1).unflatten(0, (self.groups, -1))  # (groups, out, in) of a group
+        by_group = x.unflatten(-3, (self.groups, -1)).flatten(-2)
+        return (weight @ by_group).flatten(-3, -2).unflatten(-1, x.shape[-2:])
+
+
 class DeformableCrossAttention(nn.Module):
     """The cells of one map attend to samples of another map of the same extent.
 
@@ -121,15 +130,15 @@ class DeformableCrossAttention(nn.Module):
         self.heads, self.groups, self.hidden = heads, groups, hidden
         self.reach, self.chunk_mib, self.dropout = settings.reach, settings.chunk_mib, settings.dropout
         self.stride, self.kernel, self.margin = stride, kernel, (kernel - stride) // 2
-        self.query = nn.Conv2d(width, inner, 1, groups=groups, bias=False)
-        self.key = nn.Conv2d(width, inner, 1, groups=groups, bias=False)
-        self.value = nn.Conv2d(width, inner, 1, groups=groups, bias=False)
+        self.query = _Pointwise(width, inner, 1, groups=groups, bias=False)
+        self.key = _Pointwise(width, inner, 1, groups=groups, bias=False)
+        self.value = _Pointwise(width, inner, 1, groups=groups, bias=False)
         self.output = nn.Linear(inner, width)
         part = inner // groups
         self.offset = nn.Sequential(
             nn.Conv2d(part, part, kernel, stride, self.margin, groups=part),
             nn.GELU(),
-            nn.Conv2d(part, 2, 1, bias=False),
+            _Pointwise(part, 2, 1, bias=False),
             nn.Tanh(),
         )
         self.position = nn.Sequential(
@@ -162,12 +171,12 @@ class DeformableCrossAttention(nn.Module):
             cells = on_device(mask.flatten().nonzero()[:, 0], queries.device)
             mask = on_device(mask, queries.device)
             queries, source = (x.masked_fill(~mask[..., None], 0) for x in (queries, source))
-        q = self.query(queries.permute(2, 0, 1)[None])[0]  # (inner, H, W)
+        q = self.query(queries.permute(2, 0, 1))  # (inner, H, W)
         offsets = self.reach * self.offset(q.unflatten(0, (self.groups, -1)))  # (groups, 2, h, w)
         exact = torch.promote_types(offsets.dtype, torch.float32)  # half precision cannot tell neighbouring cells apart
         samples = _normalised(_grid(*offsets.shape[-2:], like=offsets.to(exact)) + offsets.movedim(1, -1).to(exact))
         read, shares = self._sample(source, samples, mask)
-        k, v = (self._by_head(project(read[None])[0]) for project in (self.key, self.value))  # (S, heads, d)
+        k, v = (self._by_head(project(read)) for project in (self.key, self.value))  # (S, heads, d)
         positions = _normalised(_grid(*queries.shape[:2], like=samples)).flatten(0, 1)  # (H · W, 2)
         q_rows, has_tissue = self._by_head(q), torch.ones_like(samples[0, ..., 0])
         if mask is not None:

@@ -12,7 +12,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"  # read by CUDA when a process first uses it
 DEVICES = Path("/dev")
 DEVICE_FILES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")  # of drivers: NVIDIA (and on Jetson), Windows' Linux, AMD
 GPU_WORKERS = "UMEML_PIPELINE_GPU_WORKERS"  # number of workers among which a worker's host shares its cores
-MOST_FOLDS = 4  # at once on a GPU
+MOST_FOLDS = 8  # at once on a GPU
 FOLD_BYTES = 8 << 30  # of a GPU's memory, that a fold should have at least
 FOLD_HOST_BYTES = 6 << 30  # and of main memory
 
@@ -57,7 +57,7 @@ def visible_gpus() -> list[str]:
 
 
 def folds_per_gpu(gpus: int) -> int:
-    """Return how many folds train at once on each GPU: as many as have their memory and a core, at most four.
+    """Return how many folds train at once on each GPU: as many as have their memory and a core, at most eight.
 
     A training step on small bags is hundreds of short kernels: the GPU waits for the process that launches them, and for the
     baselines, which the process fits on the CPU.

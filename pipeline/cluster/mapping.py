@@ -2,6 +2,7 @@
 
 import faulthandler
 import logging
+import os
 import threading
 import time
 import traceback
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # where all is reused, nothing needs Dask
 
 log = logging.getLogger(__name__)
 CRASHED_AGAIN = "worker crashed again in isolation"
-_slot = threading.local()  # whether the slide of this thread has left its slot to the next; see `free_slot`
+_slot = threading.local()  # of the slide of this thread: its time limit, and whether it has left its slot to the next
 _overlap = threading.Semaphore(1)  # so that no more than two slides are in work at once, each with its buffers
 S = TypeVar("S", bound="SlideWork")
 J = TypeVar("J")
@@ -187,34 +188,45 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
 
     worker = get_worker()
     worker.log_event(STARTED, worker.get_current_task())
-    limit = None if worker.nanny is None else seconds
-    if limit is not None:
-        faulthandler.dump_traceback_later(limit, exit=True)
-    _slot.is_free = False
+    _slot.limit = None if worker.nanny is None else seconds
+    _slot.is_free, _slot.timer = False, None
+    if _slot.limit is not None:
+        faulthandler.dump_traceback_later(_slot.limit, exit=True)
     try:
         yield
     finally:
-        if _slot.is_free:  # a limit is that of the next slide
+        if _slot.timer:
+            _slot.timer.cancel()
+        if _slot.is_free:  # the limit of faulthandler, which has only one, is that of the next slide
             _overlap.release()
-        elif limit is not None:
+        elif _slot.limit is not None:
             faulthandler.cancel_dump_traceback_later()
 
 
 def free_slot() -> None:
     """Let the worker begin its next slide, once nothing is left to read of this one.
 
-    The batches that are left to compute have no time limit. Where the slide before this one is not at its end yet, the worker
-    keeps its slot: at most two slides are in work.
+    The batches that are left to compute have as much time again; if that is not enough, the worker is ended, and the slide tried
+    again. Where the slide before this one is not at its end yet, the worker keeps its slot: at most two slides are in work.
     """
     from dask.distributed import get_worker, secede
 
     if not _overlap.acquire(blocking=False):
         return
-    faulthandler.cancel_dump_traceback_later()
+    if _slot.limit is not None:
+        faulthandler.cancel_dump_traceback_later()
+        _slot.timer = threading.Timer(_slot.limit, _end_process)
+        _slot.timer.daemon = True
+        _slot.timer.start()
     worker = get_worker()
     worker.log_event(UNLIMITED, worker.get_current_task())
     _slot.is_free = True
     secede()
+
+
+def _end_process() -> None:
+    faulthandler.dump_traceback()
+    os._exit(1)
 
 
 @translate_dask_errors()

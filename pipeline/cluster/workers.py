@@ -39,7 +39,7 @@ DASK_SETTINGS = {
 # A process has a share of the machine's memory, and is ended when it uses 95 % of that.
 LOCAL: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}
 STARTED = "umeml-pipeline-started"  # Dask topic of the tasks that a worker has started
-UNLIMITED = "umeml-pipeline-unlimited"  # and of those whose time limit has ended before they have
+UNLIMITED = "umeml-pipeline-unlimited"  # and of those that have left their slot to another
 CONNECT_SECONDS = 10
 NO_WORKER_MINUTES = 10.0  # a run waits as long for workers to return to a scheduler
 NO_WORKER = "no-worker"  # reason with which Dask cancels tasks that no worker is left for

@@ -164,7 +164,7 @@ class Config(InputSettings):
     folds_per_gpu: int | None = Field(
         None,
         ge=1,
-        description="folds that train at once on a GPU; default: as many as have 8 GiB of its memory and a core, at most 4",
+        description="folds that train at once on a GPU; default: as many as have 8 GiB of its memory and a core, at most 8",
     )
 
     tiles: TileConfig = TileConfig()

@@ -2,13 +2,13 @@
 
 On the CPU, reading and computing share the cores: one thread alternates between them, in one process per core. On a GPU
 they overlap: processes read ahead into pinned memory, and a separate stream copies the next batch to the GPU while the
-current one is computed. Once all tiles of a slide are read, the caller may begin the next slide, whose reading overlaps with
-the last batches of this one.
+current one is computed. Once all tiles of a slide are read, the caller may begin the next slide, in another thread, whose reading
+overlaps with the last batches of this one.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,12 +20,14 @@ from jaxtyping import Float, UInt8
 from models.layers.devices import pinned_empty
 from preprocessing.encoders.config import CPU_TILES
 from preprocessing.encoders.encoder import Encoder
-from preprocessing.encoders.tile_readers import CrashError, read_ahead
+from preprocessing.encoders.tile_readers import CrashError, affordable, read_ahead
 from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.slide_tiles import SlideTiles
 
 log = logging.getLogger(__name__)
-COMPUTING = threading.Lock()  # of two slides that overlap, one at a time needs memory of the GPU
+# Computes for all slides: cuDNN keeps the kernels that it has prepared for a network apart for each thread, and of two slides that
+# overlap, one at a time needs memory of the GPU.
+_gpu = ThreadPoolExecutor(1, thread_name_prefix="gpu")
 
 
 def embed_tiles(
@@ -50,11 +52,13 @@ def embed_tiles(
     if encoder.device.type == "cpu":
         return _embed_alternately(slide, encoder, rows)
 
+    at_once = affordable(gpu_tiles, readers=readers, tile_px=slide.grid.tile_px)
+
     def embedded() -> Float[np.ndarray, "N D"]:
         with closing(
-            read_ahead(slide, rows, at_once=gpu_tiles, readers=readers, pinned=True, all_read=all_read)
+            read_ahead(slide, rows, at_once=at_once, readers=readers, pinned=True, all_read=all_read)
         ) as batches:
-            return _embed_ahead(batches, encoder, rows)
+            return _embed_ahead(batches, encoder, rows, at_once=at_once)
 
     try:
         return embedded()
@@ -76,13 +80,13 @@ def _embed_alternately(slide: SlideTiles, encoder: Encoder, rows: range) -> Floa
 
 
 def _embed_ahead(
-    batches: Iterable[tuple[range, UInt8[torch.Tensor, "B H W 3"]]], encoder: Encoder, rows: range
+    batches: Iterable[tuple[range, UInt8[torch.Tensor, "B H W 3"]]], encoder: Encoder, rows: range, *, at_once: int
 ) -> Float[np.ndarray, "N D"]:
     features = np.empty((len(rows), encoder.dim), np.float32)
     copying = _copying_stream(encoder)
     previous: _Embedded | None = None
     for batch, tiles in batches:
-        embedded = _Embedded.queue(batch, tiles, encoder, copying)
+        embedded = _Embedded.queue(batch, tiles, encoder, copying, at_once=at_once)
         if previous is not None:  # the GPU has the next batch already, and does not wait for the host
             previous.fetch(features, rows)
         previous = embedded
@@ -113,15 +117,16 @@ class _Embedded:
     arrived: torch.cuda.Event
 
     @classmethod
-    def queue(cls, batch: range, tiles: torch.Tensor, encoder: Encoder, copying: torch.cuda.Stream) -> "_Embedded":
+    def queue(
+        cls, batch: range, tiles: torch.Tensor, encoder: Encoder, copying: torch.cuda.Stream, *, at_once: int
+    ) -> "_Embedded":
         """Queue the copy to the GPU, the computation and the copy back; wait for none of them."""
         computing = torch.cuda.current_stream()
         with torch.cuda.stream(copying):
             on_gpu = tiles.to(encoder.device, non_blocking=True)
         computing.wait_stream(copying)
         on_gpu.record_stream(computing)
-        with COMPUTING:
-            embedded = encoder(on_gpu)
+        embedded = _gpu.submit(encoder, on_gpu, at_once=at_once).result()
         features = pinned_empty(*embedded.shape, dtype=embedded.dtype)
         features.copy_(embedded, non_blocking=True)
         return cls(batch, features, computing.record_event())

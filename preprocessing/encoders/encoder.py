@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub.errors import HfHubHTTPError
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -100,34 +100,36 @@ class Encoder:
         return self(torch.from_numpy(tiles).to(self.device)).cpu().numpy()
 
     @torch.inference_mode()
-    def __call__(self, tiles: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
+    def __call__(self, tiles: UInt8[Tensor, "B H W 3"], *, at_once: int | None = None) -> Float[Tensor, "B D"]:
         """Return the patch features, float32. Each tile is resized to the encoder's input; nothing is cropped.
 
-        A tile's feature does not depend on the other tiles: the CPU always computes batches of the same size, padded with
-        empty tiles. A GPU computes all tiles at once; where its memory is too small, the batch is halved from then on.
+        A tile's feature does not depend on the other tiles: batches have few sizes, on the CPU a single one, and are padded with
+        empty tiles. For each size cuDNN prepares the kernels of a network anew, which takes it a second or two.
 
         Args:
             tiles: RGB, on the encoder's device.
+            at_once: most tiles that a GPU computes together; None: all of them. Where its memory is too small, the batch is
+                halved from then on.
 
         Raises:
             torch.OutOfMemoryError: not even one tile fits.
         """
         if self.device.type == "cpu":
-            padded = F.pad(tiles, (0, 0, 0, 0, 0, 0, 0, -len(tiles) % CPU_TILES))
-            return torch.cat([self._features(part) for part in padded.split(CPU_TILES)])[: len(tiles)]
-        return self._as_memory_allows(tiles)
-
-    def _as_memory_allows(self, tiles: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
+            return self._in_batches(tiles, CPU_TILES)
         while True:
-            at_once = min(self._at_once, len(tiles))
+            size = min(at_once or len(tiles), self._at_once, 1 << (len(tiles) - 1).bit_length())
             try:
-                return torch.cat([self._features(part) for part in tiles.split(at_once)])
+                return self._in_batches(tiles, size)
             except RuntimeError as error:
-                if at_once == 1 or not is_memory_full(error):
+                if size == 1 or not is_memory_full(error):
                     raise
-                self._at_once = at_once // 2
+                self._at_once = size // 2
                 log.warning("GPU out of memory: the batch is reduced to %d tiles", self._at_once)
             torch.cuda.empty_cache()  # after the except block: the error keeps its tensors alive
+
+    def _in_batches(self, tiles: UInt8[Tensor, "B H W 3"], size: int) -> Float[Tensor, "B D"]:
+        padded = F.pad(tiles, (0, 0, 0, 0, 0, 0, 0, -len(tiles) % size))
+        return torch.cat([self._features(part) for part in padded.split(size)])[: len(tiles)]
 
     def _features(self, tiles: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
         side = self.transform["input_px"]
@@ -146,7 +148,7 @@ class Encoder:
         return {"cls": tokens[:, 0], "mean": mean, "cls+mean": torch.cat([tokens[:, 0], mean], 1)}[self.pooling]
 
 
-def resize(tiles: Tensor, side: int, interpolation: str) -> Tensor:
+def resize(tiles: Shaped[Tensor, "B 3 H W"], side: int, interpolation: str) -> Shaped[Tensor, "B 3 S S"]:
     """Return tiles with `side` × `side` pixels, in their dtype, with whole values from 0 to 255; antialiased.
 
     Bytes are resized by row, rounded, and resized by column, as by Pillow, with which most backbones were trained. Floats, since
@@ -154,7 +156,7 @@ def resize(tiles: Tensor, side: int, interpolation: str) -> Tensor:
     1 %. In the same two steps 1 % of the values differ in tissue, by 1 or 2, and features by 0.2 %.
 
     Args:
-        tiles: B × 3 × H × W, uint8 or float32.
+        tiles: uint8 or float32.
         side: of the encoder's input, in pixels.
         interpolation: bilinear or bicubic.
     """
@@ -163,7 +165,7 @@ def resize(tiles: Tensor, side: int, interpolation: str) -> Tensor:
     if not tiles.is_floating_point():
         return F.interpolate(tiles, (side, side), mode=interpolation, antialias=True)
     for size in ((tiles.shape[-2], side), (side, side)):
-        tiles = F.interpolate(tiles, size, mode=interpolation, antialias=True).round().clamp(0, 255)
+        tiles = F.interpolate(tiles, size, mode=interpolation, antialias=True).round_().clamp_(0, 255)
     return tiles
 
 

@@ -41,6 +41,11 @@ SERVE = (  # the user's Ctrl-C, which the parent handles, is ignored before impo
 _one_slide = threading.Lock()  # is read at a time, by all processes
 
 
+def affordable(at_once: int, *, readers: int, tile_px: int) -> int:
+    """Return the number of tiles per batch: `at_once`, or fewer where all batches would need more than `MAX_BYTES`."""
+    return max(1, min(at_once, MAX_BYTES // (WAITING_BATCHES * readers * 3 * tile_px**2)))
+
+
 def read_ahead(
     slide: SlideTiles,
     rows: range,
@@ -53,13 +58,13 @@ def read_ahead(
     """Yield batches of tiles with their indices as they become ready; a batch is valid until the next one is requested.
 
     Each process reads its own band of the slide, so that no native tile is decoded twice. Memory is bounded by
-    `WAITING_BATCHES` per process, and by `MAX_BYTES`. The processes start with the first slide that has a batch for them. They
+    `WAITING_BATCHES` per process. The processes start with the first slide that has a batch for them. They
     begin the next slide when all tiles of this one are read, while its last batches are still to be taken.
 
     Args:
         slide: its tiles.
         rows: indices of the selected tiles.
-        at_once: tiles per batch; fewer where they would need more than `MAX_BYTES`.
+        at_once: tiles per batch; see `affordable`.
         readers: number of processes.
         pinned: whether batches lie in pinned memory, from which a GPU copies asynchronously; in ordinary memory where
             it cannot be pinned.
@@ -73,7 +78,6 @@ def read_ahead(
         RunError: there is no memory for the batches.
     """
     tile_bytes = 3 * slide.grid.tile_px**2
-    at_once = max(1, min(at_once, MAX_BYTES // (WAITING_BATCHES * readers * tile_bytes)))
     with ExitStack() as until_read, ExitStack() as until_taken:
         until_read.enter_context(_one_slide)
         pool = _pool(readers, at_once * tile_bytes, pinned)

@@ -105,7 +105,7 @@ def embedding_rate(name: str) -> Found:
 
     def through() -> None:
         if DEVICE == "cuda":
-            _embed_ahead(batches(), encoder, rows)
+            _embed_ahead(batches(), encoder, rows, at_once=TILES)
         else:
             for _, tiles in batches():
                 encoder.embed(tiles.numpy())

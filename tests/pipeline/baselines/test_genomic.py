@@ -2,19 +2,26 @@ import numpy as np
 import pandas as pd
 import pytest
 from lifelines import CoxPHFitter
+from scipy.optimize import approx_fprime
+from sklearn.linear_model import LogisticRegression
 
 from pipeline.baselines.genomic import (
     fit_omics_cox,
     fit_omics_logistic,
     log_partial_likelihood,
+    omics_logits,
+    omics_risk,
     principal_components,
     ridge_cox,
 )
+from pipeline.baselines.numbers import ridge_number
+from pipeline.baselines.predictors import inner_folds
 from pipeline.metrics import (
     Bootstrap,
     FollowUp,
     Metric,
     SurvivalPredictions,
+    c_index,
     classification_by_fold,
     survival_by_fold,
     survival_metrics,
@@ -93,6 +100,61 @@ def test_curves_of_omics_cox_are_calibrated_on_new_cases() -> None:
     at_two_years = report.calibration["24"]
     assert at_two_years.slope.low < 1 < at_two_years.slope.high
     assert at_two_years.mean_difference.low < 0 < at_two_years.mean_difference.high
+
+
+def test_training_risks_are_those_of_the_inner_folds_that_held_the_cases_out() -> None:
+    """Genes of noise rank the cases that they were fitted to, and no others: those risks would promise too much."""
+    generator = np.random.default_rng(0)
+    noise, time, event = generator.normal(size=(80, 200)), generator.exponential(30, 80), np.ones(80, bool)
+    found = fit_omics_cox(noise, time, event, seed=0)
+    assert c_index(time, event, found.predict(noise).risk).value > 0.7
+    assert c_index(time, event, found.train_risk).value < 0.65
+
+
+class TestHeldOutScores:
+    """They are of a model that is as stiff for each case as that of all: the penalty is scaled by the number of cases.
+
+    The penalty is recovered from the model of all cases, where the gradient of the likelihood equals penalty × coefficients.
+    """
+
+    def test_of_a_risk(self, cohort: tuple) -> None:
+        _, time, event, features, _ = cohort
+        x = features[:, :10] - features[:, :10].mean(axis=0)
+        found = omics_risk(x, time, event, seed=3)
+        beta = found.coefficients[0]
+        slope = approx_fprime(beta, lambda b: log_partial_likelihood(x @ b, time, event))
+        for fitted, held in inner_folds(event.astype(int), 3):
+            penalty = slope @ beta / (beta @ beta) * len(fitted) / len(x)
+            expected = x[held] @ ridge_cox(x[fitted], time[fitted], event[fitted], penalty=penalty)
+            np.testing.assert_allclose(found.held_out[held, 0], expected, rtol=1e-3, atol=1e-3)
+
+    def test_of_classes(self, cohort: tuple) -> None:
+        *_, features, classes = cohort
+        labels, x = (classes > 1).astype(int), features[:, :10] - features[:, :10].mean(axis=0)
+        found = omics_logits(x, labels, "ab", seed=3)
+        beta = found.coefficients[0]
+        intercepts = np.linspace(-5, 5, 200_001)
+        rates = 1 / (1 + np.exp(-(x @ beta)[:, None] - intercepts[::1000]))
+        intercept = np.interp(labels.mean(), rates.mean(axis=0), intercepts[::1000])  # residuals add up to 0
+        slope = x.T @ (labels - 1 / (1 + np.exp(-x @ beta - intercept)))
+        for fitted, held in inner_folds(labels, 3):
+            penalty = slope @ beta / (beta @ beta) * len(fitted) / len(x)
+            model = LogisticRegression(C=1 / penalty, max_iter=5000).fit(x[fitted], labels[fitted])
+            np.testing.assert_allclose(found.held_out[held], x[held] @ model.coef_.T, rtol=0.02, atol=0.01)
+
+    def test_of_a_number(self, cohort: tuple) -> None:
+        clinical, _, _, features, _ = cohort
+        x, y = features[:, :10] - features[:, :10].mean(axis=0), clinical["age"].to_numpy() + 10 * features[:, 0]
+        y = y - y.mean()
+        found = ridge_number(x, y, seed=3)
+        beta = found.coefficients[0]
+        slope = x.T @ (y - x @ beta)
+        for held in np.array_split(np.random.default_rng(3).permutation(len(y)), 5):
+            fitted = np.setdiff1d(np.arange(len(y)), held)
+            middle, mean = x[fitted].mean(axis=0), y[fitted].mean()
+            z, penalty = x[fitted] - middle, slope @ beta / (beta @ beta) * len(fitted) / len(y)
+            coefficients = np.linalg.solve(z.T @ z + penalty * np.eye(10), z.T @ (y[fitted] - mean))
+            np.testing.assert_allclose(found.held_out[held, 0], mean + (x[held] - middle) @ coefficients, rtol=1e-6)
 
 
 def test_a_class_unseen_in_training_gets_no_probability(cohort: tuple) -> None:

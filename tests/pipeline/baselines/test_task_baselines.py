@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.baselines import BASELINES
+from pipeline.baselines import BASELINES, class_baselines, label_baselines, number_baselines, survival_baselines
 from pipeline.baselines.survival_baselines import CURVE_COLUMNS, CURVE_MONTHS, SurvivalBaselines
 from pipeline.tasks import TASKS, TaskSpec, make_task
 
@@ -123,6 +123,71 @@ def test_baselines_of_several_labels_find_the_gene_and_the_age_of_each():
     fused = (found["genes"]["probability_b"] + known["probability_b"]) / 2
     np.testing.assert_allclose(found["late fusion"]["probability_b"], fused)
     assert all(table["reason"].isna().all() for table in found.values())
+
+
+def test_cases_of_which_a_label_is_unknown_do_not_count_for_it():
+    """Where they did, as cases without the label, half of those with the gene would speak against it."""
+    unknown = HALF & (np.arange(N) % 4 == 1)
+    columns = {"both_a": np.arange(N) % 3 == 0, "both_b": pd.array(np.where(unknown, None, HALF), dtype="boolean")}
+    labels = pd.DataFrame(columns | {"age": np.where(HALF, 70.0, 40.0) + np.arange(N) % 7})
+    spec = make_task("both", TaskSpec(column=("a", "b"), kind="multilabel"))
+    fitted = spec.fit(labels, spec.vocabulary(labels)).fit_baselines(labels, genes(HALF * 2.0 - 1), None, seed=0)
+    found = fitted.predict(labels, genes(HALF * 2.0 - 1), None)
+    for name in ("clinical", "genes"):
+        assert (found[name].loc[HALF, "probability_b"] > 0.9).all(), name
+        assert (found[name].loc[~HALF, "probability_b"] < 0.1).all(), name
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_baselines_of_a_number_find_it_by_age_by_the_gene_and_on_slides(unit):
+    """Age is read in its unit: years of a standard deviation of 15, as the label is of 30 times `unit`."""
+    age = np.where(HALF, 70.0, 40.0)
+    labels = pd.DataFrame({"size": unit * 2 * age, "age": age})
+    spec = make_task("size", TaskSpec(column=("size",), kind="regression"))
+    slides_see = pd.DataFrame({"value": unit * (np.arange(N) + 100.0)})
+    signal = HALF * 2.0 - 1
+    fitted = spec.fit(labels, ()).fit_baselines(labels, genes(signal), slides_see, seed=0)
+    found = {name: table["value"] for name, table in fitted.predict(labels, genes(signal), slides_see).items()}
+    assert found.keys() == BASELINES.keys()
+    np.testing.assert_allclose(found["clinical"], labels["size"], rtol=0.01)
+    np.testing.assert_allclose(found["genes"], labels["size"], rtol=0.2)
+    np.testing.assert_array_equal(found["slides"], slides_see["value"])
+    np.testing.assert_allclose(found["late fusion"], (found["slides"] + found["genes"]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("module", "spec", "fits"),
+    [
+        (survival_baselines, None, ("fit_omics_cox",)),
+        (
+            class_baselines,
+            TaskSpec(column=("a",), kind="classification"),
+            ("fit_clinical_logistic", "fit_omics_logistic"),
+        ),
+        (
+            label_baselines,
+            TaskSpec(column=("a", "b"), kind="multilabel"),
+            ("fit_clinical_logistic", "fit_omics_logistic"),
+        ),
+        (number_baselines, TaskSpec(column=("age",), kind="regression"), ("fit_clinical_ridge", "fit_omics_ridge")),
+    ],
+)
+def test_every_baseline_that_draws_inner_folds_gets_the_seed(monkeypatch, deaths, module, spec, fits):
+    seeds = dict[str, set[int]]()
+    for name in fits:
+        fit = getattr(module, name)
+
+        def recording(*inputs, seed, name=name, fit=fit):
+            seeds.setdefault(name, set()).add(seed)
+            return fit(*inputs, seed=seed)
+
+        monkeypatch.setattr(module, name, recording)
+    task = TASKS["survival"] if spec is None else make_task("own", spec)
+    answers = {"own": np.where(HALF, "x", "y"), "own_a": HALF, "own_b": np.arange(N) % 3 == 0}
+    labels = deaths.assign(**answers)
+    labels = labels.assign(own=labels["age"]) if module is number_baselines else labels
+    task.fit(labels, task.vocabulary(labels)).fit_baselines(labels, genes(HALF * 1.0), None, seed=7)
+    assert seeds == {name: {7} for name in fits}
 
 
 @pytest.mark.parametrize("name", ["survival", "grade"])

@@ -101,12 +101,13 @@ def test_processes_that_share_a_gpu_know_how_many_they_are(machine):
 @pytest.mark.parametrize(
     ("gib", "host_gib", "cores", "gpus", "processes"),
     [
-        ((80,) * 4, 512, 64, 4, 4),
+        ((80,) * 4, 512, 64, 4, 8),
         ((80, 80, 16, 80), 512, 64, 4, 2),
-        ((80, 80, 16, 80), 512, 64, 2, 4),  # those that the run does not use do not count
+        ((80, 80, 16, 80), 512, 64, 2, 8),  # those that the run does not use do not count
         ((80,) * 4, 512, 12, 4, 3),
         ((80,) * 4, 50, 64, 4, 2),
-        ((80,) * 4, 50, 64, 1, 4),
+        ((80,) * 4, 50, 64, 1, 8),
+        ((141,), 512, 64, 1, 8),
         ((6,) * 4, 8, 2, 4, 1),
     ],
 )

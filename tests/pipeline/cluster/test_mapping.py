@@ -12,7 +12,7 @@ from distributed import KilledWorker
 
 from pipeline.cluster import mapping
 from pipeline.cluster.mapping import Outcome, free_slot, map_jobs, map_slides
-from pipeline.cluster.workers import LOCAL, STARTED, UNLIMITED, Workers
+from pipeline.cluster.workers import STARTED, UNLIMITED, Workers
 from pipeline.terminal.logs import OnceFromWorkers
 from preprocessing.io.errors import InputError, RunError, SlideError
 from preprocessing.slides.slide import Slide
@@ -340,6 +340,21 @@ def test_the_time_limit_of_a_slide_ends_with_its_slot_and_that_of_the_next_stays
     assert events == [STARTED, STARTED, UNLIMITED, STARTED]
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_is_left_of_a_slide_that_has_freed_its_slot_has_a_time_limit_too(hangs, monkeypatch):
+    worker = SimpleNamespace(nanny="one", log_event=lambda topic, key: None, get_current_task=str)
+    monkeypatch.setattr("dask.distributed.get_worker", lambda: worker)
+    monkeypatch.setattr("dask.distributed.secede", lambda: None)
+    monkeypatch.setattr(mapping.faulthandler, "dump_traceback_later", lambda seconds, exit: None)
+    ended = threading.Event()
+    monkeypatch.setattr(mapping, "_end_process", ended.set)
+    with mapping._time_limit(0.3):
+        free_slot()
+        if hangs:
+            assert ended.wait(20)
+    assert ended.wait(0.5) == hangs
+
+
 def test_a_slide_whose_worker_is_ended_took_too_long_only_while_it_had_a_limit():
     workers = Workers(1, "cpu", slide_seconds=0)
     for task in ("ended", "freed"):
@@ -368,7 +383,7 @@ def test_a_slide_that_takes_all_memory_fails_alone(monkeypatch, caplog):
             time.sleep(0.01)
         return Outcome(slide.slide_id, "done")
 
-    monkeypatch.setitem(LOCAL, "memory_limit", "1GiB")
+    monkeypatch.setattr(Workers, "_share", lambda self, memory: 1 << 30)
     with Workers(2, "cpu", slide_seconds=300) as workers, caplog.at_level(logging.WARNING):
         outcomes = map_slides(workers, work, make_slides("greedy", "a", "b", "c"), stage="test", size=width)
     assert {one.slide_id: one.status for one in outcomes} == {"greedy": "failed"} | dict.fromkeys("abc", "done")

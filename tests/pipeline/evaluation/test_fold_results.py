@@ -171,6 +171,33 @@ def test_a_comparator_is_reported_as_a_baseline_and_compared_with_the_model(fini
     json.dumps(to_json({"grade": report}), allow_nan=False)
 
 
+def test_sets_of_a_comparator_are_calibrated_on_its_own_predictions(tmp_path):
+    """From slides only, the model gives the true class 0.9, the comparator 0.25; of each fold one case has slides only."""
+    known = tuple(f"c{i:02d}" for i in range(24))
+    folds = (Fold(0, known[12:], (), known[:12]), Fold(1, known[:12], (), known[12:]))
+    labels = pd.DataFrame({"grade": ["2", "3"] * 12}, index=known)
+    plan = TaskPlan(TASKS["grade"], known, (), ("2", "3"), "", {"case": folds}, {}, (), ())
+
+    def jobs(name, of_true_class):
+        p3 = {case: of_true_class if grade == "3" else 1 - of_true_class for case, grade in labels["grade"].items()}
+        found = []
+        for fold in folds:
+            lone, *others = fold.test
+            table = frame(list(fold.test), p3 | {lone: 0.3}, fold.number)
+            table.loc[table["case_id"] == lone, "modalities"] = "slides"
+            found.append(write_job(tmp_path / name / str(fold.number), fold, p3, table=table))
+            single = frame(others, p3, fold.number).assign(modalities="slides", modality="slides")
+            single.to_csv(found[-1].out / "single_modality.csv", index=False)
+        return found
+
+    final = write_job(tmp_path / "final", plan.final, {})
+    cases = pd.DataFrame({"case_id": known, "status": "used"})
+    jobs_of_task = TaskJobs([*jobs("model", 0.9), final], {"one": jobs("one", 0.25)}, {})
+    _, predictions, (comparator,) = conclude(plan, jobs_of_task, labels, cases, bootstrap=Bootstrap(20, 0))
+    for table, expected in ((predictions, "2"), (comparator, "2;3")):
+        assert table.loc[table["modalities"] == "slides", "set_90"].tolist() == [expected] * 2
+
+
 def test_metrics_by_modality_are_those_of_the_rows_of_that_modality(finished):
     """From slides every pair is in order, from genes none is; of c7, which has genes only, both say nothing."""
     _, jobs, *_ = finished

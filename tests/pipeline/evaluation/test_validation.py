@@ -45,6 +45,14 @@ def test_a_tested_case_is_calibrated_on_cases_of_other_folds_with_its_modalities
     assert sets.tolist() == ["2;3", "2"]
 
 
+@pytest.mark.parametrize(("others", "own", "expected"), [(0.35, None, "2;3"), (None, 0.35, "2")])
+def test_cases_of_its_own_fold_do_not_calibrate_a_tested_case(others, own, expected):
+    """Of 20 cases, the limit is 0.65 where all have 0.35 for the second class, and 0.3 where each has 0.7 for its own."""
+    out_of_fold = pd.concat([rows("slides", 20, fold=1, truth=others), rows("slides", 20, truth=own, first=100)])
+    tested = rows("slides", 1, first=200).assign(probability_2=0.6, probability_3=0.4)
+    assert with_sets(GRADE.sets, tested, out_of_fold)["set_90"].tolist() == [expected]
+
+
 def test_a_case_of_no_fold_is_calibrated_on_all_cases_and_one_that_is_not_predicted_has_no_set():
     out_of_fold = pd.concat([rows("genes", 20, fold=0, truth=0.2), rows("genes", 20, fold=1, first=50)])
     table = rows("genes", 2).assign(fold=pd.array([None, None], dtype="Int64"))

@@ -32,7 +32,7 @@ def job(tmp_path):
             class_names=lambda labels: dict.fromkeys(labels.index, "2"),
         ),
         fold=FOLD,
-        labels=pd.DataFrame({"age": [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]}, list(CASES)),
+        labels=pd.DataFrame({"age": [10.0, 20.0, 30.0, 40.0, 50.0, 60.0], "grade": list("232323")}, list(CASES)),
         vocabulary=("2", "3"),
         omics=tmp_path / "omics.npz",
         defining=("IDH1_mut",),
@@ -82,12 +82,14 @@ def test_features_are_scaled_by_training_cases_and_those_that_define_the_label_l
 
 
 @pytest.mark.parametrize("is_learned_beside", [False, True])
-def test_baselines_get_training_cases_in_their_order_and_the_runs_seed(job, monkeypatch, is_learned_beside):
+def test_baselines_get_training_cases_in_their_order_without_related_columns_and_the_runs_seed(
+    job, monkeypatch, is_learned_beside
+):
     given, decoded = {}, []
 
     class Task:
         def fit_baselines(self, train, genes, slides, *, seed):
-            given.update(train=list(train.index), genes=genes, slides=slides, seed=seed)
+            given.update(train=train["age"].to_dict(), columns=list(train), genes=genes, slides=slides, seed=seed)
             return "simple"
 
     slides_only = SimpleNamespace(
@@ -100,7 +102,9 @@ def test_baselines_get_training_cases_in_their_order_and_the_runs_seed(job, monk
     data = SimpleNamespace(omics=["group"], genes=lambda cases: f"genes of {'-'.join(cases)}", patch_dim=5)
     learned = SimpleNamespace(task=Task(), slides_only=slides_only if is_learned_beside else None)
     found = fit_baselines(job, FOLD, data, learned)
-    assert given == {"train": ["d", "b", "a"], "genes": "genes of d-b-a", "slides": "decoded", "seed": 7}
+    assert list(given["train"].items()) == [("d", 40.0), ("b", 20.0), ("a", 10.0)]
+    assert given["columns"] == ["age"]  # grade, from which the label is read, is none of the clinical columns
+    assert (given["genes"], given["slides"], given["seed"]) == ("genes of d-b-a", "decoded", 7)
     assert decoded == ["logits"]
     assert (found.simple, found.slides.model, found.slides.task, found.slides.patch_dim) == (
         "simple",

@@ -3,7 +3,7 @@ import pandas as pd
 
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles
 from preprocessing.features.store import Bag, FeatureStore
-from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.matrix import OmicsMatrix, concatenate, covariates
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.tiling.slide_stats import SlideStats
 
@@ -31,3 +31,17 @@ def test_a_cases_share_of_missing_genes_counts_absent_and_empty_ones_and_no_cova
     profiles = read_genes(scaler, new)
     np.testing.assert_allclose(profiles.missing, [0.5, 0.75])
     assert profiles.case_ids == ("p", "q")
+
+
+def test_covariates_are_no_genes_of_a_profile():
+    """The scaler has three genes and age; a case lacks a gene, another one its age."""
+    genes = (
+        pd.DataFrame({name: [0.0, 1.0, 2.0, 4.0] for name in ("A", "B", "C")}, index=list("wxyz")) + np.eye(4)[:, :3]
+    )
+    labels = pd.DataFrame({"age": [40.0, 50.0, 60.0, 75.0]}, index=list("wxyz"))
+    matrix = concatenate([OmicsMatrix.from_frame(genes), covariates(labels, ["age"])])
+    scaler = OmicsScaler.fit(matrix, {"all": ["A", "B", "C"]})
+    matrix.values[1, 2], matrix.values[2, 3] = np.nan, np.nan
+    profiles = read_genes(scaler, matrix)
+    np.testing.assert_allclose(profiles.missing, [0, 1 / 3, 0, 0])
+    np.testing.assert_allclose(profiles.values, scaler.scaled(matrix)[:, [scaler.features.index(one) for one in "ABC"]])

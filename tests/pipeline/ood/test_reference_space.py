@@ -18,3 +18,14 @@ def test_identical_vectors_have_a_space():
     space = ReferenceSpace.fit(np.ones((5, 4)))
     assert np.isfinite(space.log_distance(np.zeros((1, 4)))).all()
     assert space.log_distance(np.zeros((1, 4)))[0] > space.log_distance(np.ones((1, 4)))[0]
+
+
+def test_directions_beyond_the_axes_share_their_mean_variance():
+    """Of 80 directions, the 64 axes are those of variance 100; the other 16 have 1, which is not spread over all 80."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(4000, 80)) * np.where(np.arange(80) < 64, 10.0, 1.0)
+    space = ReferenceSpace.fit(vectors)
+    assert space.axes.shape == (64, 80)
+    fitted, variances = LedoitWolf().fit(vectors), np.linalg.eigvalsh(np.cov(vectors.T, ddof=0))
+    sphere = fitted.shrinkage_ * variances.mean()
+    assert space.residual_variance == pytest.approx((1 - fitted.shrinkage_) * variances[:16].mean() + sphere, rel=1e-3)

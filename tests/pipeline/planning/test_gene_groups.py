@@ -48,6 +48,13 @@ def test_flags_name_sets_with_commas_or_semicolons(config, omics):
     assert again.tumour_genes == one.tumour_genes
 
 
+def test_named_sets_become_the_subspace_that_they_are_named_for(config, omics):
+    """Whatever their own names say: of the sets, Mitotic would be recognised as the tumour's."""
+    one = config(model="subspace", tumour_genes="Immune", microenvironment_genes="Mitotic;Other")
+    sets, _ = gene_groups(one, omics, one.candidates()[0])
+    assert sets == {"tumour": ["CD3E", "CD4"], "microenvironment": ["MKI67", "TOP2A", "ACTB"]}
+
+
 def test_what_is_wrong_is_reported_before_anything_is_computed(config, omics):
     with pytest.raises(InputError, match=r'"Mitotc" is neither a gene set .* did you mean "Mitotic"'):
         check_gene_groups(config(model="abmil,subspace", tumour_genes="Mitotc", microenvironment_genes="Immune"), omics)

@@ -89,6 +89,15 @@ def test_in_evaluation_the_logits_are_those_of_the_main_task():
     assert model.eval()([0]).logits.tolist() == [[1, 2]]
 
 
+def test_other_tasks_are_fitted_to_the_labels_of_training_cases_alone():
+    labels = LABELS.assign(size=np.where(np.arange(40) < 30, LABELS["size"], 1000.0))
+    joint = fit_heads(
+        GROUP.fit(LABELS, ("a", "b")), LABELS, [OtherTask(SIZE, (), labels)], CASES[:30], loss=LossConfig()
+    )
+    size = joint.heads[1].task
+    assert (size.mean, size.sd) == pytest.approx((LABELS["size"][:30].mean(), LABELS["size"][:30].std(ddof=0)))
+
+
 @pytest.mark.parametrize(
     "labels",
     [

@@ -156,6 +156,11 @@ def test_intervals_cover_nine_of_ten_new_cases():
     assert FITTED.sets.sets(predictions([0], [-4.0]), np.array([2.0])) == ["-6 to -2"]
 
 
+def test_a_case_of_a_model_that_is_twice_as_wrong_counts_half_in_the_calibration():
+    cases = predictions([50, 50], [56, 44]).assign(expected_error=[3.0, 6.0])
+    assert FITTED.sets.scores(cases).tolist() == [2.0, 1.0]
+
+
 def test_intervals_are_as_wide_as_the_errors_of_left_out_training_cases():
     """Of a model that is twice as wrong, the same threshold gives intervals twice as wide."""
     left_out = labels(40, 60)

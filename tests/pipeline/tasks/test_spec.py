@@ -90,3 +90,12 @@ def test_no_baseline_sees_the_column_that_a_label_is_read_from():
     }
     assert TASKS["grade"].related_columns == {"subtype", "diagnosis"}
     assert TASKS["survival"].related_columns == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("positive", "expected"), [(None, ("no", "yes")), ("yes", ("no", "yes")), ("no", ("yes", "no"))]
+)
+def test_the_positive_class_is_the_last(positive, expected):
+    """As metrics and other tools read it: the second column of probabilities is that of the positive class."""
+    task = make_task("own", TaskSpec(column=("m",), kind="classification", positive=positive))
+    assert task.vocabulary(pd.DataFrame({"own": ["yes", "no", "yes"]})) == expected

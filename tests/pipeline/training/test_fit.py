@@ -83,6 +83,21 @@ def test_the_same_seed_gives_the_same_predictions_to_the_last_bit(learned):
     assert first.tobytes() != other.tobytes()
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *({"epochs": 2}, {"batch_cases": 4}, {"lr": 5e-3}, {"weight_decay": 0.1}, {"warmup_epochs": 2}),
+        *({"schedule": "epoch"}, {"clip_norm": 0.01}, {"clip_norm": None}, {"modality_dropout": 0.9}),
+    ],
+    ids=str,
+)
+def test_every_setting_of_the_training_decides_the_weights(learned, setting):
+    """Compared with a training whose gradients are clipped at 0.3, and whose cases keep both modalities."""
+    settings = {"batch_cases": 2, "clip_norm": 0.3, "modality_dropout": 0.0}
+    before, after = (train(learned, **one)[0].state_dict() for one in (settings, settings | setting))
+    assert any(not torch.allclose(before[name], after[name], rtol=1e-4, atol=1e-6) for name in before)
+
+
 def test_the_state_of_the_global_generators_does_not_matter(learned):
     cut = learned[0], replace(learned[1], bags=replace(learned[1].bags, max_patches=2))
     first = train(cut, modality_dropout=0.5)[0].state_dict()

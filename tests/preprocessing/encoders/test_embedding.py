@@ -1,3 +1,4 @@
+import threading
 from contextlib import nullcontext
 from functools import partial
 from typing import ClassVar
@@ -82,7 +83,7 @@ def test_the_next_batch_is_queued_before_the_last_is_fetched(corner_slide, grid,
     class Encoder:
         device, dim = torch.device("meta"), 3
 
-        def __call__(self, tiles):
+        def __call__(self, tiles, *, at_once):
             Stream.events.append("queued")
             return tiles.float().mean((1, 2))
 
@@ -101,7 +102,7 @@ class Means:
 
     device, dim = torch.device("cuda"), 3
 
-    def __call__(self, tiles):
+    def __call__(self, tiles, *, at_once):
         return computed(lambda x: x.mean((1, 2)), tiles)
 
 
@@ -113,6 +114,30 @@ def test_on_a_gpu_every_wait_that_features_need_is_there(early, corner_slide, gr
     with late_streams(monkeypatch, early=early):
         found = embed_tiles(SlideTiles(corner_slide.path, grid), Means(), range(35), gpu_tiles=2, readers=2)
     np.testing.assert_allclose(found, pixels.mean((1, 2)), rtol=1e-5)
+
+
+def test_one_thread_computes_for_all_slides_whatever_thread_reads_them(corner_slide, grid, monkeypatch):
+    """CUDA's libraries prepare their kernels anew in each thread; and a batch is as large as memory allows, or not full."""
+    monkeypatch.setattr(embedding, "pinned_empty", torch.empty)
+    monkeypatch.setattr(tile_readers, "pin_in_place", lambda x: False)
+    monkeypatch.setattr(tile_readers, "MAX_BYTES", 4 * 3 * 16 * 64**2)  # of 16 tiles in each of four batches
+    seen = set()
+
+    class Noting(Means):
+        def __call__(self, tiles, *, at_once):
+            seen.add((threading.current_thread(), at_once))
+            return super().__call__(tiles, at_once=at_once)
+
+    def embed():
+        embed_tiles(SlideTiles(corner_slide.path, grid), Noting(), range(35), gpu_tiles=20, readers=2)
+
+    with late_streams(monkeypatch):
+        for _ in range(2):
+            thread = threading.Thread(target=embed)
+            thread.start()
+            thread.join()
+    assert len(seen) == 1
+    assert {at_once for _, at_once in seen} == {16}
 
 
 @pytest.mark.parametrize("crashes", [1, 2])

@@ -552,37 +552,62 @@ class TestPrecision:
         assert load_encoder(tiny_config(tiny_vit, precision="auto")).describe()["precision"] in ("float32", "bfloat16")
 
 
-class TestShortMemory:
-    @pytest.fixture
-    def short(self, tiny, monkeypatch):
-        """The encoder as on a GPU with room for five tiles; the sizes that it tried."""
-        tried, features = [], tiny._features
+class TestOnAGPU:
+    """With memory of the CPU in its place."""
 
-        def with_room_for_five(tiles):
-            tried.append(len(tiles))
-            if len(tiles) > 5:
-                raise torch.OutOfMemoryError
+    @pytest.fixture
+    def sizes(self, tiny, monkeypatch):
+        """Of the batches that the encoder computed, or tried to."""
+        sizes, features = [], tiny._features
+
+        def noted(tiles):
+            sizes.append(len(tiles))
             return features(tiles)
 
-        monkeypatch.setattr(tiny, "_features", with_room_for_five)
+        monkeypatch.setattr(tiny, "_features", noted)
         monkeypatch.setattr(tiny, "_at_once", 10**9)
-        return tiny, tried
+        monkeypatch.setattr(tiny, "device", torch.device("cuda"))
+        return sizes
+
+    @pytest.fixture
+    def short(self, sizes, tiny, monkeypatch):
+        """The encoder with room for five tiles; the sizes that it tried."""
+        features = tiny._features
+
+        def with_room_for_five(tiles):
+            found = features(tiles)
+            if len(tiles) > 5:
+                raise torch.OutOfMemoryError
+            return found
+
+        monkeypatch.setattr(tiny, "_features", with_room_for_five)
+        return tiny, sizes
+
+    @pytest.mark.parametrize(("count", "expected"), [(1, [1]), (3, [4]), (9, [10]), (10, [10]), (23, [10, 10, 10])])
+    def test_batches_have_few_sizes(self, tiny, sizes, count, expected):
+        """For each of them CUDA's libraries prepare a network anew."""
+        tiles = torch.from_numpy(make_tiles(count))
+        found = tiny(tiles, at_once=10)
+        assert sizes == expected
+        one_by_one = torch.cat([tiny(tile[None]) for tile in tiles])
+        assert found.shape == one_by_one.shape
+        np.testing.assert_allclose(found, one_by_one, atol=1e-5)
 
     def test_halves_the_batch_and_stays_so(self, short):
         encoder, tried = short
         tiles = torch.from_numpy(make_tiles(18))
-        with torch.inference_mode():
-            first = encoder._as_memory_allows(tiles)
-            assert tried == [18, 9, 4, 4, 4, 4, 2]
-            np.testing.assert_allclose(first, torch.cat([encoder._features(tile[None]) for tile in tiles]), atol=1e-5)
-            tried.clear()
-            encoder._as_memory_allows(tiles)
-        assert tried == [4, 4, 4, 4, 2]
+        first = encoder(tiles, at_once=18)
+        assert tried == [18, 9, 4, 4, 4, 4, 4]
+        np.testing.assert_allclose(first, torch.cat([encoder(tile[None]) for tile in tiles]), atol=1e-5)
+        tried.clear()
+        encoder(tiles, at_once=18)
+        assert tried == [4, 4, 4, 4, 4]
 
     def test_that_does_not_hold_one_tile_is_an_error(self, tiny, monkeypatch):
         def never(tiles):
             raise torch.OutOfMemoryError
 
         monkeypatch.setattr(tiny, "_features", never)
+        monkeypatch.setattr(tiny, "device", torch.device("cuda"))
         with pytest.raises(torch.OutOfMemoryError):
-            tiny._as_memory_allows(torch.from_numpy(make_tiles(2)))
+            tiny(torch.from_numpy(make_tiles(2)))
