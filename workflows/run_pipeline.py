@@ -247,7 +247,8 @@ def check_inputs(config: "Config", predictors: list["Predictor"], workers: "Work
     tasks = {one.task: one.definition for one in predictors}
     covariates = [name for one in predictors for name in one.metadata.covariates] if predictors else config.covariates
     named = [*covariates, *(column for task in tasks.values() for column in task.spec.column)]
-    cohort = read_cohort(config, paths, trained=bool(predictors), features=features, named=named)
+    needed = [*tasks, *(("grade", "subtype") if config.rescale == "matched" else ())] if predictors else []
+    cohort = read_cohort(config, paths, trained=bool(predictors), features=features, named=named, tasks=needed)
     cohort = read_covariates(cohort, covariates)
     if predictors:
         from pipeline.inference.composition import rescale_targets
