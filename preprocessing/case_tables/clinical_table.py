@@ -57,8 +57,7 @@ def read_clinical(
     path, notes = Path(path), list[str]()
     evidence, options = evidence or Evidence(), options or TableOptions()
     loaded = loaded or load_table(path)
-    if loaded.layout:
-        notes.append(f"layout: {loaded.layout}")
+    notes += loaded.notes(path)
     frame = _without_subheaders(_with_ids_as_header(sample_table(path, loaded), evidence, notes), notes)
     frame = _cases_in_rows(frame, evidence, options, notes)
     frame = with_whole_numbers(frame, notes)

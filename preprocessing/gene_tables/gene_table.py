@@ -17,7 +17,7 @@ from preprocessing.case_tables.case_rows import (
 from preprocessing.case_tables.column_names import plain_name
 from preprocessing.case_tables.gene_columns import gene_columns
 from preprocessing.case_tables.gene_names import SURE_GENE_NAMES
-from preprocessing.case_tables.id_columns import Evidence, choose_id_column, with_whole_numbers
+from preprocessing.case_tables.id_columns import Evidence, choose_id_column, id_kind, with_whole_numbers
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.gene_tables.orientation import cases_in_rows
 from preprocessing.io.errors import InputError, count, some
@@ -106,8 +106,7 @@ def read_genes(
 
 
 def _matrix(path: Path, loaded: LoadedTable, notes: list[str]) -> pd.DataFrame:
-    if loaded.layout:
-        notes.append(f"layout: {loaded.layout}")
+    notes += loaded.notes(path)
     if loaded.frame is None:
         raise InputError(
             f"{path}: this {loaded.layout} has no values, only attributes of its samples: give it as --clinical, and the "
@@ -148,7 +147,7 @@ def _without_subheaders(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
     In such a row no column but the first holds a number, while below it nearly all of them do.
     """
-    texts = text_columns(frame)[1:]
+    texts = [column for column in text_columns(frame)[1:] if not id_kind(column)]
     if len(texts) < len(frame.columns) / 2 or len(frame) < _MOST_SUBHEADERS + 2:
         return frame
     top, below = frame[texts].iloc[:_MOST_SUBHEADERS], frame[texts].iloc[_MOST_SUBHEADERS:]

@@ -55,13 +55,17 @@ def sheet_choice(path: Path | str) -> str:
     file, sheet = split_sheet(path)
     if not file.name.lower().endswith(XLSX) or not file.is_file():
         return ""
-    names = open_workbook(file, file.read_bytes()).sheetnames
+    book = open_workbook(file, file.read_bytes())
+    names = book.sheetnames
     if len(names) == 1 or sheet not in (None, *names):
         return ""
     listed = f"{', '.join(names[:-1])} and {names[-1]}"
-    return (
-        f"{file} has {len(names)} sheets, {listed}, of which {sheet or names[0]} is read; {file}:SHEET selects another"
-    )
+    return f"{file} has {len(names)} sheets, {listed}, of which {sheet or first_sheet(book)} is read; {file}:SHEET selects another"
+
+
+def first_sheet(book: "Workbook") -> str:
+    """Return the name of the first sheet of a workbook that is not hidden."""
+    return str(next((one.title for one in book.worksheets if one.sheet_state == "visible"), book.worksheets[0].title))
 
 
 def naming_sheets(
@@ -83,7 +87,7 @@ def naming_sheets(
 
 
 def workbook_rows(path: Path, book: "Workbook", sheet: str | None) -> Iterator[list[str]]:
-    """Yield the rows of an Excel sheet as texts, as a CSV of it would have them; the first sheet by default.
+    """Yield the rows of an Excel sheet as texts, as a CSV of it would have them; the first visible one by default.
 
     A date stays a date, which a gene named SEPT2 or MARCH1 became when Excel opened it.
 
@@ -92,7 +96,7 @@ def workbook_rows(path: Path, book: "Workbook", sheet: str | None) -> Iterator[l
     """
     if sheet is not None and sheet not in book.sheetnames:
         raise InputError(f'{path}: no sheet "{sheet}"; it has {", ".join(book.sheetnames)}')
-    found = book[sheet] if sheet is not None else book.worksheets[0]
+    found = book[sheet if sheet is not None else first_sheet(book)]
     rows = filter(any, ([_cell_text(value) for value in row] for row in found.iter_rows(values_only=True)))
     first = list(itertools.islice(rows, _SEEN_ROWS))
     width = _header_width(first)

@@ -24,12 +24,19 @@ class LoadedTable:
         samples: attributes of the samples, indexed by sample, that the file has beside the table (GEO, AnnData).
         genes_in: the side of the genes, where the layout fixes it.
         layout: name of the layout, for notes; "" for a plain table.
+        doubts: what the file has that a table has not, such as hidden rows, one sentence each.
     """
 
     frame: pd.DataFrame | None
     samples: pd.DataFrame | None = None
     genes_in: Literal["rows", "columns"] | None = None
     layout: str = ""
+    doubts: tuple[str, ...] = ()
+
+    def notes(self, path: Path) -> list[str]:
+        """Return the notes on the layout, and the warnings of what is doubtful."""
+        layout = [f"layout: {self.layout}"] if self.layout else []
+        return layout + [f"warning: {path}: {doubt}" for doubt in self.doubts]
 
 
 @naming_sheets
@@ -65,7 +72,8 @@ def load_table(path: Path) -> LoadedTable:
 
 
 def _plain(frame: pd.DataFrame) -> LoadedTable:
-    return LoadedTable(frame, layout="; ".join(frame.attrs.pop("remarks", ())))
+    doubts = tuple(frame.attrs.pop("doubts", ()))
+    return LoadedTable(frame, layout="; ".join(frame.attrs.pop("remarks", ())), doubts=doubts)
 
 
 def sample_table(path: Path, loaded: LoadedTable) -> pd.DataFrame:

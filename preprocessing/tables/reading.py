@@ -15,9 +15,10 @@ import pandas as pd
 from preprocessing.io.errors import InputError, some
 from preprocessing.io.files import decode, read_bytes
 from preprocessing.io.unpacking import ZIP
-from preprocessing.tables.containers import naming_sheets, open_workbook, split_sheet, workbook_rows
+from preprocessing.tables.containers import first_sheet, naming_sheets, open_workbook, split_sheet, workbook_rows
 from preprocessing.tables.layouts import csv_text, footnotes, header_start, with_decimal_points, without_gct_head
 from preprocessing.tables.repeated_samples import ValueColumns, may_repeat_samples, value_columns
+from preprocessing.tables.sheet_marks import describe_marks
 from preprocessing.tables.thousands import read_thousands
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def read_table(path: Path | str, *, as_text: bool = False) -> pd.DataFrame:
     sets the separator. A header that lacks the name of the first column (R) gets "".
 
     Args:
-        path: the file; of a workbook `FILE.xlsx` (its first sheet) or `FILE.xlsx:SHEET`.
+        path: the file; of a workbook `FILE.xlsx` (its first visible sheet) or `FILE.xlsx:SHEET`.
         as_text: whether every column holds names, whatever they look like.
 
     Raises:
@@ -90,11 +91,13 @@ def parse_bytes(path: Path, content: list[bytes], *, sheet: str | None = None, a
         as_text: whether every column holds names.
     """
     if content[0].startswith(ZIP):
-        book = open_workbook(path, content.pop())
+        data = content.pop()
+        book = open_workbook(path, data)
         frame = parse_table(path, csv_text(workbook_rows(path, book, sheet)), as_text=as_text)
         if len(names := book.sheetnames) > 1:
-            chosen = f"sheet {sheet or names[0]} of {', '.join(names[:-1])} and {names[-1]}"
+            chosen = f"sheet {sheet or first_sheet(book)} of {', '.join(names[:-1])} and {names[-1]}"
             frame.attrs["remarks"] = [chosen, *frame.attrs.get("remarks", ())]
+        frame.attrs["doubts"] = describe_marks(data, sheet or first_sheet(book))
         return frame
     if sheet is not None:
         raise InputError(f"{path}: is not an Excel workbook and has no sheet {sheet}")

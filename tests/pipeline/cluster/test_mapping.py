@@ -12,7 +12,7 @@ from distributed import KilledWorker
 
 from pipeline.cluster import mapping
 from pipeline.cluster.mapping import Outcome, free_slot, map_jobs, map_slides
-from pipeline.cluster.workers import LOCAL, STARTED, UNLIMITED, Workers
+from pipeline.cluster.workers import STARTED, UNLIMITED, Workers
 from pipeline.terminal.logs import OnceFromWorkers
 from preprocessing.io.errors import InputError, RunError, SlideError
 from preprocessing.slides.slide import Slide
@@ -383,7 +383,7 @@ def test_a_slide_that_takes_all_memory_fails_alone(monkeypatch, caplog):
             time.sleep(0.01)
         return Outcome(slide.slide_id, "done")
 
-    monkeypatch.setitem(LOCAL, "memory_limit", "1GiB")
+    monkeypatch.setattr(Workers, "_share", lambda self, memory: 1 << 30)
     with Workers(2, "cpu", slide_seconds=300) as workers, caplog.at_level(logging.WARNING):
         outcomes = map_slides(workers, work, make_slides("greedy", "a", "b", "c"), stage="test", size=width)
     assert {one.slide_id: one.status for one in outcomes} == {"greedy": "failed"} | dict.fromkeys("abc", "done")

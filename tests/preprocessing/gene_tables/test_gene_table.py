@@ -79,6 +79,11 @@ def test_a_column_called_gene_turns_a_table_of_ids_that_nobody_knows(write):
     assert any("column Gene_Name names genes" in note for note in table.notes)
 
 
+def test_ids_of_which_the_last_ones_are_numbers_are_no_rows_below_the_header(write):
+    table = read_genes(write("EGFR,case_id\n1,A\n2,B\n3,007\n4,0010\n5,10\n"))
+    assert table.values["EGFR"].to_dict() == {"A": 1, "B": 2, "007": 3, "0010": 4, "10": 5}
+
+
 @pytest.mark.parametrize("column", ["patient_id", "Case ID"])
 def test_patients_called_like_genes_are_cases_where_the_column_names_patients(write, column):
     rows = "".join(f"{name},{i},{i + 1},{i + 2}\n" for i, name in enumerate(["GBX1", "GBX2", "EGFR"]))
