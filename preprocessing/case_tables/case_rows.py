@@ -14,7 +14,7 @@ from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, count, some
 from preprocessing.tables.identity import IdentityScheme
-from preprocessing.tables.reading import names_in, read_number
+from preprocessing.tables.reading import names_in, read_number, text_columns
 from preprocessing.tables.sample_types import CLASSES, PRIMARY, may_hold_sample_types, sample_classes, why_excluded
 
 # Names of rows and columns that summarise cases or compare groups of them (limma, DESeq2, edgeR), as words with "_" between.
@@ -86,6 +86,7 @@ def select_samples(
     if not cases & (evidence.cases or frozenset()):
         notes += identity.describe_unmatched([identifier for identifier in ids if identifier], path.name)
     notes += identity.describe_cut_numbers([identifier for identifier in ids if identifier], path.name)
+    notes += _describe_other_barcodes(path, frame, id_column, ids, identity)
     keys = [_sample_key(identifier, identity) for identifier in ids]
     classes = row_classes(frame, id_column, notes)
     reasons = [_reason(key, of_row, evidence, options) for key, of_row in zip(keys, classes, strict=True)]
@@ -114,6 +115,32 @@ def select_samples(
     used = frame.copy(deep=False) if len(keep) == len(frame) else frame.iloc[keep]  # the values of all are not copied
     used.index = pd.RangeIndex(len(keep))
     return CaseRows(used, [ids[row] for row in keep], dropped, excluded)
+
+
+def _describe_other_barcodes(
+    path: Path, frame: pd.DataFrame, id_column: str, ids: Sequence[str], identity: IdentityScheme
+) -> list[str]:
+    """Warnings of columns with barcodes of other cases than the ids of their rows: one of the columns was moved or sorted."""
+    notes = []
+    for column in text_columns(frame):
+        values = frame[column].tolist()
+        first = next((value for value in values if isinstance(value, str)), "")
+        if column == id_column or not identity.is_barcode(first):
+            continue
+        differing = [
+            f"{one} beside {other}"
+            for one, other in zip(ids, values, strict=True)
+            if isinstance(other, str)
+            and identity.is_barcode(one)
+            and identity.is_barcode(other)
+            and identity.case_of(one) != identity.case_of(other)
+        ]
+        if differing:
+            notes.append(
+                f"warning: {path}: {count(len(differing), 'row')} with the barcode of another case in column {column} than in "
+                f"column {id_column or '(unnamed)'} ({some(differing)}), which counts: was one of them sorted by itself?"
+            )
+    return notes
 
 
 def row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[str | None]:

@@ -41,6 +41,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 # GDC's tables by their columns: a download manifest, and a sample sheet.
 _GDC_COLUMNS = ({"id", "filename", "md5"}, {"file_id", "file_name"})
 _TRUE = frozenset({"1", "1.0", "true", "yes", "y"})
+_OBJECTIVES = (10, 20, 40, 60, 63, 80, 100)  # powers that are written in place of microns per pixel
 _LISTED = 8  # columns that a message lists
 
 
@@ -100,12 +101,16 @@ def _read_row(
     text = str(row["path"]).strip()
     problem = foreign_address(text)
     path = Path(text) if problem else manifest.parent / _expanded(text)  # an absolute path stays as it is
+    if not problem and "\\" in text and not _exists(path):  # relative paths of Windows
+        path = manifest.parent / text.replace("\\", "/")
     name = address_name(text) if problem else path.name
     slide_id = clean_id(str(row["slide_id"])) if pd.notna(row.get("slide_id")) else slide_name(name)
+    given = str(row["case_id"]) if pd.notna(row.get("case_id")) else None
+    _require_one_case([*([clean_id(given)] if given else []), slide_id, slide_name(name)], manifest, number, identity)
     features = str(row["features"]) if pd.notna(row.get("features")) else ""
     file = SlideFile(
         slide_id,
-        identity.case_of(clean_id(str(row["case_id"])) if pd.notna(row.get("case_id")) else slide_id),
+        identity.case_of(clean_id(given) if given else slide_id),
         path,
         _read_mpp(row.get("mpp"), manifest, number),
         features,
@@ -118,6 +123,16 @@ def _read_row(
     if not problem and not _exists(path) and (reason := unusable_name(name)):
         problem = f"{name}: {reason}"
     return file, problem
+
+
+def _require_one_case(ids: list[str], manifest: Path, number: int, identity: IdentityScheme) -> None:
+    """Raise InputError where the barcodes of a row, of its case, slide and file, are of several cases, as in a shifted column."""
+    cases = {identity.case_of(one): one for one in ids if identity.is_barcode(one)}
+    if len(cases) > 1:
+        raise InputError(
+            f"slides: manifest {manifest}, line {number}: {' and '.join(cases.values())} are barcodes of different cases; correct "
+            "the line (a column that was sorted or moved by itself shifts all of them)"
+        )
 
 
 def _exists(path: Path) -> bool:
@@ -259,5 +274,6 @@ def _read_mpp(value: Any, path: Path, number: int) -> float | None:
             f'slides: manifest {path}, line {number}: mpp "{value}" is not a number (use a decimal point)'
         ) from None
     if not is_plausible(mpp):
-        raise InputError(f"slides: manifest {path}, line {number}: mpp {mpp} lies outside {plausible_range()}")
+        hint = "; 20× has about 0.5 µm, 40× about 0.25" if mpp in _OBJECTIVES else ""
+        raise InputError(f"slides: manifest {path}, line {number}: mpp {mpp} lies outside {plausible_range()}{hint}")
     return mpp

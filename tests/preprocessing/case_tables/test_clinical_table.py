@@ -30,3 +30,13 @@ def test_attributes_in_rows_are_seen_by_two_labels_where_no_id_is_known(tmp_path
     assert any("(2 labels in column name): transposed" in note for note in turned.notes)
     one = read_clinical(write(tmp_path, "name,p1,p2\ngrade,4,3\nsize,7,8\n"))
     assert "p1" not in one.frame.index
+
+
+def test_barcodes_of_another_case_in_a_row_are_warned_of(tmp_path):
+    rows = [f"TCGA-06-00{i}1,TCGA-06-00{j}1-01A,{i}" for i, j in ((1, 1), (2, 3), (3, 2), (4, 4))]
+    (tmp_path / "clinical.csv").write_text("\n".join(["bcr_patient_barcode,sample,age", *rows]))
+    (warning,) = [note for note in read_clinical(tmp_path / "clinical.csv").notes if note.startswith("warning")]
+    assert warning.endswith(
+        "clinical.csv: 2 rows with the barcode of another case in column sample than in column bcr_patient_barcode (TCGA-06-0021 "
+        "beside TCGA-06-0031-01A, TCGA-06-0031 beside TCGA-06-0021-01A), which counts: was one of them sorted by itself?"
+    )

@@ -35,8 +35,32 @@ class TestManifest:
         assert find_slides(manifest(tmp_path, text)).files[0].case_id == "TCGA-06-0125"
 
     @pytest.mark.parametrize(
+        "row",
+        [
+            "TCGA-06-0125-01Z-00-DX1.svs,,TCGA-06-0130",
+            "TCGA-06-0125-01Z-00-DX1.svs,TCGA-06-0130-01Z-00-DX1,",
+            "a.svs,TCGA-06-0125-01Z-00-DX1,TCGA-06-0130-01A",
+        ],
+    )
+    def test_barcodes_of_two_cases_in_a_row_are_refused(self, tmp_path, row):
+        """Slides of another patient, after one column was sorted by itself."""
+        text = f"path,slide_id,case_id\nTCGA-06-0001-01Z-00-DX1.svs,,TCGA-06-0001-01A\nb.svs,x,TCGA-06-0002\n{row}\n"
+        with pytest.raises(
+            InputError, match=r"line 4: TCGA-06-01\S+ and TCGA-06-01\S+ are barcodes of different cases"
+        ):
+            find_slides(manifest(tmp_path, text))
+
+    def test_relative_paths_of_windows_are_found(self, tmp_path):
+        (tmp_path / "sub").mkdir()
+        small_svs(tmp_path / "sub" / "a.svs")
+        one, other = find_slides(manifest(tmp_path, "path\nsub\\a.svs\nsub\\b.svs\n")).files
+        assert (one.slide_id, one.path) == ("a", tmp_path / "sub/a.svs")
+        assert other.slide_id == "b"
+
+    @pytest.mark.parametrize(
         ("text", "message"),
         [
+            ("path,mpp\na.svs,40\n", "line 2: mpp 40.0 lies outside 0.05–5.0 µm; 20× has about 0.5 µm, 40× about 0.25"),
             (
                 "slide_id,file\na,a.svs\n",
                 r"manifest\.csv has no column `path`; it has slide_id, file; rename file to path, or remove it",
