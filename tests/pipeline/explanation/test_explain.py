@@ -249,16 +249,22 @@ def test_the_tiles_with_the_largest_contributions_of_either_sign_are_pictured(ex
     ids = [slide["slide_id"] for slide in case["slides"]]
     named = [table.assign(slide_id=name) for name, table in zip(ids, tables(case, folder), strict=True)]
     every = pd.concat(named).set_index(["slide_id", "x", "y"])["contribution"]
-    span = max(round(table["x"].max() / table["column"].max()) for table in named)  # of a tile, level-0 pixels
     largest = every.abs().sort_values(ascending=False)[: len(case["top_tiles"])]
     assert 1 < len(case["top_tiles"]) <= 6
     assert {one["layer"] for one in case["top_tiles"]} == {"contribution"}
     assert [abs(one["value"]) for one in case["top_tiles"]] == pytest.approx(list(largest), rel=1e-6)
     for one in case["top_tiles"]:
         assert every[one["slide_id"], one["x"], one["y"]] == pytest.approx(one["value"], rel=1e-6)
+    assert_pictures_are_of_their_tiles(case, folder, inputs)
+
+
+def assert_pictures_are_of_their_tiles(case, folder, inputs):
+    """Each is what OpenSlide reads at its corner."""
+    for one in case["top_tiles"]:
+        slide = inputs.slides.set_index("slide_id").loc[one["slide_id"]]
+        span = tuple(map(round, FeatureStore(inputs.store).read_tiles(slide["tiles"]).grid.span_px))
         with Image.open(folder / one["image"]) as picture:
-            path = inputs.slides.set_index("slide_id").loc[one["slide_id"], "path"]
-            region = openslide.OpenSlide(path).read_region((one["x"], one["y"]), 0, (span, span))
+            region = openslide.OpenSlide(slide["path"]).read_region((one["x"], one["y"]), 0, span)
             expected = region.convert("RGB").resize(picture.size, Image.Resampling.BOX)
             assert np.abs(np.asarray(picture, float) - np.asarray(expected, float)).mean() < 8  # JPEG
 
@@ -362,6 +368,7 @@ def test_of_a_large_case_the_sample_that_its_prediction_reads_is_explained(expla
     drawn = {(name, row.x, row.y) for name, table in zip("ef", read, strict=True) for row in table.itertuples()}
     assert pictured
     assert pictured <= drawn
+    assert_pictures_are_of_their_tiles(case, folder, inputs)
     if name == "umeml":
         assert sum(one["share"] for one in explained["atlas"]) == pytest.approx(1)
 

@@ -1,7 +1,13 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pandas as pd
+import pytest
 
 from pipeline.config.loading import load_config
 from pipeline.explanation.inputs import ExplanationInputs
+from preprocessing.omics.harmonisation.batch import CohortScales
+from preprocessing.omics.matrix import OmicsMatrix
 
 
 def test_slides_with_features_are_sorted_by_id_and_options_are_kept(tmp_path):
@@ -12,3 +18,30 @@ def test_slides_with_features_are_sorted_by_id_and_options_are_kept(tmp_path):
     assert found.slides["slide_id"].tolist() == ["s1", "s2"]
     assert (found.store, found.omics, found.device, found.max_missing) == ("store", tmp_path / "omics.npz", "cpu", 0.25)
     assert found.max_patches == 9
+
+
+@pytest.mark.parametrize("brought_to_one_scale", [True, False])
+def test_genes_of_several_cohorts_are_read_as_the_model_was_trained_on_them(tmp_path, brought_to_one_scale):
+    """The second cohort has the values of the first, times 3 plus 10; a case of no cohort is not read."""
+    values = np.random.default_rng(0).normal(size=(30, 2))
+    table = pd.DataFrame(np.concatenate([values, values * 3 + 10, [[0, 0]]]), [f"c{i}" for i in range(61)], ["A", "B"])
+    matrix, cohort_of = OmicsMatrix.from_frame(table), {f"c{i}": "one" if i < 30 else "two" for i in range(60)}
+    matrix.save(tmp_path / "omics.npz")
+    known = matrix.take(list(cohort_of))
+    scales = CohortScales.fit(known, cohort_of, known.case_ids).to_json() if brought_to_one_scale else None
+    trained = SimpleNamespace(scaler=None, metadata={"cohort_scales": scales})
+    inputs = ExplanationInputs(
+        "store",
+        tmp_path / "omics.npz",
+        pd.DataFrame(index=list(table.index)),
+        pd.DataFrame(),
+        "cpu",
+        cohort_of=cohort_of,
+    )
+    found = inputs.omics_matrix(trained, ["c40", "c60", "c3"])
+    if brought_to_one_scale:
+        assert found.case_ids == ("c40", "c3")
+        np.testing.assert_allclose(found.values, values[[10, 3]])
+    else:
+        assert found.case_ids == ("c40", "c60", "c3")
+        np.testing.assert_array_equal(found.values, table.loc[list(found.case_ids)])

@@ -62,6 +62,17 @@ def test_a_cohort_like_the_training_cohort_gets_no_sentence(predictor, caplog):
     )
 
 
+@pytest.mark.parametrize(("n_out", "is_at_fault"), [(1, False), (2, True)])
+def test_the_cohort_is_at_fault_where_most_of_the_assessed_cases_are_out_of_distribution(predictor, n_out, is_at_fault):
+    """Of three: two cases that were not assessed, and one that an earlier version predicted, count for neither side."""
+    verdicts = cases(
+        *["out-of-distribution"] * n_out, *["in-distribution"] * (3 - n_out), "not assessed", "not assessed", ""
+    )
+    omics = matrix(np.random.default_rng(1).normal(size=(6, 10)))
+    found = summarise_cohort(predictor, verdicts, SimpleNamespace(omics=omics), rescaled=False)
+    assert found.sentence == (f"{n_out} of 3 cases are out of distribution" if is_at_fault else "")
+
+
 @pytest.mark.parametrize(
     ("n", "limit"), [(24, "compared with 24 training cases only, which show none but large differences"), (100, "")]
 )

@@ -72,6 +72,14 @@ def test_whose_grade_is_which_changes_nothing_and_unknown_ones_do_not_count():
     assert rescale_targets([TRAINED], cohort(genes, halved), "matched") == one
 
 
+def test_the_grades_of_cases_without_genes_do_not_count():
+    genes, grades = tumours([2.0] * 10 + [4.0] * 30), [2.0] * 10 + [4.0] * 30
+    new = cohort(genes, grades)
+    new.labels = pd.concat([new.labels, pd.DataFrame({"grade": [2.0] * 50}, [f"no genes {i}" for i in range(50)])])
+    expected = rescale_targets([TRAINED], cohort(genes, grades), "matched")
+    assert rescale_targets([TRAINED], new, "matched") == expected
+
+
 def test_without_known_grades_matched_says_what_it_needs():
     genes = tumours([4.0] * 30)
     new = cohort(genes, [4.0] * 10 + [np.nan] * 20)

@@ -1,6 +1,9 @@
-import pandas as pd
+from types import SimpleNamespace
 
-from pipeline.inference.diagnoses import diagnoses
+import pandas as pd
+import pytest
+
+from pipeline.inference.diagnoses import diagnoses, write_diagnoses
 
 
 def predicted(**by_task):
@@ -41,3 +44,16 @@ def test_what_is_not_known_leaves_the_diagnosis_open_and_is_reported():
 
 def test_without_markers_there_is_nothing_to_tell():
     assert diagnoses(predicted(survival={"a": "high risk"}), pd.DataFrame()).empty
+
+
+@pytest.mark.parametrize(
+    ("tumour", "rules", "is_written"), [("glioma", False, True), ("other", True, True), ("other", False, False)]
+)
+def test_diagnoses_are_written_of_gliomas_or_where_a_task_follows_their_rules(tmp_path, tumour, rules, is_written):
+    """A cohort without labels is not recognised as one of gliomas, and may still be predicted by models of theirs."""
+    run = SimpleNamespace(write_table=lambda name, table: table.to_csv(tmp_path / name))
+    cohort = SimpleNamespace(tumour=tumour, annotations=pd.DataFrame(index=["a"]))
+    task = SimpleNamespace(spec=SimpleNamespace(defined_by="who2021" if rules else None))
+    columns = {"case_id": "a", "task": "subtype", "prediction": "IDHmut-codel", "modalities": "genes"}
+    write_diagnoses(run, pd.DataFrame([columns]), cohort, [task])
+    assert (tmp_path / "diagnoses.csv").is_file() is is_written

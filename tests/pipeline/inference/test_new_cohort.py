@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL
 from pipeline.baselines.survival_baselines import CURVE_COLUMNS
 from pipeline.inference.new_cohort import TRAINING_CASE, baseline_fingerprints, evaluate, prediction_rows, with_labels
 from pipeline.inference.prediction import predict_baselines
@@ -117,11 +118,12 @@ def test_a_row_says_whether_its_case_was_trained_on_and_has_its_own_fingerprint_
     assert set(rows["task"]) == {"grade"}
 
 
-def test_baselines_are_predicted_again_where_a_clinical_value_changes():
-    labels = pd.DataFrame({"age": [50.0, 60.0], "grade": [2, 4]}, ["a", "b"])
+@pytest.mark.parametrize("column", CLINICAL_FOR_SURVIVAL)
+def test_baselines_are_predicted_again_where_a_clinical_value_changes(column):
+    labels = pd.DataFrame({name: [2.0, 4.0] for name in CLINICAL_FOR_SURVIVAL}, ["a", "b"])
     before = baseline_fingerprints({"a": "x", "b": "x"}, labels)
     assert before["a"] != before["b"]
-    after = baseline_fingerprints({"a": "x", "b": "x"}, labels.assign(age=[51.0, 60.0]))
+    after = baseline_fingerprints({"a": "x", "b": "x"}, labels.assign(**{column: [3.0, 4.0]}))
     assert (after["a"] != before["a"], after["b"] == before["b"]) == (True, True)
     assert baseline_fingerprints({"a": "y"}, labels)["a"] != before["a"]
 

@@ -79,6 +79,11 @@ def test_tiles_room_and_time_are_estimated_by_what_the_store_knows_and_nothing_i
     assert any("1 slide as stored; 1 by the tissue on 1 thumbnails" in line for line in lines)
     assert any(line.startswith("features: 1 of 2 slides are embedded, about") for line in lines)
     assert "4 tiles/s per worker, measured on 1 slides of the store on cpu; 2 workers" in lines[-1]
+    minutes = [
+        float(forecast(config, cohort(corner_slide, twice, genes=["corner"]), concurrency=n)[-1].split()[2])
+        for n in (1, 4)
+    ]
+    assert minutes[0] / minutes[1] == pytest.approx(4, rel=0.1)  # both are rounded to two digits
 
 
 def test_of_many_slides_some_are_looked_at_and_the_others_judged_by_their_area(config, corner_slide):

@@ -28,7 +28,10 @@ def test_a_row_for_each_cohort_and_task_has_what_is_known(monkeypatch):
     shift = {"grade": {"n_out_of_distribution": 3, "n_borderline": 1, "sentence": "paler"}}
     runs = {
         "out/x": run_of(
-            {"grade": ["a", "b", "earlier"], "os": []}, cases=["a", "b", "c"], shift=shift, metrics={"grade": report}
+            {"grade": ["a", "b", "c", "earlier"], "os": []},
+            cases=["a", "b", "c", "d"],
+            shift=shift,
+            metrics={"grade": report},
         ),
         "out/y": run_of({"grade": ["d"]}, cases=["d"]),
     }
@@ -39,7 +42,7 @@ def test_a_row_for_each_cohort_and_task_has_what_is_known(monkeypatch):
     distribution = {"out_of_distribution": 3, "borderline": 1, "shift": "paler"}
     performance = {"metric": "accuracy", "labelled": 2, "value": 0.75, "low": 0.5, "high": 0.875}
     assert found == [
-        {"cohort": "x", "task": "grade", "predicted": 2, **distribution, **performance},
+        {"cohort": "x", "task": "grade", "predicted": 3, **distribution, **performance},
         {"cohort": "x", "task": "os", "predicted": 0},
         {"cohort": "y", "task": "grade", "predicted": 1},
     ]

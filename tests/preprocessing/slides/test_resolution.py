@@ -5,7 +5,7 @@ import pytest
 
 from preprocessing.io.errors import SlideError
 from preprocessing.slides.probing import probe_slides
-from preprocessing.slides.resolution import doubtful_resolutions, resolve_mpp
+from preprocessing.slides.resolution import OME_UNITS, doubtful_resolutions, resolve_mpp
 from preprocessing.slides.slide import SlideFile
 from workflows.demo import write_svs
 
@@ -90,6 +90,16 @@ class TestOme:
         assert mpp_xy == pytest.approx(expected)
         assert source == "metadata (OME-XML)"
 
+    HALF_A_MICRON = {"nm": "500", "mm": "5e-4", "cm": "5e-5", "m": "5e-7", "Å": "5000"} | dict.fromkeys(
+        ("µm", "μm", "um", "micron"), "0.5"
+    )
+
+    @pytest.mark.parametrize("unit", OME_UNITS)
+    def test_half_a_micron_is_read_in_every_unit(self, unit):
+        comment = self.COMMENT.format(f'PhysicalSizeX="{self.HALF_A_MICRON[unit]}" PhysicalSizeXUnit="{unit}"')
+        mpp_xy, _ = resolve_mpp({"openslide.comment": comment}, manifest_mpp=None, default_mpp=None)
+        assert mpp_xy == pytest.approx((0.5, 0.5))
+
     def test_tags_come_first_and_an_unknown_unit_is_no_size(self):
         comment = {"openslide.comment": self.COMMENT.format('PhysicalSizeX="3" PhysicalSizeXUnit="pixel"')}
         assert resolve_mpp(comment, manifest_mpp=None, default_mpp=0.3) == ((0.3, 0.3), "default")
@@ -100,3 +110,18 @@ def test_a_trusted_manifest_overrides_the_metadata_and_what_it_overrides_is_reco
     found = resolve_mpp(METADATA, manifest_mpp=0.5, default_mpp=None, trust_manifest=True)
     assert found == ((0.5, 0.5), "manifest (overrides metadata 0.2521)")
     assert resolve_mpp(METADATA, manifest_mpp=None, default_mpp=None, trust_manifest=True)[1] == "metadata"
+
+
+@pytest.mark.parametrize(
+    ("of_row", "of_run", "mpp", "source"),
+    [
+        (False, False, 0.5, "metadata (doubtful: manifest 0.25)"),
+        (True, False, 0.25, "manifest (overrides metadata 0.5)"),
+        (False, True, 0.25, "manifest (overrides metadata 0.5)"),
+    ],
+)
+def test_the_manifest_is_trusted_where_its_row_or_the_run_says_so(tmp_path, of_row, of_run, mpp, source):
+    small_svs(tmp_path / "a.svs", mpp=0.5)
+    file = SlideFile("a", "A", tmp_path / "a.svs", 0.25, trust_mpp=of_row)
+    (slide,), _ = probe_slides([file], default_mpp=None, trust_manifest=of_run)
+    assert (slide.mpp, slide.mpp_source) == (mpp, source)
