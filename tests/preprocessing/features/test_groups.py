@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from preprocessing.features.arrays import DamagedError, checksum
-from preprocessing.features.group_attributes import FORMAT
+from preprocessing.features.group_attributes import CHECKED, FORMAT
 from preprocessing.features.groups import GroupStore
 from preprocessing.features.maintenance import add_checksums, entries, upgrade
 from preprocessing.features.store import Bag, FeatureStore
@@ -194,6 +194,23 @@ def test_damage_that_cannot_be_marked_is_reported(store, monkeypatch):
     flip(Path(store.place, "features/A-k/coords/c/0/0"), 900)
     monkeypatch.setattr(GroupStore, "_replace_attributes", fails)
     with pytest.raises(DamagedError, match=r"remove it: it could not be marked \(.*Read-only file system\)"):
+        store.read_features("A-k")
+
+
+@pytest.mark.parametrize("version", CHECKED)
+def test_a_group_of_every_format_with_checksums_is_compared_with_them(store, version):
+    """The features of another slide are whole in themselves, and as long."""
+    path = Path(store.place, "features/A-k/zarr.json")
+    group = json.loads(path.read_text())
+    attributes = group["attributes"] | {"format": version}
+    del attributes["own_checksum"]
+    group["attributes"] = attributes | {"own_checksum": fingerprint(attributes)}
+    path.write_text(json.dumps(group))
+    np.testing.assert_array_equal(store.read_features("A-k").coords, make_bag(0).coords)
+    shutil.copytree(
+        Path(store.place, "features/B-k/features"), Path(store.place, "features/A-k/features"), dirs_exist_ok=True
+    )
+    with pytest.raises(DamagedError, match="array features does not have the checksum"):
         store.read_features("A-k")
 
 

@@ -107,19 +107,23 @@ class TestSlide:
             assert slide_fingerprint(path) != before, position
             data[position] ^= 1
 
+    @pytest.mark.parametrize("hashed", ["sampled", "full"])
     @pytest.mark.parametrize(
         ("name", "companion"),
         [("a.mrxs", "a/Data0001.dat"), ("a.dcm", "b.dcm"), ("A.DCM", "B.DCM"), ("a.vms", "a.opt")],
     )
-    def test_what_lies_beside_the_file_counts(self, tmp_path, name, companion):
+    def test_what_lies_beside_the_file_counts(self, tmp_path, name, companion, hashed):
         path, other = tmp_path / name, tmp_path / companion
         other.parent.mkdir(exist_ok=True)
         path.write_bytes(b"slide")
-        alone = slide_fingerprint(path)
+        alone = slide_fingerprint(path, hashed)
         other.write_bytes(b"12345")
-        with_it = slide_fingerprint(path)
+        with_it = slide_fingerprint(path, hashed)
         other.write_bytes(b"123456")
-        assert len({alone, with_it, slide_fingerprint(path)}) == 3
+        longer = slide_fingerprint(path, hashed)
+        assert len({alone, with_it, longer}) == 3
+        other.write_bytes(b"123457")
+        assert (slide_fingerprint(path, hashed) != longer) is (hashed == "full")
 
     def test_of_two_files_of_zeros_the_longer_one_is_another(self, tmp_path):
         for name, length in (("a", 1_000_000), ("b", 1_000_001)):

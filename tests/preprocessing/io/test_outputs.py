@@ -20,6 +20,14 @@ def test_a_file_that_is_missing_is_refused(tmp_path):
             read(tmp_path / "gone", remedy="do this")
 
 
+def test_json_that_is_larger_than_any_that_is_written_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"a": "b" * 100}))
+    monkeypatch.setattr("preprocessing.io.outputs.MAX_JSON_BYTES", 100)
+    with pytest.raises(DamagedFileError, match=rf"run\.json is damaged \({path.stat().st_size} bytes\)"):
+        read_json(path)
+
+
 def test_an_object_is_read(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"a": 0.1}))
     assert read_json(tmp_path / "run.json") == {"a": 0.1}

@@ -8,6 +8,7 @@ from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError
 from preprocessing.labels.recognition import recognise
+from preprocessing.labels.survival_times import MONTHS_IN
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
 MONTH = 30.4375
@@ -221,6 +222,20 @@ def test_event_and_censorship_that_contradict_each_other():
     with pytest.raises(InputError, match="case p1 has event = 1 and censorship = 1, which contradict each other"):
         labels(event=[1, 1], censorship=[0, 1])
     assert labels(event=[1, None], censorship=[0, 1]).frame["event"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("unit", "half_a_year"), [("years", 0.5), ("months", 6.0), ("weeks", 365.25 / 14), ("days", 365.25 / 2)]
+)
+def test_half_a_year_is_six_months_in_every_unit_of_survival(unit, half_a_year):
+    columns = {f"survival_{unit}": [half_a_year, 3 * half_a_year], "event": [1, 0]}
+    assert labels(**columns).frame["survival_months"].tolist() == pytest.approx([6, 18])
+    assert MONTHS_IN.keys() == {"years", "months", "weeks", "days"}
+
+
+@pytest.mark.parametrize(("unit", "forty_years"), [("years", 40.0), ("months", 480.0), ("days", 365.25 * 40)])
+def test_forty_years_are_an_age_in_every_unit(unit, forty_years):
+    assert labels(**{f"age_{unit}": [forty_years, 1.5 * forty_years]}).frame["age"].tolist() == pytest.approx([40, 60])
 
 
 def test_ages_in_years_and_days():

@@ -208,6 +208,19 @@ def test_clusters_are_the_correlated_genes(monkeypatch, most, matrix):
     assert scaler.groups["cluster_1"][0] == "G0"
 
 
+def test_of_too_many_genes_the_most_variable_make_the_clusters(monkeypatch, matrix):
+    """Six follow three signals; of six that vary by a hundredth, two follow their sum: they would join all signals in one."""
+    monkeypatch.setattr("preprocessing.omics.grouping.MAX_CLUSTERED", 6)
+    rng = np.random.default_rng(0)
+    signals = rng.normal(size=(40, 3))
+    others = np.column_stack([signals.sum(axis=1), rng.normal(size=(40, 2))])
+    values = {f"N{i}": 0.01 * (others[:, i % 3] + 0.05 * rng.normal(size=40)) for i in range(6)}
+    values |= {f"G{i}": signals[:, i % 3] + 0.05 * rng.normal(size=40) for i in range(6)}
+    groups = OmicsScaler.fit(matrix(**values), None, OmicsConfig(n_clusters=3)).groups
+    found = [[name for name in members if name.startswith("G")] for members in groups.values()]
+    assert sorted(found) == [["G0", "G3"], ["G1", "G4"], ["G2", "G5"]]
+
+
 def test_covariates_form_a_group_of_their_own(matrix):
     frame = pd.DataFrame({"age": [50.0, 60, 70]}, index=["p0", "p1", "p2"])
     joined = concatenate([matrix(A=[1, 2, 4]), covariates(frame, ["age"])])

@@ -99,6 +99,16 @@ def test_the_weights_bytes_are_part_of_the_recipe_of_tiles(weights, tmp_path):
     assert recipe(copy) != tile_recipe(TileConfig())
 
 
+def test_every_setting_is_part_of_the_recipe(weights, tmp_path):
+    other = tmp_path / "other.pth"
+    other.write_bytes(weights.read_bytes() + b" ")
+    before = GrandqcConfig(weights=weights)
+    changed = {"weights": other, "threshold": 0.7}
+    assert changed.keys() == GrandqcConfig.model_fields.keys()
+    for name, value in changed.items():
+        assert grandqc.grandqc_recipe(before.model_copy(update={name: value})) != grandqc.grandqc_recipe(before), name
+
+
 def test_without_weights_the_way_to_them_is_named(tmp_path):
     with pytest.raises(
         ValidationError, match=r"grandqc: no weights; give the file .*tiles\.tissue\.settings\.weights=FILE"

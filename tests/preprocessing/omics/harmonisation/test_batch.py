@@ -39,6 +39,13 @@ def test_a_shifted_and_scaled_cohort_gets_the_mean_and_sd_of_the_largest(values)
     np.testing.assert_allclose(train_b.std(0), train_a.std(0), atol=1e-9)
 
 
+@pytest.mark.parametrize(("of_a", "of_b", "reference"), [(30, 25, "a"), (25, 30, "b")])
+def test_the_reference_is_the_cohort_with_most_training_cases(values, of_a, of_b, reference):
+    """Both have as many cases."""
+    scales, _ = harmonised(values, train=[*CASES[:of_a], *CASES[N : N + of_b]])
+    assert scales.reference == reference
+
+
 def test_test_cases_do_not_move_a_cohort_that_has_training_cases(values):
     changed = values.copy()
     changed[N + 30 :] += 1000  # the test cases of b

@@ -20,6 +20,14 @@ def matrix(values, **kinds):
     return OmicsMatrix(values, tuple(f"c{i}" for i in range(len(values))), features, ("rna",) * len(features))
 
 
+def test_of_several_models_the_first_that_has_a_gene_gives_its_distribution():
+    random = np.random.default_rng(0)
+    first, other = (OmicsScaler.fit(matrix(random.normal(at, 1, size=(30, n))), None) for at, n in ((0, 2), (9, 3)))
+    found = targets_of([first, other])
+    assert [found[name].centre for name in ("G0", "G1", "G2")] == [*first.centre, other.centre[2]]
+    assert [found[name].scale for name in ("G0", "G1", "G2")] == [*first.scale, other.scale[2]]
+
+
 @pytest.mark.parametrize("method", ["cohort", "rank"])
 def test_another_scale_is_mapped_to_that_of_the_training_cases(method):
     random = np.random.default_rng(0)
