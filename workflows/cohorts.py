@@ -14,7 +14,13 @@ log = logging.getLogger("run_pipeline")
 
 
 def read_cohort(
-    config: "Config", paths: "Paths", *, trained: bool, features: Sequence[str] = (), named: Sequence[str] = ()
+    config: "Config",
+    paths: "Paths",
+    *,
+    trained: bool,
+    features: Sequence[str] = (),
+    named: Sequence[str] = (),
+    tasks: Sequence[str] = (),
 ) -> "Cohort":
     """Read slides, with paths as the workers see them, and tables; several cohorts are pooled.
 
@@ -24,6 +30,7 @@ def read_cohort(
         trained: whether the run predicts with trained models, which may start with slides that have no genes yet.
         features: genes that these read.
         named: columns that these read as labels or covariates.
+        tasks: of these, and labels by which the cohort is brought to their scale.
     """
     from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort, pool_cohorts
     from preprocessing.features.store import FeatureStore
@@ -33,7 +40,7 @@ def read_cohort(
         options = CohortOptions(
             cases=config.cases,
             slides=config.slide_options(masks=paths.masks),
-            tables=inputs.table_options(named),
+            tables=inputs.table_options(named, tasks),
             features=frozenset(features),
             must_share=not trained,
             identity=inputs.identity_scheme(),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.config.schema import Config
     from pipeline.inference.trained import Predictor
     from pipeline.planning.plan import TaskPlan
-    from pipeline.run.complete import RunInput
+    from pipeline.run.complete import Ending, RunInput
     from pipeline.run.context import RunContext
     from pipeline.run.folder import Run
     from pipeline.slides.feature_recipe import FeatureRecipe
@@ -141,7 +141,7 @@ def predict_cohorts(config: "Config", workers: "Workers") -> int:
 
 def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
     """Run all stages on checked inputs; returns the exit code."""
-    from pipeline.run.complete import is_complete, mark_complete
+    from pipeline.run.complete import Ending, earlier_ending, mark_complete
     from pipeline.run.console import show_forecast
     from pipeline.run.context import RunContext
     from pipeline.run.folder import open_run
@@ -152,8 +152,9 @@ def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
     if config.dry_run:
         show_forecast(forecast(config, cohort, concurrency=workers.expected_concurrency()))
         return ALL_GOOD
-    if is_complete(inputs.run.folder, inputs.all_that_counts):
-        return show_finished(inputs.run.folder, tracker=config.track)
+    earlier = earlier_ending(inputs.run.folder, inputs.all_that_counts)
+    if earlier and not earlier.failed:
+        return show_finished(inputs.run.folder, earlier, tracker=config.track)
     encoder = require_encoder_of(inputs, workers)
     if cohort.slides:
         FeatureStore(recipe.store).prepare()
@@ -162,26 +163,32 @@ def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
         run.record |= encoder
         context = RunContext(config, cohort, recipe, workers, run)
         require_shared_paths(context, inputs.paths)
-        code = execute(context, inputs.predictors, inputs.plans)
-        if code == ALL_GOOD and not run.record.get("thumbnails_failed"):
-            mark_complete(run.folder, inputs.all_that_counts)
+        outcomes, features = make_features(context)
+        FeatureStore(recipe.store).sweep()  # temporary files of workers that crashed
+        failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
+        if earlier and failed == earlier.failed:
+            return show_finished(run.folder, earlier, tracker=config.track)
+        code = execute(context, inputs.predictors, inputs.plans, outcomes, features)
+        if failed.keys() >= run.record.get("thumbnails_failed", {}).keys():
+            mark_complete(run.folder, inputs.all_that_counts, Ending(code, failed))
         return code
 
 
-def show_finished(folder: "Path", *, tracker: str) -> int:
-    """Print the results of a run that has nothing left to do; a tool that has not logged it yet does."""
+def show_finished(folder: "Path", ending: "Ending", *, tracker: str) -> int:
+    """Print the results of a run that has nothing left to do, and return its exit code; a tool that has not logged it yet does."""
     from pipeline.run.console import show_results
     from pipeline.run.finished import read_run
     from pipeline.terminal.logs import show_warnings
     from workflows.tracking import track
 
     run = read_run(folder)
-    log.info("nothing to do: all results of this command are in the run folder, as they were written")
-    show_results(folder, run.definitions, run.metrics, {}, ())
+    again = "the slides that failed have failed again: nothing else" if ending.failed else "nothing"
+    log.info("%s to do: all results of this command are in the run folder, as they were written", again)
+    show_results(folder, run.definitions, run.metrics, run.failed_slides, run.record["tasks_given_up"])
     log.info("report: %s", folder / "report.html")
     track(tracker, folder, again=False)
     show_warnings()
-    return ALL_GOOD
+    return ending.exit_code
 
 
 @dataclass(frozen=True)
@@ -247,7 +254,8 @@ def check_inputs(config: "Config", predictors: list["Predictor"], workers: "Work
     tasks = {one.task: one.definition for one in predictors}
     covariates = [name for one in predictors for name in one.metadata.covariates] if predictors else config.covariates
     named = [*covariates, *(column for task in tasks.values() for column in task.spec.column)]
-    cohort = read_cohort(config, paths, trained=bool(predictors), features=features, named=named)
+    needed = [*tasks, *(("grade", "subtype") if config.rescale == "matched" else ())] if predictors else []
+    cohort = read_cohort(config, paths, trained=bool(predictors), features=features, named=named, tasks=needed)
     cohort = read_covariates(cohort, covariates)
     if predictors:
         from pipeline.inference.composition import rescale_targets
@@ -314,13 +322,18 @@ def require_shared_paths(context: "RunContext", paths: "Paths") -> None:
     require_shared(context.workers, context.run.folder, option="--out")
 
 
-def execute(context: "RunContext", predictors: list["Predictor"], plans: list["TaskPlan"]) -> int:
-    """Make features, train or predict, and write ledgers, audit and report; returns the exit code."""
+def execute(
+    context: "RunContext",
+    predictors: list["Predictor"],
+    plans: list["TaskPlan"],
+    outcomes: Mapping[str, "Outcome"],
+    features: Mapping[str, str],
+) -> int:
+    """Train or predict, once features are made, and write ledgers, audit and report; returns the exit code."""
     from pipeline.planning.plan import without_lost_cases
     from pipeline.run.audit import require_complete
     from pipeline.run.console import show_results
     from pipeline.terminal.logs import show_warnings
-    from preprocessing.features.store import FeatureStore
     from workflows.report import write_report
     from workflows.tracking import track
 
@@ -328,8 +341,6 @@ def execute(context: "RunContext", predictors: list["Predictor"], plans: list["T
     reports: dict[str, Any] = {}
     given_up: list[str] = []
     trained: list[TaskPlan] = []
-    outcomes, features = make_features(context)
-    FeatureStore(context.recipe.store).sweep()  # temporary files of workers that crashed
     failures, cases = write_ledgers(run, cohort, outcomes, features)
     if config.until in ("join", "train"):
         cohort.omics.save(run.folder / "omics.npz")

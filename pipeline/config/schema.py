@@ -301,11 +301,12 @@ class Config(InputSettings):
             update={"cohorts": {}} | {key: value for key, value in given.items() if value is not None}
         )
 
-    def table_options(self, named: Iterable[str] = ()) -> TableOptions:
+    def table_options(self, named: Iterable[str] = (), tasks: Iterable[str] = ()) -> TableOptions:
         """Return how the tables of the run are read.
 
         Args:
             named: columns that trained models name; none of them is a gene.
+            tasks: of trained models.
         """
         groups = [name for name in self.split_by if name != "case"]
         of_run = [*self.covariates, *groups, *([self.site_column] if self.site_column else [])]
@@ -319,7 +320,7 @@ class Config(InputSettings):
             tumour=self.tumour,
             labels=tuple(dict.fromkeys(column for spec in self.tasks.values() for column in spec.column)),
             named=tuple(dict.fromkeys([*of_run, *named])),
-            tasks=frozenset([*self.task, *self.covariates]) if self.task else None,
+            tasks=frozenset([*self.task, *tasks, *self.covariates, *named]) if self.task or tasks else None,
         )
 
     def identity_scheme(self) -> IdentityScheme:

@@ -1,13 +1,14 @@
 """Whether a run has ended with this very input, so that its command has nothing left to do: `complete.json`.
 
-It has a fingerprint of all that decides the files of the run folder, and a hash of each of these files. A run with failed
-slides, or with a task that was given up, is never complete: what failed is tried again. Nor is one of whose encoder no weights
-are found on this machine.
+It has a fingerprint of all that decides the files of the run folder, and a hash of each of these files. Slides that failed are
+tried again; where the same ones fail, the same command has nothing else to do. A run of whose encoder no weights are found on this
+machine is never complete.
 """
 
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,22 @@ from preprocessing.io.fingerprints import content_fingerprint, folder_digests
 from preprocessing.io.outputs import DamagedFileError, read_json
 
 log = logging.getLogger(__name__)
-NAME, FORMAT = "complete.json", 1
+NAME, FORMAT = "complete.json", 2
 WRITTEN_BY_EVERY_CALL = {NAME, ".lock", "run.log"}
 REPORT = "report.html"  # `run_pipeline report` draws it anew: it must be there and whole, whatever is in it
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run has ended.
+
+    Attributes:
+        exit_code: of its command.
+        failed: the reason of each slide that could not be tiled or embedded, by id; the same command tries these again.
+    """
+
+    exit_code: int
+    failed: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -63,34 +77,35 @@ class RunInput:
         )
 
 
-def is_complete(folder: Path, wanted: RunInput) -> bool:
-    """Whether the run has ended with this input, and all its files, and what it uses of the store, are there as they were."""
+def earlier_ending(folder: Path, wanted: RunInput) -> Ending | None:
+    """How the run has ended with this input; None where all its files, or what it uses of the store, are not there as they were."""
     if not (folder / NAME).is_file() or not _is_whole(folder / REPORT):
-        return False
+        return None
     try:
         complete, record = read_json(folder / NAME), read_json(folder / "run.json")
     except DamagedFileError:
-        return False
+        return None
     if complete.get("format") != FORMAT or complete.get("fingerprint") != wanted.fingerprint():
-        return False
+        return None
     written, found = complete["files"], _hashes(folder)
     if changed := [name for name in written if found.get(name) != written[name]]:
         explained = "; all cases are explained again" if any(name.startswith("explain/") for name in changed) else ""
         log.info(
             "changed or missing since the run ended: %s; the same command writes them anew%s", some(changed), explained
         )
-        return False
-    return _has_features(wanted, record)
+        return None
+    ending = Ending(complete["exit_code"], complete["failed"])
+    return ending if _has_features(wanted, record, without=ending.failed) else None
 
 
 def _is_whole(page: Path) -> bool:
     return page.is_file() and page.read_bytes().rstrip().endswith(b"</html>")
 
 
-def mark_complete(folder: Path, done: RunInput) -> None:
+def mark_complete(folder: Path, done: RunInput, ending: Ending) -> None:
     """Write `complete.json`, once everything else in the folder is there."""
     if mark := done.fingerprint():
-        content = {"format": FORMAT, "fingerprint": mark, "files": _hashes(folder)}
+        content = {"format": FORMAT, "fingerprint": mark, "files": _hashes(folder)} | asdict(ending)
         write_text(folder / NAME, json.dumps(content, indent=1))
 
 
@@ -99,9 +114,10 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {name: digest for name, digest in digests.items() if name not in WRITTEN_BY_EVERY_CALL | {REPORT}}
 
 
-def _has_features(wanted: RunInput, record: dict[str, Any]) -> bool:
-    """Whether the store has the tiles and features that the run made or took."""
-    store, slides = FeatureStore(wanted.recipe.store), wanted.cohort.slides
+def _has_features(wanted: RunInput, record: dict[str, Any], *, without: Container[str]) -> bool:
+    """Whether the store has the tiles and features that the run made or took, of all but some slides."""
+    store = FeatureStore(wanted.recipe.store)
+    slides = [slide for slide in wanted.cohort.slides if slide.slide_id not in without]
     if wanted.cohort.precomputed:
         return all(query_all(store.has_features, [slide.features for slide in slides]))
     tiles = wanted.recipe.tiles

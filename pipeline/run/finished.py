@@ -68,6 +68,14 @@ class FinishedRun:
         return _table(self.folder / "slides.csv")
 
     @cached_property
+    def failed_slides(self) -> dict[str, str]:
+        """The reason of each slide that failed, by id."""
+        if not len(self.slides):
+            return {}
+        failed = self.slides[self.slides["status"] == "failed"]
+        return dict(zip(failed["slide_id"], failed["reason"], strict=True))
+
+    @cached_property
     def predictions(self) -> pd.DataFrame:
         """`predictions.csv`: a row for each task and case; empty where nothing was predicted."""
         return _table(self.folder / "predictions.csv")

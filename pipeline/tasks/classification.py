@@ -30,7 +30,7 @@ from pipeline.metrics.conformal import contains, prediction_sets
 from pipeline.tasks.base import FittedTask, PredictionSets, Task
 from preprocessing.io.errors import InputError, count, some
 from preprocessing.labels.columns import LabelTable, text_of
-from preprocessing.labels.spelling import misspelt, require_one_spelling
+from preprocessing.labels.spelling import misspelt, perhaps_missing, require_one_spelling
 from preprocessing.tables.missing_codes import describe_missing_code
 from preprocessing.tables.reading import read_number
 
@@ -42,7 +42,6 @@ PROBABILITY = "probability_"  # and the class: a column of predictions.csv
 ALL_LOST = 3  # cases of a class at least, before its loss is warned of
 MOST_CLASSES = 12  # that numbers are taken for, where no kind is given
 MANY_MORE = 5  # times the cases of a class has the class of which it may be a misspelling
-RARE_WORDS = 0.1  # of the cases at most have a word where the others have numbers, before it is doubted
 _NUMBER_LIKE = re.compile(r"[-+<>~]?[.,]?\d")
 
 
@@ -330,7 +329,7 @@ class Classification(Task):
         numbers = labels[self.name].astype(str).map(read_number)
         code = "" if self.spec.classes or numbers.isna().any() else describe_missing_code(numbers)
         coded = [f"task {self.name}: {code}"] if code else []
-        return few + coded + self._misspelt(counts) + self._words_among_numbers(counts)
+        return few + coded + self._misspelt(counts) + self._perhaps_missing(counts)
 
     def _misspelt(self, counts: pd.Series) -> list[str]:
         """A warning of a class that may be a misspelling of one with many more cases."""
@@ -343,14 +342,13 @@ class Classification(Task):
                 )
         return found
 
-    def _words_among_numbers(self, counts: pd.Series) -> list[str]:
-        """A warning of classes that are words, of few cases, where the others are numbers: perhaps a missing value."""
-        words = [name for name in counts.index if read_number(name) is None]
-        if not words or counts[words].sum() > RARE_WORDS * counts.sum():
-            return []
+    def _perhaps_missing(self, counts: pd.Series) -> list[str]:
+        """A warning of each class that may stand for a missing value, unless the definition lists the classes."""
+        doubtful = [] if self.spec.classes else perhaps_missing({str(name): int(n) for name, n in counts.items()})
         return [
-            f"task {self.name}: {some(words)} counts as a class, though the other classes are numbers; leave the label empty where "
-            "it is unknown"
+            f'task {self.name}: class "{name}" ({count(int(counts[name]), "case")}) may stand for a missing value; leave the cell '
+            f"empty if it does, or list the classes in tasks.{self.name}.classes"
+            for name in doubtful
         ]
 
     def check_fold(self, train: pd.DataFrame, test: pd.DataFrame, *, number: int) -> list[str]:

@@ -257,6 +257,9 @@ def _likely_difference(given: Sequence[str], known: frozenset[str]) -> str:
         return " (which continue after the ids of the table, as ids of samples do)"
     if len(shorter & known) > len(known) / 2:
         return " (after which the ids of the table continue, as ids of samples do)"
+    of_r = {other[1:] for other in known if other[:1] == "X"}, {f"X{other}" for other in known}
+    if any(sum(one in ids for one in given) > len(given) / 2 for ids in of_r):
+        return " (the same but for the X that R puts before numbers; check.names = FALSE leaves it out)"
     if sum(re.sub(r"[\W_]+|(?<!\d)0+(?=\d)", "", one).lower() in plain for one in given) > len(given) / 2:
         return " (the same but for capitals, separators or leading zeros)"
     return ""

@@ -1,16 +1,24 @@
 """Names in a column of a table: two spellings of one name, a failed formula in place of a name, a likely typing error."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import SequenceMatcher
 
 import pandas as pd
 
 from preprocessing.io.errors import InputError, count
+from preprocessing.tables.reading import names_in, read_number
 
 # What a spreadsheet shows where a formula failed; #N/A is a missing value.
 FAILED_FORMULAS = frozenset({"#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!"})
 LONG_WORD = 6  # letters from which two words that differ in one are hardly two names
+RARE_WORDS = 0.1  # share of the cases, of words among numbers
+# What is written where a test gave no result.
+_UNDECIDED = frozenset(
+    names_in(
+        "nd x nos failed failure indeterminate inconclusive equivocal undetermined unclear insufficient noresult notinformative"
+    )
+)
 SIMILAR = 0.9  # share of letters in common
 
 
@@ -44,6 +52,22 @@ def require_one_spelling(values: pd.Series, where: str, *, known: Collection[str
 def misspelt(name: str, others: Sequence[str]) -> str | None:
     """Return the name that this one may be a misspelling of: alike but for a letter of a long word, or two in another order."""
     return next((other for other in others if other != name and _is_misspelling(name, other)), None)
+
+
+def perhaps_missing(cases: Mapping[str, int]) -> list[str]:
+    """Return the classes that may stand for a missing value: by the word, a number among words, or rare words among numbers.
+
+    Args:
+        cases: number of cases of each class.
+    """
+    numbers = [name for name in cases if read_number(name) is not None]
+    words = [name for name in cases if name not in numbers]
+    found = [name for name in words if re.sub(r"[\W_]+", "", name.casefold()) in _UNDECIDED]
+    if len(numbers) == 1 and len(words) > 1:
+        found += numbers
+    if len(numbers) > 1 and sum(cases[name] for name in words) <= RARE_WORDS * sum(cases.values()):
+        found += [name for name in words if name not in found]
+    return found
 
 
 def _plain(name: str) -> str:

@@ -276,9 +276,12 @@ def _read(
             values.append(pd.NA if understood is None else understood)
         if strange:
             log.warning(
-                "%s: column %s: %d values are not understood and count as not known in the WHO 2021 diagnosis: %s; write 1 or 0, "
-                "mutant or WT, codel or non-codel, copy numbers as −2…2, or leave them empty",
+                "%s: column %s: %d values are not understood and count as not known in the WHO 2021 diagnosis: %s; write %s, or "
+                "leave them empty",
                 *(source, column, len(strange), some(strange)),
+                "1, 2, 3 or 4"
+                if read is read_grade
+                else "1 or 0, mutant or WT, codel or non-codel, copy numbers as −2…2",
             )
         read_values = pd.Series(values, index=frame.index, dtype=dtype)
         found = _either(found, read_values) if dtype == "boolean" else found.fillna(read_values)

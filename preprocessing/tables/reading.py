@@ -36,6 +36,19 @@ _NOTHING = {
     *names_in("[unknown] [discrepancy] [completed] [pending] [redacted]"),
     *("not reported", "[not reported]", "not available", "[not available]", "not applicable", "[not applicable]"),
     *("not evaluated", "[not evaluated]", "not assessed", "not tested", "not determined", "not allowed to collect"),
+    *(
+        "not done",
+        "not performed",
+        "not known",
+        "not recorded",
+        "no data",
+        "n.d.",
+        "n/d",
+        "n.k.",
+        "n/k",
+        "tbd",
+        "pending",
+    ),
     "",
 }
 _SPELT = sorted(

@@ -8,6 +8,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from pipeline.run.complete import Ending
 from pipeline.run.finished import read_run
 from preprocessing.io.errors import InputError
 from workflows import run_pipeline, tracking
@@ -126,9 +127,9 @@ def test_a_finished_run_is_tracked_by_the_same_command_with_track(finished, monk
     calls = []
     monkeypatch.setattr(tracking, "_to_tensorboard", lambda run, earlier: calls.append(run.folder) or "there")
     for _ in range(2):
-        assert run_pipeline.show_finished(finished, tracker="tensorboard") == run_pipeline.ALL_GOOD
+        assert run_pipeline.show_finished(finished, Ending(0, {}), tracker="tensorboard") == run_pipeline.ALL_GOOD
     assert calls == [finished]
-    assert run_pipeline.show_finished(finished, tracker="none") == run_pipeline.ALL_GOOD
+    assert run_pipeline.show_finished(finished, Ending(0, {}), tracker="none") == run_pipeline.ALL_GOOD
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])

@@ -97,8 +97,8 @@ def alerts(run: FinishedRun) -> list[Alert]:
             found.append(Alert(" ".join([f"Task {task}: {shift['sentence']}.", *shift["remedies"]]), f"#task-{task}"))
     for task, report in run.metrics.items():
         found += [Alert(f"Task {task}: {caveat}", f"#task-{task}") for caveat in report.caveats]
-    failed = run.slides[run.slides["status"] == "failed"] if len(run.slides) else run.slides
-    if len(failed):
+    failed = run.failed_slides
+    if failed:
         found.append(
             Alert(
                 f"{count(len(failed), 'slide')} of {len(run.slides)} failed; see the reasons in the slide table.",
@@ -107,7 +107,7 @@ def alerts(run: FinishedRun) -> list[Alert]:
         )
     if upsampled := _upsampled(run):
         found.append(Alert(upsampled, "#slides"))
-    no_thumbnail = set(run.record.get("thumbnails_failed", ())).difference(failed["slide_id"] if len(failed) else ())
+    no_thumbnail = set(run.record.get("thumbnails_failed", ())).difference(failed)
     if no_thumbnail:
         found.append(
             Alert(

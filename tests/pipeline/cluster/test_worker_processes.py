@@ -30,6 +30,16 @@ with Workers(1, "cpu") as workers:
     print(*workers.client.submit(imported, pure=False).result())
 """
 
+RAISING = """
+from pipeline.cluster.workers import Workers
+
+with Workers(1, "cpu") as workers:
+    try:
+        workers.client.submit(int, "four", pure=False).result()
+    except ValueError as error:
+        print(error)
+"""
+
 
 NEEDED = {  # by stages and folds; together they take a process two seconds to import
     "timm",
@@ -65,6 +75,12 @@ def test_a_server_that_only_opens_slides_is_replaced_once_workers_are_needed():
     """In a process of its own: here the server for workers is running already."""
     done = subprocess.run([sys.executable, "-c", REPLACED], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["[4]", "True", "True"], done.stderr
+
+
+def test_what_a_task_raises_is_left_to_the_main_process_to_print():
+    done = subprocess.run([sys.executable, "-c", RAISING], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "invalid literal for int() with base 10: 'four'" in done.stdout
+    assert "four" not in done.stderr
 
 
 def read_ahead_there(path):

@@ -32,8 +32,10 @@ def test_tables_are_read_as_configured():
         **{"id_column": "patient", "genes_in": "rows", "sample_types": {"recurrent"}, "endpoint": "PFI"},
         **{"tumour": "other", "ignore": ("I",), "keep": ("K",), "labels": ("X", "Y")},
         "named": ("age", "C", "site", "scanner", "S", "Dose"),
-        "tasks": {"grade", "b", "age", "C"},
+        "tasks": {"grade", "b", "age", "C", "Dose"},
     }
+    of_models = load_config(INPUTS).table_options(["Dose"], ["survival"])
+    assert of_models.tasks == {"survival", "Dose"}
     defaults = asdict(TableOptions())
     assert not [name for name, value in found.items() if value == defaults[name]]
     assert asdict(load_config(INPUTS).table_options()) == defaults

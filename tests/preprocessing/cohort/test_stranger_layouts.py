@@ -369,6 +369,13 @@ def test_ids_that_nearly_agree_are_refused_with_the_difference(tmp_path, ids, hi
         load(tmp_path, upright([f"H{i:03d}-A" for i in range(N)]), survival(ids))
 
 
+def test_the_x_that_r_puts_before_numbers_is_named(tmp_path):
+    numbers = [str(i) for i in range(1001, 1001 + N)]
+    for of_genes, of_labels in ((numbers, [f"X{i}" for i in numbers]), ([f"X{i}" for i in numbers], numbers)):
+        with pytest.raises(InputError, match=r"the X that R puts before numbers; check.names = FALSE leaves it out"):
+            load(tmp_path, turned(of_genes), survival(of_labels))
+
+
 # --- What is not read --------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from preprocessing.io.errors import InputError
-from preprocessing.labels.spelling import misspelt, require_one_spelling
+from preprocessing.labels.spelling import misspelt, perhaps_missing, require_one_spelling
 
 
 def values(*names):
@@ -50,3 +50,20 @@ def test_a_failed_formula_is_no_name():
 )
 def test_a_likely_misspelling(name, other, expected):
     assert (misspelt(name, [other]) == other) is expected
+
+
+@pytest.mark.parametrize(
+    ("cases", "expected"),
+    [
+        ({"Methylated": 40, "Unmethylated": 60, "Indeterminate": 12}, ["Indeterminate"]),
+        ({"Methylated": 40, "Unmethylated": 60, "N.D": 12, "No result": 2}, ["N.D", "No result"]),
+        ({"yes": 40, "no": 60, "999": 12}, ["999"]),
+        ({"yes": 40, "no": 60, "0": 30}, ["0"]),
+        ({"1": 40, "2": 60, "?x": 5}, ["?x"]),
+        ({"1": 40, "2": 60, "three": 40}, []),
+        ({"high": 4, "1": 60}, []),
+        ({"CR": 4, "PR": 6, "SD": 3}, []),
+    ],
+)
+def test_classes_that_may_stand_for_a_missing_value(cases, expected):
+    assert perhaps_missing(cases) == expected

@@ -480,16 +480,25 @@ def test_slides_that_were_enlarged_are_an_alert_with_the_factor():
             "upsampling": [1.0, 1.01, 1.2, 2.0],
         }
     )
-    run = SimpleNamespace(record={}, metrics={}, slides=slides)
+    run = SimpleNamespace(record={}, metrics={}, failed_slides={"d": "torn"}, slides=slides)
     assert [alert.text for alert in alerts(run)][1] == (
         "1 slide is coarser than the tiles and is enlarged, up to 1.20 times: features of enlarged pixels differ from those of a "
         "finer scan."
     )
-    assert len(alerts(SimpleNamespace(record={}, metrics={}, slides=slides.head(2)))) == 0
-    assert len(alerts(SimpleNamespace(record={}, metrics={}, slides=slides.head(2).drop(columns="upsampling")))) == 0
+    assert len(alerts(SimpleNamespace(record={}, metrics={}, failed_slides={}, slides=slides.head(2)))) == 0
+    assert (
+        len(
+            alerts(
+                SimpleNamespace(
+                    record={}, metrics={}, failed_slides={}, slides=slides.head(2).drop(columns="upsampling")
+                )
+            )
+        )
+        == 0
+    )
 
 
 def test_caveats_of_metrics_are_at_the_top():
     metrics = {"survival": SimpleNamespace(caveats=()), "grade": SimpleNamespace(caveats=("these metrics are given.",))}
-    (alert,) = alerts(SimpleNamespace(record={}, metrics=metrics, slides=pd.DataFrame()))
+    (alert,) = alerts(SimpleNamespace(record={}, metrics=metrics, failed_slides={}, slides=pd.DataFrame()))
     assert alert.text == "Task grade: these metrics are given."

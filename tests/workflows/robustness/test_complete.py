@@ -3,13 +3,15 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pipeline.cluster.workers import Workers
 from pipeline.config.loading import load_config
-from pipeline.run.complete import RunInput, is_complete, mark_complete
+from pipeline.run.complete import Ending, RunInput, earlier_ending, mark_complete
 from preprocessing.encoders.config import EncoderConfig, weights_source
 from workflows.command_line import parse
+from workflows.demo import write_svs
 from workflows.run_pipeline import check_inputs, load_predictors
 
 
@@ -45,12 +47,45 @@ def test_a_repeated_command_shows_its_results_and_writes_nothing(folder, cohort,
     assert content(folder) == before
 
 
+def test_where_the_same_slides_fail_again_nothing_else_is_done(cohort, walk, tmp_path, capsys, monkeypatch):
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    cases = cohort.table()["case_id"]
+    shutil.copy(next(cohort.slides.glob(f"{cases[1]}*")), slides)
+    path = slides / f"{cases[0]}-01Z-00-DX1.svs"
+    glass = np.full((600, 600, 3), 243, np.uint8)
+    write_svs(path, glass, mpp=0.5, power=20)
+    command = (slides, cohort.genes, "--store", tmp_path / "s", "--out", tmp_path / "run", "--until", "join")
+    assert walk(*command) == 3
+    capsys.readouterr()
+    before = content(tmp_path / "run")
+
+    def never(*_):
+        raise AssertionError("it goes on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("workflows.run_pipeline.execute", never)
+        assert walk(*command) == 3
+    output = capsys.readouterr().err
+    assert "the slides that failed have failed again: nothing else to do" in output
+    assert f"{cases[0]}-01Z-00-DX1: no tissue" in output
+    after = content(tmp_path / "run")
+    log = tmp_path / "run" / "run.log"
+    rewritten = {tmp_path / "run" / name for name in ("identity.json", "config.yaml")}
+    assert {path for path in after if after[path] != before.get(path)} <= {log} | rewritten
+    assert all(after[path][1] == before[path][1] for path in before if path != log)
+
+    glass[100:500, 100:500] = (150, 60, 120)
+    write_svs(path, glass, mpp=0.5, power=20)
+    assert walk(*command) == 0
+
+
 def test_it_is_complete_wherever_it_lies_and_wherever_it_runs(folder, run_input):
-    assert is_complete(folder, run_input)
+    assert earlier_ending(folder, run_input) == Ending(0, {})
     config = run_input.config.model_copy(update={"workers": 7, "out": folder / "elsewhere"})
-    assert is_complete(folder, replace(run_input, config=config))
+    assert earlier_ending(folder, replace(run_input, config=config)) == Ending(0, {})
     (folder / "notes.txt").write_text("the user's")
-    assert is_complete(folder, run_input)
+    assert earlier_ending(folder, run_input) == Ending(0, {})
 
 
 @pytest.mark.parametrize(
@@ -58,18 +93,18 @@ def test_it_is_complete_wherever_it_lies_and_wherever_it_runs(folder, run_input)
 )
 def test_a_file_that_is_gone_is_noticed(folder, run_input, name):
     (folder / name).unlink()
-    assert not is_complete(folder, run_input)
+    assert earlier_ending(folder, run_input) is None
 
 
 def test_the_log_names_what_is_made_again(folder, run_input, caplog):
     (folder / "explain").mkdir(exist_ok=True)
     (folder / "explain" / "grade.json").write_text("{}")
-    mark_complete(folder, run_input)
-    assert is_complete(folder, run_input)
+    mark_complete(folder, run_input, Ending(0, {}))
+    assert earlier_ending(folder, run_input) == Ending(0, {})
     (folder / "explain" / "grade.json").unlink()
     (folder / "cases.csv").unlink()
     with caplog.at_level("INFO"):
-        assert not is_complete(folder, run_input)
+        assert earlier_ending(folder, run_input) is None
     assert (
         "changed or missing since the run ended: cases.csv, explain/grade.json; the same command writes them anew; all cases are "
         "explained again" in (caplog.text)
@@ -88,7 +123,7 @@ def test_a_setting_that_a_run_with_trained_models_reads_is_noticed(folder, run_i
 def test_a_report_that_was_cut_short_is_noticed(folder, run_input):
     page = folder / "report.html"
     page.write_bytes(page.read_bytes()[:-20])
-    assert not is_complete(folder, run_input)
+    assert earlier_ending(folder, run_input) is None
 
 
 @pytest.mark.parametrize(
@@ -97,12 +132,12 @@ def test_a_report_that_was_cut_short_is_noticed(folder, run_input):
 def test_a_file_that_is_changed_is_noticed(folder, run_input, pattern):
     changed = min(folder.glob(pattern))
     changed.write_bytes(changed.read_bytes() + b" ")
-    assert not is_complete(folder, run_input)
+    assert earlier_ending(folder, run_input) is None
 
 
 @pytest.mark.parametrize("change", [{"explain": 2}, {"until": "join"}])
 def test_other_stages_are_noticed(folder, run_input, change):
-    assert not is_complete(folder, replace(run_input, config=run_input.config.model_copy(update=change)))
+    assert earlier_ending(folder, replace(run_input, config=run_input.config.model_copy(update=change))) is None
 
 
 def test_another_cohort_is_noticed(folder, run_input):
@@ -118,26 +153,26 @@ def test_another_cohort_is_noticed(folder, run_input):
         replace(cohort, slides=tuple(others)),
         replace(cohort, slides=(replace(first, fingerprint="0"), *others)),
     ):
-        assert not is_complete(folder, replace(run_input, cohort=other))
+        assert earlier_ending(folder, replace(run_input, cohort=other)) is None
 
 
 def test_another_identity_or_version_is_noticed(folder, run_input):
     for name, value in {"identity": "0", "versions": {}, "trained": {"grade": {}}}.items():
-        assert not is_complete(folder, replace(run_input, record=run_input.record | {name: value}))
+        assert earlier_ending(folder, replace(run_input, record=run_input.record | {name: value})) is None
 
 
 def test_another_program_is_noticed(folder, run_input, monkeypatch):
     monkeypatch.setattr("pipeline.run.complete.files_fingerprint", lambda: "0")
-    assert not is_complete(folder, run_input)
+    assert earlier_ending(folder, run_input) is None
 
 
 @pytest.mark.parametrize("kind", ["features", "tiles"])
 def test_a_store_that_has_lost_a_slide_is_noticed(folder, run_input, cohort, tmp_path, kind):
     store = shutil.copytree(cohort.store, tmp_path / "features.zarr")
     moved = replace(run_input, recipe=replace(run_input.recipe, store=str(store)))
-    assert is_complete(folder, moved)
+    assert earlier_ending(folder, moved) == Ending(0, {})
     shutil.rmtree(min((store / kind).glob("*/")))
-    assert not is_complete(folder, moved)
+    assert earlier_ending(folder, moved) is None
 
 
 def test_another_version_of_timm_is_noticed_which_may_define_the_network_otherwise(tmp_path, monkeypatch):
@@ -165,7 +200,7 @@ def test_a_run_whose_weights_are_not_found_is_not_complete(folder, run_input, mo
     from_hub: RunInput = replace(run_input, recipe=replace(run_input.recipe, encoder=encoder))
     assert from_hub.fingerprint() is None
     (folder / "complete.json").unlink()
-    mark_complete(folder, from_hub)
+    mark_complete(folder, from_hub, Ending(0, {}))
     assert not (folder / "complete.json").exists()
 
 

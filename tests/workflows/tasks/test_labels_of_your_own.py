@@ -165,7 +165,7 @@ def test_a_word_among_numbers_is_warned_of(tables, tmp_path, capsys):
     inputs = ("none", tables / "genes.csv", "--clinical", tmp_path / "clinical.csv", *QUICK, "--dry-run")
     assert run_pipeline(*inputs, "--task", "level=Level", "--out", tmp_path / "run") == 0
     printed = " ".join(capsys.readouterr().err.split())
-    assert "task level: 1x counts as a class, though the other classes are numbers; leave the label empty" in printed
+    assert 'task level: class "1x" (2 cases) may stand for a missing value; leave the cell empty if it does' in printed
 
 
 def test_the_columns_that_are_recognised_as_survival_may_be_a_task_of_another_name(tables, tmp_path, capsys):
