@@ -1,5 +1,6 @@
 """What every model must hold to: a model that enters the catalogue is tested here without a test of its own."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from models.catalogue import MODELS
 from models.layers import packed
 from models.layers.packed import ByTile
 from models.registry import UnknownNameError
+from models.settings import ModelSettings
 from models.types import AfterBackward, Batch, ModelOutput
 
 PATCH_DIM, GROUP_DIMS, OUTPUTS = 12, (7, 3, 5), 4
@@ -62,6 +64,26 @@ def same(result: ModelOutput, expected: ModelOutput, tolerance: float = 1e-10) -
 def total(output: ModelOutput) -> torch.Tensor:
     weights = torch.linspace(-1, 2, output.logits.numel(), device=output.logits.device).view_as(output.logits)
     return (output.logits * weights).sum() + sum(output.losses.values())
+
+
+def with_other_dropout(config: ModelSettings, rates: Iterator[float]) -> ModelSettings:
+    """The settings with another rate for each dropout, also within the settings of a side."""
+    changed = {
+        name: with_other_dropout(value, rates) if isinstance(value, ModelSettings) else next(rates)
+        for name, value in config
+        if isinstance(value, ModelSettings) or name.endswith("dropout")
+    }
+    return config.model_copy(update=changed)
+
+
+def test_every_rate_of_dropout_is_that_of_a_setting_and_each_setting_has_a_layer(name):
+    rates = [0.31, 0.37, 0.41, 0.43]
+    config = with_other_dropout(MODELS[name].Config(), left := iter(rates))
+    given = set(rates) - set(left)
+    modules = list(MODELS[name](PATCH_DIM, GROUP_DIMS, OUTPUTS, config).modules())
+    found = {module.p for module in modules if isinstance(module, nn.modules.dropout._DropoutNd)}
+    found |= {module.dropout for module in modules if isinstance(getattr(module, "dropout", None), float)}
+    assert found - {0.0} == given
 
 
 def test_output_has_logits_of_every_case_and_scalar_losses(model, batch):

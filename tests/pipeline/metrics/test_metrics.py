@@ -125,6 +125,24 @@ def test_uno_and_dynamic_auc_agree_with_torchsurv() -> None:
     assert dynamic_auc(time, event, risk, censoring=censoring, horizon=24).value == pytest.approx(float(area), abs=1e-5)
 
 
+def test_the_censoring_distribution_of_a_hand_counted_table() -> None:
+    """Censored at 1, 2 and 3; an event at 2 comes before the censoring then, so that two are left of whom one leaves."""
+    time, event = np.array([1.0, 2, 2, 3]), np.array([False, True, False, False])
+    found = CensoringDistribution(time, event).at(np.array([0.5, 1, 1.5, 2, 2.5, 3, 4]))
+    np.testing.assert_allclose(found, [1, 3 / 4, 3 / 4, 3 / 8, 3 / 8, 0, 0])
+
+
+def test_unos_concordance_counts_events_before_the_last_horizon_only() -> None:
+    """Of late events the weights grow without bound: those after 60 months have none."""
+    time, event, risk = simulate(400, 2)
+    assert (event & (time > 60)).any()
+    known, censoring = FollowUp(time, event), CensoringDistribution(time, event)
+    found = survival_metrics(known, SurvivalPredictions(risk), train=known, bootstrap=Bootstrap(10)).uno_c_index.value
+    bounded, unbounded = (uno_c_index(time, event, risk, censoring=censoring, tau=tau).value for tau in (60, None))
+    assert found == pytest.approx(bounded, rel=1e-12)
+    assert found != pytest.approx(unbounded, rel=1e-4)
+
+
 def test_dynamic_auc_without_censoring_is_the_ordinary_auc() -> None:
     time, _, risk = simulate(200, 4)
     event = np.ones(200, dtype=bool)

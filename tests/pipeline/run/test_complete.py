@@ -1,11 +1,13 @@
 """A run is complete where its input and its files are as they were; see also tests/workflows/robustness/test_complete.py."""
 
 import json
+from dataclasses import make_dataclass
 from types import SimpleNamespace
 
 import pytest
 
-from pipeline.run.complete import NAME, REPORT, Ending, earlier_ending, mark_complete
+from pipeline.config.loading import load_config
+from pipeline.run.complete import NAME, REPORT, Ending, RunInput, earlier_ending, mark_complete
 
 GOOD = Ending(0, {})
 
@@ -59,6 +61,21 @@ def test_without_one_of_its_files_it_is_not(folder, name):
 def test_with_one_that_is_damaged_or_of_another_format_it_is_not(folder, name, text):
     (folder / name).write_text(text)
     assert earlier_ending(folder, wanted()) is None
+
+
+@pytest.mark.parametrize("name", ["identity", "versions", "trained"])
+def test_what_was_recorded_of_the_run_is_part_of_its_input(name):
+    """Its options and tables, the libraries, and the trained models; not when it started."""
+    config = load_config({"slides": "none", "genes": "genes.csv"})
+    cohort = make_dataclass("Cohort", ["slides", "precomputed"])((), None)
+    recipe = SimpleNamespace(encoder=config.encoder, tiles=config.tiles)
+    record = {"identity": "i", "versions": {"torch": "2"}, "trained": {"grade": {"fingerprint": "m"}}, "started": "now"}
+
+    def fingerprint(**changed):
+        run = RunInput(config, cohort, recipe, record | changed)
+        return run.fingerprint()
+
+    assert fingerprint(**{name: "another"}) != fingerprint() == fingerprint(started="later")
 
 
 def test_a_run_whose_encoder_cannot_be_identified_is_not_marked(tmp_path):

@@ -160,6 +160,25 @@ def test_every_table_counts_by_its_content(configure, tmp_path, name):
         open_run(configure(**{name: str(table)}))
 
 
+@pytest.mark.parametrize("table", ["genes", "clinical", "more"])
+def test_every_table_of_each_cohort_counts_by_its_content(tmp_path, table):
+    files = {name: tmp_path / f"{name}.csv" for name in ("a", "genes", "clinical", "more")}
+    for path in files.values():
+        path.write_text("x\n1\n")
+    inputs = {
+        "genes": str(files["genes"]),
+        "clinical": str(files["clinical"]),
+        "further_tables": [f"{files['more']}:cnv"],
+    }
+    cohorts = {"a": {"slides": "none", "genes": str(files["a"])}, "b": {"slides": "none", **inputs}}
+    config = load_config({"cohorts": cohorts, "out": str(tmp_path / "out")})
+    open_run(config)
+    open_run(config)
+    files[table].write_text("x\n2\n")
+    with pytest.raises(InputError, match="contains another run"):
+        open_run(config)
+
+
 def test_further_tables_and_split_files_count_by_their_content(configure, tmp_path):
     cnv, splits = tmp_path / "cnv.csv", tmp_path / "splits"
     splits.mkdir()

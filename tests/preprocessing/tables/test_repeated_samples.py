@@ -76,3 +76,14 @@ def test_one_sample_twice_stays_a_duplicate_column(tmp_path):
 
 def test_a_header_that_names_each_sample_once_is_of_no_such_table():
     assert value_columns(Path("t.txt"), ["gene", "a", "b", "c"], ["", "count", "count", "count"]) is None
+
+
+@pytest.mark.parametrize(
+    ("better", "other"), [("TPM", "FPKM"), ("FPKM", "RPKM"), ("normalized_count", "TPM"), ("TPM", "raw_count")]
+)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_several_measures_the_one_that_is_compared_best_between_samples_is_read(better, other, is_first):
+    measures = [better, other] if is_first else [other, better]
+    found = value_columns(Path("t.txt"), ["gene", "a", "a", "b", "b"], ["", *measures, *measures])
+    assert (found.measure, found.others) == (better, (other,))
+    assert found.ids == ({1: "a", 3: "b"} if is_first else {2: "a", 4: "b"})

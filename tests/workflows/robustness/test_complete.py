@@ -175,6 +175,15 @@ def test_a_store_that_has_lost_a_slide_is_noticed(folder, run_input, cohort, tmp
     assert earlier_ending(folder, moved) is None
 
 
+def test_another_version_of_timm_is_noticed_which_may_define_the_network_otherwise(tmp_path, monkeypatch):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"1")
+    before = [weights_source(EncoderConfig(name="uni", weights=path)) for path in (weights, tmp_path)]
+    monkeypatch.setattr("preprocessing.encoders.config.version", lambda package: f"another {package}")
+    after = [weights_source(EncoderConfig(name="uni", weights=path)) for path in (weights, tmp_path)]
+    assert not set(before) & set(after)
+
+
 def test_other_weights_are_noticed(tmp_path):
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"1")
