@@ -214,13 +214,14 @@ def paired_difference(
     metric = _with_interval(value, first.of(weights) - second.of(weights))
     if metric.low is None or metric.high is None:
         return metric
-    if ranking and ranking.is_small and not metric.low <= 0 <= metric.high:
+    low, high = metric.low, metric.high
+    if ranking and ranking.is_small and not low <= 0 <= high:
         rng = np.random.default_rng(bootstrap.seed)
         swaps = rng.random((SHUFFLES, len(a))) < 0.5
         draws = [statistic(_exchanged(a, b, swap)).value - statistic(_exchanged(b, a, swap)).value for swap in swaps]
         if reached(np.array(draws), value) > 1 - LEVEL:
-            metric = Metric(value, min(metric.low, 0.0), max(metric.high, 0.0))
-    return _constant(value, len(a)) if metric.high - metric.low < ROUNDING and not _equal(a, b) else metric
+            low, high = min(low, 0.0), max(high, 0.0)
+    return _constant(value, len(a)) if high - low < ROUNDING and not _equal(a, b) else Metric(value, low, high)
 
 
 def _constant(value: float, n: int) -> Metric:
