@@ -20,6 +20,7 @@ from pipeline.metrics.small_samples import ENOUGH, LEVEL, SHUFFLES, Ranking, rea
 from preprocessing.io.errors import count
 
 N_BOOT = 1000
+ROUNDING = 1e-12  # of values of which none differs
 LEAST_DEFINED = 0.5  # an interval from fewer than half of the resamples would be one of the fortunate ones only
 
 Weights = Float[np.ndarray, "b n"]
@@ -130,10 +131,10 @@ def measure(statistic: Statistic, weights: Weights) -> Metric:
     low, high = metric.low, metric.high
     if statistic.ranking:
         low, high = statistic.ranking.widened(metric.value, low, high)
-    elif statistic.share_of and (statistic.share_of < ENOUGH or low == high):
+    elif statistic.share_of and (statistic.share_of < ENOUGH or high - low < ROUNDING):
         score = wilson(metric.value, statistic.share_of)
         low, high = min(low, score[0]), max(high, score[1])
-    return _constant(metric.value, statistic.n) if low == high else Metric(metric.value, low, high)
+    return _constant(metric.value, statistic.n) if high - low < ROUNDING else Metric(metric.value, low, high)
 
 
 def ratio_of_sums(numerator: Float[np.ndarray, " n"], denominator: Float[np.ndarray, " n"] | None = None) -> Statistic:
@@ -213,13 +214,14 @@ def paired_difference(
     metric = _with_interval(value, first.of(weights) - second.of(weights))
     if metric.low is None or metric.high is None:
         return metric
-    if ranking and ranking.is_small and not metric.low <= 0 <= metric.high:
+    low, high = metric.low, metric.high
+    if ranking and ranking.is_small and not low <= 0 <= high:
         rng = np.random.default_rng(bootstrap.seed)
         swaps = rng.random((SHUFFLES, len(a))) < 0.5
         draws = [statistic(_exchanged(a, b, swap)).value - statistic(_exchanged(b, a, swap)).value for swap in swaps]
         if reached(np.array(draws), value) > 1 - LEVEL:
-            metric = Metric(value, min(metric.low, 0.0), max(metric.high, 0.0))
-    return _constant(value, len(a)) if metric.low == metric.high and not _equal(a, b) else metric
+            low, high = min(low, 0.0), max(high, 0.0)
+    return _constant(value, len(a)) if high - low < ROUNDING and not _equal(a, b) else Metric(value, low, high)
 
 
 def _constant(value: float, n: int) -> Metric:

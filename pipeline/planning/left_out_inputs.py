@@ -1,5 +1,7 @@
 """Features and covariates that a task leaves out: they are its label, define it, or follow it more closely than any measurement."""
 
+import re
+
 import pandas as pd
 
 from pipeline.config.schema import Config
@@ -10,6 +12,11 @@ from preprocessing.omics.leakage import defining_features, following_covariates,
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as covariate_matrix
 from preprocessing.omics.named_features import named_features
+
+# What happened after the diagnosis; an event of the follow-up need not follow the label closely to reveal it.
+_LATER = re.compile(
+    r"progress|recur|relaps|autops|metasta|salvage|palliat|hospice|second[\W_]?(line|surgery)|re-?operat"
+)
 
 
 def features_left_out(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> dict[str, str]:
@@ -58,6 +65,12 @@ def covariates_left_out(
         f"task {task.name}: covariate {name} follows the label closely ({why}): leave it out of --covariates if it is known only "
         "with the outcome, or is the label in other words"
         for name, why in doubtful.items()
+    ]
+    warnings += [
+        f"task {task.name}: covariate {name} is of what happened after the diagnosis, by its name: leave it out of --covariates "
+        "unless it was known when the sample was taken"
+        for name in columns
+        if _LATER.search(name.lower()) and name not in found and name not in doubtful
     ]
     if found:
         listed = "; ".join(f"{name} ({found[name]})" for name in config.covariates if name in found)

@@ -1,6 +1,7 @@
 """From the rows of a table to one row per case: samples of the wanted type, one sample per case, every dropped row named."""
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -257,6 +258,10 @@ def _likely_difference(given: Sequence[str], known: frozenset[str]) -> str:
         return " (which continue after the ids of the table, as ids of samples do)"
     if len(shorter & known) > len(known) / 2:
         return " (after which the ids of the table continue, as ids of samples do)"
+    if strange := sorted(sign for sign in {*"".join(given)} ^ {*"".join(known)} if not sign.isascii()):
+        return (
+            f" (only one of them has the sign {strange[0]}, {unicodedata.name(strange[0], 'without a name').lower()})"
+        )
     of_r = {other[1:] for other in known if other[:1] == "X"}, {f"X{other}" for other in known}
     if any(sum(one in ids for one in given) > len(given) / 2 for ids in of_r):
         return " (the same but for the X that R puts before numbers; check.names = FALSE leaves it out)"

@@ -184,6 +184,13 @@ def _warn_of_names(genes: list[str], notes: list[str]) -> None:
             f"warning: {len(again)} genes seem to be duplicates that a program renamed ({some(again)}), and count as separate "
             "genes; keep one of each"
         )
+    spellings: dict[str, str] = {}
+    twice = [f"{other} and {name}" for name in genes if (other := spellings.setdefault(name.upper(), name)) != name]
+    if twice:
+        notes.append(
+            f"warning: {count(len(twice), 'gene')} with the name of another but for capitals ({some(twice)}), which count as "
+            "separate genes; keep one of each"
+        )
     odd = [name for name in genes if _ODD_GENE.fullmatch(name)]
     if 0 < len(odd) < len(genes) / 2:
         notes.append(

@@ -84,6 +84,17 @@ def test_the_user_may_keep_all_or_name_more(labels, tmp_path):
     assert features_left_out(TASKS["grade"], config, labels, omics) == {}
 
 
+@pytest.mark.parametrize("name", ["progressed", "Recurrence", "autopsy_done", "second line therapy", "reoperation"])
+def test_a_covariate_of_what_happened_later_is_warned_of_by_its_name(labels, name):
+    flags = np.random.default_rng(1).random(N) < 0.5
+    found, warnings = left_out("survival", labels.assign(**{name: flags}), covariates=["age", name])
+    assert found == {}
+    assert warnings == [
+        f"task survival: covariate {name} is of what happened after the diagnosis, by its name: leave it out of --covariates "
+        "unless it was known when the sample was taken"
+    ]
+
+
 def test_a_feature_with_gaps_that_follows_the_label_is_left_out_too(labels):
     values = labels["score"].where(np.arange(N) % 10 > 0).to_numpy()[:, None]
     omics = OmicsMatrix(values, tuple(CASES), ("KPS",), ("rna",))

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.metrics import Bootstrap
+from pipeline.metrics.bootstrap import measure
 from pipeline.metrics.ordinal import weighted_kappa
 from pipeline.tasks import TaskSpec, make_task
 from pipeline.tasks.ordinal import FittedOrdinal
@@ -77,3 +78,12 @@ def test_the_loss_weighs_each_case_by_its_own_class():
         expected += weights[label] * (ranked - np.log(p[label])) / len(truth)
     loss = fitted.loss(torch.tensor(logits), torch.tensor([[0.0], [2.0]], dtype=torch.float64))
     assert float(loss) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_kappa_of_one_class_for_all_has_no_interval():
+    """It is 0 in every resample, but for the last digit."""
+    truth = np.array([0, 2, 1, 2, 2, 0, 2, 1, 2, 0, 1, 2, 2])
+    found = measure(weighted_kappa(truth, np.full(13, 2)), Bootstrap(300, 0).weights(13))
+    assert found.value == pytest.approx(0, abs=1e-9)
+    assert (found.low, found.high) == (None, None)
+    assert found.reason == "no interval: the same in every resample of 13 cases"

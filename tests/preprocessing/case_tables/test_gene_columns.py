@@ -177,6 +177,9 @@ def test_odd_and_doubled_names_are_warned_of():
         "--set 'omics.ignore=[…]'",
     ]
     assert divided(0, ["EGFR.1", "TP53", "KIT"]) == ([], [])
+    assert divided(0, ["EGFR", "TP53", "Egfr"])[1] == [
+        "warning: 1 gene with the name of another but for capitals (EGFR and Egfr), which count as separate genes; keep one of each"
+    ]
     assert divided(0, ["1956", "7157"])[1] == [
         "warning: gene names are bare integers (1956, 7157), read as Entrez ids; check that they are"
     ]

@@ -369,6 +369,12 @@ def test_ids_that_nearly_agree_are_refused_with_the_difference(tmp_path, ids, hi
         load(tmp_path, upright([f"H{i:03d}-A" for i in range(N)]), survival(ids))
 
 
+def test_letters_of_another_alphabet_that_look_alike_are_named(tmp_path):
+    alike = [case.replace("P", "\u0420") for case in OTHER]
+    with pytest.raises(InputError, match=r"only one of them has the sign \u0420, cyrillic capital letter er\)"):
+        load(tmp_path, upright(alike), survival())
+
+
 def test_the_x_that_r_puts_before_numbers_is_named(tmp_path):
     numbers = [str(i) for i in range(1001, 1001 + N)]
     for of_genes, of_labels in ((numbers, [f"X{i}" for i in numbers]), ([f"X{i}" for i in numbers], numbers)):
