@@ -1,6 +1,7 @@
 """What a run hands to the jobs of a task, to evaluation, export and explanation: each by value."""
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -101,6 +102,34 @@ def test_jobs_get_the_folds_features_covariates_and_options_of_the_run(context, 
         ("umeml", True),
     ]
     assert {job.baselines for job in training.fold_jobs(context("baselines=none"), PLAN, FEATURES).all()} == {False}
+
+
+class StoppedError(Exception):
+    """Nothing behind the jobs is run."""
+
+
+def test_in_joint_training_each_task_is_learned_along_with_the_others_and_not_with_itself(context, monkeypatch):
+    """Nor are the others learned along with the single-task comparator."""
+    given, plans = context("train.joint=true"), [PLAN, replace(PLAN, task=TASKS["subtype"], schemes={"case": FOLDS})]
+    made = {}
+    fold_jobs = training.fold_jobs
+
+    def recording(context, plan, features, *, others):
+        made[plan.name] = fold_jobs(context, plan, features, others=others)
+        return SimpleNamespace(all=list)
+
+    def stopped(*_):
+        raise StoppedError
+
+    monkeypatch.setattr(training, "fold_jobs", recording)
+    monkeypatch.setattr(training, "evaluate", stopped)
+    with pytest.raises(StoppedError):
+        training._train(given, plans, FEATURES, "cases")
+    for name, other in (("grade", "subtype"), ("subtype", "grade")):
+        for job in made[name].all():
+            expected = [other] if job.candidate.joint else []
+            assert [one.task.name for one in job.others] == expected
+        assert {job.candidate.joint for job in made[name].all()} == {True, False}
 
 
 def test_training_and_explanation_have_the_workers_for_folds(context, monkeypatch):

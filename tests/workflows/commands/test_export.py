@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -19,6 +20,18 @@ from workflows import run_pipeline
 from workflows.commands import export
 
 SCALE = Scale(0.0, 0.01, 0.05, SHARES)
+
+
+@pytest.mark.parametrize("of_run", ["scan", "slide"])
+@pytest.mark.parametrize("requested", [None, "scan", "slide"])
+def test_outlines_are_measured_from_the_requested_origin_or_else_from_that_of_the_runs_masks(
+    monkeypatch, tmp_path, requested, of_run
+):
+    origins = []
+    monkeypatch.setattr(export, "_write_geojson", lambda run, slide, out, origin: origins.append(origin))
+    run = SimpleNamespace(slides=lambda cases: ["slide"], outline_origin=of_run)
+    export.export("geojson", run, tmp_path, origin=requested)
+    assert origins == [requested or of_run]
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 
 from pipeline.metrics.bootstrap import Bootstrap
 from pipeline.metrics.concordance import CensoringDistribution
 from pipeline.metrics.curves import calibration
-from workflows.report.survival_charts import survival_calibration
+from workflows.report.survival_charts import survival_calibration, survival_curves
 
 
 def chart_at_60_months(time, predicted):
@@ -35,3 +36,21 @@ def test_calibration_without_any_follow_up_names_the_horizon_once():
     chart = chart_at_60_months(20.0 + np.arange(39) % 13, np.linspace(0.1, 0.9, 39))
     assert chart.figure is None
     assert chart.text == "Not computed: 60 months (none of 39 cases is followed to 60 months)."
+
+
+def test_a_curve_is_named_by_what_became_of_its_case():
+    predicted = pd.DataFrame(
+        {
+            "case_id": ["a", "b", "c"],
+            "prediction": ["high risk", "low risk", "low risk"],
+            "risk": [-1.0, -2.0, -3.0],
+            "survival_12m": [0.4, 0.6, 0.8],
+            "survival_months": [7.25, 30.0, np.nan],
+            "event": [True, False, None],
+        }
+    )
+    assert survival_curves("key", predicted).picks == (
+        "a: high risk, died at 7.2 months",
+        "b: low risk, censored at 30.0 months",
+        "c: low risk, outcome unknown",
+    )
