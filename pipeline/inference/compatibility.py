@@ -39,6 +39,7 @@ def check_cohort(config: Config, predictors: "list[Predictor]", cohort: Cohort) 
         return
     _warn_of_training_cases(predictors, cohort)
     _require_modalities(predictors, cohort)
+    _warn_of_scales(predictors, cohort)
     if cohort.slides:
         _require_features(config, predictors[0], cohort.precomputed)
 
@@ -57,13 +58,19 @@ def _require_modalities(predictors: "list[Predictor]", cohort: Cohort) -> None:
                 if member.scaler and set(member.scaler.groups) != {"covariate"}:
                     _refuse_other_capitals(member.scaler.features, cohort.omics.features)
                     member.scaler.aligned(cohort.omics)
-                    member.scaler.require_scale(cohort.omics)
     if has_slides and not any(one.reads_slides for one in predictors):
         raise InputError(
             f"--trained {predictors[0].folder}: the model was trained without slides; give none instead of SLIDES"
         )
     if has_genes and not any(one.reads_genes for one in predictors):
         log.warning("the model was trained without genes: the gene table is ignored")
+
+
+def _warn_of_scales(predictors: "list[Predictor]", cohort: Cohort) -> None:
+    """Warn once of genes that are standardised where those of the training cases were not, or the reverse."""
+    scalers = [member.scaler for one in predictors for member in one.members if member.scaler]
+    if described := next(filter(None, (scaler.describe_scale(cohort.omics) for scaler in scalers)), ""):
+        log.warning("genes: %s", described)
 
 
 def _refuse_other_capitals(expected: Sequence[str], found: Sequence[str]) -> None:

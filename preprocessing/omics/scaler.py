@@ -200,8 +200,8 @@ class OmicsScaler:
                 "model was trained on counts and takes logarithms itself; give a table on the same scale, or use --rescale cohort"
             )
 
-    def require_scale(self, matrix: OmicsMatrix) -> None:
-        """Raise InputError where one of the training table and this one is standardised, with values around 0, and the other not.
+    def describe_scale(self, matrix: OmicsMatrix) -> str:
+        """Describe that one of the training table and this one is standardised, with values around 0, and the other not; else "".
 
         Args:
             matrix: a new cohort; of fewer than `ENOUGH_VALUES` values of the model's genes nothing is said.
@@ -211,19 +211,20 @@ class OmicsScaler:
         values = matrix.values[:, rna]
         values, medians = values[~np.isnan(values)], self.fill[[position[matrix.features[i]] for i in rna]]
         if len(values) < ENOUGH_VALUES:
-            return
+            return ""
         before, now = float((medians < 0).mean()), float((values < 0).mean())
         remedy = "give a table on the same scale, or use --rescale matched or cohort"
         if before > LEAST_NEGATIVE and not now:
-            raise InputError(
-                f"genes: none of the table's {len(values):,} values is below 0, but the model was trained on genes of which "
+            return (
+                f"none of the table's {len(values):,} values is below 0, but the model was trained on genes of which "
                 f"{100 * before:.0f} % have a median below 0, as after standardisation; {remedy}"
             )
         if now > LEAST_NEGATIVE and not before:
-            raise InputError(
-                f"genes: {100 * now:.0f} % of the table's values are below 0, as after standardisation, but the model was trained "
-                f"on genes of which none has a median below 0; {remedy}"
+            return (
+                f"{100 * now:.0f} % of the table's values are below 0, as after standardisation, but the model was trained on "
+                f"genes of which none has a median below 0; {remedy}"
             )
+        return ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values without `axes` and `imputer`; `from_json` restores the same scaler exactly."""

@@ -269,15 +269,11 @@ def test_a_table_without_any_negative_value_is_no_table_of_z_scores_and_the_reve
     scores = pd.DataFrame(rng.normal(size=(30, 20)), [f"p{i}" for i in range(30)], genes)
     of_scores, of_logs = (OmicsScaler.fit(OmicsMatrix.from_frame(table), None) for table in (scores, scores.abs() + 4))
     new, logs = OmicsMatrix.from_frame(scores.iloc[:3]), OmicsMatrix.from_frame(2 ** scores.iloc[:3])
-    with pytest.raises(
-        InputError, match=r"none of the table's 60 values is below 0, but .* as after standardisation; .* --rescale"
-    ):
-        of_scores.require_scale(logs)
-    with pytest.raises(
-        InputError, match=r" % of the table's values are below 0, as after standardisation, but .* --rescale"
-    ):
-        of_logs.require_scale(new)
-    of_scores.require_scale(new)
-    of_logs.require_scale(logs)
-    of_scores.require_scale(OmicsMatrix.from_frame(2 ** scores.iloc[:3, :2]))  # too few values to tell
-    of_scores.require_scale(OmicsMatrix.from_frame((scores.iloc[:3] > 0).astype(float), kind="mutation"))
+    found = of_scores.describe_scale(logs)
+    assert found.startswith("none of the table's 60 values is below 0, but the model was trained on genes of which ")
+    assert found.endswith("give a table on the same scale, or use --rescale matched or cohort")
+    assert " % of the table's values are below 0, as after standardisation, but " in of_logs.describe_scale(new)
+    assert (of_scores.describe_scale(new), of_logs.describe_scale(logs)) == ("", "")
+    assert of_scores.describe_scale(OmicsMatrix.from_frame(2 ** scores.iloc[:3, :2])) == ""  # too few values to tell
+    flags = OmicsMatrix.from_frame((scores.iloc[:3] > 0).astype(float), kind="mutation")
+    assert of_scores.describe_scale(flags) == ""
