@@ -26,6 +26,7 @@ _SUMMARIES = frozenset(
         "basemean base_mean stat pvalue p_value p_val padj adj_p_val adj_p_value fdr q_value aveexpr ave_expr hazard_ratio"
     )
 )
+_INITIALS = 3  # letters at most
 _OF_GROUPS = frozenset(names_in("mean average avg median sd log2fc logfc"))  # mean_GBM, logFC_tumour_normal
 
 
@@ -90,7 +91,11 @@ def select_samples(
     notes += _describe_other_barcodes(path, frame, id_column, ids, identity)
     keys = [_sample_key(identifier, identity) for identifier in ids]
     classes = row_classes(frame, id_column, notes)
-    reasons = [_reason(key, of_row, evidence, options) for key, of_row in zip(keys, classes, strict=True)]
+    summaries = _summaries(keys, evidence)
+    reasons = [
+        _reason(key, of_row, evidence, options, is_summary=key in summaries)
+        for key, of_row in zip(keys, classes, strict=True)
+    ]
     kept_sample = _one_sample_per_case(keys, classes, reasons, identity)
     for row, key in enumerate(keys):
         if reasons[row] is None and key != (kept := kept_sample[identity.case_of(key)]):
@@ -180,11 +185,11 @@ def _sample_key(identifier: str, identity: IdentityScheme) -> str:
     return identity.case_of(identifier) if identity.slide_kind(identifier) else identifier
 
 
-def _reason(key: str, of_row: str | None, evidence: Evidence, options: TableOptions) -> str | None:
+def _reason(key: str, of_row: str | None, evidence: Evidence, options: TableOptions, *, is_summary: bool) -> str | None:
     """Why a row is left out whatever the other rows are; None if it may be used."""
     if not key:
         return "no id"
-    if _is_summary(key) and not evidence.is_known(key):
+    if is_summary:
         return "a summary of the cases, not a case"
     identity = evidence.identity
     if identity.is_doubtful(key):
@@ -193,6 +198,14 @@ def _reason(key: str, of_row: str | None, evidence: Evidence, options: TableOpti
     return why_excluded(identity.sample_class(key), code, options.sample_types) or why_excluded(
         of_row, None, options.sample_types
     )
+
+
+def _summaries(keys: Sequence[str], evidence: Evidence) -> set[str]:
+    """The ids that name a summary of the cases; where patients are known by their initials, SD and CV may be patients."""
+    found = {key for key in keys if _is_summary(key) and not evidence.is_known(key)}
+    others = [key for key in keys if key not in found]
+    by_initials = sum(any(map(str.isdecimal, key)) for key in others) < len(others) / 2
+    return {key for key in found if not by_initials or len(key) > _INITIALS}
 
 
 def _is_summary(name: str) -> bool:

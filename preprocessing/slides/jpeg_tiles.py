@@ -4,6 +4,7 @@ OpenSlide paints every region on a transparent canvas, tile by tile, and caches 
 Here a row of native tiles is decoded once for all regions that lie in it, as long as these are read row by row.
 """
 
+import logging
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -191,6 +192,9 @@ def _is_plain(page: tifffile.TiffPage, size_px: tuple[int, int]) -> bool:
 
 def tiff_pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
     """Yield the pages of a TIFF once each: in a damaged file the list of directories may run in a circle."""
+    logging.getLogger("tifffile").setLevel(
+        logging.CRITICAL
+    )  # the reason of a damaged slide names what is wrong with it
     seen = set[int]()
     for page in tiff.pages:
         if page.offset in seen:

@@ -110,6 +110,11 @@ def test_statistics_beside_the_cases_are_no_cases(write, name):
     assert known.values.index.tolist() == ["P1", name]
 
 
+def test_patients_known_by_their_initials_are_no_statistics(write):
+    table = read_genes(write("case_id,EGFR\nAB,1\nSD,2\nCV,3\nMK,4\nMedian,2\n"))
+    assert table.values.index.tolist() == ["AB", "SD", "CV", "MK"]
+
+
 def test_a_sums_row_or_a_footnote_among_barcodes_is_warned_of(write):
     text = "case_id,EGFR,grade\nTCGA-06-0125,1,2\nTCGA-06-0130,3,2\nTCGA-06-0131,3,2\n{},7,2\n"
     for table in (read_genes(write(text.format("Sources"))), read_clinical(write(text.format("Sources")))):

@@ -1,5 +1,6 @@
 """Every read is compared with OpenSlide's own."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import tifffile
 
 from preprocessing.slides import jpeg_tiles
-from preprocessing.slides.jpeg_tiles import open_level
+from preprocessing.slides.jpeg_tiles import open_level, tiff_pages
 from preprocessing.slides.reader import SlideReader
 from workflows.demo import write_svs
 
@@ -319,3 +320,14 @@ def test_a_level_whose_tags_are_damaged_is_left_to_openslide(copy, tag, change):
 def test_an_attribute_error_of_the_library_is_a_damaged_file(slide, monkeypatch):
     monkeypatch.setattr(jpeg_tiles, "_layout_of", lambda page: jpeg_tiles.tifffile.TiffPages(object()))
     assert open_level(slide.path, (1000, 700)) is None
+
+
+def test_a_damaged_list_of_pages_logs_nothing_of_the_library(copy, caplog):
+    """It would be the first line of the run, without the name of the slide."""
+    path, _ = copy
+    logging.getLogger("tifffile").setLevel(logging.NOTSET)
+    with path.open("r+b") as file:
+        file.truncate(1000)
+    with tifffile.TiffFile(path) as tiff:
+        assert len(list(tiff_pages(tiff))) == 1
+    assert [record.message for record in caplog.records if record.name == "tifffile"] == []
