@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from subprocess import PIPE, Popen
 from tempfile import mkdtemp
-from threading import Timer
+from threading import Thread, Timer
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,7 @@ def checks() -> dict[str, Callable[[], Found]]:
         }
         | {f"tiles/s of a slide, {name}": partial(slide_rate, model) for name, model in BACKBONES.items()}
         | {
+            "ms a slide of one to nine tiles": few_tiles,
             f"a step of umeml, {size}": partial(step, "umeml"),
             f"a step of subspace, {size}": partial(step, "subspace"),
             "umeml: cases/s of an epoch, resident": epoch,
@@ -133,6 +134,25 @@ def slide_rate(name: str) -> Found:
     alone = BATCHES * TILES / seconds(lambda: [encoder(there) for _ in range(BATCHES)], REPEATS)
     whole = len(rows) / seconds(lambda: embed_tiles(slide, encoder, rows, gpu_tiles=TILES, readers=readers), 1)
     return {"tiles/s": round(whole), "of the encoder alone": round(whole / alone, 2), "readers": readers}
+
+
+def few_tiles() -> Found:
+    """Slides of one to nine tiles, each in a thread of its own, as the program embeds them: of the first nine, and of nine more."""
+    name = BACKBONES["efficientnet-lite0"]
+    encoder = Encoder(timm.create_model(name, num_classes=0), EncoderConfig(name=name), "default", DEVICE)
+    slide, found = large_slide(), dict[str, object]()
+
+    def embed(tiles: int) -> None:
+        embed_tiles(slide, encoder, range(tiles), gpu_tiles=TILES, readers=1)
+
+    for label in ("first", "then"):
+        start = time.perf_counter()
+        for tiles in range(1, 10):
+            thread = Thread(target=embed, args=(tiles,))
+            thread.start()
+            thread.join()
+        found[label] = round(1e3 * (time.perf_counter() - start) / 9)
+    return found
 
 
 def reading() -> Found:

@@ -327,9 +327,10 @@ def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
 
     predict(days, changed(new_cases, tmp_path, known(["IDHwt"] * NEW), "known.csv"))
     assert read(out)["label"].tolist() == ["IDHwt"] * NEW
-    predict(days, changed(new_cases, tmp_path, known([None] + ["IDHwt"] * (NEW - 1)), "withdrawn.csv"))
+    last = max(row.split(",")[0] for row in wednesday[1:])
+    predict(days, changed(new_cases, tmp_path, known(["IDHwt"] * (NEW - 1) + [None]), "withdrawn.csv"))
     assert read(out).set_index("case_id")["label"].isna().to_dict() == {
-        row.split(",")[0]: row.startswith(first) for row in wednesday[1:]
+        row.split(",")[0]: row.startswith(last) for row in wednesday[1:]
     }
 
     for path in own:
@@ -338,6 +339,10 @@ def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
     predict(days, fewer)
     assert sorted(read(out)["case_id"]) == sorted(row.split(",")[0] for row in wednesday[1:])
     assert "predictions of 1 cases of earlier calls are kept and not evaluated" in (out / "run.log").read_text()
+    assert read(out).set_index("case_id").loc[first, "label"] == "IDHwt"  # which it had when it left
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["tasks"][TASK]["n"] == NEW - 1
+    assert json.loads((out / "run.json").read_text())["cohort_shift"][TASK]["n"] == NEW - 1
 
 
 def blurred(path, new):

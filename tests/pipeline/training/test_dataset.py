@@ -1,11 +1,15 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from pipeline.training.dataset import Bags, Dataset, _has_genes
+from pipeline.training.dataset import Bags, Dataset, _has_genes, dataset_for
 from preprocessing.features.store import Bag, FeatureStore
+from preprocessing.omics.config import OmicsConfig
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.omics.scaler import OmicsScaler
 
 WIDTH = 6
 A, B, C, D = "angiogenesis", "hypoxia", "repair", "covariate"
@@ -136,3 +140,20 @@ def test_a_bag_larger_than_the_bound_is_still_read(bags):
 )
 def test_where_most_groups_of_genes_are_absent_the_genes_are(groups, absent, there):
     assert _has_genes(np.array([absent], bool), groups).tolist() == [there]
+
+
+def test_a_gene_group_that_a_case_lacks_has_the_training_cases_average_and_not_a_neutral_zero():
+    """The median, for which a missing value stands, is not the mean: two groups, of which the second case lacks one."""
+    frame = pd.DataFrame({"A": [0.0, 0, 0, 1, 9], "B": [0.0, 1, 2, 3, 50], "C": [1.0, 2, 3, 4, 5]}, list("vwxyz"))
+    scaler = OmicsScaler.fit(
+        OmicsMatrix.from_frame(frame), {"one": ["A", "B"], "two": ["C"]}, OmicsConfig(axes="genes")
+    )
+    new = OmicsMatrix.from_frame(pd.DataFrame({"A": [1.0, np.nan], "B": [2.0, 7.0], "C": [3.0, 4.0]}, ["p", "q"]))
+    whole, absent = (dataset_for(scaler, new, Bags("store", {}), patch_dim=1, max_missing=most) for most in (0.9, 0.4))
+    average = scaler.average()[0]
+    assert np.abs(average).min() > 0.1
+    np.testing.assert_array_equal(absent.omics[0][1], average)
+    assert (whole.omics[0][1] != average).any()  # B was measured
+    np.testing.assert_array_equal(absent.omics[0][0], whole.omics[0][0])
+    np.testing.assert_array_equal(absent.omics[1], whole.omics[1])
+    assert absent.rows == {"p": 0, "q": 1}
