@@ -44,6 +44,19 @@ def test_every_task_whose_labels_are_there_but_diagnosis():
     assert [one.name for one in plan(table().assign(diagnosis=table()["subtype"]), task="diagnosis")] == ["diagnosis"]
 
 
+@pytest.mark.parametrize("scheme", ["case", "site", "scanner"])
+def test_the_seed_of_the_run_draws_the_folds_whatever_they_keep_together(scheme):
+    labels = table().assign(scanner=[f"s{i % 12}" for i in range(N)], site=[f"{i % 12:02d}" for i in range(N)])
+
+    def drawn(seed):
+        (one,) = plan(labels, task="grade", split_by=scheme, seed=seed)
+        return {fold.test for fold in one.folds}
+
+    folds = [drawn(seed) for seed in range(5)]
+    assert drawn(3) == folds[3]
+    assert any(one != folds[0] for one in folds[1:])
+
+
 def test_cases_without_a_label_are_kept_apart_and_the_final_model_predicts_them():
     labels = table()
     labels.loc[CASES[5], "grade"] = pd.NA
