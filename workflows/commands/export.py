@@ -167,20 +167,24 @@ def _write_heatmaps(run: "FinishedSlides", slide: "FinishedSlide", out: Path) ->
 def _export_anndata(
     run: "FinishedSlides", slides: Sequence["FinishedSlide"], out: Path, *, whole: bool
 ) -> tuple[list[Path], dict[str, str]]:
+    from preprocessing.io.atomic import atomic_file
     from preprocessing.io.errors import SlideError
     from preprocessing.tables.case_ids import kept_name
 
     written, failures = list[Path](), dict[str, str]()
     for case in dict.fromkeys(slide.case_id for slide in slides):
         try:
-            path = out / f"{kept_name(case)}.h5ad"
-            run.tiles_of_case([slide for slide in slides if slide.case_id == case]).write_h5ad(path)
-            written.append(path)
+            table = run.tiles_of_case([slide for slide in slides if slide.case_id == case])
         except SlideError as error:
             failures[case] = str(error)
+            continue
+        written.append(out / f"{kept_name(case)}.h5ad")
+        with atomic_file(written[-1]) as temporary:
+            table.write_h5ad(temporary)
     if whole:
-        run.cohort().write_h5ad(out / "cohort.h5ad")
         written.append(out / "cohort.h5ad")
+        with atomic_file(written[-1]) as temporary:
+            run.cohort().write_h5ad(temporary)
     return written, failures
 
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from shapely.geometry import shape
 from pipeline.run.explanation_file import write_explanation
 from pipeline.run.finished_slides import open_slides
 from preprocessing.formats.colours import SHARES, Scale
+from preprocessing.io.errors import RunError
 from preprocessing.slides.probing import probe_slide
 from preprocessing.slides.slide import SlideFile
 from preprocessing.tiling.masks import read_mask
@@ -130,6 +132,22 @@ def test_anndata_opens_cases_and_the_cohort(explained, tmp_path):
     assert cohort.n_vars == 60
     assert np.allclose(cohort.obs["survival_risk"], risk.reindex(cohort.obs_names))
     assert len(list(tmp_path.glob("*.h5ad"))) == len({slide.case_id for slide in explained.slides()}) + 1
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_that_was_there(explained, tmp_path, monkeypatch):
+    def torn(table, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    case = explained.slides()[0].case_id
+    before = tmp_path / "out" / f"{case}.h5ad"
+    before.parent.mkdir()
+    before.write_text("as it was")
+    monkeypatch.setattr(anndata.AnnData, "write_h5ad", torn)
+    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
+        run_export("anndata", explained.run.folder, "--case", case, "--out", before.parent)
+    assert {path.name for path in before.parent.iterdir()} == {before.name}
+    assert before.read_text() == "as it was"
 
 
 def test_an_explanation_of_other_tiles_is_refused(explained, tmp_path, capsys):
