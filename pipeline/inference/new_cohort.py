@@ -15,7 +15,7 @@ from pipeline.metrics import Bootstrap, TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.ood.reference import VERDICT, DistributionShift
 from pipeline.tasks import Task
-from preprocessing.io.errors import some
+from preprocessing.io.errors import count, some
 from preprocessing.io.fingerprints import fingerprint
 
 log = logging.getLogger(__name__)
@@ -139,9 +139,9 @@ def _tested(predictor: Predictor, predictions: pd.DataFrame) -> pd.DataFrame:
     known = predictor.fitted.evaluable(rows)
     if not known.all():
         log.warning(
-            "task %s: %d cases have a class that the model was not trained on (%s) and are not evaluated",
+            "task %s: %s of a class that the model was not trained on (%s), not evaluated",
             predictor.task,
-            int((~known).sum()),
+            count(int((~known).sum()), "case"),
             some(rows.loc[~known, "label"].unique()),
         )
     return rows[known].reset_index(drop=True).assign(**predictor.fitted.training_columns())

@@ -156,7 +156,7 @@ def _without_unnamed(genes: list[str], kept: Collection[str], notes: list[str]) 
     few = len(unknown) <= max(min(FEW_UNNAMED, MOST_UNNAMED_SHARE * len(genes)), FEW_UNNAMED_SHARE * len(genes))
     if unknown and few:
         notes.append(
-            f"warning: {len(unknown)} columns have no gene name among {len(known)} that do, and are left out: "
+            f"warning: {count(len(unknown), 'column')} without a gene name, among {len(known)} with one, left out: "
             f"{', '.join(unknown[:LISTED])}{', …' if len(unknown) > LISTED else ''}; "
             "--set 'omics.keep=[…]' keeps those that are genes"
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import openslide
 
-from preprocessing.io.errors import SlideError, some
+from preprocessing.io.errors import SlideError, count, some
 from preprocessing.slides.slide import Slide
 
 MPP_RANGE = (0.05, 5.0)  # microns per pixel of any bright-field scan; metadata beyond it are wrong
@@ -88,7 +88,7 @@ def doubtful_resolutions(slides: Iterable[Slide]) -> list[str]:
     if not doubtful:
         return []
     return [
-        f"warning: {len(doubtful)} slides have a resolution in their metadata that the manifest or the objective power "
+        f"warning: the metadata of {count(len(doubtful), 'slide')} give a resolution that the manifest or the objective power "
         f"contradicts; the metadata are used: {some(doubtful)}; check them against the scanner's settings, since a wrong "
         "resolution gives tiles of the wrong scale; --trust-manifest-mpp uses the manifest instead; slides.csv lists them all"
     ]

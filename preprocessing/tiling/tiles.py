@@ -111,10 +111,8 @@ def tile_slide(slide: Slide, config: TileConfig) -> TiledSlide:
     """
     with SlideReader(slide.path) as reader:
         downsample = max(1.0, config.tissue.mpp / slide.mpp)
-        span = (config.tile_px * config.mpp / slide.mpp_xy[0], config.tile_px * config.mpp / slide.mpp_xy[1])
-        columns_and_rows = _columns_and_rows(reader, span, config)  # before any pixel is read
         mask = _find_tissue(reader, slide, config.tissue, downsample)
-        grid = _lay_grid(reader, slide.size_px, span, columns_and_rows, config, mask)
+        grid = _lay_grid(reader, slide, config, mask)
         grid, dropped = _without_poor(reader, grid, config.quality)
     return TiledSlide(grid, mask, downsample, dropped)
 
@@ -128,10 +126,8 @@ def _find_tissue(reader: SlideReader, slide: Slide, config: TissueConfig, downsa
     return read_mask(slide, config.masks, (height, width), corner_px=corner, values=config.mask_values)
 
 
-def _columns_and_rows(
-    reader: SlideReader, span: tuple[float, float], config: TileConfig
-) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " r"]]:
-    """Where columns and rows of tiles begin in the scanned region, in level-0 pixels."""
+def _lay_grid(reader: SlideReader, slide: Slide, config: TileConfig, mask: Bool[np.ndarray, "h w"]) -> TileGrid:
+    span = (config.tile_px * config.mpp / slide.mpp_xy[0], config.tile_px * config.mpp / slide.mpp_xy[1])
     stretch = (config.stride_px or config.tile_px) / config.tile_px
     x, y, width, height = reader.bounds_px
     left, top = x + _starts(width, span[0], stretch), y + _starts(height, span[1], stretch)
@@ -139,20 +135,9 @@ def _columns_and_rows(
         raise SlideError(
             f"smaller than one tile: {width} × {height} pixels; a tile spans {span[0]:.0f} × {span[1]:.0f}"
         )
-    return left, top
-
-
-def _lay_grid(
-    reader: SlideReader,
-    size: tuple[int, int],
-    span: tuple[float, float],
-    columns_and_rows: tuple[Float[np.ndarray, " c"], Float[np.ndarray, " r"]],
-    config: TileConfig,
-    mask: Bool[np.ndarray, "h w"],
-) -> TileGrid:
-    left, top = columns_and_rows
     if not mask.any():
         raise SlideError("no tissue found")
+    size = slide.size_px
     share = tissue_share(mask, left / size[0], top / size[1], span=(span[0] / size[0], span[1] / size[1]))
     enough = max(
         config.min_tissue - ROUNDING, ROUNDING

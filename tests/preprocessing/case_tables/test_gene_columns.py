@@ -123,9 +123,7 @@ def test_few_columns_without_a_gene_name_among_many_are_left_out(named, most):
     unnamed = [f"Q_{i}z" for i in range(most)]
     others, notes = divided(named, unnamed)
     assert others == unnamed
-    assert notes[0].startswith(
-        f"warning: {most} columns have no gene name among {named} that do, and are left out: Q_0z, "
-    )
+    assert notes[0].startswith(f"warning: {most} columns without a gene name, among {named} with one, left out: Q_0z, ")
     assert (", …; " in notes[0]) == (most > 30)
     others, notes = divided(named - 1, [*unnamed, "R_z"])
     assert others == []

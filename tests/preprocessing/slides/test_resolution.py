@@ -65,9 +65,7 @@ def test_a_contradicted_resolution_is_warned_of(tmp_path):
     assert doubtful_resolutions([good]) == []
     mpp_xy, source = resolve_mpp(METADATA | POWER, manifest_mpp=None, default_mpp=None)
     (warning,) = doubtful_resolutions([good, replace(good, slide_id="b", mpp_xy=mpp_xy, mpp_source=source)])
-    assert warning.startswith(
-        "warning: 1 slides have a resolution in their metadata that the manifest or the objective"
-    )
+    assert warning.startswith("warning: the metadata of 1 slide give a resolution that the manifest or the objective")
     assert "b (0.252 µm, metadata (doubtful: objective power 20x));" in warning
 
 
