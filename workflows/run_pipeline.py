@@ -141,7 +141,7 @@ def predict_cohorts(config: "Config", workers: "Workers") -> int:
 
 def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
     """Run all stages on checked inputs; returns the exit code."""
-    from pipeline.run.complete import Ending, earlier_ending, mark_complete
+    from pipeline.run.complete import WRITTEN_AT_THE_START, Ending, earlier_ending, mark_complete
     from pipeline.run.console import show_forecast
     from pipeline.run.context import RunContext
     from pipeline.run.folder import open_run
@@ -152,7 +152,8 @@ def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
     if config.dry_run:
         show_forecast(forecast(config, cohort, concurrency=workers.expected_concurrency()))
         return ALL_GOOD
-    earlier = earlier_ending(inputs.run.folder, inputs.all_that_counts)
+    wanted = inputs.all_that_counts
+    earlier = earlier_ending(inputs.run.folder, wanted)
     if earlier and not earlier.failed:
         return show_finished(inputs.run.folder, earlier, tracker=config.track)
     encoder = require_encoder_of(inputs, workers)
@@ -163,14 +164,17 @@ def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
         run.record |= encoder
         context = RunContext(config, cohort, recipe, workers, run)
         require_shared_paths(context, inputs.paths)
+        if earlier:  # once more: until the folder was locked, another call may have written to it
+            earlier = earlier_ending(run.folder, wanted, without=WRITTEN_AT_THE_START)
         outcomes, features = make_features(context)
         FeatureStore(recipe.store).sweep()  # temporary files of workers that crashed
         failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.status == "failed"}
         if earlier and failed == earlier.failed:
+            mark_complete(run.folder, wanted, earlier)
             return show_finished(run.folder, earlier, tracker=config.track)
         code = execute(context, inputs.predictors, inputs.plans, outcomes, features)
         if failed.keys() >= run.record.get("thumbnails_failed", {}).keys():
-            mark_complete(run.folder, inputs.all_that_counts, Ending(code, failed))
+            mark_complete(run.folder, wanted, Ending(code, failed))
         return code
 
 
@@ -182,7 +186,7 @@ def show_finished(folder: "Path", ending: "Ending", *, tracker: str) -> int:
     from workflows.tracking import track
 
     run = read_run(folder)
-    again = "the slides that failed have failed again: nothing else" if ending.failed else "nothing"
+    again = "the same slides failed again; nothing else" if ending.failed else "nothing"
     log.info("%s to do: all results of this command are in the run folder, as they were written", again)
     show_results(folder, run.definitions, run.metrics, run.failed_slides, run.record["tasks_given_up"])
     log.info("report: %s", folder / "report.html")

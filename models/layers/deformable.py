@@ -104,6 +104,9 @@ class _Samples(NamedTuple):
 class _Pointwise(nn.Conv2d):
     """A convolution of 1 × 1, without a bias, as one product: cuDNN would prepare it anew for each extent of a map."""
 
+    def __init__(self, inputs: int, outputs: int, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, 1, groups=groups, bias=False)
+
     def forward(self, x: Float[Tensor, "*batch in h w"]) -> Float[Tensor, "*batch out h w"]:
         weight = self.weight.flatten(1).unflatten(0, (self.groups, -1))  # (groups, out, in) of a group
         by_group = x.unflatten(-3, (self.groups, -1)).flatten(-2)
@@ -130,15 +133,15 @@ class DeformableCrossAttention(nn.Module):
         self.heads, self.groups, self.hidden = heads, groups, hidden
         self.reach, self.chunk_mib, self.dropout = settings.reach, settings.chunk_mib, settings.dropout
         self.stride, self.kernel, self.margin = stride, kernel, (kernel - stride) // 2
-        self.query = _Pointwise(width, inner, 1, groups=groups, bias=False)
-        self.key = _Pointwise(width, inner, 1, groups=groups, bias=False)
-        self.value = _Pointwise(width, inner, 1, groups=groups, bias=False)
+        self.query = _Pointwise(width, inner, groups)
+        self.key = _Pointwise(width, inner, groups)
+        self.value = _Pointwise(width, inner, groups)
         self.output = nn.Linear(inner, width)
         part = inner // groups
         self.offset = nn.Sequential(
             nn.Conv2d(part, part, kernel, stride, self.margin, groups=part),
             nn.GELU(),
-            _Pointwise(part, 2, 1, bias=False),
+            _Pointwise(part, 2),
             nn.Tanh(),
         )
         self.position = nn.Sequential(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pipeline.cluster.workers import CRASH_CAUSES, STARTED, UNLIMITED, Workers, translate_dask_errors
+from pipeline.cluster.workers import CRASH_CAUSES, LAST_SHARE, STARTED, UNLIMITED, Workers, translate_dask_errors
 from pipeline.terminal.progress import Effort, track
 from preprocessing.io.errors import RunError, SlideError, unexpected
 from preprocessing.io.gpu import gpu_failures
@@ -149,7 +149,7 @@ def _retried(workers: Workers, future: "Future", slide: SlideWork) -> Outcome:
     try:
         return future.result()
     except KilledWorker:
-        reason = workers.timeout_reason(future.key) or f"{CRASHED_AGAIN}: {CRASH_CAUSES}"
+        reason = workers.timeout_reason(future.key, alone=True) or f"{CRASHED_AGAIN}: {CRASH_CAUSES}"
         return Outcome(slide.slide_id, "failed", reason)
 
 
@@ -206,8 +206,9 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
 def free_slot() -> None:
     """Let the worker begin its next slide, once nothing is left to read of this one.
 
-    The batches that are left to compute have as much time again; if that is not enough, the worker is ended, and the slide tried
-    again. Where the slide before this one is not at its end yet, the worker keeps its slot: at most two slides are in work.
+    The batches that are left to compute have nine tenths of the time limit; if that is not enough, the worker is ended, and the
+    slide tried once more, alone. A timer ends it, which a library that keeps Python's lock would hold up: waiting for a GPU does
+    not. Where the slide before this one is not at its end yet, the worker keeps its slot: at most two slides are in work.
     """
     from dask.distributed import get_worker, secede
 
@@ -215,7 +216,7 @@ def free_slot() -> None:
         return
     if _slot.limit is not None:
         faulthandler.cancel_dump_traceback_later()
-        _slot.timer = threading.Timer(_slot.limit, _end_process)
+        _slot.timer = threading.Timer(LAST_SHARE * _slot.limit, _end_process)
         _slot.timer.daemon = True
         _slot.timer.start()
     worker = get_worker()
@@ -225,8 +226,10 @@ def free_slot() -> None:
 
 
 def _end_process() -> None:
-    faulthandler.dump_traceback()
-    os._exit(1)
+    try:
+        faulthandler.dump_traceback()
+    finally:
+        os._exit(1)
 
 
 @translate_dask_errors()

@@ -39,6 +39,7 @@ DASK_SETTINGS = {
 # A process has a share of the machine's memory, and is ended when it uses 95 % of that.
 LOCAL: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}
 STARTED = "umeml-pipeline-started"  # Dask topic of the tasks that a worker has started
+LAST_SHARE = 0.9  # of the limit, for what is left of a task: that which follows must not seem to be the one that hangs
 UNLIMITED = "umeml-pipeline-unlimited"  # and of those that have left their slot to another
 CONNECT_SECONDS = 10
 NO_WORKER_MINUTES = 10.0  # a run waits as long for workers to return to a scheduler
@@ -120,6 +121,7 @@ class Workers:
         self.slide_seconds, self.per_gpu = slide_seconds, per_gpu
         self._needed: int | None = None  # processes on this machine; None: all of them
         self._started: dict[object, float] = {}  # by task, on the monotonic clock of this process
+        self._left_slot: dict[object, float] = {}  # likewise, when it left its slot to another
         self._closed = threading.Event()
 
     def __enter__(self) -> Self:
@@ -242,12 +244,20 @@ class Workers:
         self._started[event[1]] = time.monotonic()
 
     def _note_unlimited(self, event: tuple[float, str]) -> None:
-        self._started.pop(event[1], None)
+        if self._started.pop(event[1], None) is not None:
+            self._left_slot[event[1]] = time.monotonic()
 
-    def timeout_reason(self, task: object) -> str:
-        """Return the reason where the worker of a task was ended at the time limit; "" where it crashed otherwise."""
-        limit = self.slide_seconds
-        if limit is None or task not in self._started or time.monotonic() - self._started[task] < limit:
+    def timeout_reason(self, task: object, *, alone: bool = False) -> str:
+        """Return the reason where the worker of a task was ended at the time limit; "" where it crashed otherwise.
+
+        Args:
+            task: its key.
+            alone: whether no other task was in work; else one that had left its slot may have fallen with the other.
+        """
+        limit, began, share = self.slide_seconds, self._started.get(task), 1.0
+        if began is None and alone:
+            began, share = self._left_slot.get(task), LAST_SHARE
+        if limit is None or began is None or time.monotonic() - began < share * limit:
             return ""
         return f"took longer than {limit / 60:g} minutes; raise the limit with --set slide_minutes={limit / 30:g}"
 

@@ -27,6 +27,7 @@ from preprocessing.io.outputs import DamagedFileError, read_json
 log = logging.getLogger(__name__)
 NAME, FORMAT = "complete.json", 2
 WRITTEN_BY_EVERY_CALL = {NAME, ".lock", "run.log"}
+WRITTEN_AT_THE_START = {"config.yaml", "identity.json"}  # by a call that has anything to do
 REPORT = "report.html"  # `run_pipeline report` draws it anew: it must be there and whole, whatever is in it
 
 
@@ -77,8 +78,14 @@ class RunInput:
         )
 
 
-def earlier_ending(folder: Path, wanted: RunInput) -> Ending | None:
-    """How the run has ended with this input; None where all its files, or what it uses of the store, are not there as they were."""
+def earlier_ending(folder: Path, wanted: RunInput, *, without: Container[str] = ()) -> Ending | None:
+    """How the run has ended with this input; None where a file, or what it uses of the store, is missing or has changed.
+
+    Args:
+        folder: the run folder.
+        wanted: the input.
+        without: names of files that may have changed.
+    """
     if not (folder / NAME).is_file() or not _is_whole(folder / REPORT):
         return None
     try:
@@ -88,7 +95,7 @@ def earlier_ending(folder: Path, wanted: RunInput) -> Ending | None:
     if complete.get("format") != FORMAT or complete.get("fingerprint") != wanted.fingerprint():
         return None
     written, found = complete["files"], _hashes(folder)
-    if changed := [name for name in written if found.get(name) != written[name]]:
+    if changed := [name for name in written if found.get(name) != written[name] and name not in without]:
         explained = "; all cases are explained again" if any(name.startswith("explain/") for name in changed) else ""
         log.info(
             "changed or missing since the run ended: %s; the same command writes them anew%s", some(changed), explained

@@ -25,7 +25,7 @@ from preprocessing.slides.reader import SlideReader
 from preprocessing.tiling.slide_tiles import SlideTiles
 
 log = logging.getLogger(__name__)
-# Computes for all slides: cuDNN keeps the kernels that it has prepared for a network apart for each thread, and of two slides that
+# Computes for all slides: cuDNN prepares its kernels separately in each thread, and of two slides that
 # overlap, one at a time needs memory of the GPU.
 _gpu = ThreadPoolExecutor(1, thread_name_prefix="gpu")
 

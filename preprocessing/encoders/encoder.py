@@ -152,8 +152,9 @@ def resize(tiles: Shaped[Tensor, "B 3 H W"], side: int, interpolation: str) -> S
     """Return tiles with `side` × `side` pixels, in their dtype, with whole values from 0 to 255; antialiased.
 
     Bytes are resized by row, rounded, and resized by column, as by Pillow, with which most backbones were trained. Floats, since
-    CUDA resizes no bytes, would be resized both ways at once: a fifth of all values would differ, some by 7, and features by
-    1 %. In the same two steps 1 % of the values differ in tissue, by 1 or 2, and features by 0.2 %.
+    CUDA resizes no bytes, would be resized both ways at once: a fifth of all values would differ, some by 7, and features of
+    efficientnet-lite0 by 1 %. In the same two steps, halves rounded up, up to 4 % of the values differ, by 1 or 2, and these
+    features by 0.2 %.
 
     Args:
         tiles: uint8 or float32.
@@ -165,7 +166,7 @@ def resize(tiles: Shaped[Tensor, "B 3 H W"], side: int, interpolation: str) -> S
     if not tiles.is_floating_point():
         return F.interpolate(tiles, (side, side), mode=interpolation, antialias=True)
     for size in ((tiles.shape[-2], side), (side, side)):
-        tiles = F.interpolate(tiles, size, mode=interpolation, antialias=True).round_().clamp_(0, 255)
+        tiles = F.interpolate(tiles, size, mode=interpolation, antialias=True).add_(0.5).floor_().clamp_(0, 255)
     return tiles
 
 

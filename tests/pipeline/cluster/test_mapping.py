@@ -1,6 +1,8 @@
 import ctypes
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,8 @@ from pipeline.cluster.workers import STARTED, UNLIMITED, Workers
 from pipeline.terminal.logs import OnceFromWorkers
 from preprocessing.io.errors import InputError, RunError, SlideError
 from preprocessing.slides.slide import Slide
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def make_slides(*names, sizes=None):
@@ -157,7 +161,7 @@ class FakeWorkers:
         self.log.append(f"submit {slide.slide_id}")
         return FakeFuture(self, lambda: work(slide), slide.slide_id)
 
-    def timeout_reason(self, key):
+    def timeout_reason(self, key, *, alone=False):
         return ""
 
 
@@ -363,6 +367,15 @@ def test_a_slide_whose_worker_is_ended_took_too_long_only_while_it_had_a_limit()
     workers._note_unlimited((0.0, "never started"))
     assert workers.timeout_reason("ended").startswith("took longer")
     assert workers.timeout_reason("freed") == ""
+    assert workers.timeout_reason("freed", alone=True).startswith("took longer")
+    assert workers.timeout_reason("never started", alone=True) == ""
+
+
+def test_at_its_end_a_process_leaves_where_it_was():
+    code = "from pipeline.cluster.mapping import _end_process; _end_process(); print('it goes on')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "in _end_process" in done.stderr
 
 
 def test_in_the_process_of_the_run_itself_nothing_is_ended(inside, monkeypatch):

@@ -132,14 +132,14 @@ class TestDefault:
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("side", [200, 256, 300, 512])
+@pytest.mark.parametrize("side", [200, 256, 300, 448])
 def test_floats_are_resized_as_bytes_are(side, interpolation):
     """CUDA resizes floats only. Resized by row and column at once, a fifth of the values would differ."""
     tiles = torch.from_numpy(make_tiles(2, side)).permute(0, 3, 1, 2)
     expected = resize(tiles, 224, interpolation).float()
     difference = (resize(tiles.float(), 224, interpolation) - expected).abs()
     assert difference.max() <= 2
-    assert (difference > 0).float().mean() < 0.1
+    assert (difference > 0).float().mean() < 0.05
 
 
 class TestHubFolder:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.cluster.mapping import Outcome
 from pipeline.cluster.workers import Workers
 from pipeline.config.loading import load_config
 from pipeline.run.complete import Ending, RunInput, earlier_ending, mark_complete
@@ -67,17 +68,82 @@ def test_where_the_same_slides_fail_again_nothing_else_is_done(cohort, walk, tmp
         patch.setattr("workflows.run_pipeline.execute", never)
         assert walk(*command) == 3
     output = capsys.readouterr().err
-    assert "the slides that failed have failed again: nothing else to do" in output
+    assert "the same slides failed again; nothing else to do" in output
     assert f"{cases[0]}-01Z-00-DX1: no tissue" in output
     after = content(tmp_path / "run")
     log = tmp_path / "run" / "run.log"
-    rewritten = {tmp_path / "run" / name for name in ("identity.json", "config.yaml")}
+    rewritten = {tmp_path / "run" / name for name in ("identity.json", "config.yaml", "complete.json")}
     assert {path for path in after if after[path] != before.get(path)} <= {log} | rewritten
     assert all(after[path][1] == before[path][1] for path in before if path != log)
+
+    for _ in range(2):  # a setting that decides no result, as a failed slide may suggest one
+        with monkeypatch.context() as patch:
+            patch.setattr("workflows.run_pipeline.execute", never)
+            assert walk(*command, "--set", "slide_minutes=800") == 3
 
     glass[100:500, 100:500] = (150, 60, 120)
     write_svs(path, glass, mpp=0.5, power=20)
     assert walk(*command) == 0
+
+
+def test_where_a_slide_fails_for_another_reason_the_run_goes_on(cohort, walk, tmp_path, monkeypatch):
+    reason, gone_on = "a decoder crashed", []
+
+    def tiled(context):
+        name = context.cohort.slides[0].slide_id
+        return {name: Outcome(name, "failed", reason)}, {}
+
+    def execute(*_):
+        gone_on.append(reason)
+        return 3
+
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    shutil.copy(next(cohort.slides.glob(f"{cohort.table()['case_id'][1]}*")), slides)
+    command = (slides, cohort.genes, "--store", tmp_path / "s", "--out", tmp_path / "run", "--until", "join")
+    monkeypatch.setattr("workflows.run_pipeline.make_features", tiled)
+    assert walk(*command) == 3
+    monkeypatch.setattr("workflows.run_pipeline.execute", execute)
+    assert (walk(*command), gone_on) == (3, [])
+    reason = "out of memory"
+    assert (walk(*command), gone_on) == (3, ["out of memory"])
+
+
+def test_what_another_call_writes_before_the_folder_is_locked_is_noticed(cohort, walk, tmp_path, monkeypatch):
+    gone_on = []
+
+    def tiled(context):
+        name = context.cohort.slides[0].slide_id
+        return {name: Outcome(name, "failed", "a decoder crashed")}, {}
+
+    def another(*_):
+        (tmp_path / "run" / "slides.csv").write_text("another's\n")
+        return {}
+
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    shutil.copy(next(cohort.slides.glob(f"{cohort.table()['case_id'][1]}*")), slides)
+    command = (slides, cohort.genes, "--store", tmp_path / "s", "--out", tmp_path / "run", "--until", "join")
+    monkeypatch.setattr("workflows.run_pipeline.make_features", tiled)
+    assert walk(*command) == 3
+    monkeypatch.setattr("workflows.run_pipeline.execute", lambda *_: gone_on.append(1) or 3)
+    assert (walk(*command), gone_on) == (3, [])
+    monkeypatch.setattr("workflows.run_pipeline.require_encoder_of", another)
+    assert (walk(*command), gone_on) == (3, [1])
+
+
+def test_a_run_that_lacks_the_thumbnail_of_a_slide_it_uses_is_not_complete(cohort, walk, tmp_path, monkeypatch):
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    path = next(cohort.slides.glob(f"{cohort.table()['case_id'][1]}*"))
+    shutil.copy(path, slides)
+    command = (slides, cohort.genes, "--store", tmp_path / "s", "--out", tmp_path / "run", "--until", "tile")
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.slides.thumbnails.make_thumbnails", lambda *_, **__: {path.stem: "no room"})
+        assert walk(*command) == 0
+    assert not (tmp_path / "run" / "complete.json").exists()
+    assert walk(*command) == 0
+    assert (tmp_path / "run" / "complete.json").exists()
 
 
 def test_it_is_complete_wherever_it_lies_and_wherever_it_runs(folder, run_input):
