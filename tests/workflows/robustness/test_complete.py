@@ -86,7 +86,16 @@ def test_where_the_same_slides_fail_again_nothing_else_is_done(cohort, walk, tmp
     assert walk(*command) == 0
 
 
-def test_where_a_slide_fails_for_another_reason_the_run_goes_on(cohort, walk, tmp_path, monkeypatch):
+@pytest.fixture
+def one_slide(cohort, tmp_path):
+    """A command on one of the cohort's slides."""
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    shutil.copy(next(cohort.slides.glob(f"{cohort.table()['case_id'][1]}*")), slides)
+    return slides, cohort.genes, "--store", tmp_path / "s", "--out", tmp_path / "run", "--until", "join"
+
+
+def test_where_a_slide_fails_for_another_reason_the_run_goes_on(one_slide, walk, monkeypatch):
     reason, gone_on = "a decoder crashed", []
 
     def tiled(context):
@@ -97,19 +106,15 @@ def test_where_a_slide_fails_for_another_reason_the_run_goes_on(cohort, walk, tm
         gone_on.append(reason)
         return 3
 
-    slides = tmp_path / "slides"
-    slides.mkdir()
-    shutil.copy(next(cohort.slides.glob(f"{cohort.table()['case_id'][1]}*")), slides)
-    command = (slides, cohort.genes, "--store", tmp_path / "s", "--out", tmp_path / "run", "--until", "join")
     monkeypatch.setattr("workflows.run_pipeline.make_features", tiled)
-    assert walk(*command) == 3
+    assert walk(*one_slide) == 3
     monkeypatch.setattr("workflows.run_pipeline.execute", execute)
-    assert (walk(*command), gone_on) == (3, [])
+    assert (walk(*one_slide), gone_on) == (3, [])
     reason = "out of memory"
-    assert (walk(*command), gone_on) == (3, ["out of memory"])
+    assert (walk(*one_slide), gone_on) == (3, ["out of memory"])
 
 
-def test_what_another_call_writes_before_the_folder_is_locked_is_noticed(cohort, walk, tmp_path, monkeypatch):
+def test_what_another_call_writes_before_the_folder_is_locked_is_noticed(one_slide, walk, tmp_path, monkeypatch):
     gone_on = []
 
     def tiled(context):
@@ -120,16 +125,12 @@ def test_what_another_call_writes_before_the_folder_is_locked_is_noticed(cohort,
         (tmp_path / "run" / "slides.csv").write_text("another's\n")
         return {}
 
-    slides = tmp_path / "slides"
-    slides.mkdir()
-    shutil.copy(next(cohort.slides.glob(f"{cohort.table()['case_id'][1]}*")), slides)
-    command = (slides, cohort.genes, "--store", tmp_path / "s", "--out", tmp_path / "run", "--until", "join")
     monkeypatch.setattr("workflows.run_pipeline.make_features", tiled)
-    assert walk(*command) == 3
+    assert walk(*one_slide) == 3
     monkeypatch.setattr("workflows.run_pipeline.execute", lambda *_: gone_on.append(1) or 3)
-    assert (walk(*command), gone_on) == (3, [])
+    assert (walk(*one_slide), gone_on) == (3, [])
     monkeypatch.setattr("workflows.run_pipeline.require_encoder_of", another)
-    assert (walk(*command), gone_on) == (3, [1])
+    assert (walk(*one_slide), gone_on) == (3, [1])
 
 
 def test_a_run_that_lacks_the_thumbnail_of_a_slide_it_uses_is_not_complete(cohort, walk, tmp_path, monkeypatch):
