@@ -13,15 +13,15 @@ class Runtime:
     def __init__(self, code):
         self.code, self.calls = code, []
 
-    def cudaHostRegister(self, address, size, flags):  # noqa: N802
+    def cudaHostRegister(self, address, size, flags):  # noqa: N802  # as the CUDA runtime names it
         self.calls.append((address, size, flags))
         return self.code
 
-    def cudaHostUnregister(self, address):  # noqa: N802
+    def cudaHostUnregister(self, address):  # noqa: N802  # as the CUDA runtime names it
         self.calls.append(address)
         return 0
 
-    def cudaGetErrorString(self, code):  # noqa: N802
+    def cudaGetErrorString(self, code):  # noqa: N802  # as the CUDA runtime names it
         return f"error {code}"
 
 
