@@ -9,6 +9,7 @@
     const changes = {
       "font.color": colour("--ink"), "hoverlabel.bgcolor": colour("--card"),
       "hoverlabel.font.color": colour("--ink"), "hoverlabel.bordercolor": colour("--line"),
+      "modebar.bgcolor": colour("--card"), "modebar.color": colour("--soft"), "modebar.activecolor": colour("--ink"),
     };
     for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
       changes[`${name}.gridcolor`] = colour("--grid");
