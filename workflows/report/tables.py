@@ -1,6 +1,6 @@
 """Tables of the report, with the sort key and the path in metrics.json of each cell."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,7 +193,7 @@ def metric_table(key: str, path: str, report: TaskReport[Any]) -> Table:
         *(f"#{_metric_title(name)}" for name in metrics),
     )
     title = "All predictors" if report.new_cohort else "All predictors, test cases of all folds pooled"
-    return Table(key, title, columns, tuple(rows), _reasons(predictors))
+    return Table(key, title, columns, tuple(rows), _reasons(predictors, "all predictors"))
 
 
 def _predictors(path: str, report: TaskReport[Any]) -> list[_Row]:
@@ -228,14 +228,16 @@ def _difference(report: TaskReport[Any], comparator: str, path: str) -> Cell:
     return metric_cell(report.differences[comparator], f"{path}/differences/{comparator}")
 
 
-def _reasons(rows: Iterable[_Row]) -> tuple[str, ...]:
-    """Reasons for missing values and intervals, each once with its predictors."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        for name, metric in row.metrics.items():
-            if metric.reason:
-                found.setdefault(f"{_metric_title(name)}: {metric.reason}", []).append(row.label)
-    return tuple(f"{reason} ({'; '.join(labels)})" for reason, labels in found.items())
+def _reasons(rows: Sequence[_Row], everywhere: str) -> tuple[str, ...]:
+    """Reasons for missing values and intervals, each once with its metrics and predictors; `everywhere` stands for all rows."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row.metrics):
+        known = {row.label: row.metrics[name].reason for row in rows if name in row.metrics}
+        for reason in dict.fromkeys(filter(None, known.values())):
+            labels = [label for label, its in known.items() if its == reason]
+            where = everywhere if len(labels) == len(known) > 1 else "; ".join(labels)
+            found.setdefault((reason, where), []).append(_metric_title(name))
+    return tuple(f"{', '.join(names)}: {reason} ({where})" for (reason, where), names in found.items())
 
 
 def fold_table(key: str, path: str, headline: str, model: PredictorReport[Any]) -> Table | None:
@@ -259,7 +261,7 @@ def fold_table(key: str, path: str, headline: str, model: PredictorReport[Any]) 
         for fold, known in zip(model.folds, by_fold, strict=True)
     ]
     columns = ("fold", "#cases", *(f"#{_metric_title(name)}" for name in metrics))
-    return Table(key, "By fold", columns, tuple(rows), (*notes, *_reasons(tests)))
+    return Table(key, "By fold", columns, tuple(rows), (*notes, *_reasons(tests, "all folds")))
 
 
 def transfer_table(key: str, path: str, report: TaskReport[Any]) -> Table | None:

@@ -193,10 +193,19 @@ def test_a_fold_with_few_events_has_no_hazard_ratio_and_the_table_says_why():
     pooled = Groups(n=16, risk_groups={"hazard_ratio": Metric(2.0), "p_value": Metric(0.04)})
     table = fold_table("f", "tasks/survival/model", "c_index", PredictorReport(pooled=pooled, folds=folds))
     assert table is not None
-    assert table.notes == (
-        "hazard ratio: fewer than 10 events (fold 0; fold 1)",
-        "p-value: fewer than 10 events (fold 0; fold 1)",
-    )
+    assert table.notes == ("hazard ratio, p-value: fewer than 10 events (all folds)",)
+
+
+def test_a_reason_stands_once_with_its_metrics_and_predictors():
+    few, missing = Metric(0.8, reason="too few to judge"), Metric(None, reason="all cases are on one side")
+    model = PredictorReport(pooled=Groups(n=60, risk_groups={"p_value": missing, "hazard_ratio": few}), folds=())
+    baseline = PredictorReport(pooled=Groups(n=60, risk_groups={"p_value": few, "hazard_ratio": few}), folds=())
+    whole = report(Metric(0.9), few).model_copy(update={"model": model, "baselines": {"genes": baseline}})
+    assert set(metric_table("t", "tasks/survival", whole).notes) == {
+        "hazard ratio: too few to judge (all predictors)",
+        "p-value: too few to judge (ridge on genes)",
+        "p-value: all cases are on one side (umeml)",
+    }
 
 
 def test_a_comparison_that_fails_names_the_baseline_and_not_its_position():
