@@ -16,7 +16,7 @@ COLUMNS = ("who2021_diagnosis", "who2021_grade", "who2021_rule", "who2021_predic
 
 
 def diagnoses(predictions: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
-    """A row per case: `case_id, diagnosis, who_grade, rule, predicted, modalities, use`; empty without any marker.
+    """A row per case: `case_id, diagnosis, who_grade, rule, predicted, modalities, use`; empty where no case has any marker.
 
     Known markers take precedence. Unknown grade, IDH and 1p/19q are taken from the predicted grade and subtype, and are named in
     `predicted` and in the rule. If the diagnosis remains undetermined, the rule names what is missing.
@@ -30,8 +30,8 @@ def diagnoses(predictions: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFr
     cases = sorted(set(predictions["case_id"]))
     given = annotations.reindex(cases)
     decided = who2021(given, predicted=markers.reindex(cases))
-    known = decided["who2021_diagnosis"].notna() | decided["who2021_predicted"].ne("")
-    decided = decided[known]
+    if not (decided["who2021_diagnosis"].notna() | decided["who2021_predicted"].ne("")).any():
+        decided = decided.iloc[:0]
     modalities = rows.groupby("case_id")["modalities"].first().reindex(decided.index)
     names = ["diagnosis", "who_grade", "rule", "predicted"]
     table = decided[list(COLUMNS)].set_axis(names, axis=1).assign(modalities=modalities, use=USE)

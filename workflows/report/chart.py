@@ -66,7 +66,7 @@ def make_chart(
     figure.update_layout(
         template="none",
         height=height,
-        margin={"l": 56, "r": 14, "t": 12, "b": 48},
+        margin={"l": 56, "r": 14, "t": 34, "b": 48},  # above: room for the toolbar
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"size": 13, "family": "system-ui, Segoe UI, Roboto, sans-serif"},

@@ -36,7 +36,8 @@ def comparison(key: str, report: TaskReport[Any]) -> Chart:
     predictors |= {comparator_name(other): one for other, one in report.others().items()}
     rows = {label: one.pooled.scalar(metric) for label, one in predictors.items()}
     title = f"{metric_name(metric)} by predictor"
-    text = "Estimates with 95% confidence intervals" + ("." if report.chance is None else "; dotted line: chance.")
+    text = "Estimates, with 95% confidence intervals" if any(map(_has_interval, rows.values())) else "Estimates"
+    text += "." if report.chance is None else "; dotted line: chance."
     return _intervals(key, title, rows, reference=report.chance, model=name, text=text)
 
 
@@ -77,7 +78,13 @@ def _intervals(
     figure.update_yaxes(range=[len(known) - 0.4, -0.6], type="category", ticksuffix=" ")
     figure.update_xaxes(nticks=6)
     more = f" Not drawn: {'; '.join(skipped)}." if skipped else ""
-    return make_chart(key, title, figure, text + more, height=110 + 34 * len(known))
+    reasons = dict.fromkeys(metric.reason for metric in known.values() if metric.reason and not _has_interval(metric))
+    bare = f" Without interval: {'; '.join(reasons)}." if reasons else ""
+    return make_chart(key, title, figure, text + bare + more, height=132 + 34 * len(known))
+
+
+def _has_interval(metric: Metric) -> bool:
+    return metric.low is not None and metric.high is not None
 
 
 def training(key: str, history: pd.DataFrame) -> Chart:
@@ -129,7 +136,7 @@ def gene_groups(key: str, genes: Sequence[Mapping[str, Any]]) -> Chart:
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_xaxes(nticks=5)
     text = "Positive: raises the output; negative: lowers it. Point at a bar for the top genes of the group."
-    return make_chart(key, title, figure, text, height=110 + 24 * len(strongest))
+    return make_chart(key, title, figure, text, height=132 + 24 * len(strongest))
 
 
 def _named(group: Mapping[str, Any]) -> str:

@@ -180,9 +180,11 @@ def metric_table(key: str, path: str, report: TaskReport[Any]) -> Table:
     """
     predictors = _predictors(path, report)
     metrics = list(dict.fromkeys(metric for row in predictors for metric in row.metrics))
+    notes = _reasons(predictors, "all predictors")
     if trivial := report.model.pooled.trivial:
         where = f"{path}/model/pooled/trivial/metrics"
         predictors.append(_Row("trivial", where, trivial.metrics, small=trivial.description))
+        notes += _reasons(predictors[-1:], "")
     rows = []
     for row in predictors:
         cells = [metric_cell(row.metrics.get(metric), f"{row.path}/{metric}") for metric in metrics]
@@ -193,7 +195,7 @@ def metric_table(key: str, path: str, report: TaskReport[Any]) -> Table:
         *(f"#{_metric_title(name)}" for name in metrics),
     )
     title = "All predictors" if report.new_cohort else "All predictors, test cases of all folds pooled"
-    return Table(key, title, columns, tuple(rows), _reasons(predictors, "all predictors"))
+    return Table(key, title, columns, tuple(rows), notes)
 
 
 def _predictors(path: str, report: TaskReport[Any]) -> list[_Row]:
@@ -229,7 +231,7 @@ def _difference(report: TaskReport[Any], comparator: str, path: str) -> Cell:
 
 
 def _reasons(rows: Sequence[_Row], everywhere: str) -> tuple[str, ...]:
-    """Reasons for missing values and intervals, each once with its metrics and predictors; `everywhere` stands for all rows."""
+    """Reasons for missing values and intervals, each once with its metrics and rows; `everywhere`: all of them."""
     found: dict[tuple[str, str], list[str]] = {}
     for name in dict.fromkeys(name for row in rows for name in row.metrics):
         known = {row.label: row.metrics[name].reason for row in rows if name in row.metrics}
@@ -300,8 +302,7 @@ def weight_table(key: str, stack: Mapping[str, Mapping[str, Mapping[str, float]]
         for job, by_inputs in stack.items()
         if (weights := by_inputs.get(name))
     ]
-    title = "Weights of the logits of each part of the model"
-    return Table(key, title, ("cases with", "trained in", *(f"#{part}" for part in parts)), tuple(rows))
+    return Table(key, "", ("cases with", "trained in", *(f"#{part}" for part in parts)), tuple(rows))
 
 
 def class_table(key: str, path: str, pooled: ClassificationMetrics) -> Table:

@@ -42,6 +42,14 @@ def test_what_is_not_known_leaves_the_diagnosis_open_and_is_reported():
     assert found.loc[0, "rule"].startswith("undetermined: IDH-wildtype; not known: grade 4 histology")
 
 
+def test_no_case_vanishes_whose_diagnosis_is_open():
+    given = pd.DataFrame({"IDH_status": ["Mutant", "WT", None], "1p19q": ["codel", None, None]}, list("abc"))
+    found = diagnoses(predicted(survival=dict.fromkeys("abc", "high risk")), given).set_index("case_id")
+    assert found["diagnosis"].notna().tolist() == [True, False, False]
+    assert found.loc["b", "rule"].startswith("undetermined: IDH-wildtype; not known: grade 4 histology")
+    assert found.loc["c", "rule"] == "undetermined: IDH status is not known"
+
+
 def test_without_markers_there_is_nothing_to_tell():
     assert diagnoses(predicted(survival={"a": "high risk"}), pd.DataFrame()).empty
 

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
 from pipeline.metrics.report import CohortShift, FoldReport, ModelNotes
+from workflows.report.charts import comparison
 from workflows.report.plain.answers import answer_of, describe_shift
 from workflows.report.plain.images import anchor_of
 from workflows.report.plain.panels import _curve, _prediction
@@ -194,6 +195,17 @@ def test_a_fold_with_few_events_has_no_hazard_ratio_and_the_table_says_why():
     table = fold_table("f", "tasks/survival/model", "c_index", PredictorReport(pooled=pooled, folds=folds))
     assert table is not None
     assert table.notes == ("hazard ratio, p-value: fewer than 10 events (all folds)",)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Metric(0.8, 0.7, 0.9), "Estimates, with 95% confidence intervals; dotted line: chance."),
+        (Metric(0.8, reason="too few"), "Estimates; dotted line: chance. Without interval: too few."),
+    ],
+)
+def test_a_caption_promises_no_interval_that_is_not_drawn(value, text):
+    assert comparison("c", report(value, Metric(0.1))).text == text
 
 
 def test_a_reason_stands_once_with_its_metrics_and_predictors():
