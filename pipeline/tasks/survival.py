@@ -191,15 +191,15 @@ class FittedSurvival(FittedTask):
     def with_ensemble_sd(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> pd.DataFrame:
         """With `ensemble_sd`, the standard deviation of the members' risks, and the range of their curves.
 
-        Each column of the curve gets two beside it, with `_low` and `_high` behind its name: the lowest and the highest
-        curve among the members (and the ensemble), which is no confidence interval.
+        Each column of the curve gets two beside it, `…_ensemble_min` and `…_ensemble_max`: the lowest and the highest value
+        among the members (and the ensemble), which are no confidence interval.
         """
         several = len(members) > 1
         table = super().with_ensemble_sd(predictions, members)
         for name in CURVE_COLUMNS:
             curves = np.stack([one[name].to_numpy(float) for one in (predictions, *members)])
-            table[f"{name}_low"] = curves.min(axis=0) if several else np.nan
-            table[f"{name}_high"] = curves.max(axis=0) if several else np.nan
+            table[f"{name}_ensemble_min"] = curves.min(axis=0) if several else np.nan
+            table[f"{name}_ensemble_max"] = curves.max(axis=0) if several else np.nan
         return table
 
     def disagreement(self, predictions: pd.DataFrame, members: Sequence[pd.DataFrame]) -> Float[np.ndarray, " n"]:
@@ -289,7 +289,7 @@ class Survival(Task):
     metrics_type = SurvivalMetrics
     truth_columns = OUTCOME
     # Curves end with the follow-up of the training cases.
-    partial_columns = tuple(f"{name}{end}" for name in CURVE_COLUMNS for end in ("", "_low", "_high"))
+    partial_columns = tuple(f"{name}{end}" for name in CURVE_COLUMNS for end in ("", "_ensemble_min", "_ensemble_max"))
     summary_metrics = ("c_index", "uno_c_index")
     atlas_column = "risk"
     output_name = evidence_name = evidence_definition = "the risk"
