@@ -8,6 +8,7 @@ from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError
 from preprocessing.labels.recognition import recognise
+from preprocessing.labels.survival import follow_up
 from preprocessing.labels.survival_times import MONTHS_IN
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
@@ -180,6 +181,48 @@ def test_days_to_death_or_to_the_last_follow_up():
     assert without_status.frame["event"].tolist() == [True, False]
 
 
+def test_of_several_follow_ups_of_a_case_the_latest_counts():
+    found = labels(
+        days_to_death=[None, None, 9 * MONTH],
+        days_to_last_follow_up=[MONTH, 5 * MONTH, 2 * MONTH],
+        days_to_last_known_alive=[4 * MONTH, None, 7 * MONTH],
+    )
+    assert found.frame["survival_months"].tolist() == pytest.approx([4, 5, 9])
+
+
+@pytest.mark.parametrize("unit", MONTHS_IN)
+def test_a_follow_up_without_a_unit_has_that_of_the_time_beside_it(unit):
+    """As in ICGC's tables of donors: the time is that of the dead, and the living have a follow-up."""
+    half_a_year = 6 / MONTHS_IN[unit]
+    found = labels(
+        **{f"survival_{unit}": [half_a_year, None]}, time_to_last_follow_up=[None, 3 * half_a_year], event=[1, 0]
+    )
+    assert found.frame["survival_months"].tolist() == pytest.approx([6, 18])
+
+
+@pytest.mark.parametrize(("lost", "of_dead", "of_living"), [("dead", "3 of 5", "0 of 5"), ("living", "0 of 5", "3 of 5")])
+def test_times_that_only_the_dead_or_only_the_living_lack_are_warned_of(lost, of_dead, of_living):
+    event = [lost == "dead"] * 5 + [lost != "dead"] * 5
+    found = labels(survival_months=[None] * 3 + [5.0] * 7, event=[int(one) for one in event])
+    (warning,) = [note for note in found.notes if note.startswith("warning")]
+    assert f"survival: {of_dead} dead have no date and {of_living} living no follow-up; of the 7 cases" in warning
+
+
+@pytest.mark.parametrize(
+    ("months", "event", "median"),
+    [
+        ([1, 2], [0, 0], 1.0),  # half of the cases are censored at one month
+        ([1, 2, 3], [0, 0, 0], 2.0),
+        ([1, 2, 3], [1, 0, 0], 2.0),  # a death is no censoring, and leaves two at risk
+        ([1, 2], [0, 1], 1.0),
+        ([1, 2, 3], [0, 1, 1], None),  # never half of them
+    ],
+)
+def test_the_median_follow_up_is_that_of_the_reverse_kaplan_meier_method(months, event, median):
+    found = follow_up(pd.Series(months, dtype=float), pd.Series(event, dtype=bool))
+    assert found == pytest.approx(median, nan_ok=True) if median else pd.isna(found)
+
+
 def test_with_neither_death_nor_follow_up_the_event_is_missing():
     found = labels(days_to_death=[MONTH, None, None], days_to_last_follow_up=[None, MONTH, None])
     assert found.frame["event"].tolist() == [True, False, pd.NA]
@@ -253,10 +296,22 @@ def test_ages_in_years_and_days():
             labels(age=months)
 
 
+def test_ages_in_two_units_are_compared_in_years():
+    days = [365.25 * 40, 365.25 * 70]
+    alike = labels(age=[40, 70], age_days=days, age_months=[480, 840])
+    assert alike.frame["age"].tolist() == [40, 70]
+    assert any("age_days (differs in 0 cases)" in note for note in alike.notes)
+    apart = labels(age=[40, 60], age_days=days, age_months=[480, 840])
+    assert any(
+        "also present, not used: age_days (differs in 1 case), age_months (differs in 1 case)" in n for n in apart.notes
+    )
+
+
 def test_sex():
     assert labels(Gender=["Female", "male", None]).frame["is_female"].tolist() == [True, False, pd.NA]
     assert labels(is_female=[1.0, 0.0]).frame["is_female"].tolist() == [True, False]
-    assert labels(is_male=[1, 0]).frame["is_female"].tolist() == [False, True]
+    for column in ("is_male", "male"):
+        assert labels(**{column: [1, 0]}).frame["is_female"].tolist() == [False, True]
     coded = labels(sex=[1, 0])
     assert "is_female" not in coded.frame
     assert any("without stating which is female" in note for note in coded.notes)
