@@ -1,6 +1,10 @@
+import pytest
+
 from preprocessing.case_tables.clinical_table import read_clinical
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
+from preprocessing.io.errors import InputError
+from preprocessing.tables.sample_types import ALL
 
 TURNED = "name,TCGA-06-0125,TCGA-02-0003\ngrade,4,3\nage,50,60\n"
 
@@ -30,6 +34,27 @@ def test_attributes_in_rows_are_seen_by_two_labels_where_no_id_is_known(tmp_path
     assert any("(2 labels in column name): transposed" in note for note in turned.notes)
     one = read_clinical(write(tmp_path, "name,p1,p2\ngrade,4,3\nsize,7,8\n"))
     assert "p1" not in one.frame.index
+
+
+def test_of_two_attributes_of_one_name_the_first_counts(tmp_path):
+    text = "name,TCGA-06-0125,TCGA-02-0003\ngrade,4,3\nage,50,60\ngrade,2,2\n"
+    assert read_clinical(write(tmp_path, text)).frame["grade"].tolist() == [4, 3]
+
+
+def test_rows_of_a_case_must_agree_in_a_label_of_the_run_whatever_it_is_called(tmp_path):
+    path = write(tmp_path, "case_id,MGMT,remark\np1,methylated,one\np1,unmethylated,two\np2,methylated,three\n")
+    joined = read_clinical(path).frame
+    assert joined.loc["p1"].tolist() == ["methylated;unmethylated", "one;two"]
+    with pytest.raises(InputError, match="case p1 has several rows, and column MGMT is methylated in one row and un"):
+        read_clinical(path, options=TableOptions(labels=("MGMT",)))
+
+
+def test_of_two_samples_of_a_case_the_one_is_kept_whose_type_the_column_puts_first(tmp_path):
+    path = write(
+        tmp_path, "sample_id,sample_type,age\nTCGA-06-0125-A,Recurrent Tumor,50\nTCGA-06-0125-B,Primary Tumor,40\n"
+    )
+    every = read_clinical(path, options=TableOptions(sample_types=ALL))
+    assert every.frame["age"].tolist() == [40]
 
 
 def test_barcodes_of_another_case_in_a_row_are_warned_of(tmp_path):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from preprocessing.case_tables.case_rows import Dropped
-from preprocessing.cohort import Cohort
+from preprocessing.cohort import Cohort, audit_cases
 from preprocessing.cohort.flow import describe_gaps, left_out
 from preprocessing.omics.harmonisation.rescale import Target
 from preprocessing.omics.matrix import OmicsMatrix
@@ -87,6 +87,20 @@ def test_the_reason_names_what_is_missing(needs, usable, expected):
     reasons = left_out(replace(COHORT, needs=needs), usable)
     assert {case: reasons[case] for case in expected} == expected
     assert reasons["normal"] == "sample type 11 (normal)"
+
+
+def test_the_audit_counts_the_slides_that_have_not_failed_and_says_why_a_case_has_none():
+    def row(failures):
+        return audit_cases(COHORT, failures).set_index("case_id").loc["both"].to_dict()
+
+    assert row({})["n_slides"] == 2
+    assert {name: row({"s1": "it crashed"})[name] for name in ("status", "n_slides")} == {
+        "status": "used",
+        "n_slides": 1,
+    }
+    gone = row({"s1": "it crashed", "s2": "no tissue found"})
+    assert (gone["status"], gone["n_slides"], gone["has_genes"]) == ("left out", 0, True)
+    assert gone["reason"] == "no usable slide (s2: no tissue found; s1: it crashed)"
 
 
 def test_gaps_are_counted_by_reason():

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.cohort import CohortFiles, CohortOptions, load_cohort
 from preprocessing.cohort.molecular import further_table
 from preprocessing.io.errors import InputError
@@ -87,3 +90,16 @@ def test_molecular_tables_need_no_gene_table(tmp_path):
     files = files_of(tmp_path, EXPRESSED, COPIES, kinds=("cnv",))
     cohort = load_cohort(CohortFiles(further_tables=files.further_tables))
     assert (cohort.needs, cohort.omics.features) == ("genes", ("EGFR_cnv", "CDKN2A_cnv"))
+
+
+@pytest.mark.parametrize("kind_of_name", ["labels", "named"])
+def test_a_column_of_the_clinical_table_that_the_run_names_stays_a_gene_in_the_gene_table(tmp_path, kind_of_name):
+    """A task or covariate EGFR (by immunohistochemistry) is a column of the clinical table, and leaves the gene EGFR alone."""
+    files = files_of(tmp_path, EXPRESSED)
+    options = CohortOptions(tables=TableOptions(**{kind_of_name: ("EGFR",)}))
+    assert load_cohort(files, options).omics.features == ("TP53",)
+    clinical = tmp_path / "clinical.csv"
+    pd.DataFrame({"EGFR": ["positive", "negative"] * 6}, CASES).to_csv(clinical, index_label="case_id")
+    cohort = load_cohort(replace(files, clinical=clinical), options)
+    assert cohort.omics.features == ("EGFR", "TP53")
+    assert cohort.annotations["EGFR"].tolist() == ["positive", "negative"] * 6

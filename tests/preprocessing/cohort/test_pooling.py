@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from preprocessing.case_tables.case_rows import Dropped
 from preprocessing.cohort import Cohort, pool_cohorts
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
-from preprocessing.slides.slide import Slide, SlideFile
+from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 
 
 def cohort(name, genes=("A", "B", "C"), needs="genes", **columns):
@@ -80,6 +81,36 @@ def test_tables_with_too_few_genes_in_common_are_refused():
     others = ("G0", *(f"ENSG{i}" for i in range(39)))
     with pytest.raises(InputError, match=r"1 features are in all cohorts \(40 in x, 40 in y\), too few"):
         pool_cohorts({"x": cohort("a", genes=many), "y": cohort("b", genes=others)})
+
+
+def test_a_panel_is_pooled_with_a_whole_transcriptome_without_a_doubt():
+    """The shares are of the smaller table: all genes of the panel are there."""
+    whole = tuple(f"G{i}" for i in range(60))
+    pooled = pool_cohorts({"x": cohort("a", genes=whole), "y": cohort("b", genes=whole[:4])})
+    assert pooled.omics.features == whole[:4]
+    assert "features in all cohorts: 4 (60 in x, 4 in y); the others are left out" in pooled.notes
+    half = pool_cohorts({"x": cohort("a", genes=whole), "y": cohort("b", genes=(*whole[:4], *"ABCDE"))})
+    assert "warning: features in all cohorts: 4 (60 in x, 9 in y); the others are left out" in half.notes
+
+
+def test_of_every_cohort_reasons_rows_and_left_out_cases_are_kept():
+    def with_losses(name):
+        one = cohort(name)
+        return replace(
+            one,
+            gaps=pd.DataFrame({"grade": [f"{name}: no grade"]}, index=[f"{name}0"]),
+            rows_dropped=(Dropped(f"row of {name}", "no id", f"{name}8"),),
+            excluded={f"{name}9": "sample type 11 (normal)"},
+            left_out=(LeftOut(SlideFile(f"s{name}", f"{name}1", Path("s.svs")), "failed", "cut short"),),
+        )
+
+    pooled = pool_cohorts({name: with_losses(name) for name in "ab"})
+    assert pooled.gaps["grade"].to_dict() == {"a0": "a: no grade", "b0": "b: no grade"}
+    assert [row.case_id for row in pooled.rows_dropped] == ["a8", "b8"]
+    assert list(pooled.excluded) == ["a9", "b9"]
+    assert [gone.file.slide_id for gone in pooled.left_out] == ["sa", "sb"]
+    assert pooled.label_source == "a.csv and b.csv"
+    assert pooled.annotations.index.tolist() == ["a0", "a1", "a2", "b0", "b1", "b2"]
 
 
 def test_genes_of_another_kind_are_not_the_same_feature():

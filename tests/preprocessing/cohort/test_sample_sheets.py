@@ -106,6 +106,12 @@ def test_a_column_that_is_no_sheet_changes_no_id():
         assert read_sample_sheet(frame, IdentityScheme()) is None
 
 
+def test_an_id_that_several_patients_share_is_no_sample():
+    samples = [f"pool {i}" for i in range(N - 2)] + ["control"] * 2
+    sheet = read_sample_sheet(pd.DataFrame({"patient_id": PATIENTS, "sample_id": samples}), IdentityScheme())
+    assert sheet.samples == {sample: (case, None) for case, sample in zip(PATIENTS, samples[:-2], strict=False)}
+
+
 def test_a_sheet_ends_with_the_cohort_that_it_belongs_to(tmp_path):
     cohort = load(tmp_path, copies(SAMPLES), sheet())
     assert cohort.identity.case_of(SAMPLES[0]) == PATIENTS[0]

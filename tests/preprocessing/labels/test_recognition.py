@@ -200,7 +200,9 @@ def test_a_follow_up_without_a_unit_has_that_of_the_time_beside_it(unit):
     assert found.frame["survival_months"].tolist() == pytest.approx([6, 18])
 
 
-@pytest.mark.parametrize(("lost", "of_dead", "of_living"), [("dead", "3 of 5", "0 of 5"), ("living", "0 of 5", "3 of 5")])
+@pytest.mark.parametrize(
+    ("lost", "of_dead", "of_living"), [("dead", "3 of 5", "0 of 5"), ("living", "0 of 5", "3 of 5")]
+)
 def test_times_that_only_the_dead_or_only_the_living_lack_are_warned_of(lost, of_dead, of_living):
     event = [lost == "dead"] * 5 + [lost != "dead"] * 5
     found = labels(survival_months=[None] * 3 + [5.0] * 7, event=[int(one) for one in event])
