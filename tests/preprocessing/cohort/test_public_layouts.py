@@ -591,3 +591,13 @@ def test_labels_and_scores_among_genes_are_left_out_unless_kept(read):
     assert all(name in named for name in extra)
     kept = read(table, clinic(**OS), keep=("PC1", "xcell_total"))
     assert kept.omics.features[-2:] == ("PC1", "xcell_total")
+
+
+def test_of_a_characteristic_that_geo_gives_twice_the_first_value_counts(read):
+    ids = [f"GSM{1000 + i}" for i in range(N)]
+    table = matrix(ids, GENES).T.reset_index(names="ID_REF").to_csv(sep="\t", index=False)
+    again = "\t".join('"age (years): 99"' for _ in ids)
+    text = series(ids, table).replace(
+        "!Sample_description", f"!Sample_characteristics_ch1\t{again}\n!Sample_description"
+    )
+    assert read(text).labels["age"].tolist() == AGES.tolist()

@@ -72,6 +72,14 @@ def test_other_spellings(name):
     assert name in defining_features("who2021", [name])
 
 
+@pytest.mark.parametrize("arm", ["1p", "19q", "7", "7p", "7q", "10", "10p", "10q"])
+@pytest.mark.parametrize("spelling", ["chr{}_cnv", "{}_cnv", "arm{}_loss"])
+def test_the_reason_names_the_tumour_of_which_the_arm_is_altered(arm, spelling):
+    (reason,) = defining_features("who2021", [spelling.format(arm)]).values()
+    expected = "1p/19q codeletion defines oligodendroglioma" if arm in ("1p", "19q") else "+7/−10 defines glioblastoma"
+    assert reason.startswith(expected)
+
+
 @pytest.mark.parametrize(
     "name", ["EGFR_expression", "IDH1_rna", "PTEN_cnv", "CD7", "IL10", "CCL7", "IDH3A_mut", "7", "IDH1"]
 )

@@ -66,6 +66,8 @@ def test_covariates_become_numbers():
     np.testing.assert_array_equal(table.values, [[50, 1, 2, 1], [NAN, NAN, 4, NAN]])
     new = covariates(frame, ["subtype"], features=["subtype=mut", "subtype=wt"])
     assert new.values[0].tolist() == [0, 1]
+    another = covariates(frame, ["subtype"], features=["subtype=wt", "subtype_2=mut", "subtypes=odd"])
+    assert another.features == ("subtype=wt",)
 
 
 def test_covariates_that_cannot_be_used():

@@ -51,6 +51,12 @@ def test_constant_and_mostly_missing_features_are_left_out_with_a_note(matrix):
         OmicsScaler.fit(matrix(A=[1, 1]), None)
 
 
+def test_a_feature_that_lacks_just_the_allowed_share_stays(matrix):
+    table = matrix(A=[1, 2, NAN, NAN], B=[1, NAN, NAN, NAN], C=[1, 2, 3, NAN])
+    assert OmicsScaler.fit(table, None, OmicsConfig(max_missing=0.5)).features == ("A", "C")
+    assert OmicsScaler.fit(table, None, OmicsConfig(max_missing=0.25)).features == ("C",)
+
+
 def test_counts_are_logged_and_z_scores_are_not(matrix):
     counts = matrix(A=[0, 1, 3, 1023], B_cnv=[-2, 0, 1, 2])
     scaler = OmicsScaler.fit(counts, None)

@@ -125,6 +125,9 @@ def test_of_pooled_cohorts_an_id_leads_to_a_case_that_is_known():
         pooled.case_among(one, cases) for one in ("AB-12_HE", "TCGA-06-0125-01A", "TCGA-06-0125", "S-1", "P1", "Q")
     ]
     assert found == ["AB-12", "TCGA-06-0125", "TCGA-06-0125", "P1", "P1", "Q"]
+    assert (
+        pooled.case_among("AB-12_HE", {"AB-12", "AB-12_HE"}) == "AB-12_HE"
+    )  # a case of another cohort has that very id
 
 
 def test_a_pattern_that_ends_within_a_number_is_warned_of():

@@ -177,3 +177,17 @@ def test_a_title_above_two_columns_is_left_out(write, title):
     frame = read_table(write(f"{title}\npatient,grade\nP1,2\nP2,3\n"))
     assert frame.columns.tolist() == ["patient", "grade"]
     assert frame["grade"].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("above", [0, 1, 3])
+def test_lines_above_the_header_are_counted(write, above):
+    remarks = read_table(write("# a remark\n" * above + "patient,grade,age\nP1,2,50\nP2,3,60\n")).attrs["remarks"]
+    assert remarks == ([f"{above} lines above the header ignored"] if above else [])
+
+
+def test_a_sentence_below_a_wide_table_is_a_remark_and_in_a_table_of_two_columns_a_row_without_a_value(write):
+    wide = read_table(write("patient,grade,age\nP1,2,50\nAges are in years,,\nNA is not available,,\n"))
+    assert wide["patient"].tolist() == ["P1"]
+    assert wide.attrs["remarks"] == ["2 remarks below the table ignored: Ages are in years, NA is not available"]
+    narrow = read_table(write("patient,grade\nP1,2\nthe third patient,\n"))
+    assert narrow["patient"].tolist() == ["P1", "the third patient"]

@@ -8,6 +8,7 @@ import pytest
 
 from preprocessing.gene_tables.gene_table import read_genes
 from preprocessing.io.errors import InputError
+from preprocessing.tables.reading import read_table
 from preprocessing.tables.repeated_samples import value_columns
 
 SAMPLES = [f"TCGA-06-{i:04d}-01A-11D-A100-05" for i in range(6)]
@@ -55,6 +56,13 @@ def test_of_several_measures_the_normalised_one_is_read(tmp_path, measures, chos
     path = tmp_path / "genes.txt"
     path.write_text(lines("gene", measures, lambda m, site, sample: BETA[site, sample] if m == chosen else f"{m}x"))
     np.testing.assert_array_equal(read_genes(path).values.to_numpy(), BETA.T)
+
+
+def test_the_index_is_the_line_of_the_file(tmp_path):
+    """By it, messages name the row of a gene; the row of measures is the second line."""
+    path = tmp_path / "genes.txt"
+    path.write_text(lines("gene", ["Signal", "Gene_Symbol"], cell))
+    assert read_table(path).index.tolist() == list(range(3, 3 + len(SITES)))
 
 
 def test_where_no_measure_is_sure_the_user_keeps_one(tmp_path):

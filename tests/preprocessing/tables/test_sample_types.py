@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preprocessing.tables.sample_types import may_hold_sample_types, sample_classes
+from preprocessing.tables.identity import IdentityScheme
+from preprocessing.tables.sample_types import class_of_name, may_hold_sample_types, parse_sample_types, sample_classes
 
 
 def classes(column, *values):
@@ -37,6 +38,25 @@ def test_in_a_column_with_a_sure_name_half_is_enough_and_in_others_all_must_be_k
     assert classes("sample_type", "Primary Tumor", "what", "else") is None
     assert classes("definition", "Primary Tumor", "what", "Recurrent Tumor") is None
     assert classes("definition", "Primary Tumor", "Recurrent Tumor") == ["primary", "recurrent"]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [  # by the table of sample type codes of the GDC
+        ("01", "primary"),
+        ("02", "recurrent"),
+        ("03", "primary"),
+        ("06", "metastatic"),
+        ("07", "metastatic"),
+        ("10", "normal"),
+        ("11", "normal"),
+    ],
+)
+def test_every_code_of_tcga_has_its_class_in_columns_options_and_barcodes(code, expected):
+    assert classes("sample_type", code, str(int(code))) == [expected, expected]
+    assert class_of_name(code) == expected
+    assert parse_sample_types(code) == {expected}
+    assert IdentityScheme().sample_class(f"TCGA-06-0125-{code}A") == expected
 
 
 def test_flags_say_whether_a_sample_is_the_primary_one():
