@@ -111,3 +111,17 @@ def test_arrays_of_earlier_versions_are_read(tmp_path):
     array[...] = DENSE
     np.testing.assert_array_equal(read(tmp_path / "old", array.nchunks + 1, DENSE.nbytes)[0], DENSE)
     assert codecs(tmp_path / "old") == ["bytes", "zstd"]
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        ("features", ("tile", "feature")),
+        ("coords", ("tile", "xy")),
+        ("cells", ("tile", "column_row")),
+        ("mask", ("y", "x")),
+    ],
+)
+def test_the_axes_of_an_array_are_named_in_their_order(tmp_path, name, axes):
+    write_array(str(tmp_path / name), np.zeros((3, 2), np.float32))
+    assert zarr.open_array(str(tmp_path / name)).metadata.dimension_names == axes

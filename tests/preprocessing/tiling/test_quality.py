@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from preprocessing.tiling.quality import QualityConfig, measure_empty, measure_sharpness
+from preprocessing.tiling.quality import QualityConfig, find_glass, measure_empty, measure_sharpness
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real regions are not at ../shared/data")
@@ -43,6 +43,17 @@ def test_empty_is_bare_glass_and_black_padding():
     tile[0, 6] = (70, 30, 90)  # a nucleus
     tile[0, 7] = (3, 0, 26)  # not black
     assert measure_empty(tile) == pytest.approx(0.6)  # three of glass, one yellowed, two black
+
+
+def test_glass_is_bright_in_every_channel_and_colourless():
+    pixels = {
+        (210, 210, 210): True,
+        (209, 215, 220): False,  # the darkest channel counts
+        (230, 220, 210): True,
+        (231, 220, 210): False,  # pink beyond glass
+        (255, 255, 255): True,
+    }
+    assert find_glass(np.array(list(pixels), np.uint8)).tolist() == list(pixels.values())
 
 
 @pytest.mark.parametrize(
