@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import openslide
+import pytest
 import tifffile
 
 from preprocessing.formats.colours import SHARES, SIGNED, Scale, rgb
@@ -34,6 +35,12 @@ def test_openslide_opens_it_at_the_slides_physical_size(tmp_path):
         assert slide.read_region((slide.dimensions[0] - 1, 0), 0, (1, 1)).getpixel((0, 0))[:3] == (255, 255, 255)
     with tifffile.TiffFile(path) as tiff:
         assert all(page.is_tiled for page in tiff.pages)
+        for page in tiff.pages:  # of each level, the size of its pixels, to which halves are rounded
+            per_cm = [page.tags[f"{axis}Resolution"].value for axis in "XY"]
+            for side, n, mpp, (above, below) in zip(
+                SIZE, page.shape[1::-1], GEOMETRY.slide_mpp_xy, per_cm, strict=True
+            ):
+                assert n * 10_000 * below / above == pytest.approx(side * mpp, rel=0.01)
 
 
 def test_a_picture_that_is_no_larger_than_the_smallest_level_has_no_other(tmp_path):
