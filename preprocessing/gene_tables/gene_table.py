@@ -116,8 +116,10 @@ def _matrix(path: Path, loaded: LoadedTable, notes: list[str]) -> pd.DataFrame:
 
 
 def _with_layout(options: TableOptions, loaded: LoadedTable) -> TableOptions:
-    """The options, with the side of the genes that the layout fixes."""
-    return replace(options, genes_in=loaded.genes_in) if loaded.genes_in and not options.genes_in else options
+    """The options, with the side of the genes that the layout fixes: GEO's samples are in the header; AnnData may be turned."""
+    if loaded.genes_in is None or (loaded.genes_in == "columns" and options.genes_in):
+        return options
+    return replace(options, genes_in=loaded.genes_in)
 
 
 def _with_sample_attributes(frame: pd.DataFrame, loaded: LoadedTable) -> pd.DataFrame:

@@ -35,5 +35,7 @@ def _with_subtype(labels: Labels, annotations: pd.DataFrame, decided: pd.DataFra
         f"subtype: no such column; derived from {some(subtype_columns(annotations))} by the rule of WHO 2021 (IDH-wildtype; "
         f"IDH-mutant with and without 1p/19q codeletion): {counts}{undecided}"
     )
-    gaps = labels.gaps.assign(subtype=decided["who2021_rule"].mask(subtype.notna()))  # of the others: undetermined, and why
+    gaps = labels.gaps.assign(
+        subtype=decided["who2021_rule"].mask(subtype.notna())
+    )  # of the others: undetermined, and why
     return replace(labels, frame=labels.frame.assign(subtype=subtype), gaps=gaps, notes=[*labels.notes, note])

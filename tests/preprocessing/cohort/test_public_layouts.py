@@ -601,3 +601,22 @@ def test_of_a_characteristic_that_geo_gives_twice_the_first_value_counts(read):
         "!Sample_description", f"!Sample_characteristics_ch1\t{again}\n!Sample_description"
     )
     assert read(text).labels["age"].tolist() == AGES.tolist()
+
+
+@pytest.mark.parametrize("genes_in", [None, "rows", "columns"])
+def test_the_samples_of_a_geo_series_are_in_its_header_whatever_is_given_for_other_tables(read, genes_in):
+    ids = [f"GSM{1000 + i}" for i in range(N)]
+    table = matrix(ids, GENES).T.reset_index(names="ID_REF").to_csv(sep="\t", index=False)
+    cohort = read(series(ids, table), genes_in=genes_in)
+    check_genes(cohort, ids)
+    assert cohort.labels["age"].tolist() == AGES.tolist()
+
+
+@pytest.mark.parametrize(
+    ("genes_in", "genes"), [(None, GENES), ("columns", GENES), ("rows", [f"P{i}" for i in range(N)])]
+)
+def test_anndata_has_its_genes_in_columns_unless_it_is_turned(tmp_path, genes_in, genes):
+    frame = matrix([f"P{i}" for i in range(N)], GENES)
+    anndata.AnnData(frame).write_h5ad(tmp_path / "genes.h5ad")
+    options = CohortOptions(tables=TableOptions(genes_in=genes_in, keep=tuple(frame.index)))
+    assert load_cohort(CohortFiles(genes=tmp_path / "genes.h5ad"), options).omics.features == tuple(genes)

@@ -66,6 +66,21 @@ def test_genes_that_share_a_symbol_or_have_none_are_reported_apart_by_another_na
     assert any("with Entrez_Gene_Id appended in 3 rows without a name of their own" in note for note in table.notes)
 
 
+def test_transcripts_of_one_gene_are_told_apart_and_a_list_of_single_values_is_refused(write):
+    """Where only one of the columns repeats its values, there is a row for each value of the other."""
+    text = "gene_name\ttranscript_id\tP1\tP2\n" + "".join(
+        f"{gene}\tENST{i:011d}\t{i}\t{i + 1}\n" for i, gene in enumerate(["EGFR", "EGFR", "TP53", "TP53"])
+    )
+    assert list(read_genes(write(text)).values) == [
+        f"{gene}|ENST{i:011d}" for i, gene in enumerate(["EGFR", "EGFR", "TP53", "TP53"])
+    ]
+    single = "gene_name\tsample_name\tQ1z\tQ2z\n" + "".join(
+        f"{gene}\tpatient {i}\t{i}\t{i}\n" for gene in ("EGFR", "TP53", "MET") for i in range(3)
+    )
+    with pytest.raises(InputError, match=r"both repeat their values; a list with one value per row"):
+        read_genes(write(single), options=TableOptions(genes_in="rows"))
+
+
 def test_numbers_that_describe_genes_are_no_samples(write):
     table = read_genes(
         write("Geneid,Length,GC,TSS,P1,P2,entrezgene\nEGFR,900,0.4,55,1,2,1956\nTP53,80,0.6,66,3,4,7157\n")
