@@ -3,14 +3,16 @@ import gzip
 import io
 import lzma
 import pickle
+import re
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from preprocessing.io import unpacking
 from preprocessing.io.errors import InputError
-from preprocessing.io.files import read_bytes, read_text, similar_name, why_no_file
+from preprocessing.io.files import decode, read_bytes, read_text, similar_name, why_no_file
 
 
 def test_a_file_and_a_link_to_one_are_files(tmp_path):
@@ -119,3 +121,15 @@ def test_a_name_beside_that_is_similar_is_suggested(tmp_path):
     assert similar_name(tmp_path / "nowhere" / "genes.csv") == ""
     with pytest.raises(InputError, match=r"cannot be read: it does not exist; did you mean .*genes\.csv\?"):
         read_text(tmp_path / "gene.csv")
+
+
+@pytest.mark.parametrize("sep", [",", ";", "\t"])
+@pytest.mark.parametrize(("odd", "what"), [(b"\xff", "byte [0-9]+ is 0xff"), (b"\x00", "there is a zero byte")])
+@pytest.mark.parametrize(("row", "column"), [(1, 1), (1, 3), (3, 2)])
+def test_what_is_no_text_is_named_by_row_and_column(sep, odd, what, row, column):
+    cells = [[b"abc" for _ in range(3)] for _ in range(4)]
+    cells[row - 1][column - 1] = b"a" + odd + b"c"
+    data = b"\n".join(sep.encode().join(one) for one in cells)
+    with pytest.raises(InputError, match=f"row {row}, column {column}") as refused:
+        decode(Path("genes.csv"), data)
+    assert re.search(what, str(refused.value))

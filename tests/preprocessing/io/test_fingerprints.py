@@ -174,6 +174,10 @@ class TestWeights:
         state = {"a": torch.arange(4, dtype=torch.bfloat16)}
         assert weights_fingerprint(state) != weights_fingerprint({"a": state["a"].half()})
 
+    def test_the_dtype_counts_where_the_bytes_are_the_same(self):
+        zeros = [torch.zeros(2, dtype=dtype) for dtype in (torch.float32, torch.int32, torch.uint32)]
+        assert len({weights_fingerprint({"a": one}) for one in zeros}) == len(zeros)
+
 
 def test_identity_schemes_differ_in_their_patterns_however_long_these_are():
     """What `re` prints of a pattern ends after 200 characters."""
