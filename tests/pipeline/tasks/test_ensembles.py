@@ -30,7 +30,9 @@ def test_survival_curves_lie_between_the_lowest_and_the_highest_members():
     each = [task.decode(np.array([logits])) for logits in ([0.0, 0.0], [2.0, -1.0])]
     for month in (6, 24, 60):
         own = [one[f"survival_{month}m"][0] for one in each]
-        low, high, middle = (predictions[f"survival_{month}m{end}"][0] for end in ("_ensemble_min", "_ensemble_max", ""))
+        low, high, middle = (
+            predictions[f"survival_{month}m{end}"][0] for end in ("_ensemble_min", "_ensemble_max", "")
+        )
         assert low == min(*own, middle)
         assert high == max(*own, middle)
     np.testing.assert_allclose(predictions["ensemble_sd"], np.std([one["risk"][0] for one in each], ddof=1))
