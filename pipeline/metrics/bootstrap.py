@@ -5,10 +5,10 @@ function of such counts (a `Statistic`), and all resamples are computed together
 w·y, or over pairs of cases, wᵀAw / wᵀCw. Intervals are percentile intervals (Efron & Tibshirani 1993, chapter 13). What
 was fitted on training cases (models, thresholds, censoring weights) stays fixed: the interval is the uncertainty of
 these cases, not of training (for cross-validated values it is therefore somewhat too narrow: Bates, Hastie & Tibshirani
-2023).
+2023; whether it leaves out chance is judged by a wider one, see `small_samples.up_to_chance`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,7 +16,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from pipeline.metrics.small_samples import ENOUGH, LEVEL, SHUFFLES, Ranking, reached, wilson
+from pipeline.metrics.small_samples import (
+    ENOUGH,
+    LEVEL,
+    SHUFFLES,
+    Ranking,
+    is_cross_validated,
+    reached,
+    up_to_chance,
+    wilson,
+)
 from preprocessing.io.errors import count
 
 N_BOOT = 1000
@@ -66,6 +75,7 @@ class Statistic:
         reason: why the metric cannot be computed on these cases; else None.
         ranking: of a metric that ranks pairs of cases; else None.
         share_of: of a metric that is a share of cases, how many they are; else None.
+        chance: of a metric of cross-validated predictions, its value where they are unrelated to the labels; else None.
     """
 
     of: Callable[[Weights], Draws]
@@ -74,6 +84,7 @@ class Statistic:
     reason: str | None = None
     ranking: Ranking | None = None
     share_of: int | None = None
+    chance: float | None = None
 
     @property
     def value(self) -> float:
@@ -134,6 +145,8 @@ def measure(statistic: Statistic, weights: Weights) -> Metric:
     elif statistic.share_of and (statistic.share_of < ENOUGH or high - low < ROUNDING):
         score = wilson(metric.value, statistic.share_of)
         low, high = min(low, score[0]), max(high, score[1])
+    if statistic.chance is not None:
+        low, high = up_to_chance(metric.value, low, high, statistic.chance)
     return _constant(metric.value, statistic.n) if high - low < ROUNDING else Metric(metric.value, low, high)
 
 
@@ -152,6 +165,38 @@ def ratio_of_pairs(agree: Float[np.ndarray, "n n"], count: Float[np.ndarray, "n 
     """Σ wᵢwⱼ·agreeᵢⱼ·countᵢⱼ / Σ wᵢwⱼ·countᵢⱼ: concordance over pairs of cases (i, j). Memory grows with n²."""
     agreed = agree * count
     return Statistic(lambda weights: divide(over_pairs(weights, agreed), over_pairs(weights, count)), len(agree))
+
+
+def mean_area(
+    areas: Sequence[tuple[Float[np.ndarray, "n n"], Float[np.ndarray, "n n"]]],
+    folds: Int[np.ndarray, " n"] | None,
+    *,
+    positives: int,
+    negatives: int,
+    positive: str,
+) -> Statistic:
+    """The mean of some areas under the ROC curve, or of one concordance, and what few cases can show of it.
+
+    Args:
+        areas: of each its `agree` and `count`, as of `ratio_of_pairs`.
+        folds: the fold that tested each case; None where one model predicted all.
+        positives: cases of the rarer kind.
+        negatives: cases that they are compared with.
+        positive: what a positive case is called, in the plural.
+    """
+    n, ratios = len(areas[0][0]), [ratio_of_pairs(*area) for area in areas]
+    ranking = Ranking(
+        positives=positives,
+        negatives=negatives,
+        pairs=min(int((count > 0).sum()) for _, count in areas),
+        shuffled=lambda order: float(np.mean([shuffled_ratio(*area, order) for area in areas])),
+        groups=np.zeros(n, int) if folds is None else folds,
+        positive=positive,
+    )
+    chance = 0.5 if is_cross_validated(folds) else None
+    return Statistic(
+        lambda weights: np.mean([one.of(weights) for one in ratios], axis=0), n, ranking=ranking, chance=chance
+    )
 
 
 def shuffled_ratio(

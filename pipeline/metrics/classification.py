@@ -20,15 +20,15 @@ from pipeline.metrics.bootstrap import (
     Weights,
     agreement,
     divide,
+    mean_area,
     measure,
     not_finite,
     ratio_of_pairs,
     ratio_of_sums,
-    shuffled_ratio,
     undefined,
 )
 from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
-from pipeline.metrics.small_samples import Ranking
+from pipeline.metrics.small_samples import is_cross_validated
 from preprocessing.io.errors import count
 
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 4
@@ -143,19 +143,9 @@ def macro_auc(
     same = _same_fold(n, folds)
     agree = [agreement(probabilities[:, k], probabilities[:, k]) for k in range(n_classes)]
     pairs = [(labels == k)[:, None] * (labels != k)[None, :] * same for k in range(n_classes)]
-    areas = [ratio_of_pairs(*both) for both in zip(agree, pairs, strict=True)]
-    counts = np.bincount(labels, minlength=n_classes)
-    ranking = Ranking(
-        positives=int(counts.min()),
-        negatives=n - int(counts.min()),
-        pairs=int(min(one.sum() for one in pairs)),
-        shuffled=lambda order: float(
-            np.mean([shuffled_ratio(*both, order) for both in zip(agree, pairs, strict=True)])
-        ),
-        groups=np.zeros(n, int) if folds is None else folds,
-        positive="cases of the rarest class",
-    )
-    statistic = Statistic(lambda weights: np.mean([area.of(weights) for area in areas], axis=0), n, ranking=ranking)
+    rarest = int(np.bincount(labels, minlength=n_classes).min())
+    areas = list(zip(agree, pairs, strict=True))
+    statistic = mean_area(areas, folds, positives=rarest, negatives=n - rarest, positive="cases of the rarest class")
     if not np.isfinite(statistic.value):
         return undefined(n, "a class and the others never meet in one fold")
     if folds is not None:
@@ -180,7 +170,8 @@ def micro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.nda
     of_truth = probabilities[np.arange(n), labels]
     same = _same_fold(n, folds)
     wins = sum(agreement(of_truth, probabilities[:, k]) * (labels != k)[None, :] for k in range(n_classes))
-    return ratio_of_pairs(wins / (n_classes - 1), same)
+    chance = 0.5 if is_cross_validated(folds) else None
+    return replace(ratio_of_pairs(wins / (n_classes - 1), same), chance=chance)
 
 
 def brier(labels: Labels, probabilities: Probabilities) -> Statistic:
@@ -240,8 +231,8 @@ def classification_metrics(
         "calibration_error": calibration_error(labels, probabilities),
     }
     if folds is not None:
-        soft["macro_auc_across_folds"] = macro_auc(labels, probabilities, classes)
-        soft["micro_auc_across_folds"] = micro_auc(labels, probabilities)
+        soft["macro_auc_across_folds"] = replace(macro_auc(labels, probabilities, classes), chance=0.5)
+        soft["micro_auc_across_folds"] = replace(micro_auc(labels, probabilities), chance=0.5)
     counts = None if reason else confusion(labels, predicted, len(classes)).tolist()
     return ClassificationMetrics(
         n=len(labels),

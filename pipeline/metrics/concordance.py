@@ -6,7 +6,6 @@ Equal risks count half.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,12 +14,10 @@ from pipeline.metrics.bootstrap import (
     Statistic,
     agreement,
     divide,
+    mean_area,
     not_finite,
-    ratio_of_pairs,
-    shuffled_ratio,
     undefined,
 )
-from pipeline.metrics.small_samples import Ranking
 from preprocessing.io.errors import count
 
 Months = Float[np.ndarray, " n"]
@@ -193,17 +190,9 @@ def _concordance(
     risk: Risks, pairs: Float[np.ndarray, "n n"], positive: Bool[np.ndarray, " n"], folds: Folds | None
 ) -> Statistic:
     """Concordance over weighted pairs (n, n) of one that has its event before the other."""
-    agree = agreement(risk, risk)
     events = int(positive.sum())
-    ranking = Ranking(
-        positives=events,
-        negatives=max(len(risk) - events, events),
-        pairs=int((pairs > 0).sum()),
-        shuffled=partial(shuffled_ratio, agree, pairs),
-        groups=np.zeros(len(risk), int) if folds is None else folds,
-        positive="events",
-    )
-    return replace(ratio_of_pairs(agree, pairs), ranking=ranking)
+    negatives = max(len(risk) - events, events)
+    return mean_area([(agreement(risk, risk), pairs)], folds, positives=events, negatives=negatives, positive="events")
 
 
 def _no_pairs(pairs: Float[np.ndarray, "n n"]) -> str | None:

@@ -11,9 +11,9 @@ from pipeline.metrics.bootstrap import (
     Metric,
     Statistic,
     agreement,
+    mean_area,
     measure,
     not_finite,
-    ratio_of_pairs,
     ratio_of_sums,
     undefined,
 )
@@ -42,27 +42,29 @@ def label_aucs(
     truth: Truth, probabilities: Float[np.ndarray, "n l"], *, folds: Int[np.ndarray, " n"] | None = None
 ) -> list[Statistic]:
     """The area under the ROC curve of each label among the cases where it is known; pairs within folds if given."""
-    n = len(truth)
+    columns = range(truth.shape[1])
     if reason := not_finite("probabilities", probabilities):
-        return [undefined(n, reason)] * truth.shape[1]
-    same = np.ones((n, n)) if folds is None else (folds[:, None] == folds[None, :]).astype(float)
-    found = []
-    for y, p in zip(truth.T, probabilities.T, strict=True):
-        pairs = (y == 1)[:, None] * (y == 0)[None, :] * same
-        statistic = ratio_of_pairs(agreement(p, p) * pairs, pairs)
-        missing = f"{int((y == 1).sum())} positive and {int((y == 0).sum())} negative cases"
-        found.append(statistic if pairs.any() else undefined(n, missing))
-    return found
+        return [undefined(len(truth), reason) for _ in columns]
+    return [macro_label_auc(truth[:, [k]], probabilities[:, [k]], folds=folds) for k in columns]
 
 
 def macro_label_auc(
     truth: Truth, probabilities: Float[np.ndarray, "n l"], *, folds: Int[np.ndarray, " n"] | None = None
 ) -> Statistic:
     """The mean of the labels' areas; undefined where one of them is."""
-    areas = label_aucs(truth, probabilities, folds=folds)
-    if reason := next((area.reason for area in areas if area.reason), None):
-        return undefined(len(truth), reason)
-    return Statistic(lambda weights: np.mean([area.of(weights) for area in areas], axis=0), len(truth))
+    n = len(truth)
+    if reason := not_finite("probabilities", probabilities):
+        return undefined(n, reason)
+    same = np.ones((n, n)) if folds is None else (folds[:, None] == folds[None, :]).astype(float)
+    areas, sizes = [], []
+    for y, p in zip(truth.T, probabilities.T, strict=True):
+        pairs = (y == 1)[:, None] * (y == 0)[None, :] * same
+        sizes.append((int((y == 1).sum()), int((y == 0).sum())))
+        if not pairs.any():
+            return undefined(n, "{} positive and {} negative cases".format(*sizes[-1]))
+        areas.append((agreement(p, p), pairs))
+    rarer, others = min((min(size), max(size)) for size in sizes)
+    return mean_area(areas, folds, positives=rarer, negatives=others, positive="cases of the rarer value")
 
 
 def multilabel_metrics(

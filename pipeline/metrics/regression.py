@@ -19,6 +19,7 @@ from pipeline.metrics.bootstrap import (
     undefined,
 )
 from pipeline.metrics.report import CaseMetrics, PredictorReport, Trivial, report_by_fold
+from pipeline.metrics.small_samples import is_cross_validated
 
 Numbers = Float[np.ndarray, " n"]
 SCORES = ("r2", "spearman", "mae")  # of a prediction that has learned nothing, too
@@ -79,7 +80,7 @@ def spearman(truth: Numbers, predicted: Numbers, folds: Int[np.ndarray, " n"] | 
             _centred_ranks(truth, members, weights), _centred_ranks(predicted, members, weights), weights
         )
 
-    return Statistic(of, len(truth))
+    return Statistic(of, len(truth), chance=0.0 if is_cross_validated(folds) else None)
 
 
 def calibration_slope(truth: Numbers, predicted: Numbers) -> Statistic:

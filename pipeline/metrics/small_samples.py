@@ -14,6 +14,8 @@ rarer kind (deaths, the rarest class) are behind a metric,
 However many cases there are, an interval of no width, as that of a predictor that errs nowhere, is replaced by the score interval;
 a metric without one has no interval.
 
+Nor does a cross-validated metric leave out chance where an interval √2 times as wide contains it (`up_to_chance`).
+
 `tests/benchmarks/bench_intervals.py` counts how often random predictors pass for better than chance, or than each other.
 """
 
@@ -30,6 +32,10 @@ MIN_PAIRS = 25
 LEVEL = 0.95
 Z = 1.959963984540054  # of a normal distribution, 95 % within
 SHUFFLES = 499
+# Of predictions that have learned nothing, the cases of two folds agree by accident twice: once with either fold as the test
+# cases, in a model that was trained on the other. The variance of a cross-validated metric is then up to twice that between
+# cases (Bengio & Grandvalet 2004, "No unbiased estimator of the variance of k-fold cross-validation", JMLR 5).
+CROSS_VALIDATED = math.sqrt(2)
 TINY = 1e-9  # at 0 and 1 the score interval has a second root, of width 0
 
 
@@ -42,7 +48,7 @@ class Ranking:
         negatives: cases that they are compared with.
         pairs: pairs that are compared.
         shuffled: from an order of the cases, (n,), to the value where case i has the prediction of case order[i].
-        groups: cases of a group exchange predictions; None: all do.
+        groups: cases of a group exchange predictions: those of a fold, or all.
         positive: what a positive case is called, in the plural.
     """
 
@@ -50,7 +56,7 @@ class Ranking:
     negatives: int
     pairs: int
     shuffled: Callable[[Int[np.ndarray, " n"]], float]
-    groups: Int[np.ndarray, " n"] | None
+    groups: Int[np.ndarray, " n"]
     positive: str
 
     @property
@@ -76,17 +82,26 @@ class Ranking:
 
     def _chance_reaches(self, value: float) -> bool:
         """Whether predictions dealt out at random are as far from 0.5 in more than one of twenty trials."""
-        n = self.positives + self.negatives if self.groups is None else len(self.groups)
-        rng = np.random.default_rng(n)
-        found = [self.shuffled(shuffled_within(self.groups, n, rng)) for _ in range(SHUFFLES)]
-        return reached(np.array(found) - 0.5, value - 0.5) > 1 - LEVEL
+        rng = np.random.default_rng(len(self.groups))
+        found = [self.shuffled(shuffled_within(self.groups, rng)) for _ in range(SHUFFLES)]
+        excess = (value - 0.5) / (CROSS_VALIDATED if is_cross_validated(self.groups) else 1)
+        return reached(np.array(found) - 0.5, excess) > 1 - LEVEL
 
 
-def shuffled_within(groups: Int[np.ndarray, " n"] | None, n: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+def is_cross_validated(folds: Int[np.ndarray, " n"] | None) -> bool:
+    """Whether several models, one of each fold, predicted the cases; None: one model did."""
+    return folds is not None and len(np.unique(folds)) > 1
+
+
+def up_to_chance(value: float, low: float, high: float, chance: float) -> tuple[float, float]:
+    """The interval of a cross-validated metric, extended to chance where √2 times as wide it would contain it."""
+    widest = value - CROSS_VALIDATED * (value - low), value + CROSS_VALIDATED * (high - value)
+    return (min(low, chance), max(high, chance)) if widest[0] <= chance <= widest[1] else (low, high)
+
+
+def shuffled_within(groups: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int[np.ndarray, " n"]:
     """A random order of n cases, in which each takes the place of one of its group."""
-    if groups is None:
-        return rng.permutation(n)
-    order = np.arange(n)
+    order = np.arange(len(groups))
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
         order[members] = rng.permutation(members)

@@ -7,6 +7,7 @@ fold with many deaths leaves few for training. Unlike the mean over folds it has
 weigh what they hold. The comparison of all pairs, `c_index_across_folds`, is given beside it, since others report it.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,6 +42,7 @@ from pipeline.metrics.concordance import (
 )
 from pipeline.metrics.curves import Calibration, beyond, calibration, d_calibration, integrated_brier, survival_at
 from pipeline.metrics.report import CaseMetrics, Part, PredictorReport, Trivial, report_by_fold
+from pipeline.metrics.small_samples import CROSS_VALIDATED, is_cross_validated, up_to_chance
 from preprocessing.io.errors import count
 
 HORIZONS = (12.0, 24.0, 36.0, 60.0)  # months, ascending
@@ -56,7 +58,9 @@ class RiskGroups(Part):
     Attributes:
         n_high: cases above the median.
         n_low: the others.
-        log_rank: χ² of the log-rank test, with one degree of freedom; without an interval.
+        log_rank: χ² of the log-rank test, with one degree of freedom; without an interval. Halved where predictions are
+            cross-validated, since it varies up to twice as much (see `small_samples.CROSS_VALIDATED`; Simon et al. 2011,
+            "Using cross-validation to evaluate predictive accuracy of survival risk classifiers").
         p_value: of that test.
         hazard_ratio: of high to low, observed over expected deaths of the one by those of the other (Peto & Peto 1972;
             nearer to 1 than Cox's where the effect is strong); above 1 if high risk dies sooner.
@@ -169,10 +173,19 @@ def survival_metrics(
         n_pairs=concordance.ranking.pairs if concordance.ranking else 0,
         trivial=TRIVIAL,
         c_index=measure(concordance, weights),
-        c_index_across_folds=None if folds is None else measure(c_index(time, event, risk), weights),
+        c_index_across_folds=None
+        if folds is None
+        else measure(replace(c_index(time, event, risk), chance=0.5), weights),
         uno_c_index=measure(uno, weights),
         auc=auc,
-        risk_groups=risk_groups(time, event, risk, train_risk_median=predicted.train_risk_median, weights=weights),
+        risk_groups=risk_groups(
+            time,
+            event,
+            risk,
+            train_risk_median=predicted.train_risk_median,
+            cross_validated=is_cross_validated(folds),
+            weights=weights,
+        ),
         **_curve_metrics(known, predicted, censoring, weights),
     )
 
@@ -218,6 +231,7 @@ def risk_groups(
     risk: Risks,
     *,
     train_risk_median: float | Float[np.ndarray, " n"] | None,
+    cross_validated: bool = False,
     weights: Weights,
 ) -> RiskGroups:
     """High against low risk, cut at the training cases' median: log-rank test and hazard ratio.
@@ -227,6 +241,7 @@ def risk_groups(
         event: whether the event happened.
         risk: higher is worse; high is above the median.
         train_risk_median: one for all, or one a case; None: no metric.
+        cross_validated: whether several models predicted the cases, each those of a fold.
         weights: resamples.
     """
     reason = "no median of the training risks was given" if train_risk_median is None else not_finite("risks", risk)
@@ -242,14 +257,25 @@ def risk_groups(
         nothing = unavailable(reason)
         return RiskGroups(**counts, log_rank=nothing, p_value=nothing, hazard_ratio=nothing)
     from lifelines.statistics import logrank_test
+    from scipy.special import chdtrc  # scipy.stats takes long to import
 
     test = logrank_test(time[high], time[~high], event[high], event[~high])
+    chi_square = float(test.test_statistic) / (CROSS_VALIDATED**2 if cross_validated else 1)
+    hazard_ratio = measure(_hazard_ratio(time, event, high), weights)
     return RiskGroups(
         **counts,
-        log_rank=Metric(float(test.test_statistic)),
-        p_value=Metric(float(test.p_value)),
-        hazard_ratio=measure(_hazard_ratio(time, event, high), weights),
+        log_rank=Metric(chi_square),
+        p_value=Metric(float(chdtrc(1, chi_square))),
+        hazard_ratio=_up_to_one(hazard_ratio) if cross_validated else hazard_ratio,
     )
+
+
+def _up_to_one(ratio: Metric) -> Metric:
+    """With the interval of its logarithm extended as `up_to_chance` does."""
+    if not ratio.value or not ratio.low or not ratio.high:
+        return ratio
+    low, high = up_to_chance(math.log(ratio.value), math.log(ratio.low), math.log(ratio.high), 0.0)
+    return Metric(ratio.value, math.exp(low), math.exp(high))
 
 
 def _curve_metrics(

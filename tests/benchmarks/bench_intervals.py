@@ -5,6 +5,9 @@
 For each number of cases: the share of trials in which a random predictor is called better or worse than chance, in which
 one of two random predictors is called better than the other (each should be at most 5 %), in which nothing is claimed
 since cases are too few, and in which the interval of a predictor of known concordance contains it (95 % or more).
+
+Then the same of ridge regression that five-fold cross-validation trains on 200 genes of noise: how often chance is left out by the
+percentiles of the bootstrap alone, by the reported interval, and by the log-rank test of high against low predicted risk.
 """
 
 import argparse
@@ -14,10 +17,13 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import norm
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from pipeline.metrics import Metric, Statistic, c_index, macro_auc, paired_difference
 from pipeline.metrics.bootstrap import Bootstrap, measure
+from pipeline.metrics.survival import risk_groups
 
 SKILL = 1.19  # distance of two normal distributions whose AUC is 0.8
 TRUTH = 0.8
@@ -49,8 +55,29 @@ def claims(metric: Metric, null: float) -> bool:
     return metric.low is not None and metric.high is not None and not metric.low <= null <= metric.high
 
 
+def noise(n: int, trials: int) -> str:
+    """A row of the second table."""
+    folds, bare, wrong, differing = np.arange(n) % 5, 0, 0, 0
+    for trial in range(trials):
+        rng = np.random.default_rng([n, trial])
+        genes, labels, time = rng.normal(size=(n, 200)), rng.permutation(n) % 2, rng.exponential(size=n)
+        split, weights = PredefinedSplit(folds), Bootstrap(N_BOOT, trial).weights(n)
+        one = norm.cdf(cross_val_predict(Ridge(200), genes, labels, cv=split))
+        statistic = macro_auc(labels, np.column_stack([1 - one, one]), "ab", folds=folds)
+        low, high = np.quantile(statistic.of(weights), (0.025, 0.975))
+        bare += not low <= 0.5 <= high
+        wrong += claims(measure(statistic, weights), 0.5)
+        risk = cross_val_predict(Ridge(200), genes, -time, cv=split)
+        median = np.array([-np.mean(time[folds != fold]) for fold in folds])
+        groups = risk_groups(
+            time, np.ones(n, bool), risk, train_risk_median=median, cross_validated=True, weights=weights[:0]
+        )
+        differing += groups.p_value.value is not None and groups.p_value.value < 0.05
+    return f"| {n} | {bare / trials:.1%} | {wrong / trials:.1%} | {differing / trials:.1%} |"
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=400)
     trials = parser.parse_args().trials
@@ -75,6 +102,9 @@ def main() -> None:
                 f"| {name} | {n} | {wrong / trials:.1%} | {differing / trials:.1%} | {silent / trials:.1%} | {contains} |",
                 flush=True,
             )
+    print("\n| cases, cross-validated | AUC: bootstrap alone | AUC: interval | log-rank p < 0.05 |\n|---|---|---|---|")
+    for n in (50, 100, 200, 400):
+        print(noise(n, trials), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 import torch
 from lifelines import KaplanMeierFitter
@@ -240,6 +241,25 @@ def test_risk_groups_are_cut_at_the_training_median() -> None:
     a_case = risk_groups(time, event, risk, train_risk_median=np.array([9.0, 0, 9, 0]), weights=weights)
     assert a_case.n_high == 2
     assert "one side" in risk_groups(time, event, risk, train_risk_median=1.0, weights=weights).p_value.reason
+
+
+def test_risk_groups_of_several_folds_differ_only_where_they_would_with_twice_the_variance() -> None:
+    rng = np.random.default_rng(0)
+    risk = rng.normal(size=60)
+    time, event, weights = (
+        rng.exponential(size=60) * np.exp(-0.45 * risk),
+        np.ones(60, bool),
+        Bootstrap(500).weights(60),
+    )
+    one, several = (
+        risk_groups(time, event, risk, train_risk_median=0.0, cross_validated=several, weights=weights)
+        for several in (False, True)
+    )
+    assert several.log_rank.value == pytest.approx(one.log_rank.value / 2)
+    assert several.p_value.value == pytest.approx(scipy.stats.chi2.sf(one.log_rank.value / 2, 1))
+    assert one.p_value.value == pytest.approx(scipy.stats.chi2.sf(one.log_rank.value, 1))
+    assert one.hazard_ratio.low > 1
+    assert (several.hazard_ratio.low, several.hazard_ratio.high) == pytest.approx((1, one.hazard_ratio.high))
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:

@@ -4,11 +4,24 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from pipeline.metrics import c_index, macro_auc, paired_difference
 from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
-from pipeline.metrics.classification import balanced_accuracy
-from pipeline.metrics.small_samples import Z, newcombe, reach_over_folds, reached, shuffled_within, wilson
+from pipeline.metrics.classification import balanced_accuracy, micro_auc
+from pipeline.metrics.concordance import CensoringDistribution, dynamic_auc, uno_c_index
+from pipeline.metrics.multilabel import macro_label_auc
+from pipeline.metrics.regression import spearman
+from pipeline.metrics.small_samples import (
+    Z,
+    newcombe,
+    reach_over_folds,
+    reached,
+    shuffled_within,
+    up_to_chance,
+    wilson,
+)
 
 
 def survival(n, *, deaths=None, seed=0):
@@ -118,9 +131,79 @@ def test_a_predictor_with_skill_is_seen_in_few_cases():
     assert of_tables.low > 0
 
 
+FOLDS = np.arange(100) % 5
+
+
+def test_cross_validated_models_of_noise_are_seldom_better_or_worse_than_chance():
+    """Each pair of folds counts twice: the bootstrap over cases alone leaves out chance in 14 % of trials."""
+    claims, bare = 0, 0
+    for trial in range(100):
+        rng = np.random.default_rng(trial)
+        y = rng.permutation(100) % 2
+        score = cross_val_predict(Ridge(200), rng.normal(size=(100, 200)), y, cv=PredefinedSplit(FOLDS))
+        p = 1 / (1 + np.exp(-score))
+        statistic, weights = macro_auc(y, np.column_stack([1 - p, p]), "ab", folds=FOLDS), Bootstrap(200).weights(100)
+        low, high = np.quantile(statistic.of(weights), (0.025, 0.975))
+        metric = measure(statistic, weights)
+        bare += not low <= 0.5 <= high
+        claims += not metric.low <= 0.5 <= metric.high
+    assert bare >= 9
+    assert claims <= 5
+
+
+def test_an_interval_reaches_chance_only_where_one_twice_as_uncertain_contains_it():
+    assert up_to_chance(0.6, 0.52, 0.68, 0.5) == (0.5, 0.68)  # 0.6 − √2 · 0.08 < 0.5
+    assert up_to_chance(0.4, 0.3, 0.48, 0.5) == (0.3, 0.5)
+    assert up_to_chance(0.6, 0.54, 0.66, 0.5) == (0.54, 0.66)
+    assert up_to_chance(0.6, 0.45, 0.7, 0.5) == (0.45, 0.7)
+
+
+TIME = np.random.default_rng(1).exponential(size=100)
+CENSORING = CensoringDistribution(TIME, np.ones(100, bool))
+RANKED = {
+    "c-index": lambda y, p, folds: c_index(TIME, y == 1, p, folds=folds),
+    "Uno": lambda y, p, folds: uno_c_index(TIME, y == 1, p, censoring=CENSORING, folds=folds),
+    "AUC at 1 month": lambda y, p, folds: dynamic_auc(TIME, y == 1, p, censoring=CENSORING, horizon=1, folds=folds),
+    "macro AUC": lambda y, p, folds: macro_auc(y, np.column_stack([1 - p, p]), "ab", folds=folds),
+    "micro AUC": lambda y, p, folds: micro_auc(y, np.column_stack([1 - p, p]), folds=folds),
+    "AUC of labels": lambda y, p, folds: macro_label_auc(y[:, None].astype(float), p[:, None], folds=folds),
+    "Spearman": lambda y, p, folds: spearman(TIME, p, folds),
+}
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_each_metric_that_ranks_cases_knows_its_chance_where_several_models_predicted_them(name):
+    rng = np.random.default_rng(0)
+    y, p = rng.permutation(100) % 2, rng.uniform(size=100)
+    chance = 0.0 if name == "Spearman" else 0.5
+    assert RANKED[name](y, p, FOLDS).chance == chance
+    assert RANKED[name](y, p, np.zeros(100, int)).chance is None
+    assert RANKED[name](y, p, None).chance is None
+
+
+def test_of_few_cross_validated_cases_a_random_order_must_be_exceeded_more_clearly():
+    y = np.arange(40) % 2
+    score = np.random.default_rng(3).normal(size=40) + 0.75 * y
+    p = 1 / (1 + np.exp(-score))
+    one, several = (
+        measure(macro_auc(y, np.column_stack([1 - p, p]), "ab", folds=folds), Bootstrap().weights(40))
+        for folds in (None, np.arange(40) // 20)
+    )
+    assert one.low > 0.5
+    assert several.low == 0.5
+
+
+def test_of_a_label_of_few_cases_nothing_is_judged():
+    truth = np.repeat([1.0, 0.0, np.nan], [4, 30, 2])[:, None]
+    metric = measure(macro_label_auc(truth, np.linspace(1, 0, 36)[:, None]), Bootstrap().weights(36))
+    assert metric.value == 1
+    assert metric.low is None
+    assert metric.reason == "too few to judge (120 comparable pairs, 4 cases of the rarer value)"
+
+
 def test_cases_exchange_predictions_within_their_fold():
     folds = np.array([0, 1, 0, 1, 1, 0])
-    order = shuffled_within(folds, 6, np.random.default_rng(0))
+    order = shuffled_within(folds, np.random.default_rng(0))
     assert (folds[order] == folds).all()
     assert sorted(order) == list(range(6))
     assert (order != np.arange(6)).any()
