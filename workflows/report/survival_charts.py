@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 from pipeline.metrics import Metric, SurvivalMetrics, TaskReport
 from pipeline.metrics.curves import Calibration
 from pipeline.metrics.curves import kaplan_meier as estimate_curve
+from pipeline.metrics.small_samples import is_cross_validated
 from pipeline.metrics.survival import RiskGroups
 from pipeline.run.formatting import number
 from pipeline.tasks.survival import outcome
@@ -57,7 +58,7 @@ def kaplan_meier(key: str, tested: pd.DataFrame, groups: RiskGroups | None) -> C
     figure.update_xaxes(tickvals=_ticks(last), range=[-0.03 * last, 1.04 * last])
     figure.update_xaxes(title_text="months; below: number at risk", showticklabels=True, row=1, col=1)
     figure.update_xaxes(visible=False, row=2, col=1)
-    text = _log_rank(groups, by_fold=_folds(known) is not None)
+    text = _log_rank(groups, _folds(known))
     return make_chart(key, title, figure, text, height=430, legend_above=True)
 
 
@@ -106,8 +107,8 @@ def _add_at_risk(figure: Any, cases: pd.DataFrame, group: str, colour: str, tick
     )
 
 
-def _log_rank(groups: RiskGroups | None, *, by_fold: bool) -> str:
-    training = "the training cases of each fold" if by_fold else "the training cases"
+def _log_rank(groups: RiskGroups | None, folds: np.ndarray | None) -> str:
+    training = "the training cases of each fold" if folds is not None else "the training cases"
     caption = f"Cut-off: median risk of {training}. Bands: 95% confidence intervals; ticks: censored cases."
     if groups is None:
         return caption + " No log-rank test: this run has no metrics."
@@ -115,7 +116,8 @@ def _log_rank(groups: RiskGroups | None, *, by_fold: bool) -> str:
         return f"{caption} No log-rank test: {groups.p_value.reason}."
     ratio = groups.hazard_ratio
     hazard = f"hazard ratio {number(ratio)}" if ratio.value is not None else f"no hazard ratio: {ratio.reason}"
-    return f"Log-rank test: {p_value(groups.p_value)}; {hazard}. {caption}"
+    halved = " (χ² halved, since each pair of folds counts twice)" if is_cross_validated(folds) else ""
+    return f"Log-rank test{halved}: {p_value(groups.p_value)}; {hazard}. {caption}"
 
 
 def auc_over_time(key: str, tested: pd.DataFrame, report: TaskReport[SurvivalMetrics]) -> Chart:

@@ -4,11 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from pipeline.metrics.bootstrap import Bootstrap
+from pipeline.metrics.bootstrap import Bootstrap, Metric
 from pipeline.metrics.concordance import CensoringDistribution
 from pipeline.metrics.curves import calibration
-from workflows.report.survival_charts import survival_calibration, survival_curves
+from pipeline.metrics.survival import RiskGroups
+from workflows.report.survival_charts import kaplan_meier, survival_calibration, survival_curves
 
 
 def chart_at_60_months(time, predicted):
@@ -36,6 +38,31 @@ def test_calibration_without_any_follow_up_names_the_horizon_once():
     chart = chart_at_60_months(20.0 + np.arange(39) % 13, np.linspace(0.1, 0.9, 39))
     assert chart.figure is None
     assert chart.text == "Not computed: 60 months (none of 39 cases is followed to 60 months)."
+
+
+@pytest.mark.parametrize(
+    ("folds", "start"),
+    [
+        ([0, 0, 1, 1], "Log-rank test (χ² halved, since each pair of folds counts twice): p = 0.040;"),
+        ([0, 0, 0, 0], "Log-rank test: p = 0.040;"),
+        ([None] * 4, "Log-rank test: p = 0.040;"),
+    ],
+)
+def test_the_log_rank_test_of_cross_validated_groups_says_how_it_was_computed(folds, start):
+    tested = pd.DataFrame(
+        {
+            "case_id": list("abcd"),
+            "prediction": ["high risk", "high risk", "low risk", "low risk"],
+            "risk": [4.0, 3, 2, 1],
+            "survival_months": [1.0, 2, 3, 4],
+            "event": [True] * 4,
+            "fold": folds,
+        }
+    )
+    groups = RiskGroups(
+        n_high=2, n_low=2, log_rank=Metric(4.2), p_value=Metric(0.04), hazard_ratio=Metric(3.0, 1.1, 8.0)
+    )
+    assert kaplan_meier("k", tested, groups).text.startswith(start)
 
 
 def test_a_curve_is_named_by_what_became_of_its_case():
