@@ -10,13 +10,13 @@ class LossConfig(Settings):
 
     class_weights: bool = Field(
         default=True,
-        description="classes: weigh each case inversely to the share of its class among the training cases",
+        description="class tasks: weight each case by the inverse of the share of its class among the training cases",
     )
     alpha: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="survival: what is taken off the weight of censored cases; 0: the likelihood as it is",
+        description="survival: by how much the weight of censored cases is reduced; 0: the likelihood itself",
     )
     cox: float = Field(
         default=0.0,

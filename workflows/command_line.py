@@ -177,8 +177,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         dest="cohorts",
         action="append",
         metavar="NAME=SLIDES,GENES[,CLINICAL]",
-        help="two or more times, in place of SLIDES and GENES: cohorts that are pooled; --split-by cohort leaves one out; with "
-        "--trained, cohorts that are predicted one by one, each in a folder of its name below --out",
+        help="a cohort; given two or more times, in place of SLIDES and GENES, cohorts are pooled, and --split-by cohort leaves "
+        "each out once; with --trained, they are predicted one by one, each in a folder of its name within --out",
     )
     add("--version", action="version", version=f"run_pipeline {version('umeml-pipeline')}", help="print the version")
 
@@ -191,8 +191,7 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=COLUMN[:KIND]]",
         help="survival, grade, subtype, …, or a task of your own: a name, a column of the table of labels and its kind "
         "(classification, ordinal, regression, multilabel with A,B,…, survival with TIME,EVENT; default: by the values), as in "
-        "mgmt=MGMT_status; repeatable; "
-        "default: survival, grade and subtype, where there are labels",
+        "mgmt=MGMT_status; repeatable; default: those of survival, grade and subtype that have labels",
     )
     add("--clinical", metavar="FILE", help="table of labels by case; default: label columns of GENES")
     add(
@@ -207,8 +206,8 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     add(
         "--tumour",
         metavar="KIND",
-        help="glioma: WHO 2021 diagnoses and the rules on features that define them; other: neither; default: recognised in "
-        "the tables",
+        help="glioma: apply the WHO 2021 diagnoses and the rules on features that define them; other: apply neither; default: "
+        "recognised in the tables",
     )
     add(
         "--defining-features",
@@ -274,14 +273,14 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
     add(
         "--rescale",
         metavar="METHOD",
-        help="with --trained, for genes on another scale: cohort standardises each gene within the new cohort, rank maps "
-        "ranks to the training cohort (both assume a cohort composed like the training cohort); matched standardises to training "
-        "cases of the same grades or subtypes, by the labels of the cohort; none (default); at least 20 cases",
+        help="with --trained, if genes are on another scale than in training: cohort standardises each gene within the new cohort, "
+        "rank maps ranks to the training cohort (both assume a cohort composed like the training cohort); matched standardises to "
+        "training cases with the same grades or subtypes, by the labels of the new cohort; needs 20 cases; default: none",
     )
     add(
         "--endpoint",
         metavar="NAME",
-        help="survival endpoint: OS (default), DSS, PFS, PFI, DFS, DFI, RFS; its time goes with its own status",
+        help="survival endpoint: OS (default), DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS; its time is only read with its own status",
     )
 
 
@@ -296,12 +295,13 @@ def _add_slides(parser: argparse.ArgumentParser) -> None:
         "--hash",
         dest="slide_hash",
         metavar="sampled|full",
-        help="bytes by which a slide is recognised as unchanged: its length and 32 samples of 16 KiB (sampled), or all (full)",
+        help="bytes by which an unchanged slide is recognised: its length and 32 samples of 16 KiB (sampled, the default), or all "
+        "(full)",
     )
     add(
         "--max-upsample",
         metavar="FACTOR",
-        help="largest factor by which the pixels of a slide coarser than the tiles are enlarged (1.25)",
+        help="largest factor by which slides coarser than the tiles are enlarged (1.25)",
     )
     add(
         "--trust-manifest-mpp",
@@ -343,14 +343,15 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add(
         "--split-by",
         metavar="SCHEME",
-        help="case (default); site: tissue source sites are kept in one fold; or a column, such as scanner, whose values are; "
-        "case,site: both schemes; of several cohorts, cohort leaves each out once, cohort-pairs trains on each one alone",
+        help="what is kept in one fold: case (default); site: all cases of a tissue source site; or a column, such as scanner: all "
+        "cases with the same value; case,site: both schemes; with several cohorts, cohort leaves each out once, cohort-pairs "
+        "trains on each one alone",
     )
     add(
         "--site-column",
         dest="site_column",
         metavar="NAME",
-        help="column of sites; default: recognised, else of the barcode",
+        help="column of sites; default: recognised, else from TCGA barcodes",
     )
     add(
         "--splits",
@@ -361,15 +362,15 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--joint",
         dest="train.joint",
         action="store_true",
-        help="train the model of each task on the labels of all tasks at once, one trunk with a head for each",
+        help="train the model of each task on the labels of all tasks at once: one trunk, with a head for each task",
     )
     add("--baselines", metavar="WHICH", help="baselines on the same folds: all (default) or none")
-    add("--epochs", dest="train.epochs", metavar="N", help="passes over the training cases")
-    add("--seed", metavar="N", help="seed of everything random (0)")
+    add("--epochs", dest="train.epochs", metavar="N", help="passes over the training cases (12)")
+    add("--seed", metavar="N", help="seed of all random numbers (0)")
     add(
         "--explain",
         metavar="N|CASES",
-        help="cases to explain: N each of the most and least certain, correct and wrong predictions (1); 0: none; all; or case "
+        help="cases to explain: N of each kind, such as the most certain among the wrong predictions (1); 0: none; all; or case "
         "ids, such as TCGA-06-0125,TCGA-DU-6401",
     )
 

@@ -324,9 +324,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run_pipeline demo", description="A small synthetic cohort to try out.")
+    parser = argparse.ArgumentParser(
+        prog="run_pipeline demo", description="Make a small synthetic cohort to try the pipeline on."
+    )
     parser.add_argument("out", type=Path, help="folder to write slides/, genes.csv and gene_sets.csv into")
-    parser.add_argument("--cases", type=int, default=24, help="cases, from 1 to 999; default %(default)s")
-    parser.add_argument("--size", type=int, default=3072, help="pixels a side of a 20× slide; default %(default)s")
+    parser.add_argument("--cases", type=int, default=24, help="number of cases, from 1 to 999; default %(default)s")
+    parser.add_argument("--size", type=int, default=3072, help="side of a 20× slide in pixels; default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files; default %(default)s")
     return parser

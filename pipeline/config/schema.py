@@ -46,12 +46,13 @@ class Config(InputSettings):
     )
     sample_types: str = Field(
         "primary",
-        description="samples of slides and tables that are used: primary, or several of recurrent, metastatic, normal, …; all",
+        description="types of samples that are used, of slides and tables: primary, or several of recurrent, metastatic, "
+        "normal, …; all",
     )
     rescale: Literal["none", "cohort", "rank", "matched"] = Field(
         "none",
-        description="with trained: map expression to the training cohort by per-gene standardisation (cohort) or by ranks, or by "
-        "standardisation to training cases composed like this cohort by its known classes (matched)",
+        description="with trained: map expression to the training cohort by standardising each gene (cohort), by ranks (rank), "
+        "or by standardising to training cases with the same proportions of known classes as the new cohort (matched)",
     )
     endpoint: str = Field("OS", description="survival endpoint: OS, DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS")
     covariates: tuple[str, ...] = Field((), description="clinical columns that become an additional gene group")
@@ -60,8 +61,8 @@ class Config(InputSettings):
     )
     tumour: Literal["glioma", "other"] | None = Field(
         None,
-        description="glioma: WHO 2021 diagnoses and the rules on features that define them; other: neither; default: recognised "
-        "in the tables",
+        description="glioma: apply the WHO 2021 diagnoses and the rules on features that define them; other: apply neither; "
+        "default: recognised in the tables",
     )
     defining_features: Path | None = Field(
         None, description="CSV file of molecular features that define a label: feature, and optionally reason and task"
@@ -86,8 +87,8 @@ class Config(InputSettings):
     preset: tuple[str, ...] = Field((), description="named groups of settings; later ones override earlier ones")
     task: list[str] = Field(
         [],
-        description="tasks to learn, by name, or NAME=COLUMN[:KIND]; default: survival, grade, subtype where there are labels, "
-        "and tasks",
+        description="tasks to learn, by name, or as NAME=COLUMN[:KIND]; default: those of survival, grade and subtype that have "
+        "labels, and those of the key tasks",
     )
     tasks: dict[str, TaskSpec] = Field({}, description="tasks of your own, by name: their columns, kind and classes")
     model: tuple[str, ...] = Field(
@@ -104,25 +105,25 @@ class Config(InputSettings):
     )
     slide_hash: Literal["sampled", "full"] = Field(
         "sampled",
-        description="bytes by which a slide is recognised: its length and 32 samples of 16 KiB, or all of them",
+        description="bytes by which an unchanged slide is recognised: its length and 32 samples of 16 KiB, or all of them",
     )
     max_upsample: float = Field(
         1.25,
         ge=1,
         le=16,
-        description="largest factor by which the pixels of a coarser slide are enlarged to become tiles",
+        description="largest factor by which slides coarser than the tiles are enlarged",
     )
     split_by: tuple[str, ...] = Field(
         ("case",),
         min_length=1,
-        description="fold schemes; site keeps each tissue source site in one fold, a column (scanner, batch, hospital) each of its "
-        "values; of several cohorts, cohort leaves one out, and cohort-pairs trains on each one and tests on each other; "
-        "predictions.csv has the first scheme",
+        description="fold schemes; case keeps each case in one fold, site each tissue source site, and the name of a column "
+        "(scanner, batch, hospital) all cases with the same value; with several cohorts, cohort leaves each out once, and "
+        "cohort-pairs trains on each one and tests on each other; predictions.csv has the first scheme",
     )
     baselines: Literal["all", "none"] = Field("all", description="baselines trained on the same folds: all or none")
     folds: int = Field(5, ge=2, le=50, description="number of cross-validation folds")
-    seed: int = Field(0, ge=0, description="seed of everything random")
-    bootstrap: int = Field(1000, ge=0, description="bootstrap resamples of each confidence interval")
+    seed: int = Field(0, ge=0, description="seed of all random numbers")
+    bootstrap: int = Field(1000, ge=0, description="number of bootstrap resamples for each confidence interval")
 
     trained: Path | None = Field(
         None, description="a model folder, or the models folder of a run: predict with it instead of training"
@@ -134,7 +135,9 @@ class Config(InputSettings):
         description="a gene group of a trained model counts as absent if more than this share is missing",
     )
     explain: int | tuple[str, ...] = Field(
-        1, description="cases whose predictions are explained: a number of each kind, case ids, or all; 0: none"
+        1,
+        description="cases whose predictions are explained: a number of each kind (such as most certain), case ids, or all; 0: "
+        "none",
     )
 
     until: Stage = Field("train", description="last stage: tile, embed, join or train")
@@ -146,7 +149,7 @@ class Config(InputSettings):
     workers: int | None = Field(
         None,
         ge=0,
-        description="worker processes; 0: work in this process; default: one per core, or one per GPU (in training folds_per_gpu)",
+        description="worker processes; 0: work in this process; default: one per core, or one per GPU (in training, folds_per_gpu)",
     )
     scheduler: str | None = Field(None, description="address of a running Dask scheduler whose workers are used")
     track: Literal["none", "tensorboard", "mlflow"] = Field(
@@ -175,7 +178,7 @@ class Config(InputSettings):
         {}, validate_default=True, description="settings of each model, by its name"
     )
     variants: dict[str, dict[str, Any]] = Field(
-        {}, description="comparators by a name of your choice: the first model with these settings changed"
+        {}, description="comparators, each with a name of your choice: the first model with these settings changed"
     )
 
     @model_validator(mode="before")

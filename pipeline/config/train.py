@@ -27,7 +27,7 @@ class TrainConfig(Settings):
         "at the last; epoch: after each epoch, along a cosine as long as all epochs, so that the last ones are not at 0",
     )
     clip_norm: float | None = Field(
-        5.0, gt=0, description="largest norm of the gradient of a step; larger ones are scaled down; None: none are"
+        5.0, gt=0, description="largest norm of the gradient of a step; larger ones are scaled down; None: no clipping"
     )
     loss: LossConfig = Field(LossConfig(), description="losses of the tasks")
     modality_dropout: float = Field(
@@ -41,26 +41,27 @@ class TrainConfig(Settings):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="of the product with patch features in training; bfloat16 is faster on processors and GPUs that "
-        "compute in it (others stay in float32), and leaves 0.2 % of noise on the gradients",
+        description="precision of the product with patch features in training; bfloat16 is faster on processors and GPUs that "
+        "compute in it (others stay in float32), with 0.2 % of noise on the gradients",
     )
     deterministic: bool = Field(
-        False, description="deterministic CUDA algorithms where there are any: slower, and two trainings differ less"
+        False,
+        description="use deterministic CUDA algorithms where there are any: slower, but two trainings differ less",
     )
     linear: bool = Field(
         True,
-        description="stand logits that are linear in genes and covariates beside a model that reads genes; the weights of both are "
-        "learned from cases that neither was fitted to",
+        description="add logits that are linear in genes and covariates to those of a model that reads genes; the weights of "
+        "both are learned from cases that neither was fitted to",
     )
     slides_model: bool = Field(
         True,
-        description="stand a network of slides only (abmil) beside these, for a model that reads slides and genes, weighted "
-        "likewise; only with train.linear",
+        description="also add the logits of a network of slides only (abmil), if the model reads slides and genes; weighted in the "
+        "same way; only with train.linear",
     )
     joint: bool = Field(
         False,
-        description="train each task's model on the labels of all tasks of the run at once, one trunk with a head for each; with "
-        "baselines, the same model of the single task is a comparator",
+        description="train each task's model on the labels of all tasks of the run at once: one trunk, with a head for each "
+        "task; with baselines, the same model trained on the single task is a comparator",
     )
     joint_weights: Literal["uncertainty", "equal"] = Field(
         "uncertainty", description="weights of the tasks' losses in joint training: by learned uncertainty, or equal"
@@ -68,8 +69,8 @@ class TrainConfig(Settings):
     members: int = Field(
         5,
         ge=1,
-        description="size of the ensemble: models of other random initialisations, each trained without another part of the "
-        "training cases, whose outputs are averaged",
+        description="size of the ensemble: models with different random initialisations, each trained without a different part "
+        "of the training cases, whose outputs are averaged",
     )
 
     @model_validator(mode="after")

@@ -42,7 +42,9 @@ class StainError(ValueError):
 class StainConfig(Settings):
     """Whether and how the stain is normalised."""
 
-    method: Literal["none", "macenko", "vahadane", "reinhard"] = Field("none", description="none: colours as scanned")
+    method: Literal["none", "macenko", "vahadane", "reinhard"] = Field(
+        "none", description="method of normalisation; none: colours as scanned"
+    )
     target: Path | None = Field(
         None,
         description="image of stained tissue to whose colours all slides are normalised; default: TIAToolbox's target image",

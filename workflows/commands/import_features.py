@@ -208,25 +208,30 @@ def _require_alike(rows: list[dict[str, Any]], folder: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "run_pipeline import",
-        description="Take patch features that CLAM, TRIDENT or STAMP made into the feature store.",
+        description="Import patch features of CLAM, TRIDENT or STAMP into the feature store.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="folder of .h5 files, one a slide (searched recursively)")
-    add("--format", required=True, choices=("clam", "trident", "stamp"), help="which tool made them")
+    add("folder", type=Path, metavar="FOLDER", help="folder of .h5 files, one per slide (searched recursively)")
+    add("--format", required=True, choices=("clam", "trident", "stamp"), help="the tool that made them")
     add("--store", default="features.zarr", metavar="DIR", help="feature store: a folder or s3://… (features.zarr)")
     add(
         "--out",
         type=Path,
         default=Path("imported.csv"),
         metavar="FILE",
-        help="the manifest that is written (imported.csv)",
+        help="manifest to write (imported.csv)",
     )
     add("--encoder", metavar="NAME", help="encoder of the features; STAMP files name it")
-    add("--mpp", type=float, metavar="MPP", help="microns per pixel of the tiles, unless the files have it")
-    add("--tile-px", type=int, metavar="PX", help="side of a tile in pixels at that resolution, likewise")
-    add("--slide-mpp", type=float, metavar="MPP", help="microns per pixel of the slides' level 0, likewise")
-    add("--stride-px", type=int, metavar="PX", help="distance of neighbouring tiles, likewise; default: edge to edge")
+    add("--mpp", type=float, metavar="MPP", help="microns per pixel of the tiles, if the files lack it")
+    add("--tile-px", type=int, metavar="PX", help="side of a tile in pixels at that resolution, if the files lack it")
+    add("--slide-mpp", type=float, metavar="MPP", help="microns per pixel of the slides' level 0, if the files lack it")
+    add(
+        "--stride-px",
+        type=int,
+        metavar="PX",
+        help="distance between neighbouring tiles, if the files lack it; default: edge to edge",
+    )
     return parser

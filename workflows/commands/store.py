@@ -222,9 +222,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     helps = {
-        "ls": "slides, recipes, encoders, sizes",
-        "check": "whether every group is complete; with --deep, whether its contents are those that were written",
-        "upgrade": "write groups of older versions as this version does; keys and content stay",
+        "ls": "list slides, recipes, encoders and sizes",
+        "check": "check that every group is complete; with --deep, that its content is unchanged",
+        "upgrade": "rewrite groups of older versions in the present format; keys and content stay",
         "prune": "remove what no run can use",
         "rm": "remove the groups of an encoder, a slide or a key",
     }
@@ -236,17 +236,17 @@ def _parser() -> argparse.ArgumentParser:
             type=float,
             default=24.0,
             metavar="H",
-            help="what may be being written counts as abandoned once nobody touched it for so long (24)",
+            help="hours without a write after which an unfinished group counts as abandoned (24)",
         )
         if name == "ls":
-            command.add_argument("--slides", action="store_true", help="group by group")
+            command.add_argument("--slides", action="store_true", help="list every group")
         if name in ("check", "prune"):
             command.add_argument(
-                "--deep", action="store_true", help="read every array too, and compare it with its checksum"
+                "--deep", action="store_true", help="also read every array and compare it with its checksum"
             )
         if name in ("prune", "rm"):
-            command.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
+            command.add_argument("--dry-run", action="store_true", help="only list what would be removed")
             command.add_argument("--yes", action="store_true", help="do not ask")
     for name, text in (("encoder", "name"), ("slide", "slide id"), ("key", "key in the store")):
-        command.add_argument(f"--{name}", metavar="PATTERN", help=f"by {text}; * stands for anything")
+        command.add_argument(f"--{name}", metavar="PATTERN", help=f"select by {text}; * stands for anything")
     return parser

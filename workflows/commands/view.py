@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "run_pipeline view",
-        description="Zoom into the slides of a finished run, with the maps of their explanations.",
+        description="Show the slides of a finished run in a browser, with the maps of their explanations over them.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
