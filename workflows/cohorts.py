@@ -84,7 +84,8 @@ def with_batch(config: "Config", cohort: "Cohort") -> "Config":
         return config
     if reason:
         log.info(
-            "genes of the cohorts are on different scales (%s), and brought to one (omics.batch: per-cohort)", reason
+            "genes of the cohorts are on different scales (%s), and are brought to one (omics.batch: per-cohort)",
+            reason,
         )
     else:
         log.info("genes of the cohorts are on one scale, and stay as they are (omics.batch: none)")

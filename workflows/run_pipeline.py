@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error("stopped; run the same command again to resume")
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except Exception:
-        log.debug("an error of the program itself", exc_info=True)  # into the run's log too
+        log.debug("an error in the program itself", exc_info=True)  # into the run's log too
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -187,7 +187,7 @@ def show_finished(folder: "Path", ending: "Ending", *, tracker: str) -> int:
 
     run = read_run(folder)
     again = "the same slides failed again; nothing else" if ending.failed else "nothing"
-    log.info("%s to do: all results of this command are in the run folder, as they were written", again)
+    log.info("%s to do: the results of this command are already in the run folder", again)
     show_results(folder, run.definitions, run.metrics, run.failed_slides, run.record["tasks_given_up"])
     log.info("report: %s", folder / "report.html")
     track(tracker, folder, again=False)

@@ -297,7 +297,7 @@ def _standardise(prediction: SurvivalPrediction) -> tuple[Float[np.ndarray, " n"
 def unfit_for_cox(train_event: Events, n_columns: int) -> str | None:
     """Why a Cox model cannot be fitted to these cases; None where it can."""
     if train_event.sum() < 2:
-        return f"{count(int(train_event.sum()), 'event')} among {len(train_event)} training cases: a Cox model needs two at least"
+        return f"{count(int(train_event.sum()), 'event')} among {len(train_event)} training cases: a Cox model needs at least two"
     if n_columns == 0:
         return "no covariate varies among the training cases"
     return None

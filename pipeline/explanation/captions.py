@@ -36,8 +36,8 @@ def method_notes(
         notes += _on_tiles(predictions, trained)
         if max_patches is not None:
             notes.append(
-                f"Of a case with more than {max_patches:,} tiles (train.max_patches), maps have the random sample of so many that "
-                "the model reads for its prediction."
+                f"If a case has more than {max_patches:,} tiles (train.max_patches), its maps show the random sample of that size "
+                "that the model reads for its prediction."
             )
         notes += _on_attention(cases)
     if kind.reads_genes and trained.scaler is not None:
@@ -61,7 +61,7 @@ def _on_models(predictions: TaskPredictions, members: int) -> str:
             f"the first of them{ensemble}, whose own prediction may differ from the mean."
         )
     if not predictions.by_case:
-        return f"Predictions and explanations come from the trained model given{ensemble}."
+        return f"Predictions and explanations come from the given trained model{ensemble}."
     return (
         "Predictions, attention, contributions and modalities of a case come from the model of its fold"
         f"{ensemble}, which was not trained on the case; for cases without a fold they come from the final model."
@@ -72,14 +72,14 @@ def _on_tiles(predictions: TaskPredictions, trained: TrainedModel) -> list[str]:
     effect = predictions.definition.evidence_effect
     notes = [
         f"Contribution of a tile: gradient × input of its patch feature; a positive contribution {effect}. The colours of a "
-        "map reach to the largest contributions of its case, however small: compare cases by the numbers in the legends."
+        "map span the contributions of its own case, however small: compare cases by the numbers in the legends."
     ]
     if getattr(trained.settings, "prototypes", 0):
         model = "the final model, trained on all labelled cases" if predictions.by_case else "the trained model"
         notes.append(
             f"Prototypes in maps and atlas are those of the first ensemble member of {model}, since prototypes of different models "
             "do not correspond. A tile is assigned to the prototype with the most similar vector (cosine). In the atlas each case "
-            "counts alike, however many tiles it has."
+            "has the same weight, however many tiles it has."
         )
     return notes
 
@@ -90,7 +90,7 @@ def _on_attention(cases: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = [f"Attention of a tile: {text}. It sums to 1 over a case and has no direction." for text in definitions]
     if definitions:
         notes.append(
-            "The middle colour of an attention map is the even share, one divided by the number of tiles of the case. A map whose "
+            "The middle colour of an attention map is the even share: one divided by the number of tiles of the case. A map whose "
             f"tiles lie within {NEARLY_EVEN:.0%} of it does not distinguish them; it is labelled {NEARLY_EVEN_NOTE!r}."
         )
     return notes
@@ -99,13 +99,13 @@ def _on_attention(cases: Sequence[Mapping[str, Any]]) -> list[str]:
 def _on_genes(task: Task, trained: TrainedModel) -> list[str]:
     offset = ", including the linear logits" if isinstance(trained.model.members[0], LinearBlend) else ""
     return [
-        f"Gene groups, permutation: drop in the output when the values of the group are replaced by those of up to {N_DONORS} "
-        "other cases (with folds: training cases of the fold), mean and standard deviation over these donors; a mean that is "
-        "small compared with the standard deviation depends on the choice of donors.",
-        f"Gene groups, gradient × input: sum over the genes of the group, of {task.evidence_definition}{offset}; a positive sum "
+        "Gene groups, permutation: drop in the output when the values of the group are replaced by those of another case; mean "
+        f"and standard deviation over up to {N_DONORS} such donors (with folds: training cases of the fold). A mean that is small "
+        "compared with the standard deviation depends on the choice of donors.",
+        f"Gene groups, gradient × input of {task.evidence_definition}{offset}, summed over the genes of the group; a positive sum "
         "raises it. The input of a gene is its distance from the mean of the training cases in standard deviations.",
-        "A gene in several groups counts in each, and permutation replaces only the copy in one group: effects of overlapping "
-        f"groups do not add up and are underestimated. Permutation refers to {task.output_name}, gradient × input to "
+        "A gene in several groups counts in each of them, and permutation replaces only its copy in one group: effects of "
+        f"overlapping groups do not add up and are underestimated. Permutation refers to {task.output_name}, gradient × input to "
         f"{task.evidence_name}; where both are small, their signs may differ.",
         "Gene groups, attention (UMEML only): attention of the genomic class token to the group; it has no direction.",
     ]

@@ -237,7 +237,7 @@ def load_data(job: FoldJob, fold: Fold, scales: CohortScales | None = None) -> t
     if not with_genes and MODELS[job.candidate.model].subspaces:
         raise InputError(
             f"{job.task.name}, {job.out.name}: none of the {len(fold.train)} training cases has genes, and "
-            f"{job.candidate.name} is led by them; give a gene table that has more of the cases, fewer --folds or another "
+            f"{job.candidate.name} requires them; give a gene table that has more of the cases, fewer --folds or another "
             "--model"
         )
     scaler = fit_scaler(job, matrix.take(with_genes)) if with_genes else None

@@ -48,12 +48,12 @@ def rescale_targets(predictors: Sequence[Predictor], cohort: Cohort, method: Met
     shares = {name: count / sum(counts.values()) for name, count in counts.items()}
     if method == "matched":
         listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
-        log.info("--rescale matched: composed by %s: %s", predictor.task, listed)
+        log.info("--rescale matched: classes of the cohort by %s: %s", predictor.task, listed)
         mixed = _mixed(predictor, classes, shares)
         if unmatched := [name for name in cohort.omics.features if name in targets and name not in mixed]:
             log.warning(
-                "--rescale matched: %d genes that the %s model does not read are brought to their distribution in the whole "
-                "training cohort: %s",
+                "--rescale matched: %d genes that the %s model does not read are standardised to the whole training "
+                "cohort instead: %s",
                 len(unmatched),
                 predictor.task,
                 some(unmatched),
@@ -61,7 +61,7 @@ def rescale_targets(predictors: Sequence[Predictor], cohort: Cohort, method: Met
         return targets | mixed
     if method != "none" and _distance(shares, classes.shares) > DIFFERENT:
         log.warning(
-            "--rescale %s takes the cohort to be composed like the training cohort, but by %s it is %s (training: %s); use "
+            "--rescale %s assumes a cohort composed like the training cohort, but its classes by %s are %s (training: %s); use "
             "--rescale matched",
             method,
             predictor.task,
@@ -98,9 +98,7 @@ def _best_known(
         known = [name for case, name in one.definition.class_names(cohort.labels).items() if case in cases]
         counts = {name: known.count(name) for name in classes.names if name in known}
         if unseen := sorted(set(known) - set(classes.names)):
-            log.info(
-                "task %s: no training cases, or too few, are of class %s, which is not compared", one.task, some(unseen)
-            )
+            log.info("task %s: class %s has no or too few training cases, and is not compared", one.task, some(unseen))
         if sum(counts.values()) >= max(1, KNOWN * len(cases)):
             found.append((sum(counts.values()), classes.separation, one, classes, counts))
     if not found:

@@ -271,7 +271,7 @@ def paired_difference(
 
 def _constant(value: float, n: int) -> Metric:
     """A value that no resample of n cases changes: an interval of no width would be a certainty that they cannot give."""
-    return Metric(value, reason=f"no interval: the same in every resample of {count(n, 'case')}")
+    return Metric(value, reason=f"no interval: the value is the same in every resample of {count(n, 'case')}")
 
 
 def _exchanged(a: Output, b: Output, swap: Bool[np.ndarray, " n"]) -> Output:
@@ -295,6 +295,6 @@ def _with_interval(value: float, draws: Draws) -> Metric:
         return unavailable("not defined on these cases")
     defined = draws[np.isfinite(draws)]
     if len(defined) == 0 or len(defined) < LEAST_DEFINED * len(draws):
-        return Metric(value, reason=f"no interval: defined in {len(defined)} of {len(draws)} resamples")
+        return Metric(value, reason=f"no interval: defined in only {len(defined)} of {len(draws)} resamples")
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Metric(value, float(low), float(high))

@@ -147,7 +147,7 @@ def macro_auc(
     areas = list(zip(agree, pairs, strict=True))
     statistic = mean_area(areas, folds, positives=rarest, negatives=n - rarest, positive="cases of the rarest class")
     if not np.isfinite(statistic.value):
-        return undefined(n, "a class and the others never meet in one fold")
+        return undefined(n, "one of the classes never shares a fold with another")
     if folds is not None:
         return statistic
     from sklearn.metrics import roc_auc_score

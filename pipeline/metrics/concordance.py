@@ -122,7 +122,7 @@ def uno_c_index(
     lost = bool((early & (chance == 0)).any())
     reason = not_finite("risks", risk) or _no_pairs(pairs)
     if not reason and lost:
-        reason = "an event lies where every training case is censored already (G = 0)"
+        reason = "an event occurs after every training case is censored (G = 0)"
     if reason:
         return undefined(len(time), reason)
     weighted = pairs * np.where(early, divide(np.ones_like(chance), chance) ** 2, 0)[:, None]
@@ -154,13 +154,13 @@ def dynamic_auc(
     chance = censoring.at(time)
     reason = not_finite("risks", risk) or no_horizon(cases, controls, horizon)
     if not reason and (chance[cases] == 0).any():
-        reason = f"an event before {horizon:g} months lies where every training case is censored already (G = 0)"
+        reason = f"an event before {horizon:g} months occurs after every training case is censored (G = 0)"
     if reason:
         return undefined(len(time), reason)
     weight = np.where(cases, divide(np.ones_like(chance), chance), 0)
     pairs = weight[:, None] * controls[None, :] * _same_fold(len(time), folds)
     if not pairs.any():
-        return undefined(len(time), f"no fold has both a death by {horizon:g} months and a case followed beyond")
+        return undefined(len(time), f"no fold has both a death by {horizon:g} months and a case followed beyond it")
     return _concordance(risk, pairs, cases, folds)
 
 

@@ -153,7 +153,7 @@ def integrated_calibration_index(
     """
     n = len(time)
     if n < 3 * NEIGHBOURS:
-        return unavailable(f"{count(n, 'case')}, of {3 * NEIGHBOURS} that it needs at least")
+        return unavailable(f"only {count(n, 'case')}; at least {3 * NEIGHBOURS} are needed")
     if not np.ptp(predicted):
         return unavailable("all predictions are equal")
     reach = max(NEIGHBOURS, n // 10)
@@ -163,7 +163,7 @@ def integrated_calibration_index(
     observed = kaplan_meier_at(time[order], event[order], horizon).of(near.astype(float))
     if not np.isfinite(observed).all():
         return unavailable(
-            f"of {count(int(np.isnan(observed).sum()), 'case')} none with a similar prediction is followed so long"
+            f"for {count(int(np.isnan(observed).sum()), 'case')}, no case with a similar prediction is followed that long"
         )
     expected = (
         near @ predicted[order] / near.sum(axis=1)
@@ -190,7 +190,7 @@ def d_calibration(
     """
     n = len(time)
     if n < CASES_AN_INTERVAL * INTERVALS:
-        return unavailable(f"{count(n, 'case')}, of {CASES_AN_INTERVAL * INTERVALS} that it needs at least")
+        return unavailable(f"only {count(n, 'case')}; at least {CASES_AN_INTERVAL * INTERVALS} are needed")
     known = np.isfinite(curves).all(axis=0)
     if not known[0]:
         return unavailable(not_finite("curves", curves) or "no curves")

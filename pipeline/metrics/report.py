@@ -127,7 +127,7 @@ class CohortShift(Part):
         """What a comparison with few training cases cannot show, as a phrase; empty where they are enough."""
         if self.n_reference is None or self.n_reference >= FEWEST_REFERENCE:
             return ""
-        return f"compared with {count(self.n_reference, 'training case')} only, which show none but large differences"
+        return f"compared with only {count(self.n_reference, 'training case')}, which can reveal only large differences"
 
 
 class CohortTransfer(Part):

@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.metrics.names import metric_name
 from preprocessing.encoders.catalogue import ENCODERS
 from preprocessing.io.errors import count
 
 NAME = "MODEL_CARD.md"
 LIMITS = """\
-- For research only; no medical device.
-- Validated on left-out cases of the training cohort alone, by cross-validation. Other scanners, stains, hospitals and gene
-  assays may lower its performance; predictions name the distribution shift of each case.
+- For research only; not a medical device.
+- Validated only on left-out cases of the training cohort, by cross-validation. Performance may be lower with other scanners,
+  stains, hospitals and gene assays; predictions state the distribution shift of each case.
 - Explanations describe the model, not the disease."""
-ONLY_CLASSES = "- Only the classes above are predicted: a case of another entity is assigned to one of them, too."
+ONLY_CLASSES = "- Only the classes above are predicted: a case of any other entity is also assigned to one of them."
 
 
 def write_card(folder: Path, described: Mapping[str, Any]) -> None:
@@ -35,10 +36,10 @@ def model_card(described: Mapping[str, Any]) -> str:
     data = [
         f"- Trained on {training.get('n', described.get('trained_on_cases', '?'))} cases.",
         f"- Target: {task['name']} ({task['kind']}){_classes(fitted)}.",
-        f"- Genes and covariates: {len(genes)} in {len(omics.get('groups', {}))} groups."
+        f"- Genes and covariates: {len(genes)} in {count(len(omics.get('groups', {})), 'gene group')}."
         if genes
-        else "- It reads no genes.",
-        _encoder(encoder, described) if encoder else "- It reads no slides.",
+        else "- Genes: none.",
+        _encoder(encoder, described) if encoder else "- Slides: none.",
     ]
     limits = [LIMITS, ONLY_CLASSES] if fitted.get("classes") else [LIMITS]
     sections = {
@@ -65,9 +66,9 @@ def _encoder(encoder: Mapping[str, Any], described: Mapping[str, Any]) -> str:
 
 def _performance(validated: Mapping[str, Any]) -> list[str]:
     rows = [
-        f"- {modalities}: {one['metric']} {one['value']:.3f} ({_interval(one)}), {one['n']} left-out cases"
+        f"- From {modalities}: {metric_name(one['metric'])} {one['value']:.3f} ({_interval(one)}), {one['n']} left-out cases"
         if one["value"] is not None
-        else f"- {modalities}: {one['metric']} not measured: {one['reason']}"
+        else f"- From {modalities}: {metric_name(one['metric'])} not measured: {one['reason']}"
         for modalities, one in validated.items()
     ]
     return rows or ["- Not measured."]

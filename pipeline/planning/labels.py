@@ -183,8 +183,8 @@ def _with_kind(name: str, spec: TaskSpec, table: LabelTable) -> tuple[Task, str]
             return make_task(name, spec.model_copy(update={"kind": kind.kind})), f" (by its values: {ground})"
     why = why_no_classes(columns.iloc[:, 0]) if columns.shape[1] == 1 else ""
     raise InputError(
-        f"task {name}: the values of {', '.join(spec.column)} are labels of no kind{': ' + why if why else ''}; correct them, or "
-        f"name the kind with --task {name}={','.join(spec.column)}:KIND, KIND one of {', '.join(KINDS)}"
+        f"task {name}: the values of {', '.join(spec.column)} cannot be read as labels of any kind{': ' + why if why else ''}; "
+        f"correct them, or name the kind with --task {name}={','.join(spec.column)}:KIND, KIND one of {', '.join(KINDS)}"
     )
 
 
@@ -201,8 +201,8 @@ def _time_without_event(name: str, column: str, table: LabelTable) -> list[str]:
     ]
     remedy = f"; for survival give --task {name}={column},{events[0]}" if events else ""
     return [
-        f"warning: task {name}: {column} is a survival time by its name; as a label, that of a living patient counts as if "
-        f"the patient had died then{remedy}"
+        f"warning: task {name}: by its name, {column} is a survival time; as a plain label, the time of a living patient counts "
+        f"as if the patient had died then{remedy}"
     ]
 
 

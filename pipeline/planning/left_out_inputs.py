@@ -63,12 +63,12 @@ def covariates_left_out(
     found |= beyond
     warnings = [
         f"task {task.name}: covariate {name} follows the label closely ({why}): leave it out of --covariates if it is known only "
-        "with the outcome, or is the label in other words"
+        "with the outcome, or is the label under another name"
         for name, why in doubtful.items()
     ]
     warnings += [
-        f"task {task.name}: covariate {name} is of what happened after the diagnosis, by its name: leave it out of --covariates "
-        "unless it was known when the sample was taken"
+        f"task {task.name}: by its name, covariate {name} describes what happened after the diagnosis: leave it out of "
+        "--covariates unless it was known when the sample was taken"
         for name in columns
         if _LATER.search(name.lower()) and name not in found and name not in doubtful
     ]

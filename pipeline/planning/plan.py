@@ -232,7 +232,7 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix, 
     if defining:
         some = "; ".join(f"{feature} ({why})" for feature, why in list(defining.items())[:3])
         warnings.append(
-            f"task {name}: {len(defining)} features are left out since they define the label: {some}"
+            f"task {name}: features left out because they define or follow the label ({len(defining)}): {some}"
             f"{', …' if len(defining) > 3 else ''}; --allow-defining-features keeps them"
         )
     schemes = _schemes(config, task.strata(labelled), labelled, identity)
@@ -263,8 +263,8 @@ def _classes_of_cohorts(task: Task, labelled: pd.DataFrame) -> Iterator[str]:
         if its and theirs and not its & theirs:
             first, second = (f"{name} ({', '.join(sorted(found[name]))})" for name in (one, other))
             yield (
-                f"task {task.name}: cohorts {first} and {second} have no class in common, so that the cohort alone gives the class "
-                "away: if the words mean the same, write them alike"
+                f"task {task.name}: cohorts {first} and {second} have no class in common, so that the cohort alone reveals the "
+                "class; if different words mean the same class, write them alike"
             )
 
 
@@ -273,8 +273,8 @@ def _unlabelled_cohorts(task: Task, config: Config, labelled: pd.DataFrame) -> I
     for name in config.cohorts:
         if not (labelled[COHORT] == name).any():
             yield (
-                f"task {task.name}: no case of cohort {name} has a label, so the others alone are learned from and tested; add its "
-                "labels, in a column of the same name, to its table"
+                f"task {task.name}: no case of cohort {name} has a label, so only the others are used for training and testing; "
+                "add its labels, in a column of the same name, to its table"
             )
 
 
@@ -336,4 +336,4 @@ def _no_labels(missing: list[str], known: list[str], tasks: Mapping[str, Task], 
         "add label columns to GENES: " + "; ".join(f"{columns[name]} for {name}" for name in missing or columns),
         "stop before training with --until embed, which needs no labels",
     ]
-    return f"{what}. Ways out:\n" + "\n".join(f"  - {way}" for way in ways if way)
+    return f"{what}. Options:\n" + "\n".join(f"  - {way}" for way in ways if way)

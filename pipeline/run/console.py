@@ -9,6 +9,7 @@ import pandas as pd
 from pipeline.baselines import BASELINES
 from pipeline.config.schema import Config
 from pipeline.metrics import Metric, PredictorReport, TaskReport
+from pipeline.metrics.names import metric_name
 from pipeline.planning.plan import TaskPlan
 from pipeline.run.formatting import number
 from pipeline.tasks import Task
@@ -27,7 +28,7 @@ def show_cohort(cohort: Cohort) -> None:
     cases = cohort.used_cases()
     sides = {"both": "both", "any": "either", "slides": "slides", "genes": "genes"}
     print_note(
-        f"{count(len(cohort.slides), 'slide')} to use, {len(cohort.left_out) - failed} left out, {failed} broken; "
+        f"{count(len(cohort.slides), 'slide')} to use, {len(cohort.left_out) - failed} left out, {failed} failed; "
         f"{count(len(cohort.omics.case_ids), 'case')} with {count(len(cohort.omics.features), 'gene')}; "
         f"{count(len(cases), 'case')} with {sides[cohort.needs]}"
     )
@@ -129,7 +130,7 @@ def show_cohorts(table: pd.DataFrame) -> None:
         shift = [f"{row[name]:.0f}" if known[name] else "–" for name in ("out_of_distribution", "borderline")]
         measured, low, high = (float(row[name]) if known[name] else None for name in ("value", "low", "high"))
         value = number(Metric(measured, low, high, reason="not measured"))
-        metric = row["metric"].replace("_", " ") if known["metric"] else "–"
+        metric = metric_name(row["metric"]) if known["metric"] else "–"
         rows.append([row["cohort"], row["task"], str(row["predicted"]), *shift, metric, value])
     head = ["cohort", "task", "predicted", "out-of-distribution", "borderline", "metric", "value (95 % interval)"]
     for line in format_table(head, rows, width=columns(out)):
@@ -147,7 +148,7 @@ def _show_transfer(task: str, report: TaskReport[Any]) -> None:
     """Print the headline metric by cohorts of training and test, of a run of several cohorts."""
     if not report.transfer:
         return
-    print_line(f"{task} by cohorts: {_title(report.headline)}", style="italic")
+    print_line(f"{task} by cohorts: {metric_name(report.headline)} (95 % interval)", style="italic")
     names = list(report.transfer[0].headline)
     rows = [
         [f"{'+'.join(one.train)} → {one.test}", str(one.n), *(number(one.headline[name]) for name in names)]
@@ -179,10 +180,10 @@ def _show_table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> 
     evaluation = (
         "a new cohort, without known training cases of the model"
         if report.new_cohort
-        else "each tested by a model that was trained without it"
+        else "each tested by a model trained without it"
     )
-    print_line(f"{title}: {count(report.n, 'case')}, {evaluation}", style="italic")
-    head = ["predictor", _title(report.headline), f"{report.model_name} − predictor"]
+    print_line(f"{title}: {count(report.n, 'case')}, {evaluation} (95 % intervals)", style="italic")
+    head = ["predictor", metric_name(report.headline), f"{report.model_name} − predictor"]
     further = [name for name in metrics if name != report.headline]
     rows = [[report.model_name, *_values(report, report.model, further, "")]]
     for modality in ("slides", "genes"):
@@ -195,17 +196,13 @@ def _show_table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> 
     if trivial := report.model.pooled.trivial:
         values = [number(trivial.metrics[name]) for name in (report.headline, *further)]
         rows.append(["trivial", values[0], "", *values[1:]])
-    for line in format_table([*head, *map(_title, further)], rows, width=columns(out)):
+    for line in format_table([*head, *map(metric_name, further)], rows, width=columns(out)):
         print_line(line, style="bold" if line.split("  ")[0] == report.model_name else "")
 
 
 def _cases(predictor: PredictorReport[Any], report: TaskReport[Any]) -> str:
     """The number of cases, where it is not that of the model: others have no such modality."""
     return "" if predictor.pooled.n == report.n else f", {count(predictor.pooled.n, 'case')}"
-
-
-def _title(metric: str) -> str:
-    return f"{metric.replace('_', ' ')} (95 % interval)"
 
 
 def _values(

@@ -241,10 +241,10 @@ def _difference(before: Mapping[str, str], record: Mapping[str, Any]) -> str:
     names = [*before, *(name for name in now if name not in before)]
     changed = [name for name in names if before.get(name) != now.get(name)]
     if record.get("trained"):
-        return "trained here, or made with other models"
+        return "it was trained here, or predicted with other models"
     if not changed:
         return "its config.yaml differs from these options"
-    return f"its tables had other content: {some(changed)}; its config.yaml may differ, too"
+    return f"the content of its tables was different: {some(changed)}; its config.yaml may differ, too"
 
 
 def _make(folder: Path) -> None:

@@ -133,11 +133,13 @@ def _tiles(config: Config, cohort: Cohort, store: FeatureStore) -> Tiles:
     found, failed = _sampled(sample, config)
     share = sum(found.values()) / sum(_area_um2(slide) for slide in sample)
     rest = share * sum(_area_um2(slide) for slide in others if slide.slide_id not in found and slide not in sample)
-    notes.append(f"{len(others)} by the tissue on {len(sample)} thumbnails" + (" and their areas" if rest else ""))
+    notes.append(
+        f"{len(others)} estimated from the tissue on {len(sample)} thumbnails" + (" and their areas" if rest else "")
+    )
     if config.tiles.quality.on:
-        notes.append("before the quality filters")
+        notes.append("before quality filters")
     if failed:
-        notes.append(f"{len(failed)} of those without a tile: {some(failed)}")
+        notes.append(f"{len(failed)} of those have no tiles: {some(failed)}")
     return Tiles(known | found, rest, tuple(notes))
 
 

@@ -116,7 +116,7 @@ class FittedClassification(FittedTask):
         try:
             return omics_logits(genes, self._numbers(labels[self.column]), self.classes, seed=seed)
         except NotConvergedError as failure:
-            log.warning("%s: no logits linear in the genes beside the model: %s", self.column, failure)
+            log.warning("%s: the model has no linear logits of the genes: %s", self.column, failure)
             return None
 
     def to_json(self) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def why_no_classes(values: pd.Series) -> str:
     if found <= MOST_CLASSES or words.empty:
         return ""
     if there.str.match(_NUMBER_LIKE).mean() > 0.5:
-        return f'"{words.iloc[0]}" of case {words.index[0]} is no plain number (decimals take a point)'
+        return f'"{words.iloc[0]}" of case {words.index[0]} is not a plain number (use a decimal point)'
     if found > len(there) / 2:
         return f'{found} different words in {len(there)} cases, as "{words.iloc[0]}", are free text or ids'
     return ""
@@ -271,7 +271,7 @@ class Classification(Task):
     output_name = "the probability of the class that is predicted from all inputs"
     evidence_name = "the evidence for the predicted class"
     evidence_definition = "the logit of the predicted class minus the mean of all classes' logits"
-    evidence_effect = "speaks for the predicted class, against the others"
+    evidence_effect = "supports the predicted class against the others"
 
     @classmethod
     def recognise(cls, columns: pd.DataFrame) -> str | None:
@@ -359,7 +359,8 @@ class Classification(Task):
                 f'task {self.name}: every training case of fold {number} is "{min(trained)}"; use other splits, or fewer folds'
             )
         return [
-            f'task {self.name}: class "{name}" has no training case in fold {number}, whose test cases of it are bound to be missed'
+            f'task {self.name}: class "{name}" has no training case in fold {number}, so its test cases of this class cannot be '
+            "predicted correctly"
             for name in sorted(tested - trained)
         ]
 
@@ -409,7 +410,9 @@ class Classification(Task):
         if not gone:
             return []
         classes = ", ".join(f"{name} ({count(n, 'case')})" for name, n in gone.items())
-        return [f"warning: task {self.name}: every case of {classes} is left out or without inputs: the class is gone"]
+        return [
+            f"warning: task {self.name}: every case of {classes} is left out or lacks inputs: nothing of the class is left"
+        ]
 
     def worth_explaining(self, predictions: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
         """The most and the least certain cases, among those that are right and those that are wrong where that is known."""

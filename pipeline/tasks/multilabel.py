@@ -247,7 +247,7 @@ class Multilabel(Task):
     output_name = "the mean probability of the answers that are predicted from all inputs"
     evidence_name = "the evidence for the predicted answers"
     evidence_definition = "the mean over the labels of the logit of the predicted answer"
-    evidence_effect = "speaks for the predicted answers"
+    evidence_effect = "supports the predicted answers"
 
     def __init__(self, name: str, spec: TaskSpec) -> None:
         super().__init__(name, spec)

@@ -260,7 +260,7 @@ class Regression(Task):
                 "or fewer folds"
             )
         if test[self.name].nunique() < 2:
-            return [f"task {self.name}: all test cases of fold {number} have the same number: no R² of its own"]
+            return [f"task {self.name}: all test cases of fold {number} have the same number, and thus no R²"]
         return []
 
     def strata(self, labels: pd.DataFrame) -> pd.Series:

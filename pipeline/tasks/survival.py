@@ -175,7 +175,7 @@ class FittedSurvival(FittedTask):
         try:
             risk = omics_risk(genes, time, event, seed=seed)
         except NotConvergedError as failure:
-            log.warning("survival: no linear risk of the genes beside the model: %s", failure)
+            log.warning("survival: the model has no linear logits of the genes: %s", failure)
             return None
         return side_by_side([risk, *clinical_scores(genes, labels, seed=seed)])
 
@@ -351,7 +351,7 @@ class Survival(Task):
             )
         if not test["event"].any():
             return [
-                f"task {self.name}: fold {number} has no death among its {len(test)} test cases: no metric of its own"
+                f"task {self.name}: fold {number} has no death among its {len(test)} test cases, and thus no metrics"
             ]
         return []
 

@@ -163,7 +163,7 @@ def _sample(n: int, size: int, rng: np.random.Generator) -> Int64[np.ndarray, " 
 
 @cache
 def _warn_of_samples(size: int) -> None:
-    log.warning("of cases with more than %s tiles, a random sample of so many is read", f"{size:,}")
+    log.warning("of cases with more than %s tiles, a random sample of that size is read", f"{size:,}")
 
 
 def _generator_of(case: str) -> np.random.Generator:

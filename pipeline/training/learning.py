@@ -282,7 +282,9 @@ def _on_pooling(model: str, halvings: Sequence[int]) -> tuple[str, ...]:
     pooled = sum(times > 0 for times in halvings)
     if not pooled:
         return ()
-    return (f"{model}: {pooled} of {len(halvings)} training cases pooled, up to {max(halvings)} times by 2",)
+    return (
+        f"{model}: {pooled} of {len(halvings)} training cases have slides whose grid was pooled 2 × 2, up to {max(halvings)} times",
+    )
 
 
 def _on_samples(data: Dataset, cases: Sequence[str]) -> tuple[str, ...]:
@@ -292,5 +294,5 @@ def _on_samples(data: Dataset, cases: Sequence[str]) -> tuple[str, ...]:
         return ()
     return (
         f"{len(cut)} of {len(cases)} training cases have more than {data.bags.max_patches:,} tiles (train.max_patches): a random "
-        "sample of so many was read, another one in each training step, and one that is always the same in prediction",
+        "sample of that size was read, a new one in each training step and always the same one in prediction",
     )

@@ -52,7 +52,7 @@ def fit_stack(
     bounds = [(0, None)] * parts + [(None, None)] * outputs
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": MOST_STEPS})
     if not found.success:
-        log.warning("the weights of the model's parts may not be the best: %s", found.message)
+        log.warning("the weights of the model's parts may not be optimal: %s", found.message)
     return found.x[:parts], found.x[parts:]
 
 
@@ -118,8 +118,8 @@ def describe_equal_weights(left_out: LeftOutLogits) -> list[str]:
     if not equal:
         return []
     return [
-        f"equal weights of the model's parts for cases with {', '.join(equal)}: learning them takes {FEWEST_CASES} training cases "
-        "or more that were left out by a member of the ensemble"
+        f"the parts of the model have equal weights for cases with {', '.join(equal)}: learning the weights takes at least "
+        f"{FEWEST_CASES} training cases that a member of the ensemble left out"
     ]
 
 

@@ -457,7 +457,7 @@ def test_a_dry_run_shows_the_cohort_and_writes_nothing(finished, cohort, walk, t
     assert list(tmp_path.iterdir()) == []
     assert listing(cohort.folder) == before
     message = capsys.readouterr().err
-    assert "13 slides to use, 0 left out, 0 broken; 12 cases with 60 genes; 12 cases with both" in message
+    assert "13 slides to use, 0 left out, 0 failed; 12 cases with 60 genes; 12 cases with both" in message
     assert "task grade: 12 cases, 2 folds, classes 2, 3, 4" in message
     assert "survival_months: column survival_months" in message
 
@@ -493,7 +493,9 @@ def test_genes_alone_with_covariates_and_a_defining_feature(finished, cohort, wa
     options = (*ONE_TASK, "--covariates", "age,is_female,grade", "--explain", "1", "--out", tmp_path / "run")
     assert walk("none", genes(table), *options) == 0
     message = capsys.readouterr().err
-    assert "task subtype: 1 features are left out since they define the label: IDH1_mut (IDH mutation" in message
+    assert (
+        "task subtype: features left out because they define or follow the label (1): IDH1_mut (IDH mutation" in message
+    )
     assert "task subtype: covariates left out: grade (" in message
     assert metrics(tmp_path / "run", "subtype")["excluded_features"].keys() == {"IDH1_mut"}
     model = json.loads((tmp_path / "run" / "models" / "subtype" / "model.json").read_text())
@@ -518,7 +520,7 @@ def test_defining_features_can_be_allowed(finished, cohort, walk, genes, tmp_pat
     assert walk("none", path, *ONE_TASK, "--dry-run") == 0
     assert "IDH1_mut" in capsys.readouterr().err
     assert walk("none", path, *ONE_TASK, "--allow-defining-features", "--out", tmp_path / "run") == 0
-    assert "left out since they define the label" not in capsys.readouterr().err
+    assert "left out because they define or follow" not in capsys.readouterr().err
     assert metrics(tmp_path / "run", "subtype")["excluded_features"] == {}
     assert "IDH1_mut" in (tmp_path / "run" / "models" / "subtype" / "model.json").read_text()
 

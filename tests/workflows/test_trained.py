@@ -426,7 +426,7 @@ def test_what_a_trained_model_sees_is_shown(new_cases, predict, tmp_path, model)
     if model.endswith("-folds"):
         assert explained["notes"][0].startswith("Predictions are the mean of 2 fold models; attention")
     else:
-        assert explained["notes"][0].startswith("Predictions and explanations come from the trained model given")
+        assert explained["notes"][0].startswith("Predictions and explanations come from the given trained model")
         assert case["by_modality"]["all"]["output"] == pytest.approx(certain.max(), abs=1e-6)
 
 

@@ -8,7 +8,7 @@ Command = Callable[[Sequence[str]], int]
 # By name: the module whose `main` runs the command, and what it does.
 COMMANDS = {
     "report": ("workflows.commands.report", "draw the report of a finished run again"),
-    "view": ("workflows.commands.view", "show the slides of a run in a browser, with its maps over them"),
+    "view": ("workflows.commands.view", "show the slides of a run, with its maps, in a browser"),
     "export": ("workflows.commands.export", "write results of a run in the formats of other tools"),
     "import": ("workflows.commands.import_features", "import patch features of CLAM, TRIDENT or STAMP"),
     "store": ("workflows.commands.store", "list, check and clean a feature store"),

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "run_pipeline view",
-        description="Show the slides of a finished run in a browser, with the maps of their explanations over them.",
+        description="Show the slides of a finished run in a browser, with its maps over them.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pipeline.metrics import Metric, TaskReport
+from pipeline.metrics.names import metric_name
 from pipeline.run.formatting import number
 from workflows.report.chart import (
     HIGH,
@@ -21,7 +22,7 @@ from workflows.report.chart import (
     missing,
     numbers,
 )
-from workflows.report.plain.phrasing import MODALITIES, comparator_name, metric_name
+from workflows.report.plain.phrasing import MODALITIES, comparator_name
 
 
 def comparison(key: str, report: TaskReport[Any]) -> Chart:

@@ -53,7 +53,7 @@ def kaplan_meier(key: str, tested: pd.DataFrame, groups: RiskGroups | None) -> C
         if len(cases):
             _add_group(figure, cases, group, colour)
             _add_at_risk(figure, cases, group, colour, _ticks(last))
-    figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title_text="overall survival", row=1, col=1)
+    figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title_text="survival", row=1, col=1)
     figure.update_yaxes(range=[1.5, -0.7], showgrid=False, showline=False, row=2, col=1)
     figure.update_xaxes(tickvals=_ticks(last), range=[-0.03 * last, 1.04 * last])
     figure.update_xaxes(title_text="months; below: number at risk", showticklabels=True, row=1, col=1)
@@ -283,7 +283,7 @@ def _curve_name(row: Mapping[Any, Any]) -> str:
     name = f"{row['case_id']}: {row['prediction']}"
     if pd.isna(row.get("survival_months")):
         return f"{name}, outcome unknown"
-    outcome_name = "died" if row["event"] else "censored"
+    outcome_name = "event" if row["event"] else "censored"
     return f"{name}, {outcome_name} at {row['survival_months']:.1f} months"
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 
 from pipeline.metrics import ClassificationMetrics, Metric, PredictorReport, TaskReport
+from pipeline.metrics.names import metric_name
 from pipeline.run.finished import FinishedRun
 from pipeline.run.formatting import decimal, number
 from preprocessing.io.errors import count
 from preprocessing.slide_lists.selection import NOTABLE_UPSAMPLING
 from workflows.report.plain.images import anchor_of, thumbnail_url
-from workflows.report.plain.phrasing import MODALITIES, column_name, comparator_name, metric_name
+from workflows.report.plain.phrasing import MODALITIES, column_name, comparator_name
 
 MIN_ROWS_LONG = 12  # from here on a table scrolls and has a search field
 STATUS_MARKS = {"failed": "bad", "left out": "bad", "excluded": "open", "untested": "open"}

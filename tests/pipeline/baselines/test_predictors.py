@@ -125,7 +125,7 @@ def test_training_cases_without_events_give_a_reason(cohort: tuple) -> None:
         fit_clinical_cox(clinical[:90], time[:90], nobody).predict(clinical[90:]),
         fit_omics_cox(features[:90], time[:90], nobody, seed=0).predict(features[90:]),
     ):
-        assert made.reason == "0 events among 90 training cases: a Cox model needs two at least"
+        assert made.reason == "0 events among 90 training cases: a Cox model needs at least two"
         assert np.isnan(made.risk).all()
         assert made.curves.shape == (30, 61)
 

@@ -200,7 +200,7 @@ def test_a_case_is_explained_by_the_model_of_its_fold_and_prototypes_are_those_o
     by_final, _ = explain(final, ("c1",))
     assert tables(by_final["cases"][0], folder)[0]["prototype"].equals(maps)
     assert "which was not trained on the case" in explained["notes"][0]
-    assert "come from the trained model given" in by_final["notes"][0]
+    assert "come from the given trained model" in by_final["notes"][0]
 
 
 def test_the_atlas_is_of_all_cases_with_slides(explain, make_model):

@@ -524,7 +524,10 @@ def test_how_many_cases_were_pooled_is_noted(make):
         run_fold(job)
         notes[mib] = json.loads((job.out / "model" / "model.json").read_text())["training_notes"]
     # Cells 0, 2, 4, 6 and 8 of columns and rows: on one cell together once they are halved four times.
-    assert notes == {128: [], 1e-4: ["subspace: 12 of 12 training cases pooled, up to 4 times by 2"]}
+    assert notes == {
+        128: [],
+        1e-4: ["subspace: 12 of 12 training cases have slides whose grid was pooled 2 × 2, up to 4 times"],
+    }
 
 
 def test_a_subspace_that_is_lost_in_a_fold_is_reported(make):
@@ -542,7 +545,7 @@ def test_a_model_with_subspaces_is_not_trained_without_genes(make):
     job = make(sets=SUBSPACE, genes=genes.loc[list(TEST)])
     with pytest.raises(
         InputError,
-        match="grade, fold: none of the 12 training cases has genes, and subspace is led by them; give a gene",
+        match="grade, fold: none of the 12 training cases has genes, and subspace requires them; give a gene",
     ):
         run_fold(job)
     assert run_fold(make(sets=["train.members=1"], genes=genes.loc[list(TEST)])) == "done"  # other models do without

@@ -74,7 +74,7 @@ def test_the_cohort_is_at_fault_where_most_of_the_assessed_cases_are_out_of_dist
 
 
 @pytest.mark.parametrize(
-    ("n", "limit"), [(24, "compared with 24 training cases only, which show none but large differences"), (100, "")]
+    ("n", "limit"), [(24, "compared with only 24 training cases, which can reveal only large differences"), (100, "")]
 )
 def test_few_training_cases_are_said_to_show_large_differences_only(predictor, caplog, n, limit):
     caplog.set_level("INFO")

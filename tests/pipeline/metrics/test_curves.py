@@ -84,8 +84,11 @@ def test_d_calibration_does_not_read_beyond_the_curves():
 
 def test_few_cases_have_no_calibration_of_curves():
     time, event, hazard = simulate(49, 2)
-    assert "49 cases, of 50" in d_calibration(time, event, curves_of(hazard), MONTHS).reason
-    assert "49 cases, of 60" in integrated_calibration_index(time, event, curves_of(hazard)[:, 11], 24).reason
+    assert "only 49 cases; at least 50 are needed" in d_calibration(time, event, curves_of(hazard), MONTHS).reason
+    assert (
+        "only 49 cases; at least 60 are needed"
+        in integrated_calibration_index(time, event, curves_of(hazard)[:, 11], 24).reason
+    )
 
 
 def test_the_integrated_calibration_index_by_hand():

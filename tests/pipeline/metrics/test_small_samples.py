@@ -88,7 +88,7 @@ def test_what_no_resample_changes_has_no_interval_but_the_reason(n):
     labels = (np.arange(n) % 3 == 0).astype(int)
     trivial = measure(balanced_accuracy(labels, np.zeros(n, int), "ab"), Bootstrap().weights(n))
     assert (trivial.value, trivial.low, trivial.high) == (0.5, None, None)
-    assert trivial.reason == f"no interval: the same in every resample of {n} cases"
+    assert trivial.reason == f"no interval: the value is the same in every resample of {n} cases"
 
 
 @pytest.mark.parametrize("n", [20, 160])
@@ -97,7 +97,7 @@ def test_two_perfect_orders_have_no_interval_of_their_difference_unless_they_are
     first, second = (np.column_stack([1 - p, p]) for p in (0.2 + 0.6 * labels, 0.4 + 0.2 * labels))
     difference = paired_difference(lambda x: macro_auc(labels, x, "ab"), first, second, Bootstrap())
     assert (difference.value, difference.low) == (0, None)
-    assert difference.reason == f"no interval: the same in every resample of {n} cases"
+    assert difference.reason == f"no interval: the value is the same in every resample of {n} cases"
     same = paired_difference(lambda x: macro_auc(labels, x, "ab"), first, first.copy(), Bootstrap())
     assert (same.value, same.low, same.high) == (0, 0, 0)
 

@@ -20,9 +20,9 @@ def test_a_card_has_data_performance_limits_and_licence():
         "# grade: umeml",
         "Trained on 17 cases",
         "2 (8 cases), 3 (9 cases)",
-        "2 in 2 groups",
+        "2 in 2 gene groups",
         "tiles of 256 px at 0.5 µm/px, embedded by uni (1024 features)",
-        "slides: macro_auc 0.900 (95 % interval 0.800 to 0.950), 17 left-out cases",
+        "From slides: macro AUC 0.900 (95 % interval 0.800 to 0.950), 17 left-out cases",
         "Only the classes above are predicted",
         "For research only",
         "Licence of the patch encoder uni: CC-BY-NC-ND-4.0",
@@ -48,14 +48,14 @@ def test_a_value_without_an_interval_is_stated_with_the_reason():
             "training": {"n": 9, "validated": {"slides": one, "genes": missing}},
         }
     )
-    assert "- slides: c_index 0.700 (no interval: too few to judge (4 events)), 9 left-out cases" in card
-    assert "- genes: c_index not measured: no comparable pairs" in card
+    assert "- From slides: c-index 0.700 (no interval: too few to judge (4 events)), 9 left-out cases" in card
+    assert "- From genes: c-index not measured: no comparable pairs" in card
     assert "classes" not in card
     assert "\n\n\n" not in card
 
 
 def test_what_is_not_known_is_said():
     card = model_card(DESCRIBED | {"omics": None, "encoder": None, "training": {"n": 17}})
-    assert "It reads no genes" in card
-    assert "It reads no slides" in card
+    assert "Genes: none" in card
+    assert "Slides: none" in card
     assert "Not measured" in card

@@ -33,7 +33,9 @@ def test_survival_times_as_numbers_are_warned_of_with_the_way_to_survival():
     )
     notes = read_labels(given, {"os": spec("OS_days"), "purity": spec("Purity"), "pfi": spec("PFI")}).cohort.notes
     (warning,) = (note for note in notes if note.startswith("warning"))
-    assert warning.startswith("warning: task os: OS_days is a survival time by its name; as a label, that of a living ")
+    assert warning.startswith(
+        "warning: task os: by its name, OS_days is a survival time; as a plain label, the time of a living "
+    )
     assert warning.endswith("; for survival give --task os=OS_days,OS_event")
     alone = read_labels(cohort(OS_days=[100.0, 250.0, 3.0, 44.0]), {"os": spec("OS_days")}).cohort.notes
     assert any(note.endswith("counts as if the patient had died then") for note in alone)
@@ -98,7 +100,7 @@ def test_an_endpoint_of_two_columns_is_read_in_months():
         ),
         (
             spec("MGMT", "Purity"),
-            "are labels of no kind; correct them, or name the kind with --task t=MGMT,Purity:KIND",
+            "cannot be read as labels of any kind; correct them, or name the kind with --task t=MGMT,Purity:KIND",
         ),
         (spec("Purity", kind="survival"), "survival needs two columns, a time and an event"),
         (spec("Purity", "MGMT", kind="survival", unit="fortnights"), "unit fortnights of a time is none of months"),

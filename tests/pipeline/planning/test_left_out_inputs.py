@@ -90,7 +90,7 @@ def test_a_covariate_of_what_happened_later_is_warned_of_by_its_name(labels, nam
     found, warnings = left_out("survival", labels.assign(**{name: flags}), covariates=["age", name])
     assert found == {}
     assert warnings == [
-        f"task survival: covariate {name} is of what happened after the diagnosis, by its name: leave it out of --covariates "
+        f"task survival: by its name, covariate {name} describes what happened after the diagnosis: leave it out of --covariates "
         "unless it was known when the sample was taken"
     ]
 

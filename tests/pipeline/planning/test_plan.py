@@ -72,7 +72,7 @@ def test_no_labels_lists_the_ways_out():
     with pytest.raises(InputError) as caught:
         plan(table()[["age", "site"]])
     message = str(caught.value)
-    assert "there are no labels to learn from. Ways out:" in message
+    assert "there are no labels to learn from. Options:" in message
     assert "--clinical FILE" in message
     assert "survival_months and event for survival; grade for grade; subtype for subtype" in message
     assert "--until embed" in message
@@ -80,7 +80,7 @@ def test_no_labels_lists_the_ways_out():
 
 def test_a_label_that_is_not_there_names_those_that_are():
     with pytest.raises(
-        InputError, match=r"has a label for subtype. Ways out:\n.*labels are there for survival, grade\n"
+        InputError, match=r"has a label for subtype. Options:\n.*labels are there for survival, grade\n"
     ):
         plan(table().drop(columns="subtype"), task="subtype")
 
@@ -329,4 +329,6 @@ def test_a_cohort_without_a_label_is_warned_of():
     labels.loc[labels["cohort"] == "two", "subtype"] = None
     (one,) = plan(labels, task="subtype", **COHORTS)
     (warning,) = [text for text in one.warnings if "has a label" in text]
-    assert warning.startswith("task subtype: no case of cohort two has a label, so the others alone are learned from")
+    assert warning.startswith(
+        "task subtype: no case of cohort two has a label, so only the others are used for training"
+    )

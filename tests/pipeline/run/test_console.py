@@ -83,7 +83,7 @@ def test_tables_fit_80_columns_and_have_every_number(show):
 
 def test_a_new_cohort_is_not_reported_as_cross_validation(show):
     own, new = (" ".join(show(grade=report(new_cohort=new)).split()) for new in (False, True))
-    assert "grade: 20 cases, each tested by a model that was trained without it" in own
+    assert "grade: 20 cases, each tested by a model trained without it (95 % intervals)" in own
     assert "grade: 20 cases, a new cohort" in new
     assert "trained without it" not in new
 

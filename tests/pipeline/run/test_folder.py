@@ -145,7 +145,7 @@ def test_the_same_options_with_another_table_are_another_run(configure, tmp_path
     open_run(configure())
     (tmp_path / "genes.csv").write_text("case_id,G\na,2\n")
     with pytest.raises(
-        InputError, match=r"--out .*out contains another run \(its tables had other content: genes; its"
+        InputError, match=r"--out .*out contains another run \(the content of its tables was different: genes; its"
     ):
         open_run(configure())
 

@@ -67,7 +67,7 @@ def test_tiles_room_and_time_are_estimated_by_what_the_store_knows_and_nothing_i
     assert not store.exists()
     before = forecast(config, cohort(corner_slide, twice, genes=["corner"]), concurrency=2)
     assert not store.exists()
-    assert any("of 2 slides (2 by the tissue on 2 thumbnails)" in line for line in before)
+    assert any("of 2 slides (2 estimated from the tissue on 2 thumbnails)" in line for line in before)
     assert before[-1].startswith("time: unknown; the store has no timed slide of efficientnet-lite0")
 
     n = tile(corner_slide, store=config.store, config=config.tiles).n_tiles
@@ -76,7 +76,7 @@ def test_tiles_room_and_time_are_estimated_by_what_the_store_knows_and_nothing_i
     bag = Bag(np.zeros((n, 1280), np.float16), np.zeros((n, 2), np.int32), np.zeros((n, 2), np.int32))
     store.write_features(feature_key(corner_slide, config.tiles, "f"), bag, facts)
     lines = forecast(config, cohort(corner_slide, twice, genes=["corner"]), concurrency=2)
-    assert any("1 slide as stored; 1 by the tissue on 1 thumbnails" in line for line in lines)
+    assert any("1 slide as stored; 1 estimated from the tissue on 1 thumbnails" in line for line in lines)
     assert any(line.startswith("features: 1 of 2 slides are embedded, about") for line in lines)
     assert "4 tiles/s per worker, measured on 1 slides of the store on cpu; 2 workers" in lines[-1]
     minutes = [
@@ -99,4 +99,4 @@ def test_of_many_slides_some_are_looked_at_and_the_others_judged_by_their_area(c
     n = int(one.split()[1])
     about = float(many.split()[2].replace(",", ""))
     assert about == pytest.approx(20 * n, rel=0.05)
-    assert "20 by the tissue on 7 thumbnails and their areas" in many
+    assert "20 estimated from the tissue on 7 thumbnails and their areas" in many

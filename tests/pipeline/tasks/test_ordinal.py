@@ -86,4 +86,4 @@ def test_the_kappa_of_one_class_for_all_has_no_interval():
     found = measure(weighted_kappa(truth, np.full(13, 2)), Bootstrap(300, 0).weights(13))
     assert found.value == pytest.approx(0, abs=1e-9)
     assert (found.low, found.high) == (None, None)
-    assert found.reason == "no interval: the same in every resample of 13 cases"
+    assert found.reason == "no interval: the value is the same in every resample of 13 cases"

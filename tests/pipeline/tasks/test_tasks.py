@@ -294,7 +294,10 @@ def test_a_class_that_no_used_case_has_any_more_is_warned_of():
     labels = grades(2, 2, 2, 3, 3, 4, 4, 4, 4)
     used = ["c0", "c1", "c3", "c4"]  # without the cases of grade 4, and with two of three of grade 2
     (warning,) = GRADE.on_cases(labels, used, endpoint="overall survival")
-    assert warning == "warning: task grade: every case of 4 (4 cases) is left out or without inputs: the class is gone"
+    assert (
+        warning
+        == "warning: task grade: every case of 4 (4 cases) is left out or lacks inputs: nothing of the class is left"
+    )
     assert GRADE.on_cases(labels, [*used, "c8"], endpoint="overall survival") == []
     assert GRADE.on_cases(grades(2, 2, 3, 3, 4, 4), ["c0", "c2"], endpoint="") == []  # two cases may be lost by chance
 

@@ -114,7 +114,7 @@ def test_weights_that_the_optimiser_did_not_settle_are_warned_of(monkeypatch, ca
     monkeypatch.setattr("pipeline.training.stacking.MOST_STEPS", 1)
     weights, _ = fit_stack(TASK, [logits(ONE), logits(3 * NOISE)], TARGETS)
     assert np.isfinite(weights).all()
-    assert "weights of the model's parts may not be the best" in caplog.text
+    assert "weights of the model's parts may not be optimal" in caplog.text
 
 
 def test_each_case_is_blended_by_what_it_has(left_out):

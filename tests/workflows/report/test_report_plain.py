@@ -54,11 +54,11 @@ def report(value, difference, *, n=60):
         (Metric(0.9, 0.8, 0.95), Metric(0.2, 0.1, 0.3), "good", "yes, and better than every simpler model"),
         (Metric(0.9, 0.8, 0.95), Metric(0.0, -0.1, 0.1), "open", "yes, but not better than every simpler model"),
         (Metric(0.9, 0.8, 0.95), Metric(-0.2, -0.3, -0.1), "bad", "a simpler model does better"),
-        (Metric(0.6, 0.45, 0.75), Metric(0.2, 0.1, 0.3), "unsure", "open: chance cannot be excluded"),
+        (Metric(0.6, 0.45, 0.75), Metric(0.2, 0.1, 0.3), "unsure", "unclear: chance cannot be excluded"),
         (Metric(0.3, 0.17, 0.49), Metric(0.0, -0.1, 0.1), "bad", "no: significantly worse than chance"),
         (Metric(0.3, 0.17, 0.49), Metric(-0.1, -0.2, -0.05), "bad", "no: significantly worse than chance"),
-        (Metric(0.9, reason="few"), Metric(0.2, reason="few"), "unsure", "open: no verdict without an interval"),
-        (Metric(None, reason="one class"), Metric(None, reason="one class"), "unsure", "open: not measured"),
+        (Metric(0.9, reason="few"), Metric(0.2, reason="few"), "unsure", "unclear: no verdict without an interval"),
+        (Metric(None, reason="one class"), Metric(None, reason="one class"), "unsure", "unclear: not measured"),
     ],
 )
 def test_the_colour_is_the_meaning(value, difference, mark, headline):
@@ -70,7 +70,7 @@ def test_the_answer_names_question_cohort_certainty_and_chance():
     found = answer_of(RUN, "grade", report(Metric(0.9, 0.8, 0.95), Metric(0.2, 0.1, 0.3), n=24))
     assert found.question == "Can slides and genes predict grade? Tested on 24 cases that the model was not trained on."
     assert "in 90 of 100 pairs (95% interval: 80 to 95); chance is 50." in found.answer
-    assert found.caution == "Only 24 cases: a trial, not a result."
+    assert found.caution == "Only 24 cases: too few for a reliable result."
 
 
 def test_an_interval_below_chance_is_significantly_worse_than_chance_and_names_what_to_check():
@@ -97,10 +97,10 @@ def test_an_r2_below_0_is_no_evidence_of_inverted_labels():
         update={"kind": "regression", "headline": "r2", "chance": 0.0, "model": scores, "baselines": {"genes": scores}}
     )
     answer = answer_of(RUN, "purity", found)
-    assert (answer.mark, answer.headline) == ("unsure", "open: perhaps no better than the mean of the labels")
+    assert (answer.mark, answer.headline) == ("unsure", "unclear: perhaps no better than the mean of the labels")
     assert answer.caution == ""
-    assert "0 is that of the mean of the labels, below which unrelated predictions lie." in answer.answer
-    assert verdict_of(found).sentences[0].endswith("; not significantly above 0, that of the mean of the labels.")
+    assert "0 is what the mean of the labels gives, and unrelated predictions lie below." in answer.answer
+    assert verdict_of(found).sentences[0].endswith("; not significantly above 0, the value for the mean of the labels.")
 
 
 def test_cases_unlike_the_training_cohort_stand_beside_the_verdict():
@@ -115,7 +115,7 @@ def test_cases_unlike_the_training_cohort_stand_beside_the_verdict():
     few = CohortShift(n=30, n_out_of_distribution=0, n_borderline=0, n_reference=24)
     assert describe_shift(few) == (
         "open",
-        "distribution shift: none of 30 cases; compared with 24 training cases only, which show none but large differences",
+        "distribution shift: none of 30 cases; compared with only 24 training cases, which can reveal only large differences",
     )
 
 

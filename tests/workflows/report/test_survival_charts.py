@@ -77,7 +77,7 @@ def test_a_curve_is_named_by_what_became_of_its_case():
         }
     )
     assert survival_curves("key", predicted).picks == (
-        "a: high risk, died at 7.2 months",
+        "a: high risk, event at 7.2 months",
         "b: low risk, censored at 30.0 months",
         "c: low risk, outcome unknown",
     )

@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.metrics import Metric, TaskReport
+from pipeline.metrics.names import metric_name
 from pipeline.metrics.report import CohortShift
 from pipeline.run.finished import FinishedRun
 from pipeline.run.formatting import decimal
 from preprocessing.io.errors import count
-from workflows.report.plain.phrasing import BAD, GOOD, OPEN, is_below, metric_name, verdict_of
+from workflows.report.plain.phrasing import BAD, GOOD, OPEN, is_below, verdict_of
 
 UNSURE = "unsure"
 SMALL_COHORT = 50  # cases; below it, bootstrap intervals are approximate
 PAIRS = {  # metrics that are a share of pairs of cases
-    "c_index": "Of two patients, it ranks the one with the earlier event as the higher risk",
-    "macro_auc": "Of two cases of different classes, it ranks the right one higher",
-    "micro_auc": "Of two cases of different classes, it ranks the right one higher",
+    "c_index": "Of two patients, the model gives the one with the earlier event the higher risk",
+    "macro_auc": "Of two cases, one in a class and one not, the model gives the former the higher probability of the class",
+    "micro_auc": "Of two pairs of case and class, one true and one not, the model gives the former the higher probability",
 }
 GLOSSARY = {  # of headings and terms, on hover
     "c-index": "concordance index: share of pairs of patients whose events are ranked in the right order; 0.5 is chance, 1 perfect",
@@ -24,15 +25,25 @@ GLOSSARY = {  # of headings and terms, on hover
     "integrated Brier score": "mean squared error of the predicted survival curve over time; lower is better",
     "macro AUC": "area under the ROC curve, averaged over the classes; 0.5 is chance, 1 perfect",
     "micro AUC": "area under the ROC curve over all pairs of case and class; 0.5 is chance, 1 perfect",
-    "accuracy": "share of cases that are predicted right",
+    "accuracy": "share of cases that are predicted correctly",
     "balanced accuracy": "accuracy averaged over the classes, so that rare ones count as much as frequent ones",
     "macro F1": "harmonic mean of precision and recall, averaged over the classes",
     "Brier score": "mean squared error of the predicted probabilities; lower is better",
     "expected calibration error": "mean difference between predicted probability and observed frequency; lower is better",
-    "ensemble SD": "disagreement between the models of an ensemble; large where they differ",
-    "90% prediction set": "conformal set: contains the true class in at least 90 of 100 cases like the training cases",
+    "calibration slope": "slope of true against predicted values; 1 is perfect, below 1 predictions are too extreme",
+    "D-calibration p-value": "test of whether survival curves fit the observed times; a small p-value means that they do not",
+    "R²": "share of the label's variance that is explained; 0 is what predicting the mean gives, 1 perfect",
+    "Spearman's ρ": "rank correlation of predicted and true numbers within folds; 0 is chance, 1 perfect",
+    "mean absolute error": "mean distance of the predicted from the true number, in the label's unit; lower is better",
+    "mean rank error": "mean number of classes by which the prediction is off; lower is better",
+    "quadratic weighted κ": "agreement of predicted and true classes beyond chance; distant classes count more; 1 is perfect",
+    "all labels right": "share of cases for which every label is predicted correctly",
+    "labels right": "share of all labels that are predicted correctly",
+    "ensemble SD": "disagreement between the models of the ensemble, in the unit of the prediction; no confidence interval",
+    "90% prediction set": "conformal set: classes or range that contain the truth in at least 90 of 100 cases like the training "
+    "cases",
     "distribution shift": "how unlike the training cohort a case is: in-distribution, borderline or out-of-distribution",
-    "modalities": "which of slides and genes the prediction used",
+    "modalities": "what the prediction used: slides, genes or both",
     "fold": "the part of the cohort that was left out when the model of this prediction was trained",
     "risk": "relative hazard of the event (death, or progression); higher is worse",
     "cross-validation": "performance of the model on left-out training cases with these modalities",
@@ -74,19 +85,19 @@ def answer_of(run: FinishedRun, name: str, report: TaskReport[Any]) -> Answer:
             GOOD: "yes, and better than every simpler model",
             OPEN: "yes, but not better than every simpler model",
             BAD: "a simpler model does better",
-            UNSURE: "open: perhaps no better than the mean of the labels"
+            UNSURE: "unclear: perhaps no better than the mean of the labels"
             if report.headline == "r2"
-            else "open: chance cannot be excluded",
+            else "unclear: chance cannot be excluded",
         }[mark]
     )
     inputs = " and ".join(word for key, word in (("slides", "slides"), ("genes", "genes")) if run.config.get(key))
     where = " of a new cohort" if report.new_cohort else " that the model was not trained on"
     if mark == UNSURE and verdict.value.low is None:
-        headline = "open: not measured" if verdict.value.value is None else "open: no verdict without an interval"
+        headline = "unclear: not measured" if verdict.value.value is None else "unclear: no verdict without an interval"
     return Answer(
         question=f"Can {inputs or 'the input'} predict {name.replace('_', ' ')}? Tested on {count(report.n, 'case')}{where}.",
         answer=_sentence(report.headline, verdict.value, report.chance),
-        against=f"Against simpler models: {verdict.summary}.",
+        against=f"Compared with simpler models: {verdict.summary}.",
         mark=mark,
         headline=headline,
         caution=" ".join(_cautions(run, report, is_below_chance=below)),
@@ -112,11 +123,11 @@ def describe_shift(shift: CohortShift | None) -> tuple[str, str] | None:
 def _cautions(run: FinishedRun, report: TaskReport[Any], *, is_below_chance: bool) -> Iterator[str]:
     """What limits the conclusion, a sentence each."""
     if report.n < SMALL_COHORT:
-        yield f"Only {count(report.n, 'case')}: a trial, not a result."
+        yield f"Only {count(report.n, 'case')}: too few for a reliable result."
     if is_below_chance:
         scale = "whether the genes are on the scale of the training cohort, and " if _has_new_genes(run, report) else ""
         yield (
-            "Predictions are reliably wrong, which chance alone does not explain: "
+            "Predictions are consistently wrong, which chance alone does not explain: "
             f"check {scale}whether labels or events are inverted or belong to other cases."
         )
 
@@ -131,7 +142,9 @@ def _sentence(key: str, value: Metric, chance: float | None) -> str:
     if key not in PAIRS:
         by_chance = f"; {decimal(chance)} by chance" if chance is not None else ""
         by_chance = (
-            "; 0 is that of the mean of the labels, below which unrelated predictions lie" if key == "r2" else by_chance
+            "; 0 is what the mean of the labels gives, and unrelated predictions lie below"
+            if key == "r2"
+            else by_chance
         )
         sure = (
             ""

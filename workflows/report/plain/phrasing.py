@@ -7,34 +7,9 @@ from typing import Any
 
 from pipeline.baselines import BASELINES
 from pipeline.metrics import Metric, TaskReport
+from pipeline.metrics.names import metric_name
 from pipeline.run.formatting import number
 
-METRICS = {  # display names of the keys of metrics.json
-    "c_index": "c-index",
-    "c_index_across_folds": "c-index incl. pairs across folds",
-    "uno_c_index": "Uno's c-index",
-    "integrated_brier": "integrated Brier score",
-    "macro_auc": "macro AUC",
-    "macro_auc_across_folds": "macro AUC incl. pairs across folds",
-    "micro_auc": "micro AUC",
-    "micro_auc_across_folds": "micro AUC incl. pairs across folds",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "brier": "Brier score",
-    "log_rank": "log-rank χ²",
-    "p_value": "p-value",
-    "calibration_error": "expected calibration error",
-    "calibration_slope": "calibration slope",
-    "d_calibration": "D-calibration p-value",
-    "exact_match": "all labels right",
-    "label_accuracy": "labels right",
-    "mae": "mean absolute error",
-    "rank_error": "mean rank error",
-    "weighted_kappa": "quadratic weighted κ",
-    "r2": "R²",
-    "spearman": "Spearman's ρ",
-}
 COLUMNS = {  # display names of columns of CSV files; in others, underscores become spaces
     "cross_validation": "cross-validation",
     "ensemble_sd": "ensemble SD",
@@ -76,11 +51,6 @@ def p_value(metric: Metric) -> str:
     """Format the p-value of a test, as p = 0.027 or p < 0.001; the metric must have a value."""
     value = number(metric)
     return "p < 0.001" if value == "0.000" else f"p = {value}"
-
-
-def metric_name(key: str) -> str:
-    """Display name of a metric."""
-    return METRICS.get(key, key.replace("_", " "))
 
 
 def column_name(name: str) -> str:
@@ -154,7 +124,7 @@ def _compare_with_chance(key: str, name: str, value: Metric, chance: float | Non
         return f"{result}."
     if is_below(key, value, chance):
         return f"{result}; significantly below chance ({chance:g})."
-    what = "0, that of the mean of the labels" if key == "r2" else f"chance ({chance:g})"
+    what = "0, the value for the mean of the labels" if key == "r2" else f"chance ({chance:g})"
     return f"{result}; {'' if value.low > chance else 'not '}significantly above {what}."
 
 
