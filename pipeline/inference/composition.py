@@ -61,7 +61,7 @@ def rescale_targets(predictors: Sequence[Predictor], cohort: Cohort, method: Met
         return targets | mixed
     if method != "none" and _distance(shares, classes.shares) > DIFFERENT:
         log.warning(
-            "--rescale %s assumes a cohort composed like the training cohort, but its classes by %s are %s (training: %s); use "
+            "--rescale %s assumes a cohort composed like the training cohort, but its proportions by %s are %s (training: %s); use "
             "--rescale matched",
             method,
             predictor.task,

@@ -96,7 +96,7 @@ def test_a_cohort_known_to_be_composed_otherwise_is_warned_of(caplog):
     genes = tumours([4.0] * 30)
     with caplog.at_level(logging.WARNING):
         rescale_targets([TRAINED], cohort(genes, [4.0] * 30), "cohort")
-    expected = "by grade it is 4: 100 % (training: 2: 75 %, 4: 25 %); use --rescale matched"
+    expected = "its proportions by grade are 4: 100 % (training: 2: 75 %, 4: 25 %); use --rescale matched"
     assert expected in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
