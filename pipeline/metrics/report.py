@@ -1,6 +1,6 @@
 """The report of a run: the schema of `metrics.json`, written from these models and read back through them.
 
-    {"format": 1, "tasks": {"grade": TaskReport, …}}
+    {"format": 2, "tasks": {"grade": TaskReport, …}}
 
 A `TaskReport` compares a model with its comparators and baselines; each predictor has a `PredictorReport`: metrics of all
 tested cases pooled and, where there are folds, of each. Which metrics those are depends on the kind of task: each kind has
@@ -20,6 +20,32 @@ from preprocessing.io.errors import InputError, count
 from preprocessing.io.outputs import read_json
 
 FORMAT = 2
+METRICS = {  # display names of the keys of metrics.json; in others, underscores become spaces
+    "c_index": "c-index",
+    "c_index_across_folds": "c-index incl. pairs across folds",
+    "uno_c_index": "Uno's c-index",
+    "integrated_brier": "integrated Brier score",
+    "macro_auc": "macro AUC",
+    "macro_auc_across_folds": "macro AUC incl. pairs across folds",
+    "micro_auc": "micro AUC",
+    "micro_auc_across_folds": "micro AUC incl. pairs across folds",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "brier": "Brier score",
+    "log_rank": "log-rank χ²",
+    "p_value": "p-value",
+    "calibration_error": "expected calibration error",
+    "calibration_slope": "calibration slope",
+    "d_calibration": "D-calibration p-value",
+    "exact_match": "all labels right",
+    "label_accuracy": "labels right",
+    "mae": "mean absolute error",
+    "rank_error": "mean rank error",
+    "weighted_kappa": "quadratic weighted κ",
+    "r2": "R²",
+    "spearman": "Spearman's ρ",
+}
 
 
 class Part(BaseModel):
@@ -272,3 +298,8 @@ def json_schema(metrics_of: Mapping[str, type[CaseMetrics]]) -> dict[str, Any]:
         },
         **definitions,
     }
+
+
+def metric_name(key: str) -> str:
+    """Display name of a metric."""
+    return METRICS.get(key, key.replace("_", " "))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.metrics.names import metric_name
+from pipeline.metrics.report import metric_name
 from preprocessing.encoders.catalogue import ENCODERS
 from preprocessing.io.errors import count
 

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.baselines import BASELINES
 from pipeline.config.schema import Config
 from pipeline.metrics import Metric, PredictorReport, TaskReport
-from pipeline.metrics.names import metric_name
+from pipeline.metrics.report import metric_name
 from pipeline.planning.plan import TaskPlan
 from pipeline.run.formatting import number
 from pipeline.tasks import Task

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pipeline.metrics import Metric, TaskReport
-from pipeline.metrics.names import metric_name
+from pipeline.metrics.report import metric_name
 from pipeline.run.formatting import number
 from workflows.report.chart import (
     HIGH,

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.metrics import ClassificationMetrics, Metric, PredictorReport, TaskReport
-from pipeline.metrics.names import metric_name
+from pipeline.metrics.report import metric_name
 from pipeline.run.finished import FinishedRun
 from pipeline.run.formatting import decimal, number
 from preprocessing.io.errors import count

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.metrics import Metric, TaskReport
-from pipeline.metrics.names import metric_name
-from pipeline.metrics.report import CohortShift
+from pipeline.metrics.report import CohortShift, metric_name
 from pipeline.run.finished import FinishedRun
 from pipeline.run.formatting import decimal
 from preprocessing.io.errors import count

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.baselines import BASELINES
 from pipeline.metrics import Metric, TaskReport
-from pipeline.metrics.names import metric_name
+from pipeline.metrics.report import metric_name
 from pipeline.run.formatting import number
 
 COLUMNS = {  # display names of columns of CSV files; in others, underscores become spaces
