@@ -88,7 +88,11 @@ def _named(task: Task, config: Config, features: tuple[str, ...]) -> dict[str, s
 def _excluded(task: Task, config: Config) -> set[str]:
     """Covariates that are, define or follow the label, also under the names of the clinical table, or are follow-up."""
     follow_up = {name for name in config.covariates if survival_column(name)}
-    return {*task.excluded_covariates, *follow_up, *defining_features(task.spec.defined_by, config.covariates)}
+    return {
+        *task.excluded_covariates,
+        *follow_up,
+        *defining_features(task.spec.defined_by, config.covariates, kind="mutation"),
+    }
 
 
 def refuse_copies(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> None:

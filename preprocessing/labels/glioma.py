@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from preprocessing.io.errors import some
+from preprocessing.io.errors import count, some
+from preprocessing.labels.markers import subtype_columns
 from preprocessing.labels.recognition import Labels
-from preprocessing.labels.who2021 import subtype_columns, who2021
+from preprocessing.labels.who2021 import BY_AGE, who2021
 
 
 def with_who2021(labels: Labels, annotations: pd.DataFrame, *, source: str) -> Labels:
@@ -17,7 +18,8 @@ def with_who2021(labels: Labels, annotations: pd.DataFrame, *, source: str) -> L
         annotations: the columns, one row per case.
         source: name of the file in messages.
     """
-    decided = who2021(annotations, source=source)
+    labels = replace(labels, notes=[*labels.notes])
+    decided = who2021(annotations, source=source, notes=labels.notes)
     frame = labels.frame
     if decided["who2021_diagnosis"].notna().any():
         known = decided[["who2021_diagnosis", "who2021_rule"]].rename(columns={"who2021_diagnosis": "diagnosis"})
@@ -30,7 +32,9 @@ def _with_subtype(labels: Labels, annotations: pd.DataFrame, decided: pd.DataFra
     """The labels with the subtype by IDH status and 1p/19q codeletion, and a note on the rule with the number of cases."""
     subtype = decided["who2021_subtype"]
     counts = ", ".join(f"{name} {n}" for name, n in subtype.value_counts().items())
-    undecided = f"; undetermined in {subtype.isna().sum()} cases" if subtype.isna().any() else ""
+    undecided = f"; undetermined in {count(int(subtype.isna().sum()), 'case')}" if subtype.isna().any() else ""
+    by_age = int(decided["who2021_rule"].str.contains(BY_AGE, regex=False).sum())
+    undecided += f"; {count(by_age, 'IDH-wildtype case')} by IDH1, grade 4 and an age of 55 or more" if by_age else ""
     note = (
         f"subtype: no such column; derived from {some(subtype_columns(annotations))} by the rule of WHO 2021 (IDH-wildtype; "
         f"IDH-mutant with and without 1p/19q codeletion): {counts}{undecided}"

@@ -13,9 +13,10 @@ import pandas as pd
 from models.registry import nearest
 from preprocessing.case_tables.column_names import GRADE, SEX, SITE, SUBTYPE, plain_name
 from preprocessing.case_tables.table_options import TableOptions
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of, yes_no
+from preprocessing.labels.histology import GLIOBLASTOMA_GRADE, diagnosis_columns, is_glioblastoma
 from preprocessing.labels.survival import OS, Survival, read_survival, without_survival
 from preprocessing.tables.identity import IdentityScheme
 
@@ -117,9 +118,29 @@ def _grade(table: LabelTable) -> pd.Series | None:
     column = table.first(GRADE, "grade", read=read_grade)
     if column is None:
         return None
-    return table.parse(
+    grade = table.parse(
         column, read_grade, dtype="Int64", remedy='write grades as 2, 3, 4 (or "G2", "II", "WHO grade 2")'
     )
+    return _of_glioblastomas(table, column, grade)
+
+
+def _of_glioblastomas(table: LabelTable, column: str, grade: pd.Series) -> pd.Series:
+    """The grades with 4 for a glioblastoma whose cell is empty, noted; one of another grade is warned of."""
+    named_by = diagnosis_columns(table.frame)
+    empty = is_glioblastoma(table.frame, named_by) & table.frame[column].isna()
+    if empty.any():
+        table.notes.append(
+            f"grade: {GLIOBLASTOMA_GRADE} in {count(int(empty.sum()), 'case')} without a value in {column} that "
+            f"{some(named_by)} names glioblastoma, which is of grade 4 by definition (WHO); write GX there if that is wrong"
+        )
+    histological = diagnosis_columns(table.frame, histological=True)
+    lower = is_glioblastoma(table.frame, histological) & grade.lt(GLIOBLASTOMA_GRADE).fillna(False)
+    if lower.any():
+        table.notes.append(
+            f"warning: {table.source}: grade: {column} is below 4 in {count(int(lower.sum()), 'case')} "
+            f"({some(table.frame.index[lower])}) that {some(histological)} names glioblastoma; correct one of them"
+        )
+    return grade.mask(empty, GLIOBLASTOMA_GRADE)
 
 
 def _subtype(table: LabelTable) -> pd.Series | None:

@@ -37,6 +37,7 @@ _CODELETION = "1p/19q codeletion defines oligodendroglioma"
 _GAIN7_LOSS10 = "+7/−10 defines glioblastoma, IDH-wildtype"
 _ARM = re.compile(r"(?:x|chr|arm|chrom|chromosome)?(1p|19q|7|7p|7q|10|10p|10q)(?:gain|loss|del|amp)?")
 _ALTERED = {"status", "mut", "mutation", "mutant", "mutated", "promoter", "prom"}
+_CODON = re.compile(r"r(132|140|172)[a-z]?")  # of IDH1 and IDH2
 WHO2021, WHO2021_GRADE = "who2021", "who2021_grade"  # rules: of subtype and diagnosis, and of grade
 
 
@@ -267,7 +268,8 @@ def _reason(column: str, default: str, *, grade_only: bool) -> str | None:
         return _COPIES.get(symbol, _COPIES["CDKN2A"])
     if grade_only:
         return None
-    altered = kind == "mutation" or (kind == default and bool(_ALTERED & set(words)))
+    is_named = bool(_ALTERED & set(words)) or any(map(_CODON.fullmatch, words))
+    altered = kind == "mutation" or (kind == default and is_named)
     if symbol in ("IDH", "IDH12"):
         return _MUTATIONS["IDH1"]
     if symbol == "TERTP" or (symbol in _MUTATIONS and altered):

@@ -44,7 +44,7 @@ def test_grade_and_markers_are_read_in_every_spelling_and_give_the_subtype(name,
     assert labels.gaps["subtype"].dropna().to_dict() == {"open": "undetermined: IDH-mutant, 1p/19q status is not known"}
     note = next(note for note in labels.notes if note.startswith("subtype: no such column"))
     assert f"derived from {idh}, {codel} by the rule of WHO 2021" in note
-    assert note.endswith("IDHwt 1, IDHmut-codel 1, IDHmut-non-codel 1; undetermined in 1 cases")
+    assert note.endswith("IDHwt 1, IDHmut-codel 1, IDHmut-non-codel 1; undetermined in 1 case")
     assert caplog.text == ""
 
 

@@ -13,8 +13,8 @@ ASTRO, OLIGO, GBM = (
 )
 
 
-def diagnose(**values):
-    row = who2021(pd.DataFrame({name: [value] for name, value in values.items()}, index=["p1"])).iloc[0]
+def diagnose(notes=None, **values):
+    row = who2021(pd.DataFrame({name: [value] for name, value in values.items()}, index=["p1"]), notes=notes).iloc[0]
     return row["who2021_diagnosis"], row["who2021_grade"], row["who2021_rule"]
 
 
@@ -50,21 +50,24 @@ def test_diagnoses(values, diagnosis, grade, rule):
 
 
 @pytest.mark.parametrize("value", ["IDH-mutant", "IDH1 R132H", "IDH2 mut", "idhmut", "pos", "p.R132H", "R172K"])
-def test_idh_mutations_in_every_spelling(value, caplog):
-    assert diagnose(IDH_status=value, codel="no", grade=2)[0] == ASTRO
-    assert not caplog.records
+def test_idh_mutations_in_every_spelling(value):
+    notes = []
+    assert diagnose(notes, IDH_status=value, codel="no", grade=2)[0] == ASTRO
+    assert notes == []
 
 
 @pytest.mark.parametrize("value", ["IDH-wildtype", "IDHwt", "IDH1 wild type", "neg", "Not mutated"])
-def test_idh_wildtype_in_every_spelling(value, caplog):
-    assert diagnose(IDH_status=value, grade=4)[0] == GBM
-    assert not caplog.records
+def test_idh_wildtype_in_every_spelling(value):
+    notes = []
+    assert diagnose(notes, IDH_status=value, grade=4)[0] == GBM
+    assert notes == []
 
 
 @pytest.mark.parametrize("value", ["+", "NOS", "IDH"])
-def test_a_marker_of_which_nothing_is_understood_is_warned_of(value, caplog):
-    assert diagnose(IDH_status=value, grade=4)[2] == "undetermined: IDH status is not known"
-    assert f'"{value}" of case p1' in caplog.text
+def test_a_marker_of_which_nothing_is_understood_is_warned_of(value):
+    notes = []
+    assert diagnose(notes, IDH_status=value, grade=4)[2] == "undetermined: IDH status is not known"
+    assert f'"{value}" of case p1' in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -114,9 +117,10 @@ def test_an_astrocytoma_of_grade_1_does_not_exist():
     assert rule.endswith("grade 1 does not exist for it")
 
 
-def test_an_idh_status_that_the_subtype_contradicts_leaves_the_case_open(caplog):
-    assert diagnose(IDH_status="WT", subtype="IDHmut-codel", TERT_promoter="C228T")[2].startswith("undetermined")
-    assert "contradict each other in 1 cases, whose diagnosis stays open: p1" in caplog.text
+def test_an_idh_status_that_the_subtype_contradicts_leaves_the_case_open():
+    notes = []
+    assert diagnose(notes, IDH_status="WT", subtype="IDHmut-codel", TERT_promoter="C228T")[2].startswith("undetermined")
+    assert "contradict each other in 1 case, whose diagnosis stays open: p1" in notes[0]
 
 
 def test_a_predicted_subtype_does_not_settle_what_two_columns_dispute():
@@ -127,12 +131,105 @@ def test_a_predicted_subtype_does_not_settle_what_two_columns_dispute():
     assert diagnosis["who2021_predicted"] == ""
 
 
-def test_a_marker_that_is_not_understood_is_reported_and_counts_as_not_known(caplog):
-    assert diagnose(IDH_status="WT", TERT_promoter="perhaps", grade=4)[:2] == (GBM, 4)
-    assert diagnose(IDH_status="perhaps")[2] == "undetermined: IDH status is not known"
-    for name, message in zip(("TERT_promoter", "IDH_status"), caplog.messages, strict=True):
-        assert message.startswith(f"clinical table: column {name}: 1 values are not understood and count as not known")
+def test_a_marker_that_is_not_understood_is_reported_and_counts_as_not_known():
+    notes = []
+    assert diagnose(notes, IDH_status="WT", TERT_promoter="perhaps", grade=4)[:2] == (GBM, 4)
+    assert diagnose(notes, IDH_status="perhaps")[2] == "undetermined: IDH status is not known"
+    for name, message in zip(("TERT_promoter", "IDH_status"), notes, strict=True):
+        assert message.startswith(
+            f"warning: clinical table: column {name}: 1 value not understood, which count as not known"
+        )
         assert '"perhaps" of case p1; write 1 or 0' in message
+
+
+# --- One arm, one codon, one gene ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "lost", "kept"),
+    [
+        (("1p", "19q"), "deleted", "intact"),
+        (("1p", "19q"), 1, 0),
+        (("1p_status", "19q_status"), "Loss", "retained"),
+        (("LOH 1p", "LOH 19q"), "yes", "no"),
+        (("del(1p)", "del(19q)"), "LOH", "no loss"),
+        (("1p FISH", "19q FISH"), "1p deleted", "19q normal"),
+        (("X1p", "X19q"), "lost", "gain"),
+        (("1p deletion", "19q deletion"), "positive", "negative"),
+        (("chr1p", "chr19q"), "deletion", "partial deletion"),
+        (("1p_cnv", "19q_cnv"), -1, 1),
+    ],
+)
+def test_codeletion_is_the_loss_of_both_arms(names, lost, kept):
+    rows = [(lost, lost), (lost, kept), (kept, None), (lost, None), (None, None)]
+    frame = pd.DataFrame(rows, columns=list(names)).astype(object).assign(IDH_status="mutant", grade=2)
+    notes = []
+    found = who2021(frame, notes=notes)
+    assert found["who2021_subtype"].fillna("").tolist() == [
+        "IDHmut-codel",
+        "IDHmut-non-codel",
+        "IDHmut-non-codel",
+        "",
+        "",
+    ]
+    assert found["who2021_diagnosis"].fillna("").tolist() == [OLIGO, ASTRO, ASTRO, "", ""]
+    assert found["who2021_rule"][3] == "undetermined: IDH-mutant, 1p is lost, the other arm is not known"
+    assert found["who2021_rule"][4] == "undetermined: IDH-mutant, 1p/19q status is not known"
+    assert notes == []
+
+
+def test_numbers_of_arms_with_one_below_zero_are_copy_numbers():
+    frame = pd.DataFrame({"1p": [-1, 1, 0], "19q": [-1, -1, -1]}).assign(IDH_status="mutant")
+    assert who2021(frame)["who2021_subtype"].tolist() == ["IDHmut-codel", "IDHmut-non-codel", "IDHmut-non-codel"]
+
+
+@pytest.mark.parametrize("word", ["present", "absent", "maybe"])
+def test_a_word_that_may_mean_the_arm_or_its_loss_is_warned_of(word):
+    notes = []
+    assert diagnose(notes, **{"1p": word, "19q": "lost", "IDH_status": "mutant"})[2].startswith("undetermined")
+    assert f'"{word}" of case p1' in notes[0]
+
+
+def test_arms_that_contradict_the_codeletion_leave_it_open():
+    notes = []
+    values = {"1p": "lost", "19q": "intact", "1p19q": "codeleted", "IDH_status": "mutant"}
+    assert diagnose(notes, **values)[2] == "undetermined: IDH-mutant, 1p/19q status is not known"
+    assert "1p/19q codeletion and the status of 1p and 19q contradict each other in 1 case" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["IDH1 R132H", "IDH1_R132H_status", "IDH1.R132H", "IDH_R132H", "IDH1", "IDH1 R132"])
+@pytest.mark.parametrize("value", ["mutant", "R132H", "R132H positive", 1])
+def test_a_mutation_of_idh1_needs_no_idh2(name, value):
+    notes = []
+    assert diagnose(notes, **{name: value, "1p": "loss", "19q": "loss", "grade": 3})[:2] == (OLIGO, 3)
+    assert notes == []
+
+
+@pytest.mark.parametrize("value", ["WT", "negative", "R132H negative", "R132H not detected", "IDH1 wild type", 0])
+def test_without_r132h_a_glioblastoma_from_55_years_on_is_idh_wildtype(value):
+    diagnosis, grade, rule = diagnose(**{"IDH1 R132H": value, "grade": 4, "age": 55})
+    assert (diagnosis, grade) == (GBM, 4)
+    assert rule.startswith("IDH-wildtype with grade 4 histology; no R132H, and from 55 years on")
+    for other in ({"grade": 4, "age": 54}, {"grade": 3, "age": 70}, {"grade": 4}):
+        rule = diagnose(**{"IDH1 R132H": value}, **other)[2]
+        assert rule == "undetermined: IDH1 has no R132H, other mutations of IDH1 and IDH2 are not excluded"
+    assert diagnose(**{"IDH1 R132H": value, "IDH2 R172": "WT", "grade": 4, "age": 40})[0] == GBM
+
+
+def test_expression_under_a_bare_symbol_is_no_marker():
+    notes = []
+    assert diagnose(notes, IDH1=7.25, TERT=0.5)[2] == "undetermined: IDH status is not known"
+    assert notes == []
+
+
+def test_a_gain_of_egfr_is_no_amplification():
+    assert diagnose(IDH_status="WT", grade=2, EGFR_amplification="gain")[2].startswith("undetermined")
+    assert diagnose(IDH_status="WT", grade=2, EGFR_amplification="amplified")[0] == GBM
+
+
+def test_a_histological_glioblastoma_is_of_grade_4():
+    assert diagnose(IDH_status="WT", histology="Glioblastoma, NOS")[:2] == (GBM, 4)
+    assert diagnose(IDH_status="WT", integrated_diagnosis="Glioblastoma")[0] is not GBM
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
