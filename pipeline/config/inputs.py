@@ -1,8 +1,10 @@
 """The inputs of a run, or of one of its cohorts, checked for what they cannot be before anything is read."""
 
 import os
+import re
 from collections.abc import Mapping
 from glob import glob
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,10 +14,18 @@ from pydantic.fields import FieldInfo
 from models.settings import Settings
 from pipeline.config.option_names import OPTIONS
 from pipeline.config.values import split_text
-from preprocessing.io.errors import InputError
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.slides.names import SUFFIXES, foreign_address, unusable_name
 from preprocessing.tables.identity import identity_scheme
 
+_SEEN_FILES = 10_000
+_TABLE = re.compile(r"^(?!manifest|annotations).*\.(tsv|csv|txt|xlsx|counts)(\.gz)?$", re.IGNORECASE)
+_JOIN_GDC = (
+    ". Of the GDC's files, each of which has one sample, with their sample sheet, in Python: import pandas; sheet = "
+    'pandas.read_table("gdc_sample_sheet.tsv"); pandas.concat({sample: pandas.read_table(f"FOLDER/{folder}/{file}", comment="#", '
+    'index_col=[0, 1])["tpm_unstranded"] for folder, file, sample in zip(sheet["File ID"], sheet["File Name"], '
+    'sheet["Sample ID"])}, axis=1).to_csv("genes.csv")'
+)
 _READ_BY_THEMSELVES = frozenset({"slides", "genes"})  # by validators of their own: none, several slides, swapped inputs
 
 
@@ -109,12 +119,25 @@ def _with_paths(value: Any, field: FieldInfo | None, key: str) -> Any:
 
 def require_table(genes: Path) -> None:
     """Raise InputError where GENES is a folder or a slide: then SLIDES and GENES are probably swapped."""
+    if tables := _tables_in(genes):
+        raise InputError(
+            f"GENES {genes} is a folder with {count(len(tables), 'table')} ({some(tables)}), but one table is expected; join "
+            "them: a row per gene, and a column per sample under its id"
+            + (_JOIN_GDC.replace("FOLDER", str(genes)) if any("star_gene_counts" in name for name in tables) else "")
+        )
     what = "a folder" if genes.is_dir() else "a slide" if _is_slide(genes) else None
     if what:
         raise InputError(
             f"GENES {genes} is {what}, but a table is expected: are SLIDES and GENES swapped, or is GENES missing? Usage: "
             "run_pipeline SLIDES GENES; none stands for a missing one"
         )
+
+
+def _tables_in(folder: Path) -> list[str]:
+    """Names of the tables in a folder and in its folders, as the GDC's client fills it; empty where it has a slide."""
+    names = (Path(name) for _, _, files in os.walk(folder) for name in files) if folder.is_dir() else ()
+    seen = list(islice(names, _SEEN_FILES))
+    return [] if any(map(_is_slide, seen)) else sorted(name.name for name in seen if _TABLE.search(name.name))
 
 
 def _is_slide(path: Path) -> bool:

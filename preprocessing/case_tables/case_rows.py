@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.case_tables.column_names import is_label
+from preprocessing.case_tables.comparisons import comparison_columns
 from preprocessing.case_tables.endpoint_names import survival_column
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
@@ -91,9 +92,9 @@ def select_samples(
     notes += _describe_other_barcodes(path, frame, id_column, ids, identity)
     keys = [_sample_key(identifier, identity) for identifier in ids]
     classes = row_classes(frame, id_column, notes)
-    summaries = _summaries(keys, evidence)
+    no_cases = _no_cases(keys, evidence)
     reasons = [
-        _reason(key, of_row, evidence, options, is_summary=key in summaries)
+        _reason(key, of_row, evidence, options, no_case=no_cases.get(key))
         for key, of_row in zip(keys, classes, strict=True)
     ]
     kept_sample = _one_sample_per_case(keys, classes, reasons, identity)
@@ -185,12 +186,14 @@ def _sample_key(identifier: str, identity: IdentityScheme) -> str:
     return identity.case_of(identifier) if identity.slide_kind(identifier) else identifier
 
 
-def _reason(key: str, of_row: str | None, evidence: Evidence, options: TableOptions, *, is_summary: bool) -> str | None:
+def _reason(
+    key: str, of_row: str | None, evidence: Evidence, options: TableOptions, *, no_case: str | None
+) -> str | None:
     """Why a row is left out whatever the other rows are; None if it may be used."""
     if not key:
         return "no id"
-    if is_summary:
-        return "a summary of the cases, not a case"
+    if no_case:
+        return no_case
     identity = evidence.identity
     if identity.is_doubtful(key):
         return "begins like a TCGA barcode, but is none"
@@ -200,12 +203,20 @@ def _reason(key: str, of_row: str | None, evidence: Evidence, options: TableOpti
     )
 
 
-def _summaries(keys: Sequence[str], evidence: Evidence) -> set[str]:
-    """The ids that name a summary of the cases; where patients are known by their initials, SD and CV may be patients."""
+def _no_cases(keys: Sequence[str], evidence: Evidence) -> dict[str, str]:
+    """Why ids are of no case: they name a statistic of a comparison, or a summary of the cases.
+
+    Where patients are known by their initials, SD and CV may be patients.
+    """
+    compared = {key for key in comparison_columns(keys) if not evidence.is_known(key)}
     found = {key for key in keys if _is_summary(key) and not evidence.is_known(key)}
     others = [key for key in keys if key not in found]
     by_initials = sum(any(map(str.isdecimal, key)) for key in others) < len(others) / 2
-    return {key for key in found if not by_initials or len(key) > _INITIALS}
+    summaries = {key for key in found if not by_initials or len(key) > _INITIALS}
+    return {
+        **dict.fromkeys(summaries, "a summary of the cases, not a case"),
+        **dict.fromkeys(compared, "part of a differential-expression result, not a case"),
+    }
 
 
 def _is_summary(name: str) -> bool:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from preprocessing.case_tables.comparisons import comparison_columns
 from preprocessing.io.errors import InputError, some
 from preprocessing.tables.reading import names_in
 
@@ -45,6 +46,7 @@ def name_samples(path: Path, columns: Sequence[str], notes: list[str]) -> dict[s
     Raises:
         InputError: several values per sample, or measures instead of samples.
     """
+    columns = _without_comparison(path, columns, notes)
     measures = [column for column in columns if re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_") in _MEASURES]
     if columns and len(measures) >= len(columns) / 2:
         raise InputError(
@@ -63,6 +65,21 @@ def name_samples(path: Path, columns: Sequence[str], notes: list[str]) -> dict[s
     if suffixes:
         notes.append(f"samples are named without {suffixes}: {some(ids.values())}")
     return ids
+
+
+def _without_comparison(path: Path, columns: Sequence[str], notes: list[str]) -> Sequence[str]:
+    """The columns without those of a differential-expression result; InputError where there are no others."""
+    compared = comparison_columns(columns)
+    if not compared:
+        return columns
+    if rest := [column for column in columns if column not in compared]:
+        listed = ", ".join(column for column in columns if column in compared)
+        notes.append(f"columns of a differential-expression result, which are no cases, left out: {listed}")
+        return rest
+    raise InputError(
+        f"{path}: is a differential-expression result ({some(columns)}), which compares groups and has no values of cases; give "
+        "the table of expression that was compared, with a column per sample under its id"
+    )
 
 
 def _without_suffixes(columns: Sequence[str]) -> tuple[dict[str, str], str]:

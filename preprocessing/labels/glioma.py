@@ -25,21 +25,26 @@ def with_who2021(labels: Labels, annotations: pd.DataFrame, *, source: str) -> L
         known = decided[["who2021_diagnosis", "who2021_rule"]].rename(columns={"who2021_diagnosis": "diagnosis"})
         labels = replace(labels, frame=frame.join(known))
     has_mutants = decided["who2021_subtype"].str.startswith("IDHmut").any()
-    return _with_subtype(labels, annotations, decided) if has_mutants and "subtype" not in frame else labels
+    return _with_subtype(labels, annotations, decided, source) if has_mutants and "subtype" not in frame else labels
 
 
-def _with_subtype(labels: Labels, annotations: pd.DataFrame, decided: pd.DataFrame) -> Labels:
+def _with_subtype(labels: Labels, annotations: pd.DataFrame, decided: pd.DataFrame, source: str) -> Labels:
     """The labels with the subtype by IDH status and 1p/19q codeletion, and a note on the rule with the number of cases."""
     subtype = decided["who2021_subtype"]
     counts = ", ".join(f"{name} {n}" for name, n in subtype.value_counts().items())
     undecided = f"; undetermined in {count(int(subtype.isna().sum()), 'case')}" if subtype.isna().any() else ""
-    by_age = int(decided["who2021_rule"].str.contains(BY_AGE, regex=False).sum())
-    undecided += f"; {count(by_age, 'IDH-wildtype case')} by IDH1, grade 4 and an age of 55 or more" if by_age else ""
     note = (
         f"subtype: no such column; derived from {some(subtype_columns(annotations))} by the rule of WHO 2021 (IDH-wildtype; "
         f"IDH-mutant with and without 1p/19q codeletion): {counts}{undecided}"
     )
+    notes = [*labels.notes, note]
+    if by_age := int(decided["who2021_rule"].str.contains(BY_AGE, regex=False).sum()):
+        notes.append(
+            f"warning: {source}: subtype: {count(by_age, 'case')} IDH-wildtype by IDH1 alone, being of grade 4 and 55 years or "
+            "older (WHO 2021); younger ones stay undetermined, so that age and grade tell the subtype by construction. Give the "
+            "status of IDH2, or a column IDH status"
+        )
     gaps = labels.gaps.assign(
         subtype=decided["who2021_rule"].mask(subtype.notna())
     )  # of the others: undetermined, and why
-    return replace(labels, frame=labels.frame.assign(subtype=subtype), gaps=gaps, notes=[*labels.notes, note])
+    return replace(labels, frame=labels.frame.assign(subtype=subtype), gaps=gaps, notes=notes)

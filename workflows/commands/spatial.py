@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from preprocessing.formats.geojson import outline
+from preprocessing.io.atomic import atomic_folder
 from preprocessing.io.extras import extra
 from preprocessing.tables.case_ids import kept_name
 
@@ -51,5 +52,7 @@ def write_spatialdata(run: "FinishedSlides", slide: "FinishedSlide", out: Path) 
     del table.uns["spatial"]  # the picture is an image
     features = TableModel.parse(table, region="tiles", region_key="region", instance_key="tile")
     path = out / f"{kept_name(slide.slide_id)}.zarr"
-    SpatialData(images=images, shapes=shapes, tables={"features": features}).write(path, overwrite=True)
+    with atomic_folder(path) as temporary:
+        temporary.rmdir()  # SpatialData writes into no folder that is not its own
+        SpatialData(images=images, shapes=shapes, tables={"features": features}).write(temporary)
     return [path]

@@ -49,7 +49,7 @@ def make_chart(
     text: str,
     *,
     height: int = 380,
-    legend_above: bool = False,
+    legend_y: float = -0.22,
 ) -> Chart:
     """A chart of a plotly figure in the common style.
 
@@ -59,10 +59,9 @@ def make_chart(
         figure: plotly figure; its layout is updated.
         text: caption.
         height: pixels.
-        legend_above: legend above the plot instead of below.
+        legend_y: upper end of the legend, as a share of the height below the plots: above them lies the toolbar.
     """
-    position = {"y": 1.02, "yanchor": "bottom"} if legend_above else {"y": -0.22, "yanchor": "top"}
-    legend = {"orientation": "h", "x": 0, **position}
+    legend = {"orientation": "h", "x": 0, "y": legend_y, "yanchor": "top"}
     figure.update_layout(
         template="none",
         height=height,

@@ -59,7 +59,7 @@ def kaplan_meier(key: str, tested: pd.DataFrame, groups: RiskGroups | None) -> C
     figure.update_xaxes(title_text="months; below: number at risk", showticklabels=True, row=1, col=1)
     figure.update_xaxes(visible=False, row=2, col=1)
     text = _log_rank(groups, _folds(known))
-    return make_chart(key, title, figure, text, height=430, legend_above=True)
+    return make_chart(key, title, figure, text, height=430, legend_y=-0.02)
 
 
 def _add_group(figure: Any, cases: pd.DataFrame, group: str, colour: str) -> None:

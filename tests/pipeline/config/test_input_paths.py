@@ -1,5 +1,9 @@
 """Addresses that are not on a disk of this machine: each is named unharmed, with what to do, wherever it is given."""
 
+import subprocess
+import sys
+
+import pandas as pd
 import pytest
 
 from pipeline.config.loading import load_config
@@ -69,3 +73,32 @@ def test_the_home_folder_is_meant_by_a_tilde_in_every_path(tmp_path, monkeypatch
     assert config.out == tmp_path / "run"
     assert config.tiles.tissue.masks == tmp_path / "masks"
     assert config.further_tables == (f"{tmp_path}/cnv.csv:cnv",)
+
+
+def test_a_folder_of_star_counts_is_refused_with_what_joins_them(tmp_path):
+    rows = ["# gene-model: GENCODE v36", "gene_id\tgene_name\tgene_type\tunstranded\ttpm_unstranded"]
+    rows += ["N_unmapped\t\t\t5\t", "ENSG00000146648.18\tEGFR\tprotein_coding\t7\t{}"]
+    sheet = ["File ID\tFile Name\tSample ID"]
+    for i in range(2):
+        (tmp_path / f"counts/id{i}").mkdir(parents=True)
+        name = f"a{i}.rna_seq.augmented_star_gene_counts.tsv"
+        (tmp_path / f"counts/id{i}" / name).write_text("\n".join(rows).format(1.5 + i))
+        sheet.append(f"id{i}\t{name}\tTCGA-06-012{i}-01A")
+    (tmp_path / "counts/MANIFEST.txt").write_text("id\tfilename\n")
+    (tmp_path / "gdc_sample_sheet.tsv").write_text("\n".join(sheet))
+    with pytest.raises(InputError, match="is a folder with 2 tables") as refused:
+        load_config(GIVEN | {"genes": str(tmp_path / "counts")})
+    code = "import pandas" + str(refused.value).partition("import pandas")[2]
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    joined = pd.read_csv(tmp_path / "genes.csv", index_col="gene_name")
+    assert joined.loc["EGFR", ["TCGA-06-0120-01A", "TCGA-06-0121-01A"]].tolist() == [1.5, 2.5]
+
+
+def test_a_folder_of_other_tables_is_no_folder_of_slides(tmp_path):
+    for name in ("P1.counts.txt", "P2.counts.txt.gz", "README"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(InputError, match=r"2 tables \(P1\.counts\.txt, P2\.counts\.txt\.gz\).*under its id$"):
+        load_config(GIVEN | {"genes": str(tmp_path)})
+    (tmp_path / "P1.svs").write_text("x")
+    with pytest.raises(InputError, match="are SLIDES and GENES swapped"):
+        load_config(GIVEN | {"genes": str(tmp_path)})

@@ -407,7 +407,7 @@ REFUSED = {
     ),
     "DESeq2": (
         pd.DataFrame({"gene": GENES, "baseMean": 1.5, "log2FoldChange": VALUES[0], "lfcSE": 0.1, "padj": 0.5}),
-        "or the result of a comparison",
+        "is a differential-expression result",
     ),
     "several values per sample": (TRIPLES, r"several values per sample \(count and fpkm and tpm\)"),
     "ICGC, a row per value": (tsv(LONG), "give one row per case and one column per gene"),

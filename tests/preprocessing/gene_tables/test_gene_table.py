@@ -125,6 +125,37 @@ def test_statistics_beside_the_cases_are_no_cases(write, name):
     assert known.values.index.tolist() == ["P1", name]
 
 
+LIMMA = ("logFC", "AveExpr", "t", "P.Value", "adj.P.Val", "B")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        LIMMA,
+        ("logFC", "logCPM", "LR", "PValue", "FDR"),
+        ("baseMean", "log2FoldChange", "lfcSE", "stat", "pvalue", "padj"),
+        tuple(f"{name}.GBM2_LGG" for name in LIMMA),
+        tuple(f"GBM vs LGG {name}" for name in LIMMA),
+        ("Coef.g1", "t.g1", "p.value.g1", "Coef.g2", "t.g2", "p.value.g2"),
+    ],
+)
+def test_a_differential_expression_result_is_no_matrix_of_cases(write, names):
+    numbers = ",".join(map(str, range(len(names))))
+    beside = read_genes(write(f"gene,P1,P2,P3,{','.join(names)}\nEGFR,1,3,5,{numbers}\nTP53,2,4,6,{numbers}\n"))
+    upright = read_genes(write("case_id,EGFR,TP53\nP1,1,2\nP2,3,4\nP3,5,6\n" + "".join(f"{n},9,9\n" for n in names)))
+    for table in (beside, upright):
+        assert table.values.to_dict("list") == {"EGFR": [1, 3, 5], "TP53": [2, 4, 6]}
+    assert any(note.startswith("columns of a differential-expression result") for note in beside.notes)
+    assert {row.reason for row in upright.dropped} == {"part of a differential-expression result, not a case"}
+    with pytest.raises(InputError, match=r"is a differential-expression result .* has no values of cases"):
+        read_genes(write(f"gene,{','.join(names)}\nEGFR,{numbers}\nTP53,{numbers}\n"))
+
+
+def test_patients_called_like_statistics_are_cases_without_a_change_and_its_p_value(write):
+    table = read_genes(write("gene,T,B,F,Z,logFC\nEGFR,1,3,5,7,9\nTP53,2,4,6,8,9\n"))
+    assert table.values.index.tolist() == ["T", "B", "F", "Z"]
+
+
 def test_patients_known_by_their_initials_are_no_statistics(write):
     table = read_genes(write("case_id,EGFR\nAB,1\nSD,2\nCV,3\nMK,4\nMedian,2\n"))
     assert table.values.index.tolist() == ["AB", "SD", "CV", "MK"]

@@ -58,3 +58,18 @@ def test_a_column_of_subtypes_is_not_replaced():
 def test_without_codeletion_no_subtype_is_made_of_idh_alone():
     frame = pd.DataFrame({"IDH status": ["WT", "Mutant"]}, index=["p1", "p2"])
     assert "subtype" not in labels_of(frame).frame
+
+
+def test_a_subtype_that_rests_on_age_is_warned_of():
+    frame = pd.DataFrame(
+        {"IDH1 R132H": ["neg", "neg", "pos"], "1p/19q": ["intact"] * 3, "grade": [4, 4, 4], "age": [70, 40, 40]},
+        index=list("abc"),
+    )
+    labels = labels_of(frame)
+    assert labels.frame["subtype"].fillna("").tolist() == ["IDHwt", "", "IDHmut-non-codel"]
+    assert any(
+        "subtype: 1 case IDH-wildtype by IDH1 alone" in note and "by construction" in note for note in labels.notes
+    )
+    complete = labels_of(frame.assign(IDH2="WT"))
+    assert complete.frame["subtype"].tolist() == ["IDHwt", "IDHwt", "IDHmut-non-codel"]
+    assert not any("by construction" in note for note in complete.notes)

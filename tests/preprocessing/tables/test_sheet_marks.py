@@ -1,5 +1,7 @@
 """Hidden rows, merged cells and hidden sheets of Excel workbooks: what a reader sees in them and a table has not."""
 
+import zipfile
+
 import openpyxl
 import pytest
 
@@ -66,3 +68,48 @@ def test_marks_are_those_of_the_sheet_that_is_read_and_a_hidden_sheet_is_not_the
     assert read_table(path)["grade"].tolist() == [2, 3, 4] * 4
     (warning,) = [note for note in read_clinical(f"{path}:old & before").notes if note.startswith("warning")]
     assert "1 hidden row of sheet old & before (2) is read like all others" in warning
+
+
+@pytest.mark.parametrize("value", ["", "<v></v>", "<v/>", "<v>0</v>"])
+@pytest.mark.parametrize("formula", ["<f>1+1</f>", '<f t="shared" si="0"/>'])
+def test_formulas_that_no_program_calculated_are_warned_of(workbook, tmp_path, formula, value):
+    """openpyxl leaves the value out, other writers put 0 there; both have Excel calculate when the workbook is opened."""
+    for row in (3, 5):
+        workbook.active.cell(row, 2, "=1+1")
+    path = tmp_path / "formulas.xlsx"
+    workbook.save(path)
+    rewrite(
+        path,
+        lambda text: text.replace("<f>1+1</f><v />", f"{formula}{value}").replace(
+            "<f>1+1</f><v></v>", f"{formula}{value}"
+        ),
+    )
+    warnings = [note for note in read_clinical(path).notes if note.startswith("warning")]
+    assert warnings == [
+        f"warning: {path}: 2 formulas of sheet labels (column B, row 3, 5) have no value, since no program calculated them: read "
+        f"as {'0' if '0' in value else 'empty'}; open the workbook in Excel or LibreOffice and save it"
+    ]
+
+
+@pytest.mark.parametrize("value", ["2", "0"])
+def test_formulas_with_a_value_are_read(workbook, tmp_path, value):
+    workbook.active.cell(3, 2, "=1+1")
+    path = tmp_path / "formulas.xlsx"
+    workbook.save(path)
+    rewrite(
+        path,
+        lambda text: text.replace("</f><v />", f"</f><v>{value}</v>").replace("</f><v></v>", f"</f><v>{value}</v>"),
+    )
+    rewrite(path, lambda text: text.replace('fullCalcOnLoad="1"', ""), part="xl/workbook.xml")
+    assert not any(note.startswith("warning") for note in read_clinical(path).notes)
+    assert read_table(path)["grade"].iloc[1] == float(value)
+
+
+def rewrite(path, change, *, part="xl/worksheets/sheet1.xml"):
+    """Change the XML of a part of a workbook."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts[part] = change(parts[part].decode()).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)

@@ -150,6 +150,23 @@ def test_a_file_that_cannot_be_written_leaves_the_one_that_was_there(explained, 
     assert before.read_text() == "as it was"
 
 
+def test_a_folder_that_cannot_be_written_leaves_the_one_that_was_there(explained, tmp_path, monkeypatch):
+    def torn(data, path, **options):
+        path.mkdir()
+        (path / "zarr.json").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    slide = explained.slides()[0]
+    before = tmp_path / "out" / f"{slide.slide_id}.zarr"
+    before.mkdir(parents=True)
+    (before / "zarr.json").write_text("as it was")
+    monkeypatch.setattr("spatialdata.SpatialData.write", torn)
+    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
+        run_export("spatialdata", explained.run.folder, "--case", slide.case_id, "--out", before.parent)
+    assert {path.name for path in before.parent.iterdir()} == {before.name}
+    assert (before / "zarr.json").read_text() == "as it was"
+
+
 def test_an_explanation_of_other_tiles_is_refused(explained, tmp_path, capsys):
     slide = explained.explained(explained.slides())[0]
     path = explained.run.folder / "explain" / "grade" / f"{slide.slide_id}.csv"

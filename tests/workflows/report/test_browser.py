@@ -75,3 +75,14 @@ def test_the_printed_page_is_light_open_and_complete(finished, visit):
     assert len(re.findall(rb"/Type */Page\b", printed)) > 5
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
+
+
+def test_the_toolbar_of_a_chart_covers_no_legend_on_a_narrow_screen(finished, visit):
+    page = visit(finished / "report.html", width=420).page
+    boxes = page.eval_on_selector_all(
+        ".js-plotly-plot",
+        "all => all.filter(one => one.querySelector('.legend')).map(one => [one.closest('figure').id,"
+        " one.querySelector('.legend').getBoundingClientRect().top, one.querySelector('.modebar').getBoundingClientRect().bottom])",
+    )
+    assert any(key.endswith("kaplan-meier") for key, _, _ in boxes)
+    assert [key for key, legend_top, toolbar_bottom in boxes if legend_top < toolbar_bottom] == []
