@@ -63,6 +63,7 @@ _RUN_TOGETHER = {
     "daystolastfollowup": "days to last followup",
 }
 _CODES = frozenset({"0", "1", "2"})
+_ANSWERS = frozenset({"yes", "no", "y", "n", "true", "false"})
 _STATES = _DEAD | _ALIVE | _CENSORED | {"event", "yes", "no"}
 _TABLES = frozenset(
     names_in("gdc cases case demographic diagnoses diagnosis clinical paper exposures donor tcga xml cgc")
@@ -78,7 +79,8 @@ _FORM = re.compile(
 )
 # Names of one word that say enough; EFS is a gene, and counts with a second word only.
 _SINGLE = (
-    frozenset(names_in("time survival event dead death died deceased status os pfs pfi dfs dfi dss rfs")) | _CENSORED
+    frozenset(names_in("time survival event dead death died deceased alive living status os pfs pfi dfs dfi dss rfs"))
+    | _CENSORED
 )
 
 
@@ -166,11 +168,13 @@ def _words(name: str) -> list[str]:
 
 def _without_coding(words: list[str]) -> tuple[list[str], Coding | None]:
     """The words without a final statement such as `1=dead`, `alive=0; dead=1` or `0/1`, and what it states."""
+    for known in (_CODES, _ANSWERS):
+        answers = next((at for at in range(len(words)) if known.issuperset(words[at:])), len(words))
+        if len(words) - answers > 1:  # Dead (0/1), Death (Y/N): which codes there are
+            return words[:answers], None
     start = next((at for at, word in enumerate(words) if word in _CODES), None)
     if start is None:
         return words, None
-    if len(words) - start > 1 and set(words[start:]) <= _CODES:  # Dead (0/1): which codes there are
-        return words[:start], None
     word_first = start > 0 and words[start - 1] in _DEAD | _ALIVE | {"yes", "no"}
     for begin, names_first in ((start - 1, True), (start, False)) if word_first else ((start, False),):
         pairs = [
@@ -219,13 +223,13 @@ def _column(endpoint: str | None, rest: set[str], unit: str | None, coding: Codi
     if rest & _DEAD and (unit or "time" in rest):
         if "of" in rest and unit and not rest & {"to", "until", *_TIME}:
             return None  # a date of the calendar, as year_of_death
-        return SurvivalColumn(endpoint or "OS", "death time", unit)
+        either = rest & _FOLLOW_UP  # days to death or last contact
+        return SurvivalColumn(endpoint or "OS", "time" if either else "death time", unit)
     follows = rest & _FOLLOW_UP
     if unit and follows and ({"to", "last"} & rest) and "survival" not in rest:
         return SurvivalColumn(endpoint or "OS", "follow-up time", unit)
     if rest & (_STATUS | _DEAD | _ALIVE | {"vital"}) and not unit and "time" not in rest:
-        specific = endpoint or ("OS" if rest & (_DEAD | _ALIVE | {"vital", "survival"}) else None)
-        return SurvivalColumn(specific, "event", None, coding)
+        return _event_column(endpoint, rest, coding)
     if unit and not (endpoint or rest & _TIME or {"follow", "followup"} & rest):
         return None  # a number of days of something
     if unit or rest & {"time", "duration"} or {"follow", "followup"} & rest:
@@ -233,3 +237,10 @@ def _column(endpoint: str | None, rest: set[str], unit: str | None, coding: Codi
     if endpoint or "survival" in rest:
         return SurvivalColumn(endpoint, "time or event")
     return None
+
+
+def _event_column(endpoint: str | None, rest: set[str], coding: Coding | None) -> SurvivalColumn:
+    specific = endpoint or ("OS" if rest & (_DEAD | _ALIVE | {"vital", "survival"}) else None)
+    if rest & _ALIVE and not rest & (_DEAD | {"vital"}):
+        coding = coding or Coding(happened="0", opposite="1")  # is_alive: 1 or yes of the living
+    return SurvivalColumn(specific, "event", None, coding)

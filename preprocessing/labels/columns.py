@@ -22,6 +22,7 @@ _YES = {
     "1.0",
     "true",
     "yes",
+    "y",
     "dead",
     "deceased",
     "died",
@@ -33,7 +34,7 @@ _YES = {
     "recurred",
     "relapsed",
 }
-_NO = {"0", "0.0", "false", "no", "alive", "living", "censored", "awd", "ned"}
+_NO = {"0", "0.0", "false", "no", "n", "alive", "living", "censored", "awd", "ned"}
 _PLAIN = "give a plain number (decimals take a point; for >90 write 90, without a unit), or leave it empty"
 
 

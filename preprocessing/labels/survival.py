@@ -30,7 +30,11 @@ FEW_LOST = 2  # cases without a time that may be lost by chance, whatever their 
 
 _TIME_WORDS = frozenset(names_in("date dates day days month months year years time followup followed follow"))
 _SURVIVAL_WORDS = frozenset(names_in("survival death dead deceased died vital"))
-_EVENT_REMEDY = "write 1 (it happened), 0 (it did not), Dead or Alive, or leave it empty"
+_EVENT_REMEDY = (
+    "write 1 (it happened), 0 (it did not until the last contact, as of those lost to follow-up), Dead or Alive, or leave it "
+    "empty"
+)
+_ANSWERS = {"yes": "1", "y": "1", "true": "1", "no": "0", "n": "0", "false": "0"}
 _CENSORED_REMEDY = "write 1 (censored: no event seen) or 0 (it happened)"
 
 
@@ -225,13 +229,21 @@ def _event(
         name for name in others if columns[name].endpoint is not None or not several
     ]  # else it may be of any endpoint
     differing = {name: int((flags[name] != flags[chosen]).sum()) if name in same else None for name in others}
-    table.note_choice("event", chosen, differing)
+    table.note_choice(
+        "event, as the opposite" if _is_of_the_living(table, chosen, columns) else "event", chosen, differing
+    )
     event = _read_event(table, chosen, columns[chosen])
     if columns[chosen].is_first_event:
         event = _with_event_free(table, event, chosen)
     elif opposite is None:
         _note_deaths_only(table, event, chosen)
     return (_with_censorship(table, event, chosen, opposite) if opposite else event), chosen
+
+
+def _is_of_the_living(table: LabelTable, name: str, columns: Mapping[str, SurvivalColumn]) -> bool:
+    """Whether 1 or yes in the column stands for a living case."""
+    coding, values = columns[name].coding, table.frame[name].dropna().map(lambda value: text_of(value).lower())
+    return coding is not None and coding.opposite == "1" and set(values) <= {*_ANSWERS, "1", "0", "1.0", "0.0"}
 
 
 def _flags(table: LabelTable, name: str, column: SurvivalColumn) -> pd.Series:
@@ -279,7 +291,7 @@ def _flag_reader(column: SurvivalColumn) -> Callable[[str], bool | None]:
         return read_flag
 
     def read(text: str) -> bool | None:
-        code = text.removesuffix(".0")
+        code = _ANSWERS.get(text.lower(), text.removesuffix(".0"))
         return coding.is_event(code) if code in ("0", "1", "2") else read_flag(text)
 
     return read
@@ -326,9 +338,9 @@ def _vital_status(
     for name, column in columns.items():
         if name == event_column or column.role != "event" or column.endpoint != OS:
             continue
-        flags = table.frame[name].map(lambda value: read_flag(text_of(value)), na_action="ignore")
+        flags = _flags(table, name, column)
         if flags.notna().any() and not is_binary(table.frame[name]):
-            return flags.astype("boolean")
+            return flags
     return None
 
 

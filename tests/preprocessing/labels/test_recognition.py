@@ -75,6 +75,12 @@ def test_a_grade_that_is_not_understood(value):
         ("Death (1=yes)", [1, 0, None], [True, False, pd.NA]),
         ("Dead (0/1)", [1, 0, None], [True, False, pd.NA]),
         ("Death, 1=yes 2=no", [1, 2, None], [True, False, pd.NA]),
+        ("Death (Y/N)", ["Y", "N", None], [True, False, pd.NA]),
+        ("is_alive", [0, 1, None], [True, False, pd.NA]),
+        ("alive", ["no", "Yes", None], [True, False, pd.NA]),
+        ("Alive at last follow-up", ["N", "Y", None], [True, False, pd.NA]),
+        ("alive_status", ["Dead", "Alive", None], [True, False, pd.NA]),
+        ("Alive or dead", ["Dead", "Alive", None], [True, False, pd.NA]),
         ("OS", [1, 0, None], [True, False, pd.NA]),
     ],
 )
@@ -82,9 +88,34 @@ def test_events(name, values, expected):
     assert column(name, values).frame["event"].tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [([0, 1], "event, as the opposite: column is_alive"), (["Dead", "Alive"], "event: column is_alive")],
+)
+def test_the_run_says_that_a_column_is_of_the_living(values, said):
+    assert said in column("is_alive", values).notes
+
+
+def test_a_column_of_the_living_checks_another_event():
+    living = {"is_alive": ["no", "yes"] * 3, "survival_months": range(1, 7)}
+    assert labels(event=[1, 0] * 3, **living).frame["event"].tolist() == [True, False] * 3
+    with pytest.raises(InputError, match="column event contradicts the vital status in 6 of 6 cases"):
+        labels(event=[0, 1] * 3, **living)
+
+
+@pytest.mark.parametrize("name", ["time_to_death_or_last_follow_up_days", "days from diagnosis to death/last contact"])
+def test_a_time_to_death_or_the_last_contact_is_of_all_cases(name):
+    found = labels(**{name: [MONTH, 2 * MONTH]}, vital_status=["Dead", "Alive"]).frame
+    assert found["survival_months"].tolist() == pytest.approx([1, 2])
+    assert found["event"].tolist() == [True, False]
+    assert any("no column of deaths" in note for note in column(name, [MONTH]).notes)
+
+
 def test_an_event_that_is_not_understood():
     with pytest.raises(InputError, match='column event, case p0: "2" is not understood'):
         labels(event=["2"])
+    with pytest.raises(InputError, match=r"0 \(it did not until the last contact, as of those lost to follow-up\)"):
+        labels(vital_status=["Lost to follow-up"])
 
 
 @pytest.mark.parametrize(
