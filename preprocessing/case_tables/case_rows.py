@@ -27,6 +27,10 @@ _SUMMARIES = frozenset(
         "basemean base_mean stat pvalue p_value p_val padj adj_p_val adj_p_value fdr q_value aveexpr ave_expr hazard_ratio"
     )
 )
+_NORMAL = re.compile(
+    r"(?<![a-z])(normal|controls?|ctrl|ctl|healthy|non[\s_.-]?(tumou?r|neoplastic|malignant))(?![a-z])|normal(brain|tissue|cortex)",
+    re.IGNORECASE,
+)
 _INITIALS = 3  # letters at most
 _OF_GROUPS = frozenset(names_in("mean average avg median sd log2fc logfc"))  # mean_GBM, logFC_tumour_normal
 
@@ -250,6 +254,12 @@ def _note_rows(
         notes.append(f"{count(len(dropped), 'row')} left out: {some(f'{row.id} ({row.reason})' for row in dropped)}")
     used = [ids[row] for row in keep]
     strange = [identifier for identifier in used if not evidence.is_id(identifier)]
+    normal = [identifier for identifier in strange if _NORMAL.search(identifier)]
+    if 0 < len(normal) < len(used) / 2:
+        notes.append(
+            f"warning: {count(len(normal), 'id')} may be of normal tissue or controls, and count as cases: {some(normal)}; remove "
+            "them from the table if they are"
+        )
     if 0 < len(strange) < len(used) / 2 and any(map(evidence.identity.is_barcode, used)):
         notes.append(
             f"warning: {len(strange)} ids are not barcodes like the others, and count as cases: {some(strange)}; remove them "

@@ -7,7 +7,7 @@ from functools import partial
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.cohort.cohort import Cohort
 from preprocessing.cohort.cohort_inputs import CohortFiles, CohortOptions
-from preprocessing.cohort.matching import describe_relatives, match_cases, spellings
+from preprocessing.cohort.matching import describe_patients, describe_relatives, match_cases, spellings
 from preprocessing.cohort.molecular import Tables, load_clinical, read_tables
 from preprocessing.features.precomputed import precomputed_recipe, precomputed_slide
 from preprocessing.features.store import FeatureStore
@@ -83,9 +83,10 @@ def load_cohort(
 
 
 def _relatives(cohort: Cohort) -> Iterator[str]:
-    """Warnings of cases that may be samples of one patient, among those with slides and among those with genes."""
+    """Warnings of cases that may be samples of one patient, among those with slides and those with genes, and by the labels."""
     for cases in (cohort.slides_by_case(), cohort.omics.case_ids):
         yield from describe_relatives([case for case in cases if not cohort.identity.is_barcode(case)])
+    yield from describe_patients(cohort.annotations, cohort.used_cases())
 
 
 def _evidence_of(found: FoundSlides, options: CohortOptions) -> Evidence:

@@ -4,11 +4,18 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 
+import pandas as pd
+
 from preprocessing.io.errors import count, some
+from preprocessing.tables.reading import text_columns
 
 SIMILAR = 0.8  # ratio of common letters from which two names with the same digits may be a typing error
 # A patient's id, which has a digit, and what a sample of the patient has behind it: _A, -1, .T1, _recurrent, or a letter.
 _SAMPLE_OF = re.compile(r"(.*\d)([A-Za-z]|[\s_.-]+(?:\d|[A-Za-z]+\d?))")
+# A patient's number in a text, as in GEO's titles: "Glioblastoma of patient 12, recurrence".
+_PATIENT = re.compile(
+    r"(?<![a-z])(?:patient|pat|subject|donor|pt|case)s?[\s_.:#-]*(?:no|nr|id)?[\s_.:#-]*([a-z]{0,4}\d+)", re.IGNORECASE
+)
 COMPARED = 300  # names without a partner that are compared one by one
 
 
@@ -86,6 +93,29 @@ def describe_relatives(cases: Collection[str]) -> list[str]:
         f"({some(' = '.join(names.values()) for names in alike.values())}); if they are, --case-pattern gives them the patient's "
         "id: under different ids a model is tested on patients that it was trained on"
     ]
+
+
+def describe_patients(annotations: pd.DataFrame, cases: Collection[str]) -> list[str]:
+    """Return a warning of cases that have a patient's number in common in a column of texts; else nothing.
+
+    Args:
+        annotations: clinical columns by case.
+        cases: that the run uses.
+    """
+    used = annotations[annotations.index.isin(list(cases))]
+    for column in text_columns(used):
+        found = used[column].dropna().map(lambda text: _PATIENT.search(str(text)))
+        numbers = found[found.notna()].map(lambda match: match[1].upper())
+        alike = numbers[numbers.duplicated(keep=False)]
+        patients = {str(number): list(map(str, same.index)) for number, same in alike.groupby(alike)}
+        if patients and len(numbers) > len(used) / 2 and len(set(numbers)) > 1:
+            pairs = some(map(" = ".join, patients.values()))
+            return [
+                f"warning: {len(alike)} cases may be samples of {count(len(patients), 'patient')}, by column {column} ({pairs}); "
+                "if they are, give a column patient_id in the clinical table, beside that of the samples: under different ids a "
+                "model is tested on patients that it was trained on"
+            ]
+    return []
 
 
 def _similar(slides: set[str], tables: set[str]) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from preprocessing.case_tables.gene_names import is_counter
 from preprocessing.case_tables.id_columns import has_measurement, id_kind
 from preprocessing.io.errors import count, some
 from preprocessing.tables.identity import IdentityScheme
+from preprocessing.tables.reading import text_columns
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,20 @@ class SampleSheet:
 def read_sample_sheet(frame: pd.DataFrame, identity: IdentityScheme) -> SampleSheet | None:
     """Return the samples of a clinical table that has a column of patients and one of samples; None for any other table.
 
-    An id that several patients share is no sample, and one in which a known scheme finds the case needs no sheet.
+    An id that several patients share is no sample, and one in which a known scheme finds the case needs no sheet. Without a column
+    of patients, as in the tables of recount3, barcodes name them, and other ids are of samples where patients have several rows.
     """
-    patients = next((c for c in frame.columns if id_kind(c) == "case" and _are_ids(frame[c])), None)
-    columns = [c for c in frame.columns if id_kind(c) == "sample" and c != patients and _are_ids(frame[c])]
-    if patients is None or not columns:
+    patients, kinds = next((c for c in frame.columns if id_kind(c) == "case" and _are_ids(frame[c])), None), ("sample",)
+    if patients is None:
+        patients = next((c for c in text_columns(frame) if _repeat_patients(frame[c], identity)), None)
+        kinds = ("sample", "id")
+    if patients is None:
         return None
-    classes = row_classes(frame, patients, [])
+    columns = [c for c in frame.columns if id_kind(c) in kinds and c != patients and _are_ids(frame[c])]
+    if not columns:
+        return None
+    of_rows = zip(row_classes(frame, patients, []), frame[patients], strict=True)
+    classes = [name or (identity.sample_class(one) if isinstance(one, str) else None) for name, one in of_rows]
     samples: dict[str, tuple[str, str | None]] = {}
     used = []
     for column in columns:
@@ -56,6 +64,12 @@ def read_sample_sheet(frame: pd.DataFrame, identity: IdentityScheme) -> SampleSh
 def _are_ids(values: pd.Series) -> bool:
     there = [value for value in values if isinstance(value, str)]
     return len(set(there)) > 1 and not has_measurement(there) and not is_counter(there)
+
+
+def _repeat_patients(values: pd.Series, identity: IdentityScheme) -> bool:
+    """Whether most of the values are barcodes, and several are of one patient."""
+    barcodes = [value for value in values if isinstance(value, str) and identity.is_barcode(value)]
+    return len(barcodes) > len(values) / 2 and len(set(map(identity.case_of, barcodes))) < len(barcodes)
 
 
 def _samples_of(

@@ -30,7 +30,13 @@ def transposed(path: Path, frame: pd.DataFrame, evidence: Evidence, notes: list[
     described = set(metadata)
     samples = name_samples(path, [c for c in frame.columns if c not in described], notes)
     if not samples:
-        raise InputError(f"{path}: genes are in rows, but there is no column of numbers for a case beside their names")
+        words = next(
+            (str(v) for c in metadata for v in frame[c].dropna() if any(map(str.isdigit, str(v))) and "," in str(v)), ""
+        )
+        example = f" ({words} is none: decimals take a point, and nothing separates thousands)" if words else ""
+        raise InputError(
+            f"{path}: genes are in rows, but there is no column of plain numbers for a case beside their names{example}"
+        )
     frame, names = _gene_names(path, frame, metadata, evidence, notes)
     turned = pd.DataFrame(frame[list(samples)].to_numpy().T, columns=names)
     if turned.shape[1] and "case_id" in turned:

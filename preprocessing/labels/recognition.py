@@ -19,9 +19,11 @@ from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text
 from preprocessing.labels.histology import GLIOBLASTOMA_GRADE, diagnosis_columns, is_glioblastoma
 from preprocessing.labels.survival import OS, Survival, read_survival, without_survival
 from preprocessing.tables.identity import IdentityScheme
+from preprocessing.tables.reading import words_of
 
 _FEMALE = {"female", "f", "woman"}
 _MALE = {"male", "m", "man"}
+_GRADE_WORDS = frozenset({"grade", "grades", "grad", "grado", "grading"})
 _SEX_WORDS = ("sex", "gender")
 _Read = TypeVar("_Read")
 _STUDY = re.compile(r"^(lgg|gbm|gbmlgg|tcga)[\s_-]+", re.IGNORECASE)
@@ -117,6 +119,11 @@ def _gaps(table: LabelTable, frame: pd.DataFrame, survival: Survival) -> pd.Data
 def _grade(table: LabelTable) -> pd.Series | None:
     column = table.first(GRADE, "grade", read=read_grade)
     if column is None:
+        unread = [name for name in table.frame.columns if _GRADE_WORDS & set(words_of(name))]
+        if unread:
+            table.notes.append(
+                f"warning: {table.source}: grade: not read from {some(unread)}; if it has the WHO grade, call the column grade"
+            )
         return None
     grade = table.parse(
         column, read_grade, dtype="Int64", remedy='write grades as 2, 3, 4 (or "G2", "II", "WHO grade 2")'

@@ -1,6 +1,7 @@
+import pandas as pd
 import pytest
 
-from preprocessing.cohort.matching import describe_relatives, match_cases, spellings
+from preprocessing.cohort.matching import describe_patients, describe_relatives, match_cases, spellings
 
 
 def test_names_that_differ_in_capitals_only_are_one():
@@ -64,3 +65,28 @@ def test_ids_of_which_some_continue_others_are_perhaps_of_one_patient(ids):
 )
 def test_numbered_cases_are_no_samples_of_one_patient(ids):
     assert describe_relatives(ids) == []
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [
+        ["Glioblastoma of patient 12", "patient 12, recurrence", "Patient 13", "Patient 14"],
+        ["pt_A7_primary", "PT-A7-rec", "pt_B7", "pt_B8"],
+        ["Case No. 3 tumor", "case no. 3 second surgery", "case no. 33", "case no. 4"],
+    ],
+)
+def test_patients_named_in_texts_are_warned_of(titles):
+    annotations = pd.DataFrame({"title": titles, "grade": [2, 3, 4, 4]}, index=["GSM1", "GSM2", "GSM3", "GSM4"])
+    (warning,) = describe_patients(annotations, annotations.index)
+    assert "2 cases may be samples of 1 patient, by column title (GSM1 = GSM2)" in warning
+    assert describe_patients(annotations, ["GSM1", "GSM3", "GSM4"]) == []
+
+
+def test_texts_that_name_a_patient_each_or_a_group_are_not_warned_of():
+    index = ["GSM1", "GSM2", "GSM3", "GSM4"]
+    for titles in (
+        ["patient 1", "patient 2", "patient 3", "patient 4"],
+        ["case 1"] * 4,
+        ["biopsy of patient", "x", "y", "z"],
+    ):
+        assert describe_patients(pd.DataFrame({"title": titles}, index=index), index) == []

@@ -153,3 +153,19 @@ def test_the_sheet_of_a_cohort_counts_for_it_after_another_was_read(tmp_path):
     load(tmp_path / "other", copies(plain["PATIENT_ID"]), plain)
     assert cohort.named_cases() == PATIENTS
     assert sorted(audit_cases(cohort, {})["case_id"]) == PATIENTS
+
+
+def test_files_of_recount3_count_for_the_patient_of_their_barcode(tmp_path):
+    files = [f"{i:08x}-1111-2222-3333-{i:012x}" for i in range(N)]
+    patients = [f"TCGA-06-{1000 + i // 2}" for i in range(N)]
+    table = pd.DataFrame({"rail_id": range(100, 100 + N), "external_id": files})
+    table["tcga.tcga_barcode"] = [
+        f"{patient}-{'11' if i == 1 else '01'}A-11R-1849-01" for i, patient in enumerate(patients)
+    ]
+    table["tcga.gdc_cases.submitter_id"] = patients
+    table["tcga.cgc_case_vital_status"] = ["Dead", "Dead", "Alive", "Alive"] * 3
+    cohort = load(tmp_path, copies(files).rename(columns={"Hugo_Symbol": "gene_id"}), table)
+    assert sorted(cohort.omics.case_ids) == sorted(set(patients))
+    rows = dict(zip(cohort.omics.case_ids, cohort.omics.values, strict=True))
+    np.testing.assert_allclose(rows["TCGA-06-1000"], VALUES[0])  # the other sample is of normal tissue
+    assert cohort.labels["event"].tolist() == [True, False] * 3

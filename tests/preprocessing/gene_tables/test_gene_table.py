@@ -156,6 +156,27 @@ def test_patients_called_like_statistics_are_cases_without_a_change_and_its_p_va
     assert table.values.index.tolist() == ["T", "B", "F", "Z"]
 
 
+@pytest.mark.parametrize("name", ["Normal_1", "CTRL-2", "non-tumor brain", "healthy control 3", "NormalBrain"])
+def test_ids_of_normal_tissue_and_controls_are_warned_of(write, name):
+    table = read_genes(write(f"gene,P1,{name},P2\nEGFR,1,2,3\nTP53,4,5,6\n"))
+    assert f"warning: 1 id may be of normal tissue or controls, and count as cases: {name}" in str(table.notes)
+    known = read_genes(write(f"gene,P1,{name},P2\nEGFR,1,2,3\nTP53,4,5,6\n"), Evidence(frozenset({"P1", name})))
+    assert not any("controls" in note for note in known.notes)
+
+
+def test_ids_of_a_place_called_so_are_no_controls(write):
+    table = read_genes(write("gene,P1,Normalia-4,NORM7\nEGFR,1,2,3\nTP53,4,5,6\n"))
+    assert not any("controls" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("number", ["1.234,56", "1 234,56"])
+def test_numbers_with_two_separators_are_refused_with_an_example(write, number):
+    with pytest.raises(
+        InputError, match=f"\\({number} is none: decimals take a point, and nothing separates thousands"
+    ):
+        read_genes(write(f"gene;P1;P2\nEGFR;{number};{number}\nTP53;{number};2,5\n"))
+
+
 def test_patients_known_by_their_initials_are_no_statistics(write):
     table = read_genes(write("case_id,EGFR\nAB,1\nSD,2\nCV,3\nMK,4\nMedian,2\n"))
     assert table.values.index.tolist() == ["AB", "SD", "CV", "MK"]

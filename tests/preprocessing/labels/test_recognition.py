@@ -437,3 +437,11 @@ def test_times_in_two_units_are_compared_though_one_names_no_endpoint():
     assert not any(note.startswith("warning") for note in alike.notes)
     another = labels(os_months=range(2, 21, 2), survival_days=days, PFS_days=days, event=[1, 0] * 5)
     assert not any("other times" in note for note in another.notes)
+
+
+@pytest.mark.parametrize("name", ["WHO-Grad", "Grade (1=LGG, 2=HGG)", "Grado OMS", "toxicity_grade"])
+def test_a_grade_under_another_name_is_named(name):
+    found = column(name, [1, 2])
+    assert "grade" not in found.frame
+    assert f"warning: clinical.csv: grade: not read from {name}; if it has the WHO grade" in str(found.notes)
+    assert not any("not read" in note for note in labels(**{name: [1, 2]}, grade=[2, 3]).notes)
