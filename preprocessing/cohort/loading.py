@@ -17,6 +17,7 @@ from preprocessing.labels.recognition import Labels, recognise
 from preprocessing.labels.tumour import GLIOMA, recognise_tumour
 from preprocessing.slide_lists.discovery import SlideSource, find_slides
 from preprocessing.slide_lists.selection import select_resolutions, select_slides
+from preprocessing.slide_lists.stains import describe_stains
 from preprocessing.slides.probing import probe_slides, same_scans
 from preprocessing.slides.resolution import doubtful_resolutions
 from preprocessing.slides.slide import FoundSlides, LeftOut, Slide, SlideFile
@@ -151,6 +152,7 @@ def _open_slides(
         raise InputError(
             f"slides: none of the {len(unusable)} slides in {_describe(source)} can be used: {_reasons(unusable)}"
         )
+    warnings += describe_stains(one.slide_id for one in usable if not settings.identity.slide_kind(one.slide_id))
     warnings += [*same_scans(usable, masks=options.masks), *doubtful_resolutions(usable)]
     return _OpenedSlides(usable, [*found.left_out, *excluded, *broken, *coarse], warnings)
 

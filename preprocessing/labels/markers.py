@@ -19,6 +19,13 @@ from preprocessing.tables.reading import read_number, words_of
 _IDH, _CODELETION = ("idh",), ("codel",)  # in every spelling of `_MARKERS`
 _IDH1, _R132H = ("idh1_mut", "idh1_mutation"), ("idh1_r132h",)
 _IDH2 = ("idh2_mut", "idh2_mutation")
+_NAMED = {  # by the name, or by this name where a word in the column is that of the marker
+    **dict.fromkeys(("egfr", "egfr_copy_number"), ("egfr_amp", re.compile(r"ampl", re.IGNORECASE))),
+    **dict.fromkeys(
+        [f"cdkn2{gene}{what}" for gene in ("a", "b", "ab", "a_b") for what in ("", "_deletion", "_del", "_loss")],
+        ("cdkn2a_homdel", re.compile(r"homo", re.IGNORECASE)),
+    ),
+}
 _BARE = {"idh1": "idh1_mut", "idh2": "idh2_mut", "tert": "tert_mut"}  # where the column holds words, or 0 and 1
 _ARM_NAME = (
     r"((loss|del(etion)?|loh)_(of_)?)?(chr(omosome)?_?)?x?{}(_arm)?(_(loss|lost|loh|del(eted|etion)?|cnv|cna|gistic))*"
@@ -33,7 +40,7 @@ _MARKERS = (
     ),
     (re.compile(_ARM_NAME.format("1p")), "1p"),
     (re.compile(_ARM_NAME.format("19q")), "19q"),
-    (re.compile(r"(loss_of_)?x?1p_?(x?(and_)?)?19q(_(loss|(co_?)?del(eted|etion)?))?"), "codel"),
+    (re.compile(r"((loss|loh)_(of_)?)?x?1p_?(x?(and_)?)?19q(_(loss|loh|(co_?)?del(eted|etion)?))?"), "codel"),
     (re.compile(r"co_?del(eted|etion)?(_(of_)?x?1p_?(and_)?19q)?"), "codel"),
 )
 _FILLER = re.compile(r"^((tcga|paper|cgga|molecular|who)_)+|(_(status|state|maf|wgs|wes|tcga|ihc|ngs|fish))+$")
@@ -220,7 +227,7 @@ def marker_columns(frame: pd.DataFrame, source: str, notes: list[str]) -> dict[s
         "tert": columns.flags(_TERT),
         "egfr": columns.flags(_EGFR, _beyond_gain).fillna(columns.copies(_EGFR_COPIES, lambda level: level >= 2)),
         "gain7_loss10": columns.flags(_GAIN7_LOSS10).fillna(columns.flags(_GAIN7) & columns.flags(_LOSS10)),
-        "cdkn2": _either(columns.flags(_CDKN2), columns.copies(_CDKN2_COPIES, lambda level: level <= -2)),
+        "cdkn2": _either(columns.flags(_CDKN2, _flag_of_both_copies), columns.copies(_CDKN2_COPIES, lambda level: level <= -2)),
         "grade": grade,
     }
 
@@ -283,6 +290,9 @@ def _marker(column: str, values: pd.Series) -> str:
     """The plain name of a column without its filler; one name for all spellings of IDH status, and of 1p/19q codeletion."""
     name = plain_name(column)
     short = _FILLER.sub("", name)
+    if short in _NAMED and values.dtype.kind == "O":
+        marker, word = _NAMED[short]
+        return marker if any(word.search(str(value)) for value in values.dropna().unique()) else short
     if short in _BARE:
         is_status = (values.dtype.kind == "O" and not has_measurement(values.dropna())) or is_binary(values)
         return _BARE[short] if is_status else short
@@ -313,6 +323,16 @@ def _flag_of_arm(text: str) -> bool | None:
     if word in _KEPT_ARM:
         return False
     return None if word in _UNCLEAR_ARM else _flag(word)
+
+
+def _flag_of_both_copies(text: str) -> bool | None:
+    """Whether both copies of a gene are deleted; the loss of one, hemizygous or heterozygous, is not that."""
+    word = _word(text)
+    if re.search(r"hemi|hetero|mono", word):
+        return False
+    if re.match(r"(no|not|non|without)(?!n)", word) and word not in _NO:
+        return False if "homo" in word else None
+    return True if re.search(r"^hd$|homo|^homdel", word) else _flag(text)
 
 
 def _beyond_gain(text: str) -> bool | None:

@@ -17,6 +17,7 @@ from preprocessing.io.errors import InputError, count, some
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of, yes_no
 from preprocessing.labels.histology import GLIOBLASTOMA_GRADE, diagnosis_columns, is_glioblastoma
+from preprocessing.labels.spelling import SEPARATORS
 from preprocessing.labels.survival import OS, Survival, read_survival, without_survival
 from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.reading import words_of
@@ -168,7 +169,7 @@ def _subtype(table: LabelTable) -> pd.Series | None:
 
 
 def _spelling(text: str) -> str:
-    return re.sub(r"(?<=\w)[\s_-]+(?=\w)", "", text.lower())
+    return SEPARATORS.sub("", text.lower())
 
 
 def _sex(table: LabelTable) -> pd.Series | None:

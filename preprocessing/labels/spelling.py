@@ -11,6 +11,8 @@ from preprocessing.tables.reading import names_in, read_number
 
 # What a spreadsheet shows where a formula failed; #N/A is a missing value.
 FAILED_FORMULAS = frozenset({"#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!"})
+# Between words: blanks and hyphens, also with a comma. The signs of "ER+" and "ER-" are none.
+SEPARATORS = re.compile(r"(?<=[^\W_])[,;]?[\s_-]+(?=[^\W_])")
 LONG_WORD = 6  # letters from which two words that differ in one are hardly two names
 RARE_WORDS = 0.1  # share of the cases, of words among numbers
 # What is written where a test gave no result.
@@ -45,7 +47,7 @@ def require_one_spelling(values: pd.Series, where: str, *, known: Collection[str
         if len(same) > 1 and not set(same) <= set(known):
             listed = " and ".join(f'"{name}" ({count(int(numbers.get(name, 0)), "case")})' for name in same)
             raise InputError(
-                f"{where} has {listed}, which differ in capitals, blanks or hyphens only; write them alike"
+                f"{where} has {listed}, which differ in capitals, blanks, hyphens or commas only; write them alike"
             )
 
 
@@ -71,8 +73,8 @@ def perhaps_missing(cases: Mapping[str, int]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """The name without differences of capitals and of what separates its words; the signs of "ER+" and "ER-" stay."""
-    return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", name.casefold())
+    """The name without differences of capitals and of what separates its words."""
+    return SEPARATORS.sub(" ", name.casefold())
 
 
 def _is_misspelling(name: str, other: str) -> bool:

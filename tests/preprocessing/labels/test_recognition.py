@@ -445,3 +445,9 @@ def test_a_grade_under_another_name_is_named(name):
     assert "grade" not in found.frame
     assert f"warning: clinical.csv: grade: not read from {name}; if it has the WHO grade" in str(found.notes)
     assert not any("not read" in note for note in labels(**{name: [1, 2]}, grade=[2, 3]).notes)
+
+
+def test_subtypes_that_differ_by_a_comma_are_one():
+    found = labels(subtype=["GBM IDHwt", "GBM, IDHwt", "GBM IDHwt", "Astro"])
+    assert found.frame["subtype"].tolist() == ["GBM IDHwt", "GBM IDHwt", "GBM IDHwt", "Astro"]
+    assert any("spellings of one subtype are merged: GBM, IDHwt as GBM IDHwt" in note for note in found.notes)

@@ -227,6 +227,37 @@ def test_a_gain_of_egfr_is_no_amplification():
     assert diagnose(IDH_status="WT", grade=2, EGFR_amplification="amplified")[0] == GBM
 
 
+def test_amplification_and_homozygous_deletion_are_read_under_the_bare_gene():
+    frame = pd.DataFrame(
+        {
+            "IDH_status": ["WT", "WT", "WT", "mutant", "mutant", "mutant"],
+            "EGFR": ["amplified", "gain", "not amplified", None, None, None],
+            "CDKN2A/B": [None, None, None, "homozygous deletion", "hemizygous deletion", "no homozygous deletion"],
+            "1p/19q LOH": [None, None, None, "no", "no LOH", "intact"],
+            "grade": [2, 2, 2, 2, 3, 3],
+        }
+    )
+    notes = []
+    found = who2021(frame, notes=notes)
+    assert found["who2021_grade"].fillna(0).tolist() == [4, 0, 0, 4, 3, 3]
+    assert found["who2021_subtype"].tolist() == ["IDHwt"] * 3 + ["IDHmut-non-codel"] * 3
+    assert notes == []
+
+
+@pytest.mark.parametrize(("value", "grade"), [("homdel", 4), ("HD", 4), ("yes", 4), ("hemizygous", 2), ("intact", 2), ("no", 2)])
+def test_only_the_loss_of_both_copies_of_cdkn2a_makes_grade_4(value, grade):
+    assert diagnose(IDH_status="mutant", codel="no", grade=2, CDKN2A_homozygous_deletion=value)[1] == grade
+
+
+def test_a_deletion_of_unknown_extent_is_no_homozygous_one():
+    notes = []
+    frame = pd.DataFrame({"IDH_status": ["mutant"] * 3, "codel": "no", "grade": 2})
+    found = who2021(frame.assign(**{"CDKN2A deletion": ["homozygous", "deleted?", "unclear extent"]}), notes=notes)
+    assert found["who2021_grade"].tolist() == [4, 2, 2]
+    assert "2 values not understood" in notes[0]
+    assert who2021(frame.assign(**{"CDKN2A deletion": ["yes", "no", "yes"]}))["who2021_grade"].tolist() == [2, 2, 2]
+
+
 def test_a_histological_glioblastoma_is_of_grade_4():
     assert diagnose(IDH_status="WT", histology="Glioblastoma, NOS")[:2] == (GBM, 4)
     assert diagnose(IDH_status="WT", integrated_diagnosis="Glioblastoma")[0] is not GBM

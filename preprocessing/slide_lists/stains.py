@@ -1,0 +1,42 @@
+"""Slides that are named after another stain than H&E, or as frozen sections and smears: laboratories keep all in one folder."""
+
+import re
+from collections.abc import Iterable
+
+from preprocessing.io.errors import count, some
+
+_HE = re.compile(r"(?<![a-z0-9])(h[&+_. -]?e|hande|haematoxylin|hematoxylin|eosin)\d*(?![a-z0-9])", re.IGNORECASE)
+_OTHER_STAIN = re.compile(
+    r"(?<![a-z0-9])(ihc|immuno\w*|ki[_. -]?67|mib[_. -]?1|gfap|neun|atrx|olig[_. -]?2|p53|tp53|idh[_. -]?1?([_. -]?r132h)?|r132h|"
+    r"h3[_. -]?k27(m|me3)?|s[_. -]?100|synaptophysin|map[_. -]?2|ema|iba[_. -]?1|l1cam|brafv600e|ini[_. -]?1|cd\d{1,3}|"
+    r"pas|evg|lfb|nissl|masson|trichrome?|giemsa|gomori|reticulin|retikulin|silver|ptah|dapi|fish)(?![a-z0-9])",
+    re.IGNORECASE,
+)
+_FROZEN = re.compile(
+    r"(?<![a-z0-9])(fs\d*|frozen|cryo\w*|kryo\w*|gefrier\w*|schnellschnitt\w*|smear\w*|squash|intraop\w*)(?![a-z0-9])",
+    re.IGNORECASE,
+)
+
+
+def describe_stains(slide_ids: Iterable[str]) -> list[str]:
+    """Return warnings of slides that are no H&E, or of frozen tissue, by their names.
+
+    Args:
+        slide_ids: of slides in use, without those whose barcode tells their kind.
+    """
+    names = sorted(slide_ids)
+    stained = [name for name in names if _OTHER_STAIN.search(name) and not _HE.search(name)]
+    frozen = [name for name in names if _FROZEN.search(name)]
+    remedy = "a manifest lists the slides to use"
+    warnings = []
+    if stained:
+        warnings.append(
+            f"warning: {count(len(stained), 'slide')} in use, by their names of another stain than H&E: {some(stained)}; encoders and "
+            f"stain normalisation are made for H&E; leave them out ({remedy})"
+        )
+    if 0 < len(frozen) < len(names):
+        warnings.append(
+            f"warning: {count(len(frozen), 'slide')} in use, by their names frozen sections or smears beside others: {some(frozen)}; "
+            f"their look differs from that of paraffin sections; if they are, leave them out ({remedy})"
+        )
+    return warnings
