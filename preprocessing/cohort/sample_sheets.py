@@ -40,10 +40,11 @@ def read_sample_sheet(frame: pd.DataFrame, identity: IdentityScheme) -> SampleSh
     An id that several patients share is no sample, and one in which a known scheme finds the case needs no sheet. Without a column
     of patients, as in the tables of recount3, barcodes name them, and other ids are of samples where patients have several rows.
     """
-    patients, kinds = next((c for c in frame.columns if id_kind(c) == "case" and _are_ids(frame[c])), None), ("sample",)
+    kinds = {"sample"}
+    patients = next((c for c in frame.columns if id_kind(c) == "case" and _are_ids(frame[c])), None)
     if patients is None:
         patients = next((c for c in text_columns(frame) if _repeat_patients(frame[c], identity)), None)
-        kinds = ("sample", "id")
+        kinds = {"sample", "id"}
     if patients is None:
         return None
     columns = [c for c in frame.columns if id_kind(c) in kinds and c != patients and _are_ids(frame[c])]

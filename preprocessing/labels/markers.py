@@ -19,13 +19,6 @@ from preprocessing.tables.reading import read_number, words_of
 _IDH, _CODELETION = ("idh",), ("codel",)  # in every spelling of `_MARKERS`
 _IDH1, _R132H = ("idh1_mut", "idh1_mutation"), ("idh1_r132h",)
 _IDH2 = ("idh2_mut", "idh2_mutation")
-_NAMED = {  # by the name, or by this name where a word in the column is that of the marker
-    **dict.fromkeys(("egfr", "egfr_copy_number"), ("egfr_amp", re.compile(r"ampl", re.IGNORECASE))),
-    **dict.fromkeys(
-        [f"cdkn2{gene}{what}" for gene in ("a", "b", "ab", "a_b") for what in ("", "_deletion", "_del", "_loss")],
-        ("cdkn2a_homdel", re.compile(r"homo", re.IGNORECASE)),
-    ),
-}
 _BARE = {"idh1": "idh1_mut", "idh2": "idh2_mut", "tert": "tert_mut"}  # where the column holds words, or 0 and 1
 _ARM_NAME = (
     r"((loss|del(etion)?|loh)_(of_)?)?(chr(omosome)?_?)?x?{}(_arm)?(_(loss|lost|loh|del(eted|etion)?|cnv|cna|gistic))*"
@@ -61,7 +54,15 @@ _CDKN2 = tuple(
     for gene in ("cdkn2ab", "cdkn2a_b", "cdkn2a", "cdkn2b")
     for what in ("homozygous_deletion", "homdel", "hom_del", "homozygously_deleted")
 )
+_CDKN2_EXTENT = "cdkn2_extent"  # homozygous, hemizygous
 _CDKN2_COPIES = tuple(f"cdkn2{gene}_{what}" for gene in "ab" for what in ("cnv", "cna", "gistic"))
+_NAMED = {  # a bare gene, and the marker that it is where a word in the column says so
+    **dict.fromkeys(("egfr", "egfr_copy_number"), ("egfr_amp", re.compile(r"ampl", re.IGNORECASE))),
+    **dict.fromkeys(
+        [f"cdkn2{gene}{what}" for gene in ("a", "b", "ab", "a_b") for what in ("", "_deletion", "_del", "_loss")],
+        (_CDKN2_EXTENT, re.compile(r"homo", re.IGNORECASE)),
+    ),
+}
 _GAIN7_LOSS10 = (
     *("chr_7_gain_chr_10_loss", "chr7_gain_chr10_loss", "7_gain_10_loss", "gain_7_loss_10", "gain7_loss10", "7_10"),
     *("chr7_chr10", "plus_7_minus_10"),
@@ -227,7 +228,10 @@ def marker_columns(frame: pd.DataFrame, source: str, notes: list[str]) -> dict[s
         "tert": columns.flags(_TERT),
         "egfr": columns.flags(_EGFR, _beyond_gain).fillna(columns.copies(_EGFR_COPIES, lambda level: level >= 2)),
         "gain7_loss10": columns.flags(_GAIN7_LOSS10).fillna(columns.flags(_GAIN7) & columns.flags(_LOSS10)),
-        "cdkn2": _either(columns.flags(_CDKN2, _flag_of_both_copies), columns.copies(_CDKN2_COPIES, lambda level: level <= -2)),
+        "cdkn2": _either(
+            _either(columns.flags(_CDKN2, _flag_of_both_copies), columns.flags([_CDKN2_EXTENT], _both_copies)),
+            columns.copies(_CDKN2_COPIES, lambda level: level <= -2),
+        ),
         "grade": grade,
     }
 
@@ -325,14 +329,20 @@ def _flag_of_arm(text: str) -> bool | None:
     return None if word in _UNCLEAR_ARM else _flag(word)
 
 
-def _flag_of_both_copies(text: str) -> bool | None:
-    """Whether both copies of a gene are deleted; the loss of one, hemizygous or heterozygous, is not that."""
+def _both_copies(text: str) -> bool | None:
+    """Whether both copies of a gene are deleted, by what the word says of them: homozygous, hemizygous, none."""
     word = _word(text)
-    if re.search(r"hemi|hetero|mono", word):
+    if re.search(r"hemi|hetero|mono", word) or word in _NO:
         return False
-    if re.match(r"(no|not|non|without)(?!n)", word) and word not in _NO:
+    if re.match(r"(no|not|non|without)(?!n)", word):
         return False if "homo" in word else None
-    return True if re.search(r"^hd$|homo|^homdel", word) else _flag(text)
+    return True if re.search(r"^hd$|homo|^homdel", word) else None
+
+
+def _flag_of_both_copies(text: str) -> bool | None:
+    """The same in a column that is called so: `CDKN2A homozygous deletion`, in which deleted says enough."""
+    found = _both_copies(text)
+    return _flag(text) if found is None else found
 
 
 def _beyond_gain(text: str) -> bool | None:

@@ -31,12 +31,12 @@ def describe_stains(slide_ids: Iterable[str]) -> list[str]:
     warnings = []
     if stained:
         warnings.append(
-            f"warning: {count(len(stained), 'slide')} in use, by their names of another stain than H&E: {some(stained)}; encoders and "
-            f"stain normalisation are made for H&E; leave them out ({remedy})"
+            f"warning: {count(len(stained), 'slide')} in use, by their names of another stain than H&E: {some(stained)}; "
+            f"encoders and stain normalisation are made for H&E; leave them out ({remedy})"
         )
     if 0 < len(frozen) < len(names):
         warnings.append(
-            f"warning: {count(len(frozen), 'slide')} in use, by their names frozen sections or smears beside others: {some(frozen)}; "
-            f"their look differs from that of paraffin sections; if they are, leave them out ({remedy})"
+            f"warning: {count(len(frozen), 'slide')} in use, by their names frozen sections or smears beside others: "
+            f"{some(frozen)}; their look differs from that of paraffin sections; if they are, leave them out ({remedy})"
         )
     return warnings

@@ -10,7 +10,8 @@ def values(*names):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("Methylated", "methylated"), ("IDH mut", "IDH-mut"), ("low_grade", "Low grade"), ("GBM, IDH-wt", "GBM IDH-wt")]
+    ("one", "other"),
+    [("Methylated", "methylated"), ("IDH mut", "IDH-mut"), ("low_grade", "Low grade"), ("GBM, IDH-wt", "GBM IDH-wt")],
 )
 def test_two_spellings_of_one_name_are_refused(one, other):
     with pytest.raises(

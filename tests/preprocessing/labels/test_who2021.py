@@ -244,7 +244,9 @@ def test_amplification_and_homozygous_deletion_are_read_under_the_bare_gene():
     assert notes == []
 
 
-@pytest.mark.parametrize(("value", "grade"), [("homdel", 4), ("HD", 4), ("yes", 4), ("hemizygous", 2), ("intact", 2), ("no", 2)])
+@pytest.mark.parametrize(
+    ("value", "grade"), [("homdel", 4), ("HD", 4), ("yes", 4), ("hemizygous", 2), ("intact", 2), ("no", 2)]
+)
 def test_only_the_loss_of_both_copies_of_cdkn2a_makes_grade_4(value, grade):
     assert diagnose(IDH_status="mutant", codel="no", grade=2, CDKN2A_homozygous_deletion=value)[1] == grade
 
