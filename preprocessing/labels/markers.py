@@ -12,7 +12,7 @@ from preprocessing.case_tables.id_columns import has_measurement
 from preprocessing.io.errors import count, some
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of
-from preprocessing.labels.histology import GLIOBLASTOMA_GRADE, diagnosis_columns, is_glioblastoma
+from preprocessing.labels.tumour import GLIOBLASTOMA_GRADE, diagnosis_columns, is_glioblastoma
 from preprocessing.tables.reading import read_number, words_of
 
 # Columns by plain name; a name holds for itself and with "_status" behind. A bare symbol with numbers is expression.

@@ -16,9 +16,9 @@ from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, count, some
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of, yes_no
-from preprocessing.labels.histology import GLIOBLASTOMA_GRADE, diagnosis_columns, is_glioblastoma
 from preprocessing.labels.spelling import SEPARATORS
 from preprocessing.labels.survival import OS, Survival, read_survival, without_survival
+from preprocessing.labels.tumour import GLIOBLASTOMA_GRADE, diagnosis_columns, is_glioblastoma
 from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.reading import words_of
 

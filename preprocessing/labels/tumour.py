@@ -1,11 +1,39 @@
-"""Whether a cohort is of gliomas: only then do WHO 2021 diagnoses and the leakage rules of glioma apply."""
+"""Which tumour the words of a table name: gliomas, to which WHO 2021 and its leakage rules apply, and glioblastomas among them.
+
+A glioblastoma is of grade 4 by definition, which is why tables often leave its grade out.
+"""
 
 import re
 
 import pandas as pd
 
+from preprocessing.labels.columns import text_of
+from preprocessing.tables.reading import names_in, text_columns, words_of
+
 GLIOMA, OTHER = "glioma", "other"
 _WORDS = re.compile(r"gliom|glioblast|astrocyt|oligodendro|(?<![a-z])(gbm|lgg|idh)", re.IGNORECASE)
+GLIOBLASTOMA_GRADE = 4  # of histological glioblastoma, by every edition of the WHO classification
+_NAMES = re.compile(
+    r"(.*_)?(histolog\w*|patholog\w*|diagnos(e|[ie]s)|oncotree(_code)?|entity|tumou?r_type|cancer_type(_detailed)?)(_.*)?|"
+    r"(.*_)?(disease|primary_disease|disease_(type|code)|project(_id)?)|type|acronym"
+)
+# Of another time, person or kind than the diagnosis of the case; and what is no histology.
+_OTHER = frozenset(
+    names_in(
+        "recurrence recurrent relapse progression second family relative year date age days months method site grade prior "
+        "previous slide status"
+    )
+)
+_INTEGRATED = frozenset(names_in("integrated molecular who2021 2021 cns5"))
+_GLIOBLASTOMA = re.compile(r"(?<![a-z])(glioblastom(a|e|as|es)?|gbm|gliosarkom|gliosarcom[ae])(?![a-z])")
+_DOUBT = re.compile(
+    r"(?<![a-z])(no|not|non|without|like|or|vs|versus|suspect\w*|possibl[ey]|probabl[ey]|rule|history|prior|progress\w*|"
+    r"favou?r\w*)(?![a-z])|\?"
+)
+_UNSPECIFIED = re.compile(r"not (otherwise specified|elsewhere classified)")
+_OTHER_GLIOMA = re.compile(
+    r"astrocyt|astrozyt|oligo|ependym|ganglio|xantho|midline|lower.?grade|(?<![a-z])lgg(?![a-z])"
+)
 
 
 def recognise_tumour(annotations: pd.DataFrame) -> str:
@@ -15,3 +43,30 @@ def recognise_tumour(annotations: pd.DataFrame) -> str:
     texts = annotations.select_dtypes(["object", "string"])
     named = (_WORDS.search(str(value)) for column in texts for value in texts[column].dropna().unique())
     return GLIOMA if any(named) else OTHER
+
+
+def diagnosis_columns(frame: pd.DataFrame, *, histological: bool = False) -> list[str]:
+    """Return the columns of words that name the tumour of each case; with `histological`, without integrated diagnoses."""
+    return [column for column in text_columns(frame) if _names_tumour(column, histological=histological)]
+
+
+def _names_tumour(column: str, *, histological: bool) -> bool:
+    words = words_of(column)
+    other = _OTHER | _INTEGRATED if histological else _OTHER
+    return _NAMES.fullmatch("_".join(words)) is not None and other.isdisjoint(words)
+
+
+def is_glioblastoma(frame: pd.DataFrame, columns: list[str]) -> pd.Series:
+    """Return whether any of the columns names a glioblastoma, and none another glioma, for each case (boolean)."""
+    named, other = (pd.Series(False, index=frame.index) for _ in range(2))
+    for column in columns:
+        words = frame[column].map(lambda value: text_of(value).lower(), na_action="ignore")
+        named |= words.map(_is_glioblastoma, na_action="ignore").eq(True)
+        other |= words.map(
+            lambda text: not _is_glioblastoma(text) and bool(_OTHER_GLIOMA.search(text)), na_action="ignore"
+        ).eq(True)
+    return named & ~other
+
+
+def _is_glioblastoma(text: str) -> bool:
+    return _GLIOBLASTOMA.search(text) is not None and not _DOUBT.search(_UNSPECIFIED.sub("", text))

@@ -66,10 +66,10 @@ def _describe_formulas(cells: Mapping[tuple[str, int], str], sheet: str) -> list
     rows: dict[str, list[int]] = {}
     for column, row in cells:
         rows.setdefault(column, []).append(row)
-    places = "; ".join(f"column {column}, row {some(of)}" for column, of in rows.items())
+    cells_by_column = "; ".join(f"column {column}, row {some(of)}" for column, of in rows.items())
     has, them = ("has", "it") if len(cells) == 1 else ("have", "them")
     return [
-        f"{count(len(cells), 'formula')} of sheet {sheet} ({places}) {has} no value, since no program calculated {them}: "
+        f"{count(len(cells), 'formula')} of sheet {sheet} ({cells_by_column}) {has} no value, since no program calculated {them}: "
         f"{' or '.join(sorted(set(cells.values())))}; open the workbook in Excel or LibreOffice and save it"
     ]
 
