@@ -22,7 +22,7 @@ def describe_stains(slide_ids: Iterable[str]) -> list[str]:
     """Return warnings of slides that are no H&E, or of frozen tissue, by their names.
 
     Args:
-        slide_ids: of slides in use, without those whose barcode tells their kind.
+        slide_ids: of slides in use, without those whose barcode names their kind.
     """
     names = sorted(slide_ids)
     stained = [name for name in names if _OTHER_STAIN.search(name) and not _HE.search(name)]
