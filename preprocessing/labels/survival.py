@@ -28,7 +28,9 @@ ENOUGH_WORDS = 5  # cases whose vital status in words decides on a column of 0 a
 MANY_LOST = 0.05  # share of the dead or the living without a time beyond which the rest is not a random sample
 FEW_LOST = 2  # cases without a time that may be lost by chance, whatever their share
 
-_TIME_WORDS = frozenset(names_in("date dates day days month months year years time followup followed follow"))
+_TIME_WORDS = frozenset(
+    names_in("os survival date dates day days month months year years time followup followed follow")
+)
 _SURVIVAL_WORDS = frozenset(names_in("survival death dead deceased died vital"))
 _EVENT_REMEDY = (
     "write 1 (it happened), 0 (it did not until the last contact, as of those lost to follow-up), Dead or Alive, or leave it "
@@ -85,7 +87,7 @@ def read_survival(table: LabelTable, endpoint: str = OS, *, known: Mapping[str, 
     if used and columns[used].role == "follow-up time":
         if event is None:
             event, event_column = _event_of_dates(table, columns), used
-        months = _without_dateless_deaths(table, columns, months, event)
+        months = months if event is None else _without_dateless_deaths(table, columns, months, event)
     _note_missing_columns(table, columns, months, event)
     if months is not None and event is not None and used and endpoint == OS:
         months = with_follow_up(table, columns, months, event, used)
@@ -183,10 +185,13 @@ def read_endpoint(table: LabelTable, time: str, event: str, *, unit: str = "") -
 # --- The GDC's two columns: days to death, days to the last follow-up -------------------------------------------------
 
 
-def _event_of_dates(table: LabelTable, columns: Mapping[str, SurvivalColumn]) -> pd.Series:
+def _event_of_dates(table: LabelTable, columns: Mapping[str, SurvivalColumn]) -> pd.Series | None:
+    """Deaths by the column of their times; None without one: that nobody died does not follow from a follow-up."""
     _, followed = read_dates(table, columns, "follow-up time")
     name, died = read_dates(table, columns, "death time")
-    table.notes.append(f"event: happened where {name or 'days to death'} has a value")
+    if name is None:
+        return None
+    table.notes.append(f"event: happened where {name} has a value")
     return died.notna().astype("boolean").mask(died.isna() & followed.isna())
 
 
@@ -358,7 +363,9 @@ def _note_missing_columns(
             "and event (1: died, 0: alive at the last follow-up)"
         )
     if months is None and (event is not None or dated_deaths):
-        dated = [name for name in table.frame.columns if _TIME_WORDS & set(plain_name(name).split("_"))]
+        events = {name for name, column in columns.items() if "time" not in column.role}
+        named = {name: _TIME_WORDS & set(plain_name(name).split("_")) for name in table.frame.columns}
+        dated = [name for name, words in named.items() if words and name not in events]
         unused = f" (not used: {some(dated)})" if dated else ""
         table.notes.append(
             f"warning: {table.source}: there are deaths but no survival time, so survival cannot be learned{unused}; give a "

@@ -151,13 +151,14 @@ def test_survival_longer_than_a_life_is_refused(name, value):
         ({"event": [1, 0], "date_of_death": ["2020-01-02", None]}, "date_of_death"),
         ({"days_to_death": [50, None]}, "days_to_death"),
         ({"vital_status": ["Dead", "Alive"], "lastFollowUpDate": ["2020", "2021"]}, "lastFollowUpDate"),
+        ({"survival_status": ["Dead", "Alive"], "OS (m)": [1, 2]}, "OS (m)"),
     ],
 )
 def test_deaths_without_a_time_are_warned_of(columns, unused):
     (warning,) = [
         note for note in labels(**columns).notes if note.startswith("warning: clinical.csv: there are deaths")
     ]
-    assert f"not used: {unused}" in warning
+    assert f"not used: {unused})" in warning
     assert "survival_months" in warning
     timed = labels(**columns, survival_months=[1, 2]).notes
     assert not any("there are deaths" in note for note in timed)
@@ -451,3 +452,10 @@ def test_subtypes_that_differ_by_a_comma_are_one():
     found = labels(subtype=["GBM IDHwt", "GBM, IDHwt", "GBM IDHwt", "Astro"])
     assert found.frame["subtype"].tolist() == ["GBM IDHwt", "GBM IDHwt", "GBM IDHwt", "Astro"]
     assert any("spellings of one subtype are merged: GBM, IDHwt as GBM IDHwt" in note for note in found.notes)
+
+
+def test_a_follow_up_without_deaths_says_nothing_of_who_lives():
+    found = labels(**{"last follow-up (months)": [5, None], "Months from MRI to death": [None, 7]})
+    assert "event" not in found.frame
+    assert any("there is a survival time, but no column of deaths" in note for note in found.notes)
+    assert not any(note.startswith("event") for note in found.notes)
