@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from preprocessing.case_tables.column_names import is_label
+from preprocessing.case_tables.column_names import is_label, names_tumour
 from preprocessing.case_tables.comparisons import comparison_columns
 from preprocessing.case_tables.endpoint_names import survival_column
 from preprocessing.case_tables.id_columns import Evidence
@@ -17,7 +17,15 @@ from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, count, some
 from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.reading import names_in, read_number, text_columns
-from preprocessing.tables.sample_types import CLASSES, PRIMARY, may_hold_sample_types, sample_classes, why_excluded
+from preprocessing.tables.sample_types import (
+    CLASSES,
+    NORMAL,
+    PRIMARY,
+    is_no_tumour,
+    may_hold_sample_types,
+    sample_classes,
+    why_excluded,
+)
 
 # Names of rows and columns that summarise cases or compare groups of them (limma, DESeq2, edgeR), as words with "_" between.
 _SUMMARIES = frozenset(
@@ -157,6 +165,8 @@ def _describe_other_barcodes(
 def row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[str | None]:
     """Return the sample class of each row by the columns that hold sample types; a type other than primary in any counts.
 
+    Where a column of diagnoses says that there is no tumour, the row is of normal tissue.
+
     Args:
         frame: the rows.
         id_column: column of ids.
@@ -171,6 +181,10 @@ def row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[s
                     f"warning: column {column}: {some(frame[column][unknown].unique())} is no known sample type; the "
                     f"{int(unknown.sum())} rows are used"
                 )
+    for column in filter(names_tumour, text_columns(frame)):
+        normal = is_no_tumour(frame[column])
+        if column not in found and normal.any() and not normal.all():
+            found[column] = pd.Series(NORMAL, index=frame.index, dtype=object).where(normal)
     if not found:
         return [None] * len(frame)
     by_row: list[str | None] = []

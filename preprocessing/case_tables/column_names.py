@@ -32,6 +32,17 @@ SEX = names_in("is_female female sex gender is_male male")
 SITE = names_in("site tissue_source_site tissue_source_site_code tss")
 LABEL_NAMES = frozenset().union(GRADE, SUBTYPE, SEX, SITE)
 
+_TUMOUR = re.compile(
+    r"(.*_)?(histolog\w*|patholog\w*|diagnos(e|[ie]s)|oncotree(_code)?|entity|tumou?r_type|cancer_type(_detailed)?)(_.*)?|"
+    r"(.*_)?(disease|primary_disease|disease_(type|code)|project(_id)?)|type|acronym"
+)
+# Of another time, person or kind than the diagnosis of the case; and what is no histology.
+_NO_TUMOUR = frozenset(
+    names_in(
+        "recurrence recurrent relapse progression second family relative year date age days months method site grade prior "
+        "previous slide status"
+    )
+)
 # Tables that are named before a column: demographic.vital_status (GDC), paper_Grade (TCGAbiolinks).
 _FROM_TABLES = re.compile(
     r"^((gdc|cases?|demographic|diagnos[ie]s|clinical|patient|donor|follow_ups?|paper|tcga|xml|cgc)_)+"
@@ -93,3 +104,9 @@ def age_column(column: str) -> AgeColumn | None:
 def is_label(column: str) -> bool:
     """Whether labels or covariates may be read from a column of this name."""
     return plain_name(column) in LABEL_NAMES or age_column(column) is not None or survival_column(column) is not None
+
+
+def names_tumour(column: str) -> bool:
+    """Whether a column of this name may hold the diagnosis or histology of the tumour."""
+    words = words_of(column)
+    return _TUMOUR.fullmatch("_".join(words)) is not None and _NO_TUMOUR.isdisjoint(words)

@@ -12,7 +12,7 @@ from preprocessing.case_tables.id_columns import has_measurement
 from preprocessing.io.errors import count, some
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of
-from preprocessing.labels.tumour import GLIOBLASTOMA_GRADE, diagnosis_columns, is_glioblastoma
+from preprocessing.labels.tumour import GLIOBLASTOMA_GRADE, diagnosis_columns, glioblastomas
 from preprocessing.tables.reading import read_number, words_of
 
 # Columns by plain name; a name holds for itself and with "_status" behind. A bare symbol with numbers is expression.
@@ -241,7 +241,7 @@ def _grade(columns: _Columns) -> pd.Series:
     grade = pd.Series(pd.NA, index=columns.frame.index, dtype="Int64")
     for column in columns.named(name for name in GRADE if "2021" not in name):
         grade = grade.fillna(columns.read(column, read_grade, dtype="Int64"))
-    named = is_glioblastoma(columns.frame, diagnosis_columns(columns.frame, histological=True))
+    named, _ = glioblastomas(columns.frame, diagnosis_columns(columns.frame, histological=True))
     return grade.mask(grade.isna() & named, GLIOBLASTOMA_GRADE)
 
 

@@ -18,7 +18,7 @@ from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of, yes_no
 from preprocessing.labels.spelling import SEPARATORS
 from preprocessing.labels.survival import OS, Survival, read_survival, without_survival
-from preprocessing.labels.tumour import GLIOBLASTOMA_GRADE, diagnosis_columns, is_glioblastoma
+from preprocessing.labels.tumour import GLIOBLASTOMA_GRADE, diagnosis_columns, glioblastomas
 from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.reading import words_of
 
@@ -134,19 +134,19 @@ def _grade(table: LabelTable) -> pd.Series | None:
 
 def _of_glioblastomas(table: LabelTable, column: str, grade: pd.Series) -> pd.Series:
     """The grades with 4 for a glioblastoma whose cell is empty, noted; one of another grade is warned of."""
-    named_by = diagnosis_columns(table.frame)
-    empty = is_glioblastoma(table.frame, named_by) & table.frame[column].isna()
+    named, named_by = glioblastomas(table.frame, diagnosis_columns(table.frame))
+    empty = named & table.frame[column].isna()
     if empty.any():
         table.notes.append(
             f"grade: {GLIOBLASTOMA_GRADE} in {count(int(empty.sum()), 'case')} without a value in {column} that "
             f"{some(named_by)} names glioblastoma, which is of grade 4 by definition (WHO); write GX there if that is wrong"
         )
-    histological = diagnosis_columns(table.frame, histological=True)
-    lower = is_glioblastoma(table.frame, histological) & grade.lt(GLIOBLASTOMA_GRADE).fillna(False)
+    histological, named_by = glioblastomas(table.frame, diagnosis_columns(table.frame, histological=True))
+    lower = histological & grade.lt(GLIOBLASTOMA_GRADE).fillna(False)
     if lower.any():
         table.notes.append(
             f"warning: {table.source}: grade: {column} is below 4 in {count(int(lower.sum()), 'case')} "
-            f"({some(table.frame.index[lower])}) that {some(histological)} names glioblastoma; correct one of them"
+            f"({some(table.frame.index[lower])}) that {some(named_by)} names glioblastoma; correct one of them"
         )
     return grade.mask(empty, GLIOBLASTOMA_GRADE)
 

@@ -7,23 +7,13 @@ import re
 
 import pandas as pd
 
+from preprocessing.case_tables.column_names import names_tumour
 from preprocessing.labels.columns import text_of
 from preprocessing.tables.reading import names_in, text_columns, words_of
 
 GLIOMA, OTHER = "glioma", "other"
 _WORDS = re.compile(r"gliom|glioblast|astrocyt|oligodendro|(?<![a-z])(gbm|lgg|idh)", re.IGNORECASE)
 GLIOBLASTOMA_GRADE = 4  # of histological glioblastoma, by every edition of the WHO classification
-_NAMES = re.compile(
-    r"(.*_)?(histolog\w*|patholog\w*|diagnos(e|[ie]s)|oncotree(_code)?|entity|tumou?r_type|cancer_type(_detailed)?)(_.*)?|"
-    r"(.*_)?(disease|primary_disease|disease_(type|code)|project(_id)?)|type|acronym"
-)
-# Of another time, person or kind than the diagnosis of the case; and what is no histology.
-_OTHER = frozenset(
-    names_in(
-        "recurrence recurrent relapse progression second family relative year date age days months method site grade prior "
-        "previous slide status"
-    )
-)
 _INTEGRATED = frozenset(names_in("integrated molecular who2021 2021 cns5"))
 _GLIOBLASTOMA = re.compile(r"(?<![a-z])(glioblastom(a|e|as|es)?|gbm|gliosarkom|gliosarcom[ae])(?![a-z])")
 _DOUBT = re.compile(
@@ -51,21 +41,21 @@ def diagnosis_columns(frame: pd.DataFrame, *, histological: bool = False) -> lis
 
 
 def _names_tumour(column: str, *, histological: bool) -> bool:
-    words = words_of(column)
-    other = _OTHER | _INTEGRATED if histological else _OTHER
-    return _NAMES.fullmatch("_".join(words)) is not None and other.isdisjoint(words)
+    return names_tumour(column) and not (histological and _INTEGRATED & set(words_of(column)))
 
 
-def is_glioblastoma(frame: pd.DataFrame, columns: list[str]) -> pd.Series:
-    """Return whether any of the columns names a glioblastoma, and none another glioma, for each case (boolean)."""
-    named, other = (pd.Series(False, index=frame.index) for _ in range(2))
+def glioblastomas(frame: pd.DataFrame, columns: list[str]) -> tuple[pd.Series, list[str]]:
+    """Return whether any of the columns names a glioblastoma, and none another glioma, for each case (boolean), and which do."""
+    other = pd.Series(False, index=frame.index)
+    named: dict[str, pd.Series] = {}
     for column in columns:
         words = frame[column].map(lambda value: text_of(value).lower(), na_action="ignore")
-        named |= words.map(_is_glioblastoma, na_action="ignore").eq(True)
-        other |= words.map(
-            lambda text: not _is_glioblastoma(text) and bool(_OTHER_GLIOMA.search(text)), na_action="ignore"
-        ).eq(True)
-    return named & ~other
+        is_named = words.map(_is_glioblastoma, na_action="ignore").eq(True)
+        other |= words.map(lambda text: bool(_OTHER_GLIOMA.search(text)), na_action="ignore").eq(True) & ~is_named
+        if is_named.any():
+            named[column] = is_named
+    found = pd.Series(False, index=frame.index) if not named else pd.concat(named, axis=1).any(axis=1)
+    return found & ~other, list(named)
 
 
 def _is_glioblastoma(text: str) -> bool:

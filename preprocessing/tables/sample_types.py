@@ -10,7 +10,8 @@ from preprocessing.tables.case_ids import TCGA
 from preprocessing.tables.reading import words_of
 
 PRIMARY = "primary"
-CLASSES = (PRIMARY, "recurrent", "secondary", "metastatic", "normal", "other")
+NORMAL = "normal"
+CLASSES = (PRIMARY, "recurrent", "secondary", "metastatic", NORMAL, "other")
 ALL = frozenset(CLASSES)
 
 # The first pattern that fits a value decides. A column of sample types holds nothing else.
@@ -30,6 +31,10 @@ _VALUES = (
     (re.compile(r"(new |de novo )?primary.*|initial.*|untreated primary.*|tp|tb|p"), PRIMARY),
     (re.compile(r"nt|nb|n"), "normal"),
     (re.compile(r"(solid )?tumou?r( tissue)?|t|cancer"), PRIMARY),
+)
+_NO_TUMOUR = re.compile(
+    r"(non|no) ?(tumou?r|neoplas\w+|malignan\w+|glioma|cancer)( (brain|tissue|cortex|control))?|"
+    r"(normal|healthy)( (brain|tissue|cortex|white matter|control)){0,2}|(brain )?controls?|epilep\w+( (brain|tissue|surgery))?"
 )
 _CODES = {
     "1": PRIMARY,
@@ -79,6 +84,11 @@ def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
     if not len(texts) or not enough or (set(texts) <= {"p", "r", "n", "t", "m"} and len(set(texts)) < 2):
         return None
     return found.reindex(values.index)
+
+
+def is_no_tumour(values: pd.Series) -> pd.Series:
+    """Whether each value of a column of diagnoses says that there is no tumour: "Non-tumor", "normal brain", "control"."""
+    return values.map(lambda value: _NO_TUMOUR.fullmatch(_plain(str(value))) is not None, na_action="ignore").eq(True)
 
 
 def _plain(text: str) -> str:

@@ -389,3 +389,21 @@ def test_real_table_transposed_or_with_labels_gives_the_same(tmp_path):
     table = read_genes(tmp_path / "turned.tsv")
     assert sorted(table.annotations) == ["event", "grade", "subtype", "survival_months"]
     pd.testing.assert_frame_equal(table.values, source, check_names=False)
+
+
+@pytest.mark.parametrize(
+    "word", ["Non-tumor", "NON_TUMOR", "normal brain", "Control", "epilepsy", "non-neoplastic brain"]
+)
+@pytest.mark.parametrize("column", ["Histology", "DISEASE_TYPE", "primary_diagnosis"])
+def test_cases_without_a_tumour_by_their_diagnosis_are_left_out(write, column, word):
+    table = read_genes(write(f"case_id,EGFR,TP53,{column}\nP1,1,2,GBM\nP2,3,4,{word}\nP3,5,6,Astrocytoma\n"))
+    assert table.values.index.tolist() == ["P1", "P3"]
+    assert table.excluded == {"P2": "sample type normal, not primary"}
+    everything = TableOptions(sample_types=frozenset({"primary", "normal"}))
+    path = write(f"case_id,EGFR,TP53,{column}\nP1,1,2,GBM\nP2,3,4,{word}\nP3,5,6,Astrocytoma\n")
+    assert read_genes(path, options=everything).values.index.tolist() == ["P1", "P2", "P3"]
+
+
+def test_other_words_of_a_diagnosis_leave_no_case_out(write):
+    rows = "P1,1,2,GBM\nP2,3,4,normal pressure hydrocephalus\nP3,5,6,no tumor necrosis\n"
+    assert len(read_genes(write(f"case_id,EGFR,TP53,Histology\n{rows}")).values) == 3

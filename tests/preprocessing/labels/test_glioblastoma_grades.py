@@ -49,6 +49,15 @@ def test_what_may_be_another_tumour_gets_no_grade(column, word):
     assert labels.frame["grade"].isna().tolist() == [False, False, True, True]
 
 
+def test_only_columns_that_name_a_glioblastoma_are_named():
+    frame = pd.DataFrame(
+        {"grade": ["G2", None], "disease": ["Glioma"] * 2, "diagnosis": ["Astrocytoma", "Glioblastoma"]},
+        index=list("ab"),
+    )
+    (note,) = [note for note in recognise(frame, source="clinical.csv").notes if "glioblastoma" in note]
+    assert "without a value in grade that diagnosis names glioblastoma" in note
+
+
 def test_a_grade_that_was_not_assessed_stays_open():
     frame = pd.DataFrame({"grade": ["G2", "GX"], "histology": ["Astrocytoma", "Glioblastoma"]}, index=list("ab"))
     assert recognise(frame, source="clinical.csv").gaps["grade"].fillna("").tolist() == ["", "grade not assessed"]
