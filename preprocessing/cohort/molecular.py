@@ -104,6 +104,7 @@ def read_tables(
         _add_molecular(tables, matrices[-1], table, prefix=f"{path.name}: ")
     if matrices:
         tables.omics, tables.any_genes = concatenate(matrices), True
+        tables.notes += _describe_lacking(matrices, [*([genes] if genes else []), *paths], tables.omics.case_ids)
     if clinical is not None:
         _add_clinical(tables, clinical, clinic, slides, options)
     _require_id_column(tables, options)
@@ -125,6 +126,20 @@ def _matrix_of(table: GeneTable, kind: str | None, evidence: Evidence, *, path: 
                 "another kind (with --omics)"
             )
     return OmicsMatrix.from_frame(table.values, kind=kind or "rna")
+
+
+def _describe_lacking(matrices: Sequence[OmicsMatrix], paths: Sequence[Path], cases: Sequence[str]) -> list[str]:
+    """Warnings of cases of one molecular table that another does not have."""
+    notes = []
+    for matrix, path in zip(matrices, paths, strict=True):
+        known = set(matrix.case_ids)
+        if lacking := [case for case in cases if case not in known]:
+            notes.append(
+                f"warning: {path.name} lacks {len(lacking)} of the {count(len(cases), 'case')} of all molecular tables "
+                f"({some(lacking)}), which count there as the average of the training cases; leave them out of the other tables if "
+                "they are not to be used"
+            )
+    return notes
 
 
 def _refuse_repeated_features(matrices: Sequence[OmicsMatrix], paths: Sequence[Path]) -> None:

@@ -12,6 +12,7 @@ SAMPLED_VALUES = 2_000_000
 FIRST_CASES = 5  # of which one value that is no small whole number shows that a table holds expression
 LARGEST_LOG = 30  # log2 of any expression measure stays below it
 PER_MILLION = 1_000_000
+LARGEST_PERCENT = 100
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ValueScale:
     """Values of a table in brief.
 
     Attributes:
-        name: counts, TPM, FPKM or intensities, log2, z-scores, beta values, 0/1, copy numbers; "unknown" without a value.
+        name: counts, TPM, FPKM or intensities, log2, z-scores, beta values, 0/1, copy numbers, …; "unknown" without a value.
         low: the smallest value.
         high: the largest value.
         missing: share of missing values, in [0, 1].
@@ -37,8 +38,8 @@ class ValueScale:
         )
 
 
-def guess_scale(values: Float[np.ndarray, "cases features"]) -> ValueScale:
-    """Return range, share of missing values and probable scale of a table of one kind of features."""
+def guess_scale(values: Float[np.ndarray, "cases features"], *, kind: str = "rna") -> ValueScale:
+    """Return range, share of missing values and probable scale of a table of one kind of features, as `rna` or `cnv`."""
     n_missing = int(np.isnan(values).sum())
     if n_missing == values.size:
         return ValueScale("unknown", float("nan"), float("nan"), 1.0 if values.size else 0.0)
@@ -48,7 +49,26 @@ def guess_scale(values: Float[np.ndarray, "cases features"]) -> ValueScale:
     there = there[~np.isnan(there)]
     if not there.size:
         there = values[~np.isnan(values)]
-    return ValueScale(_name(values, there, low, high), low, high, missing)
+    name = _name_of_kind(kind, there, low, high) or _name(values, there, low, high)
+    return ValueScale(name, low, high, missing)
+
+
+def _name_of_kind(kind: str, there: np.ndarray, low: float, high: float) -> str | None:
+    """The scale of copy numbers, methylation and mutations; None for expression, and where the values fit any kind."""
+    whole = bool((there == np.round(there)).all())
+    if kind == "cnv" and not (whole and -2 <= low < 0 and high <= 2):
+        return "0/1" if whole and 0 <= low <= high <= 1 else "log2 ratios" if low < 0 else "numbers of copies"
+    if kind == "methylation" and not 0 <= low <= high <= 1:
+        return "M-values" if low < 0 else "percent" if high <= LARGEST_PERCENT else "intensities"
+    if kind == "mutation" and not (whole and 0 <= low <= high <= 1):
+        return (
+            "numbers of mutations"
+            if whole and low >= 0
+            else "fractions of alleles"
+            if 0 <= low <= high <= 1
+            else "scores"
+        )
+    return None
 
 
 def _name(values: np.ndarray, there: np.ndarray, low: float, high: float) -> str:
@@ -96,7 +116,7 @@ def describe_features(matrix: OmicsMatrix) -> list[str]:
         at = np.flatnonzero(kinds == kind)
         names = [matrix.features[position] for position in at[:4]]
         block = matrix.values if len(at) == len(kinds) else matrix.values[:, at]
-        scale = guess_scale(block)
+        scale = guess_scale(block, kind=kind)
         sentences.append(
             f"{kind}: {count(len(matrix.case_ids), 'case')} ({some(matrix.case_ids)}) × {count(len(at), 'feature')} "
             f"({some(names)}), " + scale.describe()

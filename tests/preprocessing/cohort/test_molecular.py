@@ -103,3 +103,11 @@ def test_a_column_of_the_clinical_table_that_the_run_names_stays_a_gene_in_the_g
     cohort = load_cohort(replace(files, clinical=clinical), options)
     assert cohort.omics.features == ("EGFR", "TP53")
     assert cohort.annotations["EGFR"].tolist() == ["positive", "negative"] * 6
+
+
+def test_cases_of_one_molecular_table_that_another_lacks_are_warned_of(tmp_path):
+    cohort = load_cohort(files_of(tmp_path, EXPRESSED.iloc[:9], COPIES, kinds=("cnv",)))
+    (warning,) = [note for note in cohort.notes if "average of the training cases" in note]
+    assert "lacks 3 of the 12 cases of all molecular tables (TCGA-06-0009, TCGA-06-0010, TCGA-06-0011)" in warning
+    whole = load_cohort(files_of(tmp_path, EXPRESSED, COPIES, kinds=("cnv",)))
+    assert not any("average of the training cases" in note for note in whole.notes)

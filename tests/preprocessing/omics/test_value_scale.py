@@ -62,3 +62,24 @@ def test_each_kind_is_described_and_what_is_empty_is_warned_of():
         "warning: rna: 1 of 2 features have no value at all",
         "mutation: 3 cases (a, b, c) × 1 feature (T_mut), values 0 to 1, 0.0 % missing, probably 0/1 (mutations)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "name"),
+    [
+        ("cnv", [[-2, 0], [1, 2]], "copy numbers (GISTIC)"),
+        ("cnv", [[0, 2], [3, 8]], "numbers of copies"),
+        ("cnv", [[0, 1], [1, 0]], "0/1"),
+        ("cnv", [[-0.4, 0.1], [0.2, 0.3]], "log2 ratios"),
+        ("methylation", [[0.1, 0.9], [0.5, 1]], "beta values"),
+        ("methylation", [[10, 90], [0.5, 100]], "percent"),
+        ("methylation", [[-3, 2], [0.5, 1]], "M-values"),
+        ("methylation", [[300, 9000], [20, 10]], "intensities"),
+        ("mutation", [[0, 1], [1, 0]], "0/1 (mutations)"),
+        ("mutation", [[0, 3], [1, 0]], "numbers of mutations"),
+        ("mutation", [[0, 0.3], [0.25, 0]], "fractions of alleles"),
+        ("rna", [[10, 90], [0.5, 100]], "FPKM, TPM or intensities"),
+    ],
+)
+def test_the_scale_is_one_of_the_kind_of_feature(kind, values, name):
+    assert guess_scale(np.array(values, dtype=float), kind=kind).name == name
