@@ -152,7 +152,7 @@ def _open_slides(
         raise InputError(
             f"slides: none of the {len(unusable)} slides in {_describe(source)} can be used: {_reasons(unusable)}"
         )
-    warnings += describe_stains(one.slide_id for one in usable if not settings.identity.slide_kind(one.slide_id))
+    warnings += describe_stains(one for one in usable if not settings.identity.slide_kind(one.slide_id))
     warnings += [*same_scans(usable, masks=options.masks), *doubtful_resolutions(usable)]
     return _OpenedSlides(usable, [*found.left_out, *excluded, *broken, *coarse], warnings)
 

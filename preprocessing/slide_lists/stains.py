@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from preprocessing.io.errors import count, some
+from preprocessing.slides.slide import Slide
 
 _HE = re.compile(r"(?<![a-z0-9])(h[&+_. -]?e|hande|haematoxylin|hematoxylin|eosin)\d*(?![a-z0-9])", re.IGNORECASE)
 _OTHER_STAIN = re.compile(
@@ -18,13 +19,15 @@ _FROZEN = re.compile(
 )
 
 
-def describe_stains(slide_ids: Iterable[str]) -> list[str]:
-    """Return warnings of slides that are no H&E, or of frozen tissue, by their names.
+def describe_stains(slides: Iterable[Slide]) -> list[str]:
+    """Return warnings of slides that are no H&E, or of frozen tissue, by their names, and by those of their folders if they differ.
 
     Args:
-        slide_ids: of slides in use, without those whose barcode names their kind.
+        slides: in use, without those whose barcode names their kind.
     """
-    names = sorted(slide_ids)
+    every = sorted(slides, key=lambda slide: slide.slide_id)
+    has_folders = len({slide.path.parent for slide in every}) > 1
+    names = [f"{slide.path.parent.name}/{slide.slide_id}" if has_folders else slide.slide_id for slide in every]
     stained = [name for name in names if _OTHER_STAIN.search(name) and not _HE.search(name)]
     frozen = [name for name in names if _FROZEN.search(name)]
     remedy = "a manifest lists the slides to use"

@@ -1,8 +1,18 @@
 """Warnings of slides that are no H&E, by their names."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from preprocessing.slide_lists.stains import describe_stains
+
+
+def described(names, *, folder="slides"):
+    return describe_stains(
+        [SimpleNamespace(slide_id=Path(name).name, path=Path(folder, f"{name}.svs")) for name in names]
+    )
+
 
 HE = ["N12-345_A1_HE", "N12-346 H&E", "N13-1", "B-0007_A", "Case 12 cd"]
 
@@ -22,7 +32,7 @@ HE = ["N12-345_A1_HE", "N12-346 H&E", "N13-1", "B-0007_A", "Case 12 cd"]
     ],
 )
 def test_slides_of_other_stains_are_named(name):
-    (warning,) = describe_stains([*HE, name])
+    (warning,) = described([*HE, name])
     assert warning.startswith(f"warning: 1 slide in use, by their names of another stain than H&E: {name}; ")
 
 
@@ -30,13 +40,20 @@ def test_slides_of_other_stains_are_named(name):
     "name", ["N12-345_FS1", "N12 frozen", "N12_Schnellschnitt", "kryostat-1", "N1-smear", "intraop_2"]
 )
 def test_frozen_sections_beside_others_are_named(name):
-    (warning,) = describe_stains([*HE, name])
+    (warning,) = described([*HE, name])
     assert f"frozen sections or smears beside others: {name}; " in warning
-    assert describe_stains([name]) == []
+    assert described([name]) == []
 
 
 @pytest.mark.parametrize(
     "name", ["IDH1mut-7_HE", "GFAP12", "EMAnuel", "pasquale-2", "PAS12-1", "fsx", "IDHA-3", "P53A"]
 )
 def test_other_names_are_not_taken_for_stains(name):
-    assert describe_stains([*HE, name]) == []
+    assert described([*HE, name]) == []
+
+
+def test_folders_name_the_stain_where_slides_lie_in_several():
+    (warning,) = described(["HE/N1_1", "HE/N2_1", "Ki67/N1_2"])
+    assert "of another stain than H&E: Ki67/N1_2; " in warning
+    assert described(["N1_1", "N2_1"], folder="IDH1/slides") == []
+    assert described(["Ki67 study, HE/N1_1", "Ki67 study, H&E/N1_2"]) == []
