@@ -16,7 +16,7 @@ from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, count, some
 from preprocessing.tables.identity import IdentityScheme
-from preprocessing.tables.reading import names_in, read_number, text_columns
+from preprocessing.tables.reading import names_in, read_number, text_columns, words_of
 from preprocessing.tables.sample_types import (
     CLASSES,
     NORMAL,
@@ -39,6 +39,14 @@ _NORMAL = re.compile(
     r"(?<![a-z])(normal|controls?|ctrl|ctl|healthy|non[\s_.-]?(tumou?r|neoplastic|malignant))(?![a-z])|normal(brain|tissue|cortex)",
     re.IGNORECASE,
 )
+_BAD, _GOOD_DENIED = frozenset({"1", "yes", "y", "true", "x"}), frozenset({"0", "no", "n", "false"})
+_EXCLUDED = {
+    **dict.fromkeys(names_in("exclude excluded exclusion remove drop outlier is_outlier withdrawn"), _BAD),
+    **dict.fromkeys(
+        names_in("include included inclusion use used keep passed_qc qc_passed qc_pass consent"), _GOOD_DENIED
+    ),
+    **dict.fromkeys(names_in("qc qc_status quality_control rna_qc"), _GOOD_DENIED | {"fail", "failed", "bad"}),
+}
 _INITIALS = 3  # letters at most
 _OF_GROUPS = frozenset(names_in("mean average avg median sd log2fc logfc"))  # mean_GBM, logFC_tumour_normal
 
@@ -102,6 +110,7 @@ def select_samples(
         notes += identity.describe_unmatched([identifier for identifier in ids if identifier], path.name)
     notes += identity.describe_cut_numbers([identifier for identifier in ids if identifier], path.name)
     notes += _describe_other_barcodes(path, frame, id_column, ids, identity)
+    notes += _describe_exclusions(path, frame)
     keys = [_sample_key(identifier, identity) for identifier in ids]
     classes = row_classes(frame, id_column, notes)
     no_cases = _no_cases(keys, evidence)
@@ -162,6 +171,22 @@ def _describe_other_barcodes(
     return notes
 
 
+def _describe_exclusions(path: Path, frame: pd.DataFrame) -> list[str]:
+    """Warnings of columns that say which rows to leave out, as `excluded` or `QC`: they are not followed."""
+    notes = []
+    for column in frame.columns:
+        gone = _EXCLUDED.get("_".join(words_of(column)))
+        if gone is None:
+            continue
+        values = frame[column].map(lambda value: re.sub(r"\.0$", "", str(value).strip().lower()), na_action="ignore")
+        if marked := int(values.isin(gone).sum()):
+            notes.append(
+                f"warning: {path}: column {column} may mark {count(marked, 'row')} to be left out, but all rows are used; delete "
+                "what is not to be used"
+            )
+    return notes
+
+
 def row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[str | None]:
     """Return the sample class of each row by the columns that hold sample types; a type other than primary in any counts.
 
@@ -173,7 +198,8 @@ def row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[s
         notes: to which the counts, and unknown types, are added.
     """
     found: dict[str, pd.Series] = {}
-    for column in filter(may_hold_sample_types, frame.columns):
+    texts = set(text_columns(frame))
+    for column in [name for name in frame.columns if name in texts or may_hold_sample_types(name)]:
         if column != id_column and (classes := sample_classes(column, frame[column])) is not None:
             found[column] = classes
             if (unknown := frame[column].notna() & classes.isna()).any():

@@ -12,14 +12,16 @@ from preprocessing.case_tables.id_columns import has_measurement
 from preprocessing.io.errors import count, some
 from preprocessing.labels.ages import read_age
 from preprocessing.labels.columns import LabelTable, is_binary, read_grade, text_of
-from preprocessing.labels.tumour import GLIOBLASTOMA_GRADE, diagnosis_columns, glioblastomas
+from preprocessing.labels.tumour import GLIOBLASTOMA_GRADE, diagnosis_columns, glioblastomas, other_tumours
 from preprocessing.tables.reading import read_number, words_of
 
 # Columns by plain name; a name holds for itself and with "_status" behind. A bare symbol with numbers is expression.
 _IDH, _CODELETION = ("idh",), ("codel",)  # in every spelling of `_MARKERS`
 _IDH1, _R132H = ("idh1_mut", "idh1_mutation"), ("idh1_r132h",)
 _IDH2 = ("idh2_mut", "idh2_mutation")
+_H3 = "h3_mut"
 _BARE = {"idh1": "idh1_mut", "idh2": "idh2_mut", "tert": "tert_mut"}  # where the column holds words, or 0 and 1
+_BARE |= dict.fromkeys(("h3f3a", "h3_3a", "h3c2", "hist1h3b"), _H3)
 _ARM_NAME = (
     r"((loss|del(etion)?|loh)_(of_)?)?(chr(omosome)?_?)?x?{}(_arm)?(_(loss|lost|loh|del(eted|etion)?|cnv|cna|gistic))*"
 )
@@ -30,6 +32,12 @@ _MARKERS = (
     (
         re.compile(r"idh(1_?(2|(and|or)?_?idh_?2))?(_(r132|r172)\w*)?(_(mut|mutation|mutant|mutated))?"),
         "idh",
+    ),
+    (
+        re.compile(
+            r"(h3|h3f3a|h3_?3a?|hist1h3b|h3c2)(_?(k27|g34)\w*(_g34\w*)?)?(_(mut|mutation|mutant|mutated|altered))?"
+        ),
+        "h3_mut",
     ),
     (re.compile(_ARM_NAME.format("1p")), "1p"),
     (re.compile(_ARM_NAME.format("19q")), "19q"),
@@ -107,9 +115,10 @@ _NO = {
     *("nodeletion", "noloss", "notlost", "noloh", "retention", "preserved", "normal", "balanced", "disomy", "diploid"),
     *("nomutation", "notdetected", "notpresent", "noamplification"),
 }
-# A codon of IDH1 and IDH2, or of TERT's promoter, with what is said of it: R132H, p.R132H positive, R132H negative.
+# A codon of IDH1, IDH2 and H3, or of TERT's promoter, with what is said of it: R132H, p.R132H positive, R132H negative.
 _CODON = re.compile(
-    rf"(p?r(132|172|140)[a-z]?|c(228|250)t)({'|'.join(sorted(_YES - {'1'}))}|detected|(?P<denied>{'|'.join(sorted(_NO - {'0'}))}))?"
+    r"(p?r(132|172|140)[a-z]?|c(228|250)t|(h33?)?(k2[78][mi]|g3[45][rv]))"
+    rf"({'|'.join(sorted(_YES - {'1'}))}|detected|(?P<denied>{'|'.join(sorted(_NO - {'0'}))}))?"
 )
 _GAINED = {"gain", "gained", "lowlevelgain", "polysomy", "trisomy"}
 _KEPT_ARM = _GAINED | {"partial", "partialloss", "partialdeletion", "partiallydeleted"}
@@ -130,6 +139,7 @@ class Markers:
         tert, egfr, gain7_loss10, cdkn2: TERT promoter mutation, EGFR amplification, +7/−10, homozygous deletion of CDKN2A/B.
         grade: by histology.
         contradicts: whether IDH status and subtype contradict each other.
+        other: why the tumour is no adult-type diffuse glioma: a mutation of histone H3, or its diagnosis.
     """
 
     idh: bool | None
@@ -144,6 +154,7 @@ class Markers:
     cdkn2: bool | None
     grade: int | None
     contradicts: bool | None
+    other: str | None
 
 
 def subtype_columns(frame: pd.DataFrame) -> list[str]:
@@ -233,6 +244,7 @@ def marker_columns(frame: pd.DataFrame, source: str, notes: list[str]) -> dict[s
             columns.copies(_CDKN2_COPIES, lambda level: level <= -2),
         ),
         "grade": grade,
+        "other": _other_tumour(columns),
     }
 
 
@@ -243,6 +255,12 @@ def _grade(columns: _Columns) -> pd.Series:
         grade = grade.fillna(columns.read(column, read_grade, dtype="Int64"))
     named, _ = glioblastomas(columns.frame, diagnosis_columns(columns.frame, histological=True))
     return grade.mask(grade.isna() & named, GLIOBLASTOMA_GRADE)
+
+
+def _other_tumour(columns: _Columns) -> pd.Series:
+    """Why a case is no adult-type diffuse glioma: "H3-mutant", or the tumour that its diagnosis names; else missing."""
+    named = other_tumours(columns.frame, diagnosis_columns(columns.frame))
+    return named.mask(columns.flags([_H3]).fillna(False), "H3-mutant")
 
 
 def _idh(columns: _Columns, grade: pd.Series) -> dict[str, pd.Series]:

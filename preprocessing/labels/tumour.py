@@ -26,6 +26,28 @@ _OTHER_GLIOMA = re.compile(
 )
 
 
+# Tumours that are no adult-type diffuse glioma, by a piece of their name.
+_OTHER_TUMOUR = re.compile(
+    r"medulloblast|ependym|pilocytic|pilozyt|xanthoastro|ganglio|neurocytom|meningi|metasta|lymphom|craniophar|schwannom|germinom|"
+    r"embryonal|atrt|at/rt|h3[ _.-]?(k27|g34)|midline glioma|subependym|choroid|pituitar|adenom|sarcoma of|carcinom|melanom"
+)
+
+
+def other_tumours(frame: pd.DataFrame, columns: list[str]) -> pd.Series:
+    """Return the diagnosis of each case that is of no adult-type diffuse glioma by the first column that says so; else missing."""
+    found = pd.Series(pd.NA, index=frame.index, dtype="string")
+    for column in columns:
+        words = frame[column].map(text_of, na_action="ignore")
+        is_other = words.map(lambda text: _is_other_tumour(text.lower()), na_action="ignore").eq(True)
+        found = found.mask(found.isna() & is_other, words)
+    return found
+
+
+def _is_other_tumour(text: str) -> bool:
+    is_of_adults = re.search(r"glioblast|oligodendro|(?<![a-z])(gbm|idh)", text) and not re.search(r"h3|midline", text)
+    return _OTHER_TUMOUR.search(text) is not None and not is_of_adults
+
+
 def recognise_tumour(annotations: pd.DataFrame) -> str:
     """Return GLIOMA where a column or a word in the clinical columns names one, or IDH status; else OTHER."""
     if any(_WORDS.search(str(column)) for column in annotations.columns):

@@ -74,7 +74,8 @@ def _decided(frame: pd.DataFrame, columns: dict[str, pd.Series]) -> pd.DataFrame
     names = ("who2021_diagnosis", "who2021_grade", "who2021_rule")
     table = pd.DataFrame(decided, columns=list(names), index=frame.index)
     table = table.astype({"who2021_diagnosis": "string", "who2021_grade": "Int64", "who2021_rule": "string"})
-    return table.assign(who2021_subtype=_subtype(columns["idh"], columns["codeleted"]))
+    subtype = _subtype(columns["idh"], columns["codeleted"]).mask(columns["other"].notna())
+    return table.assign(who2021_subtype=subtype)
 
 
 def _subtype(idh: pd.Series, codeleted: pd.Series) -> pd.Series:
@@ -87,6 +88,8 @@ def _subtype(idh: pd.Series, codeleted: pd.Series) -> pd.Series:
 
 
 def _diagnose(m: Markers) -> tuple[str | None, int | None, str]:
+    if m.other:
+        return None, None, f"undetermined: {m.other}, which is no adult-type diffuse glioma"
     if m.contradicts:
         return None, None, "undetermined: IDH status and subtype contradict each other"
     if m.idh is None:

@@ -28,7 +28,10 @@ _VALUES = (
     (re.compile(r".*\b(recurrent|recurrence|relapsed?|rec)\b.*|progressi(on|ve).*|tr|r\d*"), "recurrent"),
     (re.compile(r"secondary.*"), "secondary"),
     (re.compile(r".*metasta.*|tm|m\d*"), "metastatic"),
-    (re.compile(r"(new |de novo )?primary.*|initial.*|untreated primary.*|tp|tb|p"), PRIMARY),
+    (
+        re.compile(r"(new |de novo )?primary.*|initial.*|untreated primary.*|de novo.*|newly diagnosed.*|tp|tb|p"),
+        PRIMARY,
+    ),
     (re.compile(r"nt|nb|n"), "normal"),
     (re.compile(r"(solid )?tumou?r( tissue)?|t|cancer"), PRIMARY),
 )
@@ -53,6 +56,7 @@ _NAMES = re.compile(
 _FLAG = re.compile(r"(.*_)?is_primary(_disease)?")
 # Names that promise sample types so clearly that a few other values among them are no reason to pass the column over.
 _SURE_NAMES = re.compile(r"(.*_)?(sample|prs)_?type|sampletype|tumou?r_?descriptor|short_?letter_?code")
+SHORTEST_WORD = 6  # letters: P and R, or TP and TR, count in a column that is called so
 MOST = 0.5  # of the rows have a known type then
 _NEVER = {"event", "progression", "time", "days", "months", "new", "site", "age", "date", "free", "survival"}
 
@@ -66,13 +70,14 @@ def may_hold_sample_types(column: str) -> bool:
 def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
     """Return the sample class of each value (NaN where missing or not reported) if the column holds sample types.
 
-    A column counts by its name and by its values, which must be sample types: `Recurrence` with yes and no is an event. In a
+    A column counts by its name and by its values, which must be sample types: `Recurrence` with yes and no is an event. Where all
+    values are words for primary and recurrent tumours, its name makes no difference. In a
     column with a sure name, such as `sample_type`, most must be; the others have no class.
     """
-    if not may_hold_sample_types(column):
-        return None
     name = "_".join(words_of(column))
     texts = values.dropna().map(lambda value: _plain(str(value)))
+    if not may_hold_sample_types(column) and not _sets_surgeries_apart(name, texts):
+        return None
     if _FLAG.fullmatch(name):
         flags = {"true": PRIMARY, "yes": PRIMARY, "1": PRIMARY, "false": "other", "no": "other", "0": "other"}
         found = texts.map(flags)
@@ -84,6 +89,15 @@ def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
     if not len(texts) or not enough or (set(texts) <= {"p", "r", "n", "t", "m"} and len(set(texts)) < 2):
         return None
     return found.reindex(values.index)
+
+
+def _sets_surgeries_apart(name: str, texts: pd.Series) -> bool:
+    """Whether each value is a word for a primary or for a recurrent tumour, and both occur, whatever the column is called."""
+    if texts.dtype.kind != "O" or _NEVER & set(name.split("_")):
+        return False
+    words = set(texts)
+    classes = {_class_of(word) if len(word) >= SHORTEST_WORD else None for word in words}
+    return {PRIMARY, "recurrent"} <= classes <= {PRIMARY, "recurrent", "secondary"}
 
 
 def is_no_tumour(values: pd.Series) -> pd.Series:

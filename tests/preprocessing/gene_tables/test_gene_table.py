@@ -407,3 +407,21 @@ def test_cases_without_a_tumour_by_their_diagnosis_are_left_out(write, column, w
 def test_other_words_of_a_diagnosis_leave_no_case_out(write):
     rows = "P1,1,2,GBM\nP2,3,4,normal pressure hydrocephalus\nP3,5,6,no tumor necrosis\n"
     assert len(read_genes(write(f"case_id,EGFR,TP53,Histology\n{rows}")).values) == 3
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("excluded", ("yes", "no")),
+        ("include", (0, 1)),
+        ("QC", ("fail", "pass")),
+        ("Outlier", (1, 0)),
+        ("use", ("n", "y")),
+    ],
+)
+def test_rows_that_a_column_marks_to_be_left_out_are_warned_of(write, column, values):
+    table = read_genes(
+        write(f"case_id,EGFR,TP53,{column}\nP1,1,2,{values[0]}\nP2,3,4,{values[1]}\nP3,5,6,{values[1]}\n")
+    )
+    assert len(table.values) == 3
+    assert f"column {column} may mark 1 row to be left out, but all rows are used" in str(table.notes)

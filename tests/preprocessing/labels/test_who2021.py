@@ -260,6 +260,35 @@ def test_a_deletion_of_unknown_extent_is_no_homozygous_one():
     assert who2021(frame.assign(**{"CDKN2A deletion": ["yes", "no", "yes"]}))["who2021_grade"].tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"H3 K27M": "mutant"},
+        {"H3K27M_status": 1},
+        {"H3F3A": "K27M"},
+        {"H3.3 G34": "G34R"},
+        {"histology": "Medulloblastoma"},
+        {"diagnosis": "Diffuse midline glioma, H3 K27-altered"},
+        {"primary_diagnosis": "Pilocytic astrocytoma"},
+    ],
+)
+def test_a_tumour_of_another_family_is_no_glioblastoma(values):
+    notes = []
+    frame = pd.DataFrame({"IDH_status": ["WT"], "grade": [4], **{name: [value] for name, value in values.items()}})
+    found = who2021(frame, notes=notes).iloc[0]
+    assert pd.isna(found["who2021_diagnosis"])
+    assert pd.isna(found["who2021_subtype"])
+    assert found["who2021_rule"].endswith("which is no adult-type diffuse glioma")
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    "values", [{"H3 K27M": "wt"}, {"H3F3A": "WT"}, {"H3.3 G34": 0}, {"H3F3A": 7.5}, {"histology": "GBM"}]
+)
+def test_without_a_mutation_of_h3_it_may_be_one(values):
+    assert diagnose(IDH_status="WT", grade=4, **values)[0] == GBM
+
+
 def test_a_histological_glioblastoma_is_of_grade_4():
     assert diagnose(IDH_status="WT", histology="Glioblastoma, NOS")[:2] == (GBM, 4)
     assert diagnose(IDH_status="WT", integrated_diagnosis="Glioblastoma")[0] is not GBM

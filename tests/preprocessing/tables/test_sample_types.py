@@ -71,3 +71,22 @@ def test_columns_of_events_and_times_hold_no_sample_types():
     ]
     assert classes("recurrence", "yes", "no") is None
     assert classes("recurrence_time", "Primary Tumor") is None
+
+
+@pytest.mark.parametrize("name", ["tumor status", "surgery", "Lesion", "OP"])
+def test_words_for_primary_and_recurrent_tumours_need_no_name(name):
+    assert classes(name, "de novo", "recurrent", "1st recurrence", None) == ["primary", "recurrent", "recurrent", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("surgery", ["primary", "primary"]),
+        ("first event", ["primary", "recurrence"]),
+        ("x", ["P", "R"]),
+        ("site", ["primary", "recurrent"]),
+        ("arm", ["primary", "recurrent", "adjuvant"]),
+    ],
+)
+def test_other_words_need_a_name(name, values):
+    assert classes(name, *values) is None
