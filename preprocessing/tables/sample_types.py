@@ -76,7 +76,7 @@ def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
     """
     name = "_".join(words_of(column))
     texts = values.dropna().map(lambda value: _plain(str(value)))
-    if not may_hold_sample_types(column) and not _sets_surgeries_apart(name, texts):
+    if not may_hold_sample_types(column) and not _distinguishes_recurrence(name, texts):
         return None
     if _FLAG.fullmatch(name):
         flags = {"true": PRIMARY, "yes": PRIMARY, "1": PRIMARY, "false": "other", "no": "other", "0": "other"}
@@ -91,7 +91,7 @@ def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
     return found.reindex(values.index)
 
 
-def _sets_surgeries_apart(name: str, texts: pd.Series) -> bool:
+def _distinguishes_recurrence(name: str, texts: pd.Series) -> bool:
     """Whether each value is a word for a primary or for a recurrent tumour, and both occur, whatever the column is called."""
     if texts.dtype.kind != "O" or _NEVER & set(name.split("_")):
         return False
