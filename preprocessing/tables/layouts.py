@@ -117,15 +117,23 @@ def header_start(text: str, start: int) -> int:
         lines.append((at, _QUOTED.sub("q", text[at:end])))
         at = end + 1
     rows = [(position, line) for position, line in lines if line.strip(" \t,;")]
-    sep, n_columns = max((_usual_width([line for _, line in rows], sep), sep) for sep in "\t,;")[::-1]
-    for position, line in rows[:_MOST_TITLES] if n_columns > 1 else ():
+    widths = {sep: _usual_width([line for _, line in rows], sep) for sep in "\t,;"}
+    # A comma may separate cells, or the decimals of cells that tabs separate; only the sign of the cells cuts the header, too.
+    likely = [sep for sep, width in widths.items() if width > max(1, max(widths.values()) / 2)]
+    found = [_header_by(text, rows, sep, widths[sep]) for sep in likely]
+    return min((position for position in found if position is not None), default=start)
+
+
+def _header_by(text: str, rows: list[tuple[int, str]], sep: str, n_columns: int) -> int | None:
+    """Where the first of the lines begins that has cells in more than half of the columns; None where none has."""
+    for position, line in rows[:_MOST_TITLES]:
         cells = [cell.strip() for cell in line.split(sep)]
         is_name = n_columns == 2 and (
             not cells[0] if len(cells) == 2 else " " not in text[position : position + len(line)]
         )
         if is_name or sum(map(bool, cells)) > n_columns / 2:
             return position
-    return start
+    return None
 
 
 def _usual_width(lines: list[str], sep: str) -> int:

@@ -24,6 +24,7 @@ from preprocessing.omics.gene_sets import read_gene_sets
 from preprocessing.slide_lists.discovery import find_slides
 from preprocessing.slides.slide import Slide
 from preprocessing.tables.identity import IdentityScheme
+from preprocessing.tables.reading import read_table
 from preprocessing.tiling.masks import read_mask
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
@@ -488,3 +489,22 @@ def test_damaged_bytes_are_read_or_refused(folder, name, edits):
 @given(edits=EDITS)
 def test_bytes_damaged_in_1500_ways_are_read_or_refused(folder, name, edits):
     check_answer_or_refusal(folder, name, edits)
+
+
+@pytest.mark.parametrize("sep", ["\t", ";"])
+@pytest.mark.parametrize("title", ["", "Expression, log2 (RNA-seq)\n\n", "Table 1; genes\n"])
+@pytest.mark.parametrize("corner", ["case_id", "", None])
+def test_decimal_commas_between_tabs_do_not_hide_the_header(write, sep, title, corner):
+    """Each row has as many commas as tabs, as a spreadsheet set to German or French writes it."""
+    header = sep.join([*([] if corner is None else [corner]), "EGFR", "TP53", "PTEN"])
+    rows = [sep.join([f"P{i}", f"{i},25", f"{i},5", f"-{i},75"]) for i in range(1, 6)]
+    table = read_table(write("\n".join([title + header, *rows, ""])))
+    assert list(table.columns) == [corner or "", "EGFR", "TP53", "PTEN"]
+    assert table["EGFR"].tolist() == [1.25, 2.25, 3.25, 4.25, 5.25]
+    assert table["PTEN"].tolist() == [-1.75, -2.75, -3.75, -4.75, -5.75]
+
+
+def test_lists_within_cells_do_not_hide_the_header(write):
+    table = read_table(write("A title of words\ncase_id,slides,grade\nP1,a;b,2\nP2,c;d,3\nP3,e;f,4\n"))
+    assert list(table.columns) == ["case_id", "slides", "grade"]
+    assert len(table) == 3
