@@ -19,6 +19,7 @@ _SAMPLE = "!Sample_"
 _SEEN_LINES, _MOST_TITLES = 30, 10  # from the beginning, to tell a title from the header
 _SENTENCE = 3  # words of a remark below a table
 _QUOTED = re.compile('"[^"\\n]*"')
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?(e[-+]?\d+)?", re.IGNORECASE)
 _COMMA_NUMBER = re.compile(r"[-+]?\d+(,\d+)?(e[-+]?\d+)?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[-+]?([1-9]\d{0,2}(,\d{3})?|\d+)")  # 1,234: a decimal or a thousand
 # Of a series matrix: the lines that describe each sample; others describe protocols and files.
@@ -126,14 +127,20 @@ def header_start(text: str, start: int) -> int:
 
 def _header_by(text: str, rows: list[tuple[int, str]], sep: str, n_columns: int) -> int | None:
     """Where the first of the lines begins that has cells in more than half of the columns; None where none has."""
-    for position, line in rows[:_MOST_TITLES]:
+    for at, (position, line) in enumerate(rows[:_MOST_TITLES]):
         cells = [cell.strip() for cell in line.split(sep)]
         is_name = n_columns == 2 and (
             not cells[0] if len(cells) == 2 else " " not in text[position : position + len(line)]
         )
-        if is_name or sum(map(bool, cells)) > n_columns / 2:
+        below = [_has_number(other, sep) for _, other in rows[at + 1 : at + 3]]
+        is_title = len(cells) < n_columns and below == [False, True]  # a line of words, and the first of numbers
+        if is_name or (sum(map(bool, cells)) > n_columns / 2 and not is_title):
             return position
     return None
+
+
+def _has_number(line: str, sep: str) -> bool:
+    return any(_NUMBER.fullmatch(cell.strip()) for cell in line.split(sep))
 
 
 def _usual_width(lines: list[str], sep: str) -> int:

@@ -508,3 +508,10 @@ def test_lists_within_cells_do_not_hide_the_header(write):
     table = read_table(write("A title of words\ncase_id,slides,grade\nP1,a;b,2\nP2,c;d,3\nP3,e;f,4\n"))
     assert list(table.columns) == ["case_id", "slides", "grade"]
     assert len(table) == 3
+
+
+def test_a_title_with_a_comma_is_no_header_without_the_name_of_the_first_column(write):
+    table = read_table(write("Table 1, clinical data\ncase_id,sex,grade\nP1,f,2\nP2,m,3\nP3,f,4\n"))
+    assert list(table.columns) == ["case_id", "sex", "grade"]
+    of_r = read_table(write("sex,grade\nP1,f,2\nP2,m,3\nP3,f,4\n"))
+    assert list(of_r.columns) == ["", "sex", "grade"]
