@@ -12,11 +12,12 @@ import pandas as pd
 from preprocessing.case_tables.column_names import is_label, names_tumour
 from preprocessing.case_tables.comparisons import comparison_columns
 from preprocessing.case_tables.endpoint_names import survival_column
+from preprocessing.case_tables.exclusions import describe_exclusions
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, count, some
 from preprocessing.tables.identity import IdentityScheme
-from preprocessing.tables.reading import names_in, read_number, text_columns, words_of
+from preprocessing.tables.reading import names_in, read_number, text_columns
 from preprocessing.tables.sample_types import (
     CLASSES,
     NORMAL,
@@ -39,14 +40,6 @@ _NORMAL = re.compile(
     r"(?<![a-z])(normal|controls?|ctrl|ctl|healthy|non[\s_.-]?(tumou?r|neoplastic|malignant))(?![a-z])|normal(brain|tissue|cortex)",
     re.IGNORECASE,
 )
-_BAD, _GOOD_DENIED = frozenset({"1", "yes", "y", "true", "x"}), frozenset({"0", "no", "n", "false"})
-_EXCLUDED = {
-    **dict.fromkeys(names_in("exclude excluded exclusion remove drop outlier is_outlier withdrawn"), _BAD),
-    **dict.fromkeys(
-        names_in("include included inclusion use used keep passed_qc qc_passed qc_pass consent"), _GOOD_DENIED
-    ),
-    **dict.fromkeys(names_in("qc qc_status quality_control rna_qc"), _GOOD_DENIED | {"fail", "failed", "bad"}),
-}
 _INITIALS = 3  # letters at most
 _OF_GROUPS = frozenset(names_in("mean average avg median sd log2fc logfc"))  # mean_GBM, logFC_tumour_normal
 
@@ -110,7 +103,7 @@ def select_samples(
         notes += identity.describe_unmatched([identifier for identifier in ids if identifier], path.name)
     notes += identity.describe_cut_numbers([identifier for identifier in ids if identifier], path.name)
     notes += _describe_other_barcodes(path, frame, id_column, ids, identity)
-    notes += _describe_exclusions(path, frame)
+    notes += describe_exclusions(path, frame)
     keys = [_sample_key(identifier, identity) for identifier in ids]
     classes = row_classes(frame, id_column, notes)
     no_cases = _no_cases(keys, evidence)
@@ -167,22 +160,6 @@ def _describe_other_barcodes(
             notes.append(
                 f"warning: {path}: {count(len(differing), 'row')} with the barcode of another case in column {column} than in "
                 f"column {id_column or '(unnamed)'} ({some(differing)}), which counts: was one of them sorted by itself?"
-            )
-    return notes
-
-
-def _describe_exclusions(path: Path, frame: pd.DataFrame) -> list[str]:
-    """Warnings of columns that say which rows to leave out, as `excluded` or `QC`: they are not followed."""
-    notes = []
-    for column in frame.columns:
-        gone = _EXCLUDED.get("_".join(words_of(column)))
-        if gone is None:
-            continue
-        values = frame[column].map(lambda value: re.sub(r"\.0$", "", str(value).strip().lower()), na_action="ignore")
-        if marked := int(values.isin(gone).sum()):
-            notes.append(
-                f"warning: {path}: column {column} may mark {count(marked, 'row')} to be left out, but all rows are used; delete "
-                "what is not to be used"
             )
     return notes
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from preprocessing.case_tables.exclusions import describe_exclusions
 from preprocessing.io.errors import InputError, count, some
+from preprocessing.slide_lists.stains import describe_stain_columns
 from preprocessing.slides.names import SUFFIXES, address_name, clean_id, foreign_address, slide_name, unusable_name
 from preprocessing.slides.resolution import is_plausible, plausible_range
 from preprocessing.slides.slide import FoundSlides, LeftOut, SlideFile
@@ -89,7 +91,9 @@ def read_manifest(path: Path, identity: IdentityScheme | None = None) -> FoundSl
             files.append(file)
     if not files and not left_out:
         raise InputError(f"slides: manifest {path} lists no slide")
-    return FoundSlides(tuple(files), tuple(left_out))
+    return FoundSlides(
+        tuple(files), tuple(left_out), (*describe_exclusions(path, table), *describe_stain_columns(path, table))
+    )
 
 
 def _read_row(

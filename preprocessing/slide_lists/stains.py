@@ -2,10 +2,15 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
 
 from preprocessing.io.errors import count, some
 from preprocessing.slides.slide import Slide
+from preprocessing.tables.reading import text_columns, words_of
 
+_STAIN_WORDS = frozenset({"stain", "stains", "staining", "marker", "antibody", "ihc"})
 _HE = re.compile(r"(?<![a-z0-9])(h[&+_. -]?e|hande|haematoxylin|hematoxylin|eosin)\d*(?![a-z0-9])", re.IGNORECASE)
 _OTHER_STAIN = re.compile(
     r"(?<![a-z0-9])(ihc|immuno\w*|ki[_. -]?67|mib[_. -]?1|gfap|neun|atrx|olig[_. -]?2|p53|tp53|idh[_. -]?1?([_. -]?r132h)?|r132h|"
@@ -17,6 +22,23 @@ _FROZEN = re.compile(
     r"(?<![a-z0-9])(fs\d*|frozen|cryo\w*|kryo\w*|gefrier\w*|schnellschnitt\w*|smear\w*|squash|intraop\w*)(?![a-z0-9])",
     re.IGNORECASE,
 )
+
+
+def describe_stain_columns(path: Path, manifest: pd.DataFrame) -> list[str]:
+    """Return a warning of each column of a manifest that names another stain than H&E for some of its slides."""
+    notes = []
+    for column in text_columns(manifest):
+        if _STAIN_WORDS.isdisjoint(words_of(column)):
+            continue
+        stains = manifest[column].dropna().astype(str)
+        other = stains[stains.map(lambda stain: bool(_OTHER_STAIN.search(stain)) and not _HE.search(stain))]
+        if len(other):
+            notes.append(
+                f"warning: {path}: column {column} names another stain than H&E for {count(len(other), 'slide')} "
+                f"({some(other.unique())}), which are used like all others; encoders and stain normalisation are made for H&E; "
+                "delete their rows"
+            )
+    return notes
 
 
 def describe_stains(slides: Iterable[Slide]) -> list[str]:

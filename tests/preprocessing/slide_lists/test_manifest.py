@@ -4,6 +4,7 @@ import pytest
 
 from preprocessing.io.errors import InputError
 from preprocessing.slide_lists.discovery import find_slides
+from preprocessing.slide_lists.manifest import read_manifest
 from preprocessing.slide_lists.selection import SlideOptions, select_slides
 from preprocessing.slides.probing import probe_slide, probe_slides
 from preprocessing.slides.slide import SlideFile
@@ -222,3 +223,15 @@ class TestIds:
         with pytest.raises(InputError, match=r"gene7, … \(900 columns\).*SLIDES and GENES are swapped") as refused:
             find_slides(manifest(tmp_path, text))
         assert len(str(refused.value)) < 600
+
+
+def test_columns_of_a_manifest_that_leave_slides_out_or_name_their_stain_are_warned_of(tmp_path):
+    path = tmp_path / "slides.csv"
+    path.write_text("path,case_id,use,stain\na.svs,A,1,H&E\nb.svs,B,0,GFAP\nc.svs,C,1,HE\n")
+    use, stain = read_manifest(path).notes
+    assert use == (
+        f"warning: {path}: column use may mark 1 row to be left out, but all rows are used; delete what is not to be used"
+    )
+    assert stain.startswith(f"warning: {path}: column stain names another stain than H&E for 1 slide (GFAP), which")
+    path.write_text("path,case_id,use,stain\na.svs,A,1,H&E\nb.svs,B,1,HE\n")
+    assert read_manifest(path).notes == ()
