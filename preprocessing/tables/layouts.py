@@ -20,6 +20,7 @@ _SEEN_LINES, _MOST_TITLES = 30, 10  # from the beginning, to tell a title from t
 _SENTENCE = 3  # words of a remark below a table
 _QUOTED = re.compile('"[^"\\n]*"')
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?(e[-+]?\d+)?", re.IGNORECASE)
+_EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none", "unknown", ".", "-"})
 _COMMA_NUMBER = re.compile(r"[-+]?\d+(,\d+)?(e[-+]?\d+)?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[-+]?([1-9]\d{0,2}(,\d{3})?|\d+)")  # 1,234: a decimal or a thousand
 # Of a series matrix: the lines that describe each sample; others describe protocols and files.
@@ -132,15 +133,18 @@ def _header_by(text: str, rows: list[tuple[int, str]], sep: str, n_columns: int)
         is_name = n_columns == 2 and (
             not cells[0] if len(cells) == 2 else " " not in text[position : position + len(line)]
         )
-        below = [_has_number(other, sep) for _, other in rows[at + 1 : at + 3]]
-        is_title = len(cells) < n_columns and below == [False, True]  # a line of words, and the first of numbers
+        is_title = len(cells) < n_columns and _begins_with_header([other for _, other in rows[at + 1 : at + 3]], sep)
         if is_name or (sum(map(bool, cells)) > n_columns / 2 and not is_title):
             return position
     return None
 
 
-def _has_number(line: str, sep: str) -> bool:
-    return any(_NUMBER.fullmatch(cell.strip()) for cell in line.split(sep))
+def _begins_with_header(lines: list[str], sep: str) -> bool:
+    """Whether the first line has words in all of its cells, and the second numbers."""
+    rows = [[cell.strip() for cell in line.split(sep)] for line in lines]
+    if len(rows) < 2 or any(cell.lower() in _EMPTY or _NUMBER.fullmatch(cell) for cell in rows[0]):
+        return False
+    return any(map(_NUMBER.fullmatch, rows[1]))
 
 
 def _usual_width(lines: list[str], sep: str) -> int:
