@@ -19,7 +19,8 @@ from preprocessing.tables.reading import read_number, words_of
 _IDH, _CODELETION = ("idh",), ("codel",)  # in every spelling of `_MARKERS`
 _IDH1, _R132H = ("idh1_mut", "idh1_mutation"), ("idh1_r132h",)
 _IDH2 = ("idh2_mut", "idh2_mutation")
-_H3 = "h3_mut"
+_H3, _ATRX_WORDS = "h3_mut", "atrx"
+_ATRX = ("atrx_loss", "atrx_lost", "atrx_mut", "atrx_mutation", "atrx_mutant", "atrx_mutated")
 _BARE = {"idh1": "idh1_mut", "idh2": "idh2_mut", "tert": "tert_mut"}  # where the column holds words, or 0 and 1
 _BARE |= dict.fromkeys(("h3f3a", "h3_3a", "h3c2", "hist1h3b"), _H3)
 _ARM_NAME = (
@@ -123,6 +124,22 @@ _CODON = re.compile(
 _GAINED = {"gain", "gained", "lowlevelgain", "polysomy", "trisomy"}
 _KEPT_ARM = _GAINED | {"partial", "partialloss", "partialdeletion", "partiallydeleted"}
 _UNCLEAR_ARM = {"present", "absent", "amp", "amplified", "amplification"}  # the arm, or its loss?
+_UNCLEAR_ATRX = {
+    "positive",
+    "pos",
+    "negative",
+    "neg",
+    "present",
+    "absent",
+    "yes",
+    "no",
+    "y",
+    "n",
+    "1",
+    "0",
+    "true",
+    "false",
+}
 _ARMS, _OF_COPIES = ("1p", "19q"), {"cnv", "cna", "gistic"}
 _OLD = 55  # years from which a glioblastoma without a mutation of IDH1 is IDH-wildtype: Louis et al. 2021
 
@@ -136,6 +153,7 @@ class Markers:
         only_r132h: whether all that is known of IDH is that it has no mutation R132H.
         by_age: whether the tumour is IDH-wildtype by IDH1, age and grade, with IDH2 unknown.
         codeleted: whether 1p and 19q are lost; arm: the arm that is, where the other is unknown.
+        by_atrx: whether it is known from the loss or mutation of ATRX that they are not, without a test of them.
         tert, egfr, gain7_loss10, cdkn2: TERT promoter mutation, EGFR amplification, +7/−10, homozygous deletion of CDKN2A/B.
         grade: by histology.
         contradicts: whether IDH status and subtype contradict each other.
@@ -147,6 +165,7 @@ class Markers:
     only_r132h: bool | None
     by_age: bool | None
     arm: str | None
+    by_atrx: bool | None
     codeleted: bool | None
     tert: bool | None
     egfr: bool | None
@@ -159,7 +178,7 @@ class Markers:
 
 def subtype_columns(frame: pd.DataFrame) -> list[str]:
     """Return the columns of IDH status and of 1p/19q codeletion, in their order."""
-    markers = {*_IDH, *_IDH1, *_R132H, *_IDH2, *_CODELETION, *_ARMS}
+    markers = {*_IDH, *_IDH1, *_R132H, *_IDH2, *_CODELETION, *_ARMS, *_ATRX, _ATRX_WORDS}
     return [
         column for column in frame.columns if _marker(column, frame[column]) in markers and frame[column].notna().any()
     ]
@@ -206,9 +225,10 @@ class _Columns:
             instead = (
                 "1, 2, 3 or 4" if dtype == "Int64" else "1 or 0, mutant or WT, codel or non-codel, copy numbers as −2…2"
             )
+            verbs = "is not understood and counts" if len(strange) == 1 else "are not understood and count"
             self.notes.append(
-                f"warning: {self.source}: column {column}: {count(len(strange), 'value')} not understood, which count as not known "
-                f"in the WHO 2021 diagnosis: {some(strange)}; write {instead}, or leave them empty"
+                f"warning: {self.source}: column {column}: {count(len(strange), 'value')} {verbs} as not known "
+                f"in the WHO 2021 diagnosis: {some(strange)}; write {instead}, or leave the cells empty"
             )
         return pd.Series(values, index=self.frame.index, dtype=dtype)
 
@@ -291,10 +311,12 @@ def _codeletion(columns: _Columns) -> dict[str, pd.Series]:
     contradicts = columns.contradiction("1p/19q codeletion and the status of 1p and 19q", named, both)
     by_subtype = _from_subtype(columns.frame, r"IDH[-_ ]?mut\w*[-_ ]((?:non[-_ ]?)?codel)", "codel")
     codeleted = named.fillna(both).fillna(by_subtype).mask(contradicts)
+    atrx = columns.flags(_ATRX).fillna(columns.flags([_ATRX_WORDS], _loss_of_atrx))
+    by_atrx = codeleted.isna() & ~contradicts & atrx.fillna(False)
     alone = pd.Series(pd.NA, index=columns.frame.index, dtype="string")
     for arm, lost in arms.items():
         alone = alone.mask((both.isna() & lost).fillna(False), arm)
-    return {"codeleted": codeleted, "arm": alone}
+    return {"codeleted": codeleted.mask(by_atrx, False), "arm": alone, "by_atrx": by_atrx}
 
 
 def _lost_arm(columns: _Columns, arm: str) -> pd.Series:
@@ -315,6 +337,8 @@ def _marker(column: str, values: pd.Series) -> str:
     if short in _NAMED and values.dtype.kind == "O":
         marker, word = _NAMED[short]
         return marker if any(word.search(str(value)) for value in values.dropna().unique()) else short
+    if short == _ATRX_WORDS and values.dtype.kind != "O":
+        return "atrx_expression"
     if short in _BARE:
         is_status = (values.dtype.kind == "O" and not has_measurement(values.dropna())) or is_binary(values)
         return _BARE[short] if is_status else short
@@ -337,6 +361,12 @@ def _flag(text: str) -> bool | None:
     if word in _NO or ((codon := _CODON.fullmatch(word)) and codon["denied"]):
         return False
     return True if word in _YES or codon else None
+
+
+def _loss_of_atrx(text: str) -> object:
+    """Whether ATRX is lost or mutated; unknown where a word may mean the protein or its loss, as positive and negative do."""
+    word = re.sub(r"^atrx|(of)?(nuclear)?expression$|^nuclear", "", _word(text))
+    return pd.NA if word in _UNCLEAR_ATRX else _flag(word)
 
 
 def _flag_of_arm(text: str) -> bool | None:

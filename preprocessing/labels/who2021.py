@@ -113,6 +113,7 @@ def _idh_mutant(m: Markers) -> tuple[str | None, int | None, str]:
     if m.cdkn2:
         return ASTROCYTOMA, 4, "IDH-mutant, not 1p/19q-codeleted; grade 4 by homozygous deletion of CDKN2A/B"
     unknown = "; CDKN2A/B status is not known" if m.cdkn2 is None else ""
+    unknown += "; by loss or mutation of ATRX no codeletion needs to be excluded" if m.by_atrx else ""
     grade = m.grade if m.grade in (2, 3, 4) else None
     odd = f"; grade {m.grade} does not exist for it" if m.grade and grade is None else ""
     return ASTROCYTOMA, grade, f"IDH-mutant, not 1p/19q-codeleted; grade by histology{unknown}{odd}"

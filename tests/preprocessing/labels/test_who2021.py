@@ -137,7 +137,7 @@ def test_a_marker_that_is_not_understood_is_reported_and_counts_as_not_known():
     assert diagnose(notes, IDH_status="perhaps")[2] == "undetermined: IDH status is not known"
     for name, message in zip(("TERT_promoter", "IDH_status"), notes, strict=True):
         assert message.startswith(
-            f"warning: clinical table: column {name}: 1 value not understood, which count as not known"
+            f"warning: clinical table: column {name}: 1 value is not understood and counts as not known"
         )
         assert '"perhaps" of case p1; write 1 or 0' in message
 
@@ -216,6 +216,36 @@ def test_without_r132h_a_glioblastoma_from_55_years_on_is_idh_wildtype(value):
     assert diagnose(**{"IDH1 R132H": value, "IDH2 R172": "WT", "grade": 4, "age": 40})[0] == GBM
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ATRX", "loss"),
+        ("ATRX status", "lost"),
+        ("ATRX IHC", "nuclear loss"),
+        ("ATRX", "mutant"),
+        ("ATRX_loss", "yes"),
+        ("ATRX_mut", 1),
+    ],
+)
+def test_loss_or_mutation_of_atrx_makes_an_astrocytoma_without_a_test_of_1p_19q(name, value):
+    notes = []
+    diagnosis, grade, rule = diagnose(notes, IDH_status="mutant", grade=3, **{name: value})
+    assert (diagnosis, grade) == (ASTRO, 3)
+    assert "by loss or mutation of ATRX no codeletion needs to be excluded" in rule
+    assert diagnose(IDH_status="mutant", codel="codel", grade=3, **{name: value})[0] == OLIGO
+    assert notes == []
+
+
+@pytest.mark.parametrize("value", ["retained", "positive", "negative", "WT", 6.5])
+def test_without_a_loss_of_atrx_1p_19q_has_to_be_known(value):
+    notes = []
+    assert (
+        diagnose(notes, IDH_status="mutant", grade=3, ATRX=value)[2]
+        == "undetermined: IDH-mutant, 1p/19q status is not known"
+    )
+    assert notes == []
+
+
 def test_expression_under_a_bare_symbol_is_no_marker():
     notes = []
     assert diagnose(notes, IDH1=7.25, TERT=0.5)[2] == "undetermined: IDH status is not known"
@@ -256,7 +286,7 @@ def test_a_deletion_of_unknown_extent_is_no_homozygous_one():
     frame = pd.DataFrame({"IDH_status": ["mutant"] * 3, "codel": "no", "grade": 2})
     found = who2021(frame.assign(**{"CDKN2A deletion": ["homozygous", "deleted?", "unclear extent"]}), notes=notes)
     assert found["who2021_grade"].tolist() == [4, 2, 2]
-    assert "2 values not understood" in notes[0]
+    assert "2 values are not understood and count as not known" in notes[0]
     assert who2021(frame.assign(**{"CDKN2A deletion": ["yes", "no", "yes"]}))["who2021_grade"].tolist() == [2, 2, 2]
 
 
