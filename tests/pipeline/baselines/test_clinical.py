@@ -31,6 +31,16 @@ def test_a_covariate_missing_everywhere_is_left_out_and_reported(
     assert "age is missing for all 90 training cases" in caplog.text
 
 
+def test_a_rare_level_of_which_nobody_died_has_a_finite_risk() -> None:
+    rng = np.random.default_rng(0)
+    train = pd.DataFrame({"age": rng.normal(55, 10, 60), "subtype": ["common"] * 56 + ["rare"] * 4})
+    time, event = rng.exponential(20, 60) + 0.1, np.array([True] * 56 + [False] * 4)
+    made = fit_clinical_cox(train, time, event)
+    assert made.linear.reason is None
+    assert made.design.columns == ["age", "subtype=rare"]
+    assert -6 < made.linear.coefficients[1] < -0.5
+
+
 def test_clinical_models_of_classes_do_not_use_grade_or_subtype(cohort: tuple) -> None:
     clinical, _, _, _, classes = cohort
     leaky = clinical.assign(subtype=classes.astype(str), grade=classes)

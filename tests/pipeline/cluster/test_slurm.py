@@ -79,7 +79,13 @@ class TestJob:
     def test_says_to_slurm_what_the_configuration_says(self, slurm):
         write_command(slurm, "sbatch", f'#!/bin/bash\n[ "$1" = --test-only ] && cat > {slurm}/tested\necho {NO_JOB}\n')
         config = SlurmConfig(
-            cores=3, memory="6GiB", walltime="02:00:00", queue="long", account="neuro", job_extra=("--gres=gpu:1",)
+            cores=3,
+            memory="6GiB",
+            walltime="02:00:00",
+            queue="long",
+            account="neuro",
+            interface="lo",
+            job_extra=("--gres=gpu:1",),
         )
         start(config).close()
         lines = (slurm / "tested").read_text().splitlines()
@@ -88,6 +94,7 @@ class TestJob:
         assert "export OMP_NUM_THREADS=1" in lines
         worker = lines[-1]
         assert "--nthreads 1 --memory-limit 2.00GiB --nworkers 3" in worker
+        assert "--interface lo" in worker
         assert " --nanny" in worker
 
     def test_with_a_gpu_has_one_worker(self, slurm):

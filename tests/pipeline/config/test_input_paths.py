@@ -102,3 +102,14 @@ def test_a_folder_of_other_tables_is_no_folder_of_slides(tmp_path):
     (tmp_path / "P1.svs").write_text("x")
     with pytest.raises(InputError, match="are SLIDES and GENES swapped"):
         load_config(GIVEN | {"genes": str(tmp_path)})
+
+
+def test_a_pattern_in_quotes_means_the_files_that_match_it_and_one_alone_is_given_as_it_is(tmp_path):
+    """A single file may be a manifest, which is no list of slides."""
+    for name in ("b.svs", "a.svs", "cohort.csv"):
+        (tmp_path / name).touch()
+    assert load_config(GIVEN | {"slides": f"{tmp_path}/*.svs"}).slides == (tmp_path / "a.svs", tmp_path / "b.svs")
+    for pattern in ("*.csv", "[c]ohort.csv", "cohort.?sv"):
+        assert load_config(GIVEN | {"slides": f"{tmp_path}/{pattern}"}).slides == tmp_path / "cohort.csv"
+    with pytest.raises(InputError, match=r"slides: no file matches .*\*\.ndpi; give a folder, a slide or a manifest"):
+        load_config(GIVEN | {"slides": f"{tmp_path}/*.ndpi"})

@@ -53,6 +53,23 @@ def test_there_is_a_row_for_each_tested_cohort_and_the_cohorts_it_was_learned_fr
     }
 
 
+def test_pairs_of_cases_are_compared_within_a_fold():
+    """Models of two folds rank their own cases right, on scales of their own."""
+    shifted = [0.1, 0.3, 0.2, 0.4, 0.7, 0.8, 0.6, 0.9]
+    cases = predictions(shifted).assign(fold=[0] * 4 + [1] * 4, label=LABELS, cohort="b")
+    task = FittedClassification("grade", ("2", "3"), (4, 4))
+    folds = [Fold(0, ("a1",), (), tuple(CASES[:4])), Fold(1, ("a1",), (), tuple(CASES[4:]))]
+    (row,) = cohort_transfer(
+        Evaluation(task, cases, by_fold=True, bootstrap=Bootstrap(20)),
+        folds,
+        pd.DataFrame(columns=["case_id", "fold", "baseline"]),
+        {"a1": "a"},
+        scheme="cohort",
+        model_name="umeml",
+    )
+    assert (row.n, row.headline["umeml"].value) == (8, 1)
+
+
 def test_the_table_has_a_row_for_each_of_them_and_predictor(rows):
     report = SimpleNamespace(transfer=rows, headline="macro_auc")
     reports: Any = {"grade": report, "os": SimpleNamespace(transfer=())}

@@ -139,6 +139,10 @@ def test_the_content_of_each_case(explain, make_model, inputs):
         assert 0 < group["attention"] < 1
         assert group["direction"] == ("-" if group["gradient_x_input"] < 0 else "+")
         assert isinstance(group["permutation"], float)
+        of_genes = [value for _, value in group["top_genes"]]  # of fewer than ten genes all
+        assert sum(of_genes) == pytest.approx(group["gradient_x_input"], rel=1e-5)
+        assert of_genes == sorted(of_genes, key=abs, reverse=True)
+    assert any(value < 0 for group in first["genes"] for _, value in group["top_genes"])
     sizes = [abs(group["gradient_x_input"]) for group in first["genes"]]
     assert sizes == sorted(sizes, reverse=True)
     assert by_case["slides alone"]["genes"] == []
@@ -201,6 +205,9 @@ def test_a_case_is_explained_by_the_model_of_its_fold_and_prototypes_are_those_o
     assert tables(by_final["cases"][0], folder)[0]["prototype"].equals(maps)
     assert "which was not trained on the case" in explained["notes"][0]
     assert "come from the given trained model" in by_final["notes"][0]
+    member = "Prototypes in maps and atlas are those of the first ensemble member of"
+    for found, of in ((explained, "the final model, trained on all labelled cases,"), (by_final, "the trained model,")):
+        assert any(note.startswith(f"{member} {of} since") for note in found["notes"])
 
 
 def test_the_atlas_is_of_all_cases_with_slides(explain, make_model):
