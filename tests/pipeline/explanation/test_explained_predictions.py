@@ -20,6 +20,8 @@ def test_each_fold_explains_its_test_cases_by_its_training_cases(tmp_path):
         "b": ExplainingModel(tmp_path / "fold_1" / "model", ("a", "c")),
     }
     assert predictions.final == ExplainingModel(tmp_path / "final" / "model", ("a", "b", "c"))
+    again = TaskPredictions.of_folds([*jobs[:-1], Job("fold_2", ("c",), ("a", "b")), jobs[-1]], pd.DataFrame())
+    assert again.by_case == predictions.by_case  # of a case that several folds test, the first counts
 
 
 def test_a_new_cohort_is_explained_by_the_first_member_with_the_predicted_cases_as_donors():

@@ -186,6 +186,7 @@ def test_a_class_that_is_spelt_almost_like_a_frequent_one_is_warned_of():
         InputError, match=r"has one case, .*; correct it if it is meant as Unmethylated, merge the class"
     ):
         task.check(pd.DataFrame({"mgmt": names[:-1]}), folds=2)
+    assert task.check(pd.DataFrame({"mgmt": names[1:12] + names[13:]}), folds=2) == []  # nine are no five times two
 
 
 def test_codes_for_missing_values_are_warned_of_in_labels_and_covariates():

@@ -1,5 +1,6 @@
 import numpy as np
 import pandas as pd
+import pytest
 
 from pipeline.baselines.survival_baselines import CURVE_COLUMNS
 from pipeline.tasks.classification import FittedClassification
@@ -24,10 +25,14 @@ def test_one_member_has_no_ensemble_sd():
     assert predict(GRADE, [[0.0, 1.0]])["ensemble_sd"].isna().all()
 
 
-def test_survival_curves_lie_between_the_lowest_and_the_highest_members():
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [([0.0, 0.0], [2.0, -1.0]), ([2.0, -1.0], [-1.0, 2.0])],  # the second ensemble lives longer than either member
+)
+def test_survival_curves_lie_between_the_lowest_and_the_highest_members(first, second):
     task = FittedSurvival((12.0,), 60.0, -1.0)
-    predictions = predict(task, [[0.0, 0.0], [2.0, -1.0]])
-    each = [task.decode(np.array([logits])) for logits in ([0.0, 0.0], [2.0, -1.0])]
+    predictions = predict(task, [first, second])
+    each = [task.decode(np.array([logits])) for logits in (first, second)]
     for month in (6, 24, 60):
         own = [one[f"survival_{month}m"][0] for one in each]
         low, high, middle = (

@@ -92,6 +92,12 @@ def test_no_baseline_sees_the_column_that_a_label_is_read_from():
     assert TASKS["survival"].related_columns == frozenset()
 
 
+def test_no_covariate_is_the_outcome_the_label_its_column_or_what_the_definition_excludes():
+    task = make_task("mgmt", TaskSpec(column=("MGMT_status",), kind="classification", excludes=("temozolomide",)))
+    assert task.excluded_covariates == {"survival_months", "event", "mgmt", "MGMT_status", "temozolomide"}
+    assert {"survival_months", "event"} <= TASKS["grade"].excluded_covariates
+
+
 @pytest.mark.parametrize(
     ("positive", "expected"), [(None, ("no", "yes")), ("yes", ("no", "yes")), ("no", ("yes", "no"))]
 )

@@ -41,3 +41,23 @@ def test_what_does_not_fit_a_line_is_not_cut(terminal):
     logs.print_note(f"results: {path}")
     assert path in terminal.getvalue()
     assert logs.columns(logs.err) == 80
+
+
+@pytest.mark.parametrize(
+    ("senders", "printed"),
+    [
+        (("run", "run"), 2),  # the second stage of a run may warn of the same
+        (("a", "b"), 1),
+        (("run", "a", "b"), 1),
+        (("a", "run", "a"), 2),
+    ],
+)
+def test_a_warning_of_several_workers_is_printed_once_and_each_of_the_run_itself(senders, printed):
+    once = logs.OnceFromWorkers()
+    records = [
+        logging.makeLogRecord({"name": "pipeline.x", "msg": "doubt", "levelno": logging.WARNING}) for _ in senders
+    ]
+    for record, sender in zip(records, senders, strict=True):
+        if sender != "run":
+            record.worker = sender
+    assert sum(map(once.filter, records)) == printed

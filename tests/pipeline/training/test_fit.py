@@ -128,6 +128,19 @@ def test_validation_ends_with_the_weights_of_the_best_epoch(learned):
     assert validation_loss(model, task, misleading, device="cpu") == pytest.approx(min(losses), abs=1e-6)
 
 
+def test_of_epochs_that_are_equally_good_the_first_counts(learned, monkeypatch):
+    weights, losses = [], iter([2.0, 1.0, 1.0, 3.0])
+
+    def loss(model, *_, **__):
+        weights.append(model.classify.weight.detach().clone())
+        return next(losses)
+
+    monkeypatch.setattr(fit, "validation_loss", loss)
+    model, _ = train(learned, validation=("c0",), epochs=4)
+    torch.testing.assert_close(model.classify.weight.detach(), weights[1], rtol=0, atol=0)
+    assert not torch.equal(weights[1], weights[2])
+
+
 def test_without_validation_cases_there_is_no_validation_loss(learned):
     assert [epoch.validation for epoch in train(learned)[1]] == [None] * 3
 
