@@ -42,6 +42,13 @@ def test_all_explains_every_predicted_case_once():
     assert choose_cases(SURVIVAL, ALL_CASES) == dict.fromkeys("abcde", "all cases")
 
 
+def test_of_several_predictions_of_a_case_the_first_counts():
+    again = GRADES.head(3).assign(fold=2, probability_2=[0.51, 0.01, 0.5], probability_4=[0.49, 0.99, 0.5])
+    for which in (1, 2):
+        assert choose_cases(pd.concat([GRADES, again]), which) == choose_cases(GRADES, which)
+    assert choose_cases(pd.concat([again, GRADES]), 1) != choose_cases(GRADES, 1)
+
+
 def test_of_classes_the_most_and_least_certain_that_are_right_and_wrong():
     assert choose_cases(GRADES, 1) == {
         "a": "most certain, right",

@@ -54,10 +54,6 @@ def test_what_does_not_fit_a_line_is_not_cut(terminal):
 )
 def test_a_warning_of_several_workers_is_printed_once_and_each_of_the_run_itself(senders, printed):
     once = logs.OnceFromWorkers()
-    records = [
-        logging.makeLogRecord({"name": "pipeline.x", "msg": "doubt", "levelno": logging.WARNING}) for _ in senders
-    ]
-    for record, sender in zip(records, senders, strict=True):
-        if sender != "run":
-            record.worker = sender
-    assert sum(map(once.filter, records)) == printed
+    warning = {"name": "pipeline.x", "msg": "doubt", "levelno": logging.WARNING}
+    given = [warning if sender == "run" else warning | {"worker": sender} for sender in senders]
+    assert sum(map(once.filter, map(logging.makeLogRecord, given))) == printed

@@ -1,8 +1,12 @@
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from models.catalogue import MODELS
 from models.linear import LinearBlend
 from models.snn import SNNConfig
 from models.types import ModelOutput
@@ -110,6 +114,36 @@ def test_each_member_trains_on_its_part_with_a_seed_of_its_own_and_the_models_fe
     assert [names for names, *_ in given] == [part.train for part in parts]
     assert {fewest for _, fewest, *_ in given} == {settings.min_cases}
     assert len({seed for *_, seed in given}) == 3
+
+
+def test_clinical_columns_that_are_covariates_are_not_scored_beside_the_genes_once_more(monkeypatch):
+    given = []
+    monkeypatch.setattr(learning, "fit_model", lambda *_, **__: [Epoch(1.0, {}, None)])
+    monkeypatch.setattr(learning, "fit_linear_logits", lambda _, __, cases, labels, **options: given.append(labels))
+    with_age = replace(training(), labels=LABELS.assign(age=50.0, grade=2), covariates=("age", "unknown"))
+    learn(with_age, "snn", SNNConfig(), config=TrainConfig(members=2), seed=0, device="cpu")
+    assert [list(labels) for labels in given] == [["survival_months", "event", "grade"]]
+
+
+def test_the_network_of_slides_only_beside_a_jointly_trained_model_learns_its_own_task_alone(monkeypatch):
+    given = []
+
+    def train_members(training, fitted, build, parts, fit_settings, *, seed):
+        given.append((build.args[0], training.others, training.fold, seed))
+        return [Constant(0) for _ in parts], [[]]
+
+    monkeypatch.setattr(learning, "_train_members", train_members)
+    monkeypatch.setattr(learning, "_has_slides", lambda data, case: True)
+    others: Any = ("grade",)
+    jointly = replace(training(), others=others)
+    settings = MODELS["umeml"].Config()
+    learned = learn(jointly, "umeml", settings, config=TrainConfig(members=2), seed=3, device="cpu")
+    assert given == [("umeml", ("grade",), FOLD, 3), (learning.SLIDES_ONLY, (), FOLD, 3)]
+    assert learned.slides_only is not None
+    given.clear()
+    without = TrainConfig(members=2, slides_model=False)
+    assert learn(jointly, "umeml", settings, config=without, seed=3, device="cpu").slides_only is None
+    assert [model for model, *_ in given] == ["umeml"]
 
 
 def test_predictions_are_calibrated_on_the_outcomes_of_the_same_cases(monkeypatch):
