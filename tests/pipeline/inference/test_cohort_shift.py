@@ -45,6 +45,16 @@ def test_a_cohort_on_another_scale_is_described_as_one_with_its_remedies(predict
     assert "task subtype: 3 of 4 cases are out of distribution" in caplog.text
 
 
+@pytest.mark.parametrize("shift", [-4.0, 4.0])
+def test_values_on_a_lower_scale_are_named_as_those_on_a_higher_one(predictor, shift):
+    omics = matrix(np.random.default_rng(1).normal(shift, 0.1, size=(4, 10)))
+    found = summarise_cohort(
+        predictor, cases(*["out-of-distribution"] * 4), SimpleNamespace(omics=omics), rescaled=False
+    )
+    assert ", trained on values around " in found.sentence
+    assert (": values -4" in found.sentence) is (shift < 0)
+
+
 def test_a_cohort_like_the_training_cohort_gets_no_sentence(predictor, caplog):
     omics = matrix(np.random.default_rng(1).normal(size=(4, 10)))
     found = summarise_cohort(

@@ -144,6 +144,20 @@ def test_unos_concordance_counts_events_before_the_last_horizon_only() -> None:
     assert found != pytest.approx(unbounded, rel=1e-4)
 
 
+def test_an_event_at_the_very_horizon_is_a_case_and_no_control_and_one_at_tau_does_not_count() -> None:
+    time, event, risk = np.array([5.0, 10, 20]), np.array([True, True, False]), np.array([3.0, 1, 2])
+    censoring = CensoringDistribution(time, event)  # nobody is censored before the last month
+    area = dynamic_auc(time, event, risk, censoring=censoring, horizon=10).value
+    assert area == pytest.approx(1 / 2)  # of the deaths at 5 and at 10, that at 5 ranks above the one control
+    pairs = {
+        10: 1,
+        10.01: 2 / 3,
+        None: 2 / 3,
+    }  # of the death at 5 with both others, then also of that at 10 with the last
+    for tau, value in pairs.items():
+        assert uno_c_index(time, event, risk, censoring=censoring, tau=tau).value == pytest.approx(value)
+
+
 def test_dynamic_auc_without_censoring_is_the_ordinary_auc() -> None:
     time, _, risk = simulate(200, 4)
     event = np.ones(200, dtype=bool)

@@ -18,7 +18,7 @@ from pipeline.metrics import (
     survival_by_fold,
     survival_metrics,
 )
-from pipeline.metrics.report import FORMAT, json_schema, read_reports, to_json
+from pipeline.metrics.report import FORMAT, CohortShift, json_schema, read_reports, to_json
 from preprocessing.io.errors import InputError
 
 KINDS: dict[str, type[CaseMetrics]] = {"survival": SurvivalMetrics, "classification": ClassificationMetrics}
@@ -114,3 +114,16 @@ def test_scalars_are_named_by_their_path_below_the_metrics(reports):
     assert pooled.scalar("auc/24") == pooled.auc["24"]
     with pytest.raises(KeyError):
         pooled.scalar("accuracy")
+
+
+@pytest.mark.parametrize(
+    ("n", "limit"),
+    [
+        (None, ""),
+        (100, ""),
+        (99, "compared with 99 training cases only, which show none but large differences"),
+        (1, "compared with 1 training case only, which show none but large differences"),
+    ],
+)
+def test_a_comparison_with_fewer_than_a_hundred_training_cases_says_so(n, limit):
+    assert CohortShift(n=5, n_out_of_distribution=0, n_borderline=0, n_reference=n).limit() == limit
