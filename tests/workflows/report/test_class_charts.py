@@ -29,3 +29,9 @@ def test_captions_speak_of_folds_only_where_there_are_some(folds, has_folds):
     assert ("pairs across folds" in text) == ("folds" in text) == has_folds
     assert "he mean of these AUCs is the macro AUC" in text
     assert ("pooled" in precision_recall("p", table, ["3"]).text) == has_folds
+
+
+def test_the_legend_of_precision_and_recall_gives_the_prevalence_as_chance():
+    table = pd.DataFrame({"label": ["3", "2", "2", "2", "2"], "probability_3": [0.9, 0.8, 0.7, 0.6, 0.5]})
+    (curve,) = precision_recall("p", table, ["3"]).figure["data"]
+    assert curve["name"] == "3: AP 1.000 (chance 0.200)"

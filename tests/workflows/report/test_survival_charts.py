@@ -81,3 +81,12 @@ def test_a_curve_is_named_by_what_became_of_its_case():
         "b: low risk, censored at 30.0 months",
         "c: low risk, outcome unknown",
     )
+
+
+def test_a_case_is_at_risk_up_to_the_month_in_which_its_follow_up_ends():
+    tested = pd.DataFrame({"survival_months": [3.0, 5, 6, 12], "event": True, "risk": 0.0, "prediction": "high risk"})
+    chart = kaplan_meier("k", tested.assign(fold=0), None)
+    (row,) = [trace for trace in chart.figure["data"] if trace.get("mode") == "text"]
+    assert dict(zip(row["x"], row["text"], strict=True)) == {0: "4", 3: "4", 6: "2", 9: "1", 12: "1"}
+    (curve,) = [trace for trace in chart.figure["data"] if trace.get("name", "").startswith("high risk")]
+    assert curve["name"] == "high risk (4 cases, 4 events)"
