@@ -162,3 +162,12 @@ def test_an_error_of_the_program_itself_is_not_taken_for_one_of_the_tool(finishe
 def test_nothing_is_tracked_by_default(monkeypatch):
     monkeypatch.setattr(tracking, "find_spec", lambda _: None)
     tracking.require_tracker("none")
+
+
+def test_results_that_are_new_are_tracked_anew_and_those_that_were_there_are_not(cohort, walk, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tracking, "require_tracker", lambda name: None)
+    monkeypatch.setattr(tracking, "track", lambda name, folder, *, again: calls.append((name, folder.name, again)))
+    for _ in range(2):
+        assert walk(cohort.slides, "none", "--until", "tile", "--track", "mlflow", "--out", tmp_path / "run") == 0
+    assert calls == [("mlflow", "run", True), ("mlflow", "run", False)]

@@ -172,3 +172,11 @@ def test_nothing_but_a_manifest_of_an_import_is_overwritten(clam, tmp_path, caps
 def test_features_of_another_length_than_the_encoders_are_refused(bring, clam, capfd):
     assert bring(clam, *DECLARED, "--encoder", "MahmoodLab/UNI") == 2
     assert "but uni has 1024; they are of another encoder" in " ".join(capfd.readouterr().err.split())
+
+
+def test_coordinates_without_features_are_passed_over(tmp_path):
+    """CLAM and TRIDENT keep them beside the features, under the same names."""
+    for name in ("h5_files/a.h5", "patches/a.h5", "h5_files/.b.h5", "h5_files/c.hdf5", "patches/d.h5"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert import_features._files(tmp_path) == [tmp_path / "h5_files/a.h5", tmp_path / "h5_files/c.hdf5"]
