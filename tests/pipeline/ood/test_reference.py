@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,15 @@ def genes(n, *, seed, shift=0.0, missing=0.0, width=60):
 @pytest.fixture(scope="module")
 def reference():
     return ReferenceCohort.fit(profiles(60, seed=1), genes(60, seed=1))
+
+
+def test_the_reason_names_the_largest_deviation_first(reference):
+    for stats in ({"sharpness": 1.0, "eosin": 0.35}, {"sharpness": 2.4, "eosin": 0.9}):
+        (found,) = reference.assess(profiles(1, seed=9, **stats), None).slides.to_dict("records")
+        sizes = [float(size) for size in re.findall(r" ([0-9.]+) SD ", found["distribution_shift_reason"])]
+        assert len(sizes) >= 2
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[0] == pytest.approx(abs(max(found["sharpness_z"], found["eosin_z"], key=abs)), abs=0.06)
 
 
 class TestRates:

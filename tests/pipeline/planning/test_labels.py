@@ -161,6 +161,13 @@ def test_the_rules_of_who_2021_are_those_of_glioma():
     assert "subtype" not in other["grade"].excluded_covariates
 
 
+def test_a_case_of_which_the_tables_gave_no_reason_has_that_of_the_task():
+    given = replace(cohort(MGMT=["yes", "no", None, "yes"]), gaps=pd.DataFrame({"grade": ["no grade"]}, index=["a"]))
+    gaps = read_labels(given, {"mgmt": spec("MGMT")}).cohort.gaps
+    assert gaps["grade"].dropna().to_dict() == {"a": "no grade"}
+    assert gaps["mgmt"].dropna().to_dict() == {"c": "no value in MGMT"}
+
+
 def test_two_spellings_of_a_class_a_covariate_or_a_scanner_are_refused():
     given = cohort(
         MGMT=["yes", "no", "Yes", "no"], smoker=["never", "Never", "ex", "ex"], scanner=["A T2", "a t2", "B", "B"]

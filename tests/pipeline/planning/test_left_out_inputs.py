@@ -100,3 +100,13 @@ def test_a_feature_with_gaps_that_follows_the_label_is_left_out_too(labels):
     omics = OmicsMatrix(values, tuple(CASES), ("KPS",), ("rna",))
     config = load_config({"slides": "slides", "genes": "genes.csv"})
     assert list(features_left_out(TASKS["grade"], config, labels, omics)) == ["KPS"]
+
+
+@pytest.mark.parametrize("keep", [[], ["KPS"], ["mask"], ["KPS", "mask"]])
+def test_a_feature_that_follows_the_label_is_used_where_the_user_keeps_it(labels, keep):
+    values = np.column_stack([labels["score"], labels["score"] ** 3])
+    omics = OmicsMatrix(values, tuple(CASES), ("KPS", "mask"), ("rna", "rna"))
+    config = load_config({"slides": "slides", "genes": "genes.csv", "omics.keep": keep})
+    found = features_left_out(TASKS["grade"], config, labels, omics)
+    assert list(found) == [name for name in ("KPS", "mask") if name not in keep]
+    assert all(f"--set 'omics.keep=[{name}]' uses it nevertheless" in why for name, why in found.items())

@@ -206,6 +206,10 @@ def test_published_folds_are_used_as_they_are(tmp_path):
     write_folds(folds, tmp_path)
     (one,) = plan(task="grade", splits=str(tmp_path))
     assert list(one.folds) == folds
+    (more,) = plan(task="grade", splits=str(tmp_path), folds=N + 1)  # a number of folds to be drawn, of which none is
+    assert (list(more.folds), more.warnings) == (folds, one.warnings)
+    with pytest.raises(InputError, match=f"{N} cases with a label for {N + 1} folds"):
+        plan(task="grade", folds=N + 1)
 
 
 def test_a_published_fold_that_cannot_be_learned_from(tmp_path):

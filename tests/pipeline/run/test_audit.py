@@ -137,6 +137,15 @@ class TestTasks:
         with pytest.raises(RunError, match=message):
             require_complete(predicted, cohort, plans=[plan])
 
+    @pytest.mark.parametrize("case", ["a", "b", "c"])
+    def test_a_number_of_any_predicted_case_counts_with_a_label_or_without(self, predicted, cohort, plan, case):
+        change(
+            predicted / "predictions.csv",
+            lambda table: table.assign(probability_2=table["probability_2"].mask(table["case_id"] == case, "")),
+        )
+        with pytest.raises(RunError, match="numbers are missing in probability_2"):
+            require_complete(predicted, cohort, plans=[plan])
+
     def test_a_task_without_any_number_or_any_file_is_a_fault(self, predicted, cohort, plan):
         change(predicted / "predictions.csv", lambda table: table.drop(columns=["probability_2", "probability_3"]))
         with pytest.raises(RunError, match="numbers are missing in every column"):

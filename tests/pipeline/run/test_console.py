@@ -1,13 +1,19 @@
 import logging
 import re
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.metrics import CaseMetrics, Metric, PredictorReport, TaskReport
 from pipeline.metrics.report import ModelNotes, Trivial
-from pipeline.run.console import show_results
+from pipeline.run.console import show_cohort, show_results
 from pipeline.tasks import TASKS
 from pipeline.terminal.logs import show_warnings, start_logging, warn
+from preprocessing.cohort import Cohort
+from preprocessing.omics.matrix import OmicsMatrix
+from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 
 NAMES = ("macro_auc", "accuracy", "balanced_accuracy")
 
@@ -133,3 +139,31 @@ def test_warnings_are_reported_once_more_at_the_end_each_once(capsys):
     start_logging(verbose=False)
     show_warnings()
     assert capsys.readouterr().err == ""
+
+
+def test_slides_are_counted_as_used_left_out_or_broken(capsys):
+    def gone(name, status):
+        return LeftOut(SlideFile(name, name, Path(f"{name}.svs")), status, "why")
+
+    used = tuple(
+        Slide(name, name, Path(f"{name}.svs"), (0.5, 0.5), "metadata", (9, 9), name) for name in ("a", "b", "c")
+    )
+    nothing = pd.DataFrame()
+    cohort = Cohort(
+        found=(),
+        slides=used,
+        left_out=(gone("d", "excluded"), gone("e", "failed"), gone("f", "excluded")),
+        omics=OmicsMatrix(np.zeros((2, 1)), ("a", "b"), ("G",), ("rna",)),
+        labels=nothing,
+        annotations=nothing,
+        rows_dropped=(),
+        notes=("ids: column case_id", "warning: a doubt"),
+        needs="both",
+    )
+    show_cohort(cohort)
+    assert capsys.readouterr().err.splitlines() == [
+        "3 slides to use, 2 left out, 1 broken; 2 cases with 1 gene; 2 cases with both",
+        "  ids: column case_id",
+        "warning: a doubt",
+        "warning: slide e: why",
+    ]

@@ -150,7 +150,9 @@ def test_the_same_options_with_another_table_are_another_run(configure, tmp_path
         open_run(configure())
 
 
-@pytest.mark.parametrize("name", ["clinical", "gene_sets"])
+@pytest.mark.parametrize(
+    "name", ["clinical", "gene_sets", "defining_features", "tumour_genes", "microenvironment_genes"]
+)
 def test_every_table_counts_by_its_content(configure, tmp_path, name):
     table = tmp_path / "table.csv"
     table.write_text("x\n1\n")

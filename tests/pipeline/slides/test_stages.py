@@ -129,6 +129,17 @@ class TestStain:
         both = [FeatureStore(tmp_path).read_features(one).features for one in (key, unchanged)]
         np.testing.assert_array_equal(*both)
 
+    def test_a_slide_that_is_embedded_in_parts_says_so_too(self, slide, tmp_path, encoder, monkeypatch):
+        config = CONFIG.model_copy(update={"stain": StainConfig(method="macenko")})
+        monkeypatch.setattr("preprocessing.tiling.tiles.fit_normaliser", lambda *_: (None, "one colour"))
+        tile(slide, store=tmp_path, config=config)
+        made, parts = recipe(tmp_path, encoder, config=config), [range(0, 16), range(16, 35)]
+        for rows in parts:
+            assert embed(SlidePart(slide, rows, 35), recipe=made).reason == "one colour"
+        assert join(whole(slide), recipe=made, parts={"corner": parts}).reason == "one colour"
+        key = feature_key(slide, config, load_encoder(encoder).fingerprint)
+        assert FeatureStore(tmp_path).attributes(f"features/{key}")["stain"]["doubt"] == "one colour"
+
 
 class TestTile:
     def test_stores_the_grid_and_reports_how_many(self, slide, tmp_path):
