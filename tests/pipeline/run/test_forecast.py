@@ -100,3 +100,20 @@ def test_of_many_slides_some_are_looked_at_and_the_others_judged_by_their_area(c
     about = float(many.split()[2].replace(",", ""))
     assert about == pytest.approx(20 * n, rel=0.05)
     assert "20 estimated from the tissue on 7 thumbnails and their areas" in many
+
+
+def test_a_slide_that_was_looked_at_and_has_no_tile_is_not_estimated_by_its_area(config, corner_slide, scan, paint):
+    empty = scan(paint(2400, 700, (0, 0, 0, 0)), slide_id="empty")
+    (line,) = [
+        line
+        for line in forecast(config, cohort(corner_slide, empty, genes=["corner"]), concurrency=1)
+        if line.startswith("tiles:")
+    ]
+    assert "1 of those without a tile: empty: " in line
+    alone = next(
+        line
+        for line in forecast(config, cohort(corner_slide, genes=["corner"]), concurrency=1)
+        if line.startswith("tiles:")
+    )
+    assert line.split(" of ")[0] == alone.split(" of ")[0]
+    assert "areas" not in line

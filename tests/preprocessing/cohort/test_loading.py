@@ -179,3 +179,16 @@ def test_labels_of_the_gene_table_that_differ_from_those_of_the_clinical_one_are
         "there); clinical.csv counts",
     ]
     assert cohort.labels["grade"].tolist()[:3] == [2, 4, 4]
+
+
+@pytest.mark.parametrize("must_share", [True, False])
+def test_genes_without_any_case_of_the_slides_are_refused_unless_cases_need_not_be_shared(folder, tmp_path, must_share):
+    genes = pd.DataFrame({"case_id": ["TCGA-14-0001", "TCGA-14-0002"], "EGFR": [1.5, 2.5], "TP53": [0.5, 1.25]})
+    genes.to_csv(tmp_path / "others.csv", index=False)
+    files = CohortFiles(folder, tmp_path / "others.csv")
+    options = CohortOptions(cases="any", slides=SlideOptions(default_mpp=0.25), must_share=must_share)
+    if must_share:
+        with pytest.raises(InputError, match=r"others\.csv: not one case in common"):
+            load_cohort(files, options)
+    else:
+        assert set(load_cohort(files, options).used_cases()) >= {"TCGA-14-0001", "TCGA-14-0002", "TCGA-06-0125"}

@@ -177,9 +177,15 @@ def test_numbers_with_two_separators_are_refused_with_an_example(write, number):
         read_genes(write(f"gene;P1;P2\nEGFR;{number};{number}\nTP53;{number};2,5\n"))
 
 
+def test_the_column_of_ids_known_elsewhere_goes_before_one_of_barcodes(write):
+    path = write("TCGA,Study,EGFR\nTCGA-06-0125,P1,1\nTCGA-06-0130,P2,2\n")
+    assert read_genes(path).values.index.tolist() == ["TCGA-06-0125", "TCGA-06-0130"]
+    assert read_genes(path, Evidence(frozenset({"P1", "P2"}))).values.index.tolist() == ["P1", "P2"]
+
+
 def test_patients_known_by_their_initials_are_no_statistics(write):
-    table = read_genes(write("case_id,EGFR\nAB,1\nSD,2\nCV,3\nMK,4\nMedian,2\n"))
-    assert table.values.index.tolist() == ["AB", "SD", "CV", "MK"]
+    table = read_genes(write("case_id,EGFR\nAB,1\nSD,2\nCV,3\nMK,4\nAVG,5\nMean,2\n"))
+    assert table.values.index.tolist() == ["AB", "SD", "CV", "MK", "AVG"]
 
 
 def test_a_sums_row_or_a_footnote_among_barcodes_is_warned_of(write):

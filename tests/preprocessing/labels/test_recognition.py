@@ -10,6 +10,7 @@ from preprocessing.io.errors import InputError
 from preprocessing.labels.recognition import recognise
 from preprocessing.labels.survival import follow_up
 from preprocessing.labels.survival_times import MONTHS_IN
+from preprocessing.tables.identity import identity_scheme
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
 MONTH = 30.4375
@@ -321,6 +322,8 @@ def test_ages_in_years_and_days():
     assert found.frame["age"].tolist() == pytest.approx([40, 60])
     assert any("days are assumed, since the median is 18262.5" in note for note in found.notes)
     assert labels(days_to_birth=[-365.25 * 40]).frame["age"].tolist() == pytest.approx([40])
+    with pytest.raises(InputError, match='column days_to_birth, case p1: "14610" is not understood'):
+        labels(days_to_birth=[-14610, 14610])  # a birth after the diagnosis
     with pytest.raises(InputError, match='column age, case p1: "-3" is not understood; an age lies between'):
         labels(age=[50, -3])
     for months in ([600, 720], [50, 720], [999, 40, 50]):
@@ -366,6 +369,26 @@ def test_columns_are_compared_by_what_they_mean():
     assert "event: column OS; also present, not used: vital_status (differs in 0 cases)" in found.notes
     note = "warning: clinical.csv: grade: column grade; also present, not used: who2021_grade (differs in 1 case)"
     assert note in found.notes
+
+
+def test_a_case_without_a_value_in_one_of_two_columns_does_not_differ():
+    found = labels(grade=[2, 3, None], who2021_grade=[2, None, 4])
+    assert "grade: column grade; also present, not used: who2021_grade (differs in 0 cases)" in found.notes
+
+
+def test_why_a_case_has_no_grade_and_no_subtype():
+    """Not assessed: written, but as no grade; without anything written, there is none."""
+    found = labels(grade=["GX", None, "G2"], subtype=["A", "B", None])
+    assert found.gaps["grade"].fillna("").tolist() == ["grade not assessed", "no grade", ""]
+    assert found.gaps["subtype"].fillna("").tolist() == ["", "", "no subtype"]
+    assert labels(age=[50]).gaps["subtype"].tolist() == ["no subtype"]
+
+
+def test_the_column_of_sites_that_is_named_goes_before_one_that_is_recognised():
+    frame = pd.DataFrame({"site": ["s1", "s2"], "Centre": ["c1", "c2"]}, index=["p0", "p1"])
+    for named, sites in ((None, ["s1", "s2"]), ("Centre", ["c1", "c2"])):
+        found = recognise(frame, source="clinical.csv", identity=identity_scheme(site_column=named))
+        assert found.frame["site"].tolist() == sites
 
 
 def test_an_empty_column_does_not_win():

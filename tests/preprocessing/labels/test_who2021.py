@@ -111,10 +111,40 @@ def test_a_cdkn2a_that_is_known_to_be_there_is_not_called_unknown(marker):
     assert diagnosis == ("Astrocytoma, IDH-mutant", 2, "IDH-mutant, not 1p/19q-codeleted; grade by histology")
 
 
-def test_an_astrocytoma_of_grade_1_does_not_exist():
-    _, grade, rule = diagnose(IDH_status="mutant", codel="non-codel", grade=1)
-    assert pd.isna(grade)
-    assert rule.endswith("grade 1 does not exist for it")
+@pytest.mark.parametrize(("codel", "diagnosis", "grades"), [("non-codel", ASTRO, {2, 3, 4}), ("codel", OLIGO, {2, 3})])
+def test_grades_that_do_not_exist_for_a_tumour(codel, diagnosis, grades):
+    for given in (1, 2, 3, 4):
+        found, grade, rule = diagnose(IDH_status="mutant", codel=codel, grade=given)
+        assert found == diagnosis
+        assert pd.isna(grade) if given not in grades else grade == given
+        assert rule.endswith(f"grade {given} does not exist for it") == (given not in grades)
+
+
+@pytest.mark.parametrize(
+    ("gain", "loss", "known"),
+    [(1, 1, "met"), (1, 0, "no"), (0, 1, "no"), (1, None, "?"), (None, 1, "?"), (0, None, "no")],
+)
+def test_gain_of_7_and_loss_of_10_count_together_only(gain, loss, known):
+    others = {"TERT_promoter": "WT", "EGFR_amp": 0, "grade": 2}
+    found, _, rule = diagnose(IDH_status="WT", chr7_gain=gain, chr10_loss=loss, **others)
+    assert found == GBM if known == "met" else pd.isna(found)
+    assert rule.endswith({"met": "with +7/−10", "no": "is met", "?": "not known: +7/−10"}[known])
+
+
+@pytest.mark.parametrize(
+    ("known", "subtype", "named"),
+    [
+        ({}, "IDHwt", "IDH"),
+        ({}, "IDHmut-codel", "IDH; 1p/19q"),
+        ({"IDH_status": "mutant"}, "IDHmut-codel", "1p/19q"),
+        ({"IDH_status": "WT"}, "IDHmut-codel", ""),
+    ],
+)
+def test_a_predicted_1p19q_is_named_only_where_it_counts(known, subtype, named):
+    given = pd.DataFrame({"grade": 4, **known}, index=["p1"])
+    found = who2021(given, predicted=pd.DataFrame({"subtype": [subtype]}, index=["p1"])).iloc[0]
+    assert found["who2021_predicted"] == named
+    assert found["who2021_rule"].endswith(f"(predicted: {named})") == bool(named)
 
 
 def test_an_idh_status_that_the_subtype_contradicts_leaves_the_case_open():

@@ -29,6 +29,7 @@ def test_a_code_far_from_all_other_values_is_described(values, expected):
         [30, 2500, 1200, 999, 999, 800, 40, 77, 1500, 60, 70, 90],  # days, among which 999 is one
         [1, 2, 3, 4, 5, 6, 7, 8, 9, 4, 5, 6],
         [*PURITIES, 1000],  # no code, whatever else it is
+        [0, 2, 4.5] * 4 + [9],  # as far from the others as these from each other
         [*PURITIES[:5], -999],  # too few to tell
         [1.0] * 12 + [9],  # the others do not differ
         [float("nan")] * 12,
