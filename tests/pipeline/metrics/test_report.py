@@ -121,8 +121,8 @@ def test_scalars_are_named_by_their_path_below_the_metrics(reports):
     [
         (None, ""),
         (100, ""),
-        (99, "compared with 99 training cases only, which show none but large differences"),
-        (1, "compared with 1 training case only, which show none but large differences"),
+        (99, "compared with only 99 training cases, which can reveal only large differences"),
+        (1, "compared with only 1 training case, which can reveal only large differences"),
     ],
 )
 def test_a_comparison_with_fewer_than_a_hundred_training_cases_says_so(n, limit):

@@ -162,7 +162,7 @@ def test_slides_are_counted_as_used_left_out_or_broken(capsys):
     )
     show_cohort(cohort)
     assert capsys.readouterr().err.splitlines() == [
-        "3 slides to use, 2 left out, 1 broken; 2 cases with 1 gene; 2 cases with both",
+        "3 slides to use, 2 left out, 1 failed; 2 cases with 1 gene; 2 cases with both",
         "  ids: column case_id",
         "warning: a doubt",
         "warning: slide e: why",

@@ -109,7 +109,7 @@ def test_a_slide_that_was_looked_at_and_has_no_tile_is_not_estimated_by_its_area
         for line in forecast(config, cohort(corner_slide, empty, genes=["corner"]), concurrency=1)
         if line.startswith("tiles:")
     ]
-    assert "1 of those without a tile: empty: " in line
+    assert "1 of those have no tiles: empty: " in line
     alone = next(
         line
         for line in forecast(config, cohort(corner_slide, genes=["corner"]), concurrency=1)

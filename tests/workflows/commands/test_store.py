@@ -87,6 +87,7 @@ def test_check_finds_a_lost_file_and_prune_removes_that_group_alone(store, capsy
     printed = capsys.readouterr().out
     assert "damaged: features/S1-uni" in printed
     assert "7 groups complete (contents not read; use --deep to verify them), 1 damaged" in printed
+    assert ", 0 left behind; prune removes" in printed
     assert main(["prune", store.place, "--dry-run"]) == 0
     assert groups(store) == before
     assert main(["prune", store.place, "--yes"]) == 0
