@@ -40,7 +40,8 @@ _TUMOUR = re.compile(
 _NO_TUMOUR = frozenset(
     names_in(
         "recurrence recurrent relapse progression second family relative year date age days months method site grade prior "
-        "previous slide status"
+        "previous slide status at before since to other comorbid symptom symptoms preoperative preop presenting imaging mri "
+        "radiological radiologic stage margin margins response node nodes"
     )
 )
 # Tables that are named before a column: demographic.vital_status (GDC), paper_Grade (TCGAbiolinks).

@@ -14,7 +14,8 @@ SIMILAR = 0.8  # ratio of common letters from which two names with the same digi
 _SAMPLE_OF = re.compile(r"(.*\d)([A-Za-z]|[\s_.-]+(?:\d|[A-Za-z]+\d?))")
 # A patient's number in a text, as in GEO's titles: "Glioblastoma of patient 12, recurrence".
 _PATIENT = re.compile(
-    r"(?<![a-z])(?:patient|pat|subject|donor|pt|case)s?[\s_.:#-]*(?:no|nr|id)?[\s_.:#-]*([a-z]{0,4}\d+)", re.IGNORECASE
+    r"(?<![a-z])(?:(?:patient|subject|donor|case)s?[\s_.:#-]*|(?:pat|pt)s?[\s_.:#-]+)(?:no|nr|id)?[\s_.:#-]*([a-z]{0,4}\d+)",
+    re.IGNORECASE,
 )
 COMPARED = 300  # names without a partner that are compared one by one
 

@@ -22,7 +22,7 @@ _IDH2 = ("idh2_mut", "idh2_mutation")
 _H3, _ATRX_WORDS = "h3_mut", "atrx"
 _ATRX = ("atrx_loss", "atrx_lost", "atrx_mut", "atrx_mutation", "atrx_mutant", "atrx_mutated")
 _BARE = {"idh1": "idh1_mut", "idh2": "idh2_mut", "tert": "tert_mut"}  # where the column holds words, or 0 and 1
-_BARE |= dict.fromkeys(("h3f3a", "h3_3a", "h3c2", "hist1h3b"), _H3)
+_BARE |= dict.fromkeys(("h3", "h3f3a", "h3_3a", "h3c2", "hist1h3b"), _H3)
 _ARM_NAME = (
     r"((loss|del(etion)?|loh)_(of_)?)?(chr(omosome)?_?)?x?{}(_arm)?(_(loss|lost|loh|del(eted|etion)?|cnv|cna|gistic))*"
 )
@@ -36,7 +36,7 @@ _MARKERS = (
     ),
     (
         re.compile(
-            r"(h3|h3f3a|h3_?3a?|hist1h3b|h3c2)(_?(k27|g34)\w*(_g34\w*)?)?(_(mut|mutation|mutant|mutated|altered))?"
+            r"(h3|h3f3a|h3_?3a?|hist1h3b|h3c2)(_?(k27(?!_?(me|ac))|g34)\w*(_g34\w*)?)?(_(mut|mutation|mutant|mutated|altered))?"
         ),
         "h3_mut",
     ),
@@ -325,7 +325,7 @@ def _lost_arm(columns: _Columns, arm: str) -> pd.Series:
     for column in columns.named([arm]):
         numbers = columns.frame[column].dropna().map(lambda value: read_number(text_of(value).replace("−", "-")))
         of_copies = bool(_OF_COPIES & set(words_of(column))) or (numbers.dropna().astype(float) < 0).any()
-        reader = partial(_copies, beyond=lambda level: level < 0) if of_copies else _flag_of_arm
+        reader = partial(_copies, beyond=lambda level: level < 0, whole=True) if of_copies else _flag_of_arm
         lost = _either(lost, columns.read(column, reader))
     return lost
 
@@ -398,9 +398,10 @@ def _beyond_gain(text: str) -> bool | None:
     return False if _word(text) in _GAINED else _flag(text)
 
 
-def _copies(text: str, beyond: Callable[[float], bool]) -> bool | None:
+def _copies(text: str, beyond: Callable[[float], bool], *, whole: bool = False) -> bool | None:
+    """Whether a copy number is beyond a limit; with `whole`, a log ratio is not understood: −0.02 is noise, not a loss."""
     level = read_number(text.replace("−", "-"))
-    return None if level is None else beyond(level)
+    return None if level is None or (whole and level != round(level)) else beyond(level)
 
 
 def _from_subtype(frame: pd.DataFrame, pattern: str, positive: str) -> pd.Series:

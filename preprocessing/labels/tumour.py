@@ -18,7 +18,7 @@ _INTEGRATED = frozenset(names_in("integrated molecular who2021 2021 cns5"))
 _GLIOBLASTOMA = re.compile(r"(?<![a-z])(glioblastom(a|e|as|es)?|gbm|gliosarkom|gliosarcom[ae])(?![a-z])")
 _DOUBT = re.compile(
     r"(?<![a-z])(no|not|non|without|like|or|vs|versus|suspect\w*|possibl[ey]|probabl[ey]|rule|history|prior|progress\w*|"
-    r"favou?r\w*)(?![a-z])|\?"
+    r"favou?r\w*|lgg|hgg|lower[\s_-]?grade)(?![a-z])|\?"
 )
 _UNSPECIFIED = re.compile(r"not (otherwise specified|elsewhere classified)")
 _OTHER_GLIOMA = re.compile(
@@ -26,6 +26,10 @@ _OTHER_GLIOMA = re.compile(
 )
 
 
+_DENIED = re.compile(
+    r"(?<![a-z])(no|not|without) (?!otherwise|elsewhere)[^,;.()]*|"
+    r"h3[\s_.-]?((3|k27|g34)[\s_.-]?[a-z]?[\s_./-]?)*[\s_-]?(wild|wt|neg|unmut|not)[\w-]*"
+)
 # Tumours that are no adult-type diffuse glioma, by a piece of their name.
 _OTHER_TUMOUR = re.compile(
     r"medulloblast|ependym|pilocytic|pilozyt|xanthoastro|ganglio|neurocytom|meningi|metasta|lymphom|craniophar|schwannom|germinom|"
@@ -44,6 +48,7 @@ def other_tumours(frame: pd.DataFrame, columns: list[str]) -> pd.Series:
 
 
 def _is_other_tumour(text: str) -> bool:
+    text = _DENIED.sub("", text)
     is_of_adults = re.search(r"glioblast|oligodendro|(?<![a-z])(gbm|idh)", text) and not re.search(r"h3|midline", text)
     return _OTHER_TUMOUR.search(text) is not None and not is_of_adults
 

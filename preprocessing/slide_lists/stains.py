@@ -15,7 +15,8 @@ _HE = re.compile(r"(?<![a-z0-9])(h[&+_. -]?e|hande|haematoxylin|hematoxylin|eosi
 _OTHER_STAIN = re.compile(
     r"(?<![a-z0-9])(ihc|immuno\w*|ki[_. -]?67|mib[_. -]?1|gfap|neun|atrx|olig[_. -]?2|p53|tp53|idh[_. -]?1?([_. -]?r132h)?|r132h|"
     r"h3[_. -]?k27(m|me3)?|s[_. -]?100|synaptophysin|map[_. -]?2|ema|iba[_. -]?1|l1cam|brafv600e|ini[_. -]?1|cd\d{1,3}|"
-    r"pas|evg|lfb|nissl|masson|trichrome?|giemsa|gomori|reticulin|retikulin|silver|ptah|dapi|fish)(?![a-z0-9])",
+    r"pas|evg|lfb|nissl|masson|trichrome?|giemsa|gomori|reticulin|retikulin|silver|ptah|dapi|fish)(?![a-z0-9])"
+    r"(?![_. -]?(mut|wt|wild))",  # folders of classes: IDH_mutant, IDH-wt
     re.IGNORECASE,
 )
 _FROZEN = re.compile(

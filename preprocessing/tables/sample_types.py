@@ -56,8 +56,19 @@ _NAMES = re.compile(
 _FLAG = re.compile(r"(.*_)?is_primary(_disease)?")
 # Names that promise sample types so clearly that a few other values among them are no reason to pass the column over.
 _SURE_NAMES = re.compile(r"(.*_)?(sample|prs)_?type|sampletype|tumou?r_?descriptor|short_?letter_?code")
-SHORTEST_WORD = 6  # letters: P and R, or TP and TR, count in a column that is called so
 MOST = 0.5  # of the rows have a known type then
+# Of a tumour by its kind alone: "at recurrence" is when something was done, "progressive disease" an answer to treatment.
+_PRIMARY_OR_RECURRENT = re.compile(
+    r"((untreated|new|1st|2nd|3rd|first|second|third|\d+) )*"
+    r"(primary|initial|de novo|newly diagnosed|recurrent|recurrence|relapsed?|secondary)"
+    r"( \d+| \(.*\)| (tumou?rs?|gliomas?|gbm|glioblastomas?|astrocytomas?|samples?|specimens?|tissue|lesions?|cancer|disease))*"
+)
+_TREATMENT = re.compile(
+    r"(chemo|radi|therap|treat|immuno|drug|regimen|respon|timing|trial|rt|tmz|ccrt|outcome|pattern|failure)"
+)
+_TUMOUR = re.compile(
+    r"[a-z]{3,}oma(s|ta)?\b|glio|\b(gbm|lgg|hgg)|tumou?r|neoplas|cancer|malignan|karzin|sarkom|zytom|geom|phom|leuk|metasta"
+)
 _NEVER = {"event", "progression", "time", "days", "months", "new", "site", "age", "date", "free", "survival"}
 
 
@@ -71,8 +82,8 @@ def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
     """Return the sample class of each value (NaN where missing or not reported) if the column holds sample types.
 
     A column counts by its name and by its values, which must be sample types: `Recurrence` with yes and no is an event. Where all
-    values are words for primary and recurrent tumours, its name makes no difference. In a
-    column with a sure name, such as `sample_type`, most must be; the others have no class.
+    values are words for primary and recurrent tumours, any name will do but that of a treatment. In a column with a sure name,
+    such as `sample_type`, most must be; the others have no class.
     """
     name = "_".join(words_of(column))
     texts = values.dropna().map(lambda value: _plain(str(value)))
@@ -92,17 +103,24 @@ def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
 
 
 def _distinguishes_recurrence(name: str, texts: pd.Series) -> bool:
-    """Whether each value is a word for a primary or for a recurrent tumour, and both occur, whatever the column is called."""
-    if texts.dtype.kind != "O" or _NEVER & set(name.split("_")):
+    """Whether each value is a word for a primary or a recurrent tumour, and both occur, in a column that is of no treatment."""
+    words = name.split("_")
+    if texts.dtype.kind != "O" or _NEVER & set(words) or any(map(_TREATMENT.match, words)):
         return False
-    words = set(texts)
-    classes = {_class_of(word) if len(word) >= SHORTEST_WORD else None for word in words}
+    classes = {_class_of(text) if _PRIMARY_OR_RECURRENT.fullmatch(text) else None for text in set(texts)}
     return {PRIMARY, "recurrent"} <= classes <= {PRIMARY, "recurrent", "secondary"}
 
 
 def is_no_tumour(values: pd.Series) -> pd.Series:
-    """Whether each value of a column of diagnoses says that there is no tumour: "Non-tumor", "normal brain", "control"."""
-    return values.map(lambda value: _NO_TUMOUR.fullmatch(_plain(str(value))) is not None, na_action="ignore").eq(True)
+    """Whether each value of a column of diagnoses says that there is no tumour: "Non-tumor", "normal brain", "control".
+
+    None does unless others name a tumour: "normal" beside "elevated" and "control" beside "lupus" are of other things.
+    """
+    texts = values.dropna().map(lambda value: _plain(str(value)))
+    normal = texts.map(lambda text: _NO_TUMOUR.fullmatch(text) is not None).astype(bool)
+    if not texts[~normal].map(lambda text: _TUMOUR.search(text) is not None).any():
+        normal[:] = False
+    return normal.reindex(values.index, fill_value=False)
 
 
 def _plain(text: str) -> str:

@@ -88,5 +88,7 @@ def test_texts_that_name_a_patient_each_or_a_group_are_not_warned_of():
         ["patient 1", "patient 2", "patient 3", "patient 4"],
         ["case 1"] * 4,
         ["biopsy of patient", "x", "y", "z"],
+        ["pT2", "pT3", "pT2", "pT1a"],
+        ["PTV60", "PTV40", "PTV60", "PTV60"],
     ):
         assert describe_patients(pd.DataFrame({"title": titles}, index=index), index) == []

@@ -410,6 +410,15 @@ def test_cases_without_a_tumour_by_their_diagnosis_are_left_out(write, column, w
     assert read_genes(path, options=everything).values.index.tolist() == ["P1", "P2", "P3"]
 
 
+@pytest.mark.parametrize(
+    "column",
+    ["symptom_at_diagnosis", "LDH at diagnosis", "other_diagnosis", "preoperative_diagnosis", "pathology_margin"],
+)
+def test_other_columns_about_a_diagnosis_leave_no_case_out(write, column):
+    table = read_genes(write(f"case_id,EGFR,TP53,{column}\nP1,1,2,epilepsy\nP2,3,4,no tumor\nP3,5,6,glioma\n"))
+    assert len(table.values) == 3
+
+
 def test_other_words_of_a_diagnosis_leave_no_case_out(write):
     rows = "P1,1,2,GBM\nP2,3,4,normal pressure hydrocephalus\nP3,5,6,no tumor necrosis\n"
     assert len(read_genes(write(f"case_id,EGFR,TP53,Histology\n{rows}")).values) == 3

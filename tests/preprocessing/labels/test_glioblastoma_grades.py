@@ -42,6 +42,8 @@ def test_a_glioblastoma_without_a_grade_is_of_grade_4_and_the_run_says_so(column
         ("diagnosis at recurrence", "Glioblastoma"),
         ("family_history_diagnosis_relative", "Glioblastoma"),
         ("subtype", "GBM-like"),
+        ("project", "GBM/LGG"),
+        ("disease", "Lower-grade glioma and glioblastoma"),
     ],
 )
 def test_what_may_be_another_tumour_gets_no_grade(column, word):

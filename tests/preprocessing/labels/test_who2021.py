@@ -213,6 +213,14 @@ def test_numbers_of_arms_with_one_below_zero_are_copy_numbers():
     assert who2021(frame)["who2021_subtype"].tolist() == ["IDHmut-codel", "IDHmut-non-codel", "IDHmut-non-codel"]
 
 
+def test_log_ratios_of_arms_are_no_losses():
+    notes = []
+    frame = pd.DataFrame({"1p": [-0.02, 0.01], "19q": [-0.01, -0.03]}).assign(IDH_status="mutant")
+    assert who2021(frame, notes=notes)["who2021_subtype"].isna().all()
+    assert len(notes) == 2
+    assert "column 1p: 2 values are not understood" in notes[0]
+
+
 @pytest.mark.parametrize("word", ["present", "absent", "maybe"])
 def test_a_word_that_may_mean_the_arm_or_its_loss_is_warned_of(word):
     notes = []
@@ -343,7 +351,20 @@ def test_a_tumour_of_another_family_is_no_glioblastoma(values):
 
 
 @pytest.mark.parametrize(
-    "values", [{"H3 K27M": "wt"}, {"H3F3A": "WT"}, {"H3.3 G34": 0}, {"H3F3A": 7.5}, {"histology": "GBM"}]
+    "values",
+    [
+        {"H3 K27M": "wt"},
+        {"H3F3A": "WT"},
+        {"H3.3 G34": 0},
+        {"H3F3A": 7.5},
+        {"H3": 7.5},
+        {"H3K27me3": "positive"},
+        {"H3K27me3": "lost"},  # as in many oligodendrogliomas
+        {"histology": "GBM"},
+        {"diagnosis": "Glioblastoma, H3 K27M negative"},
+        {"diagnosis": "Glioblastoma, H3.3 G34-wildtype"},
+        {"diagnosis": "Astrocytoma, no metastasis"},
+    ],
 )
 def test_without_a_mutation_of_h3_it_may_be_one(values):
     assert diagnose(IDH_status="WT", grade=4, **values)[0] == GBM

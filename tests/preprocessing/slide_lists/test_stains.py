@@ -46,7 +46,8 @@ def test_frozen_sections_beside_others_are_named(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["IDH1mut-7_HE", "GFAP12", "EMAnuel", "pasquale-2", "PAS12-1", "fsx", "IDHA-3", "P53A"]
+    "name",
+    ["IDH1mut-7_HE", "GFAP12", "EMAnuel", "pasquale-2", "PAS12-1", "fsx", "IDHA-3", "P53A", "N1 IDH_mut", "ATRX-wt 3"],
 )
 def test_other_names_are_not_taken_for_stains(name):
     assert described([*HE, name]) == []

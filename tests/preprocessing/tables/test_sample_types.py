@@ -3,7 +3,13 @@ import pandas as pd
 import pytest
 
 from preprocessing.tables.identity import IdentityScheme
-from preprocessing.tables.sample_types import class_of_name, may_hold_sample_types, parse_sample_types, sample_classes
+from preprocessing.tables.sample_types import (
+    class_of_name,
+    is_no_tumour,
+    may_hold_sample_types,
+    parse_sample_types,
+    sample_classes,
+)
 
 
 def classes(column, *values):
@@ -86,7 +92,27 @@ def test_words_for_primary_and_recurrent_tumours_need_no_name(name):
         ("x", ["P", "R"]),
         ("site", ["primary", "recurrent"]),
         ("arm", ["primary", "recurrent", "adjuvant"]),
+        ("TMZ", ["primary", "recurrent"]),
+        ("radiotherapy timing", ["initial", "recurrence"]),
+        ("bevacizumab", ["primary therapy", "at recurrence"]),
+        ("RANO", ["progressive disease", "primary refractory"]),
+        ("status 2", ["primary", "no recurrence"]),
     ],
 )
 def test_other_words_need_a_name(name, values):
     assert classes(name, *values) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["Glioblastoma", "normal brain", None], [False, True, False]),
+        (["Oligodendroglioma", "epilepsy", "control"], [False, True, True]),
+        (["normal", "elevated", None], [False, False, False]),
+        (["control", "lupus"], [False, False]),
+        (["epilepsy", "symptoms"], [False, False]),
+        ([None, None], [False, False]),
+    ],
+)
+def test_a_case_is_of_no_tumour_only_where_others_have_one(values, expected):
+    assert is_no_tumour(pd.Series(values, dtype=object)).tolist() == expected
