@@ -272,9 +272,10 @@ def risk_groups(
 
 def _up_to_one(ratio: Metric) -> Metric:
     """With the interval of its logarithm extended as `up_to_chance` does."""
-    if not ratio.value or not ratio.low or not ratio.high:
+    if not ratio.value or ratio.low is None or not ratio.high:
         return ratio
-    low, high = up_to_chance(math.log(ratio.value), math.log(ratio.low), math.log(ratio.high), 0.0)
+    lowest = math.log(ratio.low) if ratio.low else -math.inf  # resamples without a death in the high-risk group
+    low, high = up_to_chance(math.log(ratio.value), lowest, math.log(ratio.high), 0.0)
     return Metric(ratio.value, math.exp(low), math.exp(high))
 
 

@@ -276,6 +276,19 @@ def test_risk_groups_of_several_folds_differ_only_where_they_would_with_twice_th
     assert (several.hazard_ratio.low, several.hazard_ratio.high) == pytest.approx((1, one.hazard_ratio.high))
 
 
+def test_a_hazard_ratio_whose_interval_begins_at_0_is_extended_to_1_likewise() -> None:
+    risk = np.repeat([1.0, -1.0], [12, 28])
+    time, event = np.arange(1.0, 41), np.repeat([True, False, True], [2, 10, 28])
+    time[2:12] += 20.5
+    weights = Bootstrap(500).weights(40)
+    one, several = (
+        risk_groups(time, event, risk, train_risk_median=0.0, cross_validated=several, weights=weights).hazard_ratio
+        for several in (False, True)
+    )
+    assert one.low == several.low == 0
+    assert one.high < 1 == several.high
+
+
 def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     # The truth of two exponential cases with log hazards a, b: P(a first) = 1 / (1 + exp(b − a)); averaged over pairs.
     pair = np.random.default_rng(0).normal(size=(2, 200_000))
