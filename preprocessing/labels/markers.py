@@ -114,7 +114,7 @@ _NO = {
     ),
     *("notcodeleted", "noncodeletion", "retained", "intact", "notamplified", "notdeleted", "neutral", "nocombinedcna"),
     *("nodeletion", "noloss", "notlost", "noloh", "retention", "preserved", "normal", "balanced", "disomy", "diploid"),
-    *("nomutation", "notdetected", "notpresent", "noamplification"),
+    *("nomutation", "notdetected", "notpresent", "noamplification", "nocodeletion", "nocodel"),
 }
 # A codon of IDH1, IDH2 and H3, or of TERT's promoter, with what is said of it: R132H, p.R132H positive, R132H negative.
 _CODON = re.compile(

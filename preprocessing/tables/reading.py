@@ -171,7 +171,7 @@ def _tidied(
         remarks.append(f"{above} lines above the header ignored")
     if below := footnotes(frame):
         remarks.append(f"{below} remarks below the table ignored: {some(frame.iloc[-below:, 0])}")
-        frame = frame.iloc[:-below]
+        frame = frame.iloc[:-below].copy()  # numbers are set into it
     if sep != ",":
         texts = [position for position, dtype in enumerate(frame.dtypes) if dtype.kind == "O" and position not in text]
         if changed := with_decimal_points(frame, texts):
