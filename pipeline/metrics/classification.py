@@ -231,8 +231,9 @@ def classification_metrics(
         "calibration_error": calibration_error(labels, probabilities),
     }
     if folds is not None:
-        soft["macro_auc_across_folds"] = replace(macro_auc(labels, probabilities, classes), chance=0.5)
-        soft["micro_auc_across_folds"] = replace(micro_auc(labels, probabilities), chance=0.5)
+        chance = 0.5 if is_cross_validated(folds) else None
+        soft["macro_auc_across_folds"] = replace(macro_auc(labels, probabilities, classes), chance=chance)
+        soft["micro_auc_across_folds"] = replace(micro_auc(labels, probabilities), chance=chance)
     counts = None if reason else confusion(labels, predicted, len(classes)).tolist()
     return ClassificationMetrics(
         n=len(labels),

@@ -167,15 +167,15 @@ def survival_metrics(
         for horizon in HORIZONS
     }
     concordance = c_index(time, event, risk, folds=folds)
+    cross_validated = is_cross_validated(folds)
+    across_folds = replace(c_index(time, event, risk), chance=0.5 if cross_validated else None)
     return SurvivalMetrics(
         n=len(known),
         n_events=int(event.sum()),
         n_pairs=concordance.ranking.pairs if concordance.ranking else 0,
         trivial=TRIVIAL,
         c_index=measure(concordance, weights),
-        c_index_across_folds=None
-        if folds is None
-        else measure(replace(c_index(time, event, risk), chance=0.5), weights),
+        c_index_across_folds=None if folds is None else measure(across_folds, weights),
         uno_c_index=measure(uno, weights),
         auc=auc,
         risk_groups=risk_groups(
@@ -183,7 +183,7 @@ def survival_metrics(
             event,
             risk,
             train_risk_median=predicted.train_risk_median,
-            cross_validated=is_cross_validated(folds),
+            cross_validated=cross_validated,
             weights=weights,
         ),
         **_curve_metrics(known, predicted, censoring, weights),

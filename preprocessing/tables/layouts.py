@@ -133,7 +133,8 @@ def _header_by(text: str, rows: list[tuple[int, str]], sep: str, n_columns: int)
         is_name = n_columns == 2 and (
             not cells[0] if len(cells) == 2 else " " not in text[position : position + len(line)]
         )
-        is_title = len(cells) < n_columns and _begins_with_header([other for _, other in rows[at + 1 : at + 3]], sep)
+        below = [other for _, other in rows[at + 1 : at + 3]]
+        is_title = len(cells) < n_columns and " " in line.strip() and _begins_with_header(below, sep)
         if is_name or (sum(map(bool, cells)) > n_columns / 2 and not is_title):
             return position
     return None

@@ -430,6 +430,19 @@ def test_macro_auc_within_folds_leaves_pairs_of_two_folds_out() -> None:
     assert macro_auc(labels, probabilities, CLASSES[: probabilities.shape[1]]).value == pytest.approx(3 / 4)
 
 
+def test_of_one_fold_the_pairs_across_folds_are_those_within_it_with_the_same_interval() -> None:
+    truth = np.arange(200) % 2
+    low, one = np.random.default_rng(12).normal(size=200) + 0.3 * truth, np.zeros(200, int)
+    probabilities = np.column_stack([1 / (1 + np.exp(low)), 1 / (1 + np.exp(-low))])
+    report = classification_metrics(truth, probabilities, CLASSES[:2], folds=one)
+    assert report.macro_auc_across_folds == report.macro_auc
+    assert report.micro_auc_across_folds == report.micro_auc
+    assert report.macro_auc.low > 0.5
+    known = FollowUp(np.random.default_rng(0).exponential(np.exp(-low)), np.ones(200, bool))
+    survival = survival_metrics(known, SurvivalPredictions(low), train=known, folds=one)
+    assert survival.c_index_across_folds == survival.c_index
+
+
 def test_shuffled_classes_leave_chance_inside_the_intervals() -> None:
     generator = np.random.default_rng(1)
     probabilities = generator.dirichlet(np.ones(3), 300)

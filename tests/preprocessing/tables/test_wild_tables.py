@@ -515,6 +515,8 @@ def test_a_title_with_a_comma_is_no_header_without_the_name_of_the_first_column(
     assert list(table.columns) == ["case_id", "sex", "grade"]
     of_r = read_table(write("sex,grade\nP1,f,2\nP2,m,3\nP3,f,4\n"))
     assert list(of_r.columns) == ["", "sex", "grade"]
+    first_of_words = read_table(write("sex,survival_months\nP1,f,>90\nP2,m,3\nP3,f,4\n"))
+    assert list(first_of_words.columns) == ["", "sex", "survival_months"]
     first_missing = read_table(write("sex,grade\nP1,f,NA\nP2,m,3\nP3,f,4\n"))
     assert list(first_missing.columns) == ["", "sex", "grade"]
     assert first_missing[""].tolist() == ["P1", "P2", "P3"]
