@@ -7,7 +7,8 @@ rarer kind (deaths, the rarest class) are behind a metric,
 * a concordance or AUC below the minima of `Ranking.too_few` has no interval and no verdict;
 * its interval contains the score interval of an AUC (Newcombe 2006, "Confidence intervals for an effect size measure based on
   the Mann–Whitney statistic. Part 2", Statistics in Medicine 25, method 5);
-* it leaves out chance only where a permutation test does: predictions dealt out among the cases (of a fold) at random;
+* it leaves out chance only where a permutation test does: predictions dealt out among the cases (of a fold) at random; a
+  cross-validated value must be √2 times as far from chance;
 * that of a share contains Wilson's (1927);
 * a difference of two predictors leaves out 0 only where it does so under random exchange of their predictions.
 

@@ -27,7 +27,12 @@ def comparison_columns(names: Iterable[str]) -> set[str]:
     by_comparison: dict[tuple[str, str], dict[str, set[str]]] = {}
     for name in names:
         if found := _NAME.fullmatch("_".join(re.findall(r"[a-z0-9]+", name.lower()))):
-            of = by_comparison.setdefault((found["before"] or "", found["behind"] or ""), {})
-            of.setdefault(found["what"], set()).add(name)
-    complete = [of for of in by_comparison.values() if not (_CHANGES.isdisjoint(of) or _P_VALUES.isdisjoint(of))]
-    return {name for of in complete for same in of.values() for name in same}
+            by_statistic = by_comparison.setdefault((found["before"] or "", found["behind"] or ""), {})
+            by_statistic.setdefault(found["what"], set()).add(name)
+    return {
+        name
+        for by_statistic in by_comparison.values()
+        if not (_CHANGES.isdisjoint(by_statistic) or _P_VALUES.isdisjoint(by_statistic))
+        for columns in by_statistic.values()
+        for name in columns
+    }

@@ -211,13 +211,21 @@ class _Columns:
         return pd.Series(pd.NA, index=self.frame.index, dtype="boolean")
 
     def read(self, column: str, read: Callable[[str], object], *, dtype: str = "boolean") -> pd.Series:
-        """The values of a column; pd.NA where they are unknown or not understood."""
+        """The values of a column; pd.NA where they are unknown or not understood.
+
+        Where one number is not understood, no number of a flag is: 1 and 2 may stand for no and yes, or for copies.
+        """
+        texts = self.frame[column].dropna().map(text_of)
+        codes = (
+            {text for text in texts if read_number(text.replace("−", "-")) is not None} if dtype == "boolean" else set()
+        )
+        unclear = codes if any(read(code) is None for code in codes) else set()
         values: list[object] = []
         strange: list[str] = []
         for case, value in self.frame[column].items():
             text = "" if pd.isna(value) else text_of(value)
             unknown = not text or re.sub(r"[^a-z0-9]", "", text.lower()) in _UNKNOWN
-            understood = pd.NA if unknown else read(text)
+            understood = pd.NA if unknown else None if text in unclear else read(text)
             if understood is None:
                 strange.append(f'"{value}" of case {case}')
             values.append(pd.NA if understood is None else understood)

@@ -213,6 +213,19 @@ def test_numbers_of_arms_with_one_below_zero_are_copy_numbers():
     assert who2021(frame)["who2021_subtype"].tolist() == ["IDHmut-codel", "IDHmut-non-codel", "IDHmut-non-codel"]
 
 
+@pytest.mark.parametrize("name", ["1p19q", "IDH_status", "1p"])
+def test_numbers_without_a_known_meaning_are_no_flags(name):
+    notes = []
+    frame = pd.DataFrame({"IDH_status": "mutant", "1p19q": "codel"}, index=["a", "b", "c"]).assign(
+        **{name: [1, 2, None]}
+    )
+    found = who2021(frame.drop(columns="1p19q") if name == "1p" else frame, notes=notes)
+    assert found["who2021_diagnosis"].isna().all()
+    assert (
+        f'column {name}: 2 values are not understood and count as not known in the WHO 2021 diagnosis: "1' in notes[0]
+    )
+
+
 def test_log_ratios_of_arms_are_no_losses():
     notes = []
     frame = pd.DataFrame({"1p": [-0.02, 0.01], "19q": [-0.01, -0.03]}).assign(IDH_status="mutant")
