@@ -44,7 +44,7 @@ def test_a_repeated_command_shows_its_results_and_writes_nothing(folder, cohort,
     assert walk(cohort.slides, cohort.genes, "--gene-sets", cohort.sets, "--explain", "1", "--out", folder) == 0
     output = capsys.readouterr()
     assert "nothing to do" in output.err
-    assert "macro AUC" in output.out
+    assert "\ngrade: 12 cases" in output.out
     assert content(folder) == before
 
 
