@@ -1,7 +1,7 @@
 """Slides that are named after another stain than H&E, or as frozen sections and smears: laboratories keep all in one folder."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,7 @@ _OTHER_STAIN = re.compile(
     r"(?![_. -]?(mut|wt|wild))",  # folders of classes: IDH_mutant, IDH-wt
     re.IGNORECASE,
 )
+_NUMBERED = re.compile(r"(?<![a-z0-9])([ps])[_. -]?(\d+)(?![a-z0-9])", re.IGNORECASE)  # P53, S100: stains, or patients
 _FROZEN = re.compile(
     r"(?<![a-z0-9])(fs\d*|frozen|cryo\w*|kryo\w*|gefrier\w*|schnellschnitt\w*|smear\w*|squash|intraop\w*)(?![a-z0-9])",
     re.IGNORECASE,
@@ -51,7 +52,11 @@ def describe_stains(slides: Iterable[Slide]) -> list[str]:
     every = sorted(slides, key=lambda slide: slide.slide_id)
     has_folders = len({slide.path.parent for slide in every}) > 1
     names = [f"{slide.path.parent.name}/{slide.slide_id}" if has_folders else slide.slide_id for slide in every]
-    stained = [name for name in names if _OTHER_STAIN.search(name) and not _HE.search(name)]
+    stained = [
+        name
+        for name, rest in zip(names, _without_numbers(names), strict=True)
+        if _OTHER_STAIN.search(rest) and not _HE.search(name)
+    ]
     frozen = [name for name in names if _FROZEN.search(name)]
     remedy = "a manifest lists the slides to use"
     warnings = []
@@ -66,3 +71,15 @@ def describe_stains(slides: Iterable[Slide]) -> list[str]:
             f"{some(frozen)}; their look differs from that of paraffin sections; if they are, leave them out ({remedy})"
         )
     return warnings
+
+
+def _without_numbers(names: Sequence[str]) -> list[str]:
+    """The names without a P53 or S100 that numbers the patient: beside P52 or S101, and first in the name."""
+    numbers: dict[str, set[int]] = {}
+    for name in names:
+        for letter, number in _NUMBERED.findall(name):
+            numbers.setdefault(letter.lower(), set()).add(int(number))
+    return [
+        _NUMBERED.sub(lambda match: "" if len(numbers[match[1].lower()]) > 1 else match[0], name, count=1)
+        for name in names
+    ]

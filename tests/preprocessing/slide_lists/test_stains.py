@@ -58,3 +58,15 @@ def test_folders_name_the_stain_where_slides_lie_in_several():
     assert "of another stain than H&E: Ki67/N1_2; " in warning
     assert described(["N1_1", "N2_1"], folder="IDH1/slides") == []
     assert described(["Ki67 study, HE/N1_1", "Ki67 study, H&E/N1_2"]) == []
+
+
+@pytest.mark.parametrize("names", [["P52_1", "P53_1", "P54_1"], ["S099-A", "S-100-A"], ["P53/1", "P07/1", "P53/2"]])
+def test_the_numbers_of_patients_are_no_stains(names):
+    assert described(names) == []
+    (warning,) = described([*names, "P53_Ki67"])
+    assert "P53_Ki67; " in warning
+
+
+def test_a_stain_behind_a_number_with_its_letter_is_one():
+    (warning,) = described(["S12-345_HE", "S13-7_HE", "S12-345_S100"])
+    assert ": S12-345_S100; " in warning
