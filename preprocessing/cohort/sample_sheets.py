@@ -76,7 +76,10 @@ def _repeat_patients(values: pd.Series, identity: IdentityScheme) -> bool:
 def _samples_of(
     samples: pd.Series, patients: pd.Series, classes: list[str | None], identity: IdentityScheme
 ) -> dict[str, tuple[str, str | None]]:
-    """Patient and class of each sample of a column; empty where a patient has the id of another's sample."""
+    """Patient and class of each sample of a column; empty where it is none of samples.
+
+    It is none where a patient has the id of another's sample, or where half of the ids are of several patients, as sites are.
+    """
     known: dict[str, set[str]] = {}
     class_of: dict[str, str | None] = {}
     for sample, patient, of_row in zip(samples, patients, classes, strict=True):
@@ -84,7 +87,8 @@ def _samples_of(
             known.setdefault(sample, set()).add(patient)
             class_of.setdefault(sample, of_row)
     named = {patient for patient in patients if isinstance(patient, str)}
-    if known.keys() & named:
+    shared = sum(len(of) > 1 for of in known.values())
+    if known.keys() & named or shared >= len(known) / 2:
         return {}
     return {
         sample: (identity.case_of(next(iter(of))), class_of[sample])

@@ -216,5 +216,5 @@ def _site(table: LabelTable, identity: IdentityScheme) -> pd.Series | None:
     )
     if sites.isna().all():
         return None
-    table.notes.append("site: tissue source site from the TCGA barcode")
+    table.notes.append("site: tissue source site from the barcode")
     return sites

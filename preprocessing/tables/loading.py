@@ -10,7 +10,7 @@ from preprocessing.io.errors import InputError
 from preprocessing.io.files import decode, read_bytes, why_no_file
 from preprocessing.tables.containers import naming_sheets, read_anndata, read_parquet
 from preprocessing.tables.layouts import DATASET_BEGIN, dataset_table, is_series_matrix, series_matrix
-from preprocessing.tables.reading import parse_bytes, parse_table, read_table
+from preprocessing.tables.reading import cell_value, parse_bytes, parse_table, read_table
 
 PARQUET, HDF5 = b"PAR1", b"\x89HDF"
 
@@ -54,7 +54,7 @@ def load_table(path: Path) -> LoadedTable:
         return LoadedTable(read_parquet(path), layout="Parquet")
     if beginning.startswith(HDF5) and path.suffix.lower() == ".h5ad":
         frame, samples = read_anndata(path)
-        return LoadedTable(frame, samples, "columns", "AnnData, X and obs")
+        return LoadedTable(frame, _with_gaps(samples), "columns", "AnnData, X and obs")
     data = read_bytes(path)
     if data[:1] not in (b"^", b"!"):
         content = [data]
@@ -67,8 +67,14 @@ def load_table(path: Path) -> LoadedTable:
         text = decode(path, data)
         if is_series_matrix(text):
             matrix, samples = series_matrix(path, text)
-            return LoadedTable(parse_table(path, matrix) if matrix else None, samples, "rows", "GEO series matrix")
+            frame = parse_table(path, matrix) if matrix else None
+            return LoadedTable(frame, _with_gaps(samples), "rows", "GEO series matrix")
     return _plain(parse_bytes(path, [data]))
+
+
+def _with_gaps(samples: pd.DataFrame) -> pd.DataFrame:
+    """Attributes of samples with the cells missing that a table has missing, as NA, and without columns of nothing else."""
+    return samples.map(cell_value).dropna(axis=1, how="all")
 
 
 def _plain(frame: pd.DataFrame) -> LoadedTable:

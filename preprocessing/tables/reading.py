@@ -130,7 +130,7 @@ def parse_table(path: Path, whole: str, *, as_text: bool = False) -> pd.DataFram
     if frame is None:
         frame = _read_small(path, len(names), sep, body, text)
     for position in [i for i, dtype in enumerate(frame.dtypes) if dtype.kind == "O"]:
-        frame[position] = frame[position].map(_cell).astype(object)
+        frame[position] = frame[position].map(cell_value).astype(object)
     thousands = [] if as_text else read_thousands(frame, lambda columns: _read_as_text(len(names), sep, body, columns))
     frame.index = pd.Index(lines)  # in place: a large table is not copied
     return _named(path, frame, names) if as_text else _tidied(path, frame, names, sep, text, thousands)
@@ -153,7 +153,7 @@ def _parse_chosen(
         float_precision="round_trip",
     )  # fmt: skip
     for position in [i for i in frame.columns if frame[i].dtype.kind == "O"]:
-        frame[position] = frame[position].map(_cell).astype(object)
+        frame[position] = frame[position].map(cell_value).astype(object)
     frame.index = pd.Index(lines[1:])
     frame.columns = pd.Index([chosen.ids.get(position, names[position]) for position in chosen.positions])
     frame.attrs["remarks"] = [chosen.describe()]
@@ -181,7 +181,7 @@ def _tidied(
     return frame
 
 
-def _cell(value: Any) -> Any:
+def cell_value(value: Any) -> Any:
     """The text without outer blanks, NaN where it means a missing value; other values unchanged."""
     if not isinstance(value, str):
         return value
