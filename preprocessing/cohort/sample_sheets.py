@@ -78,7 +78,7 @@ def _samples_of(
 ) -> dict[str, tuple[str, str | None]]:
     """Patient and class of each sample of a column; empty where it is none of samples.
 
-    It is none where a patient has the id of another's sample, or where half of the ids are of several patients, as sites are.
+    It is none where a patient has the id of another's sample, or where half of the patients share theirs, as they share sites.
     """
     known: dict[str, set[str]] = {}
     class_of: dict[str, str | None] = {}
@@ -87,8 +87,8 @@ def _samples_of(
             known.setdefault(sample, set()).add(patient)
             class_of.setdefault(sample, of_row)
     named = {patient for patient in patients if isinstance(patient, str)}
-    shared = sum(len(of) > 1 for of in known.values())
-    if known.keys() & named or shared >= len(known) / 2:
+    shared = sum(len(of) for of in known.values() if len(of) > 1)
+    if known.keys() & named or shared >= sum(map(len, known.values())) / 2:
         return {}
     return {
         sample: (identity.case_of(next(iter(of))), class_of[sample])

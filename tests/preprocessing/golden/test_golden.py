@@ -61,12 +61,9 @@ def plain(value):
 
 def rows_of(frame: pd.DataFrame) -> dict:
     """Columns with their types, and the row of each case, in order."""
-    return {
-        "columns": [f"{name} ({dtype})" for name, dtype in zip(frame.columns, frame.dtypes, strict=True)],
-        "rows": [
-            [str(case), *map(plain, row)] for case, row in zip(frame.index, frame.itertuples(index=False), strict=True)
-        ],
-    }
+    columns = [f"{name} ({dtype})" for name, dtype in zip(frame.columns, frame.dtypes, strict=True)]
+    cells = frame.astype(object).to_numpy()
+    return {"columns": columns, "rows": [[str(c), *map(plain, row)] for c, row in zip(frame.index, cells, strict=True)]}
 
 
 def reading_of(given: dict) -> dict:
