@@ -67,8 +67,8 @@ def load_table(path: Path) -> LoadedTable:
         text = decode(path, data)
         if is_series_matrix(text):
             matrix, samples = series_matrix(path, text)
-            frame = parse_table(path, matrix) if matrix else None
-            return LoadedTable(frame, _with_gaps(samples), "rows", "GEO series matrix")
+            values = parse_table(path, matrix) if matrix else None
+            return LoadedTable(values, _with_gaps(samples), "rows", "GEO series matrix")
     return _plain(parse_bytes(path, [data]))
 
 
