@@ -17,12 +17,13 @@ from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError, count, some
 from preprocessing.tables.identity import IdentityScheme
-from preprocessing.tables.reading import names_in, read_number, text_columns
+from preprocessing.tables.reading import names_in, read_number, text_columns, words_of
 from preprocessing.tables.sample_types import (
     CLASSES,
     NORMAL,
     PRIMARY,
     is_no_tumour,
+    is_tumour,
     may_hold_sample_types,
     sample_classes,
     why_excluded,
@@ -167,7 +168,7 @@ def _describe_other_barcodes(
 def row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[str | None]:
     """Return the sample class of each row by the columns that hold sample types; a type other than primary in any counts.
 
-    Where a column of diagnoses says that there is no tumour, the row is of normal tissue.
+    Where a column of diagnoses says that there is no tumour, and none names one, the row is of normal tissue.
 
     Args:
         frame: the rows.
@@ -184,10 +185,7 @@ def row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[s
                     f"warning: column {column}: {some(frame[column][unknown].unique())} is no known sample type; the "
                     f"{int(unknown.sum())} rows are used"
                 )
-    for column in filter(names_tumour, text_columns(frame)):
-        normal = is_no_tumour(frame[column])
-        if column not in found and normal.any() and not normal.all():
-            found[column] = pd.Series(NORMAL, index=frame.index, dtype=object).where(normal)
+    found |= _without_tumour(frame, [name for name in text_columns(frame) if names_tumour(name) and name not in found])
     if not found:
         return [None] * len(frame)
     by_row: list[str | None] = []
@@ -200,6 +198,20 @@ def row_classes(frame: pd.DataFrame, id_column: str, notes: list[str]) -> list[s
         listed = ", ".join(f"{n} {name}" for name, n in counts.items())
         notes.append(f"sample types: {listed} (by column {', '.join(found)}; --sample-types selects)")
     return by_row
+
+
+def _without_tumour(frame: pd.DataFrame, diagnoses: Sequence[str]) -> dict[str, pd.Series]:
+    """The class NORMAL of the rows whose diagnosis says that there is no tumour while none names one, by column."""
+    tumour = pd.Series(False, index=frame.index)
+    for column in diagnoses:
+        if "project" not in words_of(column):  # names the cohort, also of its normal samples
+            tumour |= is_tumour(frame[column])
+    normal = {column: is_no_tumour(frame[column]) & ~tumour for column in diagnoses}
+    return {
+        column: pd.Series(NORMAL, index=frame.index, dtype=object).where(rows)
+        for column, rows in normal.items()
+        if rows.any() and not rows.all()
+    }
 
 
 def _sample_key(identifier: str, identity: IdentityScheme) -> str:

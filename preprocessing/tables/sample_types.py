@@ -123,6 +123,12 @@ def is_no_tumour(values: pd.Series) -> pd.Series:
     return normal.reindex(values.index, fill_value=False)
 
 
+def is_tumour(values: pd.Series) -> pd.Series:
+    """Whether each value of a column of diagnoses names a tumour."""
+    found = values.dropna().map(lambda value: _TUMOUR.search(_plain(str(value))) is not None).astype(bool)
+    return (found & ~is_no_tumour(values)[found.index]).reindex(values.index, fill_value=False)
+
+
 def _plain(text: str) -> str:
     text = re.sub(r"[\s_.-]+", " ", text.strip().lower())
     return re.sub(r"^0+(?=\d)", "", re.sub(r"\.0$", "", text))

@@ -419,6 +419,16 @@ def test_other_columns_about_a_diagnosis_leave_no_case_out(write, column):
     assert len(table.values) == 3
 
 
+@pytest.mark.parametrize(("other", "left_out"), [("referral_diagnosis", []), ("project", ["P2"])])
+def test_a_case_whose_tumour_another_diagnosis_names_is_not_left_out(write, other, left_out):
+    """Whatever it was first taken for; a project is of the cohort, and names no tumour of its normal samples."""
+    rows = "P1,1,2,glioma,GBM\nP2,3,4,epilepsy,GBM\nP3,5,6,glioma,GBM\n"
+    first, second = (other, "diagnosis") if other != "project" else ("diagnosis", other)
+    table = read_genes(write(f"case_id,EGFR,TP53,{first},{second}\n{rows}"))
+    assert list(table.excluded) == left_out
+    assert len(table.values) == 3 - len(left_out)
+
+
 def test_other_words_of_a_diagnosis_leave_no_case_out(write):
     rows = "P1,1,2,GBM\nP2,3,4,normal pressure hydrocephalus\nP3,5,6,no tumor necrosis\n"
     assert len(read_genes(write(f"case_id,EGFR,TP53,Histology\n{rows}")).values) == 3
