@@ -25,9 +25,9 @@ _VALUES = (
     (re.compile(r"(prior|subsequent|synchronous|additional|second (malignancy|primary)).*"), "other"),
     (re.compile(r"deceased|autops.*|post ?mortem.*"), "other"),
     (re.compile(r"cell ?lines?.*|xenograft.*|organoid.*|premalignant.*"), "other"),
-    (re.compile(r".*\b(recurrent|recurrence|relapsed?|rec)\b.*|progressi(on|ve).*|tr|r\d*"), "recurrent"),
+    (re.compile(r".*\b(recurrent|recurrence|relapsed?|rec)\b.*|progressi(on|ve).*|tr|r(?!0)\d*"), "recurrent"),
     (re.compile(r"secondary.*"), "secondary"),
-    (re.compile(r".*metasta.*|tm|m\d*"), "metastatic"),
+    (re.compile(r".*metasta.*|tm|m(?!0)\d*"), "metastatic"),
     (
         re.compile(r"(new |de novo )?primary.*|initial.*|untreated primary.*|de novo.*|newly diagnosed.*|tp|tb|p"),
         PRIMARY,
@@ -53,6 +53,7 @@ _NAMES = re.compile(
     r"tumou?r_?descriptor|short_?letter_?code|definition|(.*_)?classification_of_tumou?r|tumou?r_?normal|"
     r"(.*_)?is_primary(_disease)?|(primary|tumou?r)_(recurrent|or_recurrent)(_.*)?|type|primary_recurrent|disease_status"
 )
+_CODED_NAMES = re.compile(r"(.*_)?sample_?type(_id|_code)?")  # in which 1 and 2 are the codes of barcodes
 _FLAG = re.compile(r"(.*_)?is_primary(_disease)?")
 # Names that promise sample types so clearly that a few other values among them are no reason to pass the column over.
 _SURE_NAMES = re.compile(r"(.*_)?(sample|prs)_?type|sampletype|tumou?r_?descriptor|short_?letter_?code")
@@ -93,6 +94,8 @@ def sample_classes(column: str, values: pd.Series) -> pd.Series | None:
         flags = {"true": PRIMARY, "yes": PRIMARY, "1": PRIMARY, "false": "other", "no": "other", "0": "other"}
         found = texts.map(flags)
     elif set(texts) <= set(_CODES):
+        if not _CODED_NAMES.fullmatch(name) and not values.map(_is_barcode_code, na_action="ignore").any():
+            return None  # 1 and 2 of a registry: yes and no, or kinds of tumours
         found = texts.map(_CODES)
     else:
         found = texts.map({text: _class_of(text) for text in texts.unique()})
@@ -127,6 +130,11 @@ def is_tumour(values: pd.Series) -> pd.Series:
     """Whether each value of a column of diagnoses names a tumour."""
     found = values.dropna().map(lambda value: _TUMOUR.search(_plain(str(value))) is not None).astype(bool)
     return (found & ~is_no_tumour(values)[found.index]).reindex(values.index, fill_value=False)
+
+
+def _is_barcode_code(value: object) -> bool:
+    """Whether a value is written as in barcodes, with two digits: 01, 02, 11."""
+    return re.fullmatch(r"\d\d(\.0)?", str(value).strip()) is not None
 
 
 def _plain(text: str) -> str:

@@ -65,6 +65,19 @@ def test_every_code_of_tcga_has_its_class_in_columns_options_and_barcodes(code, 
     assert IdentityScheme().sample_class(f"TCGA-06-0125-{code}A") == expected
 
 
+@pytest.mark.parametrize("column", ["recurrence", "type", "tumor_type", "tissue_type"])
+def test_codes_of_a_registry_are_no_sample_types(column):
+    assert classes(column, 1.0, 2.0, 3.0) is None  # yes and no, or kinds of tumours
+    assert classes(column, "01", "02", "11") == ["primary", "recurrent", "normal"]
+    assert classes("sample_type_id", 1.0, 2.0, 11.0) == ["primary", "recurrent", "normal"]
+
+
+def test_neither_free_margins_nor_no_metastasis_are_kinds_of_samples():
+    assert classes("type", "R0", "R1") is None
+    assert classes("tumour_type", "M0", "M1") is None
+    assert classes("type", "TP", "R1", "M1") == ["primary", "recurrent", "metastatic"]
+
+
 def test_flags_say_whether_a_sample_is_the_primary_one():
     assert classes("is_primary", "yes", "No", True, "0") == ["primary", "other", "primary", "other"]
 
