@@ -274,17 +274,16 @@ def _reason(column: str, default: str, *, grade_only: bool) -> str | None:
         return _MUTATIONS["IDH1"]
     if symbol == "TERTP" or (symbol in _MUTATIONS and altered):
         return _MUTATIONS.get(symbol, _MUTATIONS["TERT"])
-    return _arm_reason(words, kind)
+    return _arm_reason(column, words, kind)
 
 
-def _arm_reason(words: list[str], kind: str) -> str | None:
+def _arm_reason(column: str, words: list[str], kind: str) -> str | None:
     """Reason for chromosome arms 1p, 19q, 7 and 10, by name or as `chr7_cnv`, and for columns named codeletion."""
     if any(word.startswith(("codel", "1p19q", "x1p19q")) for word in words):
         return _CODELETION
+    of_chromosomes = {"gain", "loss", "chr"} & set(words) or (kind == "cnv" and not is_gene_name(column))  # KRTAP10-7
     for word in words:
         arm = _ARM.fullmatch(word)
-        if arm and (
-            word != arm[1] or arm[1] not in ("7", "10") or kind == "cnv" or {"gain", "loss", "chr"} & set(words)
-        ):
+        if arm and (word != arm[1] or arm[1] not in ("7", "10") or of_chromosomes):
             return _CODELETION if arm[1] in ("1p", "19q") else _GAIN7_LOSS10
     return None

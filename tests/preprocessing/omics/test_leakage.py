@@ -72,6 +72,11 @@ def test_other_spellings(name):
     assert name in defining_features("who2021", [name])
 
 
+def test_copy_numbers_of_genes_whose_names_end_like_chromosomes_do_not_define_the_subtype():
+    genes = ["KRTAP10-7", "KRTAP5-10", "IGHV3-7"]
+    assert set(defining_features("who2021", [*genes, "7", "chr10"], kind="cnv")) == {"7", "chr10"}
+
+
 @pytest.mark.parametrize("arm", ["1p", "19q", "7", "7p", "7q", "10", "10p", "10q"])
 @pytest.mark.parametrize("spelling", ["chr{}_cnv", "{}_cnv", "arm{}_loss"])
 def test_the_reason_names_the_tumour_of_which_the_arm_is_altered(arm, spelling):
