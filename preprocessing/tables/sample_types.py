@@ -138,8 +138,8 @@ def _is_barcode_code(value: object) -> bool:
 
 
 def _plain(text: str) -> str:
-    text = re.sub(r"[\s_.-]+", " ", text.strip().lower())
-    return re.sub(r"^0+(?=\d)", "", re.sub(r"\.0$", "", text))
+    text = re.sub(r"[\s_.-]+", " ", re.sub(r"(?<=\d)\.0$", "", text.strip().lower()))
+    return re.sub(r"^0+(?=\d)", "", text)
 
 
 def _class_of(text: str) -> str | None:

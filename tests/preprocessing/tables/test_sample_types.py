@@ -67,9 +67,10 @@ def test_every_code_of_tcga_has_its_class_in_columns_options_and_barcodes(code, 
 
 @pytest.mark.parametrize("column", ["recurrence", "type", "tumor_type", "tissue_type"])
 def test_codes_of_a_registry_are_no_sample_types(column):
-    assert classes(column, 1.0, 2.0, 3.0) is None  # yes and no, or kinds of tumours
+    assert classes(column, 1, 2, 3) is None  # yes and no, or kinds of tumours
     assert classes(column, "01", "02", "11") == ["primary", "recurrent", "normal"]
-    assert classes("sample_type_id", 1.0, 2.0, 11.0) == ["primary", "recurrent", "normal"]
+    assert classes("sample_type_id", 1, 2, 11) == ["primary", "recurrent", "normal"]
+    assert classes("sample_type_id", 1.0, None, 11.0) == ["primary", None, "normal"]  # a gap makes decimals of them
 
 
 def test_neither_free_margins_nor_no_metastasis_are_kinds_of_samples():
