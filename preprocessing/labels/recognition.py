@@ -26,6 +26,11 @@ _FEMALE = {"female", "f", "woman"}
 _MALE = {"male", "m", "man"}
 _GRADE_WORDS = frozenset({"grade", "grades", "grad", "grado", "grading"})
 _SEX_WORDS = ("sex", "gender")
+_IN_THE_BODY = re.compile(
+    r"\b(?:frontal|temporal|parietal|occipital|lobes?|insular?|thalam\w+|cerebell\w+|brain ?stem|basal ganglia|corpus callosum|"
+    r"ventricles?|spin(?:e|al)|hemispheres?|left|right|bilateral|midline|(?:supra|infra)tentorial|brain|blood)\b",
+    re.IGNORECASE,
+)
 _Read = TypeVar("_Read")
 _STUDY = re.compile(r"^(lgg|gbm|gbmlgg|tcga)[\s_-]+", re.IGNORECASE)
 
@@ -202,13 +207,24 @@ def _is_plain_sex(name: str) -> bool:
     return any(word in name for word in _SEX_WORDS)
 
 
+def _names_institutions(_: str, values: pd.Series) -> bool:
+    """Whether a column of sites is of those that collected the cases, rather than of the tumour's place."""
+    return float(values.dropna().astype(str).str.contains(_IN_THE_BODY).mean()) < 0.5
+
+
 def _site(table: LabelTable, identity: IdentityScheme) -> pd.Series | None:
     named = identity.site_column
     if named is not None and named not in table.frame:
         raise InputError(
             f'--site-column {named}: {table.source} has no column "{named}": {nearest(named, map(str, table.frame.columns))}'
         )
-    column = named or table.first(SITE, "site")
+    for name in table.named(SITE):
+        if name != named and not _names_institutions(name, table.frame[name]):
+            table.notes.append(
+                f"warning: {table.source}: site: {name} names places in the body, not where cases were collected: not used; "
+                f"--site-column {name} uses it all the same"
+            )
+    column = named or table.first(SITE, "site", accept=_names_institutions)
     if column is not None:
         return table.frame[column].map(text_of, na_action="ignore").astype("string")
     sites = pd.Series(

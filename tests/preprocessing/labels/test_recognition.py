@@ -404,6 +404,22 @@ def test_spellings_of_one_subtype_are_read_as_the_most_frequent_one():
     assert not any("warning" in note for note in two_columns.notes)
 
 
+@pytest.mark.parametrize(
+    ("values", "is_used"),
+    [
+        (["left frontal", "Right temporal lobe", None], False),
+        (["brain", "brain", "brain"], False),
+        (["frontal", "Mayo", "UCSF"], True),
+        (["Left Bank Hospital", "Mayo", "UCSF"], True),
+    ],
+)
+def test_places_of_the_tumour_are_no_sites_of_collection(values, is_used):
+    frame = pd.DataFrame({"site": pd.Series(values, index=list("abc"), dtype=object)})
+    found = recognise(frame, source="t.csv")
+    assert ("site" in found.frame) is is_used
+    assert any("not where cases were collected" in note for note in found.notes) is not is_used
+
+
 def test_site_from_the_barcode():
     found = recognise(pd.DataFrame({"age": [1]}, index=["TCGA-06-0125"]), source="x")
     assert found.frame["site"].tolist() == ["06"]
