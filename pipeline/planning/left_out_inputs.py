@@ -31,10 +31,11 @@ def features_left_out(task: Task, config: Config, labels: pd.DataFrame, omics: O
     if config.allow_defining_features:
         return {}
     cases = [case for case in labels.index if case in set(omics.case_ids)]
-    values, columns = omics.take(cases).values, labels.loc[cases, list(task.truth_columns or task.label_columns)]
     found = defining_features(task.spec.defined_by, omics.features)
-    found |= label_followers(values, omics.features, columns, keep=config.omics.keep)
-    found |= label_copies(values, omics.features, columns.iloc[:, 0])
+    for outcome in _outcomes(task, labels.loc[cases]):
+        values = omics.take(list(outcome.index)).values
+        followers = label_followers(values, omics.features, outcome, keep=config.omics.keep)
+        found = followers | label_copies(values, omics.features, outcome.iloc[:, 0]) | found
     named = _named(task, config, omics.features)
     return found | {name: why for name, why in named.items() if name in omics.features}
 
@@ -57,10 +58,11 @@ def covariates_left_out(
     found = {name: why for name, why in (by_name | named).items() if name in config.covariates}
     columns = [name for name in config.covariates if name not in found and labels[name].notna().any()]
     beyond, doubtful = dict[str, str](), dict[str, str]()
-    if columns:
-        outcome = labels[list(task.truth_columns or task.label_columns)]
-        beyond, doubtful = following_covariates(covariate_matrix(labels, columns), outcome)
+    for outcome in _outcomes(task, labels) if columns else ():
+        more, doubted = following_covariates(covariate_matrix(labels.loc[outcome.index], columns), outcome)
+        beyond, doubtful = more | beyond, doubted | doubtful
     found |= beyond
+    doubtful = {name: why for name, why in doubtful.items() if name not in beyond}
     warnings = [
         f"task {task.name}: covariate {name} follows the label closely ({why}): leave it out of --covariates if it is known only "
         "with the outcome, or is the label under another name"
@@ -76,6 +78,14 @@ def covariates_left_out(
         listed = "; ".join(f"{name} ({found[name]})" for name in config.covariates if name in found)
         warnings.append(f"task {task.name}: covariates left out: {listed}; --allow-defining-features keeps them")
     return found, warnings
+
+
+def _outcomes(task: Task, labels: pd.DataFrame) -> list[pd.DataFrame]:
+    """What features may follow: a time with its event, or a label; of several labels each, in the cases that have it."""
+    columns = list(task.truth_columns or task.label_columns)
+    if "event" in columns:
+        return [labels[columns]]
+    return [labels.loc[labels[name].notna(), [name]] for name in columns if labels[name].nunique() > 1]
 
 
 def _named(task: Task, config: Config, features: tuple[str, ...]) -> dict[str, str]:
@@ -97,21 +107,24 @@ def _excluded(task: Task, config: Config) -> set[str]:
 
 def refuse_copies(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix) -> None:
     """Raise InputError where a feature or a covariate is the label: a column in two tables, or a copy of it."""
-    label = labels[(task.truth_columns or task.label_columns)[0]]
-    cases = [case for case in labels.index if case in set(omics.case_ids)]
     same = [name for name in task.spec.column if name in omics.features]
-    columns = omics.take(cases).values[:, [omics.features.index(name) for name in same]]
-    if same and label_copies(columns, same, label[cases]):
-        raise InputError(
-            f"task {task.name}: its column {same[0]} is also among the genes, with the same values; "
-            f"leave it out there with --set 'omics.ignore=[{same[0]}]'"
-        )
-    for name in sorted(set(config.covariates) & set(labels) - _excluded(task, config)):
-        known = labels[name].notna()
-        codes = pd.factorize(labels.loc[known, name], sort=True)[0].astype(float)
-        if label[known].nunique() < 2 or not label_copies(codes[:, None], [name], label[known]):
-            continue
-        raise InputError(
-            f"task {task.name}: covariate {name} has one value for each value of the label: it is the label under another name; "
-            "leave it out of --covariates"
-        )
+    positions = [omics.features.index(name) for name in same]
+    for outcome in _outcomes(task, labels):
+        label = outcome.iloc[:, 0]
+        cases = [case for case in outcome.index if case in set(omics.case_ids)]
+        copies = label_copies(omics.take(cases).values[:, positions], same, label[cases])
+        if copies:
+            name = next(iter(copies))
+            raise InputError(
+                f"task {task.name}: its column {name} is also among the genes, with the same values; "
+                f"leave it out there with --set 'omics.ignore=[{name}]'"
+            )
+        for name in sorted(set(config.covariates) & set(labels) - _excluded(task, config)):
+            known = label.index[labels.loc[label.index, name].notna()]
+            codes = pd.factorize(labels.loc[known, name], sort=True)[0].astype(float)
+            if label[known].nunique() < 2 or not label_copies(codes[:, None], [name], label[known]):
+                continue
+            raise InputError(
+                f"task {task.name}: covariate {name} has one value for each value of the label: it is the label under another "
+                "name; leave it out of --covariates"
+            )

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 from pipeline.config.loading import load_config
-from pipeline.planning.left_out_inputs import covariates_left_out, features_left_out
-from pipeline.tasks import TASKS
+from pipeline.planning.left_out_inputs import covariates_left_out, features_left_out, refuse_copies
+from pipeline.tasks import TASKS, TaskSpec, make_task
+from preprocessing.io.errors import InputError
+from preprocessing.labels.columns import LabelTable
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.named_features import named_features, unknown_names
 
@@ -110,3 +112,43 @@ def test_a_feature_that_follows_the_label_is_used_where_the_user_keeps_it(labels
     found = features_left_out(TASKS["grade"], config, labels, omics)
     assert list(found) == [name for name in ("KPS", "mask") if name not in keep]
     assert all(f"--set 'omics.keep=[{name}]' uses it nevertheless" in why for name, why in found.items())
+
+
+@pytest.fixture
+def several():
+    """A task of two labels, each missing in some cases, and its labels of those cases that have any."""
+    random = np.random.default_rng(2)
+    answers = pd.DataFrame(random.integers(0, 2, (N, 2)), CASES, ["TP53", "ATRX"]).astype(object)
+    answers.loc[CASES[:5], "TP53"], answers.loc[CASES[3:9], "ATRX"] = None, None
+    task = make_task("mutations", TaskSpec(column=("TP53", "ATRX"), kind="multilabel"))
+    labels = task.read(LabelTable(answers, "clinical.csv"))
+    return task, labels[task.labelled(labels)], answers
+
+
+@pytest.mark.parametrize("label", ["TP53", "ATRX"])
+def test_what_follows_any_of_several_labels_is_left_out(several, label):
+    task, labels, answers = several
+    random = np.random.default_rng(3)
+    follower = np.where(answers[label].isna(), 0.5, answers[label].astype(float)) + random.normal(scale=0.05, size=N)
+    config = load_config({"slides": "slides", "genes": "genes.csv", "covariates": ["age", "score"]})
+    values = np.column_stack([follower, random.normal(size=N)])
+    omics = OmicsMatrix(values, tuple(CASES), ("mask", "EGFR"), ("rna", "rna")).take(labels.index)
+    assert list(features_left_out(task, config, labels, omics)) == ["mask"]
+    table = labels.assign(age=random.uniform(30, 60, N)[: len(labels)], score=pd.Series(follower, CASES)[labels.index])
+    found, (warning,) = covariates_left_out(task, config, table, ())
+    assert list(found) == ["score"]
+    assert warning.startswith("task mutations: covariates left out: score (AUC for one class 1.000")
+
+
+@pytest.mark.parametrize("label", ["TP53", "ATRX"])
+def test_a_label_that_is_also_a_gene_or_a_covariate_is_refused_whichever_of_several_it_is(several, label):
+    task, labels, answers = several
+    copy = answers.astype(float).fillna(0.0)
+    omics = OmicsMatrix(copy[[label]].to_numpy(), tuple(CASES), (label,), ("mutation",)).take(labels.index)
+    config = load_config({"slides": "slides", "genes": "genes.csv", "covariates": ["code"]})
+    with pytest.raises(InputError, match=f"task mutations: its column {label} is also among the genes"):
+        refuse_copies(task, config, labels, omics)
+    other = OmicsMatrix(np.zeros((N, 1)), tuple(CASES), ("EGFR",), ("rna",)).take(labels.index)
+    refuse_copies(task, config, labels.assign(code=np.arange(len(labels)) % 3), other)
+    with pytest.raises(InputError, match="covariate code has one value for each value of the label"):
+        refuse_copies(task, config, labels.assign(code=answers[label].map({0: "n", 1: "p"})), other)
