@@ -131,9 +131,16 @@ def compare(arguments: argparse.Namespace, slides: Path, folder: Path, what: str
                 )
     found: dict[str, list[Measured]] = {name: [] for name in runs}
     for number in range(arguments.rounds):
-        for name, run in runs.items():
+        for name, run in list(runs.items()):
             with tempfile.TemporaryDirectory() as out:
-                found[name].append(run(Path(out) / "out"))
+                try:
+                    found[name].append(run(Path(out) / "out"))
+                except (
+                    RuntimeError
+                ) as error:  # a tool that cannot read these slides does not keep the others from running
+                    print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+                    del runs[name], found[name]
+                    continue
             print(f"round {number + 1}: {name}: {found[name][-1]}", file=sys.stderr, flush=True)
     for name, results in found.items():
         record(f"{what}: {name}", _result(name, results, found), n=len(results))
