@@ -18,6 +18,8 @@ from preprocessing.tables.reading import read_number
 if TYPE_CHECKING:  # a plan needs no torch, which takes seconds to import
     from torch import Tensor
 
+ROMAN = ("I", "II", "III", "IV", "V")  # stages and grades; their alphabetical order, in which classes come, is theirs
+
 
 @dataclass(frozen=True)
 class FittedOrdinal(FittedClassification):
@@ -70,10 +72,10 @@ class Ordinal(Classification):
         return None
 
     def read(self, table: LabelTable) -> pd.DataFrame:
-        """The class of each case; words need an order in the definition."""
+        """The class of each case; words other than Roman numerals need an order in the definition."""
         values = super().read(table)
         words = sorted({value for value in values[self.name].dropna() if read_number(value) is None})
-        if words and not self.spec.classes:
+        if not self.spec.classes and not set(words) <= set(ROMAN):
             raise InputError(
                 f"task {self.name}: the classes of column {self.spec.column[0]} are words ({', '.join(words[:5])}), whose order is "
                 f"unknown; give it as tasks.{self.name}.classes, the lowest first"

@@ -66,6 +66,18 @@ def test_words_need_an_order():
     assert ordered.vocabulary(ordered.read(table)) == ("low", "high")
 
 
+@pytest.mark.parametrize("column", [["V", "II", "I", "IV", "III"], ["IV", "I", "II", "III", "V"]])
+def test_roman_numerals_have_their_order(column):
+    labels = TASK.read(LabelTable(pd.DataFrame({"Stage": column}), "clinical.csv"))
+    assert TASK.vocabulary(labels) == ("I", "II", "III", "IV", "V")
+
+
+@pytest.mark.parametrize("other", ["IIb", "X", "low"])
+def test_roman_numerals_among_other_words_need_an_order(other):
+    with pytest.raises(InputError, match="whose order is unknown"):
+        TASK.read(LabelTable(pd.DataFrame({"Stage": ["I", "II", other]}), "clinical.csv"))
+
+
 def test_the_loss_weighs_each_case_by_its_own_class():
     """Two cases of unequal losses and weights, worked out one by one."""
     fitted = FittedOrdinal("grade", ("2", "3", "4"), (1, 3, 6))
