@@ -19,7 +19,7 @@ from pipeline.terminal.progress import track
 from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for, known_covariates, with_covariates
 from pipeline.training.fit import Predicted, cases_at_once, predict
 from preprocessing.cohort import Cohort
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 
@@ -175,13 +175,13 @@ def log_missing_genes(
         log.warning(message, predictor.task, len(missing), source, some(missing))
     if without_genes:
         message = (
-            "task %s: %d cases lack too many of the model's genes and are treated as cases without genes: %s; "
+            "task %s: %s with too few of the model's genes, treated as without genes: %s; "
             "--set max_missing_genes=… allows a larger share of each gene group than %g"
         )
-        log.warning(message, predictor.task, len(without_genes), some(without_genes), max_missing)
+        log.warning(message, predictor.task, count(len(without_genes), "case"), some(without_genes), max_missing)
     if without_group:
-        message = "task %s: in %d cases at least one gene group lacks too many genes and counts as absent: %s"
-        log.warning(message, predictor.task, len(without_group), some(without_group))
+        message = "task %s: in %s at least one gene group lacks too many genes and counts as absent: %s"
+        log.warning(message, predictor.task, count(len(without_group), "case"), some(without_group))
     return {
         "missing_genes": missing,
         "cases_without_genes": len(without_genes),

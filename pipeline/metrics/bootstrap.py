@@ -74,7 +74,7 @@ class Statistic:
         point: the value on all cases as a library computes it; None: `of` with every case once.
         reason: why the metric cannot be computed on these cases; else None.
         ranking: of a metric that ranks pairs of cases; else None.
-        share_of: of a metric that is a share of cases, how many they are; else None.
+        share_of: of a metric that is a share of cases, or of their comparisons, how many cases they are; else None.
         chance: of a metric of cross-validated predictions, its value where they are unrelated to the labels; else None.
     """
 
@@ -182,7 +182,7 @@ def mean_area(
         folds: the fold that tested each case; None where one model predicted all.
         positives: cases of the rarer kind.
         negatives: cases that they are compared with.
-        positive: what a positive case is called, in the plural.
+        positive: what a positive case is called.
     """
     n, ratios = len(areas[0][0]), [ratio_of_pairs(*area) for area in areas]
     ranking = Ranking(

@@ -61,7 +61,7 @@ class ClassificationMetrics(CaseMetrics):
         balanced_accuracy: mean sensitivity of the classes.
         macro_f1: mean F1 of the classes.
         macro_auc: mean of the classes' areas under the ROC curve, one against the rest; the headline, 0.5 is chance.
-        micro_auc: area of all (case, class) entries.
+        micro_auc: area of all (case, class) entries; chance is above 0.5 where classes are not equally frequent.
         brier: 0 is best, 2 is worst.
         calibration_error: expected calibration error, 0 is best.
         macro_auc_across_folds: over all pairs, where the others are of pairs within a fold; else None.
@@ -145,7 +145,7 @@ def macro_auc(
     pairs = [(labels == k)[:, None] * (labels != k)[None, :] * same for k in range(n_classes)]
     rarest = int(np.bincount(labels, minlength=n_classes).min())
     areas = list(zip(agree, pairs, strict=True))
-    statistic = mean_area(areas, folds, positives=rarest, negatives=n - rarest, positive="cases of the rarest class")
+    statistic = mean_area(areas, folds, positives=rarest, negatives=n - rarest, positive="case of the rarest class")
     if not np.isfinite(statistic.value):
         return undefined(n, "one of the classes never shares a fold with another")
     if folds is not None:
@@ -155,13 +155,23 @@ def macro_auc(
     return replace(statistic, point=float(roc_auc_score(np.eye(n_classes)[labels], probabilities, average="macro")))
 
 
-def micro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.ndarray, " n"] | None = None) -> Statistic:
-    """The area under the ROC curve of all (case, class) entries taken as one binary question; 0.5 is chance at best.
+def micro_auc(
+    labels: Labels,
+    probabilities: Probabilities,
+    *,
+    folds: Int[np.ndarray, " n"] | None = None,
+    majority: Labels | None = None,
+) -> Statistic:
+    """The area under the ROC curve of all (case, class) entries taken as one binary question.
+
+    Chance is 0.5 where classes are equally frequent, and more elsewhere: of two classes of 80 and 20 % of the cases, 0.8 is
+    reached by calling every case the more frequent one.
 
     Args:
         labels: class numbers.
         probabilities: of the classes.
         folds: compare entries of one fold only; None: all pairs.
+        majority: the trivial prediction of each case, whose area is chance; None: chance is taken to be 0.5.
     """
     n, n_classes = probabilities.shape
     reason = not_finite("probabilities", probabilities)
@@ -170,8 +180,10 @@ def micro_auc(labels: Labels, probabilities: Probabilities, *, folds: Int[np.nda
     of_truth = probabilities[np.arange(n), labels]
     same = _same_fold(n, folds)
     wins = sum(agreement(of_truth, probabilities[:, k]) * (labels != k)[None, :] for k in range(n_classes))
-    chance = 0.5 if is_cross_validated(folds) else None
-    return replace(ratio_of_pairs(wins / (n_classes - 1), same), chance=chance)
+    chance = None
+    if is_cross_validated(folds):
+        chance = 0.5 if majority is None else micro_auc(labels, np.eye(n_classes)[majority], folds=folds).value
+    return replace(ratio_of_pairs(wins / (n_classes - 1), same), chance=chance, share_of=n)
 
 
 def brier(labels: Labels, probabilities: Probabilities) -> Statistic:
@@ -226,18 +238,18 @@ def classification_metrics(
     predicted = np.zeros_like(labels) if reason else probabilities.argmax(axis=1)
     soft = {
         "macro_auc": macro_auc(labels, probabilities, classes, folds=folds),
-        "micro_auc": micro_auc(labels, probabilities, folds=folds),
+        "micro_auc": micro_auc(labels, probabilities, folds=folds, majority=majority),
         "brier": brier(labels, probabilities),
         "calibration_error": calibration_error(labels, probabilities),
     }
     if folds is not None:
         chance = 0.5 if is_cross_validated(folds) else None
         soft["macro_auc_across_folds"] = replace(macro_auc(labels, probabilities, classes), chance=chance)
-        soft["micro_auc_across_folds"] = replace(micro_auc(labels, probabilities), chance=chance)
+        soft["micro_auc_across_folds"] = replace(micro_auc(labels, probabilities), chance=soft["micro_auc"].chance)
     counts = None if reason else confusion(labels, predicted, len(classes)).tolist()
     return ClassificationMetrics(
         n=len(labels),
-        trivial=None if majority is None else _trivial(labels, classes, majority, weights),
+        trivial=None if majority is None else _trivial(labels, classes, majority, weights, folds),
         per_class={name: _per_class(labels == k, predicted == k, weights, reason) for k, name in enumerate(classes)},
         confusion=ConfusionMatrix(classes=tuple(classes), counts=counts, reason=reason),
         **_hard_metrics(labels, predicted, classes, weights, reason),
@@ -321,11 +333,15 @@ def _per_class(
     )
 
 
-def _trivial(labels: Labels, classes: Sequence[str], majority: Labels, weights: Weights) -> Trivial:
+def _trivial(
+    labels: Labels, classes: Sequence[str], majority: Labels, weights: Weights, folds: Int[np.ndarray, " n"] | None
+) -> Trivial:
     names = ", ".join(classes[k] for k in np.unique(majority))
+    micro = micro_auc(labels, np.eye(len(classes))[majority], folds=folds, majority=majority)
+    areas = {"macro_auc": Metric(0.5), "micro_auc": measure(micro, weights)}
     return Trivial(
         description=f"the most frequent class of the training cases ({names})",
-        metrics={**_hard_metrics(labels, majority, classes, weights), "macro_auc": Metric(0.5)},
+        metrics={**_hard_metrics(labels, majority, classes, weights), **areas},
     )
 
 

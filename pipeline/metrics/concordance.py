@@ -192,7 +192,7 @@ def _concordance(
     """Concordance over weighted pairs (n, n) of one that has its event before the other."""
     events = int(positive.sum())
     negatives = max(len(risk) - events, events)
-    return mean_area([(agreement(risk, risk), pairs)], folds, positives=events, negatives=negatives, positive="events")
+    return mean_area([(agreement(risk, risk), pairs)], folds, positives=events, negatives=negatives, positive="event")
 
 
 def _no_pairs(pairs: Float[np.ndarray, "n n"]) -> str | None:

@@ -64,7 +64,7 @@ def macro_label_auc(
             return undefined(n, "{} positive and {} negative cases".format(*sizes[-1]))
         areas.append((agreement(p, p), pairs))
     rarer, others = min((min(size), max(size)) for size in sizes)
-    return mean_area(areas, folds, positives=rarer, negatives=others, positive="cases of the rarer value")
+    return mean_area(areas, folds, positives=rarer, negatives=others, positive="case of the rarer value")
 
 
 def multilabel_metrics(

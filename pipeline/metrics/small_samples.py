@@ -27,6 +27,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from preprocessing.io.errors import count
+
 ENOUGH = 50  # cases of the rarer kind from which the bootstrap is left alone
 MIN_POSITIVES = 5
 MIN_PAIRS = 25
@@ -50,7 +52,7 @@ class Ranking:
         pairs: pairs that are compared.
         shuffled: from an order of the cases, (n,), to the value where case i has the prediction of case order[i].
         groups: cases of a group exchange predictions: those of a fold, or all.
-        positive: what a positive case is called, in the plural.
+        positive: what a positive case is called.
     """
 
     positives: int
@@ -69,7 +71,7 @@ class Ranking:
         """Why nothing can be judged from these cases: fewer than 5 of the rarer kind, or than 25 pairs; else None."""
         if min(self.positives, self.negatives) >= MIN_POSITIVES and self.pairs >= MIN_PAIRS:
             return None
-        return f"too few to judge ({self.pairs} comparable pairs, {self.positives} {self.positive})"
+        return f"too few to judge ({count(self.pairs, 'comparable pair')}, {count(self.positives, self.positive)})"
 
     def widened(self, value: float, low: float, high: float) -> tuple[float, float]:
         """An interval of the value that holds for few cases too, and has some width: at least the given one."""

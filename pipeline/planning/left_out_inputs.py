@@ -85,7 +85,7 @@ def _outcomes(task: Task, labels: pd.DataFrame) -> list[pd.DataFrame]:
     columns = list(task.truth_columns or task.label_columns)
     if "event" in columns:
         return [labels[columns]]
-    return [labels.loc[labels[name].notna(), [name]] for name in columns if labels[name].nunique() > 1]
+    return [labels.loc[labels[name].notna(), [name]] for name in columns if len(set(labels[name].dropna())) > 1]
 
 
 def _named(task: Task, config: Config, features: tuple[str, ...]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pipeline.planning.splits import COHORT_SCHEMES, Fold, make_cohort_folds, ma
 from pipeline.tasks import BY_DEFAULT, Task
 from pipeline.terminal.logs import warn
 from preprocessing.cohort import COHORT
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.matrix import covariates as check_covariates
 from preprocessing.omics.named_features import unknown_names
@@ -166,7 +166,9 @@ def without_lost_cases(
         try:
             kept.append(_without(plan, labels, lost))
         except InputError as error:
-            given_up.append(f"given up, since {len(lost)} cases are lost with their slides (see slides.csv): {error}")
+            given_up.append(
+                f"given up after the loss of {count(len(lost), 'case')} with their slides (see slides.csv): {error}"
+            )
     return kept, given_up
 
 
@@ -308,7 +310,7 @@ def _draw_folds(scheme: str, config: Config, strata: pd.Series | pd.DataFrame, l
         unknown = list(labels.index) if scheme not in labels else list(labels.index[labels[scheme].isna()])
         what = "tissue source site" if scheme == "site" else scheme
         raise InputError(
-            f"--split-by {scheme}: {len(unknown)} cases have no {what}, {unknown[0]} among them; "
+            f"--split-by {scheme}: {count(len(unknown), 'case')} without a {what}, {unknown[0]} among them; "
             f"add a {scheme} column to the clinical table, or fill it in, or split by case"
         )
     return make_folds(strata, n_folds=config.folds, seed=config.seed, groups=labels[scheme].rename(scheme))

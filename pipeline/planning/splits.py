@@ -161,8 +161,8 @@ def _refuse_tested_twice(paths: Sequence[Path], folds: Sequence[Fold]) -> None:
     for path, fold in zip(paths, folds, strict=True):
         if twice := [case for case in fold.test if case in tested]:
             raise InputError(
-                f"splits: {path} tests {len(twice)} cases that other files test too, {twice[0]} of {tested[twice[0]].name} "
-                "among them; let each case be tested by one file"
+                f"splits: {path} tests {count(len(twice), 'case')} that other files test too, {twice[0]} of "
+                f"{tested[twice[0]].name} among them; let each case be tested by one file"
             )
         tested |= dict.fromkeys(fold.test, path)
 
@@ -208,7 +208,7 @@ def _refuse_shared(path: Path, sides: dict[str, list[str]]) -> None:
             shared = sorted(set(sides[one]) & set(sides[other]))
             if shared:
                 raise InputError(
-                    f"splits: {path}: {len(shared)} cases are in both {one} and {other}, {shared[0]} among them; "
+                    f"splits: {path}: {count(len(shared), 'case')} in both {one} and {other}, {shared[0]} among them; "
                     "keep each on one side"
                 )
 

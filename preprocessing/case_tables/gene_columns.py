@@ -181,8 +181,8 @@ def _warn_of_names(genes: list[str], notes: list[str]) -> None:
     every = set(genes)
     if again := [name for name in genes if (found := _RENAMED_GENE.fullmatch(name)) and found[1] in every]:
         notes.append(
-            f"warning: {len(again)} genes seem to be duplicates that a program renamed ({some(again)}), and count as separate "
-            "genes; keep one of each"
+            f"warning: {count(len(again), 'gene name')} with a suffix that programs give to duplicates ({some(again)}), taken for "
+            "separate genes; keep one of each"
         )
     spellings: dict[str, str] = {}
     twice = [f"{other} and {name}" for name in genes if (other := spellings.setdefault(name.upper(), name)) != name]

@@ -29,7 +29,7 @@ def match_cases(
     slide_cases: Collection[str],
     table_cases: Collection[str],
     *,
-    noun: str = "cases of slides",
+    noun: str = "case of the slides",
     among: str = "the tables",
     remedy: str = "write them alike, or give a manifest with a case_id column",
 ) -> tuple[dict[str, str], list[str]]:
@@ -38,7 +38,7 @@ def match_cases(
     Args:
         slide_cases: cases of the slides, or of a table that is matched with another.
         table_cases: cases of the tables.
-        noun: the former in notes, in the plural.
+        noun: one of the former in notes.
         among: the latter in notes.
         remedy: what to do about similar ids that are of one case.
     """
@@ -57,13 +57,13 @@ def match_cases(
     if matched:
         pairs = some(f"{slide} as {table}" for slide, table in sorted(matched.items()))
         notes.append(
-            f"{len(matched)} {noun} are capitalised differently in {among}: {pairs}; they are treated as one case"
+            f"{count(len(matched), noun)} capitalised differently in {among}, and treated as the same case: {pairs}"
         )
     similar = _similar(lone_slides - matched.keys(), lone_tables - set(matched.values()))
     if similar:
         pairs = some(f"{slide} ({table}?)" for slide, table in sorted(similar.items()))
         notes.append(
-            f"warning: {len(similar)} {noun} are missing from {among}, which have similar ids: {pairs}; if they are "
+            f"warning: {count(len(similar), noun)} missing from {among}, which have similar ids: {pairs}; if they are "
             f"the same, {remedy}"
         )
     return matched, notes

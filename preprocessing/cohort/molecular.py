@@ -209,7 +209,7 @@ def _names_of_genes(
     """The gene table's spelling of cases of a further table that differ in capitals only; similar ids are noted."""
     ids = [case for case in cases if not identity.is_barcode(case)]  # all barcodes resemble each other
     matched, found = match_cases(
-        ids, genes.case_ids, noun=f"cases of {name}", among="the genes", remedy="write them alike"
+        ids, genes.case_ids, noun=f"case of {name}", among="the genes", remedy="write them alike"
     )
     notes += found
     return matched

@@ -117,8 +117,8 @@ def _notes(cohorts: Mapping[str, Cohort]) -> list[str]:
     notes = []
     for name, one in cohorts.items():
         notes.append(
-            f"cohort {name}: {len(one.used_cases())} usable cases, {count(len(one.slides), 'slide')}, "
-            f"{len(one.omics.case_ids)} cases with "
+            f"cohort {name}: {count(len(one.used_cases()), 'usable case')}, {count(len(one.slides), 'slide')}, "
+            f"{count(len(one.omics.case_ids), 'case')} with "
             f"{count(len(one.omics.features), 'gene')}"
         )
         if one.tumour != GLIOMA and any(other.tumour == GLIOMA for other in cohorts.values()):

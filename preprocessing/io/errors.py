@@ -33,8 +33,9 @@ def passed_through(error: Exception, library: str) -> bool:
 
 
 def count(n: int, noun: str) -> str:
-    """So many of a thing whose plural ends in s: `1 slide`, `1,234 slides`."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    """So many of a thing whose plural ends in s: `1 slide`, `1,234 slides`, `2 cases of a class`."""
+    thing, of, whole = noun.partition(" of ")
+    return f"{n:,} {thing}{'' if n == 1 else 's'}{of}{whole}"
 
 
 def some(names: Iterable[object]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.io.files import decode, read_bytes
 from preprocessing.io.unpacking import ZIP
 from preprocessing.tables.containers import first_sheet, naming_sheets, open_workbook, split_sheet, workbook_rows
@@ -168,9 +168,9 @@ def _tidied(
     if thousands:
         remarks.append(f"points read as separators of thousands: {some(names[position] for position in thousands)}")
     if (above := int(frame.index[0]) - 2) > 0:
-        remarks.append(f"{above} lines above the header ignored")
+        remarks.append(f"{count(above, 'line')} above the header ignored")
     if below := footnotes(frame):
-        remarks.append(f"{below} remarks below the table ignored: {some(frame.iloc[-below:, 0])}")
+        remarks.append(f"{count(below, 'remark')} below the table ignored: {some(frame.iloc[-below:, 0])}")
         frame = frame.iloc[:-below].copy()  # numbers are set into it
     if sep != ",":
         texts = [position for position, dtype in enumerate(frame.dtypes) if dtype.kind == "O" and position not in text]

@@ -207,7 +207,7 @@ def test_genes_missing_by_thirds(new_cases, predict, tmp_path):
     none = predict(new_cases / "slides", "none", out="none")
     assert set(read(most)["modalities"]) == {"slides"}
     np.testing.assert_array_equal(read(most)[PROBABILITIES], read(none)[PROBABILITIES])
-    assert "3 cases lack too many of the model's genes" in (most / "run.log").read_text()
+    assert "3 cases with too few of the model's genes" in (most / "run.log").read_text()
 
 
 def test_genes_alone_and_nothing_at_all(new_cases, predict, tmp_path):

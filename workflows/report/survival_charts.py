@@ -73,7 +73,7 @@ def _add_group(figure: Any, cases: pd.DataFrame, group: str, colour: str) -> Non
         x=months,
         y=numbers(curve.survival),
         mode="lines",
-        name=f"{group} ({count(len(cases), 'case')}, {int(cases['event'].sum())} events)",
+        name=f"{group} ({count(len(cases), 'case')}, {count(int(cases['event'].sum()), 'event')})",
         line={"color": colour, "width": 2.5, "shape": "hv"},
         hovertemplate="%{x:.1f} months: survival %{y:.0%}<extra>" + group + "</extra>",
         row=1,

@@ -9,7 +9,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from pipeline.metrics import c_index, macro_auc, paired_difference
 from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
-from pipeline.metrics.classification import balanced_accuracy, micro_auc
+from pipeline.metrics.classification import balanced_accuracy, classification_metrics, micro_auc
 from pipeline.metrics.concordance import CensoringDistribution, dynamic_auc, uno_c_index
 from pipeline.metrics.multilabel import macro_label_auc
 from pipeline.metrics.regression import spearman
@@ -219,3 +219,27 @@ def test_differences_of_folds_reach_as_far_as_the_corrected_t_test():
     by_hand = 2.776445 * ((1 / 5 + 1 / 4) * 0.0004) ** 0.5  # t of 4 degrees of freedom; the variance is 0.0016 / 4
     assert reach_over_folds(differences) == pytest.approx(by_hand, rel=1e-6)
     assert reach_over_folds(np.array([0.1, np.nan])) == 0
+
+
+def test_chance_of_the_micro_auc_is_what_the_most_frequent_class_for_all_reaches():
+    y = np.repeat([0, 1], [80, 20])
+    folds, majority = np.arange(100) % 5, np.zeros(100, int)
+    rng = np.random.default_rng(0)
+    first = rng.uniform(0.6, 1.0, 100)  # always the more frequent class, and nothing learned
+    report = classification_metrics(y, np.column_stack([first, 1 - first]), "ab", majority=majority, folds=folds)
+    trivial = report.trivial.metrics["micro_auc"]
+    assert trivial.value == pytest.approx(
+        0.8
+    )  # of true and false entries 80 % are right, and a fifth of 2 · 16 % equal
+    assert report.micro_auc.low <= 0.8 <= report.micro_auc.high
+    assert report.micro_auc.low > 0.5
+    assert report.micro_auc_across_folds.low <= 0.8 <= report.micro_auc_across_folds.high
+    assert micro_auc(y, np.column_stack([first, 1 - first]), folds=folds, majority=majority).chance == trivial.value
+
+
+def test_a_micro_auc_of_few_cases_is_as_uncertain_as_a_share_of_them():
+    y = np.arange(12) % 3
+    probabilities = np.eye(3)[y] * 0.5 + np.random.default_rng(0).dirichlet(np.ones(3), 12) * 0.5
+    metric = measure(micro_auc(y, probabilities), Bootstrap().weights(12))
+    assert metric.value == 1
+    assert (metric.low, metric.high) == pytest.approx(wilson(1.0, 12))

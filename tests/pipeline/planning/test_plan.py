@@ -149,12 +149,12 @@ def test_folds_by_site():
 
 def test_folds_by_site_need_sites():
     with pytest.raises(
-        InputError, match=f"--split-by site: {N} cases have no tissue source site, {CASES[0]} among them"
+        InputError, match=f"--split-by site: {N} cases without a tissue source site, {CASES[0]} among them"
     ):
         plan(table().drop(columns="site"), task="grade", split_by="site")
     labels = table()
     labels.loc[CASES[7], "site"] = None
-    with pytest.raises(InputError, match=f"1 cases have no tissue source site, {CASES[7]} among them"):
+    with pytest.raises(InputError, match=f"1 case without a tissue source site, {CASES[7]} among them"):
         plan(labels, task="grade", split_by="site")
 
 
@@ -258,7 +258,7 @@ def test_lost_cases_leave_the_other_cases_in_their_folds():
 def test_a_task_is_given_up_when_what_is_left_cannot_be_learned_from():
     kept, given_up = without_lost_cases(plan(task="grade"), table(), [CASES[0], CASES[3]])  # both of grade 2
     assert kept == []
-    assert "22 cases are lost with their slides (see slides.csv)" in given_up[0]
+    assert "given up after the loss of 22 cases with their slides (see slides.csv)" in given_up[0]
     assert without_lost_cases(plan(task="grade"), table(), CASES) == (plan(task="grade"), [])
 
 
@@ -270,7 +270,7 @@ def test_folds_by_a_column_keep_its_values_together_in_a_folder_of_a_safe_name()
     assert sum(map(len, scanners)) == 6
     assert "/" not in one.folder("scanner/type")
     labels.loc[CASES[0], "scanner/type"] = None
-    with pytest.raises(InputError, match="--split-by scanner/type: 1 cases have no scanner/type"):
+    with pytest.raises(InputError, match="--split-by scanner/type: 1 case without a scanner/type"):
         plan(labels, task="grade", split_by="scanner/type")
 
 

@@ -131,8 +131,8 @@ def test_published_files_without_a_test_column_test_on_val(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("train,val\nA,B\nB,\n", "1 cases are in both train and val, B among them; keep each on one side"),
-        ("train,val,test\nA,B,C\nX,,A\n", "1 cases are in both train and test, A among them"),
+        ("train,val\nA,B\nB,\n", "1 case in both train and val, B among them; keep each on one side"),
+        ("train,val,test\nA,B,C\nX,,A\n", "1 case in both train and test, A among them"),
         ("training,val\nA,B\n", "needs columns train and val (or test); it has training, val"),
         ("train,val\nA,X\n", "no test case has slides, genes and label here; the file has X, the run A, B, C"),
         ("train,val\nX,A\n", "no train case has slides, genes and label here; the file has X, the run A, B, C"),
@@ -159,9 +159,7 @@ def test_a_case_that_two_files_test_is_refused(tmp_path):
     (tmp_path / "splits_1.csv").write_text("train,val\nA,C\n,B\n")
     with pytest.raises(InputError) as caught:
         read_folds(tmp_path, ["A", "B", "C"], IdentityScheme())
-    assert f"{tmp_path / 'splits_1.csv'} tests 1 cases that other files test too, B of splits_0.csv" in str(
-        caught.value
-    )
+    assert f"{tmp_path / 'splits_1.csv'} tests 1 case that other files test too, B of splits_0.csv" in str(caught.value)
 
 
 def test_ids_of_samples_and_slides_stand_for_their_cases(tmp_path):
@@ -170,7 +168,7 @@ def test_ids_of_samples_and_slides_stand_for_their_cases(tmp_path):
     cases = ["TCGA-06-0125", "TCGA-06-0126", "TCGA-06-0130", "TCGA-06-0131"]
     assert read_folds(tmp_path, cases, IdentityScheme()) == [Fold(0, tuple(cases[:2]), (), tuple(cases[2:]))]
     (tmp_path / "splits_0.csv").write_text("train,val\nTCGA-06-0125-01Z-00-DX1,TCGA-06-0125-01Z-00-DX2\n")
-    with pytest.raises(InputError, match="1 cases are in both train and val, TCGA-06-0125 among them"):
+    with pytest.raises(InputError, match="1 case in both train and val, TCGA-06-0125 among them"):
         read_folds(tmp_path, cases, IdentityScheme())
 
 

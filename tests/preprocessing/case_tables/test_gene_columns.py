@@ -170,7 +170,7 @@ def test_names_that_are_dates_or_none_are_refused_with_the_remedy():
 def test_odd_and_doubled_names_are_warned_of():
     _, notes = divided(0, ["EGFR", "EGFR.1", "TP53", "KIT", "my gene"])
     assert notes == [
-        "warning: 1 genes seem to be duplicates that a program renamed (EGFR.1), and count as separate genes; keep one of each",
+        "warning: 1 gene name with a suffix that programs give to duplicates (EGFR.1), taken for separate genes; keep one of each",
         "warning: read as genes, though named unlike genes: my gene (1 column); leave out what is no gene with "
         "--set 'omics.ignore=[…]'",
     ]

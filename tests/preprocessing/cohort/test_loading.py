@@ -123,7 +123,7 @@ def test_cases_that_two_tables_spell_differently_are_matched_or_named(tmp_path):
     assert cohort.labels["grade"].reindex(["P1", "P2", "P5"]).tolist() == [2, 3, 3]
     assert cohort.omics.case_ids == ("P1", "P2", "P3", "P4", "P5")
     assert (
-        "1 cases of clinical.csv are capitalised differently in the genes: p1 as P1; they are treated as one case"
+        "1 case of clinical.csv capitalised differently in the genes, and treated as the same case: p1 as P1"
     ) in cohort.notes
     (warning,) = [note for note in cohort.notes if note.startswith("warning: 2 cases of clinical.csv")]
     assert "P 4 (P4?), P03 (P3?)" in warning

@@ -8,7 +8,7 @@ def test_names_that_differ_in_capitals_only_are_one():
     matched, notes = match_cases({"case1", "B2", "C3"}, {"CASE1", "b2", "C3"})
     assert matched == {"case1": "CASE1", "B2": "b2"}
     assert notes == [
-        "2 cases of slides are capitalised differently in the tables: B2 as b2, case1 as CASE1; they are treated as one case"
+        "2 cases of the slides capitalised differently in the tables, and treated as the same case: B2 as b2, case1 as CASE1"
     ]
 
 
@@ -23,7 +23,7 @@ def test_likely_partners_are_pointed_out_and_not_matched():
     tables = {"H12-345", "H12-346", "p007", "Patient 5", "Q1"}
     matched, (warning,) = match_cases(slides, tables)
     assert matched == {}
-    assert warning.startswith("warning: 4 cases of slides are missing from the tables, which have similar ids")
+    assert warning.startswith("warning: 4 cases of the slides missing from the tables, which have similar ids")
     assert "H12-346_HE (H12-346?)" in warning
     assert "H12_345 (H12-345?)" in warning
 

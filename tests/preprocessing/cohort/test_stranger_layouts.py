@@ -323,7 +323,7 @@ def test_a_workbook_with_title_rows_and_remarks_is_read_from_its_header(tmp_path
     book.save(buffer)
     cohort = load(tmp_path, upright(), ("s1.xlsx", buffer.getvalue()))
     check_survival(cohort)
-    assert any("2 lines above the header ignored; 1 remarks below the table ignored" in note for note in cohort.notes)
+    assert any("2 lines above the header ignored; 1 remark below the table ignored" in note for note in cohort.notes)
 
 
 def test_decimal_commas_are_read_where_they_cannot_be_thousands(tmp_path):

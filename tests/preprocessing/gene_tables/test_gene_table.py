@@ -227,7 +227,7 @@ def test_columns_that_are_not_called_like_genes_are_warned_of(write):
 def test_a_gene_that_a_program_renamed_because_it_was_there_twice_is_warned_of(write):
     table = read_genes(write("case_id,EGFR,EGFR.1,AC000001.1,AC000001.2\np1,1,2,3,4\n"))
     (warning,) = [note for note in table.notes if note.startswith("warning")]
-    assert "1 genes seem to be duplicates that a program renamed (EGFR.1)" in warning
+    assert "1 gene name with a suffix that programs give to duplicates (EGFR.1)" in warning
 
 
 def test_a_firehose_table_is_read_with_its_second_header(write):

@@ -182,7 +182,7 @@ def test_a_title_above_two_columns_is_left_out(write, title):
 @pytest.mark.parametrize("above", [0, 1, 3])
 def test_lines_above_the_header_are_counted(write, above):
     remarks = read_table(write("# a remark\n" * above + "patient,grade,age\nP1,2,50\nP2,3,60\n")).attrs["remarks"]
-    assert remarks == ([f"{above} lines above the header ignored"] if above else [])
+    assert remarks == ([f"{above} line{'s' if above > 1 else ''} above the header ignored"] if above else [])
 
 
 def test_a_sentence_below_a_wide_table_is_a_remark_and_in_a_table_of_two_columns_a_row_without_a_value(write):

@@ -337,7 +337,7 @@ def test_a_split_file_with_a_case_on_both_sides(refused, cohort, tmp_path):
     (tmp_path / "splits").mkdir()
     (tmp_path / "splits" / "splits_0.csv").write_text(f"train,val\n{cases[0]},{cases[1]}\n{cases[1]},\n")
     message = refused("--splits", tmp_path / "splits")
-    names(message, "splits_0.csv: 1 cases are in both train and val", cases[1], "keep each on one side")
+    names(message, "splits_0.csv: 1 case in both train and val", cases[1], "keep each on one side")
 
 
 def test_a_split_without_deaths_to_learn_from(refused, cohort, tmp_path):

@@ -23,7 +23,7 @@ GLOSSARY = {  # of headings and terms, on hover
     "Uno's c-index": "concordance index that does not depend on how many patients were censored",
     "integrated Brier score": "mean squared error of the predicted survival curve over time; lower is better",
     "macro AUC": "area under the ROC curve, averaged over the classes; 0.5 is chance, 1 perfect",
-    "micro AUC": "area under the ROC curve over all pairs of case and class; 0.5 is chance, 1 perfect",
+    "micro AUC": "area under the ROC curve over all pairs of case and class; 1 is perfect, chance is what the row “trivial” has",
     "accuracy": "share of cases that are predicted correctly",
     "balanced accuracy": "accuracy averaged over the classes, so that rare ones count as much as frequent ones",
     "macro F1": "harmonic mean of precision and recall, averaged over the classes",
