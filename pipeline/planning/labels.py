@@ -99,7 +99,7 @@ def with_groups(labels: pd.DataFrame, cohort: Cohort, schemes: Iterable[str]) ->
             continue
         if column not in table.frame:
             raise InputError(
-                f'--split-by {column}: {table.source} has no column "{column}": '
+                f'--split-by {column}: no column "{column}" in {table.source}: '
                 f"{nearest(column, ['case', 'site', *map(str, table.frame.columns)])}"
             )
         groups = table.frame[column].map(text_of, na_action="ignore")
@@ -164,7 +164,7 @@ def _require_columns(name: str, spec: TaskSpec, table: LabelTable) -> None:
     for column in spec.column:
         if column not in known:
             raise InputError(
-                f'task {name}: {table.source} has no column "{column}": {nearest(column, known)}; correct it in '
+                f'task {name}: no column "{column}" in {table.source}: {nearest(column, known)}; correct it in '
                 f"--task {name}=COLUMN"
             )
         if table.frame[column].isna().all():

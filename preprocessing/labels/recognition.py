@@ -216,7 +216,7 @@ def _site(table: LabelTable, identity: IdentityScheme) -> pd.Series | None:
     named = identity.site_column
     if named is not None and named not in table.frame:
         raise InputError(
-            f'--site-column {named}: {table.source} has no column "{named}": {nearest(named, map(str, table.frame.columns))}'
+            f'--site-column {named}: no column "{named}" in {table.source}: {nearest(named, map(str, table.frame.columns))}'
         )
     for name in table.named(SITE):
         if name != named and not _names_institutions(name, table.frame[name]):

@@ -91,7 +91,7 @@ def test_an_endpoint_of_two_columns_is_read_in_months():
 @pytest.mark.parametrize(
     ("definition", "message"),
     [
-        (spec("MGNT"), 'task t: clinical.csv has no column "MGNT": did you mean "MGMT"'),
+        (spec("MGNT"), 'task t: no column "MGNT" in clinical.csv: did you mean "MGMT"'),
         (spec("empty"), "column empty of clinical.csv is empty"),
         (spec("MGMT", kind="regression"), 'column MGMT, case a: "yes" is not understood; give a plain number'),
         (
@@ -127,7 +127,7 @@ def test_folds_may_keep_the_values_of_any_column_together():
     given = cohort(scanner=["A", "A", "B", 3.0])
     assert with_groups(given.labels, given, ("case", "site", "scanner"))["scanner"].tolist() == ["A", "A", "B", "3.0"]
     with pytest.raises(
-        InputError, match=r'--split-by scaner: clinical\.csv has no column "scaner": did you mean "scanner"'
+        InputError, match=r'--split-by scaner: no column "scaner" in clinical\.csv: did you mean "scanner"'
     ):
         with_groups(given.labels, given, ("scaner",))
 

@@ -137,7 +137,7 @@ def test_its_models_predict_another_cohort_and_are_evaluated_where_the_column_is
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--task", "p=Puritty"], 'has no column "Puritty": did you mean "Purity"?'),
+        (["--task", "p=Puritty"], 'clinical.csv: did you mean "Purity"?'),
         (["--task", "c=Constant"], "every one of the 89 labelled cases"),
         (["--task", "l=Lonely"], 'class "c" has one case'),
         (["--task", "r=Response:regression"], "is not understood; give a plain number"),
