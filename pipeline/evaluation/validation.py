@@ -8,9 +8,10 @@ import pandas as pd
 
 from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
 from pipeline.metrics.conformal import COLUMN, COVERAGE, thresholds
-from pipeline.metrics.report import SetsReport
+from pipeline.metrics.report import SetsReport, metric_name
 from pipeline.planning.modalities import PATTERNS
 from pipeline.tasks import FittedTask, PredictionSets
+from preprocessing.io.errors import count
 
 
 def by_pattern(tested: pd.DataFrame, single: pd.DataFrame) -> pd.DataFrame:
@@ -91,4 +92,4 @@ def describe_validation(summary: Mapping[str, Any], pattern: str) -> str:
         return f"not validated: {known['reason']}"
     reason = f", {known['reason']}" if known["reason"] else ""
     interval = f" ({known['low']:.3f} to {known['high']:.3f})" if known["low"] is not None else reason
-    return f"{known['metric']} {known['value']:.3f}{interval} in {known['n']} cases out of fold"
+    return f"{metric_name(known['metric'])} {known['value']:.3f}{interval} in {count(known['n'], 'case')} out of fold"

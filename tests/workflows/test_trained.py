@@ -99,7 +99,7 @@ def test_predictions_elsewhere_are_those_of_the_training_run(trained, new_cases,
     assert set(table["modalities"]) == {"slides+genes"}
     assert (
         table["cross_validation"]
-        .str.fullmatch(r"macro_auc 0\.\d{3}, too few to judge \(.*\) in 9 cases out of fold")
+        .str.fullmatch(r"macro AUC 0\.\d{3}, too few to judge \(.*\) in 9 cases out of fold")
         .all()
     )
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["thumbnails"]

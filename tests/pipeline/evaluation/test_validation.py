@@ -95,9 +95,9 @@ def test_validation_is_the_headline_of_each_pattern():
         "slides+genes": ("macro_auc", 8, 1.0),
         "slides": ("macro_auc", 10, 0.0),
     }
-    assert describe_validation(found, "slides").startswith("macro_auc 0.000 (")
+    assert describe_validation(found, "slides").startswith("macro AUC 0.000 (")
     assert describe_validation(found, "slides+genes") == (
-        "macro_auc 1.000, too few to judge (16 comparable pairs, 4 cases of the rarest class) in 8 cases out of fold"
+        "macro AUC 1.000, too few to judge (16 comparable pairs, 4 cases of the rarest class) in 8 cases out of fold"
     )
     assert describe_validation(found, "genes").startswith("not validated: ")
 

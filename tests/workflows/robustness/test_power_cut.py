@@ -80,6 +80,14 @@ def test_nothing_has_its_name_before_it_is_on_the_disk_and_all_is_there_in_the_e
     assert len(disk.certain) > 100  # a folder of the store is one
 
 
+@pytest.fixture(scope="module")
+def undisturbed(cohort, tmp_path_factory):
+    """The folder of a run that no power cut ended."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert main(command(cohort, folder)) == 0
+    return folder
+
+
 @pytest.mark.slow  # half a minute for each moment
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a disk")
 class TestDisk:
@@ -101,12 +109,6 @@ class TestDisk:
         yield mount
         for folder in mounted:
             subprocess.run(["umount", "--lazy", folder], check=True)
-
-    @pytest.fixture(scope="class")
-    def undisturbed(self, cohort, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("undisturbed")
-        assert main(command(cohort, folder)) == 0
-        return folder
 
     @pytest.mark.parametrize(
         ("pattern", "count"),
