@@ -16,22 +16,9 @@ from workflows.run_pipeline import main
 
 HERE = ("--workers", "0", "--device", "cpu")
 SMALL = (
-    *(
-        "--folds",
-        "2",
-        "--epochs",
-        "5",
-        "--set",
-        "bootstrap=40",
-        "--set",
-        "train.members=3",
-        "--set",
-        "train.batch_cases=8",
-        "--set",
-        "train.lr=0.002",
-    ),
+    *("--folds", "2", "--epochs", "5", "--set", "train.lr=0.002", "--set", "bootstrap=40"),
+    *("--set", "train.members=3", "--set", "train.batch_cases=8", "--set", "encoder.precision=float32"),
     *("--set", "models.umeml.hidden=16", "--set", "models.umeml.blocks=1", "--set", "models.abmil.hidden=16"),
-    *("--set", "encoder.precision=float32"),
 )
 
 
