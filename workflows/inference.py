@@ -38,7 +38,7 @@ def predict(
     from pipeline.inference.diagnoses import write_diagnoses
     from pipeline.inference.distribution_shift import not_assessed
     from pipeline.inference.new_cohort import prediction_rows, with_labels
-    from pipeline.inference.prediction import log_missing_genes, predict_cases, prepare_cohort
+    from pipeline.inference.prediction import log_missing_genes, log_unknown_values, predict_cases, prepare_cohort
     from pipeline.inference.previous_table import PreviousTable, with_checksums
 
     config, cohort, run, workers = context.config, context.cohort, context.run, context.workers
@@ -57,6 +57,8 @@ def predict(
             one.task: log_missing_genes(one, prepared.members[one.task], cohort, max_missing=config.max_missing_genes)
             for one in predictors
         }
+        for one in predictors:
+            log_unknown_values(one, cohort)
         previous = PreviousTable(run.folder / "predictions.csv", ("task", "case_id"))
         keys = slide_keys(context, features)
         unassessed = not_assessed(run.folder, predictors, keys, prepared.fingerprints)

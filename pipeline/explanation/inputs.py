@@ -13,7 +13,7 @@ from jaxtyping import Int32, Int64
 from pipeline.config.schema import Config
 from pipeline.inference.prediction import BAG_BYTES
 from pipeline.model_folders.model_folder import TrainedModel
-from pipeline.training.dataset import Bags, Dataset, dataset_for, known_covariates, rows_read, with_covariates
+from pipeline.training.dataset import Bags, Dataset, dataset_for, rows_read, with_covariates
 from preprocessing.features.store import FeatureStore
 from preprocessing.io.outputs import read_text_table
 from preprocessing.omics.harmonisation.batch import CohortScales
@@ -112,7 +112,7 @@ class ExplanationInputs:
     def omics_matrix(self, trained: TrainedModel, cases: Sequence[str]) -> OmicsMatrix:
         """Join the unscaled genes and covariates that a model reads, of those of the cases that have any."""
         known = trained.scaler.features if trained.scaler else None
-        columns = known_covariates(self.labels, trained.metadata.get("covariates", ()))
+        columns = trained.metadata.get("covariates", ()) if trained.scaler else ()
         matrix = OmicsMatrix.load(self.omics)
         if self.cohort_of and (scales := trained.metadata.get("cohort_scales")):
             matrix = matrix.take([case for case in matrix.case_ids if case in self.cohort_of])

@@ -20,7 +20,7 @@ from pipeline.training.dataset import Bags, Dataset, absent_groups, dataset_for,
 from pipeline.training.fit import Predicted, cases_at_once, predict
 from preprocessing.cohort import Cohort
 from preprocessing.io.errors import InputError, count, some
-from preprocessing.omics.matrix import COVARIATE, OmicsMatrix
+from preprocessing.omics.matrix import COVARIATE, OmicsMatrix, unknown_values
 from preprocessing.omics.scaler import OmicsScaler
 
 log = logging.getLogger(__name__)
@@ -187,6 +187,16 @@ def log_missing_genes(
         "cases_without_genes": len(without_genes),
         "cases_without_a_gene_group": len(without_group),
     }
+
+
+def log_unknown_values(predictor: Predictor, cohort: Cohort) -> None:
+    """Warn of values of text covariates that the model was not trained on, as of a scanner or a hospital."""
+    scaler = predictor.members[0].scaler
+    if scaler is None:
+        return
+    for column, values in unknown_values(cohort.labels, predictor.metadata.covariates, scaler.features).items():
+        message = "task %s: covariate %s has values that the model was not trained on, and that count as missing: %s"
+        log.warning(message, predictor.task, column, some(values))
 
 
 def _gene_names(groups: Mapping[str, list[str]]) -> list[str]:

@@ -180,12 +180,14 @@ def with_covariates(
         omics: unscaled; of some of the cases.
         labels: the clinical columns, indexed by case id.
         columns: which of them.
-        features: a trained model's features; see `preprocessing.omics.matrix.covariates`.
+        features: a trained model's features; see `preprocessing.omics.matrix.covariates`. A column without a value is then missing.
     """
-    if not columns:
-        return omics
     with_genes = set(omics.case_ids)
     known = [case for case in labels.index if case in with_genes] or list(labels.index)
+    if features is not None:
+        columns = known_covariates(labels.loc[known], columns)
+    if not columns:
+        return omics
     clinical = covariates(labels.loc[known], columns, features=features)
     return concatenate([omics.take(known), clinical]) if omics.features else clinical
 

@@ -106,10 +106,11 @@ def covariates(frame: pd.DataFrame, columns: Sequence[str], *, features: Sequenc
     Args:
         frame: labels by case.
         columns: names of the covariates.
-        features: covariate features of a trained model, so that a new cohort gets the same one-hot features.
+        features: covariate features of a trained model, so that a new cohort gets the same one-hot features; a value that the model
+            was not trained on counts as missing (see `unknown_values`).
 
     Raises:
-        InputError: an absent or empty column, or a value unknown to the trained model.
+        InputError: an absent or empty column.
     """
     parts = []
     for column in columns:
@@ -132,8 +133,22 @@ def covariates(frame: pd.DataFrame, columns: Sequence[str], *, features: Sequenc
 
 
 def _one_hot(values: pd.Series, column: str, features: Sequence[str] | None) -> pd.DataFrame:
-    there = sorted(values.dropna().unique())
-    words = [name.split("=", 1)[1] for name in features or () if name.startswith(f"{column}=")] or there
-    if unknown := sorted(set(there) - set(words)):
-        raise InputError(f"covariates: column {column} has {some(unknown)}, unknown to the trained model")
-    return pd.DataFrame({f"{column}={word}": (values == word).astype("Float64").mask(values.isna()) for word in words})
+    words = _words(column, features) if features is not None else sorted(values.dropna().unique())
+    known = values.where(values.isin(words))
+    return pd.DataFrame({f"{column}={word}": (known == word).astype("Float64").mask(known.isna()) for word in words})
+
+
+def _words(column: str, features: Sequence[str]) -> list[str]:
+    """The values of a text column that features stand for."""
+    return [name.split("=", 1)[1] for name in features if name.startswith(f"{column}=")]
+
+
+def unknown_values(frame: pd.DataFrame, columns: Sequence[str], features: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of text covariates that a trained model with these features was not trained on, by column."""
+    texts = {column: _words(column, features) for column in columns if column in frame}
+    unknown = {
+        column: sorted(set(frame[column].dropna().astype("string")) - set(words))
+        for column, words in texts.items()
+        if words
+    }
+    return {column: values for column, values in unknown.items() if values}

@@ -45,3 +45,16 @@ def test_genes_of_several_cohorts_are_read_as_the_model_was_trained_on_them(tmp_
     else:
         assert found.case_ids == ("c40", "c60", "c3")
         np.testing.assert_array_equal(found.values, table.loc[list(found.case_ids)])
+
+
+@pytest.mark.parametrize("reads_genes", [True, False])
+def test_covariates_of_cases_that_were_left_out_are_no_obstacle(tmp_path, reads_genes):
+    """No case with genes has a value of one covariate; of another the model knows two values, and a case left out a third."""
+    OmicsMatrix.from_frame(pd.DataFrame({"A": [1.0, 2.0]}, ["c0", "c1"])).save(tmp_path / "omics.npz")
+    labels = pd.DataFrame({"site": ["x", "y", "z"], "age": [None, None, 40.0]}, ["c0", "c1", "c2"])
+    scaler = SimpleNamespace(features=("A", "site=x", "site=y", "age")) if reads_genes else None
+    trained = SimpleNamespace(scaler=scaler, metadata={"covariates": ["site", "age"]})
+    inputs = ExplanationInputs("store", tmp_path / "omics.npz", labels, pd.DataFrame(), "cpu")
+    found = inputs.omics_matrix(trained, ["c0", "c1", "c2"])
+    assert found.case_ids == ("c0", "c1")
+    assert found.features == (("A", "site=x", "site=y") if reads_genes else ("A",))

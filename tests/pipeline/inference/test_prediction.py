@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.inference.metadata import ConformalCalibration
-from pipeline.inference.prediction import _with_predictions, omics_matrix, prepare_cohort
+from pipeline.inference.prediction import _with_predictions, log_unknown_values, omics_matrix, prepare_cohort
 from pipeline.inference.trained import Predictor
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
@@ -178,3 +178,17 @@ def test_covariates_alone_are_read_where_some_case_has_one(new_cohort):
     assert omics_matrix(predictor, scaler, new_cohort).features == tuple(GENES)
     defining = SimpleNamespace(metadata=SimpleNamespace(defining=("G1",), covariates=()))
     assert omics_matrix(defining, scaler, new_cohort).features == ("G0", "G2", "G3")
+
+
+def test_values_of_covariates_that_a_model_does_not_know_are_warned_of(caplog):
+    metadata = SimpleNamespace(covariates=["site", "age"])
+    members = (SimpleNamespace(scaler=SimpleNamespace(features=("EGFR", "site=a", "age"))),)
+    cohort = SimpleNamespace(labels=pd.DataFrame({"site": ["a", "z", "b"], "age": [1.0, 2.0, 3.0]}))
+    log_unknown_values(SimpleNamespace(task="grade", members=members, metadata=metadata), cohort)
+    assert caplog.messages == [
+        "task grade: covariate site has values that the model was not trained on, and that count as missing: b, z"
+    ]
+    log_unknown_values(
+        SimpleNamespace(task="grade", members=(SimpleNamespace(scaler=None),), metadata=metadata), cohort
+    )
+    assert len(caplog.messages) == 1

@@ -6,7 +6,7 @@ import pytest
 
 from preprocessing.case_tables.gene_names import feature_kind
 from preprocessing.io.errors import InputError
-from preprocessing.omics.matrix import OmicsMatrix, concatenate, covariates
+from preprocessing.omics.matrix import OmicsMatrix, concatenate, covariates, unknown_values
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
@@ -76,5 +76,13 @@ def test_covariates_that_cannot_be_used():
         covariates(frame, ["agee"])
     with pytest.raises(InputError, match="column age is empty"):
         covariates(frame, ["age"])
-    with pytest.raises(InputError, match="subtype has odd, unknown to the trained model"):
-        covariates(frame, ["subtype"], features=["subtype=wt"])
+
+
+def test_a_value_that_a_trained_model_does_not_know_is_missing():
+    frame = pd.DataFrame({"site": ["a", "z", None, "y"], "age": [1, 2, 3, 4]}, index=list("pqrs"))
+    known = ["EGFR", "site=a", "site=b", "age"]
+    table = covariates(frame, ["site"], features=known)
+    np.testing.assert_array_equal(table.values, [[1, 0], [NAN, NAN], [NAN, NAN], [NAN, NAN]])
+    assert unknown_values(frame, ["site", "age", "gone"], known) == {"site": ["y", "z"]}
+    assert unknown_values(frame, ["site"], ["site=a", "site=y", "site=z"]) == {}
+    assert unknown_values(frame, ["site"], ["EGFR"]) == {}
