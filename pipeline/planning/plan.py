@@ -109,6 +109,7 @@ def plan_tasks(
     if config.covariates:
         _require_columns(labels, config.covariates)
         check_covariates(labels, config.covariates)
+        _refuse_features(config.covariates, omics)
         if blind := [one.name for one in config.candidates() if not MODELS[one.model].reads_genes]:
             log.warning("covariates %s: %s reads slides only", ", ".join(config.covariates), ", ".join(blind))
     if config.defining_features and (unknown := unknown_names(config.defining_features, _inputs(config, omics))):
@@ -323,9 +324,18 @@ def _with_cohorts(strata: pd.Series | pd.DataFrame, cohorts: pd.Series) -> pd.Se
     return strata.astype(str) + ", " + cohorts
 
 
+def _refuse_features(covariates: Sequence[str], omics: OmicsMatrix) -> None:
+    """Raise InputError where a covariate has the name of a molecular feature, which a model would read twice."""
+    if twice := [name for name in covariates if name in omics.features]:
+        raise InputError(
+            f"--covariates: {some(twice)} also in the molecular tables; name it in one place only: leave it out of --covariates, "
+            f"or there with --set 'omics.ignore=[{','.join(twice)}]'"
+        )
+
+
 def _no_labels(missing: list[str], known: list[str], tasks: Mapping[str, Task], config: Config) -> str:
     what = (
-        f"no case that has slides and genes has a label for {', '.join(missing)}"
+        f"no case that can be used has a label for {', '.join(missing)}"
         if missing
         else "there are no labels to learn from"
     )

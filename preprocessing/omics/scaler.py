@@ -322,14 +322,16 @@ def _varying(values: np.ndarray, names: Sequence[str], config: OmicsConfig, note
     low = np.where(absent, np.inf, values).min(axis=0, initial=np.inf)
     high = np.where(absent, -np.inf, values).max(axis=0, initial=-np.inf)
     constant = ~sparse & (low == high)
+    reasons = []
     share = f"missing in more than {config.max_missing:.0%} of"
     for which, why in ((sparse, share), (constant, "constant in")):
         gone = [names[i] for i in np.flatnonzero(which).tolist()]
         if gone:
-            notes.append(f"{count(len(gone), 'feature')} left out, {why} the training cases: {some(gone)}")
+            reasons.append(f"{count(len(gone), 'feature')} left out, {why} the training cases: {some(gone)}")
+    notes += reasons
     kept = np.flatnonzero(~sparse & ~constant).tolist()
     if not kept:
-        raise InputError(f"genes: not one of {len(names)} features varies among {len(values)} training cases")
+        raise InputError(f"genes: none can be used of {len(values)} training cases: {'; '.join(reasons)}")
     if absent[:, kept].any():
         notes.append(f"{absent[:, kept].sum()} missing values imputed by the median of the training cases")
     return kept

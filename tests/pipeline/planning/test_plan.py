@@ -133,6 +133,15 @@ def test_a_covariate_that_is_the_label_where_it_is_known_is_refused():
     plan(table().assign(resected=of_one_class), covariates="resected", task="survival")
 
 
+def test_a_covariate_that_is_also_a_molecular_feature_is_refused():
+    labels = table().assign(TP53_mut=[1.0, 0.0, 0.0] * 8)
+    plan(labels, covariates="age,TP53_mut", task="survival")
+    with pytest.raises(
+        InputError, match="--covariates: TP53_mut also in the molecular tables; name it in one place only"
+    ):
+        plan(labels, ("EGFR", "TP53_mut"), covariates="age,TP53_mut", task="survival")
+
+
 def test_covariates_that_are_not_there_or_empty():
     with pytest.raises(InputError, match=r'no column "agee" that holds a value; leave it out, .* did you mean "age"\?'):
         plan(covariates="agee")

@@ -142,7 +142,7 @@ def write_tasks(folder: Path) -> None:
 
 def train_on_labels(folder: Path) -> Ended:
     options = ("--config", folder / "train.yaml", "--split-by", "case,cohort", "--covariates", "age", "--explain", "1")
-    return command(*options, *HERE, *SMALL, "--folds", "3", "--out", folder / "run")
+    return command(*options, *HERE, *SMALL, "--folds", "3", "--store", folder / "store", "--out", folder / "run")
 
 
 def predict_labels(folder: Path) -> Ended:
@@ -152,4 +152,4 @@ def predict_labels(folder: Path) -> Ended:
     (folder / "new.yaml").write_text(yaml.safe_dump({"cohorts": cohorts_of(folder, ["three", "four"])}))
     options = ("--config", folder / "new.yaml", "--trained", folder / "run" / "models", "--explain", "1")
     options += ("--task", "mutations,purity,stage")
-    return command(*options, *HERE, "--set", "bootstrap=40", "--out", folder / "new")
+    return command(*options, *HERE, "--set", "bootstrap=40", "--store", folder / "store", "--out", folder / "new")
