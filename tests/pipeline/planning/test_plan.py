@@ -114,12 +114,13 @@ def test_columns_of_the_follow_up_and_of_defining_markers_are_no_covariates():
             "PFI.time": np.arange(N) * 10.0,
             "IDH_status": ["Mutant", "WT"] * 12,
             "karnofsky": np.arange(N) % 7 * 10.0,
+            "IDH1": [1, 0] * 12,
         }
     )
-    names = "days_to_death,vital_status,PFI.time,IDH_status,karnofsky"
+    names = "days_to_death,vital_status,PFI.time,IDH_status,IDH1,karnofsky"
     plans = {one.name: one for one in plan(labels, covariates=names)}
-    assert plans["survival"].covariates == ("IDH_status", "karnofsky")
-    assert plans["grade"].covariates == ("IDH_status", "karnofsky")
+    assert plans["survival"].covariates == ("IDH_status", "IDH1", "karnofsky")
+    assert plans["grade"].covariates == ("IDH_status", "IDH1", "karnofsky")
     assert plans["subtype"].covariates == ("karnofsky",)
     kept = plan(labels, covariates="days_to_death", allow_defining_features=True, task="grade")
     assert kept[0].covariates == ("days_to_death",)

@@ -57,3 +57,12 @@ def test_a_warning_of_several_workers_is_printed_once_and_each_of_the_run_itself
     warning = {"name": "pipeline.x", "msg": "doubt", "levelno": logging.WARNING}
     given = [warning if sender == "run" else warning | {"worker": sender} for sender in senders]
     assert sum(map(once.filter, map(logging.makeLogRecord, given))) == printed
+
+
+@pytest.mark.parametrize("further", [0, 1, 7])
+def test_of_many_failures_the_last_line_says_how_many_follow(capsys, further):
+    failures = {f"s{i}": "gone" for i in range(logs.MAX_FAILURES + further)}
+    logs.show_failures(failures)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[: logs.MAX_FAILURES] == [f"warning: s{i}: gone" for i in range(logs.MAX_FAILURES)]
+    assert lines[logs.MAX_FAILURES :] == ([f"warning: … and {further} more"] if further else [])

@@ -65,3 +65,19 @@ def test_barcodes_of_another_case_in_a_row_are_warned_of(tmp_path):
         "clinical.csv: 2 rows with the barcode of another case in column sample than in column bcr_patient_barcode (TCGA-06-0021 "
         "beside TCGA-06-0031-01A, TCGA-06-0031 beside TCGA-06-0021-01A), which counts: was one of them sorted by itself?"
     )
+
+
+def test_of_two_columns_that_may_hold_the_ids_the_user_chooses(tmp_path):
+    path = write(tmp_path, "code one,code two,grade\nax,q7,4\nbx,q8,3\ncx,q9,2\n")
+    with pytest.raises(
+        InputError, match=r"columns code one and code two may hold the case ids; name one with --id-column"
+    ):
+        read_clinical(path)
+    assert sorted(read_clinical(path, options=TableOptions(id_column="code two")).frame.index) == ["q7", "q8", "q9"]
+
+
+def test_codes_with_leading_zeros_stay_text_where_cases_are_in_columns(tmp_path):
+    text = "name,TCGA-06-0125,TCGA-02-0003\ngrade,4,3\nscanner,02,06\nage,0.5,60\nvisits,0,7\n"
+    turned = read_clinical(write(tmp_path, text)).frame
+    assert turned["scanner"].tolist() == ["02", "06"]
+    assert (turned["age"].tolist(), turned["visits"].tolist()) == ([0.5, 60], [0, 7])

@@ -169,3 +169,9 @@ def test_files_of_recount3_count_for_the_patient_of_their_barcode(tmp_path):
     rows = dict(zip(cohort.omics.case_ids, cohort.omics.values, strict=True))
     np.testing.assert_allclose(rows["TCGA-06-1000"], VALUES[0])  # the other sample is of normal tissue
     assert cohort.labels["event"].tolist() == [True, False] * 3
+
+
+def test_a_sample_with_the_id_of_its_patient_does_not_hide_the_sheet():
+    samples = [PATIENTS[0], *SAMPLES[1:]]
+    sheet = read_sample_sheet(pd.DataFrame({"patient_id": PATIENTS, "sample_id": samples}), IdentityScheme())
+    assert sheet.samples == {sample: (case, None) for case, sample in zip(PATIENTS[1:], samples[1:], strict=True)}

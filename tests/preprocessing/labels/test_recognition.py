@@ -7,6 +7,8 @@ from preprocessing.case_tables.clinical_table import read_clinical
 from preprocessing.case_tables.column_names import is_label
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError
+from preprocessing.labels.ages import read_age
+from preprocessing.labels.columns import LabelTable
 from preprocessing.labels.recognition import recognise
 from preprocessing.labels.survival import follow_up
 from preprocessing.labels.survival_times import MONTHS_IN
@@ -498,3 +500,8 @@ def test_a_follow_up_without_deaths_says_nothing_of_who_lives():
     assert "event" not in found.frame
     assert any("there is a survival time, but no column of deaths" in note for note in found.notes)
     assert not any(note.startswith("event") for note in found.notes)
+
+
+def test_of_two_columns_of_ages_the_empty_one_is_not_read():
+    frame = pd.DataFrame({"age": [None, None], "age_at_diagnosis": ["50", "61"]}, index=["a", "b"], dtype=object)
+    assert read_age(LabelTable(frame, "clinical.csv")).tolist() == [50, 61]

@@ -1,11 +1,15 @@
 """Survival in the words of single projects, BraTS and TARGET, and of columns that speak of censoring."""
 
+from contextlib import nullcontext
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.io.errors import InputError
 from preprocessing.labels.columns import LabelTable
+from preprocessing.labels.flips import require_direction
 from preprocessing.labels.recognition import recognise
 from preprocessing.labels.survival import read_endpoint
 
@@ -87,3 +91,13 @@ def test_a_column_of_which_1_may_be_censored_or_an_event_is_refused(name):
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize(("n_known", "refused"), [(20, True), (8, True), (5, True), (4, False)])
+def test_an_inverted_event_is_refused_by_the_vital_status_of_the_cases_that_have_one(n_known, refused):
+    dead = pd.Series([True, False] * 10, [f"p{i}" for i in range(20)])
+    vital = dead.astype("boolean").where(np.arange(20) < n_known)
+    table, months = LabelTable(pd.DataFrame(index=dead.index), "clinical.csv"), pd.Series(12.0, dead.index)
+    with pytest.raises(InputError, match=f"in {n_known} of {n_known} cases: it seems") if refused else nullcontext():
+        require_direction(table, "status", ~dead, months, {}, vital=vital)
+    require_direction(table, "status", dead, months, {}, vital=vital)

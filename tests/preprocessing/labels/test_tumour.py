@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from preprocessing.labels.tumour import recognise_tumour
+from preprocessing.labels.tumour import glioblastomas, recognise_tumour
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,10 @@ def test_gliomas_are_recognised_by_columns_and_words(columns):
 )
 def test_other_tumours_are_not(columns):
     assert recognise_tumour(pd.DataFrame(columns)) == "other"
+
+
+@pytest.mark.parametrize("word", ["Glioblastoma with oligodendroglial component", "Midline glioblastoma"])
+def test_a_glioblastoma_of_a_further_word_is_no_other_glioma(word):
+    frame = pd.DataFrame({"diagnosis": [word, "Oligodendroglioma"], "type": ["GBM", "LGG"]}, index=["a", "b"])
+    found, columns = glioblastomas(frame, ["diagnosis", "type"])
+    assert (found.tolist(), columns) == ([True, False], ["diagnosis", "type"])

@@ -246,6 +246,7 @@ def test_arms_that_contradict_the_codeletion_leave_it_open():
     values = {"1p": "lost", "19q": "intact", "1p19q": "codeleted", "IDH_status": "mutant"}
     assert diagnose(notes, **values)[2] == "undetermined: IDH-mutant, 1p/19q status is not known"
     assert "1p/19q codeletion and the status of 1p and 19q contradict each other in 1 case" in notes[0]
+    assert diagnose(**values, ATRX="loss")[2] == "undetermined: IDH-mutant, 1p/19q status is not known"
 
 
 @pytest.mark.parametrize("name", ["IDH1 R132H", "IDH1_R132H_status", "IDH1.R132H", "IDH_R132H", "IDH1", "IDH1 R132"])

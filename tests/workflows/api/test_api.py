@@ -148,3 +148,20 @@ def test_the_example_of_the_docs_runs(finished, cohort, store, tmp_path):
     exec(example, names)
     predicted = names["results"].model("grade").predict(names["cohort"])
     assert set(predicted["case_id"]) == set(cases)
+
+
+def test_a_run_from_python_has_the_limits_of_the_configuration(monkeypatch, tmp_path):
+    given = {}
+
+    def start(*args, **options):
+        given.update(options, args=args)
+        raise InputError("enough")
+
+    monkeypatch.setattr("workflows.api.runs.Workers", start)
+    settings = {"workers": 3, "device": "cpu", "slide_minutes": 2.5, "slurm.jobs": 7}
+    with pytest.raises(InputError, match="enough"):
+        api.run("slides", "genes.csv", out=tmp_path / "run", **settings)
+    assert given == {"args": (3, "cpu", None), "slurm": None, "slide_seconds": 150}
+    with pytest.raises(InputError, match="enough"):
+        api.run("slides", "genes.csv", out=tmp_path / "run", cluster="slurm", **settings)
+    assert given["slurm"].jobs == 7

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.run.finished_slides import open_slides
 from workflows.commands import view
-from workflows.view.server import make_server
+from workflows.view.server import Viewer, make_server
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +106,12 @@ def test_a_browser_draws_slide_and_layer(run, address):
         page.wait_for_selector("body[data-layers~='attention']", timeout=30_000)
         browser.close()
     assert errors == []
+
+
+def test_tiles_are_of_the_whole_file_as_the_maps_are(monkeypatch, tmp_path):
+    """Maps are counted from the corner of the file; a scanner may declare that a part of it was scanned."""
+    given = {}
+    monkeypatch.setattr(openslide, "OpenSlide", lambda path: path)
+    monkeypatch.setattr("openslide.deepzoom.DeepZoomGenerator", lambda *args, **options: given.update(options))
+    Viewer._open(tmp_path / "slide.mrxs")
+    assert given == {"limit_bounds": False}
