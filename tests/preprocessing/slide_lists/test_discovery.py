@@ -15,7 +15,7 @@ from preprocessing.slides.dicom import DicomHeader
 from preprocessing.slides.names import slide_name
 from preprocessing.slides.probing import probe_slides
 from preprocessing.slides.slide import SlideFile
-from preprocessing.tables.identity import IdentityScheme
+from preprocessing.tables.identity import IdentityScheme, identity_scheme
 from tests.preprocessing.slides.small_files import small_svs, touch
 
 SLIDES = Path(__file__).parents[3].parent / "shared" / "data" / "slides"
@@ -282,3 +282,12 @@ class TestNames:
     )
     def test_one_name_is_one_id(self, name, slide_id):
         assert slide_name(name) == slide_id
+
+
+def test_the_pattern_of_ids_counts_wherever_slides_are_given(tmp_path):
+    """In a folder, in one of several folders, and of a file."""
+    identity = identity_scheme(r"LAB_(\d+)")
+    (tmp_path / "one").mkdir()
+    inside, beside = small_svs(tmp_path / "one" / "LAB_17_a.svs"), small_svs(tmp_path / "LAB_18_b.svs")
+    for source in ((tmp_path / "one", beside), tmp_path, (inside, beside)):
+        assert [file.case_id for file in find_slides(source, identity=identity).files] == ["17", "18"]
