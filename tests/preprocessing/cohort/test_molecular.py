@@ -111,3 +111,13 @@ def test_cases_of_one_molecular_table_that_another_lacks_are_warned_of(tmp_path)
     assert "lacks 3 of the 12 cases of all molecular tables (TCGA-06-0009, TCGA-06-0010, TCGA-06-0011)" in warning
     whole = load_cohort(files_of(tmp_path, EXPRESSED, COPIES, kinds=("cnv",)))
     assert not any("average of the training cases" in note for note in whole.notes)
+
+
+def test_rows_that_are_dropped_of_any_of_several_tables_are_recorded(tmp_path):
+    def with_normal(table, number):
+        samples = table.set_axis([f"{case}-01A" for case in table.index])
+        return pd.concat([samples, samples.iloc[[number]].set_axis([f"{CASES[number]}-11A"])])
+
+    files = files_of(tmp_path, with_normal(EXPRESSED, 3), with_normal(MUTATED, 5), COPIES, kinds=(None, "cnv"))
+    dropped = load_cohort(files).rows_dropped
+    assert sorted(row.id for row in dropped) == [f"{CASES[3]}-11A", f"{CASES[5]}-11A"]
