@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from pipeline.metrics import c_index, macro_auc, paired_difference
-from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
+from pipeline.metrics.bootstrap import Bootstrap, Statistic, measure, ratio_of_sums
 from pipeline.metrics.classification import balanced_accuracy, classification_metrics, micro_auc
 from pipeline.metrics.concordance import CensoringDistribution, dynamic_auc, uno_c_index
 from pipeline.metrics.multilabel import macro_label_auc
@@ -243,3 +243,12 @@ def test_a_micro_auc_of_few_cases_is_as_uncertain_as_a_share_of_them():
     metric = measure(micro_auc(y, probabilities), Bootstrap().weights(12))
     assert metric.value == 1
     assert (metric.low, metric.high) == pytest.approx(wilson(1.0, 12))
+
+
+@pytest.mark.parametrize(("defined", "has_interval"), [(100, True), (50, True), (49, False), (0, False)])
+def test_of_a_metric_that_most_resamples_leave_undefined_there_is_no_interval(defined, has_interval):
+    draws = np.where(np.arange(100) < defined, np.linspace(0, 1, 100), np.nan)
+    metric = measure(Statistic(lambda weights: draws if len(weights) > 1 else np.array([0.4]), 7), np.ones((100, 7)))
+    assert metric.value == 0.4
+    assert (metric.low is not None) == has_interval
+    assert metric.reason == (None if has_interval else f"no interval: defined in only {defined} of 100 resamples")

@@ -141,3 +141,9 @@ def test_a_pattern_that_ends_within_a_number_is_warned_of():
         assert identity_scheme(whole).describe_cut_numbers([*ids, "LAB-12_HE_2", "other"], "slides") == []
     assert identity_scheme(r"20\d\d-(\d{3})").describe_cut_numbers(["2019-0011", "2019-0021"], "slides") == []
     assert KNOWN.describe_cut_numbers([SLIDE], "slides") == []
+
+
+@pytest.mark.parametrize("pattern", [None, r"LAB_(\d+)"])
+def test_the_column_of_sites_counts_beside_a_pattern_of_ids(pattern):
+    assert identity_scheme(pattern, site_column="Centre").site_column == "Centre"
+    assert identity_scheme(pattern).site_column is None
