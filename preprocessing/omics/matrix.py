@@ -144,11 +144,20 @@ def _words(column: str, features: Sequence[str]) -> list[str]:
 
 
 def unknown_values(frame: pd.DataFrame, columns: Sequence[str], features: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values of text covariates that a trained model with these features was not trained on, by column."""
-    texts = {column: _words(column, features) for column in columns if column in frame}
-    unknown = {
-        column: sorted(set(frame[column].dropna().astype("string")) - set(words))
-        for column, words in texts.items()
-        if words
-    }
-    return {column: values for column, values in unknown.items() if values}
+    """Return the values of covariates that a trained model with these features was not trained on, by column.
+
+    Of a column of words they are words, of one of numbers the words that it has here; and every number where it had words.
+    """
+    found = {}
+    for column in columns:
+        words, has_numbers = _words(column, features), column in features
+        if column not in frame or not (words or has_numbers):
+            continue
+        values = frame[column].dropna()
+        if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+            unknown = [] if has_numbers else sorted(set(values.astype("string")))
+        else:
+            unknown = sorted(set(values.astype("string")) - set(words))
+        if unknown:
+            found[column] = unknown
+    return found

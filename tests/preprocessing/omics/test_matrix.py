@@ -85,4 +85,12 @@ def test_a_value_that_a_trained_model_does_not_know_is_missing():
     np.testing.assert_array_equal(table.values, [[1, 0], [NAN, NAN], [NAN, NAN], [NAN, NAN]])
     assert unknown_values(frame, ["site", "age", "gone"], known) == {"site": ["y", "z"]}
     assert unknown_values(frame, ["site"], ["site=a", "site=y", "site=z"]) == {}
-    assert unknown_values(frame, ["site"], ["EGFR"]) == {}
+    assert unknown_values(frame, ["site"], ["EGFR"]) == {}  # the model left it out
+
+
+def test_words_where_a_model_was_trained_on_numbers_and_numbers_where_it_was_on_words_are_unknown():
+    frame = pd.DataFrame({"karnofsky": ["good", "80"], "scanner": [1, 2], "age": [50, None]}, index=list("pq"))
+    known = ["karnofsky", "scanner=A", "age", "scanner_2"]
+    assert unknown_values(frame, list(frame), known) == {"karnofsky": ["80", "good"], "scanner": ["1", "2"]}
+    table = covariates(frame, ["karnofsky", "scanner", "age"], features=known)
+    assert set(table.features) & set(known) == {"age"}
