@@ -62,7 +62,7 @@ def read_cohort(
 def with_batch(config: "Config", cohort: "Cohort") -> "Config":
     """Return the configuration with `omics.batch` settled: whether genes of several cohorts are brought to one scale."""
     from preprocessing.cohort import cohorts_by_case
-    from preprocessing.io.errors import InputError
+    from preprocessing.io.errors import InputError, count
     from preprocessing.omics.harmonisation.batch import MIN_CASES, scales_differ, small_cohorts
 
     if not config.cohorts or config.omics.batch == "none" or not cohort.omics.case_ids:
@@ -70,15 +70,17 @@ def with_batch(config: "Config", cohort: "Cohort") -> "Config":
     cohort_of = cohorts_by_case(cohort.labels)
     per_cohort = config.omics.batch == "per-cohort"
     reason = "" if per_cohort else scales_differ(cohort.omics, cohort_of)
-    for name, cases in small_cohorts(cohort.omics, cohort_of).items():
+    small = small_cohorts(cohort.omics, cohort_of)
+    for name, cases in small.items():
         if per_cohort or reason:
             raise InputError(
-                f"--cohort {name}: {cases} cases with genes are too few to bring them to the scale of the other cohorts (at least "
-                f"{MIN_CASES}{'; ' + reason if reason else ''}); give genes on one scale and --set omics.batch=none, or leave the "
-                "cohort out"
+                f"--cohort {name}: {count(cases, 'case')} with genes, too few to bring them to the scale of the other cohorts "
+                f"(at least {MIN_CASES}{'; ' + reason if reason else ''}); give genes on one scale and "
+                "--set omics.batch=none, or leave the cohort out"
             )
         log.warning(
-            "cohort %s: %d cases with genes are too few to compare their scale; they stay as they are", name, cases
+            "cohort %s: %s with genes, too few to compare their scale closely; they stay as they are",
+            *(name, count(cases, "case")),
         )
     if per_cohort:
         return config
@@ -87,7 +89,7 @@ def with_batch(config: "Config", cohort: "Cohort") -> "Config":
             "genes of the cohorts are on different scales (%s), and are brought to one (omics.batch: per-cohort)",
             reason,
         )
-    else:
+    elif len(config.cohorts) - len(small) > 1:
         log.info("genes of the cohorts are on one scale, and stay as they are (omics.batch: none)")
     omics = config.omics.model_copy(update={"batch": "per-cohort" if reason else "none"})
     return config.model_copy(update={"omics": omics})

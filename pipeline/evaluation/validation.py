@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
-from pipeline.metrics.bootstrap import Bootstrap, measure, ratio_of_sums
+from pipeline.metrics.bootstrap import Bootstrap, Statistic, measure, ratio_of_sums, undefined
 from pipeline.metrics.conformal import COLUMN, COVERAGE, thresholds
 from pipeline.metrics.report import SetsReport, metric_name
 from pipeline.planning.modalities import PATTERNS
@@ -79,8 +80,16 @@ def coverage(sets: PredictionSets, rows: pd.DataFrame, *, bootstrap: Bootstrap) 
         n=len(rows),
         coverage=measure(ratio_of_sums(np.nansum(covered, axis=1), known.sum(axis=1)), weights),
         by_label=by_label,
-        mean_size=measure(ratio_of_sums(sets.sizes(found)), weights),
+        mean_size=measure(_mean_size(sets.sizes(found)), weights),
     )
+
+
+def _mean_size(sizes: Float[np.ndarray, " n"]) -> Statistic:
+    if unlimited := int(np.isinf(sizes).sum()):
+        return undefined(
+            len(sizes), f"{unlimited} of {count(len(sizes), 'set')} have no limits: too few cases to set them"
+        )
+    return ratio_of_sums(sizes)
 
 
 def describe_validation(summary: Mapping[str, Any], pattern: str) -> str:

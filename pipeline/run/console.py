@@ -26,11 +26,12 @@ def show_cohort(cohort: Cohort) -> None:
     """Print the cohort: counts, how the input was read, and warnings."""
     failed = sum(gone.status == "failed" for gone in cohort.left_out)
     cases = cohort.used_cases()
+    n_genes = len(cohort.omics.features)
+    genes = f"{count(len(cohort.omics.case_ids), 'case')} with {count(n_genes, 'gene')}; " if n_genes else ""
     sides = {"both": "both", "any": "either", "slides": "slides", "genes": "genes"}
     print_note(
         f"{count(len(cohort.slides), 'slide')} to use, {len(cohort.left_out) - failed} left out, {failed} failed; "
-        f"{count(len(cohort.omics.case_ids), 'case')} with {count(len(cohort.omics.features), 'gene')}; "
-        f"{count(len(cases), 'case')} with {sides[cohort.needs]}"
+        f"{genes}{count(len(cases), 'case')} with {sides[cohort.needs]}"
     )
     for note in cohort.notes:
         if note.startswith(WARNING):
@@ -196,7 +197,10 @@ def _show_table(title: str, metrics: Sequence[str], report: TaskReport[Any]) -> 
     if trivial := report.model.pooled.trivial:
         values = [number(trivial.metrics[name]) for name in (report.headline, *further)]
         rows.append(["trivial", values[0], "", *values[1:]])
-    for line in format_table([*head, *map(metric_name, further)], rows, width=columns(out)):
+    table = [[*head, *map(metric_name, further)], *rows]
+    if not report.others():  # nothing to compare with
+        table = [[*row[:2], *row[3:]] for row in table]
+    for line in format_table(table[0], table[1:], width=columns(out)):
         print_line(line, style="bold" if line.split("  ")[0] == report.model_name else "")
 
 

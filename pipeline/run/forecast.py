@@ -108,12 +108,12 @@ def _work(config: Config, cohort: Cohort, concurrency: int) -> Iterator[str]:
     }
     done = set(compress(keys.values(), query_all(store.has_features, keys)))
     left = total - sum(n for name, n in tiles.of_slide.items() if name in done)
-    yield f"features: {len(done)} of {len(cohort.slides)} slides are embedded, {_about(left)} tiles are left"
+    yield f"features: in the store for {len(done)} of {count(len(cohort.slides), 'slide')}; tiles to embed: {_about(left)}"
     if dim is None:
         yield f"disk space: unknown; the feature length of {config.encoder.name} is unknown"
     else:
-        total_gb, new_gb = (n * dim * BYTES_PER_VALUE / 1e9 for n in (total, left))
-        yield f"disk space: about {_rough(total_gb)} GB in the store, {_rough(new_gb)} GB of it new (tiles × {dim:,} × 2 bytes)"
+        total_space, new = (_space(n * dim * BYTES_PER_VALUE) for n in (total, left))
+        yield f"disk space: about {total_space} in the store, {new} of it new (tiles × {dim:,} × 2 bytes)"
     yield _time(left, measured, config, concurrency)
 
 
@@ -134,12 +134,13 @@ def _tiles(config: Config, cohort: Cohort, store: FeatureStore) -> Tiles:
     share = sum(found.values()) / sum(_area_um2(slide) for slide in sample)
     rest = share * sum(_area_um2(slide) for slide in others if slide.slide_id not in found and slide not in sample)
     notes.append(
-        f"{len(others)} estimated from the tissue on {len(sample)} thumbnails" + (" and their areas" if rest else "")
+        f"{len(others)} estimated from the tissue on {count(len(sample), 'thumbnail')}"
+        + (" and their areas" if rest else "")
     )
     if config.tiles.quality.on:
         notes.append("before quality filters")
     if failed:
-        notes.append(f"{len(failed)} of those have no tiles: {some(failed)}")
+        notes.append(f"{len(failed)} of those without tiles: {some(failed)}")
     return Tiles(known | found, rest, tuple(notes))
 
 
@@ -162,8 +163,9 @@ def _area_um2(slide: Slide) -> float:
 def _time(tiles: float, measured: Sequence[Measured], config: Config, concurrency: int) -> str:
     """Time of embedding, by the rate at which slides in the store were embedded with this encoder."""
     timed = [one for one in measured if one.seconds]
+    after = "" if config.until != "train" else "; then prediction" if config.trained else "; then training"
     if tiles < 1:
-        return "time: no slide to embed; then training"
+        return f"time: no slide to embed{after}"
     if not timed:
         return (
             f"time: unknown; the store has no timed slide of {config.encoder.name}: embed a few with --until embed, then repeat "
@@ -172,14 +174,18 @@ def _time(tiles: float, measured: Sequence[Measured], config: Config, concurrenc
     rate = sum(one.tiles for one in timed) / sum(one.seconds for one in timed)
     hours = tiles / (rate * concurrency) / 3600
     return (
-        f"time: about {_duration(hours)} of embedding ({rate:.3g} tiles/s per worker, measured on {len(timed)} "
-        f"slides of the store on {timed[0].device}; {concurrency} workers); then training"
+        f"time: about {_duration(hours)} of embedding ({rate:.3g} tiles/s per worker, measured on "
+        f"{count(len(timed), 'slide')} of the store on {timed[0].device}; {count(concurrency, 'worker')}){after}"
     )
 
 
 def _about(number: float) -> str:
     """Two significant digits: more would be false precision."""
     return f"about {float(f'{number:.2g}'):,.0f}" if number >= 1 else "0"
+
+
+def _space(n_bytes: float) -> str:
+    return f"{_rough(n_bytes / 1e9)} GB" if n_bytes >= 1e8 else f"{_rough(n_bytes / 1e6)} MB"
 
 
 def _duration(hours: float) -> str:

@@ -1,6 +1,6 @@
 """The cohort: slides, molecular features and labels of all cases."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -74,6 +74,21 @@ class Cohort:
         """All cases of slides and tables, those of unused rows included, sorted."""
         slides, rows = {file.case_id for file in self.found}, {row.case_id for row in self.rows_dropped}
         return sorted(slides | rows | {*self.omics.case_ids, *map(str, self.labels.index)})
+
+    def without_labels_of(self, cases: Set[str]) -> "Cohort":
+        """Return the cohort without the labels of these cases, of which it has neither slides nor genes."""
+
+        def others(table: pd.DataFrame) -> pd.DataFrame:
+            return table[~table.index.astype(str).isin(cases)]
+
+        return replace(
+            self,
+            labels=others(self.labels),
+            annotations=others(self.annotations),
+            gaps=others(self.gaps),
+            rows_dropped=tuple(row for row in self.rows_dropped if row.case_id not in cases),
+            excluded={case: why for case, why in self.excluded.items() if case not in cases},
+        )
 
     def rescaled(self, targets: Mapping[str, Target], method: Method) -> "Cohort":
         """Return the cohort with its expression on the scale of a training cohort, see `rescale`."""

@@ -30,6 +30,7 @@ def pool_cohorts(cohorts: Mapping[str, Cohort], *, cases: Literal["both", "any"]
     Raises:
         InputError: a case or slide id in two cohorts, genes that do not match, or inputs that cannot be pooled.
     """
+    cohorts = _with_labels_where_used(cohorts)
     parts = list(cohorts.values())
     _refuse_shared(
         {name: one.named_cases() for name, one in cohorts.items()}, "case", "a patient must be in one cohort only"
@@ -54,19 +55,31 @@ def pool_cohorts(cohorts: Mapping[str, Cohort], *, cases: Literal["both", "any"]
         excluded={case: why for one in parts for case, why in one.excluded.items()},
         endpoint=parts[0].endpoint,
         tumour=GLIOMA if any(one.tumour == GLIOMA for one in parts) else OTHER,
-        label_source=" and ".join(one.label_source for one in parts),
+        label_source=" and ".join(dict.fromkeys(one.label_source for one in parts)),
         identity=pooled_identity(one.identity for one in parts),
     )
+
+
+def _with_labels_where_used(cohorts: Mapping[str, Cohort]) -> dict[str, Cohort]:
+    """The cohorts, each case in the one that has its slides or genes, so that they can share a table of labels."""
+    inputs = {name: {*(file.case_id for file in one.found), *one.omics.case_ids} for name, one in cohorts.items()}
+    found, named = dict[str, Cohort](), set[str]()
+    for name, one in cohorts.items():
+        elsewhere = named.union(*(cases for other, cases in inputs.items() if other != name))
+        found[name] = one.without_labels_of(elsewhere - inputs[name])
+        named.update(found[name].named_cases())
+    return found
 
 
 def _refuse_shared(ids: Mapping[str, Iterable[str]], what: str, remedy: str) -> None:
     """Raise InputError where an id is in two cohorts: nothing shows whether it is one patient, or two of the same name."""
     counts = Counter(one for names in ids.values() for one in set(names))
-    if twice := sorted(one for one, count in counts.items() if count > 1):
+    if twice := sorted(one for one, times in counts.items() if times > 1):
         there = [name for name, names in ids.items() if twice[0] in set(names)]
         raise InputError(
-            f"--cohort: {len(twice)} {what} ids are in two cohorts: {some(twice)} ({twice[0]}: {' and '.join(there)}); {remedy}. "
-            f"If they are the same, leave them out of one; if not, change them in one, as to {there[1]}-{twice[0]}"
+            f"--cohort: {count(len(twice), what + ' id')} in two cohorts: {some(twice)} "
+            f"({twice[0]}: {' and '.join(there)}); {remedy}. If they are the same, leave them out of one; if not, "
+            f"change them in one, as to {there[1]}-{twice[0]}"
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from preprocessing.io.errors import some
+from preprocessing.io.errors import count, some
 from preprocessing.slides.slide import LeftOut, Slide, SlideFile
 from preprocessing.tables.identity import IdentityScheme
 from preprocessing.tables.sample_types import PRIMARY, why_excluded
@@ -109,7 +109,7 @@ def _enlarged_warning(enlarged: Sequence[tuple[float, str]], options: SlideOptio
         return []
     names = [name for _, name in sorted(enlarged, reverse=True)]
     return [
-        f"warning: {len(names)} slides are coarser than the tiles at {options.tile_mpp:g} µm/px and are enlarged: "
+        f"warning: {count(len(names), 'slide')} coarser than the tiles at {options.tile_mpp:g} µm/px, and enlarged: "
         f"{some(names)}; features of enlarged pixels differ from those of a finer scan; --mpp sets coarser tiles, "
         "--max-upsample 1 excludes these slides"
     ]

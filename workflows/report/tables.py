@@ -189,12 +189,10 @@ def metric_table(key: str, path: str, report: TaskReport[Any]) -> Table:
     rows = []
     for row in predictors:
         cells = [metric_cell(row.metrics.get(metric), f"{row.path}/{metric}") for metric in metrics]
-        rows.append((Cell(row.label, row.small), _difference(report, row.comparator, path), *cells))
-    columns = (
-        "predictor",
-        f"#Δ {metric_name(report.headline)}: {report.model_name} − predictor",
-        *(f"#{_metric_title(name)}" for name in metrics),
-    )
+        difference = [_difference(report, row.comparator, path)] if report.others() else []
+        rows.append((Cell(row.label, row.small), *difference, *cells))
+    compared = [f"#Δ {metric_name(report.headline)}: {report.model_name} − predictor"] if report.others() else []
+    columns = ("predictor", *compared, *(f"#{_metric_title(name)}" for name in metrics))
     title = "All predictors" if report.new_cohort else "All predictors, test cases of all folds pooled"
     return Table(key, title, columns, tuple(rows), notes)
 

@@ -19,6 +19,9 @@ from preprocessing.omics.scaler import are_counts
 
 OTHER_MEAN = 0.5  # sd: at the median gene, between means on different scales; LGG and GBM of the TCGA on one: 0.13
 OTHER_SD = 2.0  # ratio of sds at the median gene
+FAR = (
+    2.0  # sd of the largest cohort: between its means and those of a cohort of a few cases; by chance at most about 0.7
+)
 
 
 class GeneScale(NamedTuple):
@@ -65,6 +68,9 @@ def scales_differ(matrix: OmicsMatrix, cohort_of: Mapping[str, str]) -> str:
             with_counts, without = (name, found.reference) if scale.logged else (found.reference, name)
             return f"{with_counts} has counts, {without} has not"
         if name in small:
+            away = np.median(np.abs(scale.centre - largest.centre) / largest.sd)
+            if away > FAR:
+                return f"means of {found.reference} and {name} differ by {away:.2g} sd at the median gene"
             continue
         distance = np.median(np.abs(scale.centre - largest.centre) / np.sqrt((scale.sd**2 + largest.sd**2) / 2))
         ratio = np.exp2(np.median(np.abs(np.log2(scale.sd / largest.sd))))

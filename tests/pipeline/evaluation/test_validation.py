@@ -9,6 +9,7 @@ import pytest
 from pipeline.evaluation.validation import by_pattern, conformal, coverage, describe_validation, validated, with_sets
 from pipeline.metrics import Bootstrap
 from pipeline.tasks.classification import FittedClassification
+from pipeline.tasks.regression import FittedRegression
 
 GRADE = FittedClassification("grade", ("2", "3"), (5, 3))
 SURE = {"slides+genes": 0.9, "slides": 0.7, "genes": 0.6}  # probability of the true class, by modalities
@@ -107,3 +108,11 @@ def test_coverage_counts_each_case_by_its_own_label():
     found = coverage(GRADE.sets, table, bootstrap=Bootstrap(10))
     assert (found.n, found.coverage.value, found.mean_size.value) == (4, 3 / 4, 5 / 4)
     assert math.isclose(found.promised, 0.9)
+
+
+def test_intervals_without_limits_have_no_mean_width():
+    fitted = FittedRegression("purity", 0.0, 1.0)
+    table = pd.DataFrame({"label": [1.0, 2.0, 3.0], "set_90": ["0 to 2", "any", "0 to 2"]})
+    found = coverage(fitted.sets, table, bootstrap=Bootstrap(10))
+    assert (found.coverage.value, found.mean_size.value) == (2 / 3, None)
+    assert found.mean_size.reason == "1 of 3 sets have no limits: too few cases to set them"

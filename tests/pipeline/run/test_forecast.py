@@ -76,9 +76,9 @@ def test_tiles_room_and_time_are_estimated_by_what_the_store_knows_and_nothing_i
     bag = Bag(np.zeros((n, 1280), np.float16), np.zeros((n, 2), np.int32), np.zeros((n, 2), np.int32))
     store.write_features(feature_key(corner_slide, config.tiles, "f"), bag, facts)
     lines = forecast(config, cohort(corner_slide, twice, genes=["corner"]), concurrency=2)
-    assert any("1 slide as stored; 1 estimated from the tissue on 1 thumbnails" in line for line in lines)
-    assert any(line.startswith("features: 1 of 2 slides are embedded, about") for line in lines)
-    assert "4 tiles/s per worker, measured on 1 slides of the store on cpu; 2 workers" in lines[-1]
+    assert any("1 slide as stored; 1 estimated from the tissue on 1 thumbnail" in line for line in lines)
+    assert any(line.startswith("features: in the store for 1 of 2 slides; tiles to embed: about") for line in lines)
+    assert "4 tiles/s per worker, measured on 1 slide of the store on cpu; 2 workers" in lines[-1]
     minutes = [
         float(forecast(config, cohort(corner_slide, twice, genes=["corner"]), concurrency=n)[-1].split()[2])
         for n in (1, 4)
@@ -109,7 +109,7 @@ def test_a_slide_that_was_looked_at_and_has_no_tile_is_not_estimated_by_its_area
         for line in forecast(config, cohort(corner_slide, empty, genes=["corner"]), concurrency=1)
         if line.startswith("tiles:")
     ]
-    assert "1 of those have no tiles: empty: " in line
+    assert "1 of those without tiles: empty: " in line
     alone = next(
         line
         for line in forecast(config, cohort(corner_slide, genes=["corner"]), concurrency=1)

@@ -63,10 +63,36 @@ def test_a_case_of_slides_alone_has_a_cohort_too():
 
 
 def test_a_case_or_slide_in_two_cohorts_is_refused_by_name():
-    with pytest.raises(InputError, match=r"3 case ids are in two cohorts: a0, a1, a2 \(a0: x and y\)"):
+    with pytest.raises(InputError, match=r"3 case ids in two cohorts: a0, a1, a2 \(a0: x and y\)"):
         pool_cohorts({"x": cohort("a"), "y": cohort("a")})
-    with pytest.raises(InputError, match=r"1 slide ids are in two cohorts: s1"):
+    with pytest.raises(InputError, match=r"1 slide id in two cohorts: s1"):
         pool_cohorts({"x": with_slide(cohort("a"), "s1"), "y": with_slide(cohort("b"), "s1")})
+
+
+def test_cohorts_can_share_a_table_of_labels():
+    shared = pd.DataFrame(
+        {"age": [50.0, 60.0, 70.0, 51.0, 61.0, 71.0, 40.0]},
+        index=pd.Index(["a0", "a1", "a2", "b0", "b1", "b2", "c9"], name="case_id"),
+    )
+    a, b = (
+        replace(
+            cohort(name),
+            labels=shared,
+            annotations=shared,
+            gaps=pd.DataFrame({"grade": "no grade"}, index=shared.index),
+            rows_dropped=(Dropped("b2-R", "recurrent", "b2"),),
+            excluded={"c9": "recurrent"},
+            label_source="labels.csv",
+        )
+        for name in ("a", "b")
+    )
+    pooled = pool_cohorts({"x": a, "y": b})
+    assert pooled.labels["cohort"].to_dict() == dict.fromkeys(["a0", "a1", "a2", "c9"], "x") | dict.fromkeys(
+        ["b0", "b1", "b2"], "y"
+    )
+    assert pooled.labels["age"].to_dict() == shared["age"].to_dict()
+    assert sorted(pooled.annotations.index) == sorted(pooled.gaps.index) == sorted(shared.index)
+    assert (len(pooled.rows_dropped), pooled.excluded, pooled.label_source) == (1, {"c9": "recurrent"}, "labels.csv")
 
 
 def test_cohorts_with_other_inputs_need_any_of_them():

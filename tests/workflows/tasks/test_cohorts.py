@@ -271,7 +271,7 @@ BAD = {
     "twice": (["one=none,{f}/one.csv", "one=none,{f}/two.csv"], "two cohorts have this name"),
     "form": (["one=none", "two=none,{f}/two.csv"], "give NAME=SLIDES,GENES"),
     "missing": (["one=none,{f}/one.csv", "two=none,{f}/gone.csv"], "gone.csv"),
-    "cases": (["one=none,{f}/one.csv", "two=none,{f}/one.csv"], "36 case ids are in two cohorts"),
+    "cases": (["one=none,{f}/one.csv", "two=none,{f}/one.csv"], "36 case ids in two cohorts"),
     "genes": (["one=none,{f}/one.csv", "two=none,{f}/other.csv"], "0 features are in all cohorts"),
 }
 
@@ -331,12 +331,17 @@ def few(folder, tmp_path, *, words=None):
 
 def test_a_cohort_too_small_to_tell_its_scale_is_warned_of_or_refused(folder, tmp_path, capsys):
     flags = [*flags_of(folder, "one"), *few(folder, tmp_path), *QUICK, "--task", "response=Response", "--dry-run"]
+    refused = "5 cases with genes, too few to bring them to the scale of the other cohorts (at least 20"
+    assert run_pipeline(*flags, "--out", tmp_path / "run") == 2
+    assert f"{refused}; means of one and two differ by 2" in " ".join(capsys.readouterr().err.split())
+    genes = pd.read_csv(tmp_path / "two.csv", index_col=0)
+    ((genes - 30) / 4).to_csv(tmp_path / "two.csv")  # on the scale of the other cohort
     assert run_pipeline(*flags, "--out", tmp_path / "run") == 0
-    assert "cohort two: 5 cases with genes are too few to compare their scale" in " ".join(
-        capsys.readouterr().err.split()
-    )
+    found = " ".join("".join(capsys.readouterr()).split())
+    assert "cohort two: 5 cases with genes, too few to compare their scale closely" in found
+    assert "are on one scale" not in found
     assert run_pipeline(*flags, "--set", "omics.batch=per-cohort", "--out", tmp_path / "run") == 2
-    assert "5 cases with genes are too few to bring them to the scale" in " ".join(capsys.readouterr().err.split())
+    assert f"{refused})" in " ".join(capsys.readouterr().err.split())
 
 
 def test_classes_in_other_words_are_warned_of(folder, tmp_path, capsys):

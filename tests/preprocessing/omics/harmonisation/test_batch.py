@@ -1,5 +1,7 @@
 """Genes of several cohorts on one scale."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -117,9 +119,12 @@ def test_a_cohort_with_few_training_cases_is_scaled_by_all_its_cases(values, few
     assert np.abs(found[B] - found[B].mean(0)).max() < 4 * values[B].std()
 
 
-def test_cohorts_too_small_to_tell_their_scale_are_named_and_not_compared(values):
+def test_cohorts_too_small_to_tell_their_scale_are_named_and_compared_only_for_what_no_chance_explains(values):
     few = [*range(N), N, N + 1]
     small = OmicsMatrix(values[few], tuple(CASES[i] for i in few), tuple(f"G{i}" for i in range(6)), ("rna",) * 6)
     assert small_cohorts(small, COHORT_OF) == {"b": 2}
     assert small_cohorts(matrix(values), COHORT_OF) == {}
     assert scales_differ(small, COHORT_OF) == ""
+    far = small.values.copy()
+    far[N:] += 4
+    assert scales_differ(replace(small, values=far), COHORT_OF).startswith("means of a and b differ by 3.")
