@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("run_pipeline")
 ALL_GOOD, RUN_FAILED, WRONG_INPUT, SOME_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+ALREADY_THERE = "the results of this command are already in the run folder"
 
 
 class Terminated(KeyboardInterrupt):
@@ -149,13 +150,17 @@ def carry_out(inputs: "CheckedInputs", workers: "Workers") -> int:
     from preprocessing.features.store import FeatureStore
 
     config, cohort, recipe = inputs.config, inputs.cohort, inputs.recipe
-    if config.dry_run:
-        show_forecast(forecast(config, cohort, concurrency=workers.expected_concurrency()))
-        return ALL_GOOD
     wanted = inputs.all_that_counts
     earlier = earlier_ending(inputs.run.folder, wanted)
-    if earlier and not earlier.failed:
-        return show_finished(inputs.run.folder, earlier, tracker=config.track)
+    done = earlier if earlier and not earlier.failed else None
+    if config.dry_run:
+        concurrency = workers.expected_concurrency()
+        show_forecast(
+            [f"nothing to do: {ALREADY_THERE}"] if done else forecast(config, cohort, concurrency=concurrency)
+        )
+        return ALL_GOOD
+    if done:
+        return show_finished(inputs.run.folder, done, tracker=config.track)
     encoder = require_encoder_of(inputs, workers)
     if cohort.slides:
         FeatureStore(recipe.store).prepare()
@@ -187,7 +192,7 @@ def show_finished(folder: "Path", ending: "Ending", *, tracker: str) -> int:
 
     run = read_run(folder)
     again = "the same slides failed again; nothing else" if ending.failed else "nothing"
-    log.info("%s to do: the results of this command are already in the run folder", again)
+    log.info("%s to do: %s", again, ALREADY_THERE)
     show_results(folder, run.definitions, run.metrics, run.failed_slides, run.record["tasks_given_up"])
     log.info("report: %s", folder / "report.html")
     track(tracker, folder, again=False)

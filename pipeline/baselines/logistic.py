@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pipeline.baselines.predictors import PENALTIES, LinearClasses, NotConvergedError, inner_folds
+from preprocessing.io.errors import count
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -34,7 +35,8 @@ def best_logistic(
 
     seen, counts = np.unique(labels, return_counts=True)
     if len(seen) < 2 or counts.min() < 2:
-        rarest = f"class {classes[seen[counts.argmin()]]} has {counts.min()} training cases" if len(seen) else "no case"
+        fewest = count(int(counts.min()), "training case") if len(seen) else ""
+        rarest = f"class {classes[seen[counts.argmin()]]} has {fewest}" if fewest else "no case"
         raise NotConvergedError(f"too few training cases in {len(seen)} classes: {rarest}")
     penalties = PENALTIES[::-1] * (x**2).sum(axis=1).mean()
     with warnings.catch_warnings():

@@ -33,7 +33,7 @@ def load_config(
         InputError: an unknown key, with the nearest known one, or a value that does not fit.
     """
     values = _read_yaml(read_path(file, "--config")) if file else {}
-    given = {key: f"--config {file}: {key}: {value}" for key, value in _leaves(values)}
+    given = {key: f"--config {file}: {key}: {value}" for key, value in leaves(values)}
     for key, value in flags.items():
         _put(values, key, value)
         given |= {key: f"{options[key]} {_text(value)}"} if options and key in options else {}
@@ -77,11 +77,11 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
     values[last] = value
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All values of a file by dotted key."""
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all values of nested settings by dotted key; an empty one below has no keys, and is a value itself."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

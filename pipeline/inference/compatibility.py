@@ -96,8 +96,8 @@ def _warn_of_training_cases(predictors: "list[Predictor]", cohort: Cohort) -> No
             )
         if known := one.trained_on(cohort.used_cases()):
             log.warning(
-                "task %s: %d cases were in the model's training set; they are predicted but excluded from all metrics: %s",
-                *(one.task, len(known), some(known)),
+                "task %s: %s known from the model's training set, predicted but excluded from all metrics: %s",
+                *(one.task, count(len(known), "case"), some(known)),
             )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.io.outputs import DamagedFileError, damaged, read_text_table
 
 log = logging.getLogger(__name__)
@@ -74,12 +74,11 @@ class PreviousTable:
             again = [case for case in cases if known.get((task, case))]
             changed = [case for case in again if known[task, case] != fingerprints[task][case]]
             n_known = sum(name == task and bool(mark) for (name, _), mark in known.items())
-            log.info("task %s: %d new cases; %d predictions kept", task, len(cases) - len(again), n_known - len(again))
+            new, kept = count(len(cases) - len(again), "new case"), count(n_known - len(again), "prediction")
+            log.info("task %s: %s; %s kept", task, new, kept)
             if changed:
-                message = (
-                    "task %s: slides, genes or the way of prediction changed for %d cases; they are predicted again: %s"
-                )
-                log.warning(message, task, len(changed), some(changed))
+                message = "task %s: slides, genes or the way of prediction changed for %s, predicted again: %s"
+                log.warning(message, task, count(len(changed), "case"), some(changed))
         return pending
 
     def updated(self, new: pd.DataFrame) -> pd.DataFrame:
@@ -151,9 +150,8 @@ def _unchanged(path: Path, rows: pd.DataFrame | None) -> pd.DataFrame | None:
     is_unchanged = with_checksums(rows)[CHECKSUM] == rows[CHECKSUM]
     if not is_unchanged.all():
         gone = rows.loc[~is_unchanged, "case_id"].unique()
-        log.warning(
-            "%s: rows of %d cases differ from their checksums and are recomputed: %s", path, len(gone), some(gone)
-        )
+        message = "%s: rows of %s differ from their checksums and are recomputed: %s"
+        log.warning(message, path, count(len(gone), "case"), some(gone))
     return rows[is_unchanged].reset_index(drop=True) if is_unchanged.any() else None
 
 

@@ -159,9 +159,9 @@ def without_lost_cases(
             kept.append(plan)
             continue
         log.warning(
-            "task %s: %d cases are lost since their slides failed: %s",
+            "task %s: %s lost, whose slides failed: %s",
             plan.name,
-            len(lost),
+            count(len(lost), "case"),
             ", ".join(sorted(lost)[:5]),
         )
         try:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.planning.plan import TaskPlan
 from preprocessing.cohort import Cohort
-from preprocessing.io.errors import RunError, some
+from preprocessing.io.errors import RunError, count, some
 from preprocessing.io.outputs import read_table, read_text_table
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ def require_complete(
         for task, rows in read_text_table(folder / "predictions.csv", "case_id", "task").groupby("task"):
             earlier = set(rows["case_id"]) - set(cases) if keeps_earlier else set[str]()
             if earlier:
-                message = "task %s: predictions of %d cases of earlier calls are kept and not evaluated: %s"
-                log.info(message, task, len(earlier), some(sorted(earlier)))
+                message = "task %s: predictions of %s of earlier calls are kept and not evaluated: %s"
+                log.info(message, task, count(len(earlier), "case"), some(sorted(earlier)))
             written = rows.loc[~rows["case_id"].isin(earlier), "case_id"]
             _compare(f"{folder / 'predictions.csv'}, {task}", written, cases)
 

@@ -4,6 +4,7 @@ Any file may be missing: a run may end before training, predict a new cohort, or
 """
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from preprocessing.io.outputs import damaged, read_json, read_table
 
 log = logging.getLogger(__name__)
 FORMAT = 5  # of the files in a run folder; raise it whenever a file, column or key changes
+COMMAND = "command: "  # begins the first line of each call in run.log
 TEXT_COLUMNS = ("case_id", "slide_id", "label", "prediction", "status", "reason", "set_90", "path", "tiles", "features")
 
 
@@ -98,8 +100,18 @@ class FinishedRun:
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """The warnings and errors in `run.log`, each once."""
-        return _warnings(_text(self.folder / "run.log"))
+        """The warnings and errors in `run.log` of the last call that computed something, each once."""
+        return _warnings(self._calls[-1])
+
+    @cached_property
+    def earlier_warnings(self) -> tuple[str, ...]:
+        """Those of earlier calls that the last one did not repeat, each once."""
+        return tuple(text for text in _warnings("\n".join(self._calls[:-1])) if text not in self.warnings)
+
+    @cached_property
+    def _calls(self) -> list[str]:
+        """`run.log`, divided into the calls of the run's command."""
+        return re.split(rf"^(?=\S+ \S+ DEBUG \S+: {COMMAND})", _text(self.folder / "run.log"), flags=re.MULTILINE)
 
     @cached_property
     def definitions(self) -> Mapping[str, Task]:

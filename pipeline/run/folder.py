@@ -21,9 +21,10 @@ import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
+from pipeline.config.loading import leaves
 from pipeline.config.paths import absolute_store
 from pipeline.config.schema import Config, identity
-from pipeline.run.finished import FORMAT, result_hashes
+from pipeline.run.finished import COMMAND, FORMAT, FinishedRun, result_hashes
 from pipeline.terminal.logs import collected, is_of_program
 from pipeline.terminal.progress import HOUR, rates
 from preprocessing.cohort import Cohort, further_table
@@ -32,7 +33,7 @@ from preprocessing.io.errors import InputError, count, some
 from preprocessing.io.files import file_above
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.gpu import gpu_failures
-from preprocessing.io.outputs import read_json
+from preprocessing.io.outputs import DamagedFileError, read_json
 from preprocessing.tables.containers import split_sheet
 
 log = logging.getLogger(__name__)
@@ -181,10 +182,10 @@ def open_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingP
     run.write_json("identity.json", {name: run.record[name] for name in ("format", "identity", "inputs")})
     resolved = config.model_dump(mode="json")
     write_text(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-    _log_to(folder / "run.log")
-    for message in collected.messages:
-        log.debug("earlier warning: %s", message)
-    log.debug("command: %s", shlex.join(sys.argv))
+    handler = _log_to(folder / "run.log")
+    log.debug("%s%s", COMMAND, shlex.join(sys.argv))
+    for message in collected.messages:  # which were printed
+        handler.handle(log.makeRecord(log.name, logging.WARNING, __file__, 0, message, (), None))
     log.debug(
         "working directory %s, process %d, machine %s: %s",
         Path.cwd(),
@@ -199,7 +200,7 @@ def require_same_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = 
     """Return the run that `open_run` would open, without writing anything; raises InputError where it would."""
     folder = run_folder(config)
     run = Run(folder, config, _input_fingerprints(config), trained)
-    _refuse_other(folder, run.record)
+    _refuse_other(run)
     return run
 
 
@@ -208,7 +209,8 @@ def run_folder(config: Config) -> Path:
     return (config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")).absolute()
 
 
-def _refuse_other(folder: Path, record: Mapping[str, Any]) -> None:
+def _refuse_other(run: Run) -> None:
+    folder = run.folder
     if file := file_above(folder):
         raise InputError(f"--out {folder} cannot be made: {file} is a file; name another folder")
     above = next(one for one in (folder, *folder.parents) if one.exists())
@@ -226,25 +228,51 @@ def _refuse_other(folder: Path, record: Mapping[str, Any]) -> None:
         found = read_json(known, remedy=f"--out {folder} cannot be resumed; name another folder")
         if found.get("format") != FORMAT:
             raise InputError(f"--out {folder} contains a run of another version of this program; name another folder")
-        if found["identity"] != record["identity"]:
+        if found["identity"] != run.record["identity"]:
             raise InputError(
-                f"--out {folder} contains another run ({_difference(found.get('inputs', {}), record)}); "
+                f"--out {folder} contains another run ({_difference(found.get('inputs', {}), run)}); "
                 "name another folder, or give the same options and tables to resume it"
+            )
+        if run.config.until != "train" and (folder / "metrics.json").is_file():
+            raise InputError(
+                f"--out {folder} has the results of this run, which a run --until {run.config.until} would leave beside other "
+                "slides and cases; name another folder, or leave --until out"
             )
     elif any(path.name != LOCK for path in folder.iterdir()):
         raise InputError(f"--out {folder} is not empty and contains no run; name another folder")
 
 
-def _difference(before: Mapping[str, str], record: Mapping[str, Any]) -> str:
-    """Name what differs from the run in the folder: its tables, by their hashes; else its options or models."""
-    now = record["inputs"]
+def _difference(before: Mapping[str, str], run: Run) -> str:
+    """Name what differs from the run in the folder: its tables, by their hashes, and its options; else its models."""
+    now = run.record["inputs"]
     names = [*before, *(name for name in now if name not in before)]
     changed = [name for name in names if before.get(name) != now.get(name)]
-    if record.get("trained"):
+    if run.record.get("trained"):
         return "it was trained here, or predicted with other models"
-    if not changed:
-        return "its config.yaml differs from these options"
-    return f"the content of its tables was different: {some(changed)}; its config.yaml may differ, too"
+    tables = [f"the content of its tables was different: {some(changed)}"] if changed else []
+    options = _other_options(run)
+    return "; ".join([*tables, *([some(options)] if options else [])]) or "its config.yaml differs from these options"
+
+
+def _other_options(run: Run) -> list[str]:
+    """Name the options that `config.yaml` of the folder has with another value, each with that value."""
+    wanted = identity(run.config)
+    try:
+        saved = FinishedRun(run.folder, {}).config
+    except DamagedFileError:
+        return []
+    before, now = (
+        {key: value for key, value in leaves(part) if value != {}}
+        for part in ({name: saved[name] for name in wanted if name in saved}, wanted)
+    )
+    was = {key: _value_text(before.get(key)) for key in dict.fromkeys([*before, *now])}
+    return [f"{key} was {value}" for key, value in was.items() if saved and value != _value_text(now.get(key))]
+
+
+def _value_text(value: Any) -> str:
+    if value in (None, []):
+        return "not given"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _make(folder: Path) -> None:
@@ -287,13 +315,14 @@ def close_log() -> None:
         earlier.close()
 
 
-def _log_to(path: Path) -> None:
+def _log_to(path: Path) -> _RunLog:
     close_log()
     handler = _RunLog(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.DEBUG)
     handler.addFilter(lambda record: is_of_program(record) or record.levelno >= logging.WARNING)
     logging.getLogger().addHandler(handler)
+    return handler
 
 
 def _git_commit() -> str | None:

@@ -189,7 +189,10 @@ def _space(n_bytes: float) -> str:
 
 
 def _duration(hours: float) -> str:
-    return f"{_rough(hours)} hours" if hours >= 1 else f"{_rough(60 * hours)} minutes"
+    if hours <= 1 / 60:
+        return "a minute or less"
+    text, unit = (_rough(hours), "hour") if hours >= 1 else (_rough(60 * hours), "minute")
+    return f"{text} {unit}{'' if text == '1' else 's'}"
 
 
 def _rough(number: float) -> str:

@@ -53,7 +53,7 @@ def thumbnail_path(folder: Path, slide_id: str) -> Path:
 def make_thumbnails(
     workers: "Workers", slides: Sequence["Slide"], tiles: Mapping[str, str], *, store: str, folder: Path
 ) -> dict[str, str]:
-    """Draw the thumbnails that do not exist yet.
+    """Draw the thumbnails that do not exist yet, and remove those of slides that are no longer among these.
 
     Args:
         workers: the processes that draw; they share `folder`.
@@ -68,6 +68,10 @@ def make_thumbnails(
     from pipeline.cluster.mapping import map_slides
 
     folder.mkdir(parents=True, exist_ok=True)
+    wanted = {thumbnail_path(folder, slide.slide_id) for slide in slides}
+    for path in folder.glob("*.jpg"):
+        if path not in wanted:
+            path.unlink()
     pictures = [Picture(slide, tiles.get(slide.slide_id, "")) for slide in slides]
     todo = [one for one in pictures if not _is_there(thumbnail_path(folder, one.slide_id), one.made_from)]
     with workers.for_cpu() as cpu_workers:

@@ -125,7 +125,7 @@ def gene_columns(
 def _require_names(path: Path, frame: pd.DataFrame, genes: list[str], kept: Collection[str]) -> None:
     if dated := [name for name in genes if DATED_GENE.fullmatch(name) and name not in kept]:
         raise InputError(
-            f"{path}: {len(dated)} genes have names like dates ({some(dated)}): {FROM_DATES}, "
+            f"{path}: {count(len(dated), 'gene')} with names like dates ({some(dated)}): {FROM_DATES}, "
             "and no gene set or trained model would find them; correct the names, leave the genes out with "
             "--set 'omics.ignore=[…]', or keep them as they are with --set 'omics.keep=[…]'"
         )

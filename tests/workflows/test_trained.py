@@ -305,7 +305,7 @@ def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
     tuesday = (out / "predictions.csv").read_text().splitlines()
     assert tuesday[: len(monday)] == monday
     assert len(tuesday) == 1 + NEW
-    assert "2 new cases; 1 predictions kept" in (out / "run.log").read_text()
+    assert "2 new cases; 1 prediction kept" in (out / "run.log").read_text()
     judged = read(out, "distribution_shift.csv")
     assert sorted(judged["slide_id"]) == sorted(path.stem for path in slides)
     predict(days, some(NEW, "changed.csv", factor=-1.0))
@@ -315,7 +315,7 @@ def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
     assert wednesday[1].startswith(first)
     assert wednesday[1] != tuesday[1]
     assert (
-        f"slides, genes or the way of prediction changed for 1 cases; they are predicted again: {first}"
+        f"slides, genes or the way of prediction changed for 1 case, predicted again: {first}"
         in (out / "run.log").read_text()
     )
 
@@ -338,7 +338,7 @@ def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
     fewer = changed(new_cases, tmp_path, lambda table: table[table["case_id"] != first], "fewer.csv")
     predict(days, fewer)
     assert sorted(read(out)["case_id"]) == sorted(row.split(",")[0] for row in wednesday[1:])
-    assert "predictions of 1 cases of earlier calls are kept and not evaluated" in (out / "run.log").read_text()
+    assert "predictions of 1 case of earlier calls are kept and not evaluated" in (out / "run.log").read_text()
     assert read(out).set_index("case_id").loc[first, "label"] == "IDHwt"  # which it had when it left
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["tasks"][TASK]["n"] == NEW - 1
@@ -527,7 +527,7 @@ def test_training_cases_are_reported_and_never_evaluated(new_cases, cohort, pred
     assert set(table["status"]) == {"predicted"}
     assert set(table.loc[~seen, "case_id"]) == set(pd.read_csv(new_cases / "genes.csv")["case_id"])
     assert json.loads((out / "metrics.json").read_text())["tasks"][TASK]["n"] == NEW
-    assert "task subtype: 9 cases were in the model's training set" in capsys.readouterr().err
+    assert "task subtype: 9 cases known from the model's training set" in capsys.readouterr().err
 
 
 def test_training_cases_under_other_ids_are_recognised_by_their_genes(new_cases, cohort, predict, tmp_path, capsys):

@@ -63,7 +63,9 @@ class RunResults(FinishedRun):
 
     def _repr_html_(self) -> str:
         return table_page(
-            "Run", f"{self.folder}: {count(len(self.cases), 'case')}, {len(self.slides)} slides", self.summary()
+            "Run",
+            f"{self.folder}: {count(len(self.cases), 'case')}, {count(len(self.slides), 'slide')}",
+            self.summary(),
         )
 
 

@@ -61,7 +61,7 @@ def ls(store: "FeatureStore", arguments: argparse.Namespace) -> int:
         ]
         _print_rows(("kind", "encoder", "recipe", "state", "slides", "groups", "size"), rows, width=columns(out))
     slides = {entry.slide_id for entry in found if not entry.is_temporary}
-    print_line(f"{store.place}: {count(len(slides), 'slide')}, {len(found)} groups, {_size(found)}")
+    print_line(f"{store.place}: {count(len(slides), 'slide')}, {count(len(found), 'group')}, {_size(found)}")
     return ALL_GOOD
 
 

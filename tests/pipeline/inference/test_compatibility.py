@@ -147,7 +147,7 @@ def test_genes_that_no_model_reads_and_training_cases_are_warned_of(caplog):
         check([trained(genes=False, known=("c1", "c2", "c9"))], cohort())
         check([trained(identified=False)], cohort())
     assert [record.getMessage() for record in caplog.records] == [
-        "task grade: 2 cases were in the model's training set; they are predicted but excluded from all metrics: c1, c2",
+        "task grade: 2 cases known from the model's training set, predicted but excluded from all metrics: c1, c2",
         "the model was trained without genes: the gene table is ignored",
         "task grade: the model folder does not identify its training cases; metrics would be optimistically biased if any of "
         "them are in this cohort",

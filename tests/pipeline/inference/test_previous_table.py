@@ -52,11 +52,8 @@ def test_only_new_and_changed_cases_are_pending(path, caplog):
             {"grade": {"a": "y", "b": "other", "c": "z"}, "subtype": {"a": "q"}}
         )
     assert pending == {"grade": ["b", "c"], "subtype": ["a"]}
-    assert "task grade: 1 new cases; 1 predictions kept" in caplog.text
-    assert (
-        "task grade: slides, genes or the way of prediction changed for 1 cases; they are predicted again: b"
-        in caplog.text
-    )
+    assert "task grade: 1 new case; 1 prediction kept" in caplog.text
+    assert "task grade: slides, genes or the way of prediction changed for 1 case, predicted again: b" in caplog.text
 
 
 def test_on_a_first_call_every_case_is_pending(tmp_path):
@@ -96,7 +93,7 @@ def test_a_flipped_bit_of_any_row_makes_its_case_anew_and_no_other(path, caplog)
         kept = expected.iloc[:0] if rows is None else rows
         pd.testing.assert_frame_equal(kept, expected[expected["case_id"].isin(kept["case_id"])].reset_index(drop=True))
         assert len(kept) < len(expected)
-    assert "rows of 1 cases differ from their checksums and are recomputed: " in caplog.text
+    assert "rows of 1 case differ from their checksums and are recomputed: " in caplog.text
 
 
 def test_the_rows_of_a_case_count_together(tmp_path):

@@ -10,7 +10,9 @@ import torch
 import yaml
 
 from pipeline.config.loading import load_config
+from pipeline.run.finished import read_run
 from pipeline.run.folder import open_run
+from pipeline.terminal.logs import collected
 from preprocessing.io.atomic import temporary_name
 from preprocessing.io.errors import InputError, RunError
 
@@ -19,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Files of logs are closed and taken away again."""
+    """Files of logs are closed and taken away again, and warnings forgotten."""
     yield
+    collected.messages.clear()
     for handler in list(logging.getLogger().handlers):
         if isinstance(handler, logging.FileHandler):
             logging.getLogger().removeHandler(handler)
@@ -124,28 +127,68 @@ def test_what_dead_processes_had_begun_in_the_folder_goes_when_the_run_opens_and
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "was"),
     [
-        *({"seed": 1}, {"tiles.mpp": 0.25}, {"folds": 3}, {"encoder.name": "resnet18"}),
-        *({"model": "umeml,abmil"}, {"split_by": "case,site"}),
+        ({"seed": 1}, "seed was 0"),
+        ({"tiles.mpp": 0.25}, "tiles.mpp was 0.5"),
+        ({"folds": 3, "covariates": "age"}, "covariates was not given, folds was 5"),
+        ({"encoder.name": "resnet18"}, "encoder.name was efficientnet-lite0"),
+        ({"model": "umeml,abmil"}, "model was umeml"),
+        ({"split_by": "case,site"}, "split_by was case"),
+        ({"variants": {"flat": {"decoder": False}}}, "variants.flat.decoder was not given"),
     ],
 )
-def test_a_folder_that_holds_another_run_is_refused_and_left_as_it_is(configure, tmp_path, change):
+def test_a_folder_that_holds_another_run_is_refused_and_left_as_it_is(configure, tmp_path, change, was):
     open_run(configure())
     before = listing(tmp_path)
     with pytest.raises(
         InputError,
-        match=r"another run \(its config.yaml differs from these options\); name another folder, or give the same",
+        match=rf"another run \({was}\); name another folder, or give the same options and tables to resume it",
     ):
         open_run(configure(**change))
     assert listing(tmp_path) == before
+
+
+def test_what_differs_from_another_run_is_not_known_without_its_configuration(configure, tmp_path):
+    open_run(configure())
+    for harm in (lambda path: path.write_text("seed: ["), lambda path: path.unlink()):
+        harm(tmp_path / "out" / "config.yaml")
+        with pytest.raises(
+            InputError, match=r"another run \(its config.yaml differs from these options\); name another"
+        ):
+            open_run(configure(seed=1))
+
+
+def test_a_run_that_ends_before_training_does_not_go_into_a_folder_of_results(configure, tmp_path):
+    open_run(configure(until="embed"))
+    (tmp_path / "out" / "metrics.json").write_text("{}")
+    with pytest.raises(
+        InputError, match=r"has the results of this run, .* --until tile would leave beside other slides"
+    ):
+        open_run(configure(until="tile"))
+    open_run(configure())
+
+
+def test_warnings_are_those_of_the_last_call_beside_those_of_earlier_ones(configure, tmp_path):
+    """Whether they were given before the log was opened, as of wrong input, or after."""
+    log = logging.getLogger("pipeline.training.fit")
+    for name in ("slide A cannot be read", "slide B cannot be read"):
+        collected.messages.clear()
+        collected.messages[name] = None
+        with open_run(configure()) as run:
+            log.warning("of both calls")
+            log.warning("after %s", name)
+        run.finish()
+    found = read_run(tmp_path / "out")
+    assert found.warnings == ("slide B cannot be read", "of both calls", "after slide B cannot be read")
+    assert found.earlier_warnings == ("slide A cannot be read", "after slide A cannot be read")
 
 
 def test_the_same_options_with_another_table_are_another_run(configure, tmp_path):
     open_run(configure())
     (tmp_path / "genes.csv").write_text("case_id,G\na,2\n")
     with pytest.raises(
-        InputError, match=r"--out .*out contains another run \(the content of its tables was different: genes; its"
+        InputError, match=r"--out .*out contains another run \(the content of its tables was different: genes\); name"
     ):
         open_run(configure())
 

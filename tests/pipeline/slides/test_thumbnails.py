@@ -71,6 +71,12 @@ def test_a_slide_without_tiles_is_drawn_without_an_outline(draw, corner_slide, t
     assert not is_outline(thumbnail_path(tmp_path / "t", "corner")).any()
 
 
+def test_the_picture_of_a_slide_that_is_gone_goes_too(draw, corner_slide, tmp_path):
+    draw(corner_slide, replace(corner_slide, slide_id="renamed"))
+    draw(corner_slide)
+    assert [path.name for path in (tmp_path / "t").iterdir()] == ["corner.jpg"]
+
+
 def test_a_picture_is_drawn_again_only_where_it_would_be_another_one(draw, corner_slide, tmp_path):
     path = thumbnail_path(tmp_path / "t", "corner")
     draw(corner_slide)

@@ -154,7 +154,7 @@ def test_words_and_row_numbers_are_no_genes_and_ten_rows_are_needed_to_see_that_
 
 
 def test_names_that_are_dates_or_none_are_refused_with_the_remedy():
-    with pytest.raises(InputError, match=r"g.csv: 1 genes have names like dates \(2-Sep\)"):
+    with pytest.raises(InputError, match=r"g.csv: 1 gene with names like dates \(2-Sep\)"):
         divided(12, ["2-Sep"])
     assert divided(12, ["2-Sep"], keep=("2-Sep",))[0] == []
     with pytest.raises(InputError, match="a table of labels is given with --clinical"):

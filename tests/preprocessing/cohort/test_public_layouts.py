@@ -394,7 +394,7 @@ def test_a_sheet_of_a_workbook_and_names_that_excel_turned_into_dates(tmp_path):
     for case, row in zip(OTHER, VALUES.tolist(), strict=True):
         sheet.append([case, *row, 1.5 * row[0]])
     book.save(tmp_path / "s.xlsx")
-    with pytest.raises(InputError, match=r"1 genes have names like dates \(2024-09-02\)"):
+    with pytest.raises(InputError, match=r"1 gene with names like dates \(2024-09-02\)"):
         load_cohort(CohortFiles(genes=tmp_path / "s.xlsx:Expression"))
     options = CohortOptions(tables=TableOptions(ignore=("2024-09-02",)))
     cohort = load_cohort(CohortFiles(genes=tmp_path / "s.xlsx:Expression"), options)

@@ -302,7 +302,7 @@ def test_names_that_a_spreadsheet_turned_into_dates_are_refused_unless_kept_or_i
     path = write(folder / "genes.csv", [names, ["p1", *"123456"]], Style())
     evidence = Evidence(cases=frozenset(["p1"]))
     with pytest.raises(
-        InputError, match=r"3 genes have names like dates \(2-Sep, 1-Mar, Dec-01\).*omics.ignore.*omics.keep"
+        InputError, match=r"3 genes with names like dates \(2-Sep, 1-Mar, Dec-01\).*omics.ignore.*omics.keep"
     ):
         read_genes(path, evidence)
     dates = ("2-Sep", "1-Mar", "Dec-01")

@@ -67,7 +67,9 @@ def test_where_the_same_slides_fail_again_nothing_else_is_done(cohort, walk, tmp
     with monkeypatch.context() as patch:
         patch.setattr("workflows.run_pipeline.execute", never)
         assert walk(*command) == 3
+        assert walk(*command, "--dry-run") == 0
     output = capsys.readouterr().err
+    assert "tiles to embed" in output  # of the slide that is tried again
     assert "the same slides failed again; nothing else to do" in output
     assert f"{cases[0]}-01Z-00-DX1: no tissue" in output
     after = content(tmp_path / "run")
@@ -84,6 +86,10 @@ def test_where_the_same_slides_fail_again_nothing_else_is_done(cohort, walk, tmp
     glass[100:500, 100:500] = (150, 60, 120)
     write_svs(path, glass, mpp=0.5, power=20)
     assert walk(*command) == 0
+    capsys.readouterr()
+    assert walk(*command, "--dry-run") == 0
+    forecast = capsys.readouterr().err.partition("forecast of this run")[2].splitlines()[1:]
+    assert forecast == ["  nothing to do: the results of this command are already in the run folder"]
 
 
 @pytest.fixture
