@@ -242,6 +242,7 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix, 
     if config.splits and config.split_by[0] != "case":
         warnings.append(f"task {name}: the folds of --splits take the place of --split-by {config.split_by[0]}")
     warnings += [*_check_folds(task, labelled, schemes), *_unlabelled_cohorts(task, config, labelled)]
+    warnings += _in_no_given_fold(task, labelled, schemes.get(GIVEN, ()))
     warnings += _classes_of_cohorts(task, labelled)
     return TaskPlan(
         task=task,
@@ -254,6 +255,16 @@ def _plan(task: Task, config: Config, labels: pd.DataFrame, omics: OmicsMatrix, 
         covariates=covariates,
         warnings=tuple(warnings),
     )
+
+
+def _in_no_given_fold(task: Task, labelled: pd.DataFrame, folds: Sequence[Fold]) -> Iterator[str]:
+    """A warning of cases with a label that no file of `--splits` names, such as those that were added to the cohort later."""
+    named = {case for fold in folds for case in (*fold.train, *fold.validation, *fold.test)}
+    if folds and (others := [case for case in labelled.index if case not in named]):
+        yield (
+            f"task {task.name}: {count(len(others), 'case')} in no file of --splits, used by the final model only and not "
+            f"tested: {some(others)}; add them to the files, or leave --splits out"
+        )
 
 
 def _classes_of_cohorts(task: Task, labelled: pd.DataFrame) -> Iterator[str]:

@@ -150,7 +150,13 @@ def read_folds(folder: Path, cases: Sequence[str], identity: IdentityScheme) -> 
     """
     paths = sorted(folder.glob("splits_*.csv"), key=lambda path: (len(path.stem), path.stem))
     if not paths:
-        raise InputError(f"splits: no splits_0.csv, splits_1.csv, … in {folder}")
+        below = [
+            path.parent for pattern in ("*", "splits/*") for path in sorted(folder.glob(f"{pattern}/splits_0.csv"))
+        ]
+        raise InputError(
+            f"splits: no splits_0.csv, splits_1.csv, … in {folder}"
+            + (f"; give one of the folders below it: {some(below)}" if below else "")
+        )
     folds = [_read_fold(path, number, set(cases), identity) for number, path in enumerate(paths)]
     _refuse_tested_twice(paths, folds)
     return folds

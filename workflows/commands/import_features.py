@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ALL_GOOD, WRONG_INPUT, SOME_FAILED = 0, 2, 3
 SUFFIXES = (".h5", ".hdf5")
 PATCHES = "patches"  # folder of coordinates without features, of CLAM and TRIDENT
+DEFAULT_STORE = "features.zarr"  # of runs, too
 COLUMNS = ["slide_id", "case_id", "path", "n_tiles", "features"]  # of the manifest
 EPILOG = """\
 examples:
@@ -52,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(str(error))
         return WRONG_INPUT
     show_failures(failures)
+    in_store = f" --store {arguments.store}" if arguments.store != DEFAULT_STORE else ""
     print_line(
         f"{count(len(rows), 'slide')} imported into {store.place}; give {arguments.out} as SLIDES: run_pipeline "
-        f"{arguments.out} GENES"
+        f"{arguments.out} GENES{in_store}"
     )
     return SOME_FAILED if failures else ALL_GOOD
 
@@ -216,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="folder of .h5 files, one per slide (searched recursively)")
     add("--format", required=True, choices=("clam", "trident", "stamp"), help="the tool that made them")
-    add("--store", default="features.zarr", metavar="DIR", help="feature store: a folder or s3://… (features.zarr)")
+    add("--store", default=DEFAULT_STORE, metavar="DIR", help="feature store: a folder or s3://… (features.zarr)")
     add(
         "--out",
         type=Path,

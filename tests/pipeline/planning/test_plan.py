@@ -222,6 +222,19 @@ def test_published_folds_are_used_as_they_are(tmp_path):
         plan(task="grade", folds=N + 1)
 
 
+def test_labelled_cases_that_no_published_fold_names_are_warned_of(tmp_path):
+    """As those that a study gained since the run whose folds these are; one fold need not test every case that it names."""
+    added, (train, validation, test) = sorted(CASES)[:2], (sorted(CASES)[2 + i :: 3] for i in range(3))
+    write_folds([Fold(0, tuple(train), tuple(validation), tuple(test))], tmp_path)
+    (one,) = plan(task="grade", splits=str(tmp_path))
+    (warning,) = [text for text in one.warnings if "--splits" in text]
+    assert warning.startswith(
+        "task grade: 2 cases in no file of --splits, used by the final model only and not tested: "
+    )
+    assert f": {added[0]}, {added[1]}; add them" in warning
+    assert {*added} <= {*one.final.train}
+
+
 def test_a_published_fold_that_cannot_be_learned_from(tmp_path):
     labels = table()
     alive = list(labels.index[~labels["event"].astype(bool)])

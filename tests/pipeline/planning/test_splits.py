@@ -152,6 +152,16 @@ def test_a_folder_without_split_files(tmp_path):
         read_folds(tmp_path, ["A"], IdentityScheme())
 
 
+def test_the_folder_of_a_run_or_of_its_splits_is_refused_with_those_of_its_tasks(tmp_path):
+    for task in ("grade", "survival"):
+        write_folds([Fold(0, ("A",), (), ("B",))], tmp_path / "splits" / task)
+    for folder in (tmp_path, tmp_path / "splits"):
+        with pytest.raises(InputError) as caught:
+            read_folds(folder, ["A", "B"], IdentityScheme())
+        below = ", ".join(str(tmp_path / "splits" / task) for task in ("grade", "survival"))
+        assert str(caught.value).endswith(f"; give one of the folders below it: {below}")
+
+
 def test_a_case_that_two_files_test_is_refused(tmp_path):
     (tmp_path / "splits_0.csv").write_text("train,val\nA,B\nC,Z\n")
     (tmp_path / "splits_1.csv").write_text("train,val\nB,A\nC,Z\n")

@@ -69,7 +69,7 @@ def test_exported_features_come_back_bit_for_bit(finished, bring, tmp_path, layo
         assert np.array_equal(here.cells, there.cells)
 
 
-def test_a_foreign_file_of_true_float32_comes_back_bit_for_bit(bring, walk, cohort, tmp_path):
+def test_a_foreign_file_of_true_float32_comes_back_bit_for_bit(bring, walk, cohort, tmp_path, capsys):
     rng, folder = np.random.default_rng(0), tmp_path / "h5_files"
     folder.mkdir()
     for case in cohort.table()["case_id"]:
@@ -77,6 +77,8 @@ def test_a_foreign_file_of_true_float32_comes_back_bit_for_bit(bring, walk, coho
             file["features"] = rng.standard_normal((6, 8)).astype(np.float32)
             file["coords"] = np.array([(x * 256, y * 256) for y in range(2) for x in range(3)], np.int64)
     assert bring(folder, *DECLARED, "--encoder", "my own") == 0
+    command = f"run_pipeline {tmp_path / 'imported.csv'} GENES --store {tmp_path / 'new.zarr'}"  # not the default one
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f" as SLIDES: {command}")
     run = tmp_path / "run"
     options = ("--store", tmp_path / "new.zarr", "--until", "embed", "--out", run)
     assert walk(tmp_path / "imported.csv", cohort.genes, *options) == 0
