@@ -81,3 +81,9 @@ def test_codes_with_leading_zeros_stay_text_where_cases_are_in_columns(tmp_path)
     turned = read_clinical(write(tmp_path, text)).frame
     assert turned["scanner"].tolist() == ["02", "06"]
     assert (turned["age"].tolist(), turned["visits"].tolist()) == ([0.5, 60], [0, 7])
+
+
+def test_a_column_case_that_counts_the_rows_is_not_that_of_the_ids(tmp_path):
+    path = tmp_path / "clinical.csv"
+    path.write_text("case,subject,grade\n1,GB-7,2\n2,GB-3,3\n3,GB-9,4\n4,GB-1,2\n")
+    assert sorted(read_clinical(path).frame.index) == ["GB-1", "GB-3", "GB-7", "GB-9"]

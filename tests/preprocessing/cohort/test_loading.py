@@ -192,3 +192,18 @@ def test_genes_without_any_case_of_the_slides_are_refused_unless_cases_need_not_
             load_cohort(files, options)
     else:
         assert set(load_cohort(files, options).used_cases()) >= {"TCGA-14-0001", "TCGA-14-0002", "TCGA-06-0125"}
+
+
+def test_pieces_of_one_scan_with_masks_of_their_own_are_not_warned_of(folder, tmp_path):
+    names = [DIAGNOSTIC, DIAGNOSTIC.replace("DX1", "DX2")]
+    for name in names:
+        (tmp_path / f"{name}.png").touch()
+    manifest = tmp_path / "pieces.csv"
+    rows = [f"{name},{folder / DIAGNOSTIC}.svs" for name in names]
+    manifest.write_text("\n".join(["slide_id,path", *rows]))
+    same = {}
+    for masks in (None, tmp_path):
+        options = CohortOptions(slides=SlideOptions(masks=masks))
+        notes = load_cohort(CohortFiles(manifest, folder / "genes.csv"), options).notes
+        same[masks] = [note for note in notes if "the same scan" in note]
+    assert (len(same[None]), same[tmp_path]) == (1, [])

@@ -1,12 +1,16 @@
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from preprocessing.features.groups import TEMPORARY
 from preprocessing.features.maintenance import entries
 from preprocessing.features.store import FeatureStore
+from preprocessing.io.atomic import temporary_name
 
 
 @pytest.mark.parametrize(("hours", "state"), [(1.5, "busy"), (2.5, "abandoned")])
@@ -29,3 +33,19 @@ def test_a_part_of_which_one_file_was_touched_just_now_is_busy(tmp_path):
     for path in files[1:]:
         os.utime(path, (then, then))
     assert [entry.state for entry in entries(store, stale_hours=2)] == ["busy"]
+
+
+def test_what_a_process_that_has_ended_was_writing_is_abandoned_at_once(tmp_path):
+    store = FeatureStore(tmp_path / "store")
+    store.prepare()
+    ended = subprocess.run(
+        [sys.executable, "-c", "from preprocessing.io.atomic import temporary_name; print(temporary_name())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    living = temporary_name()
+    for name in (ended, living):
+        Path(store.place, TEMPORARY, name).mkdir(parents=True)
+    states = {entry.key: entry.state for entry in entries(store, stale_hours=24)}
+    assert states == {ended: "abandoned", living: "busy"}

@@ -7,6 +7,7 @@ from preprocessing.case_tables.clinical_table import read_clinical
 from preprocessing.case_tables.id_columns import Evidence
 from preprocessing.case_tables.table_options import TableOptions
 from preprocessing.gene_tables.gene_table import read_genes
+from preprocessing.gene_tables.sample_columns import name_samples
 from preprocessing.io.errors import InputError
 
 DATA = Path(__file__).resolve().parents[4] / "shared/data"
@@ -450,3 +451,9 @@ def test_rows_that_a_column_marks_to_be_left_out_are_warned_of(write, column, va
     )
     assert len(table.values) == 3
     assert f"column {column} may mark 1 row to be left out, but all rows are used" in str(table.notes)
+
+
+def test_the_name_of_the_value_is_taken_off_only_where_every_sample_has_it(tmp_path):
+    path, notes = tmp_path / "genes.csv", list[str]()
+    assert name_samples(path, ["S1_TPM", "S2_TPM"], notes) == {"S1_TPM": "S1", "S2_TPM": "S2"}
+    assert name_samples(path, ["S1_TPM", "S2_TPM", "S3"], notes) == {name: name for name in ("S1_TPM", "S2_TPM", "S3")}

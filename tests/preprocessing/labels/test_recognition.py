@@ -505,3 +505,8 @@ def test_a_follow_up_without_deaths_says_nothing_of_who_lives():
 def test_of_two_columns_of_ages_the_empty_one_is_not_read():
     frame = pd.DataFrame({"age": [None, None], "age_at_diagnosis": ["50", "61"]}, index=["a", "b"], dtype=object)
     assert read_age(LabelTable(frame, "clinical.csv")).tolist() == [50, 61]
+
+
+def test_of_two_columns_of_ages_the_plainest_counts_wherever_it_stands():
+    found = labels(age_at_diagnosis=[52, 63], age=[40, 60])
+    assert found.frame["age"].tolist() == [40, 60]

@@ -57,3 +57,8 @@ def test_real_gene_sets_have_genes_in_the_real_table():
         sets = read_gene_sets(DATA / "gene_sets" / file)
         assert len(sets) == n_sets
         assert len(match_sets(sets, names, ["rna"] * len(names), table="genes")) == n_sets
+
+
+def test_symbols_mean_expression_alone_where_there_is_any():
+    features, kinds = ["A", "A_cnv", "A_mutation", "B_cnv"], ["rna", "cnv", "mutation", "cnv"]
+    assert match_sets({"s": ["A", "B"], "t": ["B_cnv"]}, features, kinds, table="t") == {"s": ["A"], "t": ["B_cnv"]}
