@@ -280,7 +280,8 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
     add(
         "--endpoint",
         metavar="NAME",
-        help="survival endpoint: OS (default), DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS; its time is only read with its own status",
+        help="survival endpoint: OS (default; with --trained, that of the model), DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS; its "
+        "time is only read with its own status",
     )
 
 

@@ -54,7 +54,10 @@ class Config(InputSettings):
         description="with trained: map expression to the training cohort by standardising each gene (cohort), by ranks (rank), "
         "or by standardising to training cases with the same proportions of known classes as the new cohort (matched)",
     )
-    endpoint: str = Field("OS", description="survival endpoint: OS, DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS")
+    endpoint: str = Field(
+        "OS",
+        description="survival endpoint: OS, DSS, PFS, PFI, DFS, DFI, RFS, EFS or MFS; with trained, that of the model unless given",
+    )
     covariates: tuple[str, ...] = Field((), description="clinical columns that become an additional gene group")
     cases: Literal["both", "any"] = Field(
         "both", description="both: a case needs slides and genes; any: either is enough"

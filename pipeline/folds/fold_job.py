@@ -23,7 +23,7 @@ from pipeline.ood.reference import ReferenceCohort
 from pipeline.planning.modalities import used_modalities
 from pipeline.planning.plan import FINAL
 from pipeline.planning.splits import Fold
-from pipeline.tasks import Task
+from pipeline.tasks import OUTCOME, Task
 from pipeline.tasks.joint import OtherTask
 from pipeline.training.bag_files import BagFiles
 from pipeline.training.baselines import Baselines
@@ -194,6 +194,7 @@ def _trained(
         "encoder": job.encoder,
         "tiles": job.config.tiles.model_dump(mode="json"),
         "slide_kind": job.config.slide_kind,
+        "endpoint": job.config.endpoint if job.task.label_columns == OUTCOME else None,
         "covariates": list(job.covariates),
         "defining": list(job.defining),
         "trained_on_cases": len(job.fold.train),

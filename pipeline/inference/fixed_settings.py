@@ -40,9 +40,9 @@ FILES_OF_TRAINING = (
 
 
 def with_recipe(config: Config, predictors: "list[Predictor]") -> Config:
-    """Replace tiles, encoder, slide kind and model of a configuration by those of trained models.
+    """Replace tiles, encoder, slide kind, survival endpoint and model of a configuration by those of trained models.
 
-    Warns of options that concern training only; files that they name are not opened.
+    Warns of another endpoint, and of options that concern training only; files that they name are not opened.
 
     Args:
         config: with the user's options.
@@ -62,6 +62,15 @@ def with_recipe(config: Config, predictors: "list[Predictor]") -> Config:
     masks = config.tiles.tissue.masks
     tiles = metadata.tiles.model_copy(update={"tissue": metadata.tiles.tissue.model_copy(update={"masks": masks})})
     changed |= {"tiles": tiles, "slide_kind": metadata.slide_kind}
+    if endpoint := next((one.metadata.endpoint for one in predictors if one.metadata.endpoint), None):
+        if explicit.get("endpoint", endpoint) != endpoint:
+            log.warning(
+                "--endpoint %s: the survival model learned %s; its risks are compared with %s, but the probabilities that it "
+                "predicts are those of %s",
+                *(config.endpoint, endpoint, config.endpoint, endpoint),
+            )
+        else:
+            changed["endpoint"] = endpoint
     changed["model"] = tuple(dict.fromkeys(one.model_name for one in predictors))
     if "cases" not in explicit:
         changed["cases"] = "any"

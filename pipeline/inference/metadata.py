@@ -151,6 +151,8 @@ class ModelMetadata(_Part):
         encoder: of the patch features; None for a model trained without slides.
         tiles: tile recipe.
         slide_kind: diagnostic slides only (DX), or all.
+        endpoint: survival endpoint of the recognised columns that the model learned; None for other labels and in folders of
+            earlier versions.
         covariates: clinical columns that the model reads.
         defining: molecular features that were excluded because they define the label.
         training: summary of the training run.
@@ -159,6 +161,7 @@ class ModelMetadata(_Part):
     encoder: EncoderMetadata | None
     tiles: TileConfig
     slide_kind: Literal["DX", "all"]
+    endpoint: str | None = None
     covariates: tuple[str, ...]
     defining: tuple[str, ...]
     training: TrainingSummary

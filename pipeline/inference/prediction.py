@@ -167,8 +167,11 @@ def log_missing_genes(
         return {}
     known = set(cohort.omics.features)
     missing = [name for name in _gene_names(scaler.groups) if name not in known]
-    without_genes = [case for case in first.fingerprints if case not in first.data.rows]
-    without_group = [case for case, groups in first.absent.items() if groups and case not in without_genes]
+    used = set(cohort.used_cases())
+    without_genes = [case for case in first.fingerprints if case in used and case not in first.data.rows]
+    absent = {case: set(first.absent[case]) for case in first.absent if case in used.difference(without_genes)}
+    without_group = [case for case, groups in absent.items() if groups - {COVARIATE}]
+    without_covariates = [case for case, groups in absent.items() if COVARIATE in groups]
     if missing:
         message = "task %s: %d of the model's genes are missing from the gene table and are %s: %s"
         source = "estimated from the others" if scaler.imputer else "set to the training median"
@@ -182,6 +185,10 @@ def log_missing_genes(
     if without_group:
         message = "task %s: in %s at least one gene group lacks too many genes and counts as absent: %s"
         log.warning(message, predictor.task, count(len(without_group), "case"), some(without_group))
+    if without_covariates:
+        message = "task %s: the covariates of the model (%s) are missing in %s and count as absent: %s"
+        names = ", ".join(predictor.metadata.covariates)
+        log.warning(message, predictor.task, names, count(len(without_covariates), "case"), some(without_covariates))
     return {
         "missing_genes": missing,
         "cases_without_genes": len(without_genes),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.metrics.report import metric_name
+from preprocessing.case_tables.endpoint_names import ENDPOINTS
 from preprocessing.encoders.catalogue import ENCODERS
 from preprocessing.io.errors import count
 
@@ -35,7 +36,7 @@ def model_card(described: Mapping[str, Any]) -> str:
     training: Mapping[str, Any] = described.get("training", {})
     data = [
         f"- Trained on {training.get('n', described.get('trained_on_cases', '?'))} cases.",
-        f"- Target: {task['name']} ({task['kind']}){_classes(fitted)}.",
+        f"- Target: {task['name']} ({ENDPOINTS.get(described.get('endpoint') or '', task['kind'])}){_classes(fitted)}.",
         f"- Genes and covariates: {len(genes)} in {count(len(omics.get('groups', {})), 'gene group')}."
         if genes
         else "- Genes: none.",

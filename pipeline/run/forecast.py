@@ -3,6 +3,7 @@
 Numbers are estimates, each with its basis.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -10,7 +11,8 @@ from itertools import compress
 import pandas as pd
 
 from pipeline.config.schema import Config
-from preprocessing.cohort import Cohort, audit_cases
+from preprocessing.cohort import Cohort
+from preprocessing.cohort.flow import left_out
 from preprocessing.encoders.config import encoder_spec
 from preprocessing.features.keys import feature_key, tile_key
 from preprocessing.features.store import FeatureStore, Measured, query_all
@@ -57,18 +59,11 @@ def forecast(config: Config, cohort: Cohort, *, concurrency: int) -> list[str]:
 
 
 def _ids(cohort: Cohort) -> Iterator[str]:
-    """Counts of cases that are used, and of those that are not, by missing modality."""
-    table = audit_cases(cohort, {})
-    unused = table[table["status"] != "used"]
-    yield f"cases: {len(table) - len(unused)} used, {len(unused)} left out"
-    sides = {
-        "with genes, but no usable slide": unused["has_genes"] & (unused["n_slides"] == 0),
-        "with slides, but no genes": ~unused["has_genes"] & (unused["n_slides"] > 0),
-        "with neither, but labels or unused slides": ~unused["has_genes"] & (unused["n_slides"] == 0),
-    }
-    for side, which in sides.items():
-        if which.any():
-            yield f"  {which.sum()} {side}: {some(unused.loc[which, 'case_id'])}"
+    """Counts of cases that are used, and of those that are not, by reason."""
+    reasons = left_out(cohort)
+    yield f"cases: {len(cohort.used_cases())} used, {len(reasons)} left out"
+    for reason, n in Counter(reasons.values()).most_common():
+        yield f"  {n} {reason}: {some(case for case, why in reasons.items() if why == reason)}"
 
 
 def _resolutions(slides: Sequence[Slide]) -> Iterator[str]:

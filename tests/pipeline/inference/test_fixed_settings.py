@@ -18,10 +18,10 @@ ENCODER = {
 }
 
 
-def predictor(*, encoder=ENCODER, model_name="umeml", slide_kind="all", **tiles):
+def predictor(*, encoder=ENCODER, model_name="umeml", slide_kind="all", endpoint=None, **tiles):
     tiles = TileConfig(**{"tile_px": 128, "mpp": 0.75, **tiles})
     encoder = EncoderMetadata(**encoder) if encoder else None
-    metadata = SimpleNamespace(tiles=tiles, encoder=encoder, slide_kind=slide_kind)
+    metadata = SimpleNamespace(tiles=tiles, encoder=encoder, slide_kind=slide_kind, endpoint=endpoint)
     return SimpleNamespace(metadata=metadata, model_name=model_name, folder=Path("models/grade"))
 
 
@@ -48,6 +48,18 @@ def test_cases_weights_and_masks_are_the_users(tmp_path):
     found = with_recipe(config(**options), [predictor(tissue={"masks": Path("elsewhere")})])
     assert (found.cases, found.encoder.weights, found.tiles.tissue.masks) == ("both", weights, tile_masks)
     assert with_recipe(config(), [predictor(tissue={"masks": Path("elsewhere")})]).tiles.tissue.masks is None
+
+
+def test_the_endpoint_is_that_of_the_model_and_another_one_is_warned_of(caplog):
+    trained = [predictor(), predictor(endpoint="PFI")]
+    assert with_recipe(config(), trained).endpoint == "PFI"
+    assert with_recipe(config(endpoint="PFI"), trained).endpoint == "PFI"
+    assert with_recipe(config(), [predictor()]).endpoint == "OS"
+    assert caplog.messages == []
+    assert with_recipe(config(endpoint="OS"), trained).endpoint == "OS"
+    assert caplog.messages[0].startswith(
+        "--endpoint OS: the survival model learned PFI; its risks are compared with OS"
+    )
 
 
 @pytest.mark.parametrize("encoder", [None, {"name": "theirs", "dim": 8, "fingerprint": "f", "imported_from": "clam"}])

@@ -8,7 +8,13 @@ import pandas as pd
 import pytest
 
 from pipeline.inference.metadata import ConformalCalibration
-from pipeline.inference.prediction import _with_predictions, log_unknown_values, omics_matrix, prepare_cohort
+from pipeline.inference.prediction import (
+    _with_predictions,
+    log_missing_genes,
+    log_unknown_values,
+    omics_matrix,
+    prepare_cohort,
+)
 from pipeline.inference.trained import Predictor
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival
@@ -192,3 +198,24 @@ def test_values_of_covariates_that_a_model_does_not_know_are_warned_of(caplog):
         SimpleNamespace(task="grade", members=(SimpleNamespace(scaler=None),), metadata=metadata), cohort
     )
     assert len(caplog.messages) == 1
+
+
+def test_genes_and_covariates_that_used_cases_lack_are_warned_of_apart(caplog):
+    groups = {"one": ["A", "B"], "covariate": ["age"]}
+    member = SimpleNamespace(
+        model=SimpleNamespace(scaler=SimpleNamespace(groups=groups, imputer=None)),
+        data=SimpleNamespace(rows={"all": 0, "no age": 1, "few": 2}),
+        absent={"all": (), "no age": ("covariate",), "few": ("one",), "none": ("one", "covariate"), "unused": ("one",)},
+        fingerprints=dict.fromkeys(["all", "no age", "few", "none", "unused"], ""),
+    )
+    trained = SimpleNamespace(task="t", reads_genes=True, metadata=SimpleNamespace(covariates=("age",)))
+    cohort = SimpleNamespace(
+        omics=SimpleNamespace(features=("A",)), used_cases=lambda: ["all", "few", "no age", "none"]
+    )
+    counts = log_missing_genes(trained, [member], cohort, max_missing=0.5)
+    assert counts == {"missing_genes": ["B"], "cases_without_genes": 1, "cases_without_a_gene_group": 1}
+    genes, without, group, covariates = caplog.messages
+    assert genes.endswith("missing from the gene table and are set to the training median: B")
+    assert without.startswith("task t: 1 case with too few of the model's genes, treated as without genes: none; ")
+    assert group == "task t: in 1 case at least one gene group lacks too many genes and counts as absent: few"
+    assert covariates == "task t: the covariates of the model (age) are missing in 1 case and count as absent: no age"

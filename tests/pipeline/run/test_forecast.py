@@ -24,7 +24,7 @@ def cohort(*slides, genes=(), left_out=()):
     omics = OmicsMatrix(np.ones((len(genes), 1)), tuple(genes), ("EGFR",), ("rna",))
     labels = pd.DataFrame({"grade": 2}, index=["labelled"])
     return Cohort(
-        found=(),
+        found=tuple(SlideFile(one.slide_id, one.case_id, one.path) for one in slides),
         slides=tuple(slides),
         left_out=tuple(left_out),
         omics=omics,
@@ -44,9 +44,18 @@ def test_ids_without_a_partner_are_reported_on_both_sides(config, corner_slide):
     lines = forecast(config, cohort(corner_slide, genes=["a", "b", "c", "d"]), concurrency=1)
     assert lines[:4] == [
         "cases: 0 used, 6 left out",
-        "  4 with genes, but no usable slide: a, b, c, …",
-        "  1 with slides, but no genes: corner",
-        "  1 with neither, but labels or unused slides: labelled",
+        "  4 no slide: a, b, c, …",
+        "  1 no genes: corner",
+        "  1 no slide and no genes: labelled",
+    ]
+
+
+def test_cases_whose_samples_are_not_used_are_reported_as_such_where_no_slides_are_needed(config):
+    genes = replace(cohort(genes=["a", "b"]), needs="genes", excluded={"b": "sample type recurrent, not primary"})
+    lines = forecast(config, genes, concurrency=1)
+    assert lines == [
+        "cases: 1 used, 2 left out",
+        *("  1 sample type recurrent, not primary: b", "  1 no genes: labelled"),
     ]
 
 

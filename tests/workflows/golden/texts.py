@@ -33,6 +33,7 @@ MASKS = (
     (re.compile(r"(?<=metadata \| )[\d.]+|(?<=\w \| )[\d.]+ \| \d+%"), "SECONDS"),
     (re.compile(r"(?<![\w.])[\d.,]+ (?:folds|tiles|slides|cases)/(?:s|min|h)\b"), "RATE"),
     (re.compile(r"(?<![\w.])[\d.,]+ (?=(?:s|min|h|[KMG]i?B)\b)"), "N "),
+    (re.compile(r"^\|? ?git commit \| .*\n", re.MULTILINE), ""),  # only in a checkout
     (re.compile(r"127\.0\.0\.1:\d+"), "ADDRESS"),
     (
         re.compile(r"(?<!\w)-?\d+\.\d{5,}(?:e[-+]?\d+)?(?!\w)|\b\d(?:\.\d+)?e[-+]\d+\b"),
