@@ -74,8 +74,8 @@ def predict(
         previous.updated(pd.concat(rows)), cohort.labels, {one.task: one.definition for one in predictors}
     )
     run.write_table("predictions.csv", with_checksums(predictions))
-    write_diagnoses(run, predictions, cohort, [one.definition for one in predictors])
     present = predictions[predictions["case_id"].isin(cases["case_id"])]  # without cases of earlier calls only
+    write_diagnoses(run, present, cohort, [one.definition for one in predictors])
     by_task = summarise_shift(context, predictors, present)
     with run.stage("evaluation"):
         reports = validate(context, predictors, prepared, present, by_task, device=device)

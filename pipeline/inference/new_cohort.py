@@ -14,13 +14,13 @@ from pipeline.inference.trained import Predictor
 from pipeline.metrics import Bootstrap, TaskReport
 from pipeline.metrics.conformal import COLUMN
 from pipeline.ood.reference import VERDICT, DistributionShift
+from pipeline.run.finished import TRAINING_CASE
 from pipeline.tasks import Task
 from preprocessing.io.errors import count, some
 from preprocessing.io.fingerprints import fingerprint
 
 log = logging.getLogger(__name__)
 FIRST = ["case_id", "task", "fold", "status", "label", "prediction", "modalities", "cross_validation", *VERDICT]
-TRAINING_CASE = "training case of this model: excluded from the metrics"
 
 
 def baseline_fingerprints(fingerprints: Mapping[str, str], labels: pd.DataFrame) -> dict[str, str]:

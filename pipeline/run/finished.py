@@ -24,6 +24,7 @@ from preprocessing.io.outputs import damaged, read_json, read_table
 
 log = logging.getLogger(__name__)
 FORMAT = 5  # of the files in a run folder; raise it whenever a file, column or key changes
+TRAINING_CASE = "training case of this model: excluded from the metrics"  # reason of a prediction
 COMMAND = "command: "  # begins the first line of each call in run.log
 TEXT_COLUMNS = ("case_id", "slide_id", "label", "prediction", "status", "reason", "set_90", "path", "tiles", "features")
 
@@ -128,18 +129,41 @@ class FinishedRun:
         return sorted(path.stem for path in (self.folder / "explain").glob("*.json"))
 
     def predicted(self, task: str, *, status: str | None = None) -> pd.DataFrame:
-        """Return the predictions of one task, without columns that only other tasks have.
+        """Return the predictions of one task for the cases of `cases.csv`, without columns that only other tasks have.
 
         Args:
             task: name of the task.
             status: only rows of this status, such as `tested`; None: all.
         """
-        if self.predictions.empty:
-            return self.predictions
-        rows = self.predictions[self.predictions["task"] == task]
+        rows = self._rows(task)
         if status is not None and "status" in rows:
             rows = rows[rows["status"] == status]
         return rows.dropna(axis="columns", how="all").reset_index(drop=True)
+
+    def tested(self, task: str) -> pd.DataFrame:
+        """Return the predictions of one task by which its model is judged, as `predicted` does.
+
+        They are of the test cases; of a new cohort, of all predicted cases that the model was not trained on.
+        """
+        tested = self.predicted(task, status="tested")
+        if len(tested):
+            return tested
+        rows = self.predicted(task, status="predicted")
+        return rows[rows["reason"] != TRAINING_CASE].reset_index(drop=True) if "reason" in rows else rows
+
+    def of_earlier_calls(self, task: str) -> list[str]:
+        """List the cases whose predictions an earlier call on a new cohort left, and which the last one did not have."""
+        if self.predictions.empty or self.cases.empty:
+            return []
+        cases = self.predictions.loc[self.predictions["task"] == task, "case_id"]
+        return sorted(set(cases) - set(self.cases["case_id"]))
+
+    def _rows(self, task: str) -> pd.DataFrame:
+        """The predictions of one task, without those of earlier calls."""
+        if self.predictions.empty:
+            return self.predictions
+        rows = self.predictions[self.predictions["task"] == task]
+        return rows[~rows["case_id"].isin(self.of_earlier_calls(task))]
 
     def history(self, task: str, model: str) -> pd.DataFrame:
         """Return the losses of training by fold, member and epoch; empty where the folder has no folds."""

@@ -39,11 +39,8 @@ def summarise_cohorts(folders: Mapping[str, Path]) -> pd.DataFrame:
 
 
 def _row(cohort: str, task: str, run: FinishedRun) -> dict[str, object]:
-    predicted = run.predicted(task, status="predicted")
-    cases = set(run.cases["case_id"]).intersection(
-        predicted["case_id"] if len(predicted) else ()
-    )  # not of earlier calls
-    row: dict[str, object] = {"cohort": cohort, "task": task, "predicted": len(cases)}
+    predicted = len(run.predicted(task, status="predicted"))
+    row: dict[str, object] = {"cohort": cohort, "task": task, "predicted": predicted}
     if shift := run.record.get("cohort_shift", {}).get(task):
         row |= {
             "out_of_distribution": shift["n_out_of_distribution"],

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from pipeline.inference import prediction
 from pipeline.inference.trained import load_trained
 from pipeline.model_folders.model_folder import export_fold_models, export_model, load_model, write_sums
+from pipeline.run.finished import read_run
 from pipeline.training.dataset import Bags, dataset_for
 from pipeline.training.fit import predict_logits
 from preprocessing.features.group_attributes import signed
@@ -343,6 +344,10 @@ def test_new_slides_from_day_to_day(new_cases, predict, tmp_path):
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["tasks"][TASK]["n"] == NEW - 1
     assert json.loads((out / "run.json").read_text())["cohort_shift"][TASK]["n"] == NEW - 1
+    assert first not in set(read_run(out).tested(TASK)["case_id"]) | set(read(out, "diagnoses.csv")["case_id"])
+    assert f"predictions.csv also keeps 1 case of earlier calls: {first}; not in this report" in (
+        (out / "report.html").read_text()
+    )
 
 
 def blurred(path, new):

@@ -130,6 +130,7 @@ def _class_charts(
     if not report or "label" not in tested:
         return (missing(f"{name}-roc", "ROC, precision–recall and calibration curves", "Need labels; there are none."),)
     classes = report.model.pooled.confusion.classes
+    tested = tested[tested["label"].isin(classes)]  # a new cohort may have others, which no metric counts
     return (
         class_charts.roc(f"{name}-roc", tested, classes),
         class_charts.precision_recall(f"{name}-precision-recall", tested, classes),

@@ -1,6 +1,6 @@
 """Content of the sections of the report: flow of cases, one section per task, explanations, provenance of the run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from pipeline.metrics import TaskReport
 from pipeline.metrics.report import CohortShift
 from pipeline.run.finished import FinishedRun
 from pipeline.run.formatting import number
-from preprocessing.io.errors import count
+from preprocessing.io.errors import count, some
 from workflows.report import charts
 from workflows.report.chart import Chart
 from workflows.report.kinds import Confusion, KindView, kind_of
@@ -142,19 +142,13 @@ def task_view(run: FinishedRun, name: str) -> TaskView:
         confusions=kind_of(run, name).confusions(report) if report else (),
         predictions=prediction_table(f"{name}-predictions", run, name, predicted) if len(predicted) else None,
         excluded_features=report.excluded_features if report else {},
-        notes=_notes(report) if report else (),
+        notes=(*_earlier(run, name), *(_notes(report) if report else ())),
         weights=weight_table(f"{name}-weights", report.notes.stack) if report else None,
     )
 
 
-def _tested(run: FinishedRun, name: str) -> pd.DataFrame:
-    """Test cases with their out-of-fold predictions; of a new cohort, all predicted cases."""
-    tested = run.predicted(name, status="tested")
-    return tested if len(tested) else run.predicted(name, status="predicted")
-
-
 def _description(run: FinishedRun, name: str, report: TaskReport[Any] | None) -> str:
-    tested = _tested(run, name)
+    tested = run.tested(name)
     parts = [f"{count(report.n, 'case')} tested" if report else f"{count(len(run.predicted(name)), 'case')} predicted"]
     if summary := kind_of(run, name).summarise(tested):
         parts.append(summary)
@@ -188,7 +182,7 @@ def _comparison(kind: KindView, key: str, path: str, title: str, report: TaskRep
 
 
 def _charts(run: FinishedRun, name: str, report: TaskReport[Any] | None) -> tuple[Chart, ...]:
-    tested = _tested(run, name)
+    tested = run.tested(name)
     history = charts.training(f"{name}-training", run.history(name, report.model_name if report else _model(run)))
     return (*kind_of(run, name).charts(run, name, report, tested), history)
 
@@ -196,6 +190,12 @@ def _charts(run: FinishedRun, name: str, report: TaskReport[Any] | None) -> tupl
 def _model(run: FinishedRun) -> str:
     names = run.config.get("model") or [""]
     return str(names[0])
+
+
+def _earlier(run: FinishedRun, name: str) -> Iterator[str]:
+    """A note on the predictions of earlier calls that the report leaves out."""
+    if cases := run.of_earlier_calls(name):
+        yield f"predictions.csv also keeps {count(len(cases), 'case')} of earlier calls: {some(cases)}; not in this report"
 
 
 def _notes(report: TaskReport[Any]) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ import pytest
 
 from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL
 from pipeline.baselines.survival_baselines import CURVE_COLUMNS
-from pipeline.inference.new_cohort import TRAINING_CASE, baseline_fingerprints, evaluate, prediction_rows, with_labels
+from pipeline.inference.new_cohort import baseline_fingerprints, evaluate, prediction_rows, with_labels
 from pipeline.inference.prediction import predict_baselines
 from pipeline.metrics import Bootstrap
+from pipeline.run.finished import TRAINING_CASE
 from pipeline.tasks import TASKS
 from pipeline.tasks.classification import FittedClassification
 from pipeline.tasks.survival import FittedSurvival

@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from pipeline.run.explanation_file import write_explanation
-from pipeline.run.finished import FORMAT, read_run, result_hashes
+from pipeline.run.finished import FORMAT, TRAINING_CASE, read_run, result_hashes
 from preprocessing.io.errors import InputError
 
 
@@ -88,3 +88,20 @@ def test_predictions_of_a_task_have_the_columns_of_which_any_case_has_a_value(ru
     assert list(found.predicted("grade")) == ["case_id", "task", "status", "probability_2", "reason"]
     assert found.predicted("grade", status="tested")["case_id"].tolist() == ["a", "b"]
     assert list(found.predicted("survival")) == ["case_id", "task", "status", "risk", "reason"]  # text is never missing
+
+
+def test_a_model_is_judged_by_cases_of_the_last_input_that_it_was_not_trained_on(run):
+    lines = (
+        "case_id,task,status,label,reason",
+        "a,grade,predicted,2,",
+        f"b,grade,predicted,2,{TRAINING_CASE}",
+        "earlier,grade,predicted,4,",
+        "c,grade,not predicted,,no genes",
+    )
+    (run / "predictions.csv").write_text("\n".join(lines) + "\n")
+    (run / "cases.csv").write_text("case_id,status\na,used\nb,used\nc,used\n")
+    found = read_run(run)
+    assert found.tested("grade")["case_id"].tolist() == ["a"]
+    assert found.predicted("grade")["case_id"].tolist() == ["a", "b", "c"]
+    assert found.of_earlier_calls("grade") == ["earlier"]
+    assert found.predictions["case_id"].nunique() == 4
