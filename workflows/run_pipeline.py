@@ -15,7 +15,7 @@ from workflows.command_line import parse
 from workflows.commands import COMMANDS, run_command
 from workflows.features import make_features
 from workflows.inference import predict
-from workflows.training import train
+from workflows.training import remove_exports, train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -356,9 +356,9 @@ def execute(
     if config.until == "train" and predictors:
         reports = predict(context, predictors, features, cases)
     elif config.until == "train":
-        plans, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
-        reports = train(context, plans, features, cases)
-        trained = plans
+        trained, given_up = without_lost_cases(plans, cohort.labels, cohort.used_cases(features))
+        remove_exports(run.folder, [plan for plan in plans if plan.name not in {one.name for one in trained}])
+        reports = train(context, trained, features, cases)
     require_complete(run.folder, cohort, plans=trained, keeps_earlier=bool(predictors))
     failures |= {gone.file.slide_id: gone.reason for gone in cohort.left_out if gone.status == "failed"}
     tasks = {one.name: one for one in (*(plan.task for plan in trained), *(one.definition for one in predictors))}

@@ -1,10 +1,13 @@
 """Training: every task is cross-validated; predictions, metrics, models and explanations are written."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from pipeline.config.candidates import ModelCandidate
@@ -33,6 +36,14 @@ def train(
     on_cores = not features and config.device == "auto" and config.gpus is None
     with context.workers.for_folds(on_cores=on_cores, per_gpu=config.folds_per_gpu) as workers:
         return _train(replace(context, workers=workers), plans, features, cases)
+
+
+def remove_exports(folder: "Path", given_up: Sequence["TaskPlan"]) -> None:
+    """Remove the models and folds of tasks that are given up, which an earlier call may have written to the run folder."""
+    for plan in given_up:
+        exported = [folder / "models" / plan.name, folder / "models" / f"{plan.name}-folds"]
+        for path in (*exported, *(folder / "splits" / plan.folder(scheme) for scheme in plan.schemes)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _train(
@@ -66,6 +77,10 @@ def _train(
             reports[plan.name], of_task, of_comparators = evaluate(context, plan, jobs[plan.name], cases)
             predictions.append(of_task)
             comparators += of_comparators
+    if not predictions:  # all tasks are given up, which an earlier call may have predicted
+        for name in ("predictions.csv", "comparators.csv", "diagnoses.csv"):
+            (run.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(run.folder / "explain", ignore_errors=True)
     if comparators:
         run.write_table("comparators.csv", pd.concat(comparators))
     if len(transfers := transfer_table(reports)):

@@ -63,12 +63,12 @@ class FinishedRun:
     @cached_property
     def cases(self) -> pd.DataFrame:
         """`cases.csv`: a row for each case of the input."""
-        return _table(self.folder / "cases.csv")
+        return _table(self.folder / "cases.csv", "case_id", "status")
 
     @cached_property
     def slides(self) -> pd.DataFrame:
         """`slides.csv`: a row for each slide file of the input."""
-        return _table(self.folder / "slides.csv")
+        return _table(self.folder / "slides.csv", "slide_id", "case_id", "status")
 
     @cached_property
     def failed_slides(self) -> dict[str, str]:
@@ -81,12 +81,16 @@ class FinishedRun:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """`predictions.csv`: a row for each task and case; empty where nothing was predicted."""
-        return _table(self.folder / "predictions.csv")
+        path = self.folder / "predictions.csv"
+        table = _table(path, "case_id", "task")
+        if len(table) and table["task"].isna().any():
+            raise damaged(path, "a row has no task")
+        return table
 
     @cached_property
     def diagnoses(self) -> pd.DataFrame:
         """`diagnoses.csv`; empty where there is none."""
-        return _table(self.folder / "diagnoses.csv")
+        return _table(self.folder / "diagnoses.csv", "case_id")
 
     @cached_property
     def metrics(self) -> Mapping[str, TaskReport[Any]]:
@@ -225,12 +229,12 @@ def _json(path: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def _table(path: Path) -> pd.DataFrame:
-    """Read a table; ids and classes stay text, since case 007 is not case 7, and an id may be "NA"."""
+def _table(path: Path, *columns: str) -> pd.DataFrame:
+    """Read a table that has these columns, where there is one; ids and classes stay text: 007 is not 7, and an id may be "NA"."""
     if not path.is_file():
         return pd.DataFrame()
     as_text: Callable[[str], str] = str
-    there = set(read_table(path, nrows=0).columns)
+    there = set(read_table(path, *columns, nrows=0).columns)
     converters = {name: as_text for name in TEXT_COLUMNS if name in there}
     return read_table(path, converters=converters, low_memory=False)
 

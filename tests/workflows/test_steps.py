@@ -12,12 +12,14 @@ import pytest
 import pipeline.cluster.workers
 from pipeline.cluster.mapping import Outcome
 from pipeline.config.loading import load_config
+from pipeline.planning.plan import TaskPlan
+from pipeline.tasks import TASKS
 from preprocessing.cohort import Cohort
 from preprocessing.features.precomputed import PrecomputedRecipe
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.slides.slide import Slide, SlideFile
 from preprocessing.tiling.tiles import TileConfig
-from workflows import run_pipeline
+from workflows import run_pipeline, training
 from workflows.api import runs
 
 SLIDE = Slide("s", "p", Path("s.svs"), (0.5, 0.6), "metadata", (10, 10), "f")
@@ -82,3 +84,15 @@ def test_the_time_limit_of_a_slide_is_given_in_minutes_to_the_command_and_to_pyt
     with pytest.raises(StoppedError):
         runs.run(None, "genes.csv", out=tmp_path, slide_minutes=2)
     assert seconds == [120, 120]
+
+
+def test_models_and_folds_of_a_task_that_is_given_up_go_and_those_of_others_stay(tmp_path):
+    """`--trained RUN/models` would otherwise predict with models of slides that are no longer there."""
+    names = {"models/grade", "models/grade-folds", "splits/grade", "splits/grade-site"}
+    others = {"models/grade-two", "models/grade-two-folds", "splits/grade-two"}
+    for name in names | others:
+        (tmp_path / name).mkdir(parents=True)
+    schemes = {"case": (), "site": ()}
+    given_up = TaskPlan(TASKS["grade"], ("a",), (), (), "", schemes, {}, (), ())
+    training.remove_exports(tmp_path, [given_up])
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*")} == others

@@ -105,3 +105,19 @@ def test_a_model_is_judged_by_cases_of_the_last_input_that_it_was_not_trained_on
     assert found.predicted("grade")["case_id"].tolist() == ["a", "b", "c"]
     assert found.of_earlier_calls("grade") == ["earlier"]
     assert found.predictions["case_id"].nunique() == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("predictions.csv", "case_id,task\na,grade\nb,\n", "a row has no task"),
+        ("predictions.csv", "case,task\na,grade\n", "it has no column case_id"),
+        ("cases.csv", "case_id\na\n", "it has no column status"),
+        ("slides.csv", "slide_id,status\na,done\n", "it has no column case_id"),
+        ("diagnoses.csv", "diagnosis\nnone\n", "it has no column case_id"),
+    ],
+)
+def test_a_table_that_was_edited_until_it_says_nothing_is_refused(run, name, text, reason):
+    (run / name).write_text(text)
+    with pytest.raises(InputError, match=rf"{name} is damaged \({reason}\); repeat the command of the run"):
+        getattr(read_run(run), name.removesuffix(".csv"))
