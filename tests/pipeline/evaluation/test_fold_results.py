@@ -118,6 +118,7 @@ def test_a_case_that_no_fold_tests_is_reported_so(finished):
 
 def test_metrics_agree_with_scikit_learn_and_ignore_cases_without_a_label(finished):
     report = report_of(finished)
+    assert report.prediction_sets.n == 8
     known, p = (GRADE == "3").to_numpy(), np.array([P3[case] for case in LABELLED])
     pooled = report.model.pooled
     assert report.n == 8

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -69,3 +70,15 @@ def test_cases_are_assessed_anew_where_their_rows_are_lost_or_of_other_inputs(tm
     without = predictor("grade")
     without.reference = None
     assert not_assessed(tmp_path, [without], SLIDES, marks) == set()
+
+
+def test_genes_of_cases_that_are_predicted_without_them_are_not_compared(monkeypatch):
+    matrix = SimpleNamespace(take=lambda cases: cases)
+    monkeypatch.setattr(distribution_shift, "omics_matrix", lambda *given: matrix)
+    monkeypatch.setattr(
+        distribution_shift, "read_genes", lambda scaler, cases: SimpleNamespace(case_ids=cases, values=np.ones((2, 3)))
+    )
+    trained = SimpleNamespace(task="grade", reference_scaler="scaler", reads_genes=True)
+    prepared = SimpleNamespace(members={"grade": [SimpleNamespace(data=SimpleNamespace(rows={"a": 0, "c": 1}))]})
+    cohort = SimpleNamespace(omics=SimpleNamespace(case_ids=("a", "b", "c")))
+    assert distribution_shift._gene_profiles(trained, prepared, cohort).case_ids == ["a", "c"]

@@ -252,3 +252,10 @@ def test_of_a_metric_that_most_resamples_leave_undefined_there_is_no_interval(de
     assert metric.value == 0.4
     assert (metric.low is not None) == has_interval
     assert metric.reason == (None if has_interval else f"no interval: defined in only {defined} of 100 resamples")
+
+
+@pytest.mark.parametrize(("chance", "low"), [(0.0, 0.0), (None, 0.07)])
+def test_a_cross_validated_interval_that_nearly_reaches_a_chance_of_0_contains_it(chance, low):
+    draws = np.linspace(0.06, 0.46, 101)  # √2 times as wide below 0.25, it reaches −0.005
+    of_cases = Statistic(lambda weights: draws if len(weights) > 1 else np.array([0.25]), 7, chance=chance)
+    assert measure(of_cases, np.ones((101, 7))).low == pytest.approx(low)

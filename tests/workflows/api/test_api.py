@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import torch
 import workflows.api as api
 from pipeline.metrics import TaskReport
 from preprocessing.io.errors import InputError
+from workflows.api import datasets, stores
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -165,3 +167,13 @@ def test_a_run_from_python_has_the_limits_of_the_configuration(monkeypatch, tmp_
     with pytest.raises(InputError, match="enough"):
         api.run("slides", "genes.csv", out=tmp_path / "run", cluster="slurm", **settings)
     assert given["slurm"].jobs == 7
+
+
+def test_a_dataset_of_one_encoder_is_made_where_slides_have_features_of_two(monkeypatch):
+    rows = [("s", "C", name, 8, 256, 0.5, 0.5, f"s-{name}") for name in ("mine", "uni")]
+    both = stores.Store(SimpleNamespace(place="store"))
+    monkeypatch.setattr(stores.Store, "slides", pd.DataFrame(rows, columns=stores.COLUMNS))
+    monkeypatch.setattr(datasets, "SlideDataset", lambda files, slides, labels, *, max_tiles: (slides, labels))
+    assert both.dataset({"C": 1, "D": 0}, encoder="uni") == ({"C": ["s-uni"]}, {"C": 1})
+    with pytest.raises(InputError, match="has features of 2 recipes"):
+        both.dataset({"C": 1})

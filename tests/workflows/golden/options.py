@@ -433,8 +433,12 @@ def new_cohort_texts(folder: Path) -> Iterator[tuple[str, str]]:
         "--dry-run": (*given, "--dry-run"),
         "the cases of training": ("none", folder / "genes.csv", "--clinical", folder / "clinical.csv"),
     }
+    for name in ("genes", "clinical"):
+        pd.read_csv(new / f"{name}.csv")[:12].to_csv(new / f"{name}_of_12.csv", index=False)
+    fewer = ("none", new / "genes_of_12.csv", "--clinical", new / "clinical_of_12.csv")
+    variants["fewer cases, in the folder of the first"] = fewer
     for number, (name, options) in enumerate(variants.items()):
-        out = folder / f"new_{number}"
+        out = folder / ("new_0" if options is fewer else f"new_{number}")
         explain = () if "--explain" in options else ("--explain", "0")
         ended = command(
             *options,

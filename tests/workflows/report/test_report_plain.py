@@ -240,3 +240,12 @@ def test_the_weights_of_the_parts_are_one_table():
         ["slides", "fold 0", "1.00", "–"],
     ]
     assert weight_table("w", {}) is None
+
+
+def test_a_model_that_is_better_than_one_of_two_comparators_is_not_better_than_every_one():
+    certain, open_ = Metric(0.2, 0.1, 0.3), Metric(0.05, -0.1, 0.2)
+    given = report(Metric(0.9, 0.8, 0.95), certain)
+    both = {"baselines": dict.fromkeys(("genes", "slides"), given.model)}
+    two = given.model_copy(update=both | {"differences": {"genes": certain, "slides": open_}})
+    verdict = verdict_of(two)
+    assert (verdict.mark, "; no significant difference from the others" in verdict.summary) == ("open", True)
