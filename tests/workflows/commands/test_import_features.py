@@ -182,3 +182,11 @@ def test_coordinates_without_features_are_passed_over(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert import_features._files(tmp_path) == [tmp_path / "h5_files/a.h5", tmp_path / "h5_files/c.hdf5"]
+
+
+def test_features_that_are_imported_again_with_another_geometry_are_others(clam, bring, tmp_path):
+    keys = []
+    for geometry in (DECLARED, ("--mpp", "1", "--tile-px", "128", "--slide-mpp", "0.5")):
+        assert bring(clam, *geometry, "--encoder", "lite") == 0
+        keys += pd.read_csv(tmp_path / "imported.csv")["features"].tolist()
+    assert len(set(keys)) == len(keys)
