@@ -178,27 +178,16 @@ def write_genes(folder: Path) -> None:
         )
 
 
-def gene_options(folder: Path) -> dict[str, Sequence[object]]:
-    tables = ("none", folder / "genes.csv", "--clinical", folder / "clinical.csv")
-    response = (*tables, "--task", "response=Response")
+def settings(given: Sequence[object], *keys: str) -> dict[str, Sequence[object]]:
+    return {key: (*given, "--set", key) for key in keys}
+
+
+def training_options(response: Sequence[object]) -> dict[str, Sequence[object]]:
     network = (*response, "--set", "train.linear=false", "--set", "train.lr=0.02", "--epochs", "4")
-    os, joint = (*tables, "--task", "survival"), (*response, "--task", "purity=Purity", "--joint")
-    sets = (*response, "--gene-sets", folder / "sets.gmt", "--set", "omics.empty_sets=drop")
-    cohorts = tuple(
-        part
-        for name in ("one", "two")
-        for part in ("--cohort", f"{name}=none,{folder / f'{name}.csv'},{folder / 'clinical.csv'}")
-    )
-    cohorts += ("--task", "response=Response", "--set", "train.lr=0.02")
-
-    def settings(given: Sequence[object], *keys: str) -> dict[str, Sequence[object]]:
-        return {key: (*given, "--set", key) for key in keys}
-
+    scaling = ("omics.scaling=minmax-gene", "omics.scaling=minmax-table")
     return {
         "response": response,
-        **settings(
-            response, "seed=1", "bootstrap=0", "folds=3", "omics.scaling=minmax-gene", "omics.scaling=minmax-table"
-        ),
+        **settings(response, "seed=1", "bootstrap=0", "folds=3", *scaling),
         **settings(response, "omics.clip=0.5", "omics.n_clusters=2", "omics.max_missing=0.1"),
         **settings(response, "omics.ignore=[TP53]", "train.linear=false", "train.members=2"),
         "a network": network,
@@ -207,45 +196,50 @@ def gene_options(folder: Path) -> dict[str, Sequence[object]]:
         **settings(network, "train.loss.class_weights=false", "omics.axes=genes"),
         "--baselines all": (*response, "--baselines", "all"),
         "--covariates": (*response, "--covariates", "age,scanner"),
+    }
+
+
+def reading_options(folder: Path, tables: Sequence[object], response: Sequence[object]) -> dict[str, Sequence[object]]:
+    sets = (*response, "--gene-sets", folder / "sets.gmt", "--set", "omics.empty_sets=drop")
+    mutations = (*response, "--omics", f"{folder / 'mutations.csv'}:mutation")
+    defining = (*response, "--defining-features", folder / "defining.csv")
+    counts, in_rows, samples = (
+        ("none", folder / f"{name}.csv", *response[2:]) for name in ("counts", "genes_in_rows", "samples")
+    )
+    by_site = ("--split-by", "case,site", "--site-column", "hospital")
+    return {
         "--gene-sets, with an empty one": (*response, "--gene-sets", folder / "sets.gmt"),
         "--gene-sets": sets,
         **settings(sets, "omics.ungrouped=drop"),
-        "--omics": (*response, "--omics", f"{folder / 'mutations.csv'}:mutation"),
-        "--omics, --tumour glioma": (
-            *response,
-            "--omics",
-            f"{folder / 'mutations.csv'}:mutation",
-            "--tumour",
-            "glioma",
-        ),
+        "--omics": mutations,
+        "--omics, --tumour glioma": (*mutations, "--tumour", "glioma"),
         "omics.keep": (*tables, "--task", "purity=Purity", "--set", "omics.keep=[age]"),
-        "--defining-features": (*response, "--defining-features", folder / "defining.csv"),
-        "--defining-features --allow-defining-features": (
-            *(*response, "--defining-features", folder / "defining.csv", "--allow-defining-features"),
-        ),
-        "counts": ("none", folder / "counts.csv", *response[2:]),
-        "counts, omics.log=never": ("none", folder / "counts.csv", *response[2:], "--set", "omics.log=never"),
-        "genes in rows": ("none", folder / "genes_in_rows.csv", *response[2:]),
-        "genes in rows, --genes-in columns": (
-            "none",
-            folder / "genes_in_rows.csv",
-            *response[2:],
-            "--genes-in",
-            "columns",
-        ),
-        "samples": ("none", folder / "samples.csv", *response[2:]),
-        "samples, --case-pattern": ("none", folder / "samples.csv", *response[2:], "--case-pattern", r"(P\d-\d+)"),
-        "samples, --id-column sample": ("none", folder / "samples.csv", *response[2:], "--id-column", "sample"),
+        "--defining-features": defining,
+        "--defining-features --allow-defining-features": (*defining, "--allow-defining-features"),
+        "counts": counts,
+        "counts, omics.log=never": (*counts, "--set", "omics.log=never"),
+        "genes in rows": in_rows,
+        "genes in rows, --genes-in columns": (*in_rows, "--genes-in", "columns"),
+        "samples": samples,
+        "samples, --case-pattern": (*samples, "--case-pattern", r"(P\d-\d+)"),
+        "samples, --id-column sample": (*samples, "--id-column", "sample"),
         "--sample-types all": (*response, "--sample-types", "all"),
         "--split-by scanner": (*response, "--split-by", "scanner"),
-        "--split-by case,site --site-column hospital": (
-            *response,
-            "--split-by",
-            "case,site",
-            "--site-column",
-            "hospital",
-        ),
+        "--split-by case,site --site-column hospital": (*response, *by_site),
         "--splits": (*response, "--splits", folder / "splits", "--sample-types", "all"),
+    }
+
+
+def gene_options(folder: Path) -> dict[str, Sequence[object]]:
+    tables = ("none", folder / "genes.csv", "--clinical", folder / "clinical.csv")
+    response = (*tables, "--task", "response=Response")
+    os, joint = (*tables, "--task", "survival"), (*response, "--task", "purity=Purity", "--joint")
+    named = (f"{name}=none,{folder / f'{name}.csv'},{folder / 'clinical.csv'}" for name in ("one", "two"))
+    cohorts = (*(part for one in named for part in ("--cohort", one)), "--task", "response=Response")
+    cohorts += ("--set", "train.lr=0.02")
+    return {
+        **training_options(response),
+        **reading_options(folder, tables, response),
         "--explain": (*response, "--explain", "P0-002,P1-001"),
         "--explain 1": (*response, "--explain", "1"),
         "--model snn,umeml": (*response, "--model", "snn,umeml"),
@@ -264,7 +258,7 @@ def gene_options(folder: Path) -> dict[str, Sequence[object]]:
 
 
 def gene_texts(folder: Path) -> Iterator[tuple[str, str]]:
-    """What each command prints, and the predictions, metrics and explanations that it writes."""
+    """What each command prints, and the first predictions that it writes."""
     write_genes(folder)
     for number, (name, options) in enumerate(gene_options(folder).items()):
         out = folder / f"run_{number}"
@@ -281,7 +275,7 @@ def last_given(*options: object) -> list[object]:
     """The options, without those whose value a later one of them gives again."""
     names = [one for one in options if isinstance(one, str) and one.startswith("--") and one not in REPEATED]
     again = {name for name in names if names.count(name) > 1}
-    found, position = list(options), 0
+    found = list(options)
     for name in again:
         position = found.index(name)
         del found[position : position + 2]
@@ -289,7 +283,7 @@ def last_given(*options: object) -> list[object]:
 
 
 def results(out: Path) -> Iterator[str]:
-    for name in ("predictions.csv", "comparators.csv", "explain/importance.csv"):
+    for name in ("predictions.csv", "comparators.csv"):
         if (out / name).is_file():
             yield from list(table_lines(out / name))[:ROWS]
 
@@ -386,26 +380,8 @@ def other_settings(model: str) -> list[str]:
 # --- Trained models on new cohorts --------------------------------------------------------------------------------------
 
 
-def new_cohort_texts(folder: Path) -> Iterator[tuple[str, str]]:
-    """What each command with a trained model prints, and its predictions."""
-    write_genes(folder)
-    tables = ("none", folder / "genes.csv", "--clinical", folder / "clinical.csv", "--covariates", "age")
-    tasks = ("--task", "response=Response", "--task", "survival", "--gene-sets", folder / "sets.gmt")
-    store = ("--store", folder / "store")
-    command(
-        *tables,
-        *tasks,
-        *HERE,
-        *TRAINED,
-        *ALONE,
-        *UMEML,
-        *store,
-        "--set",
-        "omics.empty_sets=drop",
-        "--out",
-        folder / "run",
-    )
-    new = folder / "new"
+def write_new_cohort(new: Path) -> None:
+    """The cases of `write_genes` under other ids, on another scale; a table with fewer genes, and both with fewer cases."""
     new.mkdir()
     write_genes(new)
     for name in ("genes", "clinical"):
@@ -415,41 +391,44 @@ def new_cohort_texts(folder: Path) -> Iterator[tuple[str, str]]:
             table.iloc[:, 1:] = (table.iloc[:, 1:] * 3 + 10).round(3)
             table.drop(columns=["PTEN", "RB1"]).to_csv(new / "few.csv", index=False)
         table.to_csv(new / f"{name}.csv", index=False)
+        table[:12].to_csv(new / f"{name}_of_12.csv", index=False)
+
+
+FEWER = "fewer cases, in the folder of the first"
+
+
+def new_cohort_options(folder: Path, new: Path) -> dict[str, Sequence[object]]:
     given = ("none", new / "genes.csv", "--clinical", new / "clinical.csv")
-    variants: dict[str, Sequence[object]] = {
+    few_genes = ("none", new / "few.csv", *given[2:], "--rescale", "cohort")
+    return {
         "genes on another scale": given,
         "--rescale cohort": (*given, "--rescale", "cohort"),
         "--rescale rank": (*given, "--rescale", "rank"),
         "--rescale matched": (*given, "--rescale", "matched"),
         "--task response": (*given, "--task", "response"),
         "without labels": given[:2],
-        "few genes": ("none", new / "few.csv", *given[2:], "--rescale", "cohort"),
-        "few genes, max_missing_genes=1": (
-            *("none", new / "few.csv", *given[2:], "--rescale", "cohort", "--set", "max_missing_genes=1"),
-        ),
+        "few genes": few_genes,
+        "few genes, max_missing_genes=1": (*few_genes, "--set", "max_missing_genes=1"),
         "--explain": (*given, "--rescale", "cohort", "--explain", "N0-002,N1-001"),
         "--sample-types all": (*given, "--sample-types", "all"),
         "--endpoint PFI": (*given, "--endpoint", "PFI"),
         "--dry-run": (*given, "--dry-run"),
         "the cases of training": ("none", folder / "genes.csv", "--clinical", folder / "clinical.csv"),
+        FEWER: ("none", new / "genes_of_12.csv", "--clinical", new / "clinical_of_12.csv"),
     }
-    for name in ("genes", "clinical"):
-        pd.read_csv(new / f"{name}.csv")[:12].to_csv(new / f"{name}_of_12.csv", index=False)
-    fewer = ("none", new / "genes_of_12.csv", "--clinical", new / "clinical_of_12.csv")
-    variants["fewer cases, in the folder of the first"] = fewer
-    for number, (name, options) in enumerate(variants.items()):
-        out = folder / ("new_0" if options is fewer else f"new_{number}")
+
+
+def new_cohort_texts(folder: Path) -> Iterator[tuple[str, str]]:
+    """What each command with a trained model prints, and its first predictions."""
+    write_genes(folder)
+    write_new_cohort(folder / "new")
+    tables = ("none", folder / "genes.csv", "--clinical", folder / "clinical.csv", "--covariates", "age")
+    tasks = ("--task", "response=Response", "--task", "survival", "--gene-sets", folder / "sets.gmt")
+    drop, store = ("--set", "omics.empty_sets=drop"), ("--store", folder / "store")
+    command(*tables, *tasks, *HERE, *TRAINED, *ALONE, *UMEML, *drop, *store, "--out", folder / "run")
+    trained = ("--trained", folder / "run" / "models", "--set", "bootstrap=20")
+    for number, (name, options) in enumerate(new_cohort_options(folder, folder / "new").items()):
+        out = folder / ("new_0" if name == FEWER else f"new_{number}")
         explain = () if "--explain" in options else ("--explain", "0")
-        ended = command(
-            *options,
-            "--trained",
-            folder / "run" / "models",
-            *HERE,
-            "--set",
-            "bootstrap=20",
-            *explain,
-            *store,
-            "--out",
-            out,
-        )
+        ended = command(*options, *HERE, *trained, *explain, *store, "--out", out)
         yield name, "\n".join([ended.console.rstrip(), f"exit code {ended.code}", *results(out)])
