@@ -183,9 +183,10 @@ def open_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingP
     resolved = config.model_dump(mode="json")
     write_text(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     handler = _log_to(folder / "run.log")
-    log.debug("%s%s", COMMAND, shlex.join(sys.argv))
-    for message in collected.messages:  # which were printed
-        handler.handle(log.makeRecord(log.name, logging.WARNING, __file__, 0, message, (), None))
+    first = [(logging.DEBUG, f"{COMMAND}{shlex.join(sys.argv)}")]
+    first += [(logging.WARNING, message) for message in collected.messages]  # which were printed
+    for level, message in first:  # whatever the level of the log is, in a program that calls this one
+        handler.handle(log.makeRecord(log.name, level, __file__, 0, message, (), None))
     log.debug(
         "working directory %s, process %d, machine %s: %s",
         Path.cwd(),
@@ -259,7 +260,7 @@ def _other_options(run: Run) -> list[str]:
     wanted = identity(run.config)
     try:
         saved = FinishedRun(run.folder, {}).config
-    except DamagedFileError:
+    except DamagedFileError:  # the run is refused all the same, without the names
         return []
     before, now = (
         {key: value for key, value in leaves(part) if value != {}}
