@@ -72,7 +72,7 @@ class BagAttention(Attention):
     O(L·D·Q·heads) in place of O(L·D²), and no array of its size is made besides itself.
     """
 
-    def forward(  # type: ignore[override]  # bags are packed
+    def forward(  # type: ignore[override]  # it takes several bags at once, packed into one tensor
         self, queries: Float[Tensor, "B Q D"], patches: Float[Tensor, "R D"], packing: Packing
     ) -> Float[Tensor, "B Q D"]:
         """The attention output of each case's queries over its patches; zeros, before the output layer, for an empty bag."""
@@ -81,7 +81,7 @@ class BagAttention(Attention):
         gathered = _merge(means.unflatten(1, (self.heads, -1)) @ value.mT) + self.value.bias
         return self.dropout(self.output(gathered * packing.filled[:, None, None]))
 
-    def weights(  # type: ignore[override]  # bags are packed
+    def weights(  # type: ignore[override]  # it takes several bags at once, packed into one tensor
         self, queries: Float[Tensor, "B Q D"], patches: Float[Tensor, "R D"], packing: Packing
     ) -> Float[Tensor, "R Q"]:
         """How much each query attends to each patch: sums to 1 over a case's patches, mean over the heads."""

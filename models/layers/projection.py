@@ -34,7 +34,7 @@ class PatchProjection(nn.Sequential):
         super().__init__(nn.Linear(patch_dim, hidden), nn.Dropout(dropout), nn.ReLU())
         self.dropout = dropout
 
-    def forward(  # type: ignore[override]  # of several bags
+    def forward(  # type: ignore[override]  # it takes several bags at once
         self, bags: Sequence[Float[Tensor, "n P"]], packing: Packing, precision: torch.dtype | None = None
     ) -> Float[Tensor, "R H"]:
         """The tokens of all bags, packed, in the precision of the weights.

@@ -111,7 +111,7 @@ def test_random_predictors_are_seldom_better_than_chance_or_than_each_other(n):
         bootstrap = Bootstrap(200, trial)
         metric = measure(c_index(time, event, first), bootstrap.weights(n))
         above += metric.low is not None and not metric.low <= 0.5 <= metric.high
-        difference = paired_difference(lambda x: c_index(time, event, x), first, second, bootstrap)  # noqa: B023  # at once
+        difference = paired_difference(lambda x: c_index(time, event, x), first, second, bootstrap)  # noqa: B023  # called before the loop goes on
         differing += difference.low is not None and not difference.low <= 0 <= difference.high
     assert above <= 7  # of 60 trials with a chance of 5 %, more than 7 have a chance of 1 %
     assert differing <= 7

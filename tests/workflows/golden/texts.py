@@ -199,8 +199,8 @@ class _Page(HTMLParser):
             self.lines[-1] += " | "
         elif tag not in self.INLINE:
             self.lines.append("")
-        shown = [text for key in ("alt", "title", "data-term", "href") if (text := given.get(key))]
-        self.lines[-1] += "".join(f"[{text}]" for text in shown if not text.startswith("data:"))
+        texts = [text for key in ("alt", "title", "data-term", "href") if (text := given.get(key))]
+        self.lines[-1] += "".join(f"[{text}]" for text in texts if not text.startswith("data:"))
 
     def handle_endtag(self, tag: str) -> None:
         self.hidden -= tag in self.HIDDEN
