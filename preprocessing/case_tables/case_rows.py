@@ -97,12 +97,7 @@ def select_samples(
     """
     raw, identity = frame[id_column].tolist(), evidence.identity
     ids = [identity.normalise(value) if isinstance(value, str) else "" for value in raw]
-    cases = {identity.case_of(identifier) for identifier in ids if identifier}
-    if evidence.must_share and evidence.cases is not None and not evidence.cases & cases:
-        raise InputError(f"{path}: not one case in common: {mismatch(id_column, ids, evidence.cases)}")
-    if not cases & (evidence.cases or frozenset()):
-        notes += identity.describe_unmatched([identifier for identifier in ids if identifier], path.name)
-    notes += identity.describe_cut_numbers([identifier for identifier in ids if identifier], path.name)
+    _check_ids(path, id_column, ids, evidence, notes)
     notes += _describe_other_barcodes(path, frame, id_column, ids, identity)
     notes += describe_exclusions(path, frame)
     keys = [_sample_key(identifier, identity) for identifier in ids]
@@ -127,16 +122,35 @@ def select_samples(
         raise InputError(
             f"{path}: no row of a {wanted} sample among {len(raw)}, as {some(raw)}; --sample-types all uses every type"
         )
-    present = {identity.case_of(keys[row]) for row in keep}
-    excluded = {
+    _note_rows(ids, keep, dropped, evidence, notes)
+    used = frame.copy(deep=False) if len(keep) == len(frame) else frame.iloc[keep]  # the values of all are not copied
+    used.index = pd.RangeIndex(len(keep))
+    return CaseRows(used, [ids[row] for row in keep], dropped, _of_other_types(keys, reasons, identity))
+
+
+def _check_ids(path: Path, id_column: str, ids: Sequence[str], evidence: Evidence, notes: list[str]) -> None:
+    """Compare the ids with those of other inputs; note those that may be meant for others, and barcodes that were cut.
+
+    Raises:
+        InputError: no case in common with other inputs.
+    """
+    identity, there = evidence.identity, [identifier for identifier in ids if identifier]
+    cases = {identity.case_of(identifier) for identifier in there}
+    if evidence.must_share and evidence.cases is not None and not evidence.cases & cases:
+        raise InputError(f"{path}: not one case in common: {mismatch(id_column, ids, evidence.cases)}")
+    if not cases & (evidence.cases or frozenset()):
+        notes += identity.describe_unmatched(there, path.name)
+    notes += identity.describe_cut_numbers(there, path.name)
+
+
+def _of_other_types(keys: Sequence[str], reasons: Sequence[str | None], identity: IdentityScheme) -> dict[str, str]:
+    """Cases all of whose samples are of a type that is not used, with the reason."""
+    present = {identity.case_of(key) for key, reason in zip(keys, reasons, strict=True) if reason is None}
+    return {
         case: reason
         for key, reason in zip(keys, reasons, strict=True)
         if key and reason and "sample type" in reason and (case := identity.case_of(key)) not in present
     }
-    _note_rows(ids, keep, dropped, evidence, notes)
-    used = frame.copy(deep=False) if len(keep) == len(frame) else frame.iloc[keep]  # the values of all are not copied
-    used.index = pd.RangeIndex(len(keep))
-    return CaseRows(used, [ids[row] for row in keep], dropped, excluded)
 
 
 def _describe_other_barcodes(
