@@ -1,6 +1,5 @@
 """Baselines of a number: ridge models of clinical columns and of genes."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from pipeline.baselines.predictors import INNER_FOLDS, PENALTIES, numbers
 if TYPE_CHECKING:
     import pandas as pd
 
-logger = logging.getLogger(__name__)
 SHARPER = np.logspace(-4, -2.5, 4)  # a number is often predicted with less shrinkage than a class or a risk
 
 
@@ -38,7 +36,6 @@ class LinearNumber:
     @classmethod
     def failed(cls, reason: str) -> "LinearNumber":
         """Return a predictor whose predictions are NaN, with the reason."""
-        logger.warning("baseline left empty: %s", reason)
         return cls(np.zeros(0), np.zeros(0), float("nan"), reason)
 
     def predict(self, x: Float[np.ndarray, "n g"]) -> Float[np.ndarray, " n"]:

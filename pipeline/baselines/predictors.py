@@ -5,7 +5,6 @@ fit that fails (too few events, no convergence) gives NaN predictions with the r
 with a reason.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from preprocessing.io.errors import count
-
-logger = logging.getLogger(__name__)
 
 CURVE_TIMES = np.arange(0.0, 61.0)  # months
 INNER_FOLDS = 5
@@ -114,7 +111,6 @@ class LinearRisk:
     @classmethod
     def failed(cls, n_train: int, reason: str) -> "LinearRisk":
         """Return a predictor whose predictions are NaN, with the reason."""
-        logger.warning("baseline left empty: %s", reason)
         nothing = np.zeros(0)
         return cls(nothing, nothing, 1.0, nothing, nothing, np.full(n_train, np.nan), 0.0, reason)
 
@@ -178,7 +174,6 @@ class LinearClasses:
     @classmethod
     def failed(cls, n_classes: int, reason: str) -> "LinearClasses":
         """Return a predictor whose predictions are NaN, with the reason."""
-        logger.warning("baseline left empty: %s", reason)
         return cls(n_classes, (), np.zeros((0, 0)), np.zeros(0), np.zeros(0), reason)
 
     def predict(self, x: Float[np.ndarray, "n g"]) -> ClassPrediction:

@@ -1,5 +1,6 @@
 """One fold of one task, as a worker does it: it reads the joined cohort, fits, predicts and writes its folder."""
 
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +13,7 @@ import torch
 
 from models.catalogue import MODELS, SLIDES_ONLY
 from models.settings import ModelSettings
+from pipeline.baselines import BASELINES
 from pipeline.cluster.arithmetic import settle_arithmetic
 from pipeline.cluster.memory import memory_left
 from pipeline.config.candidates import ModelCandidate
@@ -41,6 +43,7 @@ from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
 from preprocessing.omics.subspaces import fit_subspaces, require_subspaces
 
+log = logging.getLogger(__name__)
 BAGS_SHARE = 1 / 4  # of the memory that is left to a process; mapped files count as its memory, too
 SINGLE_MODALITY = "single_modality.csv"  # predictions of cases with both modalities, from slides only and genes only
 ELSEWHERE = {"out", "device", "config", "bag_folder"}  # fields of a job that its result does not depend on, or in parts
@@ -173,6 +176,7 @@ def _fit_and_predict(job: FoldJob) -> None:
         write_predictions(job, fold, data, learned)
         if baselines:
             predictions = baselines.predict(job.labels, data, fold.test, device=job.device)
+            _warn_of_empty(job, predictions)
             predictions.insert(1, "fold", fold.number)
             _write(job.out / "baselines.csv", predictions)
     write_history(job.out / "history.csv", learned.histories)
@@ -359,6 +363,13 @@ def fit_baselines(job: FoldJob, fold: Fold, data: Dataset, learned: Learned) -> 
         seed=job.config.seed,
     )
     return None if simple is None else Baselines(simple, _mil_baseline(job, data, mil) if mil else None)
+
+
+def _warn_of_empty(job: FoldJob, predictions: pd.DataFrame) -> None:
+    """Name the baselines that could not be fitted, with the reason."""
+    empty = predictions[predictions["reason"].notna()].drop_duplicates(["baseline", "reason"])
+    for name, reason in zip(empty["baseline"], empty["reason"], strict=True):
+        log.warning("task %s: no prediction by the baseline %s: %s", job.task.name, BASELINES[name], reason)
 
 
 def _mil_baseline(job: FoldJob, data: Dataset, mil: Learned) -> TrainedModel:

@@ -38,6 +38,7 @@ _KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suff
 _AFTER_DASHES = [name for name in _KIND_OF_SUFFIX if name not in ("beta", "cn", "rna")]  # TGF-beta is a protein
 _SUFFIX = re.compile(rf"(.+)(?:[_. ]({'|'.join(_KIND_OF_SUFFIX)})|-({'|'.join(_AFTER_DASHES)}))", re.IGNORECASE)
 
+_CPG = re.compile(r"cg\d{8}(_\w+)?|ch\.[\dXY]+\.\d+[RF]", re.IGNORECASE)  # probes of methylation arrays
 _SYMBOL = re.compile(r"([A-Z-]*[A-Z])(\d[A-Z0-9.-]*)?")
 _ONE_LETTER = re.compile(r"\d+[A-Z]")  # of A1CF and C1ORF12; P1, T2 and S07 are no genes
 _ZERO_FILLED = re.compile(r"0\d")
@@ -55,9 +56,13 @@ _DECIMAL = re.compile(r"[-+]?(\d+[.,]\d*|[.,]\d+)(e[-+]?\d+)?|[-+]?\d+e[-+]?\d+|
 
 
 def feature_kind(name: str, *, default: str = "rna") -> tuple[str, str]:
-    """Return gene symbol and feature kind: ("EGFR", "cnv") for `EGFR_cnv`; the default kind without a suffix."""
-    found = _SUFFIX.fullmatch(name)
-    return (found[1], _KIND_OF_SUFFIX[(found[2] or found[3]).lower()]) if found else (name, default)
+    """Return gene symbol and feature kind: ("EGFR", "cnv") for `EGFR_cnv`.
+
+    Without a suffix the kind is methylation for a CpG probe (cg00000029), and the default for any other name.
+    """
+    if found := _SUFFIX.fullmatch(name):
+        return found[1], _KIND_OF_SUFFIX[(found[2] or found[3]).lower()]
+    return name, "methylation" if _CPG.fullmatch(name) else default
 
 
 def has_suffix(name: str) -> bool:

@@ -138,6 +138,31 @@ def test_cases_of_which_a_label_is_unknown_do_not_count_for_it():
         assert (found[name].loc[~HALF, "probability_b"] < 0.1).all(), name
 
 
+@pytest.mark.parametrize("kind", ["survival", "classification", "ordinal", "multilabel", "regression"])
+def test_what_is_fused_with_a_baseline_that_failed_is_empty_for_the_same_reason(deaths, kind):
+    """Genes that do not vary: the clinical model and that of slides stand all the same."""
+    labels = deaths.assign(grade=np.where(HALF, "4", "2"), size=np.arange(N) + 0.5)
+    labels = labels.assign(both_a=HALF.astype(int), both_b=1 - HALF, age=labels["age"] + np.arange(N) % 7)
+    spec = {
+        "survival": TASKS["survival"],
+        "classification": make_task("grade", TaskSpec(column=("grade",), kind="classification")),
+        "ordinal": make_task("grade", TaskSpec(column=("grade",), kind="ordinal", classes=("2", "4"))),
+        "multilabel": make_task("both", TaskSpec(column=("a", "b"), kind="multilabel")),
+        "regression": make_task("size", TaskSpec(column=("size",), kind="regression")),
+    }[kind]
+    task = spec.fit(labels, spec.vocabulary(labels))
+    seen = task.decode(np.random.default_rng(0).normal(size=(N, task.n_outputs)).astype(np.float32))
+    constant = np.ones((N, 4))
+    found = task.fit_baselines(labels, constant, seen, seed=0).predict(labels, constant, seen)
+    reasons = {name: list(table["reason"].unique()) for name, table in found.items()}
+    assert reasons["clinical"] == reasons["slides"] == [None]
+    assert reasons["genes"] == reasons["late fusion"] != [None]
+    for name, table in found.items():
+        numbers = table.drop(columns="reason").select_dtypes("number")
+        headline = numbers.filter(regex="^(risk|value|probability)")
+        assert headline.isna().all(axis=None) == (name in ("genes", "late fusion")), name
+
+
 @pytest.mark.parametrize("unit", [1.0, 1000.0])
 def test_baselines_of_a_number_find_it_by_age_by_the_gene_and_on_slides(unit):
     """Age is read in its unit: years of a standard deviation of 15, as the label is of 30 times `unit`."""

@@ -28,6 +28,14 @@ def test_absolute_paths_hold_in_another_working_directory(config, tmp_path):
     assert paths.read_by_workers() == [tmp_path / name for name in names]
 
 
+def test_workers_read_the_weights_of_the_tissue_detector(tmp_path):
+    weights = tmp_path / "tissue.pth"
+    weights.touch()
+    given = {"tiles.tissue.detector": "grandqc", "tiles.tissue.settings.weights": str(weights)}
+    paths = Paths.from_config(load_config({"slides": "slides", "genes": "genes.csv"} | given), absolute=True)
+    assert paths.read_by_workers() == [weights]
+
+
 def test_on_this_machine_they_stay_as_given(config):
     paths = Paths.from_config(config, absolute=False)
     assert (paths.tiles(config.tiles), paths.encoder(config.encoder)) == (config.tiles, config.encoder)

@@ -14,6 +14,7 @@ from PIL import Image
 from models.catalogue import MODELS
 from models.ensemble import Ensemble
 from pipeline.cluster.workers import Workers
+from pipeline.explanation import atlas_jobs
 from pipeline.explanation.explain import explain_tasks
 from pipeline.explanation.explained_predictions import ExplainingModel, TaskPredictions
 from pipeline.explanation.inputs import ExplanationInputs
@@ -220,6 +221,14 @@ def test_the_atlas_is_of_all_cases_with_slides(explain, make_model):
     for name in names:
         with Image.open(folder / name) as image:
             assert image.size == (64, 64)
+
+
+def test_an_atlas_of_several_parts_of_the_cohort_is_that_of_all_at_once(explain, make_model, monkeypatch):
+    model = make_model("umeml")
+    whole, _ = explain(model, ("c0",))
+    monkeypatch.setattr(atlas_jobs, "CASES_PER_JOB", 2)
+    parts, _ = explain(model, ("c0",))
+    assert parts["atlas"] == whole["atlas"]
 
 
 @pytest.mark.parametrize(

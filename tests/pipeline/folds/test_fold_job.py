@@ -293,6 +293,19 @@ def test_the_baseline_on_slides_is_left_out_where_it_is_the_model_itself(make, m
     assert set(read_output(job, "baselines.csv")["baseline"]) == expected
 
 
+def test_a_baseline_that_cannot_be_fitted_is_named_with_its_task_and_the_reason(make, caplog):
+    labels, _ = cohort()
+    job = make(labels=labels.assign(age=50.0), baselines=True)
+    with caplog.at_level(logging.WARNING):
+        run_fold(job)
+    reason = "no clinical covariate varies among the training cases"
+    warnings = [record.getMessage() for record in caplog.records if "no prediction" in record.getMessage()]
+    assert warnings == [f"task grade: no prediction by the baseline clinical model: {reason}"]
+    table = read_output(job, "baselines.csv")
+    assert set(table.loc[table["reason"].notna(), "baseline"]) == {"clinical"}
+    assert set(table["reason"].dropna()) == {reason}
+
+
 def test_a_rival_has_no_baselines(make):
     job = make(baselines=False, sets=["baselines=all"])
     run_fold(job)

@@ -35,6 +35,8 @@ def test_kinds_by_suffix_and_by_table(matrix):
     assert feature_kind("EGFR-cnv") == ("EGFR", "cnv")
     assert feature_kind("NKX2-1-mut") == ("NKX2-1", "mutation")
     assert feature_kind("TGF-beta") == ("TGF-beta", "rna")
+    for probe in ("cg00000029", "cg00000029_TC21", "ch.1.131529R"):
+        assert feature_kind(probe) == feature_kind(probe, default="rna") == (probe, "methylation")
     table = matrix("mutation", TP53=[0, 1], EGFR_cnv=[1, 2])
     assert table.features == ("TP53_mut", "EGFR_cnv")
     assert table.kinds == ("mutation", "cnv")
