@@ -1,8 +1,12 @@
-"""The paths of a run as its workers see them."""
+"""The paths of a run as its workers see them, and what of its configuration counts wherever its files lie."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from pipeline.config.schema import Config
 from preprocessing.encoders.config import EncoderConfig
@@ -10,6 +14,15 @@ from preprocessing.slide_lists.discovery import SlideSource
 from preprocessing.tiling.tiles import TileConfig
 
 LOCAL = "local-dir:"  # how the name of an encoder in a folder begins
+# Keys that decide which models are trained and on which gene groups: each fold job has its own.
+CANDIDATE_KEYS = {"model", "models", "variants", "tumour_genes", "microenvironment_genes"}
+# Keys that do not decide the result. The values of a preset are in the configuration themselves.
+WITHOUT_EFFECT = {
+    *("out", "store", "until", "dry_run", "device", "workers", "scheduler", "cluster", "slurm", "slide_minutes"),
+    *("gpu_tiles", "folds_per_gpu", "gpus", "preset", "track"),
+    "explain",  # reads the results
+}
+_NAMES_OR_FILES = {"tumour_genes", "microenvironment_genes"}  # of gene sets, or files of genes
 
 
 @dataclass(frozen=True)
@@ -83,3 +96,31 @@ class Paths:
 def absolute_store(store: str) -> str:
     """Return the address of a store that holds in any working directory; a URL stays as it is."""
     return store if "://" in store else str(Path(store).expanduser().absolute())
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return the part of the configuration that decides the result, without where and how far the run goes.
+
+    Of a path the last part counts, so that a run goes on from another working directory, or where its files were moved: what is in
+    tables, slides, masks and weights is compared by itself.
+    """
+    values = _without_folders(config.model_dump(exclude=WITHOUT_EFFECT))
+    return dict(TypeAdapter(dict[str, Any]).dump_python(values, mode="json"))
+
+
+def file_name(path: Path | str) -> str:
+    """The last part of a path, also of `.` and `..`; of a text that is no path, the text."""
+    return os.path.basename(os.path.abspath(path))
+
+
+def _without_folders(value: Any, key: str = "") -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_folders(one, name) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(one, key) for one in value]
+    if isinstance(value, str) and value.startswith(LOCAL):
+        return f"{LOCAL}{file_name(value.removeprefix(LOCAL))}"
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 1.0 as given and 1 as preset are one value
+    text_of_file = key == "further_tables" or (key in _NAMES_OR_FILES and Path(value).is_file())
+    return file_name(value) if isinstance(value, Path) or text_of_file else value

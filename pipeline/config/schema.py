@@ -392,18 +392,3 @@ class Config(InputSettings):
             return candidates
         alone = [replace(candidates[0], name=SINGLE_TASK)] if self.baselines == "all" else []
         return (*(replace(one, joint=True) for one in candidates), *alone)
-
-
-# Keys that decide which models are trained and on which gene groups: each fold job has its own.
-CANDIDATE_KEYS = {"model", "models", "variants", "tumour_genes", "microenvironment_genes"}
-# Keys that do not decide the result. The values of a preset are in the configuration themselves.
-WITHOUT_EFFECT = {
-    *("out", "store", "until", "dry_run", "device", "workers", "scheduler", "cluster", "slurm", "slide_minutes"),
-    *("gpu_tiles", "folds_per_gpu", "gpus", "preset", "track"),
-    "explain",  # reads the results
-}
-
-
-def identity(config: Config) -> dict[str, Any]:
-    """Return the part of the configuration that decides the result, without where and how far the run goes."""
-    return config.model_dump(mode="json", exclude=WITHOUT_EFFECT)

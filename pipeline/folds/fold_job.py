@@ -17,7 +17,8 @@ from pipeline.baselines import BASELINES
 from pipeline.cluster.arithmetic import settle_arithmetic
 from pipeline.cluster.memory import memory_left
 from pipeline.config.candidates import ModelCandidate
-from pipeline.config.schema import CANDIDATE_KEYS, Config, identity
+from pipeline.config.paths import CANDIDATE_KEYS, identity
+from pipeline.config.schema import Config
 from pipeline.folds.finished_fold import is_finished, mark_finished
 from pipeline.model_folders.model_folder import TrainedModel, save_model
 from pipeline.ood.profiles import SlideKeys, read_genes, read_profiles

@@ -8,11 +8,12 @@ machine is never complete.
 import json
 import logging
 from collections.abc import Container, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import Config, identity
+from pipeline.config.paths import identity
+from pipeline.config.schema import Config
 from pipeline.slides.feature_recipe import FeatureRecipe
 from preprocessing.cohort import Cohort
 from preprocessing.encoders.config import weights_source
@@ -73,9 +74,8 @@ class RunInput:
         settings = identity(self.config) | {"until": self.config.until, "explain": self.config.explain}
         record = {name: self.record.get(name) for name in ("identity", "versions", "trained")}
         slides = [tile_key(slide, self.recipe.tiles) for slide in self.cohort.slides]
-        return content_fingerprint(
-            [files_fingerprint(), record, settings, source, self.recipe.encoder, slides, self.cohort]
-        )
+        cohort = replace(self.cohort, label_source="")  # a path as it was given, for messages
+        return content_fingerprint([files_fingerprint(), record, settings, source, self.recipe.encoder, slides, cohort])
 
 
 def earlier_ending(folder: Path, wanted: RunInput, *, without: Container[str] = ()) -> Ending | None:

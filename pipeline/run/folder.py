@@ -22,9 +22,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from pipeline.config.loading import leaves
-from pipeline.config.paths import absolute_store
-from pipeline.config.schema import Config, identity
-from pipeline.run.finished import COMMAND, FORMAT, FinishedRun, result_hashes
+from pipeline.config.paths import absolute_store, file_name, identity
+from pipeline.config.schema import Config
+from pipeline.run.finished import COMMAND, FORMAT, result_hashes
 from pipeline.terminal.logs import collected, is_of_program
 from pipeline.terminal.progress import HOUR, rates
 from preprocessing.cohort import Cohort, further_table
@@ -33,7 +33,7 @@ from preprocessing.io.errors import InputError, count, some
 from preprocessing.io.files import file_above
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.gpu import gpu_failures
-from preprocessing.io.outputs import DamagedFileError, read_json
+from preprocessing.io.outputs import read_json
 from preprocessing.tables.containers import split_sheet
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,9 @@ class Run:
         self.record: dict[str, Any] = {
             "format": FORMAT,
             # A run with trained models is identified by the models: slides and tables may be added from day to day.
-            "identity": fingerprint("trained", models) if trained else fingerprint(identity(config), inputs),
+            "identity": fingerprint("trained", models)
+            if trained
+            else fingerprint(identity(config), _by_file_name(inputs)),
             "inputs": inputs,
             "seed": config.seed,
             "store": absolute_store(config.store),
@@ -179,7 +181,8 @@ def open_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingP
     _make(folder)
     run.lock()
     sweep(folder.rglob(".*"))
-    run.write_json("identity.json", {name: run.record[name] for name in ("format", "identity", "inputs")})
+    known = {name: run.record[name] for name in ("format", "identity", "inputs")} | {"settings": identity(config)}
+    run.write_json("identity.json", known)
     resolved = config.model_dump(mode="json")
     write_text(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     handler = _log_to(folder / "run.log")
@@ -231,7 +234,7 @@ def _refuse_other(run: Run) -> None:
             raise InputError(f"--out {folder} contains a run of another version of this program; name another folder")
         if found["identity"] != run.record["identity"]:
             raise InputError(
-                f"--out {folder} contains another run ({_difference(found.get('inputs', {}), run)}); "
+                f"--out {folder} contains another run ({_difference(found, run)}); "
                 "name another folder, or give the same options and tables to resume it"
             )
         if run.config.until != "train" and (folder / "metrics.json").is_file():
@@ -243,31 +246,31 @@ def _refuse_other(run: Run) -> None:
         raise InputError(f"--out {folder} is not empty and contains no run; name another folder")
 
 
-def _difference(before: Mapping[str, str], run: Run) -> str:
-    """Name what differs from the run in the folder: its tables, by their hashes, and its options; else its models."""
-    now = run.record["inputs"]
+def _difference(found: Mapping[str, Any], run: Run) -> str:
+    """Name what differs from the run of an `identity.json`: its tables, by their hashes, and its options; else its models."""
+    before, now = (_by_file_name(inputs) for inputs in (found.get("inputs", {}), run.record["inputs"]))
     names = [*before, *(name for name in now if name not in before)]
     changed = [name for name in names if before.get(name) != now.get(name)]
     if run.record.get("trained"):
         return "it was trained here, or predicted with other models"
     tables = [f"the content of its tables was different: {some(changed)}"] if changed else []
-    options = _other_options(run)
+    options = _other_options(found["settings"], identity(run.config)) if "settings" in found else []
     return "; ".join([*tables, *([some(options)] if options else [])]) or "its config.yaml differs from these options"
 
 
-def _other_options(run: Run) -> list[str]:
-    """Name the options that `config.yaml` of the folder has with another value, each with that value."""
-    wanted = identity(run.config)
-    try:
-        saved = FinishedRun(run.folder, {}).config
-    except DamagedFileError:  # the run is refused all the same, without the names
-        return []
-    before, now = (
-        {key: value for key, value in leaves(part) if value != {}}
-        for part in ({name: saved[name] for name in wanted if name in saved}, wanted)
-    )
-    was = {key: _value_text(before.get(key)) for key in dict.fromkeys([*before, *now])}
-    return [f"{key} was {value}" for key, value in was.items() if saved and value != _value_text(now.get(key))]
+def _by_file_name(inputs: Mapping[str, str]) -> dict[str, list[str]]:
+    """The hashes of tables by key or name of the file, in whatever folder it lies."""
+    found: dict[str, list[str]] = {}
+    for name, digest in inputs.items():
+        found.setdefault(file_name(name), []).append(digest)
+    return found
+
+
+def _other_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the settings that had another value, each with that value."""
+    was, wanted = ({key: _value_text(value) for key, value in leaves(one) if value != {}} for one in (before, now))
+    names, none = dict.fromkeys([*was, *wanted]), _value_text(None)
+    return [f"{key} was {was.get(key, none)}" for key in names if was.get(key, none) != wanted.get(key, none)]
 
 
 def _value_text(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import fields, is_dataclass
@@ -34,7 +35,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def content_fingerprint(value: Any) -> str:
-    """64 hexadecimal digits of all that dataclasses, tables, arrays, mappings, sequences and plain values contain."""
+    """64 hexadecimal digits of all that dataclasses, tables, arrays, mappings, sequences, paths and plain values contain."""
     digest = hashlib.sha256()
     for part in _parts(value):
         digest.update(len(part).to_bytes(8, "little"))
@@ -72,7 +73,9 @@ def _as_text(value: Any) -> str:
     """A value without parts."""
     if isinstance(value, re.Pattern):
         return f"{value.pattern} {value.flags}"  # its repr ends after 200 characters
-    if value is None or isinstance(value, str | int | float | Path | slice):
+    if isinstance(value, Path):
+        return os.path.abspath(value)  # wherever the program was started
+    if value is None or isinstance(value, str | int | float | slice):
         return repr(value)
     raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint")
 

@@ -11,8 +11,9 @@ from models.umeml import UMEMLConfig
 from pipeline.config.candidates import ModelCandidate
 from pipeline.config.loading import load_config
 from pipeline.config.option_names import OPTIONS
+from pipeline.config.paths import WITHOUT_EFFECT, identity
 from pipeline.config.presets import PRESETS, Preset
-from pipeline.config.schema import WITHOUT_EFFECT, Config, identity
+from pipeline.config.schema import Config
 from preprocessing.io.errors import InputError
 from preprocessing.tiling.tissue import DETECTORS
 from workflows import command_line

@@ -67,7 +67,7 @@ def test_with_one_that_is_damaged_or_of_another_format_it_is_not(folder, name, t
 def test_what_was_recorded_of_the_run_is_part_of_its_input(name):
     """Its options and tables, the libraries, and the trained models; not when it started."""
     config = load_config({"slides": "none", "genes": "genes.csv"})
-    cohort = make_dataclass("Cohort", ["slides", "precomputed"])((), None)
+    cohort = make_dataclass("Cohort", ["slides", "precomputed", "label_source"])((), None, "genes.csv")
     recipe = SimpleNamespace(encoder=config.encoder, tiles=config.tiles)
     record = {"identity": "i", "versions": {"torch": "2"}, "trained": {"grade": {"fingerprint": "m"}}, "started": "now"}
 

@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.config.loading import load_config
 from pipeline.run.finished import read_run
-from pipeline.run.folder import open_run
+from pipeline.run.folder import close_log, open_run
 from pipeline.terminal.logs import collected
 from preprocessing.io.atomic import temporary_name
 from preprocessing.io.errors import InputError, RunError
@@ -58,6 +58,53 @@ def test_the_same_run_goes_on_in_its_folder_even_elsewhere_or_further(configure)
     open_run(configure(until="train", workers=0, device="cpu", store="elsewhere.zarr"))
 
 
+def files_of_a_run(folder):
+    """Each input that a path names, below a folder, and the flags that give them by the paths that `where` makes of their names."""
+    (folder / "slides").mkdir(parents=True)
+    for name in ("splits", "masks", "weights"):
+        (folder / name).mkdir()
+    (folder / "splits" / "splits_0.csv").write_text("train,val\na,b\n")
+    for name in ("genes.csv", "clinical.csv", "sets.csv", "cnv.csv", "tumour.txt", "micro.txt", "defining.csv"):
+        (folder / name).write_text("case_id,G\na,1\n")
+
+    def flags(where):
+        given = {"slides": "slides", "genes": "genes.csv", "clinical": "clinical.csv", "gene_sets": "sets.csv"}
+        given |= {"splits": "splits", "tiles.tissue.masks": "masks", "encoder.weights": "weights"}
+        given |= {"tumour_genes": "tumour.txt", "microenvironment_genes": "micro.txt"}
+        given |= {"defining_features": "defining.csv"}
+        return {key: where(name) for key, name in given.items()} | {"further_tables": [f"{where('cnv.csv')}:cnv"]}
+
+    return flags
+
+
+def test_the_same_run_goes_on_by_other_paths_to_the_same_files(tmp_path, monkeypatch):
+    """Absolute, relative, from another folder, and where all was moved."""
+    flags, out = files_of_a_run(tmp_path / "before"), str(tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "before")
+    first = open_run(load_config({**flags(str), "out": out})).record["identity"]
+    (tmp_path / "before").rename(tmp_path / "after")
+    monkeypatch.chdir(tmp_path)
+    for where in (lambda name: str(tmp_path / "after" / name), lambda name: f"after/../after/./{name}"):
+        close_log()
+        assert open_run(load_config({**flags(where), "out": out})).record["identity"] == first
+
+
+@pytest.mark.parametrize("key", ["slides", "genes", "clinical", "splits", "tumour_genes", "encoder.weights"])
+def test_a_file_of_another_name_is_named_with_its_path_left_out(tmp_path, monkeypatch, key):
+    flags, out = files_of_a_run(tmp_path / "files"), str(tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "files")
+    open_run(load_config({**flags(lambda name: str(tmp_path / "files" / name)), "out": out}))
+    was = Path(flags(str)[key])
+    other = was.with_name(f"other_{was.name}")
+    if was.exists():
+        was.rename(other)
+    else:
+        other = other.absolute()
+    with pytest.raises(InputError, match=rf"another run \(.*\b{key} was {was.name}[^/]*\); name") as error:
+        open_run(load_config({**flags(str), key: str(other), "out": out}))
+    assert "cnv" not in str(error.value)
+
+
 def test_a_folder_in_which_a_run_is_at_work_is_refused_until_that_has_ended(configure, tmp_path):
     with open_run(configure()):
         before = listing(tmp_path / "out")
@@ -81,7 +128,7 @@ OPENS = """
 import sys
 from pathlib import Path
 from pipeline.config.loading import load_config
-from pipeline.run.folder import open_run
+from pipeline.run.folder import close_log, open_run
 
 run = open_run(load_config({}, file=Path(sys.argv[1])))
 print("at work", flush=True)
@@ -149,14 +196,14 @@ def test_a_folder_that_holds_another_run_is_refused_and_left_as_it_is(configure,
     assert listing(tmp_path) == before
 
 
-def test_what_differs_from_another_run_is_not_known_without_its_configuration(configure, tmp_path):
+def test_what_differs_from_another_run_is_not_known_where_an_earlier_version_did_not_note_it(configure, tmp_path):
     open_run(configure())
-    for harm in (lambda path: path.write_text("seed: ["), lambda path: path.unlink()):
-        harm(tmp_path / "out" / "config.yaml")
-        with pytest.raises(
-            InputError, match=r"another run \(its config.yaml differs from these options\); name another"
-        ):
-            open_run(configure(seed=1))
+    noted = tmp_path / "out" / "identity.json"
+    noted.write_text(
+        json.dumps({key: value for key, value in json.loads(noted.read_text()).items() if key != "settings"})
+    )
+    with pytest.raises(InputError, match=r"another run \(its config.yaml differs from these options\); name another"):
+        open_run(configure(seed=1))
 
 
 def test_a_run_that_ends_before_training_does_not_go_into_a_folder_of_results(configure, tmp_path):

@@ -48,6 +48,23 @@ def test_a_repeated_command_shows_its_results_and_writes_nothing(folder, cohort,
     assert content(folder) == before
 
 
+def test_paths_from_another_working_directory_are_the_same_command(folder, cohort, walk, capsys, monkeypatch):
+    monkeypatch.chdir(cohort.slides)
+    monkeypatch.setattr("workflows.run_pipeline.execute", None)
+    files = ("../slides", f"../{cohort.genes.name}", "--gene-sets", f"../slides/../{cohort.sets.name}")
+    assert walk(*files, "--explain", "1", "--out", folder) == 0
+    assert "nothing to do" in capsys.readouterr().err
+
+
+def test_slides_that_were_moved_are_looked_up_again(run_input):
+    """So that `slides.csv` leads exports and the viewer to them."""
+    moved = [
+        replace(slide, path=slide.path.parents[1] / "moved" / slide.path.name) for slide in run_input.cohort.slides
+    ]
+    cohort = replace(run_input.cohort, slides=tuple(moved))
+    assert replace(run_input, cohort=cohort).fingerprint() != run_input.fingerprint()
+
+
 def test_where_the_same_slides_fail_again_nothing_else_is_done(cohort, walk, tmp_path, capsys, monkeypatch):
     slides = tmp_path / "slides"
     slides.mkdir()
