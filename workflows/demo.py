@@ -21,8 +21,10 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from preprocessing.io.atomic import writing
 from preprocessing.io.errors import InputError, count
 from preprocessing.io.extras import extra
+from preprocessing.io.files import user_path
 
 SITES = ("ZZ", "ZY", "Z0")
 SUBTYPES = ("IDHwt", "IDHmut-non-codel", "IDHmut-codel")
@@ -316,7 +318,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.seed < 0:
         parser.error(f"--seed {given.seed}: give 0 or more")
     try:
-        paths = write_cohort(given.out, cases=given.cases, size_px=given.size, seed=given.seed)
+        with writing(given.out):
+            paths = write_cohort(given.out, cases=given.cases, size_px=given.size, seed=given.seed)
     except InputError as error:
         parser.error(str(error))
     sys.stdout.write(f"{given.cases} cases, {count(len(paths), 'slide')} in {given.out}\n")
@@ -327,7 +330,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_pipeline demo", description="Make a small synthetic cohort to try the pipeline on."
     )
-    parser.add_argument("out", type=Path, help="folder to write slides/, genes.csv and gene_sets.csv into")
+    parser.add_argument("out", type=user_path, help="folder to write slides/, genes.csv and gene_sets.csv into")
     parser.add_argument("--cases", type=int, default=24, help="number of cases, from 1 to 999; default %(default)s")
     parser.add_argument("--size", type=int, default=3072, help="side of a 20× slide in pixels; default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files; default %(default)s")

@@ -15,6 +15,7 @@ from models.settings import Settings
 from pipeline.config.option_names import OPTIONS
 from pipeline.config.values import split_text
 from preprocessing.io.errors import InputError, count, some
+from preprocessing.io.files import user_path
 from preprocessing.slides.names import SUFFIXES, foreign_address, unusable_name
 from preprocessing.tables.identity import identity_scheme
 
@@ -38,7 +39,7 @@ def read_slides(value: Any) -> Any:
     if isinstance(value, str) and set("*?[") & set(value) and not Path(value).exists():
         pattern, value = (
             value,
-            sorted(glob(os.path.expanduser(value), recursive=True)),
+            sorted(glob(str(user_path(value)), recursive=True)),
         )  # in quotes, no shell has expanded it
         if not value:
             raise InputError(f"slides: no file matches {pattern}; give a folder, a slide or a manifest CSV")
@@ -60,7 +61,7 @@ def read_path(value: Any, name: str) -> Any:
         raise InputError(f"{name}: the path is empty; give a path, or none")
     if isinstance(value, str) and (problem := foreign_address(value)):
         raise InputError(f"{name}: {problem}")
-    return Path(value).expanduser() if isinstance(value, str | Path) else value
+    return user_path(value) if isinstance(value, str | Path) else value
 
 
 def read_further_table(text: str) -> str:
@@ -71,7 +72,7 @@ def read_further_table(text: str) -> str:
     """
     if problem := foreign_address(text):
         raise InputError(f"--omics: {problem}")
-    return os.path.expanduser(text)
+    return str(user_path(text))
 
 
 def read_store(value: Any) -> Any:

@@ -1,11 +1,13 @@
 """Messages about a configuration that does not validate: what the user gave, and what to give instead."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from models.registry import UnknownNameError, nearest
+from pipeline.config.option_names import OPTIONS
 from preprocessing.io.errors import InputError
 
 PLAIN = {  # what pydantic writes, and what is meant
@@ -73,7 +75,13 @@ def _describe(problem: Any, root: type[BaseModel], prefix: str, given: Mapping[s
     key = ".".join(parts)
     if problem["type"] == "extra_forbidden":
         at = next((text for name, text in given.items() if f"{name}.".startswith(f"{key}.")), "configuration")
-        return f'{at}: unknown key "{key}": {nearest(where[-1], _known_keys(root, where[:-1]))}'
+        known = _further_down(root, where[0]) if len(where) == 1 else []
+        meant = (
+            f"did you mean {' or '.join(map(json.dumps, known))}?"
+            if known
+            else nearest(where[-1], _known_keys(root, where[:-1]))
+        )
+        return f'{at}: unknown key "{key}": {meant}'
     if problem["type"] == "missing":
         return f"configuration: {key} is missing"
     written = next((given[name] for name in _and_above(parts) if name in given), None)
@@ -99,13 +107,31 @@ def _plain(message: str) -> str:
     return message
 
 
+def _further_down(root: type[BaseModel], name: str) -> list[str]:
+    """The dotted keys below others that end with a name, or whose option has it: `train.epochs` for `epochs`."""
+    options = {key for key, option in OPTIONS.items() if option == f"--{name.replace('_', '-')}"}
+    return sorted({key for key in _dotted(root) if key.endswith(f".{name}") or key in options})
+
+
+def _dotted(root: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name in root.model_fields:
+        yield f"{prefix}{name}"
+        if inner := _inner(root, name):
+            yield from _dotted(inner, f"{prefix}{name}.")
+
+
+def _inner(root: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The class of the settings below a key; None where it is a value."""
+    annotation = root.model_fields[name].annotation
+    classes = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+    return next((one for one in classes if issubclass(one, BaseModel)), None)
+
+
 def _known_keys(root: type[BaseModel], parents: Iterable[str]) -> list[str]:
     for name in parents:
         if name not in root.model_fields:
             continue  # a name of the user's, such as that of a cohort
-        annotation = root.model_fields[name].annotation
-        classes = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
-        inner = next((one for one in classes if issubclass(one, BaseModel)), None)
+        inner = _inner(root, name)
         if inner is None:
             break
         root = inner

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from pipeline.config.schema import Config
 from preprocessing.encoders.config import EncoderConfig
+from preprocessing.io.files import user_path
 from preprocessing.slide_lists.discovery import SlideSource
 from preprocessing.tiling.tiles import TileConfig
 
@@ -95,7 +96,7 @@ class Paths:
 
 def absolute_store(store: str) -> str:
     """Return the address of a store that holds in any working directory; a URL stays as it is."""
-    return store if "://" in store else str(Path(store).expanduser().absolute())
+    return store if "://" in store else str(user_path(store).absolute())
 
 
 def identity(config: Config) -> dict[str, Any]:

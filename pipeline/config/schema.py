@@ -1,5 +1,6 @@
 """The configuration of a run: every key with its default, its range and a description."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -211,7 +212,8 @@ class Config(InputSettings):
     @classmethod
     def _listed_genes(cls, value: Any) -> Any:
         """Split at semicolons where there are any, since names of gene sets may contain commas."""
-        return split_text(value, separator=";" if ";" in str(value) else ",")
+        names = split_text(value, separator=";" if ";" in str(value) else ",")
+        return [os.path.expanduser(name) for name in names]
 
     @field_validator("preset", "task", "model", "split_by", mode="before")
     @classmethod

@@ -6,7 +6,7 @@ Any file may be missing: a run may end before training, predict a new cohort, or
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class FinishedRun:
     """
 
     folder: Path
-    record: Mapping[str, Any]
+    record: Mapping[str, Any] = field(repr=False)
 
     @cached_property
     def config_text(self) -> str:

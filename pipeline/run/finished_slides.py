@@ -14,7 +14,7 @@ from pipeline.run.finished import FinishedRun, read_run
 from pipeline.slides.thumbnails import thumbnail_path
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.h5 import Geometry
-from preprocessing.io.errors import InputError, SlideError, some
+from preprocessing.io.errors import InputError, SlideError, count, some
 from preprocessing.io.extras import extra
 from preprocessing.io.outputs import damaged, read_table
 from preprocessing.omics.matrix import OmicsMatrix
@@ -160,13 +160,17 @@ class FinishedSlides:
         legends = {case["case_id"]: case["legends"] for case in self.explanation["cases"]}
         return dict(legends[slide.case_id][layer])
 
+    def is_explained(self, slide: FinishedSlide) -> bool:
+        """Whether the explanation has maps of a slide."""
+        return slide.slide_id in self._tiles_files
+
     def explained(self, slides: Sequence[FinishedSlide]) -> list[FinishedSlide]:
         """Return the slides that are explained; raises InputError where none is."""
-        found = [slide for slide in slides if slide.slide_id in self._tiles_files]
+        found = [slide for slide in slides if self.is_explained(slide)]
         if not found:
             raise InputError(
-                f"{self.run.folder}: none of these {len(slides)} slides is explained; run_pipeline … "
-                "--explain makes explanations"
+                f"{self.run.folder}: task {self.task}: none of {count(len(slides), 'slide')} is explained; repeat the command of "
+                "the run with --explain all, or with the ids of the cases"
             )
         return found
 

@@ -30,7 +30,7 @@ from pipeline.terminal.progress import HOUR, rates
 from preprocessing.cohort import Cohort, further_table
 from preprocessing.io.atomic import REMEDY, sweep, temporary_name, write_text
 from preprocessing.io.errors import InputError, count, some
-from preprocessing.io.files import file_above
+from preprocessing.io.files import file_above, why_not_writable
 from preprocessing.io.fingerprints import file_fingerprint, fingerprint
 from preprocessing.io.gpu import gpu_failures
 from preprocessing.io.outputs import read_json
@@ -217,12 +217,8 @@ def _refuse_other(run: Run) -> None:
     folder = run.folder
     if file := file_above(folder):
         raise InputError(f"--out {folder} cannot be made: {file} is a file; name another folder")
-    above = next(one for one in (folder, *folder.parents) if one.exists())
-    if not os.access(above, os.W_OK):
-        why = "Read-only file system" if os.statvfs(above).f_flag & os.ST_RDONLY else "Permission denied"
-        raise InputError(
-            f"--out {folder} cannot be {'written' if above == folder else 'made'} ({why}); name another folder"
-        )
+    if why := why_not_writable(folder):
+        raise InputError(f"--out {folder} {why}; name another folder")
     if not folder.exists():
         return
     if not folder.is_dir():

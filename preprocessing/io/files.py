@@ -1,6 +1,7 @@
 """Files that somebody else wrote: regular ones only, and none is read or unpacked without an end."""
 
 import difflib
+import os
 import stat
 from pathlib import Path
 
@@ -12,6 +13,11 @@ _BEGINNING = 512  # bytes, by which the encoding is judged
 _MOSTLY_ZERO = 0.9  # share of zeros among the upper bytes of UTF-16 in Latin letters
 _SIMILAR = 0.75  # ratio of common letters from which a name may be a typing error
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+
+
+def user_path(text: str | Path) -> Path:
+    """Return a path that the user wrote, with the home folder for `~`, which a shell leaves in `--out=~/run` and in quotes."""
+    return Path(os.path.expanduser(text))  # `~name` stays where there is no such user
 
 
 def why_no_file(path: Path) -> str | None:
@@ -43,6 +49,15 @@ def similar_name(path: Path) -> str:
 def file_above(folder: Path) -> Path | None:
     """The file in whose place the folder would need a folder; None where there is none."""
     return next((above for above in folder.parents if above.is_file()), None)
+
+
+def why_not_writable(folder: Path) -> str | None:
+    """What keeps files from being written into a folder, or it from being made: "cannot be made (Permission denied)"; else None."""
+    above = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if os.access(above, os.W_OK):
+        return None
+    why = "Read-only file system" if os.statvfs(above).f_flag & os.ST_RDONLY else "Permission denied"
+    return f"cannot be {'written' if above == folder else 'made'} ({why})"
 
 
 def read_bytes(path: Path) -> bytes:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from preprocessing.case_tables.exclusions import describe_exclusions
 from preprocessing.io.errors import InputError, count, some
+from preprocessing.io.files import user_path
 from preprocessing.slide_lists.stains import describe_stain_columns
 from preprocessing.slides.names import SUFFIXES, address_name, clean_id, foreign_address, slide_name, unusable_name
 from preprocessing.slides.resolution import is_plausible, plausible_range
@@ -104,7 +105,7 @@ def _read_row(
         raise InputError(f"slides: manifest {manifest}, line {number}: no path")
     text = str(row["path"]).strip()
     problem = foreign_address(text)
-    path = Path(text) if problem else manifest.parent / _expanded(text)  # an absolute path stays as it is
+    path = Path(text) if problem else manifest.parent / user_path(text)  # an absolute path stays as it is
     if not problem and "\\" in text and not _exists(path):  # relative paths of Windows
         path = manifest.parent / text.replace("\\", "/")
     name = address_name(text) if problem else path.name
@@ -145,10 +146,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
-
-
-def _expanded(text: str) -> Path:
-    return Path(os.path.expanduser(text))
 
 
 def _is_trusted(row: Mapping[Hashable, Any]) -> bool:

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from models.settings import Settings
 from preprocessing.io.errors import InputError
 from preprocessing.io.extras import extra, extra_version
-from preprocessing.io.files import why_no_file
+from preprocessing.io.files import user_path, why_no_file
 from preprocessing.io.fingerprints import file_fingerprint
 
 Thumbnail: TypeAlias = UInt8[np.ndarray, "H W 3"]
@@ -45,7 +45,7 @@ class GrandqcConfig(Settings):
     def _absolute(cls, value: Path | None) -> Path:
         if value is None:
             raise InputError(f"tissue detector grandqc: no weights; {REMEDY}")
-        return value.expanduser().absolute()
+        return user_path(value).absolute()
 
 
 def grandqc_recipe(config: GrandqcConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from scipy.ndimage import label
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
+from workflows import run_pipeline
 from workflows.demo import GENE_SETS, draw_genes, draw_labels, draw_slide, main, write_cohort, write_svs
 
 SIZE_PX = 768
@@ -78,6 +79,12 @@ def test_writing_again_replaces_but_another_cohort_is_refused(tmp_path, capsys):
         main([*arguments, "1"])
     assert "slides of another cohort; give an empty folder" in capsys.readouterr().err
     assert digest(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run_pipeline.main(["demo", str(tmp_path / "file" / "demo")]) == 1
+    assert "demo cannot be written (Not a directory)" in capsys.readouterr().err
 
 
 def test_slides_of_another_size_are_not_replaced(tmp_path, capsys):

@@ -1,6 +1,6 @@
 """Cohorts from Python: slides, genes and labels as a run reads them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from pipeline.config.loading import load_config
 from pipeline.config.paths import Paths
 from pipeline.config.schema import Config
 from preprocessing.cohort import Cohort
-from preprocessing.io.errors import count
+from preprocessing.io.errors import InputError, count
 from workflows.api.pages import table_page
 from workflows.api.processes import hidden_main
 from workflows.cohorts import read_cohort
@@ -71,11 +71,28 @@ class InputCohort:
         return table_page("Cohort", text, self.cases)
 
 
-def open_cohort(slides: str | Path | None, genes: str | Path | None, **settings: Any) -> InputCohort:
+Slides = str | Path | Sequence[str | Path] | None
+
+
+def input_paths(slides: Slides, genes: str | Path | None) -> dict[str, str | list[str]]:
+    """Return slides and genes as values of the configuration.
+
+    Raises:
+        InputError: something else than paths, such as a data frame.
+    """
+    several = [] if slides is None or isinstance(slides, str | Path) else list(slides)
+    values: list[tuple[str, object]] = [("slides", one) for one in several] or [("slides", slides)]
+    for name, value in [*values, ("genes", genes)]:
+        if value is not None and not isinstance(value, str | Path):
+            raise InputError(f"{name}: give the path of a file or folder, not {type(value).__name__}")
+    return {"slides": [str(one) for one in several] or str(slides or "none"), "genes": str(genes or "none")}
+
+
+def open_cohort(slides: Slides, genes: str | Path | None, **settings: Any) -> InputCohort:
     """Read the slides and tables of a cohort, everything but pixels.
 
     Args:
-        slides: folder, slide, or manifest CSV; None: genes only.
+        slides: folder, slide or several, or manifest CSV; None: genes only.
         genes: gene table; None: slides only.
         settings: further keys of the configuration, such as `clinical="clinical.tsv"` or `default_mpp=0.5`. Keys with a dot are
             given as `**{"tiles.mpp": 0.25}`.
@@ -83,7 +100,7 @@ def open_cohort(slides: str | Path | None, genes: str | Path | None, **settings:
     Raises:
         InputError: whatever is wrong with slides, tables or settings.
     """
-    given = {"slides": str(slides or "none"), "genes": str(genes or "none"), **settings}
+    given = {**input_paths(slides, genes), **settings}
     config = load_config(given)
     paths = Paths.from_config(config, absolute=False)
     with hidden_main():

@@ -1,7 +1,6 @@
 """Runs and trained models from Python."""
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from pipeline.config.loading import load_config
 from pipeline.config.schema import Config
 from pipeline.inference.trained import Predictor, load_trained
 from pipeline.run.finished import FinishedRun, read_run
-from preprocessing.io.errors import InputError, count
-from workflows.api.cohorts import InputCohort
+from preprocessing.io.errors import InputError, count, some
+from preprocessing.io.files import user_path
+from workflows.api.cohorts import InputCohort, Slides, input_paths
 from workflows.api.pages import table_page
 from workflows.api.processes import hidden_main
 from workflows.api.stores import Store, open_store
@@ -29,6 +29,21 @@ class RunResults(FinishedRun):
     `cases`, `slides`, `predictions` and `diagnoses` are data frames, `metrics` maps a task to a `TaskReport`, `explanations` a task
     to its explanation, `config` is the configuration, `record` the content of `run.json`.
     """
+
+    def predicted(self, task: str, *, status: str | None = None) -> pd.DataFrame:
+        """Return the predictions of one task for the cases of `cases.csv`, without columns that only other tasks have.
+
+        Args:
+            task: name of the task.
+            status: only rows of this status, such as `tested`; None: all.
+
+        Raises:
+            InputError: the run has no such task.
+        """
+        known = list(self.predictions["task"].unique()) if len(self.predictions) else []
+        if task not in known:
+            raise InputError(f"{self.folder} has no predictions of a task {task}; it has {some(known) or 'none'}")
+        return super().predicted(task, status=status)
 
     @property
     def report(self) -> Path:
@@ -100,7 +115,7 @@ class Model:
 
         Args:
             cohort: from `open_cohort`.
-            out: run folder that is kept, with report and distribution shift; None: a temporary one.
+            out: run folder that is kept, with report and distribution shift; None: a temporary one, gone once this returns.
             settings: further keys of the configuration, such as `workers=4` or `device="cuda"`.
 
         Returns:
@@ -110,6 +125,8 @@ class Model:
             InputError: the cohort does not fit the model.
             RunError: it failed on the way.
         """
+        if not isinstance(cohort, InputCohort):
+            raise InputError(f"predict reads a cohort from open_cohort(slides, genes), not {type(cohort).__name__}")
         with tempfile.TemporaryDirectory() as folder:
             given = {
                 **cohort.settings,
@@ -131,7 +148,7 @@ def open_run(folder: str | Path) -> RunResults:
     Raises:
         InputError: no run has finished in the folder, or a run of another version of this program.
     """
-    found = read_run(Path(folder))
+    found = read_run(user_path(folder))
     return RunResults(found.folder, found.record)
 
 
@@ -141,17 +158,17 @@ def open_model(folder: str | Path) -> Model:
     Raises:
         InputError: there is no model, it is damaged, or the folder has those of several tasks.
     """
-    predictors = load_trained(Path(folder), [])
+    predictors = load_trained(user_path(folder), [])
     if len(predictors) > 1:
         raise InputError(f"{folder} contains the models of {len(predictors)} tasks; name one of its folders")
     return Model(predictors[0])
 
 
-def run(slides: str | Path | None, genes: str | Path | None, *, out: str | Path, **settings: Any) -> RunResults:
+def run(slides: Slides, genes: str | Path | None, *, out: str | Path, **settings: Any) -> RunResults:
     """Run the whole pipeline, as `run_pipeline SLIDES GENES` does, and return its results.
 
     Args:
-        slides: folder, slide, or manifest CSV; None: genes only.
+        slides: folder, slide or several, or manifest CSV; None: genes only.
         genes: gene table; None: slides only.
         out: run folder; one in which the same run has begun is resumed.
         settings: further keys of the configuration, such as `task=["grade"]`, `workers=0`, `**{"train.epochs": 10}`.
@@ -160,8 +177,7 @@ def run(slides: str | Path | None, genes: str | Path | None, *, out: str | Path,
         InputError: whatever is wrong with the input; nothing was computed.
         RunError: the run failed on the way; the same call resumes it.
     """
-    given: Mapping[str, Any] = {"slides": str(slides or "none"), "genes": str(genes or "none"), **settings}
-    return _run(load_config({**given, "out": str(out)}))
+    return _run(load_config({**input_paths(slides, genes), **settings, "out": str(out)}))
 
 
 def _run(config: Config) -> RunResults:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from preprocessing.features.store import FEATURES, Bag, FeatureStore, query_all
-from preprocessing.io.errors import InputError, some
+from preprocessing.io.errors import InputError, count, some
 from preprocessing.io.extras import extra
 from workflows.api.pages import table_page
 
@@ -109,13 +109,17 @@ class Store:
             for case, rows in table.groupby("case_id")
         }
         if not slides:
-            raise InputError(f"store {self.files.place}: none of the {len(labels)} cases has features")
+            raise InputError(
+                f"store {self.files.place}: there are no features of {count(len(labels), 'case')} that labels names"
+            )
         return SlideDataset(self.files, slides, {case: labels[case] for case in slides}, max_tiles=max_tiles)
 
     def _repr_html_(self) -> str:
         slides = self.slides["slide_id"].nunique()
         encoders = some(self.slides["encoder"].unique())
-        return table_page("Feature store", f"{self.files.place}: {slides} slides; encoders: {encoders}", self.slides)
+        return table_page(
+            "Feature store", f"{self.files.place}: {count(slides, 'slide')}; encoders: {encoders}", self.slides
+        )
 
 
 def open_store(place: str | Path) -> Store:

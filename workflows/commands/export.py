@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from preprocessing.io.files import user_path, why_not_writable
+
 if TYPE_CHECKING:
     from pipeline.run.finished_slides import FinishedSlide, FinishedSlides
     from preprocessing.formats.h5 import Format
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.run.finished_slides import open_slides
     from pipeline.terminal.logs import print_error, print_line, show_failures
     from preprocessing.io.atomic import writing
-    from preprocessing.io.errors import InputError, count
+    from preprocessing.io.errors import InputError, RunError, count
 
     try:
         run = open_slides(
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             slides_required=arguments.format != "anndata",
         )
         out = arguments.out or arguments.run / "export" / arguments.format
+        if why := why_not_writable(out):
+            raise RunError(f"{out} {why}; name another folder with --out")
         with writing(out):
             written, failures = export(arguments.format, run, out, cases=arguments.case, origin=arguments.origin)
     except InputError as error:
@@ -198,8 +202,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("format", metavar="FORMAT", choices=FORMATS, help=", ".join(FORMATS))
-    add("run", type=Path, metavar="RUN", help="folder of a finished run")
-    add("--out", type=Path, metavar="DIR", help="folder of the exported files (RUN/export/FORMAT)")
+    add("run", type=user_path, metavar="RUN", help="folder of a finished run")
+    add("--out", type=user_path, metavar="DIR", help="folder of the exported files (RUN/export/FORMAT)")
     add("--store", metavar="DIR", help="feature store, where it has moved since the run")
     add("--case", action="append", default=[], metavar="CASE", help="export only this case; repeatable")
     add("--task", metavar="NAME", help="task whose explanation is exported; default: the first explained task")

@@ -4,9 +4,12 @@ The manifest that is written takes the place of the slides: `run_pipeline MANIFE
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from preprocessing.io.files import user_path
 
 if TYPE_CHECKING:
     from preprocessing.features.store import FeatureStore
@@ -53,11 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(str(error))
         return WRONG_INPUT
     show_failures(failures)
-    in_store = f" --store {arguments.store}" if arguments.store != DEFAULT_STORE else ""
-    print_line(
-        f"{count(len(rows), 'slide')} imported into {store.place}; give {arguments.out} as SLIDES: run_pipeline "
-        f"{arguments.out} GENES{in_store}"
-    )
+    in_store = ["--store", arguments.store] if arguments.store != DEFAULT_STORE else []
+    command = shlex.join(["run_pipeline", str(arguments.out), "GENES", *in_store])
+    print_line(f"{count(len(rows), 'slide')} imported into {store.place}; give {arguments.out} as SLIDES: {command}")
     return SOME_FAILED if failures else ALL_GOOD
 
 
@@ -216,12 +217,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="folder of .h5 files, one per slide (searched recursively)")
+    add("folder", type=user_path, metavar="FOLDER", help="folder of .h5 files, one per slide (searched recursively)")
     add("--format", required=True, choices=("clam", "trident", "stamp"), help="the tool that made them")
     add("--store", default=DEFAULT_STORE, metavar="DIR", help="feature store: a folder or s3://… (features.zarr)")
     add(
         "--out",
-        type=Path,
+        type=user_path,
         default=Path("imported.csv"),
         metavar="FILE",
         help="manifest to write (imported.csv)",

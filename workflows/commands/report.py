@@ -5,12 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from preprocessing.io.files import user_path, why_not_writable
+
 ALL_GOOD, WRONG_INPUT = 0, 2
 EPILOG = """\
 example:
   run_pipeline report runs/first
 
-exit codes: 0 success; 2 the folder contains no finished run
+exit codes: 0 success; 1 the folder cannot be written;
+  2 it contains no finished run
 """
 
 
@@ -18,11 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (see `--help`)."""
     arguments = _parser().parse_args(argv)
     from pipeline.terminal.logs import print_error, print_line, start_logging
-    from preprocessing.io.errors import InputError
+    from preprocessing.io.errors import InputError, RunError
     from workflows.report import write_report
 
     start_logging(verbose=False)
     try:
+        if arguments.run.is_dir() and (why := why_not_writable(arguments.run)):
+            raise RunError(f"{arguments.run} {why}; copy it to where you may write, and draw the report of the copy")
         path = write_report(arguments.run)
     except InputError as error:
         print_error(str(error))
@@ -59,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("run", type=user_path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--open", action="store_true", help="offer to open it, in a terminal with a browser")
     return parser

@@ -2,7 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+
+from preprocessing.io.files import user_path
 
 ALL_GOOD, WRONG_INPUT = 0, 2
 EPILOG = """\
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="folder of a finished run")
+    add("run", type=user_path, metavar="RUN", help="folder of a finished run")
     add("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1; default: any that is free")
     add("--store", metavar="DIR", help="feature store, where it has moved since the run")
     add("--task", metavar="NAME", help="task whose maps are drawn; default: the first explained task")

@@ -53,7 +53,7 @@ class Viewer:
             SlideError: the slide is gone, or cannot be read.
         """
         if path == "/":
-            return HTML, self._page("index.html", slides=self.slides.values())
+            return HTML, self._page("index.html", slides=self._with_maps_first())
         if path == "/openseadragon.min.js":
             return SCRIPT, (HERE / "openseadragon.min.js").read_bytes()
         kind, name, *rest = path.strip("/").split("/")
@@ -77,11 +77,19 @@ class Viewer:
         source = {"width": width, "height": height, "tileSize": TILE_PX, "tileOverlap": 1}
         return self._page("slide.html", slide=slide, layers=layers, source=source, gone=gone)
 
+    def _with_maps_first(self) -> dict[str, list["FinishedSlide"]]:
+        """The slides by what they have: those with maps first."""
+        maps = f"With maps of the task {self.run.task}"
+        found: dict[str, list[FinishedSlide]] = {maps: [], "Without maps": []}
+        for slide in self.slides.values():
+            found[maps if self.run.is_explained(slide) else "Without maps"].append(slide)
+        return {title: slides for title, slides in found.items() if slides}
+
     def _page(self, name: str, **content: Any) -> bytes:
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
         )
-        return environment.get_template(name).render(run=self.run.run, **content).encode()
+        return environment.get_template(name).render(run=self.run.run, task=self.run.task, **content).encode()
 
     def _tile(self, slide: "FinishedSlide", level: int, column: int, row: int) -> bytes:
         try:
@@ -100,7 +108,10 @@ class Viewer:
         try:
             return DeepZoomGenerator(openslide.OpenSlide(path), TILE_PX, 1, limit_bounds=False)
         except (OSError, openslide.OpenSlideError):
-            raise SlideError(f"{path} is gone or cannot be opened; restore it to look into the slide") from None
+            raise SlideError(
+                f"{path} is gone or cannot be opened; restore it, or repeat the command of the run with the slides' "
+                "new path"
+            ) from None
 
 
 def make_server(run: "FinishedSlides", *, port: int = 0) -> ThreadingHTTPServer:

@@ -195,6 +195,9 @@ def test_none_means_without_that_side():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        ({"sets": ["epochs=3"]}, 'unknown key "epochs": did you mean "train.epochs"?'),
+        ({"sets": ["tissue_masks=m"]}, 'unknown key "tissue_masks": did you mean "tiles.tissue.masks"?'),
+        ({"sets": ["mpp=1"]}, 'unknown key "mpp": did you mean "tiles.mpp" or "tiles.tissue.mpp"?'),
         ({"sets": ["fold=3"]}, 'unknown key "fold": did you mean "folds"?'),
         ({"sets": ["tiles.tile_pix=3"]}, 'unknown key "tiles.tile_pix": did you mean "tile_px"?'),
         ({"sets": ["models.umeml.gama=3"]}, 'unknown key "models.umeml.gama": did you mean "gamma"?'),

@@ -12,7 +12,13 @@ import pytest
 
 from preprocessing.io import unpacking
 from preprocessing.io.errors import InputError
-from preprocessing.io.files import decode, read_bytes, read_text, similar_name, why_no_file
+from preprocessing.io.files import decode, read_bytes, read_text, similar_name, user_path, why_no_file
+
+
+def test_only_the_sign_of_a_home_folder_is_replaced(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    found = [str(user_path(text)) for text in ("~/a", "~", "a/~/b", "~no such user/a", "/a")]
+    assert found == ["/home/me/a", "/home/me", "a/~/b", "~no such user/a", "/a"]
 
 
 def test_a_file_and_a_link_to_one_are_files(tmp_path):

@@ -58,6 +58,35 @@ def test_wrong_input_is_an_error_with_its_remedy(cohort):
         api.open_cohort(None, cohort.folder / "nowhere.csv")
 
 
+def test_data_frames_and_folders_in_place_of_paths_and_cohorts_are_refused(cohort, finished):
+    with pytest.raises(InputError, match=r"genes: give the path of a file or folder, not DataFrame"):
+        api.open_cohort(None, cohort.table())
+    with pytest.raises(InputError, match=r"slides: give the path of a file or folder, not int"):
+        api.run([cohort.slides, 3], cohort.genes, out="run")
+    with pytest.raises(InputError, match=r"predict reads a cohort from open_cohort\(slides, genes\), not PosixPath"):
+        api.open_run(finished).model("grade").predict(cohort.slides)
+
+
+def test_several_slides_are_a_cohort(cohort):
+    slides = sorted(cohort.slides.glob("*.svs"))[:2]
+    assert sorted(Path(path) for path in api.open_cohort(slides, None, workers=0).slides["path"]) == slides
+
+
+def test_a_task_that_the_run_does_not_have_is_named(finished):
+    with pytest.raises(InputError, match=r"has no predictions of a task mgmt; it has (survival|grade|subtype), "):
+        api.open_run(finished).predicted("mgmt")
+
+
+def test_a_run_is_shown_in_one_line(finished):
+    assert repr(api.open_run(finished)) == f"RunResults(folder={finished!r})"
+
+
+def test_the_home_folder_is_known_by_its_sign(finished, monkeypatch):
+    monkeypatch.setenv("HOME", str(finished.parent))
+    assert api.open_run(f"~/{finished.name}").folder == finished
+    assert api.open_model(f"~/{finished.name}/models/grade").task == "grade"
+
+
 def test_the_features_of_a_slide_as_array_xarray_and_tensor(store, finished):
     slide = store.slides["slide_id"][0]
     found = store.features(slide)
@@ -80,7 +109,7 @@ def test_the_features_of_a_slide_as_array_xarray_and_tensor(store, finished):
 def test_features_that_are_not_there_are_named(store):
     with pytest.raises(InputError, match="there are no features of encoder uni of slide"):
         store.features(store.slides["slide_id"][0], encoder="uni")
-    with pytest.raises(InputError, match="none of the 1 cases has features"):
+    with pytest.raises(InputError, match="there are no features of 1 case that labels names"):
         store.dataset({"nobody": 1})
 
 
@@ -140,7 +169,11 @@ def test_the_example_of_the_docs_runs(finished, cohort, store, tmp_path):
     page = (ROOT / "docs" / "how-to" / "python.md").read_text()
     example = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1].partition("results = run(")[0]
     paths = {"demo/run": finished, "demo/features.zarr": cohort.store, "new_slides": cohort.slides}
-    paths |= {"new_genes.csv": cohort.genes, "clinical.tsv": tmp_path / "clinical.tsv"}
+    paths |= {
+        "runs/second": tmp_path / "second",
+        "new_genes.csv": cohort.genes,
+        "clinical.tsv": tmp_path / "clinical.tsv",
+    }
     cohort.table()[["case_id", "grade"]].to_csv(tmp_path / "clinical.tsv", sep="\t", index=False)
     for written, path in paths.items():
         assert f'"{written}"' in example

@@ -249,6 +249,16 @@ def test_a_folder_that_cannot_be_written_is_reported(explained, layout, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
+def test_of_a_run_that_is_read_only_it_says_where_else_to_write(finished, monkeypatch, capsys):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert run_pipeline.main(["export", "geojson", str(finished)]) == 1
+    assert "(Permission denied); name another folder with --out" in capsys.readouterr().err
+    assert run_pipeline.main(["report", str(finished)]) == 1
+    assert (
+        f"{finished} cannot be written (Permission denied); copy it to where you may write" in capsys.readouterr().err
+    )
+
+
 def test_a_file_in_the_place_of_the_folder_is_reported(finished, tmp_path, capsys):
     (tmp_path / "out").touch()
     assert run_export("clam", finished, "--out", tmp_path / "out") == 2

@@ -2,6 +2,7 @@ import re
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,22 @@ def test_the_help_reports_every_preset():
     text = " ".join(command_line._parser().format_help().split()).replace("- ", "-")  # where a line is broken
     for name, preset in PRESETS.items():
         assert f"{name}: {preset.description}" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "names"),
+    [
+        ("report", ["~/run"], ["run"]),
+        ("view", ["~/run"], ["run"]),
+        ("export", ["clam", "~/run", "--out=~/clam"], ["run", "out"]),
+        ("import_features", ["~/h5", "--format", "clam", "--out=~/h5.csv"], ["folder", "out"]),
+    ],
+)
+def test_every_command_knows_the_home_folder_by_its_sign(monkeypatch, command, words, names):
+    """A shell leaves `--out=~/run`, and what is in quotes, as it is."""
+    monkeypatch.setenv("HOME", "/home/me")
+    arguments = import_module(f"workflows.commands.{command}")._parser().parse_args(words)
+    assert all(getattr(arguments, name).parent == Path("/home/me") for name in names)
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):

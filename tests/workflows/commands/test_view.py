@@ -72,6 +72,13 @@ def test_what_is_not_there_is_not_found(address, path):
         get(address, path)
 
 
+def test_slides_with_maps_come_first_with_their_task(run, address):
+    first, _, rest = get(address, "/").decode().partition("<h2>Without maps</h2>")
+    assert f"<h2>With maps of the task {run.task}</h2>" in first
+    for slide in run.slides():
+        assert (slide.slide_id in first) == run.is_explained(slide) == (slide.slide_id not in rest)
+
+
 def test_a_slide_that_is_gone_is_named(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "slides.csv")
