@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.tasks import parse_task
+from pipeline.tasks import TaskSpec, parse_task
 from preprocessing.io.errors import InputError
 
 
 def with_task_definitions(values: dict[str, Any]) -> dict[str, Any]:
-    """Move each `NAME=COLUMN[:KIND]` among the requested tasks to the definitions, and leave its name."""
+    """Move each `NAME=COLUMN[:KIND]` among the requested tasks to the definitions, beside its further keys; leave its name."""
     given = values.get("task") or ()
     texts = [given] if isinstance(given, str) else [str(text) for text in given]
     parsed = [parse_task(name) for text in texts for name in ((text,) if "=" in text else split_text(text))]
@@ -16,11 +16,21 @@ def with_task_definitions(values: dict[str, Any]) -> dict[str, Any]:
     if not defined:
         return values
     earlier = values.get("tasks") or {}
-    if again := sorted(defined.keys() & earlier.keys()):
-        raise InputError(f"--task {again[0]}=…: the configuration file defines tasks.{again[0]}; give one of them")
+    for name in sorted(defined.keys() & earlier.keys()):
+        if not isinstance(earlier[name], dict) or earlier[name].keys() & {"column", "kind"}:
+            raise InputError(f"--task {name}=…: tasks.{name} has a column or a kind, too; give one of them")
     if len(defined) < sum(spec is not None for _, spec in parsed):
         raise InputError("--task: two tasks have the same name; give each one of its own")
-    return {**values, "task": [name for name, _ in parsed], "tasks": {**earlier, **defined}}
+    return {
+        **values,
+        "task": [name for name, _ in parsed],
+        "tasks": earlier | {name: earlier.get(name, {}) | _given(spec) for name, spec in defined.items()},
+    }
+
+
+def _given(spec: TaskSpec) -> dict[str, Any]:
+    """The keys of a definition that are not the default."""
+    return spec.model_dump(exclude_defaults=True)
 
 
 def split_names(value: Any) -> tuple[str, ...]:

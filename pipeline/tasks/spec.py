@@ -22,7 +22,9 @@ class TaskSpec(Settings):
     positive: str | None = Field(
         None, description="of two classes, the one that is predicted to occur; default: the last"
     )
-    unit: str = Field("", description="unit of a number, or of a time (days, months, years); for reports")
+    unit: str = Field(
+        "", description="unit of a number, for reports; of a time, how it is read: days, weeks, months or years"
+    )
     excludes: tuple[str, ...] = Field(
         (), description="clinical columns that define or follow the label: never a covariate of this task"
     )

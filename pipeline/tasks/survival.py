@@ -317,7 +317,8 @@ class Survival(Task):
                 f"--task {self.name}=TIME,EVENT:survival"
             )
         time, event = self.spec.column
-        months, happened = read_endpoint(table, time, event, unit=self.spec.unit)
+        named = "" if self.spec.column == OUTCOME else self.name
+        months, happened = read_endpoint(table, time, event, unit=self.spec.unit, task=named)
         return pd.DataFrame(dict(zip(self.label_columns, (months, happened), strict=True)))
 
     def prepare(self, labels: pd.DataFrame) -> pd.DataFrame:

@@ -154,7 +154,9 @@ def _note_endpoints(
         )
 
 
-def read_endpoint(table: LabelTable, time: str, event: str, *, unit: str = "") -> tuple[pd.Series, pd.Series]:
+def read_endpoint(
+    table: LabelTable, time: str, event: str, *, unit: str = "", task: str = ""
+) -> tuple[pd.Series, pd.Series]:
     """Return months and event of an endpoint from the two columns that the user names; negative times are missing.
 
     Args:
@@ -162,6 +164,7 @@ def read_endpoint(table: LabelTable, time: str, event: str, *, unit: str = "") -
         time: column of times to the event or the last follow-up.
         event: column of events, or of censorship where it is called so.
         unit: of the time, a key of `MONTHS_IN`; "": by the column's name, else by the longest time.
+        task: for messages.
 
     Raises:
         InputError: a value that is not understood, or an unknown unit.
@@ -174,12 +177,12 @@ def read_endpoint(table: LabelTable, time: str, event: str, *, unit: str = "") -
     if unit and unit not in MONTHS_IN:
         raise InputError(f"column {time}: unit {unit} of a time is none of {', '.join(MONTHS_IN)}")
     if unit or (known and known.unit):
-        months = in_months(table, time, unit or str(known and known.unit))
+        months = in_months(table, time, unit or str(known and known.unit), task=task)
     else:
-        months = guessed_months(table, time, known or SurvivalColumn(None, "time"))
+        months = guessed_months(table, time, known or SurvivalColumn(None, "time"), task=task)
     if coded is not None and coded.role == "censored":
-        return without_negative(table, months), ~_censored(table, event)
-    return without_negative(table, months), _read_event(table, event, coded or SurvivalColumn(None, "event"))
+        return without_negative(table, months, task=task), ~_censored(table, event)
+    return without_negative(table, months, task=task), _read_event(table, event, coded or SurvivalColumn(None, "event"))
 
 
 # --- The GDC's two columns: days to death, days to the last follow-up -------------------------------------------------

@@ -92,15 +92,33 @@ def _first(table: LabelTable, names: list[str]) -> str:
     return names[0]
 
 
-def guessed_months(table: LabelTable, name: str, column: SurvivalColumn) -> pd.Series:
-    """Return the times of a column without a unit: those of TCGA (`OS.time`) are days, others are judged by the longest."""
+def guessed_months(table: LabelTable, name: str, column: SurvivalColumn, *, task: str = "") -> pd.Series:
+    """Return the times of a column without a unit: those of TCGA (`OS.time`) are days, others are judged by the longest.
+
+    Args:
+        table: the clinical columns.
+        name: of the column.
+        column: what it is.
+        task: the user's, whose time it is; "": the survival that is recognised.
+    """
     longest = table.numbers(name).max()
     unit, ground = _guessed_unit(name, column, longest)
-    table.notes.append(
-        f"warning: {table.source}: survival_months: column {name} has no unit; {unit} are assumed, {ground} (the longest is "
-        f"{longest:g}); call it survival_{unit}, or survival_{'months' if unit == 'days' else 'days'} if that is wrong"
+    other = "months" if unit == "days" else "days"
+    remedy = (
+        f"say so with --set tasks.{task}.unit={unit}, or {other}"
+        if task
+        else f"call it survival_{unit}, or survival_{other}"
     )
-    return in_months(table, name, unit, guessed=True)
+    table.notes.append(
+        f"warning: {table.source}: {label_of(task)}: column {name} has no unit; {unit} are assumed, {ground} (the longest is "
+        f"{longest:g}); {remedy} if that is wrong"
+    )
+    return in_months(table, name, unit, guessed=True, task=task)
+
+
+def label_of(task: str) -> str:
+    """What messages call the label: the task of the user's, or the survival that is recognised."""
+    return f"task {task}" if task else "survival_months"
 
 
 def _guessed_unit(name: str, column: SurvivalColumn, longest: float) -> tuple[str, str]:
@@ -163,7 +181,7 @@ def _compare_units(table: LabelTable, columns: Mapping[str, SurvivalColumn], use
             )
 
 
-def in_months(table: LabelTable, column: str, unit: str, *, guessed: bool = False) -> pd.Series:
+def in_months(table: LabelTable, column: str, unit: str, *, guessed: bool = False, task: str = "") -> pd.Series:
     """Return the column in months; a follow-up longer than any is refused.
 
     Args:
@@ -171,6 +189,7 @@ def in_months(table: LabelTable, column: str, unit: str, *, guessed: bool = Fals
         column: its name.
         unit: a key of `MONTHS_IN`.
         guessed: whether the unit is an assumption, which was noted.
+        task: the user's, whose time it is; "": the survival that is recognised.
     """
     numbers = table.numbers(column)
     months = numbers * MONTHS_IN[unit]
@@ -181,7 +200,7 @@ def in_months(table: LabelTable, column: str, unit: str, *, guessed: bool = Fals
     if code := describe_missing_code(numbers):
         table.notes.append(f"warning: {table.source}: column {column}: {code}")
     if unit != "months" and not guessed:
-        table.notes.append(f"survival_months: {column} is in {unit} (a month has {DAYS_PER_MONTH} days)")
+        table.notes.append(f"{label_of(task)}: {column} is in {unit} (a month has {DAYS_PER_MONTH} days)")
     if unit == "days" and not guessed and numbers.count() >= ENOUGH_TIMES and numbers.max() <= FEW_DAYS:
         table.notes.append(
             f"warning: {table.source}: the longest of {numbers.count()} times in column {column} is {numbers.max():g} days; if "
@@ -190,12 +209,12 @@ def in_months(table: LabelTable, column: str, unit: str, *, guessed: bool = Fals
     return months
 
 
-def without_negative(table: LabelTable, months: pd.Series) -> pd.Series:
+def without_negative(table: LabelTable, months: pd.Series, *, task: str = "") -> pd.Series:
     """Return the times without negative ones, which are missing then, with a warning."""
     negative = months.index[months < 0]
     if len(negative):
         table.notes.append(
-            f"warning: {table.source}: survival_months: negative in {count(len(negative), 'case')}, taken as missing: "
+            f"warning: {table.source}: {label_of(task)}: negative in {count(len(negative), 'case')}, taken as missing: "
             f"{some(negative)}"
         )
     return months.mask(months < 0)

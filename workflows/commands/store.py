@@ -225,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         "ls": "list slides, recipes, encoders and sizes",
         "check": "check that every group is complete; with --deep, that its content is unchanged",
         "upgrade": "rewrite groups of older versions in the present format; keys and content stay",
-        "prune": "remove what no run can use",
+        "prune": "remove damaged groups and left-over temporary files; whole groups stay, also those that no run uses any more",
         "rm": "remove the groups of an encoder, a slide or a key",
     }
     for name, text in helps.items():

@@ -29,8 +29,10 @@ def test_tasks_of_the_command_line_become_definitions_of_the_configuration():
     assert found.tasks == {"mgmt": TaskSpec(column=("mgmt",), kind="classification")}
     again = config(**found.model_dump(mode="json", include={"task", "tasks"}))
     assert again == found
-    with pytest.raises(InputError, match=r"the configuration file defines tasks\.mgmt"):
+    with pytest.raises(InputError, match=r"--task mgmt=…: tasks\.mgmt has a column or a kind, too; give one"):
         config(task=["mgmt=other"], tasks={"mgmt": {"column": "mgmt"}})
+    with_keys = config(task=["mgmt=mgmt"], tasks={"mgmt": {"positive": "yes"}, "other": {"column": "o"}}).tasks
+    assert with_keys == {"mgmt": TaskSpec(column=("mgmt",), positive="yes"), "other": TaskSpec(column=("o",))}
     with pytest.raises(InputError, match="two tasks have the same name"):
         config(task=["mgmt=a", "mgmt=b"])
 

@@ -101,3 +101,17 @@ def test_an_inverted_event_is_refused_by_the_vital_status_of_the_cases_that_have
     with pytest.raises(InputError, match=f"in {n_known} of {n_known} cases: it seems") if refused else nullcontext():
         require_direction(table, "status", ~dead, months, {}, vital=vital)
     require_direction(table, "status", dead, months, {}, vital=vital)
+
+
+def test_notes_on_the_time_of_a_task_name_the_task_and_how_to_give_its_unit():
+    frame = pd.DataFrame({"PFI.time": ["30", "-1"], "weeks": ["1", "2"], "PFI": ["1", "0"]}, index=["a", "b"])
+    table = LabelTable(frame, "clinical.csv")
+    read_endpoint(table, "PFI.time", "PFI", task="pfi")
+    read_endpoint(table, "weeks", "PFI", unit="weeks", task="pfi")
+    guessed, negative, given = table.notes
+    assert guessed.startswith(
+        "warning: clinical.csv: task pfi: column PFI.time has no unit; days are assumed, as in the TCGA"
+    )
+    assert guessed.endswith("; say so with --set tasks.pfi.unit=days, or months if that is wrong")
+    assert negative == "warning: clinical.csv: task pfi: negative in 1 case, taken as missing: b"
+    assert given.startswith("task pfi: weeks is in weeks")
