@@ -1,5 +1,6 @@
 """A command whose results are all there does nothing; whatever has changed since, is noticed."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from pipeline.cluster.workers import Workers
 from pipeline.config.loading import load_config
 from pipeline.run.complete import Ending, RunInput, earlier_ending, mark_complete
 from preprocessing.encoders.config import EncoderConfig, weights_source
+from preprocessing.features.keys import feature_key, tile_key
 from workflows.command_line import parse
 from workflows.demo import write_svs
 from workflows.run_pipeline import check_inputs, load_predictors
@@ -261,7 +263,10 @@ def test_a_store_that_has_lost_a_slide_is_noticed(folder, run_input, cohort, tmp
     store = shutil.copytree(cohort.store, tmp_path / "features.zarr")
     moved = replace(run_input, recipe=replace(run_input.recipe, store=str(store)))
     assert earlier_ending(folder, moved) == Ending(0, {})
-    shutil.rmtree(min((store / kind).glob("*/")))
+    slide, tiles = run_input.cohort.slides[0], run_input.recipe.tiles
+    encoder = json.loads((folder / "run.json").read_text())["encoder"]["fingerprint"]
+    key = tile_key(slide, tiles) if kind == "tiles" else feature_key(slide, tiles, encoder)
+    shutil.rmtree(store / kind / key)
     assert earlier_ending(folder, moved) is None
 
 
