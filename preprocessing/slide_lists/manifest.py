@@ -261,7 +261,7 @@ def _read_gdc(path: Path, table: pd.DataFrame, identity: IdentityScheme) -> Foun
         )
     notes = [f"{path.name} is a GDC table: {count(len(files), 'slide')}"]
     if others:
-        notes.append(f"{others} files of {path.name} ignored that are not slides")
+        notes.append(f"ignored of {path.name}: {count(others, 'file')} of other kinds")
     return FoundSlides(tuple(files), notes=tuple(notes))
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.inference.metadata import ModelMetadata, TrainingSummary
-from pipeline.inference.trained import _require_width, _with_stain_target, gene_imputer
+from pipeline.inference.trained import Predictor, _require_width, _with_stain_target, gene_imputer
 from preprocessing.io.errors import InputError
 from preprocessing.omics.matrix import OmicsMatrix
 from preprocessing.omics.scaler import OmicsScaler
@@ -19,6 +19,21 @@ def metadata(**stain):
     training = TrainingSummary(n=3, validated={}, conformal=None)
     tiles = TileConfig(stain=stain or {"method": "none"})
     return ModelMetadata(encoder=None, tiles=tiles, slide_kind="DX", covariates=(), defining=(), training=training)
+
+
+@pytest.mark.parametrize(
+    ("model", "encoder", "reads_slides"),
+    [
+        ("umeml", "an encoder", True),
+        ("umeml", None, False),
+        ("abmil", "an encoder", True),
+        ("snn", "an encoder", False),
+    ],
+)
+def test_a_model_reads_slides_where_it_can_and_was_trained_with_some(model, encoder, reads_slides):
+    member, trained_on = SimpleNamespace(model_name=model), SimpleNamespace(encoder=encoder)
+    predictor = Predictor("grade", (member,), trained_on, "f", Path("folder"), (), None, None)
+    assert predictor.reads_slides is reads_slides
 
 
 def test_the_stain_target_is_the_copy_in_the_model_folder(tmp_path, monkeypatch):

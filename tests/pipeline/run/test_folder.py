@@ -252,6 +252,15 @@ def test_every_table_counts_by_its_content(configure, tmp_path, name):
         open_run(configure(**{name: str(table)}))
 
 
+def test_labels_of_a_run_on_slides_only_count_by_their_content(configure, tmp_path):
+    table = tmp_path / "clinical.csv"
+    table.write_text("x\n1\n")
+    open_run(configure(genes="none", clinical=str(table)))
+    table.write_text("x\n2\n")
+    with pytest.raises(InputError, match="the content of its tables was different: clinical"):
+        open_run(configure(genes="none", clinical=str(table)))
+
+
 @pytest.mark.parametrize("table", ["genes", "clinical", "more"])
 def test_every_table_of_each_cohort_counts_by_its_content(tmp_path, table):
     files = {name: tmp_path / f"{name}.csv" for name in ("a", "genes", "clinical", "more")}

@@ -211,6 +211,13 @@ class TestEmbed:
             tile(slide, store=tmp_path / "store", config=CONFIG)
         assert not FeatureStore(tmp_path / "store").names("tiles")
 
+    def test_the_store_says_how_long_the_tiles_of_a_whole_slide_took_and_on_what(self, slide, tmp_path, encoder):
+        run(slide, tmp_path, encoder)
+        key = feature_key(slide, CONFIG, load_encoder(encoder).fingerprint)
+        timed = FeatureStore(tmp_path).attributes(f"features/{key}")["embedding"]
+        assert timed == {"tiles": 35, "device": "cpu", "seconds": timed["seconds"]}
+        assert timed["seconds"] > 0
+
     @pytest.mark.parametrize("n_rows", [35, 16])
     def test_a_slide_that_is_replaced_while_it_is_embedded_is_not_stored(
         self, slide, tmp_path, encoder, monkeypatch, n_rows

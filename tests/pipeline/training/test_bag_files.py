@@ -82,6 +82,20 @@ def test_bags_that_are_not_kept_are_read_once_from_the_store_whoever_reads_them_
     assert {path.name[64:] for path in tmp_path.iterdir()} == {".features.npy", ".cells.npy"}  # no temporary ones
 
 
+def test_features_whose_cells_were_never_written_are_written_again(store, tmp_path, reads, disk):
+    """A worker was killed between the two files."""
+    everything = read_all(small(store, tmp_path))
+    for cells in tmp_path.glob("*.cells.npy"):
+        cells.unlink()
+    for _ in range(2):
+        reads.clear()
+        for case, (features, cells) in read_all(small(store, tmp_path)).items():
+            np.testing.assert_array_equal(features, everything[case][0])
+            np.testing.assert_array_equal(cells, everything[case][1])
+    assert len(reads) <= 2 * 2  # the two that a process keeps
+    assert len(list(tmp_path.glob("*.cells.npy"))) == len(list(tmp_path.glob("*.features.npy"))) > 0
+
+
 def test_bags_that_memory_has_room_for_stay_there(store, tmp_path, disk):
     read_all(bags_of(store, files=BagFiles(tmp_path)))
     assert not list(tmp_path.iterdir())

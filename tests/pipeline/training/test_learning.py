@@ -63,6 +63,13 @@ def test_every_training_case_is_left_out_by_one_member():
         assert abs(LABELS["event"].loc[list(part.test)].mean() - LABELS["event"].mean()) < 0.1
 
 
+def test_members_choose_their_epoch_on_the_validation_cases_of_the_fold_and_never_on_those_they_leave_out():
+    fold = Fold(0, tuple(CASES[:150]), tuple(CASES[150:170]), tuple(CASES[170:]))
+    parts = left_out_parts(fold, SURVIVAL.strata(LABELS.loc[list(fold.train)]), members=3, seed=0)
+    assert [part.validation for part in parts] == [fold.validation] * 3
+    assert sorted(case for part in parts for case in part.test) == list(fold.train)
+
+
 @pytest.mark.parametrize(("members", "cases"), [(1, 200), (4, 29)])
 def test_one_member_or_few_cases_leave_none_out(members, cases):
     fold = Fold(0, tuple(CASES[:cases]), ("v",), ())

@@ -56,6 +56,13 @@ def test_the_line_of_a_row_is_reported_though_others_were_left_out_above_it(writ
     assert [row.id for row in read_genes(write(upright)).dropped] == ["row 6"]
 
 
+def test_genes_are_named_as_the_trained_model_names_them(write):
+    path = write("gene_name,gene_id,P1,P2\nEGFR,E1,1,2\nTP53,E2,3,4\nMET,E3,5,6\n")
+    for known, names in ((frozenset(), ["EGFR", "TP53", "MET"]), (frozenset({"E1", "E2", "E3"}), ["E1", "E2", "E3"])):
+        table = read_genes(path, Evidence(features=known))
+        assert table.values.columns.tolist() == names
+
+
 def test_genes_that_share_a_symbol_or_have_none_are_reported_apart_by_another_name(write):
     text = (
         "Hugo_Symbol\tEntrez_Gene_Id\tTCGA-06-0125-01\nEGFR\t1956\t1\n\t100\t2\nSLC35E2\t728661\t3\nSLC35E2\t9906\t4\n"

@@ -12,7 +12,7 @@ from preprocessing.io.errors import InputError
 from preprocessing.slide_lists.discovery import find_slides
 from preprocessing.slide_lists.selection import SlideOptions, select_slides
 from preprocessing.slides.dicom import DicomHeader
-from preprocessing.slides.names import slide_name
+from preprocessing.slides.names import address_name, slide_name
 from preprocessing.slides.probing import probe_slides
 from preprocessing.slides.slide import SlideFile
 from preprocessing.tables.identity import IdentityScheme, identity_scheme
@@ -282,6 +282,21 @@ class TestNames:
     )
     def test_one_name_is_one_id(self, name, slide_id):
         assert slide_name(name) == slide_id
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://host/bucket/S1.svs?versionId=a/b&x=1#top",
+        "s3://bucket/S1.svs",
+        "C:\\slides\\S1.svs",
+        "\\\\host\\share\\S1.svs",
+        "/data/S1.svs/",
+        "S1.svs",
+    ],
+)
+def test_the_file_name_at_the_end_of_an_address(address):
+    assert address_name(address) == "S1.svs"
 
 
 def test_the_pattern_of_ids_counts_wherever_slides_are_given(tmp_path):

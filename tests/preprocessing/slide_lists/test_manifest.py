@@ -170,7 +170,7 @@ class TestGdc:
         assert normal.path == tmp_path / "u2" / "C3L-00016-26.svs"
         assert found.notes == (
             "gdc_sample_sheet.tsv is a GDC table: 2 slides",
-            "1 files of gdc_sample_sheet.tsv ignored that are not slides",
+            "ignored of gdc_sample_sheet.tsv: 1 file of other kinds",
         )
 
     def test_newer_sheets_say_the_sample_type_in_two_columns(self, tmp_path):
@@ -181,6 +181,24 @@ class TestGdc:
         small_svs(tmp_path / "u26" / "C3L-00016-26.svs")
         found = find_slides(tmp_path / "gdc_sample_sheet.tsv").files
         assert [file.sample_class for file in found] == ["primary", "recurrent", "normal"]
+
+    def test_the_sample_type_is_that_of_the_files_own_row(self, tmp_path):
+        """Among files that are no slides, whose rows count as well."""
+        header = "File ID\tFile Name\tCase ID\tTissue Type\tTumor Descriptor\n"
+        rows = [
+            "u1\tcounts.tsv\tC3L-00016\tNormal\tNot Applicable\n",
+            "u2\tC3L-00016-26.svs\tC3L-00016\tTumor\tPrimary\n",
+            "u3\treads.bam\tC3L-00017\tNormal\tNot Applicable\n",
+            "u4\tC3L-00017-27.svs\tC3L-00017\tTumor\tRecurrence\n",
+        ]
+        (tmp_path / "gdc_sample_sheet.tsv").write_text(header + "".join(rows))
+        for name in ("26", "27"):
+            small_svs(tmp_path / f"C3L-000{int(name) - 10}-{name}.svs")
+        found = find_slides(tmp_path / "gdc_sample_sheet.tsv").files
+        assert {file.slide_id: file.sample_class for file in found} == {
+            "C3L-00016-26": "primary",
+            "C3L-00017-27": "recurrent",
+        }
 
     def test_a_cohort_table_of_cptac_is_a_manifest_that_knows_normal_tissue(self, tmp_path):
         text = "Slide_ID,Case_ID,Specimen_Type\nC3L-00104-21,C3L-00104,tumor_tissue\nC3L-00104-22,C3L-00104,normal_tissue\n"

@@ -76,6 +76,17 @@ def test_slides_that_are_much_coarser_than_the_tiles_are_refused_and_others_warn
     assert "m1.0 (1 µm/px, 2.00 times), m0.6" in warning
 
 
+@pytest.mark.parametrize("mpp", [0.6301, 0.652, 0.7524, 1.0, 1.2349])
+def test_a_slide_is_accepted_with_the_factor_that_its_refusal_names(mpp):
+    slide = replace(SLIDE, mpp_xy=(mpp, mpp))
+    _, (gone,), _ = select_resolutions([slide], [file("S")], SlideOptions(tile_mpp=0.5))
+    allowed = re.search(r"allow it with --max-upsample ([\d.]+)$", gone.reason)
+    assert allowed
+    assert mpp / 0.5 <= float(allowed[1]) < mpp / 0.5 + 0.011
+    kept, _, _ = select_resolutions([slide], [file("S")], SlideOptions(tile_mpp=0.5, max_upsample=float(allowed[1])))
+    assert kept == [slide]
+
+
 def test_precomputed_features_are_not_judged_by_resolution():
     slide = replace(SLIDE, mpp_xy=(2.0, 2.0), features="f")
     assert select_resolutions([slide], [file("S")], SlideOptions()) == ([slide], [], [])

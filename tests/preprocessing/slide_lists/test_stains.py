@@ -67,6 +67,12 @@ def test_the_numbers_of_patients_are_no_stains(names):
     assert "P53_Ki67; " in warning
 
 
+@pytest.mark.parametrize("name", ["P53_1", "S100-A"])
+def test_a_stain_that_no_other_name_numbers_is_one(name):
+    (warning,) = described([*HE, name])
+    assert f": {name}; " in warning
+
+
 def test_a_stain_behind_a_number_with_its_letter_is_one():
     (warning,) = described(["S12-345_HE", "S13-7_HE", "S12-345_S100"])
     assert ": S12-345_S100; " in warning

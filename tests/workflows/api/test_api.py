@@ -13,9 +13,12 @@ import pytest
 import torch
 
 import workflows.api as api
+from pipeline.config.loading import load_config
 from pipeline.metrics import TaskReport
 from preprocessing.io.errors import InputError
+from preprocessing.slides.slide import Slide
 from workflows.api import datasets, stores
+from workflows.api.cohorts import InputCohort
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -51,6 +54,13 @@ def test_a_cohort_has_cases_slides_genes_and_labels(opened, cohort):
     assert opened.genes.loc[table["case_id"][0], "EGFR"] == pytest.approx(table["EGFR"][0])
     assert set(opened.cases["grade"].astype(str)) == {"2", "3", "4"}
     assert "12 usable cases of 12" in opened._repr_html_()
+
+
+def test_slides_of_a_cohort_have_their_size_and_resolution():
+    slide = Slide("S", "C", Path("S.svs"), (0.25, 0.25), "metadata", (4000, 3000), "f" * 32)
+    table = InputCohort({}, load_config({"slides": "slides", "genes": "none"}), SimpleNamespace(slides=[slide])).slides
+    row = {"case_id": "C", "path": "S.svs", "mpp": 0.25, "width_px": 4000, "height_px": 3000}
+    assert table.to_dict("index") == {"S": row}
 
 
 def test_wrong_input_is_an_error_with_its_remedy(cohort):

@@ -54,6 +54,16 @@ def test_counts_of_a_model_trained_on_counts_stay_counts_and_log_values_become_c
         np.testing.assert_allclose(scaler.scaled(mapped), scaler.scaled(matrix(counts)), atol=0.25)
 
 
+def test_counts_near_zero_are_those_of_which_the_model_takes_the_logarithm():
+    """Of values that have the training cases' distribution already, hardly anything changes, small counts included."""
+    random = np.random.default_rng(2)
+    counts = np.round(np.exp2(random.normal([1, 2, 8, 9], 0.5, size=(60, 4))))
+    scaler = OmicsScaler.fit(matrix(counts), None)
+    assert scaler.logged.all()
+    mapped = rescale(matrix(counts), targets_of([scaler]), "cohort").values
+    np.testing.assert_allclose(np.log2(mapped + 1), np.log2(counts + 1), atol=0.15)
+
+
 def test_a_few_cases_are_no_cohort():
     scaler = OmicsScaler.fit(matrix(np.random.default_rng(0).normal(size=(30, 3))), None)
     with pytest.raises(InputError, match="--rescale cohort: 5 cases are too few to stand for a cohort"):
