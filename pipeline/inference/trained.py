@@ -14,6 +14,7 @@ from pipeline.model_folders.model_folder import (
     COPY,
     ENSEMBLE,
     STAIN_TARGET,
+    SUMS,
     UNSOUND,
     TrainedModel,
     load_model,
@@ -140,6 +141,8 @@ def load_trained(path: Path, tasks: list[str]) -> list[Predictor]:
         raise InputError(f"--trained {path} is not a folder; give a model folder, or the models folder of a run")
     inside = (one for one in path.iterdir() if (one / "model.json").is_file() and not one.name.startswith("."))
     folders = [path] if _is_predictor(path) else sorted(inside)
+    if folders != [path]:
+        _require_whole(path)
     if not folders:
         raise InputError(
             f"--trained {path} contains no model (model.json, {ENSEMBLE}, or folders with model.json); give RUN/models, "
@@ -156,6 +159,13 @@ def load_trained(path: Path, tasks: list[str]) -> list[Predictor]:
     predictors = [one for name, one in found.items() if not tasks or name in tasks]
     _require_one_recipe(predictors)
     return predictors
+
+
+def _require_whole(models: Path) -> None:
+    """Raise InputError where a folder below has a part of a model, as after a copy that was broken off."""
+    for folder in sorted(one for one in models.iterdir() if not one.name.startswith(".") and not _is_predictor(one)):
+        if (folder / SUMS).is_file() or (folder / "weights.safetensors").is_file():
+            raise InputError(f"--trained {models}: {folder.name} has neither model.json nor {ENSEMBLE}; {COPY}")
 
 
 def _is_predictor(folder: Path) -> bool:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from jaxtyping import Shaped
     from torch import Tensor
 
+# What file managers of macOS and Windows, and copies from them, leave in any folder.
+OF_FILE_MANAGERS = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 SAMPLES = 32
 SAMPLE_BYTES = 16 << 10
 
@@ -87,14 +89,16 @@ def file_fingerprint(path: Path) -> str:
 
 
 def folder_digests(folder: Path, *, without: str) -> dict[str, str]:
-    """SHA-256 of each file below a folder, in hexadecimal digits, by its path in it.
+    """SHA-256 of each file below a folder but those of file managers, in hexadecimal digits, by its path in it.
 
     Args:
         folder: which one.
         without: name of a file that does not count, wherever it lies.
     """
     digests = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != without):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.name == without or OF_FILE_MANAGERS.fullmatch(path.name):
+            continue
         with path.open("rb") as file:
             digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests

@@ -634,6 +634,19 @@ def test_a_model_that_is_not_as_it_was_handed_out_is_refused(
     assert f"differs from its checksums ({name}: changed, missing or added); copy it from its run again" in message
 
 
+def test_a_copy_that_was_broken_off_is_refused_and_what_file_managers_leave_is_not(
+    trained, new_cases, predict, tmp_path, capsys
+):
+    shutil.copytree(trained / "models", tmp_path / "models")
+    for name in (".DS_Store", "._model.json", "Thumbs.db"):
+        (tmp_path / "models" / TASK / name).touch()
+    predict("none", new_cases / "genes.csv", model=tmp_path / "models", code=0)
+    (tmp_path / "models" / TASK / "model.json").unlink()
+    predict("none", new_cases / "genes.csv", model=tmp_path / "models", code=2)
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"models: {TASK} has neither model.json nor ensemble.json; copy it from its run again" in message
+
+
 @pytest.mark.parametrize(("kind", "message"), [("genes", "genes, the model"), ("slides", "values, the model")])
 def test_a_reference_cohort_of_another_model_is_refused(trained, tmp_path, kind, message):
     folder = tmp_path / "model"
