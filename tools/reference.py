@@ -16,8 +16,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from models.catalogue import MODELS
+from pipeline.config.cohorts import CohortInput
 from pipeline.config.presets import PRESETS
 from pipeline.config.schema import Config
+from pipeline.tasks import TaskSpec
 from preprocessing.tiling.tissue import DETECTORS
 from workflows.commands import COMMANDS
 
@@ -48,6 +50,8 @@ def configuration() -> str:
     """The page of every configuration key, with its type, default and description."""
     parts = [INTRODUCTION]
     parts.append("## The run\n\n" + _table(Config, prefix=""))
+    parts.append("## Tasks of your own: `tasks.NAME`\n\n" + _table(TaskSpec, prefix="tasks.NAME"))
+    parts.append("## Several cohorts: `cohorts.NAME`\n\n" + _table(CohortInput, prefix="cohorts.NAME"))
     for key, (title, text) in SECTIONS.items():
         parts.append(f"## {title}: `{key}`\n\n" + (f"{text}\n\n" if text else "") + _table(_model_at(key), prefix=key))
     for name, detector in DETECTORS.items():

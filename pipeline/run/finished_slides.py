@@ -14,7 +14,7 @@ from pipeline.run.finished import FinishedRun, read_run
 from pipeline.slides.thumbnails import thumbnail_path
 from preprocessing.features.store import FeatureStore
 from preprocessing.formats.h5 import Geometry
-from preprocessing.io.errors import InputError, SlideError, count, some
+from preprocessing.io.errors import InputError, SlideError, some
 from preprocessing.io.extras import extra
 from preprocessing.io.outputs import damaged, read_table
 from preprocessing.omics.matrix import OmicsMatrix
@@ -169,7 +169,7 @@ class FinishedSlides:
         found = [slide for slide in slides if self.is_explained(slide)]
         if not found:
             raise InputError(
-                f"{self.run.folder}: task {self.task}: none of {count(len(slides), 'slide')} is explained; repeat the command of "
+                f"{self.run.folder}: task {self.task}: none of the chosen slides is explained; repeat the command of "
                 "the run with --explain all, or with the ids of the cases"
             )
         return found

@@ -30,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print_error(str(error))
         return WRONG_INPUT
-    except OSError as error:
-        print_error(f"--port {arguments.port} cannot be used ({error.strerror}); name another, or 0 for any")
+    except (OSError, OverflowError) as error:
+        why = "ports are 1 to 65535" if isinstance(error, OverflowError) else error.strerror
+        print_error(f"--port {arguments.port} cannot be used ({why}); name another, or 0 for any")
         return WRONG_INPUT
     print_line(f"http://{server.server_address[0]!s}:{server.server_address[1]} (Ctrl-C stops)")
     try:

@@ -90,6 +90,12 @@ def test_a_slide_that_is_gone_is_named(finished, tmp_path):
     assert "OpenSeadragon(" not in page
 
 
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_number_that_is_no_port_is_refused(finished, capsys, port):
+    assert view.main([str(finished), "--port", port]) == 2
+    assert f"--port {port} cannot be used (ports are 1 to 65535)" in capsys.readouterr().err
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert view.main([str(tmp_path)]) == 2
     assert "contains no run" in capsys.readouterr().err
