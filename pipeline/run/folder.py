@@ -181,8 +181,8 @@ def open_run(config: Config, trained: Mapping[str, Mapping[str, Any]] = MappingP
     _make(folder)
     run.lock()
     sweep(folder.rglob(".*"))
-    known = {name: run.record[name] for name in ("format", "identity", "inputs")} | {"settings": identity(config)}
-    run.write_json("identity.json", known)
+    known = {name: run.record[name] for name in ("format", "identity", "inputs")}
+    run.write_json("identity.json", known | ({} if trained else {"settings": identity(config)}))
     resolved = config.model_dump(mode="json")
     write_text(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     handler = _log_to(folder / "run.log")
