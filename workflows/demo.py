@@ -247,7 +247,8 @@ def draw_genes(labels: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 def write_cohort(out: Path, *, cases: int = 24, size_px: int = 3072, seed: int = 0) -> list[Path]:
     """Writes slides/, genes.csv and gene_sets.csv; returns the slides' paths. The third case has two slides.
 
-    Every sixth case is scanned at 40× (0.25 µm/px, a third more pixels a side), the others at 20× (0.5 µm/px).
+    Every sixth case is scanned at 40× (0.25 µm/px, a third more pixels a side), the others at 20× (0.5 µm/px). Slides are
+    `size_px` high and an eighth wider.
 
     Raises:
         InputError: the folder holds slides that are not of this cohort, or of another size.
@@ -271,7 +272,10 @@ def write_cohort(out: Path, *, cases: int = 24, size_px: int = 3072, seed: int =
         )
         mpp, power, side_px = _resolution(number, size_px)
         image, _ = draw_slide(side_px, grade=grades[case], rng=slide_rng, mpp=mpp, stain=stain)
-        write_svs(path, image, mpp=mpp, power=power)
+        glass = np.broadcast_to(
+            image.max(axis=(0, 1)), (side_px, side_px // 8, 3)
+        )  # beside the tissue: slides are wide
+        write_svs(path, np.hstack([image, glass]), mpp=mpp, power=power)
     draw_genes(labels, rng).join(labels).to_csv(out / "genes.csv")
     sets = pd.DataFrame({name: symbols.split() for name, symbols in GENE_SETS.items()})
     sets.to_csv(out / "gene_sets.csv", index=False)
@@ -292,7 +296,7 @@ def _require_size(paths: Sequence[Path], size_px: int) -> None:
             continue
         try:
             with openslide.OpenSlide(path) as slide:
-                found = slide.dimensions[0]
+                _, found = slide.dimensions
         except openslide.OpenSlideError:
             continue
         _, _, side_px = _resolution(number, size_px)
@@ -332,6 +336,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("out", type=user_path, help="folder to write slides/, genes.csv and gene_sets.csv into")
     parser.add_argument("--cases", type=int, default=24, help="number of cases, from 1 to 999; default %(default)s")
-    parser.add_argument("--size", type=int, default=3072, help="side of a 20× slide in pixels; default %(default)s")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=3072,
+        help="height of a 20× slide in pixels, whose width is an eighth more; default %(default)s",
+    )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files; default %(default)s")
     return parser

@@ -116,6 +116,24 @@ def test_the_features_of_a_slide_as_array_xarray_and_tensor(store, finished):
     assert torch.equal(dataset[0][0], store.dataset(labels, max_tiles=2)[0][0])
 
 
+def test_the_sample_of_a_cases_tiles_is_the_same_in_every_process(store, cohort):
+    case = store.slides["case_id"][0]
+    code = (
+        "import workflows.api as api\n"
+        f"print(api.open_store({str(cohort.store)!r}).dataset({{{case!r}: 1}}, max_tiles=2)[0][0].sum(1).tolist())"
+    )
+    for seed in ("1", "2"):
+        there = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert eval(there) == pytest.approx(store.dataset({case: 1}, max_tiles=2)[0][0].sum(1).tolist())
+
+
 def test_features_that_are_not_there_are_named(store):
     with pytest.raises(InputError, match="there are no features of encoder uni of slide"):
         store.features(store.slides["slide_id"][0], encoder="uni")

@@ -201,5 +201,13 @@ def test_spatialdata_opens_picture_tissue_tiles_and_features(exported, run):
     assert np.array_equal(tiles.bounds[["minx", "miny"]], bag.coords)
     assert list(found.tables["features"].obs["tile"]) == list(tiles.index)
     whole = spatialdata.get_extent(found, coordinate_system="level0", elements=["thumbnail"])
-    assert whole["x"] == pytest.approx((0, run.size_px(slide)[0]))
-    assert found.shapes["tissue"].area.sum() > 0.5 * tiles.area.sum()
+    width, height = run.size_px(slide)
+    assert width > height
+    assert (whole["x"], whole["y"]) == (pytest.approx((0, width)), pytest.approx((0, height)))
+    covered = tiles.intersection(found.shapes["tissue"].union_all()).area / tiles.area
+    assert covered.min() > 0.5 - 1e-6  # tiles.min_tissue
+    mask = run.store.read_tiles(slide.tiles).mask
+    rows, columns = np.nonzero(mask)
+    pixel = width / mask.shape[1]
+    box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) * pixel
+    np.testing.assert_allclose(found.shapes["tissue"].total_bounds, box, atol=pixel)
