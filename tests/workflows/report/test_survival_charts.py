@@ -10,7 +10,7 @@ from pipeline.metrics.bootstrap import Bootstrap, Metric
 from pipeline.metrics.concordance import CensoringDistribution
 from pipeline.metrics.curves import calibration
 from pipeline.metrics.survival import RiskGroups
-from workflows.report.survival_charts import kaplan_meier, survival_calibration, survival_curves
+from workflows.report.survival_charts import _auc_curve, kaplan_meier, survival_calibration, survival_curves
 
 
 def chart_at_60_months(time, predicted):
@@ -38,6 +38,18 @@ def test_calibration_without_any_follow_up_names_the_horizon_once():
     chart = chart_at_60_months(20.0 + np.arange(39) % 13, np.linspace(0.1, 0.9, 39))
     assert chart.figure is None
     assert chart.text == "Not computed: 60 months (none of 39 cases is followed to 60 months)."
+
+
+def test_the_curve_of_the_auc_compares_cases_within_folds():
+    """Each model orders its own cases perfectly; the risks of the second are all above those of the first."""
+    months = np.arange(1.0, 13)
+    fold = np.arange(12) % 2
+    known = pd.DataFrame({"survival_months": months, "event": True, "risk": 100.0 * fold - months, "fold": fold})
+    for folds, perfect in ((known, True), (known.drop(columns="fold"), False)):
+        _, areas = _auc_curve(folds)
+        computed = [area for area in areas if area is not None]
+        assert len(computed) > 2
+        assert (min(computed) == 1) is perfect
 
 
 @pytest.mark.parametrize(
