@@ -126,6 +126,15 @@ def test_labels_never_change_a_prediction(new_cases, predict, tmp_path):
     pd.testing.assert_frame_equal(*(table.drop(columns=["label", "checksum"]) for table in (one, other)))
 
 
+def test_a_label_that_no_model_predicts_is_left_out_where_it_is_not_understood(new_cases, predict, tmp_path, capsys):
+    def of_another_code(table):
+        return table.assign(survival_months=["soon", "late", "later"])
+
+    assert TASK != "survival"
+    predict(new_cases / "slides", changed(new_cases, tmp_path, of_another_code), "--dry-run")
+    assert "survival is no task of this run, and is left out" in capsys.readouterr().err
+
+
 def test_an_ensemble_of_folds_reports_the_mean_of_its_models(trained, new_cases, cohort, predict):
     out = predict(new_cases / "slides", new_cases / "genes.csv", model=f"models/{TASK}-folds")
     table, ledger = read(out).set_index("case_id"), pd.read_csv(out / "slides.csv")
