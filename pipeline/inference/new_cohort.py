@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.baselines.clinical import CLINICAL_FOR_SURVIVAL
 from pipeline.evaluation.model_evaluation import Evaluation
 from pipeline.evaluation.validation import coverage
-from pipeline.inference.previous_table import FINGERPRINT
+from pipeline.inference.previous_table import FINGERPRINT, hash_text
 from pipeline.inference.trained import Predictor
 from pipeline.metrics import Bootstrap, TaskReport
 from pipeline.metrics.conformal import COLUMN
@@ -33,7 +33,7 @@ def baseline_fingerprints(fingerprints: Mapping[str, str], labels: pd.DataFrame)
     cases = list(fingerprints)
     clinical = labels.reindex(cases)[[name for name in CLINICAL_FOR_SURVIVAL if name in labels]]
     texts = clinical.astype(str).agg(" ".join, axis=1) if clinical.shape[1] else pd.Series("", index=clinical.index)
-    return {case: fingerprint(fingerprints[case], texts[case])[:16] for case in cases}
+    return {case: hash_text(fingerprint(fingerprints[case], texts[case])) for case in cases}
 
 
 def prediction_rows(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.validation import describe_validation
+from pipeline.inference.previous_table import hash_text
 from pipeline.inference.trained import Predictor
 from pipeline.metrics.conformal import COLUMN
 from pipeline.model_folders.model_folder import TrainedModel
@@ -144,7 +145,7 @@ def omics_matrix(predictor: Predictor, scaler: OmicsScaler, cohort: Cohort) -> O
 
 def _fingerprint(predictor: Predictor, members: Sequence[MemberInputs], case: str, features: Sequence[str]) -> str:
     parts = [str(PROCEDURE), predictor.fingerprint, *features, *(one.fingerprints.get(case, "") for one in members)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return hash_text(hashlib.sha256("\n".join(parts).encode()).hexdigest())
 
 
 def log_missing_genes(

@@ -109,6 +109,15 @@ class PreviousTable:
         return list(rows[self.keys].itertuples(index=False, name=None))
 
 
+def hash_text(digits: str) -> str:
+    """The first 16 of the hexadecimal digits of a hash, as a table has it: never what may be read as a number.
+
+    Without the word before them, `50060e8007123400` would be one, and of the exponent of `7e27992479097cbd` the `read_csv` of
+    pandas before 3.0 crashes.
+    """
+    return f"sha256:{digits[:16]}"
+
+
 def with_checksums(rows: pd.DataFrame) -> pd.DataFrame:
     """Add the column of checksums to a table of text, or renew it, as `PreviousTable` compares it.
 
@@ -122,7 +131,7 @@ def with_checksums(rows: pd.DataFrame) -> pd.DataFrame:
         digest = digests.setdefault(tuple(case), hashlib.sha256())
         filled = sorted(f"{name}\0{cell}" for name, cell in zip(names, cells, strict=True) if cell)
         digest.update("\0".join(filled).encode() + b"\1")
-    sums = [digests[case].hexdigest()[:16] for case in rows[CASE].itertuples(index=False, name=None)]
+    sums = [hash_text(digests[case].hexdigest()) for case in rows[CASE].itertuples(index=False, name=None)]
     return rows.assign(**{CHECKSUM: sums})
 
 

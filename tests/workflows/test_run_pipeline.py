@@ -311,7 +311,7 @@ def test_own_masks_are_obeyed_and_a_slide_without_one_fails(finished, cohort, wa
     first, second, *others = sorted(path.stem for path in cohort.slides.glob("*.svs"))
     corner = {"type": "Polygon", "coordinates": [[[0, 0], [520, 0], [520, 270], [0, 270], [0, 0]]]}
     (masks / f"{first}.geojson").write_text(json.dumps(corner))
-    Image.new("1", (9, 9), 1).save(masks / f"{second}.png")
+    Image.new("1", (9, 8), 1).save(masks / f"{second}.png")
 
     def tile(out):
         code = walk(cohort.slides, cohort.genes, "--until", "tile", "--tissue-masks", masks, "--out", tmp_path / out)
@@ -321,7 +321,7 @@ def test_own_masks_are_obeyed_and_a_slide_without_one_fails(finished, cohort, wa
     assert code == 3
     assert ledger["status"].to_dict() == {first: "done", second: "done"} | dict.fromkeys(others, "failed")
     assert ledger.loc[first, "n_tiles"] == 2  # of 256 × 256 pixels at 0.5 µm
-    assert ledger.loc[second, "n_tiles"] == 4  # all that the slide of 640 × 640 has room for
+    assert ledger.loc[second, "n_tiles"] == 4  # all that the slide of 720 × 640 has room for
     assert ledger.loc[others, "reason"].str.startswith("no tissue mask in ").all()
     corner["coordinates"][0][1:3] = [[270, 0], [270, 270]]
     (masks / f"{first}.geojson").write_text(json.dumps(corner))

@@ -1,11 +1,13 @@
 import io
 import logging
 import random
+import re
 
 import pandas as pd
 import pytest
 
-from pipeline.inference.previous_table import PreviousTable, with_checksums, with_numbers
+from pipeline.inference.new_cohort import baseline_fingerprints
+from pipeline.inference.previous_table import PreviousTable, hash_text, with_checksums, with_numbers
 from preprocessing.io.errors import InputError
 
 KEYS = ("task", "case_id")
@@ -104,6 +106,21 @@ def test_the_rows_of_a_case_count_together(tmp_path):
     previous = PreviousTable(path, (*KEYS, "baseline"))
     assert previous.case_fingerprints() == {("grade", "a"): "m"}
     assert previous.rows["value"].tolist() == ["1", "2"]
+
+
+@pytest.mark.parametrize("digits", ["7e27992479097cbd", "50060e8007123400", "1234567890123456"])
+def test_hashes_are_read_as_text_by_whoever_reads_a_table(digits):
+    text = hash_text(digits + "f" * 16)
+    assert text == f"sha256:{digits}"
+    assert pd.read_csv(io.StringIO(f"x\n{text}\n"))["x"].tolist() == [text]
+
+
+def test_the_checksums_of_a_table_and_the_fingerprints_of_cases_are_such_hashes(path):
+    rows = pd.DataFrame({"task": ["t"], "case_id": ["c"], "input_fingerprint": ["f"]})
+    (checksum,) = with_checksums(rows)["checksum"]
+    marks = baseline_fingerprints({"c": "f"}, pd.DataFrame({"age": [50]}, index=["c"]))
+    for mark in (checksum, marks["c"]):
+        assert re.fullmatch("sha256:[0-9a-f]{16}", mark)
 
 
 def test_checksums_do_not_change_with_a_column_that_is_empty(path):

@@ -97,6 +97,7 @@ def test_the_lines_for_clams_program_build_the_dataset_that_was_exported(exporte
         (("007", "12"), ("slide_007", "slide_12")),
         (("1e3", "2"), ("slide_1e3", "slide_2")),
         (("007", "a"), ("007", "a")),
+        (("7e27992479097cbd", "7e27992479097"), ("7e27992479097cbd", "7e27992479097")),
     ],
 )
 def test_clam_is_given_no_slides_that_it_would_read_as_numbers(ids, names):
