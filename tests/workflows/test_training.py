@@ -149,6 +149,16 @@ def test_precomputed_features_have_no_tiles(context):
     assert training.fold_jobs(given, PLAN, FEATURES).model[0].tiles["a"] == ("", "")
 
 
+def test_each_model_has_the_gene_groups_that_it_requires(context, monkeypatch):
+    """Those of a comparator are not those of the model that it is compared with."""
+    groups = "pipeline.planning.gene_groups.gene_groups"
+    monkeypatch.setattr(groups, lambda config, omics, candidate: ({candidate.name: ["G"]}, (f"of {candidate.name}",)))
+    jobs = training.fold_jobs(context("model=[umeml, subspace, abmil]"), PLAN, FEATURES)
+    assert list(jobs.comparators) == ["subspace", "abmil"]
+    for job in jobs.all():
+        assert (job.gene_sets, job.gene_notes) == ({job.candidate.name: ["G"]}, (f"of {job.candidate.name}",))
+
+
 def test_evaluation_has_the_runs_bootstrap_and_the_final_model_is_the_one_that_is_exported(
     context, tmp_path, monkeypatch
 ):
