@@ -38,14 +38,15 @@ _KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suff
 _AFTER_DASHES = [name for name in _KIND_OF_SUFFIX if name not in ("beta", "cn", "rna")]  # TGF-beta is a protein
 _SUFFIX = re.compile(rf"(.+)(?:[_. ]({'|'.join(_KIND_OF_SUFFIX)})|-({'|'.join(_AFTER_DASHES)}))", re.IGNORECASE)
 
-_CPG = re.compile(r"cg\d{8}(_\w+)?|ch\.[\dXY]+\.\d+[RF]", re.IGNORECASE)  # probes of methylation arrays
 _SYMBOL = re.compile(r"([A-Z-]*[A-Z])(\d[A-Z0-9.-]*)?")
 _ONE_LETTER = re.compile(r"\d+[A-Z]")  # of A1CF and C1ORF12; P1, T2 and S07 are no genes
 _ZERO_FILLED = re.compile(r"0\d")
 _FILLED_WITH_ZEROS = frozenset(names_in("KIAA LINC NCRNA FLJ MGC HSPC DKFZP PRO"))  # KIAA0100; GB001 is a patient
+_CPG_PROBES = r"cg\d{8}(_\w+)?|ch\.[\dXY]+\.\d+[RF]"  # of methylation arrays
+_CPG = re.compile(_CPG_PROBES, re.IGNORECASE)
 # What else names a gene or a probe. Clone names and accessions are those of GENCODE, GenBank and RefSeq.
 _ACCESSION = re.compile(
-    r"ENS[A-Z]{0,4}[GTPE]\d{11}(\.\d+)?(_PAR_Y)?|[NX][MRP]_\d+(\.\d+)?|cg\d{8}(_\w+)?|ch\.[\dXY]+\.\d+[RF]|rs\d+|"
+    rf"ENS[A-Z]{{0,4}}[GTPE]\d{{11}}(\.\d+)?(_PAR_Y)?|[NX][MRP]_\d+(\.\d+)?|{_CPG_PROBES}|rs\d+|"
     r"ILMN_\d+|A_\d+_P\d+|(AFFX-)?[\w-]+_(at|st)|TC\d+.*\.hg\.\d|uc\d{3}[a-z]{3}\.\d+|hsa-(mir|let)-[\w*-]+|"
     r"(RP|CT[ABCD]|XXBAC|KB|LL|GS|CH|BX|FP|AC|AL|AP|AF|AD|LA|CU|CR|FO|Z|U|AB|D)[\w]*-?\w+\.\d+|LOC\d+|hCG_\d+|\?|MIMAT\d+|7SK",
     re.IGNORECASE,

@@ -261,7 +261,7 @@ def _read_gdc(path: Path, table: pd.DataFrame, identity: IdentityScheme) -> Foun
         )
     notes = [f"{path.name} is a GDC table: {count(len(files), 'slide')}"]
     if others:
-        notes.append(f"ignored of {path.name}: {count(others, 'file')} of other kinds")
+        notes.append(f"{path.name}: {count(others, 'file')} of other kinds, not used")
     return FoundSlides(tuple(files), notes=tuple(notes))
 
 

@@ -80,9 +80,8 @@ def clam_slide_names(names: Sequence[str]) -> dict[str, str]:
 
 def _as_clam_reads(table: pd.DataFrame) -> pd.DataFrame:
     text = io.StringIO(table.to_csv(index=False))
-    return pd.read_csv(
-        text, float_precision="round_trip"
-    )  # else pandas before 3.0 crashes of an id such as 7e27992479097
+    # Parsed otherwise, the exponent of an id such as 7e27992479097 crashes pandas before 3.0.
+    return pd.read_csv(text, float_precision="round_trip")
 
 
 def _folds(folder: Path, table: pd.DataFrame, labels: pd.Series) -> dict[str, pd.DataFrame]:

@@ -170,7 +170,7 @@ class TestGdc:
         assert normal.path == tmp_path / "u2" / "C3L-00016-26.svs"
         assert found.notes == (
             "gdc_sample_sheet.tsv is a GDC table: 2 slides",
-            "ignored of gdc_sample_sheet.tsv: 1 file of other kinds",
+            "gdc_sample_sheet.tsv: 1 file of other kinds, not used",
         )
 
     def test_newer_sheets_say_the_sample_type_in_two_columns(self, tmp_path):
